@@ -1,0 +1,39 @@
+# Two commands: `make demo` trains, scores and shows a small SRN-GAN; `make test` checks the whole project.
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV := .venv
+BIN := $(VENV)/bin
+RUN := runs/demo
+
+.PHONY: demo test lint clean
+
+demo: $(VENV)/.installed
+	$(BIN)/orthogan train configs/demo.yaml
+	$(BIN)/orthogan sample $(RUN) --seeds 0-63 --out $(RUN)/samples.png
+	$(BIN)/orthogan traverse $(RUN) --method svd --dims 0-7 --control 2 --out $(RUN)/traversal.png
+	@echo
+	@echo "Look at them:  $(CURDIR)/$(RUN)/samples.png"
+	@echo "               $(CURDIR)/$(RUN)/traversal.png"
+	@echo "Real sprites:  $(CURDIR)/$(RUN)/reals.png"
+
+test: $(VENV)/.installed-dev lint
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/.installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+
+$(VENV)/.installed: pyproject.toml | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --progress-bar off -e .
+	@touch $@
+
+$(VENV)/.installed-dev: pyproject.toml | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --progress-bar off -e ".[dev]"
+	@touch $@ $(VENV)/.installed
+
+clean:
+	rm -rf $(VENV) runs .pytest_cache .ruff_cache .hypothesis

@@ -1,0 +1,143 @@
+"""The command line: parses and calls, decides nothing."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from orthogan import __version__
+from orthogan.errors import EXIT_DONE, EXIT_USER, Diverged, Stopped, UserError
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns its exit code: 0 done, 2 your input, 3 diverged, 4 stopped and resumable."""
+    arguments = _parser().parse_args(argv)
+    from orthogan import commands  # after parsing: --help need not wait for torch
+
+    try:
+        getattr(commands, arguments.command)(arguments)
+    except UserError as error:
+        print(f"orthogan: {error}", file=sys.stderr)
+        return EXIT_USER
+    except Diverged as error:
+        print(f"orthogan: training diverged: {error}; the last good checkpoint is kept", file=sys.stderr)
+        return Diverged.exit_code
+    except Stopped as error:
+        print(f"orthogan: {error}", file=sys.stderr)
+        return Stopped.exit_code
+    except BrokenPipeError:  # `orthogan config | head`
+        sys.stderr.close()
+    return EXIT_DONE
+
+
+class _Parser(argparse.ArgumentParser):
+    """argparse says `unrecognized arguments`; this names the closest option too."""
+
+    def error(self, message: str) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
+        import difflib
+
+        unknown = [word for word in message.split() if word.startswith("--")]
+        known = [option for action in self._actions for option in action.option_strings]
+        for action in self._actions:
+            if isinstance(action, argparse._SubParsersAction):
+                for sub in action.choices.values():
+                    known += [option for a in sub._actions for option in a.option_strings]
+        near = [n for word in unknown for n in difflib.get_close_matches(word.split("=")[0], known, 1)]
+        if "unrecognized" in message and near:
+            message += f" (did you mean {near[0]}?)"
+        super().error(message)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(prog="orthogan", description="Train GANs with well-conditioned layers, score and explore them.")
+    parser.add_argument("--version", action="version", version=f"orthogan {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=_Parser)
+
+    train = commands.add_parser(
+        "train",
+        help="train the model of a config; run it again to continue",
+        description="Train the model of a config. The same command continues an interrupted run.",
+        epilog="example: orthogan train configs/cifar10/srngan.yaml seed=3 model.discriminator.norm.c=0.5",
+    )
+    _config_arguments(train)
+    train.add_argument("--dry-run", action="store_true", help="build everything, do one step of each phase, stop")
+    train.add_argument("--allow-config-change", action="store_true", help="continue a run under another config")
+
+    config = commands.add_parser("config", help="print the complete config, defaults and all")
+    _config_arguments(config)
+    config.add_argument("--explain", action="store_true", help="with the meaning and unit of every key")
+
+    evaluate = commands.add_parser(
+        "evaluate",
+        help="FID, Inception Score, KID, precision and recall of a run, a checkpoint or a folder of images",
+    )
+    evaluate.add_argument("subject", help="run, checkpoint, .safetensors file, or folder/.zip of images")
+    evaluate.add_argument("--metrics", default="fid", help="comma-separated: fid, isc, kid, prc (default: fid)")
+    evaluate.add_argument("--samples", type=_positive, help="fakes to draw (default: 50000)")
+    evaluate.add_argument(
+        "--extractor",
+        default="auto",
+        help="inception, efficientnet-lite0, vgg16, clip-vit-b-32, dinov2-vit-s-14, … or module:Class; "
+        "auto = inception if its weights are here, else efficientnet-lite0 (default: auto)",
+    )
+    evaluate.add_argument("--weights", help="weights file of the extractor, instead of the searched ones")
+    evaluate.add_argument(
+        "--reference", help="statistics (.safetensors, .npz) or images (folder, .zip) to compare with"
+    )
+    evaluate.add_argument("--save-reference", help="write the reference statistics to this .safetensors file")
+    evaluate.add_argument("--data", help="config whose data is the reference (default: the subject's own)")
+    evaluate.add_argument("--split", help="part of the data to compare with (default: the one trained on)")
+    evaluate.add_argument("--truncation", type=float, default=1.0, help="of the latents (default: 1 = none)")
+    evaluate.add_argument("--seed", type=int, default=0, help="of the latents (default: 0)")
+    evaluate.add_argument("--batch-size", type=_positive, default=64, help="images at a time (default: 64)")
+    evaluate.add_argument("--json", action="store_true", help="print the results with their protocol as JSON lines")
+    _net_arguments(evaluate)
+
+    sample = commands.add_parser("sample", help="draw images: one grid, or a file for each seed")
+    sample.add_argument("subject", help="run, checkpoint or .safetensors file")
+    sample.add_argument("--seeds", default="0-63", help="such as 0-63,70; each seed is one image (default: 0-63)")
+    sample.add_argument("--classes", help="class numbers or names, comma-separated (default: all in turn)")
+    sample.add_argument("--truncation", type=float, default=1.0, help="(default: 1 = none)")
+    sample.add_argument("--out", default="samples.png", help=".png for a grid, or a folder (default: samples.png)")
+    _net_arguments(sample)
+
+    traverse = commands.add_parser("traverse", help="what each latent direction does: a row of images for each")
+    traverse.add_argument("subject", help="run, checkpoint or .safetensors file")
+    traverse.add_argument(
+        "--method",
+        choices=("native", "svd"),
+        default="native",
+        help="native = latent axes (or the model's own directions); svd = of the first layer's effective weight",
+    )
+    traverse.add_argument("--directions", help="a Directions file, instead of --method")
+    traverse.add_argument("--save-directions", help="write the directions to this .safetensors file")
+    traverse.add_argument("--dims", default="all", help="all, or numbers such as 0,3,5 or 0-7 (default: all)")
+    traverse.add_argument("--range", type=float, default=3.0, help="how far to both sides (default: 3)")
+    traverse.add_argument("--steps", type=int, default=11, help="columns, an odd number (default: 11)")
+    traverse.add_argument("--seed", type=int, default=7, help="of the base image (default: 7)")
+    traverse.add_argument("--class", dest="label", help="class number or name of a conditional model")
+    traverse.add_argument("--truncation", type=float, default=1.0, help="(default: 1 = none)")
+    traverse.add_argument("--base", choices=("sample", "zero"), default="sample", help="where rows start")
+    traverse.add_argument("--centred", action="store_true", help="set the coordinate instead of adding to it")
+    traverse.add_argument("--control", type=int, default=0, help="rows along random directions (default: 0)")
+    traverse.add_argument("--out", default="traversal.png", help=".png, .gif, .webp or .html (default: traversal.png)")
+    _net_arguments(traverse)
+    return parser
+
+
+def _config_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("config", help="YAML file, see configs/")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="such as training.batch_size=32")
+
+
+def _net_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--no-ema", action="store_true", help="the raw weights instead of their average")
+    parser.add_argument("--device", help="cpu, cuda, cuda:1, mps (default: the fastest here)")
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text}: must be at least 1")
+    return value

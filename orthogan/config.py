@@ -1,0 +1,257 @@
+"""The schema of a run: every key, its type, its default and its unit, and nothing else.
+
+A YAML file in ``configs/`` holds only what differs from here; ``orthogan config FILE`` prints the whole.
+``orthogan.config_file`` reads the files and turns what is wrong in them into one clear message.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Source = Literal[
+    "sprites",
+    "sprites-colour",
+    "fashion-mnist",
+    "cifar10",
+    "cifar100",
+    "stl10",
+    "celeba",
+    "folder",
+    "array",
+]
+UNLABELLED = ("celeba",)
+MetricName = Literal["fid", "isc", "kid", "prc"]
+PositiveInt = Annotated[int, Field(ge=1)]
+Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+
+
+class Section(BaseModel):
+    """Unknown keys and silent conversions are errors; a config never changes after it was read."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class DataConfig(Section):
+    source: Source = Field(default="cifar10", description="where the images come from")
+    path: str | None = Field(
+        default=None, description="folder, .zip, .npz or .h5 (sources folder, array, fashion-mnist)"
+    )
+    root: str = Field(default="data", description="folder that torchvision's downloads are kept in")
+    download: bool = Field(default=True, description="fetch a missing torchvision data set")
+    split: str = Field(default="train", description="part of the data set to train on, and to compare with")
+    resolution: Annotated[int, Field(ge=8, le=1024)] = Field(
+        default=32, description="side of the square images [pixels]"
+    )
+    channels: Literal[1, 3] = Field(default=3, description="1 = grey, 3 = RGB")
+    labels: bool = Field(default=False, description="train a class-conditional model on the data set's labels")
+    count: PositiveInt | None = Field(default=None, description="sprites only: size of a seeded random subset [images]")
+    bad_images: Literal["skip", "error"] = Field(default="skip", description="what to do about an unreadable file")
+    bad_limit: Fraction = Field(default=0.01, description="skip at most this share of the files [0-1]")
+    flip: bool = Field(default=False, description="mirror half of the real images")
+    dequantize: bool = Field(default=True, description="x/128 - 1 + U(0, 1/128) on reals, else x/127.5 - 1")
+    resident: Literal["auto", "device", "stream"] = Field(
+        default="auto", description="keep the set as uint8 on the device, or stream it by workers; auto = by size"
+    )
+    workers: Annotated[int, Field(ge=0)] = Field(default=2, description="reader processes when streaming")
+
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
+        if self.source in ("folder", "array") and not self.path:
+            raise ValueError(f"path: source {self.source!r} needs the path of your images")
+        if self.labels and self.source in UNLABELLED:
+            raise ValueError(f"labels: {self.source!r} has no classes; set labels to false")
+        if self.labels and self.source == "stl10" and "unlabeled" in self.split:
+            raise ValueError("labels: this part of stl10 has no classes; use split 'train' or 'test'")
+        if self.source.startswith("sprites") and self.resolution not in (32, 64):
+            raise ValueError(f"resolution: sprites are made at 32 or 64 pixels, not {self.resolution}")
+        if self.source == "sprites-colour" and self.channels != 3:
+            raise ValueError("channels: the coloured sprites are RGB, so channels must be 3")
+        if self.count is not None and not self.source.startswith("sprites"):
+            raise ValueError(f"count: only the sprites can be cut to a subset, not {self.source!r}")
+        return self
+
+
+class AugmentConfig(Section):
+    kind: Literal["none", "diffaugment", "ada"] = Field(
+        default="none", description="applied to reals and fakes before D"
+    )
+    policy: str = Field(default="color,translation,cutout", description="diffaugment: comma-separated operations")
+    target: Fraction = Field(default=0.6, description="ada: wanted E[sign D(real)]")
+    images_to_one: PositiveInt = Field(default=500_000, description="ada: time for p to go from 0 to 1 [images]")
+    interval: PositiveInt = Field(default=4, description="ada: adjust p every so many steps [steps]")
+
+
+class NormConfig(Section):
+    kind: Literal["none", "spectral", "stable_rank"] = Field(default="none", description="constraint on every weight")
+    c: Annotated[float, Field(gt=0.0, le=1.0)] = Field(
+        default=0.7, description="stable_rank: target rank as a share of min(rows, columns) [0-1]"
+    )
+    k: Annotated[int, Field(ge=0)] = Field(default=1, description="stable_rank: singular values that are preserved")
+    n_power_iterations: PositiveInt = Field(default=1, description="power iterations a training forward")
+
+
+class GeneratorConfig(Section):
+    kind: str = Field(default="sngan", description="sngan | dcgan | wgan-gp | r3gan | your.module:Class")
+    channels: PositiveInt = Field(default=256, description="base width [feature maps]")
+    latent_dim: PositiveInt = Field(default=128, description="length of z")
+    options: dict[str, Any] = Field(default={}, description="extra keywords of your own class")
+    norm: NormConfig = NormConfig()
+
+
+class DiscriminatorConfig(Section):
+    kind: str = Field(default="sngan", description="sngan | dcgan | wgan-gp | r3gan | your.module:Class")
+    channels: PositiveInt = Field(default=128, description="base width [feature maps]")
+    options: dict[str, Any] = Field(default={}, description="extra keywords of your own class")
+    norm: NormConfig = NormConfig(kind="spectral")
+
+
+class ModelConfig(Section):
+    generator: GeneratorConfig = GeneratorConfig()
+    discriminator: DiscriminatorConfig = DiscriminatorConfig()
+
+
+class GradientPenaltyConfig(Section):
+    kind: Literal["none", "wgan-gp", "r1", "r2", "r1+r2"] = Field(
+        default="none", description="penalty on D's input gradient"
+    )
+    weight: Annotated[float, Field(ge=0.0)] = Field(
+        default=10.0, description="wgan-gp: lambda of (|g| - 1)^2; r1, r2: gamma of gamma/2 |g|^2"
+    )
+    interval: PositiveInt = Field(
+        default=1, description="lazy regularisation: every so many D updates, scaled to match"
+    )
+
+
+class LossConfig(Section):
+    kind: Literal["hinge", "non_saturating", "wasserstein", "least_squares", "relativistic"] = Field(
+        default="hinge", description="adversarial loss; relativistic pairs real i with fake i"
+    )
+    gradient_penalty: GradientPenaltyConfig = GradientPenaltyConfig()
+
+
+class AdamConfig(Section):
+    lr: Annotated[float, Field(gt=0.0)] = Field(default=2e-4, description="learning rate")
+    beta1: Annotated[float, Field(ge=0.0, lt=1.0)] = Field(default=0.0, description="decay of the first moment")
+    beta2: Annotated[float, Field(ge=0.0, lt=1.0)] = Field(default=0.9, description="decay of the second moment")
+    eps: Annotated[float, Field(gt=0.0)] = Field(default=1e-8, description="added to the denominator")
+
+
+class OptimizerConfig(Section):
+    generator: AdamConfig = AdamConfig()
+    discriminator: AdamConfig = AdamConfig()
+
+
+class ScheduleConfig(Section):
+    kind: Literal["constant", "linear", "cosine"] = Field(
+        default="constant", description="shape of the learning-rate decay"
+    )
+    start: Fraction = Field(default=0.0, description="share of the run before the decay begins [0-1]")
+    final: Fraction = Field(default=0.0, description="learning rate at the end, as a share of lr [0-1]")
+
+
+class EmaConfig(Section):
+    half_life: Annotated[int, Field(ge=0)] = Field(
+        default=20_000, description="of G's weight average; 0 = none [images]"
+    )
+    warmup: Annotated[float, Field(ge=0.0)] = Field(
+        default=0.05, description="half-life is at most this share of the images seen; 0 = no warm-up"
+    )
+
+
+class TrainingConfig(Section):
+    steps: PositiveInt = Field(default=50_000, description="length of the run [generator updates]")
+    batch_size: PositiveInt = Field(default=64, description="real images a D update, all processes together")
+    generator_batch_size: PositiveInt | None = Field(
+        default=None, description="fakes a G update, all processes together; null = twice batch_size"
+    )
+    n_dis: PositiveInt = Field(default=5, description="D updates a G update")
+    accumulate: PositiveInt = Field(default=1, description="split every batch into so many parts to save memory")
+    schedule: ScheduleConfig = ScheduleConfig()
+    ema: EmaConfig = EmaConfig()
+    precision: Literal["auto", "fp32", "bf16"] = Field(
+        default="auto", description="auto = bf16 where the hardware has it"
+    )
+    channels_last: bool = Field(default=True, description="memory format of images and kernels (NHWC)")
+    device: Literal["auto", "cpu", "cuda", "mps"] = Field(default="auto", description="auto = what Accelerate finds")
+
+    @property
+    def fakes(self) -> int:
+        """Fakes in one generator update."""
+        return self.generator_batch_size or 2 * self.batch_size
+
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
+        for key, size in (("batch_size", self.batch_size), ("generator_batch_size", self.fakes)):
+            if size % self.accumulate:
+                raise ValueError(f"accumulate: {self.accumulate} does not divide {key} = {size}")
+        return self
+
+
+class LoggingConfig(Section):
+    every: PositiveInt = Field(default=50, description="losses are fetched and written every so many steps [steps]")
+    spectrum_every: Annotated[int, Field(ge=0)] = Field(
+        default=1000, description="sigma and stable rank of every normalised layer; 0 = never [steps]"
+    )
+    samples_every: Annotated[int, Field(ge=0)] = Field(
+        default=1000, description="fakes-NNNNNNN.png; 0 = only at the ends [steps]"
+    )
+    samples: PositiveInt = Field(default=64, description="pictures in a grid [images]")
+    tensorboard: bool = Field(default=True, description="write TensorBoard events")
+
+
+class CheckpointConfig(Section):
+    every: PositiveInt = Field(default=1000, description="[steps]")
+    keep: PositiveInt = Field(default=2, description="newest checkpoints kept (the best one is kept besides)")
+
+
+class EvaluationConfig(Section):
+    every: Annotated[int, Field(ge=0)] = Field(
+        default=5000, description="score G every so many steps; 0 = never [steps]"
+    )
+    at_start: bool = Field(default=False, description="also score the untrained G")
+    metrics: list[MetricName] = Field(default=["fid"], description="what to measure", min_length=1)
+    best: MetricName = Field(default="fid", description="metric that chooses the checkpoint in best/")
+    samples: Annotated[int, Field(ge=2)] = Field(default=10_000, description="fakes a measurement [images]")
+    extractor: str = Field(
+        default="auto", description="auto = inception if its weights are here, else efficientnet-lite0"
+    )
+    batch_size: PositiveInt = Field(default=64, description="[images]")
+
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
+        if self.best not in self.metrics:
+            raise ValueError(f"best: {self.best!r} is not among the metrics {self.metrics}")
+        return self
+
+
+class Config(Section):
+    """One run, complete."""
+
+    task: Literal["gan"] = Field(default="gan", description="what is trained")
+    seed: int = Field(default=0, description="all chance in the run follows from it", ge=0)
+    out: str | None = Field(default=None, description="run folder; null = runs/NAME-OF-THE-CONFIG")
+    data: DataConfig = DataConfig()
+    augment: AugmentConfig = AugmentConfig()
+    model: ModelConfig = ModelConfig()
+    loss: LossConfig = LossConfig()
+    optimizer: OptimizerConfig = OptimizerConfig()
+    training: TrainingConfig = TrainingConfig()
+    logging: LoggingConfig = LoggingConfig()
+    checkpoint: CheckpointConfig = CheckpointConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
+
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
+        penalty = self.loss.gradient_penalty
+        if self.loss.kind == "wasserstein" and penalty.kind == "none":
+            norm = self.model.discriminator.norm.kind
+            if norm == "none":
+                raise ValueError(
+                    "loss.gradient_penalty.kind: a Wasserstein critic must be kept Lipschitz; use 'wgan-gp', "
+                    "or model.discriminator.norm.kind 'spectral' or 'stable_rank'"
+                )
+        if penalty.kind == "wgan-gp" and penalty.interval != 1:
+            raise ValueError("loss.gradient_penalty.interval: wgan-gp is applied at every D update; set it to 1")
+        return self

@@ -1,0 +1,21 @@
+"""Image sources, the position-indexed shuffling, batches and augmentation."""
+
+from orthogan.data.arrays import ArraySource
+from orthogan.data.batches import Batches
+from orthogan.data.configured import open_configured
+from orthogan.data.open import open_source
+from orthogan.data.order import permuted_index
+from orthogan.data.source import BadFile, ImageSource
+from orthogan.data.transforms import flip, to_float
+
+__all__ = [
+    "ArraySource",
+    "BadFile",
+    "Batches",
+    "ImageSource",
+    "flip",
+    "open_configured",
+    "open_source",
+    "permuted_index",
+    "to_float",
+]

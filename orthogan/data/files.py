@@ -1,0 +1,135 @@
+"""Where image files lie: a folder tree or a zip archive, read by name from any process or thread."""
+
+from __future__ import annotations
+
+import os
+import zipfile
+from abc import ABC, abstractmethod
+from pathlib import Path
+from threading import Lock
+from typing import Any, NamedTuple
+
+from orthogan.errors import UserError
+
+_FORMATS = "png jpg jpeg jpe jfif webp avif bmp dib gif tif tiff ppm pgm pbm pnm tga jp2 j2k qoi"
+IMAGE_ENDINGS = frozenset(f".{ending}" for ending in _FORMATS.split(" "))
+LARGEST_FILE = 1 << 29  # a picture file of more than 512 MiB is a mistake or an attack [bytes]
+
+
+class Entry(NamedTuple):
+    """A file in a store: its name relative to the store, with forward slashes, and its size in bytes."""
+
+    name: str
+    size: int
+
+
+def is_image_name(name: str) -> bool:
+    """Whether a file counts as an image by its ending; hidden files and macOS's resource copies never do."""
+    parts = name.split("/")
+    if any(part.startswith(".") or part == "__MACOSX" for part in parts):
+        return False
+    return os.path.splitext(name)[1].lower() in IMAGE_ENDINGS
+
+
+class FileStore(ABC):
+    """Named files under ``path``."""
+
+    path: Path
+
+    @abstractmethod
+    def entries(self) -> list[Entry]:
+        """All files, hidden ones too, sorted by name."""
+
+    @abstractmethod
+    def read(self, name: str) -> bytes:
+        """The content of one file. Raises OSError, or whatever the archive's damage leads to."""
+
+
+class FolderStore(FileStore):
+    """A folder with everything below it; links are followed, each folder is visited once."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def entries(self) -> list[Entry]:
+        found: list[Entry] = []
+        visited: set[tuple[int, int]] = set()
+        pending = [("", self.path)]
+        while pending:
+            prefix, folder = pending.pop()
+            try:
+                status = folder.stat()
+                if (status.st_dev, status.st_ino) in visited:
+                    continue
+                visited.add((status.st_dev, status.st_ino))
+                with os.scandir(folder) as items:
+                    for item in items:
+                        if item.is_dir():
+                            pending.append((f"{prefix}{item.name}/", Path(item.path)))
+                        else:
+                            found.append(Entry(prefix + item.name, _size(item)))
+            except OSError as error:
+                raise UserError(f"{folder}: cannot be listed ({error.strerror}); check its permissions") from error
+        return sorted(found)
+
+    def read(self, name: str) -> bytes:
+        return (self.path / name).read_bytes()
+
+
+def _size(item: os.DirEntry[str]) -> int:
+    try:
+        return item.stat().st_size
+    except OSError:  # a link to nowhere: reading it will fail, and then it has a name and a policy
+        return 0
+
+
+class ZipStore(FileStore):
+    """A zip archive, opened once a process: a handle shared across a fork would share its file position."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._lock = Lock()
+        self._archive: zipfile.ZipFile | None = None
+        self._process = -1
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"path": self.path}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__(state["path"])
+
+    def _open(self) -> zipfile.ZipFile:
+        if self._archive is None or self._process != os.getpid():
+            try:
+                self._archive = zipfile.ZipFile(self.path)
+            except (OSError, zipfile.BadZipFile) as error:
+                raise UserError(f"{self.path}: cannot be opened as a zip archive ({error})") from error
+            self._process = os.getpid()
+        return self._archive
+
+    def entries(self) -> list[Entry]:
+        with self._lock:
+            archive = self._open()
+        files = {info.filename: info.file_size for info in archive.infolist() if not info.is_dir()}
+        return sorted(Entry(name, size) for name, size in files.items())
+
+    def read(self, name: str) -> bytes:
+        with self._lock:
+            archive = self._open()
+            size = archive.getinfo(name).file_size
+            if size > LARGEST_FILE:
+                raise OSError(f"unpacks to {size >> 20} MiB")
+            # The lock is held while reading only to keep the archive's file object in one thread's hands.
+            return archive.read(name)
+
+
+def open_store(path: Path) -> FileStore:
+    """The store at ``path``. Raises UserError where there is none."""
+    if path.is_dir():
+        return FolderStore(path)
+    if not path.exists():
+        raise UserError(f"{path}: there is no such folder or zip file; check data.path")
+    if path.suffix.lower() != ".zip":
+        what = "one image" if is_image_name(path.name) else "neither a folder nor a .zip file"
+        raise UserError(f"{path}: this is {what}; data.path must name a folder or a .zip file of images")
+    return ZipStore(path)

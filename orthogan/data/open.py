@@ -1,0 +1,106 @@
+"""From the words of a config to an image source."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+from orthogan.data.array_files import open_array_file
+from orthogan.data.folder import Form, open_folder
+from orthogan.data.source import ImageSource
+from orthogan.data.sprite_sources import open_sprites
+from orthogan.data.torchvision_sets import (
+    check_split,
+    open_celeba,
+    open_cifar,
+    open_fashion_mnist,
+    open_stl10,
+)
+from orthogan.errors import UserError
+
+
+@dataclass(frozen=True)
+class Request:
+    """The arguments of ``open_source`` after ``kind``."""
+
+    path: str | None
+    split: str
+    form: Form
+    count: int | None
+    seed: int
+    root: str
+    download: bool
+
+
+def _sprites(coloured: bool, request: Request) -> ImageSource:
+    form = request.form
+    return open_sprites(
+        coloured=coloured,
+        resolution=form.resolution,
+        channels=form.channels,
+        count=request.count,
+        seed=request.seed,
+    )
+
+
+def _fashion_mnist(r: Request) -> ImageSource:
+    return open_fashion_mnist(path=r.path, root=r.root, split=r.split, form=r.form, download=r.download)
+
+
+OPENERS: dict[str, Callable[[Request], ImageSource]] = {
+    "sprites": lambda r: _sprites(False, r),
+    "sprites-colour": lambda r: _sprites(True, r),
+    "fashion-mnist": _fashion_mnist,
+    "cifar10": lambda r: open_cifar("cifar10", root=r.root, split=r.split, form=r.form, download=r.download),
+    "cifar100": lambda r: open_cifar("cifar100", root=r.root, split=r.split, form=r.form, download=r.download),
+    "stl10": lambda r: open_stl10(root=r.root, split=r.split, form=r.form, download=r.download),
+    "celeba": lambda r: open_celeba(root=r.root, split=r.split, form=r.form, download=r.download),
+    "folder": lambda r: open_folder(r.path or "", r.form),
+    "array": lambda r: open_array_file(r.path or "", r.form),
+}
+TAKES_PATH = ("folder", "array", "fashion-mnist")
+ONE_PART = ("sprites", "sprites-colour", "folder", "array")
+
+
+def open_source(
+    kind: str,
+    *,
+    path: str | None = None,
+    split: str = "train",
+    resolution: int,
+    channels: int,
+    count: int | None = None,
+    seed: int = 0,
+    bad_images: Literal["skip", "error"] = "skip",
+    bad_limit: float = 0.01,
+    root: str = "data",
+    download: bool = True,
+) -> ImageSource:
+    """Open a set of images by its kind, one of ``OPENERS``.
+
+    - ``path``: the folder, zip, .npz or .h5 file of the kinds folder and array; for fashion-mnist a folder that holds
+      its IDX files. ``root``: where torchvision keeps what it downloads; ``download``: whether it may.
+    - ``split``: the part of the data set; sprites, folder and array have one part only, called train.
+    - ``resolution`` [pixels], ``channels`` (1 grey, 3 RGB): what every image is brought to.
+    - ``count``, ``seed``: sprites only, size and seed of a random subset; None is the full grid.
+    - ``bad_images``, ``bad_limit``: what to do about unreadable files (``orthogan.data.folder``).
+
+    Raises UserError for anything that cannot be opened, saying which file or value is wrong and how to mend it.
+    """
+    if kind not in OPENERS:
+        raise UserError(f"data.source: {kind!r} is not one of {', '.join(OPENERS)}")
+    if channels not in (1, 3):
+        raise UserError(f"data.channels: must be 1 or 3, not {channels}")
+    if resolution < 1:
+        raise UserError(f"data.resolution: must be at least 1, not {resolution}")
+    if path is not None and kind not in TAKES_PATH:
+        raise UserError(f"data.path: the source {kind!r} takes no path; its files lie under data.root")
+    if path is None and kind in ("folder", "array"):
+        raise UserError(f"data.path: the source {kind!r} needs the path of your images")
+    if count is not None and not kind.startswith("sprites"):
+        raise UserError(f"data.count: only the sprites can be cut to a subset, not {kind!r}")
+    if kind in ONE_PART:
+        check_split(kind, split, ("train",))
+    form = Form(resolution, channels, bad_images, bad_limit)
+    return OPENERS[kind](Request(path, split, form, count, seed, root, download))

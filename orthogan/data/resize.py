@@ -1,0 +1,93 @@
+"""One way to change the size and the colours of a picture, for every source.
+
+Pictures are cut to the central square and resized with Pillow's Lanczos filter, whose support grows with the
+reduction, so that nothing aliases. Grey is ITU-R 601 luma; a grey picture becomes RGB by repetition.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
+from typing import TypeVar
+
+import numpy as np
+from PIL import Image
+
+from orthogan.errors import UserError
+
+A = TypeVar("A")
+B = TypeVar("B")
+
+SMALL_PICTURE = 128 * 128  # threads pay for pictures of more pixels
+
+
+def centre_crop(picture: Image.Image) -> Image.Image:
+    """The largest central square; an odd pixel of margin is lost at the right or the bottom."""
+    width, height = picture.size
+    side = min(width, height)
+    if width == height:
+        return picture
+    left, top = (width - side) // 2, (height - side) // 2
+    return picture.crop((left, top, left + side, top + side))
+
+
+def resized(picture: Image.Image, resolution: int) -> Image.Image:
+    """A square picture of mode L or RGB at ``resolution`` pixels; the same object where it already has that size."""
+    if picture.size == (resolution, resolution):
+        return picture
+    return picture.resize((resolution, resolution), Image.Resampling.LANCZOS)
+
+
+def to_array(picture: Image.Image, channels: int) -> np.ndarray:
+    """uint8 (channels, h, w) of a picture of mode L or RGB."""
+    if channels == 1:
+        return np.array(picture.convert("L"))[None]
+    return np.ascontiguousarray(np.array(picture.convert("RGB")).transpose(2, 0, 1))
+
+
+def in_threads(work: Callable[[A], B], items: Iterable[A]) -> Iterator[B]:
+    """``map`` over a few threads, in order, with a bounded number of results waiting.
+
+    Pillow releases the interpreter's lock while it decodes and resizes, so threads are enough; but for small
+    pictures handing the lock around costs more than is won, and a plain ``map`` is faster.
+    """
+    threads = min(16, os.cpu_count() or 1)
+    source = iter(items)
+    with ThreadPoolExecutor(threads, thread_name_prefix="orthogan-images") as pool:
+        chunk = 64
+        while True:
+            # Whole chunks keep the memory bounded and cost little: no thread waits longer than for one image.
+            part = list(islice(source, chunk * threads))
+            if not part:
+                return
+            yield from pool.map(work, part)
+
+
+def fit_arrays(images: np.ndarray, *, resolution: int, channels: int, name: str) -> np.ndarray:
+    """Bring stored images uint8 (N, H, W) or (N, H, W, 1 or 3) into the form (N, channels, resolution, resolution).
+
+    Returns a view where nothing has to change. Raises UserError for any other shape or type.
+    """
+    if images.dtype != np.uint8:
+        raise UserError(f"{name}: images must be uint8 from 0 to 255, not {images.dtype}")
+    if images.ndim == 3:
+        images = images[..., None]
+    if images.ndim != 4 or images.shape[3] not in (1, 3):
+        raise UserError(f"{name}: images must be (N, H, W) or (N, H, W, 1 or 3), not {images.shape}")
+    stored, height, width = images.shape[3], images.shape[1], images.shape[2]
+    if (height, width) == (resolution, resolution) and stored == channels:
+        return images.transpose(0, 3, 1, 2)
+    if (height, width) == (resolution, resolution) and stored == 1:
+        return np.repeat(images.transpose(0, 3, 1, 2), channels, axis=1)
+
+    def fit(image: np.ndarray) -> np.ndarray:
+        picture = Image.fromarray(image[..., 0] if stored == 1 else image)
+        return to_array(resized(centre_crop(picture), resolution), channels)
+
+    each = in_threads if height * width > SMALL_PICTURE else map
+    fitted = np.empty((len(images), channels, resolution, resolution), np.uint8)
+    for i, array in enumerate(each(fit, images)):
+        fitted[i] = array
+    return fitted

@@ -1,0 +1,166 @@
+"""The well-known data sets: fetched and checked by torchvision, held as arrays (or streamed files for CelebA)."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+from torchvision import datasets
+
+from orthogan.data.arrays import ArraySource
+from orthogan.data.files import Entry, FolderStore
+from orthogan.data.folder import Form, open_files
+from orthogan.data.folder_labels import unlabelled
+from orthogan.data.idx import find_idx, read_idx
+from orthogan.data.resize import fit_arrays
+from orthogan.data.source import ImageSource
+from orthogan.errors import UserError
+
+NETWORK_TIMEOUT = 15.0  # without an answer for so long the network counts as absent [s]
+
+FASHION_FILES = {
+    "train": ("train-images-idx3-ubyte", "train-labels-idx1-ubyte"),
+    "test": ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"),
+}
+CIFAR_SETS = {"cifar10": datasets.CIFAR10, "cifar100": datasets.CIFAR100}
+STL10_CLASSES = ("airplane", "bird", "car", "cat", "deer", "dog", "horse", "monkey", "ship", "truck")
+CELEBA_PARTS = {"train": "0", "valid": "1", "test": "2"}
+
+
+def check_split(kind: str, split: str, allowed: tuple[str, ...]) -> None:
+    """Raises UserError naming the parts that a data set has."""
+    if split not in allowed:
+        raise UserError(f"data.split: {kind} has {', '.join(allowed)}, not {split!r}")
+
+
+@contextmanager
+def _fetching(kind: str, advice: str) -> Iterator[None]:
+    """Turn whatever goes wrong in a download, soon, into a UserError that ends with ``advice``."""
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(NETWORK_TIMEOUT)
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:  # urllib, tarfile, hash checks and gdown share no base class
+        first_line = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UserError(f"{kind}: not found and not downloaded ({first_line}). {advice}") from error
+    finally:
+        socket.setdefaulttimeout(before)
+
+
+def open_fashion_mnist(*, path: str | None, root: str, split: str, form: Form, download: bool) -> ImageSource:
+    """Fashion-MNIST, 60,000 and 10,000 grey images of 10 classes.
+
+    ``path``: a folder that holds the four IDX files, gzipped or not (Debian's package ``dataset-fashion-mnist``
+    installs one); without it torchvision's folder under ``root``. At 32 pixels the 28 x 28 images get a black
+    border of 2; any other size is resized.
+    """
+    check_split("fashion-mnist", split, ("train", "test"))
+    folder = Path(path).expanduser() if path else Path(root) / "FashionMNIST" / "raw"
+    found = [find_idx(folder, stem) for stem in FASHION_FILES[split]]
+    missing = [f"{stem}.gz" for stem, file in zip(FASHION_FILES[split], found, strict=True) if file is None]
+    advice = (
+        f"Put {' and '.join(f'{s}.gz' for s in FASHION_FILES[split])} into {folder}, from "
+        "https://github.com/zalandoresearch/fashion-mnist or Debian's package dataset-fashion-mnist, "
+        "or name the folder that holds them in data.path"
+    )
+    if missing and path:
+        raise UserError(f"fashion-mnist: {folder} lacks {' and '.join(missing)}. {advice}")
+    if missing and not download:
+        raise UserError(f"fashion-mnist: {folder} lacks {' and '.join(missing)} and data.download is off. {advice}")
+    if missing:
+        with _fetching("fashion-mnist", advice):
+            datasets.FashionMNIST(root, train=split == "train", download=True)
+        found = [find_idx(folder, stem) for stem in FASHION_FILES[split]]
+    image_file, label_file = found
+    if image_file is None or label_file is None:
+        raise UserError(f"fashion-mnist: the download left {folder} incomplete. {advice}")
+    images = read_idx(image_file)
+    if images.ndim != 3:
+        raise UserError(f"{image_file}: expected images (N, 28, 28), found an array of shape {images.shape}")
+    name = f"fashion-mnist-{split}"
+    if form.resolution == 32 and images.shape[1:] == (28, 28):
+        images = np.pad(images, ((0, 0), (2, 2), (2, 2)))
+        transform = "zero border 2"
+    else:
+        transform = "lanczos"
+    return ArraySource(
+        name,
+        fit_arrays(images, resolution=form.resolution, channels=form.channels, name=name),
+        labels=read_idx(label_file),
+        class_names=datasets.FashionMNIST.classes,
+        transform=transform,
+    )
+
+
+def open_cifar(kind: str, *, root: str, split: str, form: Form, download: bool) -> ImageSource:
+    """CIFAR-10 or CIFAR-100 (its 100 fine classes): 50,000 and 10,000 RGB images of 32 x 32."""
+    check_split(kind, split, ("train", "test"))
+    dataset = CIFAR_SETS[kind]
+    archive = Path(root) / dataset.filename
+    advice = f"Put {dataset.filename} from {dataset.url} into {Path(root)}"
+    with _fetching(kind, advice):
+        # An archive that lies there needs no network, only unpacking, which torchvision does when told to download.
+        data = dataset(root, train=split == "train", download=download or archive.is_file())
+    images = fit_arrays(np.asarray(data.data), resolution=form.resolution, channels=form.channels, name=kind)
+    return ArraySource(
+        f"{kind}-{split}",
+        np.ascontiguousarray(images),
+        labels=np.asarray(data.targets),
+        class_names=list(data.classes),
+        transform="lanczos",
+    )
+
+
+def open_stl10(*, root: str, split: str, form: Form, download: bool) -> ImageSource:
+    """STL-10, 96 x 96 RGB: train (5,000) and test (8,000) with 10 classes; unlabeled (100,000), train+unlabeled."""
+    check_split("stl10", split, ("train", "test", "unlabeled", "train+unlabeled"))
+    archive = Path(root) / datasets.STL10.filename
+    advice = f"Put {datasets.STL10.filename} (2.6 GB) from {datasets.STL10.url} into {Path(root)}"
+    with _fetching("stl10", advice):
+        data = datasets.STL10(root, split=split, download=download or archive.is_file())
+    labelled = "unlabeled" not in split
+    images = fit_arrays(
+        data.data.transpose(0, 2, 3, 1), resolution=form.resolution, channels=form.channels, name="stl10"
+    )
+    return ArraySource(
+        f"stl10-{split}",
+        images,
+        labels=data.labels if labelled else None,
+        class_names=STL10_CLASSES if labelled else (),
+        transform="lanczos",
+    )
+
+
+def open_celeba(*, root: str, split: str, form: Form, download: bool) -> ImageSource:
+    """CelebA, aligned and cropped (178 x 218): train (162,770), valid (19,867), test (19,962) or all; no classes.
+
+    The central 178 x 178 square is resized. Sets of more than 1 GiB are decoded as they are read.
+    """
+    check_split("celeba", split, (*CELEBA_PARTS, "all"))
+    base = Path(root) / "celeba"
+    folder, partition = base / "img_align_celeba", base / "list_eval_partition.txt"
+    advice = (
+        f"Put img_align_celeba.zip, unpacked, and list_eval_partition.txt into {base}, "
+        "from https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html"
+    )
+    if not (folder.is_dir() and partition.is_file()):
+        if not download:
+            raise UserError(f"celeba: {base} is incomplete and data.download is off. {advice}")
+        with _fetching("celeba", advice):
+            datasets.CelebA(root, split="all", download=True)
+    lines = [line.split() for line in partition.read_text().splitlines() if line.strip()]
+    if any(len(line) != 2 for line in lines):
+        raise UserError(f"{partition}: every line must hold a file name and 0, 1 or 2. {advice}")
+    wanted = {name for name, part in lines if split == "all" or part == CELEBA_PARTS[split]}
+    store = FolderStore(folder)
+    entries: list[Entry] = [entry for entry in store.entries() if entry.name in wanted]
+    if len(entries) != len(wanted):
+        present = {entry.name for entry in entries}
+        example = min(wanted - present)
+        raise UserError(f"celeba: {folder} lacks {len(wanted - present)} images, such as {example}. {advice}")
+    return open_files(f"celeba-{split}", store, entries, unlabelled(len(entries)), form)

@@ -1,0 +1,27 @@
+"""The ways a command may end, and the exceptions that end it so (design: exit codes)."""
+
+from __future__ import annotations
+
+EXIT_DONE = 0
+EXIT_BUG = 1
+EXIT_USER = 2
+EXIT_DIVERGED = 3
+EXIT_STOPPED = 4
+
+
+class UserError(Exception):
+    """The input cannot be used as it is; the message names the file, key or value and how to mend it."""
+
+    exit_code = EXIT_USER
+
+
+class Diverged(Exception):
+    """Training met a NaN or an infinity; the message names the phase and the tensor."""
+
+    exit_code = EXIT_DIVERGED
+
+
+class Stopped(Exception):
+    """A signal ended the run after its state was saved; the same command continues it."""
+
+    exit_code = EXIT_STOPPED

@@ -1,0 +1,190 @@
+"""Directions in a latent space, with what is known about them: the file every latent command reads and writes."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save as to_safetensors
+from torch import nn
+
+from orthogan.errors import UserError
+from orthogan.latent.files import write_atomic
+from orthogan.latent.identity import model_hash as hash_of
+from orthogan.models.protocol import as_generator
+from orthogan.rng import generator as random_generator
+
+FORMAT = "orthogan-directions-1"
+LATENT_STD = "latent std"
+_KEY = "directions"
+# Entries this close to the largest count as equal to it, so that rounding cannot decide the sign.
+_TIE = 1e-4
+
+
+@dataclass(frozen=True)
+class Directions:
+    """``k`` directions of a latent space, one a row, and their provenance.
+
+    ``matrix``: (k, latent_dim) float32; an offset of 1 moves the latent by one row.
+    ``space``: which latent space the rows live in ("z": the generator's input).
+    ``layer``: the layer they were read from ("" for none). ``unit``: what an offset of 1 along a row means.
+    ``scores``: name -> k finite numbers. ``names``, ``notes``: k texts each (default "0", "1", … and empty).
+    ``method``: how they were found. ``model_hash``: of the generator they belong to ("" for any).
+    ``seed``: of the randomness in the method.
+
+    Raises ``UserError`` where these do not fit together.
+    """
+
+    matrix: np.ndarray
+    method: str
+    space: str = "z"
+    layer: str = ""
+    unit: str = LATENT_STD
+    scores: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    names: Sequence[str] = ()
+    notes: Sequence[str] = ()
+    model_hash: str = ""
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        matrix = np.array(self.matrix, dtype=np.float32)
+        if matrix.ndim != 2 or 0 in matrix.shape:
+            raise UserError(f"directions of shape {matrix.shape}: expected (directions, latent_dim), at least one each")
+        if not np.isfinite(matrix).all():
+            raise UserError("directions hold NaN or infinite entries")
+        empty = np.flatnonzero(~matrix.any(axis=1))
+        if empty.size:
+            raise UserError(f"direction {empty[0]} is all zeros: it points nowhere")
+        count = len(matrix)
+        names = tuple(str(name) for name in self.names) or tuple(map(str, np.arange(count)))
+        notes = tuple(str(note) for note in self.notes) or ("",) * count
+        scores = {str(key): tuple(float(value) for value in values) for key, values in self.scores.items()}
+        for what, values in {"names": names, "notes": notes, **scores}.items():
+            if len(values) != count:
+                raise UserError(f"{len(values)} values of '{what}' for {count} directions: one a direction")
+        for key, values in scores.items():
+            if not all(map(math.isfinite, values)):
+                raise UserError(f"score '{key}' holds a NaN or infinite value")
+        matrix.setflags(write=False)
+        for name, value in {"matrix": matrix, "names": names, "notes": notes, "scores": scores}.items():
+            object.__setattr__(self, name, value)
+
+    def __len__(self) -> int:
+        return len(self.matrix)
+
+    @property
+    def latent_dim(self) -> int:
+        return self.matrix.shape[1]
+
+    def select(self, indices: Sequence[int] | np.ndarray) -> Directions:
+        """The directions at ``indices``, in that order. Raises ``UserError`` for one that does not exist."""
+        chosen = [int(index) for index in indices]
+        wrong = [index for index in chosen if not 0 <= index < len(self)]
+        if wrong or not chosen:
+            raise UserError(f"dims {wrong or 'empty'}: there are {len(self)} directions, 0 to {len(self) - 1}")
+        return replace(
+            self,
+            matrix=self.matrix[chosen],
+            names=[self.names[i] for i in chosen],
+            notes=[self.notes[i] for i in chosen],
+            scores={key: [values[i] for i in chosen] for key, values in self.scores.items()},
+        )
+
+    def oriented(self) -> Directions:
+        """Each row with the sign that makes its largest entry by magnitude (the first of near ties) positive."""
+        size = np.abs(self.matrix)
+        leading = (size >= size.max(axis=1, keepdims=True) * (1 - _TIE)).argmax(axis=1)
+        sign = np.sign(self.matrix[np.arange(len(self)), leading])
+        return replace(self, matrix=self.matrix * sign[:, None])
+
+    def sorted_by(self, score: str) -> Directions:
+        """The directions by descending ``score``; equal ones keep their order."""
+        if score not in self.scores:
+            raise UserError(f"no score '{score}' among these directions; they have: {', '.join(self.scores) or 'none'}")
+        return self.select(np.argsort(-np.asarray(self.scores[score]), kind="stable"))
+
+    def check(self, generator: nn.Module, *, where: str = "these directions") -> None:
+        """Refuse directions that cannot be added to this generator's latent; warn when they are another model's.
+
+        ``where`` names them in the message. Raises ``UserError`` for a wrong latent dimension or space.
+        """
+        dim = as_generator(generator).latent_dim
+        if self.latent_dim != dim:
+            raise UserError(
+                f"{where}: made for a latent of {self.latent_dim} dimensions, this generator has {dim}; "
+                "use the directions of this model"
+            )
+        if self.space != "z":
+            raise UserError(f"{where}: live in space '{self.space}', this generator is moved in its input space 'z'")
+        if self.model_hash and self.model_hash != (actual := hash_of(generator)):
+            warnings.warn(
+                f"{where}: found in another model (hash {self.model_hash[:12]}, this one {actual[:12]}); "
+                "they may mean nothing here",
+                stacklevel=2,
+            )
+
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """Write a ``.safetensors`` file: the matrix as tensor ``directions``, the rest as JSON metadata."""
+        if Path(path).suffix != ".safetensors":
+            raise UserError(f"{path}: a Directions file ends in .safetensors")
+        described = {
+            "format": FORMAT,
+            "method": self.method,
+            "space": self.space,
+            "layer": self.layer,
+            "unit": self.unit,
+            "scores": self.scores,
+            "names": self.names,
+            "notes": self.notes,
+            "model_hash": self.model_hash,
+            "seed": self.seed,
+        }
+        text = json.dumps(described, ensure_ascii=False, allow_nan=False)
+        return write_atomic(path, to_safetensors({_KEY: np.ascontiguousarray(self.matrix)}, metadata={_KEY: text}))
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Directions:
+        """Read what ``save`` wrote; ``check`` then says whether it fits a generator.
+
+        Raises ``UserError`` naming the file when it is missing, damaged, or no Directions file.
+        """
+        try:
+            with safe_open(os.fspath(path), framework="numpy") as file:
+                metadata = file.metadata() or {}
+                if _KEY not in metadata or _KEY not in file.keys():  # noqa: SIM118  (not a mapping)
+                    raise UserError(f"{path}: not a Directions file (no '{_KEY}' in it)")
+                matrix = file.get_tensor(_KEY)
+            described: dict[str, Any] = json.loads(metadata[_KEY])
+            if described.pop("format") != FORMAT:
+                raise UserError(f"{path}: written in another version of the Directions format; expected {FORMAT}")
+            return cls(matrix=matrix, **described)
+        except UserError as error:
+            raise error if str(path) in str(error) else UserError(f"{path}: {error}") from error
+        except (OSError, SafetensorError, ValueError, TypeError, KeyError, AttributeError) as error:
+            raise UserError(f"{path}: cannot be read as a Directions file ({error})") from error
+
+
+def random_control(latent_dim: int, k: int, seed: int) -> Directions:
+    """``k`` random orthonormal directions, uniform over all such frames: what any method has to beat.
+
+    QR of a Gaussian matrix with the signs of R's diagonal made positive, which makes Q Haar distributed
+    (Mezzadri 2007, "How to generate random matrices from the classical compact groups").
+    Raises ``UserError`` unless 1 <= k <= latent_dim.
+    """
+    if not 1 <= k <= latent_dim:
+        raise UserError(f"{k} random control directions: between 1 and the latent dimension, {latent_dim}")
+    # A source for each direction, so that asking for more of them keeps the first ones.
+    sources = [random_generator("cpu", seed, "random direction", row) for row in range(k)]
+    columns = [torch.randn(latent_dim, generator=source, dtype=torch.float64).numpy() for source in sources]
+    q, r = np.linalg.qr(np.stack(columns, axis=1))
+    q = q * np.sign(np.diagonal(r))
+    return Directions(q.T, method="random", names=[f"random {i + 1}" for i in np.arange(k)], seed=seed)

@@ -1,0 +1,42 @@
+"""The directions a generator brings itself: its own, where it declares some, else the axes of its latent."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import nn
+
+from orthogan.latent.directions import Directions
+from orthogan.latent.frozen import frozen
+from orthogan.latent.identity import model_hash
+from orthogan.models.protocol import as_generator
+
+
+def latent_axes(generator: nn.Module) -> Directions:
+    """The ``latent_dim`` coordinate axes, named "z0", "z1", …"""
+    dim = as_generator(generator).latent_dim
+    return Directions(
+        np.eye(dim, dtype=np.float32),
+        method="latent axes",
+        names=[f"z{i}" for i in np.arange(dim)],
+        model_hash=model_hash(generator),
+    )
+
+
+def native_directions(generator: nn.Module) -> Directions:
+    """The rows of ``generator.native_directions()``, else ``latent_axes``.
+
+    The generator's method, where it has one and does not return None, gives a (k, latent_dim) tensor or array
+    (rows kept in its order and sign: the model's own numbering is what its author knows them by).
+    """
+    own = getattr(generator, "native_directions", None)
+    if own is None:
+        return latent_axes(generator)
+    with frozen(generator):
+        rows = own()
+    if rows is None:
+        return latent_axes(generator)
+    matrix = rows.detach().float().cpu().numpy() if isinstance(rows, torch.Tensor) else np.asarray(rows)
+    found = Directions(matrix, method="native", model_hash=model_hash(generator))
+    found.check(generator, where=f"{type(generator).__name__}.native_directions()")
+    return found

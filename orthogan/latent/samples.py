@@ -1,0 +1,155 @@
+"""Samples by seed: which seeds and classes, the images, and the grid or folder they are kept in."""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import nn
+
+from orthogan import __version__
+from orthogan.errors import UserError
+from orthogan.latent.generate import class_of, generate, latents_of
+from orthogan.latent.grid import class_layout, image_grid, magnify, save_png
+from orthogan.latent.identity import model_hash
+
+MOST_SEEDS = 1_000_000
+_PART = re.compile(r"(\d{1,15})(?:-(\d{1,15}))?", re.ASCII)
+
+
+@dataclass(frozen=True)
+class Samples:
+    """``images`` uint8 (n, c, h, w) of ``seeds`` (n), their ``labels`` (n; None if unconditional), provenance."""
+
+    images: np.ndarray
+    seeds: Sequence[int]
+    labels: Sequence[int] | None = None
+    metadata: dict[str, str] = field(default_factory=dict)
+
+
+def parse_seeds(text: str) -> list[int]:
+    """``"0-3,70"`` -> [0, 1, 2, 3, 70]: numbers and inclusive ranges, in that order, repeats dropped.
+
+    Raises ``UserError`` naming the part that cannot be read.
+    """
+    return _numbers(text, "seeds")
+
+
+def parse_classes(text: str, num_classes: int, names: Sequence[str] = ()) -> list[int]:
+    """Class numbers from numbers, ranges, or ``names`` (num_classes of them): ``"0-2,ship"``; repeats dropped.
+
+    Raises ``UserError`` for an unconditional generator, an unknown name, or a number out of range.
+    """
+    if num_classes == 0:
+        raise UserError("--classes: this generator is unconditional and has no classes; leave the option out")
+    by_name = {name.strip().lower(): index for index, name in enumerate(names)}
+    chosen: list[int] = []
+    for part in text.split(","):
+        name = part.strip().lower()
+        if name in by_name:
+            chosen.append(by_name[name])
+        elif name and not name[0].isdigit():
+            known = ", ".join(names) if names else "it has numbers only"
+            raise UserError(f"--classes: no class '{part.strip()}' in this generator ({known})")
+        else:
+            chosen += _numbers(part, "classes")
+    wrong = [label for label in chosen if label >= num_classes]
+    if wrong:
+        raise UserError(f"--classes: {wrong[0]} is out of range; this generator has classes 0 to {num_classes - 1}")
+    return list(dict.fromkeys(chosen))
+
+
+def _numbers(text: str, what: str) -> list[int]:
+    found: dict[int, None] = {}
+    for part in text.split(","):
+        match = _PART.fullmatch(part.strip())
+        if match is None:
+            raise UserError(f"--{what}: '{part}' in '{text}' is neither a number nor a range such as 0-63")
+        first, last = int(match[1]), int(match[2] or match[1])
+        if last < first:
+            raise UserError(f"--{what}: the range '{part.strip()}' runs backwards; write {last}-{first}")
+        if last - first >= MOST_SEEDS or len(found) + last - first >= MOST_SEEDS:
+            raise UserError(f"--{what}: '{text}' is more than {MOST_SEEDS:,} numbers; ask for fewer at a time")
+        found.update(dict.fromkeys(range(first, last + 1)))
+    return list(found)
+
+
+def sample_images(
+    generator: nn.Module,
+    seeds: Sequence[int],
+    classes: Sequence[int] | None = None,
+    truncation: float = 1.0,
+    batch_size: int = 64,
+    device: torch.device | str | None = None,
+) -> Samples:
+    """One image for each seed; latent and class are functions of that seed alone, never of its neighbours.
+
+    A conditional generator shows seed s in class ``classes[s % len(classes)]`` (default: all classes).
+    ``truncation``: see ``orthogan.latent.truncation.truncate``.
+    Raises ``UserError`` for no seeds, or classes that do not fit the generator.
+    """
+    if not seeds:
+        raise UserError("no seeds: ask for at least one, such as 0-63")
+    chosen = [class_of(generator, seed, classes) for seed in seeds]
+    labels = [label for label in chosen if label is not None] or None
+    z = latents_of(generator, seeds, truncation)
+    return Samples(
+        images=generate(generator, z, labels, batch_size=batch_size, device=device),
+        seeds=list(seeds),
+        labels=labels,
+        metadata={
+            "software": f"orthogan {__version__}",
+            "model_hash": model_hash(generator),
+            "truncation": f"{truncation:g}",
+        },
+    )
+
+
+def save_samples(samples: Samples, out: str | os.PathLike[str], *, class_names: Sequence[str] = ()) -> list[Path]:
+    """A ``.png`` path gets all samples in one grid; any path without a suffix is a folder, one PNG a seed.
+
+    The grid of a conditional generator has its classes in rows where they are four or more to a class on average,
+    else a caption under each image. In a folder: ``seed000012.png``, ``seed000012-class03.png``, at the
+    generator's own size. The paths written come back. Raises ``UserError`` for another suffix.
+    """
+    target = Path(out)
+    if target.suffix.lower() == ".png":
+        return [save_png(_grid(samples, class_names), target, _described(samples))]
+    if target.suffix and not target.is_dir():
+        raise UserError(f"--out {target}: name a .png for one grid, or a folder (no suffix) for one PNG a seed")
+    written: list[Path] = []
+    digits = len(str(max(samples.labels, default=0))) if samples.labels else 0
+    for index, (image, seed) in enumerate(zip(samples.images, samples.seeds, strict=True)):
+        label = None if samples.labels is None else samples.labels[index]
+        ending = "" if label is None else f"-class{label:0{max(2, digits)}d}"
+        picture = magnify(image, 1) if image.shape[0] == 3 else Image.fromarray(image[0])
+        alone = Samples(image[None], [seed], None if label is None else [label], samples.metadata)
+        written.append(save_png(picture, target / f"seed{seed:06d}{ending}.png", _described(alone)))
+    return written
+
+
+def _grid(samples: Samples, class_names: Sequence[str]) -> Image.Image:
+    if samples.labels is None:
+        return image_grid(samples.images)
+    titles = {c: class_names[c] if c < len(class_names) else f"class {c}" for c in set(samples.labels)}
+    if len(samples.labels) < 4 * len(titles):
+        return image_grid(samples.images, labels=[titles[label] for label in samples.labels])
+    # Long rows of few classes are folded, so that the picture stays near a square.
+    per_row = min(max(map(samples.labels.count, titles)), max(8, math.ceil(math.sqrt(len(samples.labels)))))
+    layout = class_layout(samples.labels, per_row=per_row)
+    rows = [titles[samples.labels[int(row[0])]] for row in layout]
+    return image_grid(samples.images, layout=layout, row_labels=rows)
+
+
+def _described(samples: Samples) -> dict[str, str]:
+    about = {**samples.metadata, "seeds": ",".join(map(str, samples.seeds))}
+    if samples.labels is not None:
+        about["classes"] = ",".join(map(str, samples.labels))
+    return about

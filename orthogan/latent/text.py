@@ -1,0 +1,50 @@
+"""Text in pictures: Pillow's own font, which needs no file but lacks some signs we would like to use."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from PIL import ImageDraw, ImageFont
+
+# Signs missing from Pillow's built-in face would come out as empty boxes.
+_SPELLED = str.maketrans(
+    {"\N{MINUS SIGN}": "-", "σ": "sigma ", "Δ": "change ", "×": "x", "≥": ">=", "≤": "<=", "→": "->"}
+)
+ELLIPSIS = "…"
+
+Anchor = Literal["lm", "mm", "rm", "la", "ma", "ra"]
+Colour = tuple[int, int, int]
+
+
+class Font:
+    """Pillow's built-in font at one ``size`` in pixels, with signs it lacks spelled out."""
+
+    def __init__(self, size: int) -> None:
+        self._font = ImageFont.load_default(size)
+        self.line_height = round(size * 1.4)
+
+    def width(self, text: str) -> float:
+        """Pixels that ``text`` takes on one line."""
+        return self._font.getlength(text.translate(_SPELLED))
+
+    def draw(
+        self, draw: ImageDraw.ImageDraw, at: tuple[float, float], text: str, colour: Colour, *, anchor: Anchor = "la"
+    ) -> None:
+        """Write one line of ``text`` with its ``anchor`` (Pillow's two letters) at ``at``."""
+        draw.text(at, text.translate(_SPELLED), fill=colour, font=self._font, anchor=anchor)
+
+
+def fit(text: str, font: Font, width: float) -> str:
+    """``text`` on one line, cut with an ellipsis where it would be wider than ``width`` pixels."""
+    line = " ".join(text.split())
+    if font.width(line) <= width:
+        return line
+    while line and font.width(line + ELLIPSIS) > width:
+        line = line[:-1]
+    return line.rstrip() + ELLIPSIS
+
+
+def signed(value: float) -> str:
+    """An offset as a label: ``-1.5``, ``0``, ``+3``; at most three significant digits."""
+    text = f"{value:+.3g}"
+    return "0" if float(text) == 0 else text

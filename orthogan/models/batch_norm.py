@@ -1,0 +1,82 @@
+"""Batch normalisation whose statistics are those of the whole batch, also when several processes share it."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch import distributed as dist
+from torch.distributed.nn.functional import all_reduce
+from torch.nn import functional
+
+EPS = 2e-5  # of the SN-GAN authors' Chainer code, as is the momentum (Chainer's decay 0.9)
+MOMENTUM = 0.1
+
+
+class BatchNorm2d(nn.BatchNorm2d):
+    """``nn.BatchNorm2d`` that joins its batch statistics over processes in training, on any device.
+
+    ``nn.SyncBatchNorm`` needs CUDA; this one all-reduces sums with autograd, so that n processes with equal
+    shares of a batch give the outputs, gradients and running statistics of one process with all of it.
+    """
+
+    def __init__(self, num_features: int, *, affine: bool = True) -> None:
+        super().__init__(num_features, eps=EPS, momentum=MOMENTUM, affine=affine)
+
+    def forward(self, input: Tensor) -> Tensor:
+        """(n, c, h, w) -> (n, c, h, w)."""
+        if self.training and dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
+            return self._joined(input)
+        return super().forward(input)
+
+    def _joined(self, x: Tensor) -> Tensor:
+        assert self.running_mean is not None
+        assert self.running_var is not None
+        assert self.num_batches_tracked is not None
+        with torch.autocast(x.device.type, enabled=False):
+            exact = x.float()
+            count = exact.numel() // exact.shape[1] * dist.get_world_size()
+            mean = all_reduce(exact.sum((0, 2, 3))) / count
+            centred = exact - mean.view(1, -1, 1, 1)
+            variance = all_reduce(centred.square().sum((0, 2, 3))) / count
+            with torch.no_grad():
+                self.num_batches_tracked += 1
+                self.running_mean.lerp_(mean, MOMENTUM)
+                self.running_var.lerp_(variance * (count / max(count - 1, 1)), MOMENTUM)
+            scale = torch.rsqrt(variance + self.eps)
+            if self.affine:
+                scale = scale * self.weight
+            out = centred * scale.view(1, -1, 1, 1)
+            if self.affine:
+                out = out + self.bias.view(1, -1, 1, 1)
+        return out.to(x.dtype)
+
+
+class ConditionalBatchNorm2d(nn.Module):
+    """Batch normalisation with a gain and a bias for each class (de Vries et al. 2017), starting at 1 and 0."""
+
+    def __init__(self, num_features: int, num_classes: int) -> None:
+        super().__init__()
+        self.norm = BatchNorm2d(num_features, affine=False)
+        # parameters, not nn.Embedding: a constraint on all weights of a net has no business with them
+        self.gain = nn.Parameter(torch.ones(num_classes, num_features))
+        self.bias = nn.Parameter(torch.zeros(num_classes, num_features))
+
+    def forward(self, input: Tensor, labels: Tensor) -> Tensor:
+        """(n, c, h, w) with labels (n,) -> (n, c, h, w)."""
+        gain = self.gain[labels][:, :, None, None]
+        bias = self.bias[labels][:, :, None, None]
+        out = self.norm(input)
+        return torch.addcmul(bias.to(out.dtype), out, gain.to(out.dtype))
+
+
+class Norm(nn.Module):
+    """The generator's norm and activation: conditional where there are classes, then ReLU."""
+
+    def __init__(self, num_features: int, num_classes: int) -> None:
+        super().__init__()
+        self.norm = ConditionalBatchNorm2d(num_features, num_classes) if num_classes else BatchNorm2d(num_features)
+        self.conditional = num_classes > 0
+
+    def forward(self, input: Tensor, labels: Tensor | None) -> Tensor:
+        """(n, c, h, w) -> (n, c, h, w)."""
+        return functional.relu(self.norm(input, labels) if self.conditional else self.norm(input))

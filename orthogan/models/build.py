@@ -1,0 +1,123 @@
+"""From a config to nets: the families by name, or a class of the user's own as ``module:Class``."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from typing import Any
+
+import torch
+from torch import nn
+
+from orthogan import weights
+from orthogan.config import Config, NormConfig
+from orthogan.errors import UserError
+from orthogan.models.dcgan import DCGANDiscriminator, DCGANGenerator
+from orthogan.models.protocol import Discriminator, Generator, as_generator
+from orthogan.models.r3gan import R3GANDiscriminator, R3GANGenerator
+from orthogan.models.sngan import SNGANDiscriminator, SNGANGenerator
+from orthogan.models.wgan_gp import WGANGPDiscriminator, WGANGPGenerator
+from orthogan.rng import derive
+
+GENERATORS: dict[str, type[Generator]] = {
+    "sngan": SNGANGenerator,
+    "dcgan": DCGANGenerator,
+    "wgan-gp": WGANGPGenerator,
+    "r3gan": R3GANGenerator,
+}
+DISCRIMINATORS: dict[str, type[Discriminator]] = {
+    "sngan": SNGANDiscriminator,
+    "dcgan": DCGANDiscriminator,
+    "wgan-gp": WGANGPDiscriminator,
+    "r3gan": R3GANDiscriminator,
+}
+
+
+def build_generator(config: Config, *, num_classes: int) -> Generator:
+    """The generator of ``config``, initialised as a function of ``config.seed`` alone.
+
+    Raises:
+        UserError: an unknown kind, a class that cannot be imported or built, an unsupported resolution.
+    """
+    section = config.model.generator
+    arguments = {
+        "resolution": config.data.resolution,
+        "image_channels": config.data.channels,
+        "channels": section.channels,
+        "latent_dim": section.latent_dim,
+        "num_classes": num_classes,
+    }
+    net = _build(section.kind, section.options, GENERATORS, arguments, "model.generator", config.seed)
+    _normalise(net, section.norm, "model.generator.norm")
+    return as_generator(net)
+
+
+def build_discriminator(config: Config, *, num_classes: int) -> nn.Module:
+    """The discriminator of ``config``, initialised as a function of ``config.seed`` alone (errors as above)."""
+    section = config.model.discriminator
+    arguments = {
+        "resolution": config.data.resolution,
+        "image_channels": config.data.channels,
+        "channels": section.channels,
+        "num_classes": num_classes,
+    }
+    net = _build(section.kind, section.options, DISCRIMINATORS, arguments, "model.discriminator", config.seed)
+    _normalise(net, section.norm, "model.discriminator.norm")
+    return net
+
+
+def _build(
+    kind: str,
+    options: dict[str, Any],
+    known: dict[str, Any],
+    arguments: dict[str, Any],
+    key: str,
+    seed: int,
+) -> nn.Module:
+    if kind in known:
+        if options:
+            raise UserError(f"{key}.options: {kind!r} has none; they are for your own classes ({list(options)})")
+        make = known[kind]
+    elif ":" in kind:
+        make = import_class(kind, f"{key}.kind")
+        arguments = _accepted(make, arguments) | options
+    else:
+        raise UserError(f"{key}.kind is {kind!r}: choose {', '.join(known)}, or name your own class as module:Class")
+    # constructors draw from torch's global generator; lend them a seeded one and give the caller's back
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derive(seed, "init", key))
+        try:
+            return make(**arguments)
+        except (TypeError, ValueError) as error:
+            raise UserError(f"{key}: {kind} cannot be built with {arguments}: {error}") from error
+
+
+def import_class(name: str, key: str) -> Any:
+    """The object that ``package.module:Class`` names; ``key`` is what the error message blames."""
+    module_name, _, attribute = name.partition(":")
+    try:
+        return getattr(importlib.import_module(module_name), attribute)
+    except (ImportError, AttributeError) as error:
+        raise UserError(f"{key} is {name!r}: {error}; it must be importable from where you start orthogan") from error
+
+
+def _accepted(make: Any, arguments: dict[str, Any]) -> dict[str, Any]:
+    """Those of ``arguments`` that a user's constructor takes: a wrapper of ten lines need not name them all."""
+    parameters = inspect.signature(make).parameters
+    if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+        return dict(arguments)
+    return {k: v for k, v in arguments.items() if k in parameters}
+
+
+def _normalise(net: nn.Module, norm: NormConfig, key: str) -> None:
+    options: dict[str, Any] = {}
+    if norm.kind != "none":
+        options["n_power_iterations"] = norm.n_power_iterations
+    if norm.kind == "stable_rank":
+        options |= {"c": norm.c, "k": norm.k}
+    try:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            weights.apply(net, norm.kind, **options)
+    except ValueError as error:
+        raise UserError(f"{key}: {error}") from error

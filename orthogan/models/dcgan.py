@@ -1,0 +1,102 @@
+"""SN-DCGAN: the "standard CNN" of Miyato et al. 2018, tables 3 and 4 of their appendix."""
+
+from __future__ import annotations
+
+import itertools
+
+from torch import Tensor, nn
+from torch.nn import functional
+
+from orthogan.models.batch_norm import Norm
+from orthogan.models.protocol import Discriminator, Generator
+from orthogan.models.resnet_blocks import project, square, unsupported
+
+RESOLUTIONS = (32, 48, 64, 128)
+SLOPE = 0.1  # of the leaky ReLU, as in the paper
+STD = 0.02
+
+
+class DCGANGenerator(Generator):
+    """Linear to a map of an eighth of the size, three transposed 4x4 convolutions of stride 2, conv3x3, tanh.
+
+    Args:
+        channels: width of the first map, halved by each stage; 512 in the paper.
+
+    Raises:
+        UserError: a resolution other than 32, 48, 64, 128, or ``channels`` that cannot be halved three times.
+    """
+
+    def __init__(
+        self, *, resolution: int, image_channels: int, channels: int, latent_dim: int, num_classes: int = 0
+    ) -> None:
+        super().__init__()
+        if resolution not in RESOLUTIONS:
+            raise unsupported("dcgan", resolution, RESOLUTIONS)
+        if channels % 8:
+            raise ValueError(f"channels is {channels}: a dcgan generator halves them three times, so a multiple of 8")
+        self.latent_dim, self.num_classes = latent_dim, num_classes
+        self.resolution, self.image_channels = resolution, image_channels
+        self.width, self.bottom = channels, resolution // 8
+        widths = [channels >> i for i in range(4)]
+        self.linear = nn.Linear(latent_dim, channels * self.bottom**2)
+        self.ups = nn.ModuleList(
+            nn.ConvTranspose2d(a, b, 4, stride=2, padding=1) for a, b in itertools.pairwise(widths)
+        )
+        self.norms = nn.ModuleList(Norm(width, num_classes) for width in widths)
+        self.conv = nn.Conv2d(widths[-1], image_channels, 3, padding=1)
+        _initialise(self)
+
+    def first_layer(self) -> nn.Module:
+        """The linear layer that the latent enters."""
+        return self.linear
+
+    def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:
+        """z (n, latent_dim), labels (n,) -> images (n, c, h, w) in [-1, 1]."""
+        x = self.norms[0](square(self.linear(z), self.width, self.bottom), y)
+        for up, norm in zip(self.ups, list(self.norms)[1:], strict=True):
+            x = norm(up(x), y)
+        return self.conv(x).tanh()
+
+
+class DCGANDiscriminator(Discriminator):
+    """conv3x3 and conv4x4 of stride 2 in turn, three times, conv3x3, linear; leaky ReLU of slope 0.1, no norm.
+
+    Args:
+        channels: base width; 64 in the paper (64, 64, 128, 128, 256, 256, 512).
+        num_classes: > 0 adds a class projection of the last map's sum (not in the paper).
+
+    Raises:
+        UserError: a resolution other than 32, 48, 64, 128.
+    """
+
+    def __init__(self, *, resolution: int, image_channels: int, channels: int, num_classes: int = 0) -> None:
+        super().__init__()
+        if resolution not in RESOLUTIONS:
+            raise unsupported("dcgan", resolution, RESOLUTIONS)
+        self.num_classes = num_classes
+        layers = [nn.Conv2d(image_channels, channels, 3, padding=1)]
+        for stage in range(3):
+            width = channels << stage
+            if stage:
+                layers.append(nn.Conv2d(width, width, 3, padding=1))
+            layers.append(nn.Conv2d(width, 2 * width, 4, stride=2, padding=1))
+        layers.append(nn.Conv2d(8 * channels, 8 * channels, 3, padding=1))
+        self.convs = nn.ModuleList(layers)
+        self.linear = nn.Linear(8 * channels * (resolution // 8) ** 2, 1)
+        self.embedding = nn.Embedding(num_classes, 8 * channels) if num_classes else None
+        _initialise(self)
+
+    def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor:
+        """Images (n, c, h, w), labels (n,) -> logits (n,)."""
+        for conv in self.convs:
+            x = functional.leaky_relu(conv(x), SLOPE)
+        logits = self.linear(x.flatten(1)).squeeze(1)
+        return logits if self.embedding is None else logits + project(x.sum((2, 3)), self.embedding, y)
+
+
+def _initialise(net: nn.Module) -> None:
+    for layer in net.modules():
+        if isinstance(layer, nn.Linear | nn.Conv2d | nn.ConvTranspose2d):
+            nn.init.normal_(layer.weight, 0.0, STD)
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)

@@ -1,0 +1,144 @@
+"""A baseline in the style of R3GAN (Huang et al. 2024): a plain modern convnet with no normalisation layer.
+
+Written from the paper's description: inverted-bottleneck residual blocks with grouped convolutions, leaky ReLU,
+bilinear resampling, a learned basis at 4x4, and Fix-up initialisation instead of normalisation. It is ours in its
+widths and details, so its scores are not R3GAN's.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from orthogan.errors import UserError
+from orthogan.models.protocol import Discriminator, Generator
+from orthogan.models.resnet_blocks import unsupported
+
+BOTTOM = 4  # side of the smallest map
+GROUP = 16  # channels in a group of the 3x3 convolution
+EXPANSION = 2  # width inside a block
+BLOCKS = 2  # residual blocks at each size
+SLOPE = 0.2
+GAIN = math.sqrt(2 / (1 + SLOPE**2))
+
+
+class Block(nn.Module):
+    """x + conv1x1(act(grouped conv3x3(act(conv1x1 x)))), the last convolution starting at zero (Fix-up)."""
+
+    def __init__(self, channels: int, depth: int) -> None:
+        super().__init__()
+        wide = channels * EXPANSION
+        # Fix-up: depth^(-1/(2m-2)) for the first convolutions of m = 3 in a branch of a net with `depth` branches
+        gain = GAIN * depth**-0.25
+        self.conv1 = _conv(channels, wide, 1, gain)
+        self.conv2 = _conv(wide, wide, 3, gain, groups=max(1, wide // GROUP))
+        self.conv3 = _conv(wide, channels, 1, 0.0)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(n, c, h, w) -> (n, c, h, w)."""
+        h = functional.leaky_relu(self.conv1(x), SLOPE)
+        return x + self.conv3(functional.leaky_relu(self.conv2(h), SLOPE))
+
+
+class R3GANGenerator(Generator):
+    """A 4x4 basis modulated by z, then at each size two blocks and a bilinear doubling; the image by a conv1x1.
+
+    Args:
+        channels: width at every size; an inner width of 2 * channels should be a multiple of 16.
+        num_classes: > 0 appends a learned vector of the class to z.
+
+    Raises:
+        UserError: a resolution that is not a power of two from 16 up.
+    """
+
+    def __init__(
+        self, *, resolution: int, image_channels: int, channels: int, latent_dim: int, num_classes: int = 0
+    ) -> None:
+        super().__init__()
+        sizes = _sizes(resolution, channels)
+        self.latent_dim, self.num_classes = latent_dim, num_classes
+        self.resolution, self.image_channels = resolution, image_channels
+        self.linear = nn.Linear(latent_dim, channels, bias=False)
+        nn.init.normal_(self.linear.weight, 0.0, GAIN / math.sqrt(latent_dim))
+        self.embedding = nn.Embedding(num_classes, channels) if num_classes else None
+        if self.embedding is not None:
+            nn.init.normal_(self.embedding.weight, 0.0, 1 / math.sqrt(2))
+        self.basis = nn.Parameter(torch.randn(channels, BOTTOM, BOTTOM))
+        depth = len(sizes) * BLOCKS
+        self.stages = nn.ModuleList(nn.Sequential(*(Block(channels, depth) for _ in range(BLOCKS))) for _ in sizes)
+        self.image = _conv(channels, image_channels, 1, 1.0)
+
+    def first_layer(self) -> nn.Module:
+        """The linear layer that the latent enters."""
+        return self.linear
+
+    def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:
+        """z (n, latent_dim), labels (n,) -> images (n, c, h, w); near [-1, 1], unbounded as in the paper."""
+        code = self.linear(z)
+        if self.embedding is not None:
+            if y is None:
+                raise UserError("this generator is conditional: it needs labels")
+            code = code + self.embedding(y)
+        x = self.basis * code[:, :, None, None]
+        for index, stage in enumerate(self.stages):
+            if index:
+                x = functional.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
+            x = stage(x)
+        return self.image(x)
+
+
+class R3GANDiscriminator(Discriminator):
+    """The mirror image: conv1x1 from the image, two blocks and a bilinear halving at each size, a 4x4 basis, linear.
+
+    With ``num_classes`` the features are projected on a learned vector of the class.
+
+    Raises:
+        UserError: a resolution that is not a power of two from 16 up.
+    """
+
+    def __init__(self, *, resolution: int, image_channels: int, channels: int, num_classes: int = 0) -> None:
+        super().__init__()
+        sizes = _sizes(resolution, channels)
+        self.num_classes = num_classes
+        depth = len(sizes) * BLOCKS
+        self.image = _conv(image_channels, channels, 1, 1.0)
+        self.stages = nn.ModuleList(nn.Sequential(*(Block(channels, depth) for _ in range(BLOCKS))) for _ in sizes)
+        self.basis = nn.Conv2d(channels, channels, BOTTOM, groups=channels, bias=False)
+        nn.init.normal_(self.basis.weight, 0.0, 1 / BOTTOM)
+        self.linear = nn.Linear(channels, num_classes or 1, bias=False)
+        nn.init.normal_(self.linear.weight, 0.0, 1 / math.sqrt(channels))
+
+    def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor:
+        """Images (n, c, h, w), labels (n,) -> logits (n,)."""
+        x = self.image(x)
+        for index, stage in enumerate(self.stages):
+            if index:
+                x = functional.avg_pool2d(x, 2)  # what bilinear interpolation by 1/2 is
+            x = stage(x)
+        logits = self.linear(self.basis(x).flatten(1))
+        if not self.num_classes:
+            return logits.squeeze(1)
+        if y is None:
+            raise UserError("this discriminator is conditional: it needs the labels of the images")
+        return logits.gather(1, y[:, None]).squeeze(1)
+
+
+def _sizes(resolution: int, channels: int) -> list[int]:
+    if resolution < 16 or resolution & (resolution - 1):
+        raise unsupported("r3gan", resolution, ("16", "32", "64", "128", "further powers of two"))
+    wide = channels * EXPANSION
+    if wide % max(1, wide // GROUP):
+        raise ValueError(
+            f"channels is {channels}: an r3gan net needs groups of equal size, so a multiple of {GROUP // 2}"
+        )
+    return [BOTTOM << i for i in range(int(math.log2(resolution // BOTTOM)) + 1)]
+
+
+def _conv(inputs: int, outputs: int, kernel: int, gain: float, groups: int = 1) -> nn.Conv2d:
+    layer = nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2, groups=groups)
+    nn.init.normal_(layer.weight, 0.0, gain / math.sqrt(inputs // groups * kernel**2))
+    nn.init.zeros_(layer.bias)  # pyright: ignore[reportArgumentType]
+    return layer

@@ -1,0 +1,98 @@
+"""The residual blocks that SN-GAN and WGAN-GP share, and their initialisation."""
+
+from __future__ import annotations
+
+import math
+from typing import TypeVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from orthogan.errors import UserError
+from orthogan.models.batch_norm import Norm
+
+RELU_GAIN = math.sqrt(2)
+Weighted = TypeVar("Weighted", nn.Conv2d, nn.Linear, nn.Embedding)
+
+
+def conv(inputs: int, outputs: int, kernel: int, *, gain: float = 1.0, bias: bool = True) -> nn.Conv2d:
+    """A size-preserving convolution, Glorot-uniform with ``gain``, zero bias."""
+    layer = nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2, bias=bias)
+    return glorot(layer, gain)
+
+
+def linear(inputs: int, outputs: int, *, bias: bool = True) -> nn.Linear:
+    """A linear layer, Glorot-uniform, zero bias."""
+    return glorot(nn.Linear(inputs, outputs, bias=bias))
+
+
+def glorot(layer: Weighted, gain: float = 1.0) -> Weighted:
+    """Glorot-uniform weight and zero bias, in place."""
+    nn.init.xavier_uniform_(layer.weight, gain)
+    if not isinstance(layer, nn.Embedding) and layer.bias is not None:
+        nn.init.zeros_(layer.bias)
+    return layer
+
+
+class UpBlock(nn.Module):
+    """Norm, ReLU, x2, conv3x3, norm, ReLU, conv3x3; beside it x2 and conv1x1. Nearest-neighbour upsampling."""
+
+    def __init__(self, inputs: int, outputs: int, num_classes: int) -> None:
+        super().__init__()
+        self.norm1 = Norm(inputs, num_classes)
+        self.conv1 = conv(inputs, outputs, 3, gain=RELU_GAIN)
+        self.norm2 = Norm(outputs, num_classes)
+        self.conv2 = conv(outputs, outputs, 3, gain=RELU_GAIN)
+        self.shortcut = conv(inputs, outputs, 1)
+
+    def forward(self, x: Tensor, labels: Tensor | None) -> Tensor:
+        """(n, inputs, h, w) -> (n, outputs, 2h, 2w)."""
+        h = self.conv1(functional.interpolate(self.norm1(x, labels), scale_factor=2))
+        h = self.conv2(self.norm2(h, labels))
+        # a 1x1 convolution and nearest upsampling commute; this order does a quarter of the work
+        return h + functional.interpolate(self.shortcut(x), scale_factor=2)
+
+
+class DownBlock(nn.Module):
+    """ReLU, conv3x3, ReLU, conv3x3, mean over 2x2; beside it conv1x1 and the same mean.
+
+    ``first`` leaves out the first ReLU (its input is an image). Without ``down`` nothing is halved, and the shortcut
+    is the identity where the widths allow.
+    """
+
+    def __init__(self, inputs: int, outputs: int, *, down: bool, first: bool = False) -> None:
+        super().__init__()
+        hidden = outputs if first else inputs
+        self.conv1 = conv(inputs, hidden, 3, gain=RELU_GAIN)
+        self.conv2 = conv(hidden, outputs, 3, gain=RELU_GAIN)
+        self.shortcut = conv(inputs, outputs, 1) if down or inputs != outputs else nn.Identity()
+        self.down = down
+        self.first = first
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(n, inputs, h, w) -> (n, outputs, h/2, w/2), or the same size without ``down``."""
+        h = self.conv1(x if self.first else functional.relu(x))
+        h = self.conv2(functional.relu(h))
+        if not self.down:
+            return h + self.shortcut(x)
+        # the mean and a 1x1 convolution commute too
+        return functional.avg_pool2d(h, 2) + self.shortcut(functional.avg_pool2d(x, 2))
+
+
+def project(features: Tensor, embedding: nn.Embedding, labels: Tensor | None) -> Tensor:
+    """<embedding(y), h> for each image (Miyato & Koyama 2018, eq. 3): (n, d) -> (n,)."""
+    if labels is None:
+        raise UserError("this discriminator is conditional: it needs the labels of the images")
+    return (embedding(labels) * features).sum(1)
+
+
+def unsupported(family: str, resolution: int, supported: object) -> UserError:
+    """The error for a resolution that a family does not have."""
+    sizes = ", ".join(map(str, supported))  # pyright: ignore[reportArgumentType]
+    return UserError(f"data.resolution is {resolution}: {family} nets exist at {sizes} pixels")
+
+
+def square(z: Tensor, channels: int, side: int) -> Tensor:
+    """(n, channels*side*side) -> (n, channels, side, side)."""
+    return torch.reshape(z, (z.shape[0], channels, side, side))

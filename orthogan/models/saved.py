@@ -1,0 +1,124 @@
+"""Generators on disk: one ``.safetensors`` file that carries its own config, and how to find and open it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import nn
+
+from orthogan import checkpoint
+from orthogan.config import Config
+from orthogan.config_file import validate
+from orthogan.errors import UserError
+from orthogan.models.build import build_generator
+from orthogan.models.protocol import Generator
+
+FORMAT = "orthogan-generator-1"
+RAW, AVERAGED = "generator", "generator-ema"
+
+
+@dataclass(frozen=True)
+class Saved:
+    """What a generator's file says of itself."""
+
+    path: Path
+    config: Config
+    num_classes: int
+    extra: dict[str, str] = field(default_factory=dict)  # step, images, weights ("ema" | "raw"), class_names (JSON)
+
+    @property
+    def class_names(self) -> list[str]:
+        """Names of the classes, in label order; empty for an unconditional generator."""
+        return json.loads(self.extra.get("class_names", "[]"))
+
+
+def metadata(config: Config | Mapping[str, Any], num_classes: int, extra: Mapping[str, str]) -> dict[str, str]:
+    """The safetensors metadata that makes a generator's file self-describing."""
+    tree = config.model_dump() if isinstance(config, Config) else dict(config)
+    return {"format": FORMAT, "config": json.dumps(tree), "num_classes": str(num_classes), **extra}
+
+
+def save_generator(
+    path: str | Path, module: nn.Module, *, config: Config | Mapping[str, Any], extra: Mapping[str, str] | None = None
+) -> None:
+    """Write ``module`` with its config to one ``.safetensors`` file, through a temporary name."""
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.writing")
+    tensors = {k: t.detach().cpu().contiguous() for k, t in module.state_dict().items()}
+    save_file(tensors, temporary, metadata(config, int(getattr(module, "num_classes", 0)), extra or {}))
+    temporary.replace(path)
+
+
+def find(path: str | Path, *, ema: bool = True) -> Path:
+    """The generator's file behind ``path``: a file, a checkpoint folder, or a run (its newest whole checkpoint).
+
+    Raises:
+        UserError: there is none, or the checkpoint is damaged.
+    """
+    path = Path(path)
+    if path.is_file():
+        return path
+    if not path.exists():
+        raise UserError(f"{path}: no such run, checkpoint or file")
+    folder = path
+    if checkpoint.is_checkpoint(folder):
+        try:
+            checkpoint.verify(folder)
+        except checkpoint.Damaged as damage:
+            raise UserError(f"{damage}; choose another checkpoint of the run") from None
+    else:
+        found = checkpoint.newest(path)
+        if found is None:
+            singles = sorted(path.glob("*.safetensors"))
+            if len(singles) == 1:
+                return singles[0]
+            raise UserError(f"{path}: neither a run with checkpoints, nor a checkpoint, nor a .safetensors file")
+        folder = found[0]
+    averaged = folder / f"{AVERAGED}.safetensors"
+    return averaged if ema and averaged.is_file() else folder / f"{RAW}.safetensors"
+
+
+def describe(path: str | Path, *, ema: bool = True) -> Saved:
+    """What the generator's file behind ``path`` says of itself, without building it."""
+    file = find(path, ema=ema)
+    try:
+        with safe_open(file, "pt") as stream:
+            header = stream.metadata() or {}
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"{file}: not a readable safetensors file: {error}") from None
+    if header.get("format") != FORMAT:
+        raise UserError(
+            f"{file}: carries no orthogan generator (format {header.get('format')!r}); "
+            "files written by orthogan hold their config in the metadata"
+        )
+    config = validate(json.loads(header["config"]), {}, default_origin=str(file))
+    extra = {k: v for k, v in header.items() if k not in ("format", "config", "num_classes")}
+    return Saved(file, config, int(header["num_classes"]), extra)
+
+
+def load(path: str | Path, *, device: torch.device | str = "cpu", ema: bool = True) -> Generator:
+    """A generator, ready to draw from: eval mode, on ``device``.
+
+    Args:
+        path: a run folder (its newest whole checkpoint), a checkpoint folder or a ``.safetensors`` file.
+        ema: take the averaged weights where the checkpoint has them.
+
+    Raises:
+        UserError: nothing to load there, or the tensors do not fit the config they came with.
+    """
+    saved = describe(path, ema=ema)
+    net = build_generator(saved.config, num_classes=saved.num_classes)
+    with safe_open(saved.path, "pt") as stream:
+        tensors = {name: stream.get_tensor(name) for name in stream.keys()}  # noqa: SIM118 (no mapping)
+    try:
+        net.load_state_dict(tensors)
+    except RuntimeError as error:
+        raise UserError(f"{saved.path}: its tensors do not fit its config: {error}") from None
+    return net.to(device).eval()

@@ -1,0 +1,105 @@
+"""The SN-GAN ResNets (Miyato et al. 2018; Miyato & Koyama 2018), layer by layer as in the authors' Chainer code."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+from torch.nn import functional
+
+from orthogan.models.batch_norm import Norm
+from orthogan.models.protocol import Discriminator, Generator
+from orthogan.models.resnet_blocks import DownBlock, UpBlock, conv, glorot, linear, project, square, unsupported
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Widths in multiples of the base ``channels``; every block of G doubles the size."""
+
+    bottom: int  # side of G's first map
+    up: tuple[int, ...]  # G: width after the linear layer, then after each block
+    down: tuple[int, ...]  # D: width after each block
+    halvings: int  # D: the first so many blocks halve the size
+    bias: bool  # D: whether the last linear layer has one
+
+
+PLANS = {
+    32: Plan(4, (1, 1, 1, 1), (1, 1, 1, 1), 2, bias=False),
+    48: Plan(6, (8, 4, 2, 1), (1, 2, 4, 8, 16), 4, bias=True),
+    64: Plan(4, (16, 8, 4, 2, 1), (1, 2, 4, 8, 16), 5, bias=True),
+    128: Plan(4, (16, 16, 8, 4, 2, 1), (1, 2, 4, 8, 16, 16), 5, bias=True),
+}
+
+
+class SNGANGenerator(Generator):
+    """Linear, residual blocks that double the size, norm, ReLU, conv3x3, tanh.
+
+    Args:
+        channels: base width; 256 in the paper at 32 px, 64 at the other sizes.
+        num_classes: > 0 gives every norm but the last a gain and bias for each class.
+
+    Raises:
+        UserError: a resolution other than 32, 48, 64, 128.
+    """
+
+    def __init__(
+        self, *, resolution: int, image_channels: int, channels: int, latent_dim: int, num_classes: int = 0
+    ) -> None:
+        super().__init__()
+        if resolution not in PLANS:
+            raise unsupported("sngan", resolution, PLANS)
+        plan = PLANS[resolution]
+        self.latent_dim, self.num_classes = latent_dim, num_classes
+        self.resolution, self.image_channels = resolution, image_channels
+        self.bottom = plan.bottom
+        widths = [channels * factor for factor in plan.up]
+        self.width = widths[0]
+        self.linear = linear(latent_dim, widths[0] * plan.bottom**2)
+        self.blocks = nn.ModuleList(UpBlock(a, b, num_classes) for a, b in itertools.pairwise(widths))
+        self.norm = Norm(widths[-1], 0)
+        self.conv = conv(widths[-1], image_channels, 3)
+
+    def first_layer(self) -> nn.Module:
+        """The linear layer that the latent enters."""
+        return self.linear
+
+    def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:
+        """z (n, latent_dim), labels (n,) -> images (n, c, h, w) in [-1, 1]."""
+        x = square(self.linear(z), self.width, self.bottom)
+        for block in self.blocks:
+            x = block(x, y)
+        return self.conv(self.norm(x, None)).tanh()
+
+
+class SNGANDiscriminator(Discriminator):
+    """Residual blocks, ReLU, SUM over the last map, linear; plus the class projection where there are classes.
+
+    Args:
+        channels: base width; 128 in the paper at 32 px, 64 at the other sizes.
+
+    Raises:
+        UserError: a resolution other than 32, 48, 64, 128.
+    """
+
+    def __init__(self, *, resolution: int, image_channels: int, channels: int, num_classes: int = 0) -> None:
+        super().__init__()
+        if resolution not in PLANS:
+            raise unsupported("sngan", resolution, PLANS)
+        plan = PLANS[resolution]
+        self.num_classes = num_classes
+        widths = [image_channels, *(channels * factor for factor in plan.down)]
+        self.blocks = nn.Sequential(
+            *(
+                DownBlock(a, b, down=i < plan.halvings, first=i == 0)
+                for i, (a, b) in enumerate(itertools.pairwise(widths))
+            )
+        )
+        self.linear = linear(widths[-1], 1, bias=plan.bias)
+        self.embedding = glorot(nn.Embedding(num_classes, widths[-1])) if num_classes else None
+
+    def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor:
+        """Images (n, c, h, w), labels (n,) -> logits (n,)."""
+        features = functional.relu(self.blocks(x)).sum((2, 3))
+        logits = self.linear(features).squeeze(1)
+        return logits if self.embedding is None else logits + project(features, self.embedding, y)

@@ -1,0 +1,79 @@
+"""The WGAN-GP ResNets for CIFAR (Gulrajani et al. 2017): SN-GAN's blocks, a mean instead of a sum, no norm in D."""
+
+from __future__ import annotations
+
+import math
+
+from torch import Tensor, nn
+from torch.nn import functional
+
+from orthogan.models.batch_norm import Norm
+from orthogan.models.protocol import Discriminator, Generator
+from orthogan.models.resnet_blocks import DownBlock, UpBlock, conv, glorot, linear, project, square, unsupported
+
+RESOLUTIONS = (32, 64, 128)
+BOTTOM = 4
+
+
+class WGANGPGenerator(Generator):
+    """Linear, blocks of one width that double the size, norm, ReLU, conv3x3, tanh (128 channels in the paper).
+
+    Raises:
+        UserError: a resolution other than 32, 64, 128.
+    """
+
+    def __init__(
+        self, *, resolution: int, image_channels: int, channels: int, latent_dim: int, num_classes: int = 0
+    ) -> None:
+        super().__init__()
+        if resolution not in RESOLUTIONS:
+            raise unsupported("wgan-gp", resolution, RESOLUTIONS)
+        self.latent_dim, self.num_classes = latent_dim, num_classes
+        self.resolution, self.image_channels = resolution, image_channels
+        self.width = channels
+        self.linear = linear(latent_dim, channels * BOTTOM**2)
+        doublings = int(math.log2(resolution // BOTTOM))
+        self.blocks = nn.ModuleList(UpBlock(channels, channels, num_classes) for _ in range(doublings))
+        self.norm = Norm(channels, 0)
+        self.conv = conv(channels, image_channels, 3)
+
+    def first_layer(self) -> nn.Module:
+        """The linear layer that the latent enters."""
+        return self.linear
+
+    def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:
+        """z (n, latent_dim), labels (n,) -> images (n, c, h, w) in [-1, 1]."""
+        x = square(self.linear(z), self.width, BOTTOM)
+        for block in self.blocks:
+            x = block(x, y)
+        return self.conv(self.norm(x, None)).tanh()
+
+
+class WGANGPDiscriminator(Discriminator):
+    """Blocks that halve the size down to 8 px, two that keep it, ReLU, MEAN over the map, linear.
+
+    The published conditional variant adds an auxiliary classifier; with ``num_classes`` this one has the class
+    projection instead.
+
+    Raises:
+        UserError: a resolution other than 32, 64, 128.
+    """
+
+    def __init__(self, *, resolution: int, image_channels: int, channels: int, num_classes: int = 0) -> None:
+        super().__init__()
+        if resolution not in RESOLUTIONS:
+            raise unsupported("wgan-gp", resolution, RESOLUTIONS)
+        self.num_classes = num_classes
+        halvings = int(math.log2(resolution // 8))
+        blocks = [DownBlock(image_channels, channels, down=True, first=True)]
+        blocks += [DownBlock(channels, channels, down=True) for _ in range(halvings - 1)]
+        blocks += [DownBlock(channels, channels, down=False) for _ in range(2)]
+        self.blocks = nn.Sequential(*blocks)
+        self.linear = linear(channels, 1)
+        self.embedding = glorot(nn.Embedding(num_classes, channels)) if num_classes else None
+
+    def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor:
+        """Images (n, c, h, w), labels (n,) -> critic values (n,)."""
+        features = functional.relu(self.blocks(x)).mean((2, 3))
+        values = self.linear(features).squeeze(1)
+        return values if self.embedding is None else values + project(features, self.embedding, y)

@@ -1,0 +1,98 @@
+"""What stands between an image and the discriminator: nothing, DiffAugment, or adaptive augmentation."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+
+from orthogan.config import AugmentConfig
+from orthogan.data import AdaptiveAugment, DiffAugment
+
+
+class Augmentation:
+    """Images as they are; the other kinds refine this one."""
+
+    def __call__(self, images: Tensor, rng: torch.Generator) -> Tensor:
+        """``images`` (n, c, h, w) as D is to see them; differentiable."""
+        return images
+
+    def see(self, real_sign: Tensor) -> None:
+        """Take note of E[sign D(real)] of a D update."""
+
+    def finish_step(self, step: int, images: int, accelerator: Accelerator) -> None:
+        """Adapt, if this kind does."""
+
+    def scalars(self) -> dict[str, float]:
+        """Numbers for the log."""
+        return {}
+
+    def state(self) -> dict[str, Tensor]:
+        """Tensors to store."""
+        return {}
+
+    def load(self, tensors: Mapping[str, Tensor]) -> None:
+        """The inverse of ``state``."""
+
+
+class Fixed(Augmentation):
+    """DiffAugment (Zhao et al. 2020): the same policy from the first step to the last."""
+
+    def __init__(self, policy: str) -> None:
+        self.policy = DiffAugment(policy)
+
+    def __call__(self, images: Tensor, rng: torch.Generator) -> Tensor:
+        """``images`` under the policy."""
+        return self.policy(images, rng)
+
+
+class Adaptive(Augmentation):
+    """ADA (Karras et al. 2020): the probability follows the sign of D on reals, averaged over all processes."""
+
+    def __init__(self, config: AugmentConfig) -> None:
+        self.interval = config.interval
+        self.pipe = AdaptiveAugment(target=config.target, images_to_one=config.images_to_one)
+        self.signs = torch.zeros(2, dtype=torch.float64)  # sum and count since the last adjustment
+
+    def __call__(self, images: Tensor, rng: torch.Generator) -> Tensor:
+        """``images`` with each transformation applied at probability p."""
+        return self.pipe(images, rng)
+
+    def see(self, real_sign: Tensor) -> None:
+        """Take note of E[sign D(real)] of a D update; stays on the device."""
+        self.signs = self.signs.to(real_sign.device)
+        self.signs += torch.stack([real_sign.double(), torch.ones_like(real_sign, dtype=torch.float64)])
+
+    def finish_step(self, step: int, images: int, accelerator: Accelerator) -> None:
+        """Every ``interval`` steps, move p by what those steps showed."""
+        if (step + 1) % self.interval:
+            return
+        total = accelerator.reduce(self.signs, "sum")
+        assert isinstance(total, Tensor)
+        self.pipe.update((total[0] / total[1]).float(), images * self.interval)
+        self.signs = torch.zeros_like(self.signs)
+
+    def scalars(self) -> dict[str, float]:
+        """The present probability."""
+        return {"augment/p": float(self.pipe.p)}
+
+    def state(self) -> dict[str, Tensor]:
+        """p, and the signs seen since it last moved."""
+        return {"signs": self.signs, **self.pipe.state_dict()}
+
+    def load(self, tensors: Mapping[str, Tensor]) -> None:
+        """The inverse of ``state``."""
+        rest = dict(tensors)
+        self.signs = rest.pop("signs")
+        self.pipe.load_state_dict(rest)
+
+
+def make_augment(config: AugmentConfig) -> Augmentation:
+    """The augmentation of a config."""
+    if config.kind == "diffaugment":
+        return Fixed(config.policy)
+    if config.kind == "ada":
+        return Adaptive(config)
+    return Augmentation()

@@ -1,0 +1,38 @@
+"""Penalties on the gradient of the discriminator with respect to its input images."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+Critic = Callable[[Tensor, Tensor | None], Tensor]  # (images, labels) -> logits (n,)
+
+
+def squared_norm(logits: Tensor, images: Tensor) -> Tensor:
+    """|d logit_i / d image_i|^2 for each image, shape (n,), float32, differentiable again.
+
+    One backward pass serves the whole batch because no image's logit depends on another image.
+    """
+    (gradient,) = torch.autograd.grad(logits.sum(), images, create_graph=True)
+    return gradient.float().square().flatten(1).sum(1)
+
+
+def zero_centred(critic: Critic, images: Tensor, labels: Tensor | None, gamma: float) -> Tensor:
+    """gamma/2 E|grad D|^2 on ``images``: R1 where they are real, R2 where they are fake (Mescheder et al. 2018)."""
+    images = images.detach().requires_grad_(True)
+    return 0.5 * gamma * squared_norm(critic(images, labels), images).mean()
+
+
+def wgan_gp(critic: Critic, real: Tensor, fake: Tensor, labels: Tensor | None, weight: float, mix: Tensor) -> Tensor:
+    """weight * E(|grad D| - 1)^2 between paired reals and fakes (Gulrajani et al. 2017, eq. 3).
+
+    Args:
+        mix: one number in [0, 1] for each pair, shape (n,).
+    """
+    mix = mix.view(-1, 1, 1, 1).to(real.dtype)
+    between = torch.lerp(real.detach(), fake.detach(), mix).requires_grad_(True)
+    # the square root has no derivative at 0
+    norm = (squared_norm(critic(between, labels), between) + 1e-12).sqrt()
+    return weight * (norm - 1).square().mean()

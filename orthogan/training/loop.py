@@ -1,0 +1,185 @@
+"""The training loop. It owns time, optimisers and processes; what is trained is a Task's business."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+
+from orthogan import __version__, checkpoint
+from orthogan.config import Config, EvaluationConfig
+from orthogan.errors import Stopped
+from orthogan.evaluation import append_jsonl
+from orthogan.training.resume import continue_run
+from orthogan.training.run_log import Means, RunLog
+from orthogan.training.schedule import factor
+from orthogan.training.stop import StopSignal
+from orthogan.training.task import Phase, Task
+from orthogan.training.watch import FiniteWatch
+
+
+def train_task(task: Task, config: Config, accelerator: Accelerator, *, allow_config_change: bool = False) -> Path:
+    """Train ``task`` to the end of its config, from the newest checkpoint of the run folder if there is one.
+
+    Returns the run folder.
+
+    Raises:
+        Diverged: a loss, gradient or weight was not finite.
+        Stopped: a signal came; the state was saved and the same call continues.
+        UserError: the run folder holds a run of another config.
+    """
+    run = Path(str(config.out))
+    main = accelerator.is_main_process
+    training, logging = config.training, config.logging
+    state = continue_run(run, task, config, accelerator, allow_config_change=allow_config_change)
+    if state.step == training.steps:
+        return run
+    rates = {name: [g["lr"] for g in o.param_groups] for name, o in task.optimizers.items()}
+    total = training.steps * task.images_per_step
+    watch, means = FiniteWatch(), Means()
+    log = RunLog(
+        run,
+        start=state.step,
+        steps=training.steps,
+        images_per_step=task.images_per_step,
+        seconds=state.seconds,
+        main=main,
+        tensorboard=logging.tensorboard,
+    )
+
+    def save(step: int) -> None:
+        watch.check(task.nets)
+        if main:
+            record = {"config": config.model_dump(), "seconds": log.seconds, "best": state.best, "scored": state.scored}
+            folder = checkpoint.save(run, step, task.files(step), record | {"orthogan": __version__})
+            if state.best and state.best["step"] == step:
+                checkpoint.mark_best(run, folder)
+            checkpoint.prune(run, config.checkpoint.keep)
+        accelerator.wait_for_everyone()
+
+    def score(step: int) -> None:
+        if not is_due(config.evaluation, step, training.steps) or state.scored == step:
+            return
+        results = task.evaluate(step)
+        state.scored = step
+        if main:
+            append_jsonl(run / "metrics.jsonl", results)
+        for result in results:
+            log.say(result.one_line())
+            log.plot(step, {f"metric/{result.label}": result.value})
+        state.consider(results, config.evaluation.best, step)
+
+    with StopSignal() as stop:
+        try:
+            if state.step == 0:
+                log.spectrum(0, task.spectrum())
+                if main:
+                    task.pictures(run / "fakes_init.png", 0)
+            score(state.step)  # the first one, or the one that a stop put off
+            if state.best_is(state.step):
+                save(state.step)
+            for step in range(state.step, training.steps):
+                images = step * task.images_per_step
+                for name, optimizer in task.optimizers.items():
+                    for group, rate in zip(optimizer.param_groups, rates[name], strict=True):
+                        group["lr"] = rate * factor(config.training.schedule, images, total)
+                for phase in task.phases(step):
+                    means.add(update(phase, task, accelerator, watch, step))
+                for name, average in task.averages.items():
+                    average.update(task.nets[name], images + task.images_per_step, task.images_per_step)
+                task.finish_step(step)
+                log.advance()
+
+                done = step + 1
+                last = done == training.steps
+                stopping = stop.agreed(accelerator, done) and not last
+                if done % logging.every == 0 or last:
+                    log.scalars(done, means.fetch() | task.scalars())
+                    watch.check(task.nets)
+                if logging.spectrum_every and (done % logging.spectrum_every == 0 or last):
+                    log.spectrum(done, task.spectrum())
+                if main and (last or (logging.samples_every and done % logging.samples_every == 0)):
+                    task.pictures(run / f"fakes-{done:07d}.png", done)
+                if not stopping:
+                    score(done)
+                if done % config.checkpoint.every == 0 or last or stopping or state.best_is(done):
+                    save(done)
+                if stopping:
+                    raise Stopped(f"stopped by {stop.name or 'a signal'} after step {done}; the same command continues")
+        finally:
+            log.close()
+    return run
+
+
+def is_due(section: EvaluationConfig, step: int, steps: int) -> bool:
+    """Whether the config asks for a score after ``step`` of ``steps``."""
+    if step == 0:
+        return section.at_start
+    return section.every > 0 and (step % section.every == 0 or step == steps)
+
+
+def update(phase: Phase, task: Task, accelerator: Accelerator, watch: FiniteWatch, step: int) -> dict[str, Tensor]:
+    """One optimiser update: the parts of a batch, the mean gradient over all processes, a step. Returns logs."""
+    for name, net in task.nets.items():
+        net.requires_grad_(name == phase.net)
+    net, optimizer = task.nets[phase.net], task.optimizers[phase.net]
+    optimizer.zero_grad(set_to_none=True)
+    logs: dict[str, Tensor] = {}
+    value = torch.zeros((), device=accelerator.device)
+    with phase.around():
+        for losses in phase.losses:
+            with accelerator.autocast():
+                loss, part = losses()
+            accelerator.backward(loss / phase.parts)
+            value = value + loss.detach().float() / phase.parts
+            for key, number in part.items():
+                logs[key] = logs.get(key, torch.zeros_like(number)) + number / phase.parts
+    average_gradients(net, accelerator)
+    watch.see(phase.name, step, value, net)
+    optimizer.step()
+    return logs
+
+
+def average_gradients(net: nn.Module, accelerator: Accelerator) -> None:
+    """The mean gradient over the processes, by one all-reduce of one flat tensor.
+
+    This is instead of DistributedDataParallel, whose hooks and buffer broadcasts fail in turn with double
+    backward, two forwards before a backward, and several nets in a step.
+    """
+    gradients = [p.grad for p in net.parameters() if p.grad is not None]
+    if accelerator.num_processes == 1 or not gradients:
+        return
+    flat = accelerator.reduce(torch.cat([g.flatten() for g in gradients]), "mean")
+    assert isinstance(flat, Tensor)
+    offset = 0
+    for gradient in gradients:
+        gradient.copy_(flat[offset : offset + gradient.numel()].view(gradient.shape))
+        offset += gradient.numel()
+
+
+def try_out(task: Task, accelerator: Accelerator) -> dict[str, Any]:
+    """One step of each phase, on the real nets and data; sizes and peak memory, nothing written.
+
+    Raises:
+        Diverged: something was not finite already.
+    """
+    watch, means = FiniteWatch(), Means()
+    names: list[str] = []
+    for phase in task.phases(0):
+        means.add(update(phase, task, accelerator, watch, 0))
+        if phase.name not in names:
+            names.append(phase.name)
+    task.finish_step(0)
+    watch.check(task.nets)
+    return task.summary() | {"phases": ", ".join(names)} | means.fetch() | {"peak memory": _peak_memory(accelerator)}
+
+
+def _peak_memory(accelerator: Accelerator) -> str:
+    if accelerator.device.type == "cuda":
+        return f"{torch.cuda.max_memory_allocated() / 2**20:.0f} MiB on the device"
+    import resource  # not on Windows
+
+    return f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10:.0f} MiB of the process"

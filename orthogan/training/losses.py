@@ -1,0 +1,83 @@
+"""Adversarial losses on logits, as (discriminator, generator) pairs of pure functions.
+
+Each takes logits of shape (n,) in float32 and returns a scalar mean. The relativistic loss pairs real i with
+fake i; the others ignore the pairing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn.functional import relu, softplus
+
+DiscriminatorLoss = Callable[[Tensor, Tensor], Tensor]  # (real logits, fake logits) -> scalar
+GeneratorLoss = Callable[[Tensor, Tensor | None], Tensor]  # (fake logits, real logits or None) -> scalar
+
+
+@dataclass(frozen=True)
+class AdversarialLoss:
+    """A loss for each player; ``paired`` says that the generator's also needs the logits of reals."""
+
+    discriminator: DiscriminatorLoss
+    generator: GeneratorLoss
+    paired: bool = False
+
+
+def _hinge_d(real: Tensor, fake: Tensor) -> Tensor:
+    return relu(1 - real).mean() + relu(1 + fake).mean()
+
+
+def _non_saturating_d(real: Tensor, fake: Tensor) -> Tensor:
+    return softplus(-real).mean() + softplus(fake).mean()
+
+
+def _wasserstein_d(real: Tensor, fake: Tensor) -> Tensor:
+    return fake.mean() - real.mean()
+
+
+def _least_squares_d(real: Tensor, fake: Tensor) -> Tensor:
+    return 0.5 * ((real - 1).square().mean() + fake.square().mean())
+
+
+def _relativistic_d(real: Tensor, fake: Tensor) -> Tensor:
+    return softplus(fake - real).mean()
+
+
+def _minus_mean(fake: Tensor, real: Tensor | None) -> Tensor:
+    return -fake.mean()
+
+
+def _non_saturating_g(fake: Tensor, real: Tensor | None) -> Tensor:
+    return softplus(-fake).mean()
+
+
+def _least_squares_g(fake: Tensor, real: Tensor | None) -> Tensor:
+    return 0.5 * (fake - 1).square().mean()
+
+
+def _relativistic_g(fake: Tensor, real: Tensor | None) -> Tensor:
+    if real is None:
+        raise TypeError("the relativistic generator loss needs the logits of as many reals as fakes")
+    return softplus(real - fake).mean()
+
+
+LOSSES: dict[str, AdversarialLoss] = {
+    # Lim & Ye 2017; Miyato et al. 2018, eq. 17-18
+    "hinge": AdversarialLoss(_hinge_d, _minus_mean),
+    # Goodfellow et al. 2014, section 3
+    "non_saturating": AdversarialLoss(_non_saturating_d, _non_saturating_g),
+    # Arjovsky et al. 2017, eq. 2
+    "wasserstein": AdversarialLoss(_wasserstein_d, _minus_mean),
+    # Mao et al. 2017, eq. 9 (b = c = 1, a = 0)
+    "least_squares": AdversarialLoss(_least_squares_d, _least_squares_g),
+    # Jolicoeur-Martineau 2019 (RpGAN); Huang et al. 2024 (R3GAN), eq. 2
+    "relativistic": AdversarialLoss(_relativistic_d, _relativistic_g, paired=True),
+}
+
+
+def sign_mean(real: Tensor) -> Tensor:
+    """E[sign D(real)], the overfitting signal of adaptive augmentation (Karras et al. 2020, eq. 1)."""
+    return torch.sign(real.detach()).mean()

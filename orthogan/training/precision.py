@@ -1,0 +1,36 @@
+"""Which device, number format and memory layout a run uses: what is fastest where nothing was chosen."""
+
+from __future__ import annotations
+
+import torch
+from accelerate import Accelerator
+
+from orthogan.config import TrainingConfig
+from orthogan.errors import UserError
+
+
+def make_accelerator(config: TrainingConfig) -> Accelerator:
+    """The Accelerator of a run (one for each process of ``accelerate launch`` or ``torchrun``).
+
+    Raises:
+        UserError: the device that was asked for is not here.
+    """
+    wanted = config.device
+    if wanted == "cuda" and not torch.cuda.is_available():
+        raise UserError("training.device is 'cuda', but no CUDA device is here; use 'auto' or 'cpu'")
+    if wanted == "mps" and not torch.backends.mps.is_available():
+        raise UserError("training.device is 'mps', but there is none here; use 'auto' or 'cpu'")
+    cpu = wanted == "cpu" or (
+        wanted == "auto" and not torch.cuda.is_available() and not torch.backends.mps.is_available()
+    )
+    bf16 = config.precision == "bf16" or (config.precision == "auto" and fast_bf16("cpu" if cpu else wanted))
+    return Accelerator(cpu=cpu, mixed_precision="bf16" if bf16 else "no")
+
+
+def fast_bf16(device: str) -> bool:
+    """Whether the hardware multiplies bfloat16 natively, so that autocast gains time instead of costing it."""
+    if device != "cpu" and torch.cuda.is_available():
+        return torch.cuda.get_device_capability() >= (8, 0)
+    if device == "mps":
+        return False
+    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()

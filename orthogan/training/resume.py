@@ -1,0 +1,98 @@
+"""Beginning a run or continuing it: the newest whole checkpoint, under the config it was made with."""
+
+from __future__ import annotations
+
+import json
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from accelerate import Accelerator
+
+from orthogan import checkpoint
+from orthogan.checkpoint import write_synced
+from orthogan.config import Config
+from orthogan.config_file import differences, dump
+from orthogan.errors import UserError
+from orthogan.evaluation import MetricResult
+from orthogan.training.task import Task
+
+PLACE = ("out",)  # where a run lies is not what it is
+
+
+@dataclass
+class RunState:
+    """Where a run stands: the rest follows from the position, or is in the tensors."""
+
+    step: int = 0
+    seconds: float = 0.0
+    best: dict[str, Any] | None = None  # {"label", "value", "step"}
+    scored: int = -1  # the step of the last score
+
+    def consider(self, results: list[MetricResult], metric: str, step: int) -> None:
+        """Remember ``step`` if it is the best so far by ``metric``."""
+        for result in results:
+            if result.metric == metric and result.is_better(None if self.best is None else self.best["value"]):
+                self.best = {"label": result.label, "value": result.value, "step": step}
+                return
+
+    def best_is(self, step: int) -> bool:
+        """Whether the best score belongs to ``step``."""
+        return self.best is not None and self.best["step"] == step
+
+
+def continue_run(
+    run: Path, task: Task, config: Config, accelerator: Accelerator, *, allow_config_change: bool
+) -> RunState:
+    """Restore ``task`` from the newest whole checkpoint of ``run``, or prepare an empty run folder.
+
+    Raises:
+        UserError: the folder's run has another config (each differing key is listed), or cannot be written.
+    """
+    found = checkpoint.newest(run)
+    state = RunState()
+    if found is not None:
+        folder, record = found
+        refuse_changes(record["config"], config, run, allow=allow_config_change)
+        task.restore(folder)
+        step = int(folder.name.removeprefix("step-"))
+        state = RunState(step, record["seconds"], record["best"], record["scored"])
+    elif checkpoint.steps(run):
+        raise UserError(f"{run}: every checkpoint of this run is damaged; move the folder away to start anew")
+    accelerator.wait_for_everyone()  # every process has read the folder before one of them writes there
+    if accelerator.is_main_process:
+        try:
+            run.mkdir(parents=True, exist_ok=True)
+            write_synced(run / "config.yaml", dump(config))
+        except OSError as error:
+            raise UserError(f"out: {run} cannot be written: {error}") from None
+    accelerator.wait_for_everyone()
+    return state
+
+
+def refuse_changes(old: dict[str, Any], config: Config, run: Path, *, allow: bool) -> None:
+    """Compare the config of a stored run with the one it is to be continued under.
+
+    Raises:
+        UserError: listing each key that differs, unless ``allow``.
+    """
+    new = config.model_dump()
+    changed = differences(
+        {k: v for k, v in old.items() if k not in PLACE}, {k: v for k, v in new.items() if k not in PLACE}
+    )
+    if changed and not allow:
+        listing = "\n  ".join(changed)
+        raise UserError(
+            f"{run} holds a run of another config:\n  {listing}\n"
+            "Continue it as it was, choose another folder with out=..., or accept with --allow-config-change."
+        )
+
+
+def read_records(path: Path) -> list[dict[str, Any]]:
+    """The records of a ``log.jsonl`` or ``metrics.jsonl``; a line cut short by a kill is left out."""
+    records = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        with suppress(ValueError):
+            records.append(json.loads(line))
+    return records

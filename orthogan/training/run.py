@@ -1,0 +1,56 @@
+"""From a config to a trained run: opens the data, builds the task, hands both to the loop."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from accelerate import Accelerator
+from accelerate.state import PartialState
+
+from orthogan.config import Config
+from orthogan.data import open_configured
+from orthogan.training.gan import GanTask
+from orthogan.training.loop import train_task, try_out
+from orthogan.training.precision import make_accelerator
+from orthogan.training.task import Task
+
+
+def train(config: Config, *, allow_config_change: bool = False) -> Path:
+    """Train to the end of ``config``, continuing what its run folder holds; returns the run folder.
+
+    Under ``torchrun`` or ``accelerate launch`` every process calls this.
+
+    Raises:
+        UserError: the config, the data or the run folder cannot be used.
+        Diverged: training met a NaN or an infinity; the last good checkpoint is kept.
+        Stopped: SIGINT or SIGTERM came; the state was saved, the same call continues.
+    """
+    with _task(config) as (task, accelerator):
+        return train_task(task, config, accelerator, allow_config_change=allow_config_change)
+
+
+def dry_run(config: Config) -> dict[str, Any]:
+    """Build everything, do one step of each phase, and report sizes, losses and memory; writes nothing.
+
+    Raises:
+        UserError, Diverged: as ``train``.
+    """
+    with _task(config) as (task, accelerator):
+        return try_out(task, accelerator)
+
+
+@contextmanager
+def _task(config: Config) -> Iterator[tuple[Task, Accelerator]]:
+    accelerator = make_accelerator(config.training)
+    with accelerator.main_process_first():  # one process downloads or decodes, the others find it done
+        source = open_configured(config.data)
+    task = GanTask(config, source, accelerator)
+    try:
+        yield task, accelerator
+    finally:
+        task.close()
+        if accelerator.num_processes > 1:
+            PartialState().destroy_process_group()

@@ -1,0 +1,144 @@
+"""What a run tells: a progress bar, ``log.jsonl`` and TensorBoard, from sums that stay on the device."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.tensorboard import SummaryWriter
+from tqdm import tqdm
+
+from orthogan.checkpoint import write_synced
+
+LOG = "log.jsonl"
+
+
+class Means:
+    """Running means of 0-d tensors by name; nothing waits for the device until ``fetch``."""
+
+    def __init__(self) -> None:
+        self._sums: dict[str, Tensor] = {}
+        self._counts: dict[str, int] = {}
+
+    def add(self, values: Mapping[str, Tensor]) -> None:
+        """Take in one value of each name."""
+        for name, value in values.items():
+            value = value.detach().float()
+            self._sums[name] = self._sums[name] + value if name in self._sums else value.clone()
+            self._counts[name] = self._counts.get(name, 0) + 1
+
+    def fetch(self) -> dict[str, float]:
+        """The means since the last call (one transfer), starting anew."""
+        if not self._sums:
+            return {}
+        values = torch.stack(list(self._sums.values())).tolist()
+        means = {name: v / self._counts[name] for name, v in zip(self._sums, values, strict=True)}
+        self._sums.clear()
+        self._counts.clear()
+        return means
+
+
+class RunLog:
+    """The main process's reporter; on the other processes every method does nothing."""
+
+    def __init__(
+        self, run: Path, *, start: int, steps: int, images_per_step: int, seconds: float, main: bool, tensorboard: bool
+    ) -> None:
+        self.path = run / LOG
+        self.main = main
+        self.images_per_step = images_per_step
+        self._began = time.monotonic() - seconds
+        self._writer: SummaryWriter | None = None
+        if main:
+            _forget_after(self.path, start)
+            if tensorboard:
+                self._writer = SummaryWriter(str(run / "tensorboard"), purge_step=start * images_per_step)
+        self.bar = tqdm(
+            total=steps * images_per_step,
+            initial=start * images_per_step,
+            unit="img",
+            unit_scale=True,
+            desc="train",
+            disable=not main,
+            dynamic_ncols=True,
+            file=sys.stderr,
+            mininterval=0.5,
+        )
+
+    @property
+    def seconds(self) -> float:
+        """Time spent on the run so far, over all its sittings [s]."""
+        return time.monotonic() - self._began
+
+    def advance(self) -> None:
+        """One step is done."""
+        self.bar.update(self.images_per_step)
+
+    def scalars(self, step: int, values: Mapping[str, float]) -> None:
+        """Write losses and the like; the bar shows those of the two players."""
+        if not self.main:
+            return
+        self._write({"step": step, "images": step * self.images_per_step, "seconds": round(self.seconds, 3), **values})
+        for name, value in values.items():
+            self._plot(name, value, step)
+        self.bar.set_postfix({k: f"{v:.3g}" for k, v in values.items() if k.endswith("/loss")}, refresh=False)
+
+    def spectrum(self, step: int, layers: Mapping[str, Mapping[str, float]]) -> None:
+        """Write the condition of every constrained layer, and say in how many the constraint binds."""
+        if not self.main or not layers:
+            return
+        self._write({"step": step, "images": step * self.images_per_step, "spectrum": layers})
+        for layer, values in layers.items():
+            for name, value in values.items():
+                self._plot(f"spectrum/{layer}/{name}", value, step)
+        ranked = [values for values in layers.values() if "active" in values]
+        if ranked:
+            active = sum(bool(values["active"]) for values in ranked)
+            mean = sum(values["scale"] for values in ranked) / len(ranked)
+            self.say(
+                f"step {step}: stable-rank constraint active in {active} of {len(ranked)} layers, mean scale {mean:.3f}"
+            )
+
+    def say(self, text: str) -> None:
+        """A line above the progress bar."""
+        if self.main:
+            tqdm.write(text)
+
+    def plot(self, step: int, values: Mapping[str, float]) -> None:
+        """Scores, for TensorBoard alone (they have a file of their own)."""
+        for name, value in values.items():
+            self._plot(name, value, step)
+
+    def close(self) -> None:
+        """Finish the bar and flush the files."""
+        self.bar.close()
+        if self._writer is not None:
+            self._writer.close()
+
+    def _write(self, record: Mapping[str, Any]) -> None:
+        with self.path.open("a", encoding="utf-8") as stream:
+            stream.write(json.dumps(record) + "\n")
+
+    def _plot(self, name: str, value: float, step: int) -> None:
+        if self._writer is not None:
+            self._writer.add_scalar(name, float(value), step * self.images_per_step)
+
+
+def _forget_after(path: Path, step: int) -> None:
+    """Drop what was logged after the checkpoint that the run continues from: it is about to happen again."""
+    if not path.exists():
+        return
+    kept = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            if json.loads(line)["step"] <= step:
+                kept.append(line + "\n")
+        except (ValueError, KeyError):  # the last line of a killed run may be cut short
+            continue
+    write_synced(path, "".join(kept))

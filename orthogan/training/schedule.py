@@ -1,0 +1,20 @@
+"""Learning-rate schedules: a factor that is a function of the images seen, so it needs no state."""
+
+from __future__ import annotations
+
+import math
+
+from orthogan.config import ScheduleConfig
+
+
+def factor(schedule: ScheduleConfig, images: int, total: int) -> float:
+    """What the learning rate is multiplied with after ``images`` of ``total`` images.
+
+    Linear decay is the SN-GAN recipe's (Chainer): it falls from 1 at ``start`` to ``final`` at the end.
+    """
+    begin = schedule.start * total
+    if schedule.kind == "constant" or images <= begin or total <= begin:
+        return 1.0
+    done = min(1.0, (images - begin) / (total - begin))
+    left = 1.0 - done if schedule.kind == "linear" else 0.5 * (1.0 + math.cos(math.pi * done))
+    return schedule.final + (1.0 - schedule.final) * left

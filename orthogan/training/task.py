@@ -1,0 +1,81 @@
+"""What the loop knows of a task: nets, optimisers, and the phases of a step. It does not know what a GAN is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from orthogan.checkpoint import Part
+from orthogan.evaluation import MetricResult
+from orthogan.training.ema import Ema
+
+Losses = tuple[Tensor, dict[str, Tensor]]  # what backward starts from, and 0-d tensors for the log
+
+
+@dataclass(frozen=True)
+class Phase:
+    """One optimiser update: ``losses`` holds a pure function for each part of the batch (accumulation).
+
+    The gradient is the mean over the parts and over the processes.
+    """
+
+    name: str
+    net: str
+    losses: Iterator[Callable[[], Losses]]
+    parts: int = 1
+    around: Callable[[], AbstractContextManager[None]] = field(default=nullcontext)
+
+
+class Task(Protocol):
+    """Nets with their phases, and what is shown, scored and stored of them."""
+
+    nets: dict[str, nn.Module]
+    optimizers: dict[str, Optimizer]
+    averages: dict[str, Ema]
+    images_per_step: int
+
+    def phases(self, step: int) -> Iterator[Phase]:
+        """The updates of a step, in order; each is drawn only when the one before it is done."""
+        ...
+
+    def finish_step(self, step: int) -> None:
+        """What happens once a step, after its phases."""
+        ...
+
+    def scalars(self) -> dict[str, float]:
+        """Further numbers for the log (not called in every step)."""
+        ...
+
+    def spectrum(self) -> dict[str, Mapping[str, float]]:
+        """Condition of each constrained layer, by name."""
+        ...
+
+    def files(self, step: int) -> dict[str, Part]:
+        """The nets and whatever else must be stored, by file stem."""
+        ...
+
+    def restore(self, folder: Path) -> None:
+        """The inverse of ``files``."""
+        ...
+
+    def pictures(self, path: Path, step: int) -> None:
+        """Draw what the task has made so far."""
+        ...
+
+    def evaluate(self, step: int) -> list[MetricResult]:
+        """Score the task; every process calls it."""
+        ...
+
+    def summary(self) -> dict[str, Any]:
+        """Facts for the user: parameter counts, data, device."""
+        ...
+
+    def close(self) -> None:
+        """Stop reader processes."""
+        ...

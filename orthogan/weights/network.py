@@ -1,0 +1,87 @@
+"""Constraints over a whole network: put on, held still, advanced, taken off."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+
+from orthogan.weights.matrix import Layer
+from orthogan.weights.spectral import SpectralNorm, spectral_norm
+from orthogan.weights.stable_rank import stable_rank_norm
+
+KINDS = {"spectral": spectral_norm, "stable_rank": stable_rank_norm}
+
+
+def apply(module: nn.Module, kind: str, **options: float) -> list[str]:
+    """Constrain every linear, embedding and convolution weight below ``module``; returns the layers' names.
+
+    Args:
+        kind: "spectral", "stable_rank", or "none" (which touches nothing).
+        options: of ``spectral_norm`` or ``stable_rank_norm``.
+
+    Raises:
+        ValueError: an unknown kind, or no layer to constrain.
+    """
+    if kind == "none":
+        return []
+    if kind not in KINDS:
+        raise ValueError(f"norm {kind!r}: choose none, {', '.join(KINDS)}")
+    layers = [(name, layer) for name, layer in module.named_modules() if isinstance(layer, Layer)]
+    if not layers:
+        raise ValueError(f"{type(module).__name__} has no linear, embedding or convolution layer to constrain")
+    for _, layer in layers:
+        KINDS[kind](layer, **options)  # pyright: ignore[reportArgumentType]
+    return [name for name, _ in layers]
+
+
+def constrained(module: nn.Module) -> Iterator[tuple[str, nn.Module, str, SpectralNorm]]:
+    """(layer name, layer, weight name, constraint) of every constrained weight below ``module``."""
+    for name, layer in module.named_modules():
+        if parametrize.is_parametrized(layer):
+            for weight, constraints in layer.parametrizations.items():  # pyright: ignore
+                for constraint in constraints:
+                    if isinstance(constraint, SpectralNorm):
+                        yield name, layer, weight, constraint
+
+
+@contextmanager
+def frozen(module: nn.Module) -> Iterator[None]:
+    """Within the block no power iteration runs below ``module``, even in training mode; blocks may nest."""
+    constraints = [constraint for _, _, _, constraint in constrained(module)]
+    for constraint in constraints:
+        constraint.held += 1
+    try:
+        yield
+    finally:
+        for constraint in constraints:
+            constraint.held -= 1
+
+
+def advance(module: nn.Module) -> None:
+    """One round of power iterations on every constrained weight below ``module`` that is in training mode."""
+    for _, layer, weight, constraint in constrained(module):
+        if constraint.training and not constraint.held:
+            constraint.advance(unconstrained(layer, weight))
+
+
+def unconstrained(layer: nn.Module, weight: str) -> Tensor:
+    """The parameter behind a constrained weight."""
+    return layer.parametrizations[weight].original  # pyright: ignore
+
+
+def remove(module: nn.Module, name: str | None = None) -> nn.Module:
+    """Bake the effective weights in, below ``module`` or for its weight ``name`` alone: inference costs nothing more.
+
+    Raises:
+        ValueError: nothing is constrained there.
+    """
+    found = [(layer, w) for _, layer, w, _ in constrained(module) if name is None or (layer is module and w == name)]
+    if not found:
+        raise ValueError(f"{type(module).__name__} has no constrained weight" + (f" {name!r}" if name else ""))
+    with frozen(module):
+        for layer, weight in found:
+            parametrize.remove_parametrizations(layer, weight, leave_parametrized=True)
+    return module

@@ -1,0 +1,289 @@
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from orthogan.data import Batches, ImageSource
+from orthogan.data.folder import Form, open_folder
+from orthogan.errors import UserError
+from tests.data.sets import greys, solid
+
+FORM = Form(4, 1)
+STREAMED = 0  # a memory limit that every set exceeds
+
+
+def lenient(limit: float = 0.5, policy: Literal["skip", "error"] = "skip") -> Form:
+    return Form(4, 1, policy, limit)
+
+
+def first_pixels(source: ImageSource) -> list[int]:
+    return source.read(np.arange(len(source)))[0][:, 0, 0, 0].tolist()
+
+
+def classes_of(source: ImageSource) -> list[int]:
+    return source.read(np.arange(len(source)))[1].tolist()
+
+
+def class_folders(folder: Path) -> Path:
+    for k, name in enumerate(("b/x/1.png", "a/2.png", "c/1.png", "b/0.png", "a/10.png")):
+        solid(folder / name, 10 * k)
+    return folder
+
+
+@pytest.mark.parametrize("limit", [STREAMED, 1 << 30])
+def test_flat_folder_in_order_of_names(tmp_path: Path, limit: int) -> None:
+    source = open_folder(greys(tmp_path / "pictures", 12), FORM, in_memory_limit=limit)
+    assert source.in_memory == (limit > 0)
+    assert (source.name, source.num_classes, source.class_names) == ("pictures", 0, [])
+    assert first_pixels(source) == list(range(12))
+    images, labels = source.read(np.array([7, 2, 7]))
+    assert images.shape == (3, 1, 4, 4)
+    assert images[:, 0, 0, 0].tolist() == [7, 2, 7]
+    assert labels.tolist() == [0, 0, 0]
+
+
+@pytest.mark.parametrize("limit", [STREAMED, 1 << 30])
+@pytest.mark.parametrize("packed", [False, True])
+def test_classes_are_the_first_sub_folders(tmp_path: Path, limit: int, packed: bool) -> None:
+    path = class_folders(tmp_path / "set" / "train")
+    if packed:
+        # Everything lies below set/train in the archive: what all files share is no class.
+        path = Path(shutil.make_archive(str(tmp_path / "all"), "zip", tmp_path, "set"))
+    source = open_folder(path, FORM, in_memory_limit=limit)
+    assert source.class_names == ["a", "b", "c"]
+    assert source.num_classes == 3
+    assert list(zip(first_pixels(source), classes_of(source), strict=True)) == [
+        (40, 0),
+        (10, 0),
+        (30, 1),
+        (0, 1),
+        (20, 2),
+    ]
+
+
+def test_pictures_beside_folders_have_no_classes(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    solid(class_folders(tmp_path) / "stray.png", 5)
+    assert open_folder(tmp_path, FORM).num_classes == 0
+    assert "stray.png" in caplog.text
+
+
+def test_one_sub_folder_is_no_class(tmp_path: Path) -> None:
+    greys(tmp_path / "only", 3)
+    assert open_folder(tmp_path, FORM).num_classes == 0
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_dataset_json(tmp_path: Path, packed: bool) -> None:
+    folder = class_folders(tmp_path / "set")
+    names = ["a/10.png", "a/2.png", "b/0.png", "b/x/1.png", "c/1.png"]
+    labels = [2, 0, 0, 3, 2]
+    (folder / "dataset.json").write_text(json.dumps({"labels": [list(p) for p in zip(names, labels, strict=True)]}))
+    path = Path(shutil.make_archive(str(tmp_path / "set"), "zip", folder)) if packed else folder
+    source = open_folder(path, FORM)
+    assert classes_of(source) == labels
+    assert source.class_names == ["0", "1", "2", "3"]
+
+
+def test_dataset_json_without_labels_leaves_the_folders(tmp_path: Path) -> None:
+    (class_folders(tmp_path) / "dataset.json").write_text('{"labels": null}')
+    assert open_folder(tmp_path, FORM).num_classes == 3
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("[", "expected"),
+        ("[1]", "expected"),
+        ('{"labels": 7}', "expected"),
+        ('{"labels": [["000.png", 0]]}', r"no label for 2 of 3 images, such as 001\.png"),
+        ('{"labels": [["000.png", 0], ["001.png", -1], ["002.png", 1]]}', r"label of 001\.png is -1"),
+        ('{"labels": [["000.png", 0], ["001.png", [0, 1]], ["002.png", 1]]}', r"label of 001\.png is \[0, 1\]"),
+    ],
+)
+def test_bad_dataset_json(tmp_path: Path, content: str, message: str) -> None:
+    (greys(tmp_path, 3) / "dataset.json").write_text(content)
+    with pytest.raises(UserError, match=message) as caught:
+        open_folder(tmp_path, FORM)
+    assert "dataset.json" in str(caught.value)
+
+
+def test_other_files_are_ignored(tmp_path: Path) -> None:
+    greys(tmp_path, 3)
+    solid(tmp_path / ".thumbnails" / "t.png", 99)
+    solid(tmp_path / "__MACOSX" / "._000.png", 99)
+    (tmp_path / "README.txt").write_text("not a picture")
+    (tmp_path / ".DS_Store").write_bytes(b"x")
+    assert first_pixels(open_folder(tmp_path, FORM)) == [0, 1, 2]
+
+
+def test_mixed_sizes_and_modes(tmp_path: Path) -> None:
+    sizes = {"L": (5, 9), "RGB": (40, 40), "RGBA": (7, 3), "CMYK": (100, 20), "P": (4, 4), "1": (8, 8), "LA": (9, 9)}
+    for mode, size in sizes.items():
+        ending = "tif" if mode == "CMYK" else "png"
+        Image.new("RGB", size, (255, 255, 255)).convert("L" if mode == "LA" else "RGB").convert(mode).save(
+            tmp_path / f"{mode}.{ending}"
+        )
+    source = open_folder(tmp_path, Form(8, 3))
+    assert len(source) == 7
+    assert source.read(np.arange(7))[0].min() == 255
+
+
+def damage(folder: Path) -> list[str]:
+    """Make three of the files unreadable, in three ways."""
+    (folder / "003.png").write_bytes(b"")
+    (folder / "004.png").write_bytes((folder / "004.png").read_bytes()[:40])
+    (folder / "009.png").write_text("words")
+    return ["003.png", "004.png", "009.png"]
+
+
+@pytest.mark.parametrize("limit", [STREAMED, 1 << 30])
+def test_bad_files_are_skipped_and_named_once(tmp_path: Path, limit: int, caplog: pytest.LogCaptureFixture) -> None:
+    bad = damage(greys(tmp_path, 10))
+    with caplog.at_level(logging.WARNING, "orthogan.data"):
+        source = open_folder(tmp_path, lenient(), in_memory_limit=limit)
+        values = first_pixels(source)
+        first_pixels(source)
+    # In memory they are left out; in a stream the next readable one stands in for each, round the end.
+    assert values == ([0, 1, 2, 5, 5, 5, 6, 7, 8, 0] if limit == STREAMED else [0, 1, 2, 5, 6, 7, 8])
+    messages = [record.getMessage() for record in caplog.records]
+    assert [sum(name in message for message in messages) for name in bad] == [1, 1, 1]
+    assert any("003.png: the file is empty" in message for message in messages)
+
+
+@pytest.mark.parametrize("limit", [STREAMED, 1 << 30])
+def test_too_many_bad_files_stop_with_their_names(tmp_path: Path, limit: int) -> None:
+    bad = damage(greys(tmp_path, 10))
+    with pytest.raises(UserError, match=r"more than data\.bad_limit = 0\.2 allows") as caught:
+        first_pixels(open_folder(tmp_path, lenient(0.2), in_memory_limit=limit))
+    assert all(name in str(caught.value) for name in bad)
+
+
+@pytest.mark.parametrize("limit", [STREAMED, 1 << 30])
+def test_policy_error_stops_at_the_first(tmp_path: Path, limit: int) -> None:
+    damage(greys(tmp_path, 10))
+    with pytest.raises(UserError, match=r"003\.png cannot be read: the file is empty"):
+        first_pixels(open_folder(tmp_path, lenient(policy="error"), in_memory_limit=limit))
+
+
+def test_limit_is_one_per_cent_by_default(tmp_path: Path) -> None:
+    greys(tmp_path, 200)
+    for name in ("000.png", "001.png"):
+        (tmp_path / name).write_bytes(b"")
+    assert len(open_folder(tmp_path, FORM)) == 198
+    (tmp_path / "002.png").write_bytes(b"")
+    with pytest.raises(UserError, match=r"at least 3 of 200 files"):
+        open_folder(tmp_path, FORM)
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_workers_name_bad_files_and_agree_with_one_process(
+    tmp_path: Path, packed: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = greys(tmp_path / "set", 20)
+    bad = damage(folder)
+    path = Path(shutil.make_archive(str(tmp_path / "set"), "zip", folder)) if packed else folder
+
+    def batches(workers: int) -> Batches:
+        source = open_folder(path, lenient(), in_memory_limit=STREAMED)
+        return Batches(source, batch_size=5, seed=0, workers=workers)
+
+    with caplog.at_level(logging.WARNING, "orthogan.data"), batches(2) as parallel, batches(0) as alone:
+        together = [parallel.at(position)[0] for position in range(0, 40, 5)]
+        messages = [record.getMessage() for record in caplog.records]
+        assert [sum(name in message for message in messages) for name in bad] == [1, 1, 1]
+        for position, images in zip(range(0, 40, 5), together, strict=True):
+            assert torch.equal(alone.at(position)[0], images)
+
+
+@pytest.mark.parametrize("policy", ["skip", "error"])
+def test_worker_stops_with_the_name_of_the_file(tmp_path: Path, policy: Literal["skip", "error"]) -> None:
+    damage(greys(tmp_path, 10))
+    source = open_folder(tmp_path, lenient(0.1, policy), in_memory_limit=STREAMED)
+    with Batches(source, batch_size=10, seed=0, workers=1) as batches, pytest.raises(UserError) as caught:
+        batches.at(0)
+        batches.at(10)
+    assert any(name in str(caught.value) for name in ("003.png", "004.png", "009.png"))
+    assert "Traceback" not in str(caught.value)
+
+
+def test_file_that_vanishes_is_a_bad_file(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    source = open_folder(greys(tmp_path, 10), lenient(), in_memory_limit=STREAMED)
+    (tmp_path / "002.png").unlink()
+    assert first_pixels(source)[2] == 3
+    assert "002.png: FileNotFoundError" in caplog.text
+
+
+def test_only_bad_files(tmp_path: Path) -> None:
+    for k in range(4):
+        (tmp_path / f"{k}.png").write_bytes(b"")
+    with pytest.raises(UserError, match="0 readable images"):
+        open_folder(tmp_path, lenient(1.0))
+    with pytest.raises(UserError, match=r"0\.png"):
+        first_pixels(open_folder(tmp_path, lenient(1.0), in_memory_limit=STREAMED))
+
+
+def test_animations_are_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    greys(tmp_path, 2)
+    frames = [Image.new("L", (8, 8), value) for value in (50, 90)]
+    frames[0].save(tmp_path / "z.gif", save_all=True, append_images=frames[1:])
+    assert first_pixels(open_folder(tmp_path, FORM)) == [0, 1, 50]
+    assert "1 files have several frames" in caplog.text
+
+
+def test_too_few_images(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="is empty; put image files"):
+        open_folder(tmp_path, FORM)
+    (tmp_path / "notes.txt").write_text("x")
+    with pytest.raises(UserError, match=r"none of its 1 files has an image ending .*notes\.txt"):
+        open_folder(tmp_path, FORM)
+    solid(tmp_path / "one.png", 1)
+    with pytest.raises(UserError, match=r"holds a single image, one\.png"):
+        open_folder(tmp_path, FORM)
+
+
+def test_fewer_images_than_a_batch(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="3 images, fewer than a batch of 4"):
+        Batches(open_folder(greys(tmp_path, 3), FORM), batch_size=4, seed=0)
+
+
+def test_bad_policy_and_limit(tmp_path: Path) -> None:
+    greys(tmp_path, 3)
+    with pytest.raises(UserError, match=r"data\.bad_images: must be 'skip' or 'error', not 'ignore'"):
+        open_folder(tmp_path, Form(4, 1, "ignore"))  # pyright: ignore[reportArgumentType]
+    with pytest.raises(UserError, match=r"data\.bad_limit: must be from 0 to 1, not 1\.5"):
+        open_folder(tmp_path, lenient(1.5))
+
+
+@pytest.mark.parametrize("limit", [STREAMED, 1 << 30])
+def test_fingerprint_follows_content_and_transform(tmp_path: Path, limit: int) -> None:
+    greys(tmp_path / "a", 4)
+    shutil.copytree(tmp_path / "a", tmp_path / "b")
+
+    def print_of(name: str, form: Form = FORM) -> str:
+        return open_folder(tmp_path / name, form, in_memory_limit=limit).fingerprint()
+
+    before = print_of("a")
+    assert print_of("b") == before
+    assert print_of("a", Form(8, 1)) != before
+    assert print_of("a", Form(4, 3)) != before
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (8, 8), np.uint8)).save(tmp_path / "b" / "003.png")
+    assert print_of("b") != before
+
+
+def test_many_larger_pictures_are_decoded_by_threads_in_order(tmp_path: Path) -> None:
+    """Noise does not compress, so these files are above the size from which threads are used."""
+    rng = np.random.default_rng(0)
+    for k in range(12):
+        noise = rng.integers(0, 256, (100, 100, 3), np.uint8)
+        noise[40:60, 40:60] = k
+        Image.fromarray(noise).save(tmp_path / f"{k:02}.png")
+    source = open_folder(tmp_path, Form(100, 3))
+    assert source.read(np.arange(12))[0][:, 0, 50, 50].tolist() == list(range(12))

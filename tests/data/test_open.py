@@ -1,0 +1,78 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, get_args
+
+import numpy as np
+import pytest
+
+from orthogan.config import Source
+from orthogan.data import ArraySource, open_source
+from orthogan.data.open import OPENERS
+from orthogan.errors import UserError
+from tests.data.sets import array_source, greys
+
+
+def test_every_source_of_the_config_can_be_opened() -> None:
+    assert set(OPENERS) == set(get_args(Source))
+
+
+def test_folder_and_array_are_dispatched(tmp_path: Path) -> None:
+    source = open_source("folder", path=str(greys(tmp_path / "f", 3)), resolution=8, channels=3)
+    assert len(source) == 3
+    np.savez(tmp_path / "a.npz", images=np.zeros((4, 8, 8), np.uint8))
+    assert len(open_source("array", path=str(tmp_path / "a.npz"), resolution=8, channels=1)) == 4
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "message"),
+    [
+        ("cifar", {}, "'cifar' is not one of sprites, "),
+        ("folder", {}, r"data\.path: the source 'folder' needs"),
+        ("array", {}, r"data\.path: the source 'array' needs"),
+        ("cifar10", {"path": "x"}, r"data\.path: the source 'cifar10' takes no path"),
+        ("cifar10", {"count": 5}, r"data\.count: only the sprites"),
+        ("sprites", {"channels": 2}, r"data\.channels: must be 1 or 3, not 2"),
+        ("sprites", {"resolution": 0}, r"data\.resolution: must be at least 1"),
+        ("folder", {"path": "nowhere/at/all"}, "nowhere/at/all: there is no such folder"),
+    ],
+)
+def test_impossible_requests(kind: str, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        open_source(kind, **({"resolution": 32, "channels": 3} | options))
+
+
+def test_array_source_checks_what_it_is_given() -> None:
+    images = np.zeros((3, 1, 4, 4), np.uint8)
+    for changed, message in (
+        ({"images": images.astype(np.float32)}, "must be uint8"),
+        ({"images": images[:, :, :3]}, "square"),
+        ({"images": images[:0]}, "no images"),
+        ({"labels": np.arange(2), "class_names": ["a", "b"]}, "labels of shape"),
+        ({"labels": np.arange(3), "class_names": ["a", "b"]}, "labels run from 0 to 2"),
+        ({"factors": np.zeros((3, 2)), "factor_names": ["x"]}, "factors have shape"),
+    ):
+        with pytest.raises(UserError, match=message):
+            ArraySource("bad", **({"images": images} | changed))
+
+
+def test_array_fingerprint_covers_pixels_labels_names_and_transform() -> None:
+    base = array_source(9, classes=2)
+    changed = base.images.copy()
+    changed[8, 2, 3, 3] ^= 1
+    other_labels = 1 - base.labels
+    names = base.class_names
+    variants = [
+        base,
+        ArraySource("x", changed, labels=base.labels, class_names=names),
+        ArraySource("x", base.images, labels=other_labels, class_names=names),
+        ArraySource("x", base.images, labels=base.labels, class_names=["p", "q"]),
+        ArraySource("x", base.images, labels=base.labels, class_names=names, transform="other"),
+    ]
+    assert len({source.fingerprint() for source in variants}) == 5
+    assert ArraySource("y", base.images.copy(), labels=base.labels, class_names=names).fingerprint() == (
+        base.fingerprint()
+    )
+    # The memory layout does not matter.
+    strided = np.asfortranarray(base.images)
+    assert ArraySource("z", strided, labels=base.labels, class_names=names).fingerprint() == base.fingerprint()

@@ -1,0 +1,222 @@
+"""The sets' files are imitated in their formats, a few images each; nothing is downloaded."""
+
+from __future__ import annotations
+
+import gzip
+import pickle
+import socket
+import time
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from torchvision import datasets
+
+from orthogan.data import ImageSource, open_source
+from orthogan.errors import UserError
+from tests.data.sets import solid
+
+RNG = np.random.default_rng(0)
+
+
+@pytest.fixture(autouse=True)
+def _no_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*args: Any, **kwargs: Any) -> None:
+        raise urllib.error.URLError("no network here")
+
+    monkeypatch.setattr(urllib.request, "urlopen", refuse)
+
+
+def everything(source: ImageSource) -> tuple[np.ndarray, np.ndarray]:
+    return source.read(np.arange(len(source)))
+
+
+def idx(array: np.ndarray) -> bytes:
+    return b"\0\0\x08" + bytes([array.ndim]) + b"".join(n.to_bytes(4, "big") for n in array.shape) + array.tobytes()
+
+
+def write_fashion(folder: Path, *, zipped: bool, part: str = "train") -> tuple[np.ndarray, np.ndarray]:
+    images, labels = RNG.integers(0, 256, (20, 28, 28), np.uint8), np.arange(20, dtype=np.uint8) % 10
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, array in ((f"{part}-images-idx3-ubyte", images), (f"{part}-labels-idx1-ubyte", labels)):
+        if zipped:
+            (folder / f"{name}.gz").write_bytes(gzip.compress(idx(array)))
+        else:
+            (folder / name).write_bytes(idx(array))
+    return images, labels
+
+
+@pytest.mark.parametrize("zipped", [False, True])
+@pytest.mark.parametrize("named", [False, True])
+def test_fashion_mnist_gets_a_black_border(tmp_path: Path, zipped: bool, named: bool) -> None:
+    folder = tmp_path / "mine" if named else tmp_path / "FashionMNIST" / "raw"
+    images, labels = write_fashion(folder, zipped=zipped)
+    source = open_source(
+        "fashion-mnist", path=str(folder) if named else None, root=str(tmp_path), resolution=32, channels=1
+    )
+    pictures, classes = everything(source)
+    np.testing.assert_array_equal(pictures[:, 0, 2:30, 2:30], images)
+    assert pictures.sum(dtype=np.int64) == images.sum(dtype=np.int64)
+    np.testing.assert_array_equal(classes, labels)
+    assert (source.name, source.num_classes) == ("fashion-mnist-train", 10)
+    assert source.class_names[9] == "Ankle boot"
+
+
+def test_fashion_mnist_in_other_forms(tmp_path: Path) -> None:
+    images, _ = write_fashion(tmp_path, zipped=True, part="t10k")
+
+    def opened(resolution: int, channels: int) -> np.ndarray:
+        source = open_source(
+            "fashion-mnist", path=str(tmp_path), split="test", resolution=resolution, channels=channels
+        )
+        return everything(source)[0]
+
+    np.testing.assert_array_equal(opened(28, 1)[:, 0], images)
+    np.testing.assert_array_equal(opened(28, 3), images[:, None].repeat(3, 1))
+    assert opened(64, 1).shape == (20, 1, 64, 64)
+
+
+def test_damaged_idx_files(tmp_path: Path) -> None:
+    write_fashion(tmp_path, zipped=True)
+    images = tmp_path / "train-images-idx3-ubyte.gz"
+    good = images.read_bytes()
+    for data, message in {
+        good[:300]: "cannot be read",
+        b"plain words": "cannot be read",
+        gzip.compress(b"\0\0\x0d\x01" + bytes(8)): "not an IDX file",
+        gzip.compress(idx(np.zeros((2, 28, 28), np.uint8))[:-5]): "its header says",
+        gzip.compress(idx(np.zeros(20, np.uint8))): "expected images",
+    }.items():
+        images.write_bytes(data)
+        with pytest.raises(UserError, match=message) as caught:
+            open_source("fashion-mnist", path=str(tmp_path), resolution=32, channels=1)
+        assert "train-images-idx3-ubyte.gz" in str(caught.value)
+
+
+def write_cifar(root: Path, kind: str) -> np.ndarray:
+    dataset = datasets.CIFAR10 if kind == "cifar10" else datasets.CIFAR100
+    folder = root / dataset.base_folder
+    folder.mkdir(parents=True)
+    count = 10 if kind == "cifar10" else 100
+    batches = []
+    for name, _ in dataset.train_list + dataset.test_list:
+        pixels = RNG.integers(0, 256, (4, 3072), np.uint8)
+        batches.append(pixels)
+        labels = {"labels" if kind == "cifar10" else "fine_labels": [0, 1, 2, count - 1]}
+        (folder / name).write_bytes(pickle.dumps({"data": pixels, **labels}))
+    names = {dataset.meta["key"]: [f"name {k}" for k in range(count)]}
+    (folder / dataset.meta["filename"]).write_bytes(pickle.dumps(names))
+    return np.concatenate(batches).reshape(-1, 3, 32, 32)
+
+
+@pytest.mark.parametrize(("kind", "train", "classes"), [("cifar10", 20, 10), ("cifar100", 4, 100)])
+def test_cifar(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, train: int, classes: int) -> None:
+    pixels = write_cifar(tmp_path, kind)
+    monkeypatch.setattr("torchvision.datasets.cifar.check_integrity", lambda *args: True)
+    options = {"root": str(tmp_path), "download": False, "channels": 3}
+    for split, expected in (("train", pixels[:train]), ("test", pixels[train:])):
+        source = open_source(kind, split=split, resolution=32, **options)
+        images, labels = everything(source)
+        np.testing.assert_array_equal(images, expected)
+        assert labels.tolist() == [0, 1, 2, classes - 1] * (len(expected) // 4)
+        assert source.name == f"{kind}-{split}"
+        assert (source.num_classes, source.class_names[1]) == (classes, "name 1")
+    small = open_source(kind, resolution=16, **options)
+    means = pixels[:train].reshape(-1, 3, 16, 2, 16, 2).mean((3, 5)).mean((2, 3))
+    np.testing.assert_allclose(everything(small)[0].mean((2, 3)), means, atol=3)
+    prints = {open_source(kind, split=s, resolution=32, **options).fingerprint() for s in ("train", "test")}
+    assert len({*prints, small.fingerprint()}) == 3
+
+
+def test_stl10(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "stl10_binary"
+    folder.mkdir()
+    monkeypatch.setattr(datasets.STL10, "_check_integrity", lambda self: True)
+    stored = {part: RNG.integers(0, 256, (n, 3, 96, 96), np.uint8) for part, n in (("train", 3), ("unlabeled", 4))}
+    for part, images in stored.items():
+        images.transpose(0, 1, 3, 2).tofile(folder / f"{part}_X.bin")  # its pixels stand column by column
+    np.array([1, 10, 3], np.uint8).tofile(folder / "train_y.bin")
+    (folder / "class_names.txt").write_text("\n".join(f"c{k}" for k in range(10)))
+    options = {"root": str(tmp_path), "download": False, "channels": 3}
+    train = open_source("stl10", resolution=96, **options)
+    np.testing.assert_array_equal(everything(train)[0], stored["train"])
+    assert everything(train)[1].tolist() == [0, 9, 2]
+    both = open_source("stl10", split="train+unlabeled", resolution=96, **options)
+    np.testing.assert_array_equal(everything(both)[0], np.concatenate([stored["train"], stored["unlabeled"]]))
+    assert both.num_classes == 0
+    assert everything(both)[1].tolist() == [0] * 7
+    assert everything(open_source("stl10", split="unlabeled", resolution=48, **options))[0].shape == (4, 3, 48, 48)
+
+
+def write_celeba(root: Path) -> None:
+    for k, part in enumerate((0, 0, 1, 2, 0)):
+        name = f"{k:06}.jpg"
+        picture = Image.new("RGB", (178, 218), (255, 0, 0))
+        picture.paste((0, 10 * k, 0), (0, 20, 178, 198))  # the central square
+        (root / "celeba" / "img_align_celeba").mkdir(parents=True, exist_ok=True)
+        picture.save(root / "celeba" / "img_align_celeba" / name, quality=100, subsampling=0)
+        with (root / "celeba" / "list_eval_partition.txt").open("a") as file:
+            file.write(f"{name} {part}\n")
+
+
+def test_celeba(tmp_path: Path) -> None:
+    write_celeba(tmp_path)
+    options = {"root": str(tmp_path), "resolution": 64, "channels": 3, "download": False}
+    for split, members in {"train": [0, 1, 4], "valid": [2], "test": [3], "all": [0, 1, 2, 3, 4]}.items():
+        if len(members) < 2:
+            continue
+        source = open_source("celeba", split=split, **options)
+        images, _ = everything(source)
+        np.testing.assert_allclose(images[:, 1].mean((1, 2)), [10 * k for k in members], atol=1.5)
+        assert images[:, 0].max() < 20  # nothing of the red border
+        assert (source.name, source.num_classes) == (f"celeba-{split}", 0)
+    (tmp_path / "celeba" / "img_align_celeba" / "000004.jpg").unlink()
+    with pytest.raises(UserError, match=r"lacks 1 images, such as 000004\.jpg"):
+        open_source("celeba", **options)
+
+
+@pytest.mark.parametrize("download", [False, True])
+@pytest.mark.parametrize(
+    ("kind", "file"),
+    [
+        ("fashion-mnist", "train-images-idx3-ubyte.gz"),
+        ("cifar10", "cifar-10-python.tar.gz"),
+        ("cifar100", "cifar-100-python.tar.gz"),
+        ("stl10", "stl10_binary.tar.gz"),
+        ("celeba", "img_align_celeba.zip"),
+    ],
+)
+def test_absent_sets_say_soon_which_file_to_put_where(tmp_path: Path, kind: str, file: str, download: bool) -> None:
+    start, before = time.perf_counter(), socket.getdefaulttimeout()
+    with pytest.raises(UserError) as caught:
+        open_source(kind, root=str(tmp_path / "here"), resolution=32, channels=3, download=download)
+    message = str(caught.value)
+    assert message.startswith(kind)
+    assert file in message
+    assert str(tmp_path / "here") in message
+    assert time.perf_counter() - start < 3
+    assert socket.getdefaulttimeout() == before
+
+
+def test_named_folder_without_the_files(tmp_path: Path) -> None:
+    solid(tmp_path / "a.png", 1)
+    with pytest.raises(UserError, match=r"lacks train-images-idx3-ubyte\.gz and train-labels-idx1-ubyte\.gz"):
+        open_source("fashion-mnist", path=str(tmp_path), resolution=32, channels=1)
+
+
+@pytest.mark.parametrize(
+    ("kind", "split", "allowed"),
+    [
+        ("cifar10", "valid", "train, test"),
+        ("fashion-mnist", "val", "train, test"),
+        ("stl10", "all", "train, test, unlabeled, train"),
+        ("celeba", "unlabeled", "train, valid, test, all"),
+        ("sprites", "test", "train"),
+    ],
+)
+def test_unknown_parts(kind: str, split: str, allowed: str) -> None:
+    with pytest.raises(UserError, match=rf"data\.split: {kind} has {allowed}"):
+        open_source(kind, split=split, resolution=32, channels=3)

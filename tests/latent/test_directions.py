@@ -1,0 +1,159 @@
+"""The Directions file: round trip, validation, deterministic sign and order, the random control."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors import safe_open
+from safetensors.numpy import save_file
+
+from orthogan.errors import UserError
+from orthogan.latent.directions import Directions, random_control
+from orthogan.latent.identity import model_hash
+
+from .disc import Affine
+
+
+def example(k: int = 3, dim: int = 5, seed: int = 0) -> Directions:
+    rng = np.random.default_rng(seed)
+    return Directions(
+        rng.normal(size=(k, dim)),
+        method="made up",
+        layer="fc",
+        scores={"sigma": rng.normal(size=k).tolist(), "activeness": rng.normal(size=k).tolist()},
+        names=[f"näme {i}" for i in range(k)],
+        notes=["σ", "", "中"][:k],
+        model_hash="ab" * 32,
+        seed=11,
+    )
+
+
+def test_round_trip_is_exact(tmp_path: Path) -> None:
+    before = example()
+    after = Directions.load(before.save(tmp_path / "d.safetensors"))
+    assert np.array_equal(before.matrix, after.matrix)
+    assert after.matrix.dtype == np.float32
+    for name in ("method", "space", "layer", "unit", "names", "notes", "scores", "model_hash", "seed"):
+        assert getattr(after, name) == getattr(before, name), name
+    with safe_open(tmp_path / "d.safetensors", framework="numpy") as file:  # readable without us
+        assert json.loads(file.metadata()["directions"])["names"][0] == "näme 0"
+
+
+def test_defaults_and_immutability() -> None:
+    plain = Directions(np.eye(2), method="m")
+    assert plain.names == ("0", "1")
+    assert plain.notes == ("", "")
+    with pytest.raises(ValueError, match="read-only"):
+        plain.matrix[0, 0] = 5
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"matrix": np.zeros(4)}, "shape"),
+        ({"matrix": np.ones((0, 4))}, "shape"),
+        ({"matrix": np.array([[1.0, np.nan]])}, "NaN"),
+        ({"matrix": np.array([[1.0, 0.0], [0.0, 0.0]])}, "direction 1 is all zeros"),
+        ({"names": ["a"]}, "1 values of 'names' for 2"),
+        ({"scores": {"sigma": [1.0]}}, "'sigma' for 2"),
+        ({"scores": {"sigma": [1.0, np.inf]}}, "'sigma' holds"),
+    ],
+)
+def test_parts_that_do_not_fit_are_named(change: dict, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        Directions(**{"matrix": np.eye(2), "method": "m", **change})
+
+
+def test_damaged_and_foreign_files_are_named(tmp_path: Path) -> None:
+    path = example().save(tmp_path / "d.safetensors")
+    whole = path.read_bytes()
+    cut = tmp_path / "cut.safetensors"
+    cut.write_bytes(whole[: len(whole) - 7])
+    foreign = tmp_path / "foreign.safetensors"
+    save_file({"w": np.ones(3, np.float32)}, foreign)
+    newer = tmp_path / "newer.safetensors"
+    save_file({"directions": np.eye(2, dtype=np.float32)}, newer, {"directions": '{"format": "orthogan-directions-9"}'})
+    odd = tmp_path / "odd.safetensors"
+    text = json.dumps({"format": "orthogan-directions-1", "method": "m", "surprise": 1})
+    save_file({"directions": np.eye(2, dtype=np.float32)}, odd, {"directions": text})
+    listed = tmp_path / "listed.safetensors"
+    save_file({"directions": np.eye(2, dtype=np.float32)}, listed, {"directions": "[1]"})
+    for bad in (tmp_path / "missing.safetensors", cut, foreign, newer, odd, listed):
+        with pytest.raises(UserError, match=bad.name):
+            Directions.load(bad)
+    with pytest.raises(UserError, match=r"\.safetensors"):
+        example().save(tmp_path / "d.npy")
+
+
+def test_wrong_latent_dim_and_space_are_refused_and_another_model_warned_of() -> None:
+    net = Affine(dim=5)
+    with pytest.raises(UserError, match=r"mine: made for a latent of 4 .* has 5"):
+        example(dim=4).check(net, where="mine")
+    with pytest.raises(UserError, match="space 'w'"):
+        Directions(np.eye(5), method="m", space="w").check(net)
+    with pytest.warns(UserWarning, match="another model"):
+        example().check(net)
+    Directions(np.eye(5), method="m", model_hash=model_hash(net)).check(net)  # and no warning (an error below)
+
+
+def test_the_right_model_is_not_warned_of(recwarn: pytest.WarningsRecorder) -> None:
+    net = Affine(dim=5)
+    Directions(np.eye(5), method="m", model_hash=model_hash(net)).check(net)
+    Directions(np.eye(5), method="m").check(net)
+    assert not recwarn.list
+
+
+@settings(deadline=None)
+@given(st.integers(0, 50), st.lists(st.sampled_from([-1.0, 1.0]), min_size=4, max_size=4))
+def test_orientation_undoes_any_sign_flips(seed: int, signs: list[float]) -> None:
+    rows = np.random.default_rng(seed).normal(size=(4, 6)).astype(np.float32)
+    straight = Directions(rows, method="m").oriented().matrix
+    flipped = Directions(rows * np.array(signs, np.float32)[:, None], method="m").oriented().matrix
+    assert np.array_equal(straight, flipped)
+    assert (straight[np.arange(4), np.abs(straight).argmax(axis=1)] > 0).all()
+    assert np.array_equal(np.abs(straight), np.abs(rows))
+
+
+def test_rounding_does_not_decide_the_sign_of_a_tie() -> None:
+    for nudge in (-1e-6, 1e-6):
+        row = Directions(np.array([[-0.5, 0.5 + nudge, 0.1]]), method="m").oriented().matrix[0]
+        assert row[0] > 0
+        assert row[1] < 0
+
+
+def test_order_and_selection_carry_everything_along() -> None:
+    given = Directions(np.eye(3), method="m", names=["a", "b", "c"], notes=["A", "B", "C"], scores={"s": [1, 3, 3]})
+    ordered = given.sorted_by("s")
+    assert ordered.names == ("b", "c", "a")
+    assert ordered.notes == ("B", "C", "A")
+    assert ordered.scores == {"s": (3.0, 3.0, 1.0)}
+    assert np.array_equal(ordered.matrix, np.eye(3)[[1, 2, 0]])
+    with pytest.raises(UserError, match=r"no score 't'.*: s"):
+        given.sorted_by("t")
+    for wrong in ([3], [-1], []):
+        with pytest.raises(UserError, match="0 to 2"):
+            given.select(wrong)
+
+
+def test_random_control_is_orthonormal_seeded_and_stable_under_more() -> None:
+    few, many = random_control(7, 3, seed=5), random_control(7, 7, seed=5)
+    gram = many.matrix.astype(np.float64) @ many.matrix.T.astype(np.float64)
+    assert np.abs(gram - np.eye(7)).max() < 1e-6
+    assert np.allclose(few.matrix, many.matrix[:3], atol=1e-6)
+    assert np.array_equal(few.matrix, random_control(7, 3, seed=5).matrix)
+    assert np.abs(few.matrix - random_control(7, 3, seed=6).matrix).max() > 0.1
+    assert few.names == ("random 1", "random 2", "random 3")
+    for k in (0, 8):
+        with pytest.raises(UserError, match="between 1 and the latent dimension, 7"):
+            random_control(7, k, seed=0)
+
+
+def test_random_control_favours_no_direction() -> None:
+    rows = np.concatenate([random_control(3, 1, seed=s).matrix for s in range(600)]).astype(np.float64)
+    assert np.abs(rows.mean(axis=0)).max() < 5 / np.sqrt(3 * 600)  # mean 0, variance 1/3 in each coordinate
+    assert np.abs((rows**2).mean(axis=0) - 1 / 3).max() < 5 * np.sqrt(4 / 45 / 600)

@@ -1,0 +1,202 @@
+"""The PNG picture and the GIF/WebP loop: the images in them are the frames, untouched, and labelled."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from orthogan.errors import UserError
+from orthogan.latent import caption
+from orthogan.latent.grid import BACKGROUND
+from orthogan.latent.native import latent_axes
+from orthogan.latent.render import render
+from orthogan.latent.render_animation import PERIOD_MS, mosaic, swing
+from orthogan.latent.render_grid import ACCENT, render_grid
+from orthogan.latent.text import Font, fit, signed
+from orthogan.latent.traverse import Traversal, traverse
+
+from .disc import Disc
+
+
+@pytest.fixture(scope="module")
+def walk() -> Traversal:
+    net = Disc(channels=3, num_classes=4)
+    return traverse(net, latent_axes(net), dims=[0, 2, 4], steps=5, seed=3, control=2, truncation=0.9)
+
+
+def find(picture: np.ndarray, block: np.ndarray) -> list[tuple[int, int]]:
+    """Where ``block`` (h, w, 3) occurs in ``picture``, as (top, left)."""
+    height, width = block.shape[:2]
+    telling = int(block.astype(float).std(axis=1).sum(axis=1).argmax())  # the row least likely to be elsewhere
+    needle, found = block[telling].tobytes(), []
+    for top in range(len(picture) - height + 1):
+        line, at = picture[top + telling].tobytes(), -1
+        while (at := line.find(needle, at + 1)) >= 0:
+            left = at // 3
+            if at % 3 == 0 and np.array_equal(picture[top : top + height, left : left + width], block):
+                found.append((top, left))
+    return found
+
+
+def magnified(image: np.ndarray, scale: int) -> np.ndarray:
+    return np.kron(image, np.ones((1, scale, scale), np.uint8)).transpose(1, 2, 0)
+
+
+def test_every_frame_is_in_the_picture_exactly_in_rows_and_columns(walk: Traversal) -> None:
+    picture = np.asarray(render_grid(walk))
+    tops, lefts = set(), set()
+    for row in range(5):
+        places = [find(picture, magnified(walk.frames[row, column], 3)) for column in (0, 1, 3, 4)]
+        assert all(len(hits) == 1 for hits in places), row
+        assert len({hits[0][0] for hits in places}) == 1
+        tops.add(places[0][0][0])
+        lefts.add(tuple(hits[0][1] for hits in places))
+    assert len(tops) == 5
+    assert len(lefts) == 1
+    columns = next(iter(lefts))
+    middle = find(picture, magnified(walk.frames[0, 2], 3))  # the base image, once in every row
+    assert sorted(top for top, _ in middle) == sorted(tops)
+    assert {left for _, left in middle} == {(columns[1] + columns[2]) // 2}
+    gaps = np.diff(sorted(tops))
+    assert gaps[2] > gaps[0] == gaps[1] == gaps[3]  # the control rows stand apart
+
+
+def test_the_middle_column_is_framed_and_nothing_else_is(walk: Traversal) -> None:
+    picture = np.asarray(render_grid(walk))
+    (top, left) = min(find(picture, magnified(walk.frames[0, 2], 3)))
+    assert (picture[top - 1, left : left + 96] == ACCENT).all()
+    assert (picture[top : top + 96, left - 1] == ACCENT).all()
+    assert (picture[top : top + 96, left + 96] == ACCENT).all()
+    (top, left) = find(picture, magnified(walk.frames[0, 0], 3))[0]
+    assert not (picture[top - 1, left : left + 96] == ACCENT).all(axis=-1).any()
+
+
+def test_scale_and_many_steps_leave_room_for_the_column_labels(walk: Traversal) -> None:
+    tiny = replace(walk, frames=walk.frames[..., :4, :4])
+    picture = render_grid(tiny, scale=1)
+    font = Font(12)
+    assert picture.width > 5 * max(font.width(label) for label in caption.column_labels(walk))
+    ground = np.asarray(picture)
+    assert (ground[:3] == BACKGROUND).all()
+    assert (ground[:, -3:] == BACKGROUND).all()
+
+
+def test_a_row_without_controls_has_no_gap(walk: Traversal) -> None:
+    plain = replace(
+        walk,
+        frames=walk.frames[:3],
+        names=walk.names[:3],
+        notes=walk.notes[:3],
+        scores=walk.scores[:3],
+        is_control=walk.is_control[:3],
+    )
+    only_control = replace(plain, is_control=np.ones(3, bool))
+    assert np.array_equal(np.asarray(render_grid(plain)), np.asarray(render_grid(only_control)))
+    assert render_grid(plain).height < render_grid(walk).height - 2 * 96
+
+
+def test_png_tells_its_provenance(walk: Traversal, tmp_path: Path) -> None:
+    with Image.open(render(walk, tmp_path / "t.PNG")) as picture:
+        text = picture.text  # type: ignore[attr-defined]
+    assert text == walk.metadata
+    assert {"seed", "model_hash", "method", "range", "truncation", "base", "control"} <= set(text)
+
+
+def test_captions(walk: Traversal) -> None:
+    assert caption.column_labels(walk) == ["-3", "-1.5", "0", "+1.5", "+3"]
+    assert caption.title(walk) == "Traversal: latent axes"
+    under = caption.subtitle(walk)
+    for part in ("latent std", "seed 3", "class 3", "truncation 0.9", walk.metadata["model_hash"][:12]):
+        assert part in under
+    assert "centred" not in under
+    other = replace(walk, metadata={**walk.metadata, "base": "zero", "centred": "true", "layer": "fc"})
+    assert "mode of the prior" in caption.subtitle(other)
+    assert "centred" in caption.subtitle(other)
+    assert caption.title(other).endswith("layer fc")
+    scored = replace(walk, scores=[{"sigma": 1.23456, "change": 2.0}] * 5)
+    assert caption.score_lines(scored, 0) == ["sigma 1.23", "change 2.0"]
+
+
+def test_text_helpers() -> None:
+    font = Font(12)
+    assert fit("short", font, 500) == "short"
+    cut = fit("a rather long\nname " * 5, font, 80)
+    assert cut.endswith("…")
+    assert font.width(cut) <= 80
+    assert fit("word", font, 0) == "…"
+    assert [signed(v) for v in (-0.0, 0.1 + 0.2, -4.5, 1e-20)] == ["0", "+0.3", "-4.5", "+1e-20"]
+
+
+@pytest.mark.parametrize("steps", [3, 5, 11, 41])
+def test_the_loop_eases_follows_a_sine_and_closes(steps: int) -> None:
+    order = swing(steps)
+    columns = [column for column, _ in order]
+    half = steps // 2
+    assert columns[0] == half
+    assert all(abs(a - b) == 1 for a, b in zip(columns, columns[1:] + columns[:1], strict=True))
+    assert Counter(columns) == Counter([*range(1, steps - 1)] * 2 + [0, steps - 1])
+    times = [duration for _, duration in order]
+    assert all(duration % 10 == 0 and duration >= 20 for duration in times)
+    assert sum(times) == pytest.approx(PERIOD_MS, rel=0.1)
+    # Count, on a fine clock, how long the sine is nearest to each column.
+    phase = (np.arange(200_000) + 0.5) / 200_000
+    shown = np.bincount(np.rint(half + half * np.sin(2 * np.pi * phase)).astype(int), minlength=steps)
+    for column in range(steps):
+        total = sum(duration for c, duration in order if c == column)
+        assert total == pytest.approx(shown[column] / 200_000 * PERIOD_MS, abs=10.1)
+
+
+def test_webp_is_the_mosaic_without_loss(walk: Traversal, tmp_path: Path) -> None:
+    order = swing(5)
+    with Image.open(render(walk, tmp_path / "t.webp")) as loop:
+        assert loop.n_frames == len(order)  # type: ignore[attr-defined]
+        assert loop.info["loop"] == 0
+        assert json.loads(loop.getexif()[0x010E]) == walk.metadata
+        for index, (column, _) in enumerate(order):
+            loop.seek(index)
+            assert np.array_equal(np.asarray(loop.convert("RGB")), np.asarray(mosaic(walk, column)))
+
+
+def test_mosaic_holds_every_row_at_its_column(walk: Traversal) -> None:
+    picture = np.asarray(mosaic(walk, 4))
+    places = [find(picture, magnified(walk.frames[row, 4], 4)) for row in range(5)]
+    assert all(len(hits) == 1 for hits in places)
+    assert [hits[0] for hits in places] == sorted(hits[0] for hits in places)
+    assert not np.array_equal(picture[:40], np.asarray(mosaic(walk, 0))[:40])  # the offset is burnt in
+
+
+def test_gif_loops_with_the_same_times_and_nearly_the_same_colours(walk: Traversal, tmp_path: Path) -> None:
+    order = swing(5)
+    with Image.open(render(walk, tmp_path / "t.gif")) as loop:
+        assert loop.n_frames == len(order)  # type: ignore[attr-defined]
+        assert loop.info["loop"] == 0
+        assert json.loads(loop.info["comment"]) == walk.metadata
+        for index, (column, duration) in enumerate(order):
+            loop.seek(index)
+            assert loop.info["duration"] == duration
+            seen, meant = (np.asarray(p.convert("RGB"), np.float64) for p in (loop, mosaic(walk, column)))
+            assert np.abs(seen - meant).mean() < 6
+
+
+def test_nothing_flickers_where_a_grey_gif_stands_still(tmp_path: Path) -> None:
+    net = Disc()
+    still = traverse(net, latent_axes(net), dims=[5], steps=3)  # a coordinate that changes nothing
+    with Image.open(render(still, tmp_path / "t.gif")) as loop:
+        frames = []
+        for index in range(loop.n_frames):  # type: ignore[attr-defined]
+            loop.seek(index)
+            frames.append(np.asarray(loop.convert("RGB"))[70:])
+    assert all(np.array_equal(frame, frames[0]) for frame in frames)
+
+
+def test_other_suffixes_list_the_known_ones(walk: Traversal, tmp_path: Path) -> None:
+    for name in ("t.jpg", "t"):
+        with pytest.raises(UserError, match=r"\.png, \.gif, \.webp, \.html"):
+            render(walk, tmp_path / name)
+    assert not list(tmp_path.iterdir())

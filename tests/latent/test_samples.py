@@ -1,0 +1,168 @@
+"""Seeds and classes as people write them, samples that depend on their own seed only, grids and folders."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from orthogan.errors import UserError
+from orthogan.latent.identity import model_hash
+from orthogan.latent.samples import parse_classes, parse_seeds, sample_images, save_samples
+
+from .disc import Disc
+
+spans = st.tuples(st.integers(0, 200), st.integers(0, 20))
+
+
+@settings(deadline=None)
+@given(st.lists(spans, min_size=1, max_size=6), st.sampled_from([",", " , ", ", "]))
+def test_seeds_round_trip_through_any_spelling(parts: list[tuple[int, int]], comma: str) -> None:
+    text = comma.join(f"{first}-{first + more}" if more else str(first) for first, more in parts)
+    expected = [seed for first, more in parts for seed in range(first, first + more + 1)]
+    assert parse_seeds(text) == list(dict.fromkeys(expected))
+
+
+@settings(deadline=None)
+@given(st.text(max_size=12))
+def test_seeds_never_fail_in_another_way(text: str) -> None:
+    readable = all(re.fullmatch(r"\s*[0-9]+(-[0-9]+)?\s*", part) for part in text.split(","))
+    try:
+        seeds = parse_seeds(text)
+    except UserError:
+        seeds = []
+    assert not seeds or readable
+    assert all(seed >= 0 for seed in seeds)
+
+
+def test_seeds_examples_and_errors() -> None:
+    assert parse_seeds("0-63,70") == [*range(64), 70]
+    assert parse_seeds("5,3-4,5") == [5, 3, 4]
+    for text, message in {
+        "": "neither",
+        "1,,2": "neither",
+        "a": "'a'",
+        "-3": "'-3'",
+        "1.5": "neither",
+        "٣": "neither",
+        "7-2": "write 2-7",
+        "0-1000000": "1,000,000",
+        "0-600000,700000-1300000": "1,000,000",
+    }.items():
+        with pytest.raises(UserError, match=message):
+            parse_seeds(text)
+
+
+def test_classes() -> None:
+    assert parse_classes("0-2,9,1", 10) == [0, 1, 2, 9]
+    assert parse_classes("Ship, 0", 3, ["cat", "7 of 9", "ship"]) == [2, 0]
+    assert parse_classes("7 of 9", 3, ["cat", "7 of 9", "ship"]) == [1]
+    with pytest.raises(UserError, match="unconditional"):
+        parse_classes("0", 0)
+    with pytest.raises(UserError, match="0 to 9"):
+        parse_classes("10", 10)
+    with pytest.raises(UserError, match=r"'dog'.*cat, bird"):
+        parse_classes("dog", 2, ["cat", "bird"])
+
+
+@pytest.mark.parametrize("classes", [0, 3])
+def test_a_seed_makes_the_same_picture_whatever_is_beside_it(classes: int) -> None:
+    net = Disc(num_classes=classes)
+    together = sample_images(net, list(range(9)), batch_size=4)
+    assert together.images.shape == (9, 1, 32, 32)
+    for seed in (8, 5):
+        alone = sample_images(net, [seed])
+        assert np.abs(alone.images[0].astype(int) - together.images[seed]).max() <= 1  # rounding of another batch
+        assert alone.labels == (None if classes == 0 else [seed % 3])
+    assert not np.array_equal(together.images[1], together.images[2])
+
+
+def test_images_are_the_generators_own_in_eval_mode() -> None:
+    net = Disc(num_classes=4)
+    net.train()
+    found = sample_images(net, [3, 6], [2, 1])
+    assert found.labels == [1, 2]
+    z = torch.cat([net.sample_latent(1, seed=3), net.sample_latent(1, seed=6)])
+    with torch.no_grad():
+        expected = ((net(z, torch.tensor([1, 2])).double().clamp(-1, 1) + 1) * 127.5).round().numpy()
+    assert np.abs(found.images - expected).max() <= 1
+    assert net.training
+
+
+def test_truncation_moves_samples_towards_the_mode() -> None:
+    net = Disc()
+    mode = sample_images(net, [1], truncation=0.0).images
+    assert np.array_equal(mode, sample_images(net, [2], truncation=0.0).images)
+    near, far = (
+        np.abs(sample_images(net, range(12), truncation=share).images.astype(int) - mode).mean() for share in (0.2, 1)
+    )
+    assert near < far / 2
+
+
+def test_classes_that_do_not_fit_are_refused() -> None:
+    for net, classes, message in [
+        (Disc(), [0], "unconditional"),
+        (Disc(num_classes=3), [3], "0 to 2"),
+        (Disc(num_classes=3), [], "no class"),
+    ]:
+        with pytest.raises(UserError, match=message):
+            sample_images(net, [0], classes)
+    with pytest.raises(UserError, match="no seeds"):
+        sample_images(Disc(), [])
+    with pytest.raises(UserError, match="batch_size=0"):
+        sample_images(Disc(), [0], batch_size=0)
+
+
+def test_a_broken_generator_is_named() -> None:
+    net = Disc()
+    with torch.no_grad():
+        net.strength.fill_(float("nan"))
+    with pytest.raises(UserError, match="NaN"):
+        sample_images(net, [0])
+
+
+def test_folder_has_one_exact_png_a_seed(tmp_path: Path) -> None:
+    net = Disc(channels=3, num_classes=12)
+    samples = sample_images(net, [0, 12, 11])
+    paths = save_samples(samples, tmp_path / "out")
+    assert [p.name for p in paths] == ["seed000000-class00.png", "seed000012-class00.png", "seed000011-class11.png"]
+    for path, image, seed, label in zip(paths, samples.images, samples.seeds, [0, 0, 11], strict=True):
+        with Image.open(path) as picture:
+            assert np.array_equal(np.asarray(picture).transpose(2, 0, 1), image)
+            text = picture.text  # type: ignore[attr-defined]
+        assert text["seeds"] == str(seed)
+        assert text["classes"] == str(label)
+        assert text["model_hash"] == model_hash(net)
+    grey = save_samples(sample_images(Disc(), [12]), tmp_path / "grey")
+    assert grey[0].name == "seed000012.png"
+    with Image.open(grey[0]) as picture:
+        assert picture.mode == "L"
+
+
+def test_grid_sorts_many_of_few_classes_into_rows_and_captions_others(tmp_path: Path) -> None:
+    net = Disc(num_classes=3)
+    samples = sample_images(net, range(12))
+    (path,) = save_samples(samples, tmp_path / "g.png", class_names=["cat", "dog", "ship"])
+    with Image.open(path) as picture:
+        pixels = np.asarray(picture)[..., 0]
+        assert picture.text["seeds"] == "0,1,2,3,4,5,6,7,8,9,10,11"  # type: ignore[attr-defined]
+    right = pixels[:, -(4 * 66 + 2) :]  # four columns of 32-pixel images doubled, gutter 2
+    for row, column, seed in [(0, 1, 3), (2, 3, 11), (1, 0, 1)]:
+        cell = right[2 + row * 66 : 66 + row * 66 : 2, 2 + column * 66 : 66 + column * 66 : 2]
+        assert np.array_equal(cell, samples.images[seed, 0])
+    (captioned,) = save_samples(sample_images(net, [0, 1, 2]), tmp_path / "few.png")
+    (bare,) = save_samples(sample_images(Disc(), [0, 1, 2]), tmp_path / "bare.png")
+    with Image.open(captioned) as one, Image.open(bare) as other:
+        assert one.width == other.width
+        assert one.height > other.height
+
+
+def test_other_suffixes_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"grid\.jpg"):
+        save_samples(sample_images(Disc(), [0]), tmp_path / "grid.jpg")

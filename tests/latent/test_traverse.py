@@ -1,0 +1,193 @@
+"""Traversals against a generator whose every frame is known, and the promises about the middle column."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from orthogan.errors import UserError
+from orthogan.latent.directions import Directions, random_control
+from orthogan.latent.identity import model_hash
+from orthogan.latent.native import latent_axes
+from orthogan.latent.samples import sample_images
+from orthogan.latent.traverse import column_offsets, traverse
+from orthogan.latent.truncation import truncate
+
+from .disc import Affine, Disc
+
+
+def exact(net: Affine, z: np.ndarray) -> np.ndarray:
+    """The grey levels, not rounded, that ``net`` gives latents (…, dim), by float64 arithmetic."""
+    weight, bias = net.fc.weight.detach().double().numpy(), net.fc.bias.detach().double().numpy()
+    return np.clip(z @ weight.T + bias, -1, 1) * 127.5 + 127.5
+
+
+def frames_of(traversal: Any) -> np.ndarray:
+    return traversal.frames.reshape(*traversal.frames.shape[:2], -1).astype(np.float64)
+
+
+def some(net: nn.Module, k: int = 3, seed: int = 1) -> Directions:
+    rows = np.random.default_rng(seed).normal(size=(k, int(net.latent_dim)))  # type: ignore[arg-type]
+    return Directions(rows, method="made up", scores={"s": list(range(k))}, names=[f"d{i}" for i in range(k)])
+
+
+@pytest.mark.parametrize("base", ["sample", "zero"])
+@pytest.mark.parametrize("truncation", [1.0, 0.6])
+def test_frames_are_base_plus_offset_times_direction(base: Any, truncation: float) -> None:
+    net = Affine()
+    directions = some(net)
+    found = traverse(net, directions, range=2.0, steps=5, seed=4, base=base, truncation=truncation, batch_size=3)
+    z = truncate(net.sample_latent(1, seed=4), truncation)[0].double().numpy() * (base == "sample")
+    offsets = np.array([-2.0, -1.0, 0.0, 1.0, 2.0])
+    expected = exact(net, z + offsets[None, :, None] * directions.matrix[:, None].astype(np.float64))
+    assert np.array_equal(found.offsets, offsets)
+    assert found.frames.dtype == np.uint8
+    assert found.frames.shape == (3, 5, 1, 4, 4)
+    assert np.abs(frames_of(found) - expected).max() <= 0.5 + 1e-3
+    assert expected.std() > 5
+
+
+def test_centred_puts_the_coordinate_along_the_direction_at_the_offset() -> None:
+    net = Affine()
+    directions = some(net)
+    found = traverse(net, directions, steps=3, seed=4, centred=True)
+    z = net.sample_latent(1, seed=4)[0].double().numpy()
+    for row, d in enumerate(directions.matrix.astype(np.float64)):
+        unit = d / np.linalg.norm(d)
+        perpendicular = z - (z @ unit) * unit
+        for column, offset in enumerate([-3.0, 0.0, 3.0]):
+            at = perpendicular + offset * d
+            assert at @ unit == pytest.approx(offset * np.linalg.norm(d))
+            assert np.abs(frames_of(found)[row, column] - exact(net, at)).max() <= 0.5 + 1e-3
+    axes = traverse(net, latent_axes(net), dims=[2], steps=3, range=1.5, seed=4, centred=True)
+    moved = z.copy()
+    moved[2] = 1.5
+    assert np.abs(frames_of(axes)[0, 2] - exact(net, moved)).max() <= 0.5 + 1e-3
+
+
+@pytest.mark.parametrize("batch_size", [1, 7, 64])
+def test_the_middle_column_is_the_base_image_bit_for_bit(batch_size: int) -> None:
+    net = Disc(channels=3, num_classes=5)
+    found = traverse(net, latent_axes(net), seed=9, control=2, batch_size=batch_size)
+    alone = sample_images(net, [9])
+    assert found.centre == 5
+    assert found.offsets[found.centre] == 0
+    for row in found.frames:
+        assert np.array_equal(row[found.centre], alone.images[0])
+
+
+def test_each_direction_does_what_its_coordinate_does() -> None:
+    net = Disc()
+    found = traverse(net, latent_axes(net), steps=7, base="zero")
+    light = found.frames[:, :, 0].astype(np.float64)
+    x = (light.sum(axis=2) * np.arange(32)).sum(axis=-1) / light.sum(axis=(2, 3))
+    assert (np.diff(x[0]) > 0).all()
+    assert np.ptp(x[1:]) < 0.1
+    assert (np.diff(light[2].sum(axis=(1, 2))) > 0).all()
+    assert found.scores[5] == {"change": 0.0}
+    assert found.scores[0]["change"] > 1
+
+
+def test_change_is_the_mean_difference_of_the_ends() -> None:
+    net = Affine()
+    found = traverse(net, some(net), steps=5, control=1)
+    frames = frames_of(found)
+    for row in range(4):
+        expected = np.mean([np.abs(frames[row, end] - frames[row, 2]).mean() for end in (0, 4)])
+        assert found.scores[row]["change"] == pytest.approx(expected)
+
+
+def test_control_rows_are_last_labelled_and_as_long_as_the_rest() -> None:
+    net = Affine()
+    directions = Directions(3 * np.eye(5)[:2], method="m", scores={"sigma": [2.0, 1.0]}, names=["a", "b"])
+    found = traverse(net, directions, steps=3, range=1.0, control=2, seed=5)
+    assert list(found.names) == ["a", "b", "random 1", "random 2"]
+    assert found.is_control.tolist() == [False, False, True, True]
+    assert [set(row) for row in found.scores] == [{"sigma", "change"}] * 2 + [{"change"}] * 2
+    z = net.sample_latent(1, seed=5)[0].double().numpy()
+    ends = exact(net, z + 3 * random_control(5, 2, 5).matrix.astype(np.float64))
+    assert np.abs(frames_of(found)[2:, 2] - ends).max() <= 0.5 + 1e-3
+
+
+def test_dims_choose_and_order_rows() -> None:
+    net = Affine()
+    whole = traverse(net, some(net), steps=3)
+    part = traverse(net, some(net), dims=[2, 0], steps=3)
+    assert list(part.names) == ["d2", "d0"]
+    assert np.abs(part.frames.astype(int) - whole.frames[[2, 0]]).max() <= 1
+    assert [row["s"] for row in part.scores] == [2.0, 0.0]
+    assert part.metadata["dims"] == "2,0"
+    assert whole.metadata["dims"] == "all"
+
+
+def test_class_is_fixed_and_defaults_to_the_seeds() -> None:
+    net = Disc(num_classes=4)
+    axes = latent_axes(net)
+    default = traverse(net, axes, steps=3, seed=7)
+    assert default.metadata["class"] == "3"
+    assert np.array_equal(default.frames, traverse(net, axes, steps=3, seed=7, y=3).frames)
+    assert not np.array_equal(default.frames, traverse(net, axes, steps=3, seed=7, y=0).frames)
+
+
+def test_metadata_says_how_to_make_it_again() -> None:
+    net = Affine()
+    about = traverse(net, some(net), range=2.5, steps=9, seed=12, truncation=0.5, centred=True, control=1).metadata
+    assert all(isinstance(value, str) for value in about.values())
+    assert about["model_hash"] == model_hash(net)
+    expected = {"range": "2.5", "steps": "9", "seed": "12", "truncation": "0.5", "centred": "true", "control": "1"}
+    assert expected.items() <= about.items()
+    assert {"method": "made up", "unit": "latent std", "base": "sample", "class": "none"}.items() <= about.items()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"steps": 10}, "nearest is 11"),
+        ({"steps": 1}, "nearest is 3"),
+        ({"range": 0.0}, "range=0"),
+        ({"range": float("inf")}, "range=inf"),
+        ({"dims": [0, 3]}, r"dims \[3\].* 0 to 2"),
+        ({"dims": "some"}, "dims='some'"),
+        ({"base": "mean"}, "base='mean'"),
+        ({"y": 1}, "unconditional"),
+        ({"control": 6}, "latent dimension, 5"),
+        ({"control": -1}, "control=-1"),
+        ({"truncation": 2.0}, "truncation=2"),
+        ({"batch_size": 0}, "batch_size=0"),
+    ],
+)
+def test_impossible_requests_are_named(change: dict[str, Any], message: str) -> None:
+    net = Affine()
+    with pytest.raises(UserError, match=message):
+        traverse(net, some(net), **change)
+
+
+def test_directions_of_another_latent_are_refused_and_of_another_model_warned_of() -> None:
+    with pytest.raises(UserError, match="made for a latent of 5 dimensions, this generator has 6"):
+        traverse(Affine(dim=6), some(Affine()))
+    with pytest.raises(UserError, match="class 4"):
+        traverse(Disc(num_classes=4), latent_axes(Disc()), y=4)
+    with pytest.warns(UserWarning, match="another model"):
+        traverse(Affine(seed=1), latent_axes(Affine(seed=0)), steps=3)
+
+
+def test_offsets_are_exactly_symmetric() -> None:
+    for steps in (3, 11, 17, 41):
+        offsets = column_offsets(3.0, steps)
+        assert np.array_equal(offsets, -offsets[::-1])
+        assert offsets[-1] == pytest.approx(3.0)
+        assert np.allclose(np.diff(offsets), 6.0 / (steps - 1))
+
+
+def test_the_generator_is_left_as_it_was() -> None:
+    net = Disc()
+    net.train()
+    before = {name: tensor.clone() for name, tensor in net.state_dict().items()}
+    traverse(net, latent_axes(net), steps=3, dims=[0])
+    assert net.training
+    assert all(torch.equal(tensor, before[name]) for name, tensor in net.state_dict().items())
+    assert net.strength.grad is None

@@ -1,0 +1,155 @@
+"""The config: files build on files, overrides are typed, and every mistake is named with its cure."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from orthogan.config import Config
+from orthogan.config_file import differences, dump, flatten, load_config
+from orthogan.errors import UserError
+
+ROOT = Path(__file__).parent.parent
+SHIPPED = sorted((ROOT / "configs").rglob("*.yaml"))
+
+
+def write(path: Path, text: str) -> Path:
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def failure(path: Path | None, *overrides: str) -> str:
+    with pytest.raises(UserError) as caught:
+        load_config(path, overrides)
+    return str(caught.value)
+
+
+def test_defaults_print_completely_and_read_back() -> None:
+    config = load_config(None)
+    assert Config.model_validate(yaml.safe_load(dump(config))) == config
+    assert set(flatten(yaml.safe_load(dump(config)))) == set(flatten(config.model_dump()))
+
+
+def test_explained_dump_reads_back_and_comments_every_key() -> None:
+    config = load_config(None)
+    text = dump(config, explain=True)
+    tree = yaml.safe_load(text)
+    assert flatten(tree).keys() == flatten(config.model_dump()).keys()
+    uncommented = [line for line in text.splitlines() if "#" not in line and not line.endswith(":")]
+    assert uncommented == []
+
+
+def test_base_chain_and_overrides_take_precedence_in_order(tmp_path: Path) -> None:
+    write(tmp_path / "ground.yaml", "seed: 1\ntraining: {steps: 10, n_dis: 2}\n")
+    (tmp_path / "sub").mkdir()
+    top = write(tmp_path / "sub" / "top.yaml", "base: ../ground.yaml\ntraining: {steps: 20}\n")
+    config = load_config(top, ["training.batch_size=8", "seed=3"])
+    assert (config.seed, config.training.steps, config.training.n_dis, config.training.batch_size) == (3, 20, 2, 8)
+
+
+def test_scientific_notation_is_a_number(tmp_path: Path) -> None:
+    # YAML 1.1 reads 2e-4 as text
+    path = write(tmp_path / "a.yaml", "optimizer: {generator: {lr: 3e-4}}\n")
+    config = load_config(path, ["optimizer.discriminator.lr=1E-5"])
+    assert (config.optimizer.generator.lr, config.optimizer.discriminator.lr) == (3e-4, 1e-5)
+
+
+@given(st.floats(min_value=1e-30, max_value=1e30))
+def test_any_float_survives_an_override(value: float) -> None:
+    assert load_config(None, [f"optimizer.generator.lr={value!r}"]).optimizer.generator.lr == value
+
+
+@pytest.mark.parametrize(
+    ("override", "parts"),
+    [
+        (
+            "model.generator.chanels=3",
+            ["unknown key 'model.generator.chanels'", "did you mean model.generator.channels?"],
+        ),
+        ("training.lr=2", ["optimizer.generator.lr or optimizer.discriminator.lr"]),
+        ("seed=hello", ["seed is 'hello'", "integer"]),
+        ("seed=1.5", ["seed is 1.5"]),
+        ("data.flip=3", ["data.flip is 3", "boolean"]),
+        ("training.batch_size=0", ["training.batch_size is 0", "greater than or equal to 1"]),
+        ("optimizer.generator.lr=-1", ["greater than 0"]),
+        ("loss.kind=hinges", ["'hinges'", "'hinge'"]),
+        ("training.accumulate=3", ["training.accumulate", "does not divide batch_size = 64"]),
+        ("data.source=folder", ["data.path", "needs the path"]),
+        ("evaluation.metrics=[kid]", ["evaluation.best", "not among the metrics"]),
+        ("evaluation.metrics=[fid,foo]", ["evaluation.metrics.1 is 'foo'"]),
+        ("model=3", ["model is 3"]),
+        ("out", ["write key.subkey=value"]),
+        ("nonsense.deep.key=1", ["unknown key 'nonsense'", "valid here:"]),
+    ],
+)
+def test_mistakes_are_named_with_their_cure(override: str, parts: list[str]) -> None:
+    message = failure(None, override)
+    assert repr(override) in message
+    for part in parts:
+        assert part in message, message
+
+
+def test_impossible_pairs_are_refused() -> None:
+    with pytest.raises(UserError, match="critic must be kept Lipschitz"):
+        load_config(None, ["loss.kind=wasserstein", "model.discriminator.norm.kind=none"])
+    with pytest.raises(UserError, match=r"data\.labels: 'celeba' has no classes"):
+        load_config(None, ["data.source=celeba", "data.labels=true"])
+    with pytest.raises(UserError, match="sprites are made at 32 or 64"):
+        load_config(None, ["data.source=sprites", "data.resolution=48"])
+
+
+def test_errors_name_the_file_that_set_the_key(tmp_path: Path) -> None:
+    write(tmp_path / "ground.yaml", "training: {steps: none}\n")
+    top = write(tmp_path / "top.yaml", "base: ground.yaml\nseed: 2\n")
+    message = failure(top)
+    assert message.startswith(f"{tmp_path / 'ground.yaml'}: training.steps is 'none'")
+
+
+def test_all_mistakes_are_told_at_once(tmp_path: Path) -> None:
+    message = failure(write(tmp_path / "a.yaml", "sed: 1\ntraining: {steps: 0}\n"))
+    assert "'sed'" in message
+    assert "training.steps is 0" in message
+
+
+def test_files_that_are_no_config(tmp_path: Path) -> None:
+    assert "no such config file" in failure(tmp_path / "absent.yaml")
+    write(tmp_path / "sngan.yaml", "")
+    assert "did you mean" in failure(tmp_path / "sngam.yaml")
+    assert "not a list" in failure(write(tmp_path / "l.yaml", "- 1\n"))
+    assert "not readable as YAML" in failure(write(tmp_path / "y.yaml", "a: [1\n"))
+    assert "line 2: 'seed' is given twice" in failure(write(tmp_path / "d.yaml", "seed: 1\nseed: 2\n"))
+    assert "there is no file" in failure(write(tmp_path / "b.yaml", "base: gone.yaml\n"))
+    write(tmp_path / "one.yaml", "base: two.yaml\n")
+    assert "cannot build on itself" in failure(write(tmp_path / "two.yaml", "base: one.yaml\n"))
+
+
+def test_differences_name_keys_and_both_values() -> None:
+    a = load_config(None).model_dump()
+    b = load_config(None, ["training.steps=7", "data.flip=true"]).model_dump()
+    assert sorted(differences(a, b)) == ["data.flip: False -> True", "training.steps: 50000 -> 7"]
+    assert differences(a, a) == []
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda p: str(p.relative_to(ROOT / "configs")))
+def test_shipped_configs_are_valid_and_hold_only_what_differs(path: Path) -> None:
+    config = load_config(path)
+    assert config.out == f"runs/{path.relative_to(ROOT / 'configs').with_suffix('')}"
+    own = yaml.safe_load(path.read_text(encoding="utf-8"))
+    assert len(flatten(own)) <= 30
+
+
+def test_the_sngan_recipe_is_the_authors() -> None:
+    config = load_config(ROOT / "configs" / "cifar10" / "sngan.yaml")
+    adam = config.optimizer.generator
+    assert (adam.lr, adam.beta1, adam.beta2) == (2e-4, 0.0, 0.9)
+    assert config.optimizer.discriminator == adam
+    training = config.training
+    assert (training.batch_size, training.fakes, training.n_dis, training.steps) == (64, 128, 5, 50_000)
+    assert (training.schedule.kind, training.schedule.start, training.schedule.final) == ("linear", 0.0, 0.0)
+    assert (config.data.dequantize, config.data.flip, config.loss.kind) == (True, False, "hinge")
+    assert (config.model.generator.channels, config.model.discriminator.channels) == (256, 128)
+    assert config.model.discriminator.norm.kind == "spectral"

@@ -1,0 +1,65 @@
+"""How a batch is divided, over time or over processes, does not change the gradient."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from orthogan.training import train
+from tests.training.runs import finish, tensors, tiny
+
+# Adam with beta1 = 0 keeps the last gradient as its first moment, so a checkpoint shows the gradients; the tiny
+# rate keeps rounding in one update from steering the next.
+SHOW = [
+    "training.steps=2",
+    "optimizer.generator.lr=1e-7",
+    "optimizer.discriminator.lr=1e-7",
+    "data.dequantize=false",
+    "data.count=64",
+]
+
+
+def gradients(out: Path) -> dict[str, torch.Tensor]:
+    found = {k: t for k, t in tensors(out, 2).items() if k.endswith("/exp_avg")}
+    assert {k.split("/")[0] for k in found} == {"optimizer-generator", "optimizer-discriminator"}
+    return found
+
+
+def assert_close(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> None:
+    assert a.keys() == b.keys()
+    for name in a:
+        scale = a[name].abs().max()
+        assert (a[name] - b[name]).abs().max() <= 2e-3 * scale + 1e-7, name
+    assert sum(float(t.abs().sum()) for t in a.values()) > 0
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        [],
+        ["loss.gradient_penalty.kind=r1+r2"],
+        ["loss.gradient_penalty.kind=r1", "loss.gradient_penalty.interval=2"],
+        ["loss.kind=wasserstein", "loss.gradient_penalty.kind=wgan-gp"],
+        ["loss.kind=relativistic", "model.generator.kind=r3gan", "model.discriminator.kind=r3gan"],
+        ["data.labels=true"],
+    ],
+    ids=["hinge", "r1+r2", "lazy-r1", "wgan-gp", "relativistic", "conditional"],
+)
+def test_accumulation_is_neutral_for_both_nets(tmp_path: Path, options: list[str]) -> None:
+    train(tiny(tmp_path / "whole", *SHOW, *options))
+    train(tiny(tmp_path / "parts", *SHOW, *options, "training.accumulate=4"))
+    assert_close(gradients(tmp_path / "whole"), gradients(tmp_path / "parts"))
+
+
+@pytest.mark.slow
+def test_two_processes_equal_one(tmp_path: Path) -> None:
+    train(tiny(tmp_path / "one", *SHOW))
+    result = finish(tmp_path / "two", *SHOW, processes=2)
+    assert result.returncode == 0, result.stderr
+    assert_close(gradients(tmp_path / "one"), gradients(tmp_path / "two"))
+    one, two = tensors(tmp_path / "one", 2), tensors(tmp_path / "two", 2)
+    for name in one:  # the batch statistics are those of the joined batch
+        if "running_" in name:
+            torch.testing.assert_close(one[name], two[name], rtol=1e-4, atol=1e-5)

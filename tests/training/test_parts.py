@@ -1,0 +1,154 @@
+"""The small parts of training: schedule, average, watch, optimiser state, log."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+
+from orthogan.config import EmaConfig, ScheduleConfig
+from orthogan.errors import Diverged
+from orthogan.training.ema import Ema
+from orthogan.training.optimizer_state import load_optimizer, optimizer_tensors
+from orthogan.training.run_log import LOG, Means, RunLog
+from orthogan.training.schedule import factor
+from orthogan.training.watch import FiniteWatch
+
+
+@pytest.mark.parametrize(
+    ("schedule", "expected"),
+    [
+        (ScheduleConfig(kind="constant"), [1, 1, 1, 1, 1]),
+        (ScheduleConfig(kind="linear"), [1, 0.75, 0.5, 0.25, 0]),
+        (ScheduleConfig(kind="linear", start=0.5), [1, 1, 1, 0.5, 0]),
+        (ScheduleConfig(kind="linear", final=0.2), [1, 0.8, 0.6, 0.4, 0.2]),
+        (ScheduleConfig(kind="cosine"), [1, (1 + math.sqrt(0.5)) / 2, 0.5, (1 - math.sqrt(0.5)) / 2, 0]),
+        (ScheduleConfig(kind="linear", start=1.0), [1, 1, 1, 1, 1]),
+    ],
+)
+def test_schedules(schedule: ScheduleConfig, expected: list[float]) -> None:
+    assert [factor(schedule, i * 100, 400) for i in range(5)] == pytest.approx(expected)
+
+
+@given(st.integers(0, 10_000), st.sampled_from(["linear", "cosine"]), st.floats(0, 1), st.floats(0, 1))
+def test_schedules_never_rise(images: int, kind: str, start: float, final: float) -> None:
+    schedule = ScheduleConfig.model_validate({"kind": kind, "start": start, "final": final})
+    now, later = factor(schedule, images, 10_000), factor(schedule, images + 100, 10_000)
+    assert final - 1e-12 <= later <= now + 1e-12 <= 1 + 2e-12
+
+
+def test_average_halves_its_distance_in_one_half_life() -> None:
+    net = nn.Linear(1, 1, bias=False)
+    nn.init.zeros_(net.weight)
+    ema = Ema(net, EmaConfig(half_life=1000, warmup=0.0))
+    nn.init.ones_(net.weight)
+    for step in range(10):
+        ema.update(net, (step + 1) * 100, 100)
+    assert ema.net.weight.item() == pytest.approx(0.5, rel=1e-6)
+    assert not ema.net.weight.requires_grad
+
+
+def test_average_warms_up_with_a_share_of_the_images_seen() -> None:
+    ema = Ema(nn.Linear(1, 1), EmaConfig(half_life=1000, warmup=0.05))
+    assert ema.decay(2000, 100) == pytest.approx(0.5)  # 5 % of 2,000 are 100 images
+    assert ema.decay(10**6, 1000) == pytest.approx(0.5)
+    assert ema.decay(100, 100) == pytest.approx(0.5**20)
+
+
+def test_average_copies_buffers() -> None:
+    net = nn.BatchNorm2d(2)
+    ema = Ema(net, EmaConfig())
+    net(torch.randn(4, 2, 3, 3))
+    ema.update(net, 10, 10)
+    torch.testing.assert_close(ema.net.running_mean, net.running_mean)
+    assert ema.net.num_batches_tracked == net.num_batches_tracked
+
+
+def watched(poison: str | None) -> FiniteWatch:
+    net = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 1))
+    watch = FiniteWatch()
+    for step in range(4):
+        net.zero_grad()
+        loss = net(torch.ones(1, 2)).sum()
+        loss.backward()
+        assert net[1].weight.grad is not None
+        if step == 2 and poison == "gradient":
+            net[1].weight.grad[0, 0] = math.inf
+        if step == 2 and poison == "loss":
+            loss = loss * math.nan
+        if step == 3 and poison:
+            net[0].weight.grad = torch.full((2, 2), math.nan)  # a later consequence must not hide the cause
+        watch.see("D", step, loss, net)
+    return watch
+
+
+def test_watch_names_the_first_phase_step_and_tensor() -> None:
+    watched(None).check({})
+    with pytest.raises(Diverged, match=r"phase D, step 2: not finite: the gradient of 1\.weight$"):
+        watched("gradient").check({})
+    with pytest.raises(Diverged, match=r"phase D, step 2: not finite: the loss$"):
+        watched("loss").check({})
+
+
+def test_watch_names_weights_and_buffers() -> None:
+    net = nn.BatchNorm1d(3)
+    assert net.running_var is not None
+    net.running_var[1] = math.nan
+    with pytest.raises(Diverged, match=r"weights of G: not finite: G\.running_var"):
+        FiniteWatch().check({"G": net})
+
+
+@pytest.mark.parametrize("fused", [False, True])
+def test_optimizer_state_continues_bitwise(fused: bool) -> None:
+    def stepped(net: nn.Module, optimizer: torch.optim.Optimizer, times: int, offset: int) -> None:
+        for i in range(times):
+            optimizer.zero_grad()
+            x = torch.full((1, 2, 4, 4), float(i + offset))
+            net(x).square().sum().backward()
+            optimizer.step()
+
+    def make() -> tuple[nn.Module, torch.optim.Optimizer]:
+        torch.manual_seed(0)
+        net = nn.Sequential(nn.Conv2d(2, 3, 3), nn.ReLU(), nn.Conv2d(3, 1, 1)).to(memory_format=torch.channels_last)
+        return net, torch.optim.Adam(net.parameters(), lr=0.01, betas=(0.5, 0.9), fused=fused)
+
+    straight, optimizer = make()
+    stepped(straight, optimizer, 6, 0)
+    first, first_optimizer = make()
+    stepped(first, first_optimizer, 3, 0)
+    saved = {k: t.clone().contiguous() for k, t in optimizer_tensors(first, first_optimizer).items()}
+    second, second_optimizer = make()
+    second.load_state_dict(first.state_dict())
+    load_optimizer(second, second_optimizer, saved)
+    stepped(second, second_optimizer, 3, 3)
+    for a, b in zip(straight.parameters(), second.parameters(), strict=True):
+        assert torch.equal(a, b)
+    moments = optimizer_tensors(second, second_optimizer)
+    assert moments["0.weight/exp_avg"].stride() == second.get_parameter("0.weight").stride()
+
+
+def test_means_fetch_and_start_anew() -> None:
+    means = Means()
+    for value in (1.0, 2.0, 6.0):
+        means.add({"a": torch.tensor(value)})
+    means.add({"b": torch.tensor(5.0)})
+    assert means.fetch() == {"a": 3.0, "b": 5.0}
+    assert means.fetch() == {}
+
+
+def test_a_continued_log_forgets_what_happens_again(tmp_path: Path) -> None:
+    lines = [json.dumps({"step": step}) for step in (10, 20, 30)]
+    (tmp_path / LOG).write_text("\n".join([*lines, '{"step": 4']) + "\n")
+    log = RunLog(tmp_path, start=20, steps=50, images_per_step=8, seconds=9.0, main=True, tensorboard=False)
+    log.scalars(30, {"D/loss": 0.5})
+    log.close()
+    records = [json.loads(line) for line in (tmp_path / LOG).read_text().splitlines()]
+    assert [r["step"] for r in records] == [10, 20, 30]
+    assert records[-1]["images"] == 240
+    assert records[-1]["seconds"] >= 9.0

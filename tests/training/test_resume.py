@@ -1,0 +1,146 @@
+"""A run that was killed, stopped or damaged continues to the very same bits."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from orthogan.errors import Stopped, UserError
+from orthogan.training import train
+from tests.training.runs import command, environment, finish, tensors, tiny
+
+STEPS = "training.steps=8"
+
+
+def assert_same_bits(a: Path, b: Path, step: int = 8) -> None:
+    one, two = tensors(a, step), tensors(b, step)
+    assert one.keys() == two.keys()
+    assert len(one) > 60
+    different = [name for name in one if not torch.equal(one[name], two[name])]
+    assert different == []
+
+
+def wait_for(path: Path, process: subprocess.Popen[str]) -> None:
+    deadline = time.monotonic() + 200
+    while not path.exists():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
+def interrupted(out: Path, number: signal.Signals, *overrides: str, processes: int = 1) -> tuple[int, str]:
+    """Start the run, send it ``number`` as soon as its first checkpoint is there; exit code and stderr."""
+    process = subprocess.Popen(
+        command(out, *overrides, processes=processes),
+        env=environment(),
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    wait_for(out / "checkpoints" / "step-000000003", process)
+    if number == signal.SIGKILL:
+        os.killpg(process.pid, number)
+    else:
+        process.send_signal(number)
+    _, errors = process.communicate(timeout=120)
+    if processes > 1:  # workers are in sessions of their own
+        subprocess.run(["pkill", "-9", "-f", f"out={out}"], check=False)
+    return process.returncode, errors
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("processes", [1, 2])
+def test_kill_dash_nine_costs_nothing_but_time(tmp_path: Path, processes: int) -> None:
+    # ADA, lazy R1 and an average: everything that carries state from step to step
+    options = [
+        STEPS,
+        "augment.kind=ada",
+        "augment.interval=3",
+        "augment.images_to_one=200",
+        "loss.gradient_penalty.kind=r1",
+        "loss.gradient_penalty.interval=3",
+        "data.flip=true",
+    ]
+    straight = finish(tmp_path / "straight", *options, processes=processes)
+    assert straight.returncode == 0, straight.stderr
+    code, _ = interrupted(tmp_path / "killed", signal.SIGKILL, *options, processes=processes)
+    assert code != 0
+    assert not (tmp_path / "killed" / "checkpoints" / "step-000000008").exists()
+    again = finish(tmp_path / "killed", *options, processes=processes)
+    assert again.returncode == 0, again.stderr
+    assert_same_bits(tmp_path / "straight", tmp_path / "killed")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_saves_and_exits_with_its_own_code(tmp_path: Path, number: signal.Signals) -> None:
+    out = tmp_path / "stopped"
+    code, errors = interrupted(out, number, "training.steps=500")
+    assert code == 4, errors
+    assert f"stopped by {number.name} after step" in errors
+    newest = max(int(p.name[5:]) for p in (out / "checkpoints").glob("step-*"))
+    assert 3 <= newest < 500
+    assert (out / "checkpoints" / f"step-{newest:09d}" / "generator.safetensors").exists()
+
+
+def test_stop_and_resume_in_process_is_bitwise(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    train(tiny(tmp_path / "straight", STEPS))
+    from orthogan.training.stop import StopSignal
+
+    with monkeypatch.context() as patch:
+        patch.setattr(StopSignal, "agreed", lambda self, accelerator, step: step == 5)
+        with pytest.raises(Stopped, match="after step 5"):
+            train(tiny(tmp_path / "stopped", STEPS))
+    train(tiny(tmp_path / "stopped", STEPS))
+    assert_same_bits(tmp_path / "straight", tmp_path / "stopped")
+    records = [json.loads(line) for line in (tmp_path / "stopped" / "log.jsonl").read_text().splitlines()]
+    assert [r["step"] for r in records if "D/loss" in r] == [2, 4, 6, 8]
+
+
+def test_a_damaged_checkpoint_is_passed_over(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = tiny(tmp_path / "run", STEPS)
+    train(config)
+    expected = tensors(tmp_path / "run", 8)
+    victim = tmp_path / "run" / "checkpoints" / "step-000000008" / "discriminator.safetensors"
+    victim.write_bytes(victim.read_bytes()[:-1])
+    train(config)
+    assert str(victim) in capsys.readouterr().err
+    again = tensors(tmp_path / "run", 8)
+    assert all(torch.equal(again[name], expected[name]) for name in expected)
+
+
+def test_all_checkpoints_damaged_is_an_error_that_keeps_them(tmp_path: Path) -> None:
+    config = tiny(tmp_path / "run", "training.steps=3")
+    train(config)
+    state = tmp_path / "run" / "checkpoints" / "step-000000003" / "state.json"
+    state.write_text("{}")
+    with pytest.raises(UserError, match="every checkpoint of this run is damaged"):
+        train(config)
+    assert state.exists()
+
+
+def test_another_config_is_listed_key_by_key_and_refused(tmp_path: Path) -> None:
+    train(tiny(tmp_path / "run", "training.steps=3"))
+    changed = tiny(tmp_path / "run", "training.steps=4", "optimizer.generator.lr=1e-3")
+    with pytest.raises(UserError) as caught:
+        train(changed)
+    message = str(caught.value)
+    assert "training.steps: 3 -> 4" in message
+    assert "optimizer.generator.lr: 0.0002 -> 0.001" in message
+    assert "--allow-config-change" in message
+    train(changed, allow_config_change=True)
+    assert (tmp_path / "run" / "checkpoints" / "step-000000004").exists()
+
+
+def test_a_finished_run_is_left_alone(tmp_path: Path) -> None:
+    config = tiny(tmp_path / "run", "training.steps=3")
+    train(config)
+    before = {p: p.stat().st_mtime_ns for p in (tmp_path / "run").rglob("*.safetensors")}
+    train(config)
+    assert {p: p.stat().st_mtime_ns for p in (tmp_path / "run").rglob("*.safetensors")} == before
