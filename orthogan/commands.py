@@ -5,9 +5,27 @@ from __future__ import annotations
 from argparse import Namespace
 from pathlib import Path
 
+import torch
+from accelerate.state import PartialState
+
 from orthogan import training
 from orthogan.config import Config
 from orthogan.config_file import dump, load_config
+from orthogan.errors import UserError
+from orthogan.latent import (
+    Directions,
+    first_layer_directions,
+    native_directions,
+    parse_classes,
+    parse_seeds,
+    render,
+    sample_images,
+    save_samples,
+)
+from orthogan.latent import traverse as walk
+from orthogan.latent.render import check_suffix
+from orthogan.models.protocol import Generator
+from orthogan.models.saved import Saved, describe, load
 from orthogan.training.resume import read_records
 
 BATCH = 64  # images at a time when drawing

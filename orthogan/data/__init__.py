@@ -1,6 +1,7 @@
 """Image sources, the position-indexed shuffling, batches and augmentation."""
 
 from orthogan.data.arrays import ArraySource
+from orthogan.data.augment import AdaptiveAugment, DiffAugment
 from orthogan.data.batches import Batches
 from orthogan.data.configured import open_configured
 from orthogan.data.open import open_source
@@ -9,9 +10,11 @@ from orthogan.data.source import BadFile, ImageSource
 from orthogan.data.transforms import flip, to_float
 
 __all__ = [
+    "AdaptiveAugment",
     "ArraySource",
     "BadFile",
     "Batches",
+    "DiffAugment",
     "ImageSource",
     "flip",
     "open_configured",

@@ -68,7 +68,7 @@ class Batches:
             # Holds the source and numbers, not self: a cycle would keep the workers of a forgotten object alive.
             indices = _Indices(self._seed, len(source), self._offset, self.share)
             self._stream = Stream(source, indices, step=batch_size, workers=workers, pin=pin)
-            # Runs before multiprocessing's own exit handler, which would wait for workers that ignore its signal.
+            # Runs before multiprocessing's own exit handler, which would wait for workers that never see its signal.
             weakref.finalize(self, self._stream.close)
 
     def at(self, position: int) -> tuple[Tensor, Tensor]:

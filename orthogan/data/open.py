@@ -8,22 +8,16 @@ from typing import Literal
 
 from orthogan.data.array_files import open_array_file
 from orthogan.data.folder import Form, open_folder
-from orthogan.data.source import ImageSource
+from orthogan.data.source import ImageSource, check_split
 from orthogan.data.sprite_sources import open_sprites
-from orthogan.data.torchvision_sets import (
-    check_split,
-    open_celeba,
-    open_cifar,
-    open_fashion_mnist,
-    open_stl10,
-)
 from orthogan.errors import UserError
 
 
 @dataclass(frozen=True)
 class Request:
-    """The arguments of ``open_source`` after ``kind``."""
+    """The arguments of ``open_source``."""
 
+    kind: str
     path: str | None
     split: str
     form: Form
@@ -33,31 +27,41 @@ class Request:
     download: bool
 
 
-def _sprites(coloured: bool, request: Request) -> ImageSource:
-    form = request.form
+def _sprites(request: Request) -> ImageSource:
     return open_sprites(
-        coloured=coloured,
-        resolution=form.resolution,
-        channels=form.channels,
+        coloured=request.kind == "sprites-colour",
+        resolution=request.form.resolution,
+        channels=request.form.channels,
         count=request.count,
         seed=request.seed,
     )
 
 
-def _fashion_mnist(r: Request) -> ImageSource:
-    return open_fashion_mnist(path=r.path, root=r.root, split=r.split, form=r.form, download=r.download)
+def _known(request: Request) -> ImageSource:
+    from orthogan.data import torchvision_sets as sets  # takes seconds to import, and few commands need it
+
+    files: sets.Files = {"root": request.root, "split": request.split, "download": request.download}
+    match request.kind:
+        case "fashion-mnist":
+            return sets.open_fashion_mnist(request.form, path=request.path, **files)
+        case "stl10":
+            return sets.open_stl10(request.form, **files)
+        case "celeba":
+            return sets.open_celeba(request.form, **files)
+        case kind:
+            return sets.open_cifar(kind, request.form, **files)
 
 
 OPENERS: dict[str, Callable[[Request], ImageSource]] = {
-    "sprites": lambda r: _sprites(False, r),
-    "sprites-colour": lambda r: _sprites(True, r),
-    "fashion-mnist": _fashion_mnist,
-    "cifar10": lambda r: open_cifar("cifar10", root=r.root, split=r.split, form=r.form, download=r.download),
-    "cifar100": lambda r: open_cifar("cifar100", root=r.root, split=r.split, form=r.form, download=r.download),
-    "stl10": lambda r: open_stl10(root=r.root, split=r.split, form=r.form, download=r.download),
-    "celeba": lambda r: open_celeba(root=r.root, split=r.split, form=r.form, download=r.download),
-    "folder": lambda r: open_folder(r.path or "", r.form),
-    "array": lambda r: open_array_file(r.path or "", r.form),
+    "sprites": _sprites,
+    "sprites-colour": _sprites,
+    "fashion-mnist": _known,
+    "cifar10": _known,
+    "cifar100": _known,
+    "stl10": _known,
+    "celeba": _known,
+    "folder": lambda request: open_folder(request.path or "", request.form),
+    "array": lambda request: open_array_file(request.path or "", request.form),
 }
 TAKES_PATH = ("folder", "array", "fashion-mnist")
 ONE_PART = ("sprites", "sprites-colour", "folder", "array")
@@ -103,4 +107,4 @@ def open_source(
     if kind in ONE_PART:
         check_split(kind, split, ("train",))
     form = Form(resolution, channels, bad_images, bad_limit)
-    return OPENERS[kind](Request(path, split, form, count, seed, root, download))
+    return OPENERS[kind](Request(kind, path, split, form, count, seed, root, download))

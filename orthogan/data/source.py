@@ -8,6 +8,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from orthogan.errors import UserError
+
 
 class BadFile(NamedTuple):
     """A file that could not be decoded, and why."""
@@ -78,3 +80,9 @@ class ImageSource(ABC):
         classes = f", {self.num_classes} classes" if self.num_classes else ""
         shape = f"{self.channels}x{self.resolution}x{self.resolution}"
         return f"<{type(self).__name__} {self.name}: {len(self)} images {shape}{classes}>"
+
+
+def check_split(kind: str, split: str, allowed: tuple[str, ...]) -> None:
+    """Raises UserError naming the parts that a data set has."""
+    if split not in allowed:
+        raise UserError(f"data.split: {kind} has {', '.join(allowed)}, not {split!r}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -55,11 +56,21 @@ def _as_it_is(chunk: Any) -> Any:
     return chunk  # the default would turn its parts into lists
 
 
-def _leave_signals_to_the_main_process(worker: int) -> None:
-    """Ctrl-C and SIGTERM reach the whole process group; the main process still needs batches to end its step."""
-    del worker
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+@contextmanager
+def _signals_are_left_to_the_main_process() -> Iterator[None]:
+    """Processes started inside never see Ctrl-C or SIGTERM, not even while they start.
+
+    Both reach the whole process group, but the main process still needs batches to end its step. A blocked signal
+    stays blocked in a child; here it is delivered afterwards.
+    """
+    if not hasattr(signal, "pthread_sigmask"):  # Windows sends neither to a group
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 class Stream:
@@ -83,7 +94,6 @@ class Stream:
             persistent_workers=True,
             prefetch_factor=2,
             pin_memory=pin,
-            worker_init_fn=_leave_signals_to_the_main_process,
         )
         self._iterator: Iterator[Chunk] | None = None
         self._next = -1
@@ -94,7 +104,8 @@ class Stream:
             raise RuntimeError("the stream was closed")
         if self._iterator is None or position != self._next:
             self._positions.start = position
-            self._iterator = iter(self._loader)
+            with _signals_are_left_to_the_main_process():
+                self._iterator = iter(self._loader)
         chunk = Chunk(*next(self._iterator))
         self._next = position + self._positions.step
         self._source.report_bad([BadFile(*bad) for bad in chunk.bad])
@@ -103,6 +114,6 @@ class Stream:
         return chunk.images, chunk.labels
 
     def close(self) -> None:
-        """Stop the workers; they would outlive a signal to end, which they ignore."""
+        """Stop the workers; they would outlive a signal to end, which they never see."""
         self._iterator = None
         self._loader = None

@@ -6,6 +6,7 @@ import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypedDict
 
 import numpy as np
 from torchvision import datasets
@@ -16,7 +17,7 @@ from orthogan.data.folder import Form, open_files
 from orthogan.data.folder_labels import unlabelled
 from orthogan.data.idx import find_idx, read_idx
 from orthogan.data.resize import fit_arrays
-from orthogan.data.source import ImageSource
+from orthogan.data.source import ImageSource, check_split
 from orthogan.errors import UserError
 
 NETWORK_TIMEOUT = 15.0  # without an answer for so long the network counts as absent [s]
@@ -30,10 +31,12 @@ STL10_CLASSES = ("airplane", "bird", "car", "cat", "deer", "dog", "horse", "monk
 CELEBA_PARTS = {"train": "0", "valid": "1", "test": "2"}
 
 
-def check_split(kind: str, split: str, allowed: tuple[str, ...]) -> None:
-    """Raises UserError naming the parts that a data set has."""
-    if split not in allowed:
-        raise UserError(f"data.split: {kind} has {', '.join(allowed)}, not {split!r}")
+class Files(TypedDict):
+    """Where the files of a set lie (``root``), which part of it is wanted and whether it may be downloaded."""
+
+    root: str
+    split: str
+    download: bool
 
 
 @contextmanager
@@ -52,7 +55,7 @@ def _fetching(kind: str, advice: str) -> Iterator[None]:
         socket.setdefaulttimeout(before)
 
 
-def open_fashion_mnist(*, path: str | None, root: str, split: str, form: Form, download: bool) -> ImageSource:
+def open_fashion_mnist(form: Form, *, path: str | None, root: str, split: str, download: bool) -> ImageSource:
     """Fashion-MNIST, 60,000 and 10,000 grey images of 10 classes.
 
     ``path``: a folder that holds the four IDX files, gzipped or not (Debian's package ``dataset-fashion-mnist``
@@ -97,7 +100,7 @@ def open_fashion_mnist(*, path: str | None, root: str, split: str, form: Form, d
     )
 
 
-def open_cifar(kind: str, *, root: str, split: str, form: Form, download: bool) -> ImageSource:
+def open_cifar(kind: str, form: Form, *, root: str, split: str, download: bool) -> ImageSource:
     """CIFAR-10 or CIFAR-100 (its 100 fine classes): 50,000 and 10,000 RGB images of 32 x 32."""
     check_split(kind, split, ("train", "test"))
     dataset = CIFAR_SETS[kind]
@@ -116,7 +119,7 @@ def open_cifar(kind: str, *, root: str, split: str, form: Form, download: bool) 
     )
 
 
-def open_stl10(*, root: str, split: str, form: Form, download: bool) -> ImageSource:
+def open_stl10(form: Form, *, root: str, split: str, download: bool) -> ImageSource:
     """STL-10, 96 x 96 RGB: train (5,000) and test (8,000) with 10 classes; unlabeled (100,000), train+unlabeled."""
     check_split("stl10", split, ("train", "test", "unlabeled", "train+unlabeled"))
     archive = Path(root) / datasets.STL10.filename
@@ -136,7 +139,7 @@ def open_stl10(*, root: str, split: str, form: Form, download: bool) -> ImageSou
     )
 
 
-def open_celeba(*, root: str, split: str, form: Form, download: bool) -> ImageSource:
+def open_celeba(form: Form, *, root: str, split: str, download: bool) -> ImageSource:
     """CelebA, aligned and cropped (178 x 218): train (162,770), valid (19,867), test (19,962) or all; no classes.
 
     The central 178 x 178 square is resized. Sets of more than 1 GiB are decoded as they are read.

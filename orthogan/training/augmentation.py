@@ -52,9 +52,8 @@ class Adaptive(Augmentation):
     """ADA (Karras et al. 2020): the probability follows the sign of D on reals, averaged over all processes."""
 
     def __init__(self, config: AugmentConfig) -> None:
-        self.interval = config.interval
-        self.pipe = AdaptiveAugment(target=config.target, images_to_one=config.images_to_one)
-        self.signs = torch.zeros(2, dtype=torch.float64)  # sum and count since the last adjustment
+        self.pipe = AdaptiveAugment(config.target, config.images_to_one, config.interval)
+        self.signs: list[Tensor] = []  # of this step's D updates; nothing of it outlives the step
 
     def __call__(self, images: Tensor, rng: torch.Generator) -> Tensor:
         """``images`` with each transformation applied at probability p."""
@@ -62,31 +61,26 @@ class Adaptive(Augmentation):
 
     def see(self, real_sign: Tensor) -> None:
         """Take note of E[sign D(real)] of a D update; stays on the device."""
-        self.signs = self.signs.to(real_sign.device)
-        self.signs += torch.stack([real_sign.double(), torch.ones_like(real_sign, dtype=torch.float64)])
+        self.signs.append(real_sign)
 
     def finish_step(self, step: int, images: int, accelerator: Accelerator) -> None:
-        """Every ``interval`` steps, move p by what those steps showed."""
-        if (step + 1) % self.interval:
-            return
-        total = accelerator.reduce(self.signs, "sum")
-        assert isinstance(total, Tensor)
-        self.pipe.update((total[0] / total[1]).float(), images * self.interval)
-        self.signs = torch.zeros_like(self.signs)
+        """Report the step's mean sign over all processes; p moves every ``interval`` steps."""
+        mean = accelerator.reduce(torch.stack(self.signs).mean(), "mean")
+        assert isinstance(mean, Tensor)
+        self.pipe.update(mean, images)
+        self.signs.clear()
 
     def scalars(self) -> dict[str, float]:
         """The present probability."""
         return {"augment/p": float(self.pipe.p)}
 
     def state(self) -> dict[str, Tensor]:
-        """p, and the signs seen since it last moved."""
-        return {"signs": self.signs, **self.pipe.state_dict()}
+        """p, and what was seen since it last moved."""
+        return self.pipe.state_dict()
 
     def load(self, tensors: Mapping[str, Tensor]) -> None:
         """The inverse of ``state``."""
-        rest = dict(tensors)
-        self.signs = rest.pop("signs")
-        self.pipe.load_state_dict(rest)
+        self.pipe.load_state_dict(tensors)
 
 
 def make_augment(config: AugmentConfig) -> Augmentation:

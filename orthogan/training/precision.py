@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState, PartialState
 
 from orthogan.config import TrainingConfig
 from orthogan.errors import UserError
@@ -24,6 +25,9 @@ def make_accelerator(config: TrainingConfig) -> Accelerator:
         wanted == "auto" and not torch.cuda.is_available() and not torch.backends.mps.is_available()
     )
     bf16 = config.precision == "bf16" or (config.precision == "auto" and fast_bf16("cpu" if cpu else wanted))
+    # Accelerate keeps one state a process; a second run in it may want another format
+    if PartialState._shared_state and PartialState().num_processes == 1:
+        AcceleratorState._reset_state(reset_partial_state=True)
     return Accelerator(cpu=cpu, mixed_precision="bf16" if bf16 else "no")
 
 

@@ -35,7 +35,7 @@ def test_entries_and_content(store: FileStore) -> None:
     assert {name: store.read(name) for name in CONTENT} == CONTENT
 
 
-def _read_in_child(store: FileStore, queue: "mp.Queue[bytes]") -> None:
+def _read_in_child(store: FileStore, queue: mp.Queue[bytes]) -> None:
     queue.put(store.read("deep/c.jpg"))
 
 

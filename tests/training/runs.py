@@ -71,5 +71,6 @@ def tensors(out: Path, step: int) -> dict[str, Tensor]:
     folder = out / "checkpoints" / f"step-{step:09d}"
     found = {}
     for file in sorted(folder.glob("*.safetensors")):
-        found |= {f"{file.stem}/{name}": tensor for name, tensor in load_file(file).items()}
+        # copies: what is read may be a view of the file, which a test may harm
+        found |= {f"{file.stem}/{name}": tensor.clone() for name, tensor in load_file(file).items()}
     return found

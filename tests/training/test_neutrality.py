@@ -12,6 +12,7 @@ from tests.training.runs import finish, tensors, tiny
 
 # Adam with beta1 = 0 keeps the last gradient as its first moment, so a checkpoint shows the gradients; the tiny
 # rate keeps rounding in one update from steering the next.
+NONE = "model.discriminator.norm.kind=none"
 SHOW = [
     "training.steps=2",
     "optimizer.generator.lr=1e-7",
@@ -29,10 +30,12 @@ def gradients(out: Path) -> dict[str, torch.Tensor]:
 
 def assert_close(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> None:
     assert a.keys() == b.keys()
+    largest = max(float(t.abs().max()) for t in a.values())
+    assert largest > 0
     for name in a:
-        scale = a[name].abs().max()
-        assert (a[name] - b[name]).abs().max() <= 2e-3 * scale + 1e-7, name
-    assert sum(float(t.abs().sum()) for t in a.values()) > 0
+        # a bias before a batch norm has no gradient but rounding: judge it by the size of the others
+        tolerance = 2e-3 * float(a[name].abs().max()) + 2e-5 * largest
+        assert float((a[name] - b[name]).abs().max()) <= tolerance, name
 
 
 @pytest.mark.parametrize(
@@ -42,7 +45,7 @@ def assert_close(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> None
         ["loss.gradient_penalty.kind=r1+r2"],
         ["loss.gradient_penalty.kind=r1", "loss.gradient_penalty.interval=2"],
         ["loss.kind=wasserstein", "loss.gradient_penalty.kind=wgan-gp"],
-        ["loss.kind=relativistic", "model.generator.kind=r3gan", "model.discriminator.kind=r3gan"],
+        ["loss.kind=relativistic", "model.generator.kind=r3gan", "model.discriminator.kind=r3gan", NONE],
         ["data.labels=true"],
     ],
     ids=["hinge", "r1+r2", "lazy-r1", "wgan-gp", "relativistic", "conditional"],

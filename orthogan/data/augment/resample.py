@@ -29,6 +29,9 @@ SYM6 = (
     -0.007800708325034148,
 )
 _TAPS = len(SYM6)
+# The filter is not quite symmetric: it moves what is smooth by so much [pixels of the doubled size], which the grid
+# takes back. A shift of the doubled image, so filtering up and down still gives the image back.
+_DELAY = sum(k * tap for k, tap in enumerate(SYM6)) / sum(SYM6) - (_TAPS - 1) / 2
 _BILINEAR, _REFLECTION = 0, 2  # torch's numbers for the modes of grid_sample
 
 
@@ -101,13 +104,17 @@ def downsample(images: Tensor) -> Tensor:
     return low.reshape(n, c, low.shape[2], low.shape[3])
 
 
-def _grid(inverse: Tensor, height: int, width: int, *, density: int, margin: int) -> Tensor:
-    """Where to sample for an output of ``density`` points a pixel and ``margin`` more points on every side."""
+def _grid(inverse: Tensor, height: int, width: int, *, density: int = 1, margin: int = 0, delay: float = 0.0) -> Tensor:
+    """Where to sample for an output of ``density`` points a pixel and ``margin`` more points on every side.
+
+    ``delay``: how far both the given and the wanted points are shifted to the right and down [points].
+    """
     like = {"device": inverse.device, "dtype": inverse.dtype}
-    x = (torch.arange(-margin, density * width + margin, **like) + 0.5) / density - width / 2
-    y = (torch.arange(-margin, density * height + margin, **like) + 0.5) / density - height / 2
+    x = (torch.arange(-margin, density * width + margin, **like) + 0.5 - delay) / density - width / 2
+    y = (torch.arange(-margin, density * height + margin, **like) + 0.5 - delay) / density - height / 2
     coefficients = inverse[:, :2, :, None, None]  # (n, row, column, 1, 1)
     places = coefficients[:, :, 0] * x + coefficients[:, :, 1] * y[:, None] + coefficients[:, :, 2]
+    places = places + delay / density
     return places.permute(0, 2, 3, 1) * torch.tensor([2 / width, 2 / height], **like)
 
 
@@ -122,6 +129,6 @@ def affine(images: Tensor, inverse: Tensor) -> Tensor:
     inverse = inverse.to(images.dtype)
     area = inverse[:, 0, 0] * inverse[:, 1, 1] - inverse[:, 0, 1] * inverse[:, 1, 0]
     whole = (inverse == inverse.round()).flatten(1).all(1) & (area.abs() == 1)
-    moved = sample(images, _grid(inverse, h, w, density=1, margin=0))
-    dense = sample(upsample(images), _grid(inverse, h, w, density=2, margin=_TAPS // 2 - 1))
+    moved = sample(images, _grid(inverse, h, w))
+    dense = sample(upsample(images), _grid(inverse, h, w, density=2, margin=_TAPS // 2 - 1, delay=_DELAY))
     return torch.where(whole.view(-1, 1, 1, 1), moved, downsample(dense))
