@@ -85,6 +85,9 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument(
         "--reference", help="statistics (.safetensors, .npz) or images (folder, .zip) to compare with"
     )
+    evaluate.add_argument(
+        "--reference-samples", type=_positive, help="compare with a seeded subset of the real images (default: all)"
+    )
     evaluate.add_argument("--save-reference", help="write the reference statistics to this .safetensors file")
     evaluate.add_argument("--data", help="config whose data is the reference (default: the subject's own)")
     evaluate.add_argument("--split", help="part of the data to compare with (default: the one trained on)")

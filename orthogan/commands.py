@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import json
 from argparse import Namespace
 from pathlib import Path
 
 import torch
 from accelerate.state import PartialState
 
-from orthogan import training
-from orthogan.config import Config
+from orthogan import checkpoint, training
+from orthogan.config import Config, DataConfig
 from orthogan.config_file import dump, load_config
+from orthogan.data import ImageSource, open_configured, open_source
 from orthogan.errors import UserError
+from orthogan.evaluation import append_jsonl, table
+from orthogan.evaluation import evaluate as score
 from orthogan.latent import (
     Directions,
     first_layer_directions,
@@ -29,6 +33,7 @@ from orthogan.models.saved import Saved, describe, load
 from orthogan.training.resume import read_records
 
 BATCH = 64  # images at a time when drawing
+DEFAULT_SAMPLES = 50_000  # what published figures use
 
 
 def config(arguments: Namespace) -> None:
@@ -58,6 +63,74 @@ def _report(run: Path, settings: Config) -> None:
         steps = [record["protocol"]["step"] for record in (first, last)]
         print(f"{last['label']}: {first['value']:.2f} (step {steps[0]}) -> {last['value']:.2f} (step {steps[1]})")
     print(f"pictures: {run / 'reals.png'}, {run / 'fakes_init.png'}, {sorted(run.glob('fakes-*.png'))[-1]}")
+
+
+def evaluate(arguments: Namespace) -> None:
+    """Score a generator or a set of images."""
+    metrics = [name.strip() for name in arguments.metrics.split(",")]
+    device = _device(arguments.device)
+    data = load_config(arguments.data).data if arguments.data else None
+    samples = arguments.samples
+    info: dict[str, str] = {}
+    if _is_images(arguments.subject):
+        if data is None:
+            raise UserError(f"{arguments.subject}: images need --data CONFIG, which says at what size to compare them")
+        subject = open_source("folder", path=arguments.subject, resolution=data.resolution, channels=data.channels)
+    else:
+        saved = describe(arguments.subject, ema=not arguments.no_ema)
+        subject = load(saved.path, device=device)
+        data = data or saved.config.data
+        samples = samples or DEFAULT_SAMPLES
+        info = {key: saved.extra[key] for key in ("step", "images", "weights") if key in saved.extra}
+    results = score(
+        subject,
+        _reference(arguments.reference, data, arguments.split, metrics),
+        metrics=metrics,
+        samples=samples,
+        extractor=arguments.extractor,
+        weights=arguments.weights,
+        batch_size=arguments.batch_size,
+        seed=arguments.seed,
+        device=device,
+        truncation=arguments.truncation,
+        reference_samples=arguments.reference_samples,
+        save_reference_to=arguments.save_reference,
+        info={"subject": str(arguments.subject), **info},
+    )
+    if not PartialState().is_main_process:
+        return
+    if arguments.json:
+        print("\n".join(json.dumps(result.as_dict()) for result in results))
+    else:
+        print(table(results))
+    run = _run_of(Path(arguments.subject))
+    if run is not None:
+        append_jsonl(run / "metrics.jsonl", results)
+
+
+def _is_images(subject: str) -> bool:
+    """A folder or zip without anything that orthogan trained in it."""
+    path = Path(subject)
+    if path.suffix.lower() == ".zip":
+        return True
+    ours = checkpoint.is_checkpoint(path) or (path / checkpoint.FOLDER).exists() or (path / "config.yaml").exists()
+    return path.is_dir() and not ours and not list(path.glob("*.safetensors"))
+
+
+def _reference(given: str | None, data: DataConfig, split: str | None, metrics: list[str]) -> ImageSource | str | None:
+    if given is None:
+        return None if metrics == ["isc"] else open_configured(data, split=split)
+    if Path(given).suffix in (".safetensors", ".npz"):
+        return given
+    return open_source("folder", path=given, resolution=data.resolution, channels=data.channels)
+
+
+def _run_of(subject: Path) -> Path | None:
+    """The run folder that ``subject`` is or lies in."""
+    for folder in (subject, *subject.resolve().parents):
+        if (folder / "config.yaml").is_file() and (folder / checkpoint.FOLDER).is_dir():
+            return folder
+    return None
 
 
 def sample(arguments: Namespace) -> None:
@@ -113,7 +186,8 @@ def _open(arguments: Namespace) -> tuple[Saved, Generator, torch.device]:
 
 def _device(name: str | None) -> torch.device:
     if name is None:
-        return PartialState(cpu=not (torch.cuda.is_available() or torch.backends.mps.is_available())).device
+        gpu = torch.cuda.is_available() or torch.backends.mps.is_available()
+        return PartialState(cpu=not gpu).device or torch.device("cpu")
     try:
         device = torch.device(name)
         torch.empty(0, device=device)

@@ -214,6 +214,9 @@ class EvaluationConfig(Section):
     metrics: list[MetricName] = Field(default=["fid"], description="what to measure", min_length=1)
     best: MetricName = Field(default="fid", description="metric that chooses the checkpoint in best/")
     samples: Annotated[int, Field(ge=2)] = Field(default=10_000, description="fakes a measurement [images]")
+    reference_samples: PositiveInt | None = Field(
+        default=None, description="compare with a seeded subset of the real images; null = all [images]"
+    )
     extractor: str = Field(
         default="auto", description="auto = inception if its weights are here, else efficientnet-lite0"
     )

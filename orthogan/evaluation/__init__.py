@@ -1,8 +1,15 @@
-"""stub"""
-from dataclasses import dataclass
-@dataclass
-class MetricResult: metric="fid"
-def evaluate(*a, **k): return []
-def evaluate_with_reference(*a, **k): return []
-def append_jsonl(*a): pass
-def table(*a): return ""
+"""Scores with their protocol: FID, Inception Score, KID, precision and recall."""
+
+from orthogan.evaluation.evaluate import evaluate
+from orthogan.evaluation.extractors import Extractor, load_extractor, resolve_extractor
+from orthogan.evaluation.result import MetricResult, append_jsonl, table
+
+__all__ = [
+    "Extractor",
+    "MetricResult",
+    "append_jsonl",
+    "evaluate",
+    "load_extractor",
+    "resolve_extractor",
+    "table",
+]

@@ -16,8 +16,8 @@ from torch.nn import functional
 
 from orthogan.errors import UserError
 from orthogan.latent.directions import Directions
-from orthogan.latent.frozen import frozen
 from orthogan.latent.identity import model_hash
+from orthogan.models.modes import frozen
 from orthogan.models.protocol import Generator, as_generator
 
 DEGENERATE_RATIO = 1.05

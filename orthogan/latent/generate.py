@@ -9,9 +9,9 @@ import torch
 from torch import nn
 
 from orthogan.errors import UserError
-from orthogan.latent.frozen import frozen
 from orthogan.latent.grid import as_pixels
 from orthogan.latent.truncation import truncate
+from orthogan.models.modes import frozen
 from orthogan.models.protocol import as_generator
 
 

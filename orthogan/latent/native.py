@@ -7,8 +7,8 @@ import torch
 from torch import nn
 
 from orthogan.latent.directions import Directions
-from orthogan.latent.frozen import frozen
 from orthogan.latent.identity import model_hash
+from orthogan.models.modes import frozen
 from orthogan.models.protocol import as_generator
 
 

@@ -37,6 +37,8 @@ class Ema(Generic[Net]):
     def update(self, net: nn.Module, images_seen: int, images_step: int) -> None:
         """Take in the weights of ``net`` after a step."""
         weight = 1.0 - self.decay(images_seen, images_step)
-        torch._foreach_lerp_(list(self.net.parameters()), list(net.parameters()), weight)
+        torch._foreach_lerp_(  # pyright: ignore[reportPrivateImportUsage]
+            list(self.net.parameters()), list(net.parameters()), weight
+        )
         for ours, theirs in zip(self.net.buffers(), net.buffers(), strict=True):
             ours.copy_(theirs)

@@ -52,13 +52,13 @@ class GanTask:
         self.config = config
         self.source = source
         self.accelerator = accelerator
-        self.device = accelerator.device
+        self.device: torch.device = accelerator.device
         self.classes = source.num_classes if config.data.labels else 0
         layout = torch.channels_last if config.training.channels_last else torch.contiguous_format
         self.layout = layout
-        self.generator = build_generator(config, num_classes=self.classes).to(self.device, memory_format=layout)
+        self.generator = build_generator(config, num_classes=self.classes).to(device=self.device, memory_format=layout)
         self.discriminator = build_discriminator(config, num_classes=self.classes)
-        self.discriminator = self.discriminator.to(self.device, memory_format=layout)
+        self.discriminator = self.discriminator.to(device=self.device, memory_format=layout)
         self.nets: dict[str, nn.Module] = {"G": self.generator, "D": self.discriminator}
         penalty = config.loss.gradient_penalty
         self.lazy = penalty.kind != "none" and penalty.interval > 1
@@ -160,8 +160,9 @@ class GanTask:
             samples=section.samples,
             extractor=section.extractor,
             batch_size=section.batch_size,
-            seed=derive(self.config.seed, "evaluation"),
+            seed=self.config.seed,
             device=self.device,
+            reference_samples=section.reference_samples,
             info={"weights": "ema" if self.averages else "raw", "step": str(step)},
         )
 

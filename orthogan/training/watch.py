@@ -9,6 +9,8 @@ from torch import Tensor, nn
 
 from orthogan.errors import Diverged
 
+foreach_norm = torch._foreach_norm  # pyright: ignore[reportPrivateImportUsage]
+
 
 class FiniteWatch:
     """Remembers on the device the first step of each phase at which something was NaN or infinite.
@@ -24,7 +26,7 @@ class FiniteWatch:
     def see(self, phase: str, step: int, loss: Tensor, net: nn.Module) -> None:
         """Look at the loss and at the gradients of ``net`` just before the optimiser uses them."""
         named = [(n, p.grad) for n, p in net.named_parameters() if p.grad is not None]
-        norms = torch._foreach_norm([g for _, g in named])
+        norms = foreach_norm([g for _, g in named])
         bad = ~torch.isfinite(torch.stack([loss.float(), *(n.float() for n in norms)]))
         if phase not in self._first:
             self._names[phase] = ["the loss", *(f"the gradient of {name}" for name, _ in named)]
@@ -48,7 +50,7 @@ class FiniteWatch:
             tensors = [(n, t) for n, t in net.state_dict().items() if t.is_floating_point()]
             if not tensors:
                 continue
-            norms = torch.stack([n.float() for n in torch._foreach_norm([t for _, t in tensors])])
+            norms = torch.stack([n.float() for n in foreach_norm([t for _, t in tensors])])
             finite = torch.isfinite(norms).tolist()
             flagged = [f"{name}.{n}" for (n, _), ok in zip(tensors, finite, strict=True) if not ok]
             if flagged:

@@ -11,7 +11,7 @@ from torch.nn.utils.parametrizations import spectral_norm
 
 from orthogan.errors import UserError
 from orthogan.latent.first_layer import first_layer_directions, latent_matrix
-from orthogan.latent.frozen import frozen
+from orthogan.models.modes import frozen
 from orthogan.latent.identity import model_hash
 from orthogan.latent.native import latent_axes, native_directions
 from orthogan.latent.samples import sample_images

@@ -1,0 +1,161 @@
+"""Feature extractors by name: torch-fidelity's own, the embedded EfficientNet-Lite0, or a class of the user's."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch_fidelity.feature_extractor_clip import MODEL_METADATA as CLIP
+from torch_fidelity.feature_extractor_clip import MODEL_URLS as CLIP_URLS
+from torch_fidelity.feature_extractor_clip import FeatureExtractorCLIP
+from torch_fidelity.feature_extractor_dinov2 import MODEL_METADATA as DINOV2
+from torch_fidelity.feature_extractor_dinov2 import FeatureExtractorDinoV2
+from torch_fidelity.feature_extractor_inceptionv3 import URL_INCEPTION_V3, FeatureExtractorInceptionV3
+from torch_fidelity.feature_extractor_vgg16 import FeatureExtractorVGG16
+from torchvision.models import VGG16_Weights
+
+from orthogan.errors import UserError
+from orthogan.evaluation.efficientnet_lite import SIZE, load_efficientnet_lite0
+from orthogan.evaluation.weights_files import find_weights, get_weights, read_weights, sha256, tensors_only
+
+TENSORFLOW = "TensorFlow-1 bilinear"  # torch-fidelity resizes as the original FID code did
+
+
+@dataclass(frozen=True)
+class Extractor:
+    """uint8 images in, features out; what it is and how it sees an image goes into the protocol."""
+
+    name: str
+    weights: str  # SHA-256, or where they come from
+    resize: str
+    net: nn.Module
+    output: Callable[[nn.Module, Tensor], tuple[Tensor, Tensor | None]]
+
+    @torch.no_grad()
+    def __call__(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
+        """uint8 (n, 1 or 3, h, w), grey repeated -> features (n, d) and class logits (n, k) or None; float32."""
+        rgb = images if images.shape[1] == 3 else images.expand(-1, 3, -1, -1)
+        features, logits = self.output(self.net, rgb)
+        return features.float(), None if logits is None else logits.float()
+
+
+def resolve_extractor(name: str) -> str:
+    """ "auto" becomes inception where its weights are here, else efficientnet-lite0; the choice is said."""
+    if name != "auto":
+        return name
+    if find_weights(URL_INCEPTION_V3) is not None:
+        return "inception"
+    print(
+        "orthogan: Inception's weights are not here, so features are EfficientNet-Lite0's: the distance is "
+        "FD[efficientnet-lite0], not FID",
+        file=sys.stderr,
+    )
+    return "efficientnet-lite0"
+
+
+def load_extractor(name: str, *, device: torch.device | str = "cpu", weights: str | Path | None = None) -> Extractor:
+    """The extractor called ``name``, on ``device``.
+
+    Args:
+        weights: a weights file to use as it is, instead of the published one.
+
+    Raises:
+        UserError: no such extractor, or its weights cannot be had or read.
+    """
+    path = Path(weights) if weights is not None else None
+    if name == "inception":
+        extractor = _inception(path)
+    elif name == "efficientnet-lite0":
+        net, digest = load_efficientnet_lite0(path)
+        extractor = Extractor(name, digest, f"antialiased bicubic {SIZE}", net, lambda net, x: net(x))
+    elif name == "vgg16":
+        extractor = _vgg16(path)
+    elif name in CLIP:
+        extractor = _clip(name, path)
+    elif name in DINOV2:
+        extractor = _dinov2(name, path)
+    elif ":" in name:
+        extractor = _own(name, path)
+    else:
+        known = ["inception", "efficientnet-lite0", "vgg16", *CLIP, *DINOV2]
+        raise UserError(f"extractor {name!r}: choose one of {', '.join(known)}, or module:Class of your own")
+    extractor.net.to(device).eval().requires_grad_(False)
+    return extractor
+
+
+def _inception(path: Path | None) -> Extractor:
+    path = path or get_weights(URL_INCEPTION_V3, "inception")
+    read_weights(path)
+    with tensors_only():
+        net = _built(
+            path,
+            lambda: FeatureExtractorInceptionV3(
+                "inception-v3-compat", ["2048", "logits_unbiased"], feature_extractor_weights_path=str(path)
+            ),
+        )
+    return Extractor("inception", sha256(path), f"{TENSORFLOW} 299", net, lambda net, x: net(x))
+
+
+def _vgg16(path: Path | None) -> Extractor:
+    path = path or get_weights(VGG16_Weights.IMAGENET1K_V1.url, "vgg16")
+    read_weights(path)
+    with tensors_only():
+        net = _built(
+            path, lambda: FeatureExtractorVGG16("vgg16", ["fc2_relu"], feature_extractor_weights_path=str(path))
+        )
+    return Extractor("vgg16", sha256(path), f"{TENSORFLOW} 224", net, _first)
+
+
+def _clip(name: str, path: Path | None) -> Extractor:
+    path = path or get_weights(CLIP_URLS[name], name, f"{name}-{CLIP[name]['hash']}.pt")
+    layer = FeatureExtractorCLIP.get_default_feature_layer_for_metric("fid")
+    net = _built(path, lambda: FeatureExtractorCLIP(name, [layer], feature_extractor_weights_path=str(path)))
+    return Extractor(name, sha256(path), f"{TENSORFLOW} {net.resolution}", net, _first)
+
+
+def _dinov2(name: str, path: Path | None) -> Extractor:
+    if path is not None:
+        raise UserError(f"--weights: {name} comes with its code from torch.hub and takes no weights file")
+    try:
+        net = FeatureExtractorDinoV2(name, ["dinov2"])
+    except Exception as error:  # torch.hub raises whatever the network or the repository's code does
+        raise UserError(
+            f"extractor {name}: torch.hub could not load facebookresearch/dinov2 ({error}); "
+            "--extractor efficientnet-lite0 needs no download"
+        ) from None
+    return Extractor(name, "torch.hub facebookresearch/dinov2", f"{TENSORFLOW} 224", net, _first)
+
+
+def _own(name: str, path: Path | None) -> Extractor:
+    """``module:Class``: built without arguments (or with the weights file), called with uint8 RGB images."""
+    module, _, attribute = name.partition(":")
+    try:
+        make = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        raise UserError(f"extractor {name!r}: {error}; it must be importable from where you start orthogan") from error
+    net = make() if path is None else make(str(path))
+    if not isinstance(net, nn.Module):
+        raise UserError(f"extractor {name!r}: must be a torch.nn.Module, not {type(net).__name__}")
+    digest = sha256(path) if path is not None else "its own"
+    return Extractor(attribute, digest, str(getattr(net, "resize", "its own")), net, _features_or_both)
+
+
+def _first(net: nn.Module, images: Tensor) -> tuple[Tensor, None]:
+    return net(images)[0], None
+
+
+def _features_or_both(net: nn.Module, images: Tensor) -> tuple[Tensor, Tensor | None]:
+    out = net(images)
+    return out if isinstance(out, tuple) else (out, None)
+
+
+def _built(path: Path, make: Callable[[], nn.Module]) -> nn.Module:
+    try:
+        return make()
+    except (RuntimeError, OSError, KeyError) as error:
+        raise UserError(f"{path}: not the weights of this extractor: {str(error).splitlines()[0]}") from None

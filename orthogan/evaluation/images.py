@@ -1,0 +1,62 @@
+"""Where the images to be measured come from: a generator or a source, cut into the shares of the processes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch import distributed as dist
+
+from orthogan.data import ImageSource, permuted_index
+from orthogan.latent.truncation import truncate
+from orthogan.models.protocol import Generator, to_uint8
+from orthogan.rng import derive
+from orthogan.rng import generator as seeded
+
+BLOCK = 1024  # latents drawn together: image i depends on the seed and i, not on batch size or processes
+
+
+def share(total: int) -> tuple[int, int]:
+    """The range of ``total`` items that this process takes: contiguous, so that joined parts are in order."""
+    joined = dist.is_available() and dist.is_initialized()
+    rank, world = (dist.get_rank(), dist.get_world_size()) if joined else (0, 1)
+    return rank * total // world, (rank + 1) * total // world
+
+
+def generated(
+    generator: Generator, samples: int, *, seed: int, batch_size: int, truncation: float, device: torch.device
+) -> Iterator[Tensor]:
+    """uint8 batches of this process's share of ``samples`` images; the caller puts the net in eval mode.
+
+    Classes of a conditional generator are drawn evenly: each makes up the same share, in a seeded order.
+    """
+    first, last = share(samples)
+    labels = None
+    if generator.num_classes:
+        order = torch.randperm(samples, generator=seeded("cpu", seed, "labels"))
+        labels = order % generator.num_classes
+    for start in range(first, last, batch_size):
+        stop = min(start + batch_size, last)
+        z = truncate(_latents(generator, start, stop, seed), truncation).to(device)
+        y = None if labels is None else labels[start:stop].to(device)
+        yield to_uint8(generator(z) if y is None else generator(z, y))
+
+
+def real(source: ImageSource, samples: int | None, *, batch_size: int, seed: int = 0) -> Iterator[Tensor]:
+    """uint8 batches of this process's share of ``source``, or of a seeded subset of ``samples`` of its images."""
+    count = len(source) if samples is None else min(samples, len(source))
+    order = np.arange(len(source)) if count == len(source) else np.sort(permuted_index(seed, len(source), 0, count))
+    first, last = share(count)
+    for start in range(first, last, batch_size):
+        images, _ = source.read(order[start : min(start + batch_size, last)])
+        yield torch.from_numpy(images)
+
+
+def _latents(generator: Generator, start: int, stop: int, seed: int) -> Tensor:
+    parts = []
+    for block in range(start // BLOCK, (stop - 1) // BLOCK + 1):
+        z = generator.sample_latent(BLOCK, seed=derive(seed, "evaluation block", block))
+        parts.append(z[max(start - block * BLOCK, 0) : stop - block * BLOCK])
+    return torch.cat(parts)

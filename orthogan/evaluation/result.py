@@ -1,0 +1,75 @@
+"""A measured number with everything that it depends on."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+LOWER_IS_BETTER = ("fid", "kid")
+# Only Inception's features make an FID; the distance between those of another net carries that net's name.
+NAMES = {"fid": ("FID", "FD"), "isc": ("IS", "IS"), "kid": ("KID", "KD"), "prc": ("F-score", "F-score")}
+
+
+@dataclass(frozen=True)
+class MetricResult:
+    """A metric's value, its spread where it has one, its parts (precision, recall), and the protocol."""
+
+    metric: str
+    value: float
+    extractor: str
+    std: float | None = None
+    parts: dict[str, float] = field(default_factory=dict)
+    protocol: dict[str, Any] = field(default_factory=dict)
+
+    def __float__(self) -> float:
+        return self.value
+
+    @property
+    def label(self) -> str:
+        """``FID`` for Inception features, ``FD[efficientnet-lite0]`` and the like for others."""
+        standard, other = NAMES[self.metric]
+        return standard if self.extractor == "inception" else f"{other}[{self.extractor}]"
+
+    def is_better(self, other: float | None) -> bool:
+        """Whether this value beats ``other`` (None: there is none yet)."""
+        if other is None:
+            return True
+        return self.value < other if self.metric in LOWER_IS_BETTER else self.value > other
+
+    def one_line(self) -> str:
+        """Value, spread, parts, and the part of the protocol that no number should go without."""
+        text = f"{self.label} {self.value:.4g}" + (f" ± {self.std:.2g}" if self.std is not None else "")
+        text += "".join(f", {name} {value:.3f}" for name, value in self.parts.items())
+        step = f"step {self.protocol['step']}: " if "step" in self.protocol else ""
+        return f"{step}{text} ({self.protocol['samples']} fakes, {self.protocol['reference']})"
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-ready."""
+        return {"label": self.label, **asdict(self)}
+
+
+def append_jsonl(path: str | Path, results: Sequence[MetricResult]) -> None:
+    """Add a line for each result to ``path``, on disk when this returns."""
+    with Path(path).open("a", encoding="utf-8") as stream:
+        stream.writelines(json.dumps(result.as_dict()) + "\n" for result in results)
+        stream.flush()
+        os.fsync(stream.fileno())
+
+
+def table(results: Sequence[MetricResult]) -> str:
+    """Results for a person to read, under the protocol that they share."""
+    rows = []
+    for result in results:
+        spread = f" ± {result.std:.2g}" if result.std is not None else ""
+        rows.append((result.label, f"{result.value:.5g}{spread}"))
+        rows += [(f"  {name}", f"{value:.4f}") for name, value in result.parts.items()]
+    width = max(len(name) for name, _ in rows)
+    lines = [f"{name:<{width}}  {value}" for name, value in rows]
+    protocol = results[0].protocol
+    lines.append("")
+    lines += [f"{name:<{width}}  {value}" for name, value in protocol.items()]
+    return "\n".join(lines)

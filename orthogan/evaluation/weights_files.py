@@ -1,0 +1,111 @@
+"""Published weights of feature extractors: where they are looked for, and how they are read without trust."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from pickle import UnpicklingError
+from urllib.error import URLError
+
+import torch
+from torch import Tensor
+
+from orthogan.errors import UserError
+
+FORCE = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
+
+
+def search_folders() -> list[Path]:
+    """``pretrained/`` here, the folders of $ORTHOGAN_PRETRAINED, torch-fidelity's (torch.hub's) cache."""
+    extra = [Path(p) for p in os.environ.get("ORTHOGAN_PRETRAINED", "").split(os.pathsep) if p]
+    return [Path("pretrained"), *extra, Path(torch.hub.get_dir()) / "checkpoints"]
+
+
+def find_weights(url: str, name: str | None = None) -> Path | None:
+    """The file that ``url`` would download (under ``name``), where it is already; its checksum is verified.
+
+    Published names end in the first characters of their SHA-256, as torch.hub has it.
+
+    Raises:
+        UserError: a file of that name has another content.
+    """
+    name = name or url.rsplit("/", 1)[-1]
+    for folder in search_folders():
+        path = folder / name
+        if path.is_file():
+            expected = name.rsplit(".", 1)[0].rsplit("-", 1)[-1]
+            digest = sha256(path)
+            if not digest.startswith(expected):
+                raise UserError(
+                    f"{path}: its SHA-256 begins with {digest[: len(expected)]}, not {expected}: damaged or another "
+                    "file; replace it, or name it with --weights to use it as it is"
+                )
+            return path
+    return None
+
+
+def get_weights(url: str, extractor: str, name: str | None = None) -> Path:
+    """The file behind ``url``: found, or downloaded to torch.hub's cache.
+
+    Raises:
+        UserError: it is nowhere here and cannot be downloaded; says where to put it.
+    """
+    name = name or url.rsplit("/", 1)[-1]
+    found = find_weights(url, name)
+    if found is not None:
+        return found
+    target = Path(torch.hub.get_dir()) / "checkpoints" / name
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        torch.hub.download_url_to_file(url, str(target), hash_prefix=name.rsplit(".", 1)[0].rsplit("-", 1)[-1])
+    except (URLError, OSError, RuntimeError) as error:
+        raise UserError(
+            f"extractor {extractor}: its weights are not here and cannot be downloaded ({error}). Put {name} from "
+            f"{url} into pretrained/ or {target.parent}, or use --extractor efficientnet-lite0, which needs no download"
+        ) from None
+    return target
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """The tensors of a published ``.pth`` file; nothing in it can run.
+
+    Raises:
+        UserError: not such a file, or it holds more than tensors.
+    """
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, EOFError, UnpicklingError) as error:
+        raise UserError(f"{path}: not a file of plain tensors: {str(error).splitlines()[0]}") from None
+    if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
+        raise UserError(f"{path}: holds something else than a dictionary of tensors")
+    return state
+
+
+def sha256(path: Path) -> str:
+    """The SHA-256 of a file, in hexadecimal.
+
+    Raises:
+        UserError: it cannot be read.
+    """
+    try:
+        with path.open("rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}") from None
+
+
+@contextmanager
+def tensors_only() -> Iterator[None]:
+    """Within the block ``torch.load`` reads tensors only, whatever its caller asks (torch-fidelity asks for more)."""
+    before = os.environ.get(FORCE)
+    os.environ[FORCE] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[FORCE]
+        else:
+            os.environ[FORCE] = before
