@@ -56,10 +56,12 @@ class GanTask:
         self.classes = source.num_classes if config.data.labels else 0
         layout = torch.channels_last if config.training.channels_last else torch.contiguous_format
         self.layout = layout
-        self.generator = build_generator(config, num_classes=self.classes).to(device=self.device, memory_format=layout)
+        self.generator = build_generator(config, num_classes=self.classes)
         self.discriminator = build_discriminator(config, num_classes=self.classes)
-        self.discriminator = self.discriminator.to(device=self.device, memory_format=layout)
         self.nets: dict[str, nn.Module] = {"G": self.generator, "D": self.discriminator}
+        for net in self.nets.values():
+            net.to(self.device)
+            net.to(memory_format=layout)  # pyright: ignore[reportCallIssue]
         penalty = config.loss.gradient_penalty
         self.lazy = penalty.kind != "none" and penalty.interval > 1
         self.optimizers: dict[str, Optimizer] = {

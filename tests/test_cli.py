@@ -1,0 +1,165 @@
+"""The command line from end to end: train, score, sample, traverse; and what it answers to mistakes."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+
+from orthogan.cli import main
+from tests.training.runs import ROOT, TINY, environment
+
+EXTRACTOR = "tests.training.extractor:Moments"
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A conditional run of four steps."""
+    folder = tmp_path_factory.mktemp("cli")
+    config = folder / "tiny.yaml"
+    config.write_text("training: {steps: 4}\ndata: {labels: true}\n", encoding="utf-8")
+    assert main(["train", str(config), *TINY, f"out={folder / 'run'}"]) == 0
+    return folder / "run"
+
+
+def test_evaluate_prints_value_and_protocol_and_keeps_them(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code = main(["evaluate", str(run), "--metrics", "fid,prc", "--samples", "32", "--extractor", EXTRACTOR])
+    assert code == 0
+    out = capsys.readouterr().out
+    for part in ("FD[Moments]", "precision", "recall", "sprites", "extractor weights", "seed"):
+        assert part in out
+    assert "FID" not in out
+    records = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert [r["metric"] for r in records[-2:]] == ["fid", "prc"]
+    assert records[-1]["protocol"]["samples"] == 32
+    assert records[-1]["protocol"]["step"] == "4"
+
+
+def test_evaluate_json_statistics_and_images(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    common = ["--samples", "32", "--extractor", EXTRACTOR, "--json"]
+    reference = tmp_path / "reference.safetensors"
+    assert main(["evaluate", str(run), *common, "--save-reference", str(reference)]) == 0
+    first = json.loads(capsys.readouterr().out)
+    assert main(["evaluate", str(run), *common, "--reference", str(reference)]) == 0
+    second = json.loads(capsys.readouterr().out)
+    assert second["value"] == pytest.approx(first["value"], rel=1e-9)
+    assert second["protocol"]["reference"] == first["protocol"]["reference"]
+    pictures = tmp_path / "pictures"
+    assert main(["sample", str(run), "--seeds", "0-31", "--out", str(pictures)]) == 0
+    assert len(list(pictures.glob("*.png"))) == 32
+    capsys.readouterr()
+    arguments = ["evaluate", str(pictures), "--data", str(run / "config.yaml"), *common]
+    assert main(arguments) == 0
+    third = json.loads(capsys.readouterr().out)
+    assert np.isfinite(third["value"])
+    assert third["protocol"]["samples"] == 32
+
+
+def test_sample_grid_is_the_same_picture_every_time(run: Path, tmp_path: Path) -> None:
+    for name in ("a.png", "b.png"):
+        arguments = ["sample", str(run), "--seeds", "0-7", "--classes", "0,2", "--out", str(tmp_path / name)]
+        assert main(arguments) == 0
+    assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
+    with Image.open(tmp_path / "a.png") as picture:
+        assert picture.width > 64
+
+
+class Ids(HTMLParser):
+    def __init__(self) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+
+
+@pytest.mark.parametrize("method", ["native", "svd"])
+def test_traverse_writes_every_form(run: Path, tmp_path: Path, method: str) -> None:
+    common = ["--method", method, "--dims", "0,2", "--steps", "5", "--control", "1", "--class", "1"]
+    for suffix in (".png", ".gif", ".webp", ".html"):
+        out = tmp_path / f"walk{suffix}"
+        assert main(["traverse", str(run), *common, "--out", str(out)]) == 0
+        if suffix == ".html":
+            page = Ids()
+            page.feed(out.read_text(encoding="utf-8"))
+            assert "input" in page.tags
+        else:
+            with Image.open(out) as picture:
+                assert getattr(picture, "n_frames", 1) > 1 or suffix == ".png"
+
+
+def test_directions_are_saved_and_read(run: Path, tmp_path: Path) -> None:
+    file = tmp_path / "directions.safetensors"
+    one, two = tmp_path / "one.png", tmp_path / "two.png"
+    assert main(["traverse", str(run), "--method", "svd", "--save-directions", str(file), "--out", str(one)]) == 0
+    assert main(["traverse", str(run), "--directions", str(file), "--out", str(two)]) == 0
+    with Image.open(one) as a, Image.open(two) as b:
+        assert np.array_equal(np.asarray(a), np.asarray(b))
+
+
+def test_a_single_file_is_enough(run: Path, tmp_path: Path) -> None:
+    file = tmp_path / "shared.safetensors"
+    file.write_bytes((run / "checkpoints" / "step-000000004" / "generator-ema.safetensors").read_bytes())
+    assert main(["sample", str(file), "--seeds", "3", "--out", str(tmp_path / "one.png")]) == 0
+    arguments = ["evaluate", str(file), "--samples", "16", "--extractor", EXTRACTOR]
+    assert main(arguments) == 0
+
+
+def test_config_prints_what_reads_back(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["config", str(ROOT / "configs" / "cifar10" / "srngan.yaml"), "seed=9"]) == 0
+    tree = yaml.safe_load(capsys.readouterr().out)
+    assert (tree["seed"], tree["model"]["discriminator"]["norm"]["kind"]) == (9, "stable_rank")
+    assert main(["config", str(ROOT / "configs" / "demo.yaml"), "--explain"]) == 0
+    assert "# learning rate" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "parts"),
+    [
+        (["train", "absent.yaml"], ["absent.yaml", "no such config file"]),
+        (["config", "{empty}", "seeed=1"], ["unknown key 'seeed'", "did you mean seed?"]),
+        (["evaluate", "nowhere"], ["nowhere", "no such run"]),
+        (["sample", "{empty}"], ["not a readable safetensors file"]),
+        (["evaluate", "{run}", "--metrics", "fud"], ["metrics: fud", "fid, isc, kid, prc"]),
+        (["evaluate", "{run}", "--extractor", "incepton"], ["'incepton'", "efficientnet-lite0"]),
+        (["evaluate", "{run}", "--samples", "8", "--metrics", "kid", "--extractor", EXTRACTOR], ["KID", "1000"]),
+        (["sample", "{run}", "--seeds", "3-x"], ["3-x"]),
+        (["sample", "{run}", "--classes", "7"], ["7"]),
+        (["sample", "{run}", "--device", "cuda:77"], ["--device cuda:77"]),
+        (["traverse", "{run}", "--steps", "4"], ["steps=4", "odd"]),
+        (["traverse", "{run}", "--out", "x.mov"], ["x.mov", ".png"]),
+        (["traverse", "{run}", "--dims", "99"], ["99"]),
+    ],
+)
+def test_mistakes_end_with_code_2_and_one_clear_line(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], parts: list[str]
+) -> None:
+    empty = tmp_path / "empty.yaml"
+    empty.touch()
+    places = {"{empty}": str(empty), "{run}": str(run)}
+    assert main([places.get(a, a) for a in arguments]) == 2
+    message = capsys.readouterr().err
+    assert "Traceback" not in message
+    for part in parts:
+        assert part in message, message
+
+
+def test_unknown_options_name_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(["train", "x.yaml", "--dryrun"])
+    assert caught.value.code == 2
+    assert "did you mean --dry-run?" in capsys.readouterr().err
+
+
+def test_the_module_and_the_script_are_the_command(tmp_path: Path) -> None:
+    for start in (["-m", "orthogan", "--version"], [str(ROOT / "train.py"), "--help"]):
+        done = subprocess.run([sys.executable, *start], capture_output=True, text=True, env=environment(), cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        assert "orthogan" in done.stdout
