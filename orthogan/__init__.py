@@ -1,3 +1,73 @@
-"""orthogan: train GANs with well-conditioned layers, measure them, look inside their latent space."""
+"""orthogan: train GANs with well-conditioned layers, measure them, look inside their latent space.
+
+    config = orthogan.load_config("configs/demo.yaml", ["seed=3"])
+    run = orthogan.train(config)                     # the same call continues it
+    generator = orthogan.load(run)                   # also a checkpoint or a .safetensors file
+    results = orthogan.evaluate(generator, orthogan.open_configured(config.data), samples=1000)
+    walk = orthogan.traverse(generator, orthogan.first_layer_directions(generator))
+    orthogan.render(walk, "traversal.html")
+
+One-line tools for nets of your own: ``orthogan.weights.spectral_norm(layer)``, ``stable_rank_norm(layer, c=0.7)``.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from orthogan import weights
+    from orthogan.config import Config
+    from orthogan.config_file import load_config
+    from orthogan.data import open_configured, open_source
+    from orthogan.evaluation import evaluate
+    from orthogan.latent import Directions, first_layer_directions, native_directions, render, traverse
+    from orthogan.models.protocol import Generator
+    from orthogan.models.saved import load, save_generator
+    from orthogan.training import train
+
+__all__ = [
+    "Config",
+    "Directions",
+    "Generator",
+    "evaluate",
+    "first_layer_directions",
+    "load",
+    "load_config",
+    "native_directions",
+    "open_configured",
+    "open_source",
+    "render",
+    "save_generator",
+    "train",
+    "traverse",
+    "weights",
+]
+
+_HOMES = {
+    "Config": "orthogan.config",
+    "Directions": "orthogan.latent",
+    "Generator": "orthogan.models.protocol",
+    "evaluate": "orthogan.evaluation",
+    "first_layer_directions": "orthogan.latent",
+    "load": "orthogan.models.saved",
+    "load_config": "orthogan.config_file",
+    "native_directions": "orthogan.latent",
+    "open_configured": "orthogan.data",
+    "open_source": "orthogan.data",
+    "render": "orthogan.latent",
+    "save_generator": "orthogan.models.saved",
+    "train": "orthogan.training",
+    "traverse": "orthogan.latent",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import on first use: ``orthogan --help`` need not wait for torch."""
+    if name in _HOMES:
+        return getattr(importlib.import_module(_HOMES[name]), name)
+    if name == "weights":
+        return importlib.import_module("orthogan.weights")
+    raise AttributeError(f"module 'orthogan' has no attribute {name!r}")

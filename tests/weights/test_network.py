@@ -1,0 +1,111 @@
+"""Constraints over whole nets: put on, reported, taken off, and agreed on by two processes."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from orthogan import weights
+from orthogan.weights.network import constrained
+from tests.training.runs import environment
+
+
+def net() -> nn.Sequential:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Conv2d(1, 6, 3), nn.ReLU(), nn.Flatten(), nn.Linear(6 * 16, 5))
+
+
+def test_apply_names_what_it_touched_and_refuses_nothing() -> None:
+    model = net()
+    assert weights.apply(model, "stable_rank", c=0.4) == ["0", "3"]
+    assert [name for name, *_ in constrained(model)] == ["0", "3"]
+    assert weights.apply(net(), "none") == []
+    with pytest.raises(ValueError, match="no linear, embedding or convolution"):
+        weights.apply(nn.ReLU(), "spectral")
+    with pytest.raises(ValueError, match="choose none, spectral, stable_rank"):
+        weights.apply(net(), "spectrall")
+
+
+@pytest.mark.parametrize("kind", ["spectral", "stable_rank"])
+def test_remove_bakes_the_effective_weight_in(kind: str) -> None:
+    model = net()
+    weights.apply(model, kind)
+    x = torch.randn(2, 1, 6, 6)
+    model(x)
+    u = model[0].parametrizations.weight[0].u.clone()  # pyright: ignore
+    expected = model.eval()(x)
+    weights.remove(model.train())
+    assert set(model.state_dict()) == {"0.weight", "0.bias", "3.weight", "3.bias"}
+    assert torch.equal(model(x), expected)
+    assert u.shape == (6,)
+    with pytest.raises(ValueError, match="no constrained weight"):
+        weights.remove(model)
+
+
+def test_remove_of_one_layer_leaves_the_others() -> None:
+    model = net()
+    weights.apply(model, "spectral")
+    weights.remove(model[3], "weight")
+    assert [name for name, *_ in constrained(model)] == ["0"]
+
+
+def test_report_is_exact_and_moves_nothing() -> None:
+    model = net()
+    weights.apply(model, "stable_rank", c=0.3)
+    before = {k: t.clone() for k, t in model.state_dict().items()}
+    found = weights.report(model)
+    assert all(torch.equal(before[k], t) for k, t in model.state_dict().items())
+    values = torch.linalg.svdvals(model[3].parametrizations.weight.original.detach())  # pyright: ignore
+    layer = found["3"]
+    assert layer.sigma == pytest.approx(float(values[0]), rel=1e-5)
+    assert layer.stable_rank_before == pytest.approx(float(values.square().sum() / values[0] ** 2), rel=1e-5)
+    assert layer.target == pytest.approx(1.5)
+    assert layer.active
+    assert layer.scale < 1
+    assert layer.stable_rank_after == pytest.approx(1.5, rel=0.02)
+    weights.apply(plain := net(), "spectral")
+    assert weights.report(plain)["0"].as_dict().keys() == {
+        "sigma",
+        "sigma_after",
+        "stable_rank_before",
+        "stable_rank_after",
+    }
+
+
+TWO = """
+import torch, torch.distributed as dist
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel as DDP
+from orthogan import weights
+dist.init_process_group("gloo")
+torch.manual_seed(0)
+net = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(64, 1))
+weights.apply(net, "stable_rank", c=0.3)
+model = DDP(net)
+optimizer = torch.optim.SGD(model.parameters(), 0.1)
+for step in range(3):
+    torch.manual_seed(10 * step + dist.get_rank())
+    optimizer.zero_grad()
+    (model(torch.randn(4, 1, 6, 6)).mean() - model(torch.randn(4, 1, 6, 6)).mean()).backward()
+    optimizer.step()
+flat = torch.cat([t.flatten() for t in net.state_dict().values()])
+both = [torch.empty_like(flat) for _ in range(2)]
+dist.all_gather(both, flat)
+assert torch.equal(*both) and torch.isfinite(flat).all()
+print("agreed")
+"""
+
+
+def test_two_processes_with_two_forwards_before_a_backward_agree(tmp_path: Path) -> None:
+    script = tmp_path / "two.py"
+    script.write_text(TWO)
+    start = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--rdzv_backend", "c10d"]
+    start += ["--rdzv_endpoint", "localhost:0", str(script)]
+    done = subprocess.run(start, capture_output=True, text=True, env=environment(), timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("agreed") == 2

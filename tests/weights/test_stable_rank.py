@@ -1,0 +1,198 @@
+"""Stable rank normalisation against the authors' form, brute force and the identities of its theory."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from orthogan import weights
+from orthogan.linalg import stable_rank
+from orthogan.models.sngan import SNGANDiscriminator
+from orthogan.weights import StableRankNorm, spectral_norm, stable_rank_norm
+
+
+def constraint(layer: nn.Module) -> StableRankNorm:
+    return layer.parametrizations.weight[0]  # pyright: ignore
+
+
+def raw(layer: nn.Module) -> Tensor:
+    return layer.parametrizations.weight.original  # pyright: ignore
+
+
+def published(w: Tensor, u: Tensor, v: Tensor, rank: float) -> Tensor:
+    """Algorithm 2 written out, with its branch: R = W/sigma - u v^T, cut to norm sqrt(r - 1)."""
+    sigma = u @ w @ v
+    normal = w / sigma
+    residual = normal - torch.outer(u, v)
+    norm = residual.norm()
+    if float(norm) <= (rank - 1) ** 0.5:
+        return normal
+    return torch.outer(u, v) + residual * (rank - 1) ** 0.5 / norm
+
+
+def layer_of(m: int, n: int, seed: int, c: float, *, exact: bool = False) -> nn.Module:
+    torch.manual_seed(seed)
+    layer = stable_rank_norm(nn.Linear(n, m, bias=False).double(), c=c)
+    if exact:
+        u, _, vt = torch.linalg.svd(raw(layer).detach())
+        constraint(layer).u.copy_(u[:, 0])
+        constraint(layer).v.copy_(vt[0])
+    return layer.eval()
+
+
+cases = st.tuples(st.integers(2, 8), st.integers(2, 8), st.integers(0, 10**6), st.floats(0.05, 1.0))
+
+
+@given(cases)
+@settings(max_examples=60, deadline=None)
+def test_value_and_gradient_are_the_published_ones(case: tuple[int, int, int, float]) -> None:
+    m, n, seed, c = case
+    layer = layer_of(m, n, seed, c)
+    k = constraint(layer)
+    probe = torch.randn(m, n, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+    w = raw(layer).detach().clone().requires_grad_(True)
+    expected = published(w, k.u, k.v, k.target)
+    torch.testing.assert_close(layer.weight, expected)  # pyright: ignore
+    (want,) = torch.autograd.grad((expected * probe).sum(), w)
+    (got,) = torch.autograd.grad((layer.weight * probe).sum(), raw(layer))  # pyright: ignore
+    torch.testing.assert_close(got, want, rtol=1e-7, atol=1e-9)
+
+
+@given(cases)
+@settings(max_examples=60, deadline=None)
+def test_exact_vectors_give_exactly_the_target(case: tuple[int, int, int, float]) -> None:
+    m, n, seed, c = case
+    layer = layer_of(m, n, seed, c, exact=True)
+    before, target = float(stable_rank(raw(layer).detach())), constraint(layer).target
+    after = layer.weight.detach()  # pyright: ignore
+    assert float(stable_rank(after)) == pytest.approx(min(before, target), rel=1e-6)
+    assert float(torch.linalg.svdvals(after)[0]) == pytest.approx(1.0, rel=1e-9)
+
+
+def test_active_pins_the_frobenius_norm_whatever_the_vectors() -> None:
+    layer = layer_of(12, 20, 0, 0.2)
+    k = constraint(layer)
+    for seed in range(5):
+        rng = torch.Generator().manual_seed(seed)
+        for buffer in (k.u, k.v):
+            buffer.copy_(torch.nn.functional.normalize(torch.randn(len(buffer), generator=rng, dtype=buffer.dtype), dim=0))
+        if float(k.u @ raw(layer) @ k.v) < 0:
+            k.u.neg_()
+        assert float(k.scale(raw(layer).detach())) < 1
+        assert float(layer.weight.square().sum()) == pytest.approx(k.target, rel=1e-9)  # pyright: ignore
+
+
+def test_the_active_gradient_is_orthogonal_to_the_top_direction_and_the_residual() -> None:
+    layer = layer_of(10, 14, 1, 0.2)
+    k = constraint(layer)
+    probe = torch.randn(10, 14, dtype=torch.float64)
+    (gradient,) = torch.autograd.grad((layer.weight * probe).sum(), raw(layer))  # pyright: ignore
+    top = torch.outer(k.u, k.v)
+    residual = raw(layer).detach() - (k.u @ raw(layer).detach() @ k.v) * top
+    scale = float(gradient.norm())
+    assert abs(float((gradient * top).sum())) < 1e-10 * scale
+    assert abs(float((gradient * residual).sum())) < 1e-10 * scale * float(residual.norm())
+
+
+def test_no_other_matrix_of_that_rank_and_top_value_is_nearer() -> None:
+    # k = 1 (theorem 1): among matrices with sigma_1 as given and srank <= r this one is the nearest to W/sigma_1
+    layer = layer_of(3, 4, 2, 0.5, exact=True)
+    w = raw(layer).detach() / torch.linalg.svdvals(raw(layer).detach())[0]
+    target = constraint(layer).target
+    ours = float((w - layer.weight.detach()).norm())  # pyright: ignore
+    rng = torch.Generator().manual_seed(0)
+    best = float("inf")
+    for radius in (0.02, 0.1, 0.5):
+        for _ in range(3000):
+            noise = radius * torch.randn(3, 4, generator=rng, dtype=torch.float64)
+            u, s, vt = torch.linalg.svd(layer.weight.detach() + noise, full_matrices=False)  # pyright: ignore
+            s = s / s[0]
+            tail = s[1:].norm()
+            s[1:] *= min(1.0, float((target - 1) ** 0.5 / tail))
+            best = min(best, float((w - u @ torch.diag(s) @ vt).norm()))
+    assert ours <= best + 1e-9
+    assert best < 2 * ours + 0.1  # the search came near
+
+
+def test_full_rank_target_is_spectral_normalisation() -> None:
+    torch.manual_seed(3)
+    plain = nn.Conv2d(4, 6, 3)
+    one, two = stable_rank_norm(copy.deepcopy(plain), c=1.0), spectral_norm(copy.deepcopy(plain))
+    constraint(two).u.copy_(constraint(one).u)
+    constraint(two).v.copy_(constraint(one).v)
+    torch.testing.assert_close(one.eval().weight, two.eval().weight)
+
+
+@pytest.mark.parametrize("layer", [nn.Linear(8, 1), nn.Conv2d(3, 4, 1), nn.Embedding(2, 5)], ids=str)
+@pytest.mark.parametrize("c", [0.05, 0.3])
+def test_one_row_and_tiny_targets_are_handled(layer: nn.Module, c: float) -> None:
+    # the authors' code takes the square root of c * min - 1 < 0 here
+    layer = stable_rank_norm(copy.deepcopy(layer), c=c)
+    assert constraint(layer).target == max(1.0, c * min(constraint(layer).view.rows, constraint(layer).view.columns))
+    layer.weight.square().sum().backward()  # pyright: ignore
+    assert torch.isfinite(raw(layer).grad).all()  # pyright: ignore
+    matrix = constraint(layer).view.to(layer.eval().weight.detach())  # pyright: ignore
+    assert float(stable_rank(matrix)) <= constraint(layer).target * 1.05
+
+
+@pytest.mark.parametrize("c", [0.3, 0.9])
+def test_gradients_of_both_orders(c: float) -> None:
+    layer = layer_of(4, 5, 4, c)
+    weight = raw(layer).detach().clone().requires_grad_(True)
+    assert torch.autograd.gradcheck(constraint(layer), (weight,))
+    assert torch.autograd.gradgradcheck(constraint(layer), (weight,))
+
+
+def test_one_iteration_from_a_cold_start_is_already_close() -> None:
+    # reference figures: 128 x 1152, c = 0.3: realised stable rank 37.1 of 38.4 after one iteration
+    torch.manual_seed(0)
+    layer = nn.Linear(1152, 128, bias=False)
+    stable_rank_norm(layer, c=0.3)
+    k = constraint(layer)
+    k.u.copy_(torch.nn.functional.normalize(torch.randn(128), dim=0))
+    layer(torch.randn(1, 1152))
+    layer.eval()
+    assert float(stable_rank(layer.weight.detach())) == pytest.approx(38.4, rel=0.06)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_compiles_into_one_graph(training: bool) -> None:
+    torch.manual_seed(0)
+    eager = stable_rank_norm(nn.Conv2d(2, 6, 3), c=0.3).train(training)
+    twin = copy.deepcopy(eager)
+    compiled = torch.compile(twin, fullgraph=True, backend="aot_eager")
+    x = torch.randn(2, 2, 6, 6)
+    for _ in range(3):
+        torch.testing.assert_close(compiled(x), eager(x))
+    torch.testing.assert_close(constraint(twin).u, constraint(eager).u)
+
+
+def test_the_first_layers_of_sngan_at_initialisation() -> None:
+    # the reference's table: stable rank at Glorot initialisation, and where c binds
+    torch.manual_seed(0)
+    net = SNGANDiscriminator(resolution=32, image_channels=3, channels=128)
+    weights.apply(net, "stable_rank", c=0.7)
+    found = weights.report(net)
+    for name, rank, active in [
+        ("blocks.0.conv1", 14.5, False),
+        ("blocks.0.conv2", 73.7, False),
+        ("blocks.2.conv1", 73.7, False),
+        ("blocks.0.shortcut", 2.5, True),
+        ("blocks.1.shortcut", 32.2, False),
+    ]:
+        assert found[name].stable_rank_before == pytest.approx(rank, rel=0.1)
+        assert found[name].active == active or name == "blocks.0.shortcut"
+    assert found["linear"].target == 1.0
+    assert not found["linear"].active
+
+
+def test_refusals() -> None:
+    with pytest.raises(ValueError, match="k is 2"):
+        stable_rank_norm(nn.Linear(3, 3), k=2)
+    with pytest.raises(ValueError, match="c is 1.5"):
+        stable_rank_norm(nn.Linear(3, 3), c=1.5)
