@@ -59,9 +59,7 @@ def test_the_largest_singular_value_becomes_one(layer: nn.Module) -> None:
     assert float(torch.linalg.svdvals(found)[0]) == pytest.approx(1.0, rel=1e-4)
 
 
-@given(
-    st.integers(1, 3), st.integers(1, 3), st.integers(1, 3), st.integers(1, 3), st.booleans(), st.integers(0, 10**6)
-)
+@given(st.integers(1, 3), st.integers(1, 3), st.integers(1, 3), st.integers(1, 3), st.booleans(), st.integers(0, 10**6))
 @settings(max_examples=40, deadline=None)
 def test_the_matrix_view_goes_there_and_back(
     groups: int, inputs: int, outputs: int, kernel: int, transposed: bool, seed: int

@@ -80,7 +80,9 @@ def test_active_pins_the_frobenius_norm_whatever_the_vectors() -> None:
     for seed in range(5):
         rng = torch.Generator().manual_seed(seed)
         for buffer in (k.u, k.v):
-            buffer.copy_(torch.nn.functional.normalize(torch.randn(len(buffer), generator=rng, dtype=buffer.dtype), dim=0))
+            buffer.copy_(
+                torch.nn.functional.normalize(torch.randn(len(buffer), generator=rng, dtype=buffer.dtype), dim=0)
+            )
         if float(k.u @ raw(layer) @ k.v) < 0:
             k.u.neg_()
         assert float(k.scale(raw(layer).detach())) < 1

@@ -1,0 +1,241 @@
+"""Scores: equal to torch-fidelity's, the same on any number of processes, and never without a protocol."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import torch_fidelity
+from torch import Tensor
+from torch.utils.data import Dataset
+from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
+
+from orthogan.errors import UserError
+from orthogan.evaluation import append_jsonl, evaluate, table
+from orthogan.evaluation.images import generated, real, share
+from orthogan.evaluation.result import MetricResult
+from tests.evaluation.helpers import EXTRACTOR, Patches, source
+from tests.training.runs import environment
+
+CLASSIFYING = "tests.evaluation.helpers:Classifying"
+
+
+class Images(Dataset[Tensor]):
+    def __init__(self, images: Tensor) -> None:
+        self.images = images
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> Tensor:
+        return self.images[index]
+
+
+def fakes(net: Patches, count: int, **options: object) -> Tensor:
+    arguments = {"seed": 0, "batch_size": 16, "truncation": 1.0, "device": torch.device("cpu"), **options}
+    return torch.cat(list(generated(net.eval(), count, **arguments)))  # pyright: ignore
+
+
+@pytest.fixture(scope="module")
+def inception(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Random weights in the official file's format."""
+    path = tmp_path_factory.mktemp("weights") / "inception.pth"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            "torch_fidelity.feature_extractor_inceptionv3.load_state_dict_from_url",
+            lambda *args, **options: {},
+        )
+        patch.setattr(torch.nn.Module, "load_state_dict", lambda self, state: None)
+        torch.manual_seed(0)
+        net = FeatureExtractorInceptionV3("inception-v3-compat", ["2048"])
+    torch.save(net.state_dict(), path)
+    return path
+
+
+@pytest.mark.slow
+def test_equal_to_torch_fidelity(inception: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("orthogan.evaluation.kid.kernel_distance.__kwdefaults__", {"subset_size": 16})
+    net, reals = Patches(), source(24)
+    found = evaluate(
+        net,
+        reals,
+        metrics=["fid", "isc", "kid", "prc"],
+        samples=32,
+        extractor="inception",
+        weights=inception,
+        progress=False,
+    )
+    theirs = torch_fidelity.calculate_metrics(
+        input1=Images(fakes(net, 32)),
+        input2=Images(torch.cat(list(real(reals, None, batch_size=8)))),
+        cuda=False,
+        fid=True,
+        isc=True,
+        kid=True,
+        prc=True,
+        kid_subset_size=16,
+        feature_extractor="inception-v3-compat",
+        feature_extractor_weights_path=str(inception),
+        verbose=False,
+    )
+    fid, isc, kid, prc = found
+    assert [r.label for r in found] == ["FID", "IS", "KID", "F-score"]
+    assert fid.value == pytest.approx(theirs["frechet_inception_distance"], rel=1e-3, abs=1e-6)
+    assert isc.value == pytest.approx(theirs["inception_score_mean"], rel=1e-5)
+    assert isc.std == pytest.approx(theirs["inception_score_std"], rel=1e-3, abs=1e-9)
+    assert kid.value == pytest.approx(theirs["kernel_inception_distance_mean"], rel=1e-3, abs=1e-7)
+    assert prc.parts["precision"] == pytest.approx(theirs["precision"])
+    assert prc.parts["recall"] == pytest.approx(theirs["recall"])
+    assert prc.value == pytest.approx(theirs["f_score"])
+
+
+def test_images_do_not_depend_on_batch_size() -> None:
+    net = Patches()
+    torch.testing.assert_close(fakes(net, 40, batch_size=7), fakes(net, 40, batch_size=40), atol=1, rtol=0)
+    torch.testing.assert_close(fakes(net, 40)[:20], fakes(net, 20), atol=1, rtol=0)
+    assert not torch.equal(fakes(net, 40), fakes(net, 40, seed=1))
+
+
+def test_latents_run_on_over_the_borders_of_blocks() -> None:
+    net = Patches(channels=1)
+    many = fakes(net, 1100, batch_size=100)
+    assert many.shape == (1100, 1, 16, 16)
+    assert len(torch.unique(many.flatten(1), dim=0)) == 1100
+
+
+def test_classes_are_drawn_evenly() -> None:
+    seen: list[Tensor] = []
+
+    class Recording(Patches):
+        def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:
+            assert y is not None
+            seen.append(y)
+            return super().forward(z, y)
+
+    fakes(Recording(num_classes=4), 40)
+    labels = torch.cat(seen)
+    assert labels.bincount().tolist() == [10, 10, 10, 10]
+    assert labels[:20].tolist() != sorted(labels[:20].tolist())
+
+
+def test_the_generator_comes_back_in_its_own_mode() -> None:
+    net = Patches().train()
+    before = {k: t.clone() for k, t in net.state_dict().items()}
+    evaluate(net, source(), samples=16, extractor=EXTRACTOR, progress=False)
+    assert net.training
+    assert all(torch.equal(t, before[k]) for k, t in net.state_dict().items())
+
+
+def test_the_same_images_are_at_distance_zero_and_others_are_not() -> None:
+    (same,) = evaluate(source(), source(), samples=None, extractor=EXTRACTOR, progress=False)
+    (other,) = evaluate(Patches(), source(), samples=64, extractor=EXTRACTOR, progress=False)
+    assert same.value == pytest.approx(0.0, abs=1e-6)
+    assert other.value > 0.05
+    (prc,) = evaluate(source(), source(), metrics=["prc"], samples=None, extractor=EXTRACTOR, progress=False)
+    assert (prc.parts["precision"], prc.parts["recall"]) == (1.0, 1.0)
+
+
+TWO = """
+import json, torch.distributed as dist
+from orthogan.evaluation import evaluate
+from tests.evaluation.helpers import Patches, source
+dist.init_process_group("gloo")
+found = evaluate(Patches(3), source(50), metrics=["fid", "isc", "prc"], samples=41,
+                 extractor="tests.evaluation.helpers:Classifying", progress=False)
+print(json.dumps([[r.value, r.std, r.parts] for r in found]))
+"""
+
+
+def test_two_processes_agree_with_one(tmp_path: Path) -> None:
+    one = evaluate(
+        Patches(3), source(50), metrics=["fid", "isc", "prc"], samples=41, extractor=CLASSIFYING, progress=False
+    )
+    script = tmp_path / "two.py"
+    script.write_text(TWO)
+    root = Path(__file__).parents[2]
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--rdzv_backend", "c10d"),
+            *("--rdzv_endpoint", "localhost:0", str(script)),
+        ],
+        capture_output=True,
+        text=True,
+        env={**environment(), "PYTHONPATH": str(root), "ORTHOGAN_CACHE": str(tmp_path / "cache")},
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    lines = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("[")]
+    assert len(lines) == 2
+    assert lines[0] == lines[1]
+    for (value, std, parts), mine in zip(lines[0], one, strict=True):
+        assert value == pytest.approx(mine.value, rel=1e-4, abs=1e-6)
+        assert (std is None) == (mine.std is None)
+        assert parts == pytest.approx(mine.parts)
+
+
+def test_shares_cover_everything_once() -> None:
+    assert share(10) == (0, 10)
+
+
+def test_no_number_without_its_protocol(tmp_path: Path) -> None:
+    results = evaluate(Patches(), source(), samples=16, extractor=EXTRACTOR, progress=False, info={"step": "7"})
+    protocol = results[0].protocol
+    assert protocol["samples"] == 16
+    assert protocol["reference"] == "noise, 64 images of 16 px"
+    for key in ("extractor", "extractor weights", "resize", "seed", "torch", "torch-fidelity", "dtype", "seconds"):
+        assert key in protocol
+    append_jsonl(tmp_path / "m.jsonl", results)
+    append_jsonl(tmp_path / "m.jsonl", results)
+    records = [json.loads(line) for line in (tmp_path / "m.jsonl").read_text().splitlines()]
+    assert len(records) == 2
+    assert records[0]["label"] == "FD[Moments]"
+    assert records[0]["value"] == results[0].value
+    assert "FD[Moments]" in table(results)
+    assert results[0].one_line().startswith("step 7: FD[Moments]")
+
+
+def test_only_inception_features_make_an_fid() -> None:
+    names = {m: MetricResult(m, 1.0, "inception").label for m in ("fid", "isc", "kid")}
+    assert names == {"fid": "FID", "isc": "IS", "kid": "KID"}
+    assert MetricResult("fid", 1.0, "vgg16").label == "FD[vgg16]"
+    assert MetricResult("kid", 1.0, "efficientnet-lite0").label == "KD[efficientnet-lite0]"
+
+
+def test_better_is_lower_or_higher() -> None:
+    assert MetricResult("fid", 3.0, "x").is_better(4.0)
+    assert not MetricResult("fid", 4.0, "x").is_better(4.0)
+    assert MetricResult("isc", 5.0, "x").is_better(4.0)
+    assert MetricResult("prc", 0.5, "x").is_better(None)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"metrics": ["fud"]}, "fid, isc, kid, prc"),
+        ({"metrics": []}, "choose out of"),
+        ({"metrics": ["isc"]}, "classifies nothing"),
+        ({"metrics": ["kid"]}, "subsets of 1000"),
+        ({"metrics": ["prc"], "samples": 3}, "more than 3"),
+        ({"samples": 1}, "at least 2"),
+        ({"samples": None}, "how many images"),
+        ({"extractor": "incepton"}, "choose one of inception"),
+        ({"extractor": "tests.nowhere:Net"}, "nowhere"),
+    ],
+)
+def test_what_cannot_be_measured_is_refused(options: dict[str, object], message: str) -> None:
+    arguments = {"samples": 16, "extractor": EXTRACTOR, "progress": False, **options}
+    with pytest.raises(UserError, match=message):
+        evaluate(Patches(), source(), **arguments)  # pyright: ignore
+
+
+def test_a_comparison_needs_something_to_compare_with() -> None:
+    with pytest.raises(UserError, match="need a reference"):
+        evaluate(Patches(), None, samples=16, extractor=EXTRACTOR)
+    with pytest.raises(UserError, match="not statistics"):
+        evaluate(Patches(), "stats.npz", metrics=["prc"], samples=16, extractor=EXTRACTOR)
+    (alone,) = evaluate(Patches(), None, metrics=["isc"], samples=32, extractor=CLASSIFYING, progress=False)
+    assert alone.value > 1
