@@ -6,6 +6,7 @@ import importlib
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -50,12 +51,18 @@ def resolve_extractor(name: str) -> str:
         return name
     if find_weights(URL_INCEPTION_V3) is not None:
         return "inception"
+    _say_fallback()
+    return "efficientnet-lite0"
+
+
+@cache
+def _say_fallback() -> None:
+    """Once a process is enough."""
     print(
         "orthogan: Inception's weights are not here, so features are EfficientNet-Lite0's: the distance is "
         "FD[efficientnet-lite0], not FID",
         file=sys.stderr,
     )
-    return "efficientnet-lite0"
 
 
 def load_extractor(name: str, *, device: torch.device | str = "cpu", weights: str | Path | None = None) -> Extractor:

@@ -12,7 +12,7 @@ import torch
 
 from orthogan.errors import UserError
 from orthogan.evaluation.efficientnet_lite import load_efficientnet_lite0, weights_path
-from orthogan.evaluation.extractors import load_extractor, resolve_extractor
+from orthogan.evaluation.extractors import _say_fallback, load_extractor, resolve_extractor
 from orthogan.evaluation.weights_files import find_weights, get_weights, read_weights, tensors_only
 
 CONTENT = b"weights"
@@ -70,8 +70,11 @@ def test_without_network_the_error_says_what_to_put_where(places: dict[str, Path
 
 
 def test_auto_falls_back_and_says_so(places: dict[str, Path], capsys: pytest.CaptureFixture[str]) -> None:
+    _say_fallback.cache_clear()
     assert resolve_extractor("auto") == "efficientnet-lite0"
     assert "not FID" in capsys.readouterr().err
+    resolve_extractor("auto")
+    assert capsys.readouterr().err == ""
     assert resolve_extractor("vgg16") == "vgg16"
 
 
@@ -87,7 +90,7 @@ def test_code_in_a_weights_file_does_not_run(tmp_path: Path, monkeypatch: pytest
         read_weights(Path("evil.pth"))
     with pytest.raises(UserError):
         load_extractor("inception", weights="evil.pth")
-    with tensors_only(), pytest.raises(Exception, match="[Ww]eights"):
+    with tensors_only(), pytest.raises(Exception, match=r"[Ww]eights"):
         torch.load("evil.pth", weights_only=False)
     assert not Path("evil-was-here").exists()
     torch.save([torch.zeros(1)], "list.pth")

@@ -136,7 +136,7 @@ def test_a_run_gives_its_newest_average(tmp_path: Path) -> None:
     assert torch.equal(load(tmp_path, ema=False).linear.weight, nets[1].linear.weight)  # pyright: ignore
     (folder / "generator-ema.safetensors").write_bytes(b"x")
     assert torch.equal(load(tmp_path).linear.weight, nets[0].linear.weight)  # pyright: ignore
-    with pytest.raises(UserError, match="bytes, .* were written"):
+    with pytest.raises(UserError, match=r"bytes, .* were written"):
         load(folder)
 
 

@@ -45,7 +45,9 @@ def test_a_phase_moves_its_own_net_only(tmp_path: Path) -> None:
         before = {n: [p.clone() for p in net.parameters()] for n, net in task.nets.items()}
         update(phase, task, accelerator, FiniteWatch(), 0)
         moved = {
-            n for n, net in task.nets.items() if any(not torch.equal(a, b) for a, b in zip(before[n], net.parameters()))
+            name
+            for name, net in task.nets.items()
+            if any(not torch.equal(a, b) for a, b in zip(before[name], net.parameters(), strict=True))
         }
         assert moved == {phase.net}
 

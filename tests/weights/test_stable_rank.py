@@ -196,5 +196,5 @@ def test_the_first_layers_of_sngan_at_initialisation() -> None:
 def test_refusals() -> None:
     with pytest.raises(ValueError, match="k is 2"):
         stable_rank_norm(nn.Linear(3, 3), k=2)
-    with pytest.raises(ValueError, match="c is 1.5"):
+    with pytest.raises(ValueError, match=r"c is 1\.5"):
         stable_rank_norm(nn.Linear(3, 3), c=1.5)
