@@ -1,0 +1,59 @@
+"""What the README and the guide show is run as it stands there; what they name exists."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from orthogan.cli import _parser
+from orthogan.config_file import load_config
+
+ROOT = Path(__file__).parent.parent
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
+def test_python_runs(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "pretrained").symlink_to(ROOT / "pretrained")
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, object] = {"__name__": "docs"}
+    for block in blocks(page, "python"):
+        exec(compile(block, str(page), "exec"), names)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
+def test_commands_parse_and_their_configs_and_files_exist(page: Path) -> None:
+    for block in blocks(page, "bash"):
+        for line in block.splitlines():
+            words = line.split("#")[0].split()
+            if "train.py" in words:
+                words = ["orthogan", "train", *words[words.index("train.py") + 1 :]]
+            if words[:1] != ["orthogan"]:
+                continue
+            arguments = _parser().parse_args(words[1:])
+            if arguments.command in ("train", "config"):
+                load_config(ROOT / arguments.config, arguments.overrides)
+            for word in words:
+                if word.startswith("pretrained/"):
+                    assert (ROOT / word).is_file(), word
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)#]+)", page.read_text(encoding="utf-8")):
+        if not target.startswith("http"):
+            assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+def test_every_shipped_model_has_a_card() -> None:
+    models = sorted((ROOT / "pretrained").glob("*.safetensors"))
+    assert models
+    for model in models:
+        assert model.with_suffix(".md").is_file()
+        assert model.stat().st_size < 10_000_000
