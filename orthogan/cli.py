@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 
 from orthogan import __version__
-from orthogan.errors import EXIT_DONE, EXIT_USER, Diverged, Stopped, UserError
+from orthogan.errors import EXIT_DONE, EXIT_INTERRUPTED, EXIT_USER, Diverged, Stopped, UserError
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -26,6 +26,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Stopped as error:
         print(f"orthogan: {error}", file=sys.stderr)
         return Stopped.exit_code
+    except KeyboardInterrupt:
+        print("orthogan: interrupted", file=sys.stderr)
+        return EXIT_INTERRUPTED
     except BrokenPipeError:  # `orthogan config | head`
         sys.stderr.close()
     return EXIT_DONE

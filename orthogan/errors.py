@@ -7,6 +7,7 @@ EXIT_BUG = 1
 EXIT_USER = 2
 EXIT_DIVERGED = 3
 EXIT_STOPPED = 4
+EXIT_INTERRUPTED = 130  # by a second Ctrl-C, or outside training: nothing was saved
 
 
 class UserError(Exception):

@@ -18,6 +18,7 @@ from orthogan import checkpoint, weights
 from orthogan.checkpoint import Part
 from orthogan.config import AdamConfig, Config
 from orthogan.data import Batches, ImageSource, flip, permuted_index, to_float
+from orthogan.errors import UserError
 from orthogan.evaluation import MetricResult, evaluate
 from orthogan.latent.generate import generate
 from orthogan.latent.grid import image_grid, save_png
@@ -53,6 +54,7 @@ class GanTask:
         self.source = source
         self.accelerator = accelerator
         self.device: torch.device = accelerator.device
+        _check_shares(config, source, accelerator.num_processes)
         self.classes = source.num_classes if config.data.labels else 0
         layout = torch.channels_last if config.training.channels_last else torch.contiguous_format
         self.layout = layout
@@ -228,7 +230,7 @@ class GanTask:
             rng = self._rng(f"augment {name}", index, number)
             value, logs = loss(self.discriminator, batch.part(number, parts), self.config.loss, self.augment, rng)
             if "D/real_sign" in logs:
-                self.augment.see(logs.pop("D/real_sign"))
+                self.augment.see(logs["D/real_sign"])
             return value, logs
 
         around = partial(one_power_iteration, self.discriminator)
@@ -265,6 +267,21 @@ class GanTask:
 
     def _rng(self, *position: int | str) -> torch.Generator:
         return generator(self.device, self.config.seed, *position, self.accelerator.process_index)
+
+
+def _check_shares(config: Config, source: ImageSource, processes: int) -> None:
+    """Every process and every part gets as many images, or the mean of their gradients is not the batch's."""
+    training = config.training
+    parts = processes * training.accumulate
+    for key, size in (("batch_size", training.batch_size), ("generator_batch_size", training.fakes)):
+        if size % parts:
+            raise UserError(
+                f"training.{key} is {size}: {processes} processes x accumulate = {training.accumulate} does not divide it"
+            )
+    if config.data.labels and source.num_classes < 2:
+        raise UserError(
+            f"data.labels: {source.name} has {source.num_classes} classes; for a folder, put each class in a sub-folder"
+        )
 
 
 def _adam(net: nn.Module, config: AdamConfig, interval: int) -> Adam:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from accelerate import Accelerator
@@ -12,11 +13,11 @@ from PIL import Image
 
 from orthogan.config import Config
 from orthogan.config_file import load_config
-from orthogan.data import open_configured
-from orthogan.errors import Diverged
+from orthogan.data import ArraySource, open_configured
+from orthogan.errors import Diverged, UserError
 from orthogan.models.saved import describe, load
 from orthogan.training import dry_run, train
-from orthogan.training.gan import GanTask
+from orthogan.training.gan import GanTask, _check_shares
 from orthogan.training.loop import update
 from orthogan.training.watch import FiniteWatch
 from tests.training.runs import ROOT, tiny
@@ -119,15 +120,27 @@ def test_a_run_leaves_what_it_promises(tmp_path: Path) -> None:
     assert describe(run, ema=False).extra["weights"] == "raw"
 
 
+def test_classes_and_shares_must_be_there(tmp_path: Path) -> None:
+    config = tiny(tmp_path)
+    source = open_configured(config.data)
+    with pytest.raises(UserError, match=r"training\.batch_size is 8: 3 processes"):
+        _check_shares(config, source, 3)
+    _check_shares(config, source, 4)
+    unlabelled = ArraySource("mine", np.zeros((8, 1, 32, 32), dtype=np.uint8))
+    with pytest.raises(UserError, match="put each class in a sub-folder"):
+        _check_shares(tiny(tmp_path, "data.labels=true"), unlabelled, 1)
+
+
+@pytest.mark.gpu
+def test_a_gpu_run_stops_and_continues(tmp_path: Path) -> None:
+    options = ["training.device=cuda", "training.precision=bf16", "training.steps=4", "checkpoint.every=2"]
+    run = train(tiny(tmp_path / "run", *options))
+    assert train(tiny(tmp_path / "run", *options)) == run
+    assert load(run, device="cuda").linear.weight.is_cuda  # pyright: ignore
+
+
 def test_divergence_names_the_phase_and_keeps_the_last_good_checkpoint(tmp_path: Path) -> None:
     train(tiny(tmp_path / "run", "training.steps=3"))
-    broken = tiny(
-        tmp_path / "run",
-        "training.steps=9",
-        "optimizer.generator.lr=1e38",
-        "model.generator.kind=r3gan",
-        "training.schedule.kind=constant",
-    )
     broken = tiny(tmp_path / "run", "training.steps=9", "optimizer.discriminator.lr=1e38", "loss.kind=least_squares")
     with pytest.raises(Diverged, match=r"phase (G|D), step \d+: not finite|weights of"):
         train(broken, allow_config_change=True)
