@@ -276,7 +276,7 @@ def _check_shares(config: Config, source: ImageSource, processes: int) -> None:
     for key, size in (("batch_size", training.batch_size), ("generator_batch_size", training.fakes)):
         if size % parts:
             raise UserError(
-                f"training.{key} is {size}: {processes} processes x accumulate = {training.accumulate} does not divide it"
+                f"training.{key} is {size}: not a multiple of {processes} processes x accumulate {training.accumulate}"
             )
     if config.data.labels and source.num_classes < 2:
         raise UserError(

@@ -123,7 +123,7 @@ def test_a_run_leaves_what_it_promises(tmp_path: Path) -> None:
 def test_classes_and_shares_must_be_there(tmp_path: Path) -> None:
     config = tiny(tmp_path)
     source = open_configured(config.data)
-    with pytest.raises(UserError, match=r"training\.batch_size is 8: 3 processes"):
+    with pytest.raises(UserError, match=r"training\.batch_size is 8: not a multiple of 3 processes"):
         _check_shares(config, source, 3)
     _check_shares(config, source, 4)
     unlabelled = ArraySource("mine", np.zeros((8, 1, 32, 32), dtype=np.uint8))
