@@ -17,6 +17,8 @@ from tqdm import tqdm
 from orthogan.checkpoint import write_synced
 
 LOG = "log.jsonl"
+# an active layer gains no rank along its gradient, so one that was active comes to rest just below its target
+NEAR = 0.98
 
 
 class Means:
@@ -100,9 +102,13 @@ class RunLog:
         ranked = [values for values in layers.values() if "active" in values]
         if ranked:
             active = sum(bool(values["active"]) for values in ranked)
+            near = sum(
+                not v["active"] and v["target"] > 1 and v["stable_rank_before"] > NEAR * v["target"] for v in ranked
+            )
             mean = sum(values["scale"] for values in ranked) / len(ranked)
             self.say(
-                f"step {step}: stable-rank constraint active in {active} of {len(ranked)} layers, mean scale {mean:.3f}"
+                f"step {step}: stable-rank constraint active in {active} of {len(ranked)} layers (mean scale {mean:.3f}), "
+                f"{near} more within {1 - NEAR:.0%} of their target"
             )
 
     def say(self, text: str) -> None:

@@ -11,8 +11,6 @@ from orthogan.weights.matrix import exact
 from orthogan.weights.network import constrained, frozen, unconstrained
 from orthogan.weights.stable_rank import StableRankNorm
 
-TOLERANCE = 1e-4  # relative, on the stable rank in float32
-
 
 @dataclass(frozen=True)
 class LayerReport:
@@ -47,19 +45,20 @@ def report(module: nn.Module) -> dict[str, LayerReport]:
             before = exact(constraint.view.to(unconstrained(layer, weight)))
             after = exact(constraint.view.to(getattr(layer, weight)))
             raw, effective = torch.linalg.svdvals(before), torch.linalg.svdvals(after)
-            rank, scale, target = _stable_rank(raw), 1.0, float("inf")
+            scale, target = 1.0, float("inf")
             if isinstance(constraint, StableRankNorm):
                 target = constraint.target
-            active = rank > target * (1 + TOLERANCE)  # a single row has rank 1 = target, and nothing to cut
-            if active and isinstance(constraint, StableRankNorm):
-                scale = float(constraint.scale(before))
+                if min(before.shape) > 1:  # a single row has no tail to scale
+                    # as the forward has it, from the present u and v: their sigma is at most the true one, so the
+                    # constraint binds a little before the exact stable rank reaches the target
+                    scale = float(constraint.scale(before))
             found[name] = LayerReport(
                 sigma=float(raw[0]),
                 sigma_after=float(effective[0]),
-                stable_rank_before=rank,
+                stable_rank_before=_stable_rank(raw),
                 stable_rank_after=_stable_rank(effective),
                 target=target,
-                active=active,
+                active=scale < 1.0,
                 scale=scale,
             )
     return found
