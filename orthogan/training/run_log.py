@@ -107,8 +107,8 @@ class RunLog:
             )
             mean = sum(values["scale"] for values in ranked) / len(ranked)
             self.say(
-                f"step {step}: stable-rank constraint active in {active} of {len(ranked)} layers (mean scale {mean:.3f}), "
-                f"{near} more within {1 - NEAR:.0%} of their target"
+                f"step {step}: stable-rank constraint active in {active} of {len(ranked)} layers "
+                f"(mean scale {mean:.3f}), {near} more within {1 - NEAR:.0%} of their target"
             )
 
     def say(self, text: str) -> None:
