@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch_fidelity
@@ -12,19 +13,19 @@ import torch_fidelity
 from orthogan import __version__
 from orthogan.data import ImageSource
 from orthogan.errors import UserError
+from orthogan.evaluation.checks import check_counts, check_request
 from orthogan.evaluation.extractors import Extractor, load_extractor, resolve_extractor
 from orthogan.evaluation.features import Features, extract
-from orthogan.evaluation.frechet import frechet_distance
+from orthogan.evaluation.frechet import check_length, frechet_distance
 from orthogan.evaluation.images import generated, real
 from orthogan.evaluation.inception_score import inception_score
 from orthogan.evaluation.kid import kernel_distance
 from orthogan.evaluation.precision_recall import precision_recall
+from orthogan.evaluation.processes import agreed
 from orthogan.evaluation.reference import Reference, reference_from_file, reference_of, save_reference
-from orthogan.evaluation.result import NAMES, MetricResult
+from orthogan.evaluation.result import MetricResult
 from orthogan.models.modes import frozen
 from orthogan.models.protocol import Generator, as_generator
-
-COMPARING = ("fid", "kid", "prc")  # the Inception Score needs no reference
 
 
 def evaluate(
@@ -65,14 +66,25 @@ def evaluate(
         UserError: an unknown metric or extractor, missing weights, too few images, an unlike reference.
     """
     began = time.monotonic()
-    _check(metrics, reference)
+    check_request(metrics, reference, save_reference_to, truncation)
+    count = _count(subject, samples)
+    images = _count(reference, reference_samples) if isinstance(reference, ImageSource) else None
+    check_counts(metrics, count, images)
     place = _device(subject, device)
     net = load_extractor(resolve_extractor(extractor), device=place, weights=weights)
+    length, classifies = net.probe(place)
+    if "isc" in metrics and not classifies:
+        raise UserError(f"extractor {net.name}: it classifies nothing, so it gives no Inception Score")
     keep = any(metric in ("kid", "prc") for metric in metrics)
     against = _reference(reference, net, keep, place, batch_size, reference_samples, progress)
+    if against is not None:
+        check_length(length, against.features.gaussian)
     if save_reference_to is not None and against is not None:
         save_reference(save_reference_to, against, net)
-    found, count = _features(subject, net, metrics, keep, samples, seed, batch_size, truncation, place, progress)
+    found = _features(subject, net, metrics, keep, count, seed, batch_size, truncation, place, progress)
+    scores, seconds = agreed(
+        [[_score(metric, found, against) for metric in metrics], round(time.monotonic() - began, 1)]
+    )
     protocol = {
         "samples": count,
         "reference": against.name if against is not None else "none",
@@ -80,28 +92,42 @@ def evaluate(
         "extractor weights": net.weights,
         "resize": net.resize,
         "seed": seed,
-        "truncation": truncation,
-        "batch norm": "running statistics",
-        "dtype": "float32, statistics float64",
+        **_drawing(subject, truncation),
+        "dtype": _dtype(place),
         "device": place.type,
         "orthogan": __version__,
         "torch": torch.__version__,
         "torch-fidelity": torch_fidelity.__version__,
         **(info or {}),
-        "seconds": round(time.monotonic() - began, 1),
+        "seconds": seconds,
     }
-    return [_result(metric, found, against, net, protocol) for metric in metrics]
+    return [
+        MetricResult(metric, value, net.name, std, parts, protocol)
+        for metric, (value, std, parts) in zip(metrics, scores, strict=True)
+    ]
 
 
-def _check(metrics: Sequence[str], reference: object) -> None:
-    unknown = [metric for metric in metrics if metric not in NAMES]
-    if unknown or not metrics:
-        raise UserError(f"metrics: {', '.join(unknown) or 'none'} given; choose out of {', '.join(NAMES)}")
-    comparing = [metric for metric in metrics if metric in COMPARING]
-    if reference is None and comparing:
-        raise UserError(f"metrics: {', '.join(comparing)} need a reference to compare with")
-    if isinstance(reference, str | Path) and {"kid", "prc"} & set(metrics):
-        raise UserError("metrics: kid and prc compare single images; give them images as reference, not statistics")
+def _count(images: Generator | ImageSource, samples: int | None) -> int:
+    """How many images are looked at."""
+    if isinstance(images, ImageSource):
+        return len(images) if samples is None else min(samples, len(images))
+    if samples is None:
+        raise UserError("samples: say how many images to draw from the generator")
+    return samples
+
+
+def _drawing(subject: Generator | ImageSource, truncation: float) -> dict[str, object]:
+    """How a generator was drawn from; images that were there already are only read."""
+    if isinstance(subject, ImageSource):
+        return {}
+    return {"truncation": truncation, "batch norm": "running statistics"}
+
+
+def _dtype(device: torch.device) -> str:
+    """The number format of the features and of their statistics; CUDA may shorten factors within convolutions."""
+    cudnn: Any = torch.backends.cudnn  # typed without its submodules
+    tf32 = device.type == "cuda" and cudnn.conv.fp32_precision == "tf32"
+    return f"float32{' (TF32 convolutions)' if tf32 else ''}, statistics float64"
 
 
 def _device(subject: Generator | ImageSource, device: torch.device | str | None) -> torch.device:
@@ -142,13 +168,13 @@ def _features(
     net: Extractor,
     metrics: Sequence[str],
     keep: bool,
-    samples: int | None,
+    count: int,
     seed: int,
     batch_size: int,
     truncation: float,
     device: torch.device,
     progress: bool,
-) -> tuple[Features, int]:
+) -> Features:
     options = {
         "device": device,
         "keep_vectors": keep,
@@ -156,33 +182,26 @@ def _features(
         "progress": progress,
     }
     if isinstance(subject, ImageSource):
-        count = len(subject) if samples is None else min(samples, len(subject))
-        batches = real(subject, samples, batch_size=batch_size, seed=seed)
-        return extract(batches, net, total=count, what=f"features of {subject.name}", **options), count
-    if samples is None:
-        raise UserError("samples: say how many images to draw from the generator")
+        batches = real(subject, count, batch_size=batch_size, seed=seed)
+        return extract(batches, net, total=count, what=f"features of {subject.name}", **options)
     generator = as_generator(subject)
     generator.to(device)
     with frozen(generator):
-        batches = generated(generator, samples, seed=seed, batch_size=batch_size, truncation=truncation, device=device)
-        return extract(batches, net, total=samples, what="features of fakes", **options), samples
+        batches = generated(generator, count, seed=seed, batch_size=batch_size, truncation=truncation, device=device)
+        return extract(batches, net, total=count, what="features of fakes", **options)
 
 
-def _result(
-    metric: str, found: Features, against: Reference | None, net: Extractor, protocol: dict[str, object]
-) -> MetricResult:
+def _score(metric: str, found: Features, against: Reference | None) -> tuple[float, float | None, dict[str, float]]:
+    """Value, spread, parts."""
     if metric == "isc":
         assert found.logits is not None
-        value, std = inception_score(found.logits)
-        return MetricResult("isc", value, net.name, std, protocol=protocol)
+        return *inception_score(found.logits), {}
     assert against is not None
     if metric == "fid":
-        value = frechet_distance(found.gaussian, against.features.gaussian)
-        return MetricResult("fid", value, net.name, protocol=protocol)
+        return frechet_distance(found.gaussian, against.features.gaussian), None, {}
     assert found.vectors is not None
     assert against.features.vectors is not None
     if metric == "kid":
-        value, std = kernel_distance(found.vectors, against.features.vectors)
-        return MetricResult("kid", value, net.name, std, protocol=protocol)
+        return *kernel_distance(found.vectors, against.features.vectors), {}
     parts = precision_recall(found.vectors, against.features.vectors)
-    return MetricResult("prc", parts.pop("f_score"), net.name, parts=parts, protocol=protocol)
+    return parts.pop("f_score"), None, parts

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib
+import inspect
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,6 +24,7 @@ from torchvision.models import VGG16_Weights
 
 from orthogan.errors import UserError
 from orthogan.evaluation.efficientnet_lite import SIZE, load_efficientnet_lite0
+from orthogan.evaluation.processes import agreed, rank_and_world
 from orthogan.evaluation.weights_files import find_weights, get_weights, read_weights, sha256, tensors_only
 
 TENSORFLOW = "TensorFlow-1 bilinear"  # torch-fidelity resizes as the original FID code did
@@ -44,14 +47,29 @@ class Extractor:
         features, logits = self.output(self.net, rgb)
         return features.float(), None if logits is None else logits.float()
 
+    def probe(self, device: torch.device) -> tuple[int, bool]:
+        """Length of the features, and whether there are logits, by a look at two black images.
+
+        Raises:
+            UserError: what comes out is not a row of features for each image (a user's own class may err).
+        """
+        features, logits = self(torch.zeros(2, 3, 32, 32, dtype=torch.uint8, device=device))
+        if features.ndim != 2 or len(features) != 2:
+            raise UserError(f"extractor {self.name}: must give (n, d) features, gave {tuple(features.shape)} for n = 2")
+        return features.shape[1], logits is not None
+
 
 def resolve_extractor(name: str) -> str:
-    """ "auto" becomes inception where its weights are here, else efficientnet-lite0; the choice is said."""
+    """ "auto" becomes inception where its weights are here, else efficientnet-lite0; the choice is said.
+
+    Several processes follow the first, so all call this together.
+    """
     if name != "auto":
         return name
-    if find_weights(URL_INCEPTION_V3) is not None:
+    if agreed(find_weights(URL_INCEPTION_V3) is not None):
         return "inception"
-    _say_fallback()
+    if rank_and_world()[0] == 0:
+        _say_fallback()
     return "efficientnet-lite0"
 
 
@@ -129,27 +147,51 @@ def _dinov2(name: str, path: Path | None) -> Extractor:
     if path is not None:
         raise UserError(f"--weights: {name} comes with its code from torch.hub and takes no weights file")
     try:
-        net = FeatureExtractorDinoV2(name, ["dinov2"])
+        with tensors_only():
+            net = FeatureExtractorDinoV2(name, ["dinov2"])
     except Exception as error:  # torch.hub raises whatever the network or the repository's code does
         raise UserError(
             f"extractor {name}: torch.hub could not load facebookresearch/dinov2 ({error}); "
             "--extractor efficientnet-lite0 needs no download"
         ) from None
-    return Extractor(name, "torch.hub facebookresearch/dinov2", f"{TENSORFLOW} 224", net, _first)
+    return Extractor(name, f"tensors {_content(net)}", f"{TENSORFLOW} 224", net, _first)
 
 
 def _own(name: str, path: Path | None) -> Extractor:
-    """``module:Class``: built without arguments (or with the weights file), called with uint8 RGB images."""
+    """``module:Class``: built without arguments (or with the weights file), called with uint8 RGB images.
+
+    It is known by its code and its tensors: cached references of a class that was changed are not taken for its own.
+    """
     module, _, attribute = name.partition(":")
     try:
         make = getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError) as error:
         raise UserError(f"extractor {name!r}: {error}; it must be importable from where you start orthogan") from error
-    net = make() if path is None else make(str(path))
+    try:
+        net = make() if path is None else make(str(path))
+    except Exception as error:  # anything may happen in code that is not ours
+        raise UserError(f"extractor {name!r}: cannot be built: {type(error).__name__}: {error}") from error
     if not isinstance(net, nn.Module):
         raise UserError(f"extractor {name!r}: must be a torch.nn.Module, not {type(net).__name__}")
-    digest = sha256(path) if path is not None else "its own"
+    digest = f"code and tensors {_content(net, _source(type(net)))}"
     return Extractor(attribute, digest, str(getattr(net, "resize", "its own")), net, _features_or_both)
+
+
+def _content(net: nn.Module, code: str = "") -> str:
+    """SHA-256 of the tensors of ``net``, of their names, and of ``code``."""
+    digest = hashlib.sha256(code.encode())
+    for name, tensor in net.state_dict().items():
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _source(kind: type) -> str:
+    """The file a class is written in; of one without (built in a shell), its name."""
+    try:
+        return inspect.getsource(inspect.getmodule(kind) or kind)
+    except (OSError, TypeError):
+        return f"{kind.__module__}.{kind.__qualname__}"
 
 
 def _first(net: nn.Module, images: Tensor) -> tuple[Tensor, None]:

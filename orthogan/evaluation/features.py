@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch import distributed as dist
 from tqdm import tqdm
 
 from orthogan.errors import UserError
 from orthogan.evaluation.extractors import Extractor
+from orthogan.evaluation.processes import joined, rank_and_world
 from orthogan.evaluation.statistics import Gaussian, Moments
 
 
@@ -41,9 +41,9 @@ def extract(
         UserError: logits were asked of an extractor that has none.
     """
     moments, vectors, logits = Moments(), [], []
-    main = not (dist.is_available() and dist.is_initialized()) or dist.get_rank() == 0
-    world = 1 if not (dist.is_available() and dist.is_initialized()) else dist.get_world_size()
-    with tqdm(total=total, desc=what, unit="img", unit_scale=True, disable=not (progress and main), leave=False) as bar:
+    rank, world = rank_and_world()
+    hidden = not progress or rank > 0
+    with tqdm(total=total, desc=what, unit="img", unit_scale=True, disable=hidden, leave=False) as bar:
         for images in batches:
             features, scores = extractor(images.to(device))
             moments.add(features)
@@ -51,29 +51,11 @@ def extract(
                 vectors.append(features.cpu())
             if keep_logits:
                 if scores is None:
-                    raise UserError(
-                        f"extractor {extractor.name}: it classifies nothing, so it gives no Inception Score"
-                    )
+                    raise UserError(f"extractor {extractor.name}: it classifies nothing: no Inception Score")
                 logits.append(scores.cpu())
             bar.update(len(images) * world)
     return Features(
         moments.gathered().gaussian(),
-        _joined(vectors) if keep_vectors else None,
-        _joined(logits) if keep_logits else None,
+        joined(torch.cat(vectors)) if keep_vectors else None,
+        joined(torch.cat(logits)) if keep_logits else None,
     )
-
-
-def _joined(parts: list[Tensor]) -> Tensor:
-    mine = torch.cat(parts)
-    if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
-        return mine
-    device = torch.device("cuda", torch.cuda.current_device()) if dist.get_backend() == "nccl" else mine.device
-    world = dist.get_world_size()
-    counts = [torch.zeros(1, dtype=torch.int64, device=device) for _ in range(world)]
-    dist.all_gather(counts, torch.tensor([len(mine)], device=device))
-    longest = max(int(n) for n in counts)
-    padded = torch.zeros(longest, mine.shape[1], device=device)
-    padded[: len(mine)] = mine.to(device)
-    found = [torch.empty_like(padded) for _ in range(world)]
-    dist.all_gather(found, padded)
-    return torch.cat([part[: int(n)].cpu() for part, n in zip(found, counts, strict=True)])

@@ -7,22 +7,15 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 from torch import Tensor
-from torch import distributed as dist
 
 from orthogan.data import ImageSource, permuted_index
+from orthogan.evaluation.processes import share
 from orthogan.latent.truncation import truncate
 from orthogan.models.protocol import Generator, to_uint8
 from orthogan.rng import derive
 from orthogan.rng import generator as seeded
 
 BLOCK = 1024  # latents drawn together: image i depends on the seed and i, not on batch size or processes
-
-
-def share(total: int) -> tuple[int, int]:
-    """The range of ``total`` items that this process takes: contiguous, so that joined parts are in order."""
-    joined = dist.is_available() and dist.is_initialized()
-    rank, world = (dist.get_rank(), dist.get_world_size()) if joined else (0, 1)
-    return rank * total // world, (rank + 1) * total // world
 
 
 def generated(

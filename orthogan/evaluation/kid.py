@@ -10,20 +10,23 @@ from orthogan.errors import UserError
 SUBSETS, SUBSET_SIZE = 100, 1000
 
 
-def kernel_distance(generated: Tensor, reference: Tensor, *, subset_size: int = SUBSET_SIZE) -> tuple[float, float]:
+def check_kernel_distance(images: int) -> None:
+    """Raises UserError if ``images``, the fewest of the two sides, cannot fill a subset."""
+    if images < SUBSET_SIZE:
+        raise UserError(f"samples: KID draws subsets of {SUBSET_SIZE} images from each side, but one has {images}")
+
+
+def kernel_distance(generated: Tensor, reference: Tensor) -> tuple[float, float]:
     """Mean and standard deviation over 100 subsets of the squared MMD, cubic kernel (Binkowski et al. 2018).
 
     Args:
         generated, reference: features (n, d), (m, d).
-        subset_size: images of each side in a subset.
 
     Raises:
         UserError: fewer images than a subset has.
     """
-    fewest = min(len(generated), len(reference))
-    if fewest < subset_size:
-        raise UserError(f"samples: KID draws subsets of {subset_size} images from each side, but one has {fewest}")
+    check_kernel_distance(min(len(generated), len(reference)))
     found = kid_features_to_metric(
-        generated, reference, kid_subsets=SUBSETS, kid_subset_size=subset_size, rng_seed=2020, verbose=False
+        generated, reference, kid_subsets=SUBSETS, kid_subset_size=SUBSET_SIZE, rng_seed=2020, verbose=False
     )
     return found[KEY_METRIC_KID_MEAN], found[KEY_METRIC_KID_STD]

@@ -16,6 +16,12 @@ NEIGHBOURHOOD = 3
 CHUNK = 2000  # rows of the distance matrix at a time: 50,000 x 2,000 floats are 400 MB
 
 
+def check_precision_recall(images: int) -> None:
+    """Raises UserError if ``images``, the fewest of the two sides, are too few to have a third neighbour."""
+    if images <= NEIGHBOURHOOD:
+        raise UserError(f"samples: precision and recall need more than {NEIGHBOURHOOD} images a side, not {images}")
+
+
 def precision_recall(generated: Tensor, reference: Tensor) -> dict[str, float]:
     """{"precision", "recall", "f_score"} with balls to the third neighbour (Kynkäänniemi et al. 2019).
 
@@ -25,9 +31,7 @@ def precision_recall(generated: Tensor, reference: Tensor) -> dict[str, float]:
     Raises:
         UserError: a side with too few images for three neighbours.
     """
-    fewest = min(len(generated), len(reference))
-    if fewest <= NEIGHBOURHOOD:
-        raise UserError(f"samples: precision and recall need more than {NEIGHBOURHOOD} images a side, not {fewest}")
+    check_precision_recall(min(len(generated), len(reference)))
     # torch-fidelity's convention since 0.4: first the generated, then the real
     found = prc_features_to_metric(
         generated, reference, prc_neighborhood=NEIGHBOURHOOD, prc_batch_size=CHUNK, save_cpu_ram=True, verbose=False

@@ -11,13 +11,13 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import distributed as dist
 
 from orthogan.data import ImageSource
 from orthogan.errors import UserError
 from orthogan.evaluation.extractors import Extractor
 from orthogan.evaluation.features import Features, extract
 from orthogan.evaluation.images import real
+from orthogan.evaluation.processes import everywhere, rank_and_world
 from orthogan.evaluation.statistics import load_gaussian, save_gaussian
 
 
@@ -53,7 +53,7 @@ def reference_of(
     statistics = cache_folder() / f"{key}.safetensors"
     vectors = cache_folder() / f"{key}-features.safetensors"
     found = _cached(statistics, vectors if keep_vectors else None)
-    if _everywhere(found is not None) and found is not None:
+    if everywhere(found is not None) and found is not None:
         return Reference(found, name)
     features = extract(
         real(source, samples, batch_size=batch_size),
@@ -65,7 +65,7 @@ def reference_of(
         what=f"features of {source.name}",
         progress=progress,
     )
-    if not dist.is_initialized() or dist.get_rank() == 0:
+    if rank_and_world()[0] == 0:
         _store(statistics, vectors, features, name, extractor)
     return Reference(features, name)
 
@@ -85,8 +85,17 @@ def reference_from_file(path: str | Path, extractor: Extractor) -> Reference:
 
 
 def save_reference(path: str | Path, reference: Reference, extractor: Extractor) -> None:
-    """Write statistics that ``reference_from_file`` accepts."""
-    save_gaussian(path, reference.features.gaussian, {"reference": reference.name, **_identity(extractor)})
+    """Write statistics that ``reference_from_file`` accepts; of several processes the first one writes.
+
+    Raises:
+        UserError: it cannot be written.
+    """
+    if rank_and_world()[0] > 0:
+        return
+    try:
+        save_gaussian(path, reference.features.gaussian, {"reference": reference.name, **_identity(extractor)})
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"{path}: reference statistics cannot be written: {error}") from None
 
 
 def _identity(extractor: Extractor) -> dict[str, str]:
@@ -95,9 +104,6 @@ def _identity(extractor: Extractor) -> dict[str, str]:
 
 def _key(source: ImageSource, extractor: Extractor, count: int) -> str:
     parts = [source.fingerprint(), str(count), *_identity(extractor).values()]
-    if extractor.weights == "its own":  # a user's class may change under its name
-        state = extractor.net.state_dict()
-        parts += [hashlib.sha256(t.cpu().contiguous().numpy().tobytes()).hexdigest() for t in state.values()]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]
 
 
@@ -121,15 +127,5 @@ def _store(statistics: Path, vectors: Path, features: Features, name: str, extra
             save_file({"features": features.vectors.contiguous()}, temporary)
             temporary.replace(vectors)
         save_gaussian(statistics, features.gaussian, {"reference": name, **_identity(extractor)})
-    except OSError as error:  # a cache that cannot be written costs time, not the result
+    except (OSError, SafetensorError) as error:  # a cache that cannot be written costs time, not the result
         print(f"orthogan: reference statistics are not kept: {error}", file=sys.stderr)
-
-
-def _everywhere(here: bool) -> bool:
-    """Whether all processes found it: they compute together or not at all."""
-    if not dist.is_available() or not dist.is_initialized():
-        return here
-    device = torch.device("cuda", torch.cuda.current_device()) if dist.get_backend() == "nccl" else torch.device("cpu")
-    flag = torch.tensor([int(here)], device=device)
-    dist.all_reduce(flag, dist.ReduceOp.MIN)
-    return bool(flag.item())

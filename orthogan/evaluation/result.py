@@ -11,7 +11,8 @@ from typing import Any
 
 LOWER_IS_BETTER = ("fid", "kid")
 # Only Inception's features make an FID; the distance between those of another net carries that net's name.
-NAMES = {"fid": ("FID", "FD"), "isc": ("IS", "IS"), "kid": ("KID", "KD"), "prc": ("F-score", "F-score")}
+# Precision and recall have no such standard (VGG16 in the paper, Inception elsewhere): theirs is always named.
+NAMES = {"fid": ("FID", "FD"), "isc": ("IS", "IS"), "kid": ("KID", "KD"), "prc": (None, "F-score")}
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ class MetricResult:
     def label(self) -> str:
         """``FID`` for Inception features, ``FD[efficientnet-lite0]`` and the like for others."""
         standard, other = NAMES[self.metric]
-        return standard if self.extractor == "inception" else f"{other}[{self.extractor}]"
+        return standard if standard and self.extractor == "inception" else f"{other}[{self.extractor}]"
 
     def is_better(self, other: float | None) -> bool:
         """Whether this value beats ``other`` (None: there is none yet)."""
@@ -61,15 +62,23 @@ def append_jsonl(path: str | Path, results: Sequence[MetricResult]) -> None:
 
 
 def table(results: Sequence[MetricResult]) -> str:
-    """Results for a person to read, under the protocol that they share."""
+    """Results for a person to read, each above its protocol; those of one protocol stand together."""
+    groups: list[list[MetricResult]] = []
+    for result in results:
+        if groups and groups[-1][0].protocol == result.protocol:
+            groups[-1].append(result)
+        else:
+            groups.append([result])
+    return "\n\n".join(_block(group) for group in groups)
+
+
+def _block(results: Sequence[MetricResult]) -> str:
     rows = []
     for result in results:
         spread = f" ± {result.std:.2g}" if result.std is not None else ""
         rows.append((result.label, f"{result.value:.5g}{spread}"))
         rows += [(f"  {name}", f"{value:.4f}") for name, value in result.parts.items()]
-    width = max(len(name) for name, _ in rows)
-    lines = [f"{name:<{width}}  {value}" for name, value in rows]
     protocol = results[0].protocol
-    lines.append("")
-    lines += [f"{name:<{width}}  {value}" for name, value in protocol.items()]
-    return "\n".join(lines)
+    width = max(len(name) for name in [*(name for name, _ in rows), *protocol])
+    lines = [f"{name:<{width}}  {value}" for name, value in rows]
+    return "\n".join([*lines, "", *(f"{name:<{width}}  {value}" for name, value in protocol.items())])

@@ -11,9 +11,9 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
-from torch import distributed as dist
 
 from orthogan.errors import UserError
+from orthogan.evaluation.processes import gathered, rank_and_world
 
 FORMAT = "orthogan-statistics-1"
 
@@ -47,11 +47,11 @@ class Moments:
 
     def gathered(self) -> Moments:
         """The moments of all processes together, the same on each."""
-        if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
+        if rank_and_world()[1] == 1:
             return self
         total = Moments()
         count = torch.tensor([self.count], dtype=torch.float64, device=self.mean.device)
-        parts = [_all_gather(t) for t in (count, self.mean, self.scatter)]
+        parts = [gathered(t) for t in (count, self.mean, self.scatter)]
         for n, mean, scatter in zip(*parts, strict=True):
             total._merge(int(n), mean, scatter)
         return total
@@ -79,12 +79,6 @@ class Moments:
         self.scatter = self.scatter + scatter + torch.outer(delta, delta) * (self.count * count / total)
         self.mean = self.mean + delta * (count / total)
         self.count = total
-
-
-def _all_gather(tensor: Tensor) -> list[Tensor]:
-    found = [torch.empty_like(tensor) for _ in range(dist.get_world_size())]
-    dist.all_gather(found, tensor.contiguous())
-    return found
 
 
 def save_gaussian(path: str | Path, gaussian: Gaussian, metadata: dict[str, str]) -> None:
@@ -130,4 +124,6 @@ def load_gaussian(path: str | Path) -> tuple[Gaussian, dict[str, str]]:
         raise UserError(f"{path}: not readable as reference statistics (mu and sigma, or ours): {error}") from None
     if mean.ndim != 1 or covariance.shape != (len(mean), len(mean)):
         raise UserError(f"{path}: mean of shape {mean.shape} and covariance of shape {covariance.shape} do not fit")
+    if not (np.isfinite(mean).all() and np.isfinite(covariance).all()):
+        raise UserError(f"{path}: its mean or covariance holds NaN or infinite values")
     return Gaussian(mean, covariance, count), metadata

@@ -8,13 +8,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from pickle import UnpicklingError
-from urllib.error import URLError
+from urllib.error import HTTPError, URLError
+from urllib.request import Request, urlopen
 
 import torch
 from torch import Tensor
 
 from orthogan.errors import UserError
 
+CONNECT = 10.0  # seconds; torch.hub waits for ever where a firewall swallows packets
 FORCE = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
 
 
@@ -60,6 +62,7 @@ def get_weights(url: str, extractor: str, name: str | None = None) -> Path:
     target = Path(torch.hub.get_dir()) / "checkpoints" / name
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
+        _reach(url)
         torch.hub.download_url_to_file(url, str(target), hash_prefix=name.rsplit(".", 1)[0].rsplit("-", 1)[-1])
     except (URLError, OSError, RuntimeError) as error:
         raise UserError(
@@ -67,6 +70,14 @@ def get_weights(url: str, extractor: str, name: str | None = None) -> Path:
             f"{url} into pretrained/ or {target.parent}, or use --extractor efficientnet-lite0, which needs no download"
         ) from None
     return target
+
+
+def _reach(url: str) -> None:
+    """Raises OSError (URLError is one) within seconds where there is no way to the server."""
+    try:
+        urlopen(Request(url, method="HEAD"), timeout=CONNECT).close()
+    except HTTPError:  # it answered, if only that it will not have HEAD
+        return
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:

@@ -45,6 +45,21 @@ class Classifying(nn.Module):
         return x, self.linear(x)
 
 
+class Pictures(nn.Module):
+    """An extractor that forgets to pool."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        return images.float()
+
+
+class Broken(nn.Module):
+    """An extractor that cannot be built."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = 1 // 0
+
+
 def source(count: int = 64, seed: int = 0, channels: int = 3) -> ArraySource:
     images = np.random.default_rng(seed).integers(0, 256, (count, channels, 16, 16), dtype=np.uint8)
     return ArraySource("noise", images)

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import torch_fidelity
@@ -15,8 +16,9 @@ from torch.utils.data import Dataset
 from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
 from orthogan.errors import UserError
-from orthogan.evaluation import append_jsonl, evaluate, table
-from orthogan.evaluation.images import generated, real, share
+from orthogan.evaluation import append_jsonl, evaluate, load_extractor, table
+from orthogan.evaluation.images import generated, real
+from orthogan.evaluation.processes import share
 from orthogan.evaluation.result import MetricResult
 from tests.evaluation.helpers import EXTRACTOR, Patches, source
 from tests.training.runs import environment
@@ -58,7 +60,7 @@ def inception(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.slow
 def test_equal_to_torch_fidelity(inception: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("orthogan.evaluation.kid.kernel_distance.__kwdefaults__", {"subset_size": 16})
+    monkeypatch.setattr("orthogan.evaluation.kid.SUBSET_SIZE", 16)
     net, reals = Patches(), source(24)
     found = evaluate(
         net,
@@ -83,7 +85,7 @@ def test_equal_to_torch_fidelity(inception: Path, monkeypatch: pytest.MonkeyPatc
         verbose=False,
     )
     fid, isc, kid, prc = found
-    assert [r.label for r in found] == ["FID", "IS", "KID", "F-score"]
+    assert [r.label for r in found] == ["FID", "IS", "KID", "F-score[inception]"]
     assert fid.value == pytest.approx(theirs["frechet_inception_distance"], rel=1e-3, abs=1e-6)
     assert isc.value == pytest.approx(theirs["inception_score_mean"], rel=1e-5)
     assert isc.std == pytest.approx(theirs["inception_score_std"], rel=1e-3, abs=1e-9)
@@ -142,12 +144,26 @@ def test_the_same_images_are_at_distance_zero_and_others_are_not() -> None:
 TWO = """
 import json, sys, torch.distributed as dist
 from pathlib import Path
+import torch
+from orthogan.errors import UserError
 from orthogan.evaluation import evaluate
+from orthogan.evaluation.processes import agreed, everywhere, joined
 from tests.evaluation.helpers import Patches, source
 dist.init_process_group("gloo")
+rank, folder = dist.get_rank(), Path(sys.argv[1])
+options = {"extractor": "tests.evaluation.helpers:Classifying", "progress": False}
 found = evaluate(Patches(3), source(50), metrics=["fid", "isc", "prc"], samples=41,
-                 extractor="tests.evaluation.helpers:Classifying", progress=False)
-Path(sys.argv[1], f"{dist.get_rank()}.json").write_text(json.dumps([[r.value, r.std, r.parts] for r in found]))
+                 save_reference_to=folder / "reference.safetensors", **options)
+(cached,) = evaluate(Patches(3), source(50), samples=41, **options)
+assert cached.value == found[0].value
+assert joined(torch.full((rank + 1, 2), rank)).tolist() == [[0, 0], [1, 1], [1, 1]]
+assert agreed({"rank": rank, "x": 0.1 + rank}) == {"rank": 0, "x": 0.1}
+assert everywhere(True) and not everywhere(rank == 0)
+try:
+    evaluate(Patches(), source(50), samples=1, **options)
+except UserError as error:
+    assert "at least 2" in str(error)
+(folder / f"{rank}.json").write_text(json.dumps([r.as_dict() for r in found]))
 """
 
 
@@ -171,10 +187,14 @@ def test_two_processes_agree_with_one(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     lines = [json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(2)]
     assert lines[0] == lines[1]
-    for (value, std, parts), mine in zip(lines[0], one, strict=True):
-        assert value == pytest.approx(mine.value, rel=1e-4, abs=1e-6)
-        assert (std is None) == (mine.std is None)
-        assert parts == pytest.approx(mine.parts)
+    for theirs, mine in zip(lines[0], one, strict=True):
+        assert theirs["value"] == pytest.approx(mine.value, rel=1e-4, abs=1e-6)
+        assert (theirs["std"] is None) == (mine.std is None)
+        assert theirs["parts"] == pytest.approx(mine.parts)
+    (alone,) = evaluate(
+        Patches(3), tmp_path / "reference.safetensors", samples=41, extractor=CLASSIFYING, progress=False
+    )
+    assert alone.value == pytest.approx(lines[0][0]["value"], rel=1e-4, abs=1e-6)
 
 
 def test_shares_cover_everything_once() -> None:
@@ -203,6 +223,27 @@ def test_only_inception_features_make_an_fid() -> None:
     assert names == {"fid": "FID", "isc": "IS", "kid": "KID"}
     assert MetricResult("fid", 1.0, "vgg16").label == "FD[vgg16]"
     assert MetricResult("kid", 1.0, "efficientnet-lite0").label == "KD[efficientnet-lite0]"
+    assert MetricResult("isc", 1.0, "efficientnet-lite0").label == "IS[efficientnet-lite0]"
+    assert MetricResult("prc", 1.0, "inception").label == "F-score[inception]"  # the paper's is VGG16's
+
+
+def test_unlike_protocols_are_not_put_under_one() -> None:
+    a, b = ({"samples": n, "reference": "r"} for n in (10, 50_000))
+    same = table([MetricResult("fid", 1.0, "x", protocol=a), MetricResult("isc", 2.0, "x", 0.5, protocol=a)])
+    assert same.count("samples") == 1
+    unlike = table([MetricResult("fid", 1.0, "x", protocol=a), MetricResult("fid", 2.0, "x", protocol=b)])
+    first, second = unlike.split("FD[x]")[1:]
+    assert "10" in first
+    assert "50000" not in first
+    assert "50000" in second
+
+
+def test_images_are_scored_without_a_word_on_how_they_were_drawn() -> None:
+    (found,) = evaluate(source(40, seed=1), source(), samples=20, extractor=EXTRACTOR, progress=False)
+    assert found.protocol["samples"] == 20
+    assert not {"truncation", "batch norm"} & set(found.protocol)
+    (drawn,) = evaluate(Patches(), source(), samples=20, truncation=0.5, extractor=EXTRACTOR, progress=False)
+    assert drawn.protocol["truncation"] == 0.5
 
 
 def test_better_is_lower_or_higher() -> None:
@@ -220,6 +261,13 @@ def test_better_is_lower_or_higher() -> None:
         ({"metrics": ["isc"]}, "classifies nothing"),
         ({"metrics": ["kid"]}, "subsets of 1000"),
         ({"metrics": ["prc"], "samples": 3}, "more than 3"),
+        ({"metrics": ["isc"], "samples": 9, "extractor": CLASSIFYING}, "over 10 splits"),
+        ({"truncation": 1.5}, "truncation=1.5"),
+        ({"save_reference_to": "stats.npz"}, r"stats\.npz: .*\.safetensors"),
+        ({"save_reference_to": f"{__file__}/stats.safetensors"}, "cannot be written"),
+        ({"extractor": "tests.evaluation.helpers:Pictures"}, r"\(n, d\) features"),
+        ({"extractor": "tests.evaluation.helpers:Broken"}, "ZeroDivisionError"),
+        ({"extractor": "tests.evaluation.helpers:source"}, "must be a torch.nn.Module"),
         ({"samples": 1}, "at least 2"),
         ({"samples": None}, "how many images"),
         ({"extractor": "incepton"}, "choose one of inception"),
@@ -232,10 +280,48 @@ def test_what_cannot_be_measured_is_refused(options: dict[str, object], message:
         evaluate(Patches(), source(), **arguments)  # pyright: ignore
 
 
+@pytest.mark.parametrize(
+    "options",
+    [{"metrics": ["kid"]}, {"metrics": ["fid", "isc"]}, {"samples": 1}, {"truncation": 2.0}, {"reference": "wrong"}],
+)
+def test_what_cannot_be_measured_is_refused_before_any_image_is_drawn_or_read(
+    options: dict[str, object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Untouchable(Patches):
+        def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:
+            raise AssertionError("drawn")
+
+    def untouchable(indices: object) -> None:
+        raise AssertionError("read")
+
+    images = source(seed=5)
+    monkeypatch.setattr(images, "read", untouchable)
+    reference: object = images
+    arguments = {"samples": 16, **options}
+    if arguments.pop("reference", None):
+        reference = tmp_path / "wrong.npz"
+        np.savez(tmp_path / "wrong.npz", mu=np.zeros(3), sigma=np.eye(3))
+    with pytest.raises(UserError):
+        evaluate(Untouchable(), reference, extractor=EXTRACTOR, progress=False, **arguments)  # pyright: ignore
+
+
+def test_statistics_of_other_tools_serve_as_reference(tmp_path: Path) -> None:
+    images = source()
+    features, _ = load_extractor(EXTRACTOR)(torch.cat(list(real(images, None, batch_size=64))))
+    x = features.double().numpy()
+    np.savez(tmp_path / "theirs.npz", mu=x.mean(0), sigma=np.cov(x, rowvar=False))
+    (ours,) = evaluate(Patches(), images, samples=32, extractor=EXTRACTOR, progress=False)
+    (theirs,) = evaluate(Patches(), tmp_path / "theirs.npz", samples=32, extractor=EXTRACTOR, progress=False)
+    assert theirs.value == pytest.approx(ours.value, rel=1e-9)
+    assert theirs.protocol["reference"] == "theirs.npz"
+
+
 def test_a_comparison_needs_something_to_compare_with() -> None:
     with pytest.raises(UserError, match="need a reference"):
         evaluate(Patches(), None, samples=16, extractor=EXTRACTOR)
     with pytest.raises(UserError, match="not statistics"):
         evaluate(Patches(), "stats.npz", metrics=["prc"], samples=16, extractor=EXTRACTOR)
+    with pytest.raises(UserError, match="isc alone"):
+        evaluate(Patches(), None, metrics=["isc"], samples=16, extractor=EXTRACTOR, save_reference_to="x.safetensors")
     (alone,) = evaluate(Patches(), None, metrics=["isc"], samples=32, extractor=CLASSIFYING, progress=False)
     assert alone.value > 1

@@ -110,6 +110,9 @@ def test_files_that_are_no_statistics(tmp_path: Path) -> None:
     np.savez(tmp_path / "shape.npz", mu=np.zeros(3), sigma=np.eye(2))
     with pytest.raises(UserError, match="do not fit"):
         load_gaussian(tmp_path / "shape.npz")
+    np.savez(tmp_path / "nan.npz", mu=np.array([np.nan]), sigma=np.eye(1))
+    with pytest.raises(UserError, match="NaN"):
+        load_gaussian(tmp_path / "nan.npz")
     (tmp_path / "junk.safetensors").write_bytes(b"junk")
     with pytest.raises(UserError, match="not readable"):
         load_gaussian(tmp_path / "junk.safetensors")

@@ -1,0 +1,64 @@
+"""Evaluating on several processes: each does a share, and all end with the very same numbers."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch import distributed as dist
+
+
+def rank_and_world() -> tuple[int, int]:
+    """This process's number and how many there are; (0, 1) outside a process group."""
+    joined = dist.is_available() and dist.is_initialized()
+    return (dist.get_rank(), dist.get_world_size()) if joined else (0, 1)
+
+
+def share(total: int) -> tuple[int, int]:
+    """The range of ``total`` items that this process takes: contiguous, so that joined parts are in order."""
+    rank, world = rank_and_world()
+    return rank * total // world, (rank + 1) * total // world
+
+
+def gathered(tensor: Tensor) -> list[Tensor]:
+    """The tensors of all processes, of one shape, in the order of the processes; where they were, CPU or GPU."""
+    if rank_and_world()[1] == 1:
+        return [tensor]
+    mine = tensor.to(_exchange()).contiguous()
+    found = [torch.empty_like(mine) for _ in range(dist.get_world_size())]
+    dist.all_gather(found, mine)
+    return [part.to(tensor.device) for part in found]
+
+
+def joined(tensor: Tensor) -> Tensor:
+    """The rows of all processes, of which each may hold another number, one below the other: (sum of n, d)."""
+    counts = [int(n) for n in gathered(torch.tensor([len(tensor)]))]
+    if len(counts) == 1:
+        return tensor
+    padded = tensor.new_zeros(max(counts), *tensor.shape[1:])
+    padded[: len(tensor)] = tensor
+    return torch.cat([part[:n] for part, n in zip(gathered(padded), counts, strict=True)])
+
+
+def everywhere(here: bool) -> bool:
+    """Whether it holds on all processes: they do something together or not at all."""
+    return all(bool(flag) for flag in gathered(torch.tensor([int(here)])))
+
+
+def agreed(value: Any) -> Any:
+    """The first process's ``value``, which JSON must be able to hold: machines may differ in the last digits."""
+    rank, world = rank_and_world()
+    if world == 1:
+        return value
+    text = torch.frombuffer(bytearray(json.dumps(value).encode()), dtype=torch.uint8)
+    length = int(gathered(torch.tensor([len(text)]))[0])
+    message = text if rank == 0 else torch.zeros(length, dtype=torch.uint8)
+    return json.loads(bytes(gathered(message)[0].tolist()))
+
+
+def _exchange() -> torch.device:
+    """Where the backend of the process group wants its tensors."""
+    nccl = dist.get_backend() == "nccl"
+    return torch.device("cuda", torch.cuda.current_device()) if nccl else torch.device("cpu")

@@ -1,0 +1,145 @@
+"""Extractors seldom at hand (VGG16, CLIP, DINOv2), as small random nets in the published formats; and own ones."""
+
+from __future__ import annotations
+
+import socket
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+import torchvision
+from torch import Tensor, nn
+from torch_fidelity.feature_extractor_clip import CLIPVisual, FeatureExtractorCLIP
+from torch_fidelity.feature_extractor_vgg16 import FeatureExtractorVGG16
+
+from orthogan.errors import UserError
+from orthogan.evaluation import load_extractor
+from orthogan.evaluation.weights_files import get_weights, sha256
+
+IMAGES = torch.randint(0, 256, (3, 3, 20, 20), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+
+
+class SmallVGG(nn.Module):
+    """As many classifier layers as VGG16, but few weights."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.pool = nn.AdaptiveAvgPool2d(4)
+        self.classifier = nn.Sequential(
+            *(nn.Linear(48, 8), nn.ReLU(), nn.Dropout(), nn.Linear(8, 8), nn.ReLU(), nn.Dropout(), nn.Linear(8, 5))
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.classifier(self.pool(x).flatten(1))
+
+
+def test_vgg16_is_torch_fidelitys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torchvision.models, "vgg16", SmallVGG)
+    file = tmp_path / "vgg.pth"
+    torch.save(SmallVGG().state_dict(), file)
+    extractor = load_extractor("vgg16", weights=file)
+    features, logits = extractor(IMAGES)
+    theirs = FeatureExtractorVGG16("vgg16", ["fc2_relu"], feature_extractor_weights_path=str(file))
+    assert torch.equal(features, theirs(IMAGES)[0])
+    assert (features.shape, logits, extractor.weights) == ((3, 8), None, sha256(file))
+
+
+def clip_archive(path: Path) -> None:
+    """A CLIP of one layer at 32 px in the published form: a TorchScript archive with the text half's names."""
+    torch.jit.save(torch.jit.trace(SmallCLIP(), torch.rand(1, 3, 32, 32)), str(path))
+
+
+class SmallCLIP(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.visual = CLIPVisual(16, 32, 1, 64, 16).visual
+        self.text_projection = nn.Parameter(torch.randn(8, 16))
+        self.logit_scale = nn.Parameter(torch.ones(()))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.visual(x) @ self.text_projection.T * self.logit_scale
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::torch.jit.TracerWarning")
+def test_clip_is_torch_fidelitys(tmp_path: Path) -> None:
+    file = tmp_path / "clip.pt"
+    clip_archive(file)
+    extractor = load_extractor("clip-vit-b-16", weights=file)
+    features, logits = extractor(IMAGES)
+    theirs = FeatureExtractorCLIP("clip-vit-b-16", ["clip"], feature_extractor_weights_path=str(file))
+    assert torch.equal(features, theirs(IMAGES)[0])
+    assert (features.shape, logits, extractor.resize) == ((3, 16), None, "TensorFlow-1 bilinear 32")
+    file.write_bytes(b"junk")
+    with pytest.raises(UserError, match=r"clip\.pt: not the weights"):
+        load_extractor("clip-vit-b-16", weights=file)
+
+
+class SmallViT(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.full((1,), 2.0))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.mean((2, 3)) * self.scale
+
+
+def test_dinov2_comes_from_the_hub_and_is_known_by_its_tensors(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.hub, "load", lambda repository, name: SmallViT())
+    extractor = load_extractor("dinov2-vit-s-14")
+    assert extractor(IMAGES)[0].shape == (3, 3)
+    changed = SmallViT()
+    changed.scale.data += 1
+    monkeypatch.setattr(torch.hub, "load", lambda repository, name: changed)
+    assert load_extractor("dinov2-vit-s-14").weights != extractor.weights
+    with pytest.raises(UserError, match="no weights file"):
+        load_extractor("dinov2-vit-s-14", weights="x.pth")
+
+    def offline(repository: str, name: str) -> None:
+        raise OSError("no network")
+
+    monkeypatch.setattr(torch.hub, "load", offline)
+    with pytest.raises(UserError, match=r"no network.*efficientnet-lite0"):
+        load_extractor("dinov2-vit-s-14")
+
+
+OWN = """
+from torch import nn
+class Net(nn.Module):
+    def forward(self, images):
+        return images.float().mean((2, 3)) * {factor}
+"""
+
+
+@pytest.fixture
+def modules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A folder whose modules can be imported."""
+    monkeypatch.syspath_prepend(tmp_path)
+    known = set(sys.modules)
+    yield tmp_path
+    for name in set(sys.modules) - known:
+        del sys.modules[name]
+
+
+def test_own_extractors_of_one_name_are_not_taken_for_each_other(modules: Path) -> None:
+    # neither has a tensor: their code alone tells them, and their cached references, apart
+    for name, factor in (("one_net", 1), ("another_net", 2), ("one_net_again", 1)):
+        (modules / f"{name}.py").write_text(OWN.format(factor=factor))
+    one, another, again = (load_extractor(f"{name}:Net") for name in ("one_net", "another_net", "one_net_again"))
+    assert (one.name, another.name) == ("Net", "Net")
+    assert one.weights != another.weights
+    assert one.weights == again.weights
+
+
+def test_a_server_that_does_not_answer_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.setattr("orthogan.evaluation.weights_files.CONNECT", 0.3)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        began = time.monotonic()
+        with pytest.raises(UserError, match="pretrained/"):
+            get_weights(f"http://127.0.0.1:{silent.getsockname()[1]}/net-01234567.pth", "net")
+        assert time.monotonic() - began < 5
