@@ -13,6 +13,8 @@ from orthogan.errors import EXIT_DONE, EXIT_INTERRUPTED, EXIT_USER, Diverged, St
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit code: 0 done, 2 your input, 3 diverged, 4 stopped and resumable."""
     arguments = _parser().parse_args(argv)
+    if "" not in sys.path:  # the script, unlike `python -m`, leaves out the folder where the user's module:Class lies
+        sys.path.insert(0, "")
     from orthogan import commands  # after parsing: --help need not wait for torch
 
     try:

@@ -163,3 +163,23 @@ def test_the_module_and_the_script_are_the_command(tmp_path: Path) -> None:
         done = subprocess.run([sys.executable, *start], capture_output=True, text=True, env=environment(), cwd=tmp_path)
         assert done.returncode == 0, done.stderr
         assert "orthogan" in done.stdout
+
+
+def test_the_script_finds_a_class_in_the_working_folder(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(
+        "import torch\n"
+        "class Net(torch.nn.Module):\n"
+        "    num_classes = 0\n"
+        "    def __init__(self, latent_dim, resolution):\n"
+        "        super().__init__()\n"
+        "        self.latent_dim, self.side = latent_dim, resolution\n"
+        "        self.net = torch.nn.Linear(latent_dim, resolution**2)\n"
+        "    def forward(self, z, y=None):\n"
+        "        return self.net(z).tanh().view(-1, 1, self.side, self.side)\n"
+    )
+    (tmp_path / "empty.yaml").touch()
+    script = Path(sys.executable).with_name("orthogan")
+    arguments = ["train", "empty.yaml", *TINY, "model.generator.kind=mine:Net", "out=run", "--dry-run"]
+    done = subprocess.run([script, *arguments], capture_output=True, text=True, env=environment(), cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "G parameters" in done.stdout

@@ -33,7 +33,8 @@ class RunState:
     def consider(self, results: list[MetricResult], metric: str, step: int) -> None:
         """Remember ``step`` if it is the best so far by ``metric``."""
         for result in results:
-            if result.metric == metric and result.is_better(None if self.best is None else self.best["value"]):
+            comparable = self.best is not None and self.best["label"] == result.label
+            if result.metric == metric and result.is_better(self.best["value"] if comparable and self.best else None):
                 self.best = {"label": result.label, "value": result.value, "step": step}
                 return
 

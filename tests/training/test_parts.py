@@ -14,8 +14,10 @@ from torch import nn
 
 from orthogan.config import EmaConfig, ScheduleConfig
 from orthogan.errors import Diverged
+from orthogan.evaluation import MetricResult
 from orthogan.training.ema import Ema
 from orthogan.training.optimizer_state import load_optimizer, optimizer_tensors
+from orthogan.training.resume import RunState
 from orthogan.training.run_log import LOG, Means, RunLog
 from orthogan.training.schedule import factor
 from orthogan.training.watch import FiniteWatch
@@ -152,3 +154,12 @@ def test_a_continued_log_forgets_what_happens_again(tmp_path: Path) -> None:
     assert [r["step"] for r in records] == [10, 20, 30]
     assert records[-1]["images"] == 240
     assert records[-1]["seconds"] >= 9.0
+
+
+def test_the_best_is_compared_under_its_own_label_only() -> None:
+    state = RunState()
+    state.consider([MetricResult("fid", 300.0, "efficientnet-lite0")], "fid", 10)
+    state.consider([MetricResult("fid", 400.0, "efficientnet-lite0")], "fid", 20)
+    assert state.best_is(10)
+    state.consider([MetricResult("isc", 1.0, "inception"), MetricResult("fid", 350.0, "inception")], "fid", 30)
+    assert state.best == {"label": "FID", "value": 350.0, "step": 30}
