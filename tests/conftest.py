@@ -6,6 +6,10 @@ import pytest
 import torch
 
 
+def pytest_configure() -> None:
+    torch.set_num_threads(1)  # tiny nets lose time to threads, and sums keep one order
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     if torch.cuda.is_available():
         return
