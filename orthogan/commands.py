@@ -97,7 +97,10 @@ def evaluate(arguments: Namespace) -> None:
         save_reference_to=arguments.save_reference,
         info={"subject": str(arguments.subject), **info},
     )
-    if not PartialState().is_main_process:
+    main = PartialState().is_main_process
+    if PartialState().num_processes > 1:
+        PartialState().destroy_process_group()
+    if not main:
         return
     if arguments.json:
         print("\n".join(json.dumps(result.as_dict()) for result in results))

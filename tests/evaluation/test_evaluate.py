@@ -164,6 +164,8 @@ try:
 except UserError as error:
     assert "at least 2" in str(error)
 (folder / f"{rank}.json").write_text(json.dumps([r.as_dict() for r in found]))
+dist.barrier()
+dist.destroy_process_group()
 """
 
 

@@ -45,6 +45,8 @@ shared.eval()
 torch.testing.assert_close(shared(x), torch.nn.functional.batch_norm(
     x, shared.running_mean, shared.running_var, shared.weight, shared.bias, False, 0.1, shared.eps))
 print("joined")
+dist.barrier()
+dist.destroy_process_group()
 """
 
 

@@ -98,6 +98,8 @@ both = [torch.empty_like(flat) for _ in range(2)]
 dist.all_gather(both, flat)
 assert torch.equal(*both) and torch.isfinite(flat).all()
 print("agreed")
+dist.barrier()
+dist.destroy_process_group()
 """
 
 
