@@ -2,11 +2,13 @@
 
 from orthogan.weights.network import advance, apply, frozen, remove
 from orthogan.weights.report import LayerReport, report
+from orthogan.weights.selection import Selected, select
 from orthogan.weights.spectral import SpectralNorm, spectral_norm
 from orthogan.weights.stable_rank import StableRankNorm, stable_rank_norm
 
 __all__ = [
     "LayerReport",
+    "Selected",
     "SpectralNorm",
     "StableRankNorm",
     "advance",
@@ -14,6 +16,7 @@ __all__ = [
     "frozen",
     "remove",
     "report",
+    "select",
     "spectral_norm",
     "stable_rank_norm",
 ]

@@ -1,0 +1,113 @@
+"""Which layers a constraint, a penalty or a gradient rule is meant for: chosen by type, shape and name."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+from torch import Tensor, nn
+
+from orthogan.weights.matrix import Layer, MatrixView, Transposed
+
+TYPES: dict[str, tuple[type[nn.Module], ...]] = {
+    "conv": (nn.Conv1d, nn.Conv2d, nn.Conv3d),
+    "transposed": Transposed,
+    "linear": (nn.Linear,),
+    "embedding": (nn.Embedding,),
+}
+SHAPES: dict[str, Callable[[MatrixView], bool]] = {
+    "tall": lambda view: view.rows > view.columns,  # over-determined: more filters than dimensions
+    "wide": lambda view: view.rows <= view.columns,
+    "matrix": lambda view: min(view.rows, view.columns) > 1,
+}
+PLACES = ("first", "last")
+
+
+@dataclass(frozen=True)
+class Selected:
+    """A layer, where it is, the name of its weight, and that weight as a matrix with one row an output."""
+
+    name: str
+    layer: nn.Module
+    weight: str
+    view: MatrixView
+
+    @property
+    def value(self) -> Tensor:
+        """The effective weight as the layer has it, constraint and all."""
+        value = getattr(self.layer, self.weight)
+        assert isinstance(value, Tensor)
+        return value
+
+    @property
+    def matrix(self) -> Tensor:
+        """The effective weight (rows, columns)."""
+        return self.view.to(self.value)
+
+
+def select(module: nn.Module, layers: str | Sequence[str] = (), *, weight: str = "weight") -> list[Selected]:
+    """The layers below ``module`` (or ``module`` itself) that ``layers`` describes, in order.
+
+    Args:
+        layers: words, as a list or one string with commas. Types: conv, transposed, linear, embedding. Shapes of
+            the (out, in*kh*kw) matrix: tall, wide, matrix (neither one row nor one column). Places: first, last
+            (of the layers that the other words leave). Any other word is a pattern for the dotted name, such as
+            ``blocks.*.conv1``. A word after ``!`` excludes. No word at all: every layer. Words of one sort are
+            alternatives, words of different sorts must all hold.
+        weight: name of the parameter.
+
+    Raises:
+        ValueError: a word matches no layer, or all of them together leave none; it names what there is.
+    """
+    words = [w.strip() for w in (layers.split(",") if isinstance(layers, str) else layers) if w.strip()]
+    candidates = [
+        Selected(name, layer, weight, MatrixView(layer, value))
+        for name, layer in module.named_modules()
+        if isinstance(layer, Layer) and isinstance(value := getattr(layer, weight, None), Tensor) and value.dim() > 1
+    ]
+    if not candidates:
+        raise ValueError(f"{type(module).__name__} has no linear, embedding or convolution layer to choose from")
+    for word in words:
+        bare = word.removeprefix("!")
+        if bare not in PLACES and not any(_fits(c, bare) for c in candidates):
+            raise ValueError(f"layers: {word!r} matches nothing in {type(module).__name__}{_advice(bare, candidates)}")
+    wanted, unwanted = [w for w in words if w[0] != "!"], [w[1:] for w in words if w[0] == "!"]
+    sorts = [[w for w in wanted if _sort(w) == sort] for sort in ("type", "shape", "name")]
+    kept = [c for c in candidates if all(not sort or any(_fits(c, w) for w in sort) for sort in sorts)]
+    kept = [c for c in kept if not any(_fits(c, w) for w in unwanted if w not in PLACES)]
+    if kept and (places := [w for w in wanted if w in PLACES]):
+        kept = [c for i, c in enumerate(kept) if _place(i, len(kept)) & set(places)]
+    if kept and (places := [w for w in unwanted if w in PLACES]):
+        kept = [c for i, c in enumerate(kept) if not _place(i, len(kept)) & set(places)]
+    if not kept:
+        names = ", ".join(c.name or "(itself)" for c in candidates)
+        raise ValueError(f"layers: {', '.join(words)!r} together leave no layer of {type(module).__name__}: {names}")
+    return kept
+
+
+def _sort(word: str) -> str:
+    if word in TYPES:
+        return "type"
+    if word in SHAPES:
+        return "shape"
+    return "place" if word in PLACES else "name"
+
+
+def _fits(candidate: Selected, word: str) -> bool:
+    if word in TYPES:
+        return isinstance(candidate.layer, TYPES[word])
+    if word in SHAPES:
+        return SHAPES[word](candidate.view)
+    return fnmatchcase(candidate.name, word)
+
+
+def _place(index: int, count: int) -> set[str]:
+    return {place for place, at in (("first", 0), ("last", count - 1)) if index == at}
+
+
+def _advice(word: str, candidates: list[Selected]) -> str:
+    names = [c.name for c in candidates]
+    near = difflib.get_close_matches(word, [*TYPES, *SHAPES, *PLACES, *names], 1, 0.6)
+    return f"; did you mean {near[0]!r}?" if near else f"; its layers are {', '.join(names)}"
