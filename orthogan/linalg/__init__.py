@@ -1,6 +1,20 @@
 """Pure functions on matrices: no modules, no state. Matrices may carry leading batch dimensions."""
 
-from orthogan.linalg.power import normalize, power_iteration
-from orthogan.linalg.stable_rank import stable_rank, stable_rank_scale
+from orthogan.linalg.energy import hyperspherical_energy
+from orthogan.linalg.learning_rate import optimal_learning_rate
+from orthogan.linalg.polar import nearest_orthogonal, polar_factor
+from orthogan.linalg.power import block_power_iteration, normalize, power_iteration
+from orthogan.linalg.stable_rank import stable_rank, stable_rank_projection, stable_rank_scale
 
-__all__ = ["normalize", "power_iteration", "stable_rank", "stable_rank_scale"]
+__all__ = [
+    "block_power_iteration",
+    "hyperspherical_energy",
+    "nearest_orthogonal",
+    "normalize",
+    "optimal_learning_rate",
+    "polar_factor",
+    "power_iteration",
+    "stable_rank",
+    "stable_rank_projection",
+    "stable_rank_scale",
+]

@@ -27,3 +27,21 @@ def power_iteration(matrix: Tensor, u: Tensor, iterations: int) -> tuple[Tensor,
         size = product.norm(dim=-1, keepdim=True)
         u = torch.where(size > EPS, product / size.clamp_min(EPS), u)
     return u, v
+
+
+def block_power_iteration(matrix: Tensor, u: Tensor, iterations: int) -> tuple[Tensor, Tensor]:
+    """Orthonormal columns (U, V) nearer to the top k singular vectors of ``matrix`` (..., m, n), largest first.
+
+    Each iteration is V <- orth(W^T U), U <- orth(W V), with orth by Householder QR, which stays orthonormal where
+    the product is rank deficient. A last rotation within the blocks (Rayleigh-Ritz: the SVD of the k x k
+    matrix U^T W V) tells the vectors apart, so that U^T W V is diagonal, positive and descending.
+
+    Args:
+        u: start (..., m, k) with 1 <= k <= min(m, n).
+    """
+    v = torch.linalg.qr(matrix.mT @ u)[0]
+    for _ in range(iterations):
+        u = torch.linalg.qr(matrix @ v)[0]
+        v = torch.linalg.qr(matrix.mT @ u)[0]
+    left, _, right = torch.linalg.svd(u.mT @ matrix @ v)
+    return u @ left, v @ right.mT

@@ -18,6 +18,72 @@ def stable_rank(matrix: Tensor) -> Tensor:
     return torch.where(top > 0, squares.sum(-1) / top.clamp_min(torch.finfo(top.dtype).tiny), 0.0)
 
 
+def stable_rank_projection(matrix: Tensor, r: float, k: int = 1) -> Tensor:
+    """The matrix nearest to ``matrix`` in Frobenius norm that has stable rank ``r`` and the same top k values.
+
+    With W = S1 + S2, S1 the first max(1, k) singular terms, the answer is g1 S1 + g2 S2 (paper, theorem 1):
+    for k >= 1, g1 = 1 and g2 = sqrt(r s_1^2 - ||S1||_F^2) / ||S2||_F. Where the first k values alone exceed r,
+    k falls to the largest that is feasible (algorithm 1). For k = 0 nothing is held: with
+    gamma = sqrt(r - 1) s_1 / ||S2||_F, g2 = (gamma + r - 1) / r and g1 = g2 / gamma, so the largest singular
+    value grows. A matrix whose stable rank is r or less comes back unchanged.
+
+    Differentiable where the first k + 1 singular values are distinct; for training see
+    ``orthogan.weights.stable_rank_norm``.
+
+    Args:
+        matrix: W (..., m, n).
+        r: wanted stable rank, >= 1.
+        k: how many singular values are preserved, >= 0.
+
+    Raises:
+        ValueError: r below 1, which no matrix has, or a negative k.
+    """
+    if r < 1:
+        raise ValueError(f"r is {r}: a matrix that is not zero has a stable rank of at least 1")
+    if k < 0:
+        raise ValueError(f"k is {k}: the number of preserved singular values is 0 or more")
+    left, values, right = torch.linalg.svd(matrix, full_matrices=False)
+    relative = values / values[..., :1].clamp_min(EPS)
+    head, tail = preserved(relative, relative.square().sum(-1, keepdim=True), r, max(1, k))
+    tail_scale = shrink(r - head, tail)
+    head_scale = torch.ones_like(tail_scale)
+    if k == 0:
+        head_scale, tail_scale = raise_top(tail_scale, r)
+    first = torch.arange(values.shape[-1], device=values.device) < max(1, k)
+    scale = torch.where(first & (relative.square().cumsum(-1) <= r * (1 + 1e-9)), head_scale, tail_scale)
+    return (left * (values * scale).unsqueeze(-2)) @ right
+
+
+def preserved(relative: Tensor, total: Tensor, r: float, k: int) -> tuple[Tensor, Tensor]:
+    """(head, tail): summed squares of the feasible first ``k`` of the values ``relative`` (..., n) and of the rest.
+
+    Values are relative to the largest; ``total`` (..., 1) is ||W||_F^2 / s_1^2. The i-th is taken while the sum up
+    to it is at most r (algorithm 1), so at least one is.
+    """
+    squares = relative[..., :k].square()
+    head = torch.where(squares.cumsum(-1) <= r * (1 + 1e-9), squares, 0.0).sum(-1, keepdim=True)
+    # no tail (a row vector, rank k): the clamp keeps the square root of `shrink` differentiable there
+    return head, (total - head).clamp_min(EPS)
+
+
+def shrink(room: Tensor | float, tail: Tensor) -> Tensor:
+    """min(1, sqrt(room / tail)): the factor that brings the squares ``tail`` down to ``room``."""
+    if isinstance(room, Tensor):
+        # where nothing is left for the tail the root's slope would be infinite, and it is cut off anyway
+        return torch.where(room > EPS, room.clamp_min(EPS).sqrt() * tail.rsqrt(), 0.0).clamp_max(1.0)
+    return (max(room, 0.0) ** 0.5 * tail.rsqrt()).clamp_max(1.0)
+
+
+def raise_top(gamma: Tensor, r: float) -> tuple[Tensor, Tensor]:
+    """(g1, g2) of k = 0 from the tail's factor ``gamma`` of k = 1 (paper, theorem 1).
+
+    g1 = (1 + (r - 1) / gamma) / r has the limit 1 at r = 1, where gamma = 0.
+    """
+    if r <= 1:
+        return torch.ones_like(gamma), torch.zeros_like(gamma)
+    return (1 + (r - 1) / gamma.clamp_min(EPS)) / r, (gamma + r - 1) / r
+
+
 def stable_rank_scale(matrix: Tensor, sigma: Tensor, target: float) -> Tensor:
     """The factor in [0, 1] on W/sigma - u v^T that brings the stable rank of W down to ``target``.
 
@@ -32,4 +98,4 @@ def stable_rank_scale(matrix: Tensor, sigma: Tensor, target: float) -> Tensor:
     """
     # a row vector has no tail: the clamp keeps the square root differentiable there
     tail = (matrix.square().sum() / sigma.square().clamp_min(EPS) - 1).clamp_min(EPS)
-    return (max(target - 1.0, 0.0) ** 0.5 * tail.rsqrt()).clamp_max(1.0)
+    return shrink(target - 1.0, tail)

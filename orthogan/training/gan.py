@@ -103,7 +103,7 @@ class GanTask:
         found: dict[str, Mapping[str, float]] = {}
         for prefix, net in self.nets.items():
             for name, layer in weights.report(net).items():
-                found[f"{prefix}.{name}"] = layer.as_dict()
+                found[f"{prefix}.{name}"] = layer
         return found
 
     def files(self, step: int) -> dict[str, Part]:

@@ -1,21 +1,32 @@
-"""Constraints on a weight, each in one line on any module: ``spectral_norm(m)``, ``stable_rank_norm(m)``."""
+"""Constraints on a weight, each in one line on any module: ``spectral_norm(m)``, ``stable_rank_norm(m)``,
+``rotation(m)``, ``orthogonal(m)``; over a whole net: ``apply(net, "rotation", "conv,!first")``; off: ``remove(net)``.
+"""
 
 from orthogan.weights.network import advance, apply, frozen, remove
-from orthogan.weights.report import LayerReport, report
+from orthogan.weights.orthogonal import Orthogonal, orthogonal
+from orthogan.weights.over_parameterized import refine, relaxation, resample
+from orthogan.weights.report import report
+from orthogan.weights.rotation import Rotation, rotation
 from orthogan.weights.selection import Selected, select
 from orthogan.weights.spectral import SpectralNorm, spectral_norm
 from orthogan.weights.stable_rank import StableRankNorm, stable_rank_norm
 
 __all__ = [
-    "LayerReport",
+    "Orthogonal",
+    "Rotation",
     "Selected",
     "SpectralNorm",
     "StableRankNorm",
     "advance",
     "apply",
     "frozen",
+    "orthogonal",
+    "refine",
+    "relaxation",
     "remove",
     "report",
+    "resample",
+    "rotation",
     "select",
     "spectral_norm",
     "stable_rank_norm",

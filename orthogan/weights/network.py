@@ -2,25 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.utils import parametrize
 
-from orthogan.weights.matrix import Layer
-from orthogan.weights.spectral import SpectralNorm, spectral_norm
+from orthogan.weights.constraint import Constraint
+from orthogan.weights.orthogonal import orthogonal
+from orthogan.weights.rotation import rotation
+from orthogan.weights.selection import select
+from orthogan.weights.spectral import spectral_norm
 from orthogan.weights.stable_rank import stable_rank_norm
 
-KINDS = {"spectral": spectral_norm, "stable_rank": stable_rank_norm}
+KINDS = {
+    "spectral": spectral_norm,
+    "stable_rank": stable_rank_norm,
+    "rotation": rotation,
+    "orthogonal": orthogonal,
+}
 
 
-def apply(module: nn.Module, kind: str, **options: float) -> list[str]:
-    """Constrain every linear, embedding and convolution weight below ``module``; returns the layers' names.
+def apply(module: nn.Module, kind: str, layers: str | Sequence[str] = (), **options: Any) -> list[str]:
+    """Constrain linear, embedding and convolution weights below ``module``; returns the layers' names.
 
     Args:
-        kind: "spectral", "stable_rank", or "none" (which touches nothing).
-        options: of ``spectral_norm`` or ``stable_rank_norm``.
+        kind: "spectral", "stable_rank", "rotation", "orthogonal", or "none" (which touches nothing).
+        layers: which ones, in the words of ``orthogan.weights.select``; all by default.
+        options: of the function that is applied, such as ``stable_rank_norm``.
 
     Raises:
         ValueError: an unknown kind, or no layer to constrain.
@@ -29,21 +39,19 @@ def apply(module: nn.Module, kind: str, **options: float) -> list[str]:
         return []
     if kind not in KINDS:
         raise ValueError(f"norm {kind!r}: choose none, {', '.join(KINDS)}")
-    layers = [(name, layer) for name, layer in module.named_modules() if isinstance(layer, Layer)]
-    if not layers:
-        raise ValueError(f"{type(module).__name__} has no linear, embedding or convolution layer to constrain")
-    for _, layer in layers:
-        KINDS[kind](layer, **options)  # pyright: ignore[reportArgumentType]
-    return [name for name, _ in layers]
+    chosen = select(module, layers)
+    for found in chosen:
+        KINDS[kind](found.layer, found.weight, **options)
+    return [found.name for found in chosen]
 
 
-def constrained(module: nn.Module) -> Iterator[tuple[str, nn.Module, str, SpectralNorm]]:
+def constrained(module: nn.Module) -> Iterator[tuple[str, nn.Module, str, Constraint]]:
     """(layer name, layer, weight name, constraint) of every constrained weight below ``module``."""
     for name, layer in module.named_modules():
         if parametrize.is_parametrized(layer):
             for weight, constraints in layer.parametrizations.items():  # pyright: ignore
                 for constraint in constraints:
-                    if isinstance(constraint, SpectralNorm):
+                    if isinstance(constraint, Constraint):
                         yield name, layer, weight, constraint
 
 
@@ -67,13 +75,15 @@ def advance(module: nn.Module) -> None:
             constraint.advance(unconstrained(layer, weight))
 
 
-def unconstrained(layer: nn.Module, weight: str) -> Tensor:
+def unconstrained(layer: nn.Module, weight: str) -> nn.Parameter:
     """The parameter behind a constrained weight."""
     return layer.parametrizations[weight].original  # pyright: ignore
 
 
 def remove(module: nn.Module, name: str | None = None) -> nn.Module:
     """Bake the effective weights in, below ``module`` or for its weight ``name`` alone: inference costs nothing more.
+
+    To go on training, give the plain weights a new optimizer: the old one remembers other parameters.
 
     Raises:
         ValueError: nothing is constrained there.
@@ -83,5 +93,6 @@ def remove(module: nn.Module, name: str | None = None) -> nn.Module:
         raise ValueError(f"{type(module).__name__} has no constrained weight" + (f" {name!r}" if name else ""))
     with frozen(module):
         for layer, weight in found:
+            unconstrained(layer, weight).grad = None  # of the parameter behind the weight, and often of its shape
             parametrize.remove_parametrizations(layer, weight, leave_parametrized=True)
     return module

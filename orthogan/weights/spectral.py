@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor, nn
-from torch.nn.utils import parametrize
 
 from orthogan.linalg import normalize, power_iteration
-from orthogan.weights.matrix import MatrixView, exact
+from orthogan.weights.constraint import Constraint, register
+from orthogan.weights.matrix import exact
 
 WARM_UP = 15  # power iterations at registration, so that the first forward is already normalised
 
 
-class SpectralNorm(nn.Module):
+class SpectralNorm(Constraint):
     """W / sigma with sigma = u^T W v, differentiable in W; u and v are constants that follow W by power iteration.
 
     A training forward advances them by ``n_power_iterations``, an eval forward and one within
@@ -25,23 +23,28 @@ class SpectralNorm(nn.Module):
     v: Tensor
 
     def __init__(self, module: nn.Module, weight: Tensor, *, n_power_iterations: int = 1) -> None:
-        super().__init__()
+        super().__init__(module, weight)
         if n_power_iterations < 1:
             raise ValueError(f"n_power_iterations is {n_power_iterations}: at least 1 is needed")
-        self.view = MatrixView(module, weight)
         self.n_power_iterations = n_power_iterations
-        self.held = 0  # depth of `frozen` blocks
         matrix = exact(self.view.to(weight.detach()))
-        start = normalize(torch.randn(self.view.rows, dtype=matrix.dtype, device=matrix.device))
-        u, v = power_iteration(matrix, start, WARM_UP)
+        u, v = self.iterate(matrix, self.start(matrix), WARM_UP)
         self.register_buffer("u", u)
         self.register_buffer("v", v)
+
+    def start(self, matrix: Tensor) -> Tensor:
+        """A random u."""
+        return normalize(torch.randn(self.view.rows, dtype=matrix.dtype, device=matrix.device))
+
+    def iterate(self, matrix: Tensor, u: Tensor, iterations: int) -> tuple[Tensor, Tensor]:
+        """u and v nearer to the top singular vectors."""
+        return power_iteration(matrix, u, iterations)
 
     @torch.no_grad()
     def advance(self, weight: Tensor) -> None:
         """Iterate u and v towards the top singular vectors of ``weight``."""
         with torch.autocast(weight.device.type, enabled=False):
-            u, v = power_iteration(exact(self.view.to(weight)), exact(self.u), self.n_power_iterations)
+            u, v = self.iterate(exact(self.view.to(weight)), exact(self.u), self.n_power_iterations)
         self.u.copy_(u)
         self.v.copy_(v)
 
@@ -52,13 +55,11 @@ class SpectralNorm(nn.Module):
         with torch.autocast(weight.device.type, enabled=False):
             matrix = exact(self.view.to(weight))
             # copies: a later forward may advance the buffers before this one's backward
-            u, v = exact(self.u).clone(), exact(self.v).clone()
-            sigma = torch.dot(u, matrix @ v)
-            return self.view.back(self.effective(matrix, u, v, sigma))
+            return self.view.back(self.effective(matrix, exact(self.u).clone(), exact(self.v).clone()))
 
-    def effective(self, matrix: Tensor, u: Tensor, v: Tensor, sigma: Tensor) -> Tensor:
+    def effective(self, matrix: Tensor, u: Tensor, v: Tensor) -> Tensor:
         """The constrained matrix."""
-        return matrix / sigma.clamp_min(1e-12)
+        return matrix / torch.dot(u, matrix @ v).clamp_min(1e-12)
 
     def right_inverse(self, weight: Tensor) -> Tensor:
         """Assigning a weight assigns the unconstrained one."""
@@ -75,22 +76,3 @@ def spectral_norm(module: nn.Module, name: str = "weight", n_power_iterations: i
         ValueError: there is no such parameter, or it is a vector.
     """
     return register(module, name, lambda weight: SpectralNorm(module, weight, n_power_iterations=n_power_iterations))
-
-
-def register(module: nn.Module, name: str, make: Callable[[Tensor], nn.Module]) -> nn.Module:
-    """Put the constraint that ``make(weight)`` builds on ``module.name``.
-
-    Raises:
-        ValueError: there is no such parameter, it is a vector, or it is constrained already.
-    """
-    weight = getattr(module, name, None)
-    if not isinstance(weight, Tensor):
-        raise ValueError(f"{type(module).__name__} has no weight {name!r} to constrain")
-    if parametrize.is_parametrized(module, name):
-        raise ValueError(f"{type(module).__name__}.{name} is constrained already; remove that first")
-    if weight.dim() < 2:
-        raise ValueError(
-            f"{type(module).__name__}.{name} is a vector: a constraint on its singular values means nothing"
-        )
-    parametrize.register_parametrization(module, name, make(weight), unsafe=True)
-    return module

@@ -5,34 +5,87 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from orthogan.linalg import stable_rank_scale
+from orthogan.linalg import block_power_iteration, stable_rank_scale
+from orthogan.linalg.stable_rank import preserved, raise_top, shrink
+from orthogan.weights.constraint import register
 from orthogan.weights.matrix import exact
-from orthogan.weights.spectral import SpectralNorm, register
+from orthogan.weights.spectral import SpectralNorm
 
 
 class StableRankNorm(SpectralNorm):
-    """W -> s W/sigma + (1 - s) u v^T: spectral norm 1, and a stable rank of at most r.
+    """Spectral normalisation, then a stable rank of at most r: W -> g2 W/sigma + (g1 - g2) u v^T.
 
-    This is algorithm 2 of the paper (k = 1, fused with spectral normalisation) in a form without a branch: s is
-    ``orthogan.linalg.stable_rank_scale``, and s = 1 (spectral normalisation alone) where the rank is low enough.
+    k = 1 is algorithm 2 of the paper in a form without a branch: g1 = 1 and g2 is
+    ``orthogan.linalg.stable_rank_scale``, which is 1 (spectral normalisation alone) where the rank is low enough.
+    k = 0 preserves nothing and is nearer to W/sigma: the largest singular value becomes
+    g1 = (1 + (r - 1) / g2') / r >= 1 (theorem 1), so the layer is no longer 1-Lipschitz.
     The target is r = max(1, c * min(rows, columns)); the paper's authors' code fails where c * min < 1.
     """
 
-    def __init__(self, module: nn.Module, weight: Tensor, *, c: float, n_power_iterations: int = 1) -> None:
-        super().__init__(module, weight, n_power_iterations=n_power_iterations)
+    def __init__(self, module: nn.Module, weight: Tensor, *, c: float, k: int = 1, n_power_iterations: int = 1) -> None:
         if not 0 < c <= 1:
             raise ValueError(f"c is {c}: the target stable rank is a share of min(rows, columns), in (0, 1]")
+        self.k = k
+        super().__init__(module, weight, n_power_iterations=n_power_iterations)
         self.target = max(1.0, c * min(self.view.rows, self.view.columns))
 
     def scale(self, matrix: Tensor) -> Tensor:
-        """s for ``matrix`` under the present singular vectors."""
+        """The tail's factor (of k = 1) for ``matrix`` under the present singular vectors."""
         sigma = torch.dot(exact(self.u), matrix @ exact(self.v))
         return stable_rank_scale(matrix, sigma, self.target)
 
-    def effective(self, matrix: Tensor, u: Tensor, v: Tensor, sigma: Tensor) -> Tensor:
+    def effective(self, matrix: Tensor, u: Tensor, v: Tensor) -> Tensor:
         """The constrained matrix."""
-        scale = stable_rank_scale(matrix, sigma, self.target)
-        return torch.addr(matrix * (scale / sigma.clamp_min(1e-12)), u, v * (1 - scale))
+        sigma = torch.dot(u, matrix @ v)
+        tail = stable_rank_scale(matrix, sigma, self.target)
+        head: Tensor | float = 1.0
+        if self.k == 0:
+            head, tail = raise_top(tail, self.target)
+        return torch.addr(matrix * (tail / sigma.clamp_min(1e-12)), u, v * (head - tail))
+
+    def facts(self, weight: Tensor) -> dict[str, float]:
+        """The target, the tail's factor, and whether it is below 1."""
+        matrix = exact(self.view.to(weight))
+        # as the forward has it, from the present u and v: their sigma is at most the true one, so the constraint
+        # binds a little before the exact stable rank reaches the target; a single row has no tail to scale
+        scale = float(self.scale(matrix)) if min(matrix.shape) > 1 else 1.0
+        return {"target": self.target, "active": scale < 1.0, "scale": scale}
+
+
+class SpectrumPreservingStableRankNorm(StableRankNorm):
+    """Stable rank normalisation that holds the first k > 1 singular values in proportion (algorithm 1, fused with SN).
+
+    u (rows, k) and v (columns, k) follow the top k singular vectors by block power iteration. With
+    s_i = u_i^T W v_i, ||W - sum s_i u_i v_i^T||_F^2 = ||W||_F^2 - sum s_i^2 for any orthonormal u and v, so the
+    effective weight has exactly the wanted Frobenius norm while the vectors are still on their way. Of the k
+    values only those are held that leave the target within reach.
+    """
+
+    def start(self, matrix: Tensor) -> Tensor:
+        """k random orthonormal vectors."""
+        self.k = min(self.k, *matrix.shape)
+        return torch.linalg.qr(torch.randn(self.view.rows, self.k, dtype=matrix.dtype, device=matrix.device))[0]
+
+    def iterate(self, matrix: Tensor, u: Tensor, iterations: int) -> tuple[Tensor, Tensor]:
+        """The block's turn of the power iteration."""
+        return block_power_iteration(matrix, u, iterations)
+
+    def _factors(self, matrix: Tensor, u: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        values = (u * (matrix @ v)).sum(0)
+        sigma = values[:1].clamp_min(1e-12)
+        relative = values / sigma
+        head, rest = preserved(relative, (matrix.square().sum() / sigma.square()), self.target, self.k)
+        return sigma, relative, shrink(self.target - head, rest)
+
+    def scale(self, matrix: Tensor) -> Tensor:
+        """The tail's factor for ``matrix`` under the present singular vectors."""
+        return self._factors(matrix, exact(self.u), exact(self.v))[2].squeeze()
+
+    def effective(self, matrix: Tensor, u: Tensor, v: Tensor) -> Tensor:
+        """The constrained matrix."""
+        sigma, relative, tail = self._factors(matrix, u, v)
+        held = torch.where(relative.square().cumsum(0) <= self.target * (1 + 1e-9), relative, 0.0)
+        return matrix * (tail / sigma) + (u * (held * (1 - tail))) @ v.mT
 
 
 def stable_rank_norm(
@@ -42,13 +95,14 @@ def stable_rank_norm(
 
     Args:
         c: in (0, 1]. c = 1 is spectral normalisation.
-        k: how many of the largest singular values keep their proportion; 1, as in the paper's networks.
+        k: how many of the largest singular values keep their proportion. 1 in the paper's networks; 0 lets the
+            largest one rise above 1, which brings the weight nearer to the unconstrained one; k > 1 is cut to what
+            the target leaves room for.
 
     Raises:
         ValueError: a value out of range, or no such weight.
     """
-    if k != 1:
-        raise ValueError(f"k is {k}: the trainable constraint preserves k = 1 singular value")
-    return register(
-        module, name, lambda weight: StableRankNorm(module, weight, c=c, n_power_iterations=n_power_iterations)
-    )
+    if k < 0:
+        raise ValueError(f"k is {k}: the number of preserved singular values is 0 or more")
+    kind = SpectrumPreservingStableRankNorm if k > 1 else StableRankNorm
+    return register(module, name, lambda weight: kind(module, weight, c=c, k=k, n_power_iterations=n_power_iterations))

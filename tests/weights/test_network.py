@@ -62,14 +62,14 @@ def test_report_is_exact_and_moves_nothing() -> None:
     assert all(torch.equal(before[k], t) for k, t in model.state_dict().items())
     values = torch.linalg.svdvals(model[3].parametrizations.weight.original.detach())  # pyright: ignore
     layer = found["3"]
-    assert layer.sigma == pytest.approx(float(values[0]), rel=1e-5)
-    assert layer.stable_rank_before == pytest.approx(float(values.square().sum() / values[0] ** 2), rel=1e-5)
-    assert layer.target == pytest.approx(1.5)
-    assert layer.active
-    assert layer.scale < 1
-    assert layer.stable_rank_after == pytest.approx(1.5, rel=0.02)
+    assert layer["sigma"] == pytest.approx(float(values[0]), rel=1e-5)
+    assert layer["stable_rank_before"] == pytest.approx(float(values.square().sum() / values[0] ** 2), rel=1e-5)
+    assert layer["target"] == pytest.approx(1.5)
+    assert layer["active"]
+    assert layer["scale"] < 1
+    assert layer["stable_rank_after"] == pytest.approx(1.5, rel=0.02)
     weights.apply(plain := net(), "spectral")
-    assert weights.report(plain)["0"].as_dict().keys() == {
+    assert weights.report(plain)["0"].keys() == {
         "sigma",
         "sigma_after",
         "stable_rank_before",

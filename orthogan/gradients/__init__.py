@@ -1,0 +1,8 @@
+"""What happens between backward and step, each a hook on any torch optimizer: made in one line, then forgotten."""
+
+from orthogan.gradients.cayley_retraction import CayleyRetraction
+from orthogan.gradients.nearest_orthogonal import NearestOrthogonalGradient
+from orthogan.gradients.optimal_learning_rate import OptimalLearningRate
+from orthogan.gradients.rule import GradientRule
+
+__all__ = ["CayleyRetraction", "GradientRule", "NearestOrthogonalGradient", "OptimalLearningRate"]

@@ -1,0 +1,105 @@
+"""Orthogonal-group descent: a parameter that is a rotation, updated along the group (Li, Fuxin & Todorovic 2020)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from orthogan.gradients.rule import GradientRule, Parameters
+from orthogan.linalg.rotations import polish
+from orthogan.weights.over_parameterized import rotations
+from orthogan.weights.selection import select
+
+
+class CayleyRetraction(GradientRule):
+    """Takes the step of square orthogonal parameters R (..., d, d) itself, by the Cayley transform with momentum.
+
+    M <- beta M - G; the skew-symmetric W from M and R; M <- W R; R <- (I - a/2 W)^-1 (I + a/2 W) R with
+    a = min(lr, 1 / ||W||_F) (Liu et al. 2021, "OGD"). The published code iterates towards the transform twice, which
+    drifts at larger rates; here it is solved exactly, and a Newton-Schulz step removes what rounding leaves, so R is
+    orthogonal at any rate. No weight decay: it would leave the group.
+
+    Args:
+        params: a module: its ``orthogan.weights.rotation(method="ogd")`` parameters; or square parameters.
+        momentum: beta.
+        lr: learning rate of these parameters at the start; it then follows the schedule of their group. None: the
+            group's own. The authors use 0.02.
+
+    Raises:
+        ValueError: see ``GradientRule``; or a parameter that is not square and orthogonal.
+    """
+
+    owns_update = True
+
+    def __init__(
+        self,
+        optimizer: Optimizer,
+        params: Parameters,
+        *,
+        layers: str | Sequence[str] = (),
+        momentum: float = 0.9,
+        lr: float | None = None,
+    ) -> None:
+        if not 0 <= momentum < 1:
+            raise ValueError(f"momentum is {momentum}: a decay in [0, 1)")
+        self.momentum = momentum
+        super().__init__(optimizer, params, layers)
+        for name, parameter in self.parameters:
+            matrix = parameter.detach().float()
+            square = matrix.shape[-1] == matrix.shape[-2]
+            if not square or float((matrix @ matrix.mT - torch.eye(matrix.shape[-1]).to(matrix)).abs().amax()) > 1e-3:
+                raise ValueError(f"CayleyRetraction: {name} {tuple(parameter.shape)} is not an orthogonal matrix")
+        self._factor = {id(p): 1.0 if lr is None else lr / self.group(p)["lr"] for _, p in self.parameters}
+        self._set_aside: list[tuple[nn.Parameter, Tensor]] = []
+
+    def choose(self, params: Parameters, layers: str | Sequence[str]) -> list[tuple[str, nn.Parameter]]:
+        """Of a module, the rotations that are made for this rule."""
+        if not isinstance(params, nn.Module):
+            return super().choose(params, layers)
+        names = {found.name for found in select(params, layers)}
+        found = [(name, p) for name, c, p in rotations(params) if c.method == "ogd" and name in names]
+        if not found:
+            raise ValueError(f"{type(params).__name__} has no chosen weight under rotation(method='ogd')")
+        return found
+
+    @torch.no_grad()
+    def before_step(self) -> None:
+        """Move every rotation that has a gradient, and hide that from the optimizer."""
+        for _, parameter in self.parameters:
+            gradient = self.gradient(parameter)
+            if gradient is None:
+                continue
+            state = self.optimizer.state[parameter]
+            momentum = state.get("rotation_momentum")
+            momentum = torch.zeros_like(gradient) if momentum is None else momentum
+            rate = self.group(parameter)["lr"] * self._factor[id(parameter)]
+            moved, new = cayley_step(parameter.to(gradient.dtype), gradient, momentum, rate, self.momentum)
+            finite = torch.isfinite(gradient).all()
+            state["rotation_momentum"] = torch.where(finite, new, momentum)
+            parameter.copy_(torch.where(finite, moved, parameter))
+            assert parameter.grad is not None
+            self._set_aside.append((parameter, parameter.grad))
+            parameter.grad = None
+
+    def after_step(self) -> None:
+        """Give the gradients back."""
+        for parameter, gradient in self._set_aside:
+            parameter.grad = gradient
+        self._set_aside = []
+
+
+def cayley_step(
+    rotation: Tensor, gradient: Tensor, momentum: Tensor, rate: float, beta: float
+) -> tuple[Tensor, Tensor]:
+    """(R, M) after one step from R (..., d, d), dL/dR and M."""
+    moment = beta * momentum - gradient
+    part = moment @ rotation.mT
+    part = part - 0.5 * rotation @ (rotation.mT @ part)
+    skew = part - part.mT
+    length = skew.flatten(-2).norm(dim=-1)[..., None, None]
+    half = 0.5 * skew * torch.clamp_max(1 / (length + 1e-8), rate)
+    eye = torch.eye(rotation.shape[-1], dtype=rotation.dtype, device=rotation.device)
+    return polish(torch.linalg.solve(eye - half, (eye + half) @ rotation)), skew @ rotation

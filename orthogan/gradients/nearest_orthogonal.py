@@ -1,0 +1,140 @@
+"""The nearest orthogonal gradient (Song, Sebe & Wang 2022): every direction of a layer learns at the same rate."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from orthogan.gradients.rule import GradientRule, Parameters
+from orthogan.linalg import nearest_orthogonal
+from orthogan.linalg.polar import PolarMethod
+
+Scale = Literal["none", "frobenius", "nuclear"]
+
+
+class NearestOrthogonalGradient(GradientRule):
+    """Replaces each gradient G = U S V^T, as a matrix (first dimension, the rest), by U V^T.
+
+    The published rule is the default: every step, no scale, before the optimizer's momentum. A gradient that is
+    not finite is left alone. For transposed convolutions the first dimension is the input, as published.
+
+    Args:
+        scale: "none", singular values 1; "frobenius", U V^T times ||G||_F / sqrt(r), which keeps the gradient's
+            norm; "nuclear", times ||G||_* / r, its mean singular value (r = rank).
+        every: replace only at each so-manieth step, the first included.
+        momentum: None: the optimizer does with the new gradient what it does. A number in [0, 1): the rule
+            averages the gradients itself with this decay, makes the average orthogonal and takes the whole step,
+            W <- (1 - lr * weight_decay) W - lr * scale * U V^T. That is Muon's update (Jordan et al. 2024)
+            with an exact polar factor, and the optimizer leaves these parameters to it.
+        nesterov: with ``momentum``, look ahead: orthogonalise the mean of average and gradient, as Muon does.
+        method, rank_tolerance: see ``orthogan.linalg.nearest_orthogonal``. "polar_express" is the fast one on GPUs.
+
+    Raises:
+        ValueError: see ``GradientRule``; or an option out of range.
+    """
+
+    def __init__(
+        self,
+        optimizer: Optimizer,
+        params: Parameters,
+        *,
+        layers: str | Sequence[str] = (),
+        scale: Scale = "none",
+        every: int = 1,
+        momentum: float | None = None,
+        nesterov: bool = False,
+        method: PolarMethod = "eigh",
+        rank_tolerance: float | None = None,
+    ) -> None:
+        if scale not in get_args(Scale):
+            raise ValueError(f"scale {scale!r}: choose {', '.join(get_args(Scale))}")
+        if method not in get_args(PolarMethod):
+            raise ValueError(f"method {method!r}: choose {', '.join(get_args(PolarMethod))}")
+        if every < 1:
+            raise ValueError(f"every is {every}: at least 1 is needed")
+        if momentum is not None and not 0 <= momentum < 1:
+            raise ValueError(f"momentum is {momentum}: a decay in [0, 1), or None for before the optimizer's own")
+        if momentum is not None and every != 1:
+            raise ValueError("every: with momentum the rule is the optimizer of its parameters, at every step")
+        if nesterov and momentum is None:
+            raise ValueError("nesterov: only with momentum")
+        self.scale: Scale = scale
+        self.method: PolarMethod = method
+        self.every, self.momentum, self.nesterov, self.rank_tolerance = every, momentum, nesterov, rank_tolerance
+        self.owns_update = momentum is not None
+        self.steps = 0
+        self._steps_of: list[tuple[nn.Parameter, Tensor]] = []  # what after_step is to subtract
+        self._set_aside: list[tuple[nn.Parameter, Tensor]] = []
+        super().__init__(optimizer, params, layers)
+
+    @torch.no_grad()
+    def before_step(self) -> None:
+        """Replace the gradients, or take them over."""
+        turn = self.steps % self.every == 0
+        self.steps += 1
+        if not turn:
+            return
+        found = [(p, g) for _, p in self.parameters if (g := self.gradient(p)) is not None]
+        if self.momentum is None:
+            for (parameter, _), new in zip(found, self._orthogonal([g for _, g in found]), strict=True):
+                self.replace(parameter, new.view_as(parameter))
+            return
+        directions = [self._averaged(parameter, gradient, self.momentum) for parameter, gradient in found]
+        for (parameter, _), new in zip(found, self._orthogonal(directions), strict=True):
+            self._steps_of.append((parameter, new.view_as(parameter)))
+            assert parameter.grad is not None
+            self._set_aside.append((parameter, parameter.grad))
+            parameter.grad = None  # so the optimizer passes over it
+
+    @torch.no_grad()
+    def after_step(self) -> None:
+        """With momentum: the step itself."""
+        for parameter, direction in self._steps_of:
+            group = self.group(parameter)
+            finite = torch.isfinite(direction).all()
+            kept = parameter * (1 - group["lr"] * group.get("weight_decay", 0.0))
+            parameter.copy_(torch.where(finite, kept - group["lr"] * direction, parameter))
+        for parameter, gradient in self._set_aside:
+            parameter.grad = gradient
+        self._steps_of, self._set_aside = [], []
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """The number of steps (the averages are in the optimizer's own state)."""
+        return {"steps": torch.tensor(self.steps)}
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """The inverse of ``state_dict``."""
+        self.steps = int(state["steps"])
+
+    def _averaged(self, parameter: nn.Parameter, gradient: Tensor, decay: float) -> Tensor:
+        state = self.optimizer.state[parameter]
+        average = state.get("orthogonal_momentum")
+        if average is None:
+            average = state["orthogonal_momentum"] = torch.zeros_like(gradient)
+        # a gradient that is not finite must not stay in the average
+        average.copy_(torch.where(torch.isfinite(gradient).all(), average.lerp(gradient, 1 - decay), average))
+        return gradient.lerp(average, decay) if self.nesterov else average
+
+    def _orthogonal(self, gradients: list[Tensor]) -> list[Tensor]:
+        """The polar factors, matrices of one shape in one batch."""
+        matrices = [g.flatten(1) for g in gradients]
+        new: list[Tensor] = list(matrices)
+        for key in {(m.shape, m.dtype) for m in matrices}:
+            places = [i for i, m in enumerate(matrices) if (m.shape, m.dtype) == key]
+            batch = torch.stack([matrices[i] for i in places])
+            finite = torch.isfinite(batch).flatten(1).all(1)[:, None, None]
+            safe = torch.where(finite, batch, 0.0)
+            polar = nearest_orthogonal(safe, self.method, self.rank_tolerance)
+            if self.scale != "none":
+                rank = polar.square().sum((-2, -1)).round().clamp_min(1)
+                norm = safe.flatten(1).norm(dim=1) / rank.sqrt()
+                if self.scale == "nuclear":
+                    norm = (polar * safe).sum((-2, -1)) / rank
+                polar = polar * norm[:, None, None]
+            for i, one in zip(places, torch.where(finite, polar, batch), strict=True):
+                new[i] = one
+        return new

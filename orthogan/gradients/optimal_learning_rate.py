@@ -1,0 +1,88 @@
+"""The optimal learning rate (Song, Sebe & Wang 2022): a layer's step never longer than orthogonality wants."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from orthogan.gradients.rule import GradientRule, Parameters
+from orthogan.linalg import optimal_learning_rate
+
+
+class OptimalLearningRate(GradientRule):
+    """Steps with eta* instead of the learning rate lr where 0 < eta* < lr (the published switching rule).
+
+    lr is that of the parameter's group at this step, whatever a scheduler has made of it. The update is taken
+    after the optimizer's step, as W + (eta* / lr) (W' - W), which is the step with eta* for every optimizer whose
+    step is proportional to its lr (SGD, Adam, AdamW and their kin). So no groups are split, none can be empty (as
+    two of the released scripts had it), no scheduler sees another lr, and nothing waits for the device.
+
+    Args:
+        form: of ``orthogan.linalg.optimal_learning_rate``: "vector" as published, "matrix" the true one.
+
+    Raises:
+        ValueError: see ``GradientRule``; or an unknown form.
+    """
+
+    def __init__(
+        self,
+        optimizer: Optimizer,
+        params: Parameters,
+        *,
+        layers: str | Sequence[str] = (),
+        form: Literal["vector", "matrix"] = "vector",
+    ) -> None:
+        if form not in ("vector", "matrix"):
+            raise ValueError(f"form {form!r}: choose vector or matrix")
+        self.form: Literal["vector", "matrix"] = form
+        self._pending: list[tuple[nn.Parameter, Tensor, Tensor]] = []
+        self._numbers: dict[str, Tensor] = {}  # eta*, cosine, steps that used eta*, steps
+        super().__init__(optimizer, params, layers)
+
+    @torch.no_grad()
+    def before_step(self) -> None:
+        """Work out eta* from weight and gradient as they are."""
+        self._pending = []
+        for name, parameter in self.parameters:
+            gradient = self.gradient(parameter)
+            if gradient is None:
+                continue
+            w, g = parameter.detach().flatten(1).to(gradient.dtype), gradient.flatten(1)
+            rate = self.group(parameter)["lr"]
+            eta = optimal_learning_rate(w, g, self.form)
+            used = (eta > 0) & (eta < rate)
+            share = torch.where(used, eta / rate, 1.0)
+            self._pending.append((parameter, parameter.detach().clone(), share))
+            cosine = (w * g).sum() / (w.norm() * g.norm()).clamp_min(torch.finfo(w.dtype).tiny)
+            now = torch.stack([eta, cosine, used.to(eta.dtype), torch.ones_like(eta)])
+            old = self._numbers.get(name, torch.zeros_like(now))
+            self._numbers[name] = torch.cat([now[:2], old[2:] + now[2:]])
+
+    @torch.no_grad()
+    def after_step(self) -> None:
+        """Shorten the steps that were too long."""
+        for parameter, before, share in self._pending:
+            shortened = before + share.to(parameter.dtype) * (parameter - before)
+            parameter.copy_(torch.where(share < 1, shortened, parameter))
+        self._pending = []
+
+    def statistics(self) -> dict[str, dict[str, float]]:
+        """Per parameter: eta* and cos(weight, gradient) at the last step, and the share of steps that used eta*."""
+        found = {}
+        for name, numbers in self._numbers.items():
+            eta, cosine, used, steps = numbers.tolist()
+            found[name] = {"eta": eta, "cosine": cosine, "used": used / max(steps, 1)}
+        return found
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """The statistics; the rule itself remembers nothing."""
+        return dict(self._numbers)
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """The inverse of ``state_dict``."""
+        devices = {name: parameter.device for name, parameter in self.parameters}
+        self._numbers = {name: numbers.to(devices[name]) for name, numbers in state.items()}

@@ -1,0 +1,80 @@
+"""Global covariance pooling: the square root of the channels' covariance instead of their mean."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from orthogan.linalg.roots import SqrtMethod, condition_numbers, matrix_sqrt
+from orthogan.weights.matrix import exact
+
+
+class CovariancePooling(nn.Module):
+    """(n, c, h, w) -> (n, c(c+1)/2): upper triangle, row by row, of the root of the covariance over the positions.
+
+    As in MPN-COV and iSQRT-COV (Li et al. 2017, 2018). At least float32 also inside autocast; gradients stay finite
+    where there are fewer positions than channels.
+
+    Args:
+        method: of ``orthogan.linalg.roots.matrix_sqrt``.
+        iterations: of "newton_schulz".
+        dimension: reduce to this many channels first, by a 1x1 convolution, batch norm and ReLU.
+        in_channels: of the input; needed with ``dimension``, and only there.
+
+    Raises:
+        ValueError: an unknown method, less than one iteration, or one of dimension and in_channels without the other.
+    """
+
+    def __init__(
+        self,
+        method: SqrtMethod = "pade",
+        iterations: int = 5,
+        dimension: int | None = None,
+        in_channels: int | None = None,
+    ) -> None:
+        super().__init__()
+        matrix_sqrt(torch.eye(1), method, iterations=iterations)  # refuses what a forward would refuse
+        self.method: SqrtMethod = method
+        self.iterations = iterations
+        self.reduction: nn.Module = nn.Identity()
+        if (dimension is None) != (in_channels is None):
+            raise ValueError(
+                f"dimension is {dimension} and in_channels is {in_channels}: give both for a reduction, or neither"
+            )
+        if dimension is not None and in_channels is not None:
+            # here, because the models may themselves import this package
+            from orthogan.models.batch_norm import BatchNorm2d
+
+            convolution = nn.Conv2d(in_channels, dimension, 1, bias=False)
+            nn.init.kaiming_normal_(convolution.weight, mode="fan_out", nonlinearity="relu")
+            self.reduction = nn.Sequential(convolution, BatchNorm2d(dimension), nn.ReLU())
+        self.last_covariance: Tensor | None = None
+
+    def forward(self, input: Tensor) -> Tensor:
+        """(n, c, h, w) -> (n, c(c+1)/2)."""
+        reduced = self.reduction(input)
+        with torch.autocast(input.device.type, enabled=False):
+            x = exact(reduced).flatten(2)
+            centred = x - x.mean(2, keepdim=True)
+            covariance = centred @ centred.mT / x.shape[2]
+            self.last_covariance = covariance.detach()
+            root = matrix_sqrt(covariance, self.method, iterations=self.iterations)
+            row, column = torch.triu_indices(x.shape[1], x.shape[1], device=x.device)
+            return root[:, row, column].to(reduced.dtype)
+
+    def conditioning(self) -> dict[str, list[float]]:
+        """Of the last batch, one number an image: ``kappa`` and ``lambda_max`` of its covariance; computed now.
+
+        kappa is inf where the covariance lacks rank, as with fewer positions than channels.
+
+        Raises:
+            ValueError: there was no batch yet.
+        """
+        if self.last_covariance is None:
+            raise ValueError("conditioning: no batch yet, run a forward first")
+        found = condition_numbers(self.last_covariance)
+        return {"kappa": found["kappa"], "lambda_max": found["lambda_max"]}
+
+    def extra_repr(self) -> str:
+        """Of ``print(net)``."""
+        return f"method={self.method}"

@@ -1,0 +1,165 @@
+"""Decorrelated batch normalisation: whitening instead of standardising (Huang et al. 2018)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from fnmatch import fnmatchcase
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch import distributed as dist
+from torch.distributed.nn.functional import all_reduce
+
+from orthogan.linalg.roots import InverseMethod, condition_numbers, inverse_sqrt
+from orthogan.weights.matrix import exact
+
+
+class DecorrelatedBatchNorm2d(nn.Module):
+    """ZCA whitening of the channels over (n, h, w), in groups: y = (S + eps I)^(-1/2) (x - mean), gain and bias.
+
+    Training keeps running averages of the mean and of the whitening matrix; evaluation uses them. Several processes
+    with equal shares of a batch give the outputs, gradients and averages of one process with all of it. At least
+    float32 also inside autocast. No output is infinite for constant input, one sample or channels that depend on
+    each other: eps bounds the whitening matrix by 1 / sqrt(eps).
+
+    Args:
+        groups: whiten within each of this many equal shares of the channels, in order.
+        eps: added to the eigenvalues of the covariance S. 1e-2 as in Song et al. 2022.
+        momentum: weight of the new batch in the running averages.
+        affine: a learned gain (from 1) and bias (from 0) for each channel.
+        method: of ``orthogan.linalg.roots.inverse_sqrt``; "pade" is the one of Song et al., "newton_schulz" that of
+            iterative normalisation (Huang et al. 2019).
+        iterations: of "newton_schulz".
+
+    Raises:
+        ValueError: an argument out of range, or channels that do not divide into groups.
+    """
+
+    running_mean: Tensor
+    running_whitening: Tensor
+    num_batches_tracked: Tensor
+
+    def __init__(
+        self,
+        num_features: int,
+        *,
+        groups: int = 1,
+        eps: float = 1e-2,
+        momentum: float = 0.1,
+        affine: bool = True,
+        method: InverseMethod = "eigh",
+        iterations: int = 5,
+    ) -> None:
+        super().__init__()
+        if groups < 1 or num_features % groups:
+            raise ValueError(f"groups is {groups}: it must divide the {num_features} channels")
+        if eps <= 0:
+            raise ValueError(f"eps is {eps}: it must be above 0, for the covariance may have any rank")
+        if not 0 <= momentum <= 1:
+            raise ValueError(f"momentum is {momentum}: it must be in [0, 1]")
+        inverse_sqrt(torch.eye(1), method, iterations=iterations)  # refuses what a forward would refuse
+        self.num_features, self.groups, self.eps, self.momentum = num_features, groups, eps, momentum
+        self.method: InverseMethod = method
+        self.iterations = iterations
+        self.weight = nn.Parameter(torch.ones(num_features)) if affine else None
+        self.bias = nn.Parameter(torch.zeros(num_features)) if affine else None
+        size = num_features // groups
+        self.register_buffer("running_mean", torch.zeros(num_features))
+        self.register_buffer("running_whitening", torch.eye(size).repeat(groups, 1, 1))
+        self.register_buffer("num_batches_tracked", torch.tensor(0, dtype=torch.long))
+        self.last_covariance: Tensor | None = None
+
+    def forward(self, input: Tensor) -> Tensor:
+        """(n, c, h, w) -> (n, c, h, w)."""
+        with torch.autocast(input.device.type, enabled=False):
+            x = exact(input).reshape(input.shape[0], self.groups, self.num_features // self.groups, -1)
+            if self.training:
+                centred, whitening = self._batch(x)
+            else:
+                # copies: a training forward may move the averages before this one's backward
+                centred = x - self.running_mean.to(x.dtype, copy=True).view(1, *x.shape[1:3], 1)
+                whitening = self.running_whitening.to(x.dtype, copy=True)
+            out = torch.einsum("gde,ngep->ngdp", whitening, centred).reshape(input.shape)
+            if self.weight is not None and self.bias is not None:
+                out = torch.addcmul(self.bias.view(-1, 1, 1), out, self.weight.view(-1, 1, 1))
+        return out.to(input.dtype).contiguous()
+
+    def _batch(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """The centred (n, groups, c/groups, h*w) and the whitening matrices; the averages follow."""
+        count = x.shape[0] * x.shape[3]
+        joined = dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
+        if joined:
+            count *= dist.get_world_size()
+        total = x.sum((0, 3))
+        mean = (all_reduce(total) if joined else total) / count
+        centred = x - mean[None, :, :, None]
+        products = torch.einsum("ngdp,ngep->gde", centred, centred)
+        covariance = (all_reduce(products) if joined else products) / count
+        whitening = inverse_sqrt(covariance, self.method, iterations=self.iterations, shift=self.eps)
+        self.last_covariance = covariance.detach()
+        with torch.no_grad():
+            self.num_batches_tracked += 1
+            self.running_mean.lerp_(mean.flatten().to(self.running_mean.dtype), self.momentum)
+            self.running_whitening.lerp_(whitening.to(self.running_whitening.dtype), self.momentum)
+        return centred, whitening
+
+    def conditioning(self) -> dict[str, list[float]]:
+        """Of the last training batch, one number a group: ``kappa`` of the covariance S, ``kappa_shifted`` of S + eps I
+        and ``lambda_max`` of S; computed now, from the kept covariance. kappa is inf where S lacks rank.
+
+        Raises:
+            ValueError: there was no training batch yet.
+        """
+        if self.last_covariance is None:
+            raise ValueError("conditioning: no batch yet, run a forward in training mode first")
+        return condition_numbers(self.last_covariance, self.eps)
+
+    def extra_repr(self) -> str:
+        """Of ``print(net)``."""
+        return f"{self.num_features}, groups={self.groups}, eps={self.eps}, method={self.method}"
+
+
+def decorrelate(module: nn.Module, layers: str | Sequence[str] = ("*",), **options: Any) -> list[str]:
+    """Put a ``DecorrelatedBatchNorm2d`` in place of batch norms below ``module``; returns their names.
+
+    The new layer takes over the width, gain, bias, device and mode of the old one, not its running statistics.
+
+    Args:
+        layers: patterns for the dotted names of the ``nn.BatchNorm2d`` layers (and subclasses), such as
+            ``blocks.0.*``, as a list or one string with commas.
+        options: of ``DecorrelatedBatchNorm2d``.
+
+    Raises:
+        ValueError: a pattern matches no such layer, or an option does not fit one; nothing is replaced then.
+    """
+    patterns = [w.strip() for w in (layers.split(",") if isinstance(layers, str) else layers) if w.strip()]
+    norms = {
+        name: part
+        for name, part in module.named_modules(remove_duplicate=False)
+        if name and isinstance(part, nn.BatchNorm2d)
+    }
+    for pattern in patterns or [""]:
+        if not any(fnmatchcase(name, pattern) for name in norms):
+            there = f"its batch norms are {', '.join(norms)}" if norms else "it has no nn.BatchNorm2d"
+            raise ValueError(f"layers: {pattern!r} matches no batch norm below {type(module).__name__}; {there}")
+    chosen = {name: part for name, part in norms.items() if any(fnmatchcase(name, p) for p in patterns)}
+    # one new layer for each old one, also where that is in two places
+    new = {part: _like(part, options) for part in dict.fromkeys(chosen.values())}
+    for name, part in chosen.items():
+        parent, _, child = name.rpartition(".")
+        setattr(module.get_submodule(parent), child, new[part])
+    return list(chosen)
+
+
+@torch.no_grad()
+def _like(norm: nn.BatchNorm2d, options: dict[str, Any]) -> DecorrelatedBatchNorm2d:
+    options = {"affine": norm.affine} | options
+    new = DecorrelatedBatchNorm2d(norm.num_features, **options)
+    like = norm.weight if norm.affine else norm.running_mean
+    if like is not None:
+        new.to(like.device, like.dtype)
+    if norm.affine and new.weight is not None and new.bias is not None:
+        new.weight.copy_(norm.weight).requires_grad_(norm.weight.requires_grad)
+        new.bias.copy_(norm.bias).requires_grad_(norm.bias.requires_grad)
+    return new.train(norm.training)

@@ -1,0 +1,81 @@
+"""The hyperspherical energy of the rows of a matrix (Liu et al. 2018, MHE; Liu et al. 2021, OPT)."""
+
+from __future__ import annotations
+
+import math
+from functools import partial
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+from orthogan.linalg.gram import unit_rows
+
+
+def hyperspherical_energy(
+    matrix: Tensor,
+    s: float = 1.0,
+    *,
+    angular: bool = False,
+    half_space: bool = False,
+    reduction: Literal["mean", "sum"] = "mean",
+    chunk: int = 1024,
+) -> Tensor:
+    """How evenly the rows of ``matrix`` (..., m, n) point in all directions; low is even. Shape (...).
+
+    The sum over ordered pairs i != j of d_ij^-s, or of log(1/d_ij) for s = 0, where d_ij is the distance between
+    the rows at unit length. It does not change under rotation, nor with the rows' lengths. For independent Gaussian
+    rows the mean at s = 2 is (n - 2) / (2 (n - 3)). A single row has no energy: 0. A zero row has no direction and
+    counts as at a right angle to all. Coincident rows repel with a large finite energy and no gradient.
+
+    Memory is about 10 * chunk * m numbers, whatever m: a block of rows at a time, computed again in backward.
+
+    Args:
+        s: 0, 1, 2 or any other number >= 0.
+        angular: d_ij is the angle [radians] instead of the distance.
+        half_space: every row comes with its negative, so that rows repel lines rather than points: m becomes 2m,
+            and the pair of a row and its own negative counts like every other.
+        reduction: "mean" over pairs, or "sum" over ordered pairs.
+        chunk: rows in a block.
+
+    Raises:
+        ValueError: s or chunk out of range, or an unknown reduction.
+    """
+    if not 0 <= s < math.inf:
+        raise ValueError(f"s is {s}: the energy's power is a number from 0 on (papers: 0, 1 or 2)")
+    if chunk < 1:
+        raise ValueError(f"chunk is {chunk}: a block has at least 1 row")
+    if reduction not in ("mean", "sum"):
+        raise ValueError(f"reduction is {reduction!r}: choose mean or sum")
+    with torch.autocast(matrix.device.type, enabled=False):
+        rows = unit_rows(matrix)
+        others = torch.cat([rows, -rows], -2) if half_space else rows
+        block = partial(_block, s=float(s), angular=angular)
+        total = torch.zeros_like(rows[..., 0, 0])
+        for start in range(0, rows.shape[-2], chunk):
+            part = rows[..., start : start + chunk, :]
+            total = total + checkpoint(
+                block, part, others, start, use_reentrant=False, preserve_rng_state=False, determinism_check="none"
+            )
+        # a negative row sees what its row sees
+        total = 2 * total if half_space else total
+        count = others.shape[-2]
+        return total if reduction == "sum" else total / max(1, count * (count - 1))
+
+
+def _block(rows: Tensor, others: Tensor, start: int, *, s: float, angular: bool) -> Tensor:
+    """The energy between ``rows``, which are the rows ``start`` on of ``others``, and all of ``others`` (...)."""
+    cosines = rows @ others.mT
+    info = torch.finfo(cosines.dtype)
+    # what rounding leaves of a coincident pair's d^2; more for an s so large that the power would overflow
+    floor = max(8 * info.eps, info.max ** (-1.5 / s) if s else 0.0)
+    if angular:
+        squares = cosines.clamp(floor / 2 - 1, 1 - floor / 2).arccos().square()
+    else:
+        squares = (2 - 2 * cosines).clamp_min(floor)
+    itself = torch.arange(start, start + rows.shape[-2], device=rows.device).unsqueeze(-1)
+    itself = itself == torch.arange(others.shape[-2], device=rows.device)
+    squares = squares.masked_fill(itself, 1.0)  # log 1 = 0
+    energy = -0.5 * squares.log() if s == 0 else squares.pow(-0.5 * s).masked_fill(itself, 0.0)
+    return energy.sum((-2, -1))

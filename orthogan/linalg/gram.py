@@ -1,0 +1,99 @@
+"""How far the rows or the columns of a matrix are from orthonormal. Matrices may carry leading batch dimensions.
+
+All of it is at least float32, also inside autocast. A zero row has no direction: its cosines count as 0, and
+nothing here sends it a gradient through them.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+
+from orthogan.linalg.power import EPS
+
+Side = Literal["rows", "columns", "smaller"]
+
+
+def full(matrix: Tensor) -> Tensor:
+    """At least float32."""
+    return matrix if matrix.dtype == torch.float64 else matrix.float()
+
+
+def flat(matrix: Tensor, side: Side) -> Tensor:
+    """``matrix`` or its transpose, so that the vectors of ``side`` are the rows.
+
+    Raises:
+        ValueError: an unknown side.
+    """
+    if side not in get_args(Side):
+        raise ValueError(f"side is {side!r}: choose one of {', '.join(get_args(Side))}")
+    rows = side == "rows" or (side == "smaller" and matrix.shape[-2] <= matrix.shape[-1])
+    return matrix if rows else matrix.mT
+
+
+def gram(matrix: Tensor, side: Side = "rows") -> Tensor:
+    """The inner products of the rows (..., m, m) or of the columns (..., n, n) of ``matrix`` (..., m, n)."""
+    with torch.autocast(matrix.device.type, enabled=False):
+        vectors = flat(full(matrix), side)
+        return vectors @ vectors.mT
+
+
+def gram_residual(matrix: Tensor, side: Side = "smaller") -> Tensor:
+    """Gram - I on ``side``; "smaller" is the one that can vanish (rows where m = n)."""
+    products = gram(matrix, side)
+    return products - torch.eye(products.shape[-1], dtype=products.dtype, device=products.device)
+
+
+def orthogonality_error(matrix: Tensor) -> Tensor:
+    """||Gram - I||_F of the smaller side (...): 0 exactly where all singular values are 1."""
+    return gram_residual(matrix).flatten(-2).norm(dim=-1)
+
+
+def unit_rows(matrix: Tensor) -> Tensor:
+    """The rows at unit length; a zero row stays zero and gets no gradient (its direction has no derivative)."""
+    with torch.autocast(matrix.device.type, enabled=False):
+        matrix = full(matrix)
+        squares = matrix.square().sum(-1, keepdim=True)
+        alive = squares > EPS**2
+        return matrix * torch.where(alive, torch.where(alive, squares, 1.0).rsqrt(), 0.0)
+
+
+def correlations(matrix: Tensor) -> Tensor:
+    """The cosines between different rows, (..., m(m-1)/2), each pair once: (1,0), (2,0), (2,1), (3,0), ..."""
+    cosines = gram(unit_rows(matrix))
+    below = torch.tril_indices(cosines.shape[-1], cosines.shape[-1], -1, device=cosines.device)
+    return cosines[..., below[0], below[1]]
+
+
+def coherence(matrix: Tensor) -> Tensor:
+    """The largest |cosine| between different rows (...); 0 for a single row."""
+    cosines = gram(unit_rows(matrix)).tril(-1)
+    return cosines.abs().flatten(-2).amax(-1)
+
+
+def mean_coherence(matrix: Tensor) -> Tensor:
+    """The mean |cosine| between different rows (...); 0 for a single row."""
+    m = matrix.shape[-2]
+    return gram(unit_rows(matrix)).tril(-1).abs().sum((-2, -1)) / max(1, m * (m - 1) // 2)
+
+
+def norm_deviation(matrix: Tensor) -> Tensor:
+    """The root mean square of ||row|| - 1 (...)."""
+    # a norm has a subgradient at 0, where a square root has none
+    return (full(matrix).norm(dim=-1) - 1).norm(dim=-1) / math.sqrt(matrix.shape[-2])
+
+
+def welch_bound(m: int, n: int) -> float:
+    """The least possible coherence of m unit vectors in n dimensions, sqrt((m - n) / (n (m - 1))); 0 if m <= n.
+
+    Welch 1974, first bound. It is reached by equiangular tight frames only.
+
+    Raises:
+        ValueError: m or n is below 1.
+    """
+    if m < 1 or n < 1:
+        raise ValueError(f"welch_bound({m}, {n}): the numbers of vectors and of dimensions are at least 1")
+    return math.sqrt((m - n) / (n * (m - 1))) if m > n else 0.0

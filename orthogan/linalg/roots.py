@@ -1,0 +1,256 @@
+"""Square roots and inverse square roots of symmetric positive semi-definite matrices, with stable gradients.
+
+All take (..., n, n) in at least float32, symmetrise it, and give NaN for a matrix with an entry that is not finite.
+"""
+
+from __future__ import annotations
+
+from math import comb
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+SqrtMethod = Literal["eigh", "pade", "taylor", "newton_schulz"]
+InverseMethod = Literal["eigh", "newton_schulz", "pade"]
+DEGREE = 100  # of the geometric series in the published Taylor gradient
+# (1+s)^11 +- (1-s)^11 in z = s^2: their quotient is the [5,5] Pade approximant of sqrt(z) about z = 1
+NUMERATOR = tuple(comb(11, 2 * j) for j in range(6))
+DENOMINATOR = tuple(comb(11, 2 * j + 1) for j in range(6))
+# the approximant of the root keeps values above 1/11, so that for n up to some hundreds this many steps converge
+LYAPUNOV_ITERATIONS = 12
+
+
+def matrix_sqrt(matrix: Tensor, method: SqrtMethod = "eigh", *, iterations: int = 5) -> Tensor:
+    """S^(1/2) of ``matrix`` (..., n, n).
+
+    Args:
+        method: "eigh" is exact and has a gradient without an eigen-gap, 1 / (sqrt l_i + sqrt l_j), differentiable any
+            number of times. "pade" and "taylor" have the same forward and, once differentiable, the gradients of
+            Song et al. 2021, "Why approximate matrix square root outperforms accurate SVD": the gap
+            1 / (l_i - l_j) = 1/l_i * 1/(1 - x), x = l_j/l_i, where 1/(1 - x) is its [50,50] Pade approximant or its
+            series to degree 100. Both agree with "eigh" for separate eigenvalues and pass no gradient between equal
+            ones. "newton_schulz" is the coupled iteration (Li et al. 2018, iSQRT-COV) with autograd's gradient.
+        iterations: of "newton_schulz" only.
+
+    The slope of vanishing eigenvalues is bounded as if they were at rounding level, eps * l_max.
+
+    Raises:
+        ValueError: an unknown method, or less than one iteration.
+    """
+    with torch.autocast(matrix.device.type, enabled=False):
+        s = _symmetric(matrix)
+        if method == "eigh":
+            return _Roots.apply(s, 0.0)[0]  # pyright: ignore[reportOptionalSubscript]
+        if method in ("pade", "taylor"):
+            return _GapRoot.apply(s, method)  # pyright: ignore[reportReturnType]
+        if method == "newton_schulz":
+            return _newton_schulz(s, iterations)[0]
+    raise ValueError(f"method {method!r}: choose eigh, pade, taylor or newton_schulz")
+
+
+def inverse_sqrt(matrix: Tensor, method: InverseMethod = "eigh", *, iterations: int = 5, shift: float = 0.0) -> Tensor:
+    """(S + shift I)^(-1/2) of ``matrix`` (..., n, n).
+
+    Args:
+        method: "eigh" is exact, with the gradient -1 / (sqrt(l_i l_j) (sqrt l_i + sqrt l_j)), differentiable any
+            number of times; it shifts the eigenvalues, where rounding beside a large l_max does not lose the shift.
+            "newton_schulz" is the coupled iteration with autograd's gradient. "pade" is the [5,5] approximant after
+            division by the Frobenius norm (Song et al. 2022, fast differentiable matrix square root), with the
+            gradient of the exact root by the iterative Lyapunov solver. Both of these are smooth approximations:
+            they raise small eigenvalues less than the exact inverse root does, "pade" to 11 / sqrt(||S||_F).
+        iterations: of "newton_schulz" only.
+        shift: 0 or more. With 0, eigenvalues below eps * l_max count as eps * l_max.
+
+    Raises:
+        ValueError: an unknown method, less than one iteration, or a negative shift.
+    """
+    if shift < 0:
+        raise ValueError(f"shift is {shift}: it must be 0 or more")
+    with torch.autocast(matrix.device.type, enabled=False):
+        s = _symmetric(matrix)
+        if method == "eigh":
+            return _Roots.apply(s, shift)[1]  # pyright: ignore[reportOptionalSubscript]
+        shifted = s + shift * torch.eye(s.shape[-1], dtype=s.dtype, device=s.device)
+        if method == "newton_schulz":
+            return _newton_schulz(shifted, iterations)[1]
+        if method == "pade":
+            return _PadeRoots.apply(shifted)[1]  # pyright: ignore[reportOptionalSubscript]
+    raise ValueError(f"method {method!r}: choose eigh, newton_schulz or pade")
+
+
+@torch.no_grad()
+def condition_numbers(matrix: Tensor, shift: float = 0.0) -> dict[str, list[float]]:
+    """Facts of each matrix of ``matrix`` (..., n, n), flattened over the leading dimensions; waits for the device.
+
+    ``kappa`` is l_max / l_min, inf where l_min is at rounding level n * eps * l_max of the given precision;
+    ``kappa_shifted`` is that of S + shift I; ``lambda_max`` is l_max.
+    """
+    values = torch.linalg.eigvalsh(_finite(_symmetric(matrix.detach()).double())[0].cpu()).reshape(-1, matrix.shape[-1])
+    broken = ~matrix.detach().isfinite().flatten(-2).all(-1).reshape(-1).cpu()
+    low, high = values[:, 0].clone(), values[:, -1]
+    low[low <= matrix.shape[-1] * torch.finfo(_exact(matrix).dtype).eps * high] = 0.0
+    facts = {"kappa": _ratio(high, low), "kappa_shifted": _ratio(high + shift, low + shift), "lambda_max": high}
+    return {name: value.masked_fill(broken, torch.nan).tolist() for name, value in facts.items()}
+
+
+def _ratio(high: Tensor, low: Tensor) -> Tensor:
+    return torch.where(low > 0, high / low.clamp_min(1e-300), torch.inf)
+
+
+def _exact(matrix: Tensor) -> Tensor:
+    return matrix if matrix.dtype == torch.float64 else matrix.float()
+
+
+def _symmetric(matrix: Tensor) -> Tensor:
+    x = _exact(matrix)
+    return 0.5 * (x + x.mT)
+
+
+def _finite(matrix: Tensor) -> tuple[Tensor, Tensor]:
+    """``matrix`` with zeros where any entry is not finite, and (..., 1) whether all are: eigh raises on NaN."""
+    finite = matrix.isfinite().flatten(-2).all(-1)[..., None]
+    return torch.where(finite[..., None], matrix, 0.0), finite
+
+
+def _decompose(s: Tensor) -> tuple[Tensor, Tensor]:
+    """Eigenvalues (..., n), none below 0, ascending, and eigenvectors; NaN values where ``s`` is not finite."""
+    clean, finite = _finite(s)
+    values, vectors = torch.linalg.eigh(clean)
+    return torch.where(finite, values.clamp_min(0.0), torch.nan), vectors
+
+
+def _smallest(dtype: torch.dtype) -> float:
+    """Below this a matrix counts as zero: its inverse root, squared, is still a number."""
+    return torch.finfo(dtype).tiny ** 0.5
+
+
+def _raised(values: Tensor) -> Tensor:
+    """Eigenvalues that are at least at the rounding level of the largest."""
+    floor = torch.finfo(values.dtype).eps * values[..., -1:]
+    return torch.maximum(values, floor.clamp_min(_smallest(values.dtype)))
+
+
+def _compose(vectors: Tensor, values: Tensor) -> Tensor:
+    return (vectors * values.unsqueeze(-2)) @ vectors.mT
+
+
+class _Lyapunov(torch.autograd.Function):
+    """X with A X + X A = C for symmetric A = Q diag(a) Q^T; its gradients are Lyapunov solutions too."""
+
+    @staticmethod
+    def forward(ctx: Any, a: Tensor, c: Tensor, vectors: Tensor, values: Tensor) -> Tensor:
+        inner = (vectors.mT @ c @ vectors) / (values.unsqueeze(-1) + values.unsqueeze(-2))
+        x = vectors @ inner @ vectors.mT
+        ctx.save_for_backward(a, vectors, values, x)
+        return x
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None, None]:  # pyright: ignore
+        a, vectors, values, x = ctx.saved_tensors
+        with torch.autocast(gradient.device.type, enabled=False):
+            y: Tensor = _Lyapunov.apply(a, gradient, vectors, values)  # pyright: ignore[reportAssignmentType]
+            return -(y @ x.mT + x.mT @ y), y, None, None
+
+
+class _Roots(torch.autograd.Function):
+    """R = (S + shift I)^(1/2) and P = R^(-1) by eigh; from R R = S, dR solves R dR + dR R = dS and dP = -P dR P."""
+
+    @staticmethod
+    def forward(ctx: Any, s: Tensor, shift: float) -> tuple[Tensor, Tensor]:
+        values, vectors = _decompose(s)
+        values = values + shift
+        raised = (values if shift else _raised(values)).sqrt()
+        root, inverse = _compose(vectors, values.sqrt()), _compose(vectors, raised.reciprocal())
+        ctx.save_for_backward(root, inverse, vectors, raised)
+        return root, inverse
+
+    @staticmethod
+    def backward(ctx: Any, by_root: Tensor, by_inverse: Tensor) -> tuple[Tensor, None]:  # pyright: ignore
+        root, inverse, vectors, raised = ctx.saved_tensors
+        with torch.autocast(by_root.device.type, enabled=False):
+            right = by_root - inverse @ by_inverse @ inverse
+            return _Lyapunov.apply(root, right, vectors, raised), None  # pyright: ignore[reportReturnType]
+
+
+class _GapRoot(torch.autograd.Function):
+    """S^(1/2) by eigh, with the gradient of the decomposition whose eigen-gap is approximated.
+
+    The gap comes with sqrt l_i - sqrt l_j in the numerator, so that the approximation phi(x) of 1/(1 - x) scales the
+    exact 1 / (sqrt l_i + sqrt l_j) by (1 - x) phi(x): 1 - x^101 for the series. The Pade approximant is 1/(1 - x)
+    itself, infinite at x = 1, where the authors put a large number: here 1/(1 - x) is at most 1/eps.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, s: Tensor, method: str) -> Tensor:
+        values, vectors = _decompose(s)
+        ctx.method = method
+        ctx.save_for_backward(_raised(values), vectors)
+        return _compose(vectors, values.sqrt())
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:  # pyright: ignore
+        values, vectors = ctx.saved_tensors
+        with torch.autocast(gradient.device.type, enabled=False):
+            one, other = values.unsqueeze(-1), values.unsqueeze(-2)
+            x = torch.minimum(one, other) / torch.maximum(one, other)
+            if ctx.method == "taylor":
+                weight = -torch.expm1((DEGREE + 1) * x.log())
+            else:
+                weight = ((1 - x) / torch.finfo(x.dtype).eps).clamp_max(1.0)
+            weight = weight + torch.eye(x.shape[-1], dtype=x.dtype, device=x.device)  # the values' own gradient
+            inner = (vectors.mT @ gradient @ vectors) * weight / (one.sqrt() + other.sqrt())
+            return vectors @ inner @ vectors.mT, None
+
+
+def _newton_schulz(s: Tensor, iterations: int) -> tuple[Tensor, Tensor]:
+    """Root and inverse root: Y <- Y T, Z <- T Z with T = (3 I - Z Y) / 2, from S / tr S, scaled back at the end."""
+    if iterations < 1:
+        raise ValueError(f"iterations is {iterations}: at least 1 is needed")
+    trace = s.diagonal(dim1=-2, dim2=-1).sum(-1)[..., None, None].clamp_min(_smallest(s.dtype))
+    eye = torch.eye(s.shape[-1], dtype=s.dtype, device=s.device)
+    y, z = s / trace, eye
+    for _ in range(iterations):
+        t = 0.5 * (3 * eye - z @ y)
+        y, z = y @ t, t @ z
+    return y * trace.sqrt(), z / trace.sqrt()
+
+
+class _PadeRoots(torch.autograd.Function):
+    """Root R and its inverse P by the [5,5] approximant; gradients as if R R = S."""
+
+    @staticmethod
+    def forward(ctx: Any, s: Tensor) -> tuple[Tensor, Tensor]:
+        norm = s.flatten(-2).norm(dim=-1)[..., None, None].clamp_min(_smallest(s.dtype))
+        z = s / norm
+        power = torch.eye(s.shape[-1], dtype=s.dtype, device=s.device)
+        above, below = NUMERATOR[0] * power, DENOMINATOR[0] * power
+        for p, q in zip(NUMERATOR[1:], DENOMINATOR[1:], strict=True):
+            power = power @ z
+            above, below = above + p * power, below + q * power
+        # solve_ex: rounding cannot make these singular (condition at most 1024), and a check would wait for the device
+        root = norm.sqrt() * torch.linalg.solve_ex(below, above)[0]
+        inverse = torch.linalg.solve_ex(above, below)[0] / norm.sqrt()
+        root, inverse = 0.5 * (root + root.mT), 0.5 * (inverse + inverse.mT)
+        ctx.save_for_backward(root, inverse)
+        return root, inverse
+
+    @staticmethod
+    def backward(ctx: Any, by_root: Tensor, by_inverse: Tensor) -> Tensor:  # pyright: ignore
+        root, inverse = ctx.saved_tensors
+        with torch.autocast(by_root.device.type, enabled=False):
+            return _lyapunov_by_products(root, by_root - inverse @ by_inverse @ inverse)
+
+
+def _lyapunov_by_products(a: Tensor, c: Tensor) -> Tensor:
+    """X with A X + X A = C for positive definite A, by the sign iteration on [[A, C], [0, -A]]; differentiable."""
+    size = a.flatten(-2).norm(dim=-1)[..., None, None].clamp_min(_smallest(a.dtype))
+    b, c = a / size, c / size
+    eye = torch.eye(a.shape[-1], dtype=a.dtype, device=a.device)
+    for _ in range(LYAPUNOV_ITERATIONS):
+        square = b @ b
+        c = 0.5 * (c @ (3 * eye - square) - square @ c + b @ c @ b)
+        b = 0.5 * b @ (3 * eye - square)
+    return 0.5 * c

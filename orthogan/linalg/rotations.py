@@ -1,0 +1,155 @@
+"""Maps from unconstrained numbers to orthogonal matrices (..., d, d), for orthogonal over-parameterized training.
+
+Every map takes zeros (compact ones) or the identity (square ones) to the identity, so that training starts at the
+given weight. Liu et al. 2021 compare them; ``qr`` here is also their Householder variant, which differs by signs.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from orthogan.linalg.polar import newton_schulz, polar_factor
+
+
+def skew(compact: Tensor, size: int) -> Tensor:
+    """The skew-symmetric matrix (..., size, size) whose upper triangle, row by row, is ``compact``."""
+    upper = triangle(compact, size)
+    return upper - upper.mT
+
+
+def triangle(compact: Tensor, size: int) -> Tensor:
+    """The strictly upper triangular matrix (..., size, size) that ``compact`` (..., size (size - 1) / 2) fills."""
+    rows, columns = torch.triu_indices(size, size, 1, device=compact.device)
+    flat = compact.new_zeros(*compact.shape[:-1], size * size)
+    return flat.index_copy(-1, rows * size + columns, compact).unflatten(-1, (size, size))
+
+
+def polish(rotation: Tensor) -> Tensor:
+    """One Newton-Schulz step: squares the distance of a nearly orthogonal matrix from orthogonality."""
+    return rotation - 0.5 * rotation @ (rotation.mT @ rotation - _eye(rotation))
+
+
+def cayley(compact: Tensor, size: int) -> Tensor:
+    """(I - A/2)^-1 (I + A/2), A skew: rotations without the eigenvalue -1."""
+    half = 0.5 * skew(compact, size)
+    eye = _eye(half)
+    return polish(torch.linalg.solve(eye - half, eye + half))
+
+
+def matrix_exp(compact: Tensor, size: int) -> Tensor:
+    """exp(A), A skew: every rotation."""
+    return polish(torch.linalg.matrix_exp(skew(compact, size)))
+
+
+def householder(compact: Tensor, size: int) -> Tensor:
+    """The product of ``size`` reflections with learned vectors (1 on the diagonal, ``compact`` below), negated.
+
+    H_1 ... H_d = I - V T^-1 V^T with T = striu(V^T V) + diag(V^T V) / 2 (Joffrain et al. 2006): three products and a
+    triangular solve, whatever the number of reflections.
+    """
+    vectors = triangle(compact, size).mT
+    return polish(-reflections(vectors + _eye(vectors)))
+
+
+def reflections(vectors: Tensor) -> Tensor:
+    """The first k columns of the product of the reflections along the k columns of ``vectors`` (..., d, k)."""
+    k = vectors.shape[-1]
+    gram = vectors.mT @ vectors
+    upper = gram.triu(1) + torch.diag_embed(0.5 * gram.diagonal(dim1=-2, dim2=-1))
+    solved = torch.linalg.solve_triangular(upper, vectors[..., :k, :].mT, upper=True)
+    return torch.eye(vectors.shape[-2], k, dtype=vectors.dtype, device=vectors.device) - vectors @ solved
+
+
+def qr(square: Tensor) -> Tensor:
+    """Q of QR with a positive diagonal of R: Gram-Schmidt of the columns by Householder reflections."""
+    return _Orthonormal.apply(square)  # pyright: ignore[reportReturnType]
+
+
+def gram_schmidt(square: Tensor) -> Tensor:
+    """Gram-Schmidt of the rows, each orthogonalised twice; the same map as ``qr`` of the transpose."""
+    return _gram_schmidt(square)
+
+
+def polar(square: Tensor) -> Tensor:
+    """Löwdin's symmetric orthogonalisation M (M^T M)^-1/2, by SVD."""
+    return polish(polar_factor(square))
+
+
+def polar_newton_schulz(square: Tensor) -> Tensor:
+    """The same by Newton-Schulz to tolerance: products only."""
+    tolerance = 1e-6 if square.dtype == torch.float32 else 1e-12
+    return newton_schulz(square, tolerance)
+
+
+def _eye(like: Tensor) -> Tensor:
+    return torch.eye(like.shape[-1], dtype=like.dtype, device=like.device)
+
+
+def _qr_slope(q: Tensor, r: Tensor, gradient: Tensor) -> Tensor:
+    """dL/dA of A = Q R (R with a positive diagonal) from dL/dQ; r is kept away from singular."""
+    m = -gradient.mT @ q
+    lower = m.tril() + m.tril(-1).mT
+    diagonal = r.diagonal(dim1=-2, dim2=-1)
+    floor = torch.finfo(r.dtype).eps * diagonal.abs().amax(-1, keepdim=True).clamp_min(1e-30) * r.shape[-1]
+    r = r.triu(1) + torch.diag_embed(torch.where(diagonal < floor, floor, diagonal))
+    return torch.linalg.solve_triangular(r.mT, gradient + q @ lower, upper=False, left=False)
+
+
+class _Orthonormal(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, matrix: Tensor) -> Tensor:
+        q, r = torch.linalg.qr(matrix)
+        diagonal = r.diagonal(dim1=-2, dim2=-1)
+        sign = torch.where(diagonal < 0, -1.0, 1.0).to(q.dtype)
+        q, r = q * sign.unsqueeze(-2), r * sign.unsqueeze(-1)
+        ctx.save_for_backward(q, r)
+        return q
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
+        q, r = ctx.saved_tensors
+        return _qr_slope(q, r, gradient)
+
+
+@torch.library.custom_op("orthogan::gram_schmidt", mutates_args=())
+def _gram_schmidt(matrix: Tensor) -> Tensor:
+    found = torch.zeros_like(matrix)
+    size = matrix.shape[-1]
+    for i in range(size):
+        row = matrix[..., i, :].unsqueeze(-1)
+        done = found[..., :i, :]
+        length = row.norm(dim=-2, keepdim=True)
+        for _ in range(2):  # one pass leaves errors of condition x eps, a second none to speak of
+            row = row - done.mT @ (done @ row)
+        # a row in the span of those before leaves only rounding: take the axis that is furthest from the span
+        axis = (1 - done.square().sum(-2)).argmax(-1)
+        other = torch.nn.functional.one_hot(axis, size).to(matrix.dtype).unsqueeze(-1)
+        for _ in range(2):
+            other = other - done.mT @ (done @ other)
+        lost = row.norm(dim=-2, keepdim=True) <= 1e-6 * length
+        row = torch.where(lost, other, row)
+        found[..., i, :] = (row / row.norm(dim=-2, keepdim=True)).squeeze(-1)
+    return found
+
+
+@_gram_schmidt.register_fake
+def _(matrix: Tensor) -> Tensor:
+    return torch.empty_like(matrix)
+
+
+def _keep(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    ctx.save_for_backward(inputs[0], output)
+
+
+def _slope(ctx: Any, gradient: Tensor) -> Tensor:
+    matrix, found = ctx.saved_tensors
+    q = found.mT  # rows of A are columns of A^T = Q R
+    return _qr_slope(q, (q.mT @ matrix.mT).triu(), gradient.mT).mT.contiguous()
+
+
+_gram_schmidt.register_autograd(_slope, setup_context=_keep)

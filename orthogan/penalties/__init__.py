@@ -1,0 +1,28 @@
+"""Penalties on weights: each ``NAME(weight, **options)`` is a 0-d tensor to add to a loss; ``apply`` on whole nets."""
+
+from orthogan.penalties.conv import conv_orthogonality
+from orthogan.penalties.disentangled_norm import disentangled_norm, free_correlations
+from orthogan.penalties.energy import hyperspherical_energy
+from orthogan.penalties.kernel import double_soft_orthogonality, mutual_coherence, off_diagonal, soft_orthogonality
+from orthogan.penalties.network import PENALTIES, Penalty, apply
+from orthogan.penalties.schedule import SRIP_EPOCHS, SRIP_SCHEDULE, SRIP_WEIGHT, Schedule
+from orthogan.penalties.srip import srip
+
+__all__ = [
+    "PENALTIES",
+    "SRIP_EPOCHS",
+    "SRIP_SCHEDULE",
+    "SRIP_WEIGHT",
+    "Penalty",
+    "Schedule",
+    "apply",
+    "conv_orthogonality",
+    "disentangled_norm",
+    "double_soft_orthogonality",
+    "free_correlations",
+    "hyperspherical_energy",
+    "mutual_coherence",
+    "off_diagonal",
+    "soft_orthogonality",
+    "srip",
+]

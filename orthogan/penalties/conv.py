@@ -1,0 +1,69 @@
+"""Orthogonality of a convolution as an operator (Wang et al. 2020, OCNN; Achour et al. 2022, L_orth)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from orthogan.linalg.gram import full, gram_residual
+
+CONV = {3: F.conv1d, 4: F.conv2d, 5: F.conv3d}
+
+
+def conv_orthogonality(
+    weight: Tensor, stride: int | Sequence[int] = 1, padding: int | Sequence[int] | None = None, *, groups: int = 1
+) -> Tensor:
+    """||Conv(K, K; P, S) - I_r0||_F^2 - max(0, M - S^2 C), 0 (to rounding) for an orthogonal convolution and no other.
+
+    Achour et al. 2022, definition 3.1, for K (M, C, *kernel), stride S and P = floor((k-1)/S) S. For the circular
+    convolution as a matrix A of N positions out it is ||A A^T - I||_F^2 / N where M <= S^2 C, and otherwise
+    ||A^T A - I||_F^2 / N (theorem 4.2). A stride beyond the kernel reads min(S, k) positions only, and counts so.
+    A matrix or a 1x1 kernel gives the Gram residual of its smaller side. The dilation changes nothing at stride 1.
+    A transposed convolution is the adjoint, and needs the same: give its kernel as it is stored.
+
+    Args:
+        padding: P of each axis, a multiple of the stride. The authors' default of 1 sees a 3x3 kernel's overlaps at
+            shifts of at most 1; the full test needs 2, as None does.
+        groups: of the convolution, whose kernel is then (M, C/groups, *kernel).
+
+    Raises:
+        ValueError: a stride, padding or groups that does not fit the weight.
+    """
+    if weight.dim() == 2:
+        return gram_residual(weight).square().sum()
+    if weight.dim() not in CONV:
+        raise ValueError(f"the weight has shape {tuple(weight.shape)}: a convolution's has 3 to 5 dimensions")
+    kernel, rows = weight.shape[2:], weight.shape[0]
+    strides = _axes("stride", stride, len(kernel))
+    if min(strides) < 1:
+        raise ValueError(f"stride is {stride}: at least 1 is needed")
+    if groups < 1 or rows % groups:
+        raise ValueError(f"groups is {groups}: it must divide the {rows} filters")
+    if padding is None:
+        pads = tuple((k - 1) // s * s for k, s in zip(kernel, strides, strict=True))
+    else:
+        pads = _axes("padding", padding, len(kernel))
+        if any(p < 0 or p % s for p, s in zip(pads, strides, strict=True)):
+            raise ValueError(f"padding is {padding}: it must be a multiple of the stride {stride}, or None")
+    with torch.autocast(weight.device.type, enabled=False):
+        weight = full(weight)
+        # the filters of a group as images, the groups side by side: (M/g, C, *kernel)
+        images = weight.reshape(groups, rows // groups, *weight.shape[1:]).transpose(0, 1)
+        images = images.reshape(rows // groups, -1, *kernel)
+        overlaps = CONV[weight.dim()](images, weight, stride=strides, padding=pads, groups=groups)  # (M/g, M, *shifts)
+        eye = torch.eye(rows // groups, dtype=weight.dtype, device=weight.device).repeat(1, groups)
+        border = [p // s for p, s in zip(reversed(pads), reversed(strides), strict=True) for _ in (0, 1)]
+        at_centre = F.pad(eye.reshape(*eye.shape, *[1] * len(kernel)), border)
+        seen = math.prod([min(s, k) for s, k in zip(strides, kernel, strict=True)])
+        return (overlaps - at_centre).square().sum() - max(0, rows - seen * weight.shape[1] * groups)
+
+
+def _axes(name: str, value: int | Sequence[int], count: int) -> tuple[int, ...]:
+    axes = (value,) * count if isinstance(value, int) else tuple(value)
+    if len(axes) != count:
+        raise ValueError(f"{name} is {value}: give one number, or one for each of the kernel's {count} axes")
+    return axes

@@ -1,0 +1,104 @@
+"""The disentangled norm (Wu, Zhang, Long, Yin & Leng 2023, arXiv 2306.09939): our reconstruction.
+
+The paper's text could not be read, only its abstract and the reviews that describe its equations. What those fix:
+the Gram of the rows, split into the filters' norms and their correlations; "strict" takes all correlations,
+"relaxed" leaves the k largest free, with k estimated by Monte Carlo over uniformly drawn labels. The rest is ours.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from orthogan.linalg.gram import correlations, full
+from orthogan.penalties.kernel import as_matrix
+from orthogan.rng import generator
+
+
+def disentangled_norm(
+    weight: Tensor,
+    *,
+    norm_weight: float = 1.0,
+    correlation_weight: float = 1.0,
+    relaxed: bool = False,
+    free: int | None = None,
+    transition: int | None = None,
+    by: Literal["magnitude", "value"] = "magnitude",
+    squared_norm: bool = False,
+    root: bool = False,
+) -> Tensor:
+    """norm_weight * sum_i (||k_i|| - 1)^2 + correlation_weight * sum over pairs of cos(k_i, k_j)^2, k_i the filters.
+
+    The first part's gradient is along each filter and the second's at a right angle to it: neither disturbs the
+    other. Strict, with o filters in n dimensions, the second part is at least o (o - n) / (2 n) where o > n.
+
+    Args:
+        relaxed: leave the ``free`` largest correlations out.
+        free: how many of the o (o - 1) / 2, whatever n is; None is ``free_correlations(o, d)`` where o exceeds the
+            dimension d that orthogonality is asked on, else none.
+        transition: d for a layer with ``free`` None, at most n (the paper's rank*, whose formula we do not know);
+            None is n, so that a layer with o <= n stays strict.
+        by: the largest by magnitude, or by value (negative correlations are then never free before positive ones).
+        squared_norm: ||k_i||^2 in place of ||k_i||.
+        root: the Euclidean norm of each part's residuals in place of their sum of squares.
+
+    Raises:
+        ValueError: an option out of range, or ``free`` or ``transition`` without ``relaxed``, or both of them.
+    """
+    if not relaxed and (free is not None or transition is not None):
+        raise ValueError("free and transition belong to the relaxed form: set relaxed=True")
+    if by not in ("magnitude", "value"):
+        raise ValueError(f"by is {by!r}: choose magnitude or value")
+    matrix = full(as_matrix(weight))
+    cosines = correlations(matrix)
+    kept = len(cosines) - (_free(matrix, free, transition) if relaxed else 0)
+    if kept < len(cosines):
+        cosines = (cosines.abs() if by == "magnitude" else cosines).topk(kept, largest=False, sorted=False).values
+    deviations = (matrix.square().sum(-1) if squared_norm else matrix.norm(dim=-1)) - 1
+    if root:
+        return norm_weight * deviations.norm() + correlation_weight * cosines.norm()
+    return norm_weight * deviations.square().sum() + correlation_weight * cosines.square().sum()
+
+
+def _free(matrix: Tensor, free: int | None, transition: int | None) -> int:
+    filters, columns = matrix.shape
+    pairs = filters * (filters - 1) // 2
+    if free is not None:
+        if transition is not None:
+            raise ValueError(f"free is {free} and transition is {transition}: one makes the other; give one of them")
+        if not 0 <= free <= pairs:
+            raise ValueError(f"free is {free}: {filters} filters have {pairs} correlations")
+        return free
+    if transition is not None and transition < 1:
+        raise ValueError(f"transition is {transition}: orthogonality needs at least 1 dimension")
+    dimensions = columns if transition is None else min(transition, columns)
+    return free_correlations(filters, dimensions) if filters > dimensions else 0
+
+
+@torch.compiler.assume_constant_result
+def free_correlations(filters: int, dimensions: int, trials: int = 1000, seed: int = 0) -> int:
+    """How many correlations of ``filters`` vectors in fewer ``dimensions`` are left free: our reading of the paper.
+
+    Each filter is labelled structural with chance dimensions/filters, independently, else flexible. Structural
+    filters can be orthogonal to each other; the result is the mean number of pairs, over ``trials``, with a flexible
+    one in them, near filters (filters - 1) / 2 * (1 - (dimensions/filters)^2). The fewest pairs that must be free
+    (filters doubled up on an orthonormal basis) are many less, filters (filters - dimensions) / (2 dimensions).
+
+    Raises:
+        ValueError: a count below 1.
+    """
+    if min(filters, dimensions, trials) < 1:
+        raise ValueError(f"filters = {filters}, dimensions = {dimensions}, trials = {trials}: each must be at least 1")
+    return _free_correlations(filters, dimensions, trials, seed)
+
+
+@lru_cache
+def _free_correlations(filters: int, dimensions: int, trials: int, seed: int) -> int:
+    rng = generator("cpu", seed, "free_correlations", filters, dimensions)
+    chance = min(1.0, dimensions / filters)
+    structural = (torch.rand(trials, filters, generator=rng) < chance).sum(1).double()
+    bound = float((structural * (structural - 1) / 2).mean())
+    return round(filters * (filters - 1) / 2 - bound)

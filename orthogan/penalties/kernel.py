@@ -1,0 +1,60 @@
+"""Penalties on the Gram matrix of a weight (out, in, *kernel) seen as W (out, in*kh*kw), a filter a row.
+
+The papers write W as (fan_in, out), so their W^T W is side "rows" here. Orthonormal rows exist only where
+out <= fan_in; "smaller" takes the side that can vanish.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from torch import Tensor
+
+from orthogan.linalg.gram import Side, gram, gram_residual
+
+
+def as_matrix(weight: Tensor) -> Tensor:
+    """(out, in, *kernel) as (out, in*kh*kw).
+
+    Raises:
+        ValueError: a vector or a number.
+    """
+    if weight.dim() < 2:
+        raise ValueError(f"the weight has shape {tuple(weight.shape)}: a penalty needs (out, in, ...)")
+    return weight.reshape(weight.shape[0], -1)
+
+
+def soft_orthogonality(weight: Tensor, side: Side = "smaller") -> Tensor:
+    """SO: ||Gram - I||_F^2 (Bansal et al. 2018, eq. 4). The paper's is side "rows", of least value out - fan_in."""
+    return gram_residual(as_matrix(weight), side).square().sum()
+
+
+def double_soft_orthogonality(weight: Tensor) -> Tensor:
+    """DSO: ||W W^T - I||_F^2 + ||W^T W - I||_F^2 (Bansal et al. 2018, eq. 5); at least |out - fan_in|."""
+    return soft_orthogonality(weight, "rows") + soft_orthogonality(weight, "columns")
+
+
+def mutual_coherence(
+    weight: Tensor, reading: Literal["max_entry", "row_sum"] = "max_entry", side: Side = "smaller"
+) -> Tensor:
+    """MC: ||Gram - I||_inf (Bansal et al. 2018, eq. 6); side "rows" is the paper's.
+
+    Args:
+        reading: of the norm, which the paper leaves open: the largest |entry|, or the largest row sum of |entries|.
+
+    Raises:
+        ValueError: an unknown reading or side.
+    """
+    if reading not in ("max_entry", "row_sum"):
+        raise ValueError(f"reading is {reading!r}: choose max_entry or row_sum")
+    residual = gram_residual(as_matrix(weight), side).abs()
+    return residual.amax() if reading == "max_entry" else residual.sum(-1).amax()
+
+
+def off_diagonal(weight: Tensor) -> Tensor:
+    """||W W^T o (1 - I)||_F^2 (Brock et al. 2019, eq. 3): rows at right angles, of any length.
+
+    The gradient is the true one, 4 ((W W^T) o (1 - I)) W. BigGAN's code writes 2 in place of the 4: a weight w of
+    theirs is w / 2 here.
+    """
+    return 2 * gram(as_matrix(weight)).tril(-1).square().sum()

@@ -1,0 +1,44 @@
+"""The spectral restricted isometry penalty (Bansal et al. 2018, SRIP)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from orthogan.linalg.gram import Side, flat, full
+from orthogan.linalg.power import normalize
+from orthogan.penalties.kernel import as_matrix
+
+
+def srip(weight: Tensor, iterations: int = 2, side: Side = "smaller") -> Tensor:
+    """sigma(Gram - I), the spectral norm, by power iteration; never above the true one.
+
+    v <- (Gram - I) v ``iterations`` times from a fixed start, then sigma = ||(Gram - I) v|| / ||v||. The published
+    code does one, from a random start, and is well below the true value. The start is a hash of the index, so that
+    the result is a function of the weight: no draw is made. The gradient treats v as a constant, which is exact
+    once v has converged; at orthonormal rows, where a norm has a kink, it is 0. The Gram matrix is not formed.
+
+    Args:
+        side: "rows" is the paper's W^T W, for W of (fan_in, out).
+
+    Raises:
+        ValueError: fewer than 1 iteration, or an unknown side.
+    """
+    if iterations < 1:
+        raise ValueError(f"iterations is {iterations}: at least 1 is needed")
+    with torch.autocast(weight.device.type, enabled=False):
+        vectors = flat(full(as_matrix(weight)), side)
+        v = start(vectors)
+        with torch.no_grad():
+            for _ in range(iterations):
+                v = normalize(vectors @ (vectors.mT @ v) - v)
+        return (vectors @ (vectors.mT @ v) - v).norm()
+
+
+def start(vectors: Tensor) -> Tensor:
+    """A fixed vector (m,) of numbers in [-1, 1) without pattern, for ``vectors`` (m, n); by hash, on any device."""
+    mask = 0xFFFFFFFF
+    x = torch.arange(1, vectors.shape[0] + 1, device=vectors.device) * 0x9E3779B1 & mask
+    for factor in (0x85EBCA6B, 0xC2B2AE35):  # the finaliser of MurmurHash3
+        x = (x ^ (x >> 15)) * factor & mask
+    return (x ^ (x >> 16)).to(vectors.dtype) / 2**31 - 1

@@ -1,0 +1,166 @@
+"""A weight with orthonormal rows or columns, whatever the parameter behind it, under weight decay too."""
+
+from __future__ import annotations
+
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor, nn
+
+from orthogan.linalg import normalize, power_iteration, rotations
+from orthogan.linalg.polar import polar_factor
+from orthogan.weights.constraint import Constraint, register
+from orthogan.weights.matrix import exact
+
+OrthogonalMethod = Literal["qr", "householder", "cayley", "polar", "bjorck"]
+WARM_UP = 15
+
+
+class Orthogonal(Constraint):
+    """gain * Q, Q with orthonormal columns where rows >= columns, else rows, of the matrix (out, in*kh*kw).
+
+    Training starts at the orthogonal matrix nearest to the given weight. ``torch.nn.utils.parametrizations.
+    orthogonal`` is not used: it makes every kh x kw slice of a kernel orthogonal instead of the flattened kernel, and
+    its default Householder map keeps signs inside the trained tensor, so that one step of weight decay makes the
+    weight zero. Here the signs are a buffer.
+    """
+
+    signs: Tensor
+    u: Tensor
+
+    def __init__(
+        self, module: nn.Module, weight: Tensor, *, method: OrthogonalMethod, gain: float, iterations: int
+    ) -> None:
+        super().__init__(module, weight)
+        self.method: OrthogonalMethod = method
+        self.gain, self.iterations = gain, iterations
+        matrix = self.tall(exact(self.view.to(weight.detach())))
+        self.register_buffer("signs", matrix.new_ones(matrix.shape[1]))
+        start = normalize(torch.randn(len(matrix), dtype=matrix.dtype, device=matrix.device))
+        self.register_buffer("u", start if method == "bjorck" else None)
+
+    def tall(self, matrix: Tensor) -> Tensor:
+        """The matrix with no more columns than rows; its own inverse."""
+        return matrix if self.view.rows >= self.view.columns else matrix.mT
+
+    @torch.no_grad()
+    def advance(self, weight: Tensor, iterations: int = 1) -> None:
+        """Björck only: let the estimate of the spectral norm follow the parameter."""
+        if self.method == "bjorck":
+            with torch.autocast(weight.device.type, enabled=False):
+                self.u.copy_(power_iteration(exact(weight), exact(self.u), iterations)[0])
+
+    def forward(self, parameter: Tensor) -> Tensor:
+        """The effective weight, in at least float32."""
+        if self.training and not self.held:
+            self.advance(parameter)
+        with torch.autocast(parameter.device.type, enabled=False):
+            return self.view.back(self.gain * self.tall(self.frame(exact(parameter))))
+
+    def frame(self, parameter: Tensor) -> Tensor:
+        """Orthonormal columns (m, n), m >= n, from a parameter of that shape."""
+        if self.method == "qr":
+            return rotations.qr(parameter)
+        if self.method == "polar":
+            return rotations.polish(polar_factor(parameter))
+        if self.method == "bjorck":
+            # a copy: a later forward may advance the buffer before this one's backward
+            return bjorck(parameter, exact(self.u).clone(), self.iterations)
+        found = _reflected(parameter) if self.method == "householder" else _cayley(parameter)
+        return rotations.polish(found) * exact(self.signs)
+
+    @torch.no_grad()
+    def right_inverse(self, weight: Tensor) -> Tensor:
+        """Assigning a weight assigns the orthogonal matrix nearest to it."""
+        # on the CPU: not every device has float64 and these decompositions
+        target = polar_factor(self.tall(self.view.to(weight)).to("cpu", torch.float64))
+        if self.method == "householder":
+            # LAPACK's reflections give the target up to the signs of its columns
+            parameter = torch.geqrf(target)[0].tril(-1)
+            self.signs.copy_(torch.where((_reflected(parameter) * target).sum(0) < 0, -1.0, 1.0))
+        elif self.method == "cayley":
+            signs = _regular_signs(target[: target.shape[1]])
+            self.signs.copy_(signs)
+            parameter = _cayley_parameter(target * signs)
+        else:
+            parameter = target
+        parameter = parameter.to(weight).contiguous()
+        self.advance(parameter, WARM_UP)
+        return parameter
+
+    @torch.no_grad()
+    def facts(self, weight: Tensor) -> dict[str, float]:
+        """||Q^T Q - I||_F."""
+        q = self.frame(exact(weight))
+        return {"orthogonality_error": float((q.mT @ q - torch.eye(q.shape[1], dtype=q.dtype, device=q.device)).norm())}
+
+
+def orthogonal(
+    module: nn.Module, name: str = "weight", method: OrthogonalMethod = "qr", *, gain: float = 1.0, iterations: int = 12
+) -> nn.Module:
+    """Keep the rows (or, where there are more rows than columns, the columns) of ``module.name`` orthonormal.
+
+    Kernels count as matrices (out, in*kh*kw). That bounds a convolution's operator norm by sqrt(kh*kw) and does
+    not make it an orthogonal operator (RKO); ``orthogan.layers.SkewOrthogonalConv2d`` does.
+
+    Args:
+        method: "qr" (sign-fixed, fastest), "householder" (learned reflections), "cayley", "polar" (nearest
+            orthogonal matrix, by SVD), "bjorck" (the same by ``iterations`` products, approximate).
+        gain: fixed factor; 1/sqrt(kh*kw) makes a stride-1 convolution 1-Lipschitz.
+
+    Raises:
+        ValueError: an unknown method, a gain that is not positive, or no such weight.
+    """
+    if method not in get_args(OrthogonalMethod):
+        raise ValueError(f"method {method!r}: choose {', '.join(get_args(OrthogonalMethod))}")
+    if gain <= 0 or iterations < 1:
+        raise ValueError(f"gain is {gain} and iterations is {iterations}: both must be positive")
+    return register(
+        module, name, lambda weight: Orthogonal(module, weight, method=method, gain=gain, iterations=iterations)
+    )
+
+
+def bjorck(matrix: Tensor, u: Tensor, iterations: int) -> Tensor:
+    """``matrix`` (m, n) after so many steps W <- W (3 I - W^T W) / 2 (Björck & Bowie 1971) from W / sigma.
+
+    Args:
+        u: unit vector near the top left singular vector; sigma = ||W^T u|| counts as a constant.
+    """
+    x = matrix / (matrix.mT @ u).norm().detach().clamp_min(1e-12)
+    for _ in range(iterations):
+        x = rotations.polish(x)
+    return x
+
+
+def _reflected(parameter: Tensor) -> Tensor:
+    lower = parameter.tril(-1)
+    return rotations.reflections(lower + torch.eye(*lower.shape, dtype=lower.dtype, device=lower.device))
+
+
+def _cayley(parameter: Tensor) -> Tensor:
+    """[(I + A)^-1 (I - A); -2 V (I + A)^-1] with A = U - U^T + V^T V, [U; V] the parameter (Trockman & Kolter 2021)."""
+    n = parameter.shape[1]
+    upper, rest = parameter[:n].triu(1), parameter[n:]
+    a = upper - upper.mT + rest.mT @ rest
+    eye = torch.eye(n, dtype=a.dtype, device=a.device)
+    inverse = torch.linalg.solve(eye + a, eye)
+    return torch.cat([inverse @ (eye - a), -2 * rest @ inverse])
+
+
+def _cayley_parameter(frame: Tensor) -> Tensor:
+    n = frame.shape[1]
+    eye = torch.eye(n, dtype=frame.dtype, device=frame.device)
+    a = torch.linalg.solve(eye + frame[:n], eye - frame[:n], left=False)
+    rest = -0.5 * frame[n:] @ (eye + a)
+    return torch.cat([(a - rest.mT @ rest).triu(1), rest])
+
+
+def _regular_signs(top: Tensor) -> Tensor:
+    """Signs d such that I + top * d is regular: each pivot of top + diag(d) is pushed away from zero."""
+    work, n = top.clone(), len(top)
+    signs = torch.ones(n, dtype=top.dtype, device=top.device)
+    for i in range(n):
+        signs[i] = -1.0 if work[i, i] < 0 else 1.0
+        work[i, i] += signs[i]
+        work[i + 1 :, i + 1 :] -= torch.outer(work[i + 1 :, i] / work[i, i], work[i, i + 1 :])
+    return signs

@@ -1,0 +1,158 @@
+"""Orthogonal over-parameterized training (Liu et al. 2021): fixed neurons, a learned rotation of their space."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor, nn
+
+from orthogan.linalg import rotations
+from orthogan.weights.constraint import Constraint, register
+from orthogan.weights.matrix import MatrixView, exact
+
+RotationMethod = Literal[
+    "qr",
+    "gram_schmidt",
+    "householder",
+    "polar",
+    "polar_newton_schulz",
+    "cayley",
+    "matrix_exp",
+    "ogd",
+    "relaxed",
+]
+COMPACT: dict[str, Callable[[Tensor, int], Tensor]] = {
+    "householder": rotations.householder,
+    "cayley": rotations.cayley,
+    "matrix_exp": rotations.matrix_exp,
+}
+SQUARE: dict[str, Callable[[Tensor], Tensor]] = {
+    "qr": rotations.qr,
+    "gram_schmidt": rotations.gram_schmidt,
+    "polar": rotations.polar,
+    "polar_newton_schulz": rotations.polar_newton_schulz,
+    # the parameter is the rotation itself: kept on the group by its update, or only drawn towards it
+    "ogd": lambda square: square,
+    "relaxed": lambda square: square,
+}
+
+
+class Rotation(Constraint):
+    """W = W0 R^T: the rows of W0 (the neurons) are fixed, the orthogonal R on the fan-in is learned.
+
+    R acts on inputs, not on neurons, so W W^T = W0 W0^T: all norms, angles and singular values, and with them the
+    hyperspherical energy, stay those of W0. R is block diagonal with ``blocks`` equal blocks, or acts on a sample of
+    ``sample`` dimensions only (stochastic OPT), the rest staying as they are until ``resample`` moves on.
+    """
+
+    neurons: Tensor
+    index: Tensor
+
+    def __init__(
+        self, module: nn.Module, weight: Tensor, *, method: RotationMethod, blocks: int = 1, sample: int | None = None
+    ) -> None:
+        super().__init__(module, weight)
+        self.method: RotationMethod = method
+        columns = self.view.columns
+        if sample is not None and sample >= columns:
+            sample = None  # all dimensions: the stochastic step is the full one
+        self.sample, self.blocks = sample, blocks
+        self.size = (sample or columns) // blocks
+        self.register_buffer("neurons", exact(self.view.to(weight.detach())).clone())
+        self.register_buffer("index", torch.arange(sample, device=weight.device) if sample else None)
+
+    def initial(self) -> Tensor:
+        """The parameter that stands for no rotation."""
+        if self.method in COMPACT:
+            return self.neurons.new_zeros(self.blocks, self.size * (self.size - 1) // 2)
+        return torch.eye(self.size, dtype=self.neurons.dtype, device=self.neurons.device).repeat(self.blocks, 1, 1)
+
+    def rotation(self, parameter: Tensor) -> Tensor:
+        """R (blocks, size, size)."""
+        if self.method in COMPACT:
+            return COMPACT[self.method](parameter, self.size)
+        return SQUARE[self.method](parameter)
+
+    def rotated(self, parameter: Tensor) -> Tensor:
+        """W (rows, columns)."""
+        part = self.neurons if self.sample is None else self.neurons.index_select(1, self.index)
+        turned = part.unflatten(1, (self.blocks, self.size)).transpose(0, 1) @ self.rotation(parameter).mT
+        turned = turned.transpose(0, 1).flatten(1)
+        return turned if self.sample is None else self.neurons.index_copy(1, self.index, turned)
+
+    def forward(self, parameter: Tensor) -> Tensor:
+        """The effective weight, in at least float32."""
+        with torch.autocast(parameter.device.type, enabled=False):
+            return self.view.back(self.rotated(exact(parameter)))
+
+    @torch.no_grad()
+    def right_inverse(self, weight: Tensor) -> Tensor:
+        """Assigning a weight makes its rows the fixed neurons, not rotated yet."""
+        self.neurons.copy_(self.view.to(weight))
+        return self.initial().to(weight.dtype)
+
+    @torch.no_grad()
+    def facts(self, weight: Tensor) -> dict[str, float]:
+        """||R R^T - I||_F."""
+        rotation = self.rotation(exact(weight))
+        eye = torch.eye(self.size, dtype=rotation.dtype, device=rotation.device)
+        return {"orthogonality_error": float((rotation @ rotation.mT - eye).norm())}
+
+
+def rotation(
+    module: nn.Module,
+    name: str = "weight",
+    method: RotationMethod = "qr",
+    *,
+    neurons: Literal["gaussian", "weight"] = "gaussian",
+    blocks: int | None = 1,
+    block_size: int = 1024,
+    sample: float | None = None,
+) -> nn.Module:
+    """Train ``module.name`` by rotating fixed neurons (OPT); returns ``module``.
+
+    Args:
+        method: how the orthogonal matrix is made. "qr" (fastest), "gram_schmidt", "householder" (learned
+            reflections), "polar" (Löwdin, by SVD), "polar_newton_schulz" (the same by products), "cayley",
+            "matrix_exp"; "ogd": the parameter is the rotation and must be updated by
+            ``orthogan.gradients.CayleyRetraction``; "relaxed": any matrix, with
+            ``orthogan.weights.relaxation(model)`` added to the loss.
+        neurons: "gaussian" draws He-Gaussian rows, as in the paper; "weight" keeps those that are there (to
+            fine-tune a trained layer).
+        blocks: number of equal diagonal blocks of R; None chooses the fewest of at most ``block_size``. A
+            512-channel 3x3 convolution (fan-in 4,608) has 21 M numbers in one block, 3.2 M in seven or more.
+        sample: stochastic OPT: rotate so many sampled dimensions at a time (a whole number), or this share of the
+            fan-in (below 1); see ``orthogan.weights.resample``. A layer with no more dimensions is rotated whole.
+
+    Raises:
+        ValueError: an unknown method, blocks that do not divide the fan-in, or no such weight.
+    """
+    if method not in get_args(RotationMethod):
+        raise ValueError(f"method {method!r}: choose {', '.join(get_args(RotationMethod))}")
+    if neurons not in ("gaussian", "weight"):
+        raise ValueError(f"neurons {neurons!r}: choose gaussian or weight")
+    if sample is not None and not (0 < sample < 1 or (sample >= 2 and sample == int(sample))):
+        raise ValueError(f"sample is {sample}: a number of dimensions, 2 or more, or a share between 0 and 1")
+    if sample is not None and method == "relaxed":
+        raise ValueError("sample with method 'relaxed': merging a matrix that is not orthogonal changes the neurons")
+
+    def make(weight: Tensor) -> Rotation:
+        columns = MatrixView(module, weight).columns
+        wanted = None if sample is None else max(2, int(sample * columns if sample < 1 else sample))
+        width = min(wanted or columns, columns)
+        count = fewest_blocks(width, block_size) if blocks is None else blocks
+        if count < 1 or width % count:
+            raise ValueError(f"blocks is {blocks}: it must divide the {width} dimensions that are rotated")
+        if neurons == "gaussian":
+            with torch.no_grad():
+                weight.normal_(0.0, (2 / columns) ** 0.5)
+        return Rotation(module, weight, method=method, blocks=count, sample=wanted)
+
+    return register(module, name, make)
+
+
+def fewest_blocks(width: int, most: int) -> int:
+    """The smallest number of equal blocks of ``width`` dimensions that are no larger than ``most``."""
+    return next(count for count in range(1, width + 1) if width % count == 0 and width // count <= max(most, 1))
