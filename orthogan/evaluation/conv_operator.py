@@ -77,7 +77,8 @@ def _blocks(kernel: Tensor, size: Size, stride: Size, groups: int, dilation: Siz
         taps = torch.arange(blocks.shape[2], device=kernel.device) * step
         turns = torch.outer(taps, torch.arange(n, device=kernel.device)) % n
         angle = turns.to(real.dtype) * (2 * math.pi / n)
-        blocks = torch.tensordot(blocks, torch.polar(torch.ones_like(angle), angle), dims=([2], [0]))
+        # the first axis that is left goes, its frequencies come last
+        blocks = blocks.movedim(2, -1) @ torch.polar(torch.ones_like(angle), angle)
     out, inputs = kernel.shape[:2]
     # frequency j * (n/s) + g of an axis falls onto g: split it into (j, g)
     blocks = blocks.reshape(groups, out // groups, inputs, *(p for n, s in _pairs(sizes, strides) for p in (s, n // s)))

@@ -78,7 +78,7 @@ def spectrum(module: nn.Module, layers: str | Sequence[str] = (), size: int = 8)
 
 
 def not_measured(module: nn.Module) -> list[str]:
-    """Parameters with two or more dimensions that belong to no layer that ``spectrum`` knows (recurrent ones, gains)."""
+    """Parameters with two or more dimensions in no layer that ``spectrum`` knows, such as recurrent weights."""
     owners = dict(module.named_modules())
     names = []
     for name, parameter in module.named_parameters():

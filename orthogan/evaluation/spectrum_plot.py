@@ -23,7 +23,7 @@ ALARM: Colour = (190, 50, 30)
 S = 2  # pixels a unit of the layout: sharp on today's screens
 PLOT_WIDTH, PLOT_HEIGHT = 220 * S, 120 * S
 LEFT, RIGHT, GAP = 50 * S, 16 * S, 14 * S  # of a panel: room for the tick labels
-DECADES = 4.0  # below the largest value that the axis shows at most
+DECADES = 4.0  # below its largest value that the axis shows of each layer
 MAX_COLUMNS = 6
 FEW = 24  # values that are drawn as dots, each visible
 
@@ -31,8 +31,7 @@ FEW = 24  # values that are drawn as dots, each visible
 def plot(rows: Sequence[LayerSpectrum], path: str | os.PathLike[str], *, title: str = "") -> Path:
     """Write a PNG of all ``rows``: sorted singular values (log axis) over their share of the count, one panel each.
 
-    All panels have the same axes. Values too small for the axis (more than 4 decades below the largest of all) are
-    left out and counted in the panel.
+    All panels have the same axes. Values below the axis (zero, or decades below the others) are counted in red.
 
     Raises:
         UserError: no row, a name that is not .png, or a place that cannot be written.
@@ -73,15 +72,16 @@ def _panel(
     small: Font,
 ) -> None:
     left, top = corner[0] + LEFT, corner[1]
+    start = corner[0] + GAP  # of the words: left of the axis, where there is room for long names
     shape = "x".join(map(str, row.shape))
     # the shape stays whole: the end of a long name tells layers apart, so its beginning is cut
-    room = PLOT_WIDTH - large.width(f"  {shape}")
-    large.draw(draw, (left, top), f"{_ending(row.name or '(itself)', large, room)}  {shape}", INK)
+    room = left + PLOT_WIDTH - start - large.width(f"  {shape}")
+    large.draw(draw, (start, top), f"{_ending(row.name or '(itself)', large, room)}  {shape}", INK)
     full = math.isfinite(row.condition_number)
     caption = f"stable rank {row.stable_rank:.1f} of {len(row.singular_values)}, condition "
-    small.draw(draw, (left, top + large.line_height), caption, GREY)
+    small.draw(draw, (start, top + large.line_height), caption, GREY)
     condition = f"{row.condition_number:.3g}" if full else f"infinite (rank {row.rank})"
-    end = left + small.width(caption)
+    end = start + small.width(caption)
     small.draw(draw, (end, top + large.line_height), condition, GREY if full else ALARM)
     top += large.line_height + small.line_height + GAP // 2
     bottom, right = top + PLOT_HEIGHT, left + PLOT_WIDTH
@@ -101,8 +101,8 @@ def _panel(
         small.draw(draw, (at, bottom + 4 * S), label, GREY, anchor="ma")
     draw.line((left, bottom, right, bottom), fill=GREY, width=S)
     draw.line((left, top, left, bottom), fill=GREY, width=S)
-    for start in range(left, right, 9 * S):
-        draw.line((start, y(1.0), min(start + 5 * S, right), y(1.0)), fill=INK, width=S)
+    for dash in range(left, right, 9 * S):
+        draw.line((dash, y(1.0), min(dash + 5 * S, right), y(1.0)), fill=INK, width=S)
 
     values = row.singular_values.tolist()
     shown = [v for v in values if v > 0 and math.log10(v) >= low]
@@ -114,26 +114,35 @@ def _panel(
         for px, py in points:
             draw.ellipse((px - 3 * S, py - 3 * S, px + 3 * S, py + 3 * S), fill=CURVE)
     if len(shown) < len(values):
-        text = f"{len(values) - len(shown)} values below"
-        small.draw(draw, (right - 4 * S, bottom - small.line_height / 2 - 2 * S), text, ALARM, anchor="rm")
+        # a falling curve leaves the upper right corner free
+        text = f"{len(values) - len(shown)} of {len(values)} below the axis"
+        small.draw(draw, (right - 4 * S, top + small.line_height / 2), text, ALARM, anchor="rm")
+        draw.line((left + len(shown) * step, bottom, right, bottom), fill=ALARM, width=3 * S)
 
 
 def _range(rows: Sequence[LayerSpectrum]) -> tuple[float, float]:
-    """log10 of the lowest and the highest value on the axis, which has 1 within it."""
-    values = [math.log10(v) for row in rows for v in row.singular_values.tolist() if v > 0]
-    high = max([*values, 0.0])
-    low = min([v for v in values if v > high - DECADES] + [0.0])
-    margin = max(0.06, 0.04 * (high - low))
+    """log10 of the lowest and the highest value on the axis, which has 0.5, 1 and 2 within it."""
+    high, low = math.log10(2), math.log10(0.5)
+    for row in rows:
+        if row.rank:
+            top, least = math.log10(row.sigma), math.log10(float(row.singular_values[row.rank - 1]))
+            high, low = max(high, top), min(low, max(least, top - DECADES))
+    margin = 0.04 * (high - low)
     return low - margin, high + margin
 
 
 def _ticks(low: float, high: float) -> list[tuple[float, bool]]:
     """(value, whether it is labelled): powers of ten, and 2 and 5 between them where there is room."""
-    steps = (1, 2, 5) if high - low < 2.2 else (1,)
-    decades = range(math.floor(low), math.ceil(high) + 1)
-    labelled = {f * 10.0**d for d in decades for f in steps}
-    every = [f * 10.0**d for d in decades for f in ((1, 2, 5) if high - low < 4.5 else (1,))]
-    return [(v, v in labelled) for v in every if low <= math.log10(v) <= high]
+    span = high - low
+    labelled = {f * 10.0**d for d in _decades(low, high) for f in ((1, 2, 5) if span < 2.2 else (1,))}
+    if span > 6.5:
+        labelled = {10.0**d for d in _decades(low, high) if d % 2 == 0}
+    lines = [f * 10.0**d for d in _decades(low, high) for f in ((1, 2, 5) if span < 4.5 else (1,))]
+    return [(v, v in labelled) for v in lines if low <= math.log10(v) <= high]
+
+
+def _decades(low: float, high: float) -> range:
+    return range(math.floor(low), math.ceil(high) + 1)
 
 
 def _ending(text: str, font: Font, width: float) -> str:

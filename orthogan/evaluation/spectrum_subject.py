@@ -99,7 +99,7 @@ def open_subject(subject: str | Path, *, ema: bool = True) -> tuple[str, nn.Modu
     text, path = str(subject), Path(subject)
     if not path.exists():
         module, _, attribute = text.partition(":")
-        if module and attribute and not path.suffix == ".safetensors":
+        if module and attribute and path.suffix != ".safetensors":
             return text, _made(text)
         raise UserError(f"{text}: no such file or folder; name {ACCEPTED}")
     file = saved.find(path, ema=ema)

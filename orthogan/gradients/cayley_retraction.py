@@ -54,6 +54,7 @@ class CayleyRetraction(GradientRule):
                 raise ValueError(f"CayleyRetraction: {name} {tuple(parameter.shape)} is not an orthogonal matrix")
         self._factor = {id(p): 1.0 if lr is None else lr / self.group(p)["lr"] for _, p in self.parameters}
         self._set_aside: list[tuple[nn.Parameter, Tensor]] = []
+        self._momentum: dict[str, Tensor] = {}
 
     def choose(self, params: Parameters, layers: str | Sequence[str]) -> list[tuple[str, nn.Parameter]]:
         """Of a module, the rotations that are made for this rule."""
@@ -68,17 +69,15 @@ class CayleyRetraction(GradientRule):
     @torch.no_grad()
     def before_step(self) -> None:
         """Move every rotation that has a gradient, and hide that from the optimizer."""
-        for _, parameter in self.parameters:
+        for name, parameter in self.parameters:
             gradient = self.gradient(parameter)
             if gradient is None:
                 continue
-            state = self.optimizer.state[parameter]
-            momentum = state.get("rotation_momentum")
-            momentum = torch.zeros_like(gradient) if momentum is None else momentum
+            momentum = self._momentum.get(name, torch.zeros_like(gradient))
             rate = self.group(parameter)["lr"] * self._factor[id(parameter)]
             moved, new = cayley_step(parameter.to(gradient.dtype), gradient, momentum, rate, self.momentum)
             finite = torch.isfinite(gradient).all()
-            state["rotation_momentum"] = torch.where(finite, new, momentum)
+            self._momentum[name] = torch.where(finite, new, momentum)
             parameter.copy_(torch.where(finite, moved, parameter))
             assert parameter.grad is not None
             self._set_aside.append((parameter, parameter.grad))
@@ -89,6 +88,20 @@ class CayleyRetraction(GradientRule):
         for parameter, gradient in self._set_aside:
             parameter.grad = gradient
         self._set_aside = []
+
+    def forget(self, parameter: nn.Parameter) -> None:
+        """Drop the momentum of ``parameter``."""
+        for name, mine in self.parameters:
+            if mine is parameter:
+                self._momentum.pop(name, None)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """The momentum, by the parameters' names."""
+        return dict(self._momentum)
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """The inverse of ``state_dict``."""
+        self._momentum = {name: state[name].to(p.device) for name, p in self.parameters if name in state}
 
 
 def cayley_step(

@@ -67,6 +67,7 @@ class NearestOrthogonalGradient(GradientRule):
         self.every, self.momentum, self.nesterov, self.rank_tolerance = every, momentum, nesterov, rank_tolerance
         self.owns_update = momentum is not None
         self.steps = 0
+        self._averages: dict[str, Tensor] = {}
         self._steps_of: list[tuple[nn.Parameter, Tensor]] = []  # what after_step is to subtract
         self._set_aside: list[tuple[nn.Parameter, Tensor]] = []
         super().__init__(optimizer, params, layers)
@@ -78,13 +79,13 @@ class NearestOrthogonalGradient(GradientRule):
         self.steps += 1
         if not turn:
             return
-        found = [(p, g) for _, p in self.parameters if (g := self.gradient(p)) is not None]
+        found = [(name, p, g) for name, p in self.parameters if (g := self.gradient(p)) is not None]
         if self.momentum is None:
-            for (parameter, _), new in zip(found, self._orthogonal([g for _, g in found]), strict=True):
+            for (_, parameter, _), new in zip(found, self._orthogonal([g for *_, g in found]), strict=True):
                 self.replace(parameter, new.view_as(parameter))
             return
-        directions = [self._averaged(parameter, gradient, self.momentum) for parameter, gradient in found]
-        for (parameter, _), new in zip(found, self._orthogonal(directions), strict=True):
+        directions = [self._averaged(name, gradient, self.momentum) for name, _, gradient in found]
+        for (_, parameter, _), new in zip(found, self._orthogonal(directions), strict=True):
             self._steps_of.append((parameter, new.view_as(parameter)))
             assert parameter.grad is not None
             self._set_aside.append((parameter, parameter.grad))
@@ -102,21 +103,28 @@ class NearestOrthogonalGradient(GradientRule):
             parameter.grad = gradient
         self._steps_of, self._set_aside = [], []
 
+    def forget(self, parameter: nn.Parameter) -> None:
+        """Drop the average of ``parameter``."""
+        for name, mine in self.parameters:
+            if mine is parameter:
+                self._averages.pop(name, None)
+
     def state_dict(self) -> dict[str, Tensor]:
-        """The number of steps (the averages are in the optimizer's own state)."""
-        return {"steps": torch.tensor(self.steps)}
+        """The number of steps, and the averages by the parameters' names."""
+        return {"steps": torch.tensor(self.steps)} | {f"momentum/{n}": t for n, t in self._averages.items()}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         """The inverse of ``state_dict``."""
         self.steps = int(state["steps"])
+        self._averages = {
+            name: state[f"momentum/{name}"].to(p.device) for name, p in self.parameters if f"momentum/{name}" in state
+        }
 
-    def _averaged(self, parameter: nn.Parameter, gradient: Tensor, decay: float) -> Tensor:
-        state = self.optimizer.state[parameter]
-        average = state.get("orthogonal_momentum")
-        if average is None:
-            average = state["orthogonal_momentum"] = torch.zeros_like(gradient)
+    def _averaged(self, name: str, gradient: Tensor, decay: float) -> Tensor:
+        average = self._averages.get(name, torch.zeros_like(gradient))
         # a gradient that is not finite must not stay in the average
-        average.copy_(torch.where(torch.isfinite(gradient).all(), average.lerp(gradient, 1 - decay), average))
+        average = torch.where(torch.isfinite(gradient).all(), average.lerp(gradient, 1 - decay), average)
+        self._averages[name] = average
         return gradient.lerp(average, decay) if self.nesterov else average
 
     def _orthogonal(self, gradients: list[Tensor]) -> list[Tensor]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +13,7 @@ from orthogan.weights.network import unconstrained
 from orthogan.weights.selection import select
 
 Parameters = nn.Module | Iterable[nn.Parameter] | Iterable[tuple[str, nn.Parameter]]
-_RULES: WeakKeyDictionary[Optimizer, list[GradientRule]] = WeakKeyDictionary()
+ATTRIBUTE = "orthogan_rules"  # of the optimizer: the rules on it, in order
 
 
 class GradientRule:
@@ -82,7 +81,10 @@ class GradientRule:
         """Take the rule off its optimizer."""
         for handle in self._handles:
             handle.remove()
-        _RULES[self.optimizer].remove(self)
+        getattr(self.optimizer, ATTRIBUTE).remove(self)
+
+    def forget(self, parameter: nn.Parameter) -> None:
+        """Drop what is remembered of ``parameter``, which now stands for something else."""
 
     def state_dict(self) -> dict[str, Tensor]:
         """What must be stored beside the optimizer's own state to continue exactly."""
@@ -122,7 +124,9 @@ class GradientRule:
         self._applied = False
 
     def _refuse_conflicts(self) -> None:
-        others = _RULES.setdefault(self.optimizer, [])
+        if not hasattr(self.optimizer, ATTRIBUTE):
+            setattr(self.optimizer, ATTRIBUTE, [])
+        others: list[GradientRule] = getattr(self.optimizer, ATTRIBUTE)
         mine = {id(p): name for name, p in self.parameters}
         for other in others:
             shared = [mine[id(p)] for _, p in other.parameters if id(p) in mine]

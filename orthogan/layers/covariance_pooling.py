@@ -33,7 +33,7 @@ class CovariancePooling(nn.Module):
         in_channels: int | None = None,
     ) -> None:
         super().__init__()
-        matrix_sqrt(torch.eye(1), method, iterations=iterations)  # refuses what a forward would refuse
+        matrix_sqrt(torch.eye(1, device="cpu"), method, iterations=iterations)  # refuses what a forward would refuse
         self.method: SqrtMethod = method
         self.iterations = iterations
         self.reduction: nn.Module = nn.Identity()

@@ -58,7 +58,7 @@ class DecorrelatedBatchNorm2d(nn.Module):
             raise ValueError(f"eps is {eps}: it must be above 0, for the covariance may have any rank")
         if not 0 <= momentum <= 1:
             raise ValueError(f"momentum is {momentum}: it must be in [0, 1]")
-        inverse_sqrt(torch.eye(1), method, iterations=iterations)  # refuses what a forward would refuse
+        inverse_sqrt(torch.eye(1, device="cpu"), method, iterations=iterations)  # refuses what a forward would refuse
         self.num_features, self.groups, self.eps, self.momentum = num_features, groups, eps, momentum
         self.method: InverseMethod = method
         self.iterations = iterations

@@ -87,8 +87,8 @@ def condition_numbers(matrix: Tensor, shift: float = 0.0) -> dict[str, list[floa
     ``kappa`` is l_max / l_min, inf where l_min is at rounding level n * eps * l_max of the given precision;
     ``kappa_shifted`` is that of S + shift I; ``lambda_max`` is l_max.
     """
-    values = torch.linalg.eigvalsh(_finite(_symmetric(matrix.detach()).double())[0].cpu()).reshape(-1, matrix.shape[-1])
-    broken = ~matrix.detach().isfinite().flatten(-2).all(-1).reshape(-1).cpu()
+    clean, finite = _finite(_symmetric(matrix.cpu()).double())
+    values, broken = torch.linalg.eigvalsh(clean).reshape(-1, matrix.shape[-1]), ~finite.reshape(-1)
     low, high = values[:, 0].clone(), values[:, -1]
     low[low <= matrix.shape[-1] * torch.finfo(_exact(matrix).dtype).eps * high] = 0.0
     facts = {"kappa": _ratio(high, low), "kappa_shifted": _ratio(high + shift, low + shift), "lambda_max": high}

@@ -73,6 +73,8 @@ def resample(module: nn.Module, episode: int, *, optimizers: Iterable[Optimizer]
         constraint.index.copy_(order[: constraint.index.numel()].sort().values)
         for optimizer in optimizers:
             optimizer.state.pop(parameter, None)
+            for rule in getattr(optimizer, "orthogan_rules", ()):  # of orthogan.gradients
+                rule.forget(parameter)
     return [name for name, _, _ in found]
 
 
