@@ -7,7 +7,8 @@
     walk = orthogan.traverse(generator, orthogan.first_layer_directions(generator))
     orthogan.render(walk, "traversal.html")
 
-One-line tools for nets of your own: ``orthogan.weights.spectral_norm(layer)``, ``stable_rank_norm(layer, c=0.7)``.
+One-line tools for nets of your own, without our trainer: ``orthogan.weights`` (constraints), ``orthogan.penalties``,
+``orthogan.gradients`` (hooks on any torch optimizer), ``orthogan.layers``, and the maths alone in ``orthogan.linalg``.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from orthogan import weights
+    from orthogan import gradients, layers, linalg, penalties, weights
     from orthogan.config import Config
     from orthogan.config_file import load_config
     from orthogan.data import open_configured, open_source
@@ -34,11 +35,15 @@ __all__ = [
     "Generator",
     "evaluate",
     "first_layer_directions",
+    "gradients",
+    "layers",
+    "linalg",
     "load",
     "load_config",
     "native_directions",
     "open_configured",
     "open_source",
+    "penalties",
     "render",
     "save_generator",
     "train",
@@ -68,6 +73,6 @@ def __getattr__(name: str) -> Any:
     """Import on first use: ``orthogan --help`` need not wait for torch."""
     if name in _HOMES:
         return getattr(importlib.import_module(_HOMES[name]), name)
-    if name == "weights":
-        return importlib.import_module("orthogan.weights")
+    if name in ("gradients", "layers", "linalg", "penalties", "weights"):
+        return importlib.import_module(f"orthogan.{name}")
     raise AttributeError(f"module 'orthogan' has no attribute {name!r}")

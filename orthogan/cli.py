@@ -131,6 +131,21 @@ def _parser() -> argparse.ArgumentParser:
     traverse.add_argument("--control", type=int, default=0, help="rows along random directions (default: 0)")
     traverse.add_argument("--out", default="traversal.png", help=".png, .gif, .webp or .html (default: traversal.png)")
     _net_arguments(traverse)
+
+    spectrum = commands.add_parser(
+        "spectrum",
+        help="singular values, stable rank, condition and orthogonality of every layer of any net",
+        description="What the weights of a net look like: of a run, of a checkpoint, or of somebody else's model.",
+        epilog="example: orthogan spectrum torchvision.models:resnet18 --layers conv --plot spectrum.png",
+    )
+    spectrum.add_argument("subject", help="run, checkpoint, .safetensors, .pth of tensors, or module:Class")
+    spectrum.add_argument("--layers", default="", help="such as conv,tall or G.blocks.* (default: all)")
+    spectrum.add_argument(
+        "--size", type=_positive, default=8, help="side of the map for a convolution's operator norm (default: 8)"
+    )
+    spectrum.add_argument("--plot", help="draw the singular values to this .png")
+    spectrum.add_argument("--json", action="store_true", help="print everything, singular values too, as JSON")
+    spectrum.add_argument("--no-ema", action="store_true", help="the raw weights instead of their average")
     return parser
 
 

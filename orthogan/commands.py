@@ -16,6 +16,7 @@ from orthogan.data import ImageSource, open_configured, open_source
 from orthogan.errors import UserError
 from orthogan.evaluation import append_jsonl, table
 from orthogan.evaluation import evaluate as score
+from orthogan.evaluation.spectrum_subject import spectrum as audit
 from orthogan.latent import (
     Directions,
     first_layer_directions,
@@ -179,6 +180,20 @@ def traverse(arguments: Namespace) -> None:
         device=device,
     )
     print(f"{len(walked)} directions of {saved.path}: {render(walked, arguments.out)}")
+
+
+def spectrum(arguments: Namespace) -> None:
+    """Audit the weights of a net."""
+    print(
+        audit(
+            arguments.subject,
+            layers=arguments.layers,
+            size=arguments.size,
+            plot=arguments.plot,
+            as_json=arguments.json,
+            ema=not arguments.no_ema,
+        )
+    )
 
 
 def _open(arguments: Namespace) -> tuple[Saved, Generator, torch.device]:

@@ -83,28 +83,161 @@ class AugmentConfig(Section):
     interval: PositiveInt = Field(default=4, description="ada: adjust p every so many steps [steps]")
 
 
+class RotationConfig(Section):
+    method: Literal[
+        "qr",
+        "gram_schmidt",
+        "householder",
+        "polar",
+        "polar_newton_schulz",
+        "cayley",
+        "matrix_exp",
+        "ogd",
+        "relaxed",
+    ] = Field(default="qr", description="how the orthogonal matrix on the fan-in is made")
+    block_size: PositiveInt = Field(
+        default=1024, description="the rotation has the fewest equal diagonal blocks of at most this size"
+    )
+    sample: Annotated[float, Field(gt=0.0)] | None = Field(
+        default=None, description="stochastic OPT: dimensions rotated at a time, a number or a share (< 1); null = all"
+    )
+    episode: PositiveInt = Field(default=750, description="stochastic OPT: merge and draw anew so often [steps]")
+    refine: Annotated[int, Field(ge=0)] = Field(
+        default=0, description="first lower the energy of the fixed neurons by so many descent steps"
+    )
+    relaxation: Annotated[float, Field(ge=0.0)] = Field(default=0.1, description="relaxed: weight of ||R R^T - I||")
+    lr: Annotated[float, Field(gt=0.0)] | None = Field(
+        default=None, description="ogd: learning rate of the rotations; null = that of the net"
+    )
+    momentum: Annotated[float, Field(ge=0.0, lt=1.0)] = Field(default=0.9, description="ogd: decay of the average")
+
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
+        if self.sample is not None and self.method == "relaxed":
+            raise ValueError("sample: merging a relaxed matrix, which is not orthogonal, would change the neurons")
+        if self.sample is not None and self.sample > 1 and self.sample != int(self.sample):
+            raise ValueError(f"sample: {self.sample} is neither a number of dimensions nor a share below 1")
+        return self
+
+
+class OrthogonalConfig(Section):
+    method: Literal["qr", "householder", "cayley", "polar", "bjorck"] = Field(
+        default="qr", description="how the weight is made orthonormal"
+    )
+    gain: Annotated[float, Field(gt=0.0)] = Field(default=1.0, description="fixed factor on the weight")
+    iterations: PositiveInt = Field(default=12, description="bjorck: steps")
+
+
 class NormConfig(Section):
-    kind: Literal["none", "spectral", "stable_rank"] = Field(default="none", description="constraint on every weight")
+    kind: Literal["none", "spectral", "stable_rank", "rotation", "orthogonal"] = Field(
+        default="none", description="constraint on the weights"
+    )
+    layers: list[str] = Field(
+        default=[], description="which ones: conv, linear, tall, first, a name such as blocks.*, !last, …; [] = all"
+    )
     c: Annotated[float, Field(gt=0.0, le=1.0)] = Field(
         default=0.7, description="stable_rank: target rank as a share of min(rows, columns) [0-1]"
     )
     k: Annotated[int, Field(ge=0)] = Field(default=1, description="stable_rank: singular values that are preserved")
-    n_power_iterations: PositiveInt = Field(default=1, description="power iterations a training forward")
+    n_power_iterations: PositiveInt = Field(
+        default=1, description="spectral, stable_rank: power iterations a training forward"
+    )
+    rotation: RotationConfig = RotationConfig()
+    orthogonal: OrthogonalConfig = OrthogonalConfig()
 
 
-class GeneratorConfig(Section):
+class PenaltyConfig(Section):
+    kind: Literal[
+        "soft_orthogonality",
+        "double_soft_orthogonality",
+        "mutual_coherence",
+        "srip",
+        "conv_orthogonality",
+        "off_diagonal",
+        "disentangled_norm",
+        "hyperspherical_energy",
+    ] = Field(description="added to the loss, summed over the layers")
+    weight: Annotated[float, Field(ge=0.0)] = Field(default=1e-4, description="coefficient")
+    layers: list[str] = Field(default=[], description="as of norm.layers")
+    options: dict[str, Any] = Field(default={}, description="keywords of orthogan.penalties.KIND")
+    schedule: list[list[float]] = Field(
+        default=[[0.0, 1.0]], description="[share of the run, factor on weight], … : constant in between"
+    )
+
+
+class GradientRuleConfig(Section):
+    kind: Literal["nearest_orthogonal", "optimal_learning_rate"] = Field(
+        description="done between backward and step, in the order given"
+    )
+    layers: list[str] = Field(default=[], description="as of norm.layers; the papers take one layer")
+    scale: Literal["none", "frobenius", "nuclear"] = Field(
+        default="none", description="nearest_orthogonal: what size the new gradient has"
+    )
+    every: PositiveInt = Field(default=1, description="nearest_orthogonal: only at every so-manieth update")
+    momentum: Annotated[float, Field(ge=0.0, lt=1.0)] | None = Field(
+        default=None, description="nearest_orthogonal: average, then take the whole step (Muon); null = before Adam"
+    )
+    nesterov: bool = Field(default=False, description="nearest_orthogonal: with momentum, look ahead")
+    method: Literal["eigh", "svd", "newton_schulz", "polar_express"] = Field(
+        default="eigh", description="nearest_orthogonal: polar_express is the fast, approximate one for GPUs"
+    )
+    form: Literal["vector", "matrix"] = Field(
+        default="vector", description="optimal_learning_rate: as published, or the true matrix form"
+    )
+
+
+class WhiteningConfig(Section):
+    layers: list[str] = Field(
+        default=[], description="batch norms, by name pattern, that become decorrelated batch norms; [] = none"
+    )
+    groups: PositiveInt = Field(default=1, description="whiten the channels in so many groups")
+    eps: Annotated[float, Field(gt=0.0)] = Field(default=1e-2, description="added to the covariance's diagonal")
+    method: Literal["eigh", "newton_schulz", "pade"] = Field(default="eigh", description="of the inverse square root")
+
+
+class NetConfig(Section):
+    """What a generator, a discriminator and any other net have in common."""
+
+    kind: str
+    channels: PositiveInt
+    options: dict[str, Any] = Field(default={}, description="extra keywords of your own class")
+    norm: NormConfig = NormConfig()
+    penalties: list[PenaltyConfig] = Field(default=[], description="on the weights: [{kind: …, weight: …}, …]")
+    gradients: list[GradientRuleConfig] = Field(default=[], description="rules on the update: [{kind: …}, …]")
+    whitening: WhiteningConfig = WhiteningConfig()
+
+    @model_validator(mode="after")
+    def _sensible(self) -> Self:
+        kinds = [rule.kind for rule in self.gradients]
+        if "optimal_learning_rate" in kinds and self.norm.kind in ("spectral", "stable_rank") and not self.norm.layers:
+            raise ValueError(
+                f"gradients: under {self.norm.kind} normalisation a layer's gradient is orthogonal to its weight, "
+                "so the optimal learning rate is 0 and the layer would not learn; restrict norm.layers, or drop one"
+            )
+        return self
+
+
+class GeneratorConfig(NetConfig):
     kind: str = Field(default="sngan", description="sngan | dcgan | wgan-gp | r3gan | your.module:Class")
     channels: PositiveInt = Field(default=256, description="base width [feature maps]")
     latent_dim: PositiveInt = Field(default=128, description="length of z")
-    options: dict[str, Any] = Field(default={}, description="extra keywords of your own class")
-    norm: NormConfig = NormConfig()
 
 
-class DiscriminatorConfig(Section):
+class PoolingConfig(Section):
+    kind: Literal["sum", "covariance"] = Field(
+        default="sum", description="sngan: what D's last linear layer sees of the last map"
+    )
+    dimension: PositiveInt = Field(default=64, description="covariance: channels after a 1x1 reduction")
+    method: Literal["eigh", "newton_schulz", "pade", "taylor"] = Field(
+        default="newton_schulz", description="covariance: of the matrix square root"
+    )
+
+
+class DiscriminatorConfig(NetConfig):
     kind: str = Field(default="sngan", description="sngan | dcgan | wgan-gp | r3gan | your.module:Class")
     channels: PositiveInt = Field(default=128, description="base width [feature maps]")
-    options: dict[str, Any] = Field(default={}, description="extra keywords of your own class")
     norm: NormConfig = NormConfig(kind="spectral")
+    pooling: PoolingConfig = PoolingConfig()
 
 
 class ModelConfig(Section):
@@ -248,13 +381,30 @@ class Config(Section):
     @model_validator(mode="after")
     def _possible(self) -> Self:
         penalty = self.loss.gradient_penalty
-        if self.loss.kind == "wasserstein" and penalty.kind == "none":
-            norm = self.model.discriminator.norm.kind
-            if norm == "none":
-                raise ValueError(
-                    "loss.gradient_penalty.kind: a Wasserstein critic must be kept Lipschitz; use 'wgan-gp', "
-                    "or model.discriminator.norm.kind 'spectral' or 'stable_rank'"
-                )
+        unbounded = self.model.discriminator.norm.kind in ("none", "rotation")
+        if self.loss.kind == "wasserstein" and penalty.kind == "none" and unbounded:
+            raise ValueError(
+                "loss.gradient_penalty.kind: a Wasserstein critic must be kept Lipschitz; use 'wgan-gp', "
+                "or model.discriminator.norm.kind 'spectral', 'stable_rank' or 'orthogonal'"
+            )
+        norm = self.model.generator.norm
+        if norm.kind == "rotation" and norm.rotation.sample is not None and self.training.ema.half_life:
+            raise ValueError(
+                "model.generator.norm.rotation.sample: each merge gives the parameters another meaning, so their "
+                "average means nothing; set training.ema.half_life to 0"
+            )
+        lazy = penalty.kind != "none" and penalty.interval > 1
+        if lazy and any(rule.kind == "nearest_orthogonal" for rule in self.model.discriminator.gradients):
+            raise ValueError(
+                "model.discriminator.gradients: nearest_orthogonal would give the lazy penalty's own updates the "
+                "size of any other; set loss.gradient_penalty.interval to 1"
+            )
+        pooling = self.model.discriminator.pooling
+        if pooling.kind == "covariance" and pooling.method not in ("eigh", "newton_schulz") and penalty.kind != "none":
+            raise ValueError(
+                "model.discriminator.pooling.method: a gradient penalty differentiates D twice, which only "
+                "'newton_schulz' and 'eigh' allow"
+            )
         if penalty.kind == "wgan-gp" and penalty.interval != 1:
             raise ValueError("loss.gradient_penalty.interval: wgan-gp is applied at every D update; set it to 1")
         return self

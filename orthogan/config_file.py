@@ -178,6 +178,8 @@ def _nearest(location: list[str]) -> str:
     """The closest valid key to a mistyped one: among its sisters first, then anywhere in the schema."""
     model: type[BaseModel] = Config
     for part in location[:-1]:
+        if part.isdigit():  # a place in a list of sections
+            continue
         inner = _section(model.model_fields[part].annotation) if part in model.model_fields else None
         if inner is None:
             break
@@ -207,7 +209,8 @@ def _explained(section: BaseModel, indent: int) -> Iterator[str]:
             yield f"{pad}{name}:"
             yield from _explained(value, indent + 1)
         else:
-            text = yaml.safe_dump({name: value}, default_flow_style=True, allow_unicode=True, width=10**6)
+            plain = section.model_dump(include={name})
+            text = yaml.safe_dump(plain, default_flow_style=True, allow_unicode=True, width=10**6)
             yield f"{pad}{text.strip()[1:-1]}" + (f"  # {field.description}" if field.description else "")
 
 

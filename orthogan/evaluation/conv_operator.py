@@ -59,7 +59,8 @@ def conv_operator_norm(kernel: Tensor, size: Size, stride: Size = 1, groups: int
         if blocks.shape[-2] > blocks.shape[-1]:
             blocks = blocks.mT
         # the largest eigenvalue of the Gram matrix is exact enough, and much cheaper than all singular values
-        return scale * torch.linalg.eigvalsh(blocks @ blocks.mH).amax().clamp_min(0).sqrt()
+        top = torch.linalg.eigvalsh(blocks @ blocks.mH).amax()
+        return scale * torch.where(top > 0, torch.where(top > 0, top, 1.0).sqrt(), 0.0)  # a zero kernel: no slope
 
 
 def _blocks(kernel: Tensor, size: Size, stride: Size, groups: int, dilation: Size, *, half: bool = False) -> Tensor:

@@ -31,15 +31,15 @@ FEW = 24  # values that are drawn as dots, each visible
 def plot(rows: Sequence[LayerSpectrum], path: str | os.PathLike[str], *, title: str = "") -> Path:
     """Write a PNG of all ``rows``: sorted singular values (log axis) over their share of the count, one panel each.
 
-    All panels have the same axes. Values below the axis (zero, or decades below the others) are counted in red.
+    All panels have the same axes. Values that do not count for the rank,
+    or lie below the axis, are counted in red.
 
     Raises:
         UserError: no row, a name that is not .png, or a place that cannot be written.
     """
     if not rows:
         raise UserError("nothing to draw: no layer was measured")
-    if Path(path).suffix.lower() != ".png":
-        raise UserError(f"{path}: the picture is a PNG; give it a name that ends in .png")
+    check_suffix(path)
     large, small = Font(13 * S), Font(11 * S)
     low, high = _range(rows)
     columns = min(MAX_COLUMNS, len(rows), max(1, round(math.sqrt(len(rows) * 0.8))))
@@ -53,14 +53,20 @@ def plot(rows: Sequence[LayerSpectrum], path: str | os.PathLike[str], *, title: 
     draw = ImageDraw.Draw(picture)
     heading = f"Singular values of {title}" if title else "Singular values of each layer"
     large.draw(draw, (GAP, GAP), fit(heading, large, width - 2 * GAP), INK)
-    legend = "y: singular value, log scale, the same in every panel.  x: its place among the layer's values,"
+    legend = "y: singular values of the weight as a matrix, one row an output; log scale, the same in every panel."
     small.draw(draw, (GAP, GAP + large.line_height), legend, GREY)
-    legend = "0 = largest, 1 = smallest.  A flat line is a well conditioned layer.  Dashed: 1."
+    legend = "x: place among them, 0 = largest, 1 = smallest.  A flat line is a well conditioned layer.  Dashed: 1."
     small.draw(draw, (GAP, GAP + large.line_height + small.line_height), legend, GREY)
     for index, row in enumerate(rows):
         line, column = divmod(index, columns)
         _panel(draw, (column * cell_width, header + GAP + line * cell_height), row, (low, high), large, small)
     return save_png(picture, path, {"orthogan": "spectrum", "subject": title})
+
+
+def check_suffix(path: str | os.PathLike[str]) -> None:
+    """Raises ``UserError`` unless ``path`` ends in .png; to be asked before the work."""
+    if Path(path).suffix.lower() != ".png":
+        raise UserError(f"{path}: the picture is a PNG; give it a name that ends in .png")
 
 
 def _panel(
@@ -105,7 +111,7 @@ def _panel(
         draw.line((dash, y(1.0), min(dash + 5 * S, right), y(1.0)), fill=INK, width=S)
 
     values = row.singular_values.tolist()
-    shown = [v for v in values if v > 0 and math.log10(v) >= low]
+    shown = [v for v in values[: row.rank] if math.log10(v) >= low]
     step = PLOT_WIDTH / max(1, len(values) - 1)
     points = [(left + i * step, y(v)) for i, v in enumerate(shown)]
     if len(points) > 1:
@@ -115,7 +121,8 @@ def _panel(
             draw.ellipse((px - 3 * S, py - 3 * S, px + 3 * S, py + 3 * S), fill=CURVE)
     if len(shown) < len(values):
         # a falling curve leaves the upper right corner free
-        text = f"{len(values) - len(shown)} of {len(values)} below the axis"
+        where = "zero" if len(shown) == row.rank else "below the axis"
+        text = f"{len(values) - len(shown)} of {len(values)} are {where}"
         small.draw(draw, (right - 4 * S, top + small.line_height / 2), text, ALARM, anchor="rm")
         draw.line((left + len(shown) * step, bottom, right, bottom), fill=ALARM, width=3 * S)
 

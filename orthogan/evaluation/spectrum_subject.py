@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from orthogan.errors import UserError
 from orthogan.evaluation import spectrum as measuring
+from orthogan.evaluation.spectrum_plot import check_suffix
 from orthogan.evaluation.spectrum_plot import plot as draw
 from orthogan.models import saved
 from orthogan.models.build import build_discriminator, import_class
@@ -43,6 +44,8 @@ def spectrum(
     Raises:
         UserError: nothing to measure, or no such layer; it names the file or the word and what would do.
     """
+    if plot is not None:
+        check_suffix(plot)
     name, module = open_subject(subject, ema=ema)
     try:
         rows = measuring.spectrum(module, layers, size)

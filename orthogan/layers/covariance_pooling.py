@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from orthogan.layers.batch_norm import BatchNorm2d
 from orthogan.linalg.roots import SqrtMethod, condition_numbers, matrix_sqrt
 from orthogan.weights.matrix import exact
 
@@ -19,6 +20,7 @@ class CovariancePooling(nn.Module):
         method: of ``orthogan.linalg.roots.matrix_sqrt``.
         iterations: of "newton_schulz".
         dimension: reduce to this many channels first, by a 1x1 convolution, batch norm and ReLU.
+        batch_norm: whether the reduction has it; a discriminator should not, since it sees images one by one.
         in_channels: of the input; needed with ``dimension``, and only there.
 
     Raises:
@@ -31,6 +33,8 @@ class CovariancePooling(nn.Module):
         iterations: int = 5,
         dimension: int | None = None,
         in_channels: int | None = None,
+        *,
+        batch_norm: bool = True,
     ) -> None:
         super().__init__()
         matrix_sqrt(torch.eye(1, device="cpu"), method, iterations=iterations)  # refuses what a forward would refuse
@@ -42,13 +46,24 @@ class CovariancePooling(nn.Module):
                 f"dimension is {dimension} and in_channels is {in_channels}: give both for a reduction, or neither"
             )
         if dimension is not None and in_channels is not None:
-            # here, because the models may themselves import this package
-            from orthogan.models.batch_norm import BatchNorm2d
-
             convolution = nn.Conv2d(in_channels, dimension, 1, bias=False)
             nn.init.kaiming_normal_(convolution.weight, mode="fan_out", nonlinearity="relu")
-            self.reduction = nn.Sequential(convolution, BatchNorm2d(dimension), nn.ReLU())
+            self.reduction = nn.Sequential(
+                convolution, BatchNorm2d(dimension) if batch_norm else nn.Identity(), nn.ReLU()
+            )
+        self.dimension = dimension
         self.last_covariance: Tensor | None = None
+
+    @property
+    def features(self) -> int:
+        """Length of the output, where a reduction fixes it.
+
+        Raises:
+            ValueError: there is no reduction.
+        """
+        if self.dimension is None:
+            raise ValueError("without a reduction the number of features depends on the input")
+        return self.dimension * (self.dimension + 1) // 2
 
     def forward(self, input: Tensor) -> Tensor:
         """(n, c, h, w) -> (n, c(c+1)/2)."""

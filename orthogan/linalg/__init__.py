@@ -1,20 +1,30 @@
 """Pure functions on matrices: no modules, no state. Matrices may carry leading batch dimensions."""
 
 from orthogan.linalg.energy import hyperspherical_energy
+from orthogan.linalg.gram import coherence, correlations, gram, gram_residual, orthogonality_error, welch_bound
 from orthogan.linalg.learning_rate import optimal_learning_rate
 from orthogan.linalg.polar import nearest_orthogonal, polar_factor
 from orthogan.linalg.power import block_power_iteration, normalize, power_iteration
+from orthogan.linalg.roots import inverse_sqrt, matrix_sqrt
 from orthogan.linalg.stable_rank import stable_rank, stable_rank_projection, stable_rank_scale
 
 __all__ = [
     "block_power_iteration",
+    "coherence",
+    "correlations",
+    "gram",
+    "gram_residual",
     "hyperspherical_energy",
+    "inverse_sqrt",
+    "matrix_sqrt",
     "nearest_orthogonal",
     "normalize",
     "optimal_learning_rate",
+    "orthogonality_error",
     "polar_factor",
     "power_iteration",
     "stable_rank",
     "stable_rank_projection",
     "stable_rank_scale",
+    "welch_bound",
 ]

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import importlib
 import inspect
+from functools import partial
 from typing import Any
 
 import torch
 from torch import nn
 
 from orthogan import weights
-from orthogan.config import Config, NormConfig
+from orthogan.config import Config, NetConfig, PoolingConfig
 from orthogan.errors import UserError
+from orthogan.layers import CovariancePooling, decorrelate
 from orthogan.models.dcgan import DCGANDiscriminator, DCGANGenerator
 from orthogan.models.protocol import Discriminator, Generator, as_generator
 from orthogan.models.r3gan import R3GANDiscriminator, R3GANGenerator
@@ -48,22 +50,31 @@ def build_generator(config: Config, *, num_classes: int) -> Generator:
         "num_classes": num_classes,
     }
     net = _build(section.kind, section.options, GENERATORS, arguments, "model.generator", config.seed)
-    _normalise(net, section.norm, "model.generator.norm")
+    _condition(net, section, "model.generator")
     return as_generator(net)
 
 
 def build_discriminator(config: Config, *, num_classes: int) -> nn.Module:
     """The discriminator of ``config``, initialised as a function of ``config.seed`` alone (errors as above)."""
     section = config.model.discriminator
-    arguments = {
+    arguments: dict[str, Any] = {
         "resolution": config.data.resolution,
         "image_channels": config.data.channels,
         "channels": section.channels,
         "num_classes": num_classes,
     }
+    pooling = section.pooling
+    if pooling.kind == "covariance":
+        if section.kind != "sngan":
+            raise UserError(f"model.discriminator.pooling.kind: {section.kind!r} has no covariance pooling; sngan has")
+        arguments["pooling"] = partial(_covariance_pooling, pooling)
     net = _build(section.kind, section.options, DISCRIMINATORS, arguments, "model.discriminator", config.seed)
-    _normalise(net, section.norm, "model.discriminator.norm")
+    _condition(net, section, "model.discriminator")
     return net
+
+
+def _covariance_pooling(config: PoolingConfig, channels: int) -> CovariancePooling:
+    return CovariancePooling(config.method, 5, config.dimension, channels, batch_norm=False)
 
 
 def _build(
@@ -109,15 +120,24 @@ def _accepted(make: Any, arguments: dict[str, Any]) -> dict[str, Any]:
     return {k: v for k, v in arguments.items() if k in parameters}
 
 
-def _normalise(net: nn.Module, norm: NormConfig, key: str) -> None:
-    options: dict[str, Any] = {}
-    if norm.kind != "none":
-        options["n_power_iterations"] = norm.n_power_iterations
-    if norm.kind == "stable_rank":
-        options |= {"c": norm.c, "k": norm.k}
-    try:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
-            weights.apply(net, norm.kind, **options)
-    except ValueError as error:
-        raise UserError(f"{key}: {error}") from error
+def _condition(net: nn.Module, section: NetConfig, key: str) -> None:
+    """Whitening in place of batch norms, then the constraint on the weights."""
+    norm, whitening = section.norm, section.whitening
+    options: dict[str, Any] = {
+        "none": {},
+        "spectral": {"n_power_iterations": norm.n_power_iterations},
+        "stable_rank": {"n_power_iterations": norm.n_power_iterations, "c": norm.c, "k": norm.k},
+        "rotation": {"blocks": None} | norm.rotation.model_dump(include={"method", "block_size", "sample"}),
+        "orthogonal": norm.orthogonal.model_dump(),
+    }[norm.kind]
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        try:
+            if whitening.layers:
+                decorrelate(net, **whitening.model_dump())
+        except ValueError as error:
+            raise UserError(f"{key}.whitening: {error}") from error
+        try:
+            weights.apply(net, norm.kind, norm.layers, **options)
+        except ValueError as error:
+            raise UserError(f"{key}.norm: {error}") from error

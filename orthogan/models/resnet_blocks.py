@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from orthogan.errors import UserError
-from orthogan.models.batch_norm import Norm
+from orthogan.layers.batch_norm import Norm
 
 RELU_GAIN = math.sqrt(2)
 Weighted = TypeVar("Weighted", nn.Conv2d, nn.Linear, nn.Embedding)

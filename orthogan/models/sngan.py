@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from torch import Tensor, nn
 from torch.nn import functional
 
-from orthogan.models.batch_norm import Norm
+from orthogan.layers import CovariancePooling
+from orthogan.layers.batch_norm import Norm
 from orthogan.models.protocol import Discriminator, Generator
 from orthogan.models.resnet_blocks import DownBlock, UpBlock, conv, glorot, linear, project, square, unsupported
 
@@ -77,12 +79,21 @@ class SNGANDiscriminator(Discriminator):
 
     Args:
         channels: base width; 128 in the paper at 32 px, 64 at the other sizes.
+        pooling: makes what takes the place of the SUM from the number of channels; None keeps the SUM.
 
     Raises:
         UserError: a resolution other than 32, 48, 64, 128.
     """
 
-    def __init__(self, *, resolution: int, image_channels: int, channels: int, num_classes: int = 0) -> None:
+    def __init__(
+        self,
+        *,
+        resolution: int,
+        image_channels: int,
+        channels: int,
+        num_classes: int = 0,
+        pooling: Callable[[int], CovariancePooling] | None = None,
+    ) -> None:
         super().__init__()
         if resolution not in PLANS:
             raise unsupported("sngan", resolution, PLANS)
@@ -95,11 +106,14 @@ class SNGANDiscriminator(Discriminator):
                 for i, (a, b) in enumerate(itertools.pairwise(widths))
             )
         )
-        self.linear = linear(widths[-1], 1, bias=plan.bias)
-        self.embedding = glorot(nn.Embedding(num_classes, widths[-1])) if num_classes else None
+        self.pooling = None if pooling is None else pooling(widths[-1])
+        features = widths[-1] if self.pooling is None else self.pooling.features
+        self.linear = linear(features, 1, bias=plan.bias)
+        self.embedding = glorot(nn.Embedding(num_classes, features)) if num_classes else None
 
     def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor:
         """Images (n, c, h, w), labels (n,) -> logits (n,)."""
-        features = functional.relu(self.blocks(x)).sum((2, 3))
+        last = functional.relu(self.blocks(x))
+        features = last.sum((2, 3)) if self.pooling is None else self.pooling(last)
         logits = self.linear(features).squeeze(1)
         return logits if self.embedding is None else logits + project(features, self.embedding, y)

@@ -7,7 +7,7 @@ import math
 from torch import Tensor, nn
 from torch.nn import functional
 
-from orthogan.models.batch_norm import Norm
+from orthogan.layers.batch_norm import Norm
 from orthogan.models.protocol import Discriminator, Generator
 from orthogan.models.resnet_blocks import DownBlock, UpBlock, conv, glorot, linear, project, square, unsupported
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ from orthogan.models.protocol import Generator
 from orthogan.models.saved import AVERAGED, RAW, metadata
 from orthogan.rng import derive, generator
 from orthogan.training.augmentation import make_augment
+from orthogan.training.conditioning import Conditioning
 from orthogan.training.ema import Ema
 from orthogan.training.gan_phases import (
     DiscriminatorBatch,
@@ -70,6 +72,17 @@ class GanTask:
             "G": _adam(self.generator, config.optimizer.generator, 1),
             "D": _adam(self.discriminator, config.optimizer.discriminator, penalty.interval if self.lazy else 1),
         }
+        sections = {"G": ("generator", config.model.generator), "D": ("discriminator", config.model.discriminator)}
+        self.conditioning = {
+            net: Conditioning(
+                self.nets[net],
+                self.optimizers[net],
+                section,
+                key=f"model.{name}",
+                seed=derive(config.seed, "conditioning", net),
+            )
+            for net, (name, section) in sections.items()
+        }
         ema = config.training.ema
         self.averages = {"G": Ema(self.generator, ema)} if ema.half_life else {}
         self.augment = make_augment(config.augment)
@@ -91,20 +104,25 @@ class GanTask:
                 yield self._discriminator_phase("Dreg", lazy_penalty, batch, index)
 
     def finish_step(self, step: int) -> None:
-        """Let adaptive augmentation look at the signs of D."""
+        """Let adaptive augmentation look at the signs of D; merge rotations that are due."""
+        for conditioning in self.conditioning.values():
+            conditioning.finish_step(step + 1)
         self.augment.finish_step(step, self.images_per_step, self.accelerator)
 
     def scalars(self) -> dict[str, float]:
-        """The probability of adaptive augmentation, where it is used."""
-        return self.augment.scalars()
+        """The probability of adaptive augmentation and what the optimal learning rate did, where they are used."""
+        found = self.augment.scalars()
+        for net, conditioning in self.conditioning.items():
+            found |= {f"{net}/{name}": value for name, value in conditioning.scalars().items()}
+        return found
 
     def spectrum(self) -> dict[str, Mapping[str, float]]:
-        """sigma, stable rank before and after, target, scale and whether it binds, of each constrained layer."""
-        found: dict[str, Mapping[str, float]] = {}
-        for prefix, net in self.nets.items():
-            for name, layer in weights.report(net).items():
-                found[f"{prefix}.{name}"] = layer
-        return found
+        """The numbers of each constrained, penalised, ruled or whitened layer, by net and name."""
+        return {
+            f"{net}.{name}": numbers
+            for net, conditioning in self.conditioning.items()
+            for name, numbers in conditioning.spectrum().items()
+        }
 
     def files(self, step: int) -> dict[str, Part]:
         """Generator (raw and averaged, each loadable by itself), discriminator, optimisers, augmentation."""
@@ -117,6 +135,8 @@ class GanTask:
             "discriminator": Part(self.discriminator.state_dict(), {}),
             "optimizer-generator": Part(optimizer_tensors(self.generator, self.optimizers["G"]), {}),
             "optimizer-discriminator": Part(optimizer_tensors(self.discriminator, self.optimizers["D"]), {}),
+            "conditioning-generator": Part(self.conditioning["G"].state(), {}),
+            "conditioning-discriminator": Part(self.conditioning["D"].state(), {}),
             "augment": Part(self.augment.state(), {}),
         }
         if "G" in self.averages:
@@ -130,6 +150,8 @@ class GanTask:
         self.discriminator.load_state_dict(checkpoint.read(folder, "discriminator"))
         load_optimizer(self.generator, self.optimizers["G"], checkpoint.read(folder, "optimizer-generator"))
         load_optimizer(self.discriminator, self.optimizers["D"], checkpoint.read(folder, "optimizer-discriminator"))
+        self.conditioning["G"].load(checkpoint.read(folder, "conditioning-generator"))
+        self.conditioning["D"].load(checkpoint.read(folder, "conditioning-discriminator"))
         self.augment.load(checkpoint.read(folder, "augment"))
         if "G" in self.averages:
             self.averages["G"].net.load_state_dict(checkpoint.read(folder, AVERAGED))
@@ -175,6 +197,8 @@ class GanTask:
         facts: dict[str, Any] = {
             f"{k} parameters": sum(p.numel() for p in n.parameters()) for k, n in self.nets.items()
         }
+        for net, conditioning in self.conditioning.items():
+            facts |= {f"{net} {what}": layers for what, layers in conditioning.describe().items()}
         facts["data"] = f"{self.source.name}, {len(self.source):,} images of {self.source.resolution} px"
         facts["classes"] = self.classes or "unconditional"
         return facts
@@ -219,7 +243,8 @@ class GanTask:
             )
 
         around = partial(one_power_iteration, self.generator, self.discriminator)
-        return Phase("G", "G", (partial(part, i) for i in range(parts)), parts, around)
+        regular = partial(self.conditioning["G"].regular, step / training.steps)
+        return Phase("G", "G", (partial(part, i) for i in range(parts)), parts, around, regular)
 
     def _discriminator_phase(
         self, name: str, loss: Callable[..., Losses], batch: DiscriminatorBatch, index: int
@@ -234,7 +259,11 @@ class GanTask:
             return value, logs
 
         around = partial(one_power_iteration, self.discriminator)
-        return Phase(name, "D", (partial(part, i) for i in range(parts)), parts, around)
+        phase = Phase(name, "D", (partial(part, i) for i in range(parts)), parts, around)
+        if name == "Dreg":
+            return phase
+        share = index / (self.config.training.steps * self.config.training.n_dis)
+        return replace(phase, regular=partial(self.conditioning["D"].regular, share))
 
     @torch.no_grad()
     def _discriminator_batch(self, index: int) -> DiscriminatorBatch:

@@ -137,6 +137,11 @@ def update(phase: Phase, task: Task, accelerator: Accelerator, watch: FiniteWatc
             value = value + loss.detach().float() / phase.parts
             for key, number in part.items():
                 logs[key] = logs.get(key, torch.zeros_like(number)) + number / phase.parts
+        if (regular := phase.regular()) is not None:
+            penalty, part = regular
+            accelerator.backward(penalty)
+            value = value + penalty.detach()
+            logs |= {f"{phase.net}/{key}": number for key, number in part.items()}
     average_gradients(net, accelerator)
     watch.see(phase.name, step, value, net)
     optimizer.step()

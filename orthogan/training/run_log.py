@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 import time
 from collections.abc import Mapping
@@ -129,11 +130,18 @@ class RunLog:
 
     def _write(self, record: Mapping[str, Any]) -> None:
         with self.path.open("a", encoding="utf-8") as stream:
-            stream.write(json.dumps(record) + "\n")
+            stream.write(json.dumps(_strict(record)) + "\n")
 
     def _plot(self, name: str, value: float, step: int) -> None:
         if self._writer is not None:
             self._writer.add_scalar(name, float(value), step * self.images_per_step)
+
+
+def _strict(value: Any) -> Any:
+    """JSON has no infinity (the condition number of a matrix without full rank): null takes its place."""
+    if isinstance(value, Mapping):
+        return {key: _strict(inner) for key, inner in value.items()}
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _forget_after(path: Path, step: int) -> None:

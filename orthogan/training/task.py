@@ -22,7 +22,8 @@ Losses = tuple[Tensor, dict[str, Tensor]]  # what backward starts from, and 0-d 
 class Phase:
     """One optimiser update: ``losses`` holds a pure function for each part of the batch (accumulation).
 
-    The gradient is the mean over the parts and over the processes.
+    The gradient is the mean over the parts and over the processes. ``regular`` is a penalty on the weights, which
+    needs no batch: it is added once.
     """
 
     name: str
@@ -30,6 +31,7 @@ class Phase:
     losses: Iterator[Callable[[], Losses]]
     parts: int = 1
     around: Callable[[], AbstractContextManager[None]] = field(default=nullcontext)
+    regular: Callable[[], Losses | None] = field(default=lambda: None)
 
 
 class Task(Protocol):

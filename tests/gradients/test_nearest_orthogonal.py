@@ -131,7 +131,13 @@ def test_it_is_muon_with_momentum() -> None:
     theirs.load_state_dict(ours.state_dict())
     # torch's Newton-Schulz coefficients stop near 1; its cubic limit (1.5, -0.5, 0) run long is the polar factor
     muon = torch.optim.Muon(
-        theirs.parameters(), lr=0.02, weight_decay=0.1, momentum=0.95, nesterov=True, ns_coefficients=(1.5, -0.5, 0.0), ns_steps=60
+        theirs.parameters(),
+        lr=0.02,
+        weight_decay=0.1,
+        momentum=0.95,
+        nesterov=True,
+        ns_coefficients=(1.5, -0.5, 0.0),
+        ns_steps=60,
     )
     sgd = torch.optim.SGD(ours.parameters(), lr=0.02, weight_decay=0.1)
     NearestOrthogonalGradient(sgd, ours, momentum=0.95, nesterov=True)

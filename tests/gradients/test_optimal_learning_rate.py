@@ -90,9 +90,7 @@ def test_the_step_is_that_of_the_optimizer_with_eta_as_its_rate(make: str) -> No
     lr = 0.3 if make == "sgd" else 0.5
     one = MAKERS[make](ours.parameters(), lr)
     rule = OptimalLearningRate(one, ours, layers="first")
-    two = MAKERS[make](
-        [{"params": [theirs[0].weight]}, {"params": [theirs[0].bias, *theirs[1].parameters()]}], lr
-    )
+    two = MAKERS[make]([{"params": [theirs[0].weight]}, {"params": [theirs[0].bias, *theirs[1].parameters()]}], lr)
     used = []
     for step in range(12):
         x = torch.randn(7, 6, generator=torch.Generator().manual_seed(step))

@@ -9,13 +9,13 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from orthogan.models.batch_norm import EPS, BatchNorm2d, ConditionalBatchNorm2d
+from orthogan.layers.batch_norm import EPS, BatchNorm2d, ConditionalBatchNorm2d
 from tests.training.runs import environment
 
 TWO = """
 import os, sys
 import torch, torch.distributed as dist
-from orthogan.models.batch_norm import BatchNorm2d
+from orthogan.layers.batch_norm import BatchNorm2d
 dist.init_process_group("gloo")
 rank = dist.get_rank()
 torch.manual_seed(0)

@@ -1,0 +1,161 @@
+"""What a config asks of a net's weights while it trains: penalties, gradient rules, merges of rotations."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from orthogan import weights
+from orthogan.config import GradientRuleConfig, NetConfig
+from orthogan.errors import UserError
+from orthogan.gradients import CayleyRetraction, GradientRule, NearestOrthogonalGradient, OptimalLearningRate
+from orthogan.layers import DecorrelatedBatchNorm2d
+from orthogan.penalties import Penalty, Schedule
+from orthogan.training.task import Losses
+from orthogan.weights.over_parameterized import rotations
+
+# what a rotation cannot change: functions of the rows' Gram matrix, or of singular values, alone
+INVARIANT = (
+    "soft_orthogonality",
+    "double_soft_orthogonality",
+    "srip",
+    "off_diagonal",
+    "disentangled_norm",
+    "hyperspherical_energy",
+)
+
+
+class Conditioning:
+    """The penalties, rules and rotations of one net under one optimizer.
+
+    Args:
+        key: where the net's section stands in the config, for messages.
+        seed: of the dimensions that stochastic OPT draws.
+
+    Raises:
+        UserError: layers that match nothing, options that do not exist, or a combination that has no effect.
+    """
+
+    def __init__(self, net: nn.Module, optimizer: Optimizer, section: NetConfig, *, key: str, seed: int) -> None:
+        self.net, self.optimizer, self.seed = net, optimizer, seed
+        self.rotation = section.norm.rotation if section.norm.kind == "rotation" else None
+        self.penalties: list[tuple[Penalty, float, Schedule]] = []
+        for i, one in enumerate(section.penalties):
+            try:
+                penalty = Penalty(net, one.kind, 1.0, one.layers, **one.options)
+                schedule = Schedule([(position, value) for position, value in one.schedule])
+                with torch.no_grad():
+                    penalty()
+            except (ValueError, TypeError) as error:
+                raise UserError(f"{key}.penalties.{i}: {error}") from error
+            self._refuse_constant(penalty, f"{key}.penalties.{i}")
+            self.penalties.append((penalty, one.weight, schedule))
+        self.rules: list[GradientRule] = []
+        for i, rule in enumerate(section.gradients):
+            try:
+                self.rules.append(_rule(rule, optimizer, net))
+            except ValueError as error:
+                raise UserError(f"{key}.gradients.{i}: {error}") from error
+        if self.rotation is not None and self.rotation.method == "ogd":
+            self.rules.append(CayleyRetraction(optimizer, net, momentum=self.rotation.momentum, lr=self.rotation.lr))
+        if self.rotation is not None and self.rotation.refine:
+            weights.refine(net, self.rotation.refine)
+        if self.rotation is not None and self.rotation.sample is not None:
+            self._resample(0)
+
+    def regular(self, share: float) -> Losses | None:
+        """The penalties at ``share`` of the run, or None where there are none: what is added to the net's loss."""
+        terms: dict[str, Tensor] = {}
+        total: Tensor | None = None
+        for penalty, weight, schedule in self.penalties:
+            factor = weight * schedule(share)
+            if factor == 0:
+                continue
+            value = penalty()
+            terms[penalty.name] = value.detach()
+            total = factor * value if total is None else total + factor * value
+        if self.rotation is not None and self.rotation.method == "relaxed":
+            value = weights.relaxation(self.net, 1.0)
+            terms["relaxation"] = value.detach()
+            total = self.rotation.relaxation * value if total is None else total + self.rotation.relaxation * value
+        return None if total is None else (total, terms)
+
+    def finish_step(self, done: int) -> None:
+        """After ``done`` steps: the next episode of stochastic OPT, when it is due."""
+        if self.rotation is not None and self.rotation.sample is not None and done % self.rotation.episode == 0:
+            self._resample(done // self.rotation.episode)
+
+    def scalars(self) -> dict[str, float]:
+        """What the optimal learning rate has done, by layer."""
+        found = {}
+        for rule in self.rules:
+            if isinstance(rule, OptimalLearningRate):
+                for name, numbers in rule.statistics().items():
+                    found |= {f"olr/{name}/{what}": value for what, value in numbers.items()}
+        return found
+
+    @torch.no_grad()
+    def spectrum(self) -> dict[str, Mapping[str, float]]:
+        """Condition of every constrained, penalised or ruled layer, and of every whitened covariance."""
+        found: dict[str, dict[str, float]] = dict(weights.report(self.net))
+        touched = {s.name: s for penalty, _, _ in self.penalties for s in penalty.selected}
+        for rule in self.rules:
+            names = [name for name, _ in rule.parameters]
+            touched |= {s.name: s for s in weights.select(self.net) if s.name in names}
+        with weights.frozen(self.net):
+            for name, selected in touched.items():
+                found[name] = found.get(name, {}) | _condition(selected.matrix.float())
+        for name, module in self.net.named_modules():
+            if isinstance(module, DecorrelatedBatchNorm2d) and module.last_covariance is not None:
+                found[name] = {what: max(values) for what, values in module.conditioning().items()}
+        return dict(found)
+
+    def state(self) -> dict[str, Tensor]:
+        """What the rules remember."""
+        return {f"{i}/{name}": t for i, rule in enumerate(self.rules) for name, t in rule.state_dict().items()}
+
+    def load(self, tensors: Mapping[str, Tensor]) -> None:
+        """The inverse of ``state``."""
+        for i, rule in enumerate(self.rules):
+            prefix = f"{i}/"
+            mine = {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
+            if mine:
+                rule.load_state_dict(mine)
+
+    def describe(self) -> dict[str, str]:
+        """For the user: on which layers each penalty and rule is."""
+        facts = {f"{p.name} on": ", ".join(p.names) for p, _, _ in self.penalties}
+        return facts | {f"{type(r).__name__} on": ", ".join(n for n, _ in r.parameters) for r in self.rules}
+
+    def _resample(self, episode: int) -> None:
+        weights.resample(self.net, episode, optimizers=[self.optimizer], seed=self.seed)
+
+    def _refuse_constant(self, penalty: Penalty, key: str) -> None:
+        hard = {name for name, c, _ in rotations(self.net) if c.method != "relaxed"}
+        shared = [name for name in penalty.names if name in hard]
+        if shared and penalty.name in INVARIANT:
+            raise UserError(
+                f"{key}: {shared[0]} is trained by rotations, which leave {penalty.name} as it is; "
+                "choose other layers, or refine the neurons before training (norm.rotation.refine)"
+            )
+
+
+def _rule(config: GradientRuleConfig, optimizer: Optimizer, net: nn.Module) -> GradientRule:
+    if config.kind == "optimal_learning_rate":
+        return OptimalLearningRate(optimizer, net, layers=config.layers, form=config.form)
+    options: dict[str, Any] = config.model_dump(include={"scale", "every", "momentum", "nesterov", "method"})
+    return NearestOrthogonalGradient(optimizer, net, layers=config.layers, **options)
+
+
+def _condition(matrix: Tensor) -> dict[str, float]:
+    values = torch.linalg.svdvals(matrix)
+    smallest = float(values[-1])
+    return {
+        "norm": float(values.norm()),
+        "sigma": float(values[0]),
+        "condition": float(values[0]) / smallest if smallest > 0 else float("inf"),
+    }
