@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 
 import pytest
 import torch
@@ -142,7 +143,7 @@ def test_bjorck_converges_quadratically_to_the_polar_factor() -> None:
     errors = [float((bjorck(a, u[:, 0], i) - u @ vt).norm()) for i in range(4, 16)]
     assert errors[-1] < 1e-12
     late = [e for e in errors if 1e-7 < e < 1e-1]
-    assert all(b < 3 * a * a for a, b in zip(late, late[1:], strict=False))
+    assert all(b < 3 * a * a for a, b in itertools.pairwise(late))
 
 
 @pytest.mark.parametrize("method", METHODS)
