@@ -28,7 +28,13 @@ MAX_COLUMNS = 6
 FEW = 24  # values that are drawn as dots, each visible
 
 
-def plot(rows: Sequence[LayerSpectrum], path: str | os.PathLike[str], *, title: str = "") -> Path:
+def plot(
+    rows: Sequence[LayerSpectrum],
+    path: str | os.PathLike[str],
+    *,
+    title: str = "",
+    of: str = "the weight as a matrix, one row an output",
+) -> Path:
     """Write a PNG of all ``rows``: sorted singular values (log axis) over their share of the count, one panel each.
 
     All panels have the same axes. Values that do not count for the rank,
@@ -53,7 +59,7 @@ def plot(rows: Sequence[LayerSpectrum], path: str | os.PathLike[str], *, title: 
     draw = ImageDraw.Draw(picture)
     heading = f"Singular values of {title}" if title else "Singular values of each layer"
     large.draw(draw, (GAP, GAP), fit(heading, large, width - 2 * GAP), INK)
-    legend = "y: singular values of the weight as a matrix, one row an output; log scale, the same in every panel."
+    legend = f"y: singular values of {of}; log scale, the same in every panel."
     small.draw(draw, (GAP, GAP + large.line_height), legend, GREY)
     legend = "x: place among them, 0 = largest, 1 = smallest.  A flat line is a well conditioned layer.  Dashed: 1."
     small.draw(draw, (GAP, GAP + large.line_height + small.line_height), legend, GREY)

@@ -2,6 +2,7 @@
 
 from orthogan.layers.covariance_pooling import CovariancePooling
 from orthogan.layers.decorrelated_batch_norm import DecorrelatedBatchNorm2d, decorrelate
+from orthogan.layers.network import make_skew_orthogonal
 from orthogan.layers.skew_orthogonal import SkewOrthogonalConv2d, skew_orthogonal
 
 __all__ = [
@@ -9,5 +10,6 @@ __all__ = [
     "DecorrelatedBatchNorm2d",
     "SkewOrthogonalConv2d",
     "decorrelate",
+    "make_skew_orthogonal",
     "skew_orthogonal",
 ]

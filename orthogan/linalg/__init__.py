@@ -1,7 +1,7 @@
 """Pure functions on matrices: no modules, no state. Matrices may carry leading batch dimensions."""
 
 from orthogan.linalg.energy import hyperspherical_energy
-from orthogan.linalg.gram import coherence, correlations, gram, gram_residual, orthogonality_error, welch_bound
+from orthogan.linalg.gram import coherence, correlations, gram_residual, orthogonality_error, welch_bound
 from orthogan.linalg.learning_rate import optimal_learning_rate
 from orthogan.linalg.polar import nearest_orthogonal, polar_factor
 from orthogan.linalg.power import block_power_iteration, normalize, power_iteration
@@ -12,7 +12,6 @@ __all__ = [
     "block_power_iteration",
     "coherence",
     "correlations",
-    "gram",
     "gram_residual",
     "hyperspherical_energy",
     "inverse_sqrt",

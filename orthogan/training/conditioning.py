@@ -13,7 +13,7 @@ from orthogan import weights
 from orthogan.config import GradientRuleConfig, NetConfig
 from orthogan.errors import UserError
 from orthogan.gradients import CayleyRetraction, GradientRule, NearestOrthogonalGradient, OptimalLearningRate
-from orthogan.layers import DecorrelatedBatchNorm2d
+from orthogan.layers import CovariancePooling, DecorrelatedBatchNorm2d
 from orthogan.penalties import Penalty, Schedule
 from orthogan.training.task import Losses
 from orthogan.weights.over_parameterized import rotations
@@ -110,7 +110,8 @@ class Conditioning:
             for name, selected in touched.items():
                 found[name] = found.get(name, {}) | _condition(selected.matrix.float())
         for name, module in self.net.named_modules():
-            if isinstance(module, DecorrelatedBatchNorm2d) and module.last_covariance is not None:
+            decomposed = isinstance(module, DecorrelatedBatchNorm2d | CovariancePooling)
+            if decomposed and module.last_covariance is not None:
                 found[name] = {what: max(values) for what, values in module.conditioning().items()}
         return dict(found)
 

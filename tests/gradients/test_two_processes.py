@@ -13,7 +13,7 @@ import os, sys
 import torch, torch.distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel as DDP
-from orthogan import penalties, weights
+from orthogan import layers, penalties, weights
 from orthogan.gradients import CayleyRetraction, NearestOrthogonalGradient, OptimalLearningRate
 
 dist.init_process_group("gloo")
@@ -22,13 +22,21 @@ CASES = [("stable_rank", {"c": 0.3, "k": 0}), ("stable_rank", {"c": 0.3, "k": 2}
 CASES += [("rotation", {"method": m}) for m in ("qr", "householder", "polar", "cayley", "ogd", "relaxed")]
 CASES += [("rotation", {"method": "qr", "sample": 0.5})]
 CASES += [("orthogonal", {"method": m}) for m in ("qr", "householder", "cayley", "bjorck")]
-CASES += [("none", {"rule": rule}) for rule in ("nog", "muon", "olr", "penalty")]
+CASES += [("none", {"rule": rule}) for rule in ("nog", "muon", "olr", "penalty", "skew", "white", "pooled")]
 
 def build(kind, options):
     torch.manual_seed(0)
     net = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(64, 3))
     options = dict(options)
     rule = options.pop("rule", None)
+    if rule == "skew":
+        net[0].padding = (1, 1)
+        layers.make_skew_orthogonal(net)
+        net[3] = nn.Linear(144, 3)
+    if rule == "white":
+        net.insert(1, layers.DecorrelatedBatchNorm2d(4))
+    if rule == "pooled":
+        net = nn.Sequential(net[0], layers.CovariancePooling("newton_schulz"), nn.Linear(10, 3))
     weights.apply(net, kind, **options)
     optimizer = torch.optim.SGD(net.parameters(), lr=0.05, momentum=0.9)
     if rule == "nog":
