@@ -16,17 +16,12 @@ from orthogan.gradients import CayleyRetraction, GradientRule, NearestOrthogonal
 from orthogan.layers import CovariancePooling, DecorrelatedBatchNorm2d
 from orthogan.penalties import Penalty, Schedule
 from orthogan.training.task import Losses
-from orthogan.weights.over_parameterized import rotations
+from orthogan.weights import Orthogonal, Rotation
+from orthogan.weights.network import constrained
 
-# what a rotation cannot change: functions of the rows' Gram matrix, or of singular values, alone
-INVARIANT = (
-    "soft_orthogonality",
-    "double_soft_orthogonality",
-    "srip",
-    "off_diagonal",
-    "disentangled_norm",
-    "hyperspherical_energy",
-)
+# functions of the singular values alone, and of the rows' Gram matrix alone: what a rotation cannot change
+SPECTRAL = ("soft_orthogonality", "double_soft_orthogonality", "srip")
+INVARIANT = (*SPECTRAL, "off_diagonal", "disentangled_norm", "hyperspherical_energy")
 
 
 class Conditioning:
@@ -128,21 +123,28 @@ class Conditioning:
                 rule.load_state_dict(mine)
 
     def describe(self) -> dict[str, str]:
-        """For the user: on which layers each penalty and rule is."""
-        facts = {f"{p.name} on": ", ".join(p.names) for p, _, _ in self.penalties}
+        """For the user: on which layers each constraint, penalty and rule is."""
+        facts: dict[str, str] = {}
+        for name, _, _, constraint in constrained(self.net):
+            key = f"{type(constraint).__name__} on"
+            facts[key] = f"{facts[key]}, {name}" if key in facts else name
+        facts |= {f"{p.name} on": ", ".join(p.names) for p, _, _ in self.penalties}
         return facts | {f"{type(r).__name__} on": ", ".join(n for n, _ in r.parameters) for r in self.rules}
 
     def _resample(self, episode: int) -> None:
         weights.resample(self.net, episode, optimizers=[self.optimizer], seed=self.seed)
 
     def _refuse_constant(self, penalty: Penalty, key: str) -> None:
-        hard = {name for name, c, _ in rotations(self.net) if c.method != "relaxed"}
-        shared = [name for name in penalty.names if name in hard]
-        if shared and penalty.name in INVARIANT:
-            raise UserError(
-                f"{key}: {shared[0]} is trained by rotations, which leave {penalty.name} as it is; "
-                "choose other layers, or refine the neurons before training (norm.rotation.refine)"
-            )
+        fixed = {name: c for name, _, _, c in constrained(self.net) if isinstance(c, Rotation | Orthogonal)}
+        for selected in penalty.selected:
+            constraint = fixed.get(selected.name)
+            square = penalty.name in SPECTRAL or selected.view.rows <= selected.view.columns
+            rotated = isinstance(constraint, Rotation) and constraint.method != "relaxed"
+            if penalty.name in INVARIANT and (rotated or (isinstance(constraint, Orthogonal) and square)):
+                raise UserError(
+                    f"{key}: the norm of {selected.name} ({type(constraint).__name__.lower()}) leaves {penalty.name} "
+                    "as it is, whatever the parameter; choose other layers"
+                )
 
 
 def _rule(config: GradientRuleConfig, optimizer: Optimizer, net: nn.Module) -> GradientRule:

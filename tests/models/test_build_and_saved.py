@@ -81,7 +81,6 @@ def test_a_class_of_the_users_own() -> None:
         ([f"model.generator.kind={__name__}:Gone"], ["Gone"]),
         (["model.generator.options={a: 1}"], ["model.generator.options"]),
         (["data.resolution=40"], ["data.resolution is 40"]),
-        (["model.generator.norm.kind=stable_rank", "model.generator.norm.k=2"], ["model.generator.norm", "k is 2"]),
     ],
 )
 def test_what_cannot_be_built_is_named(overrides: list[str], parts: list[str]) -> None:

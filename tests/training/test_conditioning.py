@@ -183,10 +183,11 @@ REFUSED = {
     "did you mean": [one(D, "penalties", kind="srip", layers=["liner"])],
     "no option 'iteration'": [one(D, "penalties", kind="srip", options={"iteration": 3})],
     "must be at position 0": [one(D, "penalties", kind="srip", schedule=[[0.5, 1.0]])],
-    "leave hyperspherical_energy as it is": [
+    "leaves hyperspherical_energy as it is": [
         norm(D, "rotation", rotation={"block_size": 40}),
         one(D, "penalties", kind="hyperspherical_energy"),
     ],
+    "leaves off_diagonal as it is": [norm(D, "orthogonal", ["wide"]), one(D, "penalties", kind="off_diagonal")],
     "would not learn": [norm(D, "spectral"), one(D, "gradients", kind="optimal_learning_rate")],
     "no matrix of weights": [norm(G, "rotation"), one(G, "gradients", kind="nearest_orthogonal", layers=["first"])],
     "makes the whole step": [
