@@ -18,7 +18,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from orthogan.weights.matrix import exact
+from orthogan.linalg.precision import exact
 
 Size = int | Sequence[int]
 

@@ -17,8 +17,9 @@ from orthogan import weights
 from orthogan.evaluation.conv_operator import conv_operator_norm
 from orthogan.linalg import hyperspherical_energy
 from orthogan.linalg.gram import orthogonality_error, unit_rows
+from orthogan.linalg.precision import exact
 from orthogan.models import modes
-from orthogan.weights.matrix import Layer, Transposed, exact
+from orthogan.weights.matrix import Layer, Transposed
 from orthogan.weights.selection import select
 
 CELLS = 2**22  # of a block of cosines between rows: bounds the memory for embeddings with many rows

@@ -92,8 +92,8 @@ class Tensors(nn.Module):
 def open_subject(subject: str | Path, *, ema: bool = True) -> tuple[str, nn.Module]:
     """(name, module) of what ``subject`` names; nothing is downloaded and no foreign code is unpickled.
 
-    A run or checkpoint folder gives ``G`` (averaged, if ``ema`` and it is there) and ``D``; one of its files gives
-    that net alone; another ``.safetensors`` or ``.pth`` file its tensors as layers; ``module:Class`` or
+    A run or checkpoint folder gives ``G`` (averaged, if ``ema`` and it is there) and ``D``, or its classifier; one of
+    its files gives that net alone; another ``.safetensors`` or ``.pth`` file its tensors as layers; ``module:Class`` or
     ``module:function`` what it makes without arguments, under a fixed seed; ``module:net`` the net itself.
 
     Raises:
@@ -111,7 +111,10 @@ def open_subject(subject: str | Path, *, ema: bool = True) -> tuple[str, nn.Modu
     if file.suffix == ".safetensors":
         if file.name == DISCRIMINATOR and generator.is_file():
             return str(file), _discriminator(file, generator)
-        if _format(file) != saved.FORMAT:
+        form = _format(file)
+        if form == saved.CLASSIFIER_FORMAT:
+            return str(file.parent if path.is_dir() else file), saved.load_classifier(file)
+        if form != saved.FORMAT:
             return str(file), _tensors(file, load_file(file))
         if path.is_dir() and beside.is_file():
             nets = {"G": saved.load(file, ema=ema), "D": _discriminator(beside, file)}

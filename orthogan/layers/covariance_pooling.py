@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from orthogan.layers.batch_norm import BatchNorm2d
+from orthogan.linalg.precision import exact
 from orthogan.linalg.roots import SqrtMethod, condition_numbers, matrix_sqrt
-from orthogan.weights.matrix import exact
 
 
 class CovariancePooling(nn.Module):

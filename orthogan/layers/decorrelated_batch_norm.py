@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from torch import distributed as dist
 from torch.distributed.nn.functional import all_reduce
 
+from orthogan.linalg.precision import exact
 from orthogan.linalg.roots import InverseMethod, condition_numbers, inverse_sqrt
-from orthogan.weights.matrix import exact
 
 
 class DecorrelatedBatchNorm2d(nn.Module):

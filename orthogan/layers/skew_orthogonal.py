@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from orthogan.linalg import normalize, power_iteration
+from orthogan.linalg.precision import exact
 from orthogan.weights.constraint import Constraint, register
-from orthogan.weights.matrix import exact
 from orthogan.weights.network import frozen
 
 Padding = Literal["circular", "zeros"]

@@ -1,7 +1,15 @@
 """Pure functions on matrices: no modules, no state. Matrices may carry leading batch dimensions."""
 
 from orthogan.linalg.energy import hyperspherical_energy
-from orthogan.linalg.gram import coherence, correlations, gram_residual, orthogonality_error, welch_bound
+from orthogan.linalg.gram import (
+    coherence,
+    correlations,
+    gram_residual,
+    mean_coherence,
+    norm_deviation,
+    orthogonality_error,
+    welch_bound,
+)
 from orthogan.linalg.learning_rate import optimal_learning_rate
 from orthogan.linalg.polar import nearest_orthogonal, polar_factor
 from orthogan.linalg.power import block_power_iteration, normalize, power_iteration
@@ -16,7 +24,9 @@ __all__ = [
     "hyperspherical_energy",
     "inverse_sqrt",
     "matrix_sqrt",
+    "mean_coherence",
     "nearest_orthogonal",
+    "norm_deviation",
     "normalize",
     "optimal_learning_rate",
     "orthogonality_error",

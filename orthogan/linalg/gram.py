@@ -13,13 +13,9 @@ import torch
 from torch import Tensor
 
 from orthogan.linalg.power import EPS
+from orthogan.linalg.precision import exact
 
 Side = Literal["rows", "columns", "smaller"]
-
-
-def full(matrix: Tensor) -> Tensor:
-    """At least float32."""
-    return matrix if matrix.dtype == torch.float64 else matrix.float()
 
 
 def flat(matrix: Tensor, side: Side) -> Tensor:
@@ -37,7 +33,7 @@ def flat(matrix: Tensor, side: Side) -> Tensor:
 def gram(matrix: Tensor, side: Side = "rows") -> Tensor:
     """The inner products of the rows (..., m, m) or of the columns (..., n, n) of ``matrix`` (..., m, n)."""
     with torch.autocast(matrix.device.type, enabled=False):
-        vectors = flat(full(matrix), side)
+        vectors = flat(exact(matrix), side)
         return vectors @ vectors.mT
 
 
@@ -55,7 +51,7 @@ def orthogonality_error(matrix: Tensor) -> Tensor:
 def unit_rows(matrix: Tensor) -> Tensor:
     """The rows at unit length; a zero row stays zero and gets no gradient (its direction has no derivative)."""
     with torch.autocast(matrix.device.type, enabled=False):
-        matrix = full(matrix)
+        matrix = exact(matrix)
         squares = matrix.square().sum(-1, keepdim=True)
         alive = squares > EPS**2
         return matrix * torch.where(alive, torch.where(alive, squares, 1.0).rsqrt(), 0.0)
@@ -83,7 +79,7 @@ def mean_coherence(matrix: Tensor) -> Tensor:
 def norm_deviation(matrix: Tensor) -> Tensor:
     """The root mean square of ||row|| - 1 (...)."""
     # a norm has a subgradient at 0, where a square root has none
-    return (full(matrix).norm(dim=-1) - 1).norm(dim=-1) / math.sqrt(matrix.shape[-2])
+    return (exact(matrix).norm(dim=-1) - 1).norm(dim=-1) / math.sqrt(matrix.shape[-2])
 
 
 def welch_bound(m: int, n: int) -> float:

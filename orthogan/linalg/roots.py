@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from orthogan.linalg.precision import exact
+
 SqrtMethod = Literal["eigh", "pade", "taylor", "newton_schulz"]
 InverseMethod = Literal["eigh", "newton_schulz", "pade"]
 DEGREE = 100  # of the geometric series in the published Taylor gradient
@@ -90,7 +92,7 @@ def condition_numbers(matrix: Tensor, shift: float = 0.0) -> dict[str, list[floa
     clean, finite = _finite(_symmetric(matrix.cpu()).double())
     values, broken = torch.linalg.eigvalsh(clean).reshape(-1, matrix.shape[-1]), ~finite.reshape(-1)
     low, high = values[:, 0].clone(), values[:, -1]
-    low[low <= matrix.shape[-1] * torch.finfo(_exact(matrix).dtype).eps * high] = 0.0
+    low[low <= matrix.shape[-1] * torch.finfo(exact(matrix).dtype).eps * high] = 0.0
     facts = {"kappa": _ratio(high, low), "kappa_shifted": _ratio(high + shift, low + shift), "lambda_max": high}
     return {name: value.masked_fill(broken, torch.nan).tolist() for name, value in facts.items()}
 
@@ -99,12 +101,8 @@ def _ratio(high: Tensor, low: Tensor) -> Tensor:
     return torch.where(low > 0, high / low.clamp_min(1e-300), torch.inf)
 
 
-def _exact(matrix: Tensor) -> Tensor:
-    return matrix if matrix.dtype == torch.float64 else matrix.float()
-
-
 def _symmetric(matrix: Tensor) -> Tensor:
-    x = _exact(matrix)
+    x = exact(matrix)
     return 0.5 * (x + x.mT)
 
 

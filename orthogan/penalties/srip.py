@@ -5,8 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from orthogan.linalg.gram import Side, flat, full
+from orthogan.linalg.gram import Side, flat
 from orthogan.linalg.power import normalize
+from orthogan.linalg.precision import exact
 from orthogan.penalties.kernel import as_matrix
 
 
@@ -27,7 +28,7 @@ def srip(weight: Tensor, iterations: int = 2, side: Side = "smaller") -> Tensor:
     if iterations < 1:
         raise ValueError(f"iterations is {iterations}: at least 1 is needed")
     with torch.autocast(weight.device.type, enabled=False):
-        vectors = flat(full(as_matrix(weight)), side)
+        vectors = flat(exact(as_matrix(weight)), side)
         v = start(vectors)
         with torch.no_grad():
             for _ in range(iterations):

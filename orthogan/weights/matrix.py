@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 
 Transposed = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
@@ -33,8 +32,3 @@ class MatrixView:
             return matrix.reshape(self.shape)
         per_group = (self.groups, self.shape[1], self.shape[0] // self.groups, *self.shape[2:])
         return matrix.reshape(per_group).transpose(1, 2).reshape(self.shape)
-
-
-def exact(tensor: Tensor) -> Tensor:
-    """At least float32: singular vectors iterated in half precision never converge."""
-    return tensor if tensor.dtype == torch.float64 else tensor.float()

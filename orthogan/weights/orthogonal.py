@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from orthogan.linalg import normalize, power_iteration, rotations
 from orthogan.linalg.polar import polar_factor
+from orthogan.linalg.precision import exact
 from orthogan.weights.constraint import Constraint, register
-from orthogan.weights.matrix import exact
 
 OrthogonalMethod = Literal["qr", "householder", "cayley", "polar", "bjorck"]
 WARM_UP = 15

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from torch.optim import Adam, Optimizer
 
 from orthogan.linalg.energy import hyperspherical_energy
+from orthogan.linalg.precision import exact
 from orthogan.rng import generator
-from orthogan.weights.matrix import exact
 from orthogan.weights.network import constrained, unconstrained
 from orthogan.weights.rotation import Rotation
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from orthogan.weights.matrix import exact
+from orthogan.linalg.precision import exact
 from orthogan.weights.network import constrained, frozen, unconstrained
 from orthogan.weights.spectral import SpectralNorm
 

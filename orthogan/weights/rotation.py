@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from orthogan.linalg import rotations
+from orthogan.linalg.precision import exact
 from orthogan.weights.constraint import Constraint, register
-from orthogan.weights.matrix import MatrixView, exact
+from orthogan.weights.matrix import MatrixView
 
 RotationMethod = Literal[
     "qr",

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from orthogan.linalg import normalize, power_iteration
+from orthogan.linalg.precision import exact
 from orthogan.weights.constraint import Constraint, register
-from orthogan.weights.matrix import exact
 
 WARM_UP = 15  # power iterations at registration, so that the first forward is already normalised
 

@@ -6,9 +6,9 @@ import torch
 from torch import Tensor, nn
 
 from orthogan.linalg import block_power_iteration, stable_rank_scale
+from orthogan.linalg.precision import exact
 from orthogan.linalg.stable_rank import preserved, raise_top, shrink
 from orthogan.weights.constraint import register
-from orthogan.weights.matrix import exact
 from orthogan.weights.spectral import SpectralNorm
 
 

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
-from tests.training.runs import environment
+from tests.two_processes import both_finish
 
 SCRIPT = """
 import os, sys
@@ -73,19 +71,8 @@ for kind, options in CASES:
     net, optimizer, penalty = build(kind, options)
     one = train(net, net, optimizer, penalty, options, slice(None))
     assert torch.allclose(one, two, atol=2e-4), (kind, options, float((one - two).abs().max()))
-print("agreed", flush=True)
-dist.barrier()
-dist.destroy_process_group()
-sys.stdout.flush()
-os._exit(0)  # gloo's threads sometimes abort the interpreter's own end
 """
 
 
 def test_two_processes_are_one(tmp_path: Path) -> None:
-    script = tmp_path / "two.py"
-    script.write_text(SCRIPT)
-    start = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--rdzv_backend", "c10d"]
-    start += ["--rdzv_endpoint", "localhost:0", str(script)]
-    done = subprocess.run(start, capture_output=True, text=True, env=environment(), timeout=240)
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert done.stdout.count("agreed") == 2
+    both_finish(SCRIPT, tmp_path)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import copy
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +14,7 @@ from torch import Tensor, nn
 
 from orthogan.layers import DecorrelatedBatchNorm2d, decorrelate
 from orthogan.layers.batch_norm import ConditionalBatchNorm2d
-from tests.training.runs import environment
+from tests.two_processes import both_finish
 
 METHODS = ["eigh", "newton_schulz", "pade"]
 
@@ -297,19 +295,8 @@ for p, q in ((shared.weight, whole.weight), (shared.bias, whole.bias)):
 torch.testing.assert_close(shared.running_mean, whole.running_mean)
 torch.testing.assert_close(shared.running_whitening, whole.running_whitening, rtol=1e-4, atol=1e-5)
 torch.testing.assert_close(shared.last_covariance, whole.last_covariance, rtol=1e-4, atol=1e-4)
-print("joined")
-dist.barrier()
-dist.destroy_process_group()
-sys.stdout.flush()
-os._exit(0)  # gloo's threads sometimes abort the interpreter's own end
 """
 
 
 def test_two_processes_are_one_batch(tmp_path: Path) -> None:
-    script = tmp_path / "two.py"
-    script.write_text(TWO)
-    start = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--rdzv_backend", "c10d"]
-    start += ["--rdzv_endpoint", "localhost:0", str(script)]
-    done = subprocess.run(start, capture_output=True, text=True, env=environment(), timeout=120)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.count("joined") == 2
+    both_finish(TWO, tmp_path)

@@ -30,10 +30,10 @@ def test_the_chosen_convolutions_are_replaced_where_they_stand() -> None:
 
 def test_what_cannot_be_one_is_named_and_nothing_is_replaced() -> None:
     model = net()
-    with pytest.raises(ValueError, match="^2: kernel_size"):
+    with pytest.raises(ValueError, match=r"^2: kernel_size"):
         make_skew_orthogonal(model)
     assert isinstance(model[0], nn.Conv2d)
-    with pytest.raises(ValueError, match="only an nn.Conv2d"):
+    with pytest.raises(ValueError, match=r"only an nn\.Conv2d"):
         make_skew_orthogonal(nn.Sequential(nn.Linear(3, 3)), "linear")
     with pytest.raises(ValueError, match="cannot replace itself"):
         make_skew_orthogonal(nn.Conv2d(1, 1, 3))

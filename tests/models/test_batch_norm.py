@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import torch
 from torch import nn
 
 from orthogan.layers.batch_norm import EPS, BatchNorm2d, ConditionalBatchNorm2d
-from tests.training.runs import environment
+from tests.two_processes import both_finish
 
 TWO = """
 import os, sys
@@ -45,27 +43,11 @@ torch.testing.assert_close(shared.running_var, whole.running_var)
 shared.eval()
 torch.testing.assert_close(shared(x), torch.nn.functional.batch_norm(
     x, shared.running_mean, shared.running_var, shared.weight, shared.bias, False, 0.1, shared.eps))
-print("joined")
-dist.barrier()
-dist.destroy_process_group()
-sys.stdout.flush()
-os._exit(0)  # gloo's threads sometimes abort the interpreter's own end
 """
 
 
 def test_two_processes_are_one_batch(tmp_path: Path) -> None:
-    script = tmp_path / "two.py"
-    script.write_text(TWO)
-    start = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--rdzv_backend", "c10d"]
-    done = subprocess.run(
-        [*start, "--rdzv_endpoint", "localhost:0", str(script)],
-        capture_output=True,
-        text=True,
-        env=environment(),
-        timeout=120,
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.count("joined") == 2
+    both_finish(TWO, tmp_path)
 
 
 def test_one_process_is_torchs() -> None:

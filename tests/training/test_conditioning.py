@@ -5,19 +5,27 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
 import yaml
 
+from orthogan import config as schema
 from orthogan.errors import UserError
+from orthogan.gradients.nearest_orthogonal import Scale
+from orthogan.linalg.polar import PolarMethod
+from orthogan.linalg.roots import InverseMethod, SqrtMethod
 from orthogan.models.saved import load
+from orthogan.penalties.network import PENALTIES
 from orthogan.training import train
 from orthogan.training.gan import GanTask
 from orthogan.training.loop import update
 from orthogan.training.precision import make_accelerator
 from orthogan.training.watch import FiniteWatch
+from orthogan.weights.network import KINDS
+from orthogan.weights.orthogonal import OrthogonalMethod
+from orthogan.weights.rotation import RotationMethod
 from tests.training.runs import tensors, tiny
 
 STEPS = ["training.steps=6", "logging.spectrum_every=3"]
@@ -222,3 +230,17 @@ def test_what_makes_no_sense_is_refused_with_the_reason(tmp_path: Path, message:
         task_of(tmp_path, *REFUSED[message])
     assert message in str(caught.value)
     assert "model." in str(caught.value) or "loss." in str(caught.value)
+
+
+def test_the_words_of_the_schema_are_those_of_the_tools() -> None:
+    def words(section: type, key: str) -> set[str]:
+        return set(get_args(section.model_fields[key].annotation))  # pyright: ignore
+
+    assert words(schema.RotationConfig, "method") == set(get_args(RotationMethod))
+    assert words(schema.OrthogonalConfig, "method") == set(get_args(OrthogonalMethod))
+    assert words(schema.GradientRuleConfig, "scale") == set(get_args(Scale))
+    assert words(schema.GradientRuleConfig, "method") == set(get_args(PolarMethod))
+    assert words(schema.PenaltyConfig, "kind") == set(PENALTIES)
+    assert words(schema.WhiteningConfig, "method") == set(get_args(InverseMethod))
+    assert words(schema.PoolingConfig, "method") == set(get_args(SqrtMethod))
+    assert words(schema.NormConfig, "kind") == {"none", *KINDS}

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -12,7 +10,7 @@ from torch import nn
 
 from orthogan import weights
 from orthogan.weights.network import constrained
-from tests.training.runs import environment
+from tests.two_processes import both_finish
 
 
 def net() -> nn.Sequential:
@@ -98,19 +96,8 @@ flat = torch.cat([t.flatten() for t in net.state_dict().values()])
 both = [torch.empty_like(flat) for _ in range(2)]
 dist.all_gather(both, flat)
 assert torch.equal(*both) and torch.isfinite(flat).all()
-print("agreed")
-dist.barrier()
-dist.destroy_process_group()
-sys.stdout.flush()
-os._exit(0)  # gloo's threads sometimes abort the interpreter's own end
 """
 
 
 def test_two_processes_with_two_forwards_before_a_backward_agree(tmp_path: Path) -> None:
-    script = tmp_path / "two.py"
-    script.write_text(TWO)
-    start = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--rdzv_backend", "c10d"]
-    start += ["--rdzv_endpoint", "localhost:0", str(script)]
-    done = subprocess.run(start, capture_output=True, text=True, env=environment(), timeout=120)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.count("agreed") == 2
+    both_finish(TWO, tmp_path)
