@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 
+from orthogan.weights.constraint import Constraint
 from orthogan.weights.matrix import Layer, MatrixView, Transposed
 
 TYPES: dict[str, tuple[type[nn.Module], ...]] = {
@@ -63,9 +65,9 @@ def select(module: nn.Module, layers: str | Sequence[str] = (), *, weight: str =
     """
     words = [w.strip() for w in (layers.split(",") if isinstance(layers, str) else layers) if w.strip()]
     candidates = [
-        Selected(name, layer, weight, MatrixView(layer, value))
+        Selected(name, layer, weight, view)
         for name, layer in module.named_modules()
-        if isinstance(layer, Layer) and isinstance(value := getattr(layer, weight, None), Tensor) and value.dim() > 1
+        if isinstance(layer, Layer) and (view := _view(layer, weight)) is not None
     ]
     if not candidates:
         raise ValueError(f"{type(module).__name__} has no linear, embedding or convolution layer to choose from")
@@ -85,6 +87,16 @@ def select(module: nn.Module, layers: str | Sequence[str] = (), *, weight: str =
         names = ", ".join(c.name or "(itself)" for c in candidates)
         raise ValueError(f"layers: {', '.join(words)!r} together leave no layer of {type(module).__name__}: {names}")
     return kept
+
+
+def _view(layer: nn.Module, weight: str) -> MatrixView | None:
+    """The weight as a matrix, without computing one that is under a constraint of ours: that may move things on."""
+    if parametrize.is_parametrized(layer, weight):
+        for constraint in layer.parametrizations[weight]:  # pyright: ignore
+            if isinstance(constraint, Constraint):
+                return constraint.view
+    value = getattr(layer, weight, None)
+    return MatrixView(layer, value) if isinstance(value, Tensor) and value.dim() > 1 else None
 
 
 def _sort(word: str) -> str:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import pytest
+import torch
 from torch import nn
 
-from orthogan.weights import select
+from orthogan.weights import rotation, select, spectral_norm
 
 
 def net() -> nn.Sequential:
@@ -57,3 +58,13 @@ def test_nothing_matched_is_an_error(words: str, message: str) -> None:
         select(net(), words)
     with pytest.raises(ValueError, match="no linear"):
         select(nn.ReLU(), "conv")
+
+
+def test_choosing_moves_no_power_iteration() -> None:
+    layer = spectral_norm(nn.Linear(6, 5))
+    u = layer.parametrizations.weight[0].u.clone()  # pyright: ignore
+    (found,) = select(layer)
+    assert found.view.rows == 5
+    assert torch.equal(layer.parametrizations.weight[0].u, u)  # pyright: ignore
+    (rotated,) = select(rotation(nn.Conv2d(2, 3, 3)))
+    assert (rotated.view.rows, rotated.view.columns) == (3, 18)
