@@ -63,11 +63,11 @@ class Orthogonal(Constraint):
             return rotations.qr(parameter)
         if self.method == "polar":
             return rotations.polish(polar_factor(parameter))
+        # copies of buffers: a later forward may change them in place before this one's backward
         if self.method == "bjorck":
-            # a copy: a later forward may advance the buffer before this one's backward
             return bjorck(parameter, exact(self.u).clone(), self.iterations)
         found = _reflected(parameter) if self.method == "householder" else _cayley(parameter)
-        return rotations.polish(found) * exact(self.signs)
+        return rotations.polish(found) * exact(self.signs).clone()
 
     @torch.no_grad()
     def right_inverse(self, weight: Tensor) -> Tensor:

@@ -78,10 +78,13 @@ class Rotation(Constraint):
 
     def rotated(self, parameter: Tensor) -> Tensor:
         """W (rows, columns)."""
-        part = self.neurons if self.sample is None else self.neurons.index_select(1, self.index)
+        # copies: DistributedDataParallel may broadcast buffers in place before this forward's backward
+        neurons = self.neurons.clone()
+        index = None if self.sample is None else self.index.clone()
+        part = neurons if index is None else neurons.index_select(1, index)
         turned = part.unflatten(1, (self.blocks, self.size)).transpose(0, 1) @ self.rotation(parameter).mT
         turned = turned.transpose(0, 1).flatten(1)
-        return turned if self.sample is None else self.neurons.index_copy(1, self.index, turned)
+        return turned if index is None else neurons.index_copy(1, index, turned)
 
     def forward(self, parameter: Tensor) -> Tensor:
         """The effective weight, in at least float32."""
