@@ -95,18 +95,27 @@ class Conditioning:
 
     @torch.no_grad()
     def spectrum(self) -> dict[str, Mapping[str, float]]:
-        """Condition of every constrained, penalised or ruled layer, and of every whitened covariance."""
+        """Condition of every constrained, penalised or ruled layer, and of every decomposed covariance.
+
+        A covariance's largest eigenvalue follows the scale of the layers before it, so where there is one, all layers
+        are listed.
+        """
         found: dict[str, dict[str, float]] = dict(weights.report(self.net))
-        touched = {s.name: s for penalty, _, _ in self.penalties for s in penalty.selected}
-        for rule in self.rules:
-            names = [name for name, _ in rule.parameters]
-            touched |= {s.name: s for s in weights.select(self.net) if s.name in names}
-        with weights.frozen(self.net):
-            for name, selected in touched.items():
-                found[name] = found.get(name, {}) | _condition(selected.matrix.float())
-        for name, module in self.net.named_modules():
-            decomposed = isinstance(module, DecorrelatedBatchNorm2d | CovariancePooling)
-            if decomposed and module.last_covariance is not None:
+        covariances = {
+            name: module
+            for name, module in self.net.named_modules()
+            if isinstance(module, DecorrelatedBatchNorm2d | CovariancePooling)
+        }
+        named = {name for rule in self.rules for name, _ in rule.parameters}
+        named |= {name for penalty, _, _ in self.penalties for name in penalty.names}
+        if named or covariances:
+            with weights.frozen(self.net):
+                for selected in weights.select(self.net):
+                    if covariances or selected.name in named:
+                        condition = _condition(selected.matrix.float())
+                        found[selected.name] = found.get(selected.name, {}) | condition
+        for name, module in covariances.items():
+            if module.last_covariance is not None:
                 found[name] = {what: max(values) for what, values in module.conditioning().items()}
         return dict(found)
 

@@ -1,0 +1,124 @@
+"""The vanilla GAN with which NOG (Song, Sebe & Wang 2022) and OroJaR (Wei et al. 2021) look for latent directions.
+
+The layer lists are those of the released code at 64 and 128 px, a shorter one at 32 px is ours; so is what
+``channels`` scales. The initialisation is torch's own, as there.
+"""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+from torch.nn import functional
+
+from orthogan.errors import UserError
+from orthogan.models.protocol import Discriminator, Generator
+from orthogan.models.resnet_blocks import unsupported
+
+BOTTOM = 4  # side of the smallest map
+SLOPE = 0.2  # of the generator's leaky ReLU
+EPS = 1e-6
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Widths in multiples of the base ``channels``."""
+
+    up: tuple[int, ...]  # G: of the 4x4 map, then after each doubling
+    down: tuple[int, ...]  # D: after each halving; the last also of the hidden linear layer
+    hidden_relu: bool  # D: whether a ReLU lies between its two linear layers
+
+
+PLANS = {
+    32: Plan((4, 4, 2, 1), (1, 2, 4), hidden_relu=True),
+    64: Plan((8, 4, 2, 1, 1), (1, 2, 4, 8), hidden_relu=True),
+    128: Plan((16, 16, 8, 4, 2, 1), (1, 2, 4, 8, 16), hidden_relu=False),
+}
+
+
+class SimpleGANGenerator(Generator):
+    """Transposed conv4x4 of z to a 4x4 map (neither norm nor activation), then one of stride 2 for each doubling, with
+    instance norm and leaky ReLU; conv3x3, tanh.
+
+    Args:
+        channels: width at full size; 64 in the papers, which makes the first map 1,024 x 4 x 4 at 128 px.
+
+    Raises:
+        UserError: a resolution other than 32, 64, 128, or classes.
+    """
+
+    def __init__(
+        self, *, resolution: int, image_channels: int, channels: int, latent_dim: int, num_classes: int = 0
+    ) -> None:
+        super().__init__()
+        plan = _plan(resolution, num_classes)
+        self.latent_dim, self.num_classes = latent_dim, 0
+        self.resolution, self.image_channels = resolution, image_channels
+        widths = [channels * factor for factor in plan.up]
+        self.first = nn.ConvTranspose2d(latent_dim, widths[0], BOTTOM)
+        self.ups = nn.ModuleList(
+            nn.ConvTranspose2d(a, b, 4, stride=2, padding=1, bias=False) for a, b in itertools.pairwise(widths)
+        )
+        self.norms = nn.ModuleList(_norm(width) for width in widths[1:])
+        self.conv = nn.Conv2d(widths[-1], image_channels, 3, padding=1)
+
+    def first_layer(self) -> nn.Module:
+        """The transposed convolution that the latent enters: the layer of NOG, OLR and SeFa in the paper."""
+        return self.first
+
+    def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:
+        """z (n, latent_dim), no labels -> images (n, c, h, w) in [-1, 1]."""
+        if y is not None:
+            raise UserError("a simple-gan generator is unconditional: it takes no labels")
+        x = self.first(z[:, :, None, None])
+        for up, norm in zip(self.ups, self.norms, strict=True):
+            x = functional.leaky_relu(norm(up(x)), SLOPE)
+        return self.conv(x).tanh()
+
+
+class SimpleGANDiscriminator(Discriminator):
+    """conv4x4 of stride 2 for each halving, ReLU, instance norm from the second on; two linear layers.
+
+    At 128 px nothing lies between the two linear layers, as in the released code; at the other sizes a ReLU.
+
+    Args:
+        channels: width after the first halving; 64 in the papers.
+
+    Raises:
+        UserError: a resolution other than 32, 64, 128, or classes.
+    """
+
+    def __init__(self, *, resolution: int, image_channels: int, channels: int, num_classes: int = 0) -> None:
+        super().__init__()
+        plan = _plan(resolution, num_classes)
+        widths = [image_channels, *(channels * factor for factor in plan.down)]
+        self.convs = nn.ModuleList(
+            nn.Conv2d(a, b, 4, stride=2, padding=1, bias=i == 0) for i, (a, b) in enumerate(itertools.pairwise(widths))
+        )
+        self.norms = nn.ModuleList(_norm(width) for width in widths[2:])
+        self.hidden = nn.Linear(widths[-1] * BOTTOM**2, widths[-1])
+        self.hidden_relu = plan.hidden_relu
+        self.linear = nn.Linear(widths[-1], 1)
+
+    def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor:
+        """Images (n, c, h, w), no labels -> logits (n,)."""
+        if y is not None:
+            raise UserError("a simple-gan discriminator is unconditional: it takes no labels")
+        x = functional.relu(self.convs[0](x))
+        for conv, norm in zip(list(self.convs)[1:], self.norms, strict=True):
+            x = functional.relu(norm(conv(x)))
+        hidden = self.hidden(x.flatten(1))
+        return self.linear(functional.relu(hidden) if self.hidden_relu else hidden).squeeze(1)
+
+
+def _norm(channels: int) -> nn.InstanceNorm2d:
+    return nn.InstanceNorm2d(channels, eps=EPS, affine=True)
+
+
+def _plan(resolution: int, num_classes: int) -> Plan:
+    if resolution not in PLANS:
+        raise unsupported("simple-gan", resolution, PLANS)
+    if num_classes:
+        raise UserError(f"data.labels: simple-gan nets are unconditional and have no use for {num_classes} classes")
+    return PLANS[resolution]
