@@ -1,0 +1,137 @@
+"""Checks of codes and factors that all metrics of arrays share, and the split in training and test rows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+HeldOut = tuple[ArrayLike, ArrayLike]
+TRAIN_SHARE = 2 / 3  # 10,000 of 15,000, as disentanglement_lib
+
+
+def check_codes(metric: str, codes: ArrayLike, *, least: int = 1) -> np.ndarray:
+    """``codes`` as float64 (N, d).
+
+    Raises ValueError: no matrix, no rows, fewer than ``least`` columns, or a number that is not finite.
+    """
+    array = np.asarray(codes)
+    if array.ndim != 2 or not len(array) or array.dtype.kind not in "fiub":
+        raise ValueError(f"{metric}: codes must be numbers of shape (N, d), not {array.dtype} of shape {array.shape}")
+    if array.shape[1] < least:
+        raise ValueError(f"{metric}: codes of shape {array.shape}, but it compares at least {least} codes")
+    array = array.astype(np.float64)
+    bad = np.flatnonzero(~np.isfinite(array).all(0))
+    if len(bad):
+        raise ValueError(f"{metric}: codes hold NaN or infinity in columns {bad.tolist()}; mend the encoder")
+    return array
+
+
+def check_factors(metric: str, factors: ArrayLike, rows: int, *, least: int = 1) -> np.ndarray:
+    """``factors`` as int64 (N, K), the values of each column renamed 0, 1, 2 ... in their order.
+
+    Raises ValueError: no matrix of ``rows`` rows, fewer than ``least`` columns, values that are not whole numbers,
+    or a factor of one value, which nothing can be learnt about.
+    """
+    array = np.asarray(factors)
+    if array.ndim != 2 or len(array) != rows or array.dtype.kind not in "fiub":
+        raise ValueError(
+            f"{metric}: factors must be ({rows}, K) as the codes have {rows} rows, not {array.dtype} of {array.shape}"
+        )
+    if array.shape[1] < least:
+        raise ValueError(f"{metric}: factors of shape {array.shape}, but it compares at least {least} factors")
+    broken = [j for j, column in enumerate(array.T) if not np.array_equal(column, np.round(column))]
+    if broken:
+        raise ValueError(f"{metric}: factors {broken} are not whole numbers; number their values, or bin them first")
+    columns = [np.unique(column, return_inverse=True)[1] for column in array.T]
+    constant = [j for j, column in enumerate(columns) if column.max() == 0]
+    if constant:
+        raise ValueError(f"{metric}: factors {constant} have one value in all {rows} rows; leave these columns out")
+    return np.stack(columns, axis=1).astype(np.int64)
+
+
+def check_both(
+    metric: str, codes: ArrayLike, factors: ArrayLike, *, least_codes: int = 1, least_factors: int = 1
+) -> tuple[np.ndarray, np.ndarray]:
+    """Checked codes float64 (N, d) and factors int64 (N, K); raises as ``check_codes`` and ``check_factors``."""
+    checked = check_codes(metric, codes, least=least_codes)
+    return checked, check_factors(metric, factors, len(checked), least=least_factors)
+
+
+def constant_codes(codes: np.ndarray) -> np.ndarray:
+    """(d,) bool: the codes that never change, rounding of their largest value aside. The same at every scale."""
+    return np.ptp(codes, axis=0) <= 1e-12 * np.abs(codes).max(0)
+
+
+@dataclass(frozen=True)
+class Split:
+    """Training and test rows: codes float64, factors int64 with one numbering of values in both."""
+
+    codes: np.ndarray
+    factors: np.ndarray
+    test_codes: np.ndarray
+    test_factors: np.ndarray
+
+    @property
+    def variant(self) -> str:
+        """``train=10000,test=5000``."""
+        return f"train={len(self.codes)},test={len(self.test_codes)}"
+
+    def standardised(self) -> Split:
+        """Each code less its training mean, over its training standard deviation; constant codes become 0."""
+        still = constant_codes(self.codes)
+        mean, deviation = self.codes.mean(0), np.where(still, 1.0, self.codes.std(0))
+        train, test = (np.where(still, 0.0, (part - mean) / deviation) for part in (self.codes, self.test_codes))
+        return Split(train, self.factors, test, self.test_factors)
+
+
+def split(
+    metric: str,
+    codes: ArrayLike,
+    factors: ArrayLike,
+    *,
+    train_share: float,
+    test: HeldOut | None,
+    seed: int,
+    least: int = 1,
+) -> Split:
+    """Rows split by ``seed``, ``train_share`` of them to train on; all of them if ``test`` = (codes, factors) is given.
+
+    ``least``: fewest codes and fewest factors.
+    Raises ValueError: as ``check_both``; a share outside (0, 1); test arrays of another width; too few training rows
+    (below 2 for each value of the largest factor), no test rows, or a factor with one value among the training rows.
+    """
+    arrays = np.asarray(codes), np.asarray(factors)
+    train = len(arrays[0])
+    if test is not None:
+        arrays = _joined(metric, arrays, test)  # before the values are numbered, so that both get one numbering
+    x, y = check_both(metric, *arrays, least_codes=least, least_factors=least)
+    if test is None:
+        if not 0 < train_share < 1:
+            raise ValueError(f"{metric}: train_share={train_share}: between 0 and 1, or give test arrays")
+        order = np.random.default_rng(seed).permutation(len(x))
+        x, y, train = x[order], y[order], round(train_share * len(x))
+    needed = 2 * (int(y.max()) + 1)
+    if train < needed or train == len(x):
+        raise ValueError(
+            f"{metric}: {train} rows to train on and {len(x) - train} to test; "
+            f"at least {needed} (2 for each value of the largest factor) and 1 are needed"
+        )
+    single = np.flatnonzero(np.ptp(y[:train], axis=0) == 0)
+    if len(single):
+        raise ValueError(f"{metric}: factors {single.tolist()} have one value in the {train} training rows; give more")
+    return Split(x[:train], y[:train], x[train:], y[train:])
+
+
+def _joined(metric: str, train: tuple[np.ndarray, np.ndarray], test: HeldOut) -> tuple[np.ndarray, np.ndarray]:
+    """Training rows above test rows."""
+    pairs = [
+        (kind, first, np.asarray(second)) for kind, first, second in zip(("codes", "factors"), train, test, strict=True)
+    ]
+    for kind, first, second in pairs:
+        if second.ndim != 2 or first.shape[1:] != second.shape[1:]:
+            raise ValueError(f"{metric}: test {kind} of shape {second.shape} do not go with those of {first.shape}")
+    if len(train[0]) != len(train[1]):
+        raise ValueError(f"{metric}: {len(train[0])} codes but {len(train[1])} factors to train on")
+    return np.concatenate([pairs[0][1], pairs[0][2]]), np.concatenate([pairs[1][1], pairs[1][2]])

@@ -1,0 +1,60 @@
+"""Explicitness: how well a linear classifier of all codes ranks the values of each factor (Ridgeway & Mozer 2018)."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import roc_auc_score
+
+from orthogan.disentanglement.arrays import TRAIN_SHARE, HeldOut, Split, split
+from orthogan.disentanglement.score import Score
+
+ITERATIONS = 1000  # sklearn's 100 may stop early, and then the score measures the solver
+
+
+def explicitness(
+    codes: ArrayLike,
+    factors: ArrayLike,
+    *,
+    train_share: float = TRAIN_SHARE,
+    test: HeldOut | None = None,
+    seed: int = 0,
+) -> Score:
+    """Mean over factors of the one-against-rest ROC area of the test rows, 0.5 (chance) to 1.
+
+    As Locatello et al. 2019: multinomial logistic regression (C = 1) on standardised codes; for each factor the plain
+    mean over its values.
+
+    Args:
+        codes: (N, d).
+        factors: whole numbers (N, K).
+        train_share, test: random rows to train on, or (codes, factors) to test on while all others are trained on.
+
+    Returns details "per_factor", "train_per_factor" (K,) and "train".
+
+    Raises:
+        ValueError: arrays that do not fit, a factor of one value, or a value absent from the training or test rows.
+    """
+    data = split("explicitness", codes, factors, train_share=train_share, test=test, seed=seed).standardised()
+    _check_every_value_seen(data)
+    areas = np.empty((2, data.factors.shape[1]))
+    for j in range(data.factors.shape[1]):
+        model = LogisticRegression(max_iter=ITERATIONS, random_state=seed).fit(data.codes, data.factors[:, j])
+        for row, x, y in ((0, data.codes, data.factors[:, j]), (1, data.test_codes, data.test_factors[:, j])):
+            chances = model.predict_proba(x)
+            areas[row, j] = np.mean([roc_auc_score(y == k, chances[:, k]) for k in range(chances.shape[1])])
+    train, tested = areas
+    details = {"per_factor": tested, "train_per_factor": train, "train": float(train.mean())}
+    return Score("explicitness", f"logistic,{data.variant}", float(tested.mean()), seed, details)
+
+
+def _check_every_value_seen(data: Split) -> None:
+    for part, rows in (("training", data.factors), ("test", data.test_factors)):
+        for j, size in enumerate(np.maximum(data.factors.max(0), data.test_factors.max(0)) + 1):
+            absent = np.flatnonzero(np.bincount(rows[:, j], minlength=size) == 0)
+            if len(absent):
+                raise ValueError(
+                    f"explicitness: {len(absent)} of the {size} values of factor {j} are absent from the {len(rows)} "
+                    f"{part} rows; give more rows (about {20 * size} or more)"
+                )

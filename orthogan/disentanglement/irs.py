@@ -1,0 +1,63 @@
+"""The interventional robustness score: how still a code stands while other factors change (Suter et al. 2019)."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from orthogan.disentanglement.arrays import check_both, constant_codes
+from orthogan.disentanglement.mutual_information import discretise
+from orthogan.disentanglement.score import Score
+
+LEAST_ROWS = 10  # of a value: a lone row does not deviate from its own mean, so few rows look robust
+
+
+def irs(codes: ArrayLike, factors: ArrayLike, *, quantile: float = 0.99, bins: int = 20, seed: int = 0) -> Score:
+    """Mean of each code's robustness, weighted with the code's largest deviation; at most 1.
+
+    As Locatello et al. 2019 (the paper has quantile 1): among rows with one value of factor j, the ``quantile`` of
+    |code - its mean there|, averaged over the values, over the code's largest deviation from its mean over all rows;
+    1 less that, for the best factor. Factors of more than ``bins`` values are binned. All codes still: 0.
+    Near 0 a score may fall below it by chance. The weights make the score depend on the relative scale of the codes.
+
+    Args:
+        codes: (N, d).
+        factors: whole numbers (N, K).
+        seed: recorded; nothing is drawn.
+
+    Returns details "matrix" (d, K), "per_code" (d,), "best_factors" (d,), "max_deviation" (d,), "active" (indices of
+    the codes that change; the rows of the others are 0), "least_rows": rows of the rarest value.
+
+    Raises:
+        ValueError: arrays that do not fit, a factor of one value, or fewer than 10 rows of some value.
+    """
+    if not 0 < quantile <= 1:
+        raise ValueError(f"irs: quantile={quantile}: above 0 and at most 1")
+    x, y = check_both("irs", codes, factors)
+    many = y.max(0) >= bins
+    y[:, many] = discretise(y[:, many].astype(np.float64), bins)
+    counts = [np.bincount(column) for column in y.T]
+    least = [int(count[count > 0].min()) for count in counts]
+    if min(least) < LEAST_ROWS:
+        j = int(np.argmin(least))
+        raise ValueError(
+            f"irs: factor {j} has a value with {least[j]} rows, at least {LEAST_ROWS} are needed; give more rows"
+        )
+    active = np.flatnonzero(~constant_codes(x))
+    deviation = np.abs(x - x.mean(0)).max(0)
+    matrix = np.zeros((x.shape[1], y.shape[1]))
+    for j, column in enumerate(y.T):
+        groups = [x[column == value][:, active] for value in np.unique(column)]
+        spread = [np.quantile(np.abs(group - group.mean(0)), quantile, axis=0) for group in groups]
+        matrix[active, j] = 1 - np.mean(spread, axis=0) / deviation[active]
+    per_code = matrix.max(1)
+    value = float(np.average(per_code[active], weights=deviation[active])) if len(active) else 0.0
+    details = {
+        "matrix": matrix,
+        "per_code": per_code,
+        "best_factors": matrix.argmax(1),
+        "max_deviation": deviation,
+        "active": active,
+        "least_rows": min(least),
+    }
+    return Score("irs", f"quantile={quantile:g},bins={bins},n={len(x)}", value, seed, details)

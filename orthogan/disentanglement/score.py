@@ -1,0 +1,39 @@
+"""A disentanglement score with the variant of the metric that it belongs to."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+
+@dataclass(frozen=True, eq=False)
+class Score:
+    """One number and what it was made of; ``float(score)`` is the number.
+
+    ``metric``: "mig". ``variant``: every choice that moves the number, "bins=20,n=10000"; scores of two variants
+    must not be compared. ``seed``: what the metric's own draws came from; metrics that draw nothing only record it.
+    ``details``: per-code (d,), per-factor (K,) and matrix (d, K) arrays, and numbers, by name.
+    """
+
+    metric: str
+    variant: str
+    value: float
+    seed: int
+    details: dict[str, Any] = field(default_factory=dict)
+
+    def __float__(self) -> float:
+        return self.value
+
+    @property
+    def name(self) -> str:
+        """``mig[bins=20,n=10000]``."""
+        return f"{self.metric}[{self.variant}]"
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-ready: arrays as lists."""
+        details = {
+            key: value.tolist() if isinstance(value, np.ndarray) else value for key, value in self.details.items()
+        }
+        return {"name": self.name, "value": self.value, "seed": self.seed, "details": details}

@@ -1,0 +1,100 @@
+"""What the metrics that intervene need: observations of chosen factors, and an encoder of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from orthogan.data.sprites import FACTOR_SIZES, render
+from orthogan.disentanglement.arrays import check_codes
+
+Encoder = Callable[[Any], ArrayLike]
+ROWS = 1024  # observations given to an encoder at a time, about
+
+
+class LabelledSource(Protocol):
+    """Draws an observation for every combination of factors."""
+
+    @property
+    def factor_sizes(self) -> tuple[int, ...]:
+        """How many values each factor has."""
+        ...
+
+    def sample(self, factors: np.ndarray, /) -> Any:
+        """Observations, whatever the encoder takes, of factors int64 (n, K), each from 0 to its size - 1."""
+        ...
+
+
+class GridSource:
+    """Observations in memory, one for each combination of factors.
+
+    Args:
+        factors: whole numbers (N, K): every combination of 0 ... size - 1 once, in any order.
+        observations: (N, ...), images or codes (then the encoder is ``lambda x: x``).
+
+    Raises ValueError: other shapes, or a combination that is absent or twice there.
+    """
+
+    def __init__(self, factors: ArrayLike, observations: np.ndarray) -> None:
+        grid = np.asarray(factors)
+        if grid.ndim != 2 or not len(grid) or grid.dtype.kind not in "iu" or len(grid) != len(observations):
+            raise ValueError(
+                f"GridSource: factors must be integers (N, K), one row for each of the {len(observations)} "
+                f"observations, not {grid.dtype} of shape {grid.shape}"
+            )
+        if grid.min() < 0:
+            raise ValueError(f"GridSource: factor {int(grid.min(0).argmin())} has a negative value; number from 0")
+        self.factor_sizes: tuple[int, ...] = tuple(int(size) for size in grid.max(0) + 1)
+        combinations = int(np.prod([float(size) for size in self.factor_sizes]))
+        place = np.ravel_multi_index(tuple(grid.T), self.factor_sizes) if combinations == len(grid) else grid[:0, 0]
+        if len(np.unique(place)) != combinations:
+            raise ValueError(
+                f"GridSource: {len(grid)} rows, not the {combinations} combinations of {self.factor_sizes}, each once"
+            )
+        self._row = np.argsort(place)
+        self._observations = observations
+
+    def sample(self, factors: np.ndarray, /) -> np.ndarray:
+        """The observations (n, ...) of factors (n, K). Raises ValueError for a value that there is not."""
+        return self._observations[self._row[np.ravel_multi_index(tuple(factors.T), self.factor_sizes)]]
+
+
+class SpriteSource:
+    """``orthogan.data.sprites``, drawn as they are asked for: uint8 (n, 64, 64) of 0 and 1."""
+
+    factor_sizes: tuple[int, ...] = FACTOR_SIZES
+
+    def sample(self, factors: np.ndarray, /) -> np.ndarray:
+        """Pictures of (shape, scale, orientation, x, y). Raises UserError for a value out of range."""
+        return render(factors)
+
+
+def encoded(metric: str, source: LabelledSource, encoder: Encoder, factors: np.ndarray) -> np.ndarray:
+    """Codes float64 (n, d) of observations of ``factors`` (n, K), some 1000 at a time.
+
+    Raises ValueError: the encoder gives another number of rows, no matrix, or numbers that are not finite.
+    """
+    parts = []
+    for start in range(0, len(factors), ROWS):
+        wanted = factors[start : start + ROWS]
+        codes = check_codes(metric, encoder(source.sample(wanted)))
+        if len(codes) != len(wanted):
+            raise ValueError(f"{metric}: the encoder made {codes.shape} of {len(wanted)} observations; a row for each")
+        parts.append(codes)
+    return np.concatenate(parts)
+
+
+def varying(metric: str, source: LabelledSource) -> np.ndarray:
+    """Indices of the factors with more than one value. Raises ValueError if they are fewer than two."""
+    found = np.flatnonzero(np.array(source.factor_sizes) > 1)
+    if len(found) < 2:
+        raise ValueError(f"{metric}: factor_sizes={source.factor_sizes}: at least two factors with two values or more")
+    return found
+
+
+def draw(source: LabelledSource, shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
+    """Factors drawn uniformly: int64 (*shape, K)."""
+    return rng.integers(0, source.factor_sizes, size=(*shape, len(source.factor_sizes)))

@@ -1,0 +1,98 @@
+"""Dependence among the codes themselves, which needs no labels: 0 where they are independent."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from orthogan.disentanglement.arrays import check_codes, constant_codes
+from orthogan.disentanglement.mutual_information import MAX_BIAS, check_bias, discretise, mutual_information_matrix
+from orthogan.disentanglement.score import Score
+
+EPS = 1e-12  # of the largest eigenvalue: below, a correlation matrix counts as singular
+
+
+def gaussian_total_correlation(codes: ArrayLike, *, seed: int = 0) -> Score:
+    """KL of a Gaussian with the codes' covariance S from the product of its marginals, in nats; lower is better.
+
+    (sum log diag S - log det S) / 2, worked out on the correlations, so no scale matters; still codes are left out.
+    Infinity where a code is a linear function of others, as a copy is. Locatello et al. 2019.
+
+    Args:
+        codes: (N, d), N > d, d >= 2.
+        seed: recorded; nothing is drawn.
+
+    Returns details "correlation" (a, a) and "active" (a,), the indices of the codes that change.
+
+    Raises:
+        ValueError: codes that do not fit, or no more rows than codes.
+    """
+    x = _checked("gaussian_total_correlation", codes)
+    active = np.flatnonzero(~constant_codes(x))
+    correlation = (
+        np.corrcoef(x[:, active], rowvar=False).reshape(len(active), len(active)) if len(active) else np.eye(0)
+    )
+    values = np.linalg.eigvalsh(correlation) if len(active) else np.ones(1)
+    singular = values[0] <= EPS * values[-1]
+    value = math.inf if singular else max(0.0, -0.5 * float(np.log(values).sum()))
+    details = {"correlation": correlation, "active": active}
+    return Score("gaussian_total_correlation", f"n={len(x)}", value, seed, details)
+
+
+def gaussian_wasserstein_correlation(codes: ArrayLike, *, seed: int = 0) -> Score:
+    """Squared 2-Wasserstein distance of the Gaussian of the codes from the product of its marginals; lower is better.
+
+    2 tr S - 2 tr (D^1/2 S D^1/2)^1/2 with D = diag S (Locatello et al. 2019), in squared units of the codes; details
+    "normalised" is that over tr S and has no unit (0 for still codes).
+
+    Args:
+        codes: (N, d), N > d, d >= 2.
+        seed: recorded; nothing is drawn.
+
+    Raises:
+        ValueError: codes that do not fit, or no more rows than codes.
+    """
+    x = _checked("gaussian_wasserstein_correlation", codes)
+    covariance = np.cov(x, rowvar=False)
+    variance = np.diag(covariance)
+    root = np.sqrt(variance)
+    values = np.linalg.eigvalsh(root[:, None] * covariance * root).clip(0)
+    total = float(variance.sum())
+    value = max(0.0, 2 * total - 2 * float(np.sqrt(values).sum()))
+    details = {"normalised": value / total if total > 0 else 0.0}
+    return Score("gaussian_wasserstein_correlation", f"n={len(x)}", value, seed, details)
+
+
+def mean_pairwise_mutual_information(
+    codes: ArrayLike, *, bins: int = 20, max_bias: float = MAX_BIAS, seed: int = 0
+) -> Score:
+    """Mean over pairs of codes of their mutual information in nats, each in ``bins`` bins; lower is better.
+
+    Counting adds about (bins - 1)^2 / (2 N) nats, which is reported and, above ``max_bias`` of log(bins), refused.
+
+    Args:
+        codes: (N, d), d >= 2.
+        seed: recorded; nothing is drawn.
+
+    Returns details "mutual_information" (d, d), the entropies on its diagonal, and "bias" in nats.
+
+    Raises:
+        ValueError: codes that do not fit, or too few rows.
+    """
+    metric = "mean_pairwise_mutual_information"
+    x = check_codes(metric, codes, least=2)
+    binned = discretise(x, bins)
+    bias = check_bias(metric, len(x), bins, np.array([bins]), np.log([bins]), max_bias)
+    information = mutual_information_matrix(binned, binned)
+    value = float(information[~np.eye(len(information), dtype=bool)].mean())
+    details = {"mutual_information": information, "bias": float(bias[0])}
+    return Score(metric, f"bins={bins},n={len(x)}", value, seed, details)
+
+
+def _checked(metric: str, codes: ArrayLike) -> np.ndarray:
+    x = check_codes(metric, codes, least=2)
+    if len(x) <= x.shape[1]:
+        raise ValueError(f"{metric}: {len(x)} rows of {x.shape[1]} codes have a singular covariance; give more rows")
+    return x
