@@ -62,7 +62,13 @@ def _report(run: Path, settings: Config) -> None:
     if scores:
         first, last = scores[0], scores[-1]
         steps = [record["protocol"]["step"] for record in (first, last)]
-        print(f"{last['label']}: {first['value']:.2f} (step {steps[0]}) -> {last['value']:.2f} (step {steps[1]})")
+        form = ".2%" if settings.task == "classifier" else ".2f"
+        values = [f"{record['value']:{form}}" for record in (first, last)]
+        print(f"{last['label']}: {values[0]} (step {steps[0]}) -> {values[1]} (step {steps[1]})")
+    if settings.task == "classifier":
+        best = run / checkpoint.BEST
+        print(f"best checkpoint: {best.resolve()}" if best.exists() else f"checkpoints: {run / checkpoint.FOLDER}")
+        return
     print(f"pictures: {run / 'reals.png'}, {run / 'fakes_init.png'}, {sorted(run.glob('fakes-*.png'))[-1]}")
 
 

@@ -6,6 +6,7 @@ A YAML file in ``configs/`` holds only what differs from here; ``orthogan config
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -22,7 +23,8 @@ Source = Literal[
     "array",
 ]
 UNLABELLED = ("celeba",)
-MetricName = Literal["fid", "isc", "kid", "prc"]
+ONE_PART = ("sprites", "sprites-colour", "folder", "array")  # no test part of their own
+MetricName = Literal["fid", "isc", "kid", "prc", "accuracy"]
 PositiveInt = Annotated[int, Field(ge=1)]
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 
@@ -50,7 +52,17 @@ class DataConfig(Section):
     bad_images: Literal["skip", "error"] = Field(default="skip", description="what to do about an unreadable file")
     bad_limit: Fraction = Field(default=0.01, description="skip at most this share of the files [0-1]")
     flip: bool = Field(default=False, description="mirror half of the real images")
-    dequantize: bool = Field(default=True, description="x/128 - 1 + U(0, 1/128) on reals, else x/127.5 - 1")
+    crop: Annotated[int, Field(ge=0)] = Field(
+        default=0, description="classifier: black border that each image is cut out of at random; 0 = none [pixels]"
+    )
+    label_noise: Fraction = Field(
+        default=0.0, description="classifier: share of the training images whose label is drawn at random, once [0-1]"
+    )
+    test_split: str = Field(default="test", description="classifier: part of the data set that accuracy is measured on")
+    holdout: Annotated[float, Field(ge=0.0, lt=1.0)] = Field(
+        default=0.0, description="classifier: measure on this share of split, kept from training, not on test_split"
+    )
+    dequantize: bool = Field(default=True, description="gan: x/128 - 1 + U(0, 1/128) on reals, else x/127.5 - 1")
     resident: Literal["auto", "device", "stream"] = Field(
         default="auto", description="keep the set as uint8 on the device, or stream it by workers; auto = by size"
     )
@@ -61,7 +73,9 @@ class DataConfig(Section):
         if self.source in ("folder", "array") and not self.path:
             raise ValueError(f"path: source {self.source!r} needs the path of your images")
         if self.labels and self.source in UNLABELLED:
-            raise ValueError(f"labels: {self.source!r} has no classes; set labels to false")
+            raise ValueError(
+                f"labels: {self.source!r} has no classes; set labels to false, or (classifier) choose another source"
+            )
         if self.labels and self.source == "stl10" and "unlabeled" in self.split:
             raise ValueError("labels: this part of stl10 has no classes; use split 'train' or 'test'")
         if self.source.startswith("sprites") and self.resolution not in (32, 64):
@@ -129,7 +143,7 @@ class OrthogonalConfig(Section):
 
 
 class NormConfig(Section):
-    kind: Literal["none", "spectral", "stable_rank", "rotation", "orthogonal"] = Field(
+    kind: Literal["none", "spectral", "stable_rank", "rotation", "orthogonal", "skew_orthogonal"] = Field(
         default="none", description="constraint on the weights"
     )
     layers: list[str] = Field(
@@ -141,6 +155,9 @@ class NormConfig(Section):
     k: Annotated[int, Field(ge=0)] = Field(default=1, description="stable_rank: singular values that are preserved")
     n_power_iterations: PositiveInt = Field(
         default=1, description="spectral, stable_rank: power iterations a training forward"
+    )
+    skew_terms: PositiveInt = Field(
+        default=5, description="skew_orthogonal: convolutions of the exponential's series in training"
     )
     rotation: RotationConfig = RotationConfig()
     orthogonal: OrthogonalConfig = OrthogonalConfig()
@@ -240,9 +257,21 @@ class DiscriminatorConfig(NetConfig):
     pooling: PoolingConfig = PoolingConfig()
 
 
+class ClassifierConfig(NetConfig):
+    kind: str = Field(
+        default="resnet18",
+        description="resnet18 | 34 | 50 | 20 | 32 | 44 | 56 | 110, wrn-DEPTH-WIDTH, vgg19, cnn6, cnn9, mlp, "
+        "your.module:Class",
+    )
+    channels: PositiveInt = Field(
+        default=64, description="width of the first stage; published: 64, and 16 of resnet20 to 110 and wrn"
+    )
+
+
 class ModelConfig(Section):
     generator: GeneratorConfig = GeneratorConfig()
     discriminator: DiscriminatorConfig = DiscriminatorConfig()
+    classifier: ClassifierConfig = ClassifierConfig()
 
 
 class GradientPenaltyConfig(Section):
@@ -262,6 +291,9 @@ class LossConfig(Section):
         default="hinge", description="adversarial loss; relativistic pairs real i with fake i"
     )
     gradient_penalty: GradientPenaltyConfig = GradientPenaltyConfig()
+    label_smoothing: Annotated[float, Field(ge=0.0, lt=1.0)] = Field(
+        default=0.0, description="classifier: share of each label that is spread over all classes [0-1]"
+    )
 
 
 class AdamConfig(Section):
@@ -271,17 +303,56 @@ class AdamConfig(Section):
     eps: Annotated[float, Field(gt=0.0)] = Field(default=1e-8, description="added to the denominator")
 
 
+class ClassifierOptimizerConfig(Section):
+    kind: Literal["sgd", "adam"] = Field(default="sgd", description="the update")
+    lr: Annotated[float, Field(gt=0.0)] = Field(default=0.1, description="learning rate")
+    momentum: Annotated[float, Field(ge=0.0, lt=1.0)] = Field(default=0.9, description="sgd: of the velocity")
+    nesterov: bool = Field(default=False, description="sgd: look ahead")
+    weight_decay: Annotated[float, Field(ge=0.0)] = Field(
+        default=5e-4, description="times each parameter, biases and batch norms too, is added to its gradient"
+    )
+    beta1: Annotated[float, Field(ge=0.0, lt=1.0)] = Field(default=0.9, description="adam: decay of the first moment")
+    beta2: Annotated[float, Field(ge=0.0, lt=1.0)] = Field(default=0.999, description="adam: of the second moment")
+    eps: Annotated[float, Field(gt=0.0)] = Field(default=1e-8, description="adam: added to the denominator")
+
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
+        if self.kind == "sgd" and self.nesterov and self.momentum == 0:
+            raise ValueError("nesterov: there is nothing to look ahead with at momentum 0; set momentum, such as 0.9")
+        for key in {"sgd": ("beta1", "beta2", "eps"), "adam": ("momentum", "nesterov")}[self.kind]:
+            if getattr(self, key) != type(self).model_fields[key].default:
+                raise ValueError(f"{key}: {self.kind!r} has none; leave it out, or choose the other kind")
+        return self
+
+
 class OptimizerConfig(Section):
     generator: AdamConfig = AdamConfig()
     discriminator: AdamConfig = AdamConfig()
+    classifier: ClassifierOptimizerConfig = ClassifierOptimizerConfig()
 
 
 class ScheduleConfig(Section):
-    kind: Literal["constant", "linear", "cosine"] = Field(
+    kind: Literal["constant", "linear", "cosine", "step"] = Field(
         default="constant", description="shape of the learning-rate decay"
     )
     start: Fraction = Field(default=0.0, description="share of the run before the decay begins [0-1]")
     final: Fraction = Field(default=0.0, description="learning rate at the end, as a share of lr [0-1]")
+    milestones: list[Fraction] = Field(default=[], description="step: shares of the run, [0.4, 0.67, …], each a decay")
+    factor: Annotated[float, Field(gt=0.0, le=1.0)] = Field(
+        default=0.1, description="step: what the learning rate is multiplied with at each milestone"
+    )
+
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
+        if self.kind == "step" and not self.milestones:
+            raise ValueError("milestones: kind 'step' needs the shares of the run at which it steps, such as [0.5]")
+        if self.kind == "step" and (self.start or self.final):
+            key = "start" if self.start else "final"
+            raise ValueError(f"{key}: kind 'step' has milestones and a factor instead; leave it out")
+        if self.kind != "step" and (self.milestones or self.factor != 0.1):
+            key = "milestones" if self.milestones else "factor"
+            raise ValueError(f"{key}: only kind 'step' has it, not {self.kind!r}")
+        return self
 
 
 class EmaConfig(Section):
@@ -294,8 +365,8 @@ class EmaConfig(Section):
 
 
 class TrainingConfig(Section):
-    steps: PositiveInt = Field(default=50_000, description="length of the run [generator updates]")
-    batch_size: PositiveInt = Field(default=64, description="real images a D update, all processes together")
+    steps: PositiveInt = Field(default=50_000, description="length of the run [updates of the generator or classifier]")
+    batch_size: PositiveInt = Field(default=64, description="images a D or classifier update, all processes together")
     generator_batch_size: PositiveInt | None = Field(
         default=None, description="fakes a G update, all processes together; null = twice batch_size"
     )
@@ -325,7 +396,7 @@ class TrainingConfig(Section):
 class LoggingConfig(Section):
     every: PositiveInt = Field(default=50, description="losses are fetched and written every so many steps [steps]")
     spectrum_every: Annotated[int, Field(ge=0)] = Field(
-        default=1000, description="sigma and stable rank of every normalised layer; 0 = never [steps]"
+        default=1000, description="condition of every layer that something acts on; 0 = never [steps]"
     )
     samples_every: Annotated[int, Field(ge=0)] = Field(
         default=1000, description="fakes-NNNNNNN.png; 0 = only at the ends [steps]"
@@ -341,12 +412,16 @@ class CheckpointConfig(Section):
 
 class EvaluationConfig(Section):
     every: Annotated[int, Field(ge=0)] = Field(
-        default=5000, description="score G every so many steps; 0 = never [steps]"
+        default=5000, description="score G or the classifier every so many steps; 0 = never [steps]"
     )
-    at_start: bool = Field(default=False, description="also score the untrained G")
-    metrics: list[MetricName] = Field(default=["fid"], description="what to measure", min_length=1)
+    at_start: bool = Field(default=False, description="also score the untrained net")
+    metrics: list[MetricName] = Field(
+        default=["fid"], description="what to measure: fid, isc, kid, prc; of a classifier accuracy", min_length=1
+    )
     best: MetricName = Field(default="fid", description="metric that chooses the checkpoint in best/")
-    samples: Annotated[int, Field(ge=2)] = Field(default=10_000, description="fakes a measurement [images]")
+    samples: Annotated[int, Field(ge=2)] = Field(
+        default=10_000, description="fakes a measurement; of a classifier: training images, for the gap [images]"
+    )
     reference_samples: PositiveInt | None = Field(
         default=None, description="compare with a seeded subset of the real images; null = all [images]"
     )
@@ -362,10 +437,69 @@ class EvaluationConfig(Section):
         return self
 
 
+def _filled(tree: Mapping[str, Any], path: list[str], value: Any) -> dict[str, Any]:
+    """``tree`` with ``value`` at ``path``, unless something stands there; what is no mapping is left to be refused."""
+    first, *rest = path
+    here = tree.get(first, {} if rest else value)
+    if isinstance(here, BaseModel):
+        here = here.model_dump(exclude_unset=True)
+    return {**tree, first: _filled(here, rest, value) if rest and isinstance(here, Mapping) else here}
+
+
+def _changed(value: Any, usual: Any, name: str, defaults: Mapping[str, Any]) -> Iterator[tuple[str, Any, Any]]:
+    """(dotted key, value, usual value) of what differs from the usual below ``name``."""
+    if isinstance(value, BaseModel):
+        for field in type(value).model_fields:
+            yield from _changed(getattr(value, field), getattr(usual, field), f"{name}.{field}", defaults)
+    elif value != (expected := defaults.get(name, usual)):
+        yield name, value, expected
+
+
+# What another task than the GAN has by default, and what belongs to one task alone: whole sections or keys.
+TASK_DEFAULTS: dict[str, dict[str, Any]] = {
+    "classifier": {
+        "data.labels": True,
+        "data.dequantize": False,
+        "training.ema.half_life": 0,
+        "evaluation.metrics": ["accuracy"],
+        "evaluation.best": "accuracy",
+    }
+}
+ONLY_OF = {
+    "gan": (
+        "data.labels",
+        "data.dequantize",
+        "augment",
+        "model.generator",
+        "model.discriminator",
+        "loss.kind",
+        "loss.gradient_penalty",
+        "optimizer.generator",
+        "optimizer.discriminator",
+        "training.generator_batch_size",
+        "training.n_dis",
+        "training.ema",
+        "logging.samples_every",
+        "evaluation.metrics",
+        "evaluation.reference_samples",
+        "evaluation.extractor",
+    ),
+    "classifier": (
+        "data.crop",
+        "data.label_noise",
+        "data.test_split",
+        "data.holdout",
+        "model.classifier",
+        "loss.label_smoothing",
+        "optimizer.classifier",
+    ),
+}
+
+
 class Config(Section):
     """One run, complete."""
 
-    task: Literal["gan"] = Field(default="gan", description="what is trained")
+    task: Literal["gan", "classifier"] = Field(default="gan", description="what is trained")
     seed: int = Field(default=0, description="all chance in the run follows from it", ge=0)
     out: str | None = Field(default=None, description="run folder; null = runs/NAME-OF-THE-CONFIG")
     data: DataConfig = DataConfig()
@@ -377,6 +511,41 @@ class Config(Section):
     logging: LoggingConfig = LoggingConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill(cls, tree: Any) -> Any:
+        """What the task has by default goes where nothing was said."""
+        if isinstance(tree, Mapping):
+            for key, value in TASK_DEFAULTS.get(str(tree.get("task")), {}).items():
+                tree = _filled(tree, key.split("."), value)
+        return tree
+
+    @model_validator(mode="after")
+    def _of_one_task(self) -> Self:
+        other = "classifier" if self.task == "gan" else "gan"
+        for key in ONLY_OF[other]:
+            section, _, last = key.rpartition(".")
+            mine = getattr(self, section) if section in type(self).model_fields else self
+            usual = type(mine).model_fields[last].default
+            for name, value, expected in _changed(getattr(mine, last), usual, key, TASK_DEFAULTS.get(self.task, {})):
+                raise ValueError(
+                    f"{name}: task {self.task!r} has no use for {value!r}, which is for task {other!r}; "
+                    f"leave it at {expected!r}"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _classifiable(self) -> Self:
+        if self.task != "classifier":
+            if "accuracy" in self.evaluation.metrics:
+                raise ValueError("evaluation.metrics: 'accuracy' is of task 'classifier'; choose fid, isc, kid or prc")
+            return self
+        if self.data.source in ONE_PART and not self.data.holdout:
+            raise ValueError(
+                f"data.holdout: {self.data.source!r} has no test part; keep a share of the images for it, such as 0.1"
+            )
+        return self
 
     @model_validator(mode="after")
     def _possible(self) -> Self:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import re
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -13,7 +15,8 @@ from torch import nn
 from orthogan import weights
 from orthogan.config import Config, NetConfig, PoolingConfig
 from orthogan.errors import UserError
-from orthogan.layers import CovariancePooling, decorrelate
+from orthogan.layers import CovariancePooling, decorrelate, make_skew_orthogonal
+from orthogan.models.classifiers import CNN, MLP, VGG, ResNet, SmallResNet, WideResNet
 from orthogan.models.dcgan import DCGANDiscriminator, DCGANGenerator
 from orthogan.models.protocol import Discriminator, Generator, as_generator
 from orthogan.models.r3gan import R3GANDiscriminator, R3GANGenerator
@@ -33,6 +36,15 @@ DISCRIMINATORS: dict[str, type[Discriminator]] = {
     "wgan-gp": WGANGPDiscriminator,
     "r3gan": R3GANDiscriminator,
 }
+CLASSIFIERS: dict[str, Callable[..., nn.Module]] = {
+    **{f"resnet{depth}": partial(ResNet, depth=depth) for depth in (18, 34, 50)},
+    **{f"resnet{depth}": partial(SmallResNet, depth=depth) for depth in (20, 32, 44, 56, 110)},
+    **{f"vgg{depth}": partial(VGG, depth=depth) for depth in (11, 13, 16, 19)},
+    **{f"cnn{depth}": partial(CNN, depth=depth) for depth in (6, 9)},
+    "mlp": MLP,
+    "wrn-28-10": WideResNet,  # and any other wrn-DEPTH-WIDTH
+}
+WIDE = re.compile(r"wrn-(\d+)-(\d+)")
 
 
 def build_generator(config: Config, *, num_classes: int) -> Generator:
@@ -50,7 +62,7 @@ def build_generator(config: Config, *, num_classes: int) -> Generator:
         "num_classes": num_classes,
     }
     net = _build(section.kind, section.options, GENERATORS, arguments, "model.generator", config.seed)
-    _condition(net, section, "model.generator")
+    _condition(net, section, "model.generator", config.seed)
     return as_generator(net)
 
 
@@ -69,7 +81,24 @@ def build_discriminator(config: Config, *, num_classes: int) -> nn.Module:
             raise UserError(f"model.discriminator.pooling.kind: {section.kind!r} has no covariance pooling; sngan has")
         arguments["pooling"] = partial(_covariance_pooling, pooling)
     net = _build(section.kind, section.options, DISCRIMINATORS, arguments, "model.discriminator", config.seed)
-    _condition(net, section, "model.discriminator")
+    _condition(net, section, "model.discriminator", config.seed)
+    return net
+
+
+def build_classifier(config: Config, *, num_classes: int) -> nn.Module:
+    """The classifier of ``config``, initialised as a function of ``config.seed`` alone (errors as above)."""
+    section = config.model.classifier
+    arguments = {
+        "resolution": config.data.resolution,
+        "image_channels": config.data.channels,
+        "channels": section.channels,
+        "num_classes": num_classes,
+    }
+    known = dict(CLASSIFIERS)
+    if wide := WIDE.fullmatch(section.kind):
+        known[section.kind] = partial(WideResNet, depth=int(wide[1]), widen=int(wide[2]))
+    net = _build(section.kind, section.options, known, arguments, "model.classifier", config.seed)
+    _condition(net, section, "model.classifier", config.seed)
     return net
 
 
@@ -120,8 +149,8 @@ def _accepted(make: Any, arguments: dict[str, Any]) -> dict[str, Any]:
     return {k: v for k, v in arguments.items() if k in parameters}
 
 
-def _condition(net: nn.Module, section: NetConfig, key: str) -> None:
-    """Whitening in place of batch norms, then the constraint on the weights."""
+def _condition(net: nn.Module, section: NetConfig, key: str, seed: int) -> None:
+    """Whitening in place of batch norms, then the constraint on the weights (some draw weights of their own)."""
     norm, whitening = section.norm, section.whitening
     options: dict[str, Any] = {
         "none": {},
@@ -129,15 +158,19 @@ def _condition(net: nn.Module, section: NetConfig, key: str) -> None:
         "stable_rank": {"n_power_iterations": norm.n_power_iterations, "c": norm.c, "k": norm.k},
         "rotation": {"blocks": None} | norm.rotation.model_dump(include={"method", "block_size", "sample"}),
         "orthogonal": norm.orthogonal.model_dump(),
+        "skew_orthogonal": {"terms": norm.skew_terms},
     }[norm.kind]
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
+        torch.manual_seed(derive(seed, "norm", key))
         try:
             if whitening.layers:
                 decorrelate(net, **whitening.model_dump())
         except ValueError as error:
             raise UserError(f"{key}.whitening: {error}") from error
         try:
-            weights.apply(net, norm.kind, norm.layers, **options)
+            if norm.kind == "skew_orthogonal":
+                make_skew_orthogonal(net, norm.layers or "conv", **options)
+            else:
+                weights.apply(net, norm.kind, norm.layers, **options)
         except ValueError as error:
             raise UserError(f"{key}.norm: {error}") from error

@@ -1,4 +1,4 @@
-"""Generators on disk: one ``.safetensors`` file that carries its own config, and how to find and open it."""
+"""Nets on disk: one ``.safetensors`` file that carries its own config, and how to find and open it."""
 
 from __future__ import annotations
 
@@ -17,16 +17,18 @@ from orthogan import checkpoint
 from orthogan.config import Config
 from orthogan.config_file import validate
 from orthogan.errors import UserError
-from orthogan.models.build import build_generator
+from orthogan.models.build import build_classifier, build_generator
 from orthogan.models.protocol import Generator
 
 FORMAT = "orthogan-generator-1"
+CLASSIFIER_FORMAT = "orthogan-classifier-1"
 RAW, AVERAGED = "generator", "generator-ema"
+CLASSIFIER = "classifier"
 
 
 @dataclass(frozen=True)
 class Saved:
-    """What a generator's file says of itself."""
+    """What the file of a generator or classifier says of itself."""
 
     path: Path
     config: Config
@@ -39,10 +41,12 @@ class Saved:
         return json.loads(self.extra.get("class_names", "[]"))
 
 
-def metadata(config: Config | Mapping[str, Any], num_classes: int, extra: Mapping[str, str]) -> dict[str, str]:
-    """The safetensors metadata that makes a generator's file self-describing."""
+def metadata(
+    config: Config | Mapping[str, Any], num_classes: int, extra: Mapping[str, str], *, form: str = FORMAT
+) -> dict[str, str]:
+    """The safetensors metadata that makes the file of a generator (or what ``form`` says) self-describing."""
     tree = config.model_dump() if isinstance(config, Config) else dict(config)
-    return {"format": FORMAT, "config": json.dumps(tree), "num_classes": str(num_classes), **extra}
+    return {"format": form, "config": json.dumps(tree), "num_classes": str(num_classes), **extra}
 
 
 def save_generator(
@@ -57,7 +61,8 @@ def save_generator(
 
 
 def find(path: str | Path, *, ema: bool = True) -> Path:
-    """The generator's file behind ``path``: a file, a checkpoint folder, or a run (its newest whole checkpoint).
+    """The file of the generator or classifier behind ``path``: a file, a checkpoint folder, or a run (its newest
+    whole checkpoint).
 
     Raises:
         UserError: there is none, or the checkpoint is damaged.
@@ -81,21 +86,31 @@ def find(path: str | Path, *, ema: bool = True) -> Path:
                 return singles[0]
             raise UserError(f"{path}: neither a run with checkpoints, nor a checkpoint, nor a .safetensors file")
         folder = found[0]
+    classifier = folder / f"{CLASSIFIER}.safetensors"
+    if classifier.is_file():
+        return classifier
     averaged = folder / f"{AVERAGED}.safetensors"
     return averaged if ema and averaged.is_file() else folder / f"{RAW}.safetensors"
 
 
-def describe(path: str | Path, *, ema: bool = True) -> Saved:
-    """What the generator's file behind ``path`` says of itself, without building it."""
+def describe(path: str | Path, *, ema: bool = True, form: str = FORMAT) -> Saved:
+    """What the file behind ``path`` says of itself, without building the net.
+
+    Raises:
+        UserError: it is not of the ``form`` (a generator's, by default).
+    """
     file = find(path, ema=ema)
     try:
         with safe_open(file, "pt") as stream:
             header = stream.metadata() or {}
     except (SafetensorError, OSError) as error:
         raise UserError(f"{file}: not a readable safetensors file: {error}") from None
-    if header.get("format") != FORMAT:
+    found, wanted = header.get("format"), form.split("-")[1]
+    if found != form and found in (FORMAT, CLASSIFIER_FORMAT):
+        raise UserError(f"{file}: carries a {found.split('-')[1]}, and a {wanted} is needed here")
+    if found != form:
         raise UserError(
-            f"{file}: carries no orthogan generator (format {header.get('format')!r}); "
+            f"{file}: carries no orthogan {wanted} (format {found!r}); "
             "files written by orthogan hold their config in the metadata"
         )
     config = validate(json.loads(header["config"]), {}, default_origin=str(file))
@@ -115,10 +130,25 @@ def load(path: str | Path, *, device: torch.device | str = "cpu", ema: bool = Tr
     """
     saved = describe(path, ema=ema)
     net = build_generator(saved.config, num_classes=saved.num_classes)
+    _fill(net, saved)
+    return net.to(device).eval()
+
+
+def load_classifier(path: str | Path, *, device: torch.device | str = "cpu") -> nn.Module:
+    """A classifier in eval mode on ``device``: images (n, c, h, w) in [-1, 1] -> logits (n, classes).
+
+    Args, errors: as ``load``; ``describe(path, form=CLASSIFIER_FORMAT)`` tells the names of the classes.
+    """
+    saved = describe(path, form=CLASSIFIER_FORMAT)
+    net = build_classifier(saved.config, num_classes=saved.num_classes)
+    _fill(net, saved)
+    return net.to(device).eval()
+
+
+def _fill(net: nn.Module, saved: Saved) -> None:
     with safe_open(saved.path, "pt") as stream:
         tensors = {name: stream.get_tensor(name) for name in stream.keys()}  # noqa: SIM118 (no mapping)
     try:
         net.load_state_dict(tensors)
     except RuntimeError as error:
         raise UserError(f"{saved.path}: its tensors do not fit its config: {error}") from None
-    return net.to(device).eval()

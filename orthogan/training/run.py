@@ -12,6 +12,7 @@ from accelerate.state import PartialState
 
 from orthogan.config import Config
 from orthogan.data import open_configured
+from orthogan.training.classifier import ClassifierTask, open_sources
 from orthogan.training.gan import GanTask
 from orthogan.training.loop import train_task, try_out
 from orthogan.training.precision import make_accelerator
@@ -45,9 +46,15 @@ def dry_run(config: Config) -> dict[str, Any]:
 @contextmanager
 def _task(config: Config) -> Iterator[tuple[Task, Accelerator]]:
     accelerator = make_accelerator(config.training)
-    with accelerator.main_process_first():  # one process downloads or decodes, the others find it done
-        source = open_configured(config.data)
-    task = GanTask(config, source, accelerator)
+    task: Task
+    if config.task == "classifier":
+        with accelerator.main_process_first():  # one process downloads or decodes, the others find it done
+            source, test = open_sources(config)
+        task = ClassifierTask(config, source, test, accelerator)
+    else:
+        with accelerator.main_process_first():
+            source = open_configured(config.data)
+        task = GanTask(config, source, accelerator)
     try:
         yield task, accelerator
     finally:

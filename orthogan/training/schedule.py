@@ -10,8 +10,12 @@ from orthogan.config import ScheduleConfig
 def factor(schedule: ScheduleConfig, images: int, total: int) -> float:
     """What the learning rate is multiplied with after ``images`` of ``total`` images.
 
-    Linear decay is the SN-GAN recipe's (Chainer): it falls from 1 at ``start`` to ``final`` at the end.
+    Linear decay is the SN-GAN recipe's (Chainer): it falls from 1 at ``start`` to ``final`` at the end. Steps are
+    the residual nets' (He et al. 2016): times ``factor`` from each milestone on.
     """
+    if schedule.kind == "step":
+        passed = sum(images >= round(share * total) for share in schedule.milestones)
+        return schedule.factor**passed
     begin = schedule.start * total
     if schedule.kind == "constant" or images <= begin or total <= begin:
         return 1.0

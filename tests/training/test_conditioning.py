@@ -60,6 +60,7 @@ CASES = {
         f"orthogonal {m}": [norm(D, "orthogonal", orthogonal={"method": m, "gain": 0.5})]
         for m in ("qr", "householder", "cayley", "polar", "bjorck")
     },
+    "skew orthogonal": [norm(D, "skew_orthogonal")],
     "stable rank k": [norm(D, "stable_rank", c=0.3, k=2), norm(G, "stable_rank", c=0.3, k=0)],
     **{
         kind: [one(D, "penalties", kind=kind, weight=0.01, layers=["conv"], schedule=[[0.0, 1.0], [0.5, 0.1]])]
@@ -187,6 +188,7 @@ def test_what_acts_is_said_and_logged(tmp_path: Path) -> None:
 
 
 REFUSED = {
+    "only an nn.Conv2d": [norm(D, "skew_orthogonal", ["linear"])],
     "matches nothing": [norm(D, "spectral", ["convs"])],
     "did you mean": [one(D, "penalties", kind="srip", layers=["liner"])],
     "no option 'iteration'": [one(D, "penalties", kind="srip", options={"iteration": 3})],
@@ -243,4 +245,16 @@ def test_the_words_of_the_schema_are_those_of_the_tools() -> None:
     assert words(schema.PenaltyConfig, "kind") == set(PENALTIES)
     assert words(schema.WhiteningConfig, "method") == set(get_args(InverseMethod))
     assert words(schema.PoolingConfig, "method") == set(get_args(SqrtMethod))
-    assert words(schema.NormConfig, "kind") == {"none", *KINDS}
+    assert words(schema.NormConfig, "kind") == {"none", "skew_orthogonal", *KINDS}
+
+
+def test_the_neurons_of_a_rotation_follow_the_seed(tmp_path: Path) -> None:
+    rotated = norm(D, "rotation", rotation={"block_size": 40})
+    neurons = [
+        task_of(tmp_path, rotated, f"seed={seed}").discriminator.state_dict()[
+            "linear.parametrizations.weight.0.neurons"
+        ]
+        for seed in (0, 0, 1)
+    ]
+    assert torch.equal(neurons[0], neurons[1])
+    assert not torch.equal(neurons[0], neurons[2])

@@ -163,24 +163,26 @@ def test_every_shipped_config_passes_a_dry_run(path: Path, tmp_path: Path) -> No
     data = ["data.source=folder", f"data.path={tmp_path / 'images'}", "data.split=train", "data.count=null"]
     if config.data.source.startswith("sprites"):
         data = ["data.count=24"]
+    nets = [f"model.{net}.channels={narrow}" for net in ("generator", "discriminator")]
+    nets.append("training.generator_batch_size=4")
+    if config.task == "classifier":
+        nets = ["model.classifier.channels=8", "data.holdout=0.2"]
     report = dry_run(
         load_config(
             path,
             [
                 *data,
+                *nets,
                 f"out={tmp_path / 'run'}",
-                f"model.generator.channels={narrow}",
-                f"model.discriminator.channels={narrow}",
                 "training.batch_size=4",
-                "training.generator_batch_size=4",
                 "training.device=cpu",
             ],
         )
     )
-    assert report["G parameters"] > 0
-    assert report["D parameters"] > 0
+    names = ["C"] if config.task == "classifier" else ["G", "D"]
+    assert all(report[f"{name} parameters"] > 0 for name in names)
     assert f"{size} px" in report["data"]
-    assert all(phase in report["phases"] for phase in ("G", "D"))
+    assert all(phase in report["phases"] for phase in names)
     assert "MiB" in report["peak memory"]
     assert channels in (1, 3)
     assert not (tmp_path / "run").exists()

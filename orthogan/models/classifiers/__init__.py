@@ -1,0 +1,10 @@
+"""Image classifiers at the sizes of CIFAR: one family a file."""
+
+from orthogan.models.classifiers.base import Classifier
+from orthogan.models.classifiers.cnn import CNN
+from orthogan.models.classifiers.mlp import MLP
+from orthogan.models.classifiers.resnet import ResNet, SmallResNet
+from orthogan.models.classifiers.vgg import VGG
+from orthogan.models.classifiers.wide_resnet import WideResNet
+
+__all__ = ["CNN", "MLP", "VGG", "Classifier", "ResNet", "SmallResNet", "WideResNet"]

@@ -1,0 +1,47 @@
+"""What every classifier of orthogan is, and the parts that the families share."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from orthogan.errors import UserError
+
+
+class Classifier(nn.Module):
+    """Images (n, c, h, w) in [-1, 1] -> logits (n, num_classes)."""
+
+    num_classes: int
+    image_channels: int
+    resolution: int
+
+    def __init__(self, resolution: int, image_channels: int, num_classes: int) -> None:
+        super().__init__()
+        if num_classes < 2:
+            raise ValueError(f"num_classes is {num_classes}: a classifier needs at least 2")
+        self.resolution, self.image_channels, self.num_classes = resolution, image_channels, num_classes
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Images (n, c, h, w) -> logits (n, num_classes)."""
+        raise NotImplementedError
+
+
+def convolution(inputs: int, outputs: int, kernel: int, stride: int = 1) -> nn.Conv2d:
+    """A convolution without bias (a batch norm follows), padded to keep the size at stride 1."""
+    return nn.Conv2d(inputs, outputs, kernel, stride, padding=kernel // 2, bias=False)
+
+
+def initialise(net: nn.Module) -> None:
+    """He-normal convolutions by fan-out (He et al. 2015), as the published residual nets have them."""
+    for layer in net.modules():
+        if isinstance(layer, nn.Conv2d):
+            nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
+
+
+def check_size(family: str, resolution: int, factor: int) -> None:
+    """Refuse a resolution that the net cannot halve often enough.
+
+    Raises:
+        UserError: it is no multiple of ``factor`` pixels.
+    """
+    if resolution % factor:
+        raise UserError(f"data.resolution is {resolution}: {family} nets need a multiple of {factor} pixels")

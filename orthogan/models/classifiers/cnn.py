@@ -1,0 +1,52 @@
+"""The plain convolutional nets of orthogonal over-parameterized training (Liu et al. 2021): CNN-6 and CNN-9."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+from torch.nn import functional
+
+from orthogan.layers.batch_norm import BatchNorm2d
+from orthogan.models.classifiers.base import Classifier, check_size
+
+
+class CNN(Classifier):
+    """Three stages of conv3x3, batch norm, ReLU and 2x2 max pooling, a linear layer, and a linear classifier.
+
+    The authors' code for CNN-6: two convolutions a stage, every width 64, the first linear layer over the whole
+    4x4 map without batch norm or ReLU, no bias but the batch norms'. CNN-9 has three convolutions a stage; that
+    code does not hold it, so its widths are those of CNN-6.
+
+    Weights start as Gaussians of variance 2 / fan-in, as there.
+
+    Raises:
+        UserError: a resolution that is no multiple of 8.
+    """
+
+    def __init__(
+        self, *, resolution: int, image_channels: int, channels: int = 64, num_classes: int, depth: int = 6
+    ) -> None:
+        super().__init__(resolution, image_channels, num_classes)
+        if depth not in (6, 9):
+            raise ValueError(f"depth is {depth}: choose 6 or 9")
+        check_size(f"cnn{depth}", resolution, 8)
+        self.stages = nn.ModuleList()
+        inputs = image_channels
+        for _ in range(3):
+            layers = nn.Sequential()
+            for _ in range(depth // 3):
+                layers.append(nn.Conv2d(inputs, channels, 3, padding=1, bias=False))
+                layers.append(BatchNorm2d(channels))
+                layers.append(nn.ReLU())
+                inputs = channels
+            self.stages.append(layers)
+        self.hidden = nn.Linear(channels * (resolution // 8) ** 2, channels, bias=False)
+        self.linear = nn.Linear(channels, num_classes, bias=False)
+        for layer in self.modules():
+            if isinstance(layer, nn.Conv2d | nn.Linear):
+                nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Images (n, c, h, w) -> logits (n, num_classes)."""
+        for stage in self.stages:
+            x = functional.max_pool2d(stage(x), 2)
+        return self.linear(self.hidden(x.flatten(1)))

@@ -1,0 +1,30 @@
+"""A multilayer perceptron on the pixels."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+from torch.nn import functional
+
+from orthogan.models.classifiers.base import Classifier
+
+
+class MLP(Classifier):
+    """Two hidden linear layers of ``channels`` neurons with ReLU, and a linear classifier; no batch norm."""
+
+    def __init__(self, *, resolution: int, image_channels: int, channels: int = 256, num_classes: int) -> None:
+        super().__init__(resolution, image_channels, num_classes)
+        self.hidden = nn.ModuleList(
+            [nn.Linear(image_channels * resolution**2, channels), nn.Linear(channels, channels)]
+        )
+        self.linear = nn.Linear(channels, num_classes)
+        for layer in self.hidden:
+            assert isinstance(layer, nn.Linear)
+            nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+            nn.init.zeros_(layer.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Images (n, c, h, w) -> logits (n, num_classes)."""
+        h = x.flatten(1)
+        for layer in self.hidden:
+            h = functional.relu(layer(h))
+        return self.linear(h)

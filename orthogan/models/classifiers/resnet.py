@@ -1,0 +1,160 @@
+"""Residual nets for small images: ResNet-18, 34, 50 with a 3x3 stem, and ResNet-20, 32, 44, 56, 110."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+
+from torch import Tensor, nn
+from torch.nn import functional
+
+from orthogan.layers.batch_norm import BatchNorm2d
+from orthogan.models.classifiers.base import Classifier, check_size, convolution, initialise
+
+STAGES = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3)}
+BOTTLENECKS = (50,)
+
+
+class Projection(nn.Sequential):
+    """The shortcut where the shape changes: conv1x1 with the stride, batch norm (He et al. 2016, option B)."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
+        super().__init__()
+        self.conv = convolution(inputs, outputs, 1, stride)
+        self.norm = BatchNorm2d(outputs)
+
+
+class Padding(nn.Module):
+    """The shortcut without parameters: every other pixel, new channels of zeros on both sides (option A)."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
+        super().__init__()
+        before = (outputs - inputs) // 2
+        self.stride, self.pad = stride, (0, 0, 0, 0, before, outputs - inputs - before)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(n, inputs, h, w) -> (n, outputs, h/stride, w/stride)."""
+        return functional.pad(x[:, :, :: self.stride, :: self.stride], self.pad)
+
+
+class BasicBlock(nn.Module):
+    """conv3x3, norm, ReLU, conv3x3, norm; the shortcut is added, then ReLU."""
+
+    growth = 1
+
+    def __init__(self, inputs: int, width: int, stride: int, shortcut: type[nn.Module] = Projection) -> None:
+        super().__init__()
+        self.conv1 = convolution(inputs, width, 3, stride)
+        self.norm1 = BatchNorm2d(width)
+        self.conv2 = convolution(width, width, 3)
+        self.norm2 = BatchNorm2d(width)
+        same = stride == 1 and inputs == width
+        self.shortcut = nn.Identity() if same else shortcut(inputs, width, stride)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(n, inputs, h, w) -> (n, width, h/stride, w/stride)."""
+        h = functional.relu(self.norm1(self.conv1(x)))
+        return functional.relu(self.norm2(self.conv2(h)) + self.shortcut(x))
+
+
+class Bottleneck(nn.Module):
+    """conv1x1, conv3x3 (with the stride), conv1x1 to four times the width, each with its norm; shortcut, ReLU."""
+
+    growth = 4
+
+    def __init__(self, inputs: int, width: int, stride: int) -> None:
+        super().__init__()
+        outputs = self.growth * width
+        self.conv1 = convolution(inputs, width, 1)
+        self.norm1 = BatchNorm2d(width)
+        self.conv2 = convolution(width, width, 3, stride)
+        self.norm2 = BatchNorm2d(width)
+        self.conv3 = convolution(width, outputs, 1)
+        self.norm3 = BatchNorm2d(outputs)
+        same = stride == 1 and inputs == outputs
+        self.shortcut = nn.Identity() if same else Projection(inputs, outputs, stride)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(n, inputs, h, w) -> (n, 4 width, h/stride, w/stride)."""
+        h = functional.relu(self.norm1(self.conv1(x)))
+        h = functional.relu(self.norm2(self.conv2(h)))
+        return functional.relu(self.norm3(self.conv3(h)) + self.shortcut(x))
+
+
+class _Stages(Classifier):
+    """conv3x3, batch norm, ReLU; stages of blocks, each twice as wide as the one before and, but for the first, half
+    as high; mean over the map; a linear layer.
+    """
+
+    def __init__(
+        self,
+        resolution: int,
+        image_channels: int,
+        channels: int,
+        num_classes: int,
+        counts: Sequence[int],
+        make: Callable[[int, int, int], nn.Module],
+        growth: int,
+    ) -> None:
+        super().__init__(resolution, image_channels, num_classes)
+        self.conv = convolution(image_channels, channels, 3)
+        self.norm = BatchNorm2d(channels)
+        self.stages = nn.ModuleList()
+        inputs = channels
+        for stage, count in enumerate(counts):
+            width = channels << stage
+            blocks = nn.Sequential()
+            for i in range(count):
+                blocks.append(make(inputs, width, 2 if stage and i == 0 else 1))
+                inputs = growth * width
+            self.stages.append(blocks)
+        self.linear = nn.Linear(inputs, num_classes)
+        initialise(self)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Images (n, c, h, w) -> logits (n, num_classes)."""
+        h = functional.relu(self.norm(self.conv(x)))
+        for stage in self.stages:
+            h = stage(h)
+        return self.linear(h.mean((2, 3)))
+
+
+class ResNet(_Stages):
+    """ResNet-18, 34 or 50 (He et al. 2016) as it is used for CIFAR: conv3x3 in place of conv7x7 and pooling.
+
+    Four stages of ``channels`` (64) times 1, 2, 4 and 8.
+
+    Raises:
+        UserError: a resolution that is no multiple of 8.
+        ValueError: another depth.
+    """
+
+    def __init__(
+        self, *, resolution: int, image_channels: int, channels: int = 64, num_classes: int, depth: int = 18
+    ) -> None:
+        if depth not in STAGES:
+            raise ValueError(f"depth is {depth}: choose {', '.join(map(str, STAGES))}")
+        check_size(f"resnet{depth}", resolution, 8)
+        make = Bottleneck if depth in BOTTLENECKS else BasicBlock
+        super().__init__(resolution, image_channels, channels, num_classes, STAGES[depth], make, make.growth)
+
+
+class SmallResNet(_Stages):
+    """The net of 6n + 2 layers that He et al. (2016, section 4.2) made for CIFAR: ResNet-20, 32, 44, 56, 110.
+
+    Three stages of n basic blocks with ``channels`` (16) times 1, 2 and 4; shortcuts without parameters.
+
+    Raises:
+        UserError: a resolution that is no multiple of 4.
+        ValueError: a depth that is not 6n + 2.
+    """
+
+    def __init__(
+        self, *, resolution: int, image_channels: int, channels: int = 16, num_classes: int, depth: int = 20
+    ) -> None:
+        count, rest = divmod(depth - 2, 6)
+        if rest or count < 1:
+            raise ValueError(f"depth is {depth}: it must be 6n + 2, such as 20")
+        check_size(f"resnet{depth}", resolution, 4)
+        make = partial(BasicBlock, shortcut=Padding)
+        super().__init__(resolution, image_channels, channels, num_classes, [count] * 3, make, 1)

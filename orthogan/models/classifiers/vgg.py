@@ -1,0 +1,49 @@
+"""VGG with batch norm (Simonyan & Zisserman 2015), with one linear layer as it is used for CIFAR."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+from torch.nn import functional
+
+from orthogan.layers.batch_norm import BatchNorm2d
+from orthogan.models.classifiers.base import Classifier, check_size, convolution, initialise
+
+COUNTS = {11: (1, 1, 2, 2, 2), 13: (2, 2, 2, 2, 2), 16: (2, 2, 3, 3, 3), 19: (2, 2, 4, 4, 4)}
+FACTORS = (1, 2, 4, 8, 8)  # of the widths of the five stages
+
+
+class VGG(Classifier):
+    """Five stages of conv3x3, batch norm, ReLU, each ended by 2x2 max pooling; mean over the map; a linear layer.
+
+    ``channels`` is the width of the first stage, 64 in the paper. No biases before the batch norms.
+
+    Raises:
+        UserError: a resolution that is no multiple of 32.
+        ValueError: another depth than 11, 13, 16, 19.
+    """
+
+    def __init__(
+        self, *, resolution: int, image_channels: int, channels: int = 64, num_classes: int, depth: int = 19
+    ) -> None:
+        super().__init__(resolution, image_channels, num_classes)
+        if depth not in COUNTS:
+            raise ValueError(f"depth is {depth}: choose {', '.join(map(str, COUNTS))}")
+        check_size(f"vgg{depth}", resolution, 32)
+        self.stages = nn.ModuleList()
+        inputs = image_channels
+        for count, factor in zip(COUNTS[depth], FACTORS, strict=True):
+            layers = nn.Sequential()
+            for _ in range(count):
+                layers.append(convolution(inputs, factor * channels, 3))
+                layers.append(BatchNorm2d(factor * channels))
+                layers.append(nn.ReLU())
+                inputs = factor * channels
+            self.stages.append(layers)
+        self.linear = nn.Linear(inputs, num_classes)
+        initialise(self)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Images (n, c, h, w) -> logits (n, num_classes)."""
+        for stage in self.stages:
+            x = functional.max_pool2d(stage(x), 2)
+        return self.linear(x.mean((2, 3)))

@@ -1,0 +1,79 @@
+"""Wide residual nets (Zagoruyko & Komodakis 2016): WRN-depth-width."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+from torch.nn import functional
+
+from orthogan.layers.batch_norm import BatchNorm2d
+from orthogan.models.classifiers.base import Classifier, check_size, convolution, initialise
+
+
+class PreactivationBlock(nn.Module):
+    """norm, ReLU, conv3x3, norm, ReLU, conv3x3, and the shortcut.
+
+    The shortcut is the identity, or conv1x1 of what the first ReLU gives where the shape changes.
+    """
+
+    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
+        super().__init__()
+        self.norm1 = BatchNorm2d(inputs)
+        self.conv1 = convolution(inputs, outputs, 3, stride)
+        self.norm2 = BatchNorm2d(outputs)
+        self.conv2 = convolution(outputs, outputs, 3)
+        same = stride == 1 and inputs == outputs
+        self.shortcut = None if same else convolution(inputs, outputs, 1, stride)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(n, inputs, h, w) -> (n, outputs, h/stride, w/stride)."""
+        h = functional.relu(self.norm1(x))
+        beside = x if self.shortcut is None else self.shortcut(h)
+        h = functional.relu(self.norm2(self.conv1(h)))
+        return beside + self.conv2(h)
+
+
+class WideResNet(Classifier):
+    """WRN-``depth``-``widen``: three stages of (depth - 4) / 6 blocks, ``widen`` * ``channels`` * (1, 2, 4) wide.
+
+    ``channels`` is the width of the stem, 16 in the paper. No dropout.
+
+    Raises:
+        UserError: a resolution that is no multiple of 4.
+        ValueError: a depth that is not 6n + 4, or no width.
+    """
+
+    def __init__(
+        self,
+        *,
+        resolution: int,
+        image_channels: int,
+        channels: int = 16,
+        num_classes: int,
+        depth: int = 28,
+        widen: int = 10,
+    ) -> None:
+        super().__init__(resolution, image_channels, num_classes)
+        count, rest = divmod(depth - 4, 6)
+        if rest or count < 1 or widen < 1:
+            raise ValueError(f"wrn-{depth}-{widen}: the depth must be 6n + 4, such as 28, and the width at least 1")
+        check_size(f"wrn-{depth}-{widen}", resolution, 4)
+        self.conv = convolution(image_channels, channels, 3)
+        self.stages = nn.ModuleList()
+        inputs = channels
+        for stage in range(3):
+            width = (channels * widen) << stage
+            blocks = nn.Sequential()
+            for i in range(count):
+                blocks.append(PreactivationBlock(inputs, width, 2 if stage and i == 0 else 1))
+                inputs = width
+            self.stages.append(blocks)
+        self.norm = BatchNorm2d(inputs)
+        self.linear = nn.Linear(inputs, num_classes)
+        initialise(self)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Images (n, c, h, w) -> logits (n, num_classes)."""
+        h = self.conv(x)
+        for stage in self.stages:
+            h = stage(h)
+        return self.linear(functional.relu(self.norm(h)).mean((2, 3)))
