@@ -1,15 +1,17 @@
-"""The schema of a run: every key, its type, its default and its unit, and nothing else.
+"""The schema of a run: every key, its type, its default and its unit.
 
 A YAML file in ``configs/`` holds only what differs from here; ``orthogan config FILE`` prints the whole.
-``orthogan.config_file`` reads the files and turns what is wrong in them into one clear message.
+``orthogan.config_file`` reads the files and turns what is wrong in them into one clear message;
+``orthogan.config_checks`` says what does not go together, and what another task than the GAN has by default.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from orthogan.config_checks import check_gan, check_task, filled
 
 Source = Literal[
     "sprites",
@@ -23,7 +25,6 @@ Source = Literal[
     "array",
 ]
 UNLABELLED = ("celeba",)
-ONE_PART = ("sprites", "sprites-colour", "folder", "array")  # no test part of their own
 MetricName = Literal["fid", "isc", "kid", "prc", "accuracy"]
 PositiveInt = Annotated[int, Field(ge=1)]
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
@@ -437,65 +438,6 @@ class EvaluationConfig(Section):
         return self
 
 
-def _filled(tree: Mapping[str, Any], path: list[str], value: Any) -> dict[str, Any]:
-    """``tree`` with ``value`` at ``path``, unless something stands there; what is no mapping is left to be refused."""
-    first, *rest = path
-    here = tree.get(first, {} if rest else value)
-    if isinstance(here, BaseModel):
-        here = here.model_dump(exclude_unset=True)
-    return {**tree, first: _filled(here, rest, value) if rest and isinstance(here, Mapping) else here}
-
-
-def _changed(value: Any, usual: Any, name: str, defaults: Mapping[str, Any]) -> Iterator[tuple[str, Any, Any]]:
-    """(dotted key, value, usual value) of what differs from the usual below ``name``."""
-    if isinstance(value, BaseModel):
-        for field in type(value).model_fields:
-            yield from _changed(getattr(value, field), getattr(usual, field), f"{name}.{field}", defaults)
-    elif value != (expected := defaults.get(name, usual)):
-        yield name, value, expected
-
-
-# What another task than the GAN has by default, and what belongs to one task alone: whole sections or keys.
-TASK_DEFAULTS: dict[str, dict[str, Any]] = {
-    "classifier": {
-        "data.labels": True,
-        "data.dequantize": False,
-        "training.ema.half_life": 0,
-        "evaluation.metrics": ["accuracy"],
-        "evaluation.best": "accuracy",
-    }
-}
-ONLY_OF = {
-    "gan": (
-        "data.labels",
-        "data.dequantize",
-        "augment",
-        "model.generator",
-        "model.discriminator",
-        "loss.kind",
-        "loss.gradient_penalty",
-        "optimizer.generator",
-        "optimizer.discriminator",
-        "training.generator_batch_size",
-        "training.n_dis",
-        "training.ema",
-        "logging.samples_every",
-        "evaluation.metrics",
-        "evaluation.reference_samples",
-        "evaluation.extractor",
-    ),
-    "classifier": (
-        "data.crop",
-        "data.label_noise",
-        "data.test_split",
-        "data.holdout",
-        "model.classifier",
-        "loss.label_smoothing",
-        "optimizer.classifier",
-    ),
-}
-
-
 class Config(Section):
     """One run, complete."""
 
@@ -515,65 +457,10 @@ class Config(Section):
     @model_validator(mode="before")
     @classmethod
     def _fill(cls, tree: Any) -> Any:
-        """What the task has by default goes where nothing was said."""
-        if isinstance(tree, Mapping):
-            for key, value in TASK_DEFAULTS.get(str(tree.get("task")), {}).items():
-                tree = _filled(tree, key.split("."), value)
-        return tree
-
-    @model_validator(mode="after")
-    def _of_one_task(self) -> Self:
-        other = "classifier" if self.task == "gan" else "gan"
-        for key in ONLY_OF[other]:
-            section, _, last = key.rpartition(".")
-            mine = getattr(self, section) if section in type(self).model_fields else self
-            usual = type(mine).model_fields[last].default
-            for name, value, expected in _changed(getattr(mine, last), usual, key, TASK_DEFAULTS.get(self.task, {})):
-                raise ValueError(
-                    f"{name}: task {self.task!r} has no use for {value!r}, which is for task {other!r}; "
-                    f"leave it at {expected!r}"
-                )
-        return self
-
-    @model_validator(mode="after")
-    def _classifiable(self) -> Self:
-        if self.task != "classifier":
-            if "accuracy" in self.evaluation.metrics:
-                raise ValueError("evaluation.metrics: 'accuracy' is of task 'classifier'; choose fid, isc, kid or prc")
-            return self
-        if self.data.source in ONE_PART and not self.data.holdout:
-            raise ValueError(
-                f"data.holdout: {self.data.source!r} has no test part; keep a share of the images for it, such as 0.1"
-            )
-        return self
+        return filled(tree)
 
     @model_validator(mode="after")
     def _possible(self) -> Self:
-        penalty = self.loss.gradient_penalty
-        unbounded = self.model.discriminator.norm.kind in ("none", "rotation")
-        if self.loss.kind == "wasserstein" and penalty.kind == "none" and unbounded:
-            raise ValueError(
-                "loss.gradient_penalty.kind: a Wasserstein critic must be kept Lipschitz; use 'wgan-gp', "
-                "or model.discriminator.norm.kind 'spectral', 'stable_rank' or 'orthogonal'"
-            )
-        norm = self.model.generator.norm
-        if norm.kind == "rotation" and norm.rotation.sample is not None and self.training.ema.half_life:
-            raise ValueError(
-                "model.generator.norm.rotation.sample: each merge gives the parameters another meaning, so their "
-                "average means nothing; set training.ema.half_life to 0"
-            )
-        lazy = penalty.kind != "none" and penalty.interval > 1
-        if lazy and any(rule.kind == "nearest_orthogonal" for rule in self.model.discriminator.gradients):
-            raise ValueError(
-                "model.discriminator.gradients: nearest_orthogonal would give the lazy penalty's own updates the "
-                "size of any other; set loss.gradient_penalty.interval to 1"
-            )
-        pooling = self.model.discriminator.pooling
-        if pooling.kind == "covariance" and pooling.method not in ("eigh", "newton_schulz") and penalty.kind != "none":
-            raise ValueError(
-                "model.discriminator.pooling.method: a gradient penalty differentiates D twice, which only "
-                "'newton_schulz' and 'eigh' allow"
-            )
-        if penalty.kind == "wgan-gp" and penalty.interval != 1:
-            raise ValueError("loss.gradient_penalty.interval: wgan-gp is applied at every D update; set it to 1")
+        check_task(self)
+        check_gan(self)
         return self

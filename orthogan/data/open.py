@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
+from orthogan.config_checks import ONE_PART
 from orthogan.data.array_files import open_array_file
 from orthogan.data.folder import Form, open_folder
 from orthogan.data.source import ImageSource, check_split
@@ -64,7 +65,6 @@ OPENERS: dict[str, Callable[[Request], ImageSource]] = {
     "array": lambda request: open_array_file(request.path or "", request.form),
 }
 TAKES_PATH = ("folder", "array", "fashion-mnist")
-ONE_PART = ("sprites", "sprites-colour", "folder", "array")
 
 
 def open_source(

@@ -44,7 +44,7 @@ def first_layer_directions(generator: nn.Module, *, layer: str = "auto") -> Dire
     as good, and another method is needed. Raises ``UserError`` when no layer or an unsuitable one is found.
     """
     dim = as_generator(generator).latent_dim
-    name, module = _find(generator, layer, dim)
+    name, module = find_layer(generator, layer, dim)
     with frozen(generator):
         weight = latent_matrix(module).cpu()
     if weight.shape[1] != dim:
@@ -123,7 +123,7 @@ def _unit_pixels(inputs: int, weight: torch.Tensor) -> torch.Tensor:
     return eye.reshape(inputs, inputs, *[1] * (weight.ndim - 2))
 
 
-def _find(generator: nn.Module, layer: str, dim: int) -> tuple[str, nn.Module]:
+def find_layer(generator: nn.Module, layer: str, dim: int) -> tuple[str, nn.Module]:
     """The layer asked for and its dotted name."""
     if layer != "auto":
         try:

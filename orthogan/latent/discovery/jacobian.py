@@ -1,0 +1,94 @@
+"""Right singular vectors of the generator's Jacobian, averaged over the prior, or local at one latent.
+
+Local: Choi et al., ICLR 2022, "Do Not Escape From the Manifold: Discovering the Local Coordinates on the Latent Space
+of GANs". Averaged: the eigenvectors of E[J^T J], which for a linear generator are SeFa's.
+"""
+
+from __future__ import annotations
+
+import warnings
+
+import torch
+from torch import Tensor, nn
+from torch.autograd import forward_ad
+from tqdm import tqdm
+
+from orthogan.errors import UserError
+from orthogan.latent.directions import Directions
+from orthogan.latent.discovery.response import Response, respond
+from orthogan.latent.discovery.spectrum import number_of, ordered, positive, warn_of_tie
+
+
+def jacobian(
+    generator: nn.Module,
+    *,
+    samples: int = 100,
+    layer: str | None = None,
+    resolution: int | None = None,
+    components: int | None = None,
+    y: int | None = None,
+    seed: int = 0,
+    batch_size: int = 128,
+) -> Directions:
+    """Eigenvectors of J^T J averaged over ``samples`` latents, by descending "sigma", the root of the eigenvalue.
+
+    Sigma is the root mean square of the change per unit step along the direction, as a Euclidean norm over all
+    features. J is the exact derivative of the image, or of the output of ``layer``, averaged down to ``resolution``
+    if given; it costs latent_dim forward passes a latent, ``batch_size`` of them at once. ``samples=1`` is the local
+    basis at the latent of ``seed``.
+
+    Warns when the sigmas tie. Raises ``UserError`` for unfit arguments and where nothing depends on the latent.
+    """
+    k = number_of(generator, components)
+    with respond(generator, layer=layer, resolution=resolution, y=y) as response:
+        sigma, rows = principal(mean_gram(response, samples, seed, batch_size))
+    where = f"layer '{layer}'" if layer else "the image"
+    if not float(sigma[0]) > 0:
+        raise UserError(f"{where} does not change with the latent: its Jacobian is zero")
+    warn_of_tie(sigma, where)
+    method = "jacobian" if samples > 1 else "local jacobian"
+    return ordered(rows[:k], sigma[:k], generator, method=method, layer=layer or "", seed=seed)
+
+
+def mean_gram(response: Response, samples: int, seed: int, batch_size: int) -> Tensor:
+    """J^T J averaged over ``samples`` latents: (latent_dim, latent_dim) float64 on the CPU."""
+    positive(samples=samples, batch_size=batch_size)
+    z, labels = response.draw(samples, seed)
+    dim = response.dim
+    axes = torch.eye(dim, device=z.device)
+    gram = torch.zeros(dim, dim, dtype=torch.float64)
+    parts = torch.arange(samples).split(max(1, batch_size // dim))
+    for part in tqdm(parts, desc="jacobian", unit=" batches", disable=None, leave=False):
+        points = z[part].repeat_interleave(dim, 0)
+        classes = None if labels is None else labels[part].repeat_interleave(dim, 0)
+        tangents = axes.repeat(len(part), 1)
+        pieces = [
+            push_forward(response, points[few], tangents[few], None if classes is None else classes[few])
+            for few in torch.arange(len(points)).split(batch_size)
+        ]
+        columns = torch.cat(pieces).reshape(len(part), dim, -1).cpu().double()
+        gram += (columns @ columns.mT).sum(0)
+    return gram / samples
+
+
+def push_forward(response: Response, z: Tensor, tangents: Tensor, labels: Tensor | None) -> Tensor:
+    """J(z) t for each row of ``z`` and ``tangents`` (n, latent_dim): (n, features), by forward-mode derivatives.
+
+    Dual numbers rather than ``torch.func.jvp``: they pass through layers with an autograd function of the old kind.
+    """
+    with forward_ad.dual_level(), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "`torch.jit.script` is deprecated", FutureWarning)  # of torch's own set-up
+        out = response(forward_ad.make_dual(z, tangents), labels)
+        value, tangent = forward_ad.unpack_dual(out)
+    return (torch.zeros_like(value) if tangent is None else tangent).flatten(1)
+
+
+def principal(gram: Tensor) -> tuple[Tensor, Tensor]:
+    """Of a Gram matrix J^T J: singular values of J (d,), descending, and their right vectors, one a row.
+
+    Raises ``UserError`` where it is not finite.
+    """
+    if not bool(torch.isfinite(gram).all()):
+        raise UserError("the Jacobian holds NaN or infinite values; the generator is damaged or has no derivative")
+    values, vectors = torch.linalg.eigh(gram)
+    return values.flip(0).clamp_min(0).sqrt(), vectors.flip(1).T.contiguous()

@@ -1,0 +1,59 @@
+"""Several methods' directions in one file, each line of the latent once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from orthogan.errors import UserError
+from orthogan.latent.directions import Directions
+
+
+def merge(found: Sequence[Directions], *, threshold: float = 0.9) -> Directions:
+    """The rows of all ``found`` in their order, without those nearly parallel to an earlier one.
+
+    A row whose |cosine| with a kept one is above ``threshold`` is dropped, and named in the note of the nearest
+    kept one. Names begin with the method. Scores are those that all have. A kept row has its length and sign.
+    Raises ``UserError`` for no directions, a threshold outside 0 … 1, or another latent, space, unit or model.
+    """
+    if not found:
+        raise UserError("nothing to merge: give at least one Directions")
+    if not 0 < threshold <= 1:
+        raise UserError(f"threshold={threshold}: a cosine above 0, at most 1")
+    for what in ("latent_dim", "space", "unit", "model_hash"):
+        values = {str(getattr(one, what)) for one in found} - {""}
+        if len(values) > 1:
+            raise UserError(f"these directions differ in {what} ({', '.join(sorted(values))}): they cannot be merged")
+
+    rows = np.concatenate([one.matrix for one in found]).astype(np.float64)
+    names = [_named(one.method, name) for one in found for name in one.names]
+    notes = [[note] if note else [] for one in found for note in one.notes]
+    units = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+    cosines = np.abs(units @ units.T)
+    kept: list[int] = []
+    for row, name in enumerate(names):
+        nearest = max(kept, key=lambda other: cosines[row, other], default=row)
+        if nearest != row and cosines[row, nearest] > threshold:
+            notes[nearest].append(f"also {name} (cosine {cosines[row, nearest]:.2f})")
+        else:
+            kept.append(row)
+    common = [key for key in found[0].scores if all(key in one.scores for one in found)]
+    methods = list(dict.fromkeys(one.method for one in found))
+    layers = {one.layer for one in found}
+    return Directions(
+        rows,
+        method=" + ".join(methods),
+        space=found[0].space,
+        layer=layers.pop() if len(layers) == 1 else "",
+        unit=found[0].unit,
+        scores={key: [value for one in found for value in one.scores[key]] for key in common},
+        names=names,
+        notes=["; ".join(note) for note in notes],
+        model_hash=next((one.model_hash for one in found if one.model_hash), ""),
+        seed=found[0].seed,
+    ).select(kept)
+
+
+def _named(method: str, name: str) -> str:
+    return name if name.startswith(method) else f"{method} {name}"

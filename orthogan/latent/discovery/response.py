@@ -1,0 +1,107 @@
+"""The generator as a function of its latent: what every method here looks at or differentiates."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.nn.utils import parametrize
+
+from orthogan.errors import UserError
+from orthogan.latent.generate import class_of
+from orthogan.models.modes import frozen
+from orthogan.models.protocol import Generator, as_generator
+
+
+class Response:
+    """z (n, latent_dim) -> images (n, c, h, w), or the output (n, ...) of one layer; made by ``respond``."""
+
+    def __init__(self, net: Generator, layer: str | None, resolution: int | None, y: int | None) -> None:
+        self.net, self.layer, self.resolution = net, layer, resolution
+        self.y = None if y is None else class_of(net, 0, [y])
+        self.device = next((t.device for t in [*net.parameters(), *net.buffers()]), torch.device("cpu"))
+        self._module = _submodule(net, layer) if layer else None
+
+    @property
+    def dim(self) -> int:
+        """The dimension of the latent."""
+        return self.net.latent_dim
+
+    def draw(self, n: int, seed: int) -> tuple[Tensor, Tensor | None]:
+        """``n`` latents of the prior and their classes: the one fixed, else all in turn; None if unconditional."""
+        z = self.net.sample_latent(n, seed=seed).to(self.device)
+        if not self.net.num_classes:
+            return z, None
+        labels = torch.arange(n) % self.net.num_classes if self.y is None else torch.full((n,), self.y)
+        return z, labels.to(self.device)
+
+    def __call__(self, z: Tensor, labels: Tensor | None) -> Tensor:
+        with torch.autocast(self.device.type, enabled=False):
+            out = self._run(z) if labels is None else self._run(z, labels)
+            if not isinstance(out, Tensor) or out.ndim < 2 or len(out) != len(z):
+                raise UserError(f"layer '{self.layer or 'output'}': not one array of numbers for each latent")
+            out = out.float()
+            return out if self.resolution is None else _reduced(out, self.resolution)
+
+    def _run(self, *inputs: Tensor) -> object:
+        if self._module is None:
+            return self.net(*inputs)
+        handle = self._module.register_forward_hook(_stop)
+        try:
+            self.net(*inputs)
+        except _Reached as reached:
+            return reached.output
+        finally:
+            handle.remove()
+        raise UserError(f"layer '{self.layer}' is not run when the generator makes an image; name another")
+
+
+@contextmanager
+def respond(
+    generator: nn.Module, *, layer: str | None = None, resolution: int | None = None, y: int | None = None
+) -> Iterator[Response]:
+    """Within the block: the generator frozen, its constrained weights computed once, and tried on one latent.
+
+    ``layer``: a dotted submodule name whose output is looked at (the rest of the net is not run); None or "" for
+    the image. ``resolution``: outputs (n, c, h, w) are averaged down to this side. ``y``: the class of a
+    conditional generator; None takes all classes in turn.
+    Raises ``UserError`` for an unknown or unfit layer, resolution or class, and for output that is not finite.
+    """
+    net = as_generator(generator)
+    found = Response(net, layer, resolution, y)
+    # The weights are kept from the trial on: some constraints cannot be differentiated forward, and none need be.
+    with frozen(net), parametrize.cached():
+        if not bool(torch.isfinite(found(*found.draw(1, seed=0))).all()):
+            raise UserError(f"layer '{layer or 'output'}': NaN or infinite values; the generator is damaged")
+        yield found
+
+
+class _Reached(Exception):
+    """Carries a layer's output out of the net, so that the layers after it need not run."""
+
+    def __init__(self, output: object) -> None:
+        super().__init__()
+        self.output = output
+
+
+def _stop(module: nn.Module, inputs: object, output: object) -> None:
+    raise _Reached(output)
+
+
+def _submodule(net: nn.Module, layer: str) -> nn.Module:
+    try:
+        return net.get_submodule(layer)
+    except AttributeError as error:
+        names = [name for name, _ in net.named_modules() if name]
+        raise UserError(
+            f"no layer '{layer}' in {type(net).__name__}; there are: {', '.join(names) or 'none'}"
+        ) from error
+
+
+def _reduced(out: Tensor, side: int) -> Tensor:
+    if out.ndim != 4 or not 1 <= side <= min(out.shape[2:]):
+        raise UserError(f"resolution={side}: between 1 and the side of a map; this output is {tuple(out.shape[1:])}")
+    return functional.adaptive_avg_pool2d(out, side)

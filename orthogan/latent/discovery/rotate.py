@@ -1,0 +1,100 @@
+"""Directions of a frozen generator by descent on a penalty over orthonormal frames; Hessian and OroJaR share it."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from orthogan.errors import UserError
+from orthogan.latent.directions import Directions, random_control
+from orthogan.latent.discovery.jacobian import mean_gram, principal
+from orthogan.latent.discovery.response import Response, respond
+from orthogan.latent.discovery.spectrum import number_of, ordered, positive
+from orthogan.linalg.rotations import qr
+from orthogan.rng import derive
+from orthogan.rng import generator as random_generator
+
+JACOBIANS = 32  # latents behind the subspace and the scores
+START = 0.1  # spread of the start: the penalty's own symmetric points are left at once
+CONTROLS = 4  # random frames of the same subspace
+TRIALS = 64  # latents on which the result is compared with them
+GAIN = 0.9  # a result that keeps more than this part of a random frame's penalty found nothing
+
+Penalty = Callable[[Callable[[Tensor], Tensor], Tensor, torch.Generator], Tensor]
+
+
+def learn_rotation(
+    generator: nn.Module,
+    penalty: Penalty,
+    *,
+    method: str,
+    components: int | None,
+    layer: str | None,
+    resolution: int | None,
+    y: int | None,
+    steps: int,
+    batch_size: int,
+    lr: float,
+    seed: int,
+) -> Directions:
+    """``components`` (k) orthonormal rows A minimising ``penalty`` of c -> G(z + c A) at c = 0, over the prior's z.
+
+    The rows span the k leading right singular vectors of the mean Jacobian (all latents, where k is latent_dim), so
+    that directions which change nothing, and cost nothing, cannot win. Within that span the frame is Q of a QR
+    decomposition, near the singular vectors at first, trained by Adam with a cosine from ``lr`` to 0, and brought
+    back to orthonormal numbers after each step (the authors' Gram-Schmidt).
+
+    ``penalty(function, z, source)``: a scalar, ``source`` of its random numbers. Scores: "sigma", as in
+    ``jacobian``. Warns when random frames of the same span have a penalty as small: then these mean nothing.
+    Raises ``UserError`` for fewer than two components and other unfit arguments.
+    """
+    k = number_of(generator, components)
+    if k < 2:
+        raise UserError(f"{method} with {k} component: one direction has no other to be told from; at least 2")
+    positive(steps=steps, batch_size=batch_size)
+    if not lr > 0:
+        raise UserError(f"lr={lr}: a positive learning rate")
+    with respond(generator, layer=layer, resolution=resolution, y=y) as response:
+        gram = mean_gram(response, JACOBIANS, derive(seed, method, "jacobian"), batch_size=128)
+        span = principal(gram)[1][:k].float().to(response.device)
+        source = random_generator(response.device, seed, method, "start")
+        start = torch.randn(k, k, generator=source, device=response.device)
+        root = torch.eye(k, device=response.device) + START * start
+        root.requires_grad_(True)
+        optimiser = torch.optim.Adam([root], lr=lr)
+        with torch.enable_grad(), tqdm(range(steps), desc=method, unit=" steps", disable=None, leave=False) as bar:
+            for step in bar:
+                optimiser.param_groups[0]["lr"] = lr * 0.5 * (1 + math.cos(math.pi * step / steps))
+                at = (method, "step", step)
+                loss = _along(response, qr(root).T @ span, penalty, batch_size, seed, *at)
+                (root.grad,) = torch.autograd.grad(loss, root)
+                optimiser.step()
+                with torch.no_grad():
+                    root.copy_(qr(root))
+        frame = qr(root.detach()).T
+        controls = [random_control(k, k, derive(seed, method, "control", i)).matrix for i in range(CONTROLS)]
+        frames = [frame, *(torch.from_numpy(control.copy()).to(frame) for control in controls)]
+        found, *random = (float(_along(response, one @ span, penalty, TRIALS, seed, method, "trial")) for one in frames)
+    if not math.isfinite(found):
+        raise UserError(f"{method}: the penalty is not finite; a larger epsilon or a smaller lr may help")
+    if not found < GAIN * sum(random) / CONTROLS:
+        warnings.warn(
+            f"{method}: its penalty {found:.3g} is no smaller than that of random directions "
+            f"({sum(random) / CONTROLS:.3g}), so these are arbitrary; use another method, layer, or more steps",
+            stacklevel=3,
+        )
+    rows = (frame @ span).double().cpu()
+    sigma = ((rows @ gram) * rows).sum(1).clamp_min(0).sqrt()
+    return ordered(rows, sigma, generator, method=method, layer=layer or "", seed=seed)
+
+
+def _along(response: Response, rows: Tensor, penalty: Penalty, n: int, seed: int, *at: int | str) -> Tensor:
+    """The penalty along ``rows`` at ``n`` latents, all chance a function of ``seed`` and ``at``."""
+    z, labels = response.draw(n, derive(seed, *at))
+    source = random_generator(response.device, seed, *at, "signs")
+    return penalty(lambda c: response(z + c @ rows, labels), z.new_zeros(n, len(rows)), source)

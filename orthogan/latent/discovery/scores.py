@@ -1,0 +1,96 @@
+"""What a direction does to the images, in numbers that need no other net than the generator."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from orthogan.errors import UserError
+from orthogan.latent.directions import Directions
+from orthogan.latent.discovery.learned import RCA, REACH, accuracy, teach, warn_of_chance
+from orthogan.latent.discovery.response import respond
+from orthogan.latent.discovery.spectrum import positive
+from orthogan.latent.generate import class_of, latents_of
+from orthogan.latent.traverse import CHANGE
+
+ACTIVENESS = "activeness"
+GREY = 127.5  # grey levels a unit of images in [-1, 1]
+
+
+def score(
+    generator: nn.Module,
+    directions: Directions,
+    *,
+    seeds: Sequence[int] = tuple(range(16)),
+    y: int | None = None,
+    batch_size: int = 64,
+) -> Directions:
+    """``directions`` with two scores, each averaged over the latents of ``seeds`` (and their classes, or class ``y``).
+
+    "change": the mean absolute change of a pixel at an offset of ±1, in grey levels 0 … 255.
+    "activeness" (Hessian penalty, OroJaR): the variance of a pixel of images in [-1, 1] over the coordinates -2, 0
+    and 2 along the direction, in place of the latent's own.
+    Raises ``UserError`` for directions that do not fit this generator, or no seed.
+    """
+    directions.check(generator)
+    positive(batch_size=batch_size)
+    if not len(seeds):
+        raise UserError("seeds: at least one")
+    rows = torch.from_numpy(directions.matrix.copy())
+    units = rows / rows.norm(dim=1, keepdim=True)
+    with respond(generator, y=y) as response:
+        z = latents_of(generator, seeds)
+        classes = [class_of(generator, seed, None if y is None else [y]) for seed in seeds]
+
+        def images(latents: Tensor) -> Tensor:
+            """(seeds, offsets, latent_dim) -> (seeds, offsets, pixels) in [-1, 1], float64."""
+            flat = latents.flatten(0, 1).to(response.device)
+            labels = None
+            if response.net.num_classes:
+                labels = torch.tensor(classes).repeat_interleave(latents.shape[1]).to(response.device)
+            parts = [
+                response(flat[few], None if labels is None else labels[few]).clamp(-1, 1).flatten(1).cpu().double()
+                for few in torch.arange(len(flat)).split(batch_size)
+            ]
+            return torch.cat(parts).reshape(*latents.shape[:2], -1)
+
+        base = images(z[:, None])
+        change, activeness = [], []
+        for row, unit in zip(rows, units, strict=True):
+            moved = images(z[:, None] + torch.tensor([-1.0, 1.0])[:, None] * row)
+            change.append(float((moved - base).abs().mean()) * GREY)
+            rest = z - (z @ unit)[:, None] * unit
+            walked = images(rest[:, None] + torch.tensor([-2.0, 0.0, 2.0])[:, None] * unit)
+            activeness.append(float(walked.var(dim=1).mean()))
+    return replace(directions, scores={**directions.scores, CHANGE: change, ACTIVENESS: activeness})
+
+
+def rca(
+    generator: nn.Module,
+    directions: Directions,
+    *,
+    y: int | None = None,
+    steps: int = 500,
+    batch_size: int = 32,
+    lr: float = 1e-3,
+    reach: float = REACH,
+    pairs: int = 64,
+    seed: int = 0,
+) -> Directions:
+    """``directions`` with the score "rca": how often a small net, trained for it, tells that this one moved.
+
+    The net and the shifts are those of ``learned``; its mean over the directions compares with that of as many
+    random ones (chance is 1 / their number, so other numbers of directions do not compare). Warns at chance.
+    Raises ``UserError`` for directions that do not fit this generator and other unfit arguments.
+    """
+    directions.check(generator)
+    with respond(generator, y=y) as response:
+        rows = torch.from_numpy(directions.matrix.copy()).to(response.device)
+        net = teach(response, lambda: rows, [], steps=steps, batch_size=batch_size, lr=lr, reach=reach, seed=seed)
+        right: np.ndarray = accuracy(response, net, rows, pairs=pairs, reach=reach, seed=seed)
+    warn_of_chance(right)
+    return replace(directions, scores={**directions.scores, RCA: right.tolist()})

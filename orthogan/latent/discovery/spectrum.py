@@ -1,0 +1,74 @@
+"""Directions that come with singular values: one way to order them, and to say when they mean nothing."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+
+from torch import Tensor, nn
+
+from orthogan.errors import UserError
+from orthogan.latent.directions import Directions
+from orthogan.latent.first_layer import DEGENERATE_RATIO
+from orthogan.latent.identity import model_hash
+from orthogan.models.protocol import as_generator
+
+SIGMA = "sigma"
+# Below this part of the largest singular value there is only the rounding of float32.
+DEAD_RATIO = 1e-5
+
+
+def ordered(
+    rows: Tensor,
+    sigma: Tensor,
+    generator: nn.Module,
+    *,
+    method: str,
+    layer: str = "",
+    seed: int = 0,
+    scores: Mapping[str, Sequence[float]] | None = None,
+) -> Directions:
+    """``rows`` (k, latent_dim) by descending ``sigma`` (k,), signs fixed; sigma is the first score.
+
+    Rows whose sigma is rounding get the note "changes nothing".
+    """
+    floor = DEAD_RATIO * float(sigma.max())
+    return (
+        Directions(
+            rows.cpu().numpy(),
+            method=method,
+            layer=layer,
+            scores={SIGMA: sigma.tolist(), **(scores or {})},
+            notes=["changes nothing" if value <= floor else "" for value in sigma.tolist()],
+            model_hash=model_hash(generator),
+            seed=seed,
+        )
+        .oriented()
+        .sorted_by(SIGMA)
+    )
+
+
+def warn_of_tie(sigma: Tensor, where: str, *, noise: float = 1.0) -> None:
+    """Warn when the largest over the smallest of ``sigma`` is below 1.05 times what sampling ``noise`` explains."""
+    largest, smallest = float(sigma.max()), float(sigma.min())
+    if len(sigma) > 1 and largest < DEGENERATE_RATIO * noise * smallest:
+        warnings.warn(
+            f"{where}: the singular values tie ({largest:.4g} to {smallest:.4g}), so no direction is preferred and "
+            "these are arbitrary; use another method or layer, or the latent axes",
+            stacklevel=3,
+        )
+
+
+def number_of(generator: nn.Module, components: int | None) -> int:
+    """``components``, or the latent dimension for None. Raises ``UserError`` outside 1 … latent dimension."""
+    dim = as_generator(generator).latent_dim
+    if components is not None and not 1 <= components <= dim:
+        raise UserError(f"components={components}: between 1 and the latent dimension, {dim}")
+    return dim if components is None else components
+
+
+def positive(**values: int) -> None:
+    """Raises ``UserError`` naming the first argument that is below 1."""
+    for name, value in values.items():
+        if value < 1:
+            raise UserError(f"{name}={value}: at least 1")
