@@ -12,8 +12,7 @@ from orthogan.errors import UserError
 from orthogan.latent.directions import Directions
 from orthogan.latent.discovery.response import respond
 from orthogan.latent.discovery.spectrum import ordered, warn_of_tie
-from orthogan.latent.first_layer import find_layer
-from orthogan.latent.first_layer import latent_matrix
+from orthogan.latent.first_layer import find_layer, latent_matrix
 from orthogan.layers.batch_norm import ConditionalBatchNorm2d
 from orthogan.models.modes import frozen
 from orthogan.models.protocol import as_generator
