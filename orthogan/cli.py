@@ -132,6 +132,28 @@ def _parser() -> argparse.ArgumentParser:
     traverse.add_argument("--out", default="traversal.png", help=".png, .gif, .webp or .html (default: traversal.png)")
     _net_arguments(traverse)
 
+    discover = commands.add_parser(
+        "discover",
+        help="find directions in the latent space, scored beside random ones",
+        description="Find directions, merge near duplicates, score them beside random ones, write a Directions file.",
+        epilog="example: orthogan discover runs/demo --method sefa,jacobian --components 8 --out found.safetensors",
+    )
+    discover.add_argument("subject", help="run, checkpoint or .safetensors file")
+    discover.add_argument(
+        "--method",
+        default="sefa",
+        help="comma-separated: native, sefa, pca, jacobian, hessian, orojar, learned, random, identity (default: sefa)",
+    )
+    discover.add_argument("--out", default="directions.safetensors", help="(default: directions.safetensors)")
+    discover.add_argument("--layer", help="of sefa, pca, jacobian, hessian, orojar (default: chosen and named)")
+    discover.add_argument("--components", type=_positive, help="how many directions (default: all)")
+    discover.add_argument("--samples", type=_positive, help="latents that pca and jacobian look at")
+    discover.add_argument("--steps", type=_positive, help="of hessian, orojar and learned")
+    discover.add_argument("--threshold", type=float, default=0.9, help="merge above this |cosine| (default: 0.9)")
+    discover.add_argument("--class", dest="label", help="class number or name of a conditional model")
+    discover.add_argument("--seed", type=int, default=0, help="(default: 0)")
+    _net_arguments(discover)
+
     spectrum = commands.add_parser(
         "spectrum",
         help="singular values, stable rank, condition and orthogonality of every layer of any net",

@@ -28,6 +28,7 @@ from orthogan.latent import (
     save_samples,
 )
 from orthogan.latent import traverse as walk
+from orthogan.latent.discovery import discover as find_directions
 from orthogan.latent.render import check_suffix
 from orthogan.models.protocol import Generator
 from orthogan.models.saved import Saved, describe, load
@@ -186,6 +187,30 @@ def traverse(arguments: Namespace) -> None:
         device=device,
     )
     print(f"{len(walked)} directions of {saved.path}: {render(walked, arguments.out)}")
+
+
+def discover(arguments: Namespace) -> None:
+    """Find directions and score them."""
+    if not arguments.out.endswith(".safetensors"):
+        raise UserError(f"--out {arguments.out}: a Directions file ends in .safetensors")
+    saved, net, _ = _open(arguments)
+    label = None
+    if arguments.label is not None:
+        (label,) = parse_classes(arguments.label, net.num_classes, saved.class_names)[:1]
+    options = {name: getattr(arguments, name) for name in ("layer", "components", "samples", "steps")}
+    if "learned" in arguments.method and options["components"]:
+        options["directions"] = options["components"]
+    found = find_directions(
+        net,
+        arguments.method,
+        threshold=arguments.threshold,
+        y=label,
+        seed=arguments.seed,
+        **{name: value for name, value in options.items() if value is not None},
+    )
+    print(found.table())
+    layer = f" of layer {found.directions.layer}" if found.directions.layer else ""
+    print(f"{len(found.directions)} directions{layer} of {saved.path}: {found.directions.save(arguments.out)}")
 
 
 def spectrum(arguments: Namespace) -> None:

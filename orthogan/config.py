@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from orthogan.config_checks import check_gan, check_task, filled
+from orthogan.config_checks import NEEDS_PATH, check_gan, check_task, filled
 
 Source = Literal[
     "sprites",
@@ -23,6 +23,11 @@ Source = Literal[
     "celeba",
     "folder",
     "array",
+    "dsprites",
+    "shapes3d",
+    "mpi3d",
+    "cars3d",
+    "smallnorb",
 ]
 UNLABELLED = ("celeba",)
 MetricName = Literal["fid", "isc", "kid", "prc", "accuracy"]
@@ -39,7 +44,7 @@ class Section(BaseModel):
 class DataConfig(Section):
     source: Source = Field(default="cifar10", description="where the images come from")
     path: str | None = Field(
-        default=None, description="folder, .zip, .npz or .h5 (sources folder, array, fashion-mnist)"
+        default=None, description="folder or file (sources folder, array, dsprites … smallnorb, fashion-mnist)"
     )
     root: str = Field(default="data", description="folder that torchvision's downloads are kept in")
     download: bool = Field(default=True, description="fetch a missing torchvision data set")
@@ -71,7 +76,7 @@ class DataConfig(Section):
 
     @model_validator(mode="after")
     def _possible(self) -> Self:
-        if self.source in ("folder", "array") and not self.path:
+        if self.source in NEEDS_PATH and not self.path:
             raise ValueError(f"path: source {self.source!r} needs the path of your images")
         if self.labels and self.source in UNLABELLED:
             raise ValueError(
@@ -218,7 +223,7 @@ class NetConfig(Section):
 
     kind: str
     channels: PositiveInt
-    options: dict[str, Any] = Field(default={}, description="extra keywords of your own class")
+    options: dict[str, Any] = Field(default={}, description="extra keywords of the class")
     norm: NormConfig = NormConfig()
     penalties: list[PenaltyConfig] = Field(default=[], description="on the weights: [{kind: …, weight: …}, …]")
     gradients: list[GradientRuleConfig] = Field(default=[], description="rules on the update: [{kind: …}, …]")
@@ -236,7 +241,10 @@ class NetConfig(Section):
 
 
 class GeneratorConfig(NetConfig):
-    kind: str = Field(default="sngan", description="sngan | dcgan | wgan-gp | r3gan | your.module:Class")
+    kind: str = Field(
+        default="sngan",
+        description="sngan | dcgan | wgan-gp | r3gan | eigengan | simple-gan | stylegan2 | your.module:Class",
+    )
     channels: PositiveInt = Field(default=256, description="base width [feature maps]")
     latent_dim: PositiveInt = Field(default=128, description="length of z")
 
@@ -252,7 +260,10 @@ class PoolingConfig(Section):
 
 
 class DiscriminatorConfig(NetConfig):
-    kind: str = Field(default="sngan", description="sngan | dcgan | wgan-gp | r3gan | your.module:Class")
+    kind: str = Field(
+        default="sngan",
+        description="sngan | dcgan | wgan-gp | r3gan | eigengan | simple-gan | stylegan2 | your.module:Class",
+    )
     channels: PositiveInt = Field(default=128, description="base width [feature maps]")
     norm: NormConfig = NormConfig(kind="spectral")
     pooling: PoolingConfig = PoolingConfig()

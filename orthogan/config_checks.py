@@ -10,7 +10,10 @@ from pydantic import BaseModel
 if TYPE_CHECKING:
     from orthogan.config import Config
 
-ONE_PART = ("sprites", "sprites-colour", "folder", "array")  # sources with no test part of their own
+FACTOR_FILES = ("dsprites", "shapes3d", "mpi3d", "cars3d", "smallnorb")
+NEEDS_PATH = ("folder", "array", *FACTOR_FILES)
+# sources with no test part of their own
+ONE_PART = ("sprites", "sprites-colour", "folder", "array", *FACTOR_FILES[:-1])
 # What another task than the GAN has by default, and what belongs to one task alone: whole sections or keys.
 TASK_DEFAULTS: dict[str, dict[str, Any]] = {
     "classifier": {

@@ -4,6 +4,7 @@ from orthogan.data.arrays import ArraySource
 from orthogan.data.augment import AdaptiveAugment, DiffAugment
 from orthogan.data.batches import Batches
 from orthogan.data.configured import open_configured
+from orthogan.data.factor_files import FactorGrid
 from orthogan.data.open import open_source
 from orthogan.data.order import permuted_index
 from orthogan.data.source import BadFile, ImageSource
@@ -15,6 +16,7 @@ __all__ = [
     "BadFile",
     "Batches",
     "DiffAugment",
+    "FactorGrid",
     "ImageSource",
     "flip",
     "open_configured",

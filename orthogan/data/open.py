@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-from orthogan.config_checks import ONE_PART
+from orthogan.config_checks import FACTOR_FILES, NEEDS_PATH, ONE_PART
 from orthogan.data.array_files import open_array_file
 from orthogan.data.folder import Form, open_folder
 from orthogan.data.source import ImageSource, check_split
@@ -53,6 +53,23 @@ def _known(request: Request) -> ImageSource:
             return sets.open_cifar(kind, request.form, **files)
 
 
+def _factors(request: Request) -> ImageSource:
+    from orthogan.data import cars3d, factor_files, smallnorb  # scipy takes its time
+
+    path = request.path or ""
+    match request.kind:
+        case "dsprites":
+            return factor_files.open_dsprites(path, request.form)
+        case "shapes3d":
+            return factor_files.open_shapes3d(path, request.form)
+        case "mpi3d":
+            return factor_files.open_mpi3d(path, request.form)
+        case "cars3d":
+            return cars3d.open_cars3d(path, request.form)
+        case _:
+            return smallnorb.open_smallnorb(path, request.form, split=request.split)
+
+
 OPENERS: dict[str, Callable[[Request], ImageSource]] = {
     "sprites": _sprites,
     "sprites-colour": _sprites,
@@ -63,8 +80,9 @@ OPENERS: dict[str, Callable[[Request], ImageSource]] = {
     "celeba": _known,
     "folder": lambda request: open_folder(request.path or "", request.form),
     "array": lambda request: open_array_file(request.path or "", request.form),
+    **dict.fromkeys(FACTOR_FILES, _factors),
 }
-TAKES_PATH = ("folder", "array", "fashion-mnist")
+TAKES_PATH = (*NEEDS_PATH, "fashion-mnist")
 
 
 def open_source(
@@ -83,8 +101,9 @@ def open_source(
 ) -> ImageSource:
     """Open a set of images by its kind, one of ``OPENERS``.
 
-    - ``path``: the folder, zip, .npz or .h5 file of the kinds folder and array; for fashion-mnist a folder that holds
-      its IDX files. ``root``: where torchvision keeps what it downloads; ``download``: whether it may.
+    - ``path``: the folder, zip, .npz or .h5 file of the kinds folder and array, the published files of dsprites,
+      shapes3d, mpi3d, cars3d and smallnorb; for fashion-mnist a folder that holds its IDX files.
+      ``root``: where torchvision keeps what it downloads; ``download``: whether it may.
     - ``split``: the part of the data set; sprites, folder and array have one part only, called train.
     - ``resolution`` [pixels], ``channels`` (1 grey, 3 RGB): what every image is brought to.
     - ``count``, ``seed``: sprites only, size and seed of a random subset; None is the full grid.
@@ -100,7 +119,7 @@ def open_source(
         raise UserError(f"data.resolution: must be at least 1, not {resolution}")
     if path is not None and kind not in TAKES_PATH:
         raise UserError(f"data.path: the source {kind!r} takes no path; its files lie under data.root")
-    if path is None and kind in ("folder", "array"):
+    if path is None and kind in NEEDS_PATH:
         raise UserError(f"data.path: the source {kind!r} needs the path of your images")
     if count is not None and not kind.startswith("sprites"):
         raise UserError(f"data.count: only the sprites can be cut to a subset, not {kind!r}")

@@ -29,6 +29,7 @@ class LatentSubspace(nn.Module):
         ValueError: dims below 1, an empty map, or more dims than numbers in the map.
     """
 
+    matrix_name = "U"  # what the word "subspace" of orthogan.weights.select chooses
     U: Tensor  # (dims, c*h*w)
 
     def __init__(self, dims: int, shape: tuple[int, int, int]) -> None:

@@ -18,9 +18,12 @@ from orthogan.errors import UserError
 from orthogan.layers import CovariancePooling, decorrelate, make_skew_orthogonal
 from orthogan.models.classifiers import CNN, MLP, VGG, ResNet, SmallResNet, WideResNet
 from orthogan.models.dcgan import DCGANDiscriminator, DCGANGenerator
+from orthogan.models.eigengan import EigenGANDiscriminator, EigenGANGenerator
 from orthogan.models.protocol import Discriminator, Generator, as_generator
 from orthogan.models.r3gan import R3GANDiscriminator, R3GANGenerator
+from orthogan.models.simple_gan import SimpleGANDiscriminator, SimpleGANGenerator
 from orthogan.models.sngan import SNGANDiscriminator, SNGANGenerator
+from orthogan.models.stylegan2 import StyleGAN2Discriminator, StyleGAN2Generator
 from orthogan.models.wgan_gp import WGANGPDiscriminator, WGANGPGenerator
 from orthogan.rng import derive
 
@@ -29,12 +32,18 @@ GENERATORS: dict[str, type[Generator]] = {
     "dcgan": DCGANGenerator,
     "wgan-gp": WGANGPGenerator,
     "r3gan": R3GANGenerator,
+    "eigengan": EigenGANGenerator,
+    "simple-gan": SimpleGANGenerator,
+    "stylegan2": StyleGAN2Generator,
 }
 DISCRIMINATORS: dict[str, type[Discriminator]] = {
     "sngan": SNGANDiscriminator,
     "dcgan": DCGANDiscriminator,
     "wgan-gp": WGANGPDiscriminator,
     "r3gan": R3GANDiscriminator,
+    "eigengan": EigenGANDiscriminator,
+    "simple-gan": SimpleGANDiscriminator,
+    "stylegan2": StyleGAN2Discriminator,
 }
 CLASSIFIERS: dict[str, Callable[..., nn.Module]] = {
     **{f"resnet{depth}": partial(ResNet, depth=depth) for depth in (18, 34, 50)},
@@ -115,9 +124,13 @@ def _build(
     seed: int,
 ) -> nn.Module:
     if kind in known:
-        if options:
-            raise UserError(f"{key}.options: {kind!r} has none; they are for your own classes ({list(options)})")
         make = known[kind]
+        for option in options:
+            extra = [p for p in inspect.signature(make).parameters if p not in arguments]
+            if option not in extra:
+                there = f"it has {', '.join(extra)}" if extra else "it has none"
+                raise UserError(f"{key}.options.{option}: {kind!r} has no such option; {there}")
+        arguments = arguments | options
     elif ":" in kind:
         make = import_class(kind, f"{key}.kind")
         arguments = _accepted(make, arguments) | options

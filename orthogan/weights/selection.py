@@ -25,6 +25,7 @@ SHAPES: dict[str, Callable[[MatrixView], bool]] = {
     "matrix": lambda view: min(view.rows, view.columns) > 1,
 }
 PLACES = ("first", "last")
+SUBSPACE = "subspace"  # type word of modules that are no layers but name a matrix of their own (``matrix_name``)
 
 
 @dataclass(frozen=True)
@@ -53,9 +54,10 @@ def select(module: nn.Module, layers: str | Sequence[str] = (), *, weight: str =
     """The layers below ``module`` (or ``module`` itself) that ``layers`` describes, in order.
 
     Args:
-        layers: words, as a list or one string with commas. Types: conv, transposed, linear, embedding. Shapes of
-            the (out, in*kh*kw) matrix: tall, wide, matrix (neither one row nor one column). Places: first, last
-            (of the layers that the other words leave). Any other word is a pattern for the dotted name, such as
+        layers: words, as a list or one string with commas. Types: conv, transposed, linear, embedding, subspace
+            (the basis of a latent subspace, which only this word or its name chooses). Shapes of the
+            (out, in*kh*kw) matrix: tall, wide, matrix (neither one row nor one column). Places: first, last (of the
+            layers that the other words leave). Any other word is a pattern for the dotted name, such as
             ``blocks.*.conv1``. A word after ``!`` excludes. No word at all: every layer. Words of one sort are
             alternatives, words of different sorts must all hold.
         weight: name of the parameter.
@@ -65,9 +67,10 @@ def select(module: nn.Module, layers: str | Sequence[str] = (), *, weight: str =
     """
     words = [w.strip() for w in (layers.split(",") if isinstance(layers, str) else layers) if w.strip()]
     candidates = [
-        Selected(name, layer, weight, view)
+        Selected(name, layer, own, view)
         for name, layer in module.named_modules()
-        if isinstance(layer, Layer) and (view := _view(layer, weight)) is not None
+        if (own := weight if isinstance(layer, Layer) else getattr(layer, "matrix_name", None))
+        and (view := _view(layer, own)) is not None
     ]
     if not candidates:
         raise ValueError(f"{type(module).__name__} has no linear, embedding or convolution layer to choose from")
@@ -77,7 +80,9 @@ def select(module: nn.Module, layers: str | Sequence[str] = (), *, weight: str =
             raise ValueError(f"layers: {word!r} matches nothing in {type(module).__name__}{_advice(bare, candidates)}")
     wanted, unwanted = [w for w in words if w[0] != "!"], [w[1:] for w in words if w[0] == "!"]
     sorts = [[w for w in wanted if _sort(w) == sort] for sort in ("type", "shape", "name")]
-    kept = [c for c in candidates if all(not sort or any(_fits(c, w) for w in sort) for sort in sorts)]
+    named = any(_sort(w) == "name" for w in wanted) or SUBSPACE in wanted
+    kept = [c for c in candidates if named or isinstance(c.layer, Layer)]
+    kept = [c for c in kept if all(not sort or any(_fits(c, w) for w in sort) for sort in sorts)]
     kept = [c for c in kept if not any(_fits(c, w) for w in unwanted if w not in PLACES)]
     if kept and (places := [w for w in wanted if w in PLACES]):
         kept = [c for i, c in enumerate(kept) if _place(i, len(kept)) & set(places)]
@@ -100,7 +105,7 @@ def _view(layer: nn.Module, weight: str) -> MatrixView | None:
 
 
 def _sort(word: str) -> str:
-    if word in TYPES:
+    if word in TYPES or word == SUBSPACE:
         return "type"
     if word in SHAPES:
         return "shape"
@@ -108,6 +113,8 @@ def _sort(word: str) -> str:
 
 
 def _fits(candidate: Selected, word: str) -> bool:
+    if word == SUBSPACE:
+        return not isinstance(candidate.layer, Layer)
     if word in TYPES:
         return isinstance(candidate.layer, TYPES[word])
     if word in SHAPES:
@@ -121,5 +128,5 @@ def _place(index: int, count: int) -> set[str]:
 
 def _advice(word: str, candidates: list[Selected]) -> str:
     names = [c.name for c in candidates]
-    near = difflib.get_close_matches(word, [*TYPES, *SHAPES, *PLACES, *names], 1, 0.6)
+    near = difflib.get_close_matches(word, [*TYPES, SUBSPACE, *SHAPES, *PLACES, *names], 1, 0.6)
     return f"; did you mean {near[0]!r}?" if near else f"; its layers are {', '.join(names)}"

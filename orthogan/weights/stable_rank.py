@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from orthogan.linalg import block_power_iteration, stable_rank_scale
+from orthogan.linalg import block_power_iteration, normalize, stable_rank_scale
 from orthogan.linalg.precision import exact
 from orthogan.linalg.stable_rank import preserved, raise_top, shrink
 from orthogan.weights.constraint import register
@@ -19,7 +19,10 @@ class StableRankNorm(SpectralNorm):
     ``orthogan.linalg.stable_rank_scale``, which is 1 (spectral normalisation alone) where the rank is low enough.
     k = 0 preserves nothing and is nearer to W/sigma: the largest singular value becomes
     g1 = (1 + (r - 1) / g2') / r >= 1 (theorem 1), so the layer is no longer 1-Lipschitz.
-    The target is r = max(1, c * min(rows, columns)); the paper's authors' code fails where c * min < 1.
+    The target is r = max(1, c * min(rows, columns)); the paper's authors' code fails where c * min < 1. At r = 1 the
+    answer is u v^T, of which the published form, with u and v constant, has no slope at all: a single row or column is
+    then normalised as by ``SpectralNorm`` (the same value), and any other matrix takes a last, differentiable power
+    iteration.
     """
 
     def __init__(self, module: nn.Module, weight: Tensor, *, c: float, k: int = 1, n_power_iterations: int = 1) -> None:
@@ -36,6 +39,17 @@ class StableRankNorm(SpectralNorm):
 
     def effective(self, matrix: Tensor, u: Tensor, v: Tensor) -> Tensor:
         """The constrained matrix."""
+        if self.target > 1:
+            return self.shrunk(matrix, u, v)
+        if u.dim() > 1:  # of several vectors the first
+            u, v = u[:, 0], v[:, 0]
+        if min(matrix.shape) == 1:
+            return super().effective(matrix, u, v)
+        v = normalize(matrix.mT @ u)
+        return torch.outer(normalize(matrix @ v), v)
+
+    def shrunk(self, matrix: Tensor, u: Tensor, v: Tensor) -> Tensor:
+        """The constrained matrix for a target above 1."""
         sigma = torch.dot(u, matrix @ v)
         tail = stable_rank_scale(matrix, sigma, self.target)
         head: Tensor | float = 1.0
@@ -81,8 +95,8 @@ class SpectrumPreservingStableRankNorm(StableRankNorm):
         """The tail's factor for ``matrix`` under the present singular vectors."""
         return self._factors(matrix, exact(self.u), exact(self.v))[2].squeeze()
 
-    def effective(self, matrix: Tensor, u: Tensor, v: Tensor) -> Tensor:
-        """The constrained matrix."""
+    def shrunk(self, matrix: Tensor, u: Tensor, v: Tensor) -> Tensor:
+        """The constrained matrix for a target above 1."""
         sigma, relative, tail = self._factors(matrix, u, v)
         held = torch.where(relative.square().cumsum(0) <= self.target * (1 + 1e-9), relative, 0.0)
         return matrix * (tail / sigma) + (u * (held * (1 - tail))) @ v.mT

@@ -19,13 +19,16 @@ from orthogan.models.sngan import SNGANDiscriminator, SNGANGenerator
 from orthogan.models.wgan_gp import WGANGPDiscriminator
 
 SIZES = {"sngan": (32, 48, 64, 128), "dcgan": (32, 48, 64, 128), "wgan-gp": (32, 64, 128), "r3gan": (16, 32, 64)}
+LATENTS = {"eigengan": 40}  # its subspaces take 18 of them at 32 px
+UNCONDITIONAL = ("eigengan", "simple-gan")
+CONDITIONAL = [kind for kind in GENERATORS if kind not in UNCONDITIONAL]
 CASES = [(kind, size) for kind, sizes in SIZES.items() for size in sizes]
 
 
 def pair(kind: str, size: int = 32, *, colours: int = 3, classes: int = 0) -> tuple[Generator, Discriminator]:
     torch.manual_seed(0)
     shared = {"resolution": size, "image_channels": colours, "num_classes": classes, "channels": 8}
-    return GENERATORS[kind](latent_dim=6, **shared), DISCRIMINATORS[kind](**shared)
+    return GENERATORS[kind](latent_dim=LATENTS.get(kind, 6), **shared), DISCRIMINATORS[kind](**shared)
 
 
 @pytest.mark.parametrize(("kind", "size"), CASES)
@@ -47,7 +50,7 @@ def test_shapes(kind: str, size: int, colours: int, classes: int) -> None:
 
 @pytest.mark.parametrize("kind", GENERATORS)
 def test_other_sizes_are_refused_with_those_there_are(kind: str) -> None:
-    for make, extra in ((GENERATORS[kind], {"latent_dim": 6}), (DISCRIMINATORS[kind], {})):
+    for make, extra in ((GENERATORS[kind], {"latent_dim": LATENTS.get(kind, 6)}), (DISCRIMINATORS[kind], {})):
         with pytest.raises(UserError, match=r"data\.resolution is 40.*32"):
             make(resolution=40, image_channels=3, channels=8, **extra)
 
@@ -117,7 +120,7 @@ def test_sngan_sums_and_wgan_gp_averages_the_last_map() -> None:
         torch.testing.assert_close(net(x), net.linear(features).squeeze(1))
 
 
-@pytest.mark.parametrize("kind", DISCRIMINATORS)
+@pytest.mark.parametrize("kind", [k for k in DISCRIMINATORS if k != "stylegan2"])  # its minibatch deviation is meant to
 def test_no_image_sees_another(kind: str) -> None:
     _, net = pair(kind)
     _wake(net)
@@ -156,16 +159,17 @@ def test_channels_last_is_the_same_function(kind: str) -> None:
 
 @pytest.mark.parametrize("kind", GENERATORS)
 def test_deepcopy_and_state_dict(kind: str) -> None:
-    generator, _ = pair(kind, classes=3)
+    classes = 3 if kind in CONDITIONAL else 0
+    generator, _ = pair(kind, classes=classes)
     clone = copy.deepcopy(generator)
-    other, _ = pair(kind, classes=3)
+    other, _ = pair(kind, classes=classes)
     other.load_state_dict(generator.state_dict())
-    z, y = generator.sample_latent(2, seed=1), torch.tensor([0, 2])
+    z, y = generator.sample_latent(2, seed=1), torch.tensor([0, 2]) if classes else None
     for net in (clone, other):
         assert torch.equal(net.eval()(z, y), generator.eval()(z, y))
 
 
-@pytest.mark.parametrize("kind", GENERATORS)
+@pytest.mark.parametrize("kind", CONDITIONAL)
 def test_a_class_changes_the_image_after_training_its_embedding(kind: str) -> None:
     generator, discriminator = pair(kind, classes=3)
     with torch.no_grad():
@@ -181,7 +185,7 @@ def test_a_class_changes_the_image_after_training_its_embedding(kind: str) -> No
 
 
 def test_a_conditional_discriminator_without_labels_says_so() -> None:
-    for kind in DISCRIMINATORS:
+    for kind in CONDITIONAL:
         _, net = pair(kind, classes=3)
         with pytest.raises(UserError, match="conditional"):
             net(torch.randn(2, 3, 32, 32))

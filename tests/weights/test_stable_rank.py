@@ -6,7 +6,7 @@ import copy
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
@@ -54,6 +54,7 @@ def test_value_and_gradient_are_the_published_ones(case: tuple[int, int, int, fl
     m, n, seed, c = case
     layer = layer_of(m, n, seed, c)
     k = constraint(layer)
+    assume(k.target > 1)  # at 1 the published form has no slope; ours has
     probe = torch.randn(m, n, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
     w = raw(layer).detach().clone().requires_grad_(True)
     expected = published(w, k.u, k.v, k.target)
@@ -140,6 +141,53 @@ def test_one_row_and_tiny_targets_are_handled(layer: nn.Module, c: float) -> Non
     assert torch.isfinite(raw(layer).grad).all()  # pyright: ignore
     matrix = constraint(layer).view.to(layer.eval().weight.detach())  # pyright: ignore
     assert float(stable_rank(matrix)) <= constraint(layer).target * 1.05
+
+
+@pytest.mark.parametrize("k", [0, 1, 2])
+def test_a_single_row_learns_as_under_spectral_norm(k: int) -> None:
+    # u v^T with constant u and v is the right value without a slope: the last layer of a discriminator stood still
+    torch.manual_seed(0)
+    plain = nn.Linear(8, 1, bias=False).double()
+    one, two = stable_rank_norm(copy.deepcopy(plain), c=0.7, k=k), spectral_norm(copy.deepcopy(plain))
+    x, y = torch.randn(16, 8, dtype=torch.float64), torch.randn(16, 1, dtype=torch.float64)
+    optimizers = [torch.optim.SGD(layer.parameters(), lr=0.1) for layer in (one, two)]
+    for _ in range(5):
+        for layer, optimizer in zip((one, two), optimizers, strict=True):
+            optimizer.zero_grad()
+            (layer(x) - y).square().mean().backward()
+            assert float(raw(layer).grad.norm()) > 1e-3  # pyright: ignore
+            optimizer.step()
+    torch.testing.assert_close(one.weight, two.weight)
+
+
+@pytest.mark.parametrize("k", [0, 1, 3])
+def test_a_target_of_one_still_learns_and_stays_of_rank_one(k: int) -> None:
+    torch.manual_seed(0)
+    layer = stable_rank_norm(nn.Linear(3, 6, bias=False).double(), c=0.3, k=k)
+    target = torch.outer(*(torch.nn.functional.normalize(torch.randn(n, dtype=torch.float64), dim=0) for n in (6, 3)))
+    optimizer = torch.optim.SGD(layer.parameters(), lr=0.2)
+    losses = []
+    for _ in range(300):
+        optimizer.zero_grad()
+        loss = (layer.weight - target).square().sum()  # pyright: ignore
+        loss.backward()
+        losses.append(float(loss.detach()))
+        optimizer.step()
+    assert losses[-1] < 1e-3 * losses[0]
+    values = torch.linalg.svdvals(layer.eval().weight.detach())
+    assert float(values[0]) == pytest.approx(1.0)
+    assert float(values[1]) < 1e-9
+    weight = raw(layer).detach().clone().requires_grad_(True)
+    assert torch.autograd.gradcheck(constraint(layer), (weight,))
+
+
+def test_every_layer_of_a_discriminator_learns() -> None:
+    torch.manual_seed(0)
+    net = SNGANDiscriminator(resolution=32, image_channels=3, channels=16, num_classes=3)
+    weights.apply(net, "stable_rank", c=0.2)
+    net(torch.randn(4, 3, 32, 32), torch.tensor([0, 1, 2, 0])).square().sum().backward()
+    sizes = {name: float(p.grad.norm()) for name, p in net.named_parameters() if p.dim() > 1}  # pyright: ignore
+    assert min(sizes.values()) > 1e-3 * max(sizes.values()), sizes
 
 
 @pytest.mark.parametrize("c", [0.3, 0.9])

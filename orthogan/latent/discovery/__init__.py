@@ -4,6 +4,7 @@ Which suits which net: ``sefa`` (closed form, any first linear layer), ``pca`` (
 net, the latent up to some hundreds), ``hessian`` and ``orojar`` (where those tie), ``learned`` (minutes to hours).
 """
 
+from orthogan.latent.discovery.discover import METHODS, Discovery, discover
 from orthogan.latent.discovery.hessian import hessian, hessian_penalty
 from orthogan.latent.discovery.jacobian import jacobian
 from orthogan.latent.discovery.learned import learned
@@ -14,19 +15,10 @@ from orthogan.latent.discovery.random_basis import identity_basis, random_basis
 from orthogan.latent.discovery.scores import rca, score
 from orthogan.latent.discovery.sefa import sefa
 
-METHODS = {
-    "sefa": sefa,
-    "pca": pca,
-    "jacobian": jacobian,
-    "hessian": hessian,
-    "orojar": orojar,
-    "learned": learned,
-    "random": random_basis,
-    "identity": identity_basis,
-}
-
 __all__ = [
     "METHODS",
+    "Discovery",
+    "discover",
     "hessian",
     "hessian_penalty",
     "identity_basis",

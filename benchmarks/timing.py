@@ -1,0 +1,169 @@
+"""Timing of several things in one run, in turn, so that what the machine does meanwhile hits all of them alike.
+
+And what is read off these times: ratios with their spread, a table, the machine they are of.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import platform
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+from tqdm import tqdm
+
+LEAST = 0.2  # seconds that one reading lasts at least, by repeating the step
+MOST_REPEATS = 500
+PACKAGES = ("torchvision", "numpy", "geotorch")
+
+
+@dataclass
+class Readings:
+    """Of each step by name: seconds of one call in each round; on CUDA the peak [bytes] above what was there."""
+
+    seconds: dict[str, list[float]] = field(default_factory=dict)
+    repeats: dict[str, int] = field(default_factory=dict)
+    peak: dict[str, list[int]] = field(default_factory=dict)
+    load: list[float] = field(default_factory=list)  # 1 min load average at the start of each round, and at the end
+
+    def ratio(self, name: str, to: str) -> Spread:
+        """Of ``name`` over ``to``, round by round: both are of the same minute."""
+        return Spread.of([a / b for a, b in zip(self.seconds[name], self.seconds[to], strict=True)])
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Median, least and largest over the rounds."""
+
+    median: float
+    min: float
+    max: float
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> Spread:
+        """Of ``values``, one or more."""
+        return cls(statistics.median(values), min(values), max(values))
+
+
+def measure(steps: Mapping[str, Callable[[], None]], rounds: int, device: torch.device, title: str) -> Readings:
+    """Call every step once a round, over and over again; every second round backwards.
+
+    Before that each is called twice to warm up (once where it takes above a second); the last of these
+    calls tells how often it is repeated for one reading.
+    """
+    found = Readings({name: [] for name in steps}, {}, {name: [] for name in steps})
+    with tqdm(total=len(steps) * (rounds + 1), desc=title, dynamic_ncols=True) as bar:
+        for name, step in steps.items():
+            bar.set_postfix_str(f"{name}, warm-up")
+            once = _seconds(step, 1, device)
+            if once < 1:
+                once = _seconds(step, 1, device)
+            found.repeats[name] = max(1, min(MOST_REPEATS, math.ceil(LEAST / once)))
+            bar.update()
+        for number in range(rounds):
+            found.load.append(_load())
+            for name in reversed(list(steps)) if number % 2 else list(steps):
+                bar.set_postfix_str(name)
+                standing = _forget_peak(device)
+                found.seconds[name].append(_seconds(steps[name], found.repeats[name], device))
+                if standing is not None:
+                    found.peak[name].append(torch.cuda.max_memory_allocated(device) - standing)
+                bar.update()
+    found.load.append(_load())
+    return found
+
+
+def synchronize(device: torch.device) -> None:
+    """Wait until the device has done what it was given."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def machine(device: torch.device) -> dict[str, Any]:
+    """Of this run: processor, device, threads and versions."""
+    versions = {"python": platform.python_version(), "torch": torch.__version__}
+    for package in PACKAGES:
+        try:
+            versions[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            versions[package] = "absent"
+    gpu = torch.cuda.get_device_name(device) if device.type == "cuda" else None
+    return {
+        "processor": _processor(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "system": platform.platform(),
+        "device": device.type,
+        "gpu": gpu,
+        "cuda": torch.version.cuda if gpu else None,
+        "tf32": torch.backends.cuda.matmul.allow_tf32 if gpu else None,
+        "versions": versions,
+    }
+
+
+def markdown(readings: Readings, base: str) -> str:
+    """A table: each step's seconds, and their ratio to those of ``base``."""
+    memory = any(readings.peak.values())
+    head = ["", "ratio", "min–max", "ms"] + (["peak MiB"] if memory else [])
+    lines = [head, ["---"] + ["---:"] * (len(head) - 1)]
+    for name, seconds in readings.seconds.items():
+        ratio = readings.ratio(name, base)
+        line = [name, digits(ratio.median), f"{digits(ratio.min)}–{digits(ratio.max)}"]
+        line.append(digits(1e3 * statistics.median(seconds)))
+        lines.append(line + ([f"{max(readings.peak[name]) / 2**20:.0f}"] if memory else []))
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def show(one: Mapping[str, Any]) -> None:
+    """Print a table of ``benchmarks.weights`` as Markdown, then its targets."""
+    what = "weights alone" if one["table"] == "weights" else f"whole training step, batch {one['batch']}"
+    load = one["readings"]["load"]
+    print(f"\n### {one['net']}, {what}, {one['precision']} (load average {load[0]:.1f} to {load[-1]:.1f})\n")
+    print(one["text"] + "\n")
+    for name, reason in one["absent"].items():
+        print(f"- {name}: {reason}")
+    for target in one["targets"]:
+        spread = f"{target['median']:.3f} ({target['min']:.3f}–{target['max']:.3f})"
+        print(f"- Target {target['target']}: {spread}, {'met' if target['met'] else 'MISSED'}")
+
+
+def digits(value: float) -> str:
+    """Two decimals below ten, one below a hundred, else none."""
+    return f"{value:,.2f}" if value < 10 else f"{value:,.1f}" if value < 100 else f"{value:,.0f}"
+
+
+def _seconds(step: Callable[[], None], repeats: int, device: torch.device) -> float:
+    synchronize(device)
+    start = time.perf_counter()
+    for _ in range(repeats):
+        step()
+    synchronize(device)
+    return (time.perf_counter() - start) / repeats
+
+
+def _forget_peak(device: torch.device) -> int | None:
+    if device.type != "cuda":
+        return None
+    torch.cuda.synchronize(device)
+    torch.cuda.reset_peak_memory_stats(device)
+    return torch.cuda.memory_allocated(device)
+
+
+def _load() -> float:
+    return os.getloadavg()[0] if hasattr(os, "getloadavg") else math.nan  # not on Windows
+
+
+def _processor() -> str:
+    try:
+        text = Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return platform.processor()
+    names = [line.partition(":")[2].strip() for line in text.splitlines() if line.startswith("model name")]
+    return names[0] if names else platform.processor()

@@ -1,0 +1,103 @@
+"""Several methods at once, scored beside random directions: what ``orthogan discover`` does."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from torch import nn
+
+from orthogan.errors import UserError
+from orthogan.latent.directions import Directions
+from orthogan.latent.discovery.hessian import hessian
+from orthogan.latent.discovery.jacobian import jacobian
+from orthogan.latent.discovery.learned import learned
+from orthogan.latent.discovery.merge import merge
+from orthogan.latent.discovery.orojar import orojar
+from orthogan.latent.discovery.pca import pca
+from orthogan.latent.discovery.random_basis import identity_basis, random_basis
+from orthogan.latent.discovery.scores import score
+from orthogan.latent.discovery.sefa import sefa
+from orthogan.latent.native import native_directions
+
+METHODS = {
+    "native": native_directions,
+    "sefa": sefa,
+    "pca": pca,
+    "jacobian": jacobian,
+    "hessian": hessian,
+    "orojar": orojar,
+    "learned": learned,
+    "random": random_basis,
+    "identity": identity_basis,
+}
+
+
+@dataclass(frozen=True)
+class Discovery:
+    """Directions with their scores, and the scores of random ones, which a find has to beat."""
+
+    directions: Directions
+    control: Directions
+
+    def table(self) -> str:
+        """A line a direction, the control's mean last."""
+        names = [*self.directions.names, f"random ({len(self.control)}, mean)"]
+        lines = [["direction", *self.directions.scores, "note"]]
+        for i, name in enumerate(self.directions.names):
+            values = [f"{numbers[i]:.4g}" for numbers in self.directions.scores.values()]
+            lines.append([name, *values, self.directions.notes[i]])
+        means = [f"{np.mean(self.control.scores[k]):.4g}" if k in self.control.scores else "" for k in lines[0][1:-1]]
+        lines.append([names[-1], *means, ""])
+        widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]) - 1)]
+        rows = [[line[0].ljust(widths[0]), *map(str.rjust, line[1:-1], widths[1:]), line[-1]] for line in lines]
+        return "\n".join("  ".join(row).rstrip() for row in rows)
+
+
+def discover(
+    generator: nn.Module,
+    methods: str | Sequence[str] = "sefa",
+    *,
+    threshold: float = 0.9,
+    control: int = 8,
+    y: int | None = None,
+    seed: int = 0,
+    **options: Any,
+) -> Discovery:
+    """Find directions by one or several methods, merge near duplicates, score them, and random ones beside them.
+
+    Args:
+        methods: names of ``METHODS``, as a list or one string with commas.
+        threshold: a direction whose |cosine| with an earlier one is above it is merged into that.
+        control: how many random orthonormal directions to score for comparison.
+        y: class of a conditional generator; None takes them in turn.
+        options: passed to those methods that know them (components, layer, samples, steps, batch_size, …).
+
+    Raises:
+        UserError: an unknown method, or an option that none of the methods has.
+    """
+    names = [n.strip() for n in (methods.split(",") if isinstance(methods, str) else methods) if n.strip()]
+    for name in names:
+        if name not in METHODS:
+            near = difflib.get_close_matches(name, METHODS, 1)
+            raise UserError(
+                f"method {name!r}: {f'did you mean {near[0]!r}?' if near else 'choose ' + ', '.join(METHODS)}"
+            )
+    if not names:
+        raise UserError(f"no method: choose {', '.join(METHODS)}")
+    known = {name: set(inspect.signature(METHODS[name]).parameters) for name in names}
+    for option in options:
+        if not any(option in parameters for parameters in known.values()):
+            raise UserError(f"{option}: {', '.join(names)} has no such option")
+    given = {"y": y, "seed": seed, **options}
+    found = []
+    for name in names:
+        chosen = {key: value for key, value in given.items() if key in known[name]}
+        found.append(METHODS[name](generator, **chosen))
+    directions = found[0] if len(found) == 1 else merge(found, threshold=threshold)
+    chance = random_basis(generator, components=min(control, directions.latent_dim), seed=seed)
+    return Discovery(score(generator, directions, y=y), score(generator, chance, y=y))

@@ -1,0 +1,267 @@
+"""The layers of a style-based GAN: equalised learning rate, modulated convolution, blur, noise from a seed.
+
+Written from the papers: Karras et al. 2018 (equalised learning rate, pixel norm), 2019 (styles, noise, blur), 2020
+(modulation and demodulation of the weights).
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.nn.utils import parametrize
+
+from orthogan.linalg.precision import exact
+
+EPS = 1e-8
+SLOPE = 0.2
+GROUP = 4  # images whose standard deviation the discriminator sees
+WORD = 0xFFFFFFFF  # 32 bits
+
+
+def activate(x: Tensor) -> Tensor:
+    """sqrt(2) * leaky ReLU of slope 0.2: about the mean square of its input."""
+    return functional.leaky_relu(x, SLOPE) * math.sqrt(2)
+
+
+def pixel_norm(x: Tensor) -> Tensor:
+    """(n, d) with a mean square of 1 in every row."""
+    return x * torch.rsqrt(x.square().mean(1, keepdim=True) + EPS)
+
+
+class EqualLinear(nn.Linear):
+    """A linear layer with weight * gain, the weight starting at N(0, 1): each layer learns at its own scale.
+
+    The bias starts at ``bias`` (None: there is none). ``lr_mul`` slows weight and bias down and changes nothing at
+    the start. ``equalized=False`` is a plain layer with the same start, for penalties and gradient rules that mean
+    the weight itself. Under a constraint, which sets the scale of its weight, there is no gain.
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        *,
+        bias: float | None = 0.0,
+        lr_mul: float = 1.0,
+        equalized: bool = True,
+    ) -> None:
+        super().__init__(in_features, out_features, bias=bias is not None)
+        self.rate = lr_mul if equalized else 1.0
+        self.gain = _equalize(self, in_features, self.rate, equalized)
+        if bias is not None:
+            nn.init.constant_(self.bias, bias / self.rate)
+
+    def forward(self, input: Tensor) -> Tensor:
+        """(..., in) -> (..., out)."""
+        bias = None if self.bias is None else (self.bias * self.rate).to(input.dtype)
+        return functional.linear(input, effective_weight(self).to(input.dtype), bias)
+
+
+class EqualConv2d(nn.Conv2d):
+    """A convolution with weight * gain as in ``EqualLinear``, size-preserving or, with ``down``, halving after a blur.
+
+    Args:
+        kernel: an odd side.
+        bias: whether there is one; it starts at zero.
+    """
+
+    def __init__(
+        self, inputs: int, outputs: int, kernel: int, *, down: bool = False, bias: bool = True, equalized: bool = True
+    ) -> None:
+        super().__init__(inputs, outputs, kernel, padding=kernel // 2, bias=bias)
+        self.down = down
+        self.gain = _equalize(self, inputs * kernel**2, 1.0, equalized)
+        if bias:
+            nn.init.zeros_(self.bias)  # pyright: ignore[reportArgumentType]
+
+    def forward(self, input: Tensor) -> Tensor:
+        """(n, in, h, w) -> (n, out, h, w), or (n, out, h/2, w/2)."""
+        weight = effective_weight(self)
+        if not self.down:
+            return functional.conv2d(input, weight, self.bias, padding=self.padding)
+        if self.kernel_size == (1, 1):  # blur only what is kept
+            return functional.conv2d(blur(input, 1, stride=2), weight, self.bias)
+        return functional.conv2d(blur(input, 1 + int(self.padding[0])), weight, self.bias, stride=2)
+
+
+class ModulatedConv2d(nn.Conv2d):
+    """A convolution whose input channels an affine map of w scales; see ``modulated_conv2d``. Bias from zero."""
+
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        kernel: int,
+        w_dim: int,
+        *,
+        demodulate: bool = True,
+        up: bool = False,
+        equalized: bool = True,
+    ) -> None:
+        super().__init__(inputs, outputs, kernel, padding=kernel // 2)
+        self.demodulate, self.up = demodulate, up
+        self.gain = _equalize(self, inputs * kernel**2, 1.0, equalized)
+        nn.init.zeros_(self.bias)  # pyright: ignore[reportArgumentType]
+        # styles start around 1; a HouseholderProjector may take this place
+        self.affine: nn.Module = EqualLinear(w_dim, inputs, bias=1.0, equalized=equalized)
+
+    def forward(self, x: Tensor, w: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """Maps (n, in, h, h), w (n, w_dim) -> (n, out, h, h), or (n, out, 2h, 2h) with ``up``."""
+        with torch.autocast(x.device.type, enabled=False):
+            style = self.affine(exact(w))
+        h = modulated_conv2d(x, effective_weight(self), style, demodulate=self.demodulate, up=self.up)
+        assert self.bias is not None
+        return h + self.bias.to(h.dtype)[:, None, None]
+
+
+class StyledConv(ModulatedConv2d):
+    """Modulated 3x3 convolution, noise, bias, leaky ReLU.
+
+    ``noise_strength`` (0-d) starts at zero; it is a parameter, a buffer once ``freeze_noise`` held it, or None.
+    ``layer``: number of the layer, so that no two have the same noise.
+    """
+
+    noise_strength: Tensor | None
+
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        w_dim: int,
+        *,
+        layer: int,
+        up: bool = False,
+        noise: bool = True,
+        equalized: bool = True,
+    ) -> None:
+        super().__init__(inputs, outputs, 3, w_dim, up=up, equalized=equalized)
+        self.layer = layer
+        self.register_parameter("noise_strength", nn.Parameter(torch.zeros(())) if noise else None)
+
+    def forward(  # pyright: ignore[reportIncompatibleMethodOverride]
+        self, x: Tensor, w: Tensor, seeds: Tensor | None = None
+    ) -> Tensor:
+        """As ``ModulatedConv2d``; noise from ``seeds`` (n,) int64, one map for all images without."""
+        h = super().forward(x, w)
+        if self.noise_strength is not None:
+            seeds = torch.zeros(1, dtype=torch.int64, device=h.device) if seeds is None else seeds
+            noise = hash_noise(seeds, self.layer, h.shape[2]).to(self.noise_strength.dtype)
+            h = h + (self.noise_strength * noise).to(h.dtype)
+        return activate(h)
+
+    @torch.no_grad()
+    def freeze_noise(self, strength: float | None = None) -> None:
+        """Hold the strength (at ``strength``, if given) as a buffer of the same name, which no optimiser sees."""
+        if self.noise_strength is None:
+            return
+        value = self.noise_strength.detach().clone()
+        if strength is not None:
+            value.fill_(strength)
+        del self.noise_strength
+        self.register_buffer("noise_strength", value)
+
+
+def effective_weight(layer: nn.Module) -> Tensor:
+    """The weight that ``layer`` applies: weight * gain for an equalised one without constraint."""
+    weight = layer.weight
+    assert isinstance(weight, Tensor)
+    if parametrize.is_parametrized(layer, "weight"):
+        return weight
+    return weight * getattr(layer, "gain", 1.0)
+
+
+def modulated_conv2d(x: Tensor, weight: Tensor, style: Tensor, *, demodulate: bool = True, up: bool = False) -> Tensor:
+    """Image i is convolved with W_i = weight * style_i, each output channel of W_i scaled to length 1 (2020, sec. 2.2).
+
+    By scaling inputs and outputs: one convolution for the whole batch, and no weight a sample. ``up`` is a
+    transposed convolution of stride 2 followed by a blur. The lengths are in at least float32.
+
+    Args:
+        x: (n, in, h, w). weight: (out, in, k, k), k odd; 3 for ``up``. style: (n, in).
+        demodulate: whether to scale the outputs.
+
+    Returns:
+        (n, out, h, w), or (n, out, 2h, 2w) with ``up``.
+    """
+    x = x * style.to(x.dtype)[:, :, None, None]
+    if up:
+        # doubling spreads the energy of a pixel over four, hence the 4
+        h = blur(functional.conv_transpose2d(x, weight.transpose(0, 1), stride=2), 1) * 4
+    else:
+        h = functional.conv2d(x, weight, padding=weight.shape[-1] // 2)
+    if not demodulate:
+        return h
+    with torch.autocast(x.device.type, enabled=False):
+        square = exact(weight).square().sum((2, 3))
+        scale = torch.rsqrt(exact(style).square() @ square.mT + EPS)
+    return h * scale.to(h.dtype)[:, :, None, None]
+
+
+def blur(x: Tensor, padding: int, *, stride: int = 1) -> Tensor:
+    """Every channel convolved with the outer product of [1, 3, 3, 1] / 8 with itself, zeros around.
+
+    (n, c, h, w) -> (n, c, h + 2 * padding - 3, ...), of which every ``stride``-th is kept.
+    """
+    place = torch.arange(4, device=x.device, dtype=x.dtype)  # no copy from the host
+    taps = (1 + place * (3 - place)) / 8
+    kernel = torch.outer(taps, taps).expand(x.shape[1], 1, 4, 4)
+    return functional.conv2d(x, kernel, padding=padding, stride=stride, groups=x.shape[1])
+
+
+def double(x: Tensor) -> Tensor:
+    """(n, c, h, w) -> (n, c, 2h, 2w): zeros between the pixels, then the blur times 4, edges repeated outwards."""
+    return functional.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
+
+
+def group_size(n: int) -> int:
+    """The most images, up to 4, that divide a batch of ``n``, or half of it where ``n`` is even."""
+    whole = n if n % 2 else n // 2
+    return next(size for size in range(GROUP, 0, -1) if whole % size == 0)
+
+
+def with_deviation(x: Tensor) -> Tensor:
+    """(n, c, h, w) -> (n, c + 1, h, w): last the standard deviation over a group of images, its mean over all numbers.
+
+    The groups are consecutive images, ``group_size(n)`` each (Karras et al. 2018, section 3).
+    """
+    with torch.autocast(x.device.type, enabled=False):
+        groups = exact(x).unflatten(0, (-1, group_size(len(x))))
+        deviation = torch.sqrt(groups.var(1, correction=0, keepdim=True) + 1e-8).mean((2, 3, 4), keepdim=True)
+        channel = deviation.expand(-1, groups.shape[1], 1, *x.shape[2:]).flatten(0, 1)
+    return torch.cat([x, channel.to(x.dtype)], 1)
+
+
+def latent_seeds(z: Tensor) -> Tensor:
+    """A seed (n,) int64 for each row of z (n, d): a hash of its bits, as float32.
+
+    So the noise of an image depends on its latent alone, and not on the batch, the process or an earlier step.
+    """
+    bits = z.detach().float().view(torch.int32).to(torch.int64) & WORD
+    return _mix(_mix(bits ^ _mix(torch.arange(z.shape[1], device=z.device))).sum(1) & WORD)
+
+
+def hash_noise(seeds: Tensor, layer: int, side: int) -> Tensor:
+    """Standard normal numbers (n, 1, side, side) float32, a function of seed (n,) int64, layer and pixel."""
+    start = _mix((seeds + 0x9E3779B9 * (layer + 1)) & WORD)
+    pixels = _mix(torch.arange(1, side**2 + 1, device=seeds.device))
+    # 24 bits as odd multiples of 2^-24 within (-1, 1): all exact in float32, none at the ends
+    odd = (_mix(start[:, None] ^ pixels) >> 8) * 2 + 1 - 2**24
+    return (torch.erfinv(odd.float() / 2**24) * math.sqrt(2)).view(-1, 1, side, side)
+
+
+def _mix(x: Tensor) -> Tensor:
+    """A bijection of 32-bit words (in int64) that changes half of the bits; the factors keep products below 2^63."""
+    x = ((x ^ (x >> 16)) * 0x7FEB352D) & WORD
+    x = ((x ^ (x >> 15)) * 0x2C1B3C6D) & WORD
+    return x ^ (x >> 16)
+
+
+@torch.no_grad()
+def _equalize(layer: nn.Linear | nn.Conv2d, fan_in: int, lr_mul: float, equalized: bool) -> float:
+    """Initialise the weight; the gain to go with it. Together N(0, 1 / fan_in)."""
+    scale = 1 / math.sqrt(fan_in)
+    nn.init.normal_(layer.weight, 0.0, 1 / lr_mul if equalized else scale)
+    return lr_mul * scale if equalized else 1.0

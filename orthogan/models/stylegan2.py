@@ -1,0 +1,384 @@
+"""A compact GAN in the style of StyleGAN2 (Karras et al. 2019, 2020), written from the papers in plain torch.
+
+z -> mapping -> w; an affine layer a convolution turns w into the scales of its input channels. Skip generator,
+residual discriminator. Widths and details are ours, so its scores are not StyleGAN2's.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+from fnmatch import fnmatchcase
+
+import torch
+from torch import Tensor, nn
+
+from orthogan.errors import UserError
+from orthogan.layers.householder_projector import HouseholderProjector
+from orthogan.linalg.precision import exact
+from orthogan.models.modes import frozen
+from orthogan.models.modulation import (
+    EqualConv2d,
+    EqualLinear,
+    ModulatedConv2d,
+    StyledConv,
+    activate,
+    double,
+    effective_weight,
+    latent_seeds,
+    pixel_norm,
+    with_deviation,
+)
+from orthogan.models.protocol import Discriminator, Generator
+from orthogan.models.resnet_blocks import project, unsupported
+
+RESOLUTIONS = (32, 64, 128, 256)
+BOTTOM = 4  # side of the smallest map
+WIDEST = 512
+MAPPING_RATE = 0.01  # learning rate of the mapping net against that of the others
+MEAN_DECAY = 0.998  # of w_mean, a training forward
+UP = "blocks.*.up.affine"
+
+
+class Mapping(nn.Module):
+    """z (n, latent_dim), labels (n,) -> w (n, w_dim): pixel norm, then linear layers with leaky ReLU.
+
+    A class adds a vector of its own, of unit mean square, to the output of the first linear layer.
+    """
+
+    def __init__(self, latent_dim: int, w_dim: int, num_classes: int, depth: int, equalized: bool) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(
+            EqualLinear(latent_dim if i == 0 else w_dim, w_dim, lr_mul=MAPPING_RATE, equalized=equalized)
+            for i in range(depth)
+        )
+        self.embedding = nn.Embedding(num_classes, w_dim) if num_classes else None
+
+    def forward(self, z: Tensor, y: Tensor | None) -> Tensor:
+        """In at least float32, also inside autocast."""
+        if self.embedding is None and y is not None:
+            raise UserError("this generator is unconditional: it takes no labels")
+        if self.embedding is not None and y is None:
+            raise UserError("this generator is conditional: it needs labels")
+        with torch.autocast(z.device.type, enabled=False):
+            h = pixel_norm(exact(z))
+            for i, layer in enumerate(self.layers):
+                h = layer(h)
+                if i == 0 and self.embedding is not None:
+                    h = (h + pixel_norm(exact(self.embedding(y)))) * math.sqrt(0.5)
+                h = activate(h)
+            return h
+
+
+class Block(nn.Module):
+    """Maps and image so far -> twice their size: styled convolutions, and what a 1x1 convolution adds to the image.
+
+    The one of ``index`` 0 doubles nothing and has one styled convolution. The rows of ws it takes begin at ``row``.
+    """
+
+    def __init__(
+        self, inputs: int, outputs: int, image_channels: int, w_dim: int, *, index: int, noise: bool, equalized: bool
+    ) -> None:
+        super().__init__()
+        self.row = max(0, 2 * index - 1)
+        self.up = (
+            StyledConv(inputs, outputs, w_dim, layer=2 * index - 1, up=True, noise=noise, equalized=equalized)
+            if index
+            else None
+        )
+        self.conv = StyledConv(outputs, outputs, w_dim, layer=2 * index, noise=noise, equalized=equalized)
+        self.to_rgb = ModulatedConv2d(outputs, image_channels, 1, w_dim, demodulate=False, equalized=equalized)
+
+    def parts(self) -> list[tuple[str, ModulatedConv2d]]:
+        """(name, layer) in the order in which they take rows of ws."""
+        rest: list[tuple[str, ModulatedConv2d]] = [("conv", self.conv), ("to_rgb", self.to_rgb)]
+        return rest if self.up is None else [("up", self.up), *rest]
+
+    def forward(self, x: Tensor, image: Tensor | None, ws: Tensor, seeds: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Maps (n, in, s, s), image (n, c, s, s), ws (n, num_ws, w_dim), seeds (n,) or None."""
+        row = self.row
+        if self.up is not None:
+            x = self.up(x, ws[:, row], seeds)
+            row += 1
+        x = self.conv(x, ws[:, row], seeds)
+        # the next block's first layer has the same row as this image
+        rgb = exact(self.to_rgb(x, ws[:, row + 1]))
+        return x, rgb if image is None else double(image) + rgb
+
+
+class StyleGAN2Generator(Generator):
+    """z -> ``mapping`` -> w -> ``synthesis`` -> image; a learned 4x4 constant, a block for each size.
+
+    Noise is a function of numbers, not of chance: in training that of an image is a hash of its latent, in eval mode
+    one fixed noise serves all images, so that an image is a smooth function of its latent.
+
+    Args:
+        channels: width at full size, doubled at each halving up to 512.
+        num_classes: > 0 adds a learned vector of the class in the mapping net.
+        w_dim: of w; ``latent_dim`` by default.
+        mapping_layers: 8 in the paper; 2 often suffices for small data (Karras et al. 2020b).
+        noise: whether there is any.
+        equalized: learned weights times fixed gains, as published; False: plain layers with the same start, for
+            penalties and gradient rules.
+        style_rank: > 0 makes the styles of the up-sampling convolutions Householder projectors of that rank
+            (``project_styles``), so that a net with them can be built from a config.
+
+    Raises:
+        UserError: a resolution other than 32, 64, 128, 256.
+        ValueError: no mapping layer, or a style_rank that does not fit.
+    """
+
+    w_mean: Tensor  # (w_dim,), running mean of w in training
+
+    def __init__(
+        self,
+        *,
+        resolution: int,
+        image_channels: int,
+        channels: int,
+        latent_dim: int,
+        num_classes: int = 0,
+        w_dim: int | None = None,
+        mapping_layers: int = 8,
+        noise: bool = True,
+        equalized: bool = True,
+        style_rank: int = 0,
+    ) -> None:
+        super().__init__()
+        widths = _widths(resolution, channels)
+        if mapping_layers < 1:
+            raise ValueError(f"mapping_layers is {mapping_layers}: at least 1 is needed")
+        self.latent_dim, self.num_classes = latent_dim, num_classes
+        self.resolution, self.image_channels = resolution, image_channels
+        self.w_dim = w_dim or latent_dim
+        self.mapper = Mapping(latent_dim, self.w_dim, num_classes, mapping_layers, equalized)
+        self.constant = nn.Parameter(torch.randn(widths[0], BOTTOM, BOTTOM))
+        self.blocks = nn.ModuleList(
+            Block(widths[max(0, i - 1)], width, image_channels, self.w_dim, index=i, noise=noise, equalized=equalized)
+            for i, width in enumerate(widths)
+        )
+        self.num_ws = 2 * len(widths)
+        self.register_buffer("w_mean", torch.zeros(self.w_dim))
+        if style_rank:
+            project_styles(self, style_rank)
+
+    def first_layer(self) -> nn.Module:
+        """The linear layer that the latent enters, behind the pixel norm."""
+        return self.mapper.layers[0]
+
+    def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:
+        """z (n, latent_dim), labels (n,) -> images (n, c, h, w) in at least float32; near [-1, 1], unbounded."""
+        return self.synthesis(self.mapping(z, y), latent_seeds(z) if self.training else None)
+
+    def mapping(self, z: Tensor, y: Tensor | None = None) -> Tensor:
+        """z (n, latent_dim), labels (n,) -> w (n, w_dim), in at least float32. In training, moves ``w_mean``."""
+        w = self.mapper(z, y)
+        if self.training:
+            with torch.no_grad():
+                self.w_mean.lerp_(w.detach().mean(0).to(self.w_mean.dtype), 1 - MEAN_DECAY)
+        return w
+
+    def synthesis(self, w: Tensor, seeds: Tensor | None = None) -> Tensor:
+        """w (n, w_dim), or ws (n, num_ws, w_dim) with one for each style -> images (n, c, h, w).
+
+        Args:
+            seeds: (n,) int64, of the noise of each image; without, one fixed noise serves all.
+
+        Raises:
+            ValueError: another shape.
+        """
+        ws = w[:, None].expand(-1, self.num_ws, -1) if w.dim() == 2 else w
+        if ws.shape[1:] != (self.num_ws, self.w_dim):
+            raise ValueError(f"w has shape {tuple(w.shape)}: (n, {self.w_dim}) or (n, {self.num_ws}, {self.w_dim})")
+        x, image = self.constant.expand(len(ws), -1, -1, -1), None
+        for block in self.blocks:
+            x, image = block(x, image, ws, seeds)
+        assert image is not None
+        return image
+
+    def truncate(self, w: Tensor, psi: float, cutoff: int | None = None) -> Tensor:
+        """w_mean + psi * (w - w_mean), the truncation trick (2019, section B): psi 0 is the mean image, 1 is w.
+
+        Args:
+            w: (n, w_dim) or (n, num_ws, w_dim).
+            cutoff: only the first so many of the styles; then the result is (n, num_ws, w_dim).
+        """
+        moved = torch.lerp(self.w_mean.to(w.dtype).expand_as(w), w, psi)
+        if cutoff is None:
+            return moved
+        if not 0 <= cutoff <= self.num_ws:
+            raise ValueError(f"cutoff is {cutoff}: this generator has {self.num_ws} styles")
+        moved, rest = (v[:, None].expand(-1, self.num_ws, -1) if v.dim() == 2 else v for v in (moved, w))
+        return torch.cat([moved[:, :cutoff], rest[:, cutoff:]], 1)
+
+    def style_layers(self) -> list[tuple[str, nn.Module]]:
+        """(dotted name, affine layer w -> styles) of every modulated convolution, from the 4x4 map up."""
+        return [(name, self.get_submodule(name)) for name in self.style_rows()]
+
+    def style_rows(self) -> dict[str, int]:
+        """Which row of ws each of ``style_layers`` takes."""
+        return {
+            f"blocks.{i}.{name}.affine": block.row + offset  # pyright: ignore
+            for i, block in enumerate(self.blocks)
+            for offset, (name, _) in enumerate(block.parts())  # pyright: ignore
+        }
+
+    def freeze_noise(self, strength: float | None = None) -> None:
+        """Hold every noise strength at its value, or at ``strength``: parameters become buffers of the same names.
+
+        Call it before the optimiser and the average are made. ``noise=False`` leaves the noise out altogether.
+        """
+        for part in self.modules():
+            if isinstance(part, StyledConv):
+                part.freeze_noise(strength)
+
+
+class StyleGAN2Discriminator(Discriminator):
+    """conv1x1, a residual block for each halving, standard deviation over images, conv3x3, two linear layers.
+
+    With ``num_classes`` the features are projected on a learned vector of the class. An image sees the others of its
+    group: ``group_size`` consecutive ones, chosen so that a batch of reals and then as many fakes mixes none.
+
+    Args:
+        channels: width at full size, doubled at each halving up to 512.
+        equalized: as of the generator.
+
+    Raises:
+        UserError: a resolution other than 32, 64, 128, 256.
+    """
+
+    def __init__(
+        self, *, resolution: int, image_channels: int, channels: int, num_classes: int = 0, equalized: bool = True
+    ) -> None:
+        super().__init__()
+        widths = _widths(resolution, channels)[::-1]
+        top = widths[-1]
+        self.num_classes = num_classes
+        self.image = EqualConv2d(image_channels, widths[0], 1, equalized=equalized)
+        self.blocks = nn.ModuleList(ResidualBlock(a, b, equalized) for a, b in itertools.pairwise(widths))
+        self.conv = EqualConv2d(top + 1, top, 3, equalized=equalized)
+        self.hidden = EqualLinear(top * BOTTOM**2, top, equalized=equalized)
+        self.linear = EqualLinear(top, 1, equalized=equalized)
+        self.embedding = nn.Embedding(num_classes, top) if num_classes else None
+
+    def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor:
+        """Images (n, c, h, w), labels (n,) -> logits (n,)."""
+        x = activate(self.image(x))
+        for block in self.blocks:
+            x = block(x)
+        x = activate(self.conv(with_deviation(x)))
+        h = activate(self.hidden(x.flatten(1)))
+        logits = self.linear(h).squeeze(1)
+        if self.embedding is None:
+            return logits
+        return logits + project(h, self.embedding, y) / math.sqrt(h.shape[1])
+
+
+class ResidualBlock(nn.Module):
+    """(n, inputs, s, s) -> (n, outputs, s/2, s/2): two convolutions, beside them a 1x1 one; the sum over sqrt(2)."""
+
+    def __init__(self, inputs: int, outputs: int, equalized: bool) -> None:
+        super().__init__()
+        self.conv1 = EqualConv2d(inputs, inputs, 3, equalized=equalized)
+        self.conv2 = EqualConv2d(inputs, outputs, 3, down=True, equalized=equalized)
+        self.shortcut = EqualConv2d(inputs, outputs, 1, down=True, bias=False, equalized=equalized)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The published order: blur, halve, activate."""
+        return (activate(self.conv2(activate(self.conv1(x)))) + self.shortcut(x)) * math.sqrt(0.5)
+
+
+def project_styles(generator: nn.Module, rank: int = 10, layers: str | Sequence[str] = UP) -> list[str]:
+    """Put a ``HouseholderProjector`` in place of affine layers of a style-based generator; returns their names.
+
+    Each keeps the ``rank`` largest singular directions of the present weight, with singular values 1, and the bias
+    (Song et al. 2023). A row of ``projector.directions()`` is a direction of w at that layer.
+
+    Args:
+        layers: names or patterns of ``generator.style_layers()``; those of the up-sampling convolutions by default.
+
+    Raises:
+        ValueError: no style layers, a pattern that matches none, a rank that does not fit, or a layer that is one
+            already; nothing is replaced then.
+    """
+    if not isinstance(generator, StyleGAN2Generator):
+        raise ValueError(f"{type(generator).__name__} has no style layers: a StyleGAN2Generator is needed")
+    styles = dict(generator.style_layers())
+    patterns = [layers] if isinstance(layers, str) else list(layers)
+    for pattern in patterns:
+        if not any(fnmatchcase(name, pattern) for name in styles):
+            raise ValueError(f"layers: {pattern!r} matches no style layer; there are {', '.join(styles)}")
+    new: dict[str, nn.Module] = {}
+    for name, layer in styles.items():
+        if any(fnmatchcase(name, pattern) for pattern in patterns):
+            try:
+                new[name] = HouseholderProjector.from_linear(layer, rank)  # pyright: ignore[reportArgumentType]
+            except ValueError as error:
+                raise ValueError(f"{name}: {error}") from error
+    for name, projector in new.items():
+        parent, _, child = name.rpartition(".")
+        setattr(generator.get_submodule(parent), child, projector)
+    return list(new)
+
+
+class WSpace(Generator):
+    """A generator seen from W, with the mean at zero: v (n, w_dim) -> the image of w_mean + v.
+
+    So everything that looks at a latent looks at W: ``sefa(WSpace(g), normalise=True)`` is SeFa as its authors run it
+    on StyleGAN, over all style layers at once. Its weights are those of ``generator``, not a copy.
+
+    Args:
+        y: the class whose latents are drawn, for a conditional generator; W itself has none.
+
+    Raises:
+        UserError: no class of a conditional generator, or one that it does not have.
+    """
+
+    def __init__(self, generator: StyleGAN2Generator, y: int | None = None) -> None:
+        super().__init__()
+        if y not in (range(generator.num_classes) if generator.num_classes else (None,)):
+            raise UserError(f"y is {y}: this generator has {generator.num_classes} classes; give one of them, or None")
+        self.generator, self.y = generator, y
+        self.styles = StackedStyles(generator)
+        self.latent_dim, self.num_classes = generator.w_dim, 0
+        self.resolution, self.image_channels = generator.resolution, generator.image_channels
+
+    @torch.no_grad()
+    def sample_latent(self, n: int, *, seed: int) -> Tensor:
+        """w - w_mean (n, w_dim), on the CPU, of the generator's own latents."""
+        mean = self.generator.w_mean
+        z = self.generator.sample_latent(n, seed=seed).to(mean.device)
+        y = None if self.y is None else torch.full((n,), self.y, device=mean.device)
+        with frozen(self.generator):
+            return (self.generator.mapping(z, y) - mean).cpu()
+
+    def first_layer(self) -> nn.Module:
+        """All style layers as one."""
+        return self.styles
+
+    def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:
+        """v (n, w_dim) -> images (n, c, h, w), always with the fixed noise."""
+        return self.generator.synthesis(self.generator.w_mean + z)
+
+
+class StackedStyles(nn.Module):
+    """The weights of all style layers of ``generator``, one above the other: (numbers of styles, w_dim)."""
+
+    def __init__(self, generator: StyleGAN2Generator) -> None:
+        super().__init__()
+        self._owner = (generator,)  # in a tuple, so that it is not a part of this module too
+
+    @property
+    def weight(self) -> Tensor:
+        """As the layers apply them."""
+        return torch.cat([effective_weight(layer) for _, layer in self._owner[0].style_layers()])
+
+
+def _widths(resolution: int, channels: int) -> list[int]:
+    """Channels of the maps, from the 4x4 one to that of full size."""
+    if resolution not in RESOLUTIONS:
+        raise unsupported("stylegan2", resolution, RESOLUTIONS)
+    depth = int(math.log2(resolution // BOTTOM))
+    # never narrower than asked for, where that is beyond the usual limit
+    return [min(channels << (depth - i), max(WIDEST, channels)) for i in range(depth + 1)]

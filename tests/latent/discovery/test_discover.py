@@ -1,0 +1,80 @@
+"""Several methods in one call, scored beside random directions, and the command."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from orthogan.cli import main
+from orthogan.errors import UserError
+from orthogan.latent import Directions
+from orthogan.latent.discovery import METHODS, discover
+from orthogan.models.protocol import Generator
+
+
+class Linear(Generator):
+    """An image that is a linear map of the latent, with singular values 4, 2, 1, 0.5 along its axes."""
+
+    latent_dim, num_classes, image_channels, resolution = 4, 0, 1, 4
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.map = nn.Linear(4, 16, bias=False)
+        with torch.no_grad():
+            self.map.weight.zero_()
+            self.map.weight[:4] = 0.02 * torch.diag(torch.tensor([4.0, 2.0, 1.0, 0.5]))
+
+    def forward(self, z: torch.Tensor, y: torch.Tensor | None = None) -> torch.Tensor:
+        return self.map(z).view(-1, 1, 4, 4)
+
+
+def test_methods_that_agree_are_merged_and_scored_beside_chance() -> None:
+    found = discover(Linear(), "sefa,jacobian,native", samples=4, control=3)
+    assert len(found.directions) == 4
+    assert "also jacobian" in found.directions.notes[0]
+    torch.testing.assert_close(torch.from_numpy(found.directions.matrix.copy()).abs(), torch.eye(4), atol=1e-4, rtol=0)
+    activeness = found.directions.scores["activeness"]
+    assert list(activeness) == sorted(activeness, reverse=True)
+    assert len(found.control) == 3
+    assert activeness[-1] < min(found.control.scores["activeness"]) < activeness[0]
+    lines = found.table().splitlines()
+    assert len(lines) == 6
+    assert lines[0].split()[0] == "direction"
+    assert lines[-1].startswith("random (3, mean)")
+
+
+@pytest.mark.parametrize("method", ["native", "sefa", "jacobian", "random", "identity"])
+def test_every_closed_form_is_reached_by_name(method: str) -> None:
+    assert set(METHODS) >= {"native", "sefa", "pca", "jacobian", "hessian", "orojar", "learned", "random", "identity"}
+    found = discover(Linear(), method, control=2).directions
+    assert found.latent_dim == 4
+    assert {"change", "activeness"} <= found.scores.keys()
+
+
+@pytest.mark.parametrize(
+    ("methods", "options", "message"),
+    [
+        ("sefo", {}, "did you mean 'sefa'"),
+        ("xyz", {}, "choose native, sefa"),
+        ("", {}, "no method"),
+        ("sefa", {"samples": 3}, "samples: sefa has no such option"),
+    ],
+)
+def test_what_does_not_exist_is_refused(methods: str, options: dict[str, int], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        discover(Linear(), methods, **options)
+
+
+def test_the_command_writes_a_file_that_traverse_reads(
+    tmp_path: pytest.TempPathFactory, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = f"{tmp_path}/found.safetensors"
+    model = "pretrained/sprites-srngan.safetensors"
+    assert main(["discover", model, "--method", "sefa", "--out", out, "--device", "cpu"]) == 0
+    assert "of layer linear" in capsys.readouterr().out
+    assert len(Directions.load(out)) == 16
+    picture = f"{tmp_path}/t.png"
+    assert main(["traverse", model, "--directions", out, "--dims", "0", "--out", picture, "--device", "cpu"]) == 0
+    assert main(["discover", model, "--out", "found.pt"]) == 2
+    assert "ends in .safetensors" in capsys.readouterr().err
