@@ -210,6 +210,8 @@ def skew_orthogonal(conv: nn.Conv2d, *, terms: int = 5, eval_terms: int | None =
     """
     if not isinstance(conv, nn.Conv2d):
         raise ValueError(f"{type(conv).__name__}: only an nn.Conv2d can become a skew orthogonal convolution")
+    if type(conv).forward is not nn.Conv2d.forward:
+        raise ValueError(f"{type(conv).__name__} has a forward of its own, which a plain convolution cannot replace")
     k, stride = conv.kernel_size[0], conv.stride[0]
     if conv.groups != 1:
         raise ValueError(f"groups is {conv.groups}: use one layer a group, or groups 1")

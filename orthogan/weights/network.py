@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import torch
 from torch import nn
 from torch.nn.utils import parametrize
 
@@ -95,4 +96,8 @@ def remove(module: nn.Module, name: str | None = None) -> nn.Module:
         for layer, weight in found:
             unconstrained(layer, weight).grad = None  # of the parameter behind the weight, and often of its shape
             parametrize.remove_parametrizations(layer, weight, leave_parametrized=True)
+            gain = getattr(layer, "gain", None)
+            if isinstance(gain, float):  # an equalised layer multiplies a plain weight by it, a constrained one not
+                with torch.no_grad():
+                    getattr(layer, weight).div_(gain)
     return module

@@ -11,11 +11,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.signal import convolve2d
-from torch import Tensor
+from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional
 
 from orthogan import weights
+from orthogan.layers import skew_orthogonal
 from orthogan.models import modulation
 from orthogan.models.modulation import EqualConv2d, EqualLinear, ModulatedConv2d, StyledConv
 
@@ -333,3 +334,21 @@ def test_bfloat16_autocast_and_compiled_layers_give_nearly_the_same() -> None:
     spectral = weights.spectral_norm(copy.deepcopy(down)).eval()
     for net in (down, spectral):
         torch.testing.assert_close(torch.compile(net, backend="aot_eager", fullgraph=True)(x), net(x))
+
+
+def test_a_constraint_on_an_equalised_layer_is_baked_in_exactly() -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(EqualLinear(6, 5), EqualLinear(5, 4))
+    weights.apply(net, "spectral")
+    x = torch.randn(3, 6)
+    expected = net.eval()(x)
+    weights.remove(net)
+    torch.testing.assert_close(net(x), expected)
+    fresh = nn.Sequential(EqualLinear(6, 5), EqualLinear(5, 4))
+    fresh.load_state_dict(net.state_dict())
+    torch.testing.assert_close(fresh(x), expected)
+
+
+def test_a_modulated_convolution_cannot_become_a_plain_skew_one() -> None:
+    with pytest.raises(ValueError, match="forward of its own"):
+        skew_orthogonal(ModulatedConv2d(4, 4, 3, 5))
