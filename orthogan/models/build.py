@@ -125,8 +125,9 @@ def _build(
 ) -> nn.Module:
     if kind in known:
         make = known[kind]
+        fixed = {*arguments, *(make.keywords if isinstance(make, partial) else ())}
+        extra = [p for p in inspect.signature(make).parameters if p not in fixed]
         for option in options:
-            extra = [p for p in inspect.signature(make).parameters if p not in arguments]
             if option not in extra:
                 there = f"it has {', '.join(extra)}" if extra else "it has none"
                 raise UserError(f"{key}.options.{option}: {kind!r} has no such option; {there}")

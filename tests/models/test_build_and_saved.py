@@ -153,3 +153,15 @@ def test_what_cannot_be_loaded_is_named(tmp_path: Path) -> None:
     save_file({"w": torch.zeros(2)}, tmp_path / "wrong.safetensors", metadata(config(), 0, {}))
     with pytest.raises(UserError, match="do not fit its config"):
         load(tmp_path / "wrong.safetensors")
+
+
+def test_known_kinds_take_the_options_they_have() -> None:
+    kind = "model.generator.kind=eigengan"
+    net = build_generator(
+        config(kind, "model.generator.latent_dim=40", "model.generator.options={dims: 4}"), num_classes=0
+    )
+    assert len(net.native_directions()) == 12  # pyright: ignore  (three layers of four)
+    with pytest.raises(UserError, match=r"options\.dim: 'eigengan' has no such option; it has dims, injection"):
+        build_generator(
+            config(kind, "model.generator.latent_dim=40", "model.generator.options={dim: 4}"), num_classes=0
+        )

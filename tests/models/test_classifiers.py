@@ -136,7 +136,10 @@ def test_constraints_and_whitening_reach_the_layers_by_name() -> None:
     [
         (["model.classifier.kind=resnet19"], ["model.classifier.kind", "'resnet19'", "resnet18"]),
         (["model.classifier.kind=wrn-27-2"], ["wrn-27-2", "6n + 4"]),
-        (["model.classifier.options={depth: 3}"], ["model.classifier.options", "'resnet18' has none"]),
+        (
+            ["model.classifier.options={depth: 3}"],
+            ["model.classifier.options.depth", "'resnet18' has no such option; it has none"],
+        ),
         (["data.resolution=36"], ["data.resolution is 36", "multiple of 8"]),
         (["model.classifier.kind=vgg19", "data.resolution=48"], ["data.resolution is 48", "multiple of 32"]),
         (["model.classifier.norm={kind: spectral, layers: [convs]}"], ["model.classifier.norm", "matches nothing"]),
