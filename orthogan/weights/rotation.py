@@ -126,7 +126,7 @@ def rotation(
         neurons: "gaussian" draws He-Gaussian rows, as in the paper; "weight" keeps those that are there (to
             fine-tune a trained layer).
         blocks: number of equal diagonal blocks of R; None chooses the fewest of at most ``block_size``. A
-            512-channel 3x3 convolution (fan-in 4,608) has 21 M numbers in one block, 3.2 M in seven or more.
+            512-channel 3x3 convolution (fan-in 4,608) has 21 M numbers in one block, 3.5 M in six.
         sample: stochastic OPT: rotate so many sampled dimensions at a time (a whole number), or this share of the
             fan-in (below 1); see ``orthogan.weights.resample``. A layer with no more dimensions is rotated whole.
 
