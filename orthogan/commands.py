@@ -168,9 +168,6 @@ def traverse(arguments: Namespace) -> None:
     if arguments.save_directions:
         directions.save(arguments.save_directions)
         print(f"{len(directions)} directions: {arguments.save_directions}")
-    label = None
-    if arguments.label is not None:
-        (label,) = parse_classes(arguments.label, net.num_classes, saved.class_names)[:1]
     walked = walk(
         net,
         directions,
@@ -178,7 +175,7 @@ def traverse(arguments: Namespace) -> None:
         range=arguments.range,
         steps=arguments.steps,
         seed=arguments.seed,
-        y=label,
+        y=_label(arguments, saved, net),
         truncation=arguments.truncation,
         base=arguments.base,
         centred=arguments.centred,
@@ -194,17 +191,12 @@ def discover(arguments: Namespace) -> None:
     if not arguments.out.endswith(".safetensors"):
         raise UserError(f"--out {arguments.out}: a Directions file ends in .safetensors")
     saved, net, _ = _open(arguments)
-    label = None
-    if arguments.label is not None:
-        (label,) = parse_classes(arguments.label, net.num_classes, saved.class_names)[:1]
     options = {name: getattr(arguments, name) for name in ("layer", "components", "samples", "steps")}
-    if "learned" in arguments.method and options["components"]:
-        options["directions"] = options["components"]
     found = find_directions(
         net,
         arguments.method,
         threshold=arguments.threshold,
-        y=label,
+        y=_label(arguments, saved, net),
         seed=arguments.seed,
         **{name: value for name, value in options.items() if value is not None},
     )
@@ -231,6 +223,13 @@ def _open(arguments: Namespace) -> tuple[Saved, Generator, torch.device]:
     device = _device(arguments.device)
     ema = not arguments.no_ema
     return describe(arguments.subject, ema=ema), load(arguments.subject, device=device, ema=ema), device
+
+
+def _label(arguments: Namespace, saved: Saved, net: Generator) -> int | None:
+    """The class that --class names."""
+    if arguments.label is None:
+        return None
+    return parse_classes(arguments.label, net.num_classes, saved.class_names)[0]
 
 
 def _device(name: str | None) -> torch.device:

@@ -7,7 +7,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from orthogan.linalg import normalize, power_iteration, rotations
+from orthogan.linalg import normalize, orthogonality_error, power_iteration, rotations
 from orthogan.linalg.polar import polar_factor
 from orthogan.linalg.precision import exact
 from orthogan.weights.constraint import Constraint, register
@@ -91,8 +91,7 @@ class Orthogonal(Constraint):
     @torch.no_grad()
     def facts(self, weight: Tensor) -> dict[str, float]:
         """||Q^T Q - I||_F."""
-        q = self.frame(exact(weight))
-        return {"orthogonality_error": float((q.mT @ q - torch.eye(q.shape[1], dtype=q.dtype, device=q.device)).norm())}
+        return {"orthogonality_error": float(orthogonality_error(self.frame(exact(weight))))}
 
 
 def orthogonal(

@@ -8,8 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Adam, Optimizer
 
-from orthogan.linalg.energy import hyperspherical_energy
-from orthogan.linalg.precision import exact
+from orthogan.linalg import gram_residual, hyperspherical_energy
 from orthogan.rng import generator
 from orthogan.weights.network import constrained, unconstrained
 from orthogan.weights.rotation import Rotation
@@ -30,16 +29,13 @@ def relaxation(module: nn.Module, weight: float = 0.1) -> Tensor:
     Raises:
         ValueError: there are none.
     """
-    found = [(c, p) for _, c, p in rotations(module) if c.method == "relaxed"]
+    found = [p for _, c, p in rotations(module) if c.method == "relaxed"]
     if not found:
         raise ValueError(f"{type(module).__name__} has no weight under rotation(method='relaxed')")
-    total = torch.zeros((), device=found[0][1].device)
-    for constraint, parameter in found:
-        with torch.autocast(parameter.device.type, enabled=False):
-            r = exact(parameter)
-            residual = r @ r.mT - torch.eye(constraint.size, dtype=r.dtype, device=r.device)
-            # the norm has no slope at 0, where training starts
-            total = total + residual.square().sum().clamp_min(1e-12).sqrt()
+    total = torch.zeros((), device=found[0].device)
+    for parameter in found:
+        # the norm has no slope at 0, where training starts
+        total = total + gram_residual(parameter).square().sum().clamp_min(1e-12).sqrt()
     return weight * total
 
 

@@ -8,7 +8,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from orthogan.linalg import rotations
+from orthogan.linalg import orthogonality_error, rotations
 from orthogan.linalg.precision import exact
 from orthogan.weights.constraint import Constraint, register
 from orthogan.weights.matrix import MatrixView
@@ -100,9 +100,7 @@ class Rotation(Constraint):
     @torch.no_grad()
     def facts(self, weight: Tensor) -> dict[str, float]:
         """||R R^T - I||_F."""
-        rotation = self.rotation(exact(weight))
-        eye = torch.eye(self.size, dtype=rotation.dtype, device=rotation.device)
-        return {"orthogonality_error": float((rotation @ rotation.mT - eye).norm())}
+        return {"orthogonality_error": float(orthogonality_error(self.rotation(exact(weight))).norm())}
 
 
 def rotation(

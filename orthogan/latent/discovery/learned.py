@@ -54,7 +54,7 @@ class Reconstructor(nn.Module):
 def learned(
     generator: nn.Module,
     *,
-    directions: int | None = None,
+    components: int | None = None,
     y: int | None = None,
     steps: int = 2000,
     batch_size: int = 32,
@@ -63,7 +63,7 @@ def learned(
     pairs: int = 64,
     seed: int = 0,
 ) -> Directions:
-    """``directions`` (default latent_dim) orthonormal directions, learned with the net that tells them apart.
+    """``components`` (default latent_dim) orthonormal directions, learned with the net that tells them apart.
 
     Loss: cross-entropy of which direction moved, plus 0.25 times the L1 error of how far, over shifts uniform in
     [-reach, reach] and at least 0.5 in magnitude. The paper trains 1e5 steps at ``lr`` 1e-4. The score "rca" of a
@@ -72,7 +72,7 @@ def learned(
 
     Warns when the mean is no better than chance. Raises ``UserError`` for arguments that do not fit.
     """
-    k = number_of(generator, directions)
+    k = number_of(generator, components)
     with respond(generator, y=y) as response:
         start = random_control(response.dim, k, derive(seed, "learned", "start")).matrix
         root = torch.from_numpy(start.T.copy()).to(response.device).requires_grad_(True)

@@ -29,7 +29,7 @@ from .nets import Bars, Linear, assert_same_lines
 def test_learned_directions_turn_away_from_the_dead_part_of_the_latent() -> None:
     net = Bars(dim=6, live=2)
     start = random_control(6, 2, derive(1, "learned", "start")).matrix
-    found = learned(net, directions=2, steps=120, lr=2e-2, pairs=40, seed=1)
+    found = learned(net, components=2, steps=120, lr=2e-2, pairs=40, seed=1)
     assert np.allclose(found.matrix @ found.matrix.T, np.eye(2), atol=1e-5)
     assert (found.matrix[:, :2] ** 2).sum() > 2 * (start[:, :2] ** 2).sum()
     assert np.mean(found.scores["rca"]) > 0.8
@@ -41,12 +41,12 @@ def test_learning_is_a_function_of_its_seed_and_leaves_the_generator_alone() -> 
     net = Disc(dim=4, resolution=8).train()
     before = copy.deepcopy(net.state_dict())
     state = torch.random.get_rng_state()
-    first = learned(net, directions=3, steps=4, pairs=4)
+    first = learned(net, components=3, steps=4, pairs=4)
     assert torch.equal(state, torch.random.get_rng_state())
-    second = learned(net, directions=3, steps=4, pairs=4)
+    second = learned(net, components=3, steps=4, pairs=4)
     assert np.array_equal(first.matrix, second.matrix)
     assert first.scores == second.scores
-    assert not np.array_equal(first.matrix, learned(net, directions=3, steps=4, pairs=4, seed=1).matrix)
+    assert not np.array_equal(first.matrix, learned(net, components=3, steps=4, pairs=4, seed=1).matrix)
     assert torch.equal(before["strength"], net.strength)
     assert net.strength.grad is None
     assert net.training
@@ -54,7 +54,7 @@ def test_learning_is_a_function_of_its_seed_and_leaves_the_generator_alone() -> 
 
 def test_unfit_arguments_of_learning() -> None:
     net = Bars(4, 2)
-    for wrong in ({"directions": 5}, {"directions": 0}, {"steps": 0}, {"lr": 0.0}, {"reach": 0.5}, {"pairs": 0}):
+    for wrong in ({"components": 5}, {"components": 0}, {"steps": 0}, {"lr": 0.0}, {"reach": 0.5}, {"pairs": 0}):
         with pytest.raises(UserError):
             learned(net, **{"steps": 1, "pairs": 1, **wrong})
 
