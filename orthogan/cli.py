@@ -78,8 +78,13 @@ def _parser() -> argparse.ArgumentParser:
         help="FID, Inception Score, KID, precision and recall of a run, a checkpoint or a folder of images",
     )
     evaluate.add_argument("subject", help="run, checkpoint, .safetensors file, or folder/.zip of images")
-    evaluate.add_argument("--metrics", default="fid", help="comma-separated: fid, isc, kid, prc (default: fid)")
-    evaluate.add_argument("--samples", type=_positive, help="fakes to draw (default: 50000)")
+    evaluate.add_argument(
+        "--metrics",
+        default="fid",
+        help="comma-separated: fid, isc, kid, prc, ppl2_wend, ppl_zend_v2, ppl_nog, …, "
+        "pixel_path_length, feature_path_length (default: fid)",
+    )
+    evaluate.add_argument("--samples", type=_positive, help="fakes to draw, or pairs of a path length (default: 50000)")
     evaluate.add_argument(
         "--extractor",
         default="auto",
@@ -112,24 +117,28 @@ def _parser() -> argparse.ArgumentParser:
 
     traverse = commands.add_parser("traverse", help="what each latent direction does: a row of images for each")
     traverse.add_argument("subject", help="run, checkpoint or .safetensors file")
-    traverse.add_argument(
-        "--method",
-        choices=("native", "svd"),
-        default="native",
-        help="native = latent axes (or the model's own directions); svd = of the first layer's effective weight",
-    )
-    traverse.add_argument("--directions", help="a Directions file, instead of --method")
+    _direction_arguments(traverse)
     traverse.add_argument("--save-directions", help="write the directions to this .safetensors file")
     traverse.add_argument("--dims", default="all", help="all, or numbers such as 0,3,5 or 0-7 (default: all)")
     traverse.add_argument("--range", type=float, default=3.0, help="how far to both sides (default: 3)")
     traverse.add_argument("--steps", type=int, default=11, help="columns, an odd number (default: 11)")
     traverse.add_argument("--seed", type=int, default=7, help="of the base image (default: 7)")
+    traverse.add_argument("--seeds", help="several base images, such as 0-4: a contact sheet (.png)")
     traverse.add_argument("--class", dest="label", help="class number or name of a conditional model")
     traverse.add_argument("--truncation", type=float, default=1.0, help="(default: 1 = none)")
     traverse.add_argument("--base", choices=("sample", "zero"), default="sample", help="where rows start")
     traverse.add_argument("--centred", action="store_true", help="set the coordinate instead of adding to it")
+    traverse.add_argument(
+        "--walk",
+        choices=("line", "sphere"),
+        default="line",
+        help="line, or sphere: a great circle that keeps the latent's length (default: line)",
+    )
+    traverse.add_argument("--heatmap", action="store_true", help="show where each row changes (.png, .html)")
     traverse.add_argument("--control", type=int, default=0, help="rows along random directions (default: 0)")
-    traverse.add_argument("--out", default="traversal.png", help=".png, .gif, .webp or .html (default: traversal.png)")
+    traverse.add_argument(
+        "--out", default="traversal.png", help=".png, .gif, .webp, .mp4 or .html (default: traversal.png)"
+    )
     _net_arguments(traverse)
 
     discover = commands.add_parser(
@@ -146,6 +155,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     discover.add_argument("--out", default="directions.safetensors", help="(default: directions.safetensors)")
     discover.add_argument("--layer", help="of sefa, pca, jacobian, hessian, orojar (default: chosen and named)")
+    discover.add_argument("--space", default="z", help="z, or w of a generator that has it (default: z)")
+    discover.add_argument("--layers", help="with --space w, such as 0-3: directions that move only these styles")
     discover.add_argument("--components", type=_positive, help="how many directions (default: all)")
     discover.add_argument("--samples", type=_positive, help="latents that pca and jacobian look at")
     discover.add_argument("--steps", type=_positive, help="of hessian, orojar and learned")
@@ -153,6 +164,19 @@ def _parser() -> argparse.ArgumentParser:
     discover.add_argument("--class", dest="label", help="class number or name of a conditional model")
     discover.add_argument("--seed", type=int, default=0, help="(default: 0)")
     _net_arguments(discover)
+
+    explore = commands.add_parser(
+        "explore",
+        help="a live page in your browser: a slider for each direction, seed, class, export",
+        description="Serve a live page on this machine (needs pip install 'orthogan[explore]'); Ctrl-C ends it.",
+        epilog="example: orthogan explore runs/demo --directions found.safetensors --open",
+    )
+    explore.add_argument("subject", help="run, checkpoint or .safetensors file")
+    _direction_arguments(explore)
+    explore.add_argument("--host", default="127.0.0.1", help="address to serve at (default: 127.0.0.1)")
+    explore.add_argument("--port", type=int, default=7860, help="0 = any free one (default: 7860)")
+    explore.add_argument("--open", action="store_true", help="open the page in the browser")
+    _net_arguments(explore)
 
     spectrum = commands.add_parser(
         "spectrum",
@@ -174,6 +198,17 @@ def _parser() -> argparse.ArgumentParser:
 def _config_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("config", help="YAML file, see configs/")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="such as training.batch_size=32")
+
+
+def _direction_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--method",
+        choices=("native", "svd"),
+        default="native",
+        help="native = latent axes (or the model's own directions); svd = of the first layer's effective weight",
+    )
+    parser.add_argument("--directions", help="a Directions file, instead of --method")
+    parser.add_argument("--layers", help="such as 0-3: only these styles move (directions in w)")
 
 
 def _net_arguments(parser: argparse.ArgumentParser) -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 from argparse import Namespace
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate.state import PartialState
@@ -16,12 +18,15 @@ from orthogan.data import ImageSource, open_configured, open_source
 from orthogan.errors import UserError
 from orthogan.evaluation import append_jsonl, table
 from orthogan.evaluation import evaluate as score
+from orthogan.evaluation.checks import COMPARING
 from orthogan.evaluation.spectrum_subject import spectrum as audit
 from orthogan.latent import (
     Directions,
+    contact_sheet,
     first_layer_directions,
     native_directions,
     parse_classes,
+    parse_layers,
     parse_seeds,
     render,
     sample_images,
@@ -130,7 +135,7 @@ def _is_images(subject: str) -> bool:
 
 def _reference(given: str | None, data: DataConfig, split: str | None, metrics: list[str]) -> ImageSource | str | None:
     if given is None:
-        return None if metrics == ["isc"] else open_configured(data, split=split)
+        return open_configured(data, split=split) if set(metrics) & set(COMPARING) else None
     if Path(given).suffix in (".safetensors", ".npz"):
         return given
     return open_source("folder", path=given, resolution=data.resolution, channels=data.channels)
@@ -159,31 +164,58 @@ def sample(arguments: Namespace) -> None:
 
 def traverse(arguments: Namespace) -> None:
     """Show what each direction does."""
-    check_suffix(arguments.out)
+    seeds = parse_seeds(arguments.seeds) if arguments.seeds else []
+    check_suffix(arguments.out, heatmap=arguments.heatmap, sheet=bool(seeds))
     saved, net, device = _open(arguments)
+    directions = _directions(arguments, net)
+    if arguments.save_directions:
+        directions.save(arguments.save_directions)
+        print(f"{len(directions)} directions: {arguments.save_directions}")
+    options: dict[str, Any] = {
+        "dims": "all" if arguments.dims == "all" else parse_seeds(arguments.dims),
+        "range": arguments.range,
+        "steps": arguments.steps,
+        "y": _label(arguments, saved, net),
+        "truncation": arguments.truncation,
+        "centred": arguments.centred,
+        "walk": arguments.walk,
+        "control": arguments.control,
+        "batch_size": BATCH,
+        "device": device,
+    }
+    if seeds:
+        if arguments.base != "sample":
+            raise UserError(f"--base {arguments.base}: a contact sheet starts at the samples of --seeds; leave it out")
+        walked = contact_sheet(net, directions, seeds=seeds, **options)
+    else:
+        walked = walk(net, directions, seed=arguments.seed, base=arguments.base, **options)
+    made = render(walked, arguments.out, heatmap=arguments.heatmap)
+    print(f"{len(options['dims']) if options['dims'] != 'all' else len(directions)} directions of {saved.path}: {made}")
+
+
+def _directions(arguments: Namespace, net: Generator) -> Directions:
+    """Those of --directions, else of --method; moved in --layers alone, where that is given."""
     if arguments.directions:
         directions = Directions.load(arguments.directions)
     else:
         directions = {"native": native_directions, "svd": first_layer_directions}[arguments.method](net)
-    if arguments.save_directions:
-        directions.save(arguments.save_directions)
-        print(f"{len(directions)} directions: {arguments.save_directions}")
-    walked = walk(
+    return replace(directions, layers=parse_layers(arguments.layers)) if arguments.layers else directions
+
+
+def explore(arguments: Namespace) -> None:
+    """Serve the live page until Ctrl-C."""
+    from orthogan.latent.explorer_page import explore as serve  # gradio takes seconds to import
+
+    saved, net, _ = _open(arguments)
+    serve(
         net,
-        directions,
-        dims="all" if arguments.dims == "all" else parse_seeds(arguments.dims),
-        range=arguments.range,
-        steps=arguments.steps,
-        seed=arguments.seed,
-        y=_label(arguments, saved, net),
-        truncation=arguments.truncation,
-        base=arguments.base,
-        centred=arguments.centred,
-        control=arguments.control,
-        batch_size=BATCH,
-        device=device,
+        _directions(arguments, net),
+        class_names=saved.class_names,
+        title=f"orthogan: {saved.path.name}",
+        host=arguments.host,
+        port=arguments.port,
+        open_browser=arguments.open,
     )
-    print(f"{len(walked)} directions of {saved.path}: {render(walked, arguments.out)}")
 
 
 def discover(arguments: Namespace) -> None:
@@ -198,6 +230,8 @@ def discover(arguments: Namespace) -> None:
         threshold=arguments.threshold,
         y=_label(arguments, saved, net),
         seed=arguments.seed,
+        space=arguments.space,
+        layers=parse_layers(arguments.layers) if arguments.layers else (),
         **{name: value for name, value in options.items() if value is not None},
     )
     print(found.table())

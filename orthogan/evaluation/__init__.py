@@ -1,8 +1,10 @@
-"""Scores with their protocol: FID, Inception Score, KID, precision and recall."""
+"""Scores with their protocol: FID, Inception Score, KID, precision and recall, path lengths."""
 
 from orthogan.evaluation.evaluate import evaluate
 from orthogan.evaluation.extractors import Extractor, load_extractor, resolve_extractor
+from orthogan.evaluation.path_length import path_length, perturbation_length
 from orthogan.evaluation.result import MetricResult, append_jsonl, table
+from orthogan.evaluation.traversal_length import traversal_length
 
 __all__ = [
     "Extractor",
@@ -10,6 +12,9 @@ __all__ = [
     "append_jsonl",
     "evaluate",
     "load_extractor",
+    "path_length",
+    "perturbation_length",
     "resolve_extractor",
     "table",
+    "traversal_length",
 ]

@@ -9,12 +9,13 @@ from orthogan.data import ImageSource
 from orthogan.errors import UserError
 from orthogan.evaluation.inception_score import check_inception_score
 from orthogan.evaluation.kid import check_kernel_distance
+from orthogan.evaluation.path_variants import PATH_METRICS
 from orthogan.evaluation.precision_recall import check_precision_recall
 from orthogan.evaluation.processes import rank_and_world
 from orthogan.evaluation.result import NAMES
 from orthogan.latent.truncation import threshold
 
-COMPARING = ("fid", "kid", "prc")  # the Inception Score needs no reference
+COMPARING = ("fid", "kid", "prc")  # the Inception Score and path lengths need no reference
 
 
 def check_request(
@@ -29,9 +30,10 @@ def check_request(
         UserError: naming the metric or the file, and what would do.
     """
     threshold(truncation)
-    unknown = [metric for metric in metrics if metric not in NAMES]
+    unknown = [metric for metric in metrics if metric not in (*NAMES, *PATH_METRICS)]
     if unknown or not metrics:
-        raise UserError(f"metrics: {', '.join(unknown) or 'none'} given; choose out of {', '.join(NAMES)}")
+        known = ", ".join([*NAMES, *PATH_METRICS])
+        raise UserError(f"metrics: {', '.join(unknown) or 'none'} given; choose out of {known}")
     comparing = [metric for metric in metrics if metric in COMPARING]
     if reference is None and comparing:
         raise UserError(f"metrics: {', '.join(comparing)} need a reference to compare with")
@@ -40,9 +42,26 @@ def check_request(
     if save_reference_to is None:
         return
     if reference is None:
-        raise UserError(f"{save_reference_to}: isc alone has no reference whose statistics could be written")
+        alone = ", ".join(metrics)
+        raise UserError(f"{save_reference_to}: {alone} alone has no reference whose statistics could be written")
     if Path(save_reference_to).suffix != ".safetensors":
         raise UserError(f"{save_reference_to}: reference statistics are written as .safetensors")
+
+
+def check_paths(metrics: Sequence[str], images: bool, truncation: float) -> None:
+    """Path lengths are of a generator, on the whole of its prior.
+
+    Args:
+        images: whether there are only images.
+
+    Raises:
+        UserError: naming the metrics.
+    """
+    paths = ", ".join(metric for metric in metrics if metric in PATH_METRICS)
+    if paths and images:
+        raise UserError(f"metrics: {paths} walk through a latent space: they need a generator, not images")
+    if paths and truncation != 1:
+        raise UserError(f"truncation={truncation}: {paths} are defined on untruncated latents; leave it at 1")
 
 
 def check_counts(metrics: Sequence[str], generated: int, reference: int | None) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch_fidelity
@@ -13,13 +13,16 @@ import torch_fidelity
 from orthogan import __version__
 from orthogan.data import ImageSource
 from orthogan.errors import UserError
-from orthogan.evaluation.checks import check_counts, check_request
+from orthogan.evaluation.checks import check_counts, check_paths, check_request
+from orthogan.evaluation.distances import load_distance
 from orthogan.evaluation.extractors import Extractor, load_extractor, resolve_extractor
 from orthogan.evaluation.features import Features, extract
 from orthogan.evaluation.frechet import check_length, frechet_distance
 from orthogan.evaluation.images import generated, real
 from orthogan.evaluation.inception_score import inception_score
 from orthogan.evaluation.kid import kernel_distance
+from orthogan.evaluation.path_length import check_path, path_length
+from orthogan.evaluation.path_variants import PATH_METRICS
 from orthogan.evaluation.precision_recall import precision_recall
 from orthogan.evaluation.processes import agreed
 from orthogan.evaluation.reference import Reference, reference_from_file, reference_of, save_reference
@@ -51,9 +54,10 @@ def evaluate(
 
     Args:
         subject: a generator (drawn from in eval mode, its mode restored), or images.
-        reference: images, or a file of statistics (fid only); None for isc alone.
-        metrics: out of fid, isc, kid, prc.
-        samples: images drawn from a generator, or at most taken from a set of images (None: all of it).
+        reference: images, or a file of statistics (fid only); None for isc and path lengths.
+        metrics: out of fid, isc, kid, prc, and the path lengths of ``path_variants.PATH_METRICS``.
+        samples: images drawn from a generator, or at most taken from a set of images (None: all of it); also pairs
+            of images for a path length, of which publications used 10,000 to 100,000.
         extractor: a name of ``orthogan.evaluation.extractors``; "auto" = inception if its weights are here.
         weights: its weights file, instead of the published one.
         seed: of the latents and labels.
@@ -63,15 +67,73 @@ def evaluate(
         info: further facts for the protocol.
 
     Raises:
-        UserError: an unknown metric or extractor, missing weights, too few images, an unlike reference.
+        UserError: an unknown metric or extractor, missing weights, too few images, an unlike reference, a path length
+            of images or of a space that the generator does not have.
     """
-    began = time.monotonic()
     check_request(metrics, reference, save_reference_to, truncation)
+    check_paths(metrics, isinstance(subject, ImageSource), truncation)
     count = _count(subject, samples)
     images = _count(reference, reference_samples) if isinstance(reference, ImageSource) else None
     check_counts(metrics, count, images)
     place = _device(subject, device)
-    net = load_extractor(resolve_extractor(extractor), device=place, weights=weights)
+    paths = [metric for metric in metrics if metric in PATH_METRICS]
+    # what may fail comes before what takes long
+    for metric in paths:
+        check_path(cast(Generator, subject), PATH_METRICS[metric][0])
+    distances = {name: load_distance(name, device=place) for name in {PATH_METRICS[metric][1] for metric in paths}}
+    found: dict[str, MetricResult] = {}
+    seen = [metric for metric in metrics if metric not in paths]
+    if seen:
+        net = load_extractor(resolve_extractor(extractor), device=place, weights=weights)
+        scored = _of_images(
+            subject,
+            reference,
+            net,
+            seen,
+            count,
+            batch_size,
+            seed,
+            place,
+            truncation,
+            reference_samples,
+            save_reference_to,
+            progress,
+            info or {},
+        )
+        found |= {result.metric: result for result in scored}
+    for metric in paths:
+        variant, distance = PATH_METRICS[metric]
+        found[metric] = path_length(
+            cast(Generator, subject),  # check_paths saw to it
+            variant,
+            distance=distances[distance],
+            samples=count,
+            batch_size=batch_size,
+            seed=seed,
+            device=place,
+            progress=progress,
+            info=info,
+        )
+    return [found[metric] for metric in metrics]
+
+
+def _of_images(
+    subject: Generator | ImageSource,
+    reference: ImageSource | str | Path | None,
+    net: Extractor,
+    metrics: Sequence[str],
+    count: int,
+    batch_size: int,
+    seed: int,
+    place: torch.device,
+    truncation: float,
+    reference_samples: int | None,
+    save_reference_to: str | Path | None,
+    progress: bool,
+    info: Mapping[str, str],
+) -> list[MetricResult]:
+    """The metrics that look at images through an extractor."""
+    began = time.monotonic()
     length, classifies = net.probe(place)
     if "isc" in metrics and not classifies:
         raise UserError(f"extractor {net.name}: it classifies nothing, so it gives no Inception Score")
@@ -98,7 +160,7 @@ def evaluate(
         "orthogan": __version__,
         "torch": torch.__version__,
         "torch-fidelity": torch_fidelity.__version__,
-        **(info or {}),
+        **info,
         "seconds": seconds,
     }
     return [

@@ -32,7 +32,7 @@ def generated(
         labels = order % generator.num_classes
     for start in range(first, last, batch_size):
         stop = min(start + batch_size, last)
-        z = truncate(_latents(generator, start, stop, seed), truncation).to(device)
+        z = truncate(latents(generator, start, stop, seed), truncation).to(device)
         y = None if labels is None else labels[start:stop].to(device)
         yield to_uint8(generator(z) if y is None else generator(z, y))
 
@@ -47,7 +47,8 @@ def real(source: ImageSource, samples: int | None, *, batch_size: int, seed: int
         yield torch.from_numpy(images)
 
 
-def _latents(generator: Generator, start: int, stop: int, seed: int) -> Tensor:
+def latents(generator: Generator, start: int, stop: int, seed: int) -> Tensor:
+    """Latents ``start`` to ``stop`` of the evaluation with this seed: (stop - start, latent_dim)."""
     parts = []
     for block in range(start // BLOCK, (stop - 1) // BLOCK + 1):
         z = generator.sample_latent(BLOCK, seed=derive(seed, "evaluation block", block))

@@ -9,7 +9,10 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-LOWER_IS_BETTER = ("fid", "kid")
+from orthogan.evaluation.path_variants import PATH_METRICS
+
+LOWER_IS_BETTER = ("fid", "kid", *PATH_METRICS, "ppl", "pipl")
+LENGTHS = ("path_length", "perturbation_length")  # with whatever distance; lower is better too
 # Only Inception's features make an FID; the distance between those of another net carries that net's name.
 # Precision and recall have no such standard (VGG16 in the paper, Inception elsewhere): theirs is always named.
 NAMES = {"fid": ("FID", "FD"), "isc": ("IS", "IS"), "kid": ("KID", "KD"), "prc": (None, "F-score")}
@@ -17,7 +20,11 @@ NAMES = {"fid": ("FID", "FD"), "isc": ("IS", "IS"), "kid": ("KID", "KD"), "prc":
 
 @dataclass(frozen=True)
 class MetricResult:
-    """A metric's value, its spread where it has one, its parts (precision, recall), and the protocol."""
+    """A metric's value, its spread where it has one, its parts (precision, recall), and the protocol.
+
+    ``extractor``: the net, or the distance, behind it. ``variant``: of a metric that has no one definition, every
+    choice that moves the number.
+    """
 
     metric: str
     value: float
@@ -25,13 +32,16 @@ class MetricResult:
     std: float | None = None
     parts: dict[str, float] = field(default_factory=dict)
     protocol: dict[str, Any] = field(default_factory=dict)
+    variant: str = ""
 
     def __float__(self) -> float:
         return self.value
 
     @property
     def label(self) -> str:
-        """``FID`` for Inception features, ``FD[efficientnet-lite0]`` and the like for others."""
+        """``FID`` for Inception features, ``FD[efficientnet-lite0]`` and the like for others; ``metric[variant]``."""
+        if self.metric not in NAMES:
+            return f"{self.metric}[{self.variant}]" if self.variant else self.metric
         standard, other = NAMES[self.metric]
         return standard if standard and self.extractor == "inception" else f"{other}[{self.extractor}]"
 
@@ -39,7 +49,8 @@ class MetricResult:
         """Whether this value beats ``other`` (None: there is none yet)."""
         if other is None:
             return True
-        return self.value < other if self.metric in LOWER_IS_BETTER else self.value > other
+        lower = self.metric in LOWER_IS_BETTER or self.metric.endswith(LENGTHS)
+        return self.value < other if lower else self.value > other
 
     def one_line(self) -> str:
         """Value, spread, parts, and the part of the protocol that no number should go without."""
@@ -50,7 +61,10 @@ class MetricResult:
 
     def as_dict(self) -> dict[str, Any]:
         """JSON-ready."""
-        return {"label": self.label, **asdict(self)}
+        described = asdict(self)
+        if not self.variant:
+            del described["variant"]
+        return {"label": self.label, **described}
 
 
 def append_jsonl(path: str | Path, results: Sequence[MetricResult]) -> None:

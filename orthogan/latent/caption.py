@@ -2,29 +2,50 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
+from orthogan.latent.contact_sheet import ContactSheet
 from orthogan.latent.text import signed
 from orthogan.latent.traverse import CHANGE, Traversal
 
 
 def title(traversal: Traversal) -> str:
-    """How the directions were found, and in which layer."""
+    """How the directions were found, in which layer, and which space and layers of it they move."""
     about = traversal.metadata
-    layer = f", layer {about['layer']}" if about.get("layer") else ""
-    return f"Traversal: {about.get('method', 'directions')}{layer}"
+    parts = [about.get("method", "directions")]
+    if about.get("layer"):
+        parts.append(f"layer {about['layer']}")
+    if about.get("space", "z") != "z":
+        parts.append(f"space {about['space']}")
+    if about.get("layers"):
+        parts.append(f"moving layers {about['layers']}")
+    return f"Traversal: {', '.join(parts)}"
 
 
 def subtitle(traversal: Traversal) -> str:
-    """The base image, the unit of the offsets, and the truncation."""
+    """The base image, the unit of the offsets, the walk and the truncation."""
     about = traversal.metadata
-    parts = [f"offset in {traversal.unit}"]
     if about.get("base") == "zero":
-        parts.append("base: mode of the prior")
-    elif "seed" in about:
-        parts.append(f"base: seed {about['seed']}")
-    if about.get("class", "none") != "none":
+        base = [f"base: {'mode of the prior' if about.get('space', 'z') == 'z' else 'mean of ' + about['space']}"]
+    else:
+        base = [f"base: seed {about['seed']}"] if "seed" in about else []
+    return _described(traversal.unit, about, base)
+
+
+def sheet_subtitle(sheet: ContactSheet) -> str:
+    """As ``subtitle``, for all seeds."""
+    count = len(sheet)
+    return _described(sheet.traversals[0].unit, sheet.metadata, [f"{count} seeds a direction"] if count > 1 else [])
+
+
+def _described(unit: str, about: Mapping[str, str], base: list[str]) -> str:
+    parts = [f"offset in {unit}", *base]
+    if about.get("class", "none") != "none" and "," not in about["class"]:
         parts.append(f"class {about['class']}")
     if about.get("truncation", "1") != "1":
         parts.append(f"truncation {about['truncation']}")
+    if about.get("walk", "line") == "sphere":
+        parts.append("walk on the sphere")
     if about.get("centred") == "true":
         parts.append("centred on each direction")
     if about.get("model_hash"):
@@ -34,7 +55,15 @@ def subtitle(traversal: Traversal) -> str:
 
 def score_lines(traversal: Traversal, row: int) -> list[str]:
     """One text a score of this row; the change in grey levels last."""
-    scores = traversal.scores[row]
+    return _lines(traversal.scores[row])
+
+
+def score_text(scores: Mapping[str, float]) -> str:
+    """All on one line."""
+    return ", ".join(_lines(scores))
+
+
+def _lines(scores: Mapping[str, float]) -> list[str]:
     lines = [f"{name} {value:.3g}" for name, value in scores.items() if name != CHANGE]
     return lines + ([f"change {scores[CHANGE]:.1f}"] if CHANGE in scores else [])
 

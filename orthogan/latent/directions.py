@@ -20,6 +20,7 @@ from torch import nn
 from orthogan.errors import UserError
 from orthogan.latent.files import write_atomic
 from orthogan.latent.identity import model_hash as hash_of
+from orthogan.latent.space import view
 from orthogan.models.protocol import as_generator
 from orthogan.rng import generator as random_generator
 
@@ -35,8 +36,9 @@ class Directions:
     """``k`` directions of a latent space, one a row, and their provenance.
 
     ``matrix``: (k, latent_dim) float32; an offset of 1 moves the latent by one row.
-    ``space``: which latent space the rows live in ("z": the generator's input).
-    ``layer``: the layer they were read from ("" for none). ``unit``: what an offset of 1 along a row means.
+    ``space``: which latent space the rows live in ("z": the generator's input; others as in ``view``).
+    ``layer``: the layer they were read from ("" for none). ``layers``: numbers of the layers that are moved, in a
+    space that enters the net layer by layer (none: all). ``unit``: what an offset of 1 along a row means.
     ``scores``: name -> k finite numbers. ``names``, ``notes``: k texts each (default "0", "1", … and empty).
     ``method``: how they were found. ``model_hash``: of the generator they belong to ("" for any).
     ``seed``: of the randomness in the method.
@@ -54,6 +56,7 @@ class Directions:
     notes: Sequence[str] = ()
     model_hash: str = ""
     seed: int = 0
+    layers: Sequence[int] = ()
 
     def __post_init__(self) -> None:
         matrix = np.array(self.matrix, dtype=np.float32)
@@ -74,8 +77,12 @@ class Directions:
         for key, values in scores.items():
             if not all(map(math.isfinite, values)):
                 raise UserError(f"score '{key}' holds a NaN or infinite value")
+        layers = tuple(sorted({int(layer) for layer in self.layers}))
+        if layers and (self.space == "z" or layers[0] < 0):
+            raise UserError(f"layers {list(layers)} of space '{self.space}': numbers from 0, of a space other than z")
         matrix.setflags(write=False)
-        for name, value in {"matrix": matrix, "names": names, "notes": notes, "scores": scores}.items():
+        fixed = {"matrix": matrix, "names": names, "notes": notes, "scores": scores, "layers": layers}
+        for name, value in fixed.items():
             object.__setattr__(self, name, value)
 
     def __len__(self) -> int:
@@ -99,6 +106,21 @@ class Directions:
             scores={key: [values[i] for i in chosen] for key, values in self.scores.items()},
         )
 
+    def renamed(self, index: int, name: str, note: str | None = None) -> Directions:
+        """The same with direction ``index`` called ``name``, and ``note`` beside it (None: its note stays).
+
+        Raises ``UserError`` for a direction that does not exist, or an empty name.
+        """
+        if not 0 <= index < len(self):
+            raise UserError(f"direction {index}: there are {len(self)} directions, 0 to {len(self) - 1}")
+        if not name.strip():
+            raise UserError(f"direction {index}: the new name is empty; give it at least one letter")
+        names, notes = list(self.names), list(self.notes)
+        names[index] = name.strip()
+        if note is not None:
+            notes[index] = note.strip()
+        return replace(self, names=names, notes=notes)
+
     def oriented(self) -> Directions:
         """Each row with the sign that makes its largest entry by magnitude (the first of near ties) positive."""
         size = np.abs(self.matrix)
@@ -113,18 +135,22 @@ class Directions:
         return self.select(np.argsort(-np.asarray(self.scores[score]), kind="stable"))
 
     def check(self, generator: nn.Module, *, where: str = "these directions") -> None:
-        """Refuse directions that cannot be added to this generator's latent; warn when they are another model's.
+        """Refuse directions that cannot be added to a latent of this generator; warn when they are another model's.
 
-        ``where`` names them in the message. Raises ``UserError`` for a wrong latent dimension or space.
+        ``where`` names them in the message. Raises ``UserError`` for a space or layer that the generator does not
+        have, or a wrong dimension of that space.
         """
-        dim = as_generator(generator).latent_dim
+        net = as_generator(generator)
+        any_class = 0 if self.space != "z" and net.num_classes else None
+        try:
+            dim = view(net, self.space, y=any_class, layers=self.layers).latent_dim
+        except UserError as error:
+            raise UserError(f"{where}: {error}") from error
         if self.latent_dim != dim:
             raise UserError(
-                f"{where}: made for a latent of {self.latent_dim} dimensions, this generator has {dim}; "
-                "use the directions of this model"
+                f"{where}: made for a latent of {self.latent_dim} dimensions, this generator has {dim} in "
+                f"'{self.space}'; use the directions of this model"
             )
-        if self.space != "z":
-            raise UserError(f"{where}: live in space '{self.space}', this generator is moved in its input space 'z'")
         if self.model_hash and self.model_hash != (actual := hash_of(generator)):
             warnings.warn(
                 f"{where}: found in another model (hash {self.model_hash[:12]}, this one {actual[:12]}); "
@@ -147,6 +173,7 @@ class Directions:
             "notes": self.notes,
             "model_hash": self.model_hash,
             "seed": self.seed,
+            "layers": self.layers,
         }
         text = json.dumps(described, ensure_ascii=False, allow_nan=False)
         return write_atomic(path, to_safetensors({_KEY: np.ascontiguousarray(self.matrix)}, metadata={_KEY: text}))

@@ -13,12 +13,13 @@ from orthogan.models.protocol import as_generator
 
 
 def latent_axes(generator: nn.Module) -> Directions:
-    """The ``latent_dim`` coordinate axes, named "z0", "z1", …"""
-    dim = as_generator(generator).latent_dim
+    """The ``latent_dim`` coordinate axes, named "z0", "z1", … (or by the generator's own ``axis``)."""
+    net = as_generator(generator)
+    dim, axis = net.latent_dim, getattr(net, "axis", "z")
     return Directions(
         np.eye(dim, dtype=np.float32),
         method="latent axes",
-        names=[f"z{i}" for i in np.arange(dim)],
+        names=[f"{axis}{i}" for i in np.arange(dim)],
         model_hash=model_hash(generator),
     )
 

@@ -3,30 +3,49 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from pathlib import Path
 
 from orthogan.errors import UserError
+from orthogan.latent.contact_sheet import ContactSheet
 from orthogan.latent.render_animation import save_animation
 from orthogan.latent.render_grid import save_grid
 from orthogan.latent.render_html import save_html
+from orthogan.latent.render_sheet import save_sheet
+from orthogan.latent.render_video import need_av, save_video
 from orthogan.latent.traverse import Traversal
 
-RENDERERS: dict[str, Callable[[Traversal, str | os.PathLike[str]], Path]] = {
-    ".png": save_grid,
-    ".gif": save_animation,
-    ".webp": save_animation,
-    ".html": save_html,
-}
+SUFFIXES = (".png", ".gif", ".webp", ".mp4", ".html")
+HEATMAPS = (".png", ".html")
+SHEETS = (".png",)
 
 
-def check_suffix(path: str | os.PathLike[str]) -> None:
-    """Raise ``UserError`` unless ``render`` knows the suffix; worth asking before a long traversal."""
-    if Path(path).suffix.lower() not in RENDERERS:
-        raise UserError(f"--out {path}: a traversal is written as {', '.join(RENDERERS)}; choose one of these suffixes")
+def check_suffix(path: str | os.PathLike[str], *, heatmap: bool = False, sheet: bool = False) -> None:
+    """Raise ``UserError`` unless ``render`` can write such a path; worth asking before a long traversal.
+
+    ``sheet``: a contact sheet, not a traversal. ``heatmap``: with maps of where it changes.
+    """
+    suffix = Path(path).suffix.lower()
+    what, known = ("a contact sheet of several seeds", SHEETS) if sheet else ("a traversal", SUFFIXES)
+    if suffix not in known:
+        raise UserError(f"--out {path}: {what} is written as {', '.join(known)}; choose one of these suffixes")
+    if heatmap and suffix not in HEATMAPS:
+        raise UserError(f"--out {path}: heat-maps are drawn in {' and '.join(HEATMAPS)} only; leave them out")
+    if suffix == ".mp4":
+        need_av()
 
 
-def render(traversal: Traversal, path: str | os.PathLike[str]) -> Path:
-    """Write ``traversal`` to ``path`` as a picture, a loop or a page, by its suffix. Raises ``UserError``."""
-    check_suffix(path)
-    return RENDERERS[Path(path).suffix.lower()](traversal, path)
+def render(traversal: Traversal | ContactSheet, path: str | os.PathLike[str], *, heatmap: bool = False) -> Path:
+    """Write a traversal to ``path`` as a picture, a loop or a page, by its suffix; a contact sheet as a picture.
+
+    ``heatmap``: beside each row where its ends differ from the centre, in a picture; a page has these maps in any
+    case, at the press of a button, which is then pressed to begin with. Raises ``UserError``.
+    """
+    check_suffix(path, heatmap=heatmap, sheet=isinstance(traversal, ContactSheet))
+    if isinstance(traversal, ContactSheet):
+        return save_sheet(traversal, path, heatmap=heatmap)
+    suffix = Path(path).suffix.lower()
+    if suffix == ".png":
+        return save_grid(traversal, path, heatmap=heatmap)
+    if suffix == ".html":
+        return save_html(traversal, path, heatmap=heatmap)
+    return save_video(traversal, path) if suffix == ".mp4" else save_animation(traversal, path)

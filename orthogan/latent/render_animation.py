@@ -15,7 +15,7 @@ from orthogan.errors import UserError
 from orthogan.latent.caption import column_labels, title
 from orthogan.latent.files import write_atomic
 from orthogan.latent.grid import BACKGROUND, INK, default_scale, magnify
-from orthogan.latent.render_grid import ACCENT, GREY
+from orthogan.latent.row_picture import ACCENT, GREY
 from orthogan.latent.text import Font, fit
 from orthogan.latent.traverse import Traversal
 

@@ -21,6 +21,7 @@ from PIL import Image
 from orthogan.latent.caption import column_labels, score_lines, subtitle, title
 from orthogan.latent.files import write_atomic
 from orthogan.latent.grid import default_scale
+from orthogan.latent.heatmap import ceiling, differences, palette
 from orthogan.latent.render_animation import swing
 from orthogan.latent.traverse import Traversal
 
@@ -32,21 +33,39 @@ def strip_uri(frames: np.ndarray) -> str:
     """``frames`` uint8 (steps, c, h, w) side by side as one PNG (lossless, original size) in a data URI."""
     strip = np.concatenate(list(frames), axis=2)
     picture = Image.fromarray(strip[0] if len(strip) == 1 else np.ascontiguousarray(strip.transpose(1, 2, 0)))
+    return _png_uri(picture)
+
+
+def _png_uri(picture: Image.Image) -> str:
     buffer = io.BytesIO()
     picture.save(buffer, format="PNG", optimize=True)
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
 
 
-def render_html(traversal: Traversal) -> str:
-    """The page as text. Names, notes and metadata are escaped: they may hold any characters."""
+def heat_uri(heat: np.ndarray, top: float) -> str:
+    """The map (h, w) in its colours, as one PNG in a data URI."""
+    picture = Image.fromarray(np.rint(np.clip(heat / top, 0, 1) * 255).astype(np.uint8), mode="P")
+    picture.putpalette(palette().tobytes())
+    return _png_uri(picture)
+
+
+def render_html(traversal: Traversal, *, heatmap: bool = False) -> str:
+    """The page as text. Names, notes and metadata are escaped: they may hold any characters.
+
+    ``heatmap``: whether the maps of differences, which are always in it, are shown to begin with.
+    """
     rows, steps, _, height, width = traversal.frames.shape
     zoom = default_scale(height, width, READABLE_SIDE)
     shown = width * zoom
+    heats = differences(traversal)
+    top = ceiling(heats)
     data = {
         "labels": column_labels(traversal),
         "swing": swing(steps),
         "width": shown,
         "strips": [strip_uri(frames) for frames in traversal.frames],
+        "heats": [heat_uri(heat, top) for heat in heats],
+        "maps": heatmap,
     }
     sections = [[row for row in range(rows) if bool(traversal.is_control[row]) is control] for control in (False, True)]
     parts: list[str] = []
@@ -62,6 +81,8 @@ def render_html(traversal: Traversal) -> str:
         "HEIGHT": str(height * zoom),
         "STRIP": str(shown * steps),
         "CENTRE": str(shown * traversal.centre),
+        "GRADIENT": ", ".join("#" + bytes(shade).hex() for shade in palette()[::17]),
+        "TOP": f"{top:g}",
         "LAST": str(steps - 1),
         "MIDDLE": str(traversal.centre),
         "ROWS": "\n".join(parts),
@@ -83,6 +104,7 @@ def _row(traversal: Traversal, row: int) -> str:
     return (
         f'<li data-row="{row}" data-name="{name}">\n'
         f'<div class="picture" role="img" aria-label="{name} at offset 0"></div>\n'
+        f'<div class="heat" role="img" aria-label="where {name} changes the picture"></div>\n'
         f'<div class="name"><span>{name}</span><output for="slider{row}">0</output></div>\n'
         f'<input type="range" id="slider{row}" min="0" max="{last}" step="1" value="{centre}"'
         f' aria-label="offset along {name}" aria-valuetext="offset 0">\n'
@@ -90,6 +112,6 @@ def _row(traversal: Traversal, row: int) -> str:
     )
 
 
-def save_html(traversal: Traversal, path: str | os.PathLike[str]) -> Path:
+def save_html(traversal: Traversal, path: str | os.PathLike[str], *, heatmap: bool = False) -> Path:
     """Write ``render_html`` as UTF-8, whole or not at all."""
-    return write_atomic(path, render_html(traversal).encode())
+    return write_atomic(path, render_html(traversal, heatmap=heatmap).encode())

@@ -42,6 +42,11 @@ def parse_seeds(text: str) -> list[int]:
     return _numbers(text, "seeds")
 
 
+def parse_layers(text: str) -> list[int]:
+    """Numbers of layers from ``"0-3,5"``, as ``parse_seeds`` reads it. Raises ``UserError``."""
+    return _numbers(text, "layers")
+
+
 def parse_classes(text: str, num_classes: int, names: Sequence[str] = ()) -> list[int]:
     """Class numbers from numbers, ranges, or ``names`` (num_classes of them): ``"0-2,ship"``; repeats dropped.
 
@@ -79,6 +84,17 @@ def _numbers(text: str, what: str) -> list[int]:
             raise UserError(f"--{what}: '{text}' is more than {MOST_SEEDS:,} numbers; ask for fewer at a time")
         found.update(dict.fromkeys(range(first, last + 1)))
     return list(found)
+
+
+def spans(numbers: Sequence[int]) -> str:
+    """Ascending numbers as the parsers here read them: [0, 1, 2, 5] -> "0-2,5"; "" for none."""
+    runs: list[list[int]] = []
+    for number in numbers:
+        if runs and number == runs[-1][-1] + 1:
+            runs[-1].append(number)
+        else:
+            runs.append([number])
+    return ",".join(str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs)
 
 
 def sample_images(

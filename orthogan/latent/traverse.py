@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
 import torch
 from torch import nn
+from tqdm import tqdm
 
 from orthogan import __version__
 from orthogan.errors import UserError
 from orthogan.latent.directions import Directions, random_control
 from orthogan.latent.generate import class_of, generate, latents_of
 from orthogan.latent.identity import model_hash
+from orthogan.latent.samples import spans
+from orthogan.latent.space import pulled_in, view
+from orthogan.latent.walks import Walk, path
 
 CHANGE = "change"
 
@@ -62,74 +66,126 @@ def traverse(
     truncation: float = 1.0,
     base: Literal["sample", "zero"] = "sample",
     centred: bool = False,
+    walk: Walk = "line",
     control: int = 0,
     batch_size: int = 64,
     device: torch.device | str | None = None,
 ) -> Traversal:
-    """Frames at ``z + offset * d`` for each chosen direction d, offsets from -range to +range in ``steps`` columns.
+    """Frames along each chosen direction d, offsets from -range to +range in ``steps`` columns.
+
+    The walk is in the directions' own space and layers: a layer that is not theirs keeps the base latent.
 
     ``dims``: which rows of ``directions``, in that order. ``steps``: odd, at least 3, so that the middle column is
-    the base image itself. The base z is the latent of ``seed`` after ``truncate(z, truncation)`` (the walk itself
-    is not truncated), or the mode of the prior with ``base="zero"``. ``centred`` first removes the base's own
-    component along each direction, z - <z, d> d / |d|^2, so that an offset is the coordinate along d and no longer
-    added to it; the centre column then differs from row to row.
+    the base image itself. The base z is the latent of ``seed``, pulled towards the mean by ``truncation`` (in z as
+    ``truncate``, in W as StyleGAN's psi; the walk itself is not truncated), or the mean with ``base="zero"``.
+    ``walk``: "line", z + offset * d, or "sphere", in z only, which keeps the length of the base; ``centred``
+    first removes the base's own component along each direction, so that an offset is the coordinate along d and no
+    longer added to it; the centre column then differs from row to row. Formulas: ``orthogan.latent.walks.path``.
     ``y``: the class of a conditional generator (default ``seed`` modulo their number). ``control``: so many rows
     along random orthonormal directions, of the same mean length as the chosen ones, below them.
 
     Raises ``UserError`` for arguments that do not fit the generator or each other.
     """
+    (walked,) = walk_seeds(
+        generator,
+        directions,
+        [seed],
+        dims=dims,
+        range=range,
+        steps=steps,
+        y=y,
+        truncation=truncation,
+        base=base,
+        centred=centred,
+        walk=walk,
+        control=control,
+        batch_size=batch_size,
+        device=device,
+    )
+    return walked
+
+
+def walk_seeds(
+    generator: nn.Module,
+    directions: Directions,
+    seeds: Sequence[int],
+    *,
+    dims: Literal["all"] | Sequence[int],
+    range: float,
+    steps: int,
+    y: int | None,
+    truncation: float,
+    base: Literal["sample", "zero"],
+    centred: bool,
+    walk: Walk,
+    control: int,
+    batch_size: int,
+    device: torch.device | str | None,
+) -> list[Traversal]:
+    """What ``traverse`` gives for each of ``seeds``, but for the random directions, which are those of the first."""
     directions.check(generator)
     offsets = column_offsets(range, steps)
     if base not in ("sample", "zero"):
-        raise UserError(f"base='{base}': 'sample' (the latent of the seed) or 'zero' (the mode of the prior)")
+        raise UserError(f"base='{base}': 'sample' (the latent of the seed) or 'zero' (the mean of the latents)")
+    if walk == "sphere" and directions.space != "z":
+        raise UserError(
+            f"walk='sphere' in space '{directions.space}': only the prior of z lies around a sphere; use walk='line'"
+        )
     if control < 0:
         raise UserError(f"control={control}: a number of rows, 0 or more")
     chosen = directions if dims == "all" else directions.select(_indices(dims))
     rows = chosen.matrix.astype(np.float64)
-    if control:
+    random = random_control(directions.latent_dim, control, seeds[0]) if control else None
+    if random is not None:
         length = float(np.linalg.norm(rows, axis=1).mean())
-        random = random_control(directions.latent_dim, control, seed)
         rows = np.concatenate([rows, length * random.matrix.astype(np.float64)])
-    else:
-        random = None
+    described = {
+        "software": f"orthogan {__version__}",
+        "model_hash": model_hash(generator),
+        "method": chosen.method,
+        "space": chosen.space,
+        "layer": chosen.layer,
+        "layers": spans(chosen.layers),
+        "unit": chosen.unit,
+        "directions_model_hash": chosen.model_hash,
+        "directions_seed": str(chosen.seed),
+        "dims": "all" if dims == "all" else ",".join(map(str, _indices(dims))),
+        "range": f"{range:g}",
+        "steps": str(steps),
+        "truncation": f"{truncation:g}",
+        "base": base,
+        "centred": str(bool(centred)).lower(),
+        "walk": walk,
+        "control": str(control),
+    }
 
-    label = class_of(generator, seed, None if y is None else [y])
-    start = latents_of(generator, [seed], truncation)[0].double().numpy()
-    if base == "zero":
-        start = np.zeros_like(start)
-    frames = _walk(generator, start, rows, offsets, label, centred, batch_size, device)
-
-    change = np.abs(frames[:, [0, -1]].astype(np.int16) - frames[:, [steps // 2]]).mean(axis=(1, 2, 3, 4))
-    scores = [{key: values[i] for key, values in chosen.scores.items()} for i, _ in enumerate(chosen.names)]
-    scores += [{} for _ in np.arange(control)]
-    return Traversal(
-        frames=frames,
-        offsets=offsets,
-        names=[*chosen.names, *(random.names if random else ())],
-        notes=[*chosen.notes, *[""] * control],
-        scores=[{**row, CHANGE: float(moved)} for row, moved in zip(scores, change, strict=True)],
-        is_control=np.arange(len(rows)) >= len(chosen),
-        unit=chosen.unit,
-        metadata={
-            "software": f"orthogan {__version__}",
-            "model_hash": model_hash(generator),
-            "method": chosen.method,
-            "space": chosen.space,
-            "layer": chosen.layer,
-            "unit": chosen.unit,
-            "directions_model_hash": chosen.model_hash,
-            "directions_seed": str(chosen.seed),
-            "dims": "all" if dims == "all" else ",".join(map(str, _indices(dims))),
-            "range": f"{range:g}",
-            "steps": str(steps),
-            "seed": str(seed),
-            "class": "none" if label is None else str(label),
-            "truncation": f"{truncation:g}",
-            "base": base,
-            "centred": str(bool(centred)).lower(),
-            "control": str(control),
-        },
-    )
+    found = []
+    for seed in tqdm(seeds, desc="traversals", unit="seed", disable=None if len(seeds) > 1 else True, leave=False):
+        label = class_of(generator, seed, None if y is None else [y])
+        seen = view(generator, chosen.space, y=label, layers=chosen.layers)
+        start = pulled_in(latents_of(seen, [seed]), truncation, chosen.space)[0]
+        if base == "zero":
+            start = torch.zeros_like(start)
+        if chosen.layers:
+            seen = view(generator, chosen.space, y=label, layers=chosen.layers, base=start)
+        at = path(start.double().numpy(), rows, walk, centred)
+        frames = _frames(seen, at, offsets, label if seen.num_classes else None, centred, batch_size, device)
+        change = np.abs(frames[:, [0, -1]].astype(np.int16) - frames[:, [steps // 2]]).mean(axis=(1, 2, 3, 4))
+        scores = [{key: values[i] for key, values in chosen.scores.items()} for i, _ in enumerate(chosen.names)]
+        scores += [{} for _ in np.arange(control)]
+        found.append(
+            Traversal(
+                frames=frames,
+                offsets=offsets,
+                names=[*chosen.names, *(random.names if random else ())],
+                notes=[*chosen.notes, *[""] * control],
+                scores=[{**row, CHANGE: float(moved)} for row, moved in zip(scores, change, strict=True)],
+                is_control=np.arange(len(rows)) >= len(chosen),
+                unit=chosen.unit,
+                metadata={**described, "seed": str(seed), "class": "none" if label is None else str(label)},
+            )
+        )
+    return found
 
 
 def column_offsets(extent: float, steps: int) -> np.ndarray:
@@ -148,34 +204,27 @@ def column_offsets(extent: float, steps: int) -> np.ndarray:
     return np.arange(-half, half + 1) * (extent / half)
 
 
-def _walk(
-    generator: nn.Module,
-    start: np.ndarray,
-    rows: np.ndarray,
+def _frames(
+    seen: nn.Module,
+    at: Callable[[float], np.ndarray],
     offsets: np.ndarray,
     label: int | None,
     centred: bool,
     batch_size: int,
     device: torch.device | str | None,
 ) -> np.ndarray:
-    """uint8 (rows, steps, c, h, w)."""
+    """uint8 (rows, steps, c, h, w): the images of ``at(offset)`` (rows, dim) for each offset."""
 
     def images(z: np.ndarray) -> np.ndarray:
         labels = None if label is None else np.full(len(z), label)
-        return generate(generator, torch.from_numpy(z.astype(np.float32)), labels, batch_size=batch_size, device=device)
+        return generate(seen, torch.from_numpy(z.astype(np.float32)), labels, batch_size=batch_size, device=device)
 
-    origins = np.broadcast_to(start, rows.shape)
-    if centred:
-        along = (rows @ start) / (rows**2).sum(axis=1)
-        origins = start - along[:, None] * rows
-        middle = images(origins)
-    else:
-        # One base image for every row: the same bytes, whatever rounding its place in a batch would bring.
-        middle = images(start[None]).repeat(len(rows), axis=0)
-    moving = offsets[offsets != 0]
-    latents = origins[:, None] + moving[None, :, None] * rows[:, None]
-    moved = images(latents.reshape(-1, latents.shape[-1])).reshape(len(rows), len(moving), *middle.shape[1:])
-    half = len(moving) // 2
+    origins = at(0.0)
+    # One base image for every row: the same bytes, whatever rounding its place in a batch would bring.
+    middle = images(origins) if centred else images(origins[:1]).repeat(len(origins), axis=0)
+    latents = np.stack([at(float(offset)) for offset in offsets if offset != 0], axis=1)
+    moved = images(latents.reshape(-1, latents.shape[-1])).reshape(*latents.shape[:2], *middle.shape[1:])
+    half = len(offsets) // 2
     return np.concatenate([moved[:, :half], middle[:, None], moved[:, half:]], axis=1)
 
 

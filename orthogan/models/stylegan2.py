@@ -127,6 +127,7 @@ class StyleGAN2Generator(Generator):
         ValueError: no mapping layer, or a style_rank that does not fit.
     """
 
+    spaces = ("z", "w")
     w_mean: Tensor  # (w_dim,), running mean of w in training
 
     def __init__(
@@ -164,6 +165,16 @@ class StyleGAN2Generator(Generator):
     def first_layer(self) -> nn.Module:
         """The linear layer that the latent enters, behind the pixel norm."""
         return self.mapper.layers[0]
+
+    def latent_space(
+        self, name: str, *, y: int | None = None, layers: Sequence[int] = (), base: Tensor | None = None
+    ) -> Generator:
+        """The space "w" as a ``WSpace``; its ``layers`` are the styles, 0 to num_ws - 1."""
+        from orthogan.models.w_space import WSpace  # which is made of this class
+
+        if name != "w":
+            return super().latent_space(name, y=y, layers=layers, base=base)
+        return WSpace(self, y, layers=layers, base=base)
 
     def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:
         """z (n, latent_dim), labels (n,) -> images (n, c, h, w) in at least float32; near [-1, 1], unbounded."""

@@ -38,7 +38,7 @@ def test_round_trip_is_exact(tmp_path: Path) -> None:
     after = Directions.load(before.save(tmp_path / "d.safetensors"))
     assert np.array_equal(before.matrix, after.matrix)
     assert after.matrix.dtype == np.float32
-    for name in ("method", "space", "layer", "unit", "names", "notes", "scores", "model_hash", "seed"):
+    for name in ("method", "space", "layer", "unit", "names", "notes", "scores", "model_hash", "seed", "layers"):
         assert getattr(after, name) == getattr(before, name), name
     with safe_open(tmp_path / "d.safetensors", framework="numpy") as file:  # readable without us
         assert json.loads(file.metadata()["directions"])["names"][0] == "näme 0"
@@ -138,6 +138,24 @@ def test_order_and_selection_carry_everything_along() -> None:
     for wrong in ([3], [-1], []):
         with pytest.raises(UserError, match="0 to 2"):
             given.select(wrong)
+
+
+def test_renaming_gives_another_with_one_name_and_note_changed() -> None:
+    given = Directions(np.eye(3), method="m", names=["a", "b", "c"], notes=["A", "B", "C"], scores={"s": [1, 2, 3]})
+    named = given.renamed(1, " smile ")
+    assert named.names == ("a", "smile", "c")
+    assert named.notes == ("A", "B", "C")
+    noted = named.renamed(2, "pose", "turns left")
+    assert (noted.names, noted.notes) == (("a", "smile", "pose"), ("A", "B", "turns left"))
+    assert noted.renamed(2, "pose", "").notes[2] == ""
+    assert given.names == ("a", "b", "c")
+    assert np.array_equal(noted.matrix, given.matrix)
+    assert noted.scores == given.scores
+    for wrong in (3, -1):
+        with pytest.raises(UserError, match=f"direction {wrong}: .* 0 to 2"):
+            given.renamed(wrong, "x")
+    with pytest.raises(UserError, match="new name is empty"):
+        given.renamed(0, "  ")
 
 
 def test_random_control_is_orthonormal_seeded_and_stable_under_more() -> None:

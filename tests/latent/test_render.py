@@ -17,35 +17,19 @@ from orthogan.latent.grid import BACKGROUND
 from orthogan.latent.native import latent_axes
 from orthogan.latent.render import render
 from orthogan.latent.render_animation import PERIOD_MS, mosaic, swing
-from orthogan.latent.render_grid import ACCENT, render_grid
+from orthogan.latent.render_grid import render_grid
+from orthogan.latent.row_picture import ACCENT
 from orthogan.latent.text import Font, fit, signed
 from orthogan.latent.traverse import Traversal, traverse
 
 from .disc import Disc
+from .pictures import find, magnified
 
 
 @pytest.fixture(scope="module")
 def walk() -> Traversal:
     net = Disc(channels=3, num_classes=4)
     return traverse(net, latent_axes(net), dims=[0, 2, 4], steps=5, seed=3, control=2, truncation=0.9)
-
-
-def find(picture: np.ndarray, block: np.ndarray) -> list[tuple[int, int]]:
-    """Where ``block`` (h, w, 3) occurs in ``picture``, as (top, left)."""
-    height, width = block.shape[:2]
-    telling = int(block.astype(float).std(axis=1).sum(axis=1).argmax())  # the row least likely to be elsewhere
-    needle, found = block[telling].tobytes(), []
-    for top in range(len(picture) - height + 1):
-        line, at = picture[top + telling].tobytes(), -1
-        while (at := line.find(needle, at + 1)) >= 0:
-            left = at // 3
-            if at % 3 == 0 and np.array_equal(picture[top : top + height, left : left + width], block):
-                found.append((top, left))
-    return found
-
-
-def magnified(image: np.ndarray, scale: int) -> np.ndarray:
-    return np.kron(image, np.ones((1, scale, scale), np.uint8)).transpose(1, 2, 0)
 
 
 def test_every_frame_is_in_the_picture_exactly_in_rows_and_columns(walk: Traversal) -> None:
@@ -119,6 +103,11 @@ def test_captions(walk: Traversal) -> None:
     assert "mode of the prior" in caption.subtitle(other)
     assert "centred" in caption.subtitle(other)
     assert caption.title(other).endswith("layer fc")
+    moved = replace(walk, metadata={**walk.metadata, "space": "w", "layers": "0-3", "base": "zero", "walk": "sphere"})
+    assert caption.title(moved) == "Traversal: latent axes, space w, moving layers 0-3"
+    assert "mean of w" in caption.subtitle(moved)
+    assert "walk on the sphere" in caption.subtitle(moved)
+    assert "sphere" not in under
     scored = replace(walk, scores=[{"sigma": 1.23456, "change": 2.0}] * 5)
     assert caption.score_lines(scored, 0) == ["sigma 1.23", "change 2.0"]
 
@@ -197,6 +186,9 @@ def test_nothing_flickers_where_a_grey_gif_stands_still(tmp_path: Path) -> None:
 
 def test_other_suffixes_list_the_known_ones(walk: Traversal, tmp_path: Path) -> None:
     for name in ("t.jpg", "t"):
-        with pytest.raises(UserError, match=r"\.png, \.gif, \.webp, \.html"):
+        with pytest.raises(UserError, match=r"\.png, \.gif, \.webp, \.mp4, \.html"):
             render(walk, tmp_path / name)
+    for name in ("t.gif", "t.webp", "t.mp4"):
+        with pytest.raises(UserError, match=rf"{name}: heat-maps are drawn in \.png and \.html only"):
+            render(walk, tmp_path / name, heatmap=True)
     assert not list(tmp_path.iterdir())

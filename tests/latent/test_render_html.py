@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from orthogan.latent.heatmap import ceiling, colours, differences
 from orthogan.latent.native import latent_axes
 from orthogan.latent.render import render
 from orthogan.latent.render_animation import swing
@@ -23,6 +24,7 @@ from orthogan.latent.render_html import render_html
 from orthogan.latent.traverse import Traversal, traverse
 
 from .disc import Disc
+from .pictures import magnified
 
 NASTY = "</script><script>alert(1)</script> \"q\" 'a' & <b>é @DATA@"
 
@@ -84,10 +86,28 @@ def test_strips_hold_the_exact_frames(walk: Traversal) -> None:
     assert data["labels"] == ["-3", "-1.5", "0", "+1.5", "+3"]
     assert [tuple(entry) for entry in data["swing"]] == swing(5)
     for strip, frames in zip(data["strips"], walk.frames, strict=True):
-        kind, encoded = strip.split(",")
-        assert kind == "data:image/png;base64"
-        pixels = np.asarray(Image.open(io.BytesIO(base64.b64decode(encoded))))
+        pixels = np.asarray(picture_in(strip))
         assert np.array_equal(pixels.reshape(32, 5, 32, 3).transpose(1, 3, 0, 2), frames)
+
+
+def picture_in(uri: str) -> Image.Image:
+    kind, encoded = uri.split(",")
+    assert kind == "data:image/png;base64"
+    return Image.open(io.BytesIO(base64.b64decode(encoded)))
+
+
+def test_maps_are_those_of_the_picture_with_their_scale(walk: Traversal) -> None:
+    page = Page(render_html(walk))
+    data, maps = page.data(), differences(walk)
+    for uri, heat in zip(data["heats"], maps, strict=True):
+        pixels = np.asarray(picture_in(uri).convert("RGB")).transpose(2, 0, 1)
+        assert np.array_equal(pixels, colours(heat, ceiling(maps)))
+    assert data["maps"] is False
+    assert Page(render_html(walk, heatmap=True)).data()["maps"] is True
+    text = " ".join(" ".join(page.texts).split())
+    assert f"how far its ends are from its middle: 0 {ceiling(maps):g} grey levels" in text
+    labels = [attrs["aria-label"] for _, attrs in page.tags if attrs.get("class") == "heat"]
+    assert labels == [f"where {name} changes the picture" for name in walk.names]
 
 
 def test_sliders_are_labelled_and_start_in_the_middle(walk: Traversal) -> None:
@@ -96,7 +116,7 @@ def test_sliders_are_labelled_and_start_in_the_middle(walk: Traversal) -> None:
     assert len(sliders) == 4
     assert all((s["type"], s["min"], s["max"], s["value"]) == ("range", "0", "4", "2") for s in sliders)
     assert all(s["aria-label"] and s["aria-valuetext"] == "offset 0" for s in sliders)
-    pictures = [attrs for tag, attrs in page.tags if attrs.get("role") == "img"]
+    pictures = [attrs for tag, attrs in page.tags if attrs.get("class") == "picture"]
     assert pictures[0]["aria-label"] == "x at offset 0"
     ids = [attrs["id"] for _, attrs in page.tags if "id" in attrs]
     assert len(ids) == len(set(ids))
@@ -109,7 +129,6 @@ def test_scores_controls_and_provenance_are_told(walk: Traversal) -> None:
     text = "\n".join(page.texts)
     assert text.count("sigma 2.5, change 9.0") == 2
     assert text.index("Directions") < text.index("Control: random") < text.index("change 1.0")
-    assert "prefers-color-scheme: dark" in text
     for key, value in walk.metadata.items():
         assert not value or (key in page.texts and value in page.texts)
     alone = replace(
@@ -152,11 +171,18 @@ def chromium(page: Path, profile: Path, *options: str) -> str:
 DRIVER = """<script>
 const seen = [];
 const slider = document.getElementById("slider0"), picture = document.querySelector(".picture");
+const theme = document.getElementById("theme"), where = document.getElementById("where");
 const note = function () { seen.push([slider.value, picture.style.backgroundPosition,
   picture.getAttribute("aria-label"), document.querySelector("output").textContent,
   document.getElementById("slider1").value]); };
 const press = function (key) {
   document.activeElement.dispatchEvent(new KeyboardEvent("keydown", {key: key, bubbles: true, cancelable: true})); };
+const look = function () {
+  const style = getComputedStyle(document.body);
+  return [theme.textContent, style.backgroundColor, style.color]; };
+const maps = function () {
+  return [where.getAttribute("aria-pressed"), document.querySelector(".heat").getBoundingClientRect().height,
+    document.getElementById("legend").getBoundingClientRect().height > 0]; };
 note();
 slider.value = 4; slider.dispatchEvent(new Event("input")); note();
 slider.focus(); press("ArrowDown"); seen.push(document.activeElement.id); press("ArrowUp"); press("ArrowUp");
@@ -166,23 +192,42 @@ document.activeElement.blur(); press("ArrowRight"); note();
 press(" "); seen.push(document.getElementById("play").textContent); note();
 press(" "); seen.push(document.getElementById("play").textContent);
 document.getElementById("reset").click();
+const looks = [look()];
+theme.click(); looks.push(look()); press("d"); looks.push(look()); press("D"); looks.push(look());
+const heats = [maps()];
+where.click(); heats.push(maps()); press("w"); heats.push(maps()); press("W");
 slider.value = 0; slider.dispatchEvent(new Event("input"));
-const box = picture.getBoundingClientRect();
-document.title = JSON.stringify({seen: seen, box: [box.left, box.top, box.width, box.height]});
+const boxes = [picture, document.querySelector(".heat")].map(function (part) {
+  const box = part.getBoundingClientRect(); return [box.left, box.top, box.width, box.height]; });
+document.title = JSON.stringify({seen: seen, looks: looks, heats: heats, boxes: boxes,
+  wide: document.documentElement.scrollWidth > window.innerWidth});
 </script>"""
+
+LIGHT = ["rgb(250, 250, 250)", "rgb(38, 38, 43)"]
+DARK = ["rgb(23, 23, 26)", "rgb(236, 236, 240)"]
+
+
+def drive(page: Path, folder: Path, *options: str) -> dict:
+    """What the driver told, and the picture that the browser painted at the end, under "shot"."""
+    driven, shot = folder / "driven.html", folder / "shot.png"
+    driven.write_text(page.read_text(encoding="utf-8").replace("</body>", DRIVER + "</body>"), encoding="utf-8")
+    visited = chromium(driven, folder / "profile", "--dump-dom", *options)
+    chromium(driven, folder / "profile", f"--screenshot={shot}", *options)
+    title = re.search("<title>(.*?)</title>", visited)
+    assert title is not None
+    told = json.loads(title[1].replace("&amp;", "&").replace("&gt;", ">").replace("&lt;", "<"))
+    return {**told, "shot": np.asarray(Image.open(shot).convert("RGB"))}
+
+
+def painted(told: dict, part: int) -> np.ndarray:
+    left, top, width, height = (round(v) for v in told["boxes"][part])
+    assert (width, height) == (160, 160)
+    return told["shot"][top : top + 160, left : left + 160].astype(int)
 
 
 @needs_browser
 def test_the_page_works_in_a_browser(walk: Traversal, tmp_path: Path) -> None:
-    page = render(walk, tmp_path / "page.html")
-    driven = tmp_path / "driven.html"
-    driven.write_text(page.read_text(encoding="utf-8").replace("</body>", DRIVER + "</body>"), encoding="utf-8")
-    shot = tmp_path / "shot.png"
-    visited = chromium(driven, tmp_path / "profile", "--dump-dom")
-    chromium(driven, tmp_path / "profile", f"--screenshot={shot}")
-    title = re.search("<title>(.*?)</title>", visited)
-    assert title is not None
-    told = json.loads(title[1].replace("&amp;", "&"))
+    told = drive(render(walk, tmp_path / "page.html"), tmp_path)
     start, moved, below, above, reset, right, playing, played, paused = told["seen"]
     assert start == ["2", "-320px 0px", "x at offset 0", "0", "2"]
     assert moved == ["4", "-640px 0px", "x at offset +3", "+3", "2"]
@@ -191,9 +236,21 @@ def test_the_page_works_in_a_browser(walk: Traversal, tmp_path: Path) -> None:
     assert right == ["3", "-480px 0px", "x at offset +1.5", "+1.5", "3"]
     assert (playing, paused) == ("Pause", "Play")
     assert played == right  # playing goes on from where it stands
-    # What the browser painted at the far left offset is that frame, every pixel a square of five.
-    left, top, width, height = (round(v) for v in told["box"])
-    assert (width, height) == (160, 160)
-    painted = np.asarray(Image.open(shot).convert("RGB"))[top : top + 160, left : left + 160]
-    expected = np.kron(walk.frames[0, 0], np.ones((1, 5, 5), np.uint8)).transpose(1, 2, 0)
-    assert np.abs(painted.astype(int) - expected).max() <= 1
+    # The button offers the other of the two, whatever the system's is; the keys do the same.
+    assert told["looks"] == [["Dark", *LIGHT], ["Light", *DARK], ["Dark", *LIGHT], ["Light", *DARK]]
+    assert told["heats"] == [["false", 0, False], ["true", 160, True], ["false", 0, False]]
+    assert told["wide"] is False
+    assert tuple(told["shot"][0, 0]) == (23, 23, 26)
+    # What the browser painted at the far left offset is that frame, every pixel a square of five, and so the map.
+    maps = differences(walk)
+    for part, image in enumerate((walk.frames[0, 0], colours(maps[0], ceiling(maps)))):
+        assert np.abs(painted(told, part) - magnified(image, 5)).max() <= 1
+
+
+@needs_browser
+def test_the_page_follows_a_dark_system_until_the_button_is_pressed(walk: Traversal, tmp_path: Path) -> None:
+    told = drive(
+        render(walk, tmp_path / "page.html", heatmap=True), tmp_path, "--blink-settings=preferredColorScheme=0"
+    )
+    assert told["looks"][:2] == [["Light", *DARK], ["Dark", *LIGHT]]
+    assert told["heats"][0] == ["true", 160, True]  # asked for when the page was made

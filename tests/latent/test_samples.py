@@ -14,7 +14,8 @@ from PIL import Image
 
 from orthogan.errors import UserError
 from orthogan.latent.identity import model_hash
-from orthogan.latent.samples import parse_classes, parse_seeds, sample_images, save_samples
+from orthogan.latent.samples import parse_classes, parse_layers, parse_seeds, sample_images, save_samples
+from orthogan.latent.samples import spans as spans_of
 
 from .disc import Disc
 
@@ -125,6 +126,16 @@ def test_a_broken_generator_is_named() -> None:
         net.strength.fill_(float("nan"))
     with pytest.raises(UserError, match="NaN"):
         sample_images(net, [0])
+
+
+@settings(deadline=None)
+@given(st.sets(st.integers(0, 30)).map(sorted))
+def test_spans_are_the_shortest_text_that_reads_back(numbers: list[int]) -> None:
+    text = spans_of(numbers)
+    assert (parse_layers(text) if numbers else []) == numbers
+    assert text.count(",") + 1 == max(1, sum(number - 1 not in numbers for number in numbers))
+    with pytest.raises(UserError, match="--layers"):
+        parse_layers(text + ",x")
 
 
 def test_folder_has_one_exact_png_a_seed(tmp_path: Path) -> None:

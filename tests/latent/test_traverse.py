@@ -158,6 +158,7 @@ def test_metadata_says_how_to_make_it_again() -> None:
         ({"control": -1}, "control=-1"),
         ({"truncation": 2.0}, "truncation=2"),
         ({"batch_size": 0}, "batch_size=0"),
+        ({"walk": "circle"}, "walk='circle': choose line or sphere"),
     ],
 )
 def test_impossible_requests_are_named(change: dict[str, Any], message: str) -> None:
@@ -181,6 +182,32 @@ def test_offsets_are_exactly_symmetric() -> None:
         assert np.array_equal(offsets, -offsets[::-1])
         assert offsets[-1] == pytest.approx(3.0)
         assert np.allclose(np.diff(offsets), 6.0 / (steps - 1))
+
+
+def test_the_sphere_walk_makes_the_images_of_its_latents_and_says_so() -> None:
+    net = Affine()
+    directions = some(net)
+    found = traverse(net, directions, steps=3, range=2.0, seed=4, truncation=0.7, walk="sphere", control=1)
+    assert found.metadata["walk"] == "sphere"
+    assert traverse(net, directions, steps=3).metadata["walk"] == "line"
+    z = truncate(net.sample_latent(1, seed=4), 0.7)[0].double().numpy()
+    radius = np.linalg.norm(z)
+    for row, d in enumerate(directions.matrix.astype(np.float64)):
+        # By the angle from the direction's own axis, as the paper writes it: cos(t0 + a) p + sin(t0 + a) v.
+        v, length = d / np.linalg.norm(d), np.linalg.norm(d)
+        p = z - (z @ v) * v
+        tilt = np.arcsin(z @ v / radius)
+        for column, offset in enumerate((-2.0, 0.0, 2.0)):
+            angle = tilt + offset * length / radius
+            at = radius * (np.cos(angle) * p / np.linalg.norm(p) + np.sin(angle) * v)
+            assert np.abs(frames_of(found)[row, column] - exact(net, at)).max() <= 0.5 + 1e-3
+    line = traverse(net, directions, steps=3, range=2.0, seed=4, truncation=0.7, control=1)
+    assert np.array_equal(line.frames[:, 1], found.frames[:, 1])
+    assert not np.array_equal(line.frames[3, 0], found.frames[3, 0])  # control rows go the same way
+    with pytest.raises(UserError, match="length is zero"):
+        traverse(net, directions, walk="sphere", base="zero")
+    with pytest.raises(UserError, match="length is zero"):
+        traverse(net, directions, walk="sphere", truncation=0.0)
 
 
 def test_the_generator_is_left_as_it_was() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import inspect
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -22,7 +22,9 @@ from orthogan.latent.discovery.pca import pca
 from orthogan.latent.discovery.random_basis import identity_basis, random_basis
 from orthogan.latent.discovery.scores import score
 from orthogan.latent.discovery.sefa import sefa
+from orthogan.latent.identity import model_hash
 from orthogan.latent.native import native_directions
+from orthogan.latent.space import view
 
 METHODS = {
     "native": native_directions,
@@ -66,6 +68,8 @@ def discover(
     control: int = 8,
     y: int | None = None,
     seed: int = 0,
+    space: str = "z",
+    layers: Sequence[int] = (),
     **options: Any,
 ) -> Discovery:
     """Find directions by one or several methods, merge near duplicates, score them, and random ones beside them.
@@ -74,11 +78,13 @@ def discover(
         methods: names of ``METHODS``, as a list or one string with commas.
         threshold: a direction whose |cosine| with an earlier one is above it is merged into that.
         control: how many random orthonormal directions to score for comparison.
-        y: class of a conditional generator; None takes them in turn.
+        y: class of a conditional generator; None takes them in turn, in z.
+        space: the latent space to look in, one of the generator's own (``orthogan.latent.space.view``).
+        layers: numbers of the layers that take the latent there; none for all. The others stay at the mean.
         options: passed to those methods that know them (components, layer, samples, steps, batch_size, …).
 
     Raises:
-        UserError: an unknown method, or an option that none of the methods has.
+        UserError: an unknown method, space or layer, or an option that none of the methods has.
     """
     names = [n.strip() for n in (methods.split(",") if isinstance(methods, str) else methods) if n.strip()]
     for name in names:
@@ -93,11 +99,21 @@ def discover(
     for option in options:
         if not any(option in parameters for parameters in known.values()):
             raise UserError(f"{option}: {', '.join(names)} has no such option")
-    given = {"y": y, "seed": seed, **options}
+    net = view(generator, space, y=y, layers=layers)
+    label = y if space == "z" else None  # a view of another space has its class in it
+    given = {"y": label, "seed": seed, **options}
     found = []
     for name in names:
         chosen = {key: value for key, value in given.items() if key in known[name]}
-        found.append(METHODS[name](generator, **chosen))
+        found.append(METHODS[name](net, **chosen))
     directions = found[0] if len(found) == 1 else merge(found, threshold=threshold)
-    chance = random_basis(generator, components=min(control, directions.latent_dim), seed=seed)
-    return Discovery(score(generator, directions, y=y), score(generator, chance, y=y))
+    chance = random_basis(net, components=min(control, directions.latent_dim), seed=seed)
+
+    def scored(some: Directions) -> Directions:
+        values = score(net, some, y=label)
+        if space == "z":
+            return values
+        unit = f"units of {space}"
+        return replace(values, space=space, layers=layers, unit=unit, model_hash=model_hash(generator))
+
+    return Discovery(scored(directions), scored(chance))

@@ -15,13 +15,14 @@ def merge(found: Sequence[Directions], *, threshold: float = 0.9) -> Directions:
 
     A row whose |cosine| with a kept one is above ``threshold`` is dropped, and named in the note of the nearest
     kept one. Names begin with the method. Scores are those that all have. A kept row has its length and sign.
-    Raises ``UserError`` for no directions, a threshold outside 0 … 1, or another latent, space, unit or model.
+    Raises ``UserError`` for no directions, a threshold outside 0 … 1, or another latent, space, range of
+    layers, unit or model.
     """
     if not found:
         raise UserError("nothing to merge: give at least one Directions")
     if not 0 < threshold <= 1:
         raise UserError(f"threshold={threshold}: a cosine above 0, at most 1")
-    for what in ("latent_dim", "space", "unit", "model_hash"):
+    for what in ("latent_dim", "space", "layers", "unit", "model_hash"):
         values = {str(getattr(one, what)) for one in found} - {""}
         if len(values) > 1:
             raise UserError(f"these directions differ in {what} ({', '.join(sorted(values))}): they cannot be merged")
@@ -45,6 +46,7 @@ def merge(found: Sequence[Directions], *, threshold: float = 0.9) -> Directions:
         rows,
         method=" + ".join(methods),
         space=found[0].space,
+        layers=found[0].layers,
         layer=layers.pop() if len(layers) == 1 else "",
         unit=found[0].unit,
         scores={key: [value for one in found for value in one.scores[key]] for key in common},

@@ -15,6 +15,7 @@ from orthogan.latent.discovery.learned import RCA, REACH, accuracy, teach, warn_
 from orthogan.latent.discovery.response import respond
 from orthogan.latent.discovery.spectrum import positive
 from orthogan.latent.generate import class_of, latents_of
+from orthogan.latent.space import view
 from orthogan.latent.traverse import CHANGE
 
 ACTIVENESS = "activeness"
@@ -37,6 +38,7 @@ def score(
     Raises ``UserError`` for directions that do not fit this generator, or no seed.
     """
     directions.check(generator)
+    generator, y = _in_space(generator, directions, y)
     positive(batch_size=batch_size)
     if not len(seeds):
         raise UserError("seeds: at least one")
@@ -88,9 +90,17 @@ def rca(
     Raises ``UserError`` for directions that do not fit this generator and other unfit arguments.
     """
     directions.check(generator)
+    generator, y = _in_space(generator, directions, y)
     with respond(generator, y=y) as response:
         rows = torch.from_numpy(directions.matrix.copy()).to(response.device)
         net = teach(response, lambda: rows, [], steps=steps, batch_size=batch_size, lr=lr, reach=reach, seed=seed)
         right: np.ndarray = accuracy(response, net, rows, pairs=pairs, reach=reach, seed=seed)
     warn_of_chance(right)
     return replace(directions, scores={**directions.scores, RCA: right.tolist()})
+
+
+def _in_space(generator: nn.Module, directions: Directions, y: int | None) -> tuple[nn.Module, int | None]:
+    """The generator seen from the space of the directions, and the class that it is still to be told."""
+    if directions.space == "z":
+        return generator, y
+    return view(generator, directions.space, y=y, layers=directions.layers), None

@@ -1,0 +1,69 @@
+"""A generator held still, so that two images differ by their latents alone, down to the last digits of float32."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+
+from orthogan.errors import UserError
+from orthogan.models.modes import frozen
+from orthogan.models.protocol import Generator
+
+
+def place_of(net: nn.Module, device: torch.device | str | None) -> torch.device:
+    """``device``, or where the tensors of ``net`` are."""
+    if device is not None:
+        return torch.device(device)
+    return next((tensor.device for tensor in [*net.parameters(), *net.buffers()]), torch.device("cpu"))
+
+
+@contextmanager
+def steady(net: nn.Module, device: torch.device) -> Iterator[None]:
+    """Eval mode, no gradients, constrained weights worked out once, no autocast, no TF32 or bfloat16 inside products.
+
+    A step of 1e-4 is below what half precision or TF32 can tell from rounding. All is put back at the end.
+    """
+    kinds: list[Any] = [  # typed without its submodules
+        torch.backends.cuda.matmul,
+        torch.backends.cudnn.conv,  # pyright: ignore[reportAttributeAccessIssue]
+        torch.backends.mkldnn.matmul,  # pyright: ignore[reportAttributeAccessIssue]
+        torch.backends.mkldnn.conv,  # pyright: ignore[reportAttributeAccessIssue]
+    ]
+    before = [kind.fp32_precision for kind in kinds]
+    try:
+        for kind in kinds:
+            kind.fp32_precision = "ieee"
+        with frozen(net), parametrize.cached(), torch.autocast(device.type, enabled=False):
+            yield
+    finally:
+        for kind, precision in zip(kinds, before, strict=True):
+            kind.fp32_precision = precision
+
+
+def image_of(seen: Generator, points: Tensor, label: int | None, *, noise_seed: int, device: torch.device) -> Tensor:
+    """Images (n, c, h, w) of latents ``points`` (n, latent_dim), all of class ``label``, on ``device``.
+
+    A generator that draws noise as it runs draws the same for the same ``noise_seed`` and n; torch's own random state
+    is left as it was.
+
+    Raises:
+        UserError: images in half precision, or such as are not (n, c, h, w).
+    """
+    z = points.to(device)
+    y = torch.full((len(z),), label, device=device) if seen.num_classes and label is not None else None
+    with torch.random.fork_rng([device] if device.type == "cuda" else [], device_type="cuda"):
+        torch.default_generator.manual_seed(noise_seed)
+        if device.type == "cuda":
+            with torch.cuda.device(device):
+                torch.cuda.manual_seed(noise_seed)
+        images = seen(z) if y is None else seen(z, y)
+    if images.ndim != 4 or len(images) != len(z):
+        raise UserError(f"{type(seen).__name__}: gives {tuple(images.shape)}, not one (c, h, w) image for each latent")
+    if images.dtype in (torch.float16, torch.bfloat16):
+        raise UserError(f"{type(seen).__name__}: gives images in {images.dtype}, too coarse for this; call .float()")
+    return images
