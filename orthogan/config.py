@@ -30,7 +30,24 @@ Source = Literal[
     "smallnorb",
 ]
 UNLABELLED = ("celeba",)
-MetricName = Literal["fid", "isc", "kid", "prc", "accuracy"]
+MetricName = Literal[
+    "fid",
+    "isc",
+    "kid",
+    "prc",
+    "ppl_zfull",
+    "ppl_wfull",
+    "ppl_zend",
+    "ppl_wend",
+    "ppl2_wend",
+    "ppl_zend_v2",
+    "ppl_zfull_any",
+    "ppl_zend_any",
+    "ppl_nog",
+    "pixel_path_length",
+    "feature_path_length",
+    "accuracy",
+]
 PositiveInt = Annotated[int, Field(ge=1)]
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 
@@ -148,12 +165,22 @@ class OrthogonalConfig(Section):
     iterations: PositiveInt = Field(default=12, description="bjorck: steps")
 
 
+class HouseholderConfig(Section):
+    rank: PositiveInt = Field(default=10, description="number of equal directions; 10 in the paper")
+    scale: Annotated[float, Field(gt=0.0)] | None = Field(
+        default=1.0,
+        description="their singular value; 1 as published, null = root mean square of those the weight had",
+    )
+
+
 class NormConfig(Section):
-    kind: Literal["none", "spectral", "stable_rank", "rotation", "orthogonal", "skew_orthogonal"] = Field(
-        default="none", description="constraint on the weights"
+    kind: Literal["none", "spectral", "stable_rank", "rotation", "orthogonal", "skew_orthogonal", "householder"] = (
+        Field(default="none", description="constraint on the weights; householder is a projector in place of a layer")
     )
     layers: list[str] = Field(
-        default=[], description="which ones: conv, linear, tall, first, a name such as blocks.*, !last, …; [] = all"
+        default=[],
+        description="which ones: conv, linear, tall, first, a name such as blocks.*, !last, …; [] = all "
+        "(skew_orthogonal: conv; householder: first)",
     )
     c: Annotated[float, Field(gt=0.0, le=1.0)] = Field(
         default=0.7, description="stable_rank: target rank as a share of min(rows, columns) [0-1]"
@@ -167,6 +194,7 @@ class NormConfig(Section):
     )
     rotation: RotationConfig = RotationConfig()
     orthogonal: OrthogonalConfig = OrthogonalConfig()
+    householder: HouseholderConfig = HouseholderConfig()
 
 
 class PenaltyConfig(Section):
@@ -237,6 +265,14 @@ class NetConfig(Section):
                 f"gradients: under {self.norm.kind} normalisation a layer's gradient is orthogonal to its weight, "
                 "so the optimal learning rate is 0 and the layer would not learn; restrict norm.layers, or drop one"
             )
+        projected = {"first", "last"} & set(self.norm.layers or ["first"]) if self.norm.kind == "householder" else set()
+        for key, asked in (("penalties", self.penalties), ("gradients", self.gradients)):
+            for i, one in enumerate(asked):
+                if shared := projected & {word.removeprefix("!") for word in one.layers}:
+                    raise ValueError(
+                        f"{key}.{i}.layers: the {min(shared)} layer becomes a Householder projector, whose singular "
+                        "values are fixed; name the layers that you mean"
+                    )
         return self
 
 
@@ -281,6 +317,11 @@ class ClassifierConfig(NetConfig):
 
 
 class ModelConfig(Section):
+    init: str | None = Field(
+        default=None,
+        description="start from the weights of this run, checkpoint (G's average and D) or .safetensors file (G); "
+        "null = from the seed",
+    )
     generator: GeneratorConfig = GeneratorConfig()
     discriminator: DiscriminatorConfig = DiscriminatorConfig()
     classifier: ClassifierConfig = ClassifierConfig()
@@ -298,11 +339,67 @@ class GradientPenaltyConfig(Section):
     )
 
 
+class LatentPenaltyConfig(Section):
+    kind: Literal["none", "hessian", "orojar", "path_length"] = Field(
+        default="none", description="regulariser of how G depends on its latent (path_length: on w, where G has one)"
+    )
+    weight: Annotated[float, Field(ge=0.0)] | None = Field(
+        default=None,
+        description="coefficient, needed with a kind; published: hessian 0.1 (ProGAN), 1e-3 (dSprites); orojar 1e-11 "
+        "(dSprites), 1e-6 (CelebA); path_length 2",
+    )
+    interval: PositiveInt = Field(
+        default=1,
+        description="lazy regularisation: every so many G updates, scaled to match; path_length published with 4",
+    )
+    ramp: Fraction = Field(default=0.0, description="the weight grows linearly over this share of the run [0-1]")
+    shrink: PositiveInt = Field(
+        default=1, description="on the so-manieth part of G's batch; path_length published with 2"
+    )
+    layers: list[str] = Field(
+        default=[],
+        description="hessian, orojar: names of G's submodules whose outputs are looked at, such as blocks.* (each); "
+        "[] = the images",
+    )
+    reduction: Literal["max", "mean", "sum"] | None = Field(
+        default=None,
+        description="over the numbers of an output: hessian max | mean, orojar sum | mean; null = as published, "
+        "the first",
+    )
+    directions: Annotated[int, Field(ge=2)] = Field(
+        default=2, description="hessian, orojar: random sign vectors (k) whose variance is taken"
+    )
+    epsilon: Annotated[float, Field(gt=0.0)] = Field(
+        default=0.1, description="hessian, orojar: step of the finite difference [units of z]"
+    )
+    decay: Annotated[float, Field(gt=0.0, le=1.0)] = Field(
+        default=0.01, description="path_length: share of a new length in the running mean"
+    )
+
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
+        if self.kind == "none":
+            return self
+        if self.weight is None:
+            raise ValueError(
+                "weight: give one; published are 0.1 (hessian), 1e-11 to 1e-6 (orojar, it grows with the square of "
+                "the number of features) and 2 (path_length)"
+            )
+        of_paths = self.kind == "path_length"
+        for key in ("layers", "reduction", "directions", "epsilon") if of_paths else ("decay",):
+            if getattr(self, key) != type(self).model_fields[key].default:
+                raise ValueError(f"{key}: {self.kind!r} has none; leave it out")
+        if (self.kind, self.reduction) in (("hessian", "sum"), ("orojar", "max")):
+            raise ValueError(f"reduction: {self.kind!r} has no {self.reduction!r}; use 'mean', or leave it out")
+        return self
+
+
 class LossConfig(Section):
     kind: Literal["hinge", "non_saturating", "wasserstein", "least_squares", "relativistic"] = Field(
         default="hinge", description="adversarial loss; relativistic pairs real i with fake i"
     )
     gradient_penalty: GradientPenaltyConfig = GradientPenaltyConfig()
+    latent_penalty: LatentPenaltyConfig = LatentPenaltyConfig()
     label_smoothing: Annotated[float, Field(ge=0.0, lt=1.0)] = Field(
         default=0.0, description="classifier: share of each label that is spread over all classes [0-1]"
     )
@@ -408,7 +505,8 @@ class TrainingConfig(Section):
 class LoggingConfig(Section):
     every: PositiveInt = Field(default=50, description="losses are fetched and written every so many steps [steps]")
     spectrum_every: Annotated[int, Field(ge=0)] = Field(
-        default=1000, description="condition of every layer that something acts on; 0 = never [steps]"
+        default=1000,
+        description="condition of every layer that something acts on, activeness of G's latent; 0 = never [steps]",
     )
     samples_every: Annotated[int, Field(ge=0)] = Field(
         default=1000, description="fakes-NNNNNNN.png; 0 = only at the ends [steps]"
@@ -428,7 +526,9 @@ class EvaluationConfig(Section):
     )
     at_start: bool = Field(default=False, description="also score the untrained net")
     metrics: list[MetricName] = Field(
-        default=["fid"], description="what to measure: fid, isc, kid, prc; of a classifier accuracy", min_length=1
+        default=["fid"],
+        description="what to measure: fid, isc, kid, prc, path lengths (ppl2_wend, …); of a classifier accuracy",
+        min_length=1,
     )
     best: MetricName = Field(default="fid", description="metric that chooses the checkpoint in best/")
     samples: Annotated[int, Field(ge=2)] = Field(

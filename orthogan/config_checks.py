@@ -29,10 +29,12 @@ ONLY_OF = {
         "data.labels",
         "data.dequantize",
         "augment",
+        "model.init",
         "model.generator",
         "model.discriminator",
         "loss.kind",
         "loss.gradient_penalty",
+        "loss.latent_penalty",
         "optimizer.generator",
         "optimizer.discriminator",
         "training.generator_batch_size",
@@ -81,7 +83,7 @@ def check_task(config: Config) -> None:
             )
     if config.task != "classifier":
         if "accuracy" in config.evaluation.metrics:
-            raise ValueError("evaluation.metrics: 'accuracy' is of task 'classifier'; choose fid, isc, kid or prc")
+            raise ValueError("evaluation.metrics: 'accuracy' is of task 'classifier'; choose fid, isc, kid, prc, …")
     elif config.data.source in ONE_PART and not config.data.holdout:
         raise ValueError(
             f"data.holdout: {config.data.source!r} has no test part; keep a share of the images for it, such as 0.1"
@@ -95,7 +97,7 @@ def check_gan(config: Config) -> None:
         ValueError: its message starts with the key, and gives the reason.
     """
     penalty = config.loss.gradient_penalty
-    unbounded = config.model.discriminator.norm.kind in ("none", "rotation")
+    unbounded = config.model.discriminator.norm.kind in ("none", "rotation", "householder")
     if config.loss.kind == "wasserstein" and penalty.kind == "none" and unbounded:
         raise ValueError(
             "loss.gradient_penalty.kind: a Wasserstein critic must be kept Lipschitz; use 'wgan-gp', "
@@ -107,12 +109,34 @@ def check_gan(config: Config) -> None:
             "model.generator.norm.rotation.sample: each merge gives the parameters another meaning, so their "
             "average means nothing; set training.ema.half_life to 0"
         )
-    lazy = penalty.kind != "none" and penalty.interval > 1
-    if lazy and any(rule.kind == "nearest_orthogonal" for rule in config.model.discriminator.gradients):
+    latent = config.loss.latent_penalty
+    for net, lazy, key in (
+        (config.model.discriminator, penalty, "discriminator.gradients"),
+        (config.model.generator, latent, "generator.gradients"),
+    ):
+        on = lazy.kind != "none" and lazy.interval > 1
+        if on and any(rule.kind == "nearest_orthogonal" for rule in net.gradients):
+            other = "gradient_penalty" if lazy is penalty else "latent_penalty"
+            raise ValueError(
+                f"model.{key}: nearest_orthogonal would give the lazy penalty's own updates the "
+                f"size of any other; set loss.{other}.interval to 1"
+            )
+    parts = config.training.accumulate * latent.shrink
+    if latent.kind != "none" and config.training.fakes % parts:
         raise ValueError(
-            "model.discriminator.gradients: nearest_orthogonal would give the lazy penalty's own updates the "
-            "size of any other; set loss.gradient_penalty.interval to 1"
+            f"loss.latent_penalty.shrink: {latent.shrink} parts (times accumulate {config.training.accumulate}) do "
+            f"not divide training.generator_batch_size = {config.training.fakes}"
         )
+    if config.model.init is not None:
+        for key, norm in (
+            ("generator", config.model.generator.norm),
+            ("discriminator", config.model.discriminator.norm),
+        ):
+            if norm.kind == "skew_orthogonal":
+                raise ValueError(
+                    f"model.init: model.{key}.norm.kind 'skew_orthogonal' draws its kernels anew, whatever they were; "
+                    "choose another norm, or start from the seed"
+                )
     pooling = config.model.discriminator.pooling
     if pooling.kind == "covariance" and pooling.method not in ("eigh", "newton_schulz") and penalty.kind != "none":
         raise ValueError(

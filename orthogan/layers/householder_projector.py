@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from orthogan.linalg import rotations
 from orthogan.linalg.precision import exact
-from orthogan.weights.network import frozen
+from orthogan.weights.network import effective_weight, frozen
 
 
 class HouseholderProjector(nn.Module):
@@ -20,8 +20,8 @@ class HouseholderProjector(nn.Module):
     ``left`` (out, rank) and ``right`` (in, rank) hold the vectors of the reflections below their diagonals, where
     each has a 1; what they hold elsewhere is ignored. So no vector can vanish, weight decay draws the directions
     towards axes, and ``rank`` reflections reach every frame (up to signs, a buffer). The authors learn all in + out of
-    them, to the same end. S is a buffer too: ``scale`` (rank,), ones. At least float32, also inside autocast; the
-    output has the dtype of the input.
+    them, to the same end. S is a buffer too: ``scale`` (rank,), ones unless set. At least float32, also inside
+    autocast; the output has the dtype of the input.
 
     Args:
         rank: number of directions; 10 in the paper.
@@ -52,32 +52,55 @@ class HouseholderProjector(nn.Module):
 
     @classmethod
     @torch.no_grad()
-    def from_linear(cls, linear: nn.Linear, rank: int = 10) -> HouseholderProjector:
+    def from_linear(cls, linear: nn.Linear, rank: int = 10, *, scale: float | None = 1.0) -> HouseholderProjector:
         """A projector along the ``rank`` largest singular directions of ``linear``, with its bias, device and dtype.
 
-        Its weight is the nearest to the given one among those with ``rank`` singular values 1 and the rest 0; the
-        singular values themselves are lost.
+        Its weight is the nearest to the given one among those with ``rank`` singular values ``scale`` and the rest 0;
+        the singular values themselves are lost. The weight and bias of an equalised layer count as it applies them.
+
+        Args:
+            scale: 1 in the paper; None for the root mean square of the singular values that are kept.
 
         Raises:
-            ValueError: not an ``nn.Linear``, a weight that is not finite, or a rank that does not fit.
+            ValueError: not an ``nn.Linear``, a weight that is not finite, a scale that is not positive (a weight of
+                zeros has none), or a rank that does not fit.
         """
         if not isinstance(linear, nn.Linear):
             raise ValueError(f"{type(linear).__name__}: only an nn.Linear can become a Householder projector")
         with frozen(linear):
-            weight = linear.weight
+            weight = effective_weight(linear)
         new = cls(linear.in_features, linear.out_features, rank, bias=linear.bias is not None)
         new.to(weight.device, weight.dtype).train(linear.training)
+        new.fit(weight, scale)
+        if new.bias is not None:
+            new.bias.copy_(linear.bias * getattr(linear, "rate", 1.0))
+        return new
+
+    @torch.no_grad()
+    def fit(self, weight: Tensor, scale: float | None = 1.0) -> None:
+        """Turn towards the largest singular directions of ``weight`` (out, in); see ``from_linear``."""
         # on the CPU: not every device has float64 and these decompositions
         matrix = weight.to("cpu", torch.float64)
         if not bool(torch.isfinite(matrix).all()):
             raise ValueError("the weight of the linear layer holds NaN or infinite values: it has no directions")
-        left, _, right = torch.linalg.svd(matrix, full_matrices=False)
-        parts = [_reflection_vectors(frame[:, :rank]) for frame in (left, right.mT)]
-        for mine, (vectors, _) in zip((new.left, new.right), parts, strict=True):
+        left, values, right = torch.linalg.svd(matrix, full_matrices=False)
+        size = float(values[: self.rank].square().mean().sqrt()) if scale is None else scale
+        if not size > 0:
+            raise ValueError(f"scale is {size}: the singular values of a projector must be positive")
+        parts = [_reflection_vectors(frame[:, : self.rank]) for frame in (left, right.mT)]
+        for mine, (vectors, _) in zip((self.left, self.right), parts, strict=True):
             mine.copy_(vectors)
-        new.signs.copy_(parts[0][1] * parts[1][1])
-        if new.bias is not None:
-            new.bias.copy_(linear.bias)
+        self.signs.copy_(parts[0][1] * parts[1][1])
+        self.scale.fill_(size)
+
+    @torch.no_grad()
+    def baked(self) -> nn.Module:
+        """A plain layer that does the same; ``orthogan.weights.remove`` puts it in this one's place."""
+        new = nn.Linear(self.in_features, self.out_features, bias=self.bias is not None)
+        new.to(self.left.device, self.left.dtype).train(self.training)
+        new.weight.copy_(self.weight)
+        if self.bias is not None:
+            new.bias.copy_(self.bias)
         return new
 
     def frames(self) -> tuple[Tensor, Tensor]:
@@ -98,12 +121,17 @@ class HouseholderProjector(nn.Module):
 
     def forward(self, input: Tensor) -> Tensor:
         """(..., in) -> (..., out), without ever making the weight."""
-        left, right = self.frames()
         with torch.autocast(input.device.type, enabled=False):
-            out = (exact(input) @ right * exact(self.scale)) @ left.mT
+            out = self.product(input)
             if self.bias is not None:
                 out = out + exact(self.bias)
             return out.to(input.dtype)
+
+    def product(self, input: Tensor) -> Tensor:
+        """The same without the bias, in at least float32."""
+        left, right = self.frames()
+        with torch.autocast(input.device.type, enabled=False):
+            return (exact(input) @ right * exact(self.scale)) @ left.mT
 
     def extra_repr(self) -> str:
         """Of ``print(net)``."""

@@ -1,11 +1,13 @@
-"""Skew orthogonal convolutions over a whole net."""
+"""Layers of another kind put in place of a net's own, wherever they stand."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from torch import nn
 
+from orthogan.layers.householder_pixel import HouseholderPixel
+from orthogan.layers.householder_projector import HouseholderProjector
 from orthogan.layers.skew_orthogonal import skew_orthogonal
 from orthogan.weights.selection import select
 
@@ -22,12 +24,47 @@ def make_skew_orthogonal(
         ValueError: nothing is chosen, or a chosen layer cannot be one (see ``skew_orthogonal``); nothing is
             replaced then.
     """
+    return _replace(
+        module,
+        layers,
+        lambda layer: skew_orthogonal(layer, terms=terms, eval_terms=eval_terms),  # pyright: ignore
+        "skew_orthogonal(conv)",
+    )
+
+
+def make_householder(
+    module: nn.Module, layers: str | Sequence[str] = "first", *, rank: int = 10, scale: float | None = 1.0
+) -> list[str]:
+    """Put a ``HouseholderProjector``, fitted to the present weight, in place of linear layers; returns their names.
+
+    A transposed convolution that takes one pixel, as the first of a DCGAN-like generator, becomes a
+    ``HouseholderPixel``. ``orthogan.weights.remove`` takes them all off again.
+
+    Args:
+        layers: which ones, in the words of ``orthogan.weights.select``.
+        rank: number of directions, with the singular value ``scale`` each (None: the root mean square of those kept).
+
+    Raises:
+        ValueError: nothing is chosen, or a chosen layer cannot be one; nothing is replaced then.
+    """
+
+    def projector(layer: nn.Module) -> nn.Module:
+        if isinstance(layer, nn.ConvTranspose2d):
+            return HouseholderPixel.from_transposed(layer, rank, scale=scale)
+        return HouseholderProjector.from_linear(layer, rank, scale=scale)  # pyright: ignore
+
+    return _replace(module, layers, projector, "HouseholderProjector.from_linear(linear)")
+
+
+def _replace(
+    module: nn.Module, layers: str | Sequence[str], make: Callable[[nn.Module], nn.Module], alone: str
+) -> list[str]:
     new: dict[str, nn.Module] = {}
     for found in select(module, layers):
         if not found.name:
-            raise ValueError("a layer cannot replace itself: use skew_orthogonal(conv), which returns the new one")
+            raise ValueError(f"a layer cannot replace itself: use {alone}, which returns the new one")
         try:
-            new[found.name] = skew_orthogonal(found.layer, terms=terms, eval_terms=eval_terms)  # pyright: ignore
+            new[found.name] = make(found.layer)
         except ValueError as error:
             raise ValueError(f"{found.name}: {error}") from error
     for name, layer in new.items():

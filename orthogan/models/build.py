@@ -15,7 +15,7 @@ from torch import nn
 from orthogan import weights
 from orthogan.config import Config, NetConfig, PoolingConfig
 from orthogan.errors import UserError
-from orthogan.layers import CovariancePooling, decorrelate, make_skew_orthogonal
+from orthogan.layers import CovariancePooling, decorrelate, make_householder, make_skew_orthogonal
 from orthogan.models.classifiers import CNN, MLP, VGG, ResNet, SmallResNet, WideResNet
 from orthogan.models.dcgan import DCGANDiscriminator, DCGANGenerator
 from orthogan.models.eigengan import EigenGANDiscriminator, EigenGANGenerator
@@ -53,11 +53,16 @@ CLASSIFIERS: dict[str, Callable[..., nn.Module]] = {
     "mlp": MLP,
     "wrn-28-10": WideResNet,  # and any other wrn-DEPTH-WIDTH
 }
+Start = Callable[[nn.Module], None]  # fills a net with given weights
 WIDE = re.compile(r"wrn-(\d+)-(\d+)")
 
 
-def build_generator(config: Config, *, num_classes: int) -> Generator:
+def build_generator(config: Config, *, num_classes: int, start: Start | None = None) -> Generator:
     """The generator of ``config``, initialised as a function of ``config.seed`` alone.
+
+    Args:
+        start: given the net before any constraint is on its weights, to fill them; constraints are fitted to these.
+            ``config.model.init`` is not read here (see ``orthogan.models.warm_start``).
 
     Raises:
         UserError: an unknown kind, a class that cannot be imported or built, an unsupported resolution.
@@ -71,12 +76,12 @@ def build_generator(config: Config, *, num_classes: int) -> Generator:
         "num_classes": num_classes,
     }
     net = _build(section.kind, section.options, GENERATORS, arguments, "model.generator", config.seed)
-    _condition(net, section, "model.generator", config.seed)
+    _condition(net, section, "model.generator", config.seed, start)
     return as_generator(net)
 
 
-def build_discriminator(config: Config, *, num_classes: int) -> nn.Module:
-    """The discriminator of ``config``, initialised as a function of ``config.seed`` alone (errors as above)."""
+def build_discriminator(config: Config, *, num_classes: int, start: Start | None = None) -> nn.Module:
+    """The discriminator of ``config``, initialised as a function of ``config.seed`` alone (all as above)."""
     section = config.model.discriminator
     arguments: dict[str, Any] = {
         "resolution": config.data.resolution,
@@ -90,7 +95,7 @@ def build_discriminator(config: Config, *, num_classes: int) -> nn.Module:
             raise UserError(f"model.discriminator.pooling.kind: {section.kind!r} has no covariance pooling; sngan has")
         arguments["pooling"] = partial(_covariance_pooling, pooling)
     net = _build(section.kind, section.options, DISCRIMINATORS, arguments, "model.discriminator", config.seed)
-    _condition(net, section, "model.discriminator", config.seed)
+    _condition(net, section, "model.discriminator", config.seed, start)
     return net
 
 
@@ -163,16 +168,19 @@ def _accepted(make: Any, arguments: dict[str, Any]) -> dict[str, Any]:
     return {k: v for k, v in arguments.items() if k in parameters}
 
 
-def _condition(net: nn.Module, section: NetConfig, key: str, seed: int) -> None:
-    """Whitening in place of batch norms, then the constraint on the weights (some draw weights of their own)."""
+def _condition(net: nn.Module, section: NetConfig, key: str, seed: int, start: Start | None = None) -> None:
+    """Whitening in place of batch norms, given weights, then the constraint on them (some draw their own)."""
     norm, whitening = section.norm, section.whitening
     options: dict[str, Any] = {
         "none": {},
         "spectral": {"n_power_iterations": norm.n_power_iterations},
         "stable_rank": {"n_power_iterations": norm.n_power_iterations, "c": norm.c, "k": norm.k},
-        "rotation": {"blocks": None} | norm.rotation.model_dump(include={"method", "block_size", "sample"}),
+        # given weights are the neurons; else they are drawn, as in the paper
+        "rotation": {"blocks": None, "neurons": "weight" if start else "gaussian"}
+        | norm.rotation.model_dump(include={"method", "block_size", "sample"}),
         "orthogonal": norm.orthogonal.model_dump(),
         "skew_orthogonal": {"terms": norm.skew_terms},
+        "householder": norm.householder.model_dump(),
     }[norm.kind]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive(seed, "norm", key))
@@ -181,9 +189,14 @@ def _condition(net: nn.Module, section: NetConfig, key: str, seed: int) -> None:
                 decorrelate(net, **whitening.model_dump())
         except ValueError as error:
             raise UserError(f"{key}.whitening: {error}") from error
+        if start is not None:
+            with torch.random.fork_rng(devices=[]):  # whatever it draws, the constraints draw what they always do
+                start(net)
         try:
             if norm.kind == "skew_orthogonal":
                 make_skew_orthogonal(net, norm.layers or "conv", **options)
+            elif norm.kind == "householder":
+                make_householder(net, norm.layers or "first", **options)
             else:
                 weights.apply(net, norm.kind, norm.layers, **options)
         except ValueError as error:

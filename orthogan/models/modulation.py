@@ -11,9 +11,9 @@ import math
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.nn.utils import parametrize
 
 from orthogan.linalg.precision import exact
+from orthogan.weights.network import effective_weight
 
 EPS = 1e-8
 SLOPE = 0.2
@@ -162,15 +162,6 @@ class StyledConv(ModulatedConv2d):
             value.fill_(strength)
         del self.noise_strength
         self.register_buffer("noise_strength", value)
-
-
-def effective_weight(layer: nn.Module) -> Tensor:
-    """The weight that ``layer`` applies: weight * gain for an equalised one without constraint."""
-    weight = layer.weight
-    assert isinstance(weight, Tensor)
-    if parametrize.is_parametrized(layer, "weight"):
-        return weight
-    return weight * getattr(layer, "gain", 1.0)
 
 
 def modulated_conv2d(x: Tensor, weight: Tensor, style: Tensor, *, demodulate: bool = True, up: bool = False) -> Tensor:

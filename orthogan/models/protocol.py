@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
 from orthogan.errors import UserError
+from orthogan.layers.householder_projector import HouseholderProjector
 from orthogan.rng import generator as seeded
 
 
 class Generator(nn.Module):
-    """z (n, latent_dim) and, if ``num_classes`` > 0, labels (n,) -> images (n, c, h, w) in [-1, 1]."""
+    """z (n, latent_dim) and, if ``num_classes`` > 0, labels (n,) -> images (n, c, h, w) in [-1, 1].
+
+    A generator with further latent spaces, such as the W of a style-based one, lists their names in ``spaces`` ("z",
+    its input, comes first) and gives each by ``latent_space``. Both are optional, in a wrapper too.
+    ``axis``: the letter of its coordinates, "w3", where it is itself such a space.
+    """
 
     latent_dim: int
     num_classes: int = 0
     image_channels: int
     resolution: int
+    spaces: tuple[str, ...] = ("z",)
+    axis: str = "z"
 
     def sample_latent(self, n: int, *, seed: int) -> Tensor:
         """``n`` latents from the prior N(0, I): (n, latent_dim) float32 on the CPU, a function of n and seed."""
@@ -24,6 +34,37 @@ class Generator(nn.Module):
     def first_layer(self) -> nn.Module:
         """The layer whose weight maps the latent to the first features."""
         raise AttributeError(f"{type(self).__name__} names no first layer")
+
+    def native_directions(self) -> Tensor | None:
+        """Directions that the net has by its making, unit rows (k, latent_dim); None where it has none.
+
+        Here: where the first layer is a Householder projector that the whole latent enters, the directions along
+        which it moves the net at all.
+        """
+        try:
+            first = self.first_layer()
+        except AttributeError:
+            return None
+        if not isinstance(first, HouseholderProjector) or first.in_features != self.latent_dim:
+            return None
+        return first.directions().detach()
+
+    def latent_space(
+        self, name: str, *, y: int | None = None, layers: Sequence[int] = (), base: Tensor | None = None
+    ) -> Generator:
+        """This generator seen from the space ``name``: its latent is a point there, with the mean of the space at zero.
+
+        The view has no classes, shares the weights and adds nothing to the state dict.
+
+        Args:
+            y: the class whose latents it draws, for a conditional generator.
+            layers: numbers of the layers that take the latent, where a space enters layer by layer; none for all.
+            base: (its latent_dim,), the latent that the other layers keep; zero, the mean, by default.
+
+        Raises:
+            UserError: no such space, class or layer.
+        """
+        raise UserError(f"{type(self).__name__} has no latent space '{name}'; there are: {', '.join(self.spaces)}")
 
 
 class Discriminator(nn.Module):

@@ -125,9 +125,13 @@ class ClassifierTask:
         """What the optimal learning rate did, where it is used."""
         return {f"C/{name}": value for name, value in self.conditioning.scalars().items()}
 
-    def spectrum(self) -> dict[str, Mapping[str, float]]:
+    def spectrum(self, step: int) -> dict[str, Mapping[str, float]]:
         """The numbers of each constrained, penalised, ruled or whitened layer, by name."""
         return {f"C.{name}": numbers for name, numbers in self.conditioning.spectrum().items()}
+
+    def warnings(self) -> list[str]:
+        """None are known of a classifier."""
+        return []
 
     def files(self, step: int) -> dict[str, Part]:
         """Classifier (loadable by itself), optimiser, and what gradient rules remember."""

@@ -13,7 +13,7 @@ from orthogan import weights
 from orthogan.config import GradientRuleConfig, NetConfig
 from orthogan.errors import UserError
 from orthogan.gradients import CayleyRetraction, GradientRule, NearestOrthogonalGradient, OptimalLearningRate
-from orthogan.layers import CovariancePooling, DecorrelatedBatchNorm2d
+from orthogan.layers import CovariancePooling, DecorrelatedBatchNorm2d, HouseholderProjector
 from orthogan.penalties import Penalty, Schedule
 from orthogan.training.task import Losses
 from orthogan.weights import Orthogonal, Rotation
@@ -110,7 +110,7 @@ class Conditioning:
         named |= {name for penalty, _, _ in self.penalties for name in penalty.names}
         if named or covariances:
             with weights.frozen(self.net):
-                for selected in weights.select(self.net):
+                for selected in weights.select(self.net, "*"):  # latent subspaces too
                     if covariances or selected.name in named:
                         condition = _condition(selected.matrix.float())
                         found[selected.name] = found.get(selected.name, {}) | condition
@@ -137,6 +137,8 @@ class Conditioning:
         for name, _, _, constraint in constrained(self.net):
             key = f"{type(constraint).__name__} on"
             facts[key] = f"{facts[key]}, {name}" if key in facts else name
+        if projectors := [n for n, part in self.net.named_modules() if isinstance(part, HouseholderProjector)]:
+            facts["HouseholderProjector on"] = ", ".join(projectors)
         facts |= {f"{p.name} on": ", ".join(p.names) for p, _, _ in self.penalties}
         return facts | {f"{type(r).__name__} on": ", ".join(n for n, _ in r.parameters) for r in self.rules}
 

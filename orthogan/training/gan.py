@@ -12,24 +12,25 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
-from torch import Tensor, nn
+from torch import nn
 from torch.optim import Adam, Optimizer
 
 from orthogan import checkpoint, weights
 from orthogan.checkpoint import Part
 from orthogan.config import AdamConfig, Config
-from orthogan.data import Batches, ImageSource, flip, permuted_index, to_float
-from orthogan.errors import UserError
+from orthogan.data import ImageSource, permuted_index
 from orthogan.evaluation import MetricResult, evaluate
 from orthogan.latent.generate import generate
 from orthogan.latent.grid import image_grid, save_png
 from orthogan.models.build import build_discriminator, build_generator
 from orthogan.models.protocol import Generator
 from orthogan.models.saved import AVERAGED, RAW, metadata
-from orthogan.rng import derive, generator
+from orthogan.models.warm_start import DISCRIMINATOR, WarmStart
+from orthogan.rng import derive
 from orthogan.training.augmentation import make_augment
 from orthogan.training.conditioning import Conditioning
 from orthogan.training.ema import Ema
+from orthogan.training.gan_draws import Draws, check_shares
 from orthogan.training.gan_phases import (
     DiscriminatorBatch,
     GeneratorBatch,
@@ -38,17 +39,19 @@ from orthogan.training.gan_phases import (
     lazy_penalty,
     one_power_iteration,
 )
-from orthogan.training.losses import LOSSES
+from orthogan.training.latent_penalty import LatentPenalty
 from orthogan.training.optimizer_state import load_optimizer, optimizer_tensors
 from orthogan.training.task import Losses, Phase
+from orthogan.training.tracking import Tracking
 
 
 class GanTask:
     """A generator against a discriminator.
 
     A step is one update of G and then ``n_dis`` updates of D (the order of the SN-GAN authors' code), each of D
-    on fresh reals and fresh fakes. Latents and fake labels are drawn for the whole batch on every process, which
-    then takes its own rows: any number of processes sees the same batch.
+    on fresh reals and fresh fakes. A regulariser of G's latent that is lazy has an update of its own after G's.
+
+    The weights that ``config.model.init`` names are read when a run begins; a run that continues has its own.
     """
 
     def __init__(self, config: Config, source: ImageSource, accelerator: Accelerator) -> None:
@@ -56,20 +59,23 @@ class GanTask:
         self.source = source
         self.accelerator = accelerator
         self.device: torch.device = accelerator.device
-        _check_shares(config, source, accelerator.num_processes)
+        check_shares(config, source, accelerator.num_processes)
         self.classes = source.num_classes if config.data.labels else 0
-        layout = torch.channels_last if config.training.channels_last else torch.contiguous_format
-        self.layout = layout
-        self.generator = build_generator(config, num_classes=self.classes)
-        self.discriminator = build_discriminator(config, num_classes=self.classes)
+        begins = not checkpoint.steps(Path(str(config.out)))
+        start = WarmStart(config, self.classes) if config.model.init is not None and begins else None
+        self.generator = build_generator(config, num_classes=self.classes, start=start and start.generator)
+        self.discriminator = build_discriminator(config, num_classes=self.classes, start=start and start.discriminator)
         self.nets: dict[str, nn.Module] = {"G": self.generator, "D": self.discriminator}
+        self.draws = Draws(config, source, accelerator, self.generator, self.classes)
         for net in self.nets.values():
             net.to(self.device)
-            net.to(memory_format=layout)  # pyright: ignore[reportCallIssue]
-        penalty = config.loss.gradient_penalty
+            net.to(memory_format=self.draws.layout)  # pyright: ignore[reportCallIssue]
+        self.latent_penalty = LatentPenalty(self.generator, config.loss.latent_penalty, self.device)
+        self.tracking = Tracking(self.generator)
+        penalty, latent = config.loss.gradient_penalty, config.loss.latent_penalty
         self.lazy = penalty.kind != "none" and penalty.interval > 1
         self.optimizers: dict[str, Optimizer] = {
-            "G": _adam(self.generator, config.optimizer.generator, 1),
+            "G": _adam(self.generator, config.optimizer.generator, latent.interval if self.latent_penalty.lazy else 1),
             "D": _adam(self.discriminator, config.optimizer.discriminator, penalty.interval if self.lazy else 1),
         }
         sections = {"G": ("generator", config.model.generator), "D": ("discriminator", config.model.discriminator)}
@@ -86,16 +92,17 @@ class GanTask:
         ema = config.training.ema
         self.averages = {"G": Ema(self.generator, ema)} if ema.half_life else {}
         self.augment = make_augment(config.augment)
-        training = config.training
-        self.images_per_step = training.batch_size * training.n_dis
-        self.batches = self._open(training.batch_size, "reals")
-        self.paired = self._open(training.fakes, "paired reals") if LOSSES[config.loss.kind].paired else None
+        self.images_per_step = config.training.batch_size * config.training.n_dis
         # batch statistics of a part are not those of the batch, so such a generator keeps its batch whole
-        self.whole = any(hasattr(m, "running_mean") for m in self.generator.modules())
+        self.whole = any(
+            hasattr(m, "running_mean") and not isinstance(m, nn.InstanceNorm2d) for m in self.generator.modules()
+        )
 
     def phases(self, step: int) -> Iterator[Phase]:
-        """G, then n_dis times D (with its lazy penalty where that is due)."""
+        """G, then n_dis times D (each with its lazy penalty where that is due)."""
         yield self._generator_phase(step)
+        if self.latent_penalty.lazy and self.latent_penalty.due(step, step / self.config.training.steps):
+            yield self._latent_phase(step)
         for turn in range(self.config.training.n_dis):
             index = step * self.config.training.n_dis + turn
             batch = self._discriminator_batch(index)
@@ -104,25 +111,38 @@ class GanTask:
                 yield self._discriminator_phase("Dreg", lazy_penalty, batch, index)
 
     def finish_step(self, step: int) -> None:
-        """Let adaptive augmentation look at the signs of D; merge rotations that are due."""
+        """Let adaptive augmentation look at the signs of D, path length at its mean; merge rotations that are due."""
         for conditioning in self.conditioning.values():
             conditioning.finish_step(step + 1)
+        self.latent_penalty.finish_step(self.accelerator)
         self.augment.finish_step(step, self.images_per_step, self.accelerator)
 
     def scalars(self) -> dict[str, float]:
-        """The probability of adaptive augmentation and what the optimal learning rate did, where they are used."""
-        found = self.augment.scalars()
+        """Augmentation's probability, the mean path length, what the optimal learning rate did, where they are used."""
+        found = self.augment.scalars() | self.latent_penalty.scalars()
         for net, conditioning in self.conditioning.items():
             found |= {f"{net}/{name}": value for name, value in conditioning.scalars().items()}
         return found
 
-    def spectrum(self) -> dict[str, Mapping[str, float]]:
-        """The numbers of each constrained, penalised, ruled or whitened layer, by net and name."""
-        return {
+    def spectrum(self, step: int) -> dict[str, Mapping[str, float]]:
+        """The numbers of each constrained, penalised, ruled or whitened layer, and how G's latent moves its picture.
+
+        By net and name. The latter are of the shown generator, on the main process alone (they are the same on all).
+        """
+        found: dict[str, Mapping[str, float]] = {
             f"{net}.{name}": numbers
             for net, conditioning in self.conditioning.items()
             for name, numbers in conditioning.spectrum().items()
         }
+        if self.accelerator.is_main_process:
+            seed, share = derive(self.config.seed, "tracking"), step / self.config.training.steps
+            for name, numbers in self.tracking.numbers(self.shown, step=step, share=share, seed=seed).items():
+                found[f"G.{name}"] = {**found.get(f"G.{name}", {}), **numbers}
+        return found
+
+    def warnings(self) -> list[str]:
+        """Which subspaces have died."""
+        return self.tracking.news()
 
     def files(self, step: int) -> dict[str, Part]:
         """Generator (raw and averaged, each loadable by itself), discriminator, optimisers, augmentation."""
@@ -132,12 +152,13 @@ class GanTask:
         raw = metadata(self.config, self.classes, extra | {"weights": "raw"})
         parts = {
             RAW: Part(self.generator.state_dict(), raw),
-            "discriminator": Part(self.discriminator.state_dict(), {}),
+            DISCRIMINATOR: Part(self.discriminator.state_dict(), {}),
             "optimizer-generator": Part(optimizer_tensors(self.generator, self.optimizers["G"]), {}),
             "optimizer-discriminator": Part(optimizer_tensors(self.discriminator, self.optimizers["D"]), {}),
             "conditioning-generator": Part(self.conditioning["G"].state(), {}),
             "conditioning-discriminator": Part(self.conditioning["D"].state(), {}),
             "augment": Part(self.augment.state(), {}),
+            "latent": Part(self.latent_penalty.state() | self.tracking.state(), {}),
         }
         if "G" in self.averages:
             averaged = metadata(self.config, self.classes, extra | {"weights": "ema"})
@@ -147,12 +168,16 @@ class GanTask:
     def restore(self, folder: Path) -> None:
         """Take up everything that ``files`` stored."""
         self.generator.load_state_dict(checkpoint.read(folder, RAW))
-        self.discriminator.load_state_dict(checkpoint.read(folder, "discriminator"))
+        self.discriminator.load_state_dict(checkpoint.read(folder, DISCRIMINATOR))
         load_optimizer(self.generator, self.optimizers["G"], checkpoint.read(folder, "optimizer-generator"))
         load_optimizer(self.discriminator, self.optimizers["D"], checkpoint.read(folder, "optimizer-discriminator"))
         self.conditioning["G"].load(checkpoint.read(folder, "conditioning-generator"))
         self.conditioning["D"].load(checkpoint.read(folder, "conditioning-discriminator"))
         self.augment.load(checkpoint.read(folder, "augment"))
+        if (folder / "latent.safetensors").is_file():  # not in checkpoints of earlier versions
+            latent = checkpoint.read(folder, "latent")
+            self.latent_penalty.load(latent)
+            self.tracking.load(latent)
         if "G" in self.averages:
             self.averages["G"].net.load_state_dict(checkpoint.read(folder, AVERAGED))
 
@@ -205,46 +230,47 @@ class GanTask:
 
     def close(self) -> None:
         """Stop reader processes."""
-        self.batches.close()
-        if self.paired is not None:
-            self.paired.close()
-
-    def _open(self, size: int, purpose: str) -> Batches:
-        data = self.config.data
-        return Batches(
-            self.source,
-            batch_size=size,
-            seed=derive(self.config.seed, purpose),
-            rank=self.accelerator.process_index,
-            world=self.accelerator.num_processes,
-            device=self.device,
-            resident=data.resident,
-            workers=data.workers,
-        )
+        self.draws.close()
 
     def _generator_phase(self, step: int) -> Phase:
-        training = self.config.training
-        z, labels = self._latents("G", step, training.fakes)
-        real = real_labels = None
-        if self.paired is not None:
-            real, real_labels = self._reals(self.paired, "paired", step, training.fakes)
-        batch = GeneratorBatch(z, labels, real, real_labels)
+        training, latent = self.config.training, self.config.loss.latent_penalty
+        share = step / training.steps
+        z, labels = self.draws.latents("G", step, training.fakes)
+        batch = GeneratorBatch(z, labels, *self.draws.paired_reals(step))
         parts = 1 if self.whole else training.accumulate
+        regularised = not self.latent_penalty.lazy and self.latent_penalty.due(step, share)
 
         def part(index: int) -> Losses:
-            return generator_loss(
+            mine = batch.part(index, parts)
+            value, logs = generator_loss(
                 self.generator,
                 self.discriminator,
-                batch.part(index, parts),
+                mine,
                 self.config.loss,
                 self.augment,
-                self._rng("augment G", step, index),
+                self.draws.rng("augment G", step, index),
                 critic_parts=training.accumulate if self.whole else 1,
             )
+            if regularised:
+                extra, more = self._latent(mine.part(0, latent.shrink), step, index)
+                value, logs = value + extra, logs | more
+            return value, logs
 
         around = partial(one_power_iteration, self.generator, self.discriminator)
-        regular = partial(self.conditioning["G"].regular, step / training.steps)
+        regular = partial(self.conditioning["G"].regular, share)
         return Phase("G", "G", (partial(part, i) for i in range(parts)), parts, around, regular)
+
+    def _latent_phase(self, step: int) -> Phase:
+        training = self.config.training
+        size, parts = training.fakes // self.config.loss.latent_penalty.shrink, training.accumulate
+        batch = GeneratorBatch(*self.draws.latents("Greg", step, size), None, None)
+        losses = (partial(self._latent, batch.part(i, parts), step, i) for i in range(parts))
+        return Phase("Greg", "G", losses, parts, partial(one_power_iteration, self.generator))
+
+    def _latent(self, batch: GeneratorBatch, step: int, index: int) -> Losses:
+        """The weighted regulariser of G's latent; the log has it without its weight."""
+        value, logs = self.latent_penalty(batch.z, batch.labels, self.draws.rng("latent penalty", step, index))
+        return self.latent_penalty.factor(step / self.config.training.steps) * value, logs
 
     def _discriminator_phase(
         self, name: str, loss: Callable[..., Losses], batch: DiscriminatorBatch, index: int
@@ -252,7 +278,7 @@ class GanTask:
         parts = self.config.training.accumulate
 
         def part(number: int) -> Losses:
-            rng = self._rng(f"augment {name}", index, number)
+            rng = self.draws.rng(f"augment {name}", index, number)
             value, logs = loss(self.discriminator, batch.part(number, parts), self.config.loss, self.augment, rng)
             if "D/real_sign" in logs:
                 self.augment.see(logs["D/real_sign"])
@@ -267,50 +293,12 @@ class GanTask:
 
     @torch.no_grad()
     def _discriminator_batch(self, index: int) -> DiscriminatorBatch:
-        size = self.config.training.batch_size
-        real, real_labels = self._reals(self.batches, "D", index, size)
-        z, labels = self._latents("D", index, size)
+        real, real_labels = self.draws.reals(index)
+        z, labels = self.draws.latents("D", index, self.config.training.batch_size)
         with self.accelerator.autocast(), weights.frozen(self.generator):
             fake = self.generator(z, labels)
-        mix = torch.rand(len(real), generator=self._rng("mix", index), device=self.device)
+        mix = torch.rand(len(real), generator=self.draws.rng("mix", index), device=self.device)
         return DiscriminatorBatch(real, real_labels, fake.to(real.dtype), labels, mix)
-
-    def _reals(self, batches: Batches, purpose: str, index: int, size: int) -> tuple[Tensor, Tensor | None]:
-        images, labels = batches.at(index * size)
-        data = self.config.data
-        rng = self._rng(f"reals {purpose}", index)
-        if data.flip:
-            images = flip(images, rng)
-        images = to_float(images, dequantize=data.dequantize, generator=rng)
-        return images.contiguous(memory_format=self.layout), labels if self.classes else None
-
-    def _latents(self, purpose: str, index: int, size: int) -> tuple[Tensor, Tensor | None]:
-        seed = derive(self.config.seed, "latents", purpose, index)
-        rank, world = self.accelerator.process_index, self.accelerator.num_processes
-        rows = slice(rank * size // world, (rank + 1) * size // world)
-        z = self.generator.sample_latent(size, seed=seed)[rows].to(self.device, non_blocking=True)
-        if not self.classes:
-            return z, None
-        labels = torch.randint(self.classes, (size,), generator=generator("cpu", seed, "labels"))
-        return z, labels[rows].to(self.device, non_blocking=True)
-
-    def _rng(self, *position: int | str) -> torch.Generator:
-        return generator(self.device, self.config.seed, *position, self.accelerator.process_index)
-
-
-def _check_shares(config: Config, source: ImageSource, processes: int) -> None:
-    """Every process and every part gets as many images, or the mean of their gradients is not the batch's."""
-    training = config.training
-    parts = processes * training.accumulate
-    for key, size in (("batch_size", training.batch_size), ("generator_batch_size", training.fakes)):
-        if size % parts:
-            raise UserError(
-                f"training.{key} is {size}: not a multiple of {processes} processes x accumulate {training.accumulate}"
-            )
-    if config.data.labels and source.num_classes < 2:
-        raise UserError(
-            f"data.labels: {source.name} has {source.num_classes} classes; for a folder, put each class in a sub-folder"
-        )
 
 
 def _adam(net: nn.Module, config: AdamConfig, interval: int) -> Adam:

@@ -72,10 +72,15 @@ def train_task(task: Task, config: Config, accelerator: Accelerator, *, allow_co
             log.plot(step, {f"metric/{result.label}": result.value})
         state.consider(results, config.evaluation.best, step)
 
+    def look(step: int) -> None:
+        log.spectrum(step, task.spectrum(step))
+        log.warn(step, task.warnings())
+
     with StopSignal() as stop:
         try:
             if state.step == 0:
-                log.spectrum(0, task.spectrum())
+                if logging.spectrum_every:
+                    look(0)
                 if main:
                     task.pictures(run / "fakes_init.png", 0)
             score(state.step)  # the first one, or the one that a stop put off
@@ -100,7 +105,7 @@ def train_task(task: Task, config: Config, accelerator: Accelerator, *, allow_co
                     log.scalars(done, means.fetch() | task.scalars())
                     watch.check(task.nets)
                 if logging.spectrum_every and (done % logging.spectrum_every == 0 or last):
-                    log.spectrum(done, task.spectrum())
+                    look(done)
                 if main and (last or (logging.samples_every and done % logging.samples_every == 0)):
                     task.pictures(run / f"fakes-{done:07d}.png", done)
                 if not stopping:

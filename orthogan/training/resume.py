@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from accelerate import Accelerator
+from pydantic import ValidationError
 
 from orthogan import checkpoint
 from orthogan.checkpoint import write_synced
@@ -79,6 +80,8 @@ def refuse_changes(old: dict[str, Any], config: Config, run: Path, *, allow: boo
         UserError: listing each key that differs, unless ``allow``.
     """
     new = config.model_dump()
+    with suppress(ValidationError):  # what came with a later version is at its default, as it was
+        old = Config.model_validate(old).model_dump()
     changed = differences(
         {k: v for k, v in old.items() if k not in PLACE}, {k: v for k, v in new.items() if k not in PLACE}
     )

@@ -6,7 +6,7 @@ import json
 import math
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -111,6 +111,13 @@ class RunLog:
                 f"step {step}: stable-rank constraint active in {active} of {len(ranked)} layers "
                 f"(mean scale {mean:.3f}), {near} more within {1 - NEAR:.0%} of their target"
             )
+
+    def warn(self, step: int, lines: Sequence[str]) -> None:
+        """Say each line, and keep it in the log."""
+        for line in lines:
+            self.say(f"warning: {line}")
+            if self.main:
+                self._write({"step": step, "images": step * self.images_per_step, "warning": line})
 
     def say(self, text: str) -> None:
         """A line above the progress bar."""

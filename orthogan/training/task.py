@@ -54,8 +54,12 @@ class Task(Protocol):
         """Further numbers for the log (not called in every step)."""
         ...
 
-    def spectrum(self) -> dict[str, Mapping[str, float]]:
-        """Condition of each constrained layer, by name."""
+    def spectrum(self, step: int) -> dict[str, Mapping[str, float]]:
+        """Condition of each constrained layer, and what else is measured so seldom, by name."""
+        ...
+
+    def warnings(self) -> list[str]:
+        """What the user should know of the last ``spectrum``, one line each."""
         ...
 
     def files(self, step: int) -> dict[str, Part]:

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from orthogan.weights.constraint import Constraint
@@ -81,16 +81,27 @@ def unconstrained(layer: nn.Module, weight: str) -> nn.Parameter:
     return layer.parametrizations[weight].original  # pyright: ignore
 
 
+def effective_weight(layer: nn.Module) -> Tensor:
+    """The weight that ``layer`` applies: weight * gain for an equalised one without constraint."""
+    weight = layer.weight
+    assert isinstance(weight, Tensor)
+    if parametrize.is_parametrized(layer, "weight"):
+        return weight
+    return weight * getattr(layer, "gain", 1.0)
+
+
 def remove(module: nn.Module, name: str | None = None) -> nn.Module:
     """Bake the effective weights in, below ``module`` or for its weight ``name`` alone: inference costs nothing more.
 
+    A submodule with a method ``baked()``, such as a Householder projector, makes way for what that returns.
     To go on training, give the plain weights a new optimizer: the old one remembers other parameters.
 
     Raises:
         ValueError: nothing is constrained there.
     """
     found = [(layer, w) for _, layer, w, _ in constrained(module) if name is None or (layer is module and w == name)]
-    if not found:
+    stands_for = [] if name else [(path, part) for path, part in module.named_modules() if path and _bakes(part)]
+    if not found and not stands_for:
         raise ValueError(f"{type(module).__name__} has no constrained weight" + (f" {name!r}" if name else ""))
     with frozen(module):
         for layer, weight in found:
@@ -100,4 +111,11 @@ def remove(module: nn.Module, name: str | None = None) -> nn.Module:
             if isinstance(gain, float):  # an equalised layer multiplies a plain weight by it, a constrained one not
                 with torch.no_grad():
                     getattr(layer, weight).div_(gain)
+    for path, part in stands_for:
+        parent, _, child = path.rpartition(".")
+        setattr(module.get_submodule(parent), child, part.baked())  # pyright: ignore
     return module
+
+
+def _bakes(module: nn.Module) -> bool:
+    return callable(getattr(type(module), "baked", None))

@@ -245,7 +245,7 @@ def test_the_words_of_the_schema_are_those_of_the_tools() -> None:
     assert words(schema.PenaltyConfig, "kind") == set(PENALTIES)
     assert words(schema.WhiteningConfig, "method") == set(get_args(InverseMethod))
     assert words(schema.PoolingConfig, "method") == set(get_args(SqrtMethod))
-    assert words(schema.NormConfig, "kind") == {"none", "skew_orthogonal", *KINDS}
+    assert words(schema.NormConfig, "kind") == {"none", "skew_orthogonal", "householder", *KINDS}
 
 
 def test_the_neurons_of_a_rotation_follow_the_seed(tmp_path: Path) -> None:

@@ -17,7 +17,8 @@ from orthogan.data import ArraySource, open_configured
 from orthogan.errors import Diverged, UserError
 from orthogan.models.saved import describe, load
 from orthogan.training import dry_run, train
-from orthogan.training.gan import GanTask, _check_shares
+from orthogan.training.gan import GanTask
+from orthogan.training.gan_draws import check_shares
 from orthogan.training.loop import update
 from orthogan.training.watch import FiniteWatch
 from tests.training.runs import ROOT, tiny
@@ -124,11 +125,11 @@ def test_classes_and_shares_must_be_there(tmp_path: Path) -> None:
     config = tiny(tmp_path)
     source = open_configured(config.data)
     with pytest.raises(UserError, match=r"training\.batch_size is 8: not a multiple of 3 processes"):
-        _check_shares(config, source, 3)
-    _check_shares(config, source, 4)
+        check_shares(config, source, 3)
+    check_shares(config, source, 4)
     unlabelled = ArraySource("mine", np.zeros((8, 1, 32, 32), dtype=np.uint8))
     with pytest.raises(UserError, match="put each class in a sub-folder"):
-        _check_shares(tiny(tmp_path, "data.labels=true"), unlabelled, 1)
+        check_shares(tiny(tmp_path, "data.labels=true"), unlabelled, 1)
 
 
 @pytest.mark.gpu

@@ -148,6 +148,20 @@ def test_another_config_is_listed_key_by_key_and_refused(tmp_path: Path) -> None
     assert (tmp_path / "run" / "checkpoints" / "step-000000004").exists()
 
 
+def test_keys_that_came_with_a_later_version_are_no_difference(tmp_path: Path) -> None:
+    config = tiny(tmp_path / "run", "training.steps=3")
+    train(config)
+    folder = tmp_path / "run" / "checkpoints" / "step-000000003"
+    record = json.loads((folder / "state.json").read_text())
+    del record["state"]["config"]["loss"]["latent_penalty"], record["state"]["config"]["model"]["init"]
+    del record["files"]["latent.safetensors"]
+    (folder / "state.json").write_text(json.dumps(record))
+    (folder / "latent.safetensors").unlink()
+    assert train(config) == tmp_path / "run"
+    with pytest.raises(UserError, match=r"loss\.latent_penalty\.weight: None -> 0\.1"):
+        train(tiny(tmp_path / "run", "training.steps=3", "loss.latent_penalty={kind: hessian, weight: 0.1}"))
+
+
 def test_a_finished_run_is_left_alone(tmp_path: Path) -> None:
     config = tiny(tmp_path / "run", "training.steps=3")
     train(config)

@@ -1,0 +1,136 @@
+"""Starting from given weights (``model.init``): trained nets with their constraints baked in fill fresh plain ones."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from orthogan import checkpoint, weights
+from orthogan.config import Config
+from orthogan.config_file import differences
+from orthogan.errors import UserError
+from orthogan.layers import HouseholderProjector, SkewOrthogonalConv2d
+from orthogan.models.build import Start, build_discriminator
+from orthogan.models.saved import Saved, describe, load
+
+DISCRIMINATOR = "discriminator"
+# what decides the names and sizes of a net's tensors
+SHAPING = ("kind", "channels", "latent_dim", "options", "whitening", "pooling")
+
+
+class WarmStart:
+    """The nets behind ``config.model.init``, for ``build_generator(..., start=...)`` and the discriminator's.
+
+    The generator's averaged weights are taken where there are some. A run or a checkpoint also gives its
+    discriminator, a single file has none. Every tensor counts as the net applies it: constraints, projectors and
+    equalised learning rates are taken off, so that the constraints of ``config`` find plain weights to start from.
+    Among the equal singular values of a projector a basis is arbitrary: put anew on such a weight, a projector keeps
+    the space of its directions and not each of them.
+
+    Args:
+        num_classes: of the nets to be filled.
+
+    Raises:
+        UserError: nothing to load there, or weights that cannot be baked in.
+    """
+
+    def __init__(self, config: Config, num_classes: int) -> None:
+        path = Path(str(config.model.init))
+        self.config, self.num_classes = config, num_classes
+        try:
+            self.saved = describe(path)
+            self._generator = _baked(load(path), self.saved)
+        except UserError as error:
+            raise UserError(f"model.init: {error}") from None
+        folder = self.saved.path.parent
+        self._discriminator: nn.Module | None = None
+        if path.is_dir() and (folder / f"{DISCRIMINATOR}.safetensors").is_file():
+            net = build_discriminator(self.saved.config, num_classes=self.saved.num_classes)
+            net.load_state_dict(checkpoint.read(folder, DISCRIMINATOR))
+            self._discriminator = _baked(net.eval(), self.saved)
+
+    def generator(self, net: nn.Module) -> None:
+        """Fill a fresh generator.
+
+        Raises:
+            UserError: naming the keys of the config in which the two differ.
+        """
+        self._fill(net, self._generator, "generator", "")
+
+    @property
+    def discriminator(self) -> Start | None:
+        """What fills a fresh discriminator, as ``generator`` does; None where there is none to start from."""
+        found = self._discriminator
+        advice = f"; give {self.saved.path} itself to start from the generator alone"
+        return None if found is None else lambda net: self._fill(net, found, "discriminator", advice)
+
+    def _fill(self, net: nn.Module, source: nn.Module, name: str, advice: str) -> None:
+        given = _fitted(net, source)
+        wanted = net.state_dict()
+        wrong = [key for key in {**wanted, **given} if _shape(wanted, key) != _shape(given, key)]
+        if wrong:
+            keys = differences(
+                self._shaping(self.saved.config, self.saved.num_classes, name),
+                self._shaping(self.config, self.num_classes, name),
+            )
+            first = f"{wrong[0]} is {_shape(given, wrong[0])} there and {_shape(wanted, wrong[0])} here"
+            raise UserError(
+                f"model.init: the {name} of {self.saved.path} is another net than this config's "
+                f"({len(wrong)} tensors differ: {first}). There -> here:\n  "
+                + "\n  ".join(keys or ["every key is the same"])
+                + advice
+            )
+        net.load_state_dict(given)
+
+    @staticmethod
+    def _shaping(config: Config, num_classes: int, name: str) -> dict[str, Any]:
+        section = getattr(config.model, name).model_dump()
+        return {
+            "data": {"resolution": config.data.resolution, "channels": config.data.channels},
+            "classes (data.labels)": num_classes,
+            "model": {name: {key: section[key] for key in SHAPING if key in section}},
+        }
+
+
+def _baked(net: nn.Module, saved: Saved) -> nn.Module:
+    for name, part in net.named_modules():
+        if isinstance(part, SkewOrthogonalConv2d):
+            raise UserError(
+                f"{saved.path}: {name} is a skew orthogonal convolution, a series that no plain kernel stands for; "
+                "start from a net without"
+            )
+    try:
+        return weights.remove(net)
+    except ValueError:  # nothing is constrained
+        return net
+
+
+@torch.no_grad()
+def _fitted(net: nn.Module, source: nn.Module) -> dict[str, Tensor]:
+    """The state of ``source`` as ``net`` would hold it: gains are its own, and so are projectors it is made with."""
+    state = dict(source.state_dict())
+    theirs = dict(source.named_modules())
+    for name, layer in net.named_modules():
+        other = theirs.get(name)
+        if isinstance(layer, HouseholderProjector) and isinstance(other, nn.Linear):
+            projector = HouseholderProjector.from_linear(other, layer.rank)
+            del state[f"{name}.weight"]
+            state |= {f"{name}.{key}": value for key, value in projector.state_dict().items()}
+        elif other is not None:
+            for key, factor in (("weight", "gain"), ("bias", "rate")):
+                ratio = _factor(other, factor) / _factor(layer, factor)
+                if ratio != 1 and (full := f"{name}.{key}") in state:
+                    state[full] = state[full] * ratio
+    return state
+
+
+def _factor(layer: nn.Module, name: str) -> float:
+    value = getattr(layer, name, 1.0)
+    return value if isinstance(value, float) else 1.0
+
+
+def _shape(tensors: dict[str, Tensor], key: str) -> str:
+    return str(tuple(tensors[key].shape)) if key in tensors else "absent"
