@@ -108,7 +108,7 @@ def _parser() -> argparse.ArgumentParser:
     _net_arguments(evaluate)
 
     sample = commands.add_parser("sample", help="draw images: one grid, or a file for each seed")
-    sample.add_argument("subject", help="run, checkpoint or .safetensors file")
+    sample.add_argument("subject", help="run, checkpoint, .safetensors file, or module:Class")
     sample.add_argument("--seeds", default="0-63", help="such as 0-63,70; each seed is one image (default: 0-63)")
     sample.add_argument("--classes", help="class numbers or names, comma-separated (default: all in turn)")
     sample.add_argument("--truncation", type=float, default=1.0, help="(default: 1 = none)")
@@ -116,7 +116,7 @@ def _parser() -> argparse.ArgumentParser:
     _net_arguments(sample)
 
     traverse = commands.add_parser("traverse", help="what each latent direction does: a row of images for each")
-    traverse.add_argument("subject", help="run, checkpoint or .safetensors file")
+    traverse.add_argument("subject", help="run, checkpoint, .safetensors file, or module:Class")
     _direction_arguments(traverse)
     traverse.add_argument("--save-directions", help="write the directions to this .safetensors file")
     traverse.add_argument("--dims", default="all", help="all, or numbers such as 0,3,5 or 0-7 (default: all)")
@@ -147,7 +147,7 @@ def _parser() -> argparse.ArgumentParser:
         description="Find directions, merge near duplicates, score them beside random ones, write a Directions file.",
         epilog="example: orthogan discover runs/demo --method sefa,jacobian --components 8 --out found.safetensors",
     )
-    discover.add_argument("subject", help="run, checkpoint or .safetensors file")
+    discover.add_argument("subject", help="run, checkpoint, .safetensors file, or module:Class")
     discover.add_argument(
         "--method",
         default="sefa",
@@ -165,13 +165,38 @@ def _parser() -> argparse.ArgumentParser:
     discover.add_argument("--seed", type=int, default=0, help="(default: 0)")
     _net_arguments(discover)
 
+    disentangle = commands.add_parser(
+        "disentangle",
+        help="how well separated the latent directions are: VP, MIG, DCI, … beside random directions",
+        description="Measure the directions of a generator beside random ones; of several runs, also over the runs.",
+        epilog="example: orthogan disentangle runs/sprites/eigengan --metrics vp,mig,dci --data sprites",
+    )
+    disentangle.add_argument("subject", nargs="+", help="runs, checkpoints, .safetensors files, or module:Class")
+    disentangle.add_argument(
+        "--metrics",
+        default="vp,activeness",
+        help="comma-separated: vp, activeness; with --data also mig, dci, sap, modularity, explicitness, code_vote, "
+        "and encoder:mig, encoder:factor_vae, … (default: vp,activeness)",
+    )
+    disentangle.add_argument("--data", help="images with factors: sprites, sprites-colour, or a config")
+    _direction_arguments(disentangle)
+    disentangle.add_argument("--samples", type=_positive, default=10_000, help="images of a metric (default: 10000)")
+    disentangle.add_argument("--seeds", default="0-2", help="of the metrics, such as 0-4 (default: 0-2)")
+    disentangle.add_argument("--class", dest="label", help="class number or name of a conditional model")
+    disentangle.add_argument(
+        "--set", action="append", default=[], metavar="METRIC.KEY=VALUE", help="such as vp.protocol=published"
+    )
+    disentangle.add_argument("--no-controls", action="store_true", help="leave out the random directions")
+    disentangle.add_argument("--json", action="store_true", help="print the results with their protocol as JSON lines")
+    _net_arguments(disentangle)
+
     explore = commands.add_parser(
         "explore",
         help="a live page in your browser: a slider for each direction, seed, class, export",
         description="Serve a live page on this machine (needs pip install 'orthogan[explore]'); Ctrl-C ends it.",
         epilog="example: orthogan explore runs/demo --directions found.safetensors --open",
     )
-    explore.add_argument("subject", help="run, checkpoint or .safetensors file")
+    explore.add_argument("subject", help="run, checkpoint, .safetensors file, or module:Class")
     _direction_arguments(explore)
     explore.add_argument("--host", default="127.0.0.1", help="address to serve at (default: 127.0.0.1)")
     explore.add_argument("--port", type=int, default=7860, help="0 = any free one (default: 7860)")

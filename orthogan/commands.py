@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 from accelerate.state import PartialState
 
 from orthogan import checkpoint, training
@@ -36,7 +37,8 @@ from orthogan.latent import traverse as walk
 from orthogan.latent.discovery import discover as find_directions
 from orthogan.latent.render import check_suffix
 from orthogan.models.protocol import Generator
-from orthogan.models.saved import Saved, describe, load
+from orthogan.models.saved import describe, load
+from orthogan.models.subject import Subject, open_generator
 from orthogan.training.resume import read_records
 
 BATCH = 64  # images at a time when drawing
@@ -151,22 +153,22 @@ def _run_of(subject: Path) -> Path | None:
 
 def sample(arguments: Namespace) -> None:
     """Draw images."""
-    saved, net, device = _open(arguments)
+    subject, net, device = _open(arguments)
     classes = None
     if arguments.classes is not None:
-        classes = parse_classes(arguments.classes, net.num_classes, saved.class_names)
+        classes = parse_classes(arguments.classes, net.num_classes, subject.class_names)
     images = sample_images(
         net, parse_seeds(arguments.seeds), classes, arguments.truncation, batch_size=BATCH, device=device
     )
-    written = save_samples(images, arguments.out, class_names=saved.class_names)
-    print(f"{len(images.seeds)} images of {saved.path}: {written[0] if len(written) == 1 else arguments.out}")
+    written = save_samples(images, arguments.out, class_names=subject.class_names)
+    print(f"{len(images.seeds)} images of {subject.name}: {written[0] if len(written) == 1 else arguments.out}")
 
 
 def traverse(arguments: Namespace) -> None:
     """Show what each direction does."""
     seeds = parse_seeds(arguments.seeds) if arguments.seeds else []
     check_suffix(arguments.out, heatmap=arguments.heatmap, sheet=bool(seeds))
-    saved, net, device = _open(arguments)
+    subject, net, device = _open(arguments)
     directions = _directions(arguments, net)
     if arguments.save_directions:
         directions.save(arguments.save_directions)
@@ -175,7 +177,7 @@ def traverse(arguments: Namespace) -> None:
         "dims": "all" if arguments.dims == "all" else parse_seeds(arguments.dims),
         "range": arguments.range,
         "steps": arguments.steps,
-        "y": _label(arguments, saved, net),
+        "y": _label(arguments, subject, net),
         "truncation": arguments.truncation,
         "centred": arguments.centred,
         "walk": arguments.walk,
@@ -190,7 +192,9 @@ def traverse(arguments: Namespace) -> None:
     else:
         walked = walk(net, directions, seed=arguments.seed, base=arguments.base, **options)
     made = render(walked, arguments.out, heatmap=arguments.heatmap)
-    print(f"{len(options['dims']) if options['dims'] != 'all' else len(directions)} directions of {saved.path}: {made}")
+    print(
+        f"{len(options['dims']) if options['dims'] != 'all' else len(directions)} directions of {subject.name}: {made}"
+    )
 
 
 def _directions(arguments: Namespace, net: Generator) -> Directions:
@@ -206,29 +210,82 @@ def explore(arguments: Namespace) -> None:
     """Serve the live page until Ctrl-C."""
     from orthogan.latent.explorer_page import explore as serve  # gradio takes seconds to import
 
-    saved, net, _ = _open(arguments)
+    subject, net, _ = _open(arguments)
     serve(
         net,
         _directions(arguments, net),
-        class_names=saved.class_names,
-        title=f"orthogan: {saved.path.name}",
+        class_names=subject.class_names,
+        title=f"orthogan: {Path(subject.name).name}",
         host=arguments.host,
         port=arguments.port,
         open_browser=arguments.open,
     )
 
 
+def disentangle(arguments: Namespace) -> None:
+    """Measure the directions of generators."""
+    from orthogan import disentanglement as measures  # scikit-learn takes seconds to import
+
+    options = _options(arguments.set)
+    runs = []
+    for path in arguments.subject:
+        subject, net, _ = _open(Namespace(**vars(arguments) | {"subject": path}))
+        results = measures.disentangle(
+            net,
+            [name.strip() for name in arguments.metrics.split(",")],
+            source=None if arguments.data is None else _labelled(arguments.data, net),
+            directions=_directions(arguments, net),
+            seeds=parse_seeds(arguments.seeds),
+            samples=arguments.samples,
+            controls=not arguments.no_controls,
+            y=_label(arguments, subject, net),
+            options=options,
+            info={"subject": path},
+        )
+        runs.append(results)
+        run = _run_of(Path(path))
+        if run is not None:
+            append_jsonl(run / "disentanglement.jsonl", results)
+        if not arguments.json:
+            one = len(arguments.subject) == 1
+            print(measures.table(results) if one else "\n".join([path, *("  " + r.one_line() for r in results)]))
+    over = measures.across(runs) if len(runs) > 1 else []
+    if arguments.json:
+        print("\n".join(json.dumps(result.as_dict()) for result in [*(r for results in runs for r in results), *over]))
+    elif over:
+        print("\n".join([f"over {len(runs)} runs", *map(str, over)]))
+
+
+def _options(texts: list[str]) -> dict[str, dict[str, Any]]:
+    """METRIC.KEY=VALUE as {METRIC: {KEY: VALUE}}."""
+    found: dict[str, dict[str, Any]] = {}
+    for text in texts:
+        name, sign, value = text.partition("=")
+        metric, dot, key = name.partition(".")
+        if not (metric and dot and key and sign):
+            raise UserError(f"--set {text}: write METRIC.KEY=VALUE, for example vp.protocol=published")
+        found.setdefault(metric, {})[key] = yaml.safe_load(value)
+    return found
+
+
+def _labelled(name: str, net: Generator) -> ImageSource:
+    """The images with factors that --data names, as large as those of the generator."""
+    if name.endswith((".yaml", ".yml")):
+        return open_configured(load_config(name).data)
+    return open_source(name, resolution=net.resolution, channels=net.image_channels)
+
+
 def discover(arguments: Namespace) -> None:
     """Find directions and score them."""
     if not arguments.out.endswith(".safetensors"):
         raise UserError(f"--out {arguments.out}: a Directions file ends in .safetensors")
-    saved, net, _ = _open(arguments)
+    subject, net, _ = _open(arguments)
     options = {name: getattr(arguments, name) for name in ("layer", "components", "samples", "steps")}
     found = find_directions(
         net,
         arguments.method,
         threshold=arguments.threshold,
-        y=_label(arguments, saved, net),
+        y=_label(arguments, subject, net),
         seed=arguments.seed,
         space=arguments.space,
         layers=parse_layers(arguments.layers) if arguments.layers else (),
@@ -236,7 +293,7 @@ def discover(arguments: Namespace) -> None:
     )
     print(found.table())
     layer = f" of layer {found.directions.layer}" if found.directions.layer else ""
-    print(f"{len(found.directions)} directions{layer} of {saved.path}: {found.directions.save(arguments.out)}")
+    print(f"{len(found.directions)} directions{layer} of {subject.name}: {found.directions.save(arguments.out)}")
 
 
 def spectrum(arguments: Namespace) -> None:
@@ -253,17 +310,17 @@ def spectrum(arguments: Namespace) -> None:
     )
 
 
-def _open(arguments: Namespace) -> tuple[Saved, Generator, torch.device]:
+def _open(arguments: Namespace) -> tuple[Subject, Generator, torch.device]:
     device = _device(arguments.device)
-    ema = not arguments.no_ema
-    return describe(arguments.subject, ema=ema), load(arguments.subject, device=device, ema=ema), device
+    subject = open_generator(arguments.subject, device=device, ema=not arguments.no_ema)
+    return subject, subject.net, device
 
 
-def _label(arguments: Namespace, saved: Saved, net: Generator) -> int | None:
+def _label(arguments: Namespace, subject: Subject, net: Generator) -> int | None:
     """The class that --class names."""
     if arguments.label is None:
         return None
-    return parse_classes(arguments.label, net.num_classes, saved.class_names)[0]
+    return parse_classes(arguments.label, net.num_classes, subject.class_names)[0]
 
 
 def _device(name: str | None) -> torch.device:

@@ -1,18 +1,31 @@
 """Measures of disentanglement: of codes against known factors, of codes alone, and of a generator's latent.
 
-Each is a pure function; the name of its result says which variant of the metric it is.
+Each is a pure function; the name of its result says which variant of the metric it is. A generator has codes, the
+coordinates of its latent, but no factors: an oracle reads them off its images, or an encoder gives codes of real ones.
+``disentangle`` does all that for several metrics at once.
 """
 
 from orthogan.disentanglement.activeness import activeness
+from orthogan.disentanglement.activity import activity
 from orthogan.disentanglement.beta_vae import beta_vae
+from orthogan.disentanglement.code_vote import code_vote
+from orthogan.disentanglement.coordinates import Coordinates, coordinates_of
 from orthogan.disentanglement.dci import completeness, dci, disentanglement
+from orthogan.disentanglement.disentangle import disentangle
+from orthogan.disentanglement.encoder import PostHocEncoder, train_encoder
 from orthogan.disentanglement.explicitness import explicitness
 from orthogan.disentanglement.factor_vae import factor_vae
 from orthogan.disentanglement.intervals import Interval, interval
 from orthogan.disentanglement.irs import irs
+from orthogan.disentanglement.merging import Merging, merging_of
 from orthogan.disentanglement.mig import mig
 from orthogan.disentanglement.modularity import modularity, modularity_per_code
 from orthogan.disentanglement.mutual_information import discretise, entropies, mutual_information_matrix
+from orthogan.disentanglement.oracle import Oracle, Teaching, train_oracle
+from orthogan.disentanglement.oracle_cache import load_oracle, oracle_for, save_oracle
+from orthogan.disentanglement.predicted import Predicted, predicted_factors
+from orthogan.disentanglement.result import Across, GeneratorScore, Summary, across, table
+from orthogan.disentanglement.routes import METRICS
 from orthogan.disentanglement.sap import sap, sap_correlation
 from orthogan.disentanglement.score import Score
 from orthogan.disentanglement.source import GridSource, LabelledSource, SpriteSource
@@ -21,18 +34,34 @@ from orthogan.disentanglement.total_correlation import (
     gaussian_wasserstein_correlation,
     mean_pairwise_mutual_information,
 )
+from orthogan.disentanglement.vp import vp
 
 __all__ = [
+    "METRICS",
+    "Across",
+    "Coordinates",
+    "GeneratorScore",
     "GridSource",
     "Interval",
     "LabelledSource",
+    "Merging",
+    "Oracle",
+    "PostHocEncoder",
+    "Predicted",
     "Score",
     "SpriteSource",
+    "Summary",
+    "Teaching",
+    "across",
     "activeness",
+    "activity",
     "beta_vae",
+    "code_vote",
     "completeness",
+    "coordinates_of",
     "dci",
     "discretise",
+    "disentangle",
     "disentanglement",
     "entropies",
     "explicitness",
@@ -41,11 +70,20 @@ __all__ = [
     "gaussian_wasserstein_correlation",
     "interval",
     "irs",
+    "load_oracle",
     "mean_pairwise_mutual_information",
+    "merging_of",
     "mig",
     "modularity",
     "modularity_per_code",
     "mutual_information_matrix",
+    "oracle_for",
+    "predicted_factors",
     "sap",
     "sap_correlation",
+    "save_oracle",
+    "table",
+    "train_encoder",
+    "train_oracle",
+    "vp",
 ]

@@ -7,7 +7,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from orthogan.evaluation.path_variants import PATH_METRICS
 
@@ -67,7 +67,15 @@ class MetricResult:
         return {"label": self.label, **described}
 
 
-def append_jsonl(path: str | Path, results: Sequence[MetricResult]) -> None:
+class Described(Protocol):
+    """A result that can be written as JSON."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-ready."""
+        ...
+
+
+def append_jsonl(path: str | Path, results: Sequence[Described]) -> None:
     """Add a line for each result to ``path``, on disk when this returns."""
     with Path(path).open("a", encoding="utf-8") as stream:
         stream.writelines(json.dumps(result.as_dict()) + "\n" for result in results)

@@ -17,7 +17,8 @@ from orthogan.evaluation import spectrum as measuring
 from orthogan.evaluation.spectrum_plot import check_suffix
 from orthogan.evaluation.spectrum_plot import plot as draw
 from orthogan.models import saved
-from orthogan.models.build import build_discriminator, import_class
+from orthogan.models.build import build_discriminator
+from orthogan.models.named import made_by
 
 DISCRIMINATOR = "discriminator.safetensors"
 PICKLED = (".pt", ".pth", ".bin", ".ckpt")
@@ -103,7 +104,7 @@ def open_subject(subject: str | Path, *, ema: bool = True) -> tuple[str, nn.Modu
     if not path.exists():
         module, _, attribute = text.partition(":")
         if module and attribute and path.suffix != ".safetensors":
-            return text, _made(text)
+            return text, made_by(text)
         raise UserError(f"{text}: no such file or folder; name {ACCEPTED}")
     file = saved.find(path, ema=ema)
     beside = file.with_name(DISCRIMINATOR)
@@ -185,21 +186,3 @@ def _layer(tensor: Tensor) -> nn.Module:
         layer = kind(tensor.shape[1], tensor.shape[0], tuple(tensor.shape[2:]), bias=False, device="meta")
     layer.weight = nn.Parameter(tensor, requires_grad=False)
     return layer
-
-
-def _made(name: str) -> nn.Module:
-    """What the named class or function gives without arguments."""
-    made = import_class(name, "SUBJECT")
-    if not isinstance(made, nn.Module):
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
-            try:
-                made = made()
-            except Exception as error:  # the user's own code
-                raise UserError(
-                    f"{name}: cannot be called without arguments: {type(error).__name__}: {error}; "
-                    "name a function that builds the net and loads its weights"
-                ) from error
-    if not isinstance(made, nn.Module):
-        raise UserError(f"{name}: gives a {type(made).__name__}, not an nn.Module; name a class or a function of one")
-    return made

@@ -53,7 +53,8 @@ def generate(
 def latents_of(generator: nn.Module, seeds: Sequence[int], truncation: float = 1.0) -> torch.Tensor:
     """(n, latent_dim) float32 CPU latents, one for each seed: a function of that seed (and truncation) alone."""
     net = as_generator(generator)
-    return truncate(torch.cat([net.sample_latent(1, seed=seed) for seed in seeds]), truncation)
+    with torch.no_grad():  # a user's own prior may run a net
+        return truncate(torch.cat([net.sample_latent(1, seed=seed) for seed in seeds]), truncation)
 
 
 def class_of(generator: nn.Module, seed: int, classes: Sequence[int] | None = None) -> int | None:

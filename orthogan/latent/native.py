@@ -28,7 +28,8 @@ def native_directions(generator: nn.Module) -> Directions:
     """The rows of ``generator.native_directions()``, else ``latent_axes``.
 
     The generator's method, where it has one and does not return None, gives a (k, latent_dim) tensor or array
-    (rows kept in its order and sign: the model's own numbering is what its author knows them by).
+    (rows kept in its order and sign: the model's own numbering is what its author knows them by). With them may come
+    ``native_names()``, k texts, and ``native_scores()``, k numbers by name.
     """
     own = getattr(generator, "native_directions", None)
     if own is None:
@@ -38,6 +39,8 @@ def native_directions(generator: nn.Module) -> Directions:
     if rows is None:
         return latent_axes(generator)
     matrix = rows.detach().float().cpu().numpy() if isinstance(rows, torch.Tensor) else np.asarray(rows)
-    found = Directions(matrix, method="native", model_hash=model_hash(generator))
+    names = generator.native_names() if hasattr(generator, "native_names") else ()  # pyright: ignore
+    scores = generator.native_scores() if hasattr(generator, "native_scores") else {}  # pyright: ignore
+    found = Directions(matrix, method="native", names=names, scores=scores, model_hash=model_hash(generator))
     found.check(generator, where=f"{type(generator).__name__}.native_directions()")
     return found

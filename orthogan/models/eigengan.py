@@ -111,9 +111,21 @@ class EigenGANGenerator(Generator):
 
     def native_directions(self) -> Tensor:
         """The axes of z_1, ..., z_k (k * dims, latent_dim), by layer and within a layer by descending |L|."""
-        orders = [subspace.L.detach().abs().argsort(descending=True, stable=True) for _, subspace in self.subspaces()]
-        order = torch.cat([i * self.dims + order for i, order in enumerate(orders)])
-        return torch.eye(self.latent_dim, device=order.device)[order]
+        order = torch.tensor([i * self.dims + dim for i, dim, _ in self._ranked()])
+        return torch.eye(self.latent_dim)[order]
+
+    def native_names(self) -> list[str]:
+        """Layer and dimension of each of them, from 1: "z1.6"."""
+        return [f"z{i + 1}.{dim + 1}" for i, dim, _ in self._ranked()]
+
+    def native_scores(self) -> dict[str, list[float]]:
+        """|L| of each of them."""
+        return {"|L|": [size for _, _, size in self._ranked()]}
+
+    def _ranked(self) -> list[tuple[int, int, float]]:
+        """(layer, dimension, |L|), by layer and descending |L|."""
+        sizes = [subspace.L.detach().abs().tolist() for _, subspace in self.subspaces()]
+        return [(i, d, row[d]) for i, row in enumerate(sizes) for d in sorted(range(len(row)), key=lambda d: -row[d])]
 
     def subspace_report(self) -> dict[str, dict[str, float]]:
         """Of each subspace by name: ``orthogonality_error`` ||U U^T - I||_F, and ``L0``, ``L1``, ... as they are."""

@@ -162,6 +162,11 @@ def test_native_directions_are_the_axes_of_the_subspaces_by_layer_and_importance
     assert torch.equal(rows.sum(1), torch.ones(9))
     found = native_directions(net)
     assert found.method == "native"
+    assert len(set(found.names)) == len(found)
+    for name, row, size in zip(found.names, found.matrix, found.scores["|L|"], strict=True):
+        layer, dim = (int(number) - 1 for number in name.removeprefix("z").split("."))
+        assert row[layer * net.dims + dim] == 1
+        assert size == pytest.approx(abs(float(net.subspaces()[layer][1].L[dim])))
     assert torch.equal(torch.from_numpy(found.matrix.copy()), rows)
     # row 4 is the axis of importance 4, row 5 that of importance 0
     frames = traverse(net, found, dims=[4, 5], steps=3).frames

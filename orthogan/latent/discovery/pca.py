@@ -20,6 +20,7 @@ from orthogan.rng import generator as random_generator
 EXACT_FEATURES = 2048  # up to here the whole covariance is formed; beyond, its leading subspace is iterated
 OVERSAMPLING = 32
 ITERATIONS = 4
+LATENT = "latent"  # in place of a layer: the latents themselves
 
 Batches = Callable[[], Iterator[tuple[Tensor, Tensor]]]
 
@@ -36,8 +37,9 @@ def pca(
 ) -> Directions:
     """Principal components of a layer over ``samples`` latents, each carried to z by least squares, unit length.
 
-    ``layer``: a dotted submodule name, or "auto": the first module that runs behind the first layer (see
-    ``layer_behind``). ``components``: how many (default all that vary, at most the latent dimension).
+    ``layer``: a dotted submodule name; "latent", the latents themselves, which is GANSpace in w; or "auto": in z the
+    first module that runs behind the first layer (see ``layer_behind``), in any other space "latent".
+    ``components``: how many (default all that vary, at most the latent dimension).
     Scores: "sigma" (standard deviation of the activations along the component), "share" (of their total variance),
     "linear" (the part of the component's variance that a linear function of z explains, 0 … 1).
 
@@ -49,17 +51,22 @@ def pca(
     k, dim = number_of(generator, components), as_generator(generator).latent_dim
     if samples < 10 * dim:
         raise UserError(f"samples={samples}: at least 10 a latent dimension, {10 * dim}; GANSpace takes 10,000 or more")
-    name = layer_behind(generator) if layer == "auto" else layer
-    with respond(generator, layer=name, y=y) as response:
+    name = layer
+    if layer == "auto":
+        name = layer_behind(generator) if getattr(generator, "axis", "z") == "z" else LATENT
+    with respond(generator, layer="" if name == LATENT else name, y=y) as response:
         z, labels = response.draw(samples, seed)
 
         def batches() -> Iterator[tuple[Tensor, Tensor]]:
             for start in range(0, samples, batch_size):
                 part = slice(start, start + batch_size)
+                if name == LATENT:
+                    yield z[part], z[part]
+                    continue
                 yield response(z[part], None if labels is None else labels[part]).flatten(1), z[part]
 
         first = next(batches())
-        if first[0].shape == first[1].shape and torch.equal(*first):
+        if name != LATENT and first[0].shape == first[1].shape and torch.equal(*first):
             raise UserError(
                 f"layer '{name}': its output is z itself, which has no principal components; name a later one"
             )

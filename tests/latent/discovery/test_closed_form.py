@@ -21,8 +21,10 @@ from orthogan.latent.discovery.pca import layer_behind
 from orthogan.latent.discovery.response import respond
 from orthogan.latent.first_layer import first_layer_directions
 from orthogan.latent.identity import model_hash
+from orthogan.latent.space import view
 from orthogan.models.dcgan import DCGANGenerator
 from orthogan.models.sngan import SNGANGenerator
+from orthogan.models.stylegan2 import StyleGAN2Generator
 
 from .nets import Factors, Linear, assert_same_lines
 
@@ -333,3 +335,15 @@ def test_controls_are_orthonormal_and_belong_to_the_generator() -> None:
         assert found.model_hash == model_hash(net)
     assert np.array_equal(random_basis(net, seed=2).matrix[:3], random_basis(net, components=3, seed=2).matrix)
     assert not np.array_equal(random_basis(net, seed=2).matrix, random_basis(net, seed=3).matrix)
+
+
+def test_pca_in_w_is_that_of_the_latents_of_w() -> None:
+    torch.manual_seed(0)
+    net = StyleGAN2Generator(resolution=32, image_channels=1, channels=2, latent_dim=6, mapping_layers=2).eval()
+    w = view(net, "w")
+    found = pca(w, samples=4000, components=3)
+    assert found.layer == "latent"
+    values, basis = np.linalg.eigh(np.cov(w.sample_latent(4000, seed=0).double().numpy().T))
+    assert_same_lines(found.matrix, basis[:, ::-1].T[:3], 1 - 1e-5)
+    assert found.scores["sigma"] == pytest.approx(np.sqrt(values[::-1][:3]), rel=1e-3)
+    assert found.scores["linear"] == pytest.approx([1.0] * 3)

@@ -1,0 +1,56 @@
+"""Activeness along directions, as a score: how much the pictures change when one coordinate is walked."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+
+from orthogan.disentanglement.activeness import VALUES
+from orthogan.disentanglement.coordinates import BATCH, subject
+from orthogan.disentanglement.score import Score
+from orthogan.latent.directions import Directions
+from orthogan.rng import derive
+
+ACTIVE = 0.01  # of the largest: what moves less counts as dead, as in training
+
+
+def activity(
+    generator: nn.Module,
+    directions: Directions | None = None,
+    *,
+    samples: int = 100,
+    values: Sequence[float] = VALUES,
+    y: int | None = None,
+    seed: int = 0,
+) -> Score:
+    """Mean over directions of the variance (ddof 1) of a pixel as one coordinate takes ``values``; mean over pixels.
+
+    ``activeness`` for directions that need not be axes (default: native), in squared units of images in [-1, 1].
+    Averaged over ``samples`` latents of the prior. It says that something moves, not that it is one thing:
+    random directions may have the larger mean.
+
+    Returns details "per_direction" (k,) and "active", how many have at least 1 % of the largest.
+
+    Raises:
+        ValueError: fewer than two values, or no samples. UserError: directions that do not fit, damaged images.
+    """
+    if len(values) < 2 or samples < 1:
+        raise ValueError(f"activity: values={list(values)}, samples={samples}: at least 2, and 1")
+    with subject(generator, directions, y=y) as seen:
+        z, labels = seen.draw(samples, derive(seed, "activity"))
+        points = torch.tensor(values, dtype=z.dtype)
+        total = torch.zeros(len(seen), dtype=torch.float64)
+        place = seen.response.device
+        for pair in torch.arange(samples * len(seen)).split(max(1, BATCH // len(values))):
+            row, index = (part.repeat_interleave(len(values)) for part in (pair // len(seen), pair % len(seen)))
+            walked = seen.coordinates.put_one(z[row], index, points.repeat(len(pair)))
+            images = seen.response(walked.to(place), None if labels is None else labels[row].to(place))
+            spread = images.double().view(len(pair), len(values), -1).var(dim=1).mean(dim=1)
+            total.index_add_(0, pair % len(seen), spread.cpu())
+    found = (total / samples).numpy()
+    details = {"per_direction": found, "active": int((found >= ACTIVE * found.max()).sum())}
+    steps = "|".join(f"{value:g}" for value in values)
+    variant = f"k={len(found)},values={steps},latents={samples}"
+    return Score("activeness", variant, float(found.mean()), seed, details)

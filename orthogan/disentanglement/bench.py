@@ -1,0 +1,205 @@
+"""What the metrics of one generator share, made when first asked for: images with their factors, encoders, controls."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+import sklearn
+import torch
+from torch import nn
+
+from orthogan import __version__
+from orthogan.data.factor_files import FactorGrid
+from orthogan.data.order import subset
+from orthogan.data.source import ImageSource
+from orthogan.data.sprite_sources import SpriteGrid
+from orthogan.disentanglement.coordinates import subject
+from orthogan.disentanglement.encoder import PostHocEncoder, SourceGrid, train_encoder
+from orthogan.disentanglement.merging import merging_of
+from orthogan.disentanglement.oracle import ROWS, Oracle, factors_at
+from orthogan.disentanglement.oracle_cache import oracle_for
+from orthogan.disentanglement.predicted import Predicted, predicted_factors, varying_factors
+from orthogan.disentanglement.routes import ARRAYS, ENCODER, LATENT, REAL_ARRAYS, REAL_VOTES, VOTE
+from orthogan.disentanglement.score import Score
+from orthogan.disentanglement.source import LabelledSource
+from orthogan.latent.directions import Directions, random_control
+from orthogan.latent.identity import model_hash
+from orthogan.models.protocol import as_generator
+from orthogan.rng import derive
+
+RANDOM, IDENTITY = "random basis", "latent axes"
+
+
+@dataclass
+class Bench:
+    """What the metrics share: fakes with their factors, real images, encoders; made when first asked for."""
+
+    generator: nn.Module
+    source: ImageSource | None
+    directions: Directions
+    seeds: tuple[int, ...]
+    samples: int
+    y: int | None
+    given_oracle: Oracle | None
+    least_accuracy: float
+    encoder_options: dict[str, Any]
+    progress: bool
+    _oracle: Oracle | None = None
+    _fakes: dict[int, Predicted] = field(default_factory=dict)
+    _encoders: dict[tuple[str, int], PostHocEncoder] = field(default_factory=dict)
+    _grid: LabelledSource | None = None
+
+    def score(self, metric: str, basis: str, seed: int, given: Mapping[str, Any]) -> Score:
+        """One number: of ``metric`` along the directions of ``basis`` ("": those in question)."""
+        if metric.startswith(ENCODER):
+            return self._encoded(metric.removeprefix(ENCODER), basis, seed, given)
+        lines = self._basis(basis, seed)
+        if metric in LATENT:
+            function, defaults = LATENT[metric]
+            return function(self.generator, lines, y=self.y, seed=seed, **{**defaults, **given})
+        if metric in VOTE:
+            function, defaults = VOTE[metric]
+            few = {"factors": self.oracle.kept(self.least_accuracy), **defaults, **given}
+            return function(self.generator, self.oracle, lines, y=self.y, seed=seed, **few)
+        fakes = self._fakes_of(seed)
+        codes = fakes.codes
+        if basis:
+            with subject(self.generator, lines, y=self.y) as seen:
+                codes = seen.coordinates.of(fakes.latents).double().numpy()
+        function, defaults = ARRAYS[metric]
+        return function(codes, fakes.factors[:, self._used()], seed=seed, **{**defaults, **given})
+
+    @property
+    def oracle(self) -> Oracle:
+        """Given, cached or trained now."""
+        if self._oracle is None:
+            assert self.source is not None or self.given_oracle is not None
+            place = next((p.device for p in self.generator.parameters()), torch.device("cpu"))
+            self._oracle = self.given_oracle or oracle_for(self.source, device=place, progress=self.progress)  # pyright: ignore[reportArgumentType]
+        return self._oracle
+
+    def protocol(self, metric: str, confidence: float) -> dict[str, Any]:
+        """What has to agree before two generators are compared."""
+        lines = self.directions
+        said: dict[str, Any] = {
+            "directions": lines.method,
+            "space": lines.space,
+            **({"layer": lines.layer} if lines.layer else {}),
+            **({"layers": list(lines.layers)} if lines.layers else {}),
+            "k": len(lines),
+            **({"class": "in turn" if self.y is None else self.y} if as_generator(self.generator).num_classes else {}),
+            "metric seeds": list(self.seeds),
+            "confidence": confidence,
+        }
+        if metric.startswith(ENCODER):
+            assert self.source is not None
+            rows = len(self.source) if metric.removeprefix(ENCODER) in REAL_VOTES else self._real_count
+            said |= {"codes": self._encoders["", self.seeds[0]].variant, "data": f"{self.source.name}, {rows:,} images"}
+            said |= {"merged": merging_of(self.source).variant}
+        elif metric not in LATENT:
+            oracle = self.oracle
+            kept = oracle.kept(self.least_accuracy)
+            used = self._used() if metric in ARRAYS else kept
+            names = oracle.merging.names
+            said |= {
+                "codes": "coordinates of latents of the prior",
+                "oracle": f"{oracle.source}, {', '.join(f'{k} {v}' for k, v in asdict(oracle.teaching).items())}",
+                "oracle accuracy": dict(oracle.accuracy),
+                "merged": oracle.merging.variant,
+                "factors": [names[j] for j in used],
+                "read too badly": [name for j, name in enumerate(names) if j not in kept],
+                "constant in fakes": [names[j] for j in kept if j not in used],
+                "least accuracy": self.least_accuracy,
+            }
+            said |= {"fakes": self.samples} if metric in ARRAYS else {}
+        versions = {"orthogan": __version__, "torch": torch.__version__, "numpy": np.__version__}
+        return said | versions | {"scikit-learn": sklearn.__version__}
+
+    def facts(self, metric: str) -> dict[str, Any]:
+        """What belongs to this generator."""
+        found: dict[str, Any] = {"model": model_hash(self.generator)[:12], "names": list(self.directions.names)}
+        if metric.startswith(ENCODER):
+            r2 = np.mean([self._encoders["", seed].r2 for seed in self.seeds], axis=0)
+            found |= {"encoder R^2": float(r2.mean()), "R^2 of each": r2}
+        elif metric in ARRAYS:
+            names = self.oracle.merging.names
+            sure = np.mean([self._fakes[seed].confidence for seed in self.seeds], axis=0)
+            found |= {
+                "confidence on fakes": dict(zip(names, sure.tolist(), strict=True)),
+                "confidence on reals": dict(self.oracle.confidence),
+            }
+        return found
+
+    def _basis(self, name: str, seed: int) -> Directions:
+        """The directions in question, or those of a control."""
+        lines = self.directions
+        if not name:
+            return lines
+        k, dim = len(lines), lines.latent_dim
+        if name == IDENTITY:
+            rows = np.eye(k, dim)
+        else:
+            span = np.linalg.qr(lines.matrix.T.astype(np.float64))[0].T
+            rows = random_control(k, k, derive(seed, "random basis")).matrix.astype(np.float64) @ span
+        return Directions(
+            rows, method=name, space=lines.space, layers=lines.layers, model_hash=lines.model_hash, seed=seed
+        )
+
+    def _fakes_of(self, seed: int) -> Predicted:
+        if seed not in self._fakes:
+            self._fakes[seed] = predicted_factors(
+                self.generator, self.oracle, self.directions, self.samples, seed, y=self.y, progress=self.progress
+            )
+        return self._fakes[seed]
+
+    def _used(self) -> list[int]:
+        """Factors that the oracle reads well and that vary in the images of every seed."""
+        kept = self.oracle.kept(self.least_accuracy)
+        used = [j for j in kept if all(j in varying_factors(self._fakes_of(seed).factors) for seed in self.seeds)]
+        if not used:
+            names = [self.oracle.merging.names[j] for j in kept]
+            raise ValueError(
+                f"of the factors that the oracle reads well ({', '.join(names) or 'none'}) none varies in the images: "
+                "the generator has collapsed, or was trained on other data than the oracle"
+            )
+        return used
+
+    def _encoder(self, basis: str, seed: int) -> PostHocEncoder:
+        key = (basis, seed)
+        if key not in self._encoders and basis == RANDOM:
+            with subject(self.generator, self._basis(basis, seed), y=self.y) as seen:
+                self._encoders[key] = self._encoder("", seed).along(seen.coordinates)
+        elif key not in self._encoders:
+            self._encoders[key] = train_encoder(
+                self.generator,
+                self._basis(basis, seed),
+                y=self.y,
+                seed=seed,
+                progress=self.progress,
+                **self.encoder_options,
+            )
+        return self._encoders[key]
+
+    def _encoded(self, name: str, basis: str, seed: int, given: Mapping[str, Any]) -> Score:
+        assert self.source is not None
+        encoder = self._encoder(basis, seed)
+        if name in REAL_VOTES:
+            if self._grid is None:
+                full = isinstance(self.source, SpriteGrid)
+                self._grid = SourceGrid(self.source) if full else FactorGrid(self.source, occurring=True)
+            function, defaults = REAL_VOTES[name]
+            return function(self._grid, encoder, seed=seed, **{**defaults, **given})
+        rows = subset(derive(seed, "real images"), len(self.source), self._real_count)
+        pieces = [rows[start : start + ROWS] for start in range(0, len(rows), ROWS)]
+        codes = np.concatenate([encoder(self.source.read(piece)[0]) for piece in pieces])
+        factors = merging_of(self.source)(factors_at(self.source, rows))
+        function, defaults = REAL_ARRAYS[name]
+        return function(codes, factors, seed=seed, **{**defaults, **given})
+
+    @property
+    def _real_count(self) -> int:
+        assert self.source is not None
+        return min(self.samples, len(self.source))

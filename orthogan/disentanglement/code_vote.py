@@ -1,0 +1,123 @@
+"""The FactorVAE vote with its roles swapped: hold a code still, and see which factor of the images quietens."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import nn
+from tqdm import tqdm
+
+from orthogan.disentanglement.coordinates import BATCH, Subject, subject
+from orthogan.disentanglement.oracle import LEAST_ACCURACY, Oracle
+from orthogan.disentanglement.score import Score
+from orthogan.latent.directions import Directions
+from orthogan.rng import derive
+
+
+def code_vote(
+    generator: nn.Module,
+    oracle: Oracle,
+    directions: Directions | None = None,
+    *,
+    factors: Sequence[int] | None = None,
+    train_votes: int = 400,
+    test_votes: int = 200,
+    batch: int = 32,
+    samples: int = 2000,
+    y: int | None = None,
+    seed: int = 0,
+    progress: bool = False,
+) -> Score:
+    """Test accuracy of the majority vote factor -> code, from about 1 over the number of codes, k, up to "ceiling".
+
+    ``factor_vae`` holds a factor and sees which code quietens; a generator has it the other way round. A vote holds a
+    random coordinate at a random value of the prior in ``batch`` images and names the factor that ``oracle`` then
+    sees vary least, its Gini impurity (the chance that two images differ in it) there over that of ``samples`` images.
+    Each factor then stands for the code under which it was named most often; the score is how often that is right.
+
+    K factors can stand for K codes only: with k > K no generator passes "ceiling", K / k, about. "consistency" is the
+    same votes read the other way, how often a code names the factor that it names most: 1 where every code has one
+    factor to itself or shares it, about 1 / K by chance. Neither compares with ``factor_vae``.
+
+    Makes batch * (train_votes + test_votes) + samples images: 21,200 by default.
+
+    Args:
+        factors: indices of the oracle's factors that may be named (default: those it reads with 90 % accuracy).
+            Factors that do not vary in the images are never named.
+        y: class of a conditional generator; None takes them in turn.
+
+    Returns details "chance", "ceiling", "consistency", "train", "factors" (indices that could be named), "votes" (k, K)
+    of training, "test_votes", "assigned" (K,): each factor's code, -1 where it was never named.
+
+    Raises:
+        ValueError: numbers that are too small, fewer than two factors that vary, an oracle of another image size.
+        UserError: directions or a class that do not fit.
+    """
+    if min(batch, samples) < 2 or min(train_votes, test_votes) < 1:
+        raise ValueError(
+            f"code_vote: batch={batch}, samples={samples}, train_votes={train_votes}, test_votes={test_votes}: "
+            "at least 2, 2, 1, 1"
+        )
+    allowed = oracle.kept(LEAST_ACCURACY) if factors is None else [int(j) for j in factors]
+    with subject(generator, directions, y=y) as seen:
+        k = len(seen)
+        whole = _impurity(_read(seen, oracle, samples, derive(seed, "vote", "all"))[None], oracle.merging.sizes)[0]
+        named_of = np.array([j for j in allowed if whole[j] > 0], np.int64)
+        if len(named_of) < 2:
+            names = [oracle.merging.names[j] for j in named_of]
+            raise ValueError(f"code_vote: factors that vary in the images: {names or 'none'}; at least 2 are needed")
+        tables = np.zeros((2, k, len(oracle.merging.sizes)), np.int64)
+        total = train_votes + test_votes
+        held = np.random.default_rng(derive(seed, "vote", "codes")).integers(0, k, total)
+        group = max(1, BATCH // batch)
+        with tqdm(total=total, desc="code vote", unit=" votes", disable=not progress, leave=False) as bar:
+            for start in range(0, total, group):
+                still = held[start : start + group]
+                local = _held(seen, oracle, still, batch, derive(seed, "vote", start))
+                named = named_of[np.argmin(local[:, named_of] / whole[named_of], axis=1)]
+                part = (np.arange(start, start + len(still)) >= train_votes).astype(np.int64)
+                np.add.at(tables, (part, still, named), 1)
+                bar.update(len(still))
+    voted = tables[0].sum(0) > 0
+    assigned = np.where(voted, tables[0].argmax(0), -1)
+    right = [sum(int(table[assigned[j], j]) for j in np.flatnonzero(voted)) for table in tables]
+    own = tables[0].argmax(1)
+    details = {
+        "chance": 1 / k,
+        "ceiling": min(1.0, len(named_of) / k),
+        "consistency": float(tables[1][np.arange(k), own].sum() / test_votes),
+        "train": right[0] / train_votes,
+        "factors": named_of,
+        "votes": tables[0],
+        "test_votes": tables[1],
+        "assigned": assigned,
+    }
+    variant = f"gini,k={k},factors={len(named_of)},batch={batch},votes={train_votes}+{test_votes},samples={samples}"
+    return Score("code_vote", variant, right[1] / test_votes, seed, details)
+
+
+def _read(seen: Subject, oracle: Oracle, n: int, seed: int) -> np.ndarray:
+    z, labels = seen.draw(n, seed)
+    return oracle.read(seen.images(z, labels))[0]
+
+
+def _held(seen: Subject, oracle: Oracle, codes: np.ndarray, batch: int, seed: int) -> np.ndarray:
+    """Impurity (votes, K) of ``batch`` images for each of ``codes`` (votes,), that code held at one prior value."""
+    z, labels = seen.draw(len(codes) * batch, seed)
+    index = torch.from_numpy(codes).repeat_interleave(batch)
+    own = seen.coordinates.of(z).gather(1, index[:, None])[:, 0]
+    same = own.view(len(codes), batch)[:, :1].expand(-1, batch).reshape(-1)  # that of the first image of the vote
+    z = seen.coordinates.put_one(z, index, same)
+    answers = oracle.read(seen.images(z, labels))[0]
+    return _impurity(answers.reshape(len(codes), batch, -1), oracle.merging.sizes)
+
+
+def _impurity(answers: np.ndarray, sizes: Sequence[int]) -> np.ndarray:
+    """1 - sum of squared shares of the values, float64 (groups, K), of answers (groups, n, K)."""
+    columns = []
+    for j, size in enumerate(sizes):
+        shares = np.stack([(answers[:, :, j] == value).mean(1) for value in range(size)])
+        columns.append(1 - (shares**2).sum(0))
+    return np.stack(columns, axis=1)

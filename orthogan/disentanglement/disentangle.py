@@ -1,0 +1,132 @@
+"""How disentangled a generator is: every metric over seeds, beside the same metric of directions that mean nothing."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from torch import nn
+from tqdm import tqdm
+
+from orthogan.data.source import ImageSource
+from orthogan.disentanglement.bench import IDENTITY, RANDOM, Bench
+from orthogan.disentanglement.oracle import LEAST_ACCURACY, Oracle
+from orthogan.disentanglement.result import GeneratorScore, summary, uniform
+from orthogan.disentanglement.routes import check_metrics
+from orthogan.disentanglement.score import Score
+from orthogan.errors import UserError
+from orthogan.latent.directions import Directions
+from orthogan.latent.native import native_directions
+
+DEFAULT_METRICS = ("vp", "activeness", "mig", "dci", "sap", "modularity")
+
+
+def disentangle(
+    generator: nn.Module,
+    metrics: Sequence[str] = DEFAULT_METRICS,
+    *,
+    source: ImageSource | None = None,
+    directions: Directions | None = None,
+    seeds: Sequence[int] = (0, 1, 2),
+    samples: int = 10_000,
+    controls: bool = True,
+    y: int | None = None,
+    oracle: Oracle | None = None,
+    least_accuracy: float = LEAST_ACCURACY,
+    confidence: float = 0.95,
+    options: Mapping[str, Mapping[str, Any]] | None = None,
+    encoder_options: Mapping[str, Any] | None = None,
+    progress: bool = True,
+    info: Mapping[str, Any] | None = None,
+) -> list[GeneratorScore]:
+    """One result for each metric, in their order: mean, spread and interval over ``seeds``, with controls.
+
+    The names (``orthogan.disentanglement.routes.METRICS``) say where codes and factors come from:
+
+    * ``vp``, ``activeness``: the generator alone.
+    * ``mig``, ``dci`` (random forest), ``sap`` (standardised), ``modularity``, ``explicitness``, ``code_vote``: its
+      images, of which an oracle trained on ``source`` reads the factors; codes are the latent's coordinates. Factors
+      that the oracle reads with less than ``least_accuracy`` are left out and named, as are those that the images
+      show constant.
+    * ``encoder:mig`` and so on, with ``irs``, ``factor_vae``, ``beta_vae``, ``total_correlation``: images of
+      ``source``, of which an encoder trained on the generator's images tells the coordinates.
+
+    Seeds are the metrics': of the latents, the nets, the splits. For generators of several training seeds, give each
+    to this function and the results to ``across``.
+
+    Controls: the same metric along a random orthonormal basis of the same span (another for every seed), and, where
+    the directions are no axes, along as many axes of the latent. An encoder is not trained again for the former.
+
+    Args:
+        source: images with factors, at the resolution and channels of the generator.
+        directions: k >= 2 of them (default: the generator's native ones).
+        samples: images of the generator, or of ``source``, that metrics of arrays see.
+        y: class of a conditional generator; None takes them in turn.
+        oracle: in place of that of ``oracle_for(source)``.
+        options: further arguments of single metrics, ``{"vp": {"protocol": "published"}}``.
+        encoder_options: of ``train_encoder``.
+        info: further facts.
+
+    Raises:
+        UserError: an unknown metric or option, no source for it, directions or classes that do not fit.
+        ValueError: what a metric refuses: too few samples, an oracle of another image size, factors that never vary.
+    """
+    chosen = native_directions(generator) if directions is None else directions
+    chosen.check(generator)
+    given = dict(options or {})
+    check_metrics(metrics, given, source is not None)
+    if len(chosen) < 2 or not len(seeds):
+        raise UserError(f"{len(chosen)} directions, {len(seeds)} seeds: at least 2 and 1")
+    bench = Bench(
+        generator,
+        source,
+        chosen,
+        tuple(seeds),
+        samples,
+        y,
+        oracle,
+        least_accuracy,
+        dict(encoder_options or {}),
+        progress,
+    )
+    names = [RANDOM] * controls + [IDENTITY] * (controls and not _are_axes(chosen.matrix))
+    jobs = len(metrics) * len(seeds) * (1 + len(names))
+    results = []
+    with tqdm(total=jobs, desc="disentangle", unit=" scores", disable=not progress, leave=False) as bar:
+        for metric in metrics:
+            began = time.monotonic()
+            scores: dict[str, list[Score]] = {}
+            for basis in ("", *names):
+                for seed in seeds:
+                    bar.set_postfix_str(f"{metric}{basis and ', '}{basis}")
+                    scores.setdefault(basis, []).append(bench.score(metric, basis, seed, given.get(metric, {})))
+                    bar.update()
+            first = scores[""][0]
+            results.append(
+                GeneratorScore(
+                    metric=metric,
+                    variant=first.variant,
+                    score=summary(uniform(scores[""]), confidence=confidence),
+                    controls={name: summary(uniform(scores[name]), confidence=confidence) for name in names},
+                    parts=_parts(scores[""]),
+                    details=first.as_dict()["details"],
+                    protocol=bench.protocol(metric, confidence),
+                    facts=bench.facts(metric) | dict(info or {}) | {"seconds": round(time.monotonic() - began, 1)},
+                )
+            )
+    return results
+
+
+def _are_axes(matrix: np.ndarray) -> bool:
+    """Whether every direction has one entry that is not zero, each another."""
+    used = matrix != 0
+    return bool((used.sum(1) == 1).all() and (used.sum(0) <= 1).all())
+
+
+def _parts(scores: Sequence[Score]) -> dict[str, float]:
+    """The single numbers among the details, averaged over seeds."""
+    first = scores[0].details
+    names = [name for name, value in first.items() if isinstance(value, int | float)]
+    return {name: float(np.mean([score.details[name] for score in scores])) for name in names}

@@ -1,0 +1,95 @@
+"""Which values of a factor count as one: what a picture of a few pixels cannot show must not be asked of a net."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from orthogan.data.source import ImageSource
+from orthogan.data.sprites import FACTOR_SIZES
+
+LEVELS = 6
+TURNS = 2
+KINDS = ("shape", "object", "category", "instance", "colour")  # words of factors whose values have no order
+SPRITE_TURN = FACTOR_SIZES[2] - 1  # orientations 0 and 39 of the sprites are one picture
+
+
+@dataclass(frozen=True)
+class Merging:
+    """The factors that are kept, and the class that each of their values belongs to.
+
+    ``columns``: of the source's factors. ``tables``: for each of them the class of value 0, 1, 2, ...; classes run
+    from 0 without gaps. ``notes``: for each, how its values were merged ("" if they were not).
+    """
+
+    names: tuple[str, ...]
+    columns: tuple[int, ...]
+    tables: tuple[tuple[int, ...], ...]
+    notes: tuple[str, ...]
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """Classes of each factor."""
+        return tuple(max(table) + 1 for table in self.tables)
+
+    @property
+    def variant(self) -> str:
+        """``orientation 40>2 mod 90 degrees;x 32>8;y 32>8``, or ``none``."""
+        merged = [
+            f"{name} {len(table)}>{max(table) + 1}{note and ' '}{note}"
+            for name, table, note in zip(self.names, self.tables, self.notes, strict=True)
+            if len(set(table)) < len(table)
+        ]
+        return ";".join(merged) or "none"
+
+    def __call__(self, factors: np.ndarray) -> np.ndarray:
+        """Classes int64 (n, kept) of the source's factors, integers (n, K)."""
+        pairs = zip(self.columns, self.tables, strict=True)
+        return np.stack([np.array(table)[factors[:, column]] for column, table in pairs], axis=1)
+
+
+def merging_of(source: ImageSource, *, levels: int = LEVELS, turns: int = TURNS) -> Merging:
+    """How the factors of ``source`` are merged by default; factors of one value are left out.
+
+    * Ordered factors of more than ``levels`` values: neighbours share a bin, ceil(values / levels) of them or one
+      fewer, so there are at most ``levels`` bins. Kinds (a word of ``KINDS`` in the name) are never merged. (Of the
+      sprites, a heart's place is that of a point beside its centroid, so 32 places could not be told apart well.)
+    * The orientation of the sprites (40 values, of which 0 and 39 are one picture): the angle modulo 90 degrees, after
+      which a square looks the same, in ``turns`` equal bins; 1 leaves it out. The ellipse comes round after 180
+      degrees and the heart after 360; one rule for all shapes keeps the factor's meaning apart from the shape.
+
+    Raises ValueError: unknown factors, fewer than 2 levels or 1 turn, or no factor that varies.
+    """
+    if not len(source.factor_sizes):
+        raise ValueError(f"{source.name}: its factors are not known; choose a source with factors, as sprites")
+    if levels < 2 or turns < 1:
+        raise ValueError(f"levels={levels}, turns={turns}: at least 2 and 1")
+    names, sizes = tuple(source.factor_names), tuple(int(size) for size in source.factor_sizes)
+    tables = [
+        _turned(turns) if _is_sprite_orientation(names, sizes, j) else _binned(names[j], sizes[j], levels)
+        for j in range(len(names))
+    ]
+    kept = [j for j, table in enumerate(tables) if max(table) > 0]
+    if not kept:
+        raise ValueError(f"{source.name}: no factor has two values or more")
+    notes = ("mod 90 degrees" if _is_sprite_orientation(names, sizes, j) else "" for j in kept)
+    return Merging(tuple(names[j] for j in kept), tuple(kept), tuple(tables[j] for j in kept), tuple(notes))
+
+
+def _binned(name: str, size: int, levels: int) -> tuple[int, ...]:
+    width = 1 if any(word in name for word in KINDS) else -(-size // levels)
+    bins = -(-size // width)
+    return tuple(value * bins // size for value in range(size))
+
+
+def _turned(turns: int) -> tuple[int, ...]:
+    # 4k / 39 of a right angle: whole numbers, so that no rounding decides a bin
+    quarters = [4 * (value % SPRITE_TURN) % SPRITE_TURN for value in range(SPRITE_TURN + 1)]
+    return tuple(quarter * turns // SPRITE_TURN for quarter in quarters)
+
+
+def _is_sprite_orientation(names: Sequence[str], sizes: Sequence[int], j: int) -> bool:
+    known = dict(zip(names, sizes, strict=True))
+    return names[j] == "orientation" and sizes[j] == SPRITE_TURN + 1 and known.get("shape") == FACTOR_SIZES[0]

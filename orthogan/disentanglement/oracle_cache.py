@@ -1,0 +1,94 @@
+"""Oracles are kept, so that each is trained once: one file, named by a hash of all that it depends on."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import sys
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+
+from orthogan.data.source import ImageSource
+from orthogan.disentanglement.merging import LEVELS, TURNS, Merging, merging_of
+from orthogan.disentanglement.oracle import Oracle, Teaching, fingerprint_of, train_oracle
+from orthogan.disentanglement.trunk import new_trunk
+from orthogan.errors import UserError
+from orthogan.latent.files import write_atomic
+
+FORMAT = "orthogan-oracle-1"
+_KEY = "oracle"
+
+
+def oracle_for(
+    source: ImageSource,
+    *,
+    teaching: Teaching | None = None,
+    levels: int = LEVELS,
+    turns: int = TURNS,
+    merging: Merging | None = None,
+    device: torch.device | str = "cpu",
+    progress: bool = True,
+) -> Oracle:
+    """The oracle of ``source`` out of the cache, or trained now and put there; on ``device``.
+
+    It is found again while the images, the factors, their merging and the ``teaching`` are the same.
+    Raises ValueError as ``train_oracle``.
+    """
+    taught = Teaching() if teaching is None else teaching
+    merging = merging_of(source, levels=levels, turns=turns) if merging is None else merging
+    identity = json.dumps([FORMAT, fingerprint_of(source), source.resolution, asdict(merging), asdict(taught)])
+    path = _folder() / f"oracle-{hashlib.sha256(identity.encode()).hexdigest()[:32]}.safetensors"
+    if path.is_file():
+        try:
+            return load_oracle(path, device=device)
+        except UserError as error:
+            print(f"orthogan: training the oracle anew: {error}", file=sys.stderr)
+    oracle = train_oracle(source, merging=merging, device=device, progress=progress, **asdict(taught))
+    try:
+        save_oracle(path, oracle)
+    except UserError as error:  # a cache that cannot be written costs time, not the result
+        print(f"orthogan: the oracle is not kept: {error}", file=sys.stderr)
+    return oracle
+
+
+def save_oracle(path: str | os.PathLike[str], oracle: Oracle) -> Path:
+    """Write the weights, and the rest as JSON metadata, to a ``.safetensors`` file. Raises UserError."""
+    text = json.dumps({"format": FORMAT, **oracle.as_dict()})
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in oracle.net.state_dict().items()}
+    return write_atomic(path, save(tensors, metadata={_KEY: text}))
+
+
+def load_oracle(path: str | os.PathLike[str], *, device: torch.device | str = "cpu") -> Oracle:
+    """Read what ``save_oracle`` wrote. Raises UserError naming the file: missing, damaged, or no oracle."""
+    try:
+        with safe_open(os.fspath(path), framework="pt") as file:
+            described: dict[str, Any] = json.loads((file.metadata() or {})[_KEY])
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (not a mapping)
+        if described.pop("format") != FORMAT:
+            raise UserError(f"{path}: written by another version of orthogan; expected {FORMAT}")
+        merging = _merging(described.pop("merging"))
+        teaching = Teaching(**described.pop("teaching"))
+        net = new_trunk(described["channels"], described["resolution"], sum(merging.sizes), seed=0)
+        net.load_state_dict(tensors)
+        return Oracle(net.to(device).eval(), merging, teaching=teaching, **described)
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise UserError(f"{path}: cannot be read as an oracle ({error})") from error
+
+
+def _merging(plain: Mapping[str, Any]) -> Merging:
+    return Merging(
+        tuple(plain["names"]), tuple(plain["columns"]), tuple(map(tuple, plain["tables"])), tuple(plain["notes"])
+    )
+
+
+def _folder() -> Path:
+    from orthogan.evaluation.reference import cache_folder  # brings torch-fidelity, which takes seconds to import
+
+    return cache_folder()

@@ -1,0 +1,240 @@
+"""A generator's score over metric seeds, with its controls and its protocol; and the same over several generators."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from orthogan.disentanglement.intervals import Interval, interval
+from orthogan.disentanglement.score import Score
+
+
+@dataclass(frozen=True)
+class Summary:
+    """Numbers of several seeds: their mean, standard deviation (ddof 1) and confidence bounds, None for one seed."""
+
+    value: float
+    std: float | None
+    low: float | None
+    high: float | None
+    values: tuple[float, ...]
+
+    def __float__(self) -> float:
+        return self.value
+
+    def __str__(self) -> str:
+        if self.std is None:
+            return f"{self.value:.4g}"
+        return f"{self.value:.4g} ± {self.std:.2g} [{self.low:.4g}, {self.high:.4g}]"
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-ready."""
+        return {"value": self.value, "std": self.std, "low": self.low, "high": self.high, "values": list(self.values)}
+
+
+def summary(scores: Sequence[Score], *, confidence: float = 0.95) -> Summary:
+    """The mean of scores of one variant, and Student's t interval over them. Raises ValueError as ``interval``."""
+    values = tuple(score.value for score in scores)
+    if len(scores) < 2:
+        return Summary(scores[0].value, None, None, None, values)
+    found = interval(scores, confidence=confidence)
+    return Summary(found.mean, float(np.std(values, ddof=1)), found.low, found.high, values)
+
+
+@dataclass(frozen=True, eq=False)
+class GeneratorScore:
+    """One metric of one generator; ``float(score)`` is its mean over seeds.
+
+    ``metric``: as it was asked for, "mig" or "encoder:mig". ``variant``: every choice that moves the number.
+    ``controls``: the same metric along other directions, by their name. ``parts``: further numbers, means over seeds
+    ("completeness" of dci). ``details``: arrays, of the first seed. ``protocol``: what must agree for two scores to
+    be compared. ``facts``: what belongs to this generator and this run: its hash, the oracle's confidence, seconds.
+    """
+
+    metric: str
+    variant: str
+    score: Summary
+    controls: dict[str, Summary] = field(default_factory=dict)
+    parts: dict[str, float] = field(default_factory=dict)
+    details: dict[str, Any] = field(default_factory=dict)
+    protocol: dict[str, Any] = field(default_factory=dict)
+    facts: dict[str, Any] = field(default_factory=dict)
+
+    def __float__(self) -> float:
+        return self.score.value
+
+    @property
+    def value(self) -> float:
+        """The mean over seeds."""
+        return self.score.value
+
+    @property
+    def label(self) -> str:
+        """``mig[bins=20,n=10000]``."""
+        return f"{self.metric}[{self.variant}]"
+
+    def one_line(self) -> str:
+        """The score, its spread, its controls."""
+        controls = [f"{name} {control}" for name, control in self.controls.items()]
+        return ", ".join([f"{self.metric} {self.score}", *controls])
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-ready; numbers that are not finite become None."""
+        plain = {
+            "label": self.label,
+            "metric": self.metric,
+            **self.score.as_dict(),
+            "controls": {name: control.as_dict() for name, control in self.controls.items()},
+            "parts": self.parts,
+            "details": self.details,
+            "protocol": self.protocol,
+            "facts": self.facts,
+        }
+        return jsonable(plain)
+
+
+def table(results: Sequence[GeneratorScore]) -> str:
+    """Results for a person to read: the scores with their controls, then what each protocol says."""
+    if not results:
+        return ""
+    rows = []
+    for result in results:
+        rows.append((result.metric, str(result.score)))
+        rows += [(f"  {name}", str(control)) for name, control in result.controls.items()]
+        rows += [(f"  {name}", f"{value:.4g}") for name, value in result.parts.items()]
+    said: list[dict[str, Any]] = [jsonable({**result.protocol, **result.facts}) for result in results]
+    shared = {name: value for name, value in said[0].items() if all(_has(other, name, value) for other in said)}
+    notes = [(name, _words(value)) for name, value in shared.items()]
+    for place, result in enumerate(results):
+        own = {name: value for name, value in said[place].items() if name not in shared}
+        alike = [[n for n, value in own.items() if _has(earlier, n, value)] for earlier in said[:place]]
+        most = max(range(place), key=lambda i: len(alike[i]), default=0)
+        again = alike[most] if place and len(alike[most]) > 1 else []
+        notes.append((result.metric, result.variant))
+        notes += [(f"  {name}", _words(value)) for name, value in own.items() if name not in again]
+        notes += [("  else", f"as {results[most].metric}")] if again else []
+    width = max(len(name) for name, _ in [*rows, *notes])
+    return "\n".join([*(f"{a:<{width}}  {b}" for a, b in rows), "", *(f"{a:<{width}}  {b}" for a, b in notes)])
+
+
+@dataclass(frozen=True, eq=False)
+class Across:
+    """One metric over several generators: ``score`` over their means; ``gains``: score less each control, paired."""
+
+    metric: str
+    variant: str
+    score: Interval
+    controls: dict[str, Interval]
+    gains: dict[str, Interval]
+    protocol: dict[str, Any]
+
+    def __float__(self) -> float:
+        return self.score.mean
+
+    def __str__(self) -> str:
+        lines = [f"{self.metric:<24}  {_bounds(self.score)}"]
+        for name, control in self.controls.items():
+            lines.append(f"  {name:<22}  {_bounds(control)}, less that {_bounds(self.gains[name])}")
+        return "\n".join(lines)
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-ready."""
+        plain = {
+            "metric": self.metric,
+            "label": f"{self.metric}[{self.variant}]",
+            **_plain(self.score),
+            "controls": {name: _plain(found) for name, found in self.controls.items()},
+            "gains": {name: _plain(found) for name, found in self.gains.items()},
+            "protocol": self.protocol,
+        }
+        return jsonable(plain)
+
+
+def across(runs: Sequence[Sequence[GeneratorScore]], *, confidence: float = 0.95) -> list[Across]:
+    """Of several generators (training seeds, say), each with the same metrics: mean and t interval over generators.
+
+    Raises ValueError: fewer than two generators, or metrics, variants or protocols that differ; says where.
+    """
+    if len(runs) < 2:
+        raise ValueError(f"across: {len(runs)} generators: at least 2")
+    found = []
+    for place, first in enumerate(runs[0]):
+        column = [run[place] if place < len(run) else None for run in runs]
+        same = [result for result in column if result is not None and result.label == first.label]
+        if len(same) < len(runs) or any(len(run) != len(runs[0]) for run in runs):
+            raise ValueError(
+                f"across: the generators have no common {first.label}: "
+                + "; ".join(", ".join(result.label for result in run) for run in runs)
+            )
+        _check_protocols(same)
+        controls = {
+            name: _over([result.controls[name].value for result in same], f"{first.label} {name}", confidence)
+            for name in first.controls
+        }
+        gains = {
+            name: _over([r.value - r.controls[name].value for r in same], f"{first.label} less {name}", confidence)
+            for name in first.controls
+        }
+        score = _over([result.value for result in same], first.label, confidence)
+        found.append(Across(first.metric, first.variant, score, controls, gains, first.protocol))
+    return found
+
+
+def jsonable(value: Any) -> Any:
+    """``value`` with arrays and tuples as lists and NaN and infinities as None, all the way down."""
+    if isinstance(value, dict):
+        return {str(key): jsonable(item) for key, item in value.items()}
+    if isinstance(value, np.ndarray | np.generic):
+        return jsonable(value.tolist())
+    if isinstance(value, list | tuple):
+        return [jsonable(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def uniform(scores: Sequence[Score]) -> list[Score]:
+    """The scores under the variant of the first: row counts that chance decides, as after rare rows are left out."""
+    return [replace(score, variant=scores[0].variant) for score in scores]
+
+
+def _check_protocols(results: Sequence[GeneratorScore]) -> None:
+    first = results[0]
+    for number, other in enumerate(results[1:], 2):
+        keys = [*first.protocol, *(key for key in other.protocol if key not in first.protocol)]
+        for key in keys:
+            mine, theirs = (jsonable(result.protocol.get(key)) for result in (first, other))
+            if mine != theirs:
+                raise ValueError(
+                    f"across: {first.metric} of generators 1 and {number} differ in {key}: {mine} and {theirs}; "
+                    "measure them alike"
+                )
+        if set(first.controls) != set(other.controls):
+            raise ValueError(f"across: {first.metric} of generators 1 and {number} have different controls")
+
+
+def _over(values: Sequence[float], name: str, confidence: float) -> Interval:
+    metric, _, variant = name.partition("[")
+    return interval([Score(metric, variant.rstrip("]"), v, i) for i, v in enumerate(values)], confidence=confidence)
+
+
+def _plain(found: Interval) -> dict[str, Any]:
+    return {"value": found.mean, "low": found.low, "high": found.high, "runs": found.runs}
+
+
+def _bounds(found: Interval) -> str:
+    return f"{found.mean:.4g} [{found.low:.4g}, {found.high:.4g}]"
+
+
+def _has(entries: dict[str, Any], name: str, value: Any) -> bool:
+    return name in entries and entries[name] == value
+
+
+def _words(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {_words(item)}" for name, item in value.items()) or "none"
+    if isinstance(value, list | tuple):
+        return ", ".join(map(_words, value)) or "none"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

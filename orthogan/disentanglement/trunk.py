@@ -1,0 +1,93 @@
+"""The small net that looks at pictures here, and how it is taught: shared by the oracle and the post-hoc encoder."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from orthogan.rng import derive
+
+Precision = Literal["float32", "bfloat16"]
+FIRST, WIDTH = 32, 64  # channels of the first map, and of all others
+BOTTOM = 8  # side of the last map, which is flattened: pooling would lose where things are
+DEPTH = 3  # convolutions there; on the sprites they are worth more than wider maps or as many more steps
+HIDDEN = 256
+WARM = 0.1  # of the steps, in which the learning rate rises; it then falls to 0 as a cosine
+
+
+class Trunk(nn.Module):
+    """Images (n, c, s, s) in [-1, 1] -> (n, outputs): convolutions of stride 2 to 8x8, three more, a hidden layer."""
+
+    def __init__(self, channels: int, resolution: int, outputs: int) -> None:
+        super().__init__()
+        stages: list[nn.Module] = []
+        side, before = resolution, channels
+        while side > BOTTOM:
+            stages += _layer(before, FIRST if before == channels else WIDTH, stride=2)
+            side, before = (side + 1) // 2, FIRST if before == channels else WIDTH
+        for _ in range(DEPTH):
+            stages += _layer(before, WIDTH)
+            before = WIDTH
+        self.features = nn.Sequential(*stages, nn.Flatten())
+        self.head = nn.Sequential(nn.Linear(before * side**2, HIDDEN), nn.ReLU(), nn.Linear(HIDDEN, outputs))
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.head(self.features(images.contiguous(memory_format=torch.channels_last)))
+
+
+def _layer(inputs: int, outputs: int, stride: int = 1) -> list[nn.Module]:
+    conv = nn.Conv2d(inputs, outputs, 3, stride=stride, padding=1, bias=False)
+    return [conv, nn.BatchNorm2d(outputs), nn.ReLU()]
+
+
+def new_trunk(channels: int, resolution: int, outputs: int, *, seed: int) -> Trunk:
+    """A trunk whose initial weights are a function of the arguments; global random state is left alone."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derive(seed, "trunk"))
+        net = Trunk(channels, resolution, outputs)
+    return net.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+
+
+def teach(
+    net: nn.Module,
+    batch: Callable[[int], tuple[Tensor, Tensor]],
+    loss: Callable[[Tensor, Tensor], Tensor],
+    *,
+    steps: int,
+    lr: float,
+    precision: Precision,
+    what: str,
+    progress: bool,
+) -> None:
+    """``steps`` steps of Adam on ``loss(net(inputs), targets)``, float32; ``net`` is left in eval mode.
+
+    ``batch``: step -> inputs and targets, on the device of ``net``. With "bfloat16" the net runs in autocast.
+    Raises ValueError: no steps, a learning rate of 0, an unknown precision, or a loss that is no longer finite.
+    """
+    if steps < 1 or not lr > 0 or precision not in get_args(Precision):
+        raise ValueError(f"steps={steps}, lr={lr}, precision={precision!r}: at least 1, positive, float32 or bfloat16")
+    place = next(net.parameters()).device
+    optimiser = torch.optim.Adam(net.parameters(), lr=lr)
+    warm = max(1, round(WARM * steps))
+    value = torch.tensor(math.nan)
+    net.train()
+    with torch.enable_grad(), tqdm(total=steps, desc=what, unit=" steps", disable=not progress, leave=False) as bar:
+        for step in range(steps):
+            rise, fall = (step + 1) / warm, (1 + math.cos(math.pi * (step - warm) / max(1, steps - warm))) / 2
+            optimiser.param_groups[0]["lr"] = lr * (rise if step < warm else fall)
+            inputs, targets = batch(step)
+            with torch.autocast(place.type, torch.bfloat16, enabled=precision == "bfloat16"):
+                out = net(inputs)
+            value = loss(out.float(), targets)
+            optimiser.zero_grad()
+            value.backward()
+            optimiser.step()
+            bar.update()
+    net.eval()
+    if not math.isfinite(last := float(value.detach())):
+        raise ValueError(f"{what}: the loss became {last}; choose a lower learning rate than {lr}")

@@ -1,0 +1,37 @@
+"""The generator that a command is about: one that orthogan saved, or somebody else's by ``module:attribute``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from orthogan.models.named import made_by
+from orthogan.models.protocol import Generator, as_generator
+from orthogan.models.saved import describe, load
+
+
+@dataclass(frozen=True)
+class Subject:
+    """``name``: for titles and messages. ``class_names``: in label order, [] where there are none or none are known."""
+
+    name: str
+    net: Generator
+    class_names: list[str]
+
+
+def open_generator(path: str, *, device: torch.device | str, ema: bool = True) -> Subject:
+    """A run, checkpoint or ``.safetensors`` file of orthogan, or ``module:attribute``: a generator in eval mode.
+
+    The attribute is a net, or a function or class that makes one without arguments. It needs ``latent_dim``,
+    ``num_classes`` and ``forward`` as in ``orthogan.models.protocol``, and may have ``class_names``.
+
+    Raises:
+        UserError: no such thing, or no generator.
+    """
+    if ":" in path and not Path(path).exists():
+        made = made_by(path)
+        return Subject(path, as_generator(made).to(device).eval(), list(getattr(made, "class_names", [])))
+    saved = describe(path, ema=ema)
+    return Subject(str(saved.path), load(path, device=device, ema=ema), saved.class_names)
