@@ -55,7 +55,7 @@ def activeness(
             z[torch.arange(len(pair), device=place), :, dim] = points
             classes = (sample % net.num_classes).repeat_interleave(len(values)) if net.num_classes else None
             images = net(z.flatten(0, 1)) if classes is None else net(z.flatten(0, 1), classes)
-            spread = images.double().view(len(pair), len(values), -1).var(dim=1).mean(dim=1)
+            spread = images.double().reshape(len(pair), len(values), -1).var(dim=1).mean(dim=1)
             total.index_add_(0, dim, spread)
     result = (total / samples).cpu().numpy()
     bad = np.flatnonzero(~np.isfinite(result))

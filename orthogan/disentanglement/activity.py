@@ -47,7 +47,7 @@ def activity(
             row, index = (part.repeat_interleave(len(values)) for part in (pair // len(seen), pair % len(seen)))
             walked = seen.coordinates.put_one(z[row], index, points.repeat(len(pair)))
             images = seen.response(walked.to(place), None if labels is None else labels[row].to(place))
-            spread = images.double().view(len(pair), len(values), -1).var(dim=1).mean(dim=1)
+            spread = images.double().reshape(len(pair), len(values), -1).var(dim=1).mean(dim=1)
             total.index_add_(0, pair % len(seen), spread.cpu())
     found = (total / samples).numpy()
     details = {"per_direction": found, "active": int((found >= ACTIVE * found.max()).sum())}

@@ -18,7 +18,7 @@ from orthogan.data.order import permuted_index
 from orthogan.data.source import ImageSource
 from orthogan.disentanglement.coordinates import Coordinates, subject
 from orthogan.disentanglement.oracle import ROWS, as_input
-from orthogan.disentanglement.trunk import Precision, Trunk, new_trunk, teach
+from orthogan.disentanglement.trunk import Precision, Trunk, batch_of, new_trunk, teach
 from orthogan.latent.directions import Directions
 from orthogan.rng import derive
 
@@ -43,13 +43,7 @@ class PostHocEncoder:
     @torch.no_grad()
     def __call__(self, images: np.ndarray | Tensor) -> np.ndarray:
         """Raises ValueError: images of another size or type."""
-        given = torch.as_tensor(images)
-        wanted = (self.channels, self.resolution, self.resolution)
-        if given.dtype != torch.uint8 or given.ndim != 4 or tuple(given.shape[1:]) != wanted:
-            raise ValueError(
-                f"the encoder was trained on uint8 images {wanted}, not {given.dtype} {tuple(given.shape[1:])}; "
-                "open the data at the resolution and channels of the generator"
-            )
+        given = batch_of(images, self.channels, self.resolution, "encoder")
         place = next(self.net.parameters()).device
         parts = [self.net(as_input(piece.to(place))).cpu().double() for piece in given.split(ROWS)]
         codes = torch.cat(parts).numpy()

@@ -16,7 +16,7 @@ from orthogan.data.order import permuted_index, subset
 from orthogan.data.source import ImageSource
 from orthogan.data.sprite_sources import SpriteGrid
 from orthogan.disentanglement.merging import LEVELS, TURNS, Merging, merging_of
-from orthogan.disentanglement.trunk import Precision, Trunk, new_trunk, teach
+from orthogan.disentanglement.trunk import Precision, Trunk, batch_of, new_trunk, teach
 from orthogan.rng import derive
 
 LEAST_ACCURACY = 0.9
@@ -65,13 +65,7 @@ class Oracle:
 
         Raises ValueError: images of another size or type.
         """
-        given = torch.as_tensor(images)
-        wanted = (self.channels, self.resolution, self.resolution)
-        if given.dtype != torch.uint8 or given.ndim != 4 or tuple(given.shape[1:]) != wanted:
-            raise ValueError(
-                f"the oracle was trained on uint8 images {wanted}, not {given.dtype} {tuple(given.shape[1:])}; "
-                "open its data at the resolution and channels of the generator"
-            )
+        given = batch_of(images, self.channels, self.resolution, "oracle")
         return _answers(self.net, given, self.merging.sizes)
 
     def kept(self, least_accuracy: float = LEAST_ACCURACY) -> list[int]:

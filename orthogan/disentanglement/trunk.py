@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable
 from typing import Literal, get_args
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from tqdm import tqdm
@@ -91,3 +92,18 @@ def teach(
     net.eval()
     if not math.isfinite(last := float(value.detach())):
         raise ValueError(f"{what}: the loss became {last}; choose a lower learning rate than {lr}")
+
+
+def batch_of(images: np.ndarray | Tensor, channels: int, resolution: int, who: str) -> Tensor:
+    """``images`` as a tensor uint8 (n, channels, resolution, resolution).
+
+    Raises ValueError: images of another size or type than the net called ``who`` was trained on.
+    """
+    given = torch.as_tensor(images)
+    wanted = (channels, resolution, resolution)
+    if given.dtype != torch.uint8 or given.ndim != 4 or tuple(given.shape[1:]) != wanted:
+        raise ValueError(
+            f"the {who} was trained on uint8 images {wanted}, not {given.dtype} {tuple(given.shape[1:])}; "
+            "open the data at the resolution and channels of the generator"
+        )
+    return given

@@ -152,7 +152,7 @@ def path_lengths(generator: Generator, z: Tensor, labels: Tensor | None, rng: to
     (gradient,) = torch.autograd.grad((exact(images) * noise).sum(), points, create_graph=True)
     squares = exact(gradient).square()
     # the square root has no derivative at 0
-    return (squares.sum(-1).view(len(z), -1).mean(1) + 1e-12).sqrt()
+    return (squares.sum(-1).reshape(len(z), -1).mean(1) + 1e-12).sqrt()
 
 
 @contextmanager

@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from orthogan.disentanglement import activeness
+from orthogan.disentanglement import activeness, activity
+from orthogan.models.simple_gan import SimpleGANGenerator
 from orthogan.weights import spectral_norm
 from tests.latent.disc import Affine, Disc
 
@@ -88,3 +89,14 @@ def test_broken_images_and_wrong_sizes_are_refused() -> None:
     for options in ({"values": (1.0,)}, {"samples": 0}, {"batch_size": 0}):
         with pytest.raises(ValueError, match="at least 2, 1 and 1"):
             activeness(net, **options)  # pyright: ignore
+
+
+def test_the_memory_format_of_colour_images_changes_nothing() -> None:
+    torch.manual_seed(0)
+    net = SimpleGANGenerator(resolution=32, image_channels=3, channels=2, latent_dim=4)
+    plain = activeness(net, samples=3)
+    directions = activity(net, samples=3)
+    net.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+    assert net(torch.zeros(2, 4)).is_contiguous(memory_format=torch.channels_last)
+    np.testing.assert_allclose(activeness(net, samples=3), plain, rtol=1e-4)
+    assert float(activity(net, samples=3)) == pytest.approx(float(directions), rel=1e-4)

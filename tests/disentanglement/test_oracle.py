@@ -76,7 +76,7 @@ def test_what_is_held_out_is_not_trained_on() -> None:
 
 
 def test_images_of_another_size_are_refused(oracle: Oracle) -> None:
-    with pytest.raises(ValueError, match="open its data at the resolution"):
+    with pytest.raises(ValueError, match="open the data at the resolution"):
         oracle.read(np.zeros((1, 1, 16, 16), np.uint8))
     with pytest.raises(ValueError, match="uint8"):
         oracle.read(np.zeros((1, 1, 4, 4), np.float32))

@@ -68,6 +68,7 @@ def discover(
     control: int = 8,
     y: int | None = None,
     seed: int = 0,
+    components: int | None = None,
     space: str = "z",
     layers: Sequence[int] = (),
     **options: Any,
@@ -79,9 +80,10 @@ def discover(
         threshold: a direction whose |cosine| with an earlier one is above it is merged into that.
         control: how many random orthonormal directions to score for comparison.
         y: class of a conditional generator; None takes them in turn, in z.
+        components: how many directions of each method, its first ones; None for all it finds.
         space: the latent space to look in, one of the generator's own (``orthogan.latent.space.view``).
         layers: numbers of the layers that take the latent there; none for all. The others stay at the mean.
-        options: passed to those methods that know them (components, layer, samples, steps, batch_size, …).
+        options: passed to those methods that know them (layer, samples, steps, batch_size, …).
 
     Raises:
         UserError: an unknown method, space or layer, or an option that none of the methods has.
@@ -101,11 +103,12 @@ def discover(
             raise UserError(f"{option}: {', '.join(names)} has no such option")
     net = view(generator, space, y=y, layers=layers)
     label = y if space == "z" else None  # a view of another space has its class in it
-    given = {"y": label, "seed": seed, **options}
+    given = {"y": label, "seed": seed, "components": components, **options}
     found = []
     for name in names:
         chosen = {key: value for key, value in given.items() if key in known[name]}
-        found.append(METHODS[name](net, **chosen))
+        lines = METHODS[name](net, **chosen)
+        found.append(lines if components is None else lines.select(range(min(components, len(lines)))))
     directions = found[0] if len(found) == 1 else merge(found, threshold=threshold)
     chance = random_basis(net, components=min(control, directions.latent_dim), seed=seed)
 
