@@ -160,6 +160,7 @@ def _parser() -> argparse.ArgumentParser:
     discover.add_argument("--components", type=_positive, help="how many directions (default: all)")
     discover.add_argument("--samples", type=_positive, help="latents that pca and jacobian look at")
     discover.add_argument("--steps", type=_positive, help="of hessian, orojar and learned")
+    discover.add_argument("--rca", action="store_true", help="score how well a small net tells them apart (minutes)")
     discover.add_argument("--threshold", type=float, default=0.9, help="merge above this |cosine| (default: 0.9)")
     discover.add_argument("--class", dest="label", help="class number or name of a conditional model")
     discover.add_argument("--seed", type=int, default=0, help="(default: 0)")

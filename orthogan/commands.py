@@ -285,6 +285,7 @@ def discover(arguments: Namespace) -> None:
         net,
         arguments.method,
         threshold=arguments.threshold,
+        with_rca=arguments.rca,
         y=_label(arguments, subject, net),
         seed=arguments.seed,
         space=arguments.space,

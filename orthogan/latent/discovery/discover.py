@@ -20,7 +20,7 @@ from orthogan.latent.discovery.merge import merge
 from orthogan.latent.discovery.orojar import orojar
 from orthogan.latent.discovery.pca import pca
 from orthogan.latent.discovery.random_basis import identity_basis, random_basis
-from orthogan.latent.discovery.scores import score
+from orthogan.latent.discovery.scores import rca, score
 from orthogan.latent.discovery.sefa import sefa
 from orthogan.latent.identity import model_hash
 from orthogan.latent.native import native_directions
@@ -66,6 +66,7 @@ def discover(
     *,
     threshold: float = 0.9,
     control: int = 8,
+    with_rca: bool = False,
     y: int | None = None,
     seed: int = 0,
     components: int | None = None,
@@ -79,6 +80,8 @@ def discover(
         methods: names of ``METHODS``, as a list or one string with commas.
         threshold: a direction whose |cosine| with an earlier one is above it is merged into that.
         control: how many random orthonormal directions to score for comparison.
+        with_rca: also train a small net to tell which direction moved (see ``rca``), minutes on a CPU; the control is
+            then as large as the find, since the number of directions decides what chance is.
         y: class of a conditional generator; None takes them in turn, in z.
         components: how many directions of each method, its first ones; None for all it finds.
         space: the latent space to look in, one of the generator's own (``orthogan.latent.space.view``).
@@ -110,10 +113,13 @@ def discover(
         lines = METHODS[name](net, **chosen)
         found.append(lines if components is None else lines.select(range(min(components, len(lines)))))
     directions = found[0] if len(found) == 1 else merge(found, threshold=threshold)
-    chance = random_basis(net, components=min(control, directions.latent_dim), seed=seed)
+    size = len(directions) if with_rca else control
+    chance = random_basis(net, components=min(size, directions.latent_dim), seed=seed)
 
     def scored(some: Directions) -> Directions:
         values = score(net, some, y=label)
+        if with_rca:
+            values = rca(net, values, y=label, seed=seed)
         if space == "z":
             return values
         unit = f"units of {space}"

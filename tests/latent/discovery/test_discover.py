@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -78,3 +81,25 @@ def test_the_command_writes_a_file_that_traverse_reads(
     assert main(["traverse", model, "--directions", out, "--dims", "0", "--out", picture, "--device", "cpu"]) == 0
     assert main(["discover", model, "--out", "found.pt"]) == 2
     assert "ends in .safetensors" in capsys.readouterr().err
+
+
+def test_as_many_directions_as_asked_for_of_a_method_that_finds_all() -> None:
+    found = discover(Linear(), "sefa", components=2, control=2)
+    assert len(found.directions) == 2
+    everything = discover(Linear(), "sefa", control=2)
+    np.testing.assert_array_equal(found.directions.matrix, everything.directions.matrix[:2])
+
+
+def test_the_accuracy_of_a_reconstructor_stands_beside_that_of_as_many_random_directions(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked = []
+
+    def counted(generator: object, directions: Directions, **given: object) -> Directions:
+        asked.append((len(directions), given["y"]))
+        return replace(directions, scores={**directions.scores, "rca": [0.5] * len(directions)})
+
+    monkeypatch.setattr("orthogan.latent.discovery.discover.rca", counted)
+    found = discover(Linear(), "sefa", components=3, with_rca=True)
+    assert asked == [(3, None), (3, None)]
+    assert "rca" in found.table().splitlines()[0]
