@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -99,7 +100,7 @@ def test_the_accuracy_of_a_reconstructor_stands_beside_that_of_as_many_random_di
         asked.append((len(directions), given["y"]))
         return replace(directions, scores={**directions.scores, "rca": [0.5] * len(directions)})
 
-    monkeypatch.setattr("orthogan.latent.discovery.discover.rca", counted)
+    monkeypatch.setattr(sys.modules[discover.__module__], "rca", counted)
     found = discover(Linear(), "sefa", components=3, with_rca=True)
     assert asked == [(3, None), (3, None)]
     assert "rca" in found.table().splitlines()[0]
