@@ -13,7 +13,7 @@ from tqdm import tqdm
 from orthogan.data.source import ImageSource
 from orthogan.disentanglement.bench import IDENTITY, RANDOM, Bench
 from orthogan.disentanglement.oracle import LEAST_ACCURACY, Oracle
-from orthogan.disentanglement.result import GeneratorScore, summary, uniform
+from orthogan.disentanglement.result import TIME, GeneratorScore, summary, uniform
 from orthogan.disentanglement.routes import check_metrics
 from orthogan.disentanglement.score import Score
 from orthogan.errors import UserError
@@ -113,7 +113,7 @@ def disentangle(
                     parts=_parts(scores[""]),
                     details=first.as_dict()["details"],
                     protocol=bench.protocol(metric, confidence),
-                    facts=bench.facts(metric) | dict(info or {}) | {"seconds": round(time.monotonic() - began, 1)},
+                    facts=bench.facts(metric) | dict(info or {}) | {TIME: round(time.monotonic() - began, 1)},
                 )
             )
     return results

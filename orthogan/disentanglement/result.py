@@ -12,6 +12,8 @@ import numpy as np
 from orthogan.disentanglement.intervals import Interval, interval
 from orthogan.disentanglement.score import Score
 
+TIME = "seconds"  # the fact that says how long a metric took
+
 
 @dataclass(frozen=True)
 class Summary:
@@ -107,11 +109,12 @@ def table(results: Sequence[GeneratorScore]) -> str:
         rows += [(f"  {name}", str(control)) for name, control in result.controls.items()]
         rows += [(f"  {name}", f"{value:.4g}") for name, value in result.parts.items()]
     said: list[dict[str, Any]] = [jsonable({**result.protocol, **result.facts}) for result in results]
-    shared = {name: value for name, value in said[0].items() if all(_has(other, name, value) for other in said)}
+    shared = {n: v for n, v in said[0].items() if n != TIME and all(_has(other, n, v) for other in said)}
     notes = [(name, _words(value)) for name, value in shared.items()]
     for place, result in enumerate(results):
         own = {name: value for name, value in said[place].items() if name not in shared}
-        alike = [[n for n, value in own.items() if _has(earlier, n, value)] for earlier in said[:place]]
+        # equal times are chance: they make no two metrics alike
+        alike = [[n for n, v in own.items() if n != TIME and _has(earlier, n, v)] for earlier in said[:place]]
         most = max(range(place), key=lambda i: len(alike[i]), default=0)
         again = alike[most] if place and len(alike[most]) > 1 else []
         notes.append((result.metric, result.variant))
