@@ -153,7 +153,7 @@ def _run_of(subject: Path) -> Path | None:
 
 def sample(arguments: Namespace) -> None:
     """Draw images."""
-    subject, net, device = _open(arguments)
+    subject, net, device = _open(arguments.subject, arguments)
     classes = None
     if arguments.classes is not None:
         classes = parse_classes(arguments.classes, net.num_classes, subject.class_names)
@@ -168,7 +168,7 @@ def traverse(arguments: Namespace) -> None:
     """Show what each direction does."""
     seeds = parse_seeds(arguments.seeds) if arguments.seeds else []
     check_suffix(arguments.out, heatmap=arguments.heatmap, sheet=bool(seeds))
-    subject, net, device = _open(arguments)
+    subject, net, device = _open(arguments.subject, arguments)
     directions = _directions(arguments, net)
     if arguments.save_directions:
         directions.save(arguments.save_directions)
@@ -210,7 +210,7 @@ def explore(arguments: Namespace) -> None:
     """Serve the live page until Ctrl-C."""
     from orthogan.latent.explorer_page import explore as serve  # gradio takes seconds to import
 
-    subject, net, _ = _open(arguments)
+    subject, net, _ = _open(arguments.subject, arguments)
     serve(
         net,
         _directions(arguments, net),
@@ -229,7 +229,7 @@ def disentangle(arguments: Namespace) -> None:
     options = _options(arguments.set)
     runs = []
     for path in arguments.subject:
-        subject, net, _ = _open(Namespace(**vars(arguments) | {"subject": path}))
+        subject, net, _ = _open(path, arguments)
         results = measures.disentangle(
             net,
             [name.strip() for name in arguments.metrics.split(",")],
@@ -279,7 +279,7 @@ def discover(arguments: Namespace) -> None:
     """Find directions and score them."""
     if not arguments.out.endswith(".safetensors"):
         raise UserError(f"--out {arguments.out}: a Directions file ends in .safetensors")
-    subject, net, _ = _open(arguments)
+    subject, net, _ = _open(arguments.subject, arguments)
     options = {name: getattr(arguments, name) for name in ("layer", "components", "samples", "steps")}
     found = find_directions(
         net,
@@ -311,9 +311,9 @@ def spectrum(arguments: Namespace) -> None:
     )
 
 
-def _open(arguments: Namespace) -> tuple[Subject, Generator, torch.device]:
+def _open(path: str, arguments: Namespace) -> tuple[Subject, Generator, torch.device]:
     device = _device(arguments.device)
-    subject = open_generator(arguments.subject, device=device, ema=not arguments.no_ema)
+    subject = open_generator(path, device=device, ema=not arguments.no_ema)
     return subject, subject.net, device
 
 

@@ -9,28 +9,31 @@ import torch
 from torch import nn
 from torch.nn.utils import parametrize
 
-from orthogan.models.modes import frozen
+from orthogan.models.modes import device_of, frozen
 from orthogan.models.protocol import as_generator
 
 VALUES = (-2.0, 0.0, 2.0)
+ACTIVE = 0.01  # of the largest: what moves less counts as not moving
 
 
 def activeness(
     generator: nn.Module,
     *,
     samples: int = 300,
+    dims: int | None = None,
     values: Sequence[float] = VALUES,
     batch_size: int = 64,
     seed: int = 0,
 ) -> np.ndarray:
-    """float64 (latent_dim,): the variance (ddof 1) of each pixel as one dimension takes ``values``, mean over pixels.
+    """float64 (dims,): the variance (ddof 1) of each pixel as one dimension takes ``values``, mean over pixels.
 
     Averaged over ``samples`` latents of the prior (Peebles et al. 2020, Wei et al. 2021). In squared units of the
     images, float in [-1, 1]; ``np.argsort(-a)`` orders the dimensions. A conditional generator gets its classes in
-    turn. Eval mode and no gradients; all is put back. Makes samples * latent_dim * len(values) images.
+    turn. Eval mode and no gradients; all is put back. Makes samples * dims * len(values) images.
 
     Args:
         generator: z (n, latent_dim) and labels (n,), if it is conditional, to images (n, ...).
+        dims: only the first so many dimensions of the latent; None for all.
         batch_size: images at a time, about; it changes the result by rounding only.
 
     Raises:
@@ -41,16 +44,17 @@ def activeness(
             f"activeness: values={list(values)}, samples={samples}, batch_size={batch_size}: at least 2, 1 and 1"
         )
     net = as_generator(generator)
-    place = next((tensor.device for tensor in [*net.parameters(), *net.buffers()]), torch.device("cpu"))
+    place = device_of(net)
     latents = net.sample_latent(samples, seed=seed).to(place)
     points = torch.tensor(values, dtype=latents.dtype, device=place)
-    pairs = samples * net.latent_dim
-    total = torch.zeros(net.latent_dim, dtype=torch.float64, device=place)
+    count = net.latent_dim if dims is None else dims
+    pairs = samples * count
+    total = torch.zeros(count, dtype=torch.float64, device=place)
     # nothing moves a constrained weight here, so it is worked out once
     with frozen(net), parametrize.cached(), torch.autocast(place.type, enabled=False):
         for start in range(0, pairs, max(1, batch_size // len(values))):
             pair = torch.arange(start, min(start + max(1, batch_size // len(values)), pairs), device=place)
-            sample, dim = pair // net.latent_dim, pair % net.latent_dim
+            sample, dim = pair // count, pair % count
             z = latents[sample][:, None].repeat(1, len(values), 1)
             z[torch.arange(len(pair), device=place), :, dim] = points
             classes = (sample % net.num_classes).repeat_interleave(len(values)) if net.num_classes else None

@@ -7,13 +7,11 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from orthogan.disentanglement.activeness import VALUES
+from orthogan.disentanglement.activeness import ACTIVE, VALUES
 from orthogan.disentanglement.coordinates import BATCH, subject
 from orthogan.disentanglement.score import Score
 from orthogan.latent.directions import Directions
 from orthogan.rng import derive
-
-ACTIVE = 0.01  # of the largest: what moves less counts as dead, as in training
 
 
 def activity(

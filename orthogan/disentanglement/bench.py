@@ -19,7 +19,7 @@ from orthogan.data.sprite_sources import SpriteGrid
 from orthogan.disentanglement.coordinates import subject
 from orthogan.disentanglement.encoder import PostHocEncoder, SourceGrid, train_encoder
 from orthogan.disentanglement.merging import merging_of
-from orthogan.disentanglement.oracle import ROWS, Oracle, factors_at
+from orthogan.disentanglement.oracle import Oracle, factors_at, pieces
 from orthogan.disentanglement.oracle_cache import oracle_for
 from orthogan.disentanglement.predicted import Predicted, predicted_factors, varying_factors
 from orthogan.disentanglement.routes import ARRAYS, ENCODER, LATENT, REAL_ARRAYS, REAL_VOTES, VOTE
@@ -27,6 +27,7 @@ from orthogan.disentanglement.score import Score
 from orthogan.disentanglement.source import LabelledSource
 from orthogan.latent.directions import Directions, random_control
 from orthogan.latent.identity import model_hash
+from orthogan.models.modes import device_of
 from orthogan.models.protocol import as_generator
 from orthogan.rng import derive
 
@@ -77,7 +78,7 @@ class Bench:
         """Given, cached or trained now."""
         if self._oracle is None:
             assert self.source is not None or self.given_oracle is not None
-            place = next((p.device for p in self.generator.parameters()), torch.device("cpu"))
+            place = device_of(self.generator)
             self._oracle = self.given_oracle or oracle_for(self.source, device=place, progress=self.progress)  # pyright: ignore[reportArgumentType]
         return self._oracle
 
@@ -193,8 +194,7 @@ class Bench:
             function, defaults = REAL_VOTES[name]
             return function(self._grid, encoder, seed=seed, **{**defaults, **given})
         rows = subset(derive(seed, "real images"), len(self.source), self._real_count)
-        pieces = [rows[start : start + ROWS] for start in range(0, len(rows), ROWS)]
-        codes = np.concatenate([encoder(self.source.read(piece)[0]) for piece in pieces])
+        codes = np.concatenate([encoder(self.source.read(piece)[0]) for piece in pieces(rows)])
         factors = merging_of(self.source)(factors_at(self.source, rows))
         function, defaults = REAL_ARRAYS[name]
         return function(codes, factors, seed=seed, **{**defaults, **given})

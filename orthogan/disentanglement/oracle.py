@@ -136,7 +136,7 @@ def train_oracle(
         progress=progress,
     )
     truth = merging(factors_at(source, held))
-    parts = [_answers(net, torch.from_numpy(source.read(few)[0]), merging.sizes) for few in _pieces(held)]
+    parts = [_answers(net, torch.from_numpy(source.read(few)[0]), merging.sizes) for few in pieces(held)]
     answers, sure = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
     names = merging.names
     common = [np.bincount(column).max() / len(column) for column in truth.T]
@@ -177,7 +177,8 @@ def as_input(images: Tensor) -> Tensor:
     return images.float() / 127.5 - 1
 
 
-def _pieces(indices: np.ndarray) -> list[np.ndarray]:
+def pieces(indices: np.ndarray) -> list[np.ndarray]:
+    """``indices`` (n,) in runs of images that are looked at together."""
     return [indices[start : start + ROWS] for start in range(0, len(indices), ROWS)]
 
 

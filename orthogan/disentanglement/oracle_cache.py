@@ -15,6 +15,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
+from orthogan.cache import cache_folder
 from orthogan.data.source import ImageSource
 from orthogan.disentanglement.merging import LEVELS, TURNS, Merging, merging_of
 from orthogan.disentanglement.oracle import Oracle, Teaching, fingerprint_of, train_oracle
@@ -44,7 +45,7 @@ def oracle_for(
     taught = Teaching() if teaching is None else teaching
     merging = merging_of(source, levels=levels, turns=turns) if merging is None else merging
     identity = json.dumps([FORMAT, fingerprint_of(source), source.resolution, asdict(merging), asdict(taught)])
-    path = _folder() / f"oracle-{hashlib.sha256(identity.encode()).hexdigest()[:32]}.safetensors"
+    path = cache_folder() / f"oracle-{hashlib.sha256(identity.encode()).hexdigest()[:32]}.safetensors"
     if path.is_file():
         try:
             return load_oracle(path, device=device)
@@ -86,9 +87,3 @@ def _merging(plain: Mapping[str, Any]) -> Merging:
     return Merging(
         tuple(plain["names"]), tuple(plain["columns"]), tuple(map(tuple, plain["tables"])), tuple(plain["notes"])
     )
-
-
-def _folder() -> Path:
-    from orthogan.evaluation.reference import cache_folder  # brings torch-fidelity, which takes seconds to import
-
-    return cache_folder()

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from orthogan.errors import UserError
 from orthogan.evaluation.efficientnet_lite import SIZE, load_efficientnet_lite0
+from orthogan.evaluation.images import rgb
 from orthogan.evaluation.perceptual import load_lpips
 
 LPIPS, PIXEL, FEATURES = "lpips-vgg16", "pixel", "efficientnet-lite0"
@@ -81,7 +82,6 @@ def _pixels(a: Tensor, b: Tensor) -> Tensor:
 
 def _of_features(net: nn.Module) -> Function:
     def features(images: Tensor) -> Tensor:
-        rgb = images if images.shape[1] == 3 else images.expand(-1, 3, -1, -1)
-        return net((rgb + 1) * 127.5)[0]
+        return net((rgb(images) + 1) * 127.5)[0]
 
     return lambda a, b: (features(a) - features(b)).square().sum(1)

@@ -24,6 +24,7 @@ from torchvision.models import VGG16_Weights
 
 from orthogan.errors import UserError
 from orthogan.evaluation.efficientnet_lite import SIZE, load_efficientnet_lite0
+from orthogan.evaluation.images import rgb
 from orthogan.evaluation.processes import agreed, rank_and_world
 from orthogan.evaluation.weights_files import find_weights, get_weights, read_weights, sha256, tensors_only
 
@@ -43,8 +44,7 @@ class Extractor:
     @torch.no_grad()
     def __call__(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
         """uint8 (n, 1 or 3, h, w), grey repeated -> features (n, d) and class logits (n, k) or None; float32."""
-        rgb = images if images.shape[1] == 3 else images.expand(-1, 3, -1, -1)
-        features, logits = self.output(self.net, rgb)
+        features, logits = self.output(self.net, rgb(images))
         return features.float(), None if logits is None else logits.float()
 
     def probe(self, device: torch.device) -> tuple[int, bool]:

@@ -37,6 +37,11 @@ def generated(
         yield to_uint8(generator(z) if y is None else generator(z, y))
 
 
+def rgb(images: Tensor) -> Tensor:
+    """(n, 1 or 3, h, w) -> (n, 3, h, w), grey repeated."""
+    return images if images.shape[1] == 3 else images.expand(-1, 3, -1, -1)
+
+
 def real(source: ImageSource, samples: int | None, *, batch_size: int, seed: int = 0) -> Iterator[Tensor]:
     """uint8 batches of this process's share of ``source``, or of a seeded subset of ``samples`` of its images."""
     count = len(source) if samples is None else min(samples, len(source))

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torchvision.models import VGG16_Weights
 
 from orthogan.errors import UserError
+from orthogan.evaluation.images import rgb
 from orthogan.evaluation.weights_files import find_weights, get_weights, read_weights, sha256
 
 URL = VGG16_Weights.IMAGENET1K_V1.url
@@ -39,7 +40,7 @@ class Lpips(nn.Module):
         if min(a.shape[2:]) < SMALLEST:
             raise UserError(f"LPIPS: images of {a.shape[3]}x{a.shape[2]} px: VGG16 needs at least {SMALLEST}")
         pairs = zip(a.float().split(CHUNK), b.float().split(CHUNK), strict=True)
-        return torch.cat([self.net(_rgb(x), _rgb(y)).flatten() for x, y in pairs])
+        return torch.cat([self.net(rgb(x), rgb(y)).flatten() for x, y in pairs])
 
 
 def load_lpips(weights: Path | None = None) -> tuple[Lpips, str]:
@@ -103,7 +104,3 @@ def _vgg16_file() -> Path:
             f"LPIPS: the weights of VGG16 are not here and cannot be downloaded. Put {URL.rsplit('/', 1)[-1]} from "
             f"{URL} into pretrained/, or measure pixel_path_length or feature_path_length, which need no download"
         ) from error
-
-
-def _rgb(images: Tensor) -> Tensor:
-    return images if images.shape[1] == 3 else images.expand(-1, 3, -1, -1)

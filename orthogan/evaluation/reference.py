@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
+from orthogan.cache import cache_folder
 from orthogan.data import ImageSource
 from orthogan.errors import UserError
 from orthogan.evaluation.extractors import Extractor
@@ -27,13 +27,6 @@ class Reference:
 
     features: Features
     name: str
-
-
-def cache_folder() -> Path:
-    """$ORTHOGAN_CACHE, or ``orthogan`` in the user's cache folder."""
-    chosen = os.environ.get("ORTHOGAN_CACHE")
-    base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
-    return Path(chosen) if chosen else Path(base) / "orthogan"
 
 
 def reference_of(

@@ -11,15 +11,13 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from orthogan.errors import UserError
-from orthogan.models.modes import frozen
+from orthogan.models.modes import device_of, frozen
 from orthogan.models.protocol import Generator
 
 
 def place_of(net: nn.Module, device: torch.device | str | None) -> torch.device:
     """``device``, or where the tensors of ``net`` are."""
-    if device is not None:
-        return torch.device(device)
-    return next((tensor.device for tensor in [*net.parameters(), *net.buffers()]), torch.device("cpu"))
+    return device_of(net) if device is None else torch.device(device)
 
 
 @contextmanager

@@ -20,6 +20,7 @@ from tqdm import tqdm
 
 from orthogan import __version__
 from orthogan.errors import UserError
+from orthogan.latent.contact_sheet import contact_sheet
 from orthogan.latent.directions import Directions
 from orthogan.latent.explorer_bench import Bench, View, control_of, described, edits
 from orthogan.latent.generate import class_of, generate, latents_of
@@ -75,16 +76,14 @@ class Explorer:
         if CHANGE in directions.scores:
             return directions
         seeds = range(max(1, min(MEASURED_SEEDS, MEASURED_IMAGES // len(directions))))
-        chunks = [range(at, min(at + CHUNK, len(directions))) for at in range(0, len(directions), CHUNK)]
+        chunks = [list(range(at, min(at + CHUNK, len(directions)))) for at in range(0, len(directions), CHUNK)]
         change = np.zeros(len(directions))
-        with tqdm(total=len(chunks) * len(seeds), desc="strength of directions", leave=False, delay=1) as bar:
-            for seed in seeds:
-                for dims in chunks:
-                    with self._one_at_a_time, warnings.catch_warnings():
-                        warnings.simplefilter("ignore")  # said once, by ``bench``
-                        walk = traverse(self.generator, directions, dims=list(dims), range=1, steps=3, seed=seed)
-                    change[dims] += [row[CHANGE] for row in walk.scores]
-                    bar.update()
+        for dims in tqdm(chunks, desc="strength of directions", leave=False, delay=1):
+            with self._one_at_a_time, warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # said once, by ``bench``
+                sheet = contact_sheet(self.generator, directions, seeds=seeds, dims=dims, range=1, steps=3)
+            for walk in sheet.traversals:
+                change[dims] += [row[CHANGE] for row in walk.scores]
         return replace(directions, scores={**directions.scores, CHANGE: change / len(seeds)})
 
     def latent(self, bench: Bench, view: View) -> np.ndarray:

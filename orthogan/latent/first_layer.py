@@ -43,17 +43,7 @@ def first_layer_directions(generator: nn.Module, *, layer: str = "auto") -> Dire
     Warns when the singular values tie (largest / smallest below 1.05): then every rotation of these directions is
     as good, and another method is needed. Raises ``UserError`` when no layer or an unsuitable one is found.
     """
-    dim = as_generator(generator).latent_dim
-    name, module = find_layer(generator, layer, dim)
-    with frozen(generator):
-        weight = latent_matrix(module).cpu()
-    if weight.shape[1] != dim:
-        raise UserError(
-            f"layer '{name}' takes {weight.shape[1]} inputs but the latent has {dim} dimensions; "
-            "name a layer that the whole latent enters"
-        )
-    if not bool(torch.isfinite(weight).all()):
-        raise UserError(f"layer '{name}': the weight holds NaN or infinite values; use an earlier checkpoint")
+    name, _, weight = first_map(generator, layer)
     _, sigma, right = torch.linalg.svd(weight, full_matrices=False)
     if len(sigma) > 1 and float(sigma[0]) < DEGENERATE_RATIO * float(sigma[-1]):
         warnings.warn(
@@ -68,6 +58,25 @@ def first_layer_directions(generator: nn.Module, *, layer: str = "auto") -> Dire
         scores={"sigma": sigma.tolist()},
         model_hash=model_hash(generator),
     ).oriented()
+
+
+def first_map(generator: nn.Module, layer: str = "auto") -> tuple[str, nn.Module, torch.Tensor]:
+    """The name of the first layer, itself, and its effective linear map (outputs, latent_dim), float64 on the CPU.
+
+    Raises ``UserError`` when no layer or an unsuitable one is found.
+    """
+    dim = as_generator(generator).latent_dim
+    name, module = find_layer(generator, layer, dim)
+    with frozen(generator):
+        weight = latent_matrix(module).cpu()
+    if weight.shape[1] != dim:
+        raise UserError(
+            f"layer '{name}' takes {weight.shape[1]} inputs but the latent has {dim} dimensions; "
+            "name a layer that the whole latent enters"
+        )
+    if not bool(torch.isfinite(weight).all()):
+        raise UserError(f"layer '{name}': the weight holds NaN or infinite values; use an earlier checkpoint")
+    return name, module, weight
 
 
 def latent_matrix(module: nn.Module) -> torch.Tensor:

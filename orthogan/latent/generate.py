@@ -11,7 +11,7 @@ from torch import nn
 from orthogan.errors import UserError
 from orthogan.latent.grid import as_pixels
 from orthogan.latent.truncation import truncate
-from orthogan.models.modes import frozen
+from orthogan.models.modes import device_of, frozen
 from orthogan.models.protocol import as_generator
 
 
@@ -39,7 +39,7 @@ def generate(
         )
     if device is not None:
         net.to(device)
-    place = next((tensor.device for tensor in [*net.parameters(), *net.buffers()]), torch.device("cpu"))
+    place = device_of(net)
     y = None if labels is None else torch.as_tensor(np.asarray(labels), dtype=torch.int64)
     parts: list[np.ndarray] = []
     with frozen(net):

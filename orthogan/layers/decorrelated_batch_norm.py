@@ -147,8 +147,7 @@ def decorrelate(module: nn.Module, layers: str | Sequence[str] = ("*",), **optio
     # one new layer for each old one, also where that is in two places
     new = {part: _like(part, options) for part in dict.fromkeys(chosen.values())}
     for name, part in chosen.items():
-        parent, _, child = name.rpartition(".")
-        setattr(module.get_submodule(parent), child, new[part])
+        module.set_submodule(name, new[part])
     return list(chosen)
 
 

@@ -68,6 +68,5 @@ def _replace(
         except ValueError as error:
             raise ValueError(f"{found.name}: {error}") from error
     for name, layer in new.items():
-        parent, _, child = name.rpartition(".")
-        setattr(module.get_submodule(parent), child, layer)
+        module.set_submodule(name, layer)
     return list(new)

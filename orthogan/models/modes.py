@@ -1,4 +1,4 @@
-"""Looking at a net without changing it: evaluation mode and no gradients, everything put back afterwards."""
+"""Looking at a net without changing it: where it is; eval mode and no gradients, everything put back afterwards."""
 
 from __future__ import annotations
 
@@ -7,6 +7,11 @@ from contextlib import contextmanager
 
 import torch
 from torch import nn
+
+
+def device_of(module: nn.Module) -> torch.device:
+    """Where the tensors of ``module`` are; the CPU if it has none."""
+    return next((tensor.device for tensor in [*module.parameters(), *module.buffers()]), torch.device("cpu"))
 
 
 @contextmanager

@@ -326,8 +326,7 @@ def project_styles(generator: nn.Module, rank: int = 10, layers: str | Sequence[
             except ValueError as error:
                 raise ValueError(f"{name}: {error}") from error
     for name, projector in new.items():
-        parent, _, child = name.rpartition(".")
-        setattr(generator.get_submodule(parent), child, projector)
+        generator.set_submodule(name, projector)
     return list(new)
 
 

@@ -13,14 +13,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from orthogan.disentanglement.activeness import VALUES, activeness
+from orthogan.disentanglement.activeness import ACTIVE, VALUES, activeness
 from orthogan.layers.subspace import LatentSubspace
 from orthogan.models.protocol import Generator
 
 SAMPLES, IMAGES = 16, 2000
 EACH = 64  # up to so many dimensions of a plain generator are logged one by one
-SHARE = 0.01  # of the largest: what moves less counts as not moving
-FLOOR = 1e-6  # and so does what moves less than this anyway: an eighth of a grey level [squared units of images]
+FLOOR = 1e-6  # what moves less counts as not moving anyway: an eighth of a grey level [squared units of images]
 ALIVE, TOLD = 0, 1  # columns of the state
 
 
@@ -60,7 +59,7 @@ class Tracking:
         dims = generator.latent_dim if plain else sum(s.dims for _, s in generator.subspaces())
         samples = min(SAMPLES, max(2, IMAGES // (dims * len(VALUES))))
         try:
-            moved = activeness(generator if plain else _Leading(generator, dims), samples=samples, seed=seed)
+            moved = activeness(generator, samples=samples, dims=dims, seed=seed)
         except ValueError:
             return {}
         if plain:
@@ -89,7 +88,7 @@ class Tracking:
 
     def _judge(self, names: list[str], parts: list[np.ndarray], step: int, share: float) -> None:
         largest = [float(part.max()) for part in parts]
-        least = max(SHARE * max(largest), FLOOR)
+        least = max(ACTIVE * max(largest), FLOOR)
         for i, (name, value) in enumerate(zip(names, largest, strict=True)):
             if value >= least:
                 self._state[i, ALIVE] = 1
@@ -102,25 +101,9 @@ class Tracking:
                 )
 
 
-class _Leading(Generator):
-    """``generator`` with its first ``dims`` latent dimensions as the only ones that are varied."""
-
-    def __init__(self, generator: Generator, dims: int) -> None:
-        super().__init__()
-        self.generator, self.latent_dim, self.num_classes = generator, dims, generator.num_classes
-
-    def sample_latent(self, n: int, *, seed: int) -> Tensor:
-        """Whole latents, with all other dimensions too."""
-        return self.generator.sample_latent(n, seed=seed)
-
-    def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:
-        """Whole latents -> images."""
-        return self.generator(z) if y is None else self.generator(z, y)
-
-
 def _summary(moved: np.ndarray) -> dict[str, float]:
     found = {
-        "dims_active": float((moved >= max(SHARE * float(moved.max()), FLOOR)).sum()),
+        "dims_active": float((moved >= max(ACTIVE * float(moved.max()), FLOOR)).sum()),
         "activeness_max": float(moved.max()),
         "activeness_mean": float(moved.mean()),
     }

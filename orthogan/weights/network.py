@@ -112,8 +112,7 @@ def remove(module: nn.Module, name: str | None = None) -> nn.Module:
                 with torch.no_grad():
                     getattr(layer, weight).div_(gain)
     for path, part in stands_for:
-        parent, _, child = path.rpartition(".")
-        setattr(module.get_submodule(parent), child, part.baked())  # pyright: ignore
+        module.set_submodule(path, part.baked())  # pyright: ignore
     return module
 
 

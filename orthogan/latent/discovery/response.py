@@ -12,7 +12,7 @@ from torch.nn.utils import parametrize
 
 from orthogan.errors import UserError
 from orthogan.latent.generate import class_of
-from orthogan.models.modes import frozen
+from orthogan.models.modes import device_of, frozen
 from orthogan.models.protocol import Generator, as_generator
 
 
@@ -22,7 +22,7 @@ class Response:
     def __init__(self, net: Generator, layer: str | None, resolution: int | None, y: int | None) -> None:
         self.net, self.layer, self.resolution = net, layer, resolution
         self.y = None if y is None else class_of(net, 0, [y])
-        self.device = next((t.device for t in [*net.parameters(), *net.buffers()]), torch.device("cpu"))
+        self.device = device_of(net)
         self._module = _submodule(net, layer) if layer else None
 
     @property

@@ -12,10 +12,8 @@ from orthogan.errors import UserError
 from orthogan.latent.directions import Directions
 from orthogan.latent.discovery.response import respond
 from orthogan.latent.discovery.spectrum import ordered, warn_of_tie
-from orthogan.latent.first_layer import find_layer, latent_matrix
+from orthogan.latent.first_layer import first_map
 from orthogan.layers.batch_norm import ConditionalBatchNorm2d
-from orthogan.models.modes import frozen
-from orthogan.models.protocol import as_generator
 
 Normaliser = (nn.modules.batchnorm._BatchNorm, ConditionalBatchNorm2d)
 
@@ -43,14 +41,7 @@ def sefa(
         raise UserError("normalise=True and follow_norm=True: unit rows forget the norm's gains; choose one")
     if y is not None and not follow_norm:
         raise UserError(f"y={y}: the first layer knows no class; only follow_norm=True does")
-    dim = as_generator(generator).latent_dim
-    name, module = find_layer(generator, layer, dim)
-    with frozen(generator):
-        weight = latent_matrix(module).cpu()
-    if weight.shape[1] != dim:
-        raise UserError(f"layer '{name}' takes {weight.shape[1]} inputs but the latent has {dim}; name another")
-    if not bool(torch.isfinite(weight).all()):
-        raise UserError(f"layer '{name}': the weight holds NaN or infinite values; use an earlier checkpoint")
+    name, module, weight = first_map(generator, layer)
     if follow_norm:
         weight = weight * _gains(generator, name, module, y)[:, None]
     if normalise:
