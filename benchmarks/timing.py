@@ -68,7 +68,7 @@ def measure(steps: Mapping[str, Callable[[], None]], rounds: int, device: torch.
             found.repeats[name] = max(1, min(MOST_REPEATS, math.ceil(LEAST / once)))
             bar.update()
         for number in range(rounds):
-            found.load.append(_load())
+            found.load.append(load_average())
             for name in reversed(list(steps)) if number % 2 else list(steps):
                 bar.set_postfix_str(name)
                 standing = _forget_peak(device)
@@ -76,7 +76,7 @@ def measure(steps: Mapping[str, Callable[[], None]], rounds: int, device: torch.
                 if standing is not None:
                     found.peak[name].append(torch.cuda.max_memory_allocated(device) - standing)
                 bar.update()
-    found.load.append(_load())
+    found.load.append(load_average())
     return found
 
 
@@ -118,6 +118,11 @@ def markdown(readings: Readings, base: str) -> str:
         line = [name, digits(ratio.median), f"{digits(ratio.min)}–{digits(ratio.max)}"]
         line.append(digits(1e3 * statistics.median(seconds)))
         lines.append(line + ([f"{max(readings.peak[name]) / 2**20:.0f}"] if memory else []))
+    return joined(lines)
+
+
+def joined(lines: Sequence[Sequence[str]]) -> str:
+    """Cells as Markdown."""
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
@@ -127,9 +132,14 @@ def show(one: Mapping[str, Any]) -> None:
     load = one["readings"]["load"]
     print(f"\n### {one['net']}, {what}, {one['precision']} (load average {load[0]:.1f} to {load[-1]:.1f})\n")
     print(one["text"] + "\n")
-    for name, reason in one["absent"].items():
+    show_outcome(one["absent"], one["targets"])
+
+
+def show_outcome(absent: Mapping[str, str], targets: Sequence[Mapping[str, Any]]) -> None:
+    """Print who is not in a table and why, and what was met or missed."""
+    for name, reason in absent.items():
         print(f"- {name}: {reason}")
-    for target in one["targets"]:
+    for target in targets:
         spread = f"{target['median']:.3f} ({target['min']:.3f}–{target['max']:.3f})"
         print(f"- Target {target['target']}: {spread}, {'met' if target['met'] else 'MISSED'}")
 
@@ -137,6 +147,11 @@ def show(one: Mapping[str, Any]) -> None:
 def digits(value: float) -> str:
     """Two decimals below ten, one below a hundred, else none."""
     return f"{value:,.2f}" if value < 10 else f"{value:,.1f}" if value < 100 else f"{value:,.0f}"
+
+
+def load_average() -> float:
+    """Over the last minute."""
+    return os.getloadavg()[0] if hasattr(os, "getloadavg") else math.nan  # not on Windows
 
 
 def _seconds(step: Callable[[], None], repeats: int, device: torch.device) -> float:
@@ -154,10 +169,6 @@ def _forget_peak(device: torch.device) -> int | None:
     torch.cuda.synchronize(device)
     torch.cuda.reset_peak_memory_stats(device)
     return torch.cuda.memory_allocated(device)
-
-
-def _load() -> float:
-    return os.getloadavg()[0] if hasattr(os, "getloadavg") else math.nan  # not on Windows
 
 
 def _processor() -> str:

@@ -2,7 +2,8 @@
 
 Two tables, each measured in one run, tool after tool in every round. "weights": forward and backward of all the
 effective weights of a net, without data, as the convolutions take them (number format, channels last). A penalty
-or a gradient rule comes on top of the plain copy. "step": a whole training step of the net.
+or a gradient rule comes on top of the plain copy. "step": a whole training step of the net. Only when asked for,
+"advance": a power iteration for all layers, in one round and one after the other.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from typing import Any, get_args
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations, parametrize
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from benchmarks import timing
 from benchmarks.layers import NETS, Net, laid_out, planned, shapes
@@ -28,11 +30,14 @@ from orthogan.config import LossConfig
 from orthogan.gradients import CayleyRetraction, GradientRule, NearestOrthogonalGradient, OptimalLearningRate
 from orthogan.linalg import normalize
 from orthogan.penalties import PENALTIES, Penalty
-from orthogan.training.gan_phases import DiscriminatorBatch, discriminator_loss, one_power_iteration
+from orthogan.training.augmentation import Augmentation
+from orthogan.training.gan_phases import DiscriminatorBatch, discriminator_loss
 from orthogan.training.precision import fast_bf16
+from orthogan.weights.network import constrained, unconstrained
 from orthogan.weights.orthogonal import OrthogonalMethod
 from orthogan.weights.rotation import RotationMethod
 
+ADVANCE = "advance"
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
 BLOCK_SIZE = 1024
 C = 0.5  # target stable rank as a share: the published branch is then taken by 3x3 kernels from the start
@@ -208,23 +213,97 @@ def training_step(net: Net, tool: Tool, batch: int, dtype: torch.dtype, device: 
     size = (batch, 3, net.side, net.side)
     images, fakes = (torch.randn(size, device=device).contiguous(memory_format=torch.channels_last) for _ in (0, 1))
     labels = torch.randint(1000, (batch,), device=device)
-    examples = DiscriminatorBatch(images, None, fakes, None, labels.float())
-    config, rng = LossConfig(), torch.Generator(device)
+    examples = DiscriminatorBatch(images, None, fakes, None, labels.float(), torch.zeros((), device=device))
+    one_round = weights.Advance(module)
 
     def loss() -> Tensor:
         if net.adversarial:
-            return discriminator_loss(module, examples, config, lambda x, _: x, rng)[0]
+            return discriminator_loss(module, examples, LossConfig(), Augmentation(), ((), ()))[0]
         return nn.functional.cross_entropy(module(images), labels)
 
     def step() -> None:
         optimizer.zero_grad()
-        with one_power_iteration(module):
+        with one_round.held():
             with torch.autocast(device.type, torch.bfloat16, enabled=dtype == torch.bfloat16):
                 value = loss()
             value.backward()
         optimizer.step()
 
     return step
+
+
+def advance_steps(net: Net, device: torch.device) -> dict[str, Callable[[], None]]:
+    """One power iteration for every weight of ``net``: in one round, and one weight after the other."""
+
+    def built(kind: str, **options: Any) -> nn.Module:
+        module = net.build()
+        weights.apply(module, kind, **options)
+        return laid_out(module, device)
+
+    theirs = net.build()
+    _torch_spectral_norm(theirs)
+    others: list[tuple[Any, Any]] = [
+        (constraint, module.original)
+        for module in laid_out(theirs, device).modules()
+        if isinstance(module, parametrize.ParametrizationList)
+        for constraint in module
+    ]
+    one_by_one = built("spectral")
+
+    def loop() -> None:
+        for _, layer, weight, constraint in constrained(one_by_one):
+            constraint.advance(unconstrained(layer, weight))
+
+    def torch_loop() -> None:
+        for constraint, weight in others:
+            constraint._power_method(constraint._reshape_weight_to_matrix(weight.detach()), 1)
+
+    def held(step: weights.Advance) -> None:
+        with step.held():
+            pass
+
+    one_round = weights.Advance(built("spectral"))
+    return {
+        "loop": loop,
+        "torch-sn": torch_loop,
+        "round": one_round,
+        "round, then held, sn": partial(held, one_round),
+        "round, then held, srn-k1": partial(held, weights.Advance(built("stable_rank", c=C))),
+    }
+
+
+class Operations(TorchDispatchMode):
+    """Counts what is run within: what a GPU would launch, about. Views and allocations are no operations."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        free = func.is_view or func.overloadpacket.__name__ in ("detach", "_unsafe_view", "empty", "new_empty")
+        self.count += not free
+        return func(*args, **(kwargs or {}))
+
+
+def advance_table(net: Net, rounds: int, device: torch.device) -> dict[str, Any]:
+    """The table "advance": ratios to "loop", and the number of operations of each."""
+    torch.manual_seed(0)
+    steps = advance_steps(net, device)
+    readings = timing.measure(steps, rounds, device, ADVANCE)
+    operations = {}
+    for name, step in steps.items():
+        with Operations() as found:
+            step()
+        operations[name] = found.count
+    counted = "\n".join(f"- {name}: {count} operations" for name, count in operations.items())
+    return {
+        "table": ADVANCE,
+        "layers": shapes(net.build()),
+        "readings": asdict(readings),
+        "ratios": {name: asdict(readings.ratio(name, "loop")) for name in steps},
+        "operations": operations,
+        "text": f"{timing.markdown(readings, 'loop')}\n\n{counted}",
+    }
 
 
 def table(
@@ -307,7 +386,9 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--device", default="auto", help="auto: cuda where there is one, else cpu")
     parser.add_argument("--precision", choices=["auto", *PRECISIONS], default="auto", help="auto: both, where fast")
-    parser.add_argument("--tables", default="", help="weights, step, or both with a comma; by default what is feasible")
+    parser.add_argument(
+        "--tables", default="", help="of weights, step, advance; by default which of the first two are feasible"
+    )
     parser.add_argument("--only", default="", help="names or patterns of tools, with commas; ! excludes")
     parser.add_argument("--json", type=Path, help="where the raw numbers go")
     asked = parser.parse_args(arguments)
@@ -322,19 +403,29 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     result = {"date": datetime.now(UTC).isoformat(timespec="seconds"), "machine": timing.machine(device)}
     result |= {"rounds": asked.rounds, "c": C, "block_size": BLOCK_SIZE, "tables": found}
     try:
-        plan = [(name, kind) for name in nets for kind in planned(NETS[name], asked.tables, device)]
+        words = [word.strip() for word in asked.tables.split(",") if word.strip()]
+        others = ",".join(word for word in words if word != ADVANCE)
+        plan = [(n, kind) for n in nets if others or not words for kind in planned(NETS[n], others, device)]
         tools = {"weights": chosen(asked.only, [*WEIGHTS, *PEERS]), "step": chosen(asked.only, STEP)}
     except ValueError as error:
         parser.error(str(error))
-    if not plan:
+    if not plan and ADVANCE not in words:
         parser.error(f"--tables is {asked.tables}: {asked.net} has its layers only, no training step; choose weights")
+
+    def write() -> None:
+        if asked.json is not None:  # after each table: what is there stays there
+            asked.json.parent.mkdir(parents=True, exist_ok=True)
+            asked.json.write_text(json.dumps(result, indent=1) + "\n")
+
     for name, kind in plan:
         for precision in fast if asked.precision == "auto" else [asked.precision]:
             found.append({"net": name} | table(NETS[name], kind, tools[kind], precision=precision, **options))
             timing.show(found[-1])
-            if asked.json is not None:  # after each table: what is there stays there
-                asked.json.parent.mkdir(parents=True, exist_ok=True)
-                asked.json.write_text(json.dumps(result, indent=1) + "\n")
+            write()
+    for name in nets if ADVANCE in words else []:
+        found.append({"net": name} | advance_table(NETS[name], asked.rounds, device))
+        print(f"\n### {name}, one power iteration for all layers\n\n{found[-1]['text']}\n")
+        write()
     return result
 
 

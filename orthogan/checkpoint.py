@@ -12,7 +12,7 @@ import os
 import re
 import shutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -45,7 +45,7 @@ def save(run: Path, step: int, parts: Mapping[str, Part], state: Mapping[str, An
         parts: file stem -> tensors; each becomes ``stem.safetensors``.
         state: JSON-ready scalars, kept in ``state.json`` beside the hashes of the files.
     """
-    final = run / FOLDER / f"step-{step:09d}"
+    final = folder_of(run, step)
     temporary = final.with_name(f".writing-{final.name}")
     for leftover in final.parent.glob(".writing-*") if final.parent.exists() else ():
         shutil.rmtree(leftover)
@@ -118,11 +118,16 @@ def newest(run: Path) -> tuple[Path, dict[str, Any]] | None:
     return None
 
 
-def prune(run: Path, keep: int) -> None:
-    """Delete all but the ``keep`` newest checkpoints and the one that ``best`` points to."""
+def folder_of(run: Path, step: int) -> Path:
+    """Where the checkpoint of ``step`` lies, or would."""
+    return run / FOLDER / f"step-{step:09d}"
+
+
+def prune(run: Path, keep: int, spare: Collection[int] = ()) -> None:
+    """Delete all but the ``keep`` newest checkpoints, the one that ``best`` points to, and those of steps ``spare``."""
     best = (run / BEST).resolve()
-    for _, folder in steps(run)[:-keep]:
-        if folder.resolve() == best:
+    for step, folder in steps(run)[:-keep]:
+        if step in spare or folder.resolve() == best:
             continue
         doomed = folder.with_name(f".writing-{folder.name}")  # so that an interrupted deletion is no checkpoint
         folder.rename(doomed)
@@ -131,6 +136,8 @@ def prune(run: Path, keep: int) -> None:
 
 def mark_best(run: Path, folder: Path) -> None:
     """Let ``run/best`` point to ``folder``: a relative link, replaced in one step."""
+    if (run / BEST).resolve() == folder.resolve():
+        return
     temporary = run / f".{BEST}.writing"
     temporary.unlink(missing_ok=True)
     temporary.symlink_to(folder.relative_to(run), target_is_directory=True)

@@ -104,6 +104,12 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--truncation", type=float, default=1.0, help="of the latents (default: 1 = none)")
     evaluate.add_argument("--seed", type=int, default=0, help="of the latents (default: 0)")
     evaluate.add_argument("--batch-size", type=_positive, default=64, help="images at a time (default: 64)")
+    evaluate.add_argument(
+        "--precision",
+        choices=["fp32", "bf16", "auto"],
+        default="fp32",
+        help="of sampling and features; auto = bf16 sampling where it is fast (default: fp32, as published)",
+    )
     evaluate.add_argument("--json", action="store_true", help="print the results with their protocol as JSON lines")
     _net_arguments(evaluate)
 

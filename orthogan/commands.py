@@ -110,6 +110,7 @@ def evaluate(arguments: Namespace) -> None:
         truncation=arguments.truncation,
         reference_samples=arguments.reference_samples,
         save_reference_to=arguments.save_reference,
+        precision=arguments.precision,
         info={"subject": str(arguments.subject), **info},
     )
     main = PartialState().is_main_process

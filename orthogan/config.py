@@ -480,6 +480,9 @@ class TrainingConfig(Section):
         default=None, description="fakes a G update, all processes together; null = twice batch_size"
     )
     n_dis: PositiveInt = Field(default=5, description="D updates a G update")
+    fakes_at_once: bool = Field(
+        default=False, description="the fakes of a step's D updates in one forward of G: its batch norm sees them all"
+    )
     accumulate: PositiveInt = Field(default=1, description="split every batch into so many parts to save memory")
     schedule: ScheduleConfig = ScheduleConfig()
     ema: EmaConfig = EmaConfig()
@@ -487,6 +490,10 @@ class TrainingConfig(Section):
         default="auto", description="auto = bf16 where the hardware has it"
     )
     channels_last: bool = Field(default=True, description="memory format of images and kernels (NHWC)")
+    compile: Literal["auto", "none", "default", "reduce-overhead", "max-autotune"] = Field(
+        default="auto",
+        description="phases under torch.compile, in this mode of it; auto = default on a GPU, on a CPU for a long run",
+    )
     device: Literal["auto", "cpu", "cuda", "mps"] = Field(default="auto", description="auto = what Accelerate finds")
 
     @property
@@ -499,6 +506,11 @@ class TrainingConfig(Section):
         for key, size in (("batch_size", self.batch_size), ("generator_batch_size", self.fakes)):
             if size % self.accumulate:
                 raise ValueError(f"accumulate: {self.accumulate} does not divide {key} = {size}")
+        if self.accumulate > 1 and self.compile in ("reduce-overhead", "max-autotune"):
+            raise ValueError(
+                f"compile: {self.compile!r} replays graphs that overwrite a gradient which accumulate = "
+                f"{self.accumulate} still adds to; use 'default'"
+            )
         return self
 
 
@@ -540,10 +552,27 @@ class EvaluationConfig(Section):
     extractor: str = Field(
         default="auto", description="auto = inception if its weights are here, else efficientnet-lite0"
     )
+    precision: Literal["fp32", "bf16", "auto"] = Field(
+        default="fp32",
+        description="of sampling and features: fp32, as published, or bf16; auto = bf16 sampling where it is fast",
+    )
     batch_size: PositiveInt = Field(default=64, description="[images]")
+    background: Literal["auto", True, False] = Field(
+        default="auto",
+        description="score in a process of its own while training goes on; auto = where one process trains on a GPU "
+        "(a CPU has nothing to spare, and several processes share a score)",
+    )
+    device: Annotated[str, Field(pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")] = Field(
+        default="auto", description="background: where it is scored, such as cpu or cuda:1; auto = where it is trained"
+    )
 
     @model_validator(mode="after")
     def _possible(self) -> Self:
+        if self.device != "auto" and self.background is not True:
+            raise ValueError(
+                f"device: {self.device!r} is for a scoring process of its own; set evaluation.background to true, "
+                "or leave it at 'auto'"
+            )
         if self.best not in self.metrics:
             raise ValueError(f"best: {self.best!r} is not among the metrics {self.metrics}")
         return self

@@ -39,11 +39,13 @@ ONLY_OF = {
         "optimizer.discriminator",
         "training.generator_batch_size",
         "training.n_dis",
+        "training.fakes_at_once",
         "training.ema",
         "logging.samples_every",
         "evaluation.metrics",
         "evaluation.reference_samples",
         "evaluation.extractor",
+        "evaluation.precision",
     ),
     "classifier": (
         "data.crop",

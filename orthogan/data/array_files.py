@@ -1,5 +1,7 @@
 """Image sets stored as arrays: ``.npz`` as dSprites is, ``.h5`` as 3dshapes is, or plain ``images`` and ``labels``.
 
+A set that does not fit in memory is best an ``.npy`` file of bare images, which is read at the speed of the disk.
+
 No pickled object is ever loaded: of dSprites' file only the plain arrays are read, not its ``metadata``.
 """
 
@@ -8,15 +10,17 @@ from __future__ import annotations
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from orthogan.data.arrays import ArraySource
 from orthogan.data.folder import IN_MEMORY_LIMIT, Form
 from orthogan.data.h5_source import H5Source, read_h5
+from orthogan.data.npy_source import NpySource, open_rows
 from orthogan.data.resize import fit_arrays
 from orthogan.data.source import ImageSource
+from orthogan.data.stored_source import StoredSource
 from orthogan.errors import UserError
 
 IMAGE_KEYS = ("images", "imgs")
@@ -38,19 +42,23 @@ class Annotation(NamedTuple):
 def open_array_file(path: str | Path, form: Form, *, in_memory_limit: int = IN_MEMORY_LIMIT) -> ImageSource:
     """The images of an ``.npz`` or ``.h5`` file: key ``images`` or ``imgs``, uint8 (N, H, W) or (N, H, W, 1 or 3).
 
+    Or those of an ``.npy`` file, whose labels are in ``NAME.labels.npy`` beside ``NAME.npy``, if there are any.
+
     Two-dimensional annotations (``latents_classes`` of dSprites, ``labels`` of 3dshapes) become integer factors,
     constant columns left out, and the column ``shape`` the class; one-dimensional ``labels`` become the class.
-    dSprites' pixels 0 and 1 become 0 and 255. An ``.npz`` is read into memory; an ``.h5`` of more than
+    dSprites' pixels 0 and 1 become 0 and 255. An ``.npz`` is read into memory; an ``.h5`` or ``.npy`` of more than
     ``in_memory_limit`` bytes is read from the disk as needed. Raises UserError naming the file and what it lacks.
     """
     path = Path(path).expanduser()
     if not path.is_file():
-        raise UserError(f"{path}: there is no such file; data.path must name an .npz or .h5 file")
+        raise UserError(f"{path}: there is no such file; data.path must name an .npz, .npy or .h5 file")
     if path.suffix.lower() == ".npz":
         return _open_npz(path, form)
     if path.suffix.lower() in (".h5", ".hdf5"):
         return _open_h5(path, form, in_memory_limit)
-    raise UserError(f"{path}: the source 'array' reads .npz and .h5 files")
+    if path.suffix.lower() == ".npy":
+        return _open_npy(path, form, in_memory_limit)
+    raise UserError(f"{path}: the source 'array' reads .npz, .npy and .h5 files")
 
 
 def _key(path: Path, keys: Sequence[str], wanted: Sequence[str]) -> str:
@@ -84,12 +92,27 @@ def _open_npz(path: Path, form: Form) -> ImageSource:
 
 def _open_h5(path: Path, form: Form, in_memory_limit: int) -> ImageSource:
     contents = read_h5(path, IMAGE_KEYS, LABEL_KEYS)
-    note = annotate(path, contents.annotation, contents.length)
-    source = H5Source(path, contents, form.resolution, form.channels, note._asdict())
+    note = annotate(path, contents.annotation, contents.length)._asdict()
+    return _kept(H5Source(path, contents, form.resolution, form.channels, note), note, in_memory_limit)
+
+
+def _open_npy(path: Path, form: Form, in_memory_limit: int) -> ImageSource:
+    beside = path.with_suffix(".labels.npy")
+    try:
+        values = np.load(beside, allow_pickle=False) if beside.is_file() else None
+    except (ValueError, OSError, EOFError) as error:
+        raise UserError(f"{beside}: cannot be read ({error}); it must hold one plain array") from error
+    rows, _ = open_rows(path)
+    note = annotate(beside, values, len(rows))._asdict()
+    return _kept(NpySource(path, form.resolution, form.channels, note), note, in_memory_limit)
+
+
+def _kept(source: StoredSource, note: dict[str, Any], in_memory_limit: int) -> ImageSource:
+    """``source`` itself, or its images in memory where they take at most ``in_memory_limit`` bytes."""
     if source.nbytes > in_memory_limit:
         return source
     pieces = [source.read(np.arange(i, min(i + 1024, len(source))))[0] for i in range(0, len(source), 1024)]
-    return ArraySource(path.stem, np.concatenate(pieces), **note._asdict(), transform="centre crop, lanczos")
+    return ArraySource(source.name, np.concatenate(pieces), **note, transform="centre crop, lanczos")
 
 
 def annotate(path: Path, values: np.ndarray | None, count: int) -> Annotation:

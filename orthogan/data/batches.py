@@ -80,7 +80,7 @@ class Batches:
             raise ValueError(f"position {position} is negative")
         if self._images is not None and self._labels is not None:
             index = self._device_index(position + self._offset)
-            return self._images[index], self._labels[index]
+            return self._images.index_select(0, index), self._labels.index_select(0, index)
         if self._stream is not None:
             images, labels = self._stream.at(position)
         else:

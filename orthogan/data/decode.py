@@ -16,7 +16,10 @@ class UnreadableImage(Exception):
 
 
 class Decoded(NamedTuple):
-    """``array``: uint8 (channels, h, w). ``animated``: the file has more frames than this, its first."""
+    """``array``: uint8 (channels, h, w), a view of (h, w, channels) as Pillow has it where nothing has to be changed.
+
+    ``animated``: the file has more frames than this, its first.
+    """
 
     array: np.ndarray
     animated: bool
@@ -38,6 +41,8 @@ def decode(data: bytes, *, resolution: int, channels: int) -> Decoded:
         animated = picture.format != "MPO" and bool(getattr(picture, "is_animated", False))
         ImageOps.exif_transpose(picture, in_place=True)
         picture = resized(_eight_bits(centre_crop(picture)), resolution)
+        if channels == 3 and picture.mode == "RGB":  # a tenth of the time of a small file is not to turn it round
+            return Decoded(np.asarray(picture).transpose(2, 0, 1), animated)
         return Decoded(to_array(picture, channels), animated)
     except UnreadableImage:
         raise

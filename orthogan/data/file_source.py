@@ -88,7 +88,10 @@ class FileSource(ImageSource):
         return len(self.entries)
 
     def read(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        images = np.empty((len(indices), self.channels, self.resolution, self.resolution), np.uint8)
+        # Channels last in memory, as decoders give them.
+        images = np.empty((len(indices), self.resolution, self.resolution, self.channels), np.uint8).transpose(
+            0, 3, 1, 2
+        )
         labels = np.empty(len(indices), np.int64)
         for row, index in enumerate(indices):
             images[row], labels[row] = self._first_good(int(index))

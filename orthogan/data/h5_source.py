@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,19 +10,23 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from orthogan.data.hashing import ContentHash
-from orthogan.data.resize import fit_arrays
-from orthogan.data.source import ImageSource
+from orthogan.data.row_file import RowFile, consecutive
+from orthogan.data.stored_source import StoredSource
 from orthogan.errors import UserError
 
 
 class H5Contents(NamedTuple):
-    """The image data set's name and length, whether its pixels are 0 and 1, and the annotations, if any."""
+    """The image data set's name and length, whether its pixels are 0 and 1, and the annotations, if any.
+
+    ``rows`` and ``shape``: where its images lie one after the other, as they are; None for chunks and compression.
+    """
 
     key: str
     length: int
     binary: bool
     annotation: np.ndarray | None
+    rows: RowFile | None = None
+    shape: tuple[int, ...] = ()
 
 
 def _h5py() -> Any:
@@ -52,60 +57,54 @@ def read_h5(path: Path, image_keys: Sequence[str], label_keys: Sequence[str]) ->
         head = images[: min(64, len(images))]
         # dSprites stores zeros and ones, under the name "imgs".
         binary = key == "imgs" and head.size > 0 and head.max() <= 1
-        return H5Contents(key, len(images), bool(binary), annotation)
+        return H5Contents(key, len(images), bool(binary), annotation, _rows(path, images), images.shape[1:])
 
 
-class H5Source(ImageSource):
+def _rows(path: Path, images: Any) -> RowFile | None:
+    """The plain rows of a data set that is stored as one block of bytes in this very file."""
+    offset = images.id.get_offset()  # None for chunks, and for what was never written
+    if offset is None or images.dtype != np.uint8 or images.external is not None or not len(images):
+        return None
+    rows = RowFile(path, offset=offset, count=len(images), row_bytes=math.prod(images.shape[1:]))
+    last = len(images) - 1
+    try:  # a layout that is not understood is left to HDF5
+        same = np.array_equal(rows.read(np.array([last])).ravel(), images[last].ravel())
+    except UserError:
+        return None
+    return rows if same else None
+
+
+class H5Source(StoredSource):
     """The images ``contents.key`` of an HDF5 file; opened once a process, since handles do not survive a fork.
 
-    ``annotation``: the attributes labels, class_names, factors, factor_names and factor_sizes.
     A file whose chunks hold many images (3dshapes as published) is slow to read in random order.
     """
 
     def __init__(
         self, path: Path, contents: H5Contents, resolution: int, channels: int, annotation: dict[str, Any]
     ) -> None:
-        if contents.length == 0:
-            raise UserError(f"{path}: there are no images in it")
-        self.name, self.path, self.contents = path.stem, path, contents
-        self.resolution, self.channels = resolution, channels
-        self.class_names = annotation["class_names"]
-        self.num_classes = len(self.class_names)
-        self.factor_names, self.factor_sizes = annotation["factor_names"], annotation["factor_sizes"]
-        self._factors = annotation["factors"]
-        labels = annotation["labels"]
-        self.labels = np.zeros(contents.length, np.int64) if labels is None else labels
+        super().__init__(path, contents.length, resolution, channels, annotation, key=contents.key)
+        self.contents = contents
         self._file: Any = None
         self._process = -1
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_file": None, "_process": -1}
 
-    def __len__(self) -> int:
-        return self.contents.length
+    def stored(self, indices: np.ndarray) -> np.ndarray:
+        rows = self.contents.rows
+        images = self._chunks(indices) if rows is None else rows.read(indices).reshape(-1, *self.contents.shape)
+        return images * np.uint8(255) if self.contents.binary else images
 
-    @property
-    def factors(self) -> np.ndarray | None:
-        return self._factors
-
-    def read(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def _chunks(self, indices: np.ndarray) -> np.ndarray:
         if self._file is None or self._process != os.getpid():
             self._file, self._process = _open(self.path), os.getpid()
-        # HDF5 wants its indices increasing and distinct.
-        distinct, place = np.unique(indices, return_inverse=True)
-        if len(distinct) and distinct[-1] - distinct[0] + 1 == len(distinct):
-            stored = self._file[self.contents.key][int(distinct[0]) : int(distinct[-1]) + 1]
-        else:
-            stored = self._file[self.contents.key][distinct]
-        if self.contents.binary:
-            stored = stored * np.uint8(255)
-        fitted = fit_arrays(stored, resolution=self.resolution, channels=self.channels, name=str(self.path))
-        return fitted[place], self.labels[indices]
-
-    def fingerprint(self) -> str:
-        """Hash of the file's size, the annotations, the transform and 64 images spread over the file."""
-        digest = ContentHash().text("centre crop, lanczos", self.resolution, self.channels, *self.class_names)
-        digest.text(self.path.stat().st_size, self.contents.key).array(self.labels)
-        if self._factors is not None:
-            digest.array(self._factors)
-        return digest.array(self.read(np.linspace(0, len(self) - 1, 64).astype(np.int64))[0]).hexdigest()
+        images = self._file[self.contents.key]
+        if consecutive(indices):
+            return images[int(indices[0]) : int(indices[-1]) + 1]
+        # In the order of the file, so that a chunk is unpacked once; one by one, since HDF5 takes ten times as long
+        # over a list of places.
+        stored = np.empty((len(indices), *images.shape[1:]), images.dtype)
+        for place in np.argsort(indices, kind="stable"):
+            stored[place] = images[int(indices[place])]
+        return stored

@@ -15,12 +15,18 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from orthogan.data.source import BadFile, ImageSource
 from orthogan.errors import UserError
 
+BY_PIPE = 1 << 19  # a batch of at most so many bytes is sent as such: a segment of shared memory takes 3 times as long
+
 
 class Chunk(NamedTuple):
-    """What a worker sends back; ``failure`` is the text of a UserError, for which there are no images."""
+    """What a worker sends back; ``failure`` is the text of a UserError, for which there are no images.
 
-    images: Tensor
-    labels: Tensor
+    ``images``: (n, c, h, w), or (n, h, w, c) where ``last``; large ones are a tensor in shared memory.
+    """
+
+    images: Tensor | np.ndarray
+    last: bool
+    labels: np.ndarray
     bad: list[BadFile]
     failure: str | None
 
@@ -35,8 +41,12 @@ class _Reader(Dataset[Chunk]):
         try:
             images, labels = self.source.read(indices)
         except UserError as error:
-            return Chunk(torch.empty(0), torch.empty(0), [], str(error))
-        return Chunk(torch.from_numpy(images), torch.from_numpy(labels), self.source.take_bad(), None)
+            return Chunk(np.empty(0), False, np.empty(0), [], str(error))
+        # Only what is contiguous travels without being put in order first, pixel by pixel.
+        last = not images.flags.c_contiguous and images.transpose(0, 2, 3, 1).flags.c_contiguous
+        packed = np.ascontiguousarray(images.transpose(0, 2, 3, 1) if last else images)
+        sent = packed if packed.nbytes <= BY_PIPE else torch.from_numpy(packed)
+        return Chunk(sent, last, np.ascontiguousarray(labels), self.source.take_bad(), None)
 
 
 class _Positions(Sampler[np.ndarray]):
@@ -93,13 +103,17 @@ class Stream:
             collate_fn=_as_it_is,
             persistent_workers=True,
             prefetch_factor=2,
-            pin_memory=pin,
+            pin_memory=pin,  # of what is in shared memory, by a thread
         )
+        self._pin = pin
         self._iterator: Iterator[Chunk] | None = None
         self._next = -1
 
     def at(self, position: int) -> tuple[Tensor, Tensor]:
-        """The batch at ``position``. Raises UserError when a worker met one, RuntimeError after ``close``."""
+        """The batch at ``position``, page-locked where ``pin`` was asked for.
+
+        Raises UserError when a worker met one, RuntimeError after ``close``.
+        """
         if self._loader is None:
             raise RuntimeError("the stream was closed")
         if self._iterator is None or position != self._next:
@@ -111,7 +125,11 @@ class Stream:
         self._source.report_bad([BadFile(*bad) for bad in chunk.bad])
         if chunk.failure is not None:
             raise UserError(chunk.failure)
-        return chunk.images, chunk.labels
+        images = chunk.images if isinstance(chunk.images, Tensor) else torch.from_numpy(chunk.images)
+        labels = torch.from_numpy(chunk.labels)
+        if self._pin:  # what is pinned already stays as it is
+            images, labels = images.pin_memory(), labels.pin_memory()
+        return images.permute(0, 3, 1, 2) if chunk.last else images, labels
 
     def close(self) -> None:
         """Stop the workers; they would outlive a signal to end, which they never see."""

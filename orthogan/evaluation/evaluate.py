@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
+import numpy as np
 import torch
 import torch_fidelity
 
@@ -19,10 +21,10 @@ from orthogan.evaluation.extractors import Extractor, load_extractor, resolve_ex
 from orthogan.evaluation.features import Features, extract
 from orthogan.evaluation.frechet import check_length, frechet_distance
 from orthogan.evaluation.images import generated, real
-from orthogan.evaluation.inception_score import inception_score
-from orthogan.evaluation.kid import kernel_distance
+from orthogan.evaluation.kid import Subsets, kernel_distance
 from orthogan.evaluation.path_length import check_path, path_length
 from orthogan.evaluation.path_variants import PATH_METRICS
+from orthogan.evaluation.precision import Precision, described, prepared, resolve_precision
 from orthogan.evaluation.precision_recall import precision_recall
 from orthogan.evaluation.processes import agreed
 from orthogan.evaluation.reference import Reference, reference_from_file, reference_of, save_reference
@@ -45,6 +47,7 @@ def evaluate(
     truncation: float = 1.0,
     reference_samples: int | None = None,
     save_reference_to: str | Path | None = None,
+    precision: str = "fp32",
     progress: bool = True,
     info: Mapping[str, str] | None = None,
 ) -> list[MetricResult]:
@@ -64,11 +67,13 @@ def evaluate(
         truncation: of the latents, see ``orthogan.latent.truncation``.
         reference_samples: compare with a seeded subset of so many real images (None: all).
         save_reference_to: write the reference statistics to this .safetensors file.
+        precision: of sampling and of the feature net: "fp32", as published numbers are; "bf16"; "auto": bf16 sampling
+            where the hardware has it, fp32 features. Path lengths are always fp32.
         info: further facts for the protocol.
 
     Raises:
-        UserError: an unknown metric or extractor, missing weights, too few images, an unlike reference, a path length
-            of images or of a space that the generator does not have.
+        UserError: an unknown metric, extractor or precision, missing weights, too few images, an unlike reference, a
+            path length of images or of a space that the generator does not have.
     """
     check_request(metrics, reference, save_reference_to, truncation)
     check_paths(metrics, isinstance(subject, ImageSource), truncation)
@@ -76,6 +81,7 @@ def evaluate(
     images = _count(reference, reference_samples) if isinstance(reference, ImageSource) else None
     check_counts(metrics, count, images)
     place = _device(subject, device)
+    formats = resolve_precision(precision, place)
     paths = [metric for metric in metrics if metric in PATH_METRICS]
     # what may fail comes before what takes long
     for metric in paths:
@@ -84,22 +90,9 @@ def evaluate(
     found: dict[str, MetricResult] = {}
     seen = [metric for metric in metrics if metric not in paths]
     if seen:
-        net = load_extractor(resolve_extractor(extractor), device=place, weights=weights)
-        scored = _of_images(
-            subject,
-            reference,
-            net,
-            seen,
-            count,
-            batch_size,
-            seed,
-            place,
-            truncation,
-            reference_samples,
-            save_reference_to,
-            progress,
-            info or {},
-        )
+        net = load_extractor(resolve_extractor(extractor), device=place, weights=weights, bf16=formats.features)
+        job = _Job(seen, count, images, batch_size, seed, place, truncation, formats, progress)
+        scored = _of_images(subject, reference, net, job, reference_samples, save_reference_to, info or {})
         found |= {result.metric: result for result in scored}
     for metric in paths:
         variant, distance = PATH_METRICS[metric]
@@ -117,46 +110,70 @@ def evaluate(
     return [found[metric] for metric in metrics]
 
 
+@dataclass(frozen=True)
+class _Job:
+    """What is to be measured, and how."""
+
+    metrics: Sequence[str]
+    count: int
+    reference_count: int | None  # None where there are only statistics, or nothing
+    batch_size: int
+    seed: int
+    device: torch.device
+    truncation: float
+    precision: Precision
+    progress: bool
+
+    def kept(self, subsets: Subsets | None) -> tuple[np.ndarray | None, np.ndarray | None]:
+        """Of which generated and real images the features are needed themselves: all for neighbours, few for KID."""
+        sides = [self.count, self.reference_count or 0]
+        if "prc" in self.metrics:
+            return np.arange(sides[0]), np.arange(sides[1])
+        if subsets is None:
+            return None, None
+        # a reference that fits is kept whole: its cache then serves any number of fakes
+        few = sides[1] <= subsets.reference.size
+        return np.unique(subsets.generated), np.arange(sides[1]) if few else np.unique(subsets.reference)
+
+
 def _of_images(
     subject: Generator | ImageSource,
     reference: ImageSource | str | Path | None,
     net: Extractor,
-    metrics: Sequence[str],
-    count: int,
-    batch_size: int,
-    seed: int,
-    place: torch.device,
-    truncation: float,
+    job: _Job,
     reference_samples: int | None,
     save_reference_to: str | Path | None,
-    progress: bool,
     info: Mapping[str, str],
 ) -> list[MetricResult]:
     """The metrics that look at images through an extractor."""
     began = time.monotonic()
-    length, classifies = net.probe(place)
-    if "isc" in metrics and not classifies:
+    length, classifies = net.probe(job.device)
+    if "isc" in job.metrics and not classifies:
         raise UserError(f"extractor {net.name}: it classifies nothing, so it gives no Inception Score")
-    keep = any(metric in ("kid", "prc") for metric in metrics)
-    against = _reference(reference, net, keep, place, batch_size, reference_samples, progress)
+    subsets = Subsets.of(job.count, job.reference_count or 0) if "kid" in job.metrics else None
+    fakes, reals = job.kept(subsets)
+    against = _reference(reference, net, reals, job, reference_samples)
     if against is not None:
         check_length(length, against.features.gaussian)
     if save_reference_to is not None and against is not None:
         save_reference(save_reference_to, against, net)
-    found = _features(subject, net, metrics, keep, count, seed, batch_size, truncation, place, progress)
+    found = _features(subject, net, fakes, job)
     scores, seconds = agreed(
-        [[_score(metric, found, against) for metric in metrics], round(time.monotonic() - began, 1)]
+        [
+            [_score(metric, found, against, subsets, job.device) for metric in job.metrics],
+            round(time.monotonic() - began, 1),
+        ]
     )
     protocol = {
-        "samples": count,
+        "samples": job.count,
         "reference": against.name if against is not None else "none",
         "extractor": net.name,
         "extractor weights": net.weights,
         "resize": net.resize,
-        "seed": seed,
-        **_drawing(subject, truncation),
-        "dtype": _dtype(place),
-        "device": place.type,
+        "seed": job.seed,
+        **_drawing(subject, job.truncation),
+        "dtype": described(job.precision, job.device, drawn=not isinstance(subject, ImageSource)),
+        "device": job.device.type,
         "orthogan": __version__,
         "torch": torch.__version__,
         "torch-fidelity": torch_fidelity.__version__,
@@ -165,7 +182,7 @@ def _of_images(
     }
     return [
         MetricResult(metric, value, net.name, std, parts, protocol)
-        for metric, (value, std, parts) in zip(metrics, scores, strict=True)
+        for metric, (value, std, parts) in zip(job.metrics, scores, strict=True)
     ]
 
 
@@ -185,13 +202,6 @@ def _drawing(subject: Generator | ImageSource, truncation: float) -> dict[str, o
     return {"truncation": truncation, "batch norm": "running statistics"}
 
 
-def _dtype(device: torch.device) -> str:
-    """The number format of the features and of their statistics; CUDA may shorten factors within convolutions."""
-    cudnn: Any = torch.backends.cudnn  # typed without its submodules
-    tf32 = device.type == "cuda" and cudnn.conv.fp32_precision == "tf32"
-    return f"float32{' (TF32 convolutions)' if tf32 else ''}, statistics float64"
-
-
 def _device(subject: Generator | ImageSource, device: torch.device | str | None) -> torch.device:
     if device is not None:
         return torch.device(device)
@@ -204,11 +214,9 @@ def _device(subject: Generator | ImageSource, device: torch.device | str | None)
 def _reference(
     reference: ImageSource | str | Path | None,
     net: Extractor,
-    keep: bool,
-    device: torch.device,
-    batch_size: int,
+    keep: np.ndarray | None,
+    job: _Job,
     samples: int | None,
-    progress: bool,
 ) -> Reference | None:
     if reference is None:
         return None
@@ -217,53 +225,55 @@ def _reference(
             reference,
             net,
             samples=samples,
-            keep_vectors=keep,
-            device=device,
-            batch_size=batch_size,
-            progress=progress,
+            keep=keep,
+            device=job.device,
+            batch_size=job.batch_size,
+            progress=job.progress,
         )
     return reference_from_file(reference, net)
 
 
-def _features(
-    subject: Generator | ImageSource,
-    net: Extractor,
-    metrics: Sequence[str],
-    keep: bool,
-    count: int,
-    seed: int,
-    batch_size: int,
-    truncation: float,
-    device: torch.device,
-    progress: bool,
-) -> Features:
+def _features(subject: Generator | ImageSource, net: Extractor, keep: np.ndarray | None, job: _Job) -> Features:
     options = {
-        "device": device,
-        "keep_vectors": keep,
-        "keep_logits": "isc" in metrics,
-        "progress": progress,
+        "device": job.device,
+        "total": job.count,
+        "keep": keep,
+        "score": "isc" in job.metrics,
+        "progress": job.progress,
     }
     if isinstance(subject, ImageSource):
-        batches = real(subject, count, batch_size=batch_size, seed=seed)
-        return extract(batches, net, total=count, what=f"features of {subject.name}", **options)
+        batches = real(subject, job.count, batch_size=job.batch_size, seed=job.seed)
+        return extract(batches, net, what=f"features of {subject.name}", **options)
     generator = as_generator(subject)
-    generator.to(device)
-    with frozen(generator):
-        batches = generated(generator, count, seed=seed, batch_size=batch_size, truncation=truncation, device=device)
-        return extract(batches, net, total=count, what="features of fakes", **options)
+    generator.to(job.device)
+    with frozen(generator), prepared(generator):
+        batches = generated(
+            generator,
+            job.count,
+            seed=job.seed,
+            batch_size=job.batch_size,
+            truncation=job.truncation,
+            device=job.device,
+            bf16=job.precision.sampling,
+        )
+        return extract(batches, net, what="features of fakes", **options)
 
 
-def _score(metric: str, found: Features, against: Reference | None) -> tuple[float, float | None, dict[str, float]]:
+def _score(
+    metric: str, found: Features, against: Reference | None, subsets: Subsets | None, device: torch.device
+) -> tuple[float, float | None, dict[str, float]]:
     """Value, spread, parts."""
     if metric == "isc":
-        assert found.logits is not None
-        return *inception_score(found.logits), {}
+        assert found.inception_score is not None
+        return *found.inception_score, {}
     assert against is not None
     if metric == "fid":
-        return frechet_distance(found.gaussian, against.features.gaussian), None, {}
-    assert found.vectors is not None
-    assert against.features.vectors is not None
+        return frechet_distance(found.gaussian, against.features.gaussian, device=device), None, {}
+    fakes, reals = found.kept, against.features.kept
+    assert fakes is not None
+    assert reals is not None
     if metric == "kid":
-        return *kernel_distance(found.vectors, against.features.vectors), {}
-    parts = precision_recall(found.vectors, against.features.vectors)
+        assert subsets is not None
+        return *kernel_distance(subsets, fakes, reals), {}
+    parts = precision_recall(fakes[1], reals[1], device=device)
     return parts.pop("f_score"), None, parts

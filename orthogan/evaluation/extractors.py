@@ -7,7 +7,7 @@ import importlib
 import inspect
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
@@ -25,6 +25,7 @@ from torchvision.models import VGG16_Weights
 from orthogan.errors import UserError
 from orthogan.evaluation.efficientnet_lite import SIZE, load_efficientnet_lite0
 from orthogan.evaluation.images import rgb
+from orthogan.evaluation.precision import autocast
 from orthogan.evaluation.processes import agreed, rank_and_world
 from orthogan.evaluation.weights_files import find_weights, get_weights, read_weights, sha256, tensors_only
 
@@ -40,11 +41,13 @@ class Extractor:
     resize: str
     net: nn.Module
     output: Callable[[nn.Module, Tensor], tuple[Tensor, Tensor | None]]
+    bf16: bool = False  # under autocast: resizing is no product and stays float32
 
     @torch.no_grad()
     def __call__(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
         """uint8 (n, 1 or 3, h, w), grey repeated -> features (n, d) and class logits (n, k) or None; float32."""
-        features, logits = self.output(self.net, rgb(images))
+        with autocast(images.device, self.bf16):
+            features, logits = self.output(self.net, rgb(images))
         return features.float(), None if logits is None else logits.float()
 
     def probe(self, device: torch.device) -> tuple[int, bool]:
@@ -83,11 +86,14 @@ def _say_fallback() -> None:
     )
 
 
-def load_extractor(name: str, *, device: torch.device | str = "cpu", weights: str | Path | None = None) -> Extractor:
+def load_extractor(
+    name: str, *, device: torch.device | str = "cpu", weights: str | Path | None = None, bf16: bool = False
+) -> Extractor:
     """The extractor called ``name``, on ``device``.
 
     Args:
         weights: a weights file to use as it is, instead of the published one.
+        bf16: run it under bfloat16 autocast.
 
     Raises:
         UserError: no such extractor, or its weights cannot be had or read.
@@ -110,7 +116,9 @@ def load_extractor(name: str, *, device: torch.device | str = "cpu", weights: st
         known = ["inception", "efficientnet-lite0", "vgg16", *CLIP, *DINOV2]
         raise UserError(f"extractor {name!r}: choose one of {', '.join(known)}, or module:Class of your own")
     extractor.net.to(device).eval().requires_grad_(False)
-    return extractor
+    if ":" not in name:  # a class of the user's may want its own layout
+        extractor.net.to(memory_format=torch.channels_last)
+    return replace(extractor, bf16=bf16)
 
 
 def _inception(path: Path | None) -> Extractor:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from orthogan.data import ImageSource, permuted_index
+from orthogan.evaluation.precision import autocast
 from orthogan.evaluation.processes import share
 from orthogan.latent.truncation import truncate
 from orthogan.models.protocol import Generator, to_uint8
@@ -19,22 +20,37 @@ BLOCK = 1024  # latents drawn together: image i depends on the seed and i, not o
 
 
 def generated(
-    generator: Generator, samples: int, *, seed: int, batch_size: int, truncation: float, device: torch.device
+    generator: Generator,
+    samples: int,
+    *,
+    seed: int,
+    batch_size: int,
+    truncation: float,
+    device: torch.device,
+    bf16: bool = False,
 ) -> Iterator[Tensor]:
     """uint8 batches of this process's share of ``samples`` images; the caller puts the net in eval mode.
 
     Classes of a conditional generator are drawn evenly: each makes up the same share, in a seeded order.
+    ``bf16``: draw under autocast.
     """
     first, last = share(samples)
     labels = None
     if generator.num_classes:
         order = torch.randperm(samples, generator=seeded("cpu", seed, "labels"))
-        labels = order % generator.num_classes
+        labels = (order[first:last] % generator.num_classes).to(device)
+    drawn = blocks(generator, first, last, seed)
+    waiting: Tensor | None = None
     for start in range(first, last, batch_size):
-        stop = min(start + batch_size, last)
-        z = truncate(latents(generator, start, stop, seed), truncation).to(device)
-        y = None if labels is None else labels[start:stop].to(device)
-        yield to_uint8(generator(z) if y is None else generator(z, y))
+        size = min(batch_size, last - start)
+        while waiting is None or len(waiting) < size:
+            more = truncate(next(drawn), truncation).to(device, non_blocking=True)
+            waiting = more if waiting is None else torch.cat([waiting, more])
+        z, waiting = waiting[:size], waiting[size:]
+        y = None if labels is None else labels[start - first : start - first + size]
+        with autocast(device, bf16):
+            images = generator(z) if y is None else generator(z, y)
+        yield to_uint8(images)
 
 
 def rgb(images: Tensor) -> Tensor:
@@ -54,8 +70,11 @@ def real(source: ImageSource, samples: int | None, *, batch_size: int, seed: int
 
 def latents(generator: Generator, start: int, stop: int, seed: int) -> Tensor:
     """Latents ``start`` to ``stop`` of the evaluation with this seed: (stop - start, latent_dim)."""
-    parts = []
+    return torch.cat(list(blocks(generator, start, stop, seed)))
+
+
+def blocks(generator: Generator, start: int, stop: int, seed: int) -> Iterator[Tensor]:
+    """The same, in the pieces that they are drawn in."""
     for block in range(start // BLOCK, (stop - 1) // BLOCK + 1):
         z = generator.sample_latent(BLOCK, seed=derive(seed, "evaluation block", block))
-        parts.append(z[max(start - block * BLOCK, 0) : stop - block * BLOCK])
-    return torch.cat(parts)
+        yield z[max(start - block * BLOCK, 0) : stop - block * BLOCK]

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
+import numpy as np
 from torch import Tensor
-from torch_fidelity.metric_kid import KEY_METRIC_KID_MEAN, KEY_METRIC_KID_STD, kid_features_to_metric
+from torch_fidelity.metric_kid import kernel_mmd
 
 from orthogan.errors import UserError
 
 SUBSETS, SUBSET_SIZE = 100, 1000
+SUBSET_SEED = 2020  # torch-fidelity's
 
 
 def check_kernel_distance(images: int) -> None:
@@ -16,17 +20,41 @@ def check_kernel_distance(images: int) -> None:
         raise UserError(f"samples: KID draws subsets of {SUBSET_SIZE} images from each side, but one has {images}")
 
 
-def kernel_distance(generated: Tensor, reference: Tensor) -> tuple[float, float]:
-    """Mean and standard deviation over 100 subsets of the squared MMD, cubic kernel (Binkowski et al. 2018).
+@dataclass(frozen=True)
+class Subsets:
+    """The numbers of the images in each subset, (subsets, size) a side: known before any image is looked at."""
+
+    generated: np.ndarray
+    reference: np.ndarray
+
+    @classmethod
+    def of(cls, generated: int, reference: int) -> Subsets:
+        """Those that torch-fidelity draws from so many images a side.
+
+        Raises:
+            UserError: fewer images than a subset has.
+        """
+        check_kernel_distance(min(generated, reference))
+        rng = np.random.RandomState(SUBSET_SEED)
+        sides = np.empty((2, SUBSETS, SUBSET_SIZE), dtype=np.int64)
+        for subset in range(SUBSETS):
+            for side, images in enumerate((generated, reference)):
+                sides[side, subset] = rng.choice(images, SUBSET_SIZE, replace=False)
+        return cls(*sides)
+
+
+def kernel_distance(
+    subsets: Subsets, generated: tuple[np.ndarray, Tensor], reference: tuple[np.ndarray, Tensor]
+) -> tuple[float, float]:
+    """Mean and standard deviation over the subsets of the squared MMD, cubic kernel (Binkowski et al. 2018).
 
     Args:
-        generated, reference: features (n, d), (m, d).
-
-    Raises:
-        UserError: fewer images than a subset has.
+        generated, reference: numbers of images (n,), ascending, that hold all of the subsets'; their features (n, d).
     """
-    check_kernel_distance(min(len(generated), len(reference)))
-    found = kid_features_to_metric(
-        generated, reference, kid_subsets=SUBSETS, kid_subset_size=SUBSET_SIZE, rng_seed=2020, verbose=False
-    )
-    return found[KEY_METRIC_KID_MEAN], found[KEY_METRIC_KID_STD]
+    sides = [
+        (rows.numpy(), np.searchsorted(numbers, chosen))
+        for (numbers, rows), chosen in ((generated, subsets.generated), (reference, subsets.reference))
+    ]
+    (fakes, of_fakes), (reals, of_reals) = sides
+    found = np.array([kernel_mmd(fakes[a], reals[b]) for a, b in zip(of_fakes, of_reals, strict=True)], np.float64)
+    return float(np.mean(found)), float(np.std(found))

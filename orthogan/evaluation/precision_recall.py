@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
-from torch_fidelity.metric_prc import (
-    KEY_METRIC_F_SCORE,
-    KEY_METRIC_PRECISION,
-    KEY_METRIC_RECALL,
-    prc_features_to_metric,
-)
 
 from orthogan.errors import UserError
 
 NEIGHBOURHOOD = 3
-CHUNK = 2000  # rows of the distance matrix at a time: 50,000 x 2,000 floats are 400 MB
+CHUNK = 2000  # rows and columns of the distance matrix at a time
+CUDA_CHUNK = 10_000  # larger products keep a GPU busy: 400 MB
 
 
 def check_precision_recall(images: int) -> None:
@@ -22,22 +18,51 @@ def check_precision_recall(images: int) -> None:
         raise UserError(f"samples: precision and recall need more than {NEIGHBOURHOOD} images a side, not {images}")
 
 
-def precision_recall(generated: Tensor, reference: Tensor) -> dict[str, float]:
+def precision_recall(
+    generated: Tensor, reference: Tensor, *, device: torch.device | str | None = None
+) -> dict[str, float]:
     """{"precision", "recall", "f_score"} with balls to the third neighbour (Kynkäänniemi et al. 2019).
 
+    Precision is the share of generated images within a ball of a real one, recall the other way round. Distances are
+    torch-fidelity's (``cdist`` in float32), and so are the ties: the rim belongs to the ball.
+
     Args:
-        generated, reference: features (n, d), (m, d). Memory grows with max(n, m), not with n * m.
+        generated, reference: features (n, d), (m, d). Memory beside them does not grow with n and m.
+        device: where to compute; None: where ``generated`` is.
 
     Raises:
         UserError: a side with too few images for three neighbours.
     """
     check_precision_recall(min(len(generated), len(reference)))
-    # torch-fidelity's convention since 0.4: first the generated, then the real
-    found = prc_features_to_metric(
-        generated, reference, prc_neighborhood=NEIGHBOURHOOD, prc_batch_size=CHUNK, save_cpu_ram=True, verbose=False
-    )
+    fakes, reals = (x.to(device or generated.device) for x in (generated, reference))
+    chunk = CUDA_CHUNK if fakes.is_cuda else CHUNK
+    of_fakes, of_reals = radii(fakes, chunk), radii(reals, chunk)
+    inside_fakes = torch.zeros(len(reals), dtype=torch.bool, device=fakes.device)
+    inside_reals = torch.zeros(len(fakes), dtype=torch.bool, device=fakes.device)
+    for i in range(0, len(reals), chunk):
+        for j in range(0, len(fakes), chunk):
+            # one matrix serves both questions
+            distances = torch.cdist(reals[i : i + chunk], fakes[j : j + chunk])
+            inside_fakes[i : i + chunk] |= (distances <= of_fakes[j : j + chunk]).any(1)
+            inside_reals[j : j + chunk] |= (distances <= of_reals[i : i + chunk, None]).any(0)
+    precision, recall = (float(inside.float().mean()) for inside in (inside_reals, inside_fakes))
     return {
-        "precision": found[KEY_METRIC_PRECISION],
-        "recall": found[KEY_METRIC_RECALL],
-        "f_score": found[KEY_METRIC_F_SCORE],
+        "precision": precision,
+        "recall": recall,
+        "f_score": 2 * precision * recall / max(1e-5, precision + recall),
     }
+
+
+def radii(features: Tensor, chunk: int) -> Tensor:
+    """Of each row of ``features`` (n, d) the distance to its third neighbour, itself not counted: (n,)."""
+    found = []
+    for rows in features.split(chunk):
+        nearest = rows.new_empty(len(rows), 0)
+        for columns in features.split(chunk):
+            distances = torch.cdist(rows, columns)
+            closest = distances.topk(min(NEIGHBOURHOOD + 1, len(columns)), largest=False, sorted=False).values
+            nearest = torch.cat([nearest, closest], 1)
+            if nearest.shape[1] > NEIGHBOURHOOD + 1:
+                nearest = nearest.topk(NEIGHBOURHOOD + 1, largest=False, sorted=False).values
+        found.append(nearest.amax(1))
+    return torch.cat(found)

@@ -7,6 +7,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
@@ -19,6 +20,8 @@ from orthogan.evaluation.features import Features, extract
 from orthogan.evaluation.images import real
 from orthogan.evaluation.processes import everywhere, rank_and_world
 from orthogan.evaluation.statistics import load_gaussian, save_gaussian
+
+PRECISION, FP32, BF16 = "precision", "float32", "bfloat16"
 
 
 @dataclass(frozen=True)
@@ -34,18 +37,22 @@ def reference_of(
     extractor: Extractor,
     *,
     samples: int | None,
-    keep_vectors: bool,
+    keep: np.ndarray | None,
     device: torch.device,
     batch_size: int,
     progress: bool,
 ) -> Reference:
-    """Features of ``source`` (or of a seeded subset of ``samples`` images), from the cache where they are there."""
+    """Features of ``source`` (or of a seeded subset of ``samples`` images), from the cache where they are there.
+
+    ``keep``: numbers of the images whose features are wanted themselves, ascending; None: of none.
+    """
     count = len(source) if samples is None else min(samples, len(source))
     name = f"{source.name}, {count:,} images of {source.resolution} px"
     key = _key(source, extractor, count)
     statistics = cache_folder() / f"{key}.safetensors"
-    vectors = cache_folder() / f"{key}-features.safetensors"
-    found = _cached(statistics, vectors if keep_vectors else None)
+    vectors = cache_folder() / f"{key}-features{_part(keep, count)}.safetensors"
+    whole = cache_folder() / f"{key}-features.safetensors"
+    found = _cached(statistics, keep, whole if whole.is_file() else vectors)
     if everywhere(found is not None) and found is not None:
         return Reference(found, name)
     features = extract(
@@ -53,8 +60,8 @@ def reference_of(
         extractor,
         device=device,
         total=count,
-        keep_vectors=keep_vectors,
-        keep_logits=False,
+        keep=keep,
+        score=False,
         what=f"features of {source.name}",
         progress=progress,
     )
@@ -70,11 +77,12 @@ def reference_from_file(path: str | Path, extractor: Extractor) -> Reference:
         UserError: unreadable, or made with another extractor, other weights or another resizing.
     """
     gaussian, metadata = load_gaussian(path)
-    for key, value in _identity(extractor).items():
-        if metadata and metadata.get(key) != value:
-            raise UserError(f"{path}: made with {key} {metadata.get(key)!r}, but the generator is seen with {value!r}")
+    for key, value in {PRECISION: FP32, **_identity(extractor)}.items():
+        made = metadata.get(key, FP32 if key == PRECISION else None)
+        if metadata and made != value:
+            raise UserError(f"{path}: made with {key} {made!r}, but the generator is seen with {value!r}")
     images = f", {gaussian.count:,} images" if gaussian.count else ""
-    return Reference(Features(gaussian, None, None), metadata.get("reference", f"{Path(path).name}{images}"))
+    return Reference(Features(gaussian), metadata.get("reference", f"{Path(path).name}{images}"))
 
 
 def save_reference(path: str | Path, reference: Reference, extractor: Extractor) -> None:
@@ -92,7 +100,9 @@ def save_reference(path: str | Path, reference: Reference, extractor: Extractor)
 
 
 def _identity(extractor: Extractor) -> dict[str, str]:
-    return {"extractor": extractor.name, "weights": extractor.weights, "resize": extractor.resize}
+    """What features depend on besides the images; float32 goes without saying, as it did in older files."""
+    found = {"extractor": extractor.name, "weights": extractor.weights, "resize": extractor.resize}
+    return found | ({PRECISION: BF16} if extractor.bf16 else {})
 
 
 def _key(source: ImageSource, extractor: Extractor, count: int) -> str:
@@ -100,24 +110,32 @@ def _key(source: ImageSource, extractor: Extractor, count: int) -> str:
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]
 
 
-def _cached(statistics: Path, vectors: Path | None) -> Features | None:
-    if not statistics.is_file() or not (vectors is None or vectors.is_file()):
+def _part(keep: np.ndarray | None, count: int) -> str:
+    """In the name of a file of features: which of the images it has, where not all."""
+    return "" if keep is None or len(keep) == count else f"-{hashlib.sha256(keep.tobytes()).hexdigest()[:16]}"
+
+
+def _cached(statistics: Path, keep: np.ndarray | None, vectors: Path) -> Features | None:
+    """``vectors``: of all images, or of those in ``keep``."""
+    if not statistics.is_file() or not (keep is None or vectors.is_file()):
         return None
     try:
         gaussian, _ = load_gaussian(statistics)
-        kept = None if vectors is None else load_file(vectors)["features"]
+        if keep is None:
+            return Features(gaussian)
+        rows = load_file(vectors)["features"]
     except (UserError, SafetensorError, KeyError, OSError) as error:
         print(f"orthogan: computing a damaged cache file anew: {error}", file=sys.stderr)
         return None
-    return Features(gaussian, kept, None)
+    return Features(gaussian, (keep, rows if len(rows) == len(keep) else rows[torch.from_numpy(keep)]))
 
 
 def _store(statistics: Path, vectors: Path, features: Features, name: str, extractor: Extractor) -> None:
     try:
-        if features.vectors is not None:
+        if features.kept is not None:
             vectors.parent.mkdir(parents=True, exist_ok=True)
             temporary = vectors.with_name(f".{vectors.name}.writing")
-            save_file({"features": features.vectors.contiguous()}, temporary)
+            save_file({"features": features.kept[1].contiguous()}, temporary)
             temporary.replace(vectors)
         save_gaussian(statistics, features.gaussian, {"reference": name, **_identity(extractor)})
     except (OSError, SafetensorError) as error:  # a cache that cannot be written costs time, not the result

@@ -16,6 +16,8 @@ from orthogan.errors import UserError
 from orthogan.evaluation.processes import gathered, rank_and_world
 
 FORMAT = "orthogan-statistics-1"
+BLOCK = 1024  # rows multiplied at once: batches of 64 would spend their time on reading and writing the d x d matrix
+STRIP = 256  # rows of it that processes exchange at once
 
 
 @dataclass(frozen=True)
@@ -30,30 +32,48 @@ class Gaussian:
 class Moments:
     """A running mean and scatter matrix; memory does not depend on how much was seen.
 
-    Each batch is centred on its own mean before it is merged (Chan, Golub & LeVeque 1983), so nothing cancels.
+    Rows are gathered into blocks of ``BLOCK``. Each block is centred on its own mean before it is merged (Chan, Golub
+    & LeVeque 1983), so nothing cancels; and how the rows came in batches leaves no trace.
     """
 
     def __init__(self) -> None:
-        self.count = 0
+        self.count = 0  # of the rows merged; ``waiting`` more are in the buffer
+        self.waiting = 0
+        self.buffer: Tensor | None = None
         self.mean = torch.zeros(0, dtype=torch.float64)
         self.scatter = torch.zeros(0, 0, dtype=torch.float64)
 
     def add(self, features: Tensor) -> None:
-        """Take in features (n, d)."""
-        x = features.to("cpu" if features.device.type == "mps" else features.device).double()
-        mean = x.mean(0)
-        centred = x - mean
-        self._merge(len(x), mean, centred.T @ centred)
+        """Take in features (n, d), always of one d, number format and device."""
+        x = float64_place(features)
+        if self.buffer is None:
+            length = x.shape[1]
+            self.buffer = x.new_empty(BLOCK, length)
+            self.mean = x.new_zeros(length, dtype=torch.float64)
+            self.scatter = x.new_zeros(length, length, dtype=torch.float64)
+        while len(x):
+            taken = x[: BLOCK - self.waiting]
+            self.buffer[self.waiting : self.waiting + len(taken)] = taken
+            self.waiting += len(taken)
+            x = x[len(taken) :]
+            if self.waiting == BLOCK:
+                self._flush()
 
     def gathered(self) -> Moments:
         """The moments of all processes together, the same on each."""
+        self._flush()
         if rank_and_world()[1] == 1:
             return self
+        counts = torch.stack(gathered(torch.tensor(self.count, dtype=torch.float64, device=self.mean.device)))
+        means = torch.stack(gathered(self.mean))
         total = Moments()
-        count = torch.tensor([self.count], dtype=torch.float64, device=self.mean.device)
-        parts = [gathered(t) for t in (count, self.mean, self.scatter)]
-        for n, mean, scatter in zip(*parts, strict=True):
-            total._merge(int(n), mean, scatter)
+        total.count = int(counts.sum())
+        # within float64 rounding of any other order; each process adds up in the same one
+        total.mean = counts @ means / total.count
+        delta = self.mean - total.mean
+        mine = self.scatter.addr(delta, delta, alpha=self.count)
+        # by strips: all matrices of 64 processes at once would be gigabytes
+        total.scatter = torch.cat([torch.stack(gathered(strip)).sum(0) for strip in mine.split(STRIP)])
         return total
 
     def gaussian(self) -> Gaussian:
@@ -62,23 +82,33 @@ class Moments:
         Raises:
             UserError: fewer than two vectors, or some were not finite.
         """
+        self._flush()
         if self.count < 2:
             raise UserError(f"{self.count} images: a covariance needs at least 2")
-        mean = self.mean.cpu().numpy()
+        mean = self.mean.cpu().numpy().copy()
         covariance = (self.scatter / (self.count - 1)).cpu().numpy()
         if not (np.isfinite(mean).all() and np.isfinite(covariance).all()):
             raise UserError("the features hold NaN or infinite values; the images or the extractor are damaged")
         return Gaussian(mean, covariance, self.count)
 
-    def _merge(self, count: int, mean: Tensor, scatter: Tensor) -> None:
-        if self.count == 0:
-            self.count, self.mean, self.scatter = count, mean, scatter
+    def _flush(self) -> None:
+        """Merge what waits in the buffer, in place."""
+        if self.buffer is None or self.waiting == 0:
             return
-        total = self.count + count
+        block = self.buffer[: self.waiting].double()
+        mean = block.mean(0)
+        block = block - mean
+        total = self.count + self.waiting
         delta = mean - self.mean
-        self.scatter = self.scatter + scatter + torch.outer(delta, delta) * (self.count * count / total)
-        self.mean = self.mean + delta * (count / total)
-        self.count = total
+        self.scatter.addmm_(block.T, block)
+        self.scatter.addr_(delta, delta, alpha=self.count * self.waiting / total)
+        self.mean += delta * (self.waiting / total)
+        self.count, self.waiting = total, 0
+
+
+def float64_place(tensor: Tensor) -> Tensor:
+    """``tensor`` where float64 exists: Apple's GPU has none, so there the CPU takes over."""
+    return tensor.cpu() if tensor.device.type == "mps" else tensor
 
 
 def save_gaussian(path: str | Path, gaussian: Gaussian, metadata: dict[str, str]) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import groupby
+
 import torch
 from torch import Tensor
 
@@ -27,6 +30,55 @@ def power_iteration(matrix: Tensor, u: Tensor, iterations: int) -> tuple[Tensor,
         size = product.norm(dim=-1, keepdim=True)
         u = torch.where(size > EPS, product / size.clamp_min(EPS), u)
     return u, v
+
+
+def power_iterations(
+    matrices: Sequence[Tensor], starts: Sequence[Tensor], iterations: int, *, stacked: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    """``power_iteration`` on each of many matrices (m_i, n_i) from (m_i,), in few kernels: for the weights of a net.
+
+    All vectors live in the rows of two zero-padded blocks, so that lengths, quotients and choices are one kernel each
+    whatever the number of matrices. Neighbours of one shape are multiplied together; so give those of a shape in turn.
+
+    Args:
+        stacked: copy neighbours of a shape into one batch for a product (a GPU: launches cost more than copies), or
+            multiply one after the other (a CPU).
+
+    Returns:
+        u (count, max m_i) and v (count, max n_i), zero beyond their own lengths, and sigma = ||W v|| (count,).
+    """
+    runs: list[tuple[int, Tensor]] = []  # the first row, and (number, m, n) of a run of equal shapes
+    for _, run in groupby(enumerate(matrices), key=lambda item: item[1].shape):
+        rows, alike = zip(*run, strict=True)
+        if stacked and len(alike) > 1:
+            runs.append((rows[0], torch.stack(alike)))
+        else:
+            runs += [(row, one.unsqueeze(0)) for row, one in zip(rows, alike, strict=True)]
+    count, like = len(matrices), matrices[0]
+    tall, wide = (max(one.shape[side] for one in matrices) for side in (0, 1))
+    u, v, size = like.new_zeros(count, tall), like.new_zeros(count, wide), like.new_zeros(count, 1)
+    filled = [row[: len(start)] for row, start in zip(u.unbind(), starts, strict=True)]
+    torch._foreach_copy_(filled, list(starts))  # pyright: ignore
+    for _ in range(iterations):
+        product, v = like.new_zeros(count, tall), like.new_zeros(count, wide)
+        for row, run in runs:
+            # W W^T u before W^T u is divided by its length: a CPU then has W in its cache for the second product
+            _multiply(run.mT, u, v, row)
+            _multiply(run, v, product, row)
+        length = v.norm(dim=-1, keepdim=True).clamp_min(EPS)
+        v, product = v / length, product / length
+        size = product.norm(dim=-1, keepdim=True)
+        u = torch.where(size > EPS, product / size.clamp_min(EPS), u)
+    return u, v, size.squeeze(-1)
+
+
+def _multiply(run: Tensor, vectors: Tensor, out: Tensor, row: int) -> None:
+    """The products of ``run`` (number, m, n) with the rows of ``vectors`` from ``row`` on, into those of ``out``."""
+    number, m, n = run.shape
+    if number == 1:
+        torch.mv(run[0], vectors[row, :n], out=out[row, :m])
+    else:
+        out[row : row + number, :m] = (run @ vectors[row : row + number, :n, None]).squeeze(-1)
 
 
 def block_power_iteration(matrix: Tensor, u: Tensor, iterations: int) -> tuple[Tensor, Tensor]:

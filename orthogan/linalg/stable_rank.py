@@ -99,3 +99,32 @@ def stable_rank_scale(matrix: Tensor, sigma: Tensor, target: float) -> Tensor:
     # a row vector has no tail: the clamp keeps the square root differentiable there
     tail = (matrix.square().sum() / sigma.square().clamp_min(EPS) - 1).clamp_min(EPS)
     return shrink(target - 1.0, tail)
+
+
+def stable_rank_slopes(sigma: Tensor, squares: Tensor, share: Tensor | float) -> Tensor:
+    """a and b of the shrunk matrix a W + b u v^T, and what its gradient needs; elementwise, for any number of layers.
+
+    With t = ``stable_rank_scale`` the shrunk matrix is t W / sigma + (1 - t) u v^T. So
+    a = 1 / sqrt(max(sigma^2, d)), d = share * (||W||_F^2 - sigma^2), and b = 1 - a sigma where d is the larger (the
+    constraint binds), else 0. For the gradient G of a loss by the shrunk matrix, that by W is
+    a G + h W + e u v^T, with h and e linear in <G, W> and u^T G v.
+
+    Args:
+        sigma: u^T W v (...).
+        squares: ||W||_F^2 (...).
+        share: 1 / (target - 1), or 0 for no bound on the stable rank.
+
+    Returns:
+        (..., 3, 2): the rows (a, b), the factors of (<G, W>, u^T G v) in h, those in e.
+    """
+    square = sigma.square()
+    spread = (squares - square) * share
+    binds = spread > square
+    a = torch.maximum(square, spread).clamp_min(EPS**2).rsqrt()
+    cube = a.pow(3)
+    tilt = torch.where(binds, cube * share, -cube)  # (da / dsigma) / sigma
+    pull = tilt.clamp_min(0.0)  # -2 da / d||W||^2: the squares matter only where it binds
+    turn = tilt * sigma
+    b = torch.where(binds, 1 - a * sigma, 0.0)
+    back = torch.where(binds, torch.addcmul(a, turn, sigma), 0.0)
+    return torch.stack([a, b, -pull, pull * sigma, turn, -back], -1).unflatten(-1, (3, 2))

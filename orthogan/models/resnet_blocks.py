@@ -11,6 +11,7 @@ from torch.nn import functional
 
 from orthogan.errors import UserError
 from orthogan.layers.batch_norm import Norm
+from orthogan.layers.resampled import conv_pool, upsample_conv
 
 RELU_GAIN = math.sqrt(2)
 Weighted = TypeVar("Weighted", nn.Conv2d, nn.Linear, nn.Embedding)
@@ -48,7 +49,7 @@ class UpBlock(nn.Module):
 
     def forward(self, x: Tensor, labels: Tensor | None) -> Tensor:
         """(n, inputs, h, w) -> (n, outputs, 2h, 2w)."""
-        h = self.conv1(functional.interpolate(self.norm1(x, labels), scale_factor=2))
+        h = upsample_conv(self.conv1, self.norm1(x, labels))
         h = self.conv2(self.norm2(h, labels))
         # a 1x1 convolution and nearest upsampling commute; this order does a quarter of the work
         return h + functional.interpolate(self.shortcut(x), scale_factor=2)
@@ -72,12 +73,11 @@ class DownBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(n, inputs, h, w) -> (n, outputs, h/2, w/2), or the same size without ``down``."""
-        h = self.conv1(x if self.first else functional.relu(x))
-        h = self.conv2(functional.relu(h))
+        h = functional.relu(self.conv1(x if self.first else functional.relu(x)))
         if not self.down:
-            return h + self.shortcut(x)
+            return self.conv2(h) + self.shortcut(x)
         # the mean and a 1x1 convolution commute too
-        return functional.avg_pool2d(h, 2) + self.shortcut(functional.avg_pool2d(x, 2))
+        return conv_pool(self.conv2, h) + self.shortcut(functional.avg_pool2d(x, 2))
 
 
 def project(features: Tensor, embedding: nn.Embedding, labels: Tensor | None) -> Tensor:

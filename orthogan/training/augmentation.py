@@ -1,8 +1,12 @@
-"""What stands between an image and the discriminator: nothing, DiffAugment, or adaptive augmentation."""
+"""What stands between an image and the discriminator: nothing, DiffAugment, or adaptive augmentation.
+
+Chance is drawn apart from what is done with it, so that a phase that is compiled as a whole can take the drawn
+tensors as inputs: no generator can enter its graph.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from accelerate import Accelerator
@@ -11,13 +15,23 @@ from torch import Tensor
 from orthogan.config import AugmentConfig
 from orthogan.data import AdaptiveAugment, DiffAugment
 
+Drawn = tuple[Tensor, ...]
+
 
 class Augmentation:
     """Images as they are; the other kinds refine this one."""
 
-    def __call__(self, images: Tensor, rng: torch.Generator) -> Tensor:
-        """``images`` (n, c, h, w) as D is to see them; differentiable."""
+    def draw(self, n: int, shape: Sequence[int], rng: torch.Generator) -> Drawn:
+        """The chance that ``apply`` needs for n images of ``shape`` (c, h, w): tensors on the device of ``rng``."""
+        return ()
+
+    def apply(self, images: Tensor, drawn: Drawn) -> Tensor:
+        """``images`` (n, c, h, w) as D is to see them: a pure function, twice differentiable in the images."""
         return images
+
+    def __call__(self, images: Tensor, rng: torch.Generator) -> Tensor:
+        """Both in one; floats of up to 32 bits."""
+        return self.apply(images, self.draw(len(images), images.shape[1:], rng))
 
     def see(self, real_sign: Tensor) -> None:
         """Take note of E[sign D(real)] of a D update."""
@@ -43,9 +57,13 @@ class Fixed(Augmentation):
     def __init__(self, policy: str) -> None:
         self.policy = DiffAugment(policy)
 
-    def __call__(self, images: Tensor, rng: torch.Generator) -> Tensor:
+    def draw(self, n: int, shape: Sequence[int], rng: torch.Generator) -> Drawn:
+        """The numbers of each operation of the policy."""
+        return self.policy.draw(n, shape, rng)
+
+    def apply(self, images: Tensor, drawn: Drawn) -> Tensor:
         """``images`` under the policy."""
-        return self.policy(images, rng)
+        return self.policy.apply(images, drawn)
 
 
 class Adaptive(Augmentation):
@@ -55,9 +73,13 @@ class Adaptive(Augmentation):
         self.pipe = AdaptiveAugment(config.target, config.images_to_one, config.interval)
         self.signs: list[Tensor] = []  # of this step's D updates; nothing of it outlives the step
 
-    def __call__(self, images: Tensor, rng: torch.Generator) -> Tensor:
+    def draw(self, n: int, shape: Sequence[int], rng: torch.Generator) -> Drawn:
+        """p and the numbers of each transformation."""
+        return self.pipe.draw(n, shape, rng)
+
+    def apply(self, images: Tensor, drawn: Drawn) -> Tensor:
         """``images`` with each transformation applied at probability p."""
-        return self.pipe(images, rng)
+        return self.pipe.apply(images, drawn)
 
     def see(self, real_sign: Tensor) -> None:
         """Take note of E[sign D(real)] of a D update; stays on the device."""

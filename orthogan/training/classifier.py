@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
@@ -14,7 +13,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 from torch.optim import SGD, Adam, Optimizer
 
-from orthogan import __version__, checkpoint
+from orthogan import checkpoint, weights
 from orthogan.checkpoint import Part
 from orthogan.config import ClassifierOptimizerConfig, Config
 from orthogan.data import Batches, ImageSource, open_configured, to_float
@@ -22,16 +21,15 @@ from orthogan.data.augment.crop import crop, crop_offsets
 from orthogan.data.views import NoisyLabels, hold_out
 from orthogan.errors import UserError
 from orthogan.evaluation import MetricResult
-from orthogan.evaluation.accuracy import Accuracy, accuracy
-from orthogan.evaluation.processes import agreed
 from orthogan.latent.grid import image_grid, save_png
 from orthogan.models.build import build_classifier
 from orthogan.models.saved import CLASSIFIER, CLASSIFIER_FORMAT, metadata
 from orthogan.rng import derive, generator
 from orthogan.training.classifier_phases import ClassifierBatch, classifier_loss
+from orthogan.training.compiled import Compiler, classifier_flops
 from orthogan.training.conditioning import Conditioning
 from orthogan.training.ema import Ema
-from orthogan.training.gan_phases import one_power_iteration
+from orthogan.training.measure import measure_classifier
 from orthogan.training.optimizer_state import load_optimizer, optimizer_tensors
 from orthogan.training.task import Losses, Phase
 
@@ -86,6 +84,10 @@ class ClassifierTask:
             key="model.classifier",
             seed=derive(config.seed, "conditioning", "C"),
         )
+        work = partial(classifier_flops, config, self.net)
+        self.compiler = Compiler(training.compile, self.device, work)
+        self.loss = self.compiler(classifier_loss)
+        self.advance = weights.Advance(self.net)
         self.images_per_step = training.batch_size
         self.batches = Batches(
             source,
@@ -101,15 +103,15 @@ class ClassifierTask:
     def phases(self, step: int) -> Iterator[Phase]:
         """The one update."""
         training = self.config.training
+        self.compiler.begin()
         batch = self.batch(step)
         parts = training.accumulate
 
         def part(index: int) -> Losses:
-            return classifier_loss(self.net, batch.part(index, parts), self.config.loss.label_smoothing)
+            return self.loss(self.net, batch.part(index, parts), self.config.loss.label_smoothing)
 
-        around = partial(one_power_iteration, self.net)
         regular = partial(self.conditioning.regular, step / training.steps)
-        yield Phase("C", "C", (partial(part, i) for i in range(parts)), parts, around, regular)
+        yield Phase("C", "C", (partial(part, i) for i in range(parts)), parts, self.advance.held, regular)
 
     def batch(self, step: int) -> ClassifierBatch:
         """This process's rows of the batch of ``step``, cropped and flipped: a function of seed and step."""
@@ -161,40 +163,12 @@ class ClassifierTask:
             about = {"orthogan": "training images", "source": self.source.name}
             save_png(image_grid(images[: self.config.logging.samples]), file, about)
 
+    def check_evaluation(self) -> None:
+        """Accuracy needs classes alone, which ``open_sources`` saw to."""
+
     def evaluate(self, step: int) -> list[MetricResult]:
         """Accuracy on the test images, and on training images as they lie (no crops): their gap."""
-        section = self.config.evaluation
-        found: list[MetricResult] = []
-        measured: float | None = None
-        for metric, source, samples in (
-            ("accuracy", self.test, None),
-            ("train_accuracy", self.source, section.samples),
-        ):
-            began = time.monotonic()
-            seed = derive(self.config.seed, "accuracy")
-            value, loss, count = accuracy(
-                self.net, source, samples=samples, batch_size=section.batch_size, seed=seed, device=self.device
-            )
-            parts = {"error": 1.0 - value, "loss": loss}
-            if measured is None:
-                measured = value
-            else:
-                parts["gap"] = value - measured
-            protocol = {
-                "samples": count,
-                "reference": source.name,
-                "label noise": self.config.data.label_noise if source is self.source else 0.0,
-                "batch norm": "running statistics",
-                "seed": seed,
-                "dtype": "float32",
-                "device": self.device.type,
-                "orthogan": __version__,
-                "torch": torch.__version__,
-                "step": str(step),
-                "seconds": agreed(round(time.monotonic() - began, 1)),
-            }
-            found.append(Accuracy(metric, value, "none", None, parts, protocol))
-        return found
+        return measure_classifier(self.config, self.net, self.source, self.test, step=step, device=self.device)
 
     def summary(self) -> dict[str, Any]:
         """Sizes of net and data."""

@@ -19,7 +19,7 @@ from orthogan import checkpoint, weights
 from orthogan.checkpoint import Part
 from orthogan.config import AdamConfig, Config
 from orthogan.data import ImageSource, permuted_index
-from orthogan.evaluation import MetricResult, evaluate
+from orthogan.evaluation import MetricResult
 from orthogan.latent.generate import generate
 from orthogan.latent.grid import image_grid, save_png
 from orthogan.models.build import build_discriminator, build_generator
@@ -28,18 +28,24 @@ from orthogan.models.saved import AVERAGED, RAW, metadata
 from orthogan.models.warm_start import DISCRIMINATOR, WarmStart
 from orthogan.rng import derive
 from orthogan.training.augmentation import make_augment
+from orthogan.training.compiled import Compiler, gan_flops, twice
 from orthogan.training.conditioning import Conditioning
 from orthogan.training.ema import Ema
 from orthogan.training.gan_draws import Draws, check_shares
+from orthogan.training.gan_fakes import Fakes
 from orthogan.training.gan_phases import (
     DiscriminatorBatch,
     GeneratorBatch,
+    Views,
     discriminator_loss,
     generator_loss,
     lazy_penalty,
-    one_power_iteration,
+    views_of_discriminator,
+    views_of_generator,
+    views_of_penalty,
 )
 from orthogan.training.latent_penalty import LatentPenalty
+from orthogan.training.measure import check_generator, measure_generator
 from orthogan.training.optimizer_state import load_optimizer, optimizer_tensors
 from orthogan.training.task import Losses, Phase
 from orthogan.training.tracking import Tracking
@@ -89,10 +95,20 @@ class GanTask:
             )
             for net, (name, section) in sections.items()
         }
+        self.advance = {name: weights.Advance(net) for name, net in self.nets.items()}
+        self.advance["G and D"] = weights.Advance(*self.nets.values())
         ema = config.training.ema
         self.averages = {"G": Ema(self.generator, ema)} if ema.half_life else {}
         self.augment = make_augment(config.augment)
         self.images_per_step = config.training.batch_size * config.training.n_dis
+        work = partial(gan_flops, config, self.generator, self.discriminator, self.classes)
+        self.compiler = Compiler(config.training.compile, self.device, work)
+        self.fakes = Fakes(self.generator, self.draws, self.compiler)
+        inline = penalty.kind != "none" and not self.lazy
+        compiled = self.compiler if twice(self.discriminator) else lambda function: function
+        self.discriminator_loss = (compiled if inline else self.compiler)(discriminator_loss)
+        self.lazy_penalty = compiled(lazy_penalty)
+        self.generator_loss = self.compiler(generator_loss)
         # batch statistics of a part are not those of the batch, so such a generator keeps its batch whole
         self.whole = any(
             hasattr(m, "running_mean") and not isinstance(m, nn.InstanceNorm2d) for m in self.generator.modules()
@@ -100,15 +116,17 @@ class GanTask:
 
     def phases(self, step: int) -> Iterator[Phase]:
         """G, then n_dis times D (each with its lazy penalty where that is due)."""
+        self.compiler.begin()
         yield self._generator_phase(step)
         if self.latent_penalty.lazy and self.latent_penalty.due(step, step / self.config.training.steps):
             yield self._latent_phase(step)
         for turn in range(self.config.training.n_dis):
             index = step * self.config.training.n_dis + turn
+            self.compiler.begin()
             batch = self._discriminator_batch(index)
-            yield self._discriminator_phase("D", discriminator_loss, batch, index)
+            yield self._discriminator_phase("D", self.discriminator_loss, batch, index)
             if self.lazy and index % self.config.loss.gradient_penalty.interval == 0:
-                yield self._discriminator_phase("Dreg", lazy_penalty, batch, index)
+                yield self._discriminator_phase("Dreg", self.lazy_penalty, batch, index)
 
     def finish_step(self, step: int) -> None:
         """Let adaptive augmentation look at the signs of D, path length at its mean; merge rotations that are due."""
@@ -201,21 +219,13 @@ class GanTask:
         """The generator that is shown and scored: the average where there is one."""
         return self.averages["G"].net if "G" in self.averages else self.generator
 
+    def check_evaluation(self) -> None:
+        """Find out at the start what would make a score fail. Raises ``UserError``."""
+        check_generator(self.config, self.shown, self.source, device=self.device)
+
     def evaluate(self, step: int) -> list[MetricResult]:
         """Score the shown generator against the training data."""
-        section = self.config.evaluation
-        return evaluate(
-            self.shown,
-            self.source,
-            metrics=section.metrics,
-            samples=section.samples,
-            extractor=section.extractor,
-            batch_size=section.batch_size,
-            seed=self.config.seed,
-            device=self.device,
-            reference_samples=section.reference_samples,
-            info={"weights": "ema" if self.averages else "raw", "step": str(step)},
-        )
+        return measure_generator(self.config, self.shown, self.source, step=step, device=self.device)
 
     def summary(self) -> dict[str, Any]:
         """Sizes of nets and data."""
@@ -237,26 +247,21 @@ class GanTask:
         share = step / training.steps
         z, labels = self.draws.latents("G", step, training.fakes)
         batch = GeneratorBatch(z, labels, *self.draws.paired_reals(step))
-        parts = 1 if self.whole else training.accumulate
+        parts, critic_parts = (1, training.accumulate) if self.whole else (training.accumulate, 1)
         regularised = not self.latent_penalty.lazy and self.latent_penalty.due(step, share)
 
         def part(index: int) -> Losses:
             mine = batch.part(index, parts)
-            value, logs = generator_loss(
-                self.generator,
-                self.discriminator,
-                mine,
-                self.config.loss,
-                self.augment,
-                self.draws.rng("augment G", step, index),
-                critic_parts=training.accumulate if self.whole else 1,
+            views = self._views(views_of_generator(self.config.loss), len(mine.z), "G", step, index)
+            value, logs = self.generator_loss(
+                self.generator, self.discriminator, mine, self.config.loss, self.augment, views, critic_parts
             )
             if regularised:
                 extra, more = self._latent(mine.part(0, latent.shrink), step, index)
                 value, logs = value + extra, logs | more
             return value, logs
 
-        around = partial(one_power_iteration, self.generator, self.discriminator)
+        around = self.advance["G and D"].held
         regular = partial(self.conditioning["G"].regular, share)
         return Phase("G", "G", (partial(part, i) for i in range(parts)), parts, around, regular)
 
@@ -265,7 +270,7 @@ class GanTask:
         size, parts = training.fakes // self.config.loss.latent_penalty.shrink, training.accumulate
         batch = GeneratorBatch(*self.draws.latents("Greg", step, size), None, None)
         losses = (partial(self._latent, batch.part(i, parts), step, i) for i in range(parts))
-        return Phase("Greg", "G", losses, parts, partial(one_power_iteration, self.generator))
+        return Phase("Greg", "G", losses, parts, self.advance["G"].held)
 
     def _latent(self, batch: GeneratorBatch, step: int, index: int) -> Losses:
         """The weighted regulariser of G's latent; the log has it without its weight."""
@@ -277,28 +282,34 @@ class GanTask:
     ) -> Phase:
         parts = self.config.training.accumulate
 
+        times = views_of_penalty(self.config.loss) if name == "Dreg" else views_of_discriminator(self.config.loss)
+
         def part(number: int) -> Losses:
-            rng = self.draws.rng(f"augment {name}", index, number)
-            value, logs = loss(self.discriminator, batch.part(number, parts), self.config.loss, self.augment, rng)
+            mine = batch.part(number, parts)
+            views = self._views(times, len(mine.real), name, index, number)
+            value, logs = loss(self.discriminator, mine, self.config.loss, self.augment, views)
             if "D/real_sign" in logs:
                 self.augment.see(logs["D/real_sign"])
             return value, logs
 
-        around = partial(one_power_iteration, self.discriminator)
-        phase = Phase(name, "D", (partial(part, i) for i in range(parts)), parts, around)
+        phase = Phase(name, "D", (partial(part, i) for i in range(parts)), parts, self.advance["D"].held)
         if name == "Dreg":
             return phase
         share = index / (self.config.training.steps * self.config.training.n_dis)
         return replace(phase, regular=partial(self.conditioning["D"].regular, share))
 
-    @torch.no_grad()
+    def _views(self, times: tuple[int, ...], n: int, phase: str, *position: int) -> Views:
+        """What the augmentation draws for ``times`` n images, one after the other."""
+        rng = self.draws.rng(f"augment {phase}", *position)
+        shape = (self.source.channels, self.source.resolution, self.source.resolution)
+        return tuple(self.augment.draw(n * many, shape, rng) for many in times)
+
     def _discriminator_batch(self, index: int) -> DiscriminatorBatch:
         real, real_labels = self.draws.reals(index)
-        z, labels = self.draws.latents("D", index, self.config.training.batch_size)
-        with self.accelerator.autocast(), weights.frozen(self.generator):
-            fake = self.generator(z, labels)
+        fake, labels = self.fakes.at(index)
         mix = torch.rand(len(real), generator=self.draws.rng("mix", index), device=self.device)
-        return DiscriminatorBatch(real, real_labels, fake.to(real.dtype), labels, mix)
+        origin = torch.zeros((), device=self.device, requires_grad=True)
+        return DiscriminatorBatch(real, real_labels, fake, labels, mix, origin)
 
 
 def _adam(net: nn.Module, config: AdamConfig, interval: int) -> Adam:

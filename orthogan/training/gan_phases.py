@@ -1,33 +1,32 @@
-"""The losses of a GAN's phases as pure functions of nets, batch and random numbers."""
+"""The losses of a GAN's phases as pure functions of nets, batch and drawn numbers; each compiles whole."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from orthogan import weights
 from orthogan.config import LossConfig
-from orthogan.training.gradient_penalty import squared_norm, wgan_gp, zero_centred
+from orthogan.training.augmentation import Augmentation, Drawn
+from orthogan.training.gradient_penalty import followed, squared_norm, wgan_gp, zero_centred
 from orthogan.training.losses import LOSSES, sign_mean
 from orthogan.training.task import Losses
 
-Augment = Callable[[Tensor, torch.Generator], Tensor]
+Views = tuple[Drawn, ...]  # what was drawn for the augmentation, for each time that it is applied, in that order
 
 
 @dataclass(frozen=True)
 class DiscriminatorBatch:
-    """Reals and fakes (n, c, h, w) with their labels (n,) or None, and the n mixing numbers of WGAN-GP."""
+    """Reals and fakes (n, c, h, w) with their labels (n,) or None; n mixing numbers and the origin of penalties."""
 
     real: Tensor
     real_labels: Tensor | None
     fake: Tensor
     fake_labels: Tensor | None
     mix: Tensor
+    origin: Tensor
 
     def part(self, index: int, of: int) -> DiscriminatorBatch:
         """The index-th of ``of`` equal parts; real i stays beside fake i."""
@@ -38,6 +37,7 @@ class DiscriminatorBatch:
             self.fake[cut],
             None if self.fake_labels is None else self.fake_labels[cut],
             self.mix[cut],
+            self.origin,
         )
 
 
@@ -62,7 +62,7 @@ class GeneratorBatch:
 
 
 def discriminator_loss(
-    net: nn.Module, batch: DiscriminatorBatch, config: LossConfig, augment: Augment, rng: torch.Generator
+    net: nn.Module, batch: DiscriminatorBatch, config: LossConfig, augment: Augmentation, views: Views
 ) -> Losses:
     """The adversarial loss of D, with a gradient penalty when that is not lazy.
 
@@ -74,9 +74,9 @@ def discriminator_loss(
     both = torch.cat([batch.real, batch.fake])
     inline = penalty.kind in ("r1", "r2", "r1+r2") and penalty.interval == 1
     if inline:
-        both = both.detach().requires_grad_(True)
+        both = followed(both, batch.origin)
     labels = _join(batch.real_labels, batch.fake_labels)
-    logits = _logits(net, augment(both, rng), labels)
+    logits = _logits(net, augment.apply(both, views[0]), labels)
     real, fake = logits.chunk(2)
     value = loss.discriminator(real, fake)
     logs = {"D/loss": value.detach(), "D/real": real.detach().mean(), "D/fake": fake.detach().mean()}
@@ -89,12 +89,13 @@ def discriminator_loss(
         value = value + regular
     elif penalty.kind == "wgan-gp":
         regular = wgan_gp(
-            lambda x, y: _logits(net, augment(x, rng), y),
+            lambda x, y: _logits(net, augment.apply(x, views[1]), y),
             batch.real,
             batch.fake,
             batch.real_labels,
             penalty.weight,
             batch.mix,
+            batch.origin,
         )
         logs["D/wgan-gp"] = regular.detach()
         value = value + regular
@@ -102,19 +103,20 @@ def discriminator_loss(
 
 
 def lazy_penalty(
-    net: nn.Module, batch: DiscriminatorBatch, config: LossConfig, augment: Augment, rng: torch.Generator
+    net: nn.Module, batch: DiscriminatorBatch, config: LossConfig, augment: Augmentation, views: Views
 ) -> Losses:
     """R1 and/or R2 alone, scaled by the interval at which it is applied (Karras et al. 2020b, appendix B)."""
     penalty = config.gradient_penalty
-
-    def critic(images: Tensor, labels: Tensor | None) -> Tensor:
-        return _logits(net, augment(images, rng), labels)
-
-    values = []
-    if "r1" in penalty.kind:
-        values.append(zero_centred(critic, batch.real, batch.real_labels, penalty.weight))
+    sides = [(batch.real, batch.real_labels)] if "r1" in penalty.kind else []
     if "r2" in penalty.kind:
-        values.append(zero_centred(critic, batch.fake, batch.fake_labels, penalty.weight))
+        sides.append((batch.fake, batch.fake_labels))
+    values = []
+    for (images, labels), view in zip(sides, views, strict=True):
+
+        def critic(x: Tensor, y: Tensor | None, view: Drawn = view) -> Tensor:
+            return _logits(net, augment.apply(x, view), y)
+
+        values.append(zero_centred(critic, images, labels, penalty.weight, batch.origin))
     value = torch.stack(values).sum()
     return value * penalty.interval, {f"D/{penalty.kind}": value.detach()}
 
@@ -124,8 +126,8 @@ def generator_loss(
     net: nn.Module,
     batch: GeneratorBatch,
     config: LossConfig,
-    augment: Augment,
-    rng: torch.Generator,
+    augment: Augmentation,
+    views: Views,
     critic_parts: int = 1,
 ) -> Losses:
     """The adversarial loss of G.
@@ -136,7 +138,7 @@ def generator_loss(
             divided and the gradient stays that of the whole batch.
     """
     loss = LOSSES[config.kind]
-    fake_images = augment(generator(batch.z, batch.labels), rng)
+    fake_images = augment.apply(generator(batch.z, batch.labels), views[0])
     fake = torch.cat(
         [
             _logits(net, images, labels) if critic_parts == 1 else _recomputed(net, images, labels)
@@ -145,22 +147,24 @@ def generator_loss(
     )
     real = None
     if loss.paired and batch.real is not None:
-        real = _logits(net, augment(batch.real, rng), batch.real_labels)
+        real = _logits(net, augment.apply(batch.real, views[1]), batch.real_labels)
     value = loss.generator(fake, real)
     return value, {"G/loss": value.detach(), "G/fake": fake.detach().mean()}
 
 
-@contextmanager
-def one_power_iteration(*nets: nn.Module) -> Iterator[None]:
-    """Advance the singular vectors of constrained weights once, then hold them for the whole phase.
+def views_of_discriminator(config: LossConfig) -> tuple[int, ...]:
+    """How many batches' worth of images ``discriminator_loss`` augments, each time that it does."""
+    return (2, 1) if config.gradient_penalty.kind == "wgan-gp" else (2,)
 
-    Every part of an accumulated batch then sees the same effective weight, and so does a recomputed forward.
-    """
-    with ExitStack() as stack:
-        for net in nets:
-            weights.advance(net)
-            stack.enter_context(weights.frozen(net))
-        yield
+
+def views_of_penalty(config: LossConfig) -> tuple[int, ...]:
+    """The same of ``lazy_penalty``."""
+    return (1, 1) if config.gradient_penalty.kind == "r1+r2" else (1,)
+
+
+def views_of_generator(config: LossConfig) -> tuple[int, ...]:
+    """The same of ``generator_loss``."""
+    return (1, 1) if LOSSES[config.kind].paired else (1,)
 
 
 def _logits(net: nn.Module, images: Tensor, labels: Tensor | None) -> Tensor:

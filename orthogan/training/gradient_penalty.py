@@ -1,4 +1,8 @@
-"""Penalties on the gradient of the discriminator with respect to its input images."""
+"""Penalties on the gradient of the discriminator with respect to its input images.
+
+``origin`` is a 0-d zero that requires a gradient. It is added to the images, so that autograd follows them: within a
+compiled graph no tensor can be told to require a gradient.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +14,11 @@ from torch import Tensor
 Critic = Callable[[Tensor, Tensor | None], Tensor]  # (images, labels) -> logits (n,)
 
 
+def followed(images: Tensor, origin: Tensor) -> Tensor:
+    """``images`` as a start of their own that autograd follows."""
+    return images.detach() + origin
+
+
 def squared_norm(logits: Tensor, images: Tensor) -> Tensor:
     """|d logit_i / d image_i|^2 for each image, shape (n,), float32, differentiable again.
 
@@ -19,20 +28,22 @@ def squared_norm(logits: Tensor, images: Tensor) -> Tensor:
     return gradient.float().square().flatten(1).sum(1)
 
 
-def zero_centred(critic: Critic, images: Tensor, labels: Tensor | None, gamma: float) -> Tensor:
+def zero_centred(critic: Critic, images: Tensor, labels: Tensor | None, gamma: float, origin: Tensor) -> Tensor:
     """gamma/2 E|grad D|^2 on ``images``: R1 where they are real, R2 where they are fake (Mescheder et al. 2018)."""
-    images = images.detach().requires_grad_(True)
+    images = followed(images, origin)
     return 0.5 * gamma * squared_norm(critic(images, labels), images).mean()
 
 
-def wgan_gp(critic: Critic, real: Tensor, fake: Tensor, labels: Tensor | None, weight: float, mix: Tensor) -> Tensor:
+def wgan_gp(
+    critic: Critic, real: Tensor, fake: Tensor, labels: Tensor | None, weight: float, mix: Tensor, origin: Tensor
+) -> Tensor:
     """weight * E(|grad D| - 1)^2 between paired reals and fakes (Gulrajani et al. 2017, eq. 3).
 
     Args:
         mix: one number in [0, 1] for each pair, shape (n,).
     """
     mix = mix.view(-1, 1, 1, 1).to(real.dtype)
-    between = torch.lerp(real.detach(), fake.detach(), mix).requires_grad_(True)
+    between = followed(torch.lerp(real, fake, mix), origin)
     # the square root has no derivative at 0
     norm = (squared_norm(critic(between, labels), between) + 1e-12).sqrt()
     return weight * (norm - 1).square().mean()

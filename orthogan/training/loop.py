@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from orthogan import __version__, checkpoint
-from orthogan.config import Config, EvaluationConfig
+from orthogan.config import Config
 from orthogan.errors import Stopped
-from orthogan.evaluation import append_jsonl
 from orthogan.training.resume import continue_run
 from orthogan.training.run_log import Means, RunLog
 from orthogan.training.schedule import factor
+from orthogan.training.scoring import Scoring
 from orthogan.training.stop import StopSignal
 from orthogan.training.task import Phase, Task
 from orthogan.training.watch import FiniteWatch
@@ -29,13 +31,14 @@ def train_task(task: Task, config: Config, accelerator: Accelerator, *, allow_co
     Raises:
         Diverged: a loss, gradient or weight was not finite.
         Stopped: a signal came; the state was saved and the same call continues.
-        UserError: the run folder holds a run of another config.
+        UserError: the run folder holds a run of another config, or there is something that cannot be scored.
     """
     run = Path(str(config.out))
     main = accelerator.is_main_process
     training, logging = config.training, config.logging
     state = continue_run(run, task, config, accelerator, allow_config_change=allow_config_change)
-    if state.step == training.steps:
+    scoring = Scoring(run, task, config, accelerator, state)
+    if scoring.complete:
         return run
     rates = {name: [g["lr"] for g in o.param_groups] for name, o in task.optimizers.items()}
     total = training.steps * task.images_per_step
@@ -53,24 +56,10 @@ def train_task(task: Task, config: Config, accelerator: Accelerator, *, allow_co
     def save(step: int) -> None:
         watch.check(task.nets)
         if main:
-            record = {"config": config.model_dump(), "seconds": log.seconds, "best": state.best, "scored": state.scored}
-            folder = checkpoint.save(run, step, task.files(step), record | {"orthogan": __version__})
-            if state.best and state.best["step"] == step:
-                checkpoint.mark_best(run, folder)
-            checkpoint.prune(run, config.checkpoint.keep)
+            record = {"config": config.model_dump(), "seconds": log.seconds, "orthogan": __version__}
+            checkpoint.save(run, step, task.files(step), record)
+            scoring.saved(step)
         accelerator.wait_for_everyone()
-
-    def score(step: int) -> None:
-        if not is_due(config.evaluation, step, training.steps) or state.scored == step:
-            return
-        results = task.evaluate(step)
-        state.scored = step
-        if main:
-            append_jsonl(run / "metrics.jsonl", results)
-        for result in results:
-            log.say(result.one_line())
-            log.plot(step, {f"metric/{result.label}": result.value})
-        state.consider(results, config.evaluation.best, step)
 
     def look(step: int) -> None:
         log.spectrum(step, task.spectrum(step))
@@ -78,14 +67,14 @@ def train_task(task: Task, config: Config, accelerator: Accelerator, *, allow_co
 
     with StopSignal() as stop:
         try:
-            if state.step == 0:
+            if state.fresh:
                 if logging.spectrum_every:
                     look(0)
                 if main:
                     task.pictures(run / "fakes_init.png", 0)
-            score(state.step)  # the first one, or the one that a stop put off
-            if state.best_is(state.step):
-                save(state.step)
+            scoring.now(state.step, log)  # the first one, or the one that a stop put off
+            if state.fresh and scoring.needs_checkpoint(0):
+                save(0)
             for step in range(state.step, training.steps):
                 images = step * task.images_per_step
                 for name, optimizer in task.optimizers.items():
@@ -109,27 +98,22 @@ def train_task(task: Task, config: Config, accelerator: Accelerator, *, allow_co
                 if main and (last or (logging.samples_every and done % logging.samples_every == 0)):
                     task.pictures(run / f"fakes-{done:07d}.png", done)
                 if not stopping:
-                    score(done)
-                if done % config.checkpoint.every == 0 or last or stopping or state.best_is(done):
+                    scoring.now(done, log)
+                if done % config.checkpoint.every == 0 or last or stopping or scoring.needs_checkpoint(done):
                     save(done)
                 if stopping:
                     raise Stopped(f"stopped by {stop.name or 'a signal'} after step {done}; the same command continues")
+                scoring.poll(log)
+            scoring.finish(stop, log)
         finally:
+            scoring.close()
             log.close()
     return run
 
 
-def is_due(section: EvaluationConfig, step: int, steps: int) -> bool:
-    """Whether the config asks for a score after ``step`` of ``steps``."""
-    if step == 0:
-        return section.at_start
-    return section.every > 0 and (step % section.every == 0 or step == steps)
-
-
 def update(phase: Phase, task: Task, accelerator: Accelerator, watch: FiniteWatch, step: int) -> dict[str, Tensor]:
     """One optimiser update: the parts of a batch, the mean gradient over all processes, a step. Returns logs."""
-    for name, net in task.nets.items():
-        net.requires_grad_(name == phase.net)
+    give_turn(task.optimizers, phase.net)
     net, optimizer = task.nets[phase.net], task.optimizers[phase.net]
     optimizer.zero_grad(set_to_none=True)
     logs: dict[str, Tensor] = {}
@@ -141,7 +125,8 @@ def update(phase: Phase, task: Task, accelerator: Accelerator, watch: FiniteWatc
             accelerator.backward(loss / phase.parts)
             value = value + loss.detach().float() / phase.parts
             for key, number in part.items():
-                logs[key] = logs.get(key, torch.zeros_like(number)) + number / phase.parts
+                share = number / phase.parts
+                logs[key] = logs[key] + share if key in logs else share
         if (regular := phase.regular()) is not None:
             penalty, part = regular
             accelerator.backward(penalty)
@@ -153,21 +138,30 @@ def update(phase: Phase, task: Task, accelerator: Accelerator, watch: FiniteWatc
     return logs
 
 
+def give_turn(optimizers: Mapping[str, Optimizer], net: str) -> None:
+    """Let the parameters of ``net`` alone collect gradients; nothing is to do where the last phase was its own."""
+    for name, optimizer in optimizers.items():
+        parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        if parameters[0].requires_grad != (name == net):
+            for parameter in parameters:
+                parameter.requires_grad_(name == net)
+
+
 def average_gradients(net: nn.Module, accelerator: Accelerator) -> None:
     """The mean gradient over the processes, by one all-reduce of one flat tensor.
 
     This is instead of DistributedDataParallel, whose hooks and buffer broadcasts fail in turn with double
     backward, two forwards before a backward, and several nets in a step.
     """
+    if accelerator.num_processes == 1:
+        return
     gradients = [p.grad for p in net.parameters() if p.grad is not None]
-    if accelerator.num_processes == 1 or not gradients:
+    if not gradients:
         return
     flat = accelerator.reduce(torch.cat([g.flatten() for g in gradients]), "mean")
     assert isinstance(flat, Tensor)
-    offset = 0
-    for gradient in gradients:
-        gradient.copy_(flat[offset : offset + gradient.numel()].view(gradient.shape))
-        offset += gradient.numel()
+    parts = flat.split([g.numel() for g in gradients])
+    torch._foreach_copy_(gradients, [part.view(g.shape) for part, g in zip(parts, gradients, strict=True)])  # pyright: ignore
 
 
 def try_out(task: Task, accelerator: Accelerator) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState, PartialState
 
 from orthogan.config import TrainingConfig
+from orthogan.device import fast_bf16
 from orthogan.errors import UserError
 
 
@@ -29,12 +30,3 @@ def make_accelerator(config: TrainingConfig) -> Accelerator:
     if PartialState._shared_state and PartialState().num_processes == 1:
         AcceleratorState._reset_state(reset_partial_state=True)
     return Accelerator(cpu=cpu, mixed_precision="bf16" if bf16 else "no")
-
-
-def fast_bf16(device: str) -> bool:
-    """Whether the hardware multiplies bfloat16 natively, so that autocast gains time instead of costing it."""
-    if device != "cpu" and torch.cuda.is_available():
-        return torch.cuda.get_device_capability() >= (8, 0)
-    if device == "mps":
-        return False
-    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()

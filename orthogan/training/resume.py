@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,18 +21,35 @@ from orthogan.evaluation import MetricResult
 from orthogan.training.task import Task
 
 PLACE = ("out",)  # where a run lies is not what it is
+METRICS = "metrics.jsonl"
 
 
 @dataclass
 class RunState:
-    """Where a run stands: the rest follows from the position, or is in the tensors."""
+    """Where a run stands: the rest follows from the position, or is in the tensors.
+
+    What was scored, and which score is the best, is read from ``metrics.jsonl`` and kept nowhere else.
+    """
 
     step: int = 0
     seconds: float = 0.0
+    fresh: bool = True  # no checkpoint was there
     best: dict[str, Any] | None = None  # {"label", "value", "step"}
-    scored: int = -1  # the step of the last score
+    measured: dict[int, set[str]] = field(default_factory=dict)  # step -> the metrics whose numbers stand
 
-    def consider(self, results: list[MetricResult], metric: str, step: int) -> None:
+    def stands(self, step: int, metrics: Sequence[str]) -> bool:
+        """Whether all ``metrics`` of ``step`` were measured."""
+        return set(metrics) <= self.measured.get(step, set())
+
+    def take(self, results: Sequence[MetricResult], metric: str, step: int) -> list[MetricResult]:
+        """Note the scores of ``step``, the best by ``metric``; returns those that did not stand already."""
+        known = self.measured.setdefault(step, set())
+        new = [result for result in results if result.metric not in known]
+        known.update(result.metric for result in new)
+        self.consider(new, metric, step)
+        return new
+
+    def consider(self, results: Sequence[MetricResult], metric: str, step: int) -> None:
         """Remember ``step`` if it is the best so far by ``metric``."""
         for result in results:
             comparable = self.best is not None and self.best["label"] == result.label
@@ -59,14 +77,19 @@ def continue_run(
         refuse_changes(record["config"], config, run, allow=allow_config_change)
         task.restore(folder)
         step = int(folder.name.removeprefix("step-"))
-        state = RunState(step, record["seconds"], record["best"], record["scored"])
+        state = RunState(step, record["seconds"], fresh=False)
     elif checkpoint.steps(run):
         raise UserError(f"{run}: every checkpoint of this run is damaged; move the folder away to start anew")
+    # what came after the checkpoint is about to happen again
+    last = -1 if state.fresh else state.step
+    for step, result in own_scores(run / METRICS, last):
+        state.take([result], config.evaluation.best, step)
     accelerator.wait_for_everyone()  # every process has read the folder before one of them writes there
     if accelerator.is_main_process:
         try:
             run.mkdir(parents=True, exist_ok=True)
             write_synced(run / "config.yaml", dump(config))
+            forget_scores(run / METRICS, last)
         except OSError as error:
             raise UserError(f"out: {run} cannot be written: {error}") from None
     accelerator.wait_for_everyone()
@@ -100,3 +123,34 @@ def read_records(path: Path) -> list[dict[str, Any]]:
         with suppress(ValueError):
             records.append(json.loads(line))
     return records
+
+
+def own_scores(path: Path, last: int) -> list[tuple[int, MetricResult]]:
+    """(step, score) of what training itself measured, up to the step ``last``, in the order of the file."""
+    found = []
+    for record in read_records(path) if path.exists() else []:
+        step = _own_step(record)
+        if step is not None and step <= last:
+            fields = {key: value for key, value in record.items() if key != "label"}
+            found.append((step, MetricResult(**fields)))
+    return found
+
+
+def forget_scores(path: Path, last: int) -> None:
+    """Drop training's own scores of steps after ``last``, and a line cut short; other lines stay as they are."""
+    if not path.exists():
+        return
+    lines, kept = path.read_text(encoding="utf-8").splitlines(), []
+    for line in lines:
+        with suppress(ValueError):
+            step = _own_step(json.loads(line))
+            if step is None or step <= last:
+                kept.append(line)
+    if kept != lines:
+        write_synced(path, "".join(line + "\n" for line in kept))
+
+
+def _own_step(record: dict[str, Any]) -> int | None:
+    """The step of a score that training made; those of ``orthogan evaluate`` name their subject."""
+    protocol = record.get("protocol", {})
+    return int(protocol["step"]) if "step" in protocol and "subject" not in protocol else None

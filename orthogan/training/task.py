@@ -74,6 +74,10 @@ class Task(Protocol):
         """Draw what the task has made so far."""
         ...
 
+    def check_evaluation(self) -> None:
+        """Find out at the start what would make a score fail; every process calls it. Raises ``UserError``."""
+        ...
+
     def evaluate(self, step: int) -> list[MetricResult]:
         """Score the task; every process calls it."""
         ...

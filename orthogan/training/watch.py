@@ -21,11 +21,14 @@ class FiniteWatch:
     def __init__(self) -> None:
         self._names: dict[str, list[str]] = {}
         self._first: dict[str, Tensor] = {}  # per phase: step at the first trouble (-1 = none), then a flag a tensor
+        self._named: dict[nn.Module, list[tuple[str, nn.Parameter]]] = {}  # walking a net takes as long as a kernel
 
     @torch.no_grad()
     def see(self, phase: str, step: int, loss: Tensor, net: nn.Module) -> None:
         """Look at the loss and at the gradients of ``net`` just before the optimiser uses them."""
-        named = [(n, p.grad) for n, p in net.named_parameters() if p.grad is not None]
+        if net not in self._named:
+            self._named[net] = list(net.named_parameters())
+        named = [(n, p.grad) for n, p in self._named[net] if p.grad is not None]
         norms = foreach_norm([g for _, g in named])
         bad = ~torch.isfinite(torch.stack([loss.float(), *(n.float() for n in norms)]))
         if phase not in self._first:

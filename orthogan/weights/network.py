@@ -1,4 +1,4 @@
-"""Constraints over a whole network: put on, held still, advanced, taken off."""
+"""Constraints over a whole network: put on, found, held still, taken off."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def apply(module: nn.Module, kind: str, layers: str | Sequence[str] = (), **opti
 def constrained(module: nn.Module) -> Iterator[tuple[str, nn.Module, str, Constraint]]:
     """(layer name, layer, weight name, constraint) of every constrained weight below ``module``."""
     for name, layer in module.named_modules():
-        if parametrize.is_parametrized(layer):
+        if "parametrizations" in layer._modules:  # torch's own question costs an exception for every other module
             for weight, constraints in layer.parametrizations.items():  # pyright: ignore
                 for constraint in constraints:
                     if isinstance(constraint, Constraint):
@@ -67,13 +67,6 @@ def frozen(module: nn.Module) -> Iterator[None]:
     finally:
         for constraint in constraints:
             constraint.held -= 1
-
-
-def advance(module: nn.Module) -> None:
-    """One round of power iterations on every constrained weight below ``module`` that is in training mode."""
-    for _, layer, weight, constraint in constrained(module):
-        if constraint.training and not constraint.held:
-            constraint.advance(unconstrained(layer, weight))
 
 
 def unconstrained(layer: nn.Module, weight: str) -> nn.Parameter:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
 from orthogan.linalg import block_power_iteration, normalize, stable_rank_scale
 from orthogan.linalg.precision import exact
-from orthogan.linalg.stable_rank import preserved, raise_top, shrink
-from orthogan.weights.constraint import register
-from orthogan.weights.spectral import SpectralNorm
+from orthogan.linalg.stable_rank import preserved, raise_top, shrink, stable_rank_slopes
+from orthogan.weights.constraint import register, without_autocast
+from orthogan.weights.spectral import Effective, SpectralNorm, second_order
 
 
 class StableRankNorm(SpectralNorm):
@@ -31,6 +34,12 @@ class StableRankNorm(SpectralNorm):
         self.k = k
         super().__init__(module, weight, n_power_iterations=n_power_iterations)
         self.target = max(1.0, c * min(self.view.rows, self.view.columns))
+        self.share = self._share()
+
+    def _share(self) -> float | None:
+        if self.target > 1:
+            return 1 / (self.target - 1) if self.k == 1 else None
+        return 0.0 if self.u.dim() == 1 and min(self.view.rows, self.view.columns) == 1 else None
 
     def scale(self, matrix: Tensor) -> Tensor:
         """The tail's factor (of k = 1) for ``matrix`` under the present singular vectors."""
@@ -47,6 +56,16 @@ class StableRankNorm(SpectralNorm):
             return super().effective(matrix, u, v)
         v = normalize(matrix.mT @ u)
         return torch.outer(normalize(matrix @ v), v)
+
+    def closed(self, matrix: Tensor, u: Tensor, v: Tensor, numbers: Tensor | None) -> Tensor:
+        """``effective``, from the ``stable_rank_slopes`` where they are known as ``numbers``."""
+        if not self.share:
+            return super().closed(matrix, u, v, numbers)
+        if numbers is None:
+            with torch.no_grad():
+                entries = matrix.reshape(-1)
+                numbers = stable_rank_slopes(torch.dot(u, matrix @ v), torch.dot(entries, entries), self.share)
+        return _Shrunk.apply(matrix, u, v, numbers, self.effective)  # pyright: ignore
 
     def shrunk(self, matrix: Tensor, u: Tensor, v: Tensor) -> Tensor:
         """The constrained matrix for a target above 1."""
@@ -84,6 +103,23 @@ class SpectrumPreservingStableRankNorm(StableRankNorm):
         """The block's turn of the power iteration."""
         return block_power_iteration(matrix, u, iterations)
 
+    @staticmethod
+    @torch.no_grad()
+    def together(constraints: Sequence[Any], weights: Sequence[Tensor], keep: bool) -> None:
+        """``advance`` for all, those of one shape in one batch."""
+        groups: dict[Any, list[tuple[SpectrumPreservingStableRankNorm, Tensor]]] = {}
+        for constraint, weight in zip(constraints, weights, strict=True):
+            matrix = exact(constraint.view.to(weight))
+            key = (matrix.device, matrix.shape, matrix.dtype, constraint.k, constraint.n_power_iterations)
+            groups.setdefault(key, []).append((constraint, matrix))
+        for (device, *_, iterations), group in groups.items():
+            alike, matrices = zip(*group, strict=True)
+            with without_autocast(device):
+                starts = torch.stack([exact(constraint.u) for constraint in alike])
+                u, v = block_power_iteration(torch.stack(matrices), starts, iterations)
+            buffers = [*(constraint.u for constraint in alike), *(constraint.v for constraint in alike)]
+            torch._foreach_copy_(buffers, [*u.unbind(), *v.unbind()])  # pyright: ignore
+
     def _factors(self, matrix: Tensor, u: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         values = (u * (matrix @ v)).sum(0)
         sigma = values[:1].clamp_min(1e-12)
@@ -100,6 +136,31 @@ class SpectrumPreservingStableRankNorm(StableRankNorm):
         sigma, relative, tail = self._factors(matrix, u, v)
         held = torch.where(relative.square().cumsum(0) <= self.target * (1 + 1e-9), relative, 0.0)
         return matrix * (tail / sigma) + (u * (held * (1 - tail))) @ v.mT
+
+
+class _Shrunk(torch.autograd.Function):
+    """a W + b u v^T and its gradient, by the numbers of ``stable_rank_slopes``."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(matrix: Tensor, u: Tensor, v: Tensor, numbers: Tensor, effective: Effective) -> Tensor:
+        return torch.addr(matrix * numbers[0, 0], u, v * numbers[0, 1])
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        *tensors, ctx.effective = inputs
+        ctx.save_for_backward(*tensors)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        (gradient,), (matrix, u, v, numbers) = gradients, ctx.saved_tensors
+        if torch.is_grad_enabled():
+            return second_order(ctx.effective, matrix, u, v, gradient), None, None, None, None
+        with without_autocast(matrix.device):
+            along = torch.stack([torch.dot(gradient.reshape(-1), matrix.reshape(-1)), torch.dot(u, gradient @ v)])
+            head, top = (numbers[1:] @ along).unbind()
+            return torch.addr(gradient * numbers[0, 0], u, v * top).addcmul_(matrix, head), None, None, None, None
 
 
 def stable_rank_norm(

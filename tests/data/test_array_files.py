@@ -13,6 +13,7 @@ import torch
 from orthogan.data import Batches, ImageSource
 from orthogan.data.array_files import open_array_file
 from orthogan.data.folder import Form
+from orthogan.data.h5_source import H5Source
 from orthogan.data.sprites import render
 from orthogan.errors import UserError
 
@@ -166,7 +167,7 @@ def test_bad_files(tmp_path: Path) -> None:
         "junk.npz": "cannot be read",
         "junk.h5": "cannot be opened as an HDF5 file",
         "keys.h5": "no data set 'images' or 'imgs'; it holds pictures",
-        "x.mat": r"reads \.npz and \.h5 files",
+        "x.mat": r"reads \.npz, \.npy and \.h5 files",
         "missing.npz": "no such file",
     }.items():
         with pytest.raises(UserError, match=message):
@@ -178,3 +179,70 @@ def test_h5_without_h5py(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setitem(sys.modules, "h5py", None)
     with pytest.raises(UserError, match=r"pip install 'orthogan\[h5\]'"):
         open_array_file(tmp_path / "s.h5", Form(64, 3))
+
+
+@pytest.mark.parametrize("limit", [STREAMED, 1 << 30])
+def test_npy_with_labels_beside_it(tmp_path: Path, limit: int) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (20, 8, 8, 3), np.uint8)
+    np.save(tmp_path / "big.npy", images)
+    np.save(tmp_path / "big.labels.npy", np.arange(20) % 3 * 10)
+    source = open_array_file(tmp_path / "big.npy", Form(8, 3), in_memory_limit=limit)
+    assert source.in_memory == (limit > 0)
+    assert list(source.class_names) == ["0", "10", "20"]
+    for indices in (np.array([13, 2, 2, 19]), np.arange(5, 9), np.array([3]), np.arange(0)):
+        pictures, labels = source.read(indices)
+        np.testing.assert_array_equal(pictures, images[indices].transpose(0, 3, 1, 2))
+        np.testing.assert_array_equal(labels, indices % 3)
+    before = source.fingerprint()
+    assert pickle.loads(pickle.dumps(source)).fingerprint() == before
+    images[0] ^= 1
+    np.save(tmp_path / "big.npy", images)
+    assert open_array_file(tmp_path / "big.npy", Form(8, 3), in_memory_limit=limit).fingerprint() != before
+
+
+def test_grey_npy_without_labels_becomes_what_is_asked_for(tmp_path: Path) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (5, 8, 8), np.uint8)
+    np.save(tmp_path / "g.npy", images)
+    source = open_array_file(tmp_path / "g.npy", Form(8, 3), in_memory_limit=STREAMED)
+    assert (source.num_classes, source.factors) == (0, None)
+    np.testing.assert_array_equal(everything(source)[0], np.repeat(images[:, None], 3, axis=1))
+
+
+def test_bad_npy_files(tmp_path: Path) -> None:
+    images = np.zeros((6, 8, 8), np.uint8)
+    np.save(tmp_path / "float.npy", images / 1.0)
+    np.save(tmp_path / "flat.npy", images.reshape(6, -1))
+    np.save(tmp_path / "none.npy", images[:0])
+    np.save(tmp_path / "order.npy", np.asfortranarray(images))
+    np.save(tmp_path / "object.npy", np.array([{}, {}], dtype=object))
+    np.save(tmp_path / "few.npy", images)
+    np.save(tmp_path / "few.labels.npy", np.arange(5))
+    np.save(tmp_path / "cut.npy", images)
+    (tmp_path / "cut.npy").write_bytes((tmp_path / "few.npy").read_bytes()[:-1])
+    (tmp_path / "junk.npy").write_bytes(b"junk")
+    for name, message in {
+        "float.npy": "one uint8 array",
+        "flat.npy": "one uint8 array",
+        "none.npy": "no images",
+        "order.npy": "Fortran order",
+        "object.npy": r"object\.npy: cannot be read",
+        "few.npy": r"few\.labels\.npy: 6 images but annotations",
+        "cut.npy": r"cut\.npy: cannot be read",
+        "junk.npy": r"junk\.npy: cannot be read",
+    }.items():
+        with pytest.raises(UserError, match=message):
+            open_array_file(tmp_path / name, Form(8, 1), in_memory_limit=STREAMED)
+
+
+@pytest.mark.parametrize("layout", ["plain", "user block", "chunks", "gzip", "dsprites"])
+def test_h5_of_any_layout_gives_its_pixels(tmp_path: Path, layout: str) -> None:
+    images = np.random.default_rng(0).integers(0, 2 if layout == "dsprites" else 256, (30, 8, 8), np.uint8)
+    options = {"chunks": {"chunks": (4, 8, 8)}, "gzip": {"compression": "gzip"}}.get(layout, {})
+    with h5py.File(tmp_path / "a.h5", "w", userblock_size=512 if layout == "user block" else 0) as file:
+        file.create_dataset("imgs" if layout == "dsprites" else "images", data=images, **options)
+    source = open_array_file(tmp_path / "a.h5", Form(8, 1), in_memory_limit=STREAMED)
+    assert isinstance(source, H5Source)
+    assert (source.contents.rows is not None) == (layout in ("plain", "user block", "dsprites"))
+    expected = images * np.uint8(255 if layout == "dsprites" else 1)
+    for indices in (np.array([29, 4, 4, 17]), np.arange(3, 20), np.arange(0)):
+        np.testing.assert_array_equal(source.read(indices)[0][:, 0], expected[indices])

@@ -6,14 +6,17 @@ import pickle
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from torch.multiprocessing import active_children
 
-from orthogan.data import Batches, ImageSource
+from orthogan.data import Batches, ImageSource, streaming
+from orthogan.data.array_files import open_array_file
 from orthogan.data.batches import fits
+from orthogan.data.folder import Form
 from orthogan.errors import UserError
 from tests.data.sets import array_source
 
@@ -185,3 +188,29 @@ def test_batches_on_a_gpu_equal_those_on_the_cpu() -> None:
                 assert images.is_cuda
                 assert torch.equal(images.cpu(), here.at(position)[0])
                 assert torch.equal(labels.cpu(), here.at(position)[1])
+
+
+@pytest.mark.parametrize("limit", [0, 1 << 30])
+def test_small_and_large_batches_of_stored_rows_are_those_of_memory(
+    limit: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Small batches travel by a pipe, large ones in shared memory; channels-last as the file has them."""
+    monkeypatch.setattr(streaming, "BY_PIPE", limit)
+    images = np.random.default_rng(0).integers(0, 256, (50, 8, 8, 3), np.uint8)
+    np.save(tmp_path / "x.npy", images)
+    np.save(tmp_path / "x.labels.npy", np.arange(50) % 4)
+    expected = Batches(open_array_file(tmp_path / "x.npy", Form(8, 3)), batch_size=16, seed=2)
+    assert expected.resident
+    source = open_array_file(tmp_path / "x.npy", Form(8, 3), in_memory_limit=0)
+    with (
+        Batches(source, batch_size=16, seed=2, workers=2) as stream,
+        Batches(source, batch_size=16, seed=2, workers=0) as own,
+    ):
+        assert not stream.resident
+        for position in (*range(0, 96, 16), 7):
+            wanted = expected.at(position)
+            for found in (stream.at(position), own.at(position)):
+                assert torch.equal(found[0], wanted[0])
+                assert torch.equal(found[1], wanted[1])
+        stream.at(32)[0].zero_()  # is the caller's
+        assert torch.equal(stream.at(48)[0], expected.at(48)[0])

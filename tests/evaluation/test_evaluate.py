@@ -16,13 +16,15 @@ from torch.utils.data import Dataset
 from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
 from orthogan.errors import UserError
-from orthogan.evaluation import append_jsonl, evaluate, load_extractor, table
-from orthogan.evaluation.images import generated, real
+from orthogan.evaluation import append_jsonl, evaluate, kid, load_extractor, table
+from orthogan.evaluation.images import generated, latents, real
 from orthogan.evaluation.processes import share
 from orthogan.evaluation.result import MetricResult
+from orthogan.rng import derive
 from tests.evaluation.helpers import EXTRACTOR, Patches, source
 from tests.training.runs import environment
 
+FIRST_LABELS = [1, 1, 0, 1, 0, 2]  # of 2,100 images of 3 classes, seed 4
 CLASSIFYING = "tests.evaluation.helpers:Classifying"
 
 
@@ -109,6 +111,26 @@ def test_latents_run_on_over_the_borders_of_blocks() -> None:
     assert len(torch.unique(many.flatten(1), dim=0)) == 1100
 
 
+@pytest.mark.parametrize("batch_size", [7, 1000, 2048])
+def test_image_i_is_of_latent_and_label_i_whatever_the_batches(batch_size: int) -> None:
+    seen: list[tuple[Tensor, Tensor]] = []
+
+    class Recording(Patches):
+        def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:
+            assert y is not None
+            seen.append((z, y))
+            return super().forward(z, y)
+
+    net = Recording(num_classes=3)
+    fakes(net, 2100, batch_size=batch_size, seed=4)
+    z, y = (torch.cat(parts) for parts in zip(*seen, strict=True))
+    drawn = [net.sample_latent(1024, seed=derive(4, "evaluation block", block)) for block in range(3)]
+    assert torch.equal(z, torch.cat(drawn)[:2100])
+    assert torch.equal(z[1000:1100], latents(net, 1000, 1100, 4))
+    assert y.bincount().tolist() == [700, 700, 700]
+    assert y[:6].tolist() == FIRST_LABELS
+
+
 def test_classes_are_drawn_evenly() -> None:
     seen: list[Tensor] = []
 
@@ -146,7 +168,7 @@ import json, os, sys, torch.distributed as dist
 from pathlib import Path
 import torch
 from orthogan.errors import UserError
-from orthogan.evaluation import evaluate
+from orthogan.evaluation import evaluate, kid
 from orthogan.evaluation.processes import agreed, everywhere, joined
 from tests.evaluation.helpers import Patches, source
 dist.init_process_group("gloo")
@@ -154,6 +176,8 @@ rank, folder = dist.get_rank(), Path(sys.argv[1])
 options = {"extractor": "tests.evaluation.helpers:Classifying", "progress": False}
 found = evaluate(Patches(3), source(50), metrics=["fid", "isc", "prc", "pixel_path_length"], samples=41,
                  save_reference_to=folder / "reference.safetensors", **options)
+kid.SUBSETS, kid.SUBSET_SIZE = 4, 3
+found += evaluate(Patches(3), source(50), metrics=["kid"], samples=41, **options)
 (cached,) = evaluate(Patches(3), source(50), samples=41, **options)
 assert cached.value == found[0].value
 assert joined(torch.full((rank + 1, 2), rank)).tolist() == [[0, 0], [1, 1], [1, 1]]
@@ -171,9 +195,12 @@ os._exit(0)  # gloo's threads sometimes abort the interpreter's own end
 """
 
 
-def test_two_processes_agree_with_one(tmp_path: Path) -> None:
+def test_two_processes_agree_with_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     metrics = ["fid", "isc", "prc", "pixel_path_length"]
     one = evaluate(Patches(3), source(50), metrics=metrics, samples=41, extractor=CLASSIFYING, progress=False)
+    monkeypatch.setattr(kid, "SUBSETS", 4)  # of 3: the processes exchange a part of the features
+    monkeypatch.setattr(kid, "SUBSET_SIZE", 3)
+    one += evaluate(Patches(3), source(50), metrics=["kid"], samples=41, extractor=CLASSIFYING, progress=False)
     script = tmp_path / "two.py"
     script.write_text(TWO)
     root = Path(__file__).parents[2]

@@ -133,7 +133,7 @@ def test_references_are_computed_once_and_anew_when_damaged(
             images,
             extractor,
             samples=samples,
-            keep_vectors=keep,
+            keep=np.arange(64 if samples is None else samples) if keep else None,
             device=torch.device("cpu"),
             batch_size=32,
             progress=False,

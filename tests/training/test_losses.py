@@ -15,6 +15,8 @@ from orthogan.training.losses import LOSSES, sign_mean
 
 logits = st.lists(st.floats(-20, 20), min_size=3, max_size=3)
 
+ORIGIN = torch.zeros((), requires_grad=True)
+
 
 def by_hand(kind: str, r: float, f: float) -> tuple[float, float]:
     softplus = lambda x: max(x, 0.0) + math.log1p(math.exp(-abs(x)))  # noqa: E731
@@ -76,9 +78,9 @@ def test_a_linear_critic_has_its_weight_as_gradient() -> None:
     net = linear(weight)
     expected = weight.square().sum().float()
     torch.testing.assert_close(squared_norm(net(x), x), expected.expand(5))
-    torch.testing.assert_close(zero_centred(net, x, None, 3.0), 1.5 * expected)
+    torch.testing.assert_close(zero_centred(net, x, None, 3.0, ORIGIN), 1.5 * expected)
     mix = torch.rand(5, dtype=torch.float64)
-    torch.testing.assert_close(wgan_gp(net, x, x.flip(0), None, 10.0, mix), 10 * (expected.sqrt() - 1) ** 2)
+    torch.testing.assert_close(wgan_gp(net, x, x.flip(0), None, 10.0, mix, ORIGIN), 10 * (expected.sqrt() - 1) ** 2)
 
 
 def test_penalties_against_finite_differences() -> None:
@@ -94,13 +96,13 @@ def test_penalties_against_finite_differences() -> None:
         step[i] = 1e-5
         slope = (critic(x + step.view(1, 2, 2, 2), None) - critic(x - step.view(1, 2, 2, 2), None)) / 2e-5
         numeric += slope.square().float()
-    torch.testing.assert_close(zero_centred(critic, x, None, 2.0), numeric.mean(), rtol=1e-5, atol=1e-7)
+    torch.testing.assert_close(zero_centred(critic, x, None, 2.0, ORIGIN), numeric.mean(), rtol=1e-5, atol=1e-7)
 
 
 def test_a_flat_critic_gives_wgan_gp_a_finite_gradient() -> None:
     scale = torch.zeros((), requires_grad=True)
     critic = lambda x, y: (x * scale).flatten(1).sum(1)  # noqa: E731
-    penalty = wgan_gp(critic, torch.randn(4, 1, 2, 2), torch.randn(4, 1, 2, 2), None, 10.0, torch.rand(4))
+    penalty = wgan_gp(critic, torch.randn(4, 1, 2, 2), torch.randn(4, 1, 2, 2), None, 10.0, torch.rand(4), ORIGIN)
     (gradient,) = torch.autograd.grad(penalty, scale)
     assert torch.isfinite(gradient)
     assert penalty.item() == pytest.approx(10.0, rel=1e-4)

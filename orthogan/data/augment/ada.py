@@ -2,12 +2,15 @@
 
 Each image gets each of twelve changes with probability p: pixel blitting, general geometry and colour. The geometric
 ones become one affine resampling, the colour ones one matrix. p follows a sign of overfitting, r_t = E[sign D(real)].
+
+Chance is drawn apart from what is done with it: ``apply`` is a pure function of tensors, which can be compiled.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -23,26 +26,109 @@ BRIGHTNESS = 0.2
 CONTRAST_OCTAVES = 0.5
 SATURATION_OCTAVES = 1.0
 
+Matrix = Callable[..., Tensor]
+
+
+class _Change(NamedTuple):
+    """A kind of change: one matrix an image, out of the strength p and random numbers (n,), the last for the coin.
+
+    ``drawn`` has a letter a number in the order of drawing, u: of [0, 1), n: normal. ``matrix(p, side, *numbers)``;
+    ``side``: (height, width) of the images.
+    """
+
+    drawn: str
+    matrix: Matrix
+
+
+def _gated(value: Tensor, neutral: float, coin: Tensor, p: Tensor) -> Tensor:
+    """``value`` with probability p, else ``neutral``."""
+    return torch.where(coin < p, value, neutral)
+
+
+def _angle(number: Tensor) -> Tensor:
+    return (2 * number - 1) * math.pi
+
+
+def _flip(p: Tensor, side: Sequence[int], number: Tensor, coin: Tensor) -> Tensor:
+    sign = _gated(1 - 2 * (2 * number).floor(), 1.0, coin, p)
+    return m.scale2d(sign, torch.ones_like(sign))
+
+
+def _quarter(p: Tensor, side: Sequence[int], number: Tensor, coin: Tensor) -> Tensor:
+    return m.quarter_turns(_gated((4 * number).floor(), 0.0, coin, p))
+
+
+def _whole_shift(p: Tensor, side: Sequence[int], coin: Tensor, x: Tensor, y: Tensor) -> Tensor:
+    on = _gated(torch.ones_like(coin), 0.0, coin, p)
+    right, down = ((2 * number - 1) * SHIFT * length for number, length in ((x, side[1]), (y, side[0])))
+    return m.translate2d(on * right.round(), on * down.round())
+
+
+def _shift(p: Tensor, side: Sequence[int], coin: Tensor, x: Tensor, y: Tensor) -> Tensor:
+    on = _gated(torch.ones_like(coin), 0.0, coin, p)
+    return m.translate2d(on * (x * SHIFT * side[1]), on * (y * SHIFT * side[0]))
+
+
+def _octaves(p: Tensor, number: Tensor, coin: Tensor, width: float) -> Tensor:
+    return torch.exp2(_gated(number * width, 0.0, coin, p))
+
+
+def _scale(p: Tensor, side: Sequence[int], number: Tensor, coin: Tensor) -> Tensor:
+    factor = _octaves(p, number, coin, SCALE_OCTAVES)
+    return m.scale2d(factor, factor)
+
+
+def _stretch(p: Tensor, side: Sequence[int], number: Tensor, coin: Tensor) -> Tensor:
+    factor = _octaves(p, number, coin, SCALE_OCTAVES)
+    return m.scale2d(factor, 1 / factor)
+
+
+def _turn(p: Tensor, side: Sequence[int], number: Tensor, coin: Tensor) -> Tensor:
+    half = 1 - (1 - p).sqrt()  # of two rotations at least one happens with probability p
+    return m.rotate2d(_gated(_angle(number), 0.0, coin, half))
+
+
+def _brightness(p: Tensor, side: Sequence[int], number: Tensor, coin: Tensor) -> Tensor:
+    return m.add_colour(_gated(number * BRIGHTNESS, 0.0, coin, p))
+
+
+def _contrast(p: Tensor, side: Sequence[int], number: Tensor, coin: Tensor) -> Tensor:
+    return m.scale_colour(_octaves(p, number, coin, CONTRAST_OCTAVES))
+
+
+def _luma(p: Tensor, side: Sequence[int], number: Tensor, coin: Tensor) -> Tensor:
+    return m.flip_luma(_gated((2 * number).floor(), 0.0, coin, p))
+
+
+def _hue(p: Tensor, side: Sequence[int], number: Tensor, coin: Tensor) -> Tensor:
+    return m.rotate_hue(_gated(_angle(number), 0.0, coin, p))
+
+
+def _saturation(p: Tensor, side: Sequence[int], number: Tensor, coin: Tensor) -> Tensor:
+    return m.saturate(_octaves(p, number, coin, SATURATION_OCTAVES))
+
+
+CHANGES = {
+    "xflip": _Change("uu", _flip),
+    "rotate90": _Change("uu", _quarter),
+    "xint": _Change("uuu", _whole_shift),
+    "scale": _Change("nu", _scale),
+    "rotate": _Change("uu", _turn),
+    "aniso": _Change("nu", _stretch),
+    "xfrac": _Change("unn", _shift),
+    "brightness": _Change("nu", _brightness),
+    "contrast": _Change("nu", _contrast),
+    "lumaflip": _Change("uu", _luma),
+    "hue": _Change("uu", _hue),
+    "saturation": _Change("nu", _saturation),
+}
 GEOMETRY = ("xflip", "rotate90", "xint", "scale", "rotate", "aniso", "xfrac")
 COLOUR = ("brightness", "contrast", "lumaflip", "hue", "saturation")
 OPERATIONS = (*GEOMETRY, *COLOUR)
-
-
-class _Draws:
-    """Random numbers for n images: every call takes as many from the generator, whatever p is."""
-
-    def __init__(self, n: int, p: Tensor, dtype: torch.dtype, generator: torch.Generator) -> None:
-        self.n, self.p, self.dtype, self.generator = n, p, dtype, generator
-
-    def uniform(self) -> Tensor:
-        return torch.rand(self.n, generator=self.generator, device=self.p.device, dtype=self.dtype)
-
-    def normal(self) -> Tensor:
-        return torch.randn(self.n, generator=self.generator, device=self.p.device, dtype=self.dtype)
-
-    def gated(self, value: Tensor, neutral: float, p: Tensor | None = None) -> Tensor:
-        """``value`` with probability p, else ``neutral``."""
-        return torch.where(self.uniform() < (self.p if p is None else p), value, neutral)
+# Rotations stand on both sides of the anisotropic scale, so that it acts in any direction. All of these
+# distributions are symmetric, so it does not matter that each matrix is used as its own inverse.
+_GEOMETRY_ORDER = ("xflip", "rotate90", "xint", "scale", "rotate", "aniso", "rotate", "xfrac")
+_OF_COLOURED = ("hue", "saturation")  # a grey image has neither
 
 
 class AdaptiveAugment:
@@ -104,91 +190,56 @@ class AdaptiveAugment:
         self.p, self._signs = state["p"].clone().reshape(()), state["signs"].clone().reshape(())
         self._calls, self._images = int(state["calls"]), int(state["images"])
 
-    def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
+    def draw(
+        self, n: int, shape: Sequence[int], generator: torch.Generator, dtype: torch.dtype = torch.float32
+    ) -> tuple[Tensor, Tensor]:
+        """What ``apply`` needs for n images of ``shape`` (c, h, w): p () and the numbers (k, n) of all changes.
+
+        On the generator's device. As many are drawn whatever p is. ``dtype``: float32, or float64 for such images.
+        """
+        self.p = self.p.to(generator.device)
+        geometry, colour = self._steps(shape[0])
+        kinds = "".join(CHANGES[name].drawn for name in geometry + colour)
+        numbers = torch.empty(len(kinds), n, device=generator.device, dtype=dtype)
+        for row, kind in zip(numbers, kinds, strict=True):
+            _ = row.uniform_(generator=generator) if kind == "u" else row.normal_(generator=generator)
+        return self.p, numbers
+
+    def apply(self, images: Tensor, drawn: tuple[Tensor, ...]) -> Tensor:
+        """``images`` under the changes: a pure function, twice differentiable in the images."""
+        p, numbers = drawn
         work = images.to(torch.promote_types(images.dtype, torch.float32))
-        self.p = self.p.to(images.device)
-        draws = _Draws(len(images), self.p, work.dtype, generator)
+        geometry, colour = self._steps(images.shape[1])
+        rows = iter(numbers.unbind())
         # Autocast would run the filters in 16 bits, which leaves visible steps in the images.
         with torch.autocast(images.device.type, enabled=False):
-            inverse = self._geometry(draws, *images.shape[2:])
-            if inverse is not None:
+            matrices: list[Tensor] = []
+            for name in geometry + colour:
+                mine = [next(rows) for _ in CHANGES[name].drawn]
+                matrices.append(CHANGES[name].matrix(p, images.shape[2:], *mine))
+            if geometry:  # from output to input places (n, 3, 3), in pixels from the centre
+                inverse = _product(matrices[: len(geometry)])
                 work = torch.where(_changed(inverse), affine(work, inverse), work)
-            colour = self._colour(draws, images.shape[1])
-            if colour is not None:
-                work = torch.where(_changed(colour), recolour(work, colour), work)
+            if colour:  # (n, 4, 4) on (r, g, b, 1); the first step comes first, so it stands on the right
+                mixed = _product(matrices[len(geometry) :][::-1])
+                work = torch.where(_changed(mixed), recolour(work, mixed), work)
         return work.to(images.dtype)
 
-    def _geometry(self, d: _Draws, height: int, width: int) -> Tensor | None:
-        """The map from output to input places (n, 3, 3), in pixels from the centre."""
-        half = d.p.new_ones(()) - (1 - d.p).sqrt()  # of two rotations at least one happens with probability p
+    def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
+        dtype = torch.promote_types(images.dtype, torch.float32)
+        return self.apply(images, self.draw(len(images), images.shape[1:], generator, dtype))
 
-        def turn() -> Tensor:
-            return m.rotate2d(d.gated((2 * d.uniform() - 1) * math.pi, 0.0, half))
-
-        def shift(x: Tensor, y: Tensor) -> Tensor:
-            return m.translate2d(x, y)
-
-        def xint() -> Tensor:
-            on = d.gated(torch.ones(d.n, dtype=d.dtype, device=d.p.device), 0.0)
-            x, y = ((2 * d.uniform() - 1) * SHIFT * side for side in (width, height))
-            return shift(on * x.round(), on * y.round())
-
-        def xfrac() -> Tensor:
-            on = d.gated(torch.ones(d.n, dtype=d.dtype, device=d.p.device), 0.0)
-            x, y = (d.normal() * SHIFT * side for side in (width, height))
-            return shift(on * x, on * y)
-
-        def octaves() -> Tensor:
-            return torch.exp2(d.gated(d.normal() * SCALE_OCTAVES, 0.0))
-
-        def flipped() -> Tensor:
-            sign = d.gated(1 - 2 * (2 * d.uniform()).floor(), 1.0)
-            return m.scale2d(sign, torch.ones_like(sign))
-
-        def isotropic() -> Tensor:
-            factor = octaves()
-            return m.scale2d(factor, factor)
-
-        def anisotropic() -> Tensor:
-            factor = octaves()
-            return m.scale2d(factor, 1 / factor)
-
-        # Rotations stand on both sides of the anisotropic scale, so that it acts in any direction. All of these
-        # distributions are symmetric, so it does not matter that each matrix is used as its own inverse.
-        steps: list[tuple[str, Callable[[], Tensor]]] = [
-            ("xflip", flipped),
-            ("rotate90", lambda: m.quarter_turns(d.gated((4 * d.uniform()).floor(), 0.0))),
-            ("xint", xint),
-            ("scale", isotropic),
-            ("rotate", turn),
-            ("aniso", anisotropic),
-            ("rotate", turn),
-            ("xfrac", xfrac),
-        ]
-        return _product([make() for name, make in steps if name in self.ops])
-
-    def _colour(self, d: _Draws, channels: int) -> Tensor | None:
-        """The colour map (n, 4, 4) on (r, g, b, 1)."""
-        steps: list[tuple[str, Callable[[], Tensor]]] = [
-            ("brightness", lambda: m.add_colour(d.gated(d.normal() * BRIGHTNESS, 0.0))),
-            ("contrast", lambda: m.scale_colour(torch.exp2(d.gated(d.normal() * CONTRAST_OCTAVES, 0.0)))),
-            ("lumaflip", lambda: m.flip_luma(d.gated((2 * d.uniform()).floor(), 0.0))),
-        ]
-        if channels > 1:
-            steps += [
-                ("hue", lambda: m.rotate_hue(d.gated((2 * d.uniform() - 1) * math.pi, 0.0))),
-                ("saturation", lambda: m.saturate(torch.exp2(d.gated(d.normal() * SATURATION_OCTAVES, 0.0)))),
-            ]
-        # The first step comes first, so it stands on the right.
-        return _product([make() for name, make in steps if name in self.ops][::-1])
+    def _steps(self, channels: int) -> tuple[list[str], list[str]]:
+        """The changes of geometry and of colour in the order in which they are drawn."""
+        geometry = [name for name in _GEOMETRY_ORDER if name in self.ops]
+        colour = [name for name in COLOUR if name in self.ops and (channels > 1 or name not in _OF_COLOURED)]
+        return geometry, colour
 
     def __repr__(self) -> str:
         return f"AdaptiveAugment(target={self.target}, images_to_one={self.images_to_one}, p={float(self.p):.3f})"
 
 
-def _product(factors: list[Tensor]) -> Tensor | None:
-    if not factors:
-        return None
+def _product(factors: list[Tensor]) -> Tensor:
     result = factors[0]
     for factor in factors[1:]:
         result = result @ factor

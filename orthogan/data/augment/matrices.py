@@ -1,4 +1,7 @@
-"""Batches of the small matrices that geometric and colour changes are made of; every argument is (n,)."""
+"""Batches of the small matrices that geometric and colour changes are made of; every argument is (n,).
+
+Constants are computed on the device: a copy of them from the host would wait for it, and break a CUDA graph.
+"""
 
 from __future__ import annotations
 
@@ -35,8 +38,8 @@ def rotate2d(angle: Tensor) -> Tensor:
 
 def quarter_turns(count: Tensor) -> Tensor:
     """(n, 3, 3): rotate by ``count`` right angles (integers), without rounding errors."""
-    cos = torch.tensor([1, 0, -1, 0], dtype=count.dtype, device=count.device)[count.long() % 4]
-    sin = torch.tensor([0, 1, 0, -1], dtype=count.dtype, device=count.device)[count.long() % 4]
+    turns = count % 4
+    cos, sin = (turns - 2).abs() - 1, 1 - (turns - 1).abs()
     matrix = identity(len(count), 3, count)
     matrix[:, 0, 0], matrix[:, 0, 1], matrix[:, 1, 0], matrix[:, 1, 1] = cos, -sin, sin, cos
     return matrix
@@ -52,14 +55,19 @@ def add_colour(amount: Tensor) -> Tensor:
 def scale_colour(factor: Tensor) -> Tensor:
     """(n, 4, 4): multiply all three channels."""
     matrix = identity(len(factor), 4, factor)
-    matrix[:, [0, 1, 2], [0, 1, 2]] = factor[:, None]
+    matrix.diagonal(dim1=1, dim2=2)[:, :3] = factor[:, None]
     return matrix
 
 
 def _grey_axis(like: Tensor) -> Tensor:
     """(4, 4): the projection on the grey diagonal of the RGB cube."""
-    axis = torch.tensor([1.0, 1.0, 1.0, 0.0], dtype=like.dtype, device=like.device) / 3**0.5
+    axis = _of_colours(like) / 3**0.5
     return torch.outer(axis, axis)
+
+
+def _of_colours(like: Tensor) -> Tensor:
+    """(1, 1, 1, 0): the fourth coordinate is the constant one, which no colour change may touch."""
+    return (torch.arange(4, device=like.device) < 3).to(like.dtype)
 
 
 def flip_luma(on: Tensor) -> Tensor:
@@ -71,7 +79,9 @@ def rotate_hue(angle: Tensor) -> Tensor:
     """(n, 4, 4): rotate about the grey diagonal by an angle [radians] (Rodrigues' formula)."""
     axis = 1 / 3**0.5
     cross = torch.zeros(4, 4, dtype=angle.dtype, device=angle.device)
-    cross[:3, :3] = axis * torch.tensor([[0, -1, 1], [1, 0, -1], [-1, 1, 0]], dtype=angle.dtype, device=angle.device)
+    place = torch.arange(3, device=angle.device)
+    step = (place - place[:, None]) % 3  # [[0, -1, 1], [1, 0, -1], [-1, 1, 0]] is -1 at step 1 and 1 at step 2
+    cross[:3, :3] = axis * ((step == 2).to(angle.dtype) - (step == 1).to(angle.dtype))
     sin, cos = torch.sin(angle)[:, None, None], torch.cos(angle)[:, None, None]
     return identity(len(angle), 4, angle) + sin * cross + (1 - cos) * (cross @ cross)
 
@@ -79,6 +89,5 @@ def rotate_hue(angle: Tensor) -> Tensor:
 def saturate(factor: Tensor) -> Tensor:
     """(n, 4, 4): scale the distance to the grey diagonal."""
     eye, grey = identity(len(factor), 4, factor), _grey_axis(factor)
-    # The fourth coordinate is the constant one, which no colour change may touch.
-    away = torch.diag(torch.tensor([1.0, 1.0, 1.0, 0.0], dtype=factor.dtype, device=factor.device)) - grey
+    away = torch.diag(_of_colours(factor)) - grey
     return eye + (factor[:, None, None] - 1) * away

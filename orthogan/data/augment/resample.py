@@ -1,7 +1,7 @@
 """Resampling of images that can be differentiated as often as one likes.
 
 ``torch.nn.functional.grid_sample`` has no second derivative. For a fixed grid it is a linear map of the image, so
-its derivative is the adjoint map, whose derivative is the map again: two autograd functions that call one another.
+its derivative is the adjoint map, whose derivative is the map again: two operators that call one another.
 """
 
 from __future__ import annotations
@@ -35,36 +35,48 @@ _DELAY = sum(k * tap for k, tap in enumerate(SYM6)) / sum(SYM6) - (_TAPS - 1) / 
 _BILINEAR, _REFLECTION = 0, 2  # torch's numbers for the modes of grid_sample
 
 
-class _Sample(torch.autograd.Function):
+# Operators of torch's own registry and not ``autograd.Function``: those lose the second derivative, without a word, in
+# a graph that torch.compile makes of a loss with a gradient penalty inside (torch 2.15).
+@torch.library.custom_op("orthogan::sample", mutates_args=())
+def _sample(images: Tensor, grid: Tensor) -> Tensor:
     """Bilinear sampling with reflection at the edges; linear in the image, the grid is a constant."""
-
-    @staticmethod
-    def forward(ctx: Any, images: Tensor, grid: Tensor) -> Tensor:
-        ctx.save_for_backward(grid)
-        ctx.image_shape = images.shape
-        return F.grid_sample(images, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Any) -> tuple[Tensor, None]:
-        (grid,) = ctx.saved_tensors
-        return _Spread.apply(grads[0], grid, ctx.image_shape), None  # pyright: ignore[reportReturnType]
+    return F.grid_sample(images, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
 
 
-class _Spread(torch.autograd.Function):
-    """The adjoint of ``_Sample``: every sample is added to the pixels it was taken from, with the same weights."""
+@torch.library.custom_op("orthogan::spread", mutates_args=())
+def _spread(samples: Tensor, grid: Tensor, height: int, width: int) -> Tensor:
+    """The adjoint of ``_sample``: every sample is added to the pixels it was taken from, with the same weights."""
+    # Only the shape of the image matters for the derivative with respect to it.
+    image = samples.new_zeros(()).expand(*samples.shape[:2], height, width)
+    arguments = (samples.contiguous(), image, grid, _BILINEAR, _REFLECTION, False, (True, False))
+    return torch.ops.aten.grid_sampler_2d_backward(*arguments)[0]
 
-    @staticmethod
-    def forward(ctx: Any, samples: Tensor, grid: Tensor, image_shape: torch.Size) -> Tensor:
-        ctx.save_for_backward(grid)
-        # Only the shape of the image matters for the derivative with respect to it.
-        image = samples.new_zeros(()).expand(image_shape)
-        arguments = (samples.contiguous(), image, grid, _BILINEAR, _REFLECTION, False, (True, False))
-        return torch.ops.aten.grid_sampler_2d_backward(*arguments)[0]
 
-    @staticmethod
-    def backward(ctx: Any, *grads: Any) -> tuple[Tensor, None, None]:
-        (grid,) = ctx.saved_tensors
-        return _Sample.apply(grads[0], grid), None, None  # pyright: ignore[reportReturnType]
+@_sample.register_fake
+def _(images: Tensor, grid: Tensor) -> Tensor:
+    return images.new_empty(*images.shape[:2], *grid.shape[1:3])
+
+
+@_spread.register_fake
+def _(samples: Tensor, grid: Tensor, height: int, width: int) -> Tensor:
+    return samples.new_empty(*samples.shape[:2], height, width)
+
+
+def _keep_grid(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    ctx.save_for_backward(inputs[1])
+    ctx.side = inputs[0].shape[2:]
+
+
+def _sample_backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+    return _spread(gradient, ctx.saved_tensors[0], *ctx.side), None
+
+
+def _spread_backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
+    return _sample(gradient, ctx.saved_tensors[0]), None, None, None
+
+
+_sample.register_autograd(_sample_backward, setup_context=_keep_grid)
+_spread.register_autograd(_spread_backward, setup_context=_keep_grid)
 
 
 def sample(images: Tensor, grid: Tensor) -> Tensor:
@@ -73,7 +85,7 @@ def sample(images: Tensor, grid: Tensor) -> Tensor:
     -1 and 1 are the outer edges of the image, beyond which it is mirrored. Twice differentiable in the images;
     the grid must not need a gradient.
     """
-    return _Sample.apply(images, grid)  # pyright: ignore[reportReturnType]
+    return _sample(images, grid)
 
 
 def _mirrored(side: int, margin: int, device: torch.device) -> Tensor:
@@ -82,13 +94,18 @@ def _mirrored(side: int, margin: int, device: torch.device) -> Tensor:
     return torch.minimum(place, 2 * side - 1 - place)
 
 
+def _taps(like: Tensor) -> Tensor:
+    """SYM6 as a tensor, written on the device: a copy from the host would wait, and break a CUDA graph."""
+    return torch.cat([torch.full((1,), tap, dtype=like.dtype, device=like.device) for tap in SYM6])
+
+
 def upsample(images: Tensor) -> Tensor:
     """Twice the size, (n, c, 2h, 2w), low-pass filtered; the edges are mirrored."""
     n, c, h, w = images.shape
     margin = _TAPS // 4
     padded = images.index_select(2, _mirrored(h, margin, images.device))
     padded = padded.index_select(3, _mirrored(w, margin, images.device)).reshape(n * c, 1, h + 2 * margin, -1)
-    taps = torch.tensor(SYM6, dtype=images.dtype, device=images.device) * 2**0.5
+    taps = _taps(images) * 2**0.5
     tall = F.conv_transpose2d(padded, taps.view(1, 1, -1, 1), stride=(2, 1))
     wide = F.conv_transpose2d(tall, taps.view(1, 1, 1, -1), stride=(1, 2))
     first = _TAPS - 1  # what comes before belongs to the margin
@@ -98,7 +115,7 @@ def upsample(images: Tensor) -> Tensor:
 def downsample(images: Tensor) -> Tensor:
     """Half the size of images that have ``_TAPS - 2`` more rows and columns than twice the wanted size."""
     n, c, h, w = images.shape
-    taps = torch.tensor(SYM6, dtype=images.dtype, device=images.device) * 0.5**0.5
+    taps = _taps(images) * 0.5**0.5
     low = F.conv2d(images.reshape(n * c, 1, h, w), taps.view(1, 1, -1, 1), stride=(2, 1))
     low = F.conv2d(low, taps.view(1, 1, 1, -1), stride=(1, 2))
     return low.reshape(n, c, low.shape[2], low.shape[3])
@@ -115,7 +132,7 @@ def _grid(inverse: Tensor, height: int, width: int, *, density: int = 1, margin:
     coefficients = inverse[:, :2, :, None, None]  # (n, row, column, 1, 1)
     places = coefficients[:, :, 0] * x + coefficients[:, :, 1] * y[:, None] + coefficients[:, :, 2]
     places = places + delay / density
-    return places.permute(0, 2, 3, 1) * torch.tensor([2 / width, 2 / height], **like)
+    return torch.stack([places[:, 0] * (2 / width), places[:, 1] * (2 / height)], dim=-1)
 
 
 def affine(images: Tensor, inverse: Tensor) -> Tensor:

@@ -192,3 +192,14 @@ def test_incomplete_state() -> None:
 def test_unknown_operations(ops: str) -> None:
     with pytest.raises(UserError, match=r"augment\.ops"):
         AdaptiveAugment(ops=ops)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_drawing_and_applying_are_the_call_and_p_may_change_in_between(channels: int) -> None:
+    images, augment, rng = random_images(6, channels=channels), with_p(0.7), generator("cpu", 4)
+    drawn = augment.draw(6, (channels, 16, 16), rng)
+    whole, follow = augment(images, again := generator("cpu", 4)), torch.rand((), generator=again)
+    assert torch.equal(torch.rand((), generator=rng), follow)
+    augment.p = torch.tensor(0.0)  # what was drawn holds the p of its time
+    assert torch.equal(augment.apply(images, drawn), whole)
+    assert torch.equal(augment.apply(images, (augment.p, drawn[1])), images)

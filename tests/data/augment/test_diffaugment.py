@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from orthogan.data.augment import DiffAugment
-from orthogan.data.augment.diffaugment import brightness, contrast, cutout, saturation, translation
+from orthogan.data.augment.diffaugment import OPERATIONS, brightness, contrast, saturation
 from orthogan.errors import UserError
 from orthogan.rng import generator
 
@@ -16,9 +16,13 @@ def random_images(n: int = 64, *, channels: int = 3, side: int = 16, dtype: torc
     return torch.rand(n, channels, side, side, generator=generator("cpu", 1), dtype=dtype) * 2 - 1
 
 
+def numbers(n: int) -> Tensor:
+    return torch.rand(n, 1, 1, 1, generator=generator("cpu", 0))
+
+
 def test_brightness_adds_up_to_a_half() -> None:
     images = random_images(2000, side=2)
-    added = brightness(images, generator("cpu", 0)) - images
+    added = brightness(images, numbers(2000)) - images
     per_image = added.mean((1, 2, 3))
     torch.testing.assert_close(added, per_image[:, None, None, None].expand_as(added), atol=1e-6, rtol=0)
     assert per_image.abs().max() <= 0.5
@@ -27,7 +31,7 @@ def test_brightness_adds_up_to_a_half() -> None:
 
 def test_saturation_scales_the_distance_to_grey() -> None:
     images = random_images(2000, side=2)
-    result = saturation(images, generator("cpu", 0))
+    result = saturation(images, numbers(2000))
     torch.testing.assert_close(result.mean(1), images.mean(1), atol=1e-6, rtol=0)
     factors = (result - result.mean(1, True)).flatten(1).norm(dim=1) / (images - images.mean(1, True)).flatten(1).norm(
         dim=1
@@ -39,7 +43,7 @@ def test_saturation_scales_the_distance_to_grey() -> None:
 
 def test_contrast_scales_the_distance_to_the_mean() -> None:
     images = random_images(2000, side=2)
-    result = contrast(images, generator("cpu", 0))
+    result = contrast(images, numbers(2000))
     torch.testing.assert_close(result.mean((1, 2, 3)), images.mean((1, 2, 3)), atol=1e-6, rtol=0)
     factors = result.flatten(1).std(dim=1) / images.flatten(1).std(dim=1)
     assert factors.min() >= 0.5 - 1e-5
@@ -48,7 +52,7 @@ def test_contrast_scales_the_distance_to_the_mean() -> None:
 
 def test_translation_equals_shifting_by_hand() -> None:
     images = random_images(400)
-    result = translation(images, generator("cpu", 0))
+    result = DiffAugment("translation")(images, generator("cpu", 0))
     padded = torch.nn.functional.pad(images, (2, 2, 2, 2))
     seen = set()
     for before, after in zip(padded, result, strict=True):
@@ -62,7 +66,7 @@ def test_translation_equals_shifting_by_hand() -> None:
 
 def test_cutout_removes_a_square_of_half_the_side() -> None:
     images = torch.ones(500, 2, 16, 16)
-    result = cutout(images, generator("cpu", 0))
+    result = DiffAugment("cutout")(images, generator("cpu", 0))
     assert torch.equal(result[:, 0], result[:, 1])
     heights, widths = (((result[:, 0] == 0).any(axis)).sum(1) for axis in (2, 1))
     assert torch.equal((result[:, 0] == 0).sum((1, 2)), heights * widths)
@@ -104,3 +108,16 @@ def test_images_differ_within_a_batch() -> None:
 def test_unknown_policies(policy: str) -> None:
     with pytest.raises(UserError, match=r"augment\.policy: .* out of color, translation, cutout"):
         DiffAugment(policy)
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_what_is_drawn_is_as_many_rows_as_images_and_applied_by_a_pure_function(policy: str) -> None:
+    images, augment, rng = random_images(6, side=9), DiffAugment(policy), generator("cpu", 4)
+    drawn = augment.draw(6, (3, 9, 9), rng)
+    assert len(drawn) == sum(OPERATIONS[name].size for name in augment.names)
+    assert all(len(numbers) == 6 for numbers in drawn)
+    whole, follow = augment(images, again := generator("cpu", 4)), torch.rand((), generator=again)
+    assert torch.equal(augment.apply(images, drawn), whole)
+    assert torch.equal(torch.rand((), generator=rng), follow)
+    half = augment.apply(images[3:], tuple(numbers[3:] for numbers in drawn))
+    torch.testing.assert_close(half, whole[3:])

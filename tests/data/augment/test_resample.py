@@ -62,6 +62,15 @@ def test_sample_equals_torch_and_has_all_derivatives(shape: tuple[int, ...]) -> 
     assert torch.autograd.gradgradcheck(run, images)
 
 
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_the_operators_keep_the_rules_of_the_registry(layout: torch.memory_format) -> None:
+    """What they say of their results without computing them is true, also under torch.compile."""
+    images, grid = noise(2, 3, 5, 4).contiguous(memory_format=layout).requires_grad_(), noise(2, 4, 3, 2)
+    torch.library.opcheck(torch.ops.orthogan.sample, (images, grid))
+    samples = noise(2, 3, 4, 3).contiguous(memory_format=layout).requires_grad_()
+    torch.library.opcheck(torch.ops.orthogan.spread, (samples, grid, 5, 4))
+
+
 def test_derivatives_of_third_order() -> None:
     images, grid = noise(1, 1, 4, 4).requires_grad_(), noise(1, 3, 3, 2)
     value = sample(images, grid).pow(4).sum()

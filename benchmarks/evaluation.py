@@ -1,0 +1,215 @@
+"""What evaluation costs beside its feature net, and what bfloat16 does to a score: ``python -m benchmarks.evaluation``.
+
+Tables, each measured in one run, in turns. "arithmetic": the Fréchet distance of two Gaussians, beside scipy's matrix
+square root and torch-fidelity's eigenvalues of the product. "streaming": features into mean and covariance, beside a
+float64 merge of every batch. "neighbours": precision and recall, beside torch-fidelity. "loop": the score of a
+generator, beside its feature net alone. With ``--noise`` instead: how far bf16 moves each metric, beside its spread
+over seeds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import scipy.linalg
+import torch
+from torch import Tensor
+from torch_fidelity.metric_fid import fid_statistics_to_metric
+from torch_fidelity.metric_prc import prc_features_to_metric
+
+from benchmarks import timing
+from benchmarks.bf16_noise import noise
+from orthogan import load
+from orthogan.device import fast_bf16
+from orthogan.evaluation.extractors import load_extractor
+from orthogan.evaluation.features import extract
+from orthogan.evaluation.frechet import frechet_distance
+from orthogan.evaluation.images import generated
+from orthogan.evaluation.precision import prepared
+from orthogan.evaluation.precision_recall import CHUNK, NEIGHBOURHOOD, precision_recall
+from orthogan.evaluation.statistics import Gaussian, Moments
+from orthogan.models.modes import frozen
+
+TABLES = ("arithmetic", "streaming", "neighbours", "loop")
+DECAY = 3.0  # decades over which the spread of synthetic features falls, about as Inception's does
+Steps = Mapping[str, Callable[[], object]]
+
+
+def features(rows: int, length: int, seed: int, device: torch.device) -> Tensor:
+    """Correlated synthetic features (rows, length) float32 with spreads over three decades."""
+    rng = torch.Generator(device).manual_seed(seed)
+    spread = torch.logspace(0, -DECAY, length, device=device)
+    mixing = torch.linalg.qr(torch.randn(length, length, generator=rng, device=device))[0]
+    return torch.randn(rows, length, generator=rng, device=device) * spread @ mixing
+
+
+def gaussian_of(x: Tensor, batch: int) -> Gaussian:
+    """Ours: streamed in batches."""
+    moments = Moments()
+    for part in x.split(batch):
+        moments.add(part)
+    return moments.gathered().gaussian()
+
+
+def merged_each_batch(x: Tensor, batch: int) -> Tensor:
+    """The plain way: Chan's float64 merge for every batch, a new matrix each time."""
+    count, mean, scatter = 0, None, None
+    for part in x.split(batch):
+        rows = part.double()
+        centre = rows.mean(0)
+        centred = rows - centre
+        product = centred.T @ centred
+        if mean is None or scatter is None:
+            count, mean, scatter = len(rows), centre, product
+            continue
+        total = count + len(rows)
+        delta = centre - mean
+        scatter = scatter + product + torch.outer(delta, delta) * (count * len(rows) / total)
+        mean = mean + delta * (len(rows) / total)
+        count = total
+    assert scatter is not None
+    return scatter / (count - 1)
+
+
+def arithmetic(rows: int, length: int, device: torch.device) -> Steps:
+    """Two Gaussians of ``rows`` features each."""
+    a, b = (gaussian_of(features(rows, length, seed, device), 1024) for seed in (0, 1))
+    theirs = [{"mu": g.mean, "sigma": g.covariance} for g in (a, b)]
+    steps: dict[str, Callable[[], object]] = {
+        "ours": lambda: frechet_distance(a, b, device=device),
+        "torch-fidelity": lambda: fid_statistics_to_metric(*theirs, verbose=False),
+    }
+    if device.type == "cuda":
+        steps["ours, on the CPU"] = lambda: frechet_distance(a, b)
+    return steps | {"scipy sqrtm": lambda: _by_square_root(a, b)}
+
+
+def _by_square_root(a: Gaussian, b: Gaussian) -> float:
+    root = np.real(np.asarray(scipy.linalg.sqrtm(a.covariance @ b.covariance)))
+    return float(((a.mean - b.mean) ** 2).sum() + np.trace(a.covariance + b.covariance - 2 * root))
+
+
+def streaming(rows: int, length: int, device: torch.device, batch: int = 64) -> Steps:
+    """``rows`` features in batches."""
+    x = features(rows, length, 0, device)
+    return {"ours": lambda: gaussian_of(x, batch), "merge of every batch": lambda: merged_each_batch(x, batch)}
+
+
+def neighbours(rows: int, length: int, device: torch.device) -> Steps:
+    """``rows`` features a side."""
+    a, b = (features(rows, length, seed, device) for seed in (0, 1))
+    options = {"prc_neighborhood": NEIGHBOURHOOD, "prc_batch_size": CHUNK, "verbose": False}
+    return {
+        "ours": lambda: precision_recall(a, b),
+        "torch-fidelity, chunked": lambda: prc_features_to_metric(a, b, save_cpu_ram=True, **options),
+        "torch-fidelity, whole matrix": lambda: prc_features_to_metric(a, b, save_cpu_ram=False, **options),
+    }
+
+
+def loop(images: int, subject: Path, extractor: str, bf16: bool, device: torch.device, batch: int = 64) -> Steps:
+    """``images`` fakes: the feature net alone, all that is done for each image, drawing alone; the distance at the end.
+
+    The last is done once a score: at 50,000 images it is nothing, at a few hundred it is seen.
+    """
+    generator = load(subject, device=device)
+    net = load_extractor(extractor, device=device, bf16=bf16)
+    length, classifies = net.probe(device)
+    reference = Gaussian(np.zeros(length), np.eye(length), images)
+
+    def drawn() -> list[Tensor]:
+        options = {"seed": 0, "batch_size": batch, "truncation": 1.0, "device": device, "bf16": bf16}
+        with frozen(generator), prepared(generator):
+            return list(generated(generator, images, **options))
+
+    def seen() -> Gaussian:
+        options = {"device": device, "total": images, "keep": None, "score": classifies, "progress": False}
+        return extract(drawn(), net, what="", **options).gaussian
+
+    batches, found = drawn(), seen()
+    return {
+        "feature net": lambda: [net(part) for part in batches],
+        "drawing, feature net, streaming": seen,
+        "drawing": drawn,
+        "distance": lambda: frechet_distance(found, reference, device=device),
+    }
+
+
+def table(kind: str, steps: Steps, base: str, rounds: int, device: torch.device, facts: dict[str, Any]):
+    """Measured and printed: ratios to ``base``."""
+    readings = timing.measure({name: _silent(step) for name, step in steps.items()}, rounds, device, kind)
+    ratios = {name: asdict(readings.ratio(name, base)) for name in steps}
+    text = timing.markdown(readings, base)
+    print(f"\n### {kind}: {', '.join(f'{name} {value}' for name, value in facts.items())}\n\n{text}\n")
+    return {"table": kind, **facts, "readings": asdict(readings), "ratios": ratios, "text": text}
+
+
+def _silent(step: Callable[[], object]) -> Callable[[], None]:
+    def call() -> None:
+        step()
+
+    return call
+
+
+def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
+    """Measure, print the tables, write the raw numbers; returns what is written."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.evaluation", description=__doc__)
+    parser.add_argument("--tables", default=",".join(TABLES), help="which, with commas (default: all)")
+    parser.add_argument("--length", type=int, default=2048, help="of the features")
+    parser.add_argument("--rows", type=int, default=50_000, help="features behind each Gaussian of the arithmetic")
+    parser.add_argument("--streamed", type=int, default=8192, help="features to stream; time is linear in it")
+    parser.add_argument("--neighbours", type=int, default=5000, help="features a side for precision and recall")
+    parser.add_argument("--images", type=int, default=512, help="fakes of the loop, and of each seed of --noise")
+    parser.add_argument("--subject", type=Path, default=Path("pretrained/sprites-srngan.safetensors"))
+    parser.add_argument("--extractor", default="efficientnet-lite0")
+    parser.add_argument("--noise", action="store_true", help="bf16 against the spread over seeds, instead of times")
+    parser.add_argument("--seeds", type=int, default=5, help="of --noise")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--device", default="auto", help="auto: cuda where there is one, else cpu")
+    parser.add_argument("--json", type=Path, help="where the raw numbers go")
+    asked = parser.parse_args(arguments)
+    kinds = [kind.strip() for kind in asked.tables.split(",")]
+    if unknown := set(kinds) - set(TABLES):
+        parser.error(f"--tables: {', '.join(unknown)} unknown; there are {', '.join(TABLES)}")
+    automatic = "cuda" if torch.cuda.is_available() else "cpu"
+    device = torch.device(automatic if asked.device == "auto" else asked.device)
+    found: list[dict[str, Any]] = []
+    result = {"date": datetime.now(UTC).isoformat(timespec="seconds"), "machine": timing.machine(device)}
+    result |= {"rounds": asked.rounds, "tables": found}
+    if asked.noise:
+        found.append(noise(asked.subject, asked.extractor, asked.images, asked.seeds, device))
+        _write(asked.json, result)
+        return result
+    for kind in kinds:
+        facts: dict[str, Any] = {"length": asked.length}
+        if kind == "loop":
+            for bf16 in (False, True) if fast_bf16(device.type) else (False,):
+                facts = {"images": asked.images, "extractor": asked.extractor, "bf16": bf16}
+                steps = loop(asked.images, asked.subject, asked.extractor, bf16, device)
+                found.append(table(kind, steps, "feature net", asked.rounds, device, facts))
+        else:
+            make, rows = {
+                "arithmetic": (arithmetic, asked.rows),
+                "streaming": (streaming, asked.streamed),
+                "neighbours": (neighbours, asked.neighbours),
+            }[kind]
+            steps = make(rows, asked.length, device)
+            found.append(table(kind, steps, "ours", asked.rounds, device, facts | {"rows": rows}))
+        _write(asked.json, result)  # after each table: what is there stays there
+    return result
+
+
+def _write(path: Path | None, result: dict[str, Any]) -> None:
+    if path is not None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(result, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

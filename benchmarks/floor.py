@@ -1,0 +1,136 @@
+"""What a training step must do at least: its operations and bytes, phase by phase, and the time that takes here.
+
+Operations are those of all matrix products and convolutions, forward and backward, as torch counts them. Bytes are
+what these read and write once, in their own number format, everything between them being fused away. Ceilings are
+measured: a large copy, and large matrix products in float32 and bfloat16.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from benchmarks.ours import config_of
+from benchmarks.setting import Setting, source_of
+from benchmarks.timing import machine, synchronize
+from orthogan.models.work import Work
+from orthogan.training.gan import GanTask
+from orthogan.training.loop import update
+from orthogan.training.precision import make_accelerator
+from orthogan.training.task import Task
+from orthogan.training.watch import FiniteWatch
+
+
+@dataclass(frozen=True)
+class Least:
+    """Floating-point operations and bytes."""
+
+    flops: float = 0.0
+    bytes: float = 0.0
+
+    def __add__(self, other: Least) -> Least:
+        return Least(self.flops + other.flops, self.bytes + other.bytes)
+
+    def seconds(self, ceilings: dict[str, float], precision: str) -> float:
+        """The least time: that of the arithmetic or of the traffic, whichever is longer."""
+        return max(self.flops / ceilings[precision], self.bytes / ceilings["copy"])
+
+
+def count(task: Task, accelerator: Any, step: int = 0) -> dict[str, Least]:
+    """What each phase of ``step`` does, by name, with what was done to prepare its batch; the step is really made."""
+    found: dict[str, Least] = {}
+    phases, watch = iter(task.phases(step)), FiniteWatch()
+    while True:
+        with Work() as work:
+            phase = next(phases, None)  # the fakes of a D update are made here
+            if phase is None:
+                return found
+            update(phase, task, accelerator, watch, step)
+        found[phase.name] = found.get(phase.name, Least()) + Least(work.flops, work.bytes)
+
+
+def ceilings(device: torch.device, size: int = 2048, copied: int = 1 << 28) -> dict[str, float]:
+    """Bytes a second of a copy (read and written), operations a second of products of ``size``-square matrices."""
+    source = torch.randn(copied // 4, device=device)
+    target = torch.empty_like(source)
+    found = {"copy": 2 * copied / _least(lambda: target.copy_(source), device)}
+    for name, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16)):
+        a, b = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
+        found[name] = 2 * size**3 / _least(lambda a=a, b=b: a @ b, device)
+        x = torch.randn(64, 128, 16, 16, device=device).to(dtype).contiguous(memory_format=torch.channels_last)
+        layer = nn.Conv2d(128, 128, 3, padding=1, device=device, dtype=dtype).to(memory_format=torch.channels_last)  # pyright: ignore
+        with torch.no_grad():
+            rate = 2 * 64 * 256 * 9 * 128 * 128 / _least(lambda x=x, layer=layer: layer(x), device)
+        found[name] = max(found[name], rate)  # a ceiling is the best that anything here reaches
+    return found
+
+
+def _least(call: Callable[[], Any], device: torch.device, times: int = 7) -> float:
+    best = float("inf")
+    for _ in range(times):
+        synchronize(device)
+        start = time.perf_counter()
+        for _ in range(5):
+            call()
+        synchronize(device)
+        best = min(best, (time.perf_counter() - start) / 5)
+    return best
+
+
+def table(work: dict[str, Least], limits: dict[str, float], precision: str) -> str:
+    """Markdown: each phase, all of the same name together, and the whole step."""
+    lines = ["| phase | 10^12 operations | 10^9 bytes | least ms |", "| --- | ---: | ---: | ---: |"]
+    for name, one in [*work.items(), ("step", sum(work.values(), Least()))]:
+        least = 1e3 * one.seconds(limits, precision)
+        lines.append(f"| {name} | {one.flops / 1e12:.3f} | {one.bytes / 1e9:.2f} | {least:,.1f} |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Count, measure the ceilings, print."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--batch", type=int, default=64, help="reals a D update; a G update has twice as many fakes")
+    parser.add_argument("--channels", type=int, default=128, help="of D; G has twice as many")
+    parser.add_argument("--json", metavar="FILE", help="write the numbers there too")
+    args = parser.parse_args()
+    limits = ceilings(torch.device(args.device))
+    setting = Setting(
+        channels=args.channels,
+        generator_channels=2 * args.channels,
+        batch=args.batch,
+        generator_batch=2 * args.batch,
+        images=max(1000, args.batch),
+        device=args.device,
+    )
+    # the very step that trains, but not compiled: what is compiled cannot be looked into
+    config = config_of(setting, ["training.compile=none"], tempfile.mkdtemp())
+    accelerator = make_accelerator(config.training)
+    task = GanTask(config, source_of(setting), accelerator)
+    work = count(task, accelerator)
+    precision = "bf16" if accelerator.mixed_precision == "bf16" else "fp32"
+    print(", ".join(f"{name} {value / 1e9:,.0f} G/s" for name, value in limits.items()))
+    print(table(work, limits, precision))
+    if args.json:
+        content = {
+            "machine": machine(accelerator.device),
+            "ceilings": limits,
+            "precision": precision,
+            "batch": args.batch,
+        }
+        content["phases"] = {name: vars(one) for name, one in work.items()}
+        with open(args.json, "w") as file:
+            json.dump(content, file, indent=1)
+    task.close()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,78 @@
+"""orthogan as a contender: its own task in its own loop, with the gate before each step."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from accelerate import Accelerator
+
+from benchmarks.gate import Gate
+from benchmarks.scoring import scorer
+from benchmarks.setting import Setting, source_of
+from orthogan.config import Config
+from orthogan.config_file import load_config
+from orthogan.data import ImageSource
+from orthogan.training.gan import GanTask
+from orthogan.training.loop import train_task
+from orthogan.training.precision import make_accelerator
+from orthogan.training.task import Phase
+
+# averages, logging and the watch for NaNs stay on; what a run seldom does is left out
+QUIET = (
+    "checkpoint.every=1000000000",
+    "evaluation.every=0",
+    "logging.samples_every=0",
+    "logging.spectrum_every=0",
+    "logging.tensorboard=false",
+)
+
+
+class GatedTask(GanTask):
+    """A GAN whose steps wait for their turn."""
+
+    def __init__(self, config: Config, source: ImageSource, accelerator: Accelerator, gate: Gate) -> None:
+        super().__init__(config, source, accelerator)
+        self.gate = gate
+
+    def phases(self, step: int) -> Iterator[Phase]:
+        """Those of a GAN, after the gate; each is a part of the step."""
+        self.gate()
+        for phase in super().phases(step):
+            yield phase
+            self.gate.part(phase.net)
+
+
+def config_of(setting: Setting, overrides: Sequence[str], out: str) -> Config:
+    """The defaults, the setting, then ``overrides``.
+
+    Raises:
+        UserError: a key or value that this version does not have.
+    """
+    return load_config(None, [*QUIET, *setting.overrides(), f"out={out}", *overrides])
+
+
+def run(setting: Setting, gate: Gate, overrides: Sequence[str]) -> None:
+    """Train until the gate has had enough; the run folder is thrown away.
+
+    Raises:
+        UserError: as ``config_of``.
+    """
+    with tempfile.TemporaryDirectory(prefix="orthogan-race-") as folder:
+        config = config_of(setting, overrides, folder)
+        source = source_of(setting)
+        accelerator = make_accelerator(config.training)
+        task = GatedTask(config, source, accelerator, gate)
+        try:
+            gate.facts = facts(task)
+            gate.score = scorer(lambda: task.shown, source, task.device)
+            train_task(task, config, accelerator)
+        finally:
+            task.close()
+
+
+def facts(task: GanTask) -> dict[str, Any]:
+    """What the contender is."""
+    sizes = {f"{name} parameters": sum(p.numel() for p in net.parameters()) for name, net in task.nets.items()}
+    return sizes | {"precision": task.accelerator.mixed_precision, "training": task.config.training.model_dump()}

@@ -1,0 +1,206 @@
+"""Several training loops raced against each other, each in a process of its own, one at work at a time."""
+
+from __future__ import annotations
+
+import json
+import math
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import IO, Any
+
+from tqdm import tqdm
+
+from benchmarks.setting import Setting
+from benchmarks.timing import Readings, load_average
+
+ROOT = Path(__file__).absolute().parent.parent
+LEAST = 2.0  # seconds
+Contender = Mapping[str, Any]  # "kind", and the options of that kind (benchmarks.contender)
+
+
+class AbsentError(Exception):
+    """A contender cannot run here; the message is one line that says why."""
+
+
+class Rival:
+    """The process of one contender."""
+
+    def __init__(self, contender: Contender, setting: Setting, log: Path, *, parts: bool = False) -> None:
+        self.log = log
+        self._errors: IO[str] = log.open("w")
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "benchmarks.contender"],
+            cwd=ROOT,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._errors,
+            text=True,
+        )
+        self.say({"contender": dict(contender), "setting": asdict(setting), "parts": parts})
+
+    def say(self, word: Mapping[str, Any]) -> None:
+        """Ask for something; ``hear`` has the answer."""
+        assert self._process.stdin is not None
+        try:
+            self._process.stdin.write(json.dumps(word) + "\n")
+            self._process.stdin.flush()
+        except BrokenPipeError:
+            return  # hear() says what came before
+
+    def hear(self) -> dict[str, Any]:
+        """The answer; raises AbsentError when the contender gave up."""
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        if not line:
+            lines = self.printed().splitlines()
+            raise AbsentError(f"its process ended: {lines[-1] if lines else 'without a word'}")
+        word = json.loads(line)
+        if "absent" in word:
+            raise AbsentError(word["absent"])
+        return word
+
+    def printed(self) -> str:
+        """The end of what it printed."""
+        return self.log.read_text(errors="replace").strip()[-3000:]
+
+    def ask(self, word: Mapping[str, Any]) -> dict[str, Any]:
+        """``say``, then ``hear``."""
+        self.say(word)
+        return self.hear()
+
+    def close(self) -> None:
+        """End the process: nobody asks any more."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        with suppress(BrokenPipeError):
+            self._process.stdin.close()
+        try:
+            self._process.wait(30)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._process.stdout.close()
+        self._errors.close()
+
+
+@dataclass
+class Race:
+    """What was measured: readings by name, further numbers of each, and who could not take part and why."""
+
+    readings: Readings = field(default_factory=Readings)
+    facts: dict[str, dict[str, Any]] = field(default_factory=dict)
+    warm_up: dict[str, list[float]] = field(default_factory=dict)  # seconds a step
+    parts: dict[str, list[dict[str, float]]] = field(default_factory=dict)
+    rss: dict[str, int] = field(default_factory=dict)  # bytes
+    reserved: dict[str, int] = field(default_factory=dict)  # bytes, on CUDA
+    absent: dict[str, str] = field(default_factory=dict)
+    printed: dict[str, str] = field(default_factory=dict)  # the last words of those
+
+    def leave(self, name: str, rival: Rival, error: AbsentError) -> None:
+        """One takes no part any more."""
+        self.absent[name], self.printed[name] = str(error), rival.printed()
+
+
+@contextmanager
+def started(
+    contenders: Mapping[str, Contender], settings: Mapping[str, Setting], logs: Path, *, parts: bool = False
+) -> Iterator[dict[str, Rival]]:
+    """The processes by name, building; all are ended when the block ends."""
+    logs.mkdir(parents=True, exist_ok=True)
+    with ExitStack() as stack:
+        found = {}
+        for name, contender in contenders.items():
+            found[name] = Rival(contender, settings[name], logs / f"{name.replace(' ', '-')}.log", parts=parts)
+            stack.callback(found[name].close)
+        yield found
+
+
+def race(
+    contenders: Mapping[str, Contender],
+    setting: Setting,
+    *,
+    rounds: int,
+    steps: int | None,
+    warm_up: int,
+    logs: Path,
+    title: str,
+    parts: bool = False,
+    least: float = LEAST,
+) -> Race:
+    """Warm every contender up, then take one reading of each in every round, every second round backwards.
+
+    Args:
+        steps: of one reading; None: as many as last ``least`` seconds.
+        warm_up: steps before, of which the last one tells how long a step takes.
+        logs: folder for what the contenders print.
+        parts: time the updates of D and of G apart too.
+    """
+    found = Race()
+    settings = dict.fromkeys(contenders, setting)
+    together = setting.device == "cuda"  # compiling needs the processor alone, of which there is plenty then
+    total = len(contenders) * (rounds + 1)
+    with (
+        tqdm(total=total, desc=title, dynamic_ncols=True) as bar,
+        ExitStack() as stack,
+    ):
+        rivals: dict[str, Rival] = {}
+        for group in [list(contenders)] if together else [[name] for name in contenders]:
+            chosen = {name: contenders[name] for name in group}
+            rivals |= stack.enter_context(started(chosen, settings, logs, parts=parts))
+            _warm(rivals, group, warm_up, found, bar)
+        taking_part = list(found.warm_up)
+        for name in taking_part:
+            if together:  # who warmed up beside others does not know how fast it is
+                found.warm_up[name].append(rivals[name].ask({"steps": 2})["seconds"])
+            once = found.warm_up[name][-1]
+            found.readings.repeats[name] = steps or max(1, math.ceil(least / once))
+            found.readings.seconds[name], found.readings.peak[name], found.parts[name] = [], [], []
+        for number in range(rounds):
+            found.readings.load.append(load_average())
+            for name in taking_part[::-1] if number % 2 else list(taking_part):
+                bar.set_postfix_str(name)
+                try:
+                    _read(rivals[name], name, found)
+                except AbsentError as error:  # out of memory, say; half a row is no row
+                    found.leave(name, rivals[name], error)
+                    taking_part.remove(name)
+                    del found.readings.seconds[name]
+                bar.update()
+        found.readings.load.append(load_average())
+    return found
+
+
+def _warm(rivals: Mapping[str, Rival], names: Sequence[str], steps: int, found: Race, bar: tqdm[Any]) -> None:
+    seconds: dict[str, list[float]] = {}
+    left = list(names)
+    for turn in range(steps + 1):  # the first word says only that it is built
+        for name in left if turn else ():
+            rivals[name].say({"steps": 1})
+        for name in list(left):
+            bar.set_postfix_str(f"{name}, {'warm-up' if turn else 'building'}")
+            try:
+                word = rivals[name].hear()
+            except AbsentError as error:
+                found.leave(name, rivals[name], error)
+                left.remove(name)
+                continue
+            if turn:
+                seconds.setdefault(name, []).append(word["seconds"])
+            else:
+                found.facts[name] = word["ready"]
+    found.warm_up |= {name: seconds[name] for name in left}
+    bar.update(len(names))
+
+
+def _read(rival: Rival, name: str, found: Race) -> None:
+    word = rival.ask({"steps": found.readings.repeats[name]})
+    found.readings.seconds[name].append(word["seconds"])
+    found.readings.peak[name].append(word.get("allocated", word["rss"]))
+    found.parts[name].append(word["parts"])
+    found.rss[name] = word["rss"]
+    if "reserved" in word:
+        found.reserved[name] = max(found.reserved.get(name, 0), word["reserved"])

@@ -1,0 +1,284 @@
+"""orthogan's training beside a plain PyTorch loop and beside peers, in one run: ``python -m benchmarks.run``.
+
+Three tables. "step": the time of a step of SN-GAN at 32 px, images a second, memory. "variants": what stable rank
+normalisation and the nearest orthogonal gradient cost of such a step. "time-to-fd": how long until the fakes are as
+near to the reals as a fixed Fréchet distance, for orthogan and the plain loop.
+"""
+
+from __future__ import annotations
+
+import argparse
+import fnmatch
+import json
+import statistics
+import tempfile
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks import timing
+from benchmarks.peers import PEERS
+from benchmarks.rivals import Contender, Race, race
+from benchmarks.setting import Setting
+from benchmarks.time_to_fd import DATA, Budget, time_to_fd
+from orthogan.device import fast_bf16
+
+TABLES = ("step", "variants", "time-to-fd")
+CONFIGS: dict[str, list[str]] = {  # keys that all contenders of ours get
+    "sngan32": [],
+    "srngan32": ["model.discriminator.norm.kind=stable_rank"],
+}
+OURS: dict[str, list[str]] = {
+    "orthogan": [],
+    "orthogan not compiled": ["training.compile=none"],
+    "orthogan CUDA graphs": ["training.compile=reduce-overhead"],
+    "orthogan fp32": ["training.precision=fp32"],
+    "orthogan contiguous": ["training.channels_last=false"],
+    "orthogan streamed": ["data.resident=stream"],
+    "orthogan fakes at once": ["training.fakes_at_once=true"],
+}
+ON_CUDA = ("orthogan CUDA graphs",)
+PLAIN: dict[str, dict[str, bool]] = {
+    "plain": {"bf16": False, "channels_last": False},
+    "plain channels_last": {"bf16": False, "channels_last": True},
+    "plain bf16": {"bf16": True, "channels_last": False},
+    "plain bf16 channels_last": {"bf16": True, "channels_last": True},
+}
+VARIANTS: dict[str, list[str]] = {
+    "sn": ["model.discriminator.norm.kind=spectral"],
+    "srn": ["model.discriminator.norm.kind=stable_rank"],
+    "nog": ["model.generator.gradients=[{kind: nearest_orthogonal, layers: [first]}]"],
+    "nog polar_express": [
+        "model.generator.gradients=[{kind: nearest_orthogonal, layers: [first], method: polar_express}]"
+    ],
+}
+SRN_LIMIT, NOG_LIMIT = 1.03, 1.05  # of a whole step, over SN and over no rule
+OVER_PEERS = {"cuda": 5.0, "cpu": 7.0}  # images/s; on a CPU with fast bf16
+
+
+def ours(overrides: Sequence[str]) -> Contender:
+    """orthogan with keys of its config set."""
+    return {"kind": "orthogan", "overrides": list(overrides)}
+
+
+def contenders(peers: Iterable[tuple[str, str]], overrides: Sequence[str]) -> dict[str, Contender]:
+    """All that the step table knows, by name; ``peers`` are names with paths."""
+    found: dict[str, Contender] = {name: ours([*overrides, *more]) for name, more in OURS.items()}
+    found |= {name: {"kind": "plain", **options} for name, options in PLAIN.items()}
+    return found | {name: {"kind": name, "path": str(Path(path).expanduser().absolute())} for name, path in peers}
+
+
+def chosen(only: str, known: Iterable[str]) -> list[str]:
+    """Those of ``known`` that the comma-separated patterns of ``only`` match; after ``!`` they exclude.
+
+    Raises:
+        ValueError: a pattern that matches nothing.
+    """
+    names = list(known)
+    words = [word.strip() for word in only.split(",") if word.strip()]
+    for word in words:
+        if not fnmatch.filter(names, word.removeprefix("!")):
+            raise ValueError(f"--only: {word!r} matches no contender; there are {', '.join(names)}")
+    wanted = [word for word in words if word[0] != "!"] or ["*"]
+    unwanted = [word[1:] for word in words if word[0] == "!"]
+    fits = [name for name in names if any(fnmatch.fnmatchcase(name, word) for word in wanted)]
+    return [name for name in fits if not any(fnmatch.fnmatchcase(name, word) for word in unwanted)]
+
+
+def fastest(race: Race, names: Iterable[str]) -> str | None:
+    """Of those that were measured, the one with the least median; None where none was."""
+    there = [name for name in names if name in race.readings.seconds]
+    return min(there, key=lambda name: statistics.median(race.readings.seconds[name]), default=None)
+
+
+def step_table(found: Race, setting: Setting) -> str:
+    """Markdown: seconds, images/s, memory, and images/s as a ratio to the plain loop and to the fastest peer."""
+    peer = fastest(found, PEERS)
+    bases = [name for name in ("plain", peer) if name and name in found.readings.seconds]
+    memory = "GPU memory, peak MiB" if found.reserved else "process, peak MiB (above what building took)"
+    lines = [["", "s a step", "min–max", "reals/s", memory, *(f"reals/s over {base}" for base in bases)]]
+    lines.append(["---"] + ["---:"] * (len(lines[0]) - 1))
+    for name, seconds in found.readings.seconds.items():
+        middle = statistics.median(seconds)
+        line = [name, f"{middle:.3f}", f"{min(seconds):.3f}–{max(seconds):.3f}", timing.digits(setting.reals / middle)]
+        peak = max(found.readings.peak[name])
+        above = "" if found.reserved else f" (+{(peak - found.facts[name]['rss built']) / 2**20:,.0f})"
+        line.append(f"{peak / 2**20:,.0f}{above}")
+        for base in bases:
+            ratio = found.readings.ratio(base, name)  # as many reals a step: seconds the other way round
+            line.append(f"{timing.digits(ratio.median)} ({timing.digits(ratio.min)}–{timing.digits(ratio.max)})")
+        lines.append(line)
+    return timing.joined(lines)
+
+
+def step_targets(found: Race, device: str) -> list[dict[str, Any]]:
+    """Images/s over the fastest peer and over the fastest plain loop, by the median over the rounds."""
+    if "orthogan" not in found.readings.seconds:
+        return []
+    wanted = []
+    peer, plain = fastest(found, PEERS), fastest(found, PLAIN)
+    if peer and (device == "cuda" or fast_bf16("cpu")):
+        least = OVER_PEERS[device]
+        wanted.append((peer, f"reals/s over the fastest peer, {peer}: at least {least:g}", least))
+    if plain:
+        wanted.append((plain, f"reals/s over the fastest plain loop, {plain}: at least 1", 1.0))
+    targets = []
+    for base, asked, least in wanted:
+        spread = found.readings.ratio(base, "orthogan")
+        targets.append({"target": asked, **asdict(spread), "met": spread.median >= least})
+    return targets
+
+
+def variant_targets(found: Race) -> list[dict[str, Any]]:
+    """The cost of each tool in a whole step, over the step without it."""
+    targets = []
+    for name, limit in (("srn", SRN_LIMIT), ("nog", NOG_LIMIT), ("nog polar_express", NOG_LIMIT)):
+        if {name, "sn"} <= set(found.readings.seconds):
+            spread = found.readings.ratio(name, "sn")
+            asked = f"{name} over sn alone, whole step: at most {limit}"
+            targets.append({"target": asked, **asdict(spread), "met": spread.median <= limit})
+    return targets
+
+
+def show(title: str, one: dict[str, Any]) -> None:
+    """Print a table, who is absent and why, and the targets."""
+    print(f"\n### {title}\n\n{one['text']}\n")
+    timing.show_outcome(one["absent"], one["targets"])
+
+
+def measured(kind: str, asked: argparse.Namespace, logs: Path) -> dict[str, Any]:
+    """One of the tables "step" and "variants", printed and ready for JSON."""
+    setting = setting_of(asked)
+    if kind == "step":
+        known = contenders(asked.peer, [*CONFIGS[asked.config], *asked.keys])
+        known |= {name: ours([*CONFIGS[asked.config], *asked.keys, *keys]) for name, keys in asked.contender}
+        names = [name for name in chosen(asked.only, known) if name not in ON_CUDA or asked.device == "cuda"]
+        entered = {name: known[name] for name in names}
+    else:
+        entered = {name: ours([*keys, *asked.keys]) for name, keys in VARIANTS.items()}
+    found = race(
+        entered,
+        setting,
+        rounds=asked.rounds,
+        steps=asked.steps,
+        warm_up=asked.warm_up,
+        logs=logs,
+        title=kind,
+        parts=asked.parts,
+    )
+    base = "sn" if kind == "variants" else fastest(found, entered)
+    text = step_table(found, setting) if kind == "step" else timing.markdown(found.readings, str(base)) if base else ""
+    targets = step_targets(found, setting.device) if kind == "step" else variant_targets(found)
+    one = {"table": kind, "config": asked.config, "setting": asdict(setting), **asdict(found)}
+    one |= {"contenders": entered, "targets": targets, "text": text}
+    title = f"{kind}: {asked.config}, D {setting.channels}, G {setting.generator_channels}, batch {setting.batch}"
+    show(f"{title}, n_dis {setting.n_dis}, {setting.device}", one)
+    return one
+
+
+def setting_of(asked: argparse.Namespace) -> Setting:
+    """What the options say is trained; G is twice as wide as D and has twice the batch."""
+    return Setting(
+        channels=asked.channels,
+        generator_channels=2 * asked.channels,
+        batch=asked.batch,
+        generator_batch=2 * asked.batch,
+        n_dis=asked.n_dis,
+        images=max(asked.images, asked.batch * asked.n_dis),
+        device=asked.device,
+    )
+
+
+def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """The options, checked."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.run", description=__doc__)
+    parser.add_argument("--config", choices=[*CONFIGS], default="sngan32", help="what orthogan trains")
+    parser.add_argument("--peer", action="append", default=[], metavar="NAME=PATH", help=f"one of {', '.join(PEERS)}")
+    parser.add_argument("--tables", default="step,variants", help=f"out of {', '.join(TABLES)}, with commas")
+    parser.add_argument("--only", default="", help="names or patterns of contenders, with commas; ! excludes")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--steps", type=int, help="of one reading; by default as many as last 2 s")
+    parser.add_argument("--warm-up", type=int, default=2, help="steps before")
+    parser.add_argument("--parts", action="store_true", help="time D's and G's updates apart (waits for the device)")
+    parser.add_argument("--channels", type=int, default=128, help="width of D; G is twice as wide")
+    parser.add_argument("--batch", type=int, default=64, help="reals of an update of D; G makes twice as many fakes")
+    parser.add_argument("--n-dis", type=int, default=5, help="updates of D in a step")
+    parser.add_argument("--images", type=int, default=50_000, help="in the data set")
+    parser.add_argument("--keys", nargs="+", default=[], metavar="KEY=VALUE", help="of orthogan's config, for all ours")
+    parser.add_argument(
+        "--contender", action="append", nargs="+", default=[], metavar="NAME KEY=VALUE", help="one more of ours"
+    )
+    parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
+    parser.add_argument("--data", default=",".join(DATA), help="time-to-fd: of these sets, with commas")
+    parser.add_argument("--seeds", type=int, default=3, help="time-to-fd: runs of each")
+    parser.add_argument("--seconds", type=float, default=240.0, help="time-to-fd: budget of one run, scoring aside")
+    parser.add_argument("--level", type=float, help="time-to-fd: the distance; by default a pilot chooses it")
+    parser.add_argument("--samples", type=int, default=1000, help="time-to-fd: fakes a score")
+    parser.add_argument("--every", type=int, default=2560, help="time-to-fd: reals between two scores")
+    parser.add_argument("--width", type=int, default=32, help="time-to-fd: of both nets")
+    parser.add_argument("--logs", type=Path, help="folder for what the contenders print; by default a temporary one")
+    parser.add_argument("--json", type=Path, help="where the raw numbers go")
+    asked = parser.parse_args(arguments)
+    for name in ("rounds", "warm_up", "channels", "batch", "n_dis", "images", "seeds", "samples", "every", "width"):
+        if getattr(asked, name) < 1:
+            parser.error(f"--{name.replace('_', '-')} is {getattr(asked, name)}: at least 1")
+    if asked.steps is not None and asked.steps < 1:
+        parser.error(f"--steps is {asked.steps}: at least 1")
+    asked.tables = _words(parser, "--tables", asked.tables, TABLES)
+    asked.data = _words(parser, "--data", asked.data, DATA)
+    peers = [word.partition("=")[::2] for word in asked.peer]
+    for name, path in peers:
+        if name not in PEERS or not path:
+            parser.error(f"--peer is {name}={path}: write NAME=PATH, where NAME is one of {', '.join(PEERS)}")
+    asked.peer = peers
+    asked.contender = [(words[0], words[1:]) for words in asked.contender]
+    if asked.device == "auto":
+        asked.device = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        chosen(asked.only, [*OURS, *PLAIN, *dict(peers), *dict(asked.contender)])
+    except ValueError as error:
+        parser.error(str(error))
+    return asked
+
+
+def _words(parser: argparse.ArgumentParser, option: str, text: str, known: Iterable[str]) -> list[str]:
+    words = [word.strip() for word in text.split(",") if word.strip()]
+    if unknown := [word for word in words if word not in known]:
+        parser.error(f"{option}: there is no {', '.join(unknown)}; choose out of {', '.join(known)}")
+    return words
+
+
+def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
+    """Measure, print the tables, write the raw numbers; returns what is written."""
+    asked = parsed(arguments)
+    tables: list[dict[str, Any]] = []
+    result = {"date": datetime.now(UTC).isoformat(timespec="seconds"), "tables": tables}
+    result |= {"machine": timing.machine(torch.device(asked.device)), "rounds": asked.rounds}
+    with tempfile.TemporaryDirectory(prefix="race-logs-") as folder:
+        logs = asked.logs or Path(folder)
+        for kind in asked.tables:
+            if kind == "time-to-fd":
+                budget = Budget(asked.seconds, asked.seeds, asked.level, asked.samples, asked.every, asked.width)
+                for data in asked.data:
+                    tables.append(time_to_fd(data, budget, device=asked.device, keys=asked.keys, logs=logs))
+                    show(f"{kind}, {data}", tables[-1])
+                    write(result, asked.json)
+            else:
+                tables.append(measured(kind, asked, logs))
+                write(result, asked.json)
+    return result
+
+
+def write(result: dict[str, Any], path: Path | None) -> None:
+    """Into the file, if one was asked for; after each table, so that what is there stays there."""
+    if path is not None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(result, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,105 @@
+"""What is measured of a net in training: the same functions beside the training loop and in a process of their own."""
+
+from __future__ import annotations
+
+import time
+
+import torch
+from torch import nn
+
+from orthogan import __version__
+from orthogan.config import Config
+from orthogan.data import ImageSource
+from orthogan.errors import UserError
+from orthogan.evaluation import MetricResult, evaluate
+from orthogan.evaluation.accuracy import Accuracy, accuracy
+from orthogan.evaluation.checks import check_counts
+from orthogan.evaluation.distances import load_distance
+from orthogan.evaluation.extractors import load_extractor, resolve_extractor
+from orthogan.evaluation.path_length import check_path
+from orthogan.evaluation.path_variants import PATH_METRICS
+from orthogan.evaluation.processes import agreed
+from orthogan.models.protocol import Generator
+from orthogan.rng import derive
+
+
+def measure_generator(
+    config: Config, net: Generator, source: ImageSource, *, step: int, device: torch.device, progress: bool = True
+) -> list[MetricResult]:
+    """The metrics of ``config.evaluation`` of a generator, against its training images."""
+    section = config.evaluation
+    return evaluate(
+        net,
+        source,
+        metrics=section.metrics,
+        samples=section.samples,
+        extractor=section.extractor,
+        batch_size=section.batch_size,
+        seed=config.seed,
+        precision=section.precision,
+        device=device,
+        reference_samples=section.reference_samples,
+        progress=progress,
+        info={"weights": "ema" if config.training.ema.half_life else "raw", "step": str(step)},
+    )
+
+
+def check_generator(config: Config, net: Generator, source: ImageSource, *, device: torch.device) -> None:
+    """Find out before training what would spoil its first score.
+
+    Raises:
+        UserError: too few images, a space that the generator does not have, an extractor or weights that cannot be had.
+    """
+    section = config.evaluation
+    check_counts(section.metrics, section.samples, min(len(source), section.reference_samples or len(source)))
+    paths = [PATH_METRICS[metric] for metric in section.metrics if metric in PATH_METRICS]
+    with torch.random.fork_rng(devices=[]):  # nets are drawn before their weights are read
+        for variant, distance in paths:
+            check_path(net, variant)
+            load_distance(distance, device=device)
+        if len(paths) == len(section.metrics):
+            return
+        extractor = load_extractor(resolve_extractor(section.extractor), device=device)
+        classifies = extractor.probe(device)[1]
+    if "isc" in section.metrics and not classifies:
+        raise UserError(
+            f"evaluation.metrics: extractor {extractor.name} classifies nothing, so it gives no isc; leave it out"
+        )
+
+
+def measure_classifier(
+    config: Config, net: nn.Module, train: ImageSource, test: ImageSource, *, step: int, device: torch.device
+) -> list[MetricResult]:
+    """Accuracy on the test images, and on training images as they lie (no crops): their gap."""
+    section = config.evaluation
+    found: list[MetricResult] = []
+    measured: float | None = None
+    for metric, source, samples in (
+        ("accuracy", test, None),
+        ("train_accuracy", train, section.samples),
+    ):
+        began = time.monotonic()
+        seed = derive(config.seed, "accuracy")
+        value, loss, count = accuracy(
+            net, source, samples=samples, batch_size=section.batch_size, seed=seed, device=device
+        )
+        parts = {"error": 1.0 - value, "loss": loss}
+        if measured is None:
+            measured = value
+        else:
+            parts["gap"] = value - measured
+        protocol = {
+            "samples": count,
+            "reference": source.name,
+            "label noise": config.data.label_noise if source is train else 0.0,
+            "batch norm": "running statistics",
+            "seed": seed,
+            "dtype": "float32",
+            "device": device.type,
+            "orthogan": __version__,
+            "torch": torch.__version__,
+            "step": str(step),
+            "seconds": agreed(round(time.monotonic() - began, 1)),
+        }
+        found.append(Accuracy(metric, value, "none", None, parts, protocol))
+    return found

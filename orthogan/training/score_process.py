@@ -1,0 +1,154 @@
+"""The training process's side of the scoring process: what waits, what is done, what went wrong."""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import subprocess
+import sys
+from collections import deque
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from orthogan import checkpoint
+from orthogan.config import Config
+from orthogan.errors import UserError
+from orthogan.evaluation import MetricResult
+from orthogan.evaluation.accuracy import Accuracy
+
+WORKER = "orthogan.training.score_worker"
+RANKS = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")  # it scores alone
+FAREWELL = 5.0  # seconds
+
+
+@dataclass(frozen=True)
+class Scored:
+    """The scores of a step, or why there are none."""
+
+    step: int
+    results: list[MetricResult]
+    error: str = ""
+
+
+class ScoreProcess:
+    """Scores checkpoints of ``run`` one after the other in a process of its own, which starts with the first.
+
+    It has the number of threads of this process, and ends with it, however that ends. A score that failed stays
+    ``unscored``: its checkpoint is worth keeping for another try.
+    """
+
+    def __init__(self, run: Path, config: Config, training_device: torch.device) -> None:
+        self.run, self.config = run, config
+        asked = config.evaluation.device
+        self.device = str(training_device) if asked == "auto" else asked
+        try:
+            torch.empty(0, device=self.device)
+        except (RuntimeError, AssertionError, NotImplementedError) as error:
+            reason = str(error).splitlines()[0]
+            raise UserError(f"evaluation.device is {asked!r}: {reason}; use 'cpu' or 'auto'") from None
+        self.failed: dict[int, str] = {}
+        self._queue: deque[int] = deque()
+        self._current: int | None = None
+        self._process: subprocess.Popen[str] | None = None
+
+    @property
+    def left(self) -> int:
+        """How many scores are being made or wait for their turn."""
+        return len(self._queue) + (self._current is not None)
+
+    @property
+    def unscored(self) -> set[int]:
+        """The steps whose checkpoints are still needed."""
+        current = set() if self._current is None else {self._current}
+        return {*self._queue, *self.failed, *current}
+
+    def add(self, step: int) -> None:
+        """Score the checkpoint of ``step`` when its turn comes."""
+        self.failed.pop(step, None)
+        if step not in self.unscored:
+            self._queue.append(step)
+
+    def poll(self, seconds: float = 0.0) -> Scored | None:
+        """The next score that is done, waiting at most so long for it; starts what is due."""
+        self._begin()
+        if self._current is None:
+            return None
+        assert self._process is not None
+        assert self._process.stdout is not None
+        if not select.select([self._process.stdout], [], [], seconds)[0]:
+            return None
+        reply = self._reply(self._process.stdout.readline())
+        step, self._current = self._current, None
+        if "error" in reply:
+            self.failed[step] = reply["error"]
+        self._begin()
+        return Scored(step, [self._result(fields) for fields in reply.get("results", ())], reply.get("error", ""))
+
+    def close(self) -> None:
+        """End the process, whatever it is at."""
+        process, self._process = self._process, None
+        if process is None:
+            return
+        assert process.stdin is not None
+        assert process.stdout is not None
+        with suppress(BrokenPipeError):
+            process.stdin.close()
+        try:
+            process.wait(FAREWELL)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        process.stdout.close()
+
+    def _begin(self) -> None:
+        """Hand over the next checkpoint if none is at work."""
+        if self._current is not None or not self._queue:
+            return
+        if self._process is None:
+            self._start()
+        self._current = self._queue.popleft()
+        folder = checkpoint.folder_of(self.run, self._current).resolve()
+        self._send({"folder": str(folder), "step": self._current})
+
+    def _start(self) -> None:
+        """The process has a new session, because Ctrl-C is for the run; its modules are found where ours are."""
+        path = os.pathsep.join(folder or os.getcwd() for folder in sys.path)
+        environment = {name: value for name, value in os.environ.items() if name not in RANKS}
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", WORKER],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env=environment | {"PYTHONPATH": path},
+            text=True,
+            encoding="utf-8",
+            start_new_session=True,
+        )
+        about = {"config": self.config.model_dump(), "device": self.device, "threads": torch.get_num_threads()}
+        self._send(about)
+
+    def _send(self, message: dict[str, Any]) -> None:
+        assert self._process is not None
+        assert self._process.stdin is not None
+        with suppress(BrokenPipeError):  # it is gone, which reading from it will tell
+            self._process.stdin.write(json.dumps(message) + "\n")
+            self._process.stdin.flush()
+
+    def _reply(self, line: str) -> dict[str, Any]:
+        """What the worker said; a worker that is gone has said nothing, and the next score has another one."""
+        if line:
+            return json.loads(line)
+        assert self._process is not None
+        code = self._process.wait()
+        self._process = None
+        why = f"by signal {-code} (out of memory?)" if code < 0 else f"with exit code {code}"
+        return {"error": f"the scoring process ended {why}"}
+
+    def _result(self, fields: dict[str, Any]) -> MetricResult:
+        """The inverse of ``as_dict``."""
+        kind = Accuracy if self.config.task == "classifier" else MetricResult
+        return kind(**{name: value for name, value in fields.items() if name != "label"})

@@ -1,0 +1,92 @@
+"""The scoring process: a line of JSON in for each checkpoint, a line out for its scores.
+
+Started by ``score_process``. The first line says what the run is (config, device, threads). It ends when nobody can
+be waiting any more: when its input is closed, because the run is over or was killed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import sys
+import threading
+import traceback
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from orthogan.config import Config
+from orthogan.data import open_configured
+from orthogan.errors import UserError
+from orthogan.evaluation import MetricResult
+from orthogan.models.saved import load, load_classifier
+from orthogan.training.classifier import open_sources
+from orthogan.training.measure import measure_classifier, measure_generator
+
+Measure = Callable[[Path, int], list[MetricResult]]
+
+
+def main() -> None:
+    """Answer until the input is closed."""
+    replies = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)  # what a user's own extractor prints is no reply
+    jobs = _jobs()
+    about = next(jobs)
+    torch.set_num_threads(about["threads"])
+    config, device = Config.model_validate(about["config"]), torch.device(about["device"])
+    measure: Measure | None = None
+    for job in jobs:
+        try:
+            measure = measure or measure_of(config, device)
+            reply = {"results": [result.as_dict() for result in measure(Path(job["folder"]), job["step"])]}
+        except Exception as error:  # the run goes on, whatever happens here
+            if not isinstance(error, UserError):
+                traceback.print_exc()
+            reply = {"error": str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"}
+        print(json.dumps(reply), file=replies, flush=True)
+        if device.type == "cuda":
+            torch.cuda.empty_cache()  # training may need it
+
+
+def measure_of(config: Config, device: torch.device) -> Measure:
+    """(checkpoint folder, its step) -> scores; the images are opened once.
+
+    The nets have the memory layout that they have in training, so that the numbers are the same to the last digit.
+    """
+    layout: Any = torch.channels_last if config.training.channels_last else torch.contiguous_format
+    if config.task == "classifier":
+        train, test = open_sources(config)
+
+        def classifier(folder: Path, step: int) -> list[MetricResult]:
+            net = load_classifier(folder, device=device).to(memory_format=layout)
+            return measure_classifier(config, net, train, test, step=step, device=device)
+
+        return classifier
+    source = open_configured(config.data)
+
+    def generator(folder: Path, step: int) -> list[MetricResult]:
+        net = load(folder, device=device).to(memory_format=layout)
+        return measure_generator(config, net, source, step=step, device=device, progress=False)
+
+    return generator
+
+
+def _jobs() -> Iterator[dict[str, Any]]:
+    """The lines of the input, which a thread of their own waits for: its end is the end, amid a score too."""
+    inbox: queue.SimpleQueue[str] = queue.SimpleQueue()
+
+    def listen() -> None:
+        for line in sys.stdin:
+            inbox.put(line)
+        os._exit(0)
+
+    threading.Thread(target=listen, daemon=True).start()
+    while True:
+        yield json.loads(inbox.get())
+
+
+if __name__ == "__main__":
+    main()

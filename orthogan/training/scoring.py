@@ -1,0 +1,158 @@
+"""When a run is scored and what becomes of the numbers, beside training or off its path."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from accelerate import Accelerator
+from tqdm import tqdm
+
+from orthogan import checkpoint
+from orthogan.config import Config, EvaluationConfig
+from orthogan.errors import Stopped, UserError
+from orthogan.evaluation import MetricResult, append_jsonl
+from orthogan.training.resume import METRICS, RunState
+from orthogan.training.run_log import RunLog
+from orthogan.training.score_process import ScoreProcess
+from orthogan.training.stop import StopSignal
+from orthogan.training.task import Task
+
+PATIENCE = 0.5  # seconds between looks at the stop signal
+
+
+def is_due(section: EvaluationConfig, step: int, steps: int) -> bool:
+    """Whether the config asks for a score after ``step`` of ``steps``."""
+    if step == 0:
+        return section.at_start
+    return section.every > 0 and (step % section.every == 0 or step == steps)
+
+
+def in_background(section: EvaluationConfig, accelerator: Accelerator) -> bool:
+    """Whether scores are made in a process of their own; every process of the run answers alike.
+
+    The number is the same either way. By default it is so where one process trains on a GPU, which small nets do
+    not fill. On a CPU both would take each other's cores, and several processes, which share a score made beside
+    training, would wait for the one whose device makes it alone.
+    """
+    if section.background == "auto":
+        return accelerator.device.type == "cuda" and accelerator.num_processes == 1
+    return section.background
+
+
+class Scoring:
+    """The scores of a run.
+
+    Beside training, all processes make a score together, at once. In the background the main process saves a
+    checkpoint of the step, which a process of its own scores, one after the other; the checkpoint stays until then.
+    What is due and not in ``metrics.jsonl`` is found and made when the run continues, so nothing is lost or made
+    twice, whenever it was stopped.
+    """
+
+    def __init__(self, run: Path, task: Task, config: Config, accelerator: Accelerator, state: RunState) -> None:
+        self.run, self.task, self.config, self.state = run, task, config, state
+        self.main = accelerator.is_main_process
+        self.background = in_background(config.evaluation, accelerator)
+        self._process: ScoreProcess | None = None
+        self._waiting = self._unscored() if self.background else []
+        self._mark()  # a kill may have come just before
+        section = config.evaluation
+        begins = state.step < config.training.steps
+        if self._waiting or (begins and (section.every or section.at_start)):
+            task.check_evaluation()
+            if self.background and self.main:
+                self._process = ScoreProcess(run, config, accelerator.device)
+                for step in self._waiting:
+                    self._process.add(step)
+
+    @property
+    def complete(self) -> bool:
+        """Whether the run is at its end, with all its scores."""
+        return self.state.step == self.config.training.steps and not self._waiting
+
+    def due(self, step: int) -> bool:
+        """Whether ``step`` is to be scored and is not."""
+        section = self.config.evaluation
+        return is_due(section, step, self.config.training.steps) and not self.state.stands(step, section.metrics)
+
+    def now(self, step: int, log: RunLog) -> None:
+        """Score ``step`` if it is due, unless that is done in the background."""
+        if not self.background and self.due(step):
+            self._take(step, self.task.evaluate(step), log)
+
+    def needs_checkpoint(self, step: int) -> bool:
+        """Whether ``step`` is to be saved for its score: because it is the best, or is still to be scored."""
+        return self.due(step) if self.background else self.state.best_is(step)
+
+    def saved(self, step: int) -> None:
+        """The checkpoint of ``step``, the newest, is there (main process): queue it, delete what nothing needs."""
+        if self._process is not None and self.due(step):
+            self._process.add(step)
+        self._mark()
+        self._prune()
+
+    def poll(self, log: RunLog, seconds: float = 0.0) -> bool:
+        """Take in a score that was made in the background, waiting at most so long; whether there was one."""
+        scored = self._process.poll(seconds) if self._process is not None else None
+        if scored is None:
+            return False
+        if scored.error:
+            log.warn(scored.step, [f"step {scored.step} could not be scored: {scored.error}"])
+        else:
+            self._take(scored.step, scored.results, log)
+        return True
+
+    def finish(self, stop: StopSignal, log: RunLog) -> None:
+        """Wait for the scores that are still being made; only the main process does.
+
+        Raises:
+            Stopped: a signal came meanwhile.
+            UserError: some could not be made. All else of the run is there.
+        """
+        if self._process is None:
+            return
+        if self._process.left:
+            with tqdm(total=self._process.left, desc="scores", unit="score", dynamic_ncols=True) as bar:
+                while self._process.left:
+                    if stop.name is not None:
+                        raise Stopped(
+                            f"stopped by {stop.name} after the last step, with {self._process.left} scores to be made; "
+                            "the same command makes them"
+                        )
+                    bar.update(self.poll(log, PATIENCE))
+            self._prune()
+        if failed := self._process.failed:
+            lines = "\n  ".join(f"step {step}: {error}" for step, error in sorted(failed.items()))
+            raise UserError(
+                f"{self.run}: training is complete, but {len(failed)} of its scores could not be made:\n  {lines}\n"
+                "Their checkpoints are kept, so the same command tries again."
+            )
+
+    def close(self) -> None:
+        """End the scoring process; what it was at is made when the run continues."""
+        if self._process is not None:
+            self._process.close()
+
+    def _unscored(self) -> list[int]:
+        """Steps that have a checkpoint and lack their score."""
+        return [step for step, _ in checkpoint.steps(self.run) if step <= self.state.step and self.due(step)]
+
+    def _mark(self) -> None:
+        """Let ``best`` point to the best checkpoint, if that is there already."""
+        if not self.main or self.state.best is None:
+            return
+        folder = checkpoint.folder_of(self.run, self.state.best["step"])
+        if folder.is_dir():
+            checkpoint.mark_best(self.run, folder)
+
+    def _prune(self) -> None:
+        spare = self._process.unscored if self._process is not None else ()
+        checkpoint.prune(self.run, self.config.checkpoint.keep, spare)
+
+    def _take(self, step: int, results: list[MetricResult], log: RunLog) -> None:
+        new = self.state.take(results, self.config.evaluation.best, step)
+        if self.main and new:
+            append_jsonl(self.run / METRICS, new)
+        self._mark()
+        for result in new:
+            log.say(result.one_line())
+            log.plot(step, {f"metric/{result.label}": result.value})

@@ -1,0 +1,169 @@
+"""A compiled phase is the phase: the same gradients under every loss, the same bits after a resume, the same curve."""
+
+from __future__ import annotations
+
+import functools
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+from orthogan.config import Config
+from orthogan.errors import UserError
+from orthogan.training import train
+from orthogan.training.compiled import WORTH, Compiler
+from tests.training.runs import tensors, tiny
+from tests.training.test_neutrality import NONE, SHOW, assert_close, gradients
+
+R1 = "loss.gradient_penalty.kind=r1"
+POOLED = ["model.discriminator.pooling.kind=covariance", "model.discriminator.pooling.dimension=4"]
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def traced(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Trace and differentiate as for compiling, but run torch's own kernels: what is tested is that, in little time."""
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="aot_eager", fullgraph=True))
+
+
+@pytest.mark.usefixtures("traced")
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["training.fakes_at_once=true"],
+        ["loss.gradient_penalty.kind=r1+r2", "augment.kind=ada"],
+        [R1, "loss.gradient_penalty.interval=2", "augment.kind=diffaugment"],
+        ["loss.kind=wasserstein", "loss.gradient_penalty.kind=wgan-gp", "augment.kind=diffaugment"],
+        ["loss.kind=relativistic", "model.generator.kind=r3gan", "model.discriminator.kind=r3gan", NONE],
+        ["data.labels=true", "training.accumulate=2"],
+        ["loss.latent_penalty.kind=hessian", "loss.latent_penalty.weight=0.1"],
+        ["model.generator.norm.kind=rotation", "model.discriminator.norm.kind=orthogonal", R1],
+        [R1, *POOLED, "model.discriminator.pooling.method=newton_schulz"],
+        [R1, *POOLED, "model.discriminator.pooling.method=eigh"],
+    ],
+    ids=[
+        "hinge",
+        "r1+r2",
+        "lazy-r1",
+        "wgan-gp",
+        "relativistic",
+        "conditional",
+        "latent-penalty",
+        "rotation",
+        "pooled",
+        "eigh",
+    ],
+)
+def test_compiled_phases_have_the_same_gradients(tmp_path: Path, options: list[str]) -> None:
+    train(tiny(tmp_path / "plain", *SHOW, *options, "training.compile=none"))
+    train(tiny(tmp_path / "compiled", *SHOW, *options, "training.compile=default"))
+    assert_close(gradients(tmp_path / "plain"), gradients(tmp_path / "compiled"))
+
+
+@pytest.mark.usefixtures("traced")
+def test_the_compiled_phases_of_a_classifier_have_the_same_gradients(tmp_path: Path) -> None:
+    found = []
+    for mode in ("none", "default"):
+        config = tiny(tmp_path / mode).model_dump()
+        config = {"task": "classifier", "out": str(tmp_path / mode), "data": config["data"] | {"labels": True}}
+        config["data"] |= {"holdout": 0.2, "dequantize": False}
+        config["model"] = {"classifier": {"kind": "resnet20", "channels": 4}}
+        config["training"] = {"steps": 2, "batch_size": 8, "compile": mode, "device": "cpu", "precision": "fp32"}
+        config["evaluation"] = {"every": 0, "metrics": ["accuracy"], "best": "accuracy"}
+        train(Config.model_validate(config))
+        found.append(tensors(tmp_path / mode, 2))
+    for name, tensor in found[0].items():
+        torch.testing.assert_close(tensor, found[1][name], rtol=1e-3, atol=1e-4)
+
+
+def test_fakes_at_once_are_the_same_fakes_where_no_batch_is_averaged(tmp_path: Path) -> None:
+    nets = ["model.generator.kind=r3gan", "model.discriminator.kind=r3gan", NONE]
+    train(tiny(tmp_path / "each", *SHOW, *nets))
+    train(tiny(tmp_path / "once", *SHOW, *nets, "training.fakes_at_once=true"))
+    assert_close(gradients(tmp_path / "each"), gradients(tmp_path / "once"))
+
+
+def test_auto_compiles_long_runs_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("shutil.which", lambda name: "/usr/bin/g++" if name == "g++" else None)
+    assert Compiler("auto", CPU, lambda: 0.5 * WORTH).mode == "none"
+    assert Compiler("auto", CPU, lambda: WORTH).mode == "default"
+    assert Compiler("auto", torch.device("cuda"), lambda: 0.0).mode == "default"
+    assert Compiler("auto", torch.device("mps"), lambda: WORTH).mode == "none"
+    monkeypatch.setattr("shutil.which", lambda name: None)
+    assert Compiler("auto", CPU, lambda: WORTH).mode == "none"
+
+
+def test_what_does_not_compile_runs_plainly_after_a_warning(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refuse(function: object, **_: object) -> object:
+        def call(*_: object) -> None:
+            raise RuntimeError("no such operator\nand a long story")
+
+        return call
+
+    monkeypatch.setattr(torch, "compile", refuse)
+    monkeypatch.setattr("shutil.which", lambda name: "/usr/bin/g++")
+
+    def double(x: float) -> float:
+        return 2 * x
+
+    forgiving = Compiler("auto", CPU, lambda: WORTH)(double)
+    assert [forgiving(1.0), forgiving(2.0)] == [2.0, 4.0]
+    told = capsys.readouterr().err.splitlines()
+    assert told[-1] == "orthogan: double is not compiled, which costs only time: no such operator"
+    with pytest.raises(RuntimeError, match="no such operator"):
+        Compiler("default", CPU, lambda: 0.0)(double)(1.0)
+
+
+def test_an_error_of_the_function_itself_is_raised_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("shutil.which", lambda name: "/usr/bin/g++")
+
+    def wrong(x: torch.Tensor) -> torch.Tensor:
+        raise UserError("the labels are missing")
+
+    with pytest.raises(UserError, match="labels are missing"):
+        Compiler("auto", CPU, lambda: WORTH)(wrong)(torch.ones(2))
+
+
+def test_graphs_that_overwrite_gradients_are_refused_where_gradients_add_up(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"training\.compile.*accumulate = 2.*use 'default'"):
+        tiny(tmp_path, "training.accumulate=2", "training.compile=reduce-overhead")
+
+
+FAST = ["training.precision=bf16", "training.channels_last=true", "training.compile=default"]
+PLAIN = ["training.precision=fp32", "training.channels_last=false", "training.compile=none"]
+
+
+@pytest.mark.slow
+def test_a_compiled_run_that_was_interrupted_ends_with_the_same_bits(tmp_path: Path) -> None:
+    config = tiny(tmp_path / "run", *FAST, "training.steps=5")
+    train(config)
+    expected = tensors(tmp_path / "run", 5)
+    shutil.rmtree(tmp_path / "run" / "checkpoints" / "step-000000005")
+    train(config)  # from step 3
+    found = tensors(tmp_path / "run", 5)
+    assert [name for name in expected if not torch.equal(expected[name], found[name])] == []
+
+
+@pytest.mark.slow
+def test_the_losses_of_200_steps_with_every_option_on_stay_within_the_noise_of_bfloat16(tmp_path: Path) -> None:
+    """Noise: how far the same plain loop strays from float32 when it alone is set to bfloat16."""
+    common = ["training.steps=200", "logging.every=10", "checkpoint.every=200", "augment.kind=diffaugment"]
+    curves = {}
+    for name, options in {
+        "plain": PLAIN,
+        "bf16": [*PLAIN, "training.precision=bf16"],
+        "fast": FAST,
+    }.items():
+        train(tiny(tmp_path / name, *common, *options))
+        lines = [json.loads(line) for line in (tmp_path / name / "log.jsonl").read_text().splitlines()]
+        curves[name] = torch.tensor([[line["D/loss"], line["G/loss"]] for line in lines if "D/loss" in line])
+    assert curves["plain"].shape == (20, 2)
+    moved = (curves["plain"] - curves["plain"][0]).square().mean().sqrt()
+    noise = (curves["bf16"] - curves["plain"]).square().mean().sqrt()
+    apart = (curves["fast"] - curves["plain"]).square().mean().sqrt()
+    assert 0 < noise < 0.5 * moved  # the losses do go somewhere, so that agreeing means something
+    assert apart < 2 * noise
