@@ -157,10 +157,9 @@ def losses(scale: Scale) -> dict[str, Any]:
     exact = _curve(scale, [*scale.keys, *plain])
     cudnn.allow_tf32 = before
     default = _curve(scale, scale.keys)
-    gaps = {
-        key: [abs(a - b) / max(1.0, abs(b)) for a, b in zip(default[key], exact[key], strict=True)] for key in exact
-    }
-    gap = statistics.mean(value for values in gaps.values() for value in values)
+    pairs = [pair for key in exact for pair in zip(default[key], exact[key], strict=True)]
+    gaps = [abs(a - b) / max(1.0, abs(b)) for a, b in pairs]
+    gap = statistics.mean(gaps)
     asked = f"losses by default and in fp32, mean difference over {scale.losses} steps: at most {NOISE}"
     target = {"target": asked, "median": gap, "min": min(gaps), "max": max(gaps)}
     return {"fp32": exact, "default": default, "target": target | {"met": gap <= NOISE}}

@@ -154,11 +154,11 @@ def test_both_train_to_the_level_that_a_pilot_found(tmp_path: Path, monkeypatch:
     monkeypatch.setattr("benchmarks.rivals.Rival", Falling)
     budget = Budget(seconds=1000.0, seeds=2, every=256, samples=10)
     found = time_to_fd.time_to_fd("sprites", budget, device="cpu", keys=[], logs=tmp_path)
-    assert found["level"] == pytest.approx(1.05 * 200 / 2**5)
+    assert found["level"] == pytest.approx(1.05 * 200 / 2**4)
     assert "a pilot" in found["chosen"]
     (target,) = found["targets"]
     assert (target["median"], target["met"]) == (pytest.approx(0.25), True)
-    assert "| orthogan | 10 ± 0 |" in found["text"]
+    assert "| orthogan | 8 ± 0 |" in found["text"]
     assert "2 of 2" in found["text"]
     short = time_to_fd.time_to_fd("sprites", Budget(7.0, 1, 60.0, every=256), device="cpu", keys=[], logs=tmp_path)
     assert "| plain | – | – | 0 of 1, the others not within 7 s |" in short["text"]
