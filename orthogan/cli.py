@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from orthogan import __version__
 from orthogan.errors import EXIT_DONE, EXIT_INTERRUPTED, EXIT_USER, Diverged, Stopped, UserError
+from orthogan.memory import keep_freed_memory
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -17,6 +18,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.path.insert(0, "")
     from orthogan import commands  # after parsing: --help need not wait for torch
 
+    keep_freed_memory()
     try:
         getattr(commands, arguments.command)(arguments)
     except UserError as error:

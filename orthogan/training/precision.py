@@ -9,6 +9,7 @@ from accelerate.state import AcceleratorState, PartialState
 from orthogan.config import TrainingConfig
 from orthogan.device import fast_bf16
 from orthogan.errors import UserError
+from orthogan.memory import keep_freed_memory
 
 
 def make_accelerator(config: TrainingConfig) -> Accelerator:
@@ -26,6 +27,10 @@ def make_accelerator(config: TrainingConfig) -> Accelerator:
         wanted == "auto" and not torch.cuda.is_available() and not torch.backends.mps.is_available()
     )
     bf16 = config.precision == "bf16" or (config.precision == "auto" and fast_bf16("cpu" if cpu else wanted))
+    if cpu:
+        keep_freed_memory()
+    elif torch.cuda.is_available():
+        torch.backends.cudnn.benchmark = True  # a run's shapes never change, so the search for kernels is made once
     # Accelerate keeps one state a process; a second run in it may want another format
     if PartialState._shared_state and PartialState().num_processes == 1:
         AcceleratorState._reset_state(reset_partial_state=True)

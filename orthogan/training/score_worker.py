@@ -22,6 +22,7 @@ from orthogan.config import Config
 from orthogan.data import open_configured
 from orthogan.errors import UserError
 from orthogan.evaluation import MetricResult
+from orthogan.memory import keep_freed_memory
 from orthogan.models.saved import load, load_classifier
 from orthogan.training.classifier import open_sources
 from orthogan.training.measure import measure_classifier, measure_generator
@@ -33,6 +34,7 @@ def main() -> None:
     """Answer until the input is closed."""
     replies = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # what a user's own extractor prints is no reply
+    keep_freed_memory()
     jobs = _jobs()
     about = next(jobs)
     torch.set_num_threads(about["threads"])
