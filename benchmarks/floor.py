@@ -16,12 +16,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
 
 from benchmarks.ours import config_of
 from benchmarks.setting import Setting, source_of
 from benchmarks.timing import machine, synchronize
-from orthogan.models.work import Work
 from orthogan.training.gan import GanTask
 from orthogan.training.loop import update
 from orthogan.training.precision import make_accelerator
@@ -42,6 +43,29 @@ class Least:
     def seconds(self, ceilings: dict[str, float], precision: str) -> float:
         """The least time: that of the arithmetic or of the traffic, whichever is longer."""
         return max(self.flops / ceilings[precision], self.bytes / ceilings["copy"])
+
+
+class Work(TorchDispatchMode):
+    """Within the block adds up what matrix products and convolutions do, forwards and backwards.
+
+    ``flops``: floating-point operations (a multiplication and an addition are two). ``bytes``: what they read and
+    write, each tensor once a call, in its own number format. Compiled functions cannot be looked into.
+    """
+
+    # torch's FlopCounterMode also follows which module is at work, and fails where one gets a bare parameter as input
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.flops = self.bytes = 0.0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        out = func(*args, **kwargs)
+        if (count := flop_registry.get(func._overloadpacket)) is not None:
+            self.flops += count(*args, **kwargs, out_val=out)
+            tensors = [t for t in [*args, *(out if isinstance(out, tuple | list) else [out])] if isinstance(t, Tensor)]
+            self.bytes += sum(t.numel() * t.element_size() for t in tensors)
+        return out
 
 
 def count(task: Task, accelerator: Any, step: int = 0) -> dict[str, Least]:

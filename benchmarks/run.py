@@ -34,6 +34,7 @@ CONFIGS: dict[str, list[str]] = {  # keys that all contenders of ours get
 }
 OURS: dict[str, list[str]] = {
     "orthogan": [],
+    "orthogan compiled": ["training.compile=default"],
     "orthogan not compiled": ["training.compile=none"],
     "orthogan CUDA graphs": ["training.compile=reduce-overhead"],
     "orthogan fp32": ["training.precision=fp32"],
@@ -41,7 +42,8 @@ OURS: dict[str, list[str]] = {
     "orthogan streamed": ["data.resident=stream"],
     "orthogan fakes at once": ["training.fakes_at_once=true"],
 }
-ON_CUDA = ("orthogan CUDA graphs",)
+# what is not the default there, or is nothing
+ELSEWHERE = {"cpu": ("orthogan CUDA graphs", "orthogan not compiled"), "cuda": ("orthogan compiled",)}
 PLAIN: dict[str, dict[str, bool]] = {
     "plain": {"bf16": False, "channels_last": False},
     "plain channels_last": {"bf16": False, "channels_last": True},
@@ -156,7 +158,7 @@ def measured(kind: str, asked: argparse.Namespace, logs: Path) -> dict[str, Any]
     if kind == "step":
         known = contenders(asked.peer, [*CONFIGS[asked.config], *asked.keys])
         known |= {name: ours([*CONFIGS[asked.config], *asked.keys, *keys]) for name, keys in asked.contender}
-        names = [name for name in chosen(asked.only, known) if name not in ON_CUDA or asked.device == "cuda"]
+        names = [name for name in chosen(asked.only, known) if name not in ELSEWHERE[asked.device]]
         entered = {name: known[name] for name in names}
     else:
         entered = {name: ours([*keys, *asked.keys]) for name, keys in VARIANTS.items()}

@@ -492,7 +492,7 @@ class TrainingConfig(Section):
     channels_last: bool = Field(default=True, description="memory format of images and kernels (NHWC)")
     compile: Literal["auto", "none", "default", "reduce-overhead", "max-autotune"] = Field(
         default="auto",
-        description="phases under torch.compile, in this mode of it; auto = default on a GPU, on a CPU for a long run",
+        description="phases under torch.compile, in this mode of it; auto = default on a GPU, none on a CPU",
     )
     device: Literal["auto", "cpu", "cuda", "mps"] = Field(default="auto", description="auto = what Accelerate finds")
 

@@ -26,7 +26,7 @@ from orthogan.models.build import build_classifier
 from orthogan.models.saved import CLASSIFIER, CLASSIFIER_FORMAT, metadata
 from orthogan.rng import derive, generator
 from orthogan.training.classifier_phases import ClassifierBatch, classifier_loss
-from orthogan.training.compiled import Compiler, classifier_flops
+from orthogan.training.compiled import Compiler
 from orthogan.training.conditioning import Conditioning
 from orthogan.training.ema import Ema
 from orthogan.training.measure import measure_classifier
@@ -84,8 +84,7 @@ class ClassifierTask:
             key="model.classifier",
             seed=derive(config.seed, "conditioning", "C"),
         )
-        work = partial(classifier_flops, config, self.net)
-        self.compiler = Compiler(training.compile, self.device, work)
+        self.compiler = Compiler(training.compile, self.device)
         self.loss = self.compiler(classifier_loss)
         self.advance = weights.Advance(self.net)
         self.images_per_step = training.batch_size

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import sys
 from collections.abc import Callable
 from types import FunctionType
@@ -11,15 +10,8 @@ from typing import Any, TypeVar
 import torch
 from torch import nn
 
-from orthogan.config import Config
 from orthogan.evaluation.processes import rank_and_world
-from orthogan.models import modes
-from orthogan.models.protocol import Generator
-from orthogan.models.work import forward_flops
 
-# A run of so many operations takes three quarters of an hour on two cores, where compiling takes one to two minutes
-# and then saves a seventh of the time.
-WORTH = 1e15
 GRAPHS = ("reduce-overhead", "max-autotune")  # torch's modes that replay CUDA graphs
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -28,20 +20,18 @@ class Compiler:
     """Compiles the functions of a run's phases, each whole: forward, input gradients, loss and its backward.
 
     Args:
-        mode: "auto", "none", or a mode of ``torch.compile``. "auto" is "default" on CUDA, and on a CPU with a C++
-            compiler for a run of at least ``WORTH`` operations; elsewhere it is "none". What does not compile under
-            "auto" runs as it is, after a warning.
-        work: floating-point operations of the whole run; asked only where it matters.
+        mode: "auto", "none", or a mode of ``torch.compile``. "auto" is "default" on CUDA; elsewhere it is "none", since
+            on a CPU nearly all time goes to convolutions, which are library calls already (benchmarks/NOTES.md). What
+            does not compile under "auto" runs as it is, after a warning.
 
     Raises:
         RuntimeError: (from a call of a compiled function) what torch says, if a mode was asked for by name.
     """
 
-    def __init__(self, mode: str, device: torch.device, work: Callable[[], float]) -> None:
+    def __init__(self, mode: str, device: torch.device) -> None:
         self.forgiving = mode == "auto"
         if mode == "auto":
-            able = device.type == "cpu" and any(map(shutil.which, ("g++", "c++", "clang++")))
-            mode = "default" if device.type == "cuda" or (able and work() >= WORTH) else "none"
+            mode = "default" if device.type == "cuda" else "none"
         self.mode = mode
         self.graphs = mode in GRAPHS and device.type == "cuda"
         if mode != "none":
@@ -104,21 +94,3 @@ def twice(net: nn.Module) -> bool:
         and getattr(part, "method", None) not in ("eigh", "pade")
         for part in net.modules()
     )
-
-
-def gan_flops(config: Config, generator: Generator, discriminator: nn.Module, classes: int) -> float:
-    """Floating-point operations of a run on all processes together; a backward pass counts as two forwards."""
-    training, data, device = config.training, config.data, modes.device_of(generator)
-    label = torch.zeros(1, dtype=torch.int64, device=device) if classes else None
-    image = torch.zeros(1, data.channels, data.resolution, data.resolution, device=device)
-    of_g = forward_flops(generator, generator.sample_latent(1, seed=0).to(device), label)
-    of_d = forward_flops(discriminator, image, label)
-    images = training.batch_size * training.n_dis
-    return training.steps * (images * (of_g + 6 * of_d) + training.fakes * (3 * of_g + 2 * of_d))
-
-
-def classifier_flops(config: Config, net: nn.Module) -> float:
-    """The same of a classifier's run."""
-    data, device = config.data, modes.device_of(net)
-    image = torch.zeros(1, data.channels, data.resolution, data.resolution, device=device)
-    return config.training.steps * config.training.batch_size * 3 * forward_flops(net, image)

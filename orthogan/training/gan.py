@@ -28,7 +28,7 @@ from orthogan.models.saved import AVERAGED, RAW, metadata
 from orthogan.models.warm_start import DISCRIMINATOR, WarmStart
 from orthogan.rng import derive
 from orthogan.training.augmentation import make_augment
-from orthogan.training.compiled import Compiler, gan_flops, twice
+from orthogan.training.compiled import Compiler, twice
 from orthogan.training.conditioning import Conditioning
 from orthogan.training.ema import Ema
 from orthogan.training.gan_draws import Draws, check_shares
@@ -101,8 +101,7 @@ class GanTask:
         self.averages = {"G": Ema(self.generator, ema)} if ema.half_life else {}
         self.augment = make_augment(config.augment)
         self.images_per_step = config.training.batch_size * config.training.n_dis
-        work = partial(gan_flops, config, self.generator, self.discriminator, self.classes)
-        self.compiler = Compiler(config.training.compile, self.device, work)
+        self.compiler = Compiler(config.training.compile, self.device)
         self.fakes = Fakes(self.generator, self.draws, self.compiler)
         inline = penalty.kind != "none" and not self.lazy
         compiled = self.compiler if twice(self.discriminator) else lambda function: function
