@@ -10,7 +10,6 @@ in a process of its own, for a set and for one four times as large.
 from __future__ import annotations
 
 import argparse
-import json
 import multiprocessing
 import os
 import tempfile
@@ -334,9 +333,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     for one in tables:
         print(f"\n### {one['table']}\n\n{one['text']}")
     result = {"machine": timing.machine(CPU), "tables": tables}
-    if options.json:
-        options.json.parent.mkdir(parents=True, exist_ok=True)
-        options.json.write_text(json.dumps(result, indent=1) + "\n")
+    timing.write(result, options.json)
     return result
 
 

@@ -10,7 +10,6 @@ over seeds.
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -184,7 +183,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     result |= {"rounds": asked.rounds, "tables": found}
     if asked.noise:
         found.append(noise(asked.subject, asked.extractor, asked.images, asked.seeds, device))
-        _write(asked.json, result)
+        timing.write(result, asked.json)
         return result
     for kind in kinds:
         facts: dict[str, Any] = {"length": asked.length}
@@ -201,14 +200,8 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
             }[kind]
             steps = make(rows, asked.length, device)
             found.append(table(kind, steps, "ours", asked.rounds, device, facts | {"rows": rows}))
-        _write(asked.json, result)  # after each table: what is there stays there
+        timing.write(result, asked.json)  # after each table: what is there stays there
     return result
-
-
-def _write(path: Path | None, result: dict[str, Any]) -> None:
-    if path is not None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(result, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -8,11 +8,11 @@ measured: a large copy, and large matrix products in float32 and bfloat16.
 from __future__ import annotations
 
 import argparse
-import json
 import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -22,7 +22,7 @@ from torch.utils.flop_counter import flop_registry
 
 from benchmarks.ours import config_of
 from benchmarks.setting import Setting, source_of
-from benchmarks.timing import machine, synchronize
+from benchmarks.timing import machine, synchronize, write
 from orthogan.training.gan import GanTask
 from orthogan.training.loop import update
 from orthogan.training.precision import make_accelerator
@@ -124,7 +124,7 @@ def main() -> None:
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--batch", type=int, default=64, help="reals a D update; a G update has twice as many fakes")
     parser.add_argument("--channels", type=int, default=128, help="of D; G has twice as many")
-    parser.add_argument("--json", metavar="FILE", help="write the numbers there too")
+    parser.add_argument("--json", type=Path, help="write the numbers there too")
     args = parser.parse_args()
     limits = ceilings(torch.device(args.device))
     setting = Setting(
@@ -151,8 +151,7 @@ def main() -> None:
             "batch": args.batch,
         }
         content["phases"] = {name: vars(one) for name, one in work.items()}
-        with open(args.json, "w") as file:
-            json.dump(content, file, indent=1)
+        write(content, args.json)
     task.close()
 
 

@@ -9,7 +9,6 @@ through all of it on the CPU, at a size at which the numbers mean nothing.
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import tempfile
 import time
@@ -246,7 +245,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
         return value
 
     def keep() -> None:
-        path.write_text(json.dumps(result, indent=1) + "\n")
+        timing.write(result, path)
 
     result["ceilings"] = section("ceilings", partial(limits, scale)) or {}
     keep()

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import fnmatch
-import json
 import statistics
 import tempfile
 from collections.abc import Iterable, Sequence
@@ -268,18 +267,11 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
                 for data in asked.data:
                     tables.append(time_to_fd(data, budget, device=asked.device, keys=asked.keys, logs=logs))
                     show(f"{kind}, {data}", tables[-1])
-                    write(result, asked.json)
+                    timing.write(result, asked.json)
             else:
                 tables.append(measured(kind, asked, logs))
-                write(result, asked.json)
+                timing.write(result, asked.json)
     return result
-
-
-def write(result: dict[str, Any], path: Path | None) -> None:
-    """Into the file, if one was asked for; after each table, so that what is there stays there."""
-    if path is not None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(result, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -161,9 +161,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     for row in rows:
         if "failed" in row:
             print(f"- failed: {row['failed'].splitlines()[-1]}")
-    if options.json:
-        options.json.parent.mkdir(parents=True, exist_ok=True)
-        options.json.write_text(json.dumps(result, indent=1) + "\n")
+    timing.write(result, options.json)
     return result
 
 

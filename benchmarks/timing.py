@@ -5,6 +5,7 @@ And what is read off these times: ratios with their spread, a table, the machine
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import platform
@@ -142,6 +143,13 @@ def show_outcome(absent: Mapping[str, str], targets: Sequence[Mapping[str, Any]]
     for target in targets:
         spread = f"{target['median']:.3f} ({target['min']:.3f}–{target['max']:.3f})"
         print(f"- Target {target['target']}: {spread}, {'met' if target['met'] else 'MISSED'}")
+
+
+def write(result: Mapping[str, Any], path: Path | None) -> None:
+    """Into the file, if one was asked for; after each table, so that what is there stays there."""
+    if path is not None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(result, indent=1) + "\n")
 
 
 def digits(value: float) -> str:

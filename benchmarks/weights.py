@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import fnmatch
-import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -412,20 +411,15 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     if not plan and ADVANCE not in words:
         parser.error(f"--tables is {asked.tables}: {asked.net} has its layers only, no training step; choose weights")
 
-    def write() -> None:
-        if asked.json is not None:  # after each table: what is there stays there
-            asked.json.parent.mkdir(parents=True, exist_ok=True)
-            asked.json.write_text(json.dumps(result, indent=1) + "\n")
-
     for name, kind in plan:
         for precision in fast if asked.precision == "auto" else [asked.precision]:
             found.append({"net": name} | table(NETS[name], kind, tools[kind], precision=precision, **options))
             timing.show(found[-1])
-            write()
+            timing.write(result, asked.json)
     for name in nets if ADVANCE in words else []:
         found.append({"net": name} | advance_table(NETS[name], asked.rounds, device))
         print(f"\n### {name}, one power iteration for all layers\n\n{found[-1]['text']}\n")
-        write()
+        timing.write(result, asked.json)
     return result
 
 
