@@ -73,7 +73,8 @@ def launch(job: dict[str, Any], processes: int) -> dict[str, Any]:
             start += ["-m", "torch.distributed.run", "--nproc_per_node", str(processes)]
             start += ["--rdzv_backend", "c10d", "--rdzv_endpoint", "localhost:0"]
         start += ["-m", "benchmarks.scale_run", json.dumps(job | {"folder": folder}), str(answer)]
-        done = subprocess.run(start, cwd=ROOT, capture_output=True, text=True, env={**os.environ})
+        threads = {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // processes))}  # of all together, the cores
+        done = subprocess.run(start, cwd=ROOT, capture_output=True, text=True, env=os.environ | threads)
         if done.returncode or not answer.exists():
             raise RuntimeError(f"{job}: {done.stderr[-2000:]}")
         return json.loads(answer.read_text())
