@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from orthogan.linalg.svd import thin_svd
+
 PolarMethod = Literal["eigh", "svd", "newton_schulz", "polar_express"]
 # Amsel et al. 2025, "The Polar Express": odd quintics, each the best one on the interval that the one before leaves,
 # from singular values in [1e-3, 1]; the last is the limit of the sequence
@@ -29,7 +31,7 @@ class _Polar(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, matrix: Tensor) -> Tensor:
-        left, values, right = torch.linalg.svd(matrix, full_matrices=False)
+        left, values, right = thin_svd(matrix)
         ctx.save_for_backward(left, values, right)
         return left @ right
 
@@ -152,7 +154,7 @@ def nearest_orthogonal(matrix: Tensor, method: PolarMethod = "eigh", rank_tolera
         if method == "newton_schulz":
             return newton_schulz(x)
         if method == "svd":
-            left, values, right = torch.linalg.svd(x, full_matrices=False)
+            left, values, right = thin_svd(x)
             floor = torch.finfo(dtype).eps * max(x.shape[-2:]) if rank_tolerance is None else rank_tolerance
             kept = (values > floor * values[..., :1]).to(dtype)
             return (left * kept.unsqueeze(-2)) @ right

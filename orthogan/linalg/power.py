@@ -8,6 +8,8 @@ from itertools import groupby
 import torch
 from torch import Tensor
 
+from orthogan.linalg.svd import thin_svd
+
 EPS = 1e-12
 
 
@@ -95,5 +97,5 @@ def block_power_iteration(matrix: Tensor, u: Tensor, iterations: int) -> tuple[T
     for _ in range(iterations):
         u = torch.linalg.qr(matrix @ v)[0]
         v = torch.linalg.qr(matrix.mT @ u)[0]
-    left, _, right = torch.linalg.svd(u.mT @ matrix @ v)
+    left, _, right = thin_svd(u.mT @ matrix @ v)
     return u @ left, v @ right.mT

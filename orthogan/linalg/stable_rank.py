@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from orthogan.linalg.power import EPS
+from orthogan.linalg.svd import thin_svd
 
 
 def stable_rank(matrix: Tensor) -> Tensor:
@@ -42,7 +43,7 @@ def stable_rank_projection(matrix: Tensor, r: float, k: int = 1) -> Tensor:
         raise ValueError(f"r is {r}: a matrix that is not zero has a stable rank of at least 1")
     if k < 0:
         raise ValueError(f"k is {k}: the number of preserved singular values is 0 or more")
-    left, values, right = torch.linalg.svd(matrix, full_matrices=False)
+    left, values, right = thin_svd(matrix)
     relative = values / values[..., :1].clamp_min(EPS)
     head, tail = preserved(relative, relative.square().sum(-1, keepdim=True), r, max(1, k))
     tail_scale = shrink(r - head, tail)
