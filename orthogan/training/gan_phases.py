@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from orthogan.config import LossConfig
+from orthogan.penalties.input_gradient import followed, squared_norm, wgan_gp, zero_centred
 from orthogan.training.augmentation import Augmentation, Drawn
-from orthogan.training.gradient_penalty import followed, squared_norm, wgan_gp, zero_centred
 from orthogan.training.losses import LOSSES, sign_mean
 from orthogan.training.task import Losses
 

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from orthogan.training.gradient_penalty import squared_norm, wgan_gp, zero_centred
+from orthogan.penalties.input_gradient import squared_norm, wgan_gp, zero_centred
 from orthogan.training.losses import LOSSES, sign_mean
 
 logits = st.lists(st.floats(-20, 20), min_size=3, max_size=3)

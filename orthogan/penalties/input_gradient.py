@@ -1,4 +1,4 @@
-"""Penalties on the gradient of the discriminator with respect to its input images.
+"""Penalties on the gradient of a critic with respect to its input images: R1, R2, WGAN-GP.
 
 ``origin`` is a 0-d zero that requires a gradient. It is added to the images, so that autograd follows them: within a
 compiled graph no tensor can be told to require a gradient.
