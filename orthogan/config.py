@@ -308,11 +308,12 @@ class DiscriminatorConfig(NetConfig):
 class ClassifierConfig(NetConfig):
     kind: str = Field(
         default="resnet18",
-        description="resnet18 | 34 | 50 | 20 | 32 | 44 | 56 | 110, wrn-DEPTH-WIDTH, vgg19, cnn6, cnn9, mlp, "
-        "your.module:Class",
+        description="resnet18 | 34 | 50 | 20 | 32 | 44 | 56 | 110, wrn-DEPTH-WIDTH, vgg11 | 13 | 16 | 19, "
+        "densenet40 | 100, alexnet, cnn6, cnn9, mlp, your.module:Class",
     )
     channels: PositiveInt = Field(
-        default=64, description="width of the first stage; published: 64, and 16 of resnet20 to 110 and wrn"
+        default=64,
+        description="width of the first stage; published: 64; resnet20 to 110, wrn 16; densenet: growth, 12",
     )
 
 

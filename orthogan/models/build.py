@@ -16,7 +16,7 @@ from orthogan import weights
 from orthogan.config import Config, NetConfig, PoolingConfig
 from orthogan.errors import UserError
 from orthogan.layers import CovariancePooling, decorrelate, make_householder, make_skew_orthogonal
-from orthogan.models.classifiers import CNN, MLP, VGG, ResNet, SmallResNet, WideResNet
+from orthogan.models.classifiers import CNN, MLP, VGG, AlexNet, DenseNet, ResNet, SmallResNet, WideResNet
 from orthogan.models.dcgan import DCGANDiscriminator, DCGANGenerator
 from orthogan.models.eigengan import EigenGANDiscriminator, EigenGANGenerator
 from orthogan.models.protocol import Discriminator, Generator, as_generator
@@ -49,6 +49,8 @@ CLASSIFIERS: dict[str, Callable[..., nn.Module]] = {
     **{f"resnet{depth}": partial(ResNet, depth=depth) for depth in (18, 34, 50)},
     **{f"resnet{depth}": partial(SmallResNet, depth=depth) for depth in (20, 32, 44, 56, 110)},
     **{f"vgg{depth}": partial(VGG, depth=depth) for depth in (11, 13, 16, 19)},
+    **{f"densenet{depth}": partial(DenseNet, depth=depth) for depth in (40, 100)},
+    "alexnet": AlexNet,
     **{f"cnn{depth}": partial(CNN, depth=depth) for depth in (6, 9)},
     "mlp": MLP,
     "wrn-28-10": WideResNet,  # and any other wrn-DEPTH-WIDTH

@@ -16,7 +16,7 @@ from orthogan import weights
 from orthogan.config_file import load_config
 from orthogan.errors import UserError
 from orthogan.models.build import CLASSIFIERS, build_classifier
-from orthogan.models.classifiers import CNN, MLP, VGG, Classifier, ResNet, SmallResNet, WideResNet
+from orthogan.models.classifiers import CNN, MLP, VGG, AlexNet, Classifier, DenseNet, ResNet, SmallResNet, WideResNet
 
 # parameters for 10 classes of 3-channel images, as the authors or the usual CIFAR repositories print them
 PUBLISHED: dict[str, tuple[Callable[..., Classifier], dict[str, Any], int]] = {
@@ -31,9 +31,13 @@ PUBLISHED: dict[str, tuple[Callable[..., Classifier], dict[str, Any], int]] = {
     "wrn-40-4": (WideResNet, {"depth": 40, "widen": 4}, 8_949_210),
     "vgg19": (VGG, {"depth": 19}, 20_040_522 - 5_504),  # published with biases before the batch norms, 5,504 of them
     "vgg16": (VGG, {"depth": 16}, 14_728_266 - 4_224),
+    "densenet40": (DenseNet, {"depth": 40}, 1_019_722),
+    "densenet100": (DenseNet, {"depth": 100}, 6_979_642),
+    "alexnet": (AlexNet, {}, 2_472_266),
     "mlp": (MLP, {}, (3072 + 1) * 256 + 257 * 256 + 257 * 10),
 }
 KINDS = ["resnet18", "resnet34", "resnet50", "resnet20", "resnet32", "vgg11", "cnn6", "cnn9", "mlp", "wrn-10-1"]
+KINDS += ["densenet40", "alexnet"]
 
 
 def built(kind: str, *overrides: str, classes: int = 5, channels: int = 4) -> nn.Module:
@@ -70,7 +74,7 @@ def test_every_kind_gives_logits_at_every_size(kind: str, side: int, grey: bool,
     assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in net.parameters())
 
 
-@pytest.mark.parametrize("kind", ["resnet18", "resnet20", "vgg19", "cnn6", "mlp", "wrn-16-2"])
+@pytest.mark.parametrize("kind", ["resnet18", "resnet20", "vgg19", "cnn6", "mlp", "wrn-16-2", "densenet40", "alexnet"])
 def test_images_are_classified_one_by_one_in_eval_mode(kind: str) -> None:
     net = built(kind).eval().double()
     x = torch.rand(3, 3, 32, 32, dtype=torch.float64) * 2 - 1
@@ -106,7 +110,7 @@ def test_half_precision_stays_close() -> None:
     torch.testing.assert_close(rough, exact, atol=0.05 * float(exact.abs().amax()), rtol=0.05)
 
 
-@pytest.mark.parametrize("kind", ["resnet20", "cnn6"])
+@pytest.mark.parametrize("kind", ["resnet20", "cnn6", "alexnet"])
 def test_it_compiles_whole(kind: str) -> None:
     net = built(kind).eval()
     x = torch.rand(2, 3, 32, 32)
@@ -154,7 +158,7 @@ def test_what_cannot_be_built_is_said(overrides: list[str], parts: list[str]) ->
 
 
 def test_other_depths_are_refused() -> None:
-    for make, depth in ((ResNet, 19), (SmallResNet, 21), (VGG, 17), (CNN, 7)):
+    for make, depth in ((ResNet, 19), (SmallResNet, 21), (VGG, 17), (CNN, 7), (DenseNet, 99), (DenseNet, 4)):
         with pytest.raises(ValueError, match=f"depth is {depth}"):
             make(resolution=32, image_channels=3, num_classes=10, depth=depth)
     with pytest.raises(ValueError, match="num_classes is 1"):

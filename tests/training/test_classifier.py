@@ -395,7 +395,12 @@ def test_the_defaults_are_those_of_the_task_however_the_config_is_made() -> None
     assert Config().evaluation.metrics == ["fid"]
 
 
-@pytest.mark.parametrize("name", ["cifar10/resnet18", "fashion-mnist/cnn-cpu"])
+CONFIGS = ["cifar10/resnet18", "cifar10/resnet110", "cifar10/vgg19", "cifar10/alexnet", "cifar10/densenet100"]
+CONFIGS += ["cifar10/wrn-28-10", "cifar100/wrn-28-2"]
+CONFIGS += ["fashion-mnist/cnn-cpu", "fashion-mnist/wrn-cpu", "fashion-mnist/alexnet-cpu"]
+
+
+@pytest.mark.parametrize("name", CONFIGS)
 def test_the_shipped_configs_pass_a_dry_run(tmp_path: Path, name: str) -> None:
     options = ["data.source=sprites", "data.count=60", "data.holdout=0.2", f"{C}.channels=4", "training.batch_size=8"]
     config = load_config(

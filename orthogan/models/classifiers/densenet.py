@@ -1,0 +1,81 @@
+"""Dense nets (Huang et al. 2017) without bottlenecks or compression: DenseNet-40 and DenseNet-100 with k = 12."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from orthogan.layers.batch_norm import BatchNorm2d
+from orthogan.models.classifiers.base import Classifier, check_size, convolution, initialise
+
+STEM = 16  # maps before the first block, whatever the growth
+
+
+class DenseLayer(nn.Module):
+    """norm, ReLU, conv3x3 to ``growth`` maps, which are put behind those that came in."""
+
+    def __init__(self, inputs: int, growth: int) -> None:
+        super().__init__()
+        self.norm = BatchNorm2d(inputs)
+        self.conv = convolution(inputs, growth, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(n, inputs, h, w) -> (n, inputs + growth, h, w)."""
+        return torch.cat([x, self.conv(functional.relu(self.norm(x)))], 1)
+
+
+class Transition(nn.Module):
+    """norm, ReLU, conv1x1 of the same width, 2x2 mean pooling."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.norm = BatchNorm2d(width)
+        self.conv = convolution(width, width, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(n, width, h, w) -> (n, width, h/2, w/2)."""
+        return functional.avg_pool2d(self.conv(functional.relu(self.norm(x))), 2)
+
+
+class DenseNet(Classifier):
+    """conv3x3 to 16 maps; three blocks of (depth - 4) / 3 dense layers with a transition between them; norm, ReLU, mean
+    over the map, a linear layer.
+
+    ``channels`` is the growth k, the number of maps that each layer adds: 12 in the paper, or 24. No dropout, as
+    in the paper where images are cropped and flipped.
+
+    Raises:
+        UserError: a resolution that is no multiple of 4.
+        ValueError: a depth that is not 3n + 4.
+    """
+
+    def __init__(
+        self, *, resolution: int, image_channels: int, channels: int = 12, num_classes: int, depth: int = 100
+    ) -> None:
+        super().__init__(resolution, image_channels, num_classes)
+        count, rest = divmod(depth - 4, 3)
+        if rest or count < 1:
+            raise ValueError(f"depth is {depth}: it must be 3n + 4, such as 40 or 100")
+        check_size(f"densenet{depth}", resolution, 4)
+        self.conv = convolution(image_channels, STEM, 3)
+        self.stages = nn.ModuleList()
+        width = STEM
+        for stage in range(3):
+            layers = nn.Sequential()
+            if stage:
+                layers.append(Transition(width))
+            for _ in range(count):
+                layers.append(DenseLayer(width, channels))
+                width += channels
+            self.stages.append(layers)
+        self.norm = BatchNorm2d(width)
+        self.linear = nn.Linear(width, num_classes)
+        initialise(self)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Images (n, c, h, w) -> logits (n, num_classes)."""
+        h = self.conv(x)
+        for stage in self.stages:
+            h = stage(h)
+        return self.linear(functional.relu(self.norm(h)).mean((2, 3)))
