@@ -55,10 +55,8 @@ def accuracy(
     Raises:
         UserError: the images have no classes.
     """
-    if source.num_classes < 2:
-        raise UserError(f"{source.name}: has {source.num_classes} classes, so accuracy means nothing there")
-    count = len(source) if samples is None else min(samples, len(source))
-    chosen = np.arange(count) if count == len(source) else np.sort(subset(seed, len(source), count))
+    chosen = labelled(source, samples, seed)
+    count = len(chosen)
     begin, end = share(count)
     sums = torch.zeros(2, dtype=torch.float64, device=device)
     # no parameter moves here, so a constrained weight is worked out once
@@ -70,6 +68,14 @@ def accuracy(
             sums += _sums(net(images).float(), labels)
     right, loss = torch.stack(gathered(sums.cpu())).sum(0).tolist()
     return right / count, loss / count, count
+
+
+def labelled(source: ImageSource, samples: int | None, seed: int) -> np.ndarray:
+    """The indices (n,) of the images that are looked at, ascending; arguments and errors as of ``accuracy``."""
+    if source.num_classes < 2:
+        raise UserError(f"{source.name}: has {source.num_classes} classes, so accuracy means nothing there")
+    count = len(source) if samples is None else min(samples, len(source))
+    return np.arange(count) if count == len(source) else np.sort(subset(seed, len(source), count))
 
 
 def _sums(logits: Tensor, labels: Tensor) -> Tensor:

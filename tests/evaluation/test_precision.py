@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from orthogan import commands, weights
+from orthogan import evaluate_command, weights
 from orthogan.cli import main
 from orthogan.errors import UserError
 from orthogan.evaluation import evaluate
@@ -143,7 +143,7 @@ def test_constrained_weights_are_computed_once_and_the_images_stay() -> None:
 def test_the_command_hands_the_precision_on(monkeypatch: pytest.MonkeyPatch) -> None:
     subject = str(Path(__file__).parents[2] / "pretrained" / "sprites-srngan.safetensors")
     asked: list[object] = []
-    monkeypatch.setattr(commands, "score", lambda *_, precision, **__: asked.append(precision) or [])
+    monkeypatch.setattr(evaluate_command, "score", lambda *_, precision, **__: asked.append(precision) or [])
     for options in ([], ["--precision", "bf16"]):
         main(["evaluate", subject, "--metrics", "isc", "--device", "cpu", *options])
     assert asked == ["fp32", "bf16"]

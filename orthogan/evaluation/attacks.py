@@ -1,0 +1,193 @@
+"""Adversarial images of a classifier that sees [-1, 1], made by the Adversarial Robustness Toolbox (extra ``robust``).
+
+Of the libraries that do it, ART alone is kept up: Foolbox rests since 2024, torchattacks since 2023, advertorch since
+2020.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import importlib.util
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from orthogan.errors import UserError
+from orthogan.models.modes import device_of
+
+KINDS = ("fgsm", "pgd")
+NORMS = {"inf": np.inf, "2": 2}
+STEPS, RESTARTS = 20, 1
+PACKAGE = "adversarial-robustness-toolbox"
+
+
+@dataclass(frozen=True)
+class Attack:
+    """What an adversary may do to an image.
+
+    ``kind``: fgsm (Goodfellow et al. 2015; one step, along the gradient itself where ``norm`` is "2") or pgd (Madry et
+    al. 2018). ``norm``: "inf" or "2", of the whole perturbation. ``eps``: its largest size [1/255 of images in [0, 1]];
+    0 leaves the image alone. Of pgd alone: ``steps`` of ``step`` [1/255] (None: 2.5 eps / steps, at most eps), from
+    each of ``restarts`` random points in the ball (0: once, from the image itself).
+
+    Raises:
+        UserError: a value that means nothing; it names the key.
+    """
+
+    kind: str = "pgd"
+    norm: str = "inf"
+    eps: float = 8.0
+    steps: int = STEPS
+    step: float | None = None
+    restarts: int = RESTARTS
+
+    def __post_init__(self) -> None:
+        if self.kind not in KINDS:
+            raise UserError(f"attack {self.kind!r}: choose {' or '.join(KINDS)}")
+        if self.norm not in NORMS:
+            raise UserError(f"norm {self.norm!r}: choose {' or '.join(NORMS)}")
+        if not (math.isfinite(self.eps) and self.eps >= 0):
+            raise UserError(f"eps is {self.eps}: give the size of the perturbation in 1/255, such as 8")
+        if self.steps < 1:
+            raise UserError(f"steps is {self.steps}: at least 1 is needed")
+        if self.step is not None and self.step <= 0:
+            raise UserError(f"step is {self.step}: give its size in 1/255, or none for 2.5 eps / steps")
+        if self.restarts < 0:
+            raise UserError(f"restarts is {self.restarts}: give a number of random starts, 0 for the image itself")
+
+    @property
+    def step_size(self) -> float:
+        """Of one step of pgd [1/255]."""
+        return min(self.eps, 2.5 * self.eps / self.steps) if self.step is None else self.step
+
+    @property
+    def variant(self) -> str:
+        """All that moves the number."""
+        size = f"L{self.norm} {self.eps:g}/255"
+        if self.kind == "fgsm":
+            return size
+        return f"{size}, {self.steps} steps of {self.step_size:g}, {self.restarts} restarts"
+
+
+def need_art() -> str:
+    """The version of ART; raises ``UserError`` where it is not installed."""
+    if importlib.util.find_spec("art") is not None:
+        try:
+            return importlib.metadata.version(PACKAGE)
+        except importlib.metadata.PackageNotFoundError:  # another package of that name
+            pass
+    raise UserError(f"fgsm and pgd need {PACKAGE}: pip install 'orthogan[robust]'; corruptions need nothing more")
+
+
+class Attacker:
+    """``attack`` on ``net``, which is to be in eval mode: call it with images and their labels.
+
+    Args:
+        shape: of one image (c, h, w).
+        num_classes: of the logits.
+
+    Raises:
+        UserError: ART is not installed, or cannot reach the net's device.
+    """
+
+    def __init__(self, net: nn.Module, attack: Attack, *, shape: tuple[int, ...], num_classes: int) -> None:
+        self.net, self.attack, self.num_classes = net, attack, num_classes
+        self.device = device_of(net)
+        need_art()
+        if self.device.type not in ("cpu", "cuda"):
+            raise UserError(f"fgsm and pgd run on cpu or cuda, not {self.device.type}; give --device cpu")
+        self._make = self._method(shape) if attack.eps > 0 else None
+
+    def __call__(self, images: Tensor, labels: Tensor, *, seed: int = 0) -> Tensor:
+        """Images (n, c, h, w) in [-1, 1], labels (n,) -> adversarial images, no further than eps, in [-1, 1].
+
+        Neither the net's parameters nor their gradients are touched.
+        """
+        if self._make is None:
+            return images.clone()
+        start = (images + 1) / 2
+        targets = functional.one_hot(labels, self.num_classes).float()
+        with _still(self.net), _seeded(seed), torch.enable_grad(), self._here():
+            found = self._make.generate(x=start.cpu().numpy(), y=targets.cpu().numpy())
+        # the difference, not the image: where nothing was changed the bits are those that came in
+        change = torch.from_numpy(found).to(start) - start
+        return (images + 2 * change).clamp(-1, 1)
+
+    def _method(self, shape: tuple[int, ...]) -> Any:
+        attack = self.attack
+        evasion = importlib.import_module("art.attacks.evasion")
+        classifiers = importlib.import_module("art.estimators.classification")
+        with self._here():
+            estimator = classifiers.PyTorchClassifier(
+                model=_Unit(self.net),
+                loss=nn.CrossEntropyLoss(),
+                input_shape=shape,
+                nb_classes=self.num_classes,
+                clip_values=(0.0, 1.0),
+                device_type="gpu" if self.device.type == "cuda" else "cpu",
+            )
+        common: dict[str, Any] = {"norm": NORMS[attack.norm], "eps": attack.eps / 255, "batch_size": 2**30}
+        if attack.kind == "fgsm":
+            return evasion.FastGradientMethod(estimator, **common)
+        return evasion.ProjectedGradientDescent(
+            estimator,
+            eps_step=attack.step_size / 255,
+            max_iter=attack.steps,
+            num_random_init=attack.restarts,
+            verbose=False,
+            **common,
+        )
+
+    @contextmanager
+    def _here(self) -> Iterator[None]:
+        """ART takes the current GPU."""
+        if self.device.type == "cuda":
+            with torch.cuda.device(self.device):
+                yield
+        else:
+            yield
+
+
+class _Unit(nn.Module):
+    """The net as it sees images in [0, 1]; logits in float32."""
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.net(2 * x - 1).float()
+
+
+@contextmanager
+def _still(net: nn.Module) -> Iterator[None]:
+    """No gradient goes to the parameters."""
+    wanted = [p for p in net.parameters() if p.requires_grad]
+    for parameter in wanted:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in wanted:
+            parameter.requires_grad_(True)
+
+
+@contextmanager
+def _seeded(seed: int) -> Iterator[None]:
+    """ART draws from NumPy's global generator, which is lent to it and put back; torch's is guarded too."""
+    before = np.random.get_state()
+    np.random.seed(seed % 2**32)
+    try:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            yield
+    finally:
+        np.random.set_state(before)

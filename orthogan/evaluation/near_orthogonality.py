@@ -1,0 +1,56 @@
+"""How near to orthogonal every layer of a net is, as a matrix and as the linear map that it is."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from torch import nn
+
+from orthogan import weights
+from orthogan.linalg.gram import orthogonality_error
+from orthogan.models import modes
+from orthogan.penalties import Penalty
+
+
+def near_orthogonality(net: nn.Module, layers: str | Sequence[str] = ()) -> dict[str, float]:
+    """The root mean square of s^2 - 1 over the singular values s of each layer; 0 where it is orthogonal.
+
+    ``NAME/kernel``: of the weight K as a matrix (outputs, inputs * taps), that is ||K K^T - I||_F / sqrt(rows), or of
+    K^T K where there are more rows than columns. ``NAME/operator``: of the layer as a linear map; for a convolution
+    that of a large torus, by its exact self-convolution (Achour et al. 2022; ``penalties.conv_orthogonality``), one
+    whose stride passes pixels by as a map of those that it reads. ``mean/…`` and ``max/…``: over the layers, each
+    counted once, so that the stem and 1x1 convolutions are seen beside the large ones.
+
+    The effective weights are measured, constraints and all; nothing in the net moves. The results are plain numbers,
+    right to about 1e-3 near 0 where there are more rows than columns, and to 1e-6 elsewhere.
+
+    Args:
+        layers: which ones, in the words of ``orthogan.weights.select``; all by default, the last linear one too.
+
+    Raises:
+        ValueError: no such layer.
+    """
+    found: dict[str, float] = {}
+    with modes.frozen(net):
+        penalty = Penalty(net, "conv_orthogonality", layers=layers)
+        for layer, square in zip(penalty.selected, penalty.values(), strict=True):
+            matrix = layer.matrix
+            kernel = float(orthogonality_error(matrix)) / math.sqrt(min(matrix.shape))
+            operator = math.sqrt(max(float(square), 0.0) / _rank(layer))
+            found |= {f"{layer.name}/kernel": kernel, f"{layer.name}/operator": operator}
+    for view in ("kernel", "operator"):
+        values = [found[f"{name}/{view}"] for name in penalty.names]
+        found |= {f"mean/{view}": sum(values) / len(values), f"max/{view}": max(values)}
+    return found
+
+
+def _rank(found: weights.Selected) -> int:
+    """The singular values of the map, a position of its output (of its input, for a transposed convolution)."""
+    shape, layer = found.value.shape, found.layer
+    if not isinstance(layer, nn.modules.conv._ConvNd):
+        return min(shape)
+    # the positions that a stride leaves out are in no singular value
+    strides = [s // math.gcd(s, d) for s, d in zip(layer.stride, layer.dilation, strict=True)]
+    read = math.prod(min(s, k) for s, k in zip(strides, shape[2:], strict=True))
+    return min(shape[0], read * shape[1] * layer.groups)
