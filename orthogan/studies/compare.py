@@ -1,0 +1,166 @@
+"""``orthogan compare``: anyone's runs in one table, with the report that a study gets.
+
+Runs that differ in nothing but seed and place are one row, named by the keys in which the rows differ. What is
+compared is the end of each run: what training measured at its last step, and what ``orthogan evaluate`` and
+``orthogan disentangle`` wrote beside it. A run that has not come to its end is counted as unfinished and gives no
+number. Numbers of unlike protocols get columns of their own, named by what differs, and no difference is ever taken
+between two columns.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from orthogan.config_file import flatten
+from orthogan.errors import UserError
+from orthogan.evaluation import MetricResult
+from orthogan.studies import measures
+from orthogan.studies.finished import FinishedRun
+from orthogan.studies.outcome import load
+from orthogan.studies.protocol import standing, text
+from orthogan.studies.report import Report, write
+from orthogan.studies.study import Found, Number
+from orthogan.studies.table import Entry, Panel, panel
+from orthogan.training.resume import METRICS, read_records
+
+APART = ("seed", "out")  # what two runs of one row may differ in
+DISENTANGLEMENT = "disentanglement.jsonl"
+
+
+def compare(folders: Sequence[Path], out: Path) -> tuple[Path, Panel]:
+    """Write the report on the runs in ``folders`` into ``out``; returns its path and the table.
+
+    Raises:
+        UserError: a folder that is no run, the same run twice, or two runs of one config and seed.
+    """
+    table = compared(folders)
+    found = write(
+        Report(
+            "Comparison of runs",
+            f"{len(table.entries)} runs in {len(table.rows)} rows. Differences are to the first row, {table.baseline}.",
+            "orthogan compare " + " ".join(map(str, folders)) + f" --out {out}",
+            [table],
+        ),
+        out,
+    )
+    return found, table
+
+
+def compared(folders: Sequence[Path]) -> Panel:
+    """The table of the runs in ``folders``; the first one's row is what the others are compared with.
+
+    Raises:
+        UserError: as ``compare``.
+    """
+    runs = [FinishedRun(folder) for folder in folders]
+    configs = [_apart(run) for run in runs]
+    kinds = list({_key(config): config for config in configs}.values())
+    names = dict(zip(map(_key, kinds), row_names(kinds), strict=True))
+    seen: dict[tuple[str, int], FinishedRun] = {}
+    entries = []
+    for run, config in zip(runs, configs, strict=True):
+        row, seed = names[_key(config)], run.config.seed
+        if (row, seed) in seen:
+            raise UserError(
+                f"{run.folder} and {seen[row, seed].folder} hold the same config and seed {seed}: give one of them"
+            )
+        seen[row, seed] = run
+        entries.append(_entry(run, row))
+    rows = list(names.values())
+    return panel(entries, rows=rows, baseline=rows[0], split=True)
+
+
+def row_names(configs: Sequence[Mapping[str, Any]]) -> list[str]:
+    """For each flat config what tells it from the others: ``norm.kind=stable_rank``, with keys as short as is clear."""
+    keys = list(dict.fromkeys(key for config in configs for key in config))
+    apart = [key for key in keys if len({text(config.get(key)) for config in configs}) > 1]
+    if not apart:
+        return ["all runs"] * len(configs)
+    short = {key: _shortest(key, apart) for key in apart}
+    return [", ".join(f"{short[key]}={_value(config.get(key))}" for key in apart) for config in configs]
+
+
+def _entry(run: FinishedRun, row: str) -> Entry:
+    found = _found(run)
+    complete = run.reached == run.steps
+    return Entry(
+        row,
+        run.config.seed,
+        run.folder,
+        "done" if complete else "unfinished",
+        "" if complete else f"it has come to step {run.reached} of {run.steps}",
+        _numbers(run, found) if complete else (),
+        {name: curve for part in found for name, curve in part.curves.items()},
+        _pictures(run),
+        run.sittings,
+    )
+
+
+def _found(run: FinishedRun) -> list[Found]:
+    """What our own measures say; of a cell of a study, what was measured there."""
+    known = load(run.folder)
+    studied = list(known.found.values()) if known is not None else []
+    return [measures.scores(run), measures.cost(run), measures.spectra(run), *studied]
+
+
+def _numbers(run: FinishedRun, found: Sequence[Found]) -> tuple[tuple[str, Number], ...]:
+    """All numbers of the run's end; of those alike in name and protocol the last one."""
+    pairs = [(name, number) for part in found for name, number in part.numbers.items()]
+    pairs += _evaluated(run) + _disentangled(run)
+    last = {(name, text(standing(number.protocol)), text(number.place)): (name, number) for name, number in pairs}
+    return tuple(last.values())
+
+
+def _evaluated(run: FinishedRun) -> list[tuple[str, Number]]:
+    """What ``orthogan evaluate`` measured of the last step."""
+    file = run.folder / METRICS
+    found = []
+    for record in read_records(file) if file.is_file() else []:
+        protocol = record.get("protocol", {})
+        if "subject" in protocol and str(protocol.get("step")) == str(run.steps):
+            score = MetricResult(**{key: value for key, value in record.items() if key != "label"})
+            better = "lower" if score.is_better(float("inf")) else "higher"
+            found.append((score.label, Number(score.value, better, protocol)))
+    return found
+
+
+def _disentangled(run: FinishedRun) -> list[tuple[str, Number]]:
+    """What ``orthogan disentangle`` measured."""
+    file = run.folder / DISENTANGLEMENT
+    records = read_records(file) if file.is_file() else []
+    return [
+        (record["label"], Number(record["value"], "", record.get("protocol", {})))
+        for record in records
+        if record.get("value") is not None
+    ]
+
+
+def _pictures(run: FinishedRun) -> list[str]:
+    """The last grid of fakes."""
+    fakes = sorted(path.name for path in run.folder.glob("fakes-*.png"))
+    return fakes[-1:]
+
+
+def _apart(run: FinishedRun) -> dict[str, Any]:
+    return {key: value for key, value in flatten(run.config.model_dump()).items() if key not in APART}
+
+
+def _key(config: Mapping[str, Any]) -> str:
+    return json.dumps(config, sort_keys=True)
+
+
+def _shortest(key: str, others: Sequence[str]) -> str:
+    """The shortest end of a dotted key that is no end of another one."""
+    parts = key.split(".")
+    for start in range(len(parts) - 1, -1, -1):
+        end = ".".join(parts[start:])
+        if not any(other != key and f".{other}".endswith(f".{end}") for other in others):
+            return end
+    return key
+
+
+def _value(value: Any) -> str:
+    return json.dumps(value) if isinstance(value, list | dict) else str(value)

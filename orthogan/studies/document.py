@@ -1,0 +1,74 @@
+"""The parts of a report, which ``report_markdown`` and ``report_html`` write each in their way.
+
+Words may hold ``code`` between backticks and **strong** ones between two stars.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Heading:
+    """``level`` 1 is the report's title."""
+
+    words: str
+    level: int = 2
+
+
+@dataclass(frozen=True)
+class Words:
+    """A paragraph."""
+
+    words: str
+
+
+@dataclass(frozen=True)
+class Bullets:
+    """A list."""
+
+    items: Sequence[str]
+
+
+@dataclass(frozen=True)
+class Code:
+    """Lines as they are typed; ``language``: such as bash."""
+
+    text: str
+    language: str = ""
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A table; the first column is of words, the others of numbers."""
+
+    head: Sequence[str]
+    lines: Sequence[Sequence[str]]
+
+
+@dataclass(frozen=True)
+class Drawings:
+    """SVG elements side by side; ``name``: of their files, without the ending."""
+
+    name: str
+    svgs: Sequence[str]
+    caption: str
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """(caption, file) of pictures side by side."""
+
+    files: Sequence[tuple[str, Path]]
+    caption: str
+
+
+Block = Heading | Words | Bullets | Code | Grid | Drawings | Pictures
+
+
+def slug(*words: str) -> str:
+    """A name for a file."""
+    return re.sub(r"[^a-z0-9]+", "-", " ".join(words).lower()).strip("-")

@@ -1,0 +1,99 @@
+"""A finished run as the measures see it: its config, log, scores, checkpoints and nets."""
+
+from __future__ import annotations
+
+import math
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from orthogan import checkpoint
+from orthogan.config import Config
+from orthogan.config_file import read_yaml, validate
+from orthogan.errors import UserError
+from orthogan.evaluation import MetricResult
+from orthogan.models.saved import load, load_classifier
+from orthogan.studies.outcome import sittings
+from orthogan.training.resume import METRICS, own_scores, read_records
+from orthogan.training.run_log import LOG
+
+
+class FinishedRun:
+    """The run in ``folder``.
+
+    Raises:
+        UserError: there is no ``config.yaml`` in it, or it does not read as a config.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        file = folder / "config.yaml"
+        if not file.is_file():
+            raise UserError(f"{folder}: not a run of orthogan (it has no config.yaml)")
+        self.config: Config = validate(read_yaml(file), {}, default_origin=str(file))
+
+    @property
+    def steps(self) -> int:
+        """The length of the whole run [steps]."""
+        return self.config.training.steps
+
+    @cached_property
+    def log(self) -> list[dict[str, Any]]:
+        """The records of ``log.jsonl``."""
+        file = self.folder / LOG
+        return read_records(file) if file.exists() else []
+
+    @cached_property
+    def reached(self) -> int:
+        """The step of the newest checkpoint; 0 where there is none."""
+        return max((step for step, _ in self.checkpoints()), default=0)
+
+    @cached_property
+    def scores(self) -> list[tuple[int, MetricResult]]:
+        """(step, score) of what training itself measured."""
+        return own_scores(self.folder / METRICS, self.steps)
+
+    def scores_of(self, metric: str) -> list[tuple[int, MetricResult]]:
+        """Those of one metric, in the order of the steps."""
+        return sorted(((step, s) for step, s in self.scores if s.metric == metric), key=lambda pair: pair[0])
+
+    @cached_property
+    def images_per_step(self) -> float:
+        """Images in a step, by the log; 0 for a run that logged nothing."""
+        logged = [record for record in self.log if record["step"]]
+        return logged[-1]["images"] / logged[-1]["step"] if logged else 0.0
+
+    def curve(self, key: str, most: int = 200) -> list[tuple[float, float]]:
+        """(images, value) of a number of the log, averaged in groups where there are more than ``most``."""
+        points = [(float(record["images"]), float(record[key])) for record in self.log if record.get(key) is not None]
+        size = math.ceil(len(points) / most) if points else 1
+        groups = [points[start : start + size] for start in range(0, len(points), size)]
+        return [(group[-1][0], sum(y for _, y in group) / len(group)) for group in groups]
+
+    def spectra(self) -> dict[str, dict[str, list[tuple[float, float]]]]:
+        """Layer -> number -> [(images, value), …] of what the log has of each layer; null reads as infinite."""
+        found: dict[str, dict[str, list[tuple[float, float]]]] = {}
+        for record in self.log:
+            for layer, numbers in record.get("spectrum", {}).items():
+                for name, value in numbers.items():
+                    value = math.inf if value is None else float(value)
+                    found.setdefault(layer, {}).setdefault(name, []).append((float(record["images"]), value))
+        return found
+
+    def checkpoints(self) -> list[tuple[int, Path]]:
+        """(step, folder) of each checkpoint, oldest first."""
+        return checkpoint.steps(self.folder)
+
+    def net(self, folder: Path | None = None) -> nn.Module:
+        """The trained net (the generator of a GAN), or that of a checkpoint folder; in eval mode, on the CPU."""
+        where = folder or self.folder
+        if self.config.task == "classifier":
+            return load_classifier(where)
+        return load(where)
+
+    @cached_property
+    def sittings(self) -> list[dict[str, Any]]:
+        """What a study noted of the processes that worked on the run; empty for a run outside of studies."""
+        return sittings(self.folder)

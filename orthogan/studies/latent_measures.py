@@ -1,0 +1,97 @@
+"""What the study of latent projections measures of a generator."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from orthogan.data import open_configured
+from orthogan.disentanglement import disentangle
+from orthogan.latent import Directions, first_layer_directions, native_directions, render, traverse
+from orthogan.latent.first_layer import find_layer, latent_matrix
+from orthogan.layers import HouseholderProjector
+from orthogan.models.eigengan import EigenGANGenerator
+from orthogan.models.modes import frozen
+from orthogan.models.protocol import Generator
+from orthogan.studies.finished import FinishedRun
+from orthogan.studies.study import Found, Number
+
+VP, ACTIVENESS, MIG, DCI, SAP, MODULARITY = "VP", "activeness", "MIG", "DCI disentanglement", "SAP", "modularity"
+NAMES = {"vp": VP, "activeness": ACTIVENESS, "mig": MIG, "dci": DCI, "sap": SAP, "modularity": MODULARITY}
+RANDOM, SEFA = ", random basis", ", SeFa"
+SUBSPACES = "||U U^T - I||_F, largest of the subspaces"
+FLATNESS = "largest over smallest singular value of the first layer"
+PICTURE = "traversal.png"
+LABELLED = "sprites"  # the sources whose factors are known begin so
+# images that the scores see; a run that is scored on fewer fakes than these gets the quick scores alone
+SAMPLES, PAIRS, ENOUGH, SHORT = 5000, 2000, 1000, 60
+
+
+def native(run: FinishedRun) -> Found:
+    """The scores along the model's own directions, beside those along random ones of the same span."""
+    net = run.net()
+    return _along(run, native_directions(net), "", "the net's own")
+
+
+def along_sefa(run: FinishedRun) -> Found:
+    """The same along the singular vectors of the first layer, where the latent enters the net through one layer whose
+    spectrum says something; nothing for an EigenGAN or a projector.
+    """
+    net = run.net()
+    own = [part for part in net.modules() if isinstance(part, EigenGANGenerator | HouseholderProjector)]
+    if own:
+        return Found()
+    return _along(run, first_layer_directions(net), SEFA, "SeFa")
+
+
+def projections(run: FinishedRun) -> Found:
+    """How far the layers that the latent enters are from orthogonal at the end."""
+    net = run.net()
+    if isinstance(net, EigenGANGenerator):
+        with frozen(net):
+            largest = max(numbers["orthogonality_error"] for numbers in net.subspace_report().values())
+        return Found({SUBSPACES: Number(largest, "lower")})
+    assert isinstance(net, Generator)
+    with frozen(net):
+        sigma = torch.linalg.svdvals(latent_matrix(find_layer(net, "auto", net.latent_dim)[1]))
+    return Found({FLATNESS: Number(float(sigma[0] / sigma[-1]), "lower")})
+
+
+def walks(run: FinishedRun) -> Found:
+    """A picture of what each direction does, one latent, three standard deviations each way."""
+    net = run.net()
+    render(traverse(net, native_directions(net), steps=7, control=2), run.folder / PICTURE)
+    return Found(pictures=[PICTURE])
+
+
+def _along(run: FinishedRun, directions: Directions, suffix: str, which: str) -> Found:
+    """Every score that the data allow, named with ``suffix``, and the same along a random basis.
+
+    ``which``: what the protocol calls the directions; a net's own have several names (axes, a projector's rows).
+    """
+    section, data = run.config.evaluation, run.config.data
+    whole = section.samples >= ENOUGH
+    labelled = whole and data.source.startswith(LABELLED)
+    results = disentangle(
+        run.net(),
+        list(NAMES) if labelled else ["vp", "activeness"],
+        source=open_configured(data) if labelled else None,
+        directions=directions,
+        seeds=(0,),
+        samples=min(SAMPLES, 5 * section.samples),
+        options={"vp": {"pairs": PAIRS if whole else SHORT}},
+        progress=False,
+    )
+    numbers: dict[str, Number] = {}
+    for result in results:
+        protocol: dict[str, Any] = {"variant": result.label, **result.protocol, "directions": which}
+        # numbers of fewer factors do not compare with those of all, so they are another column
+        left_out = [*protocol.get("read too badly", ()), *protocol.get("constant in fakes", ())]
+        name = NAMES[result.metric] + suffix + (f", without {' and '.join(left_out)}" if left_out else "")
+        better = "" if result.metric in ("activeness", "modularity") else "higher"
+        numbers[name] = Number(float(result), better, protocol)
+        for control in result.controls:
+            if control == RANDOM.removeprefix(", "):
+                numbers[name + RANDOM] = Number(float(result.controls[control]), "", protocol)
+    return Found(numbers)

@@ -1,0 +1,54 @@
+"""CNN-6 and CNN-9 whose neurons are learned beside the matrix that turns them: two rows of OPT's ablation.
+
+With neurons fixed these are ``norm: {kind: rotation}``, by ``qr``, or ``relaxed`` with relaxation 0.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal, get_args
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+
+from orthogan.linalg import rotations
+from orthogan.linalg.precision import exact
+from orthogan.models.classifiers import CNN
+
+Transform = Literal["qr", "free"]
+
+
+class Turned(nn.Module):
+    """W -> W R^T for a weight with one row an output; R, d x d on the fan-in, starts at the identity.
+
+    ``qr``: R is the orthogonal factor of its parameter; ``free``: the parameter itself.
+    """
+
+    def __init__(self, columns: int, transform: Transform) -> None:
+        super().__init__()
+        self.transform: Transform = transform
+        self.turn = nn.Parameter(torch.eye(columns))
+
+    def forward(self, weight: Tensor) -> Tensor:
+        """The effective weight, in at least float32."""
+        with torch.autocast(weight.device.type, enabled=False):
+            turn = exact(self.turn)
+            rotation = rotations.qr(turn) if self.transform == "qr" else turn
+            return (exact(weight).flatten(1) @ rotation.mT).view(weight.shape)
+
+
+class LearnedNeurons(CNN):
+    """``CNN`` with a learned R on every layer but the classifier, and the weights learned too.
+
+    Raises:
+        ValueError: an unknown transform, or as ``CNN``.
+    """
+
+    def __init__(self, *, transform: Transform = "qr", **arguments: Any) -> None:
+        super().__init__(**arguments)
+        if transform not in get_args(Transform):
+            raise ValueError(f"transform {transform!r}: choose {' or '.join(get_args(Transform))}")
+        for layer in list(self.modules()):
+            if isinstance(layer, nn.Conv2d | nn.Linear) and layer is not self.linear:
+                turned = Turned(layer.weight.flatten(1).shape[1], transform)
+                parametrize.register_parametrization(layer, "weight", turned)

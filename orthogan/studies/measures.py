@@ -1,0 +1,204 @@
+"""What studies measure of any run: errors of a classifier, cost, the conditions that the log tells, the neurons."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Mapping
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from orthogan import weights
+from orthogan.errors import UserError
+from orthogan.evaluation.attacks import Attack
+from orthogan.evaluation.near_orthogonality import near_orthogonality
+from orthogan.evaluation.robustness import attacked_accuracy, corruption_accuracy
+from orthogan.linalg import hyperspherical_energy
+from orthogan.rng import derive
+from orthogan.studies.finished import FinishedRun
+from orthogan.studies.protocol import standing
+from orthogan.studies.study import Found, Number
+from orthogan.training.classifier import open_sources
+
+FINAL_ERROR, BEST_ERROR = "test error, final [%]", "test error, best [%]"
+TRAIN_ERROR, GAP = "train error, final [%]", "generalisation gap [%]"
+PARAMETERS, SECONDS, MEMORY = "parameters", "seconds a step", "peak memory [MiB]"
+ENERGY, ENERGY_CHANGE = "energy of the neurons, final", "energy change, relative size"
+KERNEL, OPERATOR = "orthogonality error of kernels", "orthogonality error of maps"
+CORRUPTED, UNTOUCHED = "error on corrupted images [%]", "error on the same images as they are [%]"
+ATTACKED, EPS = 500, (2.0, 8.0)  # test images, and sizes of an attack [1/255]
+# numbers of a layer in the log that mean the same in every layer, and what they are called over all of them
+OF_LAYERS = {
+    "stable_rank_after": "stable rank (median of layers)",
+    "condition": "condition number (median of layers)",
+    "orthogonality_error": "|R R^T - I|_F (median of layers)",
+    "active": "share of layers where the stable-rank constraint binds",
+}
+
+
+def classification(run: FinishedRun) -> Found:
+    """Errors in percent: at the end, the best over training (on the test images, as papers report it), on training
+    images, and the gap between them.
+
+    Raises:
+        UserError: the run was not scored at its end.
+    """
+    test, train = run.scores_of("accuracy"), run.scores_of("train_accuracy")
+    if not test or test[-1][0] != run.steps:
+        raise UserError(f"{run.folder}: has no accuracy at its last step; set evaluation.every")
+    final, last = test[-1][1], train[-1][1]
+    best = max((score for _, score in test), key=lambda score: score.value)
+    errors = [100 * (1 - score.value) for score in (final, best, last)]
+    images = run.images_per_step
+    return Found(
+        {
+            FINAL_ERROR: Number(errors[0], "lower", final.protocol),
+            BEST_ERROR: Number(errors[1], "lower", best.protocol),
+            TRAIN_ERROR: Number(errors[2], "", last.protocol),
+            GAP: Number(errors[0] - errors[2], "lower", _both(final.protocol, last.protocol)),
+        },
+        {
+            "test error [%]": [(step * images, 100 * (1 - score.value)) for step, score in test],
+            "training loss": run.curve("C/loss"),
+        },
+    )
+
+
+def scores(run: FinishedRun) -> Found:
+    """Every score that training made, at the end and over training, under its own label."""
+    numbers: dict[str, Number] = {}
+    curves: dict[str, list[tuple[float, float]]] = {}
+    for step, score in sorted(run.scores, key=lambda pair: pair[0]):
+        curves.setdefault(score.label, []).append((step * run.images_per_step, score.value))
+        if step == run.steps:
+            better = "lower" if score.is_better(math.inf) else "higher"
+            numbers[score.label] = Number(score.value, better, score.protocol)
+            for part, value in score.parts.items():
+                numbers[f"{score.label}: {part}"] = Number(value, "", score.protocol)
+    for key in ("C/loss", "D/loss", "G/loss"):
+        if curve := run.curve(key):
+            curves[f"loss of {key[0]}"] = curve
+    return Found(numbers, curves)
+
+
+def cost(run: FinishedRun) -> Found:
+    """Trained parameters, the median time of a step, the peak of memory while training."""
+    numbers: dict[str, Number] = {}
+    if run.checkpoints():
+        net = run.net()
+        numbers[PARAMETERS] = Number(sum(p.numel() for p in net.parameters() if p.requires_grad), "lower")
+    place = where(run)
+    timed = [record for record in run.log if "seconds" in record]
+    if len(timed) > 2:  # the first interval holds the start, and the median is above scores and pictures
+        paces = [(b["seconds"] - a["seconds"]) / (b["step"] - a["step"]) for a, b in pairwise(timed)]
+        numbers[SECONDS] = Number(statistics.median(paces), "lower", place=place)
+    peaks = [sitting["peak memory [MiB]"] for sitting in run.sittings if sitting.get("trained")]
+    if peaks:
+        numbers[MEMORY] = Number(max(peaks), "lower", place=place)
+    return Found(numbers)
+
+
+def where(run: FinishedRun) -> dict[str, str]:
+    """The machine that the run was trained on, as far as times depend on it; several sittings may have several."""
+    found = {}
+    for key in ("processor", "gpu", "threads", "cells at a time"):
+        values = dict.fromkeys(str(s[key]) for s in run.sittings if s.get("trained") and key in s)
+        if values:
+            found[key] = " and ".join(values)
+    return found
+
+
+def energy(run: FinishedRun) -> Found:
+    """The hyperspherical energy of the neurons, mean over pairs (s = 1) and over all layers but the last, at each
+    checkpoint; its final value and its change relative to the first.
+
+    Raises:
+        UserError: checkpoints are missing, because the run was measured before and then kept its last one alone.
+    """
+    every, steps = run.config.checkpoint.every, run.steps
+    kept = dict(run.checkpoints())
+    if missing := [step for step in [*range(every, steps, every), steps] if step not in kept]:
+        raise UserError(f"{run.folder}: the checkpoint of step {missing[0]} is gone; train anew with --redo")
+    curve = [(step * run.images_per_step, _energy(run, kept[step])) for step in sorted(kept)]
+    first, last = curve[0][1], curve[-1][1]
+    return Found(
+        {
+            ENERGY: Number(last, "", {"s": 1, "layers": "all but the last"}),
+            ENERGY_CHANGE: Number(abs(last - first) / first, "", {"s": 1, "since": min(kept)}),
+        },
+        {"energy of the neurons": curve},
+    )
+
+
+@torch.no_grad()
+def _energy(run: FinishedRun, folder: Path) -> float:
+    net = run.net(folder)
+    with weights.frozen(net):
+        found = [float(hyperspherical_energy(layer.matrix, 1.0)) for layer in weights.select(net, "matrix,!last")]
+    return statistics.fmean(found)
+
+
+def orthogonality(run: FinishedRun) -> Found:
+    """How far the final layers, all but the last (the classifier), are from orthogonal: means over the layers of the
+    root mean square of s^2 - 1, with s the singular values of the weight as a matrix, and of the layer as a map.
+    """
+    found = near_orthogonality(run.net(), "!last")
+    protocol = {"layers": "all but the last"}
+    return Found(
+        {
+            KERNEL: Number(found["mean/kernel"], "lower", protocol),
+            OPERATOR: Number(found["mean/operator"], "lower", protocol),
+        }
+    )
+
+
+def robustness(run: FinishedRun) -> Found:
+    """Errors on corrupted and on attacked test images, in percent, and on the same ones as they are.
+
+    Raises:
+        UserError: the library of the attacks is not installed.
+    """
+    _, source = open_sources(run.config)
+    section, net = run.config.evaluation, run.net()
+    options: dict[str, Any] = {
+        "samples": min(ATTACKED, section.samples),
+        "batch_size": min(100, section.batch_size),
+        "seed": derive(run.config.seed, "study"),
+        "progress": False,
+    }
+    found = {CORRUPTED: corruption_accuracy(net, source, severities=(1, 3, 5), **options)}
+    for eps in EPS:
+        for kind in ("fgsm", "pgd"):
+            attack = Attack(kind, "inf", eps, steps=10)
+            found[f"error under {kind}, {eps:g}/255 [%]"] = attacked_accuracy(net, source, attack, **options)
+    clean = found[CORRUPTED]
+    numbers = {name: Number(100 * (1 - score.value), "lower", score.protocol) for name, score in found.items()}
+    about = {key: value for key, value in clean.protocol.items() if key not in ("corruptions", "severities")}
+    numbers[UNTOUCHED] = Number(100 * (1 - clean.parts["clean"]), "lower", about)
+    return Found(numbers)
+
+
+def spectra(run: FinishedRun) -> Found:
+    """What the log tells of the layers of each net, over training: a median over the layers, a share for the count of
+    those where a stable-rank constraint binds.
+    """
+    gathered: dict[str, dict[float, list[float]]] = {}
+    for layer, numbers in run.spectra().items():
+        for name, curve in numbers.items():
+            if name in OF_LAYERS:
+                of = gathered.setdefault(f"{OF_LAYERS[name]} of {layer.partition('.')[0]}", {})
+                for images, value in curve:
+                    of.setdefault(images, []).append(value)
+    curves = {}
+    for title, by_images in gathered.items():
+        middle = statistics.fmean if title.startswith("share") else statistics.median
+        curves[title] = [(images, middle(values)) for images, values in sorted(by_images.items())]
+    return Found({}, curves)
+
+
+def _both(test: Mapping[str, Any], train: Mapping[str, Any]) -> dict[str, Any]:
+    """The protocol of a difference of two scores."""
+    return {"test": standing(test), "train": standing(train)}

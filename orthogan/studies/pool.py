@@ -1,0 +1,184 @@
+"""Several cells at a time in processes of their own, under one progress bar, until all are done or a signal comes."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import select
+import subprocess
+import sys
+from collections import deque
+from collections.abc import Sequence
+from contextlib import suppress
+
+from tqdm import tqdm
+
+from orthogan.errors import EXIT_DONE, Diverged, Stopped
+from orthogan.studies.cells import Cell
+from orthogan.studies.machine import cores
+from orthogan.studies.outcome import Outcome, load, save
+from orthogan.training.run_log import LOG
+from orthogan.training.stop import StopSignal
+
+WORKER = "orthogan.studies.worker"
+LOOK = 0.5  # seconds between looks at the cells
+TAIL = 1 << 16  # bytes at the end of a log, which hold a line's beginning
+THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+FORM = "{l_bar}{bar}| {n:.1f}/{total:.0f} cells [{elapsed}<{remaining}, {rate_fmt}{postfix}]"
+
+
+def run_cells(cells: Sequence[Cell], jobs: int, title: str) -> None:
+    """Run ``cells``, ``jobs`` at a time, each with its share of the cores.
+
+    What becomes of each is in its folder; a cell that fails stops no other.
+
+    Raises:
+        Stopped: a signal came. The cells at work have saved what they can; the same call goes on.
+    """
+    # of the jobs asked for, not of those there are cells for: a cell run alone later is to have the same threads
+    threads = max(1, cores() // jobs)
+    waiting, failed = deque(cells), 0
+    workers = [Worker(threads, jobs) for _ in range(min(jobs, len(cells)))]
+    bar = tqdm(total=len(cells), desc=title, unit="cell", bar_format=FORM, dynamic_ncols=True, mininterval=0.5)
+    done = 0
+    try:
+        bar.initial = bar.n = sum(map(progress, cells))  # what earlier sittings have trained is no speed of this one
+        with bar, StopSignal() as stop:
+            while True:
+                for worker in workers:
+                    if worker.cell is None and waiting and stop.name is None:
+                        worker.give(waiting.popleft())
+                busy = [worker for worker in workers if worker.cell is not None]
+                if not busy:
+                    break
+                if stop.name is not None:
+                    bar.set_postfix_str(f"stopping, {len(busy)} save what they have")
+                    for worker in busy:
+                        worker.stop()
+                for worker in _answering(busy):
+                    cell, code = worker.answer(stopping=stop.name is not None)
+                    done += code != Stopped.exit_code and stop.name is None
+                    if code not in (EXIT_DONE, Stopped.exit_code) and stop.name is None:
+                        failed += 1
+                        tqdm.write(f"{cell.name}: {_why(cell, code)}", file=sys.stderr)
+                if stop.name is None:
+                    bar.set_postfix_str(f"{failed} failed" if failed else "", refresh=False)
+                    now = done + sum(progress(worker.cell) for worker in workers if worker.cell is not None)
+                    now += sum(map(progress, waiting))
+                    bar.update(max(0.0, now - bar.n))
+            if stop.name is not None:
+                raise Stopped(f"stopped by {stop.name}, {len(cells) - done} cells to go; the same command continues")
+    finally:
+        for worker in workers:
+            worker.close()
+
+
+class Worker:
+    """One ``orthogan.studies.worker``; it starts with its first cell and is replaced when it dies."""
+
+    def __init__(self, threads: int, jobs: int) -> None:
+        self.threads, self.jobs = threads, jobs
+        self.cell: Cell | None = None
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def replies(self) -> int:
+        """The file descriptor that answers come from."""
+        assert self._process is not None
+        assert self._process.stdout is not None
+        return self._process.stdout.fileno()
+
+    def give(self, cell: Cell) -> None:
+        """Hand over the next cell."""
+        if self._process is None:
+            self._start()
+        self.cell = cell
+        assert self._process is not None
+        assert self._process.stdin is not None
+        fields = vars(cell) | {"folder": str(cell.folder), "config": cell.config.model_dump()}
+        facts = {"threads": self.threads, "cells at a time": self.jobs}
+        with suppress(BrokenPipeError):  # it is gone, which reading from it will tell
+            self._process.stdin.write(f"{json.dumps({'cell': fields, 'facts': facts})}\n".encode())
+            self._process.stdin.flush()
+
+    def stop(self) -> None:
+        """Ask the cell at work to save and stop."""
+        assert self._process is not None
+        assert self._process.stdin is not None
+        with suppress(BrokenPipeError):
+            self._process.stdin.close()
+
+    def answer(self, *, stopping: bool) -> tuple[Cell, int]:
+        """The cell that was at work and its exit code; of one that was killed, notes what happened in its folder."""
+        assert self._process is not None
+        assert self._process.stdout is not None
+        assert self.cell is not None
+        cell, self.cell = self.cell, None
+        line = self._process.stdout.readline()
+        if line:
+            code = json.loads(line)["code"]
+            why = f"its process was ended by signal {-code} (out of memory?)" if code < 0 else f"exit code {code}"
+        else:
+            code = self._process.wait()
+            why = f"the worker ended with exit code {code}"
+            self._forget()
+        if not stopping and (code < 0 or not line or load(cell.folder) is None) and code != Stopped.exit_code:
+            outcome = Outcome("error", cell.definition(), cell.config.model_dump(), f"{why}; see output.txt")
+            save(cell.folder, outcome)
+            code = code or 1
+        return cell, code
+
+    def close(self) -> None:
+        """End the process, and the cell that may be at work: it is told to save first."""
+        if self._process is None:
+            return
+        self.stop()
+        self._process.wait()
+        self._forget()
+
+    def _start(self) -> None:
+        """It has a session of its own, because Ctrl-C is for us; its modules are found where ours are."""
+        path = os.pathsep.join(folder or os.getcwd() for folder in sys.path)
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", WORKER],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env={**os.environ, "PYTHONPATH": path, **dict.fromkeys(THREADS, str(self.threads))},
+            start_new_session=True,
+        )
+
+    def _forget(self) -> None:
+        assert self._process is not None
+        assert self._process.stdout is not None
+        self.stop()
+        self._process.stdout.close()
+        self._process = None
+
+
+def progress(cell: Cell) -> float:
+    """The share of a cell's training that its log tells [0-1]."""
+    try:
+        with (cell.folder / LOG).open("rb") as stream:
+            stream.seek(max(0, stream.seek(0, os.SEEK_END) - TAIL))
+            steps = re.findall(rb'^\{"step": (\d+)', stream.read(), re.MULTILINE)
+    except OSError:
+        return 0.0
+    return min(1.0, int(steps[-1]) / cell.config.training.steps) if steps else 0.0
+
+
+def _answering(busy: Sequence[Worker]) -> list[Worker]:
+    """Those that have something to say, waiting a little for the first of them."""
+    ready = select.select([worker.replies for worker in busy], [], [], LOOK)[0]
+    return [worker for worker in busy if worker.replies in ready]
+
+
+def _why(cell: Cell, code: int) -> str:
+    outcome = load(cell.folder)
+    reason = outcome.reason if outcome is not None else f"exit code {code}"
+    return f"diverged: {reason}" if code == Diverged.exit_code else f"failed: {reason}"
+
+
+def default_jobs(gpu: bool) -> int:
+    """Cells at a time: one on a GPU, else one a core, at most eight."""
+    return 1 if gpu else min(8, cores())

@@ -1,0 +1,242 @@
+"""``orthogan study``: run the cells that are missing, then write the report of all that are there."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import shlex
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from orthogan import checkpoint
+from orthogan.config import Config
+from orthogan.config_file import differences, read_yaml
+from orthogan.errors import Stopped, UserError
+from orthogan.studies.cells import PLACE, Cell, cells_of, study_folder
+from orthogan.studies.document import slug
+from orthogan.studies.gather import PENDING, finished, panels_of
+from orthogan.studies.outcome import Outcome, load
+from orthogan.studies.pool import run_cells
+from orthogan.studies.registry import find
+from orthogan.studies.report import Report, write
+from orthogan.studies.study import SCALES, ScaleName, Study
+from orthogan.studies.table import Panel
+from orthogan.studies.verdict import judge
+from orthogan.training.resume import read_records
+
+OVERLAYS = "overlays"  # folder of pictures
+REDONE = "redone.jsonl"  # what was thrown away, when, and what it had been
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is asked of ``run_study``.
+
+    ``name``: of a study, or ``module:STUDY``. ``seeds``: how many, None as the scale has it. ``jobs``: cells at a time.
+    ``overrides``: ``key=value``, over the scale's own keys. ``redo``: methods whose runs are thrown away first.
+    """
+
+    name: str
+    scale: str = "smoke"
+    seeds: int | None = None
+    out: Path = Path("runs/studies")
+    jobs: int = 1
+    overrides: Sequence[str] = ()
+    redo: Sequence[str] = ()
+
+    @property
+    def command(self) -> str:
+        """The same on the command line."""
+        words = ["orthogan", "study", self.name, "--scale", self.scale]
+        words += ["--seeds", str(self.seeds)] if self.seeds else []
+        words += ["--out", str(self.out), "--jobs", str(self.jobs), *map(shlex.quote, self.overrides)]
+        return " ".join(words)
+
+
+def run_study(request: Request) -> Path:
+    """Run what is missing of a study and report all of it; returns the report's path.
+
+    Raises:
+        UserError: runs failed, which the report tells; there is no such study, scale, method, data or library; runs
+            are there that were made under another definition; another process is at it; or numbers of unlike
+            protocols would share a column.
+        Stopped: a signal came; the report holds what there is, and the same call goes on.
+    """
+    study = find(request.name)
+    scale = _scale(study, request.scale)
+    request = replace(request, seeds=request.seeds or study.scales[scale].seeds)
+    cells = cells_of(study, scale, range(request.seeds or 0), request.out, request.overrides, named=request.name)
+    root = study_folder(request.out, study, scale)
+    _check_data(cells)
+    for need in study.needs:
+        need()
+    with _alone(root):
+        _redo(study, root, request.redo)
+        outcomes = {cell.folder: load(cell.folder) for cell in cells}
+        _refuse_changed(study, cells, outcomes)
+        todo = [cell for cell in cells if not finished(study, outcomes[cell.folder])]
+        stopped: Stopped | None = None
+        if todo:
+            try:
+                run_cells(todo, request.jobs, f"{study.name} {scale}")
+            except Stopped as why:
+                stopped = why
+        path = report(study, scale, root, cells, request.command)
+    if stopped is not None:
+        raise stopped
+    if failed := [cell for cell in cells if (made := load(cell.folder)) is not None and made.status == "error"]:
+        raise UserError(
+            f"study {study.name}: {len(failed)} of {len(cells)} runs failed, such as {failed[0].name}; {path} says "
+            "why, and the same command tries them again"
+        )
+    return path
+
+
+def report(study: Study, scale: ScaleName, root: Path, cells: Sequence[Cell], command: str) -> Path:
+    """Write the report of what lies below ``root``; returns its path.
+
+    Raises:
+        UserError: numbers of unlike protocols would share a column.
+    """
+    size = study.scales[scale]
+    panels = panels_of(study, size, root, cells)
+    by_setting = dict(zip(size.settings, panels, strict=True))
+    return write(
+        Report(
+            f"{study.title} (scale {scale})",
+            study.about + (f" {size.note}" if size.note else ""),
+            command,
+            panels,
+            _remarks(study, scale, panels, root),
+            judge(study.claims, by_setting),
+            claims=True,
+            overlays={panel.setting: _overlays(study, panel, root) for panel in panels},
+            more={
+                "study": study.name,
+                "scale": scale,
+                "configs": {str(cell.folder): cell.config.model_dump() for cell in cells},
+            },
+        ),
+        root,
+    )
+
+
+def _overlays(study: Study, panel: Panel, root: Path) -> list[tuple[str, Path]]:
+    """(caption, file) of the pictures of all methods of a setting, of the first seed that has been measured."""
+    seeds = [entry.seed for entry in panel.entries if entry.status == "done"]
+    if not seeds:
+        return []
+    runs = {row: e.folder for row in panel.rows for e in panel.of(row, "done") if e.seed == min(seeds)}
+    (root / OVERLAYS).mkdir(exist_ok=True)
+    return [
+        (f"{caption}, seed {min(seeds)}", draw(runs, root / OVERLAYS / f"{slug(panel.setting, caption)}.png"))
+        for caption, draw in study.overlays.items()
+    ]
+
+
+def _remarks(study: Study, scale: ScaleName, panels: Sequence[Any], root: Path) -> list[str]:
+    remarks = []
+    if scale == "smoke":
+        remarks.append("**Smoke scale**: it shows that everything runs. Its numbers mean nothing.")
+    pending = sum(entry.status == PENDING for panel in panels for entry in panel.entries)
+    if pending:
+        remarks.append(f"**Not complete**: {pending} runs are still to be made; the same command makes them.")
+    file = root / REDONE
+    for record in read_records(file) if file.is_file() else []:
+        numbers = ", ".join(f"{name} {value}" for name, value in record["numbers"].items()) or record["reason"]
+        remarks.append(
+            f"Thrown away on {record['date']} and run again: {record['folder']} ({record['status']}; {numbers})"
+        )
+    return remarks
+
+
+def _scale(study: Study, name: str) -> ScaleName:
+    for known in SCALES:
+        if known == name and known in study.scales:
+            return known
+    raise UserError(f"--scale {name}: {study.name} has {', '.join(study.scales)}")
+
+
+def _check_data(cells: Sequence[Cell]) -> None:
+    for cell in cells:
+        path = cell.config.data.path
+        if path is not None and not Path(path).exists():
+            raise UserError(f"data.path: {path} does not exist; say where the images are with data.path=... at the end")
+
+
+def _refuse_changed(study: Study, cells: Sequence[Cell], outcomes: dict[Path, Outcome | None]) -> None:
+    """A run that was made under another config is neither passed off as the new one nor thrown away unasked."""
+    found: dict[str, list[str]] = {}
+    for cell in cells:
+        old = _config_of(cell, outcomes[cell.folder])
+        if old is not None and (lines := _changes(old, cell.config)):
+            found.setdefault("\n    ".join(lines), []).append(cell.method)
+    if found:
+        methods = list(dict.fromkeys(method for of in found.values() for method in of))
+        listing = "\n".join(f"  {', '.join(dict.fromkeys(of))}:\n    {lines}" for lines, of in found.items())
+        redo = " ".join(f"--redo {method}" for method in methods)
+        raise UserError(
+            f"study {study.name}: there are runs of another definition:\n{listing}\n"
+            f"To throw them away and run them anew: {redo}. To keep them: choose another --out."
+        )
+
+
+def _config_of(cell: Cell, outcome: Outcome | None) -> dict[str, Any] | None:
+    """The config that what lies in the cell's folder was made under; None where nothing was trained."""
+    if outcome is not None and outcome.status != "error":
+        return None if outcome.definition == cell.definition() else dict(outcome.config)
+    file = cell.folder / "config.yaml"
+    return read_yaml(file) if checkpoint.steps(cell.folder) and file.is_file() else None
+
+
+def _changes(old: dict[str, Any], new: Config) -> list[str]:
+    """What differs but for the place; keys that came with a later version are at their default, as they were."""
+    with suppress(ValidationError):
+        old = Config.model_validate(old).model_dump()
+    return differences({k: v for k, v in old.items() if k not in PLACE}, new.model_dump(exclude=PLACE))
+
+
+def _redo(study: Study, root: Path, methods: Sequence[str]) -> None:
+    """Delete the runs of ``methods`` and note what they had been: a report tells what was thrown away."""
+    for method in methods:
+        if method not in study.methods:
+            raise UserError(f"--redo {method}: {study.name} has no such method; choose {', '.join(study.methods)}")
+        folder = root / "cells" / method
+        for file in sorted(folder.glob("**/measures.json")):
+            outcome = load(file.parent)
+            assert outcome is not None
+            record = {
+                "date": datetime.now(UTC).date().isoformat(),
+                "folder": str(file.parent.relative_to(root)),
+                "status": outcome.status,
+                "reason": outcome.reason,
+                "numbers": {name: f"{number.value:.4g}" for name, number in outcome.numbers.items()},
+            }
+            with (root / REDONE).open("a", encoding="utf-8") as stream:
+                stream.write(json.dumps(record) + "\n")
+        if folder.is_dir():
+            shutil.rmtree(folder)
+            print(f"thrown away: {folder}")
+
+
+@contextmanager
+def _alone(root: Path) -> Iterator[None]:
+    """One process at a time; the lock ends with it, however it ends."""
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        lock = (root / ".lock").open("w")
+    except OSError as error:
+        raise UserError(f"--out: {root} cannot be written: {error}") from None
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise UserError(f"{root}: another orthogan study is at work there; wait for it, or choose --out") from None
+        yield

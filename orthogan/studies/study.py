@@ -1,0 +1,203 @@
+"""What a study is: methods x settings x seeds, what is measured of each run, and the published claims to be checked."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from orthogan.config import Config
+
+if TYPE_CHECKING:
+    from orthogan.studies.finished import FinishedRun
+
+Keys = Mapping[str, Any]  # dotted key of the config -> value
+ScaleName = Literal["smoke", "cpu", "full"]
+SCALES: tuple[ScaleName, ...] = ("smoke", "cpu", "full")
+EVERY = "*"  # the setting of a term that is about each of them
+NAME = re.compile(r"[a-z0-9][a-z0-9.+_-]*")  # of what becomes a folder
+
+
+@dataclass(frozen=True)
+class Number:
+    """A measured number of one run; NaN or infinite where there is none.
+
+    ``better``: which way is good, where one is. ``protocol``: what it depends on, as of ``MetricResult``; numbers of
+    unlike protocols are never in one column. ``place``: of numbers that mean nothing elsewhere (seconds, memory), the
+    machine.
+    """
+
+    value: float
+    better: Literal["", "lower", "higher"] = ""
+    protocol: Mapping[str, Any] = field(default_factory=dict)
+    place: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a measure found: numbers and curves [(images seen by the net, value), …] by name, pictures in the run."""
+
+    numbers: Mapping[str, Number] = field(default_factory=dict)
+    curves: Mapping[str, Sequence[tuple[float, float]]] = field(default_factory=dict)
+    pictures: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
+class Measure:
+    """A function of a finished run. A new ``version`` makes finished runs be measured, not trained, again."""
+
+    name: str
+    of: Callable[[FinishedRun], Found]
+    version: int = 1
+
+    @property
+    def identity(self) -> str:
+        """``error`` or ``error v2``."""
+        return self.name if self.version == 1 else f"{self.name} v{self.version}"
+
+
+# (method -> folder of its measured run of the first seed, the .png to write) -> that file
+Overlay = Callable[[Mapping[str, Path], Path], Path]
+
+
+@dataclass(frozen=True)
+class Method:
+    """A row of the table: the keys that make it, over those of scale and setting; a function of the setting's name
+    where they depend on it.
+    """
+
+    keys: Keys | Callable[[str], Keys]
+    note: str = ""
+
+    def over(self, setting: str) -> Keys:
+        """The keys in ``setting``."""
+        return self.keys(setting) if callable(self.keys) else self.keys
+
+
+@dataclass(frozen=True)
+class Setting:
+    """Where all methods are compared, each setting with a table of its own: a net, a data set."""
+
+    keys: Keys = field(default_factory=dict)
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How large a study is: the config that all its runs build on, its settings, and how many seeds by default."""
+
+    keys: Keys
+    settings: Mapping[str, Setting] = field(default_factory=lambda: {"": Setting()})
+    seeds: int = 3
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Term:
+    """``factor`` times a number of a method's run."""
+
+    number: str
+    method: str
+    factor: float = 1.0
+    setting: str = EVERY
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """A sum of terms, taken seed by seed, and the side of ``bound`` that the claim puts it on.
+
+    Terms with the setting ``EVERY`` are tested once in each setting of the scale.
+    """
+
+    says: str
+    terms: tuple[Term, ...]
+    expected: Literal["below", "above"]
+    bound: float = 0.0
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A published claim, where it stands (and whether that was read), and what would show it here."""
+
+    text: str
+    source: str
+    contrasts: tuple[Contrast, ...]
+
+
+def lower(number: str, method: str, than: str, setting: str = EVERY) -> Contrast:
+    """``number`` of ``method`` is below that of the method ``than``."""
+    terms = (Term(number, method, 1.0, setting), Term(number, than, -1.0, setting))
+    return Contrast(f"{number}: {method} less {than}, below 0", terms, "below")
+
+
+def higher(number: str, method: str, than: str, setting: str = EVERY) -> Contrast:
+    """``number`` of ``method`` is above that of the method ``than``."""
+    terms = (Term(number, method, 1.0, setting), Term(number, than, -1.0, setting))
+    return Contrast(f"{number}: {method} less {than}, above 0", terms, "above")
+
+
+def under(number: str, method: str, bound: float, setting: str = EVERY) -> Contrast:
+    """``number`` of ``method`` is below ``bound``."""
+    return Contrast(f"{number}: {method}, below {bound:g}", (Term(number, method, 1.0, setting),), "below", bound)
+
+
+def trained(config: Config) -> Path:
+    """Train a run to its end, or go on with it."""
+    from orthogan.training import train  # a list of studies need not wait for torch
+
+    return train(config)
+
+
+@dataclass(frozen=True)
+class Study:
+    """All of a study.
+
+    Args:
+        about: a paragraph for the head of the report: what is compared, and what it cannot show.
+        baseline: the method that the others are compared with, seed by seed.
+        run: makes or continues the run of a config, as ``orthogan.training.train`` does, with its exceptions.
+        needs: called before anything else; each raises ``UserError`` where something is not installed.
+        overlays: by caption, pictures of all methods of a setting together.
+
+    Raises:
+        ValueError: a name that is no folder's, or a method, setting or claim that does not exist.
+    """
+
+    name: str
+    title: str
+    about: str
+    baseline: str
+    methods: Mapping[str, Method]
+    scales: Mapping[ScaleName, Scale]
+    measures: Sequence[Measure]
+    claims: Sequence[Claim] = ()
+    run: Callable[[Config], Path] = trained
+    needs: Sequence[Callable[[], object]] = ()
+    overlays: Mapping[str, Overlay] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        settings = [name for scale in self.scales.values() for name in scale.settings]
+        for name in (self.name, *self.methods, *(name for name in settings if name)):
+            if not NAME.fullmatch(name):
+                raise ValueError(f"{name!r}: a name is of small letters, digits and . + - _, since it names a folder")
+        for scale in self.scales.values():
+            if "" in scale.settings and len(scale.settings) > 1:
+                raise ValueError(f"{self.name}: a setting without a name must be the only one")
+        if self.baseline not in self.methods:
+            raise ValueError(f"{self.name}: its baseline {self.baseline!r} is none of {', '.join(self.methods)}")
+        identities = [measure.name for measure in self.measures]
+        if len({*identities}) < len(identities):
+            raise ValueError(f"{self.name}: two measures have one name: {', '.join(identities)}")
+        for term in (term for claim in self.claims for contrast in claim.contrasts for term in contrast.terms):
+            if term.method not in self.methods:
+                raise ValueError(f"{self.name}: a claim is about {term.method!r}, none of {', '.join(self.methods)}")
+            if term.setting not in (EVERY, *settings):
+                raise ValueError(f"{self.name}: a claim is about the setting {term.setting!r}, which no scale has")
+
+
+def assignments(keys: Keys) -> list[str]:
+    """``key=value`` for each key, as the command line takes them (JSON is YAML)."""
+    return [f"{key}={json.dumps(value)}" for key, value in keys.items()]

@@ -1,0 +1,157 @@
+"""Runs side by side: rows by method, columns by number, each column of one protocol."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from orthogan.errors import UserError
+from orthogan.studies.intervals import Estimate, difference
+from orthogan.studies.protocol import alike, differing, standing
+from orthogan.studies.study import Number
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One run in the table.
+
+    ``status``: "done", or why it has no final numbers: "diverged", "error", "unfinished"; ``reason``: in words.
+    ``folder``: where it lies. ``numbers``: by name, which may come again under another protocol.
+    """
+
+    row: str
+    seed: int
+    folder: Path
+    status: str = "done"
+    reason: str = ""
+    numbers: Sequence[tuple[str, Number]] = ()
+    curves: Mapping[str, Sequence[tuple[float, float]]] = field(default_factory=dict)
+    pictures: Sequence[str] = ()
+    sittings: Sequence[Mapping[str, Any]] = ()
+
+
+Holder = tuple[Entry, Number]
+
+
+@dataclass(frozen=True)
+class Column:
+    """Numbers of one name under one protocol; ``protocol`` and ``place`` are what all of them share."""
+
+    name: str
+    number: str
+    better: str
+    protocol: Mapping[str, Any]
+    place: Mapping[str, Any]
+    values: Mapping[tuple[str, int], float]  # (row, seed) -> value
+
+    def of(self, row: str) -> dict[int, float]:
+        """seed -> value of a row."""
+        return {seed: value for (name, seed), value in self.values.items() if name == row}
+
+    def estimate(self, row: str) -> Estimate:
+        """Mean and interval over the seeds of ``row``."""
+        found = self.of(row)
+        return Estimate.of([found[seed] for seed in sorted(found)])
+
+    def difference(self, row: str, baseline: str) -> Estimate:
+        """Of ``row`` to ``baseline`` over equal seeds."""
+        return difference(self.of(row), self.of(baseline))
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One table: all runs of one setting, failures too. ``notes``: what is said of a row; ``about``: of the setting."""
+
+    setting: str
+    rows: Sequence[str]
+    baseline: str
+    entries: Sequence[Entry]
+    columns: Sequence[Column]
+    notes: Mapping[str, str] = field(default_factory=dict)
+    about: str = ""
+
+    @property
+    def title(self) -> str:
+        """The setting, and what is said of it."""
+        return f"{self.setting}: {self.about}" if self.about else self.setting
+
+    def column(self, number: str) -> Column | None:
+        """The column of that number's name; None where no run has it, or several columns share it."""
+        found = [column for column in self.columns if column.number == number]
+        return found[0] if len(found) == 1 else None
+
+    def of(self, row: str, status: str = "") -> list[Entry]:
+        """The runs of a row, by seed; those of one status alone."""
+        found = [e for e in self.entries if e.row == row and (not status or e.status == status)]
+        return sorted(found, key=lambda entry: entry.seed)
+
+    def failures(self, row: str) -> str:
+        """``1 diverged, 1 unfinished``; empty where none failed."""
+        kinds = dict.fromkeys(e.status for e in self.of(row) if e.status != "done")
+        return ", ".join(f"{len(self.of(row, kind))} {kind}" for kind in kinds)
+
+
+def panel(
+    entries: Sequence[Entry],
+    *,
+    rows: Sequence[str],
+    baseline: str,
+    setting: str = "",
+    about: str = "",
+    notes: Mapping[str, str] | None = None,
+    split: bool,
+) -> Panel:
+    """All ``entries`` as one table.
+
+    Numbers that mean nothing on another machine (seconds, memory) get a column for each machine, named by what
+    differs.
+
+    Args:
+        split: numbers of unlike protocols get columns of their own, named by what differs; else they are refused.
+
+    Raises:
+        UserError: unlike protocols, where they are not to be split: the keys that differ, and the runs.
+    """
+    done = [entry for entry in entries if entry.status == "done"]
+    names = dict.fromkeys(name for entry in done for name, _ in entry.numbers)
+    columns = [column for name in names for column in _columns(name, done, setting, split=split)]
+    return Panel(setting, rows, baseline, entries, columns, notes or {}, about)
+
+
+def _columns(name: str, done: Sequence[Entry], setting: str, *, split: bool) -> list[Column]:
+    holders = [(entry, number) for entry in done for known, number in entry.numbers if known == name]
+    protocols = [number.protocol for _, number in holders]
+    keys = differing(protocols)
+    if keys and not split:
+        raise UserError(_refusal(name, keys, holders, setting))
+    places = [number.place for _, number in holders]
+    there = differing(places)
+    groups: dict[tuple[str, ...], list[Holder]] = {}
+    for holder, by_protocol, by_place in zip(holders, alike(protocols, keys), alike(places, there), strict=True):
+        groups.setdefault((*by_protocol, *by_place), []).append(holder)
+    found = []
+    for values, members in groups.items():
+        words = ", ".join(f"{key} {value}" for key, value in zip([*keys, *there], values, strict=True))
+        first = members[0][1]
+        numbers = {(entry.row, entry.seed): number.value for entry, number in members}
+        title = f"{name} ({words})" if words else name
+        found.append(Column(title, name, first.better, standing(first.protocol), dict(first.place), numbers))
+    return found
+
+
+def _refusal(name: str, keys: Sequence[str], holders: Sequence[Holder], setting: str) -> str:
+    lines = []
+    for key in keys:
+        values: dict[tuple[str, ...], list[Entry]] = {}
+        for (entry, _), value in zip(holders, alike([n.protocol for _, n in holders], [key]), strict=True):
+            values.setdefault(value, []).append(entry)
+        kinds = "; ".join(f"{value[0]} in {len(of)} runs, such as {of[0].folder}" for value, of in values.items())
+        lines.append(f"  {key}: {kinds}")
+    where = f" in {setting}" if setting else ""
+    return (
+        f"{name}{where}: measured under unlike protocols, which never share a column:\n"
+        + "\n".join(lines)
+        + "\nMeasure them alike: throw the fewer away with --redo METHOD, or choose another --out."
+    )

@@ -1,0 +1,103 @@
+"""The process that runs cells: a line of JSON in for each, a line with its exit code out.
+
+It imports everything once and forks a child for each cell: a cell costs no start-up, has its own memory, and takes
+nothing with it when it goes down. This process itself computes nothing and never touches a GPU, so that its children
+may. When its input is closed, because the study stops or was killed, the child is told to save and go.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import signal
+import sys
+import traceback
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, NoReturn
+
+from orthogan.config import Config
+from orthogan.errors import EXIT_BUG
+from orthogan.memory import keep_freed_memory
+from orthogan.studies.cells import Cell
+from orthogan.studies.registry import find
+from orthogan.studies.run_cell import run_cell
+
+OUTPUT = "output.txt"  # what the cell prints
+LOOK = 0.1  # seconds between looks at the child and at the input
+
+
+def main() -> None:
+    """Answer until the input is closed."""
+    replies = os.dup(1)
+    os.dup2(2, 1)  # what a study's module prints is no reply
+    keep_freed_memory()
+    for job in _jobs():
+        with suppress(
+            Exception
+        ):  # here, so that edits during hours of work change nothing; a child tells what is wrong
+            find(job["cell"]["study"])
+        child = os.fork()
+        if child == 0:
+            os.close(replies)
+            _child(job)
+        code = _wait(child)
+        os.write(replies, f"{json.dumps({'code': code})}\n".encode())
+
+
+def _child(job: dict[str, Any]) -> NoReturn:
+    """Run the cell of ``job`` and end this process."""
+    code = EXIT_BUG
+    try:
+        nothing = os.open(os.devnull, os.O_RDONLY)
+        os.dup2(nothing, 0)
+        cell = _cell(job)
+        cell.folder.mkdir(parents=True, exist_ok=True)
+        output = os.open(cell.folder / OUTPUT, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        os.dup2(output, 1)
+        os.dup2(output, 2)
+        code = run_cell(find(cell.study), cell, job["facts"])
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+
+
+def _cell(job: dict[str, Any]) -> Cell:
+    fields = job["cell"]
+    return Cell(**fields | {"folder": Path(fields["folder"]), "config": Config.model_validate(fields["config"])})
+
+
+def _wait(child: int) -> int:
+    """The exit code of ``child`` (a signal's number, negative, where that ended it); tells it when to stop."""
+    told = False
+    while True:
+        found, status = os.waitpid(child, os.WNOHANG)
+        if found:
+            return os.waitstatus_to_exitcode(status)
+        if told:
+            select.select([], [], [], LOOK)
+        elif select.select([0], [], [], LOOK)[0]:  # nothing is sent while a cell runs: this is the end
+            os.kill(child, signal.SIGTERM)
+            told = True
+
+
+def _jobs() -> Iterator[dict[str, Any]]:
+    """The lines of the input, one at a time; a reader of its own buffer would hide them from ``select``."""
+    left = b""
+    while True:
+        while b"\n" not in left:
+            part = os.read(0, 1 << 16)
+            if not part:
+                return
+            left += part
+        line, _, left = left.partition(b"\n")
+        yield json.loads(line)
+
+
+if __name__ == "__main__":
+    main()

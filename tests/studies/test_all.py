@@ -1,0 +1,132 @@
+"""All studies: every cell of every scale can be built, methods differ in what they are about, claims have numbers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from orthogan.models.build import build_classifier
+from orthogan.studies import STUDIES, Study, find
+from orthogan.studies.cells import cells_of
+from orthogan.studies.latent_measures import FLATNESS, SUBSPACES
+from orthogan.studies.measures import CORRUPTED, UNTOUCHED
+from orthogan.studies.study import SCALES, ScaleName
+from tests.studies.smoke import claimed, measured
+
+OVERRIDES = {"latent": ["data.path=."]}  # the images of its full scale are the user's
+
+
+@pytest.mark.parametrize("scale", SCALES)
+@pytest.mark.parametrize("name", STUDIES)
+def test_every_cell_of_every_scale_has_a_config_of_its_own(name: str, scale: ScaleName, tmp_path: Path) -> None:
+    study = find(name)
+    overrides = OVERRIDES.get(name, []) if scale == "full" else []
+    cells = cells_of(study, scale, [0, 1], tmp_path, overrides)
+    assert len(cells) == 2 * len(study.methods) * len(study.scales[scale].settings)
+    assert len({cell.definition() for cell in cells}) == len(cells)
+
+
+@pytest.mark.parametrize("name", ["covariance", "kernel-orthogonality", "opt", "srn-generalisation"])
+def test_the_nets_of_the_published_size_can_be_built(name: str, tmp_path: Path) -> None:
+    study = find(name)
+    with torch.device("meta"):
+        for setting in study.scales["full"].settings:
+            method = study.baseline
+            cells = cells_of(study, "full", [0], tmp_path)
+            config = next(c.config for c in cells if (c.method, c.setting) == (method, setting))
+            net = build_classifier(config, num_classes=10)
+            assert sum(parameter.numel() for parameter in net.parameters()) > 100_000
+
+
+@pytest.mark.parametrize("name", STUDIES)
+def test_a_claim_is_about_numbers_that_some_method_and_setting_can_have(name: str) -> None:
+    study = find(name)
+    settings = {setting for scale in study.scales.values() for setting in scale.settings}
+    for setting in settings:
+        assert all(claimed(study, setting))
+        assert study.claims
+
+
+@pytest.mark.parametrize(
+    ("name", "method", "setting"),
+    [
+        ("opt", "baseline", "cnn6"),
+        ("opt", "s-opt-4", "cnn6"),
+        ("opt", "learned-free", "cnn6"),
+        ("covariance", "svd+nog+ow+olr", "whitening"),
+        ("covariance", "newton-schulz", "pooling"),
+        ("kernel-orthogonality", "dn-relaxed", "wrn-shallow"),
+    ],
+)
+def test_a_classifier_has_every_number_that_a_claim_is_about(
+    name: str, method: str, setting: str, tmp_path: Path
+) -> None:
+    study = find(name)
+    _, found = measured(study, method, setting, tmp_path)
+    numbers = {key: number for part in found.values() for key, number in part.numbers.items()}
+    wanted = claimed(study, setting)
+    if setting == "pooling":  # claims about conditions are about whitening alone
+        wanted = {number for number in wanted if "kappa" not in number}
+    assert wanted <= set(numbers)
+    assert all(np.isfinite(number.value) for key, number in numbers.items() if "kappa(S), " not in key)
+    if name == "kernel-orthogonality":
+        assert 0 <= numbers[UNTOUCHED].value <= 100
+        assert 0 <= numbers[CORRUPTED].value <= 100
+        attacked = [numbers[f"error under {kind}, 2/255 [%]"].value for kind in ("fgsm", "pgd")]
+        assert min(attacked) >= numbers[UNTOUCHED].value  # an image that is wrong as it is counts as lost
+        assert numbers["error under pgd, 8/255 [%]"].value >= attacked[1]
+
+
+@pytest.mark.parametrize(("method", "setting"), [("nog", "eigengan"), ("hard", "simple-gan"), ("none", "simple-gan")])
+def test_a_latent_is_measured_along_its_own_directions_and_along_others(
+    method: str, setting: str, tmp_path: Path
+) -> None:
+    cell, found = measured(find("latent"), method, setting, tmp_path)
+    names = {"VP", "VP, random basis", "activeness", "activeness, random basis"}
+    assert set(found["native"].numbers) == names
+    plain = setting == "simple-gan" and method == "none"
+    assert bool(found["sefa"].numbers) == plain
+    if plain:
+        assert {name.replace(", SeFa", "") for name in found["sefa"].numbers} == names
+    projections = found["projections"].numbers
+    assert set(projections) == ({SUBSPACES} if setting == "eigengan" else {FLATNESS})
+    if method == "hard":
+        assert projections[FLATNESS].value == pytest.approx(1, abs=1e-4)  # all singular values of a projector are one
+    for part in found.values():
+        assert all((cell.folder / name).is_file() for name in part.pictures)
+    assert found["walks"].pictures
+
+
+def test_what_keeps_a_projection_orthogonal_is_on_the_layers_that_the_latent_enters(tmp_path: Path) -> None:
+    cells = {(c.method, c.setting): c.config.model.generator for c in cells_of(find("latent"), "cpu", [0], tmp_path)}
+    rules = cells["nog+olr", "eigengan"].gradients
+    assert [rule.kind for rule in rules] == ["nearest_orthogonal", "optimal_learning_rate"]
+    assert all(rule.layers == ["subspace"] for rule in rules)
+    assert [rule.layers for rule in cells["olr", "simple-gan"].gradients] == [["first"]]
+    assert cells["hard", "eigengan"].norm.kind == "orthogonal"
+    projector = cells["hard", "simple-gan"]
+    assert projector.norm.kind == "householder"
+    assert projector.norm.householder.rank == projector.latent_dim
+    assert not cells["none", "eigengan"].penalties
+    assert not cells["none", "eigengan"].gradients
+
+
+def test_a_study_says_before_it_starts_what_is_not_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from orthogan.errors import UserError
+    from orthogan.evaluation import attacks
+    from orthogan.studies.run_study import Request, run_study
+
+    monkeypatch.setattr(attacks.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(UserError, match=r"pip install 'orthogan\[robust\]'"):
+        run_study(Request("kernel-orthogonality", out=tmp_path))
+    assert not list(tmp_path.iterdir())
+
+
+def test_every_study_is_a_study_of_the_name_it_is_asked_by() -> None:
+    for name in STUDIES:
+        study = find(name)
+        assert isinstance(study, Study)
+        assert study.name == name

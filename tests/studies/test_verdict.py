@@ -1,0 +1,110 @@
+"""Claims against numbers: held, did not hold, undecided; each finding carries n and interval."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from orthogan.studies.study import Claim, Contrast, Term, higher, lower, under
+from orthogan.studies.table import Entry, Panel
+from orthogan.studies.verdict import ABSENT, FAILED, HELD, UNDECIDED, findings_of, judge
+from tests.studies.test_table import entry, table
+
+BASE = {0: 10.0, 1: 11.0, 2: 12.0}
+
+
+def of(**rows: dict[int, float]) -> Panel:
+    return table([entry(row, seed, value) for row, values in rows.items() for seed, value in values.items()])
+
+
+def shifted(by: float, noise: float = 0.01) -> dict[int, float]:
+    return {seed: value + by + noise * (seed - 1) for seed, value in BASE.items()}
+
+
+def verdict_of(contrast: Contrast, found: Panel) -> str:
+    return findings_of(contrast, {"": found})[0].verdict
+
+
+@pytest.mark.parametrize(
+    ("by", "noise", "expected"),
+    [(-1.0, 0.01, HELD), (1.0, 0.01, FAILED), (-1.0, 5.0, UNDECIDED), (0.0, 0.0, UNDECIDED)],
+)
+def test_lower_by_the_side_of_the_interval(by: float, noise: float, expected: str) -> None:
+    found = of(base=BASE, new=shifted(by, noise))
+    assert verdict_of(lower("error", "new", "base"), found) == expected
+    turned = {HELD: FAILED, FAILED: HELD}.get(expected, expected)
+    assert verdict_of(higher("error", "new", "base"), found) == turned
+
+
+def test_a_finding_says_mean_n_interval_and_why_it_is_undecided() -> None:
+    finding = findings_of(lower("error", "new", "base"), {"": of(base=BASE, new=shifted(-1.0, 5.0))})[0]
+    assert "undecided: the interval contains 0 (mean -1, n = 3, 95 % interval [" in str(finding)
+
+
+def test_one_seed_decides_nothing() -> None:
+    finding = findings_of(lower("error", "new", "base"), {"": of(base={0: 10.0}, new={0: 1.0})})[0]
+    assert (finding.verdict, finding.why) == (UNDECIDED, "n = 1, no interval")
+
+
+def test_the_pairing_finds_what_the_spread_over_seeds_hides() -> None:
+    wild = {0: 0.0, 1: 100.0, 2: 50.0}
+    found = of(base=wild, new={seed: value - 1.0 + 0.01 * seed for seed, value in wild.items()})
+    assert verdict_of(lower("error", "new", "base"), found) == HELD
+
+
+def test_a_bound_other_than_zero() -> None:
+    found = of(base={0: 0.001, 1: 0.0012, 2: 0.0011})
+    assert verdict_of(under("error", "base", 0.01), found) == HELD
+    assert verdict_of(under("error", "base", 0.0001), found) == FAILED
+
+
+def test_a_sum_over_two_settings() -> None:
+    panels = {"shallow": of(base=BASE, new=shifted(-2.0)), "deep": of(base=BASE, new=shifted(-0.5))}
+    terms = (
+        Term("error", "new", 1.0, "shallow"),
+        Term("error", "base", -1.0, "shallow"),
+        Term("error", "new", -1.0, "deep"),
+        Term("error", "base", 1.0, "deep"),
+    )
+    finding = findings_of(Contrast("gain", terms, "below"), panels)[0]
+    assert finding.estimate.mean == pytest.approx(-1.5)
+    assert finding.verdict == HELD
+
+
+def test_a_contrast_about_every_setting_is_tested_in_each() -> None:
+    panels = {"a": of(base=BASE, new=shifted(-1.0)), "b": of(base=BASE, new=shifted(1.0))}
+    findings = findings_of(lower("error", "new", "base"), panels)
+    assert [(f.setting, f.verdict) for f in findings] == [("a", HELD), ("b", FAILED)]
+
+
+def test_a_setting_that_the_scale_lacks_and_a_method_without_numbers_are_not_tested() -> None:
+    diverged = Entry("new", 0, Path("x"), "diverged", "nan")
+    found = table([entry("base", 0, 1.0), diverged])
+    finding = findings_of(lower("error", "new", "base"), {"": found})[0]
+    assert (finding.verdict, finding.why) == (ABSENT, "new has no error (1 diverged)")
+    absent = findings_of(lower("error", "new", "base", "deep"), {"": found})[0]
+    assert (absent.verdict, absent.why) == (ABSENT, "no setting 'deep' at this scale")
+
+
+def test_what_failed_is_named_beside_a_finding() -> None:
+    entries = [entry(row, seed, value) for row in ("base", "new") for seed, value in BASE.items()]
+    found = table([*entries, Entry("new", 3, Path("x"), "diverged", "nan")])
+    assert "without 1 diverged of new" in str(findings_of(lower("error", "new", "base"), {"": found})[0])
+
+
+def test_a_claim_holds_where_all_its_contrasts_do() -> None:
+    found = {"": of(base=BASE, good=shifted(-1.0), bad=shifted(1.0), open=shifted(0.1, 5.0))}
+    cases = {
+        ("good",): HELD,
+        ("good", "bad"): FAILED,
+        ("good", "open"): UNDECIDED,
+        ("bad", "open"): FAILED,
+        ("good", "none"): UNDECIDED,
+        ("none",): ABSENT,
+    }
+    for methods, expected in cases.items():
+        claim = Claim("x", "y", tuple(lower("error", method, "base") for method in methods))
+        assert judge([claim], found)[0].verdict == expected, methods
+    both = judge([Claim("x", "y", (lower("error", "good", "base"), lower("error", "bad", "base")))], found)[0]
+    assert both.counts() == "1 held here, 1 did not hold here"
