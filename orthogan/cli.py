@@ -13,7 +13,7 @@ from orthogan.memory import keep_freed_memory
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit code: 0 done, 2 your input, 3 diverged, 4 stopped and resumable."""
-    arguments = _parser().parse_args(argv)
+    arguments = parse(argv)
     if "" not in sys.path:  # the script, unlike `python -m`, leaves out the folder where the user's module:Class lies
         sys.path.insert(0, "")
     from orthogan import commands  # after parsing: --help need not wait for torch
@@ -36,6 +36,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # `orthogan config | head`
         sys.stderr.close()
     return EXIT_DONE
+
+
+def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """The arguments of a command line; ends the process with a message where they mean nothing.
+
+    ``key=value`` may also stand after options, where argparse finds no place for it.
+    """
+    parser = _parser()
+    arguments, rest = parser.parse_known_args(argv)
+    late = [word for word in rest if "=" in word and not word.startswith("-")] if "overrides" in arguments else []
+    if len(late) < len(rest):
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    if late:
+        arguments.overrides = [*arguments.overrides, *late]
+    return arguments
 
 
 class _Parser(argparse.ArgumentParser):
@@ -77,16 +92,23 @@ def _parser() -> argparse.ArgumentParser:
 
     evaluate = commands.add_parser(
         "evaluate",
-        help="FID, Inception Score, KID, precision and recall of a run, a checkpoint or a folder of images",
+        help="FID, Inception Score, KID, precision and recall of a run, a checkpoint or a folder of images; accuracy "
+        "of a classifier, also on corrupted and attacked images",
+        epilog="example: orthogan evaluate runs/cifar10/resnet18 --metrics accuracy,corruptions,pgd --samples 1000",
     )
     evaluate.add_argument("subject", help="run, checkpoint, .safetensors file, or folder/.zip of images")
     evaluate.add_argument(
         "--metrics",
         default="fid",
         help="comma-separated: fid, isc, kid, prc, ppl2_wend, ppl_zend_v2, ppl_nog, …, "
-        "pixel_path_length, feature_path_length (default: fid)",
+        "pixel_path_length, feature_path_length; of a classifier accuracy, corruptions, fgsm, pgd (default: fid)",
     )
-    evaluate.add_argument("--samples", type=_positive, help="fakes to draw, or pairs of a path length (default: 50000)")
+    evaluate.add_argument(
+        "--samples",
+        type=_positive,
+        help="fakes to draw, or pairs of a path length (default: 50000); of a classifier a subset of the images "
+        "(default: all)",
+    )
     evaluate.add_argument(
         "--extractor",
         default="auto",
@@ -102,9 +124,18 @@ def _parser() -> argparse.ArgumentParser:
     )
     evaluate.add_argument("--save-reference", help="write the reference statistics to this .safetensors file")
     evaluate.add_argument("--data", help="config whose data is the reference (default: the subject's own)")
-    evaluate.add_argument("--split", help="part of the data to compare with (default: the one trained on)")
+    evaluate.add_argument(
+        "--split",
+        help="part of the data to compare with (default: the one trained on) or to classify (default: the test part)",
+    )
     evaluate.add_argument("--truncation", type=float, default=1.0, help="of the latents (default: 1 = none)")
-    evaluate.add_argument("--seed", type=int, default=0, help="of the latents (default: 0)")
+    evaluate.add_argument("--norm", choices=["inf", "2"], default="inf", help="of fgsm and pgd (default: inf)")
+    evaluate.add_argument(
+        "--eps", help="of fgsm and pgd, in 1/255, such as 2,8: a score for each (default: 2,8; 32,128 with --norm 2)"
+    )
+    evaluate.add_argument("--steps", type=_positive, default=20, help="of pgd (default: 20)")
+    evaluate.add_argument("--restarts", type=int, default=1, help="random starts of pgd; 0 = the image (default: 1)")
+    evaluate.add_argument("--seed", type=int, default=0, help="of latents, subsets, noise, attacks (default: 0)")
     evaluate.add_argument("--batch-size", type=_positive, default=64, help="images at a time (default: 64)")
     evaluate.add_argument(
         "--precision",
@@ -226,6 +257,37 @@ def _parser() -> argparse.ArgumentParser:
     spectrum.add_argument("--plot", help="draw the singular values to this .png")
     spectrum.add_argument("--json", action="store_true", help="print everything, singular values too, as JSON")
     spectrum.add_argument("--no-ema", action="store_true", help="the raw weights instead of their average")
+
+    study = commands.add_parser(
+        "study",
+        help="what a paper measured, measured again: configs x methods x seeds, one table, one report",
+        description="Run a study, or go on with it: finished runs are never run again. REPORT.md, report.html and "
+        "table.json lie in OUT/NAME/SCALE.",
+        epilog="example: orthogan study opt --scale cpu --seeds 3 data.path=/usr/share/datasets/fashion-mnist",
+    )
+    study.add_argument("name", nargs="?", help="one of --list, or module:STUDY of your own")
+    study.add_argument("overrides", nargs="*", metavar="key=value", help="over the config that all runs build on")
+    study.add_argument("--list", action="store_true", help="name the studies and their sizes")
+    study.add_argument(
+        "--scale",
+        default="smoke",
+        help="smoke: a minute, means nothing; cpu: hours on two cores; full: as published (default: smoke)",
+    )
+    study.add_argument("--seeds", type=_positive, help="runs of each method, seeds 0, 1, … (default: the scale's)")
+    study.add_argument("--out", default="runs/studies", help="(default: runs/studies)")
+    study.add_argument("--jobs", type=_positive, help="runs at a time (default: one a core, at most 8; on a GPU 1)")
+    study.add_argument(
+        "--redo", action="append", default=[], metavar="METHOD", help="throw this method's runs away first, and say so"
+    )
+
+    compare = commands.add_parser(
+        "compare",
+        help="any runs in one table: mean and interval over seeds, differences, curves",
+        description="Runs that differ only in the seed are one row. Unlike protocols never share a column.",
+        epilog="example: orthogan compare runs/sn-* runs/srn-* --out comparison",
+    )
+    compare.add_argument("runs", nargs="+", metavar="RUN", help="run folders; differences are to the first one's row")
+    compare.add_argument("--out", default="comparison", help="folder of the report (default: comparison)")
     return parser
 
 

@@ -13,13 +13,14 @@ import yaml
 from accelerate.state import PartialState
 
 from orthogan import checkpoint, training
-from orthogan.config import Config, DataConfig
+from orthogan.config import Config
 from orthogan.config_file import dump, load_config
 from orthogan.data import ImageSource, open_configured, open_source
+from orthogan.device import chosen_device
 from orthogan.errors import UserError
-from orthogan.evaluation import append_jsonl, table
-from orthogan.evaluation import evaluate as score
-from orthogan.evaluation.checks import COMPARING
+from orthogan.evaluate_command import evaluate as evaluate
+from orthogan.evaluate_command import run_of
+from orthogan.evaluation import append_jsonl
 from orthogan.evaluation.spectrum_subject import spectrum as audit
 from orthogan.latent import (
     Directions,
@@ -37,12 +38,10 @@ from orthogan.latent import traverse as walk
 from orthogan.latent.discovery import discover as find_directions
 from orthogan.latent.render import check_suffix
 from orthogan.models.protocol import Generator
-from orthogan.models.saved import describe, load
 from orthogan.models.subject import Subject, open_generator
 from orthogan.training.resume import read_records
 
 BATCH = 64  # images at a time when drawing
-DEFAULT_SAMPLES = 50_000  # what published figures use
 
 
 def config(arguments: Namespace) -> None:
@@ -78,78 +77,6 @@ def _report(run: Path, settings: Config) -> None:
         print(f"best checkpoint: {best.resolve()}" if best.exists() else f"checkpoints: {run / checkpoint.FOLDER}")
         return
     print(f"pictures: {run / 'reals.png'}, {run / 'fakes_init.png'}, {sorted(run.glob('fakes-*.png'))[-1]}")
-
-
-def evaluate(arguments: Namespace) -> None:
-    """Score a generator or a set of images."""
-    metrics = [name.strip() for name in arguments.metrics.split(",")]
-    device = _device(arguments.device)
-    data = load_config(arguments.data).data if arguments.data else None
-    samples = arguments.samples
-    info: dict[str, str] = {}
-    if _is_images(arguments.subject):
-        if data is None:
-            raise UserError(f"{arguments.subject}: images need --data CONFIG, which says at what size to compare them")
-        subject = open_source("folder", path=arguments.subject, resolution=data.resolution, channels=data.channels)
-    else:
-        saved = describe(arguments.subject, ema=not arguments.no_ema)
-        subject = load(saved.path, device=device)
-        data = data or saved.config.data
-        samples = samples or DEFAULT_SAMPLES
-        info = {key: saved.extra[key] for key in ("step", "images", "weights") if key in saved.extra}
-    results = score(
-        subject,
-        _reference(arguments.reference, data, arguments.split, metrics),
-        metrics=metrics,
-        samples=samples,
-        extractor=arguments.extractor,
-        weights=arguments.weights,
-        batch_size=arguments.batch_size,
-        seed=arguments.seed,
-        device=device,
-        truncation=arguments.truncation,
-        reference_samples=arguments.reference_samples,
-        save_reference_to=arguments.save_reference,
-        precision=arguments.precision,
-        info={"subject": str(arguments.subject), **info},
-    )
-    main = PartialState().is_main_process
-    if PartialState().num_processes > 1:
-        PartialState().destroy_process_group()
-    if not main:
-        return
-    if arguments.json:
-        print("\n".join(json.dumps(result.as_dict()) for result in results))
-    else:
-        print(table(results))
-    run = _run_of(Path(arguments.subject))
-    if run is not None:
-        append_jsonl(run / "metrics.jsonl", results)
-
-
-def _is_images(subject: str) -> bool:
-    """A folder or zip without anything that orthogan trained in it."""
-    path = Path(subject)
-    if path.suffix.lower() == ".zip":
-        return True
-    ours = checkpoint.is_checkpoint(path) or (path / checkpoint.FOLDER).exists() or (path / "config.yaml").exists()
-    return path.is_dir() and not ours and not list(path.glob("*.safetensors"))
-
-
-def _reference(given: str | None, data: DataConfig, split: str | None, metrics: list[str]) -> ImageSource | str | None:
-    if given is None:
-        return open_configured(data, split=split) if set(metrics) & set(COMPARING) else None
-    if Path(given).suffix in (".safetensors", ".npz"):
-        return given
-    return open_source("folder", path=given, resolution=data.resolution, channels=data.channels)
-
-
-def _run_of(subject: Path) -> Path | None:
-    """The run folder that ``subject`` is or lies in."""
-    for folder in (subject, *subject.resolve().parents):
-        if (folder / "config.yaml").is_file() and (folder / checkpoint.FOLDER).is_dir():
-            return folder
-    return None
 
 
 def sample(arguments: Namespace) -> None:
@@ -244,7 +171,7 @@ def disentangle(arguments: Namespace) -> None:
             info={"subject": path},
         )
         runs.append(results)
-        run = _run_of(Path(path))
+        run = run_of(Path(path))
         if run is not None:
             append_jsonl(run / "disentanglement.jsonl", results)
         if not arguments.json:
@@ -312,8 +239,41 @@ def spectrum(arguments: Namespace) -> None:
     )
 
 
+def study(arguments: Namespace) -> None:
+    """Run a study and report it, or name them all."""
+    from orthogan.studies.pool import default_jobs
+    from orthogan.studies.registry import listing
+    from orthogan.studies.run_study import Request, run_study
+
+    if arguments.list or arguments.name is None:
+        print(listing())
+        return
+    jobs = arguments.jobs or default_jobs(torch.cuda.is_available())
+    request = Request(
+        arguments.name,
+        arguments.scale,
+        arguments.seeds,
+        Path(arguments.out),
+        jobs,
+        arguments.overrides,
+        arguments.redo,
+    )
+    print(run_study(request))
+
+
+def compare(arguments: Namespace) -> None:
+    """Put runs side by side."""
+    from orthogan.studies.compare import compare as side_by_side
+    from orthogan.studies.report import grid
+    from orthogan.studies.report_markdown import grid_text
+
+    report, table = side_by_side([Path(run) for run in arguments.runs], Path(arguments.out))
+    print(grid_text(grid(table)))
+    print(f"\n{report}, {report.with_name('report.html')}")
+
+
 def _open(path: str, arguments: Namespace) -> tuple[Subject, Generator, torch.device]:
-    device = _device(arguments.device)
+    device = chosen_device(arguments.device)
     subject = open_generator(path, device=device, ema=not arguments.no_ema)
     return subject, subject.net, device
 
@@ -323,15 +283,3 @@ def _label(arguments: Namespace, subject: Subject, net: Generator) -> int | None
     if arguments.label is None:
         return None
     return parse_classes(arguments.label, net.num_classes, subject.class_names)[0]
-
-
-def _device(name: str | None) -> torch.device:
-    if name is None:
-        gpu = torch.cuda.is_available() or torch.backends.mps.is_available()
-        return PartialState(cpu=not gpu).device or torch.device("cpu")
-    try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise UserError(f"--device {name}: {str(error).splitlines()[0]}") from None
-    return device

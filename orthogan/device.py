@@ -1,8 +1,11 @@
-"""What the hardware is good at."""
+"""Which device, and what the hardware is good at."""
 
 from __future__ import annotations
 
 import torch
+from accelerate.state import PartialState
+
+from orthogan.errors import UserError
 
 
 def fast_bf16(device: str) -> bool:
@@ -12,3 +15,20 @@ def fast_bf16(device: str) -> bool:
     if device == "mps":
         return False
     return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+
+
+def chosen_device(name: str | None) -> torch.device:
+    """The device of that name; None: the fastest here, of this process where there are several.
+
+    Raises:
+        UserError: no such device here.
+    """
+    if name is None:
+        gpu = torch.cuda.is_available() or torch.backends.mps.is_available()
+        return PartialState(cpu=not gpu).device or torch.device("cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise UserError(f"--device {name}: {str(error).splitlines()[0]}") from None
+    return device

@@ -13,7 +13,7 @@ import pytest
 import yaml
 from PIL import Image
 
-from orthogan.cli import main
+from orthogan.cli import main, parse
 from tests.training.runs import ROOT, TINY, environment
 
 EXTRACTOR = "tests.training.extractor:Moments"
@@ -183,3 +183,14 @@ def test_the_script_finds_a_class_in_the_working_folder(tmp_path: Path) -> None:
     done = subprocess.run([script, *arguments], capture_output=True, text=True, env=environment(), cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "G parameters" in done.stdout
+
+
+def test_overrides_may_stand_before_and_after_options(capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = parse(["study", "opt", "a=1", "--scale", "cpu", "b.c=[2, 3]", "--jobs", "2", "d=x"])
+    assert (arguments.name, arguments.overrides) == ("opt", ["a=1", "b.c=[2, 3]", "d=x"])
+    assert (arguments.scale, arguments.jobs) == ("cpu", 2)
+    for words in (["study", "opt", "--scal", "cpu", "x"], ["study", "opt", "--sede=3"], ["sample", "run", "a=1"]):
+        with pytest.raises(SystemExit) as ended:
+            parse(words)
+        assert ended.value.code == 2
+    assert "unrecognized arguments: a=1" in capsys.readouterr().err

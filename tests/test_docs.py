@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from orthogan.cli import _parser
+from orthogan.cli import parse
 from orthogan.config_file import load_config
 
 ROOT = Path(__file__).parent.parent
@@ -36,7 +36,7 @@ def test_commands_parse_and_their_configs_and_files_exist(page: Path) -> None:
                 words = ["orthogan", "train", *words[words.index("train.py") + 1 :]]
             if words[:1] != ["orthogan"]:
                 continue
-            arguments = _parser().parse_args(words[1:])
+            arguments = parse(words[1:])
             if arguments.command in ("train", "config"):
                 load_config(ROOT / arguments.config, arguments.overrides)
             for word in words:

@@ -1,0 +1,171 @@
+"""``orthogan evaluate``: the scores of a generator, of a set of images, or of a classifier."""
+
+from __future__ import annotations
+
+import json
+from argparse import Namespace
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate.state import PartialState
+
+from orthogan import checkpoint
+from orthogan.config import DataConfig
+from orthogan.config_file import load_config
+from orthogan.data import ImageSource, open_configured, open_source
+from orthogan.device import chosen_device
+from orthogan.errors import UserError
+from orthogan.evaluation import MetricResult, append_jsonl, table
+from orthogan.evaluation import evaluate as score
+from orthogan.evaluation.attacks import RESTARTS, STEPS
+from orthogan.evaluation.checks import COMPARING
+from orthogan.evaluation.robustness import METRICS as CLASSIFIER_METRICS
+from orthogan.evaluation.robustness import evaluate_classifier
+from orthogan.models.saved import CLASSIFIER_FORMAT, describe, load, load_classifier
+from orthogan.training.classifier import open_sources
+
+DEFAULT_SAMPLES = 50_000  # what published figures use
+# options of ``evaluate`` that one kind of net alone has, and what they are when they were not given
+OF_GENERATOR: dict[str, Any] = {
+    "extractor": "auto",
+    "weights": None,
+    "reference": None,
+    "reference_samples": None,
+    "save_reference": None,
+    "truncation": 1.0,
+    "precision": "fp32",
+    "no_ema": False,
+}
+OF_CLASSIFIER: dict[str, Any] = {"norm": "inf", "eps": None, "steps": STEPS, "restarts": RESTARTS}
+
+
+def evaluate(arguments: Namespace) -> None:
+    """Score a generator, a set of images, or a classifier: the metrics say which."""
+    metrics = [name.strip() for name in arguments.metrics.split(",")]
+    device = chosen_device(arguments.device)
+    of_classifier = [metric for metric in metrics if metric in CLASSIFIER_METRICS]
+    if of_classifier and len(of_classifier) < len(metrics):
+        raise UserError(f"--metrics {arguments.metrics}: {', '.join(of_classifier)} are of a classifier, the rest not")
+    _refuse(arguments, OF_GENERATOR if of_classifier else OF_CLASSIFIER)
+    results = _classified(arguments, metrics, device) if of_classifier else _generated(arguments, metrics, device)
+    main = PartialState().is_main_process
+    if PartialState().num_processes > 1:
+        PartialState().destroy_process_group()
+    if not main:
+        return
+    if arguments.json:
+        print("\n".join(json.dumps(result.as_dict()) for result in results))
+    else:
+        print(table(results))
+    run = run_of(Path(arguments.subject))
+    if run is not None:
+        append_jsonl(run / "metrics.jsonl", results)
+
+
+def _refuse(arguments: Namespace, unused: dict[str, Any]) -> None:
+    """Options of the other kind of net, as {name: what it is when it was not given}."""
+    for name, usual in unused.items():
+        if getattr(arguments, name) != usual:
+            option = name.replace("_", "-")
+            raise UserError(f"--{option}: --metrics {arguments.metrics} has no use for it; leave it out")
+
+
+def _generated(arguments: Namespace, metrics: list[str], device: torch.device) -> Sequence[MetricResult]:
+    """The scores of a generator or of a set of images."""
+    data = load_config(arguments.data).data if arguments.data else None
+    samples = arguments.samples
+    info: dict[str, str] = {}
+    if _is_images(arguments.subject):
+        if data is None:
+            raise UserError(f"{arguments.subject}: images need --data CONFIG, which says at what size to compare them")
+        subject = open_source("folder", path=arguments.subject, resolution=data.resolution, channels=data.channels)
+    else:
+        saved = describe(arguments.subject, ema=not arguments.no_ema)
+        subject = load(saved.path, device=device)
+        data = data or saved.config.data
+        samples = samples or DEFAULT_SAMPLES
+        info = {key: saved.extra[key] for key in ("step", "images", "weights") if key in saved.extra}
+    return score(
+        subject,
+        _reference(arguments.reference, data, arguments.split, metrics),
+        metrics=metrics,
+        samples=samples,
+        extractor=arguments.extractor,
+        weights=arguments.weights,
+        batch_size=arguments.batch_size,
+        seed=arguments.seed,
+        device=device,
+        truncation=arguments.truncation,
+        reference_samples=arguments.reference_samples,
+        save_reference_to=arguments.save_reference,
+        precision=arguments.precision,
+        info={"subject": str(arguments.subject), **info},
+    )
+
+
+def _classified(arguments: Namespace, metrics: list[str], device: torch.device) -> Sequence[MetricResult]:
+    """The scores of a classifier on its test images, or on those of --data and --split."""
+    saved = describe(arguments.subject, form=CLASSIFIER_FORMAT)
+    net = load_classifier(saved.path, device=device)
+    asked = load_config(arguments.data) if arguments.data else saved.config
+    if arguments.split or asked.task != "classifier":
+        source: ImageSource = open_configured(asked.data, split=arguments.split)
+    else:
+        source = open_sources(asked)[1]
+    own = saved.config.data
+    if (list(source.class_names), source.resolution, source.channels) != (
+        saved.class_names,
+        own.resolution,
+        own.channels,
+    ):
+        raise UserError(
+            f"{source.name}: {len(source.class_names)} classes, {source.channels} x {source.resolution} px are not "
+            f"what {arguments.subject} was trained on; choose images with its classes, channels and resolution"
+        )
+    return evaluate_classifier(
+        net,
+        source,
+        metrics=metrics,
+        norm=arguments.norm,
+        eps=_numbers("--eps", arguments.eps) if arguments.eps else None,
+        steps=arguments.steps,
+        restarts=arguments.restarts,
+        samples=arguments.samples,
+        batch_size=arguments.batch_size,
+        seed=arguments.seed,
+        info={"subject": str(arguments.subject), **{k: saved.extra[k] for k in ("step", "images") if k in saved.extra}},
+    )
+
+
+def _numbers(option: str, text: str) -> list[float]:
+    try:
+        return [float(word) for word in text.split(",")]
+    except ValueError:
+        raise UserError(f"{option} {text}: give numbers, such as 2,8") from None
+
+
+def _is_images(subject: str) -> bool:
+    """A folder or zip without anything that orthogan trained in it."""
+    path = Path(subject)
+    if path.suffix.lower() == ".zip":
+        return True
+    ours = checkpoint.is_checkpoint(path) or (path / checkpoint.FOLDER).exists() or (path / "config.yaml").exists()
+    return path.is_dir() and not ours and not list(path.glob("*.safetensors"))
+
+
+def _reference(given: str | None, data: DataConfig, split: str | None, metrics: list[str]) -> ImageSource | str | None:
+    if given is None:
+        return open_configured(data, split=split) if set(metrics) & set(COMPARING) else None
+    if Path(given).suffix in (".safetensors", ".npz"):
+        return given
+    return open_source("folder", path=given, resolution=data.resolution, channels=data.channels)
+
+
+def run_of(subject: Path) -> Path | None:
+    """The run folder that ``subject`` is or lies in."""
+    for folder in (subject, *subject.resolve().parents):
+        if (folder / "config.yaml").is_file() and (folder / checkpoint.FOLDER).is_dir():
+            return folder
+    return None
