@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from orthogan.linalg.svd import thin_svd
+from orthogan.linalg.decompositions import thin_svd
 
 PolarMethod = Literal["eigh", "svd", "newton_schulz", "polar_express"]
 # Amsel et al. 2025, "The Polar Express": odd quintics, each the best one on the interval that the one before leaves,

@@ -8,7 +8,7 @@ from itertools import groupby
 import torch
 from torch import Tensor
 
-from orthogan.linalg.svd import thin_svd
+from orthogan.linalg.decompositions import thin_svd
 
 EPS = 1e-12
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from orthogan.linalg.decompositions import eigh
 from orthogan.linalg.precision import exact
 
 SqrtMethod = Literal["eigh", "pade", "taylor", "newton_schulz"]
@@ -115,7 +116,7 @@ def _finite(matrix: Tensor) -> tuple[Tensor, Tensor]:
 def _decompose(s: Tensor) -> tuple[Tensor, Tensor]:
     """Eigenvalues (..., n), none below 0, ascending, and eigenvectors; NaN values where ``s`` is not finite."""
     clean, finite = _finite(s)
-    values, vectors = torch.linalg.eigh(clean)
+    values, vectors = eigh(clean)
     return torch.where(finite, values.clamp_min(0.0), torch.nan), vectors
 
 

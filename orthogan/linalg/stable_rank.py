@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from orthogan.linalg.decompositions import thin_svd
 from orthogan.linalg.power import EPS
-from orthogan.linalg.svd import thin_svd
 
 
 def stable_rank(matrix: Tensor) -> Tensor:

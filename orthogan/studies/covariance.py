@@ -10,14 +10,17 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
+from orthogan.config import Config
 from orthogan.errors import UserError
+from orthogan.linalg.decompositions import failures
 from orthogan.studies import measures
 from orthogan.studies.finished import FinishedRun
 from orthogan.studies.measures import FINAL_ERROR
 from orthogan.studies.scales import FASHION_CPU, SMOKE
-from orthogan.studies.study import Claim, Found, Keys, Measure, Method, Number, Scale, Setting, Study, lower
+from orthogan.studies.study import Claim, Found, Keys, Measure, Method, Number, Scale, Setting, Study, lower, trained
 
 C = "model.classifier"
 NETS = "orthogan.studies.covariance_nets"
@@ -27,6 +30,7 @@ BEFORE = {WHITENING: "con?", POOLING: "pool.reduction.0"}
 OL_WEIGHT = 1e-2  # ours: the published one could not be read
 SHIFTED, PLAIN = "log10 kappa(S + eps I), median", "log10 kappa(S), median"
 LARGEST, NORM = "log10 lambda_max, median", "norm of the layer before, final"
+FAILED, FAILURES = "decompositions that failed", "failures.txt"
 TREATMENTS = ("sn", "ol", "ow", "nog", "olr", "nog+sn", "nog+ol", "nog+ow", "nog+olr", "ow+olr", "nog+ow+olr")
 WORDS = {
     "sn": "spectral normalisation",
@@ -105,6 +109,24 @@ def conditions(run: FinishedRun) -> Found:
     return Found(found, {title.partition(",")[0]: curve for title, curve in curves.items()})
 
 
+def counted(config: Config) -> Path:
+    """``train``, and a line in ``FAILURES`` for each decomposition that LAPACK gave up; float64 took those over."""
+    with failures() as found:
+        try:
+            return trained(config)
+        finally:
+            if found:
+                with (Path(str(config.out)) / FAILURES).open("a", encoding="utf-8") as stream:
+                    stream.write("".join(f"{what}\n" for what in found))
+
+
+def failed(run: FinishedRun) -> Found:
+    """How often a decomposition failed in training."""
+    file = run.folder / FAILURES
+    count = len(file.read_text(encoding="utf-8").splitlines()) if file.is_file() else 0
+    return Found({FAILED: Number(count, "lower")})
+
+
 CLAIMS = (
     Claim(
         "NOG improves both the condition and the error of the SVD",
@@ -179,9 +201,10 @@ STUDY = Study(
     name="covariance",
     title="Layers that decompose a covariance",
     about="Decorrelated batch norm and global covariance pooling, by three ways to decompose the covariance S and by "
-    "treatments of the layer before it: error, condition numbers over training, and how often the decomposition "
-    "failed (the runs that diverged). Behind a stem with fewer inputs than outputs S lacks rank, so kappa(S) is "
-    "infinite there, and kappa(S + eps I) follows lambda_max, that is the scale of the stem.",
+    "treatments of the layer before it: error, condition numbers over training, and how often LAPACK gave a "
+    "decomposition up (float64 then takes it over; the authors' code stops). Behind a stem with fewer inputs than "
+    "outputs S lacks rank, so kappa(S) is infinite there, and kappa(S + eps I) follows lambda_max, that is the scale "
+    "of the stem.",
     baseline="svd",
     methods=METHODS,
     scales={
@@ -201,6 +224,8 @@ STUDY = Study(
         Measure("classification", measures.classification),
         Measure("cost", measures.cost),
         Measure("conditions", conditions),
+        Measure("failures", failed),
     ),
     claims=CLAIMS,
+    run=counted,
 )

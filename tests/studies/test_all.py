@@ -114,6 +114,20 @@ def test_what_keeps_a_projection_orthogonal_is_on_the_layers_that_the_latent_ent
     assert not cells["none", "eigengan"].gradients
 
 
+def test_decompositions_that_failed_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole, left = torch.linalg.eigh, [3]
+
+    def gives_up(matrix: torch.Tensor) -> object:
+        if matrix.dtype == torch.float32 and left[0]:
+            left[0] -= 1
+            raise torch.linalg.LinAlgError("failed to converge")
+        return whole(matrix)
+
+    monkeypatch.setattr(torch.linalg, "eigh", gives_up)
+    _, found = measured(find("covariance"), "svd", "whitening", tmp_path)
+    assert found["failures"].numbers["decompositions that failed"].value == 3
+
+
 def test_a_study_says_before_it_starts_what_is_not_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from orthogan.errors import UserError
     from orthogan.evaluation import attacks

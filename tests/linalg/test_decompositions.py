@@ -1,4 +1,4 @@
-"""The decomposition that does not give up: float64 where float32 fails, NaN where the matrix is not finite."""
+"""Decompositions that do not give up: float64 where float32 fails, NaN where the matrix is not finite."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 import torch
 
-from orthogan.linalg import polar_factor
-from orthogan.linalg.svd import thin_svd
+from orthogan.linalg import inverse_sqrt, polar_factor
+from orthogan.linalg.decompositions import eigh, failures, thin_svd
 from orthogan.rng import generator
 
 
@@ -31,7 +31,9 @@ def test_what_fails_in_float32_is_done_in_float64(shape: tuple[int, ...], monkey
     matrix = torch.randn(shape, generator=generator("cpu", 0, "svd"))
     expected = torch.linalg.svd(matrix.double(), full_matrices=False)
     asked = failing(monkeypatch)
-    left, values, right = thin_svd(matrix)
+    with failures() as found:
+        left, values, right = thin_svd(matrix)
+    assert found == [f"svd {shape[-2]} x {shape[-1]}"]
     assert asked == [torch.float32, torch.float64]
     assert (left.dtype, values.dtype, right.dtype) == (torch.float32,) * 3
     assert [part.shape for part in (left, values, right)] == [part.shape for part in expected]
@@ -67,3 +69,31 @@ def test_where_all_fails_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.linalg, "svd", svd)
     with pytest.raises(torch.linalg.LinAlgError, match="converge"):
         thin_svd(torch.eye(3))
+
+
+def test_an_eigendecomposition_that_fails_is_done_in_float64_and_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    matrix = torch.randn(5, 7, generator=generator("cpu", 2, "eigh"))
+    matrix = matrix @ matrix.mT
+    wanted, root = torch.linalg.eigvalsh(matrix.double()), inverse_sqrt(matrix)
+    whole = torch.linalg.eigh
+
+    def broken(matrix: torch.Tensor) -> Any:
+        if matrix.dtype == torch.float32:
+            raise torch.linalg.LinAlgError("failed to converge")
+        return whole(matrix)
+
+    monkeypatch.setattr(torch.linalg, "eigh", broken)
+    with failures() as outer:
+        with failures() as inner:
+            values, vectors = eigh(matrix)
+        torch.testing.assert_close(inverse_sqrt(matrix), root, rtol=1e-4, atol=1e-5)
+    assert (len(inner), len(outer)) == (1, 2)
+    torch.testing.assert_close(values.double(), wanted, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close((vectors * values) @ vectors.mT, matrix, rtol=1e-4, atol=1e-5)
+
+
+def test_nothing_is_counted_where_nothing_fails() -> None:
+    with failures() as found:
+        thin_svd(torch.eye(3))
+        eigh(torch.eye(3))
+    assert found == []
