@@ -8,6 +8,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
+LinAlgError = torch.linalg.LinAlgError  # pyright: ignore[reportPrivateImportUsage]  # it is public and documented
 _WATCHING: list[list[str]] = []
 
 
@@ -30,11 +31,11 @@ def thin_svd(matrix: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     matrix is not finite, neither is the product of the factors, and nothing is raised.
 
     Raises:
-        torch.linalg.LinAlgError: not even float64 converges.
+        LinAlgError: not even float64 converges.
     """
     try:
         return torch.linalg.svd(matrix, full_matrices=False)
-    except torch.linalg.LinAlgError:
+    except LinAlgError:
         rows, columns = matrix.shape[-2:]
         _note(f"svd {rows} x {columns}")
         if not bool(torch.isfinite(matrix).all()):
@@ -49,11 +50,11 @@ def eigh(matrix: Tensor) -> tuple[Tensor, Tensor]:
     """(eigenvalues ascending, vectors) of finite symmetric (..., n, n), as ``torch.linalg.eigh``; float64 helps out.
 
     Raises:
-        torch.linalg.LinAlgError: not even float64 converges.
+        LinAlgError: not even float64 converges.
     """
     try:
         return torch.linalg.eigh(matrix)
-    except torch.linalg.LinAlgError:
+    except LinAlgError:
         _note(f"eigh {matrix.shape[-1]} x {matrix.shape[-1]}")
         values, vectors = torch.linalg.eigh(matrix.double())
         return values.to(matrix.dtype), vectors.to(matrix.dtype)

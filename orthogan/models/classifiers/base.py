@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from torch import Tensor, nn
+from torch.nn import functional
 
 from orthogan.errors import UserError
 
@@ -23,6 +24,22 @@ class Classifier(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Images (n, c, h, w) -> logits (n, num_classes)."""
         raise NotImplementedError
+
+
+class Preactivated(Classifier):
+    """A net whose layers have their norm and ReLU before them, so that one of each is left for the end."""
+
+    conv: nn.Conv2d
+    stages: nn.ModuleList
+    norm: nn.Module
+    linear: nn.Linear
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Images (n, c, h, w) -> logits (n, num_classes)."""
+        h = self.conv(x)
+        for stage in self.stages:
+            h = stage(h)
+        return self.linear(functional.relu(self.norm(h)).mean((2, 3)))
 
 
 def convolution(inputs: int, outputs: int, kernel: int, stride: int = 1) -> nn.Conv2d:

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from orthogan.layers.batch_norm import BatchNorm2d
-from orthogan.models.classifiers.base import Classifier, check_size, convolution, initialise
+from orthogan.models.classifiers.base import Preactivated, check_size, convolution, initialise
 
 STEM = 16  # maps before the first block, whatever the growth
 
@@ -38,7 +38,7 @@ class Transition(nn.Module):
         return functional.avg_pool2d(self.conv(functional.relu(self.norm(x))), 2)
 
 
-class DenseNet(Classifier):
+class DenseNet(Preactivated):
     """conv3x3 to 16 maps; three blocks of (depth - 4) / 3 dense layers with a transition between them; norm, ReLU, mean
     over the map, a linear layer.
 
@@ -72,10 +72,3 @@ class DenseNet(Classifier):
         self.norm = BatchNorm2d(width)
         self.linear = nn.Linear(width, num_classes)
         initialise(self)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Images (n, c, h, w) -> logits (n, num_classes)."""
-        h = self.conv(x)
-        for stage in self.stages:
-            h = stage(h)
-        return self.linear(functional.relu(self.norm(h)).mean((2, 3)))

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from orthogan.layers.batch_norm import BatchNorm2d
-from orthogan.models.classifiers.base import Classifier, check_size, convolution, initialise
+from orthogan.models.classifiers.base import Preactivated, check_size, convolution, initialise
 
 
 class PreactivationBlock(nn.Module):
@@ -32,7 +32,7 @@ class PreactivationBlock(nn.Module):
         return beside + self.conv2(h)
 
 
-class WideResNet(Classifier):
+class WideResNet(Preactivated):
     """WRN-``depth``-``widen``: three stages of (depth - 4) / 6 blocks, ``widen`` * ``channels`` * (1, 2, 4) wide.
 
     ``channels`` is the width of the stem, 16 in the paper. No dropout.
@@ -70,10 +70,3 @@ class WideResNet(Classifier):
         self.norm = BatchNorm2d(inputs)
         self.linear = nn.Linear(inputs, num_classes)
         initialise(self)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Images (n, c, h, w) -> logits (n, num_classes)."""
-        h = self.conv(x)
-        for stage in self.stages:
-            h = stage(h)
-        return self.linear(functional.relu(self.norm(h)).mean((2, 3)))
