@@ -1,0 +1,65 @@
+"""Copy finished studies into docs/results and tell their verdicts in docs/results.md.
+
+    orthogan study NAME --scale cpu --seeds 3    # each of them, in a folder where runs/studies is
+    python docs/publish_studies.py runs/studies
+
+What is copied is the report with its curves, pictures and numbers; not the runs, nor the HTML page.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+DOCS = Path(__file__).parent
+BEGIN, END = "<!-- studies -->\n", "<!-- end of studies -->\n"
+SCALE = "cpu"
+
+
+def publish(studies: Path) -> None:
+    """All studies below ``studies`` that have a report at the scale."""
+    parts = []
+    for table in sorted(studies.glob(f"*/{SCALE}/table.json")):
+        made, target = table.parent, DOCS / "results" / table.parent.parent.name
+        if target.exists():
+            shutil.rmtree(target)
+        target.mkdir(parents=True)
+        for folder in ("curves", "pictures"):
+            if (made / folder).is_dir():
+                shutil.copytree(made / folder, target / folder)
+        shutil.copyfile(made / "REPORT.md", target / "REPORT.md")
+        facts = json.loads(table.read_text(encoding="utf-8"))
+        facts.pop("configs")  # every run's whole config; the report has the keys that make each method
+        (target / "table.json").write_text(json.dumps(facts) + "\n", encoding="utf-8")
+        parts.append(section(facts))
+    page = DOCS / "results.md"
+    head, rest = page.read_text(encoding="utf-8").split(BEGIN)
+    page.write_text(head + BEGIN + "\n" + "\n".join(parts) + "\n" + END + rest.split(END)[1], encoding="utf-8")
+
+
+def section(facts: dict[str, Any]) -> str:
+    """The verdicts of one study."""
+    runs = [run for panel in facts["tables"] for row in panel["rows"] for run in row["runs"]]
+    seeds = len({run["seed"] for run in runs})
+    lost = sum(run["status"] != "done" for run in runs)
+    lines = [
+        f"### {facts['study']}",
+        "",
+        f"{len(runs)} runs, {seeds} seed{'s' * (seeds > 1)} each, {lost} without a result: "
+        f"[report](results/{facts['study']}/REPORT.md).",
+        "",
+        "| published claim | here | comparisons |",
+        "|---|---|---|",
+    ]
+    for claim in facts["verdict"]:
+        kinds = [finding["verdict"] for finding in claim["findings"]]
+        counts = ", ".join(f"{kinds.count(kind)} {kind}" for kind in dict.fromkeys(kinds))
+        lines.append(f"| {claim['claim']} | {claim['verdict']} | {counts} |")
+    return "\n".join([*lines, ""])
+
+
+if __name__ == "__main__":
+    publish(Path(sys.argv[1]))
