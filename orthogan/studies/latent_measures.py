@@ -25,7 +25,8 @@ FLATNESS = "largest over smallest singular value of the first layer"
 PICTURE = "traversal.png"
 LABELLED = "sprites"  # the sources whose factors are known begin so
 # images that the scores see; a run that is scored on fewer fakes than these gets the quick scores alone
-SAMPLES, PAIRS, ENOUGH, SHORT = 5000, 2000, 1000, 60
+SAMPLES, PAIRS, ENOUGH = 5000, 2000, 1000
+QUICK = {"pairs": 60, "epochs": 1}
 
 
 def native(run: FinishedRun) -> Found:
@@ -80,7 +81,7 @@ def _along(run: FinishedRun, directions: Directions, suffix: str, which: str) ->
         directions=directions,
         seeds=(0,),
         samples=min(SAMPLES, 5 * section.samples),
-        options={"vp": {"pairs": PAIRS if whole else SHORT}},
+        options={"vp": {"pairs": PAIRS} if whole else QUICK},
         progress=False,
     )
     numbers: dict[str, Number] = {}
