@@ -26,7 +26,7 @@ PICTURE = "traversal.png"
 LABELLED = "sprites"  # the sources whose factors are known begin so
 # images that the scores see; a run that is scored on fewer fakes than these gets the quick scores alone
 SAMPLES, PAIRS, ENOUGH = 5000, 2000, 1000
-QUICK = {"pairs": 60, "epochs": 1}
+QUICK = {"pairs": 60, "epochs": 1}  # of VP, at scale smoke
 
 
 def native(run: FinishedRun) -> Found:
