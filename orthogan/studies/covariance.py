@@ -221,7 +221,7 @@ STUDY = Study(
         ),
     },
     measures=(
-        Measure("classification", measures.classification),
+        Measure("classification", measures.classification, version=2),
         Measure("cost", measures.cost),
         Measure("conditions", conditions),
         Measure("failures", failed),

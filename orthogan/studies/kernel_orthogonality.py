@@ -166,7 +166,7 @@ STUDY = Study(
         ),
     },
     measures=(
-        Measure("classification", measures.classification),
+        Measure("classification", measures.classification, version=2),
         Measure("cost", measures.cost),
         Measure("orthogonality", measures.orthogonality),
         Measure("robustness", measures.robustness),
