@@ -101,13 +101,14 @@ def _parser() -> argparse.ArgumentParser:
         "--metrics",
         default="fid",
         help="comma-separated: fid, isc, kid, prc, ppl2_wend, ppl_zend_v2, ppl_nog, …, "
-        "pixel_path_length, feature_path_length; of a classifier accuracy, corruptions, fgsm, pgd (default: fid)",
+        "pixel_path_length, feature_path_length; of a GAN's run neural_divergence, lipschitz; of a classifier "
+        "accuracy, corruptions, fgsm, pgd, complexity (default: fid)",
     )
     evaluate.add_argument(
         "--samples",
         type=_positive,
-        help="fakes to draw, or pairs of a path length (default: 50000); of a classifier a subset of the images "
-        "(default: all)",
+        help="fakes to draw, or pairs of a path length (default: 50000), pairs of lipschitz (default: 10000); of a "
+        "classifier a subset of the images (default: all)",
     )
     evaluate.add_argument(
         "--extractor",
@@ -135,6 +136,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     evaluate.add_argument("--steps", type=_positive, default=20, help="of pgd (default: 20)")
     evaluate.add_argument("--restarts", type=int, default=1, help="random starts of pgd; 0 = the image (default: 1)")
+    evaluate.add_argument(
+        "--critic",
+        metavar="KEY=VALUE,…",
+        help="of neural_divergence: steps, batch_size, width, lr, penalty, average where they are not to be as "
+        "published, such as steps=2000,width=16 (default: 100000 steps of 256)",
+    )
     evaluate.add_argument("--seed", type=int, default=0, help="of latents, subsets, noise, attacks (default: 0)")
     evaluate.add_argument("--batch-size", type=_positive, default=64, help="images at a time (default: 64)")
     evaluate.add_argument(

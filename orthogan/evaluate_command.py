@@ -1,10 +1,12 @@
-"""``orthogan evaluate``: the scores of a generator, of a set of images, or of a classifier."""
+"""``orthogan evaluate``: the scores of a generator, of a set of images, of both nets of a GAN, or of a classifier."""
 
 from __future__ import annotations
 
+import difflib
 import json
 from argparse import Namespace
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -15,20 +17,31 @@ from orthogan import checkpoint
 from orthogan.config import DataConfig
 from orthogan.config_file import load_config
 from orthogan.data import ImageSource, open_configured, open_source
+from orthogan.data.held_out import open_held_out
 from orthogan.device import chosen_device
 from orthogan.errors import UserError
 from orthogan.evaluation import MetricResult, append_jsonl, table
 from orthogan.evaluation import evaluate as score
 from orthogan.evaluation.attacks import RESTARTS, STEPS
 from orthogan.evaluation.checks import COMPARING
+from orthogan.evaluation.complexity import complexity
+from orthogan.evaluation.critic import Recipe
+from orthogan.evaluation.lipschitz import METRIC as LIPSCHITZ
+from orthogan.evaluation.lipschitz import lipschitz
+from orthogan.evaluation.neural_divergence import METRIC as DIVERGENCE
+from orthogan.evaluation.neural_divergence import neural_divergence
 from orthogan.evaluation.robustness import METRICS as CLASSIFIER_METRICS
 from orthogan.evaluation.robustness import evaluate_classifier
 from orthogan.models.saved import CLASSIFIER_FORMAT, describe, load, load_classifier
+from orthogan.models.saved_discriminator import load_discriminator
 from orthogan.training.classifier import open_sources
 
 DEFAULT_SAMPLES = 50_000  # what published figures use
-# options of ``evaluate`` that one kind of net alone has, and what they are when they were not given
-OF_GENERATOR: dict[str, Any] = {
+COMPLEXITY = "complexity"
+OF_CLASSIFIER = (*CLASSIFIER_METRICS, COMPLEXITY)
+OF_GAN = (DIVERGENCE, LIPSCHITZ)  # of a whole GAN: images that it never saw, or its discriminator
+# what options are when they were not given; those of a kind of metrics mean nothing to the others
+SCORING: dict[str, Any] = {
     "extractor": "auto",
     "weights": None,
     "reference": None,
@@ -36,20 +49,30 @@ OF_GENERATOR: dict[str, Any] = {
     "save_reference": None,
     "truncation": 1.0,
     "precision": "fp32",
-    "no_ema": False,
 }
-OF_CLASSIFIER: dict[str, Any] = {"norm": "inf", "eps": None, "steps": STEPS, "restarts": RESTARTS}
+ATTACKING: dict[str, Any] = {"norm": "inf", "eps": None, "steps": STEPS, "restarts": RESTARTS}
+CRITIC: dict[str, Any] = {"critic": None}
+AVERAGED: dict[str, Any] = {"no_ema": False}
+WHERE: dict[str, Any] = {"data": None, "split": None}
 
 
 def evaluate(arguments: Namespace) -> None:
-    """Score a generator, a set of images, or a classifier: the metrics say which."""
+    """Score a generator, a set of images, a GAN, or a classifier: the metrics say which."""
     metrics = [name.strip() for name in arguments.metrics.split(",")]
     device = chosen_device(arguments.device)
-    of_classifier = [metric for metric in metrics if metric in CLASSIFIER_METRICS]
-    if of_classifier and len(of_classifier) < len(metrics):
-        raise UserError(f"--metrics {arguments.metrics}: {', '.join(of_classifier)} are of a classifier, the rest not")
-    _refuse(arguments, OF_GENERATOR if of_classifier else OF_CLASSIFIER)
-    results = _classified(arguments, metrics, device) if of_classifier else _generated(arguments, metrics, device)
+    kinds: list[tuple[str, Sequence[str], dict[str, Any], Callable[..., Sequence[MetricResult]]]] = [
+        ("a classifier", OF_CLASSIFIER, SCORING | CRITIC | AVERAGED, _classified),
+        ("a whole GAN", OF_GAN, SCORING | ATTACKING | WHERE, _of_gan),
+    ]
+    unused, function = ATTACKING | CRITIC, _generated
+    for what, names, others, of in kinds:
+        chosen = [metric for metric in metrics if metric in names]
+        if chosen and len(chosen) < len(metrics):
+            raise UserError(f"--metrics {arguments.metrics}: {', '.join(chosen)} are of {what}, the rest not")
+        if chosen:
+            unused, function = others, of
+    _refuse(arguments, unused)
+    results = function(arguments, metrics, device)
     main = PartialState().is_main_process
     if PartialState().num_processes > 1:
         PartialState().destroy_process_group()
@@ -65,7 +88,7 @@ def evaluate(arguments: Namespace) -> None:
 
 
 def _refuse(arguments: Namespace, unused: dict[str, Any]) -> None:
-    """Options of the other kind of net, as {name: what it is when it was not given}."""
+    """Options of other metrics, as {name: what it is when it was not given}."""
     for name, usual in unused.items():
         if getattr(arguments, name) != usual:
             option = name.replace("_", "-")
@@ -124,19 +147,56 @@ def _classified(arguments: Namespace, metrics: list[str], device: torch.device) 
             f"{source.name}: {len(source.class_names)} classes, {source.channels} x {source.resolution} px are not "
             f"what {arguments.subject} was trained on; choose images with its classes, channels and resolution"
         )
-    return evaluate_classifier(
-        net,
-        source,
-        metrics=metrics,
-        norm=arguments.norm,
-        eps=_numbers("--eps", arguments.eps) if arguments.eps else None,
-        steps=arguments.steps,
-        restarts=arguments.restarts,
-        samples=arguments.samples,
-        batch_size=arguments.batch_size,
-        seed=arguments.seed,
-        info={"subject": str(arguments.subject), **{k: saved.extra[k] for k in ("step", "images") if k in saved.extra}},
-    )
+    info = {"subject": str(arguments.subject), **{k: saved.extra[k] for k in ("step", "images") if k in saved.extra}}
+    common: dict[str, Any] = {"samples": arguments.samples, "batch_size": arguments.batch_size, "seed": arguments.seed}
+    results: list[MetricResult] = []
+    if of_test := [metric for metric in metrics if metric != COMPLEXITY]:
+        eps = _numbers("--eps", arguments.eps) if arguments.eps else None
+        attack: dict[str, Any] = {"norm": arguments.norm, "eps": eps}
+        attack |= {"steps": arguments.steps, "restarts": arguments.restarts}
+        results += evaluate_classifier(net, source, metrics=of_test, info=info, **attack, **common)
+    if COMPLEXITY in metrics:  # a statement about the images that the net was trained on
+        results += complexity(net, open_sources(saved.config)[0], info=info, **common)[0]
+    return results
+
+
+def _of_gan(arguments: Namespace, metrics: list[str], device: torch.device) -> Sequence[MetricResult]:
+    """The scores of a run or checkpoint that need more than its generator."""
+    saved = describe(arguments.subject, ema=not arguments.no_ema)
+    net, samples = load(saved.path, device=device), arguments.samples
+    recipe = _recipe(arguments.critic)
+    info = {"subject": str(arguments.subject)}
+    info |= {key: saved.extra[key] for key in ("step", "images", "weights") if key in saved.extra}
+    common: dict[str, Any] = {"seed": arguments.seed, "device": device, "info": info}
+    results: list[MetricResult] = []
+    if DIVERGENCE in metrics:
+        run = run_of(Path(arguments.subject))
+        keep = None if run is None else run / "critic.safetensors"  # where an interrupted critic is gone on with
+        held_out = open_held_out(saved.config.data)
+        many = samples or DEFAULT_SAMPLES
+        results.append(neural_divergence(net, held_out, recipe=recipe, samples=many, keep=keep, **common))
+    if LIPSCHITZ in metrics:
+        discriminator = load_discriminator(arguments.subject, device=device)
+        options: dict[str, Any] = {"batch_size": arguments.batch_size, **({"pairs": samples} if samples else {})}
+        results.append(lipschitz(discriminator, net, open_configured(saved.config.data), **options, **common)[0])
+    return results
+
+
+def _recipe(text: str | None) -> Recipe:
+    """``steps=2000,width=16`` as a recipe; what is not named is as published."""
+    kinds = {field.name: type(field.default) for field in fields(Recipe)}
+    given: dict[str, Any] = {}
+    for word in text.split(",") if text else []:
+        name, _, value = word.strip().partition("=")
+        if name not in kinds:
+            near = difflib.get_close_matches(name, kinds, 1)
+            hint = f"did you mean {near[0]}?" if near else f"it has {', '.join(kinds)}"
+            raise UserError(f"--critic {text}: there is no {name!r}; {hint}")
+        try:
+            given[name] = kinds[name](value)
+        except ValueError:
+            raise UserError(f"--critic {text}: {name} is a number, such as {getattr(Recipe, name)}") from None
+    return Recipe(**given)
 
 
 def _numbers(option: str, text: str) -> list[float]:

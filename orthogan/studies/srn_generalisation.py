@@ -192,7 +192,11 @@ STUDY = Study(
         ),
         "full": Scale(FULL, _four(RESNET, "CIFAR-100, resnet110") | _OTHER_NETS, 3, "Five nets, 164 epochs; for GPUs."),
     },
-    measures=[Measure("errors", classification, version=2), Measure("margins", margins, version=2), Measure("cost", cost)],
+    measures=[
+        Measure("errors", classification, version=2),
+        Measure("margins", margins, version=2),
+        Measure("cost", cost),
+    ],
     overlays={"complexity of the margins": histograms},
     claims=[
         Claim(
