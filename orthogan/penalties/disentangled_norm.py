@@ -7,6 +7,7 @@ the Gram of the rows, split into the filters' norms and their correlations; "str
 
 from __future__ import annotations
 
+import math
 from functools import lru_cache
 from typing import Literal
 
@@ -26,7 +27,7 @@ def disentangled_norm(
     correlation_weight: float = 1.0,
     relaxed: bool = False,
     free: int | None = None,
-    transition: int | None = None,
+    transition: float | None = None,
     by: Literal["magnitude", "value"] = "magnitude",
     squared_norm: bool = False,
     root: bool = False,
@@ -40,8 +41,9 @@ def disentangled_norm(
         relaxed: leave the ``free`` largest correlations out.
         free: how many of the o (o - 1) / 2, whatever n is; None is ``free_correlations(o, d)`` where o exceeds the
             dimension d that orthogonality is asked on, else none.
-        transition: d for a layer with ``free`` None, at most n (the paper's rank*, whose formula we do not know);
-            None is n, so that a layer with o <= n stays strict.
+        transition: d for a layer with ``free`` None, at most n (the paper's rank*, whose formula we do not know): a
+            number of dimensions from 1, or a share of min(o, n) below 1, rounded up, so that one value serves layers
+            of all sizes. None is n, so that a layer with o <= n stays strict.
         by: the largest by magnitude, or by value (negative correlations are then never free before positive ones).
         squared_norm: ||k_i||^2 in place of ||k_i||.
         root: the Euclidean norm of each part's residuals in place of their sum of squares.
@@ -64,7 +66,7 @@ def disentangled_norm(
     return norm_weight * deviations.square().sum() + correlation_weight * cosines.square().sum()
 
 
-def _free(matrix: Tensor, free: int | None, transition: int | None) -> int:
+def _free(matrix: Tensor, free: int | None, transition: float | None) -> int:
     filters, columns = matrix.shape
     pairs = filters * (filters - 1) // 2
     if free is not None:
@@ -73,9 +75,14 @@ def _free(matrix: Tensor, free: int | None, transition: int | None) -> int:
         if not 0 <= free <= pairs:
             raise ValueError(f"free is {free}: {filters} filters have {pairs} correlations")
         return free
-    if transition is not None and transition < 1:
-        raise ValueError(f"transition is {transition}: orthogonality needs at least 1 dimension")
-    dimensions = columns if transition is None else min(transition, columns)
+    if transition is not None and not (0 < transition < 1 or (transition >= 1 and transition == int(transition))):
+        raise ValueError(f"transition is {transition}: give a whole number of dimensions from 1, or a share below 1")
+    if transition is None:
+        dimensions = columns
+    elif transition < 1:
+        dimensions = math.ceil(transition * min(filters, columns))
+    else:
+        dimensions = min(int(transition), columns)
     return free_correlations(filters, dimensions) if filters > dimensions else 0
 
 

@@ -43,7 +43,14 @@ METHODS = {
     ),
     "dn-strict": Method(penalised("disentangled_norm", DN_WEIGHT), "disentangled norm, all correlations."),
     "dn-relaxed": Method(
-        penalised("disentangled_norm", DN_WEIGHT, relaxed=True), "disentangled norm, the largest correlations free."
+        penalised("disentangled_norm", DN_WEIGHT, relaxed=True),
+        "disentangled norm, the largest correlations free in layers of more filters than dimensions; in a net that has "
+        "none this is dn-strict.",
+    ),
+    "dn-relaxed-75": Method(
+        penalised("disentangled_norm", DN_WEIGHT, relaxed=True, transition=0.75),
+        "the same in every layer, as if it had three quarters of its dimensions: the paper relaxes all layers, by a "
+        "dimension whose formula could not be read, so the share is ours.",
     ),
 }
 
@@ -69,11 +76,10 @@ CLAIMS = (
     Claim(
         "relaxed orthogonality helps deep nets, more than the strict one",
         "abstract and reviews of the paper (read)",
-        (
-            lower(FINAL_ERROR, "dn-relaxed", "vanilla", DEEP),
-            lower(FINAL_ERROR, "dn-relaxed", "dn-strict", DEEP),
-            lower(FINAL_ERROR, "dn-relaxed", "vanilla", WIDE_DEEP),
-            lower(FINAL_ERROR, "dn-relaxed", "dn-strict", WIDE_DEEP),
+        tuple(
+            lower(FINAL_ERROR, "dn-relaxed-75", than, deep)
+            for deep in (DEEP, WIDE_DEEP)
+            for than in ("vanilla", "dn-strict")
         ),
     ),
     Claim(
@@ -87,7 +93,7 @@ CLAIMS = (
         tuple(
             lower(number, method, "vanilla")
             for number in (CORRUPTED, "error under pgd, 2/255 [%]")
-            for method in ("dn-strict", "dn-relaxed")
+            for method in ("dn-strict", "dn-relaxed-75")
         ),
     ),
     Claim(

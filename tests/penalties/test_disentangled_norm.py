@@ -105,6 +105,15 @@ def test_relaxing_changes_only_layers_with_more_filters_than_dimensions() -> Non
     assert float(expected) < float(disentangled_norm(w))
 
 
+@pytest.mark.parametrize(("shape", "share", "dimensions"), [((8, 20), 0.75, 6), ((20, 8), 0.5, 4), ((5, 9), 0.9, 5)])
+def test_a_share_is_of_what_the_layer_could_hold(shape: tuple[int, int], share: float, dimensions: int) -> None:
+    w = random(*shape)
+    expected = disentangled_norm(w, relaxed=True, transition=dimensions)
+    assert torch.equal(disentangled_norm(w, relaxed=True, transition=share), expected)
+    free = free_correlations(shape[0], dimensions) if shape[0] > dimensions else 0
+    assert torch.equal(expected, disentangled_norm(w, relaxed=True, free=free))
+
+
 @pytest.mark.parametrize(("filters", "dimensions"), [(64, 27), (10, 9), (5, 1), (200, 150), (6, 6), (6, 9)])
 def test_the_estimate_is_near_its_expectation(filters: int, dimensions: int) -> None:
     pairs = filters * (filters - 1) / 2
@@ -130,7 +139,8 @@ def test_trials_and_seed_are_what_they_say() -> None:
         ({"relaxed": True, "free": 7}, "free is 7: 4 filters have 6"),
         ({"relaxed": True, "free": -1}, "free is -1"),
         ({"relaxed": True, "free": 1, "transition": 2}, "give one of them"),
-        ({"relaxed": True, "transition": 0}, "transition is 0"),
+        ({"relaxed": True, "transition": 0}, "transition is 0: give a whole number of dimensions"),
+        ({"relaxed": True, "transition": 2.5}, "transition is 2.5: give a whole number of dimensions"),
         ({"by": "size"}, "by is 'size': choose magnitude or value"),
     ],
 )
