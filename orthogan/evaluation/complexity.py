@@ -146,8 +146,12 @@ def margins(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def capacity(net: nn.Module, *, norm: Norm = "matrix", size: int = 8) -> dict[str, float]:
-    """log10 of what stands above g^2 in Spec-Fro and Spec-L1; arguments and errors as ``complexity``."""
+def capacity(net: nn.Module, *, norm: Norm = "matrix", size: int = 8, batch_norm: bool = True) -> dict[str, float]:
+    """log10 of what stands above g^2 in Spec-Fro and Spec-L1; arguments and errors as ``complexity``.
+
+    ``batch_norm``: whether the factors of batch norms are in the product; without them it is of the weights alone, as
+    the formulas were published, and says nothing of a net whose batch norms undo the scale of its weights.
+    """
     if norm not in get_args(Norm):
         raise UserError(f"norm={norm!r}: choose one of {', '.join(get_args(Norm))}")
     if others := not_measured(net):
@@ -163,7 +167,8 @@ def capacity(net: nn.Module, *, norm: Norm = "matrix", size: int = 8) -> dict[st
     if zero:
         raise UserError(f"complexity: the weight of {', '.join(zero)} is zero, so nothing passes through the net")
     norms = [row.sigma if norm == "matrix" else row.operator_norm for row in rows]
-    product = 2 * (sum(map(math.log10, norms)) + sum(map(math.log10, _activation_factors(net))))
+    factors = [*norms, *_activation_factors(net)] if batch_norm else norms
+    product = 2 * sum(map(math.log10, factors))
     ratios = [length / row.sigma for length, row in zip(lengths, rows, strict=True)]
     return {
         SPEC_FRO: product + math.log10(sum(row.stable_rank for row in rows)),

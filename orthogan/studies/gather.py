@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from orthogan.studies.cells import CELLS, Cell
@@ -50,6 +51,8 @@ def entry_of(study: Study, method: str, seed: int, folder: Path) -> Entry:
         return Entry(method, seed, folder, PENDING, why, sittings=worked)
     if outcome.status != "done":
         return Entry(method, seed, folder, outcome.status, outcome.reason, sittings=worked)
+    # in the study's order, which is not that of measuring where a measure was changed
+    outcome = replace(outcome, found={measure.identity: outcome.found[measure.identity] for measure in study.measures})
     return Entry(
         method,
         seed,

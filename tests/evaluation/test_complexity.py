@@ -210,6 +210,7 @@ def test_a_batch_norm_counts_as_the_largest_of_its_factors() -> None:
     with torch.no_grad():
         norm.weight.copy_(torch.tensor([1.0, -6.0, 2.0, 3.0]))
         norm.running_var.copy_(torch.tensor([1.0, 4.0, 0.25, 9.0]))  # pyright: ignore
+    assert capacity(Normed(norm), batch_norm=False) == capacity(Normed(nn.Identity()))
     plain, with_norm = capacity(Normed(nn.Identity())), capacity(Normed(norm))
     for name in (SPEC_FRO, SPEC_L1):
         assert with_norm[name] - plain[name] == pytest.approx(2 * math.log10(4.0))

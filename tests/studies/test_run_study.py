@@ -245,3 +245,18 @@ def test_a_report_can_be_moved_and_shows_pictures_of_all_rows_together(
     (cells / "second" / "seed-0" / "picture.png").unlink()
     assert "second, seed 0: No such file" in run_study(request(tmp_path, seeds=2)).read_text(encoding="utf-8")
     assert not (report.parent / "pictures" / "cells-second-seed-0-picture.png").exists()
+
+
+def test_columns_stand_in_the_order_of_the_measures_also_where_an_earlier_one_was_changed(
+    tmp_path: Path, here: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def second(run: object) -> Found:
+        return Found({"second": Number(2.0, "lower")})
+
+    first = stub.STUDY.measures[0]
+    use(monkeypatch, replace(stub.STUDY, measures=(first, Measure("second", second))))
+    run_study(request(tmp_path, seeds=1))
+    use(monkeypatch, replace(stub.STUDY, measures=(replace(first, version=2), Measure("second", second))))
+    table = json.loads(run_study(request(tmp_path, seeds=1)).with_name("table.json").read_text())
+    assert [column["name"] for column in table["tables"][0]["columns"]] == [stub.NUMBER, "second"]
+    assert runs(tmp_path / "stub" / "smoke" / "cells" / "base" / "seed-0") == 2  # the stub's training is its own
