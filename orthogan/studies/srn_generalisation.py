@@ -72,7 +72,7 @@ def histograms(runs: Mapping[str, Path], path: Path) -> Path:
         with np.load(folder / VALUES) as file:
             for measure, title in COLUMNS.items():
                 panels.setdefault(title.partition(",")[0], {})[name] = file[measure]
-    axis = "margin of training images; log10 of the measures of those classified rightly"
+    axis = "margins of training images; log10 of the measures"
     return plot(panels, path, title="Complexity of the margins", axis=axis, shared=False)
 
 
