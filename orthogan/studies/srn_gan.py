@@ -154,7 +154,7 @@ STUDY = Study(
     },
     measures=[
         Measure("images", images),
-        Measure("divergence", divergence),
+        Measure("divergence", divergence, version=2),
         Measure("steepness", steepness, version=2),
         Measure("ranks", ranks),
         Measure("cost", cost),
