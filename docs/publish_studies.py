@@ -54,10 +54,7 @@ def section(facts: dict[str, Any]) -> str:
         "| published claim | here | comparisons |",
         "|---|---|---|",
     ]
-    for claim in facts["verdict"]:
-        kinds = [finding["verdict"] for finding in claim["findings"]]
-        counts = ", ".join(f"{kinds.count(kind)} {kind}" for kind in dict.fromkeys(kinds))
-        lines.append(f"| {claim['claim']} | {claim['verdict']} | {counts} |")
+    lines.extend(f"| {claim['claim']} | {claim['verdict']} | {claim['counts']} |" for claim in facts["verdict"])
     return "\n".join([*lines, ""])
 
 

@@ -32,7 +32,7 @@ from orthogan.evaluation.neural_divergence import METRIC as DIVERGENCE
 from orthogan.evaluation.neural_divergence import neural_divergence
 from orthogan.evaluation.robustness import METRICS as CLASSIFIER_METRICS
 from orthogan.evaluation.robustness import evaluate_classifier
-from orthogan.models.saved import CLASSIFIER_FORMAT, describe, load, load_classifier
+from orthogan.models.saved import CLASSIFIER_FORMAT, Saved, describe, load, load_classifier
 from orthogan.models.saved_discriminator import load_discriminator
 from orthogan.training.classifier import open_sources
 
@@ -99,7 +99,7 @@ def _generated(arguments: Namespace, metrics: list[str], device: torch.device) -
     """The scores of a generator or of a set of images."""
     data = load_config(arguments.data).data if arguments.data else None
     samples = arguments.samples
-    info: dict[str, str] = {}
+    info = {"subject": str(arguments.subject)}
     if _is_images(arguments.subject):
         if data is None:
             raise UserError(f"{arguments.subject}: images need --data CONFIG, which says at what size to compare them")
@@ -109,7 +109,7 @@ def _generated(arguments: Namespace, metrics: list[str], device: torch.device) -
         subject = load(saved.path, device=device)
         data = data or saved.config.data
         samples = samples or DEFAULT_SAMPLES
-        info = {key: saved.extra[key] for key in ("step", "images", "weights") if key in saved.extra}
+        info = _info(arguments, saved)
     return score(
         subject,
         _reference(arguments.reference, data, arguments.split, metrics),
@@ -124,7 +124,7 @@ def _generated(arguments: Namespace, metrics: list[str], device: torch.device) -
         reference_samples=arguments.reference_samples,
         save_reference_to=arguments.save_reference,
         precision=arguments.precision,
-        info={"subject": str(arguments.subject), **info},
+        info=info,
     )
 
 
@@ -147,7 +147,7 @@ def _classified(arguments: Namespace, metrics: list[str], device: torch.device) 
             f"{source.name}: {len(source.class_names)} classes, {source.channels} x {source.resolution} px are not "
             f"what {arguments.subject} was trained on; choose images with its classes, channels and resolution"
         )
-    info = {"subject": str(arguments.subject), **{k: saved.extra[k] for k in ("step", "images") if k in saved.extra}}
+    info = _info(arguments, saved)
     common: dict[str, Any] = {"samples": arguments.samples, "batch_size": arguments.batch_size, "seed": arguments.seed}
     results: list[MetricResult] = []
     if of_test := [metric for metric in metrics if metric != COMPLEXITY]:
@@ -165,9 +165,7 @@ def _of_gan(arguments: Namespace, metrics: list[str], device: torch.device) -> S
     saved = describe(arguments.subject, ema=not arguments.no_ema)
     net, samples = load(saved.path, device=device), arguments.samples
     recipe = _recipe(arguments.critic)
-    info = {"subject": str(arguments.subject)}
-    info |= {key: saved.extra[key] for key in ("step", "images", "weights") if key in saved.extra}
-    common: dict[str, Any] = {"seed": arguments.seed, "device": device, "info": info}
+    common: dict[str, Any] = {"seed": arguments.seed, "device": device, "info": _info(arguments, saved)}
     results: list[MetricResult] = []
     if DIVERGENCE in metrics:
         run = run_of(Path(arguments.subject))
@@ -180,6 +178,12 @@ def _of_gan(arguments: Namespace, metrics: list[str], device: torch.device) -> S
         options: dict[str, Any] = {"batch_size": arguments.batch_size, **({"pairs": samples} if samples else {})}
         results.append(lipschitz(discriminator, net, open_configured(saved.config.data), **options, **common)[0])
     return results
+
+
+def _info(arguments: Namespace, saved: Saved) -> dict[str, str]:
+    """What a protocol says of who was measured."""
+    known = {key: saved.extra[key] for key in ("step", "images", "weights") if key in saved.extra}
+    return {"subject": str(arguments.subject), **known}
 
 
 def _recipe(text: str | None) -> Recipe:

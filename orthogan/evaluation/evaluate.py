@@ -29,6 +29,7 @@ from orthogan.evaluation.precision_recall import precision_recall
 from orthogan.evaluation.processes import agreed
 from orthogan.evaluation.reference import Reference, reference_from_file, reference_of, save_reference
 from orthogan.evaluation.result import MetricResult
+from orthogan.evaluation.steady import place_of
 from orthogan.models.modes import frozen
 from orthogan.models.protocol import Generator, as_generator
 
@@ -80,7 +81,7 @@ def evaluate(
     count = _count(subject, samples)
     images = _count(reference, reference_samples) if isinstance(reference, ImageSource) else None
     check_counts(metrics, count, images)
-    place = _device(subject, device)
+    place = place_of(subject, device)
     formats = resolve_precision(precision, place)
     paths = [metric for metric in metrics if metric in PATH_METRICS]
     # what may fail comes before what takes long
@@ -200,15 +201,6 @@ def _drawing(subject: Generator | ImageSource, truncation: float) -> dict[str, o
     if isinstance(subject, ImageSource):
         return {}
     return {"truncation": truncation, "batch norm": "running statistics"}
-
-
-def _device(subject: Generator | ImageSource, device: torch.device | str | None) -> torch.device:
-    if device is not None:
-        return torch.device(device)
-    if isinstance(subject, torch.nn.Module):
-        parameter = next(subject.parameters(), None)
-        return torch.device("cpu") if parameter is None else parameter.device
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def _reference(

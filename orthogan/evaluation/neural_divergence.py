@@ -73,7 +73,7 @@ def neural_divergence(
     if samples < 2:
         raise UserError(f"samples={samples}: at least 2")
     net = None if isinstance(subject, ImageSource) else as_generator(subject)
-    place = _place(net, device)
+    place = place_of(net, device)
     main = rank_and_world()[0] == 0
     file = Path(keep) if keep is not None and main else None
     critic = new_critic(held_out.channels, held_out.resolution, chosen.width, seed=seed)
@@ -123,12 +123,6 @@ def neural_divergence(
     }
     parts = {"objective": value - penalty, "penalty": penalty}
     return MetricResult(METRIC, value, "critic", error, parts, protocol, chosen.described)
-
-
-def _place(net: Generator | None, device: torch.device | str | None) -> torch.device:
-    if net is not None:
-        return place_of(net, device)
-    return torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
 
 
 def _batches(source: ImageSource, recipe: Recipe, seed: int, device: torch.device) -> Batches:

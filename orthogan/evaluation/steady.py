@@ -15,9 +15,13 @@ from orthogan.models.modes import device_of, frozen
 from orthogan.models.protocol import Generator
 
 
-def place_of(net: nn.Module, device: torch.device | str | None) -> torch.device:
-    """``device``, or where the tensors of ``net`` are."""
-    return device_of(net) if device is None else torch.device(device)
+def place_of(net: object, device: torch.device | str | None) -> torch.device:
+    """``device``, or where the tensors of ``net`` are; of what is no net (mere images) the GPU, where there is one."""
+    if device is not None:
+        return torch.device(device)
+    if isinstance(net, nn.Module):
+        return device_of(net)
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 @contextmanager

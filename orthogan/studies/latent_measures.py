@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from torch import nn
 
 from orthogan.data import open_configured
 from orthogan.disentanglement import disentangle
@@ -32,7 +33,7 @@ QUICK = {"pairs": 60, "epochs": 1}  # of VP, at scale smoke
 def native(run: FinishedRun) -> Found:
     """The scores along the model's own directions, beside those along random ones of the same span."""
     net = run.net()
-    return _along(run, native_directions(net), "", "the net's own")
+    return _along(run, net, native_directions(net), "", "the net's own")
 
 
 def along_sefa(run: FinishedRun) -> Found:
@@ -43,7 +44,7 @@ def along_sefa(run: FinishedRun) -> Found:
     own = [part for part in net.modules() if isinstance(part, EigenGANGenerator | HouseholderProjector)]
     if own:
         return Found()
-    return _along(run, first_layer_directions(net), SEFA, "SeFa")
+    return _along(run, net, first_layer_directions(net), SEFA, "SeFa")
 
 
 def projections(run: FinishedRun) -> Found:
@@ -66,7 +67,7 @@ def walks(run: FinishedRun) -> Found:
     return Found(pictures=[PICTURE])
 
 
-def _along(run: FinishedRun, directions: Directions, suffix: str, which: str) -> Found:
+def _along(run: FinishedRun, net: nn.Module, directions: Directions, suffix: str, which: str) -> Found:
     """Every score that the data allow, named with ``suffix``, and the same along a random basis.
 
     ``which``: what the protocol calls the directions; a net's own have several names (axes, a projector's rows).
@@ -75,7 +76,7 @@ def _along(run: FinishedRun, directions: Directions, suffix: str, which: str) ->
     whole = section.samples >= ENOUGH
     labelled = whole and data.source.startswith(LABELLED)
     results = disentangle(
-        run.net(),
+        net,
         list(NAMES) if labelled else ["vp", "activeness"],
         source=open_configured(data) if labelled else None,
         directions=directions,

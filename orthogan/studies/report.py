@@ -222,6 +222,7 @@ def as_dict(report: Report) -> dict[str, Any]:
                 "claim": verdict.claim.text,
                 "source": verdict.claim.source,
                 "verdict": verdict.verdict,
+                "counts": verdict.counts(),
                 "findings": [
                     {
                         "says": finding.says,

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from orthogan.evaluation.complexity import JAC_NORM, MARGIN, SPEC_FRO, SPEC_L1, capacity, complexity
+from orthogan.evaluation.complexity import JAC_NORM, MARGIN, SHOWN, SPEC_FRO, SPEC_L1, capacity, complexity
 from orthogan.evaluation.histogram_plot import plot
 from orthogan.models.saved import load_classifier
 from orthogan.rng import derive
@@ -52,10 +52,11 @@ def margins(run: FinishedRun) -> Found:
     numbers = {
         COLUMNS[r.metric]: Number(r.value, "higher" if r.metric == MARGIN else "lower", r.protocol) for r in results
     }
-    with_norms, alone = capacity(net), capacity(net, batch_norm=False)
+    alone, right = capacity(net, batch_norm=False), values[MARGIN] > 0
+    under = float(np.percentile(-2 * np.log10(values[MARGIN][right]), SHOWN))
     for result in results:
         if result.metric in alone:  # the same margins under another product
-            less = result.value + alone[result.metric] - with_norms[result.metric]
+            less = alone[result.metric] + under
             about = {**result.protocol, "batch norm": "running statistics, not in the product"}
             numbers[OF_WEIGHTS[result.metric]] = Number(less, "lower", about)
     return Found(numbers)
