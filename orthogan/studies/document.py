@@ -6,6 +6,7 @@ Words may hold ``code`` between backticks and **strong** ones between two stars.
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -70,5 +71,7 @@ Block = Heading | Words | Bullets | Code | Grid | Drawings | Pictures
 
 
 def slug(*words: str) -> str:
-    """A name for a file."""
-    return re.sub(r"[^a-z0-9]+", "-", " ".join(words).lower()).strip("-")
+    """A name for a file: letters of any script, without their accents, and digits."""
+    letters = unicodedata.normalize("NFKD", " ".join(words)).lower()
+    plain = "".join(letter for letter in letters if not unicodedata.combining(letter))
+    return re.sub(r"[\W_]+", "-", plain).strip("-")
