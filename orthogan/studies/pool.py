@@ -63,10 +63,9 @@ def run_cells(cells: Sequence[Cell], jobs: int, title: str) -> None:
                         failed += 1
                         tqdm.write(f"{cell.name}: {_why(cell, code)}", file=sys.stderr)
                 if stop.name is None:
-                    bar.set_postfix_str(f"{failed} failed" if failed else "", refresh=False)
-                    now = done + sum(progress(worker.cell) for worker in workers if worker.cell is not None)
-                    now += sum(map(progress, waiting))
-                    bar.update(max(0.0, now - bar.n))
+                    shares = [progress(worker.cell) for worker in workers if worker.cell is not None]
+                    bar.set_postfix_str(_state(shares.count(1.0), failed), refresh=False)
+                    bar.update(max(0.0, done + sum(shares) + sum(map(progress, waiting)) - bar.n))
             if stop.name is not None:
                 raise Stopped(f"stopped by {stop.name}, {len(cells) - done} cells to go; the same command continues")
     finally:
@@ -171,6 +170,12 @@ def _answering(busy: Sequence[Worker]) -> list[Worker]:
     """Those that have something to say, waiting a little for the first of them."""
     ready = select.select([worker.replies for worker in busy], [], [], LOOK)[0]
     return [worker for worker in busy if worker.replies in ready]
+
+
+def _state(measured: int, failed: int) -> str:
+    """What the bar's share of training does not tell."""
+    counts = {"are measured": measured, "failed": failed}
+    return ", ".join(f"{count} {what}" for what, count in counts.items() if count)
 
 
 def _why(cell: Cell, code: int) -> str:
