@@ -14,7 +14,7 @@ HELD, FAILED, UNDECIDED, ABSENT = "held here", "did not hold here", "undecided",
 
 @dataclass(frozen=True)
 class Finding:
-    """One contrast in one setting ("" where it spans several, or there is one alone)."""
+    """One contrast in one setting ("" where it spans several)."""
 
     says: str
     setting: str
@@ -66,9 +66,10 @@ def judge(claims: Sequence[Claim], panels: Mapping[str, Panel]) -> list[Verdict]
 
 def findings_of(contrast: Contrast, panels: Mapping[str, Panel]) -> list[Finding]:
     """One finding for each setting that the contrast is about."""
-    if any(term.setting == EVERY for term in contrast.terms):
+    places = {term.setting for term in contrast.terms}
+    if EVERY in places:
         return [_finding(contrast, panels, setting) for setting in panels]
-    return [_finding(contrast, panels, "")]
+    return [_finding(contrast, panels, places.pop() if len(places) == 1 else "")]
 
 
 def _finding(contrast: Contrast, panels: Mapping[str, Panel], here: str) -> Finding:

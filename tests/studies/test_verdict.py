@@ -78,6 +78,13 @@ def test_a_contrast_about_every_setting_is_tested_in_each() -> None:
     assert [(f.setting, f.verdict) for f in findings] == [("a", HELD), ("b", FAILED)]
 
 
+def test_a_contrast_says_in_which_setting_it_is_tested() -> None:
+    panels = {"a": of(base=BASE, new=shifted(-1.0)), "b": of(base=BASE, new=shifted(1.0))}
+    findings = findings_of(lower("error", "new", "base", "b"), panels)
+    assert [(f.setting, f.verdict) for f in findings] == [("b", FAILED)]
+    assert str(findings[0]).startswith("error: new less base, below 0 (b): did not hold here")
+
+
 def test_a_setting_that_the_scale_lacks_and_a_method_without_numbers_are_not_tested() -> None:
     diverged = Entry("new", 0, Path("x"), "diverged", "nan")
     found = table([entry("base", 0, 1.0), diverged])
