@@ -42,14 +42,15 @@ def publish(studies: Path) -> None:
 
 def section(facts: dict[str, Any]) -> str:
     """The verdicts of one study."""
-    runs = [run for panel in facts["tables"] for row in panel["rows"] for run in row["runs"]]
-    seeds = len({run["seed"] for run in runs})
+    rows = [row["runs"] for panel in facts["tables"] for row in panel["rows"]]
+    runs = [run for row in rows for run in row]
+    least, most = min(map(len, rows)), max(map(len, rows))
+    seeds = f"{most} seed{'s' * (most > 1)} each" if least == most else f"{least} to {most} seeds each: not complete"
     lost = sum(run["status"] != "done" for run in runs)
     lines = [
         f"### {facts['study']}",
         "",
-        f"{len(runs)} runs, {seeds} seed{'s' * (seeds > 1)} each, {lost} without a result: "
-        f"[report](results/{facts['study']}/REPORT.md).",
+        f"{len(runs)} runs, {seeds}, {lost} without a result: [report](results/{facts['study']}/REPORT.md).",
         "",
         "| published claim | here | comparisons |",
         "|---|---|---|",
