@@ -28,7 +28,7 @@ from benchmarks.floor import ceilings, count
 from benchmarks.ours import config_of
 from benchmarks.peers import PEERS
 from benchmarks.rivals import Contender, race
-from benchmarks.run import OURS, PLAIN, VARIANTS, ours, step_table, step_targets, variant_targets
+from benchmarks.run import OURS, PLAIN, VARIANTS, ours, recorded, step_table, step_targets, variant_targets
 from benchmarks.setting import Setting, source_of
 from orthogan.training.gan import GanTask
 from orthogan.training.loop import update
@@ -145,7 +145,7 @@ def step(scale: Scale, batch: int, names: Sequence[str], peers: Mapping[str, str
     )
     text = step_table(found, scale.setting(batch))
     targets = [*step_targets(found, scale.device), *variant_targets(found)]
-    return {"batch": batch, **asdict(found), "contenders": entered, "text": text, "targets": targets}
+    return {"batch": batch, **asdict(found), "contenders": recorded(entered), "text": text, "targets": targets}
 
 
 def losses(scale: Scale) -> dict[str, Any]:

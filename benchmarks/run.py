@@ -11,7 +11,7 @@ import argparse
 import fnmatch
 import statistics
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -71,6 +71,11 @@ def contenders(peers: Iterable[tuple[str, str]], overrides: Sequence[str]) -> di
     found: dict[str, Contender] = {name: ours([*overrides, *more]) for name, more in OURS.items()}
     found |= {name: {"kind": "plain", **options} for name, options in PLAIN.items()}
     return found | {name: {"kind": name, "path": str(Path(path).expanduser().absolute())} for name, path in peers}
+
+
+def recorded(entered: Mapping[str, Contender]) -> dict[str, Contender]:
+    """Contenders for JSON: without the paths, which are of one machine."""
+    return {name: {key: value for key, value in one.items() if key != "path"} for name, one in entered.items()}
 
 
 def chosen(only: str, known: Iterable[str]) -> list[str]:
@@ -175,7 +180,7 @@ def measured(kind: str, asked: argparse.Namespace, logs: Path) -> dict[str, Any]
     text = step_table(found, setting) if kind == "step" else timing.markdown(found.readings, str(base)) if base else ""
     targets = step_targets(found, setting.device) if kind == "step" else variant_targets(found)
     one = {"table": kind, "config": asked.config, "setting": asdict(setting), **asdict(found)}
-    one |= {"contenders": entered, "targets": targets, "text": text}
+    one |= {"contenders": recorded(entered), "targets": targets, "text": text}
     title = f"{kind}: {asked.config}, D {setting.channels}, G {setting.generator_channels}, batch {setting.batch}"
     show(f"{title}, n_dis {setting.n_dis}, {setting.device}", one)
     return one

@@ -110,7 +110,7 @@ def complexity(
     right = margin > 0
     if not right.any():
         raise UserError(f"complexity: none of {count} images of {source.name} is classified rightly; train the net")
-    found = {MARGIN: margin} | {name: top - 2 * np.log10(margin[right]) for name, top in parts.items()}
+    found = {MARGIN: margin} | {name: over_margins(top, margin) for name, top in parts.items()}
     # where an image switches all hidden neurons off, its margin is of biases alone: the least complexity, yet a number
     least = np.finfo(np.float32).tiny
     found[JAC_NORM] = np.log10(np.maximum(jacobian[right], least)) - np.log10(margin[right])
@@ -137,6 +137,11 @@ def complexity(
         about = protocol if name == MARGIN else {**protocol, "value": f"log10, {SHOWN}th percentile"}
         results.append(Complexity(name, value, "none", None, shares, about, of))
     return results, found
+
+
+def over_margins(top: float, margin: np.ndarray) -> np.ndarray:
+    """log10 of Spec-Fro or Spec-L1 with ``top`` from ``capacity``, for the images of ``margin`` (n,) above 0."""
+    return top - 2 * np.log10(margin[margin > 0])
 
 
 def margins(logits: Tensor, labels: Tensor) -> Tensor:

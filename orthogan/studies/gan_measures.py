@@ -21,6 +21,7 @@ from orthogan.evaluation.kid import SUBSET_SIZE
 from orthogan.evaluation.lipschitz import KINDS, lipschitz
 from orthogan.evaluation.neural_divergence import neural_divergence
 from orthogan.evaluation.spectrum import log10_product_of_norms, spectrum
+from orthogan.evaluation.steady import place_of
 from orthogan.models.saved import load
 from orthogan.models.saved_discriminator import load_discriminator
 from orthogan.rng import derive
@@ -181,6 +182,4 @@ def ranks(run: FinishedRun) -> Found:
 def device_of(config: Config) -> torch.device:
     """Where a run's nets are measured: where it was trained, as far as that is here."""
     wanted = config.training.device
-    if wanted == "auto":
-        wanted = "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.device(wanted)
+    return place_of(None, None if wanted == "auto" else wanted)

@@ -41,9 +41,9 @@ def run_cells(cells: Sequence[Cell], jobs: int, title: str) -> None:
     waiting, failed = deque(cells), 0
     workers = [Worker(threads, jobs) for _ in range(min(jobs, len(cells)))]
     bar = tqdm(total=len(cells), desc=title, unit="cell", bar_format=FORM, dynamic_ncols=True, mininterval=0.5)
-    done = 0
+    done, earlier = 0, {cell.folder: progress(cell) for cell in cells}
     try:
-        bar.initial = bar.n = sum(map(progress, cells))  # what earlier sittings have trained is no speed of this one
+        bar.initial = bar.n = sum(earlier.values())  # what earlier sittings have trained is no speed of this one
         with bar, StopSignal() as stop:
             while True:
                 for worker in workers:
@@ -65,7 +65,7 @@ def run_cells(cells: Sequence[Cell], jobs: int, title: str) -> None:
                 if stop.name is None:
                     shares = [progress(worker.cell) for worker in workers if worker.cell is not None]
                     bar.set_postfix_str(_state(shares.count(1.0), failed), refresh=False)
-                    bar.update(max(0.0, done + sum(shares) + sum(map(progress, waiting)) - bar.n))
+                    bar.update(max(0.0, done + sum(shares) + sum(earlier[cell.folder] for cell in waiting) - bar.n))
             if stop.name is not None:
                 raise Stopped(f"stopped by {stop.name}, {len(cells) - done} cells to go; the same command continues")
     finally:

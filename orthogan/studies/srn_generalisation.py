@@ -8,7 +8,16 @@ from typing import Any
 
 import numpy as np
 
-from orthogan.evaluation.complexity import JAC_NORM, MARGIN, SHOWN, SPEC_FRO, SPEC_L1, capacity, complexity
+from orthogan.evaluation.complexity import (
+    JAC_NORM,
+    MARGIN,
+    SHOWN,
+    SPEC_FRO,
+    SPEC_L1,
+    capacity,
+    complexity,
+    over_margins,
+)
 from orthogan.evaluation.histogram_plot import plot
 from orthogan.models.saved import load_classifier
 from orthogan.rng import derive
@@ -52,13 +61,12 @@ def margins(run: FinishedRun) -> Found:
     numbers = {
         COLUMNS[r.metric]: Number(r.value, "higher" if r.metric == MARGIN else "lower", r.protocol) for r in results
     }
-    alone, right = capacity(net, batch_norm=False), values[MARGIN] > 0
-    under = float(np.percentile(-2 * np.log10(values[MARGIN][right]), SHOWN))
+    alone = capacity(net, batch_norm=False)
     for result in results:
         if result.metric in alone:  # the same margins under another product
-            less = alone[result.metric] + under
+            value = float(np.percentile(over_margins(alone[result.metric], values[MARGIN]), SHOWN))
             about = {**result.protocol, "batch norm": "running statistics, not in the product"}
-            numbers[OF_WEIGHTS[result.metric]] = Number(less, "lower", about)
+            numbers[OF_WEIGHTS[result.metric]] = Number(value, "lower", about)
     return Found(numbers)
 
 

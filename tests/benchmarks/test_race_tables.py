@@ -11,7 +11,7 @@ import pytest
 
 from benchmarks import gpu, run, time_to_fd
 from benchmarks.rivals import AbsentError, Race
-from benchmarks.run import chosen, contenders, main, parsed, step_table, step_targets, variant_targets
+from benchmarks.run import chosen, contenders, main, parsed, recorded, step_table, step_targets, variant_targets
 from benchmarks.setting import Setting
 from benchmarks.time_to_fd import Budget, Run
 from benchmarks.timing import Readings
@@ -39,6 +39,7 @@ def test_peers_join_by_name_and_absolute_path() -> None:
     found = contenders([("mimicry", "somewhere")], [])
     assert found["mimicry"] == {"kind": "mimicry", "path": str(Path("somewhere").absolute())}
     assert {"orthogan", "plain", "plain bf16 channels_last"} <= set(found)
+    assert recorded(found) == {**found, "mimicry": {"kind": "mimicry"}}  # a path is of one machine
 
 
 def test_patterns_choose_and_exclude() -> None:

@@ -1,4 +1,4 @@
-"""Names of files: readable, of any script, and distinct where words are."""
+"""Names of files: readable, and of any script."""
 
 from __future__ import annotations
 
