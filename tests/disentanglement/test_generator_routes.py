@@ -80,14 +80,17 @@ def test_constant_and_rare_values_are_found() -> None:
 
 
 def test_a_vote_for_every_code_is_right_where_each_code_has_a_factor(oracle: Oracle) -> None:
-    options: dict[str, Any] = {"train_votes": 60, "test_votes": 40, "batch": 16, "samples": 200}
+    # The oracle is a short training, so its last digits depend on the processor. On four oracles with other random
+    # seeds 98 % of 400 votes were right. If one of the four codes stood for the wrong factor, at most 75 % could be.
+    # At most 90 % of 200 votes are right with probability 5e-9 in the first case and above 1 - 3e-8 in the second.
+    options: dict[str, Any] = {"train_votes": 60, "test_votes": 200, "batch": 16, "samples": 200}
     score = code_vote(Quadrants((3, 1, 2, 0)), oracle, **options)
-    assert score.value > 0.95
+    assert score.value > 0.9
     assert score.details["assigned"].tolist() == [3, 1, 2, 0]
-    assert score.details["consistency"] > 0.95
+    assert score.details["consistency"] > 0.9
     assert score.details["ceiling"] == 1
     assert score.details["votes"].sum() == 60
-    assert score.details["test_votes"].sum() == 40
+    assert score.details["test_votes"].sum() == 200
 
 
 def test_codes_that_do_nothing_lower_the_ceiling_of_the_vote(oracle: Oracle) -> None:
