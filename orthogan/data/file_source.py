@@ -15,13 +15,9 @@ from orthogan.data.folder_labels import Labelling
 from orthogan.data.hashing import ContentHash
 from orthogan.data.source import BadFile, ImageSource
 from orthogan.errors import UserError
+from orthogan.io.read import printable
 
 log = logging.getLogger("orthogan.data")
-
-
-def printable(name: str) -> str:
-    """A file name that can be written to any log: bytes that are no text are escaped."""
-    return name.encode("utf-8", "backslashreplace").decode()
 
 
 class BadFiles:

@@ -1,0 +1,1 @@
+"""Reading and writing files safely: the room that all others build on."""

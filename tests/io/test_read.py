@@ -1,0 +1,118 @@
+"""Reading what anyone may have written: whatever it is, the result is its content or a UserError that names it."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from orthogan.errors import UserError
+from orthogan.io.read import check_regular, open_regular, parse_json, printable, read_json, read_regular, user_path
+
+
+def bound_socket(path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(path))
+
+
+def link(target: str) -> Callable[[Path], None]:
+    return lambda path: path.symlink_to(target)
+
+
+NOT_REGULAR: dict[str, tuple[Callable[[Path], None], str]] = {
+    "folder": (Path.mkdir, "is a folder, not a regular file"),
+    "named pipe": (os.mkfifo, "is a named pipe, not a regular file"),
+    "socket": (bound_socket, "is a socket, not a regular file"),
+    "endless device": (link("/dev/zero"), "is a device, not a regular file"),
+    "waiting device": (link("/dev/random"), "is a device, not a regular file"),
+    "terminal": (link("/dev/tty"), "is a device, not a regular file"),
+    "link to nowhere": (link("nowhere"), "there is no such file"),
+    "link to itself": (link("x.png"), "cannot be read"),
+    "missing": (lambda path: None, "there is no such file"),
+}
+
+
+@pytest.mark.parametrize("read", [read_regular, open_regular, check_regular])
+@pytest.mark.parametrize("kind", NOT_REGULAR)
+def test_only_regular_files_are_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, read: Callable[[Path], object]
+) -> None:
+    monkeypatch.chdir(tmp_path)  # the path of a socket is short
+    make, message = NOT_REGULAR[kind]
+    make(Path("x.png"))
+    with pytest.raises(UserError, match=rf"^x\.png: .*{message}"):
+        read(Path("x.png"))
+
+
+@pytest.mark.parametrize("name", ["a" * 256, "/".join(["a" * 200] * 30), "nul\0", "file.txt/below"])
+@pytest.mark.parametrize("read", [read_regular, open_regular, check_regular])
+def test_impossible_names_are_the_users_error(tmp_path: Path, name: str, read: Callable[[Path], object]) -> None:
+    (tmp_path / "file.txt").write_text("x")
+    with pytest.raises(UserError, match="cannot be read"):
+        read(tmp_path / name)
+
+
+def test_a_file_at_the_limit_is_read_and_one_above_it_is_not(tmp_path: Path) -> None:
+    path = tmp_path / "x"
+    path.write_bytes(bytes(200_000))
+    assert read_regular(path, 200_000) == bytes(200_000)
+    with pytest.raises(UserError, match="x: is larger than 199999 bytes"):
+        read_regular(path, 199_999)
+    os.truncate(path, 1 << 40)  # takes no space on the disk
+    with pytest.raises(UserError, match="is larger than 512 MiB"):
+        read_regular(path)
+
+
+def test_an_empty_file_is_empty(tmp_path: Path) -> None:
+    (tmp_path / "x").touch()
+    assert read_regular(tmp_path / "x", 0) == b""
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="no /proc")
+def test_a_file_that_says_it_is_empty_is_read_up_to_the_limit() -> None:
+    assert b"Name:" in read_regular("/proc/self/status")
+    with pytest.raises(UserError, match="is larger than 10 bytes"):
+        read_regular("/proc/self/status", 10)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "{", "nonsense", "[" * 200_000, '{"a":' * 200_000, "1" * 5000, b"\xff\xfe\xfa", b'"\xe9"', "[1,]"],
+    ids=["empty", "cut", "words", "deep list", "deep mapping", "long integer", "not text", "latin-1", "comma"],
+)
+def test_what_is_not_json_is_the_users_error(tmp_path: Path, text: str | bytes) -> None:
+    with pytest.raises(UserError, match=r"^set\.json: is not valid JSON \("):
+        parse_json(text, "set.json")
+    (tmp_path / "set.json").write_bytes(text if isinstance(text, bytes) else text.encode())
+    with pytest.raises(UserError, match=r"set\.json: is not valid JSON \("):
+        read_json(tmp_path / "set.json")
+
+
+def test_json_with_a_byte_order_mark_is_read(tmp_path: Path) -> None:
+    (tmp_path / "x.json").write_bytes(b'\xef\xbb\xbf{"a": [1, null]}')
+    assert read_json(tmp_path / "x.json") == {"a": [1, None]}
+
+
+@pytest.mark.parametrize(
+    ("name", "safe"),
+    [
+        ("photo 1.png", "photo 1.png"),
+        ("déjà vu 写真.png", "déjà vu 写真.png"),
+        ("a\x1b[2Jb", r"a\x1b[2Jb"),
+        ("line\nbreak\r", r"line\nbreak\r"),
+        ("\x9b31m", r"\x9b31m"),
+        ("gpj\u202egnp", r"gpj\u202egnp"),
+        (os.fsdecode(b"caf\xe9"), r"caf\udce9"),
+    ],
+)
+def test_names_are_escaped_for_the_terminal(name: str, safe: str) -> None:
+    assert printable(name) == safe
+
+
+def test_the_home_folder_of_nobody() -> None:
+    with pytest.raises(UserError, match="~no-such-user/x: there is no such user"):
+        user_path("~no-such-user/x")
+    assert user_path("~/x") == Path.home() / "x"
