@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 import shutil
 import sys
@@ -18,7 +17,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
+
+from orthogan.io.write import sync, write_tensors, write_text
 
 FORMAT = 1
 FOLDER = "checkpoints"
@@ -53,18 +54,15 @@ def save(run: Path, step: int, parts: Mapping[str, Part], state: Mapping[str, An
     files = {}
     for stem, part in parts.items():
         path = temporary / f"{stem}.safetensors"
-        save_file(
-            {k: t.detach().cpu().contiguous() for k, t in part.tensors.items()}, path, dict(part.metadata) or None
-        )
-        _sync(path)
+        write_tensors(path, part.tensors, part.metadata)
         files[path.name] = {"bytes": path.stat().st_size, "sha256": _sha256(path)}
     text = json.dumps({"format": FORMAT, "step": step, "files": files, "state": state}, indent=1, allow_nan=False)
-    write_synced(temporary / "state.json", text)
-    _sync(temporary)
+    write_text(temporary / "state.json", text)
+    sync(temporary)
     if final.exists():  # the same step written again, or a damaged one that was passed over
         shutil.rmtree(final)
     temporary.rename(final)
-    _sync(final.parent)
+    sync(final.parent)
     return final
 
 
@@ -144,24 +142,6 @@ def mark_best(run: Path, folder: Path) -> None:
     temporary.replace(run / BEST)
 
 
-def write_synced(path: Path, text: str) -> None:
-    """Write a text file through a temporary name, on disk when this returns."""
-    temporary = path.with_name(f".{path.name}.writing")
-    with temporary.open("w", encoding="utf-8") as stream:
-        stream.write(text)
-        stream.flush()
-        os.fsync(stream.fileno())
-    temporary.replace(path)
-
-
 def _sha256(path: Path) -> str:
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

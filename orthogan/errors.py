@@ -1,4 +1,4 @@
-"""The ways a command may end, and the exceptions that end it so (design: exit codes)."""
+"""The ways a command may end, and the exceptions that end it like that (design: exit codes)."""
 
 from __future__ import annotations
 
@@ -11,9 +11,13 @@ EXIT_INTERRUPTED = 130  # by a second Ctrl-C, or outside training: nothing was s
 
 
 class UserError(Exception):
-    """The input cannot be used as it is; the message names the file, key or value and how to mend it."""
+    """The input cannot be used as it is; the message names the file, key or value and how to fix it."""
 
     exit_code = EXIT_USER
+
+
+class CannotWrite(UserError):
+    """A file cannot be written: the disk is full, read-only, somebody else's, …; the message names the path."""
 
 
 class Diverged(Exception):

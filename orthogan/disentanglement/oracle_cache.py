@@ -13,7 +13,6 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 
 from orthogan.cache import cache_folder
 from orthogan.data.source import ImageSource
@@ -21,7 +20,7 @@ from orthogan.disentanglement.merging import LEVELS, TURNS, Merging, merging_of
 from orthogan.disentanglement.oracle import Oracle, Teaching, fingerprint_of, train_oracle
 from orthogan.disentanglement.trunk import new_trunk
 from orthogan.errors import UserError
-from orthogan.latent.files import write_atomic
+from orthogan.io.write import write_tensors
 
 FORMAT = "orthogan-oracle-1"
 _KEY = "oracle"
@@ -62,8 +61,7 @@ def oracle_for(
 def save_oracle(path: str | os.PathLike[str], oracle: Oracle) -> Path:
     """Write the weights, and the rest as JSON metadata, to a ``.safetensors`` file. Raises UserError."""
     text = json.dumps({"format": FORMAT, **oracle.as_dict()})
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in oracle.net.state_dict().items()}
-    return write_atomic(path, save(tensors, metadata={_KEY: text}))
+    return write_tensors(path, oracle.net.state_dict(), {_KEY: text})
 
 
 def load_oracle(path: str | os.PathLike[str], *, device: torch.device | str = "cpu") -> Oracle:

@@ -14,11 +14,11 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from tqdm import tqdm
 
 from orthogan.errors import UserError
+from orthogan.io.write import write_tensors
 from orthogan.penalties.input_gradient import wgan_gp
 from orthogan.rng import derive
 from orthogan.rng import generator as seeded
@@ -178,11 +178,7 @@ def _save(file: Path, critic: Critic, average: Critic, optimiser: torch.optim.Ad
     tensors |= {f"average.{name}": tensor for name, tensor in average.state_dict().items()}
     for index, state in optimiser.state_dict()["state"].items():
         tensors |= {f"adam.{index}.{name}": tensor for name, tensor in state.items()}
-    file.parent.mkdir(parents=True, exist_ok=True)
-    temporary = file.with_name(f".{file.name}.writing")
-    ready = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    save_file(ready, temporary, {"step": str(step), "belongs": belongs})
-    temporary.replace(file)
+    write_tensors(file, tensors, {"step": str(step), "belongs": belongs})
 
 
 def _restore(file: Path, critic: Critic, average: Critic, optimiser: torch.optim.Adam, belongs: str) -> int:

@@ -10,16 +10,17 @@ from pathlib import Path
 import numpy as np
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 from orthogan.cache import cache_folder
 from orthogan.data import ImageSource
-from orthogan.errors import UserError
+from orthogan.errors import CannotWrite, UserError
 from orthogan.evaluation.extractors import Extractor
 from orthogan.evaluation.features import Features, extract
 from orthogan.evaluation.images import real
 from orthogan.evaluation.processes import everywhere, rank_and_world
 from orthogan.evaluation.statistics import load_gaussian, save_gaussian
+from orthogan.io.write import write_tensors
 
 PRECISION, FP32, BF16 = "precision", "float32", "bfloat16"
 
@@ -93,10 +94,7 @@ def save_reference(path: str | Path, reference: Reference, extractor: Extractor)
     """
     if rank_and_world()[0] > 0:
         return
-    try:
-        save_gaussian(path, reference.features.gaussian, {"reference": reference.name, **_identity(extractor)})
-    except (OSError, SafetensorError) as error:
-        raise UserError(f"{path}: reference statistics cannot be written: {error}") from None
+    save_gaussian(path, reference.features.gaussian, {"reference": reference.name, **_identity(extractor)})
 
 
 def _identity(extractor: Extractor) -> dict[str, str]:
@@ -133,10 +131,7 @@ def _cached(statistics: Path, keep: np.ndarray | None, vectors: Path) -> Feature
 def _store(statistics: Path, vectors: Path, features: Features, name: str, extractor: Extractor) -> None:
     try:
         if features.kept is not None:
-            vectors.parent.mkdir(parents=True, exist_ok=True)
-            temporary = vectors.with_name(f".{vectors.name}.writing")
-            save_file({"features": features.kept[1].contiguous()}, temporary)
-            temporary.replace(vectors)
+            write_tensors(vectors, {"features": features.kept[1]})
         save_gaussian(statistics, features.gaussian, {"reference": name, **_identity(extractor)})
-    except (OSError, SafetensorError) as error:  # a cache that cannot be written costs time, not the result
+    except CannotWrite as error:  # a cache that cannot be written costs time, not the result
         print(f"orthogan: reference statistics are not kept: {error}", file=sys.stderr)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
-import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
 from orthogan.evaluation.path_variants import PATH_METRICS
+from orthogan.io.write import append_json
 
 LOWER_IS_BETTER = ("fid", "kid", *PATH_METRICS, "ppl", "pipl")
 LENGTHS = ("path_length", "perturbation_length")  # with whatever distance; lower is better too
@@ -76,11 +75,8 @@ class Described(Protocol):
 
 
 def append_jsonl(path: str | Path, results: Sequence[Described]) -> None:
-    """Add a line for each result to ``path``, on disk when this returns."""
-    with Path(path).open("a", encoding="utf-8") as stream:
-        stream.writelines(json.dumps(result.as_dict()) + "\n" for result in results)
-        stream.flush()
-        os.fsync(stream.fileno())
+    """Add a line for each result to ``path``, on the disk when this returns. Raises ``CannotWrite``."""
+    append_json(path, [result.as_dict() for result in results])
 
 
 def table(results: Sequence[MetricResult]) -> str:

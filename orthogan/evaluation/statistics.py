@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from orthogan.errors import UserError
 from orthogan.evaluation.processes import gathered, rank_and_world
+from orthogan.io.write import write_tensors
 
 FORMAT = "orthogan-statistics-1"
 BLOCK = 1024  # rows multiplied at once: batches of 64 would spend their time on reading and writing the d x d matrix
@@ -112,17 +112,13 @@ def float64_place(tensor: Tensor) -> Tensor:
 
 
 def save_gaussian(path: str | Path, gaussian: Gaussian, metadata: dict[str, str]) -> None:
-    """Write statistics with what they belong to as one safetensors file, through a temporary name."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.writing")
+    """Write statistics with what they belong to as one safetensors file. Raises ``CannotWrite``."""
     tensors = {
         "mean": torch.from_numpy(gaussian.mean),
         "covariance": torch.from_numpy(gaussian.covariance),
         "count": torch.tensor(gaussian.count),
     }
-    save_file(tensors, temporary, {"format": FORMAT, **metadata})
-    temporary.replace(path)
+    write_tensors(path, tensors, {"format": FORMAT, **metadata})
 
 
 def load_gaussian(path: str | Path) -> tuple[Gaussian, dict[str, str]]:

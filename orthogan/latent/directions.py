@@ -18,7 +18,7 @@ from safetensors.numpy import save as to_safetensors
 from torch import nn
 
 from orthogan.errors import UserError
-from orthogan.latent.files import write_atomic
+from orthogan.io.write import write_bytes
 from orthogan.latent.identity import model_hash as hash_of
 from orthogan.latent.space import view
 from orthogan.models.protocol import as_generator
@@ -176,7 +176,7 @@ class Directions:
             "layers": self.layers,
         }
         text = json.dumps(described, ensure_ascii=False, allow_nan=False)
-        return write_atomic(path, to_safetensors({_KEY: np.ascontiguousarray(self.matrix)}, metadata={_KEY: text}))
+        return write_bytes(path, to_safetensors({_KEY: np.ascontiguousarray(self.matrix)}, metadata={_KEY: text}))
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Directions:

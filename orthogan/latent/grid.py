@@ -14,7 +14,7 @@ from PIL import Image, ImageDraw
 from PIL.PngImagePlugin import PngInfo
 
 from orthogan.errors import UserError
-from orthogan.latent.files import write_atomic
+from orthogan.io.write import write_bytes
 from orthogan.latent.text import Font, fit
 from orthogan.models.protocol import to_uint8
 
@@ -148,4 +148,4 @@ def save_png(image: Image.Image, path: str | os.PathLike[str], metadata: Mapping
         info.add_text(key, value)  # Latin-1 as tEXt, everything else as UTF-8 iTXt
     buffer = io.BytesIO()
     image.save(buffer, format="PNG", pnginfo=info)
-    return write_atomic(path, buffer.getvalue())
+    return write_bytes(path, buffer.getvalue())

@@ -12,8 +12,8 @@ import numpy as np
 from PIL import Image, ImageDraw, features
 
 from orthogan.errors import UserError
+from orthogan.io.write import write_bytes
 from orthogan.latent.caption import column_labels, title
-from orthogan.latent.files import write_atomic
 from orthogan.latent.grid import BACKGROUND, INK, default_scale, magnify
 from orthogan.latent.row_picture import ACCENT, GREY
 from orthogan.latent.text import Font, fit
@@ -125,7 +125,7 @@ def save_animation(traversal: Traversal, path: str | os.PathLike[str]) -> Path:
         )
     else:
         raise UserError(f"{path}: an animation ends in .gif or .webp")
-    return write_atomic(path, buffer.getvalue())
+    return write_bytes(path, buffer.getvalue())
 
 
 def _one_palette(frames: list[Image.Image], *, dither: bool) -> list[Image.Image]:

@@ -18,8 +18,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from orthogan.io.write import write_bytes
 from orthogan.latent.caption import column_labels, score_lines, subtitle, title
-from orthogan.latent.files import write_atomic
 from orthogan.latent.grid import default_scale
 from orthogan.latent.heatmap import ceiling, differences, palette
 from orthogan.latent.render_animation import swing
@@ -114,4 +114,4 @@ def _row(traversal: Traversal, row: int) -> str:
 
 def save_html(traversal: Traversal, path: str | os.PathLike[str], *, heatmap: bool = False) -> Path:
     """Write ``render_html`` as UTF-8, whole or not at all."""
-    return write_atomic(path, render_html(traversal, heatmap=heatmap).encode())
+    return write_bytes(path, render_html(traversal, heatmap=heatmap).encode())

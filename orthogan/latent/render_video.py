@@ -13,8 +13,8 @@ import numpy as np
 from PIL import Image
 
 from orthogan.errors import UserError
+from orthogan.io.write import write_bytes
 from orthogan.latent.caption import title
-from orthogan.latent.files import write_atomic
 from orthogan.latent.grid import BACKGROUND
 from orthogan.latent.render_animation import mosaic, swing
 from orthogan.latent.traverse import Traversal
@@ -75,7 +75,7 @@ def save_video(traversal: Traversal, path: str | os.PathLike[str]) -> Path:
                 frame.pts, frame.time_base = index, Fraction(1, FPS)
                 box.mux(stream.encode(frame))
             box.mux(stream.encode(None))
-        return write_atomic(path, file.read_bytes())
+        return write_bytes(path, file.read_bytes())
 
 
 def _even(picture: Image.Image) -> Image.Image:

@@ -10,13 +10,13 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import nn
 
 from orthogan import checkpoint
 from orthogan.config import Config
 from orthogan.config_file import validate
 from orthogan.errors import UserError
+from orthogan.io.write import write_tensors
 from orthogan.models.build import build_classifier, build_generator
 from orthogan.models.protocol import Generator
 
@@ -52,12 +52,9 @@ def metadata(
 def save_generator(
     path: str | Path, module: nn.Module, *, config: Config | Mapping[str, Any], extra: Mapping[str, str] | None = None
 ) -> None:
-    """Write ``module`` with its config to one ``.safetensors`` file, through a temporary name."""
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.writing")
-    tensors = {k: t.detach().cpu().contiguous() for k, t in module.state_dict().items()}
-    save_file(tensors, temporary, metadata(config, int(getattr(module, "num_classes", 0)), extra or {}))
-    temporary.replace(path)
+    """Write ``module`` with its config to one ``.safetensors`` file. Raises ``CannotWrite``."""
+    about = metadata(config, int(getattr(module, "num_classes", 0)), extra or {})
+    write_tensors(path, module.state_dict(), about)
 
 
 def find(path: str | Path, *, ema: bool = True) -> Path:

@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from orthogan.checkpoint import write_synced
 from orthogan.disentanglement.result import jsonable
 from orthogan.errors import UserError
+from orthogan.io.write import append_json, write_text
 from orthogan.studies.study import Found, Number
 from orthogan.training.resume import read_records
 
@@ -60,7 +60,7 @@ def save(folder: Path, outcome: Outcome) -> None:
         "config": dict(outcome.config),
     }
     folder.mkdir(parents=True, exist_ok=True)
-    write_synced(folder / FILE, json.dumps(jsonable(tree), indent=1, allow_nan=False) + "\n")
+    write_text(folder / FILE, json.dumps(jsonable(tree), indent=1, allow_nan=False) + "\n")
 
 
 def load(folder: Path) -> Outcome | None:
@@ -88,8 +88,7 @@ def sittings(folder: Path) -> list[dict[str, Any]]:
 
 def add_sitting(folder: Path, facts: Mapping[str, Any]) -> None:
     """One more line."""
-    with (folder / SITTINGS).open("a", encoding="utf-8") as stream:
-        stream.write(json.dumps(jsonable(dict(facts))) + "\n")
+    append_json(folder / SITTINGS, [jsonable(dict(facts))])
 
 
 def _packed(found: Found) -> dict[str, Any]:

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from orthogan.checkpoint import write_synced
 from orthogan.disentanglement.result import jsonable
 from orthogan.errors import UserError
+from orthogan.io.write import write_text
 from orthogan.studies.curves import charts, names_of
 from orthogan.studies.document import Block, Bullets, Code, Drawings, Grid, Heading, Pictures, Words, slug
 from orthogan.studies.intervals import Estimate, plain
@@ -58,7 +58,7 @@ def write(report: Report, folder: Path) -> Path:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         text = json.dumps(jsonable(as_dict(report)), indent=1, allow_nan=False)
-        write_synced(folder / "table.json", text + "\n")
+        write_text(folder / "table.json", text + "\n")
         write_html(blocks, folder, report.title)
         return write_markdown(blocks, folder)
     except OSError as error:

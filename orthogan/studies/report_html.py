@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 
-from orthogan.checkpoint import write_synced
+from orthogan.io.write import write_text
 from orthogan.studies.document import Block, Bullets, Code, Drawings, Grid, Heading, Pictures, Words
 
 STYLE = """
@@ -38,7 +38,7 @@ def write_html(blocks: Sequence[Block], folder: Path, title: str) -> Path:
     """``report.html`` in ``folder``."""
     path = folder / "report.html"
     body = "\n".join(_block(block) for block in blocks)
-    write_synced(
+    write_text(
         path,
         f'<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">\n'

@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from orthogan.checkpoint import write_synced
+from orthogan.io.write import write_text
 from orthogan.studies.document import Block, Bullets, Code, Drawings, Grid, Heading, Pictures, Words, slug
 
 CURVES, PICTURES = "curves", "pictures"  # folders of drawings, and of copies of pictures
@@ -18,7 +18,7 @@ def write_markdown(blocks: Sequence[Block], folder: Path) -> Path:
     for old in [*(folder / CURVES).glob("*.svg"), *(folder / PICTURES).glob("*")]:
         old.unlink()
     path = folder / "REPORT.md"
-    write_synced(path, "\n\n".join(_block(block, folder) for block in blocks) + "\n")
+    write_text(path, "\n\n".join(_block(block, folder) for block in blocks) + "\n")
     return path
 
 

@@ -13,11 +13,11 @@ from accelerate import Accelerator
 from pydantic import ValidationError
 
 from orthogan import checkpoint
-from orthogan.checkpoint import write_synced
 from orthogan.config import Config
 from orthogan.config_file import differences, dump
 from orthogan.errors import UserError
 from orthogan.evaluation import MetricResult
+from orthogan.io.write import write_text
 from orthogan.training.task import Task
 
 PLACE = ("out",)  # where a run lies is not what it is
@@ -88,7 +88,7 @@ def continue_run(
     if accelerator.is_main_process:
         try:
             run.mkdir(parents=True, exist_ok=True)
-            write_synced(run / "config.yaml", dump(config))
+            write_text(run / "config.yaml", dump(config))
             forget_scores(run / METRICS, last)
         except OSError as error:
             raise UserError(f"out: {run} cannot be written: {error}") from None
@@ -147,7 +147,7 @@ def forget_scores(path: Path, last: int) -> None:
             if step is None or step <= last:
                 kept.append(line)
     if kept != lines:
-        write_synced(path, "".join(line + "\n" for line in kept))
+        write_text(path, "".join(line + "\n" for line in kept))
 
 
 def _own_step(record: dict[str, Any]) -> int | None:

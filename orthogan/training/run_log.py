@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
-from orthogan.checkpoint import write_synced
+from orthogan.io.write import append_json, write_text
 
 LOG = "log.jsonl"
 # an active layer gains no rank along its gradient, so one that was active comes to rest just below its target
@@ -136,8 +136,7 @@ class RunLog:
             self._writer.close()
 
     def _write(self, record: Mapping[str, Any]) -> None:
-        with self.path.open("a", encoding="utf-8") as stream:
-            stream.write(json.dumps(_strict(record)) + "\n")
+        append_json(self.path, [_strict(record)], sync=False)
 
     def _plot(self, name: str, value: float, step: int) -> None:
         if self._writer is not None:
@@ -162,4 +161,4 @@ def _forget_after(path: Path, step: int) -> None:
                 kept.append(line + "\n")
         except (ValueError, KeyError):  # the last line of a killed run may be cut short
             continue
-    write_synced(path, "".join(kept))
+    write_text(path, "".join(kept))

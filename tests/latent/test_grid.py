@@ -137,7 +137,7 @@ def test_a_failed_write_leaves_the_old_file_and_no_litter(tmp_path: Path, monkey
     def full(descriptor: int) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("orthogan.latent.files.os.fsync", full)
+    monkeypatch.setattr("orthogan.io.write.os.fsync", full)
     with pytest.raises(UserError, match=r"grid\.png.*No space left"):
         save_png(image_grid(noise(1, 1, 4, 4, seed=1)), path)
     assert path.read_bytes() == before

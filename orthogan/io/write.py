@@ -1,0 +1,192 @@
+"""Whole files or none: a file is written under a temporary name, synced to the disk and renamed into place.
+
+What the disk refuses (it is full, read-only, somebody else's, …) becomes a ``CannotWrite`` that names the path.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import hashlib
+import json
+import os
+import re
+import shutil
+import stat
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import save_file
+from torch import Tensor
+
+from orthogan.errors import CannotWrite
+from orthogan.io.read import printable
+
+PathLike = str | os.PathLike[str]
+LONGEST = 240  # bytes of a file name to which more can be added on every file system
+ADVICE = {
+    errno.ENOSPC: "free some space on this disk",
+    errno.EDQUOT: "your disk quota is used up: delete other files or ask for more",
+    errno.EFBIG: "it is larger than this system allows a file to be (ulimit -f)",
+    errno.EROFS: "the disk is mounted read-only: choose another place or mount it writable",
+    errno.EACCES: "check the owner and the permissions of this path",
+    errno.EPERM: "check the owner and the permissions of this path",
+    errno.ENAMETOOLONG: "choose a shorter name",
+}
+
+
+def write_bytes(path: PathLike, data: bytes) -> Path:
+    """Write ``data`` to ``path``, making its parent folders. Raises ``CannotWrite``."""
+    with replacing(path) as partial:
+        partial.write_bytes(data)
+    return Path(path)
+
+
+def write_text(path: PathLike, text: str) -> Path:
+    """Write ``text`` to ``path`` in UTF-8, making its parent folders. Raises ``CannotWrite``."""
+    return write_bytes(path, text.encode("utf-8"))
+
+
+def write_tensors(path: PathLike, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> Path:
+    """Write a safetensors file, making its parent folders. Raises ``CannotWrite``."""
+    with replacing(path) as partial:
+        partial.touch()
+        mode = stat.S_IMODE(partial.stat().st_mode)  # what the umask allows; safetensors gives nothing to others
+        ready = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+        save_file(ready, partial, dict(metadata or {}) or None)
+        partial.chmod(mode)
+    return Path(path)
+
+
+def append_json(path: PathLike, records: Iterable[Mapping[str, Any]], *, sync: bool = True) -> None:
+    """Add a line of JSON for each record to ``path``: all of them or none.
+
+    A last line without an end (its writer was killed) stays a line of its own.
+
+    Args:
+        sync: return only when the lines are on the disk.
+
+    Raises:
+        CannotWrite: nothing was added.
+    """
+    data = "".join(json.dumps(record) + "\n" for record in records).encode("utf-8")
+    with disk_errors(path):
+        _check_regular(Path(path))
+        with Path(path).open("ab+", buffering=0) as stream:
+            end = stream.seek(0, os.SEEK_END)
+            if end:
+                stream.seek(-1, os.SEEK_END)
+                data = data if stream.read(1) == b"\n" else b"\n" + data
+            try:
+                left = memoryview(data)
+                while left:
+                    left = left[stream.write(left) :]
+                if sync:
+                    os.fsync(stream.fileno())
+            except OSError:
+                stream.truncate(end)
+                raise
+
+
+@contextmanager
+def replacing(path: PathLike) -> Iterator[Path]:
+    """A context that yields a temporary path; what was written there takes the place of ``path`` at its end.
+
+    The temporary path lies in the folder ``.NAME.writing`` beside ``path``. A folder that a killed process has left
+    is emptied; a second process that writes the same file waits.
+
+    Raises:
+        CannotWrite: ``path`` is as it was before.
+    """
+    target = Path(path)
+    with disk_errors(target):
+        _check_regular(target)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        scratch, handle = _claim(target)
+        try:
+            partial = scratch / target.name
+            yield partial
+            sync(partial)
+            partial.replace(target)
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
+            os.close(handle)
+
+
+@contextmanager
+def disk_errors(path: PathLike, advice: str = "") -> Iterator[None]:
+    """A context that turns errors of the disk into ``CannotWrite``: "cannot write PATH: REASON; ADVICE".
+
+    Args:
+        advice: what to do where the reason does not say it already.
+    """
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        number = error_number(error)
+        reason = os.strerror(number) if number else str(error)
+        cure = ADVICE.get(number) or advice or "choose another place"
+        raise CannotWrite(f"cannot write {printable(path)}: {reason}; {cure}") from error
+
+
+def error_number(error: OSError | SafetensorError) -> int:
+    """The errno of an error of the disk; 0: not known."""
+    if isinstance(error, OSError):
+        return error.errno or 0
+    found = re.search(r"\(os error (\d+)\)", str(error))  # safetensors tells it in words alone
+    return int(found[1]) if found else 0
+
+
+def remove(path: Path) -> None:
+    """Delete what is at ``path``: a file, a link, a folder and all in it, or nothing."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def sync(path: Path) -> None:
+    """Wait until a file, or the list of names of a folder, is on the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _check_regular(path: Path) -> None:
+    if b"\0" in os.fsencode(path):
+        raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+    if path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+    if path.exists() and not path.is_file():
+        raise OSError("it is a device or a pipe, not a file")
+
+
+def _claim(target: Path) -> tuple[Path, int]:
+    """The empty temporary folder of ``target``, and the lock on it."""
+    name = os.fsencode(target.name)
+    short = target.name if len(name) <= LONGEST else hashlib.sha256(name).hexdigest()[:32]
+    scratch = target.with_name(f".{short}.writing")
+    while True:
+        try:
+            scratch.mkdir()
+        except FileExistsError:
+            if not scratch.is_dir() or scratch.is_symlink():
+                scratch.unlink(missing_ok=True)
+                continue
+        try:
+            handle = os.open(scratch, os.O_RDONLY)
+        except FileNotFoundError:
+            continue  # its owner has finished in between
+        with suppress(OSError):  # some network file systems have no locks
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        with suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(handle), scratch.stat()):
+                for leftover in scratch.iterdir():
+                    remove(leftover)
+                return scratch, handle
+        os.close(handle)
