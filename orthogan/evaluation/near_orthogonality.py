@@ -16,11 +16,12 @@ from orthogan.penalties import Penalty
 def near_orthogonality(net: nn.Module, layers: str | Sequence[str] = ()) -> dict[str, float]:
     """The root mean square of s^2 - 1 over the singular values s of each layer; 0 where it is orthogonal.
 
-    ``NAME/kernel``: of the weight K as a matrix (outputs, inputs * taps), that is ||K K^T - I||_F / sqrt(rows), or of
-    K^T K where there are more rows than columns. ``NAME/operator``: of the layer as a linear map; for a convolution
-    that of a large torus, by its exact self-convolution (Achour et al. 2022; ``penalties.conv_orthogonality``), one
-    whose stride passes pixels by as a map of those that it reads. ``mean/…`` and ``max/…``: over the layers, each
-    counted once, so that the stem and 1x1 convolutions are seen beside the large ones.
+    ``NAME/kernel``: of the weight K as a matrix (outputs, inputs * taps; block diagonal with groups), that is
+    ||K K^T - I||_F / sqrt(rows), or of K^T K where there are more rows than columns. ``NAME/operator``: of the layer
+    as a linear map; for a convolution that of a large torus, by its exact self-convolution (Achour et al. 2022;
+    ``penalties.conv_orthogonality``), one whose stride passes pixels by as a map of those that it reads. ``mean/…``
+    and ``max/…``: over the layers, each counted once, so that the stem and 1x1 convolutions are seen beside the large
+    ones.
 
     The effective weights are measured, constraints and all; nothing in the net moves. The results are plain numbers,
     right to about 1e-3 near 0 where there are more rows than columns, and to 1e-6 elsewhere.

@@ -20,9 +20,9 @@ TYPES: dict[str, tuple[type[nn.Module], ...]] = {
     "embedding": (nn.Embedding,),
 }
 SHAPES: dict[str, Callable[[MatrixView], bool]] = {
-    "tall": lambda view: view.rows > view.columns,  # over-determined: more filters than dimensions
-    "wide": lambda view: view.rows <= view.columns,
-    "matrix": lambda view: min(view.rows, view.columns) > 1,
+    "tall": lambda view: view.rows > view.groups * view.columns,  # over-determined: more filters than dimensions
+    "wide": lambda view: view.rows <= view.groups * view.columns,
+    "matrix": lambda view: min(view.rows // view.groups, view.columns) > 1,
 }
 PLACES = ("first", "last")
 SUBSPACE = "subspace"  # type word of modules that are no layers but name a matrix of their own (``matrix_name``)
@@ -30,12 +30,13 @@ SUBSPACE = "subspace"  # type word of modules that are no layers but name a matr
 
 @dataclass(frozen=True)
 class Selected:
-    """A layer, where it is, the name of its weight, and that weight as a matrix with one row an output."""
+    """A layer, where it is, the name of its weight, and that weight as a matrix with one row per output."""
 
     name: str
     layer: nn.Module
     weight: str
     view: MatrixView
+    aliases: tuple[str, ...] = ()  # other names of the same layer, which is registered in several places
 
     @property
     def value(self) -> Tensor:
@@ -46,8 +47,8 @@ class Selected:
 
     @property
     def matrix(self) -> Tensor:
-        """The effective weight (rows, columns)."""
-        return self.view.to(self.value)
+        """The effective weight (rows, columns); block diagonal (rows, groups * columns) for a kernel with groups."""
+        return self.view.block_diagonal(self.value)
 
 
 def select(module: nn.Module, layers: str | Sequence[str] = (), *, weight: str = "weight") -> list[Selected]:
@@ -56,10 +57,11 @@ def select(module: nn.Module, layers: str | Sequence[str] = (), *, weight: str =
     Args:
         layers: words, as a list or one string with commas. Types: conv, transposed, linear, embedding, subspace
             (the basis of a latent subspace, which only this word or its name chooses). Shapes of the
-            (out, in*kh*kw) matrix: tall, wide, matrix (neither one row nor one column). Places: first, last (of the
-            layers that the other words leave). Any other word is a pattern for the dotted name, such as
-            ``blocks.*.conv1``. A word after ``!`` excludes. No word at all: every layer. Words of one sort are
-            alternatives, words of different sorts must all hold.
+            (out, in*kh*kw) matrix, of one group where there are several: tall, wide, matrix (neither one row nor one
+            column). Places: first, last (of the layers that the other words leave). Any other word is a pattern for
+            the dotted name, such as ``blocks.*.conv1``; a layer with several names is chosen once, by any of them. A
+            word after ``!`` excludes. No word at all: every layer but those without a single number. Words of one
+            sort are alternatives, words of different sorts must all hold.
         weight: name of the parameter.
 
     Raises:
@@ -67,8 +69,8 @@ def select(module: nn.Module, layers: str | Sequence[str] = (), *, weight: str =
     """
     words = [w.strip() for w in (layers.split(",") if isinstance(layers, str) else layers) if w.strip()]
     candidates = [
-        Selected(name, layer, own, view)
-        for name, layer in module.named_modules()
+        Selected(names[0], layer, own, view, tuple(names[1:]))
+        for layer, names in names_of(module).items()
         if (own := weight if isinstance(layer, Layer) else getattr(layer, "matrix_name", None))
         and (view := _view(layer, own)) is not None
     ]
@@ -77,7 +79,8 @@ def select(module: nn.Module, layers: str | Sequence[str] = (), *, weight: str =
     for word in words:
         bare = word.removeprefix("!")
         if bare not in PLACES and not any(_fits(c, bare) for c in candidates):
-            raise ValueError(f"layers: {word!r} matches nothing in {type(module).__name__}{_advice(bare, candidates)}")
+            advice = "; the layer of this name has no numbers" if _empty(module, bare) else _advice(bare, candidates)
+            raise ValueError(f"layers: {word!r} matches nothing in {type(module).__name__}{advice}")
     wanted, unwanted = [w for w in words if w[0] != "!"], [w[1:] for w in words if w[0] == "!"]
     sorts = [[w for w in wanted if _sort(w) == sort] for sort in ("type", "shape", "name")]
     named = any(_sort(w) == "name" for w in wanted) or SUBSPACE in wanted
@@ -101,7 +104,28 @@ def _view(layer: nn.Module, weight: str) -> MatrixView | None:
             if isinstance(constraint, Constraint):
                 return constraint.view
     value = getattr(layer, weight, None)
-    return MatrixView(layer, value) if isinstance(value, Tensor) and value.dim() > 1 else None
+    return MatrixView(layer, value) if isinstance(value, Tensor) and value.dim() > 1 and value.numel() else None
+
+
+def names_of(module: nn.Module) -> dict[nn.Module, list[str]]:
+    """Every module below ``module`` (and itself, ""), in order, with all dotted names under which it is registered."""
+    names: dict[nn.Module, list[str]] = {}
+
+    def visit(part: nn.Module, name: str, above: tuple[nn.Module, ...]) -> None:
+        names.setdefault(part, []).append(name)
+        for own, child in part._modules.items():
+            if child is not None and child not in (*above, part):
+                visit(child, f"{name}.{own}" if name else own, (*above, part))
+
+    visit(module, "", ())
+    return names
+
+
+def _empty(module: nn.Module, name: str) -> bool:
+    return any(
+        name in names and isinstance(layer, Layer) and not layer.weight.numel()
+        for layer, names in names_of(module).items()
+    )
 
 
 def _sort(word: str) -> str:
@@ -119,7 +143,7 @@ def _fits(candidate: Selected, word: str) -> bool:
         return isinstance(candidate.layer, TYPES[word])
     if word in SHAPES:
         return SHAPES[word](candidate.view)
-    return fnmatchcase(candidate.name, word)
+    return any(fnmatchcase(name, word) for name in (candidate.name, *candidate.aliases))
 
 
 def _place(index: int, count: int) -> set[str]:

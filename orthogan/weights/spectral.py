@@ -135,7 +135,7 @@ class SpectralNorm(Constraint):
 
     def channels_last(self, weight: Tensor) -> bool:
         """Whether ``weight`` is a kernel that lies in memory with its input channels last."""
-        if weight.dim() != 4 or self.view.groups or self.u.dim() > 1:
+        if weight.dim() != 4 or self.view.transposed or self.u.dim() > 1:
             return False
         return not weight.is_contiguous() and weight.is_contiguous(memory_format=torch.channels_last)
 

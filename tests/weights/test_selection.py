@@ -68,3 +68,45 @@ def test_choosing_moves_no_power_iteration() -> None:
     assert torch.equal(layer.parametrizations.weight[0].u, u)  # pyright: ignore
     (rotated,) = select(rotation(nn.Conv2d(2, 3, 3)))
     assert (rotated.view.rows, rotated.view.columns) == (3, 18)
+
+
+@pytest.mark.parametrize("empty", [nn.Linear(3, 0), nn.Linear(0, 3), nn.Embedding(0, 4), nn.Embedding(4, 0)])
+def test_a_layer_without_numbers_is_passed_over(empty: nn.Module) -> None:
+    body = nn.Sequential(empty, nn.Linear(3, 3), nn.Sequential(nn.Linear(3, 2)))
+    assert [s.name for s in select(body)] == ["1", "2.0"]
+    assert [s.name for s in select(body, "first")] == ["1"]
+    with pytest.raises(ValueError, match="the layer of this name has no numbers"):
+        select(body, "0")
+
+
+@pytest.mark.parametrize(
+    ("words", "names"), [("", ["a", "b"]), ("c", ["a"]), ("d.*", ["b"]), ("!c", ["b"]), ("last", ["b"]), ("c,a", ["a"])]
+)
+def test_a_layer_with_several_names_is_chosen_once_by_any_of_them(words: str, names: list[str]) -> None:
+    shared, other = nn.Linear(3, 3), nn.Linear(3, 3)
+    body = nn.ModuleDict({"a": shared, "b": other, "c": shared, "d": nn.Sequential(other)})
+    assert [s.name for s in select(body, words)] == names
+
+
+def test_a_module_that_holds_the_one_above_it_is_no_endless_walk() -> None:
+    body = nn.Sequential(nn.Linear(3, 3))
+    body[0].owner = body
+    assert [s.name for s in select(body)] == ["0"]
+
+
+@pytest.mark.parametrize("kind", [nn.Conv2d, nn.ConvTranspose2d])
+@pytest.mark.parametrize("groups", [1, 2, 4])
+def test_the_matrix_of_a_kernel_with_groups_is_block_diagonal(kind: type[nn.Conv2d], groups: int) -> None:
+    layer = kind(4, 8, 1, groups=groups, bias=False)
+    (found,) = select(layer)
+    assert found.matrix.shape == (8, 4)
+    assert (found.view.groups, found.view.rows, found.view.columns) == (groups, 8, 4 // groups)
+    assert torch.allclose(found.matrix, layer(torch.eye(4)[:, :, None, None])[:, :, 0, 0].T, atol=1e-6)
+    assert torch.equal(found.view.back(found.view.to(found.value)), found.value)
+
+
+def test_words_for_shapes_mean_the_matrices_of_the_groups() -> None:
+    body = nn.Sequential(nn.Conv2d(16, 16, 3, groups=16), nn.Conv2d(16, 64, 1, groups=4))
+    assert [s.name for s in select(body, "wide")] == ["0"]
+    assert [s.name for s in select(body, "tall")] == ["1"]
+    assert [s.name for s in select(body, "matrix")] == ["1"]
