@@ -295,7 +295,7 @@ def test_better_is_lower_or_higher() -> None:
         ({"metrics": ["isc"], "samples": 9, "extractor": CLASSIFYING}, "over 10 splits"),
         ({"truncation": 1.5}, "truncation=1.5"),
         ({"save_reference_to": "stats.npz"}, r"stats\.npz: .*\.safetensors"),
-        ({"save_reference_to": f"{__file__}/stats.safetensors"}, "cannot be written"),
+        ({"save_reference_to": f"{__file__}/stats.safetensors"}, "cannot write"),
         ({"extractor": "tests.evaluation.helpers:Pictures"}, r"\(n, d\) features"),
         ({"extractor": "tests.evaluation.helpers:Broken"}, "ZeroDivisionError"),
         ({"extractor": "tests.evaluation.helpers:source"}, "must be a torch.nn.Module"),
