@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import nn
 
 from orthogan.disentanglement.activeness import ACTIVE, VALUES
 from orthogan.disentanglement.coordinates import BATCH, subject
 from orthogan.disentanglement.score import Score
+from orthogan.errors import UserError
 from orthogan.latent.directions import Directions
+from orthogan.latent.grid import DAMAGED
 from orthogan.rng import derive
 
 
@@ -48,6 +51,8 @@ def activity(
             spread = images.double().reshape(len(pair), len(values), -1).var(dim=1).mean(dim=1)
             total.index_add_(0, pair % len(seen), spread.cpu())
     found = (total / samples).numpy()
+    if not np.isfinite(found).all():
+        raise UserError(DAMAGED)
     details = {"per_direction": found, "active": int((found >= ACTIVE * found.max()).sum())}
     steps = "|".join(f"{value:g}" for value in values)
     variant = f"k={len(found)},values={steps},latents={samples}"

@@ -72,7 +72,7 @@ def code_vote(
         total = train_votes + test_votes
         held = np.random.default_rng(derive(seed, "vote", "codes")).integers(0, k, total)
         group = max(1, BATCH // batch)
-        with tqdm(total=total, desc="code vote", unit=" votes", disable=not progress, leave=False) as bar:
+        with tqdm(total=total, desc="code vote", unit=" votes", disable=None if progress else True, leave=False) as bar:
             for start in range(0, total, group):
                 still = held[start : start + group]
                 local = _held(seen, oracle, still, batch, derive(seed, "vote", start))

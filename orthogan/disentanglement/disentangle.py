@@ -94,7 +94,7 @@ def disentangle(
     names = [RANDOM] * controls + [IDENTITY] * (controls and not _are_axes(chosen.matrix))
     jobs = len(metrics) * len(seeds) * (1 + len(names))
     results = []
-    with tqdm(total=jobs, desc="disentangle", unit=" scores", disable=not progress, leave=False) as bar:
+    with tqdm(total=jobs, desc="disentangle", unit=" scores", disable=None if progress else True, leave=False) as bar:
         for metric in metrics:
             began = time.monotonic()
             scores: dict[str, list[Score]] = {}

@@ -56,7 +56,7 @@ def predicted(seen: Subject, oracle: Oracle, n: int, seed: int, *, progress: boo
         raise ValueError(f"samples={n}: at least 1 image")
     z, labels = seen.draw(n, derive(seed, "predicted factors"))
     answers, sure = [], []
-    with tqdm(total=n, desc="factors of fakes", unit="img", disable=not progress, leave=False) as bar:
+    with tqdm(total=n, desc="factors of fakes", unit="img", disable=None if progress else True, leave=False) as bar:
         for few in torch.arange(n).split(BATCH):
             read = oracle.read(seen.images(z[few], None if labels is None else labels[few]))
             answers.append(read[0])

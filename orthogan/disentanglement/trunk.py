@@ -77,7 +77,10 @@ def teach(
     warm = max(1, round(WARM * steps))
     value = torch.tensor(math.nan)
     net.train()
-    with torch.enable_grad(), tqdm(total=steps, desc=what, unit=" steps", disable=not progress, leave=False) as bar:
+    with (
+        torch.enable_grad(),
+        tqdm(total=steps, desc=what, unit=" steps", disable=None if progress else True, leave=False) as bar,
+    ):
         for step in range(steps):
             rise, fall = (step + 1) / warm, (1 + math.cos(math.pi * (step - warm) / max(1, steps - warm))) / 2
             optimiser.param_groups[0]["lr"] = lr * (rise if step < warm else fall)

@@ -188,7 +188,7 @@ def _pairs(
     before = lines.put(lines.scaled_rest(latents, noise_scale), values)
     after = lines.put_one(before, index, fresh)
     pictures: tuple[list[np.ndarray], list[np.ndarray]] = ([], [])
-    with tqdm(total=plan.pairs, desc="vp pairs", unit=" pairs", disable=not progress, leave=False) as bar:
+    with tqdm(total=plan.pairs, desc="vp pairs", unit=" pairs", disable=None if progress else True, leave=False) as bar:
         for few in torch.arange(plan.pairs).split(128):
             for z, kept in zip((before, after), pictures, strict=True):
                 images = seen.images(z[few], None if classes is None else classes[few])
@@ -244,7 +244,10 @@ def _taught(
     def score(rows: np.ndarray) -> float:
         return float((_named(net, inputs, first, second, rows) == labels[rows]).mean())
 
-    with torch.enable_grad(), tqdm(total=steps, desc="vp net", unit=" steps", disable=not progress, leave=False) as bar:
+    with (
+        torch.enable_grad(),
+        tqdm(total=steps, desc="vp net", unit=" steps", disable=None if progress else True, leave=False) as bar,
+    ):
         for epoch in range(plan.epochs):
             net.train()
             order = torch.randperm(len(train), generator=seeded("cpu", seed, "vp order", epoch)).numpy()

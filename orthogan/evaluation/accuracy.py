@@ -13,6 +13,7 @@ from torch.nn.utils import parametrize
 from orthogan.data import ImageSource, to_float
 from orthogan.data.order import subset
 from orthogan.errors import UserError
+from orthogan.evaluation.finite import LOGITS, Finite
 from orthogan.evaluation.processes import gathered, share
 from orthogan.evaluation.result import MetricResult
 from orthogan.models.modes import frozen
@@ -53,8 +54,9 @@ def accuracy(
         samples: look at a random subset of so many images, a function of ``seed`` (None, or too many: all).
 
     Raises:
-        UserError: the images have no classes.
+        UserError: the images have no classes, or the logits are not finite.
     """
+    finite = Finite(LOGITS)
     chosen = labelled(source, samples, seed)
     count = len(chosen)
     begin, end = share(count)
@@ -65,7 +67,10 @@ def accuracy(
             pixels, classes = source.read(chosen[start : min(start + batch_size, end)])
             images = to_float(torch.from_numpy(np.ascontiguousarray(pixels)).to(device), dequantize=False)
             labels = torch.from_numpy(classes).to(device)
-            sums += _sums(net(images).float(), labels)
+            logits = net(images).float()
+            finite.watch(logits)
+            sums += _sums(logits, labels)
+    finite.check()
     right, loss = torch.stack(gathered(sums.cpu())).sum(0).tolist()
     return right / count, loss / count, count
 

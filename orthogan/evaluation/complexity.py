@@ -36,7 +36,7 @@ from orthogan import __version__, weights
 from orthogan.data import ImageSource, to_float
 from orthogan.errors import UserError
 from orthogan.evaluation.accuracy import labelled
-from orthogan.evaluation.processes import agreed, rank_and_world
+from orthogan.evaluation.processes import agreed, hidden
 from orthogan.evaluation.result import MetricResult
 from orthogan.evaluation.spectrum import not_measured, spectrum
 from orthogan.evaluation.steady import place_of, steady
@@ -97,8 +97,8 @@ def complexity(
     net.to(place)
     parts = capacity(net, norm=norm, size=size)
     seen: list[tuple[Tensor, Tensor]] = []
-    hidden = not progress or rank_and_world()[0] > 0
-    with steady(net, place), tqdm(total=count, desc="margins", unit="image", disable=hidden, leave=False) as bar:
+    bar = tqdm(total=count, desc="margins", unit="image", disable=hidden(progress), leave=False)
+    with steady(net, place), bar:
         for start in range(0, count, batch_size):
             pixels, classes = source.read(chosen[start : start + batch_size])
             images = to_float(torch.from_numpy(np.ascontiguousarray(pixels)).to(place), dequantize=False)

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from orthogan.errors import UserError
+from orthogan.evaluation.processes import hidden
 from orthogan.io.write import write_tensors
 from orthogan.penalties.input_gradient import wgan_gp
 from orthogan.rng import derive
@@ -137,7 +138,7 @@ def train_critic(
     first = _restore(keep, critic, average, optimiser, belongs) if keep is not None and keep.is_file() else 0
     ours: list[Tensor] = [*average.parameters()]
     theirs: list[Tensor] = [*critic.parameters()]
-    bar = tqdm(total=recipe.steps, initial=first, desc="critic", unit=" steps", disable=not progress, leave=False)
+    bar = tqdm(total=recipe.steps, initial=first, desc="critic", unit=" steps", disable=hidden(progress), leave=False)
     with torch.enable_grad(), bar:
         for step in range(first, recipe.steps):
             optimiser.param_groups[0]["lr"] = recipe.lr * (1 - step / recipe.steps)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from orthogan.evaluation.checks import check_counts, check_paths, check_request
 from orthogan.evaluation.distances import load_distance
 from orthogan.evaluation.extractors import Extractor, load_extractor, resolve_extractor
 from orthogan.evaluation.features import Features, extract
+from orthogan.evaluation.finite import NotFinite
 from orthogan.evaluation.frechet import check_length, frechet_distance
 from orthogan.evaluation.images import generated, real
 from orthogan.evaluation.kid import Subsets, kernel_distance
@@ -108,7 +110,16 @@ def evaluate(
             progress=progress,
             info=info,
         )
-    return [found[metric] for metric in metrics]
+    return [_checked(found[metric]) for metric in metrics]
+
+
+def _checked(result: MetricResult) -> MetricResult:
+    """``result``, unless one of its numbers overflowed."""
+    numbers = {result.label: result.value, "its spread": result.std or 0.0, **result.parts}
+    for name, number in numbers.items():
+        if not math.isfinite(number):
+            raise NotFinite(f"{result.label}: {name} is {number}: the features or the reference are too large for it")
+    return result
 
 
 @dataclass(frozen=True)

@@ -45,20 +45,33 @@ class Extractor:
 
     @torch.no_grad()
     def __call__(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
-        """uint8 (n, 1 or 3, h, w), grey repeated -> features (n, d) and class logits (n, k) or None; float32."""
+        """uint8 (n, 1 or 3, h, w), grey repeated -> features (n, d) and class logits (n, k) or None; float32.
+
+        Raises:
+            UserError: something else comes out (a user's own class may err).
+        """
         with autocast(images.device, self.bf16):
             features, logits = self.output(self.net, rgb(images))
-        return features.float(), None if logits is None else logits.float()
+        self._check("features", features, len(images))
+        if logits is None:
+            return features.float(), None
+        self._check("logits", logits, len(images))
+        return features.float(), logits.float()
+
+    def _check(self, what: str, found: object, count: int) -> None:
+        if not isinstance(found, Tensor):
+            raise UserError(f"extractor {self.name}: must give a tensor of {what}, gave a {type(found).__name__}")
+        if found.ndim != 2 or len(found) != count or not found.shape[1] or found.is_complex():
+            gave = f"{found.dtype} {tuple(found.shape)}"
+            raise UserError(f"extractor {self.name}: must give (n, d) {what}, gave {gave} for n = {count}")
 
     def probe(self, device: torch.device) -> tuple[int, bool]:
         """Length of the features, and whether there are logits, by a look at two black images.
 
         Raises:
-            UserError: what comes out is not a row of features for each image (a user's own class may err).
+            UserError: what comes out is not a row of features for each image.
         """
         features, logits = self(torch.zeros(2, 3, 32, 32, dtype=torch.uint8, device=device))
-        if features.ndim != 2 or len(features) != 2:
-            raise UserError(f"extractor {self.name}: must give (n, d) features, gave {tuple(features.shape)} for n = 2")
         return features.shape[1], logits is not None
 
 
@@ -208,7 +221,11 @@ def _first(net: nn.Module, images: Tensor) -> tuple[Tensor, None]:
 
 def _features_or_both(net: nn.Module, images: Tensor) -> tuple[Tensor, Tensor | None]:
     out = net(images)
-    return out if isinstance(out, tuple) else (out, None)
+    if not isinstance(out, tuple):
+        return out, None
+    if len(out) != 2:
+        raise UserError(f"extractor {type(net).__name__}: must give features, or features and logits, not {len(out)}")
+    return out
 
 
 def _built(path: Path, make: Callable[[], nn.Module]) -> nn.Module:

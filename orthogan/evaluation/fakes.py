@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from orthogan.evaluation.finite import Finite
 from orthogan.evaluation.steady import image_of
 from orthogan.models.protocol import Generator
 
@@ -20,10 +21,13 @@ class _Labelled(Generator):
         return self.net(z, self.labels)
 
 
-def fake_batch(net: Generator, z: Tensor, labels: Tensor | None, *, noise_seed: int, device: torch.device) -> Tensor:
+def fake_batch(
+    net: Generator, z: Tensor, labels: Tensor | None, *, noise_seed: int, device: torch.device, finite: Finite
+) -> Tensor:
     """Images (n, c, h, w) of latents ``z`` (n, latent_dim) and, of a conditional net, ``labels`` (n,), on ``device``.
 
-    A generator that draws noise as it runs draws a function of ``noise_seed`` (errors as ``image_of``).
+    A generator that draws noise as it runs draws a function of ``noise_seed``; ``finite`` and errors as of
+    ``image_of``.
     """
     seen = net if labels is None else _Labelled(net, labels.to(device))
-    return image_of(seen, z, None, noise_seed=noise_seed, device=device)
+    return image_of(seen, z, None, noise_seed=noise_seed, device=device, finite=finite)

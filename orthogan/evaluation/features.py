@@ -12,8 +12,9 @@ from tqdm import tqdm
 
 from orthogan.errors import UserError
 from orthogan.evaluation.extractors import Extractor
+from orthogan.evaluation.finite import FEATURES, Finite
 from orthogan.evaluation.inception_score import InceptionScore
-from orthogan.evaluation.processes import joined, rank_and_world, share
+from orthogan.evaluation.processes import hidden, joined, rank_and_world, share
 from orthogan.evaluation.statistics import Gaussian, Moments
 
 
@@ -49,26 +50,29 @@ def extract(
         score: whether to take the Inception Score as well.
 
     Raises:
-        UserError: logits were asked of an extractor that has none.
+        UserError: logits were asked of an extractor that has none, or features that are not finite.
     """
     moments = Moments()
     answers = InceptionScore(total) if score else None
     rows = None if keep is None else Rows(keep, total, device)
-    rank, world = rank_and_world()
+    finite = Finite(FEATURES)
+    _, world = rank_and_world()
     position, _ = share(total)
-    hidden = not progress or rank > 0
-    with tqdm(total=total, desc=what, unit="img", unit_scale=True, disable=hidden, leave=False) as bar:
+    with tqdm(total=total, desc=what, unit="img", unit_scale=True, disable=hidden(progress), leave=False) as bar:
         for images in batches:
             features, logits = extractor(_moved(images, device))
+            finite.watch(features)
             moments.add(features)
             if rows is not None:
                 rows.add(features, position)
             if answers is not None:
                 if logits is None:
                     raise UserError(f"extractor {extractor.name}: it classifies nothing: no Inception Score")
+                finite.watch(logits)
                 answers.add(logits, position)
             position += len(images)
             bar.update(len(images) * world)
+    finite.check()
     return Features(
         moments.gathered().gaussian(),
         None if rows is None else rows.joined(),

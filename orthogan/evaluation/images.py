@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 
 from orthogan.data import ImageSource, permuted_index
+from orthogan.errors import UserError
+from orthogan.evaluation.finite import IMAGES, Finite
 from orthogan.evaluation.precision import autocast
 from orthogan.evaluation.processes import share
 from orthogan.latent.truncation import truncate
@@ -33,8 +35,12 @@ def generated(
 
     Classes of a conditional generator are drawn evenly: each makes up the same share, in a seeded order.
     ``bf16``: draw under autocast.
+
+    Raises:
+        UserError: what comes out is no image, or, after the last batch, images of any process that are not finite.
     """
     first, last = share(samples)
+    finite = Finite(IMAGES)
     labels = None
     if generator.num_classes:
         order = torch.randperm(samples, generator=seeded("cpu", seed, "labels"))
@@ -50,7 +56,20 @@ def generated(
         y = None if labels is None else labels[start - first : start - first + size]
         with autocast(device, bf16):
             images = generator(z) if y is None else generator(z, y)
+        check_images(images, size, type(generator).__name__)
+        finite.watch(images)
         yield to_uint8(images)
+    finite.check()
+
+
+def check_images(images: object, count: int, who: str) -> None:
+    """Raises UserError unless ``images``, which ``who`` made, are floats (count, 1 or 3, h, w)."""
+    if not isinstance(images, Tensor):
+        raise UserError(f"{who}: gives a {type(images).__name__}, not a tensor of images (n, c, h, w)")
+    if images.ndim != 4 or len(images) != count or images.shape[1] not in (1, 3) or 0 in images.shape:
+        raise UserError(f"{who}: gives {tuple(images.shape)} for {count} latents, not images ({count}, 1 or 3, h, w)")
+    if not images.is_floating_point():
+        raise UserError(f"{who}: gives images of {images.dtype}; a generator gives floats in [-1, 1]")
 
 
 def rgb(images: Tensor) -> Tensor:
@@ -65,6 +84,8 @@ def real(source: ImageSource, samples: int | None, *, batch_size: int, seed: int
     first, last = share(count)
     for start in range(first, last, batch_size):
         images, _ = source.read(order[start : min(start + batch_size, last)])
+        if images.dtype != np.uint8:
+            raise UserError(f"{source.name}: gives images of {images.dtype}; a source gives uint8 (n, c, h, w)")
         yield torch.from_numpy(images)
 
 

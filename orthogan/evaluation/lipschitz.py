@@ -20,8 +20,9 @@ from orthogan.data import ImageSource, to_float
 from orthogan.data.order import subset
 from orthogan.errors import UserError
 from orthogan.evaluation.fakes import fake_batch
+from orthogan.evaluation.finite import IMAGES, Finite
 from orthogan.evaluation.images import latents
-from orthogan.evaluation.processes import agreed, rank_and_world
+from orthogan.evaluation.processes import agreed, hidden
 from orthogan.evaluation.result import MetricResult
 from orthogan.evaluation.steady import place_of, steady
 from orthogan.models.protocol import Generator, as_generator
@@ -77,11 +78,11 @@ def lipschitz(
     found: dict[str, list[Tensor]] = {}
     # where between the images of a pair a gradient is taken
     at = {kind: torch.rand(count, generator=seeded("cpu", seed, "lipschitz between", kind)) for kind in KINDS}
-    hidden = not progress or rank_and_world()[0] > 0
-    bar = tqdm(total=count, desc=METRIC, unit="pair", disable=hidden, leave=False)
+    finite = Finite(IMAGES)
+    bar = tqdm(total=count, desc=METRIC, unit="pair", disable=hidden(progress), leave=False)
     with steady(net, place), steady(discriminator, place), bar:
         before: dict[str, _Seen] = {}
-        for real, fake in _images(net, reals, classes, count, batch_size, seed, place):
+        for real, fake in _images(net, reals, classes, count, batch_size, seed, place, finite):
             now = {"real": _seen(discriminator, *real), "fake": _seen(discriminator, *fake)}
             for kind in KINDS:
                 first, second = kind.split("-")
@@ -94,6 +95,7 @@ def lipschitz(
                     found.setdefault(GRADIENT + kind, []).append(_slopes(discriminator, a, b, here)[there])
             before = {kind: one.part(slice(-1, None)) for kind, one in now.items()}
             bar.update(len(real[0]))
+    finite.check()
     quotients = {kind: torch.cat(parts).numpy() for kind, parts in found.items()}
     for kind, values in quotients.items():
         if not len(values) or not np.isfinite(values).all():
@@ -148,7 +150,14 @@ def _classes(discriminator: nn.Module, net: Generator, reals: ImageSource) -> in
 
 
 def _images(
-    net: Generator, reals: ImageSource, classes: int, count: int, batch_size: int, seed: int, device: torch.device
+    net: Generator,
+    reals: ImageSource,
+    classes: int,
+    count: int,
+    batch_size: int,
+    seed: int,
+    device: torch.device,
+    finite: Finite,
 ) -> Iterator[tuple[tuple[Tensor, Tensor | None], tuple[Tensor, Tensor | None]]]:
     """Batches of (reals, classes) and (fakes, classes) of floats, one class after the other."""
     order = subset(derive(seed, "lipschitz reals"), len(reals), count)
@@ -162,7 +171,8 @@ def _images(
         y = torch.from_numpy(labels).to(device) if classes else None
         real = to_float(torch.from_numpy(np.ascontiguousarray(pixels)).to(device), dequantize=False)
         z, noise = latents(net, start, stop, seed), derive(seed, "lipschitz noise", start)
-        fake = fake_batch(net, z, y if net.num_classes else None, noise_seed=noise, device=device).float()
+        told = y if net.num_classes else None
+        fake = fake_batch(net, z, told, noise_seed=noise, device=device, finite=finite).float()
         if fake.shape != real.shape:
             raise UserError(
                 f"lipschitz: the generator gives images {tuple(fake.shape[1:])}, and {reals.name} has "

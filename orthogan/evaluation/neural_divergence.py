@@ -24,9 +24,10 @@ from tqdm import tqdm
 from orthogan import __version__
 from orthogan.data import Batches, ImageSource, to_float
 from orthogan.errors import UserError
-from orthogan.evaluation.critic import Critic, Pairs, Recipe, gradient_penalty, new_critic, train_critic
+from orthogan.evaluation.critic import LOOK_EVERY, Critic, Pairs, Recipe, gradient_penalty, new_critic, train_critic
 from orthogan.evaluation.fakes import fake_batch
-from orthogan.evaluation.processes import agreed, rank_and_world
+from orthogan.evaluation.finite import IMAGES, Finite, NotFinite
+from orthogan.evaluation.processes import agreed, hidden, rank_and_world
 from orthogan.evaluation.result import MetricResult
 from orthogan.evaluation.steady import place_of, steady
 from orthogan.latent.identity import model_hash
@@ -76,6 +77,7 @@ def neural_divergence(
     place = place_of(net, device)
     main = rank_and_world()[0] == 0
     file = Path(keep) if keep is not None and main else None
+    finite = Finite(IMAGES)
     critic = new_critic(held_out.channels, held_out.resolution, chosen.width, seed=seed)
     with ExitStack() as stack:
         # also around a critic of mere images: its products want the same precision
@@ -88,13 +90,17 @@ def neural_divergence(
         else:
             assert net is not None
             name, who = type(subject).__name__, partial(model_hash, net)
-            drawn = _drawn(net, chosen, seed, place)
+            drawn = _drawn(net, chosen, seed, place, finite)
         pairs = _pairs(_read(reals, chosen), drawn, name, seed, place)
         about = "" if file is None else f"fakes {who()}, reals {held_out.fingerprint()}, {place.type}"
         shown = progress and main
         trained = train_critic(critic, pairs, chosen, seed=seed, device=place, progress=shown, keep=file, about=about)
         final = -(-samples // chosen.batch_size)
         real, fake, penalty = _measured(trained, pairs, chosen, final, seed, shown)
+    if not finite.holds:
+        raise NotFinite(IMAGES)
+    if not (np.isfinite(real).all() and np.isfinite(fake).all() and np.isfinite(penalty)):
+        raise NotFinite(f"critic: its values became NaN or infinite; choose a lower lr than {chosen.lr:g}")
     if file is not None:
         file.unlink(missing_ok=True)
     # of a stream that comes round again no more images count than there are
@@ -134,7 +140,7 @@ def _read(batches: Batches, recipe: Recipe) -> Drawn:
     return lambda index: batches.at(index * recipe.batch_size)[0]
 
 
-def _drawn(net: Generator, recipe: Recipe, seed: int, device: torch.device) -> Drawn:
+def _drawn(net: Generator, recipe: Recipe, seed: int, device: torch.device, finite: Finite) -> Drawn:
     """Fresh fakes for every batch, the classes in turn."""
     count = recipe.batch_size
 
@@ -142,7 +148,11 @@ def _drawn(net: Generator, recipe: Recipe, seed: int, device: torch.device) -> D
         z = net.sample_latent(count, seed=derive(seed, "critic fakes", index))
         labels = (torch.arange(count) + index * count) % net.num_classes if net.num_classes else None
         noise = derive(seed, "critic fakes noise", index)
-        return to_uint8(fake_batch(net, z, labels, noise_seed=noise, device=device))
+        images = fake_batch(net, z, labels, noise_seed=noise, device=device, finite=finite)
+        # every process draws the same images, so each can decide alone
+        if index % LOOK_EVERY == 0 and not finite.holds:
+            raise NotFinite(IMAGES)
+        return to_uint8(images)
 
     return draw
 
@@ -172,7 +182,7 @@ def _measured(
     real: list[Tensor] = []
     fake: list[Tensor] = []
     paid = 0.0
-    for index in tqdm(range(recipe.steps, recipe.steps + batches), desc=METRIC, disable=not progress, leave=False):
+    for index in tqdm(range(recipe.steps, recipe.steps + batches), desc=METRIC, disable=hidden(progress), leave=False):
         images = pairs(index)
         for values, some in zip((real, fake), images, strict=True):
             values.append(critic(some).cpu().double())

@@ -18,9 +18,10 @@ from tqdm import tqdm
 from orthogan import __version__
 from orthogan.errors import UserError
 from orthogan.evaluation.distances import Distance, Function, load_distance
+from orthogan.evaluation.finite import IMAGES, Finite
 from orthogan.evaluation.images import latents as latents_between
 from orthogan.evaluation.path_variants import Sampling, Variant, variant_of
-from orthogan.evaluation.processes import agreed, joined, rank_and_world, share
+from orthogan.evaluation.processes import agreed, hidden, joined, rank_and_world, share
 from orthogan.evaluation.result import MetricResult
 from orthogan.evaluation.steady import image_of, place_of, steady
 from orthogan.latent.directions import Directions
@@ -208,10 +209,10 @@ def _steps(
     place = place_of(net, device)
     net.to(place)
     found: list[Tensor] = []
-    hidden = not progress or rank > 0
+    finite = Finite(IMAGES)
     with (
         steady(net, place),
-        tqdm(total=count, desc="path length", unit="pair", disable=hidden, leave=False) as bar,
+        tqdm(total=count, desc="path length", unit="pair", disable=hidden(progress), leave=False) as bar,
     ):
         for label, start, stop in _batches(net.num_classes, count, batch_size):
             seen = _seen(net, variant, label)
@@ -219,11 +220,12 @@ def _steps(
                 _warn_of_short_latents(seen, label, place)
             noise = derive(seed, "path noise of the generator", start)
             first, second = (
-                variant.look(image_of(seen, points, label, noise_seed=noise, device=place))
+                variant.look(image_of(seen, points, label, noise_seed=noise, device=place, finite=finite))
                 for points in ends(seen, start, stop)
             )
             found.append(distance(first, second).double().cpu() / variant.eps**2)
             bar.update((stop - start) * world)
+    finite.check()
     lengths = joined(torch.cat(found)).numpy()
     bad = int((~np.isfinite(lengths)).sum())
     if bad:
@@ -256,7 +258,8 @@ def _warn_of_short_latents(net: Generator, label: int | None, place: torch.devic
     """Latents of length 1 are this generator's own only if it divides them by their length."""
     z = net.sample_latent(2, seed=0)
     own, short = (
-        image_of(net, points, label, noise_seed=0, device=place) for points in (z, z / z.norm(dim=1, keepdim=True))
+        image_of(net, points, label, noise_seed=0, device=place, finite=Finite(IMAGES))
+        for points in (z, z / z.norm(dim=1, keepdim=True))
     )
     if not torch.allclose(own, short, rtol=1e-2, atol=1e-2):
         warnings.warn(

@@ -16,6 +16,11 @@ def rank_and_world() -> tuple[int, int]:
     return (dist.get_rank(), dist.get_world_size()) if joined else (0, 1)
 
 
+def hidden(progress: bool) -> bool | None:
+    """``disable`` of a progress bar: shown by the first process alone, on a terminal alone (None), if asked for."""
+    return None if progress and rank_and_world()[0] == 0 else True
+
+
 def share(total: int) -> tuple[int, int]:
     """The range of ``total`` items that this process takes: contiguous, so that joined parts are in order."""
     rank, world = rank_and_world()

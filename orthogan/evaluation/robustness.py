@@ -19,7 +19,8 @@ from orthogan.errors import UserError
 from orthogan.evaluation.accuracy import Accuracy, accuracy, labelled
 from orthogan.evaluation.attacks import KINDS, PACKAGE, RESTARTS, STEPS, Attack, Attacker, need_art
 from orthogan.evaluation.corruptions import CORRUPTIONS, SET, SEVERITIES, Corrupted
-from orthogan.evaluation.processes import agreed, gathered, rank_and_world, share
+from orthogan.evaluation.finite import LOGITS, Finite
+from orthogan.evaluation.processes import agreed, gathered, hidden, share
 from orthogan.models.modes import device_of, frozen
 from orthogan.rng import derive
 
@@ -117,10 +118,9 @@ def corruption_accuracy(
     views = {(name, severity): Corrupted(source, name, severity, seed) for name in names for severity in severities}
     options: dict[str, Any] = {"samples": samples, "batch_size": batch_size, "seed": seed, "device": device_of(net)}
     clean, _, count = accuracy(net, source, **options)
-    quiet = not progress or rank_and_world()[0] > 0
     values = {
         key: accuracy(net, view, **options)[0]
-        for key, view in tqdm(views.items(), "corruptions", unit="set", disable=quiet, dynamic_ncols=True)
+        for key, view in tqdm(views.items(), "corruptions", unit="set", disable=hidden(progress), dynamic_ncols=True)
     }
     means = {name: float(np.mean([values[name, severity] for severity in severities])) for name in names}
     parts = {"clean": clean, **means, **{f"{name}/{severity}": v for (name, severity), v in values.items()}}
@@ -151,19 +151,24 @@ def attacked_accuracy(
     batches = [chosen[start : start + batch_size] for start in range(0, count, batch_size)]
     shape = (source.channels, source.resolution, source.resolution)
     sums = torch.zeros(2, dtype=torch.float64)
-    quiet = not progress or rank_and_world()[0] > 0
+    finite = Finite(LOGITS)
+    title = f"{attack.kind} {attack.eps:g}/255"
     # the attacker sees to gradients by itself; the parameters do not move, so a constrained weight is worked out once
     with frozen(net), parametrize.cached():
         _check_classes(net, source, device)
         attacker = Attacker(net, attack, shape=shape, num_classes=source.num_classes)
         todo = range(*share(len(batches)))
-        for index in tqdm(todo, f"{attack.kind} {attack.eps:g}/255", unit="batch", disable=quiet, dynamic_ncols=True):
+        for index in tqdm(todo, title, unit="batch", disable=hidden(progress), dynamic_ncols=True):
             pixels, labels = source.read(batches[index])
             images = to_float(torch.from_numpy(np.ascontiguousarray(pixels)).to(device), dequantize=False)
             truth = torch.from_numpy(labels).to(device)
-            right = net(images).argmax(1) == truth
-            withstood = right & (net(attacker(images, truth, seed=derive(seed, "attack", index))).argmax(1) == truth)
+            answers, shaken = net(images), net(attacker(images, truth, seed=derive(seed, "attack", index)))
+            finite.watch(answers)
+            finite.watch(shaken)
+            right = answers.argmax(1) == truth
+            withstood = right & (shaken.argmax(1) == truth)
             sums += torch.stack([right.sum(), withstood.sum()]).double().cpu()
+    finite.check()
     clean, robust = (torch.stack(gathered(sums)).sum(0) / count).tolist()
     about = {"attack": attack.variant, "attack library": f"{PACKAGE} {need_art()}", "batch size": batch_size}
     protocol = _protocol(net, source, count, seed, about, info, began)

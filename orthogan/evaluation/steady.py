@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from orthogan.errors import UserError
+from orthogan.evaluation.finite import Finite
 from orthogan.models.modes import device_of, frozen
 from orthogan.models.protocol import Generator
 
@@ -47,11 +48,13 @@ def steady(net: nn.Module, device: torch.device) -> Iterator[None]:
             kind.fp32_precision = precision
 
 
-def image_of(seen: Generator, points: Tensor, label: int | None, *, noise_seed: int, device: torch.device) -> Tensor:
+def image_of(
+    seen: Generator, points: Tensor, label: int | None, *, noise_seed: int, device: torch.device, finite: Finite
+) -> Tensor:
     """Images (n, c, h, w) of latents ``points`` (n, latent_dim), all of class ``label``, on ``device``.
 
     A generator that draws noise as it runs draws the same for the same ``noise_seed`` and n; torch's own random state
-    is left as it was.
+    is left as it was. ``finite`` watches the images; the caller checks it at the end.
 
     Raises:
         UserError: images in half precision, or such as are not (n, c, h, w).
@@ -64,8 +67,13 @@ def image_of(seen: Generator, points: Tensor, label: int | None, *, noise_seed: 
             with torch.cuda.device(device):
                 torch.cuda.manual_seed(noise_seed)
         images = seen(z) if y is None else seen(z, y)
+    if not isinstance(images, Tensor):
+        raise UserError(f"{type(seen).__name__}: gives a {type(images).__name__}, not a tensor of images")
     if images.ndim != 4 or len(images) != len(z):
         raise UserError(f"{type(seen).__name__}: gives {tuple(images.shape)}, not one (c, h, w) image for each latent")
     if images.dtype in (torch.float16, torch.bfloat16):
         raise UserError(f"{type(seen).__name__}: gives images in {images.dtype}, too coarse for this; call .float()")
+    if not images.is_floating_point():
+        raise UserError(f"{type(seen).__name__}: gives images of {images.dtype}; a generator gives floats in [-1, 1]")
+    finite.watch(images)
     return images

@@ -14,8 +14,9 @@ from tqdm import tqdm
 from orthogan import __version__
 from orthogan.errors import UserError
 from orthogan.evaluation.distances import FEATURES, LPIPS, PIXEL, Distance, Function, load_distance
+from orthogan.evaluation.finite import IMAGES, Finite
 from orthogan.evaluation.path_variants import Variant
-from orthogan.evaluation.processes import agreed, joined, rank_and_world, share
+from orthogan.evaluation.processes import agreed, hidden, joined, rank_and_world, share
 from orthogan.evaluation.result import MetricResult
 from orthogan.evaluation.steady import image_of, place_of, steady
 from orthogan.latent.directions import Directions
@@ -65,7 +66,7 @@ def traversal_length(
     began, net = time.monotonic(), as_generator(generator)
     chosen = native_directions(net) if directions is None else directions
     chosen.check(net)
-    rank, world = rank_and_world()
+    _, world = rank_and_world()
     if samples < world or steps < 2 or batch_size < 1 or not extent > 0:
         raise UserError(
             f"samples={samples}, steps={steps}, batch_size={batch_size}, extent={extent}: at least {world} and 2 and "
@@ -77,12 +78,16 @@ def traversal_length(
     offsets = np.linspace(-extent, extent, steps)
     first, last = share(samples)
     lengths: list[Tensor] = []
-    hidden = not progress or rank > 0
-    with steady(net, place), tqdm(total=samples, desc="traversals", unit="latent", disable=hidden, leave=False) as bar:
+    finite = Finite(IMAGES)
+    bar = tqdm(total=samples, desc="traversals", unit="latent", disable=hidden(progress), leave=False)
+    with steady(net, place), bar:
         for index in range(first, last):
             walk = derive(seed, "traversal", index)
-            lengths.append(_lengths(net, chosen, offsets, measured, batch_size, walk, class_of(net, index), place))
+            lengths.append(
+                _lengths(net, chosen, offsets, measured, batch_size, walk, class_of(net, index), place, finite)
+            )
             bar.update(world)
+    finite.check()
     table = joined(torch.stack(lengths)).numpy()
     if not np.isfinite(table).all():
         raise UserError("traversal length: distances are NaN or infinite: look at the generator's images")
@@ -127,6 +132,7 @@ def _lengths(
     seed: int,
     label: int | None,
     place: torch.device,
+    finite: Finite,
 ) -> Tensor:
     """(k,) float64: the length of the way of one latent along each direction; all its images have one noise."""
     space, layers = directions.space, directions.layers
@@ -140,7 +146,7 @@ def _lengths(
         total, before = torch.zeros(len(few), dtype=torch.float64), None
         for offset in offsets:
             points = torch.from_numpy(at(float(offset))).to(start.dtype)
-            now = LOOK.look(image_of(seen, points, label, noise_seed=seed, device=place))
+            now = LOOK.look(image_of(seen, points, label, noise_seed=seed, device=place, finite=finite))
             if before is not None:
                 moved = distance(before, now).double().cpu()
                 total += moved.clamp(min=0).sqrt() if distance.square else moved

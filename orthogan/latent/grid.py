@@ -20,6 +20,7 @@ from orthogan.models.protocol import to_uint8
 
 BACKGROUND = (250, 250, 250)
 INK = (40, 40, 44)
+DAMAGED = "the images hold NaN or infinite values; the generator that made them is damaged"
 READABLE_SIDE = 64  # pixels: smaller images are magnified to at least this by default
 FONT_SIZE = 12
 
@@ -34,7 +35,7 @@ def as_pixels(images: np.ndarray | torch.Tensor) -> np.ndarray:
         raise UserError(f"images of shape {tuple(tensor.shape)}: expected (n, 1 or 3, height, width)")
     if tensor.is_floating_point():
         if not bool(torch.isfinite(tensor).all()):
-            raise UserError("the images hold NaN or infinite values; the generator that made them is damaged")
+            raise UserError(DAMAGED)
         tensor = to_uint8(tensor)
     if tensor.dtype != torch.uint8:
         raise UserError(f"images of type {tensor.dtype}: expected uint8, or floats in [-1, 1]")

@@ -11,6 +11,7 @@ from orthogan import checkpoint
 from orthogan.config import Config, EvaluationConfig
 from orthogan.errors import Stopped, UserError
 from orthogan.evaluation import MetricResult, append_jsonl
+from orthogan.evaluation.finite import NotFinite
 from orthogan.training.resume import METRICS, RunState
 from orthogan.training.run_log import RunLog
 from orthogan.training.score_process import ScoreProcess
@@ -37,6 +38,10 @@ def in_background(section: EvaluationConfig, accelerator: Accelerator) -> bool:
     if section.background == "auto":
         return accelerator.device.type == "cuda" and accelerator.num_processes == 1
     return section.background
+
+
+def _refused(step: int, why: str) -> str:
+    return f"step {step} could not be scored: {why}"
 
 
 class Scoring:
@@ -75,9 +80,18 @@ class Scoring:
         return is_due(section, step, self.config.training.steps) and not self.state.stands(step, section.metrics)
 
     def now(self, step: int, log: RunLog) -> None:
-        """Score ``step`` if it is due, unless that is done in the background."""
-        if not self.background and self.due(step):
-            self._take(step, self.task.evaluate(step), log)
+        """Score ``step`` if it is due, unless that is done in the background.
+
+        Images or logits that are not finite give no score, only a warning: training itself tells whether it diverged.
+        """
+        if self.background or not self.due(step):
+            return
+        try:
+            results = self.task.evaluate(step)
+        except NotFinite as error:
+            log.warn(step, [_refused(step, str(error))])
+            return
+        self._take(step, results, log)
 
     def needs_checkpoint(self, step: int) -> bool:
         """Whether ``step`` is to be saved for its score: because it is the best, or is still to be scored."""
@@ -96,7 +110,7 @@ class Scoring:
         if scored is None:
             return False
         if scored.error:
-            log.warn(scored.step, [f"step {scored.step} could not be scored: {scored.error}"])
+            log.warn(scored.step, [_refused(scored.step, scored.error)])
         else:
             self._take(scored.step, scored.results, log)
         return True
