@@ -43,6 +43,7 @@ from orthogan.evaluation.steady import place_of, steady
 from orthogan.layers import DecorrelatedBatchNorm2d
 from orthogan.linalg.precision import exact
 from orthogan.models.modes import frozen
+from orthogan.weights.effective import effective_weight
 
 Norm = Literal["matrix", "operator"]
 SPEC_FRO, SPEC_L1, JAC_NORM, MARGIN = "spec_fro", "spec_l1", "jac_norm", "margin"
@@ -165,7 +166,6 @@ def capacity(net: nn.Module, *, norm: Norm = "matrix", size: int = 8, batch_norm
         rows = spectrum(net, size=size)
     except ValueError as error:
         raise UserError(f"complexity: {error}") from error
-    # after spectrum: what old hooks set is in place
     with frozen(net), weights.frozen(net):
         lengths = [float(exact(found.matrix).norm(dim=1).double().sum()) for found in weights.select(net)]
     zero = [row.name for row in rows if row.sigma == 0]
@@ -221,11 +221,11 @@ def _activation_factors(net: nn.Module) -> Iterator[float]:
     for name, part in net.named_modules():
         if isinstance(part, DecorrelatedBatchNorm2d):
             whitening = part.running_whitening
-            gain = torch.ones(part.num_features) if part.weight is None else part.weight.cpu()
+            gain = torch.ones(part.num_features) if part.weight is None else effective_weight(part).cpu()
             factor = float(torch.linalg.matrix_norm(gain.view(len(whitening), -1, 1) * whitening.cpu(), 2).amax())
         elif isinstance(part, _BatchNorm) and part.running_var is not None:
             scale = torch.rsqrt(part.running_var + part.eps)
-            factor = float((scale if part.weight is None else scale * part.weight).abs().amax())
+            factor = float((scale if part.weight is None else scale * effective_weight(part)).abs().amax())
         elif isinstance(part, _BatchNorm | _InstanceNorm | nn.GroupNorm | nn.LayerNorm):
             raise UserError(
                 f"complexity: {name}, a {type(part).__name__}, scales by what the image itself gives, so it has no "

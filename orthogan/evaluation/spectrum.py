@@ -10,8 +10,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
-from torch.nn.utils.spectral_norm import SpectralNorm as SpectralHook
-from torch.nn.utils.weight_norm import WeightNorm as WeightHook
 
 from orthogan import weights
 from orthogan.evaluation.conv_operator import conv_operator_norm
@@ -74,7 +72,6 @@ def spectrum(module: nn.Module, layers: str | Sequence[str] = (), size: int = 8)
     if size < 1:
         raise ValueError(f"size is {size}: the side of a map is at least 1 pixel")
     with modes.frozen(module), weights.frozen(module):
-        _run_hooks(module)
         return [_measure(found, size) for found in select(module, layers)]
 
 
@@ -187,14 +184,6 @@ def _operator_norm(layer: nn.Module, weight: Tensor, sigma: float, size: int) ->
     for f, s, d, taps in zip(factor, layer.stride, layer.dilation, weight.shape[2:], strict=True):
         sides.append(-(-max(size * f, d * (taps - 1) + 1) // s) * s)
     return float(conv_operator_norm(weight, sides, layer.stride, layer.groups, dilation=layer.dilation))
-
-
-def _run_hooks(module: nn.Module) -> None:
-    """Let ``torch.nn.utils``' old hooks set the weights that their parameters stand for, as a forward would."""
-    for layer in module.modules():
-        for hook in layer._forward_pre_hooks.values():
-            if isinstance(hook, (SpectralHook, WeightHook)):
-                hook(layer, ())
 
 
 def _log10(value: float) -> float:

@@ -7,9 +7,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 from torch.optim import Optimizer
 
-from orthogan.weights.network import unconstrained
 from orthogan.weights.selection import select
 
 Parameters = nn.Module | Iterable[nn.Parameter] | Iterable[tuple[str, nn.Parameter]]
@@ -142,15 +142,23 @@ class GradientRule:
 
 
 def _parameter(layer: nn.Module, weight: str) -> nn.Parameter:
+    """The parameter that stands for a layer's weight: itself, or the one behind a norm or a mask."""
+    from torch.nn.utils.parametrizations import _Orthogonal
+
     from orthogan.weights.orthogonal import Orthogonal
     from orthogan.weights.rotation import Rotation
 
-    if not hasattr(layer, "parametrizations"):
-        return getattr(layer, weight)
-    for constraint in layer.parametrizations[weight]:  # pyright: ignore
-        if isinstance(constraint, Rotation | Orthogonal):
+    stack: Any = layer.parametrizations[weight] if parametrize.is_parametrized(layer, weight) else ()  # pyright: ignore
+    for constraint in stack:
+        if isinstance(constraint, Rotation | Orthogonal | _Orthogonal):
             raise ValueError(
-                f"{type(layer).__name__}.{weight} is under {type(constraint).__name__.lower()}(): "
+                f"{type(layer).__name__}.{weight} is under {type(constraint).__name__.strip('_').lower()}(): "
                 "the parameter behind it is no matrix of weights, so this rule means nothing for it"
             )
-    return unconstrained(layer, weight)
+    found = getattr(stack, "original", layer._parameters.get(weight, layer._parameters.get(f"{weight}_orig")))
+    if found is None:
+        raise ValueError(
+            f"{type(layer).__name__}.{weight} is not one parameter of the layer (weight_norm makes two of it), so "
+            "it has no gradient of its own; choose other layers, or give the parameters themselves"
+        )
+    return found

@@ -19,6 +19,7 @@ from orthogan.latent.directions import Directions
 from orthogan.latent.identity import model_hash
 from orthogan.models.modes import frozen
 from orthogan.models.protocol import Generator, as_generator
+from orthogan.weights.effective import effective_weight
 
 DEGENERATE_RATIO = 1.05
 _TRANSPOSED: dict[type[nn.Module], Any] = {
@@ -86,7 +87,10 @@ def latent_matrix(module: nn.Module) -> torch.Tensor:
     the net: kernel entries that never reach the output are not in the map, and the bias is left out.
     Raises ``UserError`` for a module with no such weight.
     """
-    weight = getattr(module, "weight", None)
+    try:
+        weight = effective_weight(module)
+    except AttributeError:
+        weight = None
     if isinstance(weight, torch.Tensor):
         weight = weight.detach().double()
         if isinstance(module, tuple(_TRANSPOSED)):

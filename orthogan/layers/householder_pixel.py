@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from orthogan.layers.householder_projector import HouseholderProjector
 from orthogan.linalg.precision import exact
-from orthogan.weights.network import frozen
+from orthogan.weights.effective import effective_weight
 
 
 class HouseholderPixel(HouseholderProjector):
@@ -47,8 +47,7 @@ class HouseholderPixel(HouseholderProjector):
                 "a transposed convolution with padding, dilation or groups is no matrix of one pixel; "
                 "choose a layer without"
             )
-        with frozen(conv):
-            weight = conv.weight
+        weight = effective_weight(conv)
         shape = (conv.out_channels, int(conv.kernel_size[0]), int(conv.kernel_size[1]))
         new = cls(conv.in_channels, shape, rank, bias=conv.bias is not None)
         new.to(weight.device, weight.dtype).train(conv.training)

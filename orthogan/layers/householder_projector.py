@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from orthogan.linalg import rotations
 from orthogan.linalg.precision import exact
-from orthogan.weights.network import effective_weight, frozen
+from orthogan.weights.effective import effective_weight
 
 
 class HouseholderProjector(nn.Module):
@@ -67,8 +67,7 @@ class HouseholderProjector(nn.Module):
         """
         if not isinstance(linear, nn.Linear):
             raise ValueError(f"{type(linear).__name__}: only an nn.Linear can become a Householder projector")
-        with frozen(linear):
-            weight = effective_weight(linear)
+        weight = effective_weight(linear)
         new = cls(linear.in_features, linear.out_features, rank, bias=linear.bias is not None)
         new.to(weight.device, weight.dtype).train(linear.training)
         new.fit(weight, scale)

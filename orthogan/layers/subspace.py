@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from orthogan.linalg import gram_residual
 from orthogan.linalg.precision import exact
-from orthogan.weights.network import frozen
+from orthogan.weights.effective import effective_weight
 
 
 class LatentSubspace(nn.Module):
@@ -53,8 +53,7 @@ class LatentSubspace(nn.Module):
     @property
     def basis(self) -> Tensor:
         """The effective U (dims, c*h*w): of a constrained one what the constraint makes of it."""
-        with frozen(self):
-            return self.U
+        return effective_weight(self, "U")
 
     def penalty(self) -> Tensor:
         """||U U^T - I||_F^2, 0-d, of the effective U.

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from orthogan.linalg.precision import exact
-from orthogan.weights.network import effective_weight
+from orthogan.weights.effective import applied_weight
 
 EPS = 1e-8
 SLOPE = 0.2
@@ -39,6 +39,8 @@ class EqualLinear(nn.Linear):
     the weight itself. Under a constraint, which sets the scale of its weight, there is no gain.
     """
 
+    equalizes = True
+
     def __init__(
         self,
         in_features: int,
@@ -57,7 +59,7 @@ class EqualLinear(nn.Linear):
     def forward(self, input: Tensor) -> Tensor:
         """(..., in) -> (..., out)."""
         bias = None if self.bias is None else (self.bias * self.rate).to(input.dtype)
-        return functional.linear(input, effective_weight(self).to(input.dtype), bias)
+        return functional.linear(input, applied_weight(self).to(input.dtype), bias)
 
 
 class EqualConv2d(nn.Conv2d):
@@ -67,6 +69,8 @@ class EqualConv2d(nn.Conv2d):
         kernel: an odd side.
         bias: whether there is one; it starts at zero.
     """
+
+    equalizes = True
 
     def __init__(
         self, inputs: int, outputs: int, kernel: int, *, down: bool = False, bias: bool = True, equalized: bool = True
@@ -79,7 +83,7 @@ class EqualConv2d(nn.Conv2d):
 
     def forward(self, input: Tensor) -> Tensor:
         """(n, in, h, w) -> (n, out, h, w), or (n, out, h/2, w/2)."""
-        weight = effective_weight(self)
+        weight = applied_weight(self)
         if not self.down:
             return functional.conv2d(input, weight, self.bias, padding=self.padding)
         if self.kernel_size == (1, 1):  # blur only what is kept
@@ -89,6 +93,8 @@ class EqualConv2d(nn.Conv2d):
 
 class ModulatedConv2d(nn.Conv2d):
     """A convolution whose input channels an affine map of w scales; see ``modulated_conv2d``. Bias from zero."""
+
+    equalizes = True
 
     def __init__(
         self,
@@ -112,7 +118,7 @@ class ModulatedConv2d(nn.Conv2d):
         """Maps (n, in, h, h), w (n, w_dim) -> (n, out, h, h), or (n, out, 2h, 2h) with ``up``."""
         with torch.autocast(x.device.type, enabled=False):
             style = self.affine(exact(w))
-        h = modulated_conv2d(x, effective_weight(self), style, demodulate=self.demodulate, up=self.up)
+        h = modulated_conv2d(x, applied_weight(self), style, demodulate=self.demodulate, up=self.up)
         assert self.bias is not None
         return h + self.bias.to(h.dtype)[:, None, None]
 

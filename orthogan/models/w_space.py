@@ -9,9 +9,9 @@ from torch import Tensor, nn
 
 from orthogan.errors import UserError
 from orthogan.models.modes import frozen
-from orthogan.models.modulation import effective_weight
 from orthogan.models.protocol import Generator
 from orthogan.models.stylegan2 import StyleGAN2Generator
+from orthogan.weights.effective import effective_weight
 
 
 class WSpace(Generator):

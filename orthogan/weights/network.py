@@ -7,10 +7,11 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.utils import parametrize
 
 from orthogan.weights.constraint import Constraint
+from orthogan.weights.effective import gain_of
 from orthogan.weights.orthogonal import orthogonal
 from orthogan.weights.rotation import rotation
 from orthogan.weights.selection import select
@@ -74,15 +75,6 @@ def unconstrained(layer: nn.Module, weight: str) -> nn.Parameter:
     return layer.parametrizations[weight].original  # pyright: ignore
 
 
-def effective_weight(layer: nn.Module) -> Tensor:
-    """The weight that ``layer`` applies: weight * gain for an equalised one without constraint."""
-    weight = layer.weight
-    assert isinstance(weight, Tensor)
-    if parametrize.is_parametrized(layer, "weight"):
-        return weight
-    return weight * getattr(layer, "gain", 1.0)
-
-
 def remove(module: nn.Module, name: str | None = None) -> nn.Module:
     """Bake the effective weights in, below ``module`` or for its weight ``name`` alone: inference costs nothing more.
 
@@ -100,10 +92,8 @@ def remove(module: nn.Module, name: str | None = None) -> nn.Module:
         for layer, weight in found:
             unconstrained(layer, weight).grad = None  # of the parameter behind the weight, and often of its shape
             parametrize.remove_parametrizations(layer, weight, leave_parametrized=True)
-            gain = getattr(layer, "gain", None)
-            if isinstance(gain, float):  # an equalised layer multiplies a plain weight by it, a constrained one not
-                with torch.no_grad():
-                    getattr(layer, weight).div_(gain)
+            with torch.no_grad():  # an equalized layer multiplies a plain weight by its gain, a constrained one not
+                getattr(layer, weight).div_(gain_of(layer))
     for path, part in stands_for:
         module.set_submodule(path, part.baked())  # pyright: ignore
     return module

@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from orthogan.linalg.precision import exact
+from orthogan.weights.effective import effective_weight
 from orthogan.weights.network import constrained, frozen, unconstrained
 from orthogan.weights.spectral import SpectralNorm
 
@@ -26,7 +27,8 @@ def report(module: nn.Module) -> dict[str, dict[str, float]]:
             parameter = unconstrained(layer, weight)
             if isinstance(constraint, SpectralNorm):
                 values["sigma"], values["stable_rank_before"] = _measure(constraint.view.to(parameter))
-            values["sigma_after"], values["stable_rank_after"] = _measure(constraint.view.to(getattr(layer, weight)))
+            effective = constraint.view.to(effective_weight(layer, weight))
+            values["sigma_after"], values["stable_rank_after"] = _measure(effective)
             found[name] = values | constraint.facts(parameter)
     return found
 

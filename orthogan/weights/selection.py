@@ -7,10 +7,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
+import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from orthogan.weights.constraint import Constraint
+from orthogan.weights.effective import effective_weight
 from orthogan.weights.matrix import Layer, MatrixView, Transposed
 
 TYPES: dict[str, tuple[type[nn.Module], ...]] = {
@@ -40,10 +42,8 @@ class Selected:
 
     @property
     def value(self) -> Tensor:
-        """The effective weight as the layer has it, constraint and all."""
-        value = getattr(self.layer, self.weight)
-        assert isinstance(value, Tensor)
-        return value
+        """The effective weight as the layer applies it, constraint, hooks and all; see ``effective_weight``."""
+        return effective_weight(self.layer, self.weight)
 
     @property
     def matrix(self) -> Tensor:
@@ -103,7 +103,11 @@ def _view(layer: nn.Module, weight: str) -> MatrixView | None:
         for constraint in layer.parametrizations[weight]:  # pyright: ignore
             if isinstance(constraint, Constraint):
                 return constraint.view
-    value = getattr(layer, weight, None)
+    try:
+        with torch.no_grad():
+            value = effective_weight(layer, weight)
+    except AttributeError:
+        return None
     return MatrixView(layer, value) if isinstance(value, Tensor) and value.dim() > 1 and value.numel() else None
 
 

@@ -19,6 +19,7 @@ from orthogan import weights
 from orthogan.layers import skew_orthogonal
 from orthogan.models import modulation
 from orthogan.models.modulation import EqualConv2d, EqualLinear, ModulatedConv2d, StyledConv
+from orthogan.weights.effective import effective_weight
 
 TAPS = Tensor([1, 3, 3, 1]).double()
 FIR = torch.outer(TAPS, TAPS) / 64
@@ -133,11 +134,11 @@ def test_equalised_layers_are_plain_ones_times_their_gain() -> None:
 def test_a_step_of_adam_moves_an_equalised_map_by_the_rate_times_its_gain() -> None:
     # the first step of Adam is lr * sign(gradient), so the effective weight moves by lr * gain
     for layer, gain in ((EqualLinear(16, 4), 0.25), (EqualLinear(16, 4, lr_mul=0.1), 0.025)):
-        before = modulation.effective_weight(layer).detach().clone()
+        before = effective_weight(layer).detach().clone()
         optimizer = torch.optim.Adam(layer.parameters(), lr=0.01, eps=1e-20)
         layer(torch.randn(3, 16)).pow(3).sum().backward()
         optimizer.step()
-        moved = (modulation.effective_weight(layer).detach() - before).abs()
+        moved = (effective_weight(layer).detach() - before).abs()
         torch.testing.assert_close(moved, torch.full_like(moved, 0.01 * gain), rtol=1e-2, atol=1e-6)
 
 
@@ -148,8 +149,8 @@ def test_not_equalised_is_a_plain_layer_of_the_same_size_at_the_start() -> None:
         (EqualConv2d(30, 40, 3, equalized=False), EqualConv2d(30, 40, 3)),
         (ModulatedConv2d(30, 40, 3, 8, equalized=False), ModulatedConv2d(30, 40, 3, 8)),
     ):
-        assert modulation.effective_weight(plain).detach().equal(plain.weight.detach())
-        spread = [float(modulation.effective_weight(layer).detach().std()) for layer in (plain, equal)]
+        assert effective_weight(plain).detach().equal(plain.weight.detach())
+        spread = [float(effective_weight(layer).detach().std()) for layer in (plain, equal)]
         assert spread[0] == pytest.approx(spread[1], rel=0.03)
     plain = EqualLinear(3, 2, lr_mul=0.01, bias=0.5, equalized=False)
     torch.testing.assert_close(plain(torch.zeros(3)), torch.full((2,), 0.5))
@@ -160,7 +161,7 @@ def test_a_constraint_sets_the_scale_of_the_weight_by_itself(kind: str) -> None:
     for layer in (EqualLinear(12, 8), EqualConv2d(3, 4, 3), ModulatedConv2d(3, 4, 3, 5)):
         weights.apply(layer, kind, "!affine" if isinstance(layer, ModulatedConv2d) else "")
         layer.eval()
-        matrix = modulation.effective_weight(layer).detach().flatten(1)
+        matrix = effective_weight(layer).detach().flatten(1)
         assert float(torch.linalg.matrix_norm(matrix, 2)) == pytest.approx(1, rel=0.1)
     linear = weights.spectral_norm(EqualLinear(12, 8)).eval()
     x = torch.randn(3, 12)

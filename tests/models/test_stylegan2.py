@@ -26,6 +26,7 @@ from orthogan.models.stylegan2 import (
     project_styles,
 )
 from orthogan.models.w_space import WSpace
+from orthogan.weights.effective import effective_weight
 
 
 def generator(
@@ -303,7 +304,7 @@ def test_projectors_take_the_place_of_the_up_sampling_styles() -> None:
         assert float(values[4:].norm()) < 1e-9
         torch.testing.assert_close(new.bias, before.bias)  # pyright: ignore
         # the nearest one: U V^T of the leading directions of the weight that was there
-        u, _, vt = torch.linalg.svd(modulation.effective_weight(before).detach(), full_matrices=False)
+        u, _, vt = torch.linalg.svd(effective_weight(before).detach(), full_matrices=False)
         torch.testing.assert_close(new.weight, u[:, :4] @ vt[:4])  # pyright: ignore
     images = net(net.sample_latent(2, seed=0).double())
     images.square().sum().backward()
@@ -365,7 +366,8 @@ def test_sefa_in_w_is_the_published_eigendecomposition() -> None:
     overlap = np.abs((found.matrix * vectors.flip(1).T.numpy()).sum(1))
     np.testing.assert_allclose(overlap, 1, atol=1e-4)
     one = sefa(view, layer="generator.blocks.1.up.affine")
-    weight = dict(net.style_layers())["blocks.1.up.affine"].weight.detach()  # pyright: ignore
+    layer = dict(net.style_layers())["blocks.1.up.affine"]
+    weight = layer.weight.detach() * layer.gain  # pyright: ignore  # as it is applied, and as the stack counts it
     np.testing.assert_allclose(one.scores["sigma"], torch.linalg.svdvals(weight.double()), rtol=1e-5)
     frames = traverse(view, found, dims=[0, 1], steps=3).frames
     assert (frames[0, 0] != frames[0, -1]).any()

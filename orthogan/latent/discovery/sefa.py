@@ -14,6 +14,7 @@ from orthogan.latent.discovery.response import respond
 from orthogan.latent.discovery.spectrum import ordered, warn_of_tie
 from orthogan.latent.first_layer import first_map
 from orthogan.layers.batch_norm import ConditionalBatchNorm2d
+from orthogan.weights.effective import effective_weight
 
 Normaliser = (nn.modules.batchnorm._BatchNorm, ConditionalBatchNorm2d)
 
@@ -91,4 +92,4 @@ def _gain(norm: nn.Module, y: int | None) -> Tensor:
             f"{type(norm).__name__}: keeps no running variance, so it has no fixed gain; leave follow_norm out"
         )
     scale = torch.rsqrt(norm.running_var + norm.eps)
-    return scale if norm.weight is None else scale * norm.weight.detach()
+    return scale if norm.weight is None else scale * effective_weight(norm).detach()
