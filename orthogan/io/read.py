@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import os
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Literal
 
 from orthogan.errors import UserError
 
@@ -38,14 +40,58 @@ def user_path(path: str | os.PathLike[str]) -> Path:
         raise UserError(f"{printable(path)}: there is no such user; write the path in full") from error
 
 
-def read_error(path: str | os.PathLike[str], error: Exception) -> UserError:
-    """What a failed reading of ``path`` means to the user, without the words of the operating system's exception."""
+class UnreadableFile(UserError):
+    """A file that cannot be read; ``reason`` is the message without the path."""
+
+    def __init__(self, path: str | os.PathLike[str], reason: str) -> None:
+        super().__init__(f"{printable(path)}: {reason}")
+        self.reason = reason
+
+    def __reduce__(self) -> tuple[Any, ...]:  # it crosses process borders
+        return UserError, self.args
+
+
+def read_error(path: str | os.PathLike[str], error: Exception) -> UnreadableFile:
+    """What a failed attempt to read ``path`` means to the user."""
     if isinstance(error, FileNotFoundError):
-        return UserError(f"{printable(path)}: there is no such file")
+        return UnreadableFile(path, "there is no such file")
     if isinstance(error, PermissionError):
-        return UserError(f"{printable(path)}: permission denied; check the permissions of the file and its folders")
-    reason = (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__
-    return UserError(f"{printable(path)}: cannot be read ({printable(reason)})")
+        return UnreadableFile(path, "permission denied; check the permissions of the file and its folders")
+    return UnreadableFile(path, f"cannot be read ({reason_of(error)})")
+
+
+def reason_of(error: BaseException) -> str:
+    """The first line of what an exception says, or its type where it says nothing."""
+    text = (error.strerror if isinstance(error, OSError) else None) or str(error)
+    return printable((text.strip().splitlines() or [type(error).__name__])[0])
+
+
+@contextmanager
+def parsing(where: object, expected: str) -> Iterator[None]:
+    """Turn whatever a parser raises inside into a UserError: their exceptions on damaged data share no base class.
+
+    ``where``: the file, ``expected``: what it should be, such as "an HDF5 file". Keep the block small.
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        message = (
+            f"{printable(where)}: is damaged, or is not {expected} ({reason_of(error)}); copy or download it again"
+        )
+        raise UserError(message) from error
+
+
+def exists(path: str | os.PathLike[str], kind: Literal["file", "folder"]) -> bool:
+    """Whether a regular file or a folder is at ``path``. Raises UserError where that cannot be found out."""
+    try:
+        mode = os.stat(path).st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except (OSError, ValueError) as error:  # such as a name that is too long, or holds a NUL
+        raise read_error(path, error) from error
+    return stat.S_ISREG(mode) if kind == "file" else stat.S_ISDIR(mode)
 
 
 def check_regular(path: str | os.PathLike[str]) -> int:
@@ -60,7 +106,7 @@ def check_regular(path: str | os.PathLike[str]) -> int:
 def _size(path: str | os.PathLike[str], status: os.stat_result) -> int:
     if not stat.S_ISREG(status.st_mode):
         what = next((name for test, name in _KINDS if test(status.st_mode)), "something else")
-        raise UserError(f"{printable(path)}: this is {what}, not a regular file")
+        raise UnreadableFile(path, f"this is {what}, not a regular file")
     return status.st_size
 
 
@@ -102,11 +148,8 @@ def read_regular(path: str | os.PathLike[str], limit: int = LARGEST_FILE) -> byt
                 length += len(piece)
         except OSError as error:
             raise read_error(path, error) from error
-    raise UserError(f"{printable(path)}: is larger than {_in_words(limit)}, the limit for this kind of file")
-
-
-def _in_words(size: int) -> str:
-    return f"{size >> 20} MiB" if size >= 1 << 20 else f"{size} bytes"
+    size_in_words = f"{limit >> 20} MiB" if limit >= 1 << 20 else f"{limit} bytes"
+    raise UnreadableFile(path, f"is larger than {size_in_words}, the limit for this kind of file")
 
 
 def parse_json(text: str | bytes, source: object) -> Any:
