@@ -1,0 +1,327 @@
+"""Pixel-art portraits with known factors: DiceBear's style "Pixel Art" (CC0 1.0), drawn once per part and color.
+
+A portrait is a stack of layers on a 16 x 16 canvas: background, head, accessories, clothes, eyes, glasses, beard,
+mouth, hair, hat. The packages ``dicebear-core`` and ``dicebear-styles`` describe them, ``resvg-py`` draws each one
+once per color (a few seconds, cached afterwards), and numpy blends them with resvg's own rounding, so that a composed
+portrait equals the library's own drawing pixel for pixel. None of the art is part of orthogan.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Mapping
+from functools import cache
+from importlib.metadata import version
+from importlib.resources import files
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from orthogan.cache import cache_folder
+from orthogan.data.hashing import ContentHash
+from orthogan.errors import UserError
+
+CANVAS = 16  # pixels; larger pictures repeat each pixel
+RESOLUTIONS = (16, 32, 64)
+STYLE = "pixel-art"
+BACKGROUNDS = ("#b6e3f4", "#c0aede", "#d1d4f9", "#ffd5dc", "#ffdfbf", "#c1e1c1")  # light blue, purple, lavender, …
+NONE = "none"
+_INK = "#123456"  # stands for the color of a part; no palette has it
+
+
+class Part(NamedTuple):
+    """A layer of a portrait: its factor, the palette that colors it, how often it is drawn, whether it has a mask."""
+
+    name: str
+    palette: str
+    share: float = 1.0
+    masked: bool = False
+
+
+# From back to front, as the style stacks them. The share is ours: the style itself draws fewer of the rare parts.
+PARTS = (
+    Part("accessories", "accessories", 0.2),
+    Part("clothes", "clothing"),
+    Part("eyes", "eyes"),
+    Part("glasses", "glasses", 0.3),
+    Part("beard", "hair", 0.15, masked=True),  # in the color of the hair
+    Part("mouth", "mouth"),
+    Part("hair", "hair"),
+    Part("hat", "hat", 0.15),
+)
+
+
+class Factors(NamedTuple):
+    """The columns of a table of factors: names, and the name of every value."""
+
+    names: tuple[str, ...]
+    values: tuple[tuple[str, ...], ...]
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        return tuple(len(values) for values in self.values)
+
+
+@cache
+def definition() -> dict[str, Any]:
+    """DiceBear's description of the style."""
+    return json.loads(files("dicebear_styles").joinpath(f"{STYLE}.json").read_text("utf-8"))
+
+
+@cache
+def factors() -> Factors:
+    """The 16 factors: background, skin, then each part followed by its color.
+
+    A part that can be absent has "none" as value 0, and so has its color: every value of a factor can be seen.
+    """
+    columns: dict[str, tuple[str, ...]] = {"background": BACKGROUNDS, "skin": _palette("skin")}
+    for part in PARTS:
+        absent = (NONE,) if part.share < 1 else ()
+        columns[part.name] = (*absent, *definition()["components"][part.name]["variants"])
+        if part.name != "beard":
+            columns[f"{part.name} color"] = (*absent, *_palette(part.palette))
+    return Factors(tuple(columns), tuple(columns.values()))
+
+
+def _palette(name: str) -> tuple[str, ...]:
+    return tuple(definition()["colors"][name]["values"])
+
+
+def draw_factors(count: int, *, seed: int, fixed: Mapping[str, str | int] | None = None) -> np.ndarray:
+    """Random factors int64 (count, 16); row i is a function of ``seed`` and i alone.
+
+    ``fixed`` holds factors at a value, given by its name or its number: ``{"glasses": "none", "skin": 2}``. To hold
+    the color of a part that can be absent draws the part in every portrait.
+    Raises UserError for a factor or a value that does not exist.
+    """
+    known = factors()
+    if count < 1:
+        raise UserError(f"faces: count must be at least 1, not {count}")
+    given = {name: _value(name, value) for name, value in (fixed or {}).items()}
+    raw = np.random.Philox(key=seed).random_raw(count * len(known.names) * 2).reshape(count, 2, -1)
+    uniform = (raw >> np.uint64(11)).astype(np.float64) * 2.0**-53
+    table = np.empty((count, len(known.names)), np.int64)
+    for column, size in enumerate(known.sizes):
+        table[:, column] = np.minimum((uniform[:, 0, column] * size).astype(np.int64), size - 1)
+    for part in PARTS:
+        if part.share == 1:
+            continue
+        columns = [known.names.index(n) for n in (part.name, f"{part.name} color") if n in known.names]
+        held = [given[known.names[c]] for c in columns if known.names[c] in given]
+        if 0 in held and any(held):
+            raise UserError(f"faces: {part.name} is fixed to none, but not its color: fix both or one of them")
+        absent = uniform[:, 1, columns[0]] >= part.share if not held else np.full(count, 0 in held)
+        for column in columns:  # the values 1, 2, ... are equally likely where the part is drawn
+            drawn = 1 + (uniform[:, 0, column] * (known.sizes[column] - 1)).astype(np.int64)
+            table[:, column] = np.where(absent, 0, np.minimum(drawn, known.sizes[column] - 1))
+    for name, value in given.items():
+        table[:, known.names.index(name)] = value
+    return table
+
+
+def _value(name: str, value: str | int) -> int:
+    known = factors()
+    if name not in known.names:
+        raise UserError(f"faces: unknown factor {name!r}; the factors are {', '.join(known.names)}")
+    values = known.values[known.names.index(name)]
+    if isinstance(value, str) and value in values:
+        return values.index(value)
+    if isinstance(value, int) and 0 <= value < len(values):
+        return value
+    raise UserError(f"faces: {name}={value!r}: must be a number below {len(values)} or one of {', '.join(values)}")
+
+
+def check_factors(table: np.ndarray) -> np.ndarray:
+    """``table`` as int64 (n, 16). Raises UserError naming the first column that is wrong."""
+    known = factors()
+    table = np.asarray(table)
+    if table.ndim != 2 or table.shape[1] != len(known.names) or not np.issubdtype(table.dtype, np.integer):
+        raise UserError(
+            f"faces: factors must be integers (n, {len(known.names)}), not {table.dtype} of shape {table.shape}"
+        )
+    for column, (name, size) in enumerate(zip(known.names, known.sizes, strict=True)):
+        values = table[:, column]
+        if len(values) and (values.min() < 0 or values.max() >= size):
+            raise UserError(f"faces: {name} runs from {values.min()} to {values.max()}, not from 0 to {size - 1}")
+    for part in PARTS:
+        color = f"{part.name} color"
+        if part.share < 1 and color in known.names:
+            shown = [table[:, known.names.index(name)] > 0 for name in (part.name, color)]
+            if (shown[0] != shown[1]).any():
+                raise UserError(f"faces: {part.name} and {color} must be none (0) in the same rows")
+    return table.astype(np.int64, copy=False)
+
+
+def render(table: np.ndarray, resolution: int = 32) -> np.ndarray:
+    """Draw portraits: factors int (n, 16) to uint8 RGB (n, 3, resolution, resolution).
+
+    Raises UserError for factors that do not exist and for another resolution than 16, 32 or 64 pixels.
+    """
+    if resolution not in RESOLUTIONS:
+        raise UserError(f"faces: resolution must be 16, 32 or 64, not {resolution}")
+    table = check_factors(table)
+    canvas = np.empty((len(table), 3, CANVAS, CANVAS), np.uint8)
+    for start in range(0, len(table), 512):  # small enough to stay in the processor's cache
+        _compose(table[start : start + 512], canvas[start : start + 512])
+    scale = resolution // CANVAS
+    return canvas.repeat(scale, axis=2).repeat(scale, axis=3)
+
+
+def _compose(table: np.ndarray, out: np.ndarray) -> None:
+    known, layers = factors(), _layers()
+    column = {name: table[:, i] for i, name in enumerate(known.names)}
+    solid = np.array([_rgb(color) for color in BACKGROUNDS], np.uint16)[column["background"]]
+    canvas = np.broadcast_to(solid[:, :, None, None], out.shape).copy()
+    _blend(canvas, layers["head"][0], column["skin"])
+    for part in PARTS:
+        stack = layers[part.name]
+        variant, color = column[part.name], column["hair color" if part.palette == "hair" else f"{part.name} color"]
+        if part.share < 1 and part.name != "beard":
+            color = np.maximum(color - 1, 0)  # absent: whatever color, the layer is empty
+        for layer in stack:
+            _blend(canvas, layer, variant * len(_palette(part.palette)) + color, masked=part.masked)
+    out[:] = canvas
+
+
+def _blend(canvas: np.ndarray, layer: np.ndarray, index: np.ndarray, *, masked: bool = False) -> None:
+    """Draw ``layer[index]`` over ``canvas`` uint16 (n, 3, 16, 16) in place, rounded as resvg does.
+
+    It blends shapes in integers, (x + 255) >> 8, and groups with a mask in floats, rounded to nearest.
+    """
+    chosen = layer[index].astype(np.uint16)  # (n, 4, 16, 16): premultiplied color, alpha
+    canvas *= 255 - chosen[:, 3:]
+    if masked:
+        canvas += 127
+        canvas //= 255
+    else:
+        canvas += 255
+        canvas >>= 8
+    canvas += chosen[:, :3]
+
+
+def _rgb(color: str) -> tuple[int, int, int]:
+    return int(color[1:3], 16), int(color[3:5], 16), int(color[5:7], 16)
+
+
+@cache
+def _layers() -> dict[str, list[np.ndarray]]:
+    """For the head and every part the layers uint8 (variants x colors, 4, 16, 16), drawn once and kept on disk."""
+    from safetensors import SafetensorError
+    from safetensors.numpy import load_file, save
+
+    from orthogan.io.write import write_bytes
+
+    key = ContentHash().text(
+        json.dumps(definition(), sort_keys=True), *(version(p) for p in ("dicebear-core", "resvg-py"))
+    )
+    path = cache_folder() / f"faces-{key.hexdigest()}.safetensors"
+    try:
+        tensors = load_file(path)
+        if _checksum(tensors) == path.with_suffix(".hash").read_text():
+            return _stacked(tensors)
+    except (OSError, SafetensorError, UnicodeDecodeError):
+        pass  # not drawn yet, or damaged
+    tensors = _draw_layers()
+    try:
+        write_bytes(path, save(tensors))
+        write_bytes(path.with_suffix(".hash"), _checksum(tensors).encode())
+    except OSError:
+        pass  # a cache that cannot be written costs a few seconds at the next start
+    return _stacked(tensors)
+
+
+def _stacked(tensors: Mapping[str, np.ndarray]) -> dict[str, list[np.ndarray]]:
+    stacks: dict[str, list[np.ndarray]] = {}
+    for name in sorted(tensors):
+        stacks.setdefault(name.rpartition(".")[0], []).append(tensors[name])
+    return stacks
+
+
+def _checksum(tensors: Mapping[str, np.ndarray]) -> str:
+    digest = ContentHash()
+    for name in sorted(tensors):
+        digest.text(name).array(tensors[name])
+    return digest.hexdigest()
+
+
+def _draw_layers() -> dict[str, np.ndarray]:
+    elements = definition()["canvas"]["elements"]
+    head = _svg([e for e in elements if e["type"] == "element"], "skin")
+    drawn = {"head.0": np.stack([_layer(head.replace(_INK, color)) for color in _palette("skin")])}
+    empty = np.zeros((4, CANVAS, CANVAS), np.uint8)
+    for part in PARTS:
+        (place,) = (e for e in elements if e["name"] == part.name)
+        palette = _palette(part.palette)
+        stacks = [[empty]] * len(palette) if part.share < 1 else []
+        for name, variant in definition()["components"][part.name]["variants"].items():
+            pieces = [_svg([place], part.palette, (part.name, name, piece)) for piece in _pieces(variant["elements"])]
+            stacks += [_merged([_layer(svg.replace(_INK, color)) for svg in pieces]) for color in palette]
+        for depth in range(max(len(stack) for stack in stacks)):
+            drawn[f"{part.name}.{depth}"] = np.stack([s[depth] if depth < len(s) else empty for s in stacks])
+    return drawn
+
+
+def _pieces(elements: list[dict[str, Any]]) -> list[list[dict[str, Any]]]:
+    """The elements of a variant one at a time; a mask stays with what it cuts."""
+    masked = any(element["name"] == "mask" for element in elements)
+    return [elements] if masked else [[element] for element in elements]
+
+
+def _svg(
+    elements: list[dict[str, Any]], palette: str, only: tuple[str, str, list[dict[str, Any]]] | None = None
+) -> str:
+    """DiceBear's drawing of some elements of the canvas alone, with ``_INK`` as the color of ``palette``.
+
+    ``only``: component, variant, and those elements of the variant that are to be drawn.
+    """
+    from dicebear import Avatar, Style
+
+    style = {**definition(), "canvas": {**definition()["canvas"], "elements": elements}}
+    options: dict[str, Any] = {"seed": "0", f"{palette}Color": [_INK]}
+    if only is not None:
+        component, variant, pieces = only
+        whole = definition()["components"][component]
+        shown = {**whole["variants"][variant], "elements": pieces}
+        style["components"] = {component: {**whole, "probability": 100, "variants": {variant: shown}}}
+    return str(Avatar(Style(style), options))
+
+
+@cache
+def _layer(svg: str) -> np.ndarray:
+    """What resvg draws, uint8 (4, 16, 16): premultiplied color and alpha, from its pictures on black and on white.
+
+    On black the premultiplied color is left. On white a pixel is larger by what the layer lets through of 255.
+    """
+    black, white = (rasterize(svg, background=color).astype(np.int64) for color in ("#000000", "#ffffff"))
+    through = (white - black)[0]
+    if "mask=" not in svg:
+        through = np.searchsorted(np.arange(256) * 255 + 255 >> 8, through)
+    return np.concatenate([black, 255 - through[None]]).astype(np.uint8)
+
+
+def rasterize(svg: str, size: int = CANVAS, background: str | None = None) -> np.ndarray:
+    """resvg's drawing of ``svg``: uint8 RGB (3, size, size)."""
+    import resvg_py
+    from PIL import Image
+
+    png = resvg_py.svg_to_bytes(
+        svg_string=svg, width=size, height=size, background=background, skip_system_fonts=True
+    )
+    with Image.open(io.BytesIO(bytes(png))) as picture:
+        return np.asarray(picture.convert("RGB")).transpose(2, 0, 1)
+
+
+def _merged(pieces: list[np.ndarray]) -> list[np.ndarray]:
+    """Merge successive layers (4, 16, 16) where that cannot change the rounding.
+
+    That is where, at every pixel, the lower layer is empty or opaque, or the upper one is.
+    """
+    merged = [pieces[0].astype(np.uint16)]
+    for piece in pieces[1:]:
+        below, above = merged[-1], piece.astype(np.uint16)
+        if (np.isin(below[3], (0, 255)) | np.isin(above[3], (0, 255))).all():
+            merged[-1] = above + (below * (255 - above[3]) + 255 >> 8)
+        else:
+            merged.append(above)
+    return [layer.astype(np.uint8) for layer in merged]
