@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from orthogan.config_checks import NEEDS_PATH, check_gan, check_task, filled
 
 Source = Literal[
+    "faces",
     "sprites",
     "sprites-colour",
     "fashion-mnist",
@@ -71,7 +72,12 @@ class DataConfig(Section):
     )
     channels: Literal[1, 3] = Field(default=3, description="1 = grey, 3 = RGB")
     labels: bool = Field(default=False, description="train a class-conditional model on the data set's labels")
-    count: PositiveInt | None = Field(default=None, description="sprites only: size of a seeded random subset [images]")
+    count: PositiveInt | None = Field(
+        default=None, description="sprites: size of a seeded random subset; faces: how many to draw [images]"
+    )
+    fixed: dict[str, str | int] = Field(
+        default_factory=dict, description="faces: factors to hold at a value, such as {glasses: none, skin: 2}"
+    )
     bad_images: Literal["skip", "error"] = Field(default="skip", description="what to do about an unreadable file")
     bad_limit: Fraction = Field(default=0.01, description="skip at most this share of the files [0-1]")
     flip: bool = Field(default=False, description="mirror half of the real images")
@@ -105,8 +111,12 @@ class DataConfig(Section):
             raise ValueError(f"resolution: sprites are made at 32 or 64 pixels, not {self.resolution}")
         if self.source == "sprites-colour" and self.channels != 3:
             raise ValueError("channels: the coloured sprites are RGB, so channels must be 3")
-        if self.count is not None and not self.source.startswith("sprites"):
-            raise ValueError(f"count: only the sprites can be cut to a subset, not {self.source!r}")
+        if self.source == "faces" and (self.resolution not in (16, 32, 64) or self.channels != 3):
+            raise ValueError("resolution, channels: faces are drawn at 16, 32 or 64 pixels with 3 channels")
+        if self.count is not None and not self.source.startswith(("sprites", "faces")):
+            raise ValueError(f"count: only sprites and faces are made in any number, not {self.source!r}")
+        if self.fixed and self.source != "faces":
+            raise ValueError(f"fixed: only the factors of faces can be fixed, not those of {self.source!r}")
         return self
 
 

@@ -23,4 +23,5 @@ def open_configured(config: DataConfig, *, split: str | None = None) -> ImageSou
         bad_limit=config.bad_limit,
         root=config.root,
         download=config.download,
+        fixed=config.fixed,
     )

@@ -10,8 +10,9 @@ from orthogan.data.faces import RESOLUTIONS, draw_factors, factors, render
 from orthogan.data.hashing import ContentHash
 from orthogan.data.source import ImageSource
 from orthogan.errors import UserError
+from orthogan.rng import derive
 
-DEFAULT_COUNT = 50_000
+DEFAULT_COUNTS = {"train": 50_000, "test": 10_000}
 CLASS_NAMES = ("long hair", "short hair")
 
 
@@ -29,9 +30,9 @@ class Faces(ImageSource):
 
     channels = 3
 
-    def __init__(self, table: np.ndarray, resolution: int) -> None:
+    def __init__(self, table: np.ndarray, resolution: int, split: str = "train") -> None:
         known = factors()
-        self.name, self.resolution = f"faces-{len(table)}", resolution
+        self.name, self.resolution = f"faces-{split}-{len(table)}", resolution
         self.class_names, self.num_classes = list(CLASS_NAMES), len(CLASS_NAMES)
         self.factor_names, self.factor_sizes = list(known.names), list(known.sizes)
         self._table = table
@@ -56,9 +57,17 @@ class Faces(ImageSource):
 
 
 def open_faces(
-    *, resolution: int, channels: int, count: int | None, seed: int, fixed: Mapping[str, str | int] | None
+    *,
+    resolution: int,
+    channels: int,
+    count: int | None,
+    seed: int,
+    split: str = "train",
+    fixed: Mapping[str, str | int] | None = None,
 ) -> Faces:
-    """``count`` portraits (default 50,000); portrait i is a function of ``seed``, ``fixed`` and i alone.
+    """``count`` portraits (default 50,000, or 10,000 of the part "test").
+
+    Portrait i is a function of ``seed``, ``split``, ``fixed`` and i alone; the two parts have different portraits.
 
     Raises UserError for another resolution than 16, 32 or 64 pixels, for grey images, and for unknown factors.
     """
@@ -66,4 +75,5 @@ def open_faces(
         raise UserError(f"faces: data.resolution must be 16, 32 or 64, not {resolution}")
     if channels != 3:
         raise UserError(f"faces: data.channels must be 3 (the portraits are in color), not {channels}")
-    return Faces(draw_factors(DEFAULT_COUNT if count is None else count, seed=seed, fixed=fixed), resolution)
+    n = DEFAULT_COUNTS[split] if count is None else count
+    return Faces(draw_factors(n, seed=derive(seed, "faces", split), fixed=fixed), resolution, split)

@@ -11,16 +11,20 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from functools import cache
 from importlib.metadata import version
 from importlib.resources import files
 from typing import Any, NamedTuple
 
 import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
 
 from orthogan.cache import cache_folder
 from orthogan.data.hashing import ContentHash
-from orthogan.errors import UserError
+from orthogan.errors import CannotWrite, UserError
+from orthogan.io.write import write_bytes
 
 CANVAS = 16  # pixels; larger pictures repeat each pixel
 RESOLUTIONS = (16, 32, 64)
@@ -71,7 +75,7 @@ def definition() -> dict[str, Any]:
 
 @cache
 def factors() -> Factors:
-    """The 16 factors: background, skin, then each part followed by its color.
+    """The 17 factors: background, skin, then each part followed by its color.
 
     A part that can be absent has "none" as value 0, and so has its color: every value of a factor can be seen.
     """
@@ -89,7 +93,7 @@ def _palette(name: str) -> tuple[str, ...]:
 
 
 def draw_factors(count: int, *, seed: int, fixed: Mapping[str, str | int] | None = None) -> np.ndarray:
-    """Random factors int64 (count, 16); row i is a function of ``seed`` and i alone.
+    """Random factors int64 (count, 17); row i is a function of ``seed`` and i alone.
 
     ``fixed`` holds factors at a value, given by its name or its number: ``{"glasses": "none", "skin": 2}``. To hold
     the color of a part that can be absent draws the part in every portrait.
@@ -133,7 +137,7 @@ def _value(name: str, value: str | int) -> int:
 
 
 def check_factors(table: np.ndarray) -> np.ndarray:
-    """``table`` as int64 (n, 16). Raises UserError naming the first column that is wrong."""
+    """``table`` as int64 (n, 17). Raises UserError naming the first column that is wrong."""
     known = factors()
     table = np.asarray(table)
     if table.ndim != 2 or table.shape[1] != len(known.names) or not np.issubdtype(table.dtype, np.integer):
@@ -154,7 +158,7 @@ def check_factors(table: np.ndarray) -> np.ndarray:
 
 
 def render(table: np.ndarray, resolution: int = 32) -> np.ndarray:
-    """Draw portraits: factors int (n, 16) to uint8 RGB (n, 3, resolution, resolution).
+    """Draw portraits: factors int (n, 17) to uint8 RGB (n, 3, resolution, resolution).
 
     Raises UserError for factors that do not exist and for another resolution than 16, 32 or 64 pixels.
     """
@@ -207,27 +211,18 @@ def _rgb(color: str) -> tuple[int, int, int]:
 @cache
 def _layers() -> dict[str, list[np.ndarray]]:
     """For the head and every part the layers uint8 (variants x colors, 4, 16, 16), drawn once and kept on disk."""
-    from safetensors import SafetensorError
-    from safetensors.numpy import load_file, save
-
-    from orthogan.io.write import write_bytes
-
-    key = ContentHash().text(
-        json.dumps(definition(), sort_keys=True), *(version(p) for p in ("dicebear-core", "resvg-py"))
-    )
+    key = ContentHash().text(json.dumps(definition(), sort_keys=True), *map(version, ("dicebear-core", "resvg-py")))
     path = cache_folder() / f"faces-{key.hexdigest()}.safetensors"
     try:
-        tensors = load_file(path)
-        if _checksum(tensors) == path.with_suffix(".hash").read_text():
-            return _stacked(tensors)
-    except (OSError, SafetensorError, UnicodeDecodeError):
+        with safe_open(path, "numpy") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            if (file.metadata() or {}).get("checksum") == _checksum(tensors):
+                return _stacked(tensors)
+    except (OSError, SafetensorError):
         pass  # not drawn yet, or damaged
     tensors = _draw_layers()
-    try:
-        write_bytes(path, save(tensors))
-        write_bytes(path.with_suffix(".hash"), _checksum(tensors).encode())
-    except OSError:
-        pass  # a cache that cannot be written costs a few seconds at the next start
+    with suppress(CannotWrite):  # without a cache the next start takes a few seconds longer
+        write_bytes(path, save(tensors, {"checksum": _checksum(tensors)}))
     return _stacked(tensors)
 
 
@@ -305,9 +300,7 @@ def rasterize(svg: str, size: int = CANVAS, background: str | None = None) -> np
     import resvg_py
     from PIL import Image
 
-    png = resvg_py.svg_to_bytes(
-        svg_string=svg, width=size, height=size, background=background, skip_system_fonts=True
-    )
+    png = resvg_py.svg_to_bytes(svg_string=svg, width=size, height=size, background=background, skip_system_fonts=True)
     with Image.open(io.BytesIO(bytes(png))) as picture:
         return np.asarray(picture.convert("RGB")).transpose(2, 0, 1)
 

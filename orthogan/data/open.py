@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -26,6 +26,7 @@ class Request:
     seed: int
     root: str
     download: bool
+    fixed: Mapping[str, str | int] | None
 
 
 def _sprites(request: Request) -> ImageSource:
@@ -35,6 +36,20 @@ def _sprites(request: Request) -> ImageSource:
         channels=request.form.channels,
         count=request.count,
         seed=request.seed,
+    )
+
+
+def _faces(request: Request) -> ImageSource:
+    from orthogan.data.face_source import open_faces  # needs packages that few commands need
+
+    check_split("faces", request.split, ("train", "test"))
+    return open_faces(
+        resolution=request.form.resolution,
+        channels=request.form.channels,
+        count=request.count,
+        seed=request.seed,
+        split=request.split,
+        fixed=request.fixed,
     )
 
 
@@ -71,6 +86,7 @@ def _factors(request: Request) -> ImageSource:
 
 
 OPENERS: dict[str, Callable[[Request], ImageSource]] = {
+    "faces": _faces,
     "sprites": _sprites,
     "sprites-colour": _sprites,
     "fashion-mnist": _known,
@@ -98,6 +114,7 @@ def open_source(
     bad_limit: float = 0.01,
     root: str = "data",
     download: bool = True,
+    fixed: Mapping[str, str | int] | None = None,
 ) -> ImageSource:
     """Open a set of images by its kind, one of ``OPENERS``.
 
@@ -106,7 +123,9 @@ def open_source(
       ``root``: where torchvision keeps what it downloads; ``download``: whether it may.
     - ``split``: the part of the data set; sprites, folder and array have one part only, called train.
     - ``resolution`` [pixels], ``channels`` (1 grey, 3 RGB): what every image is brought to.
-    - ``count``, ``seed``: sprites only, size and seed of a random subset; None is the full grid.
+    - ``count``, ``seed``: sprites: size and random seed of a subset, None is the full grid; faces: how many to draw
+      (default 50,000; 10,000 of the test part), and from which random seed.
+    - ``fixed``: faces only, factors to hold at a value, such as ``{"glasses": "none"}``.
     - ``bad_images``, ``bad_limit``: what to do about unreadable files (``orthogan.data.folder``).
 
     Raises UserError for anything that cannot be opened, saying which file or value is wrong and how to mend it.
@@ -121,9 +140,11 @@ def open_source(
         raise UserError(f"data.path: the source {kind!r} takes no path; its files lie under data.root")
     if path is None and kind in NEEDS_PATH:
         raise UserError(f"data.path: the source {kind!r} needs the path of your images")
-    if count is not None and not kind.startswith("sprites"):
-        raise UserError(f"data.count: only the sprites can be cut to a subset, not {kind!r}")
+    if count is not None and not kind.startswith(("sprites", "faces")):
+        raise UserError(f"data.count: only sprites and faces are made in any number, not {kind!r}")
+    if fixed and kind != "faces":
+        raise UserError(f"data.fixed: only the factors of faces can be fixed, not those of {kind!r}")
     if kind in ONE_PART:
         check_split(kind, split, ("train",))
     form = Form(resolution, channels, bad_images, bad_limit)
-    return OPENERS[kind](Request(kind, path, split, form, count, seed, root, download))
+    return OPENERS[kind](Request(kind, path, split, form, count, seed, root, download, fixed))

@@ -27,11 +27,11 @@ def test_folder_and_array_are_dispatched(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("kind", "options", "message"),
     [
-        ("cifar", {}, "'cifar' is not one of sprites, "),
+        ("cifar", {}, "'cifar' is not one of faces, sprites, "),
         ("folder", {}, r"data\.path: the source 'folder' needs"),
         ("array", {}, r"data\.path: the source 'array' needs"),
         ("cifar10", {"path": "x"}, r"data\.path: the source 'cifar10' takes no path"),
-        ("cifar10", {"count": 5}, r"data\.count: only the sprites"),
+        ("cifar10", {"count": 5}, r"data\.count: only sprites and faces"),
         ("sprites", {"channels": 2}, r"data\.channels: must be 1 or 3, not 2"),
         ("sprites", {"resolution": 0}, r"data\.resolution: must be at least 1"),
         ("folder", {"path": "nowhere/at/all"}, "nowhere/at/all: there is no such folder"),
