@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 
 from orthogan.cache import cache_folder
 from orthogan.data.source import ImageSource
@@ -20,7 +19,8 @@ from orthogan.disentanglement.merging import LEVELS, TURNS, Merging, merging_of
 from orthogan.disentanglement.oracle import Oracle, Teaching, fingerprint_of, train_oracle
 from orthogan.disentanglement.trunk import new_trunk
 from orthogan.errors import UserError
-from orthogan.io.write import write_tensors
+from orthogan.io.read import parse_json
+from orthogan.io.sealed import read_sealed, write_sealed
 
 FORMAT = "orthogan-oracle-1"
 _KEY = "oracle"
@@ -47,9 +47,9 @@ def oracle_for(
     path = cache_folder() / f"oracle-{hashlib.sha256(identity.encode()).hexdigest()[:32]}.safetensors"
     if path.is_file():
         try:
-            return load_oracle(path, device=device)
+            return load_oracle(path, device=device, sealed=True)
         except UserError as error:
-            print(f"orthogan: training the oracle anew: {error}", file=sys.stderr)
+            print(f"orthogan: training the oracle again, {error}", file=sys.stderr)
     oracle = train_oracle(source, merging=merging, device=device, progress=progress, **asdict(taught))
     try:
         save_oracle(path, oracle)
@@ -59,17 +59,21 @@ def oracle_for(
 
 
 def save_oracle(path: str | os.PathLike[str], oracle: Oracle) -> Path:
-    """Write the weights, and the rest as JSON metadata, to a ``.safetensors`` file. Raises UserError."""
+    """Write the weights, the rest as JSON metadata, and a hash to a ``.safetensors`` file. Raises CannotWrite."""
     text = json.dumps({"format": FORMAT, **oracle.as_dict()})
-    return write_tensors(path, oracle.net.state_dict(), {_KEY: text})
+    return write_sealed(path, oracle.net.state_dict(), {_KEY: text})
 
 
-def load_oracle(path: str | os.PathLike[str], *, device: torch.device | str = "cpu") -> Oracle:
-    """Read what ``save_oracle`` wrote. Raises UserError naming the file: missing, damaged, or no oracle."""
+def load_oracle(path: str | os.PathLike[str], *, device: torch.device | str = "cpu", sealed: bool = False) -> Oracle:
+    """Read what ``save_oracle`` wrote; ``sealed``: a file without a hash, of an earlier version, counts as damaged.
+
+    Raises UserError naming the file: missing, damaged, or no oracle.
+    """
+    tensors, metadata = read_sealed(path, needed=sealed)
+    if _KEY not in metadata:
+        raise UserError(f"{path}: holds no oracle")
+    described: Any = parse_json(metadata[_KEY], path)
     try:
-        with safe_open(os.fspath(path), framework="pt") as file:
-            described: dict[str, Any] = json.loads((file.metadata() or {})[_KEY])
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (not a mapping)
         if described.pop("format") != FORMAT:
             raise UserError(f"{path}: written by another version of orthogan; expected {FORMAT}")
         merging = _merging(described.pop("merging"))
@@ -77,7 +81,7 @@ def load_oracle(path: str | os.PathLike[str], *, device: torch.device | str = "c
         net = new_trunk(described["channels"], described["resolution"], sum(merging.sizes), seed=0)
         net.load_state_dict(tensors)
         return Oracle(net.to(device).eval(), merging, teaching=teaching, **described)
-    except (OSError, SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
+    except (AttributeError, LookupError, TypeError, ValueError, RuntimeError) as error:
         raise UserError(f"{path}: cannot be read as an oracle ({error})") from error
 
 

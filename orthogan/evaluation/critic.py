@@ -13,13 +13,12 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 from tqdm import tqdm
 
 from orthogan.errors import UserError
 from orthogan.evaluation.processes import hidden
-from orthogan.io.write import write_tensors
+from orthogan.io.sealed import read_sealed, write_sealed
 from orthogan.penalties.input_gradient import wgan_gp
 from orthogan.rng import derive
 from orthogan.rng import generator as seeded
@@ -179,19 +178,17 @@ def _save(file: Path, critic: Critic, average: Critic, optimiser: torch.optim.Ad
     tensors |= {f"average.{name}": tensor for name, tensor in average.state_dict().items()}
     for index, state in optimiser.state_dict()["state"].items():
         tensors |= {f"adam.{index}.{name}": tensor for name, tensor in state.items()}
-    write_tensors(file, tensors, {"step": str(step), "belongs": belongs})
+    write_sealed(file, tensors, {"step": str(step), "belongs": belongs})
 
 
 def _restore(file: Path, critic: Critic, average: Critic, optimiser: torch.optim.Adam, belongs: str) -> int:
     """Take up what ``_save`` wrote; returns the step."""
     try:
-        with safe_open(file, "pt") as stream:
-            header = stream.metadata() or {}
-            tensors = {name: stream.get_tensor(name) for name in stream.keys()}  # noqa: SIM118 (no mapping)
-    except (SafetensorError, OSError) as error:
-        raise UserError(f"{file}: not a readable state of a critic: {error}; delete it to begin anew") from None
+        tensors, header = read_sealed(file, needed=True)
+    except UserError as error:
+        raise UserError(f"{error}; delete this state of a critic to start it again") from error
     if header.get("belongs") != belongs:
-        raise UserError(f"{file}: is the state of another critic ({header.get('belongs')}); delete it to begin anew")
+        raise UserError(f"{file}: is the state of another critic ({header.get('belongs')}); delete it to start again")
     state: dict[int, dict[str, Tensor]] = {}
     for name, tensor in tensors.items():
         kind, _, rest = name.partition(".")

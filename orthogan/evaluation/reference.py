@@ -9,8 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 
 from orthogan.cache import cache_folder
 from orthogan.data import ImageSource
@@ -20,7 +18,7 @@ from orthogan.evaluation.features import Features, extract
 from orthogan.evaluation.images import real
 from orthogan.evaluation.processes import everywhere, rank_and_world
 from orthogan.evaluation.statistics import load_gaussian, save_gaussian
-from orthogan.io.write import write_tensors
+from orthogan.io.sealed import read_sealed, write_sealed
 
 PRECISION, FP32, BF16 = "precision", "float32", "bfloat16"
 
@@ -118,12 +116,12 @@ def _cached(statistics: Path, keep: np.ndarray | None, vectors: Path) -> Feature
     if not statistics.is_file() or not (keep is None or vectors.is_file()):
         return None
     try:
-        gaussian, _ = load_gaussian(statistics)
+        gaussian, _ = load_gaussian(statistics, sealed=True)
         if keep is None:
             return Features(gaussian)
-        rows = load_file(vectors)["features"]
-    except (UserError, SafetensorError, KeyError, OSError) as error:
-        print(f"orthogan: computing a damaged cache file anew: {error}", file=sys.stderr)
+        rows = read_sealed(vectors, needed=True)[0]["features"]
+    except (UserError, KeyError) as error:
+        print(f"orthogan: computing the features of the reference again, {error}", file=sys.stderr)
         return None
     return Features(gaussian, (keep, rows if len(rows) == len(keep) else rows[torch.from_numpy(keep)]))
 
@@ -131,7 +129,7 @@ def _cached(statistics: Path, keep: np.ndarray | None, vectors: Path) -> Feature
 def _store(statistics: Path, vectors: Path, features: Features, name: str, extractor: Extractor) -> None:
     try:
         if features.kept is not None:
-            write_tensors(vectors, {"features": features.kept[1]})
+            write_sealed(vectors, {"features": features.kept[1]}, {})
         save_gaussian(statistics, features.gaussian, {"reference": name, **_identity(extractor)})
     except CannotWrite as error:  # a cache that cannot be written costs time, not the result
         print(f"orthogan: reference statistics are not kept: {error}", file=sys.stderr)

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import io
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from orthogan.errors import UserError
 from orthogan.evaluation.processes import gathered, rank_and_world
-from orthogan.io.write import write_tensors
+from orthogan.io.read import open_regular
+from orthogan.io.sealed import read_sealed, write_sealed
 
 FORMAT = "orthogan-statistics-1"
 BLOCK = 1024  # rows multiplied at once: batches of 64 would spend their time on reading and writing the d x d matrix
 STRIP = 256  # rows of it that processes exchange at once
+LARGEST = 1 << 30  # of an array in an .npz [bytes]; 11,000 features have such a covariance
+HUGE = 1e75  # of a mean or covariance: the squares of squares must not overflow
+SLACK = 1e-5  # of the largest value: how far rounding takes a covariance from symmetric and positive semi-definite
 
 
 @dataclass(frozen=True)
@@ -112,44 +116,84 @@ def float64_place(tensor: Tensor) -> Tensor:
 
 
 def save_gaussian(path: str | Path, gaussian: Gaussian, metadata: dict[str, str]) -> None:
-    """Write statistics with what they belong to as one safetensors file. Raises ``CannotWrite``."""
+    """Write statistics, what they belong to, and a hash of both as one safetensors file. Raises ``CannotWrite``."""
     tensors = {
         "mean": torch.from_numpy(gaussian.mean),
         "covariance": torch.from_numpy(gaussian.covariance),
         "count": torch.tensor(gaussian.count),
     }
-    write_tensors(path, tensors, {"format": FORMAT, **metadata})
+    write_sealed(path, tensors, {"format": FORMAT, **metadata})
 
 
-def load_gaussian(path: str | Path) -> tuple[Gaussian, dict[str, str]]:
+def load_gaussian(path: str | Path, *, sealed: bool = False) -> tuple[Gaussian, dict[str, str]]:
     """Statistics from a safetensors file of ours, or from the ``.npz`` (mu, sigma) of pytorch-fid, TTUR and others.
 
     An ``.npz`` does not say which extractor it belongs to: its metadata is empty.
 
+    Args:
+        sealed: the file is of our own cache: without a hash it counts as damaged, and its numbers are trusted.
+
     Raises:
-        UserError: not such a file.
+        UserError: not such a file, a damaged one, or numbers that are no mean and covariance.
     """
     path = Path(path)
-    if not path.is_file():
-        raise UserError(f"{path}: no such file of reference statistics")
+    if path.suffix == ".npz":
+        return _checked(path, *_read_npz(path), 0), {}
+    tensors, metadata = read_sealed(path, needed=sealed)
+    if metadata.pop("format", None) != FORMAT or not {"mean", "covariance", "count"} <= tensors.keys():
+        raise UserError(f"{path}: not reference statistics; `orthogan evaluate --save-reference` writes them")
+    if tensors["count"].shape != () or tensors["count"].dtype != torch.int64 or int(tensors["count"]) < 2:
+        raise UserError(f"{path}: its count of images must be one whole number, at least 2")
+    mean, covariance = (_plain(path, tensors[name]) for name in ("mean", "covariance"))
+    count = int(tensors["count"])
+    return Gaussian(mean, covariance, count) if sealed else _checked(path, mean, covariance, count), metadata
+
+
+def _read_npz(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    """``mu`` and ``sigma`` as they are."""
     try:
-        if path.suffix == ".npz":
-            with np.load(path, allow_pickle=False) as file:
-                mean, covariance = file["mu"].astype(np.float64), file["sigma"].astype(np.float64)
-            count, metadata = 0, {}
-        else:
-            with safe_open(path, "np") as file:
-                metadata = dict(file.metadata() or {})
-                if metadata.pop("format", None) != FORMAT:
-                    raise UserError(
-                        f"{path}: not reference statistics; `orthogan evaluate --save-reference` writes them"
-                    )
-                mean, covariance = file.get_tensor("mean"), file.get_tensor("covariance")
-                count = int(file.get_tensor("count"))
-    except (OSError, ValueError, KeyError, SafetensorError, zipfile.BadZipFile) as error:
-        raise UserError(f"{path}: not readable as reference statistics (mu and sigma, or ours): {error}") from None
-    if mean.ndim != 1 or covariance.shape != (len(mean), len(mean)):
+        with open_regular(path) as file, zipfile.ZipFile(file) as archive:
+            found: list[np.ndarray] = []
+            for name in ("mu", "sigma"):
+                member = f"{name}.npy"
+                if member not in archive.namelist():
+                    raise UserError(f"{path}: holds no array {name!r}; statistics in an .npz are mu and sigma")
+                if archive.getinfo(member).file_size > LARGEST:
+                    raise UserError(f"{path}: {name} is larger than {LARGEST >> 20} MiB, too large for statistics")
+                data = archive.read(member)
+                found.append(np.lib.format.read_array(io.BytesIO(data), allow_pickle=False))
+    except UserError:
+        raise
+    except (MemoryError, Exception) as error:  # zipfile, zlib and numpy raise whatever damaged bytes lead them to
+        raise UserError(f"{path}: damaged, or not an .npz file with the arrays mu and sigma") from error
+    return found[0], found[1]
+
+
+def _plain(path: Path, tensor: Tensor) -> np.ndarray:
+    if not tensor.is_floating_point():
+        raise UserError(f"{path}: statistics are floating-point numbers, not {tensor.dtype}")
+    return tensor.double().numpy()
+
+
+def _checked(path: Path, mean: np.ndarray, covariance: np.ndarray, count: int) -> Gaussian:
+    """The Gaussian, if there is one with this mean and covariance."""
+    for name, array in (("mean", mean), ("covariance", covariance)):
+        if array.dtype.kind not in "fiu":
+            raise UserError(f"{path}: its {name} is of type {array.dtype}; statistics are real numbers")
+    if mean.ndim != 1 or not len(mean) or covariance.shape != (len(mean), len(mean)):
         raise UserError(f"{path}: mean of shape {mean.shape} and covariance of shape {covariance.shape} do not fit")
+    mean, covariance = mean.astype(np.float64), covariance.astype(np.float64)
     if not (np.isfinite(mean).all() and np.isfinite(covariance).all()):
         raise UserError(f"{path}: its mean or covariance holds NaN or infinite values")
-    return Gaussian(mean, covariance, count), metadata
+    if max(np.abs(mean).max(), np.abs(covariance).max()) > HUGE:
+        raise UserError(f"{path}: its mean or covariance holds values above {HUGE:g}; features are not that large")
+    largest = np.abs(covariance).max()
+    if np.abs(covariance - covariance.T).max() > SLACK * largest:
+        raise UserError(f"{path}: its covariance is not symmetric, so it is damaged or not a covariance")
+    covariance = (covariance + covariance.T) / 2
+    values = np.linalg.eigvalsh(covariance)
+    if values[0] < -SLACK * max(values[-1], 0.0):
+        raise UserError(
+            f"{path}: its covariance has the negative eigenvalue {values[0]:.3g}, so it is damaged or not a covariance"
+        )
+    return Gaussian(mean, covariance, count)
