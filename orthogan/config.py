@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
 
 from orthogan.config_checks import NEEDS_PATH, check_gan, check_task, filled
 
@@ -49,14 +49,24 @@ MetricName = Literal[
     "feature_path_length",
     "accuracy",
 ]
-PositiveInt = Annotated[int, Field(ge=1)]
+# Upper bounds are far beyond any use. They keep a typing error from filling the memory or running forever, and every
+# number within float32.
+Count = Annotated[int, Field(ge=0, le=10**9)]
+PositiveInt = Annotated[int, Field(ge=1, le=10**9)]
+Iterations = Annotated[int, Field(ge=1, le=1000)]
+Width = Annotated[int, Field(ge=1, le=1 << 16)]
+BatchSize = Annotated[int, Field(ge=1, le=1 << 20)]
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+Positive = Annotated[float, Field(gt=0.0, le=1e30)]
+NotNegative = Annotated[float, Field(ge=0.0, le=1e30)]
+Layers = Annotated[list[str], Field(max_length=1000)]
+Options = dict[str, JsonValue]
 
 
 class Section(BaseModel):
     """Unknown keys and silent conversions are errors; a config never changes after it was read."""
 
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
 
 
 class DataConfig(Section):
@@ -81,7 +91,7 @@ class DataConfig(Section):
     bad_images: Literal["skip", "error"] = Field(default="skip", description="what to do about an unreadable file")
     bad_limit: Fraction = Field(default=0.01, description="skip at most this share of the files [0-1]")
     flip: bool = Field(default=False, description="mirror half of the real images")
-    crop: Annotated[int, Field(ge=0)] = Field(
+    crop: Annotated[int, Field(ge=0, le=1024)] = Field(
         default=0, description="classifier: black border that each image is cut out of at random; 0 = none [pixels]"
     )
     label_noise: Fraction = Field(
@@ -95,7 +105,7 @@ class DataConfig(Section):
     resident: Literal["auto", "device", "stream"] = Field(
         default="auto", description="keep the set as uint8 on the device, or stream it by workers; auto = by size"
     )
-    workers: Annotated[int, Field(ge=0)] = Field(default=2, description="reader processes when streaming")
+    workers: Annotated[int, Field(ge=0, le=256)] = Field(default=2, description="reader processes when streaming")
 
     @model_validator(mode="after")
     def _possible(self) -> Self:
@@ -145,17 +155,15 @@ class RotationConfig(Section):
     block_size: PositiveInt = Field(
         default=1024, description="the rotation has the fewest equal diagonal blocks of at most this size"
     )
-    sample: Annotated[float, Field(gt=0.0)] | None = Field(
+    sample: Positive | None = Field(
         default=None, description="stochastic OPT: dimensions rotated at a time, a number or a share (< 1); null = all"
     )
     episode: PositiveInt = Field(default=750, description="stochastic OPT: merge and draw anew so often [steps]")
-    refine: Annotated[int, Field(ge=0)] = Field(
+    refine: Annotated[int, Field(ge=0, le=10**5)] = Field(
         default=0, description="first lower the energy of the fixed neurons by so many descent steps"
     )
-    relaxation: Annotated[float, Field(ge=0.0)] = Field(default=0.1, description="relaxed: weight of ||R R^T - I||")
-    lr: Annotated[float, Field(gt=0.0)] | None = Field(
-        default=None, description="ogd: learning rate of the rotations; null = that of the net"
-    )
+    relaxation: NotNegative = Field(default=0.1, description="relaxed: weight of ||R R^T - I||")
+    lr: Positive | None = Field(default=None, description="ogd: learning rate of the rotations; null = that of the net")
     momentum: Annotated[float, Field(ge=0.0, lt=1.0)] = Field(default=0.9, description="ogd: decay of the average")
 
     @model_validator(mode="after")
@@ -171,13 +179,13 @@ class OrthogonalConfig(Section):
     method: Literal["qr", "householder", "cayley", "polar", "bjorck"] = Field(
         default="qr", description="how the weight is made orthonormal"
     )
-    gain: Annotated[float, Field(gt=0.0)] = Field(default=1.0, description="fixed factor on the weight")
-    iterations: PositiveInt = Field(default=12, description="bjorck: steps")
+    gain: Positive = Field(default=1.0, description="fixed factor on the weight")
+    iterations: Iterations = Field(default=12, description="bjorck: steps")
 
 
 class HouseholderConfig(Section):
-    rank: PositiveInt = Field(default=10, description="number of equal directions; 10 in the paper")
-    scale: Annotated[float, Field(gt=0.0)] | None = Field(
+    rank: Width = Field(default=10, description="number of equal directions; 10 in the paper")
+    scale: Positive | None = Field(
         default=1.0,
         description="their singular value; 1 as published, null = root mean square of those the weight had",
     )
@@ -187,7 +195,7 @@ class NormConfig(Section):
     kind: Literal["none", "spectral", "stable_rank", "rotation", "orthogonal", "skew_orthogonal", "householder"] = (
         Field(default="none", description="constraint on the weights; householder is a projector in place of a layer")
     )
-    layers: list[str] = Field(
+    layers: Layers = Field(
         default=[],
         description="which ones: conv, linear, tall, first, a name such as blocks.*, !last, …; [] = all "
         "(skew_orthogonal: conv; householder: first)",
@@ -195,11 +203,13 @@ class NormConfig(Section):
     c: Annotated[float, Field(gt=0.0, le=1.0)] = Field(
         default=0.7, description="stable_rank: target rank as a share of min(rows, columns) [0-1]"
     )
-    k: Annotated[int, Field(ge=0)] = Field(default=1, description="stable_rank: singular values that are preserved")
-    n_power_iterations: PositiveInt = Field(
+    k: Annotated[int, Field(ge=0, le=1 << 16)] = Field(
+        default=1, description="stable_rank: singular values that are preserved"
+    )
+    n_power_iterations: Iterations = Field(
         default=1, description="spectral, stable_rank: power iterations a training forward"
     )
-    skew_terms: PositiveInt = Field(
+    skew_terms: Annotated[int, Field(ge=1, le=100)] = Field(
         default=5, description="skew_orthogonal: convolutions of the exponential's series in training"
     )
     rotation: RotationConfig = RotationConfig()
@@ -218,11 +228,13 @@ class PenaltyConfig(Section):
         "disentangled_norm",
         "hyperspherical_energy",
     ] = Field(description="added to the loss, summed over the layers")
-    weight: Annotated[float, Field(ge=0.0)] = Field(default=1e-4, description="coefficient")
-    layers: list[str] = Field(default=[], description="as of norm.layers")
-    options: dict[str, Any] = Field(default={}, description="keywords of orthogan.penalties.KIND")
+    weight: NotNegative = Field(default=1e-4, description="coefficient")
+    layers: Layers = Field(default=[], description="as of norm.layers")
+    options: Options = Field(default={}, description="keywords of orthogan.penalties.KIND")
     schedule: list[list[float]] = Field(
-        default=[[0.0, 1.0]], description="[share of the run, factor on weight], … : constant in between"
+        default=[[0.0, 1.0]],
+        max_length=1000,
+        description="[share of the run, factor on weight], … : constant in between",
     )
 
 
@@ -230,7 +242,7 @@ class GradientRuleConfig(Section):
     kind: Literal["nearest_orthogonal", "optimal_learning_rate"] = Field(
         description="done between backward and step, in the order given"
     )
-    layers: list[str] = Field(default=[], description="as of norm.layers; the papers take one layer")
+    layers: Layers = Field(default=[], description="as of norm.layers; the papers take one layer")
     scale: Literal["none", "frobenius", "nuclear"] = Field(
         default="none", description="nearest_orthogonal: what size the new gradient has"
     )
@@ -248,11 +260,11 @@ class GradientRuleConfig(Section):
 
 
 class WhiteningConfig(Section):
-    layers: list[str] = Field(
+    layers: Layers = Field(
         default=[], description="batch norms, by name pattern, that become decorrelated batch norms; [] = none"
     )
-    groups: PositiveInt = Field(default=1, description="whiten the channels in so many groups")
-    eps: Annotated[float, Field(gt=0.0)] = Field(default=1e-2, description="added to the covariance's diagonal")
+    groups: Width = Field(default=1, description="whiten the channels in so many groups")
+    eps: Positive = Field(default=1e-2, description="added to the covariance's diagonal")
     method: Literal["eigh", "newton_schulz", "pade"] = Field(default="eigh", description="of the inverse square root")
 
 
@@ -260,11 +272,15 @@ class NetConfig(Section):
     """What a generator, a discriminator and any other net have in common."""
 
     kind: str
-    channels: PositiveInt
-    options: dict[str, Any] = Field(default={}, description="extra keywords of the class")
+    channels: Width
+    options: Options = Field(default={}, description="extra keywords of the class")
     norm: NormConfig = NormConfig()
-    penalties: list[PenaltyConfig] = Field(default=[], description="on the weights: [{kind: …, weight: …}, …]")
-    gradients: list[GradientRuleConfig] = Field(default=[], description="rules on the update: [{kind: …}, …]")
+    penalties: list[PenaltyConfig] = Field(
+        default=[], max_length=100, description="on the weights: [{kind: …, weight: …}, …]"
+    )
+    gradients: list[GradientRuleConfig] = Field(
+        default=[], max_length=100, description="rules on the update: [{kind: …}, …]"
+    )
     whitening: WhiteningConfig = WhiteningConfig()
 
     @model_validator(mode="after")
@@ -291,15 +307,15 @@ class GeneratorConfig(NetConfig):
         default="sngan",
         description="sngan | dcgan | wgan-gp | r3gan | eigengan | simple-gan | stylegan2 | your.module:Class",
     )
-    channels: PositiveInt = Field(default=256, description="base width [feature maps]")
-    latent_dim: PositiveInt = Field(default=128, description="length of z")
+    channels: Width = Field(default=256, description="base width [feature maps]")
+    latent_dim: Width = Field(default=128, description="length of z")
 
 
 class PoolingConfig(Section):
     kind: Literal["sum", "covariance"] = Field(
         default="sum", description="sngan: what D's last linear layer sees of the last map"
     )
-    dimension: PositiveInt = Field(default=64, description="covariance: channels after a 1x1 reduction")
+    dimension: Width = Field(default=64, description="covariance: channels after a 1x1 reduction")
     method: Literal["eigh", "newton_schulz", "pade", "taylor"] = Field(
         default="newton_schulz", description="covariance: of the matrix square root"
     )
@@ -310,7 +326,7 @@ class DiscriminatorConfig(NetConfig):
         default="sngan",
         description="sngan | dcgan | wgan-gp | r3gan | eigengan | simple-gan | stylegan2 | your.module:Class",
     )
-    channels: PositiveInt = Field(default=128, description="base width [feature maps]")
+    channels: Width = Field(default=128, description="base width [feature maps]")
     norm: NormConfig = NormConfig(kind="spectral")
     pooling: PoolingConfig = PoolingConfig()
 
@@ -321,7 +337,7 @@ class ClassifierConfig(NetConfig):
         description="resnet18 | 34 | 50 | 20 | 32 | 44 | 56 | 110, wrn-DEPTH-WIDTH, vgg11 | 13 | 16 | 19, "
         "densenet40 | 100, alexnet, cnn6, cnn9, mlp, your.module:Class",
     )
-    channels: PositiveInt = Field(
+    channels: Width = Field(
         default=64,
         description="width of the first stage; published: 64; resnet20 to 110, wrn 16; densenet: growth, 12",
     )
@@ -342,7 +358,7 @@ class GradientPenaltyConfig(Section):
     kind: Literal["none", "wgan-gp", "r1", "r2", "r1+r2"] = Field(
         default="none", description="penalty on D's input gradient"
     )
-    weight: Annotated[float, Field(ge=0.0)] = Field(
+    weight: NotNegative = Field(
         default=10.0, description="wgan-gp: lambda of (|g| - 1)^2; r1, r2: gamma of gamma/2 |g|^2"
     )
     interval: PositiveInt = Field(
@@ -354,7 +370,7 @@ class LatentPenaltyConfig(Section):
     kind: Literal["none", "hessian", "orojar", "path_length"] = Field(
         default="none", description="regulariser of how G depends on its latent (path_length: on w, where G has one)"
     )
-    weight: Annotated[float, Field(ge=0.0)] | None = Field(
+    weight: NotNegative | None = Field(
         default=None,
         description="coefficient, needed with a kind; published: hessian 0.1 (ProGAN), 1e-3 (dSprites); orojar 1e-11 "
         "(dSprites), 1e-6 (CelebA); path_length 2",
@@ -367,7 +383,7 @@ class LatentPenaltyConfig(Section):
     shrink: PositiveInt = Field(
         default=1, description="on the so-manieth part of G's batch; path_length published with 2"
     )
-    layers: list[str] = Field(
+    layers: Layers = Field(
         default=[],
         description="hessian, orojar: names of G's submodules whose outputs are looked at, such as blocks.* (each); "
         "[] = the images",
@@ -377,10 +393,10 @@ class LatentPenaltyConfig(Section):
         description="over the numbers of an output: hessian max | mean, orojar sum | mean; null = as published, "
         "the first",
     )
-    directions: Annotated[int, Field(ge=2)] = Field(
+    directions: Annotated[int, Field(ge=2, le=1000)] = Field(
         default=2, description="hessian, orojar: random sign vectors (k) whose variance is taken"
     )
-    epsilon: Annotated[float, Field(gt=0.0)] = Field(
+    epsilon: Annotated[float, Field(ge=1e-9, le=1e9)] = Field(
         default=0.1, description="hessian, orojar: step of the finite difference [units of z]"
     )
     decay: Annotated[float, Field(gt=0.0, le=1.0)] = Field(
@@ -417,23 +433,25 @@ class LossConfig(Section):
 
 
 class AdamConfig(Section):
-    lr: Annotated[float, Field(gt=0.0)] = Field(default=2e-4, description="learning rate")
-    beta1: Annotated[float, Field(ge=0.0, lt=1.0)] = Field(default=0.0, description="decay of the first moment")
+    lr: Positive = Field(default=2e-4, description="learning rate")
+    beta1: Annotated[float, Field(ge=0.0, le=0.999999)] = Field(default=0.0, description="decay of the first moment")
     beta2: Annotated[float, Field(ge=0.0, lt=1.0)] = Field(default=0.9, description="decay of the second moment")
-    eps: Annotated[float, Field(gt=0.0)] = Field(default=1e-8, description="added to the denominator")
+    eps: Positive = Field(default=1e-8, description="added to the denominator")
 
 
 class ClassifierOptimizerConfig(Section):
     kind: Literal["sgd", "adam"] = Field(default="sgd", description="the update")
-    lr: Annotated[float, Field(gt=0.0)] = Field(default=0.1, description="learning rate")
+    lr: Positive = Field(default=0.1, description="learning rate")
     momentum: Annotated[float, Field(ge=0.0, lt=1.0)] = Field(default=0.9, description="sgd: of the velocity")
     nesterov: bool = Field(default=False, description="sgd: look ahead")
-    weight_decay: Annotated[float, Field(ge=0.0)] = Field(
+    weight_decay: NotNegative = Field(
         default=5e-4, description="times each parameter, biases and batch norms too, is added to its gradient"
     )
-    beta1: Annotated[float, Field(ge=0.0, lt=1.0)] = Field(default=0.9, description="adam: decay of the first moment")
+    beta1: Annotated[float, Field(ge=0.0, le=0.999999)] = Field(
+        default=0.9, description="adam: decay of the first moment"
+    )
     beta2: Annotated[float, Field(ge=0.0, lt=1.0)] = Field(default=0.999, description="adam: of the second moment")
-    eps: Annotated[float, Field(gt=0.0)] = Field(default=1e-8, description="adam: added to the denominator")
+    eps: Positive = Field(default=1e-8, description="adam: added to the denominator")
 
     @model_validator(mode="after")
     def _possible(self) -> Self:
@@ -457,7 +475,9 @@ class ScheduleConfig(Section):
     )
     start: Fraction = Field(default=0.0, description="share of the run before the decay begins [0-1]")
     final: Fraction = Field(default=0.0, description="learning rate at the end, as a share of lr [0-1]")
-    milestones: list[Fraction] = Field(default=[], description="step: shares of the run, [0.4, 0.67, …], each a decay")
+    milestones: list[Fraction] = Field(
+        default=[], max_length=1000, description="step: shares of the run, [0.4, 0.67, …], each a decay"
+    )
     factor: Annotated[float, Field(gt=0.0, le=1.0)] = Field(
         default=0.1, description="step: what the learning rate is multiplied with at each milestone"
     )
@@ -476,21 +496,19 @@ class ScheduleConfig(Section):
 
 
 class EmaConfig(Section):
-    half_life: Annotated[int, Field(ge=0)] = Field(
-        default=20_000, description="of G's weight average; 0 = none [images]"
-    )
-    warmup: Annotated[float, Field(ge=0.0)] = Field(
+    half_life: Count = Field(default=20_000, description="of G's weight average; 0 = none [images]")
+    warmup: NotNegative = Field(
         default=0.05, description="half-life is at most this share of the images seen; 0 = no warm-up"
     )
 
 
 class TrainingConfig(Section):
     steps: PositiveInt = Field(default=50_000, description="length of the run [updates of the generator or classifier]")
-    batch_size: PositiveInt = Field(default=64, description="images a D or classifier update, all processes together")
-    generator_batch_size: PositiveInt | None = Field(
+    batch_size: BatchSize = Field(default=64, description="images a D or classifier update, all processes together")
+    generator_batch_size: BatchSize | None = Field(
         default=None, description="fakes a G update, all processes together; null = twice batch_size"
     )
-    n_dis: PositiveInt = Field(default=5, description="D updates a G update")
+    n_dis: Iterations = Field(default=5, description="D updates a G update")
     fakes_at_once: bool = Field(
         default=False, description="the fakes of a step's D updates in one forward of G: its batch norm sees them all"
     )
@@ -527,14 +545,12 @@ class TrainingConfig(Section):
 
 class LoggingConfig(Section):
     every: PositiveInt = Field(default=50, description="losses are fetched and written every so many steps [steps]")
-    spectrum_every: Annotated[int, Field(ge=0)] = Field(
+    spectrum_every: Count = Field(
         default=1000,
         description="condition of every layer that something acts on, activeness of G's latent; 0 = never [steps]",
     )
-    samples_every: Annotated[int, Field(ge=0)] = Field(
-        default=1000, description="fakes-NNNNNNN.png; 0 = only at the ends [steps]"
-    )
-    samples: PositiveInt = Field(default=64, description="pictures in a grid [images]")
+    samples_every: Count = Field(default=1000, description="fakes-NNNNNNN.png; 0 = only at the ends [steps]")
+    samples: Annotated[int, Field(ge=1, le=4096)] = Field(default=64, description="pictures in a grid [images]")
     tensorboard: bool = Field(default=True, description="write TensorBoard events")
 
 
@@ -544,17 +560,16 @@ class CheckpointConfig(Section):
 
 
 class EvaluationConfig(Section):
-    every: Annotated[int, Field(ge=0)] = Field(
-        default=5000, description="score G or the classifier every so many steps; 0 = never [steps]"
-    )
+    every: Count = Field(default=5000, description="score G or the classifier every so many steps; 0 = never [steps]")
     at_start: bool = Field(default=False, description="also score the untrained net")
     metrics: list[MetricName] = Field(
         default=["fid"],
         description="what to measure: fid, isc, kid, prc, path lengths (ppl2_wend, …); of a classifier accuracy",
         min_length=1,
+        max_length=100,
     )
     best: MetricName = Field(default="fid", description="metric that chooses the checkpoint in best/")
-    samples: Annotated[int, Field(ge=2)] = Field(
+    samples: Annotated[int, Field(ge=2, le=10**7)] = Field(
         default=10_000, description="fakes a measurement; of a classifier: training images, for the gap [images]"
     )
     reference_samples: PositiveInt | None = Field(
@@ -567,13 +582,13 @@ class EvaluationConfig(Section):
         default="fp32",
         description="of sampling and features: fp32, as published, or bf16; auto = bf16 sampling where it is fast",
     )
-    batch_size: PositiveInt = Field(default=64, description="[images]")
+    batch_size: BatchSize = Field(default=64, description="[images]")
     background: Literal["auto", True, False] = Field(
         default="auto",
         description="score in a process of its own while training goes on; auto = where one process trains on a GPU "
         "(a CPU has nothing to spare, and several processes share a score)",
     )
-    device: Annotated[str, Field(pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")] = Field(
+    device: Annotated[str, Field(pattern=r"^(auto|cpu|mps|cuda(:\d{1,3})?)$")] = Field(
         default="auto", description="background: where it is scored, such as cpu or cuda:1; auto = where it is trained"
     )
 
@@ -593,7 +608,9 @@ class Config(Section):
     """One run, complete."""
 
     task: Literal["gan", "classifier"] = Field(default="gan", description="what is trained")
-    seed: int = Field(default=0, description="all chance in the run follows from it", ge=0)
+    seed: Annotated[int, Field(ge=0, le=2**63 - 1)] = Field(
+        default=0, description="seed of every random number in the run"
+    )
     out: str | None = Field(default=None, description="run folder; null = runs/NAME-OF-THE-CONFIG")
     data: DataConfig = DataConfig()
     augment: AugmentConfig = AugmentConfig()

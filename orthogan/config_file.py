@@ -3,38 +3,26 @@
 from __future__ import annotations
 
 import difflib
+import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from functools import cache
 from pathlib import Path
-from typing import Any, get_args, get_origin
+from types import UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ValidationError
 
 from orthogan.config import Config
 from orthogan.errors import UserError
+from orthogan.io.read import read_regular, shown
+from orthogan.io.yaml_text import parse_yaml
 
-
-class _Loader(yaml.SafeLoader):
-    """SafeLoader that refuses a key given twice and reads 2e-4 as a number, as YAML 1.2 does."""
-
-
-def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[str, Any]:
-    seen: set[str] = set()
-    for key_node, _ in node.value:
-        key = loader.construct_object(key_node)
-        if key in seen:
-            raise UserError(f"{key_node.start_mark.name}, line {key_node.start_mark.line + 1}: {key!r} is given twice")
-        seen.add(key)
-    return {str(key): value for key, value in loader.construct_mapping(node, deep=True).items()}
-
-
-_Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"^[-+]?(?:\d[\d_]*)(?:\.[\d_]*)?[eE][-+]?\d+$"),
-    list("-+0123456789"),
-)
+LARGEST_CONFIG = 1 << 18  # [bytes]
+MOST_BASES = 100  # files that build on one another
+MOST_MISTAKES = 10  # that one message names
+_WORD = re.compile(r"""\s*(?:"[^"]*"|'[^']*')\s*(?=,|$)|[^,]+""")  # of a list: quotes protect commas
 
 
 def load_config(path: str | Path | None, overrides: Iterable[str] = ()) -> Config:
@@ -46,10 +34,10 @@ def load_config(path: str | Path | None, overrides: Iterable[str] = ()) -> Confi
     tree: dict[str, Any] = {}
     origin: dict[str, str] = {}
     if path is not None:
-        for file, part in _chain(Path(path), ()):
+        for file, part in _chain(Path(path)):
             _merge(tree, part, origin, str(file), "")
     for text in overrides:
-        _merge(tree, _override(text), origin, f"override {text!r}", "")
+        _merge(tree, _override(text), origin, f"override {shown(text)}", "")
     config = validate(tree, origin, default_origin=str(path or "defaults"))
     if config.out is None:
         config = config.model_copy(update={"out": _default_out(path)})
@@ -61,7 +49,10 @@ def validate(tree: dict[str, Any], origin: Mapping[str, str], default_origin: st
     try:
         return Config.model_validate(tree)
     except ValidationError as error:
-        lines = [_explain(e, origin, default_origin) for e in error.errors()]
+        mistakes = error.errors(include_url=False)
+        lines = [_explain(e, origin, default_origin) for e in mistakes[:MOST_MISTAKES]]
+        if len(mistakes) > MOST_MISTAKES:
+            lines.append(f"{default_origin}: {len(mistakes) - MOST_MISTAKES:,} more mistakes like these")
         raise UserError("\n".join(lines)) from None
 
 
@@ -90,32 +81,40 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     return [f"{k}: {a.get(k, '(absent)')} -> {b.get(k, '(absent)')}" for k in keys if a.get(k) != b.get(k)]
 
 
-def _chain(path: Path, seen: tuple[Path, ...]) -> Iterator[tuple[Path, dict[str, Any]]]:
-    """The files that ``path`` builds on, ground first, each without its ``base`` key."""
-    if path.resolve() in seen:
-        raise UserError(f"{path}: 'base' comes back to {path}; a config cannot build on itself")
-    tree = read_yaml(path)
-    base = tree.pop("base", None)
-    if base is not None:
+def _chain(path: Path) -> list[tuple[Path, dict[str, Any]]]:
+    """The files that ``path`` builds on, the lowest first, each without its ``base`` key."""
+    chain: list[tuple[Path, dict[str, Any]]] = []
+    seen: set[Path] = set()
+    while True:
+        tree = read_yaml(path)
+        seen.add(path.resolve())
+        base = tree.pop("base", None)
+        chain.append((path, tree))
+        if base is None:
+            return chain[::-1]
         if not isinstance(base, str):
-            raise UserError(f"{path}: base must be the path of another YAML file, not {base!r}")
+            raise UserError(f"{path}: base must be the path of another YAML file, not {shown(base)}")
         parent = path.parent / base
-        if not parent.is_file():
-            raise UserError(f"{path}: base names {base!r}, but there is no file {parent}")
-        yield from _chain(parent, (*seen, path.resolve()))
-    yield path, tree
+        if not os.path.exists(parent):
+            raise UserError(f"{path}: base names {shown(base)}, but there is no file {parent}")
+        if parent.resolve() in seen:
+            raise UserError(f"{path}: 'base' comes back to {parent}; a config cannot build on itself")
+        if len(chain) == MOST_BASES:
+            raise UserError(f"{path}: more than {MOST_BASES} files build on one another; put some of them together")
+        path = parent
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
     """A YAML mapping; UserError with file and line when it is not one."""
-    if not path.is_file():
-        near = difflib.get_close_matches(path.name, [p.name for p in path.parent.glob("*.yaml")], 1)
-        raise UserError(f"{path}: no such config file" + (f"; did you mean {path.parent / near[0]}?" if near else ""))
     try:
-        with path.open(encoding="utf-8") as stream:
-            tree = yaml.load(stream, _Loader)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: not readable as YAML: {error}") from None
+        text = read_regular(path, LARGEST_CONFIG)
+    except UserError as error:
+        if not isinstance(error.__cause__, FileNotFoundError):
+            raise
+        near = difflib.get_close_matches(path.name, [p.name for p in path.parent.glob("*.yaml") if p.is_file()], 1)
+        hint = f"; did you mean {path.parent / near[0]}?" if near else ""
+        raise UserError(f"{path}: no such config file{hint}") from None
+    tree = parse_yaml(text, path)
     if tree is None:
         return {}
     if not isinstance(tree, dict):
@@ -124,16 +123,50 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 
 def _override(text: str) -> dict[str, Any]:
+    """``key.sub=value`` as a tree. The value of a key that holds text is taken as it stands, any other as YAML."""
     key, sign, value = text.partition("=")
-    if not sign or not re.fullmatch(r"\w+(\.[\w-]+)*", key):
-        raise UserError(f"override {text!r}: write key.subkey=value, for example training.batch_size=32")
-    try:
-        part: Any = yaml.load(value, _Loader) if value else None
-    except yaml.YAMLError:
-        part = value
+    if not sign or not re.fullmatch(r"\w+(\.[\w-]+){0,15}", key):
+        raise UserError(f"override {shown(text)}: write key.subkey=value, for example training.batch_size=32")
+    part = _value(value, _annotation(key.split(".")), f"override {shown(text)}")
     for name in reversed(key.split(".")):
         part = {name: part}
     return part
+
+
+def _value(text: str, annotation: Any, source: str) -> Any:
+    if _is_text(annotation):
+        return None if text in ("", "null") and type(None) in get_args(annotation) else text
+    if get_origin(annotation) is list and _is_text(get_args(annotation)[0]):
+        if text == "null":
+            return None
+        inner = text.strip()
+        inner = inner[1:-1] if inner.startswith("[") and inner.endswith("]") else inner
+        words = [match.group().strip() for match in _WORD.finditer(inner)]
+        return [w[1:-1] if len(w) > 1 and w[0] == w[-1] and w[0] in "\"'" else w for w in words if w]
+    return parse_yaml(text, source) if text else None
+
+
+def _annotation(names: list[str]) -> Any:
+    """The type of the key at this place of the schema; None where there is no such key."""
+    annotation: Any = Config
+    for name in names:
+        section = _section(annotation)
+        if section is None or name not in section.model_fields:
+            return None
+        annotation = section.model_fields[name].annotation
+    return annotation
+
+
+def _is_text(annotation: Any) -> bool:
+    """Whether a value of this type is text (or null), whatever it looks like."""
+    inner = get_args(annotation)
+    if get_origin(annotation) is Annotated:
+        return _is_text(inner[0])
+    if get_origin(annotation) is Literal:
+        return all(isinstance(choice, str) for choice in inner)
+    if get_origin(annotation) in (Union, UnionType):
+        return all(one is type(None) or _is_text(one) for one in inner)
+    return annotation is str
 
 
 def _merge(tree: dict[str, Any], part: Mapping[str, Any], origin: dict[str, str], name: str, prefix: str) -> None:
@@ -159,9 +192,10 @@ def _explain(error: Any, origin: Mapping[str, str], default_origin: str) -> str:
         key = f"{key}.{inner}" if key else inner
     where = next((origin[k] for k in _ancestors(key) if k in origin), default_origin)
     if error["type"] == "extra_forbidden":
-        return f"{where}: unknown key {key!r}{_nearest(location)}"
-    value = "" if error["type"] in ("value_error", "missing") else f" is {error['input']!r}:"
-    return f"{where}: {key}{value or ':'} {_lower(message)}"
+        return f"{where}: unknown key {shown(key)}{_nearest(location)}"
+    value = "" if error["type"] in ("value_error", "missing") else f" is {shown(error['input'])}:"
+    quotes = "; put it in quotes" if error["type"] == "string_type" and error["input"] is not None else ""
+    return f"{where}: {key}{value or ':'} {_lower(message)}{quotes}"
 
 
 def _ancestors(key: str) -> Iterator[str]:
@@ -188,10 +222,15 @@ def _nearest(location: list[str]) -> str:
     sisters = difflib.get_close_matches(location[-1], list(model.model_fields), 1, 0.6)
     if sisters:
         return f"; did you mean {prefix + '.' if prefix else ''}{sisters[0]}?"
-    elsewhere = [k for k in flatten(Config().model_dump()) if k.rsplit(".", 1)[-1] == location[-1]]
+    elsewhere = [k for k in _all_keys() if k.rsplit(".", 1)[-1] == location[-1]]
     if elsewhere:
         return f"; did you mean {' or '.join(elsewhere)}?"
     return f"; valid here: {', '.join(model.model_fields)}"
+
+
+@cache
+def _all_keys() -> list[str]:
+    return list(flatten(Config().model_dump()))
 
 
 def _section(annotation: Any) -> type[BaseModel] | None:

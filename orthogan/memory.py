@@ -1,4 +1,4 @@
-"""What the process does with memory it has freed."""
+"""What the process does with memory it has freed, and which errors say that there is too little of it."""
 
 from __future__ import annotations
 
@@ -26,3 +26,11 @@ def keep_freed_memory() -> bool:
         return all([mallopt(MMAP_MAX, 0), mallopt(TRIM_THRESHOLD, -1), mallopt(TOP_PAD, STEP)])
     except (AttributeError, OSError):  # another C library, such as musl
         return False
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether ``error`` says that something is too large for the memory, of the machine or of the GPU."""
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return True
+    words = ("can't allocate memory", "not enough memory", "calculation overflowed", "multiplication overflow")
+    return isinstance(error, RuntimeError) and any(word in str(error) for word in words)

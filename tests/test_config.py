@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Annotated, Literal, get_args, get_origin
 
 import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import BaseModel
 
 from orthogan.config import Config
 from orthogan.config_file import differences, dump, flatten, load_config
@@ -61,6 +63,126 @@ def test_scientific_notation_is_a_number(tmp_path: Path) -> None:
 @given(st.floats(min_value=1e-30, max_value=1e30))
 def test_any_float_survives_an_override(value: float) -> None:
     assert load_config(None, [f"optimizer.generator.lr={value!r}"]).optimizer.generator.lr == value
+
+
+TEXTS = [
+    "set #1",
+    "2024",
+    "no",
+    "1e5",
+    "2024-11-28",
+    "010",
+    "1:30",
+    "a: b",
+    "[x",
+    "{",
+    "*a",
+    "&a",
+    "!tag",
+    "'q'",
+    " a ",
+    "%",
+]
+
+
+@pytest.mark.parametrize("text", TEXTS)
+@pytest.mark.parametrize(
+    "key", ["data.path", "data.root", "out", "model.init", "evaluation.extractor", "augment.policy"]
+)
+def test_a_key_that_holds_text_takes_it_as_it_stands(key: str, text: str) -> None:
+    assert flatten(load_config(None, [f"{key}={text}"]).model_dump())[key] == text
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("[conv, !last, 2024, no, 1e5]", ["conv", "!last", "2024", "no", "1e5"]),
+        ("conv,tall", ["conv", "tall"]),
+        ("[blocks.*, 'a, b', \"c\"]", ["blocks.*", "a, b", "c"]),
+        ("[]", []),
+        ("", []),
+    ],
+)
+def test_a_key_that_holds_a_list_of_text_takes_its_words_as_they_stand(text: str, words: list[str]) -> None:
+    assert load_config(None, [f"model.generator.norm.layers={text}"]).model.generator.norm.layers == words
+
+
+def test_overrides_of_other_keys_are_yaml() -> None:
+    overrides = ["data.path=null", "out=", "data.count=null", "evaluation.background=true", "evaluation.device=cpu"]
+    config = load_config(None, [*overrides, "model.generator.options={a: 1e-3, b: [1, no]}"])
+    assert (config.data.path, config.out, config.data.count) == (None, "runs/default", None)
+    assert (config.evaluation.background, config.evaluation.device) == (True, "cpu")
+    assert config.model.generator.options == {"a": 1e-3, "b": [1, False]}
+
+
+@given(st.sampled_from(sorted(flatten(Config().model_dump()))), st.text(max_size=40))
+def test_any_override_is_accepted_or_refused_with_its_text(key: str, text: str) -> None:
+    try:
+        config = load_config(None, [f"{key}={text}"])
+    except UserError as error:
+        said = str(error)
+        assert said.startswith("override ")
+    else:
+        assert Config.model_validate(yaml.safe_load(dump(config))) == config
+
+
+def numbers(annotation: object, bounds: list[object]) -> list[tuple[type, list[object]]]:
+    """(int | float, bounds) of every number in a type."""
+    if get_origin(annotation) is Annotated:
+        inner, *extra = get_args(annotation)
+        return numbers(inner, [*bounds, *extra])
+    if get_origin(annotation) is Literal:
+        return []
+    if inner := get_args(annotation):
+        return [found for one in inner for found in numbers(one, bounds)]
+    return [(annotation, bounds)] if annotation in (int, float) else []
+
+
+def sections(model: type[BaseModel]) -> dict[str, type[BaseModel]]:
+    """Every section class below ``model`` by name, lists of sections included."""
+    found = {model.__name__: model}
+    for field in model.model_fields.values():
+        for part in (field.annotation, *get_args(field.annotation)):
+            if isinstance(part, type) and issubclass(part, BaseModel):
+                found |= sections(part)
+    return found
+
+
+@pytest.mark.parametrize("section", sections(Config).values(), ids=sections(Config).keys())
+def test_every_number_of_the_schema_has_a_lower_and_an_upper_bound(section: type[BaseModel]) -> None:
+    for name, field in section.model_fields.items():
+        for _, bounds in numbers(field.rebuild_annotation(), []):
+            said = repr(bounds)
+            if name != "schedule":  # pairs that orthogan.penalties.schedule checks
+                assert "le=" in said.lower() or "lt=" in said.lower(), (name, said)
+                assert "ge=" in said.lower() or "gt=" in said.lower(), (name, said)
+
+
+@pytest.mark.parametrize("value", [".inf", "-.inf", ".nan", "1e39", "-1e39", "1e400", "1" + "0" * 31, "-1" + "0" * 31])
+@pytest.mark.parametrize("key", [k for k, v in flatten(Config().model_dump()).items() if isinstance(v, int | float)])
+def test_no_number_is_infinite_or_beyond_its_bounds(key: str, value: str) -> None:
+    assert key in failure(None, f"{key}={value}")
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "model.generator.norm.rotation.sample=.inf",
+        "model.generator.channels=1000000000",
+        "model.classifier.channels=1000000000",
+        "model.generator.latent_dim=1000000000",
+        "model.generator.norm.rotation.refine=1000000000",
+        "model.generator.norm.skew_terms=1000000000",
+        "loss.latent_penalty.directions=1000000000",
+        "model.generator.options.x=.nan",
+        "model.generator.options.x=2026-11-28",
+        "model.generator.options.x=!!set {a}",
+        "model.generator.options={x: [.inf]}",
+        "a" + ".a" * 3000 + "=1",
+    ],
+)
+def test_values_that_no_run_can_use_are_refused(override: str) -> None:
+    assert failure(None, override).startswith("override ")
 
 
 @pytest.mark.parametrize(
@@ -125,6 +247,33 @@ def test_files_that_are_no_config(tmp_path: Path) -> None:
     assert "there is no file" in failure(write(tmp_path / "b.yaml", "base: gone.yaml\n"))
     write(tmp_path / "one.yaml", "base: two.yaml\n")
     assert "cannot build on itself" in failure(write(tmp_path / "two.yaml", "base: one.yaml\n"))
+
+
+def test_a_folder_a_long_chain_and_a_large_file_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "folder.yaml").mkdir()
+    assert "this is a folder" in failure(tmp_path / "folder.yaml")
+    for i in range(200):
+        write(tmp_path / f"{i}.yaml", f"base: {i + 1}.yaml\n")
+    assert "files build on one another" in failure(tmp_path / "0.yaml")
+    assert "limit for this kind of file" in failure(write(tmp_path / "big.yaml", "# " + "x" * 10**6))
+    assert "there is no file" in failure(write(tmp_path / "b.yaml", f"base: {'x' * 300}.yaml\n"))
+
+
+@pytest.mark.parametrize("name", ["x" * 300, "x/" * 3000, "a\x00b"])
+def test_a_path_that_cannot_be_a_file_is_refused(name: str) -> None:
+    assert failure(Path(name))
+
+
+def test_the_first_of_many_mistakes_are_named(tmp_path: Path) -> None:
+    text = "".join(f"k{i}: 1\n" for i in range(5000))
+    message = failure(write(tmp_path / "many.yaml", text))
+    assert "unknown key 'k0'" in message
+    assert "4,990 more mistakes" in message
+    assert len(message.splitlines()) == 11
+
+
+def test_yaml_that_turns_text_into_a_number_says_to_quote_it(tmp_path: Path) -> None:
+    assert "put it in quotes" in failure(write(tmp_path / "a.yaml", "data: {path: 2024}\n"))
 
 
 def test_differences_name_keys_and_both_values() -> None:

@@ -32,6 +32,15 @@ def printable(name: object) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
+def shown(value: object, most: int = 120) -> str:
+    """``repr(value)``, cut where it is longer than ``most`` characters."""
+    try:
+        text = repr(value if not isinstance(value, str | bytes) else value[: most + 1])
+    except (ValueError, RecursionError):  # an integer of thousands of digits; a value that holds itself
+        text = f"a very large {type(value).__name__}"
+    return text if len(text) <= most else f"{text[:most]}…"
+
+
 def user_path(path: str | os.PathLike[str]) -> Path:
     """``path`` with ``~`` expanded. Raises UserError for the home folder of an unknown user."""
     try:

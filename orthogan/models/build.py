@@ -16,6 +16,7 @@ from orthogan import weights
 from orthogan.config import Config, NetConfig, PoolingConfig
 from orthogan.errors import UserError
 from orthogan.layers import CovariancePooling, decorrelate, make_householder, make_skew_orthogonal
+from orthogan.memory import out_of_memory
 from orthogan.models.classifiers import CNN, MLP, VGG, AlexNet, DenseNet, ResNet, SmallResNet, WideResNet
 from orthogan.models.dcgan import DCGANDiscriminator, DCGANGenerator
 from orthogan.models.eigengan import EigenGANDiscriminator, EigenGANGenerator
@@ -56,7 +57,7 @@ CLASSIFIERS: dict[str, Callable[..., nn.Module]] = {
     "wrn-28-10": WideResNet,  # and any other wrn-DEPTH-WIDTH
 }
 Start = Callable[[nn.Module], None]  # fills a net with given weights
-WIDE = re.compile(r"wrn-(\d+)-(\d+)")
+WIDE = re.compile(r"wrn-(\d{1,6})-(\d{1,6})")
 
 
 def build_generator(config: Config, *, num_classes: int, start: Start | None = None) -> Generator:
@@ -151,6 +152,10 @@ def _build(
             return make(**arguments)
         except (TypeError, ValueError) as error:
             raise UserError(f"{key}: {kind} cannot be built with {arguments}: {error}") from error
+        except (MemoryError, RuntimeError) as error:
+            if not out_of_memory(error):
+                raise
+            raise UserError(f"{key}: {kind} with {arguments} does not fit into the memory; make it smaller") from error
 
 
 def import_class(name: str, key: str) -> Any:

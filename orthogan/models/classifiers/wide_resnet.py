@@ -54,8 +54,10 @@ class WideResNet(Preactivated):
     ) -> None:
         super().__init__(resolution, image_channels, num_classes)
         count, rest = divmod(depth - 4, 6)
-        if rest or count < 1 or widen < 1:
-            raise ValueError(f"wrn-{depth}-{widen}: the depth must be 6n + 4, such as 28, and the width at least 1")
+        if rest or count < 1 or not 1 <= widen <= 1000 or depth > 1000:
+            raise ValueError(
+                f"wrn-{depth}-{widen}: the depth must be 6n + 4, such as 28, the width at least 1, both at most 1000"
+            )
         check_size(f"wrn-{depth}-{widen}", resolution, 4)
         self.conv = convolution(image_channels, channels, 3)
         self.stages = nn.ModuleList()
