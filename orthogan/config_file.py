@@ -25,8 +25,13 @@ MOST_MISTAKES = 10  # that one message names
 _WORD = re.compile(r"""\s*(?:"[^"]*"|'[^']*')\s*(?=,|$)|[^,]+""")  # of a list: quotes protect commas
 
 
-def load_config(path: str | Path | None, overrides: Iterable[str] = ()) -> Config:
-    """The config of ``path`` (None: all defaults) with ``key.sub=value`` overrides, checked whole.
+def load_config(
+    path: str | Path | None, overrides: Iterable[str | Mapping[str, Any]] | Mapping[str, Any] | str = ()
+) -> Config:
+    """The config of ``path`` (None: all defaults) with overrides, checked whole.
+
+    Args:
+        overrides: ``"key.sub=value"`` as on the command line, or ``{"key.sub": value}``; one, or several in order.
 
     Raises:
         UserError: naming the file, the key, the value and what would be right.
@@ -36,8 +41,12 @@ def load_config(path: str | Path | None, overrides: Iterable[str] = ()) -> Confi
     if path is not None:
         for file, part in _chain(Path(path)):
             _merge(tree, part, origin, str(file), "")
-    for text in overrides:
-        _merge(tree, _override(text), origin, f"override {shown(text)}", "")
+    for override in [overrides] if isinstance(overrides, str | Mapping) else overrides:
+        if isinstance(override, Mapping):
+            for key, value in override.items():
+                _merge(tree, _tree(key, value), origin, f"override {shown(f'{key}={value}')}", "")
+        else:
+            _merge(tree, _override(override), origin, f"override {shown(override)}", "")
     config = validate(tree, origin, default_origin=str(path or "defaults"))
     if config.out is None:
         config = config.model_copy(update={"out": _default_out(path)})
@@ -125,12 +134,17 @@ def read_yaml(path: Path) -> dict[str, Any]:
 def _override(text: str) -> dict[str, Any]:
     """``key.sub=value`` as a tree. The value of a key that holds text is taken as it stands, any other as YAML."""
     key, sign, value = text.partition("=")
-    if not sign or not re.fullmatch(r"\w+(\.[\w-]+){0,15}", key):
+    if not sign:
         raise UserError(f"override {shown(text)}: write key.subkey=value, for example training.batch_size=32")
-    part = _value(value, _annotation(key.split(".")), f"override {shown(text)}")
+    return _tree(key, _value(value, _annotation(key.split(".")), f"override {shown(text)}"))
+
+
+def _tree(key: str, value: Any) -> dict[str, Any]:
+    if not re.fullmatch(r"\w+(\.[\w-]+){0,15}", key):
+        raise UserError(f"override {shown(key)}: write key.subkey=value, for example training.batch_size=32")
     for name in reversed(key.split(".")):
-        part = {name: part}
-    return part
+        value = {name: value}
+    return value
 
 
 def _value(text: str, annotation: Any, source: str) -> Any:

@@ -107,6 +107,16 @@ def test_a_key_that_holds_a_list_of_text_takes_its_words_as_they_stand(text: str
     assert load_config(None, [f"model.generator.norm.layers={text}"]).model.generator.norm.layers == words
 
 
+def test_overrides_may_be_one_text_or_values_by_key() -> None:
+    assert load_config(None, "seed=3") == load_config(None, {"seed": 3}) == load_config(None, ["seed=1", {"seed": 3}])
+    config = load_config(None, {"data": {"path": "2024"}, "model.generator.options": {"a": 1e-5}, "data.flip": True})
+    assert (config.data.path, config.data.flip, config.model.generator.options) == ("2024", True, {"a": 1e-5})
+    with pytest.raises(UserError, match=r"override 'seed=x': seed is 'x'"):
+        load_config(None, {"seed": "x"})
+    with pytest.raises(UserError, match="write key.subkey=value"):
+        load_config(None, {"data path": "x"})
+
+
 def test_overrides_of_other_keys_are_yaml() -> None:
     overrides = ["data.path=null", "out=", "data.count=null", "evaluation.background=true", "evaluation.device=cpu"]
     config = load_config(None, [*overrides, "model.generator.options={a: 1e-3, b: [1, no]}"])

@@ -11,7 +11,7 @@ from pathlib import Path
 from orthogan.config import Config
 from orthogan.config_file import load_config
 from orthogan.errors import UserError
-from orthogan.studies.study import ScaleName, Study, assignments
+from orthogan.studies.study import ScaleName, Study
 
 CELLS = "cells"
 PLACE = {"out"}  # where a run lies is not what it is
@@ -75,10 +75,9 @@ def cells_of(
         for setting, place in chosen.settings.items():
             for method, how in study.methods.items():
                 folder = cell_folder(root, method, setting, seed)
-                words = [*assignments(chosen.keys), *overrides, *assignments(place.keys)]
-                words += assignments(how.over(setting)) + assignments({"seed": seed, "out": str(folder)})
+                last = {"seed": seed, "out": str(folder)}
                 try:
-                    config = load_config(None, words)
+                    config = load_config(None, [chosen.keys, *overrides, place.keys, how.over(setting), last])
                 except UserError as error:
                     where = f"{method} in {setting}" if setting else method
                     raise UserError(f"study {study.name}, {where}: {error}") from None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -196,8 +195,3 @@ class Study:
                 raise ValueError(f"{self.name}: a claim is about {term.method!r}, none of {', '.join(self.methods)}")
             if term.setting not in (EVERY, *settings):
                 raise ValueError(f"{self.name}: a claim is about the setting {term.setting!r}, which no scale has")
-
-
-def assignments(keys: Keys) -> list[str]:
-    """``key=value`` for each key, as the command line takes them (JSON is YAML)."""
-    return [f"{key}={json.dumps(value)}" for key, value in keys.items()]

@@ -10,7 +10,6 @@ import pytest
 from orthogan.errors import UserError
 from orthogan.studies import EVERY, Claim, Contrast, Method, Scale, Setting, Study, Term, find, listing
 from orthogan.studies.cells import cells_of
-from orthogan.studies.study import assignments
 from tests.studies import stub
 
 
@@ -57,14 +56,6 @@ def test_a_config_that_cannot_be_is_refused_with_its_method(tmp_path: Path) -> N
     study = stub.study(second={"training.stepz": 3})
     with pytest.raises(UserError, match=r"study stub, second in small: .*unknown key 'training.stepz'"):
         of(study, tmp_path)
-
-
-def test_values_become_words_of_the_command_line() -> None:
-    assert assignments({"a.b": 1e-5, "c": {"d": [1, "x"], "e": None}, "f": True}) == [
-        "a.b=1e-05",
-        'c={"d": [1, "x"], "e": null}',
-        "f=true",
-    ]
 
 
 def test_studies_are_found_by_name_or_place_and_a_typo_gets_a_hint() -> None:

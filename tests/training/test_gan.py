@@ -142,7 +142,7 @@ def test_a_gpu_run_stops_and_continues(tmp_path: Path) -> None:
 
 def test_divergence_names_the_phase_and_keeps_the_last_good_checkpoint(tmp_path: Path) -> None:
     train(tiny(tmp_path / "run", "training.steps=3"))
-    broken = tiny(tmp_path / "run", "training.steps=9", "optimizer.discriminator.lr=1e38", "loss.kind=least_squares")
+    broken = tiny(tmp_path / "run", "training.steps=9", "optimizer.discriminator.lr=1e30", "loss.kind=least_squares")
     with pytest.raises(Diverged, match=r"phase (G|D), step \d+: not finite|weights of"):
         train(broken, allow_config_change=True)
     assert [p.name for p in (tmp_path / "run" / "checkpoints").iterdir()] == ["step-000000003"]
