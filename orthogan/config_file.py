@@ -41,7 +41,9 @@ def load_config(
     if path is not None:
         for file, part in _chain(Path(path)):
             _merge(tree, part, origin, str(file), "")
-    for override in [overrides] if isinstance(overrides, str | Mapping) else overrides:
+    if isinstance(overrides, str | Mapping):
+        overrides = [overrides]
+    for override in overrides:
         if isinstance(override, Mapping):
             for key, value in override.items():
                 _merge(tree, _tree(key, value), origin, f"override {shown(f'{key}={value}')}", "")

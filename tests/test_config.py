@@ -113,7 +113,7 @@ def test_overrides_may_be_one_text_or_values_by_key() -> None:
     assert (config.data.path, config.data.flip, config.model.generator.options) == ("2024", True, {"a": 1e-5})
     with pytest.raises(UserError, match=r"override 'seed=x': seed is 'x'"):
         load_config(None, {"seed": "x"})
-    with pytest.raises(UserError, match="write key.subkey=value"):
+    with pytest.raises(UserError, match="write key"):
         load_config(None, {"data path": "x"})
 
 
