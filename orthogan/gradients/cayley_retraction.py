@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -25,11 +26,13 @@ class CayleyRetraction(GradientRule):
     Args:
         params: a module: its ``orthogan.weights.rotation(method="ogd")`` parameters; or square parameters.
         momentum: beta.
-        lr: learning rate of these parameters at the start; it then follows the schedule of their group. None: the
-            group's own. The authors use 0.02.
+        lr: learning rate of these parameters where the schedule of their group is at 1; it follows that schedule, as
+            lr / the group's initial rate (``initial_lr``, which torch's schedulers set, or its rate when the rule is
+            made). None: the group's own. The authors use 0.02.
 
     Raises:
-        ValueError: see ``GradientRule``; or a parameter that is not square and orthogonal.
+        ValueError: see ``GradientRule``; a parameter that is not square and orthogonal; or an ``lr`` that is not above
+            0, or that would follow an initial rate of 0.
     """
 
     owns_update = True
@@ -45,6 +48,8 @@ class CayleyRetraction(GradientRule):
     ) -> None:
         if not 0 <= momentum < 1:
             raise ValueError(f"momentum is {momentum}: a decay in [0, 1)")
+        if lr is not None and not 0 < lr < math.inf:
+            raise ValueError(f"lr is {lr}: it must be a finite number above 0, or None")
         self.momentum = momentum
         super().__init__(optimizer, params, layers)
         for name, parameter in self.parameters:
@@ -52,7 +57,7 @@ class CayleyRetraction(GradientRule):
             square = matrix.shape[-1] == matrix.shape[-2]
             if not square or float((matrix @ matrix.mT - torch.eye(matrix.shape[-1]).to(matrix)).abs().amax()) > 1e-3:
                 raise ValueError(f"CayleyRetraction: {name} {tuple(parameter.shape)} is not an orthogonal matrix")
-        self._factor = {id(p): 1.0 if lr is None else lr / self.group(p)["lr"] for _, p in self.parameters}
+        self._factor = {id(p): 1.0 if lr is None else lr / self._initial_rate(name, p) for name, p in self.parameters}
         self._set_aside: list[tuple[nn.Parameter, Tensor]] = []
         self._momentum: dict[str, Tensor] = {}
 
@@ -69,10 +74,12 @@ class CayleyRetraction(GradientRule):
     @torch.no_grad()
     def before_step(self) -> None:
         """Move every rotation that has a gradient, and hide that from the optimizer."""
+        self._set_aside = []
         for name, parameter in self.parameters:
             gradient = self.gradient(parameter)
             if gradient is None:
                 continue
+            gradient = gradient * self.direction(parameter)
             momentum = self._momentum.get(name, torch.zeros_like(gradient))
             rate = self.group(parameter)["lr"] * self._factor[id(parameter)]
             moved, new = cayley_step(parameter.to(gradient.dtype), gradient, momentum, rate, self.momentum)
@@ -102,6 +109,16 @@ class CayleyRetraction(GradientRule):
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         """The inverse of ``state_dict``."""
         self._momentum = {name: state[name].to(p.device) for name, p in self.parameters if name in state}
+
+    def _initial_rate(self, name: str, parameter: nn.Parameter) -> float:
+        group = self.group(parameter)
+        rate = float(group.get("initial_lr", group["lr"]))
+        if not rate > 0:
+            raise ValueError(
+                f"CayleyRetraction: lr follows the schedule of {name}'s group, whose initial rate is {rate}; give the "
+                "group a rate above 0, or leave lr out"
+            )
+        return rate
 
 
 def cayley_step(

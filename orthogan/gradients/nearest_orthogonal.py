@@ -20,12 +20,14 @@ class NearestOrthogonalGradient(GradientRule):
     """Replaces each gradient G = U S V^T, as a matrix (first dimension, the rest), by U V^T.
 
     The published rule is the default: every step, no scale, before the optimizer's momentum. A gradient that is
-    not finite is left alone. For transposed convolutions the first dimension is the input, as published.
+    not finite is left alone. For transposed convolutions the first dimension is the input, as published. The kernel of
+    a convolution with groups is a block-diagonal matrix: the gradient of each group becomes orthogonal. (Parameters
+    that are given without their module count as one matrix.)
 
     Args:
         scale: "none", singular values 1; "frobenius", U V^T times ||G||_F / sqrt(r), which keeps the gradient's
             norm; "nuclear", times ||G||_* / r, its mean singular value (r = rank).
-        every: replace only at each so-manieth step, the first included.
+        every: replace the gradient at every N-th step only, the first included.
         momentum: None: the optimizer does with the new gradient what it does. A number in [0, 1): the rule
             averages the gradients itself with this decay, makes the average orthogonal and takes the whole step,
             W <- (1 - lr * weight_decay) W - lr * scale * U V^T. That is Muon's update (Jordan et al. 2024)
@@ -77,16 +79,17 @@ class NearestOrthogonalGradient(GradientRule):
         """Replace the gradients, or take them over."""
         turn = self.steps % self.every == 0
         self.steps += 1
+        self._steps_of, self._set_aside = [], []  # left over where the last step was interrupted
         if not turn:
             return
         found = [(name, p, g) for name, p in self.parameters if (g := self.gradient(p)) is not None]
         if self.momentum is None:
-            for (_, parameter, _), new in zip(found, self._orthogonal([g for *_, g in found]), strict=True):
-                self.replace(parameter, new.view_as(parameter))
+            for (_, parameter, _), new in zip(found, self._orthogonal([(p, g) for _, p, g in found]), strict=True):
+                self.replace(parameter, new)
             return
-        directions = [self._averaged(name, gradient, self.momentum) for name, _, gradient in found]
-        for (_, parameter, _), new in zip(found, self._orthogonal(directions), strict=True):
-            self._steps_of.append((parameter, new.view_as(parameter)))
+        averages = [(p, self._averaged(name, gradient, self.momentum)) for name, p, gradient in found]
+        for (_, parameter, _), new in zip(found, self._orthogonal(averages), strict=True):
+            self._steps_of.append((parameter, new))
             assert parameter.grad is not None
             self._set_aside.append((parameter, parameter.grad))
             parameter.grad = None  # so the optimizer passes over it
@@ -98,7 +101,8 @@ class NearestOrthogonalGradient(GradientRule):
             group = self.group(parameter)
             finite = torch.isfinite(direction).all()
             kept = parameter * (1 - group["lr"] * group.get("weight_decay", 0.0))
-            parameter.copy_(torch.where(finite, kept - group["lr"] * direction, parameter))
+            step = group["lr"] * direction * self.direction(parameter)
+            parameter.copy_(torch.where(finite, kept - step, parameter))
         for parameter, gradient in self._set_aside:
             parameter.grad = gradient
         self._steps_of, self._set_aside = [], []
@@ -127,22 +131,22 @@ class NearestOrthogonalGradient(GradientRule):
         self._averages[name] = average
         return gradient.lerp(average, decay) if self.nesterov else average
 
-    def _orthogonal(self, gradients: list[Tensor]) -> list[Tensor]:
-        """The polar factors, matrices of one shape in one batch."""
-        matrices = [g.flatten(1) for g in gradients]
+    def _orthogonal(self, gradients: list[tuple[nn.Parameter, Tensor]]) -> list[Tensor]:
+        """The polar factors, in the gradients' shapes; matrices of one shape in one batch."""
+        matrices = [self.blocks(parameter, gradient) for parameter, gradient in gradients]
         new: list[Tensor] = list(matrices)
         for key in {(m.shape, m.dtype) for m in matrices}:
             places = [i for i, m in enumerate(matrices) if (m.shape, m.dtype) == key]
-            batch = torch.stack([matrices[i] for i in places])
-            finite = torch.isfinite(batch).flatten(1).all(1)[:, None, None]
+            batch = torch.stack([matrices[i] for i in places])  # (number, groups, rows, columns)
+            finite = torch.isfinite(batch).flatten(1).all(1)[:, None, None, None]
             safe = torch.where(finite, batch, 0.0)
             polar = nearest_orthogonal(safe, self.method, self.rank_tolerance)
             if self.scale != "none":
-                rank = polar.square().sum((-2, -1)).round().clamp_min(1)
+                rank = polar.square().sum((-3, -2, -1)).round().clamp_min(1)
                 norm = safe.flatten(1).norm(dim=1) / rank.sqrt()
                 if self.scale == "nuclear":
-                    norm = (polar * safe).sum((-2, -1)) / rank
-                polar = polar * norm[:, None, None]
+                    norm = (polar * safe).sum((-3, -2, -1)) / rank
+                polar = polar * norm[:, None, None, None]
             for i, one in zip(places, torch.where(finite, polar, batch), strict=True):
                 new[i] = one
-        return new
+        return [one.reshape(gradient.shape) for one, (_, gradient) in zip(new, gradients, strict=True)]

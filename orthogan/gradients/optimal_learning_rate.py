@@ -16,6 +16,9 @@ from orthogan.linalg import optimal_learning_rate
 class OptimalLearningRate(GradientRule):
     """Steps with eta* instead of the learning rate lr where 0 < eta* < lr (the published switching rule).
 
+    eta* is that of the step W - eta G, or W + eta G in a group with ``maximize=True``. The kernel of a convolution with
+    groups is a block-diagonal matrix.
+
     lr is that of the parameter's group at this step, whatever a scheduler has made of it. The update is taken
     after the optimizer's step, as W + (eta* / lr) (W' - W), which is the step with eta* for every optimizer whose
     step is proportional to its lr (SGD, Adam, AdamW and their kin). So no groups are split, none can be empty (as
@@ -51,9 +54,10 @@ class OptimalLearningRate(GradientRule):
             gradient = self.gradient(parameter)
             if gradient is None:
                 continue
-            w, g = parameter.detach().flatten(1).to(gradient.dtype), gradient.flatten(1)
+            w = self.blocks(parameter, parameter.detach().to(gradient.dtype))
+            g = self.blocks(parameter, gradient) * self.direction(parameter)
             rate = self.group(parameter)["lr"]
-            eta = optimal_learning_rate(w, g, self.form)
+            eta = optimal_learning_rate(w, g, self.form, block_diagonal=True)
             used = (eta > 0) & (eta < rate)
             share = torch.where(used, eta / rate, 1.0)
             self._pending.append((parameter, parameter.detach().clone(), share))
@@ -71,7 +75,7 @@ class OptimalLearningRate(GradientRule):
         self._pending = []
 
     def statistics(self) -> dict[str, dict[str, float]]:
-        """Per parameter: eta* and cos(weight, gradient) at the last step, and the share of steps that used eta*."""
+        """Per parameter: eta* and cos(weight, G) at the last step W - eta G, and the share of steps that used eta*."""
         found = {}
         for name, numbers in self._numbers.items():
             eta, cosine, used, steps = numbers.tolist()

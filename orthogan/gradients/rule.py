@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 from torch.optim import Optimizer
 
+from orthogan.linalg.precision import exact
 from orthogan.weights.selection import select
 
 Parameters = nn.Module | Iterable[nn.Parameter] | Iterable[tuple[str, nn.Parameter]]
@@ -22,15 +23,18 @@ class GradientRule:
     The optimizer stays the object it was: schedulers, ``state_dict``, Accelerate and ``GradScaler`` go on with it.
     The rule acts when ``optimizer.step()`` is called, hence after accumulation and all-reduce. To clip
     afterwards, call ``apply()`` yourself between ``unscale_`` and clipping; the step will not do it twice.
-    Rules on the same parameters act in the order in which they were made.
+    Rules on the same parameters act in the order in which they were made. A group with ``maximize=True`` ascends.
 
     Args:
-        optimizer: any ``torch.optim`` optimizer that steps without a closure, or Accelerate's wrapping of one.
-        params: parameters, (name, parameter) pairs such as ``model.named_parameters()``, or a module.
+        optimizer: any ``torch.optim`` optimizer that can step without a closure, or Accelerate's wrapping of one.
+            ``step(closure)`` raises a ValueError: the gradients that a closure makes come too late for a rule.
+        params: parameters, (name, parameter) pairs such as ``model.named_parameters()``, or a module. Of a module, a
+            parameter that several layers share counts once, and a kernel with groups as one matrix per group.
         layers: for a module, which of its layers, in the words of ``orthogan.weights.select``.
 
     Raises:
-        ValueError: no parameter at all, one that the optimizer does not hold, or one that is not a matrix.
+        ValueError: no parameter at all, one that the optimizer does not hold, or one that is not a real matrix; an
+            optimizer that needs a closure, such as LBFGS, or with ``differentiable=True``.
     """
 
     owns_update = False  # whether the rule makes the step of its parameters itself
@@ -38,6 +42,8 @@ class GradientRule:
     def __init__(self, optimizer: Optimizer, params: Parameters, layers: str | Sequence[str] = ()) -> None:
         inner = getattr(optimizer, "optimizer", None)  # Accelerate's wrapper
         self.optimizer: Optimizer = inner if isinstance(inner, Optimizer) else optimizer
+        self._refuse_optimizer()
+        self.groups: dict[int, int] = {}  # id of a grouped kernel -> its number of groups
         self.parameters = self.choose(params, layers)
         held = {id(p) for group in self.optimizer.param_groups for p in group["params"]}
         if not self.parameters:
@@ -45,21 +51,30 @@ class GradientRule:
         for name, parameter in self.parameters:
             if parameter.dim() < 2:
                 raise ValueError(f"{type(self).__name__}: {name} is a vector {tuple(parameter.shape)}, not a matrix")
+            if parameter.is_complex():
+                raise ValueError(f"{type(self).__name__}: {name} is complex; gradient rules are for real weights")
             if id(parameter) not in held:
                 raise ValueError(f"{type(self).__name__}: {name} is not among the optimizer's parameters")
         if len({id(p) for _, p in self.parameters}) < len(self.parameters):
             raise ValueError(f"{type(self).__name__} was given a parameter twice")
+        if len({name for name, _ in self.parameters}) < len(self.parameters):  # what is remembered goes by the name
+            raise ValueError(f"{type(self).__name__} was given two parameters with the same name; rename one")
         self._refuse_conflicts()
         self._applied = False
         self._handles = [
-            self.optimizer.register_step_pre_hook(lambda *_: self._before()),
+            self.optimizer.register_step_pre_hook(self._before),
             self.optimizer.register_step_post_hook(lambda *_: self._after()),
         ]
 
     def choose(self, params: Parameters, layers: str | Sequence[str]) -> list[tuple[str, nn.Parameter]]:
         """The parameters with their names."""
         if isinstance(params, nn.Module):
-            return [(found.name, _parameter(found.layer, found.weight)) for found in select(params, layers)]
+            chosen: dict[int, tuple[str, nn.Parameter]] = {}  # layers may share a parameter
+            for found in select(params, layers):
+                parameter = _parameter(found.layer, found.weight)
+                chosen.setdefault(id(parameter), (found.name, parameter))
+                self.groups.setdefault(id(parameter), found.view.groups)
+            return list(chosen.values())
         if layers:
             raise ValueError("layers chooses among those of a module; give the module instead of its parameters")
         pairs = [p if isinstance(p, tuple) else (f"parameter {i}", p) for i, p in enumerate(params)]
@@ -67,8 +82,9 @@ class GradientRule:
 
     def apply(self) -> None:
         """Act on the present gradients now, before clipping; the coming step then leaves them as they are."""
-        self._applied = True
-        self.before_step()
+        if not self._applied:
+            self._applied = True
+            self.before_step()
 
     def before_step(self) -> None:
         """What is done to gradients (and remembered) before the optimizer moves."""
@@ -94,18 +110,30 @@ class GradientRule:
         """The inverse of ``state_dict``."""
 
     def gradient(self, parameter: nn.Parameter) -> Tensor | None:
-        """The gradient in at least float32, without the factor of a ``GradScaler`` that the optimizer is to undo."""
+        """The gradient, dense, in at least float32, without the ``GradScaler``'s factor that the optimizer undoes."""
         if parameter.grad is None:
             return None
-        found = parameter.grad if parameter.grad.dtype == torch.float64 else parameter.grad.float()
+        found = exact(parameter.grad.to_dense() if parameter.grad.is_sparse else parameter.grad)
         scale = self._loss_scale()
         return found if scale is None else found / scale
 
     def replace(self, parameter: nn.Parameter, gradient: Tensor) -> None:
-        """Write ``gradient`` over the parameter's own, under the factor it had."""
+        """Write ``gradient`` over the parameter's own, under the factor it had; a sparse one keeps its rows."""
         assert parameter.grad is not None
         scale = self._loss_scale()
-        parameter.grad.copy_(gradient if scale is None else gradient * scale)
+        new = gradient if scale is None else gradient * scale
+        if parameter.grad.is_sparse:
+            parameter.grad = new.to(parameter.grad.dtype).sparse_mask(parameter.grad.coalesce())
+        else:
+            parameter.grad.copy_(new)
+
+    def direction(self, parameter: nn.Parameter) -> float:
+        """1 where the optimizer descends along the gradient of ``parameter``, -1 where it ascends (``maximize``)."""
+        return -1.0 if self.group(parameter).get("maximize", False) else 1.0
+
+    def blocks(self, parameter: nn.Parameter, tensor: Tensor) -> Tensor:
+        """``tensor``, of the shape of ``parameter``, as matrices (groups, first dimension / groups, the rest)."""
+        return tensor.flatten(1).unflatten(0, (self.groups.get(id(parameter), 1), -1))
 
     def group(self, parameter: nn.Parameter) -> dict[str, Any]:
         """The optimizer's group that holds ``parameter``."""
@@ -115,13 +143,33 @@ class GradientRule:
         # set by GradScaler.step for fused optimizers, which divide by it inside their kernel
         return getattr(self.optimizer, "grad_scale", None)
 
-    def _before(self) -> None:
+    def _before(self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        closure = next((arg for arg in args if arg is not optimizer), kwargs.get("closure"))
+        if closure is not None:
+            raise ValueError(
+                f"{type(self).__name__}: step(closure) makes its gradients after the rule has acted; "
+                "call the closure yourself, then optimizer.step() without it"
+            )
         if not self._applied:
             self.before_step()
 
     def _after(self) -> None:
         self.after_step()
         self._applied = False
+
+    def _refuse_optimizer(self) -> None:
+        name = type(self.optimizer).__name__
+        closure = inspect.signature(type(self.optimizer).step).parameters.get("closure")
+        if closure is not None and closure.default is inspect.Parameter.empty:
+            raise ValueError(
+                f"{type(self).__name__}: {name} makes its gradients in a closure inside the step, after the rule has "
+                "acted; use an optimizer that steps without a closure, such as SGD or Adam"
+            )
+        if any(group.get("differentiable", False) for group in self.optimizer.param_groups):
+            raise ValueError(
+                f"{type(self).__name__}: {name} has differentiable=True, and the rule is not differentiable; "
+                "use differentiable=False"
+            )
 
     def _refuse_conflicts(self) -> None:
         if not hasattr(self.optimizer, ATTRIBUTE):

@@ -7,9 +7,13 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from orthogan.linalg.precision import exact, magnitude
 
-def optimal_learning_rate(weight: Tensor, gradient: Tensor, form: Literal["vector", "matrix"] = "vector") -> Tensor:
-    """eta* of the step W - eta G; infinite where no finite step is best.
+
+def optimal_learning_rate(
+    weight: Tensor, gradient: Tensor, form: Literal["vector", "matrix"] = "vector", *, block_diagonal: bool = False
+) -> Tensor:
+    """eta* of the step W - eta G for each matrix (...); infinite where no finite step is best.
 
     "vector", as published: with w, l the weight and gradient as vectors,
     eta* = (w.w)(l.w) / ((w.w)(l.l) + 2 (l.w)^2), which minimises (||w - eta l||^2)^2 to second order and so controls
@@ -17,22 +21,33 @@ def optimal_learning_rate(weight: Tensor, gradient: Tensor, form: Literal["vecto
     the smaller side of W: with A = W W^T - I, B = W G^T + G W^T, C = G G^T, eta* = <A, B> / (||B||_F^2 + 2 <A, C>).
 
     Args:
-        weight, gradient: (m, n).
+        weight, gradient: (..., m, n).
+        block_diagonal: the matrices are the blocks of one block-diagonal matrix, which has one eta*, 0-d.
 
     Raises:
         ValueError: an unknown form.
     """
+    weight, gradient = exact(weight), exact(gradient)
+    over = tuple(range(-weight.dim(), 0)) if block_diagonal else (-2, -1)
+    length, size = magnitude(gradient, *over), magnitude(weight, *over)
+    gradient = gradient / length
     if form == "vector":
-        ww, lw, ll = (weight * weight).sum(), (gradient * weight).sum(), (gradient * gradient).sum()
-        return _ratio(ww * lw, ww * ll + 2 * lw.square())
+        weight = weight / size
+        ww, lw, ll = ((a * b).sum(over) for a, b in ((weight, weight), (gradient, weight), (gradient, gradient)))
+        found = _ratio(ww * lw, ww * ll + 2 * lw.square())
+        return found * (size / length).reshape(found.shape)
     if form != "matrix":
         raise ValueError(f"form {form!r}: choose vector or matrix")
-    if weight.shape[0] > weight.shape[1]:
+    size = size.clamp_min(1.0)  # beside the identity a small weight is small
+    weight = weight / size
+    if weight.shape[-2] > weight.shape[-1]:
         weight, gradient = weight.mT, gradient.mT
-    a = weight @ weight.mT - torch.eye(len(weight), dtype=weight.dtype, device=weight.device)
+    eye = torch.eye(weight.shape[-2], dtype=weight.dtype, device=weight.device)
+    a = weight @ weight.mT - eye / size / size
     b = weight @ gradient.mT
     b = b + b.mT
-    return _ratio((a * b).sum(), b.square().sum() + 2 * (a * (gradient @ gradient.mT)).sum())
+    found = _ratio((a * b).sum(over), b.square().sum(over) + 2 * (a * (gradient @ gradient.mT)).sum(over))
+    return found * (size / length).reshape(found.shape)
 
 
 def _ratio(numerator: Tensor, denominator: Tensor) -> Tensor:
