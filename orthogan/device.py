@@ -14,6 +14,8 @@ def fast_bf16(device: str) -> bool:
         return torch.cuda.get_device_capability() >= (8, 0)
     if device == "mps":
         return False
+    if not torch.ops.mkldnn._is_mkldnn_bf16_supported():  # oneDNN obeys DNNL_MAX_CPU_ISA, the processor's flags do not
+        return False
     return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
 
 
