@@ -46,6 +46,7 @@ def _small_disk(draw: random.Random, folder: Path, out: Path) -> Findings:
     size = draw.randrange(4, 400)
     found, what = Findings(tried=1), f"a disk of {size} KiB"
     with _disk(folder / "disk", f"size={size}k") as disk:
+        (disk / "run").mkdir()
         (folder / "run").symlink_to(disk / "run")
         _ends(PLAIN.finish(folder), what, found)
         _mount("-o", "remount,size=64m", str(disk))
@@ -55,6 +56,7 @@ def _small_disk(draw: random.Random, folder: Path, out: Path) -> Findings:
 def _read_only_soon(draw: random.Random, folder: Path, out: Path) -> Findings:
     found, what = Findings(tried=1), "a disk that turns read-only"
     with _disk(folder / "disk", "size=64m") as disk:
+        (disk / "run").mkdir()
         (folder / "run").symlink_to(disk / "run")
         (child,) = PLAIN.start(folder)
         end = time.monotonic() + draw.uniform(0, 3)
@@ -88,7 +90,7 @@ def _commands(draw: random.Random, folder: Path, out: Path) -> Findings:
             ["sample", str(MODEL), "--seeds", "0-3", "--out", f"{disk}/s.png", *drawn],
             ["sample", str(MODEL), "--seeds", "0-3", "--out", f"{disk}/seeds", *drawn],
             ["traverse", str(MODEL), "--steps", "3", "--dims", "0-1", "--out", f"{disk}/t.html", *drawn],
-            ["discover", str(MODEL), "--components", "2", "--samples", "8", "--out", f"{disk}/d.safetensors", *drawn],
+            ["discover", str(MODEL), "--components", "2", "--out", f"{disk}/d.safetensors", *drawn],
             ["spectrum", str(MODEL), "--plot", f"{disk}/p.png"],
             ["compare", f"{disk}/run", "--out", f"{disk}/comparison"],
             ["compare", f"{disk}/run", "--out", f"{folder}/comparison"],
