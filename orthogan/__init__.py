@@ -1,8 +1,8 @@
 """orthogan: train GANs with well-conditioned layers, measure them, look inside their latent space.
 
     config = orthogan.load_config("configs/demo.yaml", ["seed=3"])
-    run = orthogan.train(config)                     # the same call continues it
-    generator = orthogan.load(run)                   # also a checkpoint or a .safetensors file
+    run = orthogan.train(config)                     # the same call resumes it
+    generator = orthogan.load(run)                   # also a checkpoint, a .safetensors file or "sprites-srngan"
     results = orthogan.evaluate(generator, orthogan.open_configured(config.data), samples=1000)
     walk = orthogan.traverse(generator, orthogan.first_layer_directions(generator))
     orthogan.render(walk, "traversal.html")
@@ -19,7 +19,21 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from orthogan import gradients, layers, linalg, penalties, weights
+    from orthogan import (
+        data,
+        disentanglement,
+        errors,
+        evaluation,
+        gradients,
+        latent,
+        layers,
+        linalg,
+        models,
+        penalties,
+        studies,
+        training,
+        weights,
+    )
     from orthogan.config import Config
     from orthogan.config_file import load_config
     from orthogan.data import open_configured, open_source
@@ -33,20 +47,28 @@ __all__ = [
     "Config",
     "Directions",
     "Generator",
+    "data",
+    "disentanglement",
+    "errors",
     "evaluate",
+    "evaluation",
     "first_layer_directions",
     "gradients",
+    "latent",
     "layers",
     "linalg",
     "load",
     "load_config",
+    "models",
     "native_directions",
     "open_configured",
     "open_source",
     "penalties",
     "render",
     "save_generator",
+    "studies",
     "train",
+    "training",
     "traverse",
     "weights",
 ]
@@ -73,6 +95,11 @@ def __getattr__(name: str) -> Any:
     """Import on first use: ``orthogan --help`` need not wait for torch."""
     if name in _HOMES:
         return getattr(importlib.import_module(_HOMES[name]), name)
-    if name in ("gradients", "layers", "linalg", "penalties", "weights"):
+    if name in __all__:
         return importlib.import_module(f"orthogan.{name}")
     raise AttributeError(f"module 'orthogan' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    """What tab completion and ``help()`` show."""
+    return sorted([*__all__, "__all__", "__doc__", "__file__", "__name__", "__path__", "__version__"])

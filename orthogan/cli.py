@@ -3,20 +3,32 @@
 from __future__ import annotations
 
 import argparse
+import difflib
+import io
+import math
 import sys
-from collections.abc import Sequence
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 
 from orthogan import __version__
-from orthogan.errors import EXIT_DONE, EXIT_INTERRUPTED, EXIT_USER, Diverged, Stopped, UserError
-from orthogan.memory import keep_freed_memory
+from orthogan.errors import EXIT_BUG, EXIT_DONE, EXIT_INTERRUPTED, EXIT_USER, Diverged, Stopped, UserError, install
+from orthogan.io.read import shown
+from orthogan.memory import keep_freed_memory, out_of_memory
+
+MOST_SAMPLES = 10**7
+LARGEST_SEED = 2**63 - 1
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; returns its exit code: 0 done, 2 your input, 3 diverged, 4 stopped and resumable."""
+    """Run one command; returns its exit code: 0 done, 1 a bug, 2 your input, 3 diverged, 4 stopped and resumable."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a path that is not UTF-8, or a terminal that knows only ASCII
+            stream.reconfigure(errors="backslashreplace")
     arguments = parse(argv)
     if "" not in sys.path:  # the script, unlike `python -m`, leaves out the folder where the user's module:Class lies
         sys.path.insert(0, "")
-    from orthogan import commands  # after parsing: --help need not wait for torch
+    from orthogan import commands  # after parsing: --help need not wait for it
 
     keep_freed_memory()
     try:
@@ -35,44 +47,65 @@ def main(argv: Sequence[str] | None = None) -> int:
         return EXIT_INTERRUPTED
     except BrokenPipeError:  # `orthogan config | head`
         sys.stderr.close()
+    except Exception as error:
+        if out_of_memory(error):
+            print(
+                f"orthogan: out of memory; make the batch, the images or the model smaller ({error})", file=sys.stderr
+            )
+            return EXIT_USER
+        traceback.print_exc()
+        print("orthogan: this is a bug in orthogan; please report it together with the text above", file=sys.stderr)
+        return EXIT_BUG
     return EXIT_DONE
 
 
 def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """The arguments of a command line; ends the process with a message where they mean nothing.
 
-    ``key=value`` may also stand after options, where argparse finds no place for it.
+    ``key=value`` may also stand after options, where argparse finds no place for it. ``orthogan`` alone and
+    ``orthogan help [COMMAND]`` print the help.
     """
-    parser = _parser()
-    arguments, rest = parser.parse_known_args(argv)
+    words = list(sys.argv[1:] if argv is None else argv)
+    if not words or words[0] == "help":
+        words = [*words[1:2], "--help"]
+    arguments, rest = _parser()[0].parse_known_args(words)
     late = [word for word in rest if "=" in word and not word.startswith("-")] if "overrides" in arguments else []
     if len(late) < len(rest):
-        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+        commands()[arguments.command].error(
+            f"unrecognized arguments: {' '.join(word for word in rest if word not in late)}"
+        )
     if late:
         arguments.overrides = [*arguments.overrides, *late]
     return arguments
 
 
 class _Parser(argparse.ArgumentParser):
-    """argparse says `unrecognized arguments`; this names the closest option too."""
+    """argparse says `unrecognized arguments`; this also names the closest option of the same command."""
 
     def error(self, message: str) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
-        import difflib
-
-        unknown = [word for word in message.split() if word.startswith("--")]
-        known = [option for action in self._actions for option in action.option_strings]
-        for action in self._actions:
-            if isinstance(action, argparse._SubParsersAction):
-                for sub in action.choices.values():
-                    known += [option for a in sub._actions for option in a.option_strings]
-        near = [n for word in unknown for n in difflib.get_close_matches(word.split("=")[0], known, 1)]
-        if "unrecognized" in message and near:
-            message += f" (did you mean {near[0]}?)"
+        if "unrecognized" in message:
+            known = [option for action in self._actions for option in action.option_strings]
+            unknown = [word.split("=")[0] for word in message.split() if word.startswith("--")]
+            near = [n for word in unknown for n in difflib.get_close_matches(word, known, 1)]
+            if near:
+                message += f" (did you mean {near[0]}?)"
+            elif "overrides" in {action.dest for action in self._actions} and unknown:
+                message += " (keys of the config are set as key=value, for example out=runs/mine)"
         super().error(message)
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(prog="orthogan", description="Train GANs with well-conditioned layers, score and explore them.")
+def commands() -> Mapping[str, argparse.ArgumentParser]:
+    """The parser of each command."""
+    return _parser()[1]
+
+
+@cache
+def _parser() -> tuple[argparse.ArgumentParser, Mapping[str, argparse.ArgumentParser]]:
+    parser = _Parser(
+        prog="orthogan",
+        description="Train GANs with well-conditioned layers, score and explore them.",
+        epilog="`orthogan COMMAND --help` describes a command and shows an example.",
+    )
     parser.add_argument("--version", action="version", version=f"orthogan {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=_Parser)
 
@@ -86,14 +119,21 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--dry-run", action="store_true", help="build everything, do one step of each phase, stop")
     train.add_argument("--allow-config-change", action="store_true", help="continue a run under another config")
 
-    config = commands.add_parser("config", help="print the complete config, defaults and all")
+    config = commands.add_parser(
+        "config",
+        help="print the complete config, defaults and all",
+        description="Print the complete config that a file and overrides give, as YAML.",
+        epilog="example: orthogan config configs/demo.yaml training.steps=1000 --explain",
+    )
     _config_arguments(config)
-    config.add_argument("--explain", action="store_true", help="with the meaning and unit of every key")
+    config.add_argument("--explain", action="store_true", help="with the meaning and unit of every key of this task")
 
     evaluate = commands.add_parser(
         "evaluate",
         help="FID, Inception Score, KID, precision and recall of a run, a checkpoint or a folder of images; accuracy "
         "of a classifier, also on corrupted and attacked images",
+        description="Score a run, a checkpoint, a file of weights or a folder of images, and print each score with its "
+        "protocol. Scores of a run are also kept in its metrics.jsonl.",
         epilog="example: orthogan evaluate runs/cifar10/resnet18 --metrics accuracy,corruptions,pgd --samples 1000",
     )
     evaluate.add_argument("subject", help="run, checkpoint, .safetensors file, or folder/.zip of images")
@@ -106,7 +146,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     evaluate.add_argument(
         "--samples",
-        type=_positive,
+        type=_samples,
         help="fakes to draw, or pairs of a path length (default: 50000), pairs of lipschitz (default: 10000); of a "
         "classifier a subset of the images (default: all)",
     )
@@ -121,7 +161,7 @@ def _parser() -> argparse.ArgumentParser:
         "--reference", help="statistics (.safetensors, .npz) or images (folder, .zip) to compare with"
     )
     evaluate.add_argument(
-        "--reference-samples", type=_positive, help="compare with a seeded subset of the real images (default: all)"
+        "--reference-samples", type=_samples, help="compare with a seeded subset of the real images (default: all)"
     )
     evaluate.add_argument("--save-reference", help="write the reference statistics to this .safetensors file")
     evaluate.add_argument("--data", help="config whose data is the reference (default: the subject's own)")
@@ -129,21 +169,23 @@ def _parser() -> argparse.ArgumentParser:
         "--split",
         help="part of the data to compare with (default: the one trained on) or to classify (default: the test part)",
     )
-    evaluate.add_argument("--truncation", type=float, default=1.0, help="of the latents (default: 1 = none)")
+    evaluate.add_argument("--truncation", type=_truncation, default=1.0, help="of the latents (default: 1 = none)")
     evaluate.add_argument("--norm", choices=["inf", "2"], default="inf", help="of fgsm and pgd (default: inf)")
     evaluate.add_argument(
         "--eps", help="of fgsm and pgd, in 1/255, such as 2,8: a score for each (default: 2,8; 32,128 with --norm 2)"
     )
-    evaluate.add_argument("--steps", type=_positive, default=20, help="of pgd (default: 20)")
-    evaluate.add_argument("--restarts", type=int, default=1, help="random starts of pgd; 0 = the image (default: 1)")
+    evaluate.add_argument("--steps", type=_whole(1, 100_000), default=20, help="of pgd (default: 20)")
+    evaluate.add_argument(
+        "--restarts", type=_whole(0, 1000), default=1, help="random starts of pgd; 0 = the image (default: 1)"
+    )
     evaluate.add_argument(
         "--critic",
         metavar="KEY=VALUE,…",
         help="of neural_divergence: steps, batch_size, width, lr, penalty, average where they are not to be as "
         "published, such as steps=2000,width=16 (default: 100000 steps of 256)",
     )
-    evaluate.add_argument("--seed", type=int, default=0, help="of latents, subsets, noise, attacks (default: 0)")
-    evaluate.add_argument("--batch-size", type=_positive, default=64, help="images at a time (default: 64)")
+    evaluate.add_argument("--seed", type=_seed, default=0, help="of latents, subsets, noise, attacks (default: 0)")
+    evaluate.add_argument("--batch-size", type=_whole(1, 1 << 16), default=64, help="images at a time (default: 64)")
     evaluate.add_argument(
         "--precision",
         choices=["fp32", "bf16", "auto"],
@@ -153,25 +195,35 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--json", action="store_true", help="print the results with their protocol as JSON lines")
     _net_arguments(evaluate)
 
-    sample = commands.add_parser("sample", help="draw images: one grid, or a file for each seed")
+    sample = commands.add_parser(
+        "sample",
+        help="draw images: one grid, or a file for each seed",
+        description="Draw the images of a generator. The same seed always gives the same image.",
+        epilog="example: orthogan sample runs/demo --seeds 0-63 --out samples.png",
+    )
     sample.add_argument("subject", help="run, checkpoint, .safetensors file, or module:Class")
     sample.add_argument("--seeds", default="0-63", help="such as 0-63,70; each seed is one image (default: 0-63)")
-    sample.add_argument("--classes", help="class numbers or names, comma-separated (default: all in turn)")
-    sample.add_argument("--truncation", type=float, default=1.0, help="(default: 1 = none)")
+    sample.add_argument("--classes", "--class", help="class numbers or names, comma-separated (default: all in turn)")
+    sample.add_argument("--truncation", type=_truncation, default=1.0, help="(default: 1 = none)")
     sample.add_argument("--out", default="samples.png", help=".png for a grid, or a folder (default: samples.png)")
     _net_arguments(sample)
 
-    traverse = commands.add_parser("traverse", help="what each latent direction does: a row of images for each")
+    traverse = commands.add_parser(
+        "traverse",
+        help="what each latent direction does: a row of images for each",
+        description="Move one latent along each direction and show the images: a picture, an animation or a web page.",
+        epilog="example: orthogan traverse runs/demo --method sefa --dims 0-7 --control 2 --out traversal.html",
+    )
     traverse.add_argument("subject", help="run, checkpoint, .safetensors file, or module:Class")
     _direction_arguments(traverse)
     traverse.add_argument("--save-directions", help="write the directions to this .safetensors file")
     traverse.add_argument("--dims", default="all", help="all, or numbers such as 0,3,5 or 0-7 (default: all)")
-    traverse.add_argument("--range", type=float, default=3.0, help="how far to both sides (default: 3)")
-    traverse.add_argument("--steps", type=int, default=11, help="columns, an odd number (default: 11)")
-    traverse.add_argument("--seed", type=int, default=7, help="of the base image (default: 7)")
+    traverse.add_argument("--range", type=_real(1e-9, 1e9), default=3.0, help="how far to both sides (default: 3)")
+    traverse.add_argument("--steps", type=_whole(1, 1001), default=11, help="columns, an odd number (default: 11)")
+    traverse.add_argument("--seed", type=_seed, default=7, help="of the base image (default: 7)")
     traverse.add_argument("--seeds", help="several base images, such as 0-4: a contact sheet (.png)")
-    traverse.add_argument("--class", dest="label", help="class number or name of a conditional model")
-    traverse.add_argument("--truncation", type=float, default=1.0, help="(default: 1 = none)")
+    traverse.add_argument("--class", "--classes", dest="label", help="class number or name of a conditional model")
+    traverse.add_argument("--truncation", type=_truncation, default=1.0, help="(default: 1 = none)")
     traverse.add_argument("--base", choices=("sample", "zero"), default="sample", help="where rows start")
     traverse.add_argument("--centred", action="store_true", help="set the coordinate instead of adding to it")
     traverse.add_argument(
@@ -181,7 +233,9 @@ def _parser() -> argparse.ArgumentParser:
         help="line, or sphere: a great circle that keeps the latent's length (default: line)",
     )
     traverse.add_argument("--heatmap", action="store_true", help="show where each row changes (.png, .html)")
-    traverse.add_argument("--control", type=int, default=0, help="rows along random directions (default: 0)")
+    traverse.add_argument(
+        "--control", type=_whole(0, 1 << 16), default=0, help="rows along random directions (default: 0)"
+    )
     traverse.add_argument(
         "--out", default="traversal.png", help=".png, .gif, .webp, .mp4 or .html (default: traversal.png)"
     )
@@ -203,13 +257,13 @@ def _parser() -> argparse.ArgumentParser:
     discover.add_argument("--layer", help="of sefa, pca, jacobian, hessian, orojar (default: chosen and named)")
     discover.add_argument("--space", default="z", help="z, or w of a generator that has it (default: z)")
     discover.add_argument("--layers", help="with --space w, such as 0-3: directions that move only these styles")
-    discover.add_argument("--components", type=_positive, help="how many directions (default: all)")
-    discover.add_argument("--samples", type=_positive, help="latents that pca and jacobian look at")
-    discover.add_argument("--steps", type=_positive, help="of hessian, orojar and learned")
+    discover.add_argument("--components", type=_whole(1, 1 << 16), help="how many directions (default: all)")
+    discover.add_argument("--samples", type=_whole(1, 10**6), help="latents that pca and jacobian look at")
+    discover.add_argument("--steps", type=_whole(1, 10**6), help="of hessian, orojar and learned")
     discover.add_argument("--rca", action="store_true", help="score how well a small net tells them apart (minutes)")
-    discover.add_argument("--threshold", type=float, default=0.9, help="merge above this |cosine| (default: 0.9)")
-    discover.add_argument("--class", dest="label", help="class number or name of a conditional model")
-    discover.add_argument("--seed", type=int, default=0, help="(default: 0)")
+    discover.add_argument("--threshold", type=_real(0, 1), default=0.9, help="merge above this |cosine| (default: 0.9)")
+    discover.add_argument("--class", "--classes", dest="label", help="class number or name of a conditional model")
+    discover.add_argument("--seed", type=_seed, default=0, help="(default: 0)")
     _net_arguments(discover)
 
     disentangle = commands.add_parser(
@@ -227,9 +281,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     disentangle.add_argument("--data", help="images with factors: sprites, sprites-colour, or a config")
     _direction_arguments(disentangle)
-    disentangle.add_argument("--samples", type=_positive, default=10_000, help="images of a metric (default: 10000)")
+    disentangle.add_argument("--samples", type=_samples, default=10_000, help="images of a metric (default: 10000)")
     disentangle.add_argument("--seeds", default="0-2", help="of the metrics, such as 0-4 (default: 0-2)")
-    disentangle.add_argument("--class", dest="label", help="class number or name of a conditional model")
+    disentangle.add_argument("--class", "--classes", dest="label", help="class number or name of a conditional model")
     disentangle.add_argument(
         "--set", action="append", default=[], metavar="METRIC.KEY=VALUE", help="such as vp.protocol=published"
     )
@@ -240,7 +294,7 @@ def _parser() -> argparse.ArgumentParser:
     explore = commands.add_parser(
         "explore",
         help="a live page in your browser: a slider for each direction, seed, class, export",
-        description="Serve a live page on this machine (needs pip install 'orthogan[explore]'); Ctrl-C ends it.",
+        description=f"Serve a live page on this machine; Ctrl-C ends it. It needs {install('explore')}.",
         epilog="example: orthogan explore runs/demo --directions found.safetensors --open",
     )
     explore.add_argument("subject", help="run, checkpoint, .safetensors file, or module:Class")
@@ -259,7 +313,7 @@ def _parser() -> argparse.ArgumentParser:
     spectrum.add_argument("subject", help="run, checkpoint, .safetensors, .pth of tensors, or module:Class")
     spectrum.add_argument("--layers", default="", help="such as conv,tall or G.blocks.* (default: all)")
     spectrum.add_argument(
-        "--size", type=_positive, default=8, help="side of the map for a convolution's operator norm (default: 8)"
+        "--size", type=_whole(1, 128), default=8, help="side of the map for a convolution's operator norm (default: 8)"
     )
     spectrum.add_argument("--plot", help="draw the singular values to this .png")
     spectrum.add_argument("--json", action="store_true", help="print everything, singular values too, as JSON")
@@ -280,9 +334,13 @@ def _parser() -> argparse.ArgumentParser:
         default="smoke",
         help="smoke: a minute, means nothing; cpu: hours on two cores; full: as published (default: smoke)",
     )
-    study.add_argument("--seeds", type=_positive, help="runs of each method, seeds 0, 1, … (default: the scale's)")
+    study.add_argument(
+        "--seeds", type=_whole(1, 1000), help="runs of each method, seeds 0, 1, … (default: the scale's)"
+    )
     study.add_argument("--out", default="runs/studies", help="(default: runs/studies)")
-    study.add_argument("--jobs", type=_positive, help="runs at a time (default: one a core, at most 8; on a GPU 1)")
+    study.add_argument(
+        "--jobs", type=_whole(1, 1024), help="runs at a time (default: one a core, at most 8; on a GPU 1)"
+    )
     study.add_argument(
         "--redo", action="append", default=[], metavar="METHOD", help="throw this method's runs away first, and say so"
     )
@@ -295,7 +353,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     compare.add_argument("runs", nargs="+", metavar="RUN", help="run folders; differences are to the first one's row")
     compare.add_argument("--out", default="comparison", help="folder of the report (default: comparison)")
-    return parser
+    return parser, commands.choices
 
 
 def _config_arguments(parser: argparse.ArgumentParser) -> None:
@@ -306,9 +364,10 @@ def _config_arguments(parser: argparse.ArgumentParser) -> None:
 def _direction_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--method",
-        choices=("native", "svd"),
+        choices=("native", "sefa", "svd"),
         default="native",
-        help="native = latent axes (or the model's own directions); svd = of the first layer's effective weight",
+        help="native = latent axes (or the model's own directions); sefa (or svd) = singular vectors of the first "
+        "layer's effective weight",
     )
     parser.add_argument("--directions", help="a Directions file, instead of --method")
     parser.add_argument("--layers", help="such as 0-3: only these styles move (directions in w)")
@@ -319,8 +378,36 @@ def _net_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", help="cpu, cuda, cuda:1, mps (default: the fastest here)")
 
 
-def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{text}: must be at least 1")
-    return value
+def _whole(least: int, most: int) -> Callable[[str], int]:
+    """A reader of whole numbers from ``least`` to ``most``."""
+
+    def read(text: str) -> int:
+        try:
+            value = int(text)
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"{shown(text)}: must be a whole number") from None
+        if not least <= value <= most:
+            raise argparse.ArgumentTypeError(f"{shown(text)}: must be from {least:,} to {most:,}")
+        return value
+
+    return read
+
+
+def _real(least: float, most: float) -> Callable[[str], float]:
+    """A reader of numbers from ``least`` to ``most``."""
+
+    def read(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            value = math.nan
+        if not least <= value <= most:
+            raise argparse.ArgumentTypeError(f"{shown(text)}: must be a number from {least:g} to {most:g}")
+        return value
+
+    return read
+
+
+_seed = _whole(0, LARGEST_SEED)
+_samples = _whole(1, MOST_SAMPLES)
+_truncation = _real(0, 1)

@@ -2,45 +2,31 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
+import os
 from argparse import Namespace
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-import yaml
-from accelerate.state import PartialState
-
-from orthogan import checkpoint, training
-from orthogan.config import Config
+from orthogan.config_checks import NEEDS_PATH
 from orthogan.config_file import dump, load_config
-from orthogan.data import ImageSource, open_configured, open_source
-from orthogan.device import chosen_device
-from orthogan.errors import UserError
-from orthogan.evaluate_command import evaluate as evaluate
-from orthogan.evaluate_command import run_of
-from orthogan.evaluation import append_jsonl
-from orthogan.evaluation.spectrum_subject import spectrum as audit
-from orthogan.latent import (
-    Directions,
-    contact_sheet,
-    first_layer_directions,
-    native_directions,
-    parse_classes,
-    parse_layers,
-    parse_seeds,
-    render,
-    sample_images,
-    save_samples,
-)
-from orthogan.latent import traverse as walk
-from orthogan.latent.discovery import discover as find_directions
-from orthogan.latent.render import check_suffix
-from orthogan.models.protocol import Generator
-from orthogan.models.subject import Subject, open_generator
-from orthogan.training.resume import read_records
+from orthogan.errors import UserError, install
+from orthogan.io.read import check_regular, user_path
+from orthogan.io.yaml_text import parse_yaml
+from orthogan.models.shipped import no_such, shipped
 
+if TYPE_CHECKING:
+    import torch
+
+    from orthogan.config import Config
+    from orthogan.data import ImageSource
+    from orthogan.latent import Directions
+    from orthogan.models.protocol import Generator
+    from orthogan.models.subject import Subject
+
+# Torch and what builds on it take seconds to import: each command imports what it needs after its files are found.
 BATCH = 64  # images at a time when drawing
 
 
@@ -52,6 +38,13 @@ def config(arguments: Namespace) -> None:
 def train(arguments: Namespace) -> None:
     """Train, or only try."""
     settings = load_config(arguments.config, arguments.overrides)
+    path = settings.data.path
+    if path and settings.data.source in NEEDS_PATH and not os.path.lexists(user_path(path)):
+        raise UserError(f"data.path: {path}: there is no such file or folder")
+    from accelerate.state import PartialState
+
+    from orthogan import training
+
     if arguments.dry_run:
         for name, value in training.dry_run(settings).items():
             print(f"{name:>16}: {value:,}" if isinstance(value, int) else f"{name:>16}: {value}")
@@ -63,6 +56,9 @@ def train(arguments: Namespace) -> None:
 
 def _report(run: Path, settings: Config) -> None:
     """What a finished run holds, and how its score moved."""
+    from orthogan import checkpoint
+    from orthogan.training.resume import read_records
+
     print(f"{run}: complete, {settings.training.steps} steps")
     file = run / "metrics.jsonl"
     scores = [r for r in read_records(file) if r.get("metric") == settings.evaluation.best] if file.exists() else []
@@ -81,19 +77,28 @@ def _report(run: Path, settings: Config) -> None:
 
 def sample(arguments: Namespace) -> None:
     """Draw images."""
+    _find(arguments)
+    from orthogan.latent import parse_classes, parse_seeds, sample_images, save_samples
+    from orthogan.latent.samples import check_place
+
+    seeds = parse_seeds(arguments.seeds)
+    check_place(arguments.out, len(seeds))
     subject, net, device = _open(arguments.subject, arguments)
     classes = None
     if arguments.classes is not None:
         classes = parse_classes(arguments.classes, net.num_classes, subject.class_names)
-    images = sample_images(
-        net, parse_seeds(arguments.seeds), classes, arguments.truncation, batch_size=BATCH, device=device
-    )
+    images = sample_images(net, seeds, classes, arguments.truncation, batch_size=BATCH, device=device)
     written = save_samples(images, arguments.out, class_names=subject.class_names)
     print(f"{len(images.seeds)} images of {subject.name}: {written[0] if len(written) == 1 else arguments.out}")
 
 
 def traverse(arguments: Namespace) -> None:
     """Show what each direction does."""
+    _find(arguments)
+    from orthogan.latent import contact_sheet, parse_seeds, render
+    from orthogan.latent import traverse as walk
+    from orthogan.latent.render import check_suffix
+
     seeds = parse_seeds(arguments.seeds) if arguments.seeds else []
     check_suffix(arguments.out, heatmap=arguments.heatmap, sheet=bool(seeds))
     subject, net, device = _open(arguments.subject, arguments)
@@ -102,7 +107,7 @@ def traverse(arguments: Namespace) -> None:
         directions.save(arguments.save_directions)
         print(f"{len(directions)} directions: {arguments.save_directions}")
     options: dict[str, Any] = {
-        "dims": "all" if arguments.dims == "all" else parse_seeds(arguments.dims),
+        "dims": "all" if arguments.dims == "all" else parse_seeds(arguments.dims, "dims"),
         "range": arguments.range,
         "steps": arguments.steps,
         "y": _label(arguments, subject, net),
@@ -127,15 +132,20 @@ def traverse(arguments: Namespace) -> None:
 
 def _directions(arguments: Namespace, net: Generator) -> Directions:
     """Those of --directions, else of --method; moved in --layers alone, where that is given."""
+    from orthogan.latent import Directions, first_layer_directions, native_directions, parse_layers
+
     if arguments.directions:
         directions = Directions.load(arguments.directions)
     else:
-        directions = {"native": native_directions, "svd": first_layer_directions}[arguments.method](net)
+        directions = (native_directions if arguments.method == "native" else first_layer_directions)(net)
     return replace(directions, layers=parse_layers(arguments.layers)) if arguments.layers else directions
 
 
 def explore(arguments: Namespace) -> None:
     """Serve the live page until Ctrl-C."""
+    _find(arguments)
+    if importlib.util.find_spec("gradio") is None:
+        raise UserError(f"the live page needs gradio: {install('explore')}")
     from orthogan.latent.explorer_page import explore as serve  # gradio takes seconds to import
 
     subject, net, _ = _open(arguments.subject, arguments)
@@ -152,9 +162,13 @@ def explore(arguments: Namespace) -> None:
 
 def disentangle(arguments: Namespace) -> None:
     """Measure the directions of generators."""
-    from orthogan import disentanglement as measures  # scikit-learn takes seconds to import
-
+    _find(arguments)
     options = _options(arguments.set)
+    from orthogan import disentanglement as measures
+    from orthogan.evaluate_command import run_of
+    from orthogan.evaluation import append_jsonl
+    from orthogan.latent import parse_seeds
+
     runs = []
     for path in arguments.subject:
         subject, net, _ = _open(path, arguments)
@@ -192,12 +206,14 @@ def _options(texts: list[str]) -> dict[str, dict[str, Any]]:
         metric, dot, key = name.partition(".")
         if not (metric and dot and key and sign):
             raise UserError(f"--set {text}: write METRIC.KEY=VALUE, for example vp.protocol=published")
-        found.setdefault(metric, {})[key] = yaml.safe_load(value)
+        found.setdefault(metric, {})[key] = parse_yaml(value, f"--set {text}")
     return found
 
 
 def _labelled(name: str, net: Generator) -> ImageSource:
     """The images with factors that --data names, as large as those of the generator."""
+    from orthogan.data import open_configured, open_source
+
     if name.endswith((".yaml", ".yml")):
         return open_configured(load_config(name).data)
     return open_source(name, resolution=net.resolution, channels=net.image_channels)
@@ -207,6 +223,10 @@ def discover(arguments: Namespace) -> None:
     """Find directions and score them."""
     if not arguments.out.endswith(".safetensors"):
         raise UserError(f"--out {arguments.out}: a Directions file ends in .safetensors")
+    _find(arguments)
+    from orthogan.latent import parse_layers
+    from orthogan.latent.discovery import discover as find_directions
+
     subject, net, _ = _open(arguments.subject, arguments)
     options = {name: getattr(arguments, name) for name in ("layer", "components", "samples", "steps")}
     found = find_directions(
@@ -227,6 +247,9 @@ def discover(arguments: Namespace) -> None:
 
 def spectrum(arguments: Namespace) -> None:
     """Audit the weights of a net."""
+    _find(arguments)
+    from orthogan.evaluation.spectrum_subject import spectrum as audit
+
     print(
         audit(
             arguments.subject,
@@ -241,6 +264,8 @@ def spectrum(arguments: Namespace) -> None:
 
 def study(arguments: Namespace) -> None:
     """Run a study and report it, or name them all."""
+    import torch
+
     from orthogan.studies.pool import default_jobs
     from orthogan.studies.registry import listing
     from orthogan.studies.run_study import Request, run_study
@@ -272,7 +297,33 @@ def compare(arguments: Namespace) -> None:
     print(f"\n{report}, {report.with_name('report.html')}")
 
 
+def evaluate(arguments: Namespace) -> None:
+    """Score a generator, a set of images, a GAN, or a classifier."""
+    _find(arguments)
+    from orthogan.evaluate_command import evaluate as score
+
+    score(arguments)
+
+
+def _find(arguments: Namespace) -> None:
+    """Refuse what is not there, before anything is imported that takes seconds."""
+    subjects = arguments.subject if isinstance(arguments.subject, list) else [arguments.subject]
+    for path in subjects:
+        if ":" not in path and not os.path.lexists(path) and shipped(path) is None:
+            raise no_such(path)
+    for option in ("directions", "weights", "data", "reference"):
+        path = getattr(arguments, option, None)
+        config = option == "data" and str(path).endswith((".yaml", ".yml"))
+        if path and (config or option in ("directions", "weights")):
+            check_regular(path)
+        elif path and option == "reference" and not os.path.lexists(path):
+            raise UserError(f"--reference {path}: there is no such file or folder")
+
+
 def _open(path: str, arguments: Namespace) -> tuple[Subject, Generator, torch.device]:
+    from orthogan.device import chosen_device
+    from orthogan.models.subject import open_generator
+
     device = chosen_device(arguments.device)
     subject = open_generator(path, device=device, ema=not arguments.no_ema)
     return subject, subject.net, device
@@ -282,4 +333,9 @@ def _label(arguments: Namespace, subject: Subject, net: Generator) -> int | None
     """The class that --class names."""
     if arguments.label is None:
         return None
-    return parse_classes(arguments.label, net.num_classes, subject.class_names)[0]
+    from orthogan.latent import parse_classes
+
+    chosen = parse_classes(arguments.label, net.num_classes, subject.class_names)
+    if len(chosen) > 1:
+        raise UserError(f"--class {arguments.label}: this command shows one class at a time; name one")
+    return chosen[0]

@@ -19,15 +19,14 @@ from orthogan.errors import UserError
 from orthogan.io.read import read_regular, shown
 from orthogan.io.yaml_text import parse_yaml
 
+Overrides = Iterable[str | Mapping[str, Any]] | Mapping[str, Any] | str
 LARGEST_CONFIG = 1 << 18  # [bytes]
 MOST_BASES = 100  # files that build on one another
 MOST_MISTAKES = 10  # that one message names
 _WORD = re.compile(r"""\s*(?:"[^"]*"|'[^']*')\s*(?=,|$)|[^,]+""")  # of a list: quotes protect commas
 
 
-def load_config(
-    path: str | Path | None, overrides: Iterable[str | Mapping[str, Any]] | Mapping[str, Any] | str = ()
-) -> Config:
+def load_config(path: str | Path | None, overrides: Overrides = ()) -> Config:
     """The config of ``path`` (None: all defaults) with overrides, checked whole.
 
     Args:
@@ -42,7 +41,7 @@ def load_config(
         for file, part in _chain(Path(path)):
             _merge(tree, part, origin, str(file), "")
     if isinstance(overrides, str | Mapping):
-        overrides = [overrides]
+        overrides = [overrides]  # pyright: ignore[reportAssignmentType]
     for override in overrides:
         if isinstance(override, Mapping):
             for key, value in override.items():

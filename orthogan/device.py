@@ -31,6 +31,8 @@ def chosen_device(name: str | None) -> torch.device:
     try:
         device = torch.device(name)
         torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
+    except (RuntimeError, AssertionError, ImportError, ValueError) as error:
         raise UserError(f"--device {name}: {str(error).splitlines()[0]}") from None
+    if device.type == "meta":
+        raise UserError("--device meta: it holds no numbers; choose cpu, cuda or mps")
     return device

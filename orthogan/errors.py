@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 EXIT_DONE = 0
 EXIT_BUG = 1
 EXIT_USER = 2
@@ -30,3 +32,18 @@ class Stopped(Exception):
     """A signal ended the run after its state was saved; the same command continues it."""
 
     exit_code = EXIT_STOPPED
+
+
+def install(extra: str) -> str:
+    """The command that installs an optional part of orthogan, such as ``explore``, for messages and help."""
+    from importlib import metadata  # takes longer to import than everything else here
+
+    clone = Path(__file__).resolve().parents[1]
+    if (clone / "pyproject.toml").is_file():
+        return f"pip install -e '.[{extra}]' in {clone}"
+    try:
+        lines = metadata.requires("orthogan") or []
+    except metadata.PackageNotFoundError:  # copied, not installed
+        lines = []
+    needed = [line.partition(";")[0].strip() for line in lines if f'extra == "{extra}"' in line]
+    return f"pip install {' '.join(repr(package) for package in needed)}" if needed else f"the extra {extra!r}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import subprocess
 import sys
 from html.parser import HTMLParser
@@ -13,7 +14,8 @@ import pytest
 import yaml
 from PIL import Image
 
-from orthogan.cli import main, parse
+from orthogan.cli import commands, main, parse
+from orthogan.errors import UserError
 from tests.training.runs import ROOT, TINY, environment
 
 EXTRACTOR = "tests.training.extractor:Moments"
@@ -156,6 +158,113 @@ def test_unknown_options_name_the_nearest(capsys: pytest.CaptureFixture[str]) ->
         main(["train", "x.yaml", "--dryrun"])
     assert caught.value.code == 2
     assert "did you mean --dry-run?" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["train", "x.yaml", "--out", "y"], "out=runs/mine"),
+        (["train", "x.yaml", "--resume"], "unrecognized arguments: --resume"),
+        (["sample", "x", "--clases", "1"], "did you mean --classes?"),
+        (["traverse", "x", "--rca"], "unrecognized arguments: --rca"),
+        (["discover", "x", "--dims", "1"], "unrecognized arguments: --dims"),
+        (["spectrum", "x", "--seeds", "1"], "unrecognized arguments: --seeds"),
+    ],
+)
+def test_hints_name_options_of_the_same_command_only(
+    words: list[str], says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(words)
+    assert caught.value.code == 2
+    said = capsys.readouterr().err
+    assert says in said
+    hint = said.partition("did you mean ")[2].partition("?")[0]
+    assert hint not in words
+    if hint:
+        parse([*words[:2], hint, "1"])
+
+
+NUMBERS = [
+    (command, action.option_strings[0])
+    for command, parser in commands().items()
+    for action in parser._actions
+    if callable(action.type) and action.type not in (int, float)
+]
+
+
+@pytest.mark.parametrize(("command", "option"), NUMBERS, ids=str)
+def test_every_number_of_the_command_line_is_bounded(
+    command: str, option: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for value in ("1" + "0" * 30, "9" * 5000, "1e400", "nan", "-inf", "-1" + "0" * 30, "", "x", "\x00", "٣" * 40):
+        with pytest.raises(SystemExit) as caught:
+            parse([command, "x", f"{option}={value}"])
+        assert caught.value.code == 2
+        said = capsys.readouterr().err.splitlines()[-1]
+        assert f"argument {option}" in said
+        assert len(said) < 400
+
+
+def test_no_number_of_the_command_line_is_a_bare_int_or_float() -> None:
+    bare = [(c, a.dest) for c, p in commands().items() for a in p._actions if a.type in (int, float)]
+    assert bare == [("explore", "port")]  # which the page checks, for Python too
+
+
+def test_the_command_alone_and_help_list_the_commands(capsys: pytest.CaptureFixture[str]) -> None:
+    for words in ([], ["help"], ["--help"]):
+        with pytest.raises(SystemExit) as caught:
+            main(words)
+        assert caught.value.code == 0
+        said = capsys.readouterr().out
+        assert all(f"    {command}" in said for command in commands())
+    with pytest.raises(SystemExit):
+        main(["help", "sample"])
+    assert "example: orthogan sample" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("command", commands().keys())
+def test_every_command_is_described_and_has_an_example_that_parses(command: str) -> None:
+    parser = commands()[command]
+    assert parser.description
+    assert parser.epilog is not None
+    example = parser.epilog.removeprefix("example: orthogan ")
+    assert parse(shlex.split(example)).command == command
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "says"),
+    [
+        (UserError("bad input"), 2, "orthogan: bad input"),
+        (
+            RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 4 bytes."),
+            2,
+            "out of memory",
+        ),
+        (MemoryError(), 2, "out of memory"),
+        (RuntimeError("something else"), 1, "please report it"),
+        (KeyError("p"), 1, "please report it"),
+    ],
+    ids=repr,
+)
+def test_only_bugs_show_a_traceback_and_ask_for_a_report(
+    error: Exception, code: int, says: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(_: object) -> None:
+        raise error
+
+    monkeypatch.setattr("orthogan.commands.config", fail)
+    assert main(["config", "x.yaml"]) == code
+    said = capsys.readouterr().err
+    assert says in said.splitlines()[-1]
+    assert ("Traceback" in said) == (code == 1)
+
+
+def test_a_name_that_the_terminal_cannot_show_is_escaped(tmp_path: Path) -> None:
+    words = [sys.executable, "-m", "orthogan", "config", str(ROOT / "configs" / "demo.yaml"), "data.path=é"]
+    done = subprocess.run(words, capture_output=True, env=environment() | {"PYTHONIOENCODING": "ascii"}, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert b"path: \\xe9" in done.stdout
 
 
 def test_the_module_and_the_script_are_the_command(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Images in an HDF5 file, read as they are needed. Needs the extra ``orthogan[h5]``."""
+"""Images in an HDF5 file, read as they are needed. Needs the extra ``h5``."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 
 from orthogan.data.row_file import RowFile, consecutive
 from orthogan.data.stored_source import StoredSource
-from orthogan.errors import UserError
+from orthogan.errors import UserError, install
 
 
 class H5Contents(NamedTuple):
@@ -33,7 +33,7 @@ def _h5py() -> Any:
     try:
         import h5py
     except ImportError as error:
-        raise UserError("reading .h5 files needs h5py: pip install 'orthogan[h5]'") from error
+        raise UserError(f"reading .h5 files needs h5py: {install('h5')}") from error
     return h5py
 
 

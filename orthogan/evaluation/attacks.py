@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from orthogan.errors import UserError
+from orthogan.errors import UserError, install
 from orthogan.models.modes import device_of
 
 KINDS = ("fgsm", "pgd")
@@ -84,7 +84,7 @@ def need_art() -> str:
             return importlib.metadata.version(PACKAGE)
         except importlib.metadata.PackageNotFoundError:  # another package of that name
             pass
-    raise UserError(f"fgsm and pgd need {PACKAGE}: pip install 'orthogan[robust]'; corruptions need nothing more")
+    raise UserError(f"fgsm and pgd need {PACKAGE}: {install('robust')}; corruptions need nothing more")
 
 
 class Attacker:
@@ -103,7 +103,7 @@ class Attacker:
         self.device = device_of(net)
         need_art()
         if self.device.type not in ("cpu", "cuda"):
-            raise UserError(f"fgsm and pgd run on cpu or cuda, not {self.device.type}; give --device cpu")
+            raise UserError(f"fgsm and pgd run on cpu or cuda, not {self.device.type}; choose the device cpu")
         self._make = self._method(shape) if attack.eps > 0 else None
 
     def __call__(self, images: Tensor, labels: Tensor, *, seed: int = 0) -> Tensor:

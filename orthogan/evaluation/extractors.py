@@ -166,14 +166,14 @@ def _clip(name: str, path: Path | None) -> Extractor:
 
 def _dinov2(name: str, path: Path | None) -> Extractor:
     if path is not None:
-        raise UserError(f"--weights: {name} comes with its code from torch.hub and takes no weights file")
+        raise UserError(f"weights: {name} comes with its code from torch.hub and takes no weights file")
     try:
         with tensors_only():
             net = FeatureExtractorDinoV2(name, ["dinov2"])
     except Exception as error:  # torch.hub raises whatever the network or the repository's code does
         raise UserError(
             f"extractor {name}: torch.hub could not load facebookresearch/dinov2 ({error}); "
-            "--extractor efficientnet-lite0 needs no download"
+            "the extractor efficientnet-lite0 needs no download"
         ) from None
     return Extractor(name, f"tensors {_content(net)}", f"{TENSORFLOW} 224", net, _first)
 

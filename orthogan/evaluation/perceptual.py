@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torchvision.models import VGG16_Weights
 
-from orthogan.errors import UserError
+from orthogan.errors import UserError, install
 from orthogan.evaluation.images import rgb
 from orthogan.evaluation.weights_files import find_weights, get_weights, read_weights, sha256
 
@@ -90,7 +90,7 @@ def _package() -> ModuleType:
     try:
         return importlib.import_module("lpips")
     except ImportError:
-        raise UserError("LPIPS: pip install 'orthogan[lpips]', or measure a pixel or feature path length") from None
+        raise UserError(f"LPIPS needs {install('lpips')}; or measure a pixel or feature path length") from None
 
 
 def _vgg16_file() -> Path:

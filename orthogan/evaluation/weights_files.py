@@ -67,7 +67,7 @@ def get_weights(url: str, extractor: str, name: str | None = None) -> Path:
     except (URLError, OSError, RuntimeError) as error:
         raise UserError(
             f"extractor {extractor}: its weights are not here and cannot be downloaded ({error}). Put {name} from "
-            f"{url} into pretrained/ or {target.parent}, or use --extractor efficientnet-lite0, which needs no download"
+            f"{url} into pretrained/ or {target.parent}, or use efficientnet-lite0, which needs no download"
         ) from None
     return target
 

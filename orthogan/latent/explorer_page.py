@@ -1,4 +1,4 @@
-"""``orthogan explore``: the live page, a gradio app on this machine; needs the extra ``orthogan[explore]``."""
+"""``orthogan explore``: the live page, a gradio app on this machine; needs the extra ``explore``."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import Any
 
 from torch import nn
 
-from orthogan.errors import UserError
+from orthogan.errors import UserError, install
 from orthogan.latent import explorer_shown as shown
 from orthogan.latent.directions import Directions
 from orthogan.latent.explorer import Explorer
@@ -279,5 +279,5 @@ def _gradio() -> Any:
     try:
         import gradio
     except ImportError as error:
-        raise UserError("the live page needs gradio: pip install 'orthogan[explore]'") from error
+        raise UserError(f"the live page needs gradio: {install('explore')}") from error
     return gradio

@@ -27,9 +27,9 @@ def check_suffix(path: str | os.PathLike[str], *, heatmap: bool = False, sheet: 
     suffix = Path(path).suffix.lower()
     what, known = ("a contact sheet of several seeds", SHEETS) if sheet else ("a traversal", SUFFIXES)
     if suffix not in known:
-        raise UserError(f"--out {path}: {what} is written as {', '.join(known)}; choose one of these suffixes")
+        raise UserError(f"{path}: {what} is written as {', '.join(known)}; choose one of these suffixes")
     if heatmap and suffix not in HEATMAPS:
-        raise UserError(f"--out {path}: heat-maps are drawn in {' and '.join(HEATMAPS)} only; leave them out")
+        raise UserError(f"{path}: heat-maps are drawn in {' and '.join(HEATMAPS)} only; leave them out")
     if suffix == ".mp4":
         need_av()
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from orthogan.errors import UserError
+from orthogan.errors import UserError, install
 from orthogan.io.write import write_bytes
 from orthogan.latent.caption import title
 from orthogan.latent.grid import BACKGROUND
@@ -29,7 +29,7 @@ MARKED = {"colorspace": BT709, "color_primaries": BT709, "color_trc": BT709, "co
 def need_av() -> None:
     """Raises ``UserError`` where PyAV is not installed; it comes with the extra ``video``."""
     if importlib.util.find_spec("av") is None:
-        raise UserError("an .mp4 needs PyAV: pip install 'orthogan[video]'; .gif and .webp need nothing more")
+        raise UserError(f"an .mp4 needs PyAV: {install('video')}; .gif and .webp need nothing more")
 
 
 def timeline(order: list[tuple[int, int]], fps: int = FPS) -> list[int]:

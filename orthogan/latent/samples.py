@@ -21,6 +21,7 @@ from orthogan.latent.grid import class_layout, image_grid, magnify, save_png
 from orthogan.latent.identity import model_hash
 
 MOST_SEEDS = 1_000_000
+MOST_IN_A_GRID = 10_000
 _PART = re.compile(r"(\d{1,15})(?:-(\d{1,15}))?", re.ASCII)
 
 
@@ -34,12 +35,12 @@ class Samples:
     metadata: dict[str, str] = field(default_factory=dict)
 
 
-def parse_seeds(text: str) -> list[int]:
+def parse_seeds(text: str, what: str = "seeds") -> list[int]:
     """``"0-3,70"`` -> [0, 1, 2, 3, 70]: numbers and inclusive ranges, in that order, repeats dropped.
 
-    Raises ``UserError`` naming the part that cannot be read.
+    Raises ``UserError`` naming ``what`` is read and the part that cannot be read.
     """
-    return _numbers(text, "seeds")
+    return _numbers(text, what)
 
 
 def parse_layers(text: str) -> list[int]:
@@ -53,7 +54,7 @@ def parse_classes(text: str, num_classes: int, names: Sequence[str] = ()) -> lis
     Raises ``UserError`` for an unconditional generator, an unknown name, or a number out of range.
     """
     if num_classes == 0:
-        raise UserError("--classes: this generator is unconditional and has no classes; leave the option out")
+        raise UserError("classes: this generator is unconditional and has no classes; leave them out")
     by_name = {name.strip().lower(): index for index, name in enumerate(names)}
     chosen: list[int] = []
     for part in text.split(","):
@@ -62,12 +63,12 @@ def parse_classes(text: str, num_classes: int, names: Sequence[str] = ()) -> lis
             chosen.append(by_name[name])
         elif name and not name[0].isdigit():
             known = ", ".join(names) if names else "it has numbers only"
-            raise UserError(f"--classes: no class '{part.strip()}' in this generator ({known})")
+            raise UserError(f"classes: no class '{part.strip()}' in this generator ({known})")
         else:
             chosen += _numbers(part, "classes")
     wrong = [label for label in chosen if label >= num_classes]
     if wrong:
-        raise UserError(f"--classes: {wrong[0]} is out of range; this generator has classes 0 to {num_classes - 1}")
+        raise UserError(f"classes: {wrong[0]} is out of range; this generator has classes 0 to {num_classes - 1}")
     return list(dict.fromkeys(chosen))
 
 
@@ -76,12 +77,12 @@ def _numbers(text: str, what: str) -> list[int]:
     for part in text.split(","):
         match = _PART.fullmatch(part.strip())
         if match is None:
-            raise UserError(f"--{what}: '{part}' in '{text}' is neither a number nor a range such as 0-63")
+            raise UserError(f"{what}: '{part}' in '{text}' is neither a number nor a range such as 0-63")
         first, last = int(match[1]), int(match[2] or match[1])
         if last < first:
-            raise UserError(f"--{what}: the range '{part.strip()}' runs backwards; write {last}-{first}")
+            raise UserError(f"{what}: the range '{part.strip()}' runs backwards; write {last}-{first}")
         if last - first >= MOST_SEEDS or len(found) + last - first >= MOST_SEEDS:
-            raise UserError(f"--{what}: '{text}' is more than {MOST_SEEDS:,} numbers; ask for fewer at a time")
+            raise UserError(f"{what}: '{text}' is more than {MOST_SEEDS:,} numbers; ask for fewer at a time")
         found.update(dict.fromkeys(range(first, last + 1)))
     return list(found)
 
@@ -128,6 +129,16 @@ def sample_images(
     )
 
 
+def check_place(out: str | os.PathLike[str], count: int) -> None:
+    """Raise ``UserError`` unless ``save_samples`` can write ``count`` images to ``out``; ask before a long draw."""
+    target = Path(out)
+    if target.suffix.lower() == ".png":
+        if count > MOST_IN_A_GRID:
+            raise UserError(f"{target}: {count:,} images do not fit one grid; name a folder (no suffix) instead")
+    elif target.suffix and not os.path.isdir(target):
+        raise UserError(f"{target}: name a .png for one grid, or a folder (no suffix) for one PNG per seed")
+
+
 def save_samples(samples: Samples, out: str | os.PathLike[str], *, class_names: Sequence[str] = ()) -> list[Path]:
     """A ``.png`` path gets all samples in one grid; any path without a suffix is a folder, one PNG a seed.
 
@@ -135,11 +146,10 @@ def save_samples(samples: Samples, out: str | os.PathLike[str], *, class_names: 
     else a caption under each image. In a folder: ``seed000012.png``, ``seed000012-class03.png``, at the
     generator's own size. The paths written come back. Raises ``UserError`` for another suffix.
     """
+    check_place(out, len(samples.seeds))
     target = Path(out)
     if target.suffix.lower() == ".png":
         return [save_png(_grid(samples, class_names), target, _described(samples))]
-    if target.suffix and not target.is_dir():
-        raise UserError(f"--out {target}: name a .png for one grid, or a folder (no suffix) for one PNG a seed")
     written: list[Path] = []
     digits = len(str(max(samples.labels, default=0))) if samples.labels else 0
     for index, (image, seed) in enumerate(zip(samples.images, samples.seeds, strict=True)):

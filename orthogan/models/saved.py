@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +20,7 @@ from orthogan.errors import UserError
 from orthogan.io.write import write_tensors
 from orthogan.models.build import build_classifier, build_generator
 from orthogan.models.protocol import Generator
+from orthogan.models.shipped import no_such, shipped
 
 FORMAT = "orthogan-generator-1"
 CLASSIFIER_FORMAT = "orthogan-classifier-1"
@@ -58,17 +60,19 @@ def save_generator(
 
 
 def find(path: str | Path, *, ema: bool = True) -> Path:
-    """The file of the generator or classifier behind ``path``: a file, a checkpoint folder, or a run (its newest
-    whole checkpoint).
+    """The file of the generator or classifier behind ``path``: a file, a checkpoint folder, a run (its newest whole
+    checkpoint), or the name of a shipped model.
 
     Raises:
         UserError: there is none, or the checkpoint is damaged.
     """
     path = Path(path)
-    if path.is_file():
+    if os.path.isfile(path):
         return path
-    if not path.exists():
-        raise UserError(f"{path}: no such run, checkpoint or file")
+    if not os.path.exists(path):
+        if (file := shipped(str(path))) is not None:
+            return file
+        raise no_such(path)
     folder = path
     if checkpoint.is_checkpoint(folder):
         try:

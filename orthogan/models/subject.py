@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 
@@ -30,7 +30,7 @@ def open_generator(path: str, *, device: torch.device | str, ema: bool = True) -
     Raises:
         UserError: no such thing, or no generator.
     """
-    if ":" in path and not Path(path).exists():
+    if ":" in path and not os.path.exists(path):
         made = made_by(path)
         return Subject(path, as_generator(made).to(device).eval(), list(getattr(made, "class_names", [])))
     saved = describe(path, ema=ema)

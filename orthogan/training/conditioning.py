@@ -161,9 +161,7 @@ class Conditioning:
 def _rule(config: GradientRuleConfig, optimizer: Optimizer, net: nn.Module) -> GradientRule:
     if config.kind == "optimal_learning_rate":
         return OptimalLearningRate(optimizer, net, layers=config.layers, form=config.form)
-    options: dict[str, Any] = config.model_dump(
-        include={"scale", "every", "momentum", "nesterov", "method", "rank_tolerance"}
-    )
+    options: dict[str, Any] = config.model_dump(include={"scale", "every", "momentum", "nesterov", "method"})
     return NearestOrthogonalGradient(optimizer, net, layers=config.layers, **options)
 
 

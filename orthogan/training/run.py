@@ -11,6 +11,7 @@ from accelerate import Accelerator
 from accelerate.state import PartialState
 
 from orthogan.config import Config
+from orthogan.config_file import Overrides, load_config
 from orthogan.data import open_configured
 from orthogan.training.classifier import ClassifierTask, open_sources
 from orthogan.training.gan import GanTask
@@ -19,28 +20,41 @@ from orthogan.training.precision import make_accelerator
 from orthogan.training.task import Task
 
 
-def train(config: Config, *, allow_config_change: bool = False) -> Path:
+def train(config: Config | str | Path, overrides: Overrides = (), *, allow_config_change: bool = False) -> Path:
     """Train to the end of ``config``, continuing what its run folder holds; returns the run folder.
 
     Under ``torchrun`` or ``accelerate launch`` every process calls this.
+
+    Args:
+        config: a config, or the path of a YAML file, for which ``overrides`` are as of ``load_config``.
 
     Raises:
         UserError: the config, the data or the run folder cannot be used.
         Diverged: training met a NaN or an infinity; the last good checkpoint is kept.
         Stopped: SIGINT or SIGTERM came; the state was saved, the same call continues.
     """
+    config = _read(config, overrides)
     with _task(config) as (task, accelerator):
         return train_task(task, config, accelerator, allow_config_change=allow_config_change)
 
 
-def dry_run(config: Config) -> dict[str, Any]:
+def dry_run(config: Config | str | Path, overrides: Overrides = ()) -> dict[str, Any]:
     """Build everything, do one step of each phase, and report sizes, losses and memory; writes nothing.
 
     Raises:
         UserError, Diverged: as ``train``.
     """
+    config = _read(config, overrides)
     with _task(config) as (task, accelerator):
         return try_out(task, accelerator)
+
+
+def _read(config: Config | str | Path, overrides: Overrides) -> Config:
+    if not isinstance(config, Config):
+        return load_config(config, overrides)
+    if overrides:
+        raise TypeError("overrides belong to the path of a YAML file; give them to orthogan.load_config")
+    return config
 
 
 @contextmanager

@@ -177,7 +177,7 @@ def test_bad_files(tmp_path: Path) -> None:
 def test_h5_without_h5py(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_shapes3d(tmp_path / "s.h5")
     monkeypatch.setitem(sys.modules, "h5py", None)
-    with pytest.raises(UserError, match=r"pip install 'orthogan\[h5\]'"):
+    with pytest.raises(UserError, match=r"pip install -e '\.\[h5\]'"):
         open_array_file(tmp_path / "s.h5", Form(64, 3))
 
 

@@ -17,7 +17,7 @@ from orthogan.evaluation import attacks
 from orthogan.evaluation.attacks import Attack, Attacker
 from tests.evaluation.attacked import CLASSES, SIDE, answers, net, pictures
 
-pytest.importorskip("art", reason="pip install 'orthogan[robust]'")
+pytest.importorskip("art", reason="needs the extra robust")
 
 
 def batch(count: int = 6, channels: int = 3) -> Tensor:
@@ -185,5 +185,5 @@ def test_the_variant_holds_all_that_moves_the_number() -> None:
 
 def test_without_the_library_the_message_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(attacks.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(UserError, match=r"pip install 'orthogan\[robust\]'"):
+    with pytest.raises(UserError, match=r"pip install -e '\.\[robust\]'"):
         attacker(net(), Attack())

@@ -170,7 +170,7 @@ def test_a_missing_library_is_said_at_once(monkeypatch: pytest.MonkeyPatch) -> N
     module = net()
     monkeypatch.setattr(robustness, "accuracy", lambda *_, **__: pytest.fail("measured before the check"))
     monkeypatch.setattr("orthogan.evaluation.attacks.importlib.util.find_spec", lambda name: None)
-    with pytest.raises(UserError, match=r"pip install 'orthogan\[robust\]'"):
+    with pytest.raises(UserError, match=r"pip install -e '\.\[robust\]'"):
         evaluate_classifier(module, source(module), metrics=["accuracy", "pgd"])
 
 

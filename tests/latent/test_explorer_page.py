@@ -31,7 +31,7 @@ NAMES = ["dim", "middling", "bright"]
 NASTY = "<b>x</b> ${1} {{2}} `'\""
 STAGE = "#stage .now img"
 
-pytest.importorskip("gradio", reason="pip install 'orthogan[explore]'")
+pytest.importorskip("gradio", reason="needs the extra explore")
 
 
 def net() -> Disc:
@@ -287,7 +287,7 @@ def test_it_follows_the_system_and_keeps_the_picture_in_view(
 
 def test_without_gradio_the_remedy_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "gradio", None)
-    with pytest.raises(UserError, match=r"pip install 'orthogan\[explore\]'"):
+    with pytest.raises(UserError, match=r"pip install -e '\.\[explore\]'"):
         build_page(net(), axes())
 
 

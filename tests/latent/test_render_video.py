@@ -92,6 +92,6 @@ def test_without_pyav_the_message_says_what_to_install(
 ) -> None:
     monkeypatch.setattr(render_video.importlib.util, "find_spec", lambda name: None)
     for call in (lambda: render(walk, tmp_path / "t.mp4"), lambda: check_suffix("t.mp4")):
-        with pytest.raises(UserError, match=r"pip install 'orthogan\[video\]'"):
+        with pytest.raises(UserError, match=r"pip install -e '\.\[video\]'"):
             call()
     assert not list(tmp_path.iterdir())

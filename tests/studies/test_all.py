@@ -134,7 +134,7 @@ def test_a_study_says_before_it_starts_what_is_not_installed(tmp_path: Path, mon
     from orthogan.studies.run_study import Request, run_study
 
     monkeypatch.setattr(attacks.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(UserError, match=r"pip install 'orthogan\[robust\]'"):
+    with pytest.raises(UserError, match=r"pip install -e '\.\[robust\]'"):
         run_study(Request("kernel-orthogonality", out=tmp_path))
     assert not list(tmp_path.iterdir())
 

@@ -71,9 +71,7 @@ CASES = {
     "hyperspherical_energy": [
         one(G, "penalties", kind="hyperspherical_energy", layers=["matrix"], options={"s": 1, "half_space": True})
     ],
-    "nearest orthogonal": [
-        one(G, "gradients", kind="nearest_orthogonal", layers=["first"], every=2, rank_tolerance=0.01)
-    ],
+    "nearest orthogonal": [one(G, "gradients", kind="nearest_orthogonal", layers=["first"], every=2)],
     "muon": [one(D, "gradients", kind="nearest_orthogonal", layers=["conv"], momentum=0.9, scale="nuclear")],
     "optimal learning rate": [
         one(G, "gradients", kind="optimal_learning_rate", layers=["first"]),

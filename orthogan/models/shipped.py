@@ -1,0 +1,28 @@
+"""The models that ship with orthogan, by name."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from pathlib import Path
+
+from orthogan.errors import UserError
+from orthogan.io.read import printable
+
+FOLDER = Path(__file__).resolve().parents[2] / "pretrained"  # of a clone; a wheel carries none
+
+
+def shipped(name: str) -> Path | None:
+    """The file of a shipped model such as ``sprites-srngan`` or ``pretrained/sprites-srngan``; None: no such name."""
+    words = re.fullmatch(r"(?:pretrained/)?([\w-]{1,100})(?:\.safetensors)?", name)
+    path = FOLDER / f"{words[1]}.safetensors" if words else None
+    return path if path and path.is_file() else None
+
+
+def no_such(path: object) -> UserError:
+    """What to say of a run, checkpoint, file or name of a shipped model that does not exist."""
+    names = sorted(file.stem for file in FOLDER.glob("*.safetensors"))
+    near = difflib.get_close_matches(str(path)[:200], names, 1)
+    return UserError(
+        f"{printable(path)}: no such run, checkpoint or file" + (f"; did you mean {near[0]}?" if near else "")
+    )

@@ -1,0 +1,101 @@
+"""What a user finds after ``import orthogan``: names, rooms, help; and from the folder that holds the clone."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import venv
+from pathlib import Path
+
+import pytest
+
+import orthogan
+from orthogan.errors import UserError, install
+from tests.training.runs import ROOT, TINY
+
+ROOMS = ["data", "disentanglement", "evaluation", "gradients", "latent", "layers", "linalg", "models", "penalties"]
+
+
+def python(*words: str, cwd: Path, path: str = str(ROOT)) -> str:
+    environment = {"PYTHONPATH": path, "PATH": "/usr/bin:/bin"} if path else {"PATH": "/usr/bin:/bin"}
+    done = subprocess.run([*words], capture_output=True, text=True, env=environment, cwd=cwd)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def test_every_public_name_is_listed_reached_and_explained(tmp_path: Path) -> None:
+    assert set(ROOMS) <= set(orthogan.__all__) <= set(dir(orthogan))
+    assert not {"Any", "TYPE_CHECKING", "annotations", "importlib"} & set(dir(orthogan))
+    code = "import orthogan\nprint(*[f'{n}: {getattr(orthogan, n)}' for n in orthogan.__all__]); help(orthogan)"
+    text = python(sys.executable, "-c", code, cwd=tmp_path)
+    assert "latent: <module 'orthogan.latent'" in text
+    for word in ("traverse(", "load_config(", "train(", "class Directions", "orthogan.load(run)"):
+        assert word in text
+    with pytest.raises(AttributeError, match="no attribute 'sampel'"):
+        _ = orthogan.sampel  # pyright: ignore[reportAttributeAccessIssue]
+
+
+@pytest.mark.parametrize(
+    ("words", "modules"),
+    [
+        (["config", str(ROOT / "configs" / "demo.yaml")], ["torch", "torchvision", "accelerate"]),
+        (["train", "absent.yaml"], ["torch"]),
+        (["train", str(ROOT / "configs" / "folder64" / "sngan.yaml"), "data.path=absent"], ["torch"]),
+        (["sample", "absent"], ["torch"]),
+        (["evaluate", "absent"], ["torch"]),
+        (["evaluate", "sprites-srngan", "--reference", "absent"], ["torch"]),
+        (["traverse", "sprites-srngan", "--directions", "absent.safetensors"], ["torch"]),
+        (["discover", "sprites-srngan", "--out", "x.npy"], ["torch"]),
+        (["disentangle", "sprites-srngan", "--data", "absent.yaml"], ["torch"]),
+        (["explore", "absent"], ["torch", "gradio"]),
+        (["spectrum", "absent"], ["torch"]),
+    ],
+    ids=lambda value: " ".join(Path(word).name for word in value) if "torch" not in value else "",
+)
+def test_what_needs_no_torch_does_not_wait_for_it(words: list[str], modules: list[str], tmp_path: Path) -> None:
+    code = f"import sys; from orthogan.cli import main; code = main({words!r}); print(code, *sys.modules)"
+    code, *loaded = python(sys.executable, "-c", code, cwd=tmp_path).splitlines()[-1].split()
+    assert code == ("0" if words[0] == "config" else "2")
+    assert not set(modules) & set(loaded)
+
+
+def test_the_command_that_installs_an_extra_works_here(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    assert install("explore") == f"pip install -e '.[explore]' in {ROOT}"
+    monkeypatch.setattr("orthogan.errors.__file__", str(tmp_path / "orthogan" / "errors.py"))
+    assert install("explore").startswith("pip install 'gradio")
+    assert install("nothing") == "the extra 'nothing'"
+
+
+def test_an_editable_install_is_found_from_the_folder_that_holds_the_clone(tmp_path: Path) -> None:
+    clone = tmp_path / "orthogan"
+    package = clone / "orthogan"
+    package.mkdir(parents=True)
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        (clone / name).write_bytes((ROOT / name).read_bytes())
+    for name in ("__init__.py", "errors.py"):
+        (package / name).write_bytes((ROOT / "orthogan" / name).read_bytes())
+    venv.create(tmp_path / "venv", with_pip=False, system_site_packages=False)
+    inside = tmp_path / "venv" / "bin" / "python"
+    install = ["install", "--no-deps", "--no-build-isolation", "--no-index", "-e", str(clone)]
+    builder = str(Path(pytest.importorskip("setuptools").__file__).parents[1])
+    python(sys.executable, "-m", "pip", "--python", str(inside), *install, cwd=tmp_path, path=builder)
+    for folder in (tmp_path, clone, Path("/")):
+        assert python(str(inside), "-c", "import orthogan; print(orthogan.__version__)", cwd=folder, path="") == "0.1.0"
+
+
+def test_train_takes_the_path_of_a_config(tmp_path: Path) -> None:
+    (tmp_path / "tiny.yaml").touch()
+    run = orthogan.train(tmp_path / "tiny.yaml", [*TINY, "training.steps=1", f"out={tmp_path / 'run'}"])
+    assert orthogan.load(run).latent_dim > 0
+    with pytest.raises(UserError, match="no such config file"):
+        orthogan.train("absent.yaml")
+    with pytest.raises(TypeError, match="overrides"):
+        orthogan.train(orthogan.load_config(None), ["seed=3"])
+
+
+def test_a_shipped_model_is_loaded_by_its_name(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("sprites-srngan", "pretrained/sprites-srngan", "sprites-srngan.safetensors"):
+        assert orthogan.load(name).resolution == 32
+    with pytest.raises(UserError, match="did you mean sprites-srngan"):
+        orthogan.load("sprites-srgan")
