@@ -1,10 +1,11 @@
 # Two commands: `make demo` trains, scores and shows a small SRN-GAN; `make test` checks the whole project.
+# `make faults` harms runs and files for 25 minutes and counts what does not survive (docs/reliability.md).
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
 RUN := runs/demo
 
-.PHONY: demo test lint clean
+.PHONY: demo test lint faults clean
 
 demo: $(VENV)/.installed
 	$(BIN)/orthogan train configs/demo.yaml
@@ -22,6 +23,9 @@ lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
+
+faults: $(VENV)/.installed-dev
+	$(BIN)/python -m tests.faults --out runs/faults --minutes 25
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)

@@ -26,6 +26,7 @@ from orthogan.layers import decorrelate
 IMAGES = Path(__file__).parent / "images"
 STEPS, BATCH, LAYER = 300, 64, "3"
 Prepare = Callable[[nn.Module], None]
+Penalty = tuple[str, float] | tuple[str, float, dict[str, object]]  # name, weight, options
 Rules = Callable[[torch.optim.Optimizer, nn.Module], object]
 
 
@@ -51,7 +52,7 @@ def data() -> tuple[Tensor, Tensor]:
 
 
 def trained(
-    images: Tensor, labels: Tensor, prepare: Prepare | None, penalty: tuple[str, float] | None, rules: Rules | None
+    images: Tensor, labels: Tensor, prepare: Prepare | None, penalty: Penalty | None, rules: Rules | None
 ) -> nn.Sequential:
     model = net()
     if prepare is not None:
@@ -59,7 +60,7 @@ def trained(
     optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
     if rules is not None:
         rules(optimizer, model)
-    term = penalties.Penalty(model, penalty[0], penalty[1], LAYER) if penalty else None
+    term = penalties.Penalty(model, *penalty[:2], LAYER, **dict(*penalty[2:])) if penalty else None
     order = torch.Generator().manual_seed(1)
     for _ in range(STEPS):
         rows = torch.randint(len(images), (BATCH,), generator=order)
@@ -91,7 +92,7 @@ GROUPS: dict[str, dict[str, tuple[Prepare | None, tuple[str, float] | None, Rule
         "plain": (None, None, None),
         "soft_orthogonality 1e-2": (None, ("soft_orthogonality", 1e-2), None),
         "mutual_coherence 1e-1": (None, ("mutual_coherence", 1e-1), None),
-        "srip 1e-1": (None, ("srip", 1e-1), None),
+        "srip 1e-1": (None, ("srip", 1e-1, {"squared": False}), None),
         "conv_orthogonality 1e-2": (None, ("conv_orthogonality", 1e-2), None),
         "off_diagonal 1e-2": (None, ("off_diagonal", 1e-2), None),
         "disentangled_norm 1e-2": (None, ("disentangled_norm", 1e-2), None),

@@ -246,13 +246,18 @@ class GradientRuleConfig(Section):
     scale: Literal["none", "frobenius", "nuclear"] = Field(
         default="none", description="nearest_orthogonal: what size the new gradient has"
     )
-    every: PositiveInt = Field(default=1, description="nearest_orthogonal: only at every so-manieth update")
+    every: PositiveInt = Field(default=1, description="nearest_orthogonal: only at every N-th update")
     momentum: Annotated[float, Field(ge=0.0, lt=1.0)] | None = Field(
         default=None, description="nearest_orthogonal: average, then take the whole step (Muon); null = before Adam"
     )
     nesterov: bool = Field(default=False, description="nearest_orthogonal: with momentum, look ahead")
     method: Literal["eigh", "svd", "newton_schulz", "polar_express"] = Field(
         default="eigh", description="nearest_orthogonal: polar_express is the fast, approximate one for GPUs"
+    )
+    rank_tolerance: Annotated[float, Field(ge=0.0, lt=1.0)] | None = Field(
+        default=None,
+        description="nearest_orthogonal, eigh and svd: leave out directions with singular values up to this share of "
+        "the largest; null = rounding",
     )
     form: Literal["vector", "matrix"] = Field(
         default="vector", description="optimal_learning_rate: as published, or the true matrix form"

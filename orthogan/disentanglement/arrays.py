@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from numpy.typing import ArrayLike
+from torch import Tensor
 
 HeldOut = tuple[ArrayLike, ArrayLike]
 TRAIN_SHARE = 2 / 3  # 10,000 of 15,000, as disentanglement_lib
@@ -16,7 +18,7 @@ def check_codes(metric: str, codes: ArrayLike, *, least: int = 1) -> np.ndarray:
 
     Raises ValueError: no matrix, no rows, fewer than ``least`` columns, or a number that is not finite.
     """
-    array = np.asarray(codes)
+    array = _array(codes)
     if array.ndim != 2 or not len(array) or array.dtype.kind not in "fiub":
         raise ValueError(f"{metric}: codes must be numbers of shape (N, d), not {array.dtype} of shape {array.shape}")
     if array.shape[1] < least:
@@ -24,7 +26,7 @@ def check_codes(metric: str, codes: ArrayLike, *, least: int = 1) -> np.ndarray:
     array = array.astype(np.float64)
     bad = np.flatnonzero(~np.isfinite(array).all(0))
     if len(bad):
-        raise ValueError(f"{metric}: codes hold NaN or infinity in columns {bad.tolist()}; mend the encoder")
+        raise ValueError(f"{metric}: codes hold NaN or infinity in columns {bad.tolist()}; fix the encoder")
     return array
 
 
@@ -34,13 +36,16 @@ def check_factors(metric: str, factors: ArrayLike, rows: int, *, least: int = 1)
     Raises ValueError: no matrix of ``rows`` rows, fewer than ``least`` columns, values that are not whole numbers,
     or a factor of one value, which nothing can be learnt about.
     """
-    array = np.asarray(factors)
+    array = _array(factors)
     if array.ndim != 2 or len(array) != rows or array.dtype.kind not in "fiub":
         raise ValueError(
             f"{metric}: factors must be ({rows}, K) as the codes have {rows} rows, not {array.dtype} of {array.shape}"
         )
     if array.shape[1] < least:
         raise ValueError(f"{metric}: factors of shape {array.shape}, but it compares at least {least} factors")
+    endless = [j for j, column in enumerate(array.T) if not np.isfinite(column).all()]
+    if endless:
+        raise ValueError(f"{metric}: factors {endless} hold NaN or infinity; leave out the rows without a value")
     broken = [j for j, column in enumerate(array.T) if not np.array_equal(column, np.round(column))]
     if broken:
         raise ValueError(f"{metric}: factors {broken} are not whole numbers; number their values, or bin them first")
@@ -59,9 +64,28 @@ def check_both(
     return checked, check_factors(metric, factors, len(checked), least=least_factors)
 
 
+def _array(values: ArrayLike) -> np.ndarray:
+    """``values``, which may be a tensor of any device, with or without a gradient, as an array."""
+    if not isinstance(values, Tensor):
+        return np.asarray(values)
+    plain = values.detach().cpu()
+    return plain.float().numpy() if plain.dtype == torch.bfloat16 else plain.numpy()
+
+
+def exponents(codes: np.ndarray) -> np.ndarray:
+    """(d,) int: e with the largest |code| of each column in [2^(e-1), 2^e); 0 for a column of zeros."""
+    return np.frexp(np.abs(codes).max(0))[1]
+
+
+def rescaled(codes: np.ndarray, by: np.ndarray | int | None = None) -> np.ndarray:
+    """``codes`` (N, d) over 2 ^ ``by`` (default: ``exponents``): exact, so that no size of the codes overflows."""
+    return np.ldexp(codes, -(exponents(codes) if by is None else by))
+
+
 def constant_codes(codes: np.ndarray) -> np.ndarray:
     """(d,) bool: the codes that never change, rounding of their largest value aside. The same at every scale."""
-    return np.ptp(codes, axis=0) <= 1e-12 * np.abs(codes).max(0)
+    small = rescaled(codes)
+    return np.ptp(small, axis=0) <= 1e-12 * np.abs(small).max(0)
 
 
 @dataclass(frozen=True)
@@ -78,11 +102,16 @@ class Split:
         """``train=10000,test=5000``."""
         return f"train={len(self.codes)},test={len(self.test_codes)}"
 
+    def rescaled(self, by: np.ndarray | None = None) -> Split:
+        """``rescaled`` of both parts, by the ``exponents`` of the training codes if nothing else is given."""
+        by = exponents(self.codes) if by is None else by
+        return Split(rescaled(self.codes, by), self.factors, rescaled(self.test_codes, by), self.test_factors)
+
     def standardised(self) -> Split:
         """Each code less its training mean, over its training standard deviation; constant codes become 0."""
-        still = constant_codes(self.codes)
-        mean, deviation = self.codes.mean(0), np.where(still, 1.0, self.codes.std(0))
-        train, test = (np.where(still, 0.0, (part - mean) / deviation) for part in (self.codes, self.test_codes))
+        still, small = constant_codes(self.codes), self.rescaled()
+        mean, deviation = small.codes.mean(0), np.where(still, 1.0, small.codes.std(0))
+        train, test = (np.where(still, 0.0, (part - mean) / deviation) for part in (small.codes, small.test_codes))
         return Split(train, self.factors, test, self.test_factors)
 
 
@@ -102,8 +131,8 @@ def split(
     Raises ValueError: as ``check_both``; a share outside (0, 1); test arrays of another width; too few training rows
     (below 2 for each value of the largest factor), no test rows, or a factor with one value among the training rows.
     """
-    arrays = np.asarray(codes), np.asarray(factors)
-    train = len(arrays[0])
+    arrays = _array(codes), _array(factors)
+    train = arrays[0].shape[0] if arrays[0].ndim else 0
     if test is not None:
         arrays = _joined(metric, arrays, test)  # before the values are numbered, so that both get one numbering
     x, y = check_both(metric, *arrays, least_codes=least, least_factors=least)
@@ -127,7 +156,7 @@ def split(
 def _joined(metric: str, train: tuple[np.ndarray, np.ndarray], test: HeldOut) -> tuple[np.ndarray, np.ndarray]:
     """Training rows above test rows."""
     pairs = [
-        (kind, first, np.asarray(second)) for kind, first, second in zip(("codes", "factors"), train, test, strict=True)
+        (kind, first, _array(second)) for kind, first, second in zip(("codes", "factors"), train, test, strict=True)
     ]
     for kind, first, second in pairs:
         if second.ndim != 2 or first.shape[1:] != second.shape[1:]:

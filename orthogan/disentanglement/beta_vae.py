@@ -5,9 +5,11 @@ from __future__ import annotations
 import numpy as np
 from sklearn.linear_model import LogisticRegression
 
+from orthogan.disentanglement.arrays import exponents, rescaled
 from orthogan.disentanglement.score import Score
 from orthogan.disentanglement.source import ROWS, Encoder, LabelledSource, draw, encoded, varying
 
+LARGEST = 10  # exponent of 2: larger features are scaled down to it, because the solver fails with them
 ITERATIONS = 1000  # sklearn's 100 may stop early, and then the score measures the solver
 
 
@@ -47,6 +49,8 @@ def beta_vae(
     rng = np.random.default_rng(seed)
     x, y = _points(source, encoder, factors, train_points, batch, rng)
     test_x, test_y = _points(source, encoder, factors, test_points, batch, rng)
+    by = exponents(x) if standardise else max(0, int(exponents(x).max()) - LARGEST)
+    x, test_x = rescaled(x, by), rescaled(test_x, by)
     if standardise:
         mean, deviation = x.mean(0), x.std(0)
         x, test_x = ((part - mean) / np.where(deviation > 0, deviation, 1.0) for part in (x, test_x))

@@ -13,6 +13,7 @@ from orthogan.disentanglement.arrays import TRAIN_SHARE, HeldOut, Split, split
 from orthogan.disentanglement.score import Score
 
 Classifier = Literal["gbt", "random_forest", "lasso"]
+MaxFeatures = Literal["sqrt", "log2"] | int | float | None
 TREES = 100
 ALPHA = 0.02  # Eastwood & Williams 2018
 ITERATIONS, TOLERANCE = 100_000, 1e-6  # sklearn stops too early for codes that nearly repeat each other
@@ -51,6 +52,7 @@ def dci(
     *,
     classifier: Classifier = "gbt",
     estimators: int | None = None,
+    max_features: MaxFeatures = None,
     train_share: float = TRAIN_SHARE,
     test: HeldOut | None = None,
     seed: int = 0,
@@ -61,7 +63,7 @@ def dci(
 
     * "gbt": gradient boosted trees for each factor, as Locatello et al. 2019 (who left them unseeded). The cost grows
       with the number of values: minutes for 40 of them.
-    * "random_forest": random forests; a tenth of the time or less, and lower numbers.
+    * "random_forest": random forests; a tenth of the time or less.
     * "lasso": L1 regression (alpha 0.02) on standardised codes and factors, importance |coefficient|. Sees only
       linear dependence, and takes the order of a factor's values for a scale.
 
@@ -69,6 +71,10 @@ def dci(
         codes: (N, d), d >= 2.
         factors: whole numbers (N, K), K >= 2.
         estimators: trees (default 100); not for "lasso".
+        max_features: of "random_forest": how many codes a split of a tree chooses from (None: all). With any other
+            choice a split often has to take a code that says nothing, so perfect codes do not reach 1: with "sqrt",
+            scikit-learn's own default, 3 factors of 5 values get D = 0.56 from 3 perfect codes, 0.67 with 3 codes of
+            noise beside them, 0.53 with 15, 0.41 with 29.
         train_share, test: random rows to train on, or (codes, factors) to test on while all others are trained on.
 
     Returns details "disentanglement", "completeness" (numbers), "per_code" (d,), "per_factor" (K,), "importance"
@@ -82,13 +88,17 @@ def dci(
         raise ValueError(f"dci: classifier={classifier!r}: one of {', '.join(get_args(Classifier))}")
     if classifier == "lasso" and estimators is not None:
         raise ValueError(f"dci: estimators={estimators}: the lasso has none; leave it out")
+    if max_features is not None and classifier != "random_forest":
+        raise ValueError(f"dci: max_features={max_features!r}: of a random_forest alone; leave it out")
     data = split("dci", codes, factors, train_share=train_share, test=test, seed=seed, least=2)
     if classifier == "lasso":
         importance, fit, kind, variant = *_lasso(data, seed), "nrmse", f"lasso,alpha={ALPHA}"
     else:
         trees = TREES if estimators is None else estimators
-        importance, fit, kind = *_trees(data, classifier, trees, seed), "informativeness"
+        importance, fit, kind = *_trees(data.rescaled(), classifier, trees, max_features, seed), "informativeness"
         variant = f"{classifier},trees={trees}"
+        if classifier == "random_forest":
+            variant += f",features={'all' if max_features is None else max_features}"
     d, per_code = disentanglement(importance)
     c, per_factor = completeness(importance)
     details = {
@@ -104,12 +114,15 @@ def dci(
     return Score("dci_d", f"{variant},{data.variant}", d, seed, details)
 
 
-def _trees(data: Split, classifier: str, trees: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+def _trees(
+    data: Split, classifier: str, trees: int, max_features: MaxFeatures, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
     """Importance (d, K) and accuracies (2, K) on training and test rows."""
     importance, accuracy = [], []
     for target, test_target in zip(data.factors.T, data.test_factors.T, strict=True):
         family = GradientBoostingClassifier if classifier == "gbt" else RandomForestClassifier
-        model = family(n_estimators=trees, random_state=seed).fit(data.codes, target)
+        model = family(n_estimators=trees, max_features=max_features, random_state=seed)  # pyright: ignore[reportArgumentType]
+        model.fit(data.codes, target)
         importance.append(np.abs(model.feature_importances_))
         accuracy.append([model.score(data.codes, target), model.score(data.test_codes, test_target)])
     return np.stack(importance, axis=1), np.array(accuracy).T

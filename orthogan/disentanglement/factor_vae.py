@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from orthogan.disentanglement.arrays import constant_codes
+from orthogan.disentanglement.arrays import constant_codes, exponents, rescaled
 from orthogan.disentanglement.score import Score
 from orthogan.disentanglement.source import ROWS, Encoder, LabelledSource, draw, encoded, varying
 
@@ -48,14 +48,16 @@ def factor_vae(
         )
     rng = np.random.default_rng(seed)
     codes = encoded("factor_vae", source, encoder, draw(source, (variance_samples,), rng))
+    scale = int(exponents(codes).max())
+    codes = rescaled(codes, scale)
     variance = codes.var(axis=0, ddof=1)
-    deviation = np.sqrt(variance)
+    deviation = np.ldexp(np.sqrt(variance), scale)
     least = threshold if absolute else threshold * deviation.max()
     active = np.flatnonzero((deviation >= least) & ~constant_codes(codes))  # a still code would be 0 / 0
     tables = np.zeros((2, len(source.factor_sizes), codes.shape[1]), np.int64)
     if len(active):
         for table, count in zip(tables, (train_votes, test_votes), strict=True):
-            held, named = _votes(source, encoder, factors, active, variance, count, batch, rng)
+            held, named = _votes(source, encoder, factors, active, variance, scale, count, batch, rng)
             np.add.at(table, (held, named), 1)
     voted = tables[0].sum(0) > 0
     assigned = np.where(voted, tables[0].argmax(0), -1)
@@ -81,11 +83,15 @@ def _votes(
     factors: np.ndarray,
     active: np.ndarray,
     variance: np.ndarray,
+    scale: int,
     count: int,
     batch: int,
     rng: np.random.Generator,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The factor held (count,) and the code named (count,), an index among all codes, of each vote."""
+    """The factor held (count,) and the code named (count,), an index among all codes, of each vote.
+
+    ``variance`` is of codes over 2 ^ ``scale``.
+    """
     held = rng.choice(factors, size=count)
     group = max(1, ROWS // batch)
     named = []
@@ -94,7 +100,7 @@ def _votes(
         drawn = draw(source, (len(still), batch), rng)
         each = np.arange(len(still))
         drawn[each, :, still] = drawn[each, :1, still]
-        codes = encoded("factor_vae", source, encoder, drawn.reshape(-1, drawn.shape[-1]))
+        codes = rescaled(encoded("factor_vae", source, encoder, drawn.reshape(-1, drawn.shape[-1])), scale)
         local = codes[:, active].reshape(len(still), batch, -1).var(axis=1, ddof=1)
         named.append(active[np.argmin(local / variance[active], axis=1)])
     return held, np.concatenate(named)

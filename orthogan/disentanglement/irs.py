@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike
 
-from orthogan.disentanglement.arrays import check_both, constant_codes
+from orthogan.disentanglement.arrays import check_both, constant_codes, exponents, rescaled
 from orthogan.disentanglement.mutual_information import discretise
 from orthogan.disentanglement.score import Score
 
@@ -44,6 +44,8 @@ def irs(codes: ArrayLike, factors: ArrayLike, *, quantile: float = 0.99, bins: i
             f"irs: factor {j} has a value with {least[j]} rows, at least {LEAST_ROWS} are needed; give more rows"
         )
     active = np.flatnonzero(~constant_codes(x))
+    scale = exponents(x).max()  # one for all codes, whose weights are relative to each other
+    x = rescaled(x, scale)
     deviation = np.abs(x - x.mean(0)).max(0)
     matrix = np.zeros((x.shape[1], y.shape[1]))
     for j, column in enumerate(y.T):
@@ -56,7 +58,7 @@ def irs(codes: ArrayLike, factors: ArrayLike, *, quantile: float = 0.99, bins: i
         "matrix": matrix,
         "per_code": per_code,
         "best_factors": matrix.argmax(1),
-        "max_deviation": deviation,
+        "max_deviation": np.ldexp(deviation, scale),
         "active": active,
         "least_rows": min(least),
     }

@@ -6,10 +6,20 @@ import numpy as np
 from numpy.typing import ArrayLike
 from sklearn.svm import LinearSVC
 
-from orthogan.disentanglement.arrays import TRAIN_SHARE, HeldOut, check_both, constant_codes, split
+from orthogan.disentanglement.arrays import (
+    TRAIN_SHARE,
+    HeldOut,
+    check_both,
+    check_codes,
+    constant_codes,
+    exponents,
+    rescaled,
+    split,
+)
 from orthogan.disentanglement.score import Score
 
 C = 0.01
+LARGEST = 10  # exponent of 2: with larger codes the penalty on the slope counts for nothing, but the solver may fail
 
 
 def sap(
@@ -24,8 +34,9 @@ def sap(
     """Mean over factors of the gap between the two best test accuracies of a linear SVM on one code, in [0, 1].
 
     As Locatello et al. 2019 for factors that are classes: ``LinearSVC(C=0.01, class_weight="balanced")``. So weak a
-    C makes the score depend on the codes' scale; ``standardise`` takes that away, and is part of the name. The
-    problem is solved in its primal form, whose solution is the same and needs no random order.
+    C makes the score depend on the codes' scale; ``standardise`` takes that away, and is part of the name. Codes
+    beyond 1024 are scaled down to that, from where on the scale makes no difference. The problem is solved in its
+    primal form, whose solution is the same and needs no random order.
 
     Args:
         codes: (N, d), d >= 2.
@@ -38,8 +49,7 @@ def sap(
         ValueError: arrays that do not fit, a factor of one value, too few rows.
     """
     data = split("sap", codes, factors, train_share=train_share, test=test, seed=seed, least=2)
-    if standardise:
-        data = data.standardised()
+    data = data.standardised() if standardise else data.rescaled((exponents(data.codes) - LARGEST).clip(0))
     accuracy = np.empty((data.codes.shape[1], data.factors.shape[1]))
     for i, j in np.ndindex(accuracy.shape):
         model = LinearSVC(C=C, class_weight="balanced", dual=False, random_state=seed)  # pyright: ignore[reportArgumentType]
@@ -63,8 +73,9 @@ def sap_correlation(codes: ArrayLike, factors: ArrayLike, *, seed: int = 0) -> S
         ValueError: arrays that do not fit, or a factor of one value.
     """
     x, _ = check_both("sap_correlation", codes, factors, least_codes=2)
-    y = np.asarray(factors, np.float64)  # not the renamed values: 1, 2, 4 are no equal steps
+    y = rescaled(check_codes("sap_correlation", factors))  # not the renamed values: 1, 2, 4 are no equal steps
     still = constant_codes(x)
+    x = rescaled(x)
     x = np.where(still, 0.0, (x - x.mean(0)) / np.where(still, 1.0, x.std(0)))
     y = (y - y.mean(0)) / y.std(0)
     return _score(f"correlation,n={len(x)}", "squared_correlation", (x.T @ y / len(x)) ** 2, seed)

@@ -56,6 +56,8 @@ class NearestOrthogonalGradient(GradientRule):
             raise ValueError(f"scale {scale!r}: choose {', '.join(get_args(Scale))}")
         if method not in get_args(PolarMethod):
             raise ValueError(f"method {method!r}: choose {', '.join(get_args(PolarMethod))}")
+        if rank_tolerance is not None and (method not in ("eigh", "svd") or not 0 <= rank_tolerance < 1):
+            raise ValueError(f"rank_tolerance is {rank_tolerance}: a share in [0, 1), with method eigh or svd only")
         if every < 1:
             raise ValueError(f"every is {every}: at least 1 is needed")
         if momentum is not None and not 0 <= momentum < 1:

@@ -6,8 +6,10 @@ import difflib
 import inspect
 import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvNd
 
 from orthogan.penalties.conv import conv_orthogonality
 from orthogan.penalties.disentangled_norm import disentangled_norm
@@ -15,6 +17,7 @@ from orthogan.penalties.energy import hyperspherical_energy
 from orthogan.penalties.kernel import double_soft_orthogonality, mutual_coherence, off_diagonal, soft_orthogonality
 from orthogan.penalties.srip import srip
 from orthogan.weights import Selected, frozen, select
+from orthogan.weights.effective import sources
 
 PENALTIES: dict[str, Callable[..., Tensor]] = {
     "soft_orthogonality": soft_orthogonality,
@@ -33,7 +36,8 @@ class Penalty:
     """weight * (sum of the penalty over the chosen layers' effective weights), of ``module`` as it is at each call.
 
     The layers are chosen once. ``weight`` may be assigned between calls. A power iteration of a constrained layer
-    stays where it is. Transposed and grouped kernels are handled as the operators they are.
+    stays where it is. Transposed and grouped kernels are handled as the operators they are: a kernel with groups is a
+    block-diagonal matrix. A parameter that several layers share counts once. Frozen parameters count in the value.
     """
 
     def __init__(
@@ -58,7 +62,10 @@ class Penalty:
             raise ValueError(f"penalty {name}: weight is {weight}; it must be finite")
         self.module, self.name, self.weight, self.options = module, name, weight, options
         with frozen(module):
-            self.selected = select(module, layers)
+            chosen: dict[Any, Selected] = {}
+            for found in select(module, layers):
+                chosen.setdefault(self._identity(found), found)
+            self.selected = list(chosen.values())
 
     @property
     def names(self) -> list[str]:
@@ -77,6 +84,14 @@ class Penalty:
             first = first + value
         return self.weight * first
 
+    def _identity(self, selected: Selected) -> tuple[Any, ...]:
+        """Equal for two layers whose weights are one matrix of the same parameters."""
+        layer, view = selected.layer, selected.view
+        strides = (
+            (layer.stride, layer.dilation) if self.name == "conv_orthogonality" and isinstance(layer, _ConvNd) else ()
+        )
+        return (*sources(layer, selected.weight), view.transposed, view.groups, *strides)
+
     def _of(self, selected: Selected) -> Tensor:
         penalty = PENALTIES[self.name]
         if self.name != "conv_orthogonality":
@@ -84,7 +99,7 @@ class Penalty:
         value, layer = selected.value, selected.layer
         if value.dim() == 2:
             return penalty(value, **self.options)
-        assert isinstance(layer, nn.modules.conv._ConvNd)
+        assert isinstance(layer, _ConvNd)
         # a stride of 2 over a dilation of 2 moves one tap of the kernel
         stride = [s // math.gcd(s, d) for s, d in zip(layer.stride, layer.dilation, strict=True)]
         return penalty(value, stride, groups=layer.groups, **self.options)

@@ -11,16 +11,18 @@ from orthogan.linalg.precision import exact
 from orthogan.penalties.kernel import as_matrix
 
 
-def srip(weight: Tensor, iterations: int = 2, side: Side = "smaller") -> Tensor:
-    """sigma(Gram - I), the spectral norm, by power iteration; never above the true one.
+def srip(weight: Tensor, iterations: int = 2, side: Side = "smaller", *, squared: bool = True) -> Tensor:
+    """sigma(Gram - I)^2, the squared spectral norm, by power iteration; never above the true one.
 
     v <- (Gram - I) v ``iterations`` times from a fixed start, then sigma = ||(Gram - I) v|| / ||v||. The published
     code does one, from a random start, and is well below the true value. The start is a hash of the index, so that
     the result is a function of the weight: no draw is made. The gradient treats v as a constant, which is exact
-    once v has converged; at orthonormal rows, where a norm has a kink, it is 0. The Gram matrix is not formed.
+    once v has converged; at orthonormal rows it is 0. The Gram matrix is not formed.
 
     Args:
         side: "rows" is the paper's W^T W, for W of (fan_in, out).
+        squared: sigma^2, as in the authors' code, to which their coefficients ``SRIP_WEIGHT`` and ``SRIP_SCHEDULE``
+            belong. False: sigma, as the paper writes it.
 
     Raises:
         ValueError: fewer than 1 iteration, or an unknown side.
@@ -33,7 +35,8 @@ def srip(weight: Tensor, iterations: int = 2, side: Side = "smaller") -> Tensor:
         with torch.no_grad():
             for _ in range(iterations):
                 v = normalize(vectors @ (vectors.mT @ v) - v)
-        return (vectors @ (vectors.mT @ v) - v).norm()
+        residual = vectors @ (vectors.mT @ v) - v
+        return residual.square().sum() if squared else residual.norm()
 
 
 def start(vectors: Tensor) -> Tensor:

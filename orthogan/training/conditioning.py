@@ -161,7 +161,9 @@ class Conditioning:
 def _rule(config: GradientRuleConfig, optimizer: Optimizer, net: nn.Module) -> GradientRule:
     if config.kind == "optimal_learning_rate":
         return OptimalLearningRate(optimizer, net, layers=config.layers, form=config.form)
-    options: dict[str, Any] = config.model_dump(include={"scale", "every", "momentum", "nesterov", "method"})
+    options: dict[str, Any] = config.model_dump(
+        include={"scale", "every", "momentum", "nesterov", "method", "rank_tolerance"}
+    )
     return NearestOrthogonalGradient(optimizer, net, layers=config.layers, **options)
 
 

@@ -41,6 +41,14 @@ def gain_of(layer: nn.Module) -> float:
     return layer.gain if getattr(type(layer), "equalizes", False) else 1.0  # pyright: ignore
 
 
+def sources(layer: nn.Module, name: str = "weight") -> tuple[Any, ...]:
+    """What ``layer.name`` is made of and how; equal for layers that share a weight."""
+    if parametrize.is_parametrized(layer, name):
+        stack: Any = layer.parametrizations[name]  # pyright: ignore
+        return (*(type(part) for part in stack), *(id(parameter) for parameter in stack.parameters()))
+    return (id(layer._parameters.get(name, layer)), gain_of(layer))
+
+
 def _parametrized(stack: nn.Module) -> Tensor:
     """The value of a list of parametrizations, none of which moves."""
     moving = [part for part in stack.modules() if part.training]

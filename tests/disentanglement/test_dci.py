@@ -169,3 +169,29 @@ def test_wrong_input_is_refused() -> None:
         dci(x, y, classifier="lasso", estimators=5)
     with pytest.raises(ValueError, match="at least 2 codes"):
         dci(x[:, :1], y)
+
+
+@pytest.mark.parametrize("noise", [0, 3, 15])
+@pytest.mark.parametrize("classifier", ["gbt", "random_forest"])
+def test_perfect_codes_reach_1_with_any_number_of_codes_of_noise(classifier: Classifier, noise: int) -> None:
+    rng = np.random.default_rng(0)
+    y = rng.integers(0, 5, (2000, 3))
+    x = np.hstack([y + 0.05 * rng.normal(size=y.shape), rng.normal(size=(2000, noise))])
+    found = dci(x, y, classifier=classifier, estimators=5)
+    assert found.value > 0.999
+    assert found.details["completeness"] > 0.999
+    assert found.details["informativeness_test"] == 1
+
+
+def test_the_ceiling_of_another_number_of_features_is_the_documented_one() -> None:
+    rng = np.random.default_rng(0)
+    y = rng.integers(0, 5, (2000, 3))
+    x = y + 0.05 * rng.normal(size=y.shape)
+    found = dci(x, y, classifier="random_forest", max_features="sqrt")
+    assert found.value == pytest.approx(0.56, abs=0.02)
+    assert "features=sqrt" in found.variant
+    assert "features=all" in dci(x, y, classifier="random_forest", estimators=2).variant
+    with pytest.raises(ValueError, match="of a random_forest alone"):
+        dci(x, y, classifier="gbt", max_features="sqrt")
+    with pytest.raises(ValueError, match="max_features"):
+        dci(x, y, classifier="random_forest", max_features=-3)

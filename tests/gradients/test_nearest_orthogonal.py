@@ -287,6 +287,8 @@ def test_nothing_to_act_on_is_refused() -> None:
         ({"momentum": 1.0}, "decay in"),
         ({"momentum": 0.9, "every": 2}, "at every step"),
         ({"nesterov": True}, "only with momentum"),
+        ({"rank_tolerance": 1.0}, "a share in"),
+        ({"rank_tolerance": 0.1, "method": "newton_schulz"}, "with method eigh or svd only"),
     ],
 )
 def test_impossible_options_are_refused(options: dict[str, object], message: str) -> None:

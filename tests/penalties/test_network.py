@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import pytest
 import torch
@@ -68,6 +69,110 @@ def test_a_transposed_convolution_without_penalty_keeps_the_norm() -> None:
 def test_transposed_kernels_are_matrices_by_their_outputs() -> None:
     layer = nn.ConvTranspose2d(3, 5, 2)
     torch.testing.assert_close(apply(layer, "soft_orthogonality"), soft_orthogonality(layer.weight.transpose(0, 1)))
+
+
+GROUPED = {
+    "conv1d": nn.Conv1d(6, 4, 3, groups=2, bias=False),
+    "depthwise": nn.Conv2d(4, 8, 3, groups=4, bias=False),
+    "transposed": nn.ConvTranspose2d(4, 6, 2, groups=2, bias=False),
+    "transposed, depthwise": nn.ConvTranspose1d(3, 6, 5, groups=3, bias=False),
+    "conv3d": nn.Conv3d(4, 4, 2, groups=2, bias=False),
+}
+
+
+def without_groups(layer: nn.Module) -> nn.Module:
+    """The same map with groups = 1: zeros where no input of another group enters."""
+    kind: type[nn.modules.conv._ConvNd] = type(layer)  # pyright: ignore
+    dense: Any = kind(layer.in_channels, layer.out_channels, layer.kernel_size, bias=False)  # pyright: ignore
+    with torch.no_grad():
+        dense.weight.zero_()
+        for i, block in enumerate(layer.weight.chunk(layer.groups)):  # pyright: ignore
+            rows, columns = block.shape[:2]
+            dense.weight[i * rows : (i + 1) * rows, i * columns : (i + 1) * columns] = block
+    x = torch.randn(2, layer.in_channels, *[4] * (layer.weight.dim() - 2))  # pyright: ignore
+    torch.testing.assert_close(layer(x), dense(x))
+    return dense
+
+
+@pytest.mark.parametrize("name", PENALTIES)
+@pytest.mark.parametrize("kind", GROUPED)
+def test_a_kernel_with_groups_counts_as_the_same_map_without(kind: str, name: str) -> None:
+    torch.manual_seed(0)
+    layer = copy.deepcopy(GROUPED[kind]).double()
+    dense = without_groups(layer.float()).double()
+    layer = layer.double()
+    value, expected = apply(layer, name), apply(dense, name)
+    torch.testing.assert_close(value, expected, rtol=1e-9, atol=1e-12)
+    value.backward()
+    expected.backward()
+    rows, columns = layer.weight.shape[:2]  # pyright: ignore
+    step = rows // layer.groups  # pyright: ignore
+    blocks = [
+        dense.weight.grad[i * step : (i + 1) * step, i * columns : (i + 1) * columns]  # pyright: ignore
+        for i in range(layer.groups)  # pyright: ignore
+    ]
+    torch.testing.assert_close(layer.weight.grad, torch.cat(blocks), rtol=1e-6, atol=1e-9)
+
+
+@pytest.mark.parametrize("norm", ["none", "spectral"])
+@pytest.mark.parametrize("name", PENALTIES)
+def test_a_shared_parameter_counts_once(name: str, norm: str) -> None:
+    torch.manual_seed(0)
+    one, other = nn.Linear(4, 3, bias=False), nn.Linear(4, 3, bias=False)
+    other.weight = one.weight
+    tied = nn.ModuleDict({"a": one, "b": other, "c": one, "d": nn.Linear(4, 3)})
+    if norm == "spectral":
+        weights.apply(tied, norm, "d")
+    alone = nn.ModuleDict({"a": one, "d": tied["d"]})
+    penalty = Penalty(tied, name)
+    assert penalty.names == ["a", "d"]
+    torch.testing.assert_close(penalty(), apply(alone, name))
+
+
+def test_the_same_kernel_at_two_strides_is_two_maps() -> None:
+    torch.manual_seed(0)
+    one, other = nn.Conv2d(3, 4, 3), nn.Conv2d(3, 4, 3, stride=2)
+    other.weight = one.weight
+    net = nn.Sequential(one, other)
+    assert len(Penalty(net, "conv_orthogonality").selected) == 2
+    assert len(Penalty(net, "soft_orthogonality").selected) == 1
+
+
+@pytest.mark.parametrize("name", PENALTIES)
+def test_frozen_and_empty_layers_are_harmless(name: str) -> None:
+    model = nn.ModuleDict({"frozen": nn.Linear(4, 3), "learned": nn.Linear(4, 3)})
+    expected = apply(model, name).detach()
+    model["frozen"].requires_grad_(False)
+    with pytest.warns(UserWarning, match="zero-element"):
+        model["empty"] = nn.Linear(3, 0)
+    value = apply(model, name)
+    assert torch.equal(value.detach(), expected)
+    value.backward()
+    assert model["frozen"].weight.grad is None
+    assert model["learned"].weight.grad is not None
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("name", PENALTIES)
+def test_half_precision_weights_give_the_value_of_their_numbers(name: str, dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    layer = nn.Conv2d(3, 5, 2).to(dtype)
+    value = apply(layer, name)
+    exact = apply(copy.deepcopy(layer).double(), name)
+    assert value.dtype == torch.float32
+    assert float(value.detach()) == pytest.approx(float(exact.detach()), rel=1e-4)
+    value.backward()
+    assert layer.weight.grad is not None
+    assert layer.weight.grad.dtype == dtype
+    assert bool(torch.isfinite(layer.weight.grad).all())
+
+
+@pytest.mark.parametrize("name", PENALTIES)
+def test_complex_weights_are_refused(name: str) -> None:
+    with pytest.raises(ValueError, match="complex64 matrix: only real"):
+        apply(nn.Linear(3, 3, dtype=torch.complex64), name)
+    with pytest.raises(ValueError, match="complex128 matrix: only real"):
+        PENALTIES[name](torch.zeros(3, 3, dtype=torch.complex128))
 
 
 def test_the_penalty_follows_the_weights_and_its_own_weight() -> None:
@@ -145,7 +250,7 @@ def test_autocast_leaves_a_float32_number() -> None:
         ("soft_ortogonality", {}, "penalty 'soft_ortogonality'; did you mean 'soft_orthogonality'"),
         ("zzz", {}, "penalty 'zzz'; choose from soft_orthogonality, double"),
         ("srip", {"iteration": 3}, "penalty srip: no option 'iteration'; did you mean 'iterations'"),
-        ("srip", {"zzz": 3}, "no option 'zzz'; choose from iterations, side"),
+        ("srip", {"zzz": 3}, "no option 'zzz'; choose from iterations, side, squared"),
         ("off_diagonal", {"side": "rows"}, "no option 'side'; it has none"),
         ("conv_orthogonality", {"stride": 2}, "no option 'stride'"),
         ("srip", {"weight": float("nan")}, "penalty srip: weight is nan"),

@@ -29,7 +29,7 @@ def exact(w: Tensor, side: str) -> Tensor:
 def test_never_above_the_spectral_norm_and_rising_to_it(m: int, n: int, seed: int, side: str) -> None:
     w = he(m, n, seed)
     true = float(exact(w, side))
-    values = [float(srip(w, iterations, side)) for iterations in (1, 2, 5, 50, 3000)]  # pyright: ignore
+    values = [float(srip(w, iterations, side, squared=False)) for iterations in (1, 2, 5, 50, 3000)]  # pyright: ignore
     assert all(before <= after + 1e-9 for before, after in pairwise(values))
     assert values[-1] <= true * (1 + 1e-9)
     assert values[-1] == pytest.approx(true, rel=1e-3)
@@ -40,15 +40,35 @@ def test_one_iteration_is_biased_low_as_measured() -> None:
     w = he(64, 576)
     true = float(exact(w, "rows"))
     assert true == pytest.approx(2.508, rel=0.05)
-    assert float(srip(w, 1)) < 0.85 * true
-    assert float(srip(w, 200)) == pytest.approx(true, rel=1e-3)
+    assert float(srip(w, 1, squared=False)) < 0.85 * true
+    assert float(srip(w, 200, squared=False)) == pytest.approx(true, rel=1e-3)
 
 
-def test_the_gradient_is_that_of_the_spectral_norm_once_converged() -> None:
+@pytest.mark.parametrize("squared", [True, False])
+def test_the_gradient_is_that_of_the_spectral_norm_once_converged(squared: bool) -> None:
     w = he(5, 8).requires_grad_()
-    (got,) = torch.autograd.grad(srip(w, 2000), w)
-    (want,) = torch.autograd.grad(exact(w, "rows"), w)
+    (got,) = torch.autograd.grad(srip(w, 2000, squared=squared), w)
+    (want,) = torch.autograd.grad(exact(w, "rows") ** (2 if squared else 1), w)
     torch.testing.assert_close(got, want, rtol=1e-6, atol=1e-8)
+
+
+@pytest.mark.parametrize(("m", "n", "side"), [(5, 8, "rows"), (8, 5, "smaller"), (4, 4, "columns")])
+def test_the_default_is_the_squared_norm_of_the_authors_and_its_gradient_the_written_formula(
+    m: int, n: int, side: str
+) -> None:
+    w = he(m, n, 3).requires_grad_()
+    value = srip(w, 3, side)  # pyright: ignore
+    (got,) = torch.autograd.grad(value, w)
+    # S = Gram - I, v from three products, r = S v: sigma^2 = |r|^2, with d/dW = 2 (r v^T + v r^T) W on the rows' side
+    x = (w if side == "rows" else w.mT).detach()
+    s = x @ x.T - torch.eye(len(x), dtype=x.dtype)
+    v = torch.linalg.matrix_power(s, 3) @ start(x)
+    v = v / v.norm()
+    r = s @ v
+    assert float(value.detach()) == pytest.approx(float(r @ r), rel=1e-12)
+    assert float(srip(w, 3, side, squared=False).detach()) == pytest.approx(float(r.norm()), rel=1e-12)  # pyright: ignore
+    want = 2 * (torch.outer(r, v) + torch.outer(v, r)) @ x
+    torch.testing.assert_close(got, want if side == "rows" else want.T, rtol=1e-10, atol=1e-12)
 
 
 def test_opposite_eigenvalues_of_one_size_do_not_cancel() -> None:

@@ -71,7 +71,9 @@ CASES = {
     "hyperspherical_energy": [
         one(G, "penalties", kind="hyperspherical_energy", layers=["matrix"], options={"s": 1, "half_space": True})
     ],
-    "nearest orthogonal": [one(G, "gradients", kind="nearest_orthogonal", layers=["first"], every=2)],
+    "nearest orthogonal": [
+        one(G, "gradients", kind="nearest_orthogonal", layers=["first"], every=2, rank_tolerance=0.01)
+    ],
     "muon": [one(D, "gradients", kind="nearest_orthogonal", layers=["conv"], momentum=0.9, scale="nuclear")],
     "optimal learning rate": [
         one(G, "gradients", kind="optimal_learning_rate", layers=["first"]),

@@ -1,0 +1,103 @@
+"""``python -m tests.faults``: harm runs and files of orthogan in every way we know, and count what does not survive.
+
+The table and every problem are printed at the end; the exit code is 1 where there was a fault. It can be stopped at
+any time: the same command continues, since each case is a function of the seed and its index.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.faults import damage, disk, inputs, kills
+from tests.faults.child import warm
+from tests.faults.findings import Findings, store, stored, table
+from tests.faults.runs import environment_for
+
+RESULTS = "results.jsonl"
+
+
+@dataclass(frozen=True)
+class Section:
+    """``case``: (index, seed, folder) -> findings, or None where there is no such case. ``share``: of the time."""
+
+    case: Callable[[int, int, Path], Findings | None]
+    share: float
+
+
+SECTIONS = {
+    "kill -9, one process": Section(kills.one_process, 0.22),
+    "kill -9, two processes": Section(kills.two_processes, 0.14),
+    "Ctrl-C and SIGTERM": Section(kills.stops, 0.1),
+    "one bit flipped in a run": Section(damage.flipped_run, 0.14),
+    "file of a run cut, deleted or replaced": Section(damage.replaced, 0.12),
+    "one bit flipped in another file": Section(damage.flipped_file, 0.1),
+    "disk full, file too large, read-only": Section(disk.full, 0.08),
+    "bad input": Section(inputs.bad, 0.1),
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the cases; returns 1 where there was a fault."""
+    parser = argparse.ArgumentParser(prog="python -m tests.faults", description=__doc__)
+    parser.add_argument("--out", type=Path, default=Path("runs/faults"), help="folder (default: runs/faults)")
+    parser.add_argument("--minutes", type=float, default=25.0, help="time over all calls (default: 25)")
+    parser.add_argument("--seed", type=int, default=0, help="random seed of the cases (default: 0)")
+    parser.add_argument("--cases", type=int, help="at most so many cases per section")
+    parser.add_argument("--only", help="the sections whose name contains this text")
+    chosen = parser.parse_args(arguments)
+    out = chosen.out.resolve()
+    out.mkdir(parents=True, exist_ok=True)
+    environment_for(out)
+    warm()
+    sections = {name: s for name, s in SECTIONS.items() if chosen.only is None or chosen.only in name}
+    try:
+        _run(sections, out, chosen.seed, chosen.minutes * 60, chosen.cases)
+    except KeyboardInterrupt:
+        print("stopped; the same command continues")
+    records = stored(out / RESULTS)
+    print(table(records, sections))
+    problems = [f"{record['section']}, case {record['index']}: {p}" for record in records for p in record["problems"]]
+    print("\n".join(problems))
+    return int(bool(problems))
+
+
+def _run(sections: dict[str, Section], out: Path, seed: int, seconds: float, most: int | None) -> None:
+    """The section that is furthest behind its share of the time has the next case."""
+    spent, next_index = dict.fromkeys(sections, 0.0), dict.fromkeys(sections, 0)
+    for record in stored(out / RESULTS):
+        if record["section"] in sections:
+            spent[record["section"]] += record["seconds"]
+            next_index[record["section"]] = record["index"] + 1
+    going = dict(sections)
+    while going and sum(spent.values()) < seconds:
+        name = min(going, key=lambda name: spent[name] / going[name].share)
+        index, began = next_index[name], time.monotonic()
+        if most is not None and index >= most:
+            del going[name]
+            continue
+        try:
+            found = going[name].case(index, 1_000_003 * seed + index, out)
+        except Exception:  # of the harness itself, or a state of a run that it did not foresee
+            found = Findings()
+            found.add("other", traceback.format_exc()[-1500:])
+        if found is None:
+            del going[name]
+            continue
+        took = time.monotonic() - began
+        spent[name] += took
+        next_index[name] += 1
+        store(out / RESULTS, name, index, took, found)
+        share = min(1.0, sum(spent.values()) / seconds)
+        print(f"[{share:4.0%}] {name}, case {index}: {found.tried} tried, {took:.1f} s", flush=True)
+        for problem in found.problems:
+            print(f"       {problem}", flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
