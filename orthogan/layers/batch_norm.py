@@ -8,6 +8,8 @@ from torch import distributed as dist
 from torch.distributed.nn.functional import all_reduce
 from torch.nn import functional
 
+from orthogan.layers.shapes import check_map
+
 EPS = 2e-5  # of the SN-GAN authors' Chainer code, as is the momentum (Chainer's decay 0.9)
 MOMENTUM = 0.1
 
@@ -23,7 +25,12 @@ class BatchNorm2d(nn.BatchNorm2d):
         super().__init__(num_features, eps=EPS, momentum=MOMENTUM, affine=affine)
 
     def forward(self, input: Tensor) -> Tensor:
-        """(n, c, h, w) -> (n, c, h, w)."""
+        """(n, c, h, w) -> (n, c, h, w).
+
+        Raises:
+            ValueError: an input of another shape.
+        """
+        check_map(self, input, self.num_features)
         if self.training and dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
             return self._joined(input)
         return super().forward(input)
@@ -62,7 +69,17 @@ class ConditionalBatchNorm2d(nn.Module):
         self.bias = nn.Parameter(torch.zeros(num_classes, num_features))
 
     def forward(self, input: Tensor, labels: Tensor) -> Tensor:
-        """(n, c, h, w) with labels (n,) -> (n, c, h, w)."""
+        """(n, c, h, w) with labels (n,) -> (n, c, h, w).
+
+        Raises:
+            ValueError: another shape, or not one label per image.
+        """
+        check_map(self, input, self.gain.shape[1])
+        if labels.shape != input.shape[:1]:
+            raise ValueError(
+                f"{type(self).__name__}: the labels are {tuple(labels.shape)}; "
+                f"one per image, {tuple(input.shape[:1])}, is needed"
+            )
         gain = self.gain[labels][:, :, None, None]
         bias = self.bias[labels][:, :, None, None]
         out = self.norm(input)

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from orthogan.layers.batch_norm import BatchNorm2d
+from orthogan.layers.shapes import check_map
 from orthogan.linalg.precision import exact
 from orthogan.linalg.roots import SqrtMethod, condition_numbers, matrix_sqrt
 
@@ -51,7 +52,7 @@ class CovariancePooling(nn.Module):
             self.reduction = nn.Sequential(
                 convolution, BatchNorm2d(dimension) if batch_norm else nn.Identity(), nn.ReLU()
             )
-        self.dimension = dimension
+        self.dimension, self.in_channels = dimension, in_channels
         self.last_covariance: Tensor | None = None
 
     @property
@@ -66,7 +67,14 @@ class CovariancePooling(nn.Module):
         return self.dimension * (self.dimension + 1) // 2
 
     def forward(self, input: Tensor) -> Tensor:
-        """(n, c, h, w) -> (n, c(c+1)/2)."""
+        """(n, c, h, w) -> (n, c(c+1)/2).
+
+        Raises:
+            ValueError: an input of another shape, or maps without a pixel.
+        """
+        check_map(self, input, self.in_channels)
+        if not input.shape[2] * input.shape[3]:
+            raise ValueError(f"{type(self).__name__}: maps of shape {tuple(input.shape)} have no pixel")
         reduced = self.reduction(input)
         with torch.autocast(input.device.type, enabled=False):
             x = exact(reduced).flatten(2)

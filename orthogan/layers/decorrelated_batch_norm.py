@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch import distributed as dist
 from torch.distributed.nn.functional import all_reduce
 
+from orthogan.layers.shapes import check_map
 from orthogan.linalg.precision import exact
 from orthogan.linalg.roots import InverseMethod, condition_numbers, inverse_sqrt
 
@@ -71,9 +72,16 @@ class DecorrelatedBatchNorm2d(nn.Module):
         self.last_covariance: Tensor | None = None
 
     def forward(self, input: Tensor) -> Tensor:
-        """(n, c, h, w) -> (n, c, h, w)."""
+        """(n, num_features, h, w) -> the same shape.
+
+        Raises:
+            ValueError: an input of another shape, or a training batch without a pixel.
+        """
+        check_map(self, input, self.num_features)
+        if self.training and not input.numel():
+            raise ValueError(f"{type(self).__name__}: a training batch of shape {tuple(input.shape)} holds nothing")
         with torch.autocast(input.device.type, enabled=False):
-            x = exact(input).reshape(input.shape[0], self.groups, self.num_features // self.groups, -1)
+            x = exact(input).flatten(2).unflatten(1, (self.groups, self.num_features // self.groups))
             if self.training:
                 centred, whitening = self._batch(x)
             else:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from orthogan.layers.shapes import check_features
 from orthogan.linalg import rotations
 from orthogan.linalg.precision import exact
 from orthogan.weights.effective import effective_weight
@@ -119,7 +120,12 @@ class HouseholderProjector(nn.Module):
             return (left * exact(self.scale)) @ right.mT
 
     def forward(self, input: Tensor) -> Tensor:
-        """(..., in) -> (..., out), without ever making the weight."""
+        """(..., in) -> (..., out), without ever making the weight.
+
+        Raises:
+            ValueError: an input of another length.
+        """
+        check_features(self, input, self.in_features)
         with torch.autocast(input.device.type, enabled=False):
             out = self.product(input)
             if self.bias is not None:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from orthogan.layers.shapes import check_map
 from orthogan.linalg import normalize, power_iteration
 from orthogan.linalg.precision import exact
 from orthogan.weights.constraint import Constraint, register
@@ -143,8 +144,10 @@ class SkewOrthogonalConv2d(nn.Module):
         """(n, in, h, w) -> (n, out, h/stride, w/stride).
 
         Raises:
-            ValueError: h and w are no multiples of the stride, or a circular map is smaller than half the kernel.
+            ValueError: another shape, h and w that are no multiples of the stride, or a circular map smaller than half
+                the kernel.
         """
+        check_map(self, input, self.in_channels)
         height, width = input.shape[2:]
         if height % self.stride or width % self.stride:
             raise ValueError(f"the map is {height} x {width}: stride {self.stride} needs multiples of it")

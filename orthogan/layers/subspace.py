@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from orthogan.layers.shapes import check_features
 from orthogan.linalg import gram_residual
 from orthogan.linalg.precision import exact
 from orthogan.weights.effective import effective_weight
@@ -45,7 +46,12 @@ class LatentSubspace(nn.Module):
         self.mu = nn.Parameter(torch.zeros(size))
 
     def forward(self, z: Tensor) -> Tensor:
-        """(n, dims) -> (n, c, h, w)."""
+        """(n, dims) -> (n, c, h, w).
+
+        Raises:
+            ValueError: an input of another shape.
+        """
+        check_features(self, z, self.dims, batch=True)
         with torch.autocast(z.device.type, enabled=False):
             flat = functional.linear(exact(z) * exact(self.L), exact(self.U).mT, exact(self.mu))
             return flat.unflatten(1, self.shape).to(z.dtype)

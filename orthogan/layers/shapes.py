@@ -1,0 +1,27 @@
+"""Inputs of another shape than a layer knows are refused, as ``nn.BatchNorm2d`` does; most would broadcast."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+
+def check_map(layer: nn.Module, input: Tensor, channels: int | None = None) -> None:
+    """Refuse what is not a batch of feature maps.
+
+    Raises:
+        ValueError: ``input`` is not (n, channels, h, w); any number of channels from 1 for None.
+    """
+    if input.dim() != 4 or (input.shape[1] != channels if channels is not None else not input.shape[1]):
+        wanted = f"(n, {'c' if channels is None else channels}, h, w)"
+        raise ValueError(f"{type(layer).__name__}: the input is {tuple(input.shape)}; {wanted} is needed")
+
+
+def check_features(layer: nn.Module, input: Tensor, features: int, *, batch: bool = False) -> None:
+    """Refuse vectors of another length.
+
+    Raises:
+        ValueError: ``input`` is not (..., features), or not (n, features) with ``batch``.
+    """
+    if not input.dim() or input.shape[-1] != features or (batch and input.dim() != 2):
+        wanted = f"({'n' if batch else '...'}, {features})"
+        raise ValueError(f"{type(layer).__name__}: the input is {tuple(input.shape)}; {wanted} is needed")
