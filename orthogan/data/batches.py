@@ -29,7 +29,8 @@ class Batches:
     with ``workers`` processes (0: in this one); ``auto`` is ``device`` for a set in memory of at most 2 GiB, and on
     a GPU at most a quarter of its free memory. All give the same batches.
 
-    Raises UserError when ``world`` does not divide ``batch_size`` or the set is smaller than a batch.
+    ``key``: of the batch size in the config, for messages. Raises UserError when ``world`` does not divide
+    ``batch_size`` or the set is smaller than a batch.
     """
 
     def __init__(
@@ -43,11 +44,13 @@ class Batches:
         device: torch.device | str = "cpu",
         resident: Literal["auto", "device", "stream"] = "auto",
         workers: int = 2,
+        key: str = "",
     ) -> None:
         if batch_size < 1 or batch_size % world:
             raise UserError(f"batch size {batch_size} cannot be shared evenly by {world} processes; use a multiple")
         if len(source) < batch_size:
-            raise UserError(f"{source.name} has {len(source)} images, fewer than a batch of {batch_size}")
+            advice = f"; set {key} to at most {len(source)}, or give more images" if key else "; give more images"
+            raise UserError(f"{source.name} has {len(source)} images, fewer than a batch of {batch_size}{advice}")
         if not 0 <= rank < world:
             raise ValueError(f"rank {rank} of {world}")
         if resident not in ("auto", "device", "stream"):

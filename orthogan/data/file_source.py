@@ -9,13 +9,13 @@ from typing import Literal
 import numpy as np
 from torch.utils.data import get_worker_info
 
-from orthogan.data.decode import UnreadableImage, decode
+from orthogan.data.decode import Decoded, UnreadableImage, decode
 from orthogan.data.files import Entry, FileStore
 from orthogan.data.folder_labels import Labelling
 from orthogan.data.hashing import ContentHash
 from orthogan.data.source import BadFile, ImageSource
 from orthogan.errors import UserError
-from orthogan.io.read import printable
+from orthogan.io.read import UnreadableFile, printable
 
 log = logging.getLogger("orthogan.data")
 
@@ -41,18 +41,18 @@ class BadFiles:
         for name, reason in files:
             if name in self.seen:
                 continue
-            self.seen[name] = reason
+            self.seen[name] = reason = printable(reason)
             if self.policy == "error":
                 raise UserError(
                     f"{self.where}: {printable(name)} cannot be read: {reason}. "
-                    "Mend or remove it, or set data.bad_images to skip"
+                    "Repair or remove it, or set data.bad_images to skip"
                 )
             log.warning("%s: skipping %s: %s", self.where, printable(name), reason)
             if len(self.seen) > self.allowed:
                 listed = "; ".join(f"{printable(n)} ({r})" for n, r in list(self.seen.items())[:10])
                 raise UserError(
                     f"{self.where}: at least {len(self.seen)} of {self.total} files cannot be read, more than "
-                    f"data.bad_limit = {self.limit:g} allows: {listed}. Mend or remove them, or raise the limit"
+                    f"data.bad_limit = {self.limit:g} allows: {listed}. Repair or remove them, or raise the limit"
                 )
 
 
@@ -61,6 +61,7 @@ class FileSource(ImageSource):
 
     An unreadable file is replaced by the next readable one in the order of the list, so that what stands at an
     index depends on the files alone. In a worker process it is kept for ``take_bad``; elsewhere it is counted now.
+    No process tries an unreadable file twice.
     """
 
     def __init__(
@@ -76,9 +77,11 @@ class FileSource(ImageSource):
     ) -> None:
         self.name, self.resolution, self.channels = name, resolution, channels
         self.store, self.entries, self.bad = store, list(entries), bad
-        self.labels, self.class_names = labelling
+        self.labels, self.class_names, self.why_unlabeled = labelling
         self.num_classes = len(self.class_names)
         self._pending: list[BadFile] = []
+        self._failed: dict[int, BadFile] = {}
+        self._next: dict[int, int] = {}  # of a failed index: where to look for its replacement
 
     def __len__(self) -> int:
         return len(self.entries)
@@ -96,22 +99,41 @@ class FileSource(ImageSource):
         return images, labels
 
     def _first_good(self, index: int) -> tuple[np.ndarray, int]:
-        for step in range(self.bad.allowed + 1):
-            place = (index + step) % len(self.entries)
-            name = self.entries[place].name
-            try:
-                decoded = decode(self.store.read(name), resolution=self.resolution, channels=self.channels)
-            except UserError:
-                raise
-            except Exception as error:
-                reason = str(error) if isinstance(error, UnreadableImage) else f"{type(error).__name__}: {error}"
-                self._pending.append(BadFile(name, reason))
-            else:
-                return decoded.array, int(self.labels[place])
-        # More in a row than are allowed in all: the main process would stop at this anyway.
-        failed, self._pending = self._pending, []
-        self.bad.add(failed)
-        raise UserError(f"{self.store.path}: {printable(self.entries[index].name)} and what follows cannot be read")
+        while len(self._failed) <= min(self.bad.allowed, len(self.entries) - 1):
+            place = self._replacement(index)
+            result = self.attempt(self.entries[place])
+            if isinstance(result, Decoded):
+                return result.array, int(self.labels[place])
+            self._failed[place] = result
+            self._next[place] = (place + 1) % len(self.entries)
+            self._pending.append(result)
+        # More than are allowed in all, or all of them: the main process would stop at this anyway.
+        self._pending = []
+        self.bad.add(list(self._failed.values()))
+        name, reason = self._failed[index]
+        raise UserError(
+            f"{self.bad.where}: none of its {len(self.entries)} files can be read, such as {printable(name)} ({reason})"
+        )
+
+    def _replacement(self, index: int) -> int:
+        """The next place from ``index`` on that has not failed; the way to it is shortened for the next search."""
+        passed = []
+        while index in self._next:
+            passed.append(index)
+            index = self._next[index]
+        self._next.update(dict.fromkeys(passed, index))
+        return index
+
+    def attempt(self, entry: Entry) -> Decoded | BadFile:
+        """One file decoded, or why it cannot be. Raises UserError where the store itself cannot be read."""
+        try:
+            return decode(self.store.read(entry.name), resolution=self.resolution, channels=self.channels)
+        except (UnreadableImage, UnreadableFile) as error:
+            return BadFile(entry.name, error.reason if isinstance(error, UnreadableFile) else str(error))
+        except UserError:
+            raise
+        except Exception as error:  # a damaged member of an archive raises almost any type
+            return BadFile(entry.name, f"{type(error).__name__}: {error}")
 
     def take_bad(self) -> list[BadFile]:
         taken, self._pending = self._pending, []
@@ -121,8 +143,7 @@ class FileSource(ImageSource):
         self.bad.add(files)
 
     def fingerprint(self) -> str:
-        """Hash of names, sizes, labels and transform: the content itself would take a pass over all files."""
+        """Hash of the files' content, their names, the labels and the transform."""
         digest = ContentHash().text("centre crop, lanczos", self.resolution, self.channels, *self.class_names)
-        for entry in self.entries:
-            digest.text(entry.name, entry.size)
-        return digest.array(self.labels).hexdigest()
+        names = [entry.name for entry in self.entries]
+        return digest.text(*names, self.store.content_hash(names)).array(self.labels).hexdigest()

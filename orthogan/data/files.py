@@ -5,15 +5,18 @@ from __future__ import annotations
 import os
 import zipfile
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from pathlib import Path
 from threading import Lock
 from typing import Any, NamedTuple
 
+from orthogan.data.hashing import ContentHash, hash_files
 from orthogan.errors import UserError
+from orthogan.io.read import UnreadableFile, check_regular, exists, parsing, printable, read_regular
 
 _FORMATS = "png jpg jpeg jpe jfif webp avif bmp dib gif tif tiff ppm pgm pbm pnm tga jp2 j2k qoi"
 IMAGE_ENDINGS = frozenset(f".{ending}" for ending in _FORMATS.split(" "))
-LARGEST_FILE = 1 << 29  # a picture file of more than 512 MiB is a mistake or an attack [bytes]
+LARGEST_IMAGE = 1 << 28  # a larger picture file is a mistake or an attack [bytes]
 
 
 class Entry(NamedTuple):
@@ -23,9 +26,14 @@ class Entry(NamedTuple):
     size: int
 
 
+def split_name(name: str) -> list[str]:
+    """The folders of a name and the file; some archives made on Windows separate them by backslashes."""
+    return name.replace("\\", "/").split("/")
+
+
 def is_image_name(name: str) -> bool:
     """Whether a file counts as an image by its ending; hidden files and macOS's resource copies never do."""
-    parts = name.split("/")
+    parts = split_name(name)
     if any(part.startswith(".") or part == "__MACOSX" for part in parts):
         return False
     return os.path.splitext(name)[1].lower() in IMAGE_ENDINGS
@@ -42,7 +50,11 @@ class FileStore(ABC):
 
     @abstractmethod
     def read(self, name: str) -> bytes:
-        """The content of one file. Raises OSError, or whatever the archive's damage leads to."""
+        """The content of one file. Raises UnreadableFile, or whatever the archive's damage leads to."""
+
+    @abstractmethod
+    def content_hash(self, names: Sequence[str]) -> str:
+        """A hash of the content of the files, in this order; it does not depend on where they are stored."""
 
 
 class FolderStore(FileStore):
@@ -64,16 +76,28 @@ class FolderStore(FileStore):
                 visited.add((status.st_dev, status.st_ino))
                 with os.scandir(folder) as items:
                     for item in items:
-                        if item.is_dir():
+                        if _is_folder(item):
                             pending.append((f"{prefix}{item.name}/", Path(item.path)))
                         else:
                             found.append(Entry(prefix + item.name, _size(item)))
             except OSError as error:
-                raise UserError(f"{folder}: cannot be listed ({error.strerror}); check its permissions") from error
+                raise UserError(
+                    f"{printable(folder)}: cannot be listed ({error.strerror}); check its permissions"
+                ) from error
         return sorted(found)
 
     def read(self, name: str) -> bytes:
-        return (self.path / name).read_bytes()
+        return read_regular(self.path / name, LARGEST_IMAGE)
+
+    def content_hash(self, names: Sequence[str]) -> str:
+        return hash_files([self.path / name for name in names])
+
+
+def _is_folder(item: os.DirEntry[str]) -> bool:
+    try:
+        return item.is_dir()
+    except OSError:  # a link to itself, say: a file that cannot be read
+        return False
 
 
 def _size(item: os.DirEntry[str]) -> int:
@@ -100,10 +124,9 @@ class ZipStore(FileStore):
 
     def _open(self) -> zipfile.ZipFile:
         if self._archive is None or self._process != os.getpid():
-            try:
+            check_regular(self.path)
+            with parsing(self.path, "a zip archive"):
                 self._archive = zipfile.ZipFile(self.path)
-            except (OSError, zipfile.BadZipFile) as error:
-                raise UserError(f"{self.path}: cannot be opened as a zip archive ({error})") from error
             self._process = os.getpid()
         return self._archive
 
@@ -117,19 +140,26 @@ class ZipStore(FileStore):
         with self._lock:
             archive = self._open()
             size = archive.getinfo(name).file_size
-            if size > LARGEST_FILE:
-                raise OSError(f"unpacks to {size >> 20} MiB")
+            if size > LARGEST_IMAGE:
+                raise UnreadableFile(name, f"unpacks to {size >> 20} MiB")
             # The lock is held while reading only to keep the archive's file object in one thread's hands.
             return archive.read(name)
+
+    def content_hash(self, names: Sequence[str]) -> str:
+        """From the check sums and sizes that the archive states, which takes no time."""
+        with self._lock:
+            infos = [self._open().getinfo(name) for name in names]
+        return ContentHash().text(*(f"{info.CRC:08x} {info.file_size}" for info in infos)).hexdigest()
 
 
 def open_store(path: Path) -> FileStore:
     """The store at ``path``. Raises UserError where there is none."""
-    if path.is_dir():
+    if exists(path, "folder"):
         return FolderStore(path)
     if not path.exists():
-        raise UserError(f"{path}: there is no such folder or zip file; check data.path")
+        raise UserError(f"{printable(path)}: there is no such folder or zip file; check data.path")
+    check_regular(path)
     if path.suffix.lower() != ".zip":
         what = "one image" if is_image_name(path.name) else "neither a folder nor a .zip file"
-        raise UserError(f"{path}: this is {what}; data.path must name a folder or a .zip file of images")
+        raise UserError(f"{printable(path)}: this is {what}; data.path must name a folder or a .zip file of images")
     return ZipStore(path)

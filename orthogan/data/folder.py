@@ -14,13 +14,13 @@ import numpy as np
 from tqdm import tqdm
 
 from orthogan.data.arrays import ArraySource
-from orthogan.data.decode import Decoded, UnreadableImage, decode
 from orthogan.data.file_source import BadFiles, FileSource
 from orthogan.data.files import Entry, FileStore, is_image_name, open_store
-from orthogan.data.folder_labels import DATASET_JSON, Labelling, labels_from_folders, labels_from_json
+from orthogan.data.folder_labels import Labelling, find_labels
 from orthogan.data.resize import in_threads
 from orthogan.data.source import BadFile, ImageSource
 from orthogan.errors import UserError
+from orthogan.io.read import printable, user_path
 
 log = logging.getLogger("orthogan.data")
 
@@ -41,34 +41,33 @@ def open_folder(path: str | Path, form: Form, *, in_memory_limit: int = IN_MEMOR
     """The images in a folder or a zip file, in the order of their names.
 
     Classes: ``dataset.json`` (StyleGAN's layout) where there is one; else the first level of sub-folders, when every
-    image lies in one and there are at least two; else none. Folders that hold everything between them and the top
-    are passed over. Hidden files and files without an image ending are ignored.
+    image lies in one and there are at least two, other than train, test and the like; else none, and
+    ``why_unlabeled`` says why. Folders that hold everything between them and the top are passed over. Hidden files
+    and files without an image ending are ignored.
 
     A file that cannot be decoded: with ``bad_images="skip"`` it is named once in the log and left out (in memory)
     or replaced by the next good one (larger sets); more than the share ``bad_limit`` of all is an error, and so is
     the first with ``bad_images="error"``. Raises UserError, also when there are fewer than two images.
     """
-    path = Path(path).expanduser()
+    path = user_path(path)
     store = open_store(path)
     listing = store.entries()
     images = [entry for entry in listing if is_image_name(entry.name)]
     if len(images) < 2:
         raise UserError(_too_few(path, images, listing))
-    names = [entry.name for entry in images]
-    labelling = None
-    if any(entry.name == DATASET_JSON for entry in listing):
-        labelling = labels_from_json(store, names)
-    if labelling is None:
-        labelling = labels_from_folders(names, where=str(path))
-    return open_files(path.stem or "folder", store, images, labelling, form, in_memory_limit=in_memory_limit)
+    labelling = find_labels(store, listing, [entry.name for entry in images])
+    name = printable(path.stem) or "folder"
+    return open_files(name, store, images, labelling, form, in_memory_limit=in_memory_limit)
 
 
 def _too_few(path: Path, images: Sequence[Entry], listing: Sequence[Entry]) -> str:
+    where = printable(path)
     if images:
-        return f"{path}: holds a single image, {images[0].name}; a set needs at least two"
+        return f"{where}: holds a single image, {printable(images[0].name)}; a set needs at least two"
     if not listing:
-        return f"{path}: is empty; put image files or one sub-folder a class into it"
-    return f"{path}: none of its {len(listing)} files has an image ending such as .png (one is {listing[0].name})"
+        return f"{where}: is empty; put image files or one sub-folder per class into it"
+    example = printable(listing[0].name)
+    return f"{where}: none of its {len(listing)} files has an image ending such as .png (one is {example})"
 
 
 def open_files(
@@ -88,7 +87,7 @@ def open_files(
         labelling,
         resolution=form.resolution,
         channels=form.channels,
-        bad=BadFiles(str(store.path), len(entries), form.bad_images, form.bad_limit),
+        bad=BadFiles(printable(store.path), len(entries), form.bad_images, form.bad_limit),
     )
     return streamed if streamed.nbytes > in_memory_limit else _decode_all(streamed)
 
@@ -96,35 +95,34 @@ def open_files(
 def _decode_all(source: FileSource) -> ArraySource:
     """Every readable file of ``source`` in memory."""
 
-    def attempt(entry: Entry) -> Decoded | BadFile:
-        try:
-            data = source.store.read(entry.name)
-            return decode(data, resolution=source.resolution, channels=source.channels)
-        except Exception as error:
-            reason = str(error) if isinstance(error, UnreadableImage) else f"{type(error).__name__}: {error}"
-            return BadFile(entry.name, reason)
-
     images = np.empty((len(source), source.channels, source.resolution, source.resolution), np.uint8)
     kept: list[int] = []
     animated = 0
     bar = tqdm(source.entries, desc=f"reading {source.name}", unit=" images", disable=None, leave=False)
     mean_size = sum(entry.size for entry in source.entries) / len(source)
     each = in_threads if mean_size > SMALL_FILE else map
-    for number, result in enumerate(each(attempt, bar)):
+    for number, result in enumerate(each(source.attempt, bar)):
         if isinstance(result, BadFile):
             source.bad.add([result])
             continue
         images[len(kept)] = result.array
         kept.append(number)
         animated += result.animated
+    where = source.bad.where
     if len(kept) < 2:
-        raise UserError(f"{source.store.path}: holds {len(kept)} readable images; a set needs at least two")
+        raise UserError(f"{where}: holds {len(kept)} readable images; a set needs at least two")
     if animated:
-        log.warning("%s: %d files have several frames; the first of each is used", source.store.path, animated)
-    return ArraySource(
-        source.name,
-        images[: len(kept)],
-        labels=source.labels[kept],
-        class_names=source.class_names,
-        transform="centre crop, lanczos",
+        log.warning("%s: %d files have several frames; the first of each is used", where, animated)
+    images, labels = images[: len(kept)], source.labels[kept]
+    if all(images[i : i + 256].max() <= 1 for i in range(0, len(images), 256)):
+        log.warning(
+            "%s: every pixel is 0 or 1 of 255, so all pictures are black; are they masks of two classes?", where
+        )
+    lost = np.setdiff1d(np.arange(source.num_classes), labels)
+    if len(lost):
+        log.warning("%s: no readable image is left of the class %s", where, source.class_names[lost[0]])
+    made = ArraySource(
+        source.name, images, labels=labels, class_names=source.class_names, transform="centre crop, lanczos"
     )
+    made.why_unlabeled = source.why_unlabeled
+    return made

@@ -2,74 +2,156 @@
 
 from __future__ import annotations
 
-import json
 import logging
-from collections.abc import Sequence
+import posixpath
+import unicodedata
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from orthogan.data.files import FileStore
+from orthogan.data.files import Entry, FileStore, split_name
 from orthogan.errors import UserError
+from orthogan.io.read import parse_json, printable, reason_of
 
 log = logging.getLogger("orthogan.data")
 
 DATASET_JSON = "dataset.json"
+LARGEST_JSON = 1 << 27  # for millions of images [bytes]
+# Sub-folders with these names only are the parts of a data set, not its classes.
+_PARTS = "train training val valid validation dev test testing eval evaluation holdout extra unlabeled"
+PARTS = frozenset(_PARTS.split(" "))
 
 
 class Labelling(NamedTuple):
-    """``labels``: int64 (N,), zeros without classes. ``class_names``: one a class, empty without."""
+    """``labels``: int64 (N,), zeros without classes. ``class_names``: one per class, empty without.
+
+    ``why``: why there are no classes and what to do about it, as half a sentence; empty where there are some.
+    """
 
     labels: np.ndarray
     class_names: list[str]
+    why: str = ""
 
 
-def unlabelled(count: int) -> Labelling:
+def unlabelled(count: int, why: str = "") -> Labelling:
     """No classes for ``count`` images."""
-    return Labelling(np.zeros(count, np.int64), [])
+    return Labelling(np.zeros(count, np.int64), [], why)
 
 
-def labels_from_folders(names: Sequence[str], *, where: str) -> Labelling:
-    """Class = the first sub-folder in which the files differ; no classes when some files lie outside of all."""
-    parts = [name.split("/") for name in names]
+def find_labels(store: FileStore, listing: Sequence[Entry], names: Sequence[str]) -> Labelling:
+    """The classes of the images ``names`` of a store whose files are ``listing``.
+
+    From ``dataset.json`` at the top, or in the folders that hold everything; where there is none, from the folders.
+    A file that is damaged or does not fit gives no classes, since many uses need none: ``why`` says what is wrong.
+    """
+    where = printable(store.path)
+    parts = [split_name(name) for name in names]
+    depth = _shared_depth(parts)
+    tables = [split_name(entry.name) for entry in listing if split_name(entry.name)[-1] == DATASET_JSON]
+    above = [table for table in tables if len(table) <= depth + 1 and table[:-1] == parts[0][: len(table) - 1]]
+    if not above:
+        if tables:
+            log.warning("%s: %s is ignored, since images lie outside of its folder", where, "/".join(tables[0]))
+        return _labels_from_folders(parts, depth, where=where)
+    table = min(above, key=len)
+    original = next(entry.name for entry in listing if split_name(entry.name) == table)
+    inside = ["/".join(p[len(table) - 1 :]) for p in parts]
+    try:
+        return labels_from_json(_table(store, original), inside)
+    except UserError as error:
+        return unlabelled(len(names), f"{where}/{'/'.join(table)}: {error}")
+
+
+def _shared_depth(parts: Sequence[Sequence[str]]) -> int:
+    """How many folders from the top hold every file, at least one folder or file below them not counted."""
     depth = 0
-    while all(len(p) > depth + 2 and p[depth] == parts[0][depth] for p in parts):
+    while all(len(p) > depth + 1 and p[depth] == parts[0][depth] for p in parts):
         depth += 1
+    return depth
+
+
+def _labels_from_folders(parts: Sequence[Sequence[str]], depth: int, *, where: str) -> Labelling:
+    """Class = the first sub-folder in which the files differ; no classes when some files lie outside of all."""
+    advice = "put each class in a sub-folder"
     inside = [len(p) > depth + 1 for p in parts]
     if not any(inside):
-        return unlabelled(len(names))
+        return unlabelled(len(parts), advice)
     if not all(inside):
-        stray = names[inside.index(False)]
+        stray = printable("/".join(parts[inside.index(False)]))
         log.warning("%s: images lie beside sub-folders (such as %s), so the set has no classes", where, stray)
-        return unlabelled(len(names))
+        return unlabelled(len(parts), f"images such as {stray} lie beside the sub-folders; {advice}")
     folders = [p[depth] for p in parts]
     classes = sorted(set(folders))
-    if len(classes) < 2:
-        return unlabelled(len(names))
+    if PARTS.issuperset(name.lower() for name in classes):
+        listed = ", ".join(classes)
+        log.warning("%s: %s look like the parts of a data set; all their images are used together", where, listed)
+        return unlabelled(
+            len(parts), f"its sub-folders {listed} look like the parts of a data set; give one of them as data.path"
+        )
+    alike = [names for names in _alike(classes).values() if len(names) > 1]
+    if alike:
+        log.warning(
+            "%s: classes whose names differ only in case or encoding: %s", where, printable(", ".join(alike[0]))
+        )
     number = {name: index for index, name in enumerate(classes)}
-    return Labelling(np.array([number[folder] for folder in folders], np.int64), classes)
+    return Labelling(np.array([number[folder] for folder in folders], np.int64), [printable(name) for name in classes])
 
 
-def labels_from_json(store: FileStore, names: Sequence[str]) -> Labelling | None:
-    """Classes from ``{"labels": [[file name, class number], ...]}``; None where ``labels`` is null or missing.
+def _alike(names: Iterable[str]) -> dict[str, list[str]]:
+    """Names by what they are to file systems that ignore case and the encoding of accents."""
+    groups: dict[str, list[str]] = {}
+    for name in names:
+        groups.setdefault(unicodedata.normalize("NFC", name).casefold(), []).append(name)
+    return groups
 
-    Raises UserError when the file is no such thing, leaves an image out, or holds other labels than whole numbers.
-    """
-    where = f"{store.path}/{DATASET_JSON}"
+
+def _table(store: FileStore, name: str) -> Any:
+    """``labels`` of the file ``name``. Raises UserError with a message without the file's name."""
     try:
-        content: Any = json.loads(store.read(DATASET_JSON))
-        pairs = content.get("labels")
-        if pairs is None:
-            return None
-        table = {str(name).replace("\\", "/"): label for name, label in pairs}
-    except (ValueError, TypeError, AttributeError) as error:
-        raise UserError(f'{where}: expected {{"labels": [["file.png", 0], ...]}} ({error})') from error
+        data = store.read(name)
+    except Exception as error:  # a damaged archive raises almost any type
+        raise UserError(f"cannot be read ({getattr(error, 'reason', reason_of(error))})") from error
+    if len(data) > LARGEST_JSON:
+        raise UserError(f"is larger than {LARGEST_JSON >> 20} MiB")
+    content = parse_json(data, DATASET_JSON)
+    if not isinstance(content, dict):
+        raise UserError('expected {"labels": [["file.png", 0], ...]}')
+    return content.get("labels")
+
+
+def labels_from_json(pairs: Any, names: Sequence[str]) -> Labelling:
+    """Classes of the files ``names`` from StyleGAN's ``[[file name, class number], ...]``; null means no classes.
+
+    Numbers without an image are no classes; a class is named by its number. Names are compared with case first, then
+    without. Raises UserError when this is no such list, leaves a file out, has two labels for one, or other labels.
+    """
+    if pairs is None:
+        return unlabelled(len(names), f"the labels in its {DATASET_JSON} are null")
+    if not isinstance(pairs, list) or not all(isinstance(p, list) and len(p) == 2 for p in pairs):
+        raise UserError('expected {"labels": [["file.png", 0], ...]}')
+    table: dict[str, Any] = {}
+    for name, label in pairs:
+        key = posixpath.normpath("/".join(split_name(str(name))))
+        if key in table and table[key] != label:
+            raise UserError(f"{printable(key)} has two labels, {table[key]!r} and {label!r}; keep one")
+        table[key] = label
+    if any(name not in table for name in names):
+        written = {alike: found[0] for alike, found in _alike(table).items() if len(found) == 1}
+        only = {found[0]: alike for alike, found in _alike(names).items() if len(found) == 1}
+        table |= {name: table[written[only[name]]] for name in only if name not in table and only[name] in written}
     missing = [name for name in names if name not in table]
     if missing:
-        raise UserError(f"{where}: has no label for {len(missing)} of {len(names)} images, such as {missing[0]}")
+        raise UserError(f"has no label for {len(missing)} of {len(names)} images, such as {printable(missing[0])}")
     labels = [table[name] for name in names]
     for name, label in zip(names, labels, strict=True):
         if type(label) is not int or label < 0:
-            raise UserError(f"{where}: the label of {name} is {label!r}; only class numbers 0, 1, ... are supported")
-    count = max(labels) + 1
-    return Labelling(np.array(labels, np.int64), [str(k) for k in range(count)])
+            raise UserError(f"the label of {printable(name)} is {_short(label)}; only class numbers are supported")
+    numbers = sorted(set(labels))
+    number = {label: index for index, label in enumerate(numbers)}
+    return Labelling(np.array([number[label] for label in labels], np.int64), [str(label) for label in numbers])
+
+
+def _short(value: object) -> str:
+    text = printable(repr(value))
+    return text if len(text) <= 40 else f"{text[:40]}…"

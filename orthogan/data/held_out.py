@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 
 from orthogan.config import DataConfig
 from orthogan.config_checks import ONE_PART
 from orthogan.data.configured import SUBSET_SEED, open_configured
-from orthogan.data.open import open_source
 from orthogan.data.order import subset
 from orthogan.data.source import ImageSource
 from orthogan.data.sprite_sources import SpriteGrid, sprite_subset
 from orthogan.errors import UserError
+from orthogan.io.read import exists, user_path
 
 HELD_OUT_SEED = 1
 
@@ -34,10 +32,9 @@ def open_held_out(data: DataConfig) -> ImageSource:
         found = sprite_subset(classes, resolution=data.resolution, channels=data.channels)
         found.name = f"other {found.name}"
         return found
-    path = Path(data.path or "")
-    if data.source == "folder" and path.name == "train" and path.with_name("test").is_dir():
-        beside = str(path.with_name("test"))
-        return open_source("folder", path=beside, resolution=data.resolution, channels=data.channels)
+    path = user_path(data.path or "")
+    if data.source == "folder" and path.name == "train" and exists(path.with_name("test"), "folder"):
+        return open_configured(data.model_copy(update={"path": str(path.with_name("test"))}))
     if data.source in ONE_PART:
         raise UserError(
             f"data.source: {data.source!r} has no part that the GAN was not trained on; give other images as reference"

@@ -22,6 +22,7 @@ class View(ImageSource):
         self.source, self.name = source, name
         self.resolution, self.channels, self.in_memory = source.resolution, source.channels, source.in_memory
         self.num_classes, self.class_names = source.num_classes, source.class_names
+        self.why_unlabeled = source.why_unlabeled
         self.factor_names, self.factor_sizes = source.factor_names, source.factor_sizes
 
     def __len__(self) -> int:

@@ -78,7 +78,10 @@ def accuracy(
 def labelled(source: ImageSource, samples: int | None, seed: int) -> np.ndarray:
     """The indices (n,) of the images that are looked at, ascending; arguments and errors as of ``accuracy``."""
     if source.num_classes < 2:
-        raise UserError(f"{source.name}: has {source.num_classes} classes, so accuracy means nothing there")
+        raise UserError(
+            f"{source.name}: has {source.num_classes} classes, so accuracy means nothing there; "
+            f"{source.why_unlabeled or 'give images with labels'}"
+        )
     count = len(source) if samples is None else min(samples, len(source))
     return np.arange(count) if count == len(source) else np.sort(subset(seed, len(source), count))
 

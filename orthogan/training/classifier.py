@@ -45,7 +45,7 @@ def open_sources(config: Config) -> tuple[ImageSource, ImageSource]:
     if source.num_classes < 2:
         raise UserError(
             f"data.source: {source.name} has {source.num_classes} classes, and a classifier needs at least 2; "
-            "for a folder, put each class in a sub-folder"
+            f"{source.why_unlabeled or 'for a folder, put each class in a sub-folder'}"
         )
     if data.holdout:
         source, test = hold_out(source, data.holdout)
@@ -97,6 +97,7 @@ class ClassifierTask:
             device=self.device,
             resident=data.resident,
             workers=data.workers,
+            key="training.batch_size",
         )
 
     def phases(self, step: int) -> Iterator[Phase]:
@@ -175,7 +176,7 @@ class ClassifierTask:
         facts |= {f"C {what}": layers for what, layers in self.conditioning.describe().items()}
         facts["data"] = f"{self.source.name}, {len(self.source):,} images of {self.source.resolution} px"
         facts["test data"] = f"{self.test.name}, {len(self.test):,} images"
-        facts["classes"] = self.source.num_classes
+        facts["classes"] = self.source.classes_in_words(used=True)
         return facts
 
     def close(self) -> None:

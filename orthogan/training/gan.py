@@ -234,7 +234,7 @@ class GanTask:
         for net, conditioning in self.conditioning.items():
             facts |= {f"{net} {what}": layers for what, layers in conditioning.describe().items()}
         facts["data"] = f"{self.source.name}, {len(self.source):,} images of {self.source.resolution} px"
-        facts["classes"] = self.classes or "unconditional"
+        facts["classes"] = self.source.classes_in_words(used=bool(self.classes))
         return facts
 
     def close(self) -> None:

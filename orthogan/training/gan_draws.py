@@ -78,6 +78,7 @@ class Draws:
             device=self.device,
             resident=data.resident,
             workers=data.workers,
+            key="training.generator_batch_size" if purpose == "paired reals" else "training.batch_size",
         )
 
     def _reals(self, batches: Batches, purpose: str, index: int, size: int) -> tuple[Tensor, Tensor | None]:
@@ -110,5 +111,6 @@ def check_shares(config: Config, source: ImageSource, processes: int) -> None:
         )
     if config.data.labels and source.num_classes < 2:
         raise UserError(
-            f"data.labels: {source.name} has {source.num_classes} classes; for a folder, put each class in a sub-folder"
+            f"data.labels: {source.name} has {source.num_classes} classes; "
+            f"{source.why_unlabeled or 'for a folder, put each class in a sub-folder'}"
         )

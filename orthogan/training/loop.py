@@ -52,6 +52,8 @@ def train_task(task: Task, config: Config, accelerator: Accelerator, *, allow_co
         main=main,
         tensorboard=logging.tensorboard,
     )
+    facts = task.summary()
+    log.say(f"data: {facts['data']}; classes: {facts['classes']}")
 
     def save(step: int) -> None:
         watch.check(task.nets)

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import io
+import struct
+import tracemalloc
+import zlib
 from typing import Any
 
 import numpy as np
@@ -9,6 +12,8 @@ from PIL import Image
 
 from orthogan.data.decode import Decoded, UnreadableImage, decode
 
+Image.init()
+WRITES_AVIF = "AVIF" in Image.SAVE  # from Pillow 11.3 on, which also writes XMP into JPEG
 GRADIENT = np.arange(256, dtype=np.uint8).reshape(16, 16)
 
 
@@ -157,6 +162,146 @@ NOISE = Image.fromarray(np.random.default_rng(0).integers(0, 256, (32, 32, 3), n
 def test_unreadable_data_has_a_reason(data: bytes, reason: str) -> None:
     with pytest.raises(UnreadableImage, match=reason):
         decode(data, resolution=8, channels=3)
+
+
+def chunk(kind: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+def with_chunk(extra: bytes) -> bytes:
+    """A PNG with one more chunk after its header."""
+    data = encoded(NOISE)
+    return data[:33] + extra + data[33:]
+
+
+def exif_of(orientation: int) -> bytes:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    exif[0x010E] = "description " * 5
+    return exif.tobytes()
+
+
+def spoiled(data: bytes, part: bytes, *, replacement: bytes = b"\xff") -> bytes:
+    """``data`` with every second byte of ``part`` overwritten."""
+    assert data.count(part) == 1
+    bad = bytearray(part)
+    bad[::2] = replacement * len(bad[::2])
+    return data.replace(part, bytes(bad))
+
+
+def frames(form: str) -> bytes:
+    return encoded(NOISE, form, save_all=True, append_images=[NOISE.rotate(90)])
+
+
+JUNK = b"\0\x08\0\x02\x01\x12\0\x03"
+XMP = b'<x:xmpmeta xmlns:x="adobe:ns:meta/">tiff:Orientation="1"</x:xmpmeta>'
+DAMAGED_METADATA = {
+    "PNG EXIF without a TIFF header": with_chunk(chunk(b"eXIf", JUNK)),
+    "PNG EXIF cut short": with_chunk(chunk(b"eXIf", b"II*\0")),
+    "PNG EXIF with a wrong sum": with_chunk(chunk(b"eXIf", exif_of(1))[:-1] + b"\0"),
+    "PNG EXIF as text": with_chunk(chunk(b"tEXt", b"Raw profile type exif\0\nexif\n      12\nzzzzzzzz\n")),
+    "PNG text with a wrong sum": with_chunk(chunk(b"tEXt", b"note\0words")[:-1] + b"\0"),
+    "PNG text of 2 MiB": with_chunk(chunk(b"zTXt", b"note\0\0" + zlib.compress(bytes(2 << 20)))),
+    "PNG text that is not packed": with_chunk(chunk(b"zTXt", b"note\0\0words")),
+    "PNG international text cut": with_chunk(chunk(b"iTXt", b"note\0\1")),
+    "PNG text bomb": with_chunk(chunk(b"zTXt", b"note\0\0" + zlib.compress(bytes(80 << 20), 9))),
+    "PNG profile of 2 MiB": with_chunk(chunk(b"iCCP", b"profile\0\0" + zlib.compress(bytes(2 << 20)))),
+    "PNG profile of junk": with_chunk(chunk(b"iCCP", b"profile\0\0junk")),
+    "PNG gamma cut": with_chunk(chunk(b"gAMA", b"\0")),
+    "PNG chromaticity cut": with_chunk(chunk(b"cHRM", b"\0\0\0")),
+    "PNG density cut": with_chunk(chunk(b"pHYs", b"\0")),
+    "PNG rendering intent cut": with_chunk(chunk(b"sRGB", b"")),
+    "PNG time of junk": with_chunk(chunk(b"tIME", b"\xff")),
+    "PNG animation control cut": with_chunk(chunk(b"acTL", b"\0\0")),
+    "PNG animation of 0 frames": with_chunk(chunk(b"acTL", bytes(8))),
+    "PNG frame control of junk": with_chunk(chunk(b"acTL", b"\0\0\0\2" + bytes(4)) + chunk(b"fcTL", b"\xff" * 26)),
+    "JPEG EXIF of junk": encoded(NOISE, "JPEG", exif=b"Exif\0\0" + JUNK),
+    "JPEG EXIF overwritten": spoiled(encoded(NOISE, "JPEG", exif=exif_of(1)), exif_of(1)[6:]),
+    "JPEG profile overwritten": spoiled(encoded(NOISE, "JPEG", icc_profile=bytes(200) + b"end"), bytes(200) + b"end"),
+    "JPEG density of junk": encoded(NOISE, "JPEG", dpi=(72, 72)).replace(b"JFIF\0\1\1", b"JFIF\0\xff\xff"),
+    "MPO index overwritten": spoiled(frames("MPO"), b"MPF\0II*\0\x08\0\0\0"),
+    "WebP EXIF of junk": encoded(NOISE, "WEBP", lossless=True, exif=JUNK),
+    "WebP XMP overwritten": spoiled(encoded(NOISE, "WEBP", lossless=True, xmp=XMP), XMP),
+    "WebP profile of junk": encoded(NOISE, "WEBP", lossless=True, icc_profile=JUNK),
+    "TIFF XMP overwritten": spoiled(encoded(NOISE, "TIFF", tiffinfo={700: XMP}), XMP),
+    "TIFF description of a strange type": encoded(NOISE, "TIFF", tiffinfo={270: "words" * 9}).replace(
+        struct.pack("<HHI", 270, 2, 46), struct.pack("<HHI", 270, 12, 1 << 30)
+    ),
+    "TIFF second frame lost": encoded(NOISE, "TIFF", save_all=True, append_images=[NOISE])[:-200],
+    "GIF second frame lost": frames("GIF")[:-300],
+}
+
+
+if WRITES_AVIF:
+    DAMAGED_METADATA |= {
+        "JPEG XMP overwritten": spoiled(encoded(NOISE, "JPEG", xmp=XMP), XMP),
+        "AVIF EXIF overwritten": spoiled(encoded(NOISE, "AVIF", exif=exif_of(1)), b"MM\0*\0\0\0\x08"),
+        "AVIF XMP overwritten": spoiled(encoded(NOISE, "AVIF", xmp=XMP), XMP),
+    }
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")  # Pillow's, about the damage
+@pytest.mark.parametrize("kind", DAMAGED_METADATA)
+def test_damaged_metadata_never_costs_the_picture(kind: str) -> None:
+    form = kind.split(" ", maxsplit=1)[0].upper()
+    expected = decode(
+        encoded(NOISE, "JPEG" if form == "MPO" else form, **({"lossless": True} if form == "WEBP" else {})),
+        resolution=32,
+        channels=3,
+    )
+    np.testing.assert_array_equal(decode(DAMAGED_METADATA[kind], resolution=32, channels=3).array, expected.array)
+
+
+@pytest.mark.parametrize("form", ["PNG", "JPEG", "WEBP", "TIFF", *(["AVIF"] if WRITES_AVIF else [])])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_every_orientation_is_turned_upright(form: str, orientation: int) -> None:
+    stored = np.kron(np.array([[0, 80, 160], [40, 200, 250]], np.uint8), np.ones((16, 16), np.uint8))
+    picture = Image.fromarray(stored).convert("RGB")
+    options = {"WEBP": {"lossless": True}, "JPEG": {"quality": 100}, "AVIF": {"quality": 100}}.get(form, {})
+    found = decode(encoded(picture, form, exif=exif_of(orientation), **options), resolution=32, channels=1).array[0]
+    upright = {
+        1: stored, 2: stored[:, ::-1], 3: stored[::-1, ::-1], 4: stored[::-1],
+        5: stored.T, 6: np.rot90(stored, -1), 7: stored[::-1, ::-1].T, 8: np.rot90(stored),
+    }[orientation]  # fmt: skip
+    side = min(upright.shape)
+    top, left = (length - side >> 1 for length in upright.shape)
+    np.testing.assert_allclose(found, upright[top : top + side, left : left + side], atol=6)
+
+
+def test_an_intact_orientation_survives_other_damage() -> None:
+    picture = encoded(NOISE, exif=exif_of(6))
+    damaged = picture[:33] + chunk(b"gAMA", b"\0") + picture[33:]
+    found = decode(damaged, resolution=32, channels=3).array
+    np.testing.assert_array_equal(found, np.rot90(np.asarray(NOISE), -1).transpose(2, 0, 1))
+
+
+@pytest.mark.parametrize(
+    ("size", "reason"), [((9000, 8000), "9000 x 8000 pixels are more than 64 Mi"), ((3001, 3), "more than 1000 times")]
+)
+@pytest.mark.parametrize("form", ["PNG", "JPEG", "BMP", "PPM"])
+def test_too_many_pixels_are_refused_before_they_are_decoded(form: str, size: tuple[int, int], reason: str) -> None:
+    """The files say that they are larger than they are."""
+    data = encoded(Image.new("RGB", (19, 17)), form)
+    if form == "PPM":
+        data = data.replace(b"19 17", b"%d %d" % size)
+    else:
+        place, layout = {"PNG": (16, ">II"), "BMP": (18, "<II"), "JPEG": (163, ">HH")}[form]
+        width, height = size[::-1] if form == "JPEG" else size
+        data = data[:place] + struct.pack(layout, width, height) + data[place + struct.calcsize(layout) :]
+    if form == "PNG":
+        data = data[:29] + struct.pack(">I", zlib.crc32(data[12:29])) + data[33:]
+    tracemalloc.start()
+    with pytest.raises(UnreadableImage, match=reason):
+        decode(data, resolution=8, channels=3)
+    assert tracemalloc.get_traced_memory()[1] < 1 << 20
+    tracemalloc.stop()
+
+
+def test_formats_that_start_programs_are_not_opened() -> None:
+    postscript = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\nshowpage\n%%EOF\n"
+    assert Image.open(io.BytesIO(postscript)).format == "EPS"
+    with pytest.raises(UnreadableImage, match="not an image in a format that orthogan reads"):
+        decode(postscript, resolution=8, channels=3)
 
 
 def test_decompression_bomb(monkeypatch: pytest.MonkeyPatch) -> None:
