@@ -345,7 +345,7 @@ def test_the_learning_rate_steps_at_the_milestones() -> None:
 def test_a_dry_run_says_what_acts(tmp_path: Path) -> None:
     facts = dry_run(tiny(tmp_path / "run", one(C, "penalties", kind="srip", layers=["hidden"])))
     assert facts["C srip on"] == "hidden"
-    assert (facts["classes"], facts["phases"]) == (3, "C")
+    assert (facts["classes"], facts["phases"]) == ("3 (square, ellipse, heart)", "C")
     assert "24 images" in facts["test data"]
     assert facts["C/srip"] > 0
     assert not (tmp_path / "run").exists()
