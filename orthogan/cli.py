@@ -26,8 +26,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         if isinstance(stream, io.TextIOWrapper):  # a path that is not UTF-8, or a terminal that knows only ASCII
             stream.reconfigure(errors="backslashreplace")
     arguments = parse(argv)
-    if "" not in sys.path:  # the script, unlike `python -m`, leaves out the folder where the user's module:Class lies
-        sys.path.insert(0, "")
     from orthogan import commands  # after parsing: --help need not wait for it
 
     keep_freed_memory()
@@ -118,6 +116,7 @@ def _parser() -> tuple[argparse.ArgumentParser, Mapping[str, argparse.ArgumentPa
     _config_arguments(train)
     train.add_argument("--dry-run", action="store_true", help="build everything, do one step of each phase, stop")
     train.add_argument("--allow-config-change", action="store_true", help="continue a run under another config")
+    _trust_argument(train)
 
     config = commands.add_parser(
         "config",
@@ -318,6 +317,7 @@ def _parser() -> tuple[argparse.ArgumentParser, Mapping[str, argparse.ArgumentPa
     spectrum.add_argument("--plot", help="draw the singular values to this .png")
     spectrum.add_argument("--json", action="store_true", help="print everything, singular values too, as JSON")
     spectrum.add_argument("--no-ema", action="store_true", help="the raw weights instead of their average")
+    _trust_argument(spectrum)
 
     study = commands.add_parser(
         "study",
@@ -376,6 +376,15 @@ def _direction_arguments(parser: argparse.ArgumentParser) -> None:
 def _net_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--no-ema", action="store_true", help="the raw weights instead of their average")
     parser.add_argument("--device", help="cpu, cuda, cuda:1, mps (default: the fastest here)")
+    _trust_argument(parser)
+
+
+def _trust_argument(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--trust",
+        action="store_true",
+        help="import and run the module:Class that a file names, and open the data that it names (see SECURITY.md)",
+    )
 
 
 def _whole(least: int, most: int) -> Callable[[str], int]:

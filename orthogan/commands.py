@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from orthogan.config_checks import NEEDS_PATH
-from orthogan.config_file import dump, load_config
+from orthogan.config_file import dump, load_config, own_names
 from orthogan.errors import UserError, install
 from orthogan.io.read import check_regular, user_path
 from orthogan.io.yaml_text import parse_yaml
@@ -32,12 +32,13 @@ BATCH = 64  # images at a time when drawing
 
 def config(arguments: Namespace) -> None:
     """Print the resolved config."""
-    print(dump(load_config(arguments.config, arguments.overrides), explain=arguments.explain), end="")
+    settings = load_config(arguments.config, arguments.overrides, trust=True)  # it is only printed
+    print(dump(settings, explain=arguments.explain), end="")
 
 
 def train(arguments: Namespace) -> None:
     """Train, or only try."""
-    settings = load_config(arguments.config, arguments.overrides)
+    settings = load_config(arguments.config, arguments.overrides, trust=arguments.trust)
     path = settings.data.path
     if path and settings.data.source in NEEDS_PATH and not os.path.lexists(user_path(path)):
         raise UserError(f"data.path: {path}: there is no such file or folder")
@@ -46,10 +47,10 @@ def train(arguments: Namespace) -> None:
     from orthogan import training
 
     if arguments.dry_run:
-        for name, value in training.dry_run(settings).items():
+        for name, value in training.dry_run(settings, trust=arguments.trust).items():
             print(f"{name:>16}: {value:,}" if isinstance(value, int) else f"{name:>16}: {value}")
         return
-    run = training.train(settings, allow_config_change=arguments.allow_config_change)
+    run = training.train(settings, allow_config_change=arguments.allow_config_change, trust=arguments.trust)
     if PartialState().is_main_process:
         _report(run, settings)
 
@@ -215,7 +216,7 @@ def _labelled(name: str, net: Generator) -> ImageSource:
     from orthogan.data import open_configured, open_source
 
     if name.endswith((".yaml", ".yml")):
-        return open_configured(load_config(name).data)
+        return open_configured(load_config(name, trust=True).data)  # its nets are not built
     return open_source(name, resolution=net.resolution, channels=net.image_channels)
 
 
@@ -258,6 +259,7 @@ def spectrum(arguments: Namespace) -> None:
             plot=arguments.plot,
             as_json=arguments.json,
             ema=not arguments.no_ema,
+            trust=arguments.trust,
         )
     )
 
@@ -325,7 +327,8 @@ def _open(path: str, arguments: Namespace) -> tuple[Subject, Generator, torch.de
     from orthogan.models.subject import open_generator
 
     device = chosen_device(arguments.device)
-    subject = open_generator(path, device=device, ema=not arguments.no_ema)
+    trust = arguments.trust or own_names(vars(arguments).get("data"))
+    subject = open_generator(path, device=device, ema=not arguments.no_ema, trust=trust)
     return subject, subject.net, device
 
 

@@ -18,31 +18,70 @@ from orthogan.config import Config
 from orthogan.errors import UserError
 from orthogan.io.read import read_regular, shown
 from orthogan.io.yaml_text import parse_yaml
+from orthogan.named_code import Trust, code_in, require_trust
 
 Overrides = Iterable[str | Mapping[str, Any]] | Mapping[str, Any] | str
 LARGEST_CONFIG = 1 << 18  # [bytes]
 MOST_BASES = 100  # files that build on one another
 MOST_MISTAKES = 10  # that one message names
 _WORD = re.compile(r"""\s*(?:"[^"]*"|'[^']*')\s*(?=,|$)|[^,]+""")  # of a list: quotes protect commas
+RUN_MARKS = ("checkpoints", "log.jsonl", "metrics.jsonl", "best")  # what lies beside the config.yaml of a run
 
 
-def load_config(path: str | Path | None, overrides: Overrides = ()) -> Config:
+def load_config(path: str | Path | None, overrides: Overrides = (), *, trust: Trust = False) -> Config:
     """The config of ``path`` (None: all defaults) with overrides, checked whole.
 
     Args:
         overrides: ``"key.sub=value"`` as on the command line, or ``{"key.sub": value}``; one, or several in order.
+        trust: which ``module:Class`` the ``config.yaml`` of a run folder may name, which somebody else may have
+            written. What a YAML file of the user's own or an override names is taken.
 
     Raises:
         UserError: naming the file, the key, the value and what would be right.
     """
+    config, origin = _load(path, overrides)
+    own, foreign = _by_owner(config, origin)
+    for file in dict.fromkeys(origin[key] for key in foreign):
+        code = {key: named for key, named in foreign.items() if origin[key] == file}
+        require_trust(code, file, trust or {name for name, _ in own.values()})
+    return config
+
+
+def own_names(path: str | Path | None) -> set[str]:
+    """The ``module:Class`` names in a YAML file of the user's own; nothing for other files and for run folders'."""
+    if path is None or not str(path).endswith((".yaml", ".yml")):
+        return set()
+    return {name for name, _ in _by_owner(*_load(path, ()))[0].values()}
+
+
+def _by_owner(
+    config: Config, origin: Mapping[str, str]
+) -> tuple[dict[str, tuple[str, dict[str, Any]]], dict[str, tuple[str, dict[str, Any]]]]:
+    """The code that ``config`` names, as of ``code_in``: by the user, and by the ``config.yaml`` of a run folder."""
+    code = code_in(config, extractor=True)
+    foreign = {key: named for key, named in code.items() if _of_a_run(origin.get(key, ""))}
+    return {key: named for key, named in code.items() if key not in foreign}, foreign
+
+
+def _of_a_run(file: str) -> bool:
+    """Whether ``file`` is the ``config.yaml`` that training writes into its run folder."""
+    if file.startswith("override "):
+        return False
+    path = Path(os.path.realpath(file))
+    return path.name == "config.yaml" and any(os.path.lexists(path.with_name(name)) for name in RUN_MARKS)
+
+
+def _load(
+    path: str | Path | None, overrides: Iterable[str | Mapping[str, Any]] | Mapping[str, Any] | str
+) -> tuple[Config, dict[str, str]]:
+    """The config, and for each dotted key which file or override set it."""
     tree: dict[str, Any] = {}
     origin: dict[str, str] = {}
     if path is not None:
         for file, part in _chain(Path(path)):
             _merge(tree, part, origin, str(file), "")
-    if isinstance(overrides, str | Mapping):
-        overrides = [overrides]  # pyright: ignore[reportAssignmentType]
-    for override in overrides:
+    several: Iterable[Any] = [overrides] if isinstance(overrides, str | Mapping) else overrides
+    for override in several:
         if isinstance(override, Mapping):
             for key, value in override.items():
                 _merge(tree, _tree(key, value), origin, f"override {shown(f'{key}={value}')}", "")
@@ -51,7 +90,7 @@ def load_config(path: str | Path | None, overrides: Overrides = ()) -> Config:
     config = validate(tree, origin, default_origin=str(path or "defaults"))
     if config.out is None:
         config = config.model_copy(update={"out": _default_out(path)})
-    return config
+    return config, origin
 
 
 def validate(tree: dict[str, Any], origin: Mapping[str, str], default_origin: str) -> Config:

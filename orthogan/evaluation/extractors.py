@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import hashlib
-import importlib
 import inspect
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
+from io import BytesIO
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch_fidelity.feature_extractor_base import FeatureExtractorBase
 from torch_fidelity.feature_extractor_clip import MODEL_METADATA as CLIP
 from torch_fidelity.feature_extractor_clip import MODEL_URLS as CLIP_URLS
 from torch_fidelity.feature_extractor_clip import FeatureExtractorCLIP
+from torch_fidelity.feature_extractor_clip import build_model as build_clip
 from torch_fidelity.feature_extractor_dinov2 import MODEL_METADATA as DINOV2
 from torch_fidelity.feature_extractor_dinov2 import FeatureExtractorDinoV2
 from torch_fidelity.feature_extractor_inceptionv3 import URL_INCEPTION_V3, FeatureExtractorInceptionV3
@@ -27,8 +30,13 @@ from orthogan.evaluation.efficientnet_lite import SIZE, load_efficientnet_lite0
 from orthogan.evaluation.images import rgb
 from orthogan.evaluation.precision import autocast
 from orthogan.evaluation.processes import agreed, rank_and_world
-from orthogan.evaluation.weights_files import find_weights, get_weights, read_weights, sha256, tensors_only
+from orthogan.evaluation.weights_files import find_weights, get_weights, sha256
+from orthogan.io.hashing import tensors_sha256
+from orthogan.io.read import printable, read_regular, user_path
+from orthogan.io.weights import read_weights
+from orthogan.named_code import import_class
 
+LARGEST_CLIP = 1 << 32  # bytes
 TENSORFLOW = "TensorFlow-1 bilinear"  # torch-fidelity resizes as the original FID code did
 
 
@@ -105,13 +113,14 @@ def load_extractor(
     """The extractor called ``name``, on ``device``.
 
     Args:
-        weights: a weights file to use as it is, instead of the published one.
+        weights: a file of weights instead of the published one: a state dict (``.pth``) or ``.safetensors`` of plain
+            tensors, or a copy of the published file. Nothing in it runs. A class of the user's own gets its path.
         bf16: run it under bfloat16 autocast.
 
     Raises:
         UserError: no such extractor, or its weights cannot be had or read.
     """
-    path = Path(weights) if weights is not None else None
+    path = user_path(weights) if weights is not None else None
     if name == "inception":
         extractor = _inception(path)
     elif name == "efficientnet-lite0":
@@ -136,46 +145,71 @@ def load_extractor(
 
 def _inception(path: Path | None) -> Extractor:
     path = path or get_weights(URL_INCEPTION_V3, "inception")
-    read_weights(path)
-    with tensors_only():
-        net = _built(
-            path,
-            lambda: FeatureExtractorInceptionV3(
-                "inception-v3-compat", ["2048", "logits_unbiased"], feature_extractor_weights_path=str(path)
-            ),
-        )
+    state = read_weights(path)
+    net = _built(
+        path,
+        lambda: FeatureExtractorInceptionV3(
+            "inception-v3-compat", ["2048", "logits_unbiased"], feature_extractor_weights_path=_handed(state)
+        ),
+    )
     return Extractor("inception", sha256(path), f"{TENSORFLOW} 299", net, lambda net, x: net(x))
 
 
 def _vgg16(path: Path | None) -> Extractor:
     path = path or get_weights(VGG16_Weights.IMAGENET1K_V1.url, "vgg16")
-    read_weights(path)
-    with tensors_only():
-        net = _built(
-            path, lambda: FeatureExtractorVGG16("vgg16", ["fc2_relu"], feature_extractor_weights_path=str(path))
-        )
+    state = read_weights(path)
+    net = _built(
+        path, lambda: FeatureExtractorVGG16("vgg16", ["fc2_relu"], feature_extractor_weights_path=_handed(state))
+    )
     return Extractor("vgg16", sha256(path), f"{TENSORFLOW} 224", net, _first)
 
 
+def _handed(state: dict[str, Tensor]) -> BytesIO:
+    """``state`` for torch-fidelity, which reads a file with all that is in it: this one holds plain tensors alone."""
+    file = BytesIO()
+    torch.save(state, file)
+    file.seek(0)
+    return file
+
+
+class _Clip(FeatureExtractorCLIP):
+    """torch-fidelity's net with these weights; its own constructor runs the TorchScript of any file."""
+
+    def __init__(self, name: str, state: Mapping[str, Tensor]) -> None:
+        FeatureExtractorBase.__init__(self, name, [self.get_default_feature_layer_for_metric("fid")])
+        self.feature_extractor_internal_dtype = torch.float32
+        self.model = build_clip(dict(state), torch.float32)
+        self.resolution = self.model.visual.input_resolution
+
+
 def _clip(name: str, path: Path | None) -> Extractor:
-    path = path or get_weights(CLIP_URLS[name], name, f"{name}-{CLIP[name]['hash']}.pt")
-    layer = FeatureExtractorCLIP.get_default_feature_layer_for_metric("fid")
-    net = _built(path, lambda: FeatureExtractorCLIP(name, [layer], feature_extractor_weights_path=str(path)))
-    return Extractor(name, sha256(path), f"{TENSORFLOW} {net.resolution}", net, _first)
+    """The published file is a TorchScript program: it is run only if it is that very file."""
+    published = CLIP[name]["hash"]
+    path = path or get_weights(CLIP_URLS[name], name, f"{name}-{published}.pt")
+    content = read_regular(path, LARGEST_CLIP)
+    digest = hashlib.sha256(content).hexdigest()
+    if digest == published:
+        state = torch.jit.load(BytesIO(content), map_location="cpu").state_dict()
+    else:
+        try:
+            state = read_weights(path)
+        except UserError as error:
+            raise UserError(f"{error}. Or take the published file, whose SHA-256 is {published}") from None
+    net = _built(path, lambda: _Clip(name, state))
+    return Extractor(name, digest, f"{TENSORFLOW} {net.resolution}", net, _first)
 
 
 def _dinov2(name: str, path: Path | None) -> Extractor:
     if path is not None:
         raise UserError(f"weights: {name} comes with its code from torch.hub and takes no weights file")
     try:
-        with tensors_only():
-            net = FeatureExtractorDinoV2(name, ["dinov2"])
+        net = FeatureExtractorDinoV2(name, ["dinov2"])
     except Exception as error:  # torch.hub raises whatever the network or the repository's code does
         raise UserError(
-            f"extractor {name}: torch.hub could not load facebookresearch/dinov2 ({error}); "
+            f"extractor {name}: torch.hub could not load facebookresearch/dinov2 ({_reason(error)}); "
             "the extractor efficientnet-lite0 needs no download"
         ) from None
-    return Extractor(name, f"tensors {_content(net)}", f"{TENSORFLOW} 224", net, _first)
+    return Extractor(name, f"tensors {tensors_sha256(net.state_dict())}", f"{TENSORFLOW} 224", net, _first)
 
 
 def _own(name: str, path: Path | None) -> Extractor:
@@ -183,28 +217,13 @@ def _own(name: str, path: Path | None) -> Extractor:
 
     It is known by its code and its tensors: cached references of a class that was changed are not taken for its own.
     """
-    module, _, attribute = name.partition(":")
-    try:
-        make = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
-        raise UserError(f"extractor {name!r}: {error}; it must be importable from where you start orthogan") from error
+    make = import_class(name, "extractor", nn.Module)
     try:
         net = make() if path is None else make(str(path))
     except Exception as error:  # anything may happen in code that is not ours
         raise UserError(f"extractor {name!r}: cannot be built: {type(error).__name__}: {error}") from error
-    if not isinstance(net, nn.Module):
-        raise UserError(f"extractor {name!r}: must be a torch.nn.Module, not {type(net).__name__}")
-    digest = f"code and tensors {_content(net, _source(type(net)))}"
-    return Extractor(attribute, digest, str(getattr(net, "resize", "its own")), net, _features_or_both)
-
-
-def _content(net: nn.Module, code: str = "") -> str:
-    """SHA-256 of the tensors of ``net``, of their names, and of ``code``."""
-    digest = hashlib.sha256(code.encode())
-    for name, tensor in net.state_dict().items():
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
+    digest = f"code and tensors {tensors_sha256(net.state_dict(), _source(make))}"
+    return Extractor(make.__name__, digest, str(getattr(net, "resize", "its own")), net, _features_or_both)
 
 
 def _source(kind: type) -> str:
@@ -228,8 +247,17 @@ def _features_or_both(net: nn.Module, images: Tensor) -> tuple[Tensor, Tensor | 
     return out
 
 
-def _built(path: Path, make: Callable[[], nn.Module]) -> nn.Module:
+Net = TypeVar("Net", bound=nn.Module)
+
+
+def _built(path: Path, make: Callable[[], Net]) -> Net:
     try:
         return make()
-    except (RuntimeError, OSError, KeyError) as error:
-        raise UserError(f"{path}: not the weights of this extractor: {str(error).splitlines()[0]}") from None
+    except Exception as error:  # foreign numbers in somebody else's code
+        raise UserError(f"{printable(path)}: not the weights of this extractor: {_reason(error)}") from None
+
+
+def _reason(error: Exception) -> str:
+    """The first line of an error, unless that is torch's advice to read a file unsafely."""
+    line = next(iter(str(error).splitlines()), "")
+    return type(error).__name__ if not line or "weights_only" in line else printable(line)

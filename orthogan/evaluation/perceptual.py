@@ -14,7 +14,8 @@ from torchvision.models import VGG16_Weights
 
 from orthogan.errors import UserError, install
 from orthogan.evaluation.images import rgb
-from orthogan.evaluation.weights_files import find_weights, get_weights, read_weights, sha256
+from orthogan.evaluation.weights_files import find_weights, get_weights, sha256
+from orthogan.io.weights import read_weights
 
 URL = VGG16_Weights.IMAGENET1K_V1.url
 HEADS = "weights/v0.1/vgg.pth"  # within the package

@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
-import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from orthogan.errors import UserError
 from orthogan.evaluation import spectrum as measuring
 from orthogan.evaluation.spectrum_plot import check_suffix
 from orthogan.evaluation.spectrum_plot import plot as draw
+from orthogan.io.read import printable, user_path
+from orthogan.io.weights import read_metadata, read_tensors, read_weights
 from orthogan.models import saved
-from orthogan.models.build import build_discriminator
 from orthogan.models.named import made_by
+from orthogan.models.saved_discriminator import FILE as DISCRIMINATOR
+from orthogan.models.saved_discriminator import load_discriminator
+from orthogan.named_code import Trust
 
-DISCRIMINATOR = "discriminator.safetensors"
 PICKLED = (".pt", ".pth", ".bin", ".ckpt")
 CONVOLUTIONS = {3: nn.Conv1d, 4: nn.Conv2d, 5: nn.Conv3d}
 ACCEPTED = "a run, a checkpoint, a .safetensors or .pth file, or module:Class"
@@ -34,6 +34,7 @@ def spectrum(
     plot: str | Path | None = None,
     as_json: bool = False,
     ema: bool = True,
+    trust: Trust = False,
 ) -> str:
     """The audit of ``subject`` as a text to print: a table, or one JSON object; and a picture, if ``plot`` names one.
 
@@ -41,13 +42,14 @@ def spectrum(
         layers: which ones, in the words of ``orthogan.weights.select``; all by default.
         size: side of the map on which convolutions are linear maps.
         ema: a run's averaged generator where there is one.
+        trust: which classes that are not orthogan's own a file may name, see ``orthogan.load``.
 
     Raises:
         UserError: nothing to measure, or no such layer; it names the file or the word and what would do.
     """
     if plot is not None:
         check_suffix(plot)
-    name, module = open_subject(subject, ema=ema)
+    name, module = open_subject(subject, ema=ema, trust=trust)
     try:
         rows = measuring.spectrum(module, layers, size)
     except ValueError as error:
@@ -82,15 +84,17 @@ class Tensors(nn.Module):
 
     def __init__(self, tensors: Mapping[str, Tensor]) -> None:
         super().__init__()
+        layers: dict[str, nn.Module] = {}
         for key, tensor in tensors.items():
             if tensor.dim() < 2 or not tensor.is_floating_point() or tensor.numel() == 0:
                 continue
             name = key.removesuffix(".weight")
-            # add_module would refuse the dots
-            self._modules[key if name in self._modules else name] = _layer(tensor.detach())
+            layers[key if name in layers else name] = _layer(tensor.detach())
+        # add_module would refuse the dots, and named_modules would take a layer called "training" for the flag
+        self._modules.update(layers)
 
 
-def open_subject(subject: str | Path, *, ema: bool = True) -> tuple[str, nn.Module]:
+def open_subject(subject: str | Path, *, ema: bool = True, trust: Trust = False) -> tuple[str, nn.Module]:
     """(name, module) of what ``subject`` names; nothing is downloaded and no foreign code is unpickled.
 
     A run or checkpoint folder gives ``G`` (averaged, if ``ema`` and it is there) and ``D``, or its classifier; one of
@@ -100,80 +104,37 @@ def open_subject(subject: str | Path, *, ema: bool = True) -> tuple[str, nn.Modu
     Raises:
         UserError: there is nothing of the kind; it names the file and the remedy.
     """
-    text, path = str(subject), Path(subject)
-    if not path.exists():
+    text, path = str(subject), user_path(subject)
+    if not os.path.exists(path):
         module, _, attribute = text.partition(":")
-        if module and attribute and path.suffix != ".safetensors":
+        if module and attribute and path.suffix not in (".safetensors", *PICKLED):
             return text, made_by(text)
-        raise UserError(f"{text}: no such file or folder; name {ACCEPTED}")
+        raise UserError(f"{printable(text)}: no such file or folder; name {ACCEPTED}")
     file = saved.find(path, ema=ema)
     beside = file.with_name(DISCRIMINATOR)
-    generator = file.with_name(f"{saved.RAW}.safetensors")
     if file.suffix == ".safetensors":
-        if file.name == DISCRIMINATOR and generator.is_file():
-            return str(file), _discriminator(file, generator)
-        form = _format(file)
+        if file.name == DISCRIMINATOR and file.with_name(f"{saved.RAW}.safetensors").is_file():
+            return str(file), load_discriminator(file, trust=trust)
+        form = read_metadata(file).get("format")
         if form == saved.CLASSIFIER_FORMAT:
-            return str(file.parent if path.is_dir() else file), saved.load_classifier(file)
+            return str(file.parent if path.is_dir() else file), saved.load_classifier(file, trust=trust)
         if form != saved.FORMAT:
-            return str(file), _tensors(file, load_file(file))
+            return str(file), _tensors(file, read_tensors(file))
         if path.is_dir() and beside.is_file():
-            nets = {"G": saved.load(file, ema=ema), "D": _discriminator(beside, file)}
+            nets = {"G": saved.load(file, trust=trust), "D": load_discriminator(beside, trust=trust)}
             return str(file.parent), nn.ModuleDict(nets)
-        return str(file), saved.load(file)
+        return str(file), saved.load(file, trust=trust)
     if file.suffix in PICKLED:
-        return str(file), _tensors(file, _unpickled(file))
-    raise UserError(f"{file}: a file of this kind holds no weights that can be read; name {ACCEPTED}")
-
-
-def _format(file: Path) -> str | None:
-    try:
-        with safe_open(file, "pt") as stream:
-            return (stream.metadata() or {}).get("format")
-    except (SafetensorError, OSError) as error:
-        raise UserError(f"{file}: not a readable safetensors file: {error}; copy or write it again") from None
-
-
-def _discriminator(file: Path, generator: Path) -> nn.Module:
-    """The discriminator of a checkpoint; the config is in the generator's file."""
-    about = saved.describe(generator)
-    net = build_discriminator(about.config, num_classes=about.num_classes)
-    try:
-        net.load_state_dict(load_file(file))
-    except (RuntimeError, SafetensorError) as error:
-        raise UserError(
-            f"{file}: does not fit the config in {generator.name}: {error}; choose a checkpoint whose files belong "
-            "together"
-        ) from None
-    return net.eval()
-
-
-def _unpickled(file: Path) -> dict[str, Tensor]:
-    try:
-        content: Any = torch.load(file, map_location="cpu", weights_only=True)
-    except Exception as error:  # whatever a foreign file does to the reader
-        reason = str(error).strip().splitlines()[:1] or [type(error).__name__]
-        raise UserError(
-            f"{file}: holds more than tensors, or is damaged ({reason[0]}); "
-            "write torch.save(model.state_dict(), file) where the model's code is, or a .safetensors file"
-        ) from None
-    if not isinstance(content, Mapping):
-        raise UserError(
-            f"{file}: holds a {type(content).__name__}; a state dict, {{name: tensor}}, is needed: "
-            "write torch.save(model.state_dict(), file)"
-        )
-    others = [str(key) for key, value in content.items() if not isinstance(value, Tensor)]
-    if others:
-        inner = [str(key) for key, value in content.items() if isinstance(value, Mapping)]
-        remedy = f"such as torch.save(torch.load(file, weights_only=True)[{inner[0]!r}], other)" if inner else "alone"
-        raise UserError(f"{file}: {', '.join(others[:5])} are no tensors; write the state dict alone, {remedy}")
-    return {str(key): value for key, value in content.items()}
+        return str(file), _tensors(file, read_weights(file))
+    raise UserError(f"{printable(file)}: a file of this kind holds no weights that can be read; name {ACCEPTED}")
 
 
 def _tensors(file: Path, tensors: Mapping[str, Tensor]) -> Tensors:
     found = Tensors(tensors)
     if not found._modules:
-        raise UserError(f"{file}: no matrix or kernel among its {len(tensors)} tensors; name a file of weights")
+        raise UserError(
+            f"{printable(file)}: no matrix or kernel among its {len(tensors)} tensors; name a file of weights"
+        )
     return found
 
 

@@ -4,20 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from pickle import UnpicklingError
 from urllib.error import HTTPError, URLError
 from urllib.request import Request, urlopen
 
 import torch
-from torch import Tensor
 
 from orthogan.errors import UserError
+from orthogan.io.read import open_regular, printable
 
 CONNECT = 10.0  # seconds; torch.hub waits for ever where a firewall swallows packets
-FORCE = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
 
 
 def search_folders() -> list[Path]:
@@ -80,43 +76,14 @@ def _reach(url: str) -> None:
         return
 
 
-def read_weights(path: Path) -> dict[str, Tensor]:
-    """The tensors of a published ``.pth`` file; nothing in it can run.
-
-    Raises:
-        UserError: not such a file, or it holds more than tensors.
-    """
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, UnpicklingError) as error:
-        raise UserError(f"{path}: not a file of plain tensors: {str(error).splitlines()[0]}") from None
-    if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
-        raise UserError(f"{path}: holds something else than a dictionary of tensors")
-    return state
-
-
 def sha256(path: Path) -> str:
     """The SHA-256 of a file, in hexadecimal.
 
     Raises:
         UserError: it cannot be read.
     """
-    try:
-        with path.open("rb") as stream:
-            return hashlib.file_digest(stream, "sha256").hexdigest()
-    except OSError as error:
-        raise UserError(f"{path}: {error.strerror}") from None
-
-
-@contextmanager
-def tensors_only() -> Iterator[None]:
-    """Within the block ``torch.load`` reads tensors only, whatever its caller asks (torch-fidelity asks for more)."""
-    before = os.environ.get(FORCE)
-    os.environ[FORCE] = "1"
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ[FORCE]
-        else:
-            os.environ[FORCE] = before
+    with open_regular(path) as stream:
+        try:
+            return hashlib.file_digest(stream, "sha256").hexdigest()  # pyright: ignore[reportArgumentType]
+        except OSError as error:
+            raise UserError(f"{printable(path)}: {error.strerror}") from None

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-import importlib
 import inspect
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.nn.modules.module import (
+    register_module_buffer_registration_hook,
+    register_module_parameter_registration_hook,
+)
 
 from orthogan import weights
-from orthogan.config import Config, NetConfig, PoolingConfig
+from orthogan.config import Config, NetConfig, NormConfig, PoolingConfig, WhiteningConfig
 from orthogan.errors import UserError
 from orthogan.layers import CovariancePooling, decorrelate, make_householder, make_skew_orthogonal
 from orthogan.memory import out_of_memory
@@ -26,6 +30,7 @@ from orthogan.models.simple_gan import SimpleGANDiscriminator, SimpleGANGenerato
 from orthogan.models.sngan import SNGANDiscriminator, SNGANGenerator
 from orthogan.models.stylegan2 import StyleGAN2Discriminator, StyleGAN2Generator
 from orthogan.models.wgan_gp import WGANGPDiscriminator, WGANGPGenerator
+from orthogan.named_code import import_class
 from orthogan.rng import derive
 
 GENERATORS: dict[str, type[Generator]] = {
@@ -58,6 +63,8 @@ CLASSIFIERS: dict[str, Callable[..., nn.Module]] = {
 }
 Start = Callable[[nn.Module], None]  # fills a net with given weights
 WIDE = re.compile(r"wrn-(\d{1,6})-(\d{1,6})")
+# what options and sizes that make no sense lead to
+NOT_BUILT = (TypeError, ValueError, ArithmeticError, RuntimeError, MemoryError)
 
 
 def build_generator(config: Config, *, num_classes: int, start: Start | None = None) -> Generator:
@@ -119,6 +126,45 @@ def build_classifier(config: Config, *, num_classes: int) -> nn.Module:
     return net
 
 
+def build_for_file(config: Config, name: str, *, num_classes: int, numbers: int) -> nn.Module:
+    """A net of ``config`` that the tensors of a file should fill, refused early where it is much larger than they are.
+
+    Args:
+        name: ``generator``, ``discriminator`` or ``classifier``.
+        numbers: how many there are in the file. Constraints may store fewer than the plain net has.
+
+    Raises:
+        UserError: as of ``build_generator``, or it is much larger.
+    """
+    build = {"generator": build_generator, "discriminator": build_discriminator, "classifier": build_classifier}[name]
+    section = getattr(config.model, name)
+    if ":" in section.kind:
+        return build(config, num_classes=num_classes)
+    message = f"model.{name}: {section.kind} with these sizes is much larger than the weights in the file"
+    plain = section.model_copy(update={"norm": NormConfig(), "whitening": WhiteningConfig()})
+    trial = config.model_copy(update={"model": config.model.model_copy(update={name: plain})})
+    with suppress(NotImplementedError), _at_most(8 * numbers + 1_000_000, message), torch.device("meta"):
+        build(trial, num_classes=num_classes)  # takes no memory
+    with _at_most(8 * numbers + 1_000_000, message):
+        return build(config, num_classes=num_classes)
+
+
+@contextmanager
+def _at_most(numbers: int, message: str) -> Iterator[None]:
+    """Raise ``UserError(message)`` once the modules built in the block hold more than so many numbers."""
+
+    def count(module: nn.Module, name: str, value: Tensor | None) -> None:
+        nonlocal numbers
+        numbers -= 0 if value is None else max(1, value.numel())
+        if numbers < 0:
+            raise UserError(message)
+
+    with ExitStack() as hooks:
+        for register in (register_module_parameter_registration_hook, register_module_buffer_registration_hook):
+            hooks.callback(register(count).remove)
+        yield
+
+
 def _covariance_pooling(config: PoolingConfig, channels: int) -> CovariancePooling:
     return CovariancePooling(config.method, 5, config.dimension, channels, batch_norm=False)
 
@@ -141,7 +187,7 @@ def _build(
                 raise UserError(f"{key}.options.{option}: {kind!r} has no such option; {there}")
         arguments = arguments | options
     elif ":" in kind:
-        make = import_class(kind, f"{key}.kind")
+        make = import_class(kind, f"{key}.kind", nn.Module)
         arguments = _accepted(make, arguments) | options
     else:
         raise UserError(f"{key}.kind is {kind!r}: choose {', '.join(known)}, or name your own class as module:Class")
@@ -150,21 +196,17 @@ def _build(
         torch.manual_seed(derive(seed, "init", key))
         try:
             return make(**arguments)
-        except (TypeError, ValueError) as error:
-            raise UserError(f"{key}: {kind} cannot be built with {arguments}: {error}") from error
-        except (MemoryError, RuntimeError) as error:
-            if not out_of_memory(error):
+        except (UserError, NotImplementedError):
+            raise
+        except Exception as error:
+            if out_of_memory(error):
+                fit = f"{key}: {kind} with {arguments} does not fit into the memory; make it smaller"
+                raise UserError(fit) from error
+            if kind in known and not isinstance(error, NOT_BUILT):  # in the user's own code anything may happen
                 raise
-            raise UserError(f"{key}: {kind} with {arguments} does not fit into the memory; make it smaller") from error
-
-
-def import_class(name: str, key: str) -> Any:
-    """The object that ``package.module:Class`` names; ``key`` is what the error message blames."""
-    module_name, _, attribute = name.partition(":")
-    try:
-        return getattr(importlib.import_module(module_name), attribute)
-    except (ImportError, AttributeError) as error:
-        raise UserError(f"{key} is {name!r}: {error}; it must be importable from where you start orthogan") from error
+            raise UserError(
+                f"{key}: {kind} cannot be built with {arguments}: {type(error).__name__}: {error}"
+            ) from error
 
 
 def _accepted(make: Any, arguments: dict[str, Any]) -> dict[str, Any]:

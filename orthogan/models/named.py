@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from orthogan.errors import UserError
-from orthogan.models.build import import_class
+from orthogan.named_code import import_made
 
 
 def made_by(name: str) -> nn.Module:
@@ -14,7 +14,7 @@ def made_by(name: str) -> nn.Module:
 
     Made under a fixed seed. Raises ``UserError`` where there is none.
     """
-    made = import_class(name, "SUBJECT")
+    made = import_made(name, "SUBJECT", nn.Module)
     if not isinstance(made, nn.Module):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)

@@ -10,22 +10,27 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from torch import nn
+from torch import Tensor, nn
 
 from orthogan import checkpoint
 from orthogan.config import Config
 from orthogan.config_file import validate
 from orthogan.errors import UserError
+from orthogan.io.hashing import tensors_sha256
+from orthogan.io.read import parse_json, printable, user_path
+from orthogan.io.weights import read_metadata, read_tensors
 from orthogan.io.write import write_tensors
-from orthogan.models.build import build_classifier, build_generator
-from orthogan.models.protocol import Generator
+from orthogan.models.build import build_for_file
+from orthogan.models.protocol import Generator, as_generator
 from orthogan.models.shipped import no_such, shipped
+from orthogan.named_code import Trust, code_in, require_trust
 
 FORMAT = "orthogan-generator-1"
 CLASSIFIER_FORMAT = "orthogan-classifier-1"
 RAW, AVERAGED = "generator", "generator-ema"
 CLASSIFIER = "classifier"
+HASH = "tensors_sha256"  # metadata key
+MOST_CLASSES = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -35,7 +40,8 @@ class Saved:
     path: Path
     config: Config
     num_classes: int
-    extra: dict[str, str] = field(default_factory=dict)  # step, images, weights ("ema" | "raw"), class_names (JSON)
+    # step, images, weights ("ema" | "raw"), class_names (JSON), tensors_sha256
+    extra: dict[str, str] = field(default_factory=dict)
 
     @property
     def class_names(self) -> list[str]:
@@ -44,19 +50,34 @@ class Saved:
 
 
 def metadata(
-    config: Config | Mapping[str, Any], num_classes: int, extra: Mapping[str, str], *, form: str = FORMAT
+    config: Config | Mapping[str, Any],
+    num_classes: int,
+    extra: Mapping[str, str],
+    *,
+    form: str = FORMAT,
+    tensors: Mapping[str, Tensor] | None = None,
 ) -> dict[str, str]:
-    """The safetensors metadata that makes the file of a generator (or what ``form`` says) self-describing."""
+    """The safetensors metadata that makes the file of a generator (or what ``form`` says) self-describing.
+
+    ``tensors``: those of the file; their hash is kept, and checked when the file is loaded.
+    """
     tree = config.model_dump() if isinstance(config, Config) else dict(config)
-    return {"format": form, "config": json.dumps(tree), "num_classes": str(num_classes), **extra}
+    about = {"format": form, "config": json.dumps(tree), "num_classes": str(num_classes), **extra}
+    return about if tensors is None else about | {HASH: hash_of(tensors)}
+
+
+def hash_of(tensors: Mapping[str, Tensor]) -> str:
+    """The hash of a file's tensors, whatever their order."""
+    return tensors_sha256(dict(sorted(tensors.items())))
 
 
 def save_generator(
     path: str | Path, module: nn.Module, *, config: Config | Mapping[str, Any], extra: Mapping[str, str] | None = None
 ) -> None:
     """Write ``module`` with its config to one ``.safetensors`` file. Raises ``CannotWrite``."""
-    about = metadata(config, int(getattr(module, "num_classes", 0)), extra or {})
-    write_tensors(path, module.state_dict(), about)
+    tensors = module.state_dict()
+    about = metadata(config, int(getattr(module, "num_classes", 0)), extra or {}, tensors=tensors)
+    write_tensors(path, tensors, about)
 
 
 def find(path: str | Path, *, ema: bool = True) -> Path:
@@ -66,9 +87,13 @@ def find(path: str | Path, *, ema: bool = True) -> Path:
     Raises:
         UserError: there is none, or the checkpoint is damaged.
     """
-    path = Path(path)
-    if os.path.isfile(path):
-        return path
+    path = user_path(path)
+    try:
+        if os.path.isfile(path):
+            checkpoint.verify_file(path)
+            return path
+    except checkpoint.Damaged as damage:
+        raise UserError(f"{damage}; choose another checkpoint of the run") from None
     if not os.path.exists(path):
         if (file := shipped(str(path))) is not None:
             return file
@@ -85,7 +110,9 @@ def find(path: str | Path, *, ema: bool = True) -> Path:
             singles = sorted(path.glob("*.safetensors"))
             if len(singles) == 1:
                 return singles[0]
-            raise UserError(f"{path}: neither a run with checkpoints, nor a checkpoint, nor a .safetensors file")
+            raise UserError(
+                f"{printable(path)}: neither a run with checkpoints, nor a checkpoint, nor a .safetensors file"
+            )
         folder = found[0]
     classifier = folder / f"{CLASSIFIER}.safetensors"
     if classifier.is_file():
@@ -94,18 +121,17 @@ def find(path: str | Path, *, ema: bool = True) -> Path:
     return averaged if ema and averaged.is_file() else folder / f"{RAW}.safetensors"
 
 
-def describe(path: str | Path, *, ema: bool = True, form: str = FORMAT) -> Saved:
+def describe(path: str | Path, *, ema: bool = True, form: str = FORMAT, trust: Trust = False) -> Saved:
     """What the file behind ``path`` says of itself, without building the net.
 
+    Args:
+        trust: which classes that are not orthogan's own the file may name.
+
     Raises:
-        UserError: it is not of the ``form`` (a generator's, by default).
+        UserError: it is not of the ``form`` (a generator's, by default), is damaged, or names other code.
     """
     file = find(path, ema=ema)
-    try:
-        with safe_open(file, "pt") as stream:
-            header = stream.metadata() or {}
-    except (SafetensorError, OSError) as error:
-        raise UserError(f"{file}: not a readable safetensors file: {error}") from None
+    header = read_metadata(file)
     found, wanted = header.get("format"), form.split("-")[1]
     if found != form and found in (FORMAT, CLASSIFIER_FORMAT):
         raise UserError(f"{file}: carries a {found.split('-')[1]}, and a {wanted} is needed here")
@@ -114,42 +140,100 @@ def describe(path: str | Path, *, ema: bool = True, form: str = FORMAT) -> Saved
             f"{file}: carries no orthogan {wanted} (format {found!r}); "
             "files written by orthogan hold their config in the metadata"
         )
-    config = validate(json.loads(header["config"]), {}, default_origin=str(file))
+    source = printable(file)
+    if missing := [key for key in ("config", "num_classes") if key not in header]:
+        raise UserError(f"{source}: its metadata lack {' and '.join(missing)}; copy or download the file again")
+    tree = parse_json(header["config"], f"{source}, metadata config")
+    if not isinstance(tree, dict):
+        raise UserError(f"{source}: the config in its metadata is a {type(tree).__name__}, not a mapping")
+    config = validate(tree, {}, default_origin=source)
+    require_trust(code_in(config), file, trust)
     extra = {k: v for k, v in header.items() if k not in ("format", "config", "num_classes")}
-    return Saved(file, config, int(header["num_classes"]), extra)
+    num_classes = _classes(header["num_classes"], extra, source)
+    return Saved(file, config, num_classes, extra)
 
 
-def load(path: str | Path, *, device: torch.device | str = "cpu", ema: bool = True) -> Generator:
-    """A generator, ready to draw from: eval mode, on ``device``.
+def _classes(text: str, extra: Mapping[str, str], source: str) -> int:
+    """The number of classes, where that and their names make sense."""
+    if not (text.isascii() and text.isdigit() and len(text) < 10 and int(text) <= MOST_CLASSES):
+        raise UserError(
+            f"{source}: num_classes is {text[:40]!r} in its metadata; it must be a number from 0 to {MOST_CLASSES}"
+        )
+    names = parse_json(extra.get("class_names", "[]"), f"{source}, metadata class_names")
+    if not (isinstance(names, list) and all(isinstance(name, str) for name in names)):
+        raise UserError(f"{source}: class_names in its metadata must be a JSON list of names")
+    if len(names) not in (0, int(text)):
+        raise UserError(f"{source}: its metadata have {len(names)} class_names for num_classes = {text}")
+    return int(text)
+
+
+def load(path: str | Path, *, device: torch.device | str = "cpu", ema: bool = True, trust: Trust = False) -> Generator:
+    """A generator, ready to draw from: eval mode, on ``device``, its parameters without gradients.
+
+    To train it further: ``net.requires_grad_(True).train()``.
 
     Args:
         path: a run folder (its newest whole checkpoint), a checkpoint folder or a ``.safetensors`` file.
         ema: take the averaged weights where the checkpoint has them.
+        trust: a file may only name classes of orthogan's own. True lets it name any ``module:Class``, which is then
+            imported and run; a list of names allows these.
 
     Raises:
-        UserError: nothing to load there, or the tensors do not fit the config they came with.
+        UserError: nothing to load there, it is damaged or names other code, or the tensors do not fit the config.
     """
-    saved = describe(path, ema=ema)
-    net = build_generator(saved.config, num_classes=saved.num_classes)
-    _fill(net, saved)
-    return net.to(device).eval()
+    saved = describe(path, ema=ema, trust=trust)
+    tensors = _tensors(saved)
+    net = build_for_file(saved.config, "generator", num_classes=saved.num_classes, numbers=count(tensors))
+    fill(net, tensors, saved.path)
+    return as_generator(net).to(device).eval().requires_grad_(False)
 
 
-def load_classifier(path: str | Path, *, device: torch.device | str = "cpu") -> nn.Module:
+def load_classifier(path: str | Path, *, device: torch.device | str = "cpu", trust: Trust = False) -> nn.Module:
     """A classifier in eval mode on ``device``: images (n, c, h, w) in [-1, 1] -> logits (n, classes).
 
     Args, errors: as ``load``; ``describe(path, form=CLASSIFIER_FORMAT)`` tells the names of the classes.
     """
-    saved = describe(path, form=CLASSIFIER_FORMAT)
-    net = build_classifier(saved.config, num_classes=saved.num_classes)
-    _fill(net, saved)
-    return net.to(device).eval()
+    saved = describe(path, form=CLASSIFIER_FORMAT, trust=trust)
+    tensors = _tensors(saved)
+    net = build_for_file(saved.config, "classifier", num_classes=saved.num_classes, numbers=count(tensors))
+    fill(net, tensors, saved.path)
+    return net.to(device).eval().requires_grad_(False)
 
 
-def _fill(net: nn.Module, saved: Saved) -> None:
-    with safe_open(saved.path, "pt") as stream:
-        tensors = {name: stream.get_tensor(name) for name in stream.keys()}  # noqa: SIM118 (no mapping)
+def fill(net: nn.Module, tensors: Mapping[str, Tensor], file: Path) -> None:
+    """Put the tensors of ``file`` into ``net``. Raises ``UserError`` where names, shapes or types do not fit."""
+    state = net.state_dict()
+    for name, tensor in tensors.items():
+        if name in state and _sort(tensor) != _sort(state[name]):
+            raise UserError(
+                f"{printable(file)}: {printable(name)} is {tensor.dtype} and must be {state[name].dtype}; the file is "
+                "damaged or was converted wrongly"
+            )
     try:
-        net.load_state_dict(tensors)
+        net.load_state_dict(dict(tensors))
     except RuntimeError as error:
-        raise UserError(f"{saved.path}: its tensors do not fit its config: {error}") from None
+        reason = printable(" ".join(str(error).split()))
+        raise UserError(f"{printable(file)}: its tensors do not fit its config: {reason}") from None
+
+
+def _tensors(saved: Saved) -> dict[str, Tensor]:
+    """The tensors of the file, which must be those that it was written with, where it has their hash."""
+    tensors = read_tensors(saved.path)
+    if HASH in saved.extra and hash_of(tensors) != saved.extra[HASH]:
+        raise UserError(
+            f"{printable(saved.path)}: damaged: its tensors are not those that it was written with; copy or download "
+            "the file again, or choose another checkpoint"
+        )
+    return tensors
+
+
+def count(tensors: Mapping[str, Tensor]) -> int:
+    """How many numbers there are."""
+    return sum(tensor.numel() for tensor in tensors.values())
+
+
+def _sort(tensor: Tensor) -> str:
+    """The sort of number: within one, ``load_state_dict`` may convert."""
+    if tensor.is_floating_point() or tensor.is_complex() or tensor.dtype == torch.bool:
+        return "floating" if tensor.is_floating_point() else str(tensor.dtype)
+    return "integer"

@@ -5,24 +5,26 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import nn
 
 from orthogan.errors import UserError
-from orthogan.models.build import build_discriminator
-from orthogan.models.saved import RAW, describe, find
+from orthogan.models.build import build_for_file
+from orthogan.models.saved import RAW, count, describe, fill, find, read_tensors
 from orthogan.models.warm_start import DISCRIMINATOR
+from orthogan.named_code import NeedsTrust, Trust
 
 FILE = f"{DISCRIMINATOR}.safetensors"
 
 
-def load_discriminator(path: str | Path, *, device: torch.device | str = "cpu") -> nn.Module:
+def load_discriminator(path: str | Path, *, device: torch.device | str = "cpu", trust: Trust = False) -> nn.Module:
     """A discriminator in eval mode on ``device``: images (n, c, h, w) in [-1, 1] (and labels) -> logits (n,).
+
+    Its parameters have no gradients.
 
     Args:
         path: a run folder (its newest whole checkpoint), a checkpoint folder, or a ``discriminator.safetensors`` with
             its ``generator.safetensors`` beside it.
+        trust: which classes that are not orthogan's own its config may name, see ``orthogan.load``.
 
     Raises:
         UserError: there is none, or its tensors do not fit the config of the generator beside it.
@@ -34,13 +36,16 @@ def load_discriminator(path: str | Path, *, device: torch.device | str = "cpu") 
         raise UserError(
             f"{path}: there is no {FILE} beside {generator.name}; give a run of a GAN, or a checkpoint of it"
         )
-    about = describe(generator)
-    net = build_discriminator(about.config, num_classes=about.num_classes)
     try:
-        net.load_state_dict(load_file(file))
-    except (RuntimeError, SafetensorError, OSError) as error:
+        about = describe(generator, trust=trust)
+        tensors = read_tensors(find(file))
+        net = build_for_file(about.config, "discriminator", num_classes=about.num_classes, numbers=count(tensors))
+        fill(net, tensors, file)
+    except NeedsTrust:
+        raise
+    except UserError as error:
         raise UserError(
             f"{file}: does not fit the config in {generator.name}: {error}; choose a checkpoint whose files belong "
             "together"
         ) from None
-    return net.to(device).eval()
+    return net.to(device).eval().requires_grad_(False)

@@ -13,8 +13,9 @@ from orthogan.config import Config
 from orthogan.config_file import differences
 from orthogan.errors import UserError
 from orthogan.layers import HouseholderProjector, SkewOrthogonalConv2d
-from orthogan.models.build import Start, build_discriminator
-from orthogan.models.saved import Saved, describe, load
+from orthogan.models.build import Start, build_for_file
+from orthogan.models.saved import Saved, count, describe, fill, load
+from orthogan.named_code import Trust, names_in
 
 DISCRIMINATOR = "discriminator"
 # what decides the names and sizes of a net's tensors
@@ -32,24 +33,28 @@ class WarmStart:
 
     Args:
         num_classes: of the nets to be filled.
+        trust: which classes that are not orthogan's own the file may name, besides those that ``config`` names.
 
     Raises:
         UserError: nothing to load there, or weights that cannot be baked in.
     """
 
-    def __init__(self, config: Config, num_classes: int) -> None:
+    def __init__(self, config: Config, num_classes: int, *, trust: Trust = False) -> None:
         path = Path(str(config.model.init))
         self.config, self.num_classes = config, num_classes
         try:
-            self.saved = describe(path)
-            self._generator = _baked(load(path), self.saved)
+            trust = trust or names_in(config)
+            self.saved = describe(path, trust=trust)
+            self._generator = _baked(load(path, trust=trust), self.saved)
         except UserError as error:
             raise UserError(f"model.init: {error}") from None
         folder = self.saved.path.parent
         self._discriminator: nn.Module | None = None
         if path.is_dir() and (folder / f"{DISCRIMINATOR}.safetensors").is_file():
-            net = build_discriminator(self.saved.config, num_classes=self.saved.num_classes)
-            net.load_state_dict(checkpoint.read(folder, DISCRIMINATOR))
+            tensors = checkpoint.read(folder, DISCRIMINATOR)
+            numbers, classes = count(tensors), self.saved.num_classes
+            net = build_for_file(self.saved.config, DISCRIMINATOR, num_classes=classes, numbers=numbers)
+            fill(net, tensors, folder / f"{DISCRIMINATOR}.safetensors")
             self._discriminator = _baked(net.eval(), self.saved)
 
     def generator(self, net: nn.Module) -> None:

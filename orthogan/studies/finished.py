@@ -15,6 +15,7 @@ from orthogan.config_file import read_yaml, validate
 from orthogan.errors import UserError
 from orthogan.evaluation import MetricResult
 from orthogan.models.saved import load, load_classifier
+from orthogan.named_code import EXTRACTOR, Trust, code_in, require_trust
 from orthogan.studies.outcome import sittings
 from orthogan.training.resume import METRICS, own_scores, read_records
 from orthogan.training.run_log import LOG
@@ -23,12 +24,14 @@ from orthogan.training.run_log import LOG
 class FinishedRun:
     """The run in ``folder``.
 
+    ``trust``: which classes that are not orthogan's own its files may name, see ``orthogan.load``.
+
     Raises:
         UserError: there is no ``config.yaml`` in it, or it does not read as a config.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, *, trust: Trust = False) -> None:
+        self.folder, self.trust = folder, trust
         file = folder / "config.yaml"
         if not file.is_file():
             raise UserError(f"{folder}: not a run of orthogan (it has no config.yaml)")
@@ -90,8 +93,19 @@ class FinishedRun:
         """The trained net (the generator of a GAN), or that of a checkpoint folder; in eval mode, on the CPU."""
         where = folder or self.folder
         if self.config.task == "classifier":
-            return load_classifier(where)
-        return load(where)
+            return load_classifier(where, trust=self.trust)
+        return load(where, trust=self.trust)
+
+    @property
+    def extractor(self) -> str:
+        """The name of the extractor that scores the run.
+
+        Raises:
+            UserError: it is code that needs consent.
+        """
+        code = code_in(self.config, extractor=True)
+        require_trust({k: v for k, v in code.items() if k == EXTRACTOR}, self.folder / "config.yaml", self.trust)
+        return self.config.evaluation.extractor
 
     @cached_property
     def sittings(self) -> list[dict[str, Any]]:

@@ -53,8 +53,8 @@ CRITICS = {
 def images(run: FinishedRun) -> Found:
     """What the images are worth at the end, against the training images: of every metric that the extractor allows."""
     section, place = run.config.evaluation, device_of(run.config)
-    source, net = open_configured(run.config.data), load(run.folder)
-    extractor = resolve_extractor(section.extractor)
+    source, net = open_configured(run.config.data), load(run.folder, trust=run.trust)
+    extractor = resolve_extractor(run.extractor)
     _, classifies = load_extractor(extractor, device=place).probe(place)
     reals = min(section.reference_samples or len(source), len(source))
     metrics = ["fid", "prc"]
@@ -101,7 +101,7 @@ def divergence(run: FinishedRun) -> Found:
     """
     recipe = next(recipe for steps, recipe in CRITICS.items() if run.steps >= steps)
     result = neural_divergence(
-        load(run.folder),
+        load(run.folder, trust=run.trust),
         open_held_out(run.config.data),
         recipe=recipe,
         samples=run.config.evaluation.samples,
@@ -116,8 +116,8 @@ def divergence(run: FinishedRun) -> Found:
 def steepness(run: FinishedRun) -> Found:
     """The empirical Lipschitz constants of D between training images and the fakes of the averaged generator."""
     result, quotients = lipschitz(
-        load_discriminator(run.folder),
-        load(run.folder),
+        load_discriminator(run.folder, trust=run.trust),
+        load(run.folder, trust=run.trust),
         open_configured(run.config.data),
         pairs=min(MOST_PAIRS, run.config.evaluation.samples),
         gradients=True,
@@ -157,7 +157,7 @@ def ranks(run: FinishedRun) -> Found:
 
     The log has only layers that something acts on, so that a D without norm or penalty has no curves.
     """
-    rows = spectrum(load_discriminator(run.folder))
+    rows = spectrum(load_discriminator(run.folder, trust=run.trust))
     shares = [row.stable_rank / min(row.rows, row.columns) for row in rows if min(row.rows, row.columns) > 1]
     numbers = {
         STABLE_RANK: Number(statistics.fmean(shares), "", {"layers": "all of more than one row"}),

@@ -140,7 +140,7 @@ class Worker:
         """It has a session of its own, because Ctrl-C is for us; its modules are found where ours are."""
         path = os.pathsep.join(folder or os.getcwd() for folder in sys.path)
         self._process = subprocess.Popen(
-            [sys.executable, "-m", WORKER],
+            [sys.executable, "-P", "-m", WORKER],  # -P: no file in the current folder hides a module
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env={**os.environ, "PYTHONPATH": path, **dict.fromkeys(THREADS, str(self.threads))},

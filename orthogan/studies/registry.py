@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import difflib
-import importlib
 
 from orthogan.errors import UserError
+from orthogan.named_code import import_named
 from orthogan.studies.study import Study
 
 # name -> module with a STUDY; a new study is one file and one line here
@@ -25,18 +25,11 @@ def find(name: str) -> Study:
     Raises:
         UserError: there is none, or what ``module:NAME`` names is no study.
     """
-    if ":" in name:
-        module, _, attribute = name.partition(":")
-    elif name in STUDIES:
-        module, attribute = STUDIES[name], "STUDY"
-    else:
+    if name not in STUDIES and ":" not in name:
         near = difflib.get_close_matches(name, STUDIES, 1)
         hint = f"did you mean {near[0]}?" if near else f"choose {', '.join(STUDIES)}, or name your own as module:STUDY"
         raise UserError(f"study {name!r}: there is none of that name; {hint}")
-    try:
-        found = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
-        raise UserError(f"study {name!r}: {error}; it must be importable from where you start orthogan") from error
+    found = import_named(f"{STUDIES[name]}:STUDY" if name in STUDIES else name, "study")
     if not isinstance(found, Study):
         raise UserError(f"study {name!r}: is a {type(found).__name__}, not an orthogan.studies.Study")
     return found

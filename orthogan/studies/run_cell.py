@@ -11,6 +11,7 @@ from typing import Any
 
 from orthogan import checkpoint
 from orthogan.errors import EXIT_BUG, EXIT_DONE, Diverged, Stopped, UserError
+from orthogan.named_code import names_in
 from orthogan.studies.cells import Cell
 from orthogan.studies.finished import FinishedRun
 from orthogan.studies.machine import machine, peak_memory
@@ -53,7 +54,7 @@ def missing(study: Study, outcome: Outcome) -> list[str]:
 
 def _measure(study: Study, cell: Cell) -> None:
     """Store what all measures of the study find, and nothing of measures that it no longer has."""
-    run, known = FinishedRun(cell.folder), _known(cell)
+    run, known = FinishedRun(cell.folder, trust=names_in(cell.config)), _known(cell)
     wanted = [measure.identity for measure in study.measures]
     found = {identity: known[identity] for identity in wanted if identity in known}
     for measure in study.measures:

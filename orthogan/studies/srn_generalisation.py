@@ -45,7 +45,7 @@ PAPER = "Sanyal, Torr & Dokania, ICLR 2020"
 def margins(run: FinishedRun) -> Found:
     """Margins and complexity measures of the final net, on images and labels that it was trained on."""
     source, _ = open_sources(run.config)
-    net = load_classifier(run.folder)
+    net = load_classifier(run.folder, trust=run.trust)
     results, values = complexity(
         net,
         source,

@@ -142,9 +142,10 @@ class ClassifierTask:
             "images": str(step * self.images_per_step),
             "class_names": json.dumps(list(self.source.class_names)),
         }
-        about = metadata(self.config, self.source.num_classes, extra, form=CLASSIFIER_FORMAT)
+        tensors = self.net.state_dict()
+        about = metadata(self.config, self.source.num_classes, extra, form=CLASSIFIER_FORMAT, tensors=tensors)
         return {
-            CLASSIFIER: Part(self.net.state_dict(), about),
+            CLASSIFIER: Part(tensors, about),
             "optimizer-classifier": Part(optimizer_tensors(self.net, self.optimizers["C"]), {}),
             "conditioning-classifier": Part(self.conditioning.state(), {}),
         }

@@ -26,6 +26,7 @@ from orthogan.models.build import build_discriminator, build_generator
 from orthogan.models.protocol import Generator
 from orthogan.models.saved import AVERAGED, RAW, metadata
 from orthogan.models.warm_start import DISCRIMINATOR, WarmStart
+from orthogan.named_code import Trust
 from orthogan.rng import derive
 from orthogan.training.augmentation import make_augment
 from orthogan.training.compiled import Compiler, twice
@@ -58,9 +59,10 @@ class GanTask:
     on fresh reals and fresh fakes. A regulariser of G's latent that is lazy has an update of its own after G's.
 
     The weights that ``config.model.init`` names are read when a run begins; a run that continues has its own.
+    ``trust``: which classes that ``config`` does not name that file may name.
     """
 
-    def __init__(self, config: Config, source: ImageSource, accelerator: Accelerator) -> None:
+    def __init__(self, config: Config, source: ImageSource, accelerator: Accelerator, *, trust: Trust = False) -> None:
         self.config = config
         self.source = source
         self.accelerator = accelerator
@@ -68,7 +70,7 @@ class GanTask:
         check_shares(config, source, accelerator.num_processes)
         self.classes = source.num_classes if config.data.labels else 0
         begins = not checkpoint.steps(Path(str(config.out)))
-        start = WarmStart(config, self.classes) if config.model.init is not None and begins else None
+        start = WarmStart(config, self.classes, trust=trust) if config.model.init is not None and begins else None
         self.generator = build_generator(config, num_classes=self.classes, start=start and start.generator)
         self.discriminator = build_discriminator(config, num_classes=self.classes, start=start and start.discriminator)
         self.nets: dict[str, nn.Module] = {"G": self.generator, "D": self.discriminator}
@@ -166,9 +168,10 @@ class GanTask:
         extra = {"step": str(step), "images": str(step * self.images_per_step)}
         if self.classes:
             extra["class_names"] = json.dumps(self.source.class_names)
-        raw = metadata(self.config, self.classes, extra | {"weights": "raw"})
+        tensors = self.generator.state_dict()
+        raw = metadata(self.config, self.classes, extra | {"weights": "raw"}, tensors=tensors)
         parts = {
-            RAW: Part(self.generator.state_dict(), raw),
+            RAW: Part(tensors, raw),
             DISCRIMINATOR: Part(self.discriminator.state_dict(), {}),
             "optimizer-generator": Part(optimizer_tensors(self.generator, self.optimizers["G"]), {}),
             "optimizer-discriminator": Part(optimizer_tensors(self.discriminator, self.optimizers["D"]), {}),
@@ -178,8 +181,9 @@ class GanTask:
             "latent": Part(self.latent_penalty.state() | self.tracking.state(), {}),
         }
         if "G" in self.averages:
-            averaged = metadata(self.config, self.classes, extra | {"weights": "ema"})
-            parts[AVERAGED] = Part(self.averages["G"].net.state_dict(), averaged)
+            tensors = self.averages["G"].net.state_dict()
+            averaged = metadata(self.config, self.classes, extra | {"weights": "ema"}, tensors=tensors)
+            parts[AVERAGED] = Part(tensors, averaged)
         return parts
 
     def restore(self, folder: Path) -> None:

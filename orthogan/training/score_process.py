@@ -120,7 +120,7 @@ class ScoreProcess:
         path = os.pathsep.join(folder or os.getcwd() for folder in sys.path)
         environment = {name: value for name, value in os.environ.items() if name not in RANKS}
         self._process = subprocess.Popen(
-            [sys.executable, "-m", WORKER],
+            [sys.executable, "-P", "-m", WORKER],  # -P: no file in the current folder hides a module
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env=environment | {"PYTHONPATH": path},

@@ -24,6 +24,7 @@ from orthogan.errors import UserError
 from orthogan.evaluation import MetricResult
 from orthogan.memory import keep_freed_memory
 from orthogan.models.saved import load, load_classifier
+from orthogan.named_code import names_in
 from orthogan.training.classifier import open_sources
 from orthogan.training.measure import measure_classifier, measure_generator
 
@@ -58,19 +59,20 @@ def measure_of(config: Config, device: torch.device) -> Measure:
 
     The nets have the memory layout that they have in training, so that the numbers are the same to the last digit.
     """
+    trust = names_in(config)  # a checkpoint of the run names the classes of its config
     layout: Any = torch.channels_last if config.training.channels_last else torch.contiguous_format
     if config.task == "classifier":
         train, test = open_sources(config)
 
         def classifier(folder: Path, step: int) -> list[MetricResult]:
-            net = load_classifier(folder, device=device).to(memory_format=layout)
+            net = load_classifier(folder, device=device, trust=trust).to(memory_format=layout)
             return measure_classifier(config, net, train, test, step=step, device=device)
 
         return classifier
     source = open_configured(config.data)
 
     def generator(folder: Path, step: int) -> list[MetricResult]:
-        net = load(folder, device=device).to(memory_format=layout)
+        net = load(folder, device=device, trust=trust).to(memory_format=layout)
         return measure_generator(config, net, source, step=step, device=device, progress=False)
 
     return generator

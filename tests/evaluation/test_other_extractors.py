@@ -12,6 +12,7 @@ import pytest
 import torch
 import torchvision
 from torch import Tensor, nn
+from torch_fidelity.feature_extractor_clip import MODEL_METADATA as CLIP
 from torch_fidelity.feature_extractor_clip import CLIPVisual, FeatureExtractorCLIP
 from torch_fidelity.feature_extractor_vgg16 import FeatureExtractorVGG16
 
@@ -65,17 +66,84 @@ class SmallCLIP(nn.Module):
 
 
 @pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::torch.jit.TracerWarning")
-def test_clip_is_torch_fidelitys(tmp_path: Path) -> None:
-    file = tmp_path / "clip.pt"
+def test_clip_is_torch_fidelitys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file, plain = tmp_path / "clip.pt", tmp_path / "plain.pth"
     clip_archive(file)
-    extractor = load_extractor("clip-vit-b-16", weights=file)
-    features, logits = extractor(IMAGES)
     theirs = FeatureExtractorCLIP("clip-vit-b-16", ["clip"], feature_extractor_weights_path=str(file))
-    assert torch.equal(features, theirs(IMAGES)[0])
-    assert (features.shape, logits, extractor.resize) == ((3, 16), None, "TensorFlow-1 bilinear 32")
-    file.write_bytes(b"junk")
-    with pytest.raises(UserError, match=r"clip\.pt: not the weights"):
-        load_extractor("clip-vit-b-16", weights=file)
+    torch.save(SmallCLIP().state_dict(), plain)
+    monkeypatch.setitem(CLIP, "clip-vit-b-16", {"hash": sha256(file)})  # as if this were the published file
+    for weights in (file, plain):
+        extractor = load_extractor("clip-vit-b-16", weights=weights)
+        features, logits = extractor(IMAGES)
+        assert torch.equal(features, theirs(IMAGES)[0])
+        assert (features.shape, logits, extractor.resize) == ((3, 16), None, "TensorFlow-1 bilinear 32")
+
+
+class Writing(nn.Module):
+    """TorchScript that writes a file when it is loaded."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__()
+        self.path = path
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x
+
+    @torch.jit.export
+    def __getstate__(self) -> tuple[str, bool]:
+        return self.path, self.training
+
+    @torch.jit.export
+    def __setstate__(self, state: tuple[str, bool]) -> None:
+        self.path, self.training = state
+        torch.save(torch.ones(1), self.path)
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
+@pytest.mark.parametrize("extractor", ["clip-vit-b-16", "inception", "vgg16", "efficientnet-lite0"])
+def test_torchscript_in_a_file_of_the_users_is_not_run(tmp_path: Path, extractor: str) -> None:
+    file, written = tmp_path / "w.pt", tmp_path / "written"
+    torch.jit.script(Writing(str(written))).save(str(file))
+    torch.jit.load(str(file))
+    assert written.exists()  # this is what it does where it runs
+    written.unlink()
+    with pytest.raises(UserError, match=r"w\.pt.*TorchScript"):
+        load_extractor(extractor, weights=file)
+    assert not written.exists()
+
+
+@pytest.mark.parametrize("extractor", ["clip-vit-b-16", "inception", "vgg16", "efficientnet-lite0"])
+@pytest.mark.parametrize(
+    ("name", "content", "says"),
+    [
+        ("w.pth", b"", "empty"),
+        ("w.pth", b"hello", "hello"),
+        ("w.pth", b"<!DOCTYPE html><title>404</title>", "web page"),
+        ("w.pth", b"version https://git-lfs.github.com/spec/v1\n", "LFS"),
+        ("w.pth", b"PK\x03\x04 cut short", "damaged zip"),
+        ("w.pth", b"\x80\x02 cut short", "damaged"),
+        ("w.safetensors", b"", "not a readable safetensors"),
+        ("w.pth", {101: torch.ones(2)}, "not the weights"),
+        ("w.pth", {"visual.proj": torch.ones(2), "x": torch.ones(2)}, "not the weights"),
+        ("w.pth", {"visual.layer1": torch.ones(2)}, "not the weights"),
+        ("w.pth", {"w": torch.eye(3).to_sparse()}, "sparse"),
+        ("w.pth", {"w": torch.ones(1).expand(10**12)}, "stored"),
+        ("w.pth", {"w": nn.Linear}, "more than tensors"),
+        ("w.pth", {"w": 3}, "no tensors"),
+    ],
+)
+def test_what_is_no_file_of_weights_is_named(
+    tmp_path: Path, extractor: str, name: str, content: object, says: str
+) -> None:
+    file = tmp_path / name
+    file.write_bytes(content) if isinstance(content, bytes) else torch.save(content, file)
+    with pytest.raises(UserError) as caught:
+        load_extractor(extractor, weights=file)
+    said = str(caught.value).splitlines()[0]
+    assert str(file) in said
+    assert says.replace("not the weights", "not the weights of") in said
+    assert "weights_only=False" not in said
+    assert "set to `False`" not in said
 
 
 class SmallViT(nn.Module):

@@ -18,7 +18,8 @@ from orthogan.evaluation.distances import load_distance
 from orthogan.evaluation.path_length import path_length
 from orthogan.evaluation.path_variants import PRESETS
 from orthogan.evaluation.perceptual import _heads, load_lpips
-from orthogan.evaluation.weights_files import read_weights, sha256
+from orthogan.evaluation.weights_files import sha256
+from orthogan.io.weights import read_weights
 from tests.evaluation.helpers import Patches
 
 pytest.importorskip("lpips")

@@ -1,0 +1,126 @@
+"""Files of weights that anyone may have written: read as plain tensors, so that nothing in them runs."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from orthogan.errors import UserError
+from orthogan.io.read import check_regular, open_regular, printable
+
+# what the safetensors reader raises for files that are not whole, or hold types that torch does not have
+UNREADABLE = (SafetensorError, OSError, ValueError, TypeError, KeyError, AttributeError, RuntimeError)
+LARGEST_VIEW = 1 << 30  # bytes; a tensor may be larger than what is stored of it (expanded), up to this
+REMEDY = "write torch.save(model.state_dict(), file) where the model's code is, or a .safetensors file"
+
+
+def read_metadata(file: Path) -> dict[str, str]:
+    """The metadata of a ``.safetensors`` file.
+
+    Raises:
+        UserError: it is not one, or is damaged.
+    """
+    check_regular(file)
+    try:
+        with safe_open(file, "pt") as stream:
+            return stream.metadata() or {}
+    except UNREADABLE as error:
+        raise _no_safetensors(file, error) from None
+
+
+def read_tensors(file: Path) -> dict[str, Tensor]:
+    """The tensors of a ``.safetensors`` file, on the CPU; errors as ``read_metadata``."""
+    check_regular(file)
+    try:
+        with safe_open(file, "pt") as stream:
+            return {name: stream.get_tensor(name) for name in stream.keys()}  # noqa: SIM118 (no mapping)
+    except UNREADABLE as error:
+        raise _no_safetensors(file, error) from None
+
+
+def read_weights(file: Path) -> dict[str, Tensor]:
+    """The tensors of a ``.safetensors`` file, or of a state dict that ``torch.save`` wrote; on the CPU.
+
+    Raises:
+        UserError: not such a file, or it holds more than dense tensors of numbers.
+    """
+    if file.suffix == ".safetensors":
+        return read_tensors(file)
+    what = _kind(file)
+    if what:
+        raise UserError(f"{printable(file)}: not a file of plain tensors: {what}")
+    try:
+        content: Any = torch.load(file, map_location="cpu", weights_only=True)
+    except Exception:  # whatever a foreign file does to the reader; torch's words advise to read it unsafely
+        raise UserError(
+            f"{printable(file)}: not a file of plain tensors: it holds more than tensors, or is damaged; {REMEDY}"
+        ) from None
+    if not isinstance(content, Mapping):
+        raise UserError(
+            f"{printable(file)}: holds something else than a dictionary of tensors: it holds a "
+            f"{type(content).__name__}; {REMEDY}"
+        )
+    others = [str(key) for key, value in content.items() if not isinstance(value, Tensor)]
+    if others:
+        inner = [str(key) for key, value in content.items() if isinstance(value, Mapping)]
+        remedy = f"such as torch.save(torch.load(file, weights_only=True)[{inner[0]!r}], other)" if inner else "alone"
+        names = printable(", ".join(others[:5]))
+        raise UserError(
+            f"{printable(file)}: holds something else than a dictionary of tensors: {names} are no tensors; write the "
+            f"state dict alone, {printable(remedy)}"
+        )
+    for key, tensor in content.items():
+        if why := _strange(tensor):
+            raise UserError(f"{printable(file)}: {printable(key)} is {why}; write it as a dense tensor")
+    return {str(key): tensor for key, tensor in content.items()}
+
+
+def _no_safetensors(file: Path, error: Exception) -> UserError:
+    reason = printable(error) if isinstance(error, SafetensorError | OSError) else _kind(file) or type(error).__name__
+    return UserError(
+        f"{printable(file)}: not a readable safetensors file: {reason}; copy or download it again, or write it anew"
+    )
+
+
+def _kind(file: Path) -> str:
+    """What a file is that cannot hold a state dict; empty for one that may."""
+    with open_regular(file) as stream:
+        start = stream.read(64) or b""
+    if not start:
+        return "it is empty, perhaps after an interrupted download; download it again"
+    if start.startswith(b"version https://git-lfs"):
+        return "it is a Git LFS pointer; fetch the file itself with git lfs pull"
+    if start.startswith(b"PK"):
+        try:
+            with zipfile.ZipFile(file) as archive:
+                names = archive.namelist()
+        except (OSError, ValueError, zipfile.BadZipFile, NotImplementedError):
+            return "it is a damaged zip archive, perhaps after an interrupted download; download it again"
+        if any(name.endswith("/constants.pkl") or "/code/" in name for name in names):
+            return f"it is a TorchScript program, which is never loaded; {REMEDY}"
+        return "" if any(name.endswith("data.pkl") for name in names) else "it is a zip archive of something else"
+    if start.lstrip()[:1] == b"<":
+        return f"it is a web page, beginning with {start.lstrip()[:15].decode('latin-1')!r}; download it again"
+    if start.startswith(b"\x80"):  # a pickle, as torch.save wrote it before version 1.6
+        return ""
+    return f"it begins with {start[:12]!r}, as no PyTorch file does, or is damaged"
+
+
+def _strange(tensor: Tensor) -> str:
+    """Why a tensor is no dense array of numbers; empty if it is one."""
+    if tensor.is_nested or tensor.layout != torch.strided:
+        return "a sparse or nested tensor"
+    if tensor.is_meta:
+        return "a tensor without data (device meta)"
+    if tensor.is_quantized:
+        return "a quantized tensor"
+    size = tensor.numel() * tensor.element_size()
+    if size > max(LARGEST_VIEW, tensor.untyped_storage().nbytes()):
+        return f"expanded to {size >> 30} GiB, of which {tensor.untyped_storage().nbytes()} bytes are stored"
+    return ""

@@ -1,0 +1,306 @@
+"""Nothing that a file names runs without the user's word: every command, every net in a file, every way to run code."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from torch import Tensor, nn
+
+import orthogan
+from orthogan import checkpoint
+from orthogan.checkpoint import Part
+from orthogan.cli import main
+from orthogan.config import Config
+from orthogan.config_file import load_config
+from orthogan.errors import UserError
+from orthogan.evaluation.extractors import load_extractor
+from orthogan.models.build import build_classifier, build_discriminator, build_generator
+from orthogan.models.named import made_by
+from orthogan.models.saved import CLASSIFIER, CLASSIFIER_FORMAT, RAW, load_classifier, metadata
+from orthogan.models.saved_discriminator import load_discriminator
+from orthogan.studies.finished import FinishedRun
+from orthogan.studies.registry import find
+from orthogan.training.score_worker import measure_of
+from tests.training.runs import TINY, tiny
+
+BESIDE = """
+from pathlib import Path
+
+import torch
+
+Path({canary!r}).touch()
+
+
+class Net(torch.nn.Module):
+    latent_dim, num_classes, image_channels, resolution = 8, 0, 1, 32
+
+    def __init__(self, **sizes):
+        super().__init__()
+        self.linear = torch.nn.Linear(8, 1024)
+
+    def forward(self, z, y=None):
+        return self.linear(z).tanh().view(-1, 1, 32, 32)
+
+
+class Extractor(torch.nn.Module):
+    def forward(self, images):
+        return images.float().flatten(1)[:, :16]
+"""
+# what is named, with its options; each leaves the file CANARY behind if it is imported or called
+CODE: dict[str, Callable[[Path], dict[str, Any]]] = {
+    "os:system": lambda canary: {"command": f"touch {canary}"},
+    "subprocess:getoutput": lambda canary: {"cmd": f"touch {canary}"},
+    "timeit:timeit": lambda canary: {"stmt": f"open({str(canary)!r}, 'w').close()"},
+    "subprocess:Popen": lambda canary: {"args": ["touch", str(canary)]},
+    "beside:Net": lambda canary: {},
+}
+CLASSIFY = ["task=classifier", "model.classifier.kind=mlp", "model.classifier.channels=4"]
+CLASSIFY += ["data.holdout=0.2"]
+CLASSIFY += [word for word in TINY if word.startswith("data.")]
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The current folder, with a module in it, as a downloaded zip might have one."""
+    (tmp_path / "beside.py").write_text(BESIDE.format(canary=str(tmp_path / "canary")))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [folder for folder in sys.path if folder not in ("", str(tmp_path))])
+    yield tmp_path
+    sys.modules.pop("beside", None)
+
+
+@cache
+def nets(classifier: bool) -> tuple[Config, dict[str, Tensor], dict[str, Tensor]]:
+    """A config and the tensors of its classifier (and none), or of its generator and its discriminator."""
+    if classifier:
+        config = load_config(None, CLASSIFY)
+        return config, build_classifier(config, num_classes=3).state_dict(), {}
+    config = tiny(Path("run"))
+    built = build_generator(config, num_classes=0), build_discriminator(config, num_classes=0)
+    return config, *(net.state_dict() for net in built)  # pyright: ignore[reportReturnType]
+
+
+def written(folder: Path, part: str, kind: str | None, options: dict[str, Any]) -> Path:
+    """A run of one checkpoint whose files name ``kind`` as their ``part``; its tensors are those of built-in nets."""
+    config, tensors, critic = nets(part == "classifier")
+    tree = config.model_dump()
+    if kind is not None:
+        tree["model"][part] |= {"kind": kind, "options": options, "norm": {"kind": "none"}}
+    if part == "classifier":
+        parts = {CLASSIFIER: Part(tensors, metadata(tree, 3, {}, form=CLASSIFIER_FORMAT, tensors=tensors))}
+    else:
+        if kind == "beside:Net" and part == "generator":
+            tensors = {"linear.weight": torch.zeros(1024, 8), "linear.bias": torch.zeros(1024)}
+        about = metadata(tree, 0, {}, tensors=tensors)
+        parts = {RAW: Part(tensors, about), "discriminator": Part(critic, {})}
+    checkpoint.save(folder, 1, parts, {"config": tree, "seconds": 0.0})
+    (folder / "config.yaml").write_text(yaml.safe_dump(tree))
+    return folder
+
+
+# command lines; RUN, STEP, FILE, D: the run, its checkpoint, the file of the net and that of the discriminator
+OF_GAN = [
+    "sample FILE",
+    "sample RUN",
+    "sample STEP",
+    "traverse FILE --steps 3",
+    "discover FILE",
+    "disentangle FILE --metrics vp",
+    "explore FILE --port 0",
+    "spectrum FILE",
+    "spectrum RUN",
+    "spectrum D",
+    "evaluate FILE --samples 8",
+    "evaluate RUN --samples 8",
+    "evaluate RUN --metrics lipschitz --samples 8",
+    "evaluate RUN --metrics neural_divergence --samples 8",
+    "train empty.yaml TINY model.init=FILE out=new --dry-run",
+    "train empty.yaml TINY model.init=RUN out=new --dry-run",
+    "train RUN/config.yaml out=new --dry-run",
+    "train based.yaml out=new --dry-run",
+]
+OF_CLASSIFIER = [
+    "evaluate FILE --metrics accuracy",
+    "evaluate RUN --metrics complexity",
+    "spectrum FILE",
+    "spectrum RUN",
+    "train RUN/config.yaml out=new --dry-run",
+]
+ROUTES = [(part, command) for part in ("generator", "discriminator") for command in OF_GAN]
+ROUTES += [("classifier", command) for command in OF_CLASSIFIER]
+
+
+def command_line(command: str, run: Path) -> list[str]:
+    step = checkpoint.folder_of(run, 1)
+    file = next(file for name in (RAW, CLASSIFIER) if (file := step / f"{name}.safetensors").is_file())
+    Path("empty.yaml").touch()
+    Path("based.yaml").write_text(f"base: {run / 'config.yaml'}\n")
+    names = {"RUN": run, "STEP": step, "FILE": file, "D": step / "discriminator.safetensors"}
+    words: list[str] = []
+    for word in command.split():
+        head, sign, name = word.rpartition("=")
+        name, slash, tail = name.partition("/")
+        words += TINY if word == "TINY" else [f"{head}{sign}{names.get(name, name)}{slash}{tail}"]
+    return words
+
+
+@pytest.mark.parametrize(("part", "command"), ROUTES)
+def test_no_command_runs_what_a_file_names(
+    here: Path, part: str, command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for index, kind in enumerate(("os:system", "timeit:timeit", "beside:Net")):
+        options = CODE[kind]
+        run = written(here / f"run{index}", part, kind, options(here / "canary"))
+        assert main(command_line(command, run)) == 2
+        said = capsys.readouterr().err
+        assert kind in said
+        assert "--trust" in said
+        assert all(key in said for key in options(here / "canary"))
+        assert not (here / "canary").exists()
+        assert "" not in sys.path
+
+
+@pytest.mark.parametrize(
+    "opened",
+    [
+        lambda run: orthogan.load(run),
+        lambda run: orthogan.load(run / "checkpoints" / "step-000000001" / "generator.safetensors"),
+        lambda run: load_discriminator(run),
+        lambda run: FinishedRun(run).net(),
+        lambda run: load_config(run / "config.yaml"),
+    ],
+)
+def test_no_function_runs_what_a_file_names(here: Path, opened: Callable[[Path], object]) -> None:
+    with pytest.raises(UserError, match=r"beside:Net.*trust=True"):
+        opened(written(here / "run", "generator", "beside:Net", {}))
+    assert not (here / "canary").exists()
+
+
+def test_the_scoring_process_builds_only_what_the_config_of_the_run_names(here: Path) -> None:
+    run = written(here / "run", "generator", "beside:Net", {})
+    measure = measure_of(tiny(here / "run"), torch.device("cpu"))
+    with pytest.raises(UserError, match="beside:Net"):
+        measure(checkpoint.folder_of(run, 1), 1)
+    assert not (here / "canary").exists()
+
+
+def test_an_extractor_that_a_run_names_is_not_imported(here: Path) -> None:
+    run = written(here / "run", "generator", None, {})
+    tree = yaml.safe_load((run / "config.yaml").read_text())
+    tree["evaluation"]["extractor"] = "beside:Extractor"
+    (run / "config.yaml").write_text(yaml.safe_dump(tree))
+    with pytest.raises(UserError, match="beside:Extractor"):
+        _ = FinishedRun(run).extractor
+    assert FinishedRun(run, trust=["beside:Extractor"]).extractor == "beside:Extractor"
+    with pytest.raises(UserError, match="beside:Extractor"):
+        load_config(run / "config.yaml")
+    assert not (here / "canary").exists()
+
+
+def test_with_consent_a_class_is_imported_and_anything_else_is_refused_before_it_is_called(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for index, (kind, options) in enumerate(CODE.items()):
+        run = written(here / f"run{index}", "generator", kind, options(here / "canary"))
+        code = main([*command_line("sample FILE --seeds 0", run), "--trust"])
+        assert code == (0 if kind == "beside:Net" else 2)
+        assert kind == "beside:Net" or "nn.Module" in capsys.readouterr().err
+        assert (here / "canary").exists() == (kind == "beside:Net")
+    assert orthogan.load(here / "run4", trust=True)(torch.zeros(1, 8)).shape == (1, 1, 32, 32)
+    assert orthogan.load(here / "run4", trust=["beside:Net"]).latent_dim == 8
+    with pytest.raises(UserError, match="beside:Net"):
+        orthogan.load(here / "run4", trust=["beside:Other"])
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "train own.yaml model.init=FILE out=new --dry-run",
+        "train empty.yaml TINY model.init=FILE model.generator.kind=beside:Net out=new --dry-run",
+        "train RUN/config.yaml model.init=FILE out=new --dry-run --trust",
+        "disentangle FILE --metrics activeness --data own.yaml --no-controls",
+        "evaluate FILE --metrics pixel_path_length --samples 2 --data own.yaml",
+    ],
+)
+def test_the_user_consents_by_naming_the_same_class(here: Path, command: str) -> None:
+    own = Config.model_validate(tiny(here / "x").model_dump()).model_dump()
+    own["model"]["generator"] |= {"kind": "beside:Net", "norm": {"kind": "none"}}
+    (here / "own.yaml").write_text(yaml.safe_dump(own | {"out": None}))
+    run = written(here / "run", "generator", "beside:Net", {})
+    words = command_line(command, run)
+    assert main(words) == 0
+    assert (here / "canary").exists()
+    if "own.yaml" in words:
+        (here / "own.yaml").write_text("data: {source: sprites}\n")
+        words = [word for word in words if not word.startswith("model.init")]
+        assert "init" in command or main(words) == 2
+
+
+STRANGE = [":x", "x:", ":", "..a:b", "a:b:c", "os:name", "math:pi", "builtins:dict", "json:JSONDecoder", "os:abort"]
+STRANGE += ["a b:c", "os.path:join", "torch.nn:functional", "no_such_module:Net", "torch.nn:NoSuchClass", "a/b:c"]
+
+
+@pytest.mark.parametrize("kind", STRANGE)
+def test_names_of_anything_else_than_a_class_of_the_right_kind_are_refused_in_every_place(kind: str) -> None:
+    for part, build in (
+        ("generator", build_generator),
+        ("discriminator", build_discriminator),
+        ("classifier", build_classifier),
+    ):
+        task = ["task=classifier"] if part == "classifier" else []
+        config = load_config(None, [*task, f"model.{part}.kind={json.dumps(kind)}"])
+        with pytest.raises(UserError, match=rf"model\.{part}\.kind is "):
+            build(config, num_classes=2)
+    with pytest.raises(UserError, match="extractor is "):
+        load_extractor(kind)
+    with pytest.raises(UserError, match="study"):
+        find(kind)
+    with pytest.raises(UserError):
+        made_by(kind)
+    assert main(["sample", kind]) == 2
+    assert main(["spectrum", kind]) == 2
+
+
+def ready() -> nn.Module:
+    return nn.Linear(2, 2)
+
+
+def annotated_otherwise() -> dict[str, Tensor]:
+    raise AssertionError("called")
+
+
+@pytest.mark.parametrize("name", ["os:abort", "timeit:timeit", "subprocess:getoutput", "tempfile:mkdtemp"])
+def test_a_function_of_the_standard_library_is_no_subject(name: str) -> None:
+    with pytest.raises(UserError, match="cannot be called to make"):
+        made_by(name)
+    assert isinstance(made_by(f"{__name__}:ready"), nn.Linear)
+
+
+def test_a_module_that_fails_or_exits_while_it_is_imported_is_named(here: Path) -> None:
+    for text, says in (("raise KeyError('k')", "KeyError"), ("import sys; sys.exit(3)", "SystemExit"), ("(", "Syntax")):
+        (here / "failing.py").write_text(text)
+        with pytest.raises(UserError, match=rf"failing:Net.*{says}"):
+            made_by("failing:Net")
+
+
+def test_no_file_in_the_current_folder_hides_an_installed_module(here: Path) -> None:
+    (here / "colorsys.py").write_text(f"open({str(here / 'canary')!r}, 'w')")
+    sys.modules.pop("colorsys", None)
+    with pytest.raises(UserError, match=r"nn\.Module"):
+        load_extractor("colorsys:rgb_to_hsv")
+    assert not (here / "canary").exists()
+
+
+def test_a_loaded_classifier_of_a_users_own_class_needs_consent_too(here: Path) -> None:
+    run = written(here / "run", "classifier", "beside:Net", {})
+    with pytest.raises(UserError, match="beside:Net"):
+        load_classifier(run)
+    assert not (here / "canary").exists()
