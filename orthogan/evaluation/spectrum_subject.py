@@ -19,6 +19,7 @@ from orthogan.models import saved
 from orthogan.models.named import made_by
 from orthogan.models.saved_discriminator import FILE as DISCRIMINATOR
 from orthogan.models.saved_discriminator import load_discriminator
+from orthogan.models.shipped import shipped
 from orthogan.named_code import Trust
 
 PICKLED = (".pt", ".pth", ".bin", ".ckpt")
@@ -105,7 +106,7 @@ def open_subject(subject: str | Path, *, ema: bool = True, trust: Trust = False)
         UserError: there is nothing of the kind; it names the file and the remedy.
     """
     text, path = str(subject), user_path(subject)
-    if not os.path.exists(path):
+    if not os.path.exists(path) and shipped(text) is None:
         module, _, attribute = text.partition(":")
         if module and attribute and path.suffix not in (".safetensors", *PICKLED):
             return text, made_by(text)
