@@ -239,8 +239,6 @@ def _directions(draw: random.Random, out: Path) -> Findings:
         "sefa",
         "--components",
         "3",
-        "--samples",
-        "8",
         "--out",
         "d.safetensors",
     ]
