@@ -10,6 +10,7 @@ between two columns.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from orthogan.studies.study import Found, Number
 from orthogan.studies.table import Entry, Panel, panel
 from orthogan.training.resume import METRICS, read_records
 
+MOST_KEYS = 3  # where rows differ in more keys, they are named by their runs
 APART = ("seed", "out")  # what two runs of one row may differ in
 DISENTANGLEMENT = "disentanglement.jsonl"
 
@@ -57,8 +59,12 @@ def compared(folders: Sequence[Path]) -> Panel:
     """
     runs = [FinishedRun(folder) for folder in folders]
     configs = [_apart(run) for run in runs]
-    kinds = list({_key(config): config for config in configs}.values())
-    names = dict(zip(map(_key, kinds), row_names(kinds), strict=True))
+    kinds: dict[str, list[FinishedRun]] = {}
+    for run, config in zip(runs, configs, strict=True):
+        kinds.setdefault(_key(config), []).append(run)
+    settings = dict(zip(kinds, row_names([_apart(of[0]) for of in kinds.values()]), strict=True))
+    names = _by_runs(kinds) if any(name.count(", ") >= MOST_KEYS for name in settings.values()) else settings
+    notes = {names[key]: f"{', '.join(str(run.folder) for run in of)} ({settings[key]})" for key, of in kinds.items()}
     seen: dict[tuple[str, int], FinishedRun] = {}
     entries = []
     for run, config in zip(runs, configs, strict=True):
@@ -70,17 +76,27 @@ def compared(folders: Sequence[Path]) -> Panel:
         seen[row, seed] = run
         entries.append(_entry(run, row))
     rows = list(names.values())
-    return panel(entries, rows=rows, baseline=rows[0], split=True)
+    return panel(entries, rows=rows, baseline=rows[0], notes=notes, split=True)
 
 
 def row_names(configs: Sequence[Mapping[str, Any]]) -> list[str]:
-    """For each flat config what tells it from the others: ``norm.kind=stable_rank``, with keys as short as is clear."""
+    """For each flat config what tells it from the others: ``discriminator.norm.kind=stable_rank``; a key is cut at
+    its start as far as no other key of a config ends like it.
+    """
     keys = list(dict.fromkeys(key for config in configs for key in config))
     apart = [key for key in keys if len({text(config.get(key)) for config in configs}) > 1]
     if not apart:
         return ["all runs"] * len(configs)
-    short = {key: _shortest(key, apart) for key in apart}
+    short = {key: _shortest(key, keys) for key in apart}
     return [", ".join(f"{short[key]}={_value(config.get(key))}" for key in apart) for config in configs]
+
+
+def _by_runs(kinds: Mapping[str, Sequence[FinishedRun]]) -> dict[str, str]:
+    """Names for runs of several seeds: what their folders have in common; where that is unclear, the first folder."""
+    folders = {key: [str(run.folder) for run in of] for key, of in kinds.items()}
+    common = {key: os.path.commonprefix(of).rstrip("/-_.") for key, of in folders.items()}  # noqa: RUF071 (characters)
+    clear = all(common.values()) and len({*common.values()}) == len(common)
+    return common if clear else {key: of[0] for key, of in folders.items()}
 
 
 def _entry(run: FinishedRun, row: str) -> Entry:

@@ -21,6 +21,10 @@ from orthogan.training.resume import METRICS, own_scores, read_records
 from orthogan.training.run_log import LOG
 
 
+class CheckpointGone(UserError):
+    """A checkpoint that a measure needs was deleted: a study's run keeps its last one alone once it is measured."""
+
+
 class FinishedRun:
     """The run in ``folder``.
 

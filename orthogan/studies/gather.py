@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from orthogan.io.sealed import Damaged
 from orthogan.studies.cells import CELLS, Cell
 from orthogan.studies.outcome import FILE, Outcome, load, sittings
 from orthogan.studies.run_cell import missing
@@ -44,8 +45,11 @@ def panels_of(study: Study, scale: Scale, root: Path, cells: Sequence[Cell]) -> 
 
 def entry_of(study: Study, method: str, seed: int, folder: Path) -> Entry:
     """The run in ``folder``, or that there is none."""
-    outcome = load(folder)
     worked = sittings(folder)
+    try:
+        outcome = load(folder)
+    except Damaged as damage:
+        return Entry(method, seed, folder, PENDING, str(damage), sittings=worked)
     if outcome is None or (outcome.status == "done" and missing(study, outcome)):
         why = "interrupted; the same command continues" if worked else "not run yet"
         return Entry(method, seed, folder, PENDING, why, sittings=worked)

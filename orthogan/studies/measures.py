@@ -18,7 +18,7 @@ from orthogan.evaluation.near_orthogonality import near_orthogonality
 from orthogan.evaluation.robustness import attacked_accuracy, corruption_accuracy
 from orthogan.linalg import hyperspherical_energy
 from orthogan.rng import derive
-from orthogan.studies.finished import FinishedRun
+from orthogan.studies.finished import CheckpointGone, FinishedRun
 from orthogan.studies.protocol import standing
 from orthogan.studies.study import Found, Number
 from orthogan.training.classifier import open_sources
@@ -117,12 +117,14 @@ def energy(run: FinishedRun) -> Found:
     checkpoint; its final value and its change relative to the first.
 
     Raises:
-        UserError: checkpoints are missing, because the run was measured before and then kept its last one alone.
+        CheckpointGone: the run was measured before and then kept its last checkpoint alone.
     """
     every, steps = run.config.checkpoint.every, run.steps
     kept = dict(run.checkpoints())
     if missing := [step for step in [*range(every, steps, every), steps] if step not in kept]:
-        raise UserError(f"{run.folder}: the checkpoint of step {missing[0]} is gone; train anew with --redo")
+        raise CheckpointGone(
+            f"{run.folder}: the checkpoint of step {missing[0]} is gone; train again with --redo METHOD"
+        )
     curve = [(step * run.images_per_step, _energy(run, kept[step])) for step in sorted(kept)]
     first, last = curve[0][1], curve[-1][1]
     return Found(

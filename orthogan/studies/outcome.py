@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
+import os
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from orthogan.disentanglement.result import jsonable
-from orthogan.errors import UserError
-from orthogan.io.write import append_json, write_text
-from orthogan.studies.study import Found, Number
+from orthogan.io.read import parse_json, printable, read_regular, reason_of
+from orthogan.io.sealed import HASH, Damaged
+from orthogan.io.write import append_json, disk_errors, write_text
+from orthogan.studies.study import Better, Found, Number
 from orthogan.training.resume import read_records
 
 FILE = "measures.json"
@@ -51,33 +55,51 @@ class Outcome:
 
 
 def save(folder: Path, outcome: Outcome) -> None:
-    """Write ``outcome`` into its cell's folder, on disk when this returns."""
-    tree = {
+    """Write ``outcome`` with its hash into its cell's folder, on disk when this returns. Raises ``CannotWrite``."""
+    content = {
         "status": outcome.status,
         "reason": outcome.reason,
         "definition": outcome.definition,
         "measures": {identity: _packed(found) for identity, found in outcome.found.items()},
         "config": dict(outcome.config),
     }
-    folder.mkdir(parents=True, exist_ok=True)
-    write_text(folder / FILE, json.dumps(jsonable(tree), indent=1, allow_nan=False) + "\n")
+    tree = json.loads(json.dumps(jsonable(content), allow_nan=False))
+    write_text(folder / FILE, json.dumps({**tree, HASH: _hash(tree)}, indent=1) + "\n")
 
 
 def load(folder: Path) -> Outcome | None:
     """The outcome in ``folder``; None where the cell was not run to an end.
 
     Raises:
-        UserError: the file is there and cannot be read.
+        Damaged: the file does not hold what was written.
+        UserError: it cannot be read.
     """
     path = folder / FILE
-    if not path.is_file():
+    if not os.path.lexists(path):
         return None
+    content = read_regular(path)
     try:
-        tree = json.loads(path.read_text(encoding="utf-8"))
+        tree = dict(parse_json(content, FILE))
+        if tree.pop(HASH, None) not in (None, _hash(tree)):  # early versions wrote none
+            raise ValueError("its content is not what its hash says")
+        if tree["status"] not in get_args(Status):
+            raise ValueError(f"status {tree['status']!r}")
         found = {identity: _unpacked(part) for identity, part in tree["measures"].items()}
-        return Outcome(tree["status"], tree["definition"], tree["config"], tree["reason"], found)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"{path}: not what orthogan study wrote: {error!r}; move the folder away") from None
+        return Outcome(tree["status"], tree["definition"], dict(tree["config"]), str(tree["reason"]), found)
+    except Exception as error:  # whatever a damaged tree leads to
+        raise Damaged(f"{printable(path)}: damaged ({reason_of(error)})") from None
+
+
+def recover(folder: Path) -> Outcome | None:
+    """As ``load``, but a damaged file is renamed, which stderr tells, and its cell counts as not measured."""
+    try:
+        return load(folder)
+    except Damaged as damage:
+        path = folder / FILE
+        with disk_errors(path):
+            path.replace(path.with_name(f"{FILE}.damaged"))
+        print(f"orthogan: {damage}: renamed to {FILE}.damaged; the run is measured again", file=sys.stderr)
+        return None
 
 
 def sittings(folder: Path) -> list[dict[str, Any]]:
@@ -89,6 +111,10 @@ def sittings(folder: Path) -> list[dict[str, Any]]:
 def add_sitting(folder: Path, facts: Mapping[str, Any]) -> None:
     """One more line."""
     append_json(folder / SITTINGS, [jsonable(dict(facts))])
+
+
+def _hash(tree: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(tree, sort_keys=True).encode()).hexdigest()
 
 
 def _packed(found: Found) -> dict[str, Any]:
@@ -105,12 +131,19 @@ def _packed(found: Found) -> dict[str, Any]:
 def _unpacked(part: Mapping[str, Any]) -> Found:
     return Found(
         {
-            name: Number(_number(n["value"]), n["better"], n["protocol"], n["place"])
+            name: Number(_number(n["value"]), _better(n["better"]), dict(n["protocol"]), dict(n["place"]))
             for name, n in part["numbers"].items()
         },
         {name: [(_number(x), _number(y)) for x, y in curve] for name, curve in part["curves"].items()},
-        part["pictures"],
+        [str(path) for path in part["pictures"]],
     )
+
+
+def _better(side: Any) -> Better:
+    for known in get_args(Better):
+        if known == side:
+            return known
+    raise ValueError(f"better: {side!r}")
 
 
 def _number(value: float | None) -> float:

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import select
+import signal
 import subprocess
 import sys
 from collections import deque
@@ -24,6 +25,7 @@ from orthogan.training.stop import StopSignal
 WORKER = "orthogan.studies.worker"
 LOOK = 0.5  # seconds between looks at the cells
 TAIL = 1 << 16  # bytes at the end of a log, which hold a line's beginning
+STOP = b"stop"  # what a worker is sent when its cell is to save and end
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 FORM = "{l_bar}{bar}| {n:.1f}/{total:.0f} cells [{elapsed}<{remaining}, {rate_fmt}{postfix}]"
 
@@ -79,6 +81,7 @@ class Worker:
     def __init__(self, threads: int, jobs: int) -> None:
         self.threads, self.jobs = threads, jobs
         self.cell: Cell | None = None
+        self._told = False  # whether it was asked to stop
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -93,20 +96,15 @@ class Worker:
         if self._process is None:
             self._start()
         self.cell = cell
-        assert self._process is not None
-        assert self._process.stdin is not None
         fields = vars(cell) | {"folder": str(cell.folder), "config": cell.config.model_dump()}
         facts = {"threads": self.threads, "cells at a time": self.jobs}
-        with suppress(BrokenPipeError):  # it is gone, which reading from it will tell
-            self._process.stdin.write(f"{json.dumps({'cell': fields, 'facts': facts})}\n".encode())
-            self._process.stdin.flush()
+        self._send(json.dumps({"cell": fields, "facts": facts}).encode())
 
     def stop(self) -> None:
         """Ask the cell at work to save and stop."""
-        assert self._process is not None
-        assert self._process.stdin is not None
-        with suppress(BrokenPipeError):
-            self._process.stdin.close()
+        if not self._told:
+            self._send(STOP)
+            self._told = True
 
     def answer(self, *, stopping: bool) -> tuple[Cell, int]:
         """The cell that was at work and its exit code; of one that was killed, notes what happened in its folder."""
@@ -119,9 +117,8 @@ class Worker:
             code = json.loads(line)["code"]
             why = f"its process was ended by signal {-code} (out of memory?)" if code < 0 else f"exit code {code}"
         else:
-            code = self._process.wait()
+            code = self._forget()
             why = f"the worker ended with exit code {code}"
-            self._forget()
         if not stopping and (code < 0 or not line or load(cell.folder) is None) and code != Stopped.exit_code:
             outcome = Outcome("error", cell.definition(), cell.config.model_dump(), f"{why}; see output.txt")
             save(cell.folder, outcome)
@@ -129,12 +126,20 @@ class Worker:
         return cell, code
 
     def close(self) -> None:
-        """End the process, and the cell that may be at work: it is told to save first."""
+        """End the process; a cell that is still at work is killed and keeps its last checkpoint."""
         if self._process is None:
             return
-        self.stop()
-        self._process.wait()
+        if self.cell is not None:
+            with suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)
         self._forget()
+
+    def _send(self, line: bytes) -> None:
+        assert self._process is not None
+        assert self._process.stdin is not None
+        with suppress(BrokenPipeError):  # it is gone, which reading from it will tell
+            self._process.stdin.write(line + b"\n")
+            self._process.stdin.flush()
 
     def _start(self) -> None:
         """It has a session of its own, because Ctrl-C is for us; its modules are found where ours are."""
@@ -147,12 +152,17 @@ class Worker:
             start_new_session=True,
         )
 
-    def _forget(self) -> None:
+    def _forget(self) -> int:
+        """Close its input, which ends it; returns its exit code."""
         assert self._process is not None
+        assert self._process.stdin is not None
         assert self._process.stdout is not None
-        self.stop()
+        with suppress(BrokenPipeError):
+            self._process.stdin.close()
+        code = self._process.wait()
         self._process.stdout.close()
         self._process = None
+        return code
 
 
 def progress(cell: Cell) -> float:

@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from orthogan.disentanglement.result import jsonable
-from orthogan.errors import UserError
-from orthogan.io.write import write_text
+from orthogan.io.write import disk_errors, write_text
 from orthogan.studies.curves import charts, names_of
 from orthogan.studies.document import Block, Bullets, Code, Drawings, Grid, Heading, Pictures, Words, slug
 from orthogan.studies.intervals import Estimate, plain
@@ -52,17 +51,14 @@ def write(report: Report, folder: Path) -> Path:
     """``REPORT.md`` with its curves, ``report.html`` and ``table.json`` in ``folder``; returns the first.
 
     Raises:
-        UserError: the folder cannot be written.
+        CannotWrite: the folder cannot be written.
     """
     blocks = blocks_of(report)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
+    with disk_errors(folder, advice="choose another place with --out"):
         text = json.dumps(jsonable(as_dict(report)), indent=1, allow_nan=False)
         write_text(folder / "table.json", text + "\n")
         write_html(blocks, folder, report.title)
         return write_markdown(blocks, folder)
-    except OSError as error:
-        raise UserError(f"--out: {folder} cannot be written: {error}") from None
 
 
 def blocks_of(report: Report) -> list[Block]:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 
+from orthogan.io.read import UnreadableFile, read_regular
 from orthogan.io.write import write_text
 from orthogan.studies.document import Block, Bullets, Code, Drawings, Grid, Heading, Pictures, Words
 
@@ -79,9 +80,9 @@ def _figure(inside: str, caption: str) -> str:
 def _picture(words: str, path: Path) -> str:
     """The file itself in the page, or a word about its absence."""
     try:
-        data = base64.b64encode(path.read_bytes()).decode("ascii")
-    except OSError as error:
-        return f"<p>{escape(words)}: {escape(str(error.strerror))}</p>"
+        data = base64.b64encode(read_regular(path)).decode("ascii")
+    except UnreadableFile as error:
+        return f"<p>{escape(words)}: {escape(error.reason)}</p>"
     kind = mimetypes.guess_type(path.name)[0] or "image/png"
     return (
         f'<figure><img src="data:{kind};base64,{data}" alt="{escape(words, quote=True)}">'

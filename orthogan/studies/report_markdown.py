@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from orthogan.io.write import write_text
+from orthogan.io.read import UnreadableFile, read_regular
+from orthogan.io.write import write_bytes, write_text
 from orthogan.studies.document import Block, Bullets, Code, Drawings, Grid, Heading, Pictures, Words, slug
 
 CURVES, PICTURES = "curves", "pictures"  # folders of drawings, and of copies of pictures
@@ -47,11 +47,10 @@ def grid_text(grid: Grid) -> str:
 
 
 def _drawings(block: Drawings, folder: Path) -> str:
-    (folder / CURVES).mkdir(exist_ok=True)
     shown = []
     for index, svg in enumerate(block.svgs):
         path = folder / CURVES / (f"{block.name}.svg" if len(block.svgs) == 1 else f"{block.name}-{index + 1}.svg")
-        path.write_text(svg + "\n", encoding="utf-8")
+        write_text(path, svg + "\n")
         shown.append(f"![{block.caption}]({_relative(path, folder)})")
     return "\n".join([*shown, "", block.caption])
 
@@ -60,11 +59,11 @@ def _picture(words: str, path: Path, folder: Path) -> str:
     """The file's copy, or a word about its absence; copies of one name are told apart by where they lie."""
     name = slug(*path.relative_to(folder).with_suffix("").parts) if path.is_relative_to(folder) else slug(str(path))
     copy = folder / PICTURES / f"{name}{path.suffix}"
-    copy.parent.mkdir(exist_ok=True)
     try:
-        shutil.copyfile(path, copy)
-    except OSError as error:
-        return f"{words}: {error.strerror}"
+        content = read_regular(path)
+    except UnreadableFile as error:
+        return f"{words}: {error.reason}"
+    write_bytes(copy, content)
     return f"![{words}]({_relative(copy, folder)})"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 import traceback
 from collections.abc import Iterator, Mapping
@@ -13,7 +14,7 @@ from orthogan import checkpoint
 from orthogan.errors import EXIT_BUG, EXIT_DONE, Diverged, Stopped, UserError
 from orthogan.named_code import names_in
 from orthogan.studies.cells import Cell
-from orthogan.studies.finished import FinishedRun
+from orthogan.studies.finished import CheckpointGone, FinishedRun
 from orthogan.studies.machine import machine, peak_memory
 from orthogan.studies.outcome import Outcome, Status, add_sitting, load, save
 from orthogan.studies.study import Found, Study
@@ -30,9 +31,14 @@ def run_cell(study: Study, cell: Cell, facts: Mapping[str, Any]) -> int:
     """
     cell.folder.mkdir(parents=True, exist_ok=True)
     try:
-        with _sitting(cell, facts):
-            study.run(cell.config)
-        _measure(study, cell)
+        try:
+            _train_and_measure(study, cell, facts)
+        except CheckpointGone as gone:
+            if _known(cell):  # a measure is new: to train again for it is the user's decision
+                raise
+            print(f"orthogan: {gone}: its measures were lost, so it is trained again", flush=True)
+            shutil.rmtree(cell.folder / checkpoint.FOLDER)
+            _train_and_measure(study, cell, facts)
         checkpoint.prune(cell.folder, keep=1)
     except Stopped as stopped:
         print(f"orthogan: {stopped}", flush=True)
@@ -45,6 +51,12 @@ def run_cell(study: Study, cell: Cell, facts: Mapping[str, Any]) -> int:
         traceback.print_exc()
         return _failed(cell, "error", f"{type(error).__name__}: {error}", EXIT_BUG)
     return EXIT_DONE
+
+
+def _train_and_measure(study: Study, cell: Cell, facts: Mapping[str, Any]) -> None:
+    with _sitting(cell, facts):
+        study.run(cell.config)
+    _measure(study, cell)
 
 
 def missing(study: Study, outcome: Outcome) -> list[str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fcntl
-import json
 import shlex
 import shutil
 from collections.abc import Iterator, Sequence
@@ -19,10 +18,11 @@ from orthogan import checkpoint
 from orthogan.config import Config
 from orthogan.config_file import differences, read_yaml
 from orthogan.errors import Stopped, UserError
-from orthogan.studies.cells import PLACE, Cell, cells_of, study_folder
+from orthogan.io.write import append_json, disk_errors
+from orthogan.studies.cells import CELLS, PLACE, Cell, cells_of, study_folder
 from orthogan.studies.document import slug
 from orthogan.studies.gather import PENDING, finished, panels_of
-from orthogan.studies.outcome import Outcome, load
+from orthogan.studies.outcome import FILE, Outcome, load, recover
 from orthogan.studies.pool import run_cells
 from orthogan.studies.registry import find
 from orthogan.studies.report import Report, write
@@ -77,9 +77,10 @@ def run_study(request: Request) -> Path:
     _check_data(cells)
     for need in study.needs:
         need()
+    _check_methods(study, request.redo)
     with _alone(root):
-        _redo(study, root, request.redo)
-        outcomes = {cell.folder: load(cell.folder) for cell in cells}
+        _redo(root, request.redo)
+        outcomes = {cell.folder: recover(cell.folder) for cell in cells}
         _refuse_changed(study, cells, outcomes)
         todo = [cell for cell in cells if not finished(study, outcomes[cell.folder])]
         stopped: Stopped | None = None
@@ -134,7 +135,8 @@ def _overlays(study: Study, panel: Panel, root: Path) -> list[tuple[str, Path]]:
     if not seeds:
         return []
     runs = {row: e.folder for row in panel.rows for e in panel.of(row, "done") if e.seed == min(seeds)}
-    (root / OVERLAYS).mkdir(exist_ok=True)
+    with disk_errors(root / OVERLAYS):
+        (root / OVERLAYS).mkdir(exist_ok=True)
     return [
         (f"{caption}, seed {min(seeds)}", draw(runs, root / OVERLAYS / f"{slug(panel.setting, caption)}.png"))
         for caption, draw in study.overlays.items()
@@ -193,7 +195,9 @@ def _config_of(cell: Cell, outcome: Outcome | None) -> dict[str, Any] | None:
     if outcome is not None and outcome.status != "error":
         return None if outcome.definition == cell.definition() else dict(outcome.config)
     file = cell.folder / "config.yaml"
-    return read_yaml(file) if checkpoint.steps(cell.folder) and file.is_file() else None
+    with suppress(UserError):  # damaged: training compares the config with that of its checkpoint
+        return read_yaml(file) if checkpoint.steps(cell.folder) and file.is_file() else None
+    return None
 
 
 def _changes(old: dict[str, Any], new: Config) -> list[str]:
@@ -203,15 +207,20 @@ def _changes(old: dict[str, Any], new: Config) -> list[str]:
     return differences({k: v for k, v in old.items() if k not in PLACE}, new.model_dump(exclude=PLACE))
 
 
-def _redo(study: Study, root: Path, methods: Sequence[str]) -> None:
-    """Delete the runs of ``methods`` and note what they had been: a report tells what was thrown away."""
+def _check_methods(study: Study, methods: Sequence[str]) -> None:
     for method in methods:
         if method not in study.methods:
             raise UserError(f"--redo {method}: {study.name} has no such method; choose {', '.join(study.methods)}")
-        folder = root / "cells" / method
-        for file in sorted(folder.glob("**/measures.json")):
-            outcome = load(file.parent)
-            assert outcome is not None
+
+
+def _redo(root: Path, methods: Sequence[str]) -> None:
+    """Delete the runs of ``methods`` and note what they had been: a report tells what was thrown away."""
+    for method in methods:
+        folder = root / CELLS / method
+        for file in sorted(folder.glob(f"**/{FILE}")):
+            outcome = recover(file.parent)
+            if outcome is None:  # damaged
+                continue
             record = {
                 "date": datetime.now(UTC).date().isoformat(),
                 "folder": str(file.parent.relative_to(root)),
@@ -219,10 +228,10 @@ def _redo(study: Study, root: Path, methods: Sequence[str]) -> None:
                 "reason": outcome.reason,
                 "numbers": {name: f"{number.value:.4g}" for name, number in outcome.numbers.items()},
             }
-            with (root / REDONE).open("a", encoding="utf-8") as stream:
-                stream.write(json.dumps(record) + "\n")
+            append_json(root / REDONE, [record])
         if folder.is_dir():
-            shutil.rmtree(folder)
+            with disk_errors(folder):
+                shutil.rmtree(folder)
             print(f"thrown away: {folder}")
 
 

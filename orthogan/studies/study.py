@@ -17,6 +17,7 @@ Keys = Mapping[str, Any]  # dotted key of the config -> value
 ScaleName = Literal["smoke", "cpu", "full"]
 SCALES: tuple[ScaleName, ...] = ("smoke", "cpu", "full")
 EVERY = "*"  # the setting of a term that is about each of them
+Better = Literal["", "lower", "higher"]
 NAME = re.compile(r"[a-z0-9][a-z0-9.+_-]*")  # of what becomes a folder
 
 
@@ -30,7 +31,7 @@ class Number:
     """
 
     value: float
-    better: Literal["", "lower", "higher"] = ""
+    better: Better = ""
     protocol: Mapping[str, Any] = field(default_factory=dict)
     place: Mapping[str, Any] = field(default_factory=dict)
 

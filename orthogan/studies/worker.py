@@ -2,16 +2,18 @@
 
 It imports everything once and forks a child for each cell: a cell costs no start-up, has its own memory, and takes
 nothing with it when it goes down. This process itself computes nothing and never touches a GPU, so that its children
-may. When its input is closed, because the study stops or was killed, the child is told to save and go.
+may. The line ``stop`` tells the child to save and end; so does the end of the input, when the study was killed.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import os
 import select
 import signal
 import sys
+import time
 import traceback
 from collections.abc import Iterator
 from contextlib import suppress
@@ -22,11 +24,13 @@ from orthogan.config import Config
 from orthogan.errors import EXIT_BUG
 from orthogan.memory import keep_freed_memory
 from orthogan.studies.cells import Cell
+from orthogan.studies.pool import STOP
 from orthogan.studies.registry import find
 from orthogan.studies.run_cell import run_cell
 
 OUTPUT = "output.txt"  # what the cell prints
 LOOK = 0.1  # seconds between looks at the child and at the input
+GRACE = 10.0  # seconds that a cell has to save when the study was killed
 
 
 def main() -> None:
@@ -44,7 +48,8 @@ def main() -> None:
             os.close(replies)
             _child(job)
         code = _wait(child)
-        os.write(replies, f"{json.dumps({'code': code})}\n".encode())
+        with suppress(BrokenPipeError):  # the study was killed
+            os.write(replies, f"{json.dumps({'code': code})}\n".encode())
 
 
 def _child(job: dict[str, Any]) -> NoReturn:
@@ -74,16 +79,17 @@ def _cell(job: dict[str, Any]) -> Cell:
 
 def _wait(child: int) -> int:
     """The exit code of ``child`` (a signal's number, negative, where that ended it); tells it when to stop."""
-    told = False
+    source, end = [0], math.inf
     while True:
         found, status = os.waitpid(child, os.WNOHANG)
         if found:
             return os.waitstatus_to_exitcode(status)
-        if told:
-            select.select([], [], [], LOOK)
-        elif select.select([0], [], [], LOOK)[0]:  # nothing is sent while a cell runs: this is the end
+        if select.select(source, [], [], LOOK)[0]:  # nothing but STOP is sent while a cell runs
             os.kill(child, signal.SIGTERM)
-            told = True
+            if not os.read(0, 1 << 16):  # the study was killed
+                source, end = [], time.monotonic() + GRACE
+        if time.monotonic() > end:
+            os.kill(child, signal.SIGKILL)
 
 
 def _jobs() -> Iterator[dict[str, Any]]:
@@ -96,7 +102,8 @@ def _jobs() -> Iterator[dict[str, Any]]:
                 return
             left += part
         line, _, left = left.partition(b"\n")
-        yield json.loads(line)
+        if line != STOP:  # which came when no cell was at work any more
+            yield json.loads(line)
 
 
 if __name__ == "__main__":

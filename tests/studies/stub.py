@@ -45,6 +45,10 @@ def run(config: Config) -> Path:
             raise ZeroDivisionError("of a cell")
         case "kill":
             os.kill(os.getpid(), signal.SIGKILL)
+        case "stubborn":
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+            (folder / "waited.txt").write_text(str(os.getpid()))
+            time.sleep(PATIENCE)
         case "wait" if not (folder / "waited.txt").exists():
             _wait(folder)
     value = 10 + options.get("shift", 0.0) + 0.1 * ((7 * config.seed) % 3)
@@ -94,3 +98,4 @@ def study(*, claims: bool = True, **methods: dict[str, Any]) -> Study:
 STUDY = study(second=fate("good", shift=-1.0))
 FAILING = study(second=fate("diverge"), third=fate("bug"), fourth=fate("kill"), fifth=fate("user"))
 WAITING = study(second=fate("wait"))
+STUBBORN = study(second=fate("stubborn"))

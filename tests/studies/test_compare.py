@@ -54,8 +54,8 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 
 def test_runs_that_differ_only_in_the_seed_are_one_row(runs: list[Path]) -> None:
     table = compared(runs)
-    assert list(table.rows) == ["channels=4", "channels=8"]
-    assert table.baseline == "channels=4"
+    assert list(table.rows) == ["classifier.channels=4", "classifier.channels=8"]
+    assert table.baseline == "classifier.channels=4"
     column = table.column(PARAMETERS)
     assert column is not None
     narrow, wide = (column.of(row) for row in table.rows)
@@ -64,7 +64,7 @@ def test_runs_that_differ_only_in_the_seed_are_one_row(runs: list[Path]) -> None
     assert wide[0] > narrow[0]
     accuracy = next(column for column in table.columns if column.number == "accuracy")
     known = [json.loads(line) for line in (runs[0] / "metrics.jsonl").read_text().splitlines()]
-    assert accuracy.of("channels=4")[0] == next(r["value"] for r in known if r["metric"] == "accuracy")
+    assert accuracy.of("classifier.channels=4")[0] == next(r["value"] for r in known if r["metric"] == "accuracy")
 
 
 def test_scores_of_unlike_protocols_have_columns_of_their_own(runs: list[Path], tmp_path: Path) -> None:
@@ -103,11 +103,11 @@ def test_the_command_prints_the_table_and_writes_the_report(
 ) -> None:
     assert main(["compare", *map(str, runs), "--out", str(tmp_path / "out")]) == 0
     shown = capsys.readouterr().out
-    assert "| channels=4 | n = 2 | 0 |" in shown
+    assert "| classifier.channels=4 | n = 2 | 0 |" in shown
     report, _ = compare(runs, tmp_path / "out")
     text = report.read_text(encoding="utf-8")
     assert "4 runs in 2 rows" in text
-    assert "### Differences to channels=4" in text
+    assert "### Differences to classifier.channels=4" in text
     assert "## Verdict" not in text  # nobody claimed anything
 
 

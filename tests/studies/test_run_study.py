@@ -243,7 +243,7 @@ def test_a_report_can_be_moved_and_shows_pictures_of_all_rows_together(
     assert "![Both at once, seed 0](pictures/overlays-both-at-once.png)" in text
     assert "Both at once, seed 0" in report.with_name("report.html").read_text(encoding="utf-8")
     (cells / "second" / "seed-0" / "picture.png").unlink()
-    assert "second, seed 0: No such file" in run_study(request(tmp_path, seeds=2)).read_text(encoding="utf-8")
+    assert "second, seed 0: there is no such file" in run_study(request(tmp_path, seeds=2)).read_text(encoding="utf-8")
     assert not (report.parent / "pictures" / "cells-second-seed-0-picture.png").exists()
 
 
