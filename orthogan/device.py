@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from accelerate.state import PartialState
+from torch import nn
 
 from orthogan.errors import UserError
 
@@ -17,6 +18,19 @@ def fast_bf16(device: str) -> bool:
     if not torch.ops.mkldnn._is_mkldnn_bf16_supported():  # oneDNN obeys DNNL_MAX_CPU_ISA, the processor's flags do not
         return False
     return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+
+
+def memory_format(net: nn.Module, *, channels_last: bool) -> torch.memory_format:
+    """The layout for ``net`` and its images: NHWC if ``channels_last``, unless that would crash.
+
+    Where oneDNN has AVX2 but not AVX512 (seen with torch 2.14.1), the backward pass of a strided 1x1 convolution of
+    fewer than eight channels in NHWC writes outside its memory.
+    """
+    if channels_last and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        convs = [m for m in net.modules() if isinstance(m, nn.Conv2d) and next(m.parameters()).device.type == "cpu"]
+        if any(m.kernel_size == (1, 1) and m.stride != (1, 1) and m.in_channels < 8 for m in convs):
+            return torch.contiguous_format
+    return torch.channels_last if channels_last else torch.contiguous_format
 
 
 def chosen_device(name: str | None) -> torch.device:

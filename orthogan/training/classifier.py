@@ -19,6 +19,7 @@ from orthogan.config import ClassifierOptimizerConfig, Config
 from orthogan.data import Batches, ImageSource, open_configured, to_float
 from orthogan.data.augment.crop import crop, crop_offsets
 from orthogan.data.views import NoisyLabels, hold_out
+from orthogan.device import memory_format
 from orthogan.errors import UserError
 from orthogan.evaluation import MetricResult
 from orthogan.latent.grid import image_grid, save_png
@@ -69,10 +70,10 @@ class ClassifierTask:
         self.config, self.source, self.test, self.accelerator = config, source, test, accelerator
         self.device: torch.device = accelerator.device
         training, data = config.training, config.data
-        self.layout = torch.channels_last if training.channels_last else torch.contiguous_format
         self.net = build_classifier(config, num_classes=source.num_classes)
         _check_shares(config, self.net, accelerator.num_processes)
         self.net.to(self.device)
+        self.layout = memory_format(self.net, channels_last=training.channels_last)
         self.net.to(memory_format=self.layout)  # pyright: ignore[reportCallIssue]
         self.nets: dict[str, nn.Module] = {"C": self.net}
         self.optimizers: dict[str, Optimizer] = {"C": _optimizer(self.net, config.optimizer.classifier)}

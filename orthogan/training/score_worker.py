@@ -20,6 +20,7 @@ import torch
 
 from orthogan.config import Config
 from orthogan.data import open_configured
+from orthogan.device import memory_format
 from orthogan.errors import UserError
 from orthogan.evaluation import MetricResult
 from orthogan.memory import keep_freed_memory
@@ -65,7 +66,8 @@ def measure_of(config: Config, device: torch.device) -> Measure:
         train, test = open_sources(config)
 
         def classifier(folder: Path, step: int) -> list[MetricResult]:
-            net = load_classifier(folder, device=device, trust=trust).to(memory_format=layout)
+            net = load_classifier(folder, device=device, trust=trust)
+            net.to(memory_format=memory_format(net, channels_last=config.training.channels_last))  # pyright: ignore
             return measure_classifier(config, net, train, test, step=step, device=device)
 
         return classifier
