@@ -6,9 +6,10 @@ import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TypedDict
+from typing import Any, TypedDict
 
 import numpy as np
+import torchvision.datasets.utils as downloads
 from torchvision import datasets
 
 from orthogan.data.arrays import ArraySource
@@ -19,6 +20,8 @@ from orthogan.data.idx import find_idx, read_idx
 from orthogan.data.resize import fit_arrays
 from orthogan.data.source import ImageSource, check_split
 from orthogan.errors import UserError
+from orthogan.io.pickles import array, read_pickle
+from orthogan.io.read import read_regular
 
 NETWORK_TIMEOUT = 15.0  # without an answer for so long the network counts as absent [s]
 
@@ -104,19 +107,57 @@ def open_cifar(kind: str, form: Form, *, root: str, split: str, download: bool) 
     """CIFAR-10 or CIFAR-100 (its 100 fine classes): 50,000 and 10,000 RGB images of 32 x 32."""
     check_split(kind, split, ("train", "test"))
     dataset = CIFAR_SETS[kind]
-    archive = Path(root) / dataset.filename
+    folder, archive = Path(root) / dataset.base_folder, Path(root) / dataset.filename
     advice = f"Put {dataset.filename} from {dataset.url} into {Path(root)}"
-    with _fetching(kind, advice):
-        # An archive that lies there needs no network, only unpacking, which torchvision does when told to download.
-        data = dataset(root, train=split == "train", download=download or archive.is_file())
-    images = fit_arrays(np.asarray(data.data), resolution=form.resolution, channels=form.channels, name=kind)
+    meta: dict[str, str] = dataset.meta
+    files = [*dataset.train_list, *dataset.test_list, [meta["filename"], meta["md5"]]]
+
+    def damaged() -> list[str]:
+        return [name for name, md5 in files if not datasets.cifar.check_integrity(str(folder / name), md5)]
+
+    if wrong := damaged():
+        with _fetching(kind, advice):
+            # an archive that lies there needs no network, only unpacking
+            if not (download or datasets.cifar.check_integrity(str(archive), dataset.tgz_md5)):
+                raise UserError(f"{kind}: {folder} lacks a whole {wrong[0]} and data.download is off. {advice}")
+            downloads.download_and_extract_archive(dataset.url, root, filename=dataset.filename, md5=dataset.tgz_md5)
+        wrong = damaged()
+    if wrong:
+        raise UserError(f"{kind}: {folder / wrong[0]} is missing or damaged. {advice}")
+    parts = dataset.train_list if split == "train" else dataset.test_list
+    batches = [_cifar_batch(folder / name) for name, _ in parts]
+    names = _entry(folder / meta["filename"], meta["key"])
+    if not (isinstance(names, list) and all(isinstance(name, str) for name in names)):
+        raise UserError(f"{folder / meta['filename']}: {meta['key']} must be a list of names")
+    pixels = np.concatenate([batch[0] for batch in batches]).reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
+    images = fit_arrays(pixels, resolution=form.resolution, channels=form.channels, name=kind)
+    labels = np.concatenate([batch[1] for batch in batches])
+    if labels.size and not 0 <= labels.min() <= labels.max() < len(names):
+        raise UserError(f"{folder}: its labels go from {labels.min()} to {labels.max()}, for {len(names)} classes")
     return ArraySource(
-        f"{kind}-{split}",
-        np.ascontiguousarray(images),
-        labels=np.asarray(data.targets),
-        class_names=list(data.classes),
-        transform="lanczos",
+        f"{kind}-{split}", np.ascontiguousarray(images), labels=labels, class_names=names, transform="lanczos"
     )
+
+
+def _cifar_batch(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    """(pixels (n, 3072) uint8, labels (n,)) of one of the pickles, which are read without running them."""
+    pixels, labels = array(_entry(path, "data"), path), _entry(path, "labels", "fine_labels")
+    if pixels.dtype != np.uint8 or pixels.ndim != 2 or pixels.shape[1] != 3 * 32 * 32:
+        raise UserError(f"{path}: data must be (n, 3072) of uint8, not {pixels.shape} of {pixels.dtype}")
+    if not (isinstance(labels, list) and all(type(label) is int and abs(label) < 2**31 for label in labels)):
+        raise UserError(f"{path}: labels must be a list of numbers")
+    if len(labels) != len(pixels):
+        raise UserError(f"{path}: {len(labels)} labels for {len(pixels)} images")
+    return pixels, np.array(labels, np.int64)
+
+
+def _entry(path: Path, *keys: str) -> Any:
+    """What one of the CIFAR pickles holds under the first of ``keys`` that it has."""
+    content = read_pickle(read_regular(path), path)
+    for key in keys:
+        if isinstance(content, dict) and key in content:
+            return content[key]
+    raise UserError(f"{path}: has no {' or '.join(keys)}")
 
 
 def open_stl10(form: Form, *, root: str, split: str, download: bool) -> ImageSource:
@@ -125,7 +166,9 @@ def open_stl10(form: Form, *, root: str, split: str, download: bool) -> ImageSou
     archive = Path(root) / datasets.STL10.filename
     advice = f"Put {datasets.STL10.filename} (2.6 GB) from {datasets.STL10.url} into {Path(root)}"
     with _fetching("stl10", advice):
-        data = datasets.STL10(root, split=split, download=download or archive.is_file())
+        # an archive that lies there needs no network, only unpacking
+        here = downloads.check_integrity(str(archive), datasets.STL10.tgz_md5)
+        data = datasets.STL10(root, split=split, download=download or here)
     labelled = "unlabeled" not in split
     images = fit_arrays(
         data.data.transpose(0, 2, 3, 1), resolution=form.resolution, channels=form.channels, name="stl10"

@@ -218,3 +218,40 @@ def test_named_folder_without_the_files(tmp_path: Path) -> None:
 def test_unknown_parts(kind: str, split: str, allowed: str) -> None:
     with pytest.raises(UserError, match=rf"data\.split: {kind} has {allowed}"):
         open_source(kind, split=split, resolution=32, channels=3)
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (pickle.dumps({"labels": [0, 1]}), "has no data"),
+        (pickle.dumps({"data": [[0] * 3072], "labels": [0]}), "array of numbers"),
+        (pickle.dumps({"data": np.zeros((1, 3072)), "labels": [0]}), "uint8"),
+        (pickle.dumps({"data": np.zeros((1, 9), np.uint8), "labels": [0]}), r"\(1, 9\)"),
+        (pickle.dumps({"data": np.zeros((2, 3072), np.uint8), "labels": [0]}), "1 labels for 2 images"),
+        (pickle.dumps({"data": np.zeros((1, 3072), np.uint8), "labels": ["a"]}), "labels must be"),
+        (pickle.dumps({"data": np.zeros((1, 3072), np.uint8), "labels": [10]}), "labels go from"),
+        (pickle.dumps({"data": np.zeros((1, 3072), np.uint8), "labels": [-1]}), "labels go from"),
+        (b"cos\nsystem\n(S'touch canary'\ntR.", "has no data"),
+        (b"(dS'data'\ncos\nsystem\n(S'touch canary'\ntRsS'labels'\n(lI0\nas.", "array of numbers"),
+        (b"junk", "not a readable pickle"),
+        (b"", "not a readable pickle"),
+    ],
+)
+def test_the_pickles_of_cifar_are_not_run_even_with_the_right_checksums(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes, says: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_cifar(tmp_path, "cifar10")
+    (tmp_path / "cifar-10-batches-py" / "test_batch").write_bytes(content)
+    monkeypatch.setattr("torchvision.datasets.cifar.check_integrity", lambda *args: True)
+    with pytest.raises(UserError, match=says) as caught:
+        open_source("cifar10", split="test", root=str(tmp_path), resolution=32, channels=3, download=False)
+    assert "cifar-10-batches-py" in str(caught.value)
+    assert not (tmp_path / "canary").exists()
+
+
+def test_cifar_of_another_content_is_damaged_and_asks_no_network_unasked(tmp_path: Path) -> None:
+    write_cifar(tmp_path, "cifar10")
+    (tmp_path / datasets.CIFAR10.filename).write_bytes(b"not the archive")
+    with pytest.raises(UserError, match=r"cifar10: .*a whole data_batch_1 and data\.download is off"):
+        open_source("cifar10", root=str(tmp_path), resolution=32, channels=3, download=False)

@@ -1,0 +1,241 @@
+"""Pickles that anyone may have written, read without running anything in them.
+
+A pickle is a program for a small stack machine. Here that program only builds plain values. Where it would import
+something there is a ``Named``, and where it would call something there is a ``Made``: records of what the file says.
+"""
+
+from __future__ import annotations
+
+import pickletools
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from orthogan.errors import UserError
+from orthogan.io.read import printable
+
+MOST_OPERATIONS = 5_000_000
+_KEYS = (str, bytes, int, float, bool, type(None))  # of mappings and sets: the hash of a deep tuple overflows the stack
+_DTYPE = re.compile(r"[|<>=]?[biuf][1248]")
+_RECONSTRUCT = {("numpy.core.multiarray", "_reconstruct"), ("numpy._core.multiarray", "_reconstruct")}
+_FROM_BUFFER = {("numpy.core.numeric", "_frombuffer"), ("numpy._core.numeric", "_frombuffer")}
+
+
+@dataclass(frozen=True)
+class Named:
+    """What a pickle would import."""
+
+    module: str
+    name: str
+
+    @property
+    def pair(self) -> tuple[str, str]:
+        """(module, name)."""
+        return self.module, self.name
+
+
+@dataclass(eq=False)
+class Made:
+    """What a pickle would make by calling ``what``; ``what`` is a text for a persistent id or an extension code."""
+
+    what: Any
+    arguments: Any = ()
+    state: Any = None
+    items: list[Any] = field(default_factory=list)  # appended, or (key, value) pairs
+
+
+def read_pickle(data: bytes, source: object) -> Any:
+    """The value of a pickle in terms of plain values, ``Named`` and ``Made``. Nothing is imported or called.
+
+    Strings of Python 2 are read as Latin-1.
+
+    Raises:
+        UserError: naming ``source``: this is no whole pickle, or larger than any of its kind.
+    """
+    try:
+        return _Machine().run(data)
+    except (ValueError, IndexError, KeyError, TypeError, AttributeError, OverflowError, MemoryError) as error:
+        reason = printable(str(error)[:200]) or type(error).__name__
+        raise UserError(f"{printable(source)}: not a readable pickle of plain values ({reason})") from None
+
+
+def array(value: Any, source: object) -> np.ndarray:
+    """The array of numbers that a ``Made`` of a pickle describes.
+
+    Raises:
+        UserError: naming ``source``: it describes something else.
+    """
+    try:
+        if isinstance(value, Made) and isinstance(value.what, Named):
+            if value.what.pair in _RECONSTRUCT:
+                _, shape, dtype, fortran, data = value.state
+                return _array(data, dtype, shape, "F" if fortran else "C")
+            if value.what.pair in _FROM_BUFFER:
+                data, dtype, shape, order = value.arguments
+                return _array(data, dtype, shape, order)
+    except (ValueError, TypeError, OverflowError, MemoryError, AttributeError):
+        pass
+    raise UserError(f"{printable(source)}: holds something else than an array of numbers where one is needed")
+
+
+def _array(data: Any, dtype: Any, shape: Any, order: Any) -> np.ndarray:
+    if dtype.what.pair != ("numpy", "dtype") or not _DTYPE.fullmatch(dtype.arguments[0]) or order not in ("C", "F"):
+        raise ValueError("no type of numbers")
+    if not all(isinstance(n, int) and n >= 0 for n in shape):
+        raise ValueError("no shape")
+    kind = np.dtype(dtype.arguments[0])
+    if dtype.state is not None and kind.itemsize > 1:
+        kind = np.dtype(kind.str.replace(kind.str[0], {"<": "<", ">": ">", "|": "=", "=": "="}[dtype.state[1]]))
+    return np.frombuffer(_bytes(data), kind).reshape(shape, order=order)
+
+
+def _bytes(value: Any) -> bytes:
+    """Bytes as the protocols write them; before protocol 3 as Latin-1 text or as calls."""
+    if isinstance(value, Made) and value.what == Named("_codecs", "encode"):
+        value = value.arguments[0]
+    elif isinstance(value, Made) and value.what in (Named("builtins", "bytes"), Named("__builtin__", "bytes")):
+        return b"" if value.arguments == () else _bytes(None)
+    if isinstance(value, str):
+        return value.encode("latin-1")
+    if isinstance(value, bytes | bytearray):
+        return bytes(value)
+    raise ValueError("no bytes")
+
+
+class _Machine:
+    """The stack of a pickle; each method below does one kind of operation."""
+
+    def __init__(self) -> None:
+        self.stack: list[Any] = []
+        self.marks: list[list[Any]] = []
+        self.memo: dict[int, Any] = {}
+
+    def run(self, data: bytes) -> Any:
+        for count, (operation, argument, _) in enumerate(pickletools.genops(data)):
+            if count > MOST_OPERATIONS:
+                raise ValueError(f"more than {MOST_OPERATIONS:,} operations")
+            if operation.name == "STOP":
+                return self.stack.pop()
+            _OPERATIONS[operation.name](self, argument)
+        raise ValueError("cut short")
+
+    def push(self, value: Any) -> None:
+        self.stack.append(value)
+
+    def mark(self) -> None:
+        self.marks.append(self.stack)
+        self.stack = []
+
+    def since_mark(self) -> list[Any]:
+        items, self.stack = self.stack, self.marks.pop()
+        return items
+
+    def last(self, count: int) -> list[Any]:
+        if len(self.stack) < count:
+            raise IndexError("an empty stack")
+        items = self.stack[len(self.stack) - count :]
+        del self.stack[len(self.stack) - count :]
+        return items
+
+    def extend(self, items: list[Any]) -> None:
+        target = self.stack[-1]
+        if isinstance(target, set):
+            target.update(map(_key, items))
+        else:
+            (target.items if isinstance(target, Made) else _list(target)).extend(items)
+
+    def set_items(self, flat: list[Any]) -> None:
+        target, pairs = self.stack[-1], list(zip(flat[::2], flat[1::2], strict=True))
+        if isinstance(target, Made):
+            target.items.extend(pairs)
+        elif isinstance(target, dict):
+            target.update((_key(key), value) for key, value in pairs)
+        else:
+            raise TypeError("items of something that has none")
+
+    def make(self, what: Any, arguments: Any) -> None:
+        self.push(Made(what, arguments))
+
+    def build(self, state: Any) -> None:
+        if not isinstance(self.stack[-1], Made):
+            raise TypeError("a state of something that has none")
+        self.stack[-1].state = state
+
+    def named(self, module: Any, name: Any) -> None:
+        if not (isinstance(module, str) and isinstance(name, str)):
+            raise TypeError("a global without a name")
+        self.push(Named(module, name))
+
+    def instance(self, argument: str) -> None:
+        module, _, name = argument.partition(" ")
+        self.make(Named(module, name), tuple(self.since_mark()))
+
+    def object(self) -> None:
+        what, *arguments = self.since_mark()
+        self.make(what, tuple(arguments))
+
+
+def _list(value: Any) -> list[Any]:
+    if not isinstance(value, list):
+        raise TypeError("items of something that has none")
+    return value
+
+
+def _key(value: Any) -> Any:
+    if not isinstance(value, _KEYS):
+        raise TypeError(f"a {type(value).__name__} as a key")
+    return value
+
+
+def _dict(flat: list[Any]) -> dict[Any, Any]:
+    return {_key(key): value for key, value in zip(flat[::2], flat[1::2], strict=True)}
+
+
+_LITERALS = (
+    "INT BININT BININT1 BININT2 LONG LONG1 LONG4 FLOAT BINFLOAT STRING BINSTRING SHORT_BINSTRING BINBYTES "
+    "SHORT_BINBYTES BINBYTES8 BYTEARRAY8 UNICODE BINUNICODE SHORT_BINUNICODE BINUNICODE8"
+)
+_OPERATIONS: dict[str, Callable[[_Machine, Any], Any]] = {
+    **dict.fromkeys(_LITERALS.split(), _Machine.push),
+    **dict.fromkeys(("PROTO", "FRAME"), lambda m, _: None),
+    **dict.fromkeys(("PUT", "BINPUT", "LONG_BINPUT"), lambda m, index: m.memo.__setitem__(index, m.stack[-1])),
+    **dict.fromkeys(("GET", "BINGET", "LONG_BINGET"), lambda m, index: m.push(m.memo[index])),
+    **dict.fromkeys(("EXT1", "EXT2", "EXT4"), lambda m, code: m.make("extension code", (code,))),
+    "MEMOIZE": lambda m, _: m.memo.__setitem__(len(m.memo), m.stack[-1]),
+    "NONE": lambda m, _: m.push(None),
+    "NEWTRUE": lambda m, _: m.push(True),
+    "NEWFALSE": lambda m, _: m.push(False),
+    "MARK": lambda m, _: m.mark(),
+    "POP": lambda m, _: m.stack.pop() if m.stack else m.since_mark(),
+    "POP_MARK": lambda m, _: m.since_mark(),
+    "DUP": lambda m, _: m.push(m.stack[-1]),
+    "EMPTY_LIST": lambda m, _: m.push([]),
+    "LIST": lambda m, _: m.push(m.since_mark()),
+    "APPEND": lambda m, _: m.extend(m.last(1)),
+    "APPENDS": lambda m, _: m.extend(m.since_mark()),
+    "EMPTY_TUPLE": lambda m, _: m.push(()),
+    "TUPLE": lambda m, _: m.push(tuple(m.since_mark())),
+    "TUPLE1": lambda m, _: m.push(tuple(m.last(1))),
+    "TUPLE2": lambda m, _: m.push(tuple(m.last(2))),
+    "TUPLE3": lambda m, _: m.push(tuple(m.last(3))),
+    "EMPTY_DICT": lambda m, _: m.push({}),
+    "DICT": lambda m, _: m.push(_dict(m.since_mark())),
+    "SETITEM": lambda m, _: m.set_items(m.last(2)),
+    "SETITEMS": lambda m, _: m.set_items(m.since_mark()),
+    "EMPTY_SET": lambda m, _: m.push(set()),
+    "ADDITEMS": lambda m, _: m.extend(m.since_mark()),
+    "FROZENSET": lambda m, _: m.push(frozenset(map(_key, m.since_mark()))),
+    "GLOBAL": lambda m, pair: m.named(*pair.split(" ", 1)),
+    "STACK_GLOBAL": lambda m, _: m.named(*m.last(2)),
+    "REDUCE": lambda m, _: m.make(*m.last(2)),
+    "NEWOBJ": lambda m, _: m.make(*m.last(2)),
+    "NEWOBJ_EX": lambda m, _: (lambda what, positional, keywords: m.make(what, (positional, keywords)))(*m.last(3)),
+    "INST": _Machine.instance,
+    "OBJ": lambda m, _: m.object(),
+    "BUILD": lambda m, _: m.build(*m.last(1)),
+    "PERSID": lambda m, name: m.make("persistent id", (name,)),
+    "BINPERSID": lambda m, _: m.make("persistent id", tuple(m.last(1))),
+}
