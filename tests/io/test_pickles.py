@@ -21,7 +21,8 @@ from orthogan.io.pickles import _OPERATIONS, Made, Named, array, read_pickle
 
 PLAIN = [
     None, True, False, 0, -1, 2**70, 1.5, "text", "\xe9\u4e2d", b"\x00\xff", bytearray(b"ab"), [], [1, [2]],
-    (), (1,), (1, 2), (1, 2, 3), (1, 2, 3, 4), {}, {"a": [1], 2: None}, {1, 2}, frozenset((1,)), list(range(3000)), "x" * 300, b"y" * 300,
+    (), (1,), (1, 2), (1, 2, 3), (1, 2, 3, 4), {}, {"a": [1], 2: None}, {1, 2}, frozenset((1,)),
+    list(range(3000)), "x" * 300, b"y" * 300,
 ]  # fmt: skip
 
 
