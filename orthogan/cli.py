@@ -136,6 +136,7 @@ def _parser() -> tuple[argparse.ArgumentParser, Mapping[str, argparse.ArgumentPa
         epilog="example: orthogan evaluate runs/cifar10/resnet18 --metrics accuracy,corruptions,pgd --samples 1000",
     )
     evaluate.add_argument("subject", help="run, checkpoint, .safetensors file, or folder/.zip of images")
+    evaluate.add_argument("overrides", nargs="*", metavar="key=value", help="over the config of --data")
     evaluate.add_argument(
         "--metrics",
         default="fid",
@@ -161,6 +162,11 @@ def _parser() -> tuple[argparse.ArgumentParser, Mapping[str, argparse.ArgumentPa
     )
     evaluate.add_argument(
         "--reference-samples", type=_samples, help="compare with a seeded subset of the real images (default: all)"
+    )
+    evaluate.add_argument(
+        "--kid-subset-size",
+        type=_positive,
+        help="images in each subset of kid (default: 1000, as published; another size is another KID)",
     )
     evaluate.add_argument("--save-reference", help="write the reference statistics to this .safetensors file")
     evaluate.add_argument("--data", help="config whose data is the reference (default: the subject's own)")

@@ -580,6 +580,9 @@ class EvaluationConfig(Section):
     reference_samples: PositiveInt | None = Field(
         default=None, description="compare with a seeded subset of the real images; null = all [images]"
     )
+    kid_subset_size: Annotated[int, Field(ge=2, le=10**6)] = Field(
+        default=1000, description="of kid: images in each of its 100 subsets; 1000 as published [images]"
+    )
     extractor: str = Field(
         default="auto", description="auto = inception if its weights are here, else efficientnet-lite0"
     )

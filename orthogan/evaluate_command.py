@@ -21,7 +21,7 @@ from orthogan.data import ImageSource, open_configured, open_source
 from orthogan.data.held_out import open_held_out
 from orthogan.device import chosen_device
 from orthogan.errors import UserError
-from orthogan.evaluation import MetricResult, append_jsonl, table
+from orthogan.evaluation import Incomplete, MetricResult, append_jsonl, table
 from orthogan.evaluation import evaluate as score
 from orthogan.evaluation.attacks import RESTARTS, STEPS
 from orthogan.evaluation.checks import COMPARING
@@ -29,8 +29,11 @@ from orthogan.evaluation.complexity import complexity
 from orthogan.evaluation.critic import Recipe
 from orthogan.evaluation.lipschitz import METRIC as LIPSCHITZ
 from orthogan.evaluation.lipschitz import lipschitz
+from orthogan.evaluation.names import metric_names
 from orthogan.evaluation.neural_divergence import METRIC as DIVERGENCE
 from orthogan.evaluation.neural_divergence import neural_divergence
+from orthogan.evaluation.path_variants import PATH_METRICS
+from orthogan.evaluation.result import NAMES
 from orthogan.evaluation.robustness import METRICS as CLASSIFIER_METRICS
 from orthogan.evaluation.robustness import evaluate_classifier
 from orthogan.io.read import printable
@@ -53,6 +56,7 @@ SCORING: dict[str, Any] = {
     "reference_samples": None,
     "save_reference": None,
     "truncation": 1.0,
+    "kid_subset_size": None,
     "precision": "fp32",
 }
 ATTACKING: dict[str, Any] = {"norm": "inf", "eps": None, "steps": STEPS, "restarts": RESTARTS}
@@ -63,7 +67,7 @@ WHERE: dict[str, Any] = {"data": None, "split": None}
 
 def evaluate(arguments: Namespace) -> None:
     """Score a generator, a set of images, a GAN, or a classifier: the metrics say which."""
-    metrics = [name.strip() for name in arguments.metrics.split(",")]
+    metrics = metric_names(arguments.metrics, (*NAMES, *PATH_METRICS, *OF_GAN, *OF_CLASSIFIER))
     device = chosen_device(arguments.device)
     kinds: list[tuple[str, Sequence[str], dict[str, Any], Callable[..., Sequence[MetricResult]]]] = [
         ("a classifier", OF_CLASSIFIER, SCORING | CRITIC | AVERAGED, _classified),
@@ -77,23 +81,32 @@ def evaluate(arguments: Namespace) -> None:
         if chosen:
             unused, function = others, of
     _refuse(arguments, unused)
-    results = function(arguments, metrics, device)
+    incomplete: UserError | None = None
+    try:
+        results = function(arguments, metrics, device)
+    except Incomplete as error:
+        results, incomplete = error.results, error
     main = PartialState().is_main_process
     if PartialState().num_processes > 1:
         PartialState().destroy_process_group()
     if not main:
         return
+    # what is measured is said first, whatever becomes of the rest
     if arguments.json:
-        print("\n".join(json.dumps(result.as_dict()) for result in results))
-    else:
-        print(table(results))
+        print("".join(json.dumps(result.as_dict(), allow_nan=False) + "\n" for result in results), end="", flush=True)
+    elif results:
+        print(table(results), flush=True)
     run = run_of(Path(arguments.subject))
-    if run is not None:
+    if run is not None and results:
         append_jsonl(run / "metrics.jsonl", results)
+    if incomplete is not None:
+        raise incomplete
 
 
 def _refuse(arguments: Namespace, unused: dict[str, Any]) -> None:
-    """Options of other metrics, as {name: what it is when it was not given}."""
+    """Options of other metrics, as {name: what it is when it was not given}, and overrides of no config."""
+    if arguments.overrides and not arguments.data:
+        raise UserError(f"{' '.join(arguments.overrides)}: key=value changes the config of --data; give --data CONFIG")
     for name, usual in unused.items():
         if getattr(arguments, name) != usual:
             option = name.replace("_", "-")
@@ -102,14 +115,16 @@ def _refuse(arguments: Namespace, unused: dict[str, Any]) -> None:
 
 def _generated(arguments: Namespace, metrics: list[str], device: torch.device) -> Sequence[MetricResult]:
     """The scores of a generator or of a set of images."""
-    data = load_config(arguments.data, trust=True).data if arguments.data else None  # its nets are not built
+    data: DataConfig | None = None
+    if arguments.data:
+        data = load_config(arguments.data, arguments.overrides, trust=True).data  # its nets are not built
     samples = arguments.samples
     info = {"subject": str(arguments.subject)}
     saved: Saved | None = None
     if _is_images(arguments.subject):
         if data is None:
             raise UserError(f"{arguments.subject}: images need --data CONFIG, which says at what size to compare them")
-        subject = open_source("folder", path=arguments.subject, resolution=data.resolution, channels=data.channels)
+        subject = _images(arguments.subject, data)
     else:
         trust = arguments.trust or own_names(arguments.data)
         saved = describe(arguments.subject, ema=not arguments.no_ema, trust=trust)
@@ -131,6 +146,7 @@ def _generated(arguments: Namespace, metrics: list[str], device: torch.device) -
         reference_samples=arguments.reference_samples,
         save_reference_to=arguments.save_reference,
         precision=arguments.precision,
+        kid_subset_size=arguments.kid_subset_size,
         info=info,
     )
 
@@ -140,7 +156,10 @@ def _classified(arguments: Namespace, metrics: list[str], device: torch.device) 
     trust = arguments.trust or own_names(arguments.data)
     saved = describe(arguments.subject, form=CLASSIFIER_FORMAT, trust=trust)
     net = load_classifier(saved.path, device=device, trust=trust)
-    asked = load_config(arguments.data, trust=True) if arguments.data else _followed(arguments, saved, BY_DATA)
+    if arguments.data:
+        asked = load_config(arguments.data, arguments.overrides, trust=True)
+    else:
+        asked = _followed(arguments, saved, BY_DATA)
     if arguments.split or asked.task != "classifier":
         source: ImageSource = open_configured(asked.data, split=arguments.split)
     else:
@@ -207,7 +226,7 @@ def _recipe(text: str | None) -> Recipe:
             raise UserError(f"--critic {text}: there is no {name!r}; {hint}")
         try:
             given[name] = kinds[name](value)
-        except ValueError:
+        except (ValueError, OverflowError):
             raise UserError(f"--critic {text}: {name} is a number, such as {getattr(Recipe, name)}") from None
     return Recipe(**given)
 
@@ -262,7 +281,19 @@ def _reference(
         return open_configured(data, split=arguments.split)
     if Path(given).suffix in (".safetensors", ".npz"):
         return given
-    return open_source("folder", path=given, resolution=data.resolution, channels=data.channels)
+    return _images(given, data)
+
+
+def _images(path: str, data: DataConfig) -> ImageSource:
+    """The images of a folder or zip, in the form that ``data`` says."""
+    return open_source(
+        "folder",
+        path=path,
+        resolution=data.resolution,
+        channels=data.channels,
+        bad_images=data.bad_images,
+        bad_limit=data.bad_limit,
+    )
 
 
 def run_of(subject: Path) -> Path | None:

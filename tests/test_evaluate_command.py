@@ -5,12 +5,18 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
 
 import orthogan
 from orthogan.cli import main
 from orthogan.config_file import read_yaml, validate
 from orthogan.data.held_out import open_held_out
+from orthogan.errors import CannotWrite, UserError
+from orthogan.evaluate_command import _recipe
 from orthogan.evaluation.critic import Recipe
 from orthogan.evaluation.neural_divergence import neural_divergence
 from orthogan.studies import srn_gan, srn_generalisation
@@ -76,3 +82,101 @@ def test_what_means_nothing_is_refused_with_the_remedy(
 ) -> None:
     assert main(["evaluate", str(gan), *words, "--device", "cpu"]) == 2
     assert said in capsys.readouterr().err
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folders of 40 pictures, one of them with a file that is cut short, and a config."""
+    folder, rng = tmp_path_factory.mktemp("photos"), np.random.default_rng(0)
+    for name in ("good", "bad"):
+        (folder / name).mkdir()
+        for index in range(40):
+            pixels = rng.integers(0, 256, (32, 32, 3), np.uint8)
+            Image.fromarray(pixels).save(folder / name / f"{index:03d}.png")
+    cut = folder / "bad" / "003.png"
+    cut.write_bytes(cut.read_bytes()[:1000])
+    (folder / "c.yaml").write_text(f"data: {{source: folder, path: {folder / 'good'}, resolution: 32}}\n")
+    return folder
+
+
+def scored(photos: Path, subject: str, *words: str) -> int:
+    options = ["--data", str(photos / "c.yaml"), "--extractor", "tests.evaluation.helpers:Classifying"]
+    return main(["evaluate", str(photos / subject), *words, *options, "--device", "cpu"])
+
+
+@pytest.mark.parametrize("side", ["subject", "reference"])
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        (["data.bad_limit=0.1"], 0, "39"),
+        ([], 2, "003.png"),
+        (["data.bad_limit=0.1", "data.bad_images=error"], 2, "003.png"),
+    ],
+)
+def test_bad_files_are_treated_as_the_config_says(
+    words: list[str], code: int, said: str, side: str, photos: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    subject, other = ("bad", "good") if side == "subject" else ("good", "bad")
+    assert scored(photos, subject, "--reference", str(photos / other), *words) == code
+    out, err = capfd.readouterr()
+    assert said in (out if code == 0 else err)
+
+
+def test_overrides_change_the_config_of_data(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert scored(photos, "good", "data.resolution=16") == 0
+    assert "images of 16 px" in capsys.readouterr().out
+    assert main(["evaluate", str(photos / "good"), "data.resolution=16"]) == 2
+    assert "give --data" in capsys.readouterr().err
+    assert scored(photos, "good", "data.resolutoin=16") == 2
+    assert "did you mean data.resolution?" in capsys.readouterr().err
+
+
+def test_the_other_metrics_are_printed_when_one_cannot_be_computed(
+    photos: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["--metrics", "FID,kid,precision,ppl_nog", "--json"]
+    assert scored(photos, "good", "--reference", str(photos / "good"), *words) == 2
+    out, err = capsys.readouterr()
+    assert [json.loads(line)["metric"] for line in out.splitlines()] == ["fid", "prc"]
+    assert "kid was not measured: kid: draws subsets of 1000" in err
+    assert "ppl_nog was not measured" in err
+    assert scored(photos, "good", "--metrics", "kid", "--kid-subset-size", "20") == 0
+    assert "KD[Classifying,subset=20]" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("metrics", ["fid", "lipschitz"])
+def test_scores_are_printed_before_they_are_stored(
+    metrics: str, gan: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(path: Path, results: object) -> None:
+        raise CannotWrite(f"cannot write {path}: no space")
+
+    monkeypatch.setattr("orthogan.evaluate_command.append_jsonl", full)
+    options = ["--extractor", "tests.evaluation.helpers:Classifying"] if metrics == "fid" else []
+    assert main(["evaluate", str(gan), "--metrics", metrics, "--samples", "16", "--device", "cpu", *options]) == 2
+    out, err = capsys.readouterr()
+    assert ("FD[Classifying]" if metrics == "fid" else metrics) in out
+    assert "cannot write" in err
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(["steps", "batch_size", "width", "lr", "penalty", "average", "step", "", "lr "]),
+            st.sampled_from(["", "="]),
+            st.text(max_size=6)
+            | st.sampled_from(["1e400", "inf", "nan", "-1", "0", "1e30", "9" * 5000, "2", "0.5", "１"]),
+        ),
+        max_size=3,
+    )
+)
+def test_any_recipe_of_a_critic_is_read_or_refused(words: list[tuple[str, str, str]]) -> None:
+    text = ",".join(map("".join, words))
+    try:
+        recipe = _recipe(text)
+    except UserError as error:
+        assert str(error)  # noqa: PT017
+    else:
+        assert recipe.steps <= 10**9
+        assert all(np.isfinite([recipe.lr, recipe.penalty, recipe.average]))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -11,6 +10,7 @@ import numpy as np
 
 from orthogan.disentanglement.intervals import Interval, interval
 from orthogan.disentanglement.score import Score
+from orthogan.io.jsonable import jsonable
 
 TIME = "seconds"  # the fact that says how long a metric took
 
@@ -185,17 +185,6 @@ def across(runs: Sequence[Sequence[GeneratorScore]], *, confidence: float = 0.95
         score = _over([result.value for result in same], first.label, confidence)
         found.append(Across(first.metric, first.variant, score, controls, gains, first.protocol))
     return found
-
-
-def jsonable(value: Any) -> Any:
-    """``value`` with arrays and tuples as lists and NaN and infinities as None, all the way down."""
-    if isinstance(value, dict):
-        return {str(key): jsonable(item) for key, item in value.items()}
-    if isinstance(value, np.ndarray | np.generic):
-        return jsonable(value.tolist())
-    if isinstance(value, list | tuple):
-        return [jsonable(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def uniform(scores: Sequence[Score]) -> list[Score]:

@@ -1,6 +1,6 @@
 """Scores with their protocol: FID, Inception Score, KID, precision and recall, path lengths."""
 
-from orthogan.evaluation.evaluate import evaluate
+from orthogan.evaluation.evaluate import Incomplete, evaluate
 from orthogan.evaluation.extractors import Extractor, load_extractor, resolve_extractor
 from orthogan.evaluation.path_length import path_length, perturbation_length
 from orthogan.evaluation.result import MetricResult, append_jsonl, table
@@ -8,6 +8,7 @@ from orthogan.evaluation.traversal_length import traversal_length
 
 __all__ = [
     "Extractor",
+    "Incomplete",
     "MetricResult",
     "append_jsonl",
     "evaluate",

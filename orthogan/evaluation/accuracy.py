@@ -19,7 +19,7 @@ from orthogan.evaluation.result import MetricResult
 from orthogan.models.modes import frozen
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Accuracy(MetricResult):
     """The share of images whose class was found [0-1]; ``parts`` holds the error and the mean cross entropy."""
 

@@ -12,7 +12,6 @@ from orthogan.evaluation.kid import check_kernel_distance
 from orthogan.evaluation.path_variants import PATH_METRICS
 from orthogan.evaluation.precision_recall import check_precision_recall
 from orthogan.evaluation.processes import rank_and_world
-from orthogan.evaluation.result import NAMES
 from orthogan.latent.truncation import threshold
 
 COMPARING = ("fid", "kid", "prc")  # the Inception Score and path lengths need no reference
@@ -20,25 +19,16 @@ COMPARING = ("fid", "kid", "prc")  # the Inception Score and path lengths need n
 
 def check_request(
     metrics: Sequence[str],
-    reference: ImageSource | str | Path | None,
+    reference: ImageSource | Path | None,
     save_reference_to: str | Path | None,
     truncation: float,
 ) -> None:
-    """Metrics that exist, a reference that serves them, a truncation that means something.
+    """A truncation that means something, and a place for the statistics of a reference.
 
     Raises:
-        UserError: naming the metric or the file, and what would do.
+        UserError: naming the file or number, and what would do.
     """
     threshold(truncation)
-    unknown = [metric for metric in metrics if metric not in (*NAMES, *PATH_METRICS)]
-    if unknown or not metrics:
-        known = ", ".join([*NAMES, *PATH_METRICS])
-        raise UserError(f"metrics: {', '.join(unknown) or 'none'} given; choose out of {known}")
-    comparing = [metric for metric in metrics if metric in COMPARING]
-    if reference is None and comparing:
-        raise UserError(f"metrics: {', '.join(comparing)} need a reference to compare with")
-    if isinstance(reference, str | Path) and {"kid", "prc"} & set(metrics):
-        raise UserError("metrics: kid and prc compare single images; give them images as reference, not statistics")
     if save_reference_to is None:
         return
     if reference is None:
@@ -48,28 +38,46 @@ def check_request(
         raise UserError(f"{save_reference_to}: reference statistics are written as .safetensors")
 
 
-def check_paths(metrics: Sequence[str], images: bool, truncation: float) -> None:
-    """Path lengths are of a generator, on the whole of its prior.
+def check_metric(
+    metric: str,
+    reference: ImageSource | Path | None,
+    *,
+    images: bool,
+    truncation: float,
+    counts: tuple[int, int | None],
+    subset_size: int | None = None,
+) -> None:
+    """Whether one metric can be computed, as far as the request alone tells.
 
     Args:
-        images: whether there are only images.
+        images: whether the subject is images, without a generator.
+        counts: as of ``check_counts``.
+        subset_size: of kid.
 
     Raises:
-        UserError: naming the metrics.
+        UserError: naming the metric and what it needs.
     """
-    paths = ", ".join(metric for metric in metrics if metric in PATH_METRICS)
-    if paths and images:
-        raise UserError(f"metrics: {paths} walk through a latent space: they need a generator, not images")
-    if paths and truncation != 1:
-        raise UserError(f"truncation={truncation}: {paths} are defined on untruncated latents; leave it at 1")
+    if metric in PATH_METRICS:
+        if images:
+            raise UserError(f"metrics: {metric} walks through a latent space: it needs a generator, not images")
+        if truncation != 1:
+            raise UserError(f"truncation={truncation}: {metric} is defined on untruncated latents; leave it at 1")
+    if metric in COMPARING and reference is None:
+        raise UserError(f"metrics: {metric} needs a reference to compare with")
+    if metric in ("kid", "prc") and isinstance(reference, Path):
+        raise UserError(f"metrics: {metric} compares single images; give it images as reference, not statistics")
+    check_counts([metric], *counts, subset_size=subset_size)
 
 
-def check_counts(metrics: Sequence[str], generated: int, reference: int | None) -> None:
+def check_counts(
+    metrics: Sequence[str], generated: int, reference: int | None, *, subset_size: int | None = None
+) -> None:
     """Enough images for every metric, and at least one for every process.
 
     Args:
         generated: images to be scored.
         reference: images to compare with; None where there are only statistics, or nothing.
+        subset_size: of kid, see ``check_kernel_distance``.
 
     Raises:
         UserError: naming the smaller number and what the metric needs.
@@ -82,6 +90,6 @@ def check_counts(metrics: Sequence[str], generated: int, reference: int | None) 
     if "isc" in metrics:
         check_inception_score(generated)
     if "kid" in metrics:
-        check_kernel_distance(fewest)
+        check_kernel_distance(fewest, subset_size)
     if "prc" in metrics:
         check_precision_recall(fewest)

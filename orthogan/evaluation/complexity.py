@@ -51,7 +51,7 @@ PERCENTILES = (10, 50, 90)
 SHOWN = 90  # the percentile that is the value
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Complexity(MetricResult):
     """The 90th percentile over images of log10 of a measure (of the margin: the median, as it is)."""
 

@@ -26,6 +26,7 @@ from orthogan.rng import generator as seeded
 BOTTOM = 4  # pixels, where convolving ends
 SAVE_EVERY = 1000  # steps between two states on disk
 LOOK_EVERY = 50  # steps between two looks at the loss, each of which waits for the device
+LARGEST = {"steps": 10**9, "batch_size": 2**16, "width": 2**12, "lr": 1e6, "penalty": 1e12}
 Pairs = Callable[[int], tuple[Tensor, Tensor]]  # index of a batch -> (reals, fakes), float32 (n, c, h, w) each
 
 
@@ -50,6 +51,9 @@ class Recipe:
     def __post_init__(self) -> None:
         if min(self.steps, self.batch_size, self.width) < 1:
             raise UserError(f"steps={self.steps}, batch_size={self.batch_size}, width={self.width}: at least 1 each")
+        for name, most in LARGEST.items():
+            if getattr(self, name) > most:
+                raise UserError(f"{name}={getattr(self, name):g}: at most {most:g}")
         if not (self.lr > 0 and self.penalty > 0 and 0 <= self.average < 1):
             raise UserError(
                 f"lr={self.lr}, penalty={self.penalty}, average={self.average}: above 0, above 0, and in [0, 1)"

@@ -4,43 +4,56 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import torch
 import torch_fidelity
+from torch import nn
 
 from orthogan import __version__
 from orthogan.data import ImageSource
 from orthogan.errors import UserError
-from orthogan.evaluation.checks import check_counts, check_paths, check_request
-from orthogan.evaluation.distances import load_distance
+from orthogan.evaluation.checks import check_metric, check_request
+from orthogan.evaluation.distances import Distance, load_distance
 from orthogan.evaluation.extractors import Extractor, load_extractor, resolve_extractor
 from orthogan.evaluation.features import Features, extract
 from orthogan.evaluation.finite import NotFinite
 from orthogan.evaluation.frechet import check_length, frechet_distance
+from orthogan.evaluation.given import images_of, reference_given
 from orthogan.evaluation.images import generated, real
-from orthogan.evaluation.kid import Subsets, kernel_distance
+from orthogan.evaluation.kid import SUBSET_SIZE, Subsets, kernel_distance
+from orthogan.evaluation.names import metric_names
 from orthogan.evaluation.path_length import check_path, path_length
 from orthogan.evaluation.path_variants import PATH_METRICS
 from orthogan.evaluation.precision import Precision, described, prepared, resolve_precision
 from orthogan.evaluation.precision_recall import precision_recall
-from orthogan.evaluation.processes import agreed
+from orthogan.evaluation.processes import agreed, rank_and_world
 from orthogan.evaluation.reference import Reference, reference_from_file, reference_of, save_reference
-from orthogan.evaluation.result import MetricResult
+from orthogan.evaluation.result import NAMES, MetricResult
 from orthogan.evaluation.steady import place_of
 from orthogan.models.modes import frozen
 from orthogan.models.protocol import Generator, as_generator
+from orthogan.rng import derive
+
+
+class Incomplete(UserError):
+    """Some metrics could not be computed; ``results`` holds the others, in their order."""
+
+    def __init__(self, errors: Mapping[str, UserError], results: list[MetricResult]) -> None:
+        super().__init__("\n".join(f"{metric} was not measured: {error}" for metric, error in errors.items()))
+        self.results = results
 
 
 def evaluate(
-    subject: Generator | ImageSource,
-    reference: ImageSource | str | Path | None,
+    subject: Any,
+    reference: Any = None,
     *,
-    metrics: Sequence[str] = ("fid",),
+    metrics: Sequence[str] | str = ("fid",),
     samples: int | None = 50_000,
     extractor: str = "auto",
     weights: str | Path | None = None,
@@ -50,6 +63,7 @@ def evaluate(
     truncation: float = 1.0,
     reference_samples: int | None = None,
     save_reference_to: str | Path | None = None,
+    kid_subset_size: int | None = None,
     precision: str = "fp32",
     progress: bool = True,
     info: Mapping[str, str] | None = None,
@@ -59,58 +73,114 @@ def evaluate(
     In a process group every process calls this with the same arguments, does its share, and gets the same results.
 
     Args:
-        subject: a generator (drawn from in eval mode, its mode restored), or images.
-        reference: images, or a file of statistics (fid only); None for isc and path lengths.
-        metrics: out of fid, isc, kid, prc, and the path lengths of ``path_variants.PATH_METRICS``.
+        subject: a generator (drawn from in eval mode, its mode restored), or images: an image source, a tensor or
+            array (n, c, h, w), a Dataset or a DataLoader, as ``given.images_of`` describes.
+        reference: images in one of these forms, another generator, the path of a folder or .zip of images (brought to
+            the size of the subject's), or of a file of statistics (fid only); None for isc and path lengths.
+        metrics: out of fid, isc, kid, prc, and the path lengths of ``path_variants.PATH_METRICS``; also under the
+            names of ``names.HABITS``.
         samples: images drawn from a generator, or at most taken from a set of images (None: all of it); also pairs
             of images for a path length, of which publications used 10,000 to 100,000.
         extractor: a name of ``orthogan.evaluation.extractors``; "auto" = inception if its weights are here.
         weights: its weights file, instead of the published one.
         seed: of the latents and labels.
         truncation: of the latents, see ``orthogan.latent.truncation``.
-        reference_samples: compare with a seeded subset of so many real images (None: all).
+        reference_samples: compare with a seeded subset of so many real images (None: all); of a generator as
+            reference, how many it draws (None: ``samples``).
         save_reference_to: write the reference statistics to this .safetensors file.
+        kid_subset_size: images in each subset of kid (None: 1000, as published); another size is another KID.
         precision: of sampling and of the feature net: "fp32", as published numbers are; "bf16"; "auto": bf16 sampling
             where the hardware has it, fp32 features. Path lengths are always fp32.
         info: further facts for the protocol.
 
     Raises:
+        Incomplete: some metrics could not be computed; it holds the results of the others.
         UserError: an unknown metric, extractor or precision, missing weights, too few images, an unlike reference, a
             path length of images or of a space that the generator does not have.
+        TypeError: a subject or reference of another kind.
     """
-    check_request(metrics, reference, save_reference_to, truncation)
-    check_paths(metrics, isinstance(subject, ImageSource), truncation)
+    names = metric_names(metrics, (*NAMES, *PATH_METRICS))
+    subject = as_generator(subject) if isinstance(subject, nn.Module) else images_of(subject, "subject")
+    fakes = reference_samples or samples
+    against = reference_given(reference, subject, fakes, derive(seed, "reference"))
+    check_request(names, against, save_reference_to, truncation)
     count = _count(subject, samples)
-    images = _count(reference, reference_samples) if isinstance(reference, ImageSource) else None
-    check_counts(metrics, count, images)
+    images = _count(against, reference_samples) if isinstance(against, ImageSource) else None
     place = place_of(subject, device)
     formats = resolve_precision(precision, place)
-    paths = [metric for metric in metrics if metric in PATH_METRICS]
-    # what may fail comes before what takes long
-    for metric in paths:
-        check_path(cast(Generator, subject), PATH_METRICS[metric][0])
-    distances = {name: load_distance(name, device=place) for name in {PATH_METRICS[metric][1] for metric in paths}}
     found: dict[str, MetricResult] = {}
-    seen = [metric for metric in metrics if metric not in paths]
+    refused: dict[str, UserError] = {}
+    distances: dict[str, Distance] = {}
+    # what may fail comes before what takes long
+    for metric in names:
+        with _noted(refused, metric, alike=True):
+            still = isinstance(subject, ImageSource)
+            counts = (count, images)
+            check_metric(
+                metric, against, images=still, truncation=truncation, counts=counts, subset_size=kid_subset_size
+            )
+            if metric in PATH_METRICS:
+                check_path(cast(Generator, subject), PATH_METRICS[metric][0])  # check_metric saw to it
+        if metric in PATH_METRICS and metric not in refused:
+            name = PATH_METRICS[metric][1]
+            with _noted(refused, metric):
+                distances[name] = distances.get(name) or load_distance(name, device=place)
+    seen = [metric for metric in names if metric not in PATH_METRICS and metric not in refused]
     if seen:
-        net = load_extractor(resolve_extractor(extractor), device=place, weights=weights, bf16=formats.features)
-        job = _Job(seen, count, images, batch_size, seed, place, truncation, formats, progress)
-        scored = _of_images(subject, reference, net, job, reference_samples, save_reference_to, info or {})
-        found |= {result.metric: result for result in scored}
-    for metric in paths:
+        with _noted(refused, *seen):
+            net = load_extractor(resolve_extractor(extractor), device=place, weights=weights, bf16=formats.features)
+            length, classifies = net.probe(place)
+            if "isc" in seen and not classifies:
+                seen.remove("isc")
+                refused["isc"] = UserError(
+                    f"extractor {net.name}: it classifies nothing, so it gives no Inception Score"
+                )
+            job = _Job(seen, count, images, batch_size, seed, place, truncation, formats, kid_subset_size, progress)
+            scored = (
+                _of_images(subject, against, net, length, job, reference_samples, save_reference_to, info or {})
+                if seen
+                else []
+            )
+            for result in scored:
+                with _noted(refused, result.metric, alike=True):
+                    found[result.metric] = _checked(result)
+    for metric in (metric for metric in names if metric in PATH_METRICS and metric not in refused):
         variant, distance = PATH_METRICS[metric]
-        found[metric] = path_length(
-            cast(Generator, subject),  # check_paths saw to it
-            variant,
-            distance=distances[distance],
-            samples=count,
-            batch_size=batch_size,
-            seed=seed,
-            device=place,
-            progress=progress,
-            info=info,
-        )
-    return [_checked(found[metric]) for metric in metrics]
+        with _noted(refused, metric):
+            found[metric] = _checked(
+                path_length(
+                    cast(Generator, subject),
+                    variant,
+                    distance=distances[distance],
+                    samples=count,
+                    batch_size=batch_size,
+                    seed=seed,
+                    device=place,
+                    progress=progress,
+                    info=info,
+                )
+            )
+    results = [found[metric] for metric in names if metric in found]
+    if not refused:
+        return results
+    errors = {metric: refused[metric] for metric in names if metric in refused}
+    if not results and len({str(error) for error in errors.values()}) == 1:
+        raise next(iter(errors.values()))
+    raise Incomplete(errors, results)
+
+
+@contextmanager
+def _noted(refused: dict[str, UserError], *metrics: str, alike: bool = False) -> Iterator[None]:
+    """Within the block an error of the user's is kept for ``metrics`` instead of raised.
+
+    Not so where another process may not meet it: it would wait for this one. ``alike``: all meet it.
+    """
+    try:
+        yield
+    except UserError as error:
+        if not (alike or isinstance(error, NotFinite) or rank_and_world()[1] == 1):
+            raise
+        refused |= {metric: error for metric in metrics if metric not in refused}
 
 
 def _checked(result: MetricResult) -> MetricResult:
@@ -134,6 +204,7 @@ class _Job:
     device: torch.device
     truncation: float
     precision: Precision
+    subset_size: int | None
     progress: bool
 
     def kept(self, subsets: Subsets | None) -> tuple[np.ndarray | None, np.ndarray | None]:
@@ -150,8 +221,9 @@ class _Job:
 
 def _of_images(
     subject: Generator | ImageSource,
-    reference: ImageSource | str | Path | None,
+    reference: ImageSource | Path | None,
     net: Extractor,
+    length: int,
     job: _Job,
     reference_samples: int | None,
     save_reference_to: str | Path | None,
@@ -159,10 +231,7 @@ def _of_images(
 ) -> list[MetricResult]:
     """The metrics that look at images through an extractor."""
     began = time.monotonic()
-    length, classifies = net.probe(job.device)
-    if "isc" in job.metrics and not classifies:
-        raise UserError(f"extractor {net.name}: it classifies nothing, so it gives no Inception Score")
-    subsets = Subsets.of(job.count, job.reference_count or 0) if "kid" in job.metrics else None
+    subsets = Subsets.of(job.count, job.reference_count or 0, job.subset_size) if "kid" in job.metrics else None
     fakes, reals = job.kept(subsets)
     against = _reference(reference, net, reals, job, reference_samples)
     if against is not None:
@@ -192,8 +261,9 @@ def _of_images(
         **info,
         "seconds": seconds,
     }
+    smaller = f"subset={job.subset_size}" if job.subset_size not in (None, SUBSET_SIZE) else ""
     return [
-        MetricResult(metric, value, net.name, std, parts, protocol)
+        MetricResult(metric, value, net.name, std, parts, protocol, smaller if metric == "kid" else "")
         for metric, (value, std, parts) in zip(job.metrics, scores, strict=True)
     ]
 
@@ -211,11 +281,12 @@ def _drawing(subject: Generator | ImageSource, truncation: float) -> dict[str, o
     """How a generator was drawn from; images that were there already are only read."""
     if isinstance(subject, ImageSource):
         return {}
-    return {"truncation": truncation, "batch norm": "running statistics"}
+    labels = {"labels": "every class equally often, in random order"} if as_generator(subject).num_classes else {}
+    return {"truncation": truncation, **labels, "batch norm": "running statistics"}
 
 
 def _reference(
-    reference: ImageSource | str | Path | None,
+    reference: ImageSource | Path | None,
     net: Extractor,
     keep: np.ndarray | None,
     job: _Job,

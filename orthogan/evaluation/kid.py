@@ -14,10 +14,17 @@ SUBSETS, SUBSET_SIZE = 100, 1000
 SUBSET_SEED = 2020  # torch-fidelity's
 
 
-def check_kernel_distance(images: int) -> None:
-    """Raises UserError if ``images``, the fewest of the two sides, cannot fill a subset."""
-    if images < SUBSET_SIZE:
-        raise UserError(f"samples: KID draws subsets of {SUBSET_SIZE} images from each side, but one has {images}")
+def check_kernel_distance(images: int, size: int | None = None) -> None:
+    """Raises UserError if ``images``, the fewest of the two sides, cannot fill a subset of ``size`` (None: 1000)."""
+    size = SUBSET_SIZE if size is None else size
+    if size < 2:
+        raise UserError(f"kid: subsets of {size} images: at least 2")
+    if images < size:
+        raise UserError(
+            f"kid: draws subsets of {size} images from each side, as published, but one side has {images}; give more "
+            f"images, or choose smaller subsets with --kid-subset-size {max(2, images)} (evaluation.kid_subset_size, "
+            "kid_subset_size=), which is another KID"
+        )
 
 
 @dataclass(frozen=True)
@@ -28,18 +35,19 @@ class Subsets:
     reference: np.ndarray
 
     @classmethod
-    def of(cls, generated: int, reference: int) -> Subsets:
-        """Those that torch-fidelity draws from so many images a side.
+    def of(cls, generated: int, reference: int, size: int | None = None) -> Subsets:
+        """Those of ``size`` (None: 1000) images that torch-fidelity draws from so many images a side.
 
         Raises:
             UserError: fewer images than a subset has.
         """
-        check_kernel_distance(min(generated, reference))
+        check_kernel_distance(min(generated, reference), size)
+        size = SUBSET_SIZE if size is None else size
         rng = np.random.RandomState(SUBSET_SEED)
-        sides = np.empty((2, SUBSETS, SUBSET_SIZE), dtype=np.int64)
+        sides = np.empty((2, SUBSETS, size), dtype=np.int64)
         for subset in range(SUBSETS):
             for side, images in enumerate((generated, reference)):
-                sides[side, subset] = rng.choice(images, SUBSET_SIZE, replace=False)
+                sides[side, subset] = rng.choice(images, size, replace=False)
         return cls(*sides)
 
 

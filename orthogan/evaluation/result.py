@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from orthogan.evaluation.path_variants import PATH_METRICS
+from orthogan.io.jsonable import jsonable
 from orthogan.io.write import append_json
 
 LOWER_IS_BETTER = ("fid", "kid", *PATH_METRICS, "ppl", "pipl")
@@ -17,7 +18,7 @@ LENGTHS = ("path_length", "perturbation_length")  # with whatever distance; lowe
 NAMES = {"fid": ("FID", "FD"), "isc": ("IS", "IS"), "kid": ("KID", "KD"), "prc": (None, "F-score")}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class MetricResult:
     """A metric's value, its spread where it has one, its parts (precision, recall), and the protocol.
 
@@ -36,13 +37,20 @@ class MetricResult:
     def __float__(self) -> float:
         return self.value
 
+    def __repr__(self) -> str:
+        about = [f"{self.protocol[key]} {key}" for key in ("samples", "reference") if key in self.protocol]
+        spread = f" ± {self.std:.2g}" if self.std is not None else ""
+        return f"<{', '.join([f'{self.label} {self.value:.5g}{spread}', *about])}>"
+
     @property
     def label(self) -> str:
         """``FID`` for Inception features, ``FD[efficientnet-lite0]`` and the like for others; ``metric[variant]``."""
         if self.metric not in NAMES:
             return f"{self.metric}[{self.variant}]" if self.variant else self.metric
         standard, other = NAMES[self.metric]
-        return standard if standard and self.extractor == "inception" else f"{other}[{self.extractor}]"
+        if standard and self.extractor == "inception":
+            return f"{standard}[{self.variant}]" if self.variant else standard
+        return f"{other}[{','.join(filter(None, (self.extractor, self.variant)))}]"
 
     def is_better(self, other: float | None) -> bool:
         """Whether this value beats ``other`` (None: there is none yet)."""
@@ -63,7 +71,7 @@ class MetricResult:
         described = asdict(self)
         if not self.variant:
             del described["variant"]
-        return {"label": self.label, **described}
+        return jsonable({"label": self.label, **described})
 
 
 class Described(Protocol):

@@ -20,6 +20,7 @@ from orthogan.evaluation.accuracy import Accuracy, accuracy, labelled
 from orthogan.evaluation.attacks import KINDS, PACKAGE, RESTARTS, STEPS, Attack, Attacker, need_art
 from orthogan.evaluation.corruptions import CORRUPTIONS, SET, SEVERITIES, Corrupted
 from orthogan.evaluation.finite import LOGITS, Finite
+from orthogan.evaluation.names import metric_names
 from orthogan.evaluation.processes import agreed, gathered, hidden, share
 from orthogan.models.modes import device_of, frozen
 from orthogan.rng import derive
@@ -28,7 +29,7 @@ METRICS = ("accuracy", "corruptions", *KINDS)
 EPS = {"inf": (2.0, 8.0), "2": (32.0, 128.0)}  # by norm [1/255]; the second is that of most publications
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Robustness(Accuracy):
     """The share of images whose class was found in spite of something [0-1]."""
 
@@ -71,9 +72,7 @@ def evaluate_classifier(
     Raises:
         UserError: no such metric, images without classes, a library that is missing, an attack that means nothing.
     """
-    unknown = [metric for metric in metrics if metric not in METRICS]
-    if unknown or not metrics:
-        raise UserError(f"metrics: {', '.join(unknown) or 'none'} given; choose out of {', '.join(METRICS)}")
+    metrics = metric_names(metrics, METRICS)
     # what may fail comes before what takes long
     if norm not in EPS:
         raise UserError(f"norm {norm!r}: choose {' or '.join(EPS)}")

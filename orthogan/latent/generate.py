@@ -75,3 +75,19 @@ def class_of(generator: nn.Module, seed: int, classes: Sequence[int] | None = No
     if wrong:
         raise UserError(f"class {wrong[0]}: this generator has {count} classes, 0 to {count - 1}")
     return int(chosen[seed % len(chosen)])
+
+
+def image_size(generator: nn.Module) -> tuple[int, int]:
+    """Channels and side [pixels] of a generator's images: its own attributes, else read off one image.
+
+    Raises ``UserError`` for images that are not square, and as ``generate``.
+    """
+    net = as_generator(generator)
+    channels, side = getattr(net, "image_channels", None), getattr(net, "resolution", None)
+    if isinstance(channels, int) and isinstance(side, int):
+        return channels, side
+    label = class_of(net, 0)
+    found = generate(net, latents_of(net, [0]), None if label is None else [label]).shape
+    if found[2] != found[3]:
+        raise UserError(f"{type(net).__name__}: gives images of {found[3]}x{found[2]} pixels; they must be square")
+    return found[1], found[2]

@@ -39,6 +39,7 @@ def measure_generator(
         precision=section.precision,
         device=device,
         reference_samples=section.reference_samples,
+        kid_subset_size=section.kid_subset_size,
         progress=progress,
         info={"weights": "ema" if config.training.ema.half_life else "raw", "step": str(step)},
     )
@@ -51,7 +52,8 @@ def check_generator(config: Config, net: Generator, source: ImageSource, *, devi
         UserError: too few images, a space that the generator does not have, an extractor or weights that cannot be had.
     """
     section = config.evaluation
-    check_counts(section.metrics, section.samples, min(len(source), section.reference_samples or len(source)))
+    reals = min(len(source), section.reference_samples or len(source))
+    check_counts(section.metrics, section.samples, reals, subset_size=section.kid_subset_size)
     paths = [PATH_METRICS[metric] for metric in section.metrics if metric in PATH_METRICS]
     with torch.random.fork_rng(devices=[]):  # nets are drawn before their weights are read
         for variant, distance in paths:

@@ -153,7 +153,7 @@ def test_mistakes_are_refused_before_anything_is_measured() -> None:
     unlabelled = ArraySource("bare", data.images)
     three = ArraySource("three", data.images, labels=np.zeros(24, int), class_names=list("abc"))
     cases = [
-        ({"metrics": ["acuracy"]}, data, "acuracy given; choose out of accuracy, corruptions, fgsm, pgd"),
+        ({"metrics": ["acuracy"]}, data, "did you mean accuracy"),
         ({"metrics": []}, data, "none given"),
         ({"metrics": ["pgd"], "norm": "1"}, data, "norm '1'"),
         ({"metrics": ["accuracy"]}, three, "three: has 3 classes, and the net gives"),

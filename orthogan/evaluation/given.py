@@ -1,0 +1,162 @@
+"""Images in whatever form a user has them, as what ``evaluate`` compares: a source, or a file of statistics."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset, IterableDataset
+
+from orthogan.data import ArraySource, ImageSource, open_source
+from orthogan.data.hashing import ContentHash
+from orthogan.errors import UserError
+from orthogan.evaluation.finite import IMAGES, NotFinite
+from orthogan.evaluation.images import BLOCK, check_images, latents
+from orthogan.latent.generate import image_size
+from orthogan.latent.identity import model_hash
+from orthogan.models.modes import device_of, frozen
+from orthogan.models.protocol import Generator, as_generator, to_uint8
+
+STATISTICS = (".safetensors", ".npz")
+ACCEPTED = (
+    "an image source, a tensor or array (n, c, h, w), a Dataset, a DataLoader or another iterable of them, a generator"
+)
+
+
+def images_of(given: Any, who: str, *, like: Any = None, samples: int | None = None, seed: int = 0) -> ImageSource:
+    """``given`` as a source; ``who``: the argument, for messages.
+
+    Tensors and arrays are uint8, or floats in [-1, 1], as generators give them. Floats without a negative value are
+    refused: they are most likely in [0, 1]. What a Dataset or DataLoader gives is an image (c, h, w) or a batch of
+    them, a PIL image, or a tuple that begins with one; all of it is read into memory as uint8.
+
+    Args:
+        like: the generator or source whose image size a folder's images are brought to.
+        samples: images to draw from a generator.
+        seed: of its latents and labels.
+
+    Raises:
+        TypeError: something else. UserError: images of another form or range.
+    """
+    if isinstance(given, ImageSource):
+        return given
+    if isinstance(given, str | Path):
+        return _folder(Path(given), who, like)
+    if isinstance(given, nn.Module):
+        return GeneratedSource(as_generator(given), samples or 0, seed)
+    if isinstance(given, Tensor | np.ndarray):
+        return _in_memory([given], who, f"{who} {type(given).__name__.lower()}")
+    if isinstance(given, Dataset | DataLoader) or (isinstance(given, Iterable) and not isinstance(given, dict)):
+        return _in_memory(_parts(given, who), who, f"{who} {type(given).__name__}")
+    raise TypeError(f"evaluate: {who} must be {ACCEPTED}, or the path of a folder; not {type(given).__name__}")
+
+
+def reference_given(given: Any, like: Any, samples: int | None, seed: int) -> ImageSource | Path | None:
+    """As ``images_of``; also a file of statistics, as its path, or None."""
+    if given is None or (isinstance(given, str | Path) and Path(given).suffix in STATISTICS):
+        return None if given is None else Path(given)
+    return images_of(given, "reference", like=like, samples=samples, seed=seed)
+
+
+class GeneratedSource(ImageSource):
+    """The images that a generator draws, each when it is read; ``generated`` draws the same from the same seed."""
+
+    def __init__(self, net: Generator, count: int, seed: int) -> None:
+        self.name = f"fakes of {type(net).__name__}"
+        self.channels, self.resolution = image_size(net)
+        self.net, self.count, self.seed = net, count, seed
+
+    def __len__(self) -> int:
+        return self.count
+
+    def fingerprint(self) -> str:
+        """Changes with the weights, the number of images and the seed."""
+        return ContentHash().text("fakes", model_hash(self.net), self.count, self.seed).hexdigest()
+
+    @torch.no_grad()
+    def read(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """As of every source; images that are not finite raise ``NotFinite``."""
+        place = device_of(self.net)
+        blocks = {
+            int(block): latents(self.net, int(block) * BLOCK, (int(block) + 1) * BLOCK, self.seed)
+            for block in np.unique(indices // BLOCK)
+        }
+        z = torch.stack([blocks[int(i) // BLOCK][int(i) % BLOCK] for i in indices]).to(place)
+        y = torch.from_numpy(indices % self.net.num_classes).to(place) if self.net.num_classes else None
+        with frozen(self.net):
+            images = self.net(z) if y is None else self.net(z, y)
+        check_images(images, len(indices), self.name)
+        if not bool(images.isfinite().all()):
+            raise NotFinite(IMAGES)
+        return to_uint8(images).cpu().numpy(), np.zeros(len(indices), np.int64)
+
+
+def _folder(path: Path, who: str, like: Any) -> ImageSource:
+    if not path.is_dir() and path.suffix.lower() != ".zip":
+        raise UserError(f"{path}: {who} is neither a folder or .zip of images, nor statistics (.safetensors, .npz)")
+    if like is None:
+        raise TypeError(
+            f"evaluate: {who} {str(path)!r}: a path does not say at what size to compare its images; open images with "
+            "orthogan.data.open_source('folder', path=..., resolution=..., channels=...), a model with orthogan.load"
+        )
+    channels, side = (like.channels, like.resolution) if isinstance(like, ImageSource) else image_size(like)
+    return open_source("folder", path=str(path), resolution=side, channels=channels)
+
+
+def _parts(given: Any, who: str) -> Iterator[Any]:
+    """What a Dataset, a DataLoader or another iterable gives, one after the other."""
+    if isinstance(given, Dataset) and not isinstance(given, IterableDataset):
+        if not hasattr(given, "__len__"):
+            raise TypeError(f"evaluate: {who} {type(given).__name__} has no length; wrap it in an IterableDataset")
+        items: Any = given
+        given = (items[i] for i in range(len(items)))
+    for part in given:
+        yield part[0] if isinstance(part, tuple | list) and part else part
+
+
+def _in_memory(parts: Iterable[Any], who: str, name: str) -> ImageSource:
+    found = [_uint8(part, who) for part in parts]
+    if not found:
+        raise UserError(f"evaluate: {who} holds no images")
+    if any(float_min is not None for _, float_min in found) and min(m for _, m in found if m is not None) >= 0:
+        raise UserError(
+            f"evaluate: {who} holds floats without a negative value; floats are images in [-1, 1]: if these are in "
+            "[0, 1], give 2 * x - 1 or uint8"
+        )
+    shapes = {images.shape[1:] for images, _ in found}
+    if len(shapes) > 1:
+        raise UserError(f"evaluate: {who} holds images of different sizes, such as {sorted(shapes)[:2]}; resize them")
+    return ArraySource(name, np.concatenate([images for images, _ in found]))
+
+
+def _uint8(part: Any, who: str) -> tuple[np.ndarray, float | None]:
+    """One image or batch as uint8 (n, c, h, w), and its smallest value if it was of floats."""
+    if isinstance(part, Image.Image):
+        part = np.array(part if part.mode in ("L", "RGB") else part.convert("RGB"))
+        part = part[None] if part.ndim == 2 else part.transpose(2, 0, 1)
+    if not isinstance(part, Tensor | np.ndarray):
+        raise TypeError(f"evaluate: {who} must hold {ACCEPTED}; it holds a {type(part).__name__}")
+    images = torch.as_tensor(part).detach().cpu()
+    images = images[None] if images.ndim == 3 else images
+    if images.ndim != 4 or images.shape[1] not in (1, 3) or 0 in images.shape:
+        last = images.ndim == 4 and images.shape[3] in (1, 3)
+        hint = "; the channels come second, so permute the axes" if last else ""
+        raise UserError(f"evaluate: {who} has images of shape {tuple(images.shape)}, not (n, 1 or 3, h, w){hint}")
+    if images.dtype == torch.uint8:
+        return images.numpy(), None
+    if not images.is_floating_point():
+        raise UserError(f"evaluate: {who} has images of {images.dtype}; give uint8, or floats in [-1, 1]")
+    if not bool(images.isfinite().all()):
+        raise NotFinite(f"evaluate: {who} holds NaN or infinite values")
+    low, high = images.aminmax()
+    if low < -1 or high > 1:
+        raise UserError(
+            f"evaluate: {who} has floats in [{low:.3g}, {high:.3g}]; floats are images in [-1, 1], and pixels from "
+            "0 to 255 are uint8"
+        )
+    return to_uint8(images).numpy(), float(low)

@@ -1,0 +1,45 @@
+"""The metrics by name, also by the names that other tools give them."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+
+from orthogan.errors import UserError
+
+HABITS = {
+    "fd": "fid",
+    "frechet": "fid",
+    "is": "isc",
+    "inception_score": "isc",
+    "kd": "kid",
+    "pr": "prc",
+    "precision": "prc",
+    "recall": "prc",
+    "ppl": "ppl2_wend",
+    "ppl2": "ppl2_wend",
+    "acc": "accuracy",
+}
+
+
+def metric_names(given: Sequence[str], known: Sequence[str]) -> list[str]:
+    """``given`` by their names in ``known``, each once: ``FID`` and ``fd`` are fid, ``precision`` is prc.
+
+    Raises:
+        UserError: no names, or unknown ones; says which known name is near.
+    """
+    if isinstance(given, str):
+        given = given.split(",")
+    found: dict[str, None] = {}
+    for name in given:
+        word = name.strip().lower().replace("-", "_")
+        word = word if word in known else HABITS.get(word, word)
+        if word not in known:
+            near = difflib.get_close_matches(word, [*known, *HABITS], 1)
+            meant = HABITS.get(near[0], near[0]) if near else ""
+            hint = f"did you mean {meant}?" if meant in known else f"choose out of {', '.join(known)}"
+            raise UserError(f"metrics: there is no {name.strip()!r}; {hint}")
+        found[word] = None
+    if not found:
+        raise UserError(f"metrics: none given; choose out of {', '.join(known)}")
+    return list(found)
