@@ -165,7 +165,7 @@ def _parser() -> tuple[argparse.ArgumentParser, Mapping[str, argparse.ArgumentPa
     )
     evaluate.add_argument(
         "--kid-subset-size",
-        type=_positive,
+        type=_whole(2, 10**6),
         help="images in each subset of kid (default: 1000, as published; another size is another KID)",
     )
     evaluate.add_argument("--save-reference", help="write the reference statistics to this .safetensors file")
