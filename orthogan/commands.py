@@ -147,6 +147,7 @@ def explore(arguments: Namespace) -> None:
     _find(arguments)
     if importlib.util.find_spec("gradio") is None:
         raise UserError(f"the live page needs gradio: {install('explore')}")
+    from orthogan.evaluate_command import run_of
     from orthogan.latent.explorer_page import explore as serve  # gradio takes seconds to import
 
     subject, net, _ = _open(arguments.subject, arguments)
@@ -154,7 +155,7 @@ def explore(arguments: Namespace) -> None:
         net,
         _directions(arguments, net),
         class_names=subject.class_names,
-        title=f"orthogan: {Path(subject.name).name}",
+        title=f"orthogan: {(run_of(Path(subject.name)) or Path(subject.name)).name}",
         host=arguments.host,
         port=arguments.port,
         open_browser=arguments.open,

@@ -13,6 +13,7 @@ from orthogan.latent.directions import Directions, random_control
 from orthogan.latent.text import signed
 
 CONTROL = "random control"
+LARGEST_OFFSET = 100  # in the unit of the directions, a latent standard deviation
 CONTROL_SEED = 0
 
 
@@ -136,8 +137,18 @@ def view_of(state: Mapping[str, object], seed: float | None, label: int | None, 
     offsets = state.get("offsets")
     if not isinstance(offsets, Sequence) or not all(isinstance(one, (int, float)) for one in offsets):
         raise UserError("the offsets are no list of numbers; reload the page")
-    if seed is None or seed != int(seed) or not 0 <= seed < 2**63:
+    if not all(abs(one) <= LARGEST_OFFSET for one in offsets):  # not NaN either
+        raise UserError(f"an offset is a number from -{LARGEST_OFFSET} to {LARGEST_OFFSET}")
+    if seed is None or not 0 <= seed < 2**63 or seed != int(seed):
         raise UserError("the seed is a whole number, 0 or more")
     if truncation is None or not 0 <= truncation <= 1:
         raise UserError("the truncation is a number from 0 (always the mode) to 1 (the whole prior)")
     return View(int(seed), label, float(truncation), tuple(float(one) for one in offsets))
+
+
+def reach_of(state: Mapping[str, object]) -> float:
+    """How far the sliders reach, checked as in ``view_of``."""
+    reach = state.get("reach")
+    if not isinstance(reach, (int, float)) or not 0 < reach <= LARGEST_OFFSET:
+        raise UserError(f"the sliders reach to a number above 0 and at most {LARGEST_OFFSET}; reload the page")
+    return float(reach)

@@ -18,13 +18,14 @@ from orthogan.errors import UserError, install
 from orthogan.latent import explorer_shown as shown
 from orthogan.latent.directions import Directions
 from orthogan.latent.explorer import Explorer
-from orthogan.latent.explorer_bench import Bench, View, view_of
+from orthogan.latent.explorer_bench import Bench, View, reach_of, view_of
 from orthogan.rng import derive
 
 TITLE = "Latent explorer"
 SEED = 7
 HOST = "127.0.0.1"
 PORT = 7860
+LARGEST_UPLOAD = "16mb"
 _MOST_SEEDS = 1_000_000
 
 
@@ -54,7 +55,8 @@ def explore(
     """Serve a page on which ``directions`` of ``generator`` are tried out, and print its address.
 
     Nothing leaves the machine: no telemetry, no public link, no fonts or scripts from elsewhere. ``host``: the
-    default lets only this machine in; "0.0.0.0" opens the page to the whole network. ``port``: 0 for any free one.
+    default lets only this machine in; "0.0.0.0" opens the page to the whole network, by its address and not by a
+    name. Requests that another web page makes are refused. ``port``: 0 for any free one.
     ``block``: serve until Ctrl-C, then return; without it return at once, and ``close()`` ends it.
 
     Raises ``UserError`` without gradio, for directions that do not fit, or a port or host that cannot be had.
@@ -63,6 +65,8 @@ def explore(
         raise UserError(f"--port {port}: between 0 (any free one) and 65535")
     number = _free_port(host, port)
     page = build_page(generator, directions, class_names=class_names, title=title)
+    from orthogan.latent.explorer_guard import guarded  # of gradio's own server
+
     try:
         page.launch(
             server_name=host,
@@ -74,11 +78,21 @@ def explore(
             ssr_mode=False,
             mcp_server=False,
             enable_monitoring=False,
+            run_history=False,  # it would talk to huggingface.co
+            max_file_size=LARGEST_UPLOAD,
+            app_kwargs=guarded(host),
             theme=_theme(),
             head=f"<style>{_part('page.css')}</style>",
         )
-    except (OSError, ValueError) as error:
-        raise UserError(f"cannot serve on {host}:{number}: {error}") from error
+    except Exception as error:  # gradio has errors of its own for a server that does not start
+        page.close(verbose=False)
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        if "share" in reason:  # gradio's advice for a page that does not answer: a public link
+            reason = (
+                "the page does not answer. The machine may be too busy: try again. Or a proxy takes the requests: set "
+                f"NO_PROXY={host}"
+            )
+        raise UserError(f"cannot serve on {host}:{number}: {reason}") from error
     served = Served(page.local_url, page)
     print(f"{title}: {served.url}" + ("  (Ctrl-C ends it)" if block else ""), flush=True)
     if open_browser:
@@ -116,7 +130,7 @@ def build_page(
             with gr.Column(elem_id="left"):
                 stage = _custom(gr, "stage", shown.stage(explorer, start, view))
                 with gr.Row(elem_id="base"):
-                    seed = gr.Number(SEED, label="Seed", precision=0, minimum=0, min_width=90, elem_id="seed")
+                    seed = gr.Number(SEED, label="Seed", min_width=90, elem_id="seed")  # view_of checks it
                     before = gr.Button("‹", elem_id="before", min_width=40, scale=0)
                     after = gr.Button("›", elem_id="after", min_width=40, scale=0)
                     other = gr.Button("Random", elem_id="other", min_width=84, scale=0)
@@ -189,7 +203,7 @@ def build_page(
             with _told(gr):
                 bench, view = shown.renamed(bench, listed), view_of(listed, *controls)
                 index = int(listed["current"])
-                made = explorer.loop(bench, index, view, float(listed["reach"]))
+                made = explorer.loop(bench, index, view, reach_of(listed))
                 return shown.sent(f"{shown.plain(bench.row(index).names[0])}-seed{view.seed}.gif", made)
 
         def save_file(bench: Bench, listed: dict) -> Any:
@@ -198,8 +212,8 @@ def build_page(
 
         moved = [rows.input, seed.change, named.change, truncation.change]
         gr.on(moved, show, state, stage, trigger_mode="always_last", **quiet)
-        before.click(lambda seed: max(0, int(seed or 0) - 1), seed, seed, **quiet)
-        after.click(lambda seed: int(seed or 0) + 1, seed, seed, **quiet)
+        before.click(lambda seed: max(0, _whole(seed) - 1), seed, seed, **quiet)
+        after.click(lambda seed: max(0, _whole(seed) + 1), seed, seed, **quiet)
         other.click(_another, seed, seed, **quiet)
         grown = gr.on([keep.click, name.submit], save, [*state, name], [bench, rows, name], **quiet)
         grown.success(show, state, stage, **quiet)
@@ -213,7 +227,12 @@ def build_page(
 
 def _another(seed: float | None) -> int:
     """A seed that looks like chance and is a function of the present one, so that a session can be repeated."""
-    return derive(int(seed or 0), "another seed") % _MOST_SEEDS
+    return derive(_whole(seed), "another seed") % _MOST_SEEDS
+
+
+def _whole(seed: float | None) -> int:
+    """The whole number in the field of the seed, or below what is there."""
+    return int(seed) if seed is not None and abs(seed) < 2**63 else 0
 
 
 @contextmanager

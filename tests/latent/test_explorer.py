@@ -19,7 +19,7 @@ from torch import nn
 from orthogan.errors import UserError
 from orthogan.latent.directions import Directions
 from orthogan.latent.explorer import Explorer, change, difference
-from orthogan.latent.explorer_bench import Bench, View, described, view_of
+from orthogan.latent.explorer_bench import Bench, View, described, reach_of, view_of
 from orthogan.latent.generate import generate
 from orthogan.latent.heatmap import palette
 from orthogan.latent.native import latent_axes
@@ -260,11 +260,23 @@ def test_what_a_browser_says_is_checked() -> None:
         (good, None, 1),
         (good, 1.5, 1),
         (good, -1, 1),
+        (good, -5.0, 1),
+        (good, float("nan"), 1),
+        (good, float("inf"), 1),
+        (good, 1e300, 1),
+        (good, 3, float("nan")),
+        ({"offsets": [101, 0, 0, 0]}, 3, 1),
+        ({"offsets": [float("nan"), 0, 0, 0]}, 3, 1),
+        ({"offsets": [-float("inf"), 0, 0, 0]}, 3, 1),
         (good, 3, None),
         (good, 3, 1.1),
     ]:
         with pytest.raises(UserError):
             view_of(state, seed, None, truncation)
+    assert reach_of({"reach": 6}) == 6.0
+    for reach in (None, "6", 0, -1, 1e9, float("nan")):
+        with pytest.raises(UserError):
+            reach_of({"reach": reach})
     explorer, bench = Explorer(Disc()), Bench(some(6))
     with pytest.raises(UserError, match="finite"):
         explorer.image(bench, at(bench, {0: float("nan")}))

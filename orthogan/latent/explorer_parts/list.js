@@ -77,13 +77,13 @@ function entry(index) {
   name.type = "button";
   name.title = row.note ? row.name + ": " + row.note : row.name;
   name.addEventListener("click", () => select(index));
+  const end = props.value.reach;
   const field = document.createElement("input");
-  Object.assign(field, {type: "number", step: "0.1"});
+  Object.assign(field, {type: "number", step: "0.1", min: -end, max: end});
   field.setAttribute("aria-label", "offset along " + row.name + ", as a number");
-  field.addEventListener("input", () => move(index, field.valueAsNumber, item));
+  field.addEventListener("input", () => move(index, Math.max(-end, Math.min(end, field.valueAsNumber)), item));
   field.addEventListener("blur", () => paint(item, props.value.offsets[index]));
   const slider = document.createElement("input");
-  const end = props.value.reach;
   Object.assign(slider, {type: "range", min: -end, max: end, step: end / 60});
   slider.setAttribute("aria-label", "offset along " + row.name);
   slider.title = "double-click: back to 0";
