@@ -8,6 +8,8 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
+from orthogan.linalg.precision import exact
+
 LinAlgError = torch.linalg.LinAlgError  # pyright: ignore[reportPrivateImportUsage]  # it is public and documented
 _WATCHING: list[list[str]] = []
 
@@ -24,7 +26,7 @@ def failures() -> Iterator[list[str]]:
 
 
 def thin_svd(matrix: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """(U, s, V^T) of (..., m, n), as ``torch.linalg.svd(matrix, full_matrices=False)``.
+    """(U, s, V^T) of (..., m, n), as ``torch.linalg.svd(matrix, full_matrices=False)``, in at least float32.
 
     Divide and conquer can fail to converge in float32 on a matrix with many nearly equal singular values, such as a
     rotation in training (a 288 x 288 one with values in [0.98, 1.6] was met here). That is done in float64. Where the
@@ -32,7 +34,9 @@ def thin_svd(matrix: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
     Raises:
         LinAlgError: not even float64 converges.
+        ValueError: a complex matrix.
     """
+    matrix = exact(matrix)
     try:
         return torch.linalg.svd(matrix, full_matrices=False)
     except LinAlgError:
@@ -51,7 +55,9 @@ def eigh(matrix: Tensor) -> tuple[Tensor, Tensor]:
 
     Raises:
         LinAlgError: not even float64 converges.
+        ValueError: a complex matrix.
     """
+    matrix = exact(matrix)
     try:
         return torch.linalg.eigh(matrix)
     except LinAlgError:

@@ -12,8 +12,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from orthogan.linalg.power import EPS
-from orthogan.linalg.precision import exact
+from orthogan.linalg.precision import exact, magnitude
 
 Side = Literal["rows", "columns", "smaller"]
 
@@ -45,15 +44,16 @@ def gram_residual(matrix: Tensor, side: Side = "smaller") -> Tensor:
 
 def orthogonality_error(matrix: Tensor) -> Tensor:
     """||Gram - I||_F of the smaller side (...): 0 exactly where all singular values are 1."""
-    return gram_residual(matrix).flatten(-2).norm(dim=-1)
+    return _norm(gram_residual(matrix).flatten(-2))
 
 
 def unit_rows(matrix: Tensor) -> Tensor:
     """The rows at unit length; a zero row stays zero and gets no gradient (its direction has no derivative)."""
     with torch.autocast(matrix.device.type, enabled=False):
         matrix = exact(matrix)
+        matrix = matrix / magnitude(matrix, -1)
         squares = matrix.square().sum(-1, keepdim=True)
-        alive = squares > EPS**2
+        alive = squares > 0
         return matrix * torch.where(alive, torch.where(alive, squares, 1.0).rsqrt(), 0.0)
 
 
@@ -78,8 +78,14 @@ def mean_coherence(matrix: Tensor) -> Tensor:
 
 def norm_deviation(matrix: Tensor) -> Tensor:
     """The root mean square of ||row|| - 1 (...)."""
+    return _norm(_norm(exact(matrix)) - 1) / math.sqrt(matrix.shape[-2])
+
+
+def _norm(vectors: Tensor) -> Tensor:
+    """The lengths of (..., n), whose squares may leave the range of the numbers."""
+    size = magnitude(vectors, -1)
     # a norm has a subgradient at 0, where a square root has none
-    return (exact(matrix).norm(dim=-1) - 1).norm(dim=-1) / math.sqrt(matrix.shape[-2])
+    return (vectors / size).norm(dim=-1) * size.squeeze(-1)
 
 
 def welch_bound(m: int, n: int) -> float:

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from orthogan.linalg.decompositions import thin_svd
+from orthogan.linalg.precision import exact, magnitude
 
 PolarMethod = Literal["eigh", "svd", "newton_schulz", "polar_express"]
 # Amsel et al. 2025, "The Polar Express": odd quintics, each the best one on the interval that the one before leaves,
@@ -40,7 +41,8 @@ class _Polar(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
         left, values, right = ctx.saved_tensors
         # directions without length have no defined factor: their slope is bounded instead of infinite
-        values = values.clamp_min(torch.finfo(values.dtype).eps * values[..., :1].clamp_min(1e-30) * values.shape[-1])
+        top = torch.where(values[..., :1] > 0, values[..., :1], 1.0)
+        values = values.clamp_min(torch.finfo(values.dtype).eps * top * values.shape[-1])
         inner = left.mT @ gradient @ right.mT
         core = (inner - inner.mT) / (values.unsqueeze(-1) + values.unsqueeze(-2))
         found = left @ core @ right
@@ -56,9 +58,9 @@ class _Polar(torch.autograd.Function):
 def polar_factor(matrix: Tensor) -> Tensor:
     """U V^T of the thin SVD of (..., m, n): Löwdin's symmetric orthogonalisation, differentiable once.
 
-    The gradient stays finite where singular values coincide; ``torch.linalg.svd``'s own does not.
+    The gradient stays finite where singular values coincide; ``torch.linalg.svd``'s own does not. At least float32.
     """
-    return _Polar.apply(matrix)  # pyright: ignore[reportReturnType]
+    return _Polar.apply(exact(matrix))  # pyright: ignore[reportReturnType]
 
 
 @torch.library.custom_op("orthogan::newton_schulz", mutates_args=())
@@ -73,6 +75,7 @@ def newton_schulz(matrix: Tensor, tolerance: float = 1e-6, most: int = 100) -> T
     """
     wide = matrix.shape[-2] < matrix.shape[-1]
     x = matrix.mT if wide else matrix
+    x = x / magnitude(x, -2, -1)
     eye = torch.eye(x.shape[-1], dtype=x.dtype, device=x.device)
     # sqrt(||X||_1 ||X||_inf) bounds the spectral norm, often well below the Frobenius norm; so fewer iterations
     bound = (x.abs().sum(-1).amax(-1) * x.abs().sum(-2).amax(-1)).sqrt()
@@ -97,9 +100,11 @@ def newton_schulz_backward(matrix: Tensor, factor: Tensor, gradient: Tensor, tol
 
     The Lyapunov equation is solved by the sign iteration on (H, right-hand side) together (Song et al. 2022).
     """
-    hermitian = factor.mT @ matrix
+    scale = magnitude(matrix, -2, -1)
+    hermitian = factor.mT @ (matrix / scale)
     inner = factor.mT @ gradient
-    size = hermitian.flatten(-2).norm(dim=-1).clamp_min(1e-30)[..., None, None]
+    size = hermitian.flatten(-2).norm(dim=-1)[..., None, None]
+    size = torch.where(size > 0, size, 1.0)
     b, c = hermitian / size, (inner - inner.mT) / size
     eye = torch.eye(b.shape[-1], dtype=b.dtype, device=b.device)
     for _ in range(100):
@@ -108,7 +113,7 @@ def newton_schulz_backward(matrix: Tensor, factor: Tensor, gradient: Tensor, tol
         b = 0.5 * b @ (3 * eye - square)
         if float((square - eye).flatten(-2).norm(dim=-1).amax()) <= tolerance**0.5:
             break
-    return 0.5 * factor @ c
+    return 0.5 * factor @ c / scale
 
 
 @newton_schulz_backward.register_fake
@@ -144,11 +149,11 @@ def nearest_orthogonal(matrix: Tensor, method: PolarMethod = "eigh", rank_tolera
             rounding makes of zero.
 
     Raises:
-        ValueError: an unknown method.
+        ValueError: an unknown method, or a complex matrix.
     """
-    dtype = torch.float64 if matrix.dtype == torch.float64 else torch.float32
+    x = exact(matrix)
+    dtype = x.dtype
     with torch.autocast(matrix.device.type, enabled=False):
-        x = matrix.to(dtype)
         if method == "polar_express":
             return _polar_express(x).to(dtype)
         if method == "newton_schulz":
@@ -179,6 +184,7 @@ def _by_gram(x: Tensor, rank_tolerance: float | None) -> Tensor:
 
 def _polar_express(x: Tensor) -> Tensor:
     wide = x.shape[-2] <= x.shape[-1]
+    x = x / magnitude(x, -2, -1)
     x = (x if wide else x.mT).bfloat16() if x.dtype != torch.float64 else (x if wide else x.mT)
     x = x / (x.flatten(-2).norm(dim=-1) * 1.01).clamp_min(1e-7)[..., None, None]
     for a, b, c in POLAR_EXPRESS:

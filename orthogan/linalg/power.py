@@ -9,12 +9,16 @@ import torch
 from torch import Tensor
 
 from orthogan.linalg.decompositions import thin_svd
+from orthogan.linalg.precision import exact, magnitude
 
 EPS = 1e-12
+SMALLEST = 2.0**-80  # products of matrices with vectors below this may have lost digits in float32
 
 
 def normalize(vector: Tensor) -> Tensor:
-    """``vector`` (..., n) at unit length; a zero vector stays zero."""
+    """``vector`` (..., n) at unit length, in at least float32; a zero vector stays zero."""
+    vector = exact(vector)
+    vector = vector / magnitude(vector, -1)
     return vector / vector.norm(dim=-1, keepdim=True).clamp_min(EPS)
 
 
@@ -23,14 +27,16 @@ def power_iteration(matrix: Tensor, u: Tensor, iterations: int) -> tuple[Tensor,
 
     Each iteration is v <- W^T u, u <- W v (Miyato et al. 2018, algorithm 1), so that u^T W v = ||W v||. Where a
     product vanishes (a zero matrix, a start orthogonal to its range) u stays what it was: a zero vector would
-    stay zero for ever, also once the matrix has changed.
+    stay zero for ever, also once the matrix has changed. At least float32.
     """
+    matrix, u = exact(matrix), exact(u)
     v = torch.zeros_like(matrix[..., 0, :])
     for _ in range(iterations):
         v = normalize((matrix.mT @ u.unsqueeze(-1)).squeeze(-1))
         product = (matrix @ v.unsqueeze(-1)).squeeze(-1)
+        product = product / magnitude(product, -1)
         size = product.norm(dim=-1, keepdim=True)
-        u = torch.where(size > EPS, product / size.clamp_min(EPS), u)
+        u = torch.where(size > 0, product / size.clamp_min(EPS), u)
     return u, v
 
 
@@ -62,16 +68,41 @@ def power_iterations(
     filled = [row[: len(start)] for row, start in zip(u.unbind(), starts, strict=True)]
     torch._foreach_copy_(filled, list(starts))  # pyright: ignore
     for _ in range(iterations):
-        product, v = like.new_zeros(count, tall), like.new_zeros(count, wide)
-        for row, run in runs:
-            # W W^T u before W^T u is divided by its length: a CPU then has W in its cache for the second product
-            _multiply(run.mT, u, v, row)
-            _multiply(run, v, product, row)
+        v, product = _both(runs, u, wide, apart=stacked)
+        if not stacked and not _usual(product):
+            v, product = _both(runs, u, wide, apart=True)
+        scale = magnitude(product, -1)
         length = v.norm(dim=-1, keepdim=True).clamp_min(EPS)
-        v, product = v / length, product / length
+        v, product = v / length, product / scale / length
         size = product.norm(dim=-1, keepdim=True)
-        u = torch.where(size > EPS, product / size.clamp_min(EPS), u)
+        u = torch.where(size > 0, product / size.clamp_min(EPS), u)
+        size = size * scale
     return u, v, size.squeeze(-1)
+
+
+def _both(runs: Sequence[tuple[int, Tensor]], u: Tensor, wide: int, *, apart: bool) -> tuple[Tensor, Tensor]:
+    """W^T u and W W^T u (count, ...) by rows, up to a common factor of a row.
+
+    Args:
+        apart: all first products, then all second ones, with a power of two between them that keeps both in the range
+            of the numbers. Otherwise one directly after the other: a CPU then has W in its cache for the second.
+    """
+    v, product = u.new_zeros(len(u), wide), torch.zeros_like(u)
+    for row, run in runs:
+        _multiply(run.mT, u, v, row)
+        if not apart:
+            _multiply(run, v, product, row)
+    if apart:
+        v = v / magnitude(v, -1)
+        for row, run in runs:
+            _multiply(run, v, product, row)
+    return v, product
+
+
+def _usual(products: Tensor) -> bool:
+    """Whether no row has vanished or overflowed, nor nearly so; waits for the device."""
+    top = products.abs().amax(-1)
+    return bool(((top > SMALLEST) & (top < 1 / SMALLEST)).all())
 
 
 def _multiply(run: Tensor, vectors: Tensor, out: Tensor, row: int) -> None:
@@ -93,6 +124,8 @@ def block_power_iteration(matrix: Tensor, u: Tensor, iterations: int) -> tuple[T
     Args:
         u: start (..., m, k) with 1 <= k <= min(m, n).
     """
+    matrix, u = exact(matrix), exact(u)
+    matrix = matrix / magnitude(matrix, -2, -1)
     v = torch.linalg.qr(matrix.mT @ u)[0]
     for _ in range(iterations):
         u = torch.linalg.qr(matrix @ v)[0]

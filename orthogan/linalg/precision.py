@@ -21,14 +21,14 @@ def exact(tensor: Tensor) -> Tensor:
 
 
 def magnitude(tensor: Tensor, *dims: int) -> Tensor:
-    """The power of two at or below the largest |entry| over ``dims``, which are kept with size 1; 1 if that is 0.
+    """The power of two above the largest |entry| over ``dims``, which are kept with size 1; 1 if that entry is 0.
 
     To divide by it changes no digit, so that a function which does not depend on the scale, or is proportional to it,
     gives the same digits at every scale, without squares that leave the range of the numbers. No gradient; 1 also
-    where an entry is not finite or there is none.
+    where an entry is NaN or there is none.
     """
     if not tensor.numel():
-        return tensor.new_ones([1 if dim - tensor.dim() in dims else n for dim, n in enumerate(tensor.shape)])
+        return tensor.new_ones([1 if i - tensor.dim() in dims else n for i, n in enumerate(tensor.shape)])
     top = tensor.detach().abs().amax(dims, keepdim=True)
-    mantissa = torch.frexp(top).mantissa  # in [0.5, 1)
-    return torch.where((top > 0) & (top < torch.inf), top / (2 * mantissa), 1.0)
+    # 0 and NaN give NaN; what is too large for a power of two above it gives inf
+    return torch.nan_to_num(top / torch.frexp(top).mantissa, nan=1.0, posinf=2.0**127)

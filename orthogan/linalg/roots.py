@@ -5,6 +5,7 @@ All take (..., n, n) in at least float32, symmetrise it, and give NaN for a matr
 
 from __future__ import annotations
 
+import math
 from math import comb
 from typing import Any, Literal
 
@@ -13,7 +14,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from orthogan.linalg.decompositions import eigh
-from orthogan.linalg.precision import exact
+from orthogan.linalg.precision import exact, magnitude
 
 SqrtMethod = Literal["eigh", "pade", "taylor", "newton_schulz"]
 InverseMethod = Literal["eigh", "newton_schulz", "pade"]
@@ -43,13 +44,13 @@ def matrix_sqrt(matrix: Tensor, method: SqrtMethod = "eigh", *, iterations: int 
         ValueError: an unknown method, or less than one iteration.
     """
     with torch.autocast(matrix.device.type, enabled=False):
-        s = _symmetric(matrix)
+        s, size = _scaled(_symmetric(matrix))
         if method == "eigh":
-            return _Roots.apply(s, 0.0)[0]  # pyright: ignore[reportOptionalSubscript]
+            return _Roots.apply(s, None)[0] * size  # pyright: ignore[reportOptionalSubscript]
         if method in ("pade", "taylor"):
-            return _GapRoot.apply(s, method)  # pyright: ignore[reportReturnType]
+            return _GapRoot.apply(s, method) * size  # pyright: ignore[reportReturnType, reportOptionalOperand]
         if method == "newton_schulz":
-            return _newton_schulz(s, iterations)[0]
+            return _newton_schulz(s, iterations)[0] * size
     raise ValueError(f"method {method!r}: choose eigh, pade, taylor or newton_schulz")
 
 
@@ -72,14 +73,15 @@ def inverse_sqrt(matrix: Tensor, method: InverseMethod = "eigh", *, iterations: 
     if shift < 0:
         raise ValueError(f"shift is {shift}: it must be 0 or more")
     with torch.autocast(matrix.device.type, enabled=False):
-        s = _symmetric(matrix)
+        s, size = _scaled(_symmetric(matrix), shift)
+        shifts = shift / size.square()
         if method == "eigh":
-            return _Roots.apply(s, shift)[1]  # pyright: ignore[reportOptionalSubscript]
-        shifted = s + shift * torch.eye(s.shape[-1], dtype=s.dtype, device=s.device)
+            return _Roots.apply(s, shifts if shift else None)[1] / size  # pyright: ignore[reportOptionalSubscript]
+        shifted = s + shifts * torch.eye(s.shape[-1], dtype=s.dtype, device=s.device)
         if method == "newton_schulz":
-            return _newton_schulz(shifted, iterations)[1]
+            return _newton_schulz(shifted, iterations)[1] / size
         if method == "pade":
-            return _PadeRoots.apply(shifted)[1]  # pyright: ignore[reportOptionalSubscript]
+            return _PadeRoots.apply(shifted)[1] / size  # pyright: ignore[reportOptionalSubscript]
     raise ValueError(f"method {method!r}: choose eigh, newton_schulz or pade")
 
 
@@ -105,6 +107,29 @@ def _ratio(high: Tensor, low: Tensor) -> Tensor:
 def _symmetric(matrix: Tensor) -> Tensor:
     x = exact(matrix)
     return 0.5 * (x + x.mT)
+
+
+def _scaled(s: Tensor, shift: float = 0.0) -> tuple[Tensor, Tensor]:
+    """S / size^2 and size (..., 1, 1): a power of two near the root of the largest entry of S, or of ``shift``."""
+    size = 0.5 * magnitude(magnitude(s, -2, -1).sqrt(), -2, -1)
+    if shift:
+        size = size.clamp_min(2.0 ** round(math.log2(shift) / 2))
+    return _Shrunk.apply(s, size.square()), size  # pyright: ignore[reportReturnType]
+
+
+class _Shrunk(torch.autograd.Function):
+    """S / size; a gradient that is too large for the number format is cut to its largest number."""
+
+    @staticmethod
+    def forward(ctx: Any, s: Tensor, size: Tensor) -> Tensor:
+        ctx.save_for_backward(size)
+        return s / size
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:  # pyright: ignore
+        (size,) = ctx.saved_tensors
+        most = torch.finfo(gradient.dtype).max
+        return (gradient / size).clamp(-most, most), None
 
 
 def _finite(matrix: Tensor) -> tuple[Tensor, Tensor]:
@@ -157,10 +182,13 @@ class _Roots(torch.autograd.Function):
     """R = (S + shift I)^(1/2) and P = R^(-1) by eigh; from R R = S, dR solves R dR + dR R = dS and dP = -P dR P."""
 
     @staticmethod
-    def forward(ctx: Any, s: Tensor, shift: float) -> tuple[Tensor, Tensor]:
+    def forward(ctx: Any, s: Tensor, shift: Tensor | None) -> tuple[Tensor, Tensor]:
         values, vectors = _decompose(s)
-        values = values + shift
-        raised = (values if shift else _raised(values)).sqrt()
+        if shift is None:
+            raised = _raised(values).sqrt()
+        else:
+            values = values + shift.squeeze(-1)
+            raised = values.sqrt()
         root, inverse = _compose(vectors, values.sqrt()), _compose(vectors, raised.reciprocal())
         ctx.save_for_backward(root, inverse, vectors, raised)
         return root, inverse

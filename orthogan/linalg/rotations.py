@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from orthogan.linalg.polar import newton_schulz, polar_factor
+from orthogan.linalg.precision import exact, magnitude
 
 
 def skew(compact: Tensor, size: int) -> Tensor:
@@ -56,22 +57,28 @@ def householder(compact: Tensor, size: int) -> Tensor:
 
 
 def reflections(vectors: Tensor) -> Tensor:
-    """The first k columns of the product of the reflections along the k columns of ``vectors`` (..., d, k)."""
+    """The first k columns of the product of the reflections along the k columns of ``vectors`` (..., d, k).
+
+    A zero column reflects nothing.
+    """
+    vectors = exact(vectors)
+    vectors = vectors / magnitude(vectors, -2)
     k = vectors.shape[-1]
     gram = vectors.mT @ vectors
-    upper = gram.triu(1) + torch.diag_embed(0.5 * gram.diagonal(dim1=-2, dim2=-1))
+    squares = gram.diagonal(dim1=-2, dim2=-1)
+    upper = gram.triu(1) + torch.diag_embed(0.5 * torch.where(squares > 0, squares, 1.0))
     solved = torch.linalg.solve_triangular(upper, vectors[..., :k, :].mT, upper=True)
     return torch.eye(vectors.shape[-2], k, dtype=vectors.dtype, device=vectors.device) - vectors @ solved
 
 
 def qr(square: Tensor) -> Tensor:
     """Q of QR with a positive diagonal of R: Gram-Schmidt of the columns by Householder reflections."""
-    return _Orthonormal.apply(square)  # pyright: ignore[reportReturnType]
+    return _Orthonormal.apply(exact(square))  # pyright: ignore[reportReturnType]
 
 
 def gram_schmidt(square: Tensor) -> Tensor:
     """Gram-Schmidt of the rows, each orthogonalised twice; the same map as ``qr`` of the transpose."""
-    return _gram_schmidt(square)
+    return _gram_schmidt(exact(square))
 
 
 def polar(square: Tensor) -> Tensor:
@@ -81,6 +88,7 @@ def polar(square: Tensor) -> Tensor:
 
 def polar_newton_schulz(square: Tensor) -> Tensor:
     """The same by Newton-Schulz to tolerance: products only."""
+    square = exact(square)
     tolerance = 1e-6 if square.dtype == torch.float32 else 1e-12
     return newton_schulz(square, tolerance)
 
@@ -94,7 +102,8 @@ def _qr_slope(q: Tensor, r: Tensor, gradient: Tensor) -> Tensor:
     m = -gradient.mT @ q
     lower = m.tril() + m.tril(-1).mT
     diagonal = r.diagonal(dim1=-2, dim2=-1)
-    floor = torch.finfo(r.dtype).eps * diagonal.abs().amax(-1, keepdim=True).clamp_min(1e-30) * r.shape[-1]
+    top = diagonal.abs().amax(-1, keepdim=True)
+    floor = torch.finfo(r.dtype).eps * torch.where(top > 0, top, 1.0) * r.shape[-1]
     r = r.triu(1) + torch.diag_embed(torch.where(diagonal < floor, floor, diagonal))
     return torch.linalg.solve_triangular(r.mT, gradient + q @ lower, upper=False, left=False)
 
@@ -118,6 +127,7 @@ class _Orthonormal(torch.autograd.Function):
 
 @torch.library.custom_op("orthogan::gram_schmidt", mutates_args=())
 def _gram_schmidt(matrix: Tensor) -> Tensor:
+    matrix = matrix / magnitude(matrix, -1)
     found = torch.zeros_like(matrix)
     size = matrix.shape[-1]
     for i in range(size):

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from orthogan.linalg.decompositions import thin_svd
 from orthogan.linalg.power import EPS
+from orthogan.linalg.precision import exact, magnitude
 
 
 def stable_rank(matrix: Tensor) -> Tensor:
@@ -14,7 +15,8 @@ def stable_rank(matrix: Tensor) -> Tensor:
 
     At least 1 and at most the rank of any other matrix, and the same at every scale of it.
     """
-    squares = torch.linalg.svdvals(matrix).square()
+    matrix = exact(matrix)
+    squares = torch.linalg.svdvals(matrix / magnitude(matrix, -2, -1)).square()
     top = squares[..., 0]
     return torch.where(top > 0, squares.sum(-1) / top.clamp_min(torch.finfo(top.dtype).tiny), 0.0)
 
@@ -43,7 +45,9 @@ def stable_rank_projection(matrix: Tensor, r: float, k: int = 1) -> Tensor:
         raise ValueError(f"r is {r}: a matrix that is not zero has a stable rank of at least 1")
     if k < 0:
         raise ValueError(f"k is {k}: the number of preserved singular values is 0 or more")
-    left, values, right = thin_svd(matrix)
+    matrix = exact(matrix)
+    size = magnitude(matrix, -2, -1)
+    left, values, right = thin_svd(matrix / size)
     relative = values / values[..., :1].clamp_min(EPS)
     head, tail = preserved(relative, relative.square().sum(-1, keepdim=True), r, max(1, k))
     tail_scale = shrink(r - head, tail)
@@ -52,7 +56,7 @@ def stable_rank_projection(matrix: Tensor, r: float, k: int = 1) -> Tensor:
         head_scale, tail_scale = raise_top(tail_scale, r)
     first = torch.arange(values.shape[-1], device=values.device) < max(1, k)
     scale = torch.where(first & (relative.square().cumsum(-1) <= r * (1 + 1e-9)), head_scale, tail_scale)
-    return (left * (values * scale).unsqueeze(-2)) @ right
+    return (left * (values * scale).unsqueeze(-2)) @ right * size
 
 
 def preserved(relative: Tensor, total: Tensor, r: float, k: int) -> tuple[Tensor, Tensor]:
@@ -97,6 +101,9 @@ def stable_rank_scale(matrix: Tensor, sigma: Tensor, target: float) -> Tensor:
         sigma: its (estimated) spectral norm, a 0-d tensor.
         target: r >= 1.
     """
+    matrix, sigma = exact(matrix), exact(sigma)
+    size = magnitude(matrix, -2, -1)
+    matrix, sigma = matrix / size, sigma / size.reshape(sigma.shape)
     # a row vector has no tail: the clamp keeps the square root differentiable there
     tail = (matrix.square().sum() / sigma.square().clamp_min(EPS) - 1).clamp_min(EPS)
     return shrink(target - 1.0, tail)
