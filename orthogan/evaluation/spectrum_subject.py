@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -91,8 +92,14 @@ class Tensors(nn.Module):
                 continue
             name = key.removesuffix(".weight")
             layers[key if name in layers else name] = _layer(tensor.detach())
-        # add_module would refuse the dots, and named_modules would take a layer called "training" for the flag
-        self._modules.update(layers)
+        self._modules.update(layers)  # add_module would refuse the dots
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """The flag ``training`` is not a layer of that name."""
+        if name == "training":
+            object.__setattr__(self, name, value)
+        else:
+            super().__setattr__(name, value)
 
 
 def open_subject(subject: str | Path, *, ema: bool = True, trust: Trust = False) -> tuple[str, nn.Module]:

@@ -204,7 +204,7 @@ def fill(net: nn.Module, tensors: Mapping[str, Tensor], file: Path) -> None:
     """Put the tensors of ``file`` into ``net``. Raises ``UserError`` where names, shapes or types do not fit."""
     state = net.state_dict()
     for name, tensor in tensors.items():
-        if name in state and _sort(tensor) != _sort(state[name]):
+        if name in state and not _converts(tensor, state[name]):
             raise UserError(
                 f"{printable(file)}: {printable(name)} is {tensor.dtype} and must be {state[name].dtype}; the file is "
                 "damaged or was converted wrongly"
@@ -232,8 +232,17 @@ def count(tensors: Mapping[str, Tensor]) -> int:
     return sum(tensor.numel() for tensor in tensors.values())
 
 
+def _converts(tensor: Tensor, wanted: Tensor) -> bool:
+    """Whether ``load_state_dict`` converts without another meaning: precision may change, the sort of number may not.
+
+    Counts are also read from a file whose tensors were all converted to floating point.
+    """
+    if _sort(tensor) == _sort(wanted):
+        return True
+    return _sort(tensor) == "floating" and _sort(wanted) == "integer" and bool((tensor.double() % 1 == 0).all())
+
+
 def _sort(tensor: Tensor) -> str:
-    """The sort of number: within one, ``load_state_dict`` may convert."""
     if tensor.is_floating_point() or tensor.is_complex() or tensor.dtype == torch.bool:
         return "floating" if tensor.is_floating_point() else str(tensor.dtype)
     return "integer"
