@@ -7,22 +7,27 @@ No pickled object is ever loaded: of dSprites' file only the plain arrays are re
 
 from __future__ import annotations
 
-import zipfile
-from collections.abc import Sequence
+import logging
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from orthogan.data.arrays import ArraySource
 from orthogan.data.folder import IN_MEMORY_LIMIT, Form
-from orthogan.data.h5_source import H5Source, read_h5
-from orthogan.data.npy_source import NpySource, open_rows
-from orthogan.data.resize import fit_arrays
+from orthogan.data.h5_source import H5Source, read_h5, read_h5_annotation
+from orthogan.data.npy_source import NpySource, npy_header
+from orthogan.data.resize import check_images, fit_arrays
 from orthogan.data.source import ImageSource
-from orthogan.data.stored_source import StoredSource
+from orthogan.data.stored_source import StoredSource, check_count, warn_of_zeros_and_ones
 from orthogan.errors import UserError
+from orthogan.io.numpy_files import Npz, read_npy
+from orthogan.io.read import exists, printable, user_path
 
+log = logging.getLogger("orthogan.data")
+
+MOST_FACTORS = 256  # columns of an annotation
 IMAGE_KEYS = ("images", "imgs")
 DSPRITES_NAMES = ("colour", "shape", "scale", "orientation", "x", "y")
 SHAPES3D_NAMES = ("floor_hue", "wall_hue", "object_hue", "scale", "shape", "orientation")
@@ -46,88 +51,97 @@ def open_array_file(path: str | Path, form: Form, *, in_memory_limit: int = IN_M
 
     Two-dimensional annotations (``latents_classes`` of dSprites, ``labels`` of 3dshapes) become integer factors,
     constant columns left out, and the column ``shape`` the class; one-dimensional ``labels`` become the class.
-    dSprites' pixels 0 and 1 become 0 and 255. An ``.npz`` is read into memory; an ``.h5`` or ``.npy`` of more than
-    ``in_memory_limit`` bytes is read from the disk as needed. Raises UserError naming the file and what it lacks.
+    Annotations that cannot be used are named in the log, and ``why_unlabeled`` says what is wrong. Where all pixels
+    are 0 or 1, as in dSprites, they become 0 and 255, with a warning; of bool, True becomes 255. An ``.npz`` is read
+    into memory; an ``.h5`` or ``.npy`` of more than ``in_memory_limit`` bytes is read from the disk as needed.
+    Raises UserError naming the file and what it lacks.
     """
-    path = Path(path).expanduser()
-    if not path.is_file():
-        raise UserError(f"{path}: there is no such file; data.path must name an .npz, .npy or .h5 file")
+    path = user_path(path)
+    if not exists(path, "file"):
+        what = "this is not a regular file" if path.exists() else "there is no such file"
+        raise UserError(f"{printable(path)}: {what}; data.path must name an .npz, .npy or .h5 file")
     if path.suffix.lower() == ".npz":
         return _open_npz(path, form)
     if path.suffix.lower() in (".h5", ".hdf5"):
         return _open_h5(path, form, in_memory_limit)
     if path.suffix.lower() == ".npy":
         return _open_npy(path, form, in_memory_limit)
-    raise UserError(f"{path}: the source 'array' reads .npz, .npy and .h5 files")
-
-
-def _key(path: Path, keys: Sequence[str], wanted: Sequence[str]) -> str:
-    for key in wanted:
-        if key in keys:
-            return key
-    raise UserError(f"{path}: has no array {' or '.join(map(repr, wanted))}; it holds {', '.join(sorted(keys))}")
+    raise UserError(f"{printable(path)}: the source 'array' reads .npz, .npy and .h5 files")
 
 
 def _open_npz(path: Path, form: Form) -> ImageSource:
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            images = archive[_key(path, archive.files, IMAGE_KEYS)]
-            label_key = next((key for key in LABEL_KEYS if key in archive.files), None)
-            annotation = None if label_key is None else archive[label_key]
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
-        raise UserError(f"{path}: cannot be read ({error}); it must hold plain arrays, no pickled objects") from error
-    if images.dtype == np.bool_:
-        images = images.view(np.uint8)
-    # The classic mistake with dSprites is to divide its zeros and ones by 255.
+    with Npz(path) as archive:
+        key = archive.key(IMAGE_KEYS)
+        header = archive.header(key)
+        check_images(header.shape, header.dtype, f"{path}: {key!r}")
+        check_count(path, header.shape[0])
+        images = archive.read(key)
+        label_key = next((key for key in LABEL_KEYS if key in archive.keys), None)
+        note, why = _annotated(path, lambda: None if label_key is None else archive.read(label_key), len(images))
     if images.dtype == np.uint8 and images.size and images.max() <= 1:
-        images *= np.uint8(255)
-    note = annotate(path, annotation, len(images))
-    return ArraySource(
-        path.stem,
-        fit_arrays(images, resolution=form.resolution, channels=form.channels, name=str(path)),
-        **note._asdict(),
-        transform="centre crop, lanczos",
-    )
+        images = images * np.uint8(255)
+        warn_of_zeros_and_ones(path)
+    fitted = fit_arrays(images, resolution=form.resolution, channels=form.channels, name=str(path))
+    source = ArraySource(printable(path.stem), fitted, **note._asdict(), transform="centre crop, lanczos")
+    source.why_unlabeled = why
+    return source
 
 
 def _open_h5(path: Path, form: Form, in_memory_limit: int) -> ImageSource:
-    contents = read_h5(path, IMAGE_KEYS, LABEL_KEYS)
-    note = annotate(path, contents.annotation, contents.length)._asdict()
-    return _kept(H5Source(path, contents, form.resolution, form.channels, note), note, in_memory_limit)
+    contents = read_h5(path, IMAGE_KEYS)
+    note, why = _annotated(path, lambda: read_h5_annotation(path, LABEL_KEYS, contents.shape[0]), contents.shape[0])
+    source = H5Source(path, contents, form.resolution, form.channels, note._asdict())
+    source.find_binary()
+    return _kept(source, note, why, in_memory_limit)
 
 
 def _open_npy(path: Path, form: Form, in_memory_limit: int) -> ImageSource:
     beside = path.with_suffix(".labels.npy")
-    try:
-        values = np.load(beside, allow_pickle=False) if beside.is_file() else None
-    except (ValueError, OSError, EOFError) as error:
-        raise UserError(f"{beside}: cannot be read ({error}); it must hold one plain array") from error
-    rows, _ = open_rows(path)
-    note = annotate(beside, values, len(rows))._asdict()
-    return _kept(NpySource(path, form.resolution, form.channels, note), note, in_memory_limit)
+    header = npy_header(path)
+    check_images(header.shape, header.dtype, str(path))
+    note, why = _annotated(beside, lambda: read_npy(beside) if exists(beside, "file") else None, header.shape[0])
+    source = NpySource(path, header, form.resolution, form.channels, note._asdict())
+    source.find_binary()
+    return _kept(source, note, why, in_memory_limit)
 
 
-def _kept(source: StoredSource, note: dict[str, Any], in_memory_limit: int) -> ImageSource:
+def _kept(source: StoredSource, note: Annotation, why: str, in_memory_limit: int) -> ImageSource:
     """``source`` itself, or its images in memory where they take at most ``in_memory_limit`` bytes."""
-    if source.nbytes > in_memory_limit:
-        return source
-    pieces = [source.read(np.arange(i, min(i + 1024, len(source))))[0] for i in range(0, len(source), 1024)]
-    return ArraySource(source.name, np.concatenate(pieces), **note, transform="centre crop, lanczos")
+    kept: ImageSource = source
+    if source.nbytes <= in_memory_limit:
+        images = np.concatenate([source.read(indices)[0] for indices in source.pieces()])
+        kept = ArraySource(source.name, images, **note._asdict(), transform="centre crop, lanczos")
+    kept.why_unlabeled = why
+    return kept
+
+
+def _annotated(path: Path, read: Callable[[], np.ndarray | None], count: int) -> tuple[Annotation, str]:
+    """What ``read`` gives as an annotation; where it cannot be used, none and the reason, which the log gets too."""
+    try:
+        return annotate(path, read(), count), ""
+    except UserError as error:
+        log.warning("%s; the set has no labels and no factors", error)
+        return annotate(path, None, count), str(error)
 
 
 def annotate(path: Path, values: np.ndarray | None, count: int) -> Annotation:
     """Turn a file's labels (N,) or factors (N, K), of any real type, into consecutive integer classes."""
     if values is None:
         return Annotation(None, [], None, [], [])
-    if values.ndim not in (1, 2) or len(values) != count or not np.issubdtype(values.dtype, np.number):
-        raise UserError(f"{path}: {count} images but annotations {values.dtype} of shape {values.shape}")
+    where = printable(path)
+    if values.ndim not in (1, 2) or len(values) != count or values.dtype.kind not in "biuf":
+        raise UserError(f"{where}: {count} images but annotations {values.dtype} of shape {values.shape}")
+    if values.ndim == 2 and not 1 <= values.shape[1] <= MOST_FACTORS:
+        raise UserError(f"{where}: annotations must have 1 to {MOST_FACTORS} columns, not {values.shape[1]}")
+    if not np.isfinite(values).all():
+        raise UserError(f"{where}: its annotations hold NaN or infinite values")
     columns = values[:, None] if values.ndim == 1 else values
     levels, coded = [], np.empty(columns.shape, np.int64)
     for k in range(columns.shape[1]):
         unique, coded[:, k] = np.unique(columns[:, k], return_inverse=True)
         levels.append(unique)
     if values.ndim == 1:
-        return Annotation(coded[:, 0], [f"{v:g}" for v in levels[0]], None, [], [])
+        return Annotation(coded[:, 0], _class_names(levels[0].tolist()), None, [], [])
     names = _factor_names(columns.shape[1], [len(unique) for unique in levels])
     kept = [k for k, unique in enumerate(levels) if len(unique) > 1]
     labels, class_names = None, []
@@ -135,6 +149,12 @@ def annotate(path: Path, values: np.ndarray | None, count: int) -> Annotation:
         shape = names.index("shape")
         labels, class_names = coded[:, shape].copy(), [f"shape {k}" for k in range(len(levels[shape]))]
     return Annotation(labels, class_names, coded[:, kept], [names[k] for k in kept], [len(levels[k]) for k in kept])
+
+
+def _class_names(values: Sequence[float]) -> list[str]:
+    """A different name for every value."""
+    names = [str(int(v)) if v == int(v) else f"{v:g}" for v in values]
+    return names if len(set(names)) == len(names) else [repr(v) for v in values]
 
 
 def _factor_names(count: int, sizes: list[int]) -> list[str]:

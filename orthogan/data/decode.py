@@ -14,9 +14,8 @@ from typing import NamedTuple
 import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
 
-from orthogan.data.resize import centre_crop, resized, to_array
+from orthogan.data.resize import MOST_PIXELS, centre_crop, resized, to_array
 
-MOST_PIXELS = 1 << 26  # of a file before it is cut and resized; up to 16 threads decode at once
 MOST_LENGTHS = 1000  # longer side of a picture [lengths of the shorter one]
 PNG = b"\x89PNG\r\n\x1a\n"
 FORMATS = ("PNG", "JPEG", "WEBP", "AVIF", "BMP", "DIB", "GIF", "TIFF", "PPM", "JPEG2000", "QOI", "TGA")

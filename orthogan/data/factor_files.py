@@ -7,8 +7,7 @@ object is loaded: dSprites' ``metadata`` is never touched. All pictures take the
 from __future__ import annotations
 
 import logging
-import zipfile
-import zlib
+import math
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -19,12 +18,14 @@ import numpy as np
 from orthogan.data.array_files import SHAPES3D_NAMES, Annotation
 from orthogan.data.arrays import ArraySource
 from orthogan.data.folder import IN_MEMORY_LIMIT, Form
-from orthogan.data.h5_source import H5Source, read_h5
-from orthogan.data.hashing import ContentHash
+from orthogan.data.h5_source import H5Source, read_h5, read_h5_annotation
+from orthogan.data.hashing import ContentHash, hash_files
 from orthogan.data.resize import fit_arrays
 from orthogan.data.source import ImageSource
 from orthogan.data.sprites import FACTOR_NAMES, FACTOR_SIZES, SHAPE_NAMES
 from orthogan.errors import UserError
+from orthogan.io.numpy_files import Npz
+from orthogan.io.read import exists, parsing, printable, user_path
 
 log = logging.getLogger("orthogan.data")
 
@@ -37,7 +38,6 @@ MPI3D_NAMES = tuple(_MPI3D.split(" "))
 # The final release, and the complex shapes together with the release before it: the count tells which.
 MPI3D_SIZES = {1_036_800: (6, 6, 2, 3, 3, 40, 40), 460_800: (4, 4, 2, 3, 3, 40, 40)}
 ROWS = 1024  # pictures that are unpacked at a time
-DAMAGE = (OSError, EOFError, ValueError, RuntimeError, zipfile.BadZipFile, zlib.error)
 
 
 def open_dsprites(path: str | Path, form: Form, *, in_memory_limit: int = IN_MEMORY_LIMIT) -> ImageSource:
@@ -50,11 +50,8 @@ def open_dsprites(path: str | Path, form: Form, *, in_memory_limit: int = IN_MEM
     """
     file = _file(path, DSPRITES_FILE)
     images = look_into(file, "imgs")
-    try:
-        with np.load(file, allow_pickle=False) as archive:
-            classes = archive["latents_classes"]
-    except (*DAMAGE, KeyError) as error:
-        raise UserError(f"{file}: 'latents_classes' cannot be read ({error}), expected integers (N, 6)") from error
+    with Npz(file) as archive:
+        classes = archive.read(archive.key(["latents_classes"]))
     wanted = (images.shape[0], 6)
     if classes.shape != wanted or classes.dtype.kind not in "iu":
         raise UserError(f"{file}: 'latents_classes' is {classes.dtype} {classes.shape}, expected integers {wanted}")
@@ -72,8 +69,8 @@ def open_shapes3d(path: str | Path, form: Form, *, in_memory_limit: int = IN_MEM
     Raises UserError naming the file and what was expected.
     """
     file = _file(path, "3dshapes.h5")
-    contents = read_h5(file, ("images",), ("labels",))
-    values, wanted = contents.annotation, (contents.length, 6)
+    contents = read_h5(file, ("images",))
+    values, wanted = read_h5_annotation(file, ("labels",), contents.shape[0]), (contents.shape[0], 6)
     if values is None or values.shape != wanted or values.dtype.kind != "f" or not np.isfinite(values).all():
         found = "missing" if values is None else f"{values.dtype} {values.shape}"
         raise UserError(f"{file}: 'labels' is {found}, expected finite float64 {wanted}")
@@ -89,8 +86,8 @@ def open_shapes3d(path: str | Path, form: Form, *, in_memory_limit: int = IN_MEM
     source.name = "shapes3d"
     if source.nbytes > in_memory_limit:
         return source
-    pieces = [source.read(np.arange(i, min(i + ROWS, len(source))))[0] for i in range(0, len(source), ROWS)]
-    return ArraySource("shapes3d", np.concatenate(pieces), **note._asdict(), transform=TRANSFORM)
+    images = np.concatenate([source.read(indices)[0] for indices in source.pieces()])
+    return ArraySource("shapes3d", images, **note._asdict(), transform=TRANSFORM)
 
 
 def open_mpi3d(path: str | Path, form: Form, *, in_memory_limit: int = IN_MEMORY_LIMIT) -> ImageSource:
@@ -235,18 +232,19 @@ class NpzSource(ImageSource):
         return _fitted(self._map[indices], self.form, self.binary, self.images.path), self.labels[indices]
 
     def fingerprint(self) -> str:
-        """Hash of the file's size, the factors, the transform and 64 images spread over the file."""
+        """Hash of the file's content, the factors and the transform."""
         digest = ContentHash().text(TRANSFORM, self.resolution, self.channels, *self.class_names)
-        digest.text(self.images.path.stat().st_size, self.images.key).array(self.labels)
+        digest.text(self.images.key, hash_files([self.images.path])).array(self.labels)
         if self._factors is not None:
             digest.array(self._factors)
-        return digest.array(self.read(np.linspace(0, len(self) - 1, 64).astype(np.int64))[0]).hexdigest()
+        return digest.hexdigest()
 
 
 def _file(path: str | Path, published: str) -> Path:
-    path = Path(path).expanduser()
-    if not path.is_file():
-        raise UserError(f"{path}: there is no such file; data.path must name {published}")
+    path = user_path(path)
+    if not exists(path, "file"):
+        what = "this is not a regular file" if path.exists() else "there is no such file"
+        raise UserError(f"{printable(path)}: {what}; data.path must name {published}")
     return path
 
 
@@ -281,49 +279,30 @@ def _ranks(values: np.ndarray) -> np.ndarray:
 
 def look_into(path: Path, key: str) -> StoredImages:
     """Find the pictures ``key`` of an .npz without unpacking them. Raises UserError: none, or not uint8."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            names = [name.removesuffix(".npy") for name in archive.namelist()]
-            if key not in names:
-                raise UserError(f"{path}: has no array {key!r}; it holds {', '.join(sorted(names))}")
-            info = archive.getinfo(f"{key}.npy")
-            with archive.open(info) as member:
-                shape, dtype = _header(member)
-                start = member.tell()
-            with path.open("rb") as file:
-                file.seek(info.header_offset + 26)  # the lengths of two fields of the zip's own header
-                lengths = file.read(4)
-    except DAMAGE as error:
-        raise UserError(f"{path}: cannot be read ({error}); expected an .npz with {key!r}") from error
-    if dtype != np.uint8 or len(shape) < 3 or shape[0] < 1:
-        raise UserError(f"{path}: {key!r} is {dtype} {shape}, expected uint8 pictures (N, H, W) or (N, H, W, 3)")
-    if info.file_size != start + int(np.prod(shape)):
-        raise UserError(f"{path}: {key!r} is cut short, expected {shape}; copy or download it again")
-    offset = info.header_offset + 30 + int.from_bytes(lengths[:2], "little") + int.from_bytes(lengths[2:], "little")
-    return StoredImages(path, key, shape, offset + start if info.compress_type == zipfile.ZIP_STORED else None)
-
-
-def _header(member: Any) -> tuple[tuple[int, ...], np.dtype[Any]]:
-    """Shape and type of an .npy, of which ``member`` then stands at the first pixel."""
-    np.lib.format.read_magic(member)
-    shape, by_columns, dtype = np.lib.format.read_array_header_1_0(member)
-    if by_columns:
-        raise ValueError("its pictures are stored column by column")
-    return shape, dtype
+    with Npz(path) as archive:
+        header = archive.header(archive.key([key]))
+        offset = archive.offset(key)
+    shape, dtype = header.shape, header.dtype
+    if dtype != np.uint8 or len(shape) < 3 or math.prod(shape) < 1:
+        raise UserError(
+            f"{printable(path)}: {key!r} is {dtype} {shape}, expected uint8 pictures (N, H, W) or (N, H, W, 3)"
+        )
+    if header.fortran:
+        raise UserError(f"{printable(path)}: {key!r} is stored column by column; save numpy.ascontiguousarray of it")
+    return StoredImages(path, key, shape, offset)
 
 
 def _pieces(images: StoredImages) -> Iterator[np.ndarray]:
     """The pictures in order, some at a time, so that a large compressed array is never held as it is stored."""
     bounds = [*range(0, images.shape[0], ROWS), images.shape[0]]
-    each = int(np.prod(images.shape[1:]))
-    try:
-        with zipfile.ZipFile(images.path) as archive, archive.open(f"{images.key}.npy") as member:
-            _header(member)
+    each = math.prod(images.shape[1:])
+    with Npz(images.path) as archive:
+        member, _ = archive.open(images.key)
+        with member, parsing(f"{images.path}: {images.key!r}", "an array of pictures"):
             for start, stop in pairwise(bounds):
                 piece = np.frombuffer(member.read(each * (stop - start)), np.uint8)
                 yield piece.reshape(stop - start, *images.shape[1:])
-    except DAMAGE as error:
-        raise UserError(f"{images.path}: {images.key!r} is damaged ({error}); copy or download it again") from error
+            member.read(1)  # at the end the check sum is compared
 
 
 def _fitted(stored: np.ndarray, form: Form, binary: bool, path: Path) -> np.ndarray:

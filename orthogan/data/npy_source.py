@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -10,31 +11,29 @@ import numpy as np
 from orthogan.data.row_file import RowFile
 from orthogan.data.stored_source import StoredSource
 from orthogan.errors import UserError
+from orthogan.io.numpy_files import Header, read_header
+from orthogan.io.read import check_regular, open_regular, printable
 
 
-def open_rows(path: Path) -> tuple[RowFile, tuple[int, ...]]:
-    """The rows of the array in an ``.npy`` file, and the shape of one; only the header is read.
-
-    Raises UserError for anything but a uint8 array in C order, and for a file that ends too early.
-    """
-    try:
-        mapped = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, OSError, EOFError) as error:
-        raise UserError(f"{path}: cannot be read as an .npy file ({error})") from error
-    if not isinstance(mapped, np.memmap) or mapped.dtype != np.uint8 or mapped.ndim < 3:
-        raise UserError(f"{path}: must hold one uint8 array (N, H, W) or (N, H, W, 1 or 3)")
-    if not mapped.flags.c_contiguous:
-        raise UserError(f"{path}: is stored in Fortran order; save numpy.ascontiguousarray of it")
-    shape = mapped.shape[1:]
-    return RowFile(path, offset=mapped.offset, count=len(mapped), row_bytes=int(np.prod(shape))), shape
+def npy_header(path: Path) -> Header:
+    """The header of an ``.npy`` file; raises UserError for an array in Fortran order, and where the file is cut."""
+    size = check_regular(path)
+    with open_regular(path) as file:
+        header = read_header(file, path)
+    if header.fortran and len(header.shape) > 1:
+        raise UserError(f"{printable(path)}: is stored in Fortran order; save numpy.ascontiguousarray of it")
+    if header.start + header.nbytes > size:
+        raise UserError(f"{printable(path)}: ends within the images {header.dtype} {header.shape}; copy the file again")
+    return header
 
 
 class NpySource(StoredSource):
-    """The images uint8 (N, H, W) or (N, H, W, 1 or 3) of an ``.npy`` file."""
+    """The images uint8 or bool (N, H, W) or (N, H, W, 1 or 3) of an ``.npy`` file."""
 
-    def __init__(self, path: Path, resolution: int, channels: int, annotation: dict[str, Any]) -> None:
-        self.rows, self.shape = open_rows(path)
-        super().__init__(path, len(self.rows), resolution, channels, annotation, key="npy")
+    def __init__(self, path: Path, header: Header, resolution: int, channels: int, annotation: dict[str, Any]) -> None:
+        super().__init__(path, header.shape, header.dtype, resolution, channels, annotation, key="npy")
+        row = math.prod(self.shape)
+        self.rows = RowFile(path, offset=header.start, count=len(self), row_bytes=row)
 
     def stored(self, indices: np.ndarray) -> np.ndarray:
-        return self.rows.read(indices).reshape(-1, *self.shape)
+        return self.rows.read(indices).view(self.dtype).reshape(-1, *self.shape)

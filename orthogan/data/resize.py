@@ -16,10 +16,12 @@ import numpy as np
 from PIL import Image
 
 from orthogan.errors import UserError
+from orthogan.io.read import printable
 
 A = TypeVar("A")
 B = TypeVar("B")
 
+MOST_PIXELS = 1 << 26  # of a picture before it is cut and resized; up to 16 threads work at once
 SMALL_PICTURE = 128 * 128  # threads pay for pictures of more pixels
 
 
@@ -65,17 +67,32 @@ def in_threads(work: Callable[[A], B], items: Iterable[A]) -> Iterator[B]:
             yield from pool.map(work, part)
 
 
+def check_images(shape: tuple[int, ...], dtype: np.dtype, name: str) -> None:
+    """Raises UserError unless these are N images (N, H, W) or (N, H, W, 1 or 3), uint8 or bool."""
+    where = printable(name)
+    if dtype.kind == "f":
+        raise UserError(
+            f"{where}: images must be uint8 from 0 to 255, not {dtype}; if these run from 0 to 1, save "
+            "(255 * images).round().astype('uint8')"
+        )
+    if dtype not in (np.uint8, np.bool_):
+        raise UserError(f"{where}: images must be uint8 from 0 to 255, not {dtype}")
+    if len(shape) not in (3, 4) or (len(shape) == 4 and shape[3] not in (1, 3)):
+        raise UserError(f"{where}: images must be (N, H, W) or (N, H, W, 1 or 3), not {shape}")
+    if not 1 <= shape[1] * shape[2] <= MOST_PIXELS:
+        raise UserError(f"{where}: images must have 1 to {MOST_PIXELS >> 20} Mi pixels, not {shape[1]} x {shape[2]}")
+
+
 def fit_arrays(images: np.ndarray, *, resolution: int, channels: int, name: str) -> np.ndarray:
     """Bring stored images uint8 (N, H, W) or (N, H, W, 1 or 3) into the form (N, channels, resolution, resolution).
 
-    Returns a view where nothing has to change. Raises UserError for any other shape or type.
+    Of bool, True is white. Returns a view where nothing has to change. Raises UserError for any other shape or type.
     """
-    if images.dtype != np.uint8:
-        raise UserError(f"{name}: images must be uint8 from 0 to 255, not {images.dtype}")
+    check_images(images.shape, images.dtype, name)
+    if images.dtype == np.bool_:
+        images = images * np.uint8(255)
     if images.ndim == 3:
         images = images[..., None]
-    if images.ndim != 4 or images.shape[3] not in (1, 3):
-        raise UserError(f"{name}: images must be (N, H, W) or (N, H, W, 1 or 3), not {images.shape}")
     stored, height, width = images.shape[3], images.shape[1], images.shape[2]
     if (height, width) == (resolution, resolution) and stored == channels:
         return images.transpose(0, 3, 1, 2)
