@@ -8,21 +8,25 @@ elevation, azimuth, object, the object fastest, which is not the order of the fi
 from __future__ import annotations
 
 import io
+import os
 import tarfile
 import zlib
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
 import numpy as np
-from scipy.io import loadmat
+from scipy.io import loadmat, whosmat
 
 from orthogan.data.arrays import ArraySource
 from orthogan.data.factor_files import TRANSFORM, annotation, full_grid
 from orthogan.data.folder import Form
 from orthogan.data.resize import fit_arrays
 from orthogan.errors import UserError
+from orthogan.io.read import exists, parsing, read_error, read_regular, user_path
 
 ARCHIVE = "nips2015-analogy-data.tar.gz"
+LARGEST_CAR = 1 << 24  # one has 4.7 MB of pixels [bytes]
+LARGEST_SIDE = 1024  # of a view [pixels]
 NAMES = ("elevation", "azimuth", "object")
 SIZES = (4, 24, 183)
 BROKEN_TAR = (tarfile.TarError, OSError, EOFError, zlib.error)
@@ -35,7 +39,7 @@ def open_cars3d(path: str | Path, form: Form) -> ArraySource:
     ``cars`` in it or itself full of the .mat files. Cars are numbered by their sorted file names, since the order of
     a listing differs from machine to machine. Raises UserError naming the file and what was expected.
     """
-    place = _place(Path(path).expanduser())
+    place = _place(user_path(path))
     names = _names(place)
     if len(names) != SIZES[2]:
         raise UserError(f"{place}: holds {len(names)} .mat files of cars, expected {SIZES[2]}; unpack or copy it again")
@@ -55,14 +59,21 @@ def open_cars3d(path: str | Path, form: Form) -> ArraySource:
 
 def _place(path: Path) -> Path:
     """The archive or the folder that holds the cars' files."""
-    if path.is_file():
+    if exists(path, "file"):
         return path
     for folder in (path / "data" / "cars", path / "cars", path):
-        if folder.is_dir() and any(_is_car(file.name) for file in folder.iterdir()):
+        if exists(folder, "folder") and _cars_in(folder):
             return folder
-    if (path / ARCHIVE).is_file():
+    if exists(path / ARCHIVE, "file"):
         return path / ARCHIVE
     raise UserError(f"{path}: no cars there; data.path must name {ARCHIVE} or the folder 'cars' unpacked from it")
+
+
+def _cars_in(folder: Path) -> list[str]:
+    try:
+        return sorted(name for name in os.listdir(folder) if _is_car(name))
+    except OSError as error:
+        raise read_error(folder, error) from error
 
 
 def _is_car(name: str) -> bool:
@@ -72,7 +83,7 @@ def _is_car(name: str) -> bool:
 def _names(place: Path) -> list[str]:
     """Sorted names, relative to ``place``. The archive has other .mat files too: only its folder ``cars`` counts."""
     if place.is_dir():
-        return sorted(file.name for file in place.iterdir() if _is_car(file.name))
+        return _cars_in(place)
     try:
         with tarfile.open(place, "r:*") as archive:
             files = [PurePosixPath(member.name) for member in archive if member.isfile()]
@@ -85,13 +96,15 @@ def _contents(place: Path, wanted: dict[str, int]) -> Iterator[tuple[str, bytes]
     """Names and bytes of the wanted files, in the order in which they lie, since an archive cannot go back."""
     if place.is_dir():
         for name in wanted:
-            yield name, (place / name).read_bytes()
+            yield name, read_regular(place / name, LARGEST_CAR)
         return
     try:
         with tarfile.open(place, "r:*") as archive:
             for member in archive:
                 name = str(PurePosixPath(member.name))
                 if name in wanted and (file := archive.extractfile(member)) is not None:
+                    if member.size > LARGEST_CAR:
+                        raise UserError(f"{place}: {name} is larger than {LARGEST_CAR >> 20} MiB; download it again")
                     yield name, file.read()
     except BROKEN_TAR as error:
         raise UserError(f"{place}: is damaged ({error}); copy or download it again") from error
@@ -99,11 +112,11 @@ def _contents(place: Path, wanted: dict[str, int]) -> Iterator[tuple[str, bytes]
 
 def _mesh(where: str, content: bytes) -> np.ndarray:
     """The array ``im`` of one car. Raises UserError for another shape or type."""
-    try:
-        images = loadmat(io.BytesIO(content), variable_names=["im"])["im"]
-    except Exception as error:  # what scipy's reader raises for a damaged file has no common base
-        raise UserError(f"{where}: has no readable array 'im' ({error}); copy or download it again") from error
-    azimuths_elevations = (SIZES[1], SIZES[0])
-    if images.ndim != 5 or images.shape[2:] != (3, *azimuths_elevations) or images.dtype != np.uint8:
-        raise UserError(f"{where}: 'im' is {images.dtype} {images.shape}, expected uint8 (128, 128, 3, 24, 4)")
-    return images
+    with parsing(where, "a .mat file with the array 'im'"):
+        # Before it is unpacked: what it declares may not fit into memory.
+        found = {name: (shape, kind) for name, shape, kind in whosmat(io.BytesIO(content))}
+        shape, kind = found.get("im", ((), "missing"))
+        views = len(shape) == 5 and shape[2:] == (3, SIZES[1], SIZES[0])
+        if not views or kind != "uint8" or max(shape) > LARGEST_SIDE:
+            raise UserError(f"{where}: 'im' is {kind} {shape}, expected uint8 (128, 128, 3, 24, 4)")
+        return loadmat(io.BytesIO(content), variable_names=["im"])["im"]

@@ -127,7 +127,7 @@ def labels_from_json(pairs: Any, names: Sequence[str]) -> Labelling:
     without. Raises UserError when this is no such list, leaves a file out, has two labels for one, or other labels.
     """
     if pairs is None:
-        return unlabelled(len(names), f"the labels in its {DATASET_JSON} are null")
+        return unlabelled(len(names), f"the labels in its {DATASET_JSON} are null; write class numbers there")
     if not isinstance(pairs, list) or not all(isinstance(p, list) and len(p) == 2 for p in pairs):
         raise UserError('expected {"labels": [["file.png", 0], ...]}')
     table: dict[str, Any] = {}

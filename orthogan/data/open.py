@@ -12,6 +12,7 @@ from orthogan.data.folder import Form, open_folder
 from orthogan.data.source import ImageSource, check_split
 from orthogan.data.sprite_sources import open_sprites
 from orthogan.errors import UserError
+from orthogan.io.read import exists, user_path
 
 
 @dataclass(frozen=True)
@@ -106,8 +107,8 @@ def open_source(
     *,
     path: str | None = None,
     split: str = "train",
-    resolution: int,
-    channels: int,
+    resolution: int = 32,
+    channels: int = 3,
     count: int | None = None,
     seed: int = 0,
     bad_images: Literal["skip", "error"] = "skip",
@@ -116,22 +117,30 @@ def open_source(
     download: bool = True,
     fixed: Mapping[str, str | int] | None = None,
 ) -> ImageSource:
-    """Open a set of images by its kind, one of ``OPENERS``.
+    """Open a set of images by its kind, one of ``OPENERS``, or by its path.
+
+    A path is that of a folder or zip of images, or of an .npz, .npy or .h5 file.
 
     - ``path``: the folder, zip, .npz or .h5 file of the kinds folder and array, the published files of dsprites,
       shapes3d, mpi3d, cars3d and smallnorb; for fashion-mnist a folder that holds its IDX files.
       ``root``: where torchvision keeps what it downloads; ``download``: whether it may.
     - ``split``: the part of the data set; sprites, folder and array have one part only, called train.
-    - ``resolution`` [pixels], ``channels`` (1 grey, 3 RGB): what every image is brought to.
+    - ``resolution`` [pixels], ``channels`` (1 gray, 3 RGB): what every image is brought to; 32 and 3 as in a config.
     - ``count``, ``seed``: sprites: size and random seed of a subset, None is the full grid; faces: how many to draw
       (default 50,000; 10,000 of the test part), and from which random seed.
     - ``fixed``: faces only, factors to hold at a value, such as ``{"glasses": "none"}``.
     - ``bad_images``, ``bad_limit``: what to do about unreadable files (``orthogan.data.folder``).
 
-    Raises UserError for anything that cannot be opened, saying which file or value is wrong and how to mend it.
+    Raises UserError for anything that cannot be opened, saying which file or value is wrong and how to fix it.
+
+    Example:
+        >>> open_source("sprites", resolution=64, channels=1)[0]  # doctest: +SKIP
+        >>> open_source("photos/", resolution=128)  # doctest: +SKIP
     """
+    if kind not in OPENERS and path is None:
+        kind, path = _by_path(kind)
     if kind not in OPENERS:
-        raise UserError(f"data.source: {kind!r} is not one of {', '.join(OPENERS)}")
+        raise UserError(f"data.source: {kind!r} is not a path, nor one of {', '.join(OPENERS)}")
     if channels not in (1, 3):
         raise UserError(f"data.channels: must be 1 or 3, not {channels}")
     if resolution < 1:
@@ -148,3 +157,11 @@ def open_source(
         check_split(kind, split, ("train",))
     form = Form(resolution, channels, bad_images, bad_limit)
     return OPENERS[kind](Request(kind, path, split, form, count, seed, root, download, fixed))
+
+
+def _by_path(text: str) -> tuple[str, str | None]:
+    """(kind, path) of a path that is given in place of a kind; the text itself where it is none."""
+    path = user_path(text)
+    if exists(path, "folder") or (exists(path, "file") and path.suffix.lower() == ".zip"):
+        return "folder", text
+    return ("array", text) if exists(path, "file") else (text, None)

@@ -8,10 +8,10 @@ fastest. ``-dat``: uint8 (N, 2, 96, 96), a pair of cameras; ``-cat``: int32 (N,)
 
 from __future__ import annotations
 
-import gzip
+import math
 import struct
-import zlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -21,7 +21,9 @@ from orthogan.data.folder import Form
 from orthogan.data.resize import fit_arrays
 from orthogan.data.source import check_split
 from orthogan.errors import UserError
+from orthogan.io.read import exists, printable, read_packed, user_path
 
+LONGEST_HEADER = 8 + 4 * 8  # [bytes]
 STEMS = {
     "train": "smallnorb-5x46789x9x18x6x2x96x96-training",
     "test": "smallnorb-5x01235x9x18x6x2x96x96-testing",
@@ -49,7 +51,7 @@ def open_smallnorb(path: str | Path, form: Form, *, split: str = "train") -> Arr
     Raises UserError naming the file and what was expected.
     """
     check_split("smallnorb", split, ("train", "test", "all"))
-    folder = Path(path).expanduser()
+    folder = user_path(path)
     images, factors = zip(*(_half(folder, part, form) for part in STEMS if split in (part, "all")), strict=True)
     note = annotation(np.concatenate(factors), NAMES, SIZES, label="category", class_names=CATEGORIES)
     return ArraySource(f"smallnorb-{split}", np.concatenate(images), **note._asdict(), transform=TRANSFORM)
@@ -90,26 +92,36 @@ def _half(folder: Path, part: str, form: Form) -> tuple[np.ndarray, np.ndarray]:
 
 def _find(folder: Path, name: str) -> Path:
     for file in (folder / name, folder / f"{name}.gz"):
-        if file.is_file():
+        if exists(file, "file"):
             return file
     raise UserError(f"{folder}: lacks {name} and {name}.gz; data.path must name the folder of SmallNORB's six files")
 
 
 def read_matrix(path: Path) -> np.ndarray:
-    """The read-only array in a file of the matrix format. Raises UserError naming a file that is damaged."""
-    try:
-        data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-    except (OSError, EOFError, zlib.error) as error:
-        raise UserError(f"{path}: cannot be read ({error}); copy or download it again") from error
+    """The array in a file of the matrix format. Raises UserError naming a file that is damaged."""
+
+    def size(header: bytes) -> int:
+        dtype, shape, start = _layout(header, path)
+        return start + max(0, math.prod(shape)) * dtype.itemsize
+
+    data = read_packed(path, LONGEST_HEADER, size)
+    dtype, shape, start = _layout(data, path)
+    body = len(data) - start
+    if min(shape) < 1 or body != math.prod(shape) * dtype.itemsize:
+        raise UserError(
+            f"{printable(path)}: has {body} bytes after its header, expected {dtype} {shape}; download it again"
+        )
+    return np.frombuffer(data, dtype, offset=start).reshape(shape)
+
+
+def _layout(data: bytes, path: Path) -> tuple[np.dtype[Any], tuple[int, ...], int]:
+    """Type, shape and length of the header [bytes]. Raises UserError for what is no such file."""
     # A vector's header has three lengths too, so none is shorter than 20 bytes.
     magic, axes = struct.unpack_from("<Ii", data) if len(data) >= 20 else (0, 0)
     start = 8 + 4 * max(3, axes)
     if magic not in TYPES or not 1 <= axes <= 8 or len(data) < start:
         raise UserError(
-            f"{path}: is no SmallNORB matrix: {magic:#x}, expected 0x1e3d4c55 (bytes) or 0x1e3d4c54 (int32)"
+            f"{printable(path)}: is no SmallNORB matrix: {magic:#x}, expected 0x1e3d4c55 (bytes) or 0x1e3d4c54 (int32)"
         )
-    dtype, shape = TYPES[magic], struct.unpack_from(f"<{axes}i", data, 8)
-    body = len(data) - start
-    if min(shape) < 1 or body != int(np.prod(shape)) * dtype.itemsize:
-        raise UserError(f"{path}: has {body} bytes after its header, expected {dtype} {shape}; download it again")
-    return np.frombuffer(data, dtype, offset=start).reshape(shape)
+    shape = struct.unpack_from(f"<{axes}i", data, 8)
+    return TYPES[magic], shape, start

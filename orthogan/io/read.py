@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
@@ -159,6 +160,26 @@ def read_regular(path: str | os.PathLike[str], limit: int = LARGEST_FILE) -> byt
             raise read_error(path, error) from error
     size_in_words = f"{limit >> 20} MiB" if limit >= 1 << 20 else f"{limit} bytes"
     raise UnreadableFile(path, f"is larger than {size_in_words}, the limit for this kind of file")
+
+
+def read_packed(path: str | os.PathLike[str], header: int, size: Callable[[bytes], int]) -> bytearray:
+    """The content of a regular file, unpacked where its name ends in .gz.
+
+    ``size`` gives the length of the whole content from its first ``header`` bytes [bytes]; no more than that and one
+    byte is unpacked, and nothing where it is more than ``LARGEST_FILE``. Raises UserError naming the file.
+    """
+    with open_regular(path) as raw, parsing(path, "a complete file"):
+        file = gzip.GzipFile(fileobj=raw) if str(path).endswith(".gz") else raw
+        first = file.read(header) or b""
+        expected = size(first)
+        if expected > LARGEST_FILE:
+            raise UnreadableFile(
+                path, f"says that it holds {expected >> 20:,} MiB; at most {LARGEST_FILE >> 20} are read"
+            )
+        content = bytearray(first)
+        while piece := file.read(min(expected + 1 - len(content), 1 << 24)) if len(content) <= expected else b"":
+            content += piece
+        return content
 
 
 def parse_json(text: str | bytes, source: object) -> Any:

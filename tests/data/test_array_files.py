@@ -259,8 +259,7 @@ def write(path: Path, images: np.ndarray, **more: np.ndarray) -> Path:
             np.save(path.with_suffix(".labels.npy"), values)
     else:
         with h5py.File(path, "w") as file:
-            options = {"compression": "gzip"} if path.name.endswith("gzip.h5") else {}
-            file.create_dataset("images", data=images, **options)
+            file.create_dataset("images", data=images, compression="gzip" if path.name.endswith("gzip.h5") else None)
             for key, values in more.items():
                 file[key] = values.astype(object) if values.dtype.kind == "U" else values
     return path
@@ -315,7 +314,7 @@ def test_other_arrays_are_refused_in_every_format(tmp_path: Path, form: str, ima
     if form == "gzip.h5" and not images.shape:
         return
     path = write(tmp_path / f"a.{form}", images)
-    with pytest.raises(UserError, match="images must|no images|is no array|must be"):
+    with pytest.raises(UserError, match=r"images must|no images|is no array|must be"):
         open_array_file(path, Form(8, 1))
 
 
@@ -436,7 +435,6 @@ def hostile_h5(folder: Path) -> dict[str, str]:
         "missing-part": "nothing.h5",
         "part-elsewhere": "elsewhere/part.h5",
         "part-with-outside-values": "part-outside.h5",
-        "parts-by-pattern": "part-%b.h5",
         "parts-absolute": str(folder / "elsewhere" / "part.h5"),
     }.items():
         layout = h5py.VirtualLayout((6, 8, 8), np.uint8)
@@ -465,7 +463,6 @@ def hostile_h5(folder: Path) -> dict[str, str]:
         "missing-part": r"nothing\.h5: there is no such file",
         "part-elsewhere": "not in the same folder",
         "part-with-outside-values": "takes its values from other files",
-        "parts-by-pattern": "not in the same folder",
         "parts-absolute": "not in the same folder",
         "half-mapped": "parts hold 384 values of 768",
     }
@@ -498,7 +495,9 @@ def test_h5_links_and_parts_inside_the_folder_are_read(
         np.testing.assert_array_equal(everything(source)[0][:, 0], images)
     before = open_array_file(tmp_path / "whole.h5", Form(8, 1), in_memory_limit=limit).fingerprint()
     with h5py.File(tmp_path / "part1.h5", "r+") as file:
-        file["x"][2, 0, 0] ^= 1
+        part = file["x"]
+        assert isinstance(part, h5py.Dataset)
+        part[2, 0, 0] ^= 1
     assert open_array_file(tmp_path / "whole.h5", Form(8, 1), in_memory_limit=limit).fingerprint() != before
 
 

@@ -111,7 +111,7 @@ def test_dsprites_that_are_not_as_published_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="has no array 'imgs'; it holds images"):
         open_dsprites(tmp_path / "e.npz", Form(64, 1))
     (tmp_path / "e.npz").write_bytes(b"junk")
-    with pytest.raises(UserError, match="cannot be read"):
+    with pytest.raises(UserError, match=r"is not an \.npz file"):
         open_dsprites(tmp_path / "e.npz", Form(64, 1))
     with pytest.raises(UserError, match=r"no such file; data\.path must name dsprites_ndarray"):
         open_dsprites(tmp_path / "f.npz", Form(64, 1))
@@ -125,7 +125,7 @@ def test_damage_within_a_file_is_named(tmp_path: Path) -> None:
     middle = info.header_offset + 60 + info.compress_size // 2
     content[middle : middle + 40] = bytes(40)
     path.write_bytes(content)
-    with pytest.raises(UserError, match=r"d\.npz: 'imgs' is damaged"):
+    with pytest.raises(UserError, match=r"d\.npz: 'imgs': is damaged"):
         open_dsprites(path, Form(64, 1))
     header = io.BytesIO()
     np.lib.format.write_array_header_1_0(header, {"descr": "|u1", "fortran_order": False, "shape": (460800, 2, 2, 3)})
@@ -343,10 +343,10 @@ def test_cars3d_that_are_not_as_published_are_refused(tmp_path: Path, monkeypatc
         with pytest.raises(UserError, match=r"car_001_mesh\.mat: 'im' is .* expected uint8 \(128, 128, 3, 24, 4\)"):
             open_cars3d(tmp_path, Form(8, 3))
     savemat(file, {"mask": car(0)})
-    with pytest.raises(UserError, match=r"car_001_mesh\.mat: has no readable array 'im'"):
+    with pytest.raises(UserError, match=r"car_001_mesh\.mat: 'im' is missing"):
         open_cars3d(tmp_path, Form(8, 3))
     file.write_bytes(b"junk")
-    with pytest.raises(UserError, match=r"car_001_mesh\.mat: has no readable array 'im'"):
+    with pytest.raises(UserError, match=r"car_001_mesh\.mat: is damaged, or is not a \.mat file"):
         open_cars3d(tmp_path, Form(8, 3))
     (tmp_path / "nips2015-analogy-data.tar.gz").write_bytes(gzip.compress(b"junk"))
     with pytest.raises(UserError, match=r"tar\.gz: cannot be read"):
@@ -459,7 +459,7 @@ def test_a_damaged_matrix_file_is_named(tmp_path: Path) -> None:
         ("a.mat", b"", r"a\.mat: is no SmallNORB matrix: 0x0, expected 0x1e3d4c55"),
         ("a.mat", b"MATLAB 5.0 MAT-file, Platform: posix", "is no SmallNORB matrix: 0x4c54414d"),
         ("a.mat", struct.pack(">Ii3i", 0x1E3D4C54, 1, 1, 1, 1), "is no SmallNORB matrix: 0x544c3d1e"),
-        ("a.mat.gz", gzip.compress(good)[:-9], r"a\.mat\.gz: cannot be read"),
+        ("a.mat.gz", gzip.compress(good)[:-9], r"a\.mat\.gz: is damaged"),
     ):
         (tmp_path / name).write_bytes(content)
         with pytest.raises(UserError, match=message):

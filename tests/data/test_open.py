@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any, get_args
 
@@ -24,10 +25,25 @@ def test_folder_and_array_are_dispatched(tmp_path: Path) -> None:
     assert len(open_source("array", path=str(tmp_path / "a.npz"), resolution=8, channels=1)) == 4
 
 
+def test_a_path_stands_for_its_source_and_a_name_is_enough(tmp_path: Path) -> None:
+    greys(tmp_path / "f", 3)
+    images = np.full((4, 8, 8), 9, np.uint8)
+    np.savez(tmp_path / "a.npz", images=images)
+    np.save(tmp_path / "a.npy", images)
+    archive = shutil.make_archive(str(tmp_path / "f"), "zip", tmp_path / "f")
+    for path, count in ((f"{tmp_path}/f/", 3), (archive, 3), (tmp_path / "a.npz", 4), (tmp_path / "a.npy", 4)):
+        source = open_source(str(path))
+        assert (len(source), source.resolution, source.channels) == (count, 32, 3)
+    image, label = open_source("sprites")[0]
+    assert (image.shape, label) == ((3, 32, 32), 0)
+    with pytest.raises(UserError, match="is not a path, nor one of"):
+        open_source(str(tmp_path / "missing"))
+
+
 @pytest.mark.parametrize(
     ("kind", "options", "message"),
     [
-        ("cifar", {}, "'cifar' is not one of faces, sprites, "),
+        ("cifar", {}, "'cifar' is not a path, nor one of faces, sprites, "),
         ("folder", {}, r"data\.path: the source 'folder' needs"),
         ("array", {}, r"data\.path: the source 'array' needs"),
         ("cifar10", {"path": "x"}, r"data\.path: the source 'cifar10' takes no path"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import pickle
 import socket
+import struct
 import time
 import urllib.request
 from pathlib import Path
@@ -84,11 +85,15 @@ def test_damaged_idx_files(tmp_path: Path) -> None:
     images = tmp_path / "train-images-idx3-ubyte.gz"
     good = images.read_bytes()
     for data, message in {
-        good[:300]: "cannot be read",
-        b"plain words": "cannot be read",
+        good[:300]: "is damaged",
+        b"plain words": "is damaged",
         gzip.compress(b"\0\0\x0d\x01" + bytes(8)): "not an IDX file",
         gzip.compress(idx(np.zeros((2, 28, 28), np.uint8))[:-5]): "its header says",
         gzip.compress(idx(np.zeros(20, np.uint8))): "expected images",
+        gzip.compress(b"\0\0\x08\xff" + bytes(2000)): "not an IDX file",
+        gzip.compress(b"\0\0\x08\x04" + b"\0\1\0\0" * 4 + bytes(2000)): "says that it holds",
+        gzip.compress(b"\0\0\x08\x03" + struct.pack(">III", 6_000_000, 28, 28)): "says that it holds 4,486 MiB",
+        gzip.compress(idx(np.zeros((2, 28, 28), np.uint8)) + bytes(1 << 25)): "its header says",
     }.items():
         images.write_bytes(data)
         with pytest.raises(UserError, match=message) as caught:
