@@ -114,7 +114,7 @@ def read_matrix(path: Path) -> np.ndarray:
     return np.frombuffer(data, dtype, offset=start).reshape(shape)
 
 
-def _layout(data: bytes, path: Path) -> tuple[np.dtype[Any], tuple[int, ...], int]:
+def _layout(data: bytes | bytearray, path: Path) -> tuple[np.dtype[Any], tuple[int, ...], int]:
     """Type, shape and length of the header [bytes]. Raises UserError for what is no such file."""
     # A vector's header has three lengths too, so none is shorter than 20 bytes.
     magic, axes = struct.unpack_from("<Ii", data) if len(data) >= 20 else (0, 0)

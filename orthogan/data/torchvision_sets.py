@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypedDict
 
@@ -21,7 +22,7 @@ from orthogan.data.resize import fit_arrays
 from orthogan.data.source import ImageSource, check_split
 from orthogan.errors import UserError
 from orthogan.io.pickles import array, read_pickle
-from orthogan.io.read import read_regular
+from orthogan.io.read import exists, read_regular, reason_of, user_path
 
 NETWORK_TIMEOUT = 15.0  # without an answer for so long the network counts as absent [s]
 
@@ -43,19 +44,28 @@ class Files(TypedDict):
 
 
 @contextmanager
-def _fetching(kind: str, advice: str) -> Iterator[None]:
-    """Turn whatever goes wrong in a download, soon, into a UserError that ends with ``advice``."""
+def _fetching(kind: str, advice: str, folder: Path) -> Iterator[None]:
+    """Turn whatever goes wrong in a download, soon, into a UserError that ends with ``advice``.
+
+    Where it fails, empty folders that it has made for ``folder`` are removed.
+    """
+    made = next((place for place in (*reversed(folder.parents), folder) if not exists(place, "folder")), None)
+    done = False
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(NETWORK_TIMEOUT)
     try:
         yield
+        done = True
     except UserError:
         raise
     except Exception as error:  # urllib, tarfile, hash checks and gdown share no base class
-        first_line = (str(error).splitlines() or [type(error).__name__])[0]
-        raise UserError(f"{kind}: not found and not downloaded ({first_line}). {advice}") from error
+        raise UserError(f"{kind}: not found and not downloaded ({reason_of(error)}). {advice}") from error
     finally:
         socket.setdefaulttimeout(before)
+        if made is not None and not done:
+            for place, _, _ in os.walk(made, topdown=False):
+                with suppress(OSError):
+                    os.rmdir(place)
 
 
 def open_fashion_mnist(form: Form, *, path: str | None, root: str, split: str, download: bool) -> ImageSource:
@@ -66,7 +76,7 @@ def open_fashion_mnist(form: Form, *, path: str | None, root: str, split: str, d
     border of 2; any other size is resized.
     """
     check_split("fashion-mnist", split, ("train", "test"))
-    folder = Path(path).expanduser() if path else Path(root) / "FashionMNIST" / "raw"
+    folder = user_path(path) if path else Path(root) / "FashionMNIST" / "raw"
     found = [find_idx(folder, stem) for stem in FASHION_FILES[split]]
     missing = [f"{stem}.gz" for stem, file in zip(FASHION_FILES[split], found, strict=True) if file is None]
     advice = (
@@ -79,7 +89,7 @@ def open_fashion_mnist(form: Form, *, path: str | None, root: str, split: str, d
     if missing and not download:
         raise UserError(f"fashion-mnist: {folder} lacks {' and '.join(missing)} and data.download is off. {advice}")
     if missing:
-        with _fetching("fashion-mnist", advice):
+        with _fetching("fashion-mnist", advice, folder):
             datasets.FashionMNIST(root, train=split == "train", download=True)
         found = [find_idx(folder, stem) for stem in FASHION_FILES[split]]
     image_file, label_file = found
@@ -116,7 +126,7 @@ def open_cifar(kind: str, form: Form, *, root: str, split: str, download: bool) 
         return [name for name, md5 in files if not datasets.cifar.check_integrity(str(folder / name), md5)]
 
     if wrong := damaged():
-        with _fetching(kind, advice):
+        with _fetching(kind, advice, Path(root)):
             # an archive that lies there needs no network, only unpacking
             if not (download or datasets.cifar.check_integrity(str(archive), dataset.tgz_md5)):
                 raise UserError(f"{kind}: {folder} lacks a whole {wrong[0]} and data.download is off. {advice}")
@@ -165,7 +175,7 @@ def open_stl10(form: Form, *, root: str, split: str, download: bool) -> ImageSou
     check_split("stl10", split, ("train", "test", "unlabeled", "train+unlabeled"))
     archive = Path(root) / datasets.STL10.filename
     advice = f"Put {datasets.STL10.filename} (2.6 GB) from {datasets.STL10.url} into {Path(root)}"
-    with _fetching("stl10", advice):
+    with _fetching("stl10", advice, Path(root)):
         # an archive that lies there needs no network, only unpacking
         here = downloads.check_integrity(str(archive), datasets.STL10.tgz_md5)
         data = datasets.STL10(root, split=split, download=download or here)
@@ -194,12 +204,13 @@ def open_celeba(form: Form, *, root: str, split: str, download: bool) -> ImageSo
         f"Put img_align_celeba.zip, unpacked, and list_eval_partition.txt into {base}, "
         "from https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html"
     )
-    if not (folder.is_dir() and partition.is_file()):
+    if not (exists(folder, "folder") and exists(partition, "file")):
         if not download:
             raise UserError(f"celeba: {base} is incomplete and data.download is off. {advice}")
-        with _fetching("celeba", advice):
+        with _fetching("celeba", advice, base):
             datasets.CelebA(root, split="all", download=True)
-    lines = [line.split() for line in partition.read_text().splitlines() if line.strip()]
+    text = read_regular(partition).decode("utf-8", "replace")
+    lines = [line.split() for line in text.splitlines() if line.strip()]
     if any(len(line) != 2 for line in lines):
         raise UserError(f"{partition}: every line must hold a file name and 0, 1 or 2. {advice}")
     wanted = {name for name, part in lines if split == "all" or part == CELEBA_PARTS[split]}

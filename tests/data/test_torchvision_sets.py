@@ -260,3 +260,28 @@ def test_cifar_of_another_content_is_damaged_and_asks_no_network_unasked(tmp_pat
     (tmp_path / datasets.CIFAR10.filename).write_bytes(b"not the archive")
     with pytest.raises(UserError, match=r"cifar10: .*a whole data_batch_1 and data\.download is off"):
         open_source("cifar10", root=str(tmp_path), resolution=32, channels=3, download=False)
+
+
+@pytest.mark.parametrize("kind", ["fashion-mnist", "cifar10", "cifar100", "stl10", "celeba"])
+@pytest.mark.parametrize("kept", [False, True])
+def test_a_failed_download_leaves_no_empty_folders(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, kept: bool
+) -> None:
+    def refuse(*args: object, **options: object) -> None:
+        raise OSError("no network here")
+
+    monkeypatch.setattr("urllib.request.urlopen", refuse)
+    root = tmp_path / "new" / "data"
+    if kept:
+        root.mkdir(parents=True)
+    with pytest.raises(UserError, match="not found and not downloaded"):
+        open_source(kind, root=str(root), resolution=32, channels=3)
+    assert root.exists() == kept
+    assert (tmp_path / "new").exists() == kept
+
+
+@pytest.mark.parametrize("root", ["a" * 300, "/dev/null/x", "nul\0"])
+@pytest.mark.parametrize("kind", ["fashion-mnist", "cifar10", "stl10", "celeba"])
+def test_roots_that_cannot_be(kind: str, root: str) -> None:
+    with pytest.raises(UserError):
+        open_source(kind, root=root, download=False, resolution=32, channels=3)
