@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from orthogan.config_checks import NEEDS_PATH
 from orthogan.config_file import dump, load_config, own_names
-from orthogan.errors import UserError, install
+from orthogan.errors import CannotWrite, UserError, install
 from orthogan.io.read import check_regular, user_path
 from orthogan.io.yaml_text import parse_yaml
 from orthogan.models.shipped import no_such, shipped
@@ -171,33 +171,48 @@ def disentangle(arguments: Namespace) -> None:
     from orthogan.evaluation import append_jsonl
     from orthogan.latent import parse_seeds
 
-    runs = []
+    metrics = [name.strip().lower() for name in arguments.metrics.split(",")]
+    given = measures.read_options(metrics, options)
+    runs, unwritten, alone = [], [], len(arguments.subject) == 1
     for path in arguments.subject:
         subject, net, _ = _open(path, arguments)
-        results = measures.disentangle(
-            net,
-            [name.strip() for name in arguments.metrics.split(",")],
-            source=None if arguments.data is None else _labelled(arguments.data, net),
-            directions=_directions(arguments, net),
-            seeds=parse_seeds(arguments.seeds),
-            samples=arguments.samples,
-            controls=not arguments.no_controls,
-            y=_label(arguments, subject, net),
-            options=options,
-            info={"subject": path},
-        )
+        try:
+            results = measures.disentangle(
+                net,
+                metrics,
+                source=None if arguments.data is None else _labelled(arguments.data, net),
+                directions=_directions(arguments, net),
+                seeds=parse_seeds(arguments.seeds),
+                samples=arguments.samples,
+                controls=not arguments.no_controls,
+                y=_label(arguments, subject, net),
+                options=given,
+                info={"subject": path},
+            )
+        except (ValueError, TypeError) as error:  # what a metric refuses
+            raise UserError(f"{path}: {error}") from error
         runs.append(results)
+        if arguments.json:
+            print(*(json.dumps(result.as_dict(), allow_nan=False) for result in results), sep="\n", flush=True)
+        else:
+            lines = [path, *("  " + result.one_line() for result in results)]
+            print(measures.table(results) if alone else "\n".join(lines), flush=True)
         run = run_of(Path(path))
-        if run is not None:
-            append_jsonl(run / "disentanglement.jsonl", results)
-        if not arguments.json:
-            one = len(arguments.subject) == 1
-            print(measures.table(results) if one else "\n".join([path, *("  " + r.one_line() for r in results)]))
-    over = measures.across(runs) if len(runs) > 1 else []
-    if arguments.json:
-        print("\n".join(json.dumps(result.as_dict()) for result in [*(r for results in runs for r in results), *over]))
+        try:
+            if run is not None:
+                append_jsonl(run / "disentanglement.jsonl", results)
+        except CannotWrite as error:  # the other subjects are still to be measured
+            unwritten.append(error)
+    try:
+        over = measures.across(runs) if len(runs) > 1 else []
+    except ValueError as error:
+        raise UserError(str(error)) from error
+    if over and arguments.json:
+        print(*(json.dumps(result.as_dict(), allow_nan=False) for result in over), sep="\n")
     elif over:
         print("\n".join([f"over {len(runs)} runs", *map(str, over)]))
+    if unwritten:
+        raise unwritten[0]
 
 
 def _options(texts: list[str]) -> dict[str, dict[str, Any]]:
@@ -215,10 +230,12 @@ def _options(texts: list[str]) -> dict[str, dict[str, Any]]:
 def _labelled(name: str, net: Generator) -> ImageSource:
     """The images with factors that --data names, as large as those of the generator."""
     from orthogan.data import open_configured, open_source
+    from orthogan.latent.generate import image_size
 
     if name.endswith((".yaml", ".yml")):
         return open_configured(load_config(name, trust=True).data)  # its nets are not built
-    return open_source(name, resolution=net.resolution, channels=net.image_channels)
+    channels, side = image_size(net)
+    return open_source(name, resolution=side, channels=channels)
 
 
 def discover(arguments: Namespace) -> None:

@@ -25,7 +25,7 @@ from orthogan.disentanglement.oracle import Oracle, Teaching, train_oracle
 from orthogan.disentanglement.oracle_cache import load_oracle, oracle_for, save_oracle
 from orthogan.disentanglement.predicted import Predicted, predicted_factors
 from orthogan.disentanglement.result import Across, GeneratorScore, Summary, across, table
-from orthogan.disentanglement.routes import METRICS
+from orthogan.disentanglement.routes import METRICS, read_options
 from orthogan.disentanglement.sap import sap, sap_correlation
 from orthogan.disentanglement.score import Score
 from orthogan.disentanglement.source import GridSource, LabelledSource, SpriteSource
@@ -79,6 +79,7 @@ __all__ = [
     "mutual_information_matrix",
     "oracle_for",
     "predicted_factors",
+    "read_options",
     "sap",
     "sap_correlation",
     "save_oracle",

@@ -10,9 +10,10 @@ import difflib
 import functools
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 import numpy as np
+from pydantic import TypeAdapter, ValidationError
 
 from orthogan.disentanglement.activity import activity
 from orthogan.disentanglement.beta_vae import beta_vae
@@ -29,8 +30,10 @@ from orthogan.disentanglement.score import Score
 from orthogan.disentanglement.total_correlation import gaussian_total_correlation
 from orthogan.disentanglement.vp import vp
 from orthogan.errors import UserError
+from orthogan.io.yaml_text import parse_yaml
 
 ENCODER = "encoder:"
+LARGEST = 10**7  # of a number given as an option: more images, votes or trees than anybody can wait for
 
 
 @functools.wraps(explicitness)
@@ -88,9 +91,40 @@ def check_metrics(metrics: Sequence[str], options: Mapping[str, Mapping[str, Any
                 raise UserError(f"option {option!r} of {name!r}: {hint}")
 
 
-def options_of(metric: str) -> list[str]:
-    """What may be set of ``metric``, a name of ``METRICS``, beyond what ``disentangle`` sets itself."""
+def read_options(metrics: Sequence[str], given: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Options out of a text, such as ``{"vp": {"pairs": 200.0}}``, in the types that the metrics declare.
+
+    Raises UserError: as ``check_metrics``, or a value of another type, not finite, or above ``LARGEST``.
+    """
+    check_metrics(metrics, given, has_source=True)
+    return {
+        metric: {name: _read(metric, name, value) for name, value in values.items()} for metric, values in given.items()
+    }
+
+
+def _read(metric: str, name: str, value: Any) -> Any:
+    hint = get_type_hints(inspect.unwrap(_function_of(metric)))[name]
+    if isinstance(value, str) and "," in value:  # -2,0,2
+        value = [parse_yaml(word, f"option {name!r} of {metric!r}") for word in value.split(",")]
+    about = f"option {name!r} of {metric!r} is {value!r}"
+    for number in value if isinstance(value, list) else [value]:
+        if isinstance(number, bool) and bool not in (hint, *get_args(hint)):
+            raise UserError(f"{about}: it is no yes or no")
+        if isinstance(number, int | float) and not abs(number) <= LARGEST:
+            raise UserError(f"{about}: give a finite number of at most {LARGEST:g}")
+    try:
+        return TypeAdapter(hint).validate_python(value)
+    except ValidationError as error:
+        said = dict.fromkeys(one["msg"][:1].lower() + one["msg"][1:] for one in error.errors())
+        raise UserError(f"{about}: {'; '.join(said)}") from None
+
+
+def _function_of(metric: str) -> Callable[..., Score]:
     real = metric.startswith(ENCODER)
     functions = REAL_ARRAYS | REAL_VOTES if real else LATENT | ARRAYS | VOTE
-    function, _ = functions[metric.removeprefix(ENCODER)]
-    return [name for name in inspect.signature(function).parameters if name not in SET]
+    return functions[metric.removeprefix(ENCODER)][0]
+
+
+def options_of(metric: str) -> list[str]:
+    """What may be set of ``metric``, a name of ``METRICS``, beyond what ``disentangle`` sets itself."""
+    return [name for name in inspect.signature(_function_of(metric)).parameters if name not in SET]

@@ -5,6 +5,7 @@ Zhu, Xu & Tao, ECCV 2020, "Learning Disentangled Representations with Latent Var
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
@@ -239,6 +240,7 @@ def _taught(
     batches = max(1, len(train) // plan.batch_size)
     steps = plan.epochs * batches
     curve: list[float] = []
+    loss = torch.tensor(math.nan)
     best: dict[str, Tensor] = {}
 
     def score(rows: np.ndarray) -> float:
@@ -266,6 +268,8 @@ def _taught(
             if curve[-1] > max(curve[:-1], default=-1.0):
                 best = {name: tensor.clone() for name, tensor in net.state_dict().items()}
             bar.set_postfix(accuracy=f"{curve[-1]:.3f}")
+    if not math.isfinite(seen := float(loss.detach())):
+        raise ValueError(f"vp: the loss became {seen}; choose a lower lr than {plan.lr:g}")
     last = score(test)
     net.load_state_dict(best)
     return net, curve, int(np.argmax(curve)) + 1, last
