@@ -49,6 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--minutes", type=float, default=25.0, help="time over all calls (default: 25)")
     parser.add_argument("--seed", type=int, default=0, help="random seed of the cases (default: 0)")
     parser.add_argument("--cases", type=int, help="at most so many cases per section")
+    parser.add_argument("--case", type=int, help="this case alone, of each section; OUT/work is left as it is")
     parser.add_argument("--only", help="the sections whose name contains this text")
     chosen = parser.parse_args(arguments)
     out = chosen.out.resolve()
@@ -56,6 +57,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     environment_for(out)
     warm()
     sections = {name: s for name, s in SECTIONS.items() if chosen.only is None or chosen.only in name}
+    if chosen.case is not None:
+        for name, section in sections.items():
+            print(name, section.case(chosen.case, _seed(chosen.seed, chosen.case), out))
+        return 0
     try:
         _run(sections, out, chosen.seed, chosen.minutes * 60, chosen.cases)
     except KeyboardInterrupt:
@@ -65,6 +70,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     problems = [f"{record['section']}, case {record['index']}: {p}" for record in records for p in record["problems"]]
     print("\n".join(problems))
     return int(bool(problems))
+
+
+def _seed(seed: int, index: int) -> int:
+    return 1_000_003 * seed + index
 
 
 def _run(sections: dict[str, Section], out: Path, seed: int, seconds: float, most: int | None) -> None:
@@ -82,7 +91,7 @@ def _run(sections: dict[str, Section], out: Path, seed: int, seconds: float, mos
             del going[name]
             continue
         try:
-            found = going[name].case(index, 1_000_003 * seed + index, out)
+            found = going[name].case(index, _seed(seed, index), out)
         except Exception:  # of the harness itself, or a state of a run that it did not foresee
             found = Findings()
             found.add("other", traceback.format_exc()[-1500:])

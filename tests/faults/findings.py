@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
@@ -35,14 +36,15 @@ class Findings:
     def ended(self, child: Child, what: str, allowed: Collection[int] = ALLOWED) -> bool:
         """Check how a child ended: in time, its code, and that it printed no traceback; returns whether all is well."""
         before, said = len(self.problems), child.said()
-        last = [line for line in said.splitlines() if line.strip()][-1:]
+        last = [line[:300] for line in said.splitlines() if line.strip()][-1:]
         if child.late:
-            self.add("other", f"{what}: did not end within {child.late:.0f} s: {' '.join(last)[:300]}")
+            self.add("other", f"{what}: did not end within {child.late:.0f} s: {last}")
         elif "Traceback (most recent call last)" in said:
-            self.add("tracebacks", f"{what}: {' '.join(last)[:300]}")
+            raised = re.findall(r"^[\w.]+(?:Error|Exception|Interrupt)\b.*", said, re.MULTILINE)
+            self.add("tracebacks", f"{what}: {raised[-1][:300] if raised else last}")
         elif child.code not in allowed:
             lost = child.code in ALLOWED  # a promised code, but not one that is right here
-            self.add("lost" if lost else "other", f"{what}: exit code {child.code}: {' '.join(last)[:300]}")
+            self.add("lost" if lost else "other", f"{what}: exit code {child.code}: {last}")
         return len(self.problems) == before
 
 
