@@ -14,7 +14,7 @@ from orthogan.io.hashing import tensors_sha256
 from orthogan.io.read import check_regular, printable, read_error
 from orthogan.io.write import PathLike, write_tensors
 
-HASH = "sha256"  # in the metadata: of the tensors and of the rest of the metadata
+HASH = "orthogan-sha256"  # in the metadata: of the tensors and of the rest of the metadata
 
 
 class Damaged(UserError):
@@ -23,7 +23,7 @@ class Damaged(UserError):
 
 def write_sealed(path: PathLike, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> Path:
     """Write a safetensors file with its hash, making its parent folders. Raises ``CannotWrite``."""
-    return write_tensors(path, tensors, {**metadata, HASH: _hash(tensors, metadata)})
+    return write_tensors(path, tensors, {**metadata, HASH: seal_of(tensors, metadata)})
 
 
 def read_sealed(path: PathLike, *, needed: bool) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -45,13 +45,21 @@ def read_sealed(path: PathLike, *, needed: bool) -> tuple[dict[str, Tensor], dic
         raise read_error(path, error) from error
     except (SafetensorError, ValueError, TypeError, RuntimeError, KeyError) as error:
         raise Damaged(f"{printable(path)}: damaged, or not a safetensors file: {printable(error)}") from error
-    expected = metadata.pop(HASH, None)
-    if expected is None and needed:
+    if needed and HASH not in metadata:
         raise Damaged(f"{printable(path)}: it carries no hash of its content")
-    if expected is not None and expected != _hash(tensors, metadata):
-        raise Damaged(f"{printable(path)}: damaged: its content is not what its hash says")
-    return tensors, metadata
+    return tensors, check_seal(path, tensors, metadata)
 
 
-def _hash(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
+def check_seal(path: PathLike, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> dict[str, str]:
+    """The metadata without the hash. Raises ``Damaged`` where there is a hash, and it is that of another content."""
+    plain = {name: text for name, text in metadata.items() if name != HASH}
+    if HASH in metadata and metadata[HASH] != seal_of(tensors, plain):
+        raise Damaged(
+            f"{printable(path)}: damaged: its content is not what its hash says; copy or download the file again"
+        )
+    return plain
+
+
+def seal_of(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
+    """The hash of tensors and metadata, whatever their order."""
     return tensors_sha256(dict(sorted(tensors.items())), json.dumps(metadata, sort_keys=True))

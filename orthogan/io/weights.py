@@ -13,6 +13,7 @@ from torch import Tensor
 
 from orthogan.errors import UserError
 from orthogan.io.read import check_regular, open_regular, printable
+from orthogan.io.sealed import check_seal
 
 # what the safetensors reader raises for files that are not whole, or hold types that torch does not have
 UNREADABLE = (SafetensorError, OSError, ValueError, TypeError, KeyError, AttributeError, RuntimeError)
@@ -35,13 +36,18 @@ def read_metadata(file: Path) -> dict[str, str]:
 
 
 def read_tensors(file: Path) -> dict[str, Tensor]:
-    """The tensors of a ``.safetensors`` file, on the CPU; errors as ``read_metadata``."""
+    """The tensors of a ``.safetensors`` file, on the CPU; errors as ``read_metadata``, also where the file carries the
+    hash of another content.
+    """
     check_regular(file)
     try:
         with safe_open(file, "pt") as stream:
-            return {name: stream.get_tensor(name) for name in stream.keys()}  # noqa: SIM118 (no mapping)
+            metadata = stream.metadata() or {}
+            tensors = {name: stream.get_tensor(name) for name in stream.keys()}  # noqa: SIM118 (no mapping)
     except UNREADABLE as error:
         raise _no_safetensors(file, error) from None
+    check_seal(file, tensors, metadata)
+    return tensors
 
 
 def read_weights(file: Path) -> dict[str, Tensor]:

@@ -13,12 +13,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save as to_safetensors
 from torch import nn
 
 from orthogan.errors import UserError
-from orthogan.io.write import write_bytes
+from orthogan.io.read import parse_json, printable, reason_of
+from orthogan.io.sealed import read_sealed, write_sealed
 from orthogan.latent.identity import model_hash as hash_of
 from orthogan.latent.space import view
 from orthogan.models.protocol import as_generator
@@ -59,6 +58,8 @@ class Directions:
     layers: Sequence[int] = ()
 
     def __post_init__(self) -> None:
+        for name in ("method", "space", "layer", "unit", "model_hash"):
+            _check_text(name, getattr(self, name))
         matrix = np.array(self.matrix, dtype=np.float32)
         if matrix.ndim != 2 or 0 in matrix.shape:
             raise UserError(f"directions of shape {matrix.shape}: expected (directions, latent_dim), at least one each")
@@ -71,6 +72,8 @@ class Directions:
         names = tuple(str(name) for name in self.names) or tuple(map(str, np.arange(count)))
         notes = tuple(str(note) for note in self.notes) or ("",) * count
         scores = {str(key): tuple(float(value) for value in values) for key, values in self.scores.items()}
+        for text in (*names, *notes, *scores):
+            _check_text("a name, note or score", text)
         for what, values in {"names": names, "notes": notes, **scores}.items():
             if len(values) != count:
                 raise UserError(f"{len(values)} values of '{what}' for {count} directions: one a direction")
@@ -159,7 +162,9 @@ class Directions:
             )
 
     def save(self, path: str | os.PathLike[str]) -> Path:
-        """Write a ``.safetensors`` file: the matrix as tensor ``directions``, the rest as JSON metadata."""
+        """Write a ``.safetensors`` file: the matrix as tensor ``directions``, the rest as JSON metadata, and a hash of
+        both.
+        """
         if Path(path).suffix != ".safetensors":
             raise UserError(f"{path}: a Directions file ends in .safetensors")
         described = {
@@ -176,7 +181,7 @@ class Directions:
             "layers": self.layers,
         }
         text = json.dumps(described, ensure_ascii=False, allow_nan=False)
-        return write_bytes(path, to_safetensors({_KEY: np.ascontiguousarray(self.matrix)}, metadata={_KEY: text}))
+        return write_sealed(path, {_KEY: torch.tensor(self.matrix)}, {_KEY: text})
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Directions:
@@ -184,20 +189,29 @@ class Directions:
 
         Raises ``UserError`` naming the file when it is missing, damaged, or no Directions file.
         """
+        where = printable(path)
+        tensors, metadata = read_sealed(path, needed=False)  # early versions wrote no hash
+        if _KEY not in metadata or _KEY not in tensors:
+            raise UserError(f"{where}: not a Directions file (no '{_KEY}' in it)")
+        described: Any = parse_json(metadata[_KEY], where)
         try:
-            with safe_open(os.fspath(path), framework="numpy") as file:
-                metadata = file.metadata() or {}
-                if _KEY not in metadata or _KEY not in file.keys():  # noqa: SIM118  (not a mapping)
-                    raise UserError(f"{path}: not a Directions file (no '{_KEY}' in it)")
-                matrix = file.get_tensor(_KEY)
-            described: dict[str, Any] = json.loads(metadata[_KEY])
             if described.pop("format") != FORMAT:
-                raise UserError(f"{path}: written in another version of the Directions format; expected {FORMAT}")
-            return cls(matrix=matrix, **described)
+                raise UserError(f"written in another version of the Directions format; expected {FORMAT}")
+            if not tensors[_KEY].is_floating_point():
+                raise UserError(f"its matrix holds {tensors[_KEY].dtype}, and floating-point numbers are needed")
+            return cls(matrix=tensors[_KEY].float().numpy(), **described)
         except UserError as error:
-            raise error if str(path) in str(error) else UserError(f"{path}: {error}") from error
-        except (OSError, SafetensorError, ValueError, TypeError, KeyError, AttributeError) as error:
-            raise UserError(f"{path}: cannot be read as a Directions file ({error})") from error
+            raise UserError(f"{where}: {error}") from error
+        except (ValueError, TypeError, KeyError, AttributeError, OverflowError) as error:
+            raise UserError(f"{where}: cannot be read as a Directions file ({reason_of(error)})") from error
+
+
+def _check_text(what: str, value: object) -> None:
+    """Refuse what is no text, and text that no file can hold (half of a surrogate pair)."""
+    try:
+        str.encode(value)  # pyright: ignore[reportArgumentType]
+    except (TypeError, UnicodeEncodeError):
+        raise UserError(f"{what} of these directions must be a text, not {value!a:.60}") from None
 
 
 def random_control(latent_dim: int, k: int, seed: int) -> Directions:

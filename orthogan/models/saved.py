@@ -16,8 +16,8 @@ from orthogan import checkpoint
 from orthogan.config import Config
 from orthogan.config_file import validate
 from orthogan.errors import UserError
-from orthogan.io.hashing import tensors_sha256
 from orthogan.io.read import parse_json, printable, user_path
+from orthogan.io.sealed import HASH, seal_of
 from orthogan.io.weights import read_metadata, read_tensors
 from orthogan.io.write import write_tensors
 from orthogan.models.build import build_for_file
@@ -29,7 +29,6 @@ FORMAT = "orthogan-generator-1"
 CLASSIFIER_FORMAT = "orthogan-classifier-1"
 RAW, AVERAGED = "generator", "generator-ema"
 CLASSIFIER = "classifier"
-HASH = "tensors_sha256"  # metadata key
 MOST_CLASSES = 1_000_000
 
 
@@ -40,7 +39,7 @@ class Saved:
     path: Path
     config: Config
     num_classes: int
-    # step, images, weights ("ema" | "raw"), class_names (JSON), tensors_sha256
+    # step, images, weights ("ema" | "raw"), class_names (JSON)
     extra: dict[str, str] = field(default_factory=dict)
 
     @property
@@ -59,16 +58,11 @@ def metadata(
 ) -> dict[str, str]:
     """The safetensors metadata that makes the file of a generator (or what ``form`` says) self-describing.
 
-    ``tensors``: those of the file; their hash is kept, and checked when the file is loaded.
+    ``tensors``: those of the file; a hash of them and of the metadata is kept, and checked when the file is loaded.
     """
     tree = config.model_dump() if isinstance(config, Config) else dict(config)
     about = {"format": form, "config": json.dumps(tree), "num_classes": str(num_classes), **extra}
-    return about if tensors is None else about | {HASH: hash_of(tensors)}
-
-
-def hash_of(tensors: Mapping[str, Tensor]) -> str:
-    """The hash of a file's tensors, whatever their order."""
-    return tensors_sha256(dict(sorted(tensors.items())))
+    return about if tensors is None else about | {HASH: seal_of(tensors, about)}
 
 
 def save_generator(
@@ -148,7 +142,7 @@ def describe(path: str | Path, *, ema: bool = True, form: str = FORMAT, trust: T
         raise UserError(f"{source}: the config in its metadata is a {type(tree).__name__}, not a mapping")
     config = validate(tree, {}, default_origin=source)
     require_trust(code_in(config), file, trust)
-    extra = {k: v for k, v in header.items() if k not in ("format", "config", "num_classes")}
+    extra = {k: v for k, v in header.items() if k not in ("format", "config", "num_classes", HASH)}
     num_classes = _classes(header["num_classes"], extra, source)
     return Saved(file, config, num_classes, extra)
 
@@ -182,7 +176,7 @@ def load(path: str | Path, *, device: torch.device | str = "cpu", ema: bool = Tr
         UserError: nothing to load there, it is damaged or names other code, or the tensors do not fit the config.
     """
     saved = describe(path, ema=ema, trust=trust)
-    tensors = _tensors(saved)
+    tensors = read_tensors(saved.path)
     net = build_for_file(saved.config, "generator", num_classes=saved.num_classes, numbers=count(tensors))
     fill(net, tensors, saved.path)
     return as_generator(net).to(device).eval().requires_grad_(False)
@@ -194,7 +188,7 @@ def load_classifier(path: str | Path, *, device: torch.device | str = "cpu", tru
     Args, errors: as ``load``; ``describe(path, form=CLASSIFIER_FORMAT)`` tells the names of the classes.
     """
     saved = describe(path, form=CLASSIFIER_FORMAT, trust=trust)
-    tensors = _tensors(saved)
+    tensors = read_tensors(saved.path)
     net = build_for_file(saved.config, "classifier", num_classes=saved.num_classes, numbers=count(tensors))
     fill(net, tensors, saved.path)
     return net.to(device).eval().requires_grad_(False)
@@ -214,17 +208,6 @@ def fill(net: nn.Module, tensors: Mapping[str, Tensor], file: Path) -> None:
     except RuntimeError as error:
         reason = printable(" ".join(str(error).split()))
         raise UserError(f"{printable(file)}: its tensors do not fit its config: {reason}") from None
-
-
-def _tensors(saved: Saved) -> dict[str, Tensor]:
-    """The tensors of the file, which must be those that it was written with, where it has their hash."""
-    tensors = read_tensors(saved.path)
-    if HASH in saved.extra and hash_of(tensors) != saved.extra[HASH]:
-        raise UserError(
-            f"{printable(saved.path)}: damaged: its tensors are not those that it was written with; copy or download "
-            "the file again, or choose another checkpoint"
-        )
-    return tensors
 
 
 def count(tensors: Mapping[str, Tensor]) -> int:

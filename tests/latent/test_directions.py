@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import random
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors import safe_open
 from safetensors.numpy import save_file
 
 from orthogan.errors import UserError
-from orthogan.latent.directions import Directions, random_control
+from orthogan.io.write import write_tensors
+from orthogan.latent.directions import FORMAT, Directions, random_control
 from orthogan.latent.identity import model_hash
 
 from .disc import Affine
@@ -175,3 +179,62 @@ def test_random_control_favours_no_direction() -> None:
     rows = np.concatenate([random_control(3, 1, seed=s).matrix for s in range(600)]).astype(np.float64)
     assert np.abs(rows.mean(axis=0)).max() < 5 / np.sqrt(3 * 600)  # mean 0, variance 1/3 in each coordinate
     assert np.abs((rows**2).mean(axis=0) - 1 / 3).max() < 5 * np.sqrt(4 / 45 / 600)
+
+
+def test_no_flipped_bit_is_read_as_other_directions(tmp_path: Path) -> None:
+    file = Directions(np.eye(2, 5), "svd", scores={"gain": [2.0, 1.0]}, names=["a", "b"]).save(
+        tmp_path / "d.safetensors"
+    )
+    whole, right = file.read_bytes(), repr(Directions.load(file))
+    draw = random.Random(0)
+    refused = 0
+    for place in range(len(whole)):
+        file.write_bytes(whole[:place] + bytes([whole[place] ^ 1 << draw.randrange(8)]) + whole[place + 1 :])
+        try:
+            assert repr(Directions.load(file)) == right
+        except UserError:
+            refused += 1
+    assert refused > 0.8 * len(whole)  # the others are padding, and the name of the hash
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"method": ["a"]},
+        {"layer": {}},
+        {"unit": None},
+        {"space": 5},
+        {"model_hash": 1},
+        {"names": ["\ud800", "b"]},
+        {"notes": 5},
+        {"scores": {"gain": [10**400, 1]}},
+        {"scores": 5},
+        {"layers": ["x"], "space": "w"},
+        {"unknown": 1},
+    ],
+)
+def test_what_is_no_directions_is_refused_by_the_file(tmp_path: Path, more: dict) -> None:
+    about = {"format": FORMAT, "method": "svd", "names": ["a", "b"], "scores": {"gain": [2, 1]}, **more}
+    file = write_tensors(tmp_path / "d.safetensors", {"directions": torch.eye(2, 5)}, {"directions": json.dumps(about)})
+    with pytest.raises(UserError, match=r"d\.safetensors: "):
+        Directions.load(file)
+
+
+@pytest.mark.parametrize("text", ["", "5", "[1]", "null", "[" * 100_000, "{"])
+def test_metadata_that_is_no_description_is_refused_by_the_file(tmp_path: Path, text: str) -> None:
+    file = write_tensors(tmp_path / "d.safetensors", {"directions": torch.eye(2, 5)}, {"directions": text})
+    with pytest.raises(UserError, match=r"d\.safetensors: "):
+        Directions.load(file)
+
+
+@given(st.integers(0, 2**32))
+@settings(max_examples=150, deadline=None)
+def test_a_harmed_file_is_read_or_refused(tmp_path_factory: pytest.TempPathFactory, seed: int) -> None:
+    file = Directions(np.eye(2, 5), "svd").save(tmp_path_factory.getbasetemp() / "harmed.safetensors")
+    draw = random.Random(seed)
+    data = bytearray(draw.randbytes(300) if draw.random() < 0.1 else file.read_bytes())
+    for _ in range(draw.randrange(4)):
+        data[draw.randrange(len(data))] = draw.randrange(256)
+    file.write_bytes(data[: draw.choice((len(data), draw.randrange(len(data))))])
+    with contextlib.suppress(UserError):
+        assert Directions.load(file).matrix.ndim == 2

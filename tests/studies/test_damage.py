@@ -18,7 +18,7 @@ import pytest
 from orthogan import checkpoint
 from orthogan.config import Config
 from orthogan.errors import CannotWrite, UserError
-from orthogan.io.sealed import Damaged
+from orthogan.io.sealed import HASH, Damaged
 from orthogan.studies import run_study as module
 from orthogan.studies import worker
 from orthogan.studies.finished import CheckpointGone, FinishedRun
@@ -63,7 +63,7 @@ def test_an_outcome_of_an_early_version_has_no_hash_and_is_read(tmp_path: Path) 
     save(tmp_path, OUTCOME)
     right = repr(load(tmp_path))
     tree = json.loads((tmp_path / FILE).read_text())
-    del tree["sha256"]
+    del tree[HASH]
     (tmp_path / FILE).write_text(json.dumps(tree))
     assert repr(load(tmp_path)) == right
 
