@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 from collections.abc import Callable
@@ -21,9 +22,10 @@ from orthogan.cli import main
 from orthogan.config_file import load_config
 from orthogan.errors import UserError
 from orthogan.evaluation.spectrum_subject import open_subject
+from orthogan.io.sealed import HASH
 from orthogan.io.weights import read_metadata, read_tensors
 from orthogan.models.build import build_classifier, build_generator
-from orthogan.models.saved import CLASSIFIER_FORMAT, HASH, RAW, load, load_classifier, metadata, save_generator
+from orthogan.models.saved import CLASSIFIER_FORMAT, RAW, load, load_classifier, metadata, save_generator
 from tests.training.runs import ROOT, tiny
 
 SHIPPED = sorted((ROOT / "pretrained").glob("*.safetensors"))
@@ -38,8 +40,9 @@ def file(tmp_path: Path) -> Path:
 
 
 def rewrite(file: Path, change: Callable[[dict[str, Tensor], dict[str, str]], object]) -> None:
-    """Change tensors and metadata, as somebody else's tool would: without a new hash."""
+    """Change tensors and metadata, as somebody else's tool would: without a hash."""
     tensors, about = {name: tensor.clone() for name, tensor in read_tensors(file).items()}, read_metadata(file)
+    del about[HASH]
     change(tensors, about)
     save_file(tensors, file, about)
 
@@ -119,9 +122,7 @@ def test_a_classifier_much_larger_than_its_file_is_not_built(tmp_path: Path, kin
 
 @pytest.mark.parametrize("dtype", [torch.int64, torch.bool, torch.complex64, torch.uint8])
 def test_tensors_of_another_sort_of_number_are_refused(file: Path, dtype: torch.dtype) -> None:
-    rewrite(
-        file, lambda tensors, about: (about.pop(HASH), tensors.update({k: t.to(dtype) for k, t in tensors.items()}))
-    )
+    rewrite(file, lambda tensors, about: tensors.update({k: t.to(dtype) for k, t in tensors.items()}))
     with pytest.raises(UserError, match=rf"g\.safetensors.*{dtype}"):
         load(file)
     for command in ("sample", "spectrum", "discover"):
@@ -130,9 +131,7 @@ def test_tensors_of_another_sort_of_number_are_refused(file: Path, dtype: torch.
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64, torch.float8_e4m3fn])
 def test_other_floating_point_types_are_converted(file: Path, dtype: torch.dtype) -> None:
-    rewrite(
-        file, lambda tensors, about: (about.pop(HASH), tensors.update({k: t.to(dtype) for k, t in tensors.items()}))
-    )
+    rewrite(file, lambda tensors, about: tensors.update({k: t.to(dtype) for k, t in tensors.items()}))
     assert all(p.dtype == torch.float32 for p in load(file).parameters())
 
 
@@ -250,3 +249,15 @@ def test_any_change_of_bytes_is_named_or_harmless(file: Path, tmp_path: Path, da
             open_subject(path)
     with suppress(UserError):
         load(broken)
+
+
+def test_every_bit_of_the_metadata_counts(file: Path) -> None:
+    whole = file.read_bytes()
+    start, end = whole.index(b'"__metadata__"'), whole.rindex(b"}", 0, whole.index(b'"dtype"'))
+    right = load(file)(torch.zeros(1, 8))
+    for place in range(start, end, max(1, (end - start) // 60)):
+        data = bytearray(whole)
+        data[place] ^= 1 << (place % 8)
+        file.write_bytes(data)
+        with contextlib.suppress(UserError):  # the name of the hash, or the order of the entries, changes no number
+            assert torch.equal(load(file)(torch.zeros(1, 8)), right)
