@@ -6,8 +6,8 @@ one another: their blocks stand side by side in one (out, in*s) matrix, divided 
 are independent convolutions. A transposed convolution is the adjoint of the convolution with the same weight tensor,
 stride and groups, hence it has the same singular values.
 
-Kernels may have one axis or more behind (out, in/groups). Dilation places the taps further apart. Taps that reach
-around the torus add up, as they do in the convolution itself.
+Kernels may be complex, and may have one axis or more behind (out, in/groups). Dilation places the taps further apart.
+Taps that reach around the torus add up, as they do in the convolution itself.
 """
 
 from __future__ import annotations
@@ -53,9 +53,10 @@ def conv_operator_norm(kernel: Tensor, size: Size, stride: Size = 1, groups: int
     sizes = [1 if one else n for one, n in zip(flat, sizes, strict=True)]
     strides = [1 if one else s for one, s in zip(flat, strides, strict=True)]
     with torch.autocast(kernel.device.type, enabled=False):
-        scale = exact(kernel.detach()).abs().amax()
+        scale = exact(kernel.detach(), allow_complex=True).abs().amax()
         scale = torch.where(scale > 0, scale, 1.0)  # squares of tiny or huge weights leave the range of float32
-        blocks = _blocks(exact(kernel) / scale, sizes, strides, groups, dilations, half=True)
+        kernel = exact(kernel, allow_complex=True) / scale
+        blocks = _blocks(kernel, sizes, strides, groups, dilations, half=not kernel.is_complex())
         if blocks.shape[-2] > blocks.shape[-1]:
             blocks = blocks.mT
         # the largest eigenvalue of the Gram matrix is exact enough, and much cheaper than all singular values
@@ -71,8 +72,9 @@ def _blocks(kernel: Tensor, size: Size, stride: Size, groups: int, dilation: Siz
     axes = kernel.dim() - 2
     sizes, strides, dilations = (_each(value, axes, name) for value, name in _named(size, stride, dilation))
     _check(kernel, sizes, strides, groups)
-    real = exact(kernel)
-    blocks = torch.complex(real, torch.zeros_like(real))
+    kernel = exact(kernel, allow_complex=True)
+    real = kernel.real if kernel.is_complex() else kernel
+    blocks = kernel if kernel.is_complex() else torch.complex(real, torch.zeros_like(real))
     for n, step in zip(sizes, dilations, strict=True):
         # few taps, few frequencies: a matrix product does what an FFT would, and taps may lie beyond the edge
         taps = torch.arange(blocks.shape[2], device=kernel.device) * step

@@ -27,6 +27,7 @@ CELLS = 2**22  # of a block of cosines between rows: bounds the memory for embed
 class LayerSpectrum:
     """What the singular values and rows of one effective weight, as a matrix (rows = outputs, columns), say.
 
+    A kernel with groups is the block-diagonal matrix that it stands for. Complex weights have the same numbers.
     ``sigma`` is the largest singular value, ``stable_rank`` ||W||_F^2 / sigma^2 (0 for a zero matrix). ``rank``
     counts the values above sigma * max(rows, columns) * eps. ``condition_number`` is infinite where the rank is
     below min(rows, columns); ``effective_condition`` is that of the values that count. ``orthogonality_residual`` is
@@ -132,15 +133,17 @@ def _line(row: LayerSpectrum) -> tuple[str, ...]:
 
 def _measure(found: weights.Selected, size: int) -> LayerSpectrum:
     weight = found.value.detach()
-    if not bool(torch.isfinite(exact(weight)).all()):
+    if not bool(torch.isfinite(exact(weight, allow_complex=True)).all()):
         raise ValueError(f"{found.name or '(itself)'}: the weight holds NaN or infinite values; the net is damaged")
     with torch.autocast(weight.device.type, enabled=False):
-        matrix = exact(found.view.to(weight))
-        values = torch.linalg.svdvals(matrix)
+        weight = exact(weight, allow_complex=True)
+        matrix = found.view.block_diagonal(weight)
+        values = torch.linalg.svdvals(found.view.blocks(weight)).flatten().sort(descending=True).values
         tolerance = values[0] * max(matrix.shape) * torch.finfo(matrix.dtype).eps
         rank = int((values > tolerance).sum())
         relative = values.double() / values[0].double().clamp_min(torch.finfo(matrix.dtype).tiny)
         effective = float(1 / relative[rank - 1]) if rank else math.inf
+        residual = (values.square() - 1).norm() if matrix.is_complex() else orthogonality_error(matrix)
         chunk = max(1, min(1024, CELLS // len(matrix)))
         return LayerSpectrum(
             name=found.name,
@@ -154,27 +157,33 @@ def _measure(found: weights.Selected, size: int) -> LayerSpectrum:
             rank=rank,
             condition_number=effective if rank == len(values) else math.inf,
             effective_condition=effective,
-            orthogonality_residual=float(orthogonality_error(matrix)),
+            orthogonality_residual=float(residual),
             coherence=_coherence(matrix, chunk),
-            energy=float(hyperspherical_energy(matrix, 1.0, chunk=chunk)),
+            energy=float(hyperspherical_energy(_real(matrix), 1.0, chunk=chunk)),
             operator_norm=_operator_norm(found.layer, weight, float(values[0]), size),
         )
 
 
 def _coherence(matrix: Tensor, chunk: int) -> float:
     """The largest |cosine| between different rows, ``chunk`` rows at a time."""
-    rows = unit_rows(matrix)
+    rows = unit_rows(_real(matrix))
+    rows = torch.view_as_complex(rows.unflatten(-1, (-1, 2))) if matrix.is_complex() else rows
     best = 0.0
     for start in range(0, len(rows), chunk):
         # each pair once: the columns left of the diagonal
-        cosines = (rows[start : start + chunk] @ rows[: start + chunk].mT).tril(start - 1)
+        cosines = (rows[start : start + chunk] @ rows[: start + chunk].mH).tril(start - 1)
         best = max(best, float(cosines.abs().amax()))
     return best
 
 
+def _real(matrix: Tensor) -> Tensor:
+    """Real rows with the lengths and distances of those of ``matrix``."""
+    return torch.view_as_real(matrix).flatten(-2) if matrix.is_complex() else matrix
+
+
 def _operator_norm(layer: nn.Module, weight: Tensor, sigma: float, size: int) -> float:
     if isinstance(layer, nn.Embedding):
-        return float(exact(weight).norm(dim=1).amax())
+        return float(weight.norm(dim=1).amax())
     if isinstance(layer, nn.Linear):
         return sigma
     assert isinstance(layer, (nn.Conv1d, nn.Conv2d, nn.Conv3d, *Transposed))

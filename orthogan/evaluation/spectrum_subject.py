@@ -88,7 +88,7 @@ class Tensors(nn.Module):
         super().__init__()
         layers: dict[str, nn.Module] = {}
         for key, tensor in tensors.items():
-            if tensor.dim() < 2 or not tensor.is_floating_point() or tensor.numel() == 0:
+            if tensor.dim() < 2 or not (tensor.is_floating_point() or tensor.is_complex()) or tensor.numel() == 0:
                 continue
             name = key.removesuffix(".weight")
             layers[key if name in layers else name] = _layer(tensor.detach())

@@ -6,12 +6,14 @@ import torch
 from torch import Tensor
 
 
-def exact(tensor: Tensor) -> Tensor:
+def exact(tensor: Tensor, *, allow_complex: bool = False) -> Tensor:
     """At least float32: singular vectors iterated in half precision never converge.
 
     Raises:
-        ValueError: a complex tensor, whose imaginary part would be lost.
+        ValueError: a complex tensor, whose imaginary part would be lost; not with ``allow_complex``.
     """
+    if tensor.is_complex() and allow_complex:
+        return tensor if tensor.dtype == torch.complex128 else tensor.to(torch.complex64)
     if tensor.is_complex():
         raise ValueError(
             f"a {str(tensor.dtype).removeprefix('torch.')} matrix: only real matrices are supported; "

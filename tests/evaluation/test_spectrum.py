@@ -6,6 +6,7 @@ import copy
 import json
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -286,3 +287,54 @@ def test_what_cannot_be_drawn_is_refused(tmp_path: Path) -> None:
         spectrum_plot.plot([], tmp_path / "a.png")
     with pytest.raises(UserError, match=r"\.png"):
         spectrum_plot.plot([measured(nn.Linear(2, 2))], tmp_path / "a.pdf")
+
+
+GROUPED = {
+    "conv": lambda: nn.Conv2d(6, 4, 3, groups=2, bias=False),
+    "depthwise": lambda: nn.Conv1d(4, 8, 3, groups=4, bias=False),
+    "transposed": lambda: nn.ConvTranspose2d(4, 6, 2, groups=2, bias=False),
+}
+
+
+@pytest.mark.parametrize("kind", GROUPED)
+def test_a_kernel_with_groups_is_measured_as_the_same_map_without(kind: str) -> None:
+    torch.manual_seed(0)
+    layer: Any = GROUPED[kind]()
+    dense: Any = type(layer)(layer.in_channels, layer.out_channels, layer.kernel_size, bias=False)
+    with torch.no_grad():
+        dense.weight.zero_()
+        for i, block in enumerate(layer.weight.chunk(layer.groups)):
+            rows, columns = block.shape[:2]
+            dense.weight[i * rows : (i + 1) * rows, i * columns : (i + 1) * columns] = block
+    x = torch.randn(1, layer.in_channels, *[5] * (layer.weight.dim() - 2))
+    torch.testing.assert_close(layer(x), dense(x))
+    ((one,), (other,)) = spectrum(layer), spectrum(dense)
+    numbers, wanted = one.as_dict(), other.as_dict()
+    for key in wanted.keys() - {"shape", "singular_values"}:
+        assert numbers[key] == (pytest.approx(wanted[key], rel=1e-5) if isinstance(wanted[key], float) else wanted[key])
+    torch.testing.assert_close(one.singular_values, other.singular_values)
+
+
+@pytest.mark.parametrize("dtype", [torch.complex64, torch.complex128])
+def test_complex_weights_have_the_numbers_of_their_complex_matrices(dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    unitary = torch.linalg.qr(torch.randn(4, 4, dtype=dtype))[0]
+    net = nn.ModuleDict({"unitary": nn.Linear(4, 4, bias=False, dtype=dtype), "conv": nn.Conv2d(2, 3, 3, dtype=dtype)})
+    net["unitary"].weight = nn.Parameter(unitary)
+    net["embedding"] = nn.Embedding(5, 3, dtype=dtype)
+    first, conv, embedding = spectrum(net, size=6)
+    assert first.sigma == pytest.approx(1, abs=1e-5)
+    assert first.condition_number == pytest.approx(1, abs=1e-5)
+    assert first.orthogonality_residual == pytest.approx(0, abs=1e-5)
+    assert first.coherence == pytest.approx(0, abs=1e-5)
+    kernel = net["conv"].weight.detach()
+    spectra = torch.fft.fft2(kernel.to(torch.complex128), (6, 6)).permute(2, 3, 0, 1)  # its taps' turn changes no norm
+    assert conv.operator_norm == pytest.approx(float(torch.linalg.matrix_norm(spectra, 2).amax()), rel=1e-5)
+    assert conv.sigma == pytest.approx(float(torch.linalg.matrix_norm(kernel.flatten(1), 2)), rel=1e-5)
+    rows = net["embedding"].weight.detach()
+    assert embedding.operator_norm == pytest.approx(float(rows.norm(dim=1).amax()), rel=1e-5)
+    unit = rows / rows.norm(dim=1, keepdim=True)
+    assert embedding.coherence == pytest.approx(float((unit @ unit.mH).tril(-1).abs().amax()), rel=1e-5)
+    distances = torch.linalg.vector_norm(unit[:, None] - unit, dim=-1)
+    mean = float((1 / distances[~torch.eye(5, dtype=torch.bool)]).mean())
+    assert embedding.energy == pytest.approx(mean, rel=1e-5)
