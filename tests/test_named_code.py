@@ -88,10 +88,14 @@ def nets(classifier: bool) -> tuple[Config, dict[str, Tensor], dict[str, Tensor]
     return config, *(net.state_dict() for net in built)  # pyright: ignore[reportReturnType]
 
 
-def written(folder: Path, part: str, kind: str | None, options: dict[str, Any]) -> Path:
+def written(
+    folder: Path, part: str, kind: str | None, options: dict[str, Any], *, data: dict[str, Any] | None = None
+) -> Path:
     """A run of one checkpoint whose files name ``kind`` as their ``part``; its tensors are those of built-in nets."""
     config, tensors, critic = nets(part == "classifier")
     tree = config.model_dump()
+    if data is not None:
+        tree["data"] = {**data, "channels": tree["data"]["channels"], "holdout": tree["data"]["holdout"]}
     if kind is not None:
         tree["model"][part] |= {"kind": kind, "options": options, "norm": {"kind": "none"}}
     if part == "classifier":
@@ -304,3 +308,80 @@ def test_a_loaded_classifier_of_a_users_own_class_needs_consent_too(here: Path) 
     with pytest.raises(UserError, match="beside:Net"):
         load_classifier(run)
     assert not (here / "canary").exists()
+
+
+FOREIGN_DATA = [
+    {"source": "cifar10", "root": "stranger", "resolution": 32},
+    {"source": "stl10", "root": "stranger"},
+    {"source": "celeba", "root": "stranger"},
+    {"source": "fashion-mnist", "path": "stranger"},
+    {"source": "folder", "path": "stranger"},
+    {"source": "array", "path": "stranger.npz"},
+    {"source": "dsprites", "path": "stranger.npz"},
+]
+OF_DATA = [
+    ("generator", "--metrics fid --samples 8"),
+    ("generator", "--metrics fid --samples 8 --split test"),
+    ("generator", "--metrics neural_divergence --samples 8"),
+    ("generator", "--metrics lipschitz --samples 8"),
+    ("classifier", "--metrics accuracy"),
+    ("classifier", "--metrics complexity"),
+]
+
+
+@pytest.mark.parametrize("data", FOREIGN_DATA, ids=lambda data: data["source"])
+@pytest.mark.parametrize(("part", "options"), OF_DATA)
+def test_evaluate_does_not_open_the_data_that_a_file_of_weights_names(
+    here: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    data: dict[str, Any],
+    part: str,
+    options: str,
+) -> None:
+    if (part, data["source"]) == ("classifier", "celeba"):
+        pytest.skip("celeba has no classes")
+    opened: list[str] = []
+
+    def note(config: Any, **more: Any) -> None:
+        opened.append(config.source)
+        raise UserError("opened")
+
+    for module in (
+        "evaluate_command.open_configured",
+        "evaluate_command.open_held_out",
+        "training.classifier.open_configured",
+    ):
+        monkeypatch.setattr(f"orthogan.{module}", note)
+    run = written(here / "run", part, None, {}, data=data)
+    alone = here / "alone"
+    alone.mkdir()
+    for file in checkpoint.folder_of(run, 1).glob("*.safetensors"):
+        file.rename(alone / file.name)
+    file = alone / f"{CLASSIFIER if part == 'classifier' else RAW}.safetensors"
+    words = ["evaluate", str(file), *options.split()]
+    assert main(words) == 2
+    said = capsys.readouterr().err
+    assert data["source"] in said
+    assert "stranger" in said
+    assert "--trust" in said
+    assert opened == []
+    assert sorted(path.name for path in here.iterdir()) == ["alone", "beside.py", "run"]
+    assert main([*words, "--trust"]) == 2
+    assert capsys.readouterr().err.strip().endswith("opened")
+    assert opened == [data["source"]]
+
+
+def test_evaluate_opens_the_data_of_a_run_but_downloads_nothing_for_it(
+    here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def no_network(*arguments: object, **more: object) -> None:
+        raise AssertionError("network")
+
+    monkeypatch.setattr("urllib.request.urlopen", no_network)
+    run = written(here / "run", "generator", None, {}, data={"source": "cifar10", "root": "stranger"})
+    assert main(["evaluate", str(run), "--samples", "8"]) == 2
+    said = capsys.readouterr().err
+    assert "images as the run names them: data.source = 'cifar10', root = 'stranger'" in said
+    assert "data.download is off" in said
+    assert not (here / "stranger").exists()
