@@ -9,11 +9,13 @@ import math
 import sys
 import traceback
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import redirect_stderr, redirect_stdout
 from functools import cache
 
 from orthogan import __version__
 from orthogan.errors import EXIT_BUG, EXIT_DONE, EXIT_INTERRUPTED, EXIT_USER, Diverged, Stopped, UserError, install
 from orthogan.io.read import shown
+from orthogan.io.terminal import Plain
 from orthogan.memory import keep_freed_memory, out_of_memory
 
 MOST_SAMPLES = 10**7
@@ -25,6 +27,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a path that is not UTF-8, or a terminal that knows only ASCII
             stream.reconfigure(errors="backslashreplace")
+    with redirect_stdout(Plain(sys.stdout)), redirect_stderr(Plain(sys.stderr)):  # pyright: ignore[reportArgumentType]
+        return _run(argv)
+
+
+def _run(argv: Sequence[str] | None) -> int:
     arguments = parse(argv)
     from orthogan import commands  # after parsing: --help need not wait for it
 

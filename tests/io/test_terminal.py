@@ -1,0 +1,40 @@
+"""Control characters in what is printed are escaped; progress bars still move."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+from tqdm import tqdm
+
+from orthogan.io.terminal import Plain
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("plain é 中\ttext\n", "plain é 中\ttext\n"),
+        ("a\x1b[2Jb", r"a\x1b[2Jb"),
+        ("\x1b]0;title\x07", r"\x1b]0;title\x07"),
+        ("\x9b2J", r"\x9b2J"),
+        ("a\x00b\x08\x7f", r"a\x00b\x08\x7f"),
+        ("file\u202egnp.exe", r"file\u202egnp.exe"),
+        ("\n\x1b[A\x1b[A", "\n\x1b[A\x1b[A"),
+        ("name\x1b[A", r"name\x1b[A"),
+        ("\r 50%", "\r 50%"),
+    ],
+)
+def test_what_commands_a_terminal_is_escaped(text: str, shown: str) -> None:
+    stream = io.StringIO()
+    print(text, file=Plain(stream), end="")  # pyright: ignore[reportArgumentType]
+    assert stream.getvalue() == shown
+
+
+def test_progress_bars_are_as_they_were() -> None:
+    written = []
+    for wrap in (lambda stream: stream, Plain):
+        stream = io.StringIO()
+        for _ in tqdm(range(3), file=wrap(stream), position=1, bar_format="{n}/{total}", mininterval=0):
+            pass
+        written.append(stream.getvalue())
+    assert written[0] == written[1]
