@@ -55,8 +55,8 @@ def check_seal(path: PathLike, tensors: Mapping[str, Tensor], metadata: Mapping[
     plain = {name: text for name, text in metadata.items() if name != HASH}
     if HASH in metadata and metadata[HASH] != seal_of(tensors, plain):
         raise Damaged(
-            f"{printable(path)}: damaged: its content is not what its hash says; copy or download the file again (whoever "
-            f"edits a file on purpose removes {HASH} from its metadata)"
+            f"{printable(path)}: damaged: its content is not what its hash says; copy or download the file again "
+            f"(if you edited it on purpose, remove {HASH} from its metadata)"
         )
     return plain
 
