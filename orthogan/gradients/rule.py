@@ -136,8 +136,16 @@ class GradientRule:
         return tensor.flatten(1).unflatten(0, (self.groups.get(id(parameter), 1), -1))
 
     def group(self, parameter: nn.Parameter) -> dict[str, Any]:
-        """The optimizer's group that holds ``parameter``."""
-        return next(g for g in self.optimizer.param_groups if any(p is parameter for p in g["params"]))
+        """The optimizer's group that holds ``parameter`` now.
+
+        Raises:
+            ValueError: none does any more.
+        """
+        for group in self.optimizer.param_groups:
+            if any(p is parameter for p in group["params"]):
+                return group
+        name = next((name for name, p in self.parameters if p is parameter), "the parameter")
+        raise ValueError(f"{type(self).__name__}: {name} is in no group of the optimizer any more; remove() the rule")
 
     def _loss_scale(self) -> Tensor | None:
         # set by GradScaler.step for fused optimizers, which divide by it inside their kernel

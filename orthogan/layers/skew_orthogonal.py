@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from orthogan.layers.shapes import check_map
 from orthogan.linalg import normalize, power_iteration
-from orthogan.linalg.precision import exact
+from orthogan.linalg.precision import exact, magnitude
 from orthogan.weights.constraint import Constraint, register
 from orthogan.weights.network import frozen
 
@@ -67,6 +67,7 @@ class BoundedSkew(Constraint):
     def effective(self, weight: Tensor) -> Tensor:
         """The filter of A under the present vectors."""
         kernel = skew(weight)
+        kernel = kernel / magnitude(kernel, -4, -3, -2, -1)  # weight decay may have made it as small as it likes
         wide, square = _unfoldings(kernel)
         # copies: a later forward may advance the buffers before this one's backward
         sigma = torch.minimum(

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from orthogan.linalg import normalize, orthogonality_error, power_iteration, rotations
 from orthogan.linalg.polar import polar_factor
-from orthogan.linalg.precision import exact
+from orthogan.linalg.precision import exact, magnitude
 from orthogan.weights.constraint import Constraint, register
 
 OrthogonalMethod = Literal["qr", "householder", "cayley", "polar", "bjorck"]
@@ -125,6 +125,7 @@ def bjorck(matrix: Tensor, u: Tensor, iterations: int) -> Tensor:
     Args:
         u: unit vector near the top left singular vector; sigma = ||W^T u|| counts as a constant.
     """
+    matrix = matrix / magnitude(matrix, -2, -1)  # weight decay may have made it as small as it likes
     x = matrix / (matrix.mT @ u).norm().detach().clamp_min(1e-12)
     for _ in range(iterations):
         x = rotations.polish(x)

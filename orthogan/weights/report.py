@@ -36,5 +36,5 @@ def report(module: nn.Module) -> dict[str, dict[str, float]]:
 def _measure(matrix: torch.Tensor) -> tuple[float, float]:
     """Spectral norm and stable rank."""
     values = torch.linalg.svdvals(exact(matrix))
-    squares = values.square()
-    return float(values[0]), float(squares.sum() / squares[0].clamp_min(torch.finfo(squares.dtype).tiny))
+    relative = values / values[0].clamp_min(torch.finfo(values.dtype).tiny)
+    return float(values[0]), float(relative.square().sum())

@@ -243,3 +243,36 @@ def test_rates_that_cannot_be_followed_are_refused(group_rate: float, lr: float,
     weights.rotation(net, method="ogd")
     with pytest.raises(ValueError, match=message):
         CayleyRetraction(torch.optim.SGD(net.parameters(), lr=group_rate), net, lr=lr)
+
+
+@pytest.mark.parametrize("rule", [name for name in RULES if not name.startswith("Cayley")])
+def test_groups_may_come_and_change_after_the_rule(rule: str) -> None:
+    found = []
+    for late in (True, False):
+        torch.manual_seed(0)
+        net = nn.ModuleDict({"a": nn.Linear(4, 3, bias=False), "b": nn.Linear(4, 3, bias=False)})
+        optimizer = torch.optim.SGD([{"params": net["a"].parameters(), "lr": 0.1, "maximize": not late}])
+        if not late:
+            optimizer.add_param_group({"params": net["b"].parameters(), "lr": 0.5})
+        RULES[rule](optimizer, net, layers="a")
+        if late:
+            optimizer.add_param_group({"params": net["b"].parameters(), "lr": 0.5})
+            optimizer.param_groups[0]["maximize"] = True
+        for _ in range(2):
+            optimizer.zero_grad()
+            x = torch.ones(2, 4)
+            (net["a"](x).square().sum() + net["b"](x).square().sum()).backward()
+            optimizer.step()
+        found.append([net[key].weight.detach() for key in "ab"])
+    for one, other in zip(*found, strict=True):
+        assert torch.equal(one, other)
+
+
+def test_a_parameter_that_left_the_optimizer_is_named() -> None:
+    layer = nn.Linear(4, 3, bias=False)
+    optimizer = torch.optim.SGD(layer.parameters(), lr=0.1)
+    OptimalLearningRate(optimizer, [("weight", layer.weight)])
+    layer(torch.ones(2, 4)).sum().backward()
+    optimizer.param_groups[0]["params"] = []
+    with pytest.raises(ValueError, match="weight is in no group of the optimizer any more"):
+        optimizer.step()

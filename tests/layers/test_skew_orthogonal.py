@@ -214,7 +214,7 @@ def test_gradients_of_both_orders() -> None:
     assert torch.autograd.gradgradcheck(run, (x, weight))
 
 
-@pytest.mark.parametrize("scale", [1e-6, 0.5, 1e6])
+@pytest.mark.parametrize("scale", [1e-25, 1e-6, 0.5, 1e6, 1e25])
 def test_the_scale_of_the_parameter_does_not_matter(scale: float) -> None:
     layer = layer_of(2, 3)
     x = torch.randn(2, 2, 6, 6, dtype=torch.float64)

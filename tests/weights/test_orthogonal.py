@@ -146,6 +146,16 @@ def test_bjorck_converges_quadratically_to_the_polar_factor() -> None:
     assert all(b < 3 * a * a for a, b in itertools.pairwise(late))
 
 
+@pytest.mark.parametrize("method", ["qr", "polar", "bjorck"])
+@pytest.mark.parametrize("scale", [1e-25, 1e25])
+def test_the_scale_that_weight_decay_leaves_of_the_parameter_does_not_matter(method: str, scale: float) -> None:
+    torch.manual_seed(0)
+    layer = orthogonal(nn.Linear(6, 4), method=method)  # pyright: ignore
+    before = layer.weight.detach()
+    raw(layer).data.mul_(scale)  # pyright: ignore
+    torch.testing.assert_close(layer.weight.detach(), before, rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("scale", [0.0, 1e-20])
 def test_a_weight_without_rank_starts_somewhere_orthonormal(method: str, scale: float) -> None:
