@@ -1,15 +1,8 @@
 """What ``accelerate launch train.py CONFIG`` and ``torchrun train.py CONFIG`` start: ``orthogan train``."""
 
-import os
 import sys
 
-from orthogan.cli import main
+from orthogan.__main__ import run
 
 if __name__ == "__main__":
-    code = main(["train", *sys.argv[1:]])
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        # everything is closed by now, but gloo's threads sometimes abort the interpreter's own end
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)
-    sys.exit(code)
+    run(["train", *sys.argv[1:]])

@@ -1,8 +1,31 @@
 """``python -m orthogan`` is the command ``orthogan``."""
 
-import sys
+from __future__ import annotations
 
-from orthogan.cli import main
+import os
+import sys
+from typing import TYPE_CHECKING
+
+from orthogan.interrupts import Interrupts
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import NoReturn
+
+
+def run(argv: Sequence[str] | None = None) -> NoReturn:
+    """Run the command line (or ``argv``) and end the process."""
+    Interrupts(at_once=True).begin()  # to the very end
+    from orthogan.cli import main
+
+    code = main(argv)
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        # everything is closed by now, but gloo's threads sometimes abort the interpreter's own end
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)
+
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run()

@@ -1,4 +1,4 @@
-"""A checkpoint: one folder of safetensors and a ``state.json`` that vouches for them.
+"""A checkpoint: one folder of safetensors and a ``state.json`` that vouches for them and for itself.
 
 It is written under a temporary name, synced to disk and renamed, so a folder that carries its final name is
 whole; its hashes tell a damaged one later. Nothing here knows what is trained.
@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
+import os
 import re
 import shutil
 import sys
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,12 +21,21 @@ from typing import Any
 import torch
 from safetensors.torch import load_file
 
-from orthogan.io.write import sync, write_tensors, write_text
+from orthogan.errors import UserError
+from orthogan.io.json_lines import DAMAGE
+from orthogan.io.read import read_json, read_regular
+from orthogan.io.write import disk_errors, remove, set_aside, sync, write_tensors, write_text
 
-FORMAT = 1
+FORMAT = 2  # 1: the same without the hash of state.json
 FOLDER = "checkpoints"
 BEST = "best"
-_NAME = re.compile(r"step-(\d+)")
+STATE = "state.json"
+SEAL = "sha256"
+FLOAT = "__float__"  # {"__float__": "inf"}: JSON has no infinity and no NaN
+LARGEST_STATE = 1 << 26  # [bytes]
+_NAME = re.compile(r"step-([0-9]+)")
+_LEFTOVERS = (".*.writing", ".*.png.*.part")  # the second is of version 0.1
+_whole: set[str] = set()  # the folders that this process has written or verified
 
 
 class Damaged(Exception):
@@ -45,24 +56,35 @@ def save(run: Path, step: int, parts: Mapping[str, Part], state: Mapping[str, An
     Args:
         parts: file stem -> tensors; each becomes ``stem.safetensors``.
         state: JSON-ready scalars, kept in ``state.json`` beside the hashes of the files.
+
+    Raises:
+        CannotWrite: nothing of the new checkpoint is left, and the others are as they were.
     """
     final = folder_of(run, step)
     temporary = final.with_name(f".writing-{final.name}")
-    for leftover in final.parent.glob(".writing-*") if final.parent.exists() else ():
-        shutil.rmtree(leftover)
-    temporary.mkdir(parents=True)
-    files = {}
-    for stem, part in parts.items():
-        path = temporary / f"{stem}.safetensors"
-        write_tensors(path, part.tensors, part.metadata)
-        files[path.name] = {"bytes": path.stat().st_size, "sha256": _sha256(path)}
-    text = json.dumps({"format": FORMAT, "step": step, "files": files, "state": state}, indent=1, allow_nan=False)
-    write_text(temporary / "state.json", text)
-    sync(temporary)
-    if final.exists():  # the same step written again, or a damaged one that was passed over
-        shutil.rmtree(final)
-    temporary.rename(final)
-    sync(final.parent)
+    with disk_errors(final, f"delete or move what is at {final.parent}"):
+        for leftover in final.parent.glob(".writing-*"):
+            remove(leftover)
+        temporary.mkdir(parents=True)
+        try:
+            files = {}
+            for stem, part in parts.items():
+                path = temporary / f"{stem}.safetensors"
+                write_tensors(path, part.tensors, part.metadata)
+                files[path.name] = {"bytes": path.stat().st_size, "sha256": _sha256(path)}
+            record = {"format": FORMAT, "step": step, "files": files, "state": _packed(state)}
+            write_text(temporary / STATE, json.dumps({**record, SEAL: _seal(record)}, indent=1, allow_nan=False))
+            sync(temporary)
+            if os.path.realpath(final) in _whole:  # the same step is written again
+                remove(final)
+            elif final.exists() or final.is_symlink():
+                set_aside(final, "it is in the place of a checkpoint")
+            temporary.rename(final)
+            sync(final.parent)
+        except BaseException:
+            shutil.rmtree(temporary, ignore_errors=True)
+            raise
+    _whole.add(os.path.realpath(final))
     return final
 
 
@@ -71,21 +93,56 @@ def verify(folder: Path) -> dict[str, Any]:
 
     Raises:
         Damaged: a file is missing, short or altered.
+        UserError: a file may not be read, or was written by a later version of orthogan.
     """
     try:
-        record = json.loads((folder / "state.json").read_text(encoding="utf-8"))
-        files, state, version = record["files"], record["state"], record["format"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise Damaged(f"{folder / 'state.json'}: {error}") from None
-    if version != FORMAT:
-        raise Damaged(f"{folder}: has format {version}, this orthogan reads format {FORMAT}")
-    for name, expected in files.items():
+        state = _verified(folder)
+    except Damaged:
+        _whole.discard(os.path.realpath(folder))
+        raise
+    except PermissionError as error:
+        raise UserError(f"{error.filename or folder}: permission denied; check its owner and permissions") from None
+    except OSError as error:
+        _whole.discard(os.path.realpath(folder))
+        raise Damaged(f"{error.filename or folder}: {error.strerror or error}") from None
+    _whole.add(os.path.realpath(folder))
+    return state
+
+
+def _verified(folder: Path) -> dict[str, Any]:
+    path = folder / STATE
+    path.stat()  # an OSError says more than a UserError
+    try:
+        record = read_json(path, LARGEST_STATE)
+    except UserError as error:
+        if isinstance(error.__cause__, OSError):
+            raise error.__cause__ from None
+        raise Damaged(str(error)) from None
+    if not isinstance(record, dict):
+        raise Damaged(f"{path}: holds no record of a checkpoint")
+    version = record.get("format")
+    sealed = version != 1 or record.keys() != {"format", "step", "files", "state"}
+    seal = record.pop(SEAL, None)
+    if sealed and seal != _seal(record):
+        raise Damaged(f"{path}: its content changed since it was written")
+    if sealed and version != FORMAT:
+        raise UserError(f"{path}: has format {version}, this orthogan reads formats 1 and {FORMAT}; update orthogan")
+    try:
+        files = {
+            str(name): (int(expected["bytes"]), str(expected["sha256"])) for name, expected in record["files"].items()
+        }
+        state = dict(_unpacked(record["state"]))
+        if any(Path(name).name != name for name in files):
+            raise ValueError("it names files of other folders")
+    except DAMAGE as error:
+        raise Damaged(f"{path}: holds no record of a checkpoint ({error!r})") from None
+    for name, (size, digest) in files.items():
         path = folder / name
         if not path.is_file():
             raise Damaged(f"{path}: missing")
-        if path.stat().st_size != expected["bytes"]:
-            raise Damaged(f"{path}: {path.stat().st_size} bytes, {expected['bytes']} were written")
-        if _sha256(path) != expected["sha256"]:
+        if path.stat().st_size != size:
+            raise Damaged(f"{path}: {path.stat().st_size} bytes, {size} were written")
+        if _sha256(path) != digest:
             raise Damaged(f"{path}: its content changed since it was written")
     return state
 
@@ -111,23 +168,53 @@ def read(folder: Path, stem: str) -> dict[str, torch.Tensor]:
 
 def is_checkpoint(folder: Path) -> bool:
     """Whether the folder claims to be a checkpoint (``verify`` tells whether it is whole)."""
-    return (folder / "state.json").is_file()
+    return (folder / STATE).is_file()
 
 
 def steps(run: Path) -> list[tuple[int, Path]]:
-    """(step, folder) of every checkpoint of a run, oldest first."""
-    found = [(int(m[1]), p) for p in (run / FOLDER).glob("step-*") if (m := _NAME.fullmatch(p.name))]
+    """(step, folder) of every checkpoint of a run, oldest first; files and empty folders are none."""
+    found = []
+    for path in (run / FOLDER).glob("step-*"):
+        match = _NAME.fullmatch(path.name)
+        if match and path == folder_of(run, int(match[1])) and path.is_dir() and any(path.iterdir()):
+            found.append((int(match[1]), path))
     return sorted(found)
 
 
-def newest(run: Path) -> tuple[Path, dict[str, Any]] | None:
-    """The newest whole checkpoint of a run and its state; a damaged one is named on stderr and passed over."""
+def newest(
+    run: Path, *, aside: bool = False, check: Callable[[dict[str, Any]], object] = bool
+) -> tuple[Path, dict[str, Any]] | None:
+    """The newest whole checkpoint of a run and its state; a damaged one is named on stderr and passed over.
+
+    Args:
+        aside: rename the damaged ones to ``damaged-step-NNNNNNNNN``, for the process that trains.
+        check: raises a KeyError, TypeError or ValueError for a state that is not as it should be.
+
+    Raises:
+        UserError: one may not be read, or was written by a later version of orthogan.
+    """
+    damaged: list[Path] = []
+    whole: tuple[Path, dict[str, Any]] | None = None
     for _, folder in reversed(steps(run)):
         try:
-            return folder, verify(folder)
-        except Damaged as damage:
+            state = verify(folder)
+            check(state)
+            whole = folder, state
+            break
+        except (Damaged, *DAMAGE) as damage:
+            if not isinstance(damage, Damaged):
+                damage = Damaged(f"{folder / STATE}: {damage!r}")
             print(f"orthogan: passing over a damaged checkpoint: {damage}", file=sys.stderr)
-    return None
+            damaged.append(folder)
+    if aside and whole is not None:  # where all are damaged, they stay what the run has
+        for folder in damaged:
+            set_aside(folder, "it is damaged")
+    return whole
+
+
+def digest(folder: Path) -> str:
+    """The hash of ``state.json``, which holds the hashes of all other files. Raises ``UserError``."""
+    return hashlib.sha256(read_regular(folder / STATE, LARGEST_STATE)).hexdigest()
 
 
 def folder_of(run: Path, step: int) -> Path:
@@ -136,24 +223,82 @@ def folder_of(run: Path, step: int) -> Path:
 
 
 def prune(run: Path, keep: int, spare: Collection[int] = ()) -> None:
-    """Delete all but the ``keep`` newest checkpoints, the one that ``best`` points to, and those of steps ``spare``."""
-    best = (run / BEST).resolve()
-    for step, folder in steps(run)[:-keep]:
-        if step in spare or folder.resolve() == best:
-            continue
-        doomed = folder.with_name(f".writing-{folder.name}")  # so that an interrupted deletion is no checkpoint
-        folder.rename(doomed)
-        shutil.rmtree(doomed)
+    """Delete all checkpoints but the ``keep`` newest, the one that ``best`` points to, and those of steps ``spare``.
+
+    Only those that this process has written or verified count as kept, so that ``keep`` whole ones are left.
+    Raises ``CannotWrite``.
+    """
+    best, kept = best_of(run), 0
+    for step, folder in reversed(steps(run)):
+        if kept < keep:
+            kept += os.path.realpath(folder) in _whole
+        elif step not in spare and folder.resolve() != best:
+            doomed = folder.with_name(f".writing-{folder.name}")  # so that an interrupted deletion is no checkpoint
+            with disk_errors(folder):
+                remove(doomed)
+                folder.rename(doomed)
+                shutil.rmtree(doomed)
+            _whole.discard(os.path.realpath(folder))
+
+
+def sweep(run: Path) -> None:
+    """Delete what killed processes have left half-written in the run folder. Raises ``CannotWrite``."""
+    with disk_errors(run):
+        for folder, patterns in ((run / FOLDER, (".writing-*",)), (run, _LEFTOVERS)):
+            for pattern in patterns:
+                for leftover in folder.glob(pattern):
+                    remove(leftover)
+
+
+def best_of(run: Path) -> Path | None:
+    """The folder that ``best`` points to; None where there is none."""
+    try:
+        return (run / BEST).resolve(strict=True)
+    except (OSError, RuntimeError):  # it points nowhere, or to itself
+        return None
 
 
 def mark_best(run: Path, folder: Path) -> None:
-    """Let ``run/best`` point to ``folder``: a relative link, replaced in one step."""
-    if (run / BEST).resolve() == folder.resolve():
+    """Let ``run/best`` point to ``folder``: a relative link, replaced in one step. Raises ``CannotWrite``."""
+    link = run / BEST
+    if link.is_symlink() and best_of(run) == folder.resolve():
         return
     temporary = run / f".{BEST}.writing"
-    temporary.unlink(missing_ok=True)
-    temporary.symlink_to(folder.relative_to(run), target_is_directory=True)
-    temporary.replace(run / BEST)
+    with disk_errors(link):
+        remove(temporary)
+        temporary.symlink_to(folder.relative_to(run), target_is_directory=True)
+        if link.is_dir() and not link.is_symlink():
+            set_aside(link, "it is a folder in the place of a link")
+        temporary.replace(link)
+
+
+def unmark_best(run: Path) -> None:
+    """Delete a link ``run/best`` that points nowhere. Raises ``CannotWrite``."""
+    link = run / BEST
+    if link.is_symlink() and best_of(run) is None:
+        with disk_errors(link):
+            link.unlink(missing_ok=True)
+
+
+def _seal(record: Mapping[str, Any]) -> str:
+    """The hash of a record's content, whatever its layout."""
+    return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
+
+
+def _packed(value: Any) -> Any:
+    """``value`` without infinite numbers and NaN."""
+    if isinstance(value, Mapping):
+        return {key: _packed(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_packed(inner) for inner in value]
+    return {FLOAT: repr(value)} if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _unpacked(value: Any) -> Any:
+    """The inverse of ``_packed``."""
+    if isinstance(value, dict):
+        return float(value[FLOAT]) if value.keys() == {FLOAT} else {k: _unpacked(v) for k, v in value.items()}
+    return [_unpacked(inner) for inner in value] if isinstance(value, list) else value
 
 
 def _sha256(path: Path) -> str:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import errno
 import io
 import math
+import os
 import sys
 import traceback
 from collections.abc import Callable, Mapping, Sequence
@@ -13,13 +15,15 @@ from contextlib import redirect_stderr, redirect_stdout
 from functools import cache
 
 from orthogan import __version__
-from orthogan.errors import EXIT_BUG, EXIT_DONE, EXIT_INTERRUPTED, EXIT_USER, Diverged, Stopped, UserError, install
+from orthogan.errors import EXIT_BUG, EXIT_DONE, EXIT_USER, Diverged, PeerFailed, Stopped, UserError, install
+from orthogan.interrupts import Interrupts
 from orthogan.io.read import shown
 from orthogan.io.terminal import Plain
 from orthogan.memory import keep_freed_memory, out_of_memory
 
 MOST_SAMPLES = 10**7
 LARGEST_SEED = 2**63 - 1
+DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)  # wherever they are met, the user has to act
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -27,41 +31,42 @@ def main(argv: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a path that is not UTF-8, or a terminal that knows only ASCII
             stream.reconfigure(errors="backslashreplace")
-    with redirect_stdout(Plain(sys.stdout)), redirect_stderr(Plain(sys.stderr)):  # pyright: ignore[reportArgumentType]
-        return _run(argv)
+    out, err = Plain(sys.stdout), Plain(sys.stderr)
+    with redirect_stdout(out), redirect_stderr(err), Interrupts() as interrupts:  # pyright: ignore[reportArgumentType]
+        return _run(argv, interrupts)
 
 
-def _run(argv: Sequence[str] | None) -> int:
-    arguments = parse(argv)
-    from orthogan import commands  # after parsing: --help need not wait for it
-
-    keep_freed_memory()
+def _run(argv: Sequence[str] | None, interrupts: Interrupts) -> int:
     try:
+        arguments = parse(argv)
+        interrupts.command = arguments.command
+        os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # we report lost processes in our own words
+        from orthogan import commands  # after parsing: --help need not wait for it
+
+        keep_freed_memory()
         getattr(commands, arguments.command)(arguments)
-    except UserError as error:
-        print(f"orthogan: {error}", file=sys.stderr)
-        return EXIT_USER
+        sys.stdout.flush()
+    except (UserError, Stopped, PeerFailed) as error:
+        return _ended(str(error), error.exit_code)
     except Diverged as error:
-        print(f"orthogan: training diverged: {error}; the last good checkpoint is kept", file=sys.stderr)
-        return Diverged.exit_code
-    except Stopped as error:
-        print(f"orthogan: {error}", file=sys.stderr)
-        return Stopped.exit_code
-    except KeyboardInterrupt:
-        print("orthogan: interrupted", file=sys.stderr)
-        return EXIT_INTERRUPTED
+        return _ended(f"training diverged: {error}; the last good checkpoint is kept", error.exit_code)
+    except KeyboardInterrupt as error:
+        return _ended(*interrupts.outcome(error))
     except BrokenPipeError:  # `orthogan config | head`
         sys.stderr.close()
     except Exception as error:
+        if isinstance(error, OSError) and error.errno in DISK:
+            return _ended(f"cannot write {error.filename or 'the output'}: {error.strerror}", EXIT_USER)
         if out_of_memory(error):
-            print(
-                f"orthogan: out of memory; make the batch, the images or the model smaller ({error})", file=sys.stderr
-            )
-            return EXIT_USER
+            return _ended(f"out of memory; make the batch, the images or the model smaller ({error})", EXIT_USER)
         traceback.print_exc()
-        print("orthogan: this is a bug in orthogan; please report it together with the text above", file=sys.stderr)
-        return EXIT_BUG
+        return _ended("this is a bug in orthogan; please report it together with the text above", EXIT_BUG)
     return EXIT_DONE
+
+
+def _ended(line: str, code: int) -> int:
+    print(f"orthogan: {line}", file=sys.stderr)
+    return code
 
 
 def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:

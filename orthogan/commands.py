@@ -58,22 +58,20 @@ def train(arguments: Namespace) -> None:
 def _report(run: Path, settings: Config) -> None:
     """What a finished run holds, and how its score moved."""
     from orthogan import checkpoint
-    from orthogan.training.resume import read_records
+    from orthogan.training.resume import METRICS, own_scores
 
     print(f"{run}: complete, {settings.training.steps} steps")
-    file = run / "metrics.jsonl"
-    scores = [r for r in read_records(file) if r.get("metric") == settings.evaluation.best] if file.exists() else []
-    if scores:
-        first, last = scores[0], scores[-1]
-        steps = [record["protocol"]["step"] for record in (first, last)]
+    scores = own_scores(run / METRICS, settings.training.steps)
+    if scores := [(step, score) for step, score in scores if score.metric == settings.evaluation.best]:
         form = ".2%" if settings.task == "classifier" else ".2f"
-        values = [f"{record['value']:{form}}" for record in (first, last)]
-        print(f"{last['label']}: {values[0]} (step {steps[0]}) -> {values[1]} (step {steps[1]})")
+        first, last = (f"{scores[i][1].value:{form}} (step {scores[i][0]})" for i in (0, -1))
+        print(f"{scores[-1][1].label}: {first} -> {last}")
     if settings.task == "classifier":
-        best = run / checkpoint.BEST
-        print(f"best checkpoint: {best.resolve()}" if best.exists() else f"checkpoints: {run / checkpoint.FOLDER}")
+        best = checkpoint.best_of(run)
+        print(f"best checkpoint: {best}" if best is not None else f"checkpoints: {run / checkpoint.FOLDER}")
         return
-    print(f"pictures: {run / 'reals.png'}, {run / 'fakes_init.png'}, {sorted(run.glob('fakes-*.png'))[-1]}")
+    names = ("reals.png", "fakes_init.png", *(file.name for file in sorted(run.glob("fakes-*.png"))[-1:]))
+    print(f"pictures: {', '.join(str(run / name) for name in names if (run / name).is_file())}")
 
 
 def sample(arguments: Namespace) -> None:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import torch
-from accelerate.state import PartialState
 from torch import nn
 
+from orthogan.distributed import join
 from orthogan.errors import UserError
 
 
@@ -41,7 +41,7 @@ def chosen_device(name: str | None) -> torch.device:
     """
     if name is None:
         gpu = torch.cuda.is_available() or torch.backends.mps.is_available()
-        return PartialState(cpu=not gpu).device or torch.device("cpu")
+        return join(cpu=not gpu).device or torch.device("cpu")
     try:
         device = torch.device(name)
         torch.empty(0, device=device)

@@ -9,7 +9,8 @@ EXIT_BUG = 1
 EXIT_USER = 2
 EXIT_DIVERGED = 3
 EXIT_STOPPED = 4
-EXIT_INTERRUPTED = 130  # by a second Ctrl-C, or outside training: nothing was saved
+EXIT_INTERRUPTED = 130  # by a second Ctrl-C, or outside the training loop
+EXIT_TERMINATED = 143  # by SIGTERM, in other commands than train
 
 
 class UserError(Exception):
@@ -26,6 +27,16 @@ class Diverged(Exception):
     """Training met a NaN or an infinity; the message names the phase and the tensor."""
 
     exit_code = EXIT_DIVERGED
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM came where nothing handles it."""
+
+
+class PeerFailed(Exception):
+    """Another process of the same command failed with a bug, which it shows; the message names it."""
+
+    exit_code = EXIT_BUG
 
 
 class Stopped(Exception):

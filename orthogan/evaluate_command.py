@@ -20,6 +20,7 @@ from orthogan.config_file import load_config, own_names
 from orthogan.data import ImageSource, open_configured, open_source
 from orthogan.data.held_out import open_held_out
 from orthogan.device import chosen_device
+from orthogan.distributed import together
 from orthogan.errors import UserError
 from orthogan.evaluation import Incomplete, MetricResult, append_jsonl, table
 from orthogan.evaluation import evaluate as score
@@ -83,7 +84,8 @@ def evaluate(arguments: Namespace) -> None:
     _refuse(arguments, unused)
     incomplete: UserError | None = None
     try:
-        results = function(arguments, metrics, device)
+        with together("start all of them again"):
+            results = function(arguments, metrics, device)
     except Incomplete as error:
         results, incomplete = error.results, error
     main = PartialState().is_main_process

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import math
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -16,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from orthogan.errors import UserError
+from orthogan.errors import CannotWrite, UserError
 from orthogan.evaluation.processes import hidden
 from orthogan.io.sealed import read_sealed, write_sealed
 from orthogan.penalties.input_gradient import wgan_gp
@@ -157,7 +158,11 @@ def train_critic(
             if (done % LOOK_EVERY == 0 or done == recipe.steps) and not math.isfinite(value := float(loss.detach())):
                 raise UserError(f"critic: its loss became {value} by step {done}; choose a lower lr than {recipe.lr:g}")
             if keep is not None and done % SAVE_EVERY == 0:
-                _save(keep, critic, average, optimiser, done, belongs)
+                try:
+                    _save(keep, critic, average, optimiser, done, belongs)
+                except CannotWrite as error:  # the number does not depend on it
+                    print(f"orthogan: the critic is not kept for a later resume: {error}", file=sys.stderr)
+                    keep = None
             bar.update()
     return average.eval().requires_grad_(False)
 

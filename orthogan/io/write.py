@@ -13,6 +13,7 @@ import os
 import re
 import shutil
 import stat
+import sys
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -123,6 +124,8 @@ def disk_errors(path: PathLike, advice: str = "") -> Iterator[None]:
     Args:
         advice: what to do where the reason does not say it already.
     """
+    if "\0" in os.fspath(path):
+        raise CannotWrite(f"cannot write {printable(path)}: no file name has a NUL character; choose another name")
     try:
         yield
     except (OSError, SafetensorError) as error:
@@ -148,6 +151,23 @@ def remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
+def free_name(path: Path) -> Path:
+    """``path``, or ``path-2``, ``path-3``, …: the first that does not exist."""
+    number, free = 1, path
+    while os.path.lexists(free):
+        number += 1
+        free = path.with_name(f"{path.name}-{number}")
+    return free
+
+
+def set_aside(path: Path, why: str) -> Path:
+    """Rename what is at ``path`` to ``damaged-NAME`` and say so on stderr. Raises ``CannotWrite``."""
+    with disk_errors(path):
+        place = path.rename(free_name(path.with_name(f"damaged-{path.name}")))
+    print(f"orthogan: {printable(path)} is now {printable(place.name)}: {why}", file=sys.stderr)
+    return place
+
+
 def sync(path: Path) -> None:
     """Wait until a file, or the list of names of a folder, is on the disk."""
     handle = os.open(path, os.O_RDONLY)
@@ -158,8 +178,6 @@ def sync(path: Path) -> None:
 
 
 def _check_regular(path: Path) -> None:
-    if b"\0" in os.fsencode(path):
-        raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
     if path.is_dir():
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
     if path.exists() and not path.is_file():

@@ -102,7 +102,8 @@ class Adaptive(Augmentation):
 
     def load(self, tensors: Mapping[str, Tensor]) -> None:
         """The inverse of ``state``."""
-        self.pipe.load_state_dict(tensors)
+        if tensors:  # else it begins here
+            self.pipe.load_state_dict(tensors)
 
 
 def make_augment(config: AugmentConfig) -> Augmentation:

@@ -200,7 +200,8 @@ class GanTask:
             self.latent_penalty.load(latent)
             self.tracking.load(latent)
         if "G" in self.averages:
-            self.averages["G"].net.load_state_dict(checkpoint.read(folder, AVERAGED))
+            averaged = (folder / f"{AVERAGED}.safetensors").is_file()  # else the average begins here
+            self.averages["G"].net.load_state_dict(checkpoint.read(folder, AVERAGED if averaged else RAW))
 
     def pictures(self, path: Path, step: int) -> None:
         """A grid of fakes from fixed latents, one class after the other; beside it, once, a grid of reals."""

@@ -13,8 +13,8 @@ from torch.optim import Optimizer
 
 from orthogan import __version__, checkpoint
 from orthogan.config import Config
-from orthogan.errors import Stopped
-from orthogan.training.resume import continue_run
+from orthogan.errors import CannotWrite, Stopped
+from orthogan.training.resume import continue_run, record_of
 from orthogan.training.run_log import Means, RunLog
 from orthogan.training.schedule import factor
 from orthogan.training.scoring import Scoring
@@ -31,12 +31,14 @@ def train_task(task: Task, config: Config, accelerator: Accelerator, *, allow_co
     Raises:
         Diverged: a loss, gradient or weight was not finite.
         Stopped: a signal came; the state was saved and the same call continues.
-        UserError: the run folder holds a run of another config, or there is something that cannot be scored.
+        UserError: the run folder holds a run of another config, there is something that cannot be scored, or the disk
+            is full or refuses to be written (``CannotWrite``, which says what is safe).
     """
     run = Path(str(config.out))
     main = accelerator.is_main_process
     training, logging = config.training, config.logging
     state = continue_run(run, task, config, accelerator, allow_config_change=allow_config_change)
+    about = record_of(task, config, accelerator) if main else {}
     scoring = Scoring(run, task, config, accelerator, state)
     if scoring.complete:
         return run
@@ -55,13 +57,23 @@ def train_task(task: Task, config: Config, accelerator: Accelerator, *, allow_co
     facts = task.summary()
     log.say(f"data: {facts['data']}; classes: {facts['classes']}")
 
+    whole = None if state.fresh else state.step
+
     def save(step: int) -> None:
+        nonlocal whole
         watch.check(task.nets)
         if main:
-            record = {"config": config.model_dump(), "seconds": log.seconds, "orthogan": __version__}
-            checkpoint.save(run, step, task.files(step), record)
+            log.flush()
+            checkpoint.save(run, step, task.files(step), about | {"seconds": log.seconds, "orthogan": __version__})
+            whole = step
             scoring.saved(step)
         accelerator.wait_for_everyone()
+
+    def draw(name: str, step: int) -> None:
+        try:
+            task.pictures(run / name, step)
+        except CannotWrite as error:
+            log.warn(step, [f"a picture is missing: {error}"])
 
     def look(step: int) -> None:
         log.spectrum(step, task.spectrum(step))
@@ -73,7 +85,9 @@ def train_task(task: Task, config: Config, accelerator: Accelerator, *, allow_co
                 if logging.spectrum_every:
                     look(0)
                 if main:
-                    task.pictures(run / "fakes_init.png", 0)
+                    draw("fakes_init.png", 0)
+            else:
+                log.say(f"Resuming at step {state.step} of {training.steps}")
             scoring.now(state.step, log)  # the first one, or the one that a stop put off
             if state.fresh and scoring.needs_checkpoint(0):
                 save(0)
@@ -98,7 +112,7 @@ def train_task(task: Task, config: Config, accelerator: Accelerator, *, allow_co
                 if logging.spectrum_every and (done % logging.spectrum_every == 0 or last):
                     look(done)
                 if main and (last or (logging.samples_every and done % logging.samples_every == 0)):
-                    task.pictures(run / f"fakes-{done:07d}.png", done)
+                    draw(f"fakes-{done:07d}.png", done)
                 if not stopping:
                     scoring.now(done, log)
                 if done % config.checkpoint.every == 0 or last or stopping or scoring.needs_checkpoint(done):
@@ -107,6 +121,9 @@ def train_task(task: Task, config: Config, accelerator: Accelerator, *, allow_co
                     raise Stopped(f"stopped by {stop.name or 'a signal'} after step {done}; the same command continues")
                 scoring.poll(log)
             scoring.finish(stop, log)
+        except CannotWrite as error:
+            safe = "there is no checkpoint yet" if whole is None else f"the checkpoint of step {whole} is whole"
+            raise CannotWrite(f"{error}. Then the same command resumes the run: {safe}.") from error
         finally:
             scoring.close()
             log.close()

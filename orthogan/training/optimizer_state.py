@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
-from torch.optim import Optimizer
+from torch.optim import Adam, Optimizer
 
 
 def optimizer_tensors(net: nn.Module, optimizer: Optimizer) -> dict[str, Tensor]:
@@ -22,8 +22,11 @@ def load_optimizer(net: nn.Module, optimizer: Optimizer, tensors: Mapping[str, T
     """The inverse of ``optimizer_tensors``; each moment takes the memory layout of its parameter.
 
     Raises:
-        KeyError: a tensor belongs to no parameter of ``net``.
+        KeyError: a tensor belongs to no parameter of ``net``, or the state is that of another optimiser.
     """
+    kinds = {name.rpartition("/")[2] for name in tensors}
+    if kinds and ("exp_avg" in kinds) != isinstance(optimizer, Adam):
+        raise KeyError(f"{type(optimizer).__name__} cannot continue with {', '.join(sorted(kinds))}")
     parameters = dict(net.named_parameters())
     optimizer.state.clear()
     for name, tensor in tensors.items():

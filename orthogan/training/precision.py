@@ -8,6 +8,7 @@ from accelerate.state import AcceleratorState, PartialState
 
 from orthogan.config import TrainingConfig
 from orthogan.device import fast_bf16
+from orthogan.distributed import join
 from orthogan.errors import UserError
 from orthogan.memory import keep_freed_memory
 
@@ -34,4 +35,5 @@ def make_accelerator(config: TrainingConfig) -> Accelerator:
     # Accelerate keeps one state a process; a second run in it may want another format
     if PartialState._shared_state and PartialState().num_processes == 1:
         AcceleratorState._reset_state(reset_partial_state=True)
+    join(cpu=cpu)
     return Accelerator(cpu=cpu, mixed_precision="bf16" if bf16 else "no")

@@ -1,26 +1,48 @@
-"""Beginning a run or continuing it: the newest whole checkpoint, under the config it was made with."""
+"""Starting a run or resuming it: the newest whole checkpoint, under the config and on the data it was made with."""
 
 from __future__ import annotations
 
 import json
+import os
+import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
+import torch
 from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list
 from pydantic import ValidationError
+from safetensors import SafetensorError, safe_open
 
 from orthogan import checkpoint
+from orthogan.checkpoint import Damaged
 from orthogan.config import Config
 from orthogan.config_file import differences, dump
 from orthogan.errors import UserError
 from orthogan.evaluation import MetricResult
-from orthogan.io.write import write_text
+from orthogan.io.json_lines import DAMAGE, keep_json_lines, read_json_lines
+from orthogan.io.lock import NAME as LOCK
+from orthogan.io.write import disk_errors, free_name, write_text
+from orthogan.models.saved import CLASSIFIER, RAW
+from orthogan.training.run_log import LOG
 from orthogan.training.task import Task
 
 PLACE = ("out",)  # where a run lies is not what it is
+# keys that decide which tensors there are
+FIXED = (
+    "task",
+    "data.channels",
+    "data.resolution",
+    "data.labels",
+    "model.*.kind",
+    "model.*.channels",
+    "model.generator.latent_dim",
+    "optimizer.classifier.kind",
+)
 METRICS = "metrics.jsonl"
 
 
@@ -62,45 +84,74 @@ class RunState:
         return self.best is not None and self.best["step"] == step
 
 
+@dataclass(frozen=True)
+class _Choice:
+    """What the main process has found in the run folder and all processes take up.
+
+    ``folder``: the checkpoint, None for a new run. ``digest``: of its ``state.json``. ``record``: what that holds.
+    ``lock``: the content of the lock file, by which the others see that they have the same folder before them.
+    """
+
+    state: RunState
+    folder: Path | None = None
+    digest: str = ""
+    record: dict[str, Any] = field(default_factory=dict)
+    lock: str = ""
+
+
 def continue_run(
     run: Path, task: Task, config: Config, accelerator: Accelerator, *, allow_config_change: bool
 ) -> RunState:
     """Restore ``task`` from the newest whole checkpoint of ``run``, or prepare an empty run folder.
 
+    The main process chooses the checkpoint. Every process calls this.
+
     Raises:
-        UserError: the folder's run has another config (each differing key is listed), or cannot be written.
+        UserError: the folder's run has another config (each differing key is listed) or other classes, a process sees
+            another folder, or it cannot be written.
     """
-    found = checkpoint.newest(run)
-    state = RunState()
-    if found is not None:
-        folder, record = found
-        refuse_changes(record["config"], config, run, allow=allow_config_change)
-        task.restore(folder)
-        step = int(folder.name.removeprefix("step-"))
-        state = RunState(step, record["seconds"], fresh=False)
-    elif checkpoint.steps(run):
-        raise UserError(f"{run}: every checkpoint of this run is damaged; move the folder away to start anew")
-    # what came after the checkpoint is about to happen again
-    last = -1 if state.fresh else state.step
-    for step, result in own_scores(run / METRICS, last):
-        state.take([result], config.evaluation.best, step)
+    choice = _choose(run, config) if accelerator.is_main_process else None
+    if accelerator.num_processes > 1:
+        choice = broadcast_object_list([choice])[0]
+    assert isinstance(choice, _Choice)
+    state, folder = choice.state, choice.folder
+    if folder is not None:
+        if not accelerator.is_main_process:
+            _check_same(folder, choice, accelerator.process_index)
+        changed = refuse_changes(choice.record["config"], config, run, allow=allow_config_change)
+        if accelerator.is_main_process:
+            _compare_data(choice.record.get("data"), folder, task, config, run)
+            _compare_machine(choice.record.get("machine", {}), accelerator)
+        _restore(task, folder, changed)
     accelerator.wait_for_everyone()  # every process has read the folder before one of them writes there
     if accelerator.is_main_process:
-        try:
-            run.mkdir(parents=True, exist_ok=True)
-            write_text(run / "config.yaml", dump(config))
-            forget_scores(run / METRICS, last)
-        except OSError as error:
-            raise UserError(f"out: {run} cannot be written: {error}") from None
+        checkpoint.sweep(run)
+        write_text(run / "config.yaml", dump(config))
+        if state.fresh:
+            _keep_old_logs(run, config.checkpoint.every)
+        last = -1 if state.fresh else state.step  # what came after the checkpoint is about to happen again
+        keep_json_lines(run / LOG, lambda record: record["step"] <= last)
+        forget_scores(run / METRICS, last)
     accelerator.wait_for_everyone()
     return state
 
 
-def refuse_changes(old: dict[str, Any], config: Config, run: Path, *, allow: bool) -> None:
+def record_of(task: Task, config: Config, accelerator: Accelerator) -> dict[str, Any]:
+    """What a checkpoint says of its run, besides its position."""
+    source = task.source
+    data = {"classes": _classes(task, config), "count": len(source), "fingerprint": source.fingerprint()}
+    return {"config": config.model_dump(), "data": data, "machine": _machine(accelerator)}
+
+
+def refuse_changes(old: dict[str, Any], config: Config, run: Path, *, allow: bool) -> list[str]:
     """Compare the config of a stored run with the one it is to be continued under.
 
+    A longer run needs no consent, nor does switching augmentation or the average on or off.
+
+    Returns the keys that differ, each with its two values.
+
     Raises:
-        UserError: listing each key that differs, unless ``allow``.
+        UserError: listing each key that differs, unless ``allow``; those that decide the tensors even then.
     """
     new = config.model_dump()
     with suppress(ValidationError):  # what came with a later version is at its default, as it was
@@ -108,49 +159,195 @@ def refuse_changes(old: dict[str, Any], config: Config, run: Path, *, allow: boo
     changed = differences(
         {k: v for k, v in old.items() if k not in PLACE}, {k: v for k, v in new.items() if k not in PLACE}
     )
-    if changed and not allow:
-        listing = "\n  ".join(changed)
+    keys = {line.partition(": ")[0]: line for line in changed}
+    fixed = [line for key, line in keys.items() if any(fnmatchcase(key, pattern) for pattern in FIXED)]
+    if fixed:
+        raise UserError(
+            f"{run} holds a run that cannot be continued with other values of:\n  " + "\n  ".join(fixed) + "\n"
+            f"Train into another folder with out=..., from its weights with model.init={run} if you like."
+        )
+    asked = [line for key, line in keys.items() if not _is_free(key, old, new)]
+    if asked and not allow:
+        listing = "\n  ".join(asked)
         raise UserError(
             f"{run} holds a run of another config:\n  {listing}\n"
             "Continue it as it was, choose another folder with out=..., or accept with --allow-config-change."
         )
+    return changed
+
+
+def _is_free(key: str, old: dict[str, Any], new: dict[str, Any]) -> bool:
+    """Whether a change of ``key`` needs no consent."""
+    if key == "training.steps":
+        return new["training"]["steps"] > old["training"]["steps"]
+    if key.startswith("augment."):
+        return new["augment"]["kind"] != old["augment"]["kind"]
+    if key.startswith("training.ema."):
+        return bool(new["training"]["ema"]["half_life"]) != bool(old["training"]["ema"]["half_life"])
+    return False
 
 
 def read_records(path: Path) -> list[dict[str, Any]]:
-    """The records of a ``log.jsonl`` or ``metrics.jsonl``; a line cut short by a kill is left out."""
-    records = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        with suppress(ValueError):
-            records.append(json.loads(line))
+    """The records of a ``log.jsonl`` or ``metrics.jsonl``; damaged lines are left out and named on stderr."""
+    records, problems = read_json_lines(path)
+    for problem in problems:
+        print(f"orthogan: {path}, {problem}: left out", file=sys.stderr)
     return records
 
 
 def own_scores(path: Path, last: int) -> list[tuple[int, MetricResult]]:
     """(step, score) of what training itself measured, up to the step ``last``, in the order of the file."""
     found = []
-    for record in read_records(path) if path.exists() else []:
-        step = _own_step(record)
-        if step is not None and step <= last:
-            fields = {key: value for key, value in record.items() if key != "label"}
-            found.append((step, MetricResult(**fields)))
+    for record in read_json_lines(path, _score)[0] if path.is_file() else []:
+        step, score = _score(record)
+        if score is not None and step <= last:
+            found.append((step, score))
     return found
 
 
 def forget_scores(path: Path, last: int) -> None:
-    """Drop training's own scores of steps after ``last``, and a line cut short; other lines stay as they are."""
-    if not path.exists():
+    """Drop training's own scores of steps after ``last``, and damaged lines; other lines stay as they are."""
+
+    def wanted(record: dict[str, Any]) -> bool:
+        step, score = _score(record)
+        return score is None or step <= last
+
+    keep_json_lines(path, wanted)
+
+
+def _score(record: dict[str, Any]) -> tuple[int, MetricResult | None]:
+    """(step, score) of a score that training made; those of ``orthogan evaluate`` name their subject: (0, None).
+
+    Raises one of ``DAMAGE`` for a record that is no score.
+    """
+    protocol = record["protocol"]
+    if "step" not in protocol or "subject" in protocol:
+        return 0, None
+    score = MetricResult(**{key: value for key, value in record.items() if key != "label"})
+    float(score.value)
+    return int(protocol["step"]), score
+
+
+def _choose(run: Path, config: Config) -> _Choice:
+    """The newest whole checkpoint of ``run``, and the scores up to it."""
+    with disk_errors(run):
+        folder = run / checkpoint.FOLDER
+        if os.path.lexists(folder) and not folder.is_dir():
+            raise UserError(f"{folder}: is not a folder, or a link to no folder; move it away to start a new run")
+        found = checkpoint.newest(run, aside=True, check=_check_record)
+        if found is None:
+            if checkpoint.steps(run):
+                raise UserError(f"{run}: every checkpoint of this run is damaged; move the folder away to start again")
+            return _Choice(RunState())
+    folder, record = found
+    state = RunState(int(folder.name.removeprefix("step-")), record["seconds"], fresh=False)
+    for step, result in own_scores(run / METRICS, state.step):
+        state.take([result], config.evaluation.best, step)
+    return _Choice(state, folder, checkpoint.digest(folder), record, _read_lock(run))
+
+
+def _check_record(record: dict[str, Any]) -> None:
+    """Raises one of ``DAMAGE`` where it is not what ``record_of`` makes."""
+    float(record["seconds"])
+    dict(record["config"])
+
+
+def _check_same(folder: Path, choice: _Choice, rank: int) -> None:
+    """Raises UserError where this process does not see the checkpoint that the main process has chosen."""
+    why = ""
+    try:
+        if checkpoint.digest(folder) != choice.digest:
+            why = "its state.json is another one"
+        elif _read_lock(folder.parents[1]) != choice.lock:  # a copy, which nobody has looked at yet
+            checkpoint.verify(folder)
+    except (UserError, Damaged) as error:
+        why = str(error)
+    if why:
+        raise UserError(
+            f"process {rank} does not see the checkpoint {folder} that the main process resumes from ({why}); "
+            "put the run folder on a disk that all processes share"
+        )
+
+
+def _read_lock(run: Path) -> str:
+    with suppress(OSError):
+        return (run / LOCK).read_text(encoding="utf-8", errors="replace")
+    return ""
+
+
+def _restore(task: Task, folder: Path, changed: list[str]) -> None:
+    try:
+        task.restore(folder)
+    except (*DAMAGE, RuntimeError, OSError, SafetensorError) as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        reason = reason if len(reason) < 400 else f"{reason[:400]} …"
+        if changed:
+            listing = "\n  ".join(changed)
+            raise UserError(
+                f"{folder} does not fit the config; it was written under other values of:\n  {listing}\n({reason})"
+            ) from error
+        raise UserError(f"{folder} does not fit the nets of this config: {reason}") from error
+
+
+def _classes(task: Task, config: Config) -> list[str]:
+    """The names of the classes that the nets know, in label order."""
+    conditional = config.data.labels or config.task == "classifier"
+    return [str(name) for name in task.source.class_names] if conditional else []
+
+
+def _compare_data(old: dict[str, Any] | None, folder: Path, task: Task, config: Config, run: Path) -> None:
+    """Refuse other classes than the run has, and say when its images have changed."""
+    now, before = _classes(task, config), old["classes"] if old else _stored_classes(folder)
+    if before != now:
+        raise UserError(
+            f"{run} was trained on the {len(before)} classes {', '.join(before)}, and the data has the {len(now)} "
+            f"classes {', '.join(now)}; bring back the classes of the run, or choose another folder with out=..."
+        )
+    if old is None:
         return
-    lines, kept = path.read_text(encoding="utf-8").splitlines(), []
-    for line in lines:
-        with suppress(ValueError):
-            step = _own_step(json.loads(line))
-            if step is None or step <= last:
-                kept.append(line)
-    if kept != lines:
-        write_text(path, "".join(line + "\n" for line in kept))
+    count = len(task.source)
+    if count != old["count"]:
+        print(f"orthogan: the data has {count} images, and the run began with {old['count']}", file=sys.stderr)
+    elif task.source.fingerprint() != old["fingerprint"]:
+        print("orthogan: the images are not the ones that the run was trained on so far", file=sys.stderr)
 
 
-def _own_step(record: dict[str, Any]) -> int | None:
-    """The step of a score that training made; those of ``orthogan evaluate`` name their subject."""
-    protocol = record.get("protocol", {})
-    return int(protocol["step"]) if "step" in protocol and "subject" not in protocol else None
+def _stored_classes(folder: Path) -> list[str]:
+    """The classes of a checkpoint of version 0.1, which are in the metadata of its net."""
+    for stem in (RAW, CLASSIFIER):
+        file = folder / f"{stem}.safetensors"
+        if file.is_file():
+            with safe_open(file, "pt") as stream:
+                return json.loads((stream.metadata() or {}).get("class_names", "[]"))
+    return []
+
+
+def _machine(accelerator: Accelerator) -> dict[str, Any]:
+    """What the last digits depend on."""
+    return {
+        "processes": accelerator.num_processes,
+        "threads": torch.get_num_threads(),
+        "device": accelerator.device.type,
+        "torch": torch.__version__,
+    }
+
+
+def _compare_machine(old: dict[str, Any], accelerator: Accelerator) -> None:
+    new = _machine(accelerator)
+    changed = [f"{name}: {old[name]} -> {new[name]}" for name in new if name in old and old[name] != new[name]]
+    if changed:
+        what = ", ".join(changed)
+        print(f"orthogan: {what}: the last digits will differ from those of an uninterrupted run", file=sys.stderr)
+
+
+def _keep_old_logs(run: Path, every: int) -> None:
+    """Rename the logs of a run whose checkpoints were deleted, so that the new run does not erase them."""
+    with suppress(UserError):
+        steps = [r["step"] for r in read_json_lines(run / LOG, lambda r: r["step"] >= 0)[0]]
+        if max(steps, default=0) < every:
+            return
+        for name in (LOG, METRICS):
+            if (run / name).is_file():
+                with disk_errors(run / name):
+                    old = (run / name).rename(free_name(run / f"{name}.old"))
+                print(f"orthogan: {run} has no checkpoint and starts again; its {name} is kept as {old.name}")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,9 @@ from accelerate.state import PartialState
 from orthogan.config import Config
 from orthogan.config_file import Overrides, load_config
 from orthogan.data import open_configured
+from orthogan.distributed import first_process, together
+from orthogan.io.lock import locked
+from orthogan.io.write import disk_errors
 from orthogan.named_code import Trust
 from orthogan.training.classifier import ClassifierTask, open_sources
 from orthogan.training.gan import GanTask
@@ -43,7 +48,12 @@ def train(
         Stopped: SIGINT or SIGTERM came; the state was saved, the same call continues.
     """
     config = _read(config, overrides, trust)
-    with _task(config, trust) as (task, accelerator):
+    run = Path(str(config.out))
+    with together("the same command resumes from the newest checkpoint"), ExitStack() as stack:
+        check_place(run)
+        if first_process():
+            stack.enter_context(locked(run, "choose another folder with out=..."))
+        task, accelerator = stack.enter_context(_task(config, trust))
         return train_task(task, config, accelerator, allow_config_change=allow_config_change)
 
 
@@ -54,8 +64,29 @@ def dry_run(config: Config | str | Path, overrides: Overrides = (), *, trust: Tr
         UserError, Diverged: as ``train``.
     """
     config = _read(config, overrides, trust)
-    with _task(config, trust) as (task, accelerator):
-        return try_out(task, accelerator)
+    with together("start all of them again"):
+        check_place(Path(str(config.out)))
+        with _task(config, trust) as (task, accelerator):
+            return try_out(task, accelerator)
+
+
+def check_place(run: Path) -> None:
+    """Raises ``CannotWrite`` where the folder ``run`` cannot be made or written."""
+    with disk_errors(run):
+        place = next(place for place in (run, *run.absolute().parents) if exists(place))
+        if not place.is_dir():
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
+        if not os.access(place, os.W_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+
+def exists(path: Path) -> bool:
+    """Whether there is something at ``path``. Raises OSError for a name that no file can have, and the like."""
+    try:
+        path.lstat()
+    except FileNotFoundError:
+        return False
+    return True
 
 
 def _read(config: Config | str | Path, overrides: Overrides, trust: Trust) -> Config:

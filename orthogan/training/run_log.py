@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import json
 import math
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
-from orthogan.io.write import append_json, write_text
+from orthogan.errors import CannotWrite
+from orthogan.io.write import append_json
+from orthogan.training.event_file import EventFile
 
 LOG = "log.jsonl"
 # an active layer gains no rank along its gradient, so one that was active comes to rest just below its target
@@ -57,11 +58,7 @@ class RunLog:
         self.main = main
         self.images_per_step = images_per_step
         self._began = time.monotonic() - seconds
-        self._writer: SummaryWriter | None = None
-        if main:
-            _forget_after(self.path, start)
-            if tensorboard:
-                self._writer = SummaryWriter(str(run / "tensorboard"), purge_step=start * images_per_step)
+        self._events: EventFile | None = None
         self.bar = tqdm(
             total=steps * images_per_step,
             initial=start * images_per_step,
@@ -73,6 +70,9 @@ class RunLog:
             file=sys.stderr,
             mininterval=0.5,
         )
+        if main and tensorboard:
+            with self._tensorboard():
+                self._events = EventFile(run / "tensorboard", purge=start * images_per_step)
 
     @property
     def seconds(self) -> float:
@@ -129,18 +129,35 @@ class RunLog:
         for name, value in values.items():
             self._plot(name, value, step)
 
+    def flush(self) -> None:
+        """Write the curves up to now: a resumed run does not plot again what came before its checkpoint."""
+        with self._tensorboard():
+            if self._events is not None:
+                self._events.flush()
+
     def close(self) -> None:
         """Finish the bar and flush the files."""
         self.bar.close()
-        if self._writer is not None:
-            self._writer.close()
+        with self._tensorboard():
+            if self._events is not None:
+                self._events.close()
 
     def _write(self, record: Mapping[str, Any]) -> None:
         append_json(self.path, [_strict(record)], sync=False)
 
     def _plot(self, name: str, value: float, step: int) -> None:
-        if self._writer is not None:
-            self._writer.add_scalar(name, float(value), step * self.images_per_step)
+        with self._tensorboard():
+            if self._events is not None:
+                self._events.scalar(name, float(value), step * self.images_per_step)
+
+    @contextmanager
+    def _tensorboard(self) -> Iterator[None]:
+        """A context in which an error of the disk ends the curves and not the run."""
+        try:
+            yield
+        except CannotWrite as error:
+            self._events = None
+            self.say(f"warning: no more curves for TensorBoard in this sitting: {error}")
 
 
 def _strict(value: Any) -> Any:
@@ -148,17 +165,3 @@ def _strict(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {key: _strict(inner) for key, inner in value.items()}
     return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _forget_after(path: Path, step: int) -> None:
-    """Drop what was logged after the checkpoint that the run continues from: it is about to happen again."""
-    if not path.exists():
-        return
-    kept = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        try:
-            if json.loads(line)["step"] <= step:
-                kept.append(line + "\n")
-        except (ValueError, KeyError):  # the last line of a killed run may be cut short
-            continue
-    write_text(path, "".join(kept))

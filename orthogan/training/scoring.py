@@ -157,6 +157,8 @@ class Scoring:
         folder = checkpoint.folder_of(self.run, self.state.best["step"])
         if folder.is_dir():
             checkpoint.mark_best(self.run, folder)
+        else:  # it was damaged
+            checkpoint.unmark_best(self.run)
 
     def _prune(self) -> None:
         spare = self._process.unscored if self._process is not None else ()

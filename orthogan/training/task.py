@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from orthogan.checkpoint import Part
+from orthogan.data import ImageSource
 from orthogan.evaluation import MetricResult
 from orthogan.training.ema import Ema
 
@@ -37,6 +38,7 @@ class Phase:
 class Task(Protocol):
     """Nets with their phases, and what is shown, scored and stored of them."""
 
+    source: ImageSource
     nets: dict[str, nn.Module]
     optimizers: dict[str, Optimizer]
     averages: dict[str, Ema]

@@ -1,0 +1,59 @@
+"""TensorBoard's curves, written at once and without a thread, so that an error of the disk is met where it happens."""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from pathlib import Path
+
+from tensorboard.compat.proto.event_pb2 import Event, SessionLog  # pyright: ignore[reportAttributeAccessIssue]
+from tensorboard.compat.proto.summary_pb2 import Summary  # pyright: ignore[reportAttributeAccessIssue]
+from tensorboard.summary.writer.record_writer import RecordWriter
+
+from orthogan.io.write import disk_errors
+
+PREFIX = "events.out.tfevents."
+
+
+class EventFile:
+    """One file of scalars in ``folder``; TensorBoard reads it after those that are there already.
+
+    Every method raises ``CannotWrite``.
+
+    Args:
+        purge: earlier files count only up to this step.
+    """
+
+    def __init__(self, folder: Path, *, purge: int) -> None:
+        with disk_errors(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            stamps = [p.name.removeprefix(PREFIX)[:10] for p in folder.glob(f"{PREFIX}*")]
+            # TensorBoard goes by the names, and the clock may have been set back
+            stamp = max([int(time.time()), *(int(text) + 1 for text in stamps if text.isdecimal())])
+            self.path = folder / f"{PREFIX}{stamp:010d}.{socket.gethostname()}.{os.getpid()}"
+            self._stream = self.path.open("wb")
+        self._records = RecordWriter(self._stream)
+        self._add(Event(wall_time=time.time(), file_version="brain.Event:2"))
+        if purge:
+            self._add(Event(wall_time=time.time(), session_log=SessionLog(status=SessionLog.START), step=purge))
+        self.flush()
+
+    def scalar(self, name: str, value: float, step: int) -> None:
+        """One point of the curve ``name``."""
+        summary = Summary(value=[Summary.Value(tag=name, simple_value=value)])
+        self._add(Event(wall_time=time.time(), step=step, summary=summary))
+
+    def flush(self) -> None:
+        """Hand all points to the system."""
+        with disk_errors(self.path):
+            self._records.flush()
+
+    def close(self) -> None:
+        """Flush and close."""
+        with disk_errors(self.path):
+            self._stream.close()
+
+    def _add(self, event: Event) -> None:
+        with disk_errors(self.path):
+            self._records.write(event.SerializeToString())

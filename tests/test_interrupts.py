@@ -1,0 +1,56 @@
+"""Ctrl-C and SIGTERM amid the imports of a command are one line and an exit code, never a traceback."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.training.runs import ROOT, environment
+
+# says when the command line was read, which is before torch is imported
+START = """
+import sys
+import orthogan.memory
+real = orthogan.memory.keep_freed_memory
+def keep():
+    print("ready", flush=True)
+    return real()
+orthogan.memory.keep_freed_memory = keep
+from orthogan.__main__ import run
+run(sys.argv[1:])
+"""
+
+
+@pytest.mark.parametrize(
+    ("number", "command", "subject", "code"),
+    [
+        (signal.SIGINT, "train", "configs/demo.yaml", 130),
+        (signal.SIGTERM, "train", "configs/demo.yaml", 4),
+        (signal.SIGTERM, "sample", "pretrained/sprites-srngan.safetensors", 143),
+    ],
+)
+def test_a_signal_amid_the_imports(
+    tmp_path: Path, number: signal.Signals, command: str, subject: str, code: int
+) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-c", START, command, str(ROOT / subject)],
+        cwd=tmp_path,
+        env=environment() | {"PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    time.sleep(0.3)
+    process.send_signal(number)
+    _, error = process.communicate(timeout=60)
+    assert process.returncode == code, error
+    assert error.count("\n") == 1
+    assert error.startswith("orthogan: ")
+    assert list(tmp_path.iterdir()) == []
