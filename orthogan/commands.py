@@ -131,12 +131,13 @@ def traverse(arguments: Namespace) -> None:
 
 def _directions(arguments: Namespace, net: Generator) -> Directions:
     """Those of --directions, else of --method; moved in --layers alone, where that is given."""
-    from orthogan.latent import Directions, first_layer_directions, native_directions, parse_layers
+    from orthogan.latent import Directions, parse_layers
+    from orthogan.latent.traverse import directions_of
 
     if arguments.directions:
         directions = Directions.load(arguments.directions)
     else:
-        directions = (native_directions if arguments.method == "native" else first_layer_directions)(net)
+        directions = directions_of(net, arguments.method)
     return replace(directions, layers=parse_layers(arguments.layers)) if arguments.layers else directions
 
 

@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from orthogan.errors import UserError
-from orthogan.io.read import parse_json, printable, reason_of
+from orthogan.io.read import parse_json, printable, reason_of, shown
 from orthogan.io.sealed import read_sealed, write_sealed
 from orthogan.latent.identity import model_hash as hash_of
 from orthogan.latent.space import view
@@ -25,6 +25,7 @@ from orthogan.rng import generator as random_generator
 
 FORMAT = "orthogan-directions-1"
 LATENT_STD = "latent std"
+MOST_LAYERS = 10_000
 _KEY = "directions"
 # Entries this close to the largest count as equal to it, so that rounding cannot decide the sign.
 _TIE = 1e-4
@@ -60,6 +61,8 @@ class Directions:
     def __post_init__(self) -> None:
         for name in ("method", "space", "layer", "unit", "model_hash"):
             _check_text(name, getattr(self, name))
+        if np.iscomplexobj(self.matrix):
+            raise UserError("directions hold complex entries; expected real numbers")
         matrix = np.array(self.matrix, dtype=np.float32)
         if matrix.ndim != 2 or 0 in matrix.shape:
             raise UserError(f"directions of shape {matrix.shape}: expected (directions, latent_dim), at least one each")
@@ -69,9 +72,12 @@ class Directions:
         if empty.size:
             raise UserError(f"direction {empty[0]} is all zeros: it points nowhere")
         count = len(matrix)
+        for what in ("names", "notes"):
+            if isinstance(getattr(self, what), str):
+                raise UserError(f"{what} is {shown(getattr(self, what))}: expected a list, one per direction")
         names = tuple(str(name) for name in self.names) or tuple(map(str, np.arange(count)))
         notes = tuple(str(note) for note in self.notes) or ("",) * count
-        scores = {str(key): tuple(float(value) for value in values) for key, values in self.scores.items()}
+        scores = {str(key): _numbers(key, values) for key, values in self.scores.items()}
         for text in (*names, *notes, *scores):
             _check_text("a name, note or score", text)
         for what, values in {"names": names, "notes": notes, **scores}.items():
@@ -81,9 +87,11 @@ class Directions:
             if not all(map(math.isfinite, values)):
                 raise UserError(f"score '{key}' holds a NaN or infinite value")
         layers = tuple(sorted({int(layer) for layer in self.layers}))
-        if layers and (self.space == "z" or layers[0] < 0):
+        if layers and (self.space == "z" or layers[0] < 0 or layers[-1] > MOST_LAYERS):
             raise UserError(f"layers {list(layers)} of space '{self.space}': numbers from 0, of a space other than z")
         matrix.setflags(write=False)
+        if not isinstance(self.seed, int) or not -(1 << 63) <= self.seed < 1 << 63:
+            raise UserError(f"seed is {shown(self.seed)}: expected an integer of at most 63 bits")
         fixed = {"matrix": matrix, "names": names, "notes": notes, "scores": scores, "layers": layers}
         for name, value in fixed.items():
             object.__setattr__(self, name, value)
@@ -212,6 +220,13 @@ def _check_text(what: str, value: object) -> None:
         str.encode(value)  # pyright: ignore[reportArgumentType]
     except (TypeError, UnicodeEncodeError):
         raise UserError(f"{what} of these directions must be a text, not {value!a:.60}") from None
+
+
+def _numbers(name: object, values: Sequence[float]) -> tuple[float, ...]:
+    try:
+        return tuple(float(value) for value in values)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise UserError(f"score {shown(name)} is {shown(values)}: expected one number per direction") from error
 
 
 def random_control(latent_dim: int, k: int, seed: int) -> Directions:

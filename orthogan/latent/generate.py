@@ -46,6 +46,11 @@ def generate(
         for start in np.arange(0, len(z), batch_size):
             part = slice(int(start), int(start) + batch_size)
             images = net(z[part].to(place)) if y is None else net(z[part].to(place), y[part].to(place))
+            if not isinstance(images, torch.Tensor):
+                raise UserError(
+                    f"{type(net).__name__}: gives a {type(images).__name__}, not a tensor of images (n, c, h, w); wrap "
+                    "it so that it returns the images alone"
+                )
             parts.append(as_pixels(images))
     return np.concatenate(parts)
 

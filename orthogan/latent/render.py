@@ -34,12 +34,16 @@ def check_suffix(path: str | os.PathLike[str], *, heatmap: bool = False, sheet: 
         need_av()
 
 
-def render(traversal: Traversal | ContactSheet, path: str | os.PathLike[str], *, heatmap: bool = False) -> Path:
+def render(
+    traversal: Traversal | ContactSheet, path: str | os.PathLike[str] | None = None, *, heatmap: bool = False
+) -> Path:
     """Write a traversal to ``path`` as a picture, a loop or a page, by its suffix; a contact sheet as a picture.
 
     ``heatmap``: beside each row where its ends differ from the centre, in a picture; a page has these maps in any
     case, at the press of a button, which is then pressed to begin with. Raises ``UserError``.
     """
+    if path is None:
+        raise TypeError(f"render needs a path, whose suffix chooses the form: {', '.join(SUFFIXES)}")
     check_suffix(path, heatmap=heatmap, sheet=isinstance(traversal, ContactSheet))
     if isinstance(traversal, ContactSheet):
         return save_sheet(traversal, path, heatmap=heatmap)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
@@ -14,14 +15,18 @@ from tqdm import tqdm
 
 from orthogan import __version__
 from orthogan.errors import UserError
+from orthogan.io.read import shown
 from orthogan.latent.directions import Directions, random_control
+from orthogan.latent.first_layer import first_layer_directions
 from orthogan.latent.generate import class_of, generate, latents_of
 from orthogan.latent.identity import model_hash
+from orthogan.latent.native import native_directions
 from orthogan.latent.samples import spans
 from orthogan.latent.space import pulled_in, view
 from orthogan.latent.walks import Walk, path
 
 CHANGE = "change"
+MOST_STEPS = 1001
 
 
 @dataclass(frozen=True)
@@ -56,8 +61,9 @@ class Traversal:
 
 def traverse(
     generator: nn.Module,
-    directions: Directions,
+    directions: Directions | None = None,
     *,
+    method: str | None = None,
     dims: Literal["all"] | Sequence[int] = "all",
     range: float = 3.0,
     steps: int = 11,
@@ -75,9 +81,10 @@ def traverse(
 
     The walk is in the directions' own space and layers: a layer that is not theirs keeps the base latent.
 
-    ``dims``: which rows of ``directions``, in that order. ``steps``: odd, at least 3, so that the middle column is
-    the base image itself. The base z is the latent of ``seed``, pulled towards the mean by ``truncation`` (in z as
-    ``truncate``, in W as StyleGAN's psi; the walk itself is not truncated), or the mean with ``base="zero"``.
+    ``directions``: by default those of ``method``, as in ``directions_of``. ``dims``: which of them, in that order.
+    ``steps``: odd, at least 3, so that the middle column is the base image itself. The base z is the latent of
+    ``seed``, pulled towards the mean by ``truncation`` (in z as ``truncate``, in W as StyleGAN's psi; the walk itself
+    is not truncated), or the mean with ``base="zero"``.
     ``walk``: "line", z + offset * d, or "sphere", in z only, which keeps the length of the base; ``centred``
     first removes the base's own component along each direction, so that an offset is the coordinate along d and no
     longer added to it; the centre column then differs from row to row. Formulas: ``orthogan.latent.walks.path``.
@@ -86,6 +93,10 @@ def traverse(
 
     Raises ``UserError`` for arguments that do not fit the generator or each other.
     """
+    if directions is not None and method is not None:
+        raise UserError("directions and method: give one of them")
+    if directions is None:
+        directions = directions_of(generator, method or "native")
     (walked,) = walk_seeds(
         generator,
         directions,
@@ -103,6 +114,17 @@ def traverse(
         device=device,
     )
     return walked
+
+
+def directions_of(generator: nn.Module, method: str = "native") -> Directions:
+    """Directions by the name of a quick method: "native" (``native_directions``), or "sefa", also called "svd"
+    (``first_layer_directions``). Raises ``UserError`` for another name.
+    """
+    if method == "native":
+        return native_directions(generator)
+    if method in ("sefa", "svd"):
+        return first_layer_directions(generator)
+    raise UserError(f"method {shown(method)}: choose 'native' or 'sefa'; `orthogan discover` knows more of them")
 
 
 def walk_seeds(
@@ -123,6 +145,11 @@ def walk_seeds(
     device: torch.device | str | None,
 ) -> list[Traversal]:
     """What ``traverse`` gives for each of ``seeds``, but for the random directions, which are those of the first."""
+    if not isinstance(directions, Directions):
+        raise TypeError(
+            f"directions: expected orthogan.Directions, not {type(directions).__name__}; Directions.load reads a file, "
+            "Directions(matrix, method='mine') takes a matrix with one direction per row"
+        )
     directions.check(generator)
     offsets = column_offsets(range, steps)
     if base not in ("sample", "zero"):
@@ -133,7 +160,8 @@ def walk_seeds(
         )
     if control < 0:
         raise UserError(f"control={control}: a number of rows, 0 or more")
-    chosen = directions if dims == "all" else directions.select(_indices(dims))
+    indices = None if isinstance(dims, str) and dims == "all" else _indices(dims)
+    chosen = directions if indices is None else directions.select(indices)
     rows = chosen.matrix.astype(np.float64)
     random = random_control(directions.latent_dim, control, seeds[0]) if control else None
     if random is not None:
@@ -149,7 +177,7 @@ def walk_seeds(
         "unit": chosen.unit,
         "directions_model_hash": chosen.model_hash,
         "directions_seed": str(chosen.seed),
-        "dims": "all" if dims == "all" else ",".join(map(str, _indices(dims))),
+        "dims": "all" if indices is None else ",".join(map(str, indices)),
         "range": f"{range:g}",
         "steps": str(steps),
         "truncation": f"{truncation:g}",
@@ -198,6 +226,8 @@ def column_offsets(extent: float, steps: int) -> np.ndarray:
             f"steps={steps}: must be odd and at least 3, so that the middle column is the unchanged image; "
             f"the nearest is {max(3, steps + 1)}"
         )
+    if steps > MOST_STEPS:
+        raise UserError(f"steps={steps}: at most {MOST_STEPS}")
     if not (math.isfinite(extent) and extent > 0):
         raise UserError(f"range={extent}: a positive finite number")
     half = steps // 2
@@ -228,7 +258,8 @@ def _frames(
     return np.concatenate([moved[:, :half], middle[:, None], moved[:, half:]], axis=1)
 
 
-def _indices(dims: Literal["all"] | Sequence[int]) -> list[int]:
-    if isinstance(dims, str):
-        raise UserError(f"dims='{dims}': 'all' or a list of direction numbers")
-    return [int(index) for index in dims]
+def _indices(dims: Sequence[int] | str) -> list[int]:
+    try:
+        return [operator.index(index) for index in dims]  # pyright: ignore[reportArgumentType]
+    except TypeError:
+        raise UserError(f"dims={shown(dims)}: 'all' or a list of direction numbers") from None

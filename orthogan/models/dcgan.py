@@ -52,6 +52,7 @@ class DCGANGenerator(Generator):
 
     def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:
         """z (n, latent_dim), labels (n,) -> images (n, c, h, w) in [-1, 1]."""
+        self.check(z, y)
         x = self.norms[0](square(self.linear(z), self.width, self.bottom), y)
         for up, norm in zip(self.ups, list(self.norms)[1:], strict=True):
             x = norm(up(x), y)

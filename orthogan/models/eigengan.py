@@ -137,8 +137,7 @@ class EigenGANGenerator(Generator):
 
     def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:
         """z (n, latent_dim), no labels -> images (n, c, h, w) in [-1, 1]."""
-        if y is not None:
-            raise UserError("an eigengan generator is unconditional: it takes no labels")
+        self.check(z, y)
         *parts, noise = z.split([self.dims] * len(self.blocks) + [self.noise_dim], 1)
         h = self.linear(noise)
         h = square(h, h.shape[1] // BOTTOM**2, BOTTOM)

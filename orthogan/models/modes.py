@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 
 import torch
 from torch import nn
@@ -14,17 +15,31 @@ def device_of(module: nn.Module) -> torch.device:
     return next((tensor.device for tensor in [*module.parameters(), *module.buffers()]), torch.device("cpu"))
 
 
+def dtype_of(module: nn.Module) -> torch.dtype:
+    """The precision of the parameters of ``module``; float32 if it has none."""
+    return next((p.dtype for p in module.parameters() if p.is_floating_point()), torch.float32)
+
+
 @contextmanager
 def frozen(module: nn.Module) -> Iterator[None]:
     """Within the block every submodule is in eval mode (running statistics and power iterations stand still).
 
-    The ``training`` flag of each submodule is restored at the end, whatever mixture it was.
+    A module in another precision than float32 also takes float32 input there. The ``training`` flag of each submodule
+    is restored at the end, whatever mixture it was.
     """
     modes = [(part, part.training) for part in module.modules()]
+    dtype = dtype_of(module)
+    hook = None if dtype == torch.float32 else module.register_forward_pre_hook(partial(_converted, dtype))
     module.eval()
     try:
         with torch.no_grad():
             yield
     finally:
+        if hook is not None:
+            hook.remove()
         for part, training in modes:
             part.training = training
+
+
+def _converted(dtype: torch.dtype, module: nn.Module, inputs: tuple[object, ...]) -> tuple[object, ...]:
+    return tuple(x.to(dtype) if isinstance(x, torch.Tensor) and x.dtype == torch.float32 else x for x in inputs)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Sequence
+from contextlib import suppress
 
 import torch
 from torch import Tensor, nn
 
 from orthogan.errors import UserError
 from orthogan.layers.householder_projector import HouseholderProjector
+from orthogan.models.modes import device_of
 from orthogan.rng import generator as seeded
 
 
@@ -27,7 +30,20 @@ class Generator(nn.Module):
     spaces: tuple[str, ...] = ("z",)
     axis: str = "z"
 
-    def sample_latent(self, n: int, *, seed: int) -> Tensor:
+    def check(self, z: Tensor, y: Tensor | None) -> None:
+        """What ``forward`` asks of its arguments.
+
+        Raises:
+            ValueError: another latent width, labels without classes, or classes without labels.
+        """
+        if z.ndim != 2 or z.shape[1] != self.latent_dim:
+            raise ValueError(f"latents of shape {tuple(z.shape)}: this generator takes (n, {self.latent_dim})")
+        if y is not None and not self.num_classes:
+            raise ValueError("this generator is unconditional: it takes no labels")
+        if y is None and self.num_classes:
+            raise ValueError(f"this generator is conditional: it needs labels (n,) from 0 to {self.num_classes - 1}")
+
+    def sample_latent(self, n: int, *, seed: int = 0) -> Tensor:
         """``n`` latents from the prior N(0, I): (n, latent_dim) float32 on the CPU, a function of n and seed."""
         return standard_normal(n, self.latent_dim, seed=seed)
 
@@ -82,18 +98,41 @@ def as_generator(module: nn.Module) -> Generator:
     """``module`` as a Generator: itself, with the prior and attributes it lacks filled in.
 
     Raises:
-        UserError: it has no integer ``latent_dim``.
+        UserError: it is no module, has no integer ``latent_dim``, or has no numbers (it is on the meta device).
     """
+    name = type(module).__name__
+    if not isinstance(module, nn.Module):
+        raise UserError(f"{name}: a generator is an nn.Module; wrap yours as docs/latent.md shows, in ten lines")
+    if device_of(module).type == "meta":
+        raise UserError(f"{name}: it is on the meta device, which holds no numbers; load its weights first")
     if isinstance(module, Generator):
         return module
-    dim = getattr(module, "latent_dim", None)
-    if not isinstance(dim, int) or dim < 1:
-        raise UserError(f"{type(module).__name__}: a generator needs an integer attribute latent_dim, not {dim!r}")
-    if not hasattr(module, "num_classes"):
-        module.num_classes = 0  # pyright: ignore[reportArgumentType, reportAttributeAccessIssue]
+    dim = _integer(module, "latent_dim", None)
+    if dim is None or dim < 1:
+        raise UserError(
+            f"{name}: a generator needs an integer attribute latent_dim, not {getattr(module, 'latent_dim', None)!r}; "
+            "add it, or wrap the net as docs/latent.md shows, in ten lines"
+        )
+    if (classes := _integer(module, "num_classes", 0)) is None or classes < 0:
+        raise UserError(f"{name}: num_classes is {module.num_classes!r}; it is an integer, 0 without classes")
     if not hasattr(module, "sample_latent"):
-        module.sample_latent = lambda n, *, seed: standard_normal(n, dim, seed=seed)  # pyright: ignore
+        module.sample_latent = lambda n, *, seed=0: standard_normal(n, dim, seed=seed)  # pyright: ignore
     return module  # pyright: ignore[reportReturnType]
+
+
+def _integer(module: nn.Module, name: str, default: int | None) -> int | None:
+    """An attribute as int, also where it is a NumPy integer or (if there is a ``default``) None; None: no integer."""
+    value = getattr(module, name, None)
+    if isinstance(value, bool):
+        return None
+    try:
+        number = default if value is None else operator.index(value)
+    except TypeError:
+        return None
+    if type(value) is not int and number is not None:
+        with suppress(AttributeError):  # a property
+            setattr(module, name, number)
+    return number
 
 
 def to_uint8(images: Tensor) -> Tensor:

@@ -77,10 +77,9 @@ class R3GANGenerator(Generator):
 
     def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:
         """z (n, latent_dim), labels (n,) -> images (n, c, h, w); near [-1, 1], unbounded as in the paper."""
+        self.check(z, y)
         code = self.linear(z)
         if self.embedding is not None:
-            if y is None:
-                raise UserError("this generator is conditional: it needs labels")
             code = code + self.embedding(y)
         x = self.basis * code[:, :, None, None]
         for index, stage in enumerate(self.stages):

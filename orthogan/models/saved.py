@@ -66,9 +66,18 @@ def metadata(
 
 
 def save_generator(
-    path: str | Path, module: nn.Module, *, config: Config | Mapping[str, Any], extra: Mapping[str, str] | None = None
+    path: str | Path,
+    module: nn.Module,
+    *,
+    config: Config | Mapping[str, Any] | None = None,
+    extra: Mapping[str, str] | None = None,
 ) -> None:
-    """Write ``module`` with its config to one ``.safetensors`` file. Raises ``CannotWrite``."""
+    """Write ``module`` with the ``config`` that it was built from to one ``.safetensors`` file.
+
+    Raises ``CannotWrite``; TypeError: the arguments are in another order, or there is no config.
+    """
+    if not isinstance(module, nn.Module) or config is None:
+        raise TypeError("save_generator takes the path, the generator and config=, the config that it was built from")
     tensors = module.state_dict()
     about = metadata(config, int(getattr(module, "num_classes", 0)), extra or {}, tensors=tensors)
     write_tensors(path, tensors, about)

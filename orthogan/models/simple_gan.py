@@ -69,8 +69,7 @@ class SimpleGANGenerator(Generator):
 
     def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:
         """z (n, latent_dim), no labels -> images (n, c, h, w) in [-1, 1]."""
-        if y is not None:
-            raise UserError("a simple-gan generator is unconditional: it takes no labels")
+        self.check(z, y)
         x = self.first(z[:, :, None, None])
         for up, norm in zip(self.ups, self.norms, strict=True):
             x = functional.leaky_relu(norm(up(x)), SLOPE)

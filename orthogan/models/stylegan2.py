@@ -14,7 +14,6 @@ from fnmatch import fnmatchcase
 import torch
 from torch import Tensor, nn
 
-from orthogan.errors import UserError
 from orthogan.layers.householder_projector import HouseholderProjector
 from orthogan.linalg.precision import exact
 from orthogan.models.modulation import (
@@ -55,10 +54,6 @@ class Mapping(nn.Module):
 
     def forward(self, z: Tensor, y: Tensor | None) -> Tensor:
         """In at least float32, also inside autocast."""
-        if self.embedding is None and y is not None:
-            raise UserError("this generator is unconditional: it takes no labels")
-        if self.embedding is not None and y is None:
-            raise UserError("this generator is conditional: it needs labels")
         with torch.autocast(z.device.type, enabled=False):
             h = pixel_norm(exact(z))
             for i, layer in enumerate(self.layers):
@@ -182,6 +177,7 @@ class StyleGAN2Generator(Generator):
 
     def mapping(self, z: Tensor, y: Tensor | None = None) -> Tensor:
         """z (n, latent_dim), labels (n,) -> w (n, w_dim), in at least float32. In training, moves ``w_mean``."""
+        self.check(z, y)
         w = self.mapper(z, y)
         if self.training:
             with torch.no_grad():

@@ -63,13 +63,13 @@ class WSpace(Generator):
         self.register_buffer("base", torch.zeros_like(mean) if base is None else base.to(mean), persistent=False)
 
     @torch.no_grad()
-    def sample_latent(self, n: int, *, seed: int) -> Tensor:
+    def sample_latent(self, n: int, *, seed: int = 0) -> Tensor:
         """w - w_mean (n, w_dim), on the CPU, of the generator's own latents."""
         mean = self.generator.w_mean
-        z = self.generator.sample_latent(n, seed=seed).to(mean.device)
+        z = self.generator.sample_latent(n, seed=seed).to(mean)
         y = None if self.y is None else torch.full((n,), self.y, device=mean.device)
         with frozen(self.generator):
-            return (self.generator.mapping(z, y) - mean).cpu()
+            return (self.generator.mapping(z, y) - mean).float().cpu()
 
     def first_layer(self) -> nn.Module:
         """All style layers that take v, as one."""
@@ -77,6 +77,7 @@ class WSpace(Generator):
 
     def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:
         """v (n, w_dim) -> images (n, c, h, w), always with the fixed noise."""
+        self.check(z, y)
         mean = self.generator.w_mean
         w = mean + z
         if not self.layers:

@@ -43,6 +43,7 @@ class WGANGPGenerator(Generator):
 
     def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:
         """z (n, latent_dim), labels (n,) -> images (n, c, h, w) in [-1, 1]."""
+        self.check(z, y)
         x = square(self.linear(z), self.width, BOTTOM)
         for block in self.blocks:
             x = block(x, y)

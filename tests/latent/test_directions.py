@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import random
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors import safe_open
-from safetensors.numpy import save_file
+from safetensors.numpy import save, save_file
 
 from orthogan.errors import UserError
 from orthogan.io.write import write_tensors
@@ -238,3 +239,112 @@ def test_a_harmed_file_is_read_or_refused(tmp_path_factory: pytest.TempPathFacto
     file.write_bytes(data[: draw.choice((len(data), draw.randrange(len(data))))])
     with contextlib.suppress(UserError):
         assert Directions.load(file).matrix.ndim == 2
+
+
+def written(path: Path, described: object, matrix: np.ndarray | None = None) -> Path:
+    """A Directions file whose metadata is ``described``, or the text of it."""
+    text = described if isinstance(described, str) else json.dumps(described)
+    rows = np.eye(2, 3, dtype=np.float32) if matrix is None else matrix
+    path.write_bytes(save({"directions": rows}, metadata={"directions": text}))
+    return path
+
+
+GOOD = {"format": "orthogan-directions-1", "method": "m", "space": "z", "scores": {"s": [1, 2]}, "names": ["a", "b"]}
+BAD_VALUES = [
+    None,
+    3,
+    True,
+    1.5,
+    [],
+    [1],
+    {},
+    {"a": 1},
+    "\udcff",
+    "x" * 10,
+    "1" + "0" * 400,
+    10**400,
+    [10**400] * 2,
+    [[1]] * 2,
+]
+
+
+@pytest.mark.parametrize(
+    "key", ["method", "layer", "unit", "space", "model_hash", "seed", "scores", "names", "notes", "layers", "format"]
+)
+def test_a_file_with_any_value_for_a_key_is_read_or_refused_with_its_name(key: str, tmp_path: Path) -> None:
+    for value in BAD_VALUES:
+        file = written(tmp_path / "d.safetensors", GOOD | {key: value})
+        try:
+            read = Directions.load(file)
+        except UserError as error:
+            said = str(error)
+            assert str(file) in said
+        else:
+            again = Directions.load(read.save(tmp_path / "again.safetensors"))
+            assert again.matrix.tolist() == read.matrix.tolist()
+            assert {**vars(again), "matrix": 0} == {**vars(read), "matrix": 0}
+
+
+@pytest.mark.parametrize(
+    "described",
+    [
+        "",
+        "{",
+        "[]",
+        "3",
+        "null",
+        '"text"',
+        "[" * 100_000,
+        '{"a":' * 5000,
+        json.dumps({"format": "orthogan-directions-1"}),
+        json.dumps(GOOD | {"nothing": 1}),
+        json.dumps(GOOD | {"scores": {"s": [1e400, 1]}}),
+        json.dumps(GOOD | {"scores": {"s": ["x", 1]}}),
+        json.dumps(GOOD | {"layers": [10**30], "space": "w"}),
+        '{"seed": ' + "9" * 5000 + "}",
+    ],
+    ids=lambda text: text[:30],
+)
+def test_a_damaged_description_is_refused_with_the_file(described: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"d\.safetensors"):
+        Directions.load(written(tmp_path / "d.safetensors", described))
+
+
+PLAIN = st.none() | st.booleans() | st.integers() | st.floats() | st.text()
+JSON = st.recursive(PLAIN, lambda part: st.lists(part) | st.dictionaries(st.text(), part), max_leaves=6)
+
+
+@given(JSON, st.sampled_from([*GOOD, "layer", "unit", "seed", "notes", "layers"]))
+@settings(deadline=None, max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_any_json_for_a_key_is_read_or_a_user_error(tmp_path: Path, value: object, key: str) -> None:
+    file = written(tmp_path / "d.safetensors", GOOD | {key: value})
+    try:
+        Directions.load(file).save(tmp_path / "again.safetensors")
+    except UserError as error:
+        said = str(error)
+        assert str(file) in said
+
+
+@pytest.mark.parametrize("dtype", [np.complex64, np.int64, np.float16, np.bool_])
+def test_rows_of_other_types_are_converted_or_refused(dtype: type, tmp_path: Path) -> None:
+    file = written(tmp_path / "d.safetensors", GOOD, np.eye(2, 3).astype(dtype))
+    if dtype is np.float16:
+        assert Directions.load(file).matrix.tolist() == np.eye(2, 3).tolist()
+    else:
+        with pytest.raises(UserError):
+            Directions.load(file)
+
+
+def test_complex_rows_names_that_are_one_text_and_odd_seeds_are_refused_in_python_too() -> None:
+    for more in ({"names": "ab"}, {"notes": "ab"}, {"seed": 10**30}, {"seed": None}, {"scores": {"s": ["x", 1]}}):
+        with pytest.raises(UserError):
+            Directions(np.eye(2, 3), method="m", **more)
+    with pytest.raises(UserError, match="complex"):
+        Directions(np.eye(2, 3) * 1j, method="m")
+
+
+def test_what_is_no_regular_file_is_refused_at_once(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.safetensors")
+    for name in ("pipe.safetensors", ".", "x" * 300, "absent"):
+        with pytest.raises(UserError):
+            Directions.load(tmp_path / name)

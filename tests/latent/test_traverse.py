@@ -218,3 +218,36 @@ def test_the_generator_is_left_as_it_was() -> None:
     assert net.training
     assert all(torch.equal(tensor, before[name]) for name, tensor in net.state_dict().items())
     assert net.strength.grad is None
+
+
+@pytest.mark.parametrize(
+    "dims", [[0, 2], (0, 2), np.array([0, 2]), np.arange(0, 3, 2), torch.tensor([0, 2]), range(0, 3, 2)], ids=repr
+)
+def test_dims_may_be_any_sequence_of_integers(dims: Any) -> None:
+    net = Affine()
+    assert list(traverse(net, some(net), dims=dims, steps=3).names) == ["d0", "d2"]
+
+
+@pytest.mark.parametrize("dims", [3, 1.5, [0.5], "0", ["0"], None, [None], np.array([0.0, 1.0])], ids=repr)
+def test_dims_that_are_no_integers_are_refused(dims: Any) -> None:
+    net = Affine()
+    with pytest.raises(UserError, match="dims"):
+        traverse(net, some(net), dims=dims, steps=3)
+
+
+def test_directions_may_be_left_out_or_named_by_their_method() -> None:
+    net = Affine()
+    assert traverse(net, steps=3).metadata["method"] == "latent axes"
+    for method in ("sefa", "svd"):
+        assert traverse(net, method=method, steps=3).metadata["method"] == "first-layer svd"
+    with pytest.raises(UserError, match="'native' or 'sefa'"):
+        traverse(net, method="pcaa")
+    with pytest.raises(UserError, match="one of them"):
+        traverse(net, some(net), method="sefa")
+    with pytest.raises(TypeError, match=r"Directions\.load reads a file"):
+        traverse(net, "found.safetensors")  # pyright: ignore[reportArgumentType]
+
+
+def test_the_number_of_steps_is_bounded() -> None:
+    with pytest.raises(UserError, match="at most"):
+        column_offsets(1.0, 10**9 + 1)

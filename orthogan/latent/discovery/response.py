@@ -28,7 +28,7 @@ class Response:
     @property
     def dim(self) -> int:
         """The dimension of the latent."""
-        return self.net.latent_dim
+        return int(self.net.latent_dim)
 
     def draw(self, n: int, seed: int) -> tuple[Tensor, Tensor | None]:
         """``n`` latents of the prior and their classes: the one fixed, else all in turn; None if unconditional."""

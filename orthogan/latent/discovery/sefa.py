@@ -32,16 +32,14 @@ def sefa(
     ``layer``: as in ``first_layer_directions``, whose result this is with both options off.
     ``follow_norm``: each output of the layer counts by the gain / standard deviation that the batch norm after it
     gives it in eval mode, so that A is the map to the normalised features (of class ``y``; None: the root mean
-    square over the classes). ``normalise``: then each output's weight vector is brought to unit length, as the
-    authors do for StyleGAN; this undoes ``follow_norm``, so both at once are refused.
+    square over the classes). Without it ``y`` has no effect. ``normalise``: then each output's weight vector is
+    brought to unit length, as the authors do for StyleGAN; this undoes ``follow_norm``, so both at once are refused.
 
     At most min(latent_dim, outputs) directions. Warns when the singular values tie. Raises ``UserError`` when the
     layer is missing or unsuitable, or with ``follow_norm`` when no batch norm takes its output as it is.
     """
     if normalise and follow_norm:
         raise UserError("normalise=True and follow_norm=True: unit rows forget the norm's gains; choose one")
-    if y is not None and not follow_norm:
-        raise UserError(f"y={y}: the first layer knows no class; only follow_norm=True does")
     name, module, weight = first_map(generator, layer)
     if follow_norm:
         weight = weight * _gains(generator, name, module, y)[:, None]
