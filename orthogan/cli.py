@@ -17,7 +17,7 @@ from functools import cache
 from orthogan import __version__
 from orthogan.errors import EXIT_BUG, EXIT_DONE, EXIT_USER, Diverged, PeerFailed, Stopped, UserError, install
 from orthogan.interrupts import Interrupts
-from orthogan.io.read import shown
+from orthogan.io.read import printable, shown
 from orthogan.io.terminal import Plain
 from orthogan.memory import keep_freed_memory, out_of_memory
 
@@ -55,10 +55,8 @@ def _run(argv: Sequence[str] | None, interrupts: Interrupts) -> int:
     except BrokenPipeError:  # `orthogan config | head`
         sys.stderr.close()
     except Exception as error:
-        if isinstance(error, OSError) and error.errno in DISK:
-            return _ended(f"cannot write {error.filename or 'the output'}: {error.strerror}", EXIT_USER)
-        if out_of_memory(error):
-            return _ended(f"out of memory; make the batch, the images or the model smaller ({error})", EXIT_USER)
+        if (reason := _outside(error)) is not None:
+            return _ended(reason, EXIT_USER)
         traceback.print_exc()
         return _ended("this is a bug in orthogan; please report it together with the text above", EXIT_BUG)
     return EXIT_DONE
@@ -67,6 +65,17 @@ def _run(argv: Sequence[str] | None, interrupts: Interrupts) -> int:
 def _ended(line: str, code: int) -> int:
     print(f"orthogan: {line}", file=sys.stderr)
     return code
+
+
+def _outside(error: Exception) -> str | None:
+    """What the machine refused, in words: memory, a disk, a path; None: a bug."""
+    if out_of_memory(error):
+        return f"out of memory; make the batch, the images or the model smaller ({error})"
+    if isinstance(error, OSError) and error.strerror:
+        if error.errno in DISK:
+            return f"cannot write {printable(error.filename or 'the output')}: {error.strerror}"
+        return f"{printable(error.filename)}: {error.strerror}" if error.filename else error.strerror
+    return None
 
 
 def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:

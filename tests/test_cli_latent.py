@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -83,3 +84,93 @@ def test_disentangle_of_several_runs_ends_with_their_mean(tmp_path: Path, capsys
     assert len(lines) == 3
     assert lines[2]["runs"] == 2
     assert lines[2]["value"] == pytest.approx((lines[0]["value"] + lines[1]["value"]) / 2)
+
+
+NETS = """
+import numpy as np, torch
+from torch import nn
+
+
+class Wrapped(nn.Module):
+    latent_dim, num_classes = 6, 0
+
+    def __init__(self):
+        super().__init__()
+        self.net = nn.Linear(6, 192)
+
+    def forward(self, z, y=None):
+        return self.net(z).tanh().view(-1, 3, 8, 8)
+
+
+class Half(Wrapped):
+    def __init__(self):
+        super().__init__()
+        self.to(torch.bfloat16)
+
+
+class Pair(Wrapped):
+    def forward(self, z, y=None):
+        return super().forward(z), None
+
+
+class Meta(Wrapped):
+    def __init__(self):
+        super().__init__()
+        self.to("meta")
+
+
+class Conditional(Wrapped):
+    num_classes, class_names = 3, ["a", "b", "c"]
+"""
+
+
+@pytest.mark.parametrize(
+    ("code", "words"),
+    [
+        (0, ["sample", "{}:Half", "--seeds", "0-1", "--out", "a.png"]),
+        (0, ["traverse", "{}:Half", "--dims", "0", "--steps", "3", "--out", "a.png"]),
+        (0, ["discover", "{}:Half", "--out", "d.safetensors", "--components", "2"]),
+        (2, ["sample", "{}:Pair", "--seeds", "0-1", "--out", "a.png"]),
+        (2, ["traverse", "{}:Pair", "--dims", "0", "--steps", "3", "--out", "a.png"]),
+        (2, ["discover", "{}:Pair", "--method", "jacobian", "--samples", "1", "--out", "d.safetensors"]),
+        (2, ["traverse", "{}:Meta", "--out", "a.png"]),
+        (2, ["spectrum", "{}:Meta"]),
+        (0, ["discover", "{}:Conditional", "--class", "1", "--components", "2", "--out", "d.safetensors"]),
+        (0, ["discover", "{}:Conditional", "--classes", "b", "--components", "2", "--out", "d.safetensors"]),
+        (0, ["sample", "{}:Conditional", "--class", "a,c", "--seeds", "0-1", "--out", "a.png"]),
+        (2, ["traverse", "{}:Conditional", "--class", "a,c", "--out", "a.png"]),
+        (2, ["sample", "{}:Wrapped", "--device", "meta"]),
+        (2, ["sample", "{}:Wrapped", "--device", "cpu:x"]),
+        (2, ["sample", "{}:Wrapped", "--out", "a\x00.png"]),
+        (2, ["sample", "{}:Wrapped", "--seeds", "0-20000", "--out", "a.png"]),
+        (2, ["traverse", "{}:Wrapped", "--out", "a\x00.png"]),
+        (2, ["traverse", "{}:Wrapped", "--method", "svd", "--directions", "absent.safetensors"]),
+        (2, ["discover", "{}:Wrapped", "--out", "a\x00.safetensors"]),
+        (2, ["sample", "x" * 300]),
+        (2, ["sample", "x/" * 3000]),
+        (2, ["sample", ""]),
+        (2, ["evaluate", "x" * 300]),
+        (2, ["spectrum", "x" * 300]),
+        (2, ["train", "x" * 300]),
+        (2, ["compare", "x" * 300]),
+    ],
+    ids=lambda value: " ".join(value)[:60] if isinstance(value, list) else str(value),
+)
+def test_odd_nets_paths_and_places_end_with_0_or_2(
+    code: int, words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "odd_nets.py").write_text(NETS, encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "odd_nets", raising=False)
+    assert main([word.replace("{}", "odd_nets") for word in words]) == code
+    assert "Traceback" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("method", ["sefa", "svd"])
+def test_sefa_is_a_method_of_every_latent_command(method: str, tmp_path: Path) -> None:
+    out = tmp_path / "a.png"
+    assert main(["traverse", MODEL, "--method", method, "--dims", "0", "--steps", "3", "--out", str(out)]) == 0
+    with Image.open(out) as picture:
+        assert picture.text["method"] == "first-layer svd"  # pyright: ignore[reportAttributeAccessIssue]
+    assert main(["disentangle", MODEL, "--method", method, "--metrics", "activeness", "--seeds", "0"]) == 0

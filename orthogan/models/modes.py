@@ -9,10 +9,19 @@ from functools import partial
 import torch
 from torch import nn
 
+from orthogan.errors import UserError
+
 
 def device_of(module: nn.Module) -> torch.device:
     """Where the tensors of ``module`` are; the CPU if it has none."""
     return next((tensor.device for tensor in [*module.parameters(), *module.buffers()]), torch.device("cpu"))
+
+
+def need_numbers(module: nn.Module) -> None:
+    """Raise ``UserError`` for a module on the meta device, whose tensors have shapes but no values."""
+    if device_of(module).type == "meta":
+        name = type(module).__name__
+        raise UserError(f"{name}: it is on the meta device, which holds no numbers; load its weights first")
 
 
 def dtype_of(module: nn.Module) -> torch.dtype:

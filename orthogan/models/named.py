@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from orthogan.errors import UserError
+from orthogan.models.modes import need_numbers
 from orthogan.named_code import import_made
 
 
@@ -27,4 +28,5 @@ def made_by(name: str) -> nn.Module:
                 ) from error
     if not isinstance(made, nn.Module):
         raise UserError(f"{name}: gives a {type(made).__name__}, not an nn.Module; name a class or a function of one")
+    need_numbers(made)
     return made

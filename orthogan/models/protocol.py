@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from orthogan.errors import UserError
 from orthogan.layers.householder_projector import HouseholderProjector
-from orthogan.models.modes import device_of
+from orthogan.models.modes import need_numbers
 from orthogan.rng import generator as seeded
 
 
@@ -103,8 +103,7 @@ def as_generator(module: nn.Module) -> Generator:
     name = type(module).__name__
     if not isinstance(module, nn.Module):
         raise UserError(f"{name}: a generator is an nn.Module; wrap yours as docs/latent.md shows, in ten lines")
-    if device_of(module).type == "meta":
-        raise UserError(f"{name}: it is on the meta device, which holds no numbers; load its weights first")
+    need_numbers(module)
     if isinstance(module, Generator):
         return module
     dim = _integer(module, "latent_dim", None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -37,7 +38,7 @@ class FinishedRun:
     def __init__(self, folder: Path, *, trust: Trust = False) -> None:
         self.folder, self.trust = folder, trust
         file = folder / "config.yaml"
-        if not file.is_file():
+        if not os.path.isfile(file):
             raise UserError(f"{folder}: not a run of orthogan (it has no config.yaml)")
         self.config: Config = validate(read_yaml(file), {}, default_origin=str(file))
 
