@@ -242,6 +242,8 @@ def test_every_command_is_described_and_has_an_example_that_parses(command: str)
             "out of memory",
         ),
         (MemoryError(), 2, "out of memory"),
+        (PermissionError(13, "Permission denied", "x.png"), 2, "x.png: Permission denied"),
+        (OSError("unknown"), 1, "please report it"),
         (RuntimeError("something else"), 1, "please report it"),
         (KeyError("p"), 1, "please report it"),
     ],

@@ -11,7 +11,7 @@ from torch import nn
 from orthogan.errors import UserError
 from orthogan.latent.grid import as_pixels
 from orthogan.latent.truncation import truncate
-from orthogan.models.modes import device_of, frozen
+from orthogan.models.modes import device_of, frozen, need_numbers
 from orthogan.models.protocol import as_generator
 
 
@@ -30,6 +30,7 @@ def generate(
     Raises ``UserError`` for a batch size below 1, labels that do not fit, and output that is no image.
     """
     net = as_generator(generator)
+    need_numbers(net)
     if batch_size < 1:
         raise UserError(f"batch_size={batch_size}: at least 1")
     if (labels is not None) != (net.num_classes > 0):

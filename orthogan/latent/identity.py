@@ -7,6 +7,8 @@ import hashlib
 import torch
 from torch import nn
 
+from orthogan.models.modes import need_numbers
+
 
 def model_hash(generator: nn.Module) -> str:
     """SHA-256 (64 hex digits) over the types, shapes and bytes of all tensors in the state dict, by sorted name.
@@ -14,6 +16,7 @@ def model_hash(generator: nn.Module) -> str:
     The same weights give the same hash on any device, in any memory layout, and inside a wrapper that only
     prefixes the names; state that is not a tensor does not count.
     """
+    need_numbers(generator)
     digest = hashlib.sha256()
     state = generator.state_dict()
     for name in sorted(state):

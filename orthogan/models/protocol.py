@@ -11,7 +11,6 @@ from torch import Tensor, nn
 
 from orthogan.errors import UserError
 from orthogan.layers.householder_projector import HouseholderProjector
-from orthogan.models.modes import need_numbers
 from orthogan.rng import generator as seeded
 
 
@@ -98,12 +97,11 @@ def as_generator(module: nn.Module) -> Generator:
     """``module`` as a Generator: itself, with the prior and attributes it lacks filled in.
 
     Raises:
-        UserError: it is no module, has no integer ``latent_dim``, or has no numbers (it is on the meta device).
+        UserError: it is no module, or has no integer ``latent_dim``.
     """
     name = type(module).__name__
     if not isinstance(module, nn.Module):
         raise UserError(f"{name}: a generator is an nn.Module; wrap yours as docs/latent.md shows, in ten lines")
-    need_numbers(module)
     if isinstance(module, Generator):
         return module
     dim = _integer(module, "latent_dim", None)
