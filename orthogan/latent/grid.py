@@ -146,7 +146,8 @@ def save_png(image: Image.Image, path: str | os.PathLike[str], metadata: Mapping
     """
     info = PngInfo()
     for key, value in (metadata or {}).items():
-        info.add_text(key, value)  # Latin-1 as tEXt, everything else as UTF-8 iTXt
+        # Latin-1 as tEXt, everything else as UTF-8 iTXt; names of files may hold bytes that are no text.
+        info.add_text(key, value.encode("utf-8", "backslashreplace").decode())
     buffer = io.BytesIO()
     image.save(buffer, format="PNG", pnginfo=info)
     return write_bytes(path, buffer.getvalue())

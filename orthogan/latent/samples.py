@@ -51,19 +51,36 @@ def parse_layers(text: str) -> list[int]:
 def parse_classes(text: str, num_classes: int, names: Sequence[str] = ()) -> list[int]:
     """Class numbers from numbers, ranges, or ``names`` (num_classes of them): ``"0-2,ship"``; repeats dropped.
 
-    Raises ``UserError`` for an unconditional generator, an unknown name, or a number out of range.
+    Where all names are numbers, such as 1, 2 and 10, numbers and the ends of ranges are names. Names are compared
+    with case first, then without. Raises ``UserError`` for an unconditional generator, an unknown or ambiguous name,
+    or a number out of range.
     """
     if num_classes == 0:
         raise UserError("classes: this generator is unconditional and has no classes; leave them out")
-    by_name = {name.strip().lower(): index for index, name in enumerate(names)}
+    known = ", ".join(names) if names else "it has numbers only"
+    exact = {name.strip(): index for index, name in enumerate(names)}
+    alike: dict[str, list[int]] = {}
+    for name, index in exact.items():
+        alike.setdefault(name.lower(), []).append(index)
+    numbers = {int(name): index for name, index in exact.items() if name.isdecimal()}
+    numbered = bool(names) and len(numbers) == len(names)
     chosen: list[int] = []
     for part in text.split(","):
-        name = part.strip().lower()
-        if name in by_name:
-            chosen.append(by_name[name])
-        elif name and not name[0].isdigit():
-            known = ", ".join(names) if names else "it has numbers only"
-            raise UserError(f"classes: no class '{part.strip()}' in this generator ({known})")
+        name = part.strip()
+        found = alike.get(name.lower(), [])
+        if name in exact:
+            chosen.append(exact[name])
+        elif len(found) == 1:
+            chosen += found
+        elif found or (name and not name[0].isdigit()):
+            what = f"'{name}' may be any of {', '.join(names[i] for i in found)}" if found else f"no class '{name}'"
+            raise UserError(f"classes: {what} in this generator ({known})")
+        elif numbered:
+            meant = _numbers(part, "classes")
+            missing = next((number for number in (meant[0], meant[-1]) if number not in numbers), None)
+            if missing is not None:
+                raise UserError(f"classes: no class '{missing}' in this generator ({known})")
+            chosen += [numbers[number] for number in meant if number in numbers]
         else:
             chosen += _numbers(part, "classes")
     wrong = [label for label in chosen if label >= num_classes]

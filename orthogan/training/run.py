@@ -16,7 +16,9 @@ from orthogan.config import Config
 from orthogan.config_file import Overrides, load_config
 from orthogan.data import open_configured
 from orthogan.distributed import first_process, together
+from orthogan.errors import UserError
 from orthogan.io.lock import locked
+from orthogan.io.read import printable
 from orthogan.io.write import disk_errors
 from orthogan.named_code import Trust
 from orthogan.training.classifier import ClassifierTask, open_sources
@@ -71,7 +73,12 @@ def dry_run(config: Config | str | Path, overrides: Overrides = (), *, trust: Tr
 
 
 def check_place(run: Path) -> None:
-    """Raises ``CannotWrite`` where the folder ``run`` cannot be made or written."""
+    """Raises ``CannotWrite`` where ``run`` cannot be made or written, ``UserError`` where its name is not UTF-8."""
+    try:
+        str(run).encode()
+    except UnicodeEncodeError as error:
+        text = f"out: {printable(run)} is not valid UTF-8, which safetensors files need; choose another name"
+        raise UserError(text) from error
     with disk_errors(run):
         place = next(place for place in (run, *run.absolute().parents) if exists(place))
         if not place.is_dir():

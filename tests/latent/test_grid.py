@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -148,3 +149,9 @@ def test_a_file_in_the_way_is_a_user_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     with pytest.raises(UserError, match="cannot write"):
         save_png(image_grid(noise(1, 1, 4, 4)), tmp_path / "file" / "grid.png")
+
+
+def test_names_of_any_bytes_are_written_into_pictures(tmp_path: Path) -> None:
+    path = save_png(Image.new("L", (2, 2)), tmp_path / "x.png", {"source": os.fsdecode(b"caf\xe9 \xe5\x86\x99")})
+    with Image.open(path) as picture:
+        assert picture.info["source"] == r"caf\udce9 写"

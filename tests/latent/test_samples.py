@@ -64,6 +64,16 @@ def test_classes() -> None:
     assert parse_classes("0-2,9,1", 10) == [0, 1, 2, 9]
     assert parse_classes("Ship, 0", 3, ["cat", "7 of 9", "ship"]) == [2, 0]
     assert parse_classes("7 of 9", 3, ["cat", "7 of 9", "ship"]) == [1]
+    # Folders called 1, 2 and 10 are sorted as text: a number is a name everywhere.
+    numbered = ["1", "10", "2"]
+    for text, expected in {"2": [2], "1-2": [0, 2], "1-10": [0, 2, 1], "10,1": [1, 0]}.items():
+        assert parse_classes(text, 3, numbered) == expected
+    for text in ("0", "0-2", "3"):
+        with pytest.raises(UserError, match=r"no class '[03]' in this generator \(1, 10, 2\)"):
+            parse_classes(text, 3, numbered)
+    assert parse_classes("cat,Cat", 2, ["Cat", "cat"]) == [1, 0]
+    with pytest.raises(UserError, match="'CAT' may be any of Cat, cat"):
+        parse_classes("CAT", 2, ["Cat", "cat"])
     with pytest.raises(UserError, match="unconditional"):
         parse_classes("0", 0)
     with pytest.raises(UserError, match="0 to 9"):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -187,3 +189,12 @@ def test_every_shipped_config_passes_a_dry_run(path: Path, tmp_path: Path) -> No
     assert "MiB" in report["peak memory"]
     assert channels in (1, 3)
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("start", [train, dry_run])
+def test_a_run_folder_that_safetensors_could_not_name_is_refused(
+    tmp_path: Path, start: Callable[[Config], object]
+) -> None:
+    with pytest.raises(UserError, match=r"out: .*caf\\udce9 is not valid UTF-8"):
+        start(tiny(tmp_path / os.fsdecode(b"caf\xe9")))
+    assert not list(tmp_path.iterdir())
