@@ -27,7 +27,7 @@ from orthogan.rng import generator as seeded
 BOTTOM = 4  # pixels, where convolving ends
 SAVE_EVERY = 1000  # steps between two states on disk
 LOOK_EVERY = 50  # steps between two looks at the loss, each of which waits for the device
-LARGEST = {"steps": 10**9, "batch_size": 2**16, "width": 2**12, "lr": 1e6, "penalty": 1e12}
+LARGEST = {"steps": 10**9, "batch_size": 2**16, "width": 2**12, "lr": 1e30, "penalty": 1e30}
 Pairs = Callable[[int], tuple[Tensor, Tensor]]  # index of a batch -> (reals, fakes), float32 (n, c, h, w) each
 
 

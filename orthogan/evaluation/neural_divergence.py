@@ -4,8 +4,8 @@ Gulrajani, Raffel & Metz (ICLR 2019), and as a score of SRN-GANs Sanyal, Torr & 
 reals a generator that only repeats its training images scores badly too. Lower is better.
 
 For images that all lie in one point a, and fakes that all lie in b, with W = |a - b|, the best critic rises along
-the line between them with slope 1 + W / (2 lambda): the value is W + W^2 / (2 lambda), and the objective (the value
-without the penalty that it pays) W + W^2 / (4 lambda).
+the line between them with slope 1 + W / (2 lambda): the difference of its means is W + W^2 / (2 lambda), and the value,
+which is that less the penalty that the critic pays, W + W^2 / (4 lambda).
 """
 
 from __future__ import annotations
@@ -51,13 +51,15 @@ def neural_divergence(
     keep: str | Path | None = None,
     info: Mapping[str, str] | None = None,
 ) -> MetricResult:
-    """E[D(real)] - E[D(fake)] of a critic D that WGAN-GP trained on ``held_out`` against ``subject``.
+    """E[D(real)] - E[D(fake)] - penalty of a critic D that WGAN-GP trained on ``held_out`` against ``subject``.
 
     D has the averaged weights of its training; the means are over ``samples`` reals and fakes more, of the streams it
     was trained on, as published. ``std``: standard error of their difference for this critic; another seed gives
-    another critic. ``parts``: the ``penalty`` that D still pays, and the ``objective``, value less penalty, which is
-    what the published code reports. Images are seen as uint8, dequantised, all classes in equal shares; D sees no
-    class. A function of the arguments on a CPU. In a process group every process trains the same critic.
+    another critic. The value is the objective of D, as the published code reports it; ``parts``: the ``difference`` of
+    the means alone, and the ``penalty`` that D still pays. In records of earlier versions the value is the difference;
+    their protocol says of the penalty "not in the value". Images are seen as uint8, dequantised, all classes in equal
+    shares; D sees no class. A function of the arguments on a CPU. In a process group every process trains the same
+    critic.
 
     Args:
         subject: a generator, or images (such as the training set, for a number to compare with).
@@ -106,15 +108,15 @@ def neural_divergence(
     # of a stream that comes round again no more images count than there are
     there = len(fake) if not isinstance(subject, ImageSource) else min(len(fake), len(subject))
     error = float(np.sqrt(real.var() / min(len(real), len(held_out)) + fake.var() / there))
-    value = float(real.mean() - fake.mean())
-    value, error, penalty, seconds = agreed([value, error, penalty, round(time.monotonic() - began, 1)])
+    difference = float(real.mean() - fake.mean())
+    difference, error, penalty, seconds = agreed([difference, error, penalty, round(time.monotonic() - began, 1)])
     protocol = {
         "samples": len(fake),
         "reference": held_out.name,
         "critic": critic.described,
         "critic training": f"WGAN-GP, {chosen.steps} steps of {chosen.batch_size} pairs",
         "optimiser": f"Adam {chosen.lr:g} falling to 0, betas 0 and 0.9",
-        "penalty": f"{chosen.penalty:g}, not in the value",
+        "penalty": f"{chosen.penalty:g}, in the value, as published",
         "weights of the critic": f"average, {chosen.average:g} a step",
         "images": "uint8 / 128 - 1 + U(0, 1/128)",
         "spread": "standard error, of this critic",
@@ -127,8 +129,8 @@ def neural_divergence(
         **(info or {}),
         "seconds": seconds,
     }
-    parts = {"objective": value - penalty, "penalty": penalty}
-    return MetricResult(METRIC, value, "critic", error, parts, protocol, chosen.described)
+    parts = {"difference": difference, "penalty": penalty}
+    return MetricResult(METRIC, difference - penalty, "critic", error, parts, protocol, chosen.described)
 
 
 def _batches(source: ImageSource, recipe: Recipe, seed: int, device: torch.device) -> Batches:

@@ -47,10 +47,11 @@ def test_between_two_points_it_is_the_distance_and_what_the_penalty_allows(
     distance = SIDE * abs(levels[0] - levels[1]) / 128
     # the best slope s along the line maximises s W - penalty (s - 1)^2
     slope = 1 + distance / (2 * penalty)
-    assert found.value == pytest.approx(slope * distance, rel=0.03)
+    assert found.parts["difference"] == pytest.approx(slope * distance, rel=0.03)
     assert found.parts["penalty"] == pytest.approx(penalty * (slope - 1) ** 2, rel=0.2, abs=0.01)
-    assert found.parts["objective"] == pytest.approx(found.value - found.parts["penalty"])
-    assert found.parts["objective"] == pytest.approx(distance + distance**2 / (4 * penalty), rel=0.03)
+    assert found.value == pytest.approx(found.parts["difference"] - found.parts["penalty"])
+    assert found.value == pytest.approx(distance + distance**2 / (4 * penalty), rel=0.03)
+    assert found.protocol["penalty"] == f"{penalty:g}, in the value, as published"
 
 
 def test_equals_are_not_told_apart_and_others_are() -> None:
