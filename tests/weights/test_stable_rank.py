@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import pytest
 import torch
@@ -246,3 +247,16 @@ def test_refusals() -> None:
         stable_rank_norm(nn.Linear(3, 3), k=-1)
     with pytest.raises(ValueError, match=r"c is 1\.5"):
         stable_rank_norm(nn.Linear(3, 3), c=1.5)
+
+
+def test_a_transposed_kernel_is_the_published_form_of_its_matrix_by_outputs() -> None:
+    # the authors' code permutes the matrix and then reshapes it, which mixes up the kernel
+    torch.manual_seed(0)
+    layer: Any = stable_rank_norm(nn.ConvTranspose2d(4, 6, 3, bias=False).double(), c=0.4).eval()
+    rows = raw(layer).detach().transpose(0, 1).flatten(1)
+    left, _, right = torch.linalg.svd(rows, full_matrices=False)
+    with torch.no_grad():
+        constraint(layer).u.copy_(left[:, 0])
+        constraint(layer).v.copy_(right[0])
+    expected = published(rows, left[:, 0], right[0], constraint(layer).target)
+    torch.testing.assert_close(layer.weight.transpose(0, 1).flatten(1).detach(), expected)
