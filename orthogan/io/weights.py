@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -62,7 +63,9 @@ def read_weights(file: Path) -> dict[str, Tensor]:
     if what:
         raise UserError(f"{printable(file)}: not a file of plain tensors: {what}")
     try:
-        content: Any = torch.load(file, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of what a damaged file looks like to torch
+            content: Any = torch.load(file, map_location="cpu", weights_only=True)
     except Exception:  # whatever a foreign file does to the reader; torch's words advise to read it unsafely
         raise UserError(
             f"{printable(file)}: not a file of plain tensors: it holds more than tensors, or is damaged; {REMEDY}"

@@ -43,7 +43,7 @@ class WarmStart:
         path = Path(str(config.model.init))
         self.config, self.num_classes = config, num_classes
         try:
-            trust = trust or names_in(config)
+            trust = trust is True or {*names_in(config), *(trust or ())}
             self.saved = describe(path, trust=trust)
             self._generator = _baked(load(path, trust=trust), self.saved)
         except UserError as error:
