@@ -47,7 +47,9 @@ def train(arguments: Namespace) -> None:
     from orthogan import training
 
     if arguments.dry_run:
-        for name, value in training.dry_run(settings, trust=arguments.trust).items():
+        for name, value in training.dry_run(
+            settings, allow_config_change=arguments.allow_config_change, trust=arguments.trust
+        ).items():
             print(f"{name:>16}: {value:,}" if isinstance(value, int) else f"{name:>16}: {value}")
         return
     run = training.train(settings, allow_config_change=arguments.allow_config_change, trust=arguments.trust)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from functools import cache
 from pathlib import Path
 from types import UnionType
@@ -15,6 +15,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from orthogan.config import Config
+from orthogan.config_checks import ONLY_OF
 from orthogan.errors import UserError
 from orthogan.io.read import read_regular, shown
 from orthogan.io.yaml_text import parse_yaml
@@ -106,10 +107,10 @@ def validate(tree: dict[str, Any], origin: Mapping[str, str], default_origin: st
 
 
 def dump(config: Config, *, explain: bool = False) -> str:
-    """The complete config as YAML; with ``explain`` every key carries its meaning and unit as a comment."""
+    """The complete config as YAML; with ``explain`` the keys of its task, each with its meaning and unit."""
     if not explain:
         return yaml.safe_dump(config.model_dump(), sort_keys=False, allow_unicode=True)
-    return "\n".join(_explained(config, 0)) + "\n"
+    return "\n".join(_explained(config, "", ONLY_OF["classifier" if config.task == "gan" else "gan"])) + "\n"
 
 
 def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -294,13 +295,16 @@ def _section(annotation: Any) -> type[BaseModel] | None:
     return None
 
 
-def _explained(section: BaseModel, indent: int) -> Iterator[str]:
-    pad = "  " * indent
+def _explained(section: BaseModel, prefix: str, others: Collection[str]) -> Iterator[str]:
+    """The lines of ``section``, without the keys of ``others``, which another task alone has."""
+    pad = "  " * prefix.count(".")
     for name, field in type(section).model_fields.items():
         value = getattr(section, name)
+        if f"{prefix}{name}" in others:
+            continue
         if isinstance(value, BaseModel):
             yield f"{pad}{name}:"
-            yield from _explained(value, indent + 1)
+            yield from _explained(value, f"{prefix}{name}.", others)
         else:
             plain = section.model_dump(include={name})
             text = yaml.safe_dump(plain, default_flow_style=True, allow_unicode=True, width=10**6)

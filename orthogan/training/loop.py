@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,8 @@ from orthogan.training.scoring import Scoring
 from orthogan.training.stop import StopSignal
 from orthogan.training.task import Phase, Task
 from orthogan.training.watch import FiniteWatch
+
+PATIENCE = 5.0  # a dry run takes further steps for so long, to time them [s]
 
 
 def train_task(task: Task, config: Config, accelerator: Accelerator, *, allow_config_change: bool = False) -> Path:
@@ -91,6 +95,7 @@ def train_task(task: Task, config: Config, accelerator: Accelerator, *, allow_co
             scoring.now(state.step, log)  # the first one, or the one that a stop put off
             if state.fresh and scoring.needs_checkpoint(0):
                 save(0)
+            log.begin()
             for step in range(state.step, training.steps):
                 images = step * task.images_per_step
                 for name, optimizer in task.optimizers.items():
@@ -183,21 +188,40 @@ def average_gradients(net: nn.Module, accelerator: Accelerator) -> None:
     torch._foreach_copy_(gradients, [part.view(g.shape) for part, g in zip(parts, gradients, strict=True)])  # pyright: ignore
 
 
-def try_out(task: Task, accelerator: Accelerator) -> dict[str, Any]:
-    """One step of each phase, on the real nets and data; sizes and peak memory, nothing written.
+def try_out(task: Task, config: Config, accelerator: Accelerator) -> dict[str, Any]:
+    """One step of each phase, on the real nets and data; sizes, peak memory and time, nothing written.
+
+    The first step warms up, and is not timed where it was quick enough to take some more.
 
     Raises:
         Diverged: something was not finite already.
     """
-    watch, means = FiniteWatch(), Means()
-    names: list[str] = []
-    for phase in task.phases(0):
-        means.add(update(phase, task, accelerator, watch, 0))
-        if phase.name not in names:
-            names.append(phase.name)
-    task.finish_step(0)
-    watch.check(task.nets)
-    return task.summary() | {"phases": ", ".join(names)} | means.fetch() | {"peak memory": _peak_memory(accelerator)}
+    watch, names = FiniteWatch(), []
+    losses: dict[str, float] = {}
+    times: list[float] = []
+    for step in range(min(config.training.steps, 4)):
+        began, means = time.perf_counter(), Means()
+        for phase in task.phases(step):
+            means.add(update(phase, task, accelerator, watch, step))
+            if phase.name not in names:
+                names.append(phase.name)
+        task.finish_step(step)
+        watch.check(task.nets)
+        losses = losses or means.fetch()
+        times.append(time.perf_counter() - began)
+        if sum(times) > PATIENCE:
+            break
+    seconds = sum(times[1:]) / (len(times) - 1) if len(times) > 1 else times[0]
+    whole = str(timedelta(seconds=round(seconds * config.training.steps)))
+    return (
+        task.summary()
+        | {"phases": ", ".join(names)}
+        | losses
+        | {
+            "peak memory": _peak_memory(accelerator),
+            "time": f"{seconds:.2g} s per step; about {whole} for {config.training.steps:,} steps, without the scores",
+        }
+    )
 
 
 def _peak_memory(accelerator: Accelerator) -> str:

@@ -136,6 +136,21 @@ def continue_run(
     return state
 
 
+def check_run(run: Path, task: Task, config: Config, *, allow_config_change: bool) -> None:
+    """What ``continue_run`` would refuse; changes nothing.
+
+    Raises:
+        UserError: the folder's run has another config or other classes, or all its checkpoints are damaged.
+    """
+    found = checkpoint.newest(run, check=_check_record)
+    if found is None and checkpoint.steps(run):
+        raise UserError(f"{run}: every checkpoint of this run is damaged; move the folder away to start again")
+    if found is not None:
+        folder, record = found
+        refuse_changes(record["config"], config, run, allow=allow_config_change)
+        _compare_data(record.get("data"), folder, task, config, run)
+
+
 def record_of(task: Task, config: Config, accelerator: Accelerator) -> dict[str, Any]:
     """What a checkpoint says of its run, besides its position."""
     source = task.source

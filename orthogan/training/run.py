@@ -25,6 +25,8 @@ from orthogan.training.classifier import ClassifierTask, open_sources
 from orthogan.training.gan import GanTask
 from orthogan.training.loop import train_task, try_out
 from orthogan.training.precision import make_accelerator
+from orthogan.training.resume import check_run
+from orthogan.training.scoring import is_finished, is_scored
 from orthogan.training.task import Task
 
 
@@ -53,23 +55,37 @@ def train(
     run = Path(str(config.out))
     with together("the same command resumes from the newest checkpoint"), ExitStack() as stack:
         check_place(run)
+        if first_process() and int(os.environ.get("WORLD_SIZE", "1")) == 1 and is_finished(run, config):
+            return run
         if first_process():
             stack.enter_context(locked(run, "choose another folder with out=..."))
         task, accelerator = stack.enter_context(_task(config, trust))
         return train_task(task, config, accelerator, allow_config_change=allow_config_change)
 
 
-def dry_run(config: Config | str | Path, overrides: Overrides = (), *, trust: Trust = False) -> dict[str, Any]:
-    """Build everything, do one step of each phase, and report sizes, losses and memory; writes nothing.
+def dry_run(
+    config: Config | str | Path,
+    overrides: Overrides = (),
+    *,
+    allow_config_change: bool = False,
+    trust: Trust = False,
+) -> dict[str, Any]:
+    """Build everything, check what ``train`` checks, do a few steps, and report sizes, losses, memory and time.
+
+    Writes nothing.
 
     Raises:
         UserError, Diverged: as ``train``.
     """
     config = _read(config, overrides, trust)
     with together("start all of them again"):
-        check_place(Path(str(config.out)))
+        run = Path(str(config.out))
+        check_place(run)
         with _task(config, trust) as (task, accelerator):
-            return try_out(task, accelerator)
+            check_run(run, task, config, allow_config_change=allow_config_change)
+            if is_scored(config.evaluation):
+                task.check_evaluation()
+            return try_out(task, config, accelerator)
 
 
 def check_place(run: Path) -> None:

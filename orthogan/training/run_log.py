@@ -79,6 +79,10 @@ class RunLog:
         """Time spent on the run so far, over all its sittings [s]."""
         return time.monotonic() - self._began
 
+    def begin(self) -> None:
+        """The steps begin: what was done before, such as a first score, does not count in the time that is left."""
+        self.bar.unpause()
+
     def advance(self) -> None:
         """One step is done."""
         self.bar.update(self.images_per_step)

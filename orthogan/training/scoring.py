@@ -12,7 +12,8 @@ from orthogan.config import Config, EvaluationConfig
 from orthogan.errors import Stopped, UserError
 from orthogan.evaluation import MetricResult, append_jsonl
 from orthogan.evaluation.finite import NotFinite
-from orthogan.training.resume import METRICS, RunState
+from orthogan.io.json_lines import DAMAGE
+from orthogan.training.resume import METRICS, RunState, own_scores, refuse_changes
 from orthogan.training.run_log import RunLog
 from orthogan.training.score_process import ScoreProcess
 from orthogan.training.stop import StopSignal
@@ -26,6 +27,31 @@ def is_due(section: EvaluationConfig, step: int, steps: int) -> bool:
     if step == 0:
         return section.at_start
     return section.every > 0 and (step % section.every == 0 or step == steps)
+
+
+def is_scored(section: EvaluationConfig) -> bool:
+    """Whether the config asks for any score."""
+    return section.every > 0 or section.at_start
+
+
+def is_finished(run: Path, config: Config) -> bool:
+    """Whether ``run`` has come to its end under this very config, as its files tell without data or nets."""
+    try:
+        stored = checkpoint.steps(run)
+        if not stored or stored[-1][0] != config.training.steps:
+            return False
+        record = checkpoint.verify(stored[-1][1])
+        if refuse_changes(record["config"], config, run, allow=False):
+            return False
+        state = RunState(config.training.steps)
+        for step, result in own_scores(run / METRICS, state.step):
+            state.take([result], config.evaluation.best, step)
+    except (UserError, checkpoint.Damaged, *DAMAGE):
+        return False  # whoever opens the run says why
+    section = config.evaluation
+    return all(
+        state.stands(step, section.metrics) or not is_due(section, step, config.training.steps) for step, _ in stored
+    )
 
 
 def in_background(section: EvaluationConfig, accelerator: Accelerator) -> bool:
@@ -62,7 +88,7 @@ class Scoring:
         self._mark()  # a kill may have come just before
         section = config.evaluation
         begins = state.step < config.training.steps
-        if self._waiting or (begins and (section.every or section.at_start)):
+        if self._waiting or (begins and is_scored(section)):
             task.check_evaluation()
             if self.background and self.main:
                 self._process = ScoreProcess(run, config, accelerator.device)
