@@ -577,7 +577,7 @@ class EvaluationConfig(Section):
     samples: Annotated[int, Field(ge=2, le=10**7)] = Field(
         default=10_000, description="fakes a measurement; of a classifier: training images, for the gap [images]"
     )
-    reference_samples: PositiveInt | None = Field(
+    reference_samples: Annotated[int, Field(ge=2, le=10**9)] | None = Field(
         default=None, description="compare with a seeded subset of the real images; null = all [images]"
     )
     kid_subset_size: Annotated[int, Field(ge=2, le=10**6)] = Field(

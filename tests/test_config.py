@@ -194,6 +194,7 @@ def test_no_number_is_infinite_or_beyond_its_bounds(key: str, value: str) -> Non
         "model.generator.options.x=!!set {a}",
         "model.generator.options={x: [.inf]}",
         "a" + ".a" * 3000 + "=1",
+        "evaluation.reference_samples=1",
     ],
 )
 def test_values_that_no_run_can_use_are_refused(override: str) -> None:
