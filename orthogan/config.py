@@ -85,7 +85,7 @@ class DataConfig(Section):
     count: PositiveInt | None = Field(
         default=None, description="sprites: size of a seeded random subset; faces: how many to draw [images]"
     )
-    fixed: dict[str, str | int] = Field(
+    fixed: dict[str, str | Count] = Field(
         default_factory=dict, description="faces: factors to hold at a value, such as {glasses: none, skin: 2}"
     )
     bad_images: Literal["skip", "error"] = Field(default="skip", description="what to do about an unreadable file")
