@@ -12,6 +12,7 @@ from orthogan.config import DataConfig
 from orthogan.data import open_configured
 from orthogan.data.held_out import open_held_out
 from orthogan.errors import UserError
+from tests.data.sets import solid
 
 
 def test_other_sprites_are_other_sprites() -> None:
@@ -35,6 +36,18 @@ def test_a_folder_called_train_has_its_test_beside_it(tmp_path: Path) -> None:
     assert (images == 200).all()
     with pytest.raises(UserError, match="'folder' has no part"):
         open_held_out(data.model_copy(update={"path": str(tmp_path / "test")}))
+
+
+def test_unreadable_test_images_are_treated_as_the_config_says(tmp_path: Path) -> None:
+    for part in ("train", "test"):
+        for k in range(4):
+            solid(tmp_path / part / f"{k}.png", 9)
+    (tmp_path / "test" / "2.png").write_bytes(b"")
+    data = DataConfig(source="folder", path=str(tmp_path / "train"), resolution=8, channels=1, bad_limit=0.25)
+    assert len(open_held_out(data)) == 3
+    for change in ({"bad_limit": 0.2}, {"bad_images": "error"}):
+        with pytest.raises(UserError, match=r"2\.png"):
+            open_held_out(data.model_copy(update=change))
 
 
 def test_the_test_part_is_opened(tmp_path: Path) -> None:
