@@ -25,7 +25,7 @@ lint: $(VENV)/.installed-dev
 	$(BIN)/pyright
 
 faults: $(VENV)/.installed-dev
-	$(BIN)/python -m tests.faults --out runs/faults --minutes 25
+	$(BIN)/python -m tests.faults --out runs/faults/$$(git describe --always --dirty) --minutes 25
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
