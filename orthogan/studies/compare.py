@@ -10,6 +10,7 @@ between two columns.
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -134,10 +135,9 @@ def _evaluated(run: FinishedRun) -> list[tuple[str, Number]]:
     """What ``orthogan evaluate`` measured of the last step."""
     file = run.folder / METRICS
     found = []
-    for record in read_records(file) if file.is_file() else []:
-        protocol = record.get("protocol", {})
+    for record in read_records(file, _score) if os.path.lexists(file) else []:
+        score, protocol = _score(record), record["protocol"]
         if "subject" in protocol and str(protocol.get("step")) == str(run.steps):
-            score = MetricResult(**{key: value for key, value in record.items() if key != "label"})
             better = "lower" if score.is_better(float("inf")) else "higher"
             found.append((score.label, Number(score.value, better, protocol)))
     return found
@@ -146,12 +146,22 @@ def _evaluated(run: FinishedRun) -> list[tuple[str, Number]]:
 def _disentangled(run: FinishedRun) -> list[tuple[str, Number]]:
     """What ``orthogan disentangle`` measured."""
     file = run.folder / DISENTANGLEMENT
-    records = read_records(file) if file.is_file() else []
-    return [
-        (record["label"], Number(record["value"], "", record.get("protocol", {})))
-        for record in records
-        if record.get("value") is not None
-    ]
+    records = read_records(file, _labelled) if os.path.lexists(file) else []
+    return [_labelled(record) for record in records if record.get("value") is not None]
+
+
+def _score(record: Mapping[str, Any]) -> MetricResult:
+    """The score of a line of ``metrics.jsonl``. Raises a KeyError, TypeError or the like where there is none."""
+    score = MetricResult(**{key: value for key, value in record.items() if key != "label"})
+    if not isinstance(score.value, int | float) or not isinstance(score.protocol, dict):
+        raise TypeError("not a score")
+    return score
+
+
+def _labelled(record: Mapping[str, Any]) -> tuple[str, Number]:
+    """As ``_score``, of a line of ``disentanglement.jsonl``."""
+    value = math.nan if record["value"] is None else float(record["value"])
+    return str(record["label"]), Number(value, "", dict(record.get("protocol", {})))
 
 
 def _pictures(run: FinishedRun) -> list[str]:

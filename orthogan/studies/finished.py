@@ -51,7 +51,7 @@ class FinishedRun:
     def log(self) -> list[dict[str, Any]]:
         """The records of ``log.jsonl``."""
         file = self.folder / LOG
-        return read_records(file) if file.exists() else []
+        return read_records(file, _check_logged) if os.path.lexists(file) else []
 
     @cached_property
     def reached(self) -> int:
@@ -116,3 +116,21 @@ class FinishedRun:
     def sittings(self) -> list[dict[str, Any]]:
         """What a study noted of the processes that worked on the run; empty for a run outside of studies."""
         return sittings(self.folder)
+
+
+def _check_logged(record: dict[str, Any]) -> None:
+    """Raise a KeyError, TypeError, ValueError or the like for what training does not log."""
+    for name in ("step", "images"):
+        int(record[name])
+    for name, value in record.items():
+        if name == "spectrum":
+            for numbers in value.values():
+                for number in numbers.values():
+                    _check_number(number)
+        elif name != "warning":
+            _check_number(value)
+
+
+def _check_number(value: Any) -> None:
+    if value is not None and not isinstance(value, int | float):
+        raise TypeError(f"{value!r:.40} is not a number")

@@ -105,12 +105,17 @@ def recover(folder: Path) -> Outcome | None:
 def sittings(folder: Path) -> list[dict[str, Any]]:
     """The facts of each time a process worked on the cell: machine, versions, seconds, memory."""
     path = folder / SITTINGS
-    return read_records(path) if path.is_file() else []
+    return read_records(path, _check_sitting) if os.path.lexists(path) else []
 
 
 def add_sitting(folder: Path, facts: Mapping[str, Any]) -> None:
     """One more line."""
     append_json(folder / SITTINGS, [jsonable(dict(facts))])
+
+
+def _check_sitting(record: dict[str, Any]) -> None:
+    for name in ("seconds", "peak memory [MiB]"):
+        float(record.get(name, 0))
 
 
 def _hash(tree: Mapping[str, Any]) -> str:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import fcntl
 import shlex
 import shutil
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,6 +17,7 @@ from orthogan import checkpoint
 from orthogan.config import Config
 from orthogan.config_file import differences, read_yaml
 from orthogan.errors import Stopped, UserError
+from orthogan.io.lock import locked
 from orthogan.io.write import append_json, disk_errors
 from orthogan.studies.cells import CELLS, PLACE, Cell, cells_of, study_folder
 from orthogan.studies.document import slug
@@ -78,7 +78,7 @@ def run_study(request: Request) -> Path:
     for need in study.needs:
         need()
     _check_methods(study, request.redo)
-    with _alone(root):
+    with locked(root, "choose another --out"):
         _redo(root, request.redo)
         outcomes = {cell.folder: recover(cell.folder) for cell in cells}
         _refuse_changed(study, cells, outcomes)
@@ -151,12 +151,13 @@ def _remarks(study: Study, scale: ScaleName, panels: Sequence[Any], root: Path) 
     if pending:
         remarks.append(f"**Not complete**: {pending} runs are still to be made; the same command makes them.")
     file = root / REDONE
-    for record in read_records(file) if file.is_file() else []:
-        numbers = ", ".join(f"{name} {value}" for name, value in record["numbers"].items()) or record["reason"]
-        remarks.append(
-            f"Thrown away on {record['date']} and run again: {record['folder']} ({record['status']}; {numbers})"
-        )
+    remarks += [_thrown_away(record) for record in read_records(file, _thrown_away)] if file.is_file() else []
     return remarks
+
+
+def _thrown_away(record: Mapping[str, Any]) -> str:
+    numbers = ", ".join(f"{name} {value}" for name, value in record["numbers"].items()) or record["reason"]
+    return f"Thrown away on {record['date']} and run again: {record['folder']} ({record['status']}; {numbers})"
 
 
 def _scale(study: Study, name: str) -> ScaleName:
@@ -233,19 +234,3 @@ def _redo(root: Path, methods: Sequence[str]) -> None:
             with disk_errors(folder):
                 shutil.rmtree(folder)
             print(f"thrown away: {folder}")
-
-
-@contextmanager
-def _alone(root: Path) -> Iterator[None]:
-    """One process at a time; the lock ends with it, however it ends."""
-    try:
-        root.mkdir(parents=True, exist_ok=True)
-        lock = (root / ".lock").open("w")
-    except OSError as error:
-        raise UserError(f"--out: {root} cannot be written: {error}") from None
-    with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise UserError(f"{root}: another orthogan study is at work there; wait for it, or choose --out") from None
-        yield

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
@@ -26,6 +26,7 @@ from orthogan.errors import UserError
 from orthogan.evaluation import MetricResult
 from orthogan.io.json_lines import DAMAGE, keep_json_lines, read_json_lines
 from orthogan.io.lock import NAME as LOCK
+from orthogan.io.read import printable
 from orthogan.io.write import disk_errors, free_name, write_text
 from orthogan.models.saved import CLASSIFIER, RAW
 from orthogan.training.run_log import LOG
@@ -202,11 +203,14 @@ def _is_free(key: str, old: dict[str, Any], new: dict[str, Any]) -> bool:
     return False
 
 
-def read_records(path: Path) -> list[dict[str, Any]]:
-    """The records of a ``log.jsonl`` or ``metrics.jsonl``; damaged lines are left out and named on stderr."""
-    records, problems = read_json_lines(path)
+def read_records(path: Path, check: Callable[[dict[str, Any]], object] = bool) -> list[dict[str, Any]]:
+    """The records of a ``log.jsonl`` or ``metrics.jsonl``; damaged lines are left out and named on stderr.
+
+    ``check``: as of ``read_json_lines``.
+    """
+    records, problems = read_json_lines(path, check)
     for problem in problems:
-        print(f"orthogan: {path}, {problem}: left out", file=sys.stderr)
+        print(f"orthogan: {printable(path)}, {problem}: left out", file=sys.stderr)
     return records
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
@@ -14,16 +15,22 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from orthogan import checkpoint
 from orthogan.config import Config
 from orthogan.errors import CannotWrite, UserError
 from orthogan.io.sealed import HASH, Damaged
+from orthogan.io.write import append_json
 from orthogan.studies import run_study as module
 from orthogan.studies import worker
+from orthogan.studies.compare import compared
 from orthogan.studies.finished import CheckpointGone, FinishedRun
-from orthogan.studies.outcome import FILE, Outcome, load, save
+from orthogan.studies.outcome import FILE, SITTINGS, Outcome, load, save, sittings
 from orthogan.studies.pool import run_cells
+from orthogan.studies.report import Report, as_dict
+from orthogan.studies.run_cell import run_cell
 from orthogan.studies.run_study import run_study
 from orthogan.studies.study import Found, Measure, Number
 from tests.studies import stub
@@ -93,6 +100,18 @@ def test_a_damaged_cell_that_was_not_asked_for_is_unfinished_and_named(tmp_path:
     file.write_bytes(b"\xff")
     report = run_study(request(tmp_path, seeds=1)).read_text(encoding="utf-8")
     assert f"base, seed 1: **unfinished**. {file}: damaged" in report
+
+
+def test_damaged_sittings_and_configs_cost_only_themselves(tmp_path: Path, here: list[str]) -> None:  # noqa: F811
+    run_study(request(tmp_path, seeds=1))
+    folder = tmp_path / "stub" / "smoke" / "cells" / "base" / "seed-0"
+    with (folder / SITTINGS).open("ab") as stream:
+        stream.write(b'\xff\xfe\n5\n[1]\n{"threads": 7}\n{"cut')
+    assert [sitting["threads"] for sitting in sittings(folder)] == [1, 7]
+    (folder / "config.yaml").write_bytes(b"\xff{")
+    (folder / FILE).unlink()
+    run_study(request(tmp_path, seeds=1))
+    assert here[2:] == ["base, seed 0"]
 
 
 def _with_checkpoints(config: Config) -> Path:
@@ -226,3 +245,55 @@ def test_a_study_on_a_disk_that_is_not_writable_says_so(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="file"):
         run_study(request(tmp_path / "file" / "below", seeds=1))
     shutil.rmtree(tmp_path)
+
+
+LINES = st.sampled_from(
+    [b"", b"5", b"null", b"[1]", b"{}", b'{"step": "x", "images": 1}', b'{"step": 1e400, "images": 1}', b"[" * 5000]
+    + [b'{"step": 1, "images": 8, "C/loss": "x"}', b'{"step": 1, "images": 8, "spectrum": {"a": 5}}', b"\xff", b"\x00"]
+    + [b'{"protocol": 5}', b'{"metric": "fid", "value": "x", "protocol": {}}', b'{"label": [], "value": {}}', b'{"a'],
+)
+
+
+@pytest.fixture(scope="module")
+def cell(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished cell of the stub with a log, scores and everything else that a comparison reads."""
+    root = tmp_path_factory.mktemp("cell")
+    cells = module.cells_of(stub.STUDY, "smoke", [0], root, named="tests.studies.stub:STUDY")
+    run_cell(stub.STUDY, cells[0], {"threads": 1})
+    folder = cells[0].folder
+    protocol = {"step": 4, "samples": 10, "subject": "run"}
+    record = {"metric": "fid", "value": 1.5, "protocol": protocol, "label": "FD"}
+    append_json(folder / "metrics.jsonl", [record])
+    append_json(folder / "disentanglement.jsonl", [{"label": "MIG", "value": 0.5, "protocol": {"seed": 0}}])
+    return folder
+
+
+@given(
+    name=st.sampled_from(["log.jsonl", "metrics.jsonl", "disentanglement.jsonl", SITTINGS, FILE, "config.yaml"]),
+    line=LINES,
+    place=st.floats(0, 1),
+    flips=st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(0, 7)), max_size=4),
+)
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_a_comparison_reads_harmed_files_or_refuses_them(
+    cell: Path, name: str, line: bytes, place: float, flips: list[tuple[float, int]]
+) -> None:
+    file = cell / name
+    whole = file.read_bytes()
+    lines = whole.split(b"\n")
+    lines.insert(int(place * len(lines)), line)
+    data = bytearray(b"\n".join(lines))
+    for where, bit in flips:
+        data[int(where * len(data))] ^= 1 << bit
+    try:
+        file.write_bytes(data)
+        with contextlib.suppress(UserError):
+            as_dict(Report("", "", "", [compared([cell])]))
+    finally:
+        file.write_bytes(whole)
+
+
+def test_a_comparison_of_whole_files_has_all_their_numbers(cell: Path) -> None:
+    (entry,) = compared([cell]).entries
+    assert {"loss of C", "loss"} <= set(entry.curves)
+    assert [sitting["threads"] for sitting in entry.sittings] == [1]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 from collections.abc import Mapping
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from orthogan.errors import EXIT_BUG, EXIT_DONE, Diverged, UserError
+from orthogan.io.lock import locked
 from orthogan.studies import run_study as module
 from orthogan.studies.cells import Cell, cells_of
 from orthogan.studies.outcome import load, sittings
@@ -181,7 +183,8 @@ def test_a_bug_of_a_cell_is_its_own(tmp_path: Path) -> None:
 
 def test_two_at_once_in_one_folder_are_refused(tmp_path: Path, here: list[str]) -> None:
     root = tmp_path / "stub" / "smoke"
-    with module._alone(root), pytest.raises(UserError, match="another orthogan study is at work there"):
+    words = rf"process {os.getpid()} on .* is at work there; wait for it, or choose another --out"
+    with locked(root, "choose another --out"), pytest.raises(UserError, match=words):
         run_study(request(tmp_path, seeds=1))
 
 
