@@ -90,7 +90,7 @@ def cost(run: FinishedRun) -> Found:
     numbers: dict[str, Number] = {}
     if run.checkpoints():
         net = run.net()
-        numbers[PARAMETERS] = Number(sum(p.numel() for p in net.parameters() if p.requires_grad), "lower")
+        numbers[PARAMETERS] = Number(sum(p.numel() for p in net.parameters()), "lower")
     place = where(run)
     timed = [record for record in run.log if "seconds" in record]
     if len(timed) > 2:  # the first interval holds the start, and the median is above scores and pictures

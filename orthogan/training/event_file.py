@@ -22,7 +22,7 @@ class EventFile:
     Every method raises ``CannotWrite``.
 
     Args:
-        purge: earlier files count only up to this step.
+        purge: earlier files count only below this step.
     """
 
     def __init__(self, folder: Path, *, purge: int) -> None:
@@ -35,8 +35,7 @@ class EventFile:
             self._stream = self.path.open("wb")
         self._records = RecordWriter(self._stream)
         self._add(Event(wall_time=time.time(), file_version="brain.Event:2"))
-        if purge:
-            self._add(Event(wall_time=time.time(), session_log=SessionLog(status=SessionLog.START), step=purge))
+        self._add(Event(wall_time=time.time(), session_log=SessionLog(status=SessionLog.START), step=purge))
         self.flush()
 
     def scalar(self, name: str, value: float, step: int) -> None:

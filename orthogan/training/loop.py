@@ -57,6 +57,7 @@ def train_task(task: Task, config: Config, accelerator: Accelerator, *, allow_co
         seconds=state.seconds,
         main=main,
         tensorboard=logging.tensorboard,
+        fresh=state.fresh,
     )
     facts = task.summary()
     log.say(f"data: {facts['data']}; classes: {facts['classes']}")

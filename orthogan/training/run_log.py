@@ -49,10 +49,22 @@ class Means:
 
 
 class RunLog:
-    """The main process's reporter; on the other processes every method does nothing."""
+    """The main process's reporter; on the other processes every method does nothing.
+
+    ``fresh``: the run starts from nothing, so that step 0 is logged as well.
+    """
 
     def __init__(
-        self, run: Path, *, start: int, steps: int, images_per_step: int, seconds: float, main: bool, tensorboard: bool
+        self,
+        run: Path,
+        *,
+        start: int,
+        steps: int,
+        images_per_step: int,
+        seconds: float,
+        main: bool,
+        tensorboard: bool,
+        fresh: bool = False,
     ) -> None:
         self.path = run / LOG
         self.main = main
@@ -72,7 +84,7 @@ class RunLog:
         )
         if main and tensorboard:
             with self._tensorboard():
-                self._events = EventFile(run / "tensorboard", purge=start * images_per_step)
+                self._events = EventFile(run / "tensorboard", purge=0 if fresh else start * images_per_step + 1)
 
     @property
     def seconds(self) -> float:
@@ -132,6 +144,7 @@ class RunLog:
         """Scores, for TensorBoard alone (they have a file of their own)."""
         for name, value in values.items():
             self._plot(name, value, step)
+        self.flush()  # a score is stored, and so never measured again
 
     def flush(self) -> None:
         """Write the curves up to now: a resumed run does not plot again what came before its checkpoint."""

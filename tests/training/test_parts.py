@@ -10,6 +10,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import nn
 
 from orthogan.config import EmaConfig, ScheduleConfig
@@ -165,3 +166,25 @@ def test_the_best_is_compared_under_its_own_label_only() -> None:
     assert state.best_is(10)
     state.consider([MetricResult("isc", 1.0, "inception"), MetricResult("fid", 350.0, "inception")], "fid", 30)
     assert state.best == {"label": "FID", "value": 350.0, "step": 30}
+
+
+@pytest.mark.parametrize(("start", "fresh", "kept"), [(0, True, []), (0, False, [0]), (20, False, [0, 10, 20])])
+def test_curves_are_kept_up_to_the_step_that_a_run_continues_from(
+    tmp_path: Path, start: int, fresh: bool, kept: list[int]
+) -> None:
+    def log(start: int, fresh: bool) -> RunLog:
+        about = {"steps": 50, "images_per_step": 8, "seconds": 0.0, "main": True, "tensorboard": True}
+        return RunLog(tmp_path, start=start, fresh=fresh, **about)
+
+    first = log(0, True)
+    for step in (0, 10, 20, 30):
+        first.plot(step, {"a": float(step)})
+    first.close()
+    second = log(start, fresh)
+    second.plot(40, {"a": 40.0})
+    second.close()
+    events = EventAccumulator(str(tmp_path / "tensorboard"), size_guidance={"scalars": 0})
+    events.Reload()
+    assert [(event.step, event.value) for event in events.Scalars("a")] == [
+        (8 * step, float(step)) for step in [*kept, 40]
+    ]
