@@ -78,7 +78,7 @@ class Explorer:
         seeds = range(max(1, min(MEASURED_SEEDS, MEASURED_IMAGES // len(directions))))
         chunks = [list(range(at, min(at + CHUNK, len(directions)))) for at in range(0, len(directions), CHUNK)]
         change = np.zeros(len(directions))
-        for dims in tqdm(chunks, desc="strength of directions", leave=False, delay=1):
+        for dims in tqdm(chunks, desc="strength of directions", disable=None, leave=False, delay=1):
             with self._one_at_a_time, warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # said once, by ``bench``
                 sheet = contact_sheet(self.generator, directions, seeds=seeds, dims=dims, range=1, steps=3)

@@ -42,7 +42,9 @@ def run_cells(cells: Sequence[Cell], jobs: int, title: str) -> None:
     threads = max(1, cores() // jobs)
     waiting, failed = deque(cells), 0
     workers = [Worker(threads, jobs) for _ in range(min(jobs, len(cells)))]
-    bar = tqdm(total=len(cells), desc=title, unit="cell", bar_format=FORM, dynamic_ncols=True, mininterval=0.5)
+    bar = tqdm(
+        total=len(cells), desc=title, unit="cell", bar_format=FORM, disable=None, dynamic_ncols=True, mininterval=0.5
+    )
     done, earlier = 0, {cell.folder: progress(cell) for cell in cells}
     try:
         bar.initial = bar.n = sum(earlier.values())  # what earlier sittings have trained is no speed of this one

@@ -77,7 +77,7 @@ class RunLog:
             unit="img",
             unit_scale=True,
             desc="train",
-            disable=not main,
+            disable=None if main else True,
             dynamic_ncols=True,
             file=sys.stderr,
             mininterval=0.5,

@@ -151,7 +151,7 @@ class Scoring:
         if self._process is None:
             return
         if self._process.left:
-            with tqdm(total=self._process.left, desc="scores", unit="score", dynamic_ncols=True) as bar:
+            with tqdm(total=self._process.left, desc="scores", unit="score", disable=None, dynamic_ncols=True) as bar:
                 while self._process.left:
                     if stop.name is not None:
                         raise Stopped(
