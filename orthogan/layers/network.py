@@ -9,7 +9,7 @@ from torch import nn
 from orthogan.layers.householder_pixel import HouseholderPixel
 from orthogan.layers.householder_projector import HouseholderProjector
 from orthogan.layers.skew_orthogonal import skew_orthogonal
-from orthogan.weights.selection import select
+from orthogan.weights.selection import refuse_tied, select
 
 
 def make_skew_orthogonal(
@@ -59,14 +59,17 @@ def make_householder(
 def _replace(
     module: nn.Module, layers: str | Sequence[str], make: Callable[[nn.Module], nn.Module], alone: str
 ) -> list[str]:
-    new: dict[str, nn.Module] = {}
-    for found in select(module, layers):
+    new: dict[str, tuple[nn.Module, tuple[str, ...]]] = {}
+    chosen = select(module, layers)
+    refuse_tied(module, chosen)
+    for found in chosen:
         if not found.name:
             raise ValueError(f"a layer cannot replace itself: use {alone}, which returns the new one")
         try:
-            new[found.name] = make(found.layer)
+            new[found.name] = make(found.layer), found.aliases
         except ValueError as error:
             raise ValueError(f"{found.name}: {error}") from error
-    for name, layer in new.items():
-        module.set_submodule(name, layer)
+    for name, (layer, aliases) in new.items():
+        for place in (name, *aliases):
+            module.set_submodule(place, layer)
     return list(new)

@@ -9,6 +9,8 @@ from orthogan.linalg.decompositions import thin_svd
 from orthogan.linalg.power import EPS
 from orthogan.linalg.precision import exact, magnitude
 
+SMALL = 1e-3  # spectral norm below which the gradient of a normalised weight no longer grows as 1 / sigma
+
 
 def stable_rank(matrix: Tensor) -> Tensor:
     """||W||_F^2 / ||W||_2^2 of (..., m, n), exactly by singular values; 0 for a zero matrix.
@@ -105,8 +107,22 @@ def stable_rank_scale(matrix: Tensor, sigma: Tensor, target: float) -> Tensor:
     size = magnitude(matrix, -2, -1)
     matrix, sigma = matrix / size, sigma / size.reshape(sigma.shape)
     # a row vector has no tail: the clamp keeps the square root differentiable there
-    tail = (matrix.square().sum() / sigma.square().clamp_min(EPS) - 1).clamp_min(EPS)
+    tail = (matrix.square().sum() / sigma.square().clamp_min(EPS**2) - 1).clamp_min(EPS)
     return shrink(target - 1.0, tail)
+
+
+def divisor(sigma: Tensor) -> Tensor:
+    """What a matrix of the (estimated) spectral norm ``sigma`` is divided by: 1 where that is nothing but rounding."""
+    return torch.where(sigma > EPS, sigma, 1.0)
+
+
+def damped(inverse: Tensor) -> Tensor:
+    """The factor of the gradient of W / sigma, from ``inverse`` = 1 / sigma: that itself for any usual matrix.
+
+    Below ``SMALL`` it falls from 1 / ``SMALL`` to 1, linearly in sigma. The direction stays what it is, but a layer
+    that starts at zero, or nearly so, does not fill the memory of an optimizer such as Adam with huge gradients.
+    """
+    return torch.where(inverse > 1 / SMALL, (SMALL**-2 / inverse).clamp_min(1.0), inverse)
 
 
 def stable_rank_slopes(sigma: Tensor, squares: Tensor, share: Tensor | float) -> Tensor:
@@ -115,7 +131,7 @@ def stable_rank_slopes(sigma: Tensor, squares: Tensor, share: Tensor | float) ->
     With t = ``stable_rank_scale`` the shrunk matrix is t W / sigma + (1 - t) u v^T. So
     a = 1 / sqrt(max(sigma^2, d)), d = share * (||W||_F^2 - sigma^2), and b = 1 - a sigma where d is the larger (the
     constraint binds), else 0. For the gradient G of a loss by the shrunk matrix, that by W is
-    a G + h W + e u v^T, with h and e linear in <G, W> and u^T G v.
+    a G + h W + e u v^T, with h and e linear in <G, W> and u^T G v; all of it times d / a, d = ``damped(a)``.
 
     Args:
         sigma: u^T W v (...).
@@ -123,16 +139,18 @@ def stable_rank_slopes(sigma: Tensor, squares: Tensor, share: Tensor | float) ->
         share: 1 / (target - 1), or 0 for no bound on the stable rank.
 
     Returns:
-        (..., 3, 2): the rows (a, b), the factors of (<G, W>, u^T G v) in h, those in e.
+        (..., 4, 2): the rows (a, b), the factors of (<G, W>, u^T G v) in h, those in e, and (d, d).
     """
     square = sigma.square()
     spread = (squares - square) * share
     binds = spread > square
-    a = torch.maximum(square, spread).clamp_min(EPS**2).rsqrt()
-    cube = a.pow(3)
+    larger = torch.maximum(square, spread)
+    a = torch.where(larger > EPS**2, larger, 1.0).rsqrt()
+    d = damped(a)
+    cube = a.pow(3) * (d / a)
     tilt = torch.where(binds, cube * share, -cube)  # (da / dsigma) / sigma
     pull = tilt.clamp_min(0.0)  # -2 da / d||W||^2: the squares matter only where it binds
     turn = tilt * sigma
     b = torch.where(binds, 1 - a * sigma, 0.0)
-    back = torch.where(binds, torch.addcmul(a, turn, sigma), 0.0)
-    return torch.stack([a, b, -pull, pull * sigma, turn, -back], -1).unflatten(-1, (3, 2))
+    back = torch.where(binds, torch.addcmul(d, turn, sigma), 0.0)
+    return torch.stack([a, b, -pull, pull * sigma, turn, -back, d, d], -1).unflatten(-1, (4, 2))

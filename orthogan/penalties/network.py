@@ -18,6 +18,7 @@ from orthogan.penalties.kernel import double_soft_orthogonality, mutual_coherenc
 from orthogan.penalties.srip import srip
 from orthogan.weights import Selected, frozen, select
 from orthogan.weights.effective import sources
+from orthogan.weights.network import measured
 
 PENALTIES: dict[str, Callable[..., Tensor]] = {
     "soft_orthogonality": soft_orthogonality,
@@ -109,7 +110,8 @@ def apply(
     module: nn.Module, name: str, weight: float = 1.0, layers: str | Sequence[str] = (), **options: object
 ) -> Tensor:
     """``Penalty(module, name, weight, layers, **options)()``: one value, for a single look or a short script."""
-    return Penalty(module, name, weight, layers, **options)()
+    with measured(module):
+        return Penalty(module, name, weight, layers, **options)()
 
 
 def _near(word: str, known: list[str]) -> str:

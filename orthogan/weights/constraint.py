@@ -1,16 +1,17 @@
-"""What all constraints on a weight share: a view of it as a matrix, and being held still."""
+"""What all constraints on a weight share: a view of it as a matrix, its number format, and being held still."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
+from torch.nn.utils.parametrize import ParametrizationList
 
-from orthogan.weights.matrix import MatrixView
+from orthogan.weights.matrix import Layer, MatrixView
 
 
 class Constraint(nn.Module):
@@ -18,16 +19,42 @@ class Constraint(nn.Module):
 
     ``held`` counts the ``frozen`` blocks around it; within one, and in eval mode, nothing in it moves. ``kept`` is what
     ``Advance.held`` worked out once for all forwards of its block. A copy or a pickle is neither held nor keeps.
+    Buffers stay at least float32 in a net of half precision, whose dtype the effective weight has.
     """
 
     def __init__(self, module: nn.Module, weight: Tensor) -> None:
         super().__init__()
         self.view = MatrixView(module, weight)
+        self.groups = self.view.groups  # blocks of the matrix that are constrained as one block-diagonal matrix
+        self.sparse = bool(getattr(module, "sparse", False))  # an embedding's: its gradients come as sparse tensors
         self.held = 0
         self.kept: Any = None
+        self.looked: Any = None  # what was last found out about a weight that the state may not belong to
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"held": 0, "kept": None}
+        return self.__dict__ | {"held": 0, "kept": None, "looked": None}
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        before = dict(self._buffers)
+        super()._apply(fn, recurse)
+        for name, buffer in before.items():
+            now = self._buffers[name]
+            if buffer is not None and now is not None and now.is_floating_point() and now.itemsize < 4:
+                self._buffers[name] = buffer.to(now.device, torch.float32)
+        return self
+
+    def matrix(self, weight: Tensor) -> Tensor:
+        """The matrix (rows, columns) of ``weight``, or those of its groups (groups, rows / groups, columns)."""
+        return self.view.to(weight) if self.groups == 1 else self.view.blocks(weight)
+
+    def weight_of(self, matrix: Tensor) -> Tensor:
+        """The weight of what ``matrix`` gives."""
+        return self.view.back(matrix if self.groups == 1 else matrix.flatten(0, 1))
+
+    def given(self, found: Tensor, weight: Tensor) -> Tensor:
+        """The effective weight ``found`` in the dtype of the parameter ``weight``."""
+        found = found.to(weight.dtype)
+        return _Densified.apply(found) if self.sparse and found.requires_grad else found  # pyright: ignore
 
     def advance(self, weight: Tensor) -> object:
         """Let what follows the weight from step to step (singular vectors) take a step. Nothing, by default."""
@@ -42,9 +69,24 @@ class Constraint(nn.Module):
         for constraint, weight in zip(constraints, weights, strict=True):
             constraint.advance(weight)
 
+    def before_load(self, parameters: ParametrizationList, state: dict[str, Any], prefix: str, own: str) -> None:
+        """Prepare for ``state``, in which ``parameters`` has the keys ``prefix`` and this constraint ``own``."""
+
     def facts(self, weight: Tensor) -> dict[str, float]:
         """Numbers of this constraint's own for the report of its layer; ``weight`` is the parameter behind it."""
         return {}
+
+
+class _Densified(torch.autograd.Function):
+    """A tensor whose gradient may come as a sparse one, as that of an ``nn.Embedding(sparse=True)`` does."""
+
+    @staticmethod
+    def forward(ctx: Any, tensor: Tensor) -> Tensor:
+        return tensor.view_as(tensor)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        return gradients[0].to_dense() if gradients[0].is_sparse else gradients[0]
 
 
 def without_autocast(device: torch.device) -> AbstractContextManager[Any]:
@@ -58,16 +100,45 @@ def register(module: nn.Module, name: str, make: Callable[[Tensor], Constraint])
     """Put the constraint that ``make(weight)`` builds on ``module.name``.
 
     Raises:
-        ValueError: there is no such parameter, it is a vector, or it is constrained already.
+        ValueError: there is no such parameter, or one that cannot be constrained: a vector, without numbers, complex,
+            tied, constrained already or computed from other parameters.
     """
+    what = f"{type(module).__name__}.{name}"
+    if parametrize.is_parametrized(module, name):
+        others = [type(one).__name__ for one in module.parametrizations[name] if not isinstance(one, Constraint)]  # pyright: ignore
+        if others:
+            raise ValueError(
+                f"{what} is under torch's parametrization {', '.join(others)}; take that off first: "
+                f"torch.nn.utils.parametrize.remove_parametrizations(layer, {name!r})"
+            )
+        raise ValueError(f"{what} is constrained already; remove that first")
     weight = getattr(module, name, None)
     if not isinstance(weight, Tensor):
-        raise ValueError(f"{type(module).__name__} has no weight {name!r} to constrain")
-    if parametrize.is_parametrized(module, name):
-        raise ValueError(f"{type(module).__name__}.{name} is constrained already; remove that first")
-    if weight.dim() < 2:
+        whole = any(isinstance(part, Layer) for part in module.modules())
+        advice = "; orthogan.weights.apply(net, kind) constrains the layers of a whole net" if whole else ""
+        raise ValueError(f"{type(module).__name__} has no weight {name!r} to constrain{advice}")
+    if name not in module._parameters and name not in module._buffers:
         raise ValueError(
-            f"{type(module).__name__}.{name} is a vector: a constraint on its singular values means nothing"
+            f"{what} is no parameter: it is computed from others, such as by a hook of torch.nn.utils.weight_norm, "
+            "spectral_norm or prune; take that off first (remove_weight_norm, remove_spectral_norm, prune.remove)"
         )
+    if weight.dim() < 2:
+        raise ValueError(f"{what} is a vector: a constraint on its singular values means nothing")
+    if not weight.is_floating_point():
+        raise ValueError(f"{what} is {weight.dtype}: a constraint needs a weight of real floating-point numbers")
+    if not weight.numel():
+        raise ValueError(f"{what} has the shape {tuple(weight.shape)}: there are no numbers in it to constrain")
+    same = [own for own, other in module._parameters.items() if other is weight]
+    if len(same) > 1:
+        raise ValueError(f"{type(module).__name__}: {' and '.join(same)} are one parameter; untie them first")
     parametrize.register_parametrization(module, name, make(weight), unsafe=True)
+    parameters: ParametrizationList = module.parametrizations[name]  # pyright: ignore
+    parameters.register_load_state_dict_pre_hook(_before_load)
     return module
+
+
+def _before_load(module: nn.Module, state: dict[str, Any], prefix: str, *_: object) -> None:
+    assert isinstance(module, ParametrizationList)
+    for name, constraint in module.named_children():
+        if isinstance(constraint, Constraint):
+            constraint.before_load(module, state, prefix, f"{prefix}{name}.")

@@ -51,19 +51,14 @@ def sources(layer: nn.Module, name: str = "weight") -> tuple[Any, ...]:
 
 def _parametrized(stack: nn.Module) -> Tensor:
     """The value of a list of parametrizations, none of which moves."""
-    moving = [part for part in stack.modules() if part.training]
-    held = [part for part in moving if isinstance(part, Constraint)]
-    foreign = [part for part in moving if not isinstance(part, Constraint)]
-    for part in held:
-        part.held += 1
-    for part in foreign:
+    # a constraint that is held, as by the loop of a training, stays as it is there
+    moving = [part for part in stack.modules() if part.training and not (isinstance(part, Constraint) and part.held)]
+    for part in moving:
         part.training = False
     try:
         return stack()
     finally:
-        for part in held:
-            part.held -= 1
-        for part in foreign:
+        for part in moving:
             part.training = True
 
 

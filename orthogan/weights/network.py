@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -14,7 +15,7 @@ from orthogan.weights.constraint import Constraint
 from orthogan.weights.effective import gain_of
 from orthogan.weights.orthogonal import orthogonal
 from orthogan.weights.rotation import rotation
-from orthogan.weights.selection import select
+from orthogan.weights.selection import names_of, refuse_tied, select
 from orthogan.weights.spectral import spectral_norm
 from orthogan.weights.stable_rank import stable_rank_norm
 
@@ -26,6 +27,9 @@ KINDS = {
 }
 
 
+NICKNAMES = {"sn": "spectral", "srn": "stable_rank", "opt": "rotation"}
+
+
 def apply(module: nn.Module, kind: str, layers: str | Sequence[str] = (), **options: Any) -> list[str]:
     """Constrain linear, embedding and convolution weights below ``module``; returns the layers' names.
 
@@ -35,13 +39,17 @@ def apply(module: nn.Module, kind: str, layers: str | Sequence[str] = (), **opti
         options: of the function that is applied, such as ``stable_rank_norm``.
 
     Raises:
-        ValueError: an unknown kind, or no layer to constrain.
+        ValueError: an unknown kind, no layer to constrain, or one whose weight another layer shares; then no layer is
+            changed.
     """
     if kind == "none":
         return []
     if kind not in KINDS:
-        raise ValueError(f"norm {kind!r}: choose none, {', '.join(KINDS)}")
+        near = difflib.get_close_matches(NICKNAMES.get(kind, kind), KINDS, 1, 0.5)
+        meant = f"; did you mean {near[0]!r}?" if near else ""
+        raise ValueError(f"norm {kind!r}: choose none, {', '.join(KINDS)}{meant}")
     chosen = select(module, layers)
+    refuse_tied(module, chosen)
     for found in chosen:
         KINDS[kind](found.layer, found.weight, **options)
     return [found.name for found in chosen]
@@ -70,6 +78,20 @@ def frozen(module: nn.Module) -> Iterator[None]:
             constraint.held -= 1
 
 
+@contextmanager
+def measured(module: nn.Module) -> Iterator[None]:
+    """As ``frozen``, and each constraint looks, as in eval mode, whether what it follows belongs to its weight."""
+    moving = [constraint for _, _, _, constraint in constrained(module) if constraint.training]
+    with frozen(module):
+        for constraint in moving:
+            constraint.training = False
+        try:
+            yield
+        finally:
+            for constraint in moving:
+                constraint.training = True
+
+
 def unconstrained(layer: nn.Module, weight: str) -> nn.Parameter:
     """The parameter behind a constrained weight."""
     return layer.parametrizations[weight].original  # pyright: ignore
@@ -85,18 +107,30 @@ def remove(module: nn.Module, name: str | None = None) -> nn.Module:
         ValueError: nothing is constrained there.
     """
     found = [(layer, w) for _, layer, w, _ in constrained(module) if name is None or (layer is module and w == name)]
-    stands_for = [] if name else [(path, part) for path, part in module.named_modules() if path and _bakes(part)]
+    stands_for = (
+        [] if name else [(paths, part) for part, paths in names_of(module).items() if paths[0] and _bakes(part)]
+    )
     if not found and not stands_for:
         raise ValueError(f"{type(module).__name__} has no constrained weight" + (f" {name!r}" if name else ""))
-    with frozen(module):
+    with measured(module):
         for layer, weight in found:
             unconstrained(layer, weight).grad = None  # of the parameter behind the weight, and often of its shape
+            _own_class(layer)
             parametrize.remove_parametrizations(layer, weight, leave_parametrized=True)
             with torch.no_grad():  # an equalized layer multiplies a plain weight by its gain, a constrained one not
                 getattr(layer, weight).div_(gain_of(layer))
-    for path, part in stands_for:
-        module.set_submodule(path, part.baked())  # pyright: ignore
+    for paths, part in stands_for:
+        plain = part.baked()  # pyright: ignore
+        for path in paths:
+            module.set_submodule(path, plain)
     return module
+
+
+def _own_class(layer: nn.Module) -> None:
+    """Give ``layer`` a class apart from that of its copies: torch deletes the weight's property from the class."""
+    kind = type(layer)
+    own = {key: value for key, value in vars(kind).items() if key not in ("__dict__", "__weakref__")}
+    layer.__class__ = type(kind.__name__, kind.__bases__, own)  # pyright: ignore
 
 
 def _bakes(module: nn.Module) -> bool:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.parametrize import ParametrizationList
 
 from orthogan.linalg import normalize, orthogonality_error, power_iteration, rotations
 from orthogan.linalg.polar import polar_factor
 from orthogan.linalg.precision import exact, magnitude
+from orthogan.weights.belonging import belong, can_look, top_vectors
 from orthogan.weights.constraint import Constraint, register
 
 OrthogonalMethod = Literal["qr", "householder", "cayley", "polar", "bjorck"]
@@ -19,6 +21,7 @@ WARM_UP = 15
 class Orthogonal(Constraint):
     """gain * Q, Q with orthonormal columns where rows >= columns, else rows, of the matrix (out, in*kh*kw).
 
+    The kernels of the groups of a convolution are such matrices each, so the block-diagonal matrix of all is, too.
     Training starts at the orthogonal matrix nearest to the given weight. ``torch.nn.utils.parametrizations.
     orthogonal`` is not used: it makes every kh x kw slice of a kernel orthogonal instead of the flattened kernel, and
     its default Householder map keeps signs inside the trained tensor, so that one step of weight decay makes the
@@ -34,14 +37,14 @@ class Orthogonal(Constraint):
         super().__init__(module, weight)
         self.method: OrthogonalMethod = method
         self.gain, self.iterations = gain, iterations
-        matrix = self.tall(exact(self.view.to(weight.detach())))
-        self.register_buffer("signs", matrix.new_ones(matrix.shape[1]))
-        start = normalize(torch.randn(len(matrix), dtype=matrix.dtype, device=matrix.device))
+        matrix = self.tall(exact(self.matrix(weight.detach())))
+        self.register_buffer("signs", torch.ones_like(matrix[..., 0, :]))
+        start = normalize(torch.randn(matrix.shape[:-1], dtype=matrix.dtype, device=matrix.device))
         self.register_buffer("u", start if method == "bjorck" else None)
 
     def tall(self, matrix: Tensor) -> Tensor:
         """The matrix with no more columns than rows; its own inverse."""
-        return matrix if self.view.rows >= self.view.columns else matrix.mT
+        return matrix if self.view.rows // self.groups >= self.view.columns else matrix.mT
 
     @torch.no_grad()
     def advance(self, weight: Tensor, iterations: int = 1) -> None:
@@ -51,37 +54,46 @@ class Orthogonal(Constraint):
                 self.u.copy_(power_iteration(exact(weight), exact(self.u), iterations)[0])
 
     def forward(self, parameter: Tensor) -> Tensor:
-        """The effective weight, in at least float32."""
+        """The effective weight, worked out in at least float32, in the dtype of the parameter."""
         if self.training and not self.held:
             self.advance(parameter)
         with torch.autocast(parameter.device.type, enabled=False):
-            return self.view.back(self.gain * self.tall(self.frame(exact(parameter))))
+            return self.given(self.weight_of(self.gain * self.tall(self.frame(exact(parameter)))), parameter)
 
     def frame(self, parameter: Tensor) -> Tensor:
-        """Orthonormal columns (m, n), m >= n, from a parameter of that shape."""
+        """Orthonormal columns (..., m, n), m >= n, from a parameter of that shape."""
         if self.method == "qr":
             return rotations.qr(parameter)
         if self.method == "polar":
             return rotations.polish(polar_factor(parameter))
         # copies of buffers: a later forward may change them in place before this one's backward
         if self.method == "bjorck":
-            return bjorck(parameter, exact(self.u).clone(), self.iterations)
+            return bjorck(parameter, self.present(parameter), self.iterations)
         found = _reflected(parameter) if self.method == "householder" else _cayley(parameter)
-        return rotations.polish(found) * exact(self.signs).clone()
+        return rotations.polish(found) * exact(self.signs).clone().unsqueeze(-2)
+
+    @torch.no_grad()
+    def present(self, parameter: Tensor) -> Tensor:
+        """Björck only: u, or what is found for a parameter that it does not belong to."""
+        u = exact(self.u).clone()
+        if self.training or not can_look(parameter) or not bool(torch.isfinite(parameter).all()):
+            return u
+        v = normalize((parameter.mT @ u.unsqueeze(-1)).squeeze(-1))
+        return u if bool(belong(parameter, u, v)) else top_vectors(parameter)[0]
 
     @torch.no_grad()
     def right_inverse(self, weight: Tensor) -> Tensor:
         """Assigning a weight assigns the orthogonal matrix nearest to it."""
         # on the CPU: not every device has float64 and these decompositions
-        target = polar_factor(self.tall(self.view.to(weight)).to("cpu", torch.float64))
+        target = polar_factor(self.tall(self.matrix(weight)).to("cpu", torch.float64))
         if self.method == "householder":
             # LAPACK's reflections give the target up to the signs of its columns
             parameter = torch.geqrf(target)[0].tril(-1)
-            self.signs.copy_(torch.where((_reflected(parameter) * target).sum(0) < 0, -1.0, 1.0))
+            self.signs.copy_(torch.where((_reflected(parameter) * target).sum(-2) < 0, -1.0, 1.0))
         elif self.method == "cayley":
-            signs = _regular_signs(target[: target.shape[1]])
+            signs = _regular_signs(target[..., : target.shape[-1], :])
             self.signs.copy_(signs)
-            parameter = _cayley_parameter(target * signs)
+            parameter = _cayley_parameter(target * signs.unsqueeze(-2))
         else:
             parameter = target
         parameter = parameter.to(weight).contiguous()
@@ -91,7 +103,17 @@ class Orthogonal(Constraint):
     @torch.no_grad()
     def facts(self, weight: Tensor) -> dict[str, float]:
         """||Q^T Q - I||_F."""
-        return {"orthogonality_error": float(orthogonality_error(self.frame(exact(weight))))}
+        return {"orthogonality_error": float(orthogonality_error(self.frame(exact(weight))).norm())}
+
+    def before_load(self, parameters: ParametrizationList, state: dict[str, Any], prefix: str, own: str) -> None:
+        """Take the rows of all groups for one matrix where the checkpoint does: it is an older one."""
+        stored = state.get(f"{prefix}original")
+        if self.groups > 1 and isinstance(stored, Tensor) and stored.dim() == 2:
+            self.groups = 1
+            self.signs = self.signs.new_ones(stored.shape[1])
+            if self.method == "bjorck":
+                self.u = self.u.new_zeros(stored.shape[0])
+            parameters.original.data = parameters.original.data.new_empty(stored.shape)
 
 
 def orthogonal(
@@ -99,8 +121,8 @@ def orthogonal(
 ) -> nn.Module:
     """Keep the rows (or, where there are more rows than columns, the columns) of ``module.name`` orthonormal.
 
-    Kernels count as matrices (out, in*kh*kw). That bounds a convolution's operator norm by sqrt(kh*kw) and does
-    not make it an orthogonal operator (RKO); ``orthogan.layers.SkewOrthogonalConv2d`` does.
+    Kernels count as matrices (out, in*kh*kw), one per group. That bounds a convolution's operator norm by
+    sqrt(kh*kw) and does not make it an orthogonal operator (RKO); ``orthogan.layers.SkewOrthogonalConv2d`` does.
 
     Args:
         method: "qr" (sign-fixed, fastest), "householder" (learned reflections), "cayley", "polar" (nearest
@@ -120,13 +142,16 @@ def orthogonal(
 
 
 def bjorck(matrix: Tensor, u: Tensor, iterations: int) -> Tensor:
-    """``matrix`` (m, n) after so many steps W <- W (3 I - W^T W) / 2 (Björck & Bowie 1971) from W / sigma.
+    """``matrix`` (..., m, n) after so many steps W <- W (3 I - W^T W) / 2 (Björck & Bowie 1971) from W / sigma.
 
     Args:
-        u: unit vector near the top left singular vector; sigma = ||W^T u|| counts as a constant.
+        u: unit vector (..., m) near the top left singular vector; sigma = ||W^T u|| counts as a constant.
     """
     matrix = matrix / magnitude(matrix, -2, -1)  # weight decay may have made it as small as it likes
-    x = matrix / (matrix.mT @ u).norm().detach().clamp_min(1e-12)
+    sigma = (
+        (matrix.mT @ u).norm() if matrix.dim() == 2 else (matrix.mT @ u.unsqueeze(-1)).norm(dim=(-2, -1), keepdim=True)
+    )
+    x = matrix / sigma.detach().clamp_min(1e-12)
     for _ in range(iterations):
         x = rotations.polish(x)
     return x
@@ -134,33 +159,35 @@ def bjorck(matrix: Tensor, u: Tensor, iterations: int) -> Tensor:
 
 def _reflected(parameter: Tensor) -> Tensor:
     lower = parameter.tril(-1)
-    return rotations.reflections(lower + torch.eye(*lower.shape, dtype=lower.dtype, device=lower.device))
+    return rotations.reflections(lower + torch.eye(*lower.shape[-2:], dtype=lower.dtype, device=lower.device))
 
 
 def _cayley(parameter: Tensor) -> Tensor:
     """[(I + A)^-1 (I - A); -2 V (I + A)^-1] with A = U - U^T + V^T V, [U; V] the parameter (Trockman & Kolter 2021)."""
-    n = parameter.shape[1]
-    upper, rest = parameter[:n].triu(1), parameter[n:]
+    n = parameter.shape[-1]
+    upper, rest = parameter[..., :n, :].triu(1), parameter[..., n:, :]
     a = upper - upper.mT + rest.mT @ rest
     eye = torch.eye(n, dtype=a.dtype, device=a.device)
     inverse = torch.linalg.solve(eye + a, eye)
-    return torch.cat([inverse @ (eye - a), -2 * rest @ inverse])
+    return torch.cat([inverse @ (eye - a), -2 * rest @ inverse], -2)
 
 
 def _cayley_parameter(frame: Tensor) -> Tensor:
-    n = frame.shape[1]
+    n = frame.shape[-1]
     eye = torch.eye(n, dtype=frame.dtype, device=frame.device)
-    a = torch.linalg.solve(eye + frame[:n], eye - frame[:n], left=False)
-    rest = -0.5 * frame[n:] @ (eye + a)
-    return torch.cat([(a - rest.mT @ rest).triu(1), rest])
+    top = frame[..., :n, :]
+    a = torch.linalg.solve(eye + top, eye - top, left=False)
+    rest = -0.5 * frame[..., n:, :] @ (eye + a)
+    return torch.cat([(a - rest.mT @ rest).triu(1), rest], -2)
 
 
 def _regular_signs(top: Tensor) -> Tensor:
     """Signs d such that I + top * d is regular: each pivot of top + diag(d) is pushed away from zero."""
-    work, n = top.clone(), len(top)
-    signs = torch.ones(n, dtype=top.dtype, device=top.device)
-    for i in range(n):
-        signs[i] = -1.0 if work[i, i] < 0 else 1.0
-        work[i, i] += signs[i]
-        work[i + 1 :, i + 1 :] -= torch.outer(work[i + 1 :, i] / work[i, i], work[i, i + 1 :])
+    work = top.clone()
+    signs = torch.ones_like(top[..., 0])
+    for i in range(top.shape[-1]):
+        signs[..., i] = torch.where(work[..., i, i] < 0, -1.0, 1.0)
+        work[..., i, i] += signs[..., i]
+        below = work[..., i + 1 :, i : i + 1] / work[..., i : i + 1, i : i + 1]
+        work[..., i + 1 :, i + 1 :] -= below * work[..., i : i + 1, i + 1 :]
     return signs

