@@ -44,6 +44,7 @@ from orthogan.layers import DecorrelatedBatchNorm2d
 from orthogan.linalg.precision import exact
 from orthogan.models.modes import frozen
 from orthogan.weights.effective import effective_weight
+from orthogan.weights.matrix import Layer
 
 Norm = Literal["matrix", "operator"]
 SPEC_FRO, SPEC_L1, JAC_NORM, MARGIN = "spec_fro", "spec_l1", "jac_norm", "margin"
@@ -167,7 +168,7 @@ def capacity(net: nn.Module, *, norm: Norm = "matrix", size: int = 8, batch_norm
     except ValueError as error:
         raise UserError(f"complexity: {error}") from error
     with frozen(net), weights.frozen(net):
-        lengths = [float(exact(found.matrix).norm(dim=1).double().sum()) for found in weights.select(net)]
+        lengths = [float(exact(found.matrix).norm(dim=1).double().sum()) for found in _layers(net)]
     zero = [row.name for row in rows if row.sigma == 0]
     if zero:
         raise UserError(f"complexity: the weight of {', '.join(zero)} is zero, so nothing passes through the net")
@@ -179,6 +180,10 @@ def capacity(net: nn.Module, *, norm: Norm = "matrix", size: int = 8, batch_norm
         SPEC_FRO: product + math.log10(sum(row.stable_rank for row in rows)),
         SPEC_L1: product + 3 * math.log10(sum(ratio ** (2 / 3) for ratio in ratios)),
     }
+
+
+def _layers(net: nn.Module) -> list[weights.Selected]:
+    return [found for found in weights.select(net) if isinstance(found.layer, Layer)]
 
 
 def jacobian_norm(net: nn.Module, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
@@ -208,7 +213,7 @@ def _inputs(net: nn.Module) -> Iterator[list[Tensor]]:
         if not any(arguments[0] is other for other in seen):  # a shortcut enters two layers
             seen.append(arguments[0])
 
-    handles = [found.layer.register_forward_pre_hook(note) for found in weights.select(net)]
+    handles = [found.layer.register_forward_pre_hook(note) for found in _layers(net)]
     try:
         yield seen
     finally:

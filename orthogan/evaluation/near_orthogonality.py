@@ -11,6 +11,7 @@ from orthogan import weights
 from orthogan.linalg.gram import orthogonality_error
 from orthogan.models import modes
 from orthogan.penalties import Penalty
+from orthogan.weights.matrix import Layer
 
 
 def near_orthogonality(net: nn.Module, layers: str | Sequence[str] = ()) -> dict[str, float]:
@@ -34,7 +35,11 @@ def near_orthogonality(net: nn.Module, layers: str | Sequence[str] = ()) -> dict
     """
     found: dict[str, float] = {}
     with modes.frozen(net):
-        penalty = Penalty(net, "conv_orthogonality", layers=layers)
+        # the filter of a skew orthogonal convolution is not its map, which is orthogonal by construction
+        maps = [s.name for s in weights.select(net, layers) if isinstance(s.layer, Layer) or len(s.view.shape) == 2]
+        if not maps:
+            raise ValueError("only skew orthogonal convolutions are chosen, which are orthogonal maps; choose others")
+        penalty = Penalty(net, "conv_orthogonality", layers=maps)
         for layer, square in zip(penalty.selected, penalty.values(), strict=True):
             matrix = layer.matrix
             kernel = float(orthogonality_error(matrix)) / math.sqrt(min(matrix.shape))

@@ -73,7 +73,13 @@ def spectrum(module: nn.Module, layers: str | Sequence[str] = (), size: int = 8)
     if size < 1:
         raise ValueError(f"size is {size}: the side of a map is at least 1 pixel")
     with modes.frozen(module), weights.frozen(module):
-        return [_measure(found, size) for found in select(module, layers)]
+        chosen = [found for found in select(module, layers) if _is_map(found)]
+        if not chosen:
+            raise ValueError(
+                "a skew orthogonal convolution has singular values of 1 by construction, and its filter does not show "
+                "them; choose other layers"
+            )
+        return [_measure(found, size) for found in chosen]
 
 
 def not_measured(module: nn.Module) -> list[str]:
@@ -181,10 +187,15 @@ def _real(matrix: Tensor) -> Tensor:
     return torch.view_as_real(matrix).flatten(-2) if matrix.is_complex() else matrix
 
 
+def _is_map(found: weights.Selected) -> bool:
+    """Whether the weight is the layer's linear map, as the filter of a skew orthogonal convolution is not."""
+    return isinstance(found.layer, Layer) or len(found.view.shape) == 2
+
+
 def _operator_norm(layer: nn.Module, weight: Tensor, sigma: float, size: int) -> float:
     if isinstance(layer, nn.Embedding):
         return float(weight.norm(dim=1).amax())
-    if isinstance(layer, nn.Linear):
+    if weight.dim() == 2:
         return sigma
     assert isinstance(layer, (nn.Conv1d, nn.Conv2d, nn.Conv3d, *Transposed))
     # the adjoint of a transposed convolution starts from its larger map

@@ -23,6 +23,8 @@ class HouseholderPixel(HouseholderProjector):
         ValueError: as ``HouseholderProjector``.
     """
 
+    matrix_type = "transposed"
+
     def __init__(self, in_channels: int, shape: tuple[int, int, int], rank: int = 10, *, bias: bool = True) -> None:
         channels, height, width = shape
         super().__init__(in_channels, channels * height * width, rank, bias=False)

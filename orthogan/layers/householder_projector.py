@@ -31,6 +31,8 @@ class HouseholderProjector(nn.Module):
         ValueError: a size below 1, or a rank above the smaller of in_features and out_features.
     """
 
+    # for orthogan.weights.select: it stands in the place of a linear layer, but no tool acts on its weight
+    matrix_name, matrix_type, matrix_fixed = "weight", "linear", True
     scale: Tensor
     signs: Tensor
 

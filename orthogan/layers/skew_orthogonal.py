@@ -106,6 +106,8 @@ class SkewOrthogonalConv2d(nn.Module):
         ValueError: an argument out of range.
     """
 
+    # for orthogan.weights.select: tools for a convolution's weight act on the filter, as the authors put NOG on it
+    matrix_name, matrix_type = "weight", "conv"
     weight: Tensor
 
     def __init__(
@@ -187,6 +189,10 @@ class SkewOrthogonalConv2d(nn.Module):
         """
         if self.padding != "circular":
             raise ValueError("padding is 'zeros': only a circular layer equals a single convolution")
+        return self.torus_kernel()
+
+    def torus_kernel(self) -> tuple[Tensor, int]:
+        """``kernel`` of the layer that has the same filter and circular padding."""
         reach = (self.terms if self.training else self.eval_terms) * (self.kernel_size // 2)
         like = self.bias if self.bias is not None else next(self.parameters())
         with frozen(self), torch.autocast(like.device.type, enabled=False):

@@ -11,6 +11,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
+from orthogan.layers.skew_orthogonal import SkewOrthogonalConv2d
 from orthogan.penalties.conv import conv_orthogonality
 from orthogan.penalties.disentangled_norm import disentangled_norm
 from orthogan.penalties.energy import hyperspherical_energy
@@ -100,6 +101,8 @@ class Penalty:
         value, layer = selected.value, selected.layer
         if value.dim() == 2:
             return penalty(value, **self.options)
+        if isinstance(layer, SkewOrthogonalConv2d):  # its map is no convolution with the filter, but with this kernel
+            return penalty(layer.torus_kernel()[0], layer.stride, **self.options)
         assert isinstance(layer, _ConvNd)
         # a stride of 2 over a dilation of 2 moves one tap of the kernel
         stride = [s // math.gcd(s, d) for s, d in zip(layer.stride, layer.dilation, strict=True)]

@@ -13,19 +13,13 @@ from orthogan.linalg.roots import SqrtMethod
 from orthogan.models.classifiers import ResNet, SmallResNet
 
 
-class NamedSkew(SkewOrthogonalConv2d):
-    """A skew orthogonal convolution that gradient rules find by its name, as the authors put NOG on its filter."""
-
-    matrix_name = "weight"
-
-
 class StemResNet(ResNet):
     """``ResNet`` whose stem, the convolution ``conv`` before the norm that whitens, may be ``skew`` orthogonal."""
 
     def __init__(self, *, image_channels: int, channels: int = 64, skew: bool = False, **arguments: Any) -> None:
         super().__init__(image_channels=image_channels, channels=channels, **arguments)
         if skew:
-            self.conv = NamedSkew(image_channels, channels, 3, padding="zeros", bias=False)
+            self.conv = SkewOrthogonalConv2d(image_channels, channels, 3, padding="zeros", bias=False)
 
 
 class PooledResNet(SmallResNet):
@@ -54,7 +48,7 @@ class PooledResNet(SmallResNet):
         self.pool = CovariancePooling(method, 5, dimension, 4 * channels)
         if skew:
             assert isinstance(self.pool.reduction, nn.Sequential)
-            self.pool.reduction[0] = NamedSkew(4 * channels, dimension, 1, padding="zeros", bias=False)
+            self.pool.reduction[0] = SkewOrthogonalConv2d(4 * channels, dimension, 1, padding="zeros", bias=False)
         self.linear = nn.Linear(self.pool.features, num_classes)
 
     def forward(self, x: Tensor) -> Tensor:

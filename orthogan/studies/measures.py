@@ -22,6 +22,7 @@ from orthogan.studies.finished import CheckpointGone, FinishedRun
 from orthogan.studies.protocol import standing
 from orthogan.studies.study import Found, Number
 from orthogan.training.classifier import open_sources
+from orthogan.weights.matrix import Layer
 
 FINAL_ERROR, BEST_ERROR = "test error, final [%]", "test error, best [%]"
 TRAIN_ERROR, GAP = "train error, final [%]", "generalisation gap [%]"
@@ -140,7 +141,8 @@ def energy(run: FinishedRun) -> Found:
 def _energy(run: FinishedRun, folder: Path) -> float:
     net = run.net(folder)
     with weights.frozen(net):
-        found = [float(hyperspherical_energy(layer.matrix, 1.0)) for layer in weights.select(net, "matrix,!last")]
+        layers = [layer for layer in weights.select(net, "matrix,!last") if isinstance(layer.layer, Layer)]
+        found = [float(hyperspherical_energy(layer.matrix, 1.0)) for layer in layers]
     return statistics.fmean(found)
 
 

@@ -168,7 +168,7 @@ def _cayley(parameter: Tensor) -> Tensor:
     upper, rest = parameter[..., :n, :].triu(1), parameter[..., n:, :]
     a = upper - upper.mT + rest.mT @ rest
     eye = torch.eye(n, dtype=a.dtype, device=a.device)
-    inverse = torch.linalg.solve(eye + a, eye)
+    inverse = torch.linalg.solve(eye + a, eye.expand_as(a))  # a batch of matrices, not of vectors
     return torch.cat([inverse @ (eye - a), -2 * rest @ inverse], -2)
 
 

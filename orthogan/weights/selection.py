@@ -27,7 +27,7 @@ SHAPES: dict[str, Callable[[MatrixView], bool]] = {
     "matrix": lambda view: min(view.rows // view.groups, view.columns) > 1,
 }
 PLACES = ("first", "last")
-SUBSPACE = "subspace"  # type word of modules that are no layers but name a matrix of their own (``matrix_name``)
+SUBSPACE = "subspace"  # type word of modules that name a matrix of their own (``matrix_name``) and no ``matrix_type``
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,8 @@ def select(module: nn.Module, layers: str | Sequence[str] = (), *, weight: str =
 
     Args:
         layers: words, as a list or one string with commas. Types: conv, transposed, linear, embedding, subspace
-            (the basis of a latent subspace, which only this word or its name chooses). Shapes of the
+            (the basis of a latent subspace, which only this word or its name chooses). A skew orthogonal convolution
+            counts as conv, with its filter. Shapes of the
             (out, in*kh*kw) matrix, of one group where there are several: tall, wide, matrix (neither one row nor one
             column). Places: first, last (of the layers that the other words leave). Any other word is a pattern for
             the dotted name, such as ``blocks.*.conv1``; a layer with several names is chosen once, by any of them. A
@@ -65,15 +66,17 @@ def select(module: nn.Module, layers: str | Sequence[str] = (), *, weight: str =
         weight: name of the parameter.
 
     Raises:
-        ValueError: a word matches no layer, or all of them together leave none; it names what there is.
+        ValueError: a word matches no layer, all of them together leave none (it names what there is), or the first or
+            last layer is a Householder projector, whose singular values nothing can change.
     """
     words = [w.strip() for w in (layers.split(",") if isinstance(layers, str) else layers) if w.strip()]
-    candidates = [
+    everything = [
         Selected(names[0], layer, own, view, tuple(names[1:]))
         for layer, names in names_of(module).items()
         if (own := weight if isinstance(layer, Layer) else getattr(layer, "matrix_name", None))
         and (view := _view(layer, own)) is not None
     ]
+    candidates = [c for c in everything if not _fixed(c)]
     if not candidates:
         raise ValueError(f"{type(module).__name__} has no linear, embedding or convolution layer to choose from")
     for word in words:
@@ -84,13 +87,20 @@ def select(module: nn.Module, layers: str | Sequence[str] = (), *, weight: str =
     wanted, unwanted = [w for w in words if w[0] != "!"], [w[1:] for w in words if w[0] == "!"]
     sorts = [[w for w in wanted if _sort(w) == sort] for sort in ("type", "shape", "name")]
     named = any(_sort(w) == "name" for w in wanted) or SUBSPACE in wanted
-    kept = [c for c in candidates if named or isinstance(c.layer, Layer)]
+    places = any(w.removeprefix("!") in PLACES for w in words)  # which a projector takes, although nothing chooses it
+    kept = [c for c in (everything if places else candidates) if named or _type(c) != SUBSPACE]
     kept = [c for c in kept if all(not sort or any(_fits(c, w) for w in sort) for sort in sorts)]
     kept = [c for c in kept if not any(_fits(c, w) for w in unwanted if w not in PLACES)]
     if kept and (places := [w for w in wanted if w in PLACES]):
         kept = [c for i, c in enumerate(kept) if _place(i, len(kept)) & set(places)]
     if kept and (places := [w for w in unwanted if w in PLACES]):
         kept = [c for i, c in enumerate(kept) if not _place(i, len(kept)) & set(places)]
+    if fixed := [c.name for c in kept if _fixed(c) and set(wanted) & set(PLACES)]:
+        raise ValueError(
+            f"layers: {', '.join(words)!r} means {fixed[0]}, a Householder projector, whose singular values are fixed; "
+            "name the layers that you mean"
+        )
+    kept = [c for c in kept if not _fixed(c)]
     if not kept:
         names = ", ".join(c.name or "(itself)" for c in candidates)
         raise ValueError(f"layers: {', '.join(words)!r} together leave no layer of {type(module).__name__}: {names}")
@@ -163,11 +173,20 @@ def _sort(word: str) -> str:
     return "place" if word in PLACES else "name"
 
 
+def _type(candidate: Selected) -> str:
+    """The type word that chooses a layer."""
+    known = [word for word, kinds in TYPES.items() if isinstance(candidate.layer, kinds)]
+    return known[0] if known else getattr(candidate.layer, "matrix_type", SUBSPACE)
+
+
+def _fixed(candidate: Selected) -> bool:
+    """Whether nothing can act on the weight of a layer, such as a Householder projector, which says so."""
+    return getattr(candidate.layer, "matrix_fixed", False)
+
+
 def _fits(candidate: Selected, word: str) -> bool:
-    if word == SUBSPACE:
-        return not isinstance(candidate.layer, Layer)
-    if word in TYPES:
-        return isinstance(candidate.layer, TYPES[word])
+    if word in TYPES or word == SUBSPACE:
+        return _type(candidate) == word
     if word in SHAPES:
         return SHAPES[word](candidate.view)
     return any(fnmatchcase(name, word) for name in (candidate.name, *candidate.aliases))
