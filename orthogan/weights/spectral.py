@@ -133,7 +133,7 @@ class SpectralNorm(Constraint):
         matrix = exact(self.rows(weight))
         # copies: a later forward may advance the buffers before this one's backward
         u, v = fresh or (exact(self.u).clone(), self.reordered(exact(self.v).clone(), weight))
-        if can_look(weight) and (not self.training or (not weight.is_cuda and not _seen(matrix, u, v, self.share))):
+        if can_look(weight) and (not self.training or (not weight.is_cuda and not _usual(matrix, u, v))):
             matrix, u, v = self._settled(weight, matrix, u, v)
         elif not self.training and not torch.compiler.is_compiling() and transformed(weight):
             belongs = belong(matrix.detach(), u, v)  # the same without a branch
@@ -256,11 +256,9 @@ class SpectralNorm(Constraint):
         self.v = self.v.new_zeros(v.shape if v is not None else (self.view.columns, *u.shape[1:]))
 
 
-def _seen(matrix: Tensor, u: Tensor, v: Tensor, share: float | None) -> bool:
-    """Whether the entries are of a size for which the power iteration that made u and v works."""
+def _usual(matrix: Tensor, u: Tensor, v: Tensor) -> bool:
+    """Whether u^T W v is neither zero nor of a size whose powers leave the range of float32."""
     with torch.no_grad():
-        if share is not None and v.dim() == 1:
-            return float(v.norm()) > 0.5  # no unit vector where W^T u was divided by EPS
         sigma = along(matrix, u, v) if u.dim() < matrix.dim() else along(matrix, u[..., 0], v[..., 0])
         return EPS < float(sigma.amax()) < 1 / EPS
 

@@ -57,7 +57,7 @@ class StableRankNorm(SpectralNorm):
 
     def tail(self, matrix: Tensor, u: Tensor, v: Tensor) -> Tensor:
         """The same with these singular vectors."""
-        return stable_rank_scale(matrix, inner(matrix, u, v), self.target)
+        return stable_rank_scale(matrix.reshape(self.view.rows, -1), inner(matrix, u, v), self.target)
 
     def effective(self, matrix: Tensor, u: Tensor, v: Tensor) -> Tensor:
         """The constrained matrix."""
@@ -88,7 +88,7 @@ class StableRankNorm(SpectralNorm):
     def shrunk(self, matrix: Tensor, u: Tensor, v: Tensor) -> Tensor:
         """The constrained matrix for a target above 1."""
         sigma = inner(matrix, u, v)
-        tail = stable_rank_scale(matrix, sigma, self.target)
+        tail = stable_rank_scale(matrix.reshape(self.view.rows, -1), sigma, self.target)
         head: Tensor | float = 1.0
         if self.k == 0:
             head, tail = raise_top(tail, self.target)
