@@ -11,6 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
+from tqdm import tqdm
 
 from orthogan.cache import cache_folder
 from orthogan.data.resize import in_threads
@@ -51,12 +52,14 @@ def hash_files(paths: Sequence[Path]) -> str:
     file stay the same. A file that cannot be read counts as a file without content.
     """
     states = [_state(path) for path in paths]
-    kept = cache_folder() / "fingerprints" / f"{ContentHash().text(*map(str, paths), *states).hexdigest()}.json"
+    key = ContentHash().text(*map(str, paths), *states).hexdigest()
+    kept = cache_folder() / "fingerprints" / f"{key}.json"
     with suppress(UserError):
         known = read_json(kept, 1 << 10)
         if isinstance(known, str):
             return known
-    digest = ContentHash().text(*in_threads(_content_hash, paths)).hexdigest()
+    bar = tqdm(paths, desc="hashing files", unit=" files", disable=None, leave=False, delay=2)
+    digest = ContentHash().text(*in_threads(_content_hash, bar)).hexdigest()
     newest = max((state[-1] for state in states), default=0)
     # Clocks of file systems are coarse: a file that has just changed may change again and keep its time.
     if newest < time.time_ns() - 2_000_000_000 and [_state(path) for path in paths] == states:

@@ -87,6 +87,8 @@ def parsing(where: object, expected: str) -> Iterator[None]:
     except UserError:
         raise
     except Exception as error:
+        if isinstance(error, OSError) and error.errno:  # the system's, not the parser's
+            raise read_error(str(where), error) from error
         message = (
             f"{printable(where)}: is damaged, or is not {expected} ({reason_of(error)}); copy or download it again"
         )
@@ -174,7 +176,7 @@ def read_packed(path: str | os.PathLike[str], header: int, size: Callable[[bytes
         expected = size(first)
         if expected > LARGEST_FILE:
             raise UnreadableFile(
-                path, f"says that it holds {expected >> 20:,} MiB; at most {LARGEST_FILE >> 20} are read"
+                path, f"says that it holds {expected >> 20:,} MiB; at most {LARGEST_FILE >> 20} MiB are read"
             )
         content = bytearray(first)
         while piece := file.read(min(expected + 1 - len(content), 1 << 24)) if len(content) <= expected else b"":

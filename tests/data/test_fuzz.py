@@ -134,7 +134,6 @@ def pictures_of(table: bytes) -> dict[str, bytes]:
 
 TABLE = json.dumps({"labels": [[f"{k:05}/{k}.png", k % 2] for k in range(3)]}).encode()
 CLASSES = np.array([[0, shape, 5, 7, 3, 4] for shape in (0, 1, 2)])
-DSPRITES = {"imgs": render(CLASSES[:, 1:]), "latents_classes": CLASSES}
 FILES: dict[str, tuple[str, bytes]] = {
     **{f"{form} picture": ("x.png", picture(form)) for form in ("PNG", "JPEG", "WEBP", "TIFF")},
     "GIF picture": ("x.gif", picture("GIF")),
@@ -153,7 +152,10 @@ FILES: dict[str, tuple[str, bytes]] = {
     "smallnorb": ("a.mat", matrix(IMAGES)),
     "gzipped smallnorb": ("a.mat.gz", gzip.compress(matrix(IMAGES))),
     "cars3d": ("nips2015-analogy-data.tar.gz", cars()),
-    "dsprites": ("d.npz", saved(lambda b: np.savez_compressed(b, **DSPRITES))),
+    "dsprites": (
+        "d.npz",
+        saved(lambda b: np.savez_compressed(b, imgs=render(CLASSES[:, 1:]), latents_classes=CLASSES)),
+    ),
     "mpi3d": ("m.npz", saved(lambda b: np.savez(b, images=np.zeros((460_800, 1, 1, 3), np.uint8)))),
 }
 

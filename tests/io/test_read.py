@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import gzip
 import os
 import socket
 from collections.abc import Callable
@@ -10,7 +12,18 @@ from pathlib import Path
 import pytest
 
 from orthogan.errors import UserError
-from orthogan.io.read import check_regular, open_regular, parse_json, printable, read_json, read_regular, user_path
+from orthogan.io.read import (
+    check_regular,
+    exists,
+    open_regular,
+    parse_json,
+    parsing,
+    printable,
+    read_json,
+    read_packed,
+    read_regular,
+    user_path,
+)
 
 
 def bound_socket(path: Path) -> None:
@@ -116,3 +129,40 @@ def test_the_home_folder_of_nobody() -> None:
     with pytest.raises(UserError, match="~no-such-user/x: there is no such user"):
         user_path("~no-such-user/x")
     assert user_path("~/x") == Path.home() / "x"
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (PermissionError(errno.EACCES, "no"), "x.h5: permission denied; check"),
+        (OSError(errno.EIO, "Input/output error"), r"x.h5: cannot be read \(Input/output error\)"),
+        (OSError("signature not found"), r"x.h5: is damaged, or is not an HDF5 file \(signature not found\); copy"),
+        (ZeroDivisionError(), r"x.h5: is damaged, or is not an HDF5 file \(ZeroDivisionError\); copy"),
+        (ValueError("first\nsecond"), r"x.h5: .*\(first\); copy"),
+        (UserError("ours"), "^ours$"),
+    ],
+)
+def test_what_a_parser_raises_is_the_users_error(error: Exception, message: str) -> None:
+    with pytest.raises(UserError, match=message), parsing("x.h5", "an HDF5 file"):
+        raise error
+
+
+def test_what_a_packed_file_declares_bounds_what_is_unpacked(tmp_path: Path) -> None:
+    path = tmp_path / "x.gz"
+    path.write_bytes(gzip.compress(b"\4" + b"abcd" + bytes(1 << 24)))
+    assert read_packed(path, 1, lambda head: 1 + head[0]) == b"\4abcd\0"  # one byte more, which the caller refuses
+    with pytest.raises(UserError, match="says that it holds 1,024 MiB; at most 512 MiB are read"):
+        read_packed(path, 1, lambda head: 1 << 30)
+    path.write_bytes(path.read_bytes()[:40])
+    with pytest.raises(UserError, match="is damaged, or is not a complete file"):
+        read_packed(path, 1, lambda head: 1 << 20)
+
+
+def test_whether_something_is_there(tmp_path: Path) -> None:
+    (tmp_path / "f").touch()
+    os.mkfifo(tmp_path / "p")
+    assert [exists(tmp_path / name, "file") for name in ("f", "p", "missing", "f/below", ".")] == [True] + [False] * 4
+    assert [exists(tmp_path / name, "folder") for name in ("f", ".", "missing")] == [False, True, False]
+    for name in ("a" * 256, "nul\0"):
+        with pytest.raises(UserError, match="cannot be read"):
+            exists(tmp_path / name, "file")
