@@ -25,7 +25,6 @@ from orthogan.config_file import differences, dump
 from orthogan.errors import UserError
 from orthogan.evaluation import MetricResult
 from orthogan.io.json_lines import DAMAGE, keep_json_lines, read_json_lines
-from orthogan.io.lock import NAME as LOCK
 from orthogan.io.read import printable
 from orthogan.io.write import disk_errors, free_name, write_text
 from orthogan.models.saved import CLASSIFIER, RAW
@@ -90,14 +89,14 @@ class _Choice:
     """What the main process has found in the run folder and all processes take up.
 
     ``folder``: the checkpoint, None for a new run. ``digest``: of its ``state.json``. ``record``: what that holds.
-    ``lock``: the content of the lock file, by which the others see that they have the same folder before them.
+    ``place``: by which the others see that they have the same file before them, and no copy.
     """
 
     state: RunState
     folder: Path | None = None
     digest: str = ""
     record: dict[str, Any] = field(default_factory=dict)
-    lock: str = ""
+    place: tuple[int, int] = (0, 0)
 
 
 def continue_run(
@@ -262,7 +261,7 @@ def _choose(run: Path, config: Config) -> _Choice:
     state = RunState(int(folder.name.removeprefix("step-")), record["seconds"], fresh=False)
     for step, result in own_scores(run / METRICS, state.step):
         state.take([result], config.evaluation.best, step)
-    return _Choice(state, folder, checkpoint.digest(folder), record, _read_lock(run))
+    return _Choice(state, folder, checkpoint.digest(folder), record, _place(folder))
 
 
 def _check_record(record: dict[str, Any]) -> None:
@@ -277,9 +276,9 @@ def _check_same(folder: Path, choice: _Choice, rank: int) -> None:
     try:
         if checkpoint.digest(folder) != choice.digest:
             why = "its state.json is another one"
-        elif _read_lock(folder.parents[1]) != choice.lock:  # a copy, which nobody has looked at yet
+        elif _place(folder) != choice.place:  # a copy, which nobody has looked at yet
             checkpoint.verify(folder)
-    except (UserError, Damaged) as error:
+    except (UserError, Damaged, OSError) as error:
         why = str(error)
     if why:
         raise UserError(
@@ -288,10 +287,9 @@ def _check_same(folder: Path, choice: _Choice, rank: int) -> None:
         )
 
 
-def _read_lock(run: Path) -> str:
-    with suppress(OSError):
-        return (run / LOCK).read_text(encoding="utf-8", errors="replace")
-    return ""
+def _place(folder: Path) -> tuple[int, int]:
+    status = (folder / checkpoint.STATE).stat()
+    return status.st_ino, status.st_mtime_ns
 
 
 def _restore(task: Task, folder: Path, changed: list[str]) -> None:

@@ -6,13 +6,14 @@ import errno
 import os
 import tempfile
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from accelerate import Accelerator
 from accelerate.state import PartialState
 
+from orthogan.checkpoint import sweep
 from orthogan.config import Config
 from orthogan.config_file import Overrides, load_config
 from orthogan.data import open_configured
@@ -57,6 +58,8 @@ def train(
     with together("the same command resumes from the newest checkpoint"), ExitStack() as stack:
         check_place(run)
         if first_process() and int(os.environ.get("WORLD_SIZE", "1")) == 1 and is_finished(run, config):
+            with suppress(UserError), locked(run, ""):  # it may lie on a disk that is read-only
+                sweep(run)
             return run
         if first_process():
             stack.enter_context(locked(run, "choose another folder with out=..."))

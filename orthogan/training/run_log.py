@@ -139,6 +139,7 @@ class RunLog:
         """A line above the progress bar."""
         if self.main:
             tqdm.write(text)
+            sys.stdout.flush()  # also into a file, where it is looked for while the run goes on
 
     def plot(self, step: int, values: Mapping[str, float]) -> None:
         """Scores, for TensorBoard alone (they have a file of their own)."""

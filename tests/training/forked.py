@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 from accelerate.state import AcceleratorState
 
-import orthogan.commands
+import orthogan.training
 from orthogan import cli
 from tests.training.runs import TINY
 
@@ -60,7 +60,7 @@ def start(
     patch: Callable[[], object] | None = None,
 ) -> Started:
     """Run ``orthogan ARGUMENTS`` in a process of its own, after ``patch`` there."""
-    assert orthogan.commands
+    assert orthogan.training  # imported here, once
     output = folder / name
     pid = os.fork()
     if pid:
