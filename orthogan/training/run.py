@@ -103,7 +103,7 @@ def check_place(run: Path) -> None:
         place = next(place for place in (run, *run.absolute().parents) if exists(place))
         if not place.is_dir():
             raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
-        os.rmdir(tempfile.mkdtemp(prefix=".orthogan-", dir=place))  # what os.access says of the superuser is not true
+        tempfile.TemporaryFile(dir=place).close()  # what os.access says of the superuser is not true
 
 
 def exists(path: Path) -> bool:

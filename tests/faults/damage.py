@@ -160,7 +160,7 @@ def _resumed(folder: Path, harmed: Path, what: str, out: Path) -> Findings:
         SHORT.steps,
         compared,
         logs=name not in ("log.jsonl", "metrics.jsonl"),
-        board=name != "tensorboard",
+        board=name not in ("tensorboard", "metrics.jsonl"),  # a score that is lost is made, and plotted, again
         shown=harmed.suffix != ".png",
         best=name not in ("best", "metrics.jsonl"),
         spared={harmed_step: before} if before is not None else {},
