@@ -218,7 +218,7 @@ def damaged(tmp_path_factory: pytest.TempPathFactory) -> Path:
         about, tensors = file.metadata(), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     tensors["blocks.0.conv1.weight"].fill_(float("nan"))
     path = tmp_path_factory.mktemp("damaged") / "nan.safetensors"
-    about.pop("sha256", None)
+    about.pop("orthogan-sha256", None)
     save_file(tensors, path, about)
     return path
 
