@@ -116,12 +116,21 @@ def _kept(source: StoredSource, note: Annotation, why: str, in_memory_limit: int
 
 
 def _annotated(path: Path, read: Callable[[], np.ndarray | None], count: int) -> tuple[Annotation, str]:
-    """What ``read`` gives as an annotation; where it cannot be used, none and the reason, which the log gets too."""
+    """What ``read`` gives as an annotation, and why there are no classes, if there are none.
+
+    An annotation that cannot be used is named in the log.
+    """
     try:
-        return annotate(path, read(), count), ""
+        note = annotate(path, read(), count)
     except UserError as error:
         log.warning("%s; the set has no labels and no factors", error)
         return annotate(path, None, count), str(error)
+    if note.labels is not None:
+        return note, ""
+    if note.factors is not None:
+        return note, "its labels are factors (N, K); save one class number per image as 'labels', shape (N,)"
+    where = path.name if path.suffix == ".npy" else f"an array 'labels' in {path.name}"
+    return note, f"save class numbers of shape (N,) as {printable(where)}"
 
 
 def annotate(path: Path, values: np.ndarray | None, count: int) -> Annotation:

@@ -247,21 +247,20 @@ def test_h5_of_any_layout_gives_its_pixels(tmp_path: Path, layout: str) -> None:
 FORMATS = ["npz", "packed.npz", "npy", "h5", "gzip.h5"]
 
 
-def write(path: Path, images: np.ndarray, **more: np.ndarray) -> Path:
+def write(path: Path, images: np.ndarray, labels: np.ndarray | None = None) -> Path:
     """Images and annotations in the format of the name's ending."""
-    if path.name.endswith("packed.npz"):
-        np.savez_compressed(path, images=images, **more)
-    elif path.suffix == ".npz":
-        np.savez(path, images=images, **more)
+    arrays = {"images": images} | ({} if labels is None else {"labels": labels})
+    if path.suffix == ".npz":
+        (np.savez_compressed if path.name.endswith("packed.npz") else np.savez)(path, allow_pickle=False, **arrays)
     elif path.suffix == ".npy":
         np.save(path, images)
-        for values in more.values():
-            np.save(path.with_suffix(".labels.npy"), values)
+        if labels is not None:
+            np.save(path.with_suffix(".labels.npy"), labels)
     else:
         with h5py.File(path, "w") as file:
             file.create_dataset("images", data=images, compression="gzip" if path.name.endswith("gzip.h5") else None)
-            for key, values in more.items():
-                file[key] = values.astype(object) if values.dtype.kind == "U" else values
+            if labels is not None:
+                file["labels"] = labels.astype(object) if labels.dtype.kind == "U" else labels
     return path
 
 
@@ -520,3 +519,16 @@ def test_a_file_that_declares_more_images_than_anybody_has(tmp_path: Path) -> No
         file.truncate(10**11 + 200)  # takes no space on the disk
     with pytest.raises(UserError, match="says that it holds 100,000,000,000 images"):
         open_array_file(tmp_path / "a.npy", Form(8, 1))
+
+
+@pytest.mark.parametrize("form", FORMATS)
+@pytest.mark.parametrize(
+    ("labels", "advice"), [(None, "save class numbers of shape"), (np.eye(4), "save one class number per image")]
+)
+def test_sets_without_classes_say_what_would_make_some(
+    tmp_path: Path, form: str, labels: np.ndarray | None, advice: str
+) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (4, 8, 8), np.uint8)
+    source = open_array_file(write(tmp_path / f"a.{form}", images, labels), Form(8, 1))
+    assert source.num_classes == 0
+    assert advice in source.why_unlabeled
