@@ -63,7 +63,7 @@ def dci(
 
     * "gbt": gradient boosted trees for each factor, as Locatello et al. 2019 (who left them unseeded). The cost grows
       with the number of values: minutes for 40 of them.
-    * "random_forest": random forests; a tenth of the time or less.
+    * "random_forest": random forests; half of the time, and far less where factors have many values.
     * "lasso": L1 regression (alpha 0.02) on standardised codes and factors, importance |coefficient|. Sees only
       linear dependence, and takes the order of a factor's values for a scale.
 
