@@ -17,6 +17,7 @@ from torch.nn import functional as F
 from orthogan.layers.shapes import check_map
 from orthogan.linalg import normalize, power_iteration
 from orthogan.linalg.precision import exact, magnitude
+from orthogan.weights.belonging import belong, can_look, top_vectors
 from orthogan.weights.constraint import Constraint, register
 from orthogan.weights.network import frozen
 
@@ -49,6 +50,7 @@ class BoundedSkew(Constraint):
         self.register_buffer("u_wide", starts[0])
         self.register_buffer("u_square", starts[1])
         self.advance(weight, WARM_UP)
+        self._made_for: Tensor | None = weight  # which right_inverse meets first
 
     @torch.no_grad()
     def advance(self, weight: Tensor, iterations: int = STEPS) -> None:
@@ -58,22 +60,41 @@ class BoundedSkew(Constraint):
                 u.copy_(power_iteration(matrix, exact(u), iterations)[0])
 
     def forward(self, weight: Tensor) -> Tensor:
-        """The filter of A (m, m, k, k), in at least float32."""
+        """The filter of A (m, m, k, k), worked out in at least float32, in the dtype of ``weight``."""
         if self.training and not self.held:
             self.advance(weight)
         with torch.autocast(weight.device.type, enabled=False):
-            return self.effective(exact(weight))
+            return self.given(self.effective(exact(weight)), weight)
 
     def effective(self, weight: Tensor) -> Tensor:
         """The filter of A under the present vectors."""
         kernel = skew(weight)
         kernel = kernel / magnitude(kernel, -4, -3, -2, -1)  # weight decay may have made it as small as it likes
         wide, square = _unfoldings(kernel)
-        # copies: a later forward may advance the buffers before this one's backward
         sigma = torch.minimum(
-            (wide.mT @ exact(self.u_wide).clone()).norm(), (square.mT @ exact(self.u_square).clone()).norm()
+            (wide.mT @ self._present(wide, self.u_wide)).norm(),
+            (square.mT @ self._present(square, self.u_square)).norm(),
         )
         return kernel * (self.limit / (weight.shape[-1] * sigma.clamp_min(1e-12)))
+
+    @torch.no_grad()
+    def _present(self, matrix: Tensor, buffer: Tensor) -> Tensor:
+        """The vector in ``buffer``, or in eval mode what is found for a filter that it does not belong to."""
+        u = exact(buffer).clone()  # a later forward may advance the buffers before this one's backward
+        if self.training or not can_look(matrix) or not bool(torch.isfinite(matrix).all()):
+            return u
+        return u if bool(belong(matrix, u, normalize(matrix.mT @ u))) else top_vectors(matrix)[0]
+
+    @torch.no_grad()
+    def right_inverse(self, weight: Tensor) -> Tensor:
+        """Assigning a filter assigns the unconstrained one, of which the skew-symmetric part counts."""
+        if not can_look(weight) or self._made_for is weight:
+            self._made_for = None
+            return weight
+        for u, matrix in zip((self.u_wide, self.u_square), _unfoldings(skew(exact(weight))), strict=True):
+            if bool(torch.isfinite(matrix).all()):
+                u.copy_(top_vectors(matrix)[0])
+        return weight
 
     @torch.no_grad()
     def facts(self, weight: Tensor) -> dict[str, float]:
@@ -169,7 +190,7 @@ class SkewOrthogonalConv2d(nn.Module):
 
     def _exponential(self, x: Tensor, *, circular: bool) -> Tensor:
         """The series at ``x`` (n, channels, h, w): x + A(x + A/2 (x + A/3 (...)))."""
-        kernel, reach = self.weight, self.kernel_size // 2
+        kernel, reach = exact(self.weight), self.kernel_size // 2
         y = x
         for i in range(self.terms if self.training else self.eval_terms, 0, -1):
             if circular:
