@@ -16,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional
 
+from orthogan import weights
 from orthogan.cli import main
 from orthogan.config import Config, DataConfig, EvaluationConfig, ScheduleConfig
 from orthogan.config_file import load_config
@@ -349,6 +350,36 @@ def test_a_dry_run_says_what_acts(tmp_path: Path) -> None:
     assert "24 images" in facts["test data"]
     assert facts["C/srip"] > 0
     assert not (tmp_path / "run").exists()
+
+
+OW = f"{C}.norm={{kind: skew_orthogonal, layers: [first]}}"
+ACTS = {
+    "NOG + OW": ("gradients", ["nearest_orthogonal"], {"NearestOrthogonalGradient on"}),
+    "OW + OLR": ("gradients", ["optimal_learning_rate"], {"OptimalLearningRate on"}),
+    "NOG + OW + OLR": (
+        "gradients",
+        ["nearest_orthogonal", "optimal_learning_rate"],
+        {"NearestOrthogonalGradient on", "OptimalLearningRate on"},
+    ),
+    "OW + a penalty": ("penalties", ["soft_orthogonality"], {"soft_orthogonality on"}),
+}
+
+
+@pytest.mark.parametrize("name", ACTS)
+@pytest.mark.parametrize("words", [["first"], ["conv", "first"], ["conv"], ["NAME"]])
+@pytest.mark.parametrize("kind", ["resnet20", "cnn6"])
+def test_skew_orthogonal_convolutions_are_chosen_as_they_were_before(
+    tmp_path: Path, name: str, words: list[str], kind: str
+) -> None:
+    key, kinds, facts = ACTS[name]
+    task = task_of(tmp_path / "plain", f"{C}.kind={kind}")
+    words = [weights.select(task.net, "first")[0].name if word == "NAME" else word for word in words]
+    expected = [found.name for found in weights.select(task.net, words)]
+    asked = ", ".join(f"{{kind: {one}, layers: {words}}}" for one in kinds)
+    skewed = task_of(tmp_path / "skewed", f"{C}.kind={kind}", OW, f"{C}.{key}=[{asked}]")
+    described = skewed.conditioning.describe()
+    assert described["BoundedSkew on"] == weights.select(task.net, "first")[0].name
+    assert {described[fact] for fact in facts} == {", ".join(expected)}
 
 
 REFUSED = {

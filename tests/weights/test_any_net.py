@@ -39,7 +39,8 @@ def raw(layer: nn.Module) -> Tensor:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_net_of_any_dtype_keeps_it_forwards_backwards_and_after_removal(kind: str) -> None:
-    for i, (make, shape) in enumerate(LAYERS.values()):
+    few = 1 if kind == "rotation gram_schmidt" else len(LAYERS)  # that is slow for a fan-in of 27
+    for i, (make, shape) in enumerate(list(LAYERS.values())[:few]):
         for j, dtype in enumerate((torch.bfloat16, torch.float16, torch.float64)):
             for before in {i % 2 == 0, j % 2 == 0}:  # converted before or after the constraint is put on
                 torch.manual_seed(0)
