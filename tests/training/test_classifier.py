@@ -366,12 +366,12 @@ ACTS = {
 
 
 @pytest.mark.parametrize("name", ACTS)
-@pytest.mark.parametrize("words", [["first"], ["conv", "first"], ["conv"], ["NAME"]])
-@pytest.mark.parametrize("kind", ["resnet20", "cnn6"])
+@pytest.mark.parametrize("words", [["first"], ["conv"], ["NAME"]])
 def test_skew_orthogonal_convolutions_are_chosen_as_they_were_before(
-    tmp_path: Path, name: str, words: list[str], kind: str
+    tmp_path: Path, name: str, words: list[str]
 ) -> None:
     key, kinds, facts = ACTS[name]
+    kind = "resnet20"
     task = task_of(tmp_path / "plain", f"{C}.kind={kind}")
     words = [weights.select(task.net, "first")[0].name if word == "NAME" else word for word in words]
     expected = [found.name for found in weights.select(task.net, words)]
