@@ -122,7 +122,6 @@ def _generated(arguments: Namespace, metrics: list[str], device: torch.device) -
         data = load_config(arguments.data, arguments.overrides, trust=True).data  # its nets are not built
     samples = arguments.samples
     info = {"subject": str(arguments.subject)}
-    saved: Saved | None = None
     if _is_images(arguments.subject):
         if data is None:
             raise UserError(f"{arguments.subject}: images need --data CONFIG, which says at what size to compare them")
@@ -130,13 +129,15 @@ def _generated(arguments: Namespace, metrics: list[str], device: torch.device) -
     else:
         trust = arguments.trust or own_names(arguments.data)
         saved = describe(arguments.subject, ema=not arguments.no_ema, trust=trust)
+        if data is None:
+            compared = arguments.reference is None and set(metrics) & set(COMPARING)
+            data = (_followed(arguments, saved, BY_DATA) if compared else saved.config).data
         subject = load(saved.path, device=device, trust=trust)
-        data = data or saved.config.data
         samples = samples or DEFAULT_SAMPLES
         info = _info(arguments, saved)
     return score(
         subject,
-        _reference(arguments, data, metrics, saved),
+        _reference(arguments, data, metrics),
         metrics=metrics,
         samples=samples,
         extractor=arguments.extractor,
@@ -157,11 +158,12 @@ def _classified(arguments: Namespace, metrics: list[str], device: torch.device) 
     """The scores of a classifier on its test images, or on those of --data and --split."""
     trust = arguments.trust or own_names(arguments.data)
     saved = describe(arguments.subject, form=CLASSIFIER_FORMAT, trust=trust)
-    net = load_classifier(saved.path, device=device, trust=trust)
     if arguments.data:
         asked = load_config(arguments.data, arguments.overrides, trust=True)
     else:
         asked = _followed(arguments, saved, BY_DATA)
+    learned = _followed(arguments, saved, BY_TRUST) if COMPLEXITY in metrics else saved.config
+    net = load_classifier(saved.path, device=device, trust=trust)
     if arguments.split or asked.task != "classifier":
         source: ImageSource = open_configured(asked.data, split=arguments.split)
     else:
@@ -185,7 +187,7 @@ def _classified(arguments: Namespace, metrics: list[str], device: torch.device) 
         attack |= {"steps": arguments.steps, "restarts": arguments.restarts}
         results += evaluate_classifier(net, source, metrics=of_test, info=info, **attack, **common)
     if COMPLEXITY in metrics:  # a statement about the images that the net was trained on
-        results += complexity(net, open_sources(_followed(arguments, saved, BY_TRUST))[0], info=info, **common)[0]
+        results += complexity(net, open_sources(learned)[0], info=info, **common)[0]
     return results
 
 
@@ -271,16 +273,10 @@ def _followed(arguments: Namespace, saved: Saved, consent: str) -> Config:
     return saved.config.model_copy(update={"data": data.model_copy(update={"download": False})})
 
 
-def _reference(
-    arguments: Namespace, data: DataConfig, metrics: list[str], saved: Saved | None
-) -> ImageSource | str | None:
+def _reference(arguments: Namespace, data: DataConfig, metrics: list[str]) -> ImageSource | str | None:
     given = arguments.reference
     if given is None:
-        if not set(metrics) & set(COMPARING):
-            return None
-        if saved is not None and not arguments.data:
-            data = _followed(arguments, saved, BY_DATA).data
-        return open_configured(data, split=arguments.split)
+        return open_configured(data, split=arguments.split) if set(metrics) & set(COMPARING) else None
     if Path(given).suffix in (".safetensors", ".npz"):
         return given
     return _images(given, data)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import warnings
 import zipfile
 from collections.abc import Mapping
@@ -14,7 +15,7 @@ from torch import Tensor
 
 from orthogan.errors import UserError
 from orthogan.io.read import check_regular, open_regular, printable
-from orthogan.io.sealed import check_seal
+from orthogan.io.sealed import Damaged, check_seal
 
 # what the safetensors reader raises for files that are not whole, or hold types that torch does not have
 UNREADABLE = (SafetensorError, OSError, ValueError, TypeError, KeyError, AttributeError, RuntimeError)
@@ -36,9 +37,14 @@ def read_metadata(file: Path) -> dict[str, str]:
         raise _no_safetensors(file, error) from None
 
 
-def read_tensors(file: Path) -> dict[str, Tensor]:
-    """The tensors of a ``.safetensors`` file, on the CPU; errors as ``read_metadata``, also where the file carries the
-    hash of another content.
+def read_tensors(file: Path, *, edited: bool = False) -> dict[str, Tensor]:
+    """The tensors of a ``.safetensors`` file, on the CPU.
+
+    Args:
+        edited: take a file that carries the hash of another content, and say so. The user vouches for it.
+
+    Raises:
+        UserError: as of ``read_metadata``, or the file carries the hash of another content.
     """
     check_regular(file)
     try:
@@ -47,7 +53,12 @@ def read_tensors(file: Path) -> dict[str, Tensor]:
             tensors = {name: stream.get_tensor(name) for name in stream.keys()}  # noqa: SIM118 (no mapping)
     except UNREADABLE as error:
         raise _no_safetensors(file, error) from None
-    check_seal(file, tensors, metadata)
+    try:
+        check_seal(file, tensors, metadata)
+    except Damaged as damage:
+        if not edited:
+            raise
+        print(f"orthogan: warning: {damage}; it is taken because you trust it", file=sys.stderr)
     return tensors
 
 

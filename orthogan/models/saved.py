@@ -185,7 +185,7 @@ def load(path: str | Path, *, device: torch.device | str = "cpu", ema: bool = Tr
         UserError: nothing to load there, it is damaged or names other code, or the tensors do not fit the config.
     """
     saved = describe(path, ema=ema, trust=trust)
-    tensors = read_tensors(saved.path)
+    tensors = read_tensors(saved.path, edited=trust is True)
     net = build_for_file(saved.config, "generator", num_classes=saved.num_classes, numbers=count(tensors))
     fill(net, tensors, saved.path)
     return as_generator(net).to(device).eval().requires_grad_(False)
@@ -197,7 +197,7 @@ def load_classifier(path: str | Path, *, device: torch.device | str = "cpu", tru
     Args, errors: as ``load``; ``describe(path, form=CLASSIFIER_FORMAT)`` tells the names of the classes.
     """
     saved = describe(path, form=CLASSIFIER_FORMAT, trust=trust)
-    tensors = read_tensors(saved.path)
+    tensors = read_tensors(saved.path, edited=trust is True)
     net = build_for_file(saved.config, "classifier", num_classes=saved.num_classes, numbers=count(tensors))
     fill(net, tensors, saved.path)
     return net.to(device).eval().requires_grad_(False)

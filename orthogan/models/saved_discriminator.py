@@ -38,7 +38,7 @@ def load_discriminator(path: str | Path, *, device: torch.device | str = "cpu", 
         )
     try:
         about = describe(generator, trust=trust)
-        tensors = read_tensors(find(file))
+        tensors = read_tensors(find(file), edited=trust is True)
         net = build_for_file(about.config, "discriminator", num_classes=about.num_classes, numbers=count(tensors))
         fill(net, tensors, file)
     except NeedsTrust:

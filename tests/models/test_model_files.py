@@ -315,3 +315,14 @@ def test_every_bit_of_the_metadata_counts(file: Path) -> None:
         file.write_bytes(data)
         with contextlib.suppress(UserError):  # the name of the hash, or the order of the entries, changes no number
             assert torch.equal(load(file)(torch.zeros(1, 8)), right)
+
+
+def test_an_edited_file_that_the_user_vouches_for_is_taken_with_a_warning(
+    file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    seal = read_metadata(file)[HASH]
+    rewrite(file, lambda tensors, about: about.update({HASH: seal, "step": "7"}))
+    with pytest.raises(UserError, match="damaged"):
+        load(file)
+    assert load(file, trust=True).latent_dim == 8
+    assert f"warning: {file}: damaged" in capsys.readouterr().err
