@@ -114,22 +114,11 @@ def _scaled(s: Tensor, shift: float = 0.0) -> tuple[Tensor, Tensor]:
     size = 0.5 * magnitude(magnitude(s, -2, -1).sqrt(), -2, -1)
     if shift:
         size = size.clamp_min(2.0 ** round(math.log2(shift) / 2))
-    return _Shrunk.apply(s, size.square()), size  # pyright: ignore[reportReturnType]
-
-
-class _Shrunk(torch.autograd.Function):
-    """S / size; a gradient that is too large for the number format is cut to its largest number."""
-
-    @staticmethod
-    def forward(ctx: Any, s: Tensor, size: Tensor) -> Tensor:
-        ctx.save_for_backward(size)
-        return s / size
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:  # pyright: ignore
-        (size,) = ctx.saved_tensors
-        most = torch.finfo(gradient.dtype).max
-        return (gradient / size).clamp(-most, most), None
+    if s.requires_grad and not torch.compiler.is_compiling():
+        # the gradient of a tiny matrix may be too large for its number format: then it is the largest number
+        most = torch.finfo(s.dtype).max
+        s.register_hook(lambda gradient: None if gradient is None else gradient.clamp(-most, most))
+    return s / size.square(), size
 
 
 def _finite(matrix: Tensor) -> tuple[Tensor, Tensor]:
