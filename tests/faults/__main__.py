@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.faults import damage, disk, inputs, kills
-from tests.faults.child import warm
+from tests.faults.child import end_all, warm
 from tests.faults.findings import Findings, store, stored, table
 from tests.faults.runs import ROOT, environment_for
 
@@ -70,6 +70,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         _run(sections, out, chosen.seed, math.inf if chosen.cut else chosen.minutes * 60)
     except KeyboardInterrupt:
+        end_all()
         print("stopped; the same command continues")
     records = stored(out / RESULTS)
     print(table(records, sections))

@@ -33,6 +33,15 @@ def warm() -> None:
     torch.set_num_threads(1)
 
 
+_running: set[Child] = set()
+
+
+def end_all() -> None:
+    """End the commands that still run: each has a session of its own, and Ctrl-C does not reach it."""
+    for child in list(_running):
+        child.kill()
+
+
 class Child:
     """A running command.
 
@@ -63,6 +72,7 @@ class Child:
         self.pid = os.fork()
         if not self.pid:
             self._become(folder, environment or {}, prepare)
+        _running.add(self)
 
     def ended(self) -> bool:
         """Whether the child has ended; ``code`` then holds its exit code, negative for a signal."""
@@ -70,6 +80,7 @@ class Child:
             pid, status, usage = os.wait4(self.pid, os.WNOHANG)
             if pid:
                 self.code, self.peak = os.waitstatus_to_exitcode(status), usage.ru_maxrss * 1024
+                _running.discard(self)
         return self.code is not None
 
     def wait(self, seconds: float) -> int | None:
