@@ -22,7 +22,7 @@ MOST = 8  # stops of one run
 
 def one_process(index: int, seed: int, out: Path) -> Findings:
     """``kill -9``."""
-    return _stop_often(SETTINGS[("plain", "scored", "background")[index % 3]], seed, out, (signal.SIGKILL,))
+    return _stop_often(SETTINGS[("plain", "scored", "background", "streamed")[index % 4]], seed, out, (signal.SIGKILL,))
 
 
 def two_processes(index: int, seed: int, out: Path) -> Findings:

@@ -33,6 +33,7 @@ TINY = (
     "evaluation.batch_size=16",
     f"evaluation.extractor={EXTRACTOR}",
 )
+UNSCORED = ("evaluation.every=0", "evaluation.at_start=false")
 PATIENCE = 240.0  # seconds after which a command that should have ended hangs; the machine may be busy
 
 
@@ -42,7 +43,7 @@ class Setting:
 
     name: str
     steps: int = 24
-    more: Sequence[str] = ("evaluation.every=0", "evaluation.at_start=false")
+    more: Sequence[str] = UNSCORED
     processes: int = 1
     words: list[str] = field(init=False)
 
@@ -98,6 +99,7 @@ SETTINGS = {
         Setting("plain"),
         Setting("scored", more=SCORED),
         Setting("background", more=(*SCORED, "evaluation.background=true")),
+        Setting("streamed", more=(*UNSCORED, "data.resident=stream", "augment.kind=ada", "augment.interval=2")),
         Setting("two", processes=2),
         Setting("short", steps=9, more=("evaluation.every=3", "evaluation.at_start=true")),
     )
