@@ -128,7 +128,8 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     """One line for each dotted key whose value differs: ``key: old -> new``."""
     a, b = flatten(old), flatten(new)
     keys = list(dict.fromkeys([*a, *b]))
-    return [f"{k}: {a.get(k, '(absent)')} -> {b.get(k, '(absent)')}" for k in keys if a.get(k) != b.get(k)]
+    differ = [k for k in keys if a.get(k) != b.get(k) and repr(a.get(k)) != repr(b.get(k))]  # NaN is not equal to NaN
+    return [f"{k}: {a.get(k, '(absent)')} -> {b.get(k, '(absent)')}" for k in differ]
 
 
 def _chain(path: Path) -> list[tuple[Path, dict[str, Any]]]:

@@ -109,6 +109,12 @@ def find(path: str | Path, *, ema: bool = True) -> Path:
             raise UserError(f"{damage}; choose another checkpoint of the run") from None
     else:
         found = checkpoint.newest(path)
+        if found is None and (stored := checkpoint.steps(path)):
+            raise UserError(f"{printable(path)}: all checkpoints of this run are damaged ({len(stored)})")
+        if found is None and path.parent.name == checkpoint.FOLDER:
+            raise UserError(
+                f"{printable(path / checkpoint.STATE)}: missing, so this checkpoint is damaged; choose another"
+            )
         if found is None:
             singles = sorted(path.glob("*.safetensors"))
             if len(singles) == 1:

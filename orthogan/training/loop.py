@@ -128,8 +128,9 @@ def train_task(task: Task, config: Config, accelerator: Accelerator, *, allow_co
                 scoring.poll(log)
             scoring.finish(stop, log)
         except CannotWrite as error:
-            safe = "there is no checkpoint yet" if whole is None else f"the checkpoint of step {whole} is whole"
-            raise CannotWrite(f"{error}. Then the same command resumes the run: {safe}.") from error
+            safe = f"resumes the run; the checkpoint of step {whole} is whole"
+            safe = "starts again; there is no checkpoint yet" if whole is None else safe
+            raise CannotWrite(f"{error}. Then the same command {safe}.") from error
         finally:
             scoring.close()
             log.close()

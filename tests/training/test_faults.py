@@ -17,6 +17,7 @@ from tensorboard.backend.event_processing.event_file_loader import EventFileLoad
 
 from orthogan import checkpoint
 from orthogan.errors import CannotWrite, Stopped, UserError
+from orthogan.models.subject import open_generator
 from orthogan.training import train
 from orthogan.training.event_file import EventFile
 from orthogan.training.stop import StopSignal
@@ -152,7 +153,7 @@ def test_a_full_disk_ends_the_run_with_what_is_safe(base: Path, end: dict[str, t
         resumed(run)
     message = str(caught.value)
     assert f"cannot write {run}/checkpoints" in message
-    assert "the same command resumes the run: the checkpoint of step 3 is whole" in message
+    assert "the same command resumes the run; the checkpoint of step 3 is whole" in message
     assert not list((run / "checkpoints").glob(".writing-*"))
     assert not (run / ".lock").exists()
     resumed(run)
@@ -394,3 +395,26 @@ def test_a_run_that_fails_before_it_begins_leaves_no_folder(tmp_path: Path) -> N
     with pytest.raises(UserError, match="gone"):
         train(config)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("harm", ["all damaged", "no state"])
+def test_whoever_reads_a_damaged_run_is_told_so_once(
+    base: Path, tmp_path: Path, harm: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(base, run, symlinks=True)
+    folders = [folder for _, folder in checkpoint.steps(run)]
+    for folder in folders if harm == "all damaged" else folders[-1:]:
+        (folder / "state.json").unlink()
+    before = sorted(path.name for path in run.rglob("*"))
+    if harm == "all damaged":
+        with pytest.raises(UserError, match="all checkpoints of this run are damaged"):
+            open_generator(str(run), device="cpu")
+    else:
+        open_generator(str(run), device="cpu")
+    assert capsys.readouterr().err.count("passing over a damaged checkpoint") == (
+        len(folders) if harm == "all damaged" else 1
+    )
+    with pytest.raises(UserError, match=r"state\.json: missing"):
+        open_generator(str(folders[-1]), device="cpu")
+    assert sorted(path.name for path in run.rglob("*")) == before  # a reader changes nothing
