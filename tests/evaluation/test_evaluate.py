@@ -299,7 +299,7 @@ def test_better_is_lower_or_higher() -> None:
         ({"save_reference_to": f"{__file__}/stats.safetensors"}, "cannot write"),
         ({"extractor": "tests.evaluation.helpers:Pictures"}, r"\(n, d\) features"),
         ({"extractor": "tests.evaluation.helpers:Broken"}, "ZeroDivisionError"),
-        ({"extractor": "tests.evaluation.helpers:source"}, "must be a torch.nn.Module"),
+        ({"extractor": "tests.evaluation.helpers:source"}, "is a torch.nn.Module"),
         ({"samples": 1}, "at least 2"),
         ({"samples": None}, "how many images"),
         ({"extractor": "incepton"}, "choose one of inception"),
