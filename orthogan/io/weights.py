@@ -102,20 +102,31 @@ def read_weights(file: Path) -> dict[str, Tensor]:
 
 
 def _no_safetensors(file: Path, error: Exception) -> UserError:
-    reason = printable(error) if isinstance(error, SafetensorError | OSError) else _kind(file) or type(error).__name__
-    return UserError(
-        f"{printable(file)}: not a readable safetensors file: {reason}; copy or download it again, or write it anew"
-    )
+    with open_regular(file) as stream:
+        reason = _not_fetched(stream.read(64) or b"")
+    if not reason:
+        what = str(error) if isinstance(error, SafetensorError | OSError) else type(error).__name__
+        reason = f"{printable(what)}; copy or download it again"
+    return UserError(f"{printable(file)}: not a readable safetensors file: {reason}")
+
+
+def _not_fetched(start: bytes) -> str:
+    """What a file is that begins with ``start`` and was not really downloaded; empty for any other."""
+    if not start:
+        return "it is empty, perhaps after an interrupted download; download it again"
+    if start.startswith(b"version https://git-lfs"):
+        return "it is a Git LFS pointer; fetch the file itself with git lfs pull"
+    if start.lstrip()[:1] == b"<" and not start.startswith(b"<\0"):
+        return f"it is a web page, beginning with {start.lstrip()[:15].decode('latin-1')!r}; download it again"
+    return ""
 
 
 def _kind(file: Path) -> str:
     """What a file is that cannot hold a state dict; empty for one that may."""
     with open_regular(file) as stream:
         start = stream.read(64) or b""
-    if not start:
-        return "it is empty, perhaps after an interrupted download; download it again"
-    if start.startswith(b"version https://git-lfs"):
-        return "it is a Git LFS pointer; fetch the file itself with git lfs pull"
+    if missed := _not_fetched(start):
+        return missed
     if start.startswith(b"PK"):
         try:
             with zipfile.ZipFile(file) as archive:
@@ -125,8 +136,6 @@ def _kind(file: Path) -> str:
         if any(name.endswith("/constants.pkl") or "/code/" in name for name in names):
             return f"it is a TorchScript program, which is never loaded; {REMEDY}"
         return "" if any(name.endswith("data.pkl") for name in names) else "it is a zip archive of something else"
-    if start.lstrip()[:1] == b"<":
-        return f"it is a web page, beginning with {start.lstrip()[:15].decode('latin-1')!r}; download it again"
     if start.startswith(b"\x80"):  # a pickle, as torch.save wrote it before version 1.6
         return ""
     return f"it begins with {start[:12]!r}, as no PyTorch file does, or is damaged"
