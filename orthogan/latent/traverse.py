@@ -27,6 +27,7 @@ from orthogan.latent.walks import Walk, path
 
 CHANGE = "change"
 MOST_STEPS = 1001
+MOST_IMAGES = 200_000  # of all seeds, directions and steps together
 
 
 @dataclass(frozen=True)
@@ -167,6 +168,8 @@ def walk_seeds(
     if random is not None:
         length = float(np.linalg.norm(rows, axis=1).mean())
         rows = np.concatenate([rows, length * random.matrix.astype(np.float64)])
+    if (count := len(seeds) * len(rows) * steps) > MOST_IMAGES:
+        raise UserError(f"{count:,} images: at most {MOST_IMAGES:,}; take fewer seeds, steps or directions")
     described = {
         "software": f"orthogan {__version__}",
         "model_hash": model_hash(generator),

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from orthogan.errors import UserError
+from orthogan.latent.contact_sheet import contact_sheet
 from orthogan.latent.directions import Directions, random_control
 from orthogan.latent.identity import model_hash
 from orthogan.latent.native import latent_axes
@@ -248,6 +249,8 @@ def test_directions_may_be_left_out_or_named_by_their_method() -> None:
         traverse(net, "found.safetensors")  # pyright: ignore[reportArgumentType]
 
 
-def test_the_number_of_steps_is_bounded() -> None:
+def test_the_number_of_steps_and_of_images_is_bounded() -> None:
+    with pytest.raises(UserError, match="3,003,000 images: at most"):
+        contact_sheet(Affine(), some(Affine()), seeds=range(1000), steps=1001)
     with pytest.raises(UserError, match="at most"):
         column_offsets(1.0, 10**9 + 1)
