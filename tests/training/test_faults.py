@@ -20,6 +20,7 @@ from orthogan.errors import CannotWrite, Stopped, UserError
 from orthogan.models.subject import open_generator
 from orthogan.training import train
 from orthogan.training.event_file import EventFile
+from orthogan.training.resume import refuse_changes
 from orthogan.training.stop import StopSignal
 from tests.training.forked import start, tiny_arguments
 from tests.training.runs import tensors, tiny
@@ -418,3 +419,12 @@ def test_whoever_reads_a_damaged_run_is_told_so_once(
     with pytest.raises(UserError, match=r"state\.json: missing"):
         open_generator(str(folders[-1]), device="cpu")
     assert sorted(path.name for path in run.rglob("*")) == before  # a reader changes nothing
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_value_that_json_writes_otherwise_is_no_change(base: Path, tmp_path: Path, value: object) -> None:
+    config = tiny(tmp_path / "run", "training.steps=3")
+    discriminator = config.model.discriminator.model_copy(update={"options": {"x": value}})
+    config = config.model_copy(update={"model": config.model.model_copy(update={"discriminator": discriminator})})
+    folder = checkpoint.save(tmp_path / "run", 3, {}, {"config": config.model_dump(), "seconds": 1.0})
+    assert refuse_changes(checkpoint.verify(folder)["config"], config, tmp_path / "run", allow=False) == []
