@@ -70,6 +70,11 @@ class Pictures:
 Block = Heading | Words | Bullets | Code | Grid | Drawings | Pictures
 
 
+def storable(text: str) -> str:
+    """``text`` as UTF-8 can hold it: the bytes of a file's name that are no text are escaped."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
 def slug(*words: str) -> str:
     """A name for a file: letters of any script, without their accents, and digits."""
     letters = unicodedata.normalize("NFKD", " ".join(words)).lower()

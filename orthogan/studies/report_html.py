@@ -11,7 +11,7 @@ from pathlib import Path
 
 from orthogan.io.read import UnreadableFile, read_regular
 from orthogan.io.write import write_text
-from orthogan.studies.document import Block, Bullets, Code, Drawings, Grid, Heading, Pictures, Words
+from orthogan.studies.document import Block, Bullets, Code, Drawings, Grid, Heading, Pictures, Words, storable
 
 STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; color: #222226; background: #fff; max-width: 1440px; margin: 2em auto;
@@ -38,7 +38,7 @@ POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 def write_html(blocks: Sequence[Block], folder: Path, title: str) -> Path:
     """``report.html`` in ``folder``."""
     path = folder / "report.html"
-    body = "\n".join(_block(block) for block in blocks)
+    body = storable("\n".join(_block(block) for block in blocks))
     write_text(
         path,
         f'<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'

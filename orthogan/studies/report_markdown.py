@@ -8,7 +8,7 @@ from pathlib import Path
 
 from orthogan.io.read import UnreadableFile, read_regular
 from orthogan.io.write import write_bytes, write_text
-from orthogan.studies.document import Block, Bullets, Code, Drawings, Grid, Heading, Pictures, Words, slug
+from orthogan.studies.document import Block, Bullets, Code, Drawings, Grid, Heading, Pictures, Words, slug, storable
 
 CURVES, PICTURES = "curves", "pictures"  # folders of drawings, and of copies of pictures
 
@@ -18,7 +18,7 @@ def write_markdown(blocks: Sequence[Block], folder: Path) -> Path:
     for old in [*(folder / CURVES).glob("*.svg"), *(folder / PICTURES).glob("*")]:
         old.unlink()
     path = folder / "REPORT.md"
-    write_text(path, "\n\n".join(_block(block, folder) for block in blocks) + "\n")
+    write_text(path, storable("\n\n".join(_block(block, folder) for block in blocks) + "\n"))
     return path
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -121,3 +122,20 @@ def test_rows_are_named_by_what_differs_as_short_as_is_clear() -> None:
         "discriminator.norm.kind=none, generator.norm.kind=spectral",
     ]
     assert row_names(configs[:1]) == ["all runs"]
+
+
+def test_a_folder_whose_name_is_no_text_is_escaped_in_the_report(runs: list[Path], tmp_path: Path) -> None:
+    report, _ = compare(runs, tmp_path / os.fsdecode(b"out \xff"))
+    assert "out \\udcff" in report.read_text(encoding="utf-8")
+    assert "out \\udcff" in report.with_name("report.html").read_text(encoding="utf-8")
+
+
+def test_rows_that_differ_in_many_keys_are_named_by_their_runs(runs: list[Path], tmp_path: Path) -> None:
+    more = ["training.batch_size=5", "optimizer.classifier.lr=0.2", "loss.label_smoothing=0.1", "data.flip=true"]
+    others = [run(tmp_path / f"wild-{seed}", *more, f"seed={seed}") for seed in (0, 1)]
+    table = compared([*runs[:2], *others])
+    assert list(table.rows) == [str(runs[0].parent / "4"), str(tmp_path / "wild")]
+    note = table.notes[str(tmp_path / "wild")]
+    assert f"{others[0]}, {others[1]} (" in note
+    assert " classifier.lr=0.2" in note
+    assert "training.batch_size=5" in note
