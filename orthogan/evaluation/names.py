@@ -16,8 +16,6 @@ HABITS = {
     "pr": "prc",
     "precision": "prc",
     "recall": "prc",
-    "ppl": "ppl2_wend",
-    "ppl2": "ppl2_wend",
     "acc": "accuracy",
 }
 
@@ -35,6 +33,9 @@ def metric_names(given: Sequence[str], known: Sequence[str]) -> list[str]:
         word = name.strip().lower().replace("-", "_")
         word = word if word in known else HABITS.get(word, word)
         if word not in known:
+            variants = [each for each in known if word and each.startswith(word)]
+            if len(variants) > 1:  # ppl has many definitions
+                raise UserError(f"metrics: {name.strip()!r} may be one of {', '.join(variants)}; name it in full")
             near = difflib.get_close_matches(word, [*known, *HABITS], 1)
             meant = HABITS.get(near[0], near[0]) if near else ""
             hint = f"did you mean {meant}?" if meant in known else f"choose out of {', '.join(known)}"

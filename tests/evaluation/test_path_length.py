@@ -374,7 +374,7 @@ def test_a_path_length_stands_beside_other_metrics(tmp_path: Path) -> None:
         ({"metrics": ["ppl"]}, "ppl_zend_v2"),
         ({"metrics": ["pixel_path_length", "ppl2_wend"]}, "space 'w'"),
         ({"metrics": ["pixel_path_length"], "truncation": 0.5}, "untruncated"),
-        ({"metrics": ["pixel_path_length"], "subject": source()}, "need a generator"),
+        ({"metrics": ["pixel_path_length"], "subject": source()}, "needs a generator"),
         ({"metrics": ["pixel_path_length"], "samples": 1}, "at least 2"),
         ({"metrics": ["pixel_path_length"], "save_reference_to": "x.safetensors"}, "pixel_path_length alone"),
     ],

@@ -207,7 +207,6 @@ MISTAKES = {
     "--eps: --metrics fid has no use for it": ["--metrics", "fid", "--eps", "3"],
     "--eps 2;8: give numbers": ["--metrics", "fgsm", "--eps", "2;8"],
     "eps is -3.0": ["--metrics", "fgsm", "--eps=-3"],
-    "restarts is -1": ["--metrics", "pgd", "--restarts", "-1"],
     "carries a classifier, and a generator is needed": ["--metrics", "fid"],
 }
 
