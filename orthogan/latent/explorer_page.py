@@ -15,6 +15,7 @@ from typing import Any
 from torch import nn
 
 from orthogan.errors import UserError, install
+from orthogan.io.read import printable
 from orthogan.latent import explorer_shown as shown
 from orthogan.latent.directions import Directions
 from orthogan.latent.explorer import Explorer
@@ -289,8 +290,9 @@ def _free_port(host: str, port: int) -> int:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind((host.strip("[]"), port))
             return probe.getsockname()[1]
-    except OSError as error:
-        raise UserError(f"cannot serve on {host}:{port}: {error.strerror or error}; try another --port") from error
+    except (OSError, TypeError, ValueError) as error:  # the last two: a name that no host can have
+        reason = getattr(error, "strerror", None) or printable(error)
+        raise UserError(f"cannot serve on {printable(host)}:{port}: {reason}; try another --port or --host") from error
 
 
 def _gradio() -> Any:

@@ -297,6 +297,9 @@ def test_ports_and_directions_that_cannot_be_served_are_refused() -> None:
         taken.listen()
         with pytest.raises(UserError, match="try another --port"):
             explore(net(), axes(), port=taken.getsockname()[1])
+    for host in ("no\x00host", "x" * 300, "é" * 100 + ".x", "999.0.0.1", "::zz"):
+        with pytest.raises(UserError, match="cannot serve on"):
+            explore(net(), axes(), host=host, port=0)
     with pytest.raises(UserError, match="--port 70000"):
         explore(net(), axes(), port=70000)
     with pytest.raises(UserError, match="latent of 6 dimensions"):

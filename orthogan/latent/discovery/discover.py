@@ -12,6 +12,7 @@ import numpy as np
 from torch import nn
 
 from orthogan.errors import UserError
+from orthogan.io.read import printable
 from orthogan.latent.directions import Directions
 from orthogan.latent.discovery.hessian import hessian
 from orthogan.latent.discovery.jacobian import jacobian
@@ -52,7 +53,7 @@ class Discovery:
         lines = [["direction", *self.directions.scores, "note"]]
         for i, name in enumerate(self.directions.names):
             values = [f"{numbers[i]:.4g}" for numbers in self.directions.scores.values()]
-            lines.append([name, *values, self.directions.notes[i]])
+            lines.append([printable(name), *values, printable(self.directions.notes[i])])
         means = [f"{np.mean(self.control.scores[k]):.4g}" if k in self.control.scores else "" for k in lines[0][1:-1]]
         lines.append([names[-1], *means, ""])
         widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]) - 1)]
