@@ -35,11 +35,11 @@ def near_orthogonality(net: nn.Module, layers: str | Sequence[str] = ()) -> dict
     """
     found: dict[str, float] = {}
     with modes.frozen(net):
+        penalty = Penalty(net, "conv_orthogonality", layers=layers)
         # the filter of a skew orthogonal convolution is not its map, which is orthogonal by construction
-        maps = [s.name for s in weights.select(net, layers) if isinstance(s.layer, Layer) or len(s.view.shape) == 2]
-        if not maps:
+        penalty.selected = [s for s in penalty.selected if isinstance(s.layer, Layer) or len(s.view.shape) == 2]
+        if not penalty.selected:
             raise ValueError("only skew orthogonal convolutions are chosen, which are orthogonal maps; choose others")
-        penalty = Penalty(net, "conv_orthogonality", layers=maps)
         for layer, square in zip(penalty.selected, penalty.values(), strict=True):
             matrix = layer.matrix
             kernel = float(orthogonality_error(matrix)) / math.sqrt(min(matrix.shape))
