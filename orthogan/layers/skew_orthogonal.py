@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from orthogan.layers.shapes import check_map
 from orthogan.linalg import normalize, power_iteration
 from orthogan.linalg.precision import exact, magnitude
-from orthogan.weights.belonging import belong, can_look, top_vectors
+from orthogan.weights.belonging import can_look, top_vectors
 from orthogan.weights.constraint import Constraint, register
 from orthogan.weights.network import frozen
 
@@ -71,19 +71,11 @@ class BoundedSkew(Constraint):
         kernel = skew(weight)
         kernel = kernel / magnitude(kernel, -4, -3, -2, -1)  # weight decay may have made it as small as it likes
         wide, square = _unfoldings(kernel)
+        # copies: a later forward may advance the buffers before this one's backward
         sigma = torch.minimum(
-            (wide.mT @ self._present(wide, self.u_wide)).norm(),
-            (square.mT @ self._present(square, self.u_square)).norm(),
+            (wide.mT @ exact(self.u_wide).clone()).norm(), (square.mT @ exact(self.u_square).clone()).norm()
         )
         return kernel * (self.limit / (weight.shape[-1] * sigma.clamp_min(1e-12)))
-
-    @torch.no_grad()
-    def _present(self, matrix: Tensor, buffer: Tensor) -> Tensor:
-        """The vector in ``buffer``, or in eval mode what is found for a filter that it does not belong to."""
-        u = exact(buffer).clone()  # a later forward may advance the buffers before this one's backward
-        if self.training or not can_look(matrix) or not bool(torch.isfinite(matrix).all()):
-            return u
-        return u if bool(belong(matrix, u, normalize(matrix.mT @ u))) else top_vectors(matrix)[0]
 
     @torch.no_grad()
     def right_inverse(self, weight: Tensor) -> Tensor:
