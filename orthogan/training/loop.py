@@ -124,7 +124,7 @@ def train_task(task: Task, config: Config, accelerator: Accelerator, *, allow_co
                 if done % config.checkpoint.every == 0 or last or stopping or scoring.needs_checkpoint(done):
                     save(done)
                 if stopping:
-                    raise Stopped(f"stopped by {stop.name or 'a signal'} after step {done}; the same command continues")
+                    raise Stopped(f"stopped by {stop.name or 'a signal'} after step {done}; the same command resumes")
                 scoring.poll(log)
             scoring.finish(stop, log)
         except CannotWrite as error:

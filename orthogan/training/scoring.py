@@ -48,6 +48,9 @@ def is_finished(run: Path, config: Config) -> bool:
             state.take([result], config.evaluation.best, step)
     except (UserError, checkpoint.Damaged, *DAMAGE):
         return False  # whoever opens the run says why
+    best = None if state.best is None else checkpoint.folder_of(run, state.best["step"])
+    if best is not None and best.is_dir() and checkpoint.best_of(run) != best.resolve():
+        return False  # a kill came before it was marked
     section = config.evaluation
     return all(
         state.stands(step, section.metrics) or not is_due(section, step, config.training.steps) for step, _ in stored
