@@ -220,7 +220,7 @@ def test_a_file_replaces_the_found_ones_and_keeps_the_saved(tmp_path: Path) -> N
 
 def test_a_file_that_is_no_file_of_directions_is_named_without_its_folder(tmp_path: Path) -> None:
     path = _written(tmp_path / "holiday.safetensors", b"nonsense")
-    with pytest.raises(UserError, match=r"^holiday\.safetensors: cannot be read") as caught:
+    with pytest.raises(UserError, match=r"^holiday\.safetensors: damaged, or not a safetensors file") as caught:
         Explorer(Disc()).load(path, Bench(some(6)))
     assert str(tmp_path) not in str(caught.value)
 
