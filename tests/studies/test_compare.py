@@ -139,3 +139,9 @@ def test_rows_that_differ_in_many_keys_are_named_by_their_runs(runs: list[Path],
     assert f"{others[0]}, {others[1]} (" in note
     assert " classifier.lr=0.2" in note
     assert "training.batch_size=5" in note
+
+
+@pytest.mark.parametrize("name", ["x" * 300, "a\0b", "/dev/null", "\udcff"])
+def test_a_name_that_no_run_can_have_is_refused(name: str) -> None:
+    with pytest.raises(UserError, match=r"not a run of orthogan|cannot be read"):
+        compared([Path(name)])
