@@ -32,7 +32,7 @@ def full(index: int, seed: int, out: Path) -> Findings:
 
 def can_mount() -> bool:
     """Whether a small disk can be mounted here."""
-    return os.geteuid() == 0 and _mountable()
+    return os.geteuid() == 0 and shutil.which("unshare") is not None and _mountable()
 
 
 def _file_limit(draw: random.Random, folder: Path, out: Path) -> Findings:

@@ -12,6 +12,7 @@ from tests.faults.runs import ROOT
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="it looks at processes in /proc")
 def test_nothing_is_lost_or_different_and_there_is_no_traceback(tmp_path: Path) -> None:
     # in a process of its own: its children are forks, which must not inherit the threads of other tests
     command = [sys.executable, "-m", "tests.faults", "--out", str(tmp_path), "--cut"]
