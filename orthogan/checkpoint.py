@@ -154,8 +154,8 @@ def verify_file(path: Path) -> None:
         Damaged: it is not what the checkpoint was written with.
     """
     try:
-        expected = json.loads((path.parent / "state.json").read_text(encoding="utf-8"))["files"][path.name]["sha256"]
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        expected = read_json(path.parent / STATE, LARGEST_STATE)["files"][path.name]["sha256"]
+    except (UserError, *DAMAGE):
         return
     if _sha256(path) != expected:
         raise Damaged(f"{path}: its content changed since it was written")

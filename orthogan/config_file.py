@@ -40,8 +40,8 @@ def load_config(path: str | Path | None, overrides: Overrides = (), *, trust: Tr
     Raises:
         UserError: naming the file, the key, the value and what would be right.
     """
-    config, origin = _load(path, overrides)
-    own, foreign = _by_owner(config, origin)
+    config, origin, runs = _load(path, overrides)
+    own, foreign = _by_owner(config, origin, runs)
     for file in dict.fromkeys(origin[key] for key in foreign):
         code = {key: named for key, named in foreign.items() if origin[key] == file}
         require_trust(code, file, trust or {name for name, _ in own.values()})
@@ -56,30 +56,38 @@ def own_names(path: str | Path | None) -> set[str]:
 
 
 def _by_owner(
-    config: Config, origin: Mapping[str, str]
+    config: Config, origin: Mapping[str, str], runs: Collection[str]
 ) -> tuple[dict[str, tuple[str, dict[str, Any]]], dict[str, tuple[str, dict[str, Any]]]]:
-    """The code that ``config`` names, as of ``code_in``: by the user, and by the ``config.yaml`` of a run folder."""
+    """The code that ``config`` names, as of ``code_in``: by the user, and by the files of run folders (``runs``)."""
     code = code_in(config, extractor=True)
-    foreign = {key: named for key, named in code.items() if _of_a_run(origin.get(key, ""))}
+    foreign = {key: named for key, named in code.items() if origin.get(key) in runs}
     return {key: named for key, named in code.items() if key not in foreign}, foreign
 
 
-def _of_a_run(file: str) -> bool:
-    """Whether ``file`` is the ``config.yaml`` that training writes into its run folder."""
-    if file.startswith("override "):
-        return False
-    path = Path(os.path.realpath(file))
-    return path.name == "config.yaml" and any(os.path.lexists(path.with_name(name)) for name in RUN_MARKS)
+def _of_a_run(file: Path) -> bool:
+    """Whether ``file``, or what it is a link to, is the ``config.yaml`` that training writes into its run folder."""
+    return any(
+        path.name == "config.yaml" and any(os.path.lexists(path.with_name(name)) for name in RUN_MARKS)
+        for path in (file, Path(os.path.realpath(file)))
+    )
 
 
 def _load(
     path: str | Path | None, overrides: Iterable[str | Mapping[str, Any]] | Mapping[str, Any] | str
-) -> tuple[Config, dict[str, str]]:
-    """The config, and for each dotted key which file or override set it."""
+) -> tuple[Config, dict[str, str], set[str]]:
+    """The config, for each dotted key which file or override set it, and which of the files are those of runs.
+
+    What the ``config.yaml`` of a run builds on is also the run's.
+    """
     tree: dict[str, Any] = {}
     origin: dict[str, str] = {}
+    runs: set[str] = set()
     if path is not None:
-        for file, part in _chain(Path(path)):
+        chain = _chain(Path(path))
+        for file, _ in reversed(chain):
+            if runs or _of_a_run(file):
+                runs.add(str(file))
+        for file, part in chain:
             _merge(tree, part, origin, str(file), "")
     several: Iterable[Any] = [overrides] if isinstance(overrides, str | Mapping) else overrides
     for override in several:
@@ -91,7 +99,7 @@ def _load(
     config = validate(tree, origin, default_origin=str(path or "defaults"))
     if config.out is None:
         config = config.model_copy(update={"out": _default_out(path)})
-    return config, origin
+    return config, origin, runs
 
 
 def validate(tree: dict[str, Any], origin: Mapping[str, str], default_origin: str) -> Config:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import chdir
 from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
@@ -19,7 +21,7 @@ from orthogan import checkpoint
 from orthogan.checkpoint import Part
 from orthogan.cli import main
 from orthogan.config import Config
-from orthogan.config_file import load_config
+from orthogan.config_file import load_config, own_names
 from orthogan.errors import UserError
 from orthogan.evaluation.extractors import load_extractor
 from orthogan.models.build import build_classifier, build_discriminator, build_generator
@@ -186,6 +188,72 @@ def test_no_function_runs_what_a_file_names(here: Path, opened: Callable[[Path],
     with pytest.raises(UserError, match=r"beside:Net.*trust=True"):
         opened(written(here / "run", "generator", "beside:Net", {}))
     assert not (here / "canary").exists()
+
+
+def _base_beside_it(file: Path) -> Path:
+    file.rename(file.with_name("more.yaml"))
+    file.write_text("base: more.yaml\n")
+    return file
+
+
+def _bases_below(file: Path) -> Path:
+    below = file.parent / "a" / "b.yaml"
+    below.parent.mkdir()
+    file.rename(below)
+    below.with_name("config.yaml").write_text("base: b.yaml\n")
+    file.write_text("base: a/config.yaml\n")
+    return file
+
+
+def _base_outside(file: Path) -> Path:
+    file.rename("away.yaml")
+    file.write_text("base: ../away.yaml\n")
+    return file
+
+
+def _link_to_another_name(file: Path) -> Path:
+    file.rename(file.with_name("more.yaml"))
+    file.symlink_to("more.yaml")
+    return file
+
+
+def _link_from_outside(file: Path) -> Path:
+    Path("my.yaml").symlink_to(file)
+    return Path("my.yaml")
+
+
+def _folder_called_override(file: Path) -> Path:
+    file.parent.rename("override me")
+    return Path("override me", file.name)
+
+
+def _under_a_config_of_the_users(file: Path) -> Path:
+    Path("my.yaml").write_text(f"base: {_base_beside_it(file)}\nseed: 3\n")
+    return Path("my.yaml")
+
+
+DISGUISES = [_base_beside_it, _bases_below, _base_outside, _link_to_another_name, _link_from_outside]
+DISGUISES += [_folder_called_override, _under_a_config_of_the_users]
+
+
+@pytest.mark.parametrize("disguise", DISGUISES)
+def test_everything_that_the_config_of_a_run_leads_to_is_the_runs(here: Path, disguise: Callable[[Path], Path]) -> None:
+    for key, set_code in {
+        "model.generator.kind": lambda tree: tree["model"]["generator"].update(kind="beside:Net", norm={}),
+        "evaluation.extractor": lambda tree: tree["evaluation"].update(extractor="beside:Extractor"),
+    }.items():
+        with TemporaryDirectory(dir=here) as folder, chdir(folder):
+            run = written(Path("run"), "generator", None, {})
+            tree = yaml.safe_load((run / "config.yaml").read_text())
+            set_code(tree)
+            (run / "config.yaml").write_text(yaml.safe_dump(tree))
+            file = disguise(run / "config.yaml")
+            with pytest.raises(UserError, match=rf"{key}.*beside:.*trust=True"):
+                load_config(file)
+            assert own_names(file) == set()
+            assert load_config(file, trust=True)
+            code = "beside:Net" if key.startswith("model") else "beside:Extractor"
+            assert load_config(file, [f"{key}={code}"])  # the user names it himself
 
 
 def test_the_scoring_process_builds_only_what_the_config_of_the_run_names(here: Path) -> None:

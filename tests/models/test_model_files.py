@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -169,6 +170,29 @@ def test_a_file_of_a_checkpoint_is_checked_against_its_record_also_without_a_has
         load(file)
     alone = shutil.copy(file, tmp_path / "alone.safetensors")
     load(alone)  # nothing vouches for it
+
+
+@pytest.mark.parametrize(
+    "put",
+    [
+        lambda path: os.mkfifo(path),
+        lambda path: path.symlink_to("/dev/zero"),
+        lambda path: path.symlink_to(path.name),
+        lambda path: path.mkdir(),
+        lambda path: path.write_bytes(b""),
+        lambda path: path.write_text('{"files": ' * 100_000),
+        lambda path: path.write_text('{"files": {"net.safetensors": []}}'),
+        lambda path: os.truncate(path.open("wb").fileno(), 1 << 33),
+    ],
+)
+def test_a_strange_state_json_beside_a_file_vouches_for_nothing(
+    file: Path, tmp_path: Path, put: Callable[[Path], object]
+) -> None:
+    alone = tmp_path / "alone"
+    alone.mkdir()
+    shutil.copy(file, alone / "net.safetensors")
+    put(alone / "state.json")
+    assert load(alone / "net.safetensors").latent_dim == load(file).latent_dim
 
 
 def test_loaded_nets_ask_for_no_gradients_and_can_be_made_to(file: Path) -> None:
