@@ -18,7 +18,7 @@ def check_codes(metric: str, codes: ArrayLike, *, least: int = 1) -> np.ndarray:
 
     Raises ValueError: no matrix, no rows, fewer than ``least`` columns, or a number that is not finite.
     """
-    array = _array(codes)
+    array = as_array(codes)
     if array.ndim != 2 or not len(array) or array.dtype.kind not in "fiub":
         raise ValueError(f"{metric}: codes must be numbers of shape (N, d), not {array.dtype} of shape {array.shape}")
     if array.shape[1] < least:
@@ -36,7 +36,7 @@ def check_factors(metric: str, factors: ArrayLike, rows: int, *, least: int = 1)
     Raises ValueError: no matrix of ``rows`` rows, fewer than ``least`` columns, values that are not whole numbers,
     or a factor of one value, which nothing can be learnt about.
     """
-    array = _array(factors)
+    array = as_array(factors)
     if array.ndim != 2 or len(array) != rows or array.dtype.kind not in "fiub":
         raise ValueError(
             f"{metric}: factors must be ({rows}, K) as the codes have {rows} rows, not {array.dtype} of {array.shape}"
@@ -64,11 +64,16 @@ def check_both(
     return checked, check_factors(metric, factors, len(checked), least=least_factors)
 
 
-def _array(values: ArrayLike) -> np.ndarray:
-    """``values``, which may be a tensor of any device, with or without a gradient, as an array."""
+def as_array(values: ArrayLike) -> np.ndarray:
+    """``values``, which may be a tensor of any device and layout, with or without a gradient, as an array.
+
+    Raises ValueError for a masked array in which something is masked.
+    """
+    if isinstance(values, np.ma.MaskedArray) and np.ma.is_masked(values):
+        raise ValueError("a masked array with missing values: leave out their rows first, from codes and factors alike")
     if not isinstance(values, Tensor):
         return np.asarray(values)
-    plain = values.detach().cpu()
+    plain = values.detach().to_dense().cpu()
     return plain.float().numpy() if plain.dtype == torch.bfloat16 else plain.numpy()
 
 
@@ -131,7 +136,7 @@ def split(
     Raises ValueError: as ``check_both``; a share outside (0, 1); test arrays of another width; too few training rows
     (below 2 for each value of the largest factor), no test rows, or a factor with one value among the training rows.
     """
-    arrays = _array(codes), _array(factors)
+    arrays = as_array(codes), as_array(factors)
     train = arrays[0].shape[0] if arrays[0].ndim else 0
     if test is not None:
         arrays = _joined(metric, arrays, test)  # before the values are numbered, so that both get one numbering
@@ -156,7 +161,7 @@ def split(
 def _joined(metric: str, train: tuple[np.ndarray, np.ndarray], test: HeldOut) -> tuple[np.ndarray, np.ndarray]:
     """Training rows above test rows."""
     pairs = [
-        (kind, first, _array(second)) for kind, first, second in zip(("codes", "factors"), train, test, strict=True)
+        (kind, first, as_array(second)) for kind, first, second in zip(("codes", "factors"), train, test, strict=True)
     ]
     for kind, first, second in pairs:
         if second.ndim != 2 or first.shape[1:] != second.shape[1:]:

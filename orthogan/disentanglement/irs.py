@@ -44,8 +44,8 @@ def irs(codes: ArrayLike, factors: ArrayLike, *, quantile: float = 0.99, bins: i
             f"irs: factor {j} has a value with {least[j]} rows, at least {LEAST_ROWS} are needed; give more rows"
         )
     active = np.flatnonzero(~constant_codes(x))
-    scale = exponents(x).max()  # one for all codes, whose weights are relative to each other
-    x = rescaled(x, scale)
+    scales = exponents(x)
+    x = rescaled(x)
     deviation = np.abs(x - x.mean(0)).max(0)
     matrix = np.zeros((x.shape[1], y.shape[1]))
     for j, column in enumerate(y.T):
@@ -53,12 +53,13 @@ def irs(codes: ArrayLike, factors: ArrayLike, *, quantile: float = 0.99, bins: i
         spread = [np.quantile(np.abs(group - group.mean(0)), quantile, axis=0) for group in groups]
         matrix[active, j] = 1 - np.mean(spread, axis=0) / deviation[active]
     per_code = matrix.max(1)
-    value = float(np.average(per_code[active], weights=deviation[active])) if len(active) else 0.0
+    weights = np.ldexp(deviation, scales - scales.max())  # relative to each other
+    value = float(np.average(per_code[active], weights=weights[active])) if len(active) else 0.0
     details = {
         "matrix": matrix,
         "per_code": per_code,
         "best_factors": matrix.argmax(1),
-        "max_deviation": np.ldexp(deviation, scale),
+        "max_deviation": np.ldexp(deviation, scales),
         "active": active,
         "least_rows": min(least),
     }

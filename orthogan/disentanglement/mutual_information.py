@@ -57,6 +57,8 @@ def check_bias(
     per_row = (bins - 1) * (sizes - 1) / 2
     share = per_row / (rows * entropy)
     worst = int(np.argmax(share))
+    if not max_bias > 0:
+        raise ValueError(f"{metric}: max_bias={max_bias}: a share of the entropy above 0")
     if share[worst] > max_bias:
         needed = int(np.ceil(per_row[worst] / (max_bias * entropy[worst])))
         raise ValueError(

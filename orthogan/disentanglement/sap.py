@@ -9,6 +9,7 @@ from sklearn.svm import LinearSVC
 from orthogan.disentanglement.arrays import (
     TRAIN_SHARE,
     HeldOut,
+    as_array,
     check_both,
     check_codes,
     constant_codes,
@@ -19,6 +20,7 @@ from orthogan.disentanglement.arrays import (
 from orthogan.disentanglement.score import Score
 
 C = 0.01
+EXACT = 2**53  # float64 holds every integer up to this
 LARGEST = 10  # exponent of 2: with larger codes the penalty on the slope counts for nothing, but the solver may fail
 
 
@@ -73,12 +75,19 @@ def sap_correlation(codes: ArrayLike, factors: ArrayLike, *, seed: int = 0) -> S
         ValueError: arrays that do not fit, or a factor of one value.
     """
     x, _ = check_both("sap_correlation", codes, factors, least_codes=2)
-    y = rescaled(check_codes("sap_correlation", factors))  # not the renamed values: 1, 2, 4 are no equal steps
+    y = rescaled(check_codes("sap_correlation", _small(factors)))  # not the renamed values: 1, 2, 4 are no equal steps
     still = constant_codes(x)
     x = rescaled(x)
     x = np.where(still, 0.0, (x - x.mean(0)) / np.where(still, 1.0, x.std(0)))
     y = (y - y.mean(0)) / y.std(0)
     return _score(f"correlation,n={len(x)}", "squared_correlation", (x.T @ y / len(x)) ** 2, seed)
+
+
+def _small(factors: ArrayLike) -> np.ndarray:
+    """``factors``, less their smallest values where they are integers that float64 would round."""
+    array = as_array(factors)
+    large = array.dtype.kind in "iu" and (array.max() > EXACT or array.min() < -EXACT)
+    return array - array.min(0) if large else array
 
 
 def _score(variant: str, kind: str, matrix: np.ndarray, seed: int) -> Score:

@@ -36,6 +36,7 @@ from orthogan.evaluation.processes import agreed, rank_and_world
 from orthogan.evaluation.reference import Reference, reference_from_file, reference_of, save_reference
 from orthogan.evaluation.result import NAMES, MetricResult
 from orthogan.evaluation.steady import place_of
+from orthogan.latent.whole_numbers import whole_number
 from orthogan.models.modes import frozen
 from orthogan.models.protocol import Generator, as_generator
 from orthogan.rng import derive
@@ -100,6 +101,9 @@ def evaluate(
         TypeError: a subject or reference of another kind.
     """
     names = metric_names(metrics, (*NAMES, *PATH_METRICS))
+    for name, number in (("samples", samples), ("reference_samples", reference_samples), ("batch_size", batch_size)):
+        if number is not None and whole_number(name, number) < 1:
+            raise UserError(f"{name}: {number}; give at least 1")
     subject = as_generator(subject) if isinstance(subject, nn.Module) else images_of(subject, "subject")
     fakes = reference_samples or samples
     against = reference_given(reference, subject, fakes, derive(seed, "reference"))

@@ -120,6 +120,10 @@ def load_extractor(
     Raises:
         UserError: no such extractor, or its weights cannot be had or read.
     """
+    if not isinstance(name, str):
+        raise TypeError(
+            f"extractor is a {type(name).__name__}: give a name, such as 'inception', or 'module:Class' of your own"
+        )
     path = user_path(weights) if weights is not None else None
     if name == "inception":
         extractor = _inception(path)

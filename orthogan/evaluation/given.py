@@ -141,7 +141,11 @@ def _uint8(part: Any, who: str) -> tuple[np.ndarray, float | None]:
         part = part[None] if part.ndim == 2 else part.transpose(2, 0, 1)
     if not isinstance(part, Tensor | np.ndarray):
         raise TypeError(f"evaluate: {who} must hold {ACCEPTED}; it holds a {type(part).__name__}")
-    images = torch.as_tensor(part).detach().cpu()
+    if isinstance(part, np.ndarray):
+        if part.dtype.kind not in "fiub":
+            raise UserError(f"evaluate: {who} has images of {part.dtype}; give uint8, or floats in [-1, 1]")
+        part = np.ascontiguousarray(part)  # a flipped view has strides that no tensor can have
+    images = torch.as_tensor(part).detach().to_dense().cpu()
     images = images[None] if images.ndim == 3 else images
     if images.ndim != 4 or images.shape[1] not in (1, 3) or 0 in images.shape:
         last = images.ndim == 4 and images.shape[3] in (1, 3)
@@ -156,7 +160,7 @@ def _uint8(part: Any, who: str) -> tuple[np.ndarray, float | None]:
     low, high = images.aminmax()
     if low < -1 or high > 1:
         raise UserError(
-            f"evaluate: {who} has floats in [{low:.3g}, {high:.3g}]; floats are images in [-1, 1], and pixels from "
+            f"evaluate: {who} has floats in [{low:.7g}, {high:.7g}]; floats are images in [-1, 1], and pixels from "
             "0 to 255 are uint8"
         )
     return to_uint8(images).numpy(), float(low)

@@ -30,6 +30,8 @@ def metric_names(given: Sequence[str], known: Sequence[str]) -> list[str]:
         given = given.split(",")
     found: dict[str, None] = {}
     for name in given:
+        if not isinstance(name, str):
+            raise UserError(f"metrics: {name!r} is no name; choose out of {', '.join(known)}")
         word = name.strip().lower().replace("-", "_")
         word = word if word in known else HABITS.get(word, word)
         if word not in known:

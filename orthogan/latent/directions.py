@@ -20,6 +20,7 @@ from orthogan.io.read import parse_json, printable, reason_of, shown
 from orthogan.io.sealed import read_sealed, write_sealed
 from orthogan.latent.identity import model_hash as hash_of
 from orthogan.latent.space import view
+from orthogan.latent.whole_numbers import whole_number, whole_numbers
 from orthogan.models.protocol import as_generator
 from orthogan.rng import generator as random_generator
 
@@ -61,9 +62,16 @@ class Directions:
     def __post_init__(self) -> None:
         for name in ("method", "space", "layer", "unit", "model_hash"):
             _check_text(name, getattr(self, name))
-        if np.iscomplexobj(self.matrix):
-            raise UserError("directions hold complex entries; expected real numbers")
-        matrix = np.array(self.matrix, dtype=np.float32)
+        given = self.matrix
+        if isinstance(given, torch.Tensor):
+            given = given.detach().to_dense().cpu()
+            given = (given if given.is_complex() else given.float()).numpy()
+        try:
+            if np.iscomplexobj(given):
+                raise UserError("directions hold complex entries; expected real numbers")
+            matrix = np.array(given, dtype=np.float32)
+        except (TypeError, ValueError) as error:
+            raise UserError(f"directions are no matrix of numbers: {error}") from error
         if matrix.ndim != 2 or 0 in matrix.shape:
             raise UserError(f"directions of shape {matrix.shape}: expected (directions, latent_dim), at least one each")
         if not np.isfinite(matrix).all():
@@ -86,13 +94,14 @@ class Directions:
         for key, values in scores.items():
             if not all(map(math.isfinite, values)):
                 raise UserError(f"score '{key}' holds a NaN or infinite value")
-        layers = tuple(sorted({int(layer) for layer in self.layers}))
+        layers = tuple(sorted(set(whole_numbers("layers", self.layers))))
         if layers and (self.space == "z" or layers[0] < 0 or layers[-1] > MOST_LAYERS):
             raise UserError(f"layers {list(layers)} of space '{self.space}': numbers from 0, of a space other than z")
         matrix.setflags(write=False)
-        if not isinstance(self.seed, int) or not -(1 << 63) <= self.seed < 1 << 63:
+        seed = whole_number("seed", self.seed)
+        if not -(1 << 63) <= seed < 1 << 63:
             raise UserError(f"seed is {shown(self.seed)}: expected an integer of at most 63 bits")
-        fixed = {"matrix": matrix, "names": names, "notes": notes, "scores": scores, "layers": layers}
+        fixed = {"matrix": matrix, "names": names, "notes": notes, "scores": scores, "layers": layers, "seed": seed}
         for name, value in fixed.items():
             object.__setattr__(self, name, value)
 
@@ -105,7 +114,7 @@ class Directions:
 
     def select(self, indices: Sequence[int] | np.ndarray) -> Directions:
         """The directions at ``indices``, in that order. Raises ``UserError`` for one that does not exist."""
-        chosen = [int(index) for index in indices]
+        chosen = whole_numbers("dims", indices)
         wrong = [index for index in chosen if not 0 <= index < len(self)]
         if wrong or not chosen:
             raise UserError(f"dims {wrong or 'empty'}: there are {len(self)} directions, 0 to {len(self) - 1}")

@@ -11,6 +11,7 @@ from torch import nn
 from orthogan.errors import UserError
 from orthogan.latent.grid import as_pixels
 from orthogan.latent.truncation import truncate
+from orthogan.latent.whole_numbers import whole_numbers
 from orthogan.models.modes import device_of, frozen, need_numbers
 from orthogan.models.protocol import as_generator
 
@@ -38,6 +39,10 @@ def generate(
             f"this generator has {net.num_classes} classes: "
             + ("give one class an image" if net.num_classes else "it takes no class; leave the class out")
         )
+    if labels is not None:
+        labels = whole_numbers("labels", labels)
+        if len(labels) != len(z) or min(labels, default=0) < 0 or max(labels, default=0) >= net.num_classes:
+            raise UserError(f"labels: give {len(z)}, one per latent, each from 0 to {net.num_classes - 1}")
     if device is not None:
         net.to(device)
     place = device_of(net)
@@ -77,6 +82,7 @@ def class_of(generator: nn.Module, seed: int, classes: Sequence[int] | None = No
     chosen = list(np.arange(count)) if classes is None else list(classes)
     if not chosen:
         raise UserError("no class given: name at least one, or leave the classes out for all of them")
+    chosen = whole_numbers("class", chosen)
     wrong = [label for label in chosen if not 0 <= label < count]
     if wrong:
         raise UserError(f"class {wrong[0]}: this generator has {count} classes, 0 to {count - 1}")

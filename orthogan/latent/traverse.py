@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import operator
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
@@ -24,6 +23,7 @@ from orthogan.latent.native import native_directions
 from orthogan.latent.samples import spans
 from orthogan.latent.space import pulled_in, view
 from orthogan.latent.walks import Walk, path
+from orthogan.latent.whole_numbers import whole_number, whole_numbers
 
 CHANGE = "change"
 MOST_STEPS = 1001
@@ -152,6 +152,8 @@ def walk_seeds(
             "Directions(matrix, method='mine') takes a matrix with one direction per row"
         )
     directions.check(generator)
+    seeds = whole_numbers("seed", seeds)
+    steps, control = whole_number("steps", steps), whole_number("control", control)
     offsets = column_offsets(range, steps)
     if base not in ("sample", "zero"):
         raise UserError(f"base='{base}': 'sample' (the latent of the seed) or 'zero' (the mean of the latents)")
@@ -161,7 +163,7 @@ def walk_seeds(
         )
     if control < 0:
         raise UserError(f"control={control}: a number of rows, 0 or more")
-    indices = None if isinstance(dims, str) and dims == "all" else _indices(dims)
+    indices = None if isinstance(dims, str) and dims == "all" else whole_numbers("dims", dims)
     chosen = directions if indices is None else directions.select(indices)
     rows = chosen.matrix.astype(np.float64)
     random = random_control(directions.latent_dim, control, seeds[0]) if control else None
@@ -259,10 +261,3 @@ def _frames(
     moved = images(latents.reshape(-1, latents.shape[-1])).reshape(*latents.shape[:2], *middle.shape[1:])
     half = len(offsets) // 2
     return np.concatenate([moved[:, :half], middle[:, None], moved[:, half:]], axis=1)
-
-
-def _indices(dims: Sequence[int] | str) -> list[int]:
-    try:
-        return [operator.index(index) for index in dims]  # pyright: ignore[reportArgumentType]
-    except TypeError:
-        raise UserError(f"dims={shown(dims)}: 'all' or a list of direction numbers") from None

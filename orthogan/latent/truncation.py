@@ -24,6 +24,7 @@ def truncate(z: torch.Tensor, truncation: float) -> torch.Tensor:
         raise UserError(f"truncation={truncation}: between 0 (always the mode) and 1 (the whole prior)")
     if truncation == 1:
         return z
+    z = z if z.is_floating_point() else z.float()
     # By the error function, which is odd and exact near zero: Phi(z) - 1/2 = erf(z / sqrt 2) / 2.
     share = torch.special.erf(z.double() * math.sqrt(0.5)) * truncation
     return (torch.special.erfinv(share) * math.sqrt(2)).to(z.dtype)

@@ -80,12 +80,12 @@ class BoundedSkew(Constraint):
     @torch.no_grad()
     def right_inverse(self, weight: Tensor) -> Tensor:
         """Assigning a filter assigns the unconstrained one, of which the skew-symmetric part counts."""
+        weight = self.assignable(weight)
         if not can_look(weight) or self._made_for is weight:
             self._made_for = None
             return weight
         for u, matrix in zip((self.u_wide, self.u_square), _unfoldings(skew(exact(weight))), strict=True):
-            if bool(torch.isfinite(matrix).all()):
-                u.copy_(top_vectors(matrix)[0])
+            u.copy_(top_vectors(matrix)[0])
         return weight
 
     @torch.no_grad()

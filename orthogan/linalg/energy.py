@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from orthogan.linalg.gram import unit_rows
+from orthogan.linalg.precision import matrices
 
 
 def hyperspherical_energy(
@@ -40,7 +41,7 @@ def hyperspherical_energy(
         chunk: rows in a block.
 
     Raises:
-        ValueError: s or chunk out of range, or an unknown reduction.
+        ValueError: s or chunk out of range, an unknown reduction, or a matrix without rows or columns.
     """
     if not 0 <= s < math.inf:
         raise ValueError(f"s is {s}: the energy's power is a number from 0 on (papers: 0, 1 or 2)")
@@ -48,6 +49,7 @@ def hyperspherical_energy(
         raise ValueError(f"chunk is {chunk}: a block has at least 1 row")
     if reduction not in ("mean", "sum"):
         raise ValueError(f"reduction is {reduction!r}: choose mean or sum")
+    matrix = matrices(matrix)
     with torch.autocast(matrix.device.type, enabled=False):
         rows = unit_rows(matrix)
         others = torch.cat([rows, -rows], -2) if half_space else rows

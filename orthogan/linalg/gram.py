@@ -1,7 +1,7 @@
 """How far the rows or the columns of a matrix are from orthonormal. Matrices may carry leading batch dimensions.
 
-All of it is at least float32, also inside autocast. A zero row has no direction: its cosines count as 0, and
-nothing here sends it a gradient through them.
+All of it is at least float32, also inside autocast. A matrix without rows or columns is a ValueError. A zero row has
+no direction: its cosines count as 0, and nothing here sends it a gradient through them.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from orthogan.linalg.precision import exact, magnitude
+from orthogan.linalg.precision import exact, magnitude, matrices
 
 Side = Literal["rows", "columns", "smaller"]
 
@@ -31,8 +31,9 @@ def flat(matrix: Tensor, side: Side) -> Tensor:
 
 def gram(matrix: Tensor, side: Side = "rows") -> Tensor:
     """The inner products of the rows (..., m, m) or of the columns (..., n, n) of ``matrix`` (..., m, n)."""
+    matrix = matrices(matrix)
     with torch.autocast(matrix.device.type, enabled=False):
-        vectors = flat(exact(matrix), side)
+        vectors = flat(matrix, side)
         return vectors @ vectors.mT
 
 
@@ -49,8 +50,8 @@ def orthogonality_error(matrix: Tensor) -> Tensor:
 
 def unit_rows(matrix: Tensor) -> Tensor:
     """The rows at unit length; a zero row stays zero and gets no gradient (its direction has no derivative)."""
+    matrix = exact(matrix)
     with torch.autocast(matrix.device.type, enabled=False):
-        matrix = exact(matrix)
         matrix = matrix / magnitude(matrix, -1)
         squares = matrix.square().sum(-1, keepdim=True)
         alive = squares > 0
@@ -72,13 +73,14 @@ def coherence(matrix: Tensor) -> Tensor:
 
 def mean_coherence(matrix: Tensor) -> Tensor:
     """The mean |cosine| between different rows (...); 0 for a single row."""
-    m = matrix.shape[-2]
-    return gram(unit_rows(matrix)).tril(-1).abs().sum((-2, -1)) / max(1, m * (m - 1) // 2)
+    cosines = gram(unit_rows(matrix))
+    m = cosines.shape[-1]
+    return cosines.tril(-1).abs().sum((-2, -1)) / max(1, m * (m - 1) // 2)
 
 
 def norm_deviation(matrix: Tensor) -> Tensor:
     """The root mean square of ||row|| - 1 (...)."""
-    return _norm(_norm(exact(matrix)) - 1) / math.sqrt(matrix.shape[-2])
+    return _norm(_norm(matrices(matrix)) - 1) / math.sqrt(matrix.shape[-2])
 
 
 def _norm(vectors: Tensor) -> Tensor:

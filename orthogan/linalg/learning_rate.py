@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from orthogan.linalg.precision import exact, magnitude
+from orthogan.linalg.precision import magnitude, matrices
 
 
 def optimal_learning_rate(
@@ -27,7 +27,7 @@ def optimal_learning_rate(
     Raises:
         ValueError: an unknown form.
     """
-    weight, gradient = exact(weight), exact(gradient)
+    weight, gradient = matrices(weight), matrices(gradient)
     over = tuple(range(-weight.dim(), 0)) if block_diagonal else (-2, -1)
     length, size = magnitude(gradient, *over), magnitude(weight, *over)
     gradient = gradient / length

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from orthogan.linalg.decompositions import thin_svd
-from orthogan.linalg.precision import exact, magnitude
+from orthogan.linalg.precision import magnitude, matrices
 
 PolarMethod = Literal["eigh", "svd", "newton_schulz", "polar_express"]
 # Amsel et al. 2025, "The Polar Express": odd quintics, each the best one on the interval that the one before leaves,
@@ -60,7 +60,7 @@ def polar_factor(matrix: Tensor) -> Tensor:
 
     The gradient stays finite where singular values coincide; ``torch.linalg.svd``'s own does not. At least float32.
     """
-    return _Polar.apply(exact(matrix))  # pyright: ignore[reportReturnType]
+    return _Polar.apply(matrices(matrix))  # pyright: ignore[reportReturnType]
 
 
 @torch.library.custom_op("orthogan::newton_schulz", mutates_args=())
@@ -149,9 +149,9 @@ def nearest_orthogonal(matrix: Tensor, method: PolarMethod = "eigh", rank_tolera
             rounding makes of zero.
 
     Raises:
-        ValueError: an unknown method, or a complex matrix.
+        ValueError: an unknown method, or a matrix that is complex or has no rows or columns.
     """
-    x = exact(matrix)
+    x = matrices(matrix)
     dtype = x.dtype
     with torch.autocast(matrix.device.type, enabled=False):
         if method == "polar_express":

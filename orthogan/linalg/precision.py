@@ -11,7 +11,10 @@ def exact(tensor: Tensor, *, allow_complex: bool = False) -> Tensor:
 
     Raises:
         ValueError: a complex tensor, whose imaginary part would be lost; not with ``allow_complex``.
+        TypeError: no tensor at all.
     """
+    if not isinstance(tensor, Tensor):
+        raise TypeError(f"expected a torch.Tensor, not {type(tensor).__name__}; torch.as_tensor makes one of numbers")
     if tensor.is_complex() and allow_complex:
         return tensor if tensor.dtype == torch.complex128 else tensor.to(torch.complex64)
     if tensor.is_complex():
@@ -20,6 +23,20 @@ def exact(tensor: Tensor, *, allow_complex: bool = False) -> Tensor:
             "torch.view_as_real gives the parts of a complex one"
         )
     return tensor if tensor.dtype == torch.float64 else tensor.float()
+
+
+def matrices(tensor: Tensor, *, square: bool = False) -> Tensor:
+    """``exact``, of a matrix or a batch of matrices (..., m, n) that has at least one row and one column.
+
+    Raises:
+        ValueError: a tensor of another shape, or a complex one.
+        TypeError: no tensor at all.
+    """
+    found = exact(tensor)
+    if found.dim() < 2 or 0 in found.shape[-2:] or (square and found.shape[-1] != found.shape[-2]):
+        wanted = "square matrices (..., n, n), n at least 1" if square else "matrices (..., m, n), m and n at least 1"
+        raise ValueError(f"a tensor of shape {tuple(found.shape)}: expected {wanted}")
+    return found
 
 
 def magnitude(tensor: Tensor, *dims: int) -> Tensor:

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from orthogan.linalg.decompositions import eigh
-from orthogan.linalg.precision import exact, magnitude
+from orthogan.linalg.precision import exact, magnitude, matrices
 
 SqrtMethod = Literal["eigh", "pade", "taylor", "newton_schulz"]
 InverseMethod = Literal["eigh", "newton_schulz", "pade"]
@@ -41,8 +41,9 @@ def matrix_sqrt(matrix: Tensor, method: SqrtMethod = "eigh", *, iterations: int 
     The slope of vanishing eigenvalues is bounded as if they were at rounding level, eps * l_max.
 
     Raises:
-        ValueError: an unknown method, or less than one iteration.
+        ValueError: an unknown method, less than one iteration, or a matrix that is not square.
     """
+    matrix = matrices(matrix, square=True)
     with torch.autocast(matrix.device.type, enabled=False):
         s, size = _scaled(_symmetric(matrix))
         if method == "eigh":
@@ -68,10 +69,11 @@ def inverse_sqrt(matrix: Tensor, method: InverseMethod = "eigh", *, iterations: 
         shift: 0 or more. With 0, eigenvalues below eps * l_max count as eps * l_max.
 
     Raises:
-        ValueError: an unknown method, less than one iteration, or a negative shift.
+        ValueError: an unknown method, less than one iteration, a negative shift, or a matrix that is not square.
     """
     if shift < 0:
         raise ValueError(f"shift is {shift}: it must be 0 or more")
+    matrix = matrices(matrix, square=True)
     with torch.autocast(matrix.device.type, enabled=False):
         s, size = _scaled(_symmetric(matrix), shift)
         shifts = shift / size.square()

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from orthogan.linalg.decompositions import thin_svd
 from orthogan.linalg.power import EPS
-from orthogan.linalg.precision import exact, magnitude
+from orthogan.linalg.precision import exact, magnitude, matrices
 
 SMALL = 1e-3  # spectral norm below which the gradient of a normalised weight no longer grows as 1 / sigma
 
@@ -17,7 +17,7 @@ def stable_rank(matrix: Tensor) -> Tensor:
 
     At least 1 and at most the rank of any other matrix, and the same at every scale of it.
     """
-    matrix = exact(matrix)
+    matrix = matrices(matrix)
     squares = torch.linalg.svdvals(matrix / magnitude(matrix, -2, -1)).square()
     top = squares[..., 0]
     return torch.where(top > 0, squares.sum(-1) / top.clamp_min(torch.finfo(top.dtype).tiny), 0.0)
@@ -47,7 +47,7 @@ def stable_rank_projection(matrix: Tensor, r: float, k: int = 1) -> Tensor:
         raise ValueError(f"r is {r}: a matrix that is not zero has a stable rank of at least 1")
     if k < 0:
         raise ValueError(f"k is {k}: the number of preserved singular values is 0 or more")
-    matrix = exact(matrix)
+    matrix = matrices(matrix)
     size = magnitude(matrix, -2, -1)
     left, values, right = thin_svd(matrix / size)
     relative = values / values[..., :1].clamp_min(EPS)
@@ -103,7 +103,7 @@ def stable_rank_scale(matrix: Tensor, sigma: Tensor, target: float) -> Tensor:
         sigma: its (estimated) spectral norm, a 0-d tensor.
         target: r >= 1.
     """
-    matrix, sigma = exact(matrix), exact(sigma)
+    matrix, sigma = matrices(matrix), exact(sigma)
     size = magnitude(matrix, -2, -1)
     matrix, sigma = matrix / size, sigma / size.reshape(sigma.shape)
     # a row vector has no tail: the clamp keeps the square root differentiable there

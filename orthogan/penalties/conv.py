@@ -34,6 +34,8 @@ def conv_orthogonality(
     Raises:
         ValueError: a stride, padding or groups that does not fit the weight.
     """
+    if not weight.numel():
+        raise ValueError(f"the weight has shape {tuple(weight.shape)}: there are no numbers in it to penalize")
     if weight.dim() == 2:
         return gram_residual(weight).square().sum()
     if weight.dim() not in CONV:

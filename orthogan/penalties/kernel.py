@@ -17,10 +17,10 @@ def as_matrix(weight: Tensor) -> Tensor:
     """(out, in, *kernel) as (out, in*kh*kw).
 
     Raises:
-        ValueError: a vector or a number.
+        ValueError: a vector or a number, or a weight without entries.
     """
-    if weight.dim() < 2:
-        raise ValueError(f"the weight has shape {tuple(weight.shape)}: a penalty needs (out, in, ...)")
+    if weight.dim() < 2 or not weight.numel():
+        raise ValueError(f"the weight has shape {tuple(weight.shape)}: a penalty needs (out, in, ...), each at least 1")
     return weight.reshape(weight.shape[0], -1)
 
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 from torch.nn.utils.parametrize import ParametrizationList
 
+from orthogan.weights.belonging import can_look
 from orthogan.weights.matrix import Layer, MatrixView
 
 
@@ -56,6 +57,17 @@ class Constraint(nn.Module):
         found = found.to(weight.dtype)
         return _Densified.apply(found) if self.sparse and found.requires_grad else found  # pyright: ignore
 
+    def assignable(self, weight: Tensor) -> Tensor:
+        """``weight``, which is assigned to the constrained weight.
+
+        Raises:
+            ValueError: it has another shape, or a number that is not finite.
+        """
+        if tuple(weight.shape) != self.view.shape:
+            raise ValueError(f"a weight of shape {tuple(weight.shape)} assigned to one of shape {self.view.shape}")
+        refuse_not_finite("the assigned weight", weight)
+        return weight
+
     def advance(self, weight: Tensor) -> object:
         """Let what follows the weight from step to step (singular vectors) take a step. Nothing, by default."""
 
@@ -89,6 +101,12 @@ class _Densified(torch.autograd.Function):
         return gradients[0].to_dense() if gradients[0].is_sparse else gradients[0]
 
 
+def refuse_not_finite(what: str, weight: Tensor) -> None:
+    """Raise a ValueError that names ``what`` where a number in ``weight`` is NaN or infinite."""
+    if can_look(weight) and not bool(torch.isfinite(weight).all()):
+        raise ValueError(f"{what} holds NaN or infinite values, which have no singular values; give it finite ones")
+
+
 def without_autocast(device: torch.device) -> AbstractContextManager[Any]:
     """Autocast off, where it is on: to enter a block that changes nothing costs as much as a small kernel."""
     if torch.is_autocast_enabled(device.type):
@@ -101,7 +119,7 @@ def register(module: nn.Module, name: str, make: Callable[[Tensor], Constraint])
 
     Raises:
         ValueError: there is no such parameter, or one that cannot be constrained: a vector, without numbers, complex,
-            tied, constrained already or computed from other parameters.
+            not finite, tied, constrained already or computed from other parameters.
     """
     what = f"{type(module).__name__}.{name}"
     if parametrize.is_parametrized(module, name):
@@ -128,6 +146,7 @@ def register(module: nn.Module, name: str, make: Callable[[Tensor], Constraint])
         raise ValueError(f"{what} is {weight.dtype}: a constraint needs a weight of real floating-point numbers")
     if not weight.numel():
         raise ValueError(f"{what} has the shape {tuple(weight.shape)}: there are no numbers in it to constrain")
+    refuse_not_finite(what, weight)
     same = [own for own, other in module._parameters.items() if other is weight]
     if len(same) > 1:
         raise ValueError(f"{type(module).__name__}: {' and '.join(same)} are one parameter; untie them first")

@@ -39,8 +39,8 @@ def apply(module: nn.Module, kind: str, layers: str | Sequence[str] = (), **opti
         options: of the function that is applied, such as ``stable_rank_norm``.
 
     Raises:
-        ValueError: an unknown kind, no layer to constrain, or one whose weight another layer shares; then no layer is
-            changed.
+        ValueError: an unknown kind, no layer to constrain, or one that cannot be constrained, such as one whose weight
+            another layer shares; then no layer is changed.
     """
     if kind == "none":
         return []
@@ -50,8 +50,24 @@ def apply(module: nn.Module, kind: str, layers: str | Sequence[str] = (), **opti
         raise ValueError(f"norm {kind!r}: choose none, {', '.join(KINDS)}{meant}")
     chosen = select(module, layers)
     refuse_tied(module, chosen)
+    before: list[tuple[nn.Module, str, dict[str, Any], torch.Tensor]] = []
     for found in chosen:
-        KINDS[kind](found.layer, found.weight, **options)
+        parameters = dict(found.layer._parameters)
+        stored = parameters.get(found.weight)
+        data = None if stored is None else stored.detach().clone()
+        try:
+            KINDS[kind](found.layer, found.weight, **options)
+        except (ValueError, TypeError) as error:
+            for layer, weight, parameters, plain in before:
+                _own_class(layer)
+                parametrize.remove_parametrizations(layer, weight, leave_parametrized=False)
+                layer._parameters.clear()
+                layer._parameters.update(parameters)  # in their order, which optimizers go by
+                parameters[weight].data = plain
+            kind_of_error = ValueError if isinstance(error, ValueError) else TypeError
+            raise kind_of_error(f"{found.name}: {error}" if found.name else str(error)) from error
+        if data is not None:
+            before.append((found.layer, found.weight, parameters, data))
     return [found.name for found in chosen]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, Literal, get_args
 
 import torch
@@ -51,7 +52,7 @@ class Orthogonal(Constraint):
         """Björck only: let the estimate of the spectral norm follow the parameter."""
         if self.method == "bjorck":
             with torch.autocast(weight.device.type, enabled=False):
-                self.u.copy_(power_iteration(exact(weight), exact(self.u), iterations)[0])
+                self.u.copy_(power_iteration(exact(weight), self.u.to(exact(weight).dtype), iterations)[0])
 
     def forward(self, parameter: Tensor) -> Tensor:
         """The effective weight, worked out in at least float32, in the dtype of the parameter."""
@@ -84,6 +85,7 @@ class Orthogonal(Constraint):
     @torch.no_grad()
     def right_inverse(self, weight: Tensor) -> Tensor:
         """Assigning a weight assigns the orthogonal matrix nearest to it."""
+        weight = self.assignable(weight)
         # on the CPU: not every device has float64 and these decompositions
         target = polar_factor(self.tall(self.matrix(weight)).to("cpu", torch.float64))
         if self.method == "householder":
@@ -130,12 +132,12 @@ def orthogonal(
         gain: fixed factor; 1/sqrt(kh*kw) makes a stride-1 convolution 1-Lipschitz.
 
     Raises:
-        ValueError: an unknown method, a gain that is not positive, or no such weight.
+        ValueError: an unknown method, a gain that is not positive and finite, or no such weight.
     """
     if method not in get_args(OrthogonalMethod):
         raise ValueError(f"method {method!r}: choose {', '.join(get_args(OrthogonalMethod))}")
-    if gain <= 0 or iterations < 1:
-        raise ValueError(f"gain is {gain} and iterations is {iterations}: both must be positive")
+    if not 0 < gain < math.inf or iterations < 1:
+        raise ValueError(f"gain is {gain} and iterations is {iterations}: both must be positive and finite")
     return register(
         module, name, lambda weight: Orthogonal(module, weight, method=method, gain=gain, iterations=iterations)
     )

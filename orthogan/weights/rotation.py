@@ -128,7 +128,7 @@ class Rotation(Constraint):
     @torch.no_grad()
     def right_inverse(self, weight: Tensor) -> Tensor:
         """Assigning a weight makes its rows the fixed neurons, not rotated yet."""
-        self.neurons.copy_(self.view.to(weight))
+        self.neurons.copy_(self.view.to(self.assignable(weight)))
         return self.initial().to(weight.dtype)
 
     def before_load(self, parameters: ParametrizationList, state: dict[str, Any], prefix: str, own: str) -> None:
@@ -176,6 +176,8 @@ def rotation(
         sample: stochastic OPT: rotate so many sampled dimensions at a time (a whole number), or this share of the
             fan-in (below 1); see ``orthogan.weights.resample``. A layer with no more dimensions is rotated whole.
 
+    With a fan-in of 1 there is nothing to rotate: the weight stays at its neurons.
+
     Raises:
         ValueError: an unknown method, blocks that do not divide the fan-in or have a single dimension, in which
             nothing turns, or no such weight.
@@ -188,6 +190,9 @@ def rotation(
         raise ValueError(f"sample is {sample}: a number of dimensions, 2 or more, or a share between 0 and 1")
     if sample is not None and method == "relaxed":
         raise ValueError("sample with method 'relaxed': merging a matrix that is not orthogonal changes the neurons")
+
+    if block_size < 1:
+        raise ValueError(f"block_size is {block_size}: a block has at least 1 dimension")
 
     def make(weight: Tensor) -> Rotation:
         columns = MatrixView(module, weight).columns

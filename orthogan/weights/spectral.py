@@ -223,6 +223,7 @@ class SpectralNorm(Constraint):
         The scale means nothing for the effective weight, but a step of an optimizer would hardly change a parameter
         that is very large, and jump with one that is very small.
         """
+        weight = self.assignable(weight)
         registered, self._made_for = self._made_for is weight, None
         if not can_look(weight):
             return weight

@@ -104,3 +104,33 @@ def test_factors_that_are_not_finite_are_refused(name: str, bad: float) -> None:
 def test_codes_that_are_no_numbers_are_refused(name: str, codes: Any) -> None:
     with pytest.raises(ValueError, match="codes must be numbers"):
         ARRAYS[name](codes, FACTORS)
+
+
+@pytest.mark.parametrize("name", [name for name in ARRAYS if name not in ("total correlation", "pairwise")])
+def test_masks_of_missing_values_are_not_ignored(name: str) -> None:
+    masked = np.ma.masked_array(CODES, np.quantile(CODES, 0.9) < CODES)
+    with pytest.raises(ValueError, match="masked array with missing values"):
+        ARRAYS[name](masked, FACTORS)
+    with pytest.raises(ValueError, match="masked array with missing values"):
+        ARRAYS[name](CODES, np.ma.masked_array(FACTORS, FACTORS == 1))
+    assert ARRAYS[name](np.ma.masked_array(CODES), FACTORS).value == ARRAYS[name](CODES, FACTORS).value
+
+
+@pytest.mark.parametrize("name", [name for name in ARRAYS if name not in ("total correlation", "pairwise")])
+def test_factors_count_by_their_differences_however_large_they_are(name: str) -> None:
+    expected = ARRAYS[name](CODES, FACTORS).value
+    for start, dtype in ((-(2**62), np.int64), (2**62, np.int64), (2**63, np.uint64)):
+        shifted = FACTORS.astype(dtype) + dtype(start)
+        assert ARRAYS[name](CODES, shifted).value == pytest.approx(expected, abs=1e-9)
+
+
+@pytest.mark.parametrize("name", ARRAYS)
+def test_codes_of_very_different_scales_give_a_number(name: str) -> None:
+    assert np.isfinite(ARRAYS[name](CODES * np.resize([1e-200, 1.0, 1e200], CODES.shape[1]), FACTORS).value)
+
+
+@pytest.mark.parametrize("bias", [np.nan, 0.0, -1.0])
+@pytest.mark.parametrize("metric", [metrics.mig, metrics.modularity])
+def test_the_allowed_bias_is_a_share_above_0(metric: Any, bias: float) -> None:
+    with pytest.raises(ValueError, match="max_bias"):
+        metric(CODES, FACTORS, max_bias=bias)

@@ -59,6 +59,8 @@ FORMS: dict[str, Any] = {
     "tensor with a gradient": FLOATS.clone().requires_grad_(),
     "array": PIXELS,
     "float array": FLOATS.numpy(),
+    "flipped twice": np.ascontiguousarray(PIXELS[..., ::-1])[..., ::-1],
+    "sparse tensor": FLOATS.to_sparse(),
     "data set of tensors": Items(lambda image: image),
     "data set of labelled tensors": Items(lambda image: (image, 3)),
     "data set of PIL images": Items(lambda image: (Image.fromarray(image.numpy().transpose(1, 2, 0)), 3)),
@@ -240,3 +242,26 @@ def test_a_result_is_shown_in_a_line() -> None:
     (found,) = evaluate(Patches(), IMAGES, samples=24, extractor=EXTRACTOR, progress=False)
     assert repr(found) == f"<FD[Moments] {found.value:.5g}, 24 samples, {found.protocol['reference']} reference>"
     assert len(repr([found])) < 120
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{name: value} for name in ("batch_size", "samples", "reference_samples") for value in (0, -1, 1.5, "10")]
+    + [{"metrics": [None]}],
+    ids=str,
+)
+def test_options_that_are_no_numbers_or_names_are_refused_by_their_names(options: dict[str, Any]) -> None:
+    with pytest.raises(UserError, match=next(iter(options))):
+        score(IMAGES, **options)
+
+
+@pytest.mark.parametrize("extractor", [3, None, torch.nn.Identity()])
+def test_an_extractor_is_given_by_its_name(extractor: Any) -> None:
+    with pytest.raises(TypeError, match="'module:Class'"):
+        score(IMAGES, extractor=extractor)
+
+
+@pytest.mark.parametrize("dtype", [object, "U8", "datetime64[s]", complex])
+def test_arrays_that_are_no_pixels_are_refused(dtype: Any) -> None:
+    with pytest.raises(UserError, match="subject has images of"):
+        score(IMAGES, PIXELS.astype(dtype))

@@ -225,6 +225,68 @@ def test_what_cannot_be_constrained_is_refused_before_it_is_touched(
     assert all(torch.equal(value, before[key]) for key, value in layer.state_dict().items())
 
 
+@pytest.mark.parametrize("bad", [torch.nan, torch.inf, -torch.inf])
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_weight_that_is_not_finite_is_neither_constrained_nor_assigned(kind: str, bad: float) -> None:
+    name, options = KINDS[kind]
+    layer = nn.Linear(6, 5)
+    spoilt = layer.weight.detach().clone()
+    spoilt[2, 1] = bad
+    weights.apply(layer, name, **options)
+    kept = layer.eval().weight.clone()
+    with pytest.raises(ValueError, match="the assigned weight holds NaN or infinite"):
+        layer.weight = spoilt
+    assert torch.equal(layer.weight, kept)
+    with pytest.raises(ValueError, match="shape"):
+        layer.weight = spoilt.T
+    other = nn.Linear(6, 5)
+    other.weight.data = spoilt
+    with pytest.raises(ValueError, match=r"Linear\.weight holds NaN or infinite"):
+        weights.apply(other, name, **options)
+    assert type(other) is nn.Linear
+
+
+def not_finite() -> nn.Linear:
+    layer = nn.Linear(5, 4)
+    layer.weight.data[0, 0] = torch.nan
+    return layer
+
+
+@pytest.mark.parametrize(
+    ("last", "kinds"),
+    [
+        (old_spectral_norm, list(KINDS)),
+        (not_finite, list(KINDS)),
+        (lambda: nn.Linear(5, 4, dtype=torch.complex64), list(KINDS)),
+        (lambda: torch.nn.utils.parametrizations.weight_norm(nn.Linear(4, 4)), list(KINDS)),
+        (lambda: nn.Linear(7, 4), ["rotation qr", "rotation cayley"]),  # two blocks do not divide it
+    ],
+)
+@pytest.mark.filterwarnings("ignore")
+def test_where_one_layer_is_refused_no_layer_of_the_net_is_changed(
+    last: Callable[[], nn.Module], kinds: list[str]
+) -> None:
+    for kind in kinds:
+        name, options = KINDS[kind]
+        net = nn.Sequential(nn.Linear(6, 5), nn.ConvTranspose2d(4, 6, 3, groups=2), last())
+        parameters, before = dict(net.named_parameters()), copy.deepcopy(net.state_dict())
+        with pytest.raises(ValueError, match=r"^2: "):
+            weights.apply(
+                net, name, **options, **({"blocks": 2} if name == "rotation" and "sample" not in options else {})
+            )
+        assert [type(part) for part in net[:2]] == [nn.Linear, nn.ConvTranspose2d]
+        assert list(net.state_dict()) == list(before)
+        for key, parameter in net.named_parameters():
+            assert parameter is parameters[key], (kind, key)
+            torch.testing.assert_close(parameter.data, before[key], rtol=0, atol=0, equal_nan=True)
+
+
+@pytest.mark.parametrize("gain", [0.0, -1.0, torch.nan, torch.inf])
+def test_a_gain_is_positive_and_finite(gain: float) -> None:
+    with pytest.raises(ValueError, match="gain is"):
+        weights.orthogonal(nn.Linear(3, 3), gain=gain)
+
+
 @pytest.mark.parametrize(
     ("word", "meant"),
     [

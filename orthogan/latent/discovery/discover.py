@@ -92,6 +92,10 @@ def discover(
     Raises:
         UserError: an unknown method, space or layer, or an option that none of the methods has.
     """
+    if not 0 < threshold <= 1:
+        raise UserError(f"threshold={threshold}: a cosine above 0, at most 1")
+    if control < 1:
+        raise UserError(f"control={control}: at least 1 random direction to compare with")
     names = [n.strip() for n in (methods.split(",") if isinstance(methods, str) else methods) if n.strip()]
     for name in names:
         if name not in METHODS:
