@@ -23,6 +23,7 @@ from orthogan.memory import keep_freed_memory, out_of_memory
 
 MOST_SAMPLES = 10**7
 LARGEST_SEED = 2**63 - 1
+LONGEST_MESSAGE = 4000  # characters; files may hold words of any length, and messages quote them
 DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)  # wherever they are met, the user has to act
 
 
@@ -63,6 +64,8 @@ def _run(argv: Sequence[str] | None, interrupts: Interrupts) -> int:
 
 
 def _ended(line: str, code: int) -> int:
+    if len(line) > LONGEST_MESSAGE:  # its ends name the file and the fix
+        line = f"{line[: LONGEST_MESSAGE // 2]} … {line[-LONGEST_MESSAGE // 2 :]}"
     print(f"orthogan: {line}", file=sys.stderr)
     return code
 

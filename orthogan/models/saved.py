@@ -222,6 +222,7 @@ def fill(net: nn.Module, tensors: Mapping[str, Tensor], file: Path) -> None:
         net.load_state_dict(dict(tensors))
     except RuntimeError as error:
         reason = printable(" ".join(str(error).split()))
+        reason = reason if len(reason) < 400 else f"{reason[:400]} …"  # it lists every tensor
         raise UserError(f"{printable(file)}: its tensors do not fit its config: {reason}") from None
 
 

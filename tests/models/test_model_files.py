@@ -329,6 +329,27 @@ def test_any_metadata_are_named_or_harmless(file: Path, key: str, value: Any, nu
     file.write_bytes(whole)
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        about(format="x" * 10**6),
+        about(class_names=json.dumps(["x" * 10**6]), num_classes="2"),
+        configured(kind="x" * 10**6),
+        configured(kind="stylegan2"),  # other tensors: each of them could be listed
+        lambda tensors, about: tensors.update({f"extra.{index}": torch.zeros(1) for index in range(5000)}),
+    ],
+)
+def test_a_message_stays_short_whatever_the_file_says(
+    file: Path, change: Callable[[dict[str, Tensor], dict[str, str]], object], capsys: pytest.CaptureFixture[str]
+) -> None:
+    rewrite(file, change)
+    assert main(["sample", str(file)]) == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert len(said) < 5000
+    assert said.startswith("orthogan: ")
+
+
 def test_every_bit_of_the_metadata_counts(file: Path) -> None:
     whole = file.read_bytes()
     start, end = whole.index(b'"__metadata__"'), whole.rindex(b"}", 0, whole.index(b'"dtype"'))
