@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from typing import Literal
 
 from PIL import ImageDraw, ImageFont
@@ -39,9 +40,8 @@ def fit(text: str, font: Font, width: float) -> str:
     line = " ".join(text.split())
     if font.width(line) <= width:
         return line
-    while line and font.width(line + ELLIPSIS) > width:
-        line = line[:-1]
-    return line.rstrip() + ELLIPSIS
+    most = bisect_right(range(len(line)), width, key=lambda end: font.width(line[:end] + ELLIPSIS)) - 1
+    return line[: max(most, 0)].rstrip() + ELLIPSIS
 
 
 def signed(value: float) -> str:
