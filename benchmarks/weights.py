@@ -61,7 +61,7 @@ class PublishedStableRankNorm(nn.Module):
             v = normalize(matrix.mT @ self.u)
             u = normalize(matrix @ v)
             self.u.copy_(u)
-        whole = matrix / torch.dot(u, matrix @ v)
+        whole = matrix / torch.dot(u, (matrix @ v).to(u))  # under autocast the product is bfloat16
         top = torch.outer(u, v)
         rest = whole - top
         # the published code fails where c * min(rows, columns) < 1
@@ -180,7 +180,8 @@ def weights_step(net: Net, tool: Tool, dtype: torch.dtype, device: torch.device)
     module = net.build()
     tool.constrain(module)
     found = weights.select(laid_out(module, device))
-    return _backward_of(lambda: [one.value for one in found], module, dtype, device, tool)
+    # as a forward in training reads them: a constraint moves
+    return _backward_of(lambda: [getattr(one.layer, one.weight) for one in found], module, dtype, device, tool)
 
 
 def geotorch_step(net: Net, triv: str, dtype: torch.dtype, device: torch.device) -> Callable[[], None]:

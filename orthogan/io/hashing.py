@@ -15,5 +15,6 @@ def tensors_sha256(tensors: Mapping[str, Tensor], start: str = "") -> str:
     for name, tensor in tensors.items():
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         if tensor.numel():  # an empty tensor has no view as bytes
-            digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+            plain = tensor.detach().cpu().clone(memory_format=torch.contiguous_format)  # strides of its own
+            digest.update(plain.view(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from orthogan.named_code import names_in
 from orthogan.studies.cells import Cell, cells_of
 from orthogan.studies.finished import FinishedRun
 from orthogan.studies.study import EVERY, Found, Study
@@ -14,7 +15,7 @@ def measured(study: Study, method: str, setting: str, out: Path, *overrides: str
     cells = cells_of(study, "smoke", [0], out, overrides)
     cell = next(cell for cell in cells if (cell.method, cell.setting) == (method, setting))
     study.run(cell.config)
-    run = FinishedRun(cell.folder)
+    run = FinishedRun(cell.folder, trust=names_in(cell.config))
     return cell, {measure.name: measure.of(run) for measure in study.measures}
 
 

@@ -103,7 +103,7 @@ def test_the_scoring_process_ends_when_its_run_is_gone(tmp_path: Path) -> None:
         ("evaluation={metrics: [isc], best: isc}", "extractor Moments classifies nothing"),
         ("evaluation.extractor=tests.training.extractor:Gone", "Gone"),
         ("evaluation={metrics: [ppl_nog], best: ppl_nog}", "has no subspaces"),
-        ("evaluation.reference_samples=1", "a covariance needs at least 2"),
+        ("evaluation.reference_samples=1", "reference_samples is 1: input should be greater than or equal to 2"),
         ("evaluation={background: true, device: 'cuda:77'}", "evaluation.device is 'cuda:77'"),
     ],
 )
