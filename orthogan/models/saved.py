@@ -191,9 +191,7 @@ def load(path: str | Path, *, device: torch.device | str = "cpu", ema: bool = Tr
         UserError: nothing to load there, it is damaged or names other code, or the tensors do not fit the config.
     """
     saved = describe(path, ema=ema, trust=trust)
-    tensors = read_tensors(saved.path, edited=trust is True)
-    net = build_for_file(saved.config, "generator", num_classes=saved.num_classes, numbers=count(tensors))
-    fill(net, tensors, saved.path)
+    net = _filled(saved, "generator", trust)
     return as_generator(net).to(device).eval().requires_grad_(False)
 
 
@@ -203,10 +201,19 @@ def load_classifier(path: str | Path, *, device: torch.device | str = "cpu", tru
     Args, errors: as ``load``; ``describe(path, form=CLASSIFIER_FORMAT)`` tells the names of the classes.
     """
     saved = describe(path, form=CLASSIFIER_FORMAT, trust=trust)
-    tensors = read_tensors(saved.path, edited=trust is True)
-    net = build_for_file(saved.config, "classifier", num_classes=saved.num_classes, numbers=count(tensors))
-    fill(net, tensors, saved.path)
+    net = _filled(saved, "classifier", trust)
     return net.to(device).eval().requires_grad_(False)
+
+
+def _filled(saved: Saved, name: str, trust: Trust) -> nn.Module:
+    """The net ``name`` of a file. Raises ``UserError`` naming the file."""
+    tensors = read_tensors(saved.path, edited=trust is True)
+    try:
+        net = build_for_file(saved.config, name, num_classes=saved.num_classes, numbers=count(tensors))
+    except UserError as error:
+        raise UserError(f"{printable(saved.path)}: {error}") from error
+    fill(net, tensors, saved.path)
+    return net
 
 
 def fill(net: nn.Module, tensors: Mapping[str, Tensor], file: Path) -> None:
