@@ -85,6 +85,8 @@ def test_a_call_gives_every_weight_its_gradient(name: str, monkeypatch: pytest.M
     for parameter in found.values():
         assert parameter.grad is not None
         assert torch.isfinite(parameter.grad).all()
+        if name == "published-srn" and len(parameter) == 1:
+            continue  # the published form makes a single row a constant, up to rounding: its gradient may be zero
         assert parameter.grad.norm() > 1e-4
     moved = {name for name, p in net.named_parameters() if not torch.equal(p, before[name])}
     assert moved == (set(found) if name == "rotation-ogd" else set())
