@@ -139,6 +139,10 @@ def _line(row: LayerSpectrum) -> tuple[str, ...]:
 
 def _measure(found: weights.Selected, size: int) -> LayerSpectrum:
     weight = found.value.detach()
+    if weight.is_meta:
+        raise ValueError(
+            f"{found.name or '(itself)'}: the weight is on the meta device, without numbers; load it first"
+        )
     if not bool(torch.isfinite(exact(weight, allow_complex=True)).all()):
         raise ValueError(f"{found.name or '(itself)'}: the weight holds NaN or infinite values; the net is damaged")
     with torch.autocast(weight.device.type, enabled=False):

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from orthogan.layers.householder_projector import HouseholderProjector
+from orthogan.layers.shapes import check_numbers
 from orthogan.linalg.precision import exact
 from orthogan.weights.effective import effective_weight
 
@@ -73,8 +74,9 @@ class HouseholderPixel(HouseholderProjector):
         """(n, in, 1, 1) -> (n, out, kh, kw).
 
         Raises:
-            ValueError: a map of more than one pixel.
+            ValueError: a map of more than one pixel, or not of real floating-point numbers.
         """
+        check_numbers(self, input)
         if input.shape[1:] != (self.in_features, 1, 1):
             raise ValueError(
                 f"the input is {tuple(input.shape)}: a Householder projector in place of a transposed convolution "

@@ -1,4 +1,4 @@
-"""Inputs of another shape than a layer knows are refused, as ``nn.BatchNorm2d`` does; most would broadcast."""
+"""Inputs of another shape or kind than a layer knows are refused, as ``nn.BatchNorm2d`` does; most would broadcast."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ def check_map(layer: nn.Module, input: Tensor, channels: int | None = None) -> N
     """Refuse what is not a batch of feature maps.
 
     Raises:
-        ValueError: ``input`` is not (n, channels, h, w); any number of channels from 1 for None.
+        ValueError: ``input`` is not (n, channels, h, w), any number of channels from 1 for None, or not of real
+            floating-point numbers.
     """
+    check_numbers(layer, input)
     if input.dim() != 4 or (input.shape[1] != channels if channels is not None else not input.shape[1]):
         wanted = f"(n, {'c' if channels is None else channels}, h, w)"
         raise ValueError(f"{type(layer).__name__}: the input is {tuple(input.shape)}; {wanted} is needed")
@@ -20,8 +22,16 @@ def check_features(layer: nn.Module, input: Tensor, features: int, *, batch: boo
     """Refuse vectors of another length.
 
     Raises:
-        ValueError: ``input`` is not (..., features), or not (n, features) with ``batch``.
+        ValueError: ``input`` is not (..., features), or not (n, features) with ``batch``, or not of real
+            floating-point numbers.
     """
+    check_numbers(layer, input)
     if not input.dim() or input.shape[-1] != features or (batch and input.dim() != 2):
         wanted = f"({'n' if batch else '...'}, {features})"
         raise ValueError(f"{type(layer).__name__}: the input is {tuple(input.shape)}; {wanted} is needed")
+
+
+def check_numbers(layer: nn.Module, input: Tensor) -> None:
+    """Refuse integers, booleans and complex numbers with a ValueError."""
+    if not input.is_floating_point():  # the result would be rounded to integers
+        raise ValueError(f"{type(layer).__name__}: the input is {input.dtype}; real floating-point numbers are needed")

@@ -338,3 +338,8 @@ def test_complex_weights_have_the_numbers_of_their_complex_matrices(dtype: torch
     distances = torch.linalg.vector_norm(unit[:, None] - unit, dim=-1)
     mean = float((1 / distances[~torch.eye(5, dtype=torch.bool)]).mean())
     assert embedding.energy == pytest.approx(mean, rel=1e-5)
+
+
+def test_weights_without_numbers_are_refused_by_name() -> None:
+    with pytest.raises(ValueError, match=r"^1: the weight is on the meta device"):
+        spectrum(nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 2, device="meta")))

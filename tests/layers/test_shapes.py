@@ -55,6 +55,10 @@ def test_unknown_shapes_are_refused_and_leave_no_trace(name: str, training: bool
         with pytest.raises(ValueError, match=r"is needed|have no pixel|takes \(n, 4, 1, 1\)"):
             layer(torch.randn(shape), *more)
         assert all(torch.equal(value, before[key]) for key, value in layer.state_dict().items()), shape
+    for dtype in (torch.int64, torch.uint8, torch.bool, torch.complex64):
+        with pytest.raises(ValueError, match=r"is needed|are needed"):
+            layer(torch.ones(right, dtype=dtype), *more)
+        assert all(torch.equal(value, before[key]) for key, value in layer.state_dict().items()), dtype
     assert bool(torch.isfinite(layer(torch.randn(right), *more)).all())
 
 
