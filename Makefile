@@ -16,8 +16,9 @@ demo: $(VENV)/.installed
 	@echo "               $(CURDIR)/$(RUN)/traversal.png"
 	@echo "Real sprites:  $(CURDIR)/$(RUN)/reals.png"
 
+# one thread per process, as many processes as processors (at most 8)
 test: $(VENV)/.installed-dev lint
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses logical --maxprocesses 8 --dist loadfile
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
