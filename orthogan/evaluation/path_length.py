@@ -180,7 +180,7 @@ class _Uniform(Generator):
         super().__init__()
         self.latent_dim = latent_dim
 
-    def sample_latent(self, n: int, *, seed: int) -> Tensor:
+    def sample_latent(self, n: int, *, seed: int = 0) -> Tensor:
         return torch.rand(n, self.latent_dim, generator=seeded("cpu", seed, "latent"))
 
 
