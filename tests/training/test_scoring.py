@@ -87,7 +87,7 @@ def test_a_classifier_is_scored_in_the_background_too(tmp_path: Path) -> None:
 def test_the_scoring_process_ends_when_its_run_is_gone(tmp_path: Path) -> None:
     config = tiny(tmp_path / "run", *SCORED, "training.steps=1", "evaluation.every=0")
     run = train(config)
-    endless = config.model_copy(update={"evaluation": config.evaluation.model_copy(update={"samples": 10**9})})
+    endless = config.model_copy(update={"evaluation": config.evaluation.model_copy(update={"samples": 10**7})})
     about = {"config": endless.model_dump(), "device": "cpu", "threads": 1}
     job = {"folder": str(run / "checkpoints" / "step-000000001"), "step": 1}
     worker = subprocess.Popen(
