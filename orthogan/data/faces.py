@@ -18,13 +18,12 @@ from importlib.resources import files
 from typing import Any, NamedTuple
 
 import numpy as np
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save
+import torch
 
 from orthogan.cache import cache_folder
 from orthogan.data.hashing import ContentHash
 from orthogan.errors import CannotWrite, UserError
-from orthogan.io.write import write_bytes
+from orthogan.io.sealed import read_sealed, write_sealed
 
 CANVAS = 16  # pixels; larger pictures repeat each pixel
 RESOLUTIONS = (16, 32, 64)
@@ -213,17 +212,12 @@ def _layers() -> dict[str, list[np.ndarray]]:
     """For the head and every part the layers uint8 (variants x colors, 4, 16, 16), drawn once and kept on disk."""
     key = ContentHash().text(json.dumps(definition(), sort_keys=True), *map(version, ("dicebear-core", "resvg-py")))
     path = cache_folder() / f"faces-{key.hexdigest()}.safetensors"
-    try:
-        with safe_open(path, "numpy") as file:
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            if (file.metadata() or {}).get("checksum") == _checksum(tensors):
-                return _stacked(tensors)
-    except (OSError, SafetensorError):
-        pass  # not drawn yet, or damaged
-    tensors = _draw_layers()
+    with suppress(UserError):  # not drawn yet, or damaged
+        return _stacked({name: layers.numpy() for name, layers in read_sealed(path, needed=True)[0].items()})
+    drawn = _draw_layers()
     with suppress(CannotWrite):  # without a cache the next start takes a few seconds longer
-        write_bytes(path, save(tensors, {"checksum": _checksum(tensors)}))
-    return _stacked(tensors)
+        write_sealed(path, {name: torch.from_numpy(layers) for name, layers in drawn.items()}, {})
+    return _stacked(drawn)
 
 
 def _stacked(tensors: Mapping[str, np.ndarray]) -> dict[str, list[np.ndarray]]:
@@ -231,13 +225,6 @@ def _stacked(tensors: Mapping[str, np.ndarray]) -> dict[str, list[np.ndarray]]:
     for name in sorted(tensors):
         stacks.setdefault(name.rpartition(".")[0], []).append(tensors[name])
     return stacks
-
-
-def _checksum(tensors: Mapping[str, np.ndarray]) -> str:
-    digest = ContentHash()
-    for name in sorted(tensors):
-        digest.text(name).array(tensors[name])
-    return digest.hexdigest()
 
 
 def _draw_layers() -> dict[str, np.ndarray]:
