@@ -22,6 +22,7 @@ import torch
 from safetensors.torch import load_file
 
 from orthogan.errors import UserError
+from orthogan.io.hashing import json_sha256
 from orthogan.io.json_lines import DAMAGE
 from orthogan.io.read import read_json, read_regular
 from orthogan.io.write import disk_errors, remove, set_aside, sync, write_tensors, write_text
@@ -73,7 +74,7 @@ def save(run: Path, step: int, parts: Mapping[str, Part], state: Mapping[str, An
                 write_tensors(path, part.tensors, part.metadata)
                 files[path.name] = {"bytes": path.stat().st_size, "sha256": _sha256(path)}
             record = {"format": FORMAT, "step": step, "files": files, "state": _packed(state)}
-            write_text(temporary / STATE, json.dumps({**record, SEAL: _seal(record)}, indent=1, allow_nan=False))
+            write_text(temporary / STATE, json.dumps({**record, SEAL: json_sha256(record)}, indent=1, allow_nan=False))
             sync(temporary)
             if os.path.realpath(final) in _whole:  # the same step is written again
                 remove(final)
@@ -123,7 +124,7 @@ def _verified(folder: Path) -> dict[str, Any]:
     version = record.get("format")
     sealed = version != 1 or record.keys() != {"format", "step", "files", "state"}
     seal = record.pop(SEAL, None)
-    if sealed and seal != _seal(record):
+    if sealed and seal != json_sha256(record):
         raise Damaged(f"{path}: its content changed since it was written")
     if sealed and version != FORMAT:
         raise UserError(f"{path}: has format {version}, this orthogan reads formats 1 and {FORMAT}; update orthogan")
@@ -278,11 +279,6 @@ def unmark_best(run: Path) -> None:
     if link.is_symlink() and best_of(run) is None:
         with disk_errors(link):
             link.unlink(missing_ok=True)
-
-
-def _seal(record: Mapping[str, Any]) -> str:
-    """The hash of a record's content, whatever its layout."""
-    return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
 
 
 def _packed(value: Any) -> Any:

@@ -7,6 +7,7 @@ import hashlib
 import torch
 from torch import nn
 
+from orthogan.io.hashing import bytes_of
 from orthogan.models.modes import need_numbers
 
 
@@ -24,6 +25,5 @@ def model_hash(generator: nn.Module) -> str:
         if not isinstance(tensor, torch.Tensor):
             continue
         digest.update(f"{tensor.dtype}\x1f{tuple(tensor.shape)}\x1f".encode())
-        flat = tensor.detach().cpu().contiguous().reshape(-1)
-        digest.update(flat.view(torch.uint8).numpy().tobytes())
+        digest.update(bytes_of(tensor))
     return digest.hexdigest()

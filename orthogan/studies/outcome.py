@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import os
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from orthogan.disentanglement.result import jsonable
+from orthogan.io.hashing import json_sha256
 from orthogan.io.read import parse_json, printable, read_regular, reason_of
 from orthogan.io.sealed import HASH, Damaged
 from orthogan.io.write import append_json, disk_errors, write_text
@@ -64,7 +64,7 @@ def save(folder: Path, outcome: Outcome) -> None:
         "config": dict(outcome.config),
     }
     tree = json.loads(json.dumps(jsonable(content), allow_nan=False))
-    write_text(folder / FILE, json.dumps({**tree, HASH: _hash(tree)}, indent=1) + "\n")
+    write_text(folder / FILE, json.dumps({**tree, HASH: json_sha256(tree)}, indent=1) + "\n")
 
 
 def load(folder: Path) -> Outcome | None:
@@ -80,7 +80,7 @@ def load(folder: Path) -> Outcome | None:
     content = read_regular(path)
     try:
         tree = dict(parse_json(content, FILE))
-        if tree.pop(HASH, None) not in (None, _hash(tree)):  # early versions wrote none
+        if tree.pop(HASH, None) not in (None, json_sha256(tree)):  # early versions wrote none
             raise ValueError("its content is not what its hash says")
         if tree["status"] not in get_args(Status):
             raise ValueError(f"status {tree['status']!r}")
@@ -116,10 +116,6 @@ def add_sitting(folder: Path, facts: Mapping[str, Any]) -> None:
 def _check_sitting(record: dict[str, Any]) -> None:
     for name in ("seconds", "peak memory [MiB]"):
         float(record.get(name, 0))
-
-
-def _hash(tree: Mapping[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(tree, sort_keys=True).encode()).hexdigest()
 
 
 def _packed(found: Found) -> dict[str, Any]:

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from orthogan.io.hashing import tensors_sha256
+from orthogan.latent.identity import model_hash
 
 LAYOUTS = {
     "channels last": lambda x: x.contiguous(memory_format=torch.channels_last),
@@ -30,3 +31,10 @@ def test_the_layout_in_memory_does_not_matter(layout: str, shape: tuple[int, ...
     assert tensors_sha256({"y": plain}) != tensors_sha256({"x": plain})
     if plain.numel():
         assert tensors_sha256({"x": plain + 1}) != tensors_sha256({"x": plain})
+
+
+def test_a_model_is_recognized_whatever_the_layout_of_its_tensors() -> None:
+    net = torch.nn.Conv2d(1, 1, 1)
+    before = model_hash(net)
+    net.weight.data = torch.empty_strided((1, 1, 1, 1), (72, 72, 72, 72)).copy_(net.weight.data)
+    assert model_hash(net) == before
