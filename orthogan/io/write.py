@@ -194,7 +194,11 @@ def _claim(target: Path) -> tuple[Path, int]:
             scratch.mkdir()
         except FileExistsError:
             if not scratch.is_dir() or scratch.is_symlink():
-                scratch.unlink(missing_ok=True)
+                try:
+                    scratch.unlink(missing_ok=True)
+                except OSError:
+                    if not scratch.is_dir():  # or its owner has finished, and another one has begun
+                        raise
                 continue
         try:
             handle = os.open(scratch, os.O_RDONLY)

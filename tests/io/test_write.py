@@ -166,6 +166,22 @@ def test_writers_of_one_file_wait_for_each_other(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [file]
 
 
+def test_a_folder_that_vanishes_and_comes_back_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another writer removes the temporary folder, and makes it again, between two looks at it."""
+    scratch, answers = tmp_path / ".file.writing", [False]
+    scratch.mkdir()
+    real = Path.is_dir
+
+    def is_dir(path: Path) -> bool:
+        return answers.pop() if path == scratch and answers else real(path)
+
+    monkeypatch.setattr(Path, "is_dir", is_dir)
+    write_bytes(tmp_path / "file", b"new")
+    assert answers == []
+    assert (tmp_path / "file").read_bytes() == b"new"
+    assert list(tmp_path.iterdir()) == [tmp_path / "file"]
+
+
 def test_an_interrupted_writer_leaves_nothing(tmp_path: Path) -> None:
     def interrupted() -> None:
         with replacing(tmp_path / "file") as partial:
