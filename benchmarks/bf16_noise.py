@@ -14,13 +14,13 @@ from tqdm import tqdm
 from orthogan import load
 from orthogan.data import ImageSource
 from orthogan.data.configured import open_configured
-from orthogan.evaluation.extractors import Extractor, load_extractor
-from orthogan.evaluation.features import Features, extract
-from orthogan.evaluation.frechet import frechet_distance
+from orthogan.evaluation.fidelity.extractors import Extractor, load_extractor
+from orthogan.evaluation.fidelity.features import Features, extract
+from orthogan.evaluation.fidelity.frechet import frechet_distance
+from orthogan.evaluation.fidelity.kid import SUBSET_SIZE, Subsets, kernel_distance
+from orthogan.evaluation.fidelity.precision_recall import precision_recall
 from orthogan.evaluation.images import generated, real
-from orthogan.evaluation.kid import SUBSET_SIZE, Subsets, kernel_distance
 from orthogan.evaluation.precision import Precision, prepared
-from orthogan.evaluation.precision_recall import precision_recall
 from orthogan.models.modes import frozen
 from orthogan.models.protocol import Generator
 from orthogan.models.saved import describe

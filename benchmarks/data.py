@@ -29,8 +29,8 @@ from tqdm import tqdm
 from benchmarks import timing
 from benchmarks.data_files import copy_to_h5, write_pictures, write_rows
 from orthogan.data import Batches, ImageSource
-from orthogan.data.array_files import open_array_file
-from orthogan.data.folder import Form, open_folder
+from orthogan.data.sources.array_files import open_array_file
+from orthogan.data.sources.folder import Form, open_folder
 
 BATCH = 64
 REST = 0.3  # seconds after a step in which its workers finish what they read ahead

@@ -27,13 +27,13 @@ from benchmarks import timing
 from benchmarks.bf16_noise import noise
 from orthogan import load
 from orthogan.device import fast_bf16
-from orthogan.evaluation.extractors import load_extractor
-from orthogan.evaluation.features import extract
-from orthogan.evaluation.frechet import frechet_distance
+from orthogan.evaluation.fidelity.extractors import load_extractor
+from orthogan.evaluation.fidelity.features import extract
+from orthogan.evaluation.fidelity.frechet import frechet_distance
+from orthogan.evaluation.fidelity.precision_recall import CHUNK, NEIGHBOURHOOD, precision_recall
+from orthogan.evaluation.fidelity.statistics import Gaussian, Moments
 from orthogan.evaluation.images import generated
 from orthogan.evaluation.precision import prepared
-from orthogan.evaluation.precision_recall import CHUNK, NEIGHBOURHOOD, precision_recall
-from orthogan.evaluation.statistics import Gaussian, Moments
 from orthogan.models.modes import frozen
 
 TABLES = ("arithmetic", "streaming", "neighbours", "loop")

@@ -23,7 +23,7 @@ from torch.utils.flop_counter import flop_registry
 from benchmarks.ours import config_of
 from benchmarks.setting import Setting, source_of
 from benchmarks.timing import machine, synchronize, write
-from orthogan.training.gan import GanTask
+from orthogan.training.gan.task import GanTask
 from orthogan.training.loop import update
 from orthogan.training.precision import make_accelerator
 from orthogan.training.task import Task

@@ -30,7 +30,7 @@ from benchmarks.peers import PEERS
 from benchmarks.rivals import Contender, race
 from benchmarks.run import OURS, PLAIN, VARIANTS, ours, recorded, step_table, step_targets, variant_targets
 from benchmarks.setting import Setting, source_of
-from orthogan.training.gan import GanTask
+from orthogan.training.gan.task import GanTask
 from orthogan.training.loop import update
 from orthogan.training.precision import make_accelerator
 from orthogan.training.watch import FiniteWatch

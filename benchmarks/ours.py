@@ -11,10 +11,10 @@ from accelerate import Accelerator
 from benchmarks.gate import Gate
 from benchmarks.scoring import scorer
 from benchmarks.setting import Setting, source_of
-from orthogan.config import Config
-from orthogan.config_file import load_config
+from orthogan.config.files import load_config
+from orthogan.config.schema import Config
 from orthogan.data import ImageSource
-from orthogan.training.gan import GanTask
+from orthogan.training.gan.task import GanTask
 from orthogan.training.loop import train_task
 from orthogan.training.precision import make_accelerator
 from orthogan.training.task import Phase

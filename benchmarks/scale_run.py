@@ -18,10 +18,10 @@ import numpy as np
 import torch
 from torch import nn
 
-from orthogan.config import TrainingConfig
-from orthogan.config_file import load_config
+from orthogan.config.files import load_config
+from orthogan.config.schema import TrainingConfig
 from orthogan.data import ArraySource
-from orthogan.training.gan import GanTask
+from orthogan.training.gan.task import GanTask
 from orthogan.training.loop import average_gradients, update
 from orthogan.training.precision import make_accelerator
 from orthogan.training.watch import FiniteWatch

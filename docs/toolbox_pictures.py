@@ -18,8 +18,8 @@ from torch.nn import functional
 from tqdm import tqdm
 
 from orthogan import open_source, penalties, weights
-from orthogan.evaluation.spectrum import LayerSpectrum, spectrum
-from orthogan.evaluation.spectrum_plot import plot
+from orthogan.drawing.spectrum import plot
+from orthogan.evaluation.spectrum.layer_spectrum import LayerSpectrum, spectrum
 from orthogan.gradients import CayleyRetraction, NearestOrthogonalGradient, OptimalLearningRate
 from orthogan.layers import decorrelate
 

@@ -34,8 +34,8 @@ if TYPE_CHECKING:
         training,
         weights,
     )
-    from orthogan.config import Config
-    from orthogan.config_file import load_config
+    from orthogan.config.files import load_config
+    from orthogan.config.schema import Config
     from orthogan.data import open_configured, open_source
     from orthogan.evaluation import evaluate
     from orthogan.latent import Directions, first_layer_directions, native_directions, render, traverse
@@ -74,13 +74,13 @@ __all__ = [
 ]
 
 _HOMES = {
-    "Config": "orthogan.config",
+    "Config": "orthogan.config.schema",
     "Directions": "orthogan.latent",
     "Generator": "orthogan.models.protocol",
     "evaluate": "orthogan.evaluation",
     "first_layer_directions": "orthogan.latent",
     "load": "orthogan.models.saved",
-    "load_config": "orthogan.config_file",
+    "load_config": "orthogan.config.files",
     "native_directions": "orthogan.latent",
     "open_configured": "orthogan.data",
     "open_source": "orthogan.data",

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 def run(argv: Sequence[str] | None = None) -> NoReturn:
     """Run the command line (or ``argv``) and end the process."""
     Interrupts(at_once=True).begin()  # to the very end
-    from orthogan.cli import main
+    from orthogan.cli.main import main
 
     code = main(argv)
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from orthogan.distributed import join
 from orthogan.errors import UserError
+from orthogan.process_group import join
 
 
 def fast_bf16(device: str) -> bool:

@@ -1,152 +1,69 @@
-"""The processes of one command: how they meet, and what the others say when one of them ends too early."""
+"""Evaluating on several processes: each does a share, and all end with the very same numbers."""
 
 from __future__ import annotations
 
 import json
-import os
-import re
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
-from datetime import timedelta
+from typing import Any
 
-import torch.distributed as dist
-from accelerate.state import PartialState
-from torch.distributed import PrefixStore, Store, TCPStore  # pyright: ignore[reportPrivateImportUsage]
-
-from orthogan.errors import Diverged, PeerFailed, Stopped, UserError
-
-MEETING = timedelta(minutes=2)  # for all processes to start
-NEWS = 3.0  # seconds in which a process that is about to end says why
-FAREWELL = 60.0  # seconds in which the others come to ask
-KINDS = {"user": UserError, "diverged": Diverged, "interrupted": KeyboardInterrupt, "bug": PeerFailed}
-_LOST = re.compile("gloo|nccl|connection|socket|peer", re.IGNORECASE)
+import torch
+from torch import Tensor
+from torch import distributed as dist
 
 
-@dataclass(frozen=True)
-class _Group:
-    """The processes that have met; ``host`` is whether the store is lost with this one."""
-
-    store: Store
-    rank: int
-    world: int
-    host: bool
-
-    def others(self) -> list[int]:
-        return [rank for rank in range(self.world) if rank != self.rank]
-
-    def has(self, what: str) -> bool:
-        """Whether a process has noted ``what``. Raises ``RuntimeError`` where the store is lost."""
-        return self.store.check([what])
-
-    def wait(self, seconds: float, *names: str) -> None:
-        """Wait until all ``names`` are noted, at most so long."""
-        end = time.monotonic() + seconds
-        while time.monotonic() < end and not all(self.has(name) for name in names):
-            time.sleep(0.05)
+def rank_and_world() -> tuple[int, int]:
+    """This process's number and how many there are; (0, 1) outside a process group."""
+    joined = dist.is_available() and dist.is_initialized()
+    return (dist.get_rank(), dist.get_world_size()) if joined else (0, 1)
 
 
-_group: _Group | None = None
+def hidden(progress: bool) -> bool | None:
+    """``disable`` of a progress bar: shown by the first process alone, on a terminal alone (None), if asked for."""
+    return None if progress and rank_and_world()[0] == 0 else True
 
 
-def join(*, cpu: bool) -> PartialState:
-    """Meet the other processes of ``torchrun`` or ``accelerate launch``, if there are any, for at most 2 minutes.
-
-    Raises:
-        UserError: naming the processes that did not come.
-    """
-    names = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
-    met = bool(PartialState._shared_state) or dist.is_initialized()
-    if met or not all(name in os.environ for name in names) or int(os.environ["WORLD_SIZE"]) < 2:
-        return PartialState(cpu=cpu)
-    global _group
-    rank, world, address = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"]), os.environ["MASTER_ADDR"]
-    host = rank == 0 and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
-    try:
-        store: Store = TCPStore(
-            address,
-            int(os.environ["MASTER_PORT"]),
-            world,
-            host,
-            timeout=MEETING,
-            wait_for_workers=False,
-            multi_tenant=True,
-        )
-        store = PrefixStore(f"orthogan/{os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}", store)
-        group = _Group(store, rank, world, host)
-        store.set(f"here/{rank}", "")
-        group.wait(MEETING.total_seconds(), *(f"here/{other}" for other in group.others()))
-        missing = [other for other in group.others() if not group.has(f"here/{other}")]
-    except RuntimeError as error:
-        reason = str(error).splitlines()[0]
-        raise UserError(
-            f"process {rank} of {world} does not reach the first one at {address}:{os.environ['MASTER_PORT']} "
-            f"({reason}); start all of them again"
-        ) from None
-    if missing:
-        raise UserError(
-            f"process {_listed(missing)} of {world} did not come within {MEETING.total_seconds():.0f} seconds; "
-            "start all of them again"
-        )
-    _group = group
-    return PartialState(cpu=cpu, store=PrefixStore("group", store), rank=rank, world_size=world)
+def share(total: int) -> tuple[int, int]:
+    """The range of ``total`` items that this process takes: contiguous, so that joined parts are in order."""
+    rank, world = rank_and_world()
+    return rank * total // world, (rank + 1) * total // world
 
 
-def first_process() -> bool:
-    """Whether this is the main process, also before they have met."""
-    return int(os.environ.get("RANK", "0")) == 0
+def gathered(tensor: Tensor) -> list[Tensor]:
+    """The tensors of all processes, of one shape, in the order of the processes; where they were, CPU or GPU."""
+    if rank_and_world()[1] == 1:
+        return [tensor]
+    mine = tensor.to(_exchange()).contiguous()
+    found = [torch.empty_like(mine) for _ in range(dist.get_world_size())]
+    dist.all_gather(found, mine)
+    return [part.to(tensor.device) for part in found]
 
 
-@contextmanager
-def together(advice: str) -> Iterator[None]:
-    """A context that all processes leave with the same exception: what ends one of them ends the others.
-
-    Args:
-        advice: what to do when a process has ended without a word.
-    """
-    try:
-        yield
-    except Stopped:  # they have agreed on it
-        raise
-    except BaseException as error:
-        if _group is None:
-            raise
-        try:
-            verdict = _verdict(_group, error, advice)
-        except RuntimeError:  # the store is lost, and with it the process that held it
-            verdict = Stopped(f"process 0 of {_group.world} has ended without a message; {advice}")
-        if verdict is error:
-            raise
-        raise verdict from None
+def joined(tensor: Tensor) -> Tensor:
+    """The rows of all processes, of which each may hold another number, one below the other: (sum of n, d)."""
+    counts = [int(n) for n in gathered(torch.tensor([len(tensor)]))]
+    if len(counts) == 1:
+        return tensor
+    padded = tensor.new_zeros(max(counts), *tensor.shape[1:])
+    padded[: len(tensor)] = tensor
+    return torch.cat([part[:n] for part, n in zip(gathered(padded), counts, strict=True)])
 
 
-def _verdict(group: _Group, error: BaseException, advice: str) -> BaseException:
-    """The exception that all processes end with."""
-    lost = isinstance(error, RuntimeError) and bool(isinstance(error, dist.DistError) or _LOST.search(str(error)))
-    if lost:
-        group.store.set(f"alive/{group.rank}", "")
-        group.wait(NEWS, "failed")
-        silent = [other for other in group.others() if not group.has(f"alive/{other}")]
-        verdict: BaseException = error
-        if group.has("failed"):
-            rank, kind, text = json.loads(group.store.get("failed"))
-            verdict = KINDS[kind](text if kind == "diverged" else f"process {rank} of {group.world}: {text}")
-        elif silent:
-            verdict = Stopped(f"process {_listed(silent)} of {group.world} has ended without a message; {advice}")
-    else:
-        kind = next((name for name, kind in KINDS.items() if isinstance(error, kind)), "bug")
-        text = f"{type(error).__name__}: {error}" if kind == "bug" else str(error)
-        group.store.compare_set("failed", "", json.dumps([group.rank, kind, text]))
-        silent, verdict = [], error
-    if dist.is_initialized():
-        PartialState().destroy_process_group()  # whoever waits for this process learns that it is gone
-    group.store.set(f"done/{group.rank}", "")
-    if group.host:
-        seconds = NEWS if isinstance(verdict, KeyboardInterrupt) else FAREWELL
-        group.wait(seconds, *(f"done/{other}" for other in group.others() if other not in silent))
-    return verdict
+def everywhere(here: bool) -> bool:
+    """Whether it holds on all processes: they do something together or not at all."""
+    return all(bool(flag) for flag in gathered(torch.tensor([int(here)])))
 
 
-def _listed(ranks: list[int]) -> str:
-    return ", ".join(map(str, ranks))
+def agreed(value: Any) -> Any:
+    """The first process's ``value``, which JSON must be able to hold: machines may differ in the last digits."""
+    rank, world = rank_and_world()
+    if world == 1:
+        return value
+    text = torch.frombuffer(bytearray(json.dumps(value).encode()), dtype=torch.uint8)
+    length = int(gathered(torch.tensor([len(text)]))[0])
+    message = text if rank == 0 else torch.zeros(length, dtype=torch.uint8)
+    return json.loads(bytes(gathered(message)[0].tolist()))
+
+
+def _exchange() -> torch.device:
+    """Where the backend of the process group wants its tensors."""
+    nccl = dist.get_backend() == "nccl"
+    return torch.device("cuda", torch.cuda.current_device()) if nccl else torch.device("cpu")

@@ -18,7 +18,7 @@ from orthogan.errors import UserError
 from orthogan.io.read import printable
 
 if TYPE_CHECKING:
-    from orthogan.config import Config
+    from orthogan.config.schema import Config
 
 Trust = bool | Collection[str]  # which code a file may name: True = any, False = none, or these ``module:Class``
 Kind = TypeVar("Kind")

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from orthogan.cli import main
+from orthogan.cli.main import main
 from orthogan.latent import Directions
 
 MODEL = str(Path(__file__).parents[1] / "pretrained" / "sprites-srngan.safetensors")

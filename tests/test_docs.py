@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from orthogan.cli import parse
-from orthogan.config_file import load_config
+from orthogan.cli.main import parse
+from orthogan.config.files import load_config
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]

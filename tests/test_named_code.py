@@ -17,13 +17,13 @@ import yaml
 from torch import Tensor, nn
 
 import orthogan
-from orthogan import checkpoint
-from orthogan.checkpoint import Part
-from orthogan.cli import main
-from orthogan.config import Config
-from orthogan.config_file import load_config, own_names
+from orthogan.cli.main import main
+from orthogan.config.files import load_config, own_names
+from orthogan.config.schema import Config
 from orthogan.errors import UserError
-from orthogan.evaluation.extractors import load_extractor
+from orthogan.evaluation.fidelity.extractors import load_extractor
+from orthogan.io import checkpoint
+from orthogan.io.checkpoint import Part
 from orthogan.models.build import build_classifier, build_discriminator, build_generator
 from orthogan.models.named import made_by
 from orthogan.models.saved import CLASSIFIER, CLASSIFIER_FORMAT, RAW, load_classifier, metadata

@@ -53,7 +53,7 @@ def test_every_public_name_is_listed_reached_and_explained(tmp_path: Path) -> No
     ids=lambda value: " ".join(Path(word).name for word in value) if "torch" not in value else "",
 )
 def test_what_needs_no_torch_does_not_wait_for_it(words: list[str], modules: list[str], tmp_path: Path) -> None:
-    code = f"import sys; from orthogan.cli import main; code = main({words!r}); print(code, *sys.modules)"
+    code = f"import sys; from orthogan.cli.main import main; code = main({words!r}); print(code, *sys.modules)"
     code, *loaded = python(sys.executable, "-c", code, cwd=tmp_path).splitlines()[-1].split()
     assert code == ("0" if words[0] == "config" else "2")
     assert not set(modules) & set(loaded)

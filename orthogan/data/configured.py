@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from orthogan.config import DataConfig
+from orthogan.config.schema import DataConfig
 from orthogan.data.open import open_source
 from orthogan.data.source import ImageSource
 

@@ -20,9 +20,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from orthogan.cache import cache_folder
-from orthogan.data.hashing import ContentHash
 from orthogan.errors import CannotWrite, UserError
+from orthogan.io.cache import cache_folder
+from orthogan.io.content_hash import ContentHash
 from orthogan.io.sealed import read_sealed, write_sealed
 
 CANVAS = 16  # pixels; larger pictures repeat each pixel

@@ -10,8 +10,8 @@ from pathlib import Path
 from threading import Lock
 from typing import Any, NamedTuple
 
-from orthogan.data.hashing import ContentHash, hash_files
 from orthogan.errors import UserError
+from orthogan.io.content_hash import ContentHash, hash_files
 from orthogan.io.read import UnreadableFile, check_regular, exists, parsing, printable, read_regular
 
 _FORMATS = "png jpg jpeg jpe jfif webp avif bmp dib gif tif tiff ppm pgm pbm pnm tga jp2 j2k qoi"

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from orthogan.config import DataConfig
-from orthogan.config_checks import ONE_PART
+from orthogan.config.checks import ONE_PART
+from orthogan.config.schema import DataConfig
 from orthogan.data.configured import SUBSET_SEED, open_configured
 from orthogan.data.order import subset
 from orthogan.data.source import ImageSource
-from orthogan.data.sprite_sources import SpriteGrid, sprite_subset
+from orthogan.data.sources.sprite_sources import SpriteGrid, sprite_subset
 from orthogan.errors import UserError
 from orthogan.io.read import exists, user_path
 

@@ -6,11 +6,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from orthogan.config_checks import FACTOR_FILES, NEEDS_PATH, ONE_PART
-from orthogan.data.array_files import open_array_file
-from orthogan.data.folder import Form, open_folder
+from orthogan.config.checks import FACTOR_FILES, NEEDS_PATH, ONE_PART
 from orthogan.data.source import ImageSource, check_split
-from orthogan.data.sprite_sources import open_sprites
+from orthogan.data.sources.array_files import open_array_file
+from orthogan.data.sources.folder import Form, open_folder
+from orthogan.data.sources.sprite_sources import open_sprites
 from orthogan.errors import UserError
 from orthogan.io.read import exists, user_path
 
@@ -41,7 +41,7 @@ def _sprites(request: Request) -> ImageSource:
 
 
 def _faces(request: Request) -> ImageSource:
-    from orthogan.data.face_source import open_faces  # needs packages that few commands need
+    from orthogan.data.sources.face_source import open_faces  # needs packages that few commands need
 
     check_split("faces", request.split, ("train", "test"))
     return open_faces(
@@ -55,7 +55,7 @@ def _faces(request: Request) -> ImageSource:
 
 
 def _known(request: Request) -> ImageSource:
-    from orthogan.data import torchvision_sets as sets  # takes seconds to import, and few commands need it
+    from orthogan.data.sources import torchvision_sets as sets  # takes seconds to import, and few commands need it
 
     files: sets.Files = {"root": request.root, "split": request.split, "download": request.download}
     match request.kind:
@@ -70,7 +70,11 @@ def _known(request: Request) -> ImageSource:
 
 
 def _factors(request: Request) -> ImageSource:
-    from orthogan.data import cars3d, factor_files, smallnorb  # scipy takes its time
+    from orthogan.data.sources import (
+        cars3d,
+        factor_files,
+        smallnorb,  # scipy takes its time
+    )
 
     path = request.path or ""
     match request.kind:
@@ -129,7 +133,7 @@ def open_source(
     - ``count``, ``seed``: sprites: size and random seed of a subset, None is the full grid; faces: how many to draw
       (default 50,000; 10,000 of the test part), and from which random seed.
     - ``fixed``: faces only, factors to hold at a value, such as ``{"glasses": "none"}``.
-    - ``bad_images``, ``bad_limit``: what to do about unreadable files (``orthogan.data.folder``).
+    - ``bad_images``, ``bad_limit``: what to do about unreadable files (``orthogan.data.sources.folder``).
 
     Raises UserError for anything that cannot be opened, saying which file or value is wrong and how to fix it.
 

@@ -9,10 +9,14 @@ from orthogan.disentanglement.activeness import activeness
 from orthogan.disentanglement.activity import activity
 from orthogan.disentanglement.beta_vae import beta_vae
 from orthogan.disentanglement.code_vote import code_vote
-from orthogan.disentanglement.coordinates import Coordinates, coordinates_of
+from orthogan.disentanglement.codes.coordinates import Coordinates, coordinates_of
+from orthogan.disentanglement.codes.encoder import PostHocEncoder, train_encoder
+from orthogan.disentanglement.codes.oracle import Oracle, Teaching, train_oracle
+from orthogan.disentanglement.codes.oracle_cache import load_oracle, oracle_for, save_oracle
+from orthogan.disentanglement.codes.predicted import Predicted, predicted_factors
+from orthogan.disentanglement.codes.source import GridSource, LabelledSource, SpriteSource
 from orthogan.disentanglement.dci import completeness, dci, disentanglement
 from orthogan.disentanglement.disentangle import disentangle
-from orthogan.disentanglement.encoder import PostHocEncoder, train_encoder
 from orthogan.disentanglement.explicitness import explicitness
 from orthogan.disentanglement.factor_vae import factor_vae
 from orthogan.disentanglement.intervals import Interval, interval
@@ -21,14 +25,10 @@ from orthogan.disentanglement.merging import Merging, merging_of
 from orthogan.disentanglement.mig import mig
 from orthogan.disentanglement.modularity import modularity, modularity_per_code
 from orthogan.disentanglement.mutual_information import discretise, entropies, mutual_information_matrix
-from orthogan.disentanglement.oracle import Oracle, Teaching, train_oracle
-from orthogan.disentanglement.oracle_cache import load_oracle, oracle_for, save_oracle
-from orthogan.disentanglement.predicted import Predicted, predicted_factors
 from orthogan.disentanglement.result import Across, GeneratorScore, Summary, across, table
 from orthogan.disentanglement.routes import METRICS, read_options
 from orthogan.disentanglement.sap import sap, sap_correlation
 from orthogan.disentanglement.score import Score
-from orthogan.disentanglement.source import GridSource, LabelledSource, SpriteSource
 from orthogan.disentanglement.total_correlation import (
     gaussian_total_correlation,
     gaussian_wasserstein_correlation,

@@ -9,11 +9,11 @@ import torch
 from torch import nn
 
 from orthogan.disentanglement.activeness import ACTIVE, VALUES
-from orthogan.disentanglement.coordinates import BATCH, subject
+from orthogan.disentanglement.codes.coordinates import BATCH, subject
 from orthogan.disentanglement.score import Score
+from orthogan.drawing.grid import DAMAGED
 from orthogan.errors import UserError
 from orthogan.latent.directions import Directions
-from orthogan.latent.grid import DAMAGED
 from orthogan.rng import derive
 
 

@@ -12,19 +12,19 @@ import torch
 from torch import nn
 
 from orthogan import __version__
-from orthogan.data.factor_files import FactorGrid
 from orthogan.data.order import subset
 from orthogan.data.source import ImageSource
-from orthogan.data.sprite_sources import SpriteGrid
-from orthogan.disentanglement.coordinates import subject
-from orthogan.disentanglement.encoder import PostHocEncoder, SourceGrid, train_encoder
+from orthogan.data.sources.factor_files import FactorGrid
+from orthogan.data.sources.sprite_sources import SpriteGrid
+from orthogan.disentanglement.codes.coordinates import subject
+from orthogan.disentanglement.codes.encoder import PostHocEncoder, SourceGrid, train_encoder
+from orthogan.disentanglement.codes.oracle import Oracle, factors_at, pieces
+from orthogan.disentanglement.codes.oracle_cache import oracle_for
+from orthogan.disentanglement.codes.predicted import Predicted, predicted_factors, varying_factors
+from orthogan.disentanglement.codes.source import LabelledSource
 from orthogan.disentanglement.merging import merging_of
-from orthogan.disentanglement.oracle import Oracle, factors_at, pieces
-from orthogan.disentanglement.oracle_cache import oracle_for
-from orthogan.disentanglement.predicted import Predicted, predicted_factors, varying_factors
 from orthogan.disentanglement.routes import ARRAYS, ENCODER, LATENT, REAL_ARRAYS, REAL_VOTES, VOTE
 from orthogan.disentanglement.score import Score
-from orthogan.disentanglement.source import LabelledSource
 from orthogan.latent.directions import Directions, random_control
 from orthogan.latent.identity import model_hash
 from orthogan.models.modes import device_of

@@ -6,8 +6,8 @@ import numpy as np
 from sklearn.linear_model import LogisticRegression
 
 from orthogan.disentanglement.arrays import exponents, rescaled
+from orthogan.disentanglement.codes.source import ROWS, Encoder, LabelledSource, draw, encoded, varying
 from orthogan.disentanglement.score import Score
-from orthogan.disentanglement.source import ROWS, Encoder, LabelledSource, draw, encoded, varying
 
 LARGEST = 10  # exponent of 2: larger features are scaled down to it, because the solver fails with them
 ITERATIONS = 1000  # sklearn's 100 may stop early, and then the score measures the solver

@@ -9,8 +9,8 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
-from orthogan.disentanglement.coordinates import BATCH, Subject, subject
-from orthogan.disentanglement.oracle import LEAST_ACCURACY, Oracle
+from orthogan.disentanglement.codes.coordinates import BATCH, Subject, subject
+from orthogan.disentanglement.codes.oracle import LEAST_ACCURACY, Oracle
 from orthogan.disentanglement.score import Score
 from orthogan.latent.directions import Directions
 from orthogan.rng import derive

@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from orthogan.data.source import ImageSource
 from orthogan.disentanglement.bench import IDENTITY, RANDOM, Bench
-from orthogan.disentanglement.oracle import LEAST_ACCURACY, Oracle
+from orthogan.disentanglement.codes.oracle import LEAST_ACCURACY, Oracle
 from orthogan.disentanglement.result import TIME, GeneratorScore, summary, uniform
 from orthogan.disentanglement.routes import check_metrics
 from orthogan.disentanglement.score import Score

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from orthogan.disentanglement.arrays import constant_codes, exponents, rescaled
+from orthogan.disentanglement.codes.source import ROWS, Encoder, LabelledSource, draw, encoded, varying
 from orthogan.disentanglement.score import Score
-from orthogan.disentanglement.source import ROWS, Encoder, LabelledSource, draw, encoded, varying
 
 
 def factor_vae(

@@ -18,13 +18,13 @@ from pydantic import TypeAdapter, ValidationError
 from orthogan.disentanglement.activity import activity
 from orthogan.disentanglement.beta_vae import beta_vae
 from orthogan.disentanglement.code_vote import code_vote
+from orthogan.disentanglement.codes.predicted import without_rare
 from orthogan.disentanglement.dci import dci
 from orthogan.disentanglement.explicitness import explicitness
 from orthogan.disentanglement.factor_vae import factor_vae
 from orthogan.disentanglement.irs import irs
 from orthogan.disentanglement.mig import mig
 from orthogan.disentanglement.modularity import modularity
-from orthogan.disentanglement.predicted import without_rare
 from orthogan.disentanglement.sap import sap
 from orthogan.disentanglement.score import Score
 from orthogan.disentanglement.total_correlation import gaussian_total_correlation

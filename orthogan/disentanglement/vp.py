@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 from tqdm import tqdm
 
-from orthogan.disentanglement.coordinates import Subject, subject
+from orthogan.disentanglement.codes.coordinates import Subject, subject
+from orthogan.disentanglement.codes.trunk import Precision
 from orthogan.disentanglement.score import Score
-from orthogan.disentanglement.trunk import Precision
 from orthogan.latent.directions import Directions
 from orthogan.rng import derive
 from orthogan.rng import generator as seeded

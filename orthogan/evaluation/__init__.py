@@ -1,10 +1,10 @@
 """Scores with their protocol: FID, Inception Score, KID, precision and recall, path lengths."""
 
 from orthogan.evaluation.evaluate import Incomplete, evaluate
-from orthogan.evaluation.extractors import Extractor, load_extractor, resolve_extractor
-from orthogan.evaluation.path_length import path_length, perturbation_length
+from orthogan.evaluation.fidelity.extractors import Extractor, load_extractor, resolve_extractor
+from orthogan.evaluation.paths.path_length import path_length, perturbation_length
+from orthogan.evaluation.paths.traversal_length import traversal_length
 from orthogan.evaluation.result import MetricResult, append_jsonl, table
-from orthogan.evaluation.traversal_length import traversal_length
 
 __all__ = [
     "Extractor",

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from orthogan.data import ImageSource
+from orthogan.distributed import rank_and_world
 from orthogan.errors import UserError
-from orthogan.evaluation.inception_score import check_inception_score
-from orthogan.evaluation.kid import check_kernel_distance
-from orthogan.evaluation.path_variants import PATH_METRICS
-from orthogan.evaluation.precision_recall import check_precision_recall
-from orthogan.evaluation.processes import rank_and_world
+from orthogan.evaluation.fidelity.inception_score import check_inception_score
+from orthogan.evaluation.fidelity.kid import check_kernel_distance
+from orthogan.evaluation.fidelity.precision_recall import check_precision_recall
+from orthogan.evaluation.paths.path_variants import PATH_METRICS
 from orthogan.latent.truncation import threshold
 
 COMPARING = ("fid", "kid", "prc")  # the Inception Score and path lengths need no reference

@@ -17,23 +17,23 @@ from torch import nn
 
 from orthogan import __version__
 from orthogan.data import ImageSource
+from orthogan.distributed import agreed, rank_and_world
 from orthogan.errors import UserError
 from orthogan.evaluation.checks import check_metric, check_request
-from orthogan.evaluation.distances import Distance, load_distance
-from orthogan.evaluation.extractors import Extractor, load_extractor, resolve_extractor
-from orthogan.evaluation.features import Features, extract
+from orthogan.evaluation.fidelity.extractors import Extractor, load_extractor, resolve_extractor
+from orthogan.evaluation.fidelity.features import Features, extract
+from orthogan.evaluation.fidelity.frechet import check_length, frechet_distance
+from orthogan.evaluation.fidelity.kid import SUBSET_SIZE, Subsets, kernel_distance
+from orthogan.evaluation.fidelity.precision_recall import precision_recall
+from orthogan.evaluation.fidelity.reference import Reference, reference_from_file, reference_of, save_reference
 from orthogan.evaluation.finite import NotFinite
-from orthogan.evaluation.frechet import check_length, frechet_distance
 from orthogan.evaluation.given import images_of, reference_given
 from orthogan.evaluation.images import generated, real
-from orthogan.evaluation.kid import SUBSET_SIZE, Subsets, kernel_distance
 from orthogan.evaluation.names import metric_names
-from orthogan.evaluation.path_length import check_path, path_length
-from orthogan.evaluation.path_variants import PATH_METRICS
+from orthogan.evaluation.paths.distances import Distance, load_distance
+from orthogan.evaluation.paths.path_length import check_path, path_length
+from orthogan.evaluation.paths.path_variants import PATH_METRICS
 from orthogan.evaluation.precision import Precision, described, prepared, resolve_precision
-from orthogan.evaluation.precision_recall import precision_recall
-from orthogan.evaluation.processes import agreed, rank_and_world
-from orthogan.evaluation.reference import Reference, reference_from_file, reference_of, save_reference
 from orthogan.evaluation.result import NAMES, MetricResult
 from orthogan.evaluation.steady import place_of
 from orthogan.latent.whole_numbers import whole_number
@@ -82,7 +82,7 @@ def evaluate(
             names of ``names.HABITS``.
         samples: images drawn from a generator, or at most taken from a set of images (None: all of it); also pairs
             of images for a path length, of which publications used 10,000 to 100,000.
-        extractor: a name of ``orthogan.evaluation.extractors``; "auto" = inception if its weights are here.
+        extractor: a name of ``orthogan.evaluation.fidelity.extractors``; "auto" = inception if its weights are here.
         weights: its weights file, instead of the published one.
         seed: of the latents and labels.
         truncation: of the latents, see ``orthogan.latent.truncation``.

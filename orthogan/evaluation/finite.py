@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from orthogan.distributed import everywhere
+from orthogan.drawing.grid import DAMAGED
 from orthogan.errors import UserError
-from orthogan.evaluation.processes import everywhere
-from orthogan.latent.grid import DAMAGED
 
 IMAGES = DAMAGED
 FEATURES = "the features hold NaN or infinite values; the images or the extractor are damaged"

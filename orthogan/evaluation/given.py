@@ -13,10 +13,10 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from orthogan.data import ArraySource, ImageSource, open_source
-from orthogan.data.hashing import ContentHash
 from orthogan.errors import UserError
 from orthogan.evaluation.finite import IMAGES, NotFinite
 from orthogan.evaluation.images import BLOCK, check_images, latents
+from orthogan.io.content_hash import ContentHash
 from orthogan.latent.generate import image_size
 from orthogan.latent.identity import model_hash
 from orthogan.models.modes import device_of, frozen

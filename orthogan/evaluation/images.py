@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from orthogan.data import ImageSource, permuted_index
+from orthogan.distributed import share
 from orthogan.errors import UserError
 from orthogan.evaluation.finite import IMAGES, Finite
 from orthogan.evaluation.precision import autocast
-from orthogan.evaluation.processes import share
 from orthogan.latent.truncation import truncate
 from orthogan.models.protocol import Generator, to_uint8
 from orthogan.rng import derive

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from orthogan.evaluation.path_variants import PATH_METRICS
+from orthogan.evaluation.paths.path_variants import PATH_METRICS
 from orthogan.io.jsonable import jsonable
 from orthogan.io.write import append_json
 

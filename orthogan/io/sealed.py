@@ -40,7 +40,7 @@ def read_sealed(path: PathLike, *, needed: bool) -> tuple[dict[str, Tensor], dic
     try:
         with safe_open(path, "pt") as file:
             metadata = dict(file.metadata() or {})
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except OSError as error:
         raise read_error(path, error) from error
     except (SafetensorError, ValueError, TypeError, RuntimeError, KeyError) as error:

@@ -50,7 +50,7 @@ def read_tensors(file: Path, *, edited: bool = False) -> dict[str, Tensor]:
     try:
         with safe_open(file, "pt") as stream:
             metadata = stream.metadata() or {}
-            tensors = {name: stream.get_tensor(name) for name in stream.keys()}  # noqa: SIM118 (no mapping)
+            tensors = {name: stream.get_tensor(name) for name in stream.keys()}  # noqa: SIM118
     except UNREADABLE as error:
         raise _no_safetensors(file, error) from None
     try:

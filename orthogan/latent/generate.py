@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from torch import nn
 
+from orthogan.drawing.grid import as_pixels
 from orthogan.errors import UserError
-from orthogan.latent.grid import as_pixels
 from orthogan.latent.truncation import truncate
 from orthogan.latent.whole_numbers import whole_numbers
 from orthogan.models.modes import device_of, frozen, need_numbers

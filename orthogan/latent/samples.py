@@ -15,9 +15,9 @@ from PIL import Image
 from torch import nn
 
 from orthogan import __version__
+from orthogan.drawing.grid import class_layout, image_grid, magnify, save_png
 from orthogan.errors import UserError
 from orthogan.latent.generate import class_of, generate, latents_of
-from orthogan.latent.grid import class_layout, image_grid, magnify, save_png
 from orthogan.latent.identity import model_hash
 
 MOST_SEEDS = 1_000_000

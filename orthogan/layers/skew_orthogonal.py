@@ -195,7 +195,7 @@ class SkewOrthogonalConv2d(nn.Module):
         """(out, in, K, K) and p: this layer, series and all, is ``conv2d(x, kernel, bias, stride)`` with x padded by p.
 
         The padding is circular and K = stride * (1 + terms * (k - 1)), with the terms of the present mode. Nothing
-        advances. ``orthogan.evaluation.conv_operator`` has the singular values of such a kernel.
+        advances. ``orthogan.evaluation.spectrum.conv_operator`` has the singular values of such a kernel.
 
         Raises:
             ValueError: padding is "zeros": no single convolution does the same at the edges.

@@ -17,7 +17,7 @@ from torch.nn.modules.module import (
 )
 
 from orthogan import weights
-from orthogan.config import Config, NetConfig, NormConfig, PoolingConfig, WhiteningConfig
+from orthogan.config.schema import Config, NetConfig, NormConfig, PoolingConfig, WhiteningConfig
 from orthogan.errors import UserError
 from orthogan.layers import CovariancePooling, decorrelate, make_householder, make_skew_orthogonal
 from orthogan.memory import out_of_memory

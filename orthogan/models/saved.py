@@ -12,10 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from orthogan import checkpoint
-from orthogan.config import Config
-from orthogan.config_file import validate
+from orthogan.config.files import validate
+from orthogan.config.schema import Config
 from orthogan.errors import UserError
+from orthogan.io import checkpoint
 from orthogan.io.read import parse_json, printable, user_path
 from orthogan.io.sealed import HASH, seal_of
 from orthogan.io.weights import read_metadata, read_tensors

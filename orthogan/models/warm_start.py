@@ -8,10 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from orthogan import checkpoint, weights
-from orthogan.config import Config
-from orthogan.config_file import differences
+from orthogan import weights
+from orthogan.config.files import differences
+from orthogan.config.schema import Config
 from orthogan.errors import UserError
+from orthogan.io import checkpoint
 from orthogan.layers import HouseholderProjector, SkewOrthogonalConv2d
 from orthogan.models.build import Start, build_for_file
 from orthogan.models.saved import Saved, count, describe, fill, load

@@ -8,8 +8,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from orthogan.config import Config
-from orthogan.config_file import load_config
+from orthogan.config.files import load_config
+from orthogan.config.schema import Config
 from orthogan.errors import UserError
 from orthogan.studies.study import ScaleName, Study
 

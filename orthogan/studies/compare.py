@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from orthogan.config_file import flatten
+from orthogan.config.files import flatten
 from orthogan.errors import UserError
 from orthogan.evaluation import MetricResult
 from orthogan.studies import measures
@@ -95,7 +95,7 @@ def row_names(configs: Sequence[Mapping[str, Any]]) -> list[str]:
 def _by_runs(kinds: Mapping[str, Sequence[FinishedRun]]) -> dict[str, str]:
     """Names for runs of several seeds: what their folders have in common; where that is unclear, the first folder."""
     folders = {key: [str(run.folder) for run in of] for key, of in kinds.items()}
-    common = {key: os.path.commonprefix(of).rstrip("/-_.") for key, of in folders.items()}  # noqa: RUF071 (characters)
+    common = {key: os.path.commonprefix(of).rstrip("/-_.") for key, of in folders.items()}  # noqa: RUF071
     clear = all(common.values()) and len({*common.values()}) == len(common)
     return common if clear else {key: of[0] for key, of in folders.items()}
 

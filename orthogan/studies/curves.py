@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Sequence
 
-from orthogan.studies.chart import Axes, Line, chart
+from orthogan.drawing.chart import Axes, Line, chart
 from orthogan.studies.table import Panel
 
 FEW = 6  # lines in one chart, beside the baseline

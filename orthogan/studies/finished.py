@@ -10,11 +10,11 @@ from typing import Any
 
 from torch import nn
 
-from orthogan import checkpoint
-from orthogan.config import Config
-from orthogan.config_file import read_yaml, validate
+from orthogan.config.files import read_yaml, validate
+from orthogan.config.schema import Config
 from orthogan.errors import UserError
 from orthogan.evaluation import MetricResult
+from orthogan.io import checkpoint
 from orthogan.models.saved import load, load_classifier
 from orthogan.named_code import EXTRACTOR, Trust, code_in, require_trust
 from orthogan.studies.outcome import sittings

@@ -13,15 +13,15 @@ import torch
 
 from orthogan import weights
 from orthogan.errors import UserError
-from orthogan.evaluation.attacks import Attack
-from orthogan.evaluation.near_orthogonality import near_orthogonality
-from orthogan.evaluation.robustness import attacked_accuracy, corruption_accuracy
+from orthogan.evaluation.robustness.attacks import Attack
+from orthogan.evaluation.robustness.classifier import attacked_accuracy, corruption_accuracy
+from orthogan.evaluation.spectrum.near_orthogonality import near_orthogonality
 from orthogan.linalg import hyperspherical_energy
 from orthogan.rng import derive
 from orthogan.studies.finished import CheckpointGone, FinishedRun
 from orthogan.studies.protocol import standing
 from orthogan.studies.study import Found, Number
-from orthogan.training.classifier import open_sources
+from orthogan.training.classifier.task import open_sources
 from orthogan.weights.matrix import Layer
 
 FINAL_ERROR, BEST_ERROR = "test error, final [%]", "test error, best [%]"

@@ -10,12 +10,12 @@ from orthogan.studies.study import Study
 
 # name -> module with a STUDY; a new study is one file and one line here
 STUDIES = {
-    "srn-gan": "orthogan.studies.srn_gan",
-    "srn-generalisation": "orthogan.studies.srn_generalisation",
-    "covariance": "orthogan.studies.covariance",
-    "opt": "orthogan.studies.opt",
-    "kernel-orthogonality": "orthogan.studies.kernel_orthogonality",
-    "latent": "orthogan.studies.latent",
+    "srn-gan": "orthogan.studies.papers.srn_gan",
+    "srn-generalisation": "orthogan.studies.papers.srn_generalisation",
+    "covariance": "orthogan.studies.papers.covariance",
+    "opt": "orthogan.studies.papers.opt",
+    "kernel-orthogonality": "orthogan.studies.papers.kernel_orthogonality",
+    "latent": "orthogan.studies.papers.latent",
 }
 
 

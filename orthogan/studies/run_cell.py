@@ -10,8 +10,8 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
 
-from orthogan import checkpoint
 from orthogan.errors import EXIT_BUG, EXIT_DONE, Diverged, Stopped, UserError
+from orthogan.io import checkpoint
 from orthogan.named_code import names_in
 from orthogan.studies.cells import Cell
 from orthogan.studies.finished import CheckpointGone, FinishedRun

@@ -13,10 +13,10 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from orthogan import checkpoint
-from orthogan.config import Config
-from orthogan.config_file import differences, read_yaml
+from orthogan.config.files import differences, read_yaml
+from orthogan.config.schema import Config
 from orthogan.errors import Stopped, UserError
+from orthogan.io import checkpoint
 from orthogan.io.lock import locked
 from orthogan.io.write import append_json, disk_errors
 from orthogan.studies.cells import CELLS, PLACE, Cell, cells_of, study_folder

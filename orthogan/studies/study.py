@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from orthogan.config import Config
+from orthogan.config.schema import Config
 
 if TYPE_CHECKING:
     from orthogan.studies.finished import FinishedRun

@@ -20,7 +20,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
-from orthogan.config import Config
+from orthogan.config.schema import Config
 from orthogan.errors import EXIT_BUG
 from orthogan.memory import keep_freed_memory
 from orthogan.studies.cells import Cell

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import torch
 from torch import nn
 
-from orthogan.evaluation.processes import rank_and_world
+from orthogan.distributed import rank_and_world
 
 GRAPHS = ("reduce-overhead", "max-autotune")  # torch's modes that replay CUDA graphs
 Function = TypeVar("Function", bound=Callable[..., Any])

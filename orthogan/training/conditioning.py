@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from orthogan import weights
-from orthogan.config import GradientRuleConfig, NetConfig
+from orthogan.config.schema import GradientRuleConfig, NetConfig
 from orthogan.errors import UserError
 from orthogan.gradients import CayleyRetraction, GradientRule, NearestOrthogonalGradient, OptimalLearningRate
 from orthogan.layers import CovariancePooling, DecorrelatedBatchNorm2d, HouseholderProjector

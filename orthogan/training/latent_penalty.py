@@ -16,7 +16,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from orthogan.config import LatentPenaltyConfig
+from orthogan.config.schema import LatentPenaltyConfig
 from orthogan.errors import UserError
 from orthogan.latent.discovery import hessian_penalty, orojar_penalty
 from orthogan.linalg.precision import exact

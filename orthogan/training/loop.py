@@ -13,9 +13,10 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from orthogan import __version__, checkpoint
-from orthogan.config import Config
+from orthogan import __version__
+from orthogan.config.schema import Config
 from orthogan.errors import CannotWrite, Stopped
+from orthogan.io import checkpoint
 from orthogan.training.resume import continue_run, record_of
 from orthogan.training.run_log import Means, RunLog
 from orthogan.training.schedule import factor

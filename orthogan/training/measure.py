@@ -8,17 +8,17 @@ import torch
 from torch import nn
 
 from orthogan import __version__
-from orthogan.config import Config
+from orthogan.config.schema import Config
 from orthogan.data import ImageSource
+from orthogan.distributed import agreed
 from orthogan.errors import UserError
 from orthogan.evaluation import MetricResult, evaluate
-from orthogan.evaluation.accuracy import Accuracy, accuracy
 from orthogan.evaluation.checks import check_counts
-from orthogan.evaluation.distances import load_distance
-from orthogan.evaluation.extractors import load_extractor, resolve_extractor
-from orthogan.evaluation.path_length import check_path
-from orthogan.evaluation.path_variants import PATH_METRICS
-from orthogan.evaluation.processes import agreed
+from orthogan.evaluation.fidelity.extractors import load_extractor, resolve_extractor
+from orthogan.evaluation.paths.distances import load_distance
+from orthogan.evaluation.paths.path_length import check_path
+from orthogan.evaluation.paths.path_variants import PATH_METRICS
+from orthogan.evaluation.robustness.accuracy import Accuracy, accuracy
 from orthogan.models.protocol import Generator
 from orthogan.rng import derive
 

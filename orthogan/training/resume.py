@@ -18,12 +18,12 @@ from accelerate.utils import broadcast_object_list
 from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
 
-from orthogan import checkpoint
-from orthogan.checkpoint import Damaged
-from orthogan.config import Config
-from orthogan.config_file import differences, dump
+from orthogan.config.files import differences, dump
+from orthogan.config.schema import Config
 from orthogan.errors import UserError
 from orthogan.evaluation import MetricResult
+from orthogan.io import checkpoint
+from orthogan.io.checkpoint import Damaged
 from orthogan.io.json_lines import DAMAGE, keep_json_lines, read_json_lines
 from orthogan.io.read import printable
 from orthogan.io.write import disk_errors, free_name, write_text

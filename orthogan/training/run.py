@@ -13,18 +13,18 @@ from typing import Any
 from accelerate import Accelerator
 from accelerate.state import PartialState
 
-from orthogan.checkpoint import sweep
-from orthogan.config import Config
-from orthogan.config_file import Overrides, load_config
+from orthogan.config.files import Overrides, load_config
+from orthogan.config.schema import Config
 from orthogan.data import open_configured
-from orthogan.distributed import first_process, together
 from orthogan.errors import UserError
+from orthogan.io.checkpoint import sweep
 from orthogan.io.lock import locked
 from orthogan.io.read import printable
 from orthogan.io.write import disk_errors
 from orthogan.named_code import Trust
-from orthogan.training.classifier import ClassifierTask, open_sources
-from orthogan.training.gan import GanTask
+from orthogan.process_group import first_process, together
+from orthogan.training.classifier.task import ClassifierTask, open_sources
+from orthogan.training.gan.task import GanTask
 from orthogan.training.loop import train_task, try_out
 from orthogan.training.precision import make_accelerator
 from orthogan.training.resume import check_run

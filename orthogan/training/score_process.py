@@ -15,11 +15,11 @@ from typing import Any
 
 import torch
 
-from orthogan import checkpoint
-from orthogan.config import Config
+from orthogan.config.schema import Config
 from orthogan.errors import UserError
 from orthogan.evaluation import MetricResult
-from orthogan.evaluation.accuracy import Accuracy
+from orthogan.evaluation.robustness.accuracy import Accuracy
+from orthogan.io import checkpoint
 
 WORKER = "orthogan.training.score_worker"
 RANKS = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")  # it scores alone

@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 
-from orthogan.config import Config
+from orthogan.config.schema import Config
 from orthogan.data import open_configured
 from orthogan.device import memory_format
 from orthogan.errors import UserError
@@ -26,7 +26,7 @@ from orthogan.evaluation import MetricResult
 from orthogan.memory import keep_freed_memory
 from orthogan.models.saved import load, load_classifier
 from orthogan.named_code import names_in
-from orthogan.training.classifier import open_sources
+from orthogan.training.classifier.task import open_sources
 from orthogan.training.measure import measure_classifier, measure_generator
 
 Measure = Callable[[Path, int], list[MetricResult]]

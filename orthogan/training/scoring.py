@@ -7,11 +7,11 @@ from pathlib import Path
 from accelerate import Accelerator
 from tqdm import tqdm
 
-from orthogan import checkpoint
-from orthogan.config import Config, EvaluationConfig
+from orthogan.config.schema import Config, EvaluationConfig
 from orthogan.errors import Stopped, UserError
 from orthogan.evaluation import MetricResult, append_jsonl
 from orthogan.evaluation.finite import NotFinite
+from orthogan.io import checkpoint
 from orthogan.io.json_lines import DAMAGE
 from orthogan.training.resume import METRICS, RunState, own_scores, refuse_changes
 from orthogan.training.run_log import RunLog

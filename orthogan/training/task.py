@@ -11,9 +11,9 @@ from typing import Any, Protocol
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from orthogan.checkpoint import Part
 from orthogan.data import ImageSource
 from orthogan.evaluation import MetricResult
+from orthogan.io.checkpoint import Part
 from orthogan.training.ema import Ema
 
 Losses = tuple[Tensor, dict[str, Tensor]]  # what backward starts from, and 0-d tensors for the log

@@ -14,9 +14,9 @@ import torch
 from torch.multiprocessing import active_children
 
 from orthogan.data import Batches, ImageSource, streaming
-from orthogan.data.array_files import open_array_file
 from orthogan.data.batches import fits
-from orthogan.data.folder import Form
+from orthogan.data.sources.array_files import open_array_file
+from orthogan.data.sources.folder import Form
 from orthogan.errors import UserError
 from tests.data.sets import array_source
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from orthogan.config import DataConfig
+from orthogan.config.schema import DataConfig
 from orthogan.data import faces, open_configured, open_source
 from orthogan.errors import UserError
 

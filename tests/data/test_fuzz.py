@@ -24,13 +24,13 @@ from PIL import Image
 from scipy.io import savemat
 
 from orthogan.data import ImageSource
-from orthogan.data.array_files import open_array_file
-from orthogan.data.cars3d import open_cars3d
 from orthogan.data.decode import UnreadableImage, decode
-from orthogan.data.factor_files import open_dsprites, open_mpi3d
-from orthogan.data.folder import Form, open_folder
-from orthogan.data.idx import read_idx
-from orthogan.data.smallnorb import read_matrix
+from orthogan.data.sources.array_files import open_array_file
+from orthogan.data.sources.cars3d import open_cars3d
+from orthogan.data.sources.factor_files import open_dsprites, open_mpi3d
+from orthogan.data.sources.folder import Form, open_folder
+from orthogan.data.sources.idx import read_idx
+from orthogan.data.sources.smallnorb import read_matrix
 from orthogan.data.sprites import render
 from orthogan.errors import UserError
 
@@ -194,7 +194,7 @@ def opened(kind: str, path: Path) -> np.ndarray:
 
 @pytest.fixture
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr("orthogan.data.cars3d.SIZES", (4, 24, 1))
+    monkeypatch.setattr("orthogan.data.sources.cars3d.SIZES", (4, 24, 1))
     for name, data in pictures_of(TABLE).items():
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(data)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from orthogan.config import DataConfig
+from orthogan.config.schema import DataConfig
 from orthogan.data import open_configured
 from orthogan.data.held_out import open_held_out
 from orthogan.errors import UserError

@@ -7,7 +7,7 @@ from typing import Any, get_args
 import numpy as np
 import pytest
 
-from orthogan.config import Source
+from orthogan.config.schema import Source
 from orthogan.data import ArraySource, open_source
 from orthogan.data.open import OPENERS
 from orthogan.errors import UserError

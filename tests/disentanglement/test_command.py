@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from orthogan import disentanglement
-from orthogan.cli import main
+from orthogan.cli.main import main
 from orthogan.data import ImageSource
 from orthogan.disentanglement import METRICS, activity, read_options, vp
 from orthogan.disentanglement.routes import LARGEST, options_of
@@ -110,7 +110,7 @@ def test_options_that_mean_nothing_end_with_code_2(
     ],
 )
 def test_numbers_are_read_as_those_of_train(text: str, expected: object) -> None:
-    from orthogan.commands import _options
+    from orthogan.cli.commands import _options
 
     found = read_options(["vp"], _options([f"vp.{text}"]))["vp"][text.partition("=")[0]]
     assert found == expected
@@ -189,7 +189,7 @@ def test_results_are_printed_before_they_are_stored(
         raise CannotWrite(f"cannot write {path}: no space")
 
     monkeypatch.setattr("orthogan.evaluation.append_jsonl", full)
-    monkeypatch.setattr("orthogan.evaluate_command.run_of", Path)
+    monkeypatch.setattr("orthogan.cli.evaluate.run_of", Path)
     subjects = [OWN + "Wrapped", OWN + "Wrapped"]
     asked = ["--metrics", "activeness", *FEW, "--seeds", "0", *(["--json"] if as_json else [])]
     assert main(["disentangle", *subjects, *asked, "--no-controls", "--device", "cpu"]) == 2

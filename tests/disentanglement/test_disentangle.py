@@ -158,7 +158,8 @@ def test_directions_of_another_space_move_that_space(oracle: Oracle) -> None:
 
 def test_the_oracle_comes_from_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ORTHOGAN_CACHE", str(tmp_path))
-    from orthogan.disentanglement import Teaching, oracle_cache
+    from orthogan.disentanglement import Teaching
+    from orthogan.disentanglement.codes import oracle_cache
 
     monkeypatch.setattr(oracle_cache, "Teaching", lambda: Teaching(steps=40, batch_size=32))
     source = labelled(copies=2)

@@ -22,7 +22,7 @@ from orthogan.disentanglement import (
     predicted_factors,
     train_encoder,
 )
-from orthogan.disentanglement.predicted import varying_factors, without_rare
+from orthogan.disentanglement.codes.predicted import varying_factors, without_rare
 from orthogan.latent import Directions, latent_axes, random_control
 from orthogan.models.protocol import as_generator
 from tests.disentanglement.quadrants import LEVELS, Quadrants, labelled, taught

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from orthogan.disentanglement.source import draw
+from orthogan.disentanglement.codes.source import draw
 
 
 def factors(rows: int, count: int = 10, size: int = 10, seed: int = 0) -> np.ndarray:

@@ -15,10 +15,11 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
+from orthogan.distributed import share
 from orthogan.errors import UserError
-from orthogan.evaluation import append_jsonl, evaluate, kid, load_extractor, table
+from orthogan.evaluation import append_jsonl, evaluate, load_extractor, table
+from orthogan.evaluation.fidelity import kid
 from orthogan.evaluation.images import generated, latents, real
-from orthogan.evaluation.processes import share
 from orthogan.evaluation.result import MetricResult
 from orthogan.rng import derive
 from tests.evaluation.helpers import EXTRACTOR, Patches, source
@@ -62,7 +63,7 @@ def inception(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.slow
 def test_equal_to_torch_fidelity(inception: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("orthogan.evaluation.kid.SUBSET_SIZE", 16)
+    monkeypatch.setattr("orthogan.evaluation.fidelity.kid.SUBSET_SIZE", 16)
     net, reals = Patches(), source(24)
     found = evaluate(
         net,
@@ -168,8 +169,9 @@ import json, os, sys, torch.distributed as dist
 from pathlib import Path
 import torch
 from orthogan.errors import UserError
-from orthogan.evaluation import evaluate, kid
-from orthogan.evaluation.processes import agreed, everywhere, joined
+from orthogan.evaluation import evaluate
+from orthogan.evaluation.fidelity import kid
+from orthogan.distributed import agreed, everywhere, joined
 from tests.evaluation.helpers import Patches, source
 dist.init_process_group("gloo")
 rank, folder = dist.get_rank(), Path(sys.argv[1])

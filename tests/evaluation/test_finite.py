@@ -14,18 +14,19 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 import orthogan
-from orthogan.cli import main
+from orthogan.cli.main import main
 from orthogan.data import ArraySource
 from orthogan.disentanglement import activity
 from orthogan.errors import UserError
-from orthogan.evaluation import evaluate, path_length, traversal_length
-from orthogan.evaluation.accuracy import accuracy
-from orthogan.evaluation.complexity import complexity
-from orthogan.evaluation.critic import Recipe
+from orthogan.evaluation import evaluate
+from orthogan.evaluation.critic.complexity import complexity
+from orthogan.evaluation.critic.critic import Recipe
+from orthogan.evaluation.critic.lipschitz import lipschitz
+from orthogan.evaluation.critic.neural_divergence import neural_divergence
 from orthogan.evaluation.finite import FEATURES, IMAGES, LOGITS, Finite, NotFinite
-from orthogan.evaluation.lipschitz import lipschitz
-from orthogan.evaluation.neural_divergence import neural_divergence
-from orthogan.evaluation.robustness import corruption_accuracy
+from orthogan.evaluation.paths import path_length, traversal_length
+from orthogan.evaluation.robustness.accuracy import accuracy
+from orthogan.evaluation.robustness.classifier import corruption_accuracy
 from orthogan.training import train
 from tests.evaluation.helpers import Patches, source
 from tests.training.runs import tiny
@@ -122,7 +123,7 @@ METRICS += ["lipschitz", "activity"]
 def test_no_metric_of_a_generator_with_a_few_damaged_images(
     metric: str, value: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("orthogan.evaluation.kid.SUBSET_SIZE", 50)
+    monkeypatch.setattr("orthogan.evaluation.fidelity.kid.SUBSET_SIZE", 50)
     with pytest.raises(UserError) as caught:
         measured(metric, Damaged(value))
     assert str(caught.value) == IMAGES

@@ -212,7 +212,7 @@ def test_a_metric_that_cannot_be_computed_leaves_the_others(options: dict[str, A
 
 
 def test_an_overflow_is_no_number(tmp_path: Path) -> None:
-    from orthogan.evaluation.statistics import Gaussian, save_gaussian
+    from orthogan.evaluation.fidelity.statistics import Gaussian, save_gaussian
 
     save_gaussian(tmp_path / "r.safetensors", Gaussian(np.full(12, 1e160), np.eye(12), 100), {})
     with pytest.raises(UserError):
@@ -223,7 +223,7 @@ def test_an_overflow_is_no_number(tmp_path: Path) -> None:
 def test_the_size_of_kid_subsets_is_in_its_name_unless_it_is_the_published_one(
     size: int, label: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("orthogan.evaluation.kid.SUBSETS", 2)
+    monkeypatch.setattr("orthogan.evaluation.fidelity.kid.SUBSETS", 2)
     images = ArraySource("m", np.random.default_rng(0).integers(0, 256, (1000, 3, 16, 16), np.uint8))
     (found,) = evaluate(
         images, images, metrics="kid", extractor=CLASSIFYING, kid_subset_size=size, samples=None, progress=False

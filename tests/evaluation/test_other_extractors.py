@@ -18,7 +18,7 @@ from torch_fidelity.feature_extractor_vgg16 import FeatureExtractorVGG16
 
 from orthogan.errors import UserError
 from orthogan.evaluation import load_extractor
-from orthogan.evaluation.weights_files import get_weights, sha256
+from orthogan.evaluation.fidelity.weights_files import get_weights, sha256
 
 IMAGES = torch.randint(0, 256, (3, 3, 20, 20), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
 
@@ -205,7 +205,7 @@ def test_own_extractors_of_one_name_are_not_taken_for_each_other(modules: Path) 
 def test_a_server_that_does_not_answer_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    monkeypatch.setattr("orthogan.evaluation.weights_files.CONNECT", 0.3)
+    monkeypatch.setattr("orthogan.evaluation.fidelity.weights_files.CONNECT", 0.3)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         began = time.monotonic()
         with pytest.raises(UserError, match="pretrained/"):

@@ -9,13 +9,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from orthogan import evaluate_command, weights
-from orthogan.cli import main
+from orthogan import weights
+from orthogan.cli.main import evaluate as evaluate_command
+from orthogan.cli.main import main
 from orthogan.errors import UserError
 from orthogan.evaluation import evaluate
-from orthogan.evaluation.extractors import load_extractor
+from orthogan.evaluation.fidelity.extractors import load_extractor
+from orthogan.evaluation.fidelity.reference import reference_of
 from orthogan.evaluation.precision import Precision, described, prepared, resolve_precision
-from orthogan.evaluation.reference import reference_of
 from orthogan.models.modes import frozen
 from orthogan.models.protocol import Generator
 from orthogan.models.sngan import SNGANGenerator
@@ -27,7 +28,7 @@ CPU = torch.device("cpu")
 class Net(nn.Module):
     """An extractor with a product, that notes what it was given."""
 
-    seen: list[torch.dtype] = []  # noqa: RUF012 (the class is built by name)
+    seen: list[torch.dtype] = []  # noqa: RUF012
 
     def __init__(self) -> None:
         super().__init__()

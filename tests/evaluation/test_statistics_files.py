@@ -14,11 +14,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
-from orthogan.cli import main
+from orthogan.cli.main import main
 from orthogan.errors import UserError
-from orthogan.evaluation.extractors import load_extractor
-from orthogan.evaluation.reference import reference_of
-from orthogan.evaluation.statistics import FORMAT, Gaussian, load_gaussian, save_gaussian
+from orthogan.evaluation.fidelity.extractors import load_extractor
+from orthogan.evaluation.fidelity.reference import reference_of
+from orthogan.evaluation.fidelity.statistics import FORMAT, Gaussian, load_gaussian, save_gaussian
 from orthogan.io.sealed import Damaged, read_sealed, write_sealed
 from tests.evaluation.helpers import EXTRACTOR, source
 

@@ -16,13 +16,14 @@ from torch_fidelity.metric_kid import kid_features_to_metric
 from torch_fidelity.metric_prc import prc_features_to_metric
 
 from orthogan.errors import UserError
-from orthogan.evaluation import evaluate, kid, precision_recall, statistics
-from orthogan.evaluation.extractors import Extractor
-from orthogan.evaluation.features import Features, extract
-from orthogan.evaluation.inception_score import InceptionScore
-from orthogan.evaluation.kid import Subsets, kernel_distance
-from orthogan.evaluation.reference import reference_of
-from orthogan.evaluation.statistics import Gaussian, Moments
+from orthogan.evaluation import evaluate
+from orthogan.evaluation.fidelity import kid, precision_recall, statistics
+from orthogan.evaluation.fidelity.extractors import Extractor
+from orthogan.evaluation.fidelity.features import Features, extract
+from orthogan.evaluation.fidelity.inception_score import InceptionScore
+from orthogan.evaluation.fidelity.kid import Subsets, kernel_distance
+from orthogan.evaluation.fidelity.reference import reference_of
+from orthogan.evaluation.fidelity.statistics import Gaussian, Moments
 from tests.evaluation.helpers import Classifying, Patches, source
 
 CPU = torch.device("cpu")

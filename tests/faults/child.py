@@ -1,7 +1,7 @@
 """A command of orthogan in a forked child of a warm process, so that a start costs 0.3 s instead of 10 s.
 
 The child is what the shell would start: a session of its own, its own working folder, output to a file, and the exit
-code of ``orthogan.cli.main``. The warm process itself computes nothing and opens no file of a run.
+code of ``orthogan.cli.main.main``. The warm process itself computes nothing and opens no file of a run.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ def warm() -> None:
     import torch
     import torch.utils.tensorboard
 
-    import orthogan.cli
-    import orthogan.commands
+    import orthogan.cli.commands
+    import orthogan.cli.main
     import orthogan.evaluation.evaluate
     import orthogan.studies.compare
     import orthogan.training  # noqa: F401
@@ -135,11 +135,11 @@ class Child:
                 os.dup2(source, target)
             os.environ.update(environment)
             signal.signal(signal.SIGINT, signal.default_int_handler)
-            import orthogan.cli
+            import orthogan.cli.main
 
             if prepare is not None:
                 prepare()
-            code = orthogan.cli.main(self.words)
+            code = orthogan.cli.main.main(self.words)
         except SystemExit as end:
             code = end.code if isinstance(end.code, int) else 1
         except BaseException:

@@ -107,7 +107,7 @@ SETTINGS = {
 
 
 def _keep_all() -> None:
-    from orthogan import checkpoint
+    from orthogan.io import checkpoint
 
     checkpoint.prune = lambda *_, **__: None
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from orthogan.cli import main
+from orthogan.cli.main import main
 from orthogan.errors import UserError
 from orthogan.latent import first_layer_directions, model_hash, spaces_of, traverse, view
 from orthogan.latent.discovery import discover

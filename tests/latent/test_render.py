@@ -11,15 +11,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from orthogan.drawing.grid import BACKGROUND
+from orthogan.drawing.text import Font, fit, signed
 from orthogan.errors import UserError
-from orthogan.latent import caption
-from orthogan.latent.grid import BACKGROUND
 from orthogan.latent.native import latent_axes
-from orthogan.latent.render import render
-from orthogan.latent.render_animation import PERIOD_MS, mosaic, swing
-from orthogan.latent.render_grid import render_grid
-from orthogan.latent.row_picture import ACCENT
-from orthogan.latent.text import Font, fit, signed
+from orthogan.latent.render import caption, render
+from orthogan.latent.render.animation import PERIOD_MS, mosaic, swing
+from orthogan.latent.render.grid import render_grid
+from orthogan.latent.render.rows import ACCENT
 from orthogan.latent.traverse import Traversal, traverse
 
 from .disc import Disc

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from orthogan import weights
-from orthogan.evaluation.conv_operator import conv_operator_norm, conv_singular_values
+from orthogan.evaluation.spectrum.conv_operator import conv_operator_norm, conv_singular_values
 from orthogan.layers.skew_orthogonal import BoundedSkew, SkewOrthogonalConv2d, skew, skew_orthogonal, truncation_bound
 from orthogan.weights import network
 

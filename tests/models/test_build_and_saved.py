@@ -11,11 +11,11 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from orthogan import checkpoint
-from orthogan.checkpoint import Part
-from orthogan.config import Config
-from orthogan.config_file import load_config
+from orthogan.config.files import load_config
+from orthogan.config.schema import Config
 from orthogan.errors import UserError
+from orthogan.io import checkpoint
+from orthogan.io.checkpoint import Part
 from orthogan.models.build import build_discriminator, build_generator
 from orthogan.models.modes import frozen
 from orthogan.models.protocol import as_generator

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from orthogan import weights
-from orthogan.config_file import load_config
+from orthogan.config.files import load_config
 from orthogan.errors import UserError
 from orthogan.models.build import CLASSIFIERS, build_classifier
 from orthogan.models.classifiers import CNN, MLP, VGG, AlexNet, Classifier, DenseNet, ResNet, SmallResNet, WideResNet

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from orthogan import penalties, weights
-from orthogan.config_file import load_config
+from orthogan.config.files import load_config
 from orthogan.errors import UserError
 from orthogan.models.build import build_classifier
 from orthogan.models.classifiers import AlexNet, DenseNet

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from orthogan import native_directions, weights
-from orthogan.config import Config
-from orthogan.config_file import load_config
+from orthogan.config.files import load_config
+from orthogan.config.schema import Config
 from orthogan.errors import UserError
 from orthogan.latent.discovery import sefa
 from orthogan.layers import HouseholderPixel, HouseholderProjector

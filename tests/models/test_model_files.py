@@ -17,11 +17,11 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 from torch import Tensor
 
-from orthogan.checkpoint import Part, save
-from orthogan.cli import main
-from orthogan.config_file import load_config
+from orthogan.cli.main import main
+from orthogan.config.files import load_config
 from orthogan.errors import UserError
-from orthogan.evaluation.spectrum_subject import open_subject
+from orthogan.evaluation.spectrum.subject import open_subject
+from orthogan.io.checkpoint import Part, save
 from orthogan.io.sealed import HASH
 from orthogan.io.weights import read_metadata, read_tensors
 from orthogan.models.build import build_classifier, build_generator

@@ -9,11 +9,11 @@ import pytest
 import torch
 from torch import nn
 
-from orthogan import checkpoint
-from orthogan.checkpoint import Part
-from orthogan.config import Config
-from orthogan.config_file import load_config
+from orthogan.config.files import load_config
+from orthogan.config.schema import Config
 from orthogan.errors import UserError
+from orthogan.io import checkpoint
+from orthogan.io.checkpoint import Part
 from orthogan.models.build import build_classifier, build_discriminator, build_generator
 from orthogan.models.saved import CLASSIFIER, CLASSIFIER_FORMAT, RAW, metadata, save_generator
 from orthogan.models.saved_discriminator import load_discriminator

@@ -8,8 +8,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from orthogan.config import Config
-from orthogan.config_file import dump
+from orthogan.config.files import dump
+from orthogan.config.schema import Config
 from orthogan.errors import Diverged, Stopped, UserError
 from orthogan.studies import Claim, Found, Measure, Method, Number, Scale, Setting, Study, higher, lower
 from orthogan.studies.finished import FinishedRun

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from orthogan.cli import main
-from orthogan.config_file import load_config
+from orthogan.cli.main import main
+from orthogan.config.files import load_config
 from orthogan.errors import UserError
 from orthogan.studies.compare import compare, compared, row_names
 from orthogan.studies.measures import PARAMETERS

@@ -18,9 +18,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from orthogan import checkpoint
-from orthogan.config import Config
+from orthogan.config.schema import Config
 from orthogan.errors import CannotWrite, UserError
+from orthogan.io import checkpoint
 from orthogan.io.sealed import HASH, Damaged
 from orthogan.io.write import append_json
 from orthogan.studies import run_study as module

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from orthogan.studies.covariance_nets import PooledResNet, StemResNet
-from orthogan.studies.learned_neurons import LearnedNeurons
+from orthogan.studies.papers.covariance_nets import PooledResNet, StemResNet
+from orthogan.studies.papers.learned_neurons import LearnedNeurons
 
 
 def build(transform: str) -> LearnedNeurons:

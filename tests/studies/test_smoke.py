@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from orthogan.studies import STUDIES
-from orthogan.studies.latent_measures import DCI, MIG
+from orthogan.studies.papers.latent_measures import DCI, MIG
 from orthogan.studies.run_study import Request, run_study
 from orthogan.studies.verdict import ABSENT
 

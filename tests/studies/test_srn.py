@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import torch
 
-from orthogan.evaluation.critic import Recipe
-from orthogan.evaluation.lipschitz import KINDS
-from orthogan.studies import gan_measures, srn_gan, srn_generalisation
+from orthogan.evaluation.critic.critic import Recipe
+from orthogan.evaluation.critic.lipschitz import KINDS
 from orthogan.studies.cells import cells_of
+from orthogan.studies.papers import gan_measures, srn_gan, srn_generalisation
 from orthogan.studies.study import SCALES
 from tests.evaluation.helpers import EXTRACTOR
 from tests.studies.smoke import claimed, measured

@@ -16,7 +16,7 @@ import torch
 from accelerate.state import AcceleratorState
 
 import orthogan.training
-from orthogan import cli
+from orthogan.cli.main import main as cli
 from tests.training.runs import TINY
 
 

@@ -10,8 +10,8 @@ from pathlib import Path
 from safetensors.torch import load_file
 from torch import Tensor
 
-from orthogan.config import Config
-from orthogan.config_file import load_config
+from orthogan.config.files import load_config
+from orthogan.config.schema import Config
 
 ROOT = Path(__file__).parents[2]
 TINY = [

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from orthogan.config import Config
+from orthogan.config.schema import Config
 from orthogan.errors import UserError
 from orthogan.training import train
 from orthogan.training.compiled import Compiler

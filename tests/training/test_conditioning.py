@@ -19,7 +19,7 @@ from orthogan.linalg.roots import InverseMethod, SqrtMethod
 from orthogan.models.saved import load
 from orthogan.penalties.network import PENALTIES
 from orthogan.training import train
-from orthogan.training.gan import GanTask
+from orthogan.training.gan.task import GanTask
 from orthogan.training.loop import update
 from orthogan.training.precision import make_accelerator
 from orthogan.training.watch import FiniteWatch

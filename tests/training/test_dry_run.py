@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from orthogan.config_file import load_config
+from orthogan.config.files import load_config
 from orthogan.errors import UserError
 from orthogan.training import dry_run, train
 from tests.training.runs import TINY, tiny

@@ -15,8 +15,8 @@ import torch
 from PIL import Image
 from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 
-from orthogan import checkpoint
 from orthogan.errors import CannotWrite, Stopped, UserError
+from orthogan.io import checkpoint
 from orthogan.models.subject import open_generator
 from orthogan.training import train
 from orthogan.training.event_file import EventFile
@@ -176,7 +176,7 @@ def test_pictures_and_curves_that_cannot_be_written_cost_a_warning(
     def refused(*_: object, **__: object) -> None:
         raise CannotWrite("cannot write here: No space left on device")
 
-    monkeypatch.setattr("orthogan.training.gan.save_png", refused)
+    monkeypatch.setattr("orthogan.training.gan.task.save_png", refused)
     monkeypatch.setattr(EventFile, "scalar", refused)
     run = train(tiny(tmp_path / "run", "training.steps=3", "logging.tensorboard=true"))
     printed = capsys.readouterr().out
@@ -199,7 +199,7 @@ def test_a_kill_costs_no_point_of_a_curve_before_the_checkpoint(tmp_path: Path) 
     options = ("training.steps=6", "checkpoint.every=2", "logging.every=1", "logging.tensorboard=true")
 
     def die() -> None:
-        from orthogan.training.gan import GanTask
+        from orthogan.training.gan.task import GanTask
 
         real = GanTask.finish_step
 

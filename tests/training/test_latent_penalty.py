@@ -11,15 +11,15 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from orthogan.config import LatentPenaltyConfig
-from orthogan.config_file import load_config
+from orthogan.config.files import load_config
+from orthogan.config.schema import LatentPenaltyConfig
 from orthogan.data import open_configured
 from orthogan.errors import UserError
 from orthogan.latent.discovery import hessian_penalty, orojar_penalty
 from orthogan.models.modes import frozen
 from orthogan.models.protocol import Generator
 from orthogan.training import train
-from orthogan.training.gan import GanTask
+from orthogan.training.gan.task import GanTask
 from orthogan.training.latent_penalty import LatentPenalty, path_lengths
 from orthogan.training.loop import update
 from orthogan.training.watch import FiniteWatch

@@ -9,11 +9,11 @@ import pytest
 import torch
 from accelerate import Accelerator
 
-from orthogan.config_file import load_config
+from orthogan.config.files import load_config
 from orthogan.data import open_configured
 from orthogan.training import dry_run
 from orthogan.training.ema import Ema
-from orthogan.training.gan import GanTask
+from orthogan.training.gan.task import GanTask
 
 # He, Kan & Shan 2021 (their TensorFlow code): hinge; 10 |grad D|^2 on reals every 3 updates, times 3 (gamma is twice
 # their 10); half of ||U U^T - I||^2; Adam 1e-4 (0.5, 0.99); average 0.999 an update of 64 images; mirrored reals.

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import nn
 
-from orthogan.config import EmaConfig, ScheduleConfig
+from orthogan.config.schema import EmaConfig, ScheduleConfig
 from orthogan.errors import Diverged
 from orthogan.evaluation import MetricResult
 from orthogan.io.json_lines import keep_json_lines

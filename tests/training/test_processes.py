@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from orthogan import checkpoint
 from orthogan.errors import UserError
+from orthogan.io import checkpoint
 from tests.training.forked import Started, start, start_two, tiny_arguments
 
 STEPS = "training.steps=6"
@@ -31,7 +31,7 @@ def at_step(number: int, act: Callable[[], object]) -> Callable[[], None]:
     """A patch that acts at the end of a step."""
 
     def patch() -> None:
-        from orthogan.training.gan import GanTask
+        from orthogan.training.gan.task import GanTask
 
         real = GanTask.finish_step
 
@@ -94,9 +94,9 @@ def test_an_error_of_one_process_ends_both_with_its_message(
 @pytest.mark.parametrize("rank", [0, 1])
 def test_a_process_that_never_comes_is_not_waited_for_long(tmp_path: Path, rank: int) -> None:
     def hurried() -> None:
-        import orthogan.distributed
+        import orthogan.process_group
 
-        orthogan.distributed.MEETING = timedelta(seconds=1.5)
+        orthogan.process_group.MEETING = timedelta(seconds=1.5)
 
     patches: list[Callable[[], object]] = [hurried, hurried]
     patches[rank] = lambda: os._exit(0)
@@ -204,7 +204,7 @@ def building(number: int) -> Callable[[], None]:
 
     def patch() -> None:
         import orthogan.training.run
-        from orthogan.training.gan import GanTask
+        from orthogan.training.gan.task import GanTask
 
         def task(*_: object, **__: object) -> GanTask:
             os.kill(os.getpid(), number)

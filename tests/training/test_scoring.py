@@ -13,13 +13,13 @@ import numpy as np
 import pytest
 import torch
 
-from orthogan.config import Config
+from orthogan.config.schema import Config
 from orthogan.errors import Stopped, UserError
 from orthogan.training import train
 from orthogan.training.score_process import WORKER
 from orthogan.training.stop import StopSignal
+from tests.training.classifier.test_task import tiny as tiny_classifier
 from tests.training.runs import environment, finish, tensors, tiny
-from tests.training.test_classifier import tiny as tiny_classifier
 
 SCORED = [
     "training.steps=6",

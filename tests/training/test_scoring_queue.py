@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orthogan import checkpoint
-from orthogan.config import Config
+from orthogan.config.schema import Config
 from orthogan.errors import Stopped, UserError
 from orthogan.evaluation import MetricResult
+from orthogan.io import checkpoint
 from orthogan.training import score_process, train
 from orthogan.training.resume import METRICS, forget_scores, own_scores
 from orthogan.training.stop import StopSignal

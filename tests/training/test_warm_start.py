@@ -11,14 +11,14 @@ from accelerate import Accelerator
 from safetensors.torch import load_file
 from torch import nn
 
-from orthogan.config_file import load_config
+from orthogan.config.files import load_config
 from orthogan.data import open_configured
 from orthogan.errors import UserError
 from orthogan.layers import HouseholderProjector
 from orthogan.models.build import build_generator
 from orthogan.models.saved import describe, load, save_generator
 from orthogan.training import train
-from orthogan.training.gan import GanTask
+from orthogan.training.gan.task import GanTask
 from tests.training.runs import ROOT, tensors, tiny
 
 SPRITES = ROOT / "pretrained" / "sprites-srngan.safetensors"

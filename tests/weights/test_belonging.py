@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from orthogan import penalties, weights
-from orthogan.evaluation.spectrum import spectrum
+from orthogan.evaluation.spectrum.layer_spectrum import spectrum
 from orthogan.linalg import stable_rank_projection
 from orthogan.weights.belonging import belong, top_vectors
 

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrizations, prune
 
 from orthogan import first_layer_directions, penalties, weights
-from orthogan.evaluation.complexity import capacity
-from orthogan.evaluation.near_orthogonality import near_orthogonality
-from orthogan.evaluation.spectrum import spectrum
+from orthogan.evaluation.critic.complexity import capacity
+from orthogan.evaluation.spectrum.layer_spectrum import spectrum
+from orthogan.evaluation.spectrum.near_orthogonality import near_orthogonality
 from orthogan.gradients import NearestOrthogonalGradient
 from orthogan.layers import HouseholderProjector
 from orthogan.linalg import orthogonality_error

@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from orthogan.config import AugmentConfig
+from orthogan.config.schema import AugmentConfig
 from orthogan.data.augment import AdaptiveAugment, DiffAugment
 from orthogan.rng import generator
-from orthogan.training.augmentation import Adaptive, Augmentation, Fixed, make_augment
+from orthogan.training.gan.augmentation import Adaptive, Augmentation, Fixed, make_augment
 
 Policy = DiffAugment | AdaptiveAugment
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from orthogan.cli import main
+from orthogan.cli.main import main
 from orthogan.errors import UserError
 from orthogan.latent import Directions
 from orthogan.latent.discovery import METHODS, discover

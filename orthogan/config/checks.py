@@ -1,0 +1,167 @@
+"""What does not go together in a config, and what a task has by default."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from pydantic import BaseModel
+
+if TYPE_CHECKING:
+    from orthogan.config.schema import Config
+
+FACTOR_FILES = ("dsprites", "shapes3d", "mpi3d", "cars3d", "smallnorb")
+NEEDS_PATH = ("folder", "array", *FACTOR_FILES)
+# sources with no test part of their own
+ONE_PART = ("sprites", "sprites-colour", "folder", "array", *FACTOR_FILES[:-1])
+# What another task than the GAN has by default, and what belongs to one task alone: whole sections or keys.
+TASK_DEFAULTS: dict[str, dict[str, Any]] = {
+    "classifier": {
+        "data.labels": True,
+        "data.dequantize": False,
+        "training.ema.half_life": 0,
+        "evaluation.metrics": ["accuracy"],
+        "evaluation.best": "accuracy",
+    }
+}
+ONLY_OF = {
+    "gan": (
+        "data.labels",
+        "data.dequantize",
+        "augment",
+        "model.init",
+        "model.generator",
+        "model.discriminator",
+        "loss.kind",
+        "loss.gradient_penalty",
+        "loss.latent_penalty",
+        "optimizer.generator",
+        "optimizer.discriminator",
+        "training.generator_batch_size",
+        "training.n_dis",
+        "training.fakes_at_once",
+        "training.ema",
+        "logging.samples_every",
+        "evaluation.metrics",
+        "evaluation.reference_samples",
+        "evaluation.extractor",
+        "evaluation.precision",
+    ),
+    "classifier": (
+        "data.crop",
+        "data.label_noise",
+        "data.test_split",
+        "data.holdout",
+        "model.classifier",
+        "loss.label_smoothing",
+        "optimizer.classifier",
+    ),
+}
+
+
+def filled(tree: Any) -> Any:
+    """``tree`` with what its task has by default where nothing was said."""
+    if isinstance(tree, Mapping):
+        for key, value in TASK_DEFAULTS.get(str(tree.get("task")), {}).items():
+            tree = _with(tree, key.split("."), value)
+    return tree
+
+
+def check_task(config: Config) -> None:
+    """Refuse keys of another task, and a classifier without test images.
+
+    Raises:
+        ValueError: its message starts with the key.
+    """
+    other = "classifier" if config.task == "gan" else "gan"
+    for key in ONLY_OF[other]:
+        section, _, last = key.rpartition(".")
+        mine: BaseModel = getattr(config, section) if section in type(config).model_fields else config
+        usual = type(mine).model_fields[last].default
+        for name, value, expected in _changed(getattr(mine, last), usual, key, TASK_DEFAULTS.get(config.task, {})):
+            raise ValueError(
+                f"{name}: task {config.task!r} has no use for {value!r}, which is for task {other!r}; "
+                f"leave it at {expected!r}"
+            )
+    if config.task != "classifier":
+        if "accuracy" in config.evaluation.metrics:
+            raise ValueError("evaluation.metrics: 'accuracy' is of task 'classifier'; choose fid, isc, kid, prc, …")
+    elif config.data.source in ONE_PART and not config.data.holdout:
+        raise ValueError(
+            f"data.holdout: {config.data.source!r} has no test part; keep a share of the images for it, such as 0.1"
+        )
+
+
+def check_gan(config: Config) -> None:
+    """Refuse combinations of loss, penalty, constraint and average that cannot work.
+
+    Raises:
+        ValueError: its message starts with the key, and gives the reason.
+    """
+    penalty = config.loss.gradient_penalty
+    unbounded = config.model.discriminator.norm.kind in ("none", "rotation", "householder")
+    if config.loss.kind == "wasserstein" and penalty.kind == "none" and unbounded:
+        raise ValueError(
+            "loss.gradient_penalty.kind: a Wasserstein critic must be kept Lipschitz; use 'wgan-gp', "
+            "or model.discriminator.norm.kind 'spectral', 'stable_rank' or 'orthogonal'"
+        )
+    norm = config.model.generator.norm
+    if norm.kind == "rotation" and norm.rotation.sample is not None and config.training.ema.half_life:
+        raise ValueError(
+            "model.generator.norm.rotation.sample: each merge gives the parameters another meaning, so their "
+            "average means nothing; set training.ema.half_life to 0"
+        )
+    latent = config.loss.latent_penalty
+    for net, lazy, key in (
+        (config.model.discriminator, penalty, "discriminator.gradients"),
+        (config.model.generator, latent, "generator.gradients"),
+    ):
+        on = lazy.kind != "none" and lazy.interval > 1
+        if on and any(rule.kind == "nearest_orthogonal" for rule in net.gradients):
+            other = "gradient_penalty" if lazy is penalty else "latent_penalty"
+            raise ValueError(
+                f"model.{key}: nearest_orthogonal would give the lazy penalty's own updates the "
+                f"size of any other; set loss.{other}.interval to 1"
+            )
+    parts = config.training.accumulate * latent.shrink
+    if latent.kind != "none" and config.training.fakes % parts:
+        raise ValueError(
+            f"loss.latent_penalty.shrink: {latent.shrink} parts (times accumulate {config.training.accumulate}) do "
+            f"not divide training.generator_batch_size = {config.training.fakes}"
+        )
+    if config.model.init is not None:
+        for key, norm in (
+            ("generator", config.model.generator.norm),
+            ("discriminator", config.model.discriminator.norm),
+        ):
+            if norm.kind == "skew_orthogonal":
+                raise ValueError(
+                    f"model.init: model.{key}.norm.kind 'skew_orthogonal' draws its kernels anew, whatever they were; "
+                    "choose another norm, or start from the seed"
+                )
+    pooling = config.model.discriminator.pooling
+    if pooling.kind == "covariance" and pooling.method not in ("eigh", "newton_schulz") and penalty.kind != "none":
+        raise ValueError(
+            "model.discriminator.pooling.method: a gradient penalty differentiates D twice, which only "
+            "'newton_schulz' and 'eigh' allow"
+        )
+    if penalty.kind == "wgan-gp" and penalty.interval != 1:
+        raise ValueError("loss.gradient_penalty.interval: wgan-gp is applied at every D update; set it to 1")
+
+
+def _with(tree: Mapping[str, Any], path: list[str], value: Any) -> dict[str, Any]:
+    """``tree`` with ``value`` at ``path``, unless something stands there; what is no mapping is left to be refused."""
+    first, *rest = path
+    here = tree.get(first, {} if rest else value)
+    if isinstance(here, BaseModel):
+        here = here.model_dump(exclude_unset=True)
+    return {**tree, first: _with(here, rest, value) if rest and isinstance(here, Mapping) else here}
+
+
+def _changed(value: Any, usual: Any, name: str, defaults: Mapping[str, Any]) -> Iterator[tuple[str, Any, Any]]:
+    """(dotted key, value, usual value) of what differs from the usual below ``name``."""
+    if isinstance(value, BaseModel):
+        for field in type(value).model_fields:
+            yield from _changed(getattr(value, field), getattr(usual, field), f"{name}.{field}", defaults)
+    elif value != (expected := defaults.get(name, usual)):
+        yield name, value, expected

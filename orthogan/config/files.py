@@ -1,0 +1,329 @@
+"""YAML files, ``base:`` and dotted overrides -> a Config; what is wrong in them -> one UserError."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from functools import cache
+from pathlib import Path
+from types import UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from orthogan.config.checks import ONLY_OF
+from orthogan.config.schema import Config
+from orthogan.errors import UserError
+from orthogan.io.read import read_regular, shown
+from orthogan.io.yaml_text import parse_yaml
+from orthogan.named_code import Trust, code_in, require_trust
+
+Overrides = Iterable[str | Mapping[str, Any]] | Mapping[str, Any] | str
+LARGEST_CONFIG = 1 << 18  # [bytes]
+MOST_BASES = 100  # files that build on one another
+MOST_MISTAKES = 10  # that one message names
+_WORD = re.compile(r"""\s*(?:"[^"]*"|'[^']*')\s*(?=,|$)|[^,]+""")  # of a list: quotes protect commas
+RUN_MARKS = ("checkpoints", "log.jsonl", "metrics.jsonl", "best")  # what lies beside the config.yaml of a run
+
+
+def load_config(path: str | Path | None, overrides: Overrides = (), *, trust: Trust = False) -> Config:
+    """The config of ``path`` (None: all defaults) with overrides, checked whole.
+
+    Args:
+        overrides: ``"key.sub=value"`` as on the command line, or ``{"key.sub": value}``; one, or several in order.
+        trust: which ``module:Class`` the ``config.yaml`` of a run folder may name, which somebody else may have
+            written. What a YAML file of the user's own or an override names is taken.
+
+    Raises:
+        UserError: naming the file, the key, the value and what would be right.
+    """
+    config, origin, runs = _load(path, overrides)
+    own, foreign = _by_owner(config, origin, runs)
+    for file in dict.fromkeys(origin[key] for key in foreign):
+        code = {key: named for key, named in foreign.items() if origin[key] == file}
+        require_trust(code, file, trust or {name for name, _ in own.values()})
+    return config
+
+
+def own_names(path: str | Path | None) -> set[str]:
+    """The ``module:Class`` names in a YAML file of the user's own; nothing for other files and for run folders'."""
+    if path is None or not str(path).endswith((".yaml", ".yml")):
+        return set()
+    return {name for name, _ in _by_owner(*_load(path, ()))[0].values()}
+
+
+def _by_owner(
+    config: Config, origin: Mapping[str, str], runs: Collection[str]
+) -> tuple[dict[str, tuple[str, dict[str, Any]]], dict[str, tuple[str, dict[str, Any]]]]:
+    """The code that ``config`` names, as of ``code_in``: by the user, and by the files of run folders (``runs``)."""
+    code = code_in(config, extractor=True)
+    foreign = {key: named for key, named in code.items() if origin.get(key) in runs}
+    return {key: named for key, named in code.items() if key not in foreign}, foreign
+
+
+def _of_a_run(file: Path) -> bool:
+    """Whether ``file``, or what it is a link to, is the ``config.yaml`` that training writes into its run folder."""
+    return any(
+        path.name == "config.yaml" and any(os.path.lexists(path.with_name(name)) for name in RUN_MARKS)
+        for path in (file, Path(os.path.realpath(file)))
+    )
+
+
+def _load(
+    path: str | Path | None, overrides: Iterable[str | Mapping[str, Any]] | Mapping[str, Any] | str
+) -> tuple[Config, dict[str, str], set[str]]:
+    """The config, for each dotted key which file or override set it, and which of the files are those of runs.
+
+    What the ``config.yaml`` of a run builds on is also the run's.
+    """
+    tree: dict[str, Any] = {}
+    origin: dict[str, str] = {}
+    runs: set[str] = set()
+    if path is not None:
+        chain = _chain(Path(path))
+        for file, _ in reversed(chain):
+            if runs or _of_a_run(file):
+                runs.add(str(file))
+        for file, part in chain:
+            _merge(tree, part, origin, str(file), "")
+    several: Iterable[Any] = [overrides] if isinstance(overrides, str | Mapping) else overrides
+    for override in several:
+        if isinstance(override, Mapping):
+            for key, value in override.items():
+                _merge(tree, _tree(key, value), origin, f"override {shown(f'{key}={value}')}", "")
+        else:
+            _merge(tree, _override(override), origin, f"override {shown(override)}", "")
+    config = validate(tree, origin, default_origin=str(path or "defaults"))
+    if config.out is None:
+        config = config.model_copy(update={"out": _default_out(path)})
+    return config, origin, runs
+
+
+def validate(tree: dict[str, Any], origin: Mapping[str, str], default_origin: str) -> Config:
+    """``tree`` as a Config; ``origin`` says for each dotted key which file or override set it."""
+    try:
+        return Config.model_validate(tree)
+    except ValidationError as error:
+        mistakes = error.errors(include_url=False)
+        lines = [_explain(e, origin, default_origin) for e in mistakes[:MOST_MISTAKES]]
+        if len(mistakes) > MOST_MISTAKES:
+            lines.append(f"{default_origin}: {len(mistakes) - MOST_MISTAKES:,} more mistakes like these")
+        raise UserError("\n".join(lines)) from None
+
+
+def dump(config: Config, *, explain: bool = False) -> str:
+    """The complete config as YAML; with ``explain`` the keys of its task, each with its meaning and unit."""
+    if not explain:
+        return yaml.safe_dump(config.model_dump(), sort_keys=False, allow_unicode=True)
+    return "\n".join(_explained(config, "", ONLY_OF["classifier" if config.task == "gan" else "gan"])) + "\n"
+
+
+def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """{'a': {'b': 1}} -> {'a.b': 1}; an empty mapping stays a value."""
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        if isinstance(value, Mapping) and value:
+            flat |= flatten(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """One line for each dotted key whose value differs: ``key: old -> new``."""
+    a, b = flatten(old), flatten(new)
+    keys = list(dict.fromkeys([*a, *b]))
+    differ = [k for k in keys if a.get(k) != b.get(k) and repr(a.get(k)) != repr(b.get(k))]  # NaN is not equal to NaN
+    return [f"{k}: {a.get(k, '(absent)')} -> {b.get(k, '(absent)')}" for k in differ]
+
+
+def _chain(path: Path) -> list[tuple[Path, dict[str, Any]]]:
+    """The files that ``path`` builds on, the lowest first, each without its ``base`` key."""
+    chain: list[tuple[Path, dict[str, Any]]] = []
+    seen: set[Path] = set()
+    while True:
+        tree = read_yaml(path)
+        seen.add(path.resolve())
+        base = tree.pop("base", None)
+        chain.append((path, tree))
+        if base is None:
+            return chain[::-1]
+        if not isinstance(base, str):
+            raise UserError(f"{path}: base must be the path of another YAML file, not {shown(base)}")
+        parent = path.parent / base
+        if not os.path.exists(parent):
+            raise UserError(f"{path}: base names {shown(base)}, but there is no file {parent}")
+        if parent.resolve() in seen:
+            raise UserError(f"{path}: 'base' comes back to {parent}; a config cannot build on itself")
+        if len(chain) == MOST_BASES:
+            raise UserError(f"{path}: more than {MOST_BASES} files build on one another; put some of them together")
+        path = parent
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """A YAML mapping; UserError with file and line when it is not one."""
+    try:
+        text = read_regular(path, LARGEST_CONFIG)
+    except UserError as error:
+        if not isinstance(error.__cause__, FileNotFoundError):
+            raise
+        near = difflib.get_close_matches(path.name, [p.name for p in path.parent.glob("*.yaml") if p.is_file()], 1)
+        hint = f"; did you mean {path.parent / near[0]}?" if near else ""
+        raise UserError(f"{path}: no such config file{hint}") from None
+    tree = parse_yaml(text, path)
+    if tree is None:
+        return {}
+    if not isinstance(tree, dict):
+        raise UserError(f"{path}: a config is a mapping of keys to values, not a {type(tree).__name__}")
+    return tree
+
+
+def _override(text: str) -> dict[str, Any]:
+    """``key.sub=value`` as a tree. The value of a key that holds text is taken as it stands, any other as YAML."""
+    key, sign, value = text.partition("=")
+    if not sign:
+        raise UserError(f"override {shown(text)}: write key.subkey=value, for example training.batch_size=32")
+    return _tree(key, _value(value, _annotation(key.split(".")), f"override {shown(text)}"))
+
+
+def _tree(key: str, value: Any) -> dict[str, Any]:
+    if not re.fullmatch(r"\w+(\.[\w-]+){0,15}", key):
+        raise UserError(f"override {shown(key)}: write key.subkey=value, for example training.batch_size=32")
+    for name in reversed(key.split(".")):
+        value = {name: value}
+    return value
+
+
+def _value(text: str, annotation: Any, source: str) -> Any:
+    if _is_text(annotation):
+        return None if text in ("", "null") and type(None) in get_args(annotation) else text
+    if get_origin(annotation) is list and _is_text(get_args(annotation)[0]):
+        if text == "null":
+            return None
+        inner = text.strip()
+        inner = inner[1:-1] if inner.startswith("[") and inner.endswith("]") else inner
+        words = [match.group().strip() for match in _WORD.finditer(inner)]
+        return [w[1:-1] if len(w) > 1 and w[0] == w[-1] and w[0] in "\"'" else w for w in words if w]
+    return parse_yaml(text, source) if text else None
+
+
+def _annotation(names: list[str]) -> Any:
+    """The type of the key at this place of the schema; None where there is no such key."""
+    annotation: Any = Config
+    for name in names:
+        section = _section(annotation)
+        if section is None or name not in section.model_fields:
+            return None
+        annotation = section.model_fields[name].annotation
+    return annotation
+
+
+def _is_text(annotation: Any) -> bool:
+    """Whether a value of this type is text (or null), whatever it looks like."""
+    inner = get_args(annotation)
+    if get_origin(annotation) is Annotated:
+        return _is_text(inner[0])
+    if get_origin(annotation) is Literal:
+        return all(isinstance(choice, str) for choice in inner)
+    if get_origin(annotation) in (Union, UnionType):
+        return all(one is type(None) or _is_text(one) for one in inner)
+    return annotation is str
+
+
+def _merge(tree: dict[str, Any], part: Mapping[str, Any], origin: dict[str, str], name: str, prefix: str) -> None:
+    for key, value in part.items():
+        dotted = f"{prefix}{key}"
+        origin[dotted] = name
+        if isinstance(value, Mapping) and isinstance(tree.get(key), dict):
+            _merge(tree[key], value, origin, name, f"{dotted}.")
+        elif isinstance(value, Mapping):
+            tree[key] = {}
+            _merge(tree[key], value, origin, name, f"{dotted}.")
+        else:
+            tree[key] = value
+
+
+def _explain(error: Any, origin: Mapping[str, str], default_origin: str) -> str:
+    location = [str(part) for part in error["loc"]]
+    key = ".".join(location)
+    # a section's own check starts its message with the key it is about
+    message: str = error["msg"].removeprefix("Value error, ")
+    if error["type"] == "value_error":
+        inner, _, message = message.partition(": ")
+        key = f"{key}.{inner}" if key else inner
+    where = next((origin[k] for k in _ancestors(key) if k in origin), default_origin)
+    if error["type"] == "extra_forbidden":
+        return f"{where}: unknown key {shown(key)}{_nearest(location)}"
+    value = "" if error["type"] in ("value_error", "missing") else f" is {shown(error['input'])}:"
+    quotes = "; put it in quotes" if error["type"] == "string_type" and error["input"] is not None else ""
+    return f"{where}: {key}{value or ':'} {_lower(message)}{quotes}"
+
+
+def _ancestors(key: str) -> Iterator[str]:
+    parts = key.split(".")
+    for end in range(len(parts), 0, -1):
+        yield ".".join(parts[:end])
+
+
+def _lower(message: str) -> str:
+    return message[:1].lower() + message[1:]
+
+
+def _nearest(location: list[str]) -> str:
+    """The closest valid key to a mistyped one: among its sisters first, then anywhere in the schema."""
+    model: type[BaseModel] = Config
+    for part in location[:-1]:
+        if part.isdigit():  # a place in a list of sections
+            continue
+        inner = _section(model.model_fields[part].annotation) if part in model.model_fields else None
+        if inner is None:
+            break
+        model = inner
+    prefix = ".".join(location[:-1])
+    sisters = difflib.get_close_matches(location[-1], list(model.model_fields), 1, 0.6)
+    if sisters:
+        return f"; did you mean {prefix + '.' if prefix else ''}{sisters[0]}?"
+    elsewhere = [k for k in _all_keys() if k.rsplit(".", 1)[-1] == location[-1]]
+    if elsewhere:
+        return f"; did you mean {' or '.join(elsewhere)}?"
+    return f"; valid here: {', '.join(model.model_fields)}"
+
+
+@cache
+def _all_keys() -> list[str]:
+    return list(flatten(Config().model_dump()))
+
+
+def _section(annotation: Any) -> type[BaseModel] | None:
+    for candidate in (annotation, *get_args(annotation)):
+        if get_origin(candidate) is None and isinstance(candidate, type) and issubclass(candidate, BaseModel):
+            return candidate
+    return None
+
+
+def _explained(section: BaseModel, prefix: str, others: Collection[str]) -> Iterator[str]:
+    """The lines of ``section``, without the keys of ``others``, which another task alone has."""
+    pad = "  " * prefix.count(".")
+    for name, field in type(section).model_fields.items():
+        value = getattr(section, name)
+        if f"{prefix}{name}" in others:
+            continue
+        if isinstance(value, BaseModel):
+            yield f"{pad}{name}:"
+            yield from _explained(value, f"{prefix}{name}.", others)
+        else:
+            plain = section.model_dump(include={name})
+            text = yaml.safe_dump(plain, default_flow_style=True, allow_unicode=True, width=10**6)
+            yield f"{pad}{text.strip()[1:-1]}" + (f"  # {field.description}" if field.description else "")
+
+
+def _default_out(path: str | Path | None) -> str:
+    """``configs/cifar10/sngan.yaml`` -> ``runs/cifar10/sngan``."""
+    if path is None:
+        return "runs/default"
+    parts = Path(path).with_suffix("").parts
+    tail = parts[parts.index("configs") + 1 :] if "configs" in parts else parts[-1:]
+    return str(Path("runs", *tail))

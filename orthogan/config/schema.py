@@ -1,0 +1,642 @@
+"""The schema of a run: every key, its type, its default and its unit.
+
+A YAML file in ``configs/`` holds only what differs from here; ``orthogan config FILE`` prints the whole.
+``orthogan.config.files`` reads the files and turns what is wrong in them into one clear message;
+``orthogan.config.checks`` says what does not go together, and what another task than the GAN has by default.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
+
+from orthogan.config.checks import NEEDS_PATH, check_gan, check_task, filled
+
+Source = Literal[
+    "faces",
+    "sprites",
+    "sprites-colour",
+    "fashion-mnist",
+    "cifar10",
+    "cifar100",
+    "stl10",
+    "celeba",
+    "folder",
+    "array",
+    "dsprites",
+    "shapes3d",
+    "mpi3d",
+    "cars3d",
+    "smallnorb",
+]
+UNLABELLED = ("celeba",)
+MetricName = Literal[
+    "fid",
+    "isc",
+    "kid",
+    "prc",
+    "ppl_zfull",
+    "ppl_wfull",
+    "ppl_zend",
+    "ppl_wend",
+    "ppl2_wend",
+    "ppl_zend_v2",
+    "ppl_zfull_any",
+    "ppl_zend_any",
+    "ppl_nog",
+    "pixel_path_length",
+    "feature_path_length",
+    "accuracy",
+]
+# Upper bounds are far beyond any use. They keep a typing error from filling the memory or running forever, and every
+# number within float32.
+Count = Annotated[int, Field(ge=0, le=10**9)]
+PositiveInt = Annotated[int, Field(ge=1, le=10**9)]
+Iterations = Annotated[int, Field(ge=1, le=1000)]
+Width = Annotated[int, Field(ge=1, le=1 << 16)]
+BatchSize = Annotated[int, Field(ge=1, le=1 << 20)]
+Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+Positive = Annotated[float, Field(gt=0.0, le=1e30)]
+NotNegative = Annotated[float, Field(ge=0.0, le=1e30)]
+Layers = Annotated[list[str], Field(max_length=1000)]
+Options = dict[str, JsonValue]
+
+
+class Section(BaseModel):
+    """Unknown keys and silent conversions are errors; a config never changes after it was read."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+
+
+class DataConfig(Section):
+    source: Source = Field(default="cifar10", description="where the images come from")
+    path: str | None = Field(
+        default=None, description="folder or file (sources folder, array, dsprites … smallnorb, fashion-mnist)"
+    )
+    root: str = Field(default="data", description="folder that torchvision's downloads are kept in")
+    download: bool = Field(default=True, description="fetch a missing torchvision data set")
+    split: str = Field(default="train", description="part of the data set to train on, and to compare with")
+    resolution: Annotated[int, Field(ge=8, le=1024)] = Field(
+        default=32, description="side of the square images [pixels]"
+    )
+    channels: Literal[1, 3] = Field(default=3, description="1 = grey, 3 = RGB")
+    labels: bool = Field(default=False, description="train a class-conditional model on the data set's labels")
+    count: PositiveInt | None = Field(
+        default=None, description="sprites: size of a seeded random subset; faces: how many to draw [images]"
+    )
+    fixed: dict[str, str | Count] = Field(
+        default_factory=dict, description="faces: factors to hold at a value, such as {glasses: none, skin: 2}"
+    )
+    bad_images: Literal["skip", "error"] = Field(default="skip", description="what to do about an unreadable file")
+    bad_limit: Fraction = Field(default=0.01, description="skip at most this share of the files [0-1]")
+    flip: bool = Field(default=False, description="mirror half of the real images")
+    crop: Annotated[int, Field(ge=0, le=1024)] = Field(
+        default=0, description="classifier: black border that each image is cut out of at random; 0 = none [pixels]"
+    )
+    label_noise: Fraction = Field(
+        default=0.0, description="classifier: share of the training images whose label is drawn at random, once [0-1]"
+    )
+    test_split: str = Field(default="test", description="classifier: part of the data set that accuracy is measured on")
+    holdout: Annotated[float, Field(ge=0.0, lt=1.0)] = Field(
+        default=0.0, description="classifier: measure on this share of split, kept from training, not on test_split"
+    )
+    dequantize: bool = Field(default=True, description="gan: x/128 - 1 + U(0, 1/128) on reals, else x/127.5 - 1")
+    resident: Literal["auto", "device", "stream"] = Field(
+        default="auto", description="keep the set as uint8 on the device, or stream it by workers; auto = by size"
+    )
+    workers: Annotated[int, Field(ge=0, le=256)] = Field(default=2, description="reader processes when streaming")
+
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
+        if self.source in NEEDS_PATH and not self.path:
+            raise ValueError(f"path: source {self.source!r} needs the path of your images")
+        if self.labels and self.source in UNLABELLED:
+            raise ValueError(
+                f"labels: {self.source!r} has no classes; set labels to false, or (classifier) choose another source"
+            )
+        if self.labels and self.source == "stl10" and "unlabeled" in self.split:
+            raise ValueError("labels: this part of stl10 has no classes; use split 'train' or 'test'")
+        if self.source.startswith("sprites") and self.resolution not in (32, 64):
+            raise ValueError(f"resolution: sprites are made at 32 or 64 pixels, not {self.resolution}")
+        if self.source == "sprites-colour" and self.channels != 3:
+            raise ValueError("channels: the coloured sprites are RGB, so channels must be 3")
+        if self.source == "faces" and (self.resolution not in (16, 32, 64) or self.channels != 3):
+            raise ValueError("resolution, channels: faces are drawn at 16, 32 or 64 pixels with 3 channels")
+        if self.count is not None and not self.source.startswith(("sprites", "faces")):
+            raise ValueError(f"count: only sprites and faces are made in any number, not {self.source!r}")
+        if self.fixed and self.source != "faces":
+            raise ValueError(f"fixed: only the factors of faces can be fixed, not those of {self.source!r}")
+        return self
+
+
+class AugmentConfig(Section):
+    kind: Literal["none", "diffaugment", "ada"] = Field(
+        default="none", description="applied to reals and fakes before D"
+    )
+    policy: str = Field(default="color,translation,cutout", description="diffaugment: comma-separated operations")
+    target: Fraction = Field(default=0.6, description="ada: wanted E[sign D(real)]")
+    images_to_one: PositiveInt = Field(default=500_000, description="ada: time for p to go from 0 to 1 [images]")
+    interval: PositiveInt = Field(default=4, description="ada: adjust p every so many steps [steps]")
+
+
+class RotationConfig(Section):
+    method: Literal[
+        "qr",
+        "gram_schmidt",
+        "householder",
+        "polar",
+        "polar_newton_schulz",
+        "cayley",
+        "matrix_exp",
+        "ogd",
+        "relaxed",
+    ] = Field(default="qr", description="how the orthogonal matrix on the fan-in is made")
+    block_size: PositiveInt = Field(
+        default=1024, description="the rotation has the fewest equal diagonal blocks of at most this size"
+    )
+    sample: Positive | None = Field(
+        default=None, description="stochastic OPT: dimensions rotated at a time, a number or a share (< 1); null = all"
+    )
+    episode: PositiveInt = Field(default=750, description="stochastic OPT: merge and draw anew so often [steps]")
+    refine: Annotated[int, Field(ge=0, le=10**5)] = Field(
+        default=0, description="first lower the energy of the fixed neurons by so many descent steps"
+    )
+    relaxation: NotNegative = Field(default=0.1, description="relaxed: weight of ||R R^T - I||")
+    lr: Positive | None = Field(default=None, description="ogd: learning rate of the rotations; null = that of the net")
+    momentum: Annotated[float, Field(ge=0.0, lt=1.0)] = Field(default=0.9, description="ogd: decay of the average")
+
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
+        if self.sample is not None and self.method == "relaxed":
+            raise ValueError("sample: merging a relaxed matrix, which is not orthogonal, would change the neurons")
+        if self.sample is not None and self.sample > 1 and self.sample != int(self.sample):
+            raise ValueError(f"sample: {self.sample} is neither a number of dimensions nor a share below 1")
+        return self
+
+
+class OrthogonalConfig(Section):
+    method: Literal["qr", "householder", "cayley", "polar", "bjorck"] = Field(
+        default="qr", description="how the weight is made orthonormal"
+    )
+    gain: Positive = Field(default=1.0, description="fixed factor on the weight")
+    iterations: Iterations = Field(default=12, description="bjorck: steps")
+
+
+class HouseholderConfig(Section):
+    rank: Width = Field(default=10, description="number of equal directions; 10 in the paper")
+    scale: Positive | None = Field(
+        default=1.0,
+        description="their singular value; 1 as published, null = root mean square of those the weight had",
+    )
+
+
+class NormConfig(Section):
+    kind: Literal["none", "spectral", "stable_rank", "rotation", "orthogonal", "skew_orthogonal", "householder"] = (
+        Field(default="none", description="constraint on the weights; householder is a projector in place of a layer")
+    )
+    layers: Layers = Field(
+        default=[],
+        description="which ones: conv, linear, tall, first, a name such as blocks.*, !last, …; [] = all "
+        "(skew_orthogonal: conv; householder: first)",
+    )
+    c: Annotated[float, Field(gt=0.0, le=1.0)] = Field(
+        default=0.7, description="stable_rank: target rank as a share of min(rows, columns) [0-1]"
+    )
+    k: Annotated[int, Field(ge=0, le=1 << 16)] = Field(
+        default=1, description="stable_rank: singular values that are preserved"
+    )
+    n_power_iterations: Iterations = Field(
+        default=1, description="spectral, stable_rank: power iterations a training forward"
+    )
+    skew_terms: Annotated[int, Field(ge=1, le=100)] = Field(
+        default=5, description="skew_orthogonal: convolutions of the exponential's series in training"
+    )
+    rotation: RotationConfig = RotationConfig()
+    orthogonal: OrthogonalConfig = OrthogonalConfig()
+    householder: HouseholderConfig = HouseholderConfig()
+
+
+class PenaltyConfig(Section):
+    kind: Literal[
+        "soft_orthogonality",
+        "double_soft_orthogonality",
+        "mutual_coherence",
+        "srip",
+        "conv_orthogonality",
+        "off_diagonal",
+        "disentangled_norm",
+        "hyperspherical_energy",
+    ] = Field(description="added to the loss, summed over the layers")
+    weight: NotNegative = Field(default=1e-4, description="coefficient")
+    layers: Layers = Field(default=[], description="as of norm.layers")
+    options: Options = Field(default={}, description="keywords of orthogan.penalties.KIND")
+    schedule: list[list[float]] = Field(
+        default=[[0.0, 1.0]],
+        max_length=1000,
+        description="[share of the run, factor on weight], … : constant in between",
+    )
+
+
+class GradientRuleConfig(Section):
+    kind: Literal["nearest_orthogonal", "optimal_learning_rate"] = Field(
+        description="done between backward and step, in the order given"
+    )
+    layers: Layers = Field(default=[], description="as of norm.layers; the papers take one layer")
+    scale: Literal["none", "frobenius", "nuclear"] = Field(
+        default="none", description="nearest_orthogonal: what size the new gradient has"
+    )
+    every: PositiveInt = Field(default=1, description="nearest_orthogonal: only at every N-th update")
+    momentum: Annotated[float, Field(ge=0.0, lt=1.0)] | None = Field(
+        default=None, description="nearest_orthogonal: average, then take the whole step (Muon); null = before Adam"
+    )
+    nesterov: bool = Field(default=False, description="nearest_orthogonal: with momentum, look ahead")
+    method: Literal["eigh", "svd", "newton_schulz", "polar_express"] = Field(
+        default="eigh", description="nearest_orthogonal: polar_express is the fast, approximate one for GPUs"
+    )
+    rank_tolerance: Annotated[float, Field(ge=0.0, lt=1.0)] | None = Field(
+        default=None,
+        description="nearest_orthogonal, eigh and svd: leave out directions with singular values up to this share of "
+        "the largest; null = rounding",
+    )
+    form: Literal["vector", "matrix"] = Field(
+        default="vector", description="optimal_learning_rate: as published, or the true matrix form"
+    )
+
+
+class WhiteningConfig(Section):
+    layers: Layers = Field(
+        default=[], description="batch norms, by name pattern, that become decorrelated batch norms; [] = none"
+    )
+    groups: Width = Field(default=1, description="whiten the channels in so many groups")
+    eps: Positive = Field(default=1e-2, description="added to the covariance's diagonal")
+    method: Literal["eigh", "newton_schulz", "pade"] = Field(default="eigh", description="of the inverse square root")
+
+
+class NetConfig(Section):
+    """What a generator, a discriminator and any other net have in common."""
+
+    kind: str
+    channels: Width
+    options: Options = Field(default={}, description="extra keywords of the class")
+    norm: NormConfig = NormConfig()
+    penalties: list[PenaltyConfig] = Field(
+        default=[], max_length=100, description="on the weights: [{kind: …, weight: …}, …]"
+    )
+    gradients: list[GradientRuleConfig] = Field(
+        default=[], max_length=100, description="rules on the update: [{kind: …}, …]"
+    )
+    whitening: WhiteningConfig = WhiteningConfig()
+
+    @model_validator(mode="after")
+    def _sensible(self) -> Self:
+        kinds = [rule.kind for rule in self.gradients]
+        if "optimal_learning_rate" in kinds and self.norm.kind in ("spectral", "stable_rank") and not self.norm.layers:
+            raise ValueError(
+                f"gradients: under {self.norm.kind} normalisation a layer's gradient is orthogonal to its weight, "
+                "so the optimal learning rate is 0 and the layer would not learn; restrict norm.layers, or drop one"
+            )
+        projected = {"first", "last"} & set(self.norm.layers or ["first"]) if self.norm.kind == "householder" else set()
+        for key, asked in (("penalties", self.penalties), ("gradients", self.gradients)):
+            for i, one in enumerate(asked):
+                if shared := projected & {word.removeprefix("!") for word in one.layers}:
+                    raise ValueError(
+                        f"{key}.{i}.layers: the {min(shared)} layer becomes a Householder projector, whose singular "
+                        "values are fixed; name the layers that you mean"
+                    )
+        return self
+
+
+class GeneratorConfig(NetConfig):
+    kind: str = Field(
+        default="sngan",
+        description="sngan | dcgan | wgan-gp | r3gan | eigengan | simple-gan | stylegan2 | your.module:Class",
+    )
+    channels: Width = Field(default=256, description="base width [feature maps]")
+    latent_dim: Width = Field(default=128, description="length of z")
+
+
+class PoolingConfig(Section):
+    kind: Literal["sum", "covariance"] = Field(
+        default="sum", description="sngan: what D's last linear layer sees of the last map"
+    )
+    dimension: Width = Field(default=64, description="covariance: channels after a 1x1 reduction")
+    method: Literal["eigh", "newton_schulz", "pade", "taylor"] = Field(
+        default="newton_schulz", description="covariance: of the matrix square root"
+    )
+
+
+class DiscriminatorConfig(NetConfig):
+    kind: str = Field(
+        default="sngan",
+        description="sngan | dcgan | wgan-gp | r3gan | eigengan | simple-gan | stylegan2 | your.module:Class",
+    )
+    channels: Width = Field(default=128, description="base width [feature maps]")
+    norm: NormConfig = NormConfig(kind="spectral")
+    pooling: PoolingConfig = PoolingConfig()
+
+
+class ClassifierConfig(NetConfig):
+    kind: str = Field(
+        default="resnet18",
+        description="resnet18 | 34 | 50 | 20 | 32 | 44 | 56 | 110, wrn-DEPTH-WIDTH, vgg11 | 13 | 16 | 19, "
+        "densenet40 | 100, alexnet, cnn6, cnn9, mlp, your.module:Class",
+    )
+    channels: Width = Field(
+        default=64,
+        description="width of the first stage; published: 64; resnet20 to 110, wrn 16; densenet: growth, 12",
+    )
+
+
+class ModelConfig(Section):
+    init: str | None = Field(
+        default=None,
+        description="start from the weights of this run, checkpoint (G's average and D) or .safetensors file (G); "
+        "null = from the seed",
+    )
+    generator: GeneratorConfig = GeneratorConfig()
+    discriminator: DiscriminatorConfig = DiscriminatorConfig()
+    classifier: ClassifierConfig = ClassifierConfig()
+
+
+class GradientPenaltyConfig(Section):
+    kind: Literal["none", "wgan-gp", "r1", "r2", "r1+r2"] = Field(
+        default="none", description="penalty on D's input gradient"
+    )
+    weight: NotNegative = Field(
+        default=10.0, description="wgan-gp: lambda of (|g| - 1)^2; r1, r2: gamma of gamma/2 |g|^2"
+    )
+    interval: PositiveInt = Field(
+        default=1, description="lazy regularisation: every so many D updates, scaled to match"
+    )
+
+
+class LatentPenaltyConfig(Section):
+    kind: Literal["none", "hessian", "orojar", "path_length"] = Field(
+        default="none", description="regulariser of how G depends on its latent (path_length: on w, where G has one)"
+    )
+    weight: NotNegative | None = Field(
+        default=None,
+        description="coefficient, needed with a kind; published: hessian 0.1 (ProGAN), 1e-3 (dSprites); orojar 1e-11 "
+        "(dSprites), 1e-6 (CelebA); path_length 2",
+    )
+    interval: PositiveInt = Field(
+        default=1,
+        description="lazy regularisation: every so many G updates, scaled to match; path_length published with 4",
+    )
+    ramp: Fraction = Field(default=0.0, description="the weight grows linearly over this share of the run [0-1]")
+    shrink: PositiveInt = Field(
+        default=1, description="on the so-manieth part of G's batch; path_length published with 2"
+    )
+    layers: Layers = Field(
+        default=[],
+        description="hessian, orojar: names of G's submodules whose outputs are looked at, such as blocks.* (each); "
+        "[] = the images",
+    )
+    reduction: Literal["max", "mean", "sum"] | None = Field(
+        default=None,
+        description="over the numbers of an output: hessian max | mean, orojar sum | mean; null = as published, "
+        "the first",
+    )
+    directions: Annotated[int, Field(ge=2, le=1000)] = Field(
+        default=2, description="hessian, orojar: random sign vectors (k) whose variance is taken"
+    )
+    epsilon: Annotated[float, Field(ge=1e-9, le=1e9)] = Field(
+        default=0.1, description="hessian, orojar: step of the finite difference [units of z]"
+    )
+    decay: Annotated[float, Field(gt=0.0, le=1.0)] = Field(
+        default=0.01, description="path_length: share of a new length in the running mean"
+    )
+
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
+        if self.kind == "none":
+            return self
+        if self.weight is None:
+            raise ValueError(
+                "weight: give one; published are 0.1 (hessian), 1e-11 to 1e-6 (orojar, it grows with the square of "
+                "the number of features) and 2 (path_length)"
+            )
+        of_paths = self.kind == "path_length"
+        for key in ("layers", "reduction", "directions", "epsilon") if of_paths else ("decay",):
+            if getattr(self, key) != type(self).model_fields[key].default:
+                raise ValueError(f"{key}: {self.kind!r} has none; leave it out")
+        if (self.kind, self.reduction) in (("hessian", "sum"), ("orojar", "max")):
+            raise ValueError(f"reduction: {self.kind!r} has no {self.reduction!r}; use 'mean', or leave it out")
+        return self
+
+
+class LossConfig(Section):
+    kind: Literal["hinge", "non_saturating", "wasserstein", "least_squares", "relativistic"] = Field(
+        default="hinge", description="adversarial loss; relativistic pairs real i with fake i"
+    )
+    gradient_penalty: GradientPenaltyConfig = GradientPenaltyConfig()
+    latent_penalty: LatentPenaltyConfig = LatentPenaltyConfig()
+    label_smoothing: Annotated[float, Field(ge=0.0, lt=1.0)] = Field(
+        default=0.0, description="classifier: share of each label that is spread over all classes [0-1]"
+    )
+
+
+class AdamConfig(Section):
+    lr: Positive = Field(default=2e-4, description="learning rate")
+    beta1: Annotated[float, Field(ge=0.0, le=0.999999)] = Field(default=0.0, description="decay of the first moment")
+    beta2: Annotated[float, Field(ge=0.0, lt=1.0)] = Field(default=0.9, description="decay of the second moment")
+    eps: Positive = Field(default=1e-8, description="added to the denominator")
+
+
+class ClassifierOptimizerConfig(Section):
+    kind: Literal["sgd", "adam"] = Field(default="sgd", description="the update")
+    lr: Positive = Field(default=0.1, description="learning rate")
+    momentum: Annotated[float, Field(ge=0.0, lt=1.0)] = Field(default=0.9, description="sgd: of the velocity")
+    nesterov: bool = Field(default=False, description="sgd: look ahead")
+    weight_decay: NotNegative = Field(
+        default=5e-4, description="times each parameter, biases and batch norms too, is added to its gradient"
+    )
+    beta1: Annotated[float, Field(ge=0.0, le=0.999999)] = Field(
+        default=0.9, description="adam: decay of the first moment"
+    )
+    beta2: Annotated[float, Field(ge=0.0, lt=1.0)] = Field(default=0.999, description="adam: of the second moment")
+    eps: Positive = Field(default=1e-8, description="adam: added to the denominator")
+
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
+        if self.kind == "sgd" and self.nesterov and self.momentum == 0:
+            raise ValueError("nesterov: there is nothing to look ahead with at momentum 0; set momentum, such as 0.9")
+        for key in {"sgd": ("beta1", "beta2", "eps"), "adam": ("momentum", "nesterov")}[self.kind]:
+            if getattr(self, key) != type(self).model_fields[key].default:
+                raise ValueError(f"{key}: {self.kind!r} has none; leave it out, or choose the other kind")
+        return self
+
+
+class OptimizerConfig(Section):
+    generator: AdamConfig = AdamConfig()
+    discriminator: AdamConfig = AdamConfig()
+    classifier: ClassifierOptimizerConfig = ClassifierOptimizerConfig()
+
+
+class ScheduleConfig(Section):
+    kind: Literal["constant", "linear", "cosine", "step"] = Field(
+        default="constant", description="shape of the learning-rate decay"
+    )
+    start: Fraction = Field(default=0.0, description="share of the run before the decay begins [0-1]")
+    final: Fraction = Field(default=0.0, description="learning rate at the end, as a share of lr [0-1]")
+    milestones: list[Fraction] = Field(
+        default=[], max_length=1000, description="step: shares of the run, [0.4, 0.67, …], each a decay"
+    )
+    factor: Annotated[float, Field(gt=0.0, le=1.0)] = Field(
+        default=0.1, description="step: what the learning rate is multiplied with at each milestone"
+    )
+
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
+        if self.kind == "step" and not self.milestones:
+            raise ValueError("milestones: kind 'step' needs the shares of the run at which it steps, such as [0.5]")
+        if self.kind == "step" and (self.start or self.final):
+            key = "start" if self.start else "final"
+            raise ValueError(f"{key}: kind 'step' has milestones and a factor instead; leave it out")
+        if self.kind != "step" and (self.milestones or self.factor != 0.1):
+            key = "milestones" if self.milestones else "factor"
+            raise ValueError(f"{key}: only kind 'step' has it, not {self.kind!r}")
+        return self
+
+
+class EmaConfig(Section):
+    half_life: Count = Field(default=20_000, description="of G's weight average; 0 = none [images]")
+    warmup: NotNegative = Field(
+        default=0.05, description="half-life is at most this share of the images seen; 0 = no warm-up"
+    )
+
+
+class TrainingConfig(Section):
+    steps: PositiveInt = Field(default=50_000, description="length of the run [updates of the generator or classifier]")
+    batch_size: BatchSize = Field(default=64, description="images a D or classifier update, all processes together")
+    generator_batch_size: BatchSize | None = Field(
+        default=None, description="fakes a G update, all processes together; null = twice batch_size"
+    )
+    n_dis: Iterations = Field(default=5, description="D updates a G update")
+    fakes_at_once: bool = Field(
+        default=False, description="the fakes of a step's D updates in one forward of G: its batch norm sees them all"
+    )
+    accumulate: PositiveInt = Field(default=1, description="split every batch into so many parts to save memory")
+    schedule: ScheduleConfig = ScheduleConfig()
+    ema: EmaConfig = EmaConfig()
+    precision: Literal["auto", "fp32", "bf16"] = Field(
+        default="auto", description="auto = bf16 where the hardware has it"
+    )
+    channels_last: bool = Field(default=True, description="memory format of images and kernels (NHWC)")
+    compile: Literal["auto", "none", "default", "reduce-overhead", "max-autotune"] = Field(
+        default="auto",
+        description="phases under torch.compile, in this mode of it; auto = default on a GPU, none on a CPU",
+    )
+    device: Literal["auto", "cpu", "cuda", "mps"] = Field(default="auto", description="auto = what Accelerate finds")
+
+    @property
+    def fakes(self) -> int:
+        """Fakes in one generator update."""
+        return self.generator_batch_size or 2 * self.batch_size
+
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
+        for key, size in (("batch_size", self.batch_size), ("generator_batch_size", self.fakes)):
+            if size % self.accumulate:
+                raise ValueError(f"accumulate: {self.accumulate} does not divide {key} = {size}")
+        if self.accumulate > 1 and self.compile in ("reduce-overhead", "max-autotune"):
+            raise ValueError(
+                f"compile: {self.compile!r} replays graphs that overwrite a gradient which accumulate = "
+                f"{self.accumulate} still adds to; use 'default'"
+            )
+        return self
+
+
+class LoggingConfig(Section):
+    every: PositiveInt = Field(default=50, description="losses are fetched and written every so many steps [steps]")
+    spectrum_every: Count = Field(
+        default=1000,
+        description="condition of every layer that something acts on, activeness of G's latent; 0 = never [steps]",
+    )
+    samples_every: Count = Field(default=1000, description="fakes-NNNNNNN.png; 0 = only at the ends [steps]")
+    samples: Annotated[int, Field(ge=1, le=4096)] = Field(default=64, description="pictures in a grid [images]")
+    tensorboard: bool = Field(default=True, description="write TensorBoard events")
+
+
+class CheckpointConfig(Section):
+    every: PositiveInt = Field(default=1000, description="[steps]")
+    keep: PositiveInt = Field(default=2, description="newest checkpoints kept (the best one is kept besides)")
+
+
+class EvaluationConfig(Section):
+    every: Count = Field(default=5000, description="score G or the classifier every so many steps; 0 = never [steps]")
+    at_start: bool = Field(default=False, description="also score the untrained net")
+    metrics: list[MetricName] = Field(
+        default=["fid"],
+        description="what to measure: fid, isc, kid, prc, path lengths (ppl2_wend, …); of a classifier accuracy",
+        min_length=1,
+        max_length=100,
+    )
+    best: MetricName = Field(default="fid", description="metric that chooses the checkpoint in best/")
+    samples: Annotated[int, Field(ge=2, le=10**7)] = Field(
+        default=10_000, description="fakes a measurement; of a classifier: training images, for the gap [images]"
+    )
+    reference_samples: Annotated[int, Field(ge=2, le=10**9)] | None = Field(
+        default=None, description="compare with a seeded subset of the real images; null = all [images]"
+    )
+    kid_subset_size: Annotated[int, Field(ge=2, le=10**6)] = Field(
+        default=1000, description="of kid: images in each of its 100 subsets; 1000 as published [images]"
+    )
+    extractor: str = Field(
+        default="auto", description="auto = inception if its weights are here, else efficientnet-lite0"
+    )
+    precision: Literal["fp32", "bf16", "auto"] = Field(
+        default="fp32",
+        description="of sampling and features: fp32, as published, or bf16; auto = bf16 sampling where it is fast",
+    )
+    batch_size: BatchSize = Field(default=64, description="[images]")
+    background: Literal["auto", True, False] = Field(
+        default="auto",
+        description="score in a process of its own while training goes on; auto = where one process trains on a GPU "
+        "(a CPU has nothing to spare, and several processes share a score)",
+    )
+    device: Annotated[str, Field(pattern=r"^(auto|cpu|mps|cuda(:\d{1,3})?)$")] = Field(
+        default="auto", description="background: where it is scored, such as cpu or cuda:1; auto = where it is trained"
+    )
+
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
+        if self.device != "auto" and self.background is not True:
+            raise ValueError(
+                f"device: {self.device!r} is for a scoring process of its own; set evaluation.background to true, "
+                "or leave it at 'auto'"
+            )
+        if self.best not in self.metrics:
+            raise ValueError(f"best: {self.best!r} is not among the metrics {self.metrics}")
+        return self
+
+
+class Config(Section):
+    """One run, complete."""
+
+    task: Literal["gan", "classifier"] = Field(default="gan", description="what is trained")
+    seed: Annotated[int, Field(ge=0, le=2**63 - 1)] = Field(
+        default=0, description="seed of every random number in the run"
+    )
+    out: str | None = Field(default=None, description="run folder; null = runs/NAME-OF-THE-CONFIG")
+    data: DataConfig = DataConfig()
+    augment: AugmentConfig = AugmentConfig()
+    model: ModelConfig = ModelConfig()
+    loss: LossConfig = LossConfig()
+    optimizer: OptimizerConfig = OptimizerConfig()
+    training: TrainingConfig = TrainingConfig()
+    logging: LoggingConfig = LoggingConfig()
+    checkpoint: CheckpointConfig = CheckpointConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill(cls, tree: Any) -> Any:
+        return filled(tree)
+
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
+        check_task(self)
+        check_gan(self)
+        return self

@@ -1,0 +1,122 @@
+"""Cars3D (Reed et al. 2015, "Deep Visual Analogy-Making"): 183 cars seen from 24 azimuths at 4 elevations.
+
+Published as ``nips2015-analogy-data.tar.gz`` with one ``data/cars/car_..._mesh.mat`` a car, whose ``im`` is uint8
+(128, 128, 3, 24, 4): rows, columns, RGB, azimuth, elevation. Images and factors here run as everybody counts them:
+elevation, azimuth, object, the object fastest, which is not the order of the file's axes.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import tarfile
+import zlib
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+from scipy.io import loadmat, whosmat
+
+from orthogan.data.resize import fit_arrays
+from orthogan.data.sources.arrays import ArraySource
+from orthogan.data.sources.factor_files import TRANSFORM, annotation, full_grid
+from orthogan.data.sources.folder import Form
+from orthogan.errors import UserError
+from orthogan.io.read import exists, parsing, read_error, read_regular, user_path
+
+ARCHIVE = "nips2015-analogy-data.tar.gz"
+LARGEST_CAR = 1 << 24  # one has 4.7 MB of pixels [bytes]
+LARGEST_SIDE = 1024  # of a view [pixels]
+NAMES = ("elevation", "azimuth", "object")
+SIZES = (4, 24, 183)
+BROKEN_TAR = (tarfile.TarError, OSError, EOFError, zlib.error)
+
+
+def open_cars3d(path: str | Path, form: Form) -> ArraySource:
+    """All 17,568 images, in memory; the class is the car, named as its file.
+
+    ``path``: the archive, plain or compressed; a folder that holds it; or the unpacked folder, with ``data/cars`` or
+    ``cars`` in it or itself full of the .mat files. Cars are numbered by their sorted file names, since the order of
+    a listing differs from machine to machine. Raises UserError naming the file and what was expected.
+    """
+    place = _place(user_path(path))
+    names = _names(place)
+    if len(names) != SIZES[2]:
+        raise UserError(f"{place}: holds {len(names)} .mat files of cars, expected {SIZES[2]}; unpack or copy it again")
+    number = {name: k for k, name in enumerate(names)}
+    images = np.empty((*SIZES, form.channels, form.resolution, form.resolution), np.uint8)
+    for name, content in _contents(place, number):
+        where = f"{place}/{name}"
+        # (row, column, RGB, azimuth, elevation) -> (elevation, azimuth, row, column, RGB)
+        views = _mesh(where, content).transpose(4, 3, 0, 1, 2)
+        flat = np.ascontiguousarray(views).reshape(-1, *views.shape[2:])
+        fitted = fit_arrays(flat, resolution=form.resolution, channels=form.channels, name=where)
+        images[:, :, number[name]] = fitted.reshape(*SIZES[:2], *fitted.shape[1:])
+    cars = [PurePosixPath(name).stem for name in names]
+    note = annotation(full_grid(SIZES), NAMES, SIZES, label="object", class_names=cars)
+    return ArraySource("cars3d", images.reshape(-1, *images.shape[3:]), **note._asdict(), transform=TRANSFORM)
+
+
+def _place(path: Path) -> Path:
+    """The archive or the folder that holds the cars' files."""
+    if exists(path, "file"):
+        return path
+    for folder in (path / "data" / "cars", path / "cars", path):
+        if exists(folder, "folder") and _cars_in(folder):
+            return folder
+    if exists(path / ARCHIVE, "file"):
+        return path / ARCHIVE
+    raise UserError(f"{path}: no cars there; data.path must name {ARCHIVE} or the folder 'cars' unpacked from it")
+
+
+def _cars_in(folder: Path) -> list[str]:
+    try:
+        return sorted(name for name in os.listdir(folder) if _is_car(name))
+    except OSError as error:
+        raise read_error(folder, error) from error
+
+
+def _is_car(name: str) -> bool:
+    return name.endswith(".mat") and not name.startswith(".")
+
+
+def _names(place: Path) -> list[str]:
+    """Sorted names, relative to ``place``. The archive has other .mat files too: only its folder ``cars`` counts."""
+    if place.is_dir():
+        return _cars_in(place)
+    try:
+        with tarfile.open(place, "r:*") as archive:
+            files = [PurePosixPath(member.name) for member in archive if member.isfile()]
+    except BROKEN_TAR as error:
+        raise UserError(f"{place}: cannot be read ({error}), expected {ARCHIVE}; copy or download it again") from error
+    return sorted(str(file) for file in files if file.parent.name == "cars" and _is_car(file.name))
+
+
+def _contents(place: Path, wanted: dict[str, int]) -> Iterator[tuple[str, bytes]]:
+    """Names and bytes of the wanted files, in the order in which they lie, since an archive cannot go back."""
+    if place.is_dir():
+        for name in wanted:
+            yield name, read_regular(place / name, LARGEST_CAR)
+        return
+    try:
+        with tarfile.open(place, "r:*") as archive:
+            for member in archive:
+                name = str(PurePosixPath(member.name))
+                if name in wanted and (file := archive.extractfile(member)) is not None:
+                    if member.size > LARGEST_CAR:
+                        raise UserError(f"{place}: {name} is larger than {LARGEST_CAR >> 20} MiB; download it again")
+                    yield name, file.read()
+    except BROKEN_TAR as error:
+        raise UserError(f"{place}: is damaged ({error}); copy or download it again") from error
+
+
+def _mesh(where: str, content: bytes) -> np.ndarray:
+    """The array ``im`` of one car. Raises UserError for another shape or type."""
+    with parsing(where, "a .mat file with the array 'im'"):
+        # Before it is unpacked: what it declares may not fit into memory.
+        found = {name: (shape, kind) for name, shape, kind in whosmat(io.BytesIO(content))}
+        shape, kind = found.get("im", ((), "missing"))
+        views = len(shape) == 5 and shape[2:] == (3, SIZES[1], SIZES[0])
+        if not views or kind != "uint8" or max(shape) > LARGEST_SIDE:
+            raise UserError(f"{where}: 'im' is {kind} {shape}, expected uint8 (128, 128, 3, 24, 4)")
+        return loadmat(io.BytesIO(content), variable_names=["im"])["im"]

@@ -1,0 +1,79 @@
+"""The portraits of ``orthogan.data.faces`` as a set of images."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from orthogan.data.faces import RESOLUTIONS, draw_factors, factors, render
+from orthogan.data.source import ImageSource
+from orthogan.errors import UserError
+from orthogan.io.content_hash import ContentHash
+from orthogan.rng import derive
+
+DEFAULT_COUNTS = {"train": 50_000, "test": 10_000}
+CLASS_NAMES = ("long hair", "short hair")
+
+
+class Faces(ImageSource):
+    """Random pixel-art portraits, drawn when they are read; the class says whether the hair is long or short.
+
+    ``table``: factors int (n, 17) as ``orthogan.data.faces.draw_factors`` makes them. Images are RGB.
+
+    Example:
+        >>> from orthogan.data import open_source
+        >>> faces = open_source("faces", resolution=32, channels=3, count=100, fixed={"glasses": "none"})
+        >>> len(faces), faces.factor_names[:3]
+        (100, ['background', 'skin', 'accessories'])
+    """
+
+    channels = 3
+
+    def __init__(self, table: np.ndarray, resolution: int, split: str = "train") -> None:
+        known = factors()
+        self.name, self.resolution = f"faces-{split}-{len(table)}", resolution
+        self.class_names, self.num_classes = list(CLASS_NAMES), len(CLASS_NAMES)
+        self.factor_names, self.factor_sizes = list(known.names), list(known.sizes)
+        self._table = table
+        hair = known.names.index("hair")
+        long = np.array([value.startswith("long") for value in known.values[hair]])
+        self._labels = np.where(long[table[:, hair]], 0, 1).astype(np.int64)
+
+    def __len__(self) -> int:
+        return len(self._table)
+
+    def read(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        return render(self._table[indices], self.resolution), self._labels[indices]
+
+    @property
+    def factors(self) -> np.ndarray:
+        return self._table
+
+    def fingerprint(self) -> str:
+        """Hash of all factors and of 64 portraits."""
+        some = np.linspace(0, len(self) - 1, min(64, len(self))).astype(np.int64)
+        return ContentHash().text("faces", self.resolution).array(self._table).array(self.read(some)[0]).hexdigest()
+
+
+def open_faces(
+    *,
+    resolution: int,
+    channels: int,
+    count: int | None,
+    seed: int,
+    split: str = "train",
+    fixed: Mapping[str, str | int] | None = None,
+) -> Faces:
+    """``count`` portraits (default 50,000, or 10,000 of the part "test").
+
+    Portrait i is a function of ``seed``, ``split``, ``fixed`` and i alone; the two parts have different portraits.
+
+    Raises UserError for another resolution than 16, 32 or 64 pixels, for grey images, and for unknown factors.
+    """
+    if resolution not in RESOLUTIONS:
+        raise UserError(f"faces: data.resolution must be 16, 32 or 64, not {resolution}")
+    if channels != 3:
+        raise UserError(f"faces: data.channels must be 3 (the portraits are in color), not {channels}")
+    n = DEFAULT_COUNTS[split] if count is None else count
+    return Faces(draw_factors(n, seed=derive(seed, "faces", split), fixed=fixed), resolution, split)

@@ -1,0 +1,149 @@
+"""Image files that are decoded as they are read, and the policy for those that cannot be."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+from torch.utils.data import get_worker_info
+
+from orthogan.data.decode import Decoded, UnreadableImage, decode
+from orthogan.data.files import Entry, FileStore
+from orthogan.data.source import BadFile, ImageSource
+from orthogan.data.sources.folder_labels import Labelling
+from orthogan.errors import UserError
+from orthogan.io.content_hash import ContentHash
+from orthogan.io.read import UnreadableFile, printable
+
+log = logging.getLogger("orthogan.data")
+
+
+class BadFiles:
+    """Counts the unreadable files of a set of ``total`` and decides when they are too many.
+
+    ``policy`` ``skip``: each is named once in the log, UserError when they are more than ``limit`` (a share, 0 to 1)
+    of all; ``error``: UserError at the first.
+    """
+
+    def __init__(self, where: str, total: int, policy: Literal["skip", "error"], limit: float) -> None:
+        if policy not in ("skip", "error"):
+            raise UserError(f"data.bad_images: must be 'skip' or 'error', not {policy!r}")
+        if not 0 <= limit <= 1:
+            raise UserError(f"data.bad_limit: must be from 0 to 1, not {limit}")
+        self.where, self.total, self.policy, self.limit = where, total, policy, limit
+        self.allowed = int(limit * total + 1e-9) if policy == "skip" else 0
+        self.seen: dict[str, str] = {}
+
+    def add(self, files: Sequence[BadFile]) -> None:
+        """Take note of unreadable files; raises UserError when the policy says so."""
+        for name, reason in files:
+            if name in self.seen:
+                continue
+            self.seen[name] = reason = printable(reason)
+            if self.policy == "error":
+                raise UserError(
+                    f"{self.where}: {printable(name)} cannot be read: {reason}. "
+                    "Repair or remove it, or set data.bad_images to skip"
+                )
+            log.warning("%s: skipping %s: %s", self.where, printable(name), reason)
+            if len(self.seen) > self.allowed:
+                listed = "; ".join(f"{printable(n)} ({r})" for n, r in list(self.seen.items())[:10])
+                raise UserError(
+                    f"{self.where}: at least {len(self.seen)} of {self.total} files cannot be read, more than "
+                    f"data.bad_limit = {self.limit:g} allows: {listed}. Repair or remove them, or raise the limit"
+                )
+
+
+class FileSource(ImageSource):
+    """Files of a store, decoded on every read; see ``orthogan.data.sources.folder`` for how they are found.
+
+    An unreadable file is replaced by the next readable one in the order of the list, so that what stands at an
+    index depends on the files alone. In a worker process it is kept for ``take_bad``; elsewhere it is counted now.
+    No process tries an unreadable file twice.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        store: FileStore,
+        entries: Sequence[Entry],
+        labelling: Labelling,
+        *,
+        resolution: int,
+        channels: int,
+        bad: BadFiles,
+    ) -> None:
+        self.name, self.resolution, self.channels = name, resolution, channels
+        self.store, self.entries, self.bad = store, list(entries), bad
+        self.labels, self.class_names, self.why_unlabeled = labelling
+        self.num_classes = len(self.class_names)
+        self._pending: list[BadFile] = []
+        self._failed: dict[int, BadFile] = {}
+        self._next: dict[int, int] = {}  # of a failed index: where to look for its replacement
+
+    def __len__(self) -> int:
+        return len(self.entries)
+
+    def read(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        # Channels last in memory, as decoders give them.
+        images = np.empty((len(indices), self.resolution, self.resolution, self.channels), np.uint8).transpose(
+            0, 3, 1, 2
+        )
+        labels = np.empty(len(indices), np.int64)
+        for row, index in enumerate(indices):
+            images[row], labels[row] = self._first_good(int(index))
+        if get_worker_info() is None:
+            self.report_bad(self.take_bad())
+        return images, labels
+
+    def _first_good(self, index: int) -> tuple[np.ndarray, int]:
+        while len(self._failed) <= min(self.bad.allowed, len(self.entries) - 1):
+            place = self._replacement(index)
+            result = self.attempt(self.entries[place])
+            if isinstance(result, Decoded):
+                return result.array, int(self.labels[place])
+            self._failed[place] = result
+            self._next[place] = (place + 1) % len(self.entries)
+            self._pending.append(result)
+        # More than are allowed in all, or all of them: the main process would stop at this anyway.
+        self._pending = []
+        self.bad.add(list(self._failed.values()))
+        name, reason = self._failed[index]
+        raise UserError(
+            f"{self.bad.where}: none of its {len(self.entries)} files can be read, such as {printable(name)} ({reason})"
+        )
+
+    def _replacement(self, index: int) -> int:
+        """The next place from ``index`` on that has not failed; the way to it is shortened for the next search."""
+        passed = []
+        while index in self._next:
+            passed.append(index)
+            index = self._next[index]
+        self._next.update(dict.fromkeys(passed, index))
+        return index
+
+    def attempt(self, entry: Entry) -> Decoded | BadFile:
+        """One file decoded, or why it cannot be. Raises UserError where the store itself cannot be read."""
+        try:
+            return decode(self.store.read(entry.name), resolution=self.resolution, channels=self.channels)
+        except (UnreadableImage, UnreadableFile) as error:
+            return BadFile(entry.name, error.reason if isinstance(error, UnreadableFile) else str(error))
+        except UserError:
+            raise
+        except Exception as error:  # a damaged member of an archive raises almost any type
+            return BadFile(entry.name, f"{type(error).__name__}: {error}")
+
+    def take_bad(self) -> list[BadFile]:
+        taken, self._pending = self._pending, []
+        return taken
+
+    def report_bad(self, files: Sequence[BadFile]) -> None:
+        self.bad.add(files)
+
+    def fingerprint(self) -> str:
+        """Hash of the files' content, their names, the labels and the transform."""
+        digest = ContentHash().text("centre crop, lanczos", self.resolution, self.channels, *self.class_names)
+        names = [entry.name for entry in self.entries]
+        return digest.text(*names, self.store.content_hash(names)).array(self.labels).hexdigest()

@@ -1,0 +1,130 @@
+"""The sprites as image sources: plain (black and white) and coloured, as the full grid or a random part of it."""
+
+from __future__ import annotations
+
+import colorsys
+
+import numpy as np
+
+from orthogan.data.order import subset
+from orthogan.data.source import ImageSource
+from orthogan.data.sources.arrays import ArraySource
+from orthogan.data.sprites import CANVAS, FACTOR_NAMES, FACTOR_SIZES, SHAPE_NAMES, check_classes, render
+from orthogan.errors import UserError
+from orthogan.io.content_hash import ContentHash
+
+# The colour variant: bright, saturated sprites on dark, muted ground. Hues are evenly spaced from red.
+HUES, GROUNDS = 8, 6
+COLOUR_NAMES = (*FACTOR_NAMES, "hue", "background")
+COLOUR_SIZES = (*FACTOR_SIZES, HUES, GROUNDS)
+
+
+def _palette(count: int, saturation: float, value: float) -> np.ndarray:
+    colours = [colorsys.hsv_to_rgb(k / count, saturation, value) for k in range(count)]
+    return np.round(255 * np.array(colours)).astype(np.uint8)
+
+
+SPRITE_COLOURS = _palette(HUES, saturation=1.0, value=1.0)  # (8, 3) RGB
+GROUND_COLOURS = _palette(GROUNDS, saturation=0.6, value=0.4)  # (6, 3) RGB
+
+
+def coverage(classes: np.ndarray, resolution: int) -> np.ndarray:
+    """How much of each pixel the sprite covers, uint8 (B, resolution, resolution) from 0 to 255.
+
+    At 64 pixels that is 0 or 255; at 32 the mean of 2 x 2 pixels, halves rounded up: 0, 64, 128, 191, 255.
+    """
+    pictures = render(classes)
+    if resolution == CANVAS:
+        return pictures * np.uint8(255)
+    quarters = pictures.reshape(len(pictures), resolution, 2, resolution, 2).sum((2, 4), dtype=np.uint16)
+    return ((quarters * 255 + 2) // 4).astype(np.uint8)
+
+
+def colour(mask: np.ndarray, hue: np.ndarray, ground: np.ndarray) -> np.ndarray:
+    """Blend sprite and ground colours by ``mask`` uint8 (B, h, w): uint8 (B, 3, h, w), rounded to nearest."""
+    weight = mask[:, None].astype(np.int32)
+    front = SPRITE_COLOURS[hue].astype(np.int32)[:, :, None, None]
+    back = GROUND_COLOURS[ground].astype(np.int32)[:, :, None, None]
+    return ((weight * front + (255 - weight) * back + 127) // 255).astype(np.uint8)
+
+
+def _pictures(classes: np.ndarray, resolution: int, channels: int) -> np.ndarray:
+    mask = coverage(classes[:, :5], resolution)
+    if classes.shape[1] == len(COLOUR_SIZES):
+        return colour(mask, classes[:, 5], classes[:, 6])
+    return np.repeat(mask[:, None], channels, axis=1)
+
+
+class SpriteGrid(ImageSource):
+    """Every combination of the factors, rendered when it is read; image i has the factors ``unravel_index(i)``."""
+
+    def __init__(self, *, coloured: bool, resolution: int, channels: int) -> None:
+        self.name = "sprites-colour" if coloured else "sprites"
+        self.resolution, self.channels = resolution, channels
+        self.class_names, self.num_classes = list(SHAPE_NAMES), len(SHAPE_NAMES)
+        self.factor_names = list(COLOUR_NAMES if coloured else FACTOR_NAMES)
+        self.factor_sizes = list(COLOUR_SIZES if coloured else FACTOR_SIZES)
+
+    def __len__(self) -> int:
+        return int(np.prod(self.factor_sizes))
+
+    def classes(self, indices: np.ndarray) -> np.ndarray:
+        """The factors int64 (n, K) of the images at ``indices``."""
+        return np.stack(np.unravel_index(indices, tuple(self.factor_sizes)), axis=1).astype(np.int64, copy=False)
+
+    def read(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        classes = self.classes(indices)
+        return _pictures(classes, self.resolution, self.channels), classes[:, 0].copy()
+
+    @property
+    def factors(self) -> np.ndarray:
+        """The whole grid, int16 (N, K), made on every access: 7 MB for the plain sprites, 0.5 GB for the coloured."""
+        table = np.empty((len(self), len(self.factor_sizes)), np.int16)
+        for start in range(0, len(self), 1 << 20):
+            stop = min(start + (1 << 20), len(self))
+            table[start:stop] = self.classes(np.arange(start, stop))
+        return table
+
+    def fingerprint(self) -> str:
+        """Hash of the grid's description and of 64 pictures spread over it."""
+        digest = ContentHash().text(self.name, self.factor_sizes)
+        return digest.array(self.read(np.linspace(0, len(self) - 1, 64).astype(np.int64))[0]).hexdigest()
+
+
+def sprite_subset(classes: np.ndarray, *, resolution: int, channels: int) -> ArraySource:
+    """The sprites of the given factors, int (n, 5) or coloured (n, 7), rendered once."""
+    coloured = classes.shape[1] == len(COLOUR_SIZES)
+    sizes = COLOUR_SIZES if coloured else FACTOR_SIZES
+    classes = check_classes(classes, sizes)
+    pieces = [_pictures(classes[i : i + 1024], resolution, channels) for i in range(0, len(classes), 1024)]
+    return ArraySource(
+        f"sprites{'-colour' if coloured else ''}-{len(classes)}",
+        np.concatenate(pieces),
+        labels=classes[:, 0].copy(),
+        class_names=SHAPE_NAMES,
+        factors=classes,
+        factor_names=COLOUR_NAMES if coloured else FACTOR_NAMES,
+        factor_sizes=sizes,
+        transform=f"sprites {resolution}",
+    )
+
+
+def open_sprites(*, coloured: bool, resolution: int, channels: int, count: int | None, seed: int) -> ImageSource:
+    """The full grid (``count`` None), rendered on read, or ``count`` random ones of it, rendered now.
+
+    The subset is drawn without replacement and depends on ``seed`` and ``count`` alone. Values run from 0 to 255;
+    plain sprites with 3 channels are grey. Raises UserError for other sizes than 32 and 64 pixels, for coloured
+    sprites with one channel, and for more images than the grid has.
+    """
+    kind = "sprites-colour" if coloured else "sprites"
+    if resolution not in (CANVAS // 2, CANVAS):
+        raise UserError(f"{kind}: resolution must be 32 or 64, not {resolution}")
+    if coloured and channels != 3:
+        raise UserError(f"{kind}: channels must be 3, not {channels} (the source 'sprites' has a grey version)")
+    grid = SpriteGrid(coloured=coloured, resolution=resolution, channels=channels)
+    if count is None:
+        return grid
+    if not 1 <= count <= len(grid):
+        raise UserError(f"{kind}: count must be from 1 to {len(grid)}, not {count}")
+    classes = grid.classes(subset(seed, len(grid), count))
+    return sprite_subset(classes, resolution=resolution, channels=channels)

@@ -1,0 +1,1 @@
+"""Where the codes of images come from: encoders, factor classifiers and latents."""

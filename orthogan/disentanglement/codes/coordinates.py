@@ -1,0 +1,131 @@
+"""The codes of a generator: how far its latents lie along each direction, and how one of these is changed alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from orthogan.drawing.grid import as_pixels
+from orthogan.latent.directions import Directions
+from orthogan.latent.discovery.response import Response, respond
+from orthogan.latent.native import native_directions
+from orthogan.latent.space import view
+from orthogan.models.protocol import Generator, as_generator
+from orthogan.rng import derive
+
+BATCH = 256
+PRIOR_DRAWS = 10_000  # for the mean and spread of coordinates in a space whose prior has no formula
+LEAST_ANGLE = 1e-3  # smallest singular value of unit rows, over the largest: below, they lie in fewer dimensions
+
+
+@dataclass(frozen=True, eq=False)
+class Coordinates:
+    """k coordinates of latents (n, latent_dim), all float32 on the CPU.
+
+    ``rows`` (k, latent_dim): the directions at unit length. ``duals`` (k, latent_dim): rows @ duals.T = 1, so for
+    orthonormal rows the rows themselves, else their pseudo-inverse; moving along one row changes one coordinate.
+    ``centre``, ``spread`` (k,): of the prior, which coordinates are measured from and in. 0 and 1 in space z, whose
+    prior is N(0, I), so that a coordinate there is a length; elsewhere found from 10,000 draws.
+    """
+
+    rows: Tensor
+    duals: Tensor
+    centre: Tensor
+    spread: Tensor
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def of(self, z: Tensor) -> Tensor:
+        """(n, k): the least-squares coordinates of ``z``."""
+        return (z @ self.duals.T - self.centre) / self.spread
+
+    def put(self, z: Tensor, values: Tensor) -> Tensor:
+        """``z`` with all its coordinates replaced by ``values`` (n, k); what the directions do not span stays."""
+        return z + (values - self.of(z)) * self.spread @ self.rows
+
+    def put_one(self, z: Tensor, index: Tensor, values: Tensor) -> Tensor:
+        """``z`` with coordinate ``index`` (n,) replaced by ``values`` (n,), the others left as they are."""
+        change = values - self.of(z).gather(1, index[:, None])[:, 0]
+        return z + (change * self.spread[index])[:, None] * self.rows[index]
+
+    def scaled_rest(self, z: Tensor, scale: float) -> Tensor:
+        """``z`` with the part that no direction reaches multiplied by ``scale``."""
+        reached = z @ self.duals.T @ self.rows
+        return reached + scale * (z - reached)
+
+
+def coordinates_of(generator: Generator, directions: Directions) -> Coordinates:
+    """Coordinates along ``directions``; ``generator`` is already seen from their space.
+
+    Raises ValueError: directions that lie in fewer dimensions than they are, or that the prior never moves along.
+    """
+    matrix = directions.matrix.astype(np.float64)
+    rows = matrix / np.linalg.norm(matrix, axis=1, keepdims=True)
+    sigma = np.linalg.svd(rows, compute_uv=False)
+    if len(rows) > rows.shape[1] or sigma[-1] < LEAST_ANGLE * sigma[0]:
+        raise ValueError(
+            f"{len(rows)} directions span fewer dimensions than that, so their coordinates are not defined; "
+            "leave out those that repeat others (orthogan.latent.discovery.merge)"
+        )
+    duals = np.linalg.pinv(rows).T
+    centre, spread = np.zeros(len(rows)), np.ones(len(rows))
+    if directions.space != "z":
+        drawn = generator.sample_latent(PRIOR_DRAWS, seed=derive(0, "prior")).cpu().double().numpy() @ duals.T
+        centre, spread = drawn.mean(0), drawn.std(0)
+        still = np.flatnonzero(~(spread > 0))
+        if len(still):
+            raise ValueError(f"directions {still.tolist()}: the latents of space '{directions.space}' never vary there")
+    return Coordinates(*(torch.from_numpy(array).float() for array in (rows, duals, centre, spread)))
+
+
+@dataclass(frozen=True, eq=False)
+class Subject:
+    """A generator that is looked at along directions; made by ``subject``."""
+
+    response: Response
+    directions: Directions
+    coordinates: Coordinates
+
+    def __len__(self) -> int:
+        """The number of directions."""
+        return len(self.coordinates)
+
+    def draw(self, n: int, seed: int) -> tuple[Tensor, Tensor | None]:
+        """``n`` latents of the prior (n, latent_dim), and their classes (None: unconditional), on the CPU."""
+        z, labels = self.response.draw(n, seed)
+        return z.cpu(), None if labels is None else labels.cpu()
+
+    def images(self, z: Tensor, labels: Tensor | None, *, batch_size: int = BATCH) -> np.ndarray:
+        """uint8 (n, c, h, w). Raises UserError for images that are not finite."""
+        place = self.response.device
+        parts = [
+            as_pixels(self.response(z[few].to(place), None if labels is None else labels[few].to(place)))
+            for few in torch.arange(len(z)).split(batch_size)
+        ]
+        return np.concatenate(parts)
+
+    def along(self, directions: Directions) -> Subject:
+        """The same generator along other directions of the same space."""
+        return Subject(self.response, directions, coordinates_of(self.response.net, directions))
+
+
+@contextmanager
+def subject(generator: nn.Module, directions: Directions | None = None, *, y: int | None = None) -> Iterator[Subject]:
+    """Within the block: the generator frozen, seen from the space of ``directions`` (default: its native ones).
+
+    ``y``: the class of a conditional generator; None takes them in turn (not in a space that belongs to a class).
+    Raises UserError for directions or a class that do not fit; ValueError as ``coordinates_of``.
+    """
+    chosen = native_directions(generator) if directions is None else directions
+    chosen.check(generator)
+    net = as_generator(generator)
+    inside = chosen.space != "z"
+    seen = view(net, chosen.space, y=y, layers=chosen.layers) if inside else net
+    with respond(seen, y=None if inside else y) as response:
+        yield Subject(response, chosen, coordinates_of(seen, chosen))

@@ -1,0 +1,129 @@
+"""An encoder for a generator that has none: trained on its own images to give back their coordinates.
+
+Then metrics that need codes of real images apply (Ren et al., ICLR 2022, "Learning Disentangled Representation by
+Exploiting Pretrained Generative Models", evaluate discovered directions so). They judge the encoder's inversion with
+the generator's axes, so its R^2 belongs beside every number.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from orthogan.data.order import permuted_index
+from orthogan.data.source import ImageSource
+from orthogan.disentanglement.codes.coordinates import Coordinates, subject
+from orthogan.disentanglement.codes.oracle import ROWS, as_input
+from orthogan.disentanglement.codes.trunk import Precision, Trunk, batch_of, new_trunk, teach
+from orthogan.latent.directions import Directions
+from orthogan.rng import derive
+
+IN_SPAN = 1e-4
+
+
+@dataclass(frozen=True, eq=False)
+class PostHocEncoder:
+    """uint8 images (n, c, s, s) -> coordinates float64 (n, k), as the ``Encoder`` of ``factor_vae`` and others.
+
+    ``r2`` (k,): of each coordinate on fresh images of the generator, 1 - squared error / variance.
+    """
+
+    net: Trunk
+    coordinates: Coordinates
+    resolution: int
+    channels: int
+    r2: np.ndarray
+    variant: str
+    turned: np.ndarray | None = None
+
+    @torch.no_grad()
+    def __call__(self, images: np.ndarray | Tensor) -> np.ndarray:
+        """Raises ValueError: images of another size or type."""
+        given = batch_of(images, self.channels, self.resolution, "encoder")
+        place = next(self.net.parameters()).device
+        parts = [self.net(as_input(piece.to(place))).cpu().double() for piece in given.split(ROWS)]
+        codes = torch.cat(parts).numpy()
+        return codes if self.turned is None else codes @ self.turned
+
+    def along(self, other: Coordinates) -> PostHocEncoder:
+        """The same encoder with its answers told along other directions of the same span; ``r2`` stays as it was.
+
+        The best guess of a rotated coordinate is the rotated best guess, so this is what training would approach.
+        Coordinates keep their scale but not their zero. Raises ValueError: directions outside the span.
+        """
+        span = self.coordinates.duals.double().T @ self.coordinates.rows.double()
+        rows = other.rows.double()
+        if len(other) != len(self.coordinates) or float((rows - rows @ span).norm(dim=1).max()) > IN_SPAN:
+            raise ValueError("these directions leave the span of those that the encoder was trained on; train another")
+        own = (self.coordinates.spread[:, None] * self.coordinates.rows).double()
+        return replace(self, turned=(own @ (other.duals / other.spread[:, None]).double().T).numpy())
+
+
+def train_encoder(
+    generator: nn.Module,
+    directions: Directions | None = None,
+    *,
+    steps: int = 1000,
+    batch_size: int = 128,
+    fakes: int = 20_000,
+    fresh: int = 2_000,
+    lr: float = 2e-3,
+    precision: Precision = "bfloat16",
+    y: int | None = None,
+    seed: int = 0,
+    progress: bool = False,
+) -> PostHocEncoder:
+    """The oracle's net, trained to tell the coordinates of ``fakes`` images of the prior, by squared error.
+
+    ``fresh`` further images give its ``r2``. Same arguments, same encoder.
+    Raises ValueError: numbers that are too small. UserError: directions or a class that do not fit.
+    """
+    if fresh < 2 or fakes < batch_size or batch_size < 2:
+        raise ValueError(f"encoder: fakes={fakes}, fresh={fresh}, batch_size={batch_size}: a batch of 2, fresh 2")
+    with subject(generator, directions, y=y) as seen:
+        z, labels = seen.draw(fakes + fresh, derive(seed, "encoder"))
+        images = torch.from_numpy(seen.images(z, labels))
+        targets, coordinates, place = seen.coordinates.of(z), seen.coordinates, seen.response.device
+    net = new_trunk(images.shape[1], images.shape[2], len(coordinates), seed=seed).to(place)
+    order = derive(seed, "encoder order")
+
+    def batch(step: int) -> tuple[Tensor, Tensor]:
+        chosen = permuted_index(order, fakes, step * batch_size, batch_size)
+        return as_input(images[chosen].to(place)), targets[chosen].to(place)
+
+    teach(
+        net,
+        batch,
+        functional.mse_loss,
+        steps=steps,
+        lr=lr,
+        precision=precision,
+        what="encoder",
+        progress=progress,
+    )
+    sizes = f"steps={steps},batch={batch_size},fakes={fakes},lr={lr:g},{precision}"
+    found = PostHocEncoder(
+        net, coordinates, images.shape[2], images.shape[1], np.zeros(len(coordinates)), f"encoder,{sizes}"
+    )
+    truth = targets[fakes:].double().numpy()
+    error = ((found(images[fakes:]) - truth) ** 2).mean(0)
+    return replace(found, r2=1 - error / truth.var(0))
+
+
+class SourceGrid:
+    """A full grid in its natural order as the ``LabelledSource`` of ``factor_vae``: image i has ``unravel_index(i)``.
+
+    For the sprites, whose table of factors is large; other sources go through ``orthogan.data.FactorGrid``.
+    """
+
+    def __init__(self, source: ImageSource) -> None:
+        self.source = source
+        self.factor_sizes: tuple[int, ...] = tuple(int(size) for size in source.factor_sizes)
+
+    def sample(self, factors: np.ndarray, /) -> np.ndarray:
+        """Images uint8 (n, c, s, s) of factors (n, K). Raises ValueError for a value that there is not."""
+        return self.source.read(np.asarray(np.ravel_multi_index(tuple(factors.T), self.factor_sizes)))[0]

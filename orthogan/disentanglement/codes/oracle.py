@@ -1,0 +1,200 @@
+"""A net that reads the factors off a picture, trained on labelled data: it turns a generator's images into factors."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from orthogan.data.order import permuted_index, subset
+from orthogan.data.source import ImageSource
+from orthogan.data.sources.sprite_sources import SpriteGrid
+from orthogan.disentanglement.codes.trunk import Precision, Trunk, batch_of, new_trunk, teach
+from orthogan.disentanglement.merging import LEVELS, TURNS, Merging, merging_of
+from orthogan.io.content_hash import ContentHash
+from orthogan.rng import derive
+
+LEAST_ACCURACY = 0.9
+ROWS = 1024  # images looked at together
+LEAST_IMAGES = 20
+
+
+@dataclass(frozen=True)
+class Teaching:
+    """How an oracle is trained: a part of its identity.
+
+    ``steps`` of ``batch_size`` images; ``held_out``: at most so many images, and at most a tenth, are kept for the
+    accuracy.
+    """
+
+    seed: int = 0
+    steps: int = 3000
+    batch_size: int = 128
+    lr: float = 3e-3
+    held_out: int = 5000
+    precision: Precision = "bfloat16"
+
+
+@dataclass(frozen=True, eq=False)
+class Oracle:
+    """uint8 images of one size -> the class of every factor of ``merging``.
+
+    ``accuracy``, ``chance``, ``confidence``: for each factor, on images of ``source`` that it was not trained on, the
+    share of right answers, the share of the commonest class, and the mean probability of the answer.
+    ``fingerprint``: of the source and its factors.
+    """
+
+    net: Trunk
+    merging: Merging
+    resolution: int
+    channels: int
+    accuracy: Mapping[str, float]
+    chance: Mapping[str, float]
+    confidence: Mapping[str, float]
+    source: str
+    fingerprint: str
+    teaching: Teaching = field(default_factory=Teaching)
+
+    def read(self, images: np.ndarray | Tensor) -> tuple[np.ndarray, np.ndarray]:
+        """Answers int64 (n, K) and their probabilities float32 (n, K), of images uint8 (n, c, s, s), in float32.
+
+        Raises ValueError: images of another size or type.
+        """
+        given = batch_of(images, self.channels, self.resolution, "oracle")
+        return _answers(self.net, given, self.merging.sizes)
+
+    def kept(self, least_accuracy: float = LEAST_ACCURACY) -> list[int]:
+        """Indices of the factors that it reads with at least that accuracy."""
+        return [j for j, name in enumerate(self.merging.names) if self.accuracy[name] >= least_accuracy]
+
+    def as_dict(self) -> dict[str, Any]:
+        """All but the net, JSON-ready."""
+        named = ("resolution", "channels", "accuracy", "chance", "confidence", "source", "fingerprint")
+        plain = {name: getattr(self, name) for name in named}
+        return plain | {"merging": asdict(self.merging), "teaching": asdict(self.teaching)}
+
+
+def train_oracle(
+    source: ImageSource,
+    *,
+    seed: int = 0,
+    steps: int = 3000,
+    batch_size: int = 128,
+    lr: float = 3e-3,
+    levels: int = LEVELS,
+    turns: int = TURNS,
+    merging: Merging | None = None,
+    held_out: int = 5000,
+    precision: Precision = "bfloat16",
+    device: torch.device | str = "cpu",
+    progress: bool = True,
+) -> Oracle:
+    """An oracle for ``source``: cross-entropy of each factor, one trunk, random images that are seen once if there
+    are enough of them.
+
+    Images held out are others than those trained on; sprites that are pixel by pixel the same (orientation 0 and 39)
+    count as two images. Same arguments, same oracle, on one machine and number of threads.
+
+    Args:
+        levels, turns: how factors are merged, see ``merging_of``; or give the ``merging`` itself.
+
+    Raises:
+        ValueError: factors that are not known, too few images, or numbers that are too small.
+    """
+    teaching = Teaching(seed, steps, batch_size, lr, held_out, precision)
+    merging = merging_of(source, levels=levels, turns=turns) if merging is None else merging
+    kept_back = min(held_out, len(source) // 10)
+    if len(source) < LEAST_IMAGES or kept_back < 1 or batch_size < 2:
+        raise ValueError(
+            f"{source.name}: {len(source)} images, held_out={held_out}, batch_size={batch_size}: "
+            f"an oracle needs {LEAST_IMAGES} images, 1 held out and batches of 2"
+        )
+    rows = subset(derive(seed, "oracle images"), len(source), min(len(source), kept_back + steps * batch_size))
+    held, taught = rows[:kept_back], rows[kept_back:]
+    classes = merging(factors_at(source, taught))
+    order = derive(seed, "oracle order")
+
+    def batch(step: int) -> tuple[Tensor, Tensor]:
+        chosen = permuted_index(order, len(taught), step * batch_size, batch_size)
+        images = torch.from_numpy(source.read(taught[chosen])[0]).to(device)
+        return as_input(images), torch.from_numpy(classes[chosen]).to(device)
+
+    net = new_trunk(source.channels, source.resolution, sum(merging.sizes), seed=seed).to(device)
+    teach(
+        net,
+        batch,
+        lambda out, targets: _loss(out, targets, merging.sizes),
+        steps=steps,
+        lr=lr,
+        precision=precision,
+        what=f"oracle of {source.name}",
+        progress=progress,
+    )
+    truth = merging(factors_at(source, held))
+    parts = [_answers(net, torch.from_numpy(source.read(few)[0]), merging.sizes) for few in pieces(held)]
+    answers, sure = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
+    names = merging.names
+    common = [np.bincount(column).max() / len(column) for column in truth.T]
+    return Oracle(
+        net,
+        merging,
+        source.resolution,
+        source.channels,
+        accuracy=dict(zip(names, (answers == truth).mean(0).tolist(), strict=True)),
+        chance=dict(zip(names, map(float, common), strict=True)),
+        confidence=dict(zip(names, sure.mean(0, dtype=np.float64).tolist(), strict=True)),
+        source=source.name,
+        fingerprint=fingerprint_of(source),
+        teaching=teaching,
+    )
+
+
+def factors_at(source: ImageSource, indices: np.ndarray) -> np.ndarray:
+    """The factors, integers (n, K), of the images at ``indices``. Raises ValueError where they are not known."""
+    if isinstance(source, SpriteGrid):  # its whole table takes half a gigabyte
+        return source.classes(indices)
+    factors = source.factors
+    if factors is None:
+        raise ValueError(f"{source.name}: its factors are not known; choose a source with factors, as sprites")
+    return factors[indices]
+
+
+def fingerprint_of(source: ImageSource) -> str:
+    """Changes when the images or their factors change."""
+    digest = ContentHash().text(source.fingerprint(), *source.factor_names, *source.factor_sizes)
+    if not isinstance(source, SpriteGrid) and source.factors is not None:
+        digest.array(source.factors)
+    return digest.hexdigest()
+
+
+def as_input(images: Tensor) -> Tensor:
+    """uint8 -> float32 in [-1, 1]."""
+    return images.float() / 127.5 - 1
+
+
+def pieces(indices: np.ndarray) -> list[np.ndarray]:
+    """``indices`` (n,) in runs of images that are looked at together."""
+    return [indices[start : start + ROWS] for start in range(0, len(indices), ROWS)]
+
+
+def _loss(logits: Tensor, targets: Tensor, sizes: tuple[int, ...]) -> Tensor:
+    """The sum over factors of the cross-entropy."""
+    parts = zip(logits.split(sizes, 1), targets.unbind(1), strict=True)
+    return torch.stack([functional.cross_entropy(part, target) for part, target in parts]).sum()
+
+
+@torch.no_grad()
+def _answers(net: Trunk, images: Tensor, sizes: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
+    place = next(net.parameters()).device
+    answers, sure = [], []
+    for start in range(0, len(images), ROWS):
+        logits = net(as_input(images[start : start + ROWS].to(place)))
+        best = [part.softmax(1).max(1) for part in logits.split(sizes, 1)]
+        answers.append(torch.stack([one.indices for one in best], 1).cpu().numpy())
+        sure.append(torch.stack([one.values for one in best], 1).cpu().numpy())
+    return np.concatenate(answers), np.concatenate(sure)

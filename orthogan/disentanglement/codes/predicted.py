@@ -1,0 +1,84 @@
+"""Codes and factors of a generator's own images, as an oracle reads them: what lets metrics of arrays judge a GAN."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from orthogan.disentanglement.codes.coordinates import BATCH, Subject, subject
+from orthogan.disentanglement.codes.oracle import Oracle
+from orthogan.latent.directions import Directions
+from orthogan.rng import derive
+
+STEADY = 0.999  # a factor of which so large a share of the images shows one value counts as constant
+RARE = 20  # images below which a value is too rare for a split into training and test rows
+
+
+class Predicted(NamedTuple):
+    """Of n images drawn from the prior: ``codes`` float64 (n, k), coordinates along the directions; ``factors`` int64
+    (n, K), the oracle's answers; ``confidence`` (K,), the mean probability of these; ``latents`` (n, latent_dim)."""
+
+    codes: np.ndarray
+    factors: np.ndarray
+    confidence: np.ndarray
+    latents: Tensor
+
+
+def predicted_factors(
+    generator: nn.Module,
+    oracle: Oracle,
+    directions: Directions | None = None,
+    n: int = 10_000,
+    seed: int = 0,
+    *,
+    y: int | None = None,
+    progress: bool = False,
+) -> Predicted:
+    """What ``oracle`` sees in ``n`` images of ``generator``, with their coordinates along ``directions``.
+
+    In the spirit of MIG-gen (Nie et al., ICML 2020): then ``mig(codes, factors)`` and the like apply unchanged. The
+    confidence beside that on real images (``oracle.confidence``) says whether the images are such as it knows.
+
+    Raises:
+        ValueError: an oracle of another image size. UserError: directions or a class that do not fit.
+    """
+    with subject(generator, directions, y=y) as seen:
+        return predicted(seen, oracle, n, seed, progress=progress)
+
+
+def predicted(seen: Subject, oracle: Oracle, n: int, seed: int, *, progress: bool = False) -> Predicted:
+    """``predicted_factors`` of an open subject."""
+    if n < 1:
+        raise ValueError(f"samples={n}: at least 1 image")
+    z, labels = seen.draw(n, derive(seed, "predicted factors"))
+    answers, sure = [], []
+    with tqdm(total=n, desc="factors of fakes", unit="img", disable=None if progress else True, leave=False) as bar:
+        for few in torch.arange(n).split(BATCH):
+            read = oracle.read(seen.images(z[few], None if labels is None else labels[few]))
+            answers.append(read[0])
+            sure.append(read[1])
+            bar.update(len(few))
+    confidence = np.concatenate(sure).mean(0, dtype=np.float64)
+    return Predicted(seen.coordinates.of(z).double().numpy(), np.concatenate(answers), confidence, z)
+
+
+def varying_factors(factors: np.ndarray) -> list[int]:
+    """The columns of (n, K) in which no value has ``STEADY`` of the rows or more."""
+    shares = [np.bincount(column).max() / len(column) for column in factors.T]
+    return [j for j, share in enumerate(shares) if share < STEADY]
+
+
+def without_rare(codes: np.ndarray, factors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The rows whose value of every factor is shared by ``RARE`` rows or more, of those that are left."""
+    kept = np.ones(len(factors), bool)
+    while True:
+        common = kept.copy()
+        for column in factors.T:
+            common &= np.bincount(column[kept], minlength=int(column.max()) + 1)[column] >= RARE
+        if (common == kept).all():
+            return codes[kept], factors[kept]
+        kept = common

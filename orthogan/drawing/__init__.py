@@ -1,0 +1,1 @@
+"""Image grids, text and plots: the only room that draws."""

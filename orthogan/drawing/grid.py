@@ -1,0 +1,153 @@
+"""Pictures of many small images: the grid, its class-sorted layout, and a PNG that says where it came from."""
+
+from __future__ import annotations
+
+import io
+import math
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageDraw
+from PIL.PngImagePlugin import PngInfo
+
+from orthogan.drawing.text import Font, fit
+from orthogan.errors import UserError
+from orthogan.io.write import write_bytes
+from orthogan.models.protocol import to_uint8
+
+BACKGROUND = (250, 250, 250)
+INK = (40, 40, 44)
+DAMAGED = "the images hold NaN or infinite values; the generator that made them is damaged"
+READABLE_SIDE = 64  # pixels: smaller images are magnified to at least this by default
+FONT_SIZE = 12
+
+
+def as_pixels(images: np.ndarray | torch.Tensor) -> np.ndarray:
+    """``images`` (n, c, h, w) with c in {1, 3} as a uint8 array: uint8 as it is, floats in [-1, 1] converted.
+
+    Raises ``UserError`` for another shape or type, or for floats that are not finite.
+    """
+    tensor = torch.as_tensor(images).detach()
+    if tensor.ndim != 4 or tensor.shape[1] not in (1, 3) or 0 in tensor.shape:
+        raise UserError(f"images of shape {tuple(tensor.shape)}: expected (n, 1 or 3, height, width)")
+    if tensor.is_floating_point():
+        if not bool(torch.isfinite(tensor).all()):
+            raise UserError(DAMAGED)
+        tensor = to_uint8(tensor)
+    if tensor.dtype != torch.uint8:
+        raise UserError(f"images of type {tensor.dtype}: expected uint8, or floats in [-1, 1]")
+    return tensor.cpu().contiguous().numpy()
+
+
+def default_scale(height: int, width: int, side: int = READABLE_SIDE) -> int:
+    """The smallest whole magnification that brings the longer side to ``side`` pixels or more."""
+    return max(1, math.ceil(side / max(height, width)))
+
+
+def magnify(image: np.ndarray, scale: int) -> Image.Image:
+    """One uint8 image (c, h, w) as an RGB picture, each pixel a ``scale`` x ``scale`` square."""
+    rgb = np.broadcast_to(image, (3, *image.shape[1:])) if image.shape[0] == 1 else image
+    return Image.fromarray(np.ascontiguousarray(rgb.transpose(1, 2, 0).repeat(scale, 0).repeat(scale, 1)))
+
+
+def class_layout(labels: np.ndarray | torch.Tensor | Sequence[int], *, per_row: int | None = None) -> np.ndarray:
+    """Indices into ``labels`` (n,) arranged (rows, per_row) so that no row mixes classes; -1 is an empty cell.
+
+    Classes ascend from top to bottom, items keep their order within a class, and a class with more than
+    ``per_row`` items (default: the size of the largest class) goes on in the next row.
+    """
+    values = np.asarray(labels)
+    if values.ndim != 1 or values.size == 0:
+        raise UserError(f"labels of shape {values.shape}: expected one label an image, at least one")
+    classes, counts = np.unique(values, return_counts=True)
+    width = int(counts.max()) if per_row is None else per_row
+    if width < 1:
+        raise UserError(f"per_row={per_row}: at least 1")
+    rows: list[np.ndarray] = []
+    for label in classes:
+        members = np.flatnonzero(values == label)
+        for start in np.arange(0, members.size, width):
+            row = np.full(width, -1, dtype=np.int64)
+            part = members[start : start + width]
+            row[: part.size] = part
+            rows.append(row)
+    return np.stack(rows)
+
+
+def image_grid(
+    images: np.ndarray | torch.Tensor,
+    *,
+    columns: int | None = None,
+    labels: Sequence[str] | None = None,
+    scale: int | None = None,
+    pad: int = 2,
+    layout: np.ndarray | None = None,
+    row_labels: Sequence[str] | None = None,
+) -> Image.Image:
+    """All ``images`` in one picture, row by row.
+
+    ``images``: (n, c, h, w), c in {1, 3}, uint8 or float in [-1, 1] (one fixed value range for all, no
+    normalisation). ``columns``: default the nearest to a square. ``labels``: one text an image, drawn under it.
+    ``scale``: whole-number nearest-neighbour magnification; by default small images grow to 64 pixels.
+    ``pad``: gutter in pixels. ``layout``: (rows, columns) indices with -1 for an empty cell, such as
+    ``class_layout`` gives, in place of ``columns``; ``row_labels`` are then written left of the rows.
+
+    Raises ``UserError`` for impossible arguments.
+    """
+    pixels = as_pixels(images)
+    count, _, height, width = pixels.shape
+    zoom = default_scale(height, width) if scale is None else scale
+    if zoom < 1 or pad < 0 or (columns is not None and columns < 1):
+        raise UserError(f"columns={columns}, scale={scale}, pad={pad}: at least 1, 1 and 0")
+    if labels is not None and len(labels) != count:
+        raise UserError(f"{len(labels)} labels for {count} images: one label an image")
+    if layout is None:
+        across = min(count, math.ceil(math.sqrt(count)) if columns is None else columns)
+        cells = np.full(math.ceil(count / across) * across, -1, dtype=np.int64)
+        cells[:count] = np.arange(count)
+        cells = cells.reshape(-1, across)
+    else:
+        cells = np.asarray(layout)
+        if cells.ndim != 2 or cells.size == 0 or cells.min() < -1 or cells.max() >= count:
+            raise UserError(f"a layout of {count} images is a (rows, columns) array of indices -1 … {count - 1}")
+    if row_labels is not None and len(row_labels) != len(cells):
+        raise UserError(f"{len(row_labels)} row labels for {len(cells)} rows")
+
+    font = Font(FONT_SIZE)
+    caption = font.line_height if labels is not None else 0
+    margin = 0
+    if row_labels is not None:
+        margin = min(160, max(math.ceil(font.width(text)) for text in row_labels)) + 2 * pad + 4
+    step_x, step_y = width * zoom + pad, height * zoom + caption + pad
+    picture = Image.new("RGB", (margin + cells.shape[1] * step_x + pad, cells.shape[0] * step_y + pad), BACKGROUND)
+    draw = ImageDraw.Draw(picture)
+    for (row, column), index in np.ndenumerate(cells):
+        if index < 0:
+            continue
+        x, y = margin + pad + column * step_x, pad + row * step_y
+        picture.paste(magnify(pixels[int(index)], zoom), (x, y))
+        if labels is not None:
+            text = fit(labels[int(index)], font, width * zoom)
+            font.draw(draw, (x + width * zoom / 2, y + height * zoom + caption / 2), text, INK, anchor="mm")
+    if row_labels is not None:
+        for row, text in enumerate(row_labels):
+            middle = pad + row * step_y + height * zoom / 2
+            font.draw(draw, (margin - 4, middle), fit(text, font, 160), INK, anchor="rm")
+    return picture
+
+
+def save_png(image: Image.Image, path: str | os.PathLike[str], metadata: Mapping[str, str] | None = None) -> Path:
+    """Write ``image`` as a PNG whose text chunks hold ``metadata`` (read them back from ``Image.open(p).text``).
+
+    The file appears whole or not at all. Raises ``UserError`` when the place cannot be written.
+    """
+    info = PngInfo()
+    for key, value in (metadata or {}).items():
+        # Latin-1 as tEXt, everything else as UTF-8 iTXt; names of files may hold bytes that are no text.
+        info.add_text(key, value.encode("utf-8", "backslashreplace").decode())
+    buffer = io.BytesIO()
+    image.save(buffer, format="PNG", pnginfo=info)
+    return write_bytes(path, buffer.getvalue())

@@ -1,0 +1,1 @@
+"""Trained critics and what they measure: neural divergence, Lipschitz constants, complexity."""

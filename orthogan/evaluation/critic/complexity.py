@@ -1,0 +1,243 @@
+"""How complex a classifier is for the margins it has: the three measures of Sanyal, Torr & Dokania (ICLR 2020).
+
+Each is a number an image, from the bounds on the generalisation error whose shape it has; smaller is simpler. With
+the margin g = logit of the label - largest other logit, and matrices W_i with one row an output,
+
+- Spec-Fro (Neyshabur et al. 2018): prod |W_i|_2^2 * sum_i srank(W_i) / g^2;
+- Spec-L1 (Bartlett et al. 2017): prod |W_i|_2^2 * (sum_i (|W_i|_{2,1} / |W_i|_2)^(2/3))^3 / g^2, where |W|_{2,1} is
+  the sum of the lengths of the rows (the paper's |W^T|_{2,1});
+- Jac-Norm (Wei & Ma 2019): sum_i |h_i|_2 |dg/dh_i|_2 / g over the hidden layers h_i, the inputs of all layers but
+  the first.
+
+None changes when layers of a ReLU net without biases are scaled, the logits with them. How the figures of the paper
+are normalised beyond this is not known. The products are those of all layers in a row: with shortcuts between them
+that is a heuristic. A batch norm in eval mode is part of the activation after its layer: its factor
+max |gain| / sqrt(variance + eps) goes into the product, as the Lipschitz constants of activations do in Bartlett et
+al. 2017, theorem 1.1.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.instancenorm import _InstanceNorm
+from tqdm import tqdm
+
+from orthogan import __version__, weights
+from orthogan.data import ImageSource, to_float
+from orthogan.distributed import agreed, hidden
+from orthogan.errors import UserError
+from orthogan.evaluation.result import MetricResult
+from orthogan.evaluation.robustness.accuracy import labelled
+from orthogan.evaluation.spectrum.layer_spectrum import not_measured, spectrum
+from orthogan.evaluation.steady import place_of, steady
+from orthogan.layers import DecorrelatedBatchNorm2d
+from orthogan.linalg.precision import exact
+from orthogan.models.modes import frozen
+from orthogan.weights.effective import effective_weight
+from orthogan.weights.matrix import Layer
+
+Norm = Literal["matrix", "operator"]
+SPEC_FRO, SPEC_L1, JAC_NORM, MARGIN = "spec_fro", "spec_l1", "jac_norm", "margin"
+PERCENTILES = (10, 50, 90)
+SHOWN = 90  # the percentile that is the value
+
+
+@dataclass(frozen=True, repr=False)
+class Complexity(MetricResult):
+    """The 90th percentile over images of log10 of a measure (of the margin: the median, as it is)."""
+
+    def one_line(self) -> str:
+        """The value, the parts, and what it was measured on."""
+        text = f"{self.label} {self.value:.4g}" + "".join(f", {name} {value:.4g}" for name, value in self.parts.items())
+        return f"{text} ({self.protocol['samples']} images of {self.protocol['reference']})"
+
+
+def complexity(
+    net: nn.Module,
+    source: ImageSource,
+    *,
+    samples: int | None = None,
+    norm: Norm = "matrix",
+    size: int = 8,
+    batch_size: int = 100,
+    seed: int = 0,
+    device: torch.device | str | None = None,
+    progress: bool = True,
+    info: Mapping[str, str] | None = None,
+) -> tuple[list[MetricResult], dict[str, np.ndarray]]:
+    """The measures of ``net`` on images and labels of ``source``, which are to be those it was trained on.
+
+    Results of ``margin``, ``spec_fro``, ``spec_l1`` and ``jac_norm``, and the numbers behind them, float64: margins
+    (n,), and log10 of each measure for the images that are classified rightly (margin > 0; ``right`` in the parts is
+    their share). In a process group every process does all of it.
+
+    Args:
+        net: images (n, c, h, w) in [-1, 1] -> logits (n, classes); its mode is restored.
+        samples: look at a random subset of so many images, a function of ``seed`` (None, or too many: all).
+        norm: of a convolution in the product: of its kernel as a matrix, as published, or of the linear map that it
+            is ("operator", see ``conv_operator``). The sums are of matrices in both.
+        size: side of the map for "operator".
+
+    Raises:
+        UserError: no classes, no image classified rightly, no hidden layer, or a net whose norms cannot be told.
+    """
+    began, place = time.monotonic(), place_of(net, device)
+    if (samples is not None and samples < 1) or batch_size < 1:
+        raise UserError(f"samples={samples}, batch_size={batch_size}: at least 1 each")
+    chosen = labelled(source, samples, seed)
+    count = len(chosen)
+    net.to(place)
+    parts = capacity(net, norm=norm, size=size)
+    seen: list[tuple[Tensor, Tensor]] = []
+    bar = tqdm(total=count, desc="margins", unit="image", disable=hidden(progress), leave=False)
+    with steady(net, place), bar:
+        for start in range(0, count, batch_size):
+            pixels, classes = source.read(chosen[start : start + batch_size])
+            images = to_float(torch.from_numpy(np.ascontiguousarray(pixels)).to(place), dequantize=False)
+            seen.append(jacobian_norm(net, images, torch.from_numpy(classes).to(place)))
+            bar.update(len(pixels))
+    margin, jacobian = (torch.cat(column).cpu().double().numpy() for column in zip(*seen, strict=True))
+    if not (np.isfinite(margin).all() and np.isfinite(jacobian).all()):
+        raise UserError(f"complexity: {type(net).__name__} gives logits that are NaN or infinite; the net is damaged")
+    right = margin > 0
+    if not right.any():
+        raise UserError(f"complexity: none of {count} images of {source.name} is classified rightly; train the net")
+    found = {MARGIN: margin} | {name: over_margins(top, margin) for name, top in parts.items()}
+    # where an image switches all hidden neurons off, its margin is of biases alone: the least complexity, yet a number
+    least = np.finfo(np.float32).tiny
+    found[JAC_NORM] = np.log10(np.maximum(jacobian[right], least)) - np.log10(margin[right])
+    protocol = {
+        "samples": count,
+        "reference": source.name,
+        "norms": "of kernels as matrices" if norm == "matrix" else f"of convolutions as maps of {size} pixels",
+        "seed": seed,
+        "batch norm": "running statistics, its factor in the product",
+        "dtype": "float32 without TF32",
+        "device": place.type,
+        "orthogan": __version__,
+        "torch": torch.__version__,
+        **(info or {}),
+        "seconds": agreed(round(time.monotonic() - began, 1)),
+    }
+    variant = "" if norm == "matrix" else norm
+    results: list[MetricResult] = []
+    for name, values in found.items():
+        numbers = dict(zip(PERCENTILES, np.percentile(values, PERCENTILES).tolist(), strict=True))
+        shares = {f"{percent}%": number for percent, number in numbers.items()} | {"right": float(right.mean())}
+        value, shares = agreed([numbers[50 if name == MARGIN else SHOWN], shares])
+        of = variant if name in (SPEC_FRO, SPEC_L1) else ""
+        about = protocol if name == MARGIN else {**protocol, "value": f"log10, {SHOWN}th percentile"}
+        results.append(Complexity(name, value, "none", None, shares, about, of))
+    return results, found
+
+
+def over_margins(top: float, margin: np.ndarray) -> np.ndarray:
+    """log10 of Spec-Fro or Spec-L1 with ``top`` from ``capacity``, for the images of ``margin`` (n,) above 0."""
+    return top - 2 * np.log10(margin[margin > 0])
+
+
+def margins(logits: Tensor, labels: Tensor) -> Tensor:
+    """The logit of the label less the largest other, (n, classes) and (n,) -> (n,); above 0 where the label wins."""
+    own = logits.gather(1, labels[:, None])[:, 0]
+    return own - logits.scatter(1, labels[:, None], -math.inf).amax(1)
+
+
+@torch.no_grad()
+def capacity(net: nn.Module, *, norm: Norm = "matrix", size: int = 8, batch_norm: bool = True) -> dict[str, float]:
+    """log10 of what stands above g^2 in Spec-Fro and Spec-L1; arguments and errors as ``complexity``.
+
+    ``batch_norm``: whether the factors of batch norms are in the product; without them it is of the weights alone, as
+    the formulas were published, and says nothing of a net whose batch norms undo the scale of its weights.
+    """
+    if norm not in get_args(Norm):
+        raise UserError(f"norm={norm!r}: choose one of {', '.join(get_args(Norm))}")
+    if others := not_measured(net):
+        raise UserError(f"complexity: the norms of {', '.join(others)} of {type(net).__name__} are not known")
+    try:
+        rows = spectrum(net, size=size)
+    except ValueError as error:
+        raise UserError(f"complexity: {error}") from error
+    with frozen(net), weights.frozen(net):
+        lengths = [float(exact(found.matrix).norm(dim=1).double().sum()) for found in _layers(net)]
+    zero = [row.name for row in rows if row.sigma == 0]
+    if zero:
+        raise UserError(f"complexity: the weight of {', '.join(zero)} is zero, so nothing passes through the net")
+    norms = [row.sigma if norm == "matrix" else row.operator_norm for row in rows]
+    factors = [*norms, *_activation_factors(net)] if batch_norm else norms
+    product = 2 * sum(map(math.log10, factors))
+    ratios = [length / row.sigma for length, row in zip(lengths, rows, strict=True)]
+    return {
+        SPEC_FRO: product + math.log10(sum(row.stable_rank for row in rows)),
+        SPEC_L1: product + 3 * math.log10(sum(ratio ** (2 / 3) for ratio in ratios)),
+    }
+
+
+def _layers(net: nn.Module) -> list[weights.Selected]:
+    return [found for found in weights.select(net) if isinstance(found.layer, Layer)]
+
+
+def jacobian_norm(net: nn.Module, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Margins g (n,), and sum_i |h_i| |dg/dh_i| (n,) over the hidden layers, for a net in eval mode.
+
+    Raises:
+        UserError: there is no hidden layer.
+    """
+    with torch.enable_grad(), _inputs(net) as layers:
+        found = margins(net(images.detach().requires_grad_()), labels)
+        hidden = layers[1:]  # the first layer's input is the image
+        if not hidden:
+            raise UserError(f"complexity: {type(net).__name__} has one layer alone, and Jac-Norm is of hidden ones")
+        # in eval mode no image's margin depends on another image
+        slopes = torch.autograd.grad(found.sum(), hidden)
+    with torch.no_grad():
+        terms = [h.flatten(1).norm(dim=1) * j.flatten(1).norm(dim=1) for h, j in zip(hidden, slopes, strict=True)]
+        return found.detach(), torch.stack(terms).sum(0)
+
+
+@contextmanager
+def _inputs(net: nn.Module) -> Iterator[list[Tensor]]:
+    """What enters the linear and convolution layers in a forward within the block, each tensor once, in order."""
+    seen: list[Tensor] = []
+
+    def note(layer: nn.Module, arguments: Sequence[Any]) -> None:
+        if not any(arguments[0] is other for other in seen):  # a shortcut enters two layers
+            seen.append(arguments[0])
+
+    handles = [found.layer.register_forward_pre_hook(note) for found in _layers(net)]
+    try:
+        yield seen
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _activation_factors(net: nn.Module) -> Iterator[float]:
+    """The Lipschitz constant of every norm layer in eval mode."""
+    for name, part in net.named_modules():
+        if isinstance(part, DecorrelatedBatchNorm2d):
+            whitening = part.running_whitening
+            gain = torch.ones(part.num_features) if part.weight is None else effective_weight(part).cpu()
+            factor = float(torch.linalg.matrix_norm(gain.view(len(whitening), -1, 1) * whitening.cpu(), 2).amax())
+        elif isinstance(part, _BatchNorm) and part.running_var is not None:
+            scale = torch.rsqrt(part.running_var + part.eps)
+            factor = float((scale if part.weight is None else scale * effective_weight(part)).abs().amax())
+        elif isinstance(part, _BatchNorm | _InstanceNorm | nn.GroupNorm | nn.LayerNorm):
+            raise UserError(
+                f"complexity: {name}, a {type(part).__name__}, scales by what the image itself gives, so it has no "
+                "norm of its own; use batch norms"
+            )
+        else:
+            continue
+        if factor == 0:
+            raise UserError(f"complexity: the gain of {name} is zero, so nothing passes through the net")
+        yield factor

@@ -1,0 +1,210 @@
+"""A critic that learns to tell two streams of images apart, by the objective of WGAN-GP.
+
+The numbers are those of the code of Gulrajani, Raffel & Metz (ICLR 2019), "Towards GAN benchmarks which require
+generalization".
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from orthogan.distributed import hidden
+from orthogan.errors import CannotWrite, UserError
+from orthogan.io.sealed import read_sealed, write_sealed
+from orthogan.penalties.input_gradient import wgan_gp
+from orthogan.rng import derive
+from orthogan.rng import generator as seeded
+
+BOTTOM = 4  # pixels, where convolving ends
+SAVE_EVERY = 1000  # steps between two states on disk
+LOOK_EVERY = 50  # steps between two looks at the loss, each of which waits for the device
+LARGEST = {"steps": 10**9, "batch_size": 2**16, "width": 2**12, "lr": 1e30, "penalty": 1e30}
+Pairs = Callable[[int], tuple[Tensor, Tensor]]  # index of a batch -> (reals, fakes), float32 (n, c, h, w) each
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a critic is made and taught; by default as published, for 32 pixels.
+
+    ``width``: channels of the first convolution; each further one has twice as many. ``lr`` falls linearly to 0.
+    ``penalty``: lambda of the gradient penalty. ``average``: share of the averaged weights that survives a step; less
+    at the start, at most (1 + t) / (10 + t) in step t.
+
+    Raises ``UserError`` for a number out of range.
+    """
+
+    steps: int = 100_000
+    batch_size: int = 256
+    width: int = 64
+    lr: float = 2e-4
+    penalty: float = 10.0
+    average: float = 0.999
+
+    def __post_init__(self) -> None:
+        if min(self.steps, self.batch_size, self.width) < 1:
+            raise UserError(f"steps={self.steps}, batch_size={self.batch_size}, width={self.width}: at least 1 each")
+        for name, most in LARGEST.items():
+            if getattr(self, name) > most:
+                raise UserError(f"{name}={getattr(self, name):g}: at most {most:g}")
+        if not (self.lr > 0 and self.penalty > 0 and 0 <= self.average < 1):
+            raise UserError(
+                f"lr={self.lr}, penalty={self.penalty}, average={self.average}: above 0, above 0, and in [0, 1)"
+            )
+
+    @property
+    def described(self) -> str:
+        """What is not as published, such as ``steps=2000,width=32``; "" where all is."""
+        changed = [(field.name, getattr(self, field.name), field.default) for field in fields(self)]
+        return ",".join(f"{name}={value:g}" for name, value, usual in changed if value != usual)
+
+    def decay(self, step: int) -> float:
+        """The share of the averaged weights that survives ``step``."""
+        return min(self.average, (1 + step) / (10 + step))
+
+
+class Critic(nn.Module):
+    """Images (n, c, h, w) -> values (n,): convolutions 5x5 of stride 2, each with swish, down to 4 pixels; linear.
+
+    No normalisation. Kernels start He-normal, the linear layer Glorot-uniform, biases at 0.
+    """
+
+    def __init__(self, channels: int, resolution: int, width: int = 64) -> None:
+        super().__init__()
+        self.widths: list[int] = []
+        layers: list[nn.Module] = []
+        side, before = resolution, channels
+        while side > BOTTOM:
+            after = width << len(self.widths)
+            conv = nn.Conv2d(before, after, 5, stride=2, padding=2)
+            nn.init.kaiming_normal_(conv.weight, nonlinearity="relu")
+            nn.init.zeros_(conv.bias)  # pyright: ignore[reportArgumentType]
+            layers += [conv, nn.SiLU()]
+            self.widths.append(after)
+            side, before = (side + 1) // 2, after
+        linear = nn.Linear(before * side**2, 1)
+        nn.init.xavier_uniform_(linear.weight)
+        nn.init.zeros_(linear.bias)
+        self.layers = nn.Sequential(*layers, nn.Flatten(), linear)
+
+    def forward(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
+        """(n, c, h, w) -> (n,); classes make no difference to it."""
+        return self.layers(images).squeeze(1)
+
+    @property
+    def described(self) -> str:
+        """The architecture in words."""
+        if not self.widths:
+            return "linear"
+        return f"conv5x5 of stride 2, swish: {', '.join(map(str, self.widths))}; linear"
+
+
+def new_critic(channels: int, resolution: int, width: int, *, seed: int) -> Critic:
+    """A critic whose weights are a function of the arguments; global random state is left alone."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derive(seed, "critic"))
+        return Critic(channels, resolution, width)
+
+
+def train_critic(
+    critic: Critic,
+    pairs: Pairs,
+    recipe: Recipe,
+    *,
+    seed: int,
+    device: torch.device,
+    progress: bool = True,
+    keep: Path | None = None,
+    about: str = "",
+) -> Critic:
+    """The averaged critic after ``recipe.steps`` steps on ``pairs(0)``, ``pairs(1)``, …; in eval mode.
+
+    Args:
+        critic: is moved to ``device`` and trained itself.
+        keep: file of the state, written every 1,000 steps; one that lies there is gone on with.
+        about: what belongs to the state besides the recipe and the seed; a state of something else is refused.
+
+    Raises:
+        UserError: the loss is no longer finite, or the state does not belong to this.
+    """
+    critic.to(device).train()
+    average = copy.deepcopy(critic)
+    optimiser = torch.optim.Adam(critic.parameters(), lr=recipe.lr, betas=(0.0, 0.9))
+    belongs = f"{recipe}, seed {seed}, {critic.described}, {about}"
+    first = _restore(keep, critic, average, optimiser, belongs) if keep is not None and keep.is_file() else 0
+    ours: list[Tensor] = [*average.parameters()]
+    theirs: list[Tensor] = [*critic.parameters()]
+    bar = tqdm(total=recipe.steps, initial=first, desc="critic", unit=" steps", disable=hidden(progress), leave=False)
+    with torch.enable_grad(), bar:
+        for step in range(first, recipe.steps):
+            optimiser.param_groups[0]["lr"] = recipe.lr * (1 - step / recipe.steps)
+            loss = _loss(critic, *pairs(step), recipe.penalty, seed=seed, index=step)
+            optimiser.zero_grad()
+            loss.backward()
+            optimiser.step()
+            with torch.no_grad():
+                torch._foreach_lerp_(  # pyright: ignore[reportPrivateImportUsage]
+                    ours, theirs, 1 - recipe.decay(step)
+                )
+            done = step + 1
+            if (done % LOOK_EVERY == 0 or done == recipe.steps) and not math.isfinite(value := float(loss.detach())):
+                raise UserError(f"critic: its loss became {value} by step {done}; choose a lower lr than {recipe.lr:g}")
+            if keep is not None and done % SAVE_EVERY == 0:
+                try:
+                    _save(keep, critic, average, optimiser, done, belongs)
+                except CannotWrite as error:  # the number does not depend on it
+                    print(f"orthogan: the critic is not kept for a later resume: {error}", file=sys.stderr)
+                    keep = None
+            bar.update()
+    return average.eval().requires_grad_(False)
+
+
+def _loss(critic: Critic, real: Tensor, fake: Tensor, penalty: float, *, seed: int, index: int) -> Tensor:
+    """E[D(fake)] - E[D(real)] + ``penalty`` * E[(|grad D| - 1)^2] between them; 0-d, differentiable."""
+    values = critic(torch.cat([real, fake]))
+    between = gradient_penalty(critic, real, fake, penalty, seed=seed, index=index)
+    return values[len(real) :].mean() - values[: len(real)].mean() + between
+
+
+def gradient_penalty(critic: Critic, real: Tensor, fake: Tensor, penalty: float, *, seed: int, index: int) -> Tensor:
+    """``penalty`` * E[(|grad D| - 1)^2] at random points between paired images, a function of (seed, index)."""
+    mix = torch.rand(len(real), generator=seeded(real.device, seed, "critic mix", index), device=real.device)
+    origin = torch.zeros((), device=real.device, requires_grad=True)
+    return wgan_gp(critic, real, fake, None, penalty, mix, origin)
+
+
+def _save(file: Path, critic: Critic, average: Critic, optimiser: torch.optim.Adam, step: int, belongs: str) -> None:
+    """Everything that goes on, in one file, through a temporary name."""
+    tensors = {f"critic.{name}": tensor for name, tensor in critic.state_dict().items()}
+    tensors |= {f"average.{name}": tensor for name, tensor in average.state_dict().items()}
+    for index, state in optimiser.state_dict()["state"].items():
+        tensors |= {f"adam.{index}.{name}": tensor for name, tensor in state.items()}
+    write_sealed(file, tensors, {"step": str(step), "belongs": belongs})
+
+
+def _restore(file: Path, critic: Critic, average: Critic, optimiser: torch.optim.Adam, belongs: str) -> int:
+    """Take up what ``_save`` wrote; returns the step."""
+    try:
+        tensors, header = read_sealed(file, needed=True)
+    except UserError as error:
+        raise UserError(f"{error}; delete this state of a critic to start it again") from error
+    if header.get("belongs") != belongs:
+        raise UserError(f"{file}: is the state of another critic ({header.get('belongs')}); delete it to start again")
+    state: dict[int, dict[str, Tensor]] = {}
+    for name, tensor in tensors.items():
+        kind, _, rest = name.partition(".")
+        if kind == "adam":
+            index, _, key = rest.partition(".")
+            state.setdefault(int(index), {})[key] = tensor
+    critic.load_state_dict({k.removeprefix("critic."): t for k, t in tensors.items() if k.startswith("critic.")})
+    average.load_state_dict({k.removeprefix("average."): t for k, t in tensors.items() if k.startswith("average.")})
+    optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})
+    return int(header["step"])

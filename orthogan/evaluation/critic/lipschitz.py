@@ -1,0 +1,222 @@
+"""How steep a discriminator is in practice: |D(x) - D(y)| / ||x - y|| over pairs of images, real and generated.
+
+The empirical Lipschitz constants of Sanyal, Torr & Dokania (ICLR 2020), who draw them as histograms. Each is a lower
+bound on the Lipschitz constant of D, as the product of its layers' norms is an upper one.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from orthogan import __version__
+from orthogan.data import ImageSource, to_float
+from orthogan.data.order import subset
+from orthogan.distributed import agreed, hidden
+from orthogan.errors import UserError
+from orthogan.evaluation.fakes import fake_batch
+from orthogan.evaluation.finite import IMAGES, Finite
+from orthogan.evaluation.images import latents
+from orthogan.evaluation.result import MetricResult
+from orthogan.evaluation.steady import place_of, steady
+from orthogan.models.protocol import Generator, as_generator
+from orthogan.penalties.input_gradient import followed, squared_norm
+from orthogan.rng import derive
+from orthogan.rng import generator as seeded
+
+METRIC = "lipschitz"
+KINDS = ("real-real", "real-fake", "fake-fake")
+SHOWN = "real-fake"  # the pairs whose mean is the value: what the loss makes D tell apart
+GRADIENT = "gradient "  # before the kind, in the names of the gradient norms
+
+
+def lipschitz(
+    discriminator: nn.Module,
+    generator: nn.Module,
+    reals: ImageSource,
+    *,
+    pairs: int = 10_000,
+    gradients: bool = False,
+    batch_size: int = 100,
+    seed: int = 0,
+    device: torch.device | str | None = None,
+    progress: bool = True,
+    info: Mapping[str, str] | None = None,
+) -> tuple[MetricResult, dict[str, np.ndarray]]:
+    """The quotients |D(x) - D(y)| / ||x - y||_2 of each of ``KINDS``, (n,) float64, and their numbers as a result.
+
+    So many reals and fakes are drawn as there are ``pairs`` (or reals); each real goes with the fake at its place and
+    with the next real, each fake with the next fake. Where there are classes, both images of a pair are of one class,
+    and D is told it. D is in eval mode: power iterations stand still. The ``value`` is the mean over real-fake pairs,
+    ``std`` its standard error; ``parts`` are mean, median, 99th percentile and largest of each kind. Pairs of equal
+    images are left out. A D that looks at the whole batch (minibatch deviation) has no such quotient: its numbers
+    depend on the batch size. In a process group every process does all of it.
+
+    Args:
+        discriminator: images (n, c, h, w) in [-1, 1] (and labels) -> (n,); moved to ``device``, as the generator is.
+        reals: with the classes of the nets, if those have any; the training images, or others.
+        gradients: also ||grad D|| at a random point between the images of every pair, under "gradient real-real", ….
+        info: further facts for the protocol.
+
+    Raises:
+        UserError: nets and images of other classes or sizes, fewer than two images, or values that are not finite.
+    """
+    began, net = time.monotonic(), as_generator(generator)
+    classes = _classes(discriminator, net, reals)
+    count = min(pairs, len(reals))
+    if count < 2 or batch_size < 1:
+        raise UserError(f"pairs={pairs}, batch_size={batch_size}, {len(reals)} reals: at least 2, 1 and 2")
+    place = place_of(discriminator, device)
+    discriminator.to(place)
+    net.to(place)
+    found: dict[str, list[Tensor]] = {}
+    # where between the images of a pair a gradient is taken
+    at = {kind: torch.rand(count, generator=seeded("cpu", seed, "lipschitz between", kind)) for kind in KINDS}
+    finite = Finite(IMAGES)
+    bar = tqdm(total=count, desc=METRIC, unit="pair", disable=hidden(progress), leave=False)
+    with steady(net, place), steady(discriminator, place), bar:
+        before: dict[str, _Seen] = {}
+        for real, fake in _images(net, reals, classes, count, batch_size, seed, place, finite):
+            now = {"real": _seen(discriminator, *real), "fake": _seen(discriminator, *fake)}
+            for kind in KINDS:
+                first, second = kind.split("-")
+                a, b = (now[first], now[second]) if first != second else _neighbours(before.get(first), now[first])
+                far = (a.images - b.images).flatten(1).norm(dim=1).cpu().double()
+                there = far > 0
+                found.setdefault(kind, []).append(((a.values - b.values).abs() / far)[there])
+                here, at[kind] = at[kind].split([len(far), len(at[kind]) - len(far)])
+                if gradients and len(far):
+                    found.setdefault(GRADIENT + kind, []).append(_slopes(discriminator, a, b, here)[there])
+            before = {kind: one.part(slice(-1, None)) for kind, one in now.items()}
+            bar.update(len(real[0]))
+    finite.check()
+    quotients = {kind: torch.cat(parts).numpy() for kind, parts in found.items()}
+    for kind, values in quotients.items():
+        if not len(values) or not np.isfinite(values).all():
+            reason = "no two of the images differ" if not len(values) else "NaN or infinite values of D"
+            raise UserError(f"lipschitz, {kind}: {reason}; look at the images and at the discriminator")
+    seconds = agreed(round(time.monotonic() - began, 1))
+    protocol = {
+        "samples": count,
+        "reference": reals.name,
+        "pairs": "each real with its fake and the next real, each fake with the next; equal images left out",
+        "classes": "both images of a pair of one class" if classes else "none",
+        "spread": f"standard error of the mean over {SHOWN} pairs",
+        "seed": seed,
+        "batch norm": "running statistics",
+        "dtype": "float32 without TF32",
+        "device": place.type,
+        "orthogan": __version__,
+        "torch": torch.__version__,
+        **(info or {}),
+        "seconds": seconds,
+    }
+    parts = {f"{kind} {name}": number for kind, values in quotients.items() for name, number in _numbers(values)}
+    shown = quotients[SHOWN]
+    error = float(shown.std(ddof=1)) / len(shown) ** 0.5 if len(shown) > 1 else None
+    value, error, parts = agreed([float(shown.mean()), error, parts])
+    return MetricResult(METRIC, value, "discriminator", error, parts, protocol), quotients
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """Images (n, c, h, w), what D says of them (n,) float64 on the CPU, and the classes (n,) that it was told."""
+
+    images: Tensor
+    values: Tensor
+    labels: Tensor
+
+    def part(self, rows: slice | Tensor) -> _Seen:
+        where = rows if isinstance(rows, slice) else rows.cpu()
+        return _Seen(self.images[rows], self.values[where], self.labels[rows])
+
+
+def _classes(discriminator: nn.Module, net: Generator, reals: ImageSource) -> int:
+    """How many classes the nets know, 0 for none."""
+    known = int(getattr(discriminator, "num_classes", 0)), net.num_classes
+    classes = max(known)
+    if classes and (reals.num_classes != classes or min(known) not in (0, classes)):
+        raise UserError(
+            f"lipschitz: the discriminator has {known[0]} classes, the generator {known[1]} and {reals.name} "
+            f"{reals.num_classes}; give nets of one run and images of its data set, with labels"
+        )
+    return classes
+
+
+def _images(
+    net: Generator,
+    reals: ImageSource,
+    classes: int,
+    count: int,
+    batch_size: int,
+    seed: int,
+    device: torch.device,
+    finite: Finite,
+) -> Iterator[tuple[tuple[Tensor, Tensor | None], tuple[Tensor, Tensor | None]]]:
+    """Batches of (reals, classes) and (fakes, classes) of floats, one class after the other."""
+    order = subset(derive(seed, "lipschitz reals"), len(reals), count)
+    if classes:
+        cuts = range(0, count, batch_size)
+        labels = np.concatenate([reals.read(order[start : start + batch_size])[1] for start in cuts])
+        order = order[labels.argsort(kind="stable")]
+    for start in range(0, count, batch_size):
+        stop = min(start + batch_size, count)
+        pixels, labels = reals.read(order[start:stop])
+        y = torch.from_numpy(labels).to(device) if classes else None
+        real = to_float(torch.from_numpy(np.ascontiguousarray(pixels)).to(device), dequantize=False)
+        z, noise = latents(net, start, stop, seed), derive(seed, "lipschitz noise", start)
+        told = y if net.num_classes else None
+        fake = fake_batch(net, z, told, noise_seed=noise, device=device, finite=finite).float()
+        if fake.shape != real.shape:
+            raise UserError(
+                f"lipschitz: the generator gives images {tuple(fake.shape[1:])}, and {reals.name} has "
+                f"{tuple(real.shape[1:])}; open it at the same resolution and channels"
+            )
+        yield (real, y), (fake, y)
+
+
+def _seen(discriminator: nn.Module, images: Tensor, labels: Tensor | None) -> _Seen:
+    known = labels if getattr(discriminator, "num_classes", 0) else None
+    values = discriminator(images) if known is None else discriminator(images, known)
+    if values.shape != (len(images),):
+        raise UserError(
+            f"{type(discriminator).__name__}: gives {tuple(values.shape)} for {len(images)} images; "
+            "a discriminator gives one number an image, (n,)"
+        )
+    same = torch.zeros(len(images), dtype=torch.int64, device=images.device) if labels is None else labels
+    return _Seen(images, values.cpu().double(), same)
+
+
+def _neighbours(before: _Seen | None, now: _Seen) -> tuple[_Seen, _Seen]:
+    """Each image and the next one of its class; ``before`` is the last one of the batch before."""
+    if before is not None:
+        fields = ("images", "values", "labels")
+        now = _Seen(*(torch.cat([getattr(before, name), getattr(now, name)]) for name in fields))
+    same = now.labels[:-1] == now.labels[1:]
+    return now.part(slice(None, -1)).part(same), now.part(slice(1, None)).part(same)
+
+
+def _slopes(discriminator: nn.Module, a: _Seen, b: _Seen, at: Tensor) -> Tensor:
+    """(n,) float64 on the CPU: the norm of D's gradient ``at`` (n,) in [0, 1] of the way between each pair."""
+    origin = torch.zeros((), device=a.images.device, requires_grad=True)
+    with torch.enable_grad():
+        points = followed(torch.lerp(a.images, b.images, at.view(-1, 1, 1, 1).to(a.images.device)), origin)
+        known = getattr(discriminator, "num_classes", 0)
+        values = discriminator(points, a.labels) if known else discriminator(points)
+        return squared_norm(values, points).detach().sqrt().cpu().double()
+
+
+def _numbers(values: np.ndarray) -> list[tuple[str, float]]:
+    """What a table shows of a histogram."""
+    return [
+        ("mean", float(values.mean())),
+        ("median", float(np.median(values))),
+        ("99%", float(np.percentile(values, 99))),
+        ("max", float(values.max())),
+    ]

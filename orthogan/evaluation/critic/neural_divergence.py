@@ -1,0 +1,201 @@
+"""Neural divergence: how far a critic, trained for it alone, can hold fakes apart from reals the GAN never saw.
+
+Gulrajani, Raffel & Metz (ICLR 2019), and as a score of SRN-GANs Sanyal, Torr & Dokania (ICLR 2020). Against held-out
+reals a generator that only repeats its training images scores badly too. Lower is better.
+
+For images that all lie in one point a, and fakes that all lie in b, with W = |a - b|, the best critic rises along
+the line between them with slope 1 + W / (2 lambda): the difference of its means is W + W^2 / (2 lambda), and the value,
+which is that less the penalty that the critic pays, W + W^2 / (4 lambda).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from orthogan import __version__
+from orthogan.data import Batches, ImageSource, to_float
+from orthogan.distributed import agreed, hidden, rank_and_world
+from orthogan.errors import UserError
+from orthogan.evaluation.critic.critic import (
+    LOOK_EVERY,
+    Critic,
+    Pairs,
+    Recipe,
+    gradient_penalty,
+    new_critic,
+    train_critic,
+)
+from orthogan.evaluation.fakes import fake_batch
+from orthogan.evaluation.finite import IMAGES, Finite, NotFinite
+from orthogan.evaluation.result import MetricResult
+from orthogan.evaluation.steady import place_of, steady
+from orthogan.latent.identity import model_hash
+from orthogan.models.protocol import Generator, as_generator, to_uint8
+from orthogan.rng import derive
+from orthogan.rng import generator as seeded
+
+METRIC = "neural_divergence"
+Drawn = Callable[[int], Tensor]  # index of a batch -> uint8 (n, c, h, w) on the device
+
+
+def neural_divergence(
+    subject: nn.Module | ImageSource,
+    held_out: ImageSource,
+    *,
+    recipe: Recipe | None = None,
+    samples: int = 50_000,
+    seed: int = 0,
+    device: torch.device | str | None = None,
+    progress: bool = True,
+    keep: str | Path | None = None,
+    info: Mapping[str, str] | None = None,
+) -> MetricResult:
+    """E[D(real)] - E[D(fake)] - penalty of a critic D that WGAN-GP trained on ``held_out`` against ``subject``.
+
+    D has the averaged weights of its training; the means are over ``samples`` reals and fakes more, of the streams it
+    was trained on, as published. ``std``: standard error of their difference for this critic; another seed gives
+    another critic. The value is the objective of D, as the published code reports it; ``parts``: the ``difference`` of
+    the means alone, and the ``penalty`` that D still pays. In records of earlier versions the value is the difference;
+    their protocol says of the penalty "not in the value". Images are seen as uint8, dequantised, all classes in equal
+    shares; D sees no class. A function of the arguments on a CPU. In a process group every process trains the same
+    critic.
+
+    Args:
+        subject: a generator, or images (such as the training set, for a number to compare with).
+        held_out: reals that the GAN was not trained on, of the size of the fakes.
+        recipe: how the critic is trained (None: as published, 100,000 steps). Results of two recipes do not compare.
+        samples: images of each kind in the means, rounded up to whole batches.
+        keep: file of the state, so that a training that was interrupted is gone on with; deleted at the end.
+        info: further facts for the protocol.
+
+    Raises:
+        UserError: images of another size, fewer than a batch, numbers out of range, or a loss that is not finite.
+    """
+    began, chosen = time.monotonic(), recipe or Recipe()
+    if samples < 2:
+        raise UserError(f"samples={samples}: at least 2")
+    net = None if isinstance(subject, ImageSource) else as_generator(subject)
+    place = place_of(net, device)
+    main = rank_and_world()[0] == 0
+    file = Path(keep) if keep is not None and main else None
+    finite = Finite(IMAGES)
+    critic = new_critic(held_out.channels, held_out.resolution, chosen.width, seed=seed)
+    with ExitStack() as stack:
+        # also around a critic of mere images: its products want the same precision
+        stack.enter_context(steady(nn.Identity() if net is None else net.to(place), place))
+        reals = stack.enter_context(_batches(held_out, chosen, derive(seed, "critic reals"), place))
+        if isinstance(subject, ImageSource):
+            name, who = subject.name, subject.fingerprint
+            others = stack.enter_context(_batches(subject, chosen, derive(seed, "critic fakes"), place))
+            drawn = _read(others, chosen)
+        else:
+            assert net is not None
+            name, who = type(subject).__name__, partial(model_hash, net)
+            drawn = _drawn(net, chosen, seed, place, finite)
+        pairs = _pairs(_read(reals, chosen), drawn, name, seed, place)
+        about = "" if file is None else f"fakes {who()}, reals {held_out.fingerprint()}, {place.type}"
+        shown = progress and main
+        trained = train_critic(critic, pairs, chosen, seed=seed, device=place, progress=shown, keep=file, about=about)
+        final = -(-samples // chosen.batch_size)
+        real, fake, penalty = _measured(trained, pairs, chosen, final, seed, shown)
+    if not finite.holds:
+        raise NotFinite(IMAGES)
+    if not (np.isfinite(real).all() and np.isfinite(fake).all() and np.isfinite(penalty)):
+        raise NotFinite(f"critic: its values became NaN or infinite; choose a lower lr than {chosen.lr:g}")
+    if file is not None:
+        file.unlink(missing_ok=True)
+    # of a stream that comes round again no more images count than there are
+    there = len(fake) if not isinstance(subject, ImageSource) else min(len(fake), len(subject))
+    error = float(np.sqrt(real.var() / min(len(real), len(held_out)) + fake.var() / there))
+    difference = float(real.mean() - fake.mean())
+    difference, error, penalty, seconds = agreed([difference, error, penalty, round(time.monotonic() - began, 1)])
+    protocol = {
+        "samples": len(fake),
+        "reference": held_out.name,
+        "critic": critic.described,
+        "critic training": f"WGAN-GP, {chosen.steps} steps of {chosen.batch_size} pairs",
+        "optimiser": f"Adam {chosen.lr:g} falling to 0, betas 0 and 0.9",
+        "penalty": f"{chosen.penalty:g}, in the value, as published",
+        "weights of the critic": f"average, {chosen.average:g} a step",
+        "images": "uint8 / 128 - 1 + U(0, 1/128)",
+        "spread": "standard error, of this critic",
+        "seed": seed,
+        **({} if net is None else {"batch norm": "running statistics"}),
+        "dtype": "float32 without TF32",
+        "device": place.type,
+        "orthogan": __version__,
+        "torch": torch.__version__,
+        **(info or {}),
+        "seconds": seconds,
+    }
+    parts = {"difference": difference, "penalty": penalty}
+    return MetricResult(METRIC, difference - penalty, "critic", error, parts, protocol, chosen.described)
+
+
+def _batches(source: ImageSource, recipe: Recipe, seed: int, device: torch.device) -> Batches:
+    return Batches(source, batch_size=recipe.batch_size, seed=seed, device=device)
+
+
+def _read(batches: Batches, recipe: Recipe) -> Drawn:
+    """The endless shuffled stream of a source."""
+    return lambda index: batches.at(index * recipe.batch_size)[0]
+
+
+def _drawn(net: Generator, recipe: Recipe, seed: int, device: torch.device, finite: Finite) -> Drawn:
+    """Fresh fakes for every batch, the classes in turn."""
+    count = recipe.batch_size
+
+    def draw(index: int) -> Tensor:
+        z = net.sample_latent(count, seed=derive(seed, "critic fakes", index))
+        labels = (torch.arange(count) + index * count) % net.num_classes if net.num_classes else None
+        noise = derive(seed, "critic fakes noise", index)
+        images = fake_batch(net, z, labels, noise_seed=noise, device=device, finite=finite)
+        # every process draws the same images, so each can decide alone
+        if index % LOOK_EVERY == 0 and not finite.holds:
+            raise NotFinite(IMAGES)
+        return to_uint8(images)
+
+    return draw
+
+
+def _pairs(reals: Drawn, fakes: Drawn, name: str, seed: int, device: torch.device) -> Pairs:
+    """Both as floats; the first batches tell whether they are of one size."""
+
+    def pair(index: int) -> tuple[Tensor, Tensor]:
+        with torch.no_grad():
+            real, fake = reals(index), fakes(index)
+            if real.shape != fake.shape:
+                raise UserError(
+                    f"{name}: gives images {tuple(fake.shape[1:])}, and the held-out ones are {tuple(real.shape[1:])}; "
+                    "open them at the same resolution and channels"
+                )
+            rng = seeded(device, seed, "critic dequantise", index)
+            real = to_float(real, dequantize=True, generator=rng)
+            return real, to_float(fake, dequantize=True, generator=rng)
+
+    return pair
+
+
+def _measured(
+    critic: Critic, pairs: Pairs, recipe: Recipe, batches: int, seed: int, progress: bool
+) -> tuple[np.ndarray, np.ndarray, float]:
+    """Values of the trained critic on reals and on fakes (n,) float64, and the penalty that it pays between them."""
+    real: list[Tensor] = []
+    fake: list[Tensor] = []
+    paid = 0.0
+    for index in tqdm(range(recipe.steps, recipe.steps + batches), desc=METRIC, disable=hidden(progress), leave=False):
+        images = pairs(index)
+        for values, some in zip((real, fake), images, strict=True):
+            values.append(critic(some).cpu().double())
+        with torch.enable_grad():
+            paid += float(gradient_penalty(critic, *images, recipe.penalty, seed=seed, index=index).detach())
+    return torch.cat(real).numpy(), torch.cat(fake).numpy(), paid / batches

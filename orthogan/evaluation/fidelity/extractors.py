@@ -1,0 +1,267 @@
+"""Feature extractors by name: torch-fidelity's own, the embedded EfficientNet-Lite0, or a class of the user's."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import cache
+from io import BytesIO
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+from torch import Tensor, nn
+from torch_fidelity.feature_extractor_base import FeatureExtractorBase
+from torch_fidelity.feature_extractor_clip import MODEL_METADATA as CLIP
+from torch_fidelity.feature_extractor_clip import MODEL_URLS as CLIP_URLS
+from torch_fidelity.feature_extractor_clip import FeatureExtractorCLIP
+from torch_fidelity.feature_extractor_clip import build_model as build_clip
+from torch_fidelity.feature_extractor_dinov2 import MODEL_METADATA as DINOV2
+from torch_fidelity.feature_extractor_dinov2 import FeatureExtractorDinoV2
+from torch_fidelity.feature_extractor_inceptionv3 import URL_INCEPTION_V3, FeatureExtractorInceptionV3
+from torch_fidelity.feature_extractor_vgg16 import FeatureExtractorVGG16
+from torchvision.models import VGG16_Weights
+
+from orthogan.distributed import agreed, rank_and_world
+from orthogan.errors import UserError
+from orthogan.evaluation.fidelity.efficientnet_lite import SIZE, load_efficientnet_lite0
+from orthogan.evaluation.fidelity.weights_files import find_weights, get_weights, sha256
+from orthogan.evaluation.images import rgb
+from orthogan.evaluation.precision import autocast
+from orthogan.io.hashing import tensors_sha256
+from orthogan.io.read import printable, read_regular, user_path
+from orthogan.io.weights import read_weights
+from orthogan.named_code import import_class
+
+LARGEST_CLIP = 1 << 32  # bytes
+TENSORFLOW = "TensorFlow-1 bilinear"  # torch-fidelity resizes as the original FID code did
+
+
+@dataclass(frozen=True)
+class Extractor:
+    """uint8 images in, features out; what it is and how it sees an image goes into the protocol."""
+
+    name: str
+    weights: str  # SHA-256, or where they come from
+    resize: str
+    net: nn.Module
+    output: Callable[[nn.Module, Tensor], tuple[Tensor, Tensor | None]]
+    bf16: bool = False  # under autocast: resizing is no product and stays float32
+
+    @torch.no_grad()
+    def __call__(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
+        """uint8 (n, 1 or 3, h, w), grey repeated -> features (n, d) and class logits (n, k) or None; float32.
+
+        Raises:
+            UserError: something else comes out (a user's own class may err).
+        """
+        with autocast(images.device, self.bf16):
+            features, logits = self.output(self.net, rgb(images))
+        self._check("features", features, len(images))
+        if logits is None:
+            return features.float(), None
+        self._check("logits", logits, len(images))
+        return features.float(), logits.float()
+
+    def _check(self, what: str, found: object, count: int) -> None:
+        if not isinstance(found, Tensor):
+            raise UserError(f"extractor {self.name}: must give a tensor of {what}, gave a {type(found).__name__}")
+        if found.ndim != 2 or len(found) != count or not found.shape[1] or found.is_complex():
+            gave = f"{found.dtype} {tuple(found.shape)}"
+            raise UserError(f"extractor {self.name}: must give (n, d) {what}, gave {gave} for n = {count}")
+
+    def probe(self, device: torch.device) -> tuple[int, bool]:
+        """Length of the features, and whether there are logits, by a look at two black images.
+
+        Raises:
+            UserError: what comes out is not a row of features for each image.
+        """
+        features, logits = self(torch.zeros(2, 3, 32, 32, dtype=torch.uint8, device=device))
+        return features.shape[1], logits is not None
+
+
+def resolve_extractor(name: str) -> str:
+    """ "auto" becomes inception where its weights are here, else efficientnet-lite0; the choice is said.
+
+    Several processes follow the first, so all call this together.
+    """
+    if name != "auto":
+        return name
+    if agreed(find_weights(URL_INCEPTION_V3) is not None):
+        return "inception"
+    if rank_and_world()[0] == 0:
+        _say_fallback()
+    return "efficientnet-lite0"
+
+
+@cache
+def _say_fallback() -> None:
+    """Once a process is enough."""
+    print(
+        "orthogan: Inception's weights are not here, so features are EfficientNet-Lite0's: the distance is "
+        "FD[efficientnet-lite0], not FID",
+        file=sys.stderr,
+    )
+
+
+def load_extractor(
+    name: str, *, device: torch.device | str = "cpu", weights: str | Path | None = None, bf16: bool = False
+) -> Extractor:
+    """The extractor called ``name``, on ``device``.
+
+    Args:
+        weights: a file of weights instead of the published one: a state dict (``.pth``) or ``.safetensors`` of plain
+            tensors, or a copy of the published file. Nothing in it runs. A class of the user's own gets its path.
+        bf16: run it under bfloat16 autocast.
+
+    Raises:
+        UserError: no such extractor, or its weights cannot be had or read.
+    """
+    if not isinstance(name, str):
+        raise TypeError(
+            f"extractor is a {type(name).__name__}: give a name, such as 'inception', or 'module:Class' of your own"
+        )
+    path = user_path(weights) if weights is not None else None
+    if name == "inception":
+        extractor = _inception(path)
+    elif name == "efficientnet-lite0":
+        net, digest = load_efficientnet_lite0(path)
+        extractor = Extractor(name, digest, f"antialiased bicubic {SIZE}", net, lambda net, x: net(x))
+    elif name == "vgg16":
+        extractor = _vgg16(path)
+    elif name in CLIP:
+        extractor = _clip(name, path)
+    elif name in DINOV2:
+        extractor = _dinov2(name, path)
+    elif ":" in name:
+        extractor = _own(name, path)
+    else:
+        known = ["inception", "efficientnet-lite0", "vgg16", *CLIP, *DINOV2]
+        raise UserError(f"extractor {name!r}: choose one of {', '.join(known)}, or module:Class of your own")
+    extractor.net.to(device).eval().requires_grad_(False)
+    if ":" not in name:  # a class of the user's may want its own layout
+        extractor.net.to(memory_format=torch.channels_last)
+    return replace(extractor, bf16=bf16)
+
+
+def _inception(path: Path | None) -> Extractor:
+    path = path or get_weights(URL_INCEPTION_V3, "inception")
+    state = read_weights(path)
+    net = _built(
+        path,
+        lambda: FeatureExtractorInceptionV3(
+            "inception-v3-compat", ["2048", "logits_unbiased"], feature_extractor_weights_path=_handed(state)
+        ),
+    )
+    return Extractor("inception", sha256(path), f"{TENSORFLOW} 299", net, lambda net, x: net(x))
+
+
+def _vgg16(path: Path | None) -> Extractor:
+    path = path or get_weights(VGG16_Weights.IMAGENET1K_V1.url, "vgg16")
+    state = read_weights(path)
+    net = _built(
+        path, lambda: FeatureExtractorVGG16("vgg16", ["fc2_relu"], feature_extractor_weights_path=_handed(state))
+    )
+    return Extractor("vgg16", sha256(path), f"{TENSORFLOW} 224", net, _first)
+
+
+def _handed(state: dict[str, Tensor]) -> BytesIO:
+    """``state`` for torch-fidelity, which reads a file with all that is in it: this one holds plain tensors alone."""
+    file = BytesIO()
+    torch.save(state, file)
+    file.seek(0)
+    return file
+
+
+class _Clip(FeatureExtractorCLIP):
+    """torch-fidelity's net with these weights; its own constructor runs the TorchScript of any file."""
+
+    def __init__(self, name: str, state: Mapping[str, Tensor]) -> None:
+        FeatureExtractorBase.__init__(self, name, [self.get_default_feature_layer_for_metric("fid")])
+        self.feature_extractor_internal_dtype = torch.float32
+        self.model = build_clip(dict(state), torch.float32)
+        self.resolution = self.model.visual.input_resolution
+
+
+def _clip(name: str, path: Path | None) -> Extractor:
+    """The published file is a TorchScript program: it is run only if it is that very file."""
+    published = CLIP[name]["hash"]
+    path = path or get_weights(CLIP_URLS[name], name, f"{name}-{published}.pt")
+    content = read_regular(path, LARGEST_CLIP)
+    digest = hashlib.sha256(content).hexdigest()
+    if digest == published:
+        state = torch.jit.load(BytesIO(content), map_location="cpu").state_dict()
+    else:
+        try:
+            state = read_weights(path)
+        except UserError as error:
+            raise UserError(f"{error}. Or take the published file, whose SHA-256 is {published}") from None
+    net = _built(path, lambda: _Clip(name, state))
+    return Extractor(name, digest, f"{TENSORFLOW} {net.resolution}", net, _first)
+
+
+def _dinov2(name: str, path: Path | None) -> Extractor:
+    if path is not None:
+        raise UserError(f"weights: {name} comes with its code from torch.hub and takes no weights file")
+    try:
+        net = FeatureExtractorDinoV2(name, ["dinov2"])
+    except Exception as error:  # torch.hub raises whatever the network or the repository's code does
+        raise UserError(
+            f"extractor {name}: torch.hub could not load facebookresearch/dinov2 ({_reason(error)}); "
+            "the extractor efficientnet-lite0 needs no download"
+        ) from None
+    return Extractor(name, f"tensors {tensors_sha256(net.state_dict())}", f"{TENSORFLOW} 224", net, _first)
+
+
+def _own(name: str, path: Path | None) -> Extractor:
+    """``module:Class``: built without arguments (or with the weights file), called with uint8 RGB images.
+
+    It is known by its code and its tensors: cached references of a class that was changed are not taken for its own.
+    """
+    make = import_class(name, "extractor", nn.Module)
+    try:
+        net = make() if path is None else make(str(path))
+    except Exception as error:  # anything may happen in code that is not ours
+        raise UserError(f"extractor {name!r}: cannot be built: {type(error).__name__}: {error}") from error
+    digest = f"code and tensors {tensors_sha256(net.state_dict(), _source(make))}"
+    return Extractor(make.__name__, digest, str(getattr(net, "resize", "its own")), net, _features_or_both)
+
+
+def _source(kind: type) -> str:
+    """The file a class is written in; of one without (built in a shell), its name."""
+    try:
+        return inspect.getsource(inspect.getmodule(kind) or kind)
+    except (OSError, TypeError):
+        return f"{kind.__module__}.{kind.__qualname__}"
+
+
+def _first(net: nn.Module, images: Tensor) -> tuple[Tensor, None]:
+    return net(images)[0], None
+
+
+def _features_or_both(net: nn.Module, images: Tensor) -> tuple[Tensor, Tensor | None]:
+    out = net(images)
+    if not isinstance(out, tuple):
+        return out, None
+    if len(out) != 2:
+        raise UserError(f"extractor {type(net).__name__}: must give features, or features and logits, not {len(out)}")
+    return out
+
+
+Net = TypeVar("Net", bound=nn.Module)
+
+
+def _built(path: Path, make: Callable[[], Net]) -> Net:
+    try:
+        return make()
+    except Exception as error:  # foreign numbers in somebody else's code
+        raise UserError(f"{printable(path)}: not the weights of this extractor: {_reason(error)}") from None
+
+
+def _reason(error: Exception) -> str:
+    """The first line of an error, unless that is torch's advice to read a file unsafely."""
+    line = next(iter(str(error).splitlines()), "")
+    return type(error).__name__ if not line or "weights_only" in line else printable(line)

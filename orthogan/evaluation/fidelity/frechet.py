@@ -1,0 +1,63 @@
+"""The Fréchet distance between two Gaussians of features: the FID where they are Inception's."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from orthogan.errors import UserError
+from orthogan.evaluation.fidelity.statistics import Gaussian
+
+
+def check_length(length: int, reference: Gaussian) -> None:
+    """Raises UserError unless the reference's features have the ``length`` that the extractor gives."""
+    if len(reference.mean) != length:
+        raise UserError(
+            f"the reference has features of length {len(reference.mean)}, the extractor gives {length}: "
+            "they come from different extractors"
+        )
+
+
+def frechet_distance(generated: Gaussian, reference: Gaussian, *, device: torch.device | str = "cpu") -> float:
+    """|m1 - m2|^2 + tr(C1 + C2 - 2 (C1 C2)^(1/2)) (Heusel et al. 2017, eq. 6), in float64 on ``device``.
+
+    Raises:
+        UserError: the features have different lengths.
+    """
+    check_length(len(generated.mean), reference)
+    place = torch.device(device)
+    if place.type == "mps":  # it has no float64
+        place = torch.device("cpu")
+    (m1, c1), (m2, c2) = ((_at(g.mean, place), _at(g.covariance, place)) for g in (generated, reference))
+    return float((m1 - m2).square().sum() + c1.trace() + c2.trace() - 2 * trace_root_product(c1, c2))
+
+
+def trace_root_product(a: Tensor, b: Tensor) -> Tensor:
+    """tr (A B)^(1/2) of symmetric positive semi-definite float64 matrices (d, d), without a matrix square root.
+
+    With B = F F^T the products A B and F^T A F share their eigenvalues but for zeros, and the latter is symmetric:
+    its eigenvalues are real, cheaper than those of A B, and lose no digits where A B is far from normal.
+    """
+    factor = _factor(b)
+    if factor.shape[1] == 0:
+        return a.new_zeros(())
+    return torch.linalg.eigvalsh(factor.T @ a @ factor).clamp_min(0).sqrt().sum()
+
+
+def _factor(matrix: Tensor) -> Tensor:
+    """F (d, rank) with F F^T = ``matrix``: Cholesky's where it is well positive definite, else of eigenvectors."""
+    length = len(matrix)
+    lower, failed = torch.linalg.cholesky_ex(matrix)
+    pivots = lower.diagonal().square()
+    rounding = length * torch.finfo(matrix.dtype).eps
+    # a pivot below the rounding errors of its column is noise: the matrix is singular (fewer images than features)
+    if not failed and bool((pivots > rounding * matrix.diagonal()).all()):
+        return lower
+    values, vectors = torch.linalg.eigh(matrix)
+    kept = values > rounding * values[-1].clamp_min(0)
+    return vectors[:, kept] * values[kept].sqrt()
+
+
+def _at(array: np.ndarray, device: torch.device) -> Tensor:
+    return torch.from_numpy(np.ascontiguousarray(array)).double().to(device)

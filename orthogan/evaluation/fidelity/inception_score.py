@@ -1,0 +1,65 @@
+"""The Inception Score: how sure a classifier is of each image, and how varied its answers are."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from orthogan.distributed import gathered
+from orthogan.errors import UserError
+from orthogan.evaluation.fidelity.statistics import float64_place
+
+SPLITS = 10
+SHUFFLE_SEED = 2020  # torch-fidelity's
+
+
+def check_inception_score(images: int) -> None:
+    """Raises UserError if ``images`` are too few to be split."""
+    if images < SPLITS:
+        raise UserError(f"samples: {images} images are too few for an Inception Score over {SPLITS} splits")
+
+
+class InceptionScore:
+    """A running Inception Score of ``images`` images: sums over each split, a byte for each image.
+
+    The splits are those that torch-fidelity makes after its shuffle, which only needs to know how many images there
+    will be. With q the mean of p over a split, mean KL(p || q) = mean sum p log p - sum q log q.
+
+    Raises:
+        UserError: fewer images than splits.
+    """
+
+    def __init__(self, images: int) -> None:
+        check_inception_score(images)
+        shuffled = np.random.RandomState(SHUFFLE_SEED).permutation(images)
+        borders = np.arange(SPLITS + 1) * images // SPLITS
+        split_of = np.empty(images, dtype=np.uint8)
+        split_of[shuffled] = np.repeat(np.arange(SPLITS), np.diff(borders))
+        self.counts = torch.from_numpy(np.diff(borders))
+        self.split_of = torch.from_numpy(split_of)
+        self.sums: Tensor | None = None  # (splits, k + 1): of p, and of sum p log p
+
+    def add(self, logits: Tensor, first: int) -> None:
+        """Take in the logits (n, k) of images ``first`` to ``first + n - 1``."""
+        x = float64_place(logits).double()
+        if self.sums is None:
+            self.sums = x.new_zeros(SPLITS, x.shape[1] + 1)
+            self.split_of = self.split_of.to(x.device)
+        log_p = x.log_softmax(1)
+        p = log_p.exp()
+        found = torch.cat([p, (p * log_p).sum(1, keepdim=True)], 1)
+        # a product with 0 and 1: adding by index is in no fixed order on CUDA
+        belongs = self.split_of[first : first + len(x)] == torch.arange(SPLITS, device=x.device)[:, None]
+        self.sums.addmm_(belongs.double(), found)
+
+    def score(self) -> tuple[float, float]:
+        """Mean and standard deviation over ten splits of exp E KL(p(y|x) || p(y)) (Salimans et al. 2016).
+
+        Together with all other processes, each of which has seen its share of the images.
+        """
+        assert self.sums is not None
+        means = torch.stack(gathered(self.sums)).sum(0).cpu() / self.counts[:, None]
+        q, mean_p_log_p = means[:, :-1], means[:, -1]
+        scores = (mean_p_log_p - torch.special.xlogy(q, q).sum(1)).exp()
+        return float(scores.mean()), float(scores.std(correction=0))

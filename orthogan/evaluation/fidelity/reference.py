@@ -1,0 +1,135 @@
+"""What generated images are compared with, computed once and kept under a hash of all that it depends on."""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from orthogan.data import ImageSource
+from orthogan.distributed import everywhere, rank_and_world
+from orthogan.errors import CannotWrite, UserError
+from orthogan.evaluation.fidelity.extractors import Extractor
+from orthogan.evaluation.fidelity.features import Features, extract
+from orthogan.evaluation.fidelity.statistics import load_gaussian, save_gaussian
+from orthogan.evaluation.images import real
+from orthogan.io.cache import cache_folder
+from orthogan.io.sealed import read_sealed, write_sealed
+
+PRECISION, FP32, BF16 = "precision", "float32", "bfloat16"
+
+
+@dataclass(frozen=True)
+class Reference:
+    """Features of the real images, and what they are called in a protocol."""
+
+    features: Features
+    name: str
+
+
+def reference_of(
+    source: ImageSource,
+    extractor: Extractor,
+    *,
+    samples: int | None,
+    keep: np.ndarray | None,
+    device: torch.device,
+    batch_size: int,
+    progress: bool,
+) -> Reference:
+    """Features of ``source`` (or of a seeded subset of ``samples`` images), from the cache where they are there.
+
+    ``keep``: numbers of the images whose features are wanted themselves, ascending; None: of none.
+    """
+    count = len(source) if samples is None else min(samples, len(source))
+    name = f"{source.name}, {count:,} images of {source.resolution} px"
+    key = _key(source, extractor, count)
+    statistics = cache_folder() / f"{key}.safetensors"
+    vectors = cache_folder() / f"{key}-features{_part(keep, count)}.safetensors"
+    whole = cache_folder() / f"{key}-features.safetensors"
+    found = _cached(statistics, keep, whole if whole.is_file() else vectors)
+    if everywhere(found is not None) and found is not None:
+        return Reference(found, name)
+    features = extract(
+        real(source, samples, batch_size=batch_size),
+        extractor,
+        device=device,
+        total=count,
+        keep=keep,
+        score=False,
+        what=f"features of {source.name}",
+        progress=progress,
+    )
+    if rank_and_world()[0] == 0:
+        _store(statistics, vectors, features, name, extractor)
+    return Reference(features, name)
+
+
+def reference_from_file(path: str | Path, extractor: Extractor) -> Reference:
+    """Precomputed statistics; those of ours must be of the same extractor.
+
+    Raises:
+        UserError: unreadable, or made with another extractor, other weights or another resizing.
+    """
+    gaussian, metadata = load_gaussian(path)
+    for key, value in {PRECISION: FP32, **_identity(extractor)}.items():
+        made = metadata.get(key, FP32 if key == PRECISION else None)
+        if metadata and made != value:
+            raise UserError(f"{path}: made with {key} {made!r}, but the generator is seen with {value!r}")
+    images = f", {gaussian.count:,} images" if gaussian.count else ""
+    return Reference(Features(gaussian), metadata.get("reference", f"{Path(path).name}{images}"))
+
+
+def save_reference(path: str | Path, reference: Reference, extractor: Extractor) -> None:
+    """Write statistics that ``reference_from_file`` accepts; of several processes the first one writes.
+
+    Raises:
+        UserError: it cannot be written.
+    """
+    if rank_and_world()[0] > 0:
+        return
+    save_gaussian(path, reference.features.gaussian, {"reference": reference.name, **_identity(extractor)})
+
+
+def _identity(extractor: Extractor) -> dict[str, str]:
+    """What features depend on besides the images; float32 goes without saying, as it did in older files."""
+    found = {"extractor": extractor.name, "weights": extractor.weights, "resize": extractor.resize}
+    return found | ({PRECISION: BF16} if extractor.bf16 else {})
+
+
+def _key(source: ImageSource, extractor: Extractor, count: int) -> str:
+    parts = [source.fingerprint(), str(count), *_identity(extractor).values()]
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]
+
+
+def _part(keep: np.ndarray | None, count: int) -> str:
+    """In the name of a file of features: which of the images it has, where not all."""
+    return "" if keep is None or len(keep) == count else f"-{hashlib.sha256(keep.tobytes()).hexdigest()[:16]}"
+
+
+def _cached(statistics: Path, keep: np.ndarray | None, vectors: Path) -> Features | None:
+    """``vectors``: of all images, or of those in ``keep``."""
+    if not statistics.is_file() or not (keep is None or vectors.is_file()):
+        return None
+    try:
+        gaussian, _ = load_gaussian(statistics, sealed=True)
+        if keep is None:
+            return Features(gaussian)
+        rows = read_sealed(vectors, needed=True)[0]["features"]
+    except (UserError, KeyError) as error:
+        print(f"orthogan: computing the features of the reference again, {error}", file=sys.stderr)
+        return None
+    return Features(gaussian, (keep, rows if len(rows) == len(keep) else rows[torch.from_numpy(keep)]))
+
+
+def _store(statistics: Path, vectors: Path, features: Features, name: str, extractor: Extractor) -> None:
+    try:
+        if features.kept is not None:
+            write_sealed(vectors, {"features": features.kept[1]}, {})
+        save_gaussian(statistics, features.gaussian, {"reference": name, **_identity(extractor)})
+    except CannotWrite as error:  # a cache that cannot be written costs time, not the result
+        print(f"orthogan: reference statistics are not kept: {error}", file=sys.stderr)

@@ -1,0 +1,1 @@
+"""Lengths of paths through the latent space."""

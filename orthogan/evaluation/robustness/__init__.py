@@ -1,0 +1,1 @@
+"""How well a classifier stands attacks and corruptions."""

@@ -1,0 +1,152 @@
+"""Common corruptions of images (Hendrycks & Dietterich 2019), each in five severities.
+
+No kept library makes those of small images: imagecorruptions, the published one, has the constants of large photographs
+and fails with today's scikit-image. So these are our own lines, with the constants of CIFAR-10-C
+(hendrycks/robustness, make_cifar_c.py), at least one of each of its families: noise, blur, weather, digital. They are
+not the published images: chance differs, results are rounded and not cut off, blurs end in mirrors. Lengths grow with
+the side of the image, from 32 pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+import torchvision
+from torch import Tensor
+from torch.nn import functional
+from torchvision.transforms.v2.functional import gaussian_blur, jpeg
+
+from orthogan.data.source import ImageSource
+from orthogan.data.views import View
+from orthogan.errors import UserError
+from orthogan.io.content_hash import ContentHash
+from orthogan.rng import generator
+
+SEVERITIES = (1, 2, 3, 4, 5)
+LEVELS: dict[str, tuple[float, ...]] = {
+    "gaussian_noise": (0.04, 0.06, 0.08, 0.09, 0.10),  # standard deviation
+    "shot_noise": (500, 250, 100, 75, 50),  # photons of white
+    "impulse_noise": (0.01, 0.02, 0.03, 0.05, 0.07),  # share of the values that become black or white
+    "gaussian_blur": (0.4, 0.6, 0.7, 0.8, 1.0),  # standard deviation [pixels of 32]
+    "brightness": (0.05, 0.1, 0.15, 0.2, 0.3),  # added to the largest channel, colour kept
+    "contrast": (0.75, 0.5, 0.4, 0.3, 0.15),  # factor on the difference to the mean of the channel
+    "pixelate": (0.95, 0.9, 0.85, 0.75, 0.65),  # cells along a side, as a share of the pixels
+    "jpeg": (80, 65, 58, 50, 40),  # quality
+}
+CORRUPTIONS = tuple(LEVELS)
+SET = f"orthogan's own, constants of CIFAR-10-C; blur and jpeg of torchvision {torchvision.__version__}"
+SIDE = 32  # pixels that the constants are meant for
+
+
+def corrupt(images: Tensor, name: str, severity: int, *, indices: Sequence[int], seed: int = 0) -> Tensor:
+    """Images uint8 (n, 1 or 3, h, w) on the CPU -> the same, corrupted.
+
+    What is random about an image is a function of ``seed``, ``name``, ``severity`` and its own index in ``indices``
+    (n,), whatever images are beside it.
+
+    Raises:
+        UserError: no such corruption or severity.
+    """
+    level = _level(name, severity)
+    if name == "jpeg":
+        return jpeg(images, quality=int(level))
+    chances = (generator("cpu", seed, "corruption", name, severity, int(index)) for index in indices)
+    floats = images.to(torch.float32) / 255
+    if name in NOISES:
+        draws = zip(floats, chances, strict=True)
+        floats = torch.stack([NOISES[name](image, level, chance) for image, chance in draws])
+    else:
+        floats = CHANGES[name](floats, level)
+    return floats.clamp(0, 1).mul(255).round().to(torch.uint8)
+
+
+class Corrupted(View):
+    """The images of ``source`` under one corruption; arguments and errors as of ``corrupt``."""
+
+    def __init__(self, source: ImageSource, name: str, severity: int, seed: int = 0) -> None:
+        _level(name, severity)
+        super().__init__(source, f"{source.name}, {name} {severity}")
+        self.corruption, self.severity, self.seed = name, severity, seed
+        self.in_memory = False  # reading is work
+
+    def read(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        images, labels = self.source.read(indices)
+        pixels = torch.from_numpy(np.ascontiguousarray(images))
+        return corrupt(pixels, self.corruption, self.severity, indices=indices.tolist(), seed=self.seed).numpy(), labels
+
+    @property
+    def factors(self) -> np.ndarray | None:
+        return self.source.factors
+
+    def fingerprint(self) -> str:
+        made = (self.source.fingerprint(), SET, self.corruption, self.severity, self.seed)
+        return ContentHash().text(*made).hexdigest()
+
+
+def _level(name: str, severity: int) -> float:
+    if name not in LEVELS:
+        raise UserError(f"corruption {name!r}: choose out of {', '.join(LEVELS)}")
+    if severity not in SEVERITIES:
+        raise UserError(f"severity {severity} of {name}: choose 1 to {len(SEVERITIES)}")
+    return LEVELS[name][severity - 1]
+
+
+def _gaussian(image: Tensor, level: float, chance: torch.Generator) -> Tensor:
+    return image + level * torch.randn(image.shape, generator=chance)
+
+
+def _shot(image: Tensor, level: float, chance: torch.Generator) -> Tensor:
+    return torch.poisson(image * level, generator=chance) / level
+
+
+def _impulse(image: Tensor, level: float, chance: torch.Generator) -> Tensor:
+    """Each value of each channel by itself; as many become black as white."""
+    drawn = torch.rand(image.shape, generator=chance)
+    return torch.where(drawn < level, (drawn < level / 2).to(image), image)
+
+
+def _blur(images: Tensor, level: float) -> Tensor:
+    sigma = level * images.shape[-1] / SIDE
+    radius = int(4 * sigma + 0.5)  # where a Gaussian ends in scipy and scikit-image
+    return gaussian_blur(images, [2 * radius + 1] * 2, [sigma] * 2)
+
+
+def _brightness(images: Tensor, level: float) -> Tensor:
+    """Value of HSV plus ``level``: hue and saturation stay, so all channels grow by one factor; black becomes grey."""
+    value = images.amax(1, keepdim=True)
+    brighter = (value + level).clamp(max=1)
+    return torch.where(value > 0, images * (brighter / torch.where(value > 0, value, 1.0)), brighter)
+
+
+def _contrast(images: Tensor, level: float) -> Tensor:
+    means = images.mean((2, 3), keepdim=True)
+    return (images - means) * level + means
+
+
+def _pixelate(images: Tensor, level: float) -> Tensor:
+    side = images.shape[-1]
+    box = _box(side, max(1, int(side * level)))
+    return functional.interpolate(box @ images @ box.mT, size=images.shape[-2:], mode="nearest-exact")
+
+
+def _box(pixels: int, cells: int) -> Tensor:
+    """(cells, pixels): each cell is the mean of the pixels whose centres lie in it, as Pillow's BOX takes them."""
+    centres = (torch.arange(pixels) + 0.5) * cells / pixels  # in cells
+    distance = centres - (torch.arange(cells)[:, None] + 0.5)
+    inside = ((distance > -0.5) & (distance <= 0.5)).float()
+    return inside / inside.sum(1, keepdim=True)
+
+
+NOISES: dict[str, Callable[[Tensor, float, torch.Generator], Tensor]] = {
+    "gaussian_noise": _gaussian,
+    "shot_noise": _shot,
+    "impulse_noise": _impulse,
+}
+CHANGES: dict[str, Callable[[Tensor, float], Tensor]] = {
+    "gaussian_blur": _blur,
+    "brightness": _brightness,
+    "contrast": _contrast,
+    "pixelate": _pixelate,
+}

@@ -1,0 +1,1 @@
+"""The singular values of every layer of a net."""

@@ -1,0 +1,55 @@
+"""One call for every form of a traversal; the suffix of the path chooses."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from orthogan.errors import UserError
+from orthogan.latent.render.animation import save_animation
+from orthogan.latent.render.contact_sheet import ContactSheet
+from orthogan.latent.render.grid import save_grid
+from orthogan.latent.render.html import save_html
+from orthogan.latent.render.sheet import save_sheet
+from orthogan.latent.render.video import need_av, save_video
+from orthogan.latent.traverse import Traversal
+
+SUFFIXES = (".png", ".gif", ".webp", ".mp4", ".html")
+HEATMAPS = (".png", ".html")
+SHEETS = (".png",)
+
+
+def check_suffix(path: str | os.PathLike[str], *, heatmap: bool = False, sheet: bool = False) -> None:
+    """Raise ``UserError`` unless ``render`` can write such a path; worth asking before a long traversal.
+
+    ``sheet``: a contact sheet, not a traversal. ``heatmap``: with maps of where it changes.
+    """
+    suffix = Path(path).suffix.lower()
+    what, known = ("a contact sheet of several seeds", SHEETS) if sheet else ("a traversal", SUFFIXES)
+    if suffix not in known:
+        raise UserError(f"{path}: {what} is written as {', '.join(known)}; choose one of these suffixes")
+    if heatmap and suffix not in HEATMAPS:
+        raise UserError(f"{path}: heat-maps are drawn in {' and '.join(HEATMAPS)} only; leave them out")
+    if suffix == ".mp4":
+        need_av()
+
+
+def render(
+    traversal: Traversal | ContactSheet, path: str | os.PathLike[str] | None = None, *, heatmap: bool = False
+) -> Path:
+    """Write a traversal to ``path`` as a picture, a loop or a page, by its suffix; a contact sheet as a picture.
+
+    ``heatmap``: beside each row where its ends differ from the centre, in a picture; a page has these maps in any
+    case, at the press of a button, which is then pressed to begin with. Raises ``UserError``.
+    """
+    if path is None:
+        raise TypeError(f"render needs a path, whose suffix chooses the form: {', '.join(SUFFIXES)}")
+    check_suffix(path, heatmap=heatmap, sheet=isinstance(traversal, ContactSheet))
+    if isinstance(traversal, ContactSheet):
+        return save_sheet(traversal, path, heatmap=heatmap)
+    suffix = Path(path).suffix.lower()
+    if suffix == ".png":
+        return save_grid(traversal, path, heatmap=heatmap)
+    if suffix == ".html":
+        return save_html(traversal, path, heatmap=heatmap)
+    return save_video(traversal, path) if suffix == ".mp4" else save_animation(traversal, path)

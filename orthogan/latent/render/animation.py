@@ -1,0 +1,138 @@
+"""The traversal as a loop, GIF or WebP: all directions side by side, swinging out and back together."""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+import os
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw, features
+
+from orthogan.drawing.grid import BACKGROUND, INK, default_scale, magnify
+from orthogan.drawing.text import Font, fit
+from orthogan.errors import UserError
+from orthogan.io.write import write_bytes
+from orthogan.latent.render.caption import column_labels, title
+from orthogan.latent.render.rows import ACCENT, GREY
+from orthogan.latent.traverse import Traversal
+
+PERIOD_MS = 4000  # centre -> far end -> centre -> near end -> centre
+READABLE_SIDE = 112
+MARGIN = 10
+GUTTER = 8
+_DESCRIPTION = 0x010E  # EXIF ImageDescription
+
+
+def swing(steps: int, period_ms: int = PERIOD_MS) -> list[tuple[int, int]]:
+    """One period of the loop as (column, milliseconds), from the centre to the last column, the first, and back.
+
+    The offset follows a sine, so it eases at both ends: each column is shown as long as it is the nearest to the
+    sine. Times are whole hundredths of a second (the clock of GIF), at least 20 ms, and symmetric.
+    """
+    half = steps // 2
+    # Column c is nearest while the sine is within half a column of it; arcsine turns that into time.
+    edges = np.arcsin(np.clip((np.arange(half + 1) + 0.5) / half, 0, 1)) / (2 * math.pi)
+    spans = np.diff(edges, prepend=-edges[0])  # the centre is crossed whole, twice a period
+    spans[-1] *= 2  # the end column is entered and left without a pause between
+    times = [max(20, round(float(span) * period_ms / 10) * 10) for span in spans]
+    out = [(half + k, times[k]) for k in range(half + 1)]
+    back = [(half + k, times[k]) for k in range(half - 1, -1, -1)]
+    other = [(half - k, times[k]) for k in range(1, half + 1)]
+    home = [(half - k, times[k]) for k in range(half - 1, 0, -1)]
+    return out + back + other + home
+
+
+def mosaic(traversal: Traversal, column: int, *, scale: int | None = None) -> Image.Image:
+    """One frame: every row's image at ``column``, near a square, names below, the offset above.
+
+    Random control rows come last, their names in the accent colour.
+    """
+    rows, steps, _, height, width = traversal.frames.shape
+    zoom = default_scale(height, width, READABLE_SIDE) if scale is None else scale
+    heading, font = Font(15), Font(12)
+    across = min(rows, math.ceil(math.sqrt(rows * 1.5)))
+    down = math.ceil(rows / across)
+    step_x, step_y = width * zoom + GUTTER, height * zoom + font.line_height + GUTTER
+    wide = max(2 * MARGIN + across * step_x - GUTTER, 300)
+    top = MARGIN + 2 * heading.line_height + 12
+    picture = Image.new("RGB", (wide, top + down * step_y - GUTTER + MARGIN), BACKGROUND)
+    draw = ImageDraw.Draw(picture)
+    heading.draw(draw, (MARGIN, MARGIN), fit(title(traversal), heading, wide - 2 * MARGIN), INK)
+    text = f"offset {column_labels(traversal)[column]} {traversal.unit}"
+    heading.draw(draw, (MARGIN, MARGIN + heading.line_height), text, GREY)
+
+    rail, left, right = top - 9, MARGIN + 5, wide - MARGIN - 5
+    draw.line([(left, rail), (right, rail)], fill=GREY, width=1)
+    draw.line([((left + right) / 2, rail - 4), ((left + right) / 2, rail + 4)], fill=GREY, width=1)
+    at = left + (right - left) * column / (steps - 1)
+    draw.ellipse((at - 4, rail - 4, at + 4, rail + 4), fill=ACCENT)
+
+    indent = (wide - 2 * MARGIN - across * step_x + GUTTER) // 2
+    for row in range(rows):
+        x = MARGIN + indent + row % across * step_x
+        y = top + row // across * step_y
+        picture.paste(magnify(traversal.frames[row, column], zoom), (x, y))
+        colour = ACCENT if traversal.is_control[row] else INK
+        name = fit(traversal.names[row], font, width * zoom)
+        font.draw(draw, (x + width * zoom / 2, y + height * zoom + font.line_height / 2), name, colour, anchor="mm")
+    return picture
+
+
+def save_animation(traversal: Traversal, path: str | os.PathLike[str]) -> Path:
+    """Write an endless loop to ``.gif`` (one palette of 256 colours for all frames) or ``.webp`` (lossless).
+
+    The metadata goes in as JSON: the comment of the GIF, the EXIF image description of the WebP.
+    Raises ``UserError`` where this Pillow cannot write WebP, or for another suffix.
+    """
+    suffix = Path(path).suffix.lower()
+    order = swing(len(traversal.offsets))
+    frames = {column: mosaic(traversal, column) for column in {column for column, _ in order}}
+    about = json.dumps(traversal.metadata, sort_keys=True)
+    buffer = io.BytesIO()
+    durations = [duration for _, duration in order]
+    if suffix == ".gif":
+        flat = _one_palette(list(frames.values()), dither=traversal.frames.shape[2] == 3)
+        indexed = dict(zip(frames, flat, strict=True))
+        first, *rest = [indexed[column] for column, _ in order]
+        first.save(
+            buffer,
+            format="GIF",
+            save_all=True,
+            append_images=rest,
+            duration=durations,
+            loop=0,
+            optimize=False,
+            comment=about.encode(),
+        )
+    elif suffix == ".webp":
+        if not features.check("webp"):
+            raise UserError(f"{path}: this Pillow was built without WebP; write a .gif, or reinstall Pillow")
+        exif = Image.Exif()
+        exif[_DESCRIPTION] = about
+        first, *rest = [frames[column] for column, _ in order]
+        first.save(
+            buffer,
+            format="WEBP",
+            save_all=True,
+            append_images=rest,
+            duration=durations,
+            loop=0,
+            lossless=True,
+            exif=exif,
+        )
+    else:
+        raise UserError(f"{path}: an animation ends in .gif or .webp")
+    return write_bytes(path, buffer.getvalue())
+
+
+def _one_palette(frames: list[Image.Image], *, dither: bool) -> list[Image.Image]:
+    """All frames in the same 256 colours, so that nothing flickers where the image stands still."""
+    sheet = Image.new("RGB", (frames[0].width, frames[0].height * len(frames)))
+    for index, frame in enumerate(frames):
+        sheet.paste(frame, (0, index * frame.height))
+    palette = sheet.quantize(256, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
+    how = Image.Dither.FLOYDSTEINBERG if dither else Image.Dither.NONE
+    return [frame.quantize(palette=palette, dither=how) for frame in frames]

@@ -1,0 +1,73 @@
+"""What a traversal says about itself in words; the same words in the picture, the animation and the page."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from orthogan.drawing.text import signed
+from orthogan.latent.render.contact_sheet import ContactSheet
+from orthogan.latent.traverse import CHANGE, Traversal
+
+
+def title(traversal: Traversal) -> str:
+    """How the directions were found, in which layer, and which space and layers of it they move."""
+    about = traversal.metadata
+    parts = [about.get("method", "directions")]
+    if about.get("layer"):
+        parts.append(f"layer {about['layer']}")
+    if about.get("space", "z") != "z":
+        parts.append(f"space {about['space']}")
+    if about.get("layers"):
+        parts.append(f"moving layers {about['layers']}")
+    return f"Traversal: {', '.join(parts)}"
+
+
+def subtitle(traversal: Traversal) -> str:
+    """The base image, the unit of the offsets, the walk and the truncation."""
+    about = traversal.metadata
+    if about.get("base") == "zero":
+        base = [f"base: {'mode of the prior' if about.get('space', 'z') == 'z' else 'mean of ' + about['space']}"]
+    else:
+        base = [f"base: seed {about['seed']}"] if "seed" in about else []
+    return _described(traversal.unit, about, base)
+
+
+def sheet_subtitle(sheet: ContactSheet) -> str:
+    """As ``subtitle``, for all seeds."""
+    count = len(sheet)
+    return _described(sheet.traversals[0].unit, sheet.metadata, [f"{count} seeds a direction"] if count > 1 else [])
+
+
+def _described(unit: str, about: Mapping[str, str], base: list[str]) -> str:
+    parts = [f"offset in {unit}", *base]
+    if about.get("class", "none") != "none" and "," not in about["class"]:
+        parts.append(f"class {about['class']}")
+    if about.get("truncation", "1") != "1":
+        parts.append(f"truncation {about['truncation']}")
+    if about.get("walk", "line") == "sphere":
+        parts.append("walk on the sphere")
+    if about.get("centred") == "true":
+        parts.append("centred on each direction")
+    if about.get("model_hash"):
+        parts.append(f"model {about['model_hash'][:12]}")
+    return ", ".join(parts)
+
+
+def score_lines(traversal: Traversal, row: int) -> list[str]:
+    """One text a score of this row; the change in grey levels last."""
+    return _lines(traversal.scores[row])
+
+
+def score_text(scores: Mapping[str, float]) -> str:
+    """All on one line."""
+    return ", ".join(_lines(scores))
+
+
+def _lines(scores: Mapping[str, float]) -> list[str]:
+    lines = [f"{name} {value:.3g}" for name, value in scores.items() if name != CHANGE]
+    return lines + ([f"change {scores[CHANGE]:.1f}"] if CHANGE in scores else [])
+
+
+def column_labels(traversal: Traversal) -> list[str]:
+    """-3 … 0 … +3."""
+    return [signed(float(offset)) for offset in traversal.offsets]

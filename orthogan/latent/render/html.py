@@ -1,0 +1,117 @@
+"""The traversal as one self-contained page: a slider for each direction over pre-rendered frames.
+
+The page needs no server and no network: each row's frames are one PNG strip in a data URI, and its security
+policy forbids it to load anything else. The template is ``page.html`` beside this file.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import os
+import re
+from html import escape
+from importlib import resources
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from orthogan.drawing.grid import default_scale
+from orthogan.io.write import write_bytes
+from orthogan.latent.render.animation import swing
+from orthogan.latent.render.caption import column_labels, score_lines, subtitle, title
+from orthogan.latent.render.heatmap import ceiling, differences, palette
+from orthogan.latent.traverse import Traversal
+
+READABLE_SIDE = 160  # CSS pixels
+LEAST_CARD = 190
+
+
+def strip_uri(frames: np.ndarray) -> str:
+    """``frames`` uint8 (steps, c, h, w) side by side as one PNG (lossless, original size) in a data URI."""
+    strip = np.concatenate(list(frames), axis=2)
+    picture = Image.fromarray(strip[0] if len(strip) == 1 else np.ascontiguousarray(strip.transpose(1, 2, 0)))
+    return _png_uri(picture)
+
+
+def _png_uri(picture: Image.Image) -> str:
+    buffer = io.BytesIO()
+    picture.save(buffer, format="PNG", optimize=True)
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
+
+
+def heat_uri(heat: np.ndarray, top: float) -> str:
+    """The map (h, w) in its colours, as one PNG in a data URI."""
+    picture = Image.fromarray(np.rint(np.clip(heat / top, 0, 1) * 255).astype(np.uint8), mode="P")
+    picture.putpalette(palette().tobytes())
+    return _png_uri(picture)
+
+
+def render_html(traversal: Traversal, *, heatmap: bool = False) -> str:
+    """The page as text. Names, notes and metadata are escaped: they may hold any characters.
+
+    ``heatmap``: whether the maps of differences, which are always in it, are shown to begin with.
+    """
+    rows, steps, _, height, width = traversal.frames.shape
+    zoom = default_scale(height, width, READABLE_SIDE)
+    shown = width * zoom
+    heats = differences(traversal)
+    top = ceiling(heats)
+    data = {
+        "labels": column_labels(traversal),
+        "swing": swing(steps),
+        "width": shown,
+        "strips": [strip_uri(frames) for frames in traversal.frames],
+        "heats": [heat_uri(heat, top) for heat in heats],
+        "maps": heatmap,
+    }
+    sections = [[row for row in range(rows) if bool(traversal.is_control[row]) is control] for control in (False, True)]
+    parts: list[str] = []
+    for members, heading in zip(sections, ("Directions", "Control: random directions of the same length"), strict=True):
+        if members:
+            items = "\n".join(_row(traversal, row) for row in members)
+            parts.append(f'<section><h2>{heading}</h2>\n<ul class="rows">\n{items}\n</ul></section>')
+    values = {
+        "TITLE": escape(title(traversal)),
+        "SUBTITLE": escape(subtitle(traversal)),
+        "CARD": str(max(LEAST_CARD, shown + 22)),
+        "WIDTH": str(shown),
+        "HEIGHT": str(height * zoom),
+        "STRIP": str(shown * steps),
+        "CENTRE": str(shown * traversal.centre),
+        "GRADIENT": ", ".join("#" + bytes(shade).hex() for shade in palette()[::17]),
+        "TOP": f"{top:g}",
+        "LAST": str(steps - 1),
+        "MIDDLE": str(traversal.centre),
+        "ROWS": "\n".join(parts),
+        "ABOUT": "".join(
+            f"<dt>{escape(key)}</dt><dd>{escape(value)}</dd>" for key, value in traversal.metadata.items() if value
+        ),
+        "DATA": json.dumps(data),  # numbers and base64 alone, which cannot end a script element
+    }
+    template = resources.files("orthogan.latent.render").joinpath("page.html").read_text(encoding="utf-8")
+    # One pass over the template, so that a value is never searched for further placeholders.
+    return re.sub("@([A-Z]+)@", lambda match: values[match[1]], template)
+
+
+def _row(traversal: Traversal, row: int) -> str:
+    name = escape(traversal.names[row])
+    scores = escape(", ".join(score_lines(traversal, row)))
+    notes = f'\n<p class="notes quiet">{escape(traversal.notes[row])}</p>' if traversal.notes[row] else ""
+    centre, last = traversal.centre, len(traversal.offsets) - 1
+    return (
+        f'<li data-row="{row}" data-name="{name}">\n'
+        f'<div class="picture" role="img" aria-label="{name} at offset 0"></div>\n'
+        f'<div class="heat" role="img" aria-label="where {name} changes the picture"></div>\n'
+        f'<div class="name"><span>{name}</span><output for="slider{row}">0</output></div>\n'
+        f'<input type="range" id="slider{row}" min="0" max="{last}" step="1" value="{centre}"'
+        f' aria-label="offset along {name}" aria-valuetext="offset 0">\n'
+        f'<p class="scores quiet">{scores}</p>{notes}\n</li>'
+    )
+
+
+def save_html(traversal: Traversal, path: str | os.PathLike[str], *, heatmap: bool = False) -> Path:
+    """Write ``render_html`` as UTF-8, whole or not at all."""
+    return write_bytes(path, render_html(traversal, heatmap=heatmap).encode())

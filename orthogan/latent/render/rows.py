@@ -1,0 +1,172 @@
+"""The picture that traversals and contact sheets share: labelled rows of images in blocks, the middle column framed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+from orthogan.drawing.grid import BACKGROUND, INK, magnify
+from orthogan.drawing.text import Font, fit
+from orthogan.latent.render.heatmap import ceiling, colours, palette
+
+MARGIN = 12
+GUTTER = 3
+FRAME = 3
+GREY = (112, 112, 118)
+ACCENT = (200, 60, 30)
+LABEL_WIDTH = 180
+LEAST_WIDTH = 320
+HEAT_GAP = 12  # between the last column and the map of differences
+BAR = 8  # height of the colour bar
+HEAT_TITLE = "where it changes"
+
+
+@dataclass(frozen=True)
+class Row:
+    """``images`` uint8 (steps, c, h, w); its ``name`` and further ``lines`` left of it; ``heat`` (h, w) or None."""
+
+    images: np.ndarray
+    name: str
+    lines: Sequence[str] = ()
+    heat: np.ndarray | None = None
+
+
+@dataclass(frozen=True)
+class Block:
+    """Rows that belong together, below their ``heading`` and what is said ``about`` them, in smaller letters."""
+
+    rows: Sequence[Row]
+    heading: str = ""
+    about: str = ""
+
+
+def draw_blocks(
+    blocks: Sequence[Block], *, title: str, subtitle: str, columns: Sequence[str], zoom: int
+) -> Image.Image:
+    """All ``blocks`` below one another, at one scale, on a light ground.
+
+    ``columns``: a text above each column; the one in the middle is the base image's. ``zoom``: nearest-neighbour
+    magnification. Where rows have maps of differences, these stand at the right, with one colour scale for all.
+    """
+    heading, name_font, small = Font(16), Font(14), Font(12)
+    rows = [row for block in blocks for row in block.rows]
+    height, width = (size * zoom for size in rows[0].images.shape[-2:])
+    names = [fit(row.name, name_font, LABEL_WIDTH) for row in rows]
+    lines = [[fit(text, small, LABEL_WIDTH) for text in row.lines] for row in rows]
+
+    widest = max([name_font.width(name) for name in names] + [small.width(text) for few in lines for text in few])
+    left = MARGIN + math.ceil(widest) + 10
+    step_x = max(width + GUTTER, math.ceil(max(map(small.width, columns))) + 6)
+    step_y = max(height, name_font.line_height + max(map(len, lines)) * small.line_height) + GUTTER
+    heats = [row.heat for row in rows if row.heat is not None]
+    heat_x = left + len(columns) * step_x + HEAT_GAP
+    heat_wide = max(width, math.ceil(small.width(HEAT_TITLE))) if heats else 0
+    wide = max(left + len(columns) * step_x + (HEAT_GAP + heat_wide if heats else 0) + MARGIN, LEAST_WIDTH)
+
+    head = wrapped(title, heading, wide - 2 * MARGIN)
+    under = wrapped(subtitle, small, wide - 2 * MARGIN)
+    ticks = MARGIN + len(head) * heading.line_height + len(under) * small.line_height + 6
+    top = ticks + small.line_height + FRAME + 1
+    gaps = [_gap(block, first=i == 0, name_font=name_font, small=small) for i, block in enumerate(blocks)]
+    foot = BAR + 2 * small.line_height + 10 if heats else 0
+    tall = top + len(rows) * step_y + sum(gaps) + foot + FRAME + MARGIN
+
+    picture = Image.new("RGB", (wide, tall), BACKGROUND)
+    draw = ImageDraw.Draw(picture)
+    y = MARGIN
+    for text in head:
+        heading.draw(draw, (MARGIN, y), text, INK)
+        y += heading.line_height
+    for text in under:
+        small.draw(draw, (MARGIN, y), text, GREY)
+        y += small.line_height
+    middle = len(columns) // 2
+    for column, text in enumerate(columns):
+        at = left + column * step_x + (step_x - GUTTER) / 2
+        small.draw(draw, (at, ticks), text, ACCENT if column == middle else GREY, anchor="ma")
+    if heats:
+        small.draw(draw, (heat_x + heat_wide / 2, ticks), HEAT_TITLE, GREY, anchor="ma")
+
+    last = ceiling(np.stack(heats)) if heats else 0.0
+    y, index = top, 0
+    for block, gap in zip(blocks, gaps, strict=True):
+        if gap:
+            _draw_heading(draw, y, block, wide, rule=index > 0, name_font=name_font, small=small)
+        y += gap
+        span = len(block.rows) * step_y - GUTTER
+        draw.rectangle(_around(left + middle * step_x, y, step_x - GUTTER, span), outline=ACCENT, width=FRAME)
+        for row in block.rows:
+            inset = (step_y - GUTTER - height) // 2
+            for column, image in enumerate(row.images):
+                x = left + column * step_x + (step_x - GUTTER - width) // 2
+                picture.paste(magnify(image, zoom), (x, y + inset))
+            if row.heat is not None:
+                x = heat_x + (heat_wide - width) // 2
+                picture.paste(magnify(colours(row.heat, last), zoom), (x, y + inset))
+            at = y + (step_y - GUTTER - name_font.line_height - len(lines[index]) * small.line_height) / 2
+            name_font.draw(draw, (left - 10, at), names[index], INK, anchor="ra")
+            at += name_font.line_height
+            for text in lines[index]:
+                small.draw(draw, (left - 10, at), text, GREY, anchor="ra")
+                at += small.line_height
+            y += step_y
+            index += 1
+    if heats:
+        _draw_bar(picture, draw, (heat_x, y + 6), heat_wide, last, small)
+    return picture
+
+
+def _gap(block: Block, *, first: bool, name_font: Font, small: Font) -> int:
+    """The room above the rows of a block, for a line across, its heading and the frame."""
+    if not (block.heading or block.about):
+        return 0
+    font = name_font if block.heading else small
+    return font.line_height + (6 if first else 14)
+
+
+def _draw_heading(
+    draw: ImageDraw.ImageDraw, y: int, block: Block, wide: int, *, rule: bool, name_font: Font, small: Font
+) -> None:
+    if rule:
+        draw.line([(MARGIN, y + 5), (wide - MARGIN, y + 5)], fill=GREY, width=1)
+        y += 8
+    x = float(MARGIN)
+    if block.heading:
+        text = fit(block.heading, name_font, wide - 2 * MARGIN)
+        name_font.draw(draw, (x, y), text, INK)
+        x += name_font.width(text) + 12
+        y += round((name_font.line_height - small.line_height) / 2) + 1
+    if block.about and x < wide - MARGIN - 40:
+        small.draw(draw, (x, y), fit(block.about, small, wide - MARGIN - x), GREY)
+
+
+def _around(x: int, y: int, width: int, height: int) -> tuple[int, int, int, int]:
+    """An outline around the box, outside of it, so that no pixel of an image is covered."""
+    return (x - FRAME, y - FRAME, x + width + FRAME - 1, y + height + FRAME - 1)
+
+
+def _draw_bar(
+    picture: Image.Image, draw: ImageDraw.ImageDraw, at: tuple[int, int], width: int, last: float, small: Font
+) -> None:
+    """The colours from 0 to ``last`` grey levels, with both written below."""
+    x, y = at
+    shades = palette()[np.linspace(0, 255, width).astype(int)]
+    picture.paste(Image.fromarray(np.broadcast_to(shades, (BAR, width, 3)).copy()), (x, y))
+    small.draw(draw, (x, y + BAR + 2), "0", GREY)
+    small.draw(draw, (x + width, y + BAR + 2), f"{last:g}", GREY, anchor="ra")
+    small.draw(draw, (x + width / 2, y + BAR + 2 + small.line_height), "grey levels", GREY, anchor="ma")
+
+
+def wrapped(text: str, font: Font, width: float) -> list[str]:
+    """``text`` broken between words into lines of at most ``width`` pixels."""
+    lines: list[str] = []
+    for word in text.split():
+        if lines and font.width(f"{lines[-1]} {word}") <= width:
+            lines[-1] += f" {word}"
+        else:
+            lines.append(word)
+    return [fit(line, font, width) for line in lines]

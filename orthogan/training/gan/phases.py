@@ -1,0 +1,185 @@
+"""The losses of a GAN's phases as pure functions of nets, batch and drawn numbers; each compiles whole."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from orthogan.config.schema import LossConfig
+from orthogan.penalties.input_gradient import followed, squared_norm, wgan_gp, zero_centred
+from orthogan.training.gan.augmentation import Augmentation, Drawn
+from orthogan.training.losses import LOSSES, sign_mean
+from orthogan.training.task import Losses
+
+Views = tuple[Drawn, ...]  # what was drawn for the augmentation, for each time that it is applied, in that order
+
+
+@dataclass(frozen=True)
+class DiscriminatorBatch:
+    """Reals and fakes (n, c, h, w) with their labels (n,) or None; n mixing numbers and the origin of penalties."""
+
+    real: Tensor
+    real_labels: Tensor | None
+    fake: Tensor
+    fake_labels: Tensor | None
+    mix: Tensor
+    origin: Tensor
+
+    def part(self, index: int, of: int) -> DiscriminatorBatch:
+        """The index-th of ``of`` equal parts; real i stays beside fake i."""
+        cut = slice(index * len(self.real) // of, (index + 1) * len(self.real) // of)
+        return DiscriminatorBatch(
+            self.real[cut],
+            None if self.real_labels is None else self.real_labels[cut],
+            self.fake[cut],
+            None if self.fake_labels is None else self.fake_labels[cut],
+            self.mix[cut],
+            self.origin,
+        )
+
+
+@dataclass(frozen=True)
+class GeneratorBatch:
+    """Latents (n, d) with labels, and the n reals that a paired loss compares with (else None)."""
+
+    z: Tensor
+    labels: Tensor | None
+    real: Tensor | None
+    real_labels: Tensor | None
+
+    def part(self, index: int, of: int) -> GeneratorBatch:
+        """The index-th of ``of`` equal parts."""
+        cut = slice(index * len(self.z) // of, (index + 1) * len(self.z) // of)
+        return GeneratorBatch(
+            self.z[cut],
+            None if self.labels is None else self.labels[cut],
+            None if self.real is None else self.real[cut],
+            None if self.real_labels is None else self.real_labels[cut],
+        )
+
+
+def discriminator_loss(
+    net: nn.Module, batch: DiscriminatorBatch, config: LossConfig, augment: Augmentation, views: Views
+) -> Losses:
+    """The adversarial loss of D, with a gradient penalty when that is not lazy.
+
+    Reals and fakes go through D in one forward: nothing in D depends on the other images of a batch, and one
+    forward reads every weight once.
+    """
+    loss = LOSSES[config.kind]
+    penalty = config.gradient_penalty
+    both = torch.cat([batch.real, batch.fake])
+    inline = penalty.kind in ("r1", "r2", "r1+r2") and penalty.interval == 1
+    if inline:
+        both = followed(both, batch.origin)
+    labels = _join(batch.real_labels, batch.fake_labels)
+    logits = _logits(net, augment.apply(both, views[0]), labels)
+    real, fake = logits.chunk(2)
+    value = loss.discriminator(real, fake)
+    logs = {"D/loss": value.detach(), "D/real": real.detach().mean(), "D/fake": fake.detach().mean()}
+    logs["D/real_sign"] = sign_mean(real)
+    if inline:
+        on_real, on_fake = squared_norm(logits, both).chunk(2)
+        chosen = {"r1": on_real, "r2": on_fake, "r1+r2": on_real + on_fake}[penalty.kind]
+        regular = 0.5 * penalty.weight * chosen.mean()
+        logs[f"D/{penalty.kind}"] = regular.detach()
+        value = value + regular
+    elif penalty.kind == "wgan-gp":
+        regular = wgan_gp(
+            lambda x, y: _logits(net, augment.apply(x, views[1]), y),
+            batch.real,
+            batch.fake,
+            batch.real_labels,
+            penalty.weight,
+            batch.mix,
+            batch.origin,
+        )
+        logs["D/wgan-gp"] = regular.detach()
+        value = value + regular
+    return value, logs
+
+
+def lazy_penalty(
+    net: nn.Module, batch: DiscriminatorBatch, config: LossConfig, augment: Augmentation, views: Views
+) -> Losses:
+    """R1 and/or R2 alone, scaled by the interval at which it is applied (Karras et al. 2020b, appendix B)."""
+    penalty = config.gradient_penalty
+    sides = [(batch.real, batch.real_labels)] if "r1" in penalty.kind else []
+    if "r2" in penalty.kind:
+        sides.append((batch.fake, batch.fake_labels))
+    values = []
+    for (images, labels), view in zip(sides, views, strict=True):
+
+        def critic(x: Tensor, y: Tensor | None, view: Drawn = view) -> Tensor:
+            return _logits(net, augment.apply(x, view), y)
+
+        values.append(zero_centred(critic, images, labels, penalty.weight, batch.origin))
+    value = torch.stack(values).sum()
+    return value * penalty.interval, {f"D/{penalty.kind}": value.detach()}
+
+
+def generator_loss(
+    generator: nn.Module,
+    net: nn.Module,
+    batch: GeneratorBatch,
+    config: LossConfig,
+    augment: Augmentation,
+    views: Views,
+    critic_parts: int = 1,
+) -> Losses:
+    """The adversarial loss of G.
+
+    Args:
+        critic_parts: pass the fakes through D in so many parts, each recomputed in backward. A generator with
+            batch statistics cannot see its batch in parts without changing them; this way the memory of D is
+            divided and the gradient stays that of the whole batch.
+    """
+    loss = LOSSES[config.kind]
+    fake_images = augment.apply(generator(batch.z, batch.labels), views[0])
+    fake = torch.cat(
+        [
+            _logits(net, images, labels) if critic_parts == 1 else _recomputed(net, images, labels)
+            for images, labels in zip(fake_images.chunk(critic_parts), _chunks(batch.labels, critic_parts), strict=True)
+        ]
+    )
+    real = None
+    if loss.paired and batch.real is not None:
+        real = _logits(net, augment.apply(batch.real, views[1]), batch.real_labels)
+    value = loss.generator(fake, real)
+    return value, {"G/loss": value.detach(), "G/fake": fake.detach().mean()}
+
+
+def views_of_discriminator(config: LossConfig) -> tuple[int, ...]:
+    """How many batches' worth of images ``discriminator_loss`` augments, each time that it does."""
+    return (2, 1) if config.gradient_penalty.kind == "wgan-gp" else (2,)
+
+
+def views_of_penalty(config: LossConfig) -> tuple[int, ...]:
+    """The same of ``lazy_penalty``."""
+    return (1, 1) if config.gradient_penalty.kind == "r1+r2" else (1,)
+
+
+def views_of_generator(config: LossConfig) -> tuple[int, ...]:
+    """The same of ``generator_loss``."""
+    return (1, 1) if LOSSES[config.kind].paired else (1,)
+
+
+def _logits(net: nn.Module, images: Tensor, labels: Tensor | None) -> Tensor:
+    return net(images, labels).float()
+
+
+def _recomputed(net: nn.Module, images: Tensor, labels: Tensor | None) -> Tensor:
+    value = checkpoint(_logits, net, images, labels, use_reentrant=False, preserve_rng_state=False)
+    assert isinstance(value, Tensor)
+    return value
+
+
+def _join(a: Tensor | None, b: Tensor | None) -> Tensor | None:
+    return None if a is None or b is None else torch.cat([a, b])
+
+
+def _chunks(labels: Tensor | None, parts: int) -> tuple[Tensor | None, ...]:
+    return (None,) * parts if labels is None else labels.chunk(parts)

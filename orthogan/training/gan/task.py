@@ -1,0 +1,329 @@
+"""The GAN as a task: its nets, the batches of its phases, and what is shown, scored and stored of it."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch import nn
+from torch.optim import Adam, Optimizer
+
+from orthogan import weights
+from orthogan.config.schema import AdamConfig, Config
+from orthogan.data import ImageSource, permuted_index
+from orthogan.drawing.grid import image_grid, save_png
+from orthogan.evaluation import MetricResult
+from orthogan.io import checkpoint
+from orthogan.io.checkpoint import Part
+from orthogan.latent.generate import generate
+from orthogan.models.build import build_discriminator, build_generator
+from orthogan.models.protocol import Generator
+from orthogan.models.saved import AVERAGED, RAW, metadata
+from orthogan.models.warm_start import DISCRIMINATOR, WarmStart
+from orthogan.named_code import Trust
+from orthogan.rng import derive
+from orthogan.training.compiled import Compiler, twice
+from orthogan.training.conditioning import Conditioning
+from orthogan.training.ema import Ema
+from orthogan.training.gan.augmentation import make_augment
+from orthogan.training.gan.draws import Draws, check_shares
+from orthogan.training.gan.fakes import Fakes
+from orthogan.training.gan.phases import (
+    DiscriminatorBatch,
+    GeneratorBatch,
+    Views,
+    discriminator_loss,
+    generator_loss,
+    lazy_penalty,
+    views_of_discriminator,
+    views_of_generator,
+    views_of_penalty,
+)
+from orthogan.training.latent_penalty import LatentPenalty
+from orthogan.training.measure import check_generator, measure_generator
+from orthogan.training.optimizer_state import load_optimizer, optimizer_tensors
+from orthogan.training.task import Losses, Phase
+from orthogan.training.tracking import Tracking
+
+
+class GanTask:
+    """A generator against a discriminator.
+
+    A step is one update of G and then ``n_dis`` updates of D (the order of the SN-GAN authors' code), each of D
+    on fresh reals and fresh fakes. A regulariser of G's latent that is lazy has an update of its own after G's.
+
+    The weights that ``config.model.init`` names are read when a run begins; a run that continues has its own.
+    ``trust``: which classes that ``config`` does not name that file may name.
+    """
+
+    def __init__(self, config: Config, source: ImageSource, accelerator: Accelerator, *, trust: Trust = False) -> None:
+        self.config = config
+        self.source = source
+        self.accelerator = accelerator
+        self.device: torch.device = accelerator.device
+        check_shares(config, source, accelerator.num_processes)
+        self.classes = source.num_classes if config.data.labels else 0
+        begins = not checkpoint.steps(Path(str(config.out)))
+        start = WarmStart(config, self.classes, trust=trust) if config.model.init is not None and begins else None
+        self.generator = build_generator(config, num_classes=self.classes, start=start and start.generator)
+        self.discriminator = build_discriminator(config, num_classes=self.classes, start=start and start.discriminator)
+        self.nets: dict[str, nn.Module] = {"G": self.generator, "D": self.discriminator}
+        self.draws = Draws(config, source, accelerator, self.generator, self.classes)
+        for net in self.nets.values():
+            net.to(self.device)
+            net.to(memory_format=self.draws.layout)  # pyright: ignore[reportCallIssue]
+        self.latent_penalty = LatentPenalty(self.generator, config.loss.latent_penalty, self.device)
+        self.tracking = Tracking(self.generator)
+        penalty, latent = config.loss.gradient_penalty, config.loss.latent_penalty
+        self.lazy = penalty.kind != "none" and penalty.interval > 1
+        self.optimizers: dict[str, Optimizer] = {
+            "G": _adam(self.generator, config.optimizer.generator, latent.interval if self.latent_penalty.lazy else 1),
+            "D": _adam(self.discriminator, config.optimizer.discriminator, penalty.interval if self.lazy else 1),
+        }
+        sections = {"G": ("generator", config.model.generator), "D": ("discriminator", config.model.discriminator)}
+        self.conditioning = {
+            net: Conditioning(
+                self.nets[net],
+                self.optimizers[net],
+                section,
+                key=f"model.{name}",
+                seed=derive(config.seed, "conditioning", net),
+            )
+            for net, (name, section) in sections.items()
+        }
+        self.advance = {name: weights.Advance(net) for name, net in self.nets.items()}
+        self.advance["G and D"] = weights.Advance(*self.nets.values())
+        ema = config.training.ema
+        self.averages = {"G": Ema(self.generator, ema)} if ema.half_life else {}
+        self.augment = make_augment(config.augment)
+        self.images_per_step = config.training.batch_size * config.training.n_dis
+        self.compiler = Compiler(config.training.compile, self.device)
+        self.fakes = Fakes(self.generator, self.draws, self.compiler)
+        inline = penalty.kind != "none" and not self.lazy
+        compiled = self.compiler if twice(self.discriminator) else lambda function: function
+        self.discriminator_loss = (compiled if inline else self.compiler)(discriminator_loss)
+        self.lazy_penalty = compiled(lazy_penalty)
+        self.generator_loss = self.compiler(generator_loss)
+        # batch statistics of a part are not those of the batch, so such a generator keeps its batch whole
+        self.whole = any(
+            hasattr(m, "running_mean") and not isinstance(m, nn.InstanceNorm2d) for m in self.generator.modules()
+        )
+
+    def phases(self, step: int) -> Iterator[Phase]:
+        """G, then n_dis times D (each with its lazy penalty where that is due)."""
+        self.compiler.begin()
+        yield self._generator_phase(step)
+        if self.latent_penalty.lazy and self.latent_penalty.due(step, step / self.config.training.steps):
+            yield self._latent_phase(step)
+        for turn in range(self.config.training.n_dis):
+            index = step * self.config.training.n_dis + turn
+            self.compiler.begin()
+            batch = self._discriminator_batch(index)
+            yield self._discriminator_phase("D", self.discriminator_loss, batch, index)
+            if self.lazy and index % self.config.loss.gradient_penalty.interval == 0:
+                yield self._discriminator_phase("Dreg", self.lazy_penalty, batch, index)
+
+    def finish_step(self, step: int) -> None:
+        """Let adaptive augmentation look at the signs of D, path length at its mean; merge rotations that are due."""
+        for conditioning in self.conditioning.values():
+            conditioning.finish_step(step + 1)
+        self.latent_penalty.finish_step(self.accelerator)
+        self.augment.finish_step(step, self.images_per_step, self.accelerator)
+
+    def scalars(self) -> dict[str, float]:
+        """Augmentation's probability, the mean path length, what the optimal learning rate did, where they are used."""
+        found = self.augment.scalars() | self.latent_penalty.scalars()
+        for net, conditioning in self.conditioning.items():
+            found |= {f"{net}/{name}": value for name, value in conditioning.scalars().items()}
+        return found
+
+    def spectrum(self, step: int) -> dict[str, Mapping[str, float]]:
+        """The numbers of each constrained, penalised, ruled or whitened layer, and how G's latent moves its picture.
+
+        By net and name. The latter are of the shown generator, on the main process alone (they are the same on all).
+        """
+        found: dict[str, Mapping[str, float]] = {
+            f"{net}.{name}": numbers
+            for net, conditioning in self.conditioning.items()
+            for name, numbers in conditioning.spectrum().items()
+        }
+        if self.accelerator.is_main_process:
+            seed, share = derive(self.config.seed, "tracking"), step / self.config.training.steps
+            for name, numbers in self.tracking.numbers(self.shown, step=step, share=share, seed=seed).items():
+                found[f"G.{name}"] = {**found.get(f"G.{name}", {}), **numbers}
+        return found
+
+    def warnings(self) -> list[str]:
+        """Which subspaces have died."""
+        return self.tracking.news()
+
+    def files(self, step: int) -> dict[str, Part]:
+        """Generator (raw and averaged, each loadable by itself), discriminator, optimisers, augmentation."""
+        extra = {"step": str(step), "images": str(step * self.images_per_step)}
+        if self.classes:
+            extra["class_names"] = json.dumps(self.source.class_names)
+        tensors = self.generator.state_dict()
+        raw = metadata(self.config, self.classes, extra | {"weights": "raw"}, tensors=tensors)
+        parts = {
+            RAW: Part(tensors, raw),
+            DISCRIMINATOR: Part(self.discriminator.state_dict(), {}),
+            "optimizer-generator": Part(optimizer_tensors(self.generator, self.optimizers["G"]), {}),
+            "optimizer-discriminator": Part(optimizer_tensors(self.discriminator, self.optimizers["D"]), {}),
+            "conditioning-generator": Part(self.conditioning["G"].state(), {}),
+            "conditioning-discriminator": Part(self.conditioning["D"].state(), {}),
+            "augment": Part(self.augment.state(), {}),
+            "latent": Part(self.latent_penalty.state() | self.tracking.state(), {}),
+        }
+        if "G" in self.averages:
+            tensors = self.averages["G"].net.state_dict()
+            averaged = metadata(self.config, self.classes, extra | {"weights": "ema"}, tensors=tensors)
+            parts[AVERAGED] = Part(tensors, averaged)
+        return parts
+
+    def restore(self, folder: Path) -> None:
+        """Take up everything that ``files`` stored."""
+        self.generator.load_state_dict(checkpoint.read(folder, RAW))
+        self.discriminator.load_state_dict(checkpoint.read(folder, DISCRIMINATOR))
+        load_optimizer(self.generator, self.optimizers["G"], checkpoint.read(folder, "optimizer-generator"))
+        load_optimizer(self.discriminator, self.optimizers["D"], checkpoint.read(folder, "optimizer-discriminator"))
+        self.conditioning["G"].load(checkpoint.read(folder, "conditioning-generator"))
+        self.conditioning["D"].load(checkpoint.read(folder, "conditioning-discriminator"))
+        self.augment.load(checkpoint.read(folder, "augment"))
+        if (folder / "latent.safetensors").is_file():  # not in checkpoints of earlier versions
+            latent = checkpoint.read(folder, "latent")
+            self.latent_penalty.load(latent)
+            self.tracking.load(latent)
+        if "G" in self.averages:
+            averaged = (folder / f"{AVERAGED}.safetensors").is_file()  # else the average begins here
+            self.averages["G"].net.load_state_dict(checkpoint.read(folder, AVERAGED if averaged else RAW))
+
+    def pictures(self, path: Path, step: int) -> None:
+        """A grid of fakes from fixed latents, one class after the other; beside it, once, a grid of reals."""
+        count = self.config.logging.samples
+        reals = path.parent / "reals.png"
+        if not reals.exists():
+            order = permuted_index(derive(self.config.seed, "reals"), len(self.source), 0, count)
+            images, labels = self.source.read(order)
+            images = images[labels.argsort(kind="stable")] if self.classes else images
+            save_png(image_grid(images), reals, {"orthogan": "reals", "source": self.source.name})
+        seed = derive(self.config.seed, "pictures")
+        classes = [i * self.classes // count for i in range(count)] if self.classes else None
+        z = self.shown.sample_latent(count, seed=seed)
+        images = generate(self.shown, z, classes, batch_size=self.config.evaluation.batch_size)
+        save_png(image_grid(images), path, {"orthogan": "fakes", "step": str(step), "seed": str(seed)})
+
+    @property
+    def shown(self) -> Generator:
+        """The generator that is shown and scored: the average where there is one."""
+        return self.averages["G"].net if "G" in self.averages else self.generator
+
+    def check_evaluation(self) -> None:
+        """Find out at the start what would make a score fail. Raises ``UserError``."""
+        check_generator(self.config, self.shown, self.source, device=self.device)
+
+    def evaluate(self, step: int) -> list[MetricResult]:
+        """Score the shown generator against the training data."""
+        return measure_generator(self.config, self.shown, self.source, step=step, device=self.device)
+
+    def summary(self) -> dict[str, Any]:
+        """Sizes of nets and data."""
+        facts: dict[str, Any] = {
+            f"{k} parameters": sum(p.numel() for p in n.parameters()) for k, n in self.nets.items()
+        }
+        for net, conditioning in self.conditioning.items():
+            facts |= {f"{net} {what}": layers for what, layers in conditioning.describe().items()}
+        facts["data"] = f"{self.source.name}, {len(self.source):,} images of {self.source.resolution} px"
+        facts["classes"] = self.source.classes_in_words(used=bool(self.classes))
+        return facts
+
+    def close(self) -> None:
+        """Stop reader processes."""
+        self.draws.close()
+
+    def _generator_phase(self, step: int) -> Phase:
+        training, latent = self.config.training, self.config.loss.latent_penalty
+        share = step / training.steps
+        z, labels = self.draws.latents("G", step, training.fakes)
+        batch = GeneratorBatch(z, labels, *self.draws.paired_reals(step))
+        parts, critic_parts = (1, training.accumulate) if self.whole else (training.accumulate, 1)
+        regularised = not self.latent_penalty.lazy and self.latent_penalty.due(step, share)
+
+        def part(index: int) -> Losses:
+            mine = batch.part(index, parts)
+            views = self._views(views_of_generator(self.config.loss), len(mine.z), "G", step, index)
+            value, logs = self.generator_loss(
+                self.generator, self.discriminator, mine, self.config.loss, self.augment, views, critic_parts
+            )
+            if regularised:
+                extra, more = self._latent(mine.part(0, latent.shrink), step, index)
+                value, logs = value + extra, logs | more
+            return value, logs
+
+        around = self.advance["G and D"].held
+        regular = partial(self.conditioning["G"].regular, share)
+        return Phase("G", "G", (partial(part, i) for i in range(parts)), parts, around, regular)
+
+    def _latent_phase(self, step: int) -> Phase:
+        training = self.config.training
+        size, parts = training.fakes // self.config.loss.latent_penalty.shrink, training.accumulate
+        batch = GeneratorBatch(*self.draws.latents("Greg", step, size), None, None)
+        losses = (partial(self._latent, batch.part(i, parts), step, i) for i in range(parts))
+        return Phase("Greg", "G", losses, parts, self.advance["G"].held)
+
+    def _latent(self, batch: GeneratorBatch, step: int, index: int) -> Losses:
+        """The weighted regulariser of G's latent; the log has it without its weight."""
+        value, logs = self.latent_penalty(batch.z, batch.labels, self.draws.rng("latent penalty", step, index))
+        return self.latent_penalty.factor(step / self.config.training.steps) * value, logs
+
+    def _discriminator_phase(
+        self, name: str, loss: Callable[..., Losses], batch: DiscriminatorBatch, index: int
+    ) -> Phase:
+        parts = self.config.training.accumulate
+
+        times = views_of_penalty(self.config.loss) if name == "Dreg" else views_of_discriminator(self.config.loss)
+
+        def part(number: int) -> Losses:
+            mine = batch.part(number, parts)
+            views = self._views(times, len(mine.real), name, index, number)
+            value, logs = loss(self.discriminator, mine, self.config.loss, self.augment, views)
+            if "D/real_sign" in logs:
+                self.augment.see(logs["D/real_sign"])
+            return value, logs
+
+        phase = Phase(name, "D", (partial(part, i) for i in range(parts)), parts, self.advance["D"].held)
+        if name == "Dreg":
+            return phase
+        share = index / (self.config.training.steps * self.config.training.n_dis)
+        return replace(phase, regular=partial(self.conditioning["D"].regular, share))
+
+    def _views(self, times: tuple[int, ...], n: int, phase: str, *position: int) -> Views:
+        """What the augmentation draws for ``times`` n images, one after the other."""
+        rng = self.draws.rng(f"augment {phase}", *position)
+        shape = (self.source.channels, self.source.resolution, self.source.resolution)
+        return tuple(self.augment.draw(n * many, shape, rng) for many in times)
+
+    def _discriminator_batch(self, index: int) -> DiscriminatorBatch:
+        real, real_labels = self.draws.reals(index)
+        fake, labels = self.fakes.at(index)
+        mix = torch.rand(len(real), generator=self.draws.rng("mix", index), device=self.device)
+        origin = torch.zeros((), device=self.device, requires_grad=True)
+        return DiscriminatorBatch(real, real_labels, fake, labels, mix, origin)
+
+
+def _adam(net: nn.Module, config: AdamConfig, interval: int) -> Adam:
+    """Adam; with a lazy penalty every ``interval`` updates, corrected for the extra updates it makes.
+
+    ``interval`` main updates come with one more for the penalty, so the rates are scaled as in Karras et al.
+    2020b, appendix B: lr * s and beta ** s with s = interval / (interval + 1).
+    """
+    share = interval / (interval + 1) if interval > 1 else 1.0
+    betas = (config.beta1**share if config.beta1 else 0.0, math.pow(config.beta2, share))
+    fused = next(net.parameters()).device.type in ("cuda", "cpu")
+    return Adam(net.parameters(), lr=config.lr * share, betas=betas, eps=config.eps, fused=fused)

@@ -1,0 +1,307 @@
+"""The command line from end to end: train, score, sample, traverse; and what it answers to mistakes."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+
+from orthogan.cli.main import commands, main, parse
+from orthogan.errors import UserError
+from tests.training.runs import ROOT, TINY, environment
+
+EXTRACTOR = "tests.training.extractor:Moments"
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A conditional run of four steps."""
+    folder = tmp_path_factory.mktemp("cli")
+    config = folder / "tiny.yaml"
+    config.write_text("training: {steps: 4}\ndata: {labels: true}\n", encoding="utf-8")
+    assert main(["train", str(config), *TINY, f"out={folder / 'run'}"]) == 0
+    return folder / "run"
+
+
+def test_evaluate_prints_value_and_protocol_and_keeps_them(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code = main(["evaluate", str(run), "--metrics", "fid,prc", "--samples", "32", "--extractor", EXTRACTOR])
+    assert code == 0
+    out = capsys.readouterr().out
+    for part in ("FD[Moments]", "precision", "recall", "sprites", "extractor weights", "seed"):
+        assert part in out
+    assert "FID" not in out
+    records = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert [r["metric"] for r in records[-2:]] == ["fid", "prc"]
+    assert records[-1]["protocol"]["samples"] == 32
+    assert records[-1]["protocol"]["step"] == "4"
+
+
+def test_evaluate_json_statistics_and_images(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    common = ["--samples", "32", "--extractor", EXTRACTOR, "--json"]
+    reference = tmp_path / "reference.safetensors"
+    assert main(["evaluate", str(run), *common, "--save-reference", str(reference)]) == 0
+    first = json.loads(capsys.readouterr().out)
+    assert main(["evaluate", str(run), *common, "--reference", str(reference)]) == 0
+    second = json.loads(capsys.readouterr().out)
+    assert second["value"] == pytest.approx(first["value"], rel=1e-9)
+    assert second["protocol"]["reference"] == first["protocol"]["reference"]
+    pictures = tmp_path / "pictures"
+    assert main(["sample", str(run), "--seeds", "0-31", "--out", str(pictures)]) == 0
+    assert len(list(pictures.glob("*.png"))) == 32
+    capsys.readouterr()
+    arguments = ["evaluate", str(pictures), "--data", str(run / "config.yaml"), *common]
+    assert main(arguments) == 0
+    third = json.loads(capsys.readouterr().out)
+    assert np.isfinite(third["value"])
+    assert third["protocol"]["samples"] == 32
+
+
+def test_sample_grid_is_the_same_picture_every_time(run: Path, tmp_path: Path) -> None:
+    for name in ("a.png", "b.png"):
+        arguments = ["sample", str(run), "--seeds", "0-7", "--classes", "0,2", "--out", str(tmp_path / name)]
+        assert main(arguments) == 0
+    assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
+    with Image.open(tmp_path / "a.png") as picture:
+        assert picture.width > 64
+
+
+class Ids(HTMLParser):
+    def __init__(self) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+
+
+@pytest.mark.parametrize("method", ["native", "svd"])
+def test_traverse_writes_every_form(run: Path, tmp_path: Path, method: str) -> None:
+    common = ["--method", method, "--dims", "0,2", "--steps", "5", "--control", "1", "--class", "1"]
+    for suffix in (".png", ".gif", ".webp", ".html"):
+        out = tmp_path / f"walk{suffix}"
+        assert main(["traverse", str(run), *common, "--out", str(out)]) == 0
+        if suffix == ".html":
+            page = Ids()
+            page.feed(out.read_text(encoding="utf-8"))
+            assert "input" in page.tags
+        else:
+            with Image.open(out) as picture:
+                assert getattr(picture, "n_frames", 1) > 1 or suffix == ".png"
+
+
+def test_directions_are_saved_and_read(run: Path, tmp_path: Path) -> None:
+    file = tmp_path / "directions.safetensors"
+    one, two = tmp_path / "one.png", tmp_path / "two.png"
+    assert main(["traverse", str(run), "--method", "svd", "--save-directions", str(file), "--out", str(one)]) == 0
+    assert main(["traverse", str(run), "--directions", str(file), "--out", str(two)]) == 0
+    with Image.open(one) as a, Image.open(two) as b:
+        assert np.array_equal(np.asarray(a), np.asarray(b))
+
+
+def test_a_single_file_is_enough(run: Path, tmp_path: Path) -> None:
+    file = tmp_path / "shared.safetensors"
+    file.write_bytes((run / "checkpoints" / "step-000000004" / "generator-ema.safetensors").read_bytes())
+    assert main(["sample", str(file), "--seeds", "3", "--out", str(tmp_path / "one.png")]) == 0
+    arguments = ["evaluate", str(file), "--samples", "16", "--extractor", EXTRACTOR]
+    assert main(arguments) == 0
+
+
+def test_config_prints_what_reads_back(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["config", str(ROOT / "configs" / "cifar10" / "srngan.yaml"), "seed=9"]) == 0
+    tree = yaml.safe_load(capsys.readouterr().out)
+    assert (tree["seed"], tree["model"]["discriminator"]["norm"]["kind"]) == (9, "stable_rank")
+    assert main(["config", str(ROOT / "configs" / "demo.yaml"), "--explain"]) == 0
+    assert "# learning rate" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "parts"),
+    [
+        (["train", "absent.yaml"], ["absent.yaml", "no such config file"]),
+        (["config", "{empty}", "seeed=1"], ["unknown key 'seeed'", "did you mean seed?"]),
+        (["evaluate", "nowhere"], ["nowhere", "no such run"]),
+        (["sample", "{empty}"], ["not a readable safetensors file"]),
+        (["evaluate", "{run}", "--metrics", "fud"], ["there is no 'fud'; did you mean fid?"]),
+        (["evaluate", "{run}", "--extractor", "incepton"], ["'incepton'", "efficientnet-lite0"]),
+        (["evaluate", "{run}", "--samples", "8", "--metrics", "kid", "--extractor", EXTRACTOR], ["KID", "1000"]),
+        (["sample", "{run}", "--seeds", "3-x"], ["3-x"]),
+        (["sample", "{run}", "--classes", "7"], ["7"]),
+        (["sample", "{run}", "--device", "cuda:77"], ["--device cuda:77"]),
+        (["traverse", "{run}", "--steps", "4"], ["steps=4", "odd"]),
+        (["traverse", "{run}", "--out", "x.mov"], ["x.mov", ".png"]),
+        (["traverse", "{run}", "--dims", "99"], ["99"]),
+    ],
+)
+def test_mistakes_end_with_code_2_and_one_clear_line(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], parts: list[str]
+) -> None:
+    empty = tmp_path / "empty.yaml"
+    empty.touch()
+    places = {"{empty}": str(empty), "{run}": str(run)}
+    assert main([places.get(a, a) for a in arguments]) == 2
+    message = capsys.readouterr().err
+    assert "Traceback" not in message
+    for part in parts:
+        assert part in message, message
+
+
+def test_unknown_options_name_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(["train", "x.yaml", "--dryrun"])
+    assert caught.value.code == 2
+    assert "did you mean --dry-run?" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["train", "x.yaml", "--out", "y"], "out=runs/mine"),
+        (["train", "x.yaml", "--resume"], "unrecognized arguments: --resume"),
+        (["sample", "x", "--clases", "1"], "did you mean --classes?"),
+        (["traverse", "x", "--rca"], "unrecognized arguments: --rca"),
+        (["discover", "x", "--dims", "1"], "unrecognized arguments: --dims"),
+        (["spectrum", "x", "--seeds", "1"], "unrecognized arguments: --seeds"),
+    ],
+)
+def test_hints_name_options_of_the_same_command_only(
+    words: list[str], says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(words)
+    assert caught.value.code == 2
+    said = capsys.readouterr().err
+    assert says in said
+    hint = said.partition("did you mean ")[2].partition("?")[0]
+    assert hint not in words
+    if hint:
+        parse([*words[:2], hint, "1"])
+
+
+NUMBERS = [
+    (command, action.option_strings[0])
+    for command, parser in commands().items()
+    for action in parser._actions
+    if callable(action.type) and action.type not in (int, float)
+]
+
+
+@pytest.mark.parametrize(("command", "option"), NUMBERS, ids=str)
+def test_every_number_of_the_command_line_is_bounded(
+    command: str, option: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for value in ("1" + "0" * 30, "9" * 5000, "1e400", "nan", "-inf", "-1" + "0" * 30, "", "x", "\x00", "٣" * 40):
+        with pytest.raises(SystemExit) as caught:
+            parse([command, "x", f"{option}={value}"])
+        assert caught.value.code == 2
+        said = capsys.readouterr().err.splitlines()[-1]
+        assert f"argument {option}" in said
+        assert len(said) < 400
+
+
+def test_no_number_of_the_command_line_is_a_bare_int_or_float() -> None:
+    bare = [(c, a.dest) for c, p in commands().items() for a in p._actions if a.type in (int, float)]
+    assert bare == [("explore", "port")]  # which the page checks, for Python too
+
+
+def test_the_command_alone_and_help_list_the_commands(capsys: pytest.CaptureFixture[str]) -> None:
+    for words in ([], ["help"], ["--help"]):
+        with pytest.raises(SystemExit) as caught:
+            main(words)
+        assert caught.value.code == 0
+        said = capsys.readouterr().out
+        assert all(f"    {command}" in said for command in commands())
+    with pytest.raises(SystemExit):
+        main(["help", "sample"])
+    assert "example: orthogan sample" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("command", commands().keys())
+def test_every_command_is_described_and_has_an_example_that_parses(command: str) -> None:
+    parser = commands()[command]
+    assert parser.description
+    assert parser.epilog is not None
+    example = parser.epilog.removeprefix("example: orthogan ")
+    assert parse(shlex.split(example)).command == command
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "says"),
+    [
+        (UserError("bad input"), 2, "orthogan: bad input"),
+        (
+            RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 4 bytes."),
+            2,
+            "out of memory",
+        ),
+        (MemoryError(), 2, "out of memory"),
+        (PermissionError(13, "Permission denied", "x.png"), 2, "x.png: Permission denied"),
+        (OSError("unknown"), 1, "please report it"),
+        (RuntimeError("something else"), 1, "please report it"),
+        (KeyError("p"), 1, "please report it"),
+    ],
+    ids=repr,
+)
+def test_only_bugs_show_a_traceback_and_ask_for_a_report(
+    error: Exception, code: int, says: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(_: object) -> None:
+        raise error
+
+    monkeypatch.setattr("orthogan.cli.commands.config", fail)
+    assert main(["config", "x.yaml"]) == code
+    said = capsys.readouterr().err
+    assert says in said.splitlines()[-1]
+    assert ("Traceback" in said) == (code == 1)
+
+
+def test_a_name_that_the_terminal_cannot_show_is_escaped(tmp_path: Path) -> None:
+    words = [sys.executable, "-m", "orthogan", "config", str(ROOT / "configs" / "demo.yaml"), "data.path=é"]
+    done = subprocess.run(words, capture_output=True, env=environment() | {"PYTHONIOENCODING": "ascii"}, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert b"path: \\xe9" in done.stdout
+
+
+def test_the_module_and_the_script_are_the_command(tmp_path: Path) -> None:
+    for start in (["-m", "orthogan", "--version"], [str(ROOT / "train.py"), "--help"]):
+        done = subprocess.run([sys.executable, *start], capture_output=True, text=True, env=environment(), cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        assert "orthogan" in done.stdout
+
+
+def test_the_script_finds_a_class_in_the_working_folder(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(
+        "import torch\n"
+        "class Net(torch.nn.Module):\n"
+        "    num_classes = 0\n"
+        "    def __init__(self, latent_dim, resolution):\n"
+        "        super().__init__()\n"
+        "        self.latent_dim, self.side = latent_dim, resolution\n"
+        "        self.net = torch.nn.Linear(latent_dim, resolution**2)\n"
+        "    def forward(self, z, y=None):\n"
+        "        return self.net(z).tanh().view(-1, 1, self.side, self.side)\n"
+    )
+    (tmp_path / "empty.yaml").touch()
+    script = Path(sys.executable).with_name("orthogan")
+    arguments = ["train", "empty.yaml", *TINY, "model.generator.kind=mine:Net", "out=run", "--dry-run"]
+    done = subprocess.run([script, *arguments], capture_output=True, text=True, env=environment(), cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "G parameters" in done.stdout
+
+
+def test_overrides_may_stand_before_and_after_options(capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = parse(["study", "opt", "a=1", "--scale", "cpu", "b.c=[2, 3]", "--jobs", "2", "d=x"])
+    assert (arguments.name, arguments.overrides) == ("opt", ["a=1", "b.c=[2, 3]", "d=x"])
+    assert (arguments.scale, arguments.jobs) == ("cpu", 2)
+    for words in (["study", "opt", "--scal", "cpu", "x"], ["study", "opt", "--sede=3"], ["sample", "run", "a=1"]):
+        with pytest.raises(SystemExit) as ended:
+            parse(words)
+        assert ended.value.code == 2
+    assert "unrecognized arguments: a=1" in capsys.readouterr().err

@@ -1,0 +1,320 @@
+"""The config: files build on files, overrides are typed, and every mistake is named with its cure."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal, get_args, get_origin
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import BaseModel
+
+from orthogan.config.checks import ONLY_OF
+from orthogan.config.files import differences, dump, flatten, load_config
+from orthogan.config.schema import Config
+from orthogan.errors import UserError
+
+ROOT = Path(__file__).parent.parent
+SHIPPED = sorted((ROOT / "configs").rglob("*.yaml"))
+
+
+def write(path: Path, text: str) -> Path:
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def failure(path: Path | None, *overrides: str) -> str:
+    with pytest.raises(UserError) as caught:
+        load_config(path, overrides)
+    return str(caught.value)
+
+
+def test_defaults_print_completely_and_read_back() -> None:
+    config = load_config(None)
+    assert Config.model_validate(yaml.safe_load(dump(config))) == config
+    assert set(flatten(yaml.safe_load(dump(config)))) == set(flatten(config.model_dump()))
+
+
+@pytest.mark.parametrize("task", ["gan", "classifier"])
+def test_explained_dump_reads_back_and_comments_every_key_of_the_task(task: str) -> None:
+    config = load_config(None, ["data.source=cifar10", f"task={task}"])
+    text = dump(config, explain=True)
+    tree = yaml.safe_load(text)
+    assert Config.model_validate(tree) == config
+    others = ONLY_OF["classifier" if task == "gan" else "gan"]
+    mine = [k for k in flatten(config.model_dump()) if not any(f"{k}.".startswith(f"{other}.") for other in others)]
+    assert list(flatten(tree)) == mine
+    uncommented = [line for line in text.splitlines() if "#" not in line and not line.endswith(":")]
+    assert uncommented == []
+
+
+def test_base_chain_and_overrides_take_precedence_in_order(tmp_path: Path) -> None:
+    write(tmp_path / "ground.yaml", "seed: 1\ntraining: {steps: 10, n_dis: 2}\n")
+    (tmp_path / "sub").mkdir()
+    top = write(tmp_path / "sub" / "top.yaml", "base: ../ground.yaml\ntraining: {steps: 20}\n")
+    config = load_config(top, ["training.batch_size=8", "seed=3"])
+    assert (config.seed, config.training.steps, config.training.n_dis, config.training.batch_size) == (3, 20, 2, 8)
+
+
+def test_scientific_notation_is_a_number(tmp_path: Path) -> None:
+    # YAML 1.1 reads 2e-4 as text
+    path = write(tmp_path / "a.yaml", "optimizer: {generator: {lr: 3e-4}}\n")
+    config = load_config(path, ["optimizer.discriminator.lr=1E-5"])
+    assert (config.optimizer.generator.lr, config.optimizer.discriminator.lr) == (3e-4, 1e-5)
+
+
+@given(st.floats(min_value=1e-30, max_value=1e30))
+def test_any_float_survives_an_override(value: float) -> None:
+    assert load_config(None, [f"optimizer.generator.lr={value!r}"]).optimizer.generator.lr == value
+
+
+TEXTS = [
+    "set #1",
+    "2024",
+    "no",
+    "1e5",
+    "2024-11-28",
+    "010",
+    "1:30",
+    "a: b",
+    "[x",
+    "{",
+    "*a",
+    "&a",
+    "!tag",
+    "'q'",
+    " a ",
+    "%",
+]
+
+
+@pytest.mark.parametrize("text", TEXTS)
+@pytest.mark.parametrize(
+    "key", ["data.path", "data.root", "out", "model.init", "evaluation.extractor", "augment.policy"]
+)
+def test_a_key_that_holds_text_takes_it_as_it_stands(key: str, text: str) -> None:
+    assert flatten(load_config(None, [f"{key}={text}"]).model_dump())[key] == text
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("[conv, !last, 2024, no, 1e5]", ["conv", "!last", "2024", "no", "1e5"]),
+        ("conv,tall", ["conv", "tall"]),
+        ("[blocks.*, 'a, b', \"c\"]", ["blocks.*", "a, b", "c"]),
+        ("[]", []),
+        ("", []),
+    ],
+)
+def test_a_key_that_holds_a_list_of_text_takes_its_words_as_they_stand(text: str, words: list[str]) -> None:
+    assert load_config(None, [f"model.generator.norm.layers={text}"]).model.generator.norm.layers == words
+
+
+def test_overrides_may_be_one_text_or_values_by_key() -> None:
+    assert load_config(None, "seed=3") == load_config(None, {"seed": 3}) == load_config(None, ["seed=1", {"seed": 3}])
+    config = load_config(None, {"data": {"path": "2024"}, "model.generator.options": {"a": 1e-5}, "data.flip": True})
+    assert (config.data.path, config.data.flip, config.model.generator.options) == ("2024", True, {"a": 1e-5})
+    with pytest.raises(UserError, match=r"override 'seed=x': seed is 'x'"):
+        load_config(None, {"seed": "x"})
+    with pytest.raises(UserError, match="write key"):
+        load_config(None, {"data path": "x"})
+
+
+def test_overrides_of_other_keys_are_yaml() -> None:
+    overrides = ["data.path=null", "out=", "data.count=null", "evaluation.background=true", "evaluation.device=cpu"]
+    config = load_config(None, [*overrides, "model.generator.options={a: 1e-3, b: [1, no]}"])
+    assert (config.data.path, config.out, config.data.count) == (None, "runs/default", None)
+    assert (config.evaluation.background, config.evaluation.device) == (True, "cpu")
+    assert config.model.generator.options == {"a": 1e-3, "b": [1, False]}
+
+
+@given(st.sampled_from(sorted(flatten(Config().model_dump()))), st.text(max_size=40))
+def test_any_override_is_accepted_or_refused_with_its_text(key: str, text: str) -> None:
+    try:
+        config = load_config(None, [f"{key}={text}"])
+    except UserError as error:
+        said = str(error)
+        assert said.startswith("override ")
+    else:
+        assert Config.model_validate(yaml.safe_load(dump(config))) == config
+
+
+def numbers(annotation: object, bounds: list[object]) -> list[tuple[type, list[object]]]:
+    """(int | float, bounds) of every number in a type."""
+    if get_origin(annotation) is Annotated:
+        inner, *extra = get_args(annotation)
+        return numbers(inner, [*bounds, *extra])
+    if get_origin(annotation) is Literal:
+        return []
+    if inner := get_args(annotation):
+        return [found for one in inner for found in numbers(one, bounds)]
+    return [(annotation, bounds)] if annotation in (int, float) else []
+
+
+def sections(model: type[BaseModel]) -> dict[str, type[BaseModel]]:
+    """Every section class below ``model`` by name, lists of sections included."""
+    found = {model.__name__: model}
+    for field in model.model_fields.values():
+        for part in (field.annotation, *get_args(field.annotation)):
+            if isinstance(part, type) and issubclass(part, BaseModel):
+                found |= sections(part)
+    return found
+
+
+@pytest.mark.parametrize("section", sections(Config).values(), ids=sections(Config).keys())
+def test_every_number_of_the_schema_has_a_lower_and_an_upper_bound(section: type[BaseModel]) -> None:
+    for name, field in section.model_fields.items():
+        for _, bounds in numbers(field.rebuild_annotation(), []):
+            said = repr(bounds)
+            if name != "schedule":  # pairs that orthogan.penalties.schedule checks
+                assert "le=" in said.lower() or "lt=" in said.lower(), (name, said)
+                assert "ge=" in said.lower() or "gt=" in said.lower(), (name, said)
+
+
+@pytest.mark.parametrize("value", [".inf", "-.inf", ".nan", "1e39", "-1e39", "1e400", "1" + "0" * 31, "-1" + "0" * 31])
+@pytest.mark.parametrize("key", [k for k, v in flatten(Config().model_dump()).items() if isinstance(v, int | float)])
+def test_no_number_is_infinite_or_beyond_its_bounds(key: str, value: str) -> None:
+    assert key in failure(None, f"{key}={value}")
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "model.generator.norm.rotation.sample=.inf",
+        "model.generator.channels=1000000000",
+        "model.classifier.channels=1000000000",
+        "model.generator.latent_dim=1000000000",
+        "model.generator.norm.rotation.refine=1000000000",
+        "model.generator.norm.skew_terms=1000000000",
+        "loss.latent_penalty.directions=1000000000",
+        "model.generator.options.x=.nan",
+        "model.generator.options.x=2026-11-28",
+        "model.generator.options.x=!!set {a}",
+        "model.generator.options={x: [.inf]}",
+        "a" + ".a" * 3000 + "=1",
+        "evaluation.reference_samples=1",
+    ],
+)
+def test_values_that_no_run_can_use_are_refused(override: str) -> None:
+    assert failure(None, override).startswith("override ")
+
+
+@pytest.mark.parametrize(
+    ("override", "parts"),
+    [
+        (
+            "model.generator.chanels=3",
+            ["unknown key 'model.generator.chanels'", "did you mean model.generator.channels?"],
+        ),
+        ("training.lr=2", ["optimizer.generator.lr or optimizer.discriminator.lr"]),
+        ("seed=hello", ["seed is 'hello'", "integer"]),
+        ("seed=1.5", ["seed is 1.5"]),
+        ("data.flip=3", ["data.flip is 3", "boolean"]),
+        ("training.batch_size=0", ["training.batch_size is 0", "greater than or equal to 1"]),
+        ("optimizer.generator.lr=-1", ["greater than 0"]),
+        ("loss.kind=hinges", ["'hinges'", "'hinge'"]),
+        ("training.accumulate=3", ["training.accumulate", "does not divide batch_size = 64"]),
+        ("data.source=folder", ["data.path", "needs the path"]),
+        ("evaluation.metrics=[kid]", ["evaluation.best", "not among the metrics"]),
+        ("evaluation.metrics=[fid,foo]", ["evaluation.metrics.1 is 'foo'"]),
+        ("model=3", ["model is 3"]),
+        ("out", ["write key.subkey=value"]),
+        ("nonsense.deep.key=1", ["unknown key 'nonsense'", "valid here:"]),
+    ],
+)
+def test_mistakes_are_named_with_their_cure(override: str, parts: list[str]) -> None:
+    message = failure(None, override)
+    assert repr(override) in message
+    for part in parts:
+        assert part in message, message
+
+
+def test_impossible_pairs_are_refused() -> None:
+    with pytest.raises(UserError, match="critic must be kept Lipschitz"):
+        load_config(None, ["loss.kind=wasserstein", "model.discriminator.norm.kind=none"])
+    with pytest.raises(UserError, match=r"data\.labels: 'celeba' has no classes"):
+        load_config(None, ["data.source=celeba", "data.labels=true"])
+    with pytest.raises(UserError, match="sprites are made at 32 or 64"):
+        load_config(None, ["data.source=sprites", "data.resolution=48"])
+
+
+def test_errors_name_the_file_that_set_the_key(tmp_path: Path) -> None:
+    write(tmp_path / "ground.yaml", "training: {steps: none}\n")
+    top = write(tmp_path / "top.yaml", "base: ground.yaml\nseed: 2\n")
+    message = failure(top)
+    assert message.startswith(f"{tmp_path / 'ground.yaml'}: training.steps is 'none'")
+
+
+def test_all_mistakes_are_told_at_once(tmp_path: Path) -> None:
+    message = failure(write(tmp_path / "a.yaml", "sed: 1\ntraining: {steps: 0}\n"))
+    assert "'sed'" in message
+    assert "training.steps is 0" in message
+
+
+def test_files_that_are_no_config(tmp_path: Path) -> None:
+    assert "no such config file" in failure(tmp_path / "absent.yaml")
+    write(tmp_path / "sngan.yaml", "")
+    assert "did you mean" in failure(tmp_path / "sngam.yaml")
+    assert "not a list" in failure(write(tmp_path / "l.yaml", "- 1\n"))
+    assert "not readable as YAML" in failure(write(tmp_path / "y.yaml", "a: [1\n"))
+    assert "line 2: 'seed' is given twice" in failure(write(tmp_path / "d.yaml", "seed: 1\nseed: 2\n"))
+    assert "there is no file" in failure(write(tmp_path / "b.yaml", "base: gone.yaml\n"))
+    write(tmp_path / "one.yaml", "base: two.yaml\n")
+    assert "cannot build on itself" in failure(write(tmp_path / "two.yaml", "base: one.yaml\n"))
+
+
+def test_a_folder_a_long_chain_and_a_large_file_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "folder.yaml").mkdir()
+    assert "this is a folder" in failure(tmp_path / "folder.yaml")
+    for i in range(200):
+        write(tmp_path / f"{i}.yaml", f"base: {i + 1}.yaml\n")
+    assert "files build on one another" in failure(tmp_path / "0.yaml")
+    assert "limit for this kind of file" in failure(write(tmp_path / "big.yaml", "# " + "x" * 10**6))
+    assert "there is no file" in failure(write(tmp_path / "b.yaml", f"base: {'x' * 300}.yaml\n"))
+
+
+@pytest.mark.parametrize("name", ["x" * 300, "x/" * 3000, "a\x00b"])
+def test_a_path_that_cannot_be_a_file_is_refused(name: str) -> None:
+    assert failure(Path(name))
+
+
+def test_the_first_of_many_mistakes_are_named(tmp_path: Path) -> None:
+    text = "".join(f"k{i}: 1\n" for i in range(5000))
+    message = failure(write(tmp_path / "many.yaml", text))
+    assert "unknown key 'k0'" in message
+    assert "4,990 more mistakes" in message
+    assert len(message.splitlines()) == 11
+
+
+def test_yaml_that_turns_text_into_a_number_says_to_quote_it(tmp_path: Path) -> None:
+    assert "put it in quotes" in failure(write(tmp_path / "a.yaml", "data: {path: 2024}\n"))
+
+
+def test_differences_name_keys_and_both_values() -> None:
+    a = load_config(None).model_dump()
+    b = load_config(None, ["training.steps=7", "data.flip=true"]).model_dump()
+    assert sorted(differences(a, b)) == ["data.flip: False -> True", "training.steps: 50000 -> 7"]
+    assert differences(a, a) == []
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda p: str(p.relative_to(ROOT / "configs")))
+def test_shipped_configs_are_valid_and_hold_only_what_differs(path: Path) -> None:
+    config = load_config(path)
+    assert config.out == f"runs/{path.relative_to(ROOT / 'configs').with_suffix('')}"
+    own = yaml.safe_load(path.read_text(encoding="utf-8"))
+    assert len(flatten(own)) <= 30
+
+
+def test_the_sngan_recipe_is_the_authors() -> None:
+    config = load_config(ROOT / "configs" / "cifar10" / "sngan.yaml")
+    adam = config.optimizer.generator
+    assert (adam.lr, adam.beta1, adam.beta2) == (2e-4, 0.0, 0.9)
+    assert config.optimizer.discriminator == adam
+    training = config.training
+    assert (training.batch_size, training.fakes, training.n_dis, training.steps) == (64, 128, 5, 50_000)
+    assert (training.schedule.kind, training.schedule.start, training.schedule.final) == ("linear", 0.0, 0.0)
+    assert (config.data.dequantize, config.data.flip, config.loss.kind) == (True, False, "hinge")
+    assert (config.model.generator.channels, config.model.discriminator.channels) == (256, 128)
+    assert config.model.discriminator.norm.kind == "spectral"
