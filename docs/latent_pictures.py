@@ -11,9 +11,8 @@ from pathlib import Path
 from playwright.sync_api import sync_playwright
 
 import orthogan
-from orthogan.latent import native_directions, render, traverse
+from orthogan.latent import contact_sheet, native_directions, render, traverse
 from orthogan.latent.explorer.page import explore
-from orthogan.latent.render import contact_sheet
 
 ROOT = Path(__file__).parents[1]
 IMAGES = ROOT / "docs" / "images"

@@ -15,7 +15,7 @@ from benchmarks.evaluation import arithmetic, features, gaussian_of, loop, main,
 
 CPU = torch.device("cpu")
 SUBJECT = Path("pretrained/sprites-srngan.safetensors")
-EXTRACTOR = "tests.evaluation.helpers:Classifying"
+EXTRACTOR = "tests.fixtures.scored:Classifying"
 
 
 @pytest.fixture(autouse=True)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.training.runs import ROOT, environment
+from tests.fixtures.runs import ROOT, environment
 
 # says when the command line was read, which is before torch is imported
 START = """

@@ -31,7 +31,7 @@ from orthogan.models.saved_discriminator import load_discriminator
 from orthogan.studies.finished import FinishedRun
 from orthogan.studies.registry import find
 from orthogan.training.score_worker import measure_of
-from tests.training.runs import TINY, tiny
+from tests.fixtures.runs import TINY, tiny
 
 BESIDE = """
 from pathlib import Path

@@ -8,13 +8,12 @@ from pathlib import Path
 import pytest
 
 import orthogan
-from orthogan.evaluation import evaluate
+from orthogan.evaluation import evaluate, traversal_length
 from orthogan.evaluation.critic.critic import Recipe
 from orthogan.evaluation.critic.neural_divergence import neural_divergence
-from orthogan.evaluation.paths import traversal_length
 from orthogan.training import train
-from tests.evaluation.helpers import EXTRACTOR, Patches, source
-from tests.training.runs import tiny
+from tests.fixtures.runs import tiny
+from tests.fixtures.scored import EXTRACTOR, Patches, source
 
 PACKAGE = Path(orthogan.__file__).parent
 

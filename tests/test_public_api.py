@@ -11,7 +11,7 @@ import pytest
 
 import orthogan
 from orthogan.errors import UserError, install
-from tests.training.runs import ROOT, TINY
+from tests.fixtures.runs import ROOT, TINY
 
 ROOMS = ["data", "disentanglement", "evaluation", "gradients", "latent", "layers", "linalg", "models", "penalties"]
 

@@ -100,7 +100,7 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def scored(photos: Path, subject: str, *words: str) -> int:
-    options = ["--data", str(photos / "c.yaml"), "--extractor", "tests.evaluation.helpers:Classifying"]
+    options = ["--data", str(photos / "c.yaml"), "--extractor", "tests.fixtures.scored:Classifying"]
     return main(["evaluate", str(photos / subject), *words, *options, "--device", "cpu"])
 
 
@@ -152,7 +152,7 @@ def test_scores_are_printed_before_they_are_stored(
         raise CannotWrite(f"cannot write {path}: no space")
 
     monkeypatch.setattr("orthogan.cli.evaluate.append_jsonl", full)
-    options = ["--extractor", "tests.evaluation.helpers:Classifying"] if metrics == "fid" else []
+    options = ["--extractor", "tests.fixtures.scored:Classifying"] if metrics == "fid" else []
     assert main(["evaluate", str(gan), "--metrics", metrics, "--samples", "16", "--device", "cpu", *options]) == 2
     out, err = capsys.readouterr()
     assert ("FD[Classifying]" if metrics == "fid" else metrics) in out

@@ -16,9 +16,9 @@ from PIL import Image
 
 from orthogan.cli.main import commands, main, parse
 from orthogan.errors import UserError
-from tests.training.runs import ROOT, TINY, environment
+from tests.fixtures.runs import ROOT, TINY, environment
 
-EXTRACTOR = "tests.training.extractor:Moments"
+EXTRACTOR = "tests.fixtures.extractor:Moments"
 
 
 @pytest.fixture(scope="module")

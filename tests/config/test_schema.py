@@ -16,7 +16,7 @@ from orthogan.config.files import differences, dump, flatten, load_config
 from orthogan.config.schema import Config
 from orthogan.errors import UserError
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 SHIPPED = sorted((ROOT / "configs").rglob("*.yaml"))
 
 

@@ -18,7 +18,7 @@ from orthogan.data.batches import fits
 from orthogan.data.sources.array_files import open_array_file
 from orthogan.data.sources.folder import Form
 from orthogan.errors import UserError
-from tests.data.sets import array_source
+from tests.fixtures.sets import array_source
 
 
 class Failing(ImageSource):
@@ -165,7 +165,7 @@ def test_workers_outlast_a_signal_to_the_whole_group() -> None:
 
 def test_program_that_never_closes_its_batches_ends() -> None:
     program = (
-        "from tests.data.sets import array_source\nfrom orthogan.data import Batches\n"
+        "from tests.fixtures.sets import array_source\nfrom orthogan.data import Batches\n"
         "b = Batches(array_source(20), batch_size=4, seed=0, resident='stream', workers=1)\nb.at(0)\n"
     )
     subprocess.run([sys.executable, "-c", program], check=True, timeout=60)

@@ -12,7 +12,7 @@ from orthogan.config.schema import DataConfig
 from orthogan.data import open_configured
 from orthogan.data.held_out import open_held_out
 from orthogan.errors import UserError
-from tests.data.sets import solid
+from tests.fixtures.sets import solid
 
 
 def test_other_sprites_are_other_sprites() -> None:

@@ -11,7 +11,7 @@ from orthogan.config.schema import Source
 from orthogan.data import ArraySource, open_source
 from orthogan.data.open import OPENERS
 from orthogan.errors import UserError
-from tests.data.sets import array_source, greys
+from tests.fixtures.sets import array_source, greys
 
 
 def test_every_source_of_the_config_can_be_opened() -> None:

@@ -10,7 +10,7 @@ from torch import nn
 from orthogan.disentanglement import activeness, activity
 from orthogan.models.simple_gan import SimpleGANGenerator
 from orthogan.weights import spectral_norm
-from tests.latent.disc import Affine, Disc
+from tests.fixtures.disc import Affine, Disc
 
 
 def by_loop(net: nn.Module, samples: int, seed: int) -> np.ndarray:

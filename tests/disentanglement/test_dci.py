@@ -14,7 +14,7 @@ from sklearn.linear_model import Lasso
 
 from orthogan.disentanglement import completeness, dci, disentanglement
 from orthogan.disentanglement.dci import Classifier
-from tests.disentanglement import toy
+from tests.fixtures import toy
 
 
 def by_hand(importance: np.ndarray) -> tuple[float, float]:

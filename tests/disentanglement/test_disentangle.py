@@ -25,7 +25,7 @@ from orthogan.disentanglement.result import jsonable, summary
 from orthogan.errors import UserError
 from orthogan.latent import Directions, random_control
 from orthogan.models.protocol import Generator
-from tests.disentanglement.quadrants import Quadrants, labelled, taught
+from tests.fixtures.quadrants import Quadrants, labelled, taught
 
 ENCODER = {"fakes": 400, "fresh": 100, "steps": 60, "batch_size": 64}
 VOTES = {"train_votes": 30, "test_votes": 20, "batch": 16, "variance_samples": 100}

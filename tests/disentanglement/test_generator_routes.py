@@ -25,7 +25,7 @@ from orthogan.disentanglement import (
 from orthogan.disentanglement.codes.predicted import varying_factors, without_rare
 from orthogan.latent import Directions, latent_axes, random_control
 from orthogan.models.protocol import as_generator
-from tests.disentanglement.quadrants import LEVELS, Quadrants, labelled, taught
+from tests.fixtures.quadrants import LEVELS, Quadrants, labelled, taught
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ import pytest
 from scipy import stats
 
 from orthogan.disentanglement import Score, dci, interval, mig
-from tests.disentanglement import toy
+from tests.fixtures import toy
 
 
 def runs(*values: float, variant: str = "n=5") -> list[Score]:

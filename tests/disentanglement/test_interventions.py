@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from sklearn.linear_model import LogisticRegression
 
 from orthogan.disentanglement import GridSource, Score, SpriteSource, beta_vae, factor_vae
-from tests.disentanglement.toy import Recorder
+from tests.fixtures.toy import Recorder
 
 SIZES = (3, 4, 1, 5)
 MIX = np.random.default_rng(0).standard_normal((4, 6)) ** 3

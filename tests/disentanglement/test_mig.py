@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import mutual_info_score
 
 from orthogan.disentanglement import discretise, entropies, mig, mutual_information_matrix
-from tests.disentanglement import toy
+from tests.fixtures import toy
 
 
 def by_loops(codes: np.ndarray, factors: np.ndarray, bins: int) -> np.ndarray:

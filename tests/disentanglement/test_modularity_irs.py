@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from orthogan.disentanglement import irs, modularity, modularity_per_code
-from tests.disentanglement import toy
+from tests.fixtures import toy
 
 
 def test_published_matrices_give_the_published_modularity() -> None:

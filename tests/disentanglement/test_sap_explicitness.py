@@ -10,7 +10,7 @@ from scipy.optimize import minimize
 from scipy.special import logsumexp
 
 from orthogan.disentanglement import explicitness, sap, sap_correlation
-from tests.disentanglement import toy
+from tests.fixtures import toy
 
 
 def svm_accuracy(x: np.ndarray, y: np.ndarray, test_x: np.ndarray, test_y: np.ndarray) -> float:

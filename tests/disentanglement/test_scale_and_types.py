@@ -11,7 +11,7 @@ import torch
 
 from orthogan import disentanglement as metrics
 from orthogan.disentanglement import Score
-from tests.disentanglement import toy
+from tests.fixtures import toy
 
 N = 600
 FACTORS = toy.factors(N, count=3, size=3)

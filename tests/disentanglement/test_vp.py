@@ -10,7 +10,7 @@ import torch
 
 from orthogan.disentanglement import vp
 from orthogan.latent import Directions, random_control
-from tests.disentanglement.quadrants import Quadrants
+from tests.fixtures.quadrants import Quadrants
 
 QUICK: dict[str, Any] = {"pairs": 1000, "epochs": 4, "lr": 3e-3}  # few steps ask for a higher rate
 

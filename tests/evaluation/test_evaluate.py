@@ -22,11 +22,11 @@ from orthogan.evaluation.fidelity import kid
 from orthogan.evaluation.images import generated, latents, real
 from orthogan.evaluation.result import MetricResult
 from orthogan.rng import derive
-from tests.evaluation.helpers import EXTRACTOR, Patches, source
-from tests.training.runs import environment
+from tests.fixtures.runs import environment
+from tests.fixtures.scored import EXTRACTOR, Patches, source
 
 FIRST_LABELS = [1, 1, 0, 1, 0, 2]  # of 2,100 images of 3 classes, seed 4
-CLASSIFYING = "tests.evaluation.helpers:Classifying"
+CLASSIFYING = "tests.fixtures.scored:Classifying"
 
 
 class Images(Dataset[Tensor]):
@@ -172,10 +172,10 @@ from orthogan.errors import UserError
 from orthogan.evaluation import evaluate
 from orthogan.evaluation.fidelity import kid
 from orthogan.distributed import agreed, everywhere, joined
-from tests.evaluation.helpers import Patches, source
+from tests.fixtures.scored import Patches, source
 dist.init_process_group("gloo")
 rank, folder = dist.get_rank(), Path(sys.argv[1])
-options = {"extractor": "tests.evaluation.helpers:Classifying", "progress": False}
+options = {"extractor": "tests.fixtures.scored:Classifying", "progress": False}
 found = evaluate(Patches(3), source(50), metrics=["fid", "isc", "prc", "pixel_path_length"], samples=41,
                  save_reference_to=folder / "reference.safetensors", **options)
 kid.SUBSETS, kid.SUBSET_SIZE = 4, 3
@@ -299,9 +299,9 @@ def test_better_is_lower_or_higher() -> None:
         ({"truncation": 1.5}, "truncation=1.5"),
         ({"save_reference_to": "stats.npz"}, r"stats\.npz: .*\.safetensors"),
         ({"save_reference_to": f"{__file__}/stats.safetensors"}, "cannot write"),
-        ({"extractor": "tests.evaluation.helpers:Pictures"}, r"\(n, d\) features"),
-        ({"extractor": "tests.evaluation.helpers:Broken"}, "ZeroDivisionError"),
-        ({"extractor": "tests.evaluation.helpers:source"}, "is a torch.nn.Module"),
+        ({"extractor": "tests.fixtures.scored:Pictures"}, r"\(n, d\) features"),
+        ({"extractor": "tests.fixtures.scored:Broken"}, "ZeroDivisionError"),
+        ({"extractor": "tests.fixtures.scored:source"}, "is a torch.nn.Module"),
         ({"samples": 1}, "at least 2"),
         ({"samples": None}, "how many images"),
         ({"extractor": "incepton"}, "choose one of inception"),

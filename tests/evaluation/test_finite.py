@@ -18,21 +18,20 @@ from orthogan.cli.main import main
 from orthogan.data import ArraySource
 from orthogan.disentanglement import activity
 from orthogan.errors import UserError
-from orthogan.evaluation import evaluate
+from orthogan.evaluation import evaluate, path_length, traversal_length
 from orthogan.evaluation.critic.complexity import complexity
 from orthogan.evaluation.critic.critic import Recipe
 from orthogan.evaluation.critic.lipschitz import lipschitz
 from orthogan.evaluation.critic.neural_divergence import neural_divergence
 from orthogan.evaluation.finite import FEATURES, IMAGES, LOGITS, Finite, NotFinite
-from orthogan.evaluation.paths import path_length, traversal_length
 from orthogan.evaluation.robustness.accuracy import accuracy
 from orthogan.evaluation.robustness.classifier import corruption_accuracy
 from orthogan.training import train
-from tests.evaluation.helpers import Patches, source
-from tests.training.runs import tiny
+from tests.fixtures.runs import tiny
+from tests.fixtures.scored import Patches, source
 
 OWN = "tests.evaluation.test_finite:"
-CLASSIFYING = "tests.evaluation.helpers:Classifying"
+CLASSIFYING = "tests.fixtures.scored:Classifying"
 VALUES = [float("nan"), float("inf"), float("-inf")]
 
 

@@ -20,9 +20,9 @@ from orthogan.evaluation.finite import NotFinite
 from orthogan.evaluation.images import generated
 from orthogan.evaluation.names import metric_names
 from orthogan.evaluation.result import NAMES
-from tests.evaluation.helpers import EXTRACTOR, Patches, source
+from tests.fixtures.scored import EXTRACTOR, Patches, source
 
-CLASSIFYING = "tests.evaluation.helpers:Classifying"
+CLASSIFYING = "tests.fixtures.scored:Classifying"
 IMAGES = source(40, seed=5)
 PIXELS = IMAGES.read(np.arange(40))[0]
 TENSOR = torch.from_numpy(PIXELS)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from orthogan import weights
-from orthogan.cli.main import evaluate as evaluate_command
+from orthogan.cli import evaluate as evaluate_command
 from orthogan.cli.main import main
 from orthogan.errors import UserError
 from orthogan.evaluation import evaluate
@@ -20,7 +20,7 @@ from orthogan.evaluation.precision import Precision, described, prepared, resolv
 from orthogan.models.modes import frozen
 from orthogan.models.protocol import Generator
 from orthogan.models.sngan import SNGANGenerator
-from tests.evaluation.helpers import EXTRACTOR, source
+from tests.fixtures.scored import EXTRACTOR, source
 
 CPU = torch.device("cpu")
 

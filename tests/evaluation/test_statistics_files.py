@@ -20,7 +20,7 @@ from orthogan.evaluation.fidelity.extractors import load_extractor
 from orthogan.evaluation.fidelity.reference import reference_of
 from orthogan.evaluation.fidelity.statistics import FORMAT, Gaussian, load_gaussian, save_gaussian
 from orthogan.io.sealed import Damaged, read_sealed, write_sealed
-from tests.evaluation.helpers import EXTRACTOR, source
+from tests.fixtures.scored import EXTRACTOR, source
 
 D = 4
 MEAN, COVARIANCE = np.arange(1.0, D + 1), np.diag(np.arange(1.0, D + 1)) + 0.1

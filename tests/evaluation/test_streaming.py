@@ -24,7 +24,7 @@ from orthogan.evaluation.fidelity.inception_score import InceptionScore
 from orthogan.evaluation.fidelity.kid import Subsets, kernel_distance
 from orthogan.evaluation.fidelity.reference import reference_of
 from orthogan.evaluation.fidelity.statistics import Gaussian, Moments
-from tests.evaluation.helpers import Classifying, Patches, source
+from tests.fixtures.scored import Classifying, Patches, source
 
 CPU = torch.device("cpu")
 
@@ -142,7 +142,7 @@ def test_kid_keeps_few_rows_of_many_images_and_a_whole_reference_serves_too(
 
     for module in ("evaluate", "reference"):
         monkeypatch.setattr(sys.modules[f"orthogan.evaluation.{module}"], "extract", spying)
-    options = {"samples": 90, "extractor": "tests.evaluation.helpers:Classifying", "progress": False}
+    options = {"samples": 90, "extractor": "tests.fixtures.scored:Classifying", "progress": False}
     (few,) = evaluate(Patches(), source(70), metrics=["kid"], **options)
     assert [len(found.kept[1]) <= 24 for found in seen if found.kept] == [True, True]
     (again,) = evaluate(Patches(), source(70), metrics=["kid"], **options)

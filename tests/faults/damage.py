@@ -256,7 +256,7 @@ def _directions(draw: random.Random, out: Path) -> Findings:
 
 def _cache(draw: random.Random, out: Path) -> Findings:
     words = ["evaluate", MODEL.name, "--samples", "16", "--reference-samples", "32", "--batch-size", "16", "--json"]
-    words += ["--extractor", "tests.training.extractor:Moments", "--data", "data.yaml", "--device", "cpu"]
+    words += ["--extractor", "tests.fixtures.extractor:Moments", "--data", "data.yaml", "--device", "cpu"]
     folder = _fresh(out)
     shutil.copy(MODEL, folder)
     (folder / "data.yaml").write_text("data: {source: sprites, count: 64, resolution: 32, channels: 1}\n")

@@ -13,7 +13,7 @@ from tests.faults.child import Child
 
 ROOT = Path(__file__).parents[2]
 DEMO = ROOT / "configs" / "demo.yaml"
-EXTRACTOR = "tests.training.extractor:Moments"
+EXTRACTOR = "tests.fixtures.extractor:Moments"
 TINY = (
     "model.generator.channels=4",
     "model.discriminator.channels=4",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tests.two_processes import both_finish
+from tests.fixtures.two_processes import both_finish
 
 SCRIPT = """
 import os, sys

@@ -20,8 +20,7 @@ from orthogan.errors import UserError
 from orthogan.io.write import write_tensors
 from orthogan.latent.directions import FORMAT, Directions, random_control
 from orthogan.latent.identity import model_hash
-
-from .disc import Affine
+from tests.fixtures.disc import Affine
 
 
 def example(k: int = 3, dim: int = 5, seed: int = 0) -> Directions:

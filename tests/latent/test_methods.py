@@ -17,8 +17,7 @@ from orthogan.latent.samples import sample_images
 from orthogan.latent.traverse import traverse
 from orthogan.models.modes import frozen
 from orthogan.models.protocol import Generator
-
-from .disc import Affine, Disc
+from tests.fixtures.disc import Affine, Disc
 
 
 class Host(nn.Module):

@@ -20,9 +20,8 @@ from orthogan.latent.render.animation import PERIOD_MS, mosaic, swing
 from orthogan.latent.render.grid import render_grid
 from orthogan.latent.render.rows import ACCENT
 from orthogan.latent.traverse import Traversal, traverse
-
-from .disc import Disc
-from .pictures import find, magnified
+from tests.fixtures.disc import Disc
+from tests.fixtures.pictures import find, magnified
 
 
 @pytest.fixture(scope="module")

@@ -21,8 +21,7 @@ from orthogan.latent.space import spaces_of, view
 from orthogan.latent.traverse import traverse
 from orthogan.models.stylegan2 import StyleGAN2Generator
 from orthogan.models.w_space import WSpace
-
-from .disc import Affine
+from tests.fixtures.disc import Affine
 
 DIM, STYLES = 6, 8
 

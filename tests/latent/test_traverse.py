@@ -17,8 +17,7 @@ from orthogan.latent.render.contact_sheet import contact_sheet
 from orthogan.latent.samples import sample_images
 from orthogan.latent.traverse import column_offsets, traverse
 from orthogan.latent.truncation import truncate
-
-from .disc import Affine, Disc
+from tests.fixtures.disc import Affine, Disc
 
 
 def exact(net: Affine, z: np.ndarray) -> np.ndarray:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from orthogan.layers import DecorrelatedBatchNorm2d, decorrelate
 from orthogan.layers.batch_norm import ConditionalBatchNorm2d
-from tests.two_processes import both_finish
+from tests.fixtures.two_processes import both_finish
 
 METHODS = ["eigh", "newton_schulz", "pade"]
 

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from orthogan.layers.batch_norm import EPS, BatchNorm2d, ConditionalBatchNorm2d
-from tests.two_processes import both_finish
+from tests.fixtures.two_processes import both_finish
 
 TWO = """
 import os, sys

@@ -26,7 +26,7 @@ from orthogan.io.sealed import HASH
 from orthogan.io.weights import read_metadata, read_tensors
 from orthogan.models.build import build_classifier, build_generator
 from orthogan.models.saved import CLASSIFIER_FORMAT, RAW, load, load_classifier, metadata, save_generator
-from tests.training.runs import ROOT, tiny
+from tests.fixtures.runs import ROOT, tiny
 
 SHIPPED = sorted((ROOT / "pretrained").glob("*.safetensors"))
 

@@ -14,7 +14,7 @@ from orthogan.studies.cells import cells_of
 from orthogan.studies.measures import CORRUPTED, UNTOUCHED
 from orthogan.studies.papers.latent_measures import FLATNESS, SUBSPACES
 from orthogan.studies.study import SCALES, ScaleName
-from tests.studies.smoke import claimed, measured
+from tests.fixtures.smoke import claimed, measured
 
 OVERRIDES = {"latent": ["data.path=."]}  # the images of its full scale are the user's
 
@@ -130,7 +130,7 @@ def test_decompositions_that_failed_are_counted(tmp_path: Path, monkeypatch: pyt
 
 def test_a_study_says_before_it_starts_what_is_not_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from orthogan.errors import UserError
-    from orthogan.evaluation.robustness.classifier import attacks
+    from orthogan.evaluation.robustness import attacks
     from orthogan.studies.run_study import Request, run_study
 
     monkeypatch.setattr(attacks.importlib.util, "find_spec", lambda name: None)

@@ -10,7 +10,7 @@ import pytest
 from orthogan.errors import UserError
 from orthogan.studies import EVERY, Claim, Contrast, Method, Scale, Setting, Study, Term, find, listing
 from orthogan.studies.cells import cells_of
-from tests.studies import stub
+from tests.fixtures import stub
 
 
 def of(study: Study, tmp_path: Path, **more: object) -> list:
@@ -60,13 +60,13 @@ def test_a_config_that_cannot_be_is_refused_with_its_method(tmp_path: Path) -> N
 
 def test_studies_are_found_by_name_or_place_and_a_typo_gets_a_hint() -> None:
     assert find("opt").name == "opt"
-    assert find("tests.studies.stub:STUDY") is stub.STUDY
+    assert find("tests.fixtures.stub:STUDY") is stub.STUDY
     with pytest.raises(UserError, match="did you mean covariance"):
         find("covarianze")
     with pytest.raises(UserError, match="importable"):
         find("no.such.module:STUDY")
     with pytest.raises(UserError, match="is a str, not"):
-        find("tests.studies.stub:NUMBER")
+        find("tests.fixtures.stub:NUMBER")
     assert "opt: Orthogonal over-parameterized training" in listing()
 
 

@@ -33,7 +33,7 @@ from orthogan.studies.report import Report, as_dict
 from orthogan.studies.run_cell import run_cell
 from orthogan.studies.run_study import run_study
 from orthogan.studies.study import Found, Measure, Number
-from tests.studies import stub
+from tests.fixtures import stub
 from tests.studies.test_run_study import here, request, runs, use  # noqa: F401 (here is a fixture)
 
 OUTCOME = Outcome(
@@ -186,7 +186,7 @@ def test_a_report_on_a_full_disk_names_the_file_and_leaves_no_part_of_it(
 
 
 def test_a_second_interrupt_ends_a_study_at_once(tmp_path: Path) -> None:
-    cells = module.cells_of(stub.STUBBORN, "smoke", [0], tmp_path, named="tests.studies.stub:STUBBORN")
+    cells = module.cells_of(stub.STUBBORN, "smoke", [0], tmp_path, named="tests.fixtures.stub:STUBBORN")
     waiting = cells[1].folder / "waited.txt"
     times: list[float] = []
 
@@ -259,7 +259,7 @@ LINES = (
 def cell(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished cell of the stub with a log, scores and everything else that a comparison reads."""
     root = tmp_path_factory.mktemp("cell")
-    cells = module.cells_of(stub.STUDY, "smoke", [0], root, named="tests.studies.stub:STUDY")
+    cells = module.cells_of(stub.STUDY, "smoke", [0], root, named="tests.fixtures.stub:STUDY")
     run_cell(stub.STUDY, cells[0], {"threads": 1})
     folder = cells[0].folder
     protocol = {"step": 4, "samples": 10, "subject": "run"}

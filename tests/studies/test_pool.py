@@ -16,11 +16,11 @@ from orthogan.studies.cells import cells_of
 from orthogan.studies.outcome import FILE, load, sittings
 from orthogan.studies.pool import default_jobs, progress, run_cells
 from orthogan.studies.run_study import Request, run_study
-from tests.studies import stub
+from tests.fixtures import stub
 
 
 def request(out: Path, name: str, **more: int) -> Request:
-    return Request(f"tests.studies.stub:{name}", out=out, **more)
+    return Request(f"tests.fixtures.stub:{name}", out=out, **more)
 
 
 def test_a_cell_that_is_killed_is_a_failure_and_the_others_go_on(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from orthogan.studies.outcome import load, sittings
 from orthogan.studies.run_cell import run_cell
 from orthogan.studies.run_study import Request, run_study
 from orthogan.studies.study import Found, Measure, Number, Study
-from tests.studies import stub
+from tests.fixtures import stub
 
 
 @pytest.fixture
@@ -43,7 +43,7 @@ def use(monkeypatch: pytest.MonkeyPatch, study: Study) -> None:
 
 
 def request(out: Path, name: str = "STUDY", **more: object) -> Request:
-    return Request(f"tests.studies.stub:{name}", out=out, **more)  # pyright: ignore[reportArgumentType]
+    return Request(f"tests.fixtures.stub:{name}", out=out, **more)  # pyright: ignore[reportArgumentType]
 
 
 def runs(folder: Path) -> int:
@@ -190,7 +190,7 @@ def test_two_at_once_in_one_folder_are_refused(tmp_path: Path, here: list[str]) 
 
 def test_unlike_protocols_within_a_column_are_refused_by_the_key(tmp_path: Path, here: list[str]) -> None:
     study = stub.study(second=stub.fate("good", samples=50))
-    cells = cells_of(study, "smoke", [0], tmp_path, named="tests.studies.stub:STUDY")
+    cells = cells_of(study, "smoke", [0], tmp_path, named="tests.fixtures.stub:STUDY")
     for cell in cells:
         run_cell(study, cell, {})
     with pytest.raises(UserError, match=r"(?s)error \[%\].*unlike protocols.*samples: 100 in 1 runs.*50 in 1 runs"):
@@ -217,7 +217,7 @@ def test_what_cannot_be_is_refused_before_anything_runs(
 def test_the_command_in_the_report_is_whole(tmp_path: Path, here: list[str]) -> None:
     asked = request(tmp_path, seeds=1, jobs=2, overrides=["training.steps=5", "data.root=a b"])
     report = run_study(asked).read_text(encoding="utf-8")
-    line = "orthogan study tests.studies.stub:STUDY --scale smoke --seeds 1 "
+    line = "orthogan study tests.fixtures.stub:STUDY --scale smoke --seeds 1 "
     assert f"{line}--out {tmp_path} --jobs 2 training.steps=5 'data.root=a b'" in report
 
 

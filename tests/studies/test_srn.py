@@ -14,8 +14,8 @@ from orthogan.evaluation.critic.lipschitz import KINDS
 from orthogan.studies.cells import cells_of
 from orthogan.studies.papers import gan_measures, srn_gan, srn_generalisation
 from orthogan.studies.study import SCALES
-from tests.evaluation.helpers import EXTRACTOR
-from tests.studies.smoke import claimed, measured
+from tests.fixtures.scored import EXTRACTOR
+from tests.fixtures.smoke import claimed, measured
 
 
 def test_methods_differ_in_what_they_are_about_alone(tmp_path: Path) -> None:

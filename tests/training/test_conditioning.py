@@ -26,7 +26,7 @@ from orthogan.training.watch import FiniteWatch
 from orthogan.weights.network import KINDS
 from orthogan.weights.orthogonal import OrthogonalMethod
 from orthogan.weights.rotation import RotationMethod
-from tests.training.runs import tensors, tiny
+from tests.fixtures.runs import tensors, tiny
 
 STEPS = ["training.steps=6", "logging.spectrum_every=3"]
 G, D = "model.generator", "model.discriminator"

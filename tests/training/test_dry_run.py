@@ -9,9 +9,9 @@ import pytest
 from orthogan.config.files import load_config
 from orthogan.errors import UserError
 from orthogan.training import dry_run, train
-from tests.training.runs import TINY, tiny
+from tests.fixtures.runs import TINY, tiny
 
-SCORED = ["evaluation.every=1", "evaluation.samples=8", "evaluation.extractor=tests.training.extractor:Moments"]
+SCORED = ["evaluation.every=1", "evaluation.samples=8", "evaluation.extractor=tests.fixtures.extractor:Moments"]
 
 
 @pytest.fixture(scope="module")

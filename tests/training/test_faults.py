@@ -22,13 +22,13 @@ from orthogan.training import train
 from orthogan.training.event_file import EventFile
 from orthogan.training.resume import refuse_changes
 from orthogan.training.stop import StopSignal
-from tests.training.forked import start, tiny_arguments
-from tests.training.runs import tensors, tiny
+from tests.fixtures.forked import start, tiny_arguments
+from tests.fixtures.runs import tensors, tiny
 
 LOGS = ("log.jsonl", "metrics.jsonl")
 SCORED = (
     "evaluation={every: 2, samples: 4, batch_size: 4, reference_samples: 8, "
-    "extractor: 'tests.training.extractor:Moments', background: false}"
+    "extractor: 'tests.fixtures.extractor:Moments', background: false}"
 )
 
 

@@ -23,8 +23,8 @@ from orthogan.training.gan.task import GanTask
 from orthogan.training.latent_penalty import LatentPenalty, path_lengths
 from orthogan.training.loop import update
 from orthogan.training.watch import FiniteWatch
-from tests.training.runs import tensors, tiny
-from tests.two_processes import both_finish
+from tests.fixtures.runs import tensors, tiny
+from tests.fixtures.two_processes import both_finish
 
 CPU = torch.device("cpu")
 STYLE = [

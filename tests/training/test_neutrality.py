@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from orthogan.training import train
-from tests.training.runs import finish, tensors, tiny
+from tests.fixtures.runs import finish, tensors, tiny
 
 # Adam with beta1 = 0 keeps the last gradient as its first moment, so a checkpoint shows the gradients; the tiny
 # rate keeps rounding in one update from steering the next.

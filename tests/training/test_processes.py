@@ -15,7 +15,7 @@ import pytest
 
 from orthogan.errors import UserError
 from orthogan.io import checkpoint
-from tests.training.forked import Started, start, start_two, tiny_arguments
+from tests.fixtures.forked import Started, start, start_two, tiny_arguments
 
 STEPS = "training.steps=6"
 

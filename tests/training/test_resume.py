@@ -15,7 +15,7 @@ import torch
 
 from orthogan.errors import Stopped, UserError
 from orthogan.training import train
-from tests.training.runs import command, environment, finish, tensors, tiny
+from tests.fixtures.runs import command, environment, finish, tensors, tiny
 
 STEPS = "training.steps=8"
 LONG = "training.steps=40"

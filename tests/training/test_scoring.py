@@ -18,14 +18,14 @@ from orthogan.errors import Stopped, UserError
 from orthogan.training import train
 from orthogan.training.score_process import WORKER
 from orthogan.training.stop import StopSignal
+from tests.fixtures.runs import environment, finish, tensors, tiny
 from tests.training.classifier.test_task import tiny as tiny_classifier
-from tests.training.runs import environment, finish, tensors, tiny
 
 SCORED = [
     "training.steps=6",
     "evaluation.every=2",
     "evaluation.samples=16",
-    "evaluation.extractor=tests.training.extractor:Moments",
+    "evaluation.extractor=tests.fixtures.extractor:Moments",
 ]
 
 
@@ -101,7 +101,7 @@ def test_the_scoring_process_ends_when_its_run_is_gone(tmp_path: Path) -> None:
     ("override", "message"),
     [
         ("evaluation={metrics: [isc], best: isc}", "extractor Moments classifies nothing"),
-        ("evaluation.extractor=tests.training.extractor:Gone", "Gone"),
+        ("evaluation.extractor=tests.fixtures.extractor:Gone", "Gone"),
         ("evaluation={metrics: [ppl_nog], best: ppl_nog}", "has no subspaces"),
         ("evaluation.reference_samples=1", "reference_samples is 1: input should be greater than or equal to 2"),
         ("evaluation={background: true, device: 'cuda:77'}", "evaluation.device is 'cuda:77'"),

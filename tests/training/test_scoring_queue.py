@@ -17,7 +17,7 @@ from orthogan.io import checkpoint
 from orthogan.training import score_process, train
 from orthogan.training.resume import METRICS, forget_scores, own_scores
 from orthogan.training.stop import StopSignal
-from tests.training.runs import tiny
+from tests.fixtures.runs import tiny
 
 # Its score of a step is (step - 4)^2, so that step 4 is the best.
 STUB = """
@@ -73,7 +73,7 @@ def config(run: Path, *overrides: str) -> Config:
     return tiny(
         run,
         "training.steps=8",
-        "evaluation={every: 2, samples: 4, background: true, extractor: 'tests.training.extractor:Moments'}",
+        "evaluation={every: 2, samples: 4, background: true, extractor: 'tests.fixtures.extractor:Moments'}",
         "checkpoint={every: 8, keep: 1}",
         *overrides,
     )

@@ -19,7 +19,7 @@ from orthogan.models.protocol import Generator
 from orthogan.models.saved import load
 from orthogan.training import train
 from orthogan.training.tracking import FLOOR, SAMPLES, Tracking
-from tests.training.runs import tensors, tiny
+from tests.fixtures.runs import tensors, tiny
 
 EIGEN = [
     "model.generator.kind=eigengan",

@@ -19,7 +19,7 @@ from orthogan.models.build import build_generator
 from orthogan.models.saved import describe, load, save_generator
 from orthogan.training import train
 from orthogan.training.gan.task import GanTask
-from tests.training.runs import ROOT, tensors, tiny
+from tests.fixtures.runs import ROOT, tensors, tiny
 
 SPRITES = ROOT / "pretrained" / "sprites-srngan.safetensors"
 

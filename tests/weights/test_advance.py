@@ -15,7 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from orthogan import weights
 from orthogan.weights import Advance, SpectralNorm, orthogonal, spectral_norm, stable_rank_norm
 from orthogan.weights.network import constrained, unconstrained
-from tests.two_processes import both_finish
+from tests.fixtures.two_processes import both_finish
 
 # name -> what makes it; several of one shape, and single rows, columns, kinds and counts of iterations
 LAYERS = {

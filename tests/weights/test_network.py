@@ -10,7 +10,7 @@ from torch import nn
 
 from orthogan import weights
 from orthogan.weights.network import constrained
-from tests.two_processes import both_finish
+from tests.fixtures.two_processes import both_finish
 
 
 def net() -> nn.Sequential:

@@ -23,7 +23,7 @@ from orthogan.data.sources.folder import Form, open_folder
 from orthogan.data.views import Part
 from orthogan.errors import UserError
 from orthogan.training.gan.draws import check_shares
-from tests.data.sets import greys, solid
+from tests.fixtures.sets import greys, solid
 
 FORM = Form(4, 1)
 STREAMED = 0  # a memory limit that every set exceeds

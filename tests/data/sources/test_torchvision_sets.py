@@ -18,7 +18,7 @@ from torchvision import datasets
 
 from orthogan.data import ImageSource, open_source
 from orthogan.errors import UserError
-from tests.data.sets import solid
+from tests.fixtures.sets import solid
 
 RNG = np.random.default_rng(0)
 

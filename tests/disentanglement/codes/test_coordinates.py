@@ -12,7 +12,7 @@ from orthogan.disentanglement.codes.coordinates import coordinates_of, subject
 from orthogan.errors import UserError
 from orthogan.latent import Directions, random_control
 from orthogan.models.protocol import Generator
-from tests.disentanglement.quadrants import Quadrants
+from tests.fixtures.quadrants import Quadrants
 
 
 class Plane(Generator):

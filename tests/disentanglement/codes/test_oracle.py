@@ -15,7 +15,7 @@ from orthogan.data import ArraySource, open_source
 from orthogan.disentanglement import Oracle, Teaching, load_oracle, oracle_for, save_oracle, train_oracle
 from orthogan.disentanglement.codes import oracle_cache as cache_module
 from orthogan.errors import UserError
-from tests.disentanglement.quadrants import NAMES, labelled, taught
+from tests.fixtures.quadrants import NAMES, labelled, taught
 
 QUICK = Teaching(steps=80, batch_size=64)
 

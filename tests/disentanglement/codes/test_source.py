@@ -7,7 +7,7 @@ import pytest
 
 from orthogan.data.sprites import FACTOR_SIZES, render
 from orthogan.disentanglement import GridSource, SpriteSource
-from tests.disentanglement import toy
+from tests.fixtures import toy
 
 
 def test_a_grid_in_any_order_gives_back_the_row_asked_for() -> None:

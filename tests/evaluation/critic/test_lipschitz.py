@@ -17,7 +17,7 @@ from orthogan.data import ArraySource
 from orthogan.errors import UserError
 from orthogan.evaluation.critic.lipschitz import KINDS, lipschitz
 from orthogan.evaluation.result import MetricResult
-from tests.evaluation.helpers import Patches, source
+from tests.fixtures.scored import Patches, source
 
 PIXELS = 3 * 16 * 16
 

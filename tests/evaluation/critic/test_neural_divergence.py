@@ -11,11 +11,11 @@ from torch import Tensor
 
 from orthogan.data import ArraySource
 from orthogan.errors import UserError
+from orthogan.evaluation.critic import critic as critics
 from orthogan.evaluation.critic.critic import Recipe, new_critic, train_critic
-from orthogan.evaluation.critic.critic import critic as critics
 from orthogan.evaluation.critic.neural_divergence import neural_divergence
 from orthogan.evaluation.result import MetricResult
-from tests.evaluation.helpers import Patches, source
+from tests.fixtures.scored import Patches, source
 
 QUICK = Recipe(steps=12, batch_size=8, width=2, lr=1e-3)
 SIDE = 8

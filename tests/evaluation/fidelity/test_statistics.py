@@ -17,7 +17,7 @@ from orthogan.evaluation.fidelity.extractors import load_extractor
 from orthogan.evaluation.fidelity.frechet import frechet_distance
 from orthogan.evaluation.fidelity.reference import reference_of
 from orthogan.evaluation.fidelity.statistics import Gaussian, Moments, load_gaussian, save_gaussian
-from tests.evaluation.helpers import EXTRACTOR, Patches, source
+from tests.fixtures.scored import EXTRACTOR, Patches, source
 
 
 @given(st.lists(st.integers(1, 9), min_size=1, max_size=5), st.integers(1, 5), st.integers(0, 10**6), st.floats(0, 1e6))
@@ -164,4 +164,4 @@ def test_a_saved_reference_serves_its_own_extractor_only(tmp_path: Path) -> None
     (second,) = evaluate(Patches(), file, extractor=EXTRACTOR, **options)  # pyright: ignore
     assert second.value == pytest.approx(first.value, rel=1e-12)
     with pytest.raises(UserError, match="made with extractor 'Moments'"):
-        evaluate(Patches(), file, extractor="tests.evaluation.helpers:Classifying", **options)  # pyright: ignore
+        evaluate(Patches(), file, extractor="tests.fixtures.scored:Classifying", **options)  # pyright: ignore

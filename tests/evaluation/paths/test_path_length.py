@@ -25,7 +25,7 @@ from orthogan.latent.directions import Directions
 from orthogan.models.eigengan import EigenGANGenerator
 from orthogan.models.protocol import Generator
 from orthogan.models.stylegan2 import StyleGAN2Generator
-from tests.evaluation.helpers import Patches, source
+from tests.fixtures.scored import Patches, source
 
 DIM, PIXELS = 5, 3 * 4 * 4
 QUIET = {"progress": False}
@@ -350,7 +350,7 @@ def test_features_of_the_embedded_net_move_with_a_step_too_small_for_bytes() -> 
 
 
 def test_a_path_length_stands_beside_other_metrics(tmp_path: Path) -> None:
-    extractor = "tests.training.extractor:Moments"
+    extractor = "tests.fixtures.extractor:Moments"
     net = Patches(2)
     results = evaluate(
         net, source(), metrics=["pixel_path_length", "fid"], samples=12, extractor=extractor, progress=False

@@ -20,7 +20,7 @@ from orthogan.evaluation.paths.path_length import path_length
 from orthogan.evaluation.paths.path_variants import PRESETS
 from orthogan.evaluation.paths.perceptual import _heads, load_lpips
 from orthogan.io.weights import read_weights
-from tests.evaluation.helpers import Patches
+from tests.fixtures.scored import Patches
 
 pytest.importorskip("lpips")
 LAYERS = (3, 8, 15, 22, 29)  # the last ReLU before each pooling, and after conv5_3

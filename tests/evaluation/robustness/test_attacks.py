@@ -13,9 +13,9 @@ from torch.nn import functional
 from orthogan import weights
 from orthogan.data import to_float
 from orthogan.errors import UserError
+from orthogan.evaluation.robustness import attacks
 from orthogan.evaluation.robustness.attacks import Attack, Attacker
-from orthogan.evaluation.robustness.classifier import attacks
-from tests.evaluation.attacked import CLASSES, SIDE, answers, net, pictures
+from tests.fixtures.attacked import CLASSES, SIDE, answers, net, pictures
 
 pytest.importorskip("art", reason="needs the extra robust")
 

@@ -14,20 +14,20 @@ from orthogan.cli.main import main
 from orthogan.data import ArraySource, to_float
 from orthogan.errors import UserError
 from orthogan.evaluation import table
+from orthogan.evaluation.robustness import classifier as robustness
 from orthogan.evaluation.robustness.accuracy import accuracy
 from orthogan.evaluation.robustness.attacks import Attack, Attacker
 from orthogan.evaluation.robustness.classifier import (
     attacked_accuracy,
     corruption_accuracy,
     evaluate_classifier,
-    robustness,
 )
 from orthogan.evaluation.robustness.corruptions import CORRUPTIONS, SEVERITIES, Corrupted
 from orthogan.rng import derive
 from orthogan.training import train
-from tests.evaluation.attacked import CLASSES, SIDE, answers, net, source
+from tests.fixtures.attacked import CLASSES, SIDE, answers, net, source
+from tests.fixtures.runs import tiny as gan
 from tests.training.classifier.test_task import tiny
-from tests.training.runs import tiny as gan
 
 
 @pytest.fixture(scope="module")

@@ -25,8 +25,7 @@ from orthogan.latent.space import view
 from orthogan.models.dcgan import DCGANGenerator
 from orthogan.models.sngan import SNGANGenerator
 from orthogan.models.stylegan2 import StyleGAN2Generator
-
-from .nets import Factors, Linear, assert_same_lines
+from tests.fixtures.latent_nets import Factors, Linear, assert_same_lines
 
 SIGMA = [5.0, 3.0, 2.0, 1.0]
 

@@ -19,9 +19,8 @@ from orthogan.latent.generate import class_of, latents_of
 from orthogan.latent.traverse import traverse
 from orthogan.linalg.rotations import qr
 from orthogan.rng import derive
-
-from ..disc import Disc
-from .nets import Bars, Linear, assert_same_lines
+from tests.fixtures.disc import Disc
+from tests.fixtures.latent_nets import Bars, Linear, assert_same_lines
 
 # ---- learned ----
 

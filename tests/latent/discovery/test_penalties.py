@@ -13,8 +13,7 @@ from torch import Tensor
 
 from orthogan.errors import UserError
 from orthogan.latent.discovery import hessian, hessian_penalty, jacobian, orojar, orojar_penalty
-
-from .nets import Factors, Linear, assert_same_frame
+from tests.fixtures.latent_nets import Factors, Linear, assert_same_frame
 
 
 def source(seed: int = 0) -> torch.Generator:

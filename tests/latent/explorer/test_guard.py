@@ -10,8 +10,7 @@ import pytest
 
 from orthogan.errors import UserError
 from orthogan.latent.native import latent_axes
-
-from .disc import Disc
+from tests.fixtures.disc import Disc
 
 pytest.importorskip("gradio", reason="needs the extra explore")
 

@@ -26,8 +26,7 @@ from orthogan.latent.render.heatmap import palette
 from orthogan.latent.traverse import traverse
 from orthogan.models.protocol import to_uint8
 from orthogan.models.stylegan2 import StyleGAN2Generator
-
-from .disc import Affine, Disc
+from tests.fixtures.disc import Affine, Disc
 
 
 def some(dim: int, k: int = 3, **more: object) -> Directions:

@@ -15,9 +15,8 @@ from orthogan.latent.render.contact_sheet import ContactSheet, contact_sheet
 from orthogan.latent.render.heatmap import ceiling, colours, differences
 from orthogan.latent.render.sheet import render_sheet
 from orthogan.latent.traverse import traverse
-
-from .disc import Disc
-from .pictures import find, magnified
+from tests.fixtures.disc import Disc
+from tests.fixtures.pictures import find, magnified
 
 
 @pytest.fixture(scope="module")

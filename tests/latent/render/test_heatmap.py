@@ -13,9 +13,8 @@ from orthogan.latent.native import latent_axes
 from orthogan.latent.render.grid import render_grid
 from orthogan.latent.render.heatmap import ceiling, colours, differences, palette
 from orthogan.latent.traverse import Traversal, traverse
-
-from .disc import Disc
-from .pictures import find, magnified
+from tests.fixtures.disc import Disc
+from tests.fixtures.pictures import find, magnified
 
 
 @pytest.fixture(scope="module")

@@ -22,9 +22,8 @@ from orthogan.latent.render.animation import swing
 from orthogan.latent.render.heatmap import ceiling, colours, differences
 from orthogan.latent.render.html import render_html
 from orthogan.latent.traverse import Traversal, traverse
-
-from .disc import Disc
-from .pictures import magnified
+from tests.fixtures.disc import Disc
+from tests.fixtures.pictures import magnified
 
 NASTY = "</script><script>alert(1)</script> \"q\" 'a' & <b>é @DATA@"
 

@@ -18,8 +18,7 @@ from orthogan.latent.render import video as render_video
 from orthogan.latent.render.animation import PERIOD_MS, mosaic, swing
 from orthogan.latent.render.video import FPS, save_video, timeline
 from orthogan.latent.traverse import Traversal, traverse
-
-from .disc import Disc
+from tests.fixtures.disc import Disc
 
 needs_av = pytest.mark.skipif(importlib.util.find_spec("av") is None, reason="no PyAV here (pip install av)")
 

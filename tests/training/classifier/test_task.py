@@ -35,7 +35,7 @@ from orthogan.training.loop import update
 from orthogan.training.precision import make_accelerator
 from orthogan.training.schedule import factor
 from orthogan.training.watch import FiniteWatch
-from tests.training.runs import ROOT, environment, tensors
+from tests.fixtures.runs import ROOT, environment, tensors
 from tests.training.test_conditioning import flow, norm, one
 
 C = "model.classifier"
@@ -173,7 +173,7 @@ def test_what_is_stored_says_what_it_is(tmp_path: Path, capsys: pytest.CaptureFi
 
 
 def test_a_generator_is_no_classifier(tmp_path: Path) -> None:
-    from tests.training.runs import tiny as gan
+    from tests.fixtures.runs import tiny as gan
 
     train(gan(tmp_path / "run", "training.steps=1"))
     with pytest.raises(UserError, match="carries a generator, and a classifier is needed"):

@@ -23,7 +23,7 @@ from orthogan.training.gan.draws import check_shares
 from orthogan.training.gan.task import GanTask
 from orthogan.training.loop import update
 from orthogan.training.watch import FiniteWatch
-from tests.training.runs import ROOT, tiny
+from tests.fixtures.runs import ROOT, tiny
 
 SHIPPED = sorted((ROOT / "configs").rglob("*.yaml"))
 
@@ -94,7 +94,7 @@ def test_a_run_leaves_what_it_promises(tmp_path: Path) -> None:
             "evaluation.every=3",
             "evaluation.at_start=true",
             "evaluation.samples=16",
-            "evaluation.extractor=tests.training.extractor:Moments",
+            "evaluation.extractor=tests.fixtures.extractor:Moments",
             "checkpoint.keep=1",
             "data.labels=true",
         )
