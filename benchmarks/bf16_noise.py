@@ -19,11 +19,11 @@ from orthogan.evaluation.fidelity.features import Features, extract
 from orthogan.evaluation.fidelity.frechet import frechet_distance
 from orthogan.evaluation.fidelity.kid import SUBSET_SIZE, Subsets, kernel_distance
 from orthogan.evaluation.fidelity.precision_recall import precision_recall
-from orthogan.evaluation.images import generated, real
-from orthogan.evaluation.precision import Precision, prepared
-from orthogan.models.modes import frozen
+from orthogan.evaluation.images import generate_images, real
+from orthogan.evaluation.precision import Precision, prepare_net
+from orthogan.models.modes import eval_mode
 from orthogan.models.protocol import Generator
-from orthogan.models.saved import describe
+from orthogan.models.saved import read_saved
 
 VARIANTS = {
     "fp32": Precision(False, False),
@@ -41,7 +41,7 @@ def noise(subject: Path, extractor: str, images: int, seeds: int, device: torch.
     over the seeds. bf16 features are compared with bf16 features of the real images.
     """
     generator = load(subject, device=device)
-    source = open_configured(describe(subject).config.data)
+    source = open_configured(read_saved(subject).config.data)
     nets = {bf16: load_extractor(extractor, device=device, bf16=bf16) for bf16 in (False, True)}
     reals = {bf16: _of_source(source, net, images, device) for bf16, net in nets.items()}
     found: dict[str, dict[str, list[float]]] = {variant: {} for variant in VARIANTS}
@@ -95,9 +95,9 @@ def _markdown(rows: list[dict[str, Any]]) -> str:
 
 
 def _draw(generator: Generator, images: int, seed: int, bf16: bool, device: torch.device) -> list[Tensor]:
-    with frozen(generator), prepared(generator):
+    with eval_mode(generator), prepare_net(generator):
         options = {"seed": seed, "batch_size": BATCH, "truncation": 1.0, "device": device, "bf16": bf16}
-        return list(generated(generator, images, **options))
+        return list(generate_images(generator, images, **options))
 
 
 def _of_source(source: ImageSource, net: Extractor, images: int, device: torch.device) -> Features:

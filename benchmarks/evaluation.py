@@ -32,9 +32,9 @@ from orthogan.evaluation.fidelity.features import extract
 from orthogan.evaluation.fidelity.frechet import frechet_distance
 from orthogan.evaluation.fidelity.precision_recall import CHUNK, NEIGHBOURHOOD, precision_recall
 from orthogan.evaluation.fidelity.statistics import Gaussian, Moments
-from orthogan.evaluation.images import generated
-from orthogan.evaluation.precision import prepared
-from orthogan.models.modes import frozen
+from orthogan.evaluation.images import generate_images
+from orthogan.evaluation.precision import prepare_net
+from orthogan.models.modes import eval_mode
 
 TABLES = ("arithmetic", "streaming", "neighbours", "loop")
 DECAY = 3.0  # decades over which the spread of synthetic features falls, about as Inception's does
@@ -124,8 +124,8 @@ def loop(images: int, subject: Path, extractor: str, bf16: bool, device: torch.d
 
     def drawn() -> list[Tensor]:
         options = {"seed": 0, "batch_size": batch, "truncation": 1.0, "device": device, "bf16": bf16}
-        with frozen(generator), prepared(generator):
-            return list(generated(generator, images, **options))
+        with eval_mode(generator), prepare_net(generator):
+            return list(generate_images(generator, images, **options))
 
     def seen() -> Gaussian:
         options = {"device": device, "total": images, "keep": None, "score": classifies, "progress": False}

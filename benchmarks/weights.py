@@ -32,7 +32,7 @@ from orthogan.penalties import PENALTIES, Penalty
 from orthogan.training.gan.augmentation import Augmentation
 from orthogan.training.gan.phases import DiscriminatorBatch, discriminator_loss
 from orthogan.training.precision import fast_bf16
-from orthogan.weights.network import constrained, unconstrained
+from orthogan.weights.network import list_constrained, unconstrained
 from orthogan.weights.orthogonal import OrthogonalMethod
 from orthogan.weights.rotation import RotationMethod
 
@@ -214,7 +214,7 @@ def training_step(net: Net, tool: Tool, batch: int, dtype: torch.dtype, device: 
     images, fakes = (torch.randn(size, device=device).contiguous(memory_format=torch.channels_last) for _ in (0, 1))
     labels = torch.randint(1000, (batch,), device=device)
     examples = DiscriminatorBatch(images, None, fakes, None, labels.float(), torch.zeros((), device=device))
-    one_round = weights.Advance(module)
+    one_round = weights.PowerIterationScheduler(module)
 
     def loss() -> Tensor:
         if net.adversarial:
@@ -223,7 +223,7 @@ def training_step(net: Net, tool: Tool, batch: int, dtype: torch.dtype, device: 
 
     def step() -> None:
         optimizer.zero_grad()
-        with one_round.held():
+        with one_round.hold():
             with torch.autocast(device.type, torch.bfloat16, enabled=dtype == torch.bfloat16):
                 value = loss()
             value.backward()
@@ -251,24 +251,24 @@ def advance_steps(net: Net, device: torch.device) -> dict[str, Callable[[], None
     one_by_one = built("spectral")
 
     def loop() -> None:
-        for _, layer, weight, constraint in constrained(one_by_one):
+        for _, layer, weight, constraint in list_constrained(one_by_one):
             constraint.advance(unconstrained(layer, weight))
 
     def torch_loop() -> None:
         for constraint, weight in others:
             constraint._power_method(constraint._reshape_weight_to_matrix(weight.detach()), 1)
 
-    def held(step: weights.Advance) -> None:
-        with step.held():
+    def held(step: weights.PowerIterationScheduler) -> None:
+        with step.hold():
             pass
 
-    one_round = weights.Advance(built("spectral"))
+    one_round = weights.PowerIterationScheduler(built("spectral"))
     return {
         "loop": loop,
         "torch-sn": torch_loop,
         "round": one_round,
         "round, then held, sn": partial(held, one_round),
-        "round, then held, srn-k1": partial(held, weights.Advance(built("stable_rank", c=C))),
+        "round, then held, srn-k1": partial(held, weights.PowerIterationScheduler(built("stable_rank", c=C))),
     }
 
 

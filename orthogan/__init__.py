@@ -40,7 +40,8 @@ if TYPE_CHECKING:
     from orthogan.evaluation import evaluate
     from orthogan.latent import Directions, first_layer_directions, native_directions, render, traverse
     from orthogan.models.protocol import Generator
-    from orthogan.models.saved import load, save_generator
+    from orthogan.models.saved import load_generator as load
+    from orthogan.models.saved import save_generator
     from orthogan.training import train
 
 __all__ = [
@@ -79,7 +80,7 @@ _HOMES = {
     "Generator": "orthogan.models.protocol",
     "evaluate": "orthogan.evaluation",
     "first_layer_directions": "orthogan.latent",
-    "load": "orthogan.models.saved",
+    "load": "orthogan.models.saved:load_generator",
     "load_config": "orthogan.config.files",
     "native_directions": "orthogan.latent",
     "open_configured": "orthogan.data",
@@ -94,7 +95,8 @@ _HOMES = {
 def __getattr__(name: str) -> Any:
     """Import on first use: ``orthogan --help`` need not wait for torch."""
     if name in _HOMES:
-        return getattr(importlib.import_module(_HOMES[name]), name)
+        home, _, other = _HOMES[name].partition(":")
+        return getattr(importlib.import_module(home), other or name)
     if name in __all__:
         return importlib.import_module(f"orthogan.{name}")
     raise AttributeError(f"module 'orthogan' has no attribute {name!r}")

@@ -16,18 +16,18 @@ def rank_and_world() -> tuple[int, int]:
     return (dist.get_rank(), dist.get_world_size()) if joined else (0, 1)
 
 
-def hidden(progress: bool) -> bool | None:
+def hide_progress(progress: bool) -> bool | None:
     """``disable`` of a progress bar: shown by the first process alone, on a terminal alone (None), if asked for."""
     return None if progress and rank_and_world()[0] == 0 else True
 
 
-def share(total: int) -> tuple[int, int]:
+def share_of_rank(total: int) -> tuple[int, int]:
     """The range of ``total`` items that this process takes: contiguous, so that joined parts are in order."""
     rank, world = rank_and_world()
     return rank * total // world, (rank + 1) * total // world
 
 
-def gathered(tensor: Tensor) -> list[Tensor]:
+def gather(tensor: Tensor) -> list[Tensor]:
     """The tensors of all processes, of one shape, in the order of the processes; where they were, CPU or GPU."""
     if rank_and_world()[1] == 1:
         return [tensor]
@@ -37,30 +37,30 @@ def gathered(tensor: Tensor) -> list[Tensor]:
     return [part.to(tensor.device) for part in found]
 
 
-def joined(tensor: Tensor) -> Tensor:
+def gather_rows(tensor: Tensor) -> Tensor:
     """The rows of all processes, of which each may hold another number, one below the other: (sum of n, d)."""
-    counts = [int(n) for n in gathered(torch.tensor([len(tensor)]))]
+    counts = [int(n) for n in gather(torch.tensor([len(tensor)]))]
     if len(counts) == 1:
         return tensor
     padded = tensor.new_zeros(max(counts), *tensor.shape[1:])
     padded[: len(tensor)] = tensor
-    return torch.cat([part[:n] for part, n in zip(gathered(padded), counts, strict=True)])
+    return torch.cat([part[:n] for part, n in zip(gather(padded), counts, strict=True)])
 
 
-def everywhere(here: bool) -> bool:
+def all_true(here: bool) -> bool:
     """Whether it holds on all processes: they do something together or not at all."""
-    return all(bool(flag) for flag in gathered(torch.tensor([int(here)])))
+    return all(bool(flag) for flag in gather(torch.tensor([int(here)])))
 
 
-def agreed(value: Any) -> Any:
+def broadcast_json(value: Any) -> Any:
     """The first process's ``value``, which JSON must be able to hold: machines may differ in the last digits."""
     rank, world = rank_and_world()
     if world == 1:
         return value
     text = torch.frombuffer(bytearray(json.dumps(value).encode()), dtype=torch.uint8)
-    length = int(gathered(torch.tensor([len(text)]))[0])
+    length = int(gather(torch.tensor([len(text)]))[0])
     message = text if rank == 0 else torch.zeros(length, dtype=torch.uint8)
-    return json.loads(bytes(gathered(message)[0].tolist()))
+    return json.loads(bytes(gather(message)[0].tolist()))
 
 
 def _exchange() -> torch.device:

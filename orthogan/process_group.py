@@ -99,7 +99,7 @@ def first_process() -> bool:
 
 
 @contextmanager
-def together(advice: str) -> Iterator[None]:
+def fail_together(advice: str) -> Iterator[None]:
     """A context that all processes leave with the same exception: what ends one of them ends the others.
 
     Args:

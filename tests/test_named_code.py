@@ -25,11 +25,11 @@ from orthogan.evaluation.fidelity.extractors import load_extractor
 from orthogan.io import checkpoint
 from orthogan.io.checkpoint import Part
 from orthogan.models.build import build_classifier, build_discriminator, build_generator
-from orthogan.models.named import made_by
+from orthogan.models.named import instantiate
 from orthogan.models.saved import CLASSIFIER, CLASSIFIER_FORMAT, RAW, load_classifier, metadata
 from orthogan.models.saved_discriminator import load_discriminator
 from orthogan.studies.finished import FinishedRun
-from orthogan.studies.registry import find
+from orthogan.studies.registry import get_study
 from orthogan.training.score_worker import measure_of
 from tests.fixtures.runs import TINY, tiny
 
@@ -145,7 +145,7 @@ ROUTES += [("classifier", command) for command in OF_CLASSIFIER]
 
 
 def command_line(command: str, run: Path) -> list[str]:
-    step = checkpoint.folder_of(run, 1)
+    step = checkpoint.checkpoint_folder(run, 1)
     file = next(file for name in (RAW, CLASSIFIER) if (file := step / f"{name}.safetensors").is_file())
     Path("empty.yaml").touch()
     Path("based.yaml").write_text(f"base: {run / 'config.yaml'}\n")
@@ -260,7 +260,7 @@ def test_the_scoring_process_builds_only_what_the_config_of_the_run_names(here: 
     run = written(here / "run", "generator", "beside:Net", {})
     measure = measure_of(tiny(here / "run"), torch.device("cpu"))
     with pytest.raises(UserError, match="beside:Net"):
-        measure(checkpoint.folder_of(run, 1), 1)
+        measure(checkpoint.checkpoint_folder(run, 1), 1)
     assert not (here / "canary").exists()
 
 
@@ -334,9 +334,9 @@ def test_names_of_anything_else_than_a_class_of_the_right_kind_are_refused_in_ev
     with pytest.raises(UserError, match="extractor is "):
         load_extractor(kind)
     with pytest.raises(UserError, match="study"):
-        find(kind)
+        get_study(kind)
     with pytest.raises(UserError):
-        made_by(kind)
+        instantiate(kind)
     assert main(["sample", kind]) == 2
     assert main(["spectrum", kind]) == 2
 
@@ -352,15 +352,15 @@ def annotated_otherwise() -> dict[str, Tensor]:
 @pytest.mark.parametrize("name", ["os:abort", "timeit:timeit", "subprocess:getoutput", "tempfile:mkdtemp"])
 def test_a_function_of_the_standard_library_is_no_subject(name: str) -> None:
     with pytest.raises(UserError, match="cannot be called to make"):
-        made_by(name)
-    assert isinstance(made_by(f"{__name__}:ready"), nn.Linear)
+        instantiate(name)
+    assert isinstance(instantiate(f"{__name__}:ready"), nn.Linear)
 
 
 def test_a_module_that_fails_or_exits_while_it_is_imported_is_named(here: Path) -> None:
     for text, says in (("raise KeyError('k')", "KeyError"), ("import sys; sys.exit(3)", "SystemExit"), ("(", "Syntax")):
         (here / "failing.py").write_text(text)
         with pytest.raises(UserError, match=rf"failing:Net.*{says}"):
-            made_by("failing:Net")
+            instantiate("failing:Net")
 
 
 def test_no_file_in_the_current_folder_hides_an_installed_module(here: Path) -> None:
@@ -424,7 +424,7 @@ def test_evaluate_does_not_open_the_data_that_a_file_of_weights_names(
     run = written(here / "run", part, None, {}, data=data)
     alone = here / "alone"
     alone.mkdir()
-    for file in checkpoint.folder_of(run, 1).glob("*.safetensors"):
+    for file in checkpoint.checkpoint_folder(run, 1).glob("*.safetensors"):
         file.rename(alone / file.name)
     file = alone / f"{CLASSIFIER if part == 'classifier' else RAW}.safetensors"
     words = ["evaluate", str(file), *options.split()]

@@ -15,7 +15,7 @@ from orthogan.config.files import dump, load_config, own_names
 from orthogan.errors import CannotWrite, UserError, install
 from orthogan.io.read import check_regular, user_path
 from orthogan.io.yaml_text import parse_yaml
-from orthogan.models.shipped import no_such, shipped
+from orthogan.models.shipped import find_shipped, no_such
 
 if TYPE_CHECKING:
     import torch
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from orthogan.data import ImageSource
     from orthogan.latent import Directions
     from orthogan.models.protocol import Generator
-    from orthogan.models.subject import Subject
+    from orthogan.models.subject import LoadedGenerator
 
 # Torch and what builds on it take seconds to import: each command imports what it needs after its files are found.
 BATCH = 64  # images at a time when drawing
@@ -69,7 +69,7 @@ def _report(run: Path, settings: Config) -> None:
         first, last = (f"{scores[i][1].value:{form}} (step {scores[i][0]})" for i in (0, -1))
         print(f"{scores[-1][1].label}: {first} -> {last}")
     if settings.task == "classifier":
-        best = checkpoint.best_of(run)
+        best = checkpoint.best_checkpoint(run)
         print(f"best checkpoint: {best}" if best is not None else f"checkpoints: {run / checkpoint.FOLDER}")
         return
     names = ("reals.png", "fakes_init.png", *(file.name for file in sorted(run.glob("fakes-*.png"))[-1:]))
@@ -149,7 +149,7 @@ def explore(arguments: Namespace) -> None:
     _find(arguments)
     if importlib.util.find_spec("gradio") is None:
         raise UserError(f"the live page needs gradio: {install('explore')}")
-    from orthogan.cli.evaluate import run_of
+    from orthogan.cli.evaluate import find_run
     from orthogan.latent.explorer.page import explore as serve  # gradio takes seconds to import
 
     subject, net, _ = _open(arguments.subject, arguments)
@@ -157,7 +157,7 @@ def explore(arguments: Namespace) -> None:
         net,
         _directions(arguments, net),
         class_names=subject.class_names,
-        title=f"orthogan: {(run_of(Path(subject.name)) or Path(subject.name)).name}",
+        title=f"orthogan: {(find_run(Path(subject.name)) or Path(subject.name)).name}",
         host=arguments.host,
         port=arguments.port,
         open_browser=arguments.open,
@@ -169,7 +169,7 @@ def disentangle(arguments: Namespace) -> None:
     _find(arguments)
     options = _options(arguments.set)
     from orthogan import disentanglement as measures
-    from orthogan.cli.evaluate import run_of
+    from orthogan.cli.evaluate import find_run
     from orthogan.evaluation import append_jsonl
     from orthogan.latent import parse_seeds
 
@@ -199,7 +199,7 @@ def disentangle(arguments: Namespace) -> None:
         else:
             lines = [path, *("  " + result.one_line() for result in results)]
             print(measures.table(results) if alone else "\n".join(lines), flush=True)
-        run = run_of(Path(path))
+        run = find_run(Path(path))
         try:
             if run is not None:
                 append_jsonl(run / "disentanglement.jsonl", results)
@@ -331,7 +331,7 @@ def _find(arguments: Namespace) -> None:
     """Refuse what is not there, before anything is imported that takes seconds."""
     subjects = arguments.subject if isinstance(arguments.subject, list) else [arguments.subject]
     for path in subjects:
-        if ":" not in path and not os.path.lexists(path) and shipped(path) is None:
+        if ":" not in path and not os.path.lexists(path) and find_shipped(path) is None:
             raise no_such(path)
     for option in ("directions", "weights", "data", "reference"):
         path = getattr(arguments, option, None)
@@ -342,7 +342,7 @@ def _find(arguments: Namespace) -> None:
             raise UserError(f"--reference {path}: there is no such file or folder")
 
 
-def _open(path: str, arguments: Namespace) -> tuple[Subject, Generator, torch.device]:
+def _open(path: str, arguments: Namespace) -> tuple[LoadedGenerator, Generator, torch.device]:
     from orthogan.device import chosen_device
     from orthogan.models.subject import open_generator
 
@@ -352,7 +352,7 @@ def _open(path: str, arguments: Namespace) -> tuple[Subject, Generator, torch.de
     return subject, subject.net, device
 
 
-def _label(arguments: Namespace, subject: Subject, net: Generator) -> int | None:
+def _label(arguments: Namespace, subject: LoadedGenerator, net: Generator) -> int | None:
     """The class that --class names."""
     if arguments.label is None:
         return None

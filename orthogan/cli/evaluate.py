@@ -37,9 +37,9 @@ from orthogan.evaluation.robustness.classifier import METRICS as CLASSIFIER_METR
 from orthogan.evaluation.robustness.classifier import evaluate_classifier
 from orthogan.io import checkpoint
 from orthogan.io.read import printable
-from orthogan.models.saved import CLASSIFIER_FORMAT, Saved, describe, load, load_classifier
+from orthogan.models.saved import CLASSIFIER_FORMAT, Saved, load_classifier, load_generator, read_saved
 from orthogan.models.saved_discriminator import load_discriminator
-from orthogan.process_group import together
+from orthogan.process_group import fail_together
 from orthogan.training.classifier.task import open_sources
 
 EMBEDDED = ("sprites", "sprites-colour")  # data that are made, not read
@@ -84,7 +84,7 @@ def evaluate(arguments: Namespace) -> None:
     _refuse(arguments, unused)
     incomplete: UserError | None = None
     try:
-        with together("start all of them again"):
+        with fail_together("start all of them again"):
             results = function(arguments, metrics, device)
     except Incomplete as error:
         results, incomplete = error.results, error
@@ -98,7 +98,7 @@ def evaluate(arguments: Namespace) -> None:
         print("".join(json.dumps(result.as_dict(), allow_nan=False) + "\n" for result in results), end="", flush=True)
     elif results:
         print(table(results), flush=True)
-    run = run_of(Path(arguments.subject))
+    run = find_run(Path(arguments.subject))
     if run is not None and results:
         append_jsonl(run / "metrics.jsonl", results)
     if incomplete is not None:
@@ -128,11 +128,11 @@ def _generated(arguments: Namespace, metrics: list[str], device: torch.device) -
         subject = _images(arguments.subject, data)
     else:
         trust = arguments.trust or own_names(arguments.data)
-        saved = describe(arguments.subject, ema=not arguments.no_ema, trust=trust)
+        saved = read_saved(arguments.subject, ema=not arguments.no_ema, trust=trust)
         if data is None:
             compared = arguments.reference is None and set(metrics) & set(COMPARING)
             data = (_followed(arguments, saved, BY_DATA) if compared else saved.config).data
-        subject = load(saved.path, device=device, trust=trust)
+        subject = load_generator(saved.path, device=device, trust=trust)
         samples = samples or DEFAULT_SAMPLES
         info = _info(arguments, saved)
     return score(
@@ -157,7 +157,7 @@ def _generated(arguments: Namespace, metrics: list[str], device: torch.device) -
 def _classified(arguments: Namespace, metrics: list[str], device: torch.device) -> Sequence[MetricResult]:
     """The scores of a classifier on its test images, or on those of --data and --split."""
     trust = arguments.trust or own_names(arguments.data)
-    saved = describe(arguments.subject, form=CLASSIFIER_FORMAT, trust=trust)
+    saved = read_saved(arguments.subject, form=CLASSIFIER_FORMAT, trust=trust)
     if arguments.data:
         asked = load_config(arguments.data, arguments.overrides, trust=True)
     else:
@@ -193,14 +193,14 @@ def _classified(arguments: Namespace, metrics: list[str], device: torch.device) 
 
 def _of_gan(arguments: Namespace, metrics: list[str], device: torch.device) -> Sequence[MetricResult]:
     """The scores of a run or checkpoint that need more than its generator."""
-    saved = describe(arguments.subject, ema=not arguments.no_ema, trust=arguments.trust)
+    saved = read_saved(arguments.subject, ema=not arguments.no_ema, trust=arguments.trust)
     data = _followed(arguments, saved, BY_TRUST).data
-    net, samples = load(saved.path, device=device, trust=arguments.trust), arguments.samples
+    net, samples = load_generator(saved.path, device=device, trust=arguments.trust), arguments.samples
     recipe = _recipe(arguments.critic)
     common: dict[str, Any] = {"seed": arguments.seed, "device": device, "info": _info(arguments, saved)}
     results: list[MetricResult] = []
     if DIVERGENCE in metrics:
-        run = run_of(Path(arguments.subject))
+        run = find_run(Path(arguments.subject))
         keep = None if run is None else run / "critic.safetensors"  # where an interrupted critic is gone on with
         held_out = open_held_out(data)
         many = samples or DEFAULT_SAMPLES
@@ -264,7 +264,7 @@ def _followed(arguments: Namespace, saved: Saved, consent: str) -> Config:
     if arguments.trust or data.source in EMBEDDED:
         return saved.config
     where = f"data.source = {data.source!r}, " + (f"path = {data.path!r}" if data.path else f"root = {data.root!r}")
-    if run_of(Path(arguments.subject)) is None:
+    if find_run(Path(arguments.subject)) is None:
         raise UserError(
             f"{printable(saved.path)}: names its images itself ({printable(where)}). A file of weights may come from "
             f"anywhere, so this is not followed: {consent} to open what the file names"
@@ -294,7 +294,7 @@ def _images(path: str, data: DataConfig) -> ImageSource:
     )
 
 
-def run_of(subject: Path) -> Path | None:
+def find_run(subject: Path) -> Path | None:
     """The run folder that ``subject`` is or lies in."""
     for folder in (subject, *subject.resolve().parents):
         if (folder / "config.yaml").is_file() and (folder / checkpoint.FOLDER).is_dir():

@@ -59,7 +59,7 @@ ONLY_OF = {
 }
 
 
-def filled(tree: Any) -> Any:
+def fill_task_defaults(tree: Any) -> Any:
     """``tree`` with what its task has by default where nothing was said."""
     if isinstance(tree, Mapping):
         for key, value in TASK_DEFAULTS.get(str(tree.get("task")), {}).items():

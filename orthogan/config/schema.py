@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
 
-from orthogan.config.checks import NEEDS_PATH, check_gan, check_task, filled
+from orthogan.config.checks import NEEDS_PATH, check_gan, check_task, fill_task_defaults
 
 Source = Literal[
     "faces",
@@ -633,7 +633,7 @@ class Config(Section):
     @model_validator(mode="before")
     @classmethod
     def _fill(cls, tree: Any) -> Any:
-        return filled(tree)
+        return fill_task_defaults(tree)
 
     @model_validator(mode="after")
     def _possible(self) -> Self:

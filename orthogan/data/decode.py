@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
 
-from orthogan.data.resize import MOST_PIXELS, centre_crop, resized, to_array
+from orthogan.data.resize import MOST_PIXELS, centre_crop, resize_image, to_array
 
 MOST_LENGTHS = 1000  # longer side of a picture [lengths of the shorter one]
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -90,7 +90,7 @@ def _decoded(data: bytes, resolution: int, channels: int) -> Decoded:
     turn = _turn(picture)
     if turn is not None:
         picture = picture.transpose(turn)
-    picture = resized(_eight_bits(centre_crop(picture)), resolution)
+    picture = resize_image(_eight_bits(centre_crop(picture)), resolution)
     if channels == 3 and picture.mode == "RGB":  # a tenth of the time of a small file is not to turn it round
         return Decoded(np.asarray(picture).transpose(2, 0, 1), animated)
     return Decoded(to_array(picture, channels), animated)

@@ -35,7 +35,7 @@ def centre_crop(picture: Image.Image) -> Image.Image:
     return picture.crop((left, top, left + side, top + side))
 
 
-def resized(picture: Image.Image, resolution: int) -> Image.Image:
+def resize_image(picture: Image.Image, resolution: int) -> Image.Image:
     """A square picture of mode L or RGB at ``resolution`` pixels; the same object where it already has that size."""
     if picture.size == (resolution, resolution):
         return picture
@@ -101,7 +101,7 @@ def fit_arrays(images: np.ndarray, *, resolution: int, channels: int, name: str)
 
     def fit(image: np.ndarray) -> np.ndarray:
         picture = Image.fromarray(image[..., 0] if stored == 1 else image)
-        return to_array(resized(centre_crop(picture), resolution), channels)
+        return to_array(resize_image(centre_crop(picture), resolution), channels)
 
     each = in_threads if height * width > SMALL_PICTURE else map
     fitted = np.empty((len(images), channels, resolution, resolution), np.uint8)

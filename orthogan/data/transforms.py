@@ -21,15 +21,15 @@ def to_float(images: Tensor, *, dequantize: bool, generator: torch.Generator | N
     if dequantize and generator is None:
         raise ValueError("dequantize draws noise: pass a generator")
     noise = draw_noise(images.shape, generator) if dequantize and generator is not None else None
-    return scaled(images, noise)
+    return rescale_pixels(images, noise)
 
 
 def draw_noise(shape: Sequence[int], generator: torch.Generator) -> Tensor:
-    """The chance of ``scaled`` for images of ``shape`` (n, c, h, w): float32 of [0, 1)."""
+    """The chance of ``rescale_pixels`` for images of ``shape`` (n, c, h, w): float32 of [0, 1)."""
     return torch.rand(tuple(shape), generator=generator, device=generator.device)
 
 
-def scaled(images: Tensor, noise: Tensor | None) -> Tensor:
+def rescale_pixels(images: Tensor, noise: Tensor | None) -> Tensor:
     """``to_float`` as a pure function of the images and their noise; None: do not dequantize."""
     if images.dtype != torch.uint8:
         raise TypeError(f"to_float takes uint8 images, not {images.dtype}")
@@ -43,15 +43,15 @@ def scaled(images: Tensor, noise: Tensor | None) -> Tensor:
 
 def flip(images: Tensor, generator: torch.Generator) -> Tensor:
     """Mirror every image (n, c, h, w) left to right with probability one half, each by its own coin."""
-    return flipped(images, draw_coins(len(images), generator))
+    return flip_where(images, draw_coins(len(images), generator))
 
 
 def draw_coins(n: int, generator: torch.Generator) -> Tensor:
-    """The chance of ``flipped``: bool (n, 1, 1, 1)."""
+    """The chance of ``flip_where``: bool (n, 1, 1, 1)."""
     return torch.rand(n, 1, 1, 1, generator=generator, device=generator.device) < 0.5
 
 
-def flipped(images: Tensor, coins: Tensor) -> Tensor:
+def flip_where(images: Tensor, coins: Tensor) -> Tensor:
     """``flip`` as a pure function: the images (n, c, h, w) whose coin (n, 1, 1, 1) is true are mirrored."""
     mirrored = images.flip(3)
     if images.device.type == "cpu" and images.dtype == torch.uint8:

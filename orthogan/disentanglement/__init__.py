@@ -9,9 +9,9 @@ from orthogan.disentanglement.activeness import activeness
 from orthogan.disentanglement.activity import activity
 from orthogan.disentanglement.beta_vae import beta_vae
 from orthogan.disentanglement.code_vote import code_vote
-from orthogan.disentanglement.codes.coordinates import Coordinates, coordinates_of
+from orthogan.disentanglement.codes.coordinates import Coordinates, get_coordinates
 from orthogan.disentanglement.codes.encoder import PostHocEncoder, train_encoder
-from orthogan.disentanglement.codes.oracle import Oracle, Teaching, train_oracle
+from orthogan.disentanglement.codes.oracle import FactorClassifier, TrainingRecipe, train_oracle
 from orthogan.disentanglement.codes.oracle_cache import load_oracle, oracle_for, save_oracle
 from orthogan.disentanglement.codes.predicted import Predicted, predicted_factors
 from orthogan.disentanglement.codes.source import GridSource, LabelledSource, SpriteSource
@@ -21,7 +21,7 @@ from orthogan.disentanglement.explicitness import explicitness
 from orthogan.disentanglement.factor_vae import factor_vae
 from orthogan.disentanglement.intervals import Interval, interval
 from orthogan.disentanglement.irs import irs
-from orthogan.disentanglement.merging import Merging, merging_of
+from orthogan.disentanglement.merging import Merging, get_merging
 from orthogan.disentanglement.mig import mig
 from orthogan.disentanglement.modularity import modularity, modularity_per_code
 from orthogan.disentanglement.mutual_information import discretise, entropies, mutual_information_matrix
@@ -40,25 +40,24 @@ __all__ = [
     "METRICS",
     "Across",
     "Coordinates",
+    "FactorClassifier",
     "GeneratorScore",
     "GridSource",
     "Interval",
     "LabelledSource",
     "Merging",
-    "Oracle",
     "PostHocEncoder",
     "Predicted",
     "Score",
     "SpriteSource",
     "Summary",
-    "Teaching",
+    "TrainingRecipe",
     "across",
     "activeness",
     "activity",
     "beta_vae",
     "code_vote",
     "completeness",
-    "coordinates_of",
     "dci",
     "discretise",
     "disentangle",
@@ -68,11 +67,12 @@ __all__ = [
     "factor_vae",
     "gaussian_total_correlation",
     "gaussian_wasserstein_correlation",
+    "get_coordinates",
+    "get_merging",
     "interval",
     "irs",
     "load_oracle",
     "mean_pairwise_mutual_information",
-    "merging_of",
     "mig",
     "modularity",
     "modularity_per_code",

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.nn.utils import parametrize
 
-from orthogan.models.modes import device_of, frozen
+from orthogan.models.modes import eval_mode, get_device
 from orthogan.models.protocol import as_generator
 
 VALUES = (-2.0, 0.0, 2.0)
@@ -44,14 +44,14 @@ def activeness(
             f"activeness: values={list(values)}, samples={samples}, batch_size={batch_size}: at least 2, 1 and 1"
         )
     net = as_generator(generator)
-    place = device_of(net)
+    place = get_device(net)
     latents = net.sample_latent(samples, seed=seed).to(place)
     points = torch.tensor(values, dtype=latents.dtype, device=place)
     count = net.latent_dim if dims is None else dims
     pairs = samples * count
     total = torch.zeros(count, dtype=torch.float64, device=place)
     # nothing moves a constrained weight here, so it is worked out once
-    with frozen(net), parametrize.cached(), torch.autocast(place.type, enabled=False):
+    with eval_mode(net), parametrize.cached(), torch.autocast(place.type, enabled=False):
         for start in range(0, pairs, max(1, batch_size // len(values))):
             pair = torch.arange(start, min(start + max(1, batch_size // len(values)), pairs), device=place)
             sample, dim = pair // count, pair % count

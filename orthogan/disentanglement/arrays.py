@@ -82,14 +82,14 @@ def exponents(codes: np.ndarray) -> np.ndarray:
     return np.frexp(np.abs(codes).max(0))[1]
 
 
-def rescaled(codes: np.ndarray, by: np.ndarray | int | None = None) -> np.ndarray:
+def rescale(codes: np.ndarray, by: np.ndarray | int | None = None) -> np.ndarray:
     """``codes`` (N, d) over 2 ^ ``by`` (default: ``exponents``): exact, so that no size of the codes overflows."""
     return np.ldexp(codes, -(exponents(codes) if by is None else by))
 
 
 def constant_codes(codes: np.ndarray) -> np.ndarray:
     """(d,) bool: the codes that never change, rounding of their largest value aside. The same at every scale."""
-    small = rescaled(codes)
+    small = rescale(codes)
     return np.ptp(small, axis=0) <= 1e-12 * np.abs(small).max(0)
 
 
@@ -108,9 +108,9 @@ class Split:
         return f"train={len(self.codes)},test={len(self.test_codes)}"
 
     def rescaled(self, by: np.ndarray | None = None) -> Split:
-        """``rescaled`` of both parts, by the ``exponents`` of the training codes if nothing else is given."""
+        """``rescale`` of both parts, by the ``exponents`` of the training codes if nothing else is given."""
         by = exponents(self.codes) if by is None else by
-        return Split(rescaled(self.codes, by), self.factors, rescaled(self.test_codes, by), self.test_factors)
+        return Split(rescale(self.codes, by), self.factors, rescale(self.test_codes, by), self.test_factors)
 
     def standardised(self) -> Split:
         """Each code less its training mean, over its training standard deviation; constant codes become 0."""

@@ -18,16 +18,16 @@ from orthogan.data.sources.factor_files import FactorGrid
 from orthogan.data.sources.sprite_sources import SpriteGrid
 from orthogan.disentanglement.codes.coordinates import subject
 from orthogan.disentanglement.codes.encoder import PostHocEncoder, SourceGrid, train_encoder
-from orthogan.disentanglement.codes.oracle import Oracle, factors_at, pieces
+from orthogan.disentanglement.codes.oracle import FactorClassifier, factors_at, pieces
 from orthogan.disentanglement.codes.oracle_cache import oracle_for
 from orthogan.disentanglement.codes.predicted import Predicted, predicted_factors, varying_factors
 from orthogan.disentanglement.codes.source import LabelledSource
-from orthogan.disentanglement.merging import merging_of
+from orthogan.disentanglement.merging import get_merging
 from orthogan.disentanglement.routes import ARRAYS, ENCODER, LATENT, REAL_ARRAYS, REAL_VOTES, VOTE
 from orthogan.disentanglement.score import Score
 from orthogan.latent.directions import Directions, random_control
 from orthogan.latent.identity import model_hash
-from orthogan.models.modes import device_of
+from orthogan.models.modes import get_device
 from orthogan.models.protocol import as_generator
 from orthogan.rng import derive
 
@@ -35,7 +35,7 @@ RANDOM, IDENTITY = "random basis", "latent axes"
 
 
 @dataclass
-class Bench:
+class MetricInputs:
     """What the metrics share: fakes with their factors, real images, encoders; made when first asked for."""
 
     generator: nn.Module
@@ -44,11 +44,11 @@ class Bench:
     seeds: tuple[int, ...]
     samples: int
     y: int | None
-    given_oracle: Oracle | None
+    given_oracle: FactorClassifier | None
     least_accuracy: float
     encoder_options: dict[str, Any]
     progress: bool
-    _oracle: Oracle | None = None
+    _oracle: FactorClassifier | None = None
     _fakes: dict[int, Predicted] = field(default_factory=dict)
     _encoders: dict[tuple[str, int], PostHocEncoder] = field(default_factory=dict)
     _grid: LabelledSource | None = None
@@ -74,11 +74,11 @@ class Bench:
         return function(codes, fakes.factors[:, self._used()], seed=seed, **{**defaults, **given})
 
     @property
-    def oracle(self) -> Oracle:
+    def oracle(self) -> FactorClassifier:
         """Given, cached or trained now."""
         if self._oracle is None:
             assert self.source is not None or self.given_oracle is not None
-            place = device_of(self.generator)
+            place = get_device(self.generator)
             self._oracle = self.given_oracle or oracle_for(self.source, device=place, progress=self.progress)  # pyright: ignore[reportArgumentType]
         return self._oracle
 
@@ -99,7 +99,7 @@ class Bench:
             assert self.source is not None
             rows = len(self.source) if metric.removeprefix(ENCODER) in REAL_VOTES else self._real_count
             said |= {"codes": self._encoders["", self.seeds[0]].variant, "data": f"{self.source.name}, {rows:,} images"}
-            said |= {"merged": merging_of(self.source).variant}
+            said |= {"merged": get_merging(self.source).variant}
         elif metric not in LATENT:
             oracle = self.oracle
             kept = oracle.kept(self.least_accuracy)
@@ -195,7 +195,7 @@ class Bench:
             return function(self._grid, encoder, seed=seed, **{**defaults, **given})
         rows = subset(derive(seed, "real images"), len(self.source), self._real_count)
         codes = np.concatenate([encoder(self.source.read(piece)[0]) for piece in pieces(rows)])
-        factors = merging_of(self.source)(factors_at(self.source, rows))
+        factors = get_merging(self.source)(factors_at(self.source, rows))
         function, defaults = REAL_ARRAYS[name]
         return function(codes, factors, seed=seed, **{**defaults, **given})
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from sklearn.linear_model import LogisticRegression
 
-from orthogan.disentanglement.arrays import exponents, rescaled
-from orthogan.disentanglement.codes.source import ROWS, Encoder, LabelledSource, draw, encoded, varying
+from orthogan.disentanglement.arrays import exponents, rescale
+from orthogan.disentanglement.codes.source import ROWS, Encoder, LabelledSource, draw, encode_images, varying
 from orthogan.disentanglement.score import Score
 
 LARGEST = 10  # exponent of 2: larger features are scaled down to it, because the solver fails with them
@@ -50,7 +50,7 @@ def beta_vae(
     x, y = _points(source, encoder, factors, train_points, batch, rng)
     test_x, test_y = _points(source, encoder, factors, test_points, batch, rng)
     by = exponents(x) if standardise else max(0, int(exponents(x).max()) - LARGEST)
-    x, test_x = rescaled(x, by), rescaled(test_x, by)
+    x, test_x = rescale(x, by), rescale(test_x, by)
     if standardise:
         mean, deviation = x.mean(0), x.std(0)
         x, test_x = ((part - mean) / np.where(deviation > 0, deviation, 1.0) for part in (x, test_x))
@@ -79,6 +79,8 @@ def _points(
         first, second = (draw(source, (len(shared), batch), rng) for _ in range(2))
         each = np.arange(len(shared))
         second[each, :, shared] = first[each, :, shared]
-        codes = [encoded("beta_vae", source, encoder, part.reshape(-1, part.shape[-1])) for part in (first, second)]
+        codes = [
+            encode_images("beta_vae", source, encoder, part.reshape(-1, part.shape[-1])) for part in (first, second)
+        ]
         features.append(np.abs(codes[0] - codes[1]).reshape(len(shared), batch, -1).mean(1))
     return np.concatenate(features), labels

@@ -9,8 +9,8 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
-from orthogan.disentanglement.codes.coordinates import BATCH, Subject, subject
-from orthogan.disentanglement.codes.oracle import LEAST_ACCURACY, Oracle
+from orthogan.disentanglement.codes.coordinates import BATCH, LatentCoordinates, subject
+from orthogan.disentanglement.codes.oracle import LEAST_ACCURACY, FactorClassifier
 from orthogan.disentanglement.score import Score
 from orthogan.latent.directions import Directions
 from orthogan.rng import derive
@@ -18,7 +18,7 @@ from orthogan.rng import derive
 
 def code_vote(
     generator: nn.Module,
-    oracle: Oracle,
+    oracle: FactorClassifier,
     directions: Directions | None = None,
     *,
     factors: Sequence[int] | None = None,
@@ -98,12 +98,12 @@ def code_vote(
     return Score("code_vote", variant, right[1] / test_votes, seed, details)
 
 
-def _read(seen: Subject, oracle: Oracle, n: int, seed: int) -> np.ndarray:
+def _read(seen: LatentCoordinates, oracle: FactorClassifier, n: int, seed: int) -> np.ndarray:
     z, labels = seen.draw(n, seed)
     return oracle.read(seen.images(z, labels))[0]
 
 
-def _held(seen: Subject, oracle: Oracle, codes: np.ndarray, batch: int, seed: int) -> np.ndarray:
+def _held(seen: LatentCoordinates, oracle: FactorClassifier, codes: np.ndarray, batch: int, seed: int) -> np.ndarray:
     """Impurity (votes, K) of ``batch`` images for each of ``codes`` (votes,), that code held at one prior value."""
     z, labels = seen.draw(len(codes) * batch, seed)
     index = torch.from_numpy(codes).repeat_interleave(batch)

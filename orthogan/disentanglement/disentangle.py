@@ -11,8 +11,8 @@ from torch import nn
 from tqdm import tqdm
 
 from orthogan.data.source import ImageSource
-from orthogan.disentanglement.bench import IDENTITY, RANDOM, Bench
-from orthogan.disentanglement.codes.oracle import LEAST_ACCURACY, Oracle
+from orthogan.disentanglement.bench import IDENTITY, RANDOM, MetricInputs
+from orthogan.disentanglement.codes.oracle import LEAST_ACCURACY, FactorClassifier
 from orthogan.disentanglement.result import TIME, GeneratorScore, summary, uniform
 from orthogan.disentanglement.routes import check_metrics
 from orthogan.disentanglement.score import Score
@@ -33,7 +33,7 @@ def disentangle(
     samples: int = 10_000,
     controls: bool = True,
     y: int | None = None,
-    oracle: Oracle | None = None,
+    oracle: FactorClassifier | None = None,
     least_accuracy: float = LEAST_ACCURACY,
     confidence: float = 0.95,
     options: Mapping[str, Mapping[str, Any]] | None = None,
@@ -79,7 +79,7 @@ def disentangle(
     check_metrics(metrics, given, source is not None)
     if len(chosen) < 2 or not len(seeds):
         raise UserError(f"{len(chosen)} directions, {len(seeds)} seeds: at least 2 and 1")
-    bench = Bench(
+    bench = MetricInputs(
         generator,
         source,
         chosen,

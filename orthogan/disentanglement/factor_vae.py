@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from orthogan.disentanglement.arrays import constant_codes, exponents, rescaled
-from orthogan.disentanglement.codes.source import ROWS, Encoder, LabelledSource, draw, encoded, varying
+from orthogan.disentanglement.arrays import constant_codes, exponents, rescale
+from orthogan.disentanglement.codes.source import ROWS, Encoder, LabelledSource, draw, encode_images, varying
 from orthogan.disentanglement.score import Score
 
 
@@ -47,9 +47,9 @@ def factor_vae(
             f"test_votes={test_votes}, threshold={threshold}: at least 2, 2, 1, 1, 0"
         )
     rng = np.random.default_rng(seed)
-    codes = encoded("factor_vae", source, encoder, draw(source, (variance_samples,), rng))
+    codes = encode_images("factor_vae", source, encoder, draw(source, (variance_samples,), rng))
     scale = int(exponents(codes).max())
-    codes = rescaled(codes, scale)
+    codes = rescale(codes, scale)
     variance = codes.var(axis=0, ddof=1)
     deviation = np.ldexp(np.sqrt(variance), scale)
     least = threshold if absolute else threshold * deviation.max()
@@ -100,7 +100,7 @@ def _votes(
         drawn = draw(source, (len(still), batch), rng)
         each = np.arange(len(still))
         drawn[each, :, still] = drawn[each, :1, still]
-        codes = rescaled(encoded("factor_vae", source, encoder, drawn.reshape(-1, drawn.shape[-1])), scale)
+        codes = rescale(encode_images("factor_vae", source, encoder, drawn.reshape(-1, drawn.shape[-1])), scale)
         local = codes[:, active].reshape(len(still), batch, -1).var(axis=1, ddof=1)
         named.append(active[np.argmin(local / variance[active], axis=1)])
     return held, np.concatenate(named)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike
 
-from orthogan.disentanglement.arrays import check_both, constant_codes, exponents, rescaled
+from orthogan.disentanglement.arrays import check_both, constant_codes, exponents, rescale
 from orthogan.disentanglement.mutual_information import discretise
 from orthogan.disentanglement.score import Score
 
@@ -45,7 +45,7 @@ def irs(codes: ArrayLike, factors: ArrayLike, *, quantile: float = 0.99, bins: i
         )
     active = np.flatnonzero(~constant_codes(x))
     scales = exponents(x)
-    x = rescaled(x)
+    x = rescale(x)
     deviation = np.abs(x - x.mean(0)).max(0)
     matrix = np.zeros((x.shape[1], y.shape[1]))
     for j, column in enumerate(y.T):

@@ -50,7 +50,7 @@ class Merging:
         return np.stack([np.array(table)[factors[:, column]] for column, table in pairs], axis=1)
 
 
-def merging_of(source: ImageSource, *, levels: int = LEVELS, turns: int = TURNS) -> Merging:
+def get_merging(source: ImageSource, *, levels: int = LEVELS, turns: int = TURNS) -> Merging:
     """How the factors of ``source`` are merged by default; factors of one value are left out.
 
     * Ordered factors of more than ``levels`` values: neighbours share a bin, ceil(values / levels) of them or one

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from orthogan.disentanglement.arrays import constant_codes, rescaled
+from orthogan.disentanglement.arrays import constant_codes, rescale
 
 MAX_BIAS = 0.05  # of a factor's entropy
 
@@ -17,7 +17,7 @@ def discretise(codes: np.ndarray, bins: int) -> np.ndarray:
     """
     if bins < 2:
         raise ValueError(f"bins={bins}: at least 2")
-    codes = rescaled(codes)
+    codes = rescale(codes)
     binned = np.zeros(codes.shape, np.int64)
     for i in np.flatnonzero(~constant_codes(codes)):
         edges = np.histogram_bin_edges(codes[:, i], bins)

@@ -14,7 +14,7 @@ from orthogan.disentanglement.arrays import (
     check_codes,
     constant_codes,
     exponents,
-    rescaled,
+    rescale,
     split,
 )
 from orthogan.disentanglement.score import Score
@@ -75,9 +75,9 @@ def sap_correlation(codes: ArrayLike, factors: ArrayLike, *, seed: int = 0) -> S
         ValueError: arrays that do not fit, or a factor of one value.
     """
     x, _ = check_both("sap_correlation", codes, factors, least_codes=2)
-    y = rescaled(check_codes("sap_correlation", _small(factors)))  # not the renamed values: 1, 2, 4 are no equal steps
+    y = rescale(check_codes("sap_correlation", _small(factors)))  # not the renamed values: 1, 2, 4 are no equal steps
     still = constant_codes(x)
-    x = rescaled(x)
+    x = rescale(x)
     x = np.where(still, 0.0, (x - x.mean(0)) / np.where(still, 1.0, x.std(0)))
     y = (y - y.mean(0)) / y.std(0)
     return _score(f"correlation,n={len(x)}", "squared_correlation", (x.T @ y / len(x)) ** 2, seed)

@@ -7,7 +7,7 @@ import math
 import numpy as np
 from numpy.typing import ArrayLike
 
-from orthogan.disentanglement.arrays import check_codes, constant_codes, exponents, rescaled
+from orthogan.disentanglement.arrays import check_codes, constant_codes, exponents, rescale
 from orthogan.disentanglement.mutual_information import MAX_BIAS, check_bias, discretise, mutual_information_matrix
 from orthogan.disentanglement.score import Score
 
@@ -29,7 +29,7 @@ def gaussian_total_correlation(codes: ArrayLike, *, seed: int = 0) -> Score:
     Raises:
         ValueError: codes that do not fit, or no more rows than codes.
     """
-    x = rescaled(_checked("gaussian_total_correlation", codes))
+    x = rescale(_checked("gaussian_total_correlation", codes))
     active = np.flatnonzero(~constant_codes(x))
     correlation = (
         np.corrcoef(x[:, active], rowvar=False).reshape(len(active), len(active)) if len(active) else np.eye(0)
@@ -56,7 +56,7 @@ def gaussian_wasserstein_correlation(codes: ArrayLike, *, seed: int = 0) -> Scor
     """
     x = _checked("gaussian_wasserstein_correlation", codes)
     scale = exponents(x).max()
-    x = rescaled(x, scale)
+    x = rescale(x, scale)
     covariance = np.cov(x, rowvar=False)
     variance = np.diag(covariance)
     root = np.sqrt(variance)

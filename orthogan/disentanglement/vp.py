@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from tqdm import tqdm
 
-from orthogan.disentanglement.codes.coordinates import Subject, subject
+from orthogan.disentanglement.codes.coordinates import LatentCoordinates, subject
 from orthogan.disentanglement.codes.trunk import Precision
 from orthogan.disentanglement.score import Score
 from orthogan.latent.directions import Directions
@@ -177,7 +177,7 @@ def _plan(
 
 
 def _pairs(
-    seen: Subject, plan: Protocol, reach: float, noise_scale: float, seed: int, progress: bool
+    seen: LatentCoordinates, plan: Protocol, reach: float, noise_scale: float, seed: int, progress: bool
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """First and second pictures uint8 (pairs, c, h, w), and the coordinate in which they differ (pairs,)."""
     k, lines = len(seen), seen.coordinates

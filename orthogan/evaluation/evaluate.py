@@ -17,7 +17,7 @@ from torch import nn
 
 from orthogan import __version__
 from orthogan.data import ImageSource
-from orthogan.distributed import agreed, rank_and_world
+from orthogan.distributed import broadcast_json, rank_and_world
 from orthogan.errors import UserError
 from orthogan.evaluation.checks import check_metric, check_request
 from orthogan.evaluation.fidelity.extractors import Extractor, load_extractor, resolve_extractor
@@ -27,17 +27,17 @@ from orthogan.evaluation.fidelity.kid import SUBSET_SIZE, Subsets, kernel_distan
 from orthogan.evaluation.fidelity.precision_recall import precision_recall
 from orthogan.evaluation.fidelity.reference import Reference, reference_from_file, reference_of, save_reference
 from orthogan.evaluation.finite import NotFinite
-from orthogan.evaluation.given import images_of, reference_given
-from orthogan.evaluation.images import generated, real
+from orthogan.evaluation.given import as_source, reference_given
+from orthogan.evaluation.images import generate_images, real
 from orthogan.evaluation.names import metric_names
 from orthogan.evaluation.paths.distances import Distance, load_distance
 from orthogan.evaluation.paths.path_length import check_path, path_length
 from orthogan.evaluation.paths.path_variants import PATH_METRICS
-from orthogan.evaluation.precision import Precision, described, prepared, resolve_precision
+from orthogan.evaluation.precision import Precision, describe_precision, prepare_net, resolve_precision
 from orthogan.evaluation.result import NAMES, MetricResult
-from orthogan.evaluation.steady import place_of
+from orthogan.evaluation.steady import choose_device
 from orthogan.latent.whole_numbers import whole_number
-from orthogan.models.modes import frozen
+from orthogan.models.modes import eval_mode
 from orthogan.models.protocol import Generator, as_generator
 from orthogan.rng import derive
 
@@ -104,13 +104,13 @@ def evaluate(
     for name, number in (("samples", samples), ("reference_samples", reference_samples), ("batch_size", batch_size)):
         if number is not None and whole_number(name, number) < 1:
             raise UserError(f"{name}: {number}; give at least 1")
-    subject = as_generator(subject) if isinstance(subject, nn.Module) else images_of(subject, "subject")
+    subject = as_generator(subject) if isinstance(subject, nn.Module) else as_source(subject, "subject")
     fakes = reference_samples or samples
     against = reference_given(reference, subject, fakes, derive(seed, "reference"))
     check_request(names, against, save_reference_to, truncation)
     count = _count(subject, samples)
     images = _count(against, reference_samples) if isinstance(against, ImageSource) else None
-    place = place_of(subject, device)
+    place = choose_device(subject, device)
     formats = resolve_precision(precision, place)
     found: dict[str, MetricResult] = {}
     refused: dict[str, UserError] = {}
@@ -243,7 +243,7 @@ def _of_images(
     if save_reference_to is not None and against is not None:
         save_reference(save_reference_to, against, net)
     found = _features(subject, net, fakes, job)
-    scores, seconds = agreed(
+    scores, seconds = broadcast_json(
         [
             [_score(metric, found, against, subsets, job.device) for metric in job.metrics],
             round(time.monotonic() - began, 1),
@@ -257,7 +257,7 @@ def _of_images(
         "resize": net.resize,
         "seed": job.seed,
         **_drawing(subject, job.truncation),
-        "dtype": described(job.precision, job.device, drawn=not isinstance(subject, ImageSource)),
+        "dtype": describe_precision(job.precision, job.device, drawn=not isinstance(subject, ImageSource)),
         "device": job.device.type,
         "orthogan": __version__,
         "torch": torch.__version__,
@@ -324,8 +324,8 @@ def _features(subject: Generator | ImageSource, net: Extractor, keep: np.ndarray
         return extract(batches, net, what=f"features of {subject.name}", **options)
     generator = as_generator(subject)
     generator.to(job.device)
-    with frozen(generator), prepared(generator):
-        batches = generated(
+    with eval_mode(generator), prepare_net(generator):
+        batches = generate_images(
             generator,
             job.count,
             seed=job.seed,

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from orthogan.evaluation.finite import Finite
-from orthogan.evaluation.steady import image_of
+from orthogan.evaluation.steady import generate_image
 from orthogan.models.protocol import Generator
 
 
@@ -27,7 +27,7 @@ def fake_batch(
     """Images (n, c, h, w) of latents ``z`` (n, latent_dim) and, of a conditional net, ``labels`` (n,), on ``device``.
 
     A generator that draws noise as it runs draws a function of ``noise_seed``; ``finite`` and errors as of
-    ``image_of``.
+    ``generate_image``.
     """
     seen = net if labels is None else _Labelled(net, labels.to(device))
-    return image_of(seen, z, None, noise_seed=noise_seed, device=device, finite=finite)
+    return generate_image(seen, z, None, noise_seed=noise_seed, device=device, finite=finite)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from orthogan.distributed import everywhere
+from orthogan.distributed import all_true
 from orthogan.drawing.grid import DAMAGED
 from orthogan.errors import UserError
 
@@ -43,5 +43,5 @@ class Finite:
 
     def check(self) -> None:
         """Raises ``NotFinite`` unless all that any process has seen is finite; all processes call this together."""
-        if not everywhere(self.holds):
+        if not all_true(self.holds):
             raise NotFinite(self.message)

@@ -19,7 +19,7 @@ from orthogan.evaluation.images import BLOCK, check_images, latents
 from orthogan.io.content_hash import ContentHash
 from orthogan.latent.generate import image_size
 from orthogan.latent.identity import model_hash
-from orthogan.models.modes import device_of, frozen
+from orthogan.models.modes import eval_mode, get_device
 from orthogan.models.protocol import Generator, as_generator, to_uint8
 
 STATISTICS = (".safetensors", ".npz")
@@ -28,7 +28,7 @@ ACCEPTED = (
 )
 
 
-def images_of(given: Any, who: str, *, like: Any = None, samples: int | None = None, seed: int = 0) -> ImageSource:
+def as_source(given: Any, who: str, *, like: Any = None, samples: int | None = None, seed: int = 0) -> ImageSource:
     """``given`` as a source; ``who``: the argument, for messages.
 
     Tensors and arrays are uint8, or floats in [-1, 1], as generators give them. Floats without a negative value are
@@ -57,14 +57,14 @@ def images_of(given: Any, who: str, *, like: Any = None, samples: int | None = N
 
 
 def reference_given(given: Any, like: Any, samples: int | None, seed: int) -> ImageSource | Path | None:
-    """As ``images_of``; also a file of statistics, as its path, or None."""
+    """As ``as_source``; also a file of statistics, as its path, or None."""
     if given is None or (isinstance(given, str | Path) and Path(given).suffix in STATISTICS):
         return None if given is None else Path(given)
-    return images_of(given, "reference", like=like, samples=samples, seed=seed)
+    return as_source(given, "reference", like=like, samples=samples, seed=seed)
 
 
 class GeneratedSource(ImageSource):
-    """The images that a generator draws, each when it is read; ``generated`` draws the same from the same seed."""
+    """The images that a generator draws, each when it is read; equal to those of ``generate_images`` for a seed."""
 
     def __init__(self, net: Generator, count: int, seed: int) -> None:
         self.name = f"fakes of {type(net).__name__}"
@@ -81,14 +81,14 @@ class GeneratedSource(ImageSource):
     @torch.no_grad()
     def read(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """As of every source; images that are not finite raise ``NotFinite``."""
-        place = device_of(self.net)
+        place = get_device(self.net)
         blocks = {
             int(block): latents(self.net, int(block) * BLOCK, (int(block) + 1) * BLOCK, self.seed)
             for block in np.unique(indices // BLOCK)
         }
         z = torch.stack([blocks[int(i) // BLOCK][int(i) % BLOCK] for i in indices]).to(place)
         y = torch.from_numpy(indices % self.net.num_classes).to(place) if self.net.num_classes else None
-        with frozen(self.net):
+        with eval_mode(self.net):
             images = self.net(z) if y is None else self.net(z, y)
         check_images(images, len(indices), self.name)
         if not bool(images.isfinite().all()):

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from orthogan.data import ImageSource, permuted_index
-from orthogan.distributed import share
+from orthogan.distributed import share_of_rank
 from orthogan.errors import UserError
 from orthogan.evaluation.finite import IMAGES, Finite
 from orthogan.evaluation.precision import autocast
@@ -21,7 +21,7 @@ from orthogan.rng import generator as seeded
 BLOCK = 1024  # latents drawn together: image i depends on the seed and i, not on batch size or processes
 
 
-def generated(
+def generate_images(
     generator: Generator,
     samples: int,
     *,
@@ -39,7 +39,7 @@ def generated(
     Raises:
         UserError: what comes out is no image, or, after the last batch, images of any process that are not finite.
     """
-    first, last = share(samples)
+    first, last = share_of_rank(samples)
     finite = Finite(IMAGES)
     labels = None
     if generator.num_classes:
@@ -81,7 +81,7 @@ def real(source: ImageSource, samples: int | None, *, batch_size: int, seed: int
     """uint8 batches of this process's share of ``source``, or of a seeded subset of ``samples`` of its images."""
     count = len(source) if samples is None else min(samples, len(source))
     order = np.arange(len(source)) if count == len(source) else np.sort(permuted_index(seed, len(source), 0, count))
-    first, last = share(count)
+    first, last = share_of_rank(count)
     for start in range(first, last, batch_size):
         images, _ = source.read(order[start : min(start + batch_size, last)])
         if images.dtype != np.uint8:

@@ -46,7 +46,7 @@ def autocast(device: torch.device, bf16: bool) -> torch.autocast:
     return torch.autocast(device.type, torch.bfloat16, enabled=bf16)
 
 
-def described(precision: Precision, device: torch.device, drawn: bool) -> str:
+def describe_precision(precision: Precision, device: torch.device, drawn: bool) -> str:
     """The number formats for a protocol; CUDA may shorten factors within convolutions.
 
     ``drawn``: whether there is a generator.
@@ -61,7 +61,7 @@ def described(precision: Precision, device: torch.device, drawn: bool) -> str:
 
 
 @contextmanager
-def prepared(net: nn.Module) -> Iterator[None]:
+def prepare_net(net: nn.Module) -> Iterator[None]:
     """Within the block kernels lie channels-last and constrained weights are computed once, not for every batch.
 
     Afterwards every tensor is the very one that it was: a training continues to the bit. Nothing may change the

@@ -12,21 +12,21 @@ from torch.nn.utils import parametrize
 
 from orthogan.errors import UserError
 from orthogan.evaluation.finite import Finite
-from orthogan.models.modes import device_of, frozen
+from orthogan.models.modes import eval_mode, get_device
 from orthogan.models.protocol import Generator
 
 
-def place_of(net: object, device: torch.device | str | None) -> torch.device:
+def choose_device(net: object, device: torch.device | str | None) -> torch.device:
     """``device``, or where the tensors of ``net`` are; of what is no net (mere images) the GPU, where there is one."""
     if device is not None:
         return torch.device(device)
     if isinstance(net, nn.Module):
-        return device_of(net)
+        return get_device(net)
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 @contextmanager
-def steady(net: nn.Module, device: torch.device) -> Iterator[None]:
+def deterministic_float32(net: nn.Module, device: torch.device) -> Iterator[None]:
     """Eval mode, no gradients, constrained weights worked out once, no autocast, no TF32 or bfloat16 inside products.
 
     A step of 1e-4 is below what half precision or TF32 can tell from rounding. All is put back at the end.
@@ -41,14 +41,14 @@ def steady(net: nn.Module, device: torch.device) -> Iterator[None]:
     try:
         for kind in kinds:
             kind.fp32_precision = "ieee"
-        with frozen(net), parametrize.cached(), torch.autocast(device.type, enabled=False):
+        with eval_mode(net), parametrize.cached(), torch.autocast(device.type, enabled=False):
             yield
     finally:
         for kind, precision in zip(kinds, before, strict=True):
             kind.fp32_precision = precision
 
 
-def image_of(
+def generate_image(
     seen: Generator, points: Tensor, label: int | None, *, noise_seed: int, device: torch.device, finite: Finite
 ) -> Tensor:
     """Images (n, c, h, w) of latents ``points`` (n, latent_dim), all of class ``label``, on ``device``.

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from orthogan.gradients.rule import GradientRule, Parameters
-from orthogan.linalg.rotations import polish
+from orthogan.linalg.rotations import newton_schulz_step
 from orthogan.weights.over_parameterized import rotations
 from orthogan.weights.selection import select
 
@@ -132,4 +132,4 @@ def cayley_step(
     length = skew.flatten(-2).norm(dim=-1)[..., None, None]
     half = 0.5 * skew * torch.clamp_max(1 / (length + 1e-8), rate)
     eye = torch.eye(rotation.shape[-1], dtype=rotation.dtype, device=rotation.device)
-    return polish(torch.linalg.solve(eye - half, (eye + half) @ rotation)), skew @ rotation
+    return newton_schulz_step(torch.linalg.solve(eye - half, (eye + half) @ rotation)), skew @ rotation

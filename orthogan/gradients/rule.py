@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 from torch.optim import Optimizer
 
-from orthogan.linalg.precision import exact
+from orthogan.linalg.precision import at_least_float32
 from orthogan.weights.selection import select
 
 Parameters = nn.Module | Iterable[nn.Parameter] | Iterable[tuple[str, nn.Parameter]]
@@ -113,7 +113,7 @@ class GradientRule:
         """The gradient, dense, in at least float32, without the ``GradScaler``'s factor that the optimizer undoes."""
         if parameter.grad is None:
             return None
-        found = exact(parameter.grad.to_dense() if parameter.grad.is_sparse else parameter.grad)
+        found = at_least_float32(parameter.grad.to_dense() if parameter.grad.is_sparse else parameter.grad)
         scale = self._loss_scale()
         return found if scale is None else found / scale
 

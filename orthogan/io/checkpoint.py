@@ -61,7 +61,7 @@ def save(run: Path, step: int, parts: Mapping[str, Part], state: Mapping[str, An
     Raises:
         CannotWrite: nothing of the new checkpoint is left, and the others are as they were.
     """
-    final = folder_of(run, step)
+    final = checkpoint_folder(run, step)
     temporary = final.with_name(f".writing-{final.name}")
     with disk_errors(final, f"delete or move what is at {final.parent}"):
         for leftover in final.parent.glob(".writing-*"):
@@ -177,7 +177,7 @@ def steps(run: Path) -> list[tuple[int, Path]]:
     found = []
     for path in (run / FOLDER).glob("step-*"):
         match = _NAME.fullmatch(path.name)
-        if match and path == folder_of(run, int(match[1])) and path.is_dir() and any(path.iterdir()):
+        if match and path == checkpoint_folder(run, int(match[1])) and path.is_dir() and any(path.iterdir()):
             found.append((int(match[1]), path))
     return sorted(found)
 
@@ -218,7 +218,7 @@ def digest(folder: Path) -> str:
     return hashlib.sha256(read_regular(folder / STATE, LARGEST_STATE)).hexdigest()
 
 
-def folder_of(run: Path, step: int) -> Path:
+def checkpoint_folder(run: Path, step: int) -> Path:
     """Where the checkpoint of ``step`` lies, or would."""
     return run / FOLDER / f"step-{step:09d}"
 
@@ -229,7 +229,7 @@ def prune(run: Path, keep: int, spare: Collection[int] = ()) -> None:
     Only those that this process has written or verified count as kept, so that ``keep`` whole ones are left.
     Raises ``CannotWrite``.
     """
-    best, kept = best_of(run), 0
+    best, kept = best_checkpoint(run), 0
     for step, folder in reversed(steps(run)):
         if kept < keep:
             kept += os.path.realpath(folder) in _whole
@@ -251,7 +251,7 @@ def sweep(run: Path) -> None:
                     remove(leftover)
 
 
-def best_of(run: Path) -> Path | None:
+def best_checkpoint(run: Path) -> Path | None:
     """The folder that ``best`` points to; None where there is none."""
     try:
         return (run / BEST).resolve(strict=True)
@@ -262,7 +262,7 @@ def best_of(run: Path) -> Path | None:
 def mark_best(run: Path, folder: Path) -> None:
     """Let ``run/best`` point to ``folder``: a relative link, replaced in one step. Raises ``CannotWrite``."""
     link = run / BEST
-    if link.is_symlink() and best_of(run) == folder.resolve():
+    if link.is_symlink() and best_checkpoint(run) == folder.resolve():
         return
     temporary = run / f".{BEST}.writing"
     with disk_errors(link):
@@ -276,7 +276,7 @@ def mark_best(run: Path, folder: Path) -> None:
 def unmark_best(run: Path) -> None:
     """Delete a link ``run/best`` that points nowhere. Raises ``CannotWrite``."""
     link = run / BEST
-    if link.is_symlink() and best_of(run) is None:
+    if link.is_symlink() and best_checkpoint(run) is None:
         with disk_errors(link):
             link.unlink(missing_ok=True)
 

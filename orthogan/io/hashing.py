@@ -16,11 +16,11 @@ def tensors_sha256(tensors: Mapping[str, Tensor], start: str = "") -> str:
     digest = hashlib.sha256(start.encode())
     for name, tensor in tensors.items():
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(bytes_of(tensor))
+        digest.update(tensor_bytes(tensor))
     return digest.hexdigest()
 
 
-def bytes_of(tensor: Tensor) -> memoryview:
+def tensor_bytes(tensor: Tensor) -> memoryview:
     """The elements of ``tensor`` in the order of its indices, whatever its layout in memory."""
     if not tensor.numel():  # an empty tensor has no view as bytes
         return memoryview(b"")

@@ -67,10 +67,10 @@ def read_error(path: str | os.PathLike[str], error: Exception) -> UnreadableFile
         return UnreadableFile(path, "there is no such file")
     if isinstance(error, PermissionError):
         return UnreadableFile(path, "permission denied; check the permissions of the file and its folders")
-    return UnreadableFile(path, f"cannot be read ({reason_of(error)})")
+    return UnreadableFile(path, f"cannot be read ({describe_error(error)})")
 
 
-def reason_of(error: BaseException) -> str:
+def describe_error(error: BaseException) -> str:
     """The first line of what an exception says, or its type where it says nothing."""
     text = (error.strerror if isinstance(error, OSError) else None) or str(error)
     return printable((text.strip().splitlines() or [type(error).__name__])[0])
@@ -90,7 +90,7 @@ def parsing(where: object, expected: str) -> Iterator[None]:
         if isinstance(error, OSError) and error.errno:  # the system's, not the parser's
             raise read_error(str(where), error) from error
         message = (
-            f"{printable(where)}: is damaged, or is not {expected} ({reason_of(error)}); copy or download it again"
+            f"{printable(where)}: is damaged, or is not {expected} ({describe_error(error)}); copy or download it again"
         )
         raise UserError(message) from error
 

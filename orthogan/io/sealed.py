@@ -23,7 +23,7 @@ class Damaged(UserError):
 
 def write_sealed(path: PathLike, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> Path:
     """Write a safetensors file with its hash, making its parent folders. Raises ``CannotWrite``."""
-    return write_tensors(path, tensors, {**metadata, HASH: seal_of(tensors, metadata)})
+    return write_tensors(path, tensors, {**metadata, HASH: compute_seal(tensors, metadata)})
 
 
 def read_sealed(path: PathLike, *, needed: bool) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -53,7 +53,7 @@ def read_sealed(path: PathLike, *, needed: bool) -> tuple[dict[str, Tensor], dic
 def check_seal(path: PathLike, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> dict[str, str]:
     """The metadata without the hash. Raises ``Damaged`` where there is a hash, and it is that of another content."""
     plain = {name: text for name, text in metadata.items() if name != HASH}
-    if HASH in metadata and metadata[HASH] != seal_of(tensors, plain):
+    if HASH in metadata and metadata[HASH] != compute_seal(tensors, plain):
         raise Damaged(
             f"{printable(path)}: damaged: its content is not what its hash says; copy or download the file again "
             f"(if you edited it on purpose, remove {HASH} from its metadata)"
@@ -61,6 +61,6 @@ def check_seal(path: PathLike, tensors: Mapping[str, Tensor], metadata: Mapping[
     return plain
 
 
-def seal_of(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
+def compute_seal(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
     """The hash of tensors and metadata, whatever their order."""
     return tensors_sha256(dict(sorted(tensors.items())), json.dumps(metadata, sort_keys=True))

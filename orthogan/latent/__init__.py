@@ -8,7 +8,7 @@ from orthogan.latent.native import latent_axes, native_directions
 from orthogan.latent.render import render
 from orthogan.latent.render.contact_sheet import ContactSheet, contact_sheet
 from orthogan.latent.samples import Samples, parse_classes, parse_layers, parse_seeds, sample_images, save_samples
-from orthogan.latent.space import spaces_of, view
+from orthogan.latent.space import in_space, list_spaces
 from orthogan.latent.traverse import Traversal, traverse
 from orthogan.latent.truncation import truncate
 
@@ -21,7 +21,9 @@ __all__ = [
     "contact_sheet",
     "first_layer_directions",
     "image_grid",
+    "in_space",
     "latent_axes",
+    "list_spaces",
     "model_hash",
     "native_directions",
     "parse_classes",
@@ -32,8 +34,6 @@ __all__ = [
     "sample_images",
     "save_png",
     "save_samples",
-    "spaces_of",
     "traverse",
     "truncate",
-    "view",
 ]

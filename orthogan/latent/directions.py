@@ -16,10 +16,10 @@ import torch
 from torch import nn
 
 from orthogan.errors import UserError
-from orthogan.io.read import parse_json, printable, reason_of, shown
+from orthogan.io.read import describe_error, parse_json, printable, shown
 from orthogan.io.sealed import read_sealed, write_sealed
 from orthogan.latent.identity import model_hash as hash_of
-from orthogan.latent.space import view
+from orthogan.latent.space import in_space
 from orthogan.latent.whole_numbers import whole_number, whole_numbers
 from orthogan.models.protocol import as_generator
 from orthogan.rng import generator as random_generator
@@ -37,7 +37,7 @@ class Directions:
     """``k`` directions of a latent space, one a row, and their provenance.
 
     ``matrix``: (k, latent_dim) float32; an offset of 1 moves the latent by one row.
-    ``space``: which latent space the rows live in ("z": the generator's input; others as in ``view``).
+    ``space``: which latent space the rows live in ("z": the generator's input; others as in ``in_space``).
     ``layer``: the layer they were read from ("" for none). ``layers``: numbers of the layers that are moved, in a
     space that enters the net layer by layer (none: all). ``unit``: what an offset of 1 along a row means.
     ``scores``: name -> k finite numbers. ``names``, ``notes``: k texts each (default "0", "1", … and empty).
@@ -163,7 +163,7 @@ class Directions:
         net = as_generator(generator)
         any_class = 0 if self.space != "z" and net.num_classes else None
         try:
-            dim = view(net, self.space, y=any_class, layers=self.layers).latent_dim
+            dim = in_space(net, self.space, y=any_class, layers=self.layers).latent_dim
         except UserError as error:
             raise UserError(f"{where}: {error}") from error
         if self.latent_dim != dim:
@@ -220,7 +220,7 @@ class Directions:
         except UserError as error:
             raise UserError(f"{where}: {error}") from error
         except (ValueError, TypeError, KeyError, AttributeError, OverflowError) as error:
-            raise UserError(f"{where}: cannot be read as a Directions file ({reason_of(error)})") from error
+            raise UserError(f"{where}: cannot be read as a Directions file ({describe_error(error)})") from error
 
 
 def _check_text(what: str, value: object) -> None:

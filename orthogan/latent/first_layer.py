@@ -17,7 +17,7 @@ from torch.nn import functional
 from orthogan.errors import UserError
 from orthogan.latent.directions import Directions
 from orthogan.latent.identity import model_hash
-from orthogan.models.modes import frozen
+from orthogan.models.modes import eval_mode
 from orthogan.models.protocol import Generator, as_generator
 from orthogan.weights.effective import effective_weight
 
@@ -68,7 +68,7 @@ def first_map(generator: nn.Module, layer: str = "auto") -> tuple[str, nn.Module
     """
     dim = as_generator(generator).latent_dim
     name, module = find_layer(generator, layer, dim)
-    with frozen(generator):
+    with eval_mode(generator):
         weight = latent_matrix(module).cpu()
     if weight.shape[1] != dim:
         raise UserError(

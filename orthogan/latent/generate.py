@@ -12,7 +12,7 @@ from orthogan.drawing.grid import as_pixels
 from orthogan.errors import UserError
 from orthogan.latent.truncation import truncate
 from orthogan.latent.whole_numbers import whole_numbers
-from orthogan.models.modes import device_of, frozen, need_numbers
+from orthogan.models.modes import eval_mode, get_device, need_numbers
 from orthogan.models.protocol import as_generator
 
 
@@ -45,10 +45,10 @@ def generate(
             raise UserError(f"labels: give {len(z)}, one per latent, each from 0 to {net.num_classes - 1}")
     if device is not None:
         net.to(device)
-    place = device_of(net)
+    place = get_device(net)
     y = None if labels is None else torch.as_tensor(np.asarray(labels), dtype=torch.int64)
     parts: list[np.ndarray] = []
-    with frozen(net):
+    with eval_mode(net):
         for start in np.arange(0, len(z), batch_size):
             part = slice(int(start), int(start) + batch_size)
             images = net(z[part].to(place)) if y is None else net(z[part].to(place), y[part].to(place))
@@ -61,14 +61,14 @@ def generate(
     return np.concatenate(parts)
 
 
-def latents_of(generator: nn.Module, seeds: Sequence[int], truncation: float = 1.0) -> torch.Tensor:
+def sample_latents(generator: nn.Module, seeds: Sequence[int], truncation: float = 1.0) -> torch.Tensor:
     """(n, latent_dim) float32 CPU latents, one for each seed: a function of that seed (and truncation) alone."""
     net = as_generator(generator)
     with torch.no_grad():  # a user's own prior may run a net
         return truncate(torch.cat([net.sample_latent(1, seed=seed) for seed in seeds]), truncation)
 
 
-def class_of(generator: nn.Module, seed: int, classes: Sequence[int] | None = None) -> int | None:
+def sample_label(generator: nn.Module, seed: int, classes: Sequence[int] | None = None) -> int | None:
     """The class that goes with ``seed``: ``classes[seed % len(classes)]`` (default all); None if unconditional.
 
     Consecutive seeds thus cycle through the classes, and a seed keeps its class whatever is made beside it.
@@ -98,8 +98,8 @@ def image_size(generator: nn.Module) -> tuple[int, int]:
     channels, side = getattr(net, "image_channels", None), getattr(net, "resolution", None)
     if isinstance(channels, int) and isinstance(side, int):
         return channels, side
-    label = class_of(net, 0)
-    found = generate(net, latents_of(net, [0]), None if label is None else [label]).shape
+    label = sample_label(net, 0)
+    found = generate(net, sample_latents(net, [0]), None if label is None else [label]).shape
     if found[2] != found[3]:
         raise UserError(f"{type(net).__name__}: gives images of {found[3]}x{found[2]} pixels; they must be square")
     return found[1], found[2]

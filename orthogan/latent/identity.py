@@ -7,7 +7,7 @@ import hashlib
 import torch
 from torch import nn
 
-from orthogan.io.hashing import bytes_of
+from orthogan.io.hashing import tensor_bytes
 from orthogan.models.modes import need_numbers
 
 
@@ -25,5 +25,5 @@ def model_hash(generator: nn.Module) -> str:
         if not isinstance(tensor, torch.Tensor):
             continue
         digest.update(f"{tensor.dtype}\x1f{tuple(tensor.shape)}\x1f".encode())
-        digest.update(bytes_of(tensor))
+        digest.update(tensor_bytes(tensor))
     return digest.hexdigest()

@@ -8,7 +8,7 @@ from torch import nn
 
 from orthogan.latent.directions import Directions
 from orthogan.latent.identity import model_hash
-from orthogan.models.modes import frozen
+from orthogan.models.modes import eval_mode
 from orthogan.models.protocol import as_generator
 
 
@@ -34,7 +34,7 @@ def native_directions(generator: nn.Module) -> Directions:
     own = getattr(generator, "native_directions", None)
     if own is None:
         return latent_axes(generator)
-    with frozen(generator):
+    with eval_mode(generator):
         rows = own()
     if rows is None:
         return latent_axes(generator)

@@ -17,7 +17,7 @@ from torch import nn
 from orthogan import __version__
 from orthogan.drawing.grid import class_layout, image_grid, magnify, save_png
 from orthogan.errors import UserError
-from orthogan.latent.generate import class_of, generate, latents_of
+from orthogan.latent.generate import generate, sample_label, sample_latents
 from orthogan.latent.identity import model_hash
 
 MOST_SEEDS = 1_000_000
@@ -104,7 +104,7 @@ def _numbers(text: str, what: str) -> list[int]:
     return list(found)
 
 
-def spans(numbers: Sequence[int]) -> str:
+def format_ranges(numbers: Sequence[int]) -> str:
     """Ascending numbers as the parsers here read them: [0, 1, 2, 5] -> "0-2,5"; "" for none."""
     runs: list[list[int]] = []
     for number in numbers:
@@ -131,9 +131,9 @@ def sample_images(
     """
     if not seeds:
         raise UserError("no seeds: ask for at least one, such as 0-63")
-    chosen = [class_of(generator, seed, classes) for seed in seeds]
+    chosen = [sample_label(generator, seed, classes) for seed in seeds]
     labels = [label for label in chosen if label is not None] or None
-    z = latents_of(generator, seeds, truncation)
+    z = sample_latents(generator, seeds, truncation)
     return Samples(
         images=generate(generator, z, labels, batch_size=batch_size, device=device),
         seeds=list(seeds),

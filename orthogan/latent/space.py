@@ -11,12 +11,12 @@ from orthogan.latent.truncation import truncate
 from orthogan.models.protocol import Generator, as_generator
 
 
-def spaces_of(generator: nn.Module) -> tuple[str, ...]:
-    """Names of the spaces that ``view`` knows for this generator: "z", then those of its attribute ``spaces``."""
+def list_spaces(generator: nn.Module) -> tuple[str, ...]:
+    """Names of the spaces that ``in_space`` knows for this generator: "z", then those of its attribute ``spaces``."""
     return tuple(dict.fromkeys(("z", *getattr(generator, "spaces", ()))))
 
 
-def view(
+def in_space(
     generator: nn.Module, space: str, *, y: int | None = None, layers: Sequence[int] = (), base: Tensor | None = None
 ) -> Generator:
     """``generator`` with its latent in ``space``: for "z" itself, for another one its own ``latent_space``.
@@ -29,8 +29,8 @@ def view(
     Raises ``UserError`` for a space that the generator does not offer, and for layers of z, which has none.
     """
     net = as_generator(generator)
-    if space not in spaces_of(net):
-        offered = ", ".join(map(repr, spaces_of(net)))
+    if space not in list_spaces(net):
+        offered = ", ".join(map(repr, list_spaces(net)))
         raise UserError(
             f"space '{space}': {type(net).__name__} has {offered}; a generator offers more by an attribute 'spaces' "
             "and a method 'latent_space'"
@@ -42,7 +42,7 @@ def view(
     return net
 
 
-def pulled_in(latents: Tensor, truncation: float, space: str) -> Tensor:
+def truncate_in_space(latents: Tensor, truncation: float, space: str) -> Tensor:
     """Latents of ``space`` towards its mean: in z by ``truncate``; elsewhere times ``truncation``, StyleGAN's psi.
 
     Raises ``UserError`` unless 0 <= truncation <= 1.

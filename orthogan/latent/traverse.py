@@ -17,11 +17,11 @@ from orthogan.errors import UserError
 from orthogan.io.read import shown
 from orthogan.latent.directions import Directions, random_control
 from orthogan.latent.first_layer import first_layer_directions
-from orthogan.latent.generate import class_of, generate, latents_of
+from orthogan.latent.generate import generate, sample_label, sample_latents
 from orthogan.latent.identity import model_hash
 from orthogan.latent.native import native_directions
-from orthogan.latent.samples import spans
-from orthogan.latent.space import pulled_in, view
+from orthogan.latent.samples import format_ranges
+from orthogan.latent.space import in_space, truncate_in_space
 from orthogan.latent.walks import Walk, path
 from orthogan.latent.whole_numbers import whole_number, whole_numbers
 
@@ -178,7 +178,7 @@ def walk_seeds(
         "method": chosen.method,
         "space": chosen.space,
         "layer": chosen.layer,
-        "layers": spans(chosen.layers),
+        "layers": format_ranges(chosen.layers),
         "unit": chosen.unit,
         "directions_model_hash": chosen.model_hash,
         "directions_seed": str(chosen.seed),
@@ -194,13 +194,13 @@ def walk_seeds(
 
     found = []
     for seed in tqdm(seeds, desc="traversals", unit="seed", disable=None if len(seeds) > 1 else True, leave=False):
-        label = class_of(generator, seed, None if y is None else [y])
-        seen = view(generator, chosen.space, y=label, layers=chosen.layers)
-        start = pulled_in(latents_of(seen, [seed]), truncation, chosen.space)[0]
+        label = sample_label(generator, seed, None if y is None else [y])
+        seen = in_space(generator, chosen.space, y=label, layers=chosen.layers)
+        start = truncate_in_space(sample_latents(seen, [seed]), truncation, chosen.space)[0]
         if base == "zero":
             start = torch.zeros_like(start)
         if chosen.layers:
-            seen = view(generator, chosen.space, y=label, layers=chosen.layers, base=start)
+            seen = in_space(generator, chosen.space, y=label, layers=chosen.layers, base=start)
         at = path(start.double().numpy(), rows, walk, centred)
         frames = _frames(seen, at, offsets, label if seen.num_classes else None, centred, batch_size, device)
         change = np.abs(frames[:, [0, -1]].astype(np.int16) - frames[:, [steps // 2]]).mean(axis=(1, 2, 3, 4))

@@ -12,7 +12,7 @@ from torch import distributed as dist
 from torch.distributed.nn.functional import all_reduce
 
 from orthogan.layers.shapes import check_map
-from orthogan.linalg.precision import exact
+from orthogan.linalg.precision import at_least_float32
 from orthogan.linalg.roots import InverseMethod, condition_numbers, inverse_sqrt
 
 
@@ -81,7 +81,7 @@ class DecorrelatedBatchNorm2d(nn.Module):
         if self.training and not input.numel():
             raise ValueError(f"{type(self).__name__}: a training batch of shape {tuple(input.shape)} holds nothing")
         with torch.autocast(input.device.type, enabled=False):
-            x = exact(input).flatten(2).unflatten(1, (self.groups, self.num_features // self.groups))
+            x = at_least_float32(input).flatten(2).unflatten(1, (self.groups, self.num_features // self.groups))
             if self.training:
                 centred, whitening = self._batch(x)
             else:

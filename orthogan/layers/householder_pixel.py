@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from orthogan.layers.householder_projector import HouseholderProjector
 from orthogan.layers.shapes import check_numbers
-from orthogan.linalg.precision import exact
+from orthogan.linalg.precision import at_least_float32
 from orthogan.weights.effective import effective_weight
 
 
@@ -85,5 +85,5 @@ class HouseholderPixel(HouseholderProjector):
         with torch.autocast(input.device.type, enabled=False):
             out = self.product(input.flatten(1)).unflatten(1, self.shape)
             if self.bias is not None:
-                out = out + exact(self.bias)[:, None, None]
+                out = out + at_least_float32(self.bias)[:, None, None]
             return out.to(input.dtype)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from orthogan.layers.shapes import check_features
 from orthogan.linalg import rotations
-from orthogan.linalg.precision import exact
+from orthogan.linalg.precision import at_least_float32
 from orthogan.weights.effective import effective_weight
 
 
@@ -108,7 +108,9 @@ class HouseholderProjector(nn.Module):
     def frames(self) -> tuple[Tensor, Tensor]:
         """What S keeps of Q(U) (out, rank) and of Q(V) (in, rank): orthonormal columns, in at least float32."""
         with torch.autocast(self.left.device.type, enabled=False):
-            return _reflected(exact(self.left)) * exact(self.signs), _reflected(exact(self.right))
+            return _reflected(at_least_float32(self.left)) * at_least_float32(self.signs), _reflected(
+                at_least_float32(self.right)
+            )
 
     def directions(self) -> Tensor:
         """The unit directions (rank, in) of the input that change the output; no others do."""
@@ -119,7 +121,7 @@ class HouseholderProjector(nn.Module):
         """Q(U) S Q(V)^T (out, in), in at least float32."""
         left, right = self.frames()
         with torch.autocast(left.device.type, enabled=False):
-            return (left * exact(self.scale)) @ right.mT
+            return (left * at_least_float32(self.scale)) @ right.mT
 
     def forward(self, input: Tensor) -> Tensor:
         """(..., in) -> (..., out), without ever making the weight.
@@ -131,14 +133,14 @@ class HouseholderProjector(nn.Module):
         with torch.autocast(input.device.type, enabled=False):
             out = self.product(input)
             if self.bias is not None:
-                out = out + exact(self.bias)
+                out = out + at_least_float32(self.bias)
             return out.to(input.dtype)
 
     def product(self, input: Tensor) -> Tensor:
         """The same without the bias, in at least float32."""
         left, right = self.frames()
         with torch.autocast(input.device.type, enabled=False):
-            return (exact(input) @ right * exact(self.scale)) @ left.mT
+            return (at_least_float32(input) @ right * at_least_float32(self.scale)) @ left.mT
 
     def extra_repr(self) -> str:
         """Of ``print(net)``."""
@@ -148,7 +150,7 @@ class HouseholderProjector(nn.Module):
 def _reflected(vectors: Tensor) -> Tensor:
     """The first columns of the product of the reflections along the columns of tril(vectors, -1) + I."""
     lower = vectors.tril(-1)
-    return rotations.polish(
+    return rotations.newton_schulz_step(
         rotations.reflections(lower + torch.eye(*lower.shape, dtype=lower.dtype, device=lower.device))
     )
 

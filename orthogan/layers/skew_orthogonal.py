@@ -16,10 +16,10 @@ from torch.nn import functional as F
 
 from orthogan.layers.shapes import check_map
 from orthogan.linalg import normalize, power_iteration
-from orthogan.linalg.precision import exact, magnitude
+from orthogan.linalg.precision import at_least_float32, magnitude
 from orthogan.weights.belonging import can_look, top_vectors
 from orthogan.weights.constraint import Constraint, register
-from orthogan.weights.network import frozen
+from orthogan.weights.network import hold_power_iteration
 
 Padding = Literal["circular", "zeros"]
 WARM_UP = 50
@@ -45,7 +45,7 @@ class BoundedSkew(Constraint):
     def __init__(self, module: nn.Module, weight: Tensor) -> None:
         super().__init__(module, weight)
         self.limit = NORM if weight.shape[-1] > 1 else NORM_1X1
-        matrices = _unfoldings(skew(exact(weight.detach())))
+        matrices = _unfoldings(skew(at_least_float32(weight.detach())))
         starts = [normalize(torch.randn(len(matrix), dtype=matrix.dtype, device=matrix.device)) for matrix in matrices]
         self.register_buffer("u_wide", starts[0])
         self.register_buffer("u_square", starts[1])
@@ -56,15 +56,17 @@ class BoundedSkew(Constraint):
     def advance(self, weight: Tensor, iterations: int = STEPS) -> None:
         """Iterate the two vectors towards the top singular vectors of the unfoldings."""
         with torch.autocast(weight.device.type, enabled=False):
-            for u, matrix in zip((self.u_wide, self.u_square), _unfoldings(skew(exact(weight))), strict=True):
-                u.copy_(power_iteration(matrix, exact(u), iterations)[0])
+            for u, matrix in zip(
+                (self.u_wide, self.u_square), _unfoldings(skew(at_least_float32(weight))), strict=True
+            ):
+                u.copy_(power_iteration(matrix, at_least_float32(u), iterations)[0])
 
     def forward(self, weight: Tensor) -> Tensor:
         """The filter of A (m, m, k, k), worked out in at least float32, in the dtype of ``weight``."""
         if self.training and not self.held:
             self.advance(weight)
         with torch.autocast(weight.device.type, enabled=False):
-            return self.given(self.effective(exact(weight)), weight)
+            return self.given(self.effective(at_least_float32(weight)), weight)
 
     def effective(self, weight: Tensor) -> Tensor:
         """The filter of A under the present vectors."""
@@ -73,7 +75,8 @@ class BoundedSkew(Constraint):
         wide, square = _unfoldings(kernel)
         # copies: a later forward may advance the buffers before this one's backward
         sigma = torch.minimum(
-            (wide.mT @ exact(self.u_wide).clone()).norm(), (square.mT @ exact(self.u_square).clone()).norm()
+            (wide.mT @ at_least_float32(self.u_wide).clone()).norm(),
+            (square.mT @ at_least_float32(self.u_square).clone()).norm(),
         )
         return kernel * (self.limit / (weight.shape[-1] * sigma.clamp_min(1e-12)))
 
@@ -84,14 +87,16 @@ class BoundedSkew(Constraint):
         if not can_look(weight) or self._made_for is weight:
             self._made_for = None
             return weight
-        for u, matrix in zip((self.u_wide, self.u_square), _unfoldings(skew(exact(weight))), strict=True):
+        for u, matrix in zip((self.u_wide, self.u_square), _unfoldings(skew(at_least_float32(weight))), strict=True):
             u.copy_(top_vectors(matrix)[0])
         return weight
 
     @torch.no_grad()
     def facts(self, weight: Tensor) -> dict[str, float]:
         """``operator_bound``: what the norm of A is at most, by exact singular values."""
-        norms = [float(torch.linalg.svdvals(matrix)[0]) for matrix in _unfoldings(self.effective(exact(weight)))]
+        norms = [
+            float(torch.linalg.svdvals(matrix)[0]) for matrix in _unfoldings(self.effective(at_least_float32(weight)))
+        ]
         return {"operator_bound": weight.shape[-1] * min(norms)}
 
 
@@ -173,7 +178,7 @@ class SkewOrthogonalConv2d(nn.Module):
                 f"use a smaller kernel or padding 'zeros'"
             )
         with torch.autocast(input.device.type, enabled=False):
-            x = F.pixel_unshuffle(exact(input), self.stride)
+            x = F.pixel_unshuffle(at_least_float32(input), self.stride)
             x = F.pad(x, (0, 0, 0, 0, 0, self.channels - x.shape[1]))
             out = self._exponential(x, circular=self.padding == "circular")[:, : self.out_channels]
             if self.bias is not None:
@@ -182,7 +187,7 @@ class SkewOrthogonalConv2d(nn.Module):
 
     def _exponential(self, x: Tensor, *, circular: bool) -> Tensor:
         """The series at ``x`` (n, channels, h, w): x + A(x + A/2 (x + A/3 (...)))."""
-        kernel, reach = exact(self.weight), self.kernel_size // 2
+        kernel, reach = at_least_float32(self.weight), self.kernel_size // 2
         y = x
         for i in range(self.terms if self.training else self.eval_terms, 0, -1):
             if circular:
@@ -208,9 +213,9 @@ class SkewOrthogonalConv2d(nn.Module):
         """``kernel`` of the layer that has the same filter and circular padding."""
         reach = (self.terms if self.training else self.eval_terms) * (self.kernel_size // 2)
         like = self.bias if self.bias is not None else next(self.parameters())
-        with frozen(self), torch.autocast(like.device.type, enabled=False):
+        with hold_power_iteration(self), torch.autocast(like.device.type, enabled=False):
             # the answers to single pixels; they just reach the edges, hence the padding does not matter
-            eye = torch.eye(self.channels, dtype=exact(like).dtype, device=like.device)
+            eye = torch.eye(self.channels, dtype=at_least_float32(like).dtype, device=like.device)
             pixels = F.pad(eye[:, :, None, None], (reach,) * 4)
             found = self._exponential(pixels, circular=False).transpose(0, 1).flip(2, 3)
             found = found[: self.out_channels, : self.in_channels * self.stride**2]

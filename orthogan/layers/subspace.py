@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from orthogan.layers.shapes import check_features
 from orthogan.linalg import gram_residual
-from orthogan.linalg.precision import exact
+from orthogan.linalg.precision import at_least_float32
 from orthogan.weights.effective import effective_weight
 
 
@@ -53,7 +53,9 @@ class LatentSubspace(nn.Module):
         """
         check_features(self, z, self.dims, batch=True)
         with torch.autocast(z.device.type, enabled=False):
-            flat = functional.linear(exact(z) * exact(self.L), exact(self.U).mT, exact(self.mu))
+            flat = functional.linear(
+                at_least_float32(z) * at_least_float32(self.L), at_least_float32(self.U).mT, at_least_float32(self.mu)
+            )
             return flat.unflatten(1, self.shape).to(z.dtype)
 
     @property

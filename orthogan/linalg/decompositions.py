@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-from orthogan.linalg.precision import exact
+from orthogan.linalg.precision import at_least_float32
 
 LinAlgError = torch.linalg.LinAlgError  # pyright: ignore[reportPrivateImportUsage]  # it is public and documented
 _WATCHING: list[list[str]] = []
@@ -36,7 +36,7 @@ def thin_svd(matrix: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         LinAlgError: not even float64 converges.
         ValueError: a complex matrix.
     """
-    matrix = exact(matrix)
+    matrix = at_least_float32(matrix)
     try:
         return torch.linalg.svd(matrix, full_matrices=False)
     except LinAlgError:
@@ -57,7 +57,7 @@ def eigh(matrix: Tensor) -> tuple[Tensor, Tensor]:
         LinAlgError: not even float64 converges.
         ValueError: a complex matrix.
     """
-    matrix = exact(matrix)
+    matrix = at_least_float32(matrix)
     try:
         return torch.linalg.eigh(matrix)
     except LinAlgError:

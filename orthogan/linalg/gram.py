@@ -12,7 +12,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from orthogan.linalg.precision import exact, magnitude, matrices
+from orthogan.linalg.precision import at_least_float32, magnitude, matrices
 
 Side = Literal["rows", "columns", "smaller"]
 
@@ -50,7 +50,7 @@ def orthogonality_error(matrix: Tensor) -> Tensor:
 
 def unit_rows(matrix: Tensor) -> Tensor:
     """The rows at unit length; a zero row stays zero and gets no gradient (its direction has no derivative)."""
-    matrix = exact(matrix)
+    matrix = at_least_float32(matrix)
     with torch.autocast(matrix.device.type, enabled=False):
         matrix = matrix / magnitude(matrix, -1)
         squares = matrix.square().sum(-1, keepdim=True)

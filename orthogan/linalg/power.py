@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from orthogan.linalg.decompositions import thin_svd
-from orthogan.linalg.precision import exact, magnitude, matrices
+from orthogan.linalg.precision import at_least_float32, magnitude, matrices
 
 EPS = 1e-12
 SMALLEST = 2.0**-80  # products of matrices with vectors below this may have lost digits in float32
@@ -17,7 +17,7 @@ SMALLEST = 2.0**-80  # products of matrices with vectors below this may have los
 
 def normalize(vector: Tensor) -> Tensor:
     """``vector`` (..., n) at unit length, in at least float32; a zero vector stays zero."""
-    vector = exact(vector)
+    vector = at_least_float32(vector)
     vector = vector / magnitude(vector, -1)
     return vector / vector.norm(dim=-1, keepdim=True).clamp_min(EPS)
 
@@ -29,7 +29,7 @@ def power_iteration(matrix: Tensor, u: Tensor, iterations: int) -> tuple[Tensor,
     product vanishes (a zero matrix, a start orthogonal to its range) u stays what it was: a zero vector would
     stay zero for ever, also once the matrix has changed. At least float32.
     """
-    matrix, u = matrices(matrix), exact(u)
+    matrix, u = matrices(matrix), at_least_float32(u)
     v = torch.zeros_like(matrix[..., 0, :])
     for _ in range(iterations):
         v = normalize((matrix.mT @ u.unsqueeze(-1)).squeeze(-1))
@@ -124,7 +124,7 @@ def block_power_iteration(matrix: Tensor, u: Tensor, iterations: int) -> tuple[T
     Args:
         u: start (..., m, k) with 1 <= k <= min(m, n).
     """
-    matrix, u = matrices(matrix), exact(u)
+    matrix, u = matrices(matrix), at_least_float32(u)
     matrix = matrix / magnitude(matrix, -2, -1)
     v = torch.linalg.qr(matrix.mT @ u)[0]
     for _ in range(iterations):

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 
-def exact(tensor: Tensor, *, allow_complex: bool = False) -> Tensor:
+def at_least_float32(tensor: Tensor, *, allow_complex: bool = False) -> Tensor:
     """At least float32: singular vectors iterated in half precision never converge.
 
     Raises:
@@ -26,13 +26,13 @@ def exact(tensor: Tensor, *, allow_complex: bool = False) -> Tensor:
 
 
 def matrices(tensor: Tensor, *, square: bool = False) -> Tensor:
-    """``exact``, of a matrix or a batch of matrices (..., m, n) that has at least one row and one column.
+    """``at_least_float32``, of a matrix or a batch of matrices (..., m, n) that has at least one row and one column.
 
     Raises:
         ValueError: a tensor of another shape, or a complex one.
         TypeError: no tensor at all.
     """
-    found = exact(tensor)
+    found = at_least_float32(tensor)
     if found.dim() < 2 or 0 in found.shape[-2:] or (square and found.shape[-1] != found.shape[-2]):
         wanted = "square matrices (..., n, n), n at least 1" if square else "matrices (..., m, n), m and n at least 1"
         raise ValueError(f"a tensor of shape {tuple(found.shape)}: expected {wanted}")

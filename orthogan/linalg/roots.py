@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from orthogan.linalg.decompositions import eigh
-from orthogan.linalg.precision import exact, magnitude, matrices
+from orthogan.linalg.precision import at_least_float32, magnitude, matrices
 
 SqrtMethod = Literal["eigh", "pade", "taylor", "newton_schulz"]
 InverseMethod = Literal["eigh", "newton_schulz", "pade"]
@@ -97,7 +97,7 @@ def condition_numbers(matrix: Tensor, shift: float = 0.0) -> dict[str, list[floa
     clean, finite = _finite(_symmetric(matrix.cpu()).double())
     values, broken = torch.linalg.eigvalsh(clean).reshape(-1, matrix.shape[-1]), ~finite.reshape(-1)
     low, high = values[:, 0].clone(), values[:, -1]
-    low[low <= matrix.shape[-1] * torch.finfo(exact(matrix).dtype).eps * high] = 0.0
+    low[low <= matrix.shape[-1] * torch.finfo(at_least_float32(matrix).dtype).eps * high] = 0.0
     facts = {"kappa": _ratio(high, low), "kappa_shifted": _ratio(high + shift, low + shift), "lambda_max": high}
     return {name: value.masked_fill(broken, torch.nan).tolist() for name, value in facts.items()}
 
@@ -107,7 +107,7 @@ def _ratio(high: Tensor, low: Tensor) -> Tensor:
 
 
 def _symmetric(matrix: Tensor) -> Tensor:
-    x = exact(matrix)
+    x = at_least_float32(matrix)
     return 0.5 * (x + x.mT)
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from orthogan.linalg.polar import newton_schulz, polar_factor
-from orthogan.linalg.precision import exact, magnitude
+from orthogan.linalg.precision import at_least_float32, magnitude
 
 
 def skew(compact: Tensor, size: int) -> Tensor:
@@ -29,7 +29,7 @@ def triangle(compact: Tensor, size: int) -> Tensor:
     return flat.index_copy(-1, rows * size + columns, compact).unflatten(-1, (size, size))
 
 
-def polish(rotation: Tensor) -> Tensor:
+def newton_schulz_step(rotation: Tensor) -> Tensor:
     """One Newton-Schulz step: squares the distance of a nearly orthogonal matrix from orthogonality."""
     return rotation - 0.5 * rotation @ (rotation.mT @ rotation - _eye(rotation))
 
@@ -38,12 +38,12 @@ def cayley(compact: Tensor, size: int) -> Tensor:
     """(I - A/2)^-1 (I + A/2), A skew: rotations without the eigenvalue -1."""
     half = 0.5 * skew(compact, size)
     eye = _eye(half)
-    return polish(torch.linalg.solve(eye - half, eye + half))
+    return newton_schulz_step(torch.linalg.solve(eye - half, eye + half))
 
 
 def matrix_exp(compact: Tensor, size: int) -> Tensor:
     """exp(A), A skew: every rotation."""
-    return polish(torch.linalg.matrix_exp(skew(compact, size)))
+    return newton_schulz_step(torch.linalg.matrix_exp(skew(compact, size)))
 
 
 def householder(compact: Tensor, size: int) -> Tensor:
@@ -53,7 +53,7 @@ def householder(compact: Tensor, size: int) -> Tensor:
     triangular solve, whatever the number of reflections.
     """
     vectors = triangle(compact, size).mT
-    return polish(-reflections(vectors + _eye(vectors)))
+    return newton_schulz_step(-reflections(vectors + _eye(vectors)))
 
 
 def reflections(vectors: Tensor) -> Tensor:
@@ -61,7 +61,7 @@ def reflections(vectors: Tensor) -> Tensor:
 
     A zero column reflects nothing.
     """
-    vectors = exact(vectors)
+    vectors = at_least_float32(vectors)
     vectors = vectors / magnitude(vectors, -2)
     k = vectors.shape[-1]
     gram = vectors.mT @ vectors
@@ -73,22 +73,22 @@ def reflections(vectors: Tensor) -> Tensor:
 
 def qr(square: Tensor) -> Tensor:
     """Q of QR with a positive diagonal of R: Gram-Schmidt of the columns by Householder reflections."""
-    return _Orthonormal.apply(exact(square))  # pyright: ignore[reportReturnType]
+    return _Orthonormal.apply(at_least_float32(square))  # pyright: ignore[reportReturnType]
 
 
 def gram_schmidt(square: Tensor) -> Tensor:
     """Gram-Schmidt of the rows, each orthogonalised twice; the same map as ``qr`` of the transpose."""
-    return _gram_schmidt(exact(square))
+    return _gram_schmidt(at_least_float32(square))
 
 
 def polar(square: Tensor) -> Tensor:
     """Löwdin's symmetric orthogonalisation M (M^T M)^-1/2, by SVD."""
-    return polish(polar_factor(square))
+    return newton_schulz_step(polar_factor(square))
 
 
 def polar_newton_schulz(square: Tensor) -> Tensor:
     """The same by Newton-Schulz to tolerance: products only."""
-    square = exact(square)
+    square = at_least_float32(square)
     tolerance = 1e-6 if square.dtype == torch.float32 else 1e-12
     return newton_schulz(square, tolerance)
 

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from orthogan.linalg.decompositions import thin_svd
 from orthogan.linalg.power import EPS
-from orthogan.linalg.precision import exact, magnitude, matrices
+from orthogan.linalg.precision import at_least_float32, magnitude, matrices
 
 SMALL = 1e-3  # spectral norm below which the gradient of a normalised weight no longer grows as 1 / sigma
 
@@ -103,7 +103,7 @@ def stable_rank_scale(matrix: Tensor, sigma: Tensor, target: float) -> Tensor:
         sigma: its (estimated) spectral norm, a 0-d tensor.
         target: r >= 1.
     """
-    matrix, sigma = matrices(matrix), exact(sigma)
+    matrix, sigma = matrices(matrix), at_least_float32(sigma)
     size = magnitude(matrix, -2, -1)
     matrix, sigma = matrix / size, sigma / size.reshape(sigma.shape)
     # a row vector has no tail: the clamp keeps the square root differentiable there

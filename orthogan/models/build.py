@@ -86,7 +86,7 @@ def build_generator(config: Config, *, num_classes: int, start: Start | None = N
         "num_classes": num_classes,
     }
     net = _build(section.kind, section.options, GENERATORS, arguments, "model.generator", config.seed)
-    _condition(net, section, "model.generator", config.seed, start)
+    apply_constraints(net, section, "model.generator", config.seed, start)
     return as_generator(net)
 
 
@@ -105,7 +105,7 @@ def build_discriminator(config: Config, *, num_classes: int, start: Start | None
             raise UserError(f"model.discriminator.pooling.kind: {section.kind!r} has no covariance pooling; sngan has")
         arguments["pooling"] = partial(_covariance_pooling, pooling)
     net = _build(section.kind, section.options, DISCRIMINATORS, arguments, "model.discriminator", config.seed)
-    _condition(net, section, "model.discriminator", config.seed, start)
+    apply_constraints(net, section, "model.discriminator", config.seed, start)
     return net
 
 
@@ -122,7 +122,7 @@ def build_classifier(config: Config, *, num_classes: int) -> nn.Module:
     if wide := WIDE.fullmatch(section.kind):
         known[section.kind] = partial(WideResNet, depth=int(wide[1]), widen=int(wide[2]))
     net = _build(section.kind, section.options, known, arguments, "model.classifier", config.seed)
-    _condition(net, section, "model.classifier", config.seed)
+    apply_constraints(net, section, "model.classifier", config.seed)
     return net
 
 
@@ -217,7 +217,7 @@ def _accepted(make: Any, arguments: dict[str, Any]) -> dict[str, Any]:
     return {k: v for k, v in arguments.items() if k in parameters}
 
 
-def _condition(net: nn.Module, section: NetConfig, key: str, seed: int, start: Start | None = None) -> None:
+def apply_constraints(net: nn.Module, section: NetConfig, key: str, seed: int, start: Start | None = None) -> None:
     """Whitening in place of batch norms, given weights, then the constraint on them (some draw their own)."""
     norm, whitening = section.norm, section.whitening
     options: dict[str, Any] = {

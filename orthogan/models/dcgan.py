@@ -9,7 +9,7 @@ from torch.nn import functional
 
 from orthogan.layers.batch_norm import Norm
 from orthogan.models.protocol import Discriminator, Generator
-from orthogan.models.resnet_blocks import project, square, unsupported
+from orthogan.models.resnet_blocks import project, square, unsupported_resolution
 
 RESOLUTIONS = (32, 48, 64, 128)
 SLOPE = 0.1  # of the leaky ReLU, as in the paper
@@ -31,7 +31,7 @@ class DCGANGenerator(Generator):
     ) -> None:
         super().__init__()
         if resolution not in RESOLUTIONS:
-            raise unsupported("dcgan", resolution, RESOLUTIONS)
+            raise unsupported_resolution("dcgan", resolution, RESOLUTIONS)
         if channels % 8:
             raise ValueError(f"channels is {channels}: a dcgan generator halves them three times, so a multiple of 8")
         self.latent_dim, self.num_classes = latent_dim, num_classes
@@ -73,7 +73,7 @@ class DCGANDiscriminator(Discriminator):
     def __init__(self, *, resolution: int, image_channels: int, channels: int, num_classes: int = 0) -> None:
         super().__init__()
         if resolution not in RESOLUTIONS:
-            raise unsupported("dcgan", resolution, RESOLUTIONS)
+            raise unsupported_resolution("dcgan", resolution, RESOLUTIONS)
         self.num_classes = num_classes
         layers = [nn.Conv2d(image_channels, channels, 3, padding=1)]
         for stage in range(3):

@@ -18,7 +18,7 @@ from torch.nn import functional
 from orthogan.errors import UserError
 from orthogan.layers.subspace import LatentSubspace
 from orthogan.models.protocol import Discriminator, Generator
-from orthogan.models.resnet_blocks import square, unsupported
+from orthogan.models.resnet_blocks import square, unsupported_resolution
 
 RESOLUTIONS = (32, 64, 128, 256)
 BOTTOM = 4  # side of the smallest map
@@ -181,7 +181,7 @@ class EigenGANDiscriminator(Discriminator):
 def _widths(resolution: int, channels: int, num_classes: int) -> list[int]:
     """Channels of the maps, from the 4x4 one to that of full size."""
     if resolution not in RESOLUTIONS:
-        raise unsupported("eigengan", resolution, RESOLUTIONS)
+        raise unsupported_resolution("eigengan", resolution, RESOLUTIONS)
     if num_classes:
         raise UserError(f"data.labels: eigengan nets are unconditional and have no use for {num_classes} classes")
     depth = int(math.log2(resolution // BOTTOM))

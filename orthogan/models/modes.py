@@ -12,32 +12,32 @@ from torch import nn
 from orthogan.errors import UserError
 
 
-def device_of(module: nn.Module) -> torch.device:
+def get_device(module: nn.Module) -> torch.device:
     """Where the tensors of ``module`` are; the CPU if it has none."""
     return next((tensor.device for tensor in [*module.parameters(), *module.buffers()]), torch.device("cpu"))
 
 
 def need_numbers(module: nn.Module) -> None:
     """Raise ``UserError`` for a module on the meta device, whose tensors have shapes but no values."""
-    if device_of(module).type == "meta":
+    if get_device(module).type == "meta":
         name = type(module).__name__
         raise UserError(f"{name}: it is on the meta device, which holds no numbers; load its weights first")
 
 
-def dtype_of(module: nn.Module) -> torch.dtype:
+def get_dtype(module: nn.Module) -> torch.dtype:
     """The precision of the parameters of ``module``; float32 if it has none."""
     return next((p.dtype for p in module.parameters() if p.is_floating_point()), torch.float32)
 
 
 @contextmanager
-def frozen(module: nn.Module) -> Iterator[None]:
+def eval_mode(module: nn.Module) -> Iterator[None]:
     """Within the block every submodule is in eval mode (running statistics and power iterations stand still).
 
     A module in another precision than float32 also takes float32 input there. The ``training`` flag of each submodule
     is restored at the end, whatever mixture it was.
     """
     modes = [(part, part.training) for part in module.modules()]
-    dtype = dtype_of(module)
+    dtype = get_dtype(module)
     hook = None if dtype == torch.float32 else module.register_forward_pre_hook(partial(_converted, dtype))
     module.eval()
     try:

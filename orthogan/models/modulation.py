@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from orthogan.linalg.precision import exact
+from orthogan.linalg.precision import at_least_float32
 from orthogan.weights.effective import applied_weight
 
 EPS = 1e-8
@@ -117,7 +117,7 @@ class ModulatedConv2d(nn.Conv2d):
     def forward(self, x: Tensor, w: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Maps (n, in, h, h), w (n, w_dim) -> (n, out, h, h), or (n, out, 2h, 2h) with ``up``."""
         with torch.autocast(x.device.type, enabled=False):
-            style = self.affine(exact(w))
+            style = self.affine(at_least_float32(w))
         h = modulated_conv2d(x, applied_weight(self), style, demodulate=self.demodulate, up=self.up)
         assert self.bias is not None
         return h + self.bias.to(h.dtype)[:, None, None]
@@ -192,8 +192,8 @@ def modulated_conv2d(x: Tensor, weight: Tensor, style: Tensor, *, demodulate: bo
     if not demodulate:
         return h
     with torch.autocast(x.device.type, enabled=False):
-        square = exact(weight).square().sum((2, 3))
-        scale = torch.rsqrt(exact(style).square() @ square.mT + EPS)
+        square = at_least_float32(weight).square().sum((2, 3))
+        scale = torch.rsqrt(at_least_float32(style).square() @ square.mT + EPS)
     return h * scale.to(h.dtype)[:, :, None, None]
 
 
@@ -225,7 +225,7 @@ def with_deviation(x: Tensor) -> Tensor:
     The groups are consecutive images, ``group_size(n)`` each (Karras et al. 2018, section 3).
     """
     with torch.autocast(x.device.type, enabled=False):
-        groups = exact(x).unflatten(0, (-1, group_size(len(x))))
+        groups = at_least_float32(x).unflatten(0, (-1, group_size(len(x))))
         deviation = torch.sqrt(groups.var(1, correction=0, keepdim=True) + 1e-8).mean((2, 3, 4), keepdim=True)
         channel = deviation.expand(-1, groups.shape[1], 1, *x.shape[2:]).flatten(0, 1)
     return torch.cat([x, channel.to(x.dtype)], 1)

@@ -10,7 +10,7 @@ from orthogan.models.modes import need_numbers
 from orthogan.named_code import import_made
 
 
-def made_by(name: str) -> nn.Module:
+def instantiate(name: str) -> nn.Module:
     """The net that ``module:net`` names, or what ``module:Class`` or ``module:function`` makes without arguments.
 
     Made under a fixed seed. Raises ``UserError`` where there is none.

@@ -15,7 +15,7 @@ from torch.nn import functional
 
 from orthogan.errors import UserError
 from orthogan.models.protocol import Discriminator, Generator
-from orthogan.models.resnet_blocks import unsupported
+from orthogan.models.resnet_blocks import unsupported_resolution
 
 BOTTOM = 4  # side of the smallest map
 GROUP = 16  # channels in a group of the 3x3 convolution
@@ -127,7 +127,7 @@ class R3GANDiscriminator(Discriminator):
 
 def _sizes(resolution: int, channels: int) -> list[int]:
     if resolution < 16 or resolution & (resolution - 1):
-        raise unsupported("r3gan", resolution, ("16", "32", "64", "128", "further powers of two"))
+        raise unsupported_resolution("r3gan", resolution, ("16", "32", "64", "128", "further powers of two"))
     wide = channels * EXPANSION
     if wide % max(1, wide // GROUP):
         raise ValueError(

@@ -87,7 +87,7 @@ def project(features: Tensor, embedding: nn.Embedding, labels: Tensor | None) ->
     return (embedding(labels) * features).sum(1)
 
 
-def unsupported(family: str, resolution: int, supported: object) -> UserError:
+def unsupported_resolution(family: str, resolution: int, supported: object) -> UserError:
     """The error for a resolution that a family does not have."""
     sizes = ", ".join(map(str, supported))  # pyright: ignore[reportArgumentType]
     return UserError(f"data.resolution is {resolution}: {family} nets exist at {sizes} pixels")

@@ -17,17 +17,17 @@ from orthogan.config.schema import Config
 from orthogan.errors import UserError
 from orthogan.io import checkpoint
 from orthogan.io.read import parse_json, printable, user_path
-from orthogan.io.sealed import HASH, seal_of
+from orthogan.io.sealed import HASH, compute_seal
 from orthogan.io.weights import read_metadata, read_tensors
 from orthogan.io.write import write_tensors
 from orthogan.models.build import build_for_file
 from orthogan.models.protocol import Generator, as_generator
-from orthogan.models.shipped import no_such, shipped
+from orthogan.models.shipped import find_shipped, no_such
 from orthogan.named_code import Trust, code_in, require_trust
 
 FORMAT = "orthogan-generator-1"
 CLASSIFIER_FORMAT = "orthogan-classifier-1"
-RAW, AVERAGED = "generator", "generator-ema"
+RAW, EMA = "generator", "generator-ema"
 CLASSIFIER = "classifier"
 MOST_CLASSES = 1_000_000
 
@@ -62,7 +62,7 @@ def metadata(
     """
     tree = config.model_dump() if isinstance(config, Config) else dict(config)
     about = {"format": form, "config": json.dumps(tree), "num_classes": str(num_classes), **extra}
-    return about if tensors is None else about | {HASH: seal_of(tensors, about)}
+    return about if tensors is None else about | {HASH: compute_seal(tensors, about)}
 
 
 def save_generator(
@@ -83,7 +83,7 @@ def save_generator(
     write_tensors(path, tensors, about)
 
 
-def find(path: str | Path, *, ema: bool = True) -> Path:
+def resolve_checkpoint(path: str | Path, *, ema: bool = True) -> Path:
     """The file of the generator or classifier behind ``path``: a file, a checkpoint folder, a run (its newest whole
     checkpoint), or the name of a shipped model.
 
@@ -98,7 +98,7 @@ def find(path: str | Path, *, ema: bool = True) -> Path:
     except checkpoint.Damaged as damage:
         raise UserError(f"{damage}; choose another checkpoint of the run") from None
     if not os.path.exists(path):
-        if (file := shipped(str(path))) is not None:
+        if (file := find_shipped(str(path))) is not None:
             return file
         raise no_such(path)
     folder = path
@@ -126,11 +126,11 @@ def find(path: str | Path, *, ema: bool = True) -> Path:
     classifier = folder / f"{CLASSIFIER}.safetensors"
     if classifier.is_file():
         return classifier
-    averaged = folder / f"{AVERAGED}.safetensors"
+    averaged = folder / f"{EMA}.safetensors"
     return averaged if ema and averaged.is_file() else folder / f"{RAW}.safetensors"
 
 
-def describe(path: str | Path, *, ema: bool = True, form: str = FORMAT, trust: Trust = False) -> Saved:
+def read_saved(path: str | Path, *, ema: bool = True, form: str = FORMAT, trust: Trust = False) -> Saved:
     """What the file behind ``path`` says of itself, without building the net.
 
     Args:
@@ -139,7 +139,7 @@ def describe(path: str | Path, *, ema: bool = True, form: str = FORMAT, trust: T
     Raises:
         UserError: it is not of the ``form`` (a generator's, by default), is damaged, or names other code.
     """
-    file = find(path, ema=ema)
+    file = resolve_checkpoint(path, ema=ema)
     header = read_metadata(file)
     found, wanted = header.get("format"), form.split("-")[1]
     if found != form and found in (FORMAT, CLASSIFIER_FORMAT):
@@ -176,7 +176,9 @@ def _classes(text: str, extra: Mapping[str, str], source: str) -> int:
     return int(text)
 
 
-def load(path: str | Path, *, device: torch.device | str = "cpu", ema: bool = True, trust: Trust = False) -> Generator:
+def load_generator(
+    path: str | Path, *, device: torch.device | str = "cpu", ema: bool = True, trust: Trust = False
+) -> Generator:
     """A generator, ready to draw from: eval mode, on ``device``, its parameters without gradients.
 
     To train it further: ``net.requires_grad_(True).train()``.
@@ -190,7 +192,7 @@ def load(path: str | Path, *, device: torch.device | str = "cpu", ema: bool = Tr
     Raises:
         UserError: nothing to load there, it is damaged or names other code, or the tensors do not fit the config.
     """
-    saved = describe(path, ema=ema, trust=trust)
+    saved = read_saved(path, ema=ema, trust=trust)
     net = _filled(saved, "generator", trust)
     return as_generator(net).to(device).eval().requires_grad_(False)
 
@@ -200,7 +202,7 @@ def load_classifier(path: str | Path, *, device: torch.device | str = "cpu", tru
 
     Args, errors: as ``load``; ``describe(path, form=CLASSIFIER_FORMAT)`` tells the names of the classes.
     """
-    saved = describe(path, form=CLASSIFIER_FORMAT, trust=trust)
+    saved = read_saved(path, form=CLASSIFIER_FORMAT, trust=trust)
     net = _filled(saved, "classifier", trust)
     return net.to(device).eval().requires_grad_(False)
 

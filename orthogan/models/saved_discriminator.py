@@ -9,7 +9,7 @@ from torch import nn
 
 from orthogan.errors import UserError
 from orthogan.models.build import build_for_file
-from orthogan.models.saved import RAW, count, describe, fill, find, read_tensors
+from orthogan.models.saved import RAW, count, fill, read_saved, read_tensors, resolve_checkpoint
 from orthogan.models.warm_start import DISCRIMINATOR
 from orthogan.named_code import NeedsTrust, Trust
 
@@ -30,15 +30,15 @@ def load_discriminator(path: str | Path, *, device: torch.device | str = "cpu", 
         UserError: there is none, or its tensors do not fit the config of the generator beside it.
     """
     path = Path(path)
-    generator = path.with_name(f"{RAW}.safetensors") if path.name == FILE else find(path, ema=False)
+    generator = path.with_name(f"{RAW}.safetensors") if path.name == FILE else resolve_checkpoint(path, ema=False)
     file = generator.with_name(FILE)
     if not file.is_file():
         raise UserError(
             f"{path}: there is no {FILE} beside {generator.name}; give a run of a GAN, or a checkpoint of it"
         )
     try:
-        about = describe(generator, trust=trust)
-        tensors = read_tensors(find(file), edited=trust is True)
+        about = read_saved(generator, trust=trust)
+        tensors = read_tensors(resolve_checkpoint(file), edited=trust is True)
         net = build_for_file(about.config, "discriminator", num_classes=about.num_classes, numbers=count(tensors))
         fill(net, tensors, file)
     except NeedsTrust:

@@ -12,7 +12,7 @@ from orthogan.io.read import printable
 FOLDER = Path(__file__).resolve().parents[2] / "pretrained"  # of a clone; a wheel carries none
 
 
-def shipped(name: str) -> Path | None:
+def find_shipped(name: str) -> Path | None:
     """The file of a shipped model such as ``sprites-srngan`` or ``pretrained/sprites-srngan``; None: no such name."""
     words = re.fullmatch(r"(?:pretrained/)?([\w-]{1,100})(?:\.safetensors)?", name)
     path = FOLDER / f"{words[1]}.safetensors" if words else None

@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from orthogan.errors import UserError
 from orthogan.models.protocol import Discriminator, Generator
-from orthogan.models.resnet_blocks import unsupported
+from orthogan.models.resnet_blocks import unsupported_resolution
 
 BOTTOM = 4  # side of the smallest map
 SLOPE = 0.2  # of the generator's leaky ReLU
@@ -117,7 +117,7 @@ def _norm(channels: int) -> nn.InstanceNorm2d:
 
 def _plan(resolution: int, num_classes: int) -> Plan:
     if resolution not in PLANS:
-        raise unsupported("simple-gan", resolution, PLANS)
+        raise unsupported_resolution("simple-gan", resolution, PLANS)
     if num_classes:
         raise UserError(f"data.labels: simple-gan nets are unconditional and have no use for {num_classes} classes")
     return PLANS[resolution]

@@ -12,7 +12,16 @@ from torch.nn import functional
 from orthogan.layers import CovariancePooling
 from orthogan.layers.batch_norm import Norm
 from orthogan.models.protocol import Discriminator, Generator
-from orthogan.models.resnet_blocks import DownBlock, UpBlock, conv, glorot, linear, project, square, unsupported
+from orthogan.models.resnet_blocks import (
+    DownBlock,
+    UpBlock,
+    conv,
+    glorot,
+    linear,
+    project,
+    square,
+    unsupported_resolution,
+)
 
 
 @dataclass(frozen=True)
@@ -50,7 +59,7 @@ class SNGANGenerator(Generator):
     ) -> None:
         super().__init__()
         if resolution not in PLANS:
-            raise unsupported("sngan", resolution, PLANS)
+            raise unsupported_resolution("sngan", resolution, PLANS)
         plan = PLANS[resolution]
         self.latent_dim, self.num_classes = latent_dim, num_classes
         self.resolution, self.image_channels = resolution, image_channels
@@ -97,7 +106,7 @@ class SNGANDiscriminator(Discriminator):
     ) -> None:
         super().__init__()
         if resolution not in PLANS:
-            raise unsupported("sngan", resolution, PLANS)
+            raise unsupported_resolution("sngan", resolution, PLANS)
         plan = PLANS[resolution]
         self.num_classes = num_classes
         widths = [image_channels, *(channels * factor for factor in plan.down)]

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from orthogan.layers.householder_projector import HouseholderProjector
-from orthogan.linalg.precision import exact
+from orthogan.linalg.precision import at_least_float32
 from orthogan.models.modulation import (
     EqualConv2d,
     EqualLinear,
@@ -28,7 +28,7 @@ from orthogan.models.modulation import (
     with_deviation,
 )
 from orthogan.models.protocol import Discriminator, Generator
-from orthogan.models.resnet_blocks import project, unsupported
+from orthogan.models.resnet_blocks import project, unsupported_resolution
 
 RESOLUTIONS = (32, 64, 128, 256)
 BOTTOM = 4  # side of the smallest map
@@ -55,11 +55,11 @@ class Mapping(nn.Module):
     def forward(self, z: Tensor, y: Tensor | None) -> Tensor:
         """In at least float32, also inside autocast."""
         with torch.autocast(z.device.type, enabled=False):
-            h = pixel_norm(exact(z))
+            h = pixel_norm(at_least_float32(z))
             for i, layer in enumerate(self.layers):
                 h = layer(h)
                 if i == 0 and self.embedding is not None:
-                    h = (h + pixel_norm(exact(self.embedding(y)))) * math.sqrt(0.5)
+                    h = (h + pixel_norm(at_least_float32(self.embedding(y)))) * math.sqrt(0.5)
                 h = activate(h)
             return h
 
@@ -96,7 +96,7 @@ class Block(nn.Module):
             row += 1
         x = self.conv(x, ws[:, row], seeds)
         # the next block's first layer has the same row as this image
-        rgb = exact(self.to_rgb(x, ws[:, row + 1]))
+        rgb = at_least_float32(self.to_rgb(x, ws[:, row + 1]))
         return x, rgb if image is None else double(image) + rgb
 
 
@@ -329,7 +329,7 @@ def project_styles(generator: nn.Module, rank: int = 10, layers: str | Sequence[
 def _widths(resolution: int, channels: int) -> list[int]:
     """Channels of the maps, from the 4x4 one to that of full size."""
     if resolution not in RESOLUTIONS:
-        raise unsupported("stylegan2", resolution, RESOLUTIONS)
+        raise unsupported_resolution("stylegan2", resolution, RESOLUTIONS)
     depth = int(math.log2(resolution // BOTTOM))
     # never narrower than asked for, where that is beyond the usual limit
     return [min(channels << (depth - i), max(WIDEST, channels)) for i in range(depth + 1)]

@@ -7,14 +7,14 @@ from dataclasses import dataclass
 
 import torch
 
-from orthogan.models.named import made_by
+from orthogan.models.named import instantiate
 from orthogan.models.protocol import Generator, as_generator
-from orthogan.models.saved import describe, load
+from orthogan.models.saved import load_generator, read_saved
 from orthogan.named_code import Trust
 
 
 @dataclass(frozen=True)
-class Subject:
+class LoadedGenerator:
     """``name``: for titles and messages. ``class_names``: in label order, [] where there are none or none are known."""
 
     name: str
@@ -22,7 +22,7 @@ class Subject:
     class_names: list[str]
 
 
-def open_generator(path: str, *, device: torch.device | str, ema: bool = True, trust: Trust = False) -> Subject:
+def open_generator(path: str, *, device: torch.device | str, ema: bool = True, trust: Trust = False) -> LoadedGenerator:
     """A run, checkpoint or ``.safetensors`` file of orthogan, or ``module:attribute``: a generator in eval mode.
 
     The attribute is a net, or a function or class that makes one without arguments. It needs ``latent_dim``,
@@ -33,7 +33,7 @@ def open_generator(path: str, *, device: torch.device | str, ema: bool = True, t
         UserError: no such thing, or no generator.
     """
     if ":" in path and not os.path.exists(path):
-        made = made_by(path)
-        return Subject(path, as_generator(made).to(device).eval(), list(getattr(made, "class_names", [])))
-    saved = describe(path, ema=ema, trust=trust)
-    return Subject(str(saved.path), load(saved.path, device=device, trust=trust), saved.class_names)
+        made = instantiate(path)
+        return LoadedGenerator(path, as_generator(made).to(device).eval(), list(getattr(made, "class_names", [])))
+    saved = read_saved(path, ema=ema, trust=trust)
+    return LoadedGenerator(str(saved.path), load_generator(saved.path, device=device, trust=trust), saved.class_names)

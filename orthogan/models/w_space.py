@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from orthogan.errors import UserError
-from orthogan.models.modes import frozen
+from orthogan.models.modes import eval_mode
 from orthogan.models.protocol import Generator
 from orthogan.models.stylegan2 import StyleGAN2Generator
 from orthogan.weights.effective import effective_weight
@@ -68,7 +68,7 @@ class WSpace(Generator):
         mean = self.generator.w_mean
         z = self.generator.sample_latent(n, seed=seed).to(mean)
         y = None if self.y is None else torch.full((n,), self.y, device=mean.device)
-        with frozen(self.generator):
+        with eval_mode(self.generator):
             return (self.generator.mapping(z, y) - mean).float().cpu()
 
     def first_layer(self) -> nn.Module:

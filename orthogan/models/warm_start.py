@@ -15,7 +15,7 @@ from orthogan.errors import UserError
 from orthogan.io import checkpoint
 from orthogan.layers import HouseholderProjector, SkewOrthogonalConv2d
 from orthogan.models.build import Start, build_for_file
-from orthogan.models.saved import Saved, count, describe, fill, load
+from orthogan.models.saved import Saved, count, fill, load_generator, read_saved
 from orthogan.named_code import Trust, names_in
 
 DISCRIMINATOR = "discriminator"
@@ -45,8 +45,8 @@ class WarmStart:
         self.config, self.num_classes = config, num_classes
         try:
             trust = trust is True or {*names_in(config), *(trust or ())}
-            self.saved = describe(path, trust=trust)
-            self._generator = _baked(load(path, trust=trust), self.saved)
+            self.saved = read_saved(path, trust=trust)
+            self._generator = _baked(load_generator(path, trust=trust), self.saved)
         except UserError as error:
             raise UserError(f"model.init: {error}") from None
         folder = self.saved.path.parent

@@ -9,7 +9,16 @@ from torch.nn import functional
 
 from orthogan.layers.batch_norm import Norm
 from orthogan.models.protocol import Discriminator, Generator
-from orthogan.models.resnet_blocks import DownBlock, UpBlock, conv, glorot, linear, project, square, unsupported
+from orthogan.models.resnet_blocks import (
+    DownBlock,
+    UpBlock,
+    conv,
+    glorot,
+    linear,
+    project,
+    square,
+    unsupported_resolution,
+)
 
 RESOLUTIONS = (32, 64, 128)
 BOTTOM = 4
@@ -27,7 +36,7 @@ class WGANGPGenerator(Generator):
     ) -> None:
         super().__init__()
         if resolution not in RESOLUTIONS:
-            raise unsupported("wgan-gp", resolution, RESOLUTIONS)
+            raise unsupported_resolution("wgan-gp", resolution, RESOLUTIONS)
         self.latent_dim, self.num_classes = latent_dim, num_classes
         self.resolution, self.image_channels = resolution, image_channels
         self.width = channels
@@ -63,7 +72,7 @@ class WGANGPDiscriminator(Discriminator):
     def __init__(self, *, resolution: int, image_channels: int, channels: int, num_classes: int = 0) -> None:
         super().__init__()
         if resolution not in RESOLUTIONS:
-            raise unsupported("wgan-gp", resolution, RESOLUTIONS)
+            raise unsupported_resolution("wgan-gp", resolution, RESOLUTIONS)
         self.num_classes = num_classes
         halvings = int(math.log2(resolution // 8))
         blocks = [DownBlock(image_channels, channels, down=True, first=True)]

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from orthogan.linalg.gram import gram_residual
-from orthogan.linalg.precision import exact
+from orthogan.linalg.precision import at_least_float32
 
 CONV = {3: F.conv1d, 4: F.conv2d, 5: F.conv3d}
 
@@ -53,7 +53,7 @@ def conv_orthogonality(
         if any(p < 0 or p % s for p, s in zip(pads, strides, strict=True)):
             raise ValueError(f"padding is {padding}: it must be a multiple of the stride {stride}, or None")
     with torch.autocast(weight.device.type, enabled=False):
-        weight = exact(weight)
+        weight = at_least_float32(weight)
         # the filters of a group as images, the groups side by side: (M/g, C, *kernel)
         images = weight.reshape(groups, rows // groups, *weight.shape[1:]).transpose(0, 1)
         images = images.reshape(rows // groups, -1, *kernel)

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from orthogan.linalg.gram import correlations
-from orthogan.linalg.precision import exact
+from orthogan.linalg.precision import at_least_float32
 from orthogan.penalties.kernel import as_matrix
 from orthogan.rng import generator
 
@@ -55,7 +55,7 @@ def disentangled_norm(
         raise ValueError("free and transition belong to the relaxed form: set relaxed=True")
     if by not in ("magnitude", "value"):
         raise ValueError(f"by is {by!r}: choose magnitude or value")
-    matrix = exact(as_matrix(weight))
+    matrix = at_least_float32(as_matrix(weight))
     cosines = correlations(matrix)
     kept = len(cosines) - (_free(matrix, free, transition) if relaxed else 0)
     if kept < len(cosines):

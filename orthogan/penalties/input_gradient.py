@@ -14,7 +14,7 @@ from torch import Tensor
 Critic = Callable[[Tensor, Tensor | None], Tensor]  # (images, labels) -> logits (n,)
 
 
-def followed(images: Tensor, origin: Tensor) -> Tensor:
+def track_gradient(images: Tensor, origin: Tensor) -> Tensor:
     """``images`` as a start of their own that autograd follows."""
     return images.detach() + origin
 
@@ -28,9 +28,11 @@ def squared_norm(logits: Tensor, images: Tensor) -> Tensor:
     return gradient.float().square().flatten(1).sum(1)
 
 
-def zero_centred(critic: Critic, images: Tensor, labels: Tensor | None, gamma: float, origin: Tensor) -> Tensor:
+def zero_centered_gradient_penalty(
+    critic: Critic, images: Tensor, labels: Tensor | None, gamma: float, origin: Tensor
+) -> Tensor:
     """gamma/2 E|grad D|^2 on ``images``: R1 where they are real, R2 where they are fake (Mescheder et al. 2018)."""
-    images = followed(images, origin)
+    images = track_gradient(images, origin)
     return 0.5 * gamma * squared_norm(critic(images, labels), images).mean()
 
 
@@ -43,7 +45,7 @@ def wgan_gp(
         mix: one number in [0, 1] for each pair, shape (n,).
     """
     mix = mix.view(-1, 1, 1, 1).to(real.dtype)
-    between = followed(torch.lerp(real, fake, mix), origin)
+    between = track_gradient(torch.lerp(real, fake, mix), origin)
     # the square root has no derivative at 0
     norm = (squared_norm(critic(between, labels), between) + 1e-12).sqrt()
     return weight * (norm - 1).square().mean()

@@ -17,9 +17,9 @@ from orthogan.penalties.disentangled_norm import disentangled_norm
 from orthogan.penalties.energy import hyperspherical_energy
 from orthogan.penalties.kernel import double_soft_orthogonality, mutual_coherence, off_diagonal, soft_orthogonality
 from orthogan.penalties.srip import srip
-from orthogan.weights import Selected, frozen, select
+from orthogan.weights import Selected, hold_power_iteration, select
 from orthogan.weights.effective import sources
-from orthogan.weights.network import measured
+from orthogan.weights.network import ready_to_measure
 
 PENALTIES: dict[str, Callable[..., Tensor]] = {
     "soft_orthogonality": soft_orthogonality,
@@ -63,7 +63,7 @@ class Penalty:
         if not math.isfinite(weight):
             raise ValueError(f"penalty {name}: weight is {weight}; it must be finite")
         self.module, self.name, self.weight, self.options = module, name, weight, options
-        with frozen(module):
+        with hold_power_iteration(module):
             chosen: dict[Any, Selected] = {}
             for found in select(module, layers):
                 chosen.setdefault(self._identity(found), found)
@@ -76,7 +76,7 @@ class Penalty:
 
     def values(self) -> list[Tensor]:
         """The penalty of each layer, 0-d, before ``weight``."""
-        with frozen(self.module):
+        with hold_power_iteration(self.module):
             return [self._of(selected) for selected in self.selected]
 
     def __call__(self) -> Tensor:
@@ -113,7 +113,7 @@ def apply(
     module: nn.Module, name: str, weight: float = 1.0, layers: str | Sequence[str] = (), **options: object
 ) -> Tensor:
     """``Penalty(module, name, weight, layers, **options)()``: one value, for a single look or a short script."""
-    with measured(module):
+    with ready_to_measure(module):
         return Penalty(module, name, weight, layers, **options)()
 
 

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from orthogan.linalg.gram import Side, flat
 from orthogan.linalg.power import normalize
-from orthogan.linalg.precision import exact
+from orthogan.linalg.precision import at_least_float32
 from orthogan.penalties.kernel import as_matrix
 
 
@@ -30,7 +30,7 @@ def srip(weight: Tensor, iterations: int = 2, side: Side = "smaller", *, squared
     if iterations < 1:
         raise ValueError(f"iterations is {iterations}: at least 1 is needed")
     with torch.autocast(weight.device.type, enabled=False):
-        vectors = flat(exact(as_matrix(weight)), side)
+        vectors = flat(at_least_float32(as_matrix(weight)), side)
         v = start(vectors)
         with torch.no_grad():
             for _ in range(iterations):

@@ -18,7 +18,7 @@ PLACE = {"out"}  # where a run lies is not what it is
 
 
 @dataclass(frozen=True)
-class Cell:
+class StudyRun:
     """One run of a study; ``folder`` holds it and what was measured of it."""
 
     study: str
@@ -50,7 +50,7 @@ def cell_folder(root: Path, method: str, setting: str, seed: int) -> Path:
     return root.joinpath(CELLS, method, *([setting] if setting else []), f"seed-{seed}")
 
 
-def cells_of(
+def list_runs(
     study: Study,
     scale: ScaleName,
     seeds: Sequence[int],
@@ -58,7 +58,7 @@ def cells_of(
     overrides: Iterable[str] = (),
     *,
     named: str | None = None,
-) -> list[Cell]:
+) -> list[StudyRun]:
     """All cells, seed after seed: a study that was stopped early has whole rounds to compare.
 
     Args:
@@ -81,5 +81,5 @@ def cells_of(
                 except UserError as error:
                     where = f"{method} in {setting}" if setting else method
                     raise UserError(f"study {study.name}, {where}: {error}") from None
-                cells.append(Cell(named or study.name, scale, method, setting, seed, folder, config))
+                cells.append(StudyRun(named or study.name, scale, method, setting, seed, folder, config))
     return cells

@@ -24,8 +24,8 @@ from orthogan.studies.finished import FinishedRun
 from orthogan.studies.outcome import load
 from orthogan.studies.protocol import standing, text
 from orthogan.studies.report import Report, write
-from orthogan.studies.study import Found, Number
-from orthogan.studies.table import Entry, Panel, panel
+from orthogan.studies.study import MeasureResult, Value
+from orthogan.studies.table import Entry, Table, panel
 from orthogan.training.resume import METRICS, read_records
 
 MOST_KEYS = 3  # where rows differ in more keys, they are named by their runs
@@ -33,13 +33,13 @@ APART = ("seed", "out")  # what two runs of one row may differ in
 DISENTANGLEMENT = "disentanglement.jsonl"
 
 
-def compare(folders: Sequence[Path], out: Path) -> tuple[Path, Panel]:
+def compare(folders: Sequence[Path], out: Path) -> tuple[Path, Table]:
     """Write the report on the runs in ``folders`` into ``out``; returns its path and the table.
 
     Raises:
         UserError: a folder that is no run, the same run twice, or two runs of one config and seed.
     """
-    table = compared(folders)
+    table = compare_runs(folders)
     found = write(
         Report(
             "Comparison of runs",
@@ -52,7 +52,7 @@ def compare(folders: Sequence[Path], out: Path) -> tuple[Path, Panel]:
     return found, table
 
 
-def compared(folders: Sequence[Path]) -> Panel:
+def compare_runs(folders: Sequence[Path]) -> Table:
     """The table of the runs in ``folders``; the first one's row is what the others are compared with.
 
     Raises:
@@ -116,14 +116,14 @@ def _entry(run: FinishedRun, row: str) -> Entry:
     )
 
 
-def _found(run: FinishedRun) -> list[Found]:
+def _found(run: FinishedRun) -> list[MeasureResult]:
     """What our own measures say; of a cell of a study, what was measured there."""
     known = load(run.folder)
     studied = list(known.found.values()) if known is not None else []
     return [measures.scores(run), measures.cost(run), measures.spectra(run), *studied]
 
 
-def _numbers(run: FinishedRun, found: Sequence[Found]) -> tuple[tuple[str, Number], ...]:
+def _numbers(run: FinishedRun, found: Sequence[MeasureResult]) -> tuple[tuple[str, Value], ...]:
     """All numbers of the run's end; of those alike in name and protocol the last one."""
     pairs = [(name, number) for part in found for name, number in part.numbers.items()]
     pairs += _evaluated(run) + _disentangled(run)
@@ -131,7 +131,7 @@ def _numbers(run: FinishedRun, found: Sequence[Found]) -> tuple[tuple[str, Numbe
     return tuple(last.values())
 
 
-def _evaluated(run: FinishedRun) -> list[tuple[str, Number]]:
+def _evaluated(run: FinishedRun) -> list[tuple[str, Value]]:
     """What ``orthogan evaluate`` measured of the last step."""
     file = run.folder / METRICS
     found = []
@@ -139,11 +139,11 @@ def _evaluated(run: FinishedRun) -> list[tuple[str, Number]]:
         score, protocol = _score(record), record["protocol"]
         if "subject" in protocol and str(protocol.get("step")) == str(run.steps):
             better = "lower" if score.is_better(float("inf")) else "higher"
-            found.append((score.label, Number(score.value, better, protocol)))
+            found.append((score.label, Value(score.value, better, protocol)))
     return found
 
 
-def _disentangled(run: FinishedRun) -> list[tuple[str, Number]]:
+def _disentangled(run: FinishedRun) -> list[tuple[str, Value]]:
     """What ``orthogan disentangle`` measured."""
     file = run.folder / DISENTANGLEMENT
     records = read_records(file, _labelled) if os.path.lexists(file) else []
@@ -158,10 +158,10 @@ def _score(record: Mapping[str, Any]) -> MetricResult:
     return score
 
 
-def _labelled(record: Mapping[str, Any]) -> tuple[str, Number]:
+def _labelled(record: Mapping[str, Any]) -> tuple[str, Value]:
     """As ``_score``, of a line of ``disentanglement.jsonl``."""
     value = math.nan if record["value"] is None else float(record["value"])
-    return str(record["label"]), Number(value, "", dict(record.get("protocol", {})))
+    return str(record["label"]), Value(value, "", dict(record.get("protocol", {})))
 
 
 def _pictures(run: FinishedRun) -> list[str]:

@@ -6,17 +6,17 @@ import statistics
 from collections.abc import Sequence
 
 from orthogan.drawing.chart import Axes, Line, chart
-from orthogan.studies.table import Panel
+from orthogan.studies.table import Table
 
 FEW = 6  # lines in one chart, beside the baseline
 
 
-def names_of(panel: Panel) -> list[str]:
+def list_curves(panel: Table) -> list[str]:
     """The curves that the runs of a panel have, in order of appearance."""
     return list(dict.fromkeys(name for entry in panel.entries for name in entry.curves))
 
 
-def line_of(panel: Panel, row: str, name: str) -> Line | None:
+def curve(panel: Table, row: str, name: str) -> Line | None:
     """Mean, least and greatest over the seeds of ``row``, at the places that all of them have."""
     found = [dict(entry.curves[name]) for entry in panel.of(row) if entry.curves.get(name)]
     if not found:
@@ -29,9 +29,9 @@ def line_of(panel: Panel, row: str, name: str) -> Line | None:
     return Line(row, points, base=row == panel.baseline) if points else None
 
 
-def charts(panel: Panel, name: str, x_label: str) -> list[str]:
+def charts(panel: Table, name: str, x_label: str) -> list[str]:
     """SVG charts of one curve of all rows: a few methods and the baseline in each, on the same axes."""
-    lines = [line for row in panel.rows if (line := line_of(panel, row, name)) is not None]
+    lines = [line for row in panel.rows if (line := curve(panel, row, name)) is not None]
     axes = Axes.around(lines)
     base = [line for line in lines if line.base]
     others = [line for line in lines if not line.base]

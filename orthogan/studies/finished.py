@@ -15,7 +15,7 @@ from orthogan.config.schema import Config
 from orthogan.errors import UserError
 from orthogan.evaluation import MetricResult
 from orthogan.io import checkpoint
-from orthogan.models.saved import load, load_classifier
+from orthogan.models.saved import load_classifier, load_generator
 from orthogan.named_code import EXTRACTOR, Trust, code_in, require_trust
 from orthogan.studies.outcome import sittings
 from orthogan.training.resume import METRICS, own_scores, read_records
@@ -99,7 +99,7 @@ class FinishedRun:
         where = folder or self.folder
         if self.config.task == "classifier":
             return load_classifier(where, trust=self.trust)
-        return load(where, trust=self.trust)
+        return load_generator(where, trust=self.trust)
 
     @property
     def extractor(self) -> str:

@@ -9,17 +9,17 @@ from dataclasses import replace
 from pathlib import Path
 
 from orthogan.io.sealed import Damaged
-from orthogan.studies.cells import CELLS, Cell
+from orthogan.studies.cells import CELLS, StudyRun
 from orthogan.studies.outcome import FILE, Outcome, load, sittings
 from orthogan.studies.run_cell import missing
 from orthogan.studies.study import Keys, Scale, Study
-from orthogan.studies.table import Entry, Panel, panel
+from orthogan.studies.table import Entry, Table, panel
 
 SEED = re.compile(r"seed-(\d+)")
 PENDING = "unfinished"
 
 
-def panels_of(study: Study, scale: Scale, root: Path, cells: Sequence[Cell]) -> list[Panel]:
+def gather_tables(study: Study, scale: Scale, root: Path, cells: Sequence[StudyRun]) -> list[Table]:
     """A table for each setting: the asked ``cells``, and what else lies below ``root`` from earlier, other commands.
 
     Raises:
@@ -28,14 +28,14 @@ def panels_of(study: Study, scale: Scale, root: Path, cells: Sequence[Cell]) -> 
     entries: dict[str, list[Entry]] = {setting: [] for setting in scale.settings}
     asked = {cell.folder for cell in cells}
     for cell in cells:
-        entries[cell.setting].append(entry_of(study, cell.method, cell.seed, cell.folder))
+        entries[cell.setting].append(read_entry(study, cell.method, cell.seed, cell.folder))
     for method, setting, seed, folder in found(root):
         if folder not in asked and setting in entries:
-            entries[setting].append(entry_of(study, method, seed, folder))
+            entries[setting].append(read_entry(study, method, seed, folder))
     tables = []
     for setting, of in entries.items():
         rows = [*study.methods, *dict.fromkeys(e.row for e in of if e.row not in study.methods)]
-        notes = {name: describe(method.note, method.over(setting)) for name, method in study.methods.items()}
+        notes = {name: describe_protocol(method.note, method.over(setting)) for name, method in study.methods.items()}
         about = scale.settings[setting].note
         tables.append(
             panel(of, rows=rows, baseline=study.baseline, setting=setting, about=about, notes=notes, split=False)
@@ -43,7 +43,7 @@ def panels_of(study: Study, scale: Scale, root: Path, cells: Sequence[Cell]) -> 
     return tables
 
 
-def entry_of(study: Study, method: str, seed: int, folder: Path) -> Entry:
+def read_entry(study: Study, method: str, seed: int, folder: Path) -> Entry:
     """The run in ``folder``, or that there is none."""
     worked = sittings(folder)
     try:
@@ -76,7 +76,7 @@ def found(root: Path) -> Iterator[tuple[str, str, int, Path]]:
             yield method, "".join(setting), int(match[1]), file.parent
 
 
-def describe(note: str, keys: Keys) -> str:
+def describe_protocol(note: str, keys: Keys) -> str:
     """A method's note, and the keys that make it."""
     words = "; ".join(f"`{key}={json.dumps(value)}`" for key, value in keys.items())
     return " ".join(part for part in (note, f"({words})" if words else "(as the base)") if part)

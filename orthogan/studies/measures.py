@@ -20,7 +20,7 @@ from orthogan.linalg import hyperspherical_energy
 from orthogan.rng import derive
 from orthogan.studies.finished import CheckpointGone, FinishedRun
 from orthogan.studies.protocol import standing
-from orthogan.studies.study import Found, Number
+from orthogan.studies.study import MeasureResult, Value
 from orthogan.training.classifier.task import open_sources
 from orthogan.weights.matrix import Layer
 
@@ -40,7 +40,7 @@ OF_LAYERS = {
 }
 
 
-def classification(run: FinishedRun) -> Found:
+def classification(run: FinishedRun) -> MeasureResult:
     """Errors in percent: at the end, the best over training (on the test images, as papers report it), on training
     images, and the gap between them.
 
@@ -54,12 +54,12 @@ def classification(run: FinishedRun) -> Found:
     best = max((score for _, score in test), key=lambda score: score.value)
     errors = [100 * (1 - score.value) for score in (final, best, last)]
     images = run.images_per_step
-    return Found(
+    return MeasureResult(
         {
-            FINAL_ERROR: Number(errors[0], "lower", final.protocol),
-            BEST_ERROR: Number(errors[1], "lower", best.protocol),
-            TRAIN_ERROR: Number(errors[2], "", last.protocol),
-            GAP: Number(errors[0] - errors[2], "lower", _both(final.protocol, last.protocol)),
+            FINAL_ERROR: Value(errors[0], "lower", final.protocol),
+            BEST_ERROR: Value(errors[1], "lower", best.protocol),
+            TRAIN_ERROR: Value(errors[2], "", last.protocol),
+            GAP: Value(errors[0] - errors[2], "lower", _both(final.protocol, last.protocol)),
         },
         {
             # without the start, where the error is that of guessing and hides all that comes later
@@ -69,38 +69,38 @@ def classification(run: FinishedRun) -> Found:
     )
 
 
-def scores(run: FinishedRun) -> Found:
+def scores(run: FinishedRun) -> MeasureResult:
     """Every score that training made, at the end and over training, under its own label."""
-    numbers: dict[str, Number] = {}
+    numbers: dict[str, Value] = {}
     curves: dict[str, list[tuple[float, float]]] = {}
     for step, score in sorted(run.scores, key=lambda pair: pair[0]):
         curves.setdefault(score.label, []).append((step * run.images_per_step, score.value))
         if step == run.steps:
             better = "lower" if score.is_better(math.inf) else "higher"
-            numbers[score.label] = Number(score.value, better, score.protocol)
+            numbers[score.label] = Value(score.value, better, score.protocol)
             for part, value in score.parts.items():
-                numbers[f"{score.label}: {part}"] = Number(value, "", score.protocol)
+                numbers[f"{score.label}: {part}"] = Value(value, "", score.protocol)
     for key in ("C/loss", "D/loss", "G/loss"):
         if curve := run.curve(key):
             curves[f"loss of {key[0]}"] = curve
-    return Found(numbers, curves)
+    return MeasureResult(numbers, curves)
 
 
-def cost(run: FinishedRun) -> Found:
+def cost(run: FinishedRun) -> MeasureResult:
     """Trained parameters, the median time of a step, the peak of memory while training."""
-    numbers: dict[str, Number] = {}
+    numbers: dict[str, Value] = {}
     if run.checkpoints():
         net = run.net()
-        numbers[PARAMETERS] = Number(sum(p.numel() for p in net.parameters()), "lower")
+        numbers[PARAMETERS] = Value(sum(p.numel() for p in net.parameters()), "lower")
     place = where(run)
     timed = [record for record in run.log if "seconds" in record]
     if len(timed) > 2:  # the first interval holds the start, and the median is above scores and pictures
         paces = [(b["seconds"] - a["seconds"]) / (b["step"] - a["step"]) for a, b in pairwise(timed)]
-        numbers[SECONDS] = Number(statistics.median(paces), "lower", place=place)
+        numbers[SECONDS] = Value(statistics.median(paces), "lower", place=place)
     peaks = [sitting["peak memory [MiB]"] for sitting in run.sittings if sitting.get("trained")]
     if peaks:
-        numbers[MEMORY] = Number(max(peaks), "lower", place=place)
-    return Found(numbers)
+        numbers[MEMORY] = Value(max(peaks), "lower", place=place)
+    return MeasureResult(numbers)
 
 
 def where(run: FinishedRun) -> dict[str, str]:
@@ -113,7 +113,7 @@ def where(run: FinishedRun) -> dict[str, str]:
     return found
 
 
-def energy(run: FinishedRun) -> Found:
+def energy(run: FinishedRun) -> MeasureResult:
     """The hyperspherical energy of the neurons, mean over pairs (s = 1) and over all layers but the last, at each
     checkpoint; its final value and its change relative to the first.
 
@@ -128,10 +128,10 @@ def energy(run: FinishedRun) -> Found:
         )
     curve = [(step * run.images_per_step, _energy(run, kept[step])) for step in sorted(kept)]
     first, last = curve[0][1], curve[-1][1]
-    return Found(
+    return MeasureResult(
         {
-            ENERGY: Number(last, "", {"s": 1, "layers": "all but the last"}),
-            ENERGY_CHANGE: Number(abs(last - first) / first, "", {"s": 1, "since": min(kept)}),
+            ENERGY: Value(last, "", {"s": 1, "layers": "all but the last"}),
+            ENERGY_CHANGE: Value(abs(last - first) / first, "", {"s": 1, "since": min(kept)}),
         },
         {"energy of the neurons": curve},
     )
@@ -140,27 +140,27 @@ def energy(run: FinishedRun) -> Found:
 @torch.no_grad()
 def _energy(run: FinishedRun, folder: Path) -> float:
     net = run.net(folder)
-    with weights.frozen(net):
+    with weights.hold_power_iteration(net):
         layers = [layer for layer in weights.select(net, "matrix,!last") if isinstance(layer.layer, Layer)]
         found = [float(hyperspherical_energy(layer.matrix, 1.0)) for layer in layers]
     return statistics.fmean(found)
 
 
-def orthogonality(run: FinishedRun) -> Found:
+def orthogonality(run: FinishedRun) -> MeasureResult:
     """How far the final layers, all but the last (the classifier), are from orthogonal: means over the layers of the
     root mean square of s^2 - 1, with s the singular values of the weight as a matrix, and of the layer as a map.
     """
     found = near_orthogonality(run.net(), "!last")
     protocol = {"layers": "all but the last"}
-    return Found(
+    return MeasureResult(
         {
-            KERNEL: Number(found["mean/kernel"], "lower", protocol),
-            OPERATOR: Number(found["mean/operator"], "lower", protocol),
+            KERNEL: Value(found["mean/kernel"], "lower", protocol),
+            OPERATOR: Value(found["mean/operator"], "lower", protocol),
         }
     )
 
 
-def robustness(run: FinishedRun) -> Found:
+def robustness(run: FinishedRun) -> MeasureResult:
     """Errors on corrupted and on attacked test images, in percent, and on the same ones as they are.
 
     Raises:
@@ -180,13 +180,13 @@ def robustness(run: FinishedRun) -> Found:
             attack = Attack(kind, "inf", eps, steps=10)
             found[f"error under {kind}, {eps:g}/255 [%]"] = attacked_accuracy(net, source, attack, **options)
     clean = found[CORRUPTED]
-    numbers = {name: Number(100 * (1 - score.value), "lower", score.protocol) for name, score in found.items()}
+    numbers = {name: Value(100 * (1 - score.value), "lower", score.protocol) for name, score in found.items()}
     about = {key: value for key, value in clean.protocol.items() if key not in ("corruptions", "severities")}
-    numbers[UNTOUCHED] = Number(100 * (1 - clean.parts["clean"]), "lower", about)
-    return Found(numbers)
+    numbers[UNTOUCHED] = Value(100 * (1 - clean.parts["clean"]), "lower", about)
+    return MeasureResult(numbers)
 
 
-def spectra(run: FinishedRun) -> Found:
+def spectra(run: FinishedRun) -> MeasureResult:
     """What the log tells of the layers of each net, over training: a median over the layers, a share for the count of
     those where a stable-rank constraint binds.
     """
@@ -201,7 +201,7 @@ def spectra(run: FinishedRun) -> Found:
     for title, by_images in gathered.items():
         middle = statistics.fmean if title.startswith("share") else statistics.median
         curves[title] = [(images, middle(values)) for images, values in sorted(by_images.items())]
-    return Found({}, curves)
+    return MeasureResult({}, curves)
 
 
 def _both(test: Mapping[str, Any], train: Mapping[str, Any]) -> dict[str, Any]:

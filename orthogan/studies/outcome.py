@@ -13,10 +13,10 @@ from typing import Any, Literal, get_args
 
 from orthogan.disentanglement.result import jsonable
 from orthogan.io.hashing import json_sha256
-from orthogan.io.read import parse_json, printable, read_regular, reason_of
+from orthogan.io.read import describe_error, parse_json, printable, read_regular
 from orthogan.io.sealed import HASH, Damaged
 from orthogan.io.write import append_json, disk_errors, write_text
-from orthogan.studies.study import Better, Found, Number
+from orthogan.studies.study import Better, MeasureResult, Value
 from orthogan.training.resume import read_records
 
 FILE = "measures.json"
@@ -36,10 +36,10 @@ class Outcome:
     definition: str
     config: Mapping[str, Any]
     reason: str = ""
-    found: Mapping[str, Found] = field(default_factory=dict)
+    found: Mapping[str, MeasureResult] = field(default_factory=dict)
 
     @property
-    def numbers(self) -> dict[str, Number]:
+    def numbers(self) -> dict[str, Value]:
         """Of all measures."""
         return {name: number for found in self.found.values() for name, number in found.numbers.items()}
 
@@ -87,7 +87,7 @@ def load(folder: Path) -> Outcome | None:
         found = {identity: _unpacked(part) for identity, part in tree["measures"].items()}
         return Outcome(tree["status"], tree["definition"], dict(tree["config"]), str(tree["reason"]), found)
     except Exception as error:  # whatever a damaged tree leads to
-        raise Damaged(f"{printable(path)}: damaged ({reason_of(error)})") from None
+        raise Damaged(f"{printable(path)}: damaged ({describe_error(error)})") from None
 
 
 def recover(folder: Path) -> Outcome | None:
@@ -118,7 +118,7 @@ def _check_sitting(record: dict[str, Any]) -> None:
         float(record.get(name, 0))
 
 
-def _packed(found: Found) -> dict[str, Any]:
+def _packed(found: MeasureResult) -> dict[str, Any]:
     return {
         "numbers": {
             name: {"value": float(n.value), "better": n.better, "protocol": dict(n.protocol), "place": dict(n.place)}
@@ -129,10 +129,10 @@ def _packed(found: Found) -> dict[str, Any]:
     }
 
 
-def _unpacked(part: Mapping[str, Any]) -> Found:
-    return Found(
+def _unpacked(part: Mapping[str, Any]) -> MeasureResult:
+    return MeasureResult(
         {
-            name: Number(_number(n["value"]), _better(n["better"]), dict(n["protocol"]), dict(n["place"]))
+            name: Value(_number(n["value"]), _better(n["better"]), dict(n["protocol"]), dict(n["place"]))
             for name, n in part["numbers"].items()
         },
         {name: [(_number(x), _number(y)) for x, y in curve] for name, curve in part["curves"].items()},

@@ -16,7 +16,7 @@ from contextlib import suppress
 from tqdm import tqdm
 
 from orthogan.errors import EXIT_DONE, Diverged, Stopped
-from orthogan.studies.cells import Cell
+from orthogan.studies.cells import StudyRun
 from orthogan.studies.machine import cores
 from orthogan.studies.outcome import Outcome, load, save
 from orthogan.training.run_log import LOG
@@ -30,7 +30,7 @@ THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 FORM = "{l_bar}{bar}| {n:.1f}/{total:.0f} cells [{elapsed}<{remaining}, {rate_fmt}{postfix}]"
 
 
-def run_cells(cells: Sequence[Cell], jobs: int, title: str) -> None:
+def run_cells(cells: Sequence[StudyRun], jobs: int, title: str) -> None:
     """Run ``cells``, ``jobs`` at a time, each with its share of the cores.
 
     What becomes of each is in its folder; a cell that fails stops no other.
@@ -82,7 +82,7 @@ class Worker:
 
     def __init__(self, threads: int, jobs: int) -> None:
         self.threads, self.jobs = threads, jobs
-        self.cell: Cell | None = None
+        self.cell: StudyRun | None = None
         self._told = False  # whether it was asked to stop
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -93,7 +93,7 @@ class Worker:
         assert self._process.stdout is not None
         return self._process.stdout.fileno()
 
-    def give(self, cell: Cell) -> None:
+    def give(self, cell: StudyRun) -> None:
         """Hand over the next cell."""
         if self._process is None:
             self._start()
@@ -108,7 +108,7 @@ class Worker:
             self._send(STOP)
             self._told = True
 
-    def answer(self, *, stopping: bool) -> tuple[Cell, int]:
+    def answer(self, *, stopping: bool) -> tuple[StudyRun, int]:
         """The cell that was at work and its exit code; of one that was killed, notes what happened in its folder."""
         assert self._process is not None
         assert self._process.stdout is not None
@@ -167,7 +167,7 @@ class Worker:
         return code
 
 
-def progress(cell: Cell) -> float:
+def progress(cell: StudyRun) -> float:
     """The share of a cell's training that its log tells [0-1]."""
     try:
         with (cell.folder / LOG).open("rb") as stream:
@@ -190,7 +190,7 @@ def _state(measured: int, failed: int) -> str:
     return ", ".join(f"{count} {what}" for what, count in counts.items() if count)
 
 
-def _why(cell: Cell, code: int) -> str:
+def _why(cell: StudyRun, code: int) -> str:
     outcome = load(cell.folder)
     reason = outcome.reason if outcome is not None else f"exit code {code}"
     return f"diverged: {reason}" if code == Diverged.exit_code else f"failed: {reason}"

@@ -19,7 +19,7 @@ STUDIES = {
 }
 
 
-def find(name: str) -> Study:
+def get_study(name: str) -> Study:
     """The study of that name.
 
     Raises:
@@ -39,7 +39,7 @@ def listing() -> str:
     """For the user: each study with its title and its size at each scale."""
     lines = []
     for name in STUDIES:
-        study = find(name)
+        study = get_study(name)
         lines.append(f"{name}: {study.title}")
         for scale_name, scale in study.scales.items():
             runs = len(study.methods) * len(scale.settings)

@@ -10,12 +10,12 @@ from typing import Any
 
 from orthogan.disentanglement.result import jsonable
 from orthogan.io.write import disk_errors, write_text
-from orthogan.studies.curves import charts, names_of
+from orthogan.studies.curves import charts, list_curves
 from orthogan.studies.document import Block, Bullets, Code, Drawings, Grid, Heading, Pictures, Words, slug
 from orthogan.studies.intervals import Estimate, plain
 from orthogan.studies.report_html import write_html
 from orthogan.studies.report_markdown import write_markdown
-from orthogan.studies.table import Panel
+from orthogan.studies.table import Table
 from orthogan.studies.verdict import Verdict
 
 MACHINE = ("processor", "cores", "memory [GiB]", "gpu", "threads", "cells at a time", "system", "python", "torch")
@@ -39,7 +39,7 @@ class Report:
     title: str
     about: str
     command: str
-    panels: Sequence[Panel]
+    panels: Sequence[Table]
     remarks: Sequence[str] = ()
     verdicts: Sequence[Verdict] = ()
     claims: bool = False  # whether there is something to judge
@@ -53,7 +53,7 @@ def write(report: Report, folder: Path) -> Path:
     Raises:
         CannotWrite: the folder cannot be written.
     """
-    blocks = blocks_of(report)
+    blocks = list_blocks(report)
     with disk_errors(folder, advice="choose another place with --out"):
         text = json.dumps(jsonable(as_dict(report)), indent=1, allow_nan=False)
         write_text(folder / "table.json", text + "\n")
@@ -61,7 +61,7 @@ def write(report: Report, folder: Path) -> Path:
         return write_markdown(blocks, folder)
 
 
-def blocks_of(report: Report) -> list[Block]:
+def list_blocks(report: Report) -> list[Block]:
     """The whole, in order."""
     blocks: list[Block] = [Heading(report.title, 1), Words(report.about)]
     if report.remarks:
@@ -75,7 +75,7 @@ def blocks_of(report: Report) -> list[Block]:
     return blocks
 
 
-def grid(panel: Panel) -> Grid:
+def grid(panel: Table) -> Grid:
     """The table: every row with its runs, failures and numbers."""
     head = ["", "runs", "failed", *(column.name + ARROWS[column.better] for column in panel.columns)]
     lines = []
@@ -86,7 +86,7 @@ def grid(panel: Panel) -> Grid:
     return Grid(head, lines)
 
 
-def differences(panel: Panel) -> Grid | None:
+def differences(panel: Table) -> Grid | None:
     """Every row less the baseline, seed by seed, of the numbers that have a better side; None with nothing to show."""
     columns = [c for c in panel.columns if c.better and c.of(panel.baseline)]
     others = [row for row in panel.rows if row != panel.baseline and any(c.of(row) for c in columns)]
@@ -114,7 +114,7 @@ def _side(found: Estimate, better: str) -> str:
     return " **better**" if good else " **worse**"
 
 
-def _panel(panel: Panel, overlays: Sequence[tuple[str, Path]]) -> list[Block]:
+def _panel(panel: Table, overlays: Sequence[tuple[str, Path]]) -> list[Block]:
     blocks: list[Block] = [Heading(panel.title or "Table"), grid(panel)]
     protocols: dict[str, list[str]] = {}
     for column in panel.columns:
@@ -137,7 +137,7 @@ def _panel(panel: Panel, overlays: Sequence[tuple[str, Path]]) -> list[Block]:
     if protocols:
         lines = [f"{'; '.join(names)}: {said}" for said, names in protocols.items()]
         blocks += [Heading("Protocol", 3), Bullets(lines)]
-    if names := names_of(panel):
+    if names := list_curves(panel):
         blocks.append(Heading("Over training", 3))
         for name in names:
             caption = f"{name}: mean over seeds, band from the smallest to the largest seed."
@@ -236,7 +236,7 @@ def as_dict(report: Report) -> dict[str, Any]:
     }
 
 
-def _table(panel: Panel) -> dict[str, Any]:
+def _table(panel: Table) -> dict[str, Any]:
     return {
         "setting": panel.setting,
         "baseline": panel.baseline,

@@ -13,14 +13,14 @@ from typing import Any
 from orthogan.errors import EXIT_BUG, EXIT_DONE, Diverged, Stopped, UserError
 from orthogan.io import checkpoint
 from orthogan.named_code import names_in
-from orthogan.studies.cells import Cell
+from orthogan.studies.cells import StudyRun
 from orthogan.studies.finished import CheckpointGone, FinishedRun
 from orthogan.studies.machine import machine, peak_memory
 from orthogan.studies.outcome import Outcome, Status, add_sitting, load, save
-from orthogan.studies.study import Found, Study
+from orthogan.studies.study import MeasureResult, Study
 
 
-def run_cell(study: Study, cell: Cell, facts: Mapping[str, Any]) -> int:
+def run_cell(study: Study, cell: StudyRun, facts: Mapping[str, Any]) -> int:
     """Run ``cell`` to its end, or go on with it; returns the exit code of what happened.
 
     Each measure is stored when it is made, so that the next sitting makes only those that are missing. Once all are
@@ -53,7 +53,7 @@ def run_cell(study: Study, cell: Cell, facts: Mapping[str, Any]) -> int:
     return EXIT_DONE
 
 
-def _train_and_measure(study: Study, cell: Cell, facts: Mapping[str, Any]) -> None:
+def _train_and_measure(study: Study, cell: StudyRun, facts: Mapping[str, Any]) -> None:
     with _sitting(cell, facts):
         study.run(cell.config)
     _measure(study, cell)
@@ -64,7 +64,7 @@ def missing(study: Study, outcome: Outcome) -> list[str]:
     return [measure.identity for measure in study.measures if measure.identity not in outcome.found]
 
 
-def _measure(study: Study, cell: Cell) -> None:
+def _measure(study: Study, cell: StudyRun) -> None:
     """Store what all measures of the study find, and nothing of measures that it no longer has."""
     run, known = FinishedRun(cell.folder, trust=names_in(cell.config)), _known(cell)
     wanted = [measure.identity for measure in study.measures]
@@ -76,24 +76,24 @@ def _measure(study: Study, cell: Cell) -> None:
     save(cell.folder, _outcome(cell, "done", "", found))
 
 
-def _failed(cell: Cell, status: Status, reason: str, code: int) -> int:
+def _failed(cell: StudyRun, status: Status, reason: str, code: int) -> int:
     """Store why there is no result, beside what was measured already; returns ``code``."""
     save(cell.folder, _outcome(cell, status, reason, _known(cell)))
     return code
 
 
-def _outcome(cell: Cell, status: Status, reason: str, found: Mapping[str, Found]) -> Outcome:
+def _outcome(cell: StudyRun, status: Status, reason: str, found: Mapping[str, MeasureResult]) -> Outcome:
     return Outcome(status, cell.definition(), cell.config.model_dump(), reason, found)
 
 
-def _known(cell: Cell) -> Mapping[str, Found]:
+def _known(cell: StudyRun) -> Mapping[str, MeasureResult]:
     """What was measured of the cell as it is defined now."""
     known = load(cell.folder)
     return known.found if known is not None and known.definition == cell.definition() else {}
 
 
 @contextmanager
-def _sitting(cell: Cell, facts: Mapping[str, Any]) -> Iterator[None]:
+def _sitting(cell: StudyRun, facts: Mapping[str, Any]) -> Iterator[None]:
     """Note machine, versions, time and memory of the training within, however it ends."""
     began, before = time.monotonic(), _step(cell)
     about: dict[str, Any] = {"began": datetime.now(UTC).isoformat(timespec="seconds"), **machine(), **facts}
@@ -108,6 +108,6 @@ def _sitting(cell: Cell, facts: Mapping[str, Any]) -> Iterator[None]:
         add_sitting(cell.folder, about)
 
 
-def _step(cell: Cell) -> int:
+def _step(cell: StudyRun) -> int:
     """The step of the newest checkpoint."""
     return max((step for step, _ in checkpoint.steps(cell.folder)), default=-1)

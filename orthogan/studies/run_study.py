@@ -19,15 +19,15 @@ from orthogan.errors import Stopped, UserError
 from orthogan.io import checkpoint
 from orthogan.io.lock import locked
 from orthogan.io.write import append_json, disk_errors
-from orthogan.studies.cells import CELLS, PLACE, Cell, cells_of, study_folder
+from orthogan.studies.cells import CELLS, PLACE, StudyRun, list_runs, study_folder
 from orthogan.studies.document import slug
-from orthogan.studies.gather import PENDING, finished, panels_of
+from orthogan.studies.gather import PENDING, finished, gather_tables
 from orthogan.studies.outcome import FILE, Outcome, load, recover
 from orthogan.studies.pool import run_cells
-from orthogan.studies.registry import find
+from orthogan.studies.registry import get_study
 from orthogan.studies.report import Report, write
 from orthogan.studies.study import SCALES, ScaleName, Study
-from orthogan.studies.table import Panel
+from orthogan.studies.table import Table
 from orthogan.studies.verdict import judge
 from orthogan.training.resume import read_records
 
@@ -69,10 +69,10 @@ def run_study(request: Request) -> Path:
             protocols would share a column.
         Stopped: a signal came; the report holds what there is, and the same call goes on.
     """
-    study = find(request.name)
+    study = get_study(request.name)
     scale = _scale(study, request.scale)
     request = replace(request, seeds=request.seeds or study.scales[scale].seeds)
-    cells = cells_of(study, scale, range(request.seeds or 0), request.out, request.overrides, named=request.name)
+    cells = list_runs(study, scale, range(request.seeds or 0), request.out, request.overrides, named=request.name)
     root = study_folder(request.out, study, scale)
     _check_data(cells)
     for need in study.needs:
@@ -100,14 +100,14 @@ def run_study(request: Request) -> Path:
     return path
 
 
-def report(study: Study, scale: ScaleName, root: Path, cells: Sequence[Cell], command: str) -> Path:
+def report(study: Study, scale: ScaleName, root: Path, cells: Sequence[StudyRun], command: str) -> Path:
     """Write the report of what lies below ``root``; returns its path.
 
     Raises:
         UserError: numbers of unlike protocols would share a column.
     """
     size = study.scales[scale]
-    panels = panels_of(study, size, root, cells)
+    panels = gather_tables(study, size, root, cells)
     by_setting = dict(zip(size.settings, panels, strict=True))
     return write(
         Report(
@@ -129,7 +129,7 @@ def report(study: Study, scale: ScaleName, root: Path, cells: Sequence[Cell], co
     )
 
 
-def _overlays(study: Study, panel: Panel, root: Path) -> list[tuple[str, Path]]:
+def _overlays(study: Study, panel: Table, root: Path) -> list[tuple[str, Path]]:
     """(caption, file) of the pictures of all methods of a setting, of the first seed that has been measured."""
     seeds = [entry.seed for entry in panel.entries if entry.status == "done"]
     if not seeds:
@@ -167,14 +167,14 @@ def _scale(study: Study, name: str) -> ScaleName:
     raise UserError(f"--scale {name}: {study.name} has {', '.join(study.scales)}")
 
 
-def _check_data(cells: Sequence[Cell]) -> None:
+def _check_data(cells: Sequence[StudyRun]) -> None:
     for cell in cells:
         path = cell.config.data.path
         if path is not None and not Path(path).exists():
             raise UserError(f"data.path: {path} does not exist; say where the images are with data.path=... at the end")
 
 
-def _refuse_changed(study: Study, cells: Sequence[Cell], outcomes: dict[Path, Outcome | None]) -> None:
+def _refuse_changed(study: Study, cells: Sequence[StudyRun], outcomes: dict[Path, Outcome | None]) -> None:
     """A run that was made under another config is neither passed off as the new one nor thrown away unasked."""
     found: dict[str, list[str]] = {}
     for cell in cells:
@@ -191,7 +191,7 @@ def _refuse_changed(study: Study, cells: Sequence[Cell], outcomes: dict[Path, Ou
         )
 
 
-def _config_of(cell: Cell, outcome: Outcome | None) -> dict[str, Any] | None:
+def _config_of(cell: StudyRun, outcome: Outcome | None) -> dict[str, Any] | None:
     """The config that what lies in the cell's folder was made under; None where nothing was trained."""
     if outcome is not None and outcome.status != "error":
         return None if outcome.definition == cell.definition() else dict(outcome.config)

@@ -22,7 +22,7 @@ NAME = re.compile(r"[a-z0-9][a-z0-9.+_-]*")  # of what becomes a folder
 
 
 @dataclass(frozen=True)
-class Number:
+class Value:
     """A measured number of one run; NaN or infinite where there is none.
 
     ``better``: which way is good, where one is. ``protocol``: what it depends on, as of ``MetricResult``; numbers of
@@ -37,10 +37,10 @@ class Number:
 
 
 @dataclass(frozen=True)
-class Found:
+class MeasureResult:
     """What a measure found: numbers and curves [(images seen by the net, value), …] by name, pictures in the run."""
 
-    numbers: Mapping[str, Number] = field(default_factory=dict)
+    numbers: Mapping[str, Value] = field(default_factory=dict)
     curves: Mapping[str, Sequence[tuple[float, float]]] = field(default_factory=dict)
     pictures: Sequence[str] = ()
 
@@ -50,7 +50,7 @@ class Measure:
     """A function of a finished run. A new ``version`` makes finished runs be measured, not trained, again."""
 
     name: str
-    of: Callable[[FinishedRun], Found]
+    of: Callable[[FinishedRun], MeasureResult]
     version: int = 1
 
     @property
@@ -106,7 +106,7 @@ class Term:
 
 
 @dataclass(frozen=True)
-class Contrast:
+class Hypothesis:
     """A sum of terms, taken seed by seed, and the side of ``bound`` that the claim puts it on.
 
     Terms with the setting ``EVERY`` are tested once in each setting of the scale.
@@ -124,24 +124,24 @@ class Claim:
 
     text: str
     source: str
-    contrasts: tuple[Contrast, ...]
+    contrasts: tuple[Hypothesis, ...]
 
 
-def lower(number: str, method: str, than: str, setting: str = EVERY) -> Contrast:
+def lower(number: str, method: str, than: str, setting: str = EVERY) -> Hypothesis:
     """``number`` of ``method`` is below that of the method ``than``."""
     terms = (Term(number, method, 1.0, setting), Term(number, than, -1.0, setting))
-    return Contrast(f"{number}: {method} less {than}, below 0", terms, "below")
+    return Hypothesis(f"{number}: {method} less {than}, below 0", terms, "below")
 
 
-def higher(number: str, method: str, than: str, setting: str = EVERY) -> Contrast:
+def higher(number: str, method: str, than: str, setting: str = EVERY) -> Hypothesis:
     """``number`` of ``method`` is above that of the method ``than``."""
     terms = (Term(number, method, 1.0, setting), Term(number, than, -1.0, setting))
-    return Contrast(f"{number}: {method} less {than}, above 0", terms, "above")
+    return Hypothesis(f"{number}: {method} less {than}, above 0", terms, "above")
 
 
-def under(number: str, method: str, bound: float, setting: str = EVERY) -> Contrast:
+def under(number: str, method: str, bound: float, setting: str = EVERY) -> Hypothesis:
     """``number`` of ``method`` is below ``bound``."""
-    return Contrast(f"{number}: {method}, below {bound:g}", (Term(number, method, 1.0, setting),), "below", bound)
+    return Hypothesis(f"{number}: {method}, below {bound:g}", (Term(number, method, 1.0, setting),), "below", bound)
 
 
 def trained(config: Config) -> Path:

@@ -10,7 +10,7 @@ from typing import Any
 from orthogan.errors import UserError
 from orthogan.studies.intervals import Estimate, difference
 from orthogan.studies.protocol import alike, differing, standing
-from orthogan.studies.study import Number
+from orthogan.studies.study import Value
 
 
 @dataclass(frozen=True)
@@ -26,13 +26,13 @@ class Entry:
     folder: Path
     status: str = "done"
     reason: str = ""
-    numbers: Sequence[tuple[str, Number]] = ()
+    numbers: Sequence[tuple[str, Value]] = ()
     curves: Mapping[str, Sequence[tuple[float, float]]] = field(default_factory=dict)
     pictures: Sequence[str] = ()
     sittings: Sequence[Mapping[str, Any]] = ()
 
 
-Holder = tuple[Entry, Number]
+Holder = tuple[Entry, Value]
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class Column:
 
 
 @dataclass(frozen=True)
-class Panel:
+class Table:
     """One table: all runs of one setting, failures too. ``notes``: what is said of a row; ``about``: of the setting."""
 
     setting: str
@@ -102,7 +102,7 @@ def panel(
     about: str = "",
     notes: Mapping[str, str] | None = None,
     split: bool,
-) -> Panel:
+) -> Table:
     """All ``entries`` as one table.
 
     Numbers that mean nothing on another machine (seconds, memory) get a column for each machine, named by what
@@ -117,7 +117,7 @@ def panel(
     done = [entry for entry in entries if entry.status == "done"]
     names = dict.fromkeys(name for entry in done for name, _ in entry.numbers)
     columns = [column for name in names for column in _columns(name, done, setting, split=split)]
-    return Panel(setting, rows, baseline, entries, columns, notes or {}, about)
+    return Table(setting, rows, baseline, entries, columns, notes or {}, about)
 
 
 def _columns(name: str, done: Sequence[Entry], setting: str, *, split: bool) -> list[Column]:

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from orthogan.studies.intervals import Estimate, plain
-from orthogan.studies.study import EVERY, Claim, Contrast
-from orthogan.studies.table import Panel
+from orthogan.studies.study import EVERY, Claim, Hypothesis
+from orthogan.studies.table import Table
 
 HELD, FAILED, UNDECIDED, ABSENT = "held here", "did not hold here", "undecided", "not tested here"
 
@@ -47,14 +47,14 @@ class Verdict:
         return ", ".join(f"{kinds.count(kind)} {kind}" for kind in (HELD, FAILED, UNDECIDED, ABSENT) if kind in kinds)
 
 
-def judge(claims: Sequence[Claim], panels: Mapping[str, Panel]) -> list[Verdict]:
+def judge(claims: Sequence[Claim], panels: Mapping[str, Table]) -> list[Verdict]:
     """Every claim; ``panels`` by setting, in the scale's order.
 
     A claim holds where all of its contrasts do, and does not hold where one of them does not.
     """
     found = []
     for claim in claims:
-        findings = [finding for contrast in claim.contrasts for finding in findings_of(contrast, panels)]
+        findings = [finding for contrast in claim.contrasts for finding in judge_hypotheses(contrast, panels)]
         kinds = {finding.verdict for finding in findings}
         if FAILED in kinds:
             whole = FAILED
@@ -64,7 +64,7 @@ def judge(claims: Sequence[Claim], panels: Mapping[str, Panel]) -> list[Verdict]
     return found
 
 
-def findings_of(contrast: Contrast, panels: Mapping[str, Panel]) -> list[Finding]:
+def judge_hypotheses(contrast: Hypothesis, panels: Mapping[str, Table]) -> list[Finding]:
     """One finding for each setting that the contrast is about."""
     places = {term.setting for term in contrast.terms}
     if EVERY in places:
@@ -72,7 +72,7 @@ def findings_of(contrast: Contrast, panels: Mapping[str, Panel]) -> list[Finding
     return [_finding(contrast, panels, places.pop() if len(places) == 1 else "")]
 
 
-def _finding(contrast: Contrast, panels: Mapping[str, Panel], here: str) -> Finding:
+def _finding(contrast: Hypothesis, panels: Mapping[str, Table], here: str) -> Finding:
     """The sum of the terms over the seeds that all of them have."""
     by_seed: list[tuple[float, dict[int, float]]] = []
     lost: dict[str, str] = {}
@@ -96,7 +96,7 @@ def _finding(contrast: Contrast, panels: Mapping[str, Panel], here: str) -> Find
     return Finding(contrast.says, here, estimate, *_judged(contrast, estimate), without)
 
 
-def _judged(contrast: Contrast, estimate: Estimate) -> tuple[str, str]:
+def _judged(contrast: Hypothesis, estimate: Estimate) -> tuple[str, str]:
     """(verdict, why) by the side of the bound that the interval lies on."""
     if estimate.n == 0:
         return ABSENT, "no seed that all of them have"

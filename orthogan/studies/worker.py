@@ -23,9 +23,9 @@ from typing import Any, NoReturn
 from orthogan.config.schema import Config
 from orthogan.errors import EXIT_BUG
 from orthogan.memory import keep_freed_memory
-from orthogan.studies.cells import Cell
+from orthogan.studies.cells import StudyRun
 from orthogan.studies.pool import STOP
-from orthogan.studies.registry import find
+from orthogan.studies.registry import get_study
 from orthogan.studies.run_cell import run_cell
 
 OUTPUT = "output.txt"  # what the cell prints
@@ -42,7 +42,7 @@ def main() -> None:
         with suppress(
             Exception
         ):  # here, so that edits during hours of work change nothing; a child tells what is wrong
-            find(job["cell"]["study"])
+            get_study(job["cell"]["study"])
         child = os.fork()
         if child == 0:
             os.close(replies)
@@ -63,7 +63,7 @@ def _child(job: dict[str, Any]) -> NoReturn:
         output = os.open(cell.folder / OUTPUT, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
         os.dup2(output, 1)
         os.dup2(output, 2)
-        code = run_cell(find(cell.study), cell, job["facts"])
+        code = run_cell(get_study(cell.study), cell, job["facts"])
     except BaseException:
         traceback.print_exc()
     finally:
@@ -72,9 +72,9 @@ def _child(job: dict[str, Any]) -> NoReturn:
         os._exit(code)
 
 
-def _cell(job: dict[str, Any]) -> Cell:
+def _cell(job: dict[str, Any]) -> StudyRun:
     fields = job["cell"]
-    return Cell(**fields | {"folder": Path(fields["folder"]), "config": Config.model_validate(fields["config"])})
+    return StudyRun(**fields | {"folder": Path(fields["folder"]), "config": Config.model_validate(fields["config"])})
 
 
 def _wait(child: int) -> int:

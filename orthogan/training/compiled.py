@@ -83,7 +83,7 @@ class _Forgiving:
             return self.plain(*args)
 
 
-def twice(net: nn.Module) -> bool:
+def supports_compiled_double_backward(net: nn.Module) -> bool:
     """Whether a compiled graph may differentiate ``net`` twice.
 
     torch 2.15 traces an ``autograd.Function`` into a graph whose second derivatives are silently wrong. The matrix

@@ -17,14 +17,14 @@ from orthogan.layers import CovariancePooling, DecorrelatedBatchNorm2d, Househol
 from orthogan.penalties import Penalty, Schedule
 from orthogan.training.task import Losses
 from orthogan.weights import Orthogonal, Rotation
-from orthogan.weights.network import constrained
+from orthogan.weights.network import list_constrained
 
 # functions of the singular values alone, and of the rows' Gram matrix alone: what a rotation cannot change
 SPECTRAL = ("soft_orthogonality", "double_soft_orthogonality", "srip")
 INVARIANT = (*SPECTRAL, "off_diagonal", "disentangled_norm", "hyperspherical_energy")
 
 
-class Conditioning:
+class WeightRegularizers:
     """The penalties, rules and rotations of one net under one optimizer.
 
     Args:
@@ -62,7 +62,7 @@ class Conditioning:
         if self.rotation is not None and self.rotation.sample is not None:
             self._resample(0)
 
-    def regular(self, share: float) -> Losses | None:
+    def weight_penalty(self, share: float) -> Losses | None:
         """The penalties at ``share`` of the run, or None where there are none: what is added to the net's loss."""
         terms: dict[str, Tensor] = {}
         total: Tensor | None = None
@@ -109,10 +109,10 @@ class Conditioning:
         named = {name for rule in self.rules for name, _ in rule.parameters}
         named |= {name for penalty, _, _ in self.penalties for name in penalty.names}
         if named or covariances:
-            with weights.frozen(self.net):
+            with weights.hold_power_iteration(self.net):
                 for selected in weights.select(self.net, "*"):  # latent subspaces too
                     if covariances or selected.name in named:
-                        condition = _condition(selected.matrix.float())
+                        condition = condition_numbers(selected.matrix.float())
                         found[selected.name] = found.get(selected.name, {}) | condition
         for name, module in covariances.items():
             if module.last_covariance is not None:
@@ -134,7 +134,7 @@ class Conditioning:
     def describe(self) -> dict[str, str]:
         """For the user: on which layers each constraint, penalty and rule is."""
         facts: dict[str, str] = {}
-        for name, _, _, constraint in constrained(self.net):
+        for name, _, _, constraint in list_constrained(self.net):
             key = f"{type(constraint).__name__} on"
             facts[key] = f"{facts[key]}, {name}" if key in facts else name
         if projectors := [n for n, part in self.net.named_modules() if isinstance(part, HouseholderProjector)]:
@@ -146,7 +146,7 @@ class Conditioning:
         weights.resample(self.net, episode, optimizers=[self.optimizer], seed=self.seed)
 
     def _refuse_constant(self, penalty: Penalty, key: str) -> None:
-        fixed = {name: c for name, _, _, c in constrained(self.net) if isinstance(c, Rotation | Orthogonal)}
+        fixed = {name: c for name, _, _, c in list_constrained(self.net) if isinstance(c, Rotation | Orthogonal)}
         for selected in penalty.selected:
             constraint = fixed.get(selected.name)
             square = penalty.name in SPECTRAL or selected.view.rows <= selected.view.columns
@@ -167,7 +167,7 @@ def _rule(config: GradientRuleConfig, optimizer: Optimizer, net: nn.Module) -> G
     return NearestOrthogonalGradient(optimizer, net, layers=config.layers, **options)
 
 
-def _condition(matrix: Tensor) -> dict[str, float]:
+def condition_numbers(matrix: Tensor) -> dict[str, float]:
     values = torch.linalg.svdvals(matrix)
     smallest = float(values[-1])
     return {

@@ -19,8 +19,8 @@ from torch.nn.utils import parametrize
 from orthogan.config.schema import LatentPenaltyConfig
 from orthogan.errors import UserError
 from orthogan.latent.discovery import hessian_penalty, orojar_penalty
-from orthogan.linalg.precision import exact
-from orthogan.models.modes import frozen
+from orthogan.linalg.precision import at_least_float32
+from orthogan.models.modes import eval_mode
 from orthogan.models.protocol import Generator
 
 KEY = "loss.latent_penalty"
@@ -126,7 +126,7 @@ class LatentPenalty:
 
     def _try_layers(self, device: torch.device) -> None:
         labels = torch.zeros(2, dtype=torch.int64, device=device) if self.generator.num_classes else None
-        with frozen(self.generator):
+        with eval_mode(self.generator):
             found = self._features(labels)(self.generator.sample_latent(2, seed=0).to(device))
         if not found:
             names = ", ".join(name for name, _ in self.layers)
@@ -149,8 +149,8 @@ def path_lengths(generator: Generator, z: Tensor, labels: Tensor | None, rng: to
         points = z.detach().requires_grad_(True)
         images = _run(generator, points, labels)
     noise = torch.randn(images.shape, generator=rng, device=images.device) / (images[0, 0].numel() ** 0.5)
-    (gradient,) = torch.autograd.grad((exact(images) * noise).sum(), points, create_graph=True)
-    squares = exact(gradient).square()
+    (gradient,) = torch.autograd.grad((at_least_float32(images) * noise).sum(), points, create_graph=True)
+    squares = at_least_float32(gradient).square()
     # the square root has no derivative at 0
     return (squares.sum(-1).reshape(len(z), -1).mean(1) + 1e-12).sqrt()
 
@@ -158,7 +158,7 @@ def path_lengths(generator: Generator, z: Tensor, labels: Tensor | None, rng: to
 @contextmanager
 def _observed(generator: nn.Module, device: torch.device) -> Iterator[None]:
     """Eval mode with gradients, in float32; constrained weights are computed once, however often it is run."""
-    with frozen(generator), torch.enable_grad(), parametrize.cached(), torch.autocast(device.type, enabled=False):
+    with eval_mode(generator), torch.enable_grad(), parametrize.cached(), torch.autocast(device.type, enabled=False):
         yield
 
 

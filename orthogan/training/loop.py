@@ -61,7 +61,7 @@ def train_task(task: Task, config: Config, accelerator: Accelerator, *, allow_co
         fresh=state.fresh,
     )
     facts = task.summary()
-    log.say(f"data: {facts['data']}; classes: {facts['classes']}")
+    log.message(f"data: {facts['data']}; classes: {facts['classes']}")
 
     whole = None if state.fresh else state.step
 
@@ -93,8 +93,8 @@ def train_task(task: Task, config: Config, accelerator: Accelerator, *, allow_co
                 if main:
                     draw("fakes_init.png", 0)
             else:
-                log.say(f"Resuming at step {state.step} of {training.steps}")
-            scoring.now(state.step, log)  # the first one, or the one that a stop put off
+                log.message(f"Resuming at step {state.step} of {training.steps}")
+            scoring.score_now(state.step, log)  # the first one, or the one that a stop put off
             if state.fresh and scoring.needs_checkpoint(0):
                 save(0)
             log.begin()
@@ -112,7 +112,7 @@ def train_task(task: Task, config: Config, accelerator: Accelerator, *, allow_co
 
                 done = step + 1
                 last = done == training.steps
-                stopping = stop.agreed(accelerator, done) and not last
+                stopping = stop.agree(accelerator, done) and not last
                 if done % logging.every == 0 or last:
                     log.scalars(done, means.fetch() | task.scalars())
                     watch.check(task.nets)
@@ -121,7 +121,7 @@ def train_task(task: Task, config: Config, accelerator: Accelerator, *, allow_co
                 if main and (last or (logging.samples_every and done % logging.samples_every == 0)):
                     draw(f"fakes-{done:07d}.png", done)
                 if not stopping:
-                    scoring.now(done, log)
+                    scoring.score_now(done, log)
                 if done % config.checkpoint.every == 0 or last or stopping or scoring.needs_checkpoint(done):
                     save(done)
                 if stopping:
@@ -145,22 +145,22 @@ def update(phase: Phase, task: Task, accelerator: Accelerator, watch: FiniteWatc
     optimizer.zero_grad(set_to_none=True)
     logs: dict[str, Tensor] = {}
     value = torch.zeros((), device=accelerator.device)
-    with phase.around():
+    with phase.context():
         for losses in phase.losses:
             with accelerator.autocast():
                 loss, part = losses()
-            accelerator.backward(loss / phase.parts)
-            value = value + loss.detach().float() / phase.parts
+            accelerator.backward(loss / phase.micro_batches)
+            value = value + loss.detach().float() / phase.micro_batches
             for key, number in part.items():
-                share = number / phase.parts
+                share = number / phase.micro_batches
                 logs[key] = logs[key] + share if key in logs else share
-        if (regular := phase.regular()) is not None:
+        if (regular := phase.weight_penalty()) is not None:
             penalty, part = regular
             accelerator.backward(penalty)
             value = value + penalty.detach()
             logs |= {f"{phase.net}/{key}": number for key, number in part.items()}
     average_gradients(net, accelerator)
-    watch.see(phase.name, step, value, net)
+    watch.inspect(phase.name, step, value, net)
     optimizer.step()
     return logs
 

@@ -10,7 +10,7 @@ from torch import nn
 from orthogan import __version__
 from orthogan.config.schema import Config
 from orthogan.data import ImageSource
-from orthogan.distributed import agreed
+from orthogan.distributed import broadcast_json
 from orthogan.errors import UserError
 from orthogan.evaluation import MetricResult, evaluate
 from orthogan.evaluation.checks import check_counts
@@ -101,7 +101,7 @@ def measure_classifier(
             "orthogan": __version__,
             "torch": torch.__version__,
             "step": str(step),
-            "seconds": agreed(round(time.monotonic() - began, 1)),
+            "seconds": broadcast_json(round(time.monotonic() - began, 1)),
         }
         found.append(Accuracy(metric, value, "none", None, parts, protocol))
     return found

@@ -59,19 +59,19 @@ class RunState:
     best: dict[str, Any] | None = None  # {"label", "value", "step"}
     measured: dict[int, set[str]] = field(default_factory=dict)  # step -> the metrics whose numbers stand
 
-    def stands(self, step: int, metrics: Sequence[str]) -> bool:
+    def has_metrics(self, step: int, metrics: Sequence[str]) -> bool:
         """Whether all ``metrics`` of ``step`` were measured."""
         return set(metrics) <= self.measured.get(step, set())
 
-    def take(self, results: Sequence[MetricResult], metric: str, step: int) -> list[MetricResult]:
+    def record(self, results: Sequence[MetricResult], metric: str, step: int) -> list[MetricResult]:
         """Note the scores of ``step``, the best by ``metric``; returns those that did not stand already."""
         known = self.measured.setdefault(step, set())
         new = [result for result in results if result.metric not in known]
         known.update(result.metric for result in new)
-        self.consider(new, metric, step)
+        self.update_best(new, metric, step)
         return new
 
-    def consider(self, results: Sequence[MetricResult], metric: str, step: int) -> None:
+    def update_best(self, results: Sequence[MetricResult], metric: str, step: int) -> None:
         """Remember ``step`` if it is the best so far by ``metric``."""
         for result in results:
             comparable = self.best is not None and self.best["label"] == result.label
@@ -260,7 +260,7 @@ def _choose(run: Path, config: Config) -> _Choice:
     folder, record = found
     state = RunState(int(folder.name.removeprefix("step-")), record["seconds"], fresh=False)
     for step, result in own_scores(run / METRICS, state.step):
-        state.take([result], config.evaluation.best, step)
+        state.record([result], config.evaluation.best, step)
     return _Choice(state, folder, checkpoint.digest(folder), record, _place(folder))
 
 

@@ -22,7 +22,7 @@ from orthogan.io.lock import locked
 from orthogan.io.read import printable
 from orthogan.io.write import disk_errors
 from orthogan.named_code import Trust
-from orthogan.process_group import first_process, together
+from orthogan.process_group import fail_together, first_process
 from orthogan.training.classifier.task import ClassifierTask, open_sources
 from orthogan.training.gan.task import GanTask
 from orthogan.training.loop import train_task, try_out
@@ -55,7 +55,7 @@ def train(
     """
     config = _read(config, overrides, trust)
     run = Path(str(config.out))
-    with together("the same command resumes from the newest checkpoint"), ExitStack() as stack:
+    with fail_together("the same command resumes from the newest checkpoint"), ExitStack() as stack:
         check_place(run)
         if first_process() and int(os.environ.get("WORLD_SIZE", "1")) == 1 and is_finished(run, config):
             with suppress(UserError), locked(run, ""):  # it may lie on a disk that is read-only
@@ -82,7 +82,7 @@ def dry_run(
         UserError, Diverged: as ``train``.
     """
     config = _read(config, overrides, trust)
-    with together("start all of them again"):
+    with fail_together("start all of them again"):
         run = Path(str(config.out))
         check_place(run)
         with _task(config, trust) as (task, accelerator):

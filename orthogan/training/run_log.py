@@ -123,7 +123,7 @@ class RunLog:
                 not v["active"] and v["target"] > 1 and v["stable_rank_before"] > NEAR * v["target"] for v in ranked
             )
             mean = sum(values["scale"] for values in ranked) / len(ranked)
-            self.say(
+            self.message(
                 f"step {step}: stable-rank constraint active in {active} of {len(ranked)} layers "
                 f"(mean scale {mean:.3f}), {near} more within {1 - NEAR:.0%} of their target"
             )
@@ -131,11 +131,11 @@ class RunLog:
     def warn(self, step: int, lines: Sequence[str]) -> None:
         """Say each line, and keep it in the log."""
         for line in lines:
-            self.say(f"warning: {line}")
+            self.message(f"warning: {line}")
             if self.main:
                 self._write({"step": step, "images": step * self.images_per_step, "warning": line})
 
-    def say(self, text: str) -> None:
+    def message(self, text: str) -> None:
         """A line above the progress bar."""
         if self.main:
             tqdm.write(text)
@@ -175,7 +175,7 @@ class RunLog:
             yield
         except CannotWrite as error:
             self._events = None
-            self.say(f"warning: no more curves for TensorBoard in this sitting: {error}")
+            self.message(f"warning: no more curves for TensorBoard in this sitting: {error}")
 
 
 def _strict(value: Any) -> Any:

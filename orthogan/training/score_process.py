@@ -112,7 +112,7 @@ class ScoreProcess:
         if self._process is None:
             self._start()
         self._current = self._queue.popleft()
-        folder = checkpoint.folder_of(self.run, self._current).resolve()
+        folder = checkpoint.checkpoint_folder(self.run, self._current).resolve()
         self._send({"folder": str(folder), "step": self._current})
 
     def _start(self) -> None:

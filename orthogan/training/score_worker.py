@@ -24,7 +24,7 @@ from orthogan.device import memory_format
 from orthogan.errors import UserError
 from orthogan.evaluation import MetricResult
 from orthogan.memory import keep_freed_memory
-from orthogan.models.saved import load, load_classifier
+from orthogan.models.saved import load_classifier, load_generator
 from orthogan.named_code import names_in
 from orthogan.training.classifier.task import open_sources
 from orthogan.training.measure import measure_classifier, measure_generator
@@ -74,7 +74,7 @@ def measure_of(config: Config, device: torch.device) -> Measure:
     source = open_configured(config.data)
 
     def generator(folder: Path, step: int) -> list[MetricResult]:
-        net = load(folder, device=device, trust=trust).to(memory_format=layout)
+        net = load_generator(folder, device=device, trust=trust).to(memory_format=layout)
         return measure_generator(config, net, source, step=step, device=device, progress=False)
 
     return generator

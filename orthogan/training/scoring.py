@@ -45,15 +45,16 @@ def is_finished(run: Path, config: Config) -> bool:
             return False
         state = RunState(config.training.steps)
         for step, result in own_scores(run / METRICS, state.step):
-            state.take([result], config.evaluation.best, step)
+            state.record([result], config.evaluation.best, step)
     except (UserError, checkpoint.Damaged, *DAMAGE):
         return False  # whoever opens the run says why
-    best = None if state.best is None else checkpoint.folder_of(run, state.best["step"])
-    if best is not None and best.is_dir() and checkpoint.best_of(run) != best.resolve():
+    best = None if state.best is None else checkpoint.checkpoint_folder(run, state.best["step"])
+    if best is not None and best.is_dir() and checkpoint.best_checkpoint(run) != best.resolve():
         return False  # a kill came before it was marked
     section = config.evaluation
     return all(
-        state.stands(step, section.metrics) or not is_due(section, step, config.training.steps) for step, _ in stored
+        state.has_metrics(step, section.metrics) or not is_due(section, step, config.training.steps)
+        for step, _ in stored
     )
 
 
@@ -106,9 +107,9 @@ class Scoring:
     def due(self, step: int) -> bool:
         """Whether ``step`` is to be scored and is not."""
         section = self.config.evaluation
-        return is_due(section, step, self.config.training.steps) and not self.state.stands(step, section.metrics)
+        return is_due(section, step, self.config.training.steps) and not self.state.has_metrics(step, section.metrics)
 
-    def now(self, step: int, log: RunLog) -> None:
+    def score_now(self, step: int, log: RunLog) -> None:
         """Score ``step`` if it is due, unless that is done in the background.
 
         Images or logits that are not finite give no score, only a warning: training itself tells whether it diverged.
@@ -183,7 +184,7 @@ class Scoring:
         """Let ``best`` point to the best checkpoint, if that is there already."""
         if not self.main or self.state.best is None:
             return
-        folder = checkpoint.folder_of(self.run, self.state.best["step"])
+        folder = checkpoint.checkpoint_folder(self.run, self.state.best["step"])
         if folder.is_dir():
             checkpoint.mark_best(self.run, folder)
         else:  # it was damaged
@@ -194,10 +195,10 @@ class Scoring:
         checkpoint.prune(self.run, self.config.checkpoint.keep, spare)
 
     def _take(self, step: int, results: list[MetricResult], log: RunLog) -> None:
-        new = self.state.take(results, self.config.evaluation.best, step)
+        new = self.state.record(results, self.config.evaluation.best, step)
         if self.main and new:
             append_jsonl(self.run / METRICS, new)
         self._mark()
         for result in new:
-            log.say(result.one_line())
+            log.message(result.one_line())
             log.plot(step, {f"metric/{result.label}": result.value})

@@ -35,7 +35,7 @@ class StopSignal:
             raise KeyboardInterrupt
         self.name = signal.Signals(number).name
 
-    def agreed(self, accelerator: Accelerator, step: int) -> bool:
+    def agree(self, accelerator: Accelerator, step: int) -> bool:
         """Whether all processes stop now; they all have to call this at the same steps."""
         if accelerator.num_processes == 1:
             return self.name is not None

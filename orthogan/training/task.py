@@ -30,9 +30,9 @@ class Phase:
     name: str
     net: str
     losses: Iterator[Callable[[], Losses]]
-    parts: int = 1
-    around: Callable[[], AbstractContextManager[None]] = field(default=nullcontext)
-    regular: Callable[[], Losses | None] = field(default=lambda: None)
+    micro_batches: int = 1
+    context: Callable[[], AbstractContextManager[None]] = field(default=nullcontext)
+    weight_penalty: Callable[[], Losses | None] = field(default=lambda: None)
 
 
 class Task(Protocol):

@@ -72,7 +72,7 @@ class Tracking:
             for (name, numbers), part in zip(report.items(), parts, strict=True)
         }
 
-    def news(self) -> list[str]:
+    def pop_warnings(self) -> list[str]:
         """The warnings since the last call."""
         found, self._news = self._news, []
         return found

@@ -24,7 +24,7 @@ class FiniteWatch:
         self._named: dict[nn.Module, list[tuple[str, nn.Parameter]]] = {}  # walking a net takes as long as a kernel
 
     @torch.no_grad()
-    def see(self, phase: str, step: int, loss: Tensor, net: nn.Module) -> None:
+    def inspect(self, phase: str, step: int, loss: Tensor, net: nn.Module) -> None:
         """Look at the loss and at the gradients of ``net`` just before the optimiser uses them."""
         if net not in self._named:
             self._named[net] = list(net.named_parameters())

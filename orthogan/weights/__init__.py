@@ -2,8 +2,8 @@
 ``rotation(m)``, ``orthogonal(m)``; over a whole net: ``apply(net, "rotation", "conv,!first")``; off: ``remove(net)``.
 """
 
-from orthogan.weights.advance import Advance, advance
-from orthogan.weights.network import apply, frozen, remove
+from orthogan.weights.advance import PowerIterationScheduler, advance
+from orthogan.weights.network import apply, hold_power_iteration, remove
 from orthogan.weights.orthogonal import Orthogonal, orthogonal
 from orthogan.weights.over_parameterized import refine, relaxation, resample
 from orthogan.weights.report import report
@@ -13,15 +13,15 @@ from orthogan.weights.spectral import SpectralNorm, spectral_norm
 from orthogan.weights.stable_rank import StableRankNorm, stable_rank_norm
 
 __all__ = [
-    "Advance",
     "Orthogonal",
+    "PowerIterationScheduler",
     "Rotation",
     "Selected",
     "SpectralNorm",
     "StableRankNorm",
     "advance",
     "apply",
-    "frozen",
+    "hold_power_iteration",
     "orthogonal",
     "refine",
     "relaxation",

@@ -8,10 +8,10 @@ from contextlib import contextmanager
 from torch import Tensor, nn
 
 from orthogan.weights.constraint import Constraint
-from orthogan.weights.network import constrained
+from orthogan.weights.network import list_constrained
 
 
-class Advance:
+class PowerIterationScheduler:
     """Advances the constraints of ``nets``, for a training loop: ``step = Advance(net)`` once, then each step::
 
         with step.held():
@@ -29,7 +29,7 @@ class Advance:
     def __init__(self, *nets: nn.Module) -> None:
         found: dict[Constraint, nn.Module] = {}
         for net in nets:
-            found |= {one: layer.parametrizations[weight] for _, layer, weight, one in constrained(net)}  # pyright: ignore
+            found |= {one: layer.parametrizations[weight] for _, layer, weight, one in list_constrained(net)}  # pyright: ignore
         self.found = found
 
     def __call__(self) -> None:
@@ -37,8 +37,8 @@ class Advance:
         self._round(keep=False)
 
     @contextmanager
-    def held(self) -> Iterator[None]:
-        """One round, then as in ``orthogan.weights.frozen``: no more power iteration until the block ends.
+    def hold(self) -> Iterator[None]:
+        """One round, then ``orthogan.weights.hold_power_iteration`` until the block ends.
 
         Forwards see one effective weight and share what it takes; so their backwards belong into the block, and
         the weights change after it (a change that autograd notices costs the saving, not the right answer).
@@ -57,7 +57,7 @@ class Advance:
         kinds: dict[Callable[..., None], tuple[list[Constraint], list[Tensor]]] = {}
         for constraint, parameters in self.found.items():
             if constraint.training and not constraint.held:
-                constraints, weights = kinds.setdefault(constraint.together, ([], []))
+                constraints, weights = kinds.setdefault(constraint.advance_batch, ([], []))
                 constraints.append(constraint)
                 weights.append(parameters.original)  # pyright: ignore
         for together, (constraints, weights) in kinds.items():
@@ -67,6 +67,6 @@ class Advance:
 def advance(module: nn.Module) -> None:
     """One round of power iterations on every constrained weight below ``module`` that is in training mode.
 
-    This searches ``module`` each time; a training loop makes an ``Advance`` once.
+    This searches ``module`` each time; a training loop makes an ``PowerIterationScheduler`` once.
     """
-    Advance(module)()
+    PowerIterationScheduler(module)()

@@ -18,9 +18,10 @@ from orthogan.weights.matrix import Layer, MatrixView
 class Constraint(nn.Module):
     """A parametrization of a weight that ``orthogan.weights`` finds, reports, holds and removes.
 
-    ``held`` counts the ``frozen`` blocks around it; within one, and in eval mode, nothing in it moves. ``kept`` is what
-    ``Advance.held`` worked out once for all forwards of its block. A copy or a pickle is neither held nor keeps.
-    Buffers stay at least float32 in a net of half precision, whose dtype the effective weight has.
+    ``held`` counts the ``hold_power_iteration`` blocks around it; within one, and in eval mode, nothing in it moves.
+    ``kept`` is what ``PowerIterationScheduler.hold`` computed once for all forwards of its block. A copy or a pickle is
+    neither held nor keeps anything. Buffers stay at least float32 in a net of half precision, whose dtype the effective
+    weight has.
     """
 
     def __init__(self, module: nn.Module, weight: Tensor) -> None:
@@ -72,7 +73,7 @@ class Constraint(nn.Module):
         """Let what follows the weight from step to step (singular vectors) take a step. Nothing, by default."""
 
     @staticmethod
-    def together(constraints: Sequence[Any], weights: Sequence[Tensor], keep: bool) -> None:
+    def advance_batch(constraints: Sequence[Any], weights: Sequence[Tensor], keep: bool) -> None:
         """``advance`` for several constraints that share this function, each with its weight.
 
         Args:

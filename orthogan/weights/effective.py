@@ -25,7 +25,7 @@ def effective_weight(layer: nn.Module, name: str = "weight") -> Tensor:
         return _parametrized(layer.parametrizations[name])  # pyright: ignore
     stored = name in layer._parameters or name in layer._buffers or hasattr(type(layer), name)
     weight = getattr(layer, name) if stored or not layer._forward_pre_hooks else _hooked(layer, name)
-    gain = gain_of(layer)
+    gain = get_gain(layer)
     return weight if gain == 1 else weight * gain
 
 
@@ -33,10 +33,10 @@ def applied_weight(layer: nn.Module) -> Tensor:
     """``layer.weight`` for a forward in the present mode, in which a constraint may move: times the gain, if plain."""
     weight = layer.weight
     assert isinstance(weight, Tensor)
-    return weight if parametrize.is_parametrized(layer, "weight") else weight * gain_of(layer)
+    return weight if parametrize.is_parametrized(layer, "weight") else weight * get_gain(layer)
 
 
-def gain_of(layer: nn.Module) -> float:
+def get_gain(layer: nn.Module) -> float:
     """What an equalized layer multiplies a plain weight by; 1 for any other."""
     return layer.gain if getattr(type(layer), "equalizes", False) else 1.0  # pyright: ignore
 
@@ -46,7 +46,7 @@ def sources(layer: nn.Module, name: str = "weight") -> tuple[Any, ...]:
     if parametrize.is_parametrized(layer, name):
         stack: Any = layer.parametrizations[name]  # pyright: ignore
         return (*(type(part) for part in stack), *(id(parameter) for parameter in stack.parameters()))
-    return (id(layer._parameters.get(name, layer)), gain_of(layer))
+    return (id(layer._parameters.get(name, layer)), get_gain(layer))
 
 
 def _parametrized(stack: nn.Module) -> Tensor:

@@ -12,10 +12,10 @@ from torch import nn
 from torch.nn.utils import parametrize
 
 from orthogan.weights.constraint import Constraint
-from orthogan.weights.effective import gain_of
+from orthogan.weights.effective import get_gain
 from orthogan.weights.orthogonal import orthogonal
 from orthogan.weights.rotation import rotation
-from orthogan.weights.selection import names_of, refuse_tied, select
+from orthogan.weights.selection import list_names, refuse_tied, select
 from orthogan.weights.spectral import spectral_norm
 from orthogan.weights.stable_rank import stable_rank_norm
 
@@ -71,7 +71,7 @@ def apply(module: nn.Module, kind: str, layers: str | Sequence[str] = (), **opti
     return [found.name for found in chosen]
 
 
-def constrained(module: nn.Module) -> Iterator[tuple[str, nn.Module, str, Constraint]]:
+def list_constrained(module: nn.Module) -> Iterator[tuple[str, nn.Module, str, Constraint]]:
     """(layer name, layer, weight name, constraint) of every constrained weight below ``module``."""
     for name, layer in module.named_modules():
         if "parametrizations" in layer._modules:  # torch's own question costs an exception for every other module
@@ -82,9 +82,9 @@ def constrained(module: nn.Module) -> Iterator[tuple[str, nn.Module, str, Constr
 
 
 @contextmanager
-def frozen(module: nn.Module) -> Iterator[None]:
+def hold_power_iteration(module: nn.Module) -> Iterator[None]:
     """Within the block no power iteration runs below ``module``, even in training mode; blocks may nest."""
-    constraints = [constraint for _, _, _, constraint in constrained(module)]
+    constraints = [constraint for _, _, _, constraint in list_constrained(module)]
     for constraint in constraints:
         constraint.held += 1
     try:
@@ -95,10 +95,10 @@ def frozen(module: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
-def measured(module: nn.Module) -> Iterator[None]:
+def ready_to_measure(module: nn.Module) -> Iterator[None]:
     """As ``frozen``, and each constraint looks, as in eval mode, whether what it follows belongs to its weight."""
-    moving = [constraint for _, _, _, constraint in constrained(module) if constraint.training]
-    with frozen(module):
+    moving = [constraint for _, _, _, constraint in list_constrained(module) if constraint.training]
+    with hold_power_iteration(module):
         for constraint in moving:
             constraint.training = False
         try:
@@ -122,19 +122,21 @@ def remove(module: nn.Module, name: str | None = None) -> nn.Module:
     Raises:
         ValueError: nothing is constrained there.
     """
-    found = [(layer, w) for _, layer, w, _ in constrained(module) if name is None or (layer is module and w == name)]
+    found = [
+        (layer, w) for _, layer, w, _ in list_constrained(module) if name is None or (layer is module and w == name)
+    ]
     stands_for = (
-        [] if name else [(paths, part) for part, paths in names_of(module).items() if paths[0] and _bakes(part)]
+        [] if name else [(paths, part) for part, paths in list_names(module).items() if paths[0] and _bakes(part)]
     )
     if not found and not stands_for:
         raise ValueError(f"{type(module).__name__} has no constrained weight" + (f" {name!r}" if name else ""))
-    with measured(module):
+    with ready_to_measure(module):
         for layer, weight in found:
             unconstrained(layer, weight).grad = None  # of the parameter behind the weight, and often of its shape
             _own_class(layer)
             parametrize.remove_parametrizations(layer, weight, leave_parametrized=True)
             with torch.no_grad():  # an equalized layer multiplies a plain weight by its gain, a constrained one not
-                getattr(layer, weight).div_(gain_of(layer))
+                getattr(layer, weight).div_(get_gain(layer))
     for paths, part in stands_for:
         plain = part.baked()  # pyright: ignore
         for path in paths:

@@ -11,7 +11,7 @@ from torch.nn.utils.parametrize import ParametrizationList
 
 from orthogan.linalg import normalize, orthogonality_error, power_iteration, rotations
 from orthogan.linalg.polar import polar_factor
-from orthogan.linalg.precision import exact, magnitude
+from orthogan.linalg.precision import at_least_float32, magnitude
 from orthogan.weights.belonging import belong, can_look, top_vectors
 from orthogan.weights.constraint import Constraint, register
 
@@ -38,7 +38,7 @@ class Orthogonal(Constraint):
         super().__init__(module, weight)
         self.method: OrthogonalMethod = method
         self.gain, self.iterations = gain, iterations
-        matrix = self.tall(exact(self.matrix(weight.detach())))
+        matrix = self.tall(at_least_float32(self.matrix(weight.detach())))
         self.register_buffer("signs", torch.ones_like(matrix[..., 0, :]))
         start = normalize(torch.randn(matrix.shape[:-1], dtype=matrix.dtype, device=matrix.device))
         self.register_buffer("u", start if method == "bjorck" else None)
@@ -52,31 +52,33 @@ class Orthogonal(Constraint):
         """Björck only: let the estimate of the spectral norm follow the parameter."""
         if self.method == "bjorck":
             with torch.autocast(weight.device.type, enabled=False):
-                self.u.copy_(power_iteration(exact(weight), self.u.to(exact(weight).dtype), iterations)[0])
+                self.u.copy_(
+                    power_iteration(at_least_float32(weight), self.u.to(at_least_float32(weight).dtype), iterations)[0]
+                )
 
     def forward(self, parameter: Tensor) -> Tensor:
         """The effective weight, worked out in at least float32, in the dtype of the parameter."""
         if self.training and not self.held:
             self.advance(parameter)
         with torch.autocast(parameter.device.type, enabled=False):
-            return self.given(self.weight_of(self.gain * self.tall(self.frame(exact(parameter)))), parameter)
+            return self.given(self.weight_of(self.gain * self.tall(self.frame(at_least_float32(parameter)))), parameter)
 
     def frame(self, parameter: Tensor) -> Tensor:
         """Orthonormal columns (..., m, n), m >= n, from a parameter of that shape."""
         if self.method == "qr":
             return rotations.qr(parameter)
         if self.method == "polar":
-            return rotations.polish(polar_factor(parameter))
+            return rotations.newton_schulz_step(polar_factor(parameter))
         # copies of buffers: a later forward may change them in place before this one's backward
         if self.method == "bjorck":
             return bjorck(parameter, self.present(parameter), self.iterations)
         found = _reflected(parameter) if self.method == "householder" else _cayley(parameter)
-        return rotations.polish(found) * exact(self.signs).clone().unsqueeze(-2)
+        return rotations.newton_schulz_step(found) * at_least_float32(self.signs).clone().unsqueeze(-2)
 
     @torch.no_grad()
     def present(self, parameter: Tensor) -> Tensor:
         """Björck only: u, or what is found for a parameter that it does not belong to."""
-        u = exact(self.u).clone()
+        u = at_least_float32(self.u).clone()
         if self.training or not can_look(parameter) or not bool(torch.isfinite(parameter).all()):
             return u
         v = normalize((parameter.mT @ u.unsqueeze(-1)).squeeze(-1))
@@ -105,7 +107,7 @@ class Orthogonal(Constraint):
     @torch.no_grad()
     def facts(self, weight: Tensor) -> dict[str, float]:
         """||Q^T Q - I||_F."""
-        return {"orthogonality_error": float(orthogonality_error(self.frame(exact(weight))).norm())}
+        return {"orthogonality_error": float(orthogonality_error(self.frame(at_least_float32(weight))).norm())}
 
     def before_load(self, parameters: ParametrizationList, state: dict[str, Any], prefix: str, own: str) -> None:
         """Take the rows of all groups for one matrix where the checkpoint does: it is an older one."""
@@ -155,7 +157,7 @@ def bjorck(matrix: Tensor, u: Tensor, iterations: int) -> Tensor:
     )
     x = matrix / sigma.detach().clamp_min(1e-12)
     for _ in range(iterations):
-        x = rotations.polish(x)
+        x = rotations.newton_schulz_step(x)
     return x
 
 

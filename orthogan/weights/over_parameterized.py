@@ -9,9 +9,9 @@ from torch import Tensor, nn
 from torch.optim import Adam, Optimizer
 
 from orthogan.linalg import gram_residual, hyperspherical_energy
-from orthogan.linalg.precision import exact
+from orthogan.linalg.precision import at_least_float32
 from orthogan.rng import generator
-from orthogan.weights.network import constrained, unconstrained
+from orthogan.weights.network import list_constrained, unconstrained
 from orthogan.weights.rotation import Rotation
 
 
@@ -19,7 +19,7 @@ def rotations(module: nn.Module) -> list[tuple[str, Rotation, nn.Parameter]]:
     """(layer name, constraint, its parameter) of every rotation below ``module``."""
     return [
         (name, constraint, unconstrained(layer, weight))
-        for name, layer, weight, constraint in constrained(module)
+        for name, layer, weight, constraint in list_constrained(module)
         if isinstance(constraint, Rotation)
     ]
 
@@ -36,7 +36,7 @@ def relaxation(module: nn.Module, weight: float = 0.1) -> Tensor:
     total = torch.zeros((), device=found[0][1].device)
     for constraint, parameter in found:
         # the norm has no slope at 0, where training starts
-        residual = gram_residual(constraint.rotation(exact(parameter)))
+        residual = gram_residual(constraint.rotation(at_least_float32(parameter)))
         total = total + residual.square().sum().clamp_min(1e-12).sqrt()
     return weight * total
 

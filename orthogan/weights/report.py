@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from orthogan.linalg.precision import exact
+from orthogan.linalg.precision import at_least_float32
 from orthogan.weights.effective import effective_weight
-from orthogan.weights.network import constrained, measured, unconstrained
+from orthogan.weights.network import list_constrained, ready_to_measure, unconstrained
 from orthogan.weights.spectral import SpectralNorm
 
 
@@ -21,8 +21,8 @@ def report(module: nn.Module) -> dict[str, dict[str, float]]:
     ``orthogonality_error`` of their matrix.
     """
     found = {}
-    with measured(module):
-        for name, layer, weight, constraint in constrained(module):
+    with ready_to_measure(module):
+        for name, layer, weight, constraint in list_constrained(module):
             values: dict[str, float] = {}
             parameter = unconstrained(layer, weight)
             if isinstance(constraint, SpectralNorm):
@@ -35,6 +35,6 @@ def report(module: nn.Module) -> dict[str, dict[str, float]]:
 
 def _measure(matrix: torch.Tensor) -> tuple[float, float]:
     """Spectral norm and stable rank, of the block-diagonal matrix of several blocks."""
-    values = torch.linalg.svdvals(exact(matrix))
+    values = torch.linalg.svdvals(at_least_float32(matrix))
     top = float(values.amax())
     return top, float((values.double() / top).square().sum()) if top else 0.0

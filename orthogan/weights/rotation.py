@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrize import ParametrizationList
 
 from orthogan.linalg import orthogonality_error, rotations
-from orthogan.linalg.precision import exact
+from orthogan.linalg.precision import at_least_float32
 from orthogan.weights.constraint import Constraint, register
 from orthogan.weights.matrix import MatrixView
 
@@ -69,7 +69,7 @@ class Rotation(Constraint):
         self.width = sample or columns
         self.size = -(-self.width // blocks)
         self.short = blocks * self.size - self.width
-        self.register_buffer("neurons", exact(self.view.to(weight.detach())).clone())
+        self.register_buffer("neurons", at_least_float32(self.view.to(weight.detach())).clone())
         self.register_buffer("index", torch.arange(sample, device=weight.device) if sample else None)
         self.register_buffer("fixed", self._fixed() if self.short else None, persistent=False)
 
@@ -98,7 +98,7 @@ class Rotation(Constraint):
     def rotated(self, parameter: Tensor) -> Tensor:
         """W (rows, columns)."""
         # copies: DistributedDataParallel may broadcast buffers in place before this forward's backward
-        neurons = exact(self.neurons).clone()
+        neurons = at_least_float32(self.neurons).clone()
         index = None if self.sample is None else self.index.clone()
         part = neurons if index is None else neurons.index_select(1, index)
         turned = self._split(part).transpose(0, 1) @ self.rotation(parameter).mT
@@ -123,7 +123,7 @@ class Rotation(Constraint):
     def forward(self, parameter: Tensor) -> Tensor:
         """The effective weight, worked out in at least float32, in the dtype of the parameter."""
         with torch.autocast(parameter.device.type, enabled=False):
-            return self.given(self.view.back(self.rotated(exact(parameter))), parameter)
+            return self.given(self.view.back(self.rotated(at_least_float32(parameter))), parameter)
 
     @torch.no_grad()
     def right_inverse(self, weight: Tensor) -> Tensor:
@@ -147,7 +147,7 @@ class Rotation(Constraint):
     @torch.no_grad()
     def facts(self, weight: Tensor) -> dict[str, float]:
         """||R R^T - I||_F."""
-        return {"orthogonality_error": float(orthogonality_error(self.rotation(exact(weight))).norm())}
+        return {"orthogonality_error": float(orthogonality_error(self.rotation(at_least_float32(weight))).norm())}
 
 
 def rotation(

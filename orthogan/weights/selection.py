@@ -72,7 +72,7 @@ def select(module: nn.Module, layers: str | Sequence[str] = (), *, weight: str =
     words = [w.strip() for w in (layers.split(",") if isinstance(layers, str) else layers) if w.strip()]
     everything = [
         Selected(names[0], layer, own, view, tuple(names[1:]))
-        for layer, names in names_of(module).items()
+        for layer, names in list_names(module).items()
         if (own := weight if isinstance(layer, Layer) else getattr(layer, "matrix_name", None))
         and (view := _view(layer, own)) is not None
     ]
@@ -121,7 +121,7 @@ def _view(layer: nn.Module, weight: str) -> MatrixView | None:
     return MatrixView(layer, value) if isinstance(value, Tensor) and value.dim() > 1 and value.numel() else None
 
 
-def names_of(module: nn.Module) -> dict[nn.Module, list[str]]:
+def list_names(module: nn.Module) -> dict[nn.Module, list[str]]:
     """Every module below ``module`` (and itself, ""), in order, with all dotted names under which it is registered."""
     names: dict[nn.Module, list[str]] = {}
 
@@ -142,7 +142,7 @@ def refuse_tied(module: nn.Module, chosen: Sequence[Selected]) -> None:
         ValueError: there is one; it names both layers.
     """
     places: dict[int, list[str]] = {}
-    for part, names in names_of(module).items():
+    for part, names in list_names(module).items():
         for own, parameter in part._parameters.items():
             if parameter is not None and parameter.numel():
                 places.setdefault(parameter.data_ptr() or id(parameter), []).append(f"{names[0]}.{own}".lstrip("."))
@@ -161,7 +161,7 @@ def refuse_tied(module: nn.Module, chosen: Sequence[Selected]) -> None:
 def _empty(module: nn.Module, name: str) -> bool:
     return any(
         name in names and isinstance(layer, Layer) and not layer.weight.numel()
-        for layer, names in names_of(module).items()
+        for layer, names in list_names(module).items()
     )
 
 

@@ -13,7 +13,7 @@ from torch.nn.utils.parametrize import ParametrizationList
 
 from orthogan.linalg import normalize, power_iteration
 from orthogan.linalg.power import EPS, power_iterations
-from orthogan.linalg.precision import exact, magnitude
+from orthogan.linalg.precision import at_least_float32, magnitude
 from orthogan.linalg.stable_rank import damped, divisor, stable_rank_slopes
 from orthogan.weights.belonging import along, belong, can_look, top_vectors, transformed
 from orthogan.weights.constraint import Constraint, register, without_autocast
@@ -37,8 +37,9 @@ class Kept(NamedTuple):
 class SpectralNorm(Constraint):
     """W / sigma with sigma = u^T W v, differentiable in W; u and v are constants that follow W by power iteration.
 
-    A training forward advances them by ``n_power_iterations``, an eval forward and one within
-    ``orthogan.weights.frozen`` by none; ``orthogan.weights.Advance`` does it for all layers at once, once a step.
+    A training forward advances them by ``n_power_iterations``; an eval forward, and one within
+    ``orthogan.weights.hold_power_iteration``, does not. ``orthogan.weights.PowerIterationScheduler`` advances all
+    layers at once, once per step.
     All of it is float32 (float64 weights stay float64), also inside autocast. A kernel with groups counts as the
     block-diagonal matrix that it stands for: each group has its u and v, and sigma is the largest of the groups.
 
@@ -61,7 +62,7 @@ class SpectralNorm(Constraint):
         if n_power_iterations < 1:
             raise ValueError(f"n_power_iterations is {n_power_iterations}: at least 1 is needed")
         self.n_power_iterations = n_power_iterations
-        matrix = exact(self.matrix(weight.detach()))
+        matrix = at_least_float32(self.matrix(weight.detach()))
         u, v = self.iterate(matrix, self.start(matrix), WARM_UP)
         self.register_buffer("u", u)
         self.register_buffer("v", v)
@@ -84,21 +85,21 @@ class SpectralNorm(Constraint):
     def advance(self, weight: Tensor) -> tuple[Tensor, Tensor]:
         """Iterate u and v towards the top singular vectors of ``weight``; returns them, apart from the buffers."""
         with without_autocast(weight.device):
-            u, v = self.iterate(exact(self.rows(weight)), exact(self.u), self.n_power_iterations)
+            u, v = self.iterate(at_least_float32(self.rows(weight)), at_least_float32(self.u), self.n_power_iterations)
         self.u.copy_(u)
         self.v.copy_(self.reordered(v, weight, back=True))
         return u, v
 
     @staticmethod
     @torch.no_grad()
-    def together(constraints: Sequence[Any], weights: Sequence[Tensor], keep: bool) -> None:
+    def advance_batch(constraints: Sequence[Any], weights: Sequence[Tensor], keep: bool) -> None:
         """``advance`` for all, those of one number format and device in a few kernels."""
         groups: dict[Any, list[tuple[SpectralNorm, Tensor, Tensor]]] = {}
         for constraint, weight in zip(constraints, weights, strict=True):
             if constraint.groups > 1:
                 constraint.advance(weight)
                 continue
-            matrix = exact(constraint.rows(weight))
+            matrix = at_least_float32(constraint.rows(weight))
             key = (matrix.device, matrix.dtype, constraint.u.dtype, constraint.n_power_iterations)
             groups.setdefault(key, []).append((constraint, weight, matrix))
         for (device, *_, iterations), group in groups.items():
@@ -116,7 +117,7 @@ class SpectralNorm(Constraint):
         with without_autocast(weight.device):
             numbers = None
             if kept is not None:
-                matrix, u, v, numbers = exact(self.rows(weight)), kept.u, kept.v, kept.numbers
+                matrix, u, v, numbers = at_least_float32(self.rows(weight)), kept.u, kept.v, kept.numbers
             else:
                 matrix, u, v = self.present(weight, fresh)
             # forward-mode derivatives (a tangent) take the plain formula too
@@ -130,9 +131,9 @@ class SpectralNorm(Constraint):
 
     def present(self, weight: Tensor, fresh: tuple[Tensor, Tensor] | None = None) -> tuple[Tensor, Tensor, Tensor]:
         """The matrix of ``weight`` and the singular vectors that count now: ``fresh`` ones, or the buffers'."""
-        matrix = exact(self.rows(weight))
+        matrix = at_least_float32(self.rows(weight))
         # copies: a later forward may advance the buffers before this one's backward
-        u, v = fresh or (exact(self.u).clone(), self.reordered(exact(self.v).clone(), weight))
+        u, v = fresh or (at_least_float32(self.u).clone(), self.reordered(at_least_float32(self.v).clone(), weight))
         if can_look(weight) and (not self.training or (not weight.is_cuda and not _usual(matrix, u, v))):
             matrix, u, v = self._settled(weight, matrix, u, v)
         elif not self.training and not torch.compiler.is_compiling() and transformed(weight):
@@ -227,7 +228,7 @@ class SpectralNorm(Constraint):
         registered, self._made_for = self._made_for is weight, None
         if not can_look(weight):
             return weight
-        matrix = exact(self.matrix(weight))
+        matrix = at_least_float32(self.matrix(weight))
         size = magnitude(matrix, *range(-matrix.dim(), 0))
         usual = 1 / USUAL <= float(size) <= USUAL
         if not (registered and usual):
@@ -247,7 +248,7 @@ class SpectralNorm(Constraint):
         if isinstance(u, Tensor) and self.groups > 1 and u.dim() == (1 if self.vectors is None else 2):
             self.ungroup(u, state.get(f"{own}v"))
         if isinstance(weight, Tensor) and u is None and weight.shape == parameters.original.shape and can_look(weight):
-            matrix = exact(self.matrix(weight.to(self.u.device)))
+            matrix = at_least_float32(self.matrix(weight.to(self.u.device)))
             self.fit(matrix / magnitude(matrix, *range(-matrix.dim(), 0)))
 
     def ungroup(self, u: Tensor, v: Tensor | None) -> None:
@@ -316,7 +317,7 @@ def second_order(plain: Effective, matrix: Tensor, u: Tensor, v: Tensor, gradien
 def _together(group: Sequence[tuple[SpectralNorm, Tensor, Tensor]], iterations: int, keep: bool) -> None:
     """A round for matrices of one number format on one device, in order of their shapes."""
     constraints, weights, matrices = zip(*group, strict=True)
-    starts = [exact(constraint.u) for constraint in constraints]
+    starts = [at_least_float32(constraint.u) for constraint in constraints]
     many, wide, sigma = power_iterations(matrices, starts, iterations, stacked=matrices[0].is_cuda)
     u = [row[: len(m)] for row, m in zip(many.unbind(), matrices, strict=True)]
     v = [row[: m.shape[1]] for row, m in zip(wide.unbind(), matrices, strict=True)]

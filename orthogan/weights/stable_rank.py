@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from orthogan.linalg import block_power_iteration, normalize, stable_rank_scale
-from orthogan.linalg.precision import exact
+from orthogan.linalg.precision import at_least_float32
 from orthogan.linalg.stable_rank import divisor, preserved, raise_top, shrink, stable_rank_slopes
 from orthogan.weights.constraint import register, without_autocast
 from orthogan.weights.spectral import Effective, SpectralNorm, inner, of_the_top_group, second_order
@@ -50,7 +50,7 @@ class StableRankNorm(SpectralNorm):
 
     def scale(self, matrix: Tensor) -> Tensor:
         """The tail's factor (of k = 1) for ``matrix`` under the present singular vectors."""
-        u, v = exact(self.u), exact(self.v)
+        u, v = at_least_float32(self.u), at_least_float32(self.v)
         return self.tail(
             matrix, *(of_the_top_group(matrix, u, v) if self.groups > 1 and self.vectors is None else (u, v))
         )
@@ -127,17 +127,17 @@ class SpectrumPreservingStableRankNorm(StableRankNorm):
 
     @staticmethod
     @torch.no_grad()
-    def together(constraints: Sequence[Any], weights: Sequence[Tensor], keep: bool) -> None:
+    def advance_batch(constraints: Sequence[Any], weights: Sequence[Tensor], keep: bool) -> None:
         """``advance`` for all, those of one shape in one batch."""
         groups: dict[Any, list[tuple[SpectrumPreservingStableRankNorm, Tensor]]] = {}
         for constraint, weight in zip(constraints, weights, strict=True):
-            matrix = exact(constraint.matrix(weight))
+            matrix = at_least_float32(constraint.matrix(weight))
             key = (matrix.device, matrix.shape, matrix.dtype, constraint.k, constraint.n_power_iterations)
             groups.setdefault(key, []).append((constraint, matrix))
         for (device, *_, iterations), group in groups.items():
             alike, matrices = zip(*group, strict=True)
             with without_autocast(device):
-                starts = torch.stack([exact(constraint.u) for constraint in alike])
+                starts = torch.stack([at_least_float32(constraint.u) for constraint in alike])
                 u, v = block_power_iteration(torch.stack(matrices), starts, iterations)
             buffers = [*(constraint.u for constraint in alike), *(constraint.v for constraint in alike)]
             torch._foreach_copy_(buffers, [*u.unbind(), *v.unbind()])  # pyright: ignore

@@ -19,7 +19,7 @@ from orthogan.data.held_out import open_held_out
 from orthogan.errors import CannotWrite, UserError
 from orthogan.evaluation.critic.critic import Recipe
 from orthogan.evaluation.critic.neural_divergence import neural_divergence
-from orthogan.studies.cells import cells_of
+from orthogan.studies.cells import list_runs
 from orthogan.studies.papers import srn_gan, srn_generalisation
 from orthogan.training import train
 
@@ -28,13 +28,13 @@ CRITIC = "steps=6,batch_size=8,width=4"
 
 @pytest.fixture(scope="module")
 def gan(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    cells = cells_of(srn_gan.STUDY, "smoke", [0], tmp_path_factory.mktemp("gan"))
+    cells = list_runs(srn_gan.STUDY, "smoke", [0], tmp_path_factory.mktemp("gan"))
     return train(next(cell for cell in cells if cell.method == "srn-50").config)
 
 
 @pytest.fixture(scope="module")
 def classifier(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    cells = cells_of(srn_generalisation.STUDY, "smoke", [0], tmp_path_factory.mktemp("classifier"))
+    cells = list_runs(srn_generalisation.STUDY, "smoke", [0], tmp_path_factory.mktemp("classifier"))
     return train(next(cell for cell in cells if (cell.method, cell.setting) == ("vanilla", "true")).config)
 
 

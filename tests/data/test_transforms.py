@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from orthogan.data import flip, to_float
-from orthogan.data.transforms import draw_coins, draw_noise, flipped, scaled
+from orthogan.data.transforms import draw_coins, draw_noise, flip_where, rescale_pixels
 from orthogan.rng import generator
 
 LEVELS = torch.arange(256, dtype=torch.uint8).view(1, 1, 16, 16)
@@ -82,16 +82,16 @@ def test_chance_and_use_of_it_are_the_formulas_bit_for_bit(layout: torch.memory_
     rng = generator("cpu", 2)
     drawn = draw_coins(9, rng), draw_noise(images.shape, rng)
     assert torch.equal(torch.rand((), generator=rng), follow)
-    assert torch.equal(scaled(flipped(images, drawn[0]), drawn[1]), expected)
+    assert torch.equal(rescale_pixels(flip_where(images, drawn[0]), drawn[1]), expected)
     rng = generator("cpu", 2)
     assert torch.equal(to_float(flip(images, rng), dequantize=True, generator=rng), expected)
     every, noise = LEVELS.repeat(3000, 1, 1, 1), torch.rand(3000, 1, 16, 16, generator=rng)
-    assert torch.equal(scaled(every, noise), every.float().div(128.0).sub(1.0).add(noise.div(128.0)))
+    assert torch.equal(rescale_pixels(every, noise), every.float().div(128.0).sub(1.0).add(noise.div(128.0)))
 
 
 def test_the_pure_part_compiles_to_one_graph() -> None:
     torch.compiler.reset()
     images = torch.randint(0, 256, (9, 3, 8, 8), dtype=torch.uint8, generator=generator("cpu", 1))
     coins, noise = draw_coins(9, rng := generator("cpu", 2)), draw_noise(images.shape, rng)
-    compiled = torch.compile(lambda x, c, n: scaled(flipped(x, c), n), fullgraph=True, backend="aot_eager")
-    assert torch.equal(compiled(images, coins, noise), scaled(flipped(images, coins), noise))
+    compiled = torch.compile(lambda x, c, n: rescale_pixels(flip_where(x, c), n), fullgraph=True, backend="aot_eager")
+    assert torch.equal(compiled(images, coins, noise), rescale_pixels(flip_where(images, coins), noise))

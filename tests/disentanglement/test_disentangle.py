@@ -12,8 +12,8 @@ import pytest
 import torch
 
 from orthogan.disentanglement import (
+    FactorClassifier,
     GeneratorScore,
-    Oracle,
     Score,
     across,
     disentangle,
@@ -32,16 +32,16 @@ VOTES = {"train_votes": 30, "test_votes": 20, "batch": 16, "variance_samples": 1
 
 
 @pytest.fixture(scope="module")
-def oracle() -> Oracle:
+def oracle() -> FactorClassifier:
     return taught()
 
 
-def run(net: torch.nn.Module, oracle: Oracle, *metrics: str, **options: object) -> list[GeneratorScore]:
+def run(net: torch.nn.Module, oracle: FactorClassifier, *metrics: str, **options: object) -> list[GeneratorScore]:
     common = {"source": labelled(copies=1), "seeds": (0, 1), "samples": 1200, "oracle": oracle, "progress": False}
     return disentangle(net, metrics, **{**common, **options})  # pyright: ignore[reportArgumentType]
 
 
-def test_the_value_is_the_mean_over_seeds_of_the_metric_itself(oracle: Oracle) -> None:
+def test_the_value_is_the_mean_over_seeds_of_the_metric_itself(oracle: FactorClassifier) -> None:
     net = Quadrants((0, 1, 2, 3, None))
     (result,) = run(net, oracle, "mig")
     single = []
@@ -60,7 +60,7 @@ def test_the_value_is_the_mean_over_seeds_of_the_metric_itself(oracle: Oracle) -
     assert result.facts["confidence on fakes"].keys() == oracle.confidence.keys()
 
 
-def test_all_routes_give_results_that_json_and_people_can_read(oracle: Oracle) -> None:
+def test_all_routes_give_results_that_json_and_people_can_read(oracle: FactorClassifier) -> None:
     net = Quadrants((0, 1, 2, 3))
     net.train()
     names = ("vp", "activeness", "dci", "sap", "modularity", "explicitness", "code_vote", "encoder:mig")
@@ -97,7 +97,7 @@ def test_all_routes_give_results_that_json_and_people_can_read(oracle: Oracle) -
     assert text.count("as dci") == 4  # sap, modularity, explicitness, code_vote; whatever time they took
 
 
-def test_directions_that_are_no_axes_are_compared_with_axes_too(oracle: Oracle) -> None:
+def test_directions_that_are_no_axes_are_compared_with_axes_too(oracle: FactorClassifier) -> None:
     (result,) = run(Quadrants(), oracle, "mig", directions=random_control(4, 3, 0))
     assert set(result.controls) == {"random basis", "latent axes"}
     assert result.controls["latent axes"].value > result.value
@@ -106,7 +106,7 @@ def test_directions_that_are_no_axes_are_compared_with_axes_too(oracle: Oracle) 
     assert bare.value == result.value
 
 
-def test_factors_read_badly_or_constant_are_left_out_and_named(oracle: Oracle) -> None:
+def test_factors_read_badly_or_constant_are_left_out_and_named(oracle: FactorClassifier) -> None:
     poor = replace(oracle, accuracy={**oracle.accuracy, "ne": 0.5})
     (result,) = run(Quadrants((0, 1, 2, None)), poor, "mig")
     assert result.protocol["factors"] == ["nw", "sw"]
@@ -116,7 +116,7 @@ def test_factors_read_badly_or_constant_are_left_out_and_named(oracle: Oracle) -
         run(Quadrants((None, None)), oracle, "mig")
 
 
-def test_a_class_is_fixed_or_taken_in_turn(oracle: Oracle) -> None:
+def test_a_class_is_fixed_or_taken_in_turn(oracle: FactorClassifier) -> None:
     net = Quadrants(num_classes=2)
     (fixed,) = run(net, oracle, "mig", y=1, controls=False)
     (turns,) = run(net, oracle, "mig", controls=False)
@@ -145,7 +145,7 @@ class Scaled(Generator):
         return Scaled(3.0)
 
 
-def test_directions_of_another_space_move_that_space(oracle: Oracle) -> None:
+def test_directions_of_another_space_move_that_space(oracle: FactorClassifier) -> None:
     lines = Directions(np.eye(4), method="axes of w", space="w")
     options = {"vp": {"pairs": 300, "epochs": 3}}
     vp, mutual = run(Scaled(1.0), oracle, "vp", "mig", directions=lines, options=options, seeds=(0,))
@@ -158,10 +158,10 @@ def test_directions_of_another_space_move_that_space(oracle: Oracle) -> None:
 
 def test_the_oracle_comes_from_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ORTHOGAN_CACHE", str(tmp_path))
-    from orthogan.disentanglement import Teaching
+    from orthogan.disentanglement import TrainingRecipe
     from orthogan.disentanglement.codes import oracle_cache
 
-    monkeypatch.setattr(oracle_cache, "Teaching", lambda: Teaching(steps=40, batch_size=32))
+    monkeypatch.setattr(oracle_cache, "Teaching", lambda: TrainingRecipe(steps=40, batch_size=32))
     source = labelled(copies=2)
     results = [
         disentangle(Quadrants(), ["mig"], source=source, samples=1200, seeds=(0,), controls=False, progress=False)

@@ -10,14 +10,14 @@ import torch
 
 from orthogan.data import FactorGrid
 from orthogan.disentanglement import (
-    Oracle,
+    FactorClassifier,
     PostHocEncoder,
     activeness,
     activity,
     code_vote,
-    coordinates_of,
     dci,
     factor_vae,
+    get_coordinates,
     mig,
     predicted_factors,
     train_encoder,
@@ -29,7 +29,7 @@ from tests.fixtures.quadrants import LEVELS, Quadrants, labelled, taught
 
 
 @pytest.fixture(scope="module")
-def oracle() -> Oracle:
+def oracle() -> FactorClassifier:
     return taught()
 
 
@@ -38,7 +38,7 @@ def encoder() -> PostHocEncoder:
     return train_encoder(Quadrants((0, 1, 2, 3, None)), fakes=600, fresh=200, steps=150, batch_size=64)
 
 
-def test_predicted_factors_are_those_that_the_latent_asks_for(oracle: Oracle) -> None:
+def test_predicted_factors_are_those_that_the_latent_asks_for(oracle: FactorClassifier) -> None:
     net = Quadrants((2, 0, 1, 3))
     found = predicted_factors(net, oracle, n=600, seed=3)
     torch.testing.assert_close(torch.from_numpy(found.codes).float(), found.latents)
@@ -51,7 +51,7 @@ def test_predicted_factors_are_those_that_the_latent_asks_for(oracle: Oracle) ->
     assert not np.array_equal(predicted_factors(net, oracle, n=600, seed=4).factors, found.factors)
 
 
-def test_metrics_of_arrays_apply_and_a_rotation_lowers_them(oracle: Oracle) -> None:
+def test_metrics_of_arrays_apply_and_a_rotation_lowers_them(oracle: FactorClassifier) -> None:
     net = Quadrants()
     own = predicted_factors(net, oracle, n=1500)
     turned = predicted_factors(net, oracle, random_control(4, 4, 0), n=1500)
@@ -79,7 +79,7 @@ def test_constant_and_rare_values_are_found() -> None:
     assert len(kept) == 75
 
 
-def test_a_vote_for_every_code_is_right_where_each_code_has_a_factor(oracle: Oracle) -> None:
+def test_a_vote_for_every_code_is_right_where_each_code_has_a_factor(oracle: FactorClassifier) -> None:
     # The oracle is a short training, so its last digits depend on the processor. On four oracles with other random
     # seeds 98 % of 400 votes were right. If one of the four codes stood for the wrong factor, at most 75 % could be.
     # At most 90 % of 200 votes are right with probability 5e-9 in the first case and above 1 - 3e-8 in the second.
@@ -93,7 +93,7 @@ def test_a_vote_for_every_code_is_right_where_each_code_has_a_factor(oracle: Ora
     assert score.details["test_votes"].sum() == 200
 
 
-def test_codes_that_do_nothing_lower_the_ceiling_of_the_vote(oracle: Oracle) -> None:
+def test_codes_that_do_nothing_lower_the_ceiling_of_the_vote(oracle: FactorClassifier) -> None:
     options: dict[str, Any] = {"train_votes": 80, "test_votes": 60, "batch": 16, "samples": 200}
     score = code_vote(Quadrants((0, 1, 2, 3, None, None, None, None)), oracle, **options)
     assert score.details["ceiling"] == 0.5
@@ -103,7 +103,7 @@ def test_codes_that_do_nothing_lower_the_ceiling_of_the_vote(oracle: Oracle) -> 
     assert twice.value == score.value
 
 
-def test_a_vote_needs_two_factors_that_vary(oracle: Oracle) -> None:
+def test_a_vote_needs_two_factors_that_vary(oracle: FactorClassifier) -> None:
     with pytest.raises(ValueError, match="factors that vary in the images: none"):
         code_vote(Quadrants((None, None)), oracle, samples=20)
     with pytest.raises(ValueError, match="batch=1"):
@@ -135,13 +135,13 @@ def test_the_encoder_serves_metrics_of_real_images(encoder: PostHocEncoder) -> N
 def test_an_encoder_told_along_a_rotation_rotates_its_answers(encoder: PostHocEncoder) -> None:
     net = as_generator(Quadrants((0, 1, 2, 3, None)))
     images = labelled(copies=1).images[:10]
-    lines = coordinates_of(net, random_control(5, 5, 2))
+    lines = get_coordinates(net, random_control(5, 5, 2))
     np.testing.assert_allclose(encoder.along(lines)(images), encoder(images) @ lines.rows.double().numpy().T, atol=1e-6)
-    back = encoder.along(coordinates_of(net, latent_axes(net)))
+    back = encoder.along(get_coordinates(net, latent_axes(net)))
     np.testing.assert_allclose(back(images), encoder(images), atol=1e-6)
     few = train_encoder(net, random_control(5, 2, 0), fakes=64, fresh=16, steps=2, batch_size=16)
     with pytest.raises(ValueError, match="leave the span"):
-        few.along(coordinates_of(net, random_control(5, 2, 1)))
+        few.along(get_coordinates(net, random_control(5, 2, 1)))
 
 
 def test_the_same_seed_gives_the_same_encoder() -> None:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from orthogan.data import ArraySource, open_source
 from orthogan.data.sprites import render
-from orthogan.disentanglement import merging_of
+from orthogan.disentanglement import get_merging
 
 
 def source_of(names: tuple[str, ...], sizes: tuple[int, ...]) -> ArraySource:
@@ -20,7 +20,7 @@ def source_of(names: tuple[str, ...], sizes: tuple[int, ...]) -> ArraySource:
 @given(st.integers(2, 200), st.integers(2, 12))
 @settings(max_examples=60, deadline=None)
 def test_bins_are_equal_ordered_and_not_too_many(size: int, levels: int) -> None:
-    (table,) = merging_of(source_of(("x",), (size,)), levels=levels).tables
+    (table,) = get_merging(source_of(("x",), (size,)), levels=levels).tables
     counts = np.bincount(table)
     assert len(counts) <= levels
     assert list(table) == sorted(table)
@@ -31,7 +31,7 @@ def test_bins_are_equal_ordered_and_not_too_many(size: int, levels: int) -> None
 
 
 def test_kinds_keep_their_values_and_constant_factors_go() -> None:
-    merging = merging_of(source_of(("object", "colour", "azimuth", "still"), (183, 20, 24, 1)))
+    merging = get_merging(source_of(("object", "colour", "azimuth", "still"), (183, 20, 24, 1)))
     assert merging.names == ("object", "colour", "azimuth")
     assert merging.sizes == (183, 20, 6)
     assert merging.variant == "azimuth 24>6"
@@ -39,7 +39,7 @@ def test_kinds_keep_their_values_and_constant_factors_go() -> None:
 
 
 def test_sprites_merge_orientations_that_look_alike() -> None:
-    merging = merging_of(open_source("sprites", resolution=32, channels=1), levels=8, turns=4)
+    merging = get_merging(open_source("sprites", resolution=32, channels=1), levels=8, turns=4)
     assert merging.names == ("shape", "scale", "orientation", "x", "y")
     assert merging.sizes == (3, 6, 4, 8, 8)
     assert merging.variant == "orientation 40>4 mod 90 degrees;x 32>8;y 32>8"
@@ -50,7 +50,7 @@ def test_sprites_merge_orientations_that_look_alike() -> None:
 
 
 def test_squares_that_are_one_picture_are_of_one_class() -> None:
-    (table,) = (merging_of(open_source("sprites", resolution=64, channels=1), turns=2).tables[2],)
+    (table,) = (get_merging(open_source("sprites", resolution=64, channels=1), turns=2).tables[2],)
     pictures: dict[bytes, set[int]] = {}
     for value in range(40):
         picture = render(np.array([[0, 5, value, 16, 16]])).tobytes()
@@ -65,7 +65,7 @@ def test_squares_that_are_one_picture_are_of_one_class() -> None:
 
 
 def test_one_turn_leaves_the_orientation_out() -> None:
-    merging = merging_of(open_source("sprites-colour", resolution=32, channels=3), turns=1)
+    merging = get_merging(open_source("sprites-colour", resolution=32, channels=3), turns=1)
     assert merging.names == ("shape", "scale", "x", "y", "hue", "background")
     assert merging.columns == (0, 1, 3, 4, 5, 6)
 
@@ -73,8 +73,8 @@ def test_one_turn_leaves_the_orientation_out() -> None:
 def test_what_cannot_be_merged_is_refused() -> None:
     plain = ArraySource("plain", np.zeros((2, 1, 4, 4), np.uint8))
     with pytest.raises(ValueError, match="plain: its factors are not known"):
-        merging_of(plain)
+        get_merging(plain)
     with pytest.raises(ValueError, match="levels=1"):
-        merging_of(source_of(("x",), (4,)), levels=1)
+        get_merging(source_of(("x",), (4,)), levels=1)
     with pytest.raises(ValueError, match="no factor has two values"):
-        merging_of(source_of(("x",), (1,)))
+        get_merging(source_of(("x",), (1,)))

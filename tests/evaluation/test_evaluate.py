@@ -15,11 +15,11 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
-from orthogan.distributed import share
+from orthogan.distributed import share_of_rank
 from orthogan.errors import UserError
 from orthogan.evaluation import append_jsonl, evaluate, load_extractor, table
 from orthogan.evaluation.fidelity import kid
-from orthogan.evaluation.images import generated, latents, real
+from orthogan.evaluation.images import generate_images, latents, real
 from orthogan.evaluation.result import MetricResult
 from orthogan.rng import derive
 from tests.fixtures.runs import environment
@@ -42,7 +42,7 @@ class Images(Dataset[Tensor]):
 
 def fakes(net: Patches, count: int, **options: object) -> Tensor:
     arguments = {"seed": 0, "batch_size": 16, "truncation": 1.0, "device": torch.device("cpu"), **options}
-    return torch.cat(list(generated(net.eval(), count, **arguments)))  # pyright: ignore
+    return torch.cat(list(generate_images(net.eval(), count, **arguments)))  # pyright: ignore
 
 
 @pytest.fixture(scope="module")
@@ -231,7 +231,7 @@ def test_two_processes_agree_with_one(tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 def test_shares_cover_everything_once() -> None:
-    assert share(10) == (0, 10)
+    assert share_of_rank(10) == (0, 10)
 
 
 def test_no_number_without_its_protocol(tmp_path: Path) -> None:

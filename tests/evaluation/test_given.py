@@ -17,7 +17,7 @@ from orthogan.data import ArraySource
 from orthogan.errors import UserError
 from orthogan.evaluation import Incomplete, evaluate
 from orthogan.evaluation.finite import NotFinite
-from orthogan.evaluation.images import generated
+from orthogan.evaluation.images import generate_images
 from orthogan.evaluation.names import metric_names
 from orthogan.evaluation.result import NAMES
 from tests.fixtures.scored import EXTRACTOR, Patches, source
@@ -114,7 +114,7 @@ def test_two_generators_are_compared(classes: int) -> None:
 def test_drawn_fakes_as_a_tensor_are_the_fakes() -> None:
     net = Patches(3)
     place = torch.device("cpu")
-    fakes = torch.cat(list(generated(net.eval(), 48, seed=0, batch_size=7, truncation=1.0, device=place)))
+    fakes = torch.cat(list(generate_images(net.eval(), 48, seed=0, batch_size=7, truncation=1.0, device=place)))
     assert score(IMAGES, fakes, samples=None) == pytest.approx(score(IMAGES, net, samples=48), rel=1e-9)
 
 

@@ -16,8 +16,8 @@ from orthogan.errors import UserError
 from orthogan.evaluation import evaluate
 from orthogan.evaluation.fidelity.extractors import load_extractor
 from orthogan.evaluation.fidelity.reference import reference_of
-from orthogan.evaluation.precision import Precision, described, prepared, resolve_precision
-from orthogan.models.modes import frozen
+from orthogan.evaluation.precision import Precision, describe_precision, prepare_net, resolve_precision
+from orthogan.models.modes import eval_mode
 from orthogan.models.protocol import Generator
 from orthogan.models.sngan import SNGANGenerator
 from tests.fixtures.scored import EXTRACTOR, source
@@ -78,10 +78,10 @@ def test_bf16_is_in_the_products_and_in_the_protocol() -> None:
 
 
 def test_a_half_and_half_protocol_says_which() -> None:
-    assert described(Precision(True, False), CPU, drawn=True) == (
+    assert describe_precision(Precision(True, False), CPU, drawn=True) == (
         "sampling bfloat16, features float32, statistics float64"
     )
-    assert described(Precision(True, False), CPU, drawn=False) == "float32, statistics float64"
+    assert describe_precision(Precision(True, False), CPU, drawn=False) == "float32, statistics float64"
 
 
 def test_references_of_two_precisions_are_kept_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -115,7 +115,7 @@ def test_a_generator_comes_back_with_the_very_tensors_it_had() -> None:
     for tensor, pointer, stride, value in before:
         assert (tensor.data_ptr(), tensor.stride()) == (pointer, stride)
         assert torch.equal(tensor, value)
-    with pytest.raises(RuntimeError), prepared(net):
+    with pytest.raises(RuntimeError), prepare_net(net):
         raise RuntimeError
     assert [t.data_ptr() for t in [*net.parameters(), *net.buffers()]] == [p for _, p, _, _ in before]
 
@@ -128,11 +128,11 @@ def test_constrained_weights_are_computed_once_and_the_images_stay() -> None:
     for module in net.modules():
         if "SpectralNorm" in type(module).__name__:
             module.register_forward_hook(lambda *_: calls.append(0))
-    with frozen(net):
+    with eval_mode(net):
         plain = net(z)
         once = len(calls)
         assert once > 0
-        with prepared(net):
+        with prepare_net(net):
             found = [net(z) for _ in range(3)][-1]
             kernels = [p for p in net.parameters() if p.dim() == 4 and min(p.shape[1:]) > 1]
             assert kernels

@@ -280,12 +280,12 @@ def _cache(draw: random.Random, out: Path) -> Findings:
 
 def _measures(draw: random.Random, out: Path) -> Findings:
     from orthogan.studies.outcome import Outcome, save
-    from orthogan.studies.study import Found, Number
+    from orthogan.studies.study import MeasureResult, Value
 
     folder = _fresh(out)
     shutil.copytree(SHORT.reference(out), folder / "run", symlinks=True)
-    numbers = {f"number {i}": Number(10.0**i / 3, "lower", {"samples": 100 * i, "seed": 0}) for i in range(8)}
-    save(folder / "run", Outcome("done", "0123456789abcdef", {"seed": 0}, "", {"measure": Found(numbers)}))
+    numbers = {f"number {i}": Value(10.0**i / 3, "lower", {"samples": 100 * i, "seed": 0}) for i in range(8)}
+    save(folder / "run", Outcome("done", "0123456789abcdef", {"seed": 0}, "", {"measure": MeasureResult(numbers)}))
     words = ["compare", "run", "--out", "comparison"]
 
     def result() -> object:

@@ -205,8 +205,8 @@ def test_what_is_no_whole_checkpoint_never_costs_one(
     tmp_path: Path, obstacle: Callable[[Path], object], keep: int
 ) -> None:
     checkpoint.save(tmp_path, 3, parts(3.0), {"n": 3})
-    obstacle(checkpoint.folder_of(tmp_path, 9))
-    obstacle(checkpoint.folder_of(tmp_path, 12))
+    obstacle(checkpoint.checkpoint_folder(tmp_path, 9))
+    obstacle(checkpoint.checkpoint_folder(tmp_path, 12))
     found = checkpoint.newest(tmp_path, aside=True)
     assert found is not None
     assert found[1] == {"n": 3}
@@ -240,7 +240,7 @@ def test_the_best_is_marked_whatever_is_in_its_place(tmp_path: Path, there: str)
         link.symlink_to("best" if there == "loop" else "checkpoints/step-000000009")
     checkpoint.prune(tmp_path, 1)
     checkpoint.mark_best(tmp_path, folder)
-    assert checkpoint.best_of(tmp_path) == folder.resolve()
+    assert checkpoint.best_checkpoint(tmp_path) == folder.resolve()
     assert there != "folder" or (tmp_path / "damaged-best" / "mine").exists()
 
 

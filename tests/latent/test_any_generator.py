@@ -12,11 +12,11 @@ from torch import Tensor, nn
 
 from orthogan.disentanglement import disentangle
 from orthogan.errors import UserError
-from orthogan.evaluation.images import generated
+from orthogan.evaluation.images import generate_images
 from orthogan.latent import first_layer_directions, native_directions, sample_images, traverse
 from orthogan.latent.discovery import discover
 from orthogan.models.build import GENERATORS
-from orthogan.models.modes import frozen
+from orthogan.models.modes import eval_mode
 from orthogan.models.protocol import as_generator
 
 TOOLS: dict[str, Callable[[nn.Module], object]] = {
@@ -33,9 +33,9 @@ TOOLS: dict[str, Callable[[nn.Module], object]] = {
 
 def drawn(net: nn.Module) -> Tensor:
     """Fakes as orthogan.evaluate draws them."""
-    with frozen(net):
+    with eval_mode(net):
         cpu = torch.device("cpu")
-        return next(generated(as_generator(net), 4, seed=0, batch_size=4, truncation=1.0, device=cpu))
+        return next(generate_images(as_generator(net), 4, seed=0, batch_size=4, truncation=1.0, device=cpu))
 
 
 class Wrapped(nn.Module):

@@ -241,7 +241,7 @@ def test_a_harmed_file_is_read_or_refused(tmp_path_factory: pytest.TempPathFacto
 
 
 def written(path: Path, described: object, matrix: np.ndarray | None = None) -> Path:
-    """A Directions file whose metadata is ``described``, or the text of it."""
+    """A Directions file whose metadata is ``describe_precision``, or the text of it."""
     text = described if isinstance(described, str) else json.dumps(described)
     rows = np.eye(2, 3, dtype=np.float32) if matrix is None else matrix
     path.write_bytes(save({"directions": rows}, metadata={"directions": text}))

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from orthogan.cli.main import main
 from orthogan.errors import UserError
-from orthogan.latent import first_layer_directions, model_hash, spaces_of, traverse, view
+from orthogan.latent import first_layer_directions, in_space, list_spaces, model_hash, traverse
 from orthogan.latent.discovery import discover
 from orthogan.models.subject import open_generator
 
@@ -95,12 +95,12 @@ def test_a_big_gan_is_walked_in_its_class(shown: dict[str, Any]) -> None:
 def test_a_stylegan2_is_walked_in_w_and_in_some_of_its_layers(shown: dict[str, Any]) -> None:
     torch.manual_seed(0)
     net = shown["StyleGAN2"](PortedStyleGAN2())
-    assert spaces_of(net) == ("z", "w")
-    assert model_hash(view(net, "w")) == model_hash(net)
-    v = view(net, "w").sample_latent(3, seed=1)
+    assert list_spaces(net) == ("z", "w")
+    assert model_hash(in_space(net, "w")) == model_hash(net)
+    v = in_space(net, "w").sample_latent(3, seed=1)
     z = torch.randn(3, 5, generator=torch.Generator().manual_seed(1))
-    torch.testing.assert_close(view(net, "w")(v), net(z))
-    ranged = view(net, "w", layers=[1, 2], base=v[0])
+    torch.testing.assert_close(in_space(net, "w")(v), net(z))
+    ranged = in_space(net, "w", layers=[1, 2], base=v[0])
     torch.testing.assert_close(ranged(v[:1]), net(z[:1]))
     assert not torch.allclose(ranged(v[1:2]), net(z[1:2]))
     found = discover(net, "pca", components=2, samples=64, space="w", layers=[1, 2], control=2)

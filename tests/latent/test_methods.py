@@ -15,7 +15,7 @@ from orthogan.latent.identity import model_hash
 from orthogan.latent.native import latent_axes, native_directions
 from orthogan.latent.samples import sample_images
 from orthogan.latent.traverse import traverse
-from orthogan.models.modes import frozen
+from orthogan.models.modes import eval_mode
 from orthogan.models.protocol import Generator
 from tests.fixtures.disc import Affine, Disc
 
@@ -252,11 +252,11 @@ def test_frozen_restores_a_mixture_of_modes_even_after_an_error() -> None:
     net.train()
     net[1].eval()
     running = net[0].running_mean.clone()  # type: ignore[union-attr,operator]
-    with frozen(net):
+    with eval_mode(net):
         assert not any(part.training for part in net.modules())
         assert not net(torch.ones(3, 2)).requires_grad
     assert [part.training for part in net.modules()] == [True, True, False]
-    with pytest.raises(RuntimeError), frozen(net):
+    with pytest.raises(RuntimeError), eval_mode(net):
         net(torch.ones(3, 5))
     assert [part.training for part in net.modules()] == [True, True, False]
     assert torch.equal(net[0].running_mean, running)  # type: ignore[arg-type]

@@ -17,7 +17,7 @@ from orthogan.latent.directions import Directions
 from orthogan.latent.discovery import discover, sefa
 from orthogan.latent.identity import model_hash
 from orthogan.latent.native import latent_axes
-from orthogan.latent.space import spaces_of, view
+from orthogan.latent.space import in_space, list_spaces
 from orthogan.latent.traverse import traverse
 from orthogan.models.stylegan2 import StyleGAN2Generator
 from orthogan.models.w_space import WSpace
@@ -74,14 +74,14 @@ class _V(nn.Module):
 
 
 def test_spaces_are_those_that_a_generator_names(net: StyleGAN2Generator) -> None:
-    assert spaces_of(net) == ("z", "w")
-    assert spaces_of(Affine()) == ("z",)
-    assert view(net, "z") is net
-    assert isinstance(view(net, "w", layers=[1]), WSpace)
+    assert list_spaces(net) == ("z", "w")
+    assert list_spaces(Affine()) == ("z",)
+    assert in_space(net, "z") is net
+    assert isinstance(in_space(net, "w", layers=[1]), WSpace)
     with pytest.raises(UserError, match=r"space 'w': Affine has 'z'; .* 'latent_space'"):
-        view(Affine(), "w")
+        in_space(Affine(), "w")
     with pytest.raises(UserError, match=r"layers \[0, 2\]: 'z' enters the generator at one place"):
-        view(net, "z", layers=[0, 2])
+        in_space(net, "z", layers=[0, 2])
     with pytest.raises(UserError, match="no latent space 'p'; there are: z, w"):
         net.latent_space("p")
 
@@ -100,7 +100,9 @@ def test_a_users_wrapper_offers_its_own_space() -> None:
 
 
 def test_the_view_adds_nothing_to_the_state_so_both_have_one_hash(net: StyleGAN2Generator) -> None:
-    hashes = {model_hash(part) for part in (net, view(net, "w"), view(net, "w", layers=[0, 3], base=torch.ones(DIM)))}
+    hashes = {
+        model_hash(part) for part in (net, in_space(net, "w"), in_space(net, "w", layers=[0, 3], base=torch.ones(DIM)))
+    }
     assert len(hashes) == 1
 
 
@@ -128,7 +130,7 @@ def test_sefa_of_a_layer_range_takes_the_styles_of_these_rows(net: StyleGAN2Gene
         names = [name for name, row in rows.items() if row in chosen]
         assert names
         stacked = torch.cat([weights[name].weight * weights[name].gain for name in names])  # pyright: ignore
-        found = sefa(view(net, "w", layers=chosen))
+        found = sefa(in_space(net, "w", layers=chosen))
         sigma = torch.linalg.svdvals(stacked.detach().double())[: len(found)]
         np.testing.assert_allclose(found.scores["sigma"], sigma, rtol=1e-5)
 
@@ -210,7 +212,7 @@ def test_discovery_in_w_is_kept_with_its_space_layers_and_generator(
     assert not recwarn.list
     # The score is of the same walk: one unit, all layers but these at the mean; here at the seed's own w.
     assert (walked.frames[0, 0] != walked.frames[0, 2]).any()
-    assert latent_axes(view(net, "w")).names[3] == "w3"
+    assert latent_axes(in_space(net, "w")).names[3] == "w3"
     assert latent_axes(net).names[3] == "z3"
     with pytest.raises(UserError, match="space 'q'"):
         discover(net, "sefa", space="q")

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from orthogan.errors import UserError
 from orthogan.latent.directions import Directions
 from orthogan.latent.discovery import discover
-from orthogan.latent.generate import generate, latents_of
+from orthogan.latent.generate import generate, sample_latents
 from orthogan.latent.traverse import traverse
 from orthogan.latent.truncation import truncate
 from orthogan.rng import derive
@@ -44,7 +44,7 @@ TAKES: dict[str, Callable[[Any], Any]] = {
     "seed of directions": lambda value: np.array(Directions(np.eye(4), method="m", seed=value).seed),
     "layers": lambda value: np.array(Directions(np.eye(4), method="m", space="w", layers=[value]).layers),
     "labels": lambda value: generate(NET, torch.zeros(1, 4), [value] if value in (0, 1, 2) else [0]),
-    "latents": lambda value: latents_of(NET, [value]).numpy(),
+    "latents": lambda value: sample_latents(NET, [value]).numpy(),
 }
 
 

@@ -267,7 +267,7 @@ def test_vectors_move_in_training_unless_frozen(how: str) -> None:
     before = copy.deepcopy(dict(layer.named_buffers()))
     x = torch.randn(1, 2, 5, 5)
     if how == "frozen":
-        with weights.frozen(layer):
+        with weights.hold_power_iteration(layer):
             layer(x)
     else:
         layer(x)
@@ -277,7 +277,7 @@ def test_vectors_move_in_training_unless_frozen(how: str) -> None:
 
 def test_the_tools_of_weights_work_on_it() -> None:
     layer = layer_of(2, 3)
-    assert [type(c) for _, _, _, c in network.constrained(layer)] == [BoundedSkew]
+    assert [type(c) for _, _, _, c in network.list_constrained(layer)] == [BoundedSkew]
     assert weights.report(layer)[""]["operator_bound"] == pytest.approx(2.1)
     x = torch.randn(1, 2, 5, 5, dtype=torch.float64)
     before = layer(x)

@@ -18,7 +18,7 @@ from orthogan.linalg.decompositions import eigh, thin_svd
 from orthogan.linalg.gram import unit_rows
 from orthogan.linalg.polar import PolarMethod, newton_schulz
 from orthogan.linalg.power import power_iterations
-from orthogan.linalg.precision import exact
+from orthogan.linalg.precision import at_least_float32
 from orthogan.linalg.roots import InverseMethod, SqrtMethod, condition_numbers
 
 
@@ -62,7 +62,7 @@ def rate(form: Any) -> Callable[[Tensor], Tensor]:
 
 CASES = {
     "polar_factor": Case(linalg.polar_factor),
-    "newton_schulz": Case(lambda x: newton_schulz(exact(x)[:, :4], 1e-6)),
+    "newton_schulz": Case(lambda x: newton_schulz(at_least_float32(x)[:, :4], 1e-6)),
     "normalize": Case(linalg.normalize),
     "power_iteration": Case(vectors),
     "power_iterations": Case(many, gradient=False),
@@ -71,7 +71,7 @@ CASES = {
     "stable_rank": Case(linalg.stable_rank),
     "stable_rank_projection k=0": Case(lambda x: linalg.stable_rank_projection(x, 1.5, 0), 1),
     "stable_rank_projection k=2": Case(lambda x: linalg.stable_rank_projection(x, 2.2, 2), 1),
-    "stable_rank_scale": Case(lambda x: linalg.stable_rank_scale(x, torch.linalg.svdvals(exact(x))[0], 1.5)),
+    "stable_rank_scale": Case(lambda x: linalg.stable_rank_scale(x, torch.linalg.svdvals(at_least_float32(x))[0], 1.5)),
     "unit_rows": Case(unit_rows),
     "correlations": Case(linalg.correlations),
     "coherence": Case(linalg.coherence),

@@ -17,10 +17,10 @@ from orthogan.errors import UserError
 from orthogan.io import checkpoint
 from orthogan.io.checkpoint import Part
 from orthogan.models.build import build_discriminator, build_generator
-from orthogan.models.modes import frozen
+from orthogan.models.modes import eval_mode
 from orthogan.models.protocol import as_generator
-from orthogan.models.saved import AVERAGED, RAW, describe, load, metadata, save_generator
-from orthogan.weights.network import constrained
+from orthogan.models.saved import EMA, RAW, load_generator, metadata, read_saved, save_generator
+from orthogan.weights.network import list_constrained
 
 
 class Wrapper(nn.Module):
@@ -57,11 +57,11 @@ def test_norms_go_where_the_config_says() -> None:
     settings = config("model.generator.norm.kind=spectral", "model.discriminator.norm.kind=stable_rank")
     generator = build_generator(settings, num_classes=3)
     discriminator = build_discriminator(settings, num_classes=3)
-    names = [name for name, *_ in constrained(generator)]
+    names = [name for name, *_ in list_constrained(generator)]
     assert "linear" in names
     assert not any("norm" in name for name in names)  # the gains of conditional batch norm are no matrices
-    assert "embedding" in [name for name, *_ in constrained(discriminator)]
-    assert list(constrained(build_generator(config(), num_classes=0))) == []
+    assert "embedding" in [name for name, *_ in list_constrained(discriminator)]
+    assert list(list_constrained(build_generator(config(), num_classes=0))) == []
 
 
 def test_a_class_of_the_users_own() -> None:
@@ -100,7 +100,7 @@ def test_as_generator_fills_in_and_refuses() -> None:
 def test_frozen_restores_every_mode() -> None:
     net = nn.Sequential(nn.BatchNorm1d(2), nn.Dropout())
     net[0].eval()
-    with frozen(net):
+    with eval_mode(net):
         assert not any(m.training for m in net.modules())
         assert not net(torch.ones(1, 2)).requires_grad
     assert (net.training, net[0].training, net[1].training) == (True, False, True)
@@ -111,10 +111,10 @@ def test_a_file_carries_all_that_is_needed(tmp_path: Path) -> None:
     net = build_generator(settings, num_classes=3)
     names = json.dumps(["a", "b", "c"])
     save_generator(tmp_path / "g.safetensors", net, config=settings, extra={"step": "12", "class_names": names})
-    saved = describe(tmp_path / "g.safetensors")
+    saved = read_saved(tmp_path / "g.safetensors")
     assert saved.config == settings
     assert (saved.num_classes, saved.class_names, saved.extra["step"]) == (3, ["a", "b", "c"], "12")
-    again = load(tmp_path / "g.safetensors")
+    again = load_generator(tmp_path / "g.safetensors")
     z, y = net.sample_latent(2, seed=0), torch.tensor([0, 2])
     assert not again.training
     assert torch.equal(again(z, y), net.eval()(z, y))
@@ -127,32 +127,32 @@ def test_a_run_gives_its_newest_average(tmp_path: Path) -> None:
     nets = [build_generator(config(f"seed={seed}"), num_classes=0) for seed in range(3)]
     head = metadata(settings, 0, {})
     for step, (raw, averaged) in enumerate([(nets[0], nets[0]), (nets[1], nets[2])]):
-        parts = {RAW: Part(raw.state_dict(), head), AVERAGED: Part(averaged.state_dict(), head)}
+        parts = {RAW: Part(raw.state_dict(), head), EMA: Part(averaged.state_dict(), head)}
         checkpoint.save(tmp_path, step, parts, {})
     folder = tmp_path / "checkpoints" / "step-000000001"
     for place in (tmp_path, folder, folder / "generator-ema.safetensors"):
-        assert torch.equal(load(place).linear.weight, nets[2].linear.weight)  # pyright: ignore
-    assert torch.equal(load(tmp_path, ema=False).linear.weight, nets[1].linear.weight)  # pyright: ignore
+        assert torch.equal(load_generator(place).linear.weight, nets[2].linear.weight)  # pyright: ignore
+    assert torch.equal(load_generator(tmp_path, ema=False).linear.weight, nets[1].linear.weight)  # pyright: ignore
     (folder / "generator-ema.safetensors").write_bytes(b"x")
-    assert torch.equal(load(tmp_path).linear.weight, nets[0].linear.weight)  # pyright: ignore
+    assert torch.equal(load_generator(tmp_path).linear.weight, nets[0].linear.weight)  # pyright: ignore
     with pytest.raises(UserError, match=r"bytes, .* were written"):
-        load(folder)
+        load_generator(folder)
 
 
 def test_what_cannot_be_loaded_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no such run"):
-        load(tmp_path / "absent")
+        load_generator(tmp_path / "absent")
     with pytest.raises(UserError, match="neither a run"):
-        load(tmp_path)
+        load_generator(tmp_path)
     (tmp_path / "junk.safetensors").write_bytes(b"not tensors")
     with pytest.raises(UserError, match="not a readable safetensors"):
-        load(tmp_path / "junk.safetensors")
+        load_generator(tmp_path / "junk.safetensors")
     save_file({"w": torch.zeros(2)}, tmp_path / "other.safetensors")
     with pytest.raises(UserError, match="carries no orthogan generator"):
-        load(tmp_path / "other.safetensors")
+        load_generator(tmp_path / "other.safetensors")
     save_file({"w": torch.zeros(2)}, tmp_path / "wrong.safetensors", metadata(config(), 0, {}))
     with pytest.raises(UserError, match="do not fit its config"):
-        load(tmp_path / "wrong.safetensors")
+        load_generator(tmp_path / "wrong.safetensors")
 
 
 def test_known_kinds_take_the_options_they_have() -> None:

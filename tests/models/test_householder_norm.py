@@ -15,7 +15,7 @@ from orthogan.latent.discovery import sefa
 from orthogan.layers import HouseholderPixel, HouseholderProjector
 from orthogan.models.build import build_generator
 from orthogan.models.protocol import Generator
-from orthogan.models.saved import load, save_generator
+from orthogan.models.saved import load_generator, save_generator
 
 WIDTHS = {"sngan": 8, "dcgan": 16, "wgan-gp": 8, "r3gan": 16, "simple-gan": 4, "stylegan2": 2, "eigengan": 2}
 
@@ -93,7 +93,7 @@ def test_a_file_brings_it_back_and_remove_bakes_it(tmp_path: Path, kind: str) ->
         net.first_layer().right.normal_()  # pyright: ignore
         net.first_layer().scale.mul_(2)  # pyright: ignore
     save_generator(tmp_path / "g.safetensors", net, config=settings)
-    again = load(tmp_path / "g.safetensors")
+    again = load_generator(tmp_path / "g.safetensors")
     z = net.sample_latent(2, seed=0)
     before = net(z)
     assert torch.equal(again(z), before)

@@ -25,7 +25,7 @@ from orthogan.io.checkpoint import Part, save
 from orthogan.io.sealed import HASH
 from orthogan.io.weights import read_metadata, read_tensors
 from orthogan.models.build import build_classifier, build_generator
-from orthogan.models.saved import CLASSIFIER_FORMAT, RAW, load, load_classifier, metadata, save_generator
+from orthogan.models.saved import CLASSIFIER_FORMAT, RAW, load_classifier, load_generator, metadata, save_generator
 from tests.fixtures.runs import ROOT, tiny
 
 SHIPPED = sorted((ROOT / "pretrained").glob("*.safetensors"))
@@ -104,7 +104,7 @@ def test_damaged_metadata_are_named(file: Path, name: str) -> None:
     change, says = DAMAGE[name]
     rewrite(file, change)
     with pytest.raises(UserError, match=says):
-        load(file)
+        load_generator(file)
     assert main(["sample", str(file), "--out", str(file.with_name("never.png"))]) == 2
     assert not file.with_name("never.png").exists()
 
@@ -124,7 +124,7 @@ def test_a_classifier_much_larger_than_its_file_is_not_built(tmp_path: Path, kin
 def test_tensors_of_another_sort_of_number_are_refused(file: Path, dtype: torch.dtype) -> None:
     rewrite(file, lambda tensors, about: tensors.update({k: t.to(dtype) for k, t in tensors.items()}))
     with pytest.raises(UserError, match=rf"g\.safetensors.*{dtype}"):
-        load(file)
+        load_generator(file)
     for command in ("sample", "spectrum", "discover"):
         assert main([command, str(file)]) == 2
 
@@ -132,7 +132,7 @@ def test_tensors_of_another_sort_of_number_are_refused(file: Path, dtype: torch.
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64, torch.float8_e4m3fn])
 def test_other_floating_point_types_are_converted(file: Path, dtype: torch.dtype) -> None:
     rewrite(file, lambda tensors, about: tensors.update({k: t.to(dtype) for k, t in tensors.items()}))
-    assert all(p.dtype == torch.float32 for p in load(file).parameters())
+    assert all(p.dtype == torch.float32 for p in load_generator(file).parameters())
 
 
 @pytest.mark.parametrize("shipped", SHIPPED, ids=lambda path: path.stem)
@@ -142,7 +142,7 @@ def test_a_shipped_model_has_its_hash_and_a_flipped_bit_is_found(shipped: Path, 
     data[-1000] ^= 1
     copy.write_bytes(data)
     with pytest.raises(UserError, match=rf"{shipped.name}: damaged"):
-        load(copy)
+        load_generator(copy)
     assert main(["sample", str(copy), "--out", str(tmp_path / "never.png")]) == 2
 
 
@@ -154,7 +154,7 @@ def test_every_bit_of_the_tensors_counts(file: Path) -> None:
         data[place] ^= 1 << (place % 8)
         file.write_bytes(data)
         with pytest.raises(UserError, match=r"g\.safetensors: damaged"):
-            load(file)
+            load_generator(file)
 
 
 def test_a_file_of_a_checkpoint_is_checked_against_its_record_also_without_a_hash_of_its_own(tmp_path: Path) -> None:
@@ -162,14 +162,14 @@ def test_a_file_of_a_checkpoint_is_checked_against_its_record_also_without_a_has
     net = build_generator(config, num_classes=0)
     folder = save(tmp_path, 1, {RAW: Part(net.state_dict(), metadata(config, 0, {}))}, {})
     file = folder / f"{RAW}.safetensors"
-    load(file)
+    load_generator(file)
     data = bytearray(file.read_bytes())
     data[-10] ^= 1
     file.write_bytes(data)
     with pytest.raises(UserError, match=r"generator\.safetensors: its content changed"):
-        load(file)
+        load_generator(file)
     alone = shutil.copy(file, tmp_path / "alone.safetensors")
-    load(alone)  # nothing vouches for it
+    load_generator(alone)  # nothing vouches for it
 
 
 @pytest.mark.parametrize(
@@ -192,11 +192,11 @@ def test_a_strange_state_json_beside_a_file_vouches_for_nothing(
     alone.mkdir()
     shutil.copy(file, alone / "net.safetensors")
     put(alone / "state.json")
-    assert load(alone / "net.safetensors").latent_dim == load(file).latent_dim
+    assert load_generator(alone / "net.safetensors").latent_dim == load_generator(file).latent_dim
 
 
 def test_loaded_nets_ask_for_no_gradients_and_can_be_made_to(file: Path) -> None:
-    net = load(file)
+    net = load_generator(file)
     assert not any(p.requires_grad for p in net.parameters())
     net(net.sample_latent(2, seed=0)).numpy()
     net.requires_grad_(True)
@@ -353,13 +353,13 @@ def test_a_message_stays_short_whatever_the_file_says(
 def test_every_bit_of_the_metadata_counts(file: Path) -> None:
     whole = file.read_bytes()
     start, end = whole.index(b'"__metadata__"'), whole.rindex(b"}", 0, whole.index(b'"dtype"'))
-    right = load(file)(torch.zeros(1, 8))
+    right = load_generator(file)(torch.zeros(1, 8))
     for place in range(start, end, max(1, (end - start) // 60)):
         data = bytearray(whole)
         data[place] ^= 1 << (place % 8)
         file.write_bytes(data)
         with contextlib.suppress(UserError):  # the name of the hash, or the order of the entries, changes no number
-            assert torch.equal(load(file)(torch.zeros(1, 8)), right)
+            assert torch.equal(load_generator(file)(torch.zeros(1, 8)), right)
 
 
 def test_an_edited_file_that_the_user_vouches_for_is_taken_with_a_warning(
@@ -368,6 +368,6 @@ def test_an_edited_file_that_the_user_vouches_for_is_taken_with_a_warning(
     seal = read_metadata(file)[HASH]
     rewrite(file, lambda tensors, about: about.update({HASH: seal, "step": "7"}))
     with pytest.raises(UserError, match="damaged"):
-        load(file)
-    assert load(file, trust=True).latent_dim == 8
+        load_generator(file)
+    assert load_generator(file, trust=True).latent_dim == 8
     assert f"warning: {file}: damaged" in capsys.readouterr().err

@@ -42,7 +42,7 @@ def run(folder: Path, settings: Config, classes: int = 0) -> nn.Module:
 
 def test_it_says_what_the_trained_one_said(tmp_path: Path) -> None:
     net = run(tmp_path, config("data.labels=true"), classes=3).eval()
-    folder = checkpoint.folder_of(tmp_path, 7)
+    folder = checkpoint.checkpoint_folder(tmp_path, 7)
     x, y = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0)), torch.tensor([0, 2])
     for place in (tmp_path, folder, folder / "discriminator.safetensors"):
         again = load_discriminator(place)
@@ -54,7 +54,7 @@ def test_it_says_what_the_trained_one_said(tmp_path: Path) -> None:
 def test_two_files_alone_are_enough(tmp_path: Path) -> None:
     net = run(tmp_path / "run", config()).eval()
     for name in ("generator", "discriminator"):
-        shutil.copy(checkpoint.folder_of(tmp_path / "run", 7) / f"{name}.safetensors", tmp_path)
+        shutil.copy(checkpoint.checkpoint_folder(tmp_path / "run", 7) / f"{name}.safetensors", tmp_path)
     x = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     assert torch.equal(load_discriminator(tmp_path / "discriminator.safetensors")(x), net(x))
 
@@ -69,7 +69,7 @@ def test_what_cannot_be_loaded_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"no discriminator\.safetensors"):
         load_discriminator(tmp_path / "discriminator.safetensors")
     run(tmp_path / "run", settings)
-    folder = checkpoint.folder_of(tmp_path / "run", 7)
+    folder = checkpoint.checkpoint_folder(tmp_path / "run", 7)
     other = config("model.discriminator.channels=16")
     save_generator(folder / f"{RAW}.safetensors", build_generator(other, num_classes=0), config=other)
     with pytest.raises(UserError, match="does not fit the config in"):

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from orthogan import weights
 from orthogan.penalties import PENALTIES, Penalty, apply, conv_orthogonality, soft_orthogonality
-from orthogan.weights.network import constrained, unconstrained
+from orthogan.weights.network import list_constrained, unconstrained
 
 
 def net() -> nn.Sequential:
@@ -205,10 +205,10 @@ def test_a_constrained_weight_is_judged_as_it_acts_and_its_vectors_stay() -> Non
     value = apply(model, "soft_orthogonality", layers="linear")
     value.backward()
     assert all(torch.equal(before[name], now) for name, now in model.state_dict().items())
-    with weights.frozen(model):
+    with weights.hold_power_iteration(model):
         torch.testing.assert_close(value, soft_orthogonality(weight(model, 4)))
     assert unconstrained(model[4], "weight").grad is not None
-    assert all(not constraint.held for *_, constraint in constrained(model))
+    assert all(not constraint.held for *_, constraint in list_constrained(model))
 
 
 def test_a_copy_judges_the_copied_net() -> None:

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from orthogan.models.build import build_classifier
-from orthogan.studies import STUDIES, Study, find
-from orthogan.studies.cells import cells_of
+from orthogan.studies import STUDIES, Study, get_study
+from orthogan.studies.cells import list_runs
 from orthogan.studies.measures import CORRUPTED, UNTOUCHED
 from orthogan.studies.papers.latent_measures import FLATNESS, SUBSPACES
 from orthogan.studies.study import SCALES, ScaleName
@@ -22,20 +22,20 @@ OVERRIDES = {"latent": ["data.path=."]}  # the images of its full scale are the 
 @pytest.mark.parametrize("scale", SCALES)
 @pytest.mark.parametrize("name", STUDIES)
 def test_every_cell_of_every_scale_has_a_config_of_its_own(name: str, scale: ScaleName, tmp_path: Path) -> None:
-    study = find(name)
+    study = get_study(name)
     overrides = OVERRIDES.get(name, []) if scale == "full" else []
-    cells = cells_of(study, scale, [0, 1], tmp_path, overrides)
+    cells = list_runs(study, scale, [0, 1], tmp_path, overrides)
     assert len(cells) == 2 * len(study.methods) * len(study.scales[scale].settings)
     assert len({cell.definition() for cell in cells}) == len(cells)
 
 
 @pytest.mark.parametrize("name", ["covariance", "kernel-orthogonality", "opt", "srn-generalisation"])
 def test_the_nets_of_the_published_size_can_be_built(name: str, tmp_path: Path) -> None:
-    study = find(name)
+    study = get_study(name)
     with torch.device("meta"):
         for setting in study.scales["full"].settings:
             method = study.baseline
-            cells = cells_of(study, "full", [0], tmp_path)
+            cells = list_runs(study, "full", [0], tmp_path)
             config = next(c.config for c in cells if (c.method, c.setting) == (method, setting))
             net = build_classifier(config, num_classes=10)
             assert sum(parameter.numel() for parameter in net.parameters()) > 100_000
@@ -43,7 +43,7 @@ def test_the_nets_of_the_published_size_can_be_built(name: str, tmp_path: Path) 
 
 @pytest.mark.parametrize("name", STUDIES)
 def test_a_claim_is_about_numbers_that_some_method_and_setting_can_have(name: str) -> None:
-    study = find(name)
+    study = get_study(name)
     settings = {setting for scale in study.scales.values() for setting in scale.settings}
     for setting in settings:
         assert all(claimed(study, setting))
@@ -64,7 +64,7 @@ def test_a_claim_is_about_numbers_that_some_method_and_setting_can_have(name: st
 def test_a_classifier_has_every_number_that_a_claim_is_about(
     name: str, method: str, setting: str, tmp_path: Path
 ) -> None:
-    study = find(name)
+    study = get_study(name)
     _, found = measured(study, method, setting, tmp_path)
     numbers = {key: number for part in found.values() for key, number in part.numbers.items()}
     wanted = claimed(study, setting)
@@ -84,7 +84,7 @@ def test_a_classifier_has_every_number_that_a_claim_is_about(
 def test_a_latent_is_measured_along_its_own_directions_and_along_others(
     method: str, setting: str, tmp_path: Path
 ) -> None:
-    cell, found = measured(find("latent"), method, setting, tmp_path)
+    cell, found = measured(get_study("latent"), method, setting, tmp_path)
     names = {"VP", "VP, random basis", "activeness", "activeness, random basis"}
     assert set(found["native"].numbers) == names
     plain = setting == "simple-gan" and method == "none"
@@ -101,7 +101,9 @@ def test_a_latent_is_measured_along_its_own_directions_and_along_others(
 
 
 def test_what_keeps_a_projection_orthogonal_is_on_the_layers_that_the_latent_enters(tmp_path: Path) -> None:
-    cells = {(c.method, c.setting): c.config.model.generator for c in cells_of(find("latent"), "cpu", [0], tmp_path)}
+    cells = {
+        (c.method, c.setting): c.config.model.generator for c in list_runs(get_study("latent"), "cpu", [0], tmp_path)
+    }
     rules = cells["nog+olr", "eigengan"].gradients
     assert [rule.kind for rule in rules] == ["nearest_orthogonal", "optimal_learning_rate"]
     assert all(rule.layers == ["subspace"] for rule in rules)
@@ -124,7 +126,7 @@ def test_decompositions_that_failed_are_counted(tmp_path: Path, monkeypatch: pyt
         return whole(matrix)
 
     monkeypatch.setattr(torch.linalg, "eigh", gives_up)
-    _, found = measured(find("covariance"), "svd", "whitening", tmp_path)
+    _, found = measured(get_study("covariance"), "svd", "whitening", tmp_path)
     assert found["failures"].numbers["decompositions that failed"].value == 3
 
 
@@ -141,6 +143,6 @@ def test_a_study_says_before_it_starts_what_is_not_installed(tmp_path: Path, mon
 
 def test_every_study_is_a_study_of_the_name_it_is_asked_by() -> None:
     for name in STUDIES:
-        study = find(name)
+        study = get_study(name)
         assert isinstance(study, Study)
         assert study.name == name

@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 
 from orthogan.errors import UserError
-from orthogan.studies import EVERY, Claim, Contrast, Method, Scale, Setting, Study, Term, find, listing
-from orthogan.studies.cells import cells_of
+from orthogan.studies import EVERY, Claim, Hypothesis, Method, Scale, Setting, Study, Term, get_study, listing
+from orthogan.studies.cells import list_runs
 from tests.fixtures import stub
 
 
 def of(study: Study, tmp_path: Path, **more: object) -> list:
-    return cells_of(study, "cpu", range(2), tmp_path, **more)  # pyright: ignore[reportArgumentType]
+    return list_runs(study, "cpu", range(2), tmp_path, **more)  # pyright: ignore[reportArgumentType]
 
 
 def test_a_cell_for_each_seed_setting_and_method_in_rounds_of_a_seed(tmp_path: Path) -> None:
@@ -27,7 +27,7 @@ def test_a_cell_for_each_seed_setting_and_method_in_rounds_of_a_seed(tmp_path: P
 
 
 def test_a_setting_without_a_name_has_no_folder(tmp_path: Path) -> None:
-    cell = cells_of(stub.STUDY, "smoke", [4], tmp_path)[0]
+    cell = list_runs(stub.STUDY, "smoke", [4], tmp_path)[0]
     assert cell.folder == tmp_path / "stub" / "smoke" / "cells" / "base" / "seed-4"
     assert cell.name == "base, seed 4"
 
@@ -59,14 +59,14 @@ def test_a_config_that_cannot_be_is_refused_with_its_method(tmp_path: Path) -> N
 
 
 def test_studies_are_found_by_name_or_place_and_a_typo_gets_a_hint() -> None:
-    assert find("opt").name == "opt"
-    assert find("tests.fixtures.stub:STUDY") is stub.STUDY
+    assert get_study("opt").name == "opt"
+    assert get_study("tests.fixtures.stub:STUDY") is stub.STUDY
     with pytest.raises(UserError, match="did you mean covariance"):
-        find("covarianze")
+        get_study("covarianze")
     with pytest.raises(UserError, match="importable"):
-        find("no.such.module:STUDY")
+        get_study("no.such.module:STUDY")
     with pytest.raises(UserError, match="is a str, not"):
-        find("tests.fixtures.stub:NUMBER")
+        get_study("tests.fixtures.stub:NUMBER")
     assert "opt: Orthogonal over-parameterized training" in listing()
 
 
@@ -77,8 +77,8 @@ def test_studies_are_found_by_name_or_place_and_a_typo_gets_a_hint() -> None:
         ({"baseline": "none"}, "its baseline 'none' is none of base, second"),
         ({"scales": {"cpu": Scale({}, {"": Setting(), "x": Setting()})}}, "must be the only one"),
         ({"measures": stub.STUDY.measures * 2}, "two measures have one name"),
-        ({"claims": [Claim("c", "s", (Contrast("x", (Term("e", "third"),), "below"),))]}, "about 'third'"),
-        ({"claims": [Claim("c", "s", (Contrast("x", (Term("e", "base", 1.0, "y"),), "below"),))]}, "setting 'y'"),
+        ({"claims": [Claim("c", "s", (Hypothesis("x", (Term("e", "third"),), "below"),))]}, "about 'third'"),
+        ({"claims": [Claim("c", "s", (Hypothesis("x", (Term("e", "base", 1.0, "y"),), "below"),))]}, "setting 'y'"),
     ],
 )
 def test_a_study_that_cannot_be_is_refused(changes: dict, words: str) -> None:

@@ -12,7 +12,7 @@ import pytest
 from orthogan.cli.main import main
 from orthogan.config.files import load_config
 from orthogan.errors import UserError
-from orthogan.studies.compare import compare, compared, row_names
+from orthogan.studies.compare import compare, compare_runs, row_names
 from orthogan.studies.measures import PARAMETERS
 from orthogan.training import train
 
@@ -54,7 +54,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 
 
 def test_runs_that_differ_only_in_the_seed_are_one_row(runs: list[Path]) -> None:
-    table = compared(runs)
+    table = compare_runs(runs)
     assert list(table.rows) == ["classifier.channels=4", "classifier.channels=8"]
     assert table.baseline == "classifier.channels=4"
     column = table.column(PARAMETERS)
@@ -70,7 +70,7 @@ def test_runs_that_differ_only_in_the_seed_are_one_row(runs: list[Path]) -> None
 
 def test_scores_of_unlike_protocols_have_columns_of_their_own(runs: list[Path], tmp_path: Path) -> None:
     other = run(tmp_path / "other", "evaluation.samples=8", "seed=5")
-    table = compared([*runs, other])
+    table = compare_runs([*runs, other])
     columns = [column for column in table.columns if column.number == "train_accuracy"]
     assert [column.name for column in columns] == ["train_accuracy (samples 12)", "train_accuracy (samples 8)"]
     row = next(row for row in table.rows if "samples=8" in row)
@@ -83,7 +83,7 @@ def test_a_run_that_has_not_come_to_its_end_is_counted_and_gives_no_number(runs:
     half = tmp_path / "half"
     shutil.copytree(runs[1], half)
     shutil.rmtree(next((half / "checkpoints").glob("step-*2")))
-    table = compared([runs[0], half])
+    table = compare_runs([runs[0], half])
     assert table.failures("all runs") == "1 unfinished"
     (entry,) = table.of("all runs", "unfinished")
     assert entry.reason == "it has come to step 0 of 2"
@@ -94,9 +94,9 @@ def test_the_same_run_twice_or_no_run_is_refused(runs: list[Path], tmp_path: Pat
     copy = tmp_path / "copy"
     shutil.copytree(runs[0], copy)
     with pytest.raises(UserError, match="hold the same config and seed 0"):
-        compared([runs[0], copy])
+        compare_runs([runs[0], copy])
     with pytest.raises(UserError, match=r"not a run of orthogan \(it has no config.yaml\)"):
-        compared([tmp_path])
+        compare_runs([tmp_path])
 
 
 def test_the_command_prints_the_table_and_writes_the_report(
@@ -133,7 +133,7 @@ def test_a_folder_whose_name_is_no_text_is_escaped_in_the_report(runs: list[Path
 def test_rows_that_differ_in_many_keys_are_named_by_their_runs(runs: list[Path], tmp_path: Path) -> None:
     more = ["training.batch_size=5", "optimizer.classifier.lr=0.2", "loss.label_smoothing=0.1", "data.flip=true"]
     others = [run(tmp_path / f"wild-{seed}", *more, f"seed={seed}") for seed in (0, 1)]
-    table = compared([*runs[:2], *others])
+    table = compare_runs([*runs[:2], *others])
     assert list(table.rows) == [str(runs[0].parent / "4"), str(tmp_path / "wild")]
     note = table.notes[str(tmp_path / "wild")]
     assert f"{others[0]}, {others[1]} (" in note
@@ -144,4 +144,4 @@ def test_rows_that_differ_in_many_keys_are_named_by_their_runs(runs: list[Path],
 @pytest.mark.parametrize("name", ["x" * 300, "a\0b", "/dev/null", "\udcff"])
 def test_a_name_that_no_run_can_have_is_refused(name: str) -> None:
     with pytest.raises(UserError, match=r"not a run of orthogan|cannot be read"):
-        compared([Path(name)])
+        compare_runs([Path(name)])

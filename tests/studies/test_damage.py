@@ -25,14 +25,14 @@ from orthogan.io.sealed import HASH, Damaged
 from orthogan.io.write import append_json
 from orthogan.studies import run_study as module
 from orthogan.studies import worker
-from orthogan.studies.compare import compared
+from orthogan.studies.compare import compare_runs
 from orthogan.studies.finished import CheckpointGone, FinishedRun
 from orthogan.studies.outcome import FILE, SITTINGS, Outcome, load, save, sittings
 from orthogan.studies.pool import run_cells
 from orthogan.studies.report import Report, as_dict
 from orthogan.studies.run_cell import run_cell
 from orthogan.studies.run_study import run_study
-from orthogan.studies.study import Found, Measure, Number
+from orthogan.studies.study import Measure, MeasureResult, Value
 from tests.fixtures import stub
 from tests.studies.test_run_study import here, request, runs, use  # noqa: F401 (here is a fixture)
 
@@ -42,8 +42,10 @@ OUTCOME = Outcome(
     {"seed": 0, "training": {"steps": 4}},
     "",
     {
-        "one": Found({"error [%]": Number(12.25, "lower", {"samples": 100})}, {"loss": [(8.0, 0.5)]}, ["picture.png"]),
-        "two": Found({"none": Number(float("nan"), "", {"seed": 1}, {"processor": "a"})}),
+        "one": MeasureResult(
+            {"error [%]": Value(12.25, "lower", {"samples": 100})}, {"loss": [(8.0, 0.5)]}, ["picture.png"]
+        ),
+        "two": MeasureResult({"none": Value(float("nan"), "", {"seed": 1}, {"processor": "a"})}),
     },
 )
 
@@ -123,10 +125,10 @@ def _with_checkpoints(config: Config) -> Path:
     return folder
 
 
-def _of_all_checkpoints(run: FinishedRun) -> Found:
+def _of_all_checkpoints(run: FinishedRun) -> MeasureResult:
     if [step for step, _ in run.checkpoints()] != [2, 4]:
         raise CheckpointGone(f"{run.folder}: the checkpoint of step 2 is gone")
-    return Found({"checkpoints": Number(2.0)})
+    return MeasureResult({"checkpoints": Value(2.0)})
 
 
 def test_a_cell_that_lost_its_measures_is_trained_again_where_that_is_needed(
@@ -186,7 +188,7 @@ def test_a_report_on_a_full_disk_names_the_file_and_leaves_no_part_of_it(
 
 
 def test_a_second_interrupt_ends_a_study_at_once(tmp_path: Path) -> None:
-    cells = module.cells_of(stub.STUBBORN, "smoke", [0], tmp_path, named="tests.fixtures.stub:STUBBORN")
+    cells = module.list_runs(stub.STUBBORN, "smoke", [0], tmp_path, named="tests.fixtures.stub:STUBBORN")
     waiting = cells[1].folder / "waited.txt"
     times: list[float] = []
 
@@ -259,7 +261,7 @@ LINES = (
 def cell(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished cell of the stub with a log, scores and everything else that a comparison reads."""
     root = tmp_path_factory.mktemp("cell")
-    cells = module.cells_of(stub.STUDY, "smoke", [0], root, named="tests.fixtures.stub:STUDY")
+    cells = module.list_runs(stub.STUDY, "smoke", [0], root, named="tests.fixtures.stub:STUDY")
     run_cell(stub.STUDY, cells[0], {"threads": 1})
     folder = cells[0].folder
     protocol = {"step": 4, "samples": 10, "subject": "run"}
@@ -289,12 +291,12 @@ def test_a_comparison_reads_harmed_files_or_refuses_them(
     try:
         file.write_bytes(data)
         with contextlib.suppress(UserError):
-            as_dict(Report("", "", "", [compared([cell])]))
+            as_dict(Report("", "", "", [compare_runs([cell])]))
     finally:
         file.write_bytes(whole)
 
 
 def test_a_comparison_of_whole_files_has_all_their_numbers(cell: Path) -> None:
-    (entry,) = compared([cell]).entries
+    (entry,) = compare_runs([cell]).entries
     assert {"loss of C", "loss"} <= set(entry.curves)
     assert [sitting["threads"] for sitting in entry.sittings] == [1]

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from orthogan.errors import Stopped, UserError
-from orthogan.studies.cells import cells_of
+from orthogan.studies.cells import list_runs
 from orthogan.studies.outcome import FILE, load, sittings
 from orthogan.studies.pool import default_jobs, progress, run_cells
 from orthogan.studies.run_study import Request, run_study
@@ -66,7 +66,7 @@ def test_a_signal_stops_all_cells_cleanly_and_the_same_command_goes_on(tmp_path:
 
 
 def test_progress_is_read_off_the_log_also_when_a_line_is_cut(tmp_path: Path) -> None:
-    cell = cells_of(stub.STUDY, "smoke", [0], tmp_path, ["training.steps=200"])[0]
+    cell = list_runs(stub.STUDY, "smoke", [0], tmp_path, ["training.steps=200"])[0]
     assert progress(cell) == 0.0
     cell.folder.mkdir(parents=True)
     lines = [json.dumps({"step": step, "images": 8 * step}) for step in range(0, 151, 50)]

@@ -15,11 +15,11 @@ import pytest
 from orthogan.errors import EXIT_BUG, EXIT_DONE, Diverged, UserError
 from orthogan.io.lock import locked
 from orthogan.studies import run_study as module
-from orthogan.studies.cells import Cell, cells_of
+from orthogan.studies.cells import StudyRun, list_runs
 from orthogan.studies.outcome import load, sittings
 from orthogan.studies.run_cell import run_cell
 from orthogan.studies.run_study import Request, run_study
-from orthogan.studies.study import Found, Measure, Number, Study
+from orthogan.studies.study import Measure, MeasureResult, Study, Value
 from tests.fixtures import stub
 
 
@@ -28,10 +28,10 @@ def here(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Cells run in this process, one after the other; returns the names of those that ran."""
     ran: list[str] = []
 
-    def run_cells(cells: list[Cell], jobs: int, title: str) -> None:
+    def run_cells(cells: list[StudyRun], jobs: int, title: str) -> None:
         for cell in cells:
             ran.append(cell.name)
-            run_cell(module.find(cell.study), cell, {"threads": 1, "cells at a time": jobs})
+            run_cell(module.get_study(cell.study), cell, {"threads": 1, "cells at a time": jobs})
 
     monkeypatch.setattr(module, "run_cells", run_cells)
     return ran
@@ -84,7 +84,7 @@ def test_a_kill_between_two_cells_costs_nothing_of_the_first(
 ) -> None:
     whole = module.run_cells
 
-    def killed(cells: list[Cell], jobs: int, title: str) -> None:
+    def killed(cells: list[StudyRun], jobs: int, title: str) -> None:
         whole(cells[:3], jobs, title)
         raise KeyboardInterrupt
 
@@ -130,9 +130,9 @@ def test_a_new_measure_is_made_without_training_and_the_old_ones_stand(
     run_study(request(tmp_path, seeds=1))
     calls = []
 
-    def counted(run: object) -> Found:
+    def counted(run: object) -> MeasureResult:
         calls.append(run)
-        return Found({"new": Number(1.0)})
+        return MeasureResult({"new": Value(1.0)})
 
     folder = tmp_path / "stub" / "smoke" / "cells" / "base" / "seed-0"
     (folder / "number.txt").unlink()  # the first measure could not be made again
@@ -147,7 +147,7 @@ def test_a_new_measure_is_made_without_training_and_the_old_ones_stand(
 def test_a_measure_that_fails_is_an_error_and_the_training_stands(
     tmp_path: Path, here: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def failing(run: object) -> Found:
+    def failing(run: object) -> MeasureResult:
         raise UserError("no such file")
 
     use(monkeypatch, replace(stub.STUDY, measures=(*stub.STUDY.measures, Measure("new", failing))))
@@ -166,7 +166,7 @@ def test_a_measure_that_fails_is_an_error_and_the_training_stands(
 )
 def test_a_cell_says_how_it_ended_and_notes_the_sitting(tmp_path: Path, fate: str, code: int, status: str) -> None:
     study = stub.study(second=stub.fate(fate))
-    cell = next(c for c in cells_of(study, "smoke", [0], tmp_path) if c.method == "second")
+    cell = next(c for c in list_runs(study, "smoke", [0], tmp_path) if c.method == "second")
     assert run_cell(study, cell, {"threads": 3}) == code
     outcome, worked = load(cell.folder), sittings(cell.folder)
     assert outcome is not None
@@ -177,7 +177,7 @@ def test_a_cell_says_how_it_ended_and_notes_the_sitting(tmp_path: Path, fate: st
 
 
 def test_a_bug_of_a_cell_is_its_own(tmp_path: Path) -> None:
-    cell = cells_of(stub.FAILING, "smoke", [0], tmp_path)[2]
+    cell = list_runs(stub.FAILING, "smoke", [0], tmp_path)[2]
     assert run_cell(stub.FAILING, cell, {}) == EXIT_BUG
 
 
@@ -190,7 +190,7 @@ def test_two_at_once_in_one_folder_are_refused(tmp_path: Path, here: list[str]) 
 
 def test_unlike_protocols_within_a_column_are_refused_by_the_key(tmp_path: Path, here: list[str]) -> None:
     study = stub.study(second=stub.fate("good", samples=50))
-    cells = cells_of(study, "smoke", [0], tmp_path, named="tests.fixtures.stub:STUDY")
+    cells = list_runs(study, "smoke", [0], tmp_path, named="tests.fixtures.stub:STUDY")
     for cell in cells:
         run_cell(study, cell, {})
     with pytest.raises(UserError, match=r"(?s)error \[%\].*unlike protocols.*samples: 100 in 1 runs.*50 in 1 runs"):
@@ -253,8 +253,8 @@ def test_a_report_can_be_moved_and_shows_pictures_of_all_rows_together(
 def test_columns_stand_in_the_order_of_the_measures_also_where_an_earlier_one_was_changed(
     tmp_path: Path, here: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def second(run: object) -> Found:
-        return Found({"second": Number(2.0, "lower")})
+    def second(run: object) -> MeasureResult:
+        return MeasureResult({"second": Value(2.0, "lower")})
 
     first = stub.STUDY.measures[0]
     use(monkeypatch, replace(stub.STUDY, measures=(first, Measure("second", second))))

@@ -11,7 +11,7 @@ import torch
 
 from orthogan.evaluation.critic.critic import Recipe
 from orthogan.evaluation.critic.lipschitz import KINDS
-from orthogan.studies.cells import cells_of
+from orthogan.studies.cells import list_runs
 from orthogan.studies.papers import gan_measures, srn_gan, srn_generalisation
 from orthogan.studies.study import SCALES
 from tests.fixtures.scored import EXTRACTOR
@@ -19,7 +19,7 @@ from tests.fixtures.smoke import claimed, measured
 
 
 def test_methods_differ_in_what_they_are_about_alone(tmp_path: Path) -> None:
-    cells = {c.method: c.config for c in cells_of(srn_gan.STUDY, "full", [0], tmp_path) if c.setting == "cifar10"}
+    cells = {c.method: c.config for c in list_runs(srn_gan.STUDY, "full", [0], tmp_path) if c.setting == "cifar10"}
     norms = {method: config.model.discriminator.norm for method, config in cells.items()}
     assert {m: n.c for m, n in norms.items() if n.kind == "stable_rank"} == {
         "srn-90": 0.9,
@@ -30,7 +30,7 @@ def test_methods_differ_in_what_they_are_about_alone(tmp_path: Path) -> None:
     plain = cells["sn"].model_dump(exclude={"out", "model"})
     assert all(cells[method].model_dump(exclude={"out", "model"}) == plain for method in ("srn-30", "orthogonal"))
     assert cells["wgan-gp"].loss.gradient_penalty.kind == "wgan-gp"
-    labels = [c.config.data.labels for c in cells_of(srn_gan.STUDY, "cpu", [0], tmp_path)]
+    labels = [c.config.data.labels for c in list_runs(srn_gan.STUDY, "cpu", [0], tmp_path)]
     assert labels.count(True) == labels.count(False)
 
 
@@ -60,7 +60,7 @@ def test_a_gan_has_every_number_that_a_claim_is_about(method: str, tmp_path: Pat
 def test_critics_of_unlike_scales_never_share_a_column(tmp_path: Path) -> None:
     recipes = {}
     for scale in SCALES:
-        steps = cells_of(srn_gan.STUDY, scale, [0], tmp_path)[0].config.training.steps
+        steps = list_runs(srn_gan.STUDY, scale, [0], tmp_path)[0].config.training.steps
         recipes[scale] = next(recipe for least, recipe in gan_measures.CRITICS.items() if steps >= least)
     assert recipes["full"] == Recipe()
     assert len({recipe.described for recipe in recipes.values()}) == 3
@@ -82,5 +82,5 @@ def test_a_classifier_has_every_number_that_a_claim_is_about(method: str, settin
 
 
 def test_nets_are_measured_where_they_were_trained(tmp_path: Path) -> None:
-    config = cells_of(srn_gan.STUDY, "smoke", [0], tmp_path)[0].config
+    config = list_runs(srn_gan.STUDY, "smoke", [0], tmp_path)[0].config
     assert gan_measures.device_of(config) == torch.device("cpu")

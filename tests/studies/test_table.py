@@ -10,17 +10,17 @@ import pytest
 
 from orthogan.errors import UserError
 from orthogan.studies.protocol import CIRCUMSTANCES, differing, standing
-from orthogan.studies.study import Number
-from orthogan.studies.table import Entry, Panel, panel
+from orthogan.studies.study import Value
+from orthogan.studies.table import Entry, Table, panel
 
 
 def entry(row: str, seed: int, value: float, protocol: dict[str, Any] | None = None, **more: Any) -> Entry:
     """A finished run with one number, ``error``."""
-    number = Number(value, "lower", protocol or {}, more.pop("place", {}))
+    number = Value(value, "lower", protocol or {}, more.pop("place", {}))
     return Entry(row, seed, Path(f"runs/{row}/{seed}"), numbers=(("error", number),), **more)
 
 
-def table(entries: Sequence[Entry], *, split: bool = False) -> Panel:
+def table(entries: Sequence[Entry], *, split: bool = False) -> Table:
     rows = list(dict.fromkeys(e.row for e in entries))
     return panel(entries, rows=rows, baseline=rows[0], split=split)
 
@@ -80,6 +80,6 @@ def test_failures_are_counted_and_are_in_no_mean() -> None:
 
 
 def test_a_number_given_twice_under_two_protocols_is_in_two_columns() -> None:
-    few, many = Number(3.0, "lower", {"samples": 10}), Number(2.0, "lower", {"samples": 1000})
+    few, many = Value(3.0, "lower", {"samples": 10}), Value(2.0, "lower", {"samples": 1000})
     one = Entry("a", 0, Path("a"), numbers=(("FID", few), ("FID", many)))
     assert [c.estimate("a").mean for c in table([one], split=True).columns] == [3.0, 2.0]

@@ -6,15 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from orthogan.studies.study import Claim, Contrast, Term, higher, lower, under
-from orthogan.studies.table import Entry, Panel
-from orthogan.studies.verdict import ABSENT, FAILED, HELD, UNDECIDED, findings_of, judge
+from orthogan.studies.study import Claim, Hypothesis, Term, higher, lower, under
+from orthogan.studies.table import Entry, Table
+from orthogan.studies.verdict import ABSENT, FAILED, HELD, UNDECIDED, judge, judge_hypotheses
 from tests.studies.test_table import entry, table
 
 BASE = {0: 10.0, 1: 11.0, 2: 12.0}
 
 
-def of(**rows: dict[int, float]) -> Panel:
+def of(**rows: dict[int, float]) -> Table:
     return table([entry(row, seed, value) for row, values in rows.items() for seed, value in values.items()])
 
 
@@ -22,8 +22,8 @@ def shifted(by: float, noise: float = 0.01) -> dict[int, float]:
     return {seed: value + by + noise * (seed - 1) for seed, value in BASE.items()}
 
 
-def verdict_of(contrast: Contrast, found: Panel) -> str:
-    return findings_of(contrast, {"": found})[0].verdict
+def verdict_of(contrast: Hypothesis, found: Table) -> str:
+    return judge_hypotheses(contrast, {"": found})[0].verdict
 
 
 @pytest.mark.parametrize(
@@ -38,12 +38,12 @@ def test_lower_by_the_side_of_the_interval(by: float, noise: float, expected: st
 
 
 def test_a_finding_says_mean_n_interval_and_why_it_is_undecided() -> None:
-    finding = findings_of(lower("error", "new", "base"), {"": of(base=BASE, new=shifted(-1.0, 5.0))})[0]
+    finding = judge_hypotheses(lower("error", "new", "base"), {"": of(base=BASE, new=shifted(-1.0, 5.0))})[0]
     assert "undecided: the interval contains 0 (mean -1, n = 3, 95 % interval [" in str(finding)
 
 
 def test_one_seed_decides_nothing() -> None:
-    finding = findings_of(lower("error", "new", "base"), {"": of(base={0: 10.0}, new={0: 1.0})})[0]
+    finding = judge_hypotheses(lower("error", "new", "base"), {"": of(base={0: 10.0}, new={0: 1.0})})[0]
     assert (finding.verdict, finding.why) == (UNDECIDED, "n = 1, no interval")
 
 
@@ -67,20 +67,20 @@ def test_a_sum_over_two_settings() -> None:
         Term("error", "new", -1.0, "deep"),
         Term("error", "base", 1.0, "deep"),
     )
-    finding = findings_of(Contrast("gain", terms, "below"), panels)[0]
+    finding = judge_hypotheses(Hypothesis("gain", terms, "below"), panels)[0]
     assert finding.estimate.mean == pytest.approx(-1.5)
     assert finding.verdict == HELD
 
 
 def test_a_contrast_about_every_setting_is_tested_in_each() -> None:
     panels = {"a": of(base=BASE, new=shifted(-1.0)), "b": of(base=BASE, new=shifted(1.0))}
-    findings = findings_of(lower("error", "new", "base"), panels)
+    findings = judge_hypotheses(lower("error", "new", "base"), panels)
     assert [(f.setting, f.verdict) for f in findings] == [("a", HELD), ("b", FAILED)]
 
 
 def test_a_contrast_says_in_which_setting_it_is_tested() -> None:
     panels = {"a": of(base=BASE, new=shifted(-1.0)), "b": of(base=BASE, new=shifted(1.0))}
-    findings = findings_of(lower("error", "new", "base", "b"), panels)
+    findings = judge_hypotheses(lower("error", "new", "base", "b"), panels)
     assert [(f.setting, f.verdict) for f in findings] == [("b", FAILED)]
     assert str(findings[0]).startswith("error: new less base, below 0 (b): did not hold here")
 
@@ -88,16 +88,16 @@ def test_a_contrast_says_in_which_setting_it_is_tested() -> None:
 def test_a_setting_that_the_scale_lacks_and_a_method_without_numbers_are_not_tested() -> None:
     diverged = Entry("new", 0, Path("x"), "diverged", "nan")
     found = table([entry("base", 0, 1.0), diverged])
-    finding = findings_of(lower("error", "new", "base"), {"": found})[0]
+    finding = judge_hypotheses(lower("error", "new", "base"), {"": found})[0]
     assert (finding.verdict, finding.why) == (ABSENT, "new has no error (1 diverged)")
-    absent = findings_of(lower("error", "new", "base", "deep"), {"": found})[0]
+    absent = judge_hypotheses(lower("error", "new", "base", "deep"), {"": found})[0]
     assert (absent.verdict, absent.why) == (ABSENT, "no setting 'deep' at this scale")
 
 
 def test_what_failed_is_named_beside_a_finding() -> None:
     entries = [entry(row, seed, value) for row in ("base", "new") for seed, value in BASE.items()]
     found = table([*entries, Entry("new", 3, Path("x"), "diverged", "nan")])
-    assert "without 1 diverged of new" in str(findings_of(lower("error", "new", "base"), {"": found})[0])
+    assert "without 1 diverged of new" in str(judge_hypotheses(lower("error", "new", "base"), {"": found})[0])
 
 
 def test_a_claim_holds_where_all_its_contrasts_do() -> None:

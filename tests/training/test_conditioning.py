@@ -16,7 +16,7 @@ from orthogan.errors import UserError
 from orthogan.gradients.nearest_orthogonal import Scale
 from orthogan.linalg.polar import PolarMethod
 from orthogan.linalg.roots import InverseMethod, SqrtMethod
-from orthogan.models.saved import load
+from orthogan.models.saved import load_generator
 from orthogan.penalties.network import PENALTIES
 from orthogan.training import train
 from orthogan.training.gan.task import GanTask
@@ -115,7 +115,7 @@ def test_it_trains_and_resumes_to_the_bit(tmp_path: Path, case: str) -> None:
     assert [name for name in whole if not torch.equal(whole[name], resumed[name])] == []
     moved = tensors(a, 3)
     assert any(not torch.equal(whole[n], moved[n]) for n in whole if n.startswith("generator/"))
-    net = load(a)
+    net = load_generator(a)
     assert torch.isfinite(net(net.sample_latent(2, seed=0))).all()
 
 
@@ -151,7 +151,7 @@ def test_a_penalty_adds_its_gradient_once_however_many_parts(tmp_path: Path) -> 
 def test_the_schedule_follows_the_share_of_the_run(tmp_path: Path) -> None:
     penalty = one(D, "penalties", kind="soft_orthogonality", weight=2.0, schedule=[[0.0, 1.0], [0.5, 0.1], [0.8, 0.0]])
     conditioning = task_of(tmp_path, penalty, *STEPS).conditioning["D"]
-    full, part, none = (conditioning.regular(share) for share in (0.49, 0.5, 0.9))
+    full, part, none = (conditioning.weight_penalty(share) for share in (0.49, 0.5, 0.9))
     assert full is not None
     assert part is not None
     assert float(part[0].detach()) == pytest.approx(0.1 * float(full[0].detach()), rel=1e-5)

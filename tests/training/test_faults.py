@@ -125,7 +125,7 @@ def test_damaged_checkpoints_are_moved_aside_and_the_run_ends_the_same(
 ) -> None:
     run = tmp_path / "run"
     shutil.copytree(base, run, symlinks=True)
-    high_bit(checkpoint.folder_of(run, 3) / "state.json")
+    high_bit(checkpoint.checkpoint_folder(run, 3) / "state.json")
     (run / "checkpoints" / "step-000000005").mkdir()
     (run / "checkpoints" / "step-000000004").touch()
     resumed(run)
@@ -281,7 +281,7 @@ def test_what_can_be_switched_needs_no_consent(
     assert f"Resuming at step 3 of {5 if 'training.steps=5' in change else 4}" in capsys.readouterr().out
     if "training.steps=5" not in change:  # and back
         train(tiny(run, "training.steps=5"))
-    assert checkpoint.verify(checkpoint.folder_of(run, 5))
+    assert checkpoint.verify(checkpoint.checkpoint_folder(run, 5))
 
 
 def test_an_average_that_is_switched_on_begins_with_the_weights_of_then(tmp_path: Path) -> None:
@@ -351,7 +351,7 @@ def test_other_classes_than_those_of_the_run_are_refused(
     options = (*CLASSED, f"data.path={images}")
     train(tiny(run, *options, "training.steps=3"))
     if version == 1:
-        state = checkpoint.folder_of(run, 3) / "state.json"
+        state = checkpoint.checkpoint_folder(run, 3) / "state.json"
         record = json.loads(state.read_text())
         del record["sha256"], record["state"]["data"]
         state.write_text(json.dumps(record | {"format": 1}))

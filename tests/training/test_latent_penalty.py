@@ -16,7 +16,7 @@ from orthogan.config.schema import LatentPenaltyConfig
 from orthogan.data import open_configured
 from orthogan.errors import UserError
 from orthogan.latent.discovery import hessian_penalty, orojar_penalty
-from orthogan.models.modes import frozen
+from orthogan.models.modes import eval_mode
 from orthogan.models.protocol import Generator
 from orthogan.training import train
 from orthogan.training.gan.task import GanTask
@@ -110,12 +110,12 @@ def test_hessian_and_orojar_are_those_of_the_discovery_room(kind: str, penalty: 
     net = Toy(num_classes=2)
     z, y = torch.randn(4, 3), torch.tensor([0, 1, 1, 0])
     value, logs = penalty_of(net, kind=kind, directions=3, epsilon=0.2, reduction="mean")(z, y, rng())
-    with frozen(net):
+    with eval_mode(net):
         expected = penalty(lambda x: net(x, y), z, k=3, epsilon=0.2, reduction="mean", generator=rng())
     torch.testing.assert_close(value.detach(), expected)
     torch.testing.assert_close(logs[f"G/{kind}"], expected)
     published, _ = penalty_of(net, kind=kind)(z, y, rng())
-    with frozen(net):
+    with eval_mode(net):
         torch.testing.assert_close(published.detach(), penalty(lambda x: net(x, y), z, generator=rng()))
 
 

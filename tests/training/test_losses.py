@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from orthogan.penalties.input_gradient import squared_norm, wgan_gp, zero_centred
+from orthogan.penalties.input_gradient import squared_norm, wgan_gp, zero_centered_gradient_penalty
 from orthogan.training.losses import LOSSES, sign_mean
 
 logits = st.lists(st.floats(-20, 20), min_size=3, max_size=3)
@@ -78,7 +78,7 @@ def test_a_linear_critic_has_its_weight_as_gradient() -> None:
     net = linear(weight)
     expected = weight.square().sum().float()
     torch.testing.assert_close(squared_norm(net(x), x), expected.expand(5))
-    torch.testing.assert_close(zero_centred(net, x, None, 3.0, ORIGIN), 1.5 * expected)
+    torch.testing.assert_close(zero_centered_gradient_penalty(net, x, None, 3.0, ORIGIN), 1.5 * expected)
     mix = torch.rand(5, dtype=torch.float64)
     torch.testing.assert_close(wgan_gp(net, x, x.flip(0), None, 10.0, mix, ORIGIN), 10 * (expected.sqrt() - 1) ** 2)
 
@@ -96,7 +96,9 @@ def test_penalties_against_finite_differences() -> None:
         step[i] = 1e-5
         slope = (critic(x + step.view(1, 2, 2, 2), None) - critic(x - step.view(1, 2, 2, 2), None)) / 2e-5
         numeric += slope.square().float()
-    torch.testing.assert_close(zero_centred(critic, x, None, 2.0, ORIGIN), numeric.mean(), rtol=1e-5, atol=1e-7)
+    torch.testing.assert_close(
+        zero_centered_gradient_penalty(critic, x, None, 2.0, ORIGIN), numeric.mean(), rtol=1e-5, atol=1e-7
+    )
 
 
 def test_a_flat_critic_gives_wgan_gp_a_finite_gradient() -> None:

@@ -88,7 +88,7 @@ def watched(poison: str | None) -> FiniteWatch:
             loss = loss * math.nan
         if step == 3 and poison:
             net[0].weight.grad = torch.full((2, 2), math.nan)  # a later consequence must not hide the cause
-        watch.see("D", step, loss, net)
+        watch.inspect("D", step, loss, net)
     return watch
 
 
@@ -161,10 +161,10 @@ def test_a_continued_log_forgets_what_happens_again(tmp_path: Path) -> None:
 
 def test_the_best_is_compared_under_its_own_label_only() -> None:
     state = RunState()
-    state.consider([MetricResult("fid", 300.0, "efficientnet-lite0")], "fid", 10)
-    state.consider([MetricResult("fid", 400.0, "efficientnet-lite0")], "fid", 20)
+    state.update_best([MetricResult("fid", 300.0, "efficientnet-lite0")], "fid", 10)
+    state.update_best([MetricResult("fid", 400.0, "efficientnet-lite0")], "fid", 20)
     assert state.best_is(10)
-    state.consider([MetricResult("isc", 1.0, "inception"), MetricResult("fid", 350.0, "inception")], "fid", 30)
+    state.update_best([MetricResult("isc", 1.0, "inception"), MetricResult("fid", 350.0, "inception")], "fid", 30)
     assert state.best == {"label": "FID", "value": 350.0, "step": 30}
 
 

@@ -127,17 +127,17 @@ def unlike(folder: Path, change: Callable[[Path], object]) -> Callable[[], None]
 
 
 def state_flip(run: Path) -> None:
-    file = checkpoint.folder_of(run, 3) / "state.json"
+    file = checkpoint.checkpoint_folder(run, 3) / "state.json"
     file.write_bytes(file.read_bytes().replace(b'"seconds"', b'"sedonds"'))
 
 
 def weight_flip(run: Path) -> None:
-    file = checkpoint.folder_of(run, 3) / "generator.safetensors"
+    file = checkpoint.checkpoint_folder(run, 3) / "generator.safetensors"
     file.write_bytes(file.read_bytes()[:-1] + b"\x01")
 
 
 def gone(run: Path) -> None:
-    shutil.rmtree(checkpoint.folder_of(run, 3))
+    shutil.rmtree(checkpoint.checkpoint_folder(run, 3))
 
 
 @pytest.mark.parametrize("change", [None, state_flip, weight_flip, gone])
@@ -169,7 +169,7 @@ def test_a_copy_of_the_run_on_another_disk_is_fine(tmp_path: Path, monkeypatch: 
 def test_the_main_process_alone_looks_for_damage(tmp_path: Path) -> None:
     arguments = tiny_arguments(tmp_path, STEPS, "checkpoint.every=2")
     assert ends(start_two(tmp_path, arguments, [at_step(5, kill), None]))[0][0] == -signal.SIGKILL
-    folder = checkpoint.folder_of(tmp_path / "run", 4)
+    folder = checkpoint.checkpoint_folder(tmp_path / "run", 4)
     file = folder / "generator.safetensors"
     file.write_bytes(file.read_bytes()[:-1] + b"\x01")
     found = ends(start_two(tmp_path, arguments))

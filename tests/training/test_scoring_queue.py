@@ -162,7 +162,7 @@ def test_a_kill_at_any_moment_loses_no_score_and_doubles_none(tmp_path: Path, st
 def test_a_step_that_is_trained_again_is_scored_again_and_stands_once(tmp_path: Path, stub: Stub) -> None:
     run = train(config(tmp_path / "run", "checkpoint.keep=9"))
     for step in (6, 8):
-        (checkpoint.folder_of(run, step) / "state.json").write_text("{}")
+        (checkpoint.checkpoint_folder(run, step) / "state.json").write_text("{}")
     foreign = {"label": "FID", "metric": "fid", "value": 1.0, "protocol": {"step": "8", "subject": "runs/x"}}
     with (run / METRICS).open("a") as stream:
         stream.write(json.dumps(foreign) + "\n")

@@ -16,7 +16,7 @@ from orthogan.disentanglement.activeness import activeness
 from orthogan.layers.subspace import LatentSubspace
 from orthogan.models.eigengan import EigenGANGenerator
 from orthogan.models.protocol import Generator
-from orthogan.models.saved import load
+from orthogan.models.saved import load_generator
 from orthogan.training import train
 from orthogan.training.tracking import FLOOR, SAMPLES, Tracking
 from tests.fixtures.runs import tensors, tiny
@@ -95,19 +95,19 @@ def test_a_subspace_that_was_alive_and_dies_is_named_once() -> None:
     net = TwoSubspaces([0.5, 0.1, 0.3, 0.0])
     tracking = Tracking(net)
     look(tracking, net, 0)
-    assert tracking.news() == []
+    assert tracking.pop_warnings() == []
     with torch.no_grad():
         net.sizes[2] = 0.06  # 1.4 % of the liveliest
     look(tracking, net, 10)
-    assert tracking.news() == []
+    assert tracking.pop_warnings() == []
     with torch.no_grad():
         net.sizes[2] = 0.04  # 0.64 %
     look(tracking, net, 20)
-    (line,) = tracking.news()
+    (line,) = tracking.pop_warnings()
     assert line.startswith("step 20: parts.1 hardly moves the picture")
     assert "optimizer.generator.lr" in line
     look(tracking, net, 30)
-    assert tracking.news() == []
+    assert tracking.pop_warnings() == []
 
 
 def test_a_subspace_that_never_woke_is_named_in_the_second_half_only() -> None:
@@ -115,9 +115,9 @@ def test_a_subspace_that_never_woke_is_named_in_the_second_half_only() -> None:
     tracking = Tracking(net)
     for step in (0, 20, 49):
         look(tracking, net, step)
-        assert tracking.news() == []
+        assert tracking.pop_warnings() == []
     look(tracking, net, 50)
-    assert [line.split(" hardly")[0] for line in tracking.news()] == ["step 50: parts.1"]
+    assert [line.split(" hardly")[0] for line in tracking.pop_warnings()] == ["step 50: parts.1"]
 
 
 def test_all_subspaces_dead_is_seen_too() -> None:
@@ -125,7 +125,7 @@ def test_all_subspaces_dead_is_seen_too() -> None:
     net = TwoSubspaces([still] * 4)
     tracking = Tracking(net)
     look(tracking, net, 60)
-    assert len(tracking.news()) == 2
+    assert len(tracking.pop_warnings()) == 2
 
 
 def test_its_state_carries_over_and_nan_is_left_to_the_watch() -> None:
@@ -136,7 +136,7 @@ def test_its_state_carries_over_and_nan_is_left_to_the_watch() -> None:
     with torch.no_grad():
         net.sizes[2] = 0.0
     look(second, net, 1)
-    assert len(second.news()) == 1
+    assert len(second.pop_warnings()) == 1
     with torch.no_grad():
         net.sizes[0] = torch.nan
     assert look(second, net, 2) == {}
@@ -174,7 +174,7 @@ def test_an_eigengan_run_logs_warns_and_resumes_to_the_bit(
     assert len(found) == 3
     layer = found[-1]["G.blocks.0.subspace"]
     assert {"orthogonality_error", "L0", "L1", "activeness0", "activeness1", "condition"} <= layer.keys()
-    shown = load(a)
+    shown = load_generator(a)
     assert layer["L0"] == pytest.approx(float(shown.blocks[0].subspace.L[0].detach()))  # pyright: ignore
     assert layer["orthogonality_error"] == pytest.approx(shown.blocks[0].subspace.orthogonality_error(), rel=1e-3)  # pyright: ignore
     assert found[0]["G.blocks.1.subspace"]["activeness0"] > 0

@@ -16,7 +16,7 @@ from orthogan.data import open_configured
 from orthogan.errors import UserError
 from orthogan.layers import HouseholderProjector
 from orthogan.models.build import build_generator
-from orthogan.models.saved import describe, load, save_generator
+from orthogan.models.saved import load_generator, read_saved, save_generator
 from orthogan.training import train
 from orthogan.training.gan.task import GanTask
 from tests.fixtures.runs import ROOT, tensors, tiny
@@ -40,12 +40,12 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_run_gives_both_nets_baked(tmp_path: Path, run: Path) -> None:
     task = task_of(tmp_path, f"model.init={run}", "model.discriminator.norm.kind=none")
-    source = load(run)
+    source = load_generator(run)
     z = source.sample_latent(4, seed=0)
     torch.testing.assert_close(task.generator.eval()(z), source(z))
     torch.testing.assert_close(task.averages["G"].net(z), source(z))
     assert not any(hasattr(part, "parametrizations") for part in task.generator.modules())
-    raw = load(run, ema=False)
+    raw = load_generator(run, ema=False)
     assert not torch.allclose(raw(z), source(z), atol=1e-3)
     # D: the effective weights under stable rank normalisation, not those behind it
     kept = tensors(run, 3)
@@ -74,15 +74,15 @@ def test_a_file_or_a_checkpoint_do_as_well_and_a_file_has_no_discriminator(tmp_p
     alone = task_of(tmp_path, f"model.init={folder / 'generator.safetensors'}")
     whole = task_of(tmp_path, f"model.init={folder}")
     z = fresh.generator.sample_latent(4, seed=0)
-    torch.testing.assert_close(alone.generator.eval()(z), load(run, ema=False)(z))
-    torch.testing.assert_close(whole.generator.eval()(z), load(run)(z))
+    torch.testing.assert_close(alone.generator.eval()(z), load_generator(run, ema=False)(z))
+    torch.testing.assert_close(whole.generator.eval()(z), load_generator(run)(z))
     parts = [t.discriminator.state_dict()["linear.parametrizations.weight.original"] for t in (fresh, alone, whole)]
     assert torch.equal(parts[0], parts[1])
     assert not torch.equal(parts[0], parts[2])
 
 
 def test_the_projector_takes_the_top_right_singular_vectors_of_a_pretrained_layer(tmp_path: Path) -> None:
-    section = describe(SPRITES).config.model.generator
+    section = read_saved(SPRITES).config.model.generator
     config = tiny(
         tmp_path,
         f"model.init={SPRITES}",
@@ -92,7 +92,7 @@ def test_the_projector_takes_the_top_right_singular_vectors_of_a_pretrained_laye
         "training.steps=2",
         "training.n_dis=1",
     )
-    source = load(SPRITES)
+    source = load_generator(SPRITES)
     matrix = source.first_layer().weight.detach()  # pyright: ignore
     values, right = torch.linalg.svd(matrix)[1:]
     task = GanTask(config, open_configured(config.data), Accelerator(cpu=True))
@@ -104,8 +104,8 @@ def test_the_projector_takes_the_top_right_singular_vectors_of_a_pretrained_laye
     rest = {k: v for k, v in source.state_dict().items() if not k.startswith("linear.")}
     assert all(torch.equal(task.generator.state_dict()[name], value) for name, value in rest.items())
     done = train(config)
-    tuned = load(done)  # needs no file but its own
-    assert describe(done).config.model.init == str(SPRITES)
+    tuned = load_generator(done)  # needs no file but its own
+    assert read_saved(done).config.model.init == str(SPRITES)
     assert isinstance(tuned.first_layer(), HouseholderProjector)
 
 
@@ -200,4 +200,4 @@ def test_a_skew_orthogonal_net_cannot_be_baked(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"model\.init: .*blocks\.0\.conv2 is a skew orthogonal convolution"):
         task_of(tmp_path / "run", f"model.init={tmp_path / 'g.safetensors'}")
     assert load_file(tmp_path / "g.safetensors")
-    assert isinstance(load(tmp_path / "g.safetensors"), nn.Module)
+    assert isinstance(load_generator(tmp_path / "g.safetensors"), nn.Module)

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from orthogan import weights
-from orthogan.weights import Advance, SpectralNorm, orthogonal, spectral_norm, stable_rank_norm
-from orthogan.weights.network import constrained, unconstrained
+from orthogan.weights import PowerIterationScheduler, SpectralNorm, orthogonal, spectral_norm, stable_rank_norm
+from orthogan.weights.network import list_constrained, unconstrained
 from tests.fixtures.two_processes import both_finish
 
 # name -> what makes it; several of one shape, and single rows, columns, kinds and counts of iterations
@@ -50,11 +50,11 @@ def net(*names: str) -> nn.ModuleList:
 
 
 def parts(module: nn.Module) -> list[tuple[SpectralNorm, Tensor]]:
-    return [(c, unconstrained(layer, weight)) for _, layer, weight, c in constrained(module)]  # pyright: ignore
+    return [(c, unconstrained(layer, weight)) for _, layer, weight, c in list_constrained(module)]  # pyright: ignore
 
 
 def values(module: nn.Module) -> list[Tensor]:
-    return [layer.weight for _, layer, _, _ in constrained(module)]  # pyright: ignore
+    return [layer.weight for _, layer, _, _ in list_constrained(module)]  # pyright: ignore
 
 
 def buffers(module: nn.Module) -> dict[str, Tensor]:
@@ -78,7 +78,7 @@ def equal(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> bool:
 
 def test_a_round_is_one_layer_after_the_other() -> None:
     ours, theirs = net(), net()
-    step = Advance(ours)
+    step = PowerIterationScheduler(ours)
     before = buffers(ours)
     for _ in range(3):
         step()
@@ -94,7 +94,7 @@ def test_a_round_is_one_layer_after_the_other() -> None:
 )
 def test_many_rounds_reach_the_singular_values_in_float64(name: str) -> None:
     module = net(name)
-    step = Advance(module)
+    step = PowerIterationScheduler(module)
     for _ in range(1000):
         step()
     ((constraint, weight),) = parts(module)
@@ -111,18 +111,18 @@ def test_many_rounds_reach_the_singular_values_in_float64(name: str) -> None:
 
 def test_eval_mode_and_held_constraints_stay_still() -> None:
     module = net()
-    step = Advance(module)
+    step = PowerIterationScheduler(module)
     before = buffers(module)
     module.eval()
     step()
-    with step.held():
+    with step.hold():
         pass
     module.train()
-    with weights.frozen(module):
+    with weights.hold_power_iteration(module):
         step()
-        with step.held():
+        with step.hold():
             values(module)
-    with step.held():
+    with step.hold():
         during = buffers(module)
         step()
         values(module)
@@ -141,9 +141,9 @@ def test_a_held_block_has_the_values_and_gradients_of_frozen_after_advance() -> 
     ours, theirs = net(), net()
     for _ in range(2):
         weights.advance(theirs)
-        with weights.frozen(theirs):
+        with weights.hold_power_iteration(theirs):
             expected, wanted = values(theirs), gradients(theirs)
-        with Advance(ours).held():
+        with PowerIterationScheduler(ours).hold():
             torch.testing.assert_close(values(ours), expected, rtol=2e-2, atol=1e-4)  # bfloat16 vectors are rounded
             torch.testing.assert_close(gradients(ours)[:15], wanted[:15], rtol=1e-3, atol=1e-4)
             assert sum(constraint.kept is not None for constraint, _ in parts(ours)) > 10
@@ -154,13 +154,13 @@ def test_a_held_block_has_the_values_and_gradients_of_frozen_after_advance() -> 
 @pytest.mark.parametrize("held", [False, True])
 def test_the_gradient_on_paper_is_that_of_autograd(name: str, held: bool) -> None:
     module = net(name).double()
-    step = Advance(module)
+    step = PowerIterationScheduler(module)
     ((constraint, weight),) = parts(module)
 
     def plain() -> Tensor:
         return constraint.view.back(constraint.effective(constraint.view.to(weight), constraint.u, constraint.v))
 
-    with step.held() if held else weights.frozen(module):
+    with step.hold() if held else weights.hold_power_iteration(module):
         (value,) = values(module)
         torch.testing.assert_close(value, plain())
         (found,) = torch.autograd.grad(probe([value]), weight)
@@ -176,7 +176,7 @@ def test_the_gradient_on_paper_is_that_of_autograd(name: str, held: bool) -> Non
 def test_a_step_inside_the_block_is_noticed(name: str) -> None:
     module = net(name)
     ((constraint, weight),) = parts(module)
-    with Advance(module).held():
+    with PowerIterationScheduler(module).hold():
         values(module)
         with torch.no_grad():
             weight.mul_(3.0)
@@ -187,12 +187,12 @@ def test_a_step_inside_the_block_is_noticed(name: str) -> None:
 @pytest.mark.parametrize("name", ["sn", "srn binding", "k0", "k2"])
 def test_a_backward_after_the_next_block_is_still_right(name: str) -> None:
     module = net(name).double()
-    step = Advance(module)
+    step = PowerIterationScheduler(module)
     ((_, weight),) = parts(module)
-    with step.held():
+    with step.hold():
         first = probe(values(module))
         (wanted,) = torch.autograd.grad(probe(values(module)), weight)
-    with step.held():
+    with step.hold():
         second = probe(values(module))
     second.backward()
     assert not torch.equal(weight.grad, wanted)  # pyright: ignore
@@ -208,8 +208,8 @@ def test_degenerate_weights_stay_finite_and_recover(name: str, how: str) -> None
     ((constraint, weight),) = parts(module)
     with torch.no_grad():
         weight.copy_({"zero": torch.zeros(()), "ones": torch.ones(()), "tiny": torch.tensor(1e-30)}[how])
-    step = Advance(module)
-    with step.held():
+    step = PowerIterationScheduler(module)
+    with step.hold():
         assert all(torch.isfinite(one).all() for one in values(module) + gradients(module))
     with torch.no_grad():
         weight.copy_(torch.randn(weight.shape, generator=torch.Generator().manual_seed(0)))
@@ -222,8 +222,8 @@ def test_degenerate_weights_stay_finite_and_recover(name: str, how: str) -> None
 
 def test_a_copy_made_in_a_block_is_free() -> None:
     module = net("sn", "srn binding")
-    step = Advance(module)
-    with step.held():
+    step = PowerIterationScheduler(module)
+    with step.hold():
         twin = copy.deepcopy(module)
     assert all(constraint.kept is None and not constraint.held for constraint, _ in parts(twin))
     before = buffers(twin)
@@ -234,23 +234,23 @@ def test_a_copy_made_in_a_block_is_free() -> None:
 
 def test_an_exception_ends_the_block_and_nets_that_share_a_layer_advance_it_once() -> None:
     module = net("sn", "srn binding")
-    twice = Advance(module, nn.ModuleList([module[0]]))
-    with pytest.raises(RuntimeError), twice.held():
+    twice = PowerIterationScheduler(module, nn.ModuleList([module[0]]))
+    with pytest.raises(RuntimeError), twice.hold():
         raise RuntimeError
     assert all(constraint.kept is None and not constraint.held for constraint, _ in parts(module))
     single, double = net("sn"), net("sn")
-    Advance(single)()
-    Advance(double, double)()
+    PowerIterationScheduler(single)()
+    PowerIterationScheduler(double, double)()
     torch.testing.assert_close(buffers(single), buffers(double))
 
 
 def test_the_net_is_searched_once(monkeypatch: pytest.MonkeyPatch) -> None:
     module = net("sn", "k2")
-    step = Advance(module)
+    step = PowerIterationScheduler(module)
     before = buffers(module)
     for search in ("named_modules", "modules", "children", "named_children"):
         monkeypatch.setattr(nn.Module, search, lambda *_, **__: pytest.fail("searched again"))
-    with step.held():
+    with step.hold():
         pass
     step()
     monkeypatch.undo()
@@ -262,9 +262,9 @@ def test_compiled_forwards_in_a_block_are_the_eager_ones(names: tuple[str, ...])
     eager = net(*names)
     twin = copy.deepcopy(eager)
     compiled = torch.compile(lambda: probe(values(twin)), fullgraph=True, backend="aot_eager")
-    ours, theirs = Advance(twin), Advance(eager)
+    ours, theirs = PowerIterationScheduler(twin), PowerIterationScheduler(eager)
     for _ in range(3):
-        with ours.held(), theirs.held():
+        with ours.hold(), theirs.hold():
             eager.zero_grad()
             twin.zero_grad()
             found, wanted = compiled(), probe(values(eager))
@@ -297,7 +297,7 @@ def test_other_transforms_of_the_weight(name: str) -> None:
 
 def test_gradients_are_float32_within_autocast() -> None:
     module = net("sn", "srn binding")
-    with Advance(module).held():
+    with PowerIterationScheduler(module).hold():
         wanted = gradients(module)
         with torch.autocast("cpu", torch.bfloat16):
             torch.testing.assert_close(gradients(module), wanted, rtol=1e-5, atol=1e-6)
@@ -312,9 +312,9 @@ def test_kernels_with_channels_last_are_the_same_and_stay_so(name: str) -> None:
     for _ in range(2):
         torch.testing.assert_close(values(plain), values(turned))  # after one iteration each
         torch.testing.assert_close(buffers(plain), buffers(turned))
-        with Advance(plain).held(), Advance(turned).held():
+        with PowerIterationScheduler(plain).hold(), PowerIterationScheduler(turned).hold():
             torch.testing.assert_close(gradients(plain), gradients(turned))
-        with weights.frozen(plain), weights.frozen(turned):
+        with weights.hold_power_iteration(plain), weights.hold_power_iteration(turned):
             torch.testing.assert_close(gradients(plain), gradients(turned))
             (value,) = values(turned)
             torch.testing.assert_close([value], values(plain))
@@ -344,7 +344,7 @@ def operations(call: Callable[[], object]) -> int:
 def test_a_layer_more_costs_a_round_its_products_alone() -> None:
     # what a GPU launches: one layer after the other takes 13 each
     few, many = (nn.ModuleList([spectral_norm(nn.Linear(7, 5 + i)) for i in range(n)]) for n in (2, 12))
-    assert operations(Advance(many)) - operations(Advance(few)) == 2 * 10
+    assert operations(PowerIterationScheduler(many)) - operations(PowerIterationScheduler(few)) == 2 * 10
 
 
 @pytest.mark.parametrize("held", [True, False])
@@ -353,7 +353,7 @@ def test_stable_rank_norm_takes_few_operations_more_than_spectral_norm(held: boo
     counts = {}
     for name in ("sn", "srn binding"):
         module = net(name)
-        with Advance(module).held() if held else weights.frozen(module):
+        with PowerIterationScheduler(module).hold() if held else weights.hold_power_iteration(module):
             counts[name] = operations(lambda module=module: gradients(module))
     assert counts["srn binding"] - counts["sn"] <= (8 if held else 32)
 
@@ -372,7 +372,7 @@ alone = copy.deepcopy(net)
 whole = torch.randn(8, 6)
 mine = whole[dist.get_rank()::2]
 for model, x in ((DistributedDataParallel(net), mine), (alone, whole)):
-    step, optimizer = weights.Advance(model), torch.optim.SGD(model.parameters(), 0.1)
+    step, optimizer = weights.PowerIterationScheduler(model), torch.optim.SGD(model.parameters(), 0.1)
     for _ in range(4):
         optimizer.zero_grad()
         with step.held():

@@ -104,7 +104,7 @@ def test_the_effective_weight_does_not_depend_on_the_size_of_the_parameter(kind:
     start = raw(layer).detach().clone()
     for training in (False, True):
         layer.train(training)
-        with weights.frozen(layer):
+        with weights.hold_power_iteration(layer):
             expected = layer.weight.detach().clone()
             for scale in (2.0**-90, 2.0**-50, 2.0**-20, 2.0**20, 2.0**60):
                 with torch.no_grad():
@@ -179,7 +179,7 @@ def test_removal_from_one_copy_leaves_the_others(kind: str, order: str) -> None:
         weights.remove(nets[i])
         for net in nets:
             torch.testing.assert_close(net.eval()(x), expected)
-            with weights.frozen(net.train()):
+            with weights.hold_power_iteration(net.train()):
                 net(x).sum().backward()
     assert all(type(net[0]) is nn.Conv2d for net in nets)
 

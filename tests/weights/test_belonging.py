@@ -142,7 +142,7 @@ def test_what_belongs_is_left_alone(kind: str) -> None:
     for _ in range(3):
         layer(torch.randn(4, 16)).square().mean().backward()
         optimizer.step()
-    with weights.frozen(layer):
+    with weights.hold_power_iteration(layer):
         training = layer.weight.detach().clone()
     assert torch.equal(layer.eval().weight, training)
 

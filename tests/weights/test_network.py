@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from orthogan import weights
-from orthogan.weights.network import constrained
+from orthogan.weights.network import list_constrained
 from tests.fixtures.two_processes import both_finish
 
 
@@ -21,7 +21,7 @@ def net() -> nn.Sequential:
 def test_apply_names_what_it_touched_and_refuses_nothing() -> None:
     model = net()
     assert weights.apply(model, "stable_rank", c=0.4) == ["0", "3"]
-    assert [name for name, *_ in constrained(model)] == ["0", "3"]
+    assert [name for name, *_ in list_constrained(model)] == ["0", "3"]
     assert weights.apply(net(), "none") == []
     with pytest.raises(ValueError, match="no linear, embedding or convolution"):
         weights.apply(nn.ReLU(), "spectral")
@@ -49,7 +49,7 @@ def test_remove_of_one_layer_leaves_the_others() -> None:
     model = net()
     weights.apply(model, "spectral")
     weights.remove(model[3], "weight")
-    assert [name for name, *_ in constrained(model)] == ["0"]
+    assert [name for name, *_ in list_constrained(model)] == ["0"]
 
 
 def test_report_is_exact_and_moves_nothing() -> None:

@@ -97,8 +97,8 @@ def test_one_iteration_a_training_forward_and_none_in_eval_or_frozen() -> None:
     torch.testing.assert_close(buffers.u, expected_u)
     torch.testing.assert_close(buffers.v, expected_v)
     u = buffers.u.clone()
-    with weights.frozen(layer):
-        with weights.frozen(layer):
+    with weights.hold_power_iteration(layer):
+        with weights.hold_power_iteration(layer):
             layer(x)
         layer(x)
         weights.advance(layer)
@@ -118,7 +118,7 @@ def buffers_weight(layer: nn.Module) -> Tensor:
 
 def test_frozen_ends_with_an_exception_too() -> None:
     layer = spectral_norm(nn.Linear(4, 4))
-    with pytest.raises(RuntimeError), weights.frozen(layer):
+    with pytest.raises(RuntimeError), weights.hold_power_iteration(layer):
         raise RuntimeError
     assert constraint(layer).held == 0
 

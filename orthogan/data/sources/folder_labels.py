@@ -12,7 +12,7 @@ import numpy as np
 
 from orthogan.data.files import Entry, FileStore, split_name
 from orthogan.errors import UserError
-from orthogan.io.read import parse_json, printable, reason_of
+from orthogan.io.read import describe_error, parse_json, printable
 
 log = logging.getLogger("orthogan.data")
 
@@ -111,7 +111,7 @@ def _table(store: FileStore, name: str) -> Any:
     try:
         data = store.read(name)
     except Exception as error:  # a damaged archive raises almost any type
-        raise UserError(f"cannot be read ({getattr(error, 'reason', reason_of(error))})") from error
+        raise UserError(f"cannot be read ({getattr(error, 'reason', describe_error(error))})") from error
     if len(data) > LARGEST_JSON:
         raise UserError(f"is larger than {LARGEST_JSON >> 20} MiB")
     content = parse_json(data, DATASET_JSON)

@@ -22,7 +22,7 @@ from orthogan.data.sources.folder_labels import unlabelled
 from orthogan.data.sources.idx import find_idx, read_idx
 from orthogan.errors import UserError
 from orthogan.io.pickles import array, read_pickle
-from orthogan.io.read import exists, read_regular, reason_of, user_path
+from orthogan.io.read import describe_error, exists, read_regular, user_path
 
 NETWORK_TIMEOUT = 15.0  # without an answer for so long the network counts as absent [s]
 
@@ -59,7 +59,7 @@ def _fetching(kind: str, advice: str, folder: Path) -> Iterator[None]:
     except UserError:
         raise
     except Exception as error:  # urllib, tarfile, hash checks and gdown share no base class
-        raise UserError(f"{kind}: not found and not downloaded ({reason_of(error)}). {advice}") from error
+        raise UserError(f"{kind}: not found and not downloaded ({describe_error(error)}). {advice}") from error
     finally:
         socket.setdefaulttimeout(before)
         if made is not None and not done:

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 
 from orthogan.drawing.grid import as_pixels
 from orthogan.latent.directions import Directions
-from orthogan.latent.discovery.response import Response, respond
+from orthogan.latent.discovery.response import GeneratorFunction, trace_generator
 from orthogan.latent.native import native_directions
-from orthogan.latent.space import view
+from orthogan.latent.space import in_space
 from orthogan.models.protocol import Generator, as_generator
 from orthogan.rng import derive
 
@@ -60,7 +60,7 @@ class Coordinates:
         return reached + scale * (z - reached)
 
 
-def coordinates_of(generator: Generator, directions: Directions) -> Coordinates:
+def get_coordinates(generator: Generator, directions: Directions) -> Coordinates:
     """Coordinates along ``directions``; ``generator`` is already seen from their space.
 
     Raises ValueError: directions that lie in fewer dimensions than they are, or that the prior never moves along.
@@ -85,10 +85,10 @@ def coordinates_of(generator: Generator, directions: Directions) -> Coordinates:
 
 
 @dataclass(frozen=True, eq=False)
-class Subject:
+class LatentCoordinates:
     """A generator that is looked at along directions; made by ``subject``."""
 
-    response: Response
+    response: GeneratorFunction
     directions: Directions
     coordinates: Coordinates
 
@@ -110,22 +110,24 @@ class Subject:
         ]
         return np.concatenate(parts)
 
-    def along(self, directions: Directions) -> Subject:
+    def along(self, directions: Directions) -> LatentCoordinates:
         """The same generator along other directions of the same space."""
-        return Subject(self.response, directions, coordinates_of(self.response.net, directions))
+        return LatentCoordinates(self.response, directions, get_coordinates(self.response.net, directions))
 
 
 @contextmanager
-def subject(generator: nn.Module, directions: Directions | None = None, *, y: int | None = None) -> Iterator[Subject]:
+def subject(
+    generator: nn.Module, directions: Directions | None = None, *, y: int | None = None
+) -> Iterator[LatentCoordinates]:
     """Within the block: the generator frozen, seen from the space of ``directions`` (default: its native ones).
 
     ``y``: the class of a conditional generator; None takes them in turn (not in a space that belongs to a class).
-    Raises UserError for directions or a class that do not fit; ValueError as ``coordinates_of``.
+    Raises UserError for directions or a class that do not fit; ValueError as ``get_coordinates``.
     """
     chosen = native_directions(generator) if directions is None else directions
     chosen.check(generator)
     net = as_generator(generator)
     inside = chosen.space != "z"
-    seen = view(net, chosen.space, y=y, layers=chosen.layers) if inside else net
-    with respond(seen, y=None if inside else y) as response:
-        yield Subject(response, chosen, coordinates_of(seen, chosen))
+    seen = in_space(net, chosen.space, y=y, layers=chosen.layers) if inside else net
+    with trace_generator(seen, y=None if inside else y) as response:
+        yield LatentCoordinates(response, chosen, get_coordinates(seen, chosen))

@@ -18,7 +18,7 @@ from orthogan.data.order import permuted_index
 from orthogan.data.source import ImageSource
 from orthogan.disentanglement.codes.coordinates import Coordinates, subject
 from orthogan.disentanglement.codes.oracle import ROWS, as_input
-from orthogan.disentanglement.codes.trunk import Precision, Trunk, batch_of, new_trunk, teach
+from orthogan.disentanglement.codes.trunk import Precision, Trunk, fit, new_trunk, prepare_images
 from orthogan.latent.directions import Directions
 from orthogan.rng import derive
 
@@ -43,7 +43,7 @@ class PostHocEncoder:
     @torch.no_grad()
     def __call__(self, images: np.ndarray | Tensor) -> np.ndarray:
         """Raises ValueError: images of another size or type."""
-        given = batch_of(images, self.channels, self.resolution, "encoder")
+        given = prepare_images(images, self.channels, self.resolution, "encoder")
         place = next(self.net.parameters()).device
         parts = [self.net(as_input(piece.to(place))).cpu().double() for piece in given.split(ROWS)]
         codes = torch.cat(parts).numpy()
@@ -95,7 +95,7 @@ def train_encoder(
         chosen = permuted_index(order, fakes, step * batch_size, batch_size)
         return as_input(images[chosen].to(place)), targets[chosen].to(place)
 
-    teach(
+    fit(
         net,
         batch,
         functional.mse_loss,

@@ -14,8 +14,8 @@ from torch.nn import functional
 from orthogan.data.order import permuted_index, subset
 from orthogan.data.source import ImageSource
 from orthogan.data.sources.sprite_sources import SpriteGrid
-from orthogan.disentanglement.codes.trunk import Precision, Trunk, batch_of, new_trunk, teach
-from orthogan.disentanglement.merging import LEVELS, TURNS, Merging, merging_of
+from orthogan.disentanglement.codes.trunk import Precision, Trunk, fit, new_trunk, prepare_images
+from orthogan.disentanglement.merging import LEVELS, TURNS, Merging, get_merging
 from orthogan.io.content_hash import ContentHash
 from orthogan.rng import derive
 
@@ -25,7 +25,7 @@ LEAST_IMAGES = 20
 
 
 @dataclass(frozen=True)
-class Teaching:
+class TrainingRecipe:
     """How an oracle is trained: a part of its identity.
 
     ``steps`` of ``batch_size`` images; ``held_out``: at most so many images, and at most a tenth, are kept for the
@@ -41,7 +41,7 @@ class Teaching:
 
 
 @dataclass(frozen=True, eq=False)
-class Oracle:
+class FactorClassifier:
     """uint8 images of one size -> the class of every factor of ``merging``.
 
     ``accuracy``, ``chance``, ``confidence``: for each factor, on images of ``source`` that it was not trained on, the
@@ -58,14 +58,14 @@ class Oracle:
     confidence: Mapping[str, float]
     source: str
     fingerprint: str
-    teaching: Teaching = field(default_factory=Teaching)
+    teaching: TrainingRecipe = field(default_factory=TrainingRecipe)
 
     def read(self, images: np.ndarray | Tensor) -> tuple[np.ndarray, np.ndarray]:
         """Answers int64 (n, K) and their probabilities float32 (n, K), of images uint8 (n, c, s, s), in float32.
 
         Raises ValueError: images of another size or type.
         """
-        given = batch_of(images, self.channels, self.resolution, "oracle")
+        given = prepare_images(images, self.channels, self.resolution, "oracle")
         return _answers(self.net, given, self.merging.sizes)
 
     def kept(self, least_accuracy: float = LEAST_ACCURACY) -> list[int]:
@@ -93,7 +93,7 @@ def train_oracle(
     precision: Precision = "bfloat16",
     device: torch.device | str = "cpu",
     progress: bool = True,
-) -> Oracle:
+) -> FactorClassifier:
     """An oracle for ``source``: cross-entropy of each factor, one trunk, random images that are seen once if there
     are enough of them.
 
@@ -101,13 +101,13 @@ def train_oracle(
     count as two images. Same arguments, same oracle, on one machine and number of threads.
 
     Args:
-        levels, turns: how factors are merged, see ``merging_of``; or give the ``merging`` itself.
+        levels, turns: how factors are merged, see ``get_merging``; or give the ``merging`` itself.
 
     Raises:
         ValueError: factors that are not known, too few images, or numbers that are too small.
     """
-    teaching = Teaching(seed, steps, batch_size, lr, held_out, precision)
-    merging = merging_of(source, levels=levels, turns=turns) if merging is None else merging
+    teaching = TrainingRecipe(seed, steps, batch_size, lr, held_out, precision)
+    merging = get_merging(source, levels=levels, turns=turns) if merging is None else merging
     kept_back = min(held_out, len(source) // 10)
     if len(source) < LEAST_IMAGES or kept_back < 1 or batch_size < 2:
         raise ValueError(
@@ -125,7 +125,7 @@ def train_oracle(
         return as_input(images), torch.from_numpy(classes[chosen]).to(device)
 
     net = new_trunk(source.channels, source.resolution, sum(merging.sizes), seed=seed).to(device)
-    teach(
+    fit(
         net,
         batch,
         lambda out, targets: _loss(out, targets, merging.sizes),
@@ -140,7 +140,7 @@ def train_oracle(
     answers, sure = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
     names = merging.names
     common = [np.bincount(column).max() / len(column) for column in truth.T]
-    return Oracle(
+    return FactorClassifier(
         net,
         merging,
         source.resolution,

@@ -14,9 +14,9 @@ from typing import Any
 import torch
 
 from orthogan.data.source import ImageSource
-from orthogan.disentanglement.codes.oracle import Oracle, Teaching, fingerprint_of, train_oracle
+from orthogan.disentanglement.codes.oracle import FactorClassifier, TrainingRecipe, fingerprint_of, train_oracle
 from orthogan.disentanglement.codes.trunk import new_trunk
-from orthogan.disentanglement.merging import LEVELS, TURNS, Merging, merging_of
+from orthogan.disentanglement.merging import LEVELS, TURNS, Merging, get_merging
 from orthogan.errors import UserError
 from orthogan.io.cache import cache_folder
 from orthogan.io.read import parse_json
@@ -29,20 +29,20 @@ _KEY = "oracle"
 def oracle_for(
     source: ImageSource,
     *,
-    teaching: Teaching | None = None,
+    teaching: TrainingRecipe | None = None,
     levels: int = LEVELS,
     turns: int = TURNS,
     merging: Merging | None = None,
     device: torch.device | str = "cpu",
     progress: bool = True,
-) -> Oracle:
+) -> FactorClassifier:
     """The oracle of ``source`` out of the cache, or trained now and put there; on ``device``.
 
     It is found again while the images, the factors, their merging and the ``teaching`` are the same.
     Raises ValueError as ``train_oracle``.
     """
-    taught = Teaching() if teaching is None else teaching
-    merging = merging_of(source, levels=levels, turns=turns) if merging is None else merging
+    taught = TrainingRecipe() if teaching is None else teaching
+    merging = get_merging(source, levels=levels, turns=turns) if merging is None else merging
     identity = json.dumps([FORMAT, fingerprint_of(source), source.resolution, asdict(merging), asdict(taught)])
     path = cache_folder() / f"oracle-{hashlib.sha256(identity.encode()).hexdigest()[:32]}.safetensors"
     if path.is_file():
@@ -58,13 +58,15 @@ def oracle_for(
     return oracle
 
 
-def save_oracle(path: str | os.PathLike[str], oracle: Oracle) -> Path:
+def save_oracle(path: str | os.PathLike[str], oracle: FactorClassifier) -> Path:
     """Write the weights, the rest as JSON metadata, and a hash to a ``.safetensors`` file. Raises CannotWrite."""
     text = json.dumps({"format": FORMAT, **oracle.as_dict()})
     return write_sealed(path, oracle.net.state_dict(), {_KEY: text})
 
 
-def load_oracle(path: str | os.PathLike[str], *, device: torch.device | str = "cpu", sealed: bool = False) -> Oracle:
+def load_oracle(
+    path: str | os.PathLike[str], *, device: torch.device | str = "cpu", sealed: bool = False
+) -> FactorClassifier:
     """Read what ``save_oracle`` wrote; ``sealed``: a file without a hash, of an earlier version, counts as damaged.
 
     Raises UserError naming the file: missing, damaged, or no oracle.
@@ -77,10 +79,10 @@ def load_oracle(path: str | os.PathLike[str], *, device: torch.device | str = "c
         if described.pop("format") != FORMAT:
             raise UserError(f"{path}: written by another version of orthogan; expected {FORMAT}")
         merging = _merging(described.pop("merging"))
-        teaching = Teaching(**described.pop("teaching"))
+        teaching = TrainingRecipe(**described.pop("teaching"))
         net = new_trunk(described["channels"], described["resolution"], sum(merging.sizes), seed=0)
         net.load_state_dict(tensors)
-        return Oracle(net.to(device).eval(), merging, teaching=teaching, **described)
+        return FactorClassifier(net.to(device).eval(), merging, teaching=teaching, **described)
     except (AttributeError, LookupError, TypeError, ValueError, RuntimeError) as error:
         raise UserError(f"{path}: cannot be read as an oracle ({error})") from error
 

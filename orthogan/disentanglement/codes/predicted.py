@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from orthogan.disentanglement.codes.coordinates import BATCH, Subject, subject
-from orthogan.disentanglement.codes.oracle import Oracle
+from orthogan.disentanglement.codes.coordinates import BATCH, LatentCoordinates, subject
+from orthogan.disentanglement.codes.oracle import FactorClassifier
 from orthogan.latent.directions import Directions
 from orthogan.rng import derive
 
@@ -30,7 +30,7 @@ class Predicted(NamedTuple):
 
 def predicted_factors(
     generator: nn.Module,
-    oracle: Oracle,
+    oracle: FactorClassifier,
     directions: Directions | None = None,
     n: int = 10_000,
     seed: int = 0,
@@ -47,10 +47,12 @@ def predicted_factors(
         ValueError: an oracle of another image size. UserError: directions or a class that do not fit.
     """
     with subject(generator, directions, y=y) as seen:
-        return predicted(seen, oracle, n, seed, progress=progress)
+        return predict_factors(seen, oracle, n, seed, progress=progress)
 
 
-def predicted(seen: Subject, oracle: Oracle, n: int, seed: int, *, progress: bool = False) -> Predicted:
+def predict_factors(
+    seen: LatentCoordinates, oracle: FactorClassifier, n: int, seed: int, *, progress: bool = False
+) -> Predicted:
     """``predicted_factors`` of an open subject."""
     if n < 1:
         raise ValueError(f"samples={n}: at least 1 image")

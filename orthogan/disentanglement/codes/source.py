@@ -72,7 +72,7 @@ class SpriteSource:
         return render(factors)
 
 
-def encoded(metric: str, source: LabelledSource, encoder: Encoder, factors: np.ndarray) -> np.ndarray:
+def encode_images(metric: str, source: LabelledSource, encoder: Encoder, factors: np.ndarray) -> np.ndarray:
     """Codes float64 (n, d) of observations of ``factors`` (n, K), some 1000 at a time.
 
     Raises ValueError: the encoder gives another number of rows, no matrix, or numbers that are not finite.

@@ -54,7 +54,7 @@ def new_trunk(channels: int, resolution: int, outputs: int, *, seed: int) -> Tru
     return net.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
 
 
-def teach(
+def fit(
     net: nn.Module,
     batch: Callable[[int], tuple[Tensor, Tensor]],
     loss: Callable[[Tensor, Tensor], Tensor],
@@ -97,7 +97,7 @@ def teach(
         raise ValueError(f"{what}: the loss became {last}; choose a lower learning rate than {lr}")
 
 
-def batch_of(images: np.ndarray | Tensor, channels: int, resolution: int, who: str) -> Tensor:
+def prepare_images(images: np.ndarray | Tensor, channels: int, resolution: int, who: str) -> Tensor:
     """``images`` as a tensor uint8 (n, channels, resolution, resolution).
 
     Raises ValueError: images of another size or type than the net called ``who`` was trained on.

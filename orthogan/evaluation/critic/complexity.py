@@ -34,15 +34,15 @@ from tqdm import tqdm
 
 from orthogan import __version__, weights
 from orthogan.data import ImageSource, to_float
-from orthogan.distributed import agreed, hidden
+from orthogan.distributed import broadcast_json, hide_progress
 from orthogan.errors import UserError
 from orthogan.evaluation.result import MetricResult
-from orthogan.evaluation.robustness.accuracy import labelled
-from orthogan.evaluation.spectrum.layer_spectrum import not_measured, spectrum
-from orthogan.evaluation.steady import place_of, steady
+from orthogan.evaluation.robustness.accuracy import open_labelled
+from orthogan.evaluation.spectrum.layer_spectrum import list_unmeasured, spectrum
+from orthogan.evaluation.steady import choose_device, deterministic_float32
 from orthogan.layers import DecorrelatedBatchNorm2d
-from orthogan.linalg.precision import exact
-from orthogan.models.modes import frozen
+from orthogan.linalg.precision import at_least_float32
+from orthogan.models.modes import eval_mode
 from orthogan.weights.effective import effective_weight
 from orthogan.weights.matrix import Layer
 
@@ -91,16 +91,16 @@ def complexity(
     Raises:
         UserError: no classes, no image classified rightly, no hidden layer, or a net whose norms cannot be told.
     """
-    began, place = time.monotonic(), place_of(net, device)
+    began, place = time.monotonic(), choose_device(net, device)
     if (samples is not None and samples < 1) or batch_size < 1:
         raise UserError(f"samples={samples}, batch_size={batch_size}: at least 1 each")
-    chosen = labelled(source, samples, seed)
+    chosen = open_labelled(source, samples, seed)
     count = len(chosen)
     net.to(place)
     parts = capacity(net, norm=norm, size=size)
     seen: list[tuple[Tensor, Tensor]] = []
-    bar = tqdm(total=count, desc="margins", unit="image", disable=hidden(progress), leave=False)
-    with steady(net, place), bar:
+    bar = tqdm(total=count, desc="margins", unit="image", disable=hide_progress(progress), leave=False)
+    with deterministic_float32(net, place), bar:
         for start in range(0, count, batch_size):
             pixels, classes = source.read(chosen[start : start + batch_size])
             images = to_float(torch.from_numpy(np.ascontiguousarray(pixels)).to(place), dequantize=False)
@@ -127,14 +127,14 @@ def complexity(
         "orthogan": __version__,
         "torch": torch.__version__,
         **(info or {}),
-        "seconds": agreed(round(time.monotonic() - began, 1)),
+        "seconds": broadcast_json(round(time.monotonic() - began, 1)),
     }
     variant = "" if norm == "matrix" else norm
     results: list[MetricResult] = []
     for name, values in found.items():
         numbers = dict(zip(PERCENTILES, np.percentile(values, PERCENTILES).tolist(), strict=True))
         shares = {f"{percent}%": number for percent, number in numbers.items()} | {"right": float(right.mean())}
-        value, shares = agreed([numbers[50 if name == MARGIN else SHOWN], shares])
+        value, shares = broadcast_json([numbers[50 if name == MARGIN else SHOWN], shares])
         of = variant if name in (SPEC_FRO, SPEC_L1) else ""
         about = protocol if name == MARGIN else {**protocol, "value": f"log10, {SHOWN}th percentile"}
         results.append(Complexity(name, value, "none", None, shares, about, of))
@@ -161,14 +161,14 @@ def capacity(net: nn.Module, *, norm: Norm = "matrix", size: int = 8, batch_norm
     """
     if norm not in get_args(Norm):
         raise UserError(f"norm={norm!r}: choose one of {', '.join(get_args(Norm))}")
-    if others := not_measured(net):
+    if others := list_unmeasured(net):
         raise UserError(f"complexity: the norms of {', '.join(others)} of {type(net).__name__} are not known")
     try:
         rows = spectrum(net, size=size)
     except ValueError as error:
         raise UserError(f"complexity: {error}") from error
-    with frozen(net), weights.frozen(net):
-        lengths = [float(exact(found.matrix).norm(dim=1).double().sum()) for found in _layers(net)]
+    with eval_mode(net), weights.hold_power_iteration(net):
+        lengths = [float(at_least_float32(found.matrix).norm(dim=1).double().sum()) for found in _layers(net)]
     zero = [row.name for row in rows if row.sigma == 0]
     if zero:
         raise UserError(f"complexity: the weight of {', '.join(zero)} is zero, so nothing passes through the net")

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from orthogan.distributed import hidden
+from orthogan.distributed import hide_progress
 from orthogan.errors import CannotWrite, UserError
 from orthogan.io.sealed import read_sealed, write_sealed
 from orthogan.penalties.input_gradient import wgan_gp
@@ -142,7 +142,9 @@ def train_critic(
     first = _restore(keep, critic, average, optimiser, belongs) if keep is not None and keep.is_file() else 0
     ours: list[Tensor] = [*average.parameters()]
     theirs: list[Tensor] = [*critic.parameters()]
-    bar = tqdm(total=recipe.steps, initial=first, desc="critic", unit=" steps", disable=hidden(progress), leave=False)
+    bar = tqdm(
+        total=recipe.steps, initial=first, desc="critic", unit=" steps", disable=hide_progress(progress), leave=False
+    )
     with torch.enable_grad(), bar:
         for step in range(first, recipe.steps):
             optimiser.param_groups[0]["lr"] = recipe.lr * (1 - step / recipe.steps)

@@ -18,15 +18,15 @@ from tqdm import tqdm
 from orthogan import __version__
 from orthogan.data import ImageSource, to_float
 from orthogan.data.order import subset
-from orthogan.distributed import agreed, hidden
+from orthogan.distributed import broadcast_json, hide_progress
 from orthogan.errors import UserError
 from orthogan.evaluation.fakes import fake_batch
 from orthogan.evaluation.finite import IMAGES, Finite
 from orthogan.evaluation.images import latents
 from orthogan.evaluation.result import MetricResult
-from orthogan.evaluation.steady import place_of, steady
+from orthogan.evaluation.steady import choose_device, deterministic_float32
 from orthogan.models.protocol import Generator, as_generator
-from orthogan.penalties.input_gradient import followed, squared_norm
+from orthogan.penalties.input_gradient import squared_norm, track_gradient
 from orthogan.rng import derive
 from orthogan.rng import generator as seeded
 
@@ -72,15 +72,15 @@ def lipschitz(
     count = min(pairs, len(reals))
     if count < 2 or batch_size < 1:
         raise UserError(f"pairs={pairs}, batch_size={batch_size}, {len(reals)} reals: at least 2, 1 and 2")
-    place = place_of(discriminator, device)
+    place = choose_device(discriminator, device)
     discriminator.to(place)
     net.to(place)
     found: dict[str, list[Tensor]] = {}
     # where between the images of a pair a gradient is taken
     at = {kind: torch.rand(count, generator=seeded("cpu", seed, "lipschitz between", kind)) for kind in KINDS}
     finite = Finite(IMAGES)
-    bar = tqdm(total=count, desc=METRIC, unit="pair", disable=hidden(progress), leave=False)
-    with steady(net, place), steady(discriminator, place), bar:
+    bar = tqdm(total=count, desc=METRIC, unit="pair", disable=hide_progress(progress), leave=False)
+    with deterministic_float32(net, place), deterministic_float32(discriminator, place), bar:
         before: dict[str, _Seen] = {}
         for real, fake in _images(net, reals, classes, count, batch_size, seed, place, finite):
             now = {"real": _seen(discriminator, *real), "fake": _seen(discriminator, *fake)}
@@ -101,7 +101,7 @@ def lipschitz(
         if not len(values) or not np.isfinite(values).all():
             reason = "no two of the images differ" if not len(values) else "NaN or infinite values of D"
             raise UserError(f"lipschitz, {kind}: {reason}; look at the images and at the discriminator")
-    seconds = agreed(round(time.monotonic() - began, 1))
+    seconds = broadcast_json(round(time.monotonic() - began, 1))
     protocol = {
         "samples": count,
         "reference": reals.name,
@@ -120,7 +120,7 @@ def lipschitz(
     parts = {f"{kind} {name}": number for kind, values in quotients.items() for name, number in _numbers(values)}
     shown = quotients[SHOWN]
     error = float(shown.std(ddof=1)) / len(shown) ** 0.5 if len(shown) > 1 else None
-    value, error, parts = agreed([float(shown.mean()), error, parts])
+    value, error, parts = broadcast_json([float(shown.mean()), error, parts])
     return MetricResult(METRIC, value, "discriminator", error, parts, protocol), quotients
 
 
@@ -206,7 +206,7 @@ def _slopes(discriminator: nn.Module, a: _Seen, b: _Seen, at: Tensor) -> Tensor:
     """(n,) float64 on the CPU: the norm of D's gradient ``at`` (n,) in [0, 1] of the way between each pair."""
     origin = torch.zeros((), device=a.images.device, requires_grad=True)
     with torch.enable_grad():
-        points = followed(torch.lerp(a.images, b.images, at.view(-1, 1, 1, 1).to(a.images.device)), origin)
+        points = track_gradient(torch.lerp(a.images, b.images, at.view(-1, 1, 1, 1).to(a.images.device)), origin)
         known = getattr(discriminator, "num_classes", 0)
         values = discriminator(points, a.labels) if known else discriminator(points)
         return squared_norm(values, points).detach().sqrt().cpu().double()

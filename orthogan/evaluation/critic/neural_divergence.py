@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 from orthogan import __version__
 from orthogan.data import Batches, ImageSource, to_float
-from orthogan.distributed import agreed, hidden, rank_and_world
+from orthogan.distributed import broadcast_json, hide_progress, rank_and_world
 from orthogan.errors import UserError
 from orthogan.evaluation.critic.critic import (
     LOOK_EVERY,
@@ -37,7 +37,7 @@ from orthogan.evaluation.critic.critic import (
 from orthogan.evaluation.fakes import fake_batch
 from orthogan.evaluation.finite import IMAGES, Finite, NotFinite
 from orthogan.evaluation.result import MetricResult
-from orthogan.evaluation.steady import place_of, steady
+from orthogan.evaluation.steady import choose_device, deterministic_float32
 from orthogan.latent.identity import model_hash
 from orthogan.models.protocol import Generator, as_generator, to_uint8
 from orthogan.rng import derive
@@ -84,14 +84,14 @@ def neural_divergence(
     if samples < 2:
         raise UserError(f"samples={samples}: at least 2")
     net = None if isinstance(subject, ImageSource) else as_generator(subject)
-    place = place_of(net, device)
+    place = choose_device(net, device)
     main = rank_and_world()[0] == 0
     file = Path(keep) if keep is not None and main else None
     finite = Finite(IMAGES)
     critic = new_critic(held_out.channels, held_out.resolution, chosen.width, seed=seed)
     with ExitStack() as stack:
         # also around a critic of mere images: its products want the same precision
-        stack.enter_context(steady(nn.Identity() if net is None else net.to(place), place))
+        stack.enter_context(deterministic_float32(nn.Identity() if net is None else net.to(place), place))
         reals = stack.enter_context(_batches(held_out, chosen, derive(seed, "critic reals"), place))
         if isinstance(subject, ImageSource):
             name, who = subject.name, subject.fingerprint
@@ -117,7 +117,9 @@ def neural_divergence(
     there = len(fake) if not isinstance(subject, ImageSource) else min(len(fake), len(subject))
     error = float(np.sqrt(real.var() / min(len(real), len(held_out)) + fake.var() / there))
     difference = float(real.mean() - fake.mean())
-    difference, error, penalty, seconds = agreed([difference, error, penalty, round(time.monotonic() - began, 1)])
+    difference, error, penalty, seconds = broadcast_json(
+        [difference, error, penalty, round(time.monotonic() - began, 1)]
+    )
     protocol = {
         "samples": len(fake),
         "reference": held_out.name,
@@ -192,7 +194,9 @@ def _measured(
     real: list[Tensor] = []
     fake: list[Tensor] = []
     paid = 0.0
-    for index in tqdm(range(recipe.steps, recipe.steps + batches), desc=METRIC, disable=hidden(progress), leave=False):
+    for index in tqdm(
+        range(recipe.steps, recipe.steps + batches), desc=METRIC, disable=hide_progress(progress), leave=False
+    ):
         images = pairs(index)
         for values, some in zip((real, fake), images, strict=True):
             values.append(critic(some).cpu().double())

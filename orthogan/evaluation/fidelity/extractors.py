@@ -25,7 +25,7 @@ from torch_fidelity.feature_extractor_inceptionv3 import URL_INCEPTION_V3, Featu
 from torch_fidelity.feature_extractor_vgg16 import FeatureExtractorVGG16
 from torchvision.models import VGG16_Weights
 
-from orthogan.distributed import agreed, rank_and_world
+from orthogan.distributed import broadcast_json, rank_and_world
 from orthogan.errors import UserError
 from orthogan.evaluation.fidelity.efficientnet_lite import SIZE, load_efficientnet_lite0
 from orthogan.evaluation.fidelity.weights_files import find_weights, get_weights, sha256
@@ -90,7 +90,7 @@ def resolve_extractor(name: str) -> str:
     """
     if name != "auto":
         return name
-    if agreed(find_weights(URL_INCEPTION_V3) is not None):
+    if broadcast_json(find_weights(URL_INCEPTION_V3) is not None):
         return "inception"
     if rank_and_world()[0] == 0:
         _say_fallback()

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from orthogan.distributed import hidden, joined, rank_and_world, share
+from orthogan.distributed import gather_rows, hide_progress, rank_and_world, share_of_rank
 from orthogan.errors import UserError
 from orthogan.evaluation.fidelity.extractors import Extractor
 from orthogan.evaluation.fidelity.inception_score import InceptionScore
@@ -57,8 +57,8 @@ def extract(
     rows = None if keep is None else Rows(keep, total, device)
     finite = Finite(FEATURES)
     _, world = rank_and_world()
-    position, _ = share(total)
-    with tqdm(total=total, desc=what, unit="img", unit_scale=True, disable=hidden(progress), leave=False) as bar:
+    position, _ = share_of_rank(total)
+    with tqdm(total=total, desc=what, unit="img", unit_scale=True, disable=hide_progress(progress), leave=False) as bar:
         for images in batches:
             features, logits = extractor(_moved(images, device))
             finite.watch(features)
@@ -87,7 +87,7 @@ class Rows:
     """
 
     def __init__(self, chosen: np.ndarray, total: int, device: torch.device) -> None:
-        first, last = share(total)
+        first, last = share_of_rank(total)
         self.chosen = chosen
         self.mine = chosen[slice(*np.searchsorted(chosen, (first, last)))]
         self.on_device = torch.from_numpy(self.mine).to(device)  # at once: a copy for each batch would wait
@@ -109,7 +109,7 @@ class Rows:
         assert self.found is not None
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
-        return self.chosen, joined(self.found)
+        return self.chosen, gather_rows(self.found)
 
 
 def _moved(images: Tensor, device: torch.device) -> Tensor:

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from orthogan.distributed import gathered
+from orthogan.distributed import gather
 from orthogan.errors import UserError
 from orthogan.evaluation.fidelity.statistics import float64_place
 
@@ -59,7 +59,7 @@ class InceptionScore:
         Together with all other processes, each of which has seen its share of the images.
         """
         assert self.sums is not None
-        means = torch.stack(gathered(self.sums)).sum(0).cpu() / self.counts[:, None]
+        means = torch.stack(gather(self.sums)).sum(0).cpu() / self.counts[:, None]
         q, mean_p_log_p = means[:, :-1], means[:, -1]
         scores = (mean_p_log_p - torch.special.xlogy(q, q).sum(1)).exp()
         return float(scores.mean()), float(scores.std(correction=0))

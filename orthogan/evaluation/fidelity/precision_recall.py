@@ -28,7 +28,7 @@ def precision_recall(
 
     Args:
         generated, reference: features (n, d), (m, d). Memory beside them does not grow with n and m.
-        device: where to compute; None: where ``generated`` is.
+        device: where to compute; None: where ``generate_images`` is.
 
     Raises:
         UserError: a side with too few images for three neighbours.

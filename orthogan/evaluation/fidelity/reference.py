@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from orthogan.data import ImageSource
-from orthogan.distributed import everywhere, rank_and_world
+from orthogan.distributed import all_true, rank_and_world
 from orthogan.errors import CannotWrite, UserError
 from orthogan.evaluation.fidelity.extractors import Extractor
 from orthogan.evaluation.fidelity.features import Features, extract
@@ -52,7 +52,7 @@ def reference_of(
     vectors = cache_folder() / f"{key}-features{_part(keep, count)}.safetensors"
     whole = cache_folder() / f"{key}-features.safetensors"
     found = _cached(statistics, keep, whole if whole.is_file() else vectors)
-    if everywhere(found is not None) and found is not None:
+    if all_true(found is not None) and found is not None:
         return Reference(found, name)
     features = extract(
         real(source, samples, batch_size=batch_size),

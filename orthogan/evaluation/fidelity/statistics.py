@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from orthogan.distributed import gathered, rank_and_world
+from orthogan.distributed import gather, rank_and_world
 from orthogan.errors import UserError
 from orthogan.io.read import open_regular
 from orthogan.io.sealed import read_sealed, write_sealed
@@ -68,8 +68,8 @@ class Moments:
         self._flush()
         if rank_and_world()[1] == 1:
             return self
-        counts = torch.stack(gathered(torch.tensor(self.count, dtype=torch.float64, device=self.mean.device)))
-        means = torch.stack(gathered(self.mean))
+        counts = torch.stack(gather(torch.tensor(self.count, dtype=torch.float64, device=self.mean.device)))
+        means = torch.stack(gather(self.mean))
         total = Moments()
         total.count = int(counts.sum())
         # within float64 rounding of any other order; each process adds up in the same one
@@ -77,7 +77,7 @@ class Moments:
         delta = self.mean - total.mean
         mine = self.scatter.addr(delta, delta, alpha=self.count)
         # by strips: all matrices of 64 processes at once would be gigabytes
-        total.scatter = torch.cat([torch.stack(gathered(strip)).sum(0) for strip in mine.split(STRIP)])
+        total.scatter = torch.cat([torch.stack(gather(strip)).sum(0) for strip in mine.split(STRIP)])
         return total
 
     def gaussian(self) -> Gaussian:

@@ -16,16 +16,16 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from orthogan import __version__
-from orthogan.distributed import agreed, hidden, joined, rank_and_world, share
+from orthogan.distributed import broadcast_json, gather_rows, hide_progress, rank_and_world, share_of_rank
 from orthogan.errors import UserError
 from orthogan.evaluation.finite import IMAGES, Finite
 from orthogan.evaluation.images import latents as latents_between
 from orthogan.evaluation.paths.distances import Distance, Function, load_distance
-from orthogan.evaluation.paths.path_variants import Sampling, Variant, variant_of
+from orthogan.evaluation.paths.path_variants import Sampling, Variant, resolve_variant
 from orthogan.evaluation.result import MetricResult
-from orthogan.evaluation.steady import image_of, place_of, steady
+from orthogan.evaluation.steady import choose_device, deterministic_float32, generate_image
 from orthogan.latent.directions import Directions
-from orthogan.latent.space import view
+from orthogan.latent.space import in_space
 from orthogan.models.protocol import Generator, as_generator
 from orthogan.rng import derive
 from orthogan.rng import generator as seeded
@@ -65,12 +65,12 @@ def path_length(
     Raises:
         UserError: an unknown variant or distance, a space that the generator does not have, images that do not serve.
     """
-    chosen = variant_of(variant)
+    chosen = resolve_variant(variant)
     count = chosen.samples if samples is None else samples
     net = as_generator(generator)
     check_path(net, chosen)
     ends = _subspace_path(net, chosen, count, seed) if chosen.space == "subspaces" else _path(chosen, count, seed)
-    measured = load_distance(distance, device=place_of(net, device))
+    measured = load_distance(distance, device=choose_device(net, device))
     metric = measured.metric(chosen.published or "ppl", "path_length")
     named = chosen.published is not None and metric == chosen.published
     variant_name = "" if named else measured.variant(chosen.described)
@@ -126,7 +126,7 @@ def perturbation_length(
         here, _ = path(seen, start, stop)
         return here, here + eps * rows[which[start:stop]].to(here.dtype)
 
-    measured = load_distance(distance, device=place_of(net, device))
+    measured = load_distance(distance, device=choose_device(net, device))
     began = time.monotonic()
     found = _steps(net, chosen, ends, measured, samples, batch_size, seed, device, progress)
     name = measured.variant(f"{len(directions)} {directions.method}", directions.space, sampling, f"eps={eps:g}")
@@ -136,7 +136,7 @@ def perturbation_length(
     return _result(metric, name, found, chosen, measured, seed, began, protocol)
 
 
-def trimmed(values: np.ndarray) -> np.ndarray:
+def trim(values: np.ndarray) -> np.ndarray:
     """``values`` (n,) without those outside the 1st and 99th percentiles, as published: the edges are members."""
     low = np.percentile(values, REJECTED[0], method="lower")
     high = np.percentile(values, REJECTED[1], method="higher")
@@ -206,13 +206,13 @@ def _steps(
     rank, world = rank_and_world()
     if count < max(2, world) or batch_size < 1:
         raise UserError(f"samples={count}, batch_size={batch_size}: at least {max(2, world)} pairs and 1 at a time")
-    place = place_of(net, device)
+    place = choose_device(net, device)
     net.to(place)
     found: list[Tensor] = []
     finite = Finite(IMAGES)
     with (
-        steady(net, place),
-        tqdm(total=count, desc="path length", unit="pair", disable=hidden(progress), leave=False) as bar,
+        deterministic_float32(net, place),
+        tqdm(total=count, desc="path length", unit="pair", disable=hide_progress(progress), leave=False) as bar,
     ):
         for label, start, stop in _batches(net.num_classes, count, batch_size):
             seen = _seen(net, variant, label)
@@ -220,13 +220,13 @@ def _steps(
                 _warn_of_short_latents(seen, label, place)
             noise = derive(seed, "path noise of the generator", start)
             first, second = (
-                variant.look(image_of(seen, points, label, noise_seed=noise, device=place, finite=finite))
+                variant.look(generate_image(seen, points, label, noise_seed=noise, device=place, finite=finite))
                 for points in ends(seen, start, stop)
             )
             found.append(distance(first, second).double().cpu() / variant.eps**2)
             bar.update((stop - start) * world)
     finite.check()
-    lengths = joined(torch.cat(found)).numpy()
+    lengths = gather_rows(torch.cat(found)).numpy()
     bad = int((~np.isfinite(lengths)).sum())
     if bad:
         raise UserError(f"path length: {bad} of {count} distances are NaN or infinite: look at the generator's images")
@@ -235,7 +235,7 @@ def _steps(
 
 def _batches(classes: int, count: int, batch_size: int) -> Iterator[tuple[int | None, int, int]]:
     """(class, first, last + 1) of this process's pairs: the classes one after the other, in equal shares."""
-    first, last = share(count)
+    first, last = share_of_rank(count)
     while first < last:
         label = first * classes // count if classes else None
         end = last if label is None else min(last, -(-(label + 1) * count // classes))
@@ -248,7 +248,7 @@ def _seen(net: Generator, variant: Variant, label: int | None) -> Generator:
     """``net`` from the variant's space."""
     axis = getattr(net, "axis", "z")
     if variant.space == "w":
-        return net if axis == "w" else view(net, "w", y=label).eval()
+        return net if axis == "w" else in_space(net, "w", y=label).eval()
     if axis != "z":
         raise UserError(f"{variant.described}: a path in z, but this is a view from {axis}; give the generator itself")
     return net
@@ -258,7 +258,7 @@ def _warn_of_short_latents(net: Generator, label: int | None, place: torch.devic
     """Latents of length 1 are this generator's own only if it divides them by their length."""
     z = net.sample_latent(2, seed=0)
     own, short = (
-        image_of(net, points, label, noise_seed=0, device=place, finite=Finite(IMAGES))
+        generate_image(net, points, label, noise_seed=0, device=place, finite=Finite(IMAGES))
         for points in (z, z / z.norm(dim=1, keepdim=True))
     )
     if not torch.allclose(own, short, rtol=1e-2, atol=1e-2):
@@ -279,9 +279,9 @@ def _result(
     began: float,
     about: Mapping[str, str],
 ) -> MetricResult:
-    kept = trimmed(found)
+    kept = trim(found)
     error = float(kept.std(ddof=1)) / len(kept) ** 0.5 if len(kept) > 1 else None
-    value, error, seconds = agreed([float(kept.mean()), error, round(time.monotonic() - began, 1)])
+    value, error, seconds = broadcast_json([float(kept.mean()), error, round(time.monotonic() - began, 1)])
     protocol = {
         "samples": len(found),
         "reference": "none",

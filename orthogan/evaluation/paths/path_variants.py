@@ -121,7 +121,7 @@ PATH_METRICS: dict[str, tuple[Variant, str]] = {
 }
 
 
-def variant_of(variant: str | Variant) -> Variant:
+def resolve_variant(variant: str | Variant) -> Variant:
     """The variant of that name. Raises ``UserError`` for an unknown one."""
     if isinstance(variant, Variant):
         return variant

@@ -12,17 +12,17 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from orthogan import __version__
-from orthogan.distributed import agreed, hidden, joined, rank_and_world, share
+from orthogan.distributed import broadcast_json, gather_rows, hide_progress, rank_and_world, share_of_rank
 from orthogan.errors import UserError
 from orthogan.evaluation.finite import IMAGES, Finite
 from orthogan.evaluation.paths.distances import FEATURES, LPIPS, PIXEL, Distance, Function, load_distance
 from orthogan.evaluation.paths.path_variants import Variant
 from orthogan.evaluation.result import MetricResult
-from orthogan.evaluation.steady import image_of, place_of, steady
+from orthogan.evaluation.steady import choose_device, deterministic_float32, generate_image
 from orthogan.latent.directions import Directions
-from orthogan.latent.generate import class_of, latents_of
+from orthogan.latent.generate import sample_label, sample_latents
 from orthogan.latent.native import native_directions
-from orthogan.latent.space import view
+from orthogan.latent.space import in_space
 from orthogan.latent.walks import path
 from orthogan.models.protocol import Generator, as_generator
 from orthogan.rng import derive
@@ -72,27 +72,27 @@ def traversal_length(
             f"samples={samples}, steps={steps}, batch_size={batch_size}, extent={extent}: at least {world} and 2 and "
             "1, and a positive one"
         )
-    place = place_of(net, device)
+    place = choose_device(net, device)
     net.to(place)
     measured = load_distance(distance, device=place)
     offsets = np.linspace(-extent, extent, steps)
-    first, last = share(samples)
+    first, last = share_of_rank(samples)
     lengths: list[Tensor] = []
     finite = Finite(IMAGES)
-    bar = tqdm(total=samples, desc="traversals", unit="latent", disable=hidden(progress), leave=False)
-    with steady(net, place), bar:
+    bar = tqdm(total=samples, desc="traversals", unit="latent", disable=hide_progress(progress), leave=False)
+    with deterministic_float32(net, place), bar:
         for index in range(first, last):
             walk = derive(seed, "traversal", index)
             lengths.append(
-                _lengths(net, chosen, offsets, measured, batch_size, walk, class_of(net, index), place, finite)
+                _lengths(net, chosen, offsets, measured, batch_size, walk, sample_label(net, index), place, finite)
             )
             bar.update(world)
     finite.check()
-    table = joined(torch.stack(lengths)).numpy()
+    table = gather_rows(torch.stack(lengths)).numpy()
     if not np.isfinite(table).all():
         raise UserError("traversal length: distances are NaN or infinite: look at the generator's images")
     mean, active = table.mean(axis=0), table.mean(axis=0) > threshold
-    value, per_direction, seconds = agreed(
+    value, per_direction, seconds = broadcast_json(
         [float(mean[active].sum()), mean.tolist(), round(time.monotonic() - began, 1)]
     )
     parts = {
@@ -136,9 +136,9 @@ def _lengths(
 ) -> Tensor:
     """(k,) float64: the length of the way of one latent along each direction; all its images have one noise."""
     space, layers = directions.space, directions.layers
-    start = latents_of(view(net, space, y=label, layers=layers), [seed])[0]
+    start = sample_latents(in_space(net, space, y=label, layers=layers), [seed])[0]
     # layers that are not the directions' own keep this very latent
-    seen = view(net, space, y=label, layers=layers, base=start if layers else None).eval()
+    seen = in_space(net, space, y=label, layers=layers, base=start if layers else None).eval()
     rows = directions.matrix.astype(np.float64)
     parts: list[Tensor] = []
     for few in np.array_split(rows, -(-len(rows) // batch_size)):
@@ -146,7 +146,7 @@ def _lengths(
         total, before = torch.zeros(len(few), dtype=torch.float64), None
         for offset in offsets:
             points = torch.from_numpy(at(float(offset))).to(start.dtype)
-            now = LOOK.look(image_of(seen, points, label, noise_seed=seed, device=place, finite=finite))
+            now = LOOK.look(generate_image(seen, points, label, noise_seed=seed, device=place, finite=finite))
             if before is not None:
                 moved = distance(before, now).double().cpu()
                 total += moved.clamp(min=0).sqrt() if distance.square else moved

@@ -12,11 +12,11 @@ from torch.nn.utils import parametrize
 
 from orthogan.data import ImageSource, to_float
 from orthogan.data.order import subset
-from orthogan.distributed import gathered, share
+from orthogan.distributed import gather, share_of_rank
 from orthogan.errors import UserError
 from orthogan.evaluation.finite import LOGITS, Finite
 from orthogan.evaluation.result import MetricResult
-from orthogan.models.modes import frozen
+from orthogan.models.modes import eval_mode
 
 
 @dataclass(frozen=True, repr=False)
@@ -57,12 +57,12 @@ def accuracy(
         UserError: the images have no classes, or the logits are not finite.
     """
     finite = Finite(LOGITS)
-    chosen = labelled(source, samples, seed)
+    chosen = open_labelled(source, samples, seed)
     count = len(chosen)
-    begin, end = share(count)
+    begin, end = share_of_rank(count)
     sums = torch.zeros(2, dtype=torch.float64, device=device)
     # no parameter moves here, so a constrained weight is worked out once
-    with frozen(net), parametrize.cached():
+    with eval_mode(net), parametrize.cached():
         for start in range(begin, end, batch_size):
             pixels, classes = source.read(chosen[start : min(start + batch_size, end)])
             images = to_float(torch.from_numpy(np.ascontiguousarray(pixels)).to(device), dequantize=False)
@@ -71,11 +71,11 @@ def accuracy(
             finite.watch(logits)
             sums += _sums(logits, labels)
     finite.check()
-    right, loss = torch.stack(gathered(sums.cpu())).sum(0).tolist()
+    right, loss = torch.stack(gather(sums.cpu())).sum(0).tolist()
     return right / count, loss / count, count
 
 
-def labelled(source: ImageSource, samples: int | None, seed: int) -> np.ndarray:
+def open_labelled(source: ImageSource, samples: int | None, seed: int) -> np.ndarray:
     """The indices (n,) of the images that are looked at, ascending; arguments and errors as of ``accuracy``."""
     if source.num_classes < 2:
         raise UserError(

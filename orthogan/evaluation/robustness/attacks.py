@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from orthogan.errors import UserError, install
-from orthogan.models.modes import device_of
+from orthogan.models.modes import get_device
 
 KINDS = ("fgsm", "pgd")
 NORMS = {"inf": np.inf, "2": 2}
@@ -100,7 +100,7 @@ class Attacker:
 
     def __init__(self, net: nn.Module, attack: Attack, *, shape: tuple[int, ...], num_classes: int) -> None:
         self.net, self.attack, self.num_classes = net, attack, num_classes
-        self.device = device_of(net)
+        self.device = get_device(net)
         need_art()
         if self.device.type not in ("cpu", "cuda"):
             raise UserError(f"fgsm and pgd run on cpu or cuda, not {self.device.type}; choose the device cpu")

@@ -15,14 +15,14 @@ from tqdm import tqdm
 
 from orthogan import __version__
 from orthogan.data import ImageSource, to_float
-from orthogan.distributed import agreed, gathered, hidden, share
+from orthogan.distributed import broadcast_json, gather, hide_progress, share_of_rank
 from orthogan.errors import UserError
 from orthogan.evaluation.finite import LOGITS, Finite
 from orthogan.evaluation.names import metric_names
-from orthogan.evaluation.robustness.accuracy import Accuracy, accuracy, labelled
+from orthogan.evaluation.robustness.accuracy import Accuracy, accuracy, open_labelled
 from orthogan.evaluation.robustness.attacks import KINDS, PACKAGE, RESTARTS, STEPS, Attack, Attacker, need_art
 from orthogan.evaluation.robustness.corruptions import CORRUPTIONS, SET, SEVERITIES, Corrupted
-from orthogan.models.modes import device_of, frozen
+from orthogan.models.modes import eval_mode, get_device
 from orthogan.rng import derive
 
 METRICS = ("accuracy", "corruptions", *KINDS)
@@ -80,8 +80,8 @@ def evaluate_classifier(
     attacks = {kind: [Attack(kind, norm, size, steps, None, restarts) for size in sizes] for kind in KINDS}
     if set(KINDS) & set(metrics):
         need_art()
-    with frozen(net):
-        _check_classes(net, source, device_of(net))
+    with eval_mode(net):
+        _check_classes(net, source, get_device(net))
     common: dict[str, Any] = {"samples": samples, "batch_size": batch_size, "seed": seed, "info": info}
     found: list[Accuracy] = []
     for metric in metrics:
@@ -115,11 +115,13 @@ def corruption_accuracy(
     if not names or not severities:
         raise UserError("corruptions: name at least one corruption and one severity")
     views = {(name, severity): Corrupted(source, name, severity, seed) for name in names for severity in severities}
-    options: dict[str, Any] = {"samples": samples, "batch_size": batch_size, "seed": seed, "device": device_of(net)}
+    options: dict[str, Any] = {"samples": samples, "batch_size": batch_size, "seed": seed, "device": get_device(net)}
     clean, _, count = accuracy(net, source, **options)
     values = {
         key: accuracy(net, view, **options)[0]
-        for key, view in tqdm(views.items(), "corruptions", unit="set", disable=hidden(progress), dynamic_ncols=True)
+        for key, view in tqdm(
+            views.items(), "corruptions", unit="set", disable=hide_progress(progress), dynamic_ncols=True
+        )
     }
     means = {name: float(np.mean([values[name, severity] for severity in severities])) for name in names}
     parts = {"clean": clean, **means, **{f"{name}/{severity}": v for (name, severity), v in values.items()}}
@@ -145,7 +147,7 @@ def attacked_accuracy(
     depend on ``seed``, ``batch_size`` and its place in the batch. All is done in eval mode and float32.
     """
     began = time.monotonic()
-    device, chosen = device_of(net), labelled(source, samples, seed)
+    device, chosen = get_device(net), open_labelled(source, samples, seed)
     count = len(chosen)
     batches = [chosen[start : start + batch_size] for start in range(0, count, batch_size)]
     shape = (source.channels, source.resolution, source.resolution)
@@ -153,11 +155,11 @@ def attacked_accuracy(
     finite = Finite(LOGITS)
     title = f"{attack.kind} {attack.eps:g}/255"
     # the attacker sees to gradients by itself; the parameters do not move, so a constrained weight is worked out once
-    with frozen(net), parametrize.cached():
+    with eval_mode(net), parametrize.cached():
         _check_classes(net, source, device)
         attacker = Attacker(net, attack, shape=shape, num_classes=source.num_classes)
-        todo = range(*share(len(batches)))
-        for index in tqdm(todo, title, unit="batch", disable=hidden(progress), dynamic_ncols=True):
+        todo = range(*share_of_rank(len(batches)))
+        for index in tqdm(todo, title, unit="batch", disable=hide_progress(progress), dynamic_ncols=True):
             pixels, labels = source.read(batches[index])
             images = to_float(torch.from_numpy(np.ascontiguousarray(pixels)).to(device), dequantize=False)
             truth = torch.from_numpy(labels).to(device)
@@ -168,7 +170,7 @@ def attacked_accuracy(
             withstood = right & (shaken.argmax(1) == truth)
             sums += torch.stack([right.sum(), withstood.sum()]).double().cpu()
     finite.check()
-    clean, robust = (torch.stack(gathered(sums)).sum(0) / count).tolist()
+    clean, robust = (torch.stack(gather(sums)).sum(0) / count).tolist()
     about = {"attack": attack.variant, "attack library": f"{PACKAGE} {need_art()}", "batch size": batch_size}
     protocol = _protocol(net, source, count, seed, about, info, began)
     return Robustness(attack.kind, robust, "none", None, {"clean": clean}, protocol, attack.variant)
@@ -195,7 +197,9 @@ def _clean(
     info: Mapping[str, str] | None,
 ) -> Accuracy:
     began = time.monotonic()
-    value, loss, count = accuracy(net, source, samples=samples, batch_size=batch_size, seed=seed, device=device_of(net))
+    value, loss, count = accuracy(
+        net, source, samples=samples, batch_size=batch_size, seed=seed, device=get_device(net)
+    )
     protocol = _protocol(net, source, count, seed, {}, info, began)
     return Accuracy("accuracy", value, "none", None, {"error": 1.0 - value, "loss": loss}, protocol)
 
@@ -216,9 +220,9 @@ def _protocol(
         "batch norm": "running statistics",
         "seed": seed,
         "dtype": "float32",
-        "device": device_of(net).type,
+        "device": get_device(net).type,
         "orthogan": __version__,
         "torch": torch.__version__,
         **(info or {}),
-        "seconds": agreed(round(time.monotonic() - began, 1)),
+        "seconds": broadcast_json(round(time.monotonic() - began, 1)),
     }

@@ -18,7 +18,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from orthogan.linalg.precision import exact
+from orthogan.linalg.precision import at_least_float32
 
 Size = int | Sequence[int]
 
@@ -53,9 +53,9 @@ def conv_operator_norm(kernel: Tensor, size: Size, stride: Size = 1, groups: int
     sizes = [1 if one else n for one, n in zip(flat, sizes, strict=True)]
     strides = [1 if one else s for one, s in zip(flat, strides, strict=True)]
     with torch.autocast(kernel.device.type, enabled=False):
-        scale = exact(kernel.detach(), allow_complex=True).abs().amax()
+        scale = at_least_float32(kernel.detach(), allow_complex=True).abs().amax()
         scale = torch.where(scale > 0, scale, 1.0)  # squares of tiny or huge weights leave the range of float32
-        kernel = exact(kernel, allow_complex=True) / scale
+        kernel = at_least_float32(kernel, allow_complex=True) / scale
         blocks = _blocks(kernel, sizes, strides, groups, dilations, half=not kernel.is_complex())
         if blocks.shape[-2] > blocks.shape[-1]:
             blocks = blocks.mT
@@ -72,7 +72,7 @@ def _blocks(kernel: Tensor, size: Size, stride: Size, groups: int, dilation: Siz
     axes = kernel.dim() - 2
     sizes, strides, dilations = (_each(value, axes, name) for value, name in _named(size, stride, dilation))
     _check(kernel, sizes, strides, groups)
-    kernel = exact(kernel, allow_complex=True)
+    kernel = at_least_float32(kernel, allow_complex=True)
     real = kernel.real if kernel.is_complex() else kernel
     blocks = kernel if kernel.is_complex() else torch.complex(real, torch.zeros_like(real))
     for n, step in zip(sizes, dilations, strict=True):

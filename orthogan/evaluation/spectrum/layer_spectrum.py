@@ -15,7 +15,7 @@ from orthogan import weights
 from orthogan.evaluation.spectrum.conv_operator import conv_operator_norm
 from orthogan.linalg import hyperspherical_energy
 from orthogan.linalg.gram import orthogonality_error, unit_rows
-from orthogan.linalg.precision import exact
+from orthogan.linalg.precision import at_least_float32
 from orthogan.models import modes
 from orthogan.weights.matrix import Layer, Transposed
 from orthogan.weights.selection import select
@@ -72,7 +72,7 @@ def spectrum(module: nn.Module, layers: str | Sequence[str] = (), size: int = 8)
     """
     if size < 1:
         raise ValueError(f"size is {size}: the side of a map is at least 1 pixel")
-    with modes.frozen(module), weights.frozen(module):
+    with modes.eval_mode(module), weights.hold_power_iteration(module):
         chosen = [found for found in select(module, layers) if _is_map(found)]
         if not chosen:
             raise ValueError(
@@ -82,7 +82,7 @@ def spectrum(module: nn.Module, layers: str | Sequence[str] = (), size: int = 8)
         return [_measure(found, size) for found in chosen]
 
 
-def not_measured(module: nn.Module) -> list[str]:
+def list_unmeasured(module: nn.Module) -> list[str]:
     """Parameters with two or more dimensions in no layer that ``spectrum`` knows, such as recurrent weights."""
     owners = dict(module.named_modules())
     names = []
@@ -143,10 +143,10 @@ def _measure(found: weights.Selected, size: int) -> LayerSpectrum:
         raise ValueError(
             f"{found.name or '(itself)'}: the weight is on the meta device, without numbers; load it first"
         )
-    if not bool(torch.isfinite(exact(weight, allow_complex=True)).all()):
+    if not bool(torch.isfinite(at_least_float32(weight, allow_complex=True)).all()):
         raise ValueError(f"{found.name or '(itself)'}: the weight holds NaN or infinite values; the net is damaged")
     with torch.autocast(weight.device.type, enabled=False):
-        weight = exact(weight, allow_complex=True)
+        weight = at_least_float32(weight, allow_complex=True)
         matrix = found.view.block_diagonal(weight)
         values = torch.linalg.svdvals(found.view.blocks(weight)).flatten().sort(descending=True).values
         tolerance = values[0] * max(matrix.shape) * torch.finfo(matrix.dtype).eps

@@ -34,7 +34,7 @@ def near_orthogonality(net: nn.Module, layers: str | Sequence[str] = ()) -> dict
         ValueError: no such layer.
     """
     found: dict[str, float] = {}
-    with modes.frozen(net):
+    with modes.eval_mode(net):
         penalty = Penalty(net, "conv_orthogonality", layers=layers)
         # the filter of a skew orthogonal convolution is not its map, which is orthogonal by construction
         penalty.selected = [s for s in penalty.selected if isinstance(s.layer, Layer) or len(s.view.shape) == 2]

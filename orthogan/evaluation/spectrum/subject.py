@@ -17,10 +17,10 @@ from orthogan.evaluation.spectrum import layer_spectrum as measuring
 from orthogan.io.read import printable, user_path
 from orthogan.io.weights import read_metadata, read_tensors, read_weights
 from orthogan.models import saved
-from orthogan.models.named import made_by
+from orthogan.models.named import instantiate
 from orthogan.models.saved_discriminator import FILE as DISCRIMINATOR
 from orthogan.models.saved_discriminator import load_discriminator
-from orthogan.models.shipped import shipped
+from orthogan.models.shipped import find_shipped
 from orthogan.named_code import Trust
 
 PICKLED = (".pt", ".pth", ".bin", ".ckpt")
@@ -56,7 +56,7 @@ def spectrum(
         rows = measuring.spectrum(module, layers, size)
     except ValueError as error:
         raise UserError(f"{subject}: {error}") from error
-    product, others = measuring.log10_product_of_norms(rows), measuring.not_measured(module)
+    product, others = measuring.log10_product_of_norms(rows), measuring.list_unmeasured(module)
     written = draw(rows, plot, title=name) if plot is not None else None
     if as_json:
         finite = {key: value if value > float("-inf") else None for key, value in product.items()}
@@ -113,12 +113,12 @@ def open_subject(subject: str | Path, *, ema: bool = True, trust: Trust = False)
         UserError: there is nothing of the kind; it names the file and the remedy.
     """
     text, path = str(subject), user_path(subject)
-    if not os.path.exists(path) and shipped(text) is None:
+    if not os.path.exists(path) and find_shipped(text) is None:
         module, _, attribute = text.partition(":")
         if module and attribute and path.suffix not in (".safetensors", *PICKLED):
-            return text, made_by(text)
+            return text, instantiate(text)
         raise UserError(f"{printable(text)}: no such file or folder; name {ACCEPTED}")
-    file = saved.find(path, ema=ema)
+    file = saved.resolve_checkpoint(path, ema=ema)
     beside = file.with_name(DISCRIMINATOR)
     if file.suffix == ".safetensors":
         if file.name == DISCRIMINATOR and file.with_name(f"{saved.RAW}.safetensors").is_file():
@@ -129,9 +129,9 @@ def open_subject(subject: str | Path, *, ema: bool = True, trust: Trust = False)
         if form != saved.FORMAT:
             return str(file), _tensors(file, read_tensors(file))
         if path.is_dir() and beside.is_file():
-            nets = {"G": saved.load(file, trust=trust), "D": load_discriminator(beside, trust=trust)}
+            nets = {"G": saved.load_generator(file, trust=trust), "D": load_discriminator(beside, trust=trust)}
             return str(file.parent), nn.ModuleDict(nets)
-        return str(file), saved.load(file, trust=trust)
+        return str(file), saved.load_generator(file, trust=trust)
     if file.suffix in PICKLED:
         return str(file), _tensors(file, read_weights(file))
     raise UserError(f"{printable(file)}: a file of this kind holds no weights that can be read; name {ACCEPTED}")

@@ -25,7 +25,7 @@ from orthogan.latent.discovery.scores import rca, score
 from orthogan.latent.discovery.sefa import sefa
 from orthogan.latent.identity import model_hash
 from orthogan.latent.native import native_directions
-from orthogan.latent.space import view
+from orthogan.latent.space import in_space
 
 METHODS = {
     "native": native_directions,
@@ -85,7 +85,7 @@ def discover(
             then as large as the find, since the number of directions decides what chance is.
         y: class of a conditional generator; None takes them in turn, in z.
         components: how many directions of each method, its first ones; None for all it finds.
-        space: the latent space to look in, one of the generator's own (``orthogan.latent.space.view``).
+        space: the latent space to look in, one of the generator's own (``orthogan.latent.space.in_space``).
         layers: numbers of the layers that take the latent there; none for all. The others stay at the mean.
         options: passed to those methods that know them (layer, samples, steps, batch_size, …).
 
@@ -109,7 +109,7 @@ def discover(
     for option in options:
         if not any(option in parameters for parameters in known.values()):
             raise UserError(f"{option}: {', '.join(names)} has no such option")
-    net = view(generator, space, y=y, layers=layers)
+    net = in_space(generator, space, y=y, layers=layers)
     label = y if space == "z" else None  # a view of another space has its class in it
     given = {"y": label, "seed": seed, "components": components, **options}
     found = []

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from orthogan.errors import UserError
 from orthogan.latent.directions import Directions
 from orthogan.latent.discovery.rotate import learn_rotation
-from orthogan.linalg.precision import exact
+from orthogan.linalg.precision import at_least_float32
 
 Features = Tensor | Sequence[Tensor]
 
@@ -42,12 +42,14 @@ def hessian_penalty(
     if reduction not in ("max", "mean"):
         raise UserError(f"reduction='{reduction}': 'max' or 'mean' over the features")
     with torch.autocast(z.device.type, enabled=False):
-        z = exact(z)
+        z = at_least_float32(z)
         curves: list[list[Tensor]] = []
         for _ in range(k):
             step = epsilon * signs(z, generator)
             ahead, behind = listed(function(z + step)), listed(function(z - step))
-            curves.append([(exact(a) + exact(b)) / epsilon**2 for a, b in zip(ahead, behind, strict=True)])
+            curves.append(
+                [(at_least_float32(a) + at_least_float32(b)) / epsilon**2 for a, b in zip(ahead, behind, strict=True)]
+            )
         spread = [torch.stack(same).var(dim=0).flatten(1) for same in zip(*curves, strict=True)]
         reduced = [part.amax(1) if reduction == "max" else part.mean(1) for part in spread]
         return torch.stack([part.mean() for part in reduced]).sum()

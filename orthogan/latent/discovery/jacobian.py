@@ -15,8 +15,8 @@ from tqdm import tqdm
 
 from orthogan.errors import UserError
 from orthogan.latent.directions import Directions
-from orthogan.latent.discovery.response import Response, respond
-from orthogan.latent.discovery.spectrum import number_of, ordered, positive, warn_of_tie
+from orthogan.latent.discovery.response import GeneratorFunction, trace_generator
+from orthogan.latent.discovery.spectrum import check_components, check_positive, sort_by_spectrum, warn_of_tie
 
 
 def jacobian(
@@ -39,20 +39,20 @@ def jacobian(
 
     Warns when the sigmas tie. Raises ``UserError`` for unfit arguments and where nothing depends on the latent.
     """
-    k = number_of(generator, components)
-    with respond(generator, layer=layer, resolution=resolution, y=y) as response:
+    k = check_components(generator, components)
+    with trace_generator(generator, layer=layer, resolution=resolution, y=y) as response:
         sigma, rows = principal(mean_gram(response, samples, seed, batch_size))
     where = f"layer '{layer}'" if layer else "the image"
     if not float(sigma[0]) > 0:
         raise UserError(f"{where} does not change with the latent: its Jacobian is zero")
     warn_of_tie(sigma, where)
     method = "jacobian" if samples > 1 else "local jacobian"
-    return ordered(rows[:k], sigma[:k], generator, method=method, layer=layer or "", seed=seed)
+    return sort_by_spectrum(rows[:k], sigma[:k], generator, method=method, layer=layer or "", seed=seed)
 
 
-def mean_gram(response: Response, samples: int, seed: int, batch_size: int) -> Tensor:
+def mean_gram(response: GeneratorFunction, samples: int, seed: int, batch_size: int) -> Tensor:
     """J^T J averaged over ``samples`` latents: (latent_dim, latent_dim) float64 on the CPU."""
-    positive(samples=samples, batch_size=batch_size)
+    check_positive(samples=samples, batch_size=batch_size)
     z, labels = response.draw(samples, seed)
     dim = response.dim
     axes = torch.eye(dim, device=z.device)
@@ -71,7 +71,7 @@ def mean_gram(response: Response, samples: int, seed: int, batch_size: int) -> T
     return gram / samples
 
 
-def push_forward(response: Response, z: Tensor, tangents: Tensor, labels: Tensor | None) -> Tensor:
+def push_forward(response: GeneratorFunction, z: Tensor, tangents: Tensor, labels: Tensor | None) -> Tensor:
     """J(z) t for each row of ``z`` and ``tangents`` (n, latent_dim): (n, features), by forward-mode derivatives.
 
     Dual numbers rather than ``torch.func.jvp``: they pass through layers with an autograd function of the old kind.

@@ -15,8 +15,8 @@ from tqdm import tqdm
 
 from orthogan.errors import UserError
 from orthogan.latent.directions import Directions, random_control
-from orthogan.latent.discovery.response import Response, respond
-from orthogan.latent.discovery.spectrum import number_of, positive
+from orthogan.latent.discovery.response import GeneratorFunction, trace_generator
+from orthogan.latent.discovery.spectrum import check_components, check_positive
 from orthogan.latent.identity import model_hash
 from orthogan.linalg.rotations import qr
 from orthogan.rng import derive
@@ -72,8 +72,8 @@ def learned(
 
     Warns when the mean is no better than chance. Raises ``UserError`` for arguments that do not fit.
     """
-    k = number_of(generator, components)
-    with respond(generator, y=y) as response:
+    k = check_components(generator, components)
+    with trace_generator(generator, y=y) as response:
         start = random_control(response.dim, k, derive(seed, "learned", "start")).matrix
         root = torch.from_numpy(start.T.copy()).to(response.device).requires_grad_(True)
         net = teach(
@@ -89,7 +89,7 @@ def learned(
 
 
 def teach(
-    response: Response,
+    response: GeneratorFunction,
     rows: Callable[[], Tensor],
     learnt: list[Tensor],
     *,
@@ -100,7 +100,7 @@ def teach(
     seed: int,
 ) -> Reconstructor:
     """A reconstructor trained, together with the tensors ``learnt``, on shifts along ``rows()`` (k, latent_dim)."""
-    positive(steps=steps, batch_size=batch_size)
+    check_positive(steps=steps, batch_size=batch_size)
     if not (lr > 0 and reach > LEAST):
         raise UserError(f"lr={lr}, reach={reach}: a positive learning rate, and shifts of more than {LEAST}")
     k = len(rows())
@@ -124,10 +124,17 @@ def teach(
 
 
 def accuracy(
-    response: Response, net: Reconstructor, rows: Tensor, *, pairs: int, reach: float, seed: int, batch_size: int = 64
+    response: GeneratorFunction,
+    net: Reconstructor,
+    rows: Tensor,
+    *,
+    pairs: int,
+    reach: float,
+    seed: int,
+    batch_size: int = 64,
 ) -> np.ndarray:
     """(k,): the part of ``pairs`` fresh pairs of each of ``rows`` that ``net`` names rightly."""
-    positive(pairs=pairs)
+    check_positive(pairs=pairs)
     k = len(rows)
     index = torch.arange(k).repeat(pairs).to(rows.device)
     shift = shifts(len(index), reach, random_generator("cpu", seed, "rca")).to(rows.device)
@@ -154,7 +161,7 @@ def warn_of_chance(right: np.ndarray) -> None:
         )
 
 
-def _pair(response: Response, rows: Tensor, index: Tensor, shift: Tensor, seed: int) -> tuple[Tensor, Tensor]:
+def _pair(response: GeneratorFunction, rows: Tensor, index: Tensor, shift: Tensor, seed: int) -> tuple[Tensor, Tensor]:
     """The images of fresh latents and of the same moved by ``shift`` along their row."""
     z, labels = response.draw(len(index), seed)
     with torch.no_grad():

@@ -16,7 +16,7 @@ from orthogan.errors import UserError
 from orthogan.latent.directions import Directions
 from orthogan.latent.discovery.hessian import Features, check_difference, listed, signs
 from orthogan.latent.discovery.rotate import learn_rotation
-from orthogan.linalg.precision import exact
+from orthogan.linalg.precision import at_least_float32
 
 
 def orojar_penalty(
@@ -40,12 +40,15 @@ def orojar_penalty(
     if reduction not in ("sum", "mean"):
         raise UserError(f"reduction='{reduction}': 'sum' or 'mean' over the features")
     with torch.autocast(z.device.type, enabled=False):
-        z = exact(z)
+        z = at_least_float32(z)
         here = listed(function(z))
         lengths: list[list[Tensor]] = []
         for _ in range(k):
             there = listed(function(z + epsilon * signs(z, generator)))
-            squares = [((exact(b) - exact(a)) / epsilon).square().flatten(1) for a, b in zip(here, there, strict=True)]
+            squares = [
+                ((at_least_float32(b) - at_least_float32(a)) / epsilon).square().flatten(1)
+                for a, b in zip(here, there, strict=True)
+            ]
             lengths.append([part.sum(1) if reduction == "sum" else part.mean(1) for part in squares])
         return torch.stack([torch.stack(same).var(dim=0).mean() for same in zip(*lengths, strict=True)]).sum()
 

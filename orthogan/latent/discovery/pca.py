@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from orthogan.errors import UserError
 from orthogan.latent.directions import Directions
-from orthogan.latent.discovery.response import respond
-from orthogan.latent.discovery.spectrum import number_of, ordered, positive, warn_of_tie
+from orthogan.latent.discovery.response import trace_generator
+from orthogan.latent.discovery.spectrum import check_components, check_positive, sort_by_spectrum, warn_of_tie
 from orthogan.latent.first_layer import find_layer
 from orthogan.models.protocol import as_generator
 from orthogan.rng import generator as random_generator
@@ -47,14 +47,14 @@ def pca(
     beyond what sampling explains, and when a component is not linear in z, so that its direction is noise.
     Raises ``UserError`` also for fewer than ten samples a latent dimension and for an unknown layer.
     """
-    positive(batch_size=batch_size)
-    k, dim = number_of(generator, components), as_generator(generator).latent_dim
+    check_positive(batch_size=batch_size)
+    k, dim = check_components(generator, components), as_generator(generator).latent_dim
     if samples < 10 * dim:
         raise UserError(f"samples={samples}: at least 10 a latent dimension, {10 * dim}; GANSpace takes 10,000 or more")
     name = layer
     if layer == "auto":
         name = layer_behind(generator) if getattr(generator, "axis", "z") == "z" else LATENT
-    with respond(generator, layer="" if name == LATENT else name, y=y) as response:
+    with trace_generator(generator, layer="" if name == LATENT else name, y=y) as response:
         z, labels = response.draw(samples, seed)
 
         def batches() -> Iterator[tuple[Tensor, Tensor]]:
@@ -94,7 +94,7 @@ def pca(
         )
     ratio = math.sqrt(dim / samples)
     warn_of_tie(variance.sqrt(), f"layer '{name}'", noise=(1 + ratio) / (1 - ratio))
-    return ordered(
+    return sort_by_spectrum(
         onto / onto.norm(dim=1, keepdim=True),
         variance.sqrt(),
         generator,
@@ -127,7 +127,7 @@ def layer_behind(generator: nn.Module, *, layer: str = "auto") -> str:
     hooks = [first.register_forward_hook(leave)]
     hooks += [part.register_forward_pre_hook(enter) for part in names if type(part) is not nn.Sequential]
     try:
-        with respond(generator):
+        with trace_generator(generator):
             pass
     finally:
         for hook in hooks:

@@ -11,18 +11,18 @@ from torch.nn import functional
 from torch.nn.utils import parametrize
 
 from orthogan.errors import UserError
-from orthogan.latent.generate import class_of
-from orthogan.models.modes import device_of, frozen
+from orthogan.latent.generate import sample_label
+from orthogan.models.modes import eval_mode, get_device
 from orthogan.models.protocol import Generator, as_generator
 
 
-class Response:
-    """z (n, latent_dim) -> images (n, c, h, w), or the output (n, ...) of one layer; made by ``respond``."""
+class GeneratorFunction:
+    """z (n, latent_dim) -> images (n, c, h, w), or the output (n, ...) of one layer; made by ``trace_generator``."""
 
     def __init__(self, net: Generator, layer: str | None, resolution: int | None, y: int | None) -> None:
         self.net, self.layer, self.resolution = net, layer, resolution
-        self.y = None if y is None else class_of(net, 0, [y])
-        self.device = device_of(net)
+        self.y = None if y is None else sample_label(net, 0, [y])
+        self.device = get_device(net)
         self._module = _submodule(net, layer) if layer else None
 
     @property
@@ -60,9 +60,9 @@ class Response:
 
 
 @contextmanager
-def respond(
+def trace_generator(
     generator: nn.Module, *, layer: str | None = None, resolution: int | None = None, y: int | None = None
-) -> Iterator[Response]:
+) -> Iterator[GeneratorFunction]:
     """Within the block: the generator frozen, its constrained weights computed once, and tried on one latent.
 
     ``layer``: a dotted submodule name whose output is looked at (the rest of the net is not run); None or "" for
@@ -71,9 +71,9 @@ def respond(
     Raises ``UserError`` for an unknown or unfit layer, resolution or class, and for output that is not finite.
     """
     net = as_generator(generator)
-    found = Response(net, layer, resolution, y)
+    found = GeneratorFunction(net, layer, resolution, y)
     # The weights are kept from the trial on: some constraints cannot be differentiated forward, and none need be.
-    with frozen(net), parametrize.cached():
+    with eval_mode(net), parametrize.cached():
         if not bool(torch.isfinite(found(*found.draw(1, seed=0))).all()):
             raise UserError(f"layer '{layer or 'output'}': NaN or infinite values; the generator is damaged")
         yield found

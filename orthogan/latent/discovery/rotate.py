@@ -13,8 +13,8 @@ from tqdm import tqdm
 from orthogan.errors import UserError
 from orthogan.latent.directions import Directions, random_control
 from orthogan.latent.discovery.jacobian import mean_gram, principal
-from orthogan.latent.discovery.response import Response, respond
-from orthogan.latent.discovery.spectrum import number_of, ordered, positive
+from orthogan.latent.discovery.response import GeneratorFunction, trace_generator
+from orthogan.latent.discovery.spectrum import check_components, check_positive, sort_by_spectrum
 from orthogan.linalg.rotations import qr
 from orthogan.rng import derive
 from orthogan.rng import generator as random_generator
@@ -53,13 +53,13 @@ def learn_rotation(
     ``jacobian``. Warns when random frames of the same span have a penalty as small: then these mean nothing.
     Raises ``UserError`` for fewer than two components and other unfit arguments.
     """
-    k = number_of(generator, components)
+    k = check_components(generator, components)
     if k < 2:
         raise UserError(f"{method} with {k} component: one direction has no other to be told from; at least 2")
-    positive(steps=steps, batch_size=batch_size)
+    check_positive(steps=steps, batch_size=batch_size)
     if not lr > 0:
         raise UserError(f"lr={lr}: a positive learning rate")
-    with respond(generator, layer=layer, resolution=resolution, y=y) as response:
+    with trace_generator(generator, layer=layer, resolution=resolution, y=y) as response:
         gram = mean_gram(response, JACOBIANS, derive(seed, method, "jacobian"), batch_size=128)
         span = principal(gram)[1][:k].float().to(response.device)
         source = random_generator(response.device, seed, method, "start")
@@ -90,10 +90,10 @@ def learn_rotation(
         )
     rows = (frame @ span).double().cpu()
     sigma = ((rows @ gram) * rows).sum(1).clamp_min(0).sqrt()
-    return ordered(rows, sigma, generator, method=method, layer=layer or "", seed=seed)
+    return sort_by_spectrum(rows, sigma, generator, method=method, layer=layer or "", seed=seed)
 
 
-def _along(response: Response, rows: Tensor, penalty: Penalty, n: int, seed: int, *at: int | str) -> Tensor:
+def _along(response: GeneratorFunction, rows: Tensor, penalty: Penalty, n: int, seed: int, *at: int | str) -> Tensor:
     """The penalty along ``rows`` at ``n`` latents, all chance a function of ``seed`` and ``at``."""
     z, labels = response.draw(n, derive(seed, *at))
     source = random_generator(response.device, seed, *at, "signs")

@@ -12,10 +12,10 @@ from torch import Tensor, nn
 from orthogan.errors import UserError
 from orthogan.latent.directions import Directions
 from orthogan.latent.discovery.learned import RCA, REACH, accuracy, teach, warn_of_chance
-from orthogan.latent.discovery.response import respond
-from orthogan.latent.discovery.spectrum import positive
-from orthogan.latent.generate import class_of, latents_of
-from orthogan.latent.space import view
+from orthogan.latent.discovery.response import trace_generator
+from orthogan.latent.discovery.spectrum import check_positive
+from orthogan.latent.generate import sample_label, sample_latents
+from orthogan.latent.space import in_space
 from orthogan.latent.traverse import CHANGE
 
 ACTIVENESS = "activeness"
@@ -39,14 +39,14 @@ def score(
     """
     directions.check(generator)
     generator, y = _in_space(generator, directions, y)
-    positive(batch_size=batch_size)
+    check_positive(batch_size=batch_size)
     if not len(seeds):
         raise UserError("seeds: at least one")
     rows = torch.from_numpy(directions.matrix.copy())
     units = rows / rows.norm(dim=1, keepdim=True)
-    with respond(generator, y=y) as response:
-        z = latents_of(generator, seeds)
-        classes = [class_of(generator, seed, None if y is None else [y]) for seed in seeds]
+    with trace_generator(generator, y=y) as response:
+        z = sample_latents(generator, seeds)
+        classes = [sample_label(generator, seed, None if y is None else [y]) for seed in seeds]
 
         def images(latents: Tensor) -> Tensor:
             """(seeds, offsets, latent_dim) -> (seeds, offsets, pixels) in [-1, 1], float64."""
@@ -91,7 +91,7 @@ def rca(
     """
     directions.check(generator)
     generator, y = _in_space(generator, directions, y)
-    with respond(generator, y=y) as response:
+    with trace_generator(generator, y=y) as response:
         rows = torch.from_numpy(directions.matrix.copy()).to(response.device)
         net = teach(response, lambda: rows, [], steps=steps, batch_size=batch_size, lr=lr, reach=reach, seed=seed)
         right: np.ndarray = accuracy(response, net, rows, pairs=pairs, reach=reach, seed=seed)
@@ -103,4 +103,4 @@ def _in_space(generator: nn.Module, directions: Directions, y: int | None) -> tu
     """The generator seen from the space of the directions, and the class that it is still to be told."""
     if directions.space == "z":
         return generator, y
-    return view(generator, directions.space, y=y, layers=directions.layers), None
+    return in_space(generator, directions.space, y=y, layers=directions.layers), None

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from orthogan.errors import UserError
 from orthogan.latent.directions import Directions
-from orthogan.latent.discovery.response import respond
-from orthogan.latent.discovery.spectrum import ordered, warn_of_tie
+from orthogan.latent.discovery.response import trace_generator
+from orthogan.latent.discovery.spectrum import sort_by_spectrum, warn_of_tie
 from orthogan.latent.first_layer import first_map
 from orthogan.layers.batch_norm import ConditionalBatchNorm2d
 from orthogan.weights.effective import effective_weight
@@ -49,7 +49,7 @@ def sefa(
     _, sigma, right = torch.linalg.svd(weight, full_matrices=False)
     warn_of_tie(sigma, f"layer '{name}'")
     suffix = " (unit outputs)" if normalise else " (batch norm followed)" if follow_norm else ""
-    return ordered(right, sigma, generator, method=f"sefa{suffix}", layer=name)
+    return sort_by_spectrum(right, sigma, generator, method=f"sefa{suffix}", layer=name)
 
 
 def _gains(generator: nn.Module, name: str, first: nn.Module, y: int | None) -> Tensor:
@@ -68,7 +68,7 @@ def _gains(generator: nn.Module, name: str, first: nn.Module, y: int | None) -> 
     hooks = [first.register_forward_hook(leave)]
     hooks += [part.register_forward_pre_hook(enter) for part in generator.modules() if isinstance(part, Normaliser)]
     try:
-        with respond(generator, y=y):
+        with trace_generator(generator, y=y):
             pass
     finally:
         for hook in hooks:

@@ -18,7 +18,7 @@ SIGMA = "sigma"
 DEAD_RATIO = 1e-5
 
 
-def ordered(
+def sort_by_spectrum(
     rows: Tensor,
     sigma: Tensor,
     generator: nn.Module,
@@ -59,7 +59,7 @@ def warn_of_tie(sigma: Tensor, where: str, *, noise: float = 1.0) -> None:
         )
 
 
-def number_of(generator: nn.Module, components: int | None) -> int:
+def check_components(generator: nn.Module, components: int | None) -> int:
     """``components``, or the latent dimension for None. Raises ``UserError`` outside 1 … latent dimension."""
     dim = as_generator(generator).latent_dim
     if components is not None and not 1 <= components <= dim:
@@ -67,7 +67,7 @@ def number_of(generator: nn.Module, components: int | None) -> int:
     return dim if components is None else components
 
 
-def positive(**values: int) -> None:
+def check_positive(**values: int) -> None:
     """Raises ``UserError`` naming the first argument that is below 1."""
     for name, value in values.items():
         if value < 1:

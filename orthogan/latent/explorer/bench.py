@@ -36,7 +36,7 @@ class View:
 
 
 @dataclass(frozen=True)
-class Bench:
+class ExplorerState:
     """The directions being worked on: those of a file, those saved on the page (one each), a random one as control."""
 
     found: Directions
@@ -67,7 +67,7 @@ class Bench:
             left -= len(part)
         raise UserError(f"direction {index}: there are {len(self.rows)}; reload the page")
 
-    def renamed(self, names: Sequence[str], notes: Sequence[str]) -> Bench:
+    def renamed(self, names: Sequence[str], notes: Sequence[str]) -> ExplorerState:
         """The same rows under other names and notes, one text a row (the control keeps its own).
 
         Raises ``UserError`` for another number of texts, or an empty name.
@@ -118,12 +118,12 @@ def control_of(found: Directions) -> Directions:
     )
 
 
-def edits(bench: Bench, view: View) -> list[tuple[str, float]]:
+def edits(bench: ExplorerState, view: View) -> list[tuple[str, float]]:
     """(name, offset) of every row that is moved, in order."""
     return [(name, offset) for name, offset in zip(bench.names, view.offsets, strict=False) if offset]
 
 
-def described(bench: Bench, view: View) -> list[str]:
+def described(bench: ExplorerState, view: View) -> list[str]:
     """``["smile +1.5", "direction 3 -2"]``."""
     moved = [(f"direction {name}" if name.isdecimal() else name, offset) for name, offset in edits(bench, view)]
     return [f"{name} {signed(offset)}" for name, offset in moved]

@@ -18,7 +18,7 @@ from orthogan.errors import UserError, install
 from orthogan.io.read import printable
 from orthogan.latent.directions import Directions
 from orthogan.latent.explorer import shown
-from orthogan.latent.explorer.bench import Bench, View, reach_of, view_of
+from orthogan.latent.explorer.bench import ExplorerState, View, reach_of, view_of
 from orthogan.latent.explorer.session import Explorer
 from orthogan.rng import derive
 
@@ -167,13 +167,15 @@ def build_page(
         state = [bench, rows, seed, named, truncation]
         quiet = {"show_progress": "hidden", "api_visibility": "private"}
 
-        def show(bench: Bench, listed: dict, seed: float | None, label: int | None, truncation: float | None) -> Any:
+        def show(
+            bench: ExplorerState, listed: dict, seed: float | None, label: int | None, truncation: float | None
+        ) -> Any:
             if seed is None or truncation is None:  # a field that is being written in
                 return gr.skip()
             with _told(gr):
                 return shown.stage(explorer, shown.renamed(bench, listed), view_of(listed, seed, label, truncation))
 
-        def save(bench: Bench, listed: dict, *rest: Any) -> Any:
+        def save(bench: ExplorerState, listed: dict, *rest: Any) -> Any:
             *controls, name = rest
             with _told(gr):
                 named = shown.renamed(bench, listed)
@@ -185,7 +187,7 @@ def build_page(
             listed = shown.listed(grown, start_at=at, reach=listed["reach"], offsets=offsets)
             return grown, {**listed, "dirty": True}, ""
 
-        def load_file(path: str, bench: Bench, listed: dict) -> Any:
+        def load_file(path: str, bench: ExplorerState, listed: dict) -> Any:
             with _told(gr):
                 fresh, told = explorer.load(path, shown.renamed(bench, listed))
             for line in told:
@@ -193,21 +195,21 @@ def build_page(
             listed = shown.listed(fresh, start_at=shown.strongest(fresh), reach=listed["reach"])
             return fresh, {**listed, "dirty": bool(fresh.saved)}, shown.heading(explorer, fresh, title)
 
-        def save_png(bench: Bench, listed: dict, *controls: Any) -> Any:
+        def save_png(bench: ExplorerState, listed: dict, *controls: Any) -> Any:
             with _told(gr):
                 bench, view = shown.renamed(bench, listed), view_of(listed, *controls)
                 return shown.sent(
                     f"seed{view.seed}{'-edit' if any(view.offsets) else ''}.png", explorer.png(bench, view)
                 )
 
-        def save_gif(bench: Bench, listed: dict, *controls: Any) -> Any:
+        def save_gif(bench: ExplorerState, listed: dict, *controls: Any) -> Any:
             with _told(gr):
                 bench, view = shown.renamed(bench, listed), view_of(listed, *controls)
                 index = int(listed["current"])
                 made = explorer.loop(bench, index, view, reach_of(listed))
                 return shown.sent(f"{shown.plain(bench.row(index).names[0])}-seed{view.seed}.gif", made)
 
-        def save_file(bench: Bench, listed: dict) -> Any:
+        def save_file(bench: ExplorerState, listed: dict) -> Any:
             with _told(gr):
                 return shown.sent("directions.safetensors", explorer.file(shown.renamed(bench, listed)))
 

@@ -22,15 +22,15 @@ from orthogan import __version__
 from orthogan.drawing.grid import default_scale, magnify, save_png
 from orthogan.errors import UserError
 from orthogan.latent.directions import Directions
-from orthogan.latent.explorer.bench import Bench, View, control_of, described, edits
-from orthogan.latent.generate import class_of, generate, latents_of
+from orthogan.latent.explorer.bench import ExplorerState, View, control_of, described, edits
+from orthogan.latent.generate import generate, sample_label, sample_latents
 from orthogan.latent.identity import model_hash
 from orthogan.latent.render import render
 from orthogan.latent.render.contact_sheet import contact_sheet
 from orthogan.latent.render.heatmap import colours
-from orthogan.latent.samples import spans
-from orthogan.latent.space import pulled_in
-from orthogan.latent.space import view as seen_from
+from orthogan.latent.samples import format_ranges
+from orthogan.latent.space import in_space as seen_from
+from orthogan.latent.space import truncate_in_space
 from orthogan.latent.traverse import CHANGE, traverse
 from orthogan.models.protocol import Generator, as_generator
 
@@ -57,7 +57,7 @@ class Explorer:
         self._base = lru_cache(maxsize=64)(self._find_base)
         self._unedited = lru_cache(maxsize=64)(self._draw)
 
-    def bench(self, directions: Directions) -> tuple[Bench, list[str]]:
+    def bench(self, directions: Directions) -> tuple[ExplorerState, list[str]]:
         """``directions`` ready for the page, they and a random one with the score "change", and warnings about them.
 
         Raises ``UserError`` for directions that do not fit the generator.
@@ -66,7 +66,7 @@ class Explorer:
             warnings.simplefilter("always")
             directions.check(self.generator)
         found = self.measured(directions)
-        return Bench(found, control=self.measured(control_of(found))), [str(one.message) for one in caught]
+        return ExplorerState(found, control=self.measured(control_of(found))), [str(one.message) for one in caught]
 
     def measured(self, directions: Directions) -> Directions:
         """``directions`` with the score "change" where they lack it: grey levels that an offset of ±1 moves a pixel.
@@ -86,7 +86,7 @@ class Explorer:
                 change[dims] += [row[CHANGE] for row in walk.scores]
         return replace(directions, scores={**directions.scores, CHANGE: change / len(seeds)})
 
-    def latent(self, bench: Bench, view: View) -> np.ndarray:
+    def latent(self, bench: ExplorerState, view: View) -> np.ndarray:
         """(latent_dim,) float32 in the space of the directions: that of the seed, truncated, plus offsets times rows.
 
         Raises ``UserError`` for offsets that are not one finite number a row.
@@ -101,7 +101,7 @@ class Explorer:
                 z = z + offset * row
         return z.astype(np.float32)
 
-    def image(self, bench: Bench, view: View) -> np.ndarray:
+    def image(self, bench: ExplorerState, view: View) -> np.ndarray:
         """uint8 (c, h, w): what ``traverse`` with ``batch_size=1`` draws at that offset, to the byte."""
         edited = any(view.offsets)
         view = view if edited else view.unedited
@@ -120,12 +120,12 @@ class Explorer:
         """The generator seen from ``space``, and the latent (latent_dim,) float64 there, before any edit."""
         net = seen_from(self.generator, space, y=view.label, layers=layers)
         with self._one_at_a_time:
-            start = pulled_in(latents_of(net, [view.seed]), view.truncation, space)[0]
+            start = truncate_in_space(sample_latents(net, [view.seed]), view.truncation, space)[0]
         if layers:
             net = seen_from(self.generator, space, y=view.label, layers=layers, base=start)
         return net, start.double().numpy()
 
-    def saved(self, bench: Bench, view: View, name: str, note: str = "") -> Bench:
+    def saved(self, bench: ExplorerState, view: View, name: str, note: str = "") -> ExplorerState:
         """``bench`` with the present offsets as one more direction: an offset of 1 along it is this whole edit.
 
         Its note says what it is made of. Raises ``UserError`` without a name, for a name in use, or no edit.
@@ -143,7 +143,7 @@ class Explorer:
         one = replace(bench.found, matrix=matrix, names=[name], notes=[note.strip() or made_of], scores={})
         return replace(bench, saved=(*bench.saved, self.measured(one)))
 
-    def png(self, bench: Bench, view: View) -> bytes:
+    def png(self, bench: ExplorerState, view: View) -> bytes:
         """The picture as a PNG, magnified by a whole number, its seed, edit and latent in the text chunks."""
         image = self.image(bench, view)
         scale = default_scale(image.shape[1], image.shape[2], EXPORT_SIDE)
@@ -153,7 +153,7 @@ class Explorer:
             "method": bench.found.method,
             "space": bench.found.space,
             "layer": bench.found.layer,
-            "layers": spans(bench.found.layers),
+            "layers": format_ranges(bench.found.layers),
             "unit": bench.found.unit,
             "seed": str(view.seed),
             "class": "none" if view.label is None else str(view.label),
@@ -164,8 +164,8 @@ class Explorer:
         }
         return _written("picture.png", lambda path: save_png(magnify(image, scale), path, about))
 
-    def loop(self, bench: Bench, index: int, view: View, extent: float) -> bytes:
-        """An endless GIF of direction ``index`` from -extent to +extent, from the unedited base of ``view``."""
+    def loop(self, bench: ExplorerState, index: int, view: View, extent: float) -> bytes:
+        """An endless GIF of direction ``index`` from -extent to +extent, from the unedited base of ``in_space``."""
         with self._one_at_a_time, warnings.catch_warnings():
             warnings.simplefilter("ignore")
             walk = traverse(
@@ -179,15 +179,15 @@ class Explorer:
             )
         return _written("loop.gif", lambda path: render(walk, path))
 
-    def file(self, bench: Bench) -> bytes:
+    def file(self, bench: ExplorerState) -> bytes:
         """Found and saved directions as the bytes of a Directions file."""
         return _written("directions.safetensors", bench.directions().save)
 
     def first_label(self, seed: int) -> int | None:
         """The class that ``sample`` and ``traverse`` would give this seed."""
-        return class_of(self.generator, seed)
+        return sample_label(self.generator, seed)
 
-    def load(self, path: str | os.PathLike[str], bench: Bench) -> tuple[Bench, list[str]]:
+    def load(self, path: str | os.PathLike[str], bench: ExplorerState) -> tuple[ExplorerState, list[str]]:
         """A Directions file in place of the found ones; saved ones stay where they mean the same. Warnings with it.
 
         Raises ``UserError`` naming the file alone, without its folder, which is the server's affair.

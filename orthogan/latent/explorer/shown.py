@@ -8,17 +8,17 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from orthogan.latent.explorer.bench import Bench, View, described
+from orthogan.latent.explorer.bench import ExplorerState, View, described
 from orthogan.latent.explorer.session import Explorer, change, difference
 from orthogan.latent.render.html import strip_uri
-from orthogan.latent.samples import spans
+from orthogan.latent.samples import format_ranges
 from orthogan.latent.traverse import CHANGE
 
 REACH = 3.0  # of the sliders, to begin with
 _KINDS = {"png": "image/png", "gif": "image/gif", "safetensors": "application/octet-stream"}
 
 
-def stage(explorer: Explorer, bench: Bench, view: View) -> dict[str, str]:
+def stage(explorer: Explorer, bench: ExplorerState, view: View) -> dict[str, str]:
     """What the component of the pictures shows."""
     now, base = explorer.image(bench, view), explorer.image(bench, view.unedited)
     words = [f"seed {view.seed}"]
@@ -36,7 +36,7 @@ def stage(explorer: Explorer, bench: Bench, view: View) -> dict[str, str]:
 
 
 def listed(
-    bench: Bench, *, start_at: int, reach: float = REACH, offsets: Sequence[float] | None = None
+    bench: ExplorerState, *, start_at: int, reach: float = REACH, offsets: Sequence[float] | None = None
 ) -> dict[str, Any]:
     """What the component of the list shows: a row for each of ``bench.rows``."""
     last = len(bench.every) - 1
@@ -58,23 +58,23 @@ def listed(
     }
 
 
-def strongest(bench: Bench) -> int:
+def strongest(bench: ExplorerState) -> int:
     """The found direction that changes the picture most."""
     scores = bench.found.scores[CHANGE]
     return max(range(len(scores)), key=lambda index: scores[index])
 
 
-def renamed(bench: Bench, listed: dict[str, Any]) -> Bench:
+def renamed(bench: ExplorerState, listed: dict[str, Any]) -> ExplorerState:
     """``bench`` under the names and notes that the list shows now."""
     rows = listed["rows"]
     return bench.renamed([row["name"] for row in rows], [row["note"] for row in rows])
 
 
-def heading(explorer: Explorer, bench: Bench, title: str) -> dict[str, str]:
+def heading(explorer: Explorer, bench: ExplorerState, title: str) -> dict[str, str]:
     """What the component above all else shows."""
     found = bench.found
     layer = f", layer {found.layer}" if found.layer else ""
-    layers = f", moving layers {spans(found.layers)}" if found.layers else ""
+    layers = f", moving layers {format_ranges(found.layers)}" if found.layers else ""
     space = f" of space {found.space}" if found.space != "z" else ""
     about = f"{len(found)} directions{space} ({found.method}{layer}{layers}), offsets in {found.unit}"
     return {"title": title, "about": f"{about}, model {explorer.hash[:12]}"}

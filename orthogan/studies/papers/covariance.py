@@ -20,7 +20,19 @@ from orthogan.studies import measures
 from orthogan.studies.finished import FinishedRun
 from orthogan.studies.measures import FINAL_ERROR
 from orthogan.studies.scales import FASHION_CPU, SMOKE
-from orthogan.studies.study import Claim, Found, Keys, Measure, Method, Number, Scale, Setting, Study, lower, trained
+from orthogan.studies.study import (
+    Claim,
+    Keys,
+    Measure,
+    MeasureResult,
+    Method,
+    Scale,
+    Setting,
+    Study,
+    Value,
+    lower,
+    trained,
+)
 
 C = "model.classifier"
 NETS = "orthogan.studies.papers.covariance_nets"
@@ -79,7 +91,7 @@ METHODS = {
 }
 
 
-def conditions(run: FinishedRun) -> Found:
+def conditions(run: FinishedRun) -> MeasureResult:
     """The covariance's condition at every look, and the norm of the layer before; nothing for a net without one.
 
     Raises:
@@ -88,7 +100,7 @@ def conditions(run: FinishedRun) -> Found:
     layers = run.spectra()
     decomposed = [name for name, numbers in layers.items() if "kappa" in numbers]
     if not decomposed:
-        return Found()
+        return MeasureResult()
     if not run.config.logging.spectrum_every:
         raise UserError(f"{run.folder}: nothing is known of its layers; set logging.spectrum_every")
     numbers = layers[decomposed[0]]
@@ -98,15 +110,15 @@ def conditions(run: FinishedRun) -> Found:
         if name in numbers
     }
     found = {
-        title: Number(statistics.median(value for _, value in curve), "" if title == LARGEST else "lower")
+        title: Value(statistics.median(value for _, value in curve), "" if title == LARGEST else "lower")
         for title, curve in curves.items()
     }
     before = "C.pool.reduction.0" if decomposed[0] == "C.pool" else "C.conv"
     weights = layers.get(before, {}).get("norm")
     if weights:
-        found[NORM] = Number(weights[-1][1])
+        found[NORM] = Value(weights[-1][1])
         curves[NORM.partition(",")[0]] = weights
-    return Found(found, {title.partition(",")[0]: curve for title, curve in curves.items()})
+    return MeasureResult(found, {title.partition(",")[0]: curve for title, curve in curves.items()})
 
 
 def counted(config: Config) -> Path:
@@ -120,11 +132,11 @@ def counted(config: Config) -> Path:
                     stream.write("".join(f"{what}\n" for what in found))
 
 
-def failed(run: FinishedRun) -> Found:
+def failed(run: FinishedRun) -> MeasureResult:
     """How often a decomposition failed in training."""
     file = run.folder / FAILURES
     count = len(file.read_text(encoding="utf-8").splitlines()) if file.is_file() else 0
-    return Found({FAILED: Number(count, "lower")})
+    return MeasureResult({FAILED: Value(count, "lower")})
 
 
 CLAIMS = (

@@ -21,12 +21,12 @@ from orthogan.evaluation.critic.neural_divergence import neural_divergence
 from orthogan.evaluation.fidelity.extractors import load_extractor, resolve_extractor
 from orthogan.evaluation.fidelity.kid import SUBSET_SIZE
 from orthogan.evaluation.spectrum.layer_spectrum import log10_product_of_norms, spectrum
-from orthogan.evaluation.steady import place_of
-from orthogan.models.saved import load
+from orthogan.evaluation.steady import choose_device
+from orthogan.models.saved import load_generator
 from orthogan.models.saved_discriminator import load_discriminator
 from orthogan.rng import derive
 from orthogan.studies.finished import FinishedRun
-from orthogan.studies.study import Found, Number
+from orthogan.studies.study import MeasureResult, Value
 
 FRECHET, FRECHET_OTHER = "Fréchet distance", "Fréchet distance, 5k fakes and 10k reals"
 KERNEL, PRECISION, RECALL, INCEPTION_SCORE = "kernel distance", "precision", "recall", "Inception Score"
@@ -50,10 +50,10 @@ CRITICS = {
 }
 
 
-def images(run: FinishedRun) -> Found:
+def images(run: FinishedRun) -> MeasureResult:
     """What the images are worth at the end, against the training images: of every metric that the extractor allows."""
     section, place = run.config.evaluation, device_of(run.config)
-    source, net = open_configured(run.config.data), load(run.folder, trust=run.trust)
+    source, net = open_configured(run.config.data), load_generator(run.folder, trust=run.trust)
     extractor = resolve_extractor(run.extractor)
     _, classifies = load_extractor(extractor, device=place).probe(place)
     reals = min(section.reference_samples or len(source), len(source))
@@ -78,22 +78,22 @@ def images(run: FinishedRun) -> Found:
         return {result.metric: result for result in results}
 
     found = scored(metrics, section.samples, section.reference_samples)
-    numbers = {FRECHET: Number(found["fid"].value, "lower", found["fid"].protocol)}
+    numbers = {FRECHET: Value(found["fid"].value, "lower", found["fid"].protocol)}
     for name in (PRECISION, RECALL):
-        numbers[name] = Number(found["prc"].parts[name], "higher", found["prc"].protocol)
+        numbers[name] = Value(found["prc"].parts[name], "higher", found["prc"].protocol)
     if "kid" in found:
-        numbers[KERNEL] = Number(found["kid"].value, "lower", found["kid"].protocol)
+        numbers[KERNEL] = Value(found["kid"].value, "lower", found["kid"].protocol)
     if "isc" in found:
-        numbers[INCEPTION_SCORE] = Number(found["isc"].value, "higher", found["isc"].protocol)
+        numbers[INCEPTION_SCORE] = Value(found["isc"].value, "higher", found["isc"].protocol)
     if section.samples >= PUBLISHED and len(source) >= REALS:
         other = scored(["fid"], FAKES, REALS)["fid"]
-        numbers[FRECHET_OTHER] = Number(other.value, "lower", other.protocol)
+        numbers[FRECHET_OTHER] = Value(other.value, "lower", other.protocol)
     curve = [(step * run.images_per_step, score.value) for step, score in run.scores_of("fid")]
     fakes = [path.name for path in sorted(run.folder.glob("fakes-*.png"))[-1:]]
-    return Found(numbers, {FRECHET: curve} if curve else {}, fakes)
+    return MeasureResult(numbers, {FRECHET: curve} if curve else {}, fakes)
 
 
-def divergence(run: FinishedRun) -> Found:
+def divergence(run: FinishedRun) -> MeasureResult:
     """The neural divergence from real images that the GAN never saw, without the penalty of the critic.
 
     The published value has the penalty in it; the stored results of this study were measured without.
@@ -103,7 +103,7 @@ def divergence(run: FinishedRun) -> Found:
     """
     recipe = next(recipe for steps, recipe in CRITICS.items() if run.steps >= steps)
     result = neural_divergence(
-        load(run.folder, trust=run.trust),
+        load_generator(run.folder, trust=run.trust),
         open_held_out(run.config.data),
         recipe=recipe,
         samples=run.config.evaluation.samples,
@@ -113,14 +113,14 @@ def divergence(run: FinishedRun) -> Found:
         keep=run.folder / "critic.safetensors",
     )
     protocol = {**result.protocol, "penalty": f"{recipe.penalty:g}, not in the value"}
-    return Found({DIVERGENCE: Number(result.parts["difference"], "lower", protocol)})
+    return MeasureResult({DIVERGENCE: Value(result.parts["difference"], "lower", protocol)})
 
 
-def steepness(run: FinishedRun) -> Found:
+def steepness(run: FinishedRun) -> MeasureResult:
     """The empirical Lipschitz constants of D between training images and the fakes of the averaged generator."""
     result, quotients = lipschitz(
         load_discriminator(run.folder, trust=run.trust),
-        load(run.folder, trust=run.trust),
+        load_generator(run.folder, trust=run.trust),
         open_configured(run.config.data),
         pairs=min(MOST_PAIRS, run.config.evaluation.samples),
         gradients=True,
@@ -130,15 +130,15 @@ def steepness(run: FinishedRun) -> Found:
     )
     arrays: dict[str, Any] = {kind: values.astype(np.float32) for kind, values in quotients.items()}
     np.savez(run.folder / QUOTIENTS, **arrays)
-    numbers = {STEEP: Number(result.value, "lower", result.protocol)}
-    numbers[STEEPEST] = Number(result.parts["real-fake 99%"], "lower", result.protocol)
+    numbers = {STEEP: Value(result.value, "lower", result.protocol)}
+    numbers[STEEPEST] = Value(result.parts["real-fake 99%"], "lower", result.protocol)
     for kind in KINDS:
         if kind != "real-fake":
             name = STEEP.replace("real-fake", kind)
-            numbers[name] = Number(result.parts[f"{kind} mean"], "", result.protocol)
+            numbers[name] = Value(result.parts[f"{kind} mean"], "", result.protocol)
     name = "|grad D| between real and fake, mean"
-    numbers[name] = Number(result.parts["gradient real-fake mean"], "", result.protocol)
-    return Found(numbers)
+    numbers[name] = Value(result.parts["gradient real-fake mean"], "", result.protocol)
+    return MeasureResult(numbers)
 
 
 def histograms(runs: Mapping[str, Path], path: Path) -> Path:
@@ -155,7 +155,7 @@ def histograms(runs: Mapping[str, Path], path: Path) -> Path:
     return plot(found, path, title=TITLE, axis=AXIS)
 
 
-def ranks(run: FinishedRun) -> Found:
+def ranks(run: FinishedRun) -> MeasureResult:
     """Stable rank, constraint and norms of D's layers: at the end by exact singular values, over training by the log.
 
     The log has only layers that something acts on, so that a D without norm or penalty has no curves.
@@ -163,8 +163,8 @@ def ranks(run: FinishedRun) -> Found:
     rows = spectrum(load_discriminator(run.folder, trust=run.trust))
     shares = [row.stable_rank / min(row.rows, row.columns) for row in rows if min(row.rows, row.columns) > 1]
     numbers = {
-        STABLE_RANK: Number(statistics.fmean(shares), "", {"layers": "all of more than one row"}),
-        NORMS: Number(log10_product_of_norms(rows)["operator"], "", {"norms": "of maps of 8 pixels"}),
+        STABLE_RANK: Value(statistics.fmean(shares), "", {"layers": "all of more than one row"}),
+        NORMS: Value(log10_product_of_norms(rows)["operator"], "", {"norms": "of maps of 8 pixels"}),
     }
     curves: dict[str, list[tuple[float, float]]] = {}
     active: dict[float, list[float]] = {}
@@ -178,11 +178,11 @@ def ranks(run: FinishedRun) -> Found:
     if active:
         curves["active share of D's layers"] = [(at, statistics.fmean(flags)) for at, flags in sorted(active.items())]
         mean = statistics.fmean(flag for flags in active.values() for flag in flags)
-        numbers[ACTIVE] = Number(mean, "", {"snapshots every": run.config.logging.spectrum_every})
-    return Found(numbers, curves)
+        numbers[ACTIVE] = Value(mean, "", {"snapshots every": run.config.logging.spectrum_every})
+    return MeasureResult(numbers, curves)
 
 
 def device_of(config: Config) -> torch.device:
     """Where a run's nets are measured: where it was trained, as far as that is here."""
     wanted = config.training.device
-    return place_of(None, None if wanted == "auto" else wanted)
+    return choose_device(None, None if wanted == "auto" else wanted)

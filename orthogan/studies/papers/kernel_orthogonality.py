@@ -13,7 +13,7 @@ from orthogan.penalties.schedule import SRIP_EPOCHS, SRIP_SCHEDULE, SRIP_WEIGHT
 from orthogan.studies import measures
 from orthogan.studies.measures import CORRUPTED, FINAL_ERROR, KERNEL, OPERATOR
 from orthogan.studies.scales import FASHION_CPU, SMOKE
-from orthogan.studies.study import Claim, Contrast, Keys, Measure, Method, Scale, Setting, Study, Term, lower
+from orthogan.studies.study import Claim, Hypothesis, Keys, Measure, Method, Scale, Setting, Study, Term, lower
 
 C = "model.classifier"
 # of 200 epochs, for SO and DSO (configs of the Evenly-Dispersing repository): 1e-1, then 1e-3, 1e-4, 1e-6, 0
@@ -55,7 +55,7 @@ METHODS = {
 }
 
 
-def fading_gain() -> Contrast:
+def fading_gain() -> Hypothesis:
     """What strict orthogonality gains in the shallow net, less what it gains in the deep one (errors: below 0)."""
     terms = (
         Term(FINAL_ERROR, "dn-strict", 1.0, SHALLOW),
@@ -63,7 +63,9 @@ def fading_gain() -> Contrast:
         Term(FINAL_ERROR, "dn-strict", -1.0, DEEP),
         Term(FINAL_ERROR, "vanilla", 1.0, DEEP),
     )
-    return Contrast(f"{FINAL_ERROR}: (dn-strict less vanilla, shallow) less (the same, deep), below 0", terms, "below")
+    return Hypothesis(
+        f"{FINAL_ERROR}: (dn-strict less vanilla, shallow) less (the same, deep), below 0", terms, "below"
+    )
 
 
 CLAIMS = (

@@ -19,7 +19,7 @@ from orthogan.studies.papers.latent_measures import (
     projections,
     walks,
 )
-from orthogan.studies.study import Claim, Contrast, Keys, Measure, Method, Scale, Setting, Study, Term, higher, lower
+from orthogan.studies.study import Claim, Hypothesis, Keys, Measure, Method, Scale, Setting, Study, Term, higher, lower
 
 G = "model.generator"
 RANK = f"{G}.norm.householder.rank"  # of a projector: all of the latent, so that all nets have as many directions
@@ -137,16 +137,16 @@ FULL_NETS = nets(
 )
 
 
-def beyond_random(metric: str, setting: str) -> Contrast:
+def beyond_random(metric: str, setting: str) -> Hypothesis:
     """``metric`` along the axes of the net without regulariser, less along random directions of their span."""
     terms = (Term(metric, "none", 1.0, setting), Term(metric + RANDOM, "none", -1.0, setting))
-    return Contrast(f"{metric}: none less its random basis, above 0", terms, "above")
+    return Hypothesis(f"{metric}: none less its random basis, above 0", terms, "above")
 
 
-def sefa_gain(metric: str) -> Contrast:
+def sefa_gain(metric: str) -> Hypothesis:
     """What SeFa's directions of a plain GAN separate more than its axes do."""
     terms = (Term(metric + SEFA, "none", 1.0, SIMPLE), Term(metric, "none", -1.0, SIMPLE))
-    return Contrast(f"{metric}: SeFa less the axes, none, above 0", terms, "above")
+    return Hypothesis(f"{metric}: SeFa less the axes, none, above 0", terms, "above")
 
 
 STUDY = Study(

@@ -13,10 +13,10 @@ from orthogan.latent import Directions, first_layer_directions, native_direction
 from orthogan.latent.first_layer import find_layer, latent_matrix
 from orthogan.layers import HouseholderProjector
 from orthogan.models.eigengan import EigenGANGenerator
-from orthogan.models.modes import frozen
+from orthogan.models.modes import eval_mode
 from orthogan.models.protocol import Generator
 from orthogan.studies.finished import FinishedRun
-from orthogan.studies.study import Found, Number
+from orthogan.studies.study import MeasureResult, Value
 
 VP, ACTIVENESS, MIG, DCI, SAP, MODULARITY = "VP", "activeness", "MIG", "DCI disentanglement", "SAP", "modularity"
 NAMES = {"vp": VP, "activeness": ACTIVENESS, "mig": MIG, "dci": DCI, "sap": SAP, "modularity": MODULARITY}
@@ -30,44 +30,44 @@ SAMPLES, PAIRS, ENOUGH = 5000, 2000, 1000
 QUICK = {"pairs": 60, "epochs": 1}  # of VP, at scale smoke
 
 
-def native(run: FinishedRun) -> Found:
+def native(run: FinishedRun) -> MeasureResult:
     """The scores along the model's own directions, beside those along random ones of the same span."""
     net = run.net()
     return _along(run, net, native_directions(net), "", "the net's own")
 
 
-def along_sefa(run: FinishedRun) -> Found:
+def along_sefa(run: FinishedRun) -> MeasureResult:
     """The same along the singular vectors of the first layer, where the latent enters the net through one layer whose
     spectrum says something; nothing for an EigenGAN or a projector.
     """
     net = run.net()
     own = [part for part in net.modules() if isinstance(part, EigenGANGenerator | HouseholderProjector)]
     if own:
-        return Found()
+        return MeasureResult()
     return _along(run, net, first_layer_directions(net), SEFA, "SeFa")
 
 
-def projections(run: FinishedRun) -> Found:
+def projections(run: FinishedRun) -> MeasureResult:
     """How far the layers that the latent enters are from orthogonal at the end."""
     net = run.net()
     if isinstance(net, EigenGANGenerator):
-        with frozen(net):
+        with eval_mode(net):
             largest = max(numbers["orthogonality_error"] for numbers in net.subspace_report().values())
-        return Found({SUBSPACES: Number(largest, "lower")})
+        return MeasureResult({SUBSPACES: Value(largest, "lower")})
     assert isinstance(net, Generator)
-    with frozen(net):
+    with eval_mode(net):
         sigma = torch.linalg.svdvals(latent_matrix(find_layer(net, "auto", net.latent_dim)[1]))
-    return Found({FLATNESS: Number(float(sigma[0] / sigma[-1]), "lower")})
+    return MeasureResult({FLATNESS: Value(float(sigma[0] / sigma[-1]), "lower")})
 
 
-def walks(run: FinishedRun) -> Found:
+def walks(run: FinishedRun) -> MeasureResult:
     """A picture of what each direction does, one latent, three standard deviations each way."""
     net = run.net()
     render(traverse(net, native_directions(net), steps=7, control=2), run.folder / PICTURE)
-    return Found(pictures=[PICTURE])
+    return MeasureResult(pictures=[PICTURE])
 
 
-def _along(run: FinishedRun, net: nn.Module, directions: Directions, suffix: str, which: str) -> Found:
+def _along(run: FinishedRun, net: nn.Module, directions: Directions, suffix: str, which: str) -> MeasureResult:
     """Every score that the data allow, named with ``suffix``, and the same along a random basis.
 
     ``which``: what the protocol calls the directions; a net's own have several names (axes, a projector's rows).
@@ -85,15 +85,15 @@ def _along(run: FinishedRun, net: nn.Module, directions: Directions, suffix: str
         options={"vp": {"pairs": PAIRS} if whole else QUICK},
         progress=False,
     )
-    numbers: dict[str, Number] = {}
+    numbers: dict[str, Value] = {}
     for result in results:
         protocol: dict[str, Any] = {"variant": result.label, **result.protocol, "directions": which}
         # numbers of fewer factors do not compare with those of all, so they are another column
         left_out = [*protocol.get("read too badly", ()), *protocol.get("constant in fakes", ())]
         name = NAMES[result.metric] + suffix + (f", without {' and '.join(left_out)}" if left_out else "")
         better = "" if result.metric in ("activeness", "modularity") else "higher"
-        numbers[name] = Number(float(result), better, protocol)
+        numbers[name] = Value(float(result), better, protocol)
         for control in result.controls:
             if control == RANDOM.removeprefix(", "):
-                numbers[name + RANDOM] = Number(float(result.controls[control]), "", protocol)
-    return Found(numbers)
+                numbers[name + RANDOM] = Value(float(result.controls[control]), "", protocol)
+    return MeasureResult(numbers)

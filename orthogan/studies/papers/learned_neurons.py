@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from orthogan.linalg import rotations
-from orthogan.linalg.precision import exact
+from orthogan.linalg.precision import at_least_float32
 from orthogan.models.classifiers import CNN
 
 Transform = Literal["qr", "free"]
@@ -32,9 +32,9 @@ class Turned(nn.Module):
     def forward(self, weight: Tensor) -> Tensor:
         """The effective weight, in at least float32."""
         with torch.autocast(weight.device.type, enabled=False):
-            turn = exact(self.turn)
+            turn = at_least_float32(self.turn)
             rotation = rotations.qr(turn) if self.transform == "qr" else turn
-            return (exact(weight).flatten(1) @ rotation.mT).view(weight.shape)
+            return (at_least_float32(weight).flatten(1) @ rotation.mT).view(weight.shape)
 
 
 class LearnedNeurons(CNN):

@@ -25,7 +25,7 @@ from orthogan.studies.finished import FinishedRun
 from orthogan.studies.measures import FINAL_ERROR, GAP, TRAIN_ERROR, classification, cost
 from orthogan.studies.papers.gan_measures import device_of
 from orthogan.studies.scales import FASHION_PATH
-from orthogan.studies.study import Claim, Found, Measure, Method, Number, Scale, Setting, Study, higher, lower
+from orthogan.studies.study import Claim, Measure, MeasureResult, Method, Scale, Setting, Study, Value, higher, lower
 from orthogan.training.classifier.task import open_sources
 
 COLUMNS = {
@@ -42,7 +42,7 @@ VALUES = "complexity.npz"
 PAPER = "Sanyal, Torr & Dokania, ICLR 2020"
 
 
-def margins(run: FinishedRun) -> Found:
+def margins(run: FinishedRun) -> MeasureResult:
     """Margins and complexity measures of the final net, on images and labels that it was trained on."""
     source, _ = open_sources(run.config)
     net = load_classifier(run.folder, trust=run.trust)
@@ -59,15 +59,15 @@ def margins(run: FinishedRun) -> Found:
     arrays: dict[str, Any] = {name: some.astype(np.float32) for name, some in values.items()}
     np.savez(run.folder / VALUES, **arrays)
     numbers = {
-        COLUMNS[r.metric]: Number(r.value, "higher" if r.metric == MARGIN else "lower", r.protocol) for r in results
+        COLUMNS[r.metric]: Value(r.value, "higher" if r.metric == MARGIN else "lower", r.protocol) for r in results
     }
     alone = capacity(net, batch_norm=False)
     for result in results:
         if result.metric in alone:  # the same margins under another product
             value = float(np.percentile(over_margins(alone[result.metric], values[MARGIN]), SHOWN))
             about = {**result.protocol, "batch norm": "running statistics, not in the product"}
-            numbers[OF_WEIGHTS[result.metric]] = Number(value, "lower", about)
-    return Found(numbers)
+            numbers[OF_WEIGHTS[result.metric]] = Value(value, "lower", about)
+    return MeasureResult(numbers)
 
 
 def histograms(runs: Mapping[str, Path], path: Path) -> Path:

@@ -29,7 +29,7 @@ from orthogan.models.saved import CLASSIFIER, CLASSIFIER_FORMAT, metadata
 from orthogan.rng import derive, generator
 from orthogan.training.classifier.phases import ClassifierBatch, classifier_loss
 from orthogan.training.compiled import Compiler
-from orthogan.training.conditioning import Conditioning
+from orthogan.training.conditioning import WeightRegularizers
 from orthogan.training.ema import Ema
 from orthogan.training.measure import measure_classifier
 from orthogan.training.optimizer_state import load_optimizer, optimizer_tensors
@@ -79,7 +79,7 @@ class ClassifierTask:
         self.nets: dict[str, nn.Module] = {"C": self.net}
         self.optimizers: dict[str, Optimizer] = {"C": _optimizer(self.net, config.optimizer.classifier)}
         self.averages: dict[str, Ema] = {}
-        self.conditioning = Conditioning(
+        self.conditioning = WeightRegularizers(
             self.net,
             self.optimizers["C"],
             config.model.classifier,
@@ -88,7 +88,7 @@ class ClassifierTask:
         )
         self.compiler = Compiler(training.compile, self.device)
         self.loss = self.compiler(classifier_loss)
-        self.advance = weights.Advance(self.net)
+        self.advance = weights.PowerIterationScheduler(self.net)
         self.images_per_step = training.batch_size
         self.batches = Batches(
             source,
@@ -112,8 +112,8 @@ class ClassifierTask:
         def part(index: int) -> Losses:
             return self.loss(self.net, batch.part(index, parts), self.config.loss.label_smoothing)
 
-        regular = partial(self.conditioning.regular, step / training.steps)
-        yield Phase("C", "C", (partial(part, i) for i in range(parts)), parts, self.advance.held, regular)
+        regular = partial(self.conditioning.weight_penalty, step / training.steps)
+        yield Phase("C", "C", (partial(part, i) for i in range(parts)), parts, self.advance.hold, regular)
 
     def batch(self, step: int) -> ClassifierBatch:
         """This process's rows of the batch of ``step``, cropped and flipped: a function of seed and step."""

@@ -33,7 +33,7 @@ class Augmentation:
         """Both in one; floats of up to 32 bits."""
         return self.apply(images, self.draw(len(images), images.shape[1:], rng))
 
-    def see(self, real_sign: Tensor) -> None:
+    def update(self, real_sign: Tensor) -> None:
         """Take note of E[sign D(real)] of a D update."""
 
     def finish_step(self, step: int, images: int, accelerator: Accelerator) -> None:

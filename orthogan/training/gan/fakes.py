@@ -41,7 +41,7 @@ class Fakes:
     def _of(self, indices: list[int] | range) -> list[Fake]:
         drawn = [self.draws.latents("D", index, self.size) for index in indices]
         labels = [y for _, y in drawn if y is not None]
-        with self.draws.accelerator.autocast(), weights.frozen(self.net):
+        with self.draws.accelerator.autocast(), weights.hold_power_iteration(self.net):
             images = self.forward(self.net, torch.cat([z for z, _ in drawn]), torch.cat(labels) if labels else None)
         parts = images.float().chunk(len(drawn))
         return [(part, y) for part, (_, y) in zip(parts, drawn, strict=True)]

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from orthogan.config.schema import LossConfig
-from orthogan.penalties.input_gradient import followed, squared_norm, wgan_gp, zero_centred
+from orthogan.penalties.input_gradient import squared_norm, track_gradient, wgan_gp, zero_centered_gradient_penalty
 from orthogan.training.gan.augmentation import Augmentation, Drawn
 from orthogan.training.losses import LOSSES, sign_mean
 from orthogan.training.task import Losses
@@ -74,7 +74,7 @@ def discriminator_loss(
     both = torch.cat([batch.real, batch.fake])
     inline = penalty.kind in ("r1", "r2", "r1+r2") and penalty.interval == 1
     if inline:
-        both = followed(both, batch.origin)
+        both = track_gradient(both, batch.origin)
     labels = _join(batch.real_labels, batch.fake_labels)
     logits = _logits(net, augment.apply(both, views[0]), labels)
     real, fake = logits.chunk(2)
@@ -116,7 +116,7 @@ def lazy_penalty(
         def critic(x: Tensor, y: Tensor | None, view: Drawn = view) -> Tensor:
             return _logits(net, augment.apply(x, view), y)
 
-        values.append(zero_centred(critic, images, labels, penalty.weight, batch.origin))
+        values.append(zero_centered_gradient_penalty(critic, images, labels, penalty.weight, batch.origin))
     value = torch.stack(values).sum()
     return value * penalty.interval, {f"D/{penalty.kind}": value.detach()}
 

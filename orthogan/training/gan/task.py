@@ -25,12 +25,12 @@ from orthogan.io.checkpoint import Part
 from orthogan.latent.generate import generate
 from orthogan.models.build import build_discriminator, build_generator
 from orthogan.models.protocol import Generator
-from orthogan.models.saved import AVERAGED, RAW, metadata
+from orthogan.models.saved import EMA, RAW, metadata
 from orthogan.models.warm_start import DISCRIMINATOR, WarmStart
 from orthogan.named_code import Trust
 from orthogan.rng import derive
-from orthogan.training.compiled import Compiler, twice
-from orthogan.training.conditioning import Conditioning
+from orthogan.training.compiled import Compiler, supports_compiled_double_backward
+from orthogan.training.conditioning import WeightRegularizers
 from orthogan.training.ema import Ema
 from orthogan.training.gan.augmentation import make_augment
 from orthogan.training.gan.draws import Draws, check_shares
@@ -89,7 +89,7 @@ class GanTask:
         }
         sections = {"G": ("generator", config.model.generator), "D": ("discriminator", config.model.discriminator)}
         self.conditioning = {
-            net: Conditioning(
+            net: WeightRegularizers(
                 self.nets[net],
                 self.optimizers[net],
                 section,
@@ -98,8 +98,8 @@ class GanTask:
             )
             for net, (name, section) in sections.items()
         }
-        self.advance = {name: weights.Advance(net) for name, net in self.nets.items()}
-        self.advance["G and D"] = weights.Advance(*self.nets.values())
+        self.advance = {name: weights.PowerIterationScheduler(net) for name, net in self.nets.items()}
+        self.advance["G and D"] = weights.PowerIterationScheduler(*self.nets.values())
         ema = config.training.ema
         self.averages = {"G": Ema(self.generator, ema)} if ema.half_life else {}
         self.augment = make_augment(config.augment)
@@ -107,7 +107,7 @@ class GanTask:
         self.compiler = Compiler(config.training.compile, self.device)
         self.fakes = Fakes(self.generator, self.draws, self.compiler)
         inline = penalty.kind != "none" and not self.lazy
-        compiled = self.compiler if twice(self.discriminator) else lambda function: function
+        compiled = self.compiler if supports_compiled_double_backward(self.discriminator) else lambda function: function
         self.discriminator_loss = (compiled if inline else self.compiler)(discriminator_loss)
         self.lazy_penalty = compiled(lazy_penalty)
         self.generator_loss = self.compiler(generator_loss)
@@ -162,7 +162,7 @@ class GanTask:
 
     def warnings(self) -> list[str]:
         """Which subspaces have died."""
-        return self.tracking.news()
+        return self.tracking.pop_warnings()
 
     def files(self, step: int) -> dict[str, Part]:
         """Generator (raw and averaged, each loadable by itself), discriminator, optimisers, augmentation."""
@@ -184,7 +184,7 @@ class GanTask:
         if "G" in self.averages:
             tensors = self.averages["G"].net.state_dict()
             averaged = metadata(self.config, self.classes, extra | {"weights": "ema"}, tensors=tensors)
-            parts[AVERAGED] = Part(tensors, averaged)
+            parts[EMA] = Part(tensors, averaged)
         return parts
 
     def restore(self, folder: Path) -> None:
@@ -201,8 +201,8 @@ class GanTask:
             self.latent_penalty.load(latent)
             self.tracking.load(latent)
         if "G" in self.averages:
-            averaged = (folder / f"{AVERAGED}.safetensors").is_file()  # else the average begins here
-            self.averages["G"].net.load_state_dict(checkpoint.read(folder, AVERAGED if averaged else RAW))
+            averaged = (folder / f"{EMA}.safetensors").is_file()  # else the average begins here
+            self.averages["G"].net.load_state_dict(checkpoint.read(folder, EMA if averaged else RAW))
 
     def pictures(self, path: Path, step: int) -> None:
         """A grid of fakes from fixed latents, one class after the other; beside it, once, a grid of reals."""
@@ -266,8 +266,8 @@ class GanTask:
                 value, logs = value + extra, logs | more
             return value, logs
 
-        around = self.advance["G and D"].held
-        regular = partial(self.conditioning["G"].regular, share)
+        around = self.advance["G and D"].hold
+        regular = partial(self.conditioning["G"].weight_penalty, share)
         return Phase("G", "G", (partial(part, i) for i in range(parts)), parts, around, regular)
 
     def _latent_phase(self, step: int) -> Phase:
@@ -275,7 +275,7 @@ class GanTask:
         size, parts = training.fakes // self.config.loss.latent_penalty.shrink, training.accumulate
         batch = GeneratorBatch(*self.draws.latents("Greg", step, size), None, None)
         losses = (partial(self._latent, batch.part(i, parts), step, i) for i in range(parts))
-        return Phase("Greg", "G", losses, parts, self.advance["G"].held)
+        return Phase("Greg", "G", losses, parts, self.advance["G"].hold)
 
     def _latent(self, batch: GeneratorBatch, step: int, index: int) -> Losses:
         """The weighted regulariser of G's latent; the log has it without its weight."""
@@ -294,14 +294,14 @@ class GanTask:
             views = self._views(times, len(mine.real), name, index, number)
             value, logs = loss(self.discriminator, mine, self.config.loss, self.augment, views)
             if "D/real_sign" in logs:
-                self.augment.see(logs["D/real_sign"])
+                self.augment.update(logs["D/real_sign"])
             return value, logs
 
-        phase = Phase(name, "D", (partial(part, i) for i in range(parts)), parts, self.advance["D"].held)
+        phase = Phase(name, "D", (partial(part, i) for i in range(parts)), parts, self.advance["D"].hold)
         if name == "Dreg":
             return phase
         share = index / (self.config.training.steps * self.config.training.n_dis)
-        return replace(phase, regular=partial(self.conditioning["D"].regular, share))
+        return replace(phase, regular=partial(self.conditioning["D"].weight_penalty, share))
 
     def _views(self, times: tuple[int, ...], n: int, phase: str, *position: int) -> Views:
         """What the augmentation draws for ``times`` n images, one after the other."""

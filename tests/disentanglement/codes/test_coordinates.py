@@ -8,7 +8,7 @@ import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from orthogan.disentanglement.codes.coordinates import coordinates_of, subject
+from orthogan.disentanglement.codes.coordinates import get_coordinates, subject
 from orthogan.errors import UserError
 from orthogan.latent import Directions, random_control
 from orthogan.models.protocol import Generator
@@ -31,7 +31,7 @@ def oblique(k: int, seed: int) -> Directions:
 @given(st.integers(1, 7), st.integers(0, 50))
 @settings(max_examples=30, deadline=None)
 def test_what_is_put_is_read_and_the_rest_stays(k: int, seed: int) -> None:
-    lines = coordinates_of(Plane(), oblique(k, seed))
+    lines = get_coordinates(Plane(), oblique(k, seed))
     z = torch.randn(5, 7, generator=torch.Generator().manual_seed(seed))
     values = torch.rand(5, k, generator=torch.Generator().manual_seed(seed)) * 4 - 2
     put = lines.put(z, values)
@@ -45,7 +45,7 @@ def test_what_is_put_is_read_and_the_rest_stays(k: int, seed: int) -> None:
 @given(st.integers(0, 50), st.integers(0, 3))
 @settings(max_examples=20, deadline=None)
 def test_one_coordinate_changes_alone(seed: int, index: int) -> None:
-    lines = coordinates_of(Plane(), oblique(4, seed))
+    lines = get_coordinates(Plane(), oblique(4, seed))
     z = torch.randn(3, 7, generator=torch.Generator().manual_seed(seed))
     before = lines.of(z)
     after = lines.of(lines.put_one(z, torch.full((3,), index), torch.tensor([1.5, -2, 0.25])))
@@ -57,14 +57,14 @@ def test_one_coordinate_changes_alone(seed: int, index: int) -> None:
 def test_orthonormal_rows_give_inner_products() -> None:
     directions = random_control(7, 3, 0)
     z = torch.randn(4, 7, generator=torch.Generator().manual_seed(0))
-    found = coordinates_of(Plane(), directions).of(z)
+    found = get_coordinates(Plane(), directions).of(z)
     torch.testing.assert_close(found, z @ torch.from_numpy(directions.matrix.copy()).T, atol=1e-5, rtol=1e-5)
     longer = Directions(directions.matrix * 3, method="test")
-    torch.testing.assert_close(coordinates_of(Plane(), longer).of(z), found, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(get_coordinates(Plane(), longer).of(z), found, atol=1e-5, rtol=1e-5)
 
 
 def test_the_rest_is_scaled_and_the_coordinates_are_not() -> None:
-    lines = coordinates_of(Plane(), random_control(7, 3, 1))
+    lines = get_coordinates(Plane(), random_control(7, 3, 1))
     z = torch.randn(4, 7, generator=torch.Generator().manual_seed(0))
     half = lines.scaled_rest(z, 0.5)
     torch.testing.assert_close(lines.of(half), lines.of(z), atol=1e-5, rtol=1e-5)
@@ -76,7 +76,7 @@ def test_the_rest_is_scaled_and_the_coordinates_are_not() -> None:
 def test_directions_that_repeat_others_are_refused() -> None:
     rows = np.array([[1.0, 0, 0, 0, 0, 0, 0], [0, 1, 0, 0, 0, 0, 0], [1, 1, 0, 0, 0, 0, 0]])
     with pytest.raises(ValueError, match="3 directions span fewer"):
-        coordinates_of(Plane(), Directions(rows, method="test"))
+        get_coordinates(Plane(), Directions(rows, method="test"))
 
 
 def test_a_space_of_unknown_prior_is_measured_in_its_own_spread() -> None:
@@ -86,7 +86,7 @@ def test_a_space_of_unknown_prior_is_measured_in_its_own_spread() -> None:
         def sample_latent(self, n: int, *, seed: int) -> torch.Tensor:
             return super().sample_latent(n, seed=seed) * torch.tensor([3.0, 0.5]) + torch.tensor([1.0, 0.0])
 
-    lines = coordinates_of(Scaled(), Directions(np.eye(2), method="test", space="w"))
+    lines = get_coordinates(Scaled(), Directions(np.eye(2), method="test", space="w"))
     torch.testing.assert_close(lines.spread, torch.tensor([3.0, 0.5]), rtol=0.05, atol=0)
     put = lines.put(torch.zeros(1, 2), torch.tensor([[2.0, -1.0]]))
     torch.testing.assert_close(put, torch.tensor([[7.0, -0.5]]), rtol=0.05, atol=0.02)

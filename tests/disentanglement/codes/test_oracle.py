@@ -12,20 +12,27 @@ import pytest
 import torch
 
 from orthogan.data import ArraySource, open_source
-from orthogan.disentanglement import Oracle, Teaching, load_oracle, oracle_for, save_oracle, train_oracle
+from orthogan.disentanglement import (
+    FactorClassifier,
+    TrainingRecipe,
+    load_oracle,
+    oracle_for,
+    save_oracle,
+    train_oracle,
+)
 from orthogan.disentanglement.codes import oracle_cache as cache_module
 from orthogan.errors import UserError
 from tests.fixtures.quadrants import NAMES, labelled, taught
 
-QUICK = Teaching(steps=80, batch_size=64)
+QUICK = TrainingRecipe(steps=80, batch_size=64)
 
 
 @pytest.fixture(scope="module")
-def oracle() -> Oracle:
+def oracle() -> FactorClassifier:
     return taught()
 
 
-def test_it_reads_factors_that_the_pictures_show(oracle: Oracle) -> None:
+def test_it_reads_factors_that_the_pictures_show(oracle: FactorClassifier) -> None:
     assert oracle.merging.names == NAMES
     assert min(oracle.accuracy.values()) > 0.97
     assert oracle.kept() == [0, 1, 2, 3]
@@ -75,7 +82,7 @@ def test_what_is_held_out_is_not_trained_on() -> None:
     assert not trained & held
 
 
-def test_images_of_another_size_are_refused(oracle: Oracle) -> None:
+def test_images_of_another_size_are_refused(oracle: FactorClassifier) -> None:
     with pytest.raises(ValueError, match="open the data at the resolution"):
         oracle.read(np.zeros((1, 1, 16, 16), np.uint8))
     with pytest.raises(ValueError, match="uint8"):
@@ -92,7 +99,7 @@ def test_too_few_images_and_damaged_numbers_are_refused() -> None:
         train_oracle(ArraySource("plain", few.images), progress=False)
 
 
-def test_a_saved_oracle_answers_the_same(oracle: Oracle, tmp_path: Path) -> None:
+def test_a_saved_oracle_answers_the_same(oracle: FactorClassifier, tmp_path: Path) -> None:
     path = save_oracle(tmp_path / "o.safetensors", oracle)
     again = load_oracle(path)
     images = labelled(copies=1, seed=3).images
@@ -104,7 +111,7 @@ def test_a_saved_oracle_answers_the_same(oracle: Oracle, tmp_path: Path) -> None
     json.dumps(again.as_dict(), allow_nan=False)
 
 
-def test_damaged_and_foreign_files_are_named(oracle: Oracle, tmp_path: Path) -> None:
+def test_damaged_and_foreign_files_are_named(oracle: FactorClassifier, tmp_path: Path) -> None:
     path = save_oracle(tmp_path / "o.safetensors", oracle)
     content = bytearray(path.read_bytes())
     content[-5] ^= 4  # in a weight
@@ -123,12 +130,12 @@ def test_the_cache_trains_once_for_the_same_data_and_again_for_other(
     trained: list[int] = []
     train = cache_module.train_oracle
 
-    def counted(*args: object, **options: object) -> Oracle:
+    def counted(*args: object, **options: object) -> FactorClassifier:
         trained.append(1)
         return train(*args, **options)  # pyright: ignore[reportArgumentType]
 
     monkeypatch.setattr(cache_module, "train_oracle", counted)
-    teaching = Teaching(steps=2, batch_size=16)
+    teaching = TrainingRecipe(steps=2, batch_size=16)
     source = labelled(copies=1)
     first = oracle_for(source, teaching=teaching, progress=False)
     again = oracle_for(source, teaching=teaching, progress=False)

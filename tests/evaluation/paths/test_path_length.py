@@ -18,7 +18,7 @@ from orthogan.errors import UserError
 from orthogan.evaluation import evaluate
 from orthogan.evaluation.paths.distances import DISTANCES, Distance, load_distance
 from orthogan.evaluation.paths.interpolation import lerp, slerp_any, slerp_unit
-from orthogan.evaluation.paths.path_length import _batches, path_length, perturbation_length, trimmed
+from orthogan.evaluation.paths.path_length import _batches, path_length, perturbation_length, trim
 from orthogan.evaluation.paths.path_variants import PATH_METRICS, PRESETS, Variant
 from orthogan.evaluation.result import MetricResult
 from orthogan.latent.directions import Directions
@@ -135,7 +135,7 @@ def test_vectors_in_line_are_joined_by_a_line() -> None:
 @settings(max_examples=40, deadline=None)
 def test_rejection_keeps_its_edges(values: list[float]) -> None:
     array = np.array(values)
-    assert trimmed(array).mean() == pytest.approx(mean_inside(array), rel=1e-9, abs=1e-9)
+    assert trim(array).mean() == pytest.approx(mean_inside(array), rel=1e-9, abs=1e-9)
 
 
 def test_half_the_scale_is_a_quarter_of_the_length_and_the_error_shrinks() -> None:

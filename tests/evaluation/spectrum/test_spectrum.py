@@ -24,8 +24,8 @@ from orthogan.errors import UserError
 from orthogan.evaluation.spectrum.conv_operator import conv_operator_norm
 from orthogan.evaluation.spectrum.layer_spectrum import (
     LayerSpectrum,
+    list_unmeasured,
     log10_product_of_norms,
-    not_measured,
     spectrum,
     table,
 )
@@ -214,7 +214,7 @@ def test_layers_are_chosen_by_words_and_errors_name_the_remedy() -> None:
 def test_what_is_not_measured_is_named() -> None:
     net = nn.ModuleDict({"rnn": nn.LSTM(2, 3), "fc": nn.Linear(3, 2), "norm": nn.LayerNorm((2, 2))})
     weights.spectral_norm(net["fc"])
-    assert not_measured(net) == ["rnn.weight_ih_l0", "rnn.weight_hh_l0", "norm.weight", "norm.bias"]
+    assert list_unmeasured(net) == ["rnn.weight_ih_l0", "rnn.weight_hh_l0", "norm.weight", "norm.bias"]
 
 
 def test_the_product_bounds_the_jacobian_of_a_chain() -> None:

@@ -18,10 +18,10 @@ from orthogan import weights
 from orthogan.errors import UserError
 from orthogan.latent.discovery import identity_basis, jacobian, pca, random_basis, sefa
 from orthogan.latent.discovery.pca import layer_behind
-from orthogan.latent.discovery.response import respond
+from orthogan.latent.discovery.response import trace_generator
 from orthogan.latent.first_layer import first_layer_directions
 from orthogan.latent.identity import model_hash
-from orthogan.latent.space import view
+from orthogan.latent.space import in_space
 from orthogan.models.dcgan import DCGANGenerator
 from orthogan.models.sngan import SNGANGenerator
 from orthogan.models.stylegan2 import StyleGAN2Generator
@@ -173,7 +173,7 @@ class Wide(nn.Module):
 def test_pca_and_its_way_back_are_those_of_numpy() -> None:
     net = Behind(nn.Tanh())
     found = pca(net, samples=3000, components=3, seed=5)
-    with respond(net, layer="behind") as response:
+    with trace_generator(net, layer="behind") as response:
         z, _ = response.draw(3000, 5)
         a = response(z, None).double().numpy()
     a = a - a.mean(0)
@@ -250,7 +250,7 @@ def test_the_mean_of_jtj_is_that_of_reverse_mode(dim: int, samples: int, batch_s
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # ties are not the point here
         found = jacobian(net, samples=samples, batch_size=batch_size, seed=seed)
-    with respond(net) as response:
+    with trace_generator(net) as response:
         z, _ = response.draw(samples, seed)
     gram = np.zeros((dim, dim))
     for one in z:
@@ -266,7 +266,7 @@ def test_one_sample_is_the_local_basis() -> None:
     net = Factors(4, curve=lambda u: u**3 + u)
     local = jacobian(net, samples=1, seed=3)
     assert local.method == "local jacobian"
-    with respond(net) as response:
+    with trace_generator(net) as response:
         z, _ = response.draw(1, 3)
     slopes = np.abs(3 * (net.v @ z[0].double().numpy()) ** 2 + 1)
     order = np.argsort(-slopes)
@@ -338,7 +338,7 @@ def test_controls_are_orthonormal_and_belong_to_the_generator() -> None:
 def test_pca_in_w_is_that_of_the_latents_of_w() -> None:
     torch.manual_seed(0)
     net = StyleGAN2Generator(resolution=32, image_channels=1, channels=2, latent_dim=6, mapping_layers=2).eval()
-    w = view(net, "w")
+    w = in_space(net, "w")
     found = pca(w, samples=4000, components=3)
     assert found.layer == "latent"
     values, basis = np.linalg.eigh(np.cov(w.sample_latent(4000, seed=0).double().numpy().T))

@@ -15,7 +15,7 @@ from orthogan.errors import UserError
 from orthogan.latent.directions import Directions, random_control
 from orthogan.latent.discovery import identity_basis, learned, merge, random_basis, rca, score
 from orthogan.latent.discovery.learned import Reconstructor, shifts
-from orthogan.latent.generate import class_of, latents_of
+from orthogan.latent.generate import sample_label, sample_latents
 from orthogan.latent.traverse import traverse
 from orthogan.linalg.rotations import qr
 from orthogan.rng import derive
@@ -116,9 +116,9 @@ def test_activeness_sets_the_coordinate_to_minus_two_zero_and_two() -> None:
     for axis, activeness in enumerate(found.scores["activeness"]):
         spread = []
         for seed in (3, 1, 7):
-            z = latents_of(net, [seed]).repeat(3, 1)
+            z = sample_latents(net, [seed]).repeat(3, 1)
             z[:, axis] = torch.tensor([-2.0, 0.0, 2.0])
-            spread.append(net(z, torch.full((3,), class_of(net, seed) or 0)).detach().var(dim=0).mean())
+            spread.append(net(z, torch.full((3,), sample_label(net, seed) or 0)).detach().var(dim=0).mean())
         assert activeness == pytest.approx(float(np.mean(spread)), rel=1e-4)
 
 

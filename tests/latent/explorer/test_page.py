@@ -19,7 +19,7 @@ from PIL import Image
 from orthogan.errors import UserError
 from orthogan.latent.directions import Directions
 from orthogan.latent.explorer import page as explorer_page
-from orthogan.latent.explorer.bench import Bench, View
+from orthogan.latent.explorer.bench import ExplorerState, View
 from orthogan.latent.explorer.page import Served, build_page, explore
 from orthogan.latent.explorer.session import Explorer
 from orthogan.latent.native import latent_axes
@@ -135,7 +135,7 @@ def visit(browser: Any, served: tuple[Served, list[Any]]) -> Iterator[Visit]:
 
 
 def drawn(offsets: dict[int, float], *, seed: int = 7, label: int = 1, truncation: float = 1.0) -> np.ndarray:
-    bench = Bench(axes())
+    bench = ExplorerState(axes())
     every = tuple(offsets.get(index, 0.0) for index in range(len(bench.rows)))
     return Explorer(net()).image(bench, View(seed, label, truncation, every))
 

@@ -18,7 +18,7 @@ from torch import nn
 
 from orthogan.errors import UserError
 from orthogan.latent.directions import Directions
-from orthogan.latent.explorer.bench import Bench, View, described, reach_of, view_of
+from orthogan.latent.explorer.bench import ExplorerState, View, described, reach_of, view_of
 from orthogan.latent.explorer.session import Explorer, change, difference
 from orthogan.latent.generate import generate
 from orthogan.latent.native import latent_axes
@@ -34,7 +34,7 @@ def some(dim: int, k: int = 3, **more: object) -> Directions:
     return Directions(rows, method="made up", scores={"change": np.arange(k) + 1.0}, **more)  # pyright: ignore
 
 
-def at(bench: Bench, moved: dict[int, float], **more: object) -> View:
+def at(bench: ExplorerState, moved: dict[int, float], **more: object) -> View:
     offsets = [moved.get(index, 0.0) for index in range(len(bench.rows))]
     return View(offsets=tuple(offsets), **more)  # pyright: ignore[reportArgumentType]
 
@@ -96,7 +96,7 @@ def test_directions_of_w_give_the_frames_of_the_traversal_too(layers: tuple[int,
 @given(offsets=st.lists(st.floats(-6, 6), min_size=4, max_size=4), seed=st.integers(0, 2**31))
 def test_offsets_add_up(offsets: list[float], seed: int) -> None:
     net = Affine(dim=5)
-    bench = Bench(some(5))
+    bench = ExplorerState(some(5))
     z = net.sample_latent(1, seed=seed)[0].double().numpy()
     moved = z + sum(o * row for o, row in zip(offsets, bench.rows, strict=True))
     linear = net.fc.weight.detach().double().numpy() @ moved + net.fc.bias.detach().double().numpy()
@@ -107,12 +107,12 @@ def test_offsets_add_up(offsets: list[float], seed: int) -> None:
 
 def test_the_random_control_is_the_last_row_and_as_long_as_the_others_on_average() -> None:
     found = some(6)
-    bench = Bench(found)
+    bench = ExplorerState(found)
     lengths = np.linalg.norm(found.matrix.astype(np.float64), axis=1)
     assert len(bench.rows) == 4
     assert np.linalg.norm(bench.rows[-1]) == pytest.approx(lengths.mean(), rel=1e-6)
     assert bench.names[-1] == "random control"
-    assert np.array_equal(bench.rows, Bench(found).rows)
+    assert np.array_equal(bench.rows, ExplorerState(found).rows)
     assert len(bench.directions()) == 3
 
 
@@ -136,7 +136,7 @@ def test_a_saved_edit_is_a_direction_that_gives_the_same_picture_at_one() -> Non
 )
 def test_an_edit_that_cannot_be_saved_is_refused(name: str, moved: dict[int, float], words: str) -> None:
     explorer = Explorer(Disc())
-    bench = Bench(some(6, names=["x", "y", "7"]))
+    bench = ExplorerState(some(6, names=["x", "y", "7"]))
     with pytest.raises(UserError, match=words):
         explorer.saved(bench, at(bench, moved), name)
 
@@ -144,7 +144,7 @@ def test_an_edit_that_cannot_be_saved_is_refused(name: str, moved: dict[int, flo
 def test_the_file_holds_found_and_saved_with_their_new_names(tmp_path: Path) -> None:
     explorer = Explorer(Disc())
     found = replace(some(6, notes=["a", "", "c"]), scores={"sigma": [3, 2, 1.5], "change": [5, 6, 7]})
-    bench = Bench(found)
+    bench = ExplorerState(found)
     bench = explorer.saved(bench, at(bench, {1: 2.0}), "new")
     bench = bench.renamed(["up", "1", "2", " down ", "-"], ["a", "", "c", "d", ""])
     path = tmp_path / "kept.safetensors"
@@ -155,7 +155,7 @@ def test_the_file_holds_found_and_saved_with_their_new_names(tmp_path: Path) -> 
     assert list(kept.scores) == ["change"]
     assert kept.scores["change"][:3] == (5, 6, 7)
     assert np.array_equal(kept.matrix, np.concatenate([found.matrix, bench.saved[0].matrix]))
-    alone = Directions.load(_written(tmp_path / "alone.safetensors", explorer.file(Bench(found))))
+    alone = Directions.load(_written(tmp_path / "alone.safetensors", explorer.file(ExplorerState(found))))
     assert alone.scores == found.scores
     assert alone.notes == found.notes
 
@@ -168,7 +168,7 @@ def _written(path: Path, data: bytes) -> Path:
 @pytest.mark.parametrize(("names", "words"), [(["a", "b", "c"], "3 names for 4"), (["a", " ", "c", "d"], "no name")])
 def test_names_that_do_not_fit_are_refused(names: list[str], words: str) -> None:
     with pytest.raises(UserError, match=words):
-        Bench(some(6)).renamed(names, [""] * len(names))
+        ExplorerState(some(6)).renamed(names, [""] * len(names))
 
 
 def test_directions_without_scores_get_their_change_at_an_offset_of_one() -> None:
@@ -197,7 +197,7 @@ def test_directions_that_do_not_fit_are_refused_and_those_of_another_model_told(
     assert "another model" in told[0]
     assert len(bench.found) == 3
     (control,) = bench.every[-1].scores["change"]
-    again = Bench(bench.found, control=replace(bench.every[-1], scores={})).every[-1]
+    again = ExplorerState(bench.found, control=replace(bench.every[-1], scores={})).every[-1]
     assert explorer.measured(again).scores["change"] == (control,)
     assert 0 < control < 255
 
@@ -205,7 +205,7 @@ def test_directions_that_do_not_fit_are_refused_and_those_of_another_model_told(
 def test_a_file_replaces_the_found_ones_and_keeps_the_saved(tmp_path: Path) -> None:
     net = Disc()
     explorer = Explorer(net)
-    bench = Bench(some(6))
+    bench = ExplorerState(some(6))
     bench = explorer.saved(bench, at(bench, {0: 1.0}), "mine")
     path = latent_axes(net).save(tmp_path / "axes.safetensors")
     loaded, told = explorer.load(path, bench)
@@ -220,14 +220,14 @@ def test_a_file_replaces_the_found_ones_and_keeps_the_saved(tmp_path: Path) -> N
 def test_a_file_that_is_no_file_of_directions_is_named_without_its_folder(tmp_path: Path) -> None:
     path = _written(tmp_path / "holiday.safetensors", b"nonsense")
     with pytest.raises(UserError, match=r"^holiday\.safetensors: damaged, or not a safetensors file") as caught:
-        Explorer(Disc()).load(path, Bench(some(6)))
+        Explorer(Disc()).load(path, ExplorerState(some(6)))
     assert str(tmp_path) not in str(caught.value)
 
 
 def test_the_png_says_how_to_draw_it_again() -> None:
     net = Disc(channels=3, num_classes=3)
     explorer = Explorer(net)
-    bench = Bench(some(6, names=["x", "é", "x"]))
+    bench = ExplorerState(some(6, names=["x", "é", "x"]))
     view = at(bench, {1: 1.5, 2: -1.0}, seed=9, label=2, truncation=0.8)
     picture = Image.open(io.BytesIO(explorer.png(bench, view)))
     about = picture.text  # pyright: ignore[reportAttributeAccessIssue]
@@ -240,7 +240,7 @@ def test_the_png_says_how_to_draw_it_again() -> None:
 
 def test_the_loop_is_that_of_the_chosen_direction() -> None:
     explorer = Explorer(Disc(channels=3))
-    bench = Bench(some(6, names=["x", "y", "w"]))
+    bench = ExplorerState(some(6, names=["x", "y", "w"]))
     loop = Image.open(io.BytesIO(explorer.loop(bench, 1, View(seed=5), 2.0)))
     about = json.loads(loop.info["comment"])
     assert loop.n_frames == 40  # pyright: ignore[reportAttributeAccessIssue]
@@ -276,7 +276,7 @@ def test_what_a_browser_says_is_checked() -> None:
     for reach in (None, "6", 0, -1, 1e9, float("nan")):
         with pytest.raises(UserError):
             reach_of({"reach": reach})
-    explorer, bench = Explorer(Disc()), Bench(some(6))
+    explorer, bench = Explorer(Disc()), ExplorerState(some(6))
     with pytest.raises(UserError, match="finite"):
         explorer.image(bench, at(bench, {0: float("nan")}))
     with pytest.raises(UserError, match="2 offsets for 4"):
@@ -297,7 +297,7 @@ def test_the_difference_is_black_where_nothing_moved_and_the_last_colour_where_a
 
 
 def test_words_for_an_edit() -> None:
-    bench = Bench(some(6, names=["smile", "3", "age"]))
+    bench = ExplorerState(some(6, names=["smile", "3", "age"]))
     assert described(bench, at(bench, {0: 1.5, 1: -2, 2: 0})) == ["smile +1.5", "direction 3 -2"]
     assert described(bench, View()) == []
 
@@ -312,7 +312,7 @@ def test_many_threads_draw_the_same_and_leave_the_net_as_it_was() -> None:
     net.body[1].eval()
     modes = [part.training for part in net.modules()]
     explorer = Explorer(net)
-    bench = Bench(some(4))
+    bench = ExplorerState(some(4))
     views = [at(bench, {0: float(number % 4)}, seed=number % 3) for number in range(48)]
     alone = [Explorer(Noisy().eval()).image(bench, view) for view in views]
     before = torch.get_rng_state()

@@ -26,7 +26,7 @@ from orthogan.data.views import NoisyLabels, hold_out
 from orthogan.errors import Stopped, UserError
 from orthogan.evaluation.robustness.accuracy import accuracy
 from orthogan.evaluation.spectrum.subject import open_subject
-from orthogan.models.saved import CLASSIFIER_FORMAT, describe, load, load_classifier
+from orthogan.models.saved import CLASSIFIER_FORMAT, load_classifier, load_generator, read_saved
 from orthogan.rng import generator
 from orthogan.training import dry_run, train
 from orthogan.training.classifier.phases import ClassifierBatch, classifier_loss
@@ -152,7 +152,7 @@ def test_it_beats_chance_and_keeps_the_best(tmp_path: Path, capsys: pytest.Captu
 def test_what_is_stored_says_what_it_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = tmp_path / "run"
     train(tiny(run, "training.steps=1", norm(C, "spectral", ["conv"])))
-    saved = describe(run, form=CLASSIFIER_FORMAT)
+    saved = read_saved(run, form=CLASSIFIER_FORMAT)
     assert (saved.num_classes, saved.class_names[0], saved.extra["step"]) == (3, "square", "1")
     assert saved.config.task == "classifier"
     file = tmp_path / "shared.safetensors"
@@ -160,7 +160,7 @@ def test_what_is_stored_says_what_it_is(tmp_path: Path, capsys: pytest.CaptureFi
     x = torch.rand(2, 1, 32, 32)
     assert torch.equal(load_classifier(file)(x), load_classifier(run)(x))
     with pytest.raises(UserError, match="carries a classifier, and a generator is needed"):
-        load(run)
+        load_generator(run)
     assert main(["evaluate", str(run)]) == 2
     capsys.readouterr()
     for subject in (run, file):

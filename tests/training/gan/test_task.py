@@ -17,7 +17,7 @@ from orthogan.config.files import load_config
 from orthogan.config.schema import Config
 from orthogan.data import ArraySource, open_configured
 from orthogan.errors import Diverged, UserError
-from orthogan.models.saved import describe, load
+from orthogan.models.saved import load_generator, read_saved
 from orthogan.training import dry_run, train
 from orthogan.training.gan.draws import check_shares
 from orthogan.training.gan.task import GanTask
@@ -63,7 +63,7 @@ def test_singular_vectors_advance_once_a_phase(tmp_path: Path) -> None:
     for phase in task.phases(0):
         before = u.clone()
         seen = []
-        with phase.around():
+        with phase.context():
             for losses in phase.losses:
                 losses()
                 seen.append(task.discriminator.get_buffer(name).clone())
@@ -115,12 +115,12 @@ def test_a_run_leaves_what_it_promises(tmp_path: Path) -> None:
     scores = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     assert [int(s["protocol"]["step"]) for s in scores] == [0, 3, 6]
     best = min(scores, key=lambda s: s["value"])
-    assert describe(run / "best").extra["step"] == best["protocol"]["step"]
-    net = load(run)
+    assert read_saved(run / "best").extra["step"] == best["protocol"]["step"]
+    net = load_generator(run)
     assert net.num_classes == 3
     assert net(net.sample_latent(2, seed=0), torch.tensor([0, 2])).shape == (2, 1, 32, 32)
-    assert describe(run).extra["weights"] == "ema"
-    assert describe(run, ema=False).extra["weights"] == "raw"
+    assert read_saved(run).extra["weights"] == "ema"
+    assert read_saved(run, ema=False).extra["weights"] == "raw"
 
 
 def test_classes_and_shares_must_be_there(tmp_path: Path) -> None:
@@ -139,7 +139,7 @@ def test_a_gpu_run_stops_and_continues(tmp_path: Path) -> None:
     options = ["training.device=cuda", "training.precision=bf16", "training.steps=4", "checkpoint.every=2"]
     run = train(tiny(tmp_path / "run", *options))
     assert train(tiny(tmp_path / "run", *options)) == run
-    assert load(run, device="cuda").linear.weight.is_cuda  # pyright: ignore
+    assert load_generator(run, device="cuda").linear.weight.is_cuda  # pyright: ignore
 
 
 def test_divergence_names_the_phase_and_keeps_the_last_good_checkpoint(tmp_path: Path) -> None:
@@ -148,7 +148,7 @@ def test_divergence_names_the_phase_and_keeps_the_last_good_checkpoint(tmp_path:
     with pytest.raises(Diverged, match=r"phase (G|D), step \d+: not finite|weights of"):
         train(broken, allow_config_change=True)
     assert [p.name for p in (tmp_path / "run" / "checkpoints").iterdir()] == ["step-000000003"]
-    load(tmp_path / "run")
+    load_generator(tmp_path / "run")
 
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda p: str(p.relative_to(ROOT / "configs")))
