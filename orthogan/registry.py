@@ -1,0 +1,112 @@
+"""Names for things that can be extended: each thing registers itself in its own file, and everything else looks it up.
+
+    PENALTIES = Registry("penalty", "orthogan.penalties")
+
+    @PENALTIES.register("srip")
+    def srip(weight): ...
+
+    PENALTIES.get("srip")              # or "my_module:my_penalty"
+
+Adding a thing is adding one file to the package: the first lookup imports all modules of it.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import pkgutil
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, Generic, TypeVar
+
+from orthogan.errors import UserError
+from orthogan.io.read import printable, shown
+from orthogan.named_code import import_named
+
+T = TypeVar("T")
+Registered = TypeVar("Registered")
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """``; did you mean "x"?``, or nothing where no known word is near."""
+    lower = {name.lower(): name for name in known}
+    near = difflib.get_close_matches(word.lower()[:200], lower, 1)
+    return f"; did you mean {lower[near[0]]!r}?" if near else ""
+
+
+class Registry(Generic[T]):
+    """The things of one sort, by name.
+
+    Args:
+        what: what one of them is called in messages, such as "penalty".
+        packages: where the files of orthogan's own ones are.
+        adopt: turns what ``module:Name`` names into one of them, or raises ``TypeError`` saying what it should be.
+    """
+
+    def __init__(self, what: str, *packages: str, adopt: Callable[[Any], T] | None = None) -> None:
+        self.what = what
+        self._packages = list(packages)
+        self._adopt = adopt
+        self._found: dict[str, T] = {}
+        self._aliases: dict[str, str] = {}
+
+    def register(self, name: str, *aliases: str) -> Callable[[Registered], Registered]:
+        """A decorator that gives a thing its name; ``aliases`` are other names that users try, and are not listed."""
+
+        def add(thing: Registered) -> Registered:
+            if self._found.setdefault(name, thing) is not thing:  # pyright: ignore[reportArgumentType]
+                raise ValueError(f"there are two of the {self.what} {name!r}")
+            self._aliases.update(dict.fromkeys(aliases, name))
+            return thing
+
+        return add
+
+    def get(self, name: str, key: str = "") -> T:
+        """The thing called ``name``, or the one that ``module:Name`` names: the user's own, which is imported.
+
+        Args:
+            key: what the message blames, such as a dotted key of the config or an option of the command line.
+
+        Raises:
+            UserError: with the names there are and the nearest one.
+        """
+        if ":" in name:
+            return self._imported(name, key)
+        self._load()
+        name_of = {other.lower().replace("-", "_"): other for other in [*self._aliases, *self._found]}
+        found = name_of.get(name.lower().replace("-", "_"), name)
+        found = self._aliases.get(found, found)
+        if found not in self._found:
+            blame = f"{key}: " if key else ""
+            raise UserError(
+                f"{blame}there is no {self.what} {shown(name)}{did_you_mean(name, name_of.values())}; "
+                f"known: {', '.join(self)}, or module:Name for your own"
+            )
+        return self._found[found]
+
+    def name_of(self, name: str) -> str:
+        """The name under which ``name``, which may be an alias, is listed; a ``module:Name`` stays as it is."""
+        return name if ":" in name else next(key for key, thing in self.items() if thing is self.get(name))
+
+    def items(self) -> Iterable[tuple[str, T]]:
+        """(name, thing) of all registered ones, sorted by name."""
+        self._load()
+        return sorted(self._found.items())
+
+    def __iter__(self) -> Iterator[str]:
+        return (name for name, _ in self.items())
+
+    def __contains__(self, name: object) -> bool:
+        return name in set(self)
+
+    def _load(self) -> None:
+        while self._packages:
+            package = importlib.import_module(self._packages.pop())
+            for module in pkgutil.iter_modules(package.__path__, f"{package.__name__}."):
+                importlib.import_module(module.name)
+
+    def _imported(self, name: str, key: str) -> T:
+        thing = import_named(name, key or f"the {self.what}")
+        try:
+            return self._adopt(thing) if self._adopt else thing
+        except TypeError as error:
+            raise UserError(f"{key or self.what} is {name!r}: {printable(str(error))}") from error
