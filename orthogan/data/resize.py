@@ -6,20 +6,12 @@ reduction, so that nothing aliases. Grey is ITU-R 601 luma; a grey picture becom
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from itertools import islice
-from typing import TypeVar
-
 import numpy as np
 from PIL import Image
 
 from orthogan.errors import UserError
 from orthogan.io.read import printable
-
-A = TypeVar("A")
-B = TypeVar("B")
+from orthogan.io.threads import in_threads
 
 MOST_PIXELS = 1 << 26  # of a picture before it is cut and resized; up to 16 threads work at once
 SMALL_PICTURE = 128 * 128  # threads pay for pictures of more pixels
@@ -47,24 +39,6 @@ def to_array(picture: Image.Image, channels: int) -> np.ndarray:
     if channels == 1:
         return np.array(picture.convert("L"))[None]
     return np.ascontiguousarray(np.array(picture.convert("RGB")).transpose(2, 0, 1))
-
-
-def in_threads(work: Callable[[A], B], items: Iterable[A]) -> Iterator[B]:
-    """``map`` over a few threads, in order, with a bounded number of results waiting.
-
-    Pillow releases the interpreter's lock while it decodes and resizes, so threads are enough; but for small
-    pictures handing the lock around costs more than is won, and a plain ``map`` is faster.
-    """
-    threads = min(16, os.cpu_count() or 1)
-    source = iter(items)
-    with ThreadPoolExecutor(threads, thread_name_prefix="orthogan-images") as pool:
-        chunk = 64
-        while True:
-            # Whole chunks keep the memory bounded and cost little: no thread waits longer than for one image.
-            part = list(islice(source, chunk * threads))
-            if not part:
-                return
-            yield from pool.map(work, part)
 
 
 def check_images(shape: tuple[int, ...], dtype: np.dtype, name: str) -> None:

@@ -13,10 +13,10 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from orthogan.data.resize import in_threads
 from orthogan.errors import UserError
 from orthogan.io.cache import cache_folder
 from orthogan.io.read import open_regular, read_json
+from orthogan.io.threads import in_threads
 from orthogan.io.write import write_text
 
 

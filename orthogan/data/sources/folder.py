@@ -14,13 +14,13 @@ import numpy as np
 from tqdm import tqdm
 
 from orthogan.data.files import Entry, FileStore, is_image_name, open_store
-from orthogan.data.resize import in_threads
 from orthogan.data.source import BadFile, ImageSource
 from orthogan.data.sources.arrays import ArraySource
 from orthogan.data.sources.file_source import BadFiles, FileSource
 from orthogan.data.sources.folder_labels import Labelling, find_labels
 from orthogan.errors import UserError
 from orthogan.io.read import printable, user_path
+from orthogan.io.threads import in_threads
 
 log = logging.getLogger("orthogan.data")
 

@@ -1,0 +1,26 @@
+"""``map`` over a few threads."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
+from typing import TypeVar
+
+A = TypeVar("A")
+B = TypeVar("B")
+
+
+def in_threads(work: Callable[[A], B], items: Iterable[A]) -> Iterator[B]:
+    """``map`` over a few threads, in order, with a bounded number of results waiting.
+
+    For work that releases the interpreter's lock, such as reading, hashing, and decoding with Pillow. For small pieces
+    of work passing the lock around costs more than is gained, and a plain ``map`` is faster.
+    """
+    threads = min(16, os.cpu_count() or 1)
+    source = iter(items)
+    with ThreadPoolExecutor(threads, thread_name_prefix="orthogan") as pool:
+        # Whole chunks keep the memory bounded and cost little: no thread waits longer than for one item.
+        while part := list(islice(source, 64 * threads)):
+            yield from pool.map(work, part)
