@@ -172,5 +172,5 @@ def test_sefa_is_a_method_of_every_latent_command(method: str, tmp_path: Path) -
     out = tmp_path / "a.png"
     assert main(["traverse", MODEL, "--method", method, "--dims", "0", "--steps", "3", "--out", str(out)]) == 0
     with Image.open(out) as picture:
-        assert picture.text["method"] == "first-layer svd"  # pyright: ignore[reportAttributeAccessIssue]
+        assert picture.text["method"] == "sefa"  # pyright: ignore[reportAttributeAccessIssue]
     assert main(["disentangle", MODEL, "--method", method, "--metrics", "activeness", "--seeds", "0"]) == 0

@@ -135,12 +135,12 @@ def traverse(arguments: Namespace) -> None:
 def _directions(arguments: Namespace, net: Generator) -> Directions:
     """Those of --directions, else of --method; moved in --layers alone, where that is given."""
     from orthogan.latent import Directions, parse_layers
-    from orthogan.latent.traverse import directions_of
+    from orthogan.latent.discovery import find_directions
 
     if arguments.directions:
         directions = Directions.load(arguments.directions)
     else:
-        directions = directions_of(net, arguments.method)
+        directions = find_directions(net, arguments.method)
     return replace(directions, layers=parse_layers(arguments.layers)) if arguments.layers else directions
 
 

@@ -394,10 +394,8 @@ def _config_arguments(parser: argparse.ArgumentParser) -> None:
 def _direction_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--method",
-        choices=("native", "sefa", "svd"),
         default="native",
-        help="native = latent axes (or the model's own directions); sefa (or svd) = singular vectors of the first "
-        "layer's effective weight",
+        help="how to find the directions, as in orthogan discover, such as native, sefa or jacobian (default: native)",
     )
     parser.add_argument("--directions", help="a Directions file, instead of --method")
     parser.add_argument("--layers", help="such as 0-3: only these styles move (directions in w)")

@@ -18,7 +18,7 @@ from orthogan.disentanglement.routes import check_metrics
 from orthogan.disentanglement.score import Score
 from orthogan.errors import UserError
 from orthogan.latent.directions import Directions
-from orthogan.latent.native import native_directions
+from orthogan.latent.discovery.native import native_directions
 
 DEFAULT_METRICS = ("vp", "activeness", "mig", "dci", "sap", "modularity")
 

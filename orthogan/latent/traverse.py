@@ -14,18 +14,15 @@ from tqdm import tqdm
 
 from orthogan import __version__
 from orthogan.errors import UserError
-from orthogan.io.read import shown
-from orthogan.latent.directions import Directions, random_control
-from orthogan.latent.first_layer import first_layer_directions
+from orthogan.latent.directions import CHANGE, Directions, random_control
+from orthogan.latent.discovery.methods import find_directions
 from orthogan.latent.generate import generate, sample_label, sample_latents
 from orthogan.latent.identity import model_hash
-from orthogan.latent.native import native_directions
 from orthogan.latent.samples import format_ranges
 from orthogan.latent.space import in_space, truncate_in_space
 from orthogan.latent.walks import Walk, path
 from orthogan.latent.whole_numbers import whole_number, whole_numbers
 
-CHANGE = "change"
 MOST_STEPS = 1001
 MOST_IMAGES = 200_000  # of all seeds, directions and steps together
 
@@ -82,7 +79,8 @@ def traverse(
 
     The walk is in the directions' own space and layers: a layer that is not theirs keeps the base latent.
 
-    ``directions``: by default those of ``method``, as in ``directions_of``. ``dims``: which of them, in that order.
+    ``directions``: by default those of ``method``, see ``orthogan.latent.discovery.find_directions``.
+    ``dims``: which of them, in that order.
     ``steps``: odd, at least 3, so that the middle column is the base image itself. The base z is the latent of
     ``seed``, pulled towards the mean by ``truncation`` (in z as ``truncate``, in W as StyleGAN's psi; the walk itself
     is not truncated), or the mean with ``base="zero"``.
@@ -97,7 +95,7 @@ def traverse(
     if directions is not None and method is not None:
         raise UserError("directions and method: give one of them")
     if directions is None:
-        directions = directions_of(generator, method or "native")
+        directions = find_directions(generator, method or "native", y=y)
     (walked,) = walk_seeds(
         generator,
         directions,
@@ -115,17 +113,6 @@ def traverse(
         device=device,
     )
     return walked
-
-
-def directions_of(generator: nn.Module, method: str = "native") -> Directions:
-    """Directions by the name of a quick method: "native" (``native_directions``), or "sefa", also called "svd"
-    (``first_layer_directions``). Raises ``UserError`` for another name.
-    """
-    if method == "native":
-        return native_directions(generator)
-    if method in ("sefa", "svd"):
-        return first_layer_directions(generator)
-    raise UserError(f"method {shown(method)}: choose 'native' or 'sefa'; `orthogan discover` knows more of them")
 
 
 def walk_seeds(

@@ -10,9 +10,9 @@ from torch.nn.utils import parametrize
 from torch.nn.utils.parametrizations import spectral_norm
 
 from orthogan.errors import UserError
-from orthogan.latent.first_layer import first_layer_directions, latent_matrix
+from orthogan.latent.discovery.native import latent_axes, native_directions
+from orthogan.latent.discovery.sefa import first_layer_directions, latent_matrix
 from orthogan.latent.identity import model_hash
-from orthogan.latent.native import latent_axes, native_directions
 from orthogan.latent.samples import sample_images
 from orthogan.latent.traverse import traverse
 from orthogan.models.modes import eval_mode

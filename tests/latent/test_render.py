@@ -14,7 +14,7 @@ from PIL import Image
 from orthogan.drawing.grid import BACKGROUND
 from orthogan.drawing.text import Font, fit, signed
 from orthogan.errors import UserError
-from orthogan.latent.native import latent_axes
+from orthogan.latent.discovery.native import latent_axes
 from orthogan.latent.render import caption, render
 from orthogan.latent.render.animation import PERIOD_MS, mosaic, swing
 from orthogan.latent.render.grid import render_grid

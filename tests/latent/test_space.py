@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from orthogan.errors import UserError
 from orthogan.latent.directions import Directions
 from orthogan.latent.discovery import discover, sefa
+from orthogan.latent.discovery.native import latent_axes
 from orthogan.latent.identity import model_hash
-from orthogan.latent.native import latent_axes
 from orthogan.latent.space import in_space, list_spaces
 from orthogan.latent.traverse import traverse
 from orthogan.models.stylegan2 import StyleGAN2Generator

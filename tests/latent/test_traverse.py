@@ -11,8 +11,8 @@ from torch import nn
 
 from orthogan.errors import UserError
 from orthogan.latent.directions import Directions, random_control
+from orthogan.latent.discovery.native import latent_axes
 from orthogan.latent.identity import model_hash
-from orthogan.latent.native import latent_axes
 from orthogan.latent.render.contact_sheet import contact_sheet
 from orthogan.latent.samples import sample_images
 from orthogan.latent.traverse import column_offsets, traverse
@@ -239,8 +239,8 @@ def test_directions_may_be_left_out_or_named_by_their_method() -> None:
     net = Affine()
     assert traverse(net, steps=3).metadata["method"] == "latent axes"
     for method in ("sefa", "svd"):
-        assert traverse(net, method=method, steps=3).metadata["method"] == "first-layer svd"
-    with pytest.raises(UserError, match="'native' or 'sefa'"):
+        assert traverse(net, method=method, steps=3).metadata["method"] == "sefa"
+    with pytest.raises(UserError, match="did you mean 'pca'"):
         traverse(net, method="pcaa")
     with pytest.raises(UserError, match="one of them"):
         traverse(net, some(net), method="sefa")

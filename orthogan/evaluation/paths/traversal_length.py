@@ -20,8 +20,8 @@ from orthogan.evaluation.paths.path_variants import Variant
 from orthogan.evaluation.result import MetricResult
 from orthogan.evaluation.steady import choose_device, deterministic_float32, generate_image
 from orthogan.latent.directions import Directions
+from orthogan.latent.discovery.native import native_directions
 from orthogan.latent.generate import sample_label, sample_latents
-from orthogan.latent.native import native_directions
 from orthogan.latent.space import in_space
 from orthogan.latent.walks import path
 from orthogan.models.protocol import Generator, as_generator

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
-import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -14,30 +12,11 @@ from torch import nn
 from orthogan.errors import UserError
 from orthogan.io.read import printable
 from orthogan.latent.directions import Directions
-from orthogan.latent.discovery.hessian import hessian
-from orthogan.latent.discovery.jacobian import jacobian
-from orthogan.latent.discovery.learned import learned
-from orthogan.latent.discovery.merge import merge
-from orthogan.latent.discovery.orojar import orojar
-from orthogan.latent.discovery.pca import pca
-from orthogan.latent.discovery.random_basis import identity_basis, random_basis
+from orthogan.latent.discovery.methods import find_directions
+from orthogan.latent.discovery.random_basis import random_basis
 from orthogan.latent.discovery.scores import rca, score
-from orthogan.latent.discovery.sefa import sefa
 from orthogan.latent.identity import model_hash
-from orthogan.latent.native import native_directions
 from orthogan.latent.space import in_space
-
-METHODS = {
-    "native": native_directions,
-    "sefa": sefa,
-    "pca": pca,
-    "jacobian": jacobian,
-    "hessian": hessian,
-    "orojar": orojar,
-    "learned": learned,
-    "random": random_basis,
-    "identity": identity_basis,
-}
 
 
 @dataclass(frozen=True)
@@ -78,7 +57,7 @@ def discover(
     """Find directions by one or several methods, merge near duplicates, score them, and random ones beside them.
 
     Args:
-        methods: names of ``METHODS``, as a list or one string with commas.
+        methods: names of ``DIRECTION_METHODS`` or ``module:function``, as a list or one string with commas.
         threshold: a direction whose |cosine| with an earlier one is above it is merged into that.
         control: how many random orthonormal directions to score for comparison.
         with_rca: also train a small net to tell which direction moved (see ``rca``), minutes on a CPU; the control is
@@ -96,28 +75,11 @@ def discover(
         raise UserError(f"threshold={threshold}: a cosine above 0, at most 1")
     if control < 1:
         raise UserError(f"control={control}: at least 1 random direction to compare with")
-    names = [n.strip() for n in (methods.split(",") if isinstance(methods, str) else methods) if n.strip()]
-    for name in names:
-        if name not in METHODS:
-            near = difflib.get_close_matches(name, METHODS, 1)
-            raise UserError(
-                f"method {name!r}: {f'did you mean {near[0]!r}?' if near else 'choose ' + ', '.join(METHODS)}"
-            )
-    if not names:
-        raise UserError(f"no method: choose {', '.join(METHODS)}")
-    known = {name: set(inspect.signature(METHODS[name]).parameters) for name in names}
-    for option in options:
-        if not any(option in parameters for parameters in known.values()):
-            raise UserError(f"{option}: {', '.join(names)} has no such option")
     net = in_space(generator, space, y=y, layers=layers)
     label = y if space == "z" else None  # a view of another space has its class in it
-    given = {"y": label, "seed": seed, "components": components, **options}
-    found = []
-    for name in names:
-        chosen = {key: value for key, value in given.items() if key in known[name]}
-        lines = METHODS[name](net, **chosen)
-        found.append(lines if components is None else lines.select(range(min(components, len(lines)))))
-    directions = found[0] if len(found) == 1 else merge(found, threshold=threshold)
+    directions = find_directions(
+        net, methods, threshold=threshold, y=label, seed=seed, components=components, **options
+    )
     size = len(directions) if with_rca else control
     chance = random_basis(net, components=min(size, directions.latent_dim), seed=seed)
 

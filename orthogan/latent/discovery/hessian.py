@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from orthogan.errors import UserError
 from orthogan.latent.directions import Directions
+from orthogan.latent.discovery.methods import DIRECTION_METHODS
 from orthogan.latent.discovery.rotate import learn_rotation
 from orthogan.linalg.precision import at_least_float32
 
@@ -55,6 +56,7 @@ def hessian_penalty(
         return torch.stack([part.mean() for part in reduced]).sum()
 
 
+@DIRECTION_METHODS.register("hessian")
 def hessian(
     generator: nn.Module,
     *,

@@ -15,10 +15,12 @@ from tqdm import tqdm
 
 from orthogan.errors import UserError
 from orthogan.latent.directions import Directions
+from orthogan.latent.discovery.methods import DIRECTION_METHODS
 from orthogan.latent.discovery.response import GeneratorFunction, trace_generator
 from orthogan.latent.discovery.spectrum import check_components, check_positive, sort_by_spectrum, warn_of_tie
 
 
+@DIRECTION_METHODS.register("jacobian")
 def jacobian(
     generator: nn.Module,
     *,

@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from orthogan.errors import UserError
 from orthogan.latent.directions import Directions, random_control
+from orthogan.latent.discovery.methods import DIRECTION_METHODS
 from orthogan.latent.discovery.response import GeneratorFunction, trace_generator
 from orthogan.latent.discovery.spectrum import check_components, check_positive
 from orthogan.latent.identity import model_hash
@@ -51,6 +52,7 @@ class Reconstructor(nn.Module):
         return out[:, :-1], out[:, -1]
 
 
+@DIRECTION_METHODS.register("learned")
 def learned(
     generator: nn.Module,
     *,

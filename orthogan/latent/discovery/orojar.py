@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from orthogan.errors import UserError
 from orthogan.latent.directions import Directions
 from orthogan.latent.discovery.hessian import Features, check_difference, listed, signs
+from orthogan.latent.discovery.methods import DIRECTION_METHODS
 from orthogan.latent.discovery.rotate import learn_rotation
 from orthogan.linalg.precision import at_least_float32
 
@@ -53,6 +54,7 @@ def orojar_penalty(
         return torch.stack([torch.stack(same).var(dim=0).mean() for same in zip(*lengths, strict=True)]).sum()
 
 
+@DIRECTION_METHODS.register("orojar")
 def orojar(
     generator: nn.Module,
     *,

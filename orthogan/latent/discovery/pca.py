@@ -11,9 +11,10 @@ from torch import Tensor, nn
 
 from orthogan.errors import UserError
 from orthogan.latent.directions import Directions
+from orthogan.latent.discovery.methods import DIRECTION_METHODS
 from orthogan.latent.discovery.response import trace_generator
+from orthogan.latent.discovery.sefa import find_layer
 from orthogan.latent.discovery.spectrum import check_components, check_positive, sort_by_spectrum, warn_of_tie
-from orthogan.latent.first_layer import find_layer
 from orthogan.models.protocol import as_generator
 from orthogan.rng import generator as random_generator
 
@@ -25,6 +26,7 @@ LATENT = "latent"  # in place of a layer: the latents themselves
 Batches = Callable[[], Iterator[tuple[Tensor, Tensor]]]
 
 
+@DIRECTION_METHODS.register("pca")
 def pca(
     generator: nn.Module,
     *,

@@ -1,24 +1,41 @@
 """SeFa: what the first layer stretches most (Shen & Zhou, CVPR 2021, "Closed-Form Factorization of Latent Semantics").
 
-The directions are the eigenvectors of A^T A, largest first, for the effective first affine map A (outputs, latent).
+The directions are the eigenvectors of A^T A, largest first, for the effective first affine map A (outputs, latent),
+after any spectral or stable-rank normalization; no column is rescaled.
 """
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from orthogan.errors import UserError
 from orthogan.latent.directions import Directions
+from orthogan.latent.discovery.methods import DIRECTION_METHODS
 from orthogan.latent.discovery.response import trace_generator
 from orthogan.latent.discovery.spectrum import sort_by_spectrum, warn_of_tie
-from orthogan.latent.first_layer import first_map
 from orthogan.layers.batch_norm import ConditionalBatchNorm2d
+from orthogan.models.modes import eval_mode
+from orthogan.models.protocol import Generator, as_generator
 from orthogan.weights.effective import effective_weight
 
+_TRANSPOSED: dict[type[nn.Module], Any] = {
+    nn.ConvTranspose1d: functional.conv_transpose1d,
+    nn.ConvTranspose2d: functional.conv_transpose2d,
+    nn.ConvTranspose3d: functional.conv_transpose3d,
+}
+_CONVOLUTIONS: dict[type[nn.Module], Any] = {
+    nn.Conv1d: functional.conv1d,
+    nn.Conv2d: functional.conv2d,
+    nn.Conv3d: functional.conv3d,
+}
 Normaliser = (nn.modules.batchnorm._BatchNorm, ConditionalBatchNorm2d)
 
 
+@DIRECTION_METHODS.register("sefa", "svd")
 def sefa(
     generator: nn.Module,
     *,
@@ -29,7 +46,8 @@ def sefa(
 ) -> Directions:
     """The right singular vectors of the first layer's effective weight, by descending singular value "sigma".
 
-    ``layer``: as in ``first_layer_directions``, whose result this is with both options off.
+    ``layer``: a dotted submodule name, or "auto": ``generator.first_layer()`` where there is one, else the first
+    registered linear or (transposed) convolution layer with ``latent_dim`` inputs.
     ``follow_norm``: each output of the layer counts by the gain / standard deviation that the batch norm after it
     gives it in eval mode, so that A is the map to the normalised features (of class ``y``; None: the root mean
     square over the classes). Without it ``y`` has no effect. ``normalise``: then each output's weight vector is
@@ -50,6 +68,121 @@ def sefa(
     warn_of_tie(sigma, f"layer '{name}'")
     suffix = " (unit outputs)" if normalise else " (batch norm followed)" if follow_norm else ""
     return sort_by_spectrum(right, sigma, generator, method=f"sefa{suffix}", layer=name)
+
+
+first_layer_directions = sefa  # its name in version 0.1
+
+
+def first_map(generator: nn.Module, layer: str = "auto") -> tuple[str, nn.Module, torch.Tensor]:
+    """The name of the first layer, itself, and its effective linear map (outputs, latent_dim), float64 on the CPU.
+
+    Raises ``UserError`` when no layer or an unsuitable one is found.
+    """
+    dim = as_generator(generator).latent_dim
+    name, module = find_layer(generator, layer, dim)
+    with eval_mode(generator):
+        weight = latent_matrix(module).cpu()
+    if weight.shape[1] != dim:
+        raise UserError(
+            f"layer '{name}' takes {weight.shape[1]} inputs but the latent has {dim} dimensions; "
+            "name a layer that the whole latent enters"
+        )
+    if not bool(torch.isfinite(weight).all()):
+        raise UserError(f"layer '{name}': the weight holds NaN or infinite values; use an earlier checkpoint")
+    return name, module, weight
+
+
+def latent_matrix(module: nn.Module) -> torch.Tensor:
+    """The linear map of a first layer in float64, (outputs, inputs); a convolution's input is one pixel, z.
+
+    Convolutions are applied to the unit vectors, so that padding, stride, groups and dilation count as they do in
+    the net: kernel entries that never reach the output are not in the map, and the bias is left out.
+    Raises ``UserError`` for a module with no such weight.
+    """
+    try:
+        weight = effective_weight(module)
+    except AttributeError:
+        weight = None
+    if isinstance(weight, torch.Tensor):
+        weight = weight.detach().double()
+        if isinstance(module, tuple(_TRANSPOSED)):
+            inputs = weight.shape[0]
+            out = _TRANSPOSED[_kind(module, _TRANSPOSED)](
+                _unit_pixels(inputs, weight),
+                weight,
+                None,
+                module.stride,
+                module.padding,
+                module.output_padding,
+                module.groups,
+                module.dilation,
+            )
+            return out.reshape(inputs, -1).T
+        if isinstance(module, tuple(_CONVOLUTIONS)) and module.padding_mode == "zeros":
+            inputs = weight.shape[1] * int(module.groups)  # pyright: ignore[reportArgumentType]
+            out = _CONVOLUTIONS[_kind(module, _CONVOLUTIONS)](
+                _unit_pixels(inputs, weight),
+                weight,
+                None,
+                module.stride,
+                module.padding,
+                module.dilation,
+                module.groups,
+            )
+            return out.reshape(inputs, -1).T
+        if weight.ndim == 2:
+            return weight
+    raise UserError(
+        f"{type(module).__name__}: no directions can be read from it; expected a linear layer or a zero-padded or "
+        "transposed convolution"
+    )
+
+
+def _kind(module: nn.Module, kinds: dict[type[nn.Module], Any]) -> type[nn.Module]:
+    return next(kind for kind in kinds if isinstance(module, kind))
+
+
+def _unit_pixels(inputs: int, weight: torch.Tensor) -> torch.Tensor:
+    """(inputs, inputs, 1, …): one batch item for each unit vector of the latent."""
+    eye = torch.eye(inputs, dtype=weight.dtype, device=weight.device)
+    return eye.reshape(inputs, inputs, *[1] * (weight.ndim - 2))
+
+
+def find_layer(generator: nn.Module, layer: str, dim: int) -> tuple[str, nn.Module]:
+    """The layer asked for and its dotted name."""
+    if layer != "auto":
+        try:
+            return layer, generator.get_submodule(layer)
+        except AttributeError as error:
+            fitting = [name for name, part in generator.named_modules() if _inputs(part) == dim]
+            raise UserError(
+                f"no layer '{layer}' in {type(generator).__name__}; with {dim} inputs there are: "
+                f"{', '.join(fitting) or 'none'}"
+            ) from error
+    own = getattr(generator, "first_layer", None)
+    if isinstance(own, nn.Module):
+        return "first_layer", own
+    # The protocol's own first_layer is inherited by nets that name none, and then raises.
+    if own is not None and getattr(type(generator), "first_layer", None) is not Generator.first_layer:
+        module = own()
+        names = {part: name for name, part in generator.named_modules()}
+        return names.get(module, "first_layer()"), module
+    for name, part in generator.named_modules():
+        if _inputs(part) == dim:
+            return name, part
+    raise UserError(
+        f"{type(generator).__name__}: no first layer with {dim} inputs found; name it with layer=, or give the "
+        "generator a method first_layer() that returns it"
+    )
+
+
+def _inputs(module: nn.Module) -> int | None:
+    """How many inputs a layer we can read takes; None for any other module."""
+    if isinstance(module, nn.Linear):
+        return module.in_features
+    if isinstance(module, (*_TRANSPOSED, *_CONVOLUTIONS)):
+        return int(module.in_channels)  # pyright: ignore[reportArgumentType]
+    return None
 
 
 def _gains(generator: nn.Module, name: str, first: nn.Module, y: int | None) -> Tensor:

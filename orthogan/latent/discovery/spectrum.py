@@ -9,11 +9,11 @@ from torch import Tensor, nn
 
 from orthogan.errors import UserError
 from orthogan.latent.directions import Directions
-from orthogan.latent.first_layer import DEGENERATE_RATIO
 from orthogan.latent.identity import model_hash
 from orthogan.models.protocol import as_generator
 
 SIGMA = "sigma"
+DEGENERATE_RATIO = 1.05
 # Below this part of the largest singular value there is only the rounding of float32.
 DEAD_RATIO = 1e-5
 

@@ -8,11 +8,11 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
+from orthogan.latent.directions import CHANGE
 from orthogan.latent.explorer.bench import ExplorerState, View, described
 from orthogan.latent.explorer.session import Explorer, change, difference
 from orthogan.latent.render.html import strip_uri
 from orthogan.latent.samples import format_ranges
-from orthogan.latent.traverse import CHANGE
 
 REACH = 3.0  # of the sliders, to begin with
 _KINDS = {"png": "image/png", "gif": "image/gif", "safetensors": "application/octet-stream"}

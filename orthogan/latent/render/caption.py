@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from orthogan.drawing.text import signed
+from orthogan.latent.directions import CHANGE
 from orthogan.latent.render.contact_sheet import ContactSheet
-from orthogan.latent.traverse import CHANGE, Traversal
+from orthogan.latent.traverse import Traversal
 
 
 def title(traversal: Traversal) -> str:

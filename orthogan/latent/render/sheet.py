@@ -9,11 +9,11 @@ import numpy as np
 from PIL import Image
 
 from orthogan.drawing.grid import default_scale, save_png
+from orthogan.latent.directions import CHANGE
 from orthogan.latent.render.caption import column_labels, score_text, sheet_subtitle, title
 from orthogan.latent.render.contact_sheet import ContactSheet
 from orthogan.latent.render.heatmap import differences
 from orthogan.latent.render.rows import Block, Row, draw_blocks
-from orthogan.latent.traverse import CHANGE
 
 READABLE_SIDE = 56  # pixels: many rows, of one line of text each
 

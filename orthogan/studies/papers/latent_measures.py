@@ -10,7 +10,7 @@ from torch import nn
 from orthogan.data import open_configured
 from orthogan.disentanglement import disentangle
 from orthogan.latent import Directions, first_layer_directions, native_directions, render, traverse
-from orthogan.latent.first_layer import find_layer, latent_matrix
+from orthogan.latent.discovery.sefa import find_layer, latent_matrix
 from orthogan.layers import HouseholderProjector
 from orthogan.models.eigengan import EigenGANGenerator
 from orthogan.models.modes import eval_mode

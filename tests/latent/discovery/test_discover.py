@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from torch import nn
 from orthogan.cli.main import main
 from orthogan.errors import UserError
 from orthogan.latent import Directions
-from orthogan.latent.discovery import METHODS, discover
+from orthogan.latent.discovery import DIRECTION_METHODS, discover
 from orthogan.models.protocol import Generator
 
 
@@ -50,7 +51,8 @@ def test_methods_that_agree_are_merged_and_scored_beside_chance() -> None:
 
 @pytest.mark.parametrize("method", ["native", "sefa", "jacobian", "random", "identity"])
 def test_every_closed_form_is_reached_by_name(method: str) -> None:
-    assert set(METHODS) >= {"native", "sefa", "pca", "jacobian", "hessian", "orojar", "learned", "random", "identity"}
+    known = {"native", "sefa", "pca", "jacobian", "hessian", "orojar", "learned", "random", "identity"}
+    assert set(DIRECTION_METHODS) == known
     found = discover(Linear(), method, control=2).directions
     assert found.latent_dim == 4
     assert {"change", "activeness"} <= found.scores.keys()
@@ -60,8 +62,8 @@ def test_every_closed_form_is_reached_by_name(method: str) -> None:
     ("methods", "options", "message"),
     [
         ("sefo", {}, "did you mean 'sefa'"),
-        ("xyz", {}, "choose native, sefa"),
-        ("", {}, "no method"),
+        ("xyz", {}, "known: hessian, identity"),
+        ("", {}, "name at least one of hessian"),
         ("sefa", {"samples": 3}, "samples: sefa has no such option"),
     ],
 )
@@ -104,3 +106,28 @@ def test_the_accuracy_of_a_reconstructor_stands_beside_that_of_as_many_random_di
     found = discover(Linear(), "sefa", components=3, with_rca=True)
     assert asked == [(3, None), (3, None)]
     assert "rca" in found.table().splitlines()[0]
+
+
+def test_a_method_from_outside_the_package_works_from_the_command_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "my_directions.py").write_text(
+        "import torch, orthogan\n"
+        "def reversed_axes(generator, *, components=None, layer=''):\n"
+        "    rows = torch.eye(generator.latent_dim).flip(0)\n"
+        "    return orthogan.Directions(rows, method='reversed', layer=layer)\n"
+        "def wrong(generator):\n"
+        "    return 3\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    model, out = "pretrained/sprites-srngan.safetensors", str(tmp_path / "found.safetensors")
+    method = "my_directions:reversed_axes"
+    assert main(["discover", model, "--method", method, "--layer", "x", "--out", out, "--device", "cpu"]) == 0
+    assert Directions.load(out).layer == "x"
+    picture = str(tmp_path / "t.png")
+    arguments = ["traverse", model, "--dims", "0", "--steps", "3", "--out", picture, "--device", "cpu"]
+    assert main([*arguments, "--method", method]) == 0
+    assert main([*arguments, "--method", f"random,{method}"]) == 0
+    capsys.readouterr()
+    assert main([*arguments, "--method", "my_directions:wrong"]) == 2
+    assert "returns a int, expected orthogan.Directions" in capsys.readouterr().err

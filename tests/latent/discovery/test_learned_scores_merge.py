@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from orthogan.errors import UserError
 from orthogan.latent.directions import Directions, random_control
-from orthogan.latent.discovery import identity_basis, learned, merge, random_basis, rca, score
+from orthogan.latent.discovery import latent_axes, learned, merge, random_basis, rca, score
 from orthogan.latent.discovery.learned import Reconstructor, shifts
 from orthogan.latent.generate import sample_label, sample_latents
 from orthogan.latent.traverse import traverse
@@ -103,7 +103,7 @@ def test_change_and_activeness_of_a_linear_generator_in_closed_form() -> None:
 
 def test_change_is_that_of_the_traversal_up_to_rounding_to_grey_levels() -> None:
     net = Disc(dim=4, resolution=16, num_classes=3)
-    axes = identity_basis(net)
+    axes = latent_axes(net)
     for y in (None, 1):
         found = score(net, axes, seeds=[5], y=y)
         walk = traverse(net, axes, range=1.0, steps=3, seed=5, y=y)
@@ -112,7 +112,7 @@ def test_change_is_that_of_the_traversal_up_to_rounding_to_grey_levels() -> None
 
 def test_activeness_sets_the_coordinate_to_minus_two_zero_and_two() -> None:
     net = Disc(dim=4, resolution=8, num_classes=3)
-    found = score(net, identity_basis(net), seeds=[3, 1, 7], batch_size=4)
+    found = score(net, latent_axes(net), seeds=[3, 1, 7], batch_size=4)
     for axis, activeness in enumerate(found.scores["activeness"]):
         spread = []
         for seed in (3, 1, 7):
@@ -124,12 +124,12 @@ def test_activeness_sets_the_coordinate_to_minus_two_zero_and_two() -> None:
 
 def test_activeness_ranks_the_live_coordinates_first() -> None:
     net = Disc(dim=6, resolution=16)
-    found = score(net, identity_basis(net), seeds=range(8), batch_size=5)
+    found = score(net, latent_axes(net), seeds=range(8), batch_size=5)
     activeness = found.scores["activeness"]
     assert min(activeness[:4]) > 1e-4
     assert activeness[4:] == (0, 0)
     assert found.scores["change"][4:] == (0, 0)
-    whole = score(net, identity_basis(net), seeds=range(8), batch_size=1000)
+    whole = score(net, latent_axes(net), seeds=range(8), batch_size=1000)
     assert whole.scores["activeness"] == pytest.approx(activeness, rel=1e-5)
 
 
@@ -139,17 +139,17 @@ def test_scores_refuse_what_does_not_fit() -> None:
         with pytest.raises(UserError, match="latent of 3 dimensions"):
             tool(net, random_control(3, 2, 0))
     with pytest.raises(UserError, match="seeds"):
-        score(net, identity_basis(net), seeds=[])
+        score(net, latent_axes(net), seeds=[])
     with pytest.raises(UserError, match="unconditional"):
-        score(net, identity_basis(net), y=1)
+        score(net, latent_axes(net), y=1)
 
 
 def test_a_small_net_tells_live_directions_apart_and_dead_ones_not() -> None:
     net = Bars(dim=6, live=4)
-    live = rca(net, identity_basis(net).select([0, 1, 2, 3]), steps=120, lr=3e-3, pairs=40)
+    live = rca(net, latent_axes(net).select([0, 1, 2, 3]), steps=120, lr=3e-3, pairs=40)
     assert min(live.scores["rca"]) > 0.9
     with pytest.warns(UserWarning, match="50.0% would be chance"):
-        dead = rca(net, identity_basis(net).select([4, 5]), steps=20, pairs=40)
+        dead = rca(net, latent_axes(net).select([4, 5]), steps=20, pairs=40)
     assert np.mean(dead.scores["rca"]) == pytest.approx(0.5, abs=0.2)
 
 

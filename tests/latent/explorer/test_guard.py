@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from orthogan.errors import UserError
-from orthogan.latent.native import latent_axes
+from orthogan.latent.discovery.native import latent_axes
 from tests.fixtures.disc import Disc
 
 pytest.importorskip("gradio", reason="needs the extra explore")

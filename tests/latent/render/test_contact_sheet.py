@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from orthogan.errors import UserError
-from orthogan.latent.native import latent_axes
+from orthogan.latent.discovery.native import latent_axes
 from orthogan.latent.render import render
 from orthogan.latent.render.contact_sheet import ContactSheet, contact_sheet
 from orthogan.latent.render.heatmap import ceiling, colours, differences

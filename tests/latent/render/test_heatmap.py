@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms
 
-from orthogan.latent.native import latent_axes
+from orthogan.latent.discovery.native import latent_axes
 from orthogan.latent.render.grid import render_grid
 from orthogan.latent.render.heatmap import ceiling, colours, differences, palette
 from orthogan.latent.traverse import Traversal, traverse

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from orthogan.latent.native import latent_axes
+from orthogan.latent.discovery.native import latent_axes
 from orthogan.latent.render import render
 from orthogan.latent.render.animation import swing
 from orthogan.latent.render.heatmap import ceiling, colours, differences

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from orthogan.errors import UserError
-from orthogan.latent.native import latent_axes
+from orthogan.latent.discovery.native import latent_axes
 from orthogan.latent.render import check_suffix, render
 from orthogan.latent.render import video as render_video
 from orthogan.latent.render.animation import PERIOD_MS, mosaic, swing

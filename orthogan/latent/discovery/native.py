@@ -7,23 +7,27 @@ import torch
 from torch import nn
 
 from orthogan.latent.directions import Directions
+from orthogan.latent.discovery.methods import DIRECTION_METHODS
+from orthogan.latent.discovery.spectrum import check_components
 from orthogan.latent.identity import model_hash
 from orthogan.models.modes import eval_mode
 from orthogan.models.protocol import as_generator
 
 
-def latent_axes(generator: nn.Module) -> Directions:
-    """The ``latent_dim`` coordinate axes, named "z0", "z1", … (or by the generator's own ``axis``)."""
+@DIRECTION_METHODS.register("identity", "axes")
+def latent_axes(generator: nn.Module, *, components: int | None = None) -> Directions:
+    """The first ``components`` (default all) axes of the latent: "z0", "z1", … (or the generator's own ``axis``)."""
     net = as_generator(generator)
-    dim, axis = net.latent_dim, getattr(net, "axis", "z")
+    k, axis = check_components(net, components), getattr(net, "axis", "z")
     return Directions(
-        np.eye(dim, dtype=np.float32),
+        np.eye(k, net.latent_dim, dtype=np.float32),
         method="latent axes",
-        names=[f"{axis}{i}" for i in np.arange(dim)],
+        names=[f"{axis}{i}" for i in np.arange(k)],
         model_hash=model_hash(generator),
     )
 
 
+@DIRECTION_METHODS.register("native")
 def native_directions(generator: nn.Module) -> Directions:
     """The rows of ``generator.native_directions()``, else ``latent_axes``.
 

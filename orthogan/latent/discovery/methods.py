@@ -1,0 +1,72 @@
+"""The methods that find directions, by name: what ``--method`` accepts in every command."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from torch import nn
+
+from orthogan.errors import UserError
+from orthogan.latent.directions import Directions
+from orthogan.latent.discovery.merge import merge
+from orthogan.registry import Registry
+
+DirectionMethod = Callable[..., Directions]
+
+
+def _adopt(thing: Any) -> Any:
+    if not callable(thing):
+        raise TypeError("expected a function that takes a generator and returns orthogan.Directions")
+    return thing
+
+
+# A method is a function (generator, *, options) -> Directions. Its keyword arguments are its options; ``y``, ``seed``
+# and ``components`` are passed to methods that have them.
+DIRECTION_METHODS: Registry[DirectionMethod] = Registry("direction method", "orthogan.latent.discovery", adopt=_adopt)
+
+
+def options_of(method: str) -> list[str]:
+    """The options of a direction method, which are its arguments after the generator."""
+    return list(inspect.signature(DIRECTION_METHODS.get(method, "method")).parameters)[1:]
+
+
+def find_directions(
+    generator: nn.Module,
+    methods: str | Sequence[str] = "native",
+    *,
+    threshold: float = 0.9,
+    y: int | None = None,
+    seed: int = 0,
+    components: int | None = None,
+    **options: Any,
+) -> Directions:
+    """Directions by one or several methods; those of several are merged.
+
+    Args:
+        methods: names of ``DIRECTION_METHODS`` or ``module:function``, as a list or one string with commas.
+        threshold: a direction whose |cosine| with an earlier one is above it is merged into that one.
+        y: class of a conditional generator; None takes the classes in turn.
+        components: the number of directions of each method, its first ones; None for all.
+        options: passed to the methods that have them (layer, samples, steps, batch_size, …).
+
+    Raises:
+        UserError: an unknown method, or an option that none of the methods has.
+    """
+    names = [n.strip() for n in (methods.split(",") if isinstance(methods, str) else methods) if n.strip()]
+    if not names:
+        raise UserError(f"method: name at least one of {', '.join(DIRECTION_METHODS)}")
+    known = {name: options_of(name) for name in names}
+    for option in options:
+        if not any(option in parameters for parameters in known.values()):
+            raise UserError(f"{option}: {', '.join(names)} has no such option")
+    given = {"y": y, "seed": seed, "components": components, **options}
+    found = []
+    for name in names:
+        chosen = {key: value for key, value in given.items() if key in known[name]}
+        directions = DIRECTION_METHODS.get(name)(generator, **chosen)
+        if not isinstance(directions, Directions):
+            raise UserError(f"method {name}: returns a {type(directions).__name__}, expected orthogan.Directions")
+        found.append(directions if components is None else directions.select(range(min(components, len(directions)))))
+    return found[0] if len(found) == 1 else merge(found, threshold=threshold)
