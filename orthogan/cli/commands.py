@@ -232,7 +232,7 @@ def _options(texts: list[str]) -> dict[str, dict[str, Any]]:
 def _labelled(name: str, net: Generator) -> ImageSource:
     """The images with factors that --data names, as large as those of the generator."""
     from orthogan.data import open_configured, open_source
-    from orthogan.latent.generate import image_size
+    from orthogan.models.generate import image_size
 
     if name.endswith((".yaml", ".yml")):
         return open_configured(load_config(name, trust=True).data)  # its nets are not built

@@ -26,7 +26,7 @@ from orthogan.disentanglement.merging import get_merging
 from orthogan.disentanglement.routes import ARRAYS, ENCODER, LATENT, REAL_ARRAYS, REAL_VOTES, VOTE
 from orthogan.disentanglement.score import Score
 from orthogan.latent.directions import Directions, random_control
-from orthogan.latent.identity import model_hash
+from orthogan.models.generate import model_hash
 from orthogan.models.modes import get_device
 from orthogan.models.protocol import as_generator
 from orthogan.rng import derive

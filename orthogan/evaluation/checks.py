@@ -12,7 +12,7 @@ from orthogan.evaluation.fidelity.inception_score import check_inception_score
 from orthogan.evaluation.fidelity.kid import check_kernel_distance
 from orthogan.evaluation.fidelity.precision_recall import check_precision_recall
 from orthogan.evaluation.paths.path_variants import PATH_METRICS
-from orthogan.latent.truncation import threshold
+from orthogan.models.generate import threshold
 
 COMPARING = ("fid", "kid", "prc")  # the Inception Score and path lengths need no reference
 

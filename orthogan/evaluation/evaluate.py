@@ -36,7 +36,7 @@ from orthogan.evaluation.paths.path_variants import PATH_METRICS
 from orthogan.evaluation.precision import Precision, describe_precision, prepare_net, resolve_precision
 from orthogan.evaluation.result import NAMES, MetricResult
 from orthogan.evaluation.steady import choose_device
-from orthogan.latent.whole_numbers import whole_number
+from orthogan.io.read import whole_number
 from orthogan.models.modes import eval_mode
 from orthogan.models.protocol import Generator, as_generator
 from orthogan.rng import derive
@@ -85,7 +85,7 @@ def evaluate(
         extractor: a name of ``orthogan.evaluation.fidelity.extractors``; "auto" = inception if its weights are here.
         weights: its weights file, instead of the published one.
         seed: of the latents and labels.
-        truncation: of the latents, see ``orthogan.latent.truncation``.
+        truncation: of the latents, see ``orthogan.models.generate``.
         reference_samples: compare with a seeded subset of so many real images (None: all); of a generator as
             reference, how many it draws (None: ``samples``).
         save_reference_to: write the reference statistics to this .safetensors file.

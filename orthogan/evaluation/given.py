@@ -17,8 +17,7 @@ from orthogan.errors import UserError
 from orthogan.evaluation.finite import IMAGES, NotFinite
 from orthogan.evaluation.images import BLOCK, check_images, latents
 from orthogan.io.content_hash import ContentHash
-from orthogan.latent.generate import image_size
-from orthogan.latent.identity import model_hash
+from orthogan.models.generate import image_size, model_hash
 from orthogan.models.modes import eval_mode, get_device
 from orthogan.models.protocol import Generator, as_generator, to_uint8
 

@@ -13,7 +13,7 @@ from orthogan.distributed import share_of_rank
 from orthogan.errors import UserError
 from orthogan.evaluation.finite import IMAGES, Finite
 from orthogan.evaluation.precision import autocast
-from orthogan.latent.truncation import truncate
+from orthogan.models.generate import truncate
 from orthogan.models.protocol import Generator, to_uint8
 from orthogan.rng import derive
 from orthogan.rng import generator as seeded

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import operator
 import os
 import stat
 from collections.abc import Callable, Iterator
@@ -40,6 +41,25 @@ def shown(value: object, most: int = 120) -> str:
     except (ValueError, RecursionError):  # an integer of thousands of digits; a value that holds itself
         text = f"a very large {type(value).__name__}"
     return text if len(text) <= most else f"{text[:most]}…"
+
+
+def whole_numbers(what: str, values: Any) -> list[int]:
+    """``values`` as Python integers. Raises ``UserError`` for anything else, a mask of booleans included."""
+    try:
+        found = list(values)
+        if isinstance(values, str) or any(isinstance(value, bool) for value in found):
+            raise TypeError
+        return [operator.index(value) for value in found]
+    except TypeError:
+        raise UserError(f"{what}={shown(values)}: expected whole numbers, such as [0, 2]") from None
+
+
+def whole_number(what: str, value: Any) -> int:
+    """The same for one number."""
+    try:
+        return int(operator.index(value))
+    except TypeError:
+        raise UserError(f"{what}={shown(value)}: expected a whole number") from None
 
 
 def user_path(path: str | os.PathLike[str]) -> Path:

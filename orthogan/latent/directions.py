@@ -16,11 +16,10 @@ import torch
 from torch import nn
 
 from orthogan.errors import UserError
-from orthogan.io.read import describe_error, parse_json, printable, shown
+from orthogan.io.read import describe_error, parse_json, printable, shown, whole_number, whole_numbers
 from orthogan.io.sealed import read_sealed, write_sealed
-from orthogan.latent.identity import model_hash as hash_of
-from orthogan.latent.space import in_space
-from orthogan.latent.whole_numbers import whole_number, whole_numbers
+from orthogan.models.generate import in_space
+from orthogan.models.generate import model_hash as hash_of
 from orthogan.models.protocol import as_generator
 from orthogan.rng import generator as random_generator
 

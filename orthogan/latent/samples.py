@@ -17,8 +17,7 @@ from torch import nn
 from orthogan import __version__
 from orthogan.drawing.grid import class_layout, image_grid, magnify, save_png
 from orthogan.errors import UserError
-from orthogan.latent.generate import generate, sample_label, sample_latents
-from orthogan.latent.identity import model_hash
+from orthogan.models.generate import generate, model_hash, sample_label, sample_latents
 
 MOST_SEEDS = 1_000_000
 MOST_IN_A_GRID = 10_000
@@ -126,7 +125,7 @@ def sample_images(
     """One image for each seed; latent and class are functions of that seed alone, never of its neighbours.
 
     A conditional generator shows seed s in class ``classes[s % len(classes)]`` (default: all classes).
-    ``truncation``: see ``orthogan.latent.truncation.truncate``.
+    ``truncation``: see ``orthogan.models.generate.truncate``.
     Raises ``UserError`` for no seeds, or classes that do not fit the generator.
     """
     if not seeds:

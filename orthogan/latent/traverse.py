@@ -14,14 +14,12 @@ from tqdm import tqdm
 
 from orthogan import __version__
 from orthogan.errors import UserError
+from orthogan.io.read import whole_number, whole_numbers
 from orthogan.latent.directions import CHANGE, Directions, random_control
 from orthogan.latent.discovery.methods import find_directions
-from orthogan.latent.generate import generate, sample_label, sample_latents
-from orthogan.latent.identity import model_hash
 from orthogan.latent.samples import format_ranges
-from orthogan.latent.space import in_space, truncate_in_space
 from orthogan.latent.walks import Walk, path
-from orthogan.latent.whole_numbers import whole_number, whole_numbers
+from orthogan.models.generate import generate, in_space, model_hash, sample_label, sample_latents, truncate_in_space
 
 MOST_STEPS = 1001
 MOST_IMAGES = 200_000  # of all seeds, directions and steps together

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from orthogan.io.hashing import tensors_sha256
-from orthogan.latent.identity import model_hash
+from orthogan.models.generate import model_hash
 
 LAYOUTS = {
     "channels last": lambda x: x.contiguous(memory_format=torch.channels_last),

@@ -19,7 +19,7 @@ from safetensors.numpy import save, save_file
 from orthogan.errors import UserError
 from orthogan.io.write import write_tensors
 from orthogan.latent.directions import FORMAT, Directions, random_control
-from orthogan.latent.identity import model_hash
+from orthogan.models.generate import model_hash
 from tests.fixtures.disc import Affine
 
 

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from orthogan.errors import UserError
-from orthogan.latent.identity import model_hash
 from orthogan.latent.samples import format_ranges as spans_of
 from orthogan.latent.samples import parse_classes, parse_layers, parse_seeds, sample_images, save_samples
+from orthogan.models.generate import model_hash
 from tests.fixtures.disc import Disc
 
 spans = st.tuples(st.integers(0, 200), st.integers(0, 20))

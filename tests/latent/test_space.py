@@ -16,9 +16,8 @@ from orthogan.errors import UserError
 from orthogan.latent.directions import Directions
 from orthogan.latent.discovery import discover, sefa
 from orthogan.latent.discovery.native import latent_axes
-from orthogan.latent.identity import model_hash
-from orthogan.latent.space import in_space, list_spaces
 from orthogan.latent.traverse import traverse
+from orthogan.models.generate import in_space, list_spaces, model_hash
 from orthogan.models.stylegan2 import StyleGAN2Generator
 from orthogan.models.w_space import WSpace
 from tests.fixtures.disc import Affine

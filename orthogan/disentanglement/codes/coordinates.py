@@ -14,7 +14,7 @@ from orthogan.drawing.grid import as_pixels
 from orthogan.latent.directions import Directions
 from orthogan.latent.discovery.native import native_directions
 from orthogan.latent.discovery.response import GeneratorFunction, trace_generator
-from orthogan.latent.space import in_space
+from orthogan.models.generate import in_space
 from orthogan.models.protocol import Generator, as_generator
 from orthogan.rng import derive
 

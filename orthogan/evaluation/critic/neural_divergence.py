@@ -38,7 +38,7 @@ from orthogan.evaluation.fakes import fake_batch
 from orthogan.evaluation.finite import IMAGES, Finite, NotFinite
 from orthogan.evaluation.result import MetricResult
 from orthogan.evaluation.steady import choose_device, deterministic_float32
-from orthogan.latent.identity import model_hash
+from orthogan.models.generate import model_hash
 from orthogan.models.protocol import Generator, as_generator, to_uint8
 from orthogan.rng import derive
 from orthogan.rng import generator as seeded

@@ -25,7 +25,7 @@ from orthogan.evaluation.paths.path_variants import Sampling, Variant, resolve_v
 from orthogan.evaluation.result import MetricResult
 from orthogan.evaluation.steady import choose_device, deterministic_float32, generate_image
 from orthogan.latent.directions import Directions
-from orthogan.latent.space import in_space
+from orthogan.models.generate import in_space
 from orthogan.models.protocol import Generator, as_generator
 from orthogan.rng import derive
 from orthogan.rng import generator as seeded

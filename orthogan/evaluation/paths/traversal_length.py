@@ -21,9 +21,8 @@ from orthogan.evaluation.result import MetricResult
 from orthogan.evaluation.steady import choose_device, deterministic_float32, generate_image
 from orthogan.latent.directions import Directions
 from orthogan.latent.discovery.native import native_directions
-from orthogan.latent.generate import sample_label, sample_latents
-from orthogan.latent.space import in_space
 from orthogan.latent.walks import path
+from orthogan.models.generate import in_space, sample_label, sample_latents
 from orthogan.models.protocol import Generator, as_generator
 from orthogan.rng import derive
 

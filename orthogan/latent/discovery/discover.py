@@ -15,8 +15,7 @@ from orthogan.latent.directions import Directions
 from orthogan.latent.discovery.methods import find_directions
 from orthogan.latent.discovery.random_basis import random_basis
 from orthogan.latent.discovery.scores import rca, score
-from orthogan.latent.identity import model_hash
-from orthogan.latent.space import in_space
+from orthogan.models.generate import in_space, model_hash
 
 
 @dataclass(frozen=True)
@@ -64,7 +63,7 @@ def discover(
             then as large as the find, since the number of directions decides what chance is.
         y: class of a conditional generator; None takes them in turn, in z.
         components: how many directions of each method, its first ones; None for all it finds.
-        space: the latent space to look in, one of the generator's own (``orthogan.latent.space.in_space``).
+        space: the latent space to look in, one of the generator's own (``orthogan.models.generate.in_space``).
         layers: numbers of the layers that take the latent there; none for all. The others stay at the mean.
         options: passed to those methods that know them (layer, samples, steps, batch_size, …).
 

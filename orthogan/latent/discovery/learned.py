@@ -18,8 +18,8 @@ from orthogan.latent.directions import Directions, random_control
 from orthogan.latent.discovery.methods import DIRECTION_METHODS
 from orthogan.latent.discovery.response import GeneratorFunction, trace_generator
 from orthogan.latent.discovery.spectrum import check_components, check_positive
-from orthogan.latent.identity import model_hash
 from orthogan.linalg.rotations import qr
+from orthogan.models.generate import model_hash
 from orthogan.rng import derive
 from orthogan.rng import generator as random_generator
 

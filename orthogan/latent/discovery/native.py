@@ -9,7 +9,7 @@ from torch import nn
 from orthogan.latent.directions import Directions
 from orthogan.latent.discovery.methods import DIRECTION_METHODS
 from orthogan.latent.discovery.spectrum import check_components
-from orthogan.latent.identity import model_hash
+from orthogan.models.generate import model_hash
 from orthogan.models.modes import eval_mode
 from orthogan.models.protocol import as_generator
 

@@ -11,7 +11,7 @@ from torch.nn import functional
 from torch.nn.utils import parametrize
 
 from orthogan.errors import UserError
-from orthogan.latent.generate import sample_label
+from orthogan.models.generate import sample_label
 from orthogan.models.modes import eval_mode, get_device
 from orthogan.models.protocol import Generator, as_generator
 

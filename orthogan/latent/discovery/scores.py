@@ -14,8 +14,7 @@ from orthogan.latent.directions import CHANGE, Directions
 from orthogan.latent.discovery.learned import RCA, REACH, accuracy, teach, warn_of_chance
 from orthogan.latent.discovery.response import trace_generator
 from orthogan.latent.discovery.spectrum import check_positive
-from orthogan.latent.generate import sample_label, sample_latents
-from orthogan.latent.space import in_space
+from orthogan.models.generate import in_space, sample_label, sample_latents
 
 ACTIVENESS = "activeness"
 GREY = 127.5  # grey levels a unit of images in [-1, 1]

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from orthogan.errors import UserError
 from orthogan.latent.directions import Directions
-from orthogan.latent.identity import model_hash
+from orthogan.models.generate import model_hash
 from orthogan.models.protocol import as_generator
 
 SIGMA = "sigma"

@@ -23,15 +23,13 @@ from orthogan.drawing.grid import default_scale, magnify, save_png
 from orthogan.errors import UserError
 from orthogan.latent.directions import CHANGE, Directions
 from orthogan.latent.explorer.bench import ExplorerState, View, control_of, described, edits
-from orthogan.latent.generate import generate, sample_label, sample_latents
-from orthogan.latent.identity import model_hash
 from orthogan.latent.render import render
 from orthogan.latent.render.contact_sheet import contact_sheet
 from orthogan.latent.render.heatmap import colours
 from orthogan.latent.samples import format_ranges
-from orthogan.latent.space import in_space as seen_from
-from orthogan.latent.space import truncate_in_space
 from orthogan.latent.traverse import traverse
+from orthogan.models.generate import generate, model_hash, sample_label, sample_latents, truncate_in_space
+from orthogan.models.generate import in_space as seen_from
 from orthogan.models.protocol import Generator, as_generator
 
 EXPORT_SIDE = 256  # pixels: smaller pictures are magnified to at least this in a PNG

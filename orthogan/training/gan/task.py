@@ -22,8 +22,8 @@ from orthogan.drawing.grid import image_grid, save_png
 from orthogan.evaluation import MetricResult
 from orthogan.io import checkpoint
 from orthogan.io.checkpoint import Part
-from orthogan.latent.generate import generate
 from orthogan.models.build import build_discriminator, build_generator
+from orthogan.models.generate import generate
 from orthogan.models.protocol import Generator
 from orthogan.models.saved import EMA, RAW, metadata
 from orthogan.models.warm_start import DISCRIMINATOR, WarmStart

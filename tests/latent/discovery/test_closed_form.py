@@ -20,9 +20,8 @@ from orthogan.latent.discovery import jacobian, latent_axes, pca, random_basis, 
 from orthogan.latent.discovery.pca import layer_behind
 from orthogan.latent.discovery.response import trace_generator
 from orthogan.latent.discovery.sefa import first_layer_directions
-from orthogan.latent.identity import model_hash
-from orthogan.latent.space import in_space
 from orthogan.models.dcgan import DCGANGenerator
+from orthogan.models.generate import in_space, model_hash
 from orthogan.models.sngan import SNGANGenerator
 from orthogan.models.stylegan2 import StyleGAN2Generator
 from tests.fixtures.latent_nets import Factors, Linear, assert_same_lines

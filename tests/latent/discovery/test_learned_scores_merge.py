@@ -15,9 +15,9 @@ from orthogan.errors import UserError
 from orthogan.latent.directions import Directions, random_control
 from orthogan.latent.discovery import latent_axes, learned, merge, random_basis, rca, score
 from orthogan.latent.discovery.learned import Reconstructor, shifts
-from orthogan.latent.generate import sample_label, sample_latents
 from orthogan.latent.traverse import traverse
 from orthogan.linalg.rotations import qr
+from orthogan.models.generate import sample_label, sample_latents
 from orthogan.rng import derive
 from tests.fixtures.disc import Disc
 from tests.fixtures.latent_nets import Bars, Linear, assert_same_lines

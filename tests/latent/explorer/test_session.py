@@ -21,9 +21,9 @@ from orthogan.latent.directions import Directions
 from orthogan.latent.discovery.native import latent_axes
 from orthogan.latent.explorer.bench import ExplorerState, View, described, reach_of, view_of
 from orthogan.latent.explorer.session import Explorer, change, difference
-from orthogan.latent.generate import generate
 from orthogan.latent.render.heatmap import palette
 from orthogan.latent.traverse import traverse
+from orthogan.models.generate import generate
 from orthogan.models.protocol import to_uint8
 from orthogan.models.stylegan2 import StyleGAN2Generator
 from tests.fixtures.disc import Affine, Disc

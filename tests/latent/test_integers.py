@@ -13,9 +13,8 @@ from torch import Tensor, nn
 from orthogan.errors import UserError
 from orthogan.latent.directions import Directions
 from orthogan.latent.discovery import discover
-from orthogan.latent.generate import generate, sample_latents
 from orthogan.latent.traverse import traverse
-from orthogan.latent.truncation import truncate
+from orthogan.models.generate import generate, sample_latents, truncate
 from orthogan.rng import derive
 
 

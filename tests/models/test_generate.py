@@ -1,4 +1,4 @@
-"""Truncation is the normal truncated at the stated threshold, a function of z alone."""
+"""Truncation is the normal truncated at the stated threshold, a function of z alone; the hash is of the weights."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
+from torch import nn
 
 from orthogan.errors import UserError
-from orthogan.latent.truncation import threshold, truncate
+from orthogan.models.generate import model_hash, threshold, truncate
 
 
 def test_one_is_the_latent_itself_and_zero_the_mode() -> None:
@@ -58,3 +59,29 @@ def test_out_of_range_is_refused(share: float) -> None:
         with pytest.raises(UserError, match="truncation="):
             call()
     assert threshold(1.0) == math.inf
+
+
+def test_hash_follows_every_bit_of_the_weights_and_nothing_else() -> None:
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Linear(4, 4).to(torch.bfloat16))
+    first = model_hash(net)
+    assert len(first) == 64
+    assert model_hash(net.to(memory_format=torch.channels_last)) == first
+    assert model_hash(nn.ModuleDict({"wrapped": net})) == first
+    net.eval()
+    assert model_hash(net) == first
+    with torch.no_grad():
+        net[1].num_batches_tracked += 1  # type: ignore[operator]
+    changed = model_hash(net)
+    assert changed != first
+    with torch.no_grad():
+        net[2].weight[0, 0] = -net[2].weight[0, 0]  # type: ignore[index,operator]
+    assert model_hash(net) not in (first, changed)
+    counter, shape = nn.Module(), nn.Module()
+    hashes = set()
+    for value in (2**60, 2**60 + 1):  # the same number in float32 and float64
+        counter.register_buffer("steps", torch.tensor(value))
+        hashes.add(model_hash(counter))
+    for size in ((2, 3), (3, 2)):
+        shape.register_buffer("w", torch.zeros(size))
+        hashes.add(model_hash(shape))
+    assert len(hashes) == 4

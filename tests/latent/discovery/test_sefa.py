@@ -1,4 +1,4 @@
-"""Native directions, the SVD of the first layer, and what they rest on: the model's hash and the frozen net."""
+"""SeFa of the first layer, and native directions."""
 
 from __future__ import annotations
 
@@ -12,10 +12,9 @@ from torch.nn.utils.parametrizations import spectral_norm
 from orthogan.errors import UserError
 from orthogan.latent.discovery.native import latent_axes, native_directions
 from orthogan.latent.discovery.sefa import first_layer_directions, latent_matrix
-from orthogan.latent.identity import model_hash
 from orthogan.latent.samples import sample_images
 from orthogan.latent.traverse import traverse
-from orthogan.models.modes import eval_mode
+from orthogan.models.generate import model_hash
 from orthogan.models.protocol import Generator
 from tests.fixtures.disc import Affine, Disc
 
@@ -219,44 +218,3 @@ def test_axes_are_the_identity_and_native_directions_win() -> None:
     net.native_directions = lambda: torch.eye(2)  # type: ignore[assignment]
     with pytest.raises(UserError, match=r"Disc\.native_directions"):
         native_directions(net)
-
-
-def test_hash_follows_every_bit_of_the_weights_and_nothing_else() -> None:
-    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Linear(4, 4).to(torch.bfloat16))
-    first = model_hash(net)
-    assert len(first) == 64
-    assert model_hash(net.to(memory_format=torch.channels_last)) == first
-    assert model_hash(nn.ModuleDict({"wrapped": net})) == first
-    net.eval()
-    assert model_hash(net) == first
-    with torch.no_grad():
-        net[1].num_batches_tracked += 1  # type: ignore[operator]
-    changed = model_hash(net)
-    assert changed != first
-    with torch.no_grad():
-        net[2].weight[0, 0] = -net[2].weight[0, 0]  # type: ignore[index,operator]
-    assert model_hash(net) not in (first, changed)
-    counter, shape = nn.Module(), nn.Module()
-    hashes = set()
-    for value in (2**60, 2**60 + 1):  # the same number in float32 and float64
-        counter.register_buffer("steps", torch.tensor(value))
-        hashes.add(model_hash(counter))
-    for size in ((2, 3), (3, 2)):
-        shape.register_buffer("w", torch.zeros(size))
-        hashes.add(model_hash(shape))
-    assert len(hashes) == 4
-
-
-def test_frozen_restores_a_mixture_of_modes_even_after_an_error() -> None:
-    net = nn.Sequential(nn.BatchNorm1d(2), nn.Dropout())
-    net.train()
-    net[1].eval()
-    running = net[0].running_mean.clone()  # type: ignore[union-attr,operator]
-    with eval_mode(net):
-        assert not any(part.training for part in net.modules())
-        assert not net(torch.ones(3, 2)).requires_grad
-    assert [part.training for part in net.modules()] == [True, True, False]
-    with pytest.raises(RuntimeError), eval_mode(net):
-        net(torch.ones(3, 5))
-    assert [part.training for part in net.modules()] == [True, True, False]
-    assert torch.equal(net[0].running_mean, running)  # type: ignore[arg-type]

@@ -1,0 +1,198 @@
+"""A generator from outside: its latent spaces, its latents by seed, its images, and a hash of its weights."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from orthogan.drawing.grid import as_pixels
+from orthogan.errors import UserError
+from orthogan.io.hashing import tensor_bytes
+from orthogan.io.read import whole_numbers
+from orthogan.models.modes import eval_mode, get_device, need_numbers
+from orthogan.models.protocol import Generator, as_generator
+
+
+def generate(
+    generator: nn.Module,
+    z: Tensor,
+    labels: Sequence[int] | np.ndarray | None = None,
+    *,
+    batch_size: int = 64,
+    device: torch.device | str | None = None,
+) -> np.ndarray:
+    """Images uint8 (n, c, h, w) of latents ``z`` (n, latent_dim) under ``labels`` (n,), in eval mode, no gradients.
+
+    ``labels`` must be given for a conditional generator and None for an unconditional one. ``device``: the
+    generator is moved there (default: where it is).
+    Raises ``UserError`` for a batch size below 1, labels that do not fit, and output that is no image.
+    """
+    net = as_generator(generator)
+    need_numbers(net)
+    if batch_size < 1:
+        raise UserError(f"batch_size={batch_size}: at least 1")
+    if (labels is not None) != (net.num_classes > 0):
+        raise UserError(
+            f"this generator has {net.num_classes} classes: "
+            + ("give one class an image" if net.num_classes else "it takes no class; leave the class out")
+        )
+    if labels is not None:
+        labels = whole_numbers("labels", labels)
+        if len(labels) != len(z) or min(labels, default=0) < 0 or max(labels, default=0) >= net.num_classes:
+            raise UserError(f"labels: give {len(z)}, one per latent, each from 0 to {net.num_classes - 1}")
+    if device is not None:
+        net.to(device)
+    place = get_device(net)
+    y = None if labels is None else torch.as_tensor(np.asarray(labels), dtype=torch.int64)
+    parts: list[np.ndarray] = []
+    with eval_mode(net):
+        for start in np.arange(0, len(z), batch_size):
+            part = slice(int(start), int(start) + batch_size)
+            images = net(z[part].to(place)) if y is None else net(z[part].to(place), y[part].to(place))
+            if not isinstance(images, Tensor):
+                raise UserError(
+                    f"{type(net).__name__}: gives a {type(images).__name__}, not a tensor of images (n, c, h, w); wrap "
+                    "it so that it returns the images alone"
+                )
+            parts.append(as_pixels(images))
+    return np.concatenate(parts)
+
+
+def sample_latents(generator: nn.Module, seeds: Sequence[int], truncation: float = 1.0) -> Tensor:
+    """(n, latent_dim) float32 CPU latents, one for each seed: a function of that seed (and truncation) alone."""
+    net = as_generator(generator)
+    with torch.no_grad():  # a user's own prior may run a net
+        return truncate(torch.cat([net.sample_latent(1, seed=seed) for seed in seeds]), truncation)
+
+
+def sample_label(generator: nn.Module, seed: int, classes: Sequence[int] | None = None) -> int | None:
+    """The class that goes with ``seed``: ``classes[seed % len(classes)]`` (default all); None if unconditional.
+
+    Consecutive seeds thus cycle through the classes, and a seed keeps its class whatever is made beside it.
+    Raises ``UserError`` for classes of an unconditional generator, or out of range.
+    """
+    count = as_generator(generator).num_classes
+    if count == 0:
+        if classes is not None:
+            raise UserError("this generator is unconditional: it has no classes to choose; leave the class out")
+        return None
+    chosen = list(np.arange(count)) if classes is None else list(classes)
+    if not chosen:
+        raise UserError("no class given: name at least one, or leave the classes out for all of them")
+    chosen = whole_numbers("class", chosen)
+    wrong = [label for label in chosen if not 0 <= label < count]
+    if wrong:
+        raise UserError(f"class {wrong[0]}: this generator has {count} classes, 0 to {count - 1}")
+    return int(chosen[seed % len(chosen)])
+
+
+def image_size(generator: nn.Module) -> tuple[int, int]:
+    """Channels and side [pixels] of a generator's images: its own attributes, else read off one image.
+
+    Raises ``UserError`` for images that are not square, and as ``generate``.
+    """
+    net = as_generator(generator)
+    channels, side = getattr(net, "image_channels", None), getattr(net, "resolution", None)
+    if isinstance(channels, int) and isinstance(side, int):
+        return channels, side
+    label = sample_label(net, 0)
+    found = generate(net, sample_latents(net, [0]), None if label is None else [label]).shape
+    if found[2] != found[3]:
+        raise UserError(f"{type(net).__name__}: gives images of {found[3]}x{found[2]} pixels; they must be square")
+    return found[1], found[2]
+
+
+def truncate(z: Tensor, truncation: float) -> Tensor:
+    """Standard normal entries mapped to a truncated normal that keeps the central share ``truncation`` of the mass.
+
+    Each entry goes through the normal CDF, shrinks towards the median, and comes back:
+    ``z' = Phi^-1(1/2 + truncation * (Phi(z) - 1/2))``. So every |z'| <= ``threshold(truncation)``, the result is
+    exactly the truncated normal when z is normal, it depends on z alone (no redrawing), 1 returns z itself and 0
+    the mode. The "truncated normal with threshold t" of BigGAN is ``truncation = 2 Phi(t) - 1``
+    (0.683 for t = 1, 0.383 for t = 0.5); it is not StyleGAN's psi, which scales w.
+
+    ``z``: any shape. Raises ``UserError`` unless 0 <= truncation <= 1.
+    """
+    if not 0 <= truncation <= 1:
+        raise UserError(f"truncation={truncation}: between 0 (always the mode) and 1 (the whole prior)")
+    if truncation == 1:
+        return z
+    z = z if z.is_floating_point() else z.float()
+    # By the error function, which is odd and exact near zero: Phi(z) - 1/2 = erf(z / sqrt 2) / 2.
+    share = torch.special.erf(z.double() * math.sqrt(0.5)) * truncation
+    return (torch.special.erfinv(share) * math.sqrt(2)).to(z.dtype)
+
+
+def threshold(truncation: float) -> float:
+    """The largest magnitude, in latent std, that ``truncate`` leaves; infinite for 1."""
+    if not 0 <= truncation <= 1:
+        raise UserError(f"truncation={truncation}: between 0 (always the mode) and 1 (the whole prior)")
+    if truncation == 1:
+        return math.inf
+    return math.sqrt(2) * float(torch.special.erfinv(torch.tensor(truncation, dtype=torch.float64)))
+
+
+def list_spaces(generator: nn.Module) -> tuple[str, ...]:
+    """Names of the spaces that ``in_space`` knows for this generator: "z", then those of its attribute ``spaces``."""
+    return tuple(dict.fromkeys(("z", *getattr(generator, "spaces", ()))))
+
+
+def in_space(
+    generator: nn.Module, space: str, *, y: int | None = None, layers: Sequence[int] = (), base: Tensor | None = None
+) -> Generator:
+    """``generator`` with its latent in ``space``: for "z" itself, for another one its own ``latent_space``.
+
+    A generator, or a user's wrapper of one, offers W by an attribute ``spaces = ("z", "w")`` and a method
+    ``latent_space(name, *, y=None, layers=(), base=None)`` as in ``orthogan.models.protocol.Generator``.
+
+    ``y``: the class whose latents the view draws (a view other than "z" has no classes). ``layers``: numbers of the
+    layers that take the latent, none for all; the others keep ``base`` (latent_dim,), zero by default.
+    Raises ``UserError`` for a space that the generator does not offer, and for layers of z, which has none.
+    """
+    net = as_generator(generator)
+    if space not in list_spaces(net):
+        offered = ", ".join(map(repr, list_spaces(net)))
+        raise UserError(
+            f"space '{space}': {type(net).__name__} has {offered}; a generator offers more by an attribute 'spaces' "
+            "and a method 'latent_space'"
+        )
+    if space != "z":
+        return as_generator(net.latent_space(space, y=y, layers=tuple(layers), base=base))
+    if layers:
+        raise UserError(f"layers {list(layers)}: 'z' enters the generator at one place; choose layers of another space")
+    return net
+
+
+def truncate_in_space(latents: Tensor, truncation: float, space: str) -> Tensor:
+    """Latents of ``space`` towards its mean: in z by ``truncate``; elsewhere times ``truncation``, StyleGAN's psi.
+
+    Raises ``UserError`` unless 0 <= truncation <= 1.
+    """
+    if space == "z":
+        return truncate(latents, truncation)
+    if not 0 <= truncation <= 1:
+        raise UserError(f"truncation={truncation}: between 0 (the mean of {space}) and 1 (none)")
+    return latents * truncation
+
+
+def model_hash(generator: nn.Module) -> str:
+    """SHA-256 (64 hex digits) over the types, shapes and bytes of all tensors in the state dict, by sorted name.
+
+    The same weights give the same hash on any device, in any memory layout, and inside a wrapper that only
+    prefixes the names; state that is not a tensor does not count.
+    """
+    need_numbers(generator)
+    digest = hashlib.sha256()
+    state = generator.state_dict()
+    for name in sorted(state):
+        tensor = state[name]
+        if not isinstance(tensor, Tensor):
+            continue
+        digest.update(f"{tensor.dtype}\x1f{tuple(tensor.shape)}\x1f".encode())
+        digest.update(tensor_bytes(tensor))
+    return digest.hexdigest()
