@@ -18,10 +18,9 @@ from torch.nn.utils import parametrize
 
 from orthogan.config.schema import LatentPenaltyConfig
 from orthogan.errors import UserError
-from orthogan.latent.discovery import hessian_penalty, orojar_penalty
-from orthogan.linalg.precision import at_least_float32
 from orthogan.models.modes import eval_mode
 from orthogan.models.protocol import Generator
+from orthogan.penalties.latent import hessian_penalty, orojar_penalty, path_lengths
 
 KEY = "loss.latent_penalty"
 
@@ -131,28 +130,6 @@ class LatentPenalty:
         if not found:
             names = ", ".join(name for name, _ in self.layers)
             raise UserError(f"{KEY}.layers: {names} are not run when the generator makes an image; choose others")
-
-
-def path_lengths(generator: Generator, z: Tensor, labels: Tensor | None, rng: torch.Generator) -> Tensor:
-    """(n,): |J^T y| of each latent, y an image of noise N(0, 1 / pixels) (Karras et al. 2020, section 3.2).
-
-    J is the derivative of the image by z, or by w where the generator has ``mapping`` and ``synthesis``: there
-    by the w of each layer apart, of whose squared lengths the mean is taken, as in the authors' code.
-    """
-    mapping, synthesis = getattr(generator, "mapping", None), getattr(generator, "synthesis", None)
-    if callable(mapping) and callable(synthesis):
-        w = mapping(z) if labels is None else mapping(z, labels)
-        points = w[:, None].expand(-1, int(generator.num_ws), -1)  # pyright: ignore
-        images = synthesis(points)
-        assert isinstance(images, Tensor)
-    else:
-        points = z.detach().requires_grad_(True)
-        images = _run(generator, points, labels)
-    noise = torch.randn(images.shape, generator=rng, device=images.device) / (images[0, 0].numel() ** 0.5)
-    (gradient,) = torch.autograd.grad((at_least_float32(images) * noise).sum(), points, create_graph=True)
-    squares = at_least_float32(gradient).square()
-    # the square root has no derivative at 0
-    return (squares.sum(-1).reshape(len(z), -1).mean(1) + 1e-12).sqrt()
 
 
 @contextmanager

@@ -15,12 +15,12 @@ from orthogan.config.files import load_config
 from orthogan.config.schema import LatentPenaltyConfig
 from orthogan.data import open_configured
 from orthogan.errors import UserError
-from orthogan.latent.discovery import hessian_penalty, orojar_penalty
 from orthogan.models.modes import eval_mode
 from orthogan.models.protocol import Generator
+from orthogan.penalties.latent import hessian_penalty, orojar_penalty, path_lengths
 from orthogan.training import train
 from orthogan.training.gan.task import GanTask
-from orthogan.training.latent_penalty import LatentPenalty, path_lengths
+from orthogan.training.latent_penalty import LatentPenalty
 from orthogan.training.loop import update
 from orthogan.training.watch import FiniteWatch
 from tests.fixtures.runs import tensors, tiny
@@ -106,7 +106,7 @@ def test_path_lengths_of_a_style_based_net_are_taken_in_w(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize(("kind", "penalty"), [("hessian", hessian_penalty), ("orojar", orojar_penalty)])
-def test_hessian_and_orojar_are_those_of_the_discovery_room(kind: str, penalty: Any) -> None:
+def test_hessian_and_orojar_are_those_of_the_penalties_room(kind: str, penalty: Any) -> None:
     net = Toy(num_classes=2)
     z, y = torch.randn(4, 3), torch.tensor([0, 1, 1, 0])
     value, logs = penalty_of(net, kind=kind, directions=3, epsilon=0.2, reduction="mean")(z, y, rng())
@@ -283,7 +283,8 @@ sys.path.insert(0, os.getcwd())
 import torch
 import torch.distributed as dist
 from accelerate import Accelerator
-from tests.training.test_latent_penalty import Linear, path_lengths, penalty_of, rng
+from orthogan.penalties.latent import path_lengths
+from tests.training.test_latent_penalty import Linear, penalty_of, rng
 
 accelerator = Accelerator(cpu=True)
 torch.manual_seed(0)

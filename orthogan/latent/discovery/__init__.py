@@ -5,13 +5,13 @@ net, the latent up to some hundreds), ``hessian`` and ``orojar`` (where those ti
 """
 
 from orthogan.latent.discovery.discover import Discovery, discover
-from orthogan.latent.discovery.hessian import hessian, hessian_penalty
+from orthogan.latent.discovery.hessian import hessian
 from orthogan.latent.discovery.jacobian import jacobian
 from orthogan.latent.discovery.learned import learned
 from orthogan.latent.discovery.merge import merge
 from orthogan.latent.discovery.methods import DIRECTION_METHODS, find_directions, options_of
 from orthogan.latent.discovery.native import latent_axes, native_directions
-from orthogan.latent.discovery.orojar import orojar, orojar_penalty
+from orthogan.latent.discovery.orojar import orojar
 from orthogan.latent.discovery.pca import pca
 from orthogan.latent.discovery.random_basis import random_basis
 from orthogan.latent.discovery.scores import rca, score
@@ -24,7 +24,6 @@ __all__ = [
     "find_directions",
     "first_layer_directions",
     "hessian",
-    "hessian_penalty",
     "jacobian",
     "latent_axes",
     "learned",
@@ -32,7 +31,6 @@ __all__ = [
     "native_directions",
     "options_of",
     "orojar",
-    "orojar_penalty",
     "pca",
     "random_basis",
     "rca",

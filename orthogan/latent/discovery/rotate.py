@@ -25,7 +25,7 @@ CONTROLS = 4  # random frames of the same subspace
 TRIALS = 64  # latents on which the result is compared with them
 GAIN = 0.9  # a result that keeps more than this part of a random frame's penalty found nothing
 
-Penalty = Callable[[Callable[[Tensor], Tensor], Tensor, torch.Generator], Tensor]
+Penalty = Callable[..., Tensor]  # (function, z, *, generator), as orthogan.penalties.latent
 
 
 def learn_rotation(
@@ -49,7 +49,7 @@ def learn_rotation(
     decomposition, near the singular vectors at first, trained by Adam with a cosine from ``lr`` to 0, and brought
     back to orthonormal numbers after each step (the authors' Gram-Schmidt).
 
-    ``penalty(function, z, source)``: a scalar, ``source`` of its random numbers. Scores: "sigma", as in
+    ``penalty(function, z, generator=...)``: a scalar; the generator draws its random numbers. Scores: "sigma", as in
     ``jacobian``. Warns when random frames of the same span have a penalty as small: then these mean nothing.
     Raises ``UserError`` for fewer than two components and other unfit arguments.
     """
@@ -97,4 +97,4 @@ def _along(response: GeneratorFunction, rows: Tensor, penalty: Penalty, n: int, 
     """The penalty along ``rows`` at ``n`` latents, all chance a function of ``seed`` and ``at``."""
     z, labels = response.draw(n, derive(seed, *at))
     source = random_generator(response.device, seed, *at, "signs")
-    return penalty(lambda c: response(z + c @ rows, labels), z.new_zeros(n, len(rows)), source)
+    return penalty(lambda c: response(z + c @ rows, labels), z.new_zeros(n, len(rows)), generator=source)

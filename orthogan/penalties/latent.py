@@ -1,0 +1,131 @@
+"""Penalties on how a generator depends on its latent: Hessian penalty, OroJaR, path length.
+
+They regularize training (``loss.latent_penalty``), and directions of a trained generator are found with the first two.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from orthogan.errors import UserError
+from orthogan.linalg.precision import at_least_float32
+
+Features = Tensor | Sequence[Tensor]
+
+
+def hessian_penalty(
+    function: Callable[[Tensor], Features],
+    z: Tensor,
+    k: int = 2,
+    epsilon: float = 0.1,
+    reduction: Literal["max", "mean"] = "max",
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    """Hessian penalty (Peebles et al., ECCV 2020): no two directions act on a feature together.
+
+    A scalar: the variance over ``k`` sign vectors x of the second derivative of ``function`` along x (equation 5).
+
+    In expectation twice the sum of the squared off-diagonal entries of each feature's Hessian. ``function`` maps
+    latents (n, d) to features (n, ...), or to several such; it must be deterministic: no noise, dropout or batch
+    statistics. The derivative is the central difference with step ``epsilon``, without its middle term: that is the
+    same for every x. The variances are reduced over the features of each latent (the paper's "max", or "mean"),
+    averaged over the latents, and summed over several features. ``generator``: of the signs.
+
+    Raises ``UserError`` for k below 2, epsilon not positive, or an unknown reduction.
+    """
+    _check_difference(k, epsilon)
+    if reduction not in ("max", "mean"):
+        raise UserError(f"reduction='{reduction}': 'max' or 'mean' over the features")
+    with torch.autocast(z.device.type, enabled=False):
+        z = at_least_float32(z)
+        curves: list[list[Tensor]] = []
+        for _ in range(k):
+            step = epsilon * _signs(z, generator)
+            ahead, behind = _listed(function(z + step)), _listed(function(z - step))
+            curves.append(
+                [(at_least_float32(a) + at_least_float32(b)) / epsilon**2 for a, b in zip(ahead, behind, strict=True)]
+            )
+        spread = [torch.stack(same).var(dim=0).flatten(1) for same in zip(*curves, strict=True)]
+        reduced = [part.amax(1) if reduction == "max" else part.mean(1) for part in spread]
+        return torch.stack([part.mean() for part in reduced]).sum()
+
+
+def orojar_penalty(
+    function: Callable[[Tensor], Features],
+    z: Tensor,
+    k: int = 2,
+    epsilon: float = 0.1,
+    reduction: Literal["sum", "mean"] = "sum",
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    """OroJaR (Wei et al., ICCV 2021): directions change the features at right angles.
+
+    A scalar: the variance over ``k`` sign vectors x of |J x|^2, J the Jacobian of ``function`` at each latent.
+
+    In expectation twice the sum of the squared off-diagonal entries of J^T J, averaged over the latents and summed
+    over several features. ``function`` maps latents (n, d) to features (n, ...), or to several such, and must be
+    deterministic. J x is the forward difference with step ``epsilon``. ``reduction``: |J x|^2 as the paper's "sum"
+    over features, whose penalty grows with the square of their number, or as "mean". ``generator``: of the signs.
+
+    Raises ``UserError`` for k below 2, epsilon not positive, or an unknown reduction.
+    """
+    _check_difference(k, epsilon)
+    if reduction not in ("sum", "mean"):
+        raise UserError(f"reduction='{reduction}': 'sum' or 'mean' over the features")
+    with torch.autocast(z.device.type, enabled=False):
+        z = at_least_float32(z)
+        here = _listed(function(z))
+        lengths: list[list[Tensor]] = []
+        for _ in range(k):
+            there = _listed(function(z + epsilon * _signs(z, generator)))
+            squares = [
+                ((at_least_float32(b) - at_least_float32(a)) / epsilon).square().flatten(1)
+                for a, b in zip(here, there, strict=True)
+            ]
+            lengths.append([part.sum(1) if reduction == "sum" else part.mean(1) for part in squares])
+        return torch.stack([torch.stack(same).var(dim=0).mean() for same in zip(*lengths, strict=True)]).sum()
+
+
+def path_lengths(generator: nn.Module, z: Tensor, labels: Tensor | None, rng: torch.Generator) -> Tensor:
+    """(n,): |J^T y| of each latent, y an image of noise N(0, 1 / pixels) (Karras et al. 2020, section 3.2).
+
+    J is the derivative of the image by z, or by w where the generator has ``mapping`` and ``synthesis``: there
+    by the w of each layer apart, of whose squared lengths the mean is taken, as in the authors' code.
+    """
+    mapping, synthesis = getattr(generator, "mapping", None), getattr(generator, "synthesis", None)
+    if callable(mapping) and callable(synthesis):
+        w = mapping(z) if labels is None else mapping(z, labels)
+        points = w[:, None].expand(-1, int(generator.num_ws), -1)  # pyright: ignore
+        images = synthesis(points)
+        assert isinstance(images, Tensor)
+    else:
+        points = z.detach().requires_grad_(True)
+        images = generator(points) if labels is None else generator(points, labels)
+    noise = torch.randn(images.shape, generator=rng, device=images.device) / (images[0, 0].numel() ** 0.5)
+    (gradient,) = torch.autograd.grad((at_least_float32(images) * noise).sum(), points, create_graph=True)
+    squares = at_least_float32(gradient).square()
+    # the square root has no derivative at 0
+    return (squares.sum(-1).reshape(len(z), -1).mean(1) + 1e-12).sqrt()
+
+
+def _signs(z: Tensor, generator: torch.Generator | None) -> Tensor:
+    """Independent -1 or +1 (Rademacher) in the shape of ``z``, drawn on the generator's device."""
+    device = z.device if generator is None else generator.device
+    return (2 * torch.randint(0, 2, z.shape, generator=generator, device=device) - 1).to(z)
+
+
+def _listed(features: Features) -> list[Tensor]:
+    """One or several features as a list."""
+    return [features] if isinstance(features, Tensor) else list(features)
+
+
+def _check_difference(k: int, epsilon: float) -> None:
+    """Raises ``UserError`` unless there are two vectors or more and a positive step."""
+    if k < 2:
+        raise UserError(f"k={k}: at least 2 random vectors, their variance is wanted")
+    if not epsilon > 0:
+        raise UserError(f"epsilon={epsilon}: a positive step")
