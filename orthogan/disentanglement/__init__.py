@@ -5,7 +5,6 @@ coordinates of its latent, but no factors: an oracle reads them off its images, 
 ``disentangle`` does all that for several metrics at once.
 """
 
-from orthogan.disentanglement.activeness import activeness
 from orthogan.disentanglement.activity import activity
 from orthogan.disentanglement.beta_vae import beta_vae
 from orthogan.disentanglement.code_vote import code_vote
@@ -35,6 +34,7 @@ from orthogan.disentanglement.total_correlation import (
     mean_pairwise_mutual_information,
 )
 from orthogan.disentanglement.vp import vp
+from orthogan.latent.activeness import activeness
 
 __all__ = [
     "METRICS",

@@ -6,13 +6,13 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from orthogan.disentanglement.activeness import ACTIVE, VALUES
 from orthogan.disentanglement.codes.coordinates import BATCH, subject
 from orthogan.disentanglement.score import Score
 from orthogan.drawing.grid import DAMAGED
 from orthogan.errors import UserError
+from orthogan.latent.activeness import ACTIVE, VALUES, walk_variance
 from orthogan.latent.directions import Directions
 from orthogan.rng import derive
 
@@ -41,16 +41,14 @@ def activity(
         raise ValueError(f"activity: values={list(values)}, samples={samples}: at least 2, and 1")
     with subject(generator, directions, y=y) as seen:
         z, labels = seen.draw(samples, derive(seed, "activity"))
-        points = torch.tensor(values, dtype=z.dtype)
-        total = torch.zeros(len(seen), dtype=torch.float64)
         place = seen.response.device
-        for pair in torch.arange(samples * len(seen)).split(max(1, BATCH // len(values))):
-            row, index = (part.repeat_interleave(len(values)) for part in (pair // len(seen), pair % len(seen)))
-            walked = seen.coordinates.put_one(z[row], index, points.repeat(len(pair)))
-            images = seen.response(walked.to(place), None if labels is None else labels[row].to(place))
-            spread = images.double().reshape(len(pair), len(values), -1).var(dim=1).mean(dim=1)
-            total.index_add_(0, pair % len(seen), spread.cpu())
-    found = (total / samples).numpy()
+
+        def images(sample: Tensor, index: Tensor, value: Tensor) -> Tensor:
+            walked = seen.coordinates.put_one(z[sample], index, value)
+            return seen.response(walked.to(place), None if labels is None else labels[sample].to(place))
+
+        points = torch.tensor(values, dtype=z.dtype)
+        found = walk_variance(images, samples=samples, coordinates=len(seen), values=points, batch_size=BATCH).numpy()
     if not np.isfinite(found).all():
         raise UserError(DAMAGED)
     details = {"per_direction": found, "active": int((found >= ACTIVE * found.max()).sum())}

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from orthogan.disentanglement.activeness import ACTIVE, VALUES, activeness
+from orthogan.latent.activeness import ACTIVE, VALUES, activeness
 from orthogan.layers.subspace import LatentSubspace
 from orthogan.models.protocol import Generator
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from orthogan.disentanglement.activeness import activeness
+from orthogan.latent.activeness import activeness
 from orthogan.layers.subspace import LatentSubspace
 from orthogan.models.eigengan import EigenGANGenerator
 from orthogan.models.protocol import Generator

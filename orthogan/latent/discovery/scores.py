@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from orthogan.errors import UserError
+from orthogan.latent.activeness import VALUES, walk_variance
 from orthogan.latent.directions import CHANGE, Directions
 from orthogan.latent.discovery.learned import RCA, REACH, accuracy, teach, warn_of_chance
 from orthogan.latent.discovery.response import trace_generator
@@ -46,26 +47,32 @@ def score(
         z = sample_latents(generator, seeds)
         classes = [sample_label(generator, seed, None if y is None else [y]) for seed in seeds]
 
-        def images(latents: Tensor) -> Tensor:
-            """(seeds, offsets, latent_dim) -> (seeds, offsets, pixels) in [-1, 1], float64."""
-            flat = latents.flatten(0, 1).to(response.device)
-            labels = None
-            if response.net.num_classes:
-                labels = torch.tensor(classes).repeat_interleave(latents.shape[1]).to(response.device)
+        def images(sample: Tensor, latents: Tensor) -> Tensor:
+            """Images (n, pixels) in [-1, 1], float64 on the CPU, of latents (n, latent_dim) and their samples (n,)."""
+            latents = latents.to(response.device)
+            labels = torch.tensor(classes)[sample].to(response.device) if response.net.num_classes else None
             parts = [
-                response(flat[few], None if labels is None else labels[few]).clamp(-1, 1).flatten(1).cpu().double()
-                for few in torch.arange(len(flat)).split(batch_size)
+                response(latents[few], None if labels is None else labels[few]).clamp(-1, 1).flatten(1).cpu().double()
+                for few in torch.arange(len(latents)).split(batch_size)
             ]
-            return torch.cat(parts).reshape(*latents.shape[:2], -1)
+            return torch.cat(parts)
 
-        base = images(z[:, None])
+        each = torch.arange(len(z))
+        base = images(each, z)[:, None]
         change, activeness = [], []
         for row, unit in zip(rows, units, strict=True):
-            moved = images(z[:, None] + torch.tensor([-1.0, 1.0])[:, None] * row)
+            ends = z[:, None] + torch.tensor([-1.0, 1.0])[:, None] * row
+            moved = images(each.repeat_interleave(2), ends.flatten(0, 1)).unflatten(0, (-1, 2))
             change.append(float((moved - base).abs().mean()) * GREY)
             rest = z - (z @ unit)[:, None] * unit
-            walked = images(rest[:, None] + torch.tensor([-2.0, 0.0, 2.0])[:, None] * unit)
-            activeness.append(float(walked.var(dim=1).mean()))
+            walked = walk_variance(
+                lambda sample, _, value, rest=rest, unit=unit: images(sample, rest[sample] + value[:, None] * unit),
+                samples=len(z),
+                coordinates=1,
+                values=torch.tensor(VALUES),
+                batch_size=batch_size,
+            )
+            activeness.append(float(walked))
     return replace(directions, scores={**directions.scores, CHANGE: change, ACTIVENESS: activeness})
 
 
