@@ -52,9 +52,9 @@ PLAIN: dict[str, dict[str, bool]] = {
 VARIANTS: dict[str, list[str]] = {
     "sn": ["model.discriminator.norm.kind=spectral"],
     "srn": ["model.discriminator.norm.kind=stable_rank"],
-    "nog": ["model.generator.gradients=[{kind: nearest_orthogonal, layers: [first]}]"],
+    "nog": ["model.generator.gradient_transforms=[{kind: nearest_orthogonal, layers: [first]}]"],
     "nog polar_express": [
-        "model.generator.gradients=[{kind: nearest_orthogonal, layers: [first], method: polar_express}]"
+        "model.generator.gradient_transforms=[{kind: nearest_orthogonal, layers: [first], method: polar_express}]"
     ],
 }
 SRN_LIMIT, NOG_LIMIT = 1.03, 1.05  # of a whole step, over SN and over no rule

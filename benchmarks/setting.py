@@ -62,7 +62,7 @@ class Setting:
             f"training.steps={self.steps}",
             f"training.batch_size={self.batch}",
             f"training.generator_batch_size={self.generator_batch}",
-            f"training.n_dis={self.n_dis}",
+            f"training.d_steps_per_g_step={self.n_dis}",
             f"training.ema.half_life={self.half_life}",
             f"training.device={self.device}",
             f"seed={self.seed}",

@@ -12,17 +12,13 @@ import reprlib
 import sys
 from collections.abc import Callable, Collection, Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from orthogan.errors import UserError
 from orthogan.io.read import printable
 
-if TYPE_CHECKING:
-    from orthogan.config.schema import Config
-
 Trust = bool | Collection[str]  # which code a file may name: True = any, False = none, or these ``module:Class``
 Kind = TypeVar("Kind")
-EXTRACTOR = "evaluation.extractor"
 _SHORT = reprlib.Repr()
 _SHORT.maxstring = _SHORT.maxother = 120
 _SHORT.maxdict = _SHORT.maxlist = 12
@@ -32,28 +28,11 @@ class NeedsTrust(UserError):
     """A file names code that the user has not consented to."""
 
 
-def code_in(config: Config, *, extractor: bool = False) -> dict[str, tuple[str, dict[str, Any]]]:
-    """{dotted key: (``module:Class``, its options)} of the nets in ``config`` that are not orthogan's own kinds.
-
-    ``extractor``: also of ``evaluation.extractor``.
-    """
-    sections = {f"model.{name}": getattr(config.model, name) for name in type(config.model).model_fields}
-    found = {f"{key}.kind": (net.kind, net.options) for key, net in sections.items() if hasattr(net, "kind")}
-    if extractor:
-        found[EXTRACTOR] = (config.evaluation.extractor, {})
-    return {key: named for key, named in found.items() if ":" in named[0]}
-
-
-def names_in(config: Config) -> set[str]:
-    """Every ``module:Class`` in ``config``: what a user who wrote it has consented to."""
-    return {name for name, _ in code_in(config, extractor=True).values()}
-
-
 def require_trust(code: Mapping[str, tuple[str, dict[str, Any]]], source: object, trust: Trust) -> None:
     """Refuse code that ``source``, a file, names and that the user has not consented to.
 
     Args:
-        code: as of ``code_in``.
+        code: as of ``orthogan.config.base.code_in``.
 
     Raises:
         NeedsTrust: naming each class, its options, and how to consent.

@@ -38,7 +38,7 @@ ONLY_OF = {
         "optimizer.generator",
         "optimizer.discriminator",
         "training.generator_batch_size",
-        "training.n_dis",
+        "training.d_steps_per_g_step",
         "training.fakes_at_once",
         "training.ema",
         "logging.samples_every",
@@ -113,11 +113,11 @@ def check_gan(config: Config) -> None:
         )
     latent = config.loss.latent_penalty
     for net, lazy, key in (
-        (config.model.discriminator, penalty, "discriminator.gradients"),
-        (config.model.generator, latent, "generator.gradients"),
+        (config.model.discriminator, penalty, "discriminator.gradient_transforms"),
+        (config.model.generator, latent, "generator.gradient_transforms"),
     ):
         on = lazy.kind != "none" and lazy.interval > 1
-        if on and any(rule.kind == "nearest_orthogonal" for rule in net.gradients):
+        if on and any(rule.kind == "nearest_orthogonal" for rule in net.gradient_transforms):
             other = "gradient_penalty" if lazy is penalty else "latent_penalty"
             raise ValueError(
                 f"model.{key}: nearest_orthogonal would give the lazy penalty's own updates the "

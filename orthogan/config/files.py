@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import os
 import re
+import sys
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from functools import cache
 from pathlib import Path
@@ -13,13 +14,15 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
 
+from orthogan.config.base import KindOf, OpenSection, Section, code_in, marker_of, section_class
 from orthogan.config.checks import ONLY_OF
 from orthogan.config.schema import Config
 from orthogan.errors import UserError
-from orthogan.io.read import read_regular, shown
+from orthogan.io.read import printable, read_regular, shown
 from orthogan.io.yaml_text import parse_yaml
-from orthogan.named_code import Trust, code_in, require_trust
+from orthogan.named_code import Trust, require_trust
 
 Overrides = Iterable[str | Mapping[str, Any]] | Mapping[str, Any] | str
 LARGEST_CONFIG = 1 << 18  # [bytes]
@@ -45,6 +48,8 @@ def load_config(path: str | Path | None, overrides: Overrides = (), *, trust: Tr
     for file in dict.fromkeys(origin[key] for key in foreign):
         code = {key: named for key, named in foreign.items() if origin[key] == file}
         require_trust(code, file, trust or {name for name, _ in own.values()})
+    if own or foreign:  # the options of sections whose kind is the user's own
+        config = validate(config.model_dump(), origin, default_origin=str(path or "defaults"), resolve=True)
     return config
 
 
@@ -59,7 +64,7 @@ def _by_owner(
     config: Config, origin: Mapping[str, str], runs: Collection[str]
 ) -> tuple[dict[str, tuple[str, dict[str, Any]]], dict[str, tuple[str, dict[str, Any]]]]:
     """The code that ``config`` names, as of ``code_in``: by the user, and by the files of run folders (``runs``)."""
-    code = code_in(config, extractor=True)
+    code = code_in(config)
     foreign = {key: named for key, named in code.items() if origin.get(key) in runs}
     return {key: named for key, named in code.items() if key not in foreign}, foreign
 
@@ -88,27 +93,31 @@ def _load(
             if runs or _of_a_run(file):
                 runs.add(str(file))
         for file, part in chain:
-            _merge(tree, part, origin, str(file), "")
+            _merge(tree, part, origin, str(file), "", Config)
     several: Iterable[Any] = [overrides] if isinstance(overrides, str | Mapping) else overrides
     for override in several:
         if isinstance(override, Mapping):
             for key, value in override.items():
-                _merge(tree, _tree(key, value), origin, f"override {shown(f'{key}={value}')}", "")
+                _merge(tree, _tree(key, value), origin, f"override {shown(f'{key}={value}')}", "", Config)
         else:
-            _merge(tree, _override(override), origin, f"override {shown(override)}", "")
+            _merge(tree, _override(override), origin, f"override {shown(override)}", "", Config)
     config = validate(tree, origin, default_origin=str(path or "defaults"))
     if config.out is None:
         config = config.model_copy(update={"out": _default_out(path)})
     return config, origin, runs
 
 
-def validate(tree: dict[str, Any], origin: Mapping[str, str], default_origin: str) -> Config:
-    """``tree`` as a Config; ``origin`` says for each dotted key which file or override set it."""
+def validate(tree: dict[str, Any], origin: Mapping[str, str], default_origin: str, *, resolve: bool = False) -> Config:
+    """``tree`` as a Config; ``origin`` says for each dotted key which file or override set it.
+
+    Args:
+        resolve: import the kinds of sections that the user names as ``module:Name``, to whom belong their options.
+    """
     try:
-        return Config.model_validate(tree)
+        return Config.model_validate(tree, context={"resolve": resolve})
     except ValidationError as error:
         mistakes = error.errors(include_url=False)
-        lines = [_explain(e, origin, default_origin) for e in mistakes[:MOST_MISTAKES]]
+        lines = [_explain(e, origin, default_origin, tree) for e in mistakes[:MOST_MISTAKES]]
         if len(mistakes) > MOST_MISTAKES:
             lines.append(f"{default_origin}: {len(mistakes) - MOST_MISTAKES:,} more mistakes like these")
         raise UserError("\n".join(lines)) from None
@@ -118,7 +127,7 @@ def dump(config: Config, *, explain: bool = False) -> str:
     """The complete config as YAML; with ``explain`` the keys of its task, each with its meaning and unit."""
     if not explain:
         return yaml.safe_dump(config.model_dump(), sort_keys=False, allow_unicode=True)
-    return "\n".join(_explained(config, "", ONLY_OF["classifier" if config.task == "gan" else "gan"])) + "\n"
+    return "\n".join(_explained(config, "", ONLY_OF["classifier" if config.task == "gan" else "gan"], set())) + "\n"
 
 
 def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -212,13 +221,28 @@ def _value(text: str, annotation: Any, source: str) -> Any:
 
 def _annotation(names: list[str]) -> Any:
     """The type of the key at this place of the schema; None where there is no such key."""
-    annotation: Any = Config
+    sections: list[type[Section]] = [Config]
+    annotation: Any = None
     for name in names:
-        section = _section(annotation)
-        if section is None or name not in section.model_fields:
+        fields = [field for section in sections if (field := _field(section, name)) is not None]
+        if not fields:
             return None
-        annotation = section.model_fields[name].annotation
+        annotation = fields[0].annotation
+        sections = [section for field in fields for section in _sections(field)]
     return annotation
+
+
+def _field(section: type[Section], name: str) -> FieldInfo | None:
+    return section.model_fields.get(section.renamed.get(name, name))
+
+
+def _sections(field: FieldInfo) -> list[type[Section]]:
+    """The section classes that a key may hold: none, one, or one per kind."""
+    marker: OpenSection | None = marker_of(field.rebuild_annotation(), OpenSection)
+    if marker is not None:
+        return [section_class(field.annotation) or Section, *(section for _, section in marker.kinds())]
+    found = section_class(field.annotation)
+    return [] if found is None else [found]
 
 
 def _is_text(annotation: Any) -> bool:
@@ -233,20 +257,46 @@ def _is_text(annotation: Any) -> bool:
     return annotation is str
 
 
-def _merge(tree: dict[str, Any], part: Mapping[str, Any], origin: dict[str, str], name: str, prefix: str) -> None:
+def _merge(
+    tree: dict[str, Any],
+    part: Mapping[str, Any],
+    origin: dict[str, str],
+    name: str,
+    prefix: str,
+    section: type[Section] | None,
+) -> None:
+    """Put ``part``, which ``name`` holds, over ``tree``, a section or a part of one."""
     for key, value in part.items():
+        if section is not None and key in section.renamed:
+            now = f"{prefix}{section.renamed[key]}"
+            print(f"orthogan: {printable(name)}: {prefix}{key} is now called {now}", file=sys.stderr)
+            key = section.renamed[key]
         dotted = f"{prefix}{key}"
         origin[dotted] = name
-        if isinstance(value, Mapping) and isinstance(tree.get(key), dict):
-            _merge(tree[key], value, origin, name, f"{dotted}.")
-        elif isinstance(value, Mapping):
-            tree[key] = {}
-            _merge(tree[key], value, origin, name, f"{dotted}.")
+        field = None if section is None else section.model_fields.get(key)
+        below = None if field is None else section_class(field.annotation)
+        if isinstance(value, Mapping):
+            if not isinstance(tree.get(key), dict):
+                tree[key] = {}
+            elif field is not None and "kind" in value:
+                _drop_options(tree[key], value["kind"], field)
+            _merge(tree[key], value, origin, name, f"{dotted}.", below)
         else:
             tree[key] = value
 
 
-def _explain(error: Any, origin: Mapping[str, str], default_origin: str) -> str:
+def _drop_options(tree: dict[str, Any], kind: Any, field: FieldInfo) -> None:
+    """Take the options out of ``tree``, the keys of an open section, that only the kind it had until now has."""
+    marker: OpenSection | None = marker_of(field.rebuild_annotation(), OpenSection)
+    known = {} if marker is None else dict(marker.kinds())
+    if tree.get("kind") not in known or kind == tree["kind"]:
+        return
+    old, new = known[tree["kind"]], known.get(kind, section_class(field.annotation) or Section)
+    for key in [key for key in tree if key in old.model_fields and key not in new.model_fields]:
+        del tree[key]
+
+
+def _explain(error: Any, origin: Mapping[str, str], default_origin: str, tree: Mapping[str, Any]) -> str:
     location = [str(part) for part in error["loc"]]
     key = ".".join(location)
     # a section's own check starts its message with the key it is about
@@ -256,7 +306,7 @@ def _explain(error: Any, origin: Mapping[str, str], default_origin: str) -> str:
         key = f"{key}.{inner}" if key else inner
     where = next((origin[k] for k in _ancestors(key) if k in origin), default_origin)
     if error["type"] == "extra_forbidden":
-        return f"{where}: unknown key {shown(key)}{_nearest(location)}"
+        return f"{where}: unknown key {shown(key)}{_nearest(location, tree)}"
     value = "" if error["type"] in ("value_error", "missing") else f" is {shown(error['input'])}:"
     quotes = "; put it in quotes" if error["type"] == "string_type" and error["input"] is not None else ""
     return f"{where}: {key}{value or ':'} {_lower(message)}{quotes}"
@@ -272,20 +322,26 @@ def _lower(message: str) -> str:
     return message[:1].lower() + message[1:]
 
 
-def _nearest(location: list[str]) -> str:
+def _nearest(location: list[str], tree: Any) -> str:
     """The closest valid key to a mistyped one: among its sisters first, then anywhere in the schema."""
-    model: type[BaseModel] = Config
+    model: type[Section] = Config
+    others: dict[str, type[Section]] = {}
+    marker: OpenSection | None = None
     for part in location[:-1]:
-        if part.isdigit():  # a place in a list of sections
-            continue
-        inner = _section(model.model_fields[part].annotation) if part in model.model_fields else None
-        if inner is None:
-            break
-        model = inner
+        tree = tree[int(part)] if part.isdigit() else tree[part]
+        if not part.isdigit():  # else a place in a list of sections
+            field = model.model_fields[part]
+            marker = marker_of(field.rebuild_annotation(), OpenSection)
+            model = section_class(field.annotation) or Section
+        if marker is not None and isinstance(tree, Mapping):
+            others = dict(marker.kinds())
+            model = marker.of(tree.get("kind", model.model_fields["kind"].default))
     prefix = ".".join(location[:-1])
     sisters = difflib.get_close_matches(location[-1], list(model.model_fields), 1, 0.6)
     if sisters:
         return f"; did you mean {prefix + '.' if prefix else ''}{sisters[0]}?"
+    if kinds := [kind for kind, section in others.items() if location[-1] in section.model_fields]:
+        return f"; it is an option of kind {' or '.join(map(repr, kinds))}"
     elsewhere = [k for k in _all_keys() if k.rsplit(".", 1)[-1] == location[-1]]
     if elsewhere:
         return f"; did you mean {' or '.join(elsewhere)}?"
@@ -297,27 +353,45 @@ def _all_keys() -> list[str]:
     return list(flatten(Config().model_dump()))
 
 
-def _section(annotation: Any) -> type[BaseModel] | None:
-    for candidate in (annotation, *get_args(annotation)):
-        if get_origin(candidate) is None and isinstance(candidate, type) and issubclass(candidate, BaseModel):
-            return candidate
-    return None
+def _explained(section: BaseModel, prefix: str, others: Collection[str], said: set[str]) -> Iterator[str]:
+    """The lines of ``section``, without the keys of ``others``, which another task alone has.
 
-
-def _explained(section: BaseModel, prefix: str, others: Collection[str]) -> Iterator[str]:
-    """The lines of ``section``, without the keys of ``others``, which another task alone has."""
+    ``said``: the registries whose kinds have been explained.
+    """
     pad = "  " * prefix.count(".")
     for name, field in type(section).model_fields.items():
         value = getattr(section, name)
         if f"{prefix}{name}" in others:
             continue
+        annotation = field.rebuild_annotation()
         if isinstance(value, BaseModel):
             yield f"{pad}{name}:"
-            yield from _explained(value, f"{prefix}{name}.", others)
+            yield from _explained(value, f"{prefix}{name}.", others, said)
         else:
             plain = section.model_dump(include={name})
             text = yaml.safe_dump(plain, default_flow_style=True, allow_unicode=True, width=10**6)
-            yield f"{pad}{text.strip()[1:-1]}" + (f"  # {field.description}" if field.description else "")
+            named: KindOf | None = marker_of(annotation, KindOf)
+            known = "" if named is None else f": {', '.join(named.registry)}, or module:Name"
+            yield f"{pad}{text.strip()[1:-1]}" + (f"  # {field.description}{known}" if field.description else "")
+        if (marker := marker_of(annotation, OpenSection)) is not None:
+            yield from _kinds(marker, f"{pad}  # ", said)
+
+
+def _kinds(marker: OpenSection, pad: str, said: set[str]) -> Iterator[str]:
+    """The kinds of an open section with their own options, as comments; once for each registry."""
+    what = marker.registry.what
+    if what in said:
+        yield f"{pad}each kind of {what} has the options listed above"
+        return
+    said.add(what)
+    for kind, section in marker.kinds():
+        own = [name for name in section.model_fields if name not in marker.base.model_fields]
+        yield f"{pad}kind: {kind}" + ("" if own else " (no options)")
+        for name in own:
+            field = section.model_fields[name]
+            default = "needed" if field.is_required() else yaml.safe_dump(field.default).split("\n")[0]
+            yield f"{pad}  {name}: {default}" + (f"  {field.description}" if field.description else "")
+    yield f"{pad}kind: module:Name for your own"
 
 
 def _default_out(path: str | Path | None) -> str:

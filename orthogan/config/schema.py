@@ -7,10 +7,25 @@ A YAML file in ``configs/`` holds only what differs from here; ``orthogan config
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
+from pydantic import Field, model_validator
 
+from orthogan.config.base import (
+    BatchSize,
+    Count,
+    Fraction,
+    Iterations,
+    Layers,
+    MayNameCode,
+    NotNegative,
+    Options,
+    Positive,
+    PositiveInt,
+    Section,
+    Width,
+    code_in,
+)
 from orthogan.config.checks import NEEDS_PATH, check_gan, check_task, fill_task_defaults
 
 Source = Literal[
@@ -49,24 +64,6 @@ MetricName = Literal[
     "feature_path_length",
     "accuracy",
 ]
-# Upper bounds are far beyond any use. They keep a typing error from filling the memory or running forever, and every
-# number within float32.
-Count = Annotated[int, Field(ge=0, le=10**9)]
-PositiveInt = Annotated[int, Field(ge=1, le=10**9)]
-Iterations = Annotated[int, Field(ge=1, le=1000)]
-Width = Annotated[int, Field(ge=1, le=1 << 16)]
-BatchSize = Annotated[int, Field(ge=1, le=1 << 20)]
-Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
-Positive = Annotated[float, Field(gt=0.0, le=1e30)]
-NotNegative = Annotated[float, Field(ge=0.0, le=1e30)]
-Layers = Annotated[list[str], Field(max_length=1000)]
-Options = dict[str, JsonValue]
-
-
-class Section(BaseModel):
-    """Unknown keys and silent conversions are errors; a config never changes after it was read."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
 
 
 class DataConfig(Section):
@@ -276,6 +273,8 @@ class WhiteningConfig(Section):
 class NetConfig(Section):
     """What a generator, a discriminator and any other net have in common."""
 
+    renamed: ClassVar = {"gradients": "gradient_transforms"}
+
     kind: str
     channels: Width
     options: Options = Field(default={}, description="extra keywords of the class")
@@ -283,21 +282,22 @@ class NetConfig(Section):
     penalties: list[PenaltyConfig] = Field(
         default=[], max_length=100, description="on the weights: [{kind: …, weight: …}, …]"
     )
-    gradients: list[GradientRuleConfig] = Field(
-        default=[], max_length=100, description="rules on the update: [{kind: …}, …]"
+    gradient_transforms: list[GradientRuleConfig] = Field(
+        default=[], max_length=100, description="rules between backward and step: [{kind: …}, …]"
     )
     whitening: WhiteningConfig = WhiteningConfig()
 
     @model_validator(mode="after")
     def _sensible(self) -> Self:
-        kinds = [rule.kind for rule in self.gradients]
+        kinds = [rule.kind for rule in self.gradient_transforms]
         if "optimal_learning_rate" in kinds and self.norm.kind in ("spectral", "stable_rank") and not self.norm.layers:
             raise ValueError(
-                f"gradients: under {self.norm.kind} normalisation a layer's gradient is orthogonal to its weight, "
-                "so the optimal learning rate is 0 and the layer would not learn; restrict norm.layers, or drop one"
+                f"gradient_transforms: under {self.norm.kind} normalisation a layer's gradient is orthogonal to its "
+                "weight, so the optimal learning rate is 0 and the layer would not learn; restrict norm.layers, or "
+                "drop one"
             )
         projected = {"first", "last"} & set(self.norm.layers or ["first"]) if self.norm.kind == "householder" else set()
-        for key, asked in (("penalties", self.penalties), ("gradients", self.gradients)):
+        for key, asked in (("penalties", self.penalties), ("gradient_transforms", self.gradient_transforms)):
             for i, one in enumerate(asked):
                 if shared := projected & {word.removeprefix("!") for word in one.layers}:
                     raise ValueError(
@@ -508,12 +508,14 @@ class EmaConfig(Section):
 
 
 class TrainingConfig(Section):
+    renamed: ClassVar = {"n_dis": "d_steps_per_g_step"}
+
     steps: PositiveInt = Field(default=50_000, description="length of the run [updates of the generator or classifier]")
     batch_size: BatchSize = Field(default=64, description="images a D or classifier update, all processes together")
     generator_batch_size: BatchSize | None = Field(
         default=None, description="fakes a G update, all processes together; null = twice batch_size"
     )
-    n_dis: Iterations = Field(default=5, description="D updates a G update")
+    d_steps_per_g_step: Iterations = Field(default=5, description="D updates per G update")
     fakes_at_once: bool = Field(
         default=False, description="the fakes of a step's D updates in one forward of G: its batch norm sees them all"
     )
@@ -583,7 +585,7 @@ class EvaluationConfig(Section):
     kid_subset_size: Annotated[int, Field(ge=2, le=10**6)] = Field(
         default=1000, description="of kid: images in each of its 100 subsets; 1000 as published [images]"
     )
-    extractor: str = Field(
+    extractor: Annotated[str, MayNameCode()] = Field(
         default="auto", description="auto = inception if its weights are here, else efficientnet-lite0"
     )
     precision: Literal["fp32", "bf16", "auto"] = Field(
@@ -640,3 +642,8 @@ class Config(Section):
         check_task(self)
         check_gan(self)
         return self
+
+
+def code_of_nets(config: Config) -> dict[str, tuple[str, dict[str, Any]]]:
+    """The code, as of ``code_in``, that building the nets of ``config`` would import."""
+    return code_in(config.model, "model.", without=("penalties", "gradient_transforms"))

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from orthogan.config.files import validate
-from orthogan.config.schema import Config
+from orthogan.config.schema import Config, code_of_nets
 from orthogan.errors import UserError
 from orthogan.io import checkpoint
 from orthogan.io.read import parse_json, printable, user_path
@@ -23,7 +23,7 @@ from orthogan.io.write import write_tensors
 from orthogan.models.build import build_for_file
 from orthogan.models.protocol import Generator, as_generator
 from orthogan.models.shipped import find_shipped, no_such
-from orthogan.named_code import Trust, code_in, require_trust
+from orthogan.named_code import Trust, require_trust
 
 FORMAT = "orthogan-generator-1"
 CLASSIFIER_FORMAT = "orthogan-classifier-1"
@@ -156,7 +156,7 @@ def read_saved(path: str | Path, *, ema: bool = True, form: str = FORMAT, trust:
     if not isinstance(tree, dict):
         raise UserError(f"{source}: the config in its metadata is a {type(tree).__name__}, not a mapping")
     config = validate(tree, {}, default_origin=source)
-    require_trust(code_in(config), file, trust)
+    require_trust(code_of_nets(config), file, trust)
     extra = {k: v for k, v in header.items() if k not in ("format", "config", "num_classes", HASH)}
     num_classes = _classes(header["num_classes"], extra, source)
     return Saved(file, config, num_classes, extra)

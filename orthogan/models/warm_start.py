@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from orthogan import weights
+from orthogan.config.base import names_in
 from orthogan.config.files import differences
 from orthogan.config.schema import Config
 from orthogan.errors import UserError
@@ -16,7 +17,7 @@ from orthogan.io import checkpoint
 from orthogan.layers import HouseholderProjector, SkewOrthogonalConv2d
 from orthogan.models.build import Start, build_for_file
 from orthogan.models.saved import Saved, count, fill, load_generator, read_saved
-from orthogan.named_code import Trust, names_in
+from orthogan.named_code import Trust
 
 DISCRIMINATOR = "discriminator"
 # what decides the names and sizes of a net's tensors

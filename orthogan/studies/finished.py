@@ -10,13 +10,14 @@ from typing import Any
 
 from torch import nn
 
+from orthogan.config.base import code_in
 from orthogan.config.files import read_yaml, validate
 from orthogan.config.schema import Config
 from orthogan.errors import UserError
 from orthogan.evaluation import MetricResult
 from orthogan.io import checkpoint
 from orthogan.models.saved import load_classifier, load_generator
-from orthogan.named_code import EXTRACTOR, Trust, code_in, require_trust
+from orthogan.named_code import Trust, require_trust
 from orthogan.studies.outcome import sittings
 from orthogan.training.resume import METRICS, own_scores, read_records
 from orthogan.training.run_log import LOG
@@ -108,8 +109,8 @@ class FinishedRun:
         Raises:
             UserError: it is code that needs consent.
         """
-        code = code_in(self.config, extractor=True)
-        require_trust({k: v for k, v in code.items() if k == EXTRACTOR}, self.folder / "config.yaml", self.trust)
+        code = code_in(self.config.evaluation, "evaluation.")
+        require_trust(code, self.folder / "config.yaml", self.trust)
         return self.config.evaluation.extractor
 
     @cached_property

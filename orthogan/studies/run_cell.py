@@ -10,9 +10,9 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
 
+from orthogan.config.base import names_in
 from orthogan.errors import EXIT_BUG, EXIT_DONE, Diverged, Stopped, UserError
 from orthogan.io import checkpoint
-from orthogan.named_code import names_in
 from orthogan.studies.cells import StudyRun
 from orthogan.studies.finished import CheckpointGone, FinishedRun
 from orthogan.studies.machine import machine, peak_memory

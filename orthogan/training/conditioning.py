@@ -50,11 +50,11 @@ class WeightRegularizers:
             self._refuse_constant(penalty, f"{key}.penalties.{i}")
             self.penalties.append((penalty, one.weight, schedule))
         self.rules: list[GradientRule] = []
-        for i, rule in enumerate(section.gradients):
+        for i, rule in enumerate(section.gradient_transforms):
             try:
                 self.rules.append(_rule(rule, optimizer, net))
             except ValueError as error:
-                raise UserError(f"{key}.gradients.{i}: {error}") from error
+                raise UserError(f"{key}.gradient_transforms.{i}: {error}") from error
         if self.rotation is not None and self.rotation.method == "ogd":
             self.rules.append(CayleyRetraction(optimizer, net, momentum=self.rotation.momentum, lr=self.rotation.lr))
         if self.rotation is not None and self.rotation.refine:

@@ -18,6 +18,7 @@ from typing import Any
 
 import torch
 
+from orthogan.config.base import names_in
 from orthogan.config.schema import Config
 from orthogan.data import open_configured
 from orthogan.device import memory_format
@@ -25,7 +26,6 @@ from orthogan.errors import UserError
 from orthogan.evaluation import MetricResult
 from orthogan.memory import keep_freed_memory
 from orthogan.models.saved import load_classifier, load_generator
-from orthogan.named_code import names_in
 from orthogan.training.classifier.task import open_sources
 from orthogan.training.measure import measure_classifier, measure_generator
 

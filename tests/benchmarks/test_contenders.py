@@ -136,7 +136,7 @@ def test_a_key_that_this_version_does_not_have_is_named() -> None:
 
 def test_the_setting_is_the_config_of_our_contender(tmp_path: Path) -> None:
     config = ours.config_of(TINY, ["model.discriminator.norm.kind=stable_rank"], str(tmp_path))
-    assert (config.training.batch_size, config.training.fakes, config.training.n_dis) == (2, 4, 2)
+    assert (config.training.batch_size, config.training.fakes, config.training.d_steps_per_g_step) == (2, 4, 2)
     assert (config.model.generator.channels, config.model.discriminator.channels) == (6, 4)
     assert config.model.discriminator.norm.kind == "stable_rank"
     assert config.optimizer.generator.beta1 == 0.0

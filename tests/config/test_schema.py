@@ -51,11 +51,16 @@ def test_explained_dump_reads_back_and_comments_every_key_of_the_task(task: str)
 
 
 def test_base_chain_and_overrides_take_precedence_in_order(tmp_path: Path) -> None:
-    write(tmp_path / "ground.yaml", "seed: 1\ntraining: {steps: 10, n_dis: 2}\n")
+    write(tmp_path / "ground.yaml", "seed: 1\ntraining: {steps: 10, d_steps_per_g_step: 2}\n")
     (tmp_path / "sub").mkdir()
     top = write(tmp_path / "sub" / "top.yaml", "base: ../ground.yaml\ntraining: {steps: 20}\n")
     config = load_config(top, ["training.batch_size=8", "seed=3"])
-    assert (config.seed, config.training.steps, config.training.n_dis, config.training.batch_size) == (3, 20, 2, 8)
+    assert (config.seed, config.training.steps, config.training.d_steps_per_g_step, config.training.batch_size) == (
+        3,
+        20,
+        2,
+        8,
+    )
 
 
 def test_scientific_notation_is_a_number(tmp_path: Path) -> None:
@@ -313,7 +318,7 @@ def test_the_sngan_recipe_is_the_authors() -> None:
     assert (adam.lr, adam.beta1, adam.beta2) == (2e-4, 0.0, 0.9)
     assert config.optimizer.discriminator == adam
     training = config.training
-    assert (training.batch_size, training.fakes, training.n_dis, training.steps) == (64, 128, 5, 50_000)
+    assert (training.batch_size, training.fakes, training.d_steps_per_g_step, training.steps) == (64, 128, 5, 50_000)
     assert (training.schedule.kind, training.schedule.start, training.schedule.final) == ("linear", 0.0, 0.0)
     assert (config.data.dequantize, config.data.flip, config.loss.kind) == (True, False, "hinge")
     assert (config.model.generator.channels, config.model.discriminator.channels) == (256, 128)

@@ -107,8 +107,8 @@ def test_a_file_brings_it_back_and_remove_bakes_it(tmp_path: Path, kind: str) ->
         (["model.generator.norm.householder.rank=8"], r"model\.generator\.norm: linear: rank is 8: a 128 x 7 weight"),
         (["model.generator.norm.layers=[conv]"], r"model\.generator\.norm: blocks\.0\.conv1: Conv2d: only an nn"),
         (
-            ["model.generator.gradients=[{kind: nearest_orthogonal, layers: [first]}]"],
-            r"model\.generator\.gradients\.0\.layers: the first layer becomes a Householder projector",
+            ["model.generator.gradient_transforms=[{kind: nearest_orthogonal, layers: [first]}]"],
+            r"model\.generator\.gradient_transforms\.0\.layers: the first layer becomes a Householder projector",
         ),
         (["model.generator.norm.householder.scale=0"], r"householder\.scale is 0"),
     ],

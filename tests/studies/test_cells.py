@@ -37,11 +37,13 @@ def test_method_wins_over_setting_and_that_over_overrides_and_they_over_the_scal
     study = replace(
         stub.STUDY,
         methods={"base": Method({}), "second": Method(lambda setting: {key: 4} if setting == "small" else {})},
-        scales={"cpu": Scale({key: 1, "training.n_dis": 9}, {"small": Setting(), "large": Setting({key: 3})})},
+        scales={
+            "cpu": Scale({key: 1, "training.d_steps_per_g_step": 9}, {"small": Setting(), "large": Setting({key: 3})})
+        },
     )
     steps = {(c.method, c.setting): c.config.training.steps for c in of(study, tmp_path, overrides=[f"{key}=2"])}
     assert steps == {("base", "small"): 2, ("second", "small"): 4, ("base", "large"): 3, ("second", "large"): 3}
-    assert of(study, tmp_path)[0].config.training.n_dis == 9
+    assert of(study, tmp_path)[0].config.training.d_steps_per_g_step == 9
 
 
 def test_the_definition_follows_every_key_but_the_place(tmp_path: Path) -> None:

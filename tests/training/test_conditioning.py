@@ -11,7 +11,7 @@ import pytest
 import torch
 import yaml
 
-from orthogan import config as schema
+from orthogan.config import schema
 from orthogan.errors import UserError
 from orthogan.gradients.nearest_orthogonal import Scale
 from orthogan.linalg.polar import PolarMethod
@@ -72,14 +72,14 @@ CASES = {
         one(G, "penalties", kind="hyperspherical_energy", layers=["matrix"], options={"s": 1, "half_space": True})
     ],
     "nearest orthogonal": [
-        one(G, "gradients", kind="nearest_orthogonal", layers=["first"], every=2, rank_tolerance=0.01)
+        one(G, "gradient_transforms", kind="nearest_orthogonal", layers=["first"], every=2, rank_tolerance=0.01)
     ],
-    "muon": [one(D, "gradients", kind="nearest_orthogonal", layers=["conv"], momentum=0.9, scale="nuclear")],
+    "muon": [one(D, "gradient_transforms", kind="nearest_orthogonal", layers=["conv"], momentum=0.9, scale="nuclear")],
     "optimal learning rate": [
-        one(G, "gradients", kind="optimal_learning_rate", layers=["first"]),
+        one(G, "gradient_transforms", kind="optimal_learning_rate", layers=["first"]),
     ],
     "nog + olr": [
-        f"{G}.gradients="
+        f"{G}.gradient_transforms="
         + flow(
             [
                 {"kind": "nearest_orthogonal", "layers": ["first"]},
@@ -171,7 +171,7 @@ def test_rotations_keep_the_spectrum_through_a_run(tmp_path: Path) -> None:
 
 def test_what_acts_is_said_and_logged(tmp_path: Path) -> None:
     overrides = [
-        one(G, "gradients", kind="optimal_learning_rate", layers=["first"]),
+        one(G, "gradient_transforms", kind="optimal_learning_rate", layers=["first"]),
         one(D, "penalties", kind="srip", layers=["blocks.0.*"]),
         f"{G}.whitening={flow({'layers': ['blocks.0.*'], 'method': 'newton_schulz'})}",
     ]
@@ -200,17 +200,21 @@ REFUSED = {
         one(D, "penalties", kind="hyperspherical_energy"),
     ],
     "leaves off_diagonal as it is": [norm(D, "orthogonal", ["wide"]), one(D, "penalties", kind="off_diagonal")],
-    "would not learn": [norm(D, "spectral"), one(D, "gradients", kind="optimal_learning_rate")],
-    "no matrix of weights": [norm(G, "rotation"), one(G, "gradients", kind="nearest_orthogonal", layers=["first"])],
-    "makes the whole step": [
-        f"{G}.gradients=" + flow([{"kind": "nearest_orthogonal", "momentum": 0.9}, {"kind": "optimal_learning_rate"}])
+    "would not learn": [norm(D, "spectral"), one(D, "gradient_transforms", kind="optimal_learning_rate")],
+    "no matrix of weights": [
+        norm(G, "rotation"),
+        one(G, "gradient_transforms", kind="nearest_orthogonal", layers=["first"]),
     ],
-    "every: with momentum": [one(G, "gradients", kind="nearest_orthogonal", momentum=0.9, every=2)],
+    "makes the whole step": [
+        f"{G}.gradient_transforms="
+        + flow([{"kind": "nearest_orthogonal", "momentum": 0.9}, {"kind": "optimal_learning_rate"}])
+    ],
+    "every: with momentum": [one(G, "gradient_transforms", kind="nearest_orthogonal", momentum=0.9, every=2)],
     "training.ema.half_life to 0": [norm(G, "rotation", rotation={"sample": 4.0})],
     "would change the neurons": [norm(G, "rotation", rotation={"sample": 4.0, "method": "relaxed"})],
     "interval to 1": [
         "loss.gradient_penalty={kind: r1, interval: 16}",
-        one(D, "gradients", kind="nearest_orthogonal"),
+        one(D, "gradient_transforms", kind="nearest_orthogonal"),
     ],
     "differentiates D twice": [
         "loss.gradient_penalty={kind: r1}",

@@ -259,7 +259,7 @@ RUNS = {
 
 @pytest.mark.parametrize("case", RUNS)
 def test_it_trains_and_resumes_to_the_bit(tmp_path: Path, case: str) -> None:
-    overrides = ["training.steps=6", "training.n_dis=1", *RUNS[case]]
+    overrides = ["training.steps=6", "training.d_steps_per_g_step=1", *RUNS[case]]
     a, b = tmp_path / "a", tmp_path / "b"
     train(tiny(a, *overrides))
     shutil.copytree(a, b)
@@ -316,7 +316,7 @@ assert abs(float(penalty.mean) - sum(both) / 4) < 1e-6, (penalty.mean, both)
         (
             [
                 option(kind="hessian", weight=2, interval=2),
-                "model.generator.gradients=[{kind: nearest_orthogonal, layers: [first]}]",
+                "model.generator.gradient_transforms=[{kind: nearest_orthogonal, layers: [first]}]",
             ],
             r"model\.generator\.gradients: nearest_orthogonal .* set loss\.latent_penalty\.interval to 1",
         ),

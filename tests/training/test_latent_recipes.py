@@ -30,7 +30,7 @@ training:
   steps: 10
   batch_size: 4
   generator_batch_size: 4
-  n_dis: 1
+  d_steps_per_g_step: 1
   device: cpu
   ema: {half_life: 44339, warmup: 0}
 """
@@ -49,7 +49,7 @@ training:
   steps: 10
   batch_size: 4
   generator_batch_size: 4
-  n_dis: 1
+  d_steps_per_g_step: 1
   device: cpu
   schedule: {kind: linear, start: 0.5}
   ema: {half_life: 0}
@@ -59,9 +59,9 @@ NOG, OLR = "{kind: nearest_orthogonal, layers: [%s]}", "{kind: optimal_learning_
 WAYS = {
     "none": [],
     "penalty": [f"{G}.penalties=[{{kind: soft_orthogonality, weight: 0.5, layers: [%s]}}]"],
-    "nog": [f"{G}.gradients=[{NOG}]"],
-    "olr": [f"{G}.gradients=[{OLR}]"],
-    "nog+olr": [f"{G}.gradients=[{NOG}, {OLR}]"],
+    "nog": [f"{G}.gradient_transforms=[{NOG}]"],
+    "olr": [f"{G}.gradient_transforms=[{OLR}]"],
+    "nog+olr": [f"{G}.gradient_transforms=[{NOG}, {OLR}]"],
     **{
         way: [f"{G}.norm={{kind: orthogonal, layers: [%s], orthogonal: {{method: {way}}}}}"]
         for way in ("householder", "cayley", "qr")

@@ -137,12 +137,12 @@ def test_all_checkpoints_damaged_is_an_error_that_keeps_them(tmp_path: Path) -> 
 
 def test_another_config_is_listed_key_by_key_and_refused(tmp_path: Path) -> None:
     train(tiny(tmp_path / "run", "training.steps=3"))
-    changed = tiny(tmp_path / "run", "training.steps=4", "optimizer.generator.lr=1e-3", "training.n_dis=1")
+    changed = tiny(tmp_path / "run", "training.steps=4", "optimizer.generator.lr=1e-3", "training.d_steps_per_g_step=1")
     with pytest.raises(UserError) as caught:
         train(changed)
     message = str(caught.value)
     assert "training.steps" not in message
-    assert "training.n_dis: 2 -> 1" in message
+    assert "training.d_steps_per_g_step: 2 -> 1" in message
     assert "optimizer.generator.lr: 0.0002 -> 0.001" in message
     assert "--allow-config-change" in message
     train(changed, allow_config_change=True)

@@ -26,7 +26,7 @@ EIGEN = [
     "model.generator.channels=2",
     "model.generator.latent_dim=8",
     "model.generator.options={dims: 2}",
-    "training.n_dis=1",
+    "training.d_steps_per_g_step=1",
 ]
 
 
@@ -195,7 +195,7 @@ def test_an_eigengan_run_logs_warns_and_resumes_to_the_bit(
 
 
 def test_a_plain_run_logs_how_many_dimensions_are_active_or_nothing(tmp_path: Path) -> None:
-    base = ["training.steps=1", "training.n_dis=1"]
+    base = ["training.steps=1", "training.d_steps_per_g_step=1"]
     train(tiny(tmp_path / "some", *base))
     latent = records(tmp_path / "some", "spectrum")[-1]["spectrum"]["G.latent"]
     assert 0 <= latent["dims_active"] <= 8

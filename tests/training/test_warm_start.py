@@ -90,7 +90,7 @@ def test_the_projector_takes_the_top_right_singular_vectors_of_a_pretrained_laye
         f"model.generator.latent_dim={section.latent_dim}",
         "model.generator.norm={kind: householder, layers: [first], householder: {rank: 4, scale: null}}",
         "training.steps=2",
-        "training.n_dis=1",
+        "training.d_steps_per_g_step=1",
     )
     source = load_generator(SPRITES)
     matrix = source.first_layer().weight.detach()  # pyright: ignore
@@ -121,7 +121,12 @@ def test_the_projector_takes_the_top_right_singular_vectors_of_a_pretrained_laye
 def test_a_continued_run_needs_the_file_no_more(tmp_path: Path, run: Path, norm: str) -> None:
     given = tmp_path / "given"
     shutil.copytree(run, given)
-    overrides = [f"model.init={given}", f"model.generator.norm={norm}", "training.steps=6", "training.n_dis=1"]
+    overrides = [
+        f"model.init={given}",
+        f"model.generator.norm={norm}",
+        "training.steps=6",
+        "training.d_steps_per_g_step=1",
+    ]
     a, b = tmp_path / "a", tmp_path / "b"
     train(tiny(a, *overrides))
     shutil.copytree(a, b)

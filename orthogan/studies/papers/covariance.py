@@ -70,7 +70,7 @@ def layered(solver: str, treatments: tuple[str, ...] = ()) -> Callable[[str], Ke
             found[f"{C}.penalties"] = [{"kind": "soft_orthogonality", "weight": OL_WEIGHT, "layers": layer}]
         rules = {"nog": "nearest_orthogonal", "olr": "optimal_learning_rate"}
         if chosen := [{"kind": kind, "layers": layer} for name, kind in rules.items() if name in treatments]:
-            found[f"{C}.gradients"] = chosen
+            found[f"{C}.gradient_transforms"] = chosen
         return {f"{C}.options": options, **found}
 
     return keys

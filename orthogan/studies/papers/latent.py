@@ -33,7 +33,7 @@ def ruled(*rules: str) -> Callable[[str], Keys]:
     """The keys, by setting, of gradient rules on the latent's projections."""
 
     def keys(setting: str) -> Keys:
-        return {f"{G}.gradients": [{"kind": RULES[rule], "layers": LAYERS[setting]} for rule in rules]}
+        return {f"{G}.gradient_transforms": [{"kind": RULES[rule], "layers": LAYERS[setting]} for rule in rules]}
 
     return keys
 
@@ -81,7 +81,7 @@ CPU: dict[str, Any] = {
         "steps": 450,
         "batch_size": 64,
         "generator_batch_size": 64,
-        "n_dis": 1,
+        "d_steps_per_g_step": 1,
         "ema": {"half_life": 2000},
     },
     "logging": {"every": 25, "samples_every": 0, "spectrum_every": 150, "tensorboard": False},
@@ -96,7 +96,7 @@ CPU_NETS = nets(
 SMOKE = CPU | {
     "data": {"source": "sprites", "count": 64, "resolution": 32, "channels": 1, "dequantize": False},
     "model.discriminator": {"kind": "eigengan", "channels": 4, "norm": {"kind": "none"}},
-    "training": {"steps": 4, "batch_size": 8, "generator_batch_size": 8, "n_dis": 1, "device": "cpu"},
+    "training": {"steps": 4, "batch_size": 8, "generator_batch_size": 8, "d_steps_per_g_step": 1, "device": "cpu"},
     "logging": {"every": 2, "samples": 4, "samples_every": 0, "spectrum_every": 2, "tensorboard": False},
     "checkpoint.every": 4,
     "evaluation": {"every": 0, "samples": 48, "reference_samples": 48, "batch_size": 16},
@@ -109,7 +109,7 @@ SMOKE_NETS = nets(
 # EigenGAN as published, but at 128 px, where both nets of the paper exist
 FULL: dict[str, Any] = {
     "data": {"source": "folder", "resolution": 128, "channels": 3, "dequantize": False},
-    "training": {"steps": 500_000, "batch_size": 64, "generator_batch_size": 64, "n_dis": 1},
+    "training": {"steps": 500_000, "batch_size": 64, "generator_batch_size": 64, "d_steps_per_g_step": 1},
     "logging": {"every": 100, "samples_every": 10_000, "spectrum_every": 10_000, "tensorboard": False},
     "checkpoint.every": 10_000,
     "evaluation": {"every": 50_000, "samples": 50_000},

@@ -23,7 +23,7 @@ class Fakes:
     def __init__(self, net: Generator, draws: Draws, compiler: Compiler) -> None:
         self.net, self.draws = net, draws
         training = draws.config.training
-        self.size, self.n_dis, self.at_once = training.batch_size, training.n_dis, training.fakes_at_once
+        self.size, self.n_dis, self.at_once = training.batch_size, training.d_steps_per_g_step, training.fakes_at_once
         self.forward = compiler(make_fakes)
         self._step, self._made = -1, list[Fake]()
 

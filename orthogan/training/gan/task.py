@@ -103,7 +103,7 @@ class GanTask:
         ema = config.training.ema
         self.averages = {"G": Ema(self.generator, ema)} if ema.half_life else {}
         self.augment = make_augment(config.augment)
-        self.images_per_step = config.training.batch_size * config.training.n_dis
+        self.images_per_step = config.training.batch_size * config.training.d_steps_per_g_step
         self.compiler = Compiler(config.training.compile, self.device)
         self.fakes = Fakes(self.generator, self.draws, self.compiler)
         inline = penalty.kind != "none" and not self.lazy
@@ -122,8 +122,8 @@ class GanTask:
         yield self._generator_phase(step)
         if self.latent_penalty.lazy and self.latent_penalty.due(step, step / self.config.training.steps):
             yield self._latent_phase(step)
-        for turn in range(self.config.training.n_dis):
-            index = step * self.config.training.n_dis + turn
+        for turn in range(self.config.training.d_steps_per_g_step):
+            index = step * self.config.training.d_steps_per_g_step + turn
             self.compiler.begin()
             batch = self._discriminator_batch(index)
             yield self._discriminator_phase("D", self.discriminator_loss, batch, index)
@@ -300,7 +300,7 @@ class GanTask:
         phase = Phase(name, "D", (partial(part, i) for i in range(parts)), parts, self.advance["D"].hold)
         if name == "Dreg":
             return phase
-        share = index / (self.config.training.steps * self.config.training.n_dis)
+        share = index / (self.config.training.steps * self.config.training.d_steps_per_g_step)
         return replace(phase, regular=partial(self.conditioning["D"].weight_penalty, share))
 
     def _views(self, times: tuple[int, ...], n: int, phase: str, *position: int) -> Views:

@@ -94,9 +94,9 @@ CASES = {
     "stochastic rotation": [norm(C, "rotation", ["conv"], rotation={"sample": 0.5, "episode": 2, "block_size": 40})],
     "orthogonal": [norm(C, "orthogonal", ["hidden"])],
     "penalty": [one(C, "penalties", kind="soft_orthogonality", weight=0.01, layers=["conv"], schedule=[[0.0, 1.0]])],
-    "nearest orthogonal": [one(C, "gradients", kind="nearest_orthogonal", layers=["first"], every=2)],
-    "muon": [one(C, "gradients", kind="nearest_orthogonal", layers=["conv"], momentum=0.9)],
-    "optimal learning rate": [one(C, "gradients", kind="optimal_learning_rate", layers=["first"])],
+    "nearest orthogonal": [one(C, "gradient_transforms", kind="nearest_orthogonal", layers=["first"], every=2)],
+    "muon": [one(C, "gradient_transforms", kind="nearest_orthogonal", layers=["conv"], momentum=0.9)],
+    "optimal learning rate": [one(C, "gradient_transforms", kind="optimal_learning_rate", layers=["first"])],
     "whitening": [f"{C}.whitening={flow({'layers': ['stages.0.1'], 'groups': 2})}"],
 }
 
@@ -354,10 +354,10 @@ def test_a_dry_run_says_what_acts(tmp_path: Path) -> None:
 
 OW = f"{C}.norm={{kind: skew_orthogonal, layers: [first]}}"
 ACTS = {
-    "NOG + OW": ("gradients", ["nearest_orthogonal"], {"NearestOrthogonalGradient on"}),
-    "OW + OLR": ("gradients", ["optimal_learning_rate"], {"OptimalLearningRate on"}),
+    "NOG + OW": ("gradient_transforms", ["nearest_orthogonal"], {"NearestOrthogonalGradient on"}),
+    "OW + OLR": ("gradient_transforms", ["optimal_learning_rate"], {"OptimalLearningRate on"}),
     "NOG + OW + OLR": (
-        "gradients",
+        "gradient_transforms",
         ["nearest_orthogonal", "optimal_learning_rate"],
         {"NearestOrthogonalGradient on", "OptimalLearningRate on"},
     ),
@@ -383,7 +383,7 @@ def test_skew_orthogonal_convolutions_are_chosen_as_they_were_before(
 
 
 REFUSED = {
-    "training.n_dis: task 'classifier' has no use for 2": ["training.n_dis=2"],
+    "training.d_steps_per_g_step: task 'classifier' has no use for 2": ["training.d_steps_per_g_step=2"],
     "model.discriminator.norm.kind: task 'classifier'": ["model.discriminator.norm.kind=none"],
     "loss.gradient_penalty.kind: task 'classifier'": ["loss.gradient_penalty.kind=r1"],
     "augment.kind: task 'classifier'": ["augment.kind=ada"],
@@ -398,7 +398,7 @@ REFUSED = {
     "has batch norms": ["training.accumulate=2"],
     "labels: 'celeba' has no classes": ["data.source=celeba"],
     "has 0 classes, and a classifier needs": ["data.source=array", "data.path={array}", "data.count=null"],
-    "would not learn": [norm(C, "spectral"), one(C, "gradients", kind="optimal_learning_rate")],
+    "would not learn": [norm(C, "spectral"), one(C, "gradient_transforms", kind="optimal_learning_rate")],
     "matches no batch norm": [f"{C}.whitening.layers=[norms.*]"],
 }
 

@@ -34,10 +34,15 @@ def make(config: Config) -> tuple[GanTask, Accelerator]:
 
 
 def test_a_step_is_g_and_then_n_dis_times_d(tmp_path: Path) -> None:
-    task, _ = make(tiny(tmp_path, "training.n_dis=3"))
+    task, _ = make(tiny(tmp_path, "training.d_steps_per_g_step=3"))
     assert [phase.name for phase in task.phases(0)] == ["G", "D", "D", "D"]
     task, _ = make(
-        tiny(tmp_path, "loss.gradient_penalty.kind=r1", "loss.gradient_penalty.interval=2", "training.n_dis=3")
+        tiny(
+            tmp_path,
+            "loss.gradient_penalty.kind=r1",
+            "loss.gradient_penalty.interval=2",
+            "training.d_steps_per_g_step=3",
+        )
     )
     assert [phase.name for phase in task.phases(0)] == ["G", "D", "Dreg", "D", "D", "Dreg"]
     assert [phase.name for phase in task.phases(1)] == ["G", "D", "D", "Dreg", "D"]

@@ -1,0 +1,242 @@
+"""What the sections of a config share. Each room declares its own sections beside its code:
+
+    class EmaConfig(Section):
+        renamed: ClassVar = {"half_time": "half_life"}            # the old key is still read
+        half_life: Count = Field(default=20_000, description="of G's weight average [images]")
+
+A key that names something in a registry takes a registered name or the user's ``module:Name``:
+
+    metrics: list[Annotated[str, KindOf(METRICS)]] = Field(default=["fid"], description="what to measure")
+
+A section whose ``kind`` chooses its class, so that each kind has its own keys:
+
+    class ConstraintConfig(Section):                              # keys of every kind
+        kind: str = Field(default="none", description="…")
+
+    CONSTRAINTS = Registry("constraint", "orthogan.weights")
+
+    @CONSTRAINTS.register("stable_rank")
+    class StableRank(ConstraintConfig):                           # the keys of this kind
+        kind: str = "stable_rank"
+        c: Share = Field(default=0.7, description="…")
+
+    norm: Annotated[ConstraintConfig, OpenSection(CONSTRAINTS)] = ConstraintConfig()
+
+Reading a config imports no ``module:Name``: such a section holds its keys as they are until ``resolved`` is asked for
+the real one, which is after the user has consented.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Collection, Iterator, Mapping
+from functools import cache
+from typing import Annotated, Any, ClassVar, TypeVar, get_args, get_origin, get_type_hints
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    GetCoreSchemaHandler,
+    JsonValue,
+    ValidationError,
+    ValidationInfo,
+    create_model,
+    model_validator,
+)
+from pydantic_core import InitErrorDetails, PydanticCustomError, core_schema
+
+from orthogan.errors import UserError
+from orthogan.registry import Registry
+
+# Upper bounds are far beyond any use. They keep a typing error from filling the memory or running forever, and every
+# number within float32.
+Count = Annotated[int, Field(ge=0, le=10**9)]
+PositiveInt = Annotated[int, Field(ge=1, le=10**9)]
+Iterations = Annotated[int, Field(ge=1, le=1000)]
+Width = Annotated[int, Field(ge=1, le=1 << 16)]
+BatchSize = Annotated[int, Field(ge=1, le=1 << 20)]
+Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+Share = Annotated[float, Field(gt=0.0, le=1.0)]
+Decay = Annotated[float, Field(ge=0.0, lt=1.0)]
+Positive = Annotated[float, Field(gt=0.0, le=1e30)]
+NotNegative = Annotated[float, Field(ge=0.0, le=1e30)]
+Layers = Annotated[list[str], Field(max_length=1000)]
+Options = dict[str, JsonValue]
+SectionType = TypeVar("SectionType", bound="Section")
+
+
+class Section(BaseModel):
+    """Unknown keys and silent conversions are errors; a config never changes after it was read."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+    renamed: ClassVar[Mapping[str, str]] = {}  # old key -> new key
+
+    @classmethod
+    def read_old_keys(cls, tree: dict[str, Any]) -> dict[str, Any]:
+        """``tree``, which may be of an older version, with the keys of today."""
+        for old, new in cls.renamed.items():
+            if old in tree:
+                if new in tree:
+                    raise ValueError(f"{old}: this is the old name of {new}, which is given too; leave {old} out")
+                tree = {new if key == old else key: value for key, value in tree.items()}
+        return tree
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_old_keys(cls, tree: Any) -> Any:
+        return cls.read_old_keys(dict(tree)) if isinstance(tree, Mapping) else tree
+
+
+class MayNameCode:
+    """Marks a key that holds text which may be the user's ``module:Name``."""
+
+
+class KindOf(MayNameCode):
+    """Marks a key that takes the name of something in ``registry``, or ``module:Name``; aliases become the name."""
+
+    def __init__(self, registry: Registry[Any]) -> None:
+        self.registry = registry
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> core_schema.CoreSchema:
+        return core_schema.no_info_after_validator_function(self._known, handler(source))
+
+    def _known(self, name: str) -> str:
+        return name if ":" in name else _look_up(lambda: self.registry.name_of(name))
+
+
+class OpenSection:
+    """Marks a section whose ``kind`` chooses one of the section classes that ``section_of`` finds in ``registry``.
+
+    Args:
+        section_of: a registered thing -> its section class; by default the thing is that class.
+    """
+
+    def __init__(self, registry: Registry[Any], section_of: Callable[[Any], type[Section]] = lambda kind: kind) -> None:
+        self.registry, self.section_of = registry, section_of
+        self.base: type[Section] = Section
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> core_schema.CoreSchema:
+        self.base = source
+        return core_schema.with_info_wrap_validator_function(
+            self._read, handler(source), serialization=core_schema.simple_ser_schema("any")
+        )
+
+    def of(self, kind: str) -> type[Section]:
+        """The section class of a kind, which is imported where it is ``module:Name``. Raises ``UserError``."""
+        return self.section_of(self.registry.get(kind))
+
+    def kinds(self) -> Iterator[tuple[str, type[Section]]]:
+        """(name, section class) of the registered kinds."""
+        return ((name, self.section_of(thing)) for name, thing in self.registry.items())
+
+    def resolved(self, section: SectionType) -> SectionType:
+        """``section`` in the class of its kind, which is imported where the user names it as ``module:Name``.
+
+        Raises:
+            UserError: it cannot be imported, or has other keys.
+        """
+        kind: str = getattr(section, "kind")  # noqa: B009
+        if ":" not in kind or not isinstance(section, _unread(self.base)):
+            return section
+        try:
+            return self.of(kind).model_validate(section.model_dump())  # pyright: ignore[reportReturnType]
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            raise UserError(f"{kind}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+
+    def _read(self, value: Any, handler: Callable[[Any], Any], info: ValidationInfo) -> Any:
+        if not isinstance(value, Mapping):
+            return handler(value)
+        tree = self.base.read_old_keys(dict(value))
+        field = self.base.model_fields["kind"]
+        kind = tree.get("kind", field.default)
+        if not isinstance(kind, str):
+            return handler(tree)
+        if ":" in kind and not (info.context or {}).get("resolve"):
+            return _unread(self.base).model_validate(tree)
+        try:
+            name = _look_up(lambda: self.registry.name_of(kind))
+        except PydanticCustomError as error:
+            details = InitErrorDetails(type=error, loc=("kind",), input=kind)
+            raise ValidationError.from_exception_data(self.base.__name__, [details]) from None
+        return _look_up(lambda: self.of(kind)).model_validate({**tree, "kind": name}, context=info.context)
+
+
+@cache
+def _unread(base: type[Section]) -> type[Section]:
+    """A section with the keys of ``base`` and any others, of a kind that must not be imported yet."""
+    return type(base.__name__, (base,), {"model_config": ConfigDict(extra="allow"), "__module__": base.__module__})
+
+
+def _look_up(find: Callable[[], Any]) -> Any:
+    try:
+        return find()
+    except UserError as error:
+        raise PydanticCustomError("unknown_name", "{reason}", {"reason": str(error)}) from error
+
+
+def section_of_options(function: Callable[..., Any], base: type[SectionType], *without: str) -> type[SectionType]:
+    """A section with the keys of ``base`` and the keyword arguments of ``function`` as its own keys.
+
+    Types, bounds, and descriptions are those of the annotations, such as
+    ``k: Annotated[int, Field(ge=1, description="vectors")] = 2``.
+
+    Args:
+        without: arguments that are no options.
+    """
+    hints = get_type_hints(function, include_extras=True)
+    fields: dict[str, Any] = {
+        name: (hints.get(name, Any), ... if one.default is inspect.Parameter.empty else one.default)
+        for name, one in inspect.signature(function).parameters.items()
+        if name not in without and one.kind not in (one.VAR_POSITIONAL, one.VAR_KEYWORD)
+    }
+    return create_model(base.__name__, __base__=base, __module__=base.__module__, **fields)
+
+
+def marker_of(annotation: Any, kind: type[SectionType] | type[Any]) -> Any:
+    """The instance of ``kind`` in the metadata of an annotation, however deep; None where there is none."""
+    if get_origin(annotation) is Annotated:
+        found = next((one for one in annotation.__metadata__ if isinstance(one, kind)), None)
+        if found is not None:
+            return found
+    return next((found for one in get_args(annotation) if (found := marker_of(one, kind)) is not None), None)
+
+
+def section_class(annotation: Any) -> type[Section] | None:
+    """The section class in a type, such as that of the items of a list."""
+    for one in (annotation, *get_args(annotation)):
+        if isinstance(one, type) and get_origin(one) is None and issubclass(one, Section):
+            return one
+        if one is not annotation and get_args(one) and (found := section_class(one)) is not None:
+            return found
+    return None
+
+
+def code_in(
+    section: BaseModel, prefix: str = "", *, without: Collection[str] = ()
+) -> dict[str, tuple[str, dict[str, Any]]]:
+    """{dotted key: (``module:Name``, its options)} of what is not orthogan's own in a config or a section of it.
+
+    Args:
+        without: keys of sections that are left out.
+    """
+    found: dict[str, tuple[str, dict[str, Any]]] = {}
+    for name, field in type(section).model_fields.items():
+        if name in without:
+            continue
+        value, key = getattr(section, name), f"{prefix}{name}"
+        marked = name == "kind" or marker_of(field.rebuild_annotation(), MayNameCode) is not None
+        for i, one in enumerate(value if isinstance(value, list) else [value]):
+            place = f"{key}.{i}" if isinstance(value, list) else key
+            if isinstance(one, BaseModel):
+                found |= code_in(one, f"{place}.", without=without)
+            elif marked and isinstance(one, str) and ":" in one:
+                options = getattr(section, "options", None) or section.model_extra or {}
+                found[place] = one, options if name == "kind" else {}
+    return found
+
+
+def names_in(config: BaseModel) -> set[str]:
+    """Every ``module:Name`` in ``config``: what a user who wrote it has consented to."""
+    return {name for name, _ in code_in(config).values()}
