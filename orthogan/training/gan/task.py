@@ -301,7 +301,7 @@ class GanTask:
         if name == "Dreg":
             return phase
         share = index / (self.config.training.steps * self.config.training.d_steps_per_g_step)
-        return replace(phase, regular=partial(self.conditioning["D"].weight_penalty, share))
+        return replace(phase, weight_penalty=partial(self.conditioning["D"].weight_penalty, share))
 
     def _views(self, times: tuple[int, ...], n: int, phase: str, *position: int) -> Views:
         """What the augmentation draws for ``times`` n images, one after the other."""
