@@ -416,9 +416,9 @@ def test_evaluate_does_not_open_the_data_that_a_file_of_weights_names(
         raise UserError("opened")
 
     for module in (
-        "evaluate_command.open_configured",
-        "evaluate_command.open_held_out",
-        "training.classifier.open_configured",
+        "cli.evaluate.open_configured",
+        "cli.evaluate.open_held_out",
+        "training.classifier.task.open_configured",
     ):
         monkeypatch.setattr(f"orthogan.{module}", note)
     run = written(here / "run", part, None, {}, data=data)

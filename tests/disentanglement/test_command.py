@@ -189,7 +189,7 @@ def test_results_are_printed_before_they_are_stored(
         raise CannotWrite(f"cannot write {path}: no space")
 
     monkeypatch.setattr("orthogan.evaluation.append_jsonl", full)
-    monkeypatch.setattr("orthogan.cli.evaluate.run_of", Path)
+    monkeypatch.setattr("orthogan.cli.evaluate.find_run", Path)
     subjects = [OWN + "Wrapped", OWN + "Wrapped"]
     asked = ["--metrics", "activeness", *FEW, "--seeds", "0", *(["--json"] if as_json else [])]
     assert main(["disentangle", *subjects, *asked, "--no-controls", "--device", "cpu"]) == 2

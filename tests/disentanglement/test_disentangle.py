@@ -161,7 +161,7 @@ def test_the_oracle_comes_from_the_cache(tmp_path: Path, monkeypatch: pytest.Mon
     from orthogan.disentanglement import TrainingRecipe
     from orthogan.disentanglement.codes import oracle_cache
 
-    monkeypatch.setattr(oracle_cache, "Teaching", lambda: TrainingRecipe(steps=40, batch_size=32))
+    monkeypatch.setattr(oracle_cache, "TrainingRecipe", lambda: TrainingRecipe(steps=40, batch_size=32))
     source = labelled(copies=2)
     results = [
         disentangle(Quadrants(), ["mig"], source=source, samples=1200, seeds=(0,), controls=False, progress=False)

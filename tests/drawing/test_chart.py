@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from orthogan.drawing.chart import HEIGHT, LEFT, TOP, WIDTH, Axes, Line, chart, ticks
 from orthogan.studies.curves import charts
+from orthogan.studies.curves import curve as mean_curve
 from orthogan.studies.table import Entry
 from tests.studies.test_table import table
 
@@ -80,7 +81,7 @@ def curve(row: str, seed: int, *points: tuple[float, float]) -> Entry:
 
 def test_a_row_is_the_mean_over_its_seeds_where_all_have_a_value() -> None:
     found = table([curve("a", 0, (0, 1.0), (1, 2.0)), curve("a", 1, (0, 3.0), (1, 8.0), (2, 9.0))])
-    drawn = curve(found, "a", "loss")
+    drawn = mean_curve(found, "a", "loss")
     assert drawn is not None
     assert drawn.points == [(0, 1.0, 2.0, 3.0), (1, 2.0, 5.0, 8.0)]
     assert drawn.base

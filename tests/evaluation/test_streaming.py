@@ -140,7 +140,7 @@ def test_kid_keeps_few_rows_of_many_images_and_a_whole_reference_serves_too(
         seen.append(extract(*args, **options))  # pyright: ignore
         return seen[-1]
 
-    for module in ("evaluate", "reference"):
+    for module in ("evaluate", "fidelity.reference"):
         monkeypatch.setattr(sys.modules[f"orthogan.evaluation.{module}"], "extract", spying)
     options = {"samples": 90, "extractor": "tests.fixtures.scored:Classifying", "progress": False}
     (few,) = evaluate(Patches(), source(70), metrics=["kid"], **options)

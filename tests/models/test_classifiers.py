@@ -17,6 +17,7 @@ from orthogan.config.files import load_config
 from orthogan.errors import UserError
 from orthogan.models.build import CLASSIFIERS, build_classifier
 from orthogan.models.classifiers import CNN, MLP, VGG, AlexNet, Classifier, DenseNet, ResNet, SmallResNet, WideResNet
+from orthogan.weights.network import list_constrained
 
 # parameters for 10 classes of 3-channel images, as the authors or the usual CIFAR repositories print them
 PUBLISHED: dict[str, tuple[Callable[..., Classifier], dict[str, Any], int]] = {
@@ -131,7 +132,7 @@ def test_constraints_and_whitening_reach_the_layers_by_name() -> None:
         "model.classifier.norm={kind: spectral, layers: ['stages.*.conv1']}",
         "model.classifier.whitening={layers: [norm], groups: 2}",
     )
-    assert [name for name, *_ in weights.network.constrained(net)] == [f"stages.{i}.0.conv1" for i in range(3)]
+    assert [name for name, *_ in list_constrained(net)] == [f"stages.{i}.0.conv1" for i in range(3)]
     assert type(net.norm).__name__ == "DecorrelatedBatchNorm2d"
 
 

@@ -39,7 +39,7 @@ def here(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 def use(monkeypatch: pytest.MonkeyPatch, study: Study) -> None:
     """Let the name of the stub mean ``study``."""
-    monkeypatch.setattr(module, "find", lambda name: study)
+    monkeypatch.setattr(module, "get_study", lambda name: study)
 
 
 def request(out: Path, name: str = "STUDY", **more: object) -> Request:

@@ -37,7 +37,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of 3 of 5 steps, with scores, a best checkpoint and TensorBoard's curves; not to be touched."""
     run = tmp_path_factory.mktemp("base") / "run"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(StopSignal, "agreed", lambda self, accelerator, step: step == 3)
+        patch.setattr(StopSignal, "agree", lambda self, accelerator, step: step == 3)
         with pytest.raises(Stopped):
             resumed(run)
     return run
@@ -244,7 +244,7 @@ def test_a_run_that_ended_before_its_first_checkpoint_logs_nothing_twice(tmp_pat
         return False
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(StopSignal, "agreed", kill)
+        patch.setattr(StopSignal, "agree", kill)
         for _ in range(2):
             with pytest.raises(Killed):
                 train(config)

@@ -104,7 +104,7 @@ def test_stop_and_resume_in_process_is_bitwise(tmp_path: Path, monkeypatch: pyte
     from orthogan.training.stop import StopSignal
 
     with monkeypatch.context() as patch:
-        patch.setattr(StopSignal, "agreed", lambda self, accelerator, step: step == 5)
+        patch.setattr(StopSignal, "agree", lambda self, accelerator, step: step == 5)
         with pytest.raises(Stopped, match="after step 5"):
             train(tiny(tmp_path / "stopped", STEPS))
     train(tiny(tmp_path / "stopped", STEPS))

@@ -45,7 +45,7 @@ def assert_same_bits(a: Path, b: Path, step: int = 6) -> None:
 
 def stop_after(step: int, config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr(StopSignal, "agreed", lambda self, accelerator, done: done == step)
+        patch.setattr(StopSignal, "agree", lambda self, accelerator, done: done == step)
         with pytest.raises(Stopped):
             train(config)
 

@@ -129,11 +129,11 @@ def test_what_a_stop_cut_off_is_scored_once_on_continuing(
     with monkeypatch.context() as patch:
         if at == "while training":
             stub.plan(step2="sleep")
-            patch.setattr(StopSignal, "agreed", lambda self, accelerator, done: done == 6)
+            patch.setattr(StopSignal, "agree", lambda self, accelerator, done: done == 6)
             message = "after step 6"
         else:
             stub.plan(step4="terminate")
-            patch.setattr(StopSignal, "agreed", lambda self, accelerator, done: False)
+            patch.setattr(StopSignal, "agree", lambda self, accelerator, done: False)
             message = "stopped by SIGTERM after the last step, with 3 scores to be made"
         with pytest.raises(Stopped, match=message):
             train(config(run))

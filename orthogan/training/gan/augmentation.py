@@ -81,7 +81,7 @@ class Adaptive(Augmentation):
         """``images`` with each transformation applied at probability p."""
         return self.pipe.apply(images, drawn)
 
-    def see(self, real_sign: Tensor) -> None:
+    def update(self, real_sign: Tensor) -> None:
         """Take note of E[sign D(real)] of a D update; stays on the device."""
         self.signs.append(real_sign)
 

@@ -21,6 +21,7 @@ from torch.nn.utils import parametrizations
 from orthogan import weights
 from orthogan.drawing import spectrum as spectrum_plot
 from orthogan.errors import UserError
+from orthogan.evaluation.spectrum import layer_spectrum as measuring
 from orthogan.evaluation.spectrum.conv_operator import conv_operator_norm
 from orthogan.evaluation.spectrum.layer_spectrum import (
     LayerSpectrum,
@@ -29,7 +30,6 @@ from orthogan.evaluation.spectrum.layer_spectrum import (
     spectrum,
     table,
 )
-from orthogan.evaluation.spectrum.layer_spectrum import spectrum as measuring
 
 
 def linear(matrix: Tensor) -> nn.Linear:

@@ -186,7 +186,7 @@ def test_stop_and_resume_in_process_is_bitwise(tmp_path: Path, monkeypatch: pyte
     options = ["training.steps=6", "evaluation.every=2", "data.crop=2"]
     train(tiny(tmp_path / "straight", *options))
     with monkeypatch.context() as patch:
-        patch.setattr(StopSignal, "agreed", lambda self, accelerator, step: step == 4)
+        patch.setattr(StopSignal, "agree", lambda self, accelerator, step: step == 4)
         with pytest.raises(Stopped, match="after step 4"):
             train(tiny(tmp_path / "stopped", *options))
     train(tiny(tmp_path / "stopped", *options))
