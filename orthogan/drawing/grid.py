@@ -16,13 +16,17 @@ from PIL.PngImagePlugin import PngInfo
 from orthogan.drawing.text import Font, fit
 from orthogan.errors import UserError
 from orthogan.io.write import write_bytes
-from orthogan.models.protocol import to_uint8
 
 BACKGROUND = (250, 250, 250)
 INK = (40, 40, 44)
 DAMAGED = "the images hold NaN or infinite values; the generator that made them is damaged"
 READABLE_SIDE = 64  # pixels: smaller images are magnified to at least this by default
 FONT_SIZE = 12
+
+
+def to_uint8(images: torch.Tensor) -> torch.Tensor:
+    """Images in [-1, 1] as uint8; values outside are clipped, the rest rounded to nearest."""
+    return ((images.float().clamp(-1, 1) * 127.5) + 127.5).round().to(torch.uint8)
 
 
 def as_pixels(images: np.ndarray | torch.Tensor) -> np.ndarray:

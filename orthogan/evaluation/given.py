@@ -13,13 +13,14 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from orthogan.data import ArraySource, ImageSource, open_source
+from orthogan.drawing.grid import to_uint8
 from orthogan.errors import UserError
 from orthogan.evaluation.finite import IMAGES, NotFinite
 from orthogan.evaluation.images import BLOCK, check_images, latents
 from orthogan.io.content_hash import ContentHash
 from orthogan.models.generate import image_size, model_hash
 from orthogan.models.modes import eval_mode, get_device
-from orthogan.models.protocol import Generator, as_generator, to_uint8
+from orthogan.models.protocol import Generator, as_generator
 
 STATISTICS = (".safetensors", ".npz")
 ACCEPTED = (

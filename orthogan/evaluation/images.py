@@ -10,11 +10,12 @@ from torch import Tensor
 
 from orthogan.data import ImageSource, permuted_index
 from orthogan.distributed import share_of_rank
+from orthogan.drawing.grid import to_uint8
 from orthogan.errors import UserError
 from orthogan.evaluation.finite import IMAGES, Finite
 from orthogan.evaluation.precision import autocast
 from orthogan.models.generate import truncate
-from orthogan.models.protocol import Generator, to_uint8
+from orthogan.models.protocol import Generator
 from orthogan.rng import derive
 from orthogan.rng import generator as seeded
 

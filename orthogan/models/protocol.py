@@ -130,8 +130,3 @@ def _integer(module: nn.Module, name: str, default: int | None) -> int | None:
         with suppress(AttributeError):  # a property
             setattr(module, name, number)
     return number
-
-
-def to_uint8(images: Tensor) -> Tensor:
-    """Images in [-1, 1] as uint8; values outside are clipped, the rest rounded to nearest."""
-    return ((images.float().clamp(-1, 1) * 127.5) + 127.5).round().to(torch.uint8)

@@ -200,7 +200,7 @@ def _wake(net: nn.Module) -> None:
 
 
 def test_to_uint8_rounds_and_clips() -> None:
-    from orthogan.models.protocol import to_uint8
+    from orthogan.drawing.grid import to_uint8
 
     values = Tensor([-2.0, -1.0, 0.0, 0.999, 1.0, 3.0])
     assert to_uint8(values).tolist() == [0, 0, 128, 255, 255, 255]

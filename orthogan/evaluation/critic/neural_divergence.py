@@ -24,6 +24,7 @@ from tqdm import tqdm
 from orthogan import __version__
 from orthogan.data import Batches, ImageSource, to_float
 from orthogan.distributed import broadcast_json, hide_progress, rank_and_world
+from orthogan.drawing.grid import to_uint8
 from orthogan.errors import UserError
 from orthogan.evaluation.critic.critic import (
     LOOK_EVERY,
@@ -39,7 +40,7 @@ from orthogan.evaluation.finite import IMAGES, Finite, NotFinite
 from orthogan.evaluation.result import MetricResult
 from orthogan.evaluation.steady import choose_device, deterministic_float32
 from orthogan.models.generate import model_hash
-from orthogan.models.protocol import Generator, as_generator, to_uint8
+from orthogan.models.protocol import Generator, as_generator
 from orthogan.rng import derive
 from orthogan.rng import generator as seeded
 

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from torch import nn
 
+from orthogan.drawing.grid import to_uint8
 from orthogan.errors import UserError
 from orthogan.latent.directions import Directions
 from orthogan.latent.discovery.native import latent_axes
@@ -24,7 +25,6 @@ from orthogan.latent.explorer.session import Explorer, change, difference
 from orthogan.latent.render.heatmap import palette
 from orthogan.latent.traverse import traverse
 from orthogan.models.generate import generate
-from orthogan.models.protocol import to_uint8
 from orthogan.models.stylegan2 import StyleGAN2Generator
 from tests.fixtures.disc import Affine, Disc
 
