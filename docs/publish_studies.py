@@ -1,9 +1,9 @@
-"""Copy finished studies into docs/results and tell their verdicts in docs/results.md.
+"""Copy the reports of finished studies into docs/results and their verdicts into docs/results.md.
 
     orthogan study NAME --scale cpu --seeds 3    # each of them, in a folder where runs/studies is
     python docs/publish_studies.py runs/studies
 
-What is copied is the report with its curves, pictures and numbers; not the runs, nor the HTML page.
+The report, its pictures (at most three) and its numbers are copied; the runs and the HTML page are not.
 """
 
 from __future__ import annotations
@@ -27,10 +27,8 @@ def publish(studies: Path) -> None:
         if target.exists():
             shutil.rmtree(target)
         target.mkdir(parents=True)
-        for folder in ("curves", "pictures"):
-            if (made / folder).is_dir():
-                shutil.copytree(made / folder, target / folder)
-        shutil.copyfile(made / "REPORT.md", target / "REPORT.md")
+        for file in (made / "REPORT.md", *made.glob("*.png")):
+            shutil.copy(file, target)
         facts = json.loads(table.read_text(encoding="utf-8"))
         facts.pop("configs")  # every run's whole config; the report has the keys that make each method
         (target / "table.json").write_text(json.dumps(facts) + "\n", encoding="utf-8")

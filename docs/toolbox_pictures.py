@@ -18,7 +18,7 @@ from torch.nn import functional
 from tqdm import tqdm
 
 from orthogan import open_source, penalties, weights
-from orthogan.drawing.spectrum import plot
+from orthogan.drawing.plots import plot_spectra
 from orthogan.evaluation.spectrum.layer_spectrum import LayerSpectrum, spectrum
 from orthogan.gradients import CayleyRetraction, NearestOrthogonalGradient, OptimalLearningRate
 from orthogan.layers import decorrelate
@@ -145,13 +145,13 @@ def main() -> None:
     images, labels = data()
     for group, tools in GROUPS.items():
         rows = [one(trained(images, labels, *how), name) for name, how in tqdm(tools.items(), desc=group)]
-        plot(rows, IMAGES / f"toolbox-{group}.png", title=f"one layer after {STEPS} steps, by tool")
+        plot_spectra(rows, IMAGES / f"toolbox-{group}.png", title=f"one layer after {STEPS} steps, by tool")
     plain = trained(images, labels, None, None, None)
     white = trained(images, labels, lambda m: (decorrelate(m, "4"), None)[1], None, None)
     part = trained(images, labels, lambda m: (decorrelate(m, "4", groups=4), None)[1], None, None)
     rows = [covariance(plain, images, "batch norm"), covariance(part, images, "decorrelated, groups=4")]
     rows.append(covariance(white, images, "decorrelated"))
-    plot(rows, IMAGES / "toolbox-layers.png", title="the channels' covariance behind a norm", of="a covariance")
+    plot_spectra(rows, IMAGES / "toolbox-layers.png", title="the channels' covariance behind a norm", of="a covariance")
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from orthogan.cli.main import parse
 from orthogan.config.files import load_config
 
 ROOT = Path(__file__).parent.parent
+REPORTS = sorted((ROOT / "docs" / "results").glob("*/REPORT.md"))
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
@@ -44,11 +45,19 @@ def test_commands_parse_and_their_configs_and_files_exist(page: Path) -> None:
                     assert (ROOT / word).is_file(), word
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
+@pytest.mark.parametrize("page", [*PAGES, *REPORTS], ids=lambda p: p.relative_to(ROOT).as_posix())
 def test_links_lead_somewhere(page: Path) -> None:
     for target in re.findall(r"\]\(([^)#]+)", page.read_text(encoding="utf-8")):
         if not target.startswith("http"):
             assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+def test_a_published_study_is_a_report_its_numbers_and_at_most_three_pictures() -> None:
+    assert REPORTS
+    for report in REPORTS:
+        pictures = {path.name for path in report.parent.glob("*.png")}
+        assert len(pictures) <= 3
+        assert {path.name for path in report.parent.iterdir()} == {"REPORT.md", "table.json"} | pictures
 
 
 def test_every_shipped_model_has_a_card() -> None:

@@ -311,11 +311,10 @@ def study(arguments: Namespace) -> None:
 def compare(arguments: Namespace) -> None:
     """Put runs side by side."""
     from orthogan.studies.compare import compare as side_by_side
-    from orthogan.studies.report import grid
-    from orthogan.studies.report_markdown import grid_text
+    from orthogan.studies.report import numbers_table
 
     report, table = side_by_side([Path(run) for run in arguments.runs], Path(arguments.out))
-    print(grid_text(grid(table)))
+    print(numbers_table(table))
     print(f"\n{report}, {report.with_name('report.html')}")
 
 

@@ -18,13 +18,12 @@ from orthogan.disentanglement.dci import completeness, dci, disentanglement
 from orthogan.disentanglement.disentangle import disentangle
 from orthogan.disentanglement.explicitness import explicitness
 from orthogan.disentanglement.factor_vae import factor_vae
-from orthogan.disentanglement.intervals import Interval, interval
 from orthogan.disentanglement.irs import irs
 from orthogan.disentanglement.merging import Merging, get_merging
 from orthogan.disentanglement.mig import mig
 from orthogan.disentanglement.modularity import modularity, modularity_per_code
 from orthogan.disentanglement.mutual_information import discretise, entropies, mutual_information_matrix
-from orthogan.disentanglement.result import Across, GeneratorScore, Summary, across, table
+from orthogan.disentanglement.result import Across, GeneratorScore, Interval, Summary, across, interval, table
 from orthogan.disentanglement.routes import METRICS, read_options
 from orthogan.disentanglement.sap import sap, sap_correlation
 from orthogan.disentanglement.score import Score

@@ -8,11 +8,63 @@ from typing import Any
 
 import numpy as np
 
-from orthogan.disentanglement.intervals import Interval, interval
 from orthogan.disentanglement.score import Score
 from orthogan.io.jsonable import jsonable
+from orthogan.stats import t_interval
 
 TIME = "seconds"  # the fact that says how long a metric took
+
+
+@dataclass(frozen=True)
+class Interval:
+    """The mean over ``runs`` and the bounds between which the true mean lies with ``confidence``."""
+
+    name: str
+    mean: float
+    low: float
+    high: float
+    confidence: float
+    runs: int
+
+    def __float__(self) -> float:
+        return self.mean
+
+    def __str__(self) -> str:
+        half = (self.high - self.low) / 2
+        return f"{self.name} {self.mean:.4g} ± {half:.2g} ({self.confidence:.0%}, {self.runs} runs)"
+
+
+def interval(results: Sequence[Score], *, detail: str | None = None, confidence: float = 0.95) -> Interval:
+    """Student's t interval over runs that differ in their seed (the model's, the metric's or both).
+
+    ``detail``: take this number of the details rather than the value, as "completeness" of ``dci``.
+    The interval supposes roughly normal scores; near 0 or 1 it may reach beyond them.
+
+    Raises:
+        ValueError: fewer than two results, results of unlike variants, a detail that is no number, a number that is
+            not finite, or a confidence outside (0, 1).
+    """
+    names = sorted({result.name for result in results})
+    if len(names) > 1:
+        raise ValueError(f"interval: results of different variants have no mean: {', '.join(names)}")
+    name = " ".join([*names, *([detail] if detail else [])])
+    return _interval(name, [_number(result, detail) for result in results], confidence)
+
+
+def _interval(name: str, values: Sequence[float], confidence: float) -> Interval:
+    return Interval(name, *t_interval(values, confidence), confidence, len(values))
+
+
+def _number(result: Score, detail: str | None) -> float:
+    if detail is None:
+        return result.value
+    found = result.details.get(detail)
+    if not isinstance(found, int | float):
+        numbers = [key for key, value in result.details.items() if isinstance(value, int | float)]
+        raise ValueError(
+            f"interval: detail={detail!r} is not a number of {result.name}; it has {', '.join(numbers) or 'none'}"
+        )
+    return float(found)
 
 
 @dataclass(frozen=True)
@@ -175,14 +227,14 @@ def across(runs: Sequence[Sequence[GeneratorScore]], *, confidence: float = 0.95
             )
         _check_protocols(same)
         controls = {
-            name: _over([result.controls[name].value for result in same], f"{first.label} {name}", confidence)
+            name: _interval(f"{first.label} {name}", [result.controls[name].value for result in same], confidence)
             for name in first.controls
         }
         gains = {
-            name: _over([r.value - r.controls[name].value for r in same], f"{first.label} less {name}", confidence)
+            name: _interval(f"{first.label} less {name}", [r.value - r.controls[name].value for r in same], confidence)
             for name in first.controls
         }
-        score = _over([result.value for result in same], first.label, confidence)
+        score = _interval(first.label, [result.value for result in same], confidence)
         found.append(Across(first.metric, first.variant, score, controls, gains, first.protocol))
     return found
 
@@ -205,11 +257,6 @@ def _check_protocols(results: Sequence[GeneratorScore]) -> None:
                 )
         if set(first.controls) != set(other.controls):
             raise ValueError(f"across: {first.metric} of generators 1 and {number} have different controls")
-
-
-def _over(values: Sequence[float], name: str, confidence: float) -> Interval:
-    metric, _, variant = name.partition("[")
-    return interval([Score(metric, variant.rstrip("]"), v, i) for i, v in enumerate(values)], confidence=confidence)
 
 
 def _plain(found: Interval) -> dict[str, Any]:

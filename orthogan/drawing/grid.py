@@ -143,6 +143,25 @@ def image_grid(
     return picture
 
 
+def contact_sheet(pictures: Sequence[tuple[str, Image.Image]], *, most: int = 800) -> Image.Image:
+    """All ``pictures`` in one, each below its caption; those larger than ``most`` pixels a side are made smaller."""
+    font, gap = Font(FONT_SIZE + 1), 8
+    small = [(words, image.copy()) for words, image in pictures]
+    for _, image in small:
+        image.thumbnail((most, most))
+    width = max(120, *(image.width for _, image in small)) + gap
+    height = max(image.height for _, image in small) + font.line_height + gap
+    rows = max(1, round(math.sqrt(len(small) * width / height / 1.5)))
+    columns = math.ceil(len(small) / rows)
+    sheet = Image.new("RGB", (columns * width + gap, math.ceil(len(small) / columns) * height + gap), BACKGROUND)
+    draw = ImageDraw.Draw(sheet)
+    for index, (words, image) in enumerate(small):
+        x, y = gap + index % columns * width, gap + index // columns * height
+        font.draw(draw, (x, y), fit(words, font, width - gap), INK)
+        sheet.paste(image, (x, y + font.line_height))
+    return sheet
+
+
 def save_png(image: Image.Image, path: str | os.PathLike[str], metadata: Mapping[str, str] | None = None) -> Path:
     """Write ``image`` as a PNG whose text chunks hold ``metadata`` (read them back from ``Image.open(p).text``).
 

@@ -1,24 +1,63 @@
-"""What a report says: tables, differences, curves, pictures, how it was made, and at the end the verdict."""
+"""What a report says: tables, differences, pictures, how it was made, and at the end the verdict.
+
+It is written once, as Markdown; the HTML page is made from that.
+"""
 
 from __future__ import annotations
 
+import base64
+import io
 import json
+import re
+import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from html import escape
 from pathlib import Path
 from typing import Any
 
-from orthogan.disentanglement.result import jsonable
+from PIL import Image
+
+from orthogan.drawing.grid import contact_sheet, save_png
+from orthogan.drawing.plots import Line, plot_curves
+from orthogan.io.jsonable import jsonable
+from orthogan.io.read import UnreadableFile, describe_error, read_regular
 from orthogan.io.write import disk_errors, write_text
-from orthogan.studies.curves import charts, list_curves
-from orthogan.studies.document import Block, Bullets, Code, Drawings, Grid, Heading, Pictures, Words, slug
-from orthogan.studies.intervals import Estimate, plain
-from orthogan.studies.report_html import write_html
-from orthogan.studies.report_markdown import write_markdown
-from orthogan.studies.table import Table
+from orthogan.stats import Estimate, format_number
+from orthogan.studies.table import Entry, Table
 from orthogan.studies.verdict import Verdict
 
+CURVES, OVERLAYS, SAMPLES = "curves.png", "overlays.png", "samples.png"  # the pictures of a report
 MACHINE = ("processor", "cores", "memory [GiB]", "gpu", "threads", "cells at a time", "system", "python", "torch")
+PAGE = """<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{title}</title>
+<style>
+body {{ font: 15px/1.5 system-ui, sans-serif; color: #222226; background: #fff; max-width: 1440px; margin: 2em auto;
+  padding: 0 1em; }}
+p, ul {{ max-width: 60em; }}
+h1, h2, h3 {{ line-height: 1.2; margin-top: 1.6em; }}
+.wide {{ overflow-x: auto; }}
+table {{ border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: 14px; }}
+th, td {{ padding: .25em .7em; border-bottom: 1px solid #e4e4e8; text-align: right; vertical-align: top; }}
+td {{ white-space: nowrap; }}
+th:first-child, td:first-child {{ text-align: left; }}
+thead th {{ border-bottom: 2px solid #aaa; }}
+pre {{ background: #f5f5f7; padding: .8em; overflow-x: auto; }}
+code {{ font-size: 13px; }}
+p:has(img) {{ max-width: none; }}
+img {{ max-width: 100%; height: auto; }}
+</style>
+</head>
+<body>
+{body}
+</body>
+</html>
+"""
 ARROWS = {"lower": " ↓", "higher": " ↑", "": ""}
 NOT_CORRECTED = (
     "Mean ± half of the 95 % interval of the mean (Student's t over n seeds); with `n = 1` there is none. Intervals "
@@ -48,45 +87,56 @@ class Report:
 
 
 def write(report: Report, folder: Path) -> Path:
-    """``REPORT.md`` with its curves, ``report.html`` and ``table.json`` in ``folder``; returns the first.
+    """``REPORT.md`` with up to three pictures, ``report.html`` and ``table.json`` in ``folder``; returns the first.
 
     Raises:
         CannotWrite: the folder cannot be written.
     """
-    blocks = list_blocks(report)
     with disk_errors(folder, advice="choose another place with --out"):
         text = json.dumps(jsonable(as_dict(report)), indent=1, allow_nan=False)
         write_text(folder / "table.json", text + "\n")
-        write_html(blocks, folder, report.title)
-        return write_markdown(blocks, folder)
+        markdown = "\n\n".join(_blocks(report, folder)) + "\n"
+        markdown = markdown.encode("utf-8", "backslashreplace").decode()  # names of files may hold any bytes
+        write_text(folder / "report.html", to_html(markdown, report.title, folder))
+        return write_text(folder / "REPORT.md", markdown)
 
 
-def list_blocks(report: Report) -> list[Block]:
-    """The whole, in order."""
-    blocks: list[Block] = [Heading(report.title, 1), Words(report.about)]
-    if report.remarks:
-        blocks.append(Bullets(report.remarks))
-    blocks += [Code(report.command, "bash"), Words(NOT_CORRECTED)]
+def _blocks(report: Report, folder: Path) -> list[str]:
+    """The whole as Markdown, in order; draws the pictures."""
+    blocks = [f"# {report.title}", report.about, *_bullets(report.remarks), _code(report.command), NOT_CORRECTED]
     for panel in report.panels:
-        blocks += _panel(panel, report.overlays.get(panel.setting, ()))
-    blocks += [*_rows(report), *_making(report)]
-    if report.claims:
-        blocks += _verdict(report.verdicts)
-    return blocks
+        blocks += _panel(panel)
+    blocks += [*_pictures(report, folder), *_rows(report), *_making(report)]
+    return blocks + (_verdict(report.verdicts) if report.claims else [])
 
 
-def grid(panel: Table) -> Grid:
-    """The table: every row with its runs, failures and numbers."""
+def _bullets(items: Sequence[str]) -> list[str]:
+    """A list; nothing where it is empty."""
+    return ["\n".join(f"- {' '.join(item.split())}" for item in items)] if items else []
+
+
+def _code(command: str) -> str:
+    return f"```bash\n{command}\n```"
+
+
+def _grid(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    """A table; the first column is of words, the others of numbers."""
+    rows = [head, ["---", *["---:"] * (len(head) - 1)], *lines]
+    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows)
+
+
+def numbers_table(panel: Table) -> str:
+    """The table as Markdown: every row with its runs, failures and numbers."""
     head = ["", "runs", "failed", *(column.name + ARROWS[column.better] for column in panel.columns)]
     lines = []
     for row in panel.rows:
         n = len(panel.of(row, "done"))
         cells = [_cell(column.estimate(row), n) for column in panel.columns]
         lines.append([row, f"n = {n}", panel.failures(row) or "0", *cells])
-    return Grid(head, lines)
+    return _grid(head, lines)
 
 
-def differences(panel: Table) -> Grid | None:
+def differences_table(panel: Table) -> str | None:
     """Every row less the baseline, seed by seed, of the numbers that have a better side; None with nothing to show."""
     columns = [c for c in panel.columns if c.better and c.of(panel.baseline)]
     others = [row for row in panel.rows if row != panel.baseline and any(c.of(row) for c in columns)]
@@ -98,7 +148,7 @@ def differences(panel: Table) -> Grid | None:
         n = max(one.n for one in found)
         cells = [_cell(one, n) + _side(one, column.better) for one, column in zip(found, columns, strict=True)]
         lines.append([row, f"n = {n}", *cells])
-    return Grid(["", "pairs", *(column.name + ARROWS[column.better] for column in columns)], lines)
+    return _grid(["", "pairs", *(column.name + ARROWS[column.better] for column in columns)], lines)
 
 
 def _cell(found: Estimate, n: int) -> str:
@@ -114,62 +164,106 @@ def _side(found: Estimate, better: str) -> str:
     return " **better**" if good else " **worse**"
 
 
-def _panel(panel: Table, overlays: Sequence[tuple[str, Path]]) -> list[Block]:
-    blocks: list[Block] = [Heading(panel.title or "Table"), grid(panel)]
+def _panel(panel: Table) -> list[str]:
+    blocks = [f"## {panel.title or 'Table'}", numbers_table(panel)]
+    gains = differences_table(panel)
+    if gains is not None:
+        blocks += [
+            f"### Differences to {panel.baseline}",
+            f"Each row less {panel.baseline} on equal seeds; **better** and **worse** where the interval leaves 0 out.",
+            gains,
+        ]
+    if failed := [entry for entry in panel.entries if entry.status != "done"]:
+        lines = [f"{e.row}, seed {e.seed}: **{e.status}**. {_plain(e.reason)}" for e in failed]
+        blocks += ["### Runs without a result", *_bullets(lines)]
     protocols: dict[str, list[str]] = {}
     for column in panel.columns:
         if column.protocol:
             said = ", ".join(f"{key} {_said(value)}" for key, value in column.protocol.items())
             protocols.setdefault(said, []).append(column.name)
-    gains = differences(panel)
-    if gains is not None:
-        blocks += [
-            Heading(f"Differences to {panel.baseline}", 3),
-            Words(
-                f"Each row less {panel.baseline} on equal seeds; **better** and **worse** where the interval leaves 0 "
-                "out."
-            ),
-            gains,
-        ]
-    if failed := [entry for entry in panel.entries if entry.status != "done"]:
-        blocks.append(Heading("Runs without a result", 3))
-        blocks.append(Bullets([f"{e.row}, seed {e.seed}: **{e.status}**. {e.reason}" for e in failed]))
     if protocols:
-        lines = [f"{'; '.join(names)}: {said}" for said, names in protocols.items()]
-        blocks += [Heading("Protocol", 3), Bullets(lines)]
-    if names := list_curves(panel):
-        blocks.append(Heading("Over training", 3))
-        for name in names:
-            caption = f"{name}: mean over seeds, band from the smallest to the largest seed."
-            shown = charts(panel, name, "images seen")
-            blocks.append(Drawings(slug(panel.setting, name), shown, caption))
-    if overlays:
-        blocks += [Heading("All rows together", 3), Pictures(overlays, "")]
-    first = min((entry.seed for entry in panel.entries), default=0)
-    pictures = [
-        (f"{row}, seed {entry.seed}", entry.folder / path)
-        for row in panel.rows
-        for entry in panel.of(row, "done")
-        for path in entry.pictures
-        if entry.seed == first
-    ]
-    if pictures:
-        blocks += [Heading("Pictures", 3), Pictures(pictures, f"Of the first seed, {first}; chosen by nothing else.")]
+        lines = [_plain(f"{'; '.join(names)}: {said}") for said, names in protocols.items()]
+        blocks += ["### Protocol", *_bullets(lines)]
     return blocks
 
 
-def _rows(report: Report) -> list[Block]:
+def curve(panel: Table, row: str, name: str) -> Line | None:
+    """Mean, least and greatest over the seeds of ``row``, at the places that all of them have."""
+    found = [dict(entry.curves[name]) for entry in panel.of(row) if entry.curves.get(name)]
+    if not found:
+        return None
+    points = []
+    for x in sorted(set.intersection(*(set(curve) for curve in found))):
+        values = [curve[x] for curve in found]
+        points.append((x, min(values), statistics.fmean(values), max(values)))
+    return Line(row, points, base=row == panel.baseline) if points else None
+
+
+def curves(panel: Table) -> dict[str, list[Line]]:
+    """By name, in order of appearance: a line for each row that has it."""
+    names = dict.fromkeys(name for entry in panel.entries for name in entry.curves)
+    lines = {name: [line for row in panel.rows if (line := curve(panel, row, name)) is not None] for name in names}
+    return {name: of for name, of in lines.items() if of}
+
+
+def _pictures(report: Report, folder: Path) -> list[str]:
+    """What was drawn; a picture that cannot be read is named."""
+    for name in (CURVES, OVERLAYS, SAMPLES):
+        (folder / name).unlink(missing_ok=True)
+    blocks: list[str] = []
+    lines = {
+        f"{panel.setting}: {name}" if panel.setting else name: of
+        for panel in report.panels
+        for name, of in curves(panel).items()
+    }
+    if lines:
+        plot_curves(lines, folder / CURVES, x_label="images seen")
+        caption = "Mean over seeds, band from the smallest to the largest seed."
+        blocks += ["## Over training", f"![Over training: {', '.join(lines)}]({CURVES})", caption]
+    overlays = [picture for panel in report.panels for picture in report.overlays.get(panel.setting, ())]
+    blocks += _sheet("All rows together", overlays, folder / OVERLAYS, 1200)
+    done = [(panel, entry) for panel in report.panels for entry in panel.entries if entry.status == "done"]
+    first = min((entry.seed for panel in report.panels for entry in panel.entries), default=0)
+    samples = [
+        (f"{panel.setting}: {_run(entry)}" if panel.setting else _run(entry), entry.folder / path)
+        for panel, entry in sorted(done, key=lambda pair: list(pair[0].rows).index(pair[1].row))
+        for path in entry.pictures
+        if entry.seed == first
+    ]
+    return blocks + _sheet(f"Pictures of the first seed, {first}", samples, folder / SAMPLES, 800)
+
+
+def _run(entry: Entry) -> str:
+    return f"{entry.row}, seed {entry.seed}"
+
+
+def _sheet(heading: str, files: Sequence[tuple[str, Path]], target: Path, most: int) -> list[str]:
+    """All ``files`` (caption, place) in one picture, each at most ``most`` pixels a side."""
+    found: list[tuple[str, Image.Image]] = []
+    lost = []
+    for words, path in files:
+        try:
+            found.append((words, Image.open(io.BytesIO(read_regular(path))).convert("RGB")))
+        except UnreadableFile as error:
+            lost.append(f"{words}: {error.reason}")
+        except Exception as error:  # whatever a damaged picture leads to
+            lost.append(f"{words}: not a picture ({describe_error(error)})")
+    blocks = [f"## {heading}"] if files else []
+    if found:
+        save_png(contact_sheet(found, most=most), target)
+        blocks.append(f"![{', '.join(words for words, _ in found)}]({target.name})")
+    return blocks + _bullets(lost)
+
+
+def _rows(report: Report) -> list[str]:
     """What each row is."""
     notes = {row: note for panel in report.panels for row, note in panel.notes.items() if note}
-    if not notes:
-        return []
-    return [Heading("Rows"), Bullets([f"**{row}**: {note}" for row, note in notes.items()])]
+    return ["## Rows", *_bullets([f"**{row}**: {note}" for row, note in notes.items()])] if notes else []
 
 
-def _making(report: Report) -> list[Block]:
+def _making(report: Report) -> list[str]:
     """Machines, versions, and how one run is made alone."""
     sittings = [sitting for panel in report.panels for entry in panel.entries for sitting in entry.sittings]
-    blocks: list[Block] = [Heading("How it was made")]
     runs = sum(len(panel.entries) for panel in report.panels)
     minutes = sum(float(sitting.get("seconds", 0)) for sitting in sittings) / 60
     long = f"{minutes / 60:.1f} hours" if minutes > 120 else f"{minutes:.1f} minutes"
@@ -177,32 +271,49 @@ def _making(report: Report) -> list[Block]:
     for key in (*MACHINE, "orthogan"):
         values = dict.fromkeys(_said(sitting[key]) for sitting in sittings if key in sitting)
         if values:
-            facts.append(f"{key}: {', '.join(values)}")
-    blocks.append(Bullets(facts))
+            facts.append(_plain(f"{key}: {', '.join(values)}"))
+    blocks = ["## How it was made", *_bullets(facts)]
     folders = [entry.folder for panel in report.panels for entry in panel.entries]
     if folders:
         blocks += [
-            Words("Each run is an ordinary one of orthogan, with its whole config in its folder; alone it is made by"),
-            Code(f"orthogan train {folders[0]}/config.yaml", "bash"),
+            "Each run is an ordinary orthogan run, with its whole config in its folder. To make one alone:",
+            _code(f"orthogan train {folders[0]}/config.yaml"),
         ]
     return blocks
 
 
-def _verdict(verdicts: Sequence[Verdict]) -> list[Block]:
-    blocks: list[Block] = [
-        Heading("Verdict"),
-        Words(
-            "A claim holds here where the 95 % intervals of all its comparisons lie on its side, and does not hold "
-            "where one of them lies on the other. It is said of these nets, data and lengths of training, no others."
-        ),
+def _verdict(verdicts: Sequence[Verdict]) -> list[str]:
+    blocks = [
+        "## Verdict",
+        "A claim holds here where the 95 % intervals of all its comparisons lie on its side, and does not hold "
+        "where one of them lies on the other. It is said of these nets, data and lengths of training, no others.",
     ]
     for verdict in verdicts:
-        blocks.append(Heading(f"{verdict.claim.text}: {verdict.verdict}", 3))
-        blocks.append(Words(f"Claimed in: {verdict.claim.source}. Here: {verdict.counts()}."))
-        blocks.append(Bullets([str(finding) for finding in verdict.findings]))
-    if not verdicts:
-        blocks.append(Words("This study checks no published claim."))
-    return blocks
+        blocks.append(f"### {verdict.claim.text}: {verdict.verdict}")
+        blocks.append(f"Claimed in: {verdict.claim.source}. Here: {verdict.counts()}.")
+        blocks += _bullets([_plain(str(finding)) for finding in verdict.findings])
+    return blocks if verdicts else [*blocks, "This study checks no published claim."]
+
+
+def _plain(text: str) -> str:
+    """``text`` on one line that Markdown takes for nothing else."""
+    return re.sub(r"([\\`*<])", r"\\\1", " ".join(text.split()))
+
+
+def to_html(markdown: str, title: str, folder: Path) -> str:
+    """``markdown`` as one page that needs no other file: the pictures of ``folder`` are in it as data."""
+    from markdown_it import MarkdownIt
+
+    body = MarkdownIt("commonmark", {"html": False}).enable("table").render(markdown)
+    body = body.replace("<table>", '<div class="wide"><table>').replace("</table>", "</table></div>")
+
+    def inline(match: re.Match[str]) -> str:
+        data = base64.b64encode((folder / match[1]).read_bytes()).decode("ascii")
+        return f'<img src="data:image/png;base64,{data}"'
+
+    names = "|".join(map(re.escape, (CURVES, OVERLAYS, SAMPLES)))
+    body = re.sub(f'<img src="({names})"', inline, body)
+    return PAGE.format(title=escape(title), body=body)
 
 
 def as_dict(report: Report) -> dict[str, Any]:
@@ -252,6 +363,11 @@ def _table(panel: Table) -> dict[str, Any]:
                 "differences": {
                     column.name: column.difference(row, panel.baseline).as_dict() for column in panel.columns
                 },
+                "curves": {
+                    name: [[float(f"{value:.6g}") for value in point] for point in line.points]  # x, low, mean, high
+                    for name in dict.fromkeys(name for entry in panel.of(row) for name in entry.curves)
+                    if (line := curve(panel, row, name)) is not None
+                },
                 "runs": [
                     {
                         "seed": entry.seed,
@@ -273,5 +389,5 @@ def _said(value: Any) -> str:
     if isinstance(value, Mapping):
         return "(" + ", ".join(f"{key} {_said(inner)}" for key, inner in value.items()) + ")"
     if isinstance(value, float):
-        return plain(value)
+        return format_number(value)
     return str(value)

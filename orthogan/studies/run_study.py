@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 import shutil
+import unicodedata
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -20,7 +22,6 @@ from orthogan.io import checkpoint
 from orthogan.io.lock import locked
 from orthogan.io.write import append_json, disk_errors
 from orthogan.studies.cells import CELLS, PLACE, StudyRun, list_runs, study_folder
-from orthogan.studies.document import slug
 from orthogan.studies.gather import PENDING, finished, gather_tables
 from orthogan.studies.outcome import FILE, Outcome, load, recover
 from orthogan.studies.pool import run_cells
@@ -138,9 +139,19 @@ def _overlays(study: Study, panel: Table, root: Path) -> list[tuple[str, Path]]:
     with disk_errors(root / OVERLAYS):
         (root / OVERLAYS).mkdir(exist_ok=True)
     return [
-        (f"{caption}, seed {min(seeds)}", draw(runs, root / OVERLAYS / f"{slug(panel.setting, caption)}.png"))
+        (
+            ", ".join(filter(None, (panel.setting, caption, f"seed {min(seeds)}"))),
+            draw(runs, root / OVERLAYS / f"{slug(panel.setting, caption)}.png"),
+        )
         for caption, draw in study.overlays.items()
     ]
+
+
+def slug(*words: str) -> str:
+    """A name for a file: letters of any script, without their accents, and digits."""
+    letters = unicodedata.normalize("NFKD", " ".join(words)).lower()
+    plain = "".join(letter for letter in letters if not unicodedata.combining(letter))
+    return re.sub(r"[\W_]+", "-", plain).strip("-")
 
 
 def _remarks(study: Study, scale: ScaleName, panels: Sequence[Any], root: Path) -> list[str]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from orthogan.errors import UserError
-from orthogan.studies.intervals import Estimate, difference
+from orthogan.stats import Estimate, paired_difference
 from orthogan.studies.protocol import alike, differing, standing
 from orthogan.studies.study import Value
 
@@ -57,7 +57,7 @@ class Column:
 
     def difference(self, row: str, baseline: str) -> Estimate:
         """Of ``row`` to ``baseline`` over equal seeds."""
-        return difference(self.of(row), self.of(baseline))
+        return paired_difference(self.of(row), self.of(baseline))
 
 
 @dataclass(frozen=True)

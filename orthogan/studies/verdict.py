@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from orthogan.studies.intervals import Estimate, plain
+from orthogan.stats import Estimate, format_number
 from orthogan.studies.study import EVERY, Claim, Hypothesis
 from orthogan.studies.table import Table
 
@@ -26,7 +26,7 @@ class Finding:
     def __str__(self) -> str:
         """The verdict with its numbers."""
         where = f" ({self.setting})" if self.setting else ""
-        numbers = f"mean {plain(self.estimate.mean)}, n = {self.estimate.n}" if self.estimate.n else "no runs"
+        numbers = f"mean {format_number(self.estimate.mean)}, n = {self.estimate.n}" if self.estimate.n else "no runs"
         interval = f", 95 % interval {self.estimate.bounds()}" if self.estimate.low is not None else ""
         why = f": {self.why}" if self.why else ""
         without = f"; without {self.without}" if self.without else ""
@@ -105,6 +105,6 @@ def _judged(contrast: Hypothesis, estimate: Estimate) -> tuple[str, str]:
     if estimate.low is None or estimate.high is None:
         return UNDECIDED, "not all values are finite"
     if estimate.low <= contrast.bound <= estimate.high:
-        return UNDECIDED, f"the interval contains {plain(contrast.bound)}"
+        return UNDECIDED, f"the interval contains {format_number(contrast.bound)}"
     below = estimate.high < contrast.bound
     return (HELD if below == (contrast.expected == "below") else FAILED), ""

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from orthogan.drawing.grid import BACKGROUND, class_layout, default_scale, image_grid, save_png
+from orthogan.drawing.grid import BACKGROUND, class_layout, contact_sheet, default_scale, image_grid, save_png
 from orthogan.errors import UserError
 
 
@@ -155,3 +155,15 @@ def test_names_of_any_bytes_are_written_into_pictures(tmp_path: Path) -> None:
     path = save_png(Image.new("L", (2, 2)), tmp_path / "x.png", {"source": os.fsdecode(b"caf\xe9 \xe5\x86\x99")})
     with Image.open(path) as picture:
         assert picture.info["source"] == r"caf\udce9 写"
+
+
+def test_a_contact_sheet_shows_every_picture_and_makes_large_ones_smaller() -> None:
+    colors = ["red", "lime", "blue", "cyan", "yellow"]
+    sizes = [(30, 60), (600, 300), (1, 1), (90, 90), (90, 90)]
+    pictures = [
+        (f"a rather long caption of {c}" * 9, Image.new("RGB", s, c)) for c, s in zip(colors, sizes, strict=True)
+    ]
+    sheet = contact_sheet(pictures, most=100)
+    counts = {color: count for count, color in sheet.getcolors(2**24) or ()}
+    for (_, picture), area in zip(pictures, [30 * 60, 100 * 50, 1, 8100, 8100], strict=True):
+        assert counts[picture.getpixel((0, 0))] == area  # pyright: ignore

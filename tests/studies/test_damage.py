@@ -162,7 +162,7 @@ def test_a_wrong_method_leaves_no_folder(tmp_path: Path, here: list[str]) -> Non
     assert not (tmp_path / "runs").exists()
 
 
-@pytest.mark.parametrize("name", ["table.json", "report.html", "REPORT.md", "loss.svg", "-picture.png"])
+@pytest.mark.parametrize("name", ["table.json", "report.html", "REPORT.md", "curves.png", "samples.png"])
 def test_a_report_on_a_full_disk_names_the_file_and_leaves_no_part_of_it(
     tmp_path: Path,
     here: list[str],  # noqa: F811

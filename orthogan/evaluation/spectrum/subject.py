@@ -10,8 +10,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from orthogan.drawing.spectrum import check_suffix
-from orthogan.drawing.spectrum import plot as draw
+from orthogan.drawing.plots import check_suffix, plot_spectra
 from orthogan.errors import UserError
 from orthogan.evaluation.spectrum import layer_spectrum as measuring
 from orthogan.io.read import printable, user_path
@@ -57,7 +56,7 @@ def spectrum(
     except ValueError as error:
         raise UserError(f"{subject}: {error}") from error
     product, others = measuring.log10_product_of_norms(rows), measuring.list_unmeasured(module)
-    written = draw(rows, plot, title=name) if plot is not None else None
+    written = plot_spectra(rows, plot, title=name) if plot is not None else None
     if as_json:
         finite = {key: value if value > float("-inf") else None for key, value in product.items()}
         facts = {"subject": name, "size": size, "log10_product_of_norms": finite, "not_measured": others}

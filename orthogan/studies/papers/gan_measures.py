@@ -13,7 +13,7 @@ import torch
 from orthogan.config.schema import Config
 from orthogan.data import open_configured
 from orthogan.data.held_out import open_held_out
-from orthogan.drawing.histograms import plot
+from orthogan.drawing.plots import plot_histograms
 from orthogan.evaluation import MetricResult, evaluate
 from orthogan.evaluation.critic.critic import Recipe
 from orthogan.evaluation.critic.lipschitz import KINDS, lipschitz
@@ -152,7 +152,7 @@ def histograms(runs: Mapping[str, Path], path: Path) -> Path:
         with np.load(folder / QUOTIENTS) as file:
             for kind in KINDS:
                 found[kind][name] = file[kind]
-    return plot(found, path, title=TITLE, axis=AXIS)
+    return plot_histograms(found, path, title=TITLE, x_label=AXIS)
 
 
 def ranks(run: FinishedRun) -> MeasureResult:

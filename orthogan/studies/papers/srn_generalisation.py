@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from orthogan.drawing.histograms import plot
+from orthogan.drawing.plots import plot_histograms
 from orthogan.evaluation.critic.complexity import (
     JAC_NORM,
     MARGIN,
@@ -82,7 +82,7 @@ def histograms(runs: Mapping[str, Path], path: Path) -> Path:
             for measure, title in COLUMNS.items():
                 panels.setdefault(title.partition(",")[0], {})[name] = file[measure]
     axis = "margins of training images; log10 of the measures"
-    return plot(panels, path, title="Complexity of the margins", axis=axis, shared=False)
+    return plot_histograms(panels, path, title="Complexity of the margins", x_label=axis, shared=False)
 
 
 def _stable_rank(c: float) -> Method:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import json
 import math
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,14 +12,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
 from scipy.spatial.distance import pdist
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations
 
 from orthogan import weights
-from orthogan.drawing import spectrum as spectrum_plot
-from orthogan.errors import UserError
 from orthogan.evaluation.spectrum import layer_spectrum as measuring
 from orthogan.evaluation.spectrum.conv_operator import conv_operator_norm
 from orthogan.evaluation.spectrum.layer_spectrum import (
@@ -244,55 +240,6 @@ def test_json_is_strict_and_the_table_aligned() -> None:
     assert second.split()[:3] == ["longer_name", "Conv2d", "4x3x3x3"]
     assert float(second.split()[3]) == pytest.approx(rows[1].sigma, rel=1e-3)
     assert first.split()[6:8] == ["0/2", "inf"]
-
-
-def colours(path: Path) -> dict[tuple[int, int, int], int]:
-    image = Image.open(path).convert("RGB")
-    counts = image.getcolors(2**24)
-    assert counts is not None
-    return {colour: count for count, colour in counts}  # pyright: ignore
-
-
-def test_the_picture_shows_each_layer_and_marks_missing_rank_in_red(tmp_path: Path) -> None:
-    torch.manual_seed(0)
-    good = [measured(nn.Linear(40, 30)), measured(nn.Linear(1, 1)), measured(nn.Conv2d(30, 40, 3))]
-    path = spectrum_plot.plot(good, tmp_path / "deep" / "a.png", title="a net")
-    image = Image.open(path)
-    assert image.text == {"orthogan": "spectrum", "subject": "a net"}  # pyright: ignore
-    seen = colours(path)
-    assert max(seen, key=lambda colour: seen[colour]) == spectrum_plot.WHITE
-    assert seen[spectrum_plot.CURVE] > 500
-    assert spectrum_plot.ALARM not in seen
-    poor = [measured(linear(torch.diag(torch.tensor([1.0, 0.5, 0.0])))), measured(linear(torch.zeros(2, 2)))]
-    assert colours(spectrum_plot.plot(poor, tmp_path / "b.png"))[spectrum_plot.ALARM] > 100
-
-
-def test_a_flat_spectrum_at_one_lies_on_the_dashed_line(tmp_path: Path) -> None:
-    pixels = np.asarray(Image.open(spectrum_plot.plot([measured(linear(torch.eye(40)))], tmp_path / "a.png")))
-    flat = {int(y) for y in np.nonzero((pixels == spectrum_plot.CURVE).all(-1))[0]}
-    assert len(flat) <= 3 * spectrum_plot.S
-    tilted = linear(torch.diag(torch.logspace(0, -1, 40)))
-    image = np.asarray(Image.open(spectrum_plot.plot([measured(tilted)], tmp_path / "b.png")))
-    rows, columns = np.nonzero((image == spectrum_plot.CURVE).all(-1))
-    # straight in log scale: the pixels of the curve lie on one line, falling to the right
-    slope, offset = np.polyfit(columns, rows, 1)
-    assert slope > 0.2
-    assert np.abs(rows - slope * columns - offset).max() < 3 * spectrum_plot.S
-
-
-@pytest.mark.parametrize("count", [1, 2, 9, 40])
-def test_panels_for_any_number_of_layers_and_any_scale(count: int, tmp_path: Path) -> None:
-    rows = [measured(linear(torch.eye(3) * 10.0 ** (i % 9 - 4))) for i in range(count)]
-    width, height = Image.open(spectrum_plot.plot(rows, tmp_path / "a.png")).size
-    assert width < 6000
-    assert height < 6000
-
-
-def test_what_cannot_be_drawn_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="nothing to draw"):
-        spectrum_plot.plot([], tmp_path / "a.png")
-    with pytest.raises(UserError, match=r"\.png"):
-        spectrum_plot.plot([measured(nn.Linear(2, 2))], tmp_path / "a.pdf")
 
 
 GROUPED = {

@@ -1,0 +1,87 @@
+"""Means and intervals against tabulated quantiles of Student's t."""
+
+from __future__ import annotations
+
+import math
+import statistics
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from orthogan.stats import Estimate, format_number, paired_difference
+
+# two-sided 95 % quantiles, from printed tables, by degrees of freedom
+QUANTILES = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776, 9: 2.262, 29: 2.045}
+
+
+@pytest.mark.parametrize("degrees", QUANTILES)
+def test_the_interval_is_that_of_the_tables(degrees: int) -> None:
+    values = [math.sin(3.7 * i) * (i + 1) for i in range(degrees + 1)]
+    found = Estimate.of(values)
+    half = QUANTILES[degrees] * statistics.stdev(values) / math.sqrt(len(values))
+    assert found.n == degrees + 1
+    assert found.mean == pytest.approx(statistics.fmean(values))
+    assert found.low is not None
+    assert found.high is not None
+    assert found.high - found.mean == pytest.approx(half, rel=3e-4)
+    assert found.mean - found.low == pytest.approx(half, rel=3e-4)
+
+
+def test_one_value_has_no_interval_and_says_so() -> None:
+    found = Estimate.of([7.31])
+    assert (found.low, found.high) == (None, None)
+    assert str(found) == "7.31"
+    assert found.bounds() == "n = 1, no interval"
+
+
+def test_no_value_is_a_dash_and_not_a_zero() -> None:
+    found = Estimate.of([])
+    assert str(found) == "–"
+    assert math.isnan(found.mean)
+
+
+def test_values_that_are_not_finite_are_counted_and_never_left_out() -> None:
+    found = Estimate.of([1.0, math.inf, math.nan])
+    assert str(found) == "not finite in 2 of 3"
+    assert math.isnan(found.mean)
+    assert found.low is None
+
+
+@pytest.mark.parametrize(
+    ("values", "text"),
+    [
+        ([5.0, 5.0, 5.0], "5"),
+        ([257984.0, 257984.0], "257,984"),
+        ([7.0, 7.2, 7.4], "7.20 ± 0.50"),
+        ([100.0, 200.0, 300.0], "200 ± 248"),
+        ([1e-9, 3e-9, 2e-9], "2e-09 ± 2.5e-09"),
+    ],
+)
+def test_digits_follow_the_interval(values: list[float], text: str) -> None:
+    assert str(Estimate.of(values)) == text
+
+
+def test_a_paired_difference_takes_equal_seeds_alone() -> None:
+    found = paired_difference({0: 3.0, 1: 5.0, 2: 9.0}, {1: 4.0, 2: 7.0, 5: 100.0})
+    assert found.values == (1.0, 2.0)
+    assert found.mean == pytest.approx(1.5)
+
+
+@given(st.dictionaries(st.integers(0, 20), st.floats(-100, 100), min_size=2, max_size=8), st.floats(-5, 5))
+def test_luck_that_two_methods_share_cancels(values: dict[int, float], gain: float) -> None:
+    found = paired_difference({seed: value + gain for seed, value in values.items()}, values)
+    assert found.low is not None
+    assert found.high is not None
+    assert found.low - 1e-6 <= gain <= found.high + 1e-6
+    assert found.high - found.low < 1e-6
+
+
+def test_numbers_on_their_own() -> None:
+    assert [format_number(x) for x in (3.0, 1234567.0, 0.123456, -2.5, math.inf)] == [
+        "3",
+        "1,234,567",
+        "0.1235",
+        "-2.5",
+        "not finite",
+    ]
