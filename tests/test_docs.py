@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from orthogan.cli.main import parse
+from orthogan.cli.parser import parse
 from orthogan.config.files import load_config
 
 ROOT = Path(__file__).parent.parent

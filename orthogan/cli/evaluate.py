@@ -1,91 +1,114 @@
-"""``orthogan evaluate``: the scores of a generator, of a set of images, of both nets of a GAN, or of a classifier."""
+"""Score a generator, a folder of images, a GAN or a classifier; each score is printed with its protocol.
+
+Generators and images: FID, Inception Score, KID, precision, recall and path lengths. GANs: neural divergence and the
+Lipschitz constant of the discriminator. Classifiers: accuracy, also on corrupted and attacked images, and complexity.
+The scores of a run are also appended to its metrics.jsonl.
+
+Example: orthogan evaluate runs/cifar10/resnet18 --metrics accuracy,corruptions,pgd --samples 1000
+"""
 
 from __future__ import annotations
 
-import difflib
 import json
-import sys
-from argparse import Namespace
-from collections.abc import Callable, Sequence
-from dataclasses import fields
-from pathlib import Path
-from typing import Any
+import os
+from argparse import SUPPRESS, ArgumentParser, Namespace
 
-import torch
-from accelerate.state import PartialState
-
-from orthogan.config.files import load_config, own_names
-from orthogan.config.schema import Config, DataConfig
-from orthogan.data import ImageSource, open_configured, open_source
-from orthogan.data.held_out import open_held_out
-from orthogan.device import chosen_device
+from orthogan.cli.arguments import add_json, add_net, add_overrides, add_seed, add_truncation, samples, whole
+from orthogan.cli.subjects import check_config, check_file, check_subject, find_run
 from orthogan.errors import UserError
-from orthogan.evaluation import Incomplete, MetricResult, append_jsonl, table
-from orthogan.evaluation import evaluate as score
-from orthogan.evaluation.checks import COMPARING
-from orthogan.evaluation.critic.complexity import complexity
-from orthogan.evaluation.critic.critic import Recipe
-from orthogan.evaluation.critic.lipschitz import METRIC as LIPSCHITZ
-from orthogan.evaluation.critic.lipschitz import lipschitz
-from orthogan.evaluation.critic.neural_divergence import METRIC as DIVERGENCE
-from orthogan.evaluation.critic.neural_divergence import neural_divergence
-from orthogan.evaluation.names import metric_names
-from orthogan.evaluation.paths.path_variants import PATH_METRICS
-from orthogan.evaluation.result import NAMES
-from orthogan.evaluation.robustness.attacks import RESTARTS, STEPS
-from orthogan.evaluation.robustness.classifier import METRICS as CLASSIFIER_METRICS
-from orthogan.evaluation.robustness.classifier import evaluate_classifier
-from orthogan.io import checkpoint
-from orthogan.io.read import printable
-from orthogan.models.saved import CLASSIFIER_FORMAT, Saved, load_classifier, load_generator, read_saved
-from orthogan.models.saved_discriminator import load_discriminator
-from orthogan.process_group import fail_together
-from orthogan.training.classifier.task import open_sources
-
-EMBEDDED = ("sprites", "sprites-colour")  # data that are made, not read
-BY_TRUST = "add --trust"
-BY_DATA = f"name your own images with --data CONFIG, or {BY_TRUST}"
-DEFAULT_SAMPLES = 50_000  # what published figures use
-COMPLEXITY = "complexity"
-OF_CLASSIFIER = (*CLASSIFIER_METRICS, COMPLEXITY)
-OF_GAN = (DIVERGENCE, LIPSCHITZ)  # of a whole GAN: images that it never saw, or its discriminator
-# what options are when they were not given; those of a kind of metrics mean nothing to the others
-SCORING: dict[str, Any] = {
-    "extractor": "auto",
-    "weights": None,
-    "reference": None,
-    "reference_samples": None,
-    "save_reference": None,
-    "truncation": 1.0,
-    "kid_subset_size": None,
-    "precision": "fp32",
-}
-ATTACKING: dict[str, Any] = {"norm": "inf", "eps": None, "steps": STEPS, "restarts": RESTARTS}
-CRITIC: dict[str, Any] = {"critic": None}
-AVERAGED: dict[str, Any] = {"no_ema": False}
-WHERE: dict[str, Any] = {"data": None, "split": None}
 
 
-def evaluate(arguments: Namespace) -> None:
-    """Score a generator, a set of images, a GAN, or a classifier: the metrics say which."""
-    metrics = metric_names(arguments.metrics, (*NAMES, *PATH_METRICS, *OF_GAN, *OF_CLASSIFIER))
-    device = chosen_device(arguments.device)
-    kinds: list[tuple[str, Sequence[str], dict[str, Any], Callable[..., Sequence[MetricResult]]]] = [
-        ("a classifier", OF_CLASSIFIER, SCORING | CRITIC | AVERAGED, _classified),
-        ("a whole GAN", OF_GAN, SCORING | ATTACKING | WHERE, _of_gan),
-    ]
-    unused, function = ATTACKING | CRITIC, _generated
-    for what, names, others, of in kinds:
-        chosen = [metric for metric in metrics if metric in names]
-        if chosen and len(chosen) < len(metrics):
-            raise UserError(f"--metrics {arguments.metrics}: {', '.join(chosen)} are of {what}, the rest not")
-        if chosen:
-            unused, function = others, of
-    _refuse(arguments, unused)
+def add_arguments(parser: ArgumentParser) -> None:
+    """Declare the arguments of the command."""
+    parser.add_argument("subject", help="run, checkpoint, .safetensors file, or folder/.zip of images")
+    add_overrides(parser, "values that replace those of the config of --data")
+    parser.add_argument(
+        "--metrics",
+        default="fid",
+        help="comma-separated: fid, isc, kid, prc, ppl2_wend, ppl_zend_v2, ppl_nog, …, pixel_path_length, "
+        "feature_path_length; for the run of a GAN neural_divergence, lipschitz; for a classifier accuracy, "
+        "corruptions, fgsm, pgd, complexity (default: fid)",
+    )
+    parser.add_argument(
+        "--samples",
+        type=samples,
+        help="number of generated images, or of pairs of a path length (default: 50000) or of lipschitz (default: "
+        "10000); for a classifier the size of a random subset of the images (default: all)",
+    )
+    parser.add_argument(
+        "--extractor",
+        default="auto",
+        help="net for the features: inception, efficientnet-lite0, vgg16, clip-vit-b-32, dinov2-vit-s-14, … or "
+        "module:Class; auto: inception if its weights are available, else efficientnet-lite0 (default: auto)",
+    )
+    parser.add_argument("--weights", help="weights file of the extractor (default: searched for)")
+    parser.add_argument("--reference", help="statistics (.safetensors, .npz) or images (folder, .zip) to compare with")
+    parser.add_argument(
+        "--reference-samples", type=samples, help="compare with a random subset of the real images (default: all)"
+    )
+    parser.add_argument(
+        "--kid-subset-size",
+        type=whole(2, 10**6),
+        help="images per subset of KID; scores of different sizes are not comparable (default: 1000, as published)",
+    )
+    parser.add_argument("--save-reference", help="write the reference statistics to this .safetensors file")
+    parser.add_argument("--data", help="config whose data are the reference (default: the data of the subject)")
+    parser.add_argument(
+        "--split",
+        help="part of the data to compare with (default: the training part) or to classify (default: the test part)",
+    )
+    add_truncation(parser)
+    parser.add_argument(
+        "--attack-norm", choices=["inf", "2"], default="inf", help="norm that fgsm and pgd bound (default: inf)"
+    )
+    parser.add_argument("--norm", dest="attack_norm", choices=["inf", "2"], default="inf", help=SUPPRESS)  # 0.1
+    parser.add_argument(
+        "--eps",
+        help="size of fgsm and pgd in units of 1/255, one score per value, such as 2,8 (default: 2,8; 32,128 with "
+        "--attack-norm 2)",
+    )
+    parser.add_argument("--steps", type=whole(1, 100_000), default=20, help="steps of pgd (default: 20)")
+    parser.add_argument(
+        "--restarts",
+        type=whole(0, 1000),
+        default=1,
+        help="random restarts of pgd; 0 starts from the clean image (default: 1)",
+    )
+    parser.add_argument(
+        "--critic",
+        metavar="KEY=VALUE,…",
+        help="override the published recipe of neural_divergence (steps, batch_size, width, lr, penalty, average), "
+        "such as steps=2000,width=16 (default: 100000 steps with batches of 256)",
+    )
+    add_seed(parser, "random seed of latents, subsets, noise and attacks")
+    parser.add_argument("--batch-size", type=whole(1, 1 << 16), default=64, help="images at once (default: 64)")
+    parser.add_argument(
+        "--precision",
+        choices=["fp32", "bf16", "auto"],
+        default="fp32",
+        help="precision of sampling and features; auto: sample in bf16 if it is fast (default: fp32, as published)",
+    )
+    add_json(parser)
+    add_net(parser)
+
+
+def run(arguments: Namespace) -> None:
+    """Compute, print and store the scores."""
+    check_subject(arguments.subject)
+    check_file(arguments.weights)
+    check_config(arguments.data)
+    if arguments.reference and not os.path.lexists(arguments.reference):
+        raise UserError(f"--reference {arguments.reference}: there is no such file or folder")
+    from accelerate.state import PartialState
+
+    from orthogan.cli._scores import compute
+    from orthogan.evaluation import Incomplete, append_jsonl, table
+    from orthogan.process_group import fail_together
+
     incomplete: UserError | None = None
     try:
         with fail_together("start all of them again"):
-            results = function(arguments, metrics, device)
+            results = compute(arguments)
     except Incomplete as error:
         results, incomplete = error.results, error
     main = PartialState().is_main_process
@@ -93,210 +116,13 @@ def evaluate(arguments: Namespace) -> None:
         PartialState().destroy_process_group()
     if not main:
         return
-    # what is measured is said first, whatever becomes of the rest
+    # results are printed first, whether or not they can be stored
     if arguments.json:
         print("".join(json.dumps(result.as_dict(), allow_nan=False) + "\n" for result in results), end="", flush=True)
     elif results:
         print(table(results), flush=True)
-    run = find_run(Path(arguments.subject))
-    if run is not None and results:
-        append_jsonl(run / "metrics.jsonl", results)
+    folder = find_run(arguments.subject)
+    if folder is not None and results:
+        append_jsonl(folder / "metrics.jsonl", results)
     if incomplete is not None:
         raise incomplete
-
-
-def _refuse(arguments: Namespace, unused: dict[str, Any]) -> None:
-    """Options of other metrics, as {name: what it is when it was not given}, and overrides of no config."""
-    if arguments.overrides and not arguments.data:
-        raise UserError(f"{' '.join(arguments.overrides)}: key=value changes the config of --data; give --data CONFIG")
-    for name, usual in unused.items():
-        if getattr(arguments, name) != usual:
-            option = name.replace("_", "-")
-            raise UserError(f"--{option}: --metrics {arguments.metrics} has no use for it; leave it out")
-
-
-def _generated(arguments: Namespace, metrics: list[str], device: torch.device) -> Sequence[MetricResult]:
-    """The scores of a generator or of a set of images."""
-    data: DataConfig | None = None
-    if arguments.data:
-        data = load_config(arguments.data, arguments.overrides, trust=True).data  # its nets are not built
-    samples = arguments.samples
-    info = {"subject": str(arguments.subject)}
-    if _is_images(arguments.subject):
-        if data is None:
-            raise UserError(f"{arguments.subject}: images need --data CONFIG, which says at what size to compare them")
-        subject = _images(arguments.subject, data)
-    else:
-        trust = arguments.trust or own_names(arguments.data)
-        saved = read_saved(arguments.subject, ema=not arguments.no_ema, trust=trust)
-        if data is None:
-            compared = arguments.reference is None and set(metrics) & set(COMPARING)
-            data = (_followed(arguments, saved, BY_DATA) if compared else saved.config).data
-        subject = load_generator(saved.path, device=device, trust=trust)
-        samples = samples or DEFAULT_SAMPLES
-        info = _info(arguments, saved)
-    return score(
-        subject,
-        _reference(arguments, data, metrics),
-        metrics=metrics,
-        samples=samples,
-        extractor=arguments.extractor,
-        weights=arguments.weights,
-        batch_size=arguments.batch_size,
-        seed=arguments.seed,
-        device=device,
-        truncation=arguments.truncation,
-        reference_samples=arguments.reference_samples,
-        save_reference_to=arguments.save_reference,
-        precision=arguments.precision,
-        kid_subset_size=arguments.kid_subset_size,
-        info=info,
-    )
-
-
-def _classified(arguments: Namespace, metrics: list[str], device: torch.device) -> Sequence[MetricResult]:
-    """The scores of a classifier on its test images, or on those of --data and --split."""
-    trust = arguments.trust or own_names(arguments.data)
-    saved = read_saved(arguments.subject, form=CLASSIFIER_FORMAT, trust=trust)
-    if arguments.data:
-        asked = load_config(arguments.data, arguments.overrides, trust=True)
-    else:
-        asked = _followed(arguments, saved, BY_DATA)
-    learned = _followed(arguments, saved, BY_TRUST) if COMPLEXITY in metrics else saved.config
-    net = load_classifier(saved.path, device=device, trust=trust)
-    if arguments.split or asked.task != "classifier":
-        source: ImageSource = open_configured(asked.data, split=arguments.split)
-    else:
-        source = open_sources(asked)[1]
-    own = saved.config.data
-    if (list(source.class_names), source.resolution, source.channels) != (
-        saved.class_names,
-        own.resolution,
-        own.channels,
-    ):
-        raise UserError(
-            f"{source.name}: {len(source.class_names)} classes, {source.channels} x {source.resolution} px are not "
-            f"what {arguments.subject} was trained on; choose images with its classes, channels and resolution"
-        )
-    info = _info(arguments, saved)
-    common: dict[str, Any] = {"samples": arguments.samples, "batch_size": arguments.batch_size, "seed": arguments.seed}
-    results: list[MetricResult] = []
-    if of_test := [metric for metric in metrics if metric != COMPLEXITY]:
-        eps = _numbers("--eps", arguments.eps) if arguments.eps else None
-        attack: dict[str, Any] = {"norm": arguments.norm, "eps": eps}
-        attack |= {"steps": arguments.steps, "restarts": arguments.restarts}
-        results += evaluate_classifier(net, source, metrics=of_test, info=info, **attack, **common)
-    if COMPLEXITY in metrics:  # a statement about the images that the net was trained on
-        results += complexity(net, open_sources(learned)[0], info=info, **common)[0]
-    return results
-
-
-def _of_gan(arguments: Namespace, metrics: list[str], device: torch.device) -> Sequence[MetricResult]:
-    """The scores of a run or checkpoint that need more than its generator."""
-    saved = read_saved(arguments.subject, ema=not arguments.no_ema, trust=arguments.trust)
-    data = _followed(arguments, saved, BY_TRUST).data
-    net, samples = load_generator(saved.path, device=device, trust=arguments.trust), arguments.samples
-    recipe = _recipe(arguments.critic)
-    common: dict[str, Any] = {"seed": arguments.seed, "device": device, "info": _info(arguments, saved)}
-    results: list[MetricResult] = []
-    if DIVERGENCE in metrics:
-        run = find_run(Path(arguments.subject))
-        keep = None if run is None else run / "critic.safetensors"  # where an interrupted critic is gone on with
-        held_out = open_held_out(data)
-        many = samples or DEFAULT_SAMPLES
-        results.append(neural_divergence(net, held_out, recipe=recipe, samples=many, keep=keep, **common))
-    if LIPSCHITZ in metrics:
-        discriminator = load_discriminator(arguments.subject, device=device, trust=arguments.trust)
-        options: dict[str, Any] = {"batch_size": arguments.batch_size, **({"pairs": samples} if samples else {})}
-        results.append(lipschitz(discriminator, net, open_configured(data), **options, **common)[0])
-    return results
-
-
-def _info(arguments: Namespace, saved: Saved) -> dict[str, str]:
-    """What a protocol says of who was measured."""
-    known = {key: saved.extra[key] for key in ("step", "images", "weights") if key in saved.extra}
-    return {"subject": str(arguments.subject), **known}
-
-
-def _recipe(text: str | None) -> Recipe:
-    """``steps=2000,width=16`` as a recipe; what is not named is as published."""
-    kinds = {field.name: type(field.default) for field in fields(Recipe)}
-    given: dict[str, Any] = {}
-    for word in text.split(",") if text else []:
-        name, _, value = word.strip().partition("=")
-        if name not in kinds:
-            near = difflib.get_close_matches(name, kinds, 1)
-            hint = f"did you mean {near[0]}?" if near else f"it has {', '.join(kinds)}"
-            raise UserError(f"--critic {text}: there is no {name!r}; {hint}")
-        try:
-            given[name] = kinds[name](value)
-        except (ValueError, OverflowError):
-            raise UserError(f"--critic {text}: {name} is a number, such as {getattr(Recipe, name)}") from None
-    return Recipe(**given)
-
-
-def _numbers(option: str, text: str) -> list[float]:
-    try:
-        return [float(word) for word in text.split(",")]
-    except ValueError:
-        raise UserError(f"{option} {text}: give numbers, such as 2,8") from None
-
-
-def _is_images(subject: str) -> bool:
-    """A folder or zip without anything that orthogan trained in it."""
-    path = Path(subject)
-    if path.suffix.lower() == ".zip":
-        return True
-    ours = checkpoint.is_checkpoint(path) or (path / checkpoint.FOLDER).exists() or (path / "config.yaml").exists()
-    return path.is_dir() and not ours and not list(path.glob("*.safetensors"))
-
-
-def _followed(arguments: Namespace, saved: Saved, consent: str) -> Config:
-    """The config in a model file, where the data that it names may be opened.
-
-    Data that come with orthogan always may. A run's may too, as they lie on this machine: nothing is downloaded for
-    it. A single file may come from anywhere. ``consent``: what would help, for the message.
-
-    Raises:
-        UserError: it needs the user's consent.
-    """
-    data = saved.config.data
-    if arguments.trust or data.source in EMBEDDED:
-        return saved.config
-    where = f"data.source = {data.source!r}, " + (f"path = {data.path!r}" if data.path else f"root = {data.root!r}")
-    if find_run(Path(arguments.subject)) is None:
-        raise UserError(
-            f"{printable(saved.path)}: names its images itself ({printable(where)}). A file of weights may come from "
-            f"anywhere, so this is not followed: {consent} to open what the file names"
-        )
-    print(f"orthogan: images as the run names them: {printable(where)}", file=sys.stderr)
-    return saved.config.model_copy(update={"data": data.model_copy(update={"download": False})})
-
-
-def _reference(arguments: Namespace, data: DataConfig, metrics: list[str]) -> ImageSource | str | None:
-    given = arguments.reference
-    if given is None:
-        return open_configured(data, split=arguments.split) if set(metrics) & set(COMPARING) else None
-    if Path(given).suffix in (".safetensors", ".npz"):
-        return given
-    return _images(given, data)
-
-
-def _images(path: str, data: DataConfig) -> ImageSource:
-    """The images of a folder or zip, in the form that ``data`` says."""
-    return open_source(
-        "folder",
-        path=path,
-        resolution=data.resolution,
-        channels=data.channels,
-        bad_images=data.bad_images,
-        bad_limit=data.bad_limit,
-    )
-
-
-def find_run(subject: Path) -> Path | None:
-    """The run folder that ``subject`` is or lies in."""
-    for folder in (subject, *subject.resolve().parents):
-        if (folder / "config.yaml").is_file() and (folder / checkpoint.FOLDER).is_dir():
-            return folder
-    return None

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import orthogan
-from orthogan.cli.evaluate import _recipe
+from orthogan.cli._scores import _recipe
 from orthogan.cli.main import main
 from orthogan.config.files import read_yaml, validate
 from orthogan.data.held_out import open_held_out
@@ -67,11 +67,11 @@ def test_a_classifier_is_measured_on_test_images_and_its_complexity_on_training_
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["--metrics", "fid,lipschitz"], "lipschitz are of a whole GAN, the rest not"),
-        (["--metrics", "lipschitz", "--eps", "2"], "--eps: --metrics lipschitz has no use for it"),
-        (["--metrics", "lipschitz", "--split", "test"], "--split: --metrics lipschitz has no use for it"),
-        (["--metrics", "fid", "--critic", "steps=3"], "--critic: --metrics fid has no use for it"),
-        (["--metrics", "neural_divergence", "--critic", "step=3"], "there is no 'step'; did you mean steps?"),
+        (["--metrics", "fid,lipschitz"], "cannot mix metrics of a GAN (lipschitz) with others"),
+        (["--metrics", "lipschitz", "--eps", "2"], "--eps does not apply to --metrics lipschitz"),
+        (["--metrics", "lipschitz", "--split", "test"], "--split does not apply to --metrics lipschitz"),
+        (["--metrics", "fid", "--critic", "steps=3"], "--critic does not apply to --metrics fid"),
+        (["--metrics", "neural_divergence", "--critic", "step=3"], "there is no 'step'; did you mean 'steps'?"),
         (["--metrics", "neural_divergence", "--critic", "lr=low"], "lr is a number, such as 0.0002"),
         (["--metrics", "neural_divergence", "--critic", "width=0"], "width=0: at least 1 each"),
         (["--metrics", "accuracy"], "classifier"),
@@ -151,7 +151,7 @@ def test_scores_are_printed_before_they_are_stored(
     def full(path: Path, results: object) -> None:
         raise CannotWrite(f"cannot write {path}: no space")
 
-    monkeypatch.setattr("orthogan.cli.evaluate.append_jsonl", full)
+    monkeypatch.setattr("orthogan.evaluation.append_jsonl", full)
     options = ["--extractor", "tests.fixtures.scored:Classifying"] if metrics == "fid" else []
     assert main(["evaluate", str(gan), "--metrics", metrics, "--samples", "16", "--device", "cpu", *options]) == 2
     out, err = capsys.readouterr()

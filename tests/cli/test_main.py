@@ -14,7 +14,8 @@ import pytest
 import yaml
 from PIL import Image
 
-from orthogan.cli.main import commands, main, parse
+from orthogan.cli.main import main
+from orthogan.cli.parser import parse, parsers
 from orthogan.errors import UserError
 from tests.fixtures.runs import ROOT, TINY, environment
 
@@ -157,7 +158,7 @@ def test_unknown_options_name_the_nearest(capsys: pytest.CaptureFixture[str]) ->
     with pytest.raises(SystemExit) as caught:
         main(["train", "x.yaml", "--dryrun"])
     assert caught.value.code == 2
-    assert "did you mean --dry-run?" in capsys.readouterr().err
+    assert "did you mean '--dry-run'?" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -165,7 +166,7 @@ def test_unknown_options_name_the_nearest(capsys: pytest.CaptureFixture[str]) ->
     [
         (["train", "x.yaml", "--out", "y"], "out=runs/mine"),
         (["train", "x.yaml", "--resume"], "unrecognized arguments: --resume"),
-        (["sample", "x", "--clases", "1"], "did you mean --classes?"),
+        (["sample", "x", "--clases", "1"], "did you mean '--classes'?"),
         (["traverse", "x", "--rca"], "unrecognized arguments: --rca"),
         (["discover", "x", "--dims", "1"], "unrecognized arguments: --dims"),
         (["spectrum", "x", "--seeds", "1"], "unrecognized arguments: --seeds"),
@@ -179,7 +180,7 @@ def test_hints_name_options_of_the_same_command_only(
     assert caught.value.code == 2
     said = capsys.readouterr().err
     assert says in said
-    hint = said.partition("did you mean ")[2].partition("?")[0]
+    hint = said.partition("did you mean '")[2].partition("'?")[0]
     assert hint not in words
     if hint:
         parse([*words[:2], hint, "1"])
@@ -187,7 +188,7 @@ def test_hints_name_options_of_the_same_command_only(
 
 NUMBERS = [
     (command, action.option_strings[0])
-    for command, parser in commands().items()
+    for command, parser in parsers().items()
     for action in parser._actions
     if callable(action.type) and action.type not in (int, float)
 ]
@@ -207,7 +208,7 @@ def test_every_number_of_the_command_line_is_bounded(
 
 
 def test_no_number_of_the_command_line_is_a_bare_int_or_float() -> None:
-    bare = [(c, a.dest) for c, p in commands().items() for a in p._actions if a.type in (int, float)]
+    bare = [(c, a.dest) for c, p in parsers().items() for a in p._actions if a.type in (int, float)]
     assert bare == [("explore", "port")]  # which the page checks, for Python too
 
 
@@ -217,18 +218,18 @@ def test_the_command_alone_and_help_list_the_commands(capsys: pytest.CaptureFixt
             main(words)
         assert caught.value.code == 0
         said = capsys.readouterr().out
-        assert all(f"    {command}" in said for command in commands())
+        assert all(f"    {command}" in said for command in parsers())
     with pytest.raises(SystemExit):
         main(["help", "sample"])
-    assert "example: orthogan sample" in capsys.readouterr().out
+    assert "Example: orthogan sample" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("command", commands().keys())
+@pytest.mark.parametrize("command", parsers().keys())
 def test_every_command_is_described_and_has_an_example_that_parses(command: str) -> None:
-    parser = commands()[command]
+    parser = parsers()[command]
     assert parser.description
     assert parser.epilog is not None
-    example = parser.epilog.removeprefix("example: orthogan ")
+    example = parser.epilog.removeprefix("Example: orthogan ")
     assert parse(shlex.split(example)).command == command
 
 
@@ -255,7 +256,7 @@ def test_only_bugs_show_a_traceback_and_ask_for_a_report(
     def fail(_: object) -> None:
         raise error
 
-    monkeypatch.setattr("orthogan.cli.commands.config", fail)
+    monkeypatch.setattr("orthogan.cli.config.run", fail)
     assert main(["config", "x.yaml"]) == code
     said = capsys.readouterr().err
     assert says in said.splitlines()[-1]

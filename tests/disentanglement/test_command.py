@@ -110,9 +110,9 @@ def test_options_that_mean_nothing_end_with_code_2(
     ],
 )
 def test_numbers_are_read_as_those_of_train(text: str, expected: object) -> None:
-    from orthogan.cli.commands import _options
+    from orthogan.cli.disentangle import read_set
 
-    found = read_options(["vp"], _options([f"vp.{text}"]))["vp"][text.partition("=")[0]]
+    found = read_options(["vp"], read_set([f"vp.{text}"]))["vp"][text.partition("=")[0]]
     assert found == expected
     assert type(found) is type(expected)
 
@@ -189,7 +189,7 @@ def test_results_are_printed_before_they_are_stored(
         raise CannotWrite(f"cannot write {path}: no space")
 
     monkeypatch.setattr("orthogan.evaluation.append_jsonl", full)
-    monkeypatch.setattr("orthogan.cli.evaluate.find_run", Path)
+    monkeypatch.setattr("orthogan.cli.disentangle.find_run", Path)
     subjects = [OWN + "Wrapped", OWN + "Wrapped"]
     asked = ["--metrics", "activeness", *FEW, "--seeds", "0", *(["--json"] if as_json else [])]
     assert main(["disentangle", *subjects, *asked, "--no-controls", "--device", "cpu"]) == 2

@@ -24,7 +24,7 @@ def warm() -> None:
     import torch
     import torch.utils.tensorboard
 
-    import orthogan.cli.commands
+    import orthogan.cli._scores
     import orthogan.cli.main
     import orthogan.evaluation.evaluate
     import orthogan.studies.compare

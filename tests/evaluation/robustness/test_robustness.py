@@ -207,9 +207,9 @@ def test_it_is_measured_on_the_test_images_with_their_own_labels(run: Path, caps
 
 MISTAKES = {
     "accuracy are of a classifier": ["--metrics", "accuracy,fid"],
-    "--truncation: --metrics accuracy has no use for it": ["--metrics", "accuracy", "--truncation", "0.5"],
+    "--truncation does not apply to --metrics accuracy": ["--metrics", "accuracy", "--truncation", "0.5"],
     "--no-ema: --metrics pgd": ["--metrics", "pgd", "--no-ema"],
-    "--eps: --metrics fid has no use for it": ["--metrics", "fid", "--eps", "3"],
+    "--eps does not apply to --metrics fid": ["--metrics", "fid", "--eps", "3"],
     "--eps 2;8: give numbers": ["--metrics", "fgsm", "--eps", "2;8"],
     "eps is -3.0": ["--metrics", "fgsm", "--eps=-3"],
     "carries a classifier, and a generator is needed": ["--metrics", "fid"],

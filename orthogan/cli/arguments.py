@@ -1,0 +1,128 @@
+"""Arguments that several commands share: how they are written and what their help says."""
+
+from __future__ import annotations
+
+import argparse
+import math
+from argparse import ArgumentParser
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
+
+from orthogan.io.read import shown
+
+if TYPE_CHECKING:
+    from orthogan.cli.parser import Parser
+
+LARGEST_SEED = 2**63 - 1
+SUBJECT = "run, checkpoint, .safetensors file, or module:Class"
+
+
+def add_config(parser: ArgumentParser) -> None:
+    """CONFIG and its overrides."""
+    parser.add_argument("config", help="YAML file, see configs/")
+    add_overrides(parser, "values that replace those of CONFIG, such as training.batch_size=32")
+
+
+def add_overrides(parser: ArgumentParser, help: str) -> None:
+    """``key=value``, which may also follow options."""
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help=help)
+
+
+def add_trust(parser: ArgumentParser) -> None:
+    """The consent to code and data that a file names."""
+    parser.add_argument(
+        "--trust",
+        action="store_true",
+        help="import and run the module:Class that a file names, and open the data that it names (see SECURITY.md)",
+    )
+
+
+def add_ema(parser: ArgumentParser) -> None:
+    """Which weights of a generator."""
+    parser.add_argument("--no-ema", action="store_true", help="use the raw weights instead of their moving average")
+
+
+def add_net(parser: ArgumentParser) -> None:
+    """How a generator is opened."""
+    add_ema(parser)
+    parser.add_argument("--device", help="cpu, cuda, cuda:1, mps (default: the fastest one available)")
+    add_trust(parser)
+
+
+def add_classes(parser: ArgumentParser, help: str = "class of a conditional model, by number or name") -> None:
+    """Classes of a conditional generator; argparse also accepts the abbreviation ``--class``."""
+    parser.add_argument("--classes", help=help)
+
+
+def add_seed(parser: ArgumentParser, help: str = "random seed", default: int = 0) -> None:
+    """One random seed."""
+    parser.add_argument("--seed", type=whole(0, LARGEST_SEED), default=default, help=f"{help} (default: {default})")
+
+
+def add_truncation(parser: ArgumentParser) -> None:
+    """The truncation of the latents."""
+    parser.add_argument(
+        "--truncation", type=real(0, 1), default=1.0, help="truncation of the latents, from 0 to 1 (default: 1, none)"
+    )
+
+
+def add_json(parser: ArgumentParser, what: str = "the results with their protocols as JSON lines") -> None:
+    """Output for programs."""
+    parser.add_argument("--json", action="store_true", help=f"print {what}")
+
+
+def add_method(parser: Parser, default: str) -> None:
+    """The methods that find directions, by their names in the registry."""
+    parser.add_names(
+        "--method",
+        names=direction_methods,
+        default=default,
+        help=f"methods that find directions, comma-separated: {{names}}, or module:function (default: {default})",
+    )
+
+
+def direction_methods() -> Iterable[str]:
+    """The names of all methods that find directions."""
+    from orthogan.latent.discovery import DIRECTION_METHODS
+
+    return DIRECTION_METHODS
+
+
+def add_directions(parser: Parser) -> None:
+    """The directions in a latent space: of a method or of a file."""
+    add_method(parser, "native")
+    parser.add_argument("--directions", help="read a Directions file instead of using --method")
+    parser.add_argument("--layers", help="styles that the directions (in w) change, such as 0-3 (default: all)")
+
+
+def whole(least: int, most: int) -> Callable[[str], int]:
+    """A reader of whole numbers from ``least`` to ``most``."""
+
+    def read(text: str) -> int:
+        try:
+            value = int(text)
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"{shown(text)}: must be a whole number") from None
+        if not least <= value <= most:
+            raise argparse.ArgumentTypeError(f"{shown(text)}: must be from {least:,} to {most:,}")
+        return value
+
+    return read
+
+
+def real(least: float, most: float) -> Callable[[str], float]:
+    """A reader of numbers from ``least`` to ``most``."""
+
+    def read(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            value = math.nan
+        if not least <= value <= most:
+            raise argparse.ArgumentTypeError(f"{shown(text)}: must be a number from {least:g} to {most:g}")
+        return value
+
+    return read
+
+
+samples = whole(1, 10**7)

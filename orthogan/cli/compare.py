@@ -1,0 +1,29 @@
+"""Compare runs in one table: mean and interval over seeds, differences, and curves.
+
+Runs that differ only in the seed share a row. Scores of different protocols never share a column.
+
+Example: orthogan compare runs/sn-* runs/srn-* --out comparison
+"""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, Namespace
+from pathlib import Path
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    """Declare the arguments of the command."""
+    parser.add_argument(
+        "runs", nargs="+", metavar="RUN", help="run folders; differences are relative to the row of the first one"
+    )
+    parser.add_argument("--out", default="comparison", help="folder of the report (default: comparison)")
+
+
+def run(arguments: Namespace) -> None:
+    """Write the report and print its table."""
+    from orthogan.studies.compare import compare
+    from orthogan.studies.report import numbers_table
+
+    report, table = compare([Path(run) for run in arguments.runs], Path(arguments.out))
+    print(numbers_table(table))
+    print(f"\n{report}, {report.with_name('report.html')}")

@@ -1,0 +1,24 @@
+"""Print the complete config that a file and overrides give, with all defaults, as YAML.
+
+Example: orthogan config configs/demo.yaml training.steps=1000 --explain
+"""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, Namespace
+
+from orthogan.cli.arguments import add_config
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    """Declare the arguments of the command."""
+    add_config(parser)
+    parser.add_argument("--explain", action="store_true", help="add the meaning and unit of every key of this task")
+
+
+def run(arguments: Namespace) -> None:
+    """Print the config."""
+    from orthogan.config.files import dump, load_config
+
+    settings = load_config(arguments.config, arguments.overrides, trust=True)  # it is only printed
+    print(dump(settings, explain=arguments.explain), end="")

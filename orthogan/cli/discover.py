@@ -1,0 +1,68 @@
+"""Find directions in the latent space, score them beside random ones, and write a Directions file.
+
+Near duplicates are merged.
+
+Example: orthogan discover runs/demo --method sefa,jacobian --components 8 --out found.safetensors
+"""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from typing import TYPE_CHECKING
+
+from orthogan.cli.arguments import SUBJECT, add_classes, add_method, add_net, add_seed, real, whole
+from orthogan.cli.subjects import check_subject, open_subject, read_class
+from orthogan.errors import UserError
+
+if TYPE_CHECKING:
+    from orthogan.cli.parser import Parser
+
+
+def add_arguments(parser: Parser) -> None:
+    """Declare the arguments of the command."""
+    parser.add_argument("subject", help=SUBJECT)
+    add_method(parser, "sefa")
+    parser.add_argument("--out", default="directions.safetensors", help="(default: directions.safetensors)")
+    parser.add_argument(
+        "--layer", help="layer that sefa, pca, jacobian, hessian and orojar look at (default: chosen and reported)"
+    )
+    parser.add_argument("--space", default="z", help="z, or w if the generator has it (default: z)")
+    parser.add_argument("--layers", help="with --space w, styles that the directions change, such as 0-3")
+    parser.add_argument("--components", type=whole(1, 1 << 16), help="number of directions (default: all)")
+    parser.add_argument("--samples", type=whole(1, 10**6), help="number of latents for pca and jacobian")
+    parser.add_argument("--steps", type=whole(1, 10**6), help="optimization steps of hessian, orojar and learned")
+    parser.add_argument(
+        "--rca", action="store_true", help="also score how well a small net tells the directions apart (minutes)"
+    )
+    parser.add_argument(
+        "--threshold", type=real(0, 1), default=0.9, help="merge directions above this |cosine| (default: 0.9)"
+    )
+    add_classes(parser)
+    add_seed(parser)
+    add_net(parser)
+
+
+def run(arguments: Namespace) -> None:
+    """Find and write the directions."""
+    if not arguments.out.endswith(".safetensors"):
+        raise UserError(f"--out {arguments.out}: a Directions file ends in .safetensors")
+    check_subject(arguments.subject)
+    from orthogan.latent import parse_layers
+    from orthogan.latent.discovery import discover
+
+    subject, net, _ = open_subject(arguments.subject, arguments)
+    options = {name: vars(arguments)[name] for name in ("layer", "components", "samples", "steps")}
+    found = discover(
+        net,
+        arguments.method,
+        threshold=arguments.threshold,
+        with_rca=arguments.rca,
+        y=read_class(arguments, subject),
+        seed=arguments.seed,
+        space=arguments.space,
+        layers=parse_layers(arguments.layers) if arguments.layers else (),
+        **{name: value for name, value in options.items() if value is not None},
+    )
+    print(found.table())
+    layer = f" of layer {found.directions.layer}" if found.directions.layer else ""
+    print(f"{len(found.directions)} directions{layer} of {subject.name}: {found.directions.save(arguments.out)}")

@@ -1,0 +1,140 @@
+"""Measure how well the latent directions are separated (VP, MIG, DCI, …), beside random directions.
+
+Several subjects also get the mean and interval over them.
+
+Example: orthogan disentangle runs/sprites/eigengan --metrics vp,mig,dci --data sprites
+"""
+
+from __future__ import annotations
+
+import json
+from argparse import Namespace
+from typing import TYPE_CHECKING, Any
+
+from orthogan.cli.arguments import SUBJECT, add_classes, add_directions, add_json, add_net, samples
+from orthogan.cli.subjects import (
+    check_config,
+    check_file,
+    check_subject,
+    find_run,
+    open_subject,
+    read_class,
+    read_directions,
+)
+from orthogan.errors import CannotWrite, UserError
+
+if TYPE_CHECKING:
+    from orthogan.cli.parser import Parser
+    from orthogan.data import ImageSource
+    from orthogan.models.protocol import Generator
+
+
+def add_arguments(parser: Parser) -> None:
+    """Declare the arguments of the command."""
+    parser.add_argument("subject", nargs="+", help=SUBJECT)
+    parser.add_argument(
+        "--metrics",
+        default="vp,activeness",
+        help="comma-separated: vp, activeness; with --data also mig, dci, sap, modularity, explicitness, code_vote, "
+        "and encoder:mig, encoder:factor_vae, … (default: vp,activeness)",
+    )
+    parser.add_argument("--data", help="images with known factors: sprites, sprites-colour, or a config")
+    add_directions(parser)
+    parser.add_argument("--samples", type=samples, default=10_000, help="images per metric (default: 10000)")
+    parser.add_argument("--seeds", default="0-2", help="random seeds of the metrics, such as 0-4 (default: 0-2)")
+    add_classes(parser)
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="METRIC.KEY=VALUE",
+        help="option of a metric, such as vp.protocol=published",
+    )
+    parser.add_argument("--no-controls", action="store_true", help="do not measure random directions")
+    add_json(parser)
+    add_net(parser)
+
+
+def run(arguments: Namespace) -> None:
+    """Measure the directions of each subject."""
+    for path in arguments.subject:
+        check_subject(path)
+    check_file(arguments.directions)
+    check_config(arguments.data)
+    options = read_set(arguments.set)
+    from orthogan import disentanglement
+    from orthogan.evaluation import append_jsonl
+    from orthogan.latent import parse_seeds
+
+    metrics = [name.strip().lower() for name in arguments.metrics.split(",")]
+    given = disentanglement.read_options(metrics, options)
+    runs, unwritten, alone = [], [], len(arguments.subject) == 1
+    for path in arguments.subject:
+        subject, net, _ = open_subject(path, arguments)
+        try:
+            results = disentanglement.disentangle(
+                net,
+                metrics,
+                source=None if arguments.data is None else _labelled(arguments.data, net),
+                directions=read_directions(arguments, net),
+                seeds=parse_seeds(arguments.seeds),
+                samples=arguments.samples,
+                controls=not arguments.no_controls,
+                y=read_class(arguments, subject),
+                options=given,
+                info={"subject": path},
+            )
+        except (ValueError, TypeError) as error:  # what a metric refuses
+            raise UserError(f"{path}: {error}") from error
+        runs.append(results)
+        if arguments.json:
+            _print_json(results)
+        else:
+            lines = [path, *("  " + result.one_line() for result in results)]
+            print(disentanglement.table(results) if alone else "\n".join(lines), flush=True)
+        folder = find_run(path)
+        try:
+            if folder is not None:
+                append_jsonl(folder / "disentanglement.jsonl", results)
+        except CannotWrite as error:  # the other subjects are still to be measured
+            unwritten.append(error)
+    try:
+        over = disentanglement.across(runs) if len(runs) > 1 else []
+    except ValueError as error:
+        raise UserError(str(error)) from error
+    if over and arguments.json:
+        _print_json(over)
+    elif over:
+        print("\n".join([f"over {len(runs)} runs", *map(str, over)]))
+    if unwritten:
+        raise unwritten[0]
+
+
+def _print_json(results: list[Any]) -> None:
+    print(*(json.dumps(result.as_dict(), allow_nan=False) for result in results), sep="\n", flush=True)
+
+
+def read_set(texts: list[str]) -> dict[str, dict[str, Any]]:
+    """``["METRIC.KEY=VALUE"]`` as ``{METRIC: {KEY: VALUE}}``. Raises ``UserError``."""
+    from orthogan.io.yaml_text import parse_yaml
+
+    found: dict[str, dict[str, Any]] = {}
+    for text in texts:
+        name, sign, value = text.partition("=")
+        metric, dot, key = name.partition(".")
+        if not (metric and dot and key and sign):
+            raise UserError(f"--set {text}: write METRIC.KEY=VALUE, for example vp.protocol=published")
+        found.setdefault(metric, {})[key] = parse_yaml(value, f"--set {text}")
+    return found
+
+
+def _labelled(name: str, net: Generator) -> ImageSource:
+    """The images with factors that --data names, of the same size as those of the generator."""
+    from orthogan.config.files import load_config
+    from orthogan.data import open_configured, open_source
+    from orthogan.models.generate import image_size
+
+    if name.endswith((".yaml", ".yml")):
+        return open_configured(load_config(name, trust=True).data)  # its nets are not built
+    channels, side = image_size(net)
+    return open_source(name, resolution=side, channels=channels)

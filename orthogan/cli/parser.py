@@ -1,0 +1,97 @@
+"""The parser of the command line: the commands are the modules of this folder that have a ``run`` function."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import pkgutil
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cache
+from types import ModuleType
+from typing import Any
+
+import orthogan.cli
+from orthogan import __version__
+from orthogan.registry import did_you_mean
+
+
+def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """The arguments of a command line; ends the process with a message if they cannot be understood.
+
+    ``key=value`` may also follow options, where argparse does not accept it. ``orthogan`` alone and
+    ``orthogan help [COMMAND]`` print the help.
+    """
+    words = list(sys.argv[1:] if argv is None else argv)
+    if not words or words[0] == "help":
+        words = [*words[1:2], "--help"]
+    arguments, rest = top_level().parse_known_args(words)
+    late = [word for word in rest if "=" in word and not word.startswith("-")] if "overrides" in arguments else []
+    if len(late) < len(rest):
+        unknown = " ".join(word for word in rest if word not in late)
+        parsers()[arguments.command].error(f"unrecognized arguments: {unknown}")
+    if late:
+        arguments.overrides = [*arguments.overrides, *late]
+    return arguments
+
+
+class Parser(argparse.ArgumentParser):
+    """An ``ArgumentParser`` whose errors suggest the nearest option, and whose help can list names of a registry."""
+
+    def add_names(self, *flags: str, names: Callable[[], Iterable[str]], help: str, **options: Any) -> None:
+        """Add an option whose help lists ``names()``, which is called only to print or complete them."""
+        action = self.add_argument(*flags, help=help, **options)
+        action.completer = lambda **_: names()  # pyright: ignore[reportAttributeAccessIssue]
+
+    def format_help(self) -> str:
+        """The help, with the names that registries hold."""
+        for action in self._actions:
+            if action.help and "{names}" in action.help:
+                action.help = action.help.replace("{names}", ", ".join(action.completer()))  # pyright: ignore[reportAttributeAccessIssue]
+        return super().format_help()
+
+    def error(self, message: str) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """Print the usage and ``message``, with the nearest option of this command, and end the process."""
+        if "unrecognized" in message:
+            known = [option for action in self._actions for option in action.option_strings]
+            unknown = [word.split("=")[0] for word in message.split() if word.startswith("--")]
+            hint = next((hint for word in unknown if (hint := did_you_mean(word, known))), "")
+            if not hint and unknown and "overrides" in {action.dest for action in self._actions}:
+                hint = "; keys of the config are set as key=value, for example out=runs/mine"
+            message += hint
+        super().error(message)
+
+
+@cache
+def commands() -> Mapping[str, ModuleType]:
+    """The module of each command, by its name."""
+    modules = {
+        found.name: importlib.import_module(f"orthogan.cli.{found.name}")
+        for found in pkgutil.iter_modules(orthogan.cli.__path__)
+        if not found.name.startswith("_")
+    }
+    return {name: module for name, module in modules.items() if hasattr(module, "run")}
+
+
+@cache
+def top_level() -> argparse.ArgumentParser:
+    """The parser of ``orthogan``."""
+    parser = Parser(
+        prog="orthogan",
+        description="Train GANs with well-conditioned layers, score them, and explore their latent space.",
+        epilog="`orthogan COMMAND --help` describes a command and shows an example.",
+    )
+    parser.add_argument("--version", action="version", version=f"orthogan {__version__}")
+    found = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=Parser)
+    for name, module in commands().items():
+        description, _, example = (module.__doc__ or "").rpartition("\n\n")
+        summary = description.partition("\n\n")[0].removesuffix(".")
+        command = found.add_parser(name, help=summary, description=description, epilog=example)
+        module.add_arguments(command)
+    return parser
+
+
+def parsers() -> Mapping[str, Parser]:
+    """The parser of each command, by its name."""
+    action = next(action for action in top_level()._actions if isinstance(action, argparse._SubParsersAction))
+    return action.choices

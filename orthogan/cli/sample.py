@@ -1,0 +1,38 @@
+"""Draw images of a generator: one grid, or one file per seed; the same seed always gives the same image.
+
+Example: orthogan sample runs/demo --seeds 0-63 --out samples.png
+"""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, Namespace
+
+from orthogan.cli.arguments import SUBJECT, add_classes, add_net, add_truncation
+from orthogan.cli.subjects import BATCH, check_subject, open_subject
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    """Declare the arguments of the command."""
+    parser.add_argument("subject", help=SUBJECT)
+    parser.add_argument("--seeds", default="0-63", help="one image per seed, such as 0-63,70 (default: 0-63)")
+    add_classes(parser, "classes of a conditional model, such as 0-2,ship (default: all in turn)")
+    add_truncation(parser)
+    parser.add_argument("--out", default="samples.png", help=".png for a grid, or a folder (default: samples.png)")
+    add_net(parser)
+
+
+def run(arguments: Namespace) -> None:
+    """Draw the images."""
+    check_subject(arguments.subject)
+    from orthogan.latent import parse_classes, parse_seeds, sample_images, save_samples
+    from orthogan.latent.samples import check_place
+
+    seeds = parse_seeds(arguments.seeds)
+    check_place(arguments.out, len(seeds))
+    subject, net, device = open_subject(arguments.subject, arguments)
+    classes = None
+    if arguments.classes is not None:
+        classes = parse_classes(arguments.classes, net.num_classes, subject.class_names)
+    images = sample_images(net, seeds, classes, arguments.truncation, batch_size=BATCH, device=device)
+    written = save_samples(images, arguments.out, class_names=subject.class_names)
+    print(f"{len(images.seeds)} images of {subject.name}: {written[0] if len(written) == 1 else arguments.out}")

@@ -1,0 +1,88 @@
+"""What the commands do alike: check that files exist, open a generator, and read what its options name."""
+
+from __future__ import annotations
+
+import os
+from argparse import Namespace
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from orthogan.errors import UserError
+from orthogan.io.read import check_regular
+from orthogan.models.shipped import find_shipped, no_such
+
+# torch and what builds on it take seconds to import: a command checks its files first
+if TYPE_CHECKING:
+    import torch
+
+    from orthogan.latent import Directions
+    from orthogan.models.protocol import Generator
+    from orthogan.models.subject import LoadedGenerator
+
+BATCH = 64  # images that are drawn at once
+
+
+def check_subject(path: str) -> None:
+    """Raise ``UserError`` if there is no such run, checkpoint, file or shipped model."""
+    if ":" not in path and not os.path.lexists(path) and find_shipped(path) is None:
+        raise no_such(path)
+
+
+def check_file(path: str | None) -> None:
+    """Raise ``UserError`` if there is no such file."""
+    if path:
+        check_regular(path)
+
+
+def check_config(path: str | None) -> None:
+    """Raise ``UserError`` if ``path`` is the name of a config that does not exist; other names of data pass."""
+    if path and path.endswith((".yaml", ".yml")):
+        check_regular(path)
+
+
+def open_subject(path: str, arguments: Namespace) -> tuple[LoadedGenerator, Generator, torch.device]:
+    """The generator of ``path``, on the device that ``arguments`` name."""
+    from orthogan.config.files import own_names
+    from orthogan.device import chosen_device
+    from orthogan.models.subject import open_generator
+
+    device = chosen_device(arguments.device)
+    trust = arguments.trust or own_names(vars(arguments).get("data"))
+    subject = open_generator(path, device=device, ema=not arguments.no_ema, trust=trust)
+    return subject, subject.net, device
+
+
+def read_directions(arguments: Namespace, net: Generator) -> Directions:
+    """The directions of --directions, else of --method; they change only the styles of --layers if it is given."""
+    from orthogan.latent import Directions, parse_layers
+    from orthogan.latent.discovery import find_directions
+
+    if arguments.directions:
+        directions = Directions.load(arguments.directions)
+    else:
+        directions = find_directions(net, arguments.method)
+    return replace(directions, layers=parse_layers(arguments.layers)) if arguments.layers else directions
+
+
+def read_class(arguments: Namespace, subject: LoadedGenerator) -> int | None:
+    """The one class that --classes names; None if it is not given."""
+    if arguments.classes is None:
+        return None
+    from orthogan.latent import parse_classes
+
+    chosen = parse_classes(arguments.classes, subject.net.num_classes, subject.class_names)
+    if len(chosen) > 1:
+        raise UserError(f"--classes {arguments.classes}: this command shows one class at a time; name one")
+    return chosen[0]
+
+
+def find_run(subject: str | Path) -> Path | None:
+    """The run folder that ``subject`` is or lies in."""
+    from orthogan.io import checkpoint
+
+    path = Path(subject)
+    for folder in (path, *path.resolve().parents):
+        if (folder / "config.yaml").is_file() and (folder / checkpoint.FOLDER).is_dir():
+            return folder
+    return None

@@ -1,0 +1,67 @@
+"""Train the model of a config; the same command resumes an interrupted run.
+
+Example: orthogan train configs/cifar10/srngan.yaml seed=3 model.discriminator.norm.c=0.5
+"""
+
+from __future__ import annotations
+
+import os
+from argparse import ArgumentParser, Namespace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from orthogan.cli.arguments import add_config, add_trust
+from orthogan.errors import UserError
+
+if TYPE_CHECKING:
+    from orthogan.config.schema import Config
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    """Declare the arguments of the command."""
+    add_config(parser)
+    parser.add_argument("--dry-run", action="store_true", help="build everything, run one step of each phase, and stop")
+    parser.add_argument("--allow-config-change", action="store_true", help="resume a run with a changed config")
+    add_trust(parser)
+
+
+def run(arguments: Namespace) -> None:
+    """Train, or with --dry-run only try."""
+    from orthogan.config.files import load_config
+    from orthogan.io.read import user_path
+
+    settings = load_config(arguments.config, arguments.overrides, trust=arguments.trust)
+    path = settings.data.path
+    if path and ":" not in settings.data.source and not os.path.lexists(user_path(path)):
+        raise UserError(f"data.path: {path}: there is no such file or folder")
+    from accelerate.state import PartialState
+
+    from orthogan import training
+
+    options = {"allow_config_change": arguments.allow_config_change, "trust": arguments.trust}
+    if arguments.dry_run:
+        for name, value in training.dry_run(settings, **options).items():
+            print(f"{name:>16}: {value:,}" if isinstance(value, int) else f"{name:>16}: {value}")
+        return
+    folder = training.train(settings, **options)
+    if PartialState().is_main_process:
+        _report(folder, settings)
+
+
+def _report(run: Path, settings: Config) -> None:
+    """Print what a finished run holds, and its first and last score."""
+    from orthogan.io import checkpoint
+    from orthogan.training.resume import METRICS, own_scores
+
+    print(f"{run}: complete, {settings.training.steps} steps")
+    scores = own_scores(run / METRICS, settings.training.steps)
+    if scores := [(step, score) for step, score in scores if score.metric == settings.evaluation.best]:
+        form = ".2%" if settings.task == "classifier" else ".2f"
+        first, last = (f"{scores[i][1].value:{form}} (step {scores[i][0]})" for i in (0, -1))
+        print(f"{scores[-1][1].label}: {first} -> {last}")
+    if settings.task == "classifier":
+        best = checkpoint.best_checkpoint(run)
+        print(f"best checkpoint: {best}" if best is not None else f"checkpoints: {run / checkpoint.FOLDER}")
+        return
+    names = ("reals.png", "fakes_init.png", *(file.name for file in sorted(run.glob("fakes-*.png"))[-1:]))
+    print(f"pictures: {', '.join(str(run / name) for name in names if (run / name).is_file())}")

@@ -1,0 +1,81 @@
+"""Show what each latent direction does: one row of images per direction, as a picture, an animation or a web page.
+
+Example: orthogan traverse runs/demo --method sefa --dims 0-7 --control 2 --out traversal.html
+"""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from typing import TYPE_CHECKING, Any
+
+from orthogan.cli.arguments import SUBJECT, add_classes, add_directions, add_net, add_seed, add_truncation, real, whole
+from orthogan.cli.subjects import BATCH, check_file, check_subject, open_subject, read_class, read_directions
+from orthogan.errors import UserError
+
+if TYPE_CHECKING:
+    from orthogan.cli.parser import Parser
+
+
+def add_arguments(parser: Parser) -> None:
+    """Declare the arguments of the command."""
+    parser.add_argument("subject", help=SUBJECT)
+    add_directions(parser)
+    parser.add_argument("--save-directions", help="write the directions to this .safetensors file")
+    parser.add_argument("--dims", default="all", help="directions to show: all, or numbers such as 0-7 (default: all)")
+    parser.add_argument(
+        "--range", type=real(1e-9, 1e9), default=3.0, help="largest offset in either direction (default: 3)"
+    )
+    parser.add_argument("--steps", type=whole(1, 1001), default=11, help="images per row, an odd number (default: 11)")
+    add_seed(parser, "random seed of the base image", default=7)
+    parser.add_argument("--seeds", help="several base images, such as 0-4: a contact sheet (.png)")
+    add_classes(parser)
+    add_truncation(parser)
+    parser.add_argument(
+        "--base", choices=("sample", "zero"), default="sample", help="latent in the middle of a row (default: sample)"
+    )
+    parser.add_argument("--centred", action="store_true", help="set the coordinate instead of adding the offset to it")
+    parser.add_argument(
+        "--walk",
+        choices=("line", "sphere"),
+        default="line",
+        help="path of the latent: a straight line, or a great circle that keeps its norm (default: line)",
+    )
+    parser.add_argument("--heatmap", action="store_true", help="show where each row changes (.png, .html)")
+    parser.add_argument(
+        "--control", type=whole(0, 1 << 16), default=0, help="rows along random directions, to compare (default: 0)"
+    )
+    parser.add_argument(
+        "--out", default="traversal.png", help=".png, .gif, .webp, .mp4 or .html (default: traversal.png)"
+    )
+    add_net(parser)
+
+
+def run(arguments: Namespace) -> None:
+    """Draw the traversal."""
+    check_subject(arguments.subject)
+    check_file(arguments.directions)
+    from orthogan.latent import parse_seeds, render
+    from orthogan.latent import traverse as walk
+    from orthogan.latent.render import check_suffix
+    from orthogan.latent.render.contact_sheet import contact_sheet
+
+    seeds = parse_seeds(arguments.seeds) if arguments.seeds else []
+    if seeds and arguments.base != "sample":
+        raise UserError(f"--base {arguments.base}: a contact sheet starts at the samples of --seeds; omit --base")
+    check_suffix(arguments.out, heatmap=arguments.heatmap, sheet=bool(seeds))
+    subject, net, device = open_subject(arguments.subject, arguments)
+    directions = read_directions(arguments, net)
+    if arguments.save_directions:
+        directions.save(arguments.save_directions)
+        print(f"{len(directions)} directions: {arguments.save_directions}")
+    dims = "all" if arguments.dims == "all" else parse_seeds(arguments.dims, "dims")
+    options: dict[str, Any] = {
+        name: vars(arguments)[name] for name in ("range", "steps", "truncation", "centred", "walk", "control")
+    }
+    options |= {"dims": dims, "y": read_class(arguments, subject), "batch_size": BATCH, "device": device}
+    if seeds:
+        walked = contact_sheet(net, directions, seeds=seeds, **options)
+    else:
+        walked = walk(net, directions, seed=arguments.seed, base=arguments.base, **options)
+    made = render(walked, arguments.out, heatmap=arguments.heatmap)
+    print(f"{len(directions) if dims == 'all' else len(dims)} directions of {subject.name}: {made}")
