@@ -206,7 +206,7 @@ def test_it_is_measured_on_the_test_images_with_their_own_labels(run: Path, caps
 
 
 MISTAKES = {
-    "accuracy are of a classifier": ["--metrics", "accuracy,fid"],
+    "cannot mix metrics of a classifier (accuracy)": ["--metrics", "accuracy,fid"],
     "--truncation does not apply to --metrics accuracy": ["--metrics", "accuracy", "--truncation", "0.5"],
     "--no-ema: --metrics pgd": ["--metrics", "pgd", "--no-ema"],
     "--eps does not apply to --metrics fid": ["--metrics", "fid", "--eps", "3"],
