@@ -36,7 +36,7 @@ def add_arguments(parser: Parser) -> None:
         "--metrics",
         default="vp,activeness",
         help="comma-separated: vp, activeness; with --data also mig, dci, sap, modularity, explicitness, code_vote, "
-        "and encoder:mig, encoder:factor_vae, … (default: vp,activeness)",
+        "and encoder:mig, encoder:factor_vae, …; or module:name of your own (default: vp,activeness)",
     )
     parser.add_argument("--data", help="images with known factors: sprites, sprites-colour, or a config")
     add_directions(parser)
@@ -66,7 +66,8 @@ def run(arguments: Namespace) -> None:
     from orthogan.evaluation import append_jsonl
     from orthogan.latent import parse_seeds
 
-    metrics = [name.strip().lower() for name in arguments.metrics.split(",")]
+    metrics = [name.strip() for name in arguments.metrics.split(",")]
+    metrics = [name if ":" in name.removeprefix("encoder:") else name.lower() for name in metrics]
     given = disentanglement.read_options(metrics, options)
     runs, unwritten, alone = [], [], len(arguments.subject) == 1
     for path in arguments.subject:
@@ -121,7 +122,7 @@ def read_set(texts: list[str]) -> dict[str, dict[str, Any]]:
     found: dict[str, dict[str, Any]] = {}
     for text in texts:
         name, sign, value = text.partition("=")
-        metric, dot, key = name.partition(".")
+        metric, dot, key = name.rpartition(".")
         if not (metric and dot and key and sign):
             raise UserError(f"--set {text}: write METRIC.KEY=VALUE, for example vp.protocol=published")
         found.setdefault(metric, {})[key] = parse_yaml(value, f"--set {text}")

@@ -5,34 +5,34 @@ coordinates of its latent, but no factors: an oracle reads them off its images, 
 ``disentangle`` does all that for several metrics at once.
 """
 
-from orthogan.disentanglement.activity import activity
-from orthogan.disentanglement.beta_vae import beta_vae
-from orthogan.disentanglement.code_vote import code_vote
 from orthogan.disentanglement.codes.coordinates import Coordinates, get_coordinates
 from orthogan.disentanglement.codes.encoder import PostHocEncoder, train_encoder
+from orthogan.disentanglement.codes.merging import Merging, get_merging
 from orthogan.disentanglement.codes.oracle import FactorClassifier, TrainingRecipe, train_oracle
 from orthogan.disentanglement.codes.oracle_cache import load_oracle, oracle_for, save_oracle
 from orthogan.disentanglement.codes.predicted import Predicted, predicted_factors
 from orthogan.disentanglement.codes.source import GridSource, LabelledSource, SpriteSource
-from orthogan.disentanglement.dci import completeness, dci, disentanglement
 from orthogan.disentanglement.disentangle import disentangle
-from orthogan.disentanglement.explicitness import explicitness
-from orthogan.disentanglement.factor_vae import factor_vae
-from orthogan.disentanglement.irs import irs
-from orthogan.disentanglement.merging import Merging, get_merging
-from orthogan.disentanglement.mig import mig
-from orthogan.disentanglement.modularity import modularity, modularity_per_code
-from orthogan.disentanglement.mutual_information import discretise, entropies, mutual_information_matrix
-from orthogan.disentanglement.result import Across, GeneratorScore, Interval, Summary, across, interval, table
-from orthogan.disentanglement.routes import METRICS, read_options
-from orthogan.disentanglement.sap import sap, sap_correlation
-from orthogan.disentanglement.score import Score
-from orthogan.disentanglement.total_correlation import (
+from orthogan.disentanglement.metrics.activity import activity
+from orthogan.disentanglement.metrics.beta_vae import beta_vae
+from orthogan.disentanglement.metrics.code_vote import code_vote
+from orthogan.disentanglement.metrics.dci import completeness, dci, disentanglement
+from orthogan.disentanglement.metrics.explicitness import explicitness
+from orthogan.disentanglement.metrics.factor_vae import factor_vae
+from orthogan.disentanglement.metrics.irs import irs
+from orthogan.disentanglement.metrics.mig import mig
+from orthogan.disentanglement.metrics.modularity import modularity, modularity_per_code
+from orthogan.disentanglement.metrics.sap import sap, sap_correlation
+from orthogan.disentanglement.metrics.total_correlation import (
     gaussian_total_correlation,
     gaussian_wasserstein_correlation,
     mean_pairwise_mutual_information,
 )
-from orthogan.disentanglement.vp import vp
+from orthogan.disentanglement.metrics.vp import vp
+from orthogan.disentanglement.mutual_information import discretise, entropies, mutual_information_matrix
+from orthogan.disentanglement.registry import METRICS, metric_names, read_options, register_metric
+from orthogan.disentanglement.result import Across, GeneratorScore, Interval, Summary, across, interval, table
+from orthogan.disentanglement.score import Score
 from orthogan.latent.activeness import activeness
 
 __all__ = [
@@ -72,6 +72,7 @@ __all__ = [
     "irs",
     "load_oracle",
     "mean_pairwise_mutual_information",
+    "metric_names",
     "mig",
     "modularity",
     "modularity_per_code",
@@ -79,6 +80,7 @@ __all__ = [
     "oracle_for",
     "predicted_factors",
     "read_options",
+    "register_metric",
     "sap",
     "sap_correlation",
     "save_oracle",

@@ -11,10 +11,10 @@ from torch import nn
 from tqdm import tqdm
 
 from orthogan.data.source import ImageSource
-from orthogan.disentanglement.bench import IDENTITY, RANDOM, MetricInputs
 from orthogan.disentanglement.codes.oracle import LEAST_ACCURACY, FactorClassifier
+from orthogan.disentanglement.inputs import IDENTITY, RANDOM, MetricInputs
+from orthogan.disentanglement.registry import check_metrics
 from orthogan.disentanglement.result import TIME, GeneratorScore, summary, uniform
-from orthogan.disentanglement.routes import check_metrics
 from orthogan.disentanglement.score import Score
 from orthogan.errors import UserError
 from orthogan.latent.directions import Directions
@@ -43,7 +43,7 @@ def disentangle(
 ) -> list[GeneratorScore]:
     """One result for each metric, in their order: mean, spread and interval over ``seeds``, with controls.
 
-    The names (``orthogan.disentanglement.routes.METRICS``) say where codes and factors come from:
+    The names (``orthogan.disentanglement.registry``) say where codes and factors come from:
 
     * ``vp``, ``activeness``: the generator alone.
     * ``mig``, ``dci`` (random forest), ``sap`` (standardised), ``modularity``, ``explicitness``, ``code_vote``: its

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from orthogan import disentanglement
 from orthogan.cli.main import main
 from orthogan.data import ImageSource
-from orthogan.disentanglement import METRICS, activity, read_options, vp
-from orthogan.disentanglement.routes import LARGEST, options_of
+from orthogan.disentanglement import activity, metric_names, read_options, vp
+from orthogan.disentanglement.registry import LARGEST, find_metric
 from orthogan.errors import CannotWrite, UserError
 from orthogan.latent import Directions
 
@@ -66,7 +66,7 @@ FEW = ["--set", "activeness.samples=4"]
         ("vp", "pairs=-5", "two pairs to train on"),
         ("vp", "pairs=x", "should be a valid integer"),
         ("vp", "pairs=1.5", "should be a valid integer"),
-        ("vp", "pairs=yes", "it is no yes or no"),
+        ("vp", "pairs=yes", "something other than true or false"),
         ("vp", "pairs=1e30", "at most 1e+07"),
         ("vp", "pairs=[1, 2]", "should be a valid integer"),
         ("vp", "lr=.inf", "a finite number"),
@@ -82,7 +82,7 @@ FEW = ["--set", "activeness.samples=4"]
         ("activeness", "values=-2,x,2", "should be a valid number"),
         ("activeness", "values=-2,.inf", "a finite number"),
         ("activeness", "values=[3]", "at least 2"),
-        ("activeness", "pairs=4", "it has samples, values"),
+        ("activeness", "pairs=4", "it has: samples, values"),
         ("mig", "bins=1", "options of 'mig'"),
         ("vp", "seed=4", "it has"),
     ],
@@ -131,9 +131,9 @@ values = st.one_of(st.integers(), st.floats(), st.booleans(), st.none(), words, 
 
 
 @settings(max_examples=100, deadline=None)
-@given(data=st.data(), metric=st.sampled_from([name for name in METRICS if options_of(name)]))
+@given(data=st.data(), metric=st.sampled_from([name for name in metric_names() if find_metric(name).options]))
 def test_any_value_is_read_in_the_type_of_the_option_or_refused(data: st.DataObject, metric: str) -> None:
-    name = data.draw(st.sampled_from(options_of(metric)))
+    name = data.draw(st.sampled_from(find_metric(metric).options))
     value: Any = data.draw(values)
     try:
         found = read_options([metric], {metric: {name: value}})[metric][name]
@@ -201,3 +201,23 @@ def test_results_are_printed_before_they_are_stored(
 def test_a_vp_whose_net_diverged_is_no_number() -> None:
     with pytest.raises(ValueError, match="the loss became"):
         vp(Wrapped(), pairs=100, epochs=2, lr=1e30)
+
+
+def test_a_metric_from_outside_the_package_works_from_the_command_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "my_metrics.py").write_text(
+        "from orthogan.disentanglement import Score\n"
+        "def directions(generator, directions, *, factor: float = 1.0, y=None, seed=0):\n"
+        "    return Score('directions', f'factor={factor:g}', factor * len(directions), seed)\n"
+        "def wrong(net):\n"
+        "    return None\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    name = "my_metrics:directions"
+    assert run("Wrapped", "--metrics", name, "--set", f"{name}.factor=2", "--json") == 0
+    (record,) = map(json.loads, capsys.readouterr().out.splitlines())
+    assert record["label"] == "my_metrics:directions[factor=2]"
+    assert record["value"] == 8
+    assert run("Wrapped", "--metrics", "my_metrics:wrong") == 2
+    assert "whose first arguments are one of" in capsys.readouterr().err

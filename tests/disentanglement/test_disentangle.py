@@ -60,7 +60,7 @@ def test_the_value_is_the_mean_over_seeds_of_the_metric_itself(oracle: FactorCla
     assert result.facts["confidence on fakes"].keys() == oracle.confidence.keys()
 
 
-def test_all_routes_give_results_that_json_and_people_can_read(oracle: FactorClassifier) -> None:
+def test_all_kinds_of_metrics_give_results_that_json_and_people_can_read(oracle: FactorClassifier) -> None:
     net = Quadrants((0, 1, 2, 3))
     net.train()
     names = ("vp", "activeness", "dci", "sap", "modularity", "explicitness", "code_vote", "encoder:mig")
@@ -181,7 +181,7 @@ def test_the_oracle_comes_from_the_cache(tmp_path: Path, monkeypatch: pytest.Mon
         (["vp", "vp"], {}, "each once"),
         (["vp"], {"options": {"mig": {}}}, "options of 'mig'"),
         (["vp"], {"options": {"vp": {"epoch": 1}}}, "did you mean 'epochs'"),
-        (["vp"], {"options": {"vp": {"seed": 1}}}, "option 'seed' of 'vp': it has protocol, pairs"),
+        (["vp"], {"options": {"vp": {"seed": 1}}}, "option 'seed' of 'vp' is not known; it has: protocol, pairs"),
         (["mig"], {}, "needs images with known factors"),
         (["vp"], {"seeds": ()}, "0 seeds"),
         (["vp"], {"directions": random_control(4, 1, 0)}, "1 directions"),

@@ -14,8 +14,8 @@ from torch.nn import functional
 from orthogan.data.order import permuted_index, subset
 from orthogan.data.source import ImageSource
 from orthogan.data.sources.sprite_sources import SpriteGrid
+from orthogan.disentanglement.codes.merging import LEVELS, TURNS, Merging, get_merging
 from orthogan.disentanglement.codes.trunk import Precision, Trunk, fit, new_trunk, prepare_images
-from orthogan.disentanglement.merging import LEVELS, TURNS, Merging, get_merging
 from orthogan.io.content_hash import ContentHash
 from orthogan.rng import derive
 

@@ -14,9 +14,9 @@ from typing import Any
 import torch
 
 from orthogan.data.source import ImageSource
+from orthogan.disentanglement.codes.merging import LEVELS, TURNS, Merging, get_merging
 from orthogan.disentanglement.codes.oracle import FactorClassifier, TrainingRecipe, fingerprint_of, train_oracle
 from orthogan.disentanglement.codes.trunk import new_trunk
-from orthogan.disentanglement.merging import LEVELS, TURNS, Merging, get_merging
 from orthogan.errors import UserError
 from orthogan.io.cache import cache_folder
 from orthogan.io.read import parse_json

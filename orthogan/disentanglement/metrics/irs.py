@@ -7,11 +7,13 @@ from numpy.typing import ArrayLike
 
 from orthogan.disentanglement.arrays import check_both, constant_codes, exponents, rescale
 from orthogan.disentanglement.mutual_information import discretise
+from orthogan.disentanglement.registry import register_metric
 from orthogan.disentanglement.score import Score
 
 LEAST_ROWS = 10  # of a value: a lone row does not deviate from its own mean, so few rows look robust
 
 
+@register_metric("irs", on_generated=False)
 def irs(codes: ArrayLike, factors: ArrayLike, *, quantile: float = 0.99, bins: int = 20, seed: int = 0) -> Score:
     """Mean of each code's robustness, weighted with the code's largest deviation; at most 1.
 

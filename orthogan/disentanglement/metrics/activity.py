@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from orthogan.disentanglement.codes.coordinates import BATCH, subject
+from orthogan.disentanglement.registry import register_metric
 from orthogan.disentanglement.score import Score
 from orthogan.drawing.grid import DAMAGED
 from orthogan.errors import UserError
@@ -17,6 +18,7 @@ from orthogan.latent.directions import Directions
 from orthogan.rng import derive
 
 
+@register_metric("activeness")
 def activity(
     generator: nn.Module,
     directions: Directions | None = None,

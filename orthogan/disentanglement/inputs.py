@@ -18,12 +18,12 @@ from orthogan.data.sources.factor_files import FactorGrid
 from orthogan.data.sources.sprite_sources import SpriteGrid
 from orthogan.disentanglement.codes.coordinates import subject
 from orthogan.disentanglement.codes.encoder import PostHocEncoder, SourceGrid, train_encoder
+from orthogan.disentanglement.codes.merging import get_merging
 from orthogan.disentanglement.codes.oracle import FactorClassifier, factors_at, pieces
 from orthogan.disentanglement.codes.oracle_cache import oracle_for
 from orthogan.disentanglement.codes.predicted import Predicted, predicted_factors, varying_factors
 from orthogan.disentanglement.codes.source import LabelledSource
-from orthogan.disentanglement.merging import get_merging
-from orthogan.disentanglement.routes import ARRAYS, ENCODER, LATENT, REAL_ARRAYS, REAL_VOTES, VOTE
+from orthogan.disentanglement.registry import ENCODER, DisentanglementMetric, find_metric
 from orthogan.disentanglement.score import Score
 from orthogan.latent.directions import Directions, random_control
 from orthogan.models.generate import model_hash
@@ -55,23 +55,21 @@ class MetricInputs:
 
     def score(self, metric: str, basis: str, seed: int, given: Mapping[str, Any]) -> Score:
         """One number: of ``metric`` along the directions of ``basis`` ("": those in question)."""
+        found = find_metric(metric)
         if metric.startswith(ENCODER):
-            return self._encoded(metric.removeprefix(ENCODER), basis, seed, given)
+            return self._encoded(found, basis, seed, given)
         lines = self._basis(basis, seed)
-        if metric in LATENT:
-            function, defaults = LATENT[metric]
-            return function(self.generator, lines, y=self.y, seed=seed, **{**defaults, **given})
-        if metric in VOTE:
-            function, defaults = VOTE[metric]
-            few = {"factors": self.oracle.kept(self.least_accuracy), **defaults, **given}
-            return function(self.generator, self.oracle, lines, y=self.y, seed=seed, **few)
+        if found.needs == "generator":
+            return found(self.generator, lines, y=self.y, seed=seed, **given)
+        if found.needs == "classifier":
+            few = {"factors": self.oracle.kept(self.least_accuracy), **given}
+            return found(self.generator, self.oracle, lines, y=self.y, seed=seed, **few)
         fakes = self._fakes_of(seed)
         codes = fakes.codes
         if basis:
             with subject(self.generator, lines, y=self.y) as seen:
                 codes = seen.coordinates.of(fakes.latents).double().numpy()
-        function, defaults = ARRAYS[metric]
-        return function(codes, fakes.factors[:, self._used()], seed=seed, **{**defaults, **given})
+        return found(codes, fakes.factors[:, self._used()], seed=seed, **given)
 
     @property
     def oracle(self) -> FactorClassifier:
@@ -84,7 +82,7 @@ class MetricInputs:
 
     def protocol(self, metric: str, confidence: float) -> dict[str, Any]:
         """What has to agree before two generators are compared."""
-        lines = self.directions
+        lines, needs = self.directions, find_metric(metric).needs
         said: dict[str, Any] = {
             "directions": lines.method,
             "space": lines.space,
@@ -97,13 +95,13 @@ class MetricInputs:
         }
         if metric.startswith(ENCODER):
             assert self.source is not None
-            rows = len(self.source) if metric.removeprefix(ENCODER) in REAL_VOTES else self._real_count
+            rows = len(self.source) if needs == "source" else self._real_count
             said |= {"codes": self._encoders["", self.seeds[0]].variant, "data": f"{self.source.name}, {rows:,} images"}
             said |= {"merged": get_merging(self.source).variant}
-        elif metric not in LATENT:
+        elif needs != "generator":
             oracle = self.oracle
             kept = oracle.kept(self.least_accuracy)
-            used = self._used() if metric in ARRAYS else kept
+            used = self._used() if needs == "arrays" else kept
             names = oracle.merging.names
             said |= {
                 "codes": "coordinates of latents of the prior",
@@ -115,7 +113,7 @@ class MetricInputs:
                 "constant in fakes": [names[j] for j in kept if j not in used],
                 "least accuracy": self.least_accuracy,
             }
-            said |= {"fakes": self.samples} if metric in ARRAYS else {}
+            said |= {"fakes": self.samples} if needs == "arrays" else {}
         versions = {"orthogan": __version__, "torch": torch.__version__, "numpy": np.__version__}
         return said | versions | {"scikit-learn": sklearn.__version__}
 
@@ -125,7 +123,7 @@ class MetricInputs:
         if metric.startswith(ENCODER):
             r2 = np.mean([self._encoders["", seed].r2 for seed in self.seeds], axis=0)
             found |= {"encoder R^2": float(r2.mean()), "R^2 of each": r2}
-        elif metric in ARRAYS:
+        elif find_metric(metric).needs == "arrays":
             names = self.oracle.merging.names
             sure = np.mean([self._fakes[seed].confidence for seed in self.seeds], axis=0)
             found |= {
@@ -184,20 +182,18 @@ class MetricInputs:
             )
         return self._encoders[key]
 
-    def _encoded(self, name: str, basis: str, seed: int, given: Mapping[str, Any]) -> Score:
+    def _encoded(self, metric: DisentanglementMetric, basis: str, seed: int, given: Mapping[str, Any]) -> Score:
         assert self.source is not None
         encoder = self._encoder(basis, seed)
-        if name in REAL_VOTES:
+        if metric.needs == "source":
             if self._grid is None:
                 full = isinstance(self.source, SpriteGrid)
                 self._grid = SourceGrid(self.source) if full else FactorGrid(self.source, occurring=True)
-            function, defaults = REAL_VOTES[name]
-            return function(self._grid, encoder, seed=seed, **{**defaults, **given})
+            return metric(self._grid, encoder, seed=seed, **given)
         rows = subset(derive(seed, "real images"), len(self.source), self._real_count)
         codes = np.concatenate([encoder(self.source.read(piece)[0]) for piece in pieces(rows)])
         factors = get_merging(self.source)(factors_at(self.source, rows))
-        function, defaults = REAL_ARRAYS[name]
-        return function(codes, factors, seed=seed, **{**defaults, **given})
+        return metric(codes, factors, seed=seed, **given)
 
     @property
     def _real_count(self) -> int:

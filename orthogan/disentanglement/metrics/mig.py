@@ -13,9 +13,11 @@ from orthogan.disentanglement.mutual_information import (
     entropies,
     mutual_information_matrix,
 )
+from orthogan.disentanglement.registry import register_metric
 from orthogan.disentanglement.score import Score
 
 
+@register_metric("mig")
 def mig(codes: ArrayLike, factors: ArrayLike, *, bins: int = 20, max_bias: float = MAX_BIAS, seed: int = 0) -> Score:
     """Mean over factors of (largest - second largest I(code; factor)) / H(factor), in [0, 1].
 

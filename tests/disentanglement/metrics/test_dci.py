@@ -13,7 +13,7 @@ from sklearn.ensemble import GradientBoostingClassifier
 from sklearn.linear_model import Lasso
 
 from orthogan.disentanglement import completeness, dci, disentanglement
-from orthogan.disentanglement.dci import Classifier
+from orthogan.disentanglement.metrics.dci import Classifier
 from tests.fixtures import toy
 
 

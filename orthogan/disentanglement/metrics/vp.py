@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from orthogan.disentanglement.codes.coordinates import LatentCoordinates, subject
 from orthogan.disentanglement.codes.trunk import Precision
+from orthogan.disentanglement.registry import register_metric
 from orthogan.disentanglement.score import Score
 from orthogan.latent.directions import Directions
 from orthogan.rng import derive
@@ -72,6 +73,7 @@ class Judge(nn.Module):
         return self.head(self.features(pairs.contiguous(memory_format=torch.channels_last)))
 
 
+@register_metric("vp")
 def vp(
     generator: nn.Module,
     directions: Directions | None = None,

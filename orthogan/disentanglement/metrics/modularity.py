@@ -13,6 +13,7 @@ from orthogan.disentanglement.mutual_information import (
     entropies,
     mutual_information_matrix,
 )
+from orthogan.disentanglement.registry import register_metric
 from orthogan.disentanglement.score import Score
 
 
@@ -23,6 +24,7 @@ def modularity_per_code(information: np.ndarray) -> np.ndarray:
     return np.where(top > 0, 1 - ((share**2).sum(1) - 1) / (information.shape[1] - 1), 0.0)
 
 
+@register_metric("modularity")
 def modularity(
     codes: ArrayLike,
     factors: ArrayLike,

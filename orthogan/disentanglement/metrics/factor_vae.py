@@ -6,9 +6,11 @@ import numpy as np
 
 from orthogan.disentanglement.arrays import constant_codes, exponents, rescale
 from orthogan.disentanglement.codes.source import ROWS, Encoder, LabelledSource, draw, encode_images, varying
+from orthogan.disentanglement.registry import register_metric
 from orthogan.disentanglement.score import Score
 
 
+@register_metric("factor_vae", train_votes=800, test_votes=400, variance_samples=5000)
 def factor_vae(
     source: LabelledSource,
     encoder: Encoder,

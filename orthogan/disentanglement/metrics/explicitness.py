@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import functools
+from typing import Any
+
 import numpy as np
 from numpy.typing import ArrayLike
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 
 from orthogan.disentanglement.arrays import TRAIN_SHARE, HeldOut, Split, split
+from orthogan.disentanglement.codes.predicted import without_rare
+from orthogan.disentanglement.registry import register_metric
 from orthogan.disentanglement.score import Score
 
 ITERATIONS = 1000  # sklearn's 100 may stop early, and then the score measures the solver
@@ -47,6 +52,12 @@ def explicitness(
     train, tested = areas
     details = {"per_factor": tested, "train_per_factor": train, "train": float(train.mean())}
     return Score("explicitness", f"logistic,{data.variant}", float(tested.mean()), seed, details)
+
+
+@register_metric("explicitness")
+@functools.wraps(explicitness)
+def _of_common_values(codes: np.ndarray, factors: np.ndarray, **options: Any) -> Score:
+    return explicitness(*without_rare(codes, factors), **options)  # every value must be in both parts of its split
 
 
 def _check_every_value_seen(data: Split) -> None:

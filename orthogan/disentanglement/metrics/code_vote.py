@@ -11,11 +11,13 @@ from tqdm import tqdm
 
 from orthogan.disentanglement.codes.coordinates import BATCH, LatentCoordinates, subject
 from orthogan.disentanglement.codes.oracle import LEAST_ACCURACY, FactorClassifier
+from orthogan.disentanglement.registry import register_metric
 from orthogan.disentanglement.score import Score
 from orthogan.latent.directions import Directions
 from orthogan.rng import derive
 
 
+@register_metric("code_vote")
 def code_vote(
     generator: nn.Module,
     oracle: FactorClassifier,

@@ -7,12 +7,14 @@ from sklearn.linear_model import LogisticRegression
 
 from orthogan.disentanglement.arrays import exponents, rescale
 from orthogan.disentanglement.codes.source import ROWS, Encoder, LabelledSource, draw, encode_images, varying
+from orthogan.disentanglement.registry import register_metric
 from orthogan.disentanglement.score import Score
 
 LARGEST = 10  # exponent of 2: larger features are scaled down to it, because the solver fails with them
 ITERATIONS = 1000  # sklearn's 100 may stop early, and then the score measures the solver
 
 
+@register_metric("beta_vae", train_points=800, test_points=400)
 def beta_vae(
     source: LabelledSource,
     encoder: Encoder,

@@ -17,6 +17,7 @@ from orthogan.disentanglement.arrays import (
     rescale,
     split,
 )
+from orthogan.disentanglement.registry import register_metric
 from orthogan.disentanglement.score import Score
 
 C = 0.01
@@ -24,6 +25,7 @@ EXACT = 2**53  # float64 holds every integer up to this
 LARGEST = 10  # exponent of 2: with larger codes the penalty on the slope counts for nothing, but the solver may fail
 
 
+@register_metric("sap", standardise=True)
 def sap(
     codes: ArrayLike,
     factors: ArrayLike,

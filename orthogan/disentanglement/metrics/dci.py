@@ -10,6 +10,7 @@ from sklearn.ensemble import GradientBoostingClassifier, RandomForestClassifier
 from sklearn.linear_model import Lasso
 
 from orthogan.disentanglement.arrays import TRAIN_SHARE, HeldOut, Split, split
+from orthogan.disentanglement.registry import register_metric
 from orthogan.disentanglement.score import Score
 
 Classifier = Literal["gbt", "random_forest", "lasso"]
@@ -46,6 +47,7 @@ def _concentration(rows: np.ndarray) -> np.ndarray:
     return np.clip(1 + (share * logs).sum(1) / np.log(rows.shape[1]), 0.0, 1.0)
 
 
+@register_metric("dci", classifier="random_forest")
 def dci(
     codes: ArrayLike,
     factors: ArrayLike,

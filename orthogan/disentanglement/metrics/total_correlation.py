@@ -9,11 +9,13 @@ from numpy.typing import ArrayLike
 
 from orthogan.disentanglement.arrays import check_codes, constant_codes, exponents, rescale
 from orthogan.disentanglement.mutual_information import MAX_BIAS, check_bias, discretise, mutual_information_matrix
+from orthogan.disentanglement.registry import register_metric
 from orthogan.disentanglement.score import Score
 
 EPS = 1e-12  # of the largest eigenvalue: below, a correlation matrix counts as singular
 
 
+@register_metric("total_correlation", on_generated=False)
 def gaussian_total_correlation(codes: ArrayLike, *, seed: int = 0) -> Score:
     """KL of a Gaussian with the codes' covariance S from the product of its marginals, in nats; lower is better.
 
