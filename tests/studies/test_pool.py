@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
 import threading
 import time
 from pathlib import Path
@@ -76,7 +77,8 @@ def test_progress_is_read_off_the_log_also_when_a_line_is_cut(tmp_path: Path) ->
     assert progress(cell) == pytest.approx(0.75)
 
 
-def test_nothing_to_run_starts_nothing() -> None:
+def test_nothing_to_run_starts_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(subprocess, "Popen", lambda *_, **__: pytest.fail("a process was started"))
     run_cells([], 2, "nothing")
 
 

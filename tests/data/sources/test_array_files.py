@@ -308,10 +308,8 @@ def test_one_other_pixel_anywhere_makes_them_grey(
     ids=lambda a: f"{a.dtype}{a.shape}",
 )
 def test_other_arrays_are_refused_in_every_format(tmp_path: Path, form: str, images: np.ndarray) -> None:
-    if form == "gzip.h5" and not images.size:
-        return  # HDF5 does not compress nothing
-    if form == "gzip.h5" and not images.shape:
-        return
+    if form == "gzip.h5" and not (images.size and images.shape):
+        pytest.skip("HDF5 compresses neither an empty array nor a number")
     path = write(tmp_path / f"a.{form}", images)
     with pytest.raises(UserError, match=r"images must|no images|is no array|must be"):
         open_array_file(path, Form(8, 1))
