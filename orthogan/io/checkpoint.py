@@ -36,6 +36,7 @@ FLOAT = "__float__"  # {"__float__": "inf"}: JSON has no infinity and no NaN
 LARGEST_STATE = 1 << 26  # [bytes]
 _NAME = re.compile(r"step-([0-9]+)")
 _LEFTOVERS = (".*.writing", ".*.png.*.part")  # the second is of version 0.1
+Needed = Callable[[Collection[str]], Collection[str]]
 _whole: set[str] = set()  # the folders that this process has written or verified
 
 
@@ -89,15 +90,18 @@ def save(run: Path, step: int, parts: Mapping[str, Part], state: Mapping[str, An
     return final
 
 
-def verify(folder: Path) -> dict[str, Any]:
+def verify(folder: Path, needed: Needed | None = None) -> dict[str, Any]:
     """The ``state`` of a whole checkpoint.
+
+    Args:
+        needed: given the names of all files, those whose content is to be checked; of the others the size counts.
 
     Raises:
         Damaged: a file is missing, short or altered.
         UserError: a file may not be read, or was written by a later version of orthogan.
     """
     try:
-        state = _verified(folder)
+        state = _verified(folder, needed)
     except Damaged:
         _whole.discard(os.path.realpath(folder))
         raise
@@ -106,11 +110,12 @@ def verify(folder: Path) -> dict[str, Any]:
     except OSError as error:
         _whole.discard(os.path.realpath(folder))
         raise Damaged(f"{error.filename or folder}: {error.strerror or error}") from None
-    _whole.add(os.path.realpath(folder))
+    if needed is None:
+        _whole.add(os.path.realpath(folder))
     return state
 
 
-def _verified(folder: Path) -> dict[str, Any]:
+def _verified(folder: Path, needed: Needed | None) -> dict[str, Any]:
     path = folder / STATE
     path.stat()  # an OSError says more than a UserError
     try:
@@ -137,19 +142,20 @@ def _verified(folder: Path) -> dict[str, Any]:
             raise ValueError("it names files of other folders")
     except DAMAGE as error:
         raise Damaged(f"{path}: holds no record of a checkpoint ({error!r})") from None
+    checked = files if needed is None else needed(files)
     for name, (size, digest) in files.items():
         path = folder / name
         if not path.is_file():
             raise Damaged(f"{path}: missing")
         if path.stat().st_size != size:
             raise Damaged(f"{path}: {path.stat().st_size} bytes, {size} were written")
-        if _sha256(path) != digest:
+        if name in checked and _sha256(path) != digest:
             raise Damaged(f"{path}: its content changed since it was written")
     return state
 
 
-def verify_file(path: Path) -> None:
-    """Check one file that lies in a checkpoint folder; a file elsewhere, which nothing vouches for, passes.
+def verify_file(path: Path) -> bool:
+    """Check one file that lies in a checkpoint folder; False for a file elsewhere, which nothing vouches for.
 
     Raises:
         Damaged: it is not what the checkpoint was written with.
@@ -157,9 +163,10 @@ def verify_file(path: Path) -> None:
     try:
         expected = read_json(path.parent / STATE, LARGEST_STATE)["files"][path.name]["sha256"]
     except (UserError, *DAMAGE):
-        return
+        return False
     if _sha256(path) != expected:
         raise Damaged(f"{path}: its content changed since it was written")
+    return True
 
 
 def read(folder: Path, stem: str) -> dict[str, torch.Tensor]:
@@ -183,13 +190,18 @@ def steps(run: Path) -> list[tuple[int, Path]]:
 
 
 def newest(
-    run: Path, *, aside: bool = False, check: Callable[[dict[str, Any]], object] = bool
+    run: Path,
+    *,
+    aside: bool = False,
+    check: Callable[[dict[str, Any]], object] = bool,
+    needed: Needed | None = None,
 ) -> tuple[Path, dict[str, Any]] | None:
     """The newest whole checkpoint of a run and its state; a damaged one is named on stderr and passed over.
 
     Args:
         aside: rename the damaged ones to ``damaged-step-NNNNNNNNN``, for the process that trains.
         check: raises a KeyError, TypeError or ValueError for a state that is not as it should be.
+        needed: as of ``verify``.
 
     Raises:
         UserError: one may not be read, or was written by a later version of orthogan.
@@ -198,7 +210,7 @@ def newest(
     whole: tuple[Path, dict[str, Any]] | None = None
     for _, folder in reversed(steps(run)):
         try:
-            state = verify(folder)
+            state = verify(folder, needed)
             check(state)
             whole = folder, state
             break

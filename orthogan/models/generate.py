@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Sequence
+from typing import TypeVar
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -180,6 +182,20 @@ def truncate_in_space(latents: Tensor, truncation: float, space: str) -> Tensor:
     return latents * truncation
 
 
+Net = TypeVar("Net", bound=nn.Module)
+# Nets whose hash is kept, with the state of the weights that it is of.
+_KEPT: WeakKeyDictionary[nn.Module, tuple[object, str]] = WeakKeyDictionary()
+
+
+def keep_hash(net: Net) -> Net:
+    """``net``, whose ``model_hash`` is computed once from now on: anew only where an operation changed its weights.
+
+    A change through ``.data`` is not noticed, so this is for nets that are only looked at.
+    """
+    _KEPT[net] = None, ""
+    return net
+
+
 def model_hash(generator: nn.Module) -> str:
     """SHA-256 (64 hex digits) over the types, shapes and bytes of all tensors in the state dict, by sorted name.
 
@@ -187,12 +203,17 @@ def model_hash(generator: nn.Module) -> str:
     prefixes the names; state that is not a tensor does not count.
     """
     need_numbers(generator)
+    state = {name: tensor for name, tensor in sorted(generator.state_dict().items()) if isinstance(tensor, Tensor)}
+    now = None
+    if generator in _KEPT and not any(parameter.requires_grad for parameter in generator.parameters()):
+        now = [(name, tensor.data_ptr(), tensor._version) for name, tensor in state.items()]
+        before, found = _KEPT[generator]
+        if before == now:
+            return found
     digest = hashlib.sha256()
-    state = generator.state_dict()
-    for name in sorted(state):
-        tensor = state[name]
-        if not isinstance(tensor, Tensor):
-            continue
+    for tensor in state.values():
         digest.update(f"{tensor.dtype}\x1f{tuple(tensor.shape)}\x1f".encode())
         digest.update(tensor_bytes(tensor))
+    if now is not None:
+        _KEPT[generator] = now, digest.hexdigest()
     return digest.hexdigest()

@@ -1,9 +1,8 @@
-"""Nets on disk: one ``.safetensors`` file that carries its own config, and how to find and open it."""
+"""The file of a net: one ``.safetensors`` that carries its own config."""
 
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,19 +14,15 @@ from torch import Tensor, nn
 from orthogan.config.files import validate
 from orthogan.config.schema import Config, code_of_nets
 from orthogan.errors import UserError
-from orthogan.io import checkpoint
-from orthogan.io.read import parse_json, printable, user_path
+from orthogan.io.read import parse_json, printable
 from orthogan.io.sealed import HASH, compute_seal
-from orthogan.io.weights import read_metadata, read_tensors
 from orthogan.io.write import write_tensors
-from orthogan.models.build import build_for_file
-from orthogan.models.protocol import Generator, as_generator
-from orthogan.models.shipped import find_shipped, no_such
 from orthogan.named_code import Trust, require_trust
 
 FORMAT = "orthogan-generator-1"
 CLASSIFIER_FORMAT = "orthogan-classifier-1"
-RAW, EMA = "generator", "generator-ema"
+# stems of the files in a checkpoint
+RAW, EMA, DISCRIMINATOR = "generator", "generator-ema", "discriminator"
 CLASSIFIER = "classifier"
 MOST_CLASSES = 1_000_000
 
@@ -36,7 +31,6 @@ MOST_CLASSES = 1_000_000
 class Saved:
     """What the file of a generator or classifier says of itself."""
 
-    path: Path
     config: Config
     num_classes: int
     # step, images, weights ("ema" | "raw"), class_names (JSON)
@@ -83,72 +77,15 @@ def save_generator(
     write_tensors(path, tensors, about)
 
 
-def resolve_checkpoint(path: str | Path, *, ema: bool = True) -> Path:
-    """The file of the generator or classifier behind ``path``: a file, a checkpoint folder, a run (its newest whole
-    checkpoint), or the name of a shipped model.
-
-    Raises:
-        UserError: there is none, or the checkpoint is damaged.
-    """
-    path = user_path(path)
-    try:
-        if os.path.isfile(path):
-            checkpoint.verify_file(path)
-            return path
-    except checkpoint.Damaged as damage:
-        raise UserError(f"{damage}; choose another checkpoint of the run") from None
-    if not os.path.exists(path):
-        if (file := find_shipped(str(path))) is not None:
-            return file
-        raise no_such(path)
-    folder = path
-    if checkpoint.is_checkpoint(folder):
-        try:
-            checkpoint.verify(folder)
-        except checkpoint.Damaged as damage:
-            raise UserError(f"{damage}; choose another checkpoint of the run") from None
-    else:
-        found = checkpoint.newest(path)
-        if found is None and (stored := checkpoint.steps(path)):
-            raise UserError(f"{printable(path)}: all checkpoints of this run are damaged ({len(stored)})")
-        if found is None and path.parent.name == checkpoint.FOLDER:
-            raise UserError(
-                f"{printable(path / checkpoint.STATE)}: missing, so this checkpoint is damaged; choose another"
-            )
-        if found is None:
-            singles = sorted(path.glob("*.safetensors"))
-            if len(singles) == 1:
-                return singles[0]
-            raise UserError(
-                f"{printable(path)}: neither a run with checkpoints, nor a checkpoint, nor a .safetensors file"
-            )
-        folder = found[0]
-    classifier = folder / f"{CLASSIFIER}.safetensors"
-    if classifier.is_file():
-        return classifier
-    averaged = folder / f"{EMA}.safetensors"
-    return averaged if ema and averaged.is_file() else folder / f"{RAW}.safetensors"
-
-
-def read_saved(path: str | Path, *, ema: bool = True, form: str = FORMAT, trust: Trust = False) -> Saved:
-    """What the file behind ``path`` says of itself, without building the net.
+def read_header(file: Path, header: Mapping[str, str], trust: Trust = False) -> Saved:
+    """What the metadata of a file say, checked.
 
     Args:
         trust: which classes that are not orthogan's own the file may name.
 
     Raises:
-        UserError: it is not of the ``form`` (a generator's, by default), is damaged, or names other code.
+        UserError: they make no sense, or name other code.
     """
-    file = resolve_checkpoint(path, ema=ema)
-    header = read_metadata(file)
-    found, wanted = header.get("format"), form.split("-")[1]
-    if found != form and found in (FORMAT, CLASSIFIER_FORMAT):
-        raise UserError(f"{file}: carries a {found.split('-')[1]}, and a {wanted} is needed here")
-    if found != form:
-        raise UserError(
-            f"{file}: carries no orthogan {wanted} (format {found!r}); "
-            "files written by orthogan hold their config in the metadata"
-        )
     source = printable(file)
     if missing := [key for key in ("config", "num_classes") if key not in header]:
         raise UserError(f"{source}: its metadata lack {' and '.join(missing)}; copy or download the file again")
@@ -158,8 +95,7 @@ def read_saved(path: str | Path, *, ema: bool = True, form: str = FORMAT, trust:
     config = validate(tree, {}, default_origin=source)
     require_trust(code_of_nets(config), file, trust)
     extra = {k: v for k, v in header.items() if k not in ("format", "config", "num_classes", HASH)}
-    num_classes = _classes(header["num_classes"], extra, source)
-    return Saved(file, config, num_classes, extra)
+    return Saved(config, _classes(header["num_classes"], extra, source), extra)
 
 
 def _classes(text: str, extra: Mapping[str, str], source: str) -> int:
@@ -174,48 +110,6 @@ def _classes(text: str, extra: Mapping[str, str], source: str) -> int:
     if len(names) not in (0, int(text)):
         raise UserError(f"{source}: its metadata have {len(names)} class_names for num_classes = {text}")
     return int(text)
-
-
-def load_generator(
-    path: str | Path, *, device: torch.device | str = "cpu", ema: bool = True, trust: Trust = False
-) -> Generator:
-    """A generator, ready to draw from: eval mode, on ``device``, its parameters without gradients.
-
-    To train it further: ``net.requires_grad_(True).train()``.
-
-    Args:
-        path: a run folder (its newest whole checkpoint), a checkpoint folder or a ``.safetensors`` file.
-        ema: take the averaged weights where the checkpoint has them.
-        trust: a file may only name classes of orthogan's own. True lets it name any ``module:Class``, which is then
-            imported and run; a list of names allows these.
-
-    Raises:
-        UserError: nothing to load there, it is damaged or names other code, or the tensors do not fit the config.
-    """
-    saved = read_saved(path, ema=ema, trust=trust)
-    net = _filled(saved, "generator", trust)
-    return as_generator(net).to(device).eval().requires_grad_(False)
-
-
-def load_classifier(path: str | Path, *, device: torch.device | str = "cpu", trust: Trust = False) -> nn.Module:
-    """A classifier in eval mode on ``device``: images (n, c, h, w) in [-1, 1] -> logits (n, classes).
-
-    Args, errors: as ``load``; ``describe(path, form=CLASSIFIER_FORMAT)`` tells the names of the classes.
-    """
-    saved = read_saved(path, form=CLASSIFIER_FORMAT, trust=trust)
-    net = _filled(saved, "classifier", trust)
-    return net.to(device).eval().requires_grad_(False)
-
-
-def _filled(saved: Saved, name: str, trust: Trust) -> nn.Module:
-    """The net ``name`` of a file. Raises ``UserError`` naming the file."""
-    tensors = read_tensors(saved.path, edited=trust is True)
-    try:
-        net = build_for_file(saved.config, name, num_classes=saved.num_classes, numbers=count(tensors))
-    except UserError as error:
-        raise UserError(f"{printable(saved.path)}: {error}") from error
-    fill(net, tensors, saved.path)
-    return net
 
 
 def fill(net: nn.Module, tensors: Mapping[str, Tensor], file: Path) -> None:

@@ -19,10 +19,9 @@ def find_shipped(name: str) -> Path | None:
     return path if path and path.is_file() else None
 
 
-def no_such(path: object) -> UserError:
+def no_such(path: object, accepted: str = "a run, a checkpoint, a .safetensors file or module:Class") -> UserError:
     """What to say of a run, checkpoint, file or name of a shipped model that does not exist."""
     names = sorted(file.stem for file in FOLDER.glob("*.safetensors"))
     near = difflib.get_close_matches(str(path)[:200], names, 1)
-    return UserError(
-        f"{printable(path)}: no such run, checkpoint or file" + (f"; did you mean {near[0]}?" if near else "")
-    )
+    hint = f"did you mean {near[0]}?" if near else f"name {accepted}"
+    return UserError(f"{printable(path)}: no such run, checkpoint or file; {hint}")

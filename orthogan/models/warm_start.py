@@ -13,13 +13,11 @@ from orthogan.config.base import names_in
 from orthogan.config.files import differences
 from orthogan.config.schema import Config
 from orthogan.errors import UserError
-from orthogan.io import checkpoint
 from orthogan.layers import HouseholderProjector, SkewOrthogonalConv2d
-from orthogan.models.build import Start, build_for_file
-from orthogan.models.saved import Saved, count, fill, load_generator, read_saved
+from orthogan.models.build import Start
+from orthogan.models.open import OpenedModel, open_model
 from orthogan.named_code import Trust
 
-DISCRIMINATOR = "discriminator"
 # what decides the names and sizes of a net's tensors
 SHAPING = ("kind", "channels", "latent_dim", "options", "whitening", "pooling")
 
@@ -46,18 +44,12 @@ class WarmStart:
         self.config, self.num_classes = config, num_classes
         try:
             trust = trust is True or {*names_in(config), *(trust or ())}
-            self.saved = read_saved(path, trust=trust)
-            self._generator = _baked(load_generator(path, trust=trust), self.saved)
+            self.saved = open_model(path, trust=trust)
+            self._generator = _baked(self.saved.generator, self.saved)
+            both = self.saved.from_folder and self.saved.has_discriminator
+            self._discriminator = _baked(self.saved.discriminator, self.saved) if both else None
         except UserError as error:
             raise UserError(f"model.init: {error}") from None
-        folder = self.saved.path.parent
-        self._discriminator: nn.Module | None = None
-        if path.is_dir() and (folder / f"{DISCRIMINATOR}.safetensors").is_file():
-            tensors = checkpoint.read(folder, DISCRIMINATOR)
-            numbers, classes = count(tensors), self.saved.num_classes
-            net = build_for_file(self.saved.config, DISCRIMINATOR, num_classes=classes, numbers=numbers)
-            fill(net, tensors, folder / f"{DISCRIMINATOR}.safetensors")
-            self._discriminator = _baked(net.eval(), self.saved)
 
     def generator(self, net: nn.Module) -> None:
         """Fill a fresh generator.
@@ -80,7 +72,7 @@ class WarmStart:
         wrong = [key for key in {**wanted, **given} if _shape(wanted, key) != _shape(given, key)]
         if wrong:
             keys = differences(
-                self._shaping(self.saved.config, self.saved.num_classes, name),
+                self._shaping(self.saved.config, self.saved.about.num_classes, name),
                 self._shaping(self.config, self.num_classes, name),
             )
             first = f"{wrong[0]} is {_shape(given, wrong[0])} there and {_shape(wanted, wrong[0])} here"
@@ -102,7 +94,7 @@ class WarmStart:
         }
 
 
-def _baked(net: nn.Module, saved: Saved) -> nn.Module:
+def _baked(net: nn.Module, saved: OpenedModel) -> nn.Module:
     for name, part in net.named_modules():
         if isinstance(part, SkewOrthogonalConv2d):
             raise UserError(

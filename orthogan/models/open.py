@@ -1,0 +1,401 @@
+"""The one door to any model: what a SUBJECT names is found, verified and hashed once; its nets are built on first use.
+
+    model = open_model("runs/sngan")      # also a checkpoint, a .safetensors file, a shipped model or module:Class
+    model.config, model.class_names       # so far only the header of the file was read
+    model.generator, model.discriminator
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from orthogan.config.schema import Config
+from orthogan.errors import UserError
+from orthogan.io import checkpoint
+from orthogan.io.read import printable, user_path
+from orthogan.io.weights import read_metadata, read_tensors, read_weights
+from orthogan.models.build import build_for_file
+from orthogan.models.generate import keep_hash, model_hash
+from orthogan.models.modes import need_numbers
+from orthogan.models.protocol import Generator, as_generator
+from orthogan.models.saved import (
+    CLASSIFIER,
+    CLASSIFIER_FORMAT,
+    DISCRIMINATOR,
+    EMA,
+    FORMAT,
+    RAW,
+    Saved,
+    count,
+    fill,
+    read_header,
+)
+from orthogan.models.shipped import find_shipped, no_such
+from orthogan.named_code import NeedsTrust, Trust, import_made
+
+PICKLED = (".pt", ".pth", ".bin", ".ckpt")
+ACCEPTED = "a run, a checkpoint, a .safetensors or .pth file, or module:Class"
+CONVOLUTIONS = {3: nn.Conv1d, 4: nn.Conv2d, 5: nn.Conv3d}
+
+
+@dataclass(frozen=True, eq=False)
+class OpenedModel:
+    """What a SUBJECT names. Nets that were read from files are in eval mode, and their parameters have no gradients.
+
+    Args:
+        name: for titles and messages: the path of the file, or ``module:attribute``.
+        kind: of net; "code" is one by name, "tensors" are weights of which nothing else is known.
+        path: of the file; None for code.
+        from_folder: whether a run or checkpoint was named, which may have more than one net.
+    """
+
+    name: str
+    kind: Literal["generator", "discriminator", "classifier", "tensors", "code"]
+    path: Path | None = None
+    from_folder: bool = False
+    device: torch.device | str = "cpu"
+    trust: Trust = False
+    _header: Mapping[str, str] = field(default_factory=dict, repr=False)
+    _verified: bool | None = field(default=None, repr=False)
+    _code: nn.Module | None = field(default=None, repr=False)
+
+    @cached_property
+    def about(self) -> Saved:
+        """What the file says of itself: config, num_classes and what else it carries.
+
+        Raises:
+            UserError: it says nothing, what makes no sense, or names code that needs consent.
+        """
+        if self.path is None:
+            raise UserError(f"{self.name}: this is code, which has no config; name a run or a file that orthogan wrote")
+        if self.kind == "tensors":
+            raise self._no("generator")
+        if self.kind == "discriminator":
+            return _open_file(self.path.with_name(f"{RAW}.safetensors"), trust=self.trust).about
+        return read_header(self.path, self._header, self.trust)
+
+    @property
+    def config(self) -> Config:
+        """The config that the net was built from. Raises ``UserError`` as ``about``."""
+        return self.about.config
+
+    @property
+    def class_names(self) -> list[str]:
+        """Names of the classes, in label order; empty where there are none or none are known."""
+        if self._code is not None:
+            return list(getattr(self._code, "class_names", []))
+        return self.about.class_names
+
+    @cached_property
+    def generator(self) -> Generator:
+        """z and labels -> images, see ``orthogan.Generator``.
+
+        Raises:
+            UserError: there is none, it is damaged, or the tensors do not fit the config.
+        """
+        self.need("generator")
+        net = as_generator(self._code if self._code is not None else self._read("generator"))
+        return keep_hash(net.to(self.device).eval())
+
+    @cached_property
+    def classifier(self) -> nn.Module:
+        """Images (n, c, h, w) in [-1, 1] -> logits (n, classes). Raises ``UserError`` as ``generator``."""
+        self.need("classifier")
+        return (self._code if self._code is not None else self._read("classifier")).to(self.device).eval()
+
+    @cached_property
+    def discriminator(self) -> nn.Module:
+        """Images (n, c, h, w) in [-1, 1] (and labels) -> logits (n,).
+
+        Its tensors have a file of their own beside that of the generator, which has the config.
+
+        Raises:
+            UserError: there is none, it is damaged, or its tensors do not fit the config.
+        """
+        if self.path is None or (file := self._discriminator_file) is None:
+            beside = "" if self.path is None else f" beside {self.path.name}"
+            raise UserError(
+                f"{printable(self.name)}: there is no {DISCRIMINATOR}.safetensors{beside}; give a run of a GAN, or a "
+                "checkpoint of it"
+            )
+        try:
+            return self._read("discriminator", file).to(self.device).eval()
+        except NeedsTrust:
+            raise
+        except UserError as error:
+            raise UserError(
+                f"{printable(file)}: does not fit the config in the generator's file: {error}; choose a checkpoint "
+                "whose files belong together"
+            ) from None
+
+    @property
+    def has_discriminator(self) -> bool:
+        """Whether ``discriminator`` has a file to be read from."""
+        return self._discriminator_file is not None
+
+    @cached_property
+    def hash(self) -> str:
+        """``model_hash`` of the generator or classifier."""
+        return model_hash(self.classifier if self.kind == "classifier" else self.generator)
+
+    @cached_property
+    def net(self) -> nn.Module:
+        """All that there is to look at: ``G`` and ``D`` of a run of a GAN, else the one net; tensors as bare layers."""
+        if self._code is not None:
+            return self._code
+        if self.kind == "generator" and self.from_folder and self.has_discriminator:
+            return nn.ModuleDict({"G": self.generator, "D": self.discriminator})
+        if self.kind != "tensors":
+            return getattr(self, self.kind)
+        assert self.path is not None
+        tensors = read_weights(self.path) if self.path.suffix in PICKLED else self._tensors(self.path)
+        found = Tensors(tensors)
+        if not found._modules:
+            raise UserError(
+                f"{printable(self.path)}: no matrix or kernel among its {len(tensors)} tensors; name a file of weights"
+            )
+        return found
+
+    def need(self, kind: Literal["generator", "classifier"]) -> OpenedModel:
+        """This model, if it has such a net.
+
+        Raises:
+            UserError: naming what it has instead.
+        """
+        if self.kind in (kind, "code"):
+            return self
+        raise self._no(kind)
+
+    def _no(self, kind: str) -> UserError:
+        if self.kind != "tensors":
+            return UserError(f"{printable(self.name)}: carries a {self.kind}, and a {kind} is needed here")
+        return UserError(
+            f"{printable(self.name)}: carries no orthogan {kind} (format {self._header.get('format')!r}); "
+            "files written by orthogan hold their config in the metadata"
+        )
+
+    @property
+    def _discriminator_file(self) -> Path | None:
+        if self.path is None or self.kind not in ("generator", "discriminator"):
+            return None
+        file = self.path.with_name(f"{DISCRIMINATOR}.safetensors")
+        return file if file.is_file() else None
+
+    def _read(self, name: str, file: Path | None = None) -> nn.Module:
+        """The net ``name`` from its file. Raises ``UserError`` naming the file."""
+        file = file or self.path
+        assert file is not None
+        about, tensors = self.about, self._tensors(file)
+        try:
+            net = build_for_file(about.config, name, num_classes=about.num_classes, numbers=count(tensors))
+        except UserError as error:
+            raise UserError(f"{printable(file)}: {error}") from error
+        fill(net, tensors, file)
+        return net.requires_grad_(False)
+
+    def _tensors(self, file: Path) -> dict[str, Tensor]:
+        """The content of a file, whose bytes are checked once: by the checkpoint it lies in, else by its own hash."""
+        verified = _verify(file) if self._verified is None or file != self.path else self._verified
+        return read_tensors(file, verified=verified, edited=self.trust is True)
+
+
+def open_model(
+    subject: str | Path, *, device: torch.device | str = "cpu", ema: bool = True, trust: Trust = False
+) -> OpenedModel:
+    """What ``subject`` names; nothing is downloaded, and no foreign code runs unasked.
+
+    Args:
+        subject: a run folder (its newest whole checkpoint), a checkpoint folder, a ``.safetensors`` or ``.pth`` file,
+            the name of a shipped model, or ``module:net``; ``module:Class`` and ``module:function`` are called without
+            arguments, under a fixed seed.
+        device: of the nets.
+        ema: take the averaged weights of a generator where there are some.
+        trust: a file may only name classes of orthogan's own. True lets it name any ``module:Class``, which is then
+            imported and run; a list of names allows these.
+
+    Raises:
+        UserError: there is nothing of the kind, it is damaged, or it names other code.
+    """
+    text, path = str(subject), user_path(subject)
+    if not os.path.exists(path):
+        module, _, attribute = text.partition(":")
+        if module and attribute and path.suffix not in (".safetensors", *PICKLED):
+            return OpenedModel(text, "code", device=device, trust=trust, _code=_instantiate(text))
+        if (file := find_shipped(text)) is None:
+            raise no_such(text, ACCEPTED)
+        return _open_file(file, device=device, trust=trust)
+    # Other people's checkpoints and names of a hub are recognised here.
+    if os.path.isfile(path):
+        return _open_file(path, device=device, trust=trust)
+    file, verified = _find_in(path, ema)
+    return _open_file(file, verified=verified, from_folder=True, device=device, trust=trust)
+
+
+def load_generator(
+    subject: str | Path, *, device: torch.device | str = "cpu", ema: bool = True, trust: Trust = False
+) -> Generator:
+    """A generator, ready to draw from: eval mode, on ``device``, its parameters without gradients.
+
+    To train it further: ``net.requires_grad_(True).train()``. Args, errors: as of ``open_model``.
+    """
+    return open_model(subject, device=device, ema=ema, trust=trust).generator
+
+
+def load_classifier(subject: str | Path, *, device: torch.device | str = "cpu", trust: Trust = False) -> nn.Module:
+    """A classifier in eval mode: images (n, c, h, w) in [-1, 1] -> logits (n, classes); as ``load_generator``."""
+    return open_model(subject, device=device, trust=trust).classifier
+
+
+def load_discriminator(subject: str | Path, *, device: torch.device | str = "cpu", trust: Trust = False) -> nn.Module:
+    """A discriminator in eval mode: images (n, c, h, w) in [-1, 1] (and labels) -> logits (n,); as ``load_generator``.
+
+    ``subject`` may also be a ``discriminator.safetensors`` with its ``generator.safetensors`` beside it.
+    """
+    return open_model(subject, device=device, ema=False, trust=trust).discriminator
+
+
+def holds_images(subject: str | Path) -> bool:
+    """Whether ``subject`` is a folder or zip without anything that orthogan trained in it."""
+    path = Path(subject)
+    if path.suffix.lower() == ".zip":
+        return True
+    ours = checkpoint.is_checkpoint(path) or (path / checkpoint.FOLDER).exists() or (path / "config.yaml").exists()
+    return path.is_dir() and not ours and not list(path.glob("*.safetensors"))
+
+
+def find_run(subject: str | Path) -> Path | None:
+    """The run folder that ``subject`` is or lies in."""
+    for folder in (Path(subject), *Path(subject).resolve().parents):
+        if (folder / "config.yaml").is_file() and (folder / checkpoint.FOLDER).is_dir():
+            return folder
+    return None
+
+
+class Tensors(nn.Module):
+    """The matrices and kernels of a state dict as bare layers under their own names; it has no forward.
+
+    Two dimensions become ``nn.Linear``, three to five a convolution of stride 1 in one group (a state dict does not
+    tell), six or more a flattened ``nn.Linear``. Vectors and tensors of integers are left out. A tensor behind a
+    parametrization is taken as it is stored.
+    """
+
+    def __init__(self, tensors: Mapping[str, Tensor]) -> None:
+        super().__init__()
+        layers: dict[str, nn.Module] = {}
+        for key, tensor in tensors.items():
+            if tensor.dim() < 2 or not (tensor.is_floating_point() or tensor.is_complex()) or tensor.numel() == 0:
+                continue
+            name = key.removesuffix(".weight")
+            layers[key if name in layers else name] = _layer(tensor.detach())
+        self._modules.update(layers)  # add_module would refuse the dots
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """The flag ``training`` is not a layer of that name."""
+        if name == "training":
+            object.__setattr__(self, name, value)
+        else:
+            super().__setattr__(name, value)
+
+
+def _layer(tensor: Tensor) -> nn.Module:
+    kind = CONVOLUTIONS.get(tensor.dim())
+    if kind is None:
+        tensor = tensor.flatten(1)
+        layer = nn.Linear(tensor.shape[1], tensor.shape[0], bias=False, device="meta")
+    else:
+        layer = kind(tensor.shape[1], tensor.shape[0], tuple(tensor.shape[2:]), bias=False, device="meta")
+    layer.weight = nn.Parameter(tensor, requires_grad=False)
+    return layer
+
+
+def _open_file(file: Path, *, verified: bool | None = None, **how: Any) -> OpenedModel:
+    """The model in one file; ``verified``: whether its bytes are checked already."""
+    make = partial(OpenedModel, str(file), path=file, **how)
+    if file.suffix in PICKLED:
+        return make("tensors")
+    if file.stem == DISCRIMINATOR and file.with_name(f"{RAW}.safetensors").is_file():
+        return make("discriminator")
+    verified = _verify(file) if verified is None else verified
+    header = read_metadata(file)
+    kind = {FORMAT: "generator", CLASSIFIER_FORMAT: "classifier"}.get(header.get("format", ""), "tensors")
+    model = make(kind, _header=header, _verified=verified)
+    if kind != "tensors":
+        model.about  # noqa: B018 - code that needs consent is refused before anything is asked of it
+    return model
+
+
+def _verify(file: Path) -> bool:
+    """Whether a checkpoint vouches for the file. Raises ``UserError`` where the file is another than it says."""
+    try:
+        return checkpoint.verify_file(file)
+    except checkpoint.Damaged as damage:
+        raise UserError(f"{damage}; choose another checkpoint of the run") from None
+
+
+def _find_in(folder: Path, ema: bool) -> tuple[Path, bool]:
+    """The file of the generator or classifier in a run or checkpoint folder, and whether its bytes were checked.
+
+    Raises:
+        UserError: there is none, or the checkpoint is damaged.
+    """
+
+    chosen = [RAW]
+
+    def main(names: Collection[str]) -> list[str]:
+        stems = (CLASSIFIER, EMA) if ema else (CLASSIFIER,)
+        chosen[0] = next((name for stem in stems if (name := f"{stem}.safetensors") in names), f"{RAW}.safetensors")
+        return chosen
+
+    if checkpoint.is_checkpoint(folder):
+        try:
+            checkpoint.verify(folder, needed=main)
+        except checkpoint.Damaged as damage:
+            raise UserError(f"{damage}; choose another checkpoint of the run") from None
+    else:
+        found = checkpoint.newest(folder, needed=main)
+        if found is None and (stored := checkpoint.steps(folder)):
+            raise UserError(f"{printable(folder)}: all checkpoints of this run are damaged ({len(stored)})")
+        if found is None and folder.parent.name == checkpoint.FOLDER:
+            raise UserError(
+                f"{printable(folder / checkpoint.STATE)}: missing, so this checkpoint is damaged; choose another"
+            )
+        if found is None:
+            singles = sorted(folder.glob("*.safetensors"))
+            if len(singles) == 1:
+                return singles[0], False
+            raise UserError(
+                f"{printable(folder)}: neither a run with checkpoints, nor a checkpoint, nor a .safetensors file"
+            )
+        folder = found[0]
+    return folder / chosen[0], True
+
+
+def _instantiate(name: str) -> nn.Module:
+    """The net that ``module:net`` names, or what ``module:Class`` or ``module:function`` makes without arguments.
+
+    Made under a fixed seed. Raises ``UserError`` where there is none.
+    """
+    made = import_made(name, "SUBJECT", nn.Module)
+    if not isinstance(made, nn.Module):
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            try:
+                made = made()
+            except Exception as error:  # the user's own code
+                raise UserError(
+                    f"{name}: cannot be called without arguments: {type(error).__name__}: {error}; "
+                    "name a function that builds the net and loads its weights"
+                ) from error
+    if not isinstance(made, nn.Module):
+        raise UserError(f"{name}: gives a {type(made).__name__}, not an nn.Module; name a class or a function of one")
+    need_numbers(made)
+    return made
