@@ -22,8 +22,8 @@ from orthogan.evaluation.fidelity.precision_recall import precision_recall
 from orthogan.evaluation.images import generate_images, real
 from orthogan.evaluation.precision import Precision, prepare_net
 from orthogan.models.modes import eval_mode
+from orthogan.models.open import open_model
 from orthogan.models.protocol import Generator
-from orthogan.models.saved import read_saved
 
 VARIANTS = {
     "fp32": Precision(False, False),
@@ -41,7 +41,7 @@ def noise(subject: Path, extractor: str, images: int, seeds: int, device: torch.
     over the seeds. bf16 features are compared with bf16 features of the real images.
     """
     generator = load(subject, device=device)
-    source = open_configured(read_saved(subject).config.data)
+    source = open_configured(open_model(subject).config.data)
     nets = {bf16: load_extractor(extractor, device=device, bf16=bf16) for bf16 in (False, True)}
     reals = {bf16: _of_source(source, net, images, device) for bf16, net in nets.items()}
     found: dict[str, dict[str, list[float]]] = {variant: {} for variant in VARIANTS}

@@ -39,8 +39,8 @@ if TYPE_CHECKING:
     from orthogan.data import open_configured, open_source
     from orthogan.evaluation import evaluate
     from orthogan.latent import Directions, first_layer_directions, native_directions, render, traverse
+    from orthogan.models.open import load_generator as load
     from orthogan.models.protocol import Generator
-    from orthogan.models.saved import load_generator as load
     from orthogan.models.saved import save_generator
     from orthogan.training import train
 
@@ -80,7 +80,7 @@ _HOMES = {
     "Generator": "orthogan.models.protocol",
     "evaluate": "orthogan.evaluation",
     "first_layer_directions": "orthogan.latent",
-    "load": "orthogan.models.saved:load_generator",
+    "load": "orthogan.models.open:load_generator",
     "load_config": "orthogan.config.files",
     "native_directions": "orthogan.latent",
     "open_configured": "orthogan.data",

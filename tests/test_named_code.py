@@ -25,9 +25,8 @@ from orthogan.evaluation.fidelity.extractors import load_extractor
 from orthogan.io import checkpoint
 from orthogan.io.checkpoint import Part
 from orthogan.models.build import build_classifier, build_discriminator, build_generator
-from orthogan.models.named import instantiate
-from orthogan.models.saved import CLASSIFIER, CLASSIFIER_FORMAT, RAW, load_classifier, metadata
-from orthogan.models.saved_discriminator import load_discriminator
+from orthogan.models.open import load_classifier, load_discriminator, open_model
+from orthogan.models.saved import CLASSIFIER, CLASSIFIER_FORMAT, RAW, metadata
 from orthogan.studies.finished import FinishedRun
 from orthogan.studies.registry import get_study
 from orthogan.training.score_worker import measure_of
@@ -336,7 +335,7 @@ def test_names_of_anything_else_than_a_class_of_the_right_kind_are_refused_in_ev
     with pytest.raises(UserError, match="study"):
         get_study(kind)
     with pytest.raises(UserError):
-        instantiate(kind)
+        open_model(kind)
     assert main(["sample", kind]) == 2
     assert main(["spectrum", kind]) == 2
 
@@ -352,15 +351,15 @@ def annotated_otherwise() -> dict[str, Tensor]:
 @pytest.mark.parametrize("name", ["os:abort", "timeit:timeit", "subprocess:getoutput", "tempfile:mkdtemp"])
 def test_a_function_of_the_standard_library_is_no_subject(name: str) -> None:
     with pytest.raises(UserError, match="cannot be called to make"):
-        instantiate(name)
-    assert isinstance(instantiate(f"{__name__}:ready"), nn.Linear)
+        open_model(name)
+    assert isinstance(open_model(f"{__name__}:ready").net, nn.Linear)
 
 
 def test_a_module_that_fails_or_exits_while_it_is_imported_is_named(here: Path) -> None:
     for text, says in (("raise KeyError('k')", "KeyError"), ("import sys; sys.exit(3)", "SystemExit"), ("(", "Syntax")):
         (here / "failing.py").write_text(text)
         with pytest.raises(UserError, match=rf"failing:Net.*{says}"):
-            instantiate("failing:Net")
+            open_model("failing:Net")
 
 
 def test_no_file_in_the_current_folder_hides_an_installed_module(here: Path) -> None:

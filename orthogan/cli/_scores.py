@@ -33,10 +33,8 @@ from orthogan.evaluation.paths.path_variants import PATH_METRICS
 from orthogan.evaluation.result import NAMES
 from orthogan.evaluation.robustness.classifier import METRICS as CLASSIFIER_METRICS
 from orthogan.evaluation.robustness.classifier import evaluate_classifier
-from orthogan.io import checkpoint
 from orthogan.io.read import printable
-from orthogan.models.saved import CLASSIFIER_FORMAT, Saved, load_classifier, load_generator, read_saved
-from orthogan.models.saved_discriminator import load_discriminator
+from orthogan.models.open import OpenedModel, holds_images, open_model
 from orthogan.registry import did_you_mean
 from orthogan.training.classifier.task import open_sources
 
@@ -99,19 +97,19 @@ def _generated(arguments: Namespace, metrics: list[str], device: torch.device) -
         data = load_config(arguments.data, arguments.overrides, trust=True).data  # its nets are not built
     samples = arguments.samples
     info = {"subject": str(arguments.subject)}
-    if _is_images(arguments.subject):
+    if holds_images(arguments.subject):
         if data is None:
             raise UserError(f"{arguments.subject}: images need --data CONFIG, which says at what size to compare them")
         subject = _images(arguments.subject, data)
     else:
         trust = arguments.trust or own_names(arguments.data)
-        saved = read_saved(arguments.subject, ema=not arguments.no_ema, trust=trust)
+        model = open_model(arguments.subject, device=device, ema=not arguments.no_ema, trust=trust).need("generator")
         if data is None:
             compared = arguments.reference is None and set(metrics) & set(COMPARING)
-            data = (_followed(arguments, saved, BY_DATA) if compared else saved.config).data
-        subject = load_generator(saved.path, device=device, trust=trust)
+            data = (_followed(arguments, model, BY_DATA) if compared else model.config).data
+        subject = model.generator
         samples = samples or DEFAULT_SAMPLES
-        info = _info(arguments, saved)
+        info = _info(arguments, model)
     return score(
         subject,
         _reference(arguments, data, metrics),
@@ -134,20 +132,20 @@ def _generated(arguments: Namespace, metrics: list[str], device: torch.device) -
 def _classified(arguments: Namespace, metrics: list[str], device: torch.device) -> Sequence[MetricResult]:
     """The scores of a classifier on its test images, or on those of --data and --split."""
     trust = arguments.trust or own_names(arguments.data)
-    saved = read_saved(arguments.subject, form=CLASSIFIER_FORMAT, trust=trust)
+    model = open_model(arguments.subject, device=device, trust=trust).need("classifier")
     if arguments.data:
         asked = load_config(arguments.data, arguments.overrides, trust=True)
     else:
-        asked = _followed(arguments, saved, BY_DATA)
-    learned = _followed(arguments, saved, BY_TRUST) if COMPLEXITY in metrics else saved.config
-    net = load_classifier(saved.path, device=device, trust=trust)
+        asked = _followed(arguments, model, BY_DATA)
+    learned = _followed(arguments, model, BY_TRUST) if COMPLEXITY in metrics else model.config
+    net = model.classifier
     if arguments.split or asked.task != "classifier":
         source: ImageSource = open_configured(asked.data, split=arguments.split)
     else:
         source = open_sources(asked)[1]
-    own = saved.config.data
+    own = model.config.data
     if (list(source.class_names), source.resolution, source.channels) != (
-        saved.class_names,
+        model.class_names,
         own.resolution,
         own.channels,
     ):
@@ -155,7 +153,7 @@ def _classified(arguments: Namespace, metrics: list[str], device: torch.device) 
             f"{source.name}: {len(source.class_names)} classes, {source.channels} x {source.resolution} px are not "
             f"what {arguments.subject} was trained on; choose images with its classes, channels and resolution"
         )
-    info = _info(arguments, saved)
+    info = _info(arguments, model)
     common: dict[str, Any] = {"samples": arguments.samples, "batch_size": arguments.batch_size, "seed": arguments.seed}
     results: list[MetricResult] = []
     if of_test := [metric for metric in metrics if metric != COMPLEXITY]:
@@ -170,11 +168,11 @@ def _classified(arguments: Namespace, metrics: list[str], device: torch.device) 
 
 def _of_gan(arguments: Namespace, metrics: list[str], device: torch.device) -> Sequence[MetricResult]:
     """The scores of a run or checkpoint that need more than its generator."""
-    saved = read_saved(arguments.subject, ema=not arguments.no_ema, trust=arguments.trust)
-    data = _followed(arguments, saved, BY_TRUST).data
-    net, samples = load_generator(saved.path, device=device, trust=arguments.trust), arguments.samples
+    model = open_model(arguments.subject, device=device, ema=not arguments.no_ema, trust=arguments.trust)
+    data = _followed(arguments, model.need("generator"), BY_TRUST).data
+    net, samples = model.generator, arguments.samples
     recipe = _recipe(arguments.critic)
-    common: dict[str, Any] = {"seed": arguments.seed, "device": device, "info": _info(arguments, saved)}
+    common: dict[str, Any] = {"seed": arguments.seed, "device": device, "info": _info(arguments, model)}
     results: list[MetricResult] = []
     if DIVERGENCE in metrics:
         run = find_run(arguments.subject)
@@ -183,15 +181,15 @@ def _of_gan(arguments: Namespace, metrics: list[str], device: torch.device) -> S
         many = samples or DEFAULT_SAMPLES
         results.append(neural_divergence(net, held_out, recipe=recipe, samples=many, keep=keep, **common))
     if LIPSCHITZ in metrics:
-        discriminator = load_discriminator(arguments.subject, device=device, trust=arguments.trust)
         options: dict[str, Any] = {"batch_size": arguments.batch_size, **({"pairs": samples} if samples else {})}
-        results.append(lipschitz(discriminator, net, open_configured(data), **options, **common)[0])
+        results.append(lipschitz(model.discriminator, net, open_configured(data), **options, **common)[0])
     return results
 
 
-def _info(arguments: Namespace, saved: Saved) -> dict[str, str]:
+def _info(arguments: Namespace, model: OpenedModel) -> dict[str, str]:
     """What a protocol says of who was measured."""
-    known = {key: saved.extra[key] for key in ("step", "images", "weights") if key in saved.extra}
+    extra = model.about.extra
+    known = {key: extra[key] for key in ("step", "images", "weights") if key in extra}
     return {"subject": str(arguments.subject), **known}
 
 
@@ -219,16 +217,7 @@ def _numbers(option: str, text: str) -> list[float]:
         raise UserError(f"{option} {text}: give numbers, such as 2,8") from None
 
 
-def _is_images(subject: str) -> bool:
-    """A folder or zip without anything that orthogan trained in it."""
-    path = Path(subject)
-    if path.suffix.lower() == ".zip":
-        return True
-    ours = checkpoint.is_checkpoint(path) or (path / checkpoint.FOLDER).exists() or (path / "config.yaml").exists()
-    return path.is_dir() and not ours and not list(path.glob("*.safetensors"))
-
-
-def _followed(arguments: Namespace, saved: Saved, consent: str) -> Config:
+def _followed(arguments: Namespace, model: OpenedModel, consent: str) -> Config:
     """The config in a model file, where the data that it names may be opened.
 
     Data that come with orthogan always may. A run's may too, as they lie on this machine: nothing is downloaded for
@@ -237,17 +226,17 @@ def _followed(arguments: Namespace, saved: Saved, consent: str) -> Config:
     Raises:
         UserError: it needs the user's consent.
     """
-    data = saved.config.data
+    data = model.config.data
     if arguments.trust or data.source in EMBEDDED:
-        return saved.config
+        return model.config
     where = f"data.source = {data.source!r}, " + (f"path = {data.path!r}" if data.path else f"root = {data.root!r}")
     if find_run(arguments.subject) is None:
         raise UserError(
-            f"{printable(saved.path)}: names its images itself ({printable(where)}). A file of weights may come from "
+            f"{printable(model.name)}: names its images itself ({printable(where)}). A file of weights may come from "
             f"anywhere, so this is not followed: {consent} to open what the file names"
         )
     print(f"orthogan: images as the run names them: {printable(where)}", file=sys.stderr)
-    return saved.config.model_copy(update={"data": data.model_copy(update={"download": False})})
+    return model.config.model_copy(update={"data": data.model_copy(update={"download": False})})
 
 
 def _reference(arguments: Namespace, data: DataConfig, metrics: list[str]) -> ImageSource | str | None:

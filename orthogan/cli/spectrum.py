@@ -30,7 +30,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 def run(arguments: Namespace) -> None:
     """Print the report on the weights."""
     check_subject(arguments.subject)
-    from orthogan.evaluation.spectrum.subject import spectrum
+    from orthogan.evaluation.spectrum.audit import spectrum
 
     print(
         spectrum(

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     import torch
 
     from orthogan.latent import Directions
+    from orthogan.models.open import OpenedModel
     from orthogan.models.protocol import Generator
-    from orthogan.models.subject import LoadedGenerator
 
 BATCH = 64  # images that are drawn at once
 
@@ -41,16 +41,16 @@ def check_config(path: str | None) -> None:
         check_regular(path)
 
 
-def open_subject(path: str, arguments: Namespace) -> tuple[LoadedGenerator, Generator, torch.device]:
+def open_subject(path: str, arguments: Namespace) -> tuple[OpenedModel, Generator, torch.device]:
     """The generator of ``path``, on the device that ``arguments`` name."""
     from orthogan.config.files import own_names
     from orthogan.device import chosen_device
-    from orthogan.models.subject import open_generator
+    from orthogan.models.open import open_model
 
     device = chosen_device(arguments.device)
     trust = arguments.trust or own_names(vars(arguments).get("data"))
-    subject = open_generator(path, device=device, ema=not arguments.no_ema, trust=trust)
-    return subject, subject.net, device
+    subject = open_model(path, device=device, ema=not arguments.no_ema, trust=trust)
+    return subject, subject.generator, device
 
 
 def read_directions(arguments: Namespace, net: Generator) -> Directions:
@@ -65,13 +65,13 @@ def read_directions(arguments: Namespace, net: Generator) -> Directions:
     return replace(directions, layers=parse_layers(arguments.layers)) if arguments.layers else directions
 
 
-def read_class(arguments: Namespace, subject: LoadedGenerator) -> int | None:
+def read_class(arguments: Namespace, subject: OpenedModel) -> int | None:
     """The one class that --classes names; None if it is not given."""
     if arguments.classes is None:
         return None
     from orthogan.latent import parse_classes
 
-    chosen = parse_classes(arguments.classes, subject.net.num_classes, subject.class_names)
+    chosen = parse_classes(arguments.classes, subject.generator.num_classes, subject.class_names)
     if len(chosen) > 1:
         raise UserError(f"--classes {arguments.classes}: this command shows one class at a time; name one")
     return chosen[0]

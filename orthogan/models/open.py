@@ -1,13 +1,12 @@
 """The one door to any model: what a SUBJECT names is found, verified and hashed once; its nets are built on first use.
 
-    model = open_model("runs/sngan")      # also a checkpoint, a .safetensors file, a shipped model or module:Class
-    model.config, model.class_names       # so far only the header of the file was read
-    model.generator, model.discriminator
+model = open_model("runs/sngan")      # also a checkpoint, a .safetensors file, a shipped model or module:Class
+model.config, model.class_names       # so far only the header of the file was read
+model.generator, model.discriminator
 """
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
@@ -82,6 +81,12 @@ class OpenedModel:
         if self.kind == "discriminator":
             return _open_file(self.path.with_name(f"{RAW}.safetensors"), trust=self.trust).about
         return read_header(self.path, self._header, self.trust)
+
+    @property
+    def title(self) -> str:
+        """The name, but the folder of a run or checkpoint whose nets are all meant, as by ``net``."""
+        whole = self.from_folder and (self.kind == "classifier" or self.has_discriminator)
+        return str(self.path.parent) if self.path is not None and whole else self.name
 
     @property
     def config(self) -> Config:
@@ -272,14 +277,6 @@ def holds_images(subject: str | Path) -> bool:
     return path.is_dir() and not ours and not list(path.glob("*.safetensors"))
 
 
-def find_run(subject: str | Path) -> Path | None:
-    """The run folder that ``subject`` is or lies in."""
-    for folder in (Path(subject), *Path(subject).resolve().parents):
-        if (folder / "config.yaml").is_file() and (folder / checkpoint.FOLDER).is_dir():
-            return folder
-    return None
-
-
 class Tensors(nn.Module):
     """The matrices and kernels of a state dict as bare layers under their own names; it has no forward.
 
@@ -325,7 +322,14 @@ def _open_file(file: Path, *, verified: bool | None = None, **how: Any) -> Opene
     if file.stem == DISCRIMINATOR and file.with_name(f"{RAW}.safetensors").is_file():
         return make("discriminator")
     verified = _verify(file) if verified is None else verified
-    header = read_metadata(file)
+    try:
+        header = read_metadata(file)
+    except UserError:
+        if file.suffix == ".safetensors":
+            raise
+        raise UserError(
+            f"{printable(file)}: a file of this kind holds no weights that can be read; name {ACCEPTED}"
+        ) from None
     kind = {FORMAT: "generator", CLASSIFIER_FORMAT: "classifier"}.get(header.get("format", ""), "tensors")
     model = make(kind, _header=header, _verified=verified)
     if kind != "tensors":

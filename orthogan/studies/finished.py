@@ -16,7 +16,7 @@ from orthogan.config.schema import Config
 from orthogan.errors import UserError
 from orthogan.evaluation import MetricResult
 from orthogan.io import checkpoint
-from orthogan.models.saved import load_classifier, load_generator
+from orthogan.models.open import open_model
 from orthogan.named_code import Trust, require_trust
 from orthogan.studies.outcome import sittings
 from orthogan.training.resume import METRICS, own_scores, read_records
@@ -97,10 +97,8 @@ class FinishedRun:
 
     def net(self, folder: Path | None = None) -> nn.Module:
         """The trained net (the generator of a GAN), or that of a checkpoint folder; in eval mode, on the CPU."""
-        where = folder or self.folder
-        if self.config.task == "classifier":
-            return load_classifier(where, trust=self.trust)
-        return load_generator(where, trust=self.trust)
+        model = open_model(folder or self.folder, trust=self.trust)
+        return model.classifier if self.config.task == "classifier" else model.generator
 
     @property
     def extractor(self) -> str:

@@ -25,7 +25,7 @@ from orthogan.device import memory_format
 from orthogan.errors import UserError
 from orthogan.evaluation import MetricResult
 from orthogan.memory import keep_freed_memory
-from orthogan.models.saved import load_classifier, load_generator
+from orthogan.models.open import load_classifier, load_generator
 from orthogan.training.classifier.task import open_sources
 from orthogan.training.measure import measure_classifier, measure_generator
 

@@ -15,7 +15,7 @@ from orthogan.cli.main import main
 from orthogan.errors import UserError
 from orthogan.latent import first_layer_directions, in_space, list_spaces, model_hash, traverse
 from orthogan.latent.discovery import discover
-from orthogan.models.subject import open_generator
+from orthogan.models.open import open_model
 
 PAGE = Path(__file__).parents[2] / "docs" / "latent.md"
 
@@ -144,10 +144,10 @@ def test_the_command_line_takes_a_class_or_a_net_of_somebody_else(foreign: str, 
     out = tmp_path / "rows.png"
     assert main(["traverse", f"{foreign}:Net", "--steps", "3", "--class", "right", "--out", str(out)]) == 0
     assert out.is_file()
-    subject = open_generator(f"{foreign}:ready", device="cpu")
+    subject = open_model(f"{foreign}:ready")
     assert subject.class_names == ["left", "right"]
-    assert not subject.net.training
-    first, second = (open_generator(f"{foreign}:Net", device="cpu").net for _ in range(2))
+    assert not subject.generator.training
+    first, second = (open_model(f"{foreign}:Net").generator for _ in range(2))
     assert model_hash(first) == model_hash(second)
 
 
@@ -157,4 +157,4 @@ def test_the_command_line_takes_a_class_or_a_net_of_somebody_else(foreign: str, 
 )
 def test_what_makes_no_generator_is_named(foreign: str, name: str, says: str) -> None:
     with pytest.raises(UserError, match=says):
-        open_generator(f"{foreign}:{name}", device="cpu")
+        _ = open_model(f"{foreign}:{name}").generator

@@ -18,8 +18,9 @@ from orthogan.io import checkpoint
 from orthogan.io.checkpoint import Part
 from orthogan.models.build import build_discriminator, build_generator
 from orthogan.models.modes import eval_mode
+from orthogan.models.open import load_generator, open_model
 from orthogan.models.protocol import as_generator
-from orthogan.models.saved import EMA, RAW, load_generator, metadata, read_saved, save_generator
+from orthogan.models.saved import EMA, RAW, metadata, save_generator
 from orthogan.weights.network import list_constrained
 
 
@@ -111,7 +112,7 @@ def test_a_file_carries_all_that_is_needed(tmp_path: Path) -> None:
     net = build_generator(settings, num_classes=3)
     names = json.dumps(["a", "b", "c"])
     save_generator(tmp_path / "g.safetensors", net, config=settings, extra={"step": "12", "class_names": names})
-    saved = read_saved(tmp_path / "g.safetensors")
+    saved = open_model(tmp_path / "g.safetensors").about
     assert saved.config == settings
     assert (saved.num_classes, saved.class_names, saved.extra["step"]) == (3, ["a", "b", "c"], "12")
     again = load_generator(tmp_path / "g.safetensors")

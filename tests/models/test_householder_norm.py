@@ -14,8 +14,9 @@ from orthogan.errors import UserError
 from orthogan.latent.discovery import sefa
 from orthogan.layers import HouseholderPixel, HouseholderProjector
 from orthogan.models.build import build_generator
+from orthogan.models.open import load_generator
 from orthogan.models.protocol import Generator
-from orthogan.models.saved import load_generator, save_generator
+from orthogan.models.saved import save_generator
 
 WIDTHS = {"sngan": 8, "dcgan": 16, "wgan-gp": 8, "r3gan": 16, "simple-gan": 4, "stylegan2": 2, "eigengan": 2}
 

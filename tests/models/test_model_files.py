@@ -20,12 +20,12 @@ from torch import Tensor
 from orthogan.cli.main import main
 from orthogan.config.files import load_config
 from orthogan.errors import UserError
-from orthogan.evaluation.spectrum.subject import open_subject
 from orthogan.io.checkpoint import Part, save
 from orthogan.io.sealed import HASH
 from orthogan.io.weights import read_metadata, read_tensors
 from orthogan.models.build import build_classifier, build_generator
-from orthogan.models.saved import CLASSIFIER_FORMAT, RAW, load_classifier, load_generator, metadata, save_generator
+from orthogan.models.open import load_classifier, load_generator, open_model
+from orthogan.models.saved import CLASSIFIER_FORMAT, RAW, metadata, save_generator
 from tests.fixtures.runs import ROOT, tiny
 
 SHIPPED = sorted((ROOT / "pretrained").glob("*.safetensors"))
@@ -224,8 +224,8 @@ def test_tensors_may_have_any_name_in_a_spectrum(tmp_path: Path, suffix: str) ->
     tensors = {name: torch.eye(3) for name in ODD}
     path = tmp_path / f"odd{suffix}"
     save_file(tensors, path) if suffix == ".safetensors" else torch.save(tensors, path)
-    _, module = open_subject(path)
-    assert len(list(module.children())) == len(ODD)
+    net = open_model(path).net
+    assert len(list(net.children())) == len(ODD)
     assert main(["spectrum", str(path)]) == 0
 
 
@@ -244,7 +244,7 @@ def test_tensors_may_have_any_name_in_a_spectrum(tmp_path: Path, suffix: str) ->
 def test_tensors_that_are_no_dense_arrays_are_named(tmp_path: Path, tensor: Callable[[], Tensor]) -> None:
     torch.save({"a": torch.eye(2), "odd": tensor()}, tmp_path / "x.pth")
     with pytest.raises(UserError, match=r"x\.pth: .*(odd|more than tensors)"):
-        open_subject(tmp_path / "x.pth")
+        _ = open_model(tmp_path / "x.pth").net
     assert main(["spectrum", str(tmp_path / "x.pth")]) == 2
 
 

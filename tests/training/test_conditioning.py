@@ -16,7 +16,7 @@ from orthogan.errors import UserError
 from orthogan.gradients.nearest_orthogonal import Scale
 from orthogan.linalg.polar import PolarMethod
 from orthogan.linalg.roots import InverseMethod, SqrtMethod
-from orthogan.models.saved import load_generator
+from orthogan.models.open import load_generator
 from orthogan.penalties.network import PENALTIES
 from orthogan.training import train
 from orthogan.training.gan.task import GanTask

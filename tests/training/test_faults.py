@@ -17,7 +17,7 @@ from tensorboard.backend.event_processing.event_file_loader import EventFileLoad
 
 from orthogan.errors import CannotWrite, Stopped, UserError
 from orthogan.io import checkpoint
-from orthogan.models.subject import open_generator
+from orthogan.models.open import open_model
 from orthogan.training import train
 from orthogan.training.event_file import EventFile
 from orthogan.training.resume import refuse_changes
@@ -410,14 +410,14 @@ def test_whoever_reads_a_damaged_run_is_told_so_once(
     before = sorted(path.name for path in run.rglob("*"))
     if harm == "all damaged":
         with pytest.raises(UserError, match="all checkpoints of this run are damaged"):
-            open_generator(str(run), device="cpu")
+            _ = open_model(str(run)).generator
     else:
-        open_generator(str(run), device="cpu")
+        _ = open_model(str(run)).generator
     assert capsys.readouterr().err.count("passing over a damaged checkpoint") == (
         len(folders) if harm == "all damaged" else 1
     )
     with pytest.raises(UserError, match=r"state\.json: missing"):
-        open_generator(str(folders[-1]), device="cpu")
+        open_model(str(folders[-1]))
     assert sorted(path.name for path in run.rglob("*")) == before  # a reader changes nothing
 
 

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from orthogan.latent.activeness import activeness
 from orthogan.layers.subspace import LatentSubspace
 from orthogan.models.eigengan import EigenGANGenerator
+from orthogan.models.open import load_generator
 from orthogan.models.protocol import Generator
-from orthogan.models.saved import load_generator
 from orthogan.training import train
 from orthogan.training.tracking import FLOOR, SAMPLES, Tracking
 from tests.fixtures.runs import tensors, tiny

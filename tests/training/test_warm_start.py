@@ -16,7 +16,8 @@ from orthogan.data import open_configured
 from orthogan.errors import UserError
 from orthogan.layers import HouseholderProjector
 from orthogan.models.build import build_generator
-from orthogan.models.saved import load_generator, read_saved, save_generator
+from orthogan.models.open import load_generator, open_model
+from orthogan.models.saved import save_generator
 from orthogan.training import train
 from orthogan.training.gan.task import GanTask
 from tests.fixtures.runs import ROOT, tensors, tiny
@@ -82,7 +83,7 @@ def test_a_file_or_a_checkpoint_do_as_well_and_a_file_has_no_discriminator(tmp_p
 
 
 def test_the_projector_takes_the_top_right_singular_vectors_of_a_pretrained_layer(tmp_path: Path) -> None:
-    section = read_saved(SPRITES).config.model.generator
+    section = open_model(SPRITES).config.model.generator
     config = tiny(
         tmp_path,
         f"model.init={SPRITES}",
@@ -105,7 +106,7 @@ def test_the_projector_takes_the_top_right_singular_vectors_of_a_pretrained_laye
     assert all(torch.equal(task.generator.state_dict()[name], value) for name, value in rest.items())
     done = train(config)
     tuned = load_generator(done)  # needs no file but its own
-    assert read_saved(done).config.model.init == str(SPRITES)
+    assert open_model(done).config.model.init == str(SPRITES)
     assert isinstance(tuned.first_layer(), HouseholderProjector)
 
 

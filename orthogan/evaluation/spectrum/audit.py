@@ -37,9 +37,7 @@ def spectrum(
     if plot is not None:
         check_suffix(plot)
     model = open_model(subject, ema=ema, trust=trust)
-    module = model.net
-    whole = model.path is not None and model.from_folder and (model.kind == "classifier" or model.has_discriminator)
-    name = str(model.path.parent) if whole else model.name
+    module, name = model.net, model.title
     try:
         rows = measuring.spectrum(module, layers, size)
     except ValueError as error:

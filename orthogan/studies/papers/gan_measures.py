@@ -22,8 +22,7 @@ from orthogan.evaluation.fidelity.extractors import load_extractor, resolve_extr
 from orthogan.evaluation.fidelity.kid import SUBSET_SIZE
 from orthogan.evaluation.spectrum.layer_spectrum import log10_product_of_norms, spectrum
 from orthogan.evaluation.steady import choose_device
-from orthogan.models.saved import load_generator
-from orthogan.models.saved_discriminator import load_discriminator
+from orthogan.models.open import load_discriminator, load_generator
 from orthogan.rng import derive
 from orthogan.studies.finished import FinishedRun
 from orthogan.studies.study import MeasureResult, Value

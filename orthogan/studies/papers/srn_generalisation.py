@@ -19,7 +19,7 @@ from orthogan.evaluation.critic.complexity import (
     complexity,
     over_margins,
 )
-from orthogan.models.saved import load_classifier
+from orthogan.models.open import load_classifier
 from orthogan.rng import derive
 from orthogan.studies.finished import FinishedRun
 from orthogan.studies.measures import FINAL_ERROR, GAP, TRAIN_ERROR, classification, cost

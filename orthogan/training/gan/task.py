@@ -25,8 +25,8 @@ from orthogan.io.checkpoint import Part
 from orthogan.models.build import build_discriminator, build_generator
 from orthogan.models.generate import generate
 from orthogan.models.protocol import Generator
-from orthogan.models.saved import EMA, RAW, metadata
-from orthogan.models.warm_start import DISCRIMINATOR, WarmStart
+from orthogan.models.saved import DISCRIMINATOR, EMA, RAW, metadata
+from orthogan.models.warm_start import WarmStart
 from orthogan.named_code import Trust
 from orthogan.rng import derive
 from orthogan.training.compiled import Compiler, supports_compiled_double_backward

@@ -25,8 +25,7 @@ from orthogan.data.augment.crop import crop, crop_offsets
 from orthogan.data.views import NoisyLabels, hold_out
 from orthogan.errors import Stopped, UserError
 from orthogan.evaluation.robustness.accuracy import accuracy
-from orthogan.evaluation.spectrum.subject import open_subject
-from orthogan.models.saved import CLASSIFIER_FORMAT, load_classifier, load_generator, read_saved
+from orthogan.models.open import load_classifier, load_generator, open_model
 from orthogan.rng import generator
 from orthogan.training import dry_run, train
 from orthogan.training.classifier.phases import ClassifierBatch, classifier_loss
@@ -152,7 +151,7 @@ def test_it_beats_chance_and_keeps_the_best(tmp_path: Path, capsys: pytest.Captu
 def test_what_is_stored_says_what_it_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = tmp_path / "run"
     train(tiny(run, "training.steps=1", norm(C, "spectral", ["conv"])))
-    saved = read_saved(run, form=CLASSIFIER_FORMAT)
+    saved = open_model(run).need("classifier").about
     assert (saved.num_classes, saved.class_names[0], saved.extra["step"]) == (3, "square", "1")
     assert saved.config.task == "classifier"
     file = tmp_path / "shared.safetensors"
@@ -164,9 +163,9 @@ def test_what_is_stored_says_what_it_is(tmp_path: Path, capsys: pytest.CaptureFi
     assert main(["evaluate", str(run)]) == 2
     capsys.readouterr()
     for subject in (run, file):
-        name, net = open_subject(subject)
-        assert name.endswith(("step-000000001", "shared.safetensors"))
-        assert torch.equal(net(x), load_classifier(run)(x))
+        model = open_model(subject)
+        assert model.title.endswith(("step-000000001", "shared.safetensors"))
+        assert torch.equal(model.net(x), load_classifier(run)(x))
     assert main(["spectrum", str(run), "--json"]) == 0
     layers = json.loads(capsys.readouterr().out)["layers"]
     assert [layer["name"] for layer in layers][-2:] == ["hidden", "linear"]

@@ -17,7 +17,7 @@ from orthogan.config.files import load_config
 from orthogan.config.schema import Config
 from orthogan.data import ArraySource, open_configured
 from orthogan.errors import Diverged, UserError
-from orthogan.models.saved import load_generator, read_saved
+from orthogan.models.open import load_generator, open_model
 from orthogan.training import dry_run, train
 from orthogan.training.gan.draws import check_shares
 from orthogan.training.gan.task import GanTask
@@ -120,12 +120,12 @@ def test_a_run_leaves_what_it_promises(tmp_path: Path) -> None:
     scores = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     assert [int(s["protocol"]["step"]) for s in scores] == [0, 3, 6]
     best = min(scores, key=lambda s: s["value"])
-    assert read_saved(run / "best").extra["step"] == best["protocol"]["step"]
+    assert open_model(run / "best").about.extra["step"] == best["protocol"]["step"]
     net = load_generator(run)
     assert net.num_classes == 3
     assert net(net.sample_latent(2, seed=0), torch.tensor([0, 2])).shape == (2, 1, 32, 32)
-    assert read_saved(run).extra["weights"] == "ema"
-    assert read_saved(run, ema=False).extra["weights"] == "raw"
+    assert open_model(run).about.extra["weights"] == "ema"
+    assert open_model(run, ema=False).about.extra["weights"] == "raw"
 
 
 def test_classes_and_shares_must_be_there(tmp_path: Path) -> None:

@@ -1,14 +1,13 @@
-"""What the audit can open, what it says of it, and what it says of anything else."""
+"""What the one door opens, what it reads for it, and what it says of anything else."""
 
 from __future__ import annotations
 
-import json
+import shutil
 from collections import OrderedDict
 from pathlib import Path
 
 import pytest
 import torch
-from PIL import Image
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -16,11 +15,11 @@ from orthogan.config.files import load_config
 from orthogan.config.schema import Config
 from orthogan.errors import UserError
 from orthogan.evaluation.spectrum.layer_spectrum import spectrum as measure
-from orthogan.evaluation.spectrum.subject import Tensors, open_subject, spectrum
 from orthogan.io import checkpoint
 from orthogan.io.checkpoint import Part
-from orthogan.models.build import build_discriminator, build_generator
-from orthogan.models.saved import metadata, save_generator
+from orthogan.models.build import build_classifier, build_discriminator, build_generator
+from orthogan.models.open import Tensors, load_discriminator, open_model
+from orthogan.models.saved import CLASSIFIER, CLASSIFIER_FORMAT, RAW, metadata, save_generator
 
 PREBUILT = nn.Linear(3, 2)
 
@@ -77,7 +76,8 @@ def step(run: Path) -> Path:
 
 def test_a_run_and_a_checkpoint_give_both_nets_with_their_constraints(run: Path) -> None:
     for subject in (run, step(run)):
-        name, module = open_subject(subject)
+        model = open_model(subject)
+        name, module = model.title, model.net
         assert name == str(step(run))
         rows = {row.name: row for row in measure(module)}
         want = build_discriminator(settings(), num_classes=0)
@@ -87,16 +87,17 @@ def test_a_run_and_a_checkpoint_give_both_nets_with_their_constraints(run: Path)
 
 
 def test_the_average_is_taken_unless_it_is_not_wanted(run: Path) -> None:
-    averaged = measure(open_subject(run)[1], "G.linear")[0]
-    raw = measure(open_subject(run, ema=False)[1], "G.linear")[0]
+    averaged = measure(open_model(run).net, "G.linear")[0]
+    raw = measure(open_model(run, ema=False).net, "G.linear")[0]
     assert averaged.sigma == pytest.approx(2 * raw.sigma, rel=1e-5)
 
 
 def test_a_file_of_a_checkpoint_is_that_net_alone(run: Path) -> None:
-    name, module = open_subject(step(run) / "discriminator.safetensors")
+    model = open_model(step(run) / "discriminator.safetensors")
+    name, module = model.title, model.net
     assert name.endswith("discriminator.safetensors")
     assert measure(module, "blocks.0.conv2")[0].sigma == pytest.approx(1.0, abs=0.05)
-    _, module = open_subject(step(run) / "generator.safetensors")
+    module = open_model(step(run) / "generator.safetensors").net
     assert "linear" in [row.name for row in measure(module)]
 
 
@@ -104,14 +105,15 @@ def test_a_discriminator_of_another_config_is_refused(run: Path, tmp_path: Path)
     (tmp_path / "generator.safetensors").write_bytes((step(run) / "generator.safetensors").read_bytes())
     save_file({"linear.weight": torch.zeros(2, 2)}, tmp_path / "discriminator.safetensors")
     with pytest.raises(UserError, match=r"discriminator\.safetensors: does not fit"):
-        open_subject(tmp_path / "discriminator.safetensors")
+        _ = open_model(tmp_path / "discriminator.safetensors").net
 
 
 def test_a_shared_generator_file_opens_by_itself(tmp_path: Path) -> None:
     file = tmp_path / "mine.safetensors"
     save_generator(file, build_generator(settings(), num_classes=0), config=settings())
     for subject in (file, tmp_path):
-        name, module = open_subject(subject)
+        model = open_model(subject)
+        name, module = model.title, model.net
         assert name == str(file)
         assert measure(module)[0].name == "linear"
 
@@ -120,16 +122,16 @@ def test_a_shared_generator_file_opens_by_itself(tmp_path: Path) -> None:
 def test_classes_and_functions_by_name_are_built_under_a_fixed_seed(name: str) -> None:
     torch.manual_seed(5)
     state = torch.get_rng_state()
-    first = open_subject(f"{__name__}:{name}")[1]
+    first = open_model(f"{__name__}:{name}").net
     assert torch.equal(torch.get_rng_state(), state)
     torch.manual_seed(6)
-    second = open_subject(f"{__name__}:{name}")[1]
+    second = open_model(f"{__name__}:{name}").net
     assert [row.name for row in measure(first)] == ["body.0", "body.2"]
     assert all(torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters(), strict=True))
 
 
 def test_a_net_by_name_is_taken_as_it_is() -> None:
-    assert open_subject(f"{__name__}:PREBUILT")[1] is PREBUILT
+    assert open_model(f"{__name__}:PREBUILT").net is PREBUILT
 
 
 def foreign() -> dict[str, Tensor]:
@@ -155,7 +157,8 @@ def test_other_peoples_weights_keep_their_names(suffix: str, tmp_path: Path) -> 
         save_file(tensors, file)
     else:
         torch.save(OrderedDict(tensors), file)
-    name, module = open_subject(file)
+    model = open_model(file)
+    name, module = model.title, model.net
     assert name == str(file)
     rows = {row.name: row for row in measure(module)}
     assert {row.name: row.type for row in rows.values()} == {
@@ -179,7 +182,7 @@ def test_two_tensors_of_one_name_are_both_kept() -> None:
 
 def test_bfloat16_weights_open(tmp_path: Path) -> None:
     save_file({"a.weight": torch.eye(3, dtype=torch.bfloat16) * 3}, tmp_path / "a.safetensors")
-    assert measure(open_subject(tmp_path / "a.safetensors")[1])[0].sigma == pytest.approx(3.0)
+    assert measure(open_model(tmp_path / "a.safetensors").net)[0].sigma == pytest.approx(3.0)
 
 
 @pytest.mark.parametrize(
@@ -196,7 +199,7 @@ def test_pickles_of_anything_else_are_refused(content: object, parts: list[str],
     file = tmp_path / "net.pth"
     torch.save(content, file)
     with pytest.raises(UserError) as caught:
-        open_subject(file)
+        _ = open_model(file).net
     assert all(part in str(caught.value) for part in [str(file), *parts])
 
 
@@ -204,11 +207,11 @@ def test_damaged_and_strange_files_are_named(tmp_path: Path) -> None:
     for name, part in (("a.safetensors", "not a readable"), ("a.pt", "is damaged"), ("a.txt", "module:Class")):
         (tmp_path / name).write_bytes(b"nothing of the kind")
         with pytest.raises(UserError, match=part) as caught:
-            open_subject(tmp_path / name)
+            _ = open_model(tmp_path / name).net
         assert str(tmp_path / name) in str(caught.value)
     (tmp_path / "folder").mkdir()
     with pytest.raises(UserError, match="neither a run"):
-        open_subject(tmp_path / "folder")
+        _ = open_model(tmp_path / "folder").net
 
 
 @pytest.mark.parametrize(
@@ -226,55 +229,74 @@ def test_damaged_and_strange_files_are_named(tmp_path: Path) -> None:
 )
 def test_names_of_nothing_are_refused_with_a_remedy(subject: str, parts: list[str]) -> None:
     with pytest.raises(UserError) as caught:
-        open_subject(subject)
+        _ = open_model(subject).net
     assert all(part in str(caught.value) for part in parts)
 
 
-def test_the_text_has_a_line_for_every_layer(run: Path, tmp_path: Path) -> None:
-    picture = tmp_path / "a.png"
-    text = spectrum(str(run), layers="G.*", plot=picture)
-    rows = measure(open_subject(run)[1], "G.*")
-    lines = text.splitlines()
-    assert all(any(line.split()[:1] == [row.name] for line in lines) for row in rows)
-    assert "D.linear" not in text
-    assert "a heuristic" in text
-    assert lines[-1] == f"picture: {picture}"
-    assert Image.open(picture).text["subject"] == str(step(run))  # pyright: ignore
+def constrained(*overrides: str) -> Config:
+    small = ["model.generator.channels=8", "model.discriminator.channels=8", "model.generator.latent_dim=5"]
+    return load_config(None, [*small, "model.discriminator.norm.kind=stable_rank", *overrides])
 
 
-def test_the_json_is_one_strict_object(tmp_path: Path) -> None:
-    file = tmp_path / "a.safetensors"
-    save_file({"a.weight": torch.zeros(2, 3), "b.weight": torch.eye(2)}, file)
-
-    def refuse(word: str) -> None:
-        raise AssertionError(f"{word} is no JSON")
-
-    found = json.loads(spectrum(str(file), size=4, as_json=True), parse_constant=refuse)
-    assert found["subject"] == str(file)
-    assert found["size"] == 4
-    assert found["not_measured"] == []
-    assert found["log10_product_of_norms"] == {"reshaped": None, "operator": None}
-    assert [layer["name"] for layer in found["layers"]] == ["a", "b"]
-    assert found["layers"][1]["singular_values"] == [1.0, 1.0]
-
-
-def test_a_state_dict_warns_of_what_it_does_not_say_and_a_net_of_what_is_left_out(tmp_path: Path) -> None:
-    save_file({"a.weight": torch.eye(2)}, tmp_path / "a.safetensors")
-    assert "stride 1 without groups" in spectrum(str(tmp_path / "a.safetensors"))
-    assert "not measured" not in spectrum(f"{__name__}:Small")
-    assert "rnn.weight_ih_l0" in spectrum(f"{__name__}:Recurrent")
+def trained(folder: Path, settings: Config, classes: int = 0) -> nn.Module:
+    """A run of one checkpoint; its discriminator."""
+    torch.manual_seed(3)
+    generator = build_generator(settings, num_classes=classes)
+    net = build_discriminator(settings, num_classes=classes)
+    with torch.no_grad():
+        for parameter in net.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    parts = {
+        RAW: Part(generator.state_dict(), metadata(settings, classes, {})),
+        "discriminator": Part(net.state_dict(), {}),
+    }
+    checkpoint.save(folder, 7, parts, {})
+    return net
 
 
-class Recurrent(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.rnn, self.head = nn.LSTM(2, 3), nn.Linear(3, 2)
+def test_it_says_what_the_trained_one_said(tmp_path: Path) -> None:
+    net = trained(tmp_path, constrained("data.labels=true"), classes=3).eval()
+    folder = checkpoint.checkpoint_folder(tmp_path, 7)
+    x, y = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0)), torch.tensor([0, 2])
+    for place in (tmp_path, folder, folder / "discriminator.safetensors"):
+        again = load_discriminator(place)
+        assert not again.training
+        assert again.num_classes == 3
+        assert torch.equal(again(x, y), net(x, y))
 
 
-def test_mistakes_are_met_before_the_work_and_as_user_errors(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"\.png"):
-        spectrum("nowhere", plot=tmp_path / "a.pdf")
-    with pytest.raises(UserError, match=r"Small.*did you mean 'linear'"):
-        spectrum(f"{__name__}:Small", layers="linaer")
-    with pytest.raises(UserError, match="size is 0"):
-        spectrum(f"{__name__}:Small", size=0)
+def test_two_files_alone_are_enough(tmp_path: Path) -> None:
+    net = trained(tmp_path / "run", constrained()).eval()
+    for name in ("generator", "discriminator"):
+        shutil.copy(checkpoint.checkpoint_folder(tmp_path / "run", 7) / f"{name}.safetensors", tmp_path)
+    x = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(load_discriminator(tmp_path / "discriminator.safetensors")(x), net(x))
+
+
+def test_what_cannot_be_loaded_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no such run"):
+        load_discriminator(tmp_path / "absent")
+    settings = constrained()
+    save_generator(tmp_path / "g.safetensors", build_generator(settings, num_classes=0), config=settings)
+    with pytest.raises(UserError, match=r"no discriminator\.safetensors beside g\.safetensors"):
+        load_discriminator(tmp_path / "g.safetensors")
+    with pytest.raises(UserError, match=r"no discriminator\.safetensors"):
+        load_discriminator(tmp_path / "discriminator.safetensors")
+    trained(tmp_path / "run", settings)
+    folder = checkpoint.checkpoint_folder(tmp_path / "run", 7)
+    other = constrained("model.discriminator.channels=16")
+    save_generator(folder / f"{RAW}.safetensors", build_generator(other, num_classes=0), config=other)
+    with pytest.raises(UserError, match="does not fit the config in"):
+        load_discriminator(folder / "discriminator.safetensors")
+    (folder / "discriminator.safetensors").write_bytes(b"x")
+    with pytest.raises(UserError, match="does not fit the config in"):
+        load_discriminator(folder / "discriminator.safetensors")
+
+
+def test_a_classifier_has_none(tmp_path: Path) -> None:
+    settings = load_config(None, ["task=classifier", "model.classifier.kind=mlp", "model.classifier.channels=4"])
+    net = build_classifier(settings, num_classes=10)
+    about = metadata(settings, 10, {}, form=CLASSIFIER_FORMAT)
+    checkpoint.save(tmp_path, 1, {CLASSIFIER: Part(net.state_dict(), about)}, {})
+    with pytest.raises(UserError, match="give a run of a GAN"):
+        load_discriminator(tmp_path)
