@@ -15,8 +15,9 @@ from orthogan.config.files import load_config
 from orthogan.config.schema import Config
 from orthogan.errors import UserError
 from orthogan.evaluation.spectrum.layer_spectrum import spectrum as measure
-from orthogan.io import checkpoint
+from orthogan.io import checkpoint, sealed
 from orthogan.io.checkpoint import Part
+from orthogan.models import generate
 from orthogan.models.build import build_classifier, build_discriminator, build_generator
 from orthogan.models.open import Tensors, load_discriminator, open_model
 from orthogan.models.saved import CLASSIFIER, CLASSIFIER_FORMAT, RAW, metadata, save_generator
@@ -217,14 +218,14 @@ def test_damaged_and_strange_files_are_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("subject", "parts"),
     [
-        ("nowhere/at/all", ["nowhere/at/all", "no such file", "module:Class"]),
-        ("gone.safetensors", ["no such file"]),
+        ("nowhere/at/all", ["nowhere/at/all", "no such run, checkpoint or file", "module:Class"]),
+        ("gone.safetensors", ["no such run, checkpoint or file"]),
         ("no.such.module:Net", ["no.such.module", "importable"]),
         (f"{__name__}:Missing", ["Missing", "importable"]),
         (f"{__name__}:needs_more", ["without arguments", "width", "a function"]),
         (f"{__name__}:breaks", ["KeyError", "weights.bin"]),
         (f"{__name__}:no_net", ["gives a dict", "nn.Module"]),
-        (":Net", ["no such file"]),
+        (":Net", ["no such run, checkpoint or file"]),
     ],
 )
 def test_names_of_nothing_are_refused_with_a_remedy(subject: str, parts: list[str]) -> None:
@@ -280,7 +281,7 @@ def test_what_cannot_be_loaded_is_named(tmp_path: Path) -> None:
     save_generator(tmp_path / "g.safetensors", build_generator(settings, num_classes=0), config=settings)
     with pytest.raises(UserError, match=r"no discriminator\.safetensors beside g\.safetensors"):
         load_discriminator(tmp_path / "g.safetensors")
-    with pytest.raises(UserError, match=r"no discriminator\.safetensors"):
+    with pytest.raises(UserError, match=r"discriminator\.safetensors: no such run"):
         load_discriminator(tmp_path / "discriminator.safetensors")
     trained(tmp_path / "run", settings)
     folder = checkpoint.checkpoint_folder(tmp_path / "run", 7)
@@ -300,3 +301,41 @@ def test_a_classifier_has_none(tmp_path: Path) -> None:
     checkpoint.save(tmp_path, 1, {CLASSIFIER: Part(net.state_dict(), about)}, {})
     with pytest.raises(UserError, match="give a run of a GAN"):
         load_discriminator(tmp_path)
+
+
+def test_only_what_is_needed_is_read_and_hashed_and_that_once(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[str] = []
+    digest = checkpoint._sha256
+    monkeypatch.setattr(checkpoint, "_sha256", lambda path: read.append(path.name) or digest(path))
+    monkeypatch.setattr(sealed, "compute_seal", lambda *_: pytest.fail("the checkpoint has vouched for it already"))
+    model = open_model(run)
+    assert model.config == settings()
+    assert model.generator is model.generator
+    assert read == ["generator-ema.safetensors"]
+    assert model.discriminator is model.discriminator
+    assert read == ["generator-ema.safetensors", "discriminator.safetensors"]
+
+
+def test_a_damaged_discriminator_does_not_keep_the_generator_from_being_looked_at(run: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(run, tmp_path / "copy")
+    file = step(copy) / "discriminator.safetensors"
+    data = bytearray(file.read_bytes())
+    data[-10] ^= 1
+    file.write_bytes(data)
+    model = open_model(copy)
+    assert model.generator.latent_dim == 5
+    with pytest.raises(UserError, match="its content changed"):
+        _ = model.discriminator
+
+
+def test_the_weights_are_hashed_once_and_anew_where_they_changed(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, passes = open_model(run), []
+    tensors = generate.tensor_bytes
+    monkeypatch.setattr(generate, "tensor_bytes", lambda tensor: passes.append(1) or tensors(tensor))
+    first = model.hash
+    once = len(passes)
+    assert generate.model_hash(model.generator) == first
+    assert len(passes) == once > 0
+    with torch.no_grad():
+        next(model.generator.parameters()).add_(1)
+    assert generate.model_hash(model.generator) != first
