@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import select
-import signal
-import subprocess
 import sys
 from collections import deque
 from collections.abc import Sequence
-from contextlib import suppress
 
 from tqdm import tqdm
 
+from orthogan.background import Worker, WorkerEnded
 from orthogan.errors import EXIT_DONE, Diverged, Stopped
 from orthogan.studies.cells import StudyRun
 from orthogan.studies.machine import cores
@@ -25,7 +22,7 @@ from orthogan.training.stop import StopSignal
 WORKER = "orthogan.studies.worker"
 LOOK = 0.5  # seconds between looks at the cells
 TAIL = 1 << 16  # bytes at the end of a log, which hold a line's beginning
-STOP = b"stop"  # what a worker is sent when its cell is to save and end
+STOP = "stop"  # what a worker is sent when its cell is to save and end
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 FORM = "{l_bar}{bar}| {n:.1f}/{total:.0f} cells [{elapsed}<{remaining}, {rate_fmt}{postfix}]"
 
@@ -41,7 +38,7 @@ def run_cells(cells: Sequence[StudyRun], jobs: int, title: str) -> None:
     # of the jobs asked for, not of those there are cells for: a cell run alone later is to have the same threads
     threads = max(1, cores() // jobs)
     waiting, failed = deque(cells), 0
-    workers = [Worker(threads, jobs) for _ in range(min(jobs, len(cells)))]
+    workers = [CellWorker(threads, jobs) for _ in range(min(jobs, len(cells)))]
     bar = tqdm(
         total=len(cells), desc=title, unit="cell", bar_format=FORM, disable=None, dynamic_ncols=True, mininterval=0.5
     )
@@ -77,51 +74,41 @@ def run_cells(cells: Sequence[StudyRun], jobs: int, title: str) -> None:
             worker.close()
 
 
-class Worker:
-    """One ``orthogan.studies.worker``; it starts with its first cell and is replaced when it dies."""
+class CellWorker:
+    """A worker that runs cells one after the other; it is replaced when it dies."""
 
     def __init__(self, threads: int, jobs: int) -> None:
-        self.threads, self.jobs = threads, jobs
+        self.facts = {"threads": threads, "cells at a time": jobs}
         self.cell: StudyRun | None = None
         self._told = False  # whether it was asked to stop
-        self._process: subprocess.Popen[bytes] | None = None
+        self._worker = Worker(WORKER, dict.fromkeys(THREADS, str(threads)))
 
-    @property
-    def replies(self) -> int:
-        """The file descriptor that answers come from."""
-        assert self._process is not None
-        assert self._process.stdout is not None
-        return self._process.stdout.fileno()
+    def fileno(self) -> int:
+        """The descriptor that answers come from, for ``select``."""
+        return self._worker.fileno()
 
     def give(self, cell: StudyRun) -> None:
         """Hand over the next cell."""
-        if self._process is None:
-            self._start()
         self.cell = cell
         fields = vars(cell) | {"folder": str(cell.folder), "config": cell.config.model_dump()}
-        facts = {"threads": self.threads, "cells at a time": self.jobs}
-        self._send(json.dumps({"cell": fields, "facts": facts}).encode())
+        self._worker.send({"cell": fields, "facts": self.facts})
 
     def stop(self) -> None:
         """Ask the cell at work to save and stop."""
         if not self._told:
-            self._send(STOP)
+            self._worker.send(STOP)
             self._told = True
 
     def answer(self, *, stopping: bool) -> tuple[StudyRun, int]:
         """The cell that was at work and its exit code; of one that was killed, notes what happened in its folder."""
-        assert self._process is not None
-        assert self._process.stdout is not None
         assert self.cell is not None
         cell, self.cell = self.cell, None
-        line = self._process.stdout.readline()
-        if line:
-            code = json.loads(line)["code"]
+        try:
+            code, ended = self._worker.receive()["code"], False
             why = f"its process was ended by signal {-code} (out of memory?)" if code < 0 else f"exit code {code}"
-        else:
-            code = self._forget()
-            why = f"the worker ended with exit code {code}"
-        if not stopping and (code < 0 or not line or load(cell.folder) is None) and code != Stopped.exit_code:
+        except WorkerEnded as error:
+            code, ended, why = error.code, True, f"the worker ended {error}"
+        if not stopping and (code < 0 or ended or load(cell.folder) is None) and code != Stopped.exit_code:
             outcome = Outcome("error", cell.definition(), cell.config.model_dump(), f"{why}; see output.txt")
             save(cell.folder, outcome)
             code = code or 1
@@ -129,42 +116,7 @@ class Worker:
 
     def close(self) -> None:
         """End the process; a cell that is still at work is killed and keeps its last checkpoint."""
-        if self._process is None:
-            return
-        if self.cell is not None:
-            with suppress(ProcessLookupError):
-                os.killpg(self._process.pid, signal.SIGKILL)
-        self._forget()
-
-    def _send(self, line: bytes) -> None:
-        assert self._process is not None
-        assert self._process.stdin is not None
-        with suppress(BrokenPipeError):  # it is gone, which reading from it will tell
-            self._process.stdin.write(line + b"\n")
-            self._process.stdin.flush()
-
-    def _start(self) -> None:
-        """It has a session of its own, because Ctrl-C is for us; its modules are found where ours are."""
-        path = os.pathsep.join(folder or os.getcwd() for folder in sys.path)
-        self._process = subprocess.Popen(
-            [sys.executable, "-P", "-m", WORKER],  # -P: no file in the current folder hides a module
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            env={**os.environ, "PYTHONPATH": path, **dict.fromkeys(THREADS, str(self.threads))},
-            start_new_session=True,
-        )
-
-    def _forget(self) -> int:
-        """Close its input, which ends it; returns its exit code."""
-        assert self._process is not None
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        with suppress(BrokenPipeError):
-            self._process.stdin.close()
-        code = self._process.wait()
-        self._process.stdout.close()
-        self._process = None
-        return code
+        self._worker.close() if self.cell is None else self._worker.kill()
 
 
 def progress(cell: StudyRun) -> float:
@@ -178,10 +130,9 @@ def progress(cell: StudyRun) -> float:
     return min(1.0, int(steps[-1]) / cell.config.training.steps) if steps else 0.0
 
 
-def _answering(busy: Sequence[Worker]) -> list[Worker]:
+def _answering(busy: Sequence[CellWorker]) -> list[CellWorker]:
     """Those that have something to say, waiting a little for the first of them."""
-    ready = select.select([worker.replies for worker in busy], [], [], LOOK)[0]
-    return [worker for worker in busy if worker.replies in ready]
+    return select.select(busy, [], [], LOOK)[0]
 
 
 def _state(measured: int, failed: int) -> str:

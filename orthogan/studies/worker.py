@@ -7,7 +7,6 @@ may. The line ``stop`` tells the child to save and end; so does the end of the i
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import select
@@ -15,14 +14,13 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
+from orthogan.background import open_replies, read_messages, write_message
 from orthogan.config.schema import Config
 from orthogan.errors import EXIT_BUG
-from orthogan.memory import keep_freed_memory
 from orthogan.studies.cells import StudyRun
 from orthogan.studies.pool import STOP
 from orthogan.studies.registry import get_study
@@ -35,21 +33,20 @@ GRACE = 10.0  # seconds that a cell has to save when the study was killed
 
 def main() -> None:
     """Answer until the input is closed."""
-    replies = os.dup(1)
-    os.dup2(2, 1)  # what a study's module prints is no reply
-    keep_freed_memory()
-    for job in _jobs():
-        with suppress(
-            Exception
-        ):  # here, so that edits during hours of work change nothing; a child tells what is wrong
+    replies = open_replies()
+    for job in read_messages():
+        if job == STOP:  # it came when no cell was at work any more
+            continue
+        # imported here, so that edits during hours of work change nothing; a child tells what is wrong
+        with suppress(Exception):
             get_study(job["cell"]["study"])
         child = os.fork()
         if child == 0:
-            os.close(replies)
+            os.close(replies.fileno())
             _child(job)
         code = _wait(child)
         with suppress(BrokenPipeError):  # the study was killed
-            os.write(replies, f"{json.dumps({'code': code})}\n".encode())
+            write_message(replies, {"code": code})
 
 
 def _child(job: dict[str, Any]) -> NoReturn:
@@ -90,20 +87,6 @@ def _wait(child: int) -> int:
                 source, end = [], time.monotonic() + GRACE
         if time.monotonic() > end:
             os.kill(child, signal.SIGKILL)
-
-
-def _jobs() -> Iterator[dict[str, Any]]:
-    """The lines of the input, one at a time; a reader of its own buffer would hide them from ``select``."""
-    left = b""
-    while True:
-        while b"\n" not in left:
-            part = os.read(0, 1 << 16)
-            if not part:
-                return
-            left += part
-        line, _, left = left.partition(b"\n")
-        if line != STOP:  # which came when no cell was at work any more
-            yield json.loads(line)
 
 
 if __name__ == "__main__":

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import json
-import os
 import select
-import subprocess
-import sys
 from collections import deque
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from orthogan.background import Worker, WorkerEnded
 from orthogan.config.schema import Config
 from orthogan.errors import UserError
 from orthogan.evaluation import MetricResult
@@ -54,7 +50,8 @@ class ScoreProcess:
         self.failed: dict[int, str] = {}
         self._queue: deque[int] = deque()
         self._current: int | None = None
-        self._process: subprocess.Popen[str] | None = None
+        about = {"config": config.model_dump(), "device": self.device, "threads": torch.get_num_threads()}
+        self._worker = Worker(WORKER, dict.fromkeys(RANKS), about)
 
     @property
     def left(self) -> int:
@@ -78,11 +75,12 @@ class ScoreProcess:
         self._begin()
         if self._current is None:
             return None
-        assert self._process is not None
-        assert self._process.stdout is not None
-        if not select.select([self._process.stdout], [], [], seconds)[0]:
+        if not select.select([self._worker], [], [], seconds)[0]:
             return None
-        reply = self._reply(self._process.stdout.readline())
+        try:
+            reply: dict[str, Any] = self._worker.receive()
+        except WorkerEnded as ended:  # the next score has another one
+            reply = {"error": f"the scoring process ended {ended}"}
         step, self._current = self._current, None
         if "error" in reply:
             self.failed[step] = reply["error"]
@@ -91,62 +89,15 @@ class ScoreProcess:
 
     def close(self) -> None:
         """End the process, whatever it is at."""
-        process, self._process = self._process, None
-        if process is None:
-            return
-        assert process.stdin is not None
-        assert process.stdout is not None
-        with suppress(BrokenPipeError):
-            process.stdin.close()
-        try:
-            process.wait(FAREWELL)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-        process.stdout.close()
+        self._worker.close(FAREWELL)
 
     def _begin(self) -> None:
         """Hand over the next checkpoint if none is at work."""
         if self._current is not None or not self._queue:
             return
-        if self._process is None:
-            self._start()
         self._current = self._queue.popleft()
         folder = checkpoint.checkpoint_folder(self.run, self._current).resolve()
-        self._send({"folder": str(folder), "step": self._current})
-
-    def _start(self) -> None:
-        """The process has a new session, because Ctrl-C is for the run; its modules are found where ours are."""
-        path = os.pathsep.join(folder or os.getcwd() for folder in sys.path)
-        environment = {name: value for name, value in os.environ.items() if name not in RANKS}
-        self._process = subprocess.Popen(
-            [sys.executable, "-P", "-m", WORKER],  # -P: no file in the current folder hides a module
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            env=environment | {"PYTHONPATH": path},
-            text=True,
-            encoding="utf-8",
-            start_new_session=True,
-        )
-        about = {"config": self.config.model_dump(), "device": self.device, "threads": torch.get_num_threads()}
-        self._send(about)
-
-    def _send(self, message: dict[str, Any]) -> None:
-        assert self._process is not None
-        assert self._process.stdin is not None
-        with suppress(BrokenPipeError):  # it is gone, which reading from it will tell
-            self._process.stdin.write(json.dumps(message) + "\n")
-            self._process.stdin.flush()
-
-    def _reply(self, line: str) -> dict[str, Any]:
-        """What the worker said; a worker that is gone has said nothing, and the next score has another one."""
-        if line:
-            return json.loads(line)
-        assert self._process is not None
-        code = self._process.wait()
-        self._process = None
-        why = f"by signal {-code} (out of memory?)" if code < 0 else f"with exit code {code}"
-        return {"error": f"the scoring process ended {why}"}
+        self._worker.send({"folder": str(folder), "step": self._current})
 
     def _result(self, fields: dict[str, Any]) -> MetricResult:
         """The inverse of ``as_dict``."""

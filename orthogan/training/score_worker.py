@@ -6,10 +6,8 @@ be waiting any more: when its input is closed, because the run is over or was ki
 
 from __future__ import annotations
 
-import json
 import os
 import queue
-import sys
 import threading
 import traceback
 from collections.abc import Callable, Iterator
@@ -18,13 +16,13 @@ from typing import Any
 
 import torch
 
+from orthogan.background import open_replies, read_messages, write_message
 from orthogan.config.base import names_in
 from orthogan.config.schema import Config
 from orthogan.data import open_configured
 from orthogan.device import memory_format
 from orthogan.errors import UserError
 from orthogan.evaluation import MetricResult
-from orthogan.memory import keep_freed_memory
 from orthogan.models.open import load_classifier, load_generator
 from orthogan.training.classifier.task import open_sources
 from orthogan.training.measure import measure_classifier, measure_generator
@@ -34,9 +32,7 @@ Measure = Callable[[Path, int], list[MetricResult]]
 
 def main() -> None:
     """Answer until the input is closed."""
-    replies = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)  # what a user's own extractor prints is no reply
-    keep_freed_memory()
+    replies = open_replies()
     jobs = _jobs()
     about = next(jobs)
     torch.set_num_threads(about["threads"])
@@ -50,7 +46,7 @@ def main() -> None:
             if not isinstance(error, UserError):
                 traceback.print_exc()
             reply = {"error": str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"}
-        print(json.dumps(reply), file=replies, flush=True)
+        write_message(replies, reply)
         if device.type == "cuda":
             torch.cuda.empty_cache()  # training may need it
 
@@ -82,16 +78,16 @@ def measure_of(config: Config, device: torch.device) -> Measure:
 
 def _jobs() -> Iterator[dict[str, Any]]:
     """The lines of the input, which a thread of their own waits for: its end is the end, amid a score too."""
-    inbox: queue.SimpleQueue[str] = queue.SimpleQueue()
+    inbox: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
 
     def listen() -> None:
-        for line in sys.stdin:
-            inbox.put(line)
+        for job in read_messages():
+            inbox.put(job)
         os._exit(0)
 
     threading.Thread(target=listen, daemon=True).start()
     while True:
-        yield json.loads(inbox.get())
+        yield inbox.get()
 
 
 if __name__ == "__main__":
