@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from orthogan.layers.shapes import check_features
 from orthogan.linalg import rotations
 from orthogan.linalg.precision import at_least_float32
-from orthogan.weights.effective import effective_weight
+from orthogan.weights.effective import Equalized, effective_weight
 
 
 class HouseholderProjector(nn.Module):
@@ -75,7 +75,7 @@ class HouseholderProjector(nn.Module):
         new.to(weight.device, weight.dtype).train(linear.training)
         new.fit(weight, scale)
         if new.bias is not None:
-            new.bias.copy_(linear.bias * getattr(linear, "rate", 1.0))
+            new.bias.copy_(linear.bias * (linear.rate if isinstance(linear, Equalized) else 1.0))
         return new
 
     @torch.no_grad()

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from orthogan.linalg.precision import at_least_float32
-from orthogan.weights.effective import applied_weight
+from orthogan.weights.effective import Equalized, applied_weight
 
 EPS = 1e-8
 SLOPE = 0.2
@@ -31,15 +31,13 @@ def pixel_norm(x: Tensor) -> Tensor:
     return x * torch.rsqrt(x.square().mean(1, keepdim=True) + EPS)
 
 
-class EqualLinear(nn.Linear):
+class EqualLinear(Equalized, nn.Linear):
     """A linear layer with weight * gain, the weight starting at N(0, 1): each layer learns at its own scale.
 
     The bias starts at ``bias`` (None: there is none). ``lr_mul`` slows weight and bias down and changes nothing at
     the start. ``equalized=False`` is a plain layer with the same start, for penalties and gradient rules that mean
     the weight itself. Under a constraint, which sets the scale of its weight, there is no gain.
     """
-
-    equalizes = True
 
     def __init__(
         self,
@@ -62,15 +60,13 @@ class EqualLinear(nn.Linear):
         return functional.linear(input, applied_weight(self).to(input.dtype), bias)
 
 
-class EqualConv2d(nn.Conv2d):
+class EqualConv2d(Equalized, nn.Conv2d):
     """A convolution with weight * gain as in ``EqualLinear``, size-preserving or, with ``down``, halving after a blur.
 
     Args:
         kernel: an odd side.
         bias: whether there is one; it starts at zero.
     """
-
-    equalizes = True
 
     def __init__(
         self, inputs: int, outputs: int, kernel: int, *, down: bool = False, bias: bool = True, equalized: bool = True
@@ -91,10 +87,8 @@ class EqualConv2d(nn.Conv2d):
         return functional.conv2d(blur(input, 1 + int(self.padding[0])), weight, self.bias, stride=2)
 
 
-class ModulatedConv2d(nn.Conv2d):
+class ModulatedConv2d(Equalized, nn.Conv2d):
     """A convolution whose input channels an affine map of w scales; see ``modulated_conv2d``. Bias from zero."""
-
-    equalizes = True
 
     def __init__(
         self,

@@ -17,9 +17,11 @@ from orthogan.layers import HouseholderProjector, SkewOrthogonalConv2d
 from orthogan.models.build import Start
 from orthogan.models.open import OpenedModel, open_model
 from orthogan.named_code import Trust
+from orthogan.weights.effective import Equalized
 
 # what decides the names and sizes of a net's tensors
 SHAPING = ("kind", "channels", "latent_dim", "options", "whitening", "pooling")
+PLAIN = Equalized()  # what a layer that is none multiplies its weight and bias by
 
 
 class WarmStart:
@@ -111,24 +113,19 @@ def _baked(net: nn.Module, saved: OpenedModel) -> nn.Module:
 def _fitted(net: nn.Module, source: nn.Module) -> dict[str, Tensor]:
     """The state of ``source`` as ``net`` would hold it: gains are its own, and so are projectors it is made with."""
     state = dict(source.state_dict())
-    theirs = dict(source.named_modules())
+    sources = dict(source.named_modules())
     for name, layer in net.named_modules():
-        other = theirs.get(name)
+        other = sources.get(name)
         if isinstance(layer, HouseholderProjector) and isinstance(other, nn.Linear):
             projector = HouseholderProjector.from_linear(other, layer.rank)
             del state[f"{name}.weight"]
             state |= {f"{name}.{key}": value for key, value in projector.state_dict().items()}
         elif other is not None:
-            for key, factor in (("weight", "gain"), ("bias", "rate")):
-                ratio = _factor(other, factor) / _factor(layer, factor)
+            theirs, ours = (one if isinstance(one, Equalized) else PLAIN for one in (other, layer))
+            for key, ratio in (("weight", theirs.gain / ours.gain), ("bias", theirs.rate / ours.rate)):
                 if ratio != 1 and (full := f"{name}.{key}") in state:
                     state[full] = state[full] * ratio
     return state
-
-
-def _factor(layer: nn.Module, name: str) -> float:
-    value = getattr(layer, name, 1.0)
-    return value if isinstance(value, float) else 1.0
 
 
 def _shape(tensors: dict[str, Tensor], key: str) -> str:

@@ -10,13 +10,23 @@ from torch.nn.utils import parametrize
 from orthogan.weights.constraint import Constraint
 
 
+class Equalized:
+    """A base class for layers with an equalized learning rate: they apply weight * ``gain`` and bias * ``rate``.
+
+    ``applied_weight`` is the weight for their forward; a constraint on the weight takes the place of the gain.
+    """
+
+    gain: float = 1.0
+    rate: float = 1.0
+
+
 def effective_weight(layer: nn.Module, name: str = "weight") -> Tensor:
     """``layer.name`` as a forward in eval mode would apply it now, with gradients to the parameters; nothing moves.
 
     Constraints and other parametrizations are evaluated without a power iteration. A weight that a forward pre-hook
     sets (``weight_norm``, ``spectral_norm`` and ``prune`` of ``torch.nn.utils``, or a hook of your own) is worked out
     by that hook, so it is right before the first forward and after a step, and each call has a graph of its own. An
-    equalized layer of ``orthogan.models`` counts with its gain, unless it is constrained.
+    ``Equalized`` layer counts with its gain, unless it is constrained.
 
     Raises:
         AttributeError: there is no such weight.
@@ -38,7 +48,7 @@ def applied_weight(layer: nn.Module) -> Tensor:
 
 def get_gain(layer: nn.Module) -> float:
     """What an equalized layer multiplies a plain weight by; 1 for any other."""
-    return layer.gain if getattr(type(layer), "equalizes", False) else 1.0  # pyright: ignore
+    return layer.gain if isinstance(layer, Equalized) else 1.0
 
 
 def sources(layer: nn.Module, name: str = "weight") -> tuple[Any, ...]:

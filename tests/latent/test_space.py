@@ -18,8 +18,7 @@ from orthogan.latent.discovery import discover, sefa
 from orthogan.latent.discovery.native import latent_axes
 from orthogan.latent.traverse import traverse
 from orthogan.models.generate import in_space, list_spaces, model_hash
-from orthogan.models.stylegan2 import StyleGAN2Generator
-from orthogan.models.w_space import WSpace
+from orthogan.models.stylegan2 import StyleGAN2Generator, WSpace
 from tests.fixtures.disc import Affine
 
 DIM, STYLES = 6, 8

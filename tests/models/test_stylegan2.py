@@ -23,9 +23,9 @@ from orthogan.models.modulation import EqualLinear, StyledConv
 from orthogan.models.stylegan2 import (
     StyleGAN2Discriminator,
     StyleGAN2Generator,
+    WSpace,
     project_styles,
 )
-from orthogan.models.w_space import WSpace
 from orthogan.weights.effective import effective_weight
 
 
