@@ -86,7 +86,6 @@ def _free(matrix: Tensor, free: int | None, transition: float | None) -> int:
     return free_correlations(filters, dimensions) if filters > dimensions else 0
 
 
-@torch.compiler.assume_constant_result
 def free_correlations(filters: int, dimensions: int, trials: int = 1000, seed: int = 0) -> int:
     """How many correlations of ``filters`` vectors in fewer ``dimensions`` are left free: our reading of the paper.
 
@@ -101,6 +100,10 @@ def free_correlations(filters: int, dimensions: int, trials: int = 1000, seed: i
     if min(filters, dimensions, trials) < 1:
         raise ValueError(f"filters = {filters}, dimensions = {dimensions}, trials = {trials}: each must be at least 1")
     return _free_correlations(filters, dimensions, trials, seed)
+
+
+# torch.compiler.assume_constant_result does the same, but takes a second to import torch._dynamo
+setattr(free_correlations, "_dynamo_marked_constant", True)  # noqa: B010
 
 
 @lru_cache
