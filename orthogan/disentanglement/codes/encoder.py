@@ -18,7 +18,7 @@ from orthogan.data.order import permuted_index
 from orthogan.data.source import ImageSource
 from orthogan.disentanglement.codes.coordinates import Coordinates, subject
 from orthogan.disentanglement.codes.oracle import ROWS, as_input
-from orthogan.disentanglement.codes.trunk import Precision, Trunk, fit, new_trunk, prepare_images
+from orthogan.disentanglement.codes.trunk import Precision, Trunk, fit_trunk, new_trunk, prepare_images
 from orthogan.latent.directions import Directions
 from orthogan.rng import derive
 
@@ -95,7 +95,7 @@ def train_encoder(
         chosen = permuted_index(order, fakes, step * batch_size, batch_size)
         return as_input(images[chosen].to(place)), targets[chosen].to(place)
 
-    fit(
+    fit_trunk(
         net,
         batch,
         functional.mse_loss,

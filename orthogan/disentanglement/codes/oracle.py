@@ -15,7 +15,7 @@ from orthogan.data.order import permuted_index, subset
 from orthogan.data.source import ImageSource
 from orthogan.data.sources.sprite_sources import SpriteGrid
 from orthogan.disentanglement.codes.merging import LEVELS, TURNS, Merging, get_merging
-from orthogan.disentanglement.codes.trunk import Precision, Trunk, fit, new_trunk, prepare_images
+from orthogan.disentanglement.codes.trunk import Precision, Trunk, fit_trunk, new_trunk, prepare_images
 from orthogan.io.content_hash import ContentHash
 from orthogan.rng import derive
 
@@ -125,7 +125,7 @@ def train_oracle(
         return as_input(images), torch.from_numpy(classes[chosen]).to(device)
 
     net = new_trunk(source.channels, source.resolution, sum(merging.sizes), seed=seed).to(device)
-    fit(
+    fit_trunk(
         net,
         batch,
         lambda out, targets: _loss(out, targets, merging.sizes),

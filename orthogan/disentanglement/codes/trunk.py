@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import Literal, get_args
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
-from orthogan.rng import derive
+from orthogan.fit import cosine, fit, seeded
 
 Precision = Literal["float32", "bfloat16"]
 FIRST, WIDTH = 32, 64  # channels of the first map, and of all others
@@ -48,13 +46,12 @@ def _layer(inputs: int, outputs: int, stride: int = 1) -> list[nn.Module]:
 
 def new_trunk(channels: int, resolution: int, outputs: int, *, seed: int) -> Trunk:
     """A trunk whose initial weights are a function of the arguments; global random state is left alone."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(derive(seed, "trunk"))
+    with seeded(seed, "trunk"):
         net = Trunk(channels, resolution, outputs)
     return net.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
 
 
-def fit(
+def fit_trunk(
     net: nn.Module,
     batch: Callable[[int], tuple[Tensor, Tensor]],
     loss: Callable[[Tensor, Tensor], Tensor],
@@ -73,28 +70,17 @@ def fit(
     if steps < 1 or not lr > 0 or precision not in get_args(Precision):
         raise ValueError(f"steps={steps}, lr={lr}, precision={precision!r}: at least 1, positive, float32 or bfloat16")
     place = next(net.parameters()).device
-    optimiser = torch.optim.Adam(net.parameters(), lr=lr)
-    warm = max(1, round(WARM * steps))
-    value = torch.tensor(math.nan)
+
+    def value(step: int) -> Tensor:
+        inputs, targets = batch(step)
+        with torch.autocast(place.type, torch.bfloat16, enabled=precision == "bfloat16"):
+            out = net(inputs)
+        return loss(out.float(), targets)
+
     net.train()
-    with (
-        torch.enable_grad(),
-        tqdm(total=steps, desc=what, unit=" steps", disable=None if progress else True, leave=False) as bar,
-    ):
-        for step in range(steps):
-            rise, fall = (step + 1) / warm, (1 + math.cos(math.pi * (step - warm) / max(1, steps - warm))) / 2
-            optimiser.param_groups[0]["lr"] = lr * (rise if step < warm else fall)
-            inputs, targets = batch(step)
-            with torch.autocast(place.type, torch.bfloat16, enabled=precision == "bfloat16"):
-                out = net(inputs)
-            value = loss(out.float(), targets)
-            optimiser.zero_grad()
-            value.backward()
-            optimiser.step()
-            bar.update()
+    rate = cosine(lr, steps, max(1, round(WARM * steps)))
+    fit(torch.optim.Adam(net.parameters(), lr=lr), value, steps, what=what, rate=rate, progress=progress)
     net.eval()
-    if not math.isfinite(last := float(value.detach())):
-        raise ValueError(f"{what}: the loss became {last}; choose a lower learning rate than {lr}")
 
 
 def prepare_images(images: np.ndarray | Tensor, channels: int, resolution: int, who: str) -> Tensor:

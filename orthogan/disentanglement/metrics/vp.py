@@ -5,7 +5,6 @@ Zhu, Xu & Tao, ECCV 2020, "Learning Disentangled Representations with Latent Var
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
@@ -19,6 +18,8 @@ from orthogan.disentanglement.codes.coordinates import LatentCoordinates, subjec
 from orthogan.disentanglement.codes.trunk import Precision
 from orthogan.disentanglement.registry import register_metric
 from orthogan.disentanglement.score import Score
+from orthogan.fit import fit
+from orthogan.fit import seeded as seeded_init
 from orthogan.latent.directions import Directions
 from orthogan.rng import derive
 from orthogan.rng import generator as seeded
@@ -234,44 +235,45 @@ def _taught(
     """The net at its best epoch, the accuracies it was chosen by, that epoch from 1, and the last test accuracy."""
     train, validation, test = parts
     judged = validation if len(validation) else test
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(derive(seed, "vp net"))
+    with seeded_init(seed, "vp net"):
         net = Judge(first.shape[1] * (1 if inputs == "diff" else 2), k)
     net.to(device=place, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
-    optimiser = torch.optim.Adam(net.parameters(), lr=plan.lr)
     batches = max(1, len(train) // plan.batch_size)
     steps = plan.epochs * batches
     curve: list[float] = []
-    loss = torch.tensor(math.nan)
     best: dict[str, Tensor] = {}
+    order: list[np.ndarray] = []
 
     def score(rows: np.ndarray) -> float:
         return float((_named(net, inputs, first, second, rows) == labels[rows]).mean())
 
-    with (
-        torch.enable_grad(),
-        tqdm(total=steps, desc="vp net", unit=" steps", disable=None if progress else True, leave=False) as bar,
-    ):
-        for epoch in range(plan.epochs):
+    def loss(step: int) -> Tensor:
+        epoch, number = divmod(step, batches)
+        if number == 0:
             net.train()
-            order = torch.randperm(len(train), generator=seeded("cpu", seed, "vp order", epoch)).numpy()
-            for number, rows in enumerate(np.array_split(train[order], batches)):
-                if plan.decay:
-                    done = (epoch * batches + number) / steps
-                    optimiser.param_groups[0]["lr"] = plan.lr * (1 + np.cos(np.pi * done)) / 2
-                with torch.autocast(place.type, torch.bfloat16, enabled=plan.precision == "bfloat16"):
-                    logits = net(_input(inputs, first, second, rows).to(place))
-                loss = functional.cross_entropy(logits.float(), torch.from_numpy(labels[rows]).to(place))
-                optimiser.zero_grad()
-                loss.backward()
-                optimiser.step()
-                bar.update()
+            shuffled = torch.randperm(len(train), generator=seeded("cpu", seed, "vp order", epoch)).numpy()
+            order[:] = np.array_split(train[shuffled], batches)
+        rows = order[number]
+        with torch.autocast(place.type, torch.bfloat16, enabled=plan.precision == "bfloat16"):
+            logits = net(_input(inputs, first, second, rows).to(place))
+        return functional.cross_entropy(logits.float(), torch.from_numpy(labels[rows]).to(place))
+
+    def after(step: int) -> None:
+        nonlocal best
+        if (step + 1) % batches == 0:
             curve.append(score(judged))
             if curve[-1] > max(curve[:-1], default=-1.0):
                 best = {name: tensor.clone() for name, tensor in net.state_dict().items()}
-            bar.set_postfix(accuracy=f"{curve[-1]:.3f}")
-    if not math.isfinite(seen := float(loss.detach())):
-        raise ValueError(f"vp: the loss became {seen}; choose a lower lr than {plan.lr:g}")
+
+    fit(
+        torch.optim.Adam(net.parameters(), lr=plan.lr),
+        loss,
+        steps,
+        what="vp net",
+        rate=(lambda step: plan.lr * (1 + np.cos(np.pi * (step / steps))) / 2) if plan.decay else None,
+        after=after,
+        progress=progress,
+    )
     last = score(test)
     net.load_state_dict(best)
     return net, curve, int(np.argmax(curve)) + 1, last

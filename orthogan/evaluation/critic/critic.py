@@ -7,7 +7,6 @@ generalization".
 from __future__ import annotations
 
 import copy
-import math
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, fields
@@ -15,13 +14,12 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
-from orthogan.distributed import hide_progress
 from orthogan.errors import CannotWrite, UserError
+from orthogan.fit import fit
+from orthogan.fit import seeded as seeded_init
 from orthogan.io.sealed import read_sealed, write_sealed
 from orthogan.penalties.input_gradient import wgan_gp
-from orthogan.rng import derive
 from orthogan.rng import generator as seeded
 
 BOTTOM = 4  # pixels, where convolving ends
@@ -109,8 +107,7 @@ class Critic(nn.Module):
 
 def new_critic(channels: int, resolution: int, width: int, *, seed: int) -> Critic:
     """A critic whose weights are a function of the arguments; global random state is left alone."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(derive(seed, "critic"))
+    with seeded_init(seed, "critic"):
         return Critic(channels, resolution, width)
 
 
@@ -142,30 +139,29 @@ def train_critic(
     first = _restore(keep, critic, average, optimiser, belongs) if keep is not None and keep.is_file() else 0
     ours: list[Tensor] = [*average.parameters()]
     theirs: list[Tensor] = [*critic.parameters()]
-    bar = tqdm(
-        total=recipe.steps, initial=first, desc="critic", unit=" steps", disable=hide_progress(progress), leave=False
+
+    def after(step: int) -> None:
+        nonlocal keep
+        with torch.no_grad():
+            torch._foreach_lerp_(ours, theirs, 1 - recipe.decay(step))  # pyright: ignore[reportPrivateImportUsage]
+        if keep is not None and (step + 1) % SAVE_EVERY == 0:
+            try:
+                _save(keep, critic, average, optimiser, step + 1, belongs)
+            except CannotWrite as error:  # the number does not depend on it
+                print(f"orthogan: the critic is not kept for a later resume: {error}", file=sys.stderr)
+                keep = None
+
+    fit(
+        optimiser,
+        lambda step: _loss(critic, *pairs(step), recipe.penalty, seed=seed, index=step),
+        recipe.steps,
+        what="critic",
+        rate=lambda step: recipe.lr * (1 - step / recipe.steps),
+        after=after,
+        start=first,
+        check_every=LOOK_EVERY,
+        progress=progress,
     )
-    with torch.enable_grad(), bar:
-        for step in range(first, recipe.steps):
-            optimiser.param_groups[0]["lr"] = recipe.lr * (1 - step / recipe.steps)
-            loss = _loss(critic, *pairs(step), recipe.penalty, seed=seed, index=step)
-            optimiser.zero_grad()
-            loss.backward()
-            optimiser.step()
-            with torch.no_grad():
-                torch._foreach_lerp_(  # pyright: ignore[reportPrivateImportUsage]
-                    ours, theirs, 1 - recipe.decay(step)
-                )
-            done = step + 1
-            if (done % LOOK_EVERY == 0 or done == recipe.steps) and not math.isfinite(value := float(loss.detach())):
-                raise UserError(f"critic: its loss became {value} by step {done}; choose a lower lr than {recipe.lr:g}")
-            if keep is not None and done % SAVE_EVERY == 0:
-                try:
-                    _save(keep, critic, average, optimiser, done, belongs)
-                except CannotWrite as error:  # the number does not depend on it
-                    print(f"orthogan: the critic is not kept for a later resume: {error}", file=sys.stderr)
-                    keep = None
-            bar.update()
     return average.eval().requires_grad_(False)
 
 

@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from tqdm import tqdm
 
 from orthogan.errors import UserError
+from orthogan.fit import fit, seeded
 from orthogan.latent.directions import Directions, random_control
 from orthogan.latent.discovery.methods import DIRECTION_METHODS
 from orthogan.latent.discovery.response import GeneratorFunction, trace_generator
@@ -107,21 +107,18 @@ def teach(
         raise UserError(f"lr={lr}, reach={reach}: a positive learning rate, and shifts of more than {LEAST}")
     k = len(rows())
     channels = response(*response.draw(1, seed=0)).shape[1]
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(derive(seed, "reconstructor"))
+    with seeded(seed, "reconstructor"):
         net = Reconstructor(channels, k)
     net.to(response.device).train()
-    optimiser = torch.optim.Adam([*net.parameters(), *learnt], lr=lr)
-    with torch.enable_grad(), tqdm(range(steps), desc="reconstructor", unit=" steps", disable=None, leave=False) as bar:
-        for step in bar:
-            source = random_generator("cpu", seed, "reconstructor", step)
-            index = torch.randint(0, k, (batch_size,), generator=source).to(response.device)
-            shift = shifts(batch_size, reach, source).to(response.device)
-            logits, far = net(*_pair(response, rows(), index, shift, derive(seed, "reconstructor", step)))
-            loss = functional.cross_entropy(logits, index) + SHIFT_WEIGHT * functional.l1_loss(far, shift)
-            optimiser.zero_grad()
-            loss.backward(inputs=[*net.parameters(), *learnt])
-            optimiser.step()
+
+    def loss(step: int) -> Tensor:
+        source = random_generator("cpu", seed, "reconstructor", step)
+        index = torch.randint(0, k, (batch_size,), generator=source).to(response.device)
+        shift = shifts(batch_size, reach, source).to(response.device)
+        logits, far = net(*_pair(response, rows(), index, shift, derive(seed, "reconstructor", step)))
+        return functional.cross_entropy(logits, index) + SHIFT_WEIGHT * functional.l1_loss(far, shift)
+
+    fit(torch.optim.Adam([*net.parameters(), *learnt], lr=lr), loss, steps, what="reconstructor")
     return net.eval()
 
 

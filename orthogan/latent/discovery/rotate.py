@@ -8,9 +8,9 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from orthogan.errors import UserError
+from orthogan.fit import cosine, fit
 from orthogan.latent.directions import Directions, random_control
 from orthogan.latent.discovery.jacobian import mean_gram, principal
 from orthogan.latent.discovery.response import GeneratorFunction, trace_generator
@@ -66,16 +66,19 @@ def learn_rotation(
         start = torch.randn(k, k, generator=source, device=response.device)
         root = torch.eye(k, device=response.device) + START * start
         root.requires_grad_(True)
-        optimiser = torch.optim.Adam([root], lr=lr)
-        with torch.enable_grad(), tqdm(range(steps), desc=method, unit=" steps", disable=None, leave=False) as bar:
-            for step in bar:
-                optimiser.param_groups[0]["lr"] = lr * 0.5 * (1 + math.cos(math.pi * step / steps))
-                at = (method, "step", step)
-                loss = _along(response, qr(root).T @ span, penalty, batch_size, seed, *at)
-                (root.grad,) = torch.autograd.grad(loss, root)
-                optimiser.step()
-                with torch.no_grad():
-                    root.copy_(qr(root))
+
+        def after(step: int) -> None:
+            with torch.no_grad():
+                root.copy_(qr(root))
+
+        fit(
+            torch.optim.Adam([root], lr=lr),
+            lambda step: _along(response, qr(root).T @ span, penalty, batch_size, seed, method, "step", step),
+            steps,
+            what=method,
+            rate=cosine(lr, steps),
+            after=after,
+        )
         frame = qr(root.detach()).T
         controls = [random_control(k, k, derive(seed, method, "control", i)).matrix for i in range(CONTROLS)]
         frames = [frame, *(torch.from_numpy(control.copy()).to(frame) for control in controls)]
