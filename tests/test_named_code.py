@@ -28,7 +28,7 @@ from orthogan.models.build import build_classifier, build_discriminator, build_g
 from orthogan.models.open import load_classifier, load_discriminator, open_model
 from orthogan.models.saved import CLASSIFIER, CLASSIFIER_FORMAT, RAW, metadata
 from orthogan.studies.finished import FinishedRun
-from orthogan.studies.registry import get_study
+from orthogan.studies.study import get_study
 from orthogan.training.score_worker import measure_of
 from tests.fixtures.runs import TINY, tiny
 

@@ -46,8 +46,8 @@ def run(arguments: Namespace) -> None:
     import torch
 
     from orthogan.studies.pool import default_jobs
-    from orthogan.studies.registry import listing
     from orthogan.studies.run_study import Request, run_study
+    from orthogan.studies.study import listing
 
     if arguments.list or arguments.name is None:
         print(listing())

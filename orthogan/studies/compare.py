@@ -22,10 +22,9 @@ from orthogan.evaluation import MetricResult
 from orthogan.studies import measures
 from orthogan.studies.finished import FinishedRun
 from orthogan.studies.outcome import load
-from orthogan.studies.protocol import standing, text
 from orthogan.studies.report import Report, write
-from orthogan.studies.study import MeasureResult, Value
 from orthogan.studies.table import Entry, Table, panel
+from orthogan.studies.values import MeasureResult, Value, standing, text
 from orthogan.training.resume import METRICS, read_records
 
 MOST_KEYS = 3  # where rows differ in more keys, they are named by their runs

@@ -19,8 +19,7 @@ from orthogan.evaluation.spectrum.near_orthogonality import near_orthogonality
 from orthogan.linalg import hyperspherical_energy
 from orthogan.rng import derive
 from orthogan.studies.finished import CheckpointGone, FinishedRun
-from orthogan.studies.protocol import standing
-from orthogan.studies.study import MeasureResult, Value
+from orthogan.studies.values import MeasureResult, Value, standing
 from orthogan.training.classifier.task import open_sources
 from orthogan.weights.matrix import Layer
 

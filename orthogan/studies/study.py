@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from orthogan.config.schema import Config
+from orthogan.registry import Registry
+from orthogan.studies.values import MeasureResult
 
 if TYPE_CHECKING:
     from orthogan.studies.finished import FinishedRun
@@ -17,32 +19,7 @@ Keys = Mapping[str, Any]  # dotted key of the config -> value
 ScaleName = Literal["smoke", "cpu", "full"]
 SCALES: tuple[ScaleName, ...] = ("smoke", "cpu", "full")
 EVERY = "*"  # the setting of a term that is about each of them
-Better = Literal["", "lower", "higher"]
 NAME = re.compile(r"[a-z0-9][a-z0-9.+_-]*")  # of what becomes a folder
-
-
-@dataclass(frozen=True)
-class Value:
-    """A measured number of one run; NaN or infinite where there is none.
-
-    ``better``: which way is good, where one is. ``protocol``: what it depends on, as of ``MetricResult``; numbers of
-    unlike protocols are never in one column. ``place``: of numbers that mean nothing elsewhere (seconds, memory), the
-    machine.
-    """
-
-    value: float
-    better: Better = ""
-    protocol: Mapping[str, Any] = field(default_factory=dict)
-    place: Mapping[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class MeasureResult:
-    """What a measure found: numbers and curves [(images seen by the net, value), …] by name, pictures in the run."""
-
-    numbers: Mapping[str, Value] = field(default_factory=dict)
-    curves: Mapping[str, Sequence[tuple[float, float]]] = field(default_factory=dict)
-    pictures: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -196,3 +173,36 @@ class Study:
                 raise ValueError(f"{self.name}: a claim is about {term.method!r}, none of {', '.join(self.methods)}")
             if term.setting not in (EVERY, *settings):
                 raise ValueError(f"{self.name}: a claim is about the setting {term.setting!r}, which no scale has")
+
+
+def _adopt(thing: Any) -> Study:
+    if not isinstance(thing, Study):
+        raise TypeError(f"it is a {type(thing).__name__}, not an orthogan.studies.Study")
+    return thing
+
+
+STUDIES: Registry[Study] = Registry("study", "orthogan.studies.papers", adopt=_adopt)
+
+
+def get_study(name: str) -> Study:
+    """The study of that name, or the one that ``module:STUDY`` names.
+
+    Raises:
+        UserError: there is none, or what ``module:STUDY`` names is not a study.
+    """
+    return STUDIES.get(name)
+
+
+def listing() -> str:
+    """For the user: each study with its title and its size at each scale."""
+    lines = []
+    for name, study in STUDIES.items():
+        lines.append(f"{name}: {study.title}")
+        for scale_name, scale in study.scales.items():
+            runs = len(study.methods) * len(scale.settings)
+            where = f" x {len(scale.settings)} settings" if len(scale.settings) > 1 else ""
+            lines.append(
+                f"  {scale_name:<6} {len(study.methods)} methods{where} x {scale.seeds} seeds = {runs * scale.seeds} "
+                f"runs. {scale.note}".rstrip()
+            )
+    return "\n".join(lines)

@@ -9,8 +9,7 @@ from typing import Any
 
 from orthogan.errors import UserError
 from orthogan.stats import Estimate, paired_difference
-from orthogan.studies.protocol import alike, differing, standing
-from orthogan.studies.study import Value
+from orthogan.studies.values import Value, alike, differing, standing
 
 
 @dataclass(frozen=True)

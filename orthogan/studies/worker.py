@@ -21,10 +21,9 @@ from typing import Any, NoReturn
 from orthogan.background import open_replies, read_messages, write_message
 from orthogan.config.schema import Config
 from orthogan.errors import EXIT_BUG
-from orthogan.studies.cells import StudyRun
+from orthogan.studies.cells import StudyRun, run_cell
 from orthogan.studies.pool import STOP
-from orthogan.studies.registry import get_study
-from orthogan.studies.run_cell import run_cell
+from orthogan.studies.study import get_study
 
 OUTPUT = "output.txt"  # what the cell prints
 LOOK = 0.1  # seconds between looks at the child and at the input

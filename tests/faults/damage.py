@@ -280,7 +280,7 @@ def _cache(draw: random.Random, out: Path) -> Findings:
 
 def _measures(draw: random.Random, out: Path) -> Findings:
     from orthogan.studies.outcome import Outcome, save
-    from orthogan.studies.study import MeasureResult, Value
+    from orthogan.studies.values import MeasureResult, Value
 
     folder = _fresh(out)
     shutil.copytree(SHORT.reference(out), folder / "run", symlinks=True)

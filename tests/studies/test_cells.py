@@ -63,7 +63,7 @@ def test_a_config_that_cannot_be_is_refused_with_its_method(tmp_path: Path) -> N
 def test_studies_are_found_by_name_or_place_and_a_typo_gets_a_hint() -> None:
     assert get_study("opt").name == "opt"
     assert get_study("tests.fixtures.stub:STUDY") is stub.STUDY
-    with pytest.raises(UserError, match="did you mean covariance"):
+    with pytest.raises(UserError, match="did you mean 'covariance'"):
         get_study("covarianze")
     with pytest.raises(UserError, match="importable"):
         get_study("no.such.module:STUDY")

@@ -25,14 +25,15 @@ from orthogan.io.sealed import HASH, Damaged
 from orthogan.io.write import append_json
 from orthogan.studies import run_study as module
 from orthogan.studies import worker
+from orthogan.studies.cells import run_cell
 from orthogan.studies.compare import compare_runs
 from orthogan.studies.finished import CheckpointGone, FinishedRun
 from orthogan.studies.outcome import FILE, SITTINGS, Outcome, load, save, sittings
 from orthogan.studies.pool import run_cells
 from orthogan.studies.report import Report, as_dict
-from orthogan.studies.run_cell import run_cell
 from orthogan.studies.run_study import run_study
-from orthogan.studies.study import Measure, MeasureResult, Value
+from orthogan.studies.study import Measure
+from orthogan.studies.values import MeasureResult, Value
 from tests.fixtures import stub
 from tests.studies.test_run_study import here, request, runs, use  # noqa: F401 (here is a fixture)
 

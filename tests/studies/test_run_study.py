@@ -15,11 +15,11 @@ import pytest
 from orthogan.errors import EXIT_BUG, EXIT_DONE, Diverged, UserError
 from orthogan.io.lock import locked
 from orthogan.studies import run_study as module
-from orthogan.studies.cells import StudyRun, list_runs
+from orthogan.studies.cells import StudyRun, list_runs, run_cell
 from orthogan.studies.outcome import load, sittings
-from orthogan.studies.run_cell import run_cell
 from orthogan.studies.run_study import Request, run_study
-from orthogan.studies.study import Measure, MeasureResult, Study, Value
+from orthogan.studies.study import Measure, Study
+from orthogan.studies.values import MeasureResult, Value
 from tests.fixtures import stub
 
 

@@ -9,9 +9,8 @@ from typing import Any
 import pytest
 
 from orthogan.errors import UserError
-from orthogan.studies.protocol import CIRCUMSTANCES, differing, standing
-from orthogan.studies.study import Value
 from orthogan.studies.table import Entry, Table, panel
+from orthogan.studies.values import CIRCUMSTANCES, Value, differing, standing
 
 
 def entry(row: str, seed: int, value: float, protocol: dict[str, Any] | None = None, **more: Any) -> Entry:

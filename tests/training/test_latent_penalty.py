@@ -284,7 +284,6 @@ import torch
 import torch.distributed as dist
 from accelerate import Accelerator
 from orthogan.penalties.latent import path_lengths
-from tests.training.test_latent_penalty import Linear, penalty_of, rng
 
 accelerator = Accelerator(cpu=True)
 torch.manual_seed(0)

@@ -19,20 +19,9 @@ from orthogan.linalg.decompositions import failures
 from orthogan.studies import measures
 from orthogan.studies.finished import FinishedRun
 from orthogan.studies.measures import FINAL_ERROR
-from orthogan.studies.scales import FASHION_CPU, SMOKE
-from orthogan.studies.study import (
-    Claim,
-    Keys,
-    Measure,
-    MeasureResult,
-    Method,
-    Scale,
-    Setting,
-    Study,
-    Value,
-    lower,
-    trained,
-)
+from orthogan.studies.papers.scales import FASHION_CPU, SMOKE
+from orthogan.studies.study import STUDIES, Claim, Keys, Measure, Method, Scale, Setting, Study, lower, trained
+from orthogan.studies.values import MeasureResult, Value
 
 C = "model.classifier"
 NETS = "orthogan.studies.papers.covariance_nets"
@@ -241,3 +230,4 @@ STUDY = Study(
     claims=CLAIMS,
     run=counted,
 )
+STUDIES.register("covariance")(STUDY)

@@ -25,7 +25,7 @@ from orthogan.evaluation.steady import choose_device
 from orthogan.models.open import load_discriminator, load_generator
 from orthogan.rng import derive
 from orthogan.studies.finished import FinishedRun
-from orthogan.studies.study import MeasureResult, Value
+from orthogan.studies.values import MeasureResult, Value
 
 FRECHET, FRECHET_OTHER = "Fréchet distance", "Fréchet distance, 5k fakes and 10k reals"
 KERNEL, PRECISION, RECALL, INCEPTION_SCORE = "kernel distance", "precision", "recall", "Inception Score"

@@ -12,8 +12,8 @@ from orthogan.evaluation.robustness.attacks import need_art
 from orthogan.penalties.schedule import SRIP_EPOCHS, SRIP_SCHEDULE, SRIP_WEIGHT
 from orthogan.studies import measures
 from orthogan.studies.measures import CORRUPTED, FINAL_ERROR, KERNEL, OPERATOR
-from orthogan.studies.scales import FASHION_CPU, SMOKE
-from orthogan.studies.study import Claim, Hypothesis, Keys, Measure, Method, Scale, Setting, Study, Term, lower
+from orthogan.studies.papers.scales import FASHION_CPU, SMOKE
+from orthogan.studies.study import STUDIES, Claim, Hypothesis, Keys, Measure, Method, Scale, Setting, Study, Term, lower
 
 C = "model.classifier"
 # of 200 epochs, for SO and DSO (configs of the Evenly-Dispersing repository): 1e-1, then 1e-3, 1e-4, 1e-6, 0
@@ -182,3 +182,4 @@ STUDY = Study(
     claims=CLAIMS,
     needs=(need_art,),
 )
+STUDIES.register("kernel-orthogonality")(STUDY)

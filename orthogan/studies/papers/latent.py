@@ -19,7 +19,20 @@ from orthogan.studies.papers.latent_measures import (
     projections,
     walks,
 )
-from orthogan.studies.study import Claim, Hypothesis, Keys, Measure, Method, Scale, Setting, Study, Term, higher, lower
+from orthogan.studies.study import (
+    STUDIES,
+    Claim,
+    Hypothesis,
+    Keys,
+    Measure,
+    Method,
+    Scale,
+    Setting,
+    Study,
+    Term,
+    higher,
+    lower,
+)
 
 G = "model.generator"
 RANK = f"{G}.norm.householder.rank"  # of a projector: all of the latent, so that all nets have as many directions
@@ -210,3 +223,4 @@ STUDY = Study(
         ),
     ),
 )
+STUDIES.register("latent")(STUDY)

@@ -16,7 +16,7 @@ from orthogan.models.eigengan import EigenGANGenerator
 from orthogan.models.modes import eval_mode
 from orthogan.models.protocol import Generator
 from orthogan.studies.finished import FinishedRun
-from orthogan.studies.study import MeasureResult, Value
+from orthogan.studies.values import MeasureResult, Value
 
 VP, ACTIVENESS, MIG, DCI, SAP, MODULARITY = "VP", "activeness", "MIG", "DCI disentanglement", "SAP", "modularity"
 NAMES = {"vp": VP, "activeness": ACTIVENESS, "mig": MIG, "dci": DCI, "sap": SAP, "modularity": MODULARITY}

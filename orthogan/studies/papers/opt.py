@@ -10,8 +10,8 @@ from typing import Any
 
 from orthogan.studies import measures
 from orthogan.studies.measures import ENERGY, ENERGY_CHANGE, FINAL_ERROR, PARAMETERS
-from orthogan.studies.scales import FASHION_CPU, SMOKE
-from orthogan.studies.study import Claim, Keys, Measure, Method, Scale, Setting, Study, lower, under
+from orthogan.studies.papers.scales import FASHION_CPU, SMOKE
+from orthogan.studies.study import STUDIES, Claim, Keys, Measure, Method, Scale, Setting, Study, lower, under
 
 C = "model.classifier"
 BUT_THE_LAST = ["!last"]  # the classifier itself is trained as usual, in the paper too
@@ -172,3 +172,4 @@ STUDY = Study(
     ),
     claims=CLAIMS,
 )
+STUDIES.register("opt")(STUDY)

@@ -16,8 +16,8 @@ from orthogan.studies.papers.gan_measures import (
     ranks,
     steepness,
 )
-from orthogan.studies.scales import FASHION_PATH
-from orthogan.studies.study import Claim, Measure, Method, Scale, Setting, Study, higher, lower
+from orthogan.studies.papers.scales import FASHION_PATH
+from orthogan.studies.study import STUDIES, Claim, Measure, Method, Scale, Setting, Study, higher, lower
 
 PAPER = "Sanyal, Torr & Dokania, ICLR 2020"
 
@@ -188,3 +188,4 @@ STUDY = Study(
         ),
     ],
 )
+STUDIES.register("srn-gan")(STUDY)

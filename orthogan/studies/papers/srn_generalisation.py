@@ -24,8 +24,9 @@ from orthogan.rng import derive
 from orthogan.studies.finished import FinishedRun
 from orthogan.studies.measures import FINAL_ERROR, GAP, TRAIN_ERROR, classification, cost
 from orthogan.studies.papers.gan_measures import device_of
-from orthogan.studies.scales import FASHION_PATH
-from orthogan.studies.study import Claim, Measure, MeasureResult, Method, Scale, Setting, Study, Value, higher, lower
+from orthogan.studies.papers.scales import FASHION_PATH
+from orthogan.studies.study import STUDIES, Claim, Measure, Method, Scale, Setting, Study, higher, lower
+from orthogan.studies.values import MeasureResult, Value
 from orthogan.training.classifier.task import open_sources
 
 COLUMNS = {
@@ -265,3 +266,4 @@ STUDY = Study(
         ),
     ],
 )
+STUDIES.register("srn-generalisation")(STUDY)

@@ -1,15 +1,41 @@
-"""Which facts of a protocol must agree before two numbers may stand in one column."""
+"""What is measured of a run, and when two numbers may share a column: where their protocols agree."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
+Better = Literal["", "lower", "higher"]
 # Of a run or of the day, not of how the number is defined: who was measured, with which random draws, when, by which
 # version and on what device, and how long it took. The reports tell machines and versions apart from the table.
 VERSIONS = ("orthogan", "torch", "torch-fidelity")
 CIRCUMSTANCES = ("subject", "step", "images", "seed", "seconds", "date", "device", *VERSIONS)
+
+
+@dataclass(frozen=True)
+class Value:
+    """A measured number of one run; NaN or infinite where there is none.
+
+    ``better``: which way is good, where one is. ``protocol``: what it depends on, as of ``MetricResult``; numbers of
+    unlike protocols are never in one column. ``place``: of numbers that mean nothing elsewhere (seconds, memory), the
+    machine.
+    """
+
+    value: float
+    better: Better = ""
+    protocol: Mapping[str, Any] = field(default_factory=dict)
+    place: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class MeasureResult:
+    """What a measure found: numbers and curves [(images seen by the net, value), …] by name, pictures in the run."""
+
+    numbers: Mapping[str, Value] = field(default_factory=dict)
+    curves: Mapping[str, Sequence[tuple[float, float]]] = field(default_factory=dict)
+    pictures: Sequence[str] = ()
 
 
 def standing(protocol: Mapping[str, Any]) -> dict[str, Any]:
