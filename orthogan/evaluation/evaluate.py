@@ -1,4 +1,4 @@
-"""Metrics of a generator, or of a set of images, against a reference: the one function behind every number."""
+"""Metrics of a generator, a set of images, a GAN or a classifier: the one function behind every number."""
 
 from __future__ import annotations
 
@@ -6,38 +6,33 @@ import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, replace
+from importlib.metadata import version
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
-import torch_fidelity
 from torch import nn
 
 from orthogan import __version__
 from orthogan.data import ImageSource
 from orthogan.distributed import broadcast_json, rank_and_world
 from orthogan.errors import UserError
-from orthogan.evaluation.checks import check_metric, check_request
 from orthogan.evaluation.fidelity.extractors import Extractor, load_extractor, resolve_extractor
-from orthogan.evaluation.fidelity.features import Features, extract
-from orthogan.evaluation.fidelity.frechet import check_length, frechet_distance
-from orthogan.evaluation.fidelity.kid import SUBSET_SIZE, Subsets, kernel_distance
-from orthogan.evaluation.fidelity.precision_recall import precision_recall
+from orthogan.evaluation.fidelity.features import Features, Rows, extract
+from orthogan.evaluation.fidelity.frechet import check_length
 from orthogan.evaluation.fidelity.reference import Reference, reference_from_file, reference_of, save_reference
 from orthogan.evaluation.finite import NotFinite
 from orthogan.evaluation.given import as_source, reference_given
 from orthogan.evaluation.images import generate_images, real
-from orthogan.evaluation.names import metric_names
-from orthogan.evaluation.paths.distances import Distance, load_distance
-from orthogan.evaluation.paths.path_length import check_path, path_length
-from orthogan.evaluation.paths.path_variants import PATH_METRICS
+from orthogan.evaluation.metric import OF_FEATURES, OF_IMAGES, Inputs, Metric, Score, Stream, find_metrics
 from orthogan.evaluation.precision import Precision, describe_precision, prepare_net, resolve_precision
-from orthogan.evaluation.result import NAMES, MetricResult
+from orthogan.evaluation.result import MetricResult
 from orthogan.evaluation.steady import choose_device
 from orthogan.io.read import whole_number
-from orthogan.models.modes import eval_mode
+from orthogan.models.generate import threshold
+from orthogan.models.modes import eval_mode, get_device
 from orthogan.models.protocol import Generator, as_generator
 from orthogan.rng import derive
 
@@ -78,8 +73,8 @@ def evaluate(
             array (n, c, h, w), a Dataset or a DataLoader, as ``given.images_of`` describes.
         reference: images in one of these forms, another generator, the path of a folder or .zip of images (brought to
             the size of the subject's), or of a file of statistics (fid only); None for isc and path lengths.
-        metrics: out of fid, isc, kid, prc, and the path lengths of ``path_variants.PATH_METRICS``; also under the
-            names of ``names.HABITS``.
+        metrics: names of ``METRICS`` (fid, isc, kid, prc, path lengths, …), also as other tools call them, or
+            ``module:Class`` of your own.
         samples: images drawn from a generator, or at most taken from a set of images (None: all of it); also pairs
             of images for a path length, of which publications used 10,000 to 100,000.
         extractor: a name of ``orthogan.evaluation.fidelity.extractors``; "auto" = inception if its weights are here.
@@ -100,81 +95,212 @@ def evaluate(
             path length of images or of a space that the generator does not have.
         TypeError: a subject or reference of another kind.
     """
-    names = metric_names(metrics, (*NAMES, *PATH_METRICS))
+    chosen = find_metrics(metrics)
     for name, number in (("samples", samples), ("reference_samples", reference_samples), ("batch_size", batch_size)):
         if number is not None and whole_number(name, number) < 1:
             raise UserError(f"{name}: {number}; give at least 1")
     subject = as_generator(subject) if isinstance(subject, nn.Module) else as_source(subject, "subject")
     fakes = reference_samples or samples
     against = reference_given(reference, subject, fakes, derive(seed, "reference"))
-    check_request(names, against, save_reference_to, truncation)
-    count = _count(subject, samples)
-    images = _count(against, reference_samples) if isinstance(against, ImageSource) else None
-    place = choose_device(subject, device)
-    formats = resolve_precision(precision, place)
-    found: dict[str, MetricResult] = {}
+    threshold(truncation)
+    if save_reference_to is not None:
+        if against is None:
+            alone = ", ".join(metric.name for metric in chosen)
+            raise UserError(f"{save_reference_to}: {alone} alone has no reference whose statistics could be written")
+        if Path(save_reference_to).suffix != ".safetensors":
+            raise UserError(f"{save_reference_to}: reference statistics are written as .safetensors")
+    inputs = Inputs(
+        samples=_count(subject, samples),
+        reference_samples=_count(against, reference_samples) if isinstance(against, ImageSource) else None,
+        batch_size=batch_size,
+        seed=seed,
+        device=choose_device(subject, device),
+        progress=progress,
+        truncation=truncation,
+        reference=against,
+        options={"kid_subset_size": kid_subset_size},
+        info=info or {},
+    )
+    if isinstance(subject, ImageSource):
+        inputs.images = subject
+    else:
+        inputs.generator = subject
+    return measure(
+        chosen,
+        inputs,
+        extractor=extractor,
+        weights=weights,
+        precision=precision,
+        save_reference_to=save_reference_to,
+    )
+
+
+def evaluate_classifier(
+    net: nn.Module,
+    source: ImageSource,
+    *,
+    metrics: Sequence[str] | str = ("accuracy",),
+    attack_norm: str = "inf",
+    eps: Sequence[float] | None = None,
+    steps: int | None = None,
+    restarts: int | None = None,
+    samples: int | None = None,
+    batch_size: int = 64,
+    seed: int = 0,
+    progress: bool = True,
+    info: Mapping[str, str] | None = None,
+) -> list[MetricResult]:
+    """The ``metrics`` of ``net`` on ``source``, in their order; an attack gives one result for each ``eps``.
+
+    In a process group every process calls this with the same arguments, does its share, and gets the same results.
+
+    Args:
+        net: images (n, c, h, w) in [-1, 1] -> logits (n, classes); its mode is restored.
+        metrics: of accuracy, corruptions, fgsm, pgd, or ``module:Class`` of your own.
+        attack_norm, eps, steps, restarts: of fgsm and pgd, see ``Attack``; None: as published, which for eps is 2 and 8
+            of norm "inf", 32 and 128 of norm "2".
+        samples: look at a random subset of so many images, a function of ``seed`` (None, or too many: all).
+        info: further facts for the protocol.
+
+    Raises:
+        Incomplete: some metrics could not be computed; it holds the results of the others.
+        UserError: no such metric, images without classes, a library that is missing, an attack that means nothing.
+    """
+    options: dict[str, Any] = {"attack_norm": attack_norm, "eps": eps, "steps": steps, "restarts": restarts}
+    common: dict[str, Any] = {"samples": samples, "batch_size": batch_size, "seed": seed, "progress": progress}
+    inputs = Inputs(classifier=net, test=source, device=get_device(net), options=options, info=info or {}, **common)
+    return measure(find_metrics(metrics), inputs)
+
+
+def measure(
+    metrics: Sequence[Metric],
+    inputs: Inputs,
+    *,
+    extractor: str = "auto",
+    weights: str | Path | None = None,
+    precision: str = "fp32",
+    save_reference_to: str | Path | None = None,
+) -> list[MetricResult]:
+    """The results of ``metrics``, in their order; one pass over the images serves all that look at images.
+
+    Arguments as of ``evaluate``. Whatever can be refused is refused before the first image is drawn.
+
+    Raises:
+        Incomplete: some metrics could not be computed; it holds the results of the others.
+        UserError: none could be computed, for one reason.
+    """
+    found: dict[str, Sequence[MetricResult]] = {}
     refused: dict[str, UserError] = {}
-    distances: dict[str, Distance] = {}
-    # what may fail comes before what takes long
-    for metric in names:
-        with _noted(refused, metric, alike=True):
-            still = isinstance(subject, ImageSource)
-            counts = (count, images)
-            check_metric(
-                metric, against, images=still, truncation=truncation, counts=counts, subset_size=kid_subset_size
-            )
-            if metric in PATH_METRICS:
-                check_path(cast(Generator, subject), PATH_METRICS[metric][0])  # check_metric saw to it
-        if metric in PATH_METRICS and metric not in refused:
-            name = PATH_METRICS[metric][1]
+    formats = resolve_precision(precision, inputs.device)
+    net, length = _ready(metrics, inputs, refused, extractor, weights, formats)
+    looking = [metric for metric in metrics if metric.needs & OF_IMAGES and metric.name not in refused]
+    with _noted(refused, *looking):
+        if looking:
+            found |= _of_images(looking, inputs, net, length, formats, save_reference_to, refused)
+    for metric in metrics:
+        if metric.name not in refused and metric not in looking:
             with _noted(refused, metric):
-                distances[name] = distances.get(name) or load_distance(name, device=place)
-    seen = [metric for metric in names if metric not in PATH_METRICS and metric not in refused]
-    if seen:
-        with _noted(refused, *seen):
-            net = load_extractor(resolve_extractor(extractor), device=place, weights=weights, bf16=formats.features)
-            length, classifies = net.probe(place)
-            if "isc" in seen and not classifies:
-                seen.remove("isc")
-                refused["isc"] = UserError(
-                    f"extractor {net.name}: it classifies nothing, so it gives no Inception Score"
-                )
-            job = _Job(seen, count, images, batch_size, seed, place, truncation, formats, kid_subset_size, progress)
-            scored = (
-                _of_images(subject, against, net, length, job, reference_samples, save_reference_to, info or {})
-                if seen
-                else []
-            )
-            for result in scored:
-                with _noted(refused, result.metric, alike=True):
-                    found[result.metric] = _checked(result)
-    for metric in (metric for metric in names if metric in PATH_METRICS and metric not in refused):
-        variant, distance = PATH_METRICS[metric]
-        with _noted(refused, metric):
-            found[metric] = _checked(
-                path_length(
-                    cast(Generator, subject),
-                    variant,
-                    distance=distances[distance],
-                    samples=count,
-                    batch_size=batch_size,
-                    seed=seed,
-                    device=place,
-                    progress=progress,
-                    info=info,
-                )
-            )
-    results = [found[metric] for metric in names if metric in found]
+                found[metric.name] = _computed(metric, inputs)
+    for metric in metrics:
+        with _noted(refused, metric, alike=True):
+            for result in found.get(metric.name, ()):
+                _check_numbers(result)
+    results = [result for metric in metrics if metric.name not in refused for result in found[metric.name]]
     if not refused:
         return results
-    errors = {metric: refused[metric] for metric in names if metric in refused}
+    errors = {metric.name: refused[metric.name] for metric in metrics if metric.name in refused}
     if not results and len({str(error) for error in errors.values()}) == 1:
         raise next(iter(errors.values()))
     raise Incomplete(errors, results)
 
 
+def check_metrics(
+    metrics: Sequence[Metric], inputs: Inputs, *, extractor: str = "auto", precision: str = "fp32"
+) -> None:
+    """Find out, before a training that is to be scored, what ``measure`` would refuse; no image is drawn.
+
+    Raises:
+        UserError: too few images, a space that the generator does not have, an extractor or weights that cannot be had.
+    """
+    refused: dict[str, UserError] = {}
+    with torch.random.fork_rng(devices=[]):  # nets are drawn before their weights are read
+        _ready(metrics, inputs, refused, extractor, None, resolve_precision(precision, inputs.device))
+    for error in refused.values():
+        raise error
+
+
+def _ready(
+    metrics: Sequence[Metric],
+    inputs: Inputs,
+    refused: dict[str, UserError],
+    extractor: str,
+    weights: str | Path | None,
+    formats: Precision,
+) -> tuple[Extractor | None, int]:
+    """The extractor, if one is needed, and the length of its features; what may fail comes before what takes long."""
+    for metric in metrics:
+        with _noted(refused, metric, alike=True):
+            metric.check(inputs)
+        if metric.name not in refused:
+            with _noted(refused, metric):
+                metric.prepare(inputs)
+    looking = [metric for metric in metrics if metric.needs & OF_FEATURES and metric.name not in refused]
+    with _noted(refused, *looking):
+        if looking:
+            name = resolve_extractor(extractor)
+            net = load_extractor(name, device=inputs.device, weights=weights, bf16=formats.features)
+            length, classifies = net.probe(inputs.device)
+            for metric in looking:
+                if "logits" in metric.needs and not classifies:
+                    refused[metric.name] = UserError(
+                        f"extractor {net.name}: it classifies nothing, so it has no logits for {metric.name}"
+                    )
+            return net, length
+    return None, 0
+
+
+def _computed(metric: Metric, inputs: Inputs) -> Sequence[MetricResult]:
+    """The results of a metric that does not look at fakes through the common pass."""
+    began = time.monotonic()
+    found = _run(metric, inputs)
+    if not isinstance(found, Score):
+        return found
+    score, seconds = broadcast_json([asdict(found), round(time.monotonic() - began, 1)])
+    source = inputs.test or inputs.train
+    protocol = {
+        "samples": inputs.samples or (len(source) if source is not None else 0),
+        "reference": source.name if source is not None else "none",
+        "seed": inputs.seed,
+        "device": inputs.device.type,
+        "orthogan": __version__,
+        "torch": torch.__version__,
+        **inputs.info,
+        "seconds": seconds,
+    }
+    return [_result(metric, Score(**score), "none", protocol)]
+
+
+def _run(metric: Metric, inputs: Inputs) -> Score | Sequence[MetricResult]:
+    """``compute``; any error of code that is not ours is the user's to mend, and leaves the other metrics alone."""
+    try:
+        return metric.compute(inputs)
+    except UserError:
+        raise
+    except Exception as error:
+        if ":" not in metric.name:
+            raise
+        raise UserError(f"{metric.name}: {type(error).__name__}: {error}") from error
+
+
+def _result(metric: Metric, score: Score, extractor: str, protocol: dict[str, Any]) -> MetricResult:
+    """``score`` with its protocol; of a metric that orthogan does not have, also with its label and direction."""
+    own = {"title": metric.titled(extractor, score.variant), "better": metric.better} if ":" in metric.name else {}
+    parts = (extractor, score.std, score.parts, protocol, score.variant)
+    return MetricResult(metric.name, float(score.value), *parts, **own)
+
+
 @contextmanager
-def _noted(refused: dict[str, UserError], *metrics: str, alike: bool = False) -> Iterator[None]:
+def _noted(refused: dict[str, UserError], *metrics: Metric, alike: bool = False) -> Iterator[None]:
     """Within the block an error of the user's is kept for ``metrics`` instead of raised.
 
     Not so where another process may not meet it: it would wait for this one. ``alike``: all meet it.
@@ -184,92 +310,91 @@ def _noted(refused: dict[str, UserError], *metrics: str, alike: bool = False) ->
     except UserError as error:
         if not (alike or isinstance(error, NotFinite) or rank_and_world()[1] == 1):
             raise
-        refused |= {metric: error for metric in metrics if metric not in refused}
+        for metric in metrics:
+            refused.setdefault(metric.name, error)
 
 
-def _checked(result: MetricResult) -> MetricResult:
-    """``result``, unless one of its numbers overflowed."""
+def _check_numbers(result: MetricResult) -> None:
+    """Raises ``NotFinite`` if one of the numbers overflowed."""
     numbers = {result.label: result.value, "its spread": result.std or 0.0, **result.parts}
     for name, number in numbers.items():
         if not math.isfinite(number):
             raise NotFinite(f"{result.label}: {name} is {number}: the features or the reference are too large for it")
-    return result
-
-
-@dataclass(frozen=True)
-class _Job:
-    """What is to be measured, and how."""
-
-    metrics: Sequence[str]
-    count: int
-    reference_count: int | None  # None where there are only statistics, or nothing
-    batch_size: int
-    seed: int
-    device: torch.device
-    truncation: float
-    precision: Precision
-    subset_size: int | None
-    progress: bool
-
-    def kept(self, subsets: Subsets | None) -> tuple[np.ndarray | None, np.ndarray | None]:
-        """Of which generated and real images the features are needed themselves: all for neighbours, few for KID."""
-        sides = [self.count, self.reference_count or 0]
-        if "prc" in self.metrics:
-            return np.arange(sides[0]), np.arange(sides[1])
-        if subsets is None:
-            return None, None
-        # a reference that fits is kept whole: its cache then serves any number of fakes
-        few = sides[1] <= subsets.reference.size
-        return np.unique(subsets.generated), np.arange(sides[1]) if few else np.unique(subsets.reference)
 
 
 def _of_images(
-    subject: Generator | ImageSource,
-    reference: ImageSource | Path | None,
-    net: Extractor,
+    metrics: Sequence[Metric],
+    inputs: Inputs,
+    net: Extractor | None,
     length: int,
-    job: _Job,
-    reference_samples: int | None,
+    formats: Precision,
     save_reference_to: str | Path | None,
-    info: Mapping[str, str],
-) -> list[MetricResult]:
-    """The metrics that look at images through an extractor."""
+    refused: dict[str, UserError],
+) -> dict[str, Sequence[MetricResult]]:
+    """The metrics that look at images, each image seen once."""
     began = time.monotonic()
-    subsets = Subsets.of(job.count, job.reference_count or 0, job.subset_size) if "kid" in job.metrics else None
-    fakes, reals = job.kept(subsets)
-    against = _reference(reference, net, reals, job, reference_samples)
-    if against is not None:
+    kept = _kept(metrics, inputs)
+    against = _reference(metrics, inputs, net, kept[1])
+    if against is not None and net is not None:
         check_length(length, against.features.gaussian)
-    if save_reference_to is not None and against is not None:
-        save_reference(save_reference_to, against, net)
-    found = _features(subject, net, fakes, job)
-    scores, seconds = broadcast_json(
-        [
-            [_score(metric, found, against, subsets, job.device) for metric in job.metrics],
-            round(time.monotonic() - began, 1),
-        ]
-    )
-    protocol = {
-        "samples": job.count,
-        "reference": against.name if against is not None else "none",
-        "extractor": net.name,
-        "extractor weights": net.weights,
-        "resize": net.resize,
-        "seed": job.seed,
-        **_drawing(subject, job.truncation),
-        "dtype": describe_precision(job.precision, job.device, drawn=not isinstance(subject, ImageSource)),
-        "device": job.device.type,
-        "orthogan": __version__,
-        "torch": torch.__version__,
-        "torch-fidelity": torch_fidelity.__version__,
-        **info,
-        "seconds": seconds,
-    }
-    smaller = f"subset={job.subset_size}" if job.subset_size not in (None, SUBSET_SIZE) else ""
-    return [
-        MetricResult(metric, value, net.name, std, parts, protocol, smaller if metric == "kid" else "")
-        for metric, (value, std, parts) in zip(job.metrics, scores, strict=True)
-    ]
+        if save_reference_to is not None:
+            save_reference(save_reference_to, against, net)
+    fakes, reals = _fakes(metrics, inputs, net, kept[0], formats), against and against.features
+    scores: dict[str, Any] = {}
+    found: dict[str, Sequence[MetricResult]] = {}
+    for metric in metrics:
+        with _noted(refused, metric):
+            seen = replace(inputs, fakes=fakes.of(metric.name), reals=reals and reals.of(metric.name))
+            score = _run(metric, seen)
+            if isinstance(score, Score):
+                scores[metric.name] = asdict(score)
+            else:
+                found[metric.name] = score
+    scores, seconds = broadcast_json([scores, round(time.monotonic() - began, 1)])
+    for metric in metrics:
+        if metric.name in scores:
+            looked = net if metric.needs & OF_FEATURES else None
+            protocol = {
+                "samples": inputs.samples,
+                "reference": against.name if against is not None else "none",
+                **({} if looked is None else _described(looked)),
+                "seed": inputs.seed,
+                **_drawing(inputs),
+                "dtype": describe_precision(formats, inputs.device, drawn=inputs.generator is not None),
+                "device": inputs.device.type,
+                "orthogan": __version__,
+                "torch": torch.__version__,
+                "torch-fidelity": version("torch-fidelity"),
+                **inputs.info,
+                "seconds": seconds,
+            }
+            score = Score(**scores[metric.name])
+            found[metric.name] = [_result(metric, score, looked.name if looked else "none", protocol)]
+    return found
+
+
+def _described(net: Extractor) -> dict[str, str]:
+    return {"extractor": net.name, "extractor weights": net.weights, "resize": net.resize}
+
+
+def _kept(metrics: Sequence[Metric], inputs: Inputs) -> tuple[np.ndarray | None, np.ndarray | None]:
+    """The numbers of the generated and of the real images whose features some metric needs themselves."""
+    asked = [metric.rows(inputs) for metric in metrics if "rows" in metric.needs]
+    if not asked:
+        return None, None
+    fakes, reals = ([sides[side] for sides in asked] for side in (0, 1))
+    return np.unique(np.concatenate(fakes)), np.unique(np.concatenate(reals))
+
+
+def _streams(metrics: Sequence[Metric], total: int, device: torch.device) -> dict[tuple[str, str], Stream]:
+    """What takes in the logits and images of a pass, by metric and need."""
+    found: dict[tuple[str, str], Stream] = {}
+    for metric in metrics:
+        for need in ("logits", "images"):
+            if need in metric.needs:
+                own = metric.stream(need, total, device)
+                found[metric.name, need] = own or Rows(np.arange(total), total, device)
+    return found
 
 
 def _count(images: Generator | ImageSource, samples: int | None) -> int:
@@ -281,77 +406,57 @@ def _count(images: Generator | ImageSource, samples: int | None) -> int:
     return samples
 
 
-def _drawing(subject: Generator | ImageSource, truncation: float) -> dict[str, object]:
+def _drawing(inputs: Inputs) -> dict[str, object]:
     """How a generator was drawn from; images that were there already are only read."""
-    if isinstance(subject, ImageSource):
+    if inputs.generator is None:
         return {}
-    labels = {"labels": "every class equally often, in random order"} if as_generator(subject).num_classes else {}
-    return {"truncation": truncation, **labels, "batch norm": "running statistics"}
+    labels = {"labels": "every class equally often, in random order"} if inputs.generator.num_classes else {}
+    return {"truncation": inputs.truncation, **labels, "batch norm": "running statistics"}
 
 
 def _reference(
-    reference: ImageSource | Path | None,
-    net: Extractor,
-    keep: np.ndarray | None,
-    job: _Job,
-    samples: int | None,
+    metrics: Sequence[Metric], inputs: Inputs, net: Extractor | None, keep: np.ndarray | None
 ) -> Reference | None:
-    if reference is None:
+    if isinstance(inputs.reference, Path):
+        return None if net is None else reference_from_file(inputs.reference, net)
+    if inputs.reference is None:
         return None
-    if isinstance(reference, ImageSource):
-        return reference_of(
-            reference,
-            net,
-            samples=samples,
-            keep=keep,
-            device=job.device,
-            batch_size=job.batch_size,
-            progress=job.progress,
-        )
-    return reference_from_file(reference, net)
+    count, device = inputs.reference_samples or 0, inputs.device
+    return reference_of(
+        inputs.reference,
+        net,
+        samples=count,
+        keep=keep,
+        streams=_streams([metric for metric in metrics if metric.compares], count, device),
+        device=device,
+        batch_size=inputs.batch_size,
+        progress=inputs.progress,
+    )
 
 
-def _features(subject: Generator | ImageSource, net: Extractor, keep: np.ndarray | None, job: _Job) -> Features:
-    options = {
-        "device": job.device,
-        "total": job.count,
-        "keep": keep,
-        "score": "isc" in job.metrics,
-        "progress": job.progress,
-    }
-    if isinstance(subject, ImageSource):
-        batches = real(subject, job.count, batch_size=job.batch_size, seed=job.seed)
-        return extract(batches, net, what=f"features of {subject.name}", **options)
-    generator = as_generator(subject)
-    generator.to(job.device)
+def _fakes(
+    metrics: Sequence[Metric],
+    inputs: Inputs,
+    net: Extractor | None,
+    keep: np.ndarray | None,
+    formats: Precision,
+) -> Features:
+    count, device = inputs.samples or 0, inputs.device
+    options: dict[str, Any] = {"device": device, "total": count, "keep": keep, "progress": inputs.progress}
+    options["streams"] = _streams(metrics, count, device)
+    if inputs.generator is None:
+        batches = real(inputs.images, count, batch_size=inputs.batch_size, seed=inputs.seed)
+        return extract(batches, net, what=f"features of {inputs.images.name}", **options)
+    generator = inputs.generator
+    generator.to(device)
     with eval_mode(generator), prepare_net(generator):
         batches = generate_images(
             generator,
-            job.count,
-            seed=job.seed,
-            batch_size=job.batch_size,
-            truncation=job.truncation,
-            device=job.device,
-            bf16=job.precision.sampling,
+            count,
+            seed=inputs.seed,
+            batch_size=inputs.batch_size,
+            truncation=inputs.truncation,
+            device=device,
+            bf16=formats.sampling,
         )
         return extract(batches, net, what="features of fakes", **options)
-
-
-def _score(
-    metric: str, found: Features, against: Reference | None, subsets: Subsets | None, device: torch.device
-) -> tuple[float, float | None, dict[str, float]]:
-    """Value, spread, parts."""
-    if metric == "isc":
-        assert found.inception_score is not None
-        return *found.inception_score, {}
-    assert against is not None
-    if metric == "fid":
-        return frechet_distance(found.gaussian, against.features.gaussian, device=device), None, {}
-    fakes, reals = found.kept, against.features.kept
-    assert fakes is not None
-    assert reals is not None
-    if metric == "kid":
-        assert subsets is not None
-        return *kernel_distance(subsets, fakes, reals), {}
-    parts = precision_recall(fakes[1], reals[1], device=device)
-    return parts.pop("f_score"), None, parts

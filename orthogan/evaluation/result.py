@@ -7,15 +7,11 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from orthogan.evaluation.paths.path_variants import PATH_METRICS
+from orthogan.evaluation.metric import known_metric
 from orthogan.io.jsonable import jsonable
 from orthogan.io.write import append_json
 
-LOWER_IS_BETTER = ("fid", "kid", *PATH_METRICS, "ppl", "pipl")
-LENGTHS = ("path_length", "perturbation_length")  # with whatever distance; lower is better too
-# Only Inception's features make an FID; the distance between those of another net carries that net's name.
-# Precision and recall have no such standard (VGG16 in the paper, Inception elsewhere): theirs is always named.
-NAMES = {"fid": ("FID", "FD"), "isc": ("IS", "IS"), "kid": ("KID", "KD"), "prc": (None, "F-score")}
+LENGTHS = ("ppl", "pipl", "path_length", "perturbation_length")  # of no registered metric; lower is better
 
 
 @dataclass(frozen=True, repr=False)
@@ -23,7 +19,8 @@ class MetricResult:
     """A metric's value, its spread where it has one, its parts (precision, recall), and the protocol.
 
     ``extractor``: the net, or the distance, behind it. ``variant``: of a metric that has no one definition, every
-    choice that moves the number.
+    choice that moves the number. ``title`` and ``better`` ("lower", "higher", "none"): of a metric of the user's own,
+    so that its records can be read without importing it.
     """
 
     metric: str
@@ -33,6 +30,8 @@ class MetricResult:
     parts: dict[str, float] = field(default_factory=dict)
     protocol: dict[str, Any] = field(default_factory=dict)
     variant: str = ""
+    title: str = ""
+    better: str = ""
 
     def __float__(self) -> float:
         return self.value
@@ -45,19 +44,17 @@ class MetricResult:
     @property
     def label(self) -> str:
         """``FID`` for Inception features, ``FD[efficientnet-lite0]`` and the like for others; ``metric[variant]``."""
-        if self.metric not in NAMES:
-            return f"{self.metric}[{self.variant}]" if self.variant else self.metric
-        standard, other = NAMES[self.metric]
-        if standard and self.extractor == "inception":
-            return f"{standard}[{self.variant}]" if self.variant else standard
-        return f"{other}[{','.join(filter(None, (self.extractor, self.variant)))}]"
+        if metric := known_metric(self.metric):
+            return metric.titled(self.extractor, self.variant)
+        return self.title or (f"{self.metric}[{self.variant}]" if self.variant else self.metric)
 
     def is_better(self, other: float | None) -> bool:
         """Whether this value beats ``other`` (None: there is none yet)."""
         if other is None:
             return True
-        lower = self.metric in LOWER_IS_BETTER or self.metric.endswith(LENGTHS)
-        return self.value < other if lower else self.value > other
+        metric, length = known_metric(self.metric), self.metric.endswith(LENGTHS)
+        better = metric.better if metric else self.better or ("lower" if length else "higher")
+        return self.value < other if better == "lower" else better == "higher" and self.value > other
 
     def one_line(self) -> str:
         """Value, spread, parts, and the part of the protocol that no number should go without."""
@@ -68,9 +65,8 @@ class MetricResult:
 
     def as_dict(self) -> dict[str, Any]:
         """JSON-ready."""
-        described = asdict(self)
-        if not self.variant:
-            del described["variant"]
+        empty = [name for name in ("variant", "title", "better") if not getattr(self, name)]
+        described = {name: value for name, value in asdict(self).items() if name not in empty}
         return jsonable({"label": self.label, **described})
 
 

@@ -13,8 +13,8 @@ import torch
 
 from orthogan import weights
 from orthogan.errors import UserError
-from orthogan.evaluation.robustness.attacks import Attack
-from orthogan.evaluation.robustness.classifier import attacked_accuracy, corruption_accuracy
+from orthogan.evaluation.robustness.attacks import Attack, attacked_accuracy
+from orthogan.evaluation.robustness.corruptions import corruption_accuracy
 from orthogan.evaluation.spectrum.near_orthogonality import near_orthogonality
 from orthogan.linalg import hyperspherical_energy
 from orthogan.rng import derive

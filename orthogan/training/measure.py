@@ -11,13 +11,9 @@ from orthogan import __version__
 from orthogan.config.schema import Config
 from orthogan.data import ImageSource
 from orthogan.distributed import broadcast_json
-from orthogan.errors import UserError
 from orthogan.evaluation import MetricResult, evaluate
-from orthogan.evaluation.checks import check_counts
-from orthogan.evaluation.fidelity.extractors import load_extractor, resolve_extractor
-from orthogan.evaluation.paths.distances import load_distance
-from orthogan.evaluation.paths.path_length import check_path
-from orthogan.evaluation.paths.path_variants import PATH_METRICS
+from orthogan.evaluation.evaluate import check_metrics
+from orthogan.evaluation.metric import Inputs, find_metrics
 from orthogan.evaluation.robustness.accuracy import Accuracy, accuracy
 from orthogan.models.protocol import Generator
 from orthogan.rng import derive
@@ -52,21 +48,16 @@ def check_generator(config: Config, net: Generator, source: ImageSource, *, devi
         UserError: too few images, a space that the generator does not have, an extractor or weights that cannot be had.
     """
     section = config.evaluation
-    reals = min(len(source), section.reference_samples or len(source))
-    check_counts(section.metrics, section.samples, reals, subset_size=section.kid_subset_size)
-    paths = [PATH_METRICS[metric] for metric in section.metrics if metric in PATH_METRICS]
-    with torch.random.fork_rng(devices=[]):  # nets are drawn before their weights are read
-        for variant, distance in paths:
-            check_path(net, variant)
-            load_distance(distance, device=device)
-        if len(paths) == len(section.metrics):
-            return
-        extractor = load_extractor(resolve_extractor(section.extractor), device=device)
-        classifies = extractor.probe(device)[1]
-    if "isc" in section.metrics and not classifies:
-        raise UserError(
-            f"evaluation.metrics: extractor {extractor.name} classifies nothing, so it gives no isc; leave it out"
-        )
+    inputs = Inputs(
+        samples=section.samples,
+        reference_samples=min(len(source), section.reference_samples or len(source)),
+        device=device,
+        generator=net,
+        reference=source,
+        options={"kid_subset_size": section.kid_subset_size},
+    )
+    metrics = find_metrics(section.metrics, "evaluation.metrics")
+    check_metrics(metrics, inputs, extractor=section.extractor, precision=section.precision)
 
 
 def measure_classifier(

@@ -36,6 +36,7 @@ from orthogan import __version__, weights
 from orthogan.data import ImageSource, to_float
 from orthogan.distributed import broadcast_json, hide_progress
 from orthogan.errors import UserError
+from orthogan.evaluation.metric import Inputs, Metric, register
 from orthogan.evaluation.result import MetricResult
 from orthogan.evaluation.robustness.accuracy import open_labelled
 from orthogan.evaluation.spectrum.layer_spectrum import list_unmeasured, spectrum
@@ -50,6 +51,27 @@ Norm = Literal["matrix", "operator"]
 SPEC_FRO, SPEC_L1, JAC_NORM, MARGIN = "spec_fro", "spec_l1", "jac_norm", "margin"
 PERCENTILES = (10, 50, 90)
 SHOWN = 90  # the percentile that is the value
+
+
+@register("complexity")
+class ComplexityMetric(Metric):
+    """The margins of a classifier on its training images, and the measures of complexity."""
+
+    needs = frozenset({"classifier", "train"})
+    samples = None
+
+    def compute(self, inputs: Inputs) -> list[MetricResult]:
+        """See ``complexity``."""
+        return complexity(
+            inputs.classifier,
+            inputs.train,
+            samples=inputs.samples,
+            batch_size=inputs.batch_size,
+            seed=inputs.seed,
+            device=inputs.device,
+            progress=inputs.progress,
+            info=inputs.info,
+        )[0]
 
 
 @dataclass(frozen=True, repr=False)

@@ -23,6 +23,7 @@ from orthogan.errors import UserError
 from orthogan.evaluation.fakes import fake_batch
 from orthogan.evaluation.finite import IMAGES, Finite
 from orthogan.evaluation.images import latents
+from orthogan.evaluation.metric import Inputs, Metric, register
 from orthogan.evaluation.result import MetricResult
 from orthogan.evaluation.steady import choose_device, deterministic_float32
 from orthogan.models.protocol import Generator, as_generator
@@ -30,10 +31,33 @@ from orthogan.penalties.input_gradient import squared_norm, track_gradient
 from orthogan.rng import derive
 from orthogan.rng import generator as seeded
 
-METRIC = "lipschitz"
+NAME = "lipschitz"
 KINDS = ("real-real", "real-fake", "fake-fake")
 SHOWN = "real-fake"  # the pairs whose mean is the value: what the loss makes D tell apart
 GRADIENT = "gradient "  # before the kind, in the names of the gradient norms
+
+
+@register(NAME)
+class Lipschitz(Metric):
+    """How steep the discriminator is between real and generated images, which is neither good nor bad."""
+
+    needs = frozenset({"generator", "discriminator", "train"})
+    samples = 10_000
+
+    def compute(self, inputs: Inputs) -> list[MetricResult]:
+        """See ``lipschitz``."""
+        found, _ = lipschitz(
+            inputs.discriminator,
+            inputs.generator,
+            inputs.train,
+            pairs=inputs.samples or self.samples,
+            batch_size=inputs.batch_size,
+            seed=inputs.seed,
+            device=inputs.device,
+            progress=inputs.progress,
+            info=inputs.info,
+        )
+        return [found]
 
 
 def lipschitz(
@@ -79,7 +103,7 @@ def lipschitz(
     # where between the images of a pair a gradient is taken
     at = {kind: torch.rand(count, generator=seeded("cpu", seed, "lipschitz between", kind)) for kind in KINDS}
     finite = Finite(IMAGES)
-    bar = tqdm(total=count, desc=METRIC, unit="pair", disable=hide_progress(progress), leave=False)
+    bar = tqdm(total=count, desc=NAME, unit="pair", disable=hide_progress(progress), leave=False)
     with deterministic_float32(net, place), deterministic_float32(discriminator, place), bar:
         before: dict[str, _Seen] = {}
         for real, fake in _images(net, reals, classes, count, batch_size, seed, place, finite):
@@ -121,7 +145,7 @@ def lipschitz(
     shown = quotients[SHOWN]
     error = float(shown.std(ddof=1)) / len(shown) ** 0.5 if len(shown) > 1 else None
     value, error, parts = broadcast_json([float(shown.mean()), error, parts])
-    return MetricResult(METRIC, value, "discriminator", error, parts, protocol), quotients
+    return MetricResult(NAME, value, "discriminator", error, parts, protocol), quotients
 
 
 @dataclass(frozen=True)

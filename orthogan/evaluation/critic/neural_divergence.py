@@ -37,6 +37,7 @@ from orthogan.evaluation.critic.critic import (
 )
 from orthogan.evaluation.fakes import fake_batch
 from orthogan.evaluation.finite import IMAGES, Finite, NotFinite
+from orthogan.evaluation.metric import Inputs, Metric, register
 from orthogan.evaluation.result import MetricResult
 from orthogan.evaluation.steady import choose_device, deterministic_float32
 from orthogan.models.generate import model_hash
@@ -44,8 +45,35 @@ from orthogan.models.protocol import Generator, as_generator
 from orthogan.rng import derive
 from orthogan.rng import generator as seeded
 
-METRIC = "neural_divergence"
+NAME = "neural_divergence"
 Drawn = Callable[[int], Tensor]  # index of a batch -> uint8 (n, c, h, w) on the device
+
+
+@register(NAME)
+class NeuralDivergence(Metric):
+    """How far a critic holds the fakes apart from images that the GAN has not seen.
+
+    Options: ``critic``, a ``Recipe``, and ``keep``, as of ``neural_divergence``.
+    """
+
+    better = "lower"
+    needs = frozenset({"generator", "test"})
+
+    def compute(self, inputs: Inputs) -> list[MetricResult]:
+        """See ``neural_divergence``."""
+        return [
+            neural_divergence(
+                inputs.generator,
+                inputs.test,
+                recipe=inputs.options.get("critic"),
+                samples=inputs.samples or self.samples,
+                seed=inputs.seed,
+                device=inputs.device,
+                progress=inputs.progress,
+                keep=inputs.options.get("keep"),
+                info=inputs.info,
+            )
+        ]
 
 
 def neural_divergence(
@@ -141,7 +169,7 @@ def neural_divergence(
         "seconds": seconds,
     }
     parts = {"difference": difference, "penalty": penalty}
-    return MetricResult(METRIC, difference - penalty, "critic", error, parts, protocol, chosen.described)
+    return MetricResult(NAME, difference - penalty, "critic", error, parts, protocol, chosen.described)
 
 
 def _batches(source: ImageSource, recipe: Recipe, seed: int, device: torch.device) -> Batches:
@@ -196,7 +224,7 @@ def _measured(
     fake: list[Tensor] = []
     paid = 0.0
     for index in tqdm(
-        range(recipe.steps, recipe.steps + batches), desc=METRIC, disable=hide_progress(progress), leave=False
+        range(recipe.steps, recipe.steps + batches), desc=NAME, disable=hide_progress(progress), leave=False
     ):
         images = pairs(index)
         for values, some in zip((real, fake), images, strict=True):

@@ -1,4 +1,7 @@
-"""Feature extractors by name: torch-fidelity's own, the embedded EfficientNet-Lite0, or a class of the user's."""
+"""Feature extractors by name: torch-fidelity's own, the embedded EfficientNet-Lite0, or a class of the user's.
+
+torch-fidelity and torchvision take as long to import as torch, so this is done where they are needed.
+"""
 
 from __future__ import annotations
 
@@ -14,16 +17,6 @@ from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
-from torch_fidelity.feature_extractor_base import FeatureExtractorBase
-from torch_fidelity.feature_extractor_clip import MODEL_METADATA as CLIP
-from torch_fidelity.feature_extractor_clip import MODEL_URLS as CLIP_URLS
-from torch_fidelity.feature_extractor_clip import FeatureExtractorCLIP
-from torch_fidelity.feature_extractor_clip import build_model as build_clip
-from torch_fidelity.feature_extractor_dinov2 import MODEL_METADATA as DINOV2
-from torch_fidelity.feature_extractor_dinov2 import FeatureExtractorDinoV2
-from torch_fidelity.feature_extractor_inceptionv3 import URL_INCEPTION_V3, FeatureExtractorInceptionV3
-from torch_fidelity.feature_extractor_vgg16 import FeatureExtractorVGG16
-from torchvision.models import VGG16_Weights
 
 from orthogan.distributed import broadcast_json, rank_and_world
 from orthogan.errors import UserError
@@ -36,6 +29,10 @@ from orthogan.io.read import printable, read_regular, user_path
 from orthogan.io.weights import read_weights
 from orthogan.named_code import import_class
 
+INCEPTION = (
+    "https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/weights-inception-2015-12-05-6726825d.pth"
+)
+VGG16 = "https://download.pytorch.org/models/vgg16-397923af.pth"  # torchvision's VGG16_Weights.IMAGENET1K_V1
 LARGEST_CLIP = 1 << 32  # bytes
 TENSORFLOW = "TensorFlow-1 bilinear"  # torch-fidelity resizes as the original FID code did
 
@@ -90,7 +87,7 @@ def resolve_extractor(name: str) -> str:
     """
     if name != "auto":
         return name
-    if broadcast_json(find_weights(URL_INCEPTION_V3) is not None):
+    if broadcast_json(find_weights(INCEPTION) is not None):
         return "inception"
     if rank_and_world()[0] == 0:
         _say_fallback()
@@ -124,6 +121,9 @@ def load_extractor(
         raise TypeError(
             f"extractor is a {type(name).__name__}: give a name, such as 'inception', or 'module:Class' of your own"
         )
+    from torch_fidelity.feature_extractor_clip import MODEL_METADATA as CLIP
+    from torch_fidelity.feature_extractor_dinov2 import MODEL_METADATA as DINOV2
+
     path = user_path(weights) if weights is not None else None
     if name == "inception":
         extractor = _inception(path)
@@ -148,7 +148,9 @@ def load_extractor(
 
 
 def _inception(path: Path | None) -> Extractor:
-    path = path or get_weights(URL_INCEPTION_V3, "inception")
+    from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
+
+    path = path or get_weights(INCEPTION, "inception")
     state = read_weights(path)
     net = _built(
         path,
@@ -160,7 +162,9 @@ def _inception(path: Path | None) -> Extractor:
 
 
 def _vgg16(path: Path | None) -> Extractor:
-    path = path or get_weights(VGG16_Weights.IMAGENET1K_V1.url, "vgg16")
+    from torch_fidelity.feature_extractor_vgg16 import FeatureExtractorVGG16
+
+    path = path or get_weights(VGG16, "vgg16")
     state = read_weights(path)
     net = _built(
         path, lambda: FeatureExtractorVGG16("vgg16", ["fc2_relu"], feature_extractor_weights_path=_handed(state))
@@ -176,20 +180,22 @@ def _handed(state: dict[str, Tensor]) -> BytesIO:
     return file
 
 
-class _Clip(FeatureExtractorCLIP):
-    """torch-fidelity's net with these weights; its own constructor runs the TorchScript of any file."""
-
-    def __init__(self, name: str, state: Mapping[str, Tensor]) -> None:
-        FeatureExtractorBase.__init__(self, name, [self.get_default_feature_layer_for_metric("fid")])
-        self.feature_extractor_internal_dtype = torch.float32
-        self.model = build_clip(dict(state), torch.float32)
-        self.resolution = self.model.visual.input_resolution
-
-
 def _clip(name: str, path: Path | None) -> Extractor:
     """The published file is a TorchScript program: it is run only if it is that very file."""
-    published = CLIP[name]["hash"]
-    path = path or get_weights(CLIP_URLS[name], name, f"{name}-{published}.pt")
+    from torch_fidelity import feature_extractor_clip as clip
+    from torch_fidelity.feature_extractor_base import FeatureExtractorBase
+
+    class Clip(clip.FeatureExtractorCLIP):
+        """torch-fidelity's net with these weights; its own constructor runs the TorchScript of any file."""
+
+        def __init__(self, state: Mapping[str, Tensor]) -> None:
+            FeatureExtractorBase.__init__(self, name, [self.get_default_feature_layer_for_metric("fid")])
+            self.feature_extractor_internal_dtype = torch.float32
+            self.model = clip.build_model(dict(state), torch.float32)
+            self.resolution = self.model.visual.input_resolution
+
+    published = clip.MODEL_METADATA[name]["hash"]
+    path = path or get_weights(clip.MODEL_URLS[name], name, f"{name}-{published}.pt")
     content = read_regular(path, LARGEST_CLIP)
     digest = hashlib.sha256(content).hexdigest()
     if digest == published:
@@ -199,11 +205,13 @@ def _clip(name: str, path: Path | None) -> Extractor:
             state = read_weights(path)
         except UserError as error:
             raise UserError(f"{error}. Or take the published file, whose SHA-256 is {published}") from None
-    net = _built(path, lambda: _Clip(name, state))
+    net = _built(path, lambda: Clip(state))
     return Extractor(name, digest, f"{TENSORFLOW} {net.resolution}", net, _first)
 
 
 def _dinov2(name: str, path: Path | None) -> Extractor:
+    from torch_fidelity.feature_extractor_dinov2 import FeatureExtractorDinoV2
+
     if path is not None:
         raise UserError(f"weights: {name} comes with its code from torch.hub and takes no weights file")
     try:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,75 +14,95 @@ from tqdm import tqdm
 from orthogan.distributed import gather_rows, hide_progress, rank_and_world, share_of_rank
 from orthogan.errors import UserError
 from orthogan.evaluation.fidelity.extractors import Extractor
-from orthogan.evaluation.fidelity.inception_score import InceptionScore
 from orthogan.evaluation.fidelity.statistics import Gaussian, Moments
 from orthogan.evaluation.finite import FEATURES, Finite
+from orthogan.evaluation.metric import ABSENT, Stream
 
 
 @dataclass(frozen=True)
 class Features:
-    """Of a set of images, over all processes: the Gaussian, and what else was asked for.
+    """Of a set of images, over all processes, what metrics asked for.
 
-    ``kept``: the numbers of some images (n,), ascending, and their features (n, d) float32 on the CPU.
-    ``inception_score``: mean and spread.
+    Attributes:
+        gaussian: mean and covariance of the features.
+        numbers: of the images whose features were kept (n,), ascending.
+        rows: these features (n, d) float32, on the CPU.
+        logits: class logits (n, classes), on the CPU, or what the metric's own ``stream`` made of them.
+        images: pixels uint8 (n, c, h, w), on the CPU, or what the metric's own ``stream`` made of them.
     """
 
-    gaussian: Gaussian
-    kept: tuple[np.ndarray, Tensor] | None = None
-    inception_score: tuple[float, float] | None = None
+    gaussian: Gaussian = ABSENT
+    numbers: np.ndarray = ABSENT
+    rows: Tensor = ABSENT
+    logits: Any = ABSENT
+    images: Any = ABSENT
+    streams: Mapping[tuple[str, str], Any] = field(default_factory=dict)  # by metric and need
+
+    def of(self, metric: str) -> Features:
+        """The same as ``metric`` sees it."""
+        own = {need: found for (name, need), found in self.streams.items() if name == metric}
+        return replace(self, **own) if own else self
 
 
 def extract(
     batches: Iterable[Tensor],
-    extractor: Extractor,
+    extractor: Extractor | None,
     *,
     device: torch.device,
     total: int,
-    keep: np.ndarray | None,
-    score: bool,
     what: str,
     progress: bool,
+    keep: np.ndarray | None = None,
+    streams: Mapping[tuple[str, str], Stream] | None = None,
 ) -> Features:
     """Features of all batches of all processes; the device is never waited for before the last batch.
 
     Args:
         batches: this process's share of ``total`` images, in order.
+        extractor: None if images alone are asked for.
         keep: numbers of the images whose features are kept, ascending; None: of none.
-        score: whether to take the Inception Score as well.
+        streams: what takes in the logits or images, by metric and need ("logits", "images").
 
     Raises:
         UserError: logits were asked of an extractor that has none, or features that are not finite.
     """
     moments = Moments()
-    answers = InceptionScore(total) if score else None
+    streams = streams or {}
+    looking = any(need == "logits" for _, need in streams)
     rows = None if keep is None else Rows(keep, total, device)
     finite = Finite(FEATURES)
     _, world = rank_and_world()
     position, _ = share_of_rank(total)
     with tqdm(total=total, desc=what, unit="img", unit_scale=True, disable=hide_progress(progress), leave=False) as bar:
         for images in batches:
-            features, logits = extractor(_moved(images, device))
-            finite.watch(features)
-            moments.add(features)
-            if rows is not None:
-                rows.add(features, position)
-            if answers is not None:
-                if logits is None:
-                    raise UserError(f"extractor {extractor.name}: it classifies nothing: no Inception Score")
-                finite.watch(logits)
-                answers.add(logits, position)
+            images, logits = _moved(images, device), None
+            if extractor is not None:
+                features, logits = extractor(images)
+                finite.watch(features)
+                moments.add(features)
+                if rows is not None:
+                    rows.add(features, position)
+                if looking:
+                    if logits is None:
+                        raise UserError(f"extractor {extractor.name}: it classifies nothing")
+                    finite.watch(logits)
+            for (_, need), stream in streams.items():
+                batch = logits if need == "logits" else images
+                assert batch is not None
+                stream.add(batch, position)
             position += len(images)
             bar.update(len(images) * world)
     finite.check()
     return Features(
-        moments.gathered().gaussian(),
-        None if rows is None else rows.joined(),
-        None if answers is None else answers.score(),
+        ABSENT if extractor is None else moments.gathered().gaussian(),
+        ABSENT if rows is None else rows.chosen,
+        ABSENT if rows is None else rows.result(),
+        streams={key: stream.result() for key, stream in streams.items()},
     )
 
 
 class Rows:
-    """The features of chosen images, copied to the CPU while the device goes on.
+    """The features (or logits, or pixels) of chosen images, copied to the CPU while the device goes on.
 
     ``chosen``: numbers of images out of ``total``, ascending; this process keeps those of its share.
     """
@@ -95,21 +116,21 @@ class Rows:
         self.found: Tensor | None = None
 
     def add(self, features: Tensor, first: int) -> None:
-        """Take what was chosen of the features (n, d) of images ``first`` to ``first + n - 1``."""
+        """Take what was chosen of the features (n, ...) of images ``first`` to ``first + n - 1``."""
         if self.found is None:
-            size = (len(self.mine), features.shape[1])
-            self.found = torch.empty(size, dtype=torch.float32, pin_memory=self.device.type == "cuda")
+            size, pinned = (len(self.mine), *features.shape[1:]), self.device.type == "cuda"
+            self.found = torch.empty(size, dtype=features.dtype, pin_memory=pinned)
         a, b = np.searchsorted(self.mine, (first, first + len(features)))
         if b - a < len(features):
             features = features[self.on_device[a:b] - first]
         self.found[a:b].copy_(features, non_blocking=True)
 
-    def joined(self) -> tuple[np.ndarray, Tensor]:
+    def result(self) -> Tensor:
         """All that was chosen, of all processes."""
         assert self.found is not None
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
-        return self.chosen, gather_rows(self.found)
+        return gather_rows(self.found)
 
 
 def _moved(images: Tensor, device: torch.device) -> Tensor:

@@ -8,6 +8,21 @@ from torch import Tensor
 
 from orthogan.errors import UserError
 from orthogan.evaluation.fidelity.statistics import Gaussian
+from orthogan.evaluation.metric import Inputs, Metric, Score, register
+
+
+@register("fid", "fd", "frechet")
+class FrechetDistance(Metric):
+    """The FID, or the Fréchet distance of other features (Heusel et al. 2017)."""
+
+    label, feature_label = "FID", "FD"
+    better = "lower"
+    needs = frozenset({"gaussian"})
+    compares = True
+
+    def compute(self, inputs: Inputs) -> Score:
+        """The distance."""
+        return Score(frechet_distance(inputs.fakes.gaussian, inputs.reals.gaussian, device=inputs.device))
 
 
 def check_length(length: int, reference: Gaussian) -> None:

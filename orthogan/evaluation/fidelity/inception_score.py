@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -9,9 +11,32 @@ from torch import Tensor
 from orthogan.distributed import gather
 from orthogan.errors import UserError
 from orthogan.evaluation.fidelity.statistics import float64_place
+from orthogan.evaluation.metric import Inputs, Metric, Score, register
 
 SPLITS = 10
 SHUFFLE_SEED = 2020  # torch-fidelity's
+
+
+@register("isc", "is", "inception_score")
+class InceptionScoreMetric(Metric):
+    """The Inception Score (Salimans et al. 2016) of the generated images."""
+
+    label = feature_label = "IS"
+    better = "higher"
+    needs = frozenset({"logits"})
+
+    def check(self, inputs: Inputs) -> None:
+        """Enough images to be split."""
+        super().check(inputs)
+        check_inception_score(inputs.samples or 0)
+
+    def stream(self, need: Literal["logits", "images"], total: int, device: torch.device) -> InceptionScore:
+        """Sums instead of the logits of all images."""
+        return InceptionScore(total)
+
+    def compute(self, inputs: Inputs) -> Score:
+        """The score, and its standard deviation over the splits."""
+        return Score(*inputs.fakes.logits)
 
 
 def check_inception_score(images: int) -> None:
@@ -53,7 +78,7 @@ class InceptionScore:
         belongs = self.split_of[first : first + len(x)] == torch.arange(SPLITS, device=x.device)[:, None]
         self.sums.addmm_(belongs.double(), found)
 
-    def score(self) -> tuple[float, float]:
+    def result(self) -> tuple[float, float]:
         """Mean and standard deviation over ten splits of exp E KL(p(y|x) || p(y)) (Salimans et al. 2016).
 
         Together with all other processes, each of which has seen its share of the images.

@@ -6,12 +6,45 @@ from dataclasses import dataclass
 
 import numpy as np
 from torch import Tensor
-from torch_fidelity.metric_kid import kernel_mmd
 
 from orthogan.errors import UserError
+from orthogan.evaluation.metric import Inputs, Metric, Score, register
 
 SUBSETS, SUBSET_SIZE = 100, 1000
 SUBSET_SEED = 2020  # torch-fidelity's
+
+
+@register("kid", "kd")
+class KernelDistance(Metric):
+    """The KID, or the kernel distance of other features (Binkowski et al. 2018)."""
+
+    label, feature_label = "KID", "KD"
+    better = "lower"
+    needs = frozenset({"rows"})
+    compares = True
+
+    def check(self, inputs: Inputs) -> None:
+        """Enough images for a subset."""
+        super().check(inputs)
+        check_kernel_distance(self.fewest(inputs), inputs.options.get("kid_subset_size"))
+
+    def rows(self, inputs: Inputs) -> tuple[np.ndarray, np.ndarray]:
+        """The images of the subsets; all of a reference that is no larger than a subset."""
+        subsets, reals = self._subsets(inputs), inputs.reference_samples or 0
+        # a reference that fits is kept whole: its cache then serves any number of fakes
+        few = reals <= subsets.reference.size
+        return np.unique(subsets.generated), np.arange(reals) if few else np.unique(subsets.reference)
+
+    def compute(self, inputs: Inputs) -> Score:
+        """The distance, and its standard deviation over the subsets."""
+        sides = ((side.numbers, side.rows) for side in (inputs.fakes, inputs.reals))
+        value, std = kernel_distance(self._subsets(inputs), *sides)
+        size = inputs.options.get("kid_subset_size")
+        return Score(value, std, variant="" if size in (None, SUBSET_SIZE) else f"subset={size}")
+
+    def _subsets(self, inputs: Inputs) -> Subsets:
+        counts, size = (inputs.samples or 0, inputs.reference_samples or 0), inputs.options.get("kid_subset_size")
+        return inputs.once("kid subsets", lambda: Subsets.of(*counts, size))
 
 
 def check_kernel_distance(images: int, size: int | None = None) -> None:
@@ -59,6 +92,8 @@ def kernel_distance(
     Args:
         generated, reference: numbers of images (n,), ascending, that hold all of the subsets'; their features (n, d).
     """
+    from torch_fidelity.metric_kid import kernel_mmd  # takes as long to import as torch
+
     sides = [
         (rows.numpy(), np.searchsorted(numbers, chosen))
         for (numbers, rows), chosen in ((generated, subsets.generated), (reference, subsets.reference))

@@ -6,10 +6,31 @@ import torch
 from torch import Tensor
 
 from orthogan.errors import UserError
+from orthogan.evaluation.metric import Inputs, Metric, Score, register
 
 NEIGHBOURHOOD = 3
 CHUNK = 2000  # rows and columns of the distance matrix at a time
 CUDA_CHUNK = 10_000  # larger products keep a GPU busy: 400 MB
+
+
+@register("prc", "pr", "precision", "recall")
+class PrecisionRecall(Metric):
+    """Improved precision and recall (Kynkäänniemi et al. 2019); the value is their F-score."""
+
+    feature_label = "F-score"  # VGG16 in the paper, Inception elsewhere: there is no standard, so it is always named
+    better = "higher"
+    needs = frozenset({"rows"})
+    compares = True
+
+    def check(self, inputs: Inputs) -> None:
+        """Enough images for three neighbors."""
+        super().check(inputs)
+        check_precision_recall(self.fewest(inputs))
+
+    def compute(self, inputs: Inputs) -> Score:
+        """The F-score; precision and recall are its parts."""
+        parts = precision_recall(inputs.fakes.rows, inputs.reals.rows, device=inputs.device)
+        return Score(parts.pop("f_score"), parts=parts)
 
 
 def check_precision_recall(images: int) -> None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,6 +19,7 @@ from orthogan.evaluation.fidelity.extractors import Extractor
 from orthogan.evaluation.fidelity.features import Features, extract
 from orthogan.evaluation.fidelity.statistics import load_gaussian, save_gaussian
 from orthogan.evaluation.images import real
+from orthogan.evaluation.metric import Stream
 from orthogan.io.cache import cache_folder
 from orthogan.io.sealed import read_sealed, write_sealed
 
@@ -33,37 +36,34 @@ class Reference:
 
 def reference_of(
     source: ImageSource,
-    extractor: Extractor,
+    extractor: Extractor | None,
     *,
     samples: int | None,
-    keep: np.ndarray | None,
     device: torch.device,
     batch_size: int,
     progress: bool,
+    keep: np.ndarray | None = None,
+    streams: Mapping[tuple[str, str], Stream] | None = None,
 ) -> Reference:
-    """Features of ``source`` (or of a seeded subset of ``samples`` images), from the cache where they are there.
+    """Features of ``source`` (or of a seeded subset of ``samples`` images), from the cache if they are there.
 
-    ``keep``: numbers of the images whose features are wanted themselves, ascending; None: of none.
+    Arguments as of ``features.extract``; with ``streams`` the images are read in any case.
     """
     count = len(source) if samples is None else min(samples, len(source))
     name = f"{source.name}, {count:,} images of {source.resolution} px"
+    common: dict[str, Any] = {"device": device, "total": count, "keep": keep, "streams": streams, "progress": progress}
+    common["what"] = f"features of {source.name}"
+    batches = real(source, samples, batch_size=batch_size)
+    if extractor is None:
+        return Reference(extract(batches, None, **common), name)
     key = _key(source, extractor, count)
     statistics = cache_folder() / f"{key}.safetensors"
     vectors = cache_folder() / f"{key}-features{_part(keep, count)}.safetensors"
     whole = cache_folder() / f"{key}-features.safetensors"
-    found = _cached(statistics, keep, whole if whole.is_file() else vectors)
+    found = None if streams else _cached(statistics, keep, whole if whole.is_file() else vectors)
     if all_true(found is not None) and found is not None:
         return Reference(found, name)
-    features = extract(
-        real(source, samples, batch_size=batch_size),
-        extractor,
-        device=device,
-        total=count,
-        keep=keep,
-        score=False,
-        what=f"features of {source.name}",
-        progress=progress,
-    )
+    features = extract(batches, extractor, **common)
     if rank_and_world()[0] == 0:
         _store(statistics, vectors, features, name, extractor)
     return Reference(features, name)
@@ -123,13 +123,13 @@ def _cached(statistics: Path, keep: np.ndarray | None, vectors: Path) -> Feature
     except (UserError, KeyError) as error:
         print(f"orthogan: computing the features of the reference again, {error}", file=sys.stderr)
         return None
-    return Features(gaussian, (keep, rows if len(rows) == len(keep) else rows[torch.from_numpy(keep)]))
+    return Features(gaussian, keep, rows if len(rows) == len(keep) else rows[torch.from_numpy(keep)])
 
 
 def _store(statistics: Path, vectors: Path, features: Features, name: str, extractor: Extractor) -> None:
     try:
-        if features.kept is not None:
-            write_sealed(vectors, {"features": features.kept[1]}, {})
+        if features.rows is not None:
+            write_sealed(vectors, {"features": features.rows}, {})
         save_gaussian(statistics, features.gaussian, {"reference": name, **_identity(extractor)})
     except CannotWrite as error:  # a cache that cannot be written costs time, not the result
         print(f"orthogan: reference statistics are not kept: {error}", file=sys.stderr)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 
 import numpy as np
 import torch
@@ -20,8 +21,9 @@ from orthogan.distributed import broadcast_json, gather_rows, hide_progress, ran
 from orthogan.errors import UserError
 from orthogan.evaluation.finite import IMAGES, Finite
 from orthogan.evaluation.images import latents as latents_between
+from orthogan.evaluation.metric import METRICS, Inputs, Metric
 from orthogan.evaluation.paths.distances import Distance, Function, load_distance
-from orthogan.evaluation.paths.path_variants import Sampling, Variant, resolve_variant
+from orthogan.evaluation.paths.path_variants import PATH_METRICS, Sampling, Variant, resolve_variant
 from orthogan.evaluation.result import MetricResult
 from orthogan.evaluation.steady import choose_device, deterministic_float32, generate_image
 from orthogan.latent.directions import Directions
@@ -299,3 +301,53 @@ def _result(
         "seconds": seconds,
     }
     return MetricResult(metric, value, distance.name, error, {}, protocol, variant_name)
+
+
+class PathLength(Metric):
+    """A path length by name: that variant, with that distance."""
+
+    better = "lower"
+    needs = frozenset({"pairs"})
+
+    def __init__(self, name: str, variant: Variant, distance: str) -> None:
+        self.name, self.variant, self.distance = name, variant, distance
+
+    def check(self, inputs: Inputs) -> None:
+        """A generator with the variant's space, and latents that are not truncated."""
+        if inputs.generator is None:
+            instead = "images" if inputs.classifier is None else "a classifier"
+            raise UserError(f"metrics: {self.name} walks through a latent space: it needs a generator, not {instead}")
+        if inputs.truncation != 1:
+            raise UserError(
+                f"truncation={inputs.truncation}: {self.name} is defined on untruncated latents; leave it at 1"
+            )
+        super().check(inputs)
+        check_path(inputs.generator, self.variant)
+
+    def prepare(self, inputs: Inputs) -> None:
+        """The net behind the distance."""
+        self._distance(inputs)
+
+    def compute(self, inputs: Inputs) -> list[MetricResult]:
+        """See ``path_length``."""
+        return [
+            path_length(
+                inputs.generator,
+                self.variant,
+                distance=self._distance(inputs),
+                samples=inputs.samples,
+                batch_size=inputs.batch_size,
+                seed=inputs.seed,
+                device=inputs.device,
+                progress=inputs.progress,
+                info=inputs.info,
+            )
+        ]
+
+    def _distance(self, inputs: Inputs) -> Distance:
+        load = partial(load_distance, self.distance, device=inputs.device)
+        return inputs.once(f"distance {self.distance}", load)
+
+
+for _name, (_variant, _distance) in PATH_METRICS.items():
+    METRICS.register(_name)(PathLength(_name, _variant, _distance))

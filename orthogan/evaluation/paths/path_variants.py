@@ -8,7 +8,6 @@ from typing import Literal, get_args
 
 from torch import Tensor
 from torch.nn import functional
-from torch_fidelity.interpolate_compat_tensorflow import interpolate_bilinear_2d_like_tensorflow1x
 
 from orthogan.errors import UserError
 from orthogan.evaluation.paths.interpolation import lerp, slerp_any, slerp_unit
@@ -89,6 +88,8 @@ class Variant:
             eighth = images.shape[2] // 8
             images = images[:, :, 3 * eighth : 7 * eighth, 2 * eighth : 6 * eighth]
         if self.resize == "fit" and images.shape[2] < SIDE:
+            from torch_fidelity.interpolate_compat_tensorflow import interpolate_bilinear_2d_like_tensorflow1x
+
             return interpolate_bilinear_2d_like_tensorflow1x(images, size=(SIDE, SIDE), align_corners=False)
         factor = images.shape[2] // SIDE
         if self.resize != "none" and factor > 1:

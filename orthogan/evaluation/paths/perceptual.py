@@ -10,14 +10,13 @@ from types import ModuleType
 
 import torch
 from torch import Tensor, nn
-from torchvision.models import VGG16_Weights
 
 from orthogan.errors import UserError, install
 from orthogan.evaluation.fidelity.weights_files import find_weights, get_weights, sha256
 from orthogan.evaluation.images import rgb
 from orthogan.io.weights import read_weights
 
-URL = VGG16_Weights.IMAGENET1K_V1.url
+URL = "https://download.pytorch.org/models/vgg16-397923af.pth"  # torchvision's VGG16_Weights.IMAGENET1K_V1
 HEADS = "weights/v0.1/vgg.pth"  # within the package
 SMALLEST = 16  # pixels; VGG16 halves the image four times
 CHUNK = 16  # pairs; at 256 px their maps take about 2 GiB

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -15,6 +16,7 @@ from orthogan import __version__
 from orthogan.distributed import broadcast_json, gather_rows, hide_progress, rank_and_world, share_of_rank
 from orthogan.errors import UserError
 from orthogan.evaluation.finite import IMAGES, Finite
+from orthogan.evaluation.metric import METRICS, Inputs, Metric
 from orthogan.evaluation.paths.distances import FEATURES, LPIPS, PIXEL, Distance, Function, load_distance
 from orthogan.evaluation.paths.path_variants import Variant
 from orthogan.evaluation.result import MetricResult
@@ -152,3 +154,40 @@ def _lengths(
             before = now
         parts.append(total)
     return torch.cat(parts)
+
+
+class TraversalLength(Metric):
+    """The traversal length along the generator's native directions, with that distance."""
+
+    better = "higher"
+    needs = frozenset({"generator"})
+    samples = 50
+
+    def __init__(self, name: str, distance: str) -> None:
+        self.name, self.distance = name, distance
+
+    def prepare(self, inputs: Inputs) -> None:
+        """The net behind the distance."""
+        self._distance(inputs)
+
+    def compute(self, inputs: Inputs) -> list[MetricResult]:
+        """See ``traversal_length``."""
+        found, _ = traversal_length(
+            inputs.generator,
+            distance=self._distance(inputs),
+            samples=inputs.samples or self.samples,
+            batch_size=inputs.batch_size,
+            seed=inputs.seed,
+            device=inputs.device,
+            progress=inputs.progress,
+            info=inputs.info,
+        )
+        return [found]
+
+    def _distance(self, inputs: Inputs) -> Distance:
+        load = partial(load_distance, self.distance, device=inputs.device)
+        return inputs.once(f"distance {self.distance}", load)
+
+
+for _name, _distance in (("tpl", LPIPS), ("pixel_traversal_length", PIXEL), ("feature_traversal_length", FEATURES)):
+    METRICS.register(_name)(TraversalLength(_name, _distance))

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -10,23 +13,20 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils import parametrize
 
+from orthogan import __version__
 from orthogan.data import ImageSource, to_float
 from orthogan.data.order import subset
-from orthogan.distributed import gather, share_of_rank
+from orthogan.distributed import broadcast_json, gather, share_of_rank
 from orthogan.errors import UserError
 from orthogan.evaluation.finite import LOGITS, Finite
+from orthogan.evaluation.metric import Inputs, Metric, register
 from orthogan.evaluation.result import MetricResult
-from orthogan.models.modes import eval_mode
+from orthogan.models.modes import eval_mode, get_device
 
 
 @dataclass(frozen=True, repr=False)
 class Accuracy(MetricResult):
     """The share of images whose class was found [0-1]; ``parts`` holds the error and the mean cross entropy."""
-
-    @property
-    def label(self) -> str:
-        """``accuracy``, or ``train_accuracy``."""
-        return self.metric
 
     def one_line(self) -> str:
         """The value in percent, the parts, and what it was measured on."""
@@ -34,6 +34,47 @@ class Accuracy(MetricResult):
         text += "".join(f", {name} {value:.4g}" for name, value in self.parts.items())
         step = f"step {self.protocol['step']}: " if "step" in self.protocol else ""
         return f"{step}{text} ({self.protocol['samples']} images of {self.protocol['reference']})"
+
+
+@dataclass(frozen=True, repr=False)
+class Robustness(Accuracy):
+    """The share of images whose class was found in spite of something [0-1]."""
+
+    def one_line(self) -> str:
+        """The value in percent, and what it was measured on; the parts are many."""
+        return f"{self.label} {self.value:.2%} ({self.protocol['samples']} images of {self.protocol['reference']})"
+
+
+class ClassifierMetric(Metric):
+    """A metric of a classifier on labeled images that it was not trained on; more is better."""
+
+    better = "higher"
+    needs = frozenset({"classifier", "test"})
+    samples = None
+
+    def prepare(self, inputs: Inputs) -> None:
+        """One logit for each class of the images."""
+        with eval_mode(inputs.classifier):
+            inputs.once("classes", lambda: check_classes(inputs.classifier, inputs.test, inputs.device))
+
+
+@register("accuracy", "acc")
+class AccuracyMetric(ClassifierMetric):
+    """The share of images that are classified rightly."""
+
+    def compute(self, inputs: Inputs) -> list[Accuracy]:
+        """See ``accuracy``."""
+        began = time.monotonic()
+        value, loss, count = accuracy(
+            inputs.classifier,
+            inputs.test,
+            samples=inputs.samples,
+            batch_size=inputs.batch_size,
+            seed=inputs.seed,
+            device=inputs.device,
+        )
+        protocol = protocol_of(inputs.classifier, inputs.test, count, inputs.seed, {}, inputs.info, began)
+        return [Accuracy(self.name, value, "none", None, {"error": 1.0 - value, "loss": loss}, protocol)]
 
 
 def accuracy(
@@ -90,3 +131,39 @@ def _sums(logits: Tensor, labels: Tensor) -> Tensor:
     """(2,) float64: how many are right, and the sum of the losses."""
     right = (logits.argmax(1) == labels).sum()
     return torch.stack([right.double(), functional.cross_entropy(logits.double(), labels, reduction="sum")])
+
+
+def check_classes(net: nn.Module, source: ImageSource, device: torch.device) -> None:
+    """Raises UserError unless ``net``, in eval mode, gives one logit for each class of ``source``."""
+    pixels, _ = source.read(np.zeros(1, np.int64))
+    logits = net(to_float(torch.from_numpy(np.ascontiguousarray(pixels)).to(device), dequantize=False))
+    if logits.shape != (1, source.num_classes):
+        raise UserError(
+            f"{source.name}: has {source.num_classes} classes, and the net gives {tuple(logits.shape[1:])} logits; "
+            "choose the images that it was trained on"
+        )
+
+
+def protocol_of(
+    net: nn.Module,
+    source: ImageSource,
+    count: int,
+    seed: int,
+    about: Mapping[str, Any],
+    info: Mapping[str, str] | None,
+    began: float,
+) -> dict[str, Any]:
+    """What a number of a classifier depends on."""
+    return {
+        "samples": count,
+        "reference": source.name,
+        **about,
+        "batch norm": "running statistics",
+        "seed": seed,
+        "dtype": "float32",
+        "device": get_device(net).type,
+        "orthogan": __version__,
+        "torch": torch.__version__,
+        **(info or {}),
+        "seconds": broadcast_json(round(time.monotonic() - began, 1)),
+    }

@@ -10,7 +10,8 @@ import importlib
 import importlib.metadata
 import importlib.util
 import math
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -19,12 +20,27 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.nn.utils import parametrize
+from tqdm import tqdm
 
+from orthogan.data import ImageSource, to_float
+from orthogan.distributed import gather, hide_progress, share_of_rank
 from orthogan.errors import UserError, install
-from orthogan.models.modes import get_device
+from orthogan.evaluation.finite import LOGITS, Finite
+from orthogan.evaluation.metric import METRICS, Inputs
+from orthogan.evaluation.robustness.accuracy import (
+    ClassifierMetric,
+    Robustness,
+    check_classes,
+    open_labelled,
+    protocol_of,
+)
+from orthogan.models.modes import eval_mode, get_device
+from orthogan.rng import derive
 
 KINDS = ("fgsm", "pgd")
 NORMS = {"inf": np.inf, "2": 2}
+EPS = {"inf": (2.0, 8.0), "2": (32.0, 128.0)}  # by norm [1/255]; the second is that of most publications
 STEPS, RESTARTS = 20, 1
 PACKAGE = "adversarial-robustness-toolbox"
 
@@ -75,6 +91,96 @@ class Attack:
         if self.kind == "fgsm":
             return size
         return f"{size}, {self.steps} steps of {self.step_size:g}, {self.restarts} restarts"
+
+
+class AttackMetric(ClassifierMetric):
+    """The accuracy that an attack leaves: a result for each of its sizes.
+
+    Options: ``attack_norm``, ``eps``, ``steps``, ``restarts``, as of ``Attack``.
+    """
+
+    def __init__(self, kind: str) -> None:
+        self.name = kind
+
+    def check(self, inputs: Inputs) -> None:
+        """An attack that means something, and the library for it."""
+        super().check(inputs)
+        self._attacks(inputs)
+        need_art()
+
+    def compute(self, inputs: Inputs) -> list[Robustness]:
+        """See ``attacked_accuracy``."""
+        return [
+            attacked_accuracy(
+                inputs.classifier,
+                inputs.test,
+                attack,
+                samples=inputs.samples,
+                batch_size=inputs.batch_size,
+                seed=inputs.seed,
+                progress=inputs.progress,
+                info=inputs.info,
+            )
+            for attack in self._attacks(inputs)
+        ]
+
+    def _attacks(self, inputs: Inputs) -> list[Attack]:
+        given = {name: value for name, value in inputs.options.items() if value is not None}
+        norm = given.get("attack_norm", "inf")
+        steps, restarts = given.get("steps", STEPS), given.get("restarts", RESTARTS)
+        return [
+            Attack(self.name, norm, size, steps, None, restarts) for size in given.get("eps", EPS.get(norm, (8.0,)))
+        ]
+
+
+for _kind in KINDS:
+    METRICS.register(_kind)(AttackMetric(_kind))
+
+
+def attacked_accuracy(
+    net: nn.Module,
+    source: ImageSource,
+    attack: Attack,
+    *,
+    samples: int | None = None,
+    batch_size: int = 64,
+    seed: int = 0,
+    progress: bool = True,
+    info: Mapping[str, str] | None = None,
+) -> Robustness:
+    """The share of images that ``net`` classifies rightly as they are and also under ``attack``.
+
+    ``parts`` holds ``clean``, the accuracy without it. Arguments and errors as of ``evaluate_classifier``. An image's random starts
+    depend on ``seed``, ``batch_size`` and its place in the batch. All is done in eval mode and float32.
+    """
+    began = time.monotonic()
+    device, chosen = get_device(net), open_labelled(source, samples, seed)
+    count = len(chosen)
+    batches = [chosen[start : start + batch_size] for start in range(0, count, batch_size)]
+    shape = (source.channels, source.resolution, source.resolution)
+    sums = torch.zeros(2, dtype=torch.float64)
+    finite = Finite(LOGITS)
+    title = f"{attack.kind} {attack.eps:g}/255"
+    # the attacker sees to gradients by itself; the parameters do not move, so a constrained weight is worked out once
+    with eval_mode(net), parametrize.cached():
+        check_classes(net, source, device)
+        attacker = Attacker(net, attack, shape=shape, num_classes=source.num_classes)
+        todo = range(*share_of_rank(len(batches)))
+        for index in tqdm(todo, title, unit="batch", disable=hide_progress(progress), dynamic_ncols=True):
+            pixels, labels = source.read(batches[index])
+            images = to_float(torch.from_numpy(np.ascontiguousarray(pixels)).to(device), dequantize=False)
+            truth = torch.from_numpy(labels).to(device)
+            answers, shaken = net(images), net(attacker(images, truth, seed=derive(seed, "attack", index)))
+            finite.watch(answers)
+            finite.watch(shaken)
+            right = answers.argmax(1) == truth
+            withstood = right & (shaken.argmax(1) == truth)
+            sums += torch.stack([right.sum(), withstood.sum()]).double().cpu()
+    finite.check()
+    clean, robust = (torch.stack(gather(sums)).sum(0) / count).tolist()
+    about = {"attack": attack.variant, "attack library": f"{PACKAGE} {need_art()}", "batch size": batch_size}
+    protocol = protocol_of(net, source, count, seed, about, info, began)
+    return Robustness(attack.kind, robust, "none", None, {"clean": clean}, protocol, attack.variant)
 
 
 def need_art() -> str:

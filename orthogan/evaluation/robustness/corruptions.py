@@ -9,19 +9,25 @@ the side of the image, from 32 pixels.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
+from importlib.metadata import version
+from typing import Any
 
 import numpy as np
 import torch
-import torchvision
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
-from torchvision.transforms.v2.functional import gaussian_blur, jpeg
+from tqdm import tqdm
 
 from orthogan.data.source import ImageSource
 from orthogan.data.views import View
+from orthogan.distributed import hide_progress
 from orthogan.errors import UserError
+from orthogan.evaluation.metric import Inputs, register
+from orthogan.evaluation.robustness.accuracy import ClassifierMetric, Robustness, accuracy, protocol_of
 from orthogan.io.content_hash import ContentHash
+from orthogan.models.modes import get_device
 from orthogan.rng import generator
 
 SEVERITIES = (1, 2, 3, 4, 5)
@@ -36,8 +42,63 @@ LEVELS: dict[str, tuple[float, ...]] = {
     "jpeg": (80, 65, 58, 50, 40),  # quality
 }
 CORRUPTIONS = tuple(LEVELS)
-SET = f"orthogan's own, constants of CIFAR-10-C; blur and jpeg of torchvision {torchvision.__version__}"
+SET = f"orthogan's own, constants of CIFAR-10-C; blur and jpeg of torchvision {version('torchvision')}"
 SIDE = 32  # pixels that the constants are meant for
+
+
+@register("corruptions")
+class CorruptionMetric(ClassifierMetric):
+    """The mean accuracy over all corruptions and severities."""
+
+    def compute(self, inputs: Inputs) -> list[Robustness]:
+        """See ``corruption_accuracy``."""
+        return [
+            corruption_accuracy(
+                inputs.classifier,
+                inputs.test,
+                samples=inputs.samples,
+                batch_size=inputs.batch_size,
+                seed=inputs.seed,
+                progress=inputs.progress,
+                info=inputs.info,
+            )
+        ]
+
+
+def corruption_accuracy(
+    net: nn.Module,
+    source: ImageSource,
+    *,
+    names: Sequence[str] = CORRUPTIONS,
+    severities: Sequence[int] = SEVERITIES,
+    samples: int | None = None,
+    batch_size: int = 64,
+    seed: int = 0,
+    progress: bool = True,
+    info: Mapping[str, str] | None = None,
+) -> Robustness:
+    """The mean accuracy over ``names`` and ``severities``, each counted alike; ``parts`` holds them all.
+
+    Parts: ``clean``, the mean of each corruption by its name, and ``NAME/SEVERITY``. Arguments and errors as of
+    ``evaluate_classifier``; names and severities as of ``corrupt``.
+    """
+    began = time.monotonic()
+    if not names or not severities:
+        raise UserError("corruptions: name at least one corruption and one severity")
+    views = {(name, severity): Corrupted(source, name, severity, seed) for name in names for severity in severities}
+    options: dict[str, Any] = {"samples": samples, "batch_size": batch_size, "seed": seed, "device": get_device(net)}
+    clean, _, count = accuracy(net, source, **options)
+    values = {
+        key: accuracy(net, view, **options)[0]
+        for key, view in tqdm(
+            views.items(), "corruptions", unit="set", disable=hide_progress(progress), dynamic_ncols=True
+        )
+    }
+    means = {name: float(np.mean([values[name, severity] for severity in severities])) for name in names}
+    parts = {"clean": clean, **means, **{f"{name}/{severity}": v for (name, severity), v in values.items()}}
+    about = {"corruptions": SET, "severities": list(severities)}
+    protocol = protocol_of(net, source, count, seed, about, info, began)
+    return Robustness("corruptions", float(np.mean(list(means.values()))), "none", None, parts, protocol)
 
 
 def corrupt(images: Tensor, name: str, severity: int, *, indices: Sequence[int], seed: int = 0) -> Tensor:
@@ -51,6 +112,8 @@ def corrupt(images: Tensor, name: str, severity: int, *, indices: Sequence[int],
     """
     level = _level(name, severity)
     if name == "jpeg":
+        from torchvision.transforms.v2.functional import jpeg  # takes as long to import as torch
+
         return jpeg(images, quality=int(level))
     chances = (generator("cpu", seed, "corruption", name, severity, int(index)) for index in indices)
     floats = images.to(torch.float32) / 255
@@ -108,6 +171,8 @@ def _impulse(image: Tensor, level: float, chance: torch.Generator) -> Tensor:
 
 
 def _blur(images: Tensor, level: float) -> Tensor:
+    from torchvision.transforms.v2.functional import gaussian_blur
+
     sigma = level * images.shape[-1] / SIDE
     radius = int(4 * sigma + 0.5)  # where a Gaussian ends in scipy and scikit-image
     return gaussian_blur(images, [2 * radius + 1] * 2, [sigma] * 2)

@@ -1,0 +1,249 @@
+"""A metric: one object that knows its name, what it needs, what it refuses, and how it is computed.
+
+    from orthogan.evaluation import Inputs, Metric, Score
+
+    class Contrast(Metric):
+        better = "higher"
+        needs = frozenset({"images"})
+
+        def compute(self, inputs: Inputs) -> Score:
+            return Score(float(inputs.fakes.images.float().std()))
+
+A class like this in a module of your own is ``my_module:Contrast`` in ``evaluate --metrics``, in the YAML key
+``evaluation.metrics`` and in Python. The metrics of orthogan register themselves in ``METRICS``, each in its own file.
+"""
+
+from __future__ import annotations
+
+import copy
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from orthogan.distributed import rank_and_world
+from orthogan.errors import UserError
+from orthogan.registry import Registry
+
+if TYPE_CHECKING:
+    from orthogan.data.source import ImageSource
+    from orthogan.evaluation.fidelity.features import Features
+    from orthogan.evaluation.result import MetricResult
+    from orthogan.models.protocol import Generator
+
+# gaussian, rows, logits: mean and covariance of the features of fakes and reals, the features themselves, and the
+# class logits; images: the pixels; pairs: pairs of images a small step apart; then nets and labeled or held-out images.
+Need = Literal[
+    "gaussian", "rows", "logits", "images", "pairs", "generator", "discriminator", "classifier", "train", "test"
+]
+OF_FEATURES = frozenset[Need]({"gaussian", "rows", "logits"})
+OF_IMAGES = OF_FEATURES | {"images"}
+ABSENT: Any = None  # a field that no metric asked for
+T = TypeVar("T")
+Kind = TypeVar("Kind", bound="type[Metric]")
+
+
+@dataclass(frozen=True)
+class Score:
+    """A number, its spread where it has one, its parts, and every choice that makes it another metric."""
+
+    value: float
+    std: float | None = None
+    parts: dict[str, float] = field(default_factory=dict)
+    variant: str = ""
+
+
+@dataclass
+class Inputs:
+    """What metrics are computed of; there is only what they need.
+
+    Attributes:
+        samples: images drawn from the generator or taken from the images (None, for a classifier: all); pairs.
+        reference_samples: real images to compare with; None if there are only statistics, or nothing.
+        generator: drawn from in eval mode; or ``images``, a set of images that is scored like its fakes.
+        reference: the real images, or a file of their statistics.
+        train, test: images that the nets were trained on, and images that they have not seen.
+        options: arguments of single metrics, such as ``kid_subset_size``.
+        fakes, reals: what was asked for of the generated and of the real images; there only in ``compute``.
+        info: further facts for the protocol.
+    """
+
+    samples: int | None = None
+    reference_samples: int | None = None
+    batch_size: int = 64
+    seed: int = 0
+    device: torch.device = torch.device("cpu")
+    progress: bool = True
+    truncation: float = 1.0
+    generator: Generator = ABSENT
+    images: ImageSource = ABSENT
+    discriminator: nn.Module = ABSENT
+    classifier: nn.Module = ABSENT
+    reference: ImageSource | Path | None = None
+    train: ImageSource = ABSENT
+    test: ImageSource = ABSENT
+    options: Mapping[str, Any] = field(default_factory=dict)
+    info: Mapping[str, str] = field(default_factory=dict)
+    fakes: Features = ABSENT
+    reals: Features = ABSENT
+    _made: dict[str, Any] = field(default_factory=dict)
+
+    def once(self, key: str, make: Callable[[], T]) -> T:
+        """What ``make`` returns, called once for all metrics that share ``key``."""
+        if key not in self._made:
+            self._made[key] = make()
+        return self._made[key]
+
+
+class Stream(Protocol):
+    """Takes logits or images batch by batch instead of keeping them all."""
+
+    def add(self, batch: Tensor, first: int, /) -> None:
+        """Take in the logits or images of images ``first`` to ``first + n - 1``."""
+        ...
+
+    def result(self) -> Any:
+        """What ``fakes.logits`` or ``fakes.images`` shall be; all processes call this together."""
+        ...
+
+
+class Metric:
+    """One metric; subclass it, and register it or name it as ``module:Class``.
+
+    Attributes:
+        name: set by the registry, or ``module:Class``.
+        label: what tables call it with the features of Inception (empty: the name).
+        feature_label: what they call it with other features, whose name is then added (empty: the same label).
+        better: whether lower or higher values are better; a metric of "none" cannot choose a run's best checkpoint.
+        needs: see ``Need``. All metrics of one evaluation share one pass over the images.
+        compares: whether it needs real images (or their statistics) to compare with.
+        samples: how many samples it has if the user asks for no number (None: all images of a classifier).
+    """
+
+    name: str = ""
+    label: ClassVar[str] = ""
+    feature_label: ClassVar[str] = ""
+    better: ClassVar[Literal["lower", "higher", "none"]] = "none"
+    needs: ClassVar[frozenset[Need]] = frozenset()
+    compares: ClassVar[bool] = False
+    samples: ClassVar[int | None] = 50_000
+
+    def check(self, inputs: Inputs) -> None:
+        """Refuse what cannot be measured, before any image is drawn or read; all processes reach the same verdict.
+
+        Raises:
+            UserError: naming the metric and what it needs.
+        """
+        for need in ("generator", "discriminator", "classifier"):
+            if need in self.needs and getattr(inputs, need) is None:
+                instead = "a classifier" if inputs.classifier is not None else "images" if need == "generator" else ""
+                raise UserError(f"metrics: {self.name} needs a {need}{instead and f', not {instead}'}")
+        for need, images in (("train", "the images that the net was trained on"), ("test", "images it has not seen")):
+            if need in self.needs and getattr(inputs, need) is None:
+                raise UserError(f"metrics: {self.name} needs {images}")
+        if self.compares and inputs.reference is None:
+            raise UserError(f"metrics: {self.name} needs a reference to compare with")
+        if self.compares and self.needs & {"rows", "images", "logits"} and isinstance(inputs.reference, Path):
+            raise UserError(f"metrics: {self.name} compares single images; give it images as reference, not statistics")
+        if self.needs & (OF_IMAGES | {"pairs"}):
+            world, fewest = rank_and_world()[1], self.fewest(inputs)
+            if fewest < max(2, world):
+                needed = "a covariance needs at least 2" if world <= 2 else f"each of {world} processes needs one"
+                raise UserError(f"samples: {fewest} images: {needed}")
+
+    def titled(self, extractor: str, variant: str) -> str:
+        """The label of a result: ``FID``, ``FD[efficientnet-lite0]``, ``name[variant]``."""
+        if self.feature_label and not (self.label and extractor == "inception"):
+            return f"{self.feature_label}[{','.join(filter(None, (extractor, variant)))}]"
+        label = self.label or self.name.rpartition(":")[2]
+        return f"{label}[{variant}]" if variant else label
+
+    def fewest(self, inputs: Inputs) -> int:
+        """The number of images of the smaller side."""
+        return min((n for n in (inputs.samples, inputs.reference_samples) if n is not None), default=0)
+
+    def prepare(self, inputs: Inputs) -> None:
+        """Load what ``compute`` needs with ``inputs.once``: what may fail comes before what takes long."""
+
+    def rows(self, inputs: Inputs) -> tuple[np.ndarray, np.ndarray]:
+        """Numbers of the generated and of the real images whose features are kept, ascending; by default all."""
+        return np.arange(inputs.samples or 0), np.arange(inputs.reference_samples or 0)
+
+    def stream(self, need: Literal["logits", "images"], total: int, device: torch.device) -> Stream | None:
+        """What takes in the logits or images of ``total`` images; None keeps all of them, on the CPU."""
+        return None
+
+    def compute(self, inputs: Inputs) -> Score | Sequence[MetricResult]:
+        """The score, or results with a protocol of their own.
+
+        Raises:
+            UserError: it has no value here.
+        """
+        raise NotImplementedError
+
+
+def _adopt(thing: Any) -> Metric:
+    """What ``module:Name`` names: a subclass of ``Metric``, or an instance."""
+    if inspect.isclass(thing) and issubclass(thing, Metric):
+        try:
+            thing = thing()
+        except Exception as error:  # code that is not ours
+            raise TypeError(f"it cannot be built: {type(error).__name__}: {error}") from error
+    if not isinstance(thing, Metric):
+        raise TypeError(f"this is a {type(thing).__name__}; name a class of your own that is a Metric")
+    return thing
+
+
+_HOMES = (f"orthogan.evaluation.{folder}" for folder in ("fidelity", "paths", "robustness", "critic"))
+METRICS: Registry[Metric] = Registry("metric", *_HOMES, adopt=_adopt)
+
+
+def register(name: str, *aliases: str) -> Callable[[Kind], Kind]:
+    """Register an instance of the decorated class; ``aliases``: the names that other tools give it."""
+
+    def add(kind: Kind) -> Kind:
+        metric = kind()
+        metric.name = name
+        METRICS.register(name, *aliases)(metric)
+        return kind
+
+    return add
+
+
+def known_metric(name: str) -> Metric | None:
+    """The metric of orthogan with exactly this name; nothing is imported for it that a file may name."""
+    return METRICS.get(name) if ":" not in name and name in METRICS else None
+
+
+def find_metrics(names: Sequence[str] | str, key: str = "metrics") -> list[Metric]:
+    """The metrics called ``names`` (or in a comma-separated string), each once; ``key`` is what messages blame.
+
+    Also by the names of other tools (``FID``, ``fd``, ``precision``) and by ``module:Class``, which is imported.
+
+    Raises:
+        UserError: no name, or an unknown or ambiguous one.
+    """
+    found: dict[str, Metric] = {}
+    for word in names.split(",") if isinstance(names, str) else names:
+        if not isinstance(word, str):
+            raise UserError(f"{key}: {word!r} is not the name of a metric; known: {', '.join(METRICS)}")
+        name = word.strip()
+        try:
+            metric = METRICS.get(name, key)
+        except UserError:
+            variants = [known for known in METRICS if name and known.startswith(name.lower())]
+            if len(variants) < 2:
+                raise
+            raise UserError(f"{key}: {name!r} may be one of {', '.join(variants)}; name it in full") from None
+        if ":" in name:
+            metric = copy.copy(metric)
+            metric.name = name
+        found[metric.name] = metric
+    if not found:
+        raise UserError(f"{key}: name at least one of {', '.join(METRICS)}")
+    return list(found.values())
