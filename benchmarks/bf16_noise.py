@@ -62,13 +62,11 @@ def noise(subject: Path, extractor: str, images: int, seeds: int, device: torch.
 
 def scores(fakes: Features, reals: Features, device: torch.device) -> dict[str, float]:
     """FD, KD (where there are enough images for its subsets), precision and recall."""
-    assert fakes.kept is not None
-    assert reals.kept is not None
     found = {"FD": frechet_distance(fakes.gaussian, reals.gaussian, device=device)}
-    counts = [len(numbers) for numbers, _ in (fakes.kept, reals.kept)]
+    counts = [len(side.rows) for side in (fakes, reals)]
     if min(counts) >= SUBSET_SIZE:
-        found["KD"] = kernel_distance(Subsets.of(counts[0], counts[1]), fakes.kept, reals.kept)[0]
-    parts = precision_recall(fakes.kept[1], reals.kept[1], device=device)
+        found["KD"] = kernel_distance(Subsets.of(*counts), *((side.numbers, side.rows) for side in (fakes, reals)))[0]
+    parts = precision_recall(fakes.rows, reals.rows, device=device)
     return found | {name: parts[name] for name in ("precision", "recall")}
 
 
@@ -105,5 +103,5 @@ def _of_source(source: ImageSource, net: Extractor, images: int, device: torch.d
 
 
 def _extract(batches: list[Tensor], net: Extractor, images: int, device: torch.device) -> Features:
-    options = {"device": device, "total": images, "score": False, "progress": False, "what": "features"}
+    options = {"device": device, "total": images, "progress": False, "what": "features"}
     return extract(batches, net, keep=np.arange(images), **options)

@@ -30,6 +30,7 @@ from orthogan.device import fast_bf16
 from orthogan.evaluation.fidelity.extractors import load_extractor
 from orthogan.evaluation.fidelity.features import extract
 from orthogan.evaluation.fidelity.frechet import frechet_distance
+from orthogan.evaluation.fidelity.inception_score import InceptionScore
 from orthogan.evaluation.fidelity.precision_recall import CHUNK, NEIGHBOURHOOD, precision_recall
 from orthogan.evaluation.fidelity.statistics import Gaussian, Moments
 from orthogan.evaluation.images import generate_images
@@ -128,7 +129,8 @@ def loop(images: int, subject: Path, extractor: str, bf16: bool, device: torch.d
             return list(generate_images(generator, images, **options))
 
     def seen() -> Gaussian:
-        options = {"device": device, "total": images, "keep": None, "score": classifies, "progress": False}
+        streams = {("isc", "logits"): InceptionScore(images)} if classifies else {}
+        options = {"device": device, "total": images, "streams": streams, "progress": False}
         return extract(drawn(), net, what="", **options).gaussian
 
     batches, found = drawn(), seen()

@@ -21,18 +21,9 @@ from orthogan.device import chosen_device
 from orthogan.errors import UserError
 from orthogan.evaluation import MetricResult
 from orthogan.evaluation import evaluate as score
-from orthogan.evaluation.checks import COMPARING
-from orthogan.evaluation.critic.complexity import complexity
 from orthogan.evaluation.critic.critic import Recipe
-from orthogan.evaluation.critic.lipschitz import METRIC as LIPSCHITZ
-from orthogan.evaluation.critic.lipschitz import lipschitz
-from orthogan.evaluation.critic.neural_divergence import METRIC as DIVERGENCE
-from orthogan.evaluation.critic.neural_divergence import neural_divergence
-from orthogan.evaluation.names import metric_names
-from orthogan.evaluation.paths.path_variants import PATH_METRICS
-from orthogan.evaluation.result import NAMES
-from orthogan.evaluation.robustness.classifier import METRICS as CLASSIFIER_METRICS
-from orthogan.evaluation.robustness.classifier import evaluate_classifier
+from orthogan.evaluation.measure import measure
+from orthogan.evaluation.metric import Inputs, Metric, find_metrics
 from orthogan.io.read import printable
 from orthogan.models.open import OpenedModel, holds_images, open_model
 from orthogan.registry import did_you_mean
@@ -41,10 +32,6 @@ from orthogan.training.classifier.task import open_sources
 EMBEDDED = ("sprites", "sprites-colour")  # data that are made, not read
 BY_TRUST = "add --trust"
 BY_DATA = f"name your own images with --data CONFIG, or {BY_TRUST}"
-DEFAULT_SAMPLES = 50_000  # what published figures use
-COMPLEXITY = "complexity"
-OF_CLASSIFIER = (*CLASSIFIER_METRICS, COMPLEXITY)
-OF_GAN = (DIVERGENCE, LIPSCHITZ)  # of a whole GAN: images that it never saw, or its discriminator
 # options that only some metrics use
 SCORING = (
     "extractor",
@@ -61,15 +48,15 @@ ATTACKING = ("attack_norm", "eps", "steps", "restarts")
 
 def compute(arguments: Namespace) -> Sequence[MetricResult]:
     """The scores that ``orthogan evaluate`` asks for, on this process and the others of its group."""
-    metrics = metric_names(arguments.metrics, (*NAMES, *PATH_METRICS, *OF_GAN, *OF_CLASSIFIER))
+    metrics = find_metrics(arguments.metrics, "--metrics")
     device = chosen_device(arguments.device)
-    kinds: list[tuple[str, Sequence[str], Sequence[str], Callable[..., Sequence[MetricResult]]]] = [
-        ("classifier", OF_CLASSIFIER, (*SCORING, "critic", "no_ema"), _classified),
-        ("GAN", OF_GAN, (*SCORING, *ATTACKING, "data", "split"), _of_gan),
+    kinds: list[tuple[str, set[str], Sequence[str], Callable[..., Sequence[MetricResult]]]] = [
+        ("classifier", {"classifier"}, (*SCORING, "critic", "no_ema"), _classified),
+        ("GAN", {"discriminator", "train", "test"}, (*SCORING, *ATTACKING, "data", "split"), _of_gan),
     ]
     unused, function = (*ATTACKING, "critic"), _generated
-    for what, names, others, of in kinds:
-        chosen = [metric for metric in metrics if metric in names]
+    for what, needs, others, of in kinds:
+        chosen = [metric.name for metric in metrics if metric.needs & needs]
         if chosen and len(chosen) < len(metrics):
             raise UserError(
                 f"--metrics {arguments.metrics}: cannot mix metrics of a {what} ({', '.join(chosen)}) with others in "
@@ -77,6 +64,7 @@ def compute(arguments: Namespace) -> Sequence[MetricResult]:
             )
         if chosen:
             unused, function = others, of
+            break
     _refuse(arguments, unused)
     return function(arguments, metrics, device)
 
@@ -90,7 +78,7 @@ def _refuse(arguments: Namespace, unused: Sequence[str]) -> None:
             raise UserError(f"--{name.replace('_', '-')} does not apply to --metrics {arguments.metrics}")
 
 
-def _generated(arguments: Namespace, metrics: list[str], device: torch.device) -> Sequence[MetricResult]:
+def _generated(arguments: Namespace, metrics: list[Metric], device: torch.device) -> Sequence[MetricResult]:
     """The scores of a generator or of a set of images."""
     data: DataConfig | None = None
     if arguments.data:
@@ -105,15 +93,15 @@ def _generated(arguments: Namespace, metrics: list[str], device: torch.device) -
         trust = arguments.trust or own_names(arguments.data)
         model = open_model(arguments.subject, device=device, ema=not arguments.no_ema, trust=trust).need("generator")
         if data is None:
-            compared = arguments.reference is None and set(metrics) & set(COMPARING)
+            compared = arguments.reference is None and any(metric.compares for metric in metrics)
             data = (_followed(arguments, model, BY_DATA) if compared else model.config).data
         subject = model.generator
-        samples = samples or DEFAULT_SAMPLES
+        samples = samples or max(metric.samples or 0 for metric in metrics)
         info = _info(arguments, model)
     return score(
         subject,
         _reference(arguments, data, metrics),
-        metrics=metrics,
+        metrics=[metric.name for metric in metrics],
         samples=samples,
         extractor=arguments.extractor,
         weights=arguments.weights,
@@ -129,7 +117,7 @@ def _generated(arguments: Namespace, metrics: list[str], device: torch.device) -
     )
 
 
-def _classified(arguments: Namespace, metrics: list[str], device: torch.device) -> Sequence[MetricResult]:
+def _classified(arguments: Namespace, metrics: list[Metric], device: torch.device) -> Sequence[MetricResult]:
     """The scores of a classifier on its test images, or on those of --data and --split."""
     trust = arguments.trust or own_names(arguments.data)
     model = open_model(arguments.subject, device=device, trust=trust).need("classifier")
@@ -137,8 +125,9 @@ def _classified(arguments: Namespace, metrics: list[str], device: torch.device) 
         asked = load_config(arguments.data, arguments.overrides, trust=True)
     else:
         asked = _followed(arguments, model, BY_DATA)
-    learned = _followed(arguments, model, BY_TRUST) if COMPLEXITY in metrics else model.config
-    net = model.classifier
+    of_training = any("train" in metric.needs for metric in metrics)
+    learned = _followed(arguments, model, BY_TRUST) if of_training else model.config
+    net = model.classifier  # a file that cannot be read is refused before images are opened
     if arguments.split or asked.task != "classifier":
         source: ImageSource = open_configured(asked.data, split=arguments.split)
     else:
@@ -153,37 +142,51 @@ def _classified(arguments: Namespace, metrics: list[str], device: torch.device) 
             f"{source.name}: {len(source.class_names)} classes, {source.channels} x {source.resolution} px are not "
             f"what {arguments.subject} was trained on; choose images with its classes, channels and resolution"
         )
-    info = _info(arguments, model)
-    common: dict[str, Any] = {"samples": arguments.samples, "batch_size": arguments.batch_size, "seed": arguments.seed}
-    results: list[MetricResult] = []
-    if of_test := [metric for metric in metrics if metric != COMPLEXITY]:
-        eps = _numbers("--eps", arguments.eps) if arguments.eps else None
-        attack: dict[str, Any] = {"norm": arguments.attack_norm, "eps": eps}
-        attack |= {"steps": arguments.steps, "restarts": arguments.restarts}
-        results += evaluate_classifier(net, source, metrics=of_test, info=info, **attack, **common)
-    if COMPLEXITY in metrics:  # a statement about the images that the net was trained on
-        results += complexity(net, open_sources(learned)[0], info=info, **common)[0]
-    return results
+    inputs = Inputs(
+        samples=arguments.samples,
+        batch_size=arguments.batch_size,
+        seed=arguments.seed,
+        device=device,
+        classifier=net,
+        test=source,
+        options={
+            "attack_norm": arguments.attack_norm,
+            "eps": _numbers("--eps", arguments.eps) if arguments.eps else None,
+            "steps": arguments.steps,
+            "restarts": arguments.restarts,
+        },
+        info=_info(arguments, model),
+    )
+    if of_training:
+        inputs.train = open_sources(learned)[0]
+    return measure(metrics, inputs)
 
 
-def _of_gan(arguments: Namespace, metrics: list[str], device: torch.device) -> Sequence[MetricResult]:
+def _of_gan(arguments: Namespace, metrics: list[Metric], device: torch.device) -> Sequence[MetricResult]:
     """The scores of a run or checkpoint that need more than its generator."""
     model = open_model(arguments.subject, device=device, ema=not arguments.no_ema, trust=arguments.trust)
     data = _followed(arguments, model.need("generator"), BY_TRUST).data
-    net, samples = model.generator, arguments.samples
-    recipe = _recipe(arguments.critic)
-    common: dict[str, Any] = {"seed": arguments.seed, "device": device, "info": _info(arguments, model)}
-    results: list[MetricResult] = []
-    if DIVERGENCE in metrics:
-        run = find_run(arguments.subject)
-        keep = None if run is None else run / "critic.safetensors"  # where an interrupted critic is gone on with
-        held_out = open_held_out(data)
-        many = samples or DEFAULT_SAMPLES
-        results.append(neural_divergence(net, held_out, recipe=recipe, samples=many, keep=keep, **common))
-    if LIPSCHITZ in metrics:
-        options: dict[str, Any] = {"batch_size": arguments.batch_size, **({"pairs": samples} if samples else {})}
-        results.append(lipschitz(model.discriminator, net, open_configured(data), **options, **common)[0])
-    return results
+    needs = {need for metric in metrics for need in metric.needs}
+    run = find_run(arguments.subject)
+    inputs = Inputs(
+        samples=arguments.samples,
+        batch_size=arguments.batch_size,
+        seed=arguments.seed,
+        device=device,
+        generator=model.generator,
+        options={
+            "critic": _recipe(arguments.critic),
+            "keep": None if run is None else run / "critic.safetensors",  # to resume the training of a critic
+        },
+        info=_info(arguments, model),
+    )
+    if "discriminator" in needs:
+        inputs.discriminator = model.discriminator
+    if "train" in needs:
+        inputs.train = open_configured(data)
+    if "test" in needs:
+        inputs.test = open_held_out(data)
+    return measure(metrics, inputs)
 
 
 def _info(arguments: Namespace, model: OpenedModel) -> dict[str, str]:
@@ -239,10 +242,10 @@ def _followed(arguments: Namespace, model: OpenedModel, consent: str) -> Config:
     return model.config.model_copy(update={"data": data.model_copy(update={"download": False})})
 
 
-def _reference(arguments: Namespace, data: DataConfig, metrics: list[str]) -> ImageSource | str | None:
+def _reference(arguments: Namespace, data: DataConfig, metrics: list[Metric]) -> ImageSource | str | None:
     given = arguments.reference
     if given is None:
-        return open_configured(data, split=arguments.split) if set(metrics) & set(COMPARING) else None
+        return open_configured(data, split=arguments.split) if any(metric.compares for metric in metrics) else None
     if Path(given).suffix in (".safetensors", ".npz"):
         return given
     return _images(given, data)

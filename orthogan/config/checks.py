@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel
 
+from orthogan.evaluation.metric import OF_IMAGES, known_metric
+
 if TYPE_CHECKING:
     from orthogan.config.schema import Config
 
@@ -84,8 +86,15 @@ def check_task(config: Config) -> None:
                 f"leave it at {expected!r}"
             )
     if config.task != "classifier":
-        if "accuracy" in config.evaluation.metrics:
-            raise ValueError("evaluation.metrics: 'accuracy' is of task 'classifier'; choose fid, isc, kid, prc, …")
+        given = config.evaluation.metrics if "metrics" in config.evaluation.model_fields_set else ()
+        for name in given:
+            if others := (metric := known_metric(name)) and metric.needs - OF_IMAGES - {"pairs", "generator"}:
+                raise ValueError(
+                    f"evaluation.metrics: {name!r} needs a {min(others)}, which is not there while a GAN is trained; "
+                    "choose fid, isc, kid, prc, …"
+                )
+            if metric and metric.better == "none" and name == config.evaluation.best:
+                raise ValueError(f"evaluation.best: neither lower nor higher {name!r} is better; choose another metric")
     elif config.data.source in ONE_PART and not config.data.holdout:
         raise ValueError(
             f"data.holdout: {config.data.source!r} has no test part; keep a share of the images for it, such as 0.1"

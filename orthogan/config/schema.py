@@ -17,7 +17,6 @@ from orthogan.config.base import (
     Fraction,
     Iterations,
     Layers,
-    MayNameCode,
     NotNegative,
     Options,
     Positive,
@@ -27,6 +26,7 @@ from orthogan.config.base import (
     code_in,
 )
 from orthogan.config.checks import NEEDS_PATH, check_gan, check_task, fill_task_defaults
+from orthogan.evaluation.config import EvaluationConfig
 
 Source = Literal[
     "faces",
@@ -46,24 +46,6 @@ Source = Literal[
     "smallnorb",
 ]
 UNLABELLED = ("celeba",)
-MetricName = Literal[
-    "fid",
-    "isc",
-    "kid",
-    "prc",
-    "ppl_zfull",
-    "ppl_wfull",
-    "ppl_zend",
-    "ppl_wend",
-    "ppl2_wend",
-    "ppl_zend_v2",
-    "ppl_zfull_any",
-    "ppl_zend_any",
-    "ppl_nog",
-    "pixel_path_length",
-    "feature_path_length",
-    "accuracy",
-]
 
 
 class DataConfig(Section):
@@ -564,54 +546,6 @@ class LoggingConfig(Section):
 class CheckpointConfig(Section):
     every: PositiveInt = Field(default=1000, description="[steps]")
     keep: PositiveInt = Field(default=2, description="newest checkpoints kept (the best one is kept besides)")
-
-
-class EvaluationConfig(Section):
-    every: Count = Field(default=5000, description="score G or the classifier every so many steps; 0 = never [steps]")
-    at_start: bool = Field(default=False, description="also score the untrained net")
-    metrics: list[MetricName] = Field(
-        default=["fid"],
-        description="what to measure: fid, isc, kid, prc, path lengths (ppl2_wend, …); of a classifier accuracy",
-        min_length=1,
-        max_length=100,
-    )
-    best: MetricName = Field(default="fid", description="metric that chooses the checkpoint in best/")
-    samples: Annotated[int, Field(ge=2, le=10**7)] = Field(
-        default=10_000, description="fakes a measurement; of a classifier: training images, for the gap [images]"
-    )
-    reference_samples: Annotated[int, Field(ge=2, le=10**9)] | None = Field(
-        default=None, description="compare with a seeded subset of the real images; null = all [images]"
-    )
-    kid_subset_size: Annotated[int, Field(ge=2, le=10**6)] = Field(
-        default=1000, description="of kid: images in each of its 100 subsets; 1000 as published [images]"
-    )
-    extractor: Annotated[str, MayNameCode()] = Field(
-        default="auto", description="auto = inception if its weights are here, else efficientnet-lite0"
-    )
-    precision: Literal["fp32", "bf16", "auto"] = Field(
-        default="fp32",
-        description="of sampling and features: fp32, as published, or bf16; auto = bf16 sampling where it is fast",
-    )
-    batch_size: BatchSize = Field(default=64, description="[images]")
-    background: Literal["auto", True, False] = Field(
-        default="auto",
-        description="score in a process of its own while training goes on; auto = where one process trains on a GPU "
-        "(a CPU has nothing to spare, and several processes share a score)",
-    )
-    device: Annotated[str, Field(pattern=r"^(auto|cpu|mps|cuda(:\d{1,3})?)$")] = Field(
-        default="auto", description="background: where it is scored, such as cpu or cuda:1; auto = where it is trained"
-    )
-
-    @model_validator(mode="after")
-    def _possible(self) -> Self:
-        if self.device != "auto" and self.background is not True:
-            raise ValueError(
-                f"device: {self.device!r} is for a scoring process of its own; set evaluation.background to true, "
-                "or leave it at 'auto'"
-            )
-        if self.best not in self.metrics:
-            raise ValueError(f"best: {self.best!r} is not among the metrics {self.metrics}")
-        return self
 
 
 class Config(Section):

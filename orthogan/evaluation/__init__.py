@@ -1,17 +1,29 @@
-"""Scores with their protocol: FID, Inception Score, KID, precision and recall, path lengths."""
+"""Scores with their protocol: FID, Inception Score, KID, precision and recall, path lengths, accuracy, and your own."""
 
-from orthogan.evaluation.evaluate import Incomplete, evaluate
-from orthogan.evaluation.fidelity.extractors import Extractor, load_extractor, resolve_extractor
-from orthogan.evaluation.paths.path_length import path_length, perturbation_length
-from orthogan.evaluation.paths.traversal_length import traversal_length
-from orthogan.evaluation.result import MetricResult, append_jsonl, table
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from orthogan.evaluation.measure import Incomplete, evaluate, evaluate_classifier
+    from orthogan.evaluation.fidelity.extractors import Extractor, load_extractor, resolve_extractor
+    from orthogan.evaluation.metric import METRICS, Inputs, Metric, Score
+    from orthogan.evaluation.paths.path_length import path_length, perturbation_length
+    from orthogan.evaluation.paths.traversal_length import traversal_length
+    from orthogan.evaluation.result import MetricResult, append_jsonl, table
 
 __all__ = [
+    "METRICS",
     "Extractor",
     "Incomplete",
+    "Inputs",
+    "Metric",
     "MetricResult",
+    "Score",
     "append_jsonl",
     "evaluate",
+    "evaluate_classifier",
     "load_extractor",
     "path_length",
     "perturbation_length",
@@ -19,3 +31,21 @@ __all__ = [
     "table",
     "traversal_length",
 ]
+
+_HOMES = {
+    "measure": ("Incomplete", "evaluate", "evaluate_classifier"),
+    "fidelity.extractors": ("Extractor", "load_extractor", "resolve_extractor"),
+    "metric": ("METRICS", "Inputs", "Metric", "Score"),
+    "paths.path_length": ("path_length", "perturbation_length"),
+    "paths.traversal_length": ("traversal_length",),
+    "result": ("MetricResult", "append_jsonl", "table"),
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import on first use: reading a config needs the names of the metrics alone."""
+    for home, names in _HOMES.items():
+        if name in names:
+            globals()[name] = found = getattr(importlib.import_module(f"{__name__}.{home}"), name)
+            return found
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -77,7 +77,7 @@ class Inputs:
     reference_samples: int | None = None
     batch_size: int = 64
     seed: int = 0
-    device: torch.device = torch.device("cpu")
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     progress: bool = True
     truncation: float = 1.0
     generator: Generator = ABSENT

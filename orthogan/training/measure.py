@@ -12,7 +12,7 @@ from orthogan.config.schema import Config
 from orthogan.data import ImageSource
 from orthogan.distributed import broadcast_json
 from orthogan.evaluation import MetricResult, evaluate
-from orthogan.evaluation.evaluate import check_metrics
+from orthogan.evaluation.measure import check_metrics
 from orthogan.evaluation.metric import Inputs, find_metrics
 from orthogan.evaluation.robustness.accuracy import Accuracy, accuracy
 from orthogan.models.protocol import Generator

@@ -171,7 +171,7 @@ import torch
 from orthogan.errors import UserError
 from orthogan.evaluation import evaluate
 from orthogan.evaluation.fidelity import kid
-from orthogan.distributed import agreed, everywhere, joined
+from orthogan.distributed import all_true, broadcast_json, gather_rows
 from tests.fixtures.scored import Patches, source
 dist.init_process_group("gloo")
 rank, folder = dist.get_rank(), Path(sys.argv[1])
@@ -182,9 +182,9 @@ kid.SUBSETS, kid.SUBSET_SIZE = 4, 3
 found += evaluate(Patches(3), source(50), metrics=["kid"], samples=41, **options)
 (cached,) = evaluate(Patches(3), source(50), samples=41, **options)
 assert cached.value == found[0].value
-assert joined(torch.full((rank + 1, 2), rank)).tolist() == [[0, 0], [1, 1], [1, 1]]
-assert agreed({"rank": rank, "x": 0.1 + rank}) == {"rank": 0, "x": 0.1}
-assert everywhere(True) and not everywhere(rank == 0)
+assert gather_rows(torch.full((rank + 1, 2), rank)).tolist() == [[0, 0], [1, 1], [1, 1]]
+assert broadcast_json({"rank": rank, "x": 0.1 + rank}) == {"rank": 0, "x": 0.1}
+assert all_true(True) and not all_true(rank == 0)
 try:
     evaluate(Patches(), source(50), samples=1, **options)
 except UserError as error:
@@ -289,9 +289,9 @@ def test_better_is_lower_or_higher() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"metrics": ["fud"]}, "did you mean fid"),
-        ({"metrics": ["xyzzy"]}, "fid, isc, kid, prc"),
-        ({"metrics": []}, "choose out of"),
+        ({"metrics": ["fud"]}, "did you mean 'fd'"),
+        ({"metrics": ["xyzzy"]}, "fid, isc, kid, "),
+        ({"metrics": []}, "at least one of"),
         ({"metrics": ["isc"]}, "classifies nothing"),
         ({"metrics": ["kid"]}, "subsets of 1000"),
         ({"metrics": ["prc"], "samples": 3}, "more than 3"),

@@ -25,7 +25,7 @@ from orthogan.evaluation.critic.lipschitz import lipschitz
 from orthogan.evaluation.critic.neural_divergence import neural_divergence
 from orthogan.evaluation.finite import FEATURES, IMAGES, LOGITS, Finite, NotFinite
 from orthogan.evaluation.robustness.accuracy import accuracy
-from orthogan.evaluation.robustness.classifier import corruption_accuracy
+from orthogan.evaluation.robustness.corruptions import corruption_accuracy
 from orthogan.training import train
 from tests.fixtures.runs import tiny
 from tests.fixtures.scored import Patches, source

@@ -18,8 +18,7 @@ from orthogan.errors import UserError
 from orthogan.evaluation import Incomplete, evaluate
 from orthogan.evaluation.finite import NotFinite
 from orthogan.evaluation.images import generate_images
-from orthogan.evaluation.names import metric_names
-from orthogan.evaluation.result import NAMES
+from orthogan.evaluation.metric import find_metrics
 from tests.fixtures.scored import EXTRACTOR, Patches, source
 
 CLASSIFYING = "tests.fixtures.scored:Classifying"
@@ -160,22 +159,22 @@ def test_images_of_another_form_or_range_are_refused(name: str, side: str) -> No
     ],
 )
 def test_metrics_go_by_the_names_of_other_tools(given: Any, expected: list[str]) -> None:
-    assert metric_names(given, list(NAMES)) == expected
+    assert [metric.name for metric in find_metrics(given)] == expected
 
 
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        ("fidd", "there is no 'fidd'; did you mean fid"),
-        ("recal", "did you mean prc"),
-        ("accuracy", "choose out of fid, isc, kid, prc"),
-        ("fid,", "there is no ''"),
-        ([], "none given"),
+        ("fidd", "no metric 'fidd'; did you mean 'fid'"),
+        ("recal", "did you mean 'recall'"),
+        ("xyzzy", "known: accuracy, .*fid, isc, kid, .*or module:Name for your own"),
+        ("fid,", "no metric ''"),
+        ([], "name at least one of"),
     ],
 )
 def test_unknown_metrics_are_refused_with_the_nearest_known(given: Any, said: str) -> None:
     with pytest.raises(UserError, match=said):
-        metric_names(given, list(NAMES))
+        find_metrics(given)
 
 
 ALL = ["fid", "isc", "kid", "prc", "pixel_path_length", "ppl_nog"]

@@ -205,8 +205,8 @@ def test_no_flip_in_the_cache_changes_a_number(tmp_path: Path, monkeypatch: pyte
         found = reference_of(
             images, extractor, samples=None, keep=np.arange(64), device=place, batch_size=64, progress=False
         ).features
-        assert found.kept is not None
-        return found.gaussian.mean, found.gaussian.covariance, found.kept[1]
+        assert found.rows is not None
+        return found.gaussian.mean, found.gaussian.covariance, found.rows
 
     first = features()
     rng = np.random.default_rng(0)

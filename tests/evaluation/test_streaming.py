@@ -78,7 +78,7 @@ def test_inception_score_is_torch_fidelitys(images: int, batch: int, sharpness: 
     running = InceptionScore(images)
     for start in range(0, images, batch):
         running.add(logits[start : start + batch], start)
-    mean, std = running.score()
+    mean, std = running.result()
     theirs = isc_features_to_metric(logits, 10, shuffle=True, rng_seed=2020)
     assert mean == pytest.approx(theirs["inception_score_mean"], rel=1e-12)
     assert std == pytest.approx(theirs["inception_score_std"], rel=1e-9, abs=1e-12)
@@ -87,7 +87,7 @@ def test_inception_score_is_torch_fidelitys(images: int, batch: int, sharpness: 
 def test_a_class_that_no_image_can_have_is_no_nan() -> None:
     running = InceptionScore(10)
     running.add(torch.tensor([[0.0, -1e4]]).expand(10, 2), 0)
-    assert running.score() == (1.0, 0.0)
+    assert running.result() == (1.0, 0.0)
 
 
 @pytest.fixture
@@ -121,12 +121,12 @@ def linear() -> Extractor:
 def test_only_chosen_rows_are_kept(batch: int) -> None:
     images = torch.from_numpy(source().read(np.arange(64))[0])
     keep = np.array([0, 5, 6, 20, 63])
-    options = {"device": CPU, "total": 64, "score": False, "what": "", "progress": False}
+    options = {"device": CPU, "total": 64, "what": "", "progress": False}
     found = extract(images.split(batch), linear(), keep=keep, **options)
-    assert found.kept is not None
-    assert np.array_equal(found.kept[0], keep)
-    torch.testing.assert_close(found.kept[1], linear()(images)[0][torch.from_numpy(keep)], rtol=1e-5, atol=1e-6)
-    assert extract(images.split(batch), linear(), keep=None, **options).kept is None
+    assert found.rows is not None
+    assert np.array_equal(found.numbers, keep)
+    torch.testing.assert_close(found.rows, linear()(images)[0][torch.from_numpy(keep)], rtol=1e-5, atol=1e-6)
+    assert extract(images.split(batch), linear(), keep=None, **options).rows is None
 
 
 @pytest.mark.usefixtures("small")
@@ -140,15 +140,15 @@ def test_kid_keeps_few_rows_of_many_images_and_a_whole_reference_serves_too(
         seen.append(extract(*args, **options))  # pyright: ignore
         return seen[-1]
 
-    for module in ("evaluate", "fidelity.reference"):
+    for module in ("measure", "fidelity.reference"):
         monkeypatch.setattr(sys.modules[f"orthogan.evaluation.{module}"], "extract", spying)
     options = {"samples": 90, "extractor": "tests.fixtures.scored:Classifying", "progress": False}
     (few,) = evaluate(Patches(), source(70), metrics=["kid"], **options)
-    assert [len(found.kept[1]) <= 24 for found in seen if found.kept] == [True, True]
+    assert [len(found.rows) <= 24 for found in seen if found.rows is not None] == [True, True]
     (again,) = evaluate(Patches(), source(70), metrics=["kid"], **options)
     assert len(seen) == 3  # the part of the reference came from the cache
     both = evaluate(Patches(), source(70), metrics=["prc", "kid"], **options)
-    assert [len(found.kept[1]) for found in seen[3:] if found.kept] == [70, 90]
+    assert [len(found.rows) for found in seen[3:] if found.rows is not None] == [70, 90]
     (whole,) = evaluate(Patches(), source(70), metrics=["kid"], **options)
     assert len(seen) == 6  # the whole reference of prc serves kid
     for other in (again, both[1], whole):
@@ -159,10 +159,10 @@ def test_a_part_of_a_reference_is_not_taken_for_another(tmp_path: Path, monkeypa
     monkeypatch.setenv("ORTHOGAN_CACHE", str(tmp_path))
     options = {"samples": None, "device": CPU, "batch_size": 16, "progress": False}
     for keep in (np.array([1, 2]), np.array([1, 3]), np.arange(64), np.array([2, 60])):
-        found = reference_of(source(), linear(), keep=keep, **options).features.kept
+        found = reference_of(source(), linear(), keep=keep, **options).features.rows
         images = torch.from_numpy(source().read(keep)[0])
         assert found is not None
-        torch.testing.assert_close(found[1], linear()(images)[0], rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(found, linear()(images)[0], rtol=1e-5, atol=1e-6)
 
 
 def integers(rows: int, seed: int) -> Tensor:

@@ -26,7 +26,7 @@ def warm() -> None:
 
     import orthogan.cli._scores
     import orthogan.cli.main
-    import orthogan.evaluation.evaluate
+    import orthogan.evaluation.measure
     import orthogan.studies.compare
     import orthogan.training  # noqa: F401
 

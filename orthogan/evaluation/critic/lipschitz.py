@@ -31,7 +31,7 @@ from orthogan.penalties.input_gradient import squared_norm, track_gradient
 from orthogan.rng import derive
 from orthogan.rng import generator as seeded
 
-NAME = "lipschitz"
+NAME, PAIRS = "lipschitz", 10_000
 KINDS = ("real-real", "real-fake", "fake-fake")
 SHOWN = "real-fake"  # the pairs whose mean is the value: what the loss makes D tell apart
 GRADIENT = "gradient "  # before the kind, in the names of the gradient norms
@@ -42,7 +42,7 @@ class Lipschitz(Metric):
     """How steep the discriminator is between real and generated images, which is neither good nor bad."""
 
     needs = frozenset({"generator", "discriminator", "train"})
-    samples = 10_000
+    samples = PAIRS
 
     def compute(self, inputs: Inputs) -> list[MetricResult]:
         """See ``lipschitz``."""
@@ -50,7 +50,7 @@ class Lipschitz(Metric):
             inputs.discriminator,
             inputs.generator,
             inputs.train,
-            pairs=inputs.samples or self.samples,
+            pairs=inputs.samples or PAIRS,
             batch_size=inputs.batch_size,
             seed=inputs.seed,
             device=inputs.device,
@@ -65,7 +65,7 @@ def lipschitz(
     generator: nn.Module,
     reals: ImageSource,
     *,
-    pairs: int = 10_000,
+    pairs: int = PAIRS,
     gradients: bool = False,
     batch_size: int = 100,
     seed: int = 0,

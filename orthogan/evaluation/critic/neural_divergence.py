@@ -45,7 +45,7 @@ from orthogan.models.protocol import Generator, as_generator
 from orthogan.rng import derive
 from orthogan.rng import generator as seeded
 
-NAME = "neural_divergence"
+NAME, SAMPLES = "neural_divergence", 50_000
 Drawn = Callable[[int], Tensor]  # index of a batch -> uint8 (n, c, h, w) on the device
 
 
@@ -66,7 +66,7 @@ class NeuralDivergence(Metric):
                 inputs.generator,
                 inputs.test,
                 recipe=inputs.options.get("critic"),
-                samples=inputs.samples or self.samples,
+                samples=inputs.samples or SAMPLES,
                 seed=inputs.seed,
                 device=inputs.device,
                 progress=inputs.progress,
@@ -81,7 +81,7 @@ def neural_divergence(
     held_out: ImageSource,
     *,
     recipe: Recipe | None = None,
-    samples: int = 50_000,
+    samples: int = SAMPLES,
     seed: int = 0,
     device: torch.device | str | None = None,
     progress: bool = True,

@@ -29,7 +29,7 @@ from orthogan.models.protocol import Generator, as_generator
 from orthogan.rng import derive
 
 SCORES = {LPIPS: "perceptual length", PIXEL: "pixel length", FEATURES: "feature length"}
-LOOK = Variant(resize="shrink")
+LOOK, SAMPLES = Variant(resize="shrink"), 50
 
 
 def traversal_length(
@@ -37,7 +37,7 @@ def traversal_length(
     directions: Directions | None = None,
     *,
     distance: str | Distance | Function = "lpips-vgg16",
-    samples: int = 50,
+    samples: int = SAMPLES,
     steps: int = 25,
     extent: float = 4.0,
     threshold: float = 0.1,
@@ -161,7 +161,7 @@ class TraversalLength(Metric):
 
     better = "higher"
     needs = frozenset({"generator"})
-    samples = 50
+    samples = SAMPLES
 
     def __init__(self, name: str, distance: str) -> None:
         self.name, self.distance = name, distance
@@ -175,7 +175,7 @@ class TraversalLength(Metric):
         found, _ = traversal_length(
             inputs.generator,
             distance=self._distance(inputs),
-            samples=inputs.samples or self.samples,
+            samples=inputs.samples or SAMPLES,
             batch_size=inputs.batch_size,
             seed=inputs.seed,
             device=inputs.device,

@@ -150,8 +150,9 @@ def attacked_accuracy(
 ) -> Robustness:
     """The share of images that ``net`` classifies rightly as they are and also under ``attack``.
 
-    ``parts`` holds ``clean``, the accuracy without it. Arguments and errors as of ``evaluate_classifier``. An image's random starts
-    depend on ``seed``, ``batch_size`` and its place in the batch. All is done in eval mode and float32.
+    ``parts`` holds ``clean``, the accuracy without it. Arguments and errors as of ``evaluate_classifier``. The random
+    starts for an image depend on ``seed``, ``batch_size`` and its place in the batch. All is done in eval mode and
+    float32.
     """
     began = time.monotonic()
     device, chosen = get_device(net), open_labelled(source, samples, seed)

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from importlib.metadata import version
 from typing import Any
 
 import numpy as np
@@ -42,7 +41,6 @@ LEVELS: dict[str, tuple[float, ...]] = {
     "jpeg": (80, 65, 58, 50, 40),  # quality
 }
 CORRUPTIONS = tuple(LEVELS)
-SET = f"orthogan's own, constants of CIFAR-10-C; blur and jpeg of torchvision {version('torchvision')}"
 SIDE = 32  # pixels that the constants are meant for
 
 
@@ -96,9 +94,16 @@ def corruption_accuracy(
     }
     means = {name: float(np.mean([values[name, severity] for severity in severities])) for name in names}
     parts = {"clean": clean, **means, **{f"{name}/{severity}": v for (name, severity), v in values.items()}}
-    about = {"corruptions": SET, "severities": list(severities)}
+    about = {"corruptions": set_of_corruptions(), "severities": list(severities)}
     protocol = protocol_of(net, source, count, seed, about, info, began)
     return Robustness("corruptions", float(np.mean(list(means.values()))), "none", None, parts, protocol)
+
+
+def set_of_corruptions() -> str:
+    """What the corruptions are, for protocols."""
+    import torchvision
+
+    return f"orthogan's own, constants of CIFAR-10-C; blur and jpeg of torchvision {torchvision.__version__}"
 
 
 def corrupt(images: Tensor, name: str, severity: int, *, indices: Sequence[int], seed: int = 0) -> Tensor:
@@ -144,7 +149,7 @@ class Corrupted(View):
         return self.source.factors
 
     def fingerprint(self) -> str:
-        made = (self.source.fingerprint(), SET, self.corruption, self.severity, self.seed)
+        made = (self.source.fingerprint(), set_of_corruptions(), self.corruption, self.severity, self.seed)
         return ContentHash().text(*made).hexdigest()
 
 

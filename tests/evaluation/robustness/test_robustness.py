@@ -13,16 +13,11 @@ from orthogan import weights
 from orthogan.cli.main import main
 from orthogan.data import ArraySource, to_float
 from orthogan.errors import UserError
-from orthogan.evaluation import table
-from orthogan.evaluation.robustness import classifier as robustness
+from orthogan.evaluation import Incomplete, evaluate_classifier, table
+from orthogan.evaluation.robustness import attacks as robustness
 from orthogan.evaluation.robustness.accuracy import accuracy
-from orthogan.evaluation.robustness.attacks import Attack, Attacker
-from orthogan.evaluation.robustness.classifier import (
-    attacked_accuracy,
-    corruption_accuracy,
-    evaluate_classifier,
-)
-from orthogan.evaluation.robustness.corruptions import CORRUPTIONS, SEVERITIES, Corrupted
+from orthogan.evaluation.robustness.attacks import Attack, Attacker, attacked_accuracy
+from orthogan.evaluation.robustness.corruptions import CORRUPTIONS, SEVERITIES, Corrupted, corruption_accuracy
 from orthogan.rng import derive
 from orthogan.training import train
 from tests.fixtures.attacked import CLASSES, SIDE, answers, net, source
@@ -148,7 +143,7 @@ def test_every_metric_in_its_order_and_one_result_a_size() -> None:
     assert [r.label for r in found] == ["fgsm[Linf 1/255]", "fgsm[Linf 4/255]", "accuracy", "corruptions"]
     assert {r.protocol["samples"] for r in found} == {12}
     assert {r.parts["clean"] for r in found if "clean" in r.parts} == {float(found[2])} == {1.0}
-    usual = evaluate_classifier(module, data, metrics=["fgsm"], norm="2", samples=4, progress=False)
+    usual = evaluate_classifier(module, data, metrics=["fgsm"], attack_norm="2", samples=4, progress=False)
     assert [r.variant for r in usual] == ["L2 32/255", "L2 128/255"]
 
 
@@ -158,9 +153,9 @@ def test_mistakes_are_refused_before_anything_is_measured() -> None:
     unlabelled = ArraySource("bare", data.images)
     three = ArraySource("three", data.images, labels=np.zeros(24, int), class_names=list("abc"))
     cases = [
-        ({"metrics": ["acuracy"]}, data, "did you mean accuracy"),
-        ({"metrics": []}, data, "none given"),
-        ({"metrics": ["pgd"], "norm": "1"}, data, "norm '1'"),
+        ({"metrics": ["acuracy"]}, data, "did you mean 'accuracy'"),
+        ({"metrics": []}, data, "name at least one of accuracy"),
+        ({"metrics": ["pgd"], "attack_norm": "1"}, data, "norm '1'"),
         ({"metrics": ["accuracy"]}, three, "three: has 3 classes, and the net gives"),
         ({"metrics": ["accuracy"]}, unlabelled, "bare: has 0 classes"),
     ]
@@ -173,10 +168,13 @@ def test_mistakes_are_refused_before_anything_is_measured() -> None:
 
 def test_a_missing_library_is_said_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     module = net()
-    monkeypatch.setattr(robustness, "accuracy", lambda *_, **__: pytest.fail("measured before the check"))
+    monkeypatch.setattr(robustness, "attacked_accuracy", lambda *_, **__: pytest.fail("attacked without the library"))
     monkeypatch.setattr("orthogan.evaluation.robustness.attacks.importlib.util.find_spec", lambda name: None)
     with pytest.raises(UserError, match=r"pip install -e '\.\[robust\]'"):
+        evaluate_classifier(module, source(module), metrics=["pgd"])
+    with pytest.raises(Incomplete, match=r"pgd was not measured: .*pip install -e '\.\[robust\]'") as caught:
         evaluate_classifier(module, source(module), metrics=["accuracy", "pgd"])
+    assert [result.metric for result in caught.value.results] == ["accuracy"]
 
 
 def test_the_command_measures_a_run_and_keeps_the_numbers(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
