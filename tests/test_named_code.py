@@ -415,8 +415,8 @@ def test_evaluate_does_not_open_the_data_that_a_file_of_weights_names(
         raise UserError("opened")
 
     for module in (
-        "cli.evaluate.open_configured",
-        "cli.evaluate.open_held_out",
+        "cli._scores.open_configured",
+        "cli._scores.open_held_out",
         "training.classifier.task.open_configured",
     ):
         monkeypatch.setattr(f"orthogan.{module}", note)

@@ -6,8 +6,8 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from orthogan.evaluation.measure import Incomplete, evaluate, evaluate_classifier
     from orthogan.evaluation.fidelity.extractors import Extractor, load_extractor, resolve_extractor
+    from orthogan.evaluation.measure import Incomplete, evaluate, evaluate_classifier
     from orthogan.evaluation.metric import METRICS, Inputs, Metric, Score
     from orthogan.evaluation.paths.path_length import path_length, perturbation_length
     from orthogan.evaluation.paths.traversal_length import traversal_length
