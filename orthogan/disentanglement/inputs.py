@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from importlib import metadata
 from typing import Any
 
 import numpy as np
-import sklearn
 import torch
 from torch import nn
 
@@ -115,7 +115,7 @@ class MetricInputs:
             }
             said |= {"fakes": self.samples} if needs == "arrays" else {}
         versions = {"orthogan": __version__, "torch": torch.__version__, "numpy": np.__version__}
-        return said | versions | {"scikit-learn": sklearn.__version__}
+        return said | versions | {"scikit-learn": metadata.version("scikit-learn")}
 
     def facts(self, metric: str) -> dict[str, Any]:
         """What belongs to this generator."""

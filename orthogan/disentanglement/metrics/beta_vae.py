@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-from sklearn.linear_model import LogisticRegression
 
 from orthogan.disentanglement.arrays import exponents, rescale
 from orthogan.disentanglement.codes.source import ROWS, Encoder, LabelledSource, draw, encode_images, varying
@@ -48,6 +47,8 @@ def beta_vae(
             f"beta_vae: train_points={train_points}, test_points={test_points}, batch={batch}: "
             f"at least {10 * len(factors)} (10 a factor), 1 and 1"
         )
+    from sklearn.linear_model import LogisticRegression  # takes seconds to import
+
     rng = np.random.default_rng(seed)
     x, y = _points(source, encoder, factors, train_points, batch, rng)
     test_x, test_y = _points(source, encoder, factors, test_points, batch, rng)

@@ -6,8 +6,6 @@ from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike
-from sklearn.ensemble import GradientBoostingClassifier, RandomForestClassifier
-from sklearn.linear_model import Lasso
 
 from orthogan.disentanglement.arrays import TRAIN_SHARE, HeldOut, Split, split
 from orthogan.disentanglement.registry import register_metric
@@ -120,6 +118,8 @@ def _trees(
     data: Split, classifier: str, trees: int, max_features: MaxFeatures, seed: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Importance (d, K) and accuracies (2, K) on training and test rows."""
+    from sklearn.ensemble import GradientBoostingClassifier, RandomForestClassifier  # takes seconds to import
+
     importance, accuracy = [], []
     for target, test_target in zip(data.factors.T, data.test_factors.T, strict=True):
         family = GradientBoostingClassifier if classifier == "gbt" else RandomForestClassifier
@@ -132,6 +132,8 @@ def _trees(
 
 def _lasso(data: Split, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Importance (d, K) and root mean squared errors (2, K) in standard deviations of the training factor."""
+    from sklearn.linear_model import Lasso  # takes seconds to import
+
     data = data.standardised()
     mean, deviation = data.factors.mean(0), data.factors.std(0)
     importance, error = [], []

@@ -7,8 +7,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
-from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import roc_auc_score
 
 from orthogan.disentanglement.arrays import TRAIN_SHARE, HeldOut, Split, split
 from orthogan.disentanglement.codes.predicted import without_rare
@@ -41,6 +39,9 @@ def explicitness(
     Raises:
         ValueError: arrays that do not fit, a factor of one value, or a value absent from the training or test rows.
     """
+    from sklearn.linear_model import LogisticRegression  # takes seconds to import
+    from sklearn.metrics import roc_auc_score
+
     data = split("explicitness", codes, factors, train_share=train_share, test=test, seed=seed).standardised()
     _check_every_value_seen(data)
     areas = np.empty((2, data.factors.shape[1]))

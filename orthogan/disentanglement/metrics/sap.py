@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import ArrayLike
-from sklearn.svm import LinearSVC
 
 from orthogan.disentanglement.arrays import (
     TRAIN_SHARE,
@@ -52,6 +51,8 @@ def sap(
     Raises:
         ValueError: arrays that do not fit, a factor of one value, too few rows.
     """
+    from sklearn.svm import LinearSVC  # takes seconds to import
+
     data = split("sap", codes, factors, train_share=train_share, test=test, seed=seed, least=2)
     data = data.standardised() if standardise else data.rescaled((exponents(data.codes) - LARGEST).clip(0))
     accuracy = np.empty((data.codes.shape[1], data.factors.shape[1]))
