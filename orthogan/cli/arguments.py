@@ -92,7 +92,9 @@ def add_directions(parser: Parser) -> None:
     """The directions in a latent space: of a method or of a file."""
     add_method(parser, "native")
     parser.add_argument("--directions", help="read a Directions file instead of using --method")
-    parser.add_argument("--layers", help="styles that the directions (in w) change, such as 0-3 (default: all)")
+    parser.add_argument(
+        "--layers", help="styles (of w) that the directions change, such as 0-3 or blocks.0.* (default: all)"
+    )
 
 
 def whole(least: int, most: int) -> Callable[[str], int]:

@@ -27,7 +27,7 @@ def add_arguments(parser: Parser) -> None:
         "--layer", help="layer that sefa, pca, jacobian, hessian and orojar look at (default: chosen and reported)"
     )
     parser.add_argument("--space", default="z", help="z, or w if the generator has it (default: z)")
-    parser.add_argument("--layers", help="with --space w, styles that the directions change, such as 0-3")
+    parser.add_argument("--layers", help="with --space w, styles that the directions change, such as 0-3 or blocks.0.*")
     parser.add_argument("--components", type=whole(1, 1 << 16), help="number of directions (default: all)")
     parser.add_argument("--samples", type=whole(1, 10**6), help="number of latents for pca and jacobian")
     parser.add_argument("--steps", type=whole(1, 10**6), help="optimization steps of hessian, orojar and learned")
@@ -60,7 +60,7 @@ def run(arguments: Namespace) -> None:
         y=read_class(arguments, subject),
         seed=arguments.seed,
         space=arguments.space,
-        layers=parse_layers(arguments.layers) if arguments.layers else (),
+        layers=parse_layers(arguments.layers, net) if arguments.layers else (),
         **{name: value for name, value in options.items() if value is not None},
     )
     print(found.table())

@@ -62,7 +62,7 @@ def read_directions(arguments: Namespace, net: Generator) -> Directions:
         directions = Directions.load(arguments.directions)
     else:
         directions = find_directions(net, arguments.method)
-    return replace(directions, layers=parse_layers(arguments.layers)) if arguments.layers else directions
+    return replace(directions, layers=parse_layers(arguments.layers, net)) if arguments.layers else directions
 
 
 def read_class(arguments: Namespace, subject: OpenedModel) -> int | None:

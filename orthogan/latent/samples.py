@@ -18,6 +18,7 @@ from orthogan import __version__
 from orthogan.drawing.grid import class_layout, image_grid, magnify, save_png
 from orthogan.errors import UserError
 from orthogan.models.generate import generate, model_hash, sample_label, sample_latents
+from orthogan.weights.selection import choose
 
 MOST_SEEDS = 1_000_000
 MOST_IN_A_GRID = 10_000
@@ -42,9 +43,20 @@ def parse_seeds(text: str, what: str = "seeds") -> list[int]:
     return _numbers(text, what)
 
 
-def parse_layers(text: str) -> list[int]:
-    """Numbers of layers from ``"0-3,5"``, as ``parse_seeds`` reads it. Raises ``UserError``."""
-    return _numbers(text, "layers")
+def parse_layers(text: str, generator: nn.Module | None = None) -> list[int]:
+    """Numbers of layers from ``"0-3,5"``, as ``parse_seeds`` reads it.
+
+    Of a ``generator`` with named styles, also from the words of ``orthogan.weights.select``: ``"blocks.0.*,!last"``.
+    Raises ``UserError``.
+    """
+    styles, rows = getattr(generator, "style_layers", None), getattr(generator, "style_rows", None)
+    if styles is None or rows is None or all(_PART.fullmatch(part.strip()) for part in text.split(",")):
+        return _numbers(text, "layers")
+    try:
+        names = choose(dict(styles()), text, what=f"the styles of {type(generator).__name__}")
+    except ValueError as error:
+        raise UserError(str(error)) from error
+    return sorted({rows()[name] for name in names})
 
 
 def parse_classes(text: str, num_classes: int, names: Sequence[str] = ()) -> list[int]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from fnmatch import fnmatchcase
 from typing import Any
 
 import torch
@@ -14,6 +13,7 @@ from torch.distributed.nn.functional import all_reduce
 from orthogan.layers.shapes import check_map
 from orthogan.linalg.precision import at_least_float32
 from orthogan.linalg.roots import InverseMethod, condition_numbers, inverse_sqrt
+from orthogan.weights.selection import choose
 
 
 class DecorrelatedBatchNorm2d(nn.Module):
@@ -134,24 +134,19 @@ def decorrelate(module: nn.Module, layers: str | Sequence[str] = ("*",), **optio
     The new layer takes over the width, gain, bias, device and mode of the old one, not its running statistics.
 
     Args:
-        layers: patterns for the dotted names of the ``nn.BatchNorm2d`` layers (and subclasses), such as
-            ``blocks.0.*``, as a list or one string with commas.
+        layers: which of the ``nn.BatchNorm2d`` layers (and subclasses), in the words of ``orthogan.weights.select``,
+            such as ``blocks.0.*`` or ``!first``, as a list or one string with commas.
         options: of ``DecorrelatedBatchNorm2d``.
 
     Raises:
-        ValueError: a pattern matches no such layer, or an option does not fit one; nothing is replaced then.
+        ValueError: a word matches no such layer, or an option does not fit one; nothing is replaced then.
     """
-    patterns = [w.strip() for w in (layers.split(",") if isinstance(layers, str) else layers) if w.strip()]
     norms = {
         name: part
         for name, part in module.named_modules(remove_duplicate=False)
         if name and isinstance(part, nn.BatchNorm2d)
     }
-    for pattern in patterns or [""]:
-        if not any(fnmatchcase(name, pattern) for name in norms):
-            there = f"its batch norms are {', '.join(norms)}" if norms else "it has no nn.BatchNorm2d"
-            raise ValueError(f"layers: {pattern!r} matches no batch norm below {type(module).__name__}; {there}")
-    chosen = {name: part for name, part in norms.items() if any(fnmatchcase(name, p) for p in patterns)}
+    chosen = {name: norms[name] for name in choose(norms, layers, what=f"the batch norms of {type(module).__name__}")}
     # one new layer for each old one, also where that is in two places
     new = {part: _like(part, options) for part in dict.fromkeys(chosen.values())}
     for name, part in chosen.items():

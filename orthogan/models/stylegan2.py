@@ -9,7 +9,6 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Sequence
-from fnmatch import fnmatchcase
 
 import torch
 from torch import Tensor, nn
@@ -32,6 +31,7 @@ from orthogan.models.modulation import (
 from orthogan.models.protocol import Discriminator, Generator
 from orthogan.models.resnet_blocks import project, unsupported_resolution
 from orthogan.weights.effective import effective_weight
+from orthogan.weights.selection import choose
 
 RESOLUTIONS = (32, 64, 128, 256)
 BOTTOM = 4  # side of the smallest map
@@ -392,26 +392,22 @@ def project_styles(generator: nn.Module, rank: int = 10, layers: str | Sequence[
     (Song et al. 2023). A row of ``projector.directions()`` is a direction of w at that layer.
 
     Args:
-        layers: names or patterns of ``generator.style_layers()``; those of the up-sampling convolutions by default.
+        layers: which of ``generator.style_layers()``, in the words of ``orthogan.weights.select``; those of the
+            up-sampling convolutions by default.
 
     Raises:
-        ValueError: no style layers, a pattern that matches none, a rank that does not fit, or a layer that is one
+        ValueError: no style layers, a word that matches none, a rank that does not fit, or a layer that is one
             already; nothing is replaced then.
     """
     if not isinstance(generator, StyleGAN2Generator):
         raise ValueError(f"{type(generator).__name__} has no style layers: a StyleGAN2Generator is needed")
     styles = dict(generator.style_layers())
-    patterns = [layers] if isinstance(layers, str) else list(layers)
-    for pattern in patterns:
-        if not any(fnmatchcase(name, pattern) for name in styles):
-            raise ValueError(f"layers: {pattern!r} matches no style layer; there are {', '.join(styles)}")
     new: dict[str, nn.Module] = {}
-    for name, layer in styles.items():
-        if any(fnmatchcase(name, pattern) for pattern in patterns):
-            try:
-                new[name] = HouseholderProjector.from_linear(layer, rank)  # pyright: ignore[reportArgumentType]
-            except ValueError as error:
-                raise ValueError(f"{name}: {error}") from error
+    for name in choose(styles, layers, what=f"the style layers of {type(generator).__name__}"):
+        try:
+            new[name] = HouseholderProjector.from_linear(styles[name], rank)  # pyright: ignore[reportArgumentType]
+        except ValueError as error:
+            raise ValueError(f"{name}: {error}") from error
     for name, projector in new.items():
         generator.set_submodule(name, projector)
     return list(new)

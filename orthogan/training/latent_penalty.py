@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from fnmatch import fnmatchcase
 from typing import Any
 
 import torch
@@ -21,6 +20,7 @@ from orthogan.errors import UserError
 from orthogan.models.modes import eval_mode
 from orthogan.models.protocol import Generator
 from orthogan.penalties.latent import hessian_penalty, orojar_penalty, path_lengths
+from orthogan.weights.selection import choose
 
 KEY = "loss.latent_penalty"
 
@@ -143,18 +143,10 @@ def _run(generator: nn.Module, z: Tensor, labels: Tensor | None) -> Tensor:
     return generator(z) if labels is None else generator(z, labels)
 
 
-def _matching(generator: nn.Module, patterns: list[str]) -> list[tuple[str, nn.Module]]:
-    """(name, submodule); a star in a pattern stands for one part of the dotted name, so blocks.* are the blocks."""
-    named = [(name, part) for name, part in generator.named_modules() if name]
-    for pattern in patterns:
-        if not any(_fits(name, pattern) for name, _ in named):
-            raise UserError(
-                f"{KEY}.layers: {pattern!r} matches nothing in {type(generator).__name__}; "
-                f"there are {', '.join(name for name, _ in named)}"
-            )
-    return [(name, part) for name, part in named if any(_fits(name, pattern) for pattern in patterns)]
-
-
-def _fits(name: str, pattern: str) -> bool:
-    parts, wanted = name.split("."), pattern.split(".")
-    return len(parts) == len(wanted) and all(map(fnmatchcase, parts, wanted))
+def _matching(generator: nn.Module, layers: list[str]) -> list[tuple[str, nn.Module]]:
+    """(name, submodule), the outermost ones that each word matches: ``blocks.*`` are the blocks."""
+    named = {name: part for name, part in generator.named_modules() if name}
+    try:
+        return [(name, named[name]) for name in choose(named, layers, what=type(generator).__name__, outermost=True)]
+    except ValueError as error:
+        raise UserError(f"loss.latent_penalty.{error}") from error

@@ -1,11 +1,15 @@
-"""Which layers a constraint, a penalty or a gradient rule is meant for: chosen by type, shape and name."""
+"""Which layers something is meant for: the one grammar of every key called ``layers``, by type, shape, place and name.
+
+``*`` in a pattern stands for any text, dots included.
+"""
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -27,6 +31,7 @@ SHAPES: dict[str, Callable[[MatrixView], bool]] = {
     "matrix": lambda view: min(view.rows // view.groups, view.columns) > 1,
 }
 PLACES = ("first", "last")
+Item = TypeVar("Item")
 SUBSPACE = "subspace"  # type word of modules that name a matrix of their own (``matrix_name``) and no ``matrix_type``
 
 
@@ -69,7 +74,7 @@ def select(module: nn.Module, layers: str | Sequence[str] = (), *, weight: str =
         ValueError: a word matches no layer, all of them together leave none (it names what there is), or the first or
             last layer is a Householder projector, whose singular values nothing can change.
     """
-    words = [w.strip() for w in (layers.split(",") if isinstance(layers, str) else layers) if w.strip()]
+    words = _words(layers)
     everything = [
         Selected(names[0], layer, own, view, tuple(names[1:]))
         for layer, names in list_names(module).items()
@@ -84,17 +89,11 @@ def select(module: nn.Module, layers: str | Sequence[str] = (), *, weight: str =
         if bare not in PLACES and not any(_fits(c, bare) for c in candidates):
             advice = "; the layer of this name has no numbers" if _empty(module, bare) else _advice(bare, candidates)
             raise ValueError(f"layers: {word!r} matches nothing in {type(module).__name__}{advice}")
-    wanted, unwanted = [w for w in words if w[0] != "!"], [w[1:] for w in words if w[0] == "!"]
-    sorts = [[w for w in wanted if _sort(w) == sort] for sort in ("type", "shape", "name")]
+    wanted = [w for w in words if w[0] != "!"]
     named = any(_sort(w) == "name" for w in wanted) or SUBSPACE in wanted
     places = any(w.removeprefix("!") in PLACES for w in words)  # which a projector takes, although nothing chooses it
     kept = [c for c in (everything if places else candidates) if named or _type(c) != SUBSPACE]
-    kept = [c for c in kept if all(not sort or any(_fits(c, w) for w in sort) for sort in sorts)]
-    kept = [c for c in kept if not any(_fits(c, w) for w in unwanted if w not in PLACES)]
-    if kept and (places := [w for w in wanted if w in PLACES]):
-        kept = [c for i, c in enumerate(kept) if _place(i, len(kept)) & set(places)]
-    if kept and (places := [w for w in unwanted if w in PLACES]):
-        kept = [c for i, c in enumerate(kept) if not _place(i, len(kept)) & set(places)]
+    kept = _keep(kept, words, _fits)
     if fixed := [c.name for c in kept if _fixed(c) and set(wanted) & set(PLACES)]:
         raise ValueError(
             f"layers: {', '.join(words)!r} means {fixed[0]}, a Householder projector, whose singular values are fixed; "
@@ -105,6 +104,76 @@ def select(module: nn.Module, layers: str | Sequence[str] = (), *, weight: str =
         names = ", ".join(c.name or "(itself)" for c in candidates)
         raise ValueError(f"layers: {', '.join(words)!r} together leave no layer of {type(module).__name__}: {names}")
     return kept
+
+
+def choose(
+    named: Mapping[str, nn.Module], layers: str | Sequence[str], *, what: str, outermost: bool = False
+) -> list[str]:
+    """The names of those modules that ``layers`` describes, in order: the words of ``select`` for whole modules.
+
+    Type words, first, last, patterns for the dotted name and ``!`` mean what they mean there, but a word that is the
+    exact name of a module is that name. There are no shapes here.
+
+    Args:
+        named: the modules to choose from, by dotted name.
+        what: these modules in messages, such as "the batch norms of SNGANGenerator".
+        outermost: of the modules that a pattern matches, only those with the fewest dots in their names:
+            ``blocks.*`` are the blocks, without the layers inside them.
+
+    Raises:
+        ValueError: a word matches nothing, or all of them together leave nothing (it names what there is).
+    """
+    there = f"there are {', '.join(named)}" if named else "there is none"
+
+    def matches(name: str, word: str) -> bool:
+        if word not in named and word in TYPES:
+            return isinstance(named[name], TYPES[word])
+        return fnmatchcase(name, word)
+
+    words = _words(layers)
+    depths: dict[str, int] = {}
+    for word in words or [""]:
+        bare = word.removeprefix("!")
+        found = [name.count(".") for name in named if matches(name, bare)]
+        if not found and (bare not in PLACES or not named):
+            near = difflib.get_close_matches(bare, named, 1, 0.6)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            raise ValueError(f"layers: {word!r} matches nothing in {what}{hint}; {there}")
+        if outermost and word == bare and found and bare not in TYPES:
+            depths[word] = min(found)
+    kept = _keep(
+        list(named),
+        words,
+        lambda name, word: matches(name, word) and depths.get(word, name.count(".")) == name.count("."),
+        exact=named,
+    )
+    if not kept:
+        raise ValueError(f"layers: {', '.join(words)!r} together leave nothing in {what}; {there}")
+    return kept
+
+
+def _words(layers: str | Sequence[str]) -> list[str]:
+    return [w.strip() for w in (layers.split(",") if isinstance(layers, str) else layers) if w.strip()]
+
+
+def _keep(
+    items: list[Item], words: list[str], fits: Callable[[Item, str], bool], *, exact: Collection[str] = ()
+) -> list[Item]:
+    """Those of ``items`` that the words describe; a word in ``exact`` is a name."""
+
+    def sort(word: str) -> str:
+        return "name" if word in exact else _sort(word)
+
+    wanted, unwanted = [w for w in words if w[0] != "!"], [w[1:] for w in words if w[0] == "!"]
+    for kind in ("type", "shape", "name"):
+        some = [w for w in wanted if sort(w) == kind]
+        items = [i for i in items if not some or any(fits(i, w) for w in some)]
+    items = [i for i in items if not any(fits(i, w) for w in unwanted if sort(w) != "place")]
+    for chosen, inside in ((wanted, True), (unwanted, False)):
+        places = {w for w in chosen if sort(w) == "place"}
+        if places and items:
+            items = [i for at, i in enumerate(items) if bool(_place(at, len(items)) & places) == inside]
+    return items
 
 
 def _view(layer: nn.Module, weight: str) -> MatrixView | None:

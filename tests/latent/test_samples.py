@@ -16,6 +16,7 @@ from orthogan.errors import UserError
 from orthogan.latent.samples import format_ranges as spans_of
 from orthogan.latent.samples import parse_classes, parse_layers, parse_seeds, sample_images, save_samples
 from orthogan.models.generate import model_hash
+from orthogan.models.stylegan2 import StyleGAN2Generator
 from tests.fixtures.disc import Disc
 
 spans = st.tuples(st.integers(0, 200), st.integers(0, 20))
@@ -186,3 +187,14 @@ def test_grid_sorts_many_of_few_classes_into_rows_and_captions_others(tmp_path: 
 def test_other_suffixes_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"grid\.jpg"):
         save_samples(sample_images(Disc(), [0]), tmp_path / "grid.jpg")
+
+
+def test_styles_are_chosen_by_number_or_by_the_words_of_layers() -> None:
+    net = StyleGAN2Generator(resolution=32, image_channels=1, channels=2, latent_dim=6, mapping_layers=2)
+    assert parse_layers("0-1,3", net) == [0, 1, 3]
+    rows = net.style_rows()
+    assert parse_layers("blocks.1.*", net) == [1, 2, 3]
+    assert parse_layers("first", net) == [0]
+    assert parse_layers("!first,!blocks.0.to_rgb.affine", net) == sorted(set(rows.values()) - {0})
+    with pytest.raises(UserError, match=r"'blocks\.9' matches nothing in the styles of StyleGAN2.*blocks\.0\.conv"):
+        parse_layers("blocks.9", net)

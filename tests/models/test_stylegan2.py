@@ -343,7 +343,7 @@ def test_a_net_with_projectors_can_be_built_and_filled() -> None:
 def test_layers_that_cannot_be_projected_are_refused_and_nothing_is_replaced() -> None:
     net = generator()
     keys = set(net.state_dict())
-    with pytest.raises(ValueError, match=r"'blocks\.9.*' matches no style layer.*blocks\.0\.conv\.affine"):
+    with pytest.raises(ValueError, match=r"'blocks\.9.*' matches nothing in the style layers.*blocks\.0\.conv\.affine"):
         project_styles(net, 2, ["*.up.affine", "blocks.9.*"])
     with pytest.raises(ValueError, match=r"blocks\.3\.conv\.affine: rank is 4.*1 to 2"):
         project_styles(net, 4, "*.conv.affine")

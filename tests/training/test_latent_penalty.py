@@ -317,7 +317,7 @@ assert abs(float(penalty.mean) - sum(both) / 4) < 1e-6, (penalty.mean, both)
                 option(kind="hessian", weight=2, interval=2),
                 "model.generator.gradient_transforms=[{kind: nearest_orthogonal, layers: [first]}]",
             ],
-            r"model\.generator\.gradients: nearest_orthogonal .* set loss\.latent_penalty\.interval to 1",
+            r"model\.generator\.gradient_transforms: nearest_orthogonal .* set loss\.latent_penalty\.interval to 1",
         ),
     ],
 )

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from orthogan.weights import rotation, select, spectral_norm
+from orthogan.weights.selection import choose
 
 
 def net() -> nn.Sequential:
@@ -110,3 +111,60 @@ def test_words_for_shapes_mean_the_matrices_of_the_groups() -> None:
     assert [s.name for s in select(body, "wide")] == ["0"]
     assert [s.name for s in select(body, "tall")] == ["1"]
     assert [s.name for s in select(body, "matrix")] == ["1"]
+
+
+class Nested(nn.Module):
+    """Blocks with a convolution and a part of their own, and a layer that is called like a word."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Linear(2, 2)
+        self.blocks = nn.ModuleList(
+            nn.ModuleDict({"conv": nn.Conv2d(1, 1, 1), "up": nn.ModuleDict({"conv": nn.Conv2d(1, 1, 1)})})
+            for _ in range(2)
+        )
+
+
+def named(net: nn.Module) -> dict[str, nn.Module]:
+    return {name: part for name, part in net.named_modules() if name}
+
+
+@pytest.mark.parametrize(
+    ("layers", "expected"),
+    [
+        ("blocks.*", ["blocks.0", "blocks.1"]),
+        ("blocks.*.conv", ["blocks.0.conv", "blocks.1.conv"]),
+        ("*", ["first", "blocks"]),
+        ("*.*.*", ["blocks.0.conv", "blocks.0.up", "blocks.1.conv", "blocks.1.up"]),
+        ("*.up.*", ["blocks.0.up.conv", "blocks.1.up.conv"]),
+        ("blocks.*,blocks.1.up", ["blocks.0", "blocks.1", "blocks.1.up"]),
+        ("blocks.*,!blocks.0", ["blocks.1"]),
+        ("first", ["first"]),  # the name, not the place
+        ("conv,last", ["blocks.1.up.conv"]),
+        ("conv,!blocks.0*,!last", ["blocks.1.conv"]),
+    ],
+)
+def test_whole_modules_are_chosen_by_the_same_words_the_outermost_of_each_pattern(
+    layers: str, expected: list[str]
+) -> None:
+    assert choose(named(Nested()), layers, what="Nested", outermost=True) == expected
+
+
+def test_a_star_stands_for_any_text_where_every_depth_counts() -> None:
+    chosen = choose(named(Nested()), ["blocks.*.conv"], what="Nested")
+    assert chosen == ["blocks.0.conv", "blocks.0.up.conv", "blocks.1.conv", "blocks.1.up.conv"]
+
+
+@pytest.mark.parametrize(
+    ("layers", "said"),
+    [
+        ("blokcs.0", r"'blokcs\.0' matches nothing in Nested; did you mean 'blocks\.0'\?; there are first, blocks, "),
+        ("conv,transposed", "'transposed' matches nothing"),
+        ("!nowhere", "'!nowhere' matches nothing"),
+        ("", "'' matches nothing"),
+        ("first,!first", "together leave nothing in Nested; there are first"),
+    ],
+)
+def test_words_that_choose_no_module_are_refused_with_what_there_is(layers: str, said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        choose(named(Nested()), layers, what="Nested")
