@@ -10,6 +10,7 @@ import numpy as np
 
 from orthogan.disentanglement.score import Score
 from orthogan.io.jsonable import jsonable
+from orthogan.io.terminal import text_table
 from orthogan.stats import t_interval
 
 TIME = "seconds"  # the fact that says how long a metric took
@@ -172,8 +173,7 @@ def table(results: Sequence[GeneratorScore]) -> str:
         notes.append((result.metric, result.variant))
         notes += [(f"  {name}", _words(value)) for name, value in own.items() if name not in again]
         notes += [("  else", f"as {results[most].metric}")] if again else []
-    width = max(len(name) for name, _ in [*rows, *notes])
-    return "\n".join([*(f"{a:<{width}}  {b}" for a, b in rows), "", *(f"{a:<{width}}  {b}" for a, b in notes)])
+    return text_table([*rows, ("", ""), *notes], "ll")
 
 
 @dataclass(frozen=True, eq=False)
@@ -191,10 +191,10 @@ class Across:
         return self.score.mean
 
     def __str__(self) -> str:
-        lines = [f"{self.metric:<24}  {_bounds(self.score)}"]
+        rows = [(self.metric, _bounds(self.score))]
         for name, control in self.controls.items():
-            lines.append(f"  {name:<22}  {_bounds(control)}, less that {_bounds(self.gains[name])}")
-        return "\n".join(lines)
+            rows.append((f"  {name}", f"{_bounds(control)}, less that {_bounds(self.gains[name])}"))
+        return text_table(rows, "ll")
 
     def as_dict(self) -> dict[str, Any]:
         """JSON-ready."""

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 from orthogan.evaluation.metric import known_metric
 from orthogan.io.jsonable import jsonable
+from orthogan.io.terminal import text_table
 from orthogan.io.write import append_json
 
 LENGTHS = ("ppl", "pipl", "path_length", "perturbation_length")  # of no registered metric; lower is better
@@ -100,7 +101,5 @@ def _block(results: Sequence[MetricResult]) -> str:
         spread = f" ± {result.std:.2g}" if result.std is not None else ""
         rows.append((result.label, f"{result.value:.5g}{spread}"))
         rows += [(f"  {name}", f"{value:.4f}") for name, value in result.parts.items()]
-    protocol = results[0].protocol
-    width = max(len(name) for name in [*(name for name, _ in rows), *protocol])
-    lines = [f"{name:<{width}}  {value}" for name, value in rows]
-    return "\n".join([*lines, "", *(f"{name:<{width}}  {value}" for name, value in protocol.items())])
+    protocol = [(name, str(value)) for name, value in results[0].protocol.items()]
+    return text_table([*rows, ("", ""), *protocol], "ll")

@@ -1,8 +1,9 @@
-"""What is printed on a terminal: names of files, which anybody may have chosen, cannot command it."""
+"""What is printed on a terminal: aligned tables, and names of files that cannot command it, whoever chose them."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import Any, TextIO
 
 # control characters but for tab and line ends, and those that turn the direction of writing
@@ -24,3 +25,15 @@ class Plain:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
+
+
+def text_table(rows: Sequence[Sequence[str]], align: str, head: Sequence[str] = ()) -> str:
+    """``rows`` of text in aligned columns, under ``head`` if given.
+
+    Args:
+        align: a letter per column, l for left and r for right.
+    """
+    from tabulate import tabulate  # every command imports this module
+
+    sides = [{"l": "left", "r": "right"}[letter] for letter in align]
+    return tabulate(rows, head, "plain", disable_numparse=True, preserve_whitespace=True, colalign=sides)

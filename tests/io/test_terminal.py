@@ -7,7 +7,7 @@ import io
 import pytest
 from tqdm import tqdm
 
-from orthogan.io.terminal import Plain
+from orthogan.io.terminal import Plain, text_table
 
 
 @pytest.mark.parametrize(
@@ -38,3 +38,14 @@ def test_progress_bars_are_as_they_were() -> None:
             pass
         written.append(stream.getvalue())
     assert written[0] == written[1]
+
+
+def test_a_table_is_aligned_and_keeps_indents() -> None:
+    rows = [["mig", "0.5", "a"], ["  random", "12.25", ""], ["", "", ""], ["é", "1", "note"]]
+    assert text_table(rows, "lrl", ["metric", "value", "n"]).splitlines() == [
+        "metric      value  n",
+        "mig           0.5  a",
+        "  random    12.25",
+        "",
+        "é               1  note",
+    ]

@@ -13,6 +13,7 @@ from torch.nn.utils import parametrize
 
 from orthogan import weights
 from orthogan.evaluation.spectrum.conv_operator import conv_operator_norm
+from orthogan.io.terminal import text_table
 from orthogan.linalg import hyperspherical_energy
 from orthogan.linalg.gram import orthogonality_error, unit_rows
 from orthogan.linalg.precision import at_least_float32
@@ -109,16 +110,10 @@ def log10_product_of_norms(rows: Sequence[LayerSpectrum]) -> dict[str, float]:
 
 
 def table(rows: Sequence[LayerSpectrum]) -> str:
-    """One line a layer under a header, columns aligned."""
+    """One line per layer under a header, columns aligned."""
     head = ("layer", "type", "shape", "sigma", "operator", "stable rank", "rank", "condition")
     head += ("effective", "|G-I|", "coherence", "energy")
-    lines = [head, *(_line(row) for row in rows)]
-    widths = [max(len(line[i]) for line in lines) for i in range(len(head))]
-    words = 3  # the first columns hold words and go to the left
-    return "\n".join(
-        "  ".join(c.ljust(w) if i < words else c.rjust(w) for i, (c, w) in enumerate(zip(line, widths, strict=True)))
-        for line in lines
-    )
+    return text_table([_line(row) for row in rows], "lll" + "r" * 9, head)
 
 
 def _line(row: LayerSpectrum) -> tuple[str, ...]:

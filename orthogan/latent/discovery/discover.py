@@ -11,6 +11,7 @@ from torch import nn
 
 from orthogan.errors import UserError
 from orthogan.io.read import printable
+from orthogan.io.terminal import text_table
 from orthogan.latent.directions import Directions
 from orthogan.latent.discovery.methods import find_directions
 from orthogan.latent.discovery.random_basis import random_basis
@@ -26,17 +27,15 @@ class Discovery:
     control: Directions
 
     def table(self) -> str:
-        """A line a direction, the control's mean last."""
-        names = [*self.directions.names, f"random ({len(self.control)}, mean)"]
-        lines = [["direction", *self.directions.scores, "note"]]
+        """One line per direction, the control's mean last."""
+        scores = self.directions.scores
+        rows = []
         for i, name in enumerate(self.directions.names):
-            values = [f"{numbers[i]:.4g}" for numbers in self.directions.scores.values()]
-            lines.append([printable(name), *values, printable(self.directions.notes[i])])
-        means = [f"{np.mean(self.control.scores[k]):.4g}" if k in self.control.scores else "" for k in lines[0][1:-1]]
-        lines.append([names[-1], *means, ""])
-        widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]) - 1)]
-        rows = [[line[0].ljust(widths[0]), *map(str.rjust, line[1:-1], widths[1:]), line[-1]] for line in lines]
-        return "\n".join("  ".join(row).rstrip() for row in rows)
+            values = [f"{numbers[i]:.4g}" for numbers in scores.values()]
+            rows.append([printable(name), *values, printable(self.directions.notes[i])])
+        means = [f"{np.mean(self.control.scores[k]):.4g}" if k in self.control.scores else "" for k in scores]
+        rows.append([f"random ({len(self.control)}, mean)", *means, ""])
+        return text_table(rows, f"l{'r' * len(scores)}l", ["direction", *scores, "note"])
 
 
 def discover(
