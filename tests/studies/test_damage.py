@@ -35,7 +35,7 @@ from orthogan.studies.run_study import run_study
 from orthogan.studies.study import Measure
 from orthogan.studies.values import MeasureResult, Value
 from tests.fixtures import stub
-from tests.studies.test_run_study import here, request, runs, use  # noqa: F401 (here is a fixture)
+from tests.fixtures.stub_runs import request, runs, use
 
 OUTCOME = Outcome(
     "done",
@@ -83,7 +83,7 @@ def test_an_outcome_of_an_early_version_has_no_hash_and_is_read(tmp_path: Path) 
 )
 def test_a_damaged_cell_is_renamed_and_measured_again_alone(
     tmp_path: Path,
-    here: list[str],  # noqa: F811
+    here: list[str],
     capsys: pytest.CaptureFixture[str],
     text: str,
 ) -> None:
@@ -97,7 +97,7 @@ def test_a_damaged_cell_is_renamed_and_measured_again_alone(
     assert f"{folder / FILE}: damaged" in capsys.readouterr().err
 
 
-def test_a_damaged_cell_that_was_not_asked_for_is_unfinished_and_named(tmp_path: Path, here: list[str]) -> None:  # noqa: F811
+def test_a_damaged_cell_that_was_not_asked_for_is_unfinished_and_named(tmp_path: Path, here: list[str]) -> None:
     run_study(request(tmp_path, seeds=2))
     file = tmp_path / "stub" / "smoke" / "cells" / "base" / "seed-1" / FILE
     file.write_bytes(b"\xff")
@@ -105,7 +105,7 @@ def test_a_damaged_cell_that_was_not_asked_for_is_unfinished_and_named(tmp_path:
     assert f"base, seed 1: **unfinished**. {file}: damaged" in report
 
 
-def test_damaged_sittings_and_configs_cost_only_themselves(tmp_path: Path, here: list[str]) -> None:  # noqa: F811
+def test_damaged_sittings_and_configs_cost_only_themselves(tmp_path: Path, here: list[str]) -> None:
     run_study(request(tmp_path, seeds=1))
     folder = tmp_path / "stub" / "smoke" / "cells" / "base" / "seed-0"
     with (folder / SITTINGS).open("ab") as stream:
@@ -134,7 +134,7 @@ def _of_all_checkpoints(run: FinishedRun) -> MeasureResult:
 
 def test_a_cell_that_lost_its_measures_is_trained_again_where_that_is_needed(
     tmp_path: Path,
-    here: list[str],  # noqa: F811
+    here: list[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     study = replace(stub.study(), run=_with_checkpoints, measures=(Measure("all", _of_all_checkpoints),))
@@ -157,7 +157,7 @@ def test_a_cell_that_lost_its_measures_is_trained_again_where_that_is_needed(
     assert runs(folder) == 4
 
 
-def test_a_wrong_method_leaves_no_folder(tmp_path: Path, here: list[str]) -> None:  # noqa: F811
+def test_a_wrong_method_leaves_no_folder(tmp_path: Path, here: list[str]) -> None:
     with pytest.raises(UserError, match="--redo nope: stub has no such method; choose base, second"):
         run_study(request(tmp_path / "runs", redo=["nope"]))
     assert not (tmp_path / "runs").exists()
@@ -166,7 +166,7 @@ def test_a_wrong_method_leaves_no_folder(tmp_path: Path, here: list[str]) -> Non
 @pytest.mark.parametrize("name", ["table.json", "report.html", "REPORT.md", "curves.png", "samples.png"])
 def test_a_report_on_a_full_disk_names_the_file_and_leaves_no_part_of_it(
     tmp_path: Path,
-    here: list[str],  # noqa: F811
+    here: list[str],
     monkeypatch: pytest.MonkeyPatch,
     name: str,
 ) -> None:

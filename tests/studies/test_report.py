@@ -13,7 +13,7 @@ from orthogan.studies.report import Report, curve, curves, write
 from orthogan.studies.run_study import slug
 from orthogan.studies.table import Entry
 from tests.fixtures.stub import PIXEL
-from tests.studies.test_table import entry, table
+from tests.fixtures.tables import entry, table
 
 
 def with_curve(row: str, seed: int, *points: tuple[float, float]) -> Entry:

@@ -17,38 +17,11 @@ from orthogan.io.lock import locked
 from orthogan.studies import run_study as module
 from orthogan.studies.cells import StudyRun, list_runs, run_cell
 from orthogan.studies.outcome import load, sittings
-from orthogan.studies.run_study import Request, run_study
-from orthogan.studies.study import Measure, Study
+from orthogan.studies.run_study import run_study
+from orthogan.studies.study import Measure
 from orthogan.studies.values import MeasureResult, Value
 from tests.fixtures import stub
-
-
-@pytest.fixture
-def here(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Cells run in this process, one after the other; returns the names of those that ran."""
-    ran: list[str] = []
-
-    def run_cells(cells: list[StudyRun], jobs: int, title: str) -> None:
-        for cell in cells:
-            ran.append(cell.name)
-            run_cell(module.get_study(cell.study), cell, {"threads": 1, "cells at a time": jobs})
-
-    monkeypatch.setattr(module, "run_cells", run_cells)
-    return ran
-
-
-def use(monkeypatch: pytest.MonkeyPatch, study: Study) -> None:
-    """Let the name of the stub mean ``study``."""
-    monkeypatch.setattr(module, "get_study", lambda name: study)
-
-
-def request(out: Path, name: str = "STUDY", **more: object) -> Request:
-    return Request(f"tests.fixtures.stub:{name}", out=out, **more)  # pyright: ignore[reportArgumentType]
-
-
-def runs(folder: Path) -> int:
-    """How often a cell was trained."""
-    return len((folder / "ran.txt").read_text().splitlines())
+from tests.fixtures.stub_runs import request, runs, use
 
 
 def test_a_result_stands_divergence_too_and_an_error_is_tried_again(

@@ -2,26 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from orthogan.errors import UserError
-from orthogan.studies.table import Entry, Table, panel
+from orthogan.studies.table import Entry
 from orthogan.studies.values import CIRCUMSTANCES, Value, differing, standing
-
-
-def entry(row: str, seed: int, value: float, protocol: dict[str, Any] | None = None, **more: Any) -> Entry:
-    """A finished run with one number, ``error``."""
-    number = Value(value, "lower", protocol or {}, more.pop("place", {}))
-    return Entry(row, seed, Path(f"runs/{row}/{seed}"), numbers=(("error", number),), **more)
-
-
-def table(entries: Sequence[Entry], *, split: bool = False) -> Table:
-    rows = list(dict.fromkeys(e.row for e in entries))
-    return panel(entries, rows=rows, baseline=rows[0], split=split)
+from tests.fixtures.tables import entry, table
 
 
 def test_protocols_that_agree_share_a_column_and_circumstances_do_not_count() -> None:

@@ -9,7 +9,7 @@ import pytest
 from orthogan.studies.study import Claim, Hypothesis, Term, higher, lower, under
 from orthogan.studies.table import Entry, Table
 from orthogan.studies.verdict import ABSENT, FAILED, HELD, UNDECIDED, judge, judge_hypotheses
-from tests.studies.test_table import entry, table
+from tests.fixtures.tables import entry, table
 
 BASE = {0: 10.0, 1: 11.0, 2: 12.0}
 

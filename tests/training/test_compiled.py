@@ -14,8 +14,8 @@ from orthogan.config.schema import Config
 from orthogan.errors import UserError
 from orthogan.training import train
 from orthogan.training.compiled import Compiler
+from tests.fixtures.gradients import NONE, SHOW, assert_close, gradients
 from tests.fixtures.runs import tensors, tiny
-from tests.training.test_neutrality import NONE, SHOW, assert_close, gradients
 
 R1 = "loss.gradient_penalty.kind=r1"
 POOLED = ["model.discriminator.pooling.kind=covariance", "model.discriminator.pooling.dimension=4"]

@@ -9,7 +9,6 @@ from typing import Any, get_args
 
 import pytest
 import torch
-import yaml
 
 from orthogan.config import schema
 from orthogan.errors import UserError
@@ -26,22 +25,11 @@ from orthogan.training.watch import FiniteWatch
 from orthogan.weights.network import KINDS
 from orthogan.weights.orthogonal import OrthogonalMethod
 from orthogan.weights.rotation import RotationMethod
+from tests.fixtures.overrides import flow, norm, one
 from tests.fixtures.runs import tensors, tiny
 
 STEPS = ["training.steps=6", "logging.spectrum_every=3"]
 G, D = "model.generator", "model.discriminator"
-
-
-def flow(value: Any) -> str:
-    return yaml.safe_dump(value, default_flow_style=True, width=10**6).strip()
-
-
-def norm(net: str, kind: str, layers: list[str] | None = None, **options: Any) -> str:
-    return f"{net}.norm={flow({'kind': kind, 'layers': layers or [], **options})}"
-
-
-def one(net: str, what: str, **options: Any) -> str:
-    return f"{net}.{what}={flow([options])}"
 
 
 ROTATIONS = ["qr", "gram_schmidt", "householder", "polar", "polar_newton_schulz", "cayley", "matrix_exp"]

@@ -16,52 +16,21 @@ from orthogan.config.schema import LatentPenaltyConfig
 from orthogan.data import open_configured
 from orthogan.errors import UserError
 from orthogan.models.modes import eval_mode
-from orthogan.models.protocol import Generator
 from orthogan.penalties.latent import hessian_penalty, orojar_penalty, path_lengths
 from orthogan.training import train
 from orthogan.training.gan.task import GanTask
 from orthogan.training.latent_penalty import LatentPenalty
 from orthogan.training.loop import update
 from orthogan.training.watch import FiniteWatch
+from tests.fixtures.latent_penalty import CPU, Linear, Toy, penalty_of, rng
 from tests.fixtures.runs import tensors, tiny
 from tests.fixtures.two_processes import both_finish
 
-CPU = torch.device("cpu")
 STYLE = [
     "model.generator.kind=stylegan2",
     "model.generator.channels=2",
     "model.generator.options={mapping_layers: 2}",
 ]
-
-
-class Toy(Generator):
-    """Images of 2 x 2 pixels: a matrix, a square of it, and a batch norm that must not see the penalty's latents."""
-
-    def __init__(self, num_classes: int = 0) -> None:
-        super().__init__()
-        self.latent_dim, self.num_classes, self.image_channels, self.resolution = 3, num_classes, 1, 2
-        self.first = nn.Linear(3, 4)
-        self.curve = nn.Linear(4, 4)
-        self.norm = nn.BatchNorm1d(4)
-        self.classes = nn.Embedding(num_classes, 4) if num_classes else None
-
-    def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:
-        h = self.first(z)
-        h = self.norm(h if self.classes is None else h + self.classes(y))
-        return self.curve(h * h).view(-1, 1, 2, 2)
-
-
-class Linear(Toy):
-    def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:
-        return self.first(z).view(-1, 1, 2, 2)
-
-
-def penalty_of(net: Generator, **options: Any) -> LatentPenalty:
-    return LatentPenalty(net, LatentPenaltyConfig.model_validate({"weight": 1.0, **options}), CPU)
-
-
-def rng(seed: int = 3) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
 
 
 def make(out: Path, *overrides: str) -> GanTask:
@@ -284,6 +253,7 @@ import torch
 import torch.distributed as dist
 from accelerate import Accelerator
 from orthogan.penalties.latent import path_lengths
+from tests.fixtures.latent_penalty import Linear, penalty_of, rng
 
 accelerator = Accelerator(cpu=True)
 torch.manual_seed(0)

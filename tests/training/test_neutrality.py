@@ -8,34 +8,8 @@ import pytest
 import torch
 
 from orthogan.training import train
+from tests.fixtures.gradients import NONE, SHOW, assert_close, gradients
 from tests.fixtures.runs import finish, tensors, tiny
-
-# Adam with beta1 = 0 keeps the last gradient as its first moment, so a checkpoint shows the gradients; the tiny
-# rate keeps rounding in one update from steering the next.
-NONE = "model.discriminator.norm.kind=none"
-SHOW = [
-    "training.steps=2",
-    "optimizer.generator.lr=1e-7",
-    "optimizer.discriminator.lr=1e-7",
-    "data.dequantize=false",
-    "data.count=64",
-]
-
-
-def gradients(out: Path) -> dict[str, torch.Tensor]:
-    found = {k: t for k, t in tensors(out, 2).items() if k.endswith("/exp_avg")}
-    assert {k.split("/")[0] for k in found} == {"optimizer-generator", "optimizer-discriminator"}
-    return found
-
-
-def assert_close(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> None:
-    assert a.keys() == b.keys()
-    largest = max(float(t.abs().max()) for t in a.values())
-    assert largest > 0
-    for name in a:
-        # a bias before a batch norm has no gradient but rounding: judge it by the size of the others
-        tolerance = 2e-3 * float(a[name].abs().max()) + 2e-5 * largest
-        assert float((a[name] - b[name]).abs().max()) <= tolerance, name
 
 
 @pytest.mark.parametrize(

@@ -18,8 +18,7 @@ from orthogan.errors import Stopped, UserError
 from orthogan.training import train
 from orthogan.training.score_process import WORKER
 from orthogan.training.stop import StopSignal
-from tests.fixtures.runs import environment, finish, tensors, tiny
-from tests.training.classifier.test_task import tiny as tiny_classifier
+from tests.fixtures.runs import environment, finish, tensors, tiny, tiny_classifier
 
 SCORED = [
     "training.steps=6",

@@ -25,41 +25,10 @@ from orthogan.latent.directions import Directions
 from orthogan.models.eigengan import EigenGANGenerator
 from orthogan.models.protocol import Generator
 from orthogan.models.stylegan2 import StyleGAN2Generator
+from tests.fixtures.linear_paths import DIM, PIXELS, Linear, Noisy, WideLatent
 from tests.fixtures.scored import Patches, source
 
-DIM, PIXELS = 5, 3 * 4 * 4
 QUIET = {"progress": False}
-
-
-class Linear(Generator):
-    """G(z) = A z (+ the label) in float64, which keeps what it drew and what it was shown."""
-
-    def __init__(self, num_classes: int = 0, scale: float = 1.0) -> None:
-        super().__init__()
-        self.latent_dim, self.num_classes, self.resolution, self.image_channels = DIM, num_classes, 4, 3
-        rng = torch.Generator().manual_seed(3)
-        self.register_buffer("matrix", scale * torch.randn(DIM, PIXELS, generator=rng, dtype=torch.float64))
-        self.drawn: list[Tensor] = []
-        self.labels: list[Tensor] = []
-
-    def sample_latent(self, n: int, *, seed: int) -> Tensor:
-        z = super().sample_latent(n, seed=seed).double()
-        self.drawn.append(z)
-        return z
-
-    def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:
-        flat = z @ self.matrix  # pyright: ignore
-        if y is not None:
-            self.labels.append(y)
-            flat = flat * (1 + y[:, None])
-        return flat.view(len(z), 3, 4, 4)
-
-
-class WideLatent(Linear):
-    """One whose own latents are of length 1 anyway."""
-
-    def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:
-        return super().forward(z / z.norm(dim=1, keepdim=True), y)
 
 
 def mean_inside(values: np.ndarray) -> float:
@@ -173,13 +142,6 @@ def test_everything_is_put_back() -> None:
     assert not net.norm.training
     assert all(torch.equal(v, state[k]) for k, v in net.state_dict().items())
     assert torch.equal(torch.random.get_rng_state(), chance)
-
-
-class Noisy(Linear):
-    """Draws noise as it runs, far stronger than the step."""
-
-    def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:
-        return super().forward(z, y) + torch.randn(len(z), 3, 4, 4, dtype=torch.float64)
 
 
 def test_both_images_have_the_same_noise() -> None:

@@ -12,7 +12,7 @@ from orthogan.evaluation.paths.distances import Distance
 from orthogan.evaluation.paths.traversal_length import traversal_length
 from orthogan.latent.directions import Directions
 from orthogan.models.stylegan2 import StyleGAN2Generator
-from tests.evaluation.paths.test_path_length import DIM, Linear, Noisy, WideLatent
+from tests.fixtures.linear_paths import DIM, Linear, Noisy, WideLatent
 from tests.fixtures.scored import Patches
 
 PIXEL = {"distance": "pixel", "samples": 3, "steps": 7, "progress": False}

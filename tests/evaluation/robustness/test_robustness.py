@@ -22,7 +22,7 @@ from orthogan.rng import derive
 from orthogan.training import train
 from tests.fixtures.attacked import CLASSES, SIDE, answers, net, source
 from tests.fixtures.runs import tiny as gan
-from tests.training.classifier.test_task import tiny
+from tests.fixtures.runs import tiny_classifier as tiny
 
 
 @pytest.fixture(scope="module")

@@ -12,24 +12,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from orthogan.evaluation.spectrum.conv_operator import conv_operator_norm, conv_singular_values
-
-CONVOLVE = {1: functional.conv1d, 2: functional.conv2d, 3: functional.conv3d}
+from tests.fixtures.convolutions import dense
 
 
 def random_kernel(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
-
-
-def dense(kernel: Tensor, sizes: list[int], strides: list[int], groups: int, dilations: list[int]) -> Tensor:
-    """The map's matrix (outputs, inputs): every unit image, wrapped around by hand, through torch's convolution."""
-    axes = len(sizes)
-    inputs = kernel.shape[1] * groups
-    count = inputs * math.prod(sizes)
-    x = torch.eye(count, dtype=kernel.dtype).reshape(count, inputs, *sizes)
-    for axis, (n, taps, d) in enumerate(zip(sizes, kernel.shape[2:], dilations, strict=True)):
-        x = x.index_select(2 + axis, torch.arange(n + d * (taps - 1)) % n)
-    y = CONVOLVE[axes](x, kernel, stride=tuple(strides), dilation=tuple(dilations), groups=groups)
-    return y.reshape(count, -1).T
 
 
 @st.composite

@@ -15,7 +15,7 @@ from orthogan.config.files import load_config
 from orthogan.evaluation.spectrum.layer_spectrum import spectrum
 from orthogan.evaluation.spectrum.near_orthogonality import near_orthogonality
 from orthogan.models.build import build_classifier
-from tests.evaluation.spectrum.test_conv_operator import dense
+from tests.fixtures.convolutions import dense
 
 
 def rms(values: Tensor) -> float:

@@ -34,37 +34,15 @@ from orthogan.training.loop import update
 from orthogan.training.precision import make_accelerator
 from orthogan.training.schedule import factor
 from orthogan.training.watch import FiniteWatch
-from tests.fixtures.runs import ROOT, environment, tensors
-from tests.training.test_conditioning import flow, norm, one
+from tests.fixtures.overrides import flow, norm, one
+from tests.fixtures.runs import ROOT, TINY_CLASSIFIER, environment, tensors, tiny_classifier
 
 C = "model.classifier"
-TINY = [
-    "task=classifier",
-    "data.source=sprites",
-    "data.count=120",
-    "data.channels=1",
-    "data.holdout=0.2",
-    f"{C}.kind=cnn6",
-    f"{C}.channels=4",
-    "optimizer.classifier.lr=0.02",
-    "training.batch_size=8",
-    "training.device=cpu",
-    "training.precision=fp32",
-    "logging.every=2",
-    "logging.samples=4",
-    "logging.tensorboard=false",
-    "evaluation.every=0",
-    "checkpoint.every=3",
-]
 STEPS = ["training.steps=6", "logging.spectrum_every=3"]
 
 
-def tiny(out: Path, *overrides: str) -> Config:
-    return load_config(None, [*TINY, f"out={out}", *overrides])
-
-
 def task_of(out: Path, *overrides: str) -> ClassifierTask:
-    config = tiny(out, *overrides)
+    config = tiny_classifier(out, *overrides)
     return ClassifierTask(config, *open_sources(config), make_accelerator(config.training))
 
 
@@ -104,10 +82,10 @@ CASES = {
 def test_it_trains_and_resumes_to_the_bit(tmp_path: Path, case: str) -> None:
     overrides = [*STEPS, *CASES[case]]
     a, b = tmp_path / "a", tmp_path / "b"
-    train(tiny(a, *overrides))
+    train(tiny_classifier(a, *overrides))
     shutil.copytree(a, b)
     shutil.rmtree(b / "checkpoints" / "step-000000006")
-    train(tiny(b, *overrides))
+    train(tiny_classifier(b, *overrides))
     assert_same_bits(a, b)
     whole, before = tensors(a, 6), tensors(a, 3)
     assert any(not torch.equal(whole[name], before[name]) for name in whole if name.startswith("classifier/"))
@@ -117,7 +95,7 @@ def test_it_trains_and_resumes_to_the_bit(tmp_path: Path, case: str) -> None:
 def test_it_beats_chance_and_keeps_the_best(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     config = tmp_path / "sprites.yaml"
     config.write_text("task: classifier\n", encoding="utf-8")
-    run, adapted = tmp_path / "run", [o for o in TINY if not o.startswith("optimizer")]
+    run, adapted = tmp_path / "run", [o for o in TINY_CLASSIFIER if not o.startswith("optimizer")]
     overrides = ["data.count=2000", "training.batch_size=32", "training.steps=200", f"{C}.channels=8"]
     overrides += ["evaluation={every: 50, at_start: true, samples: 100}", "checkpoint.every=50"]
     overrides += ["optimizer.classifier={kind: adam, lr: 0.005, weight_decay: 0.0}"]
@@ -150,7 +128,7 @@ def test_it_beats_chance_and_keeps_the_best(tmp_path: Path, capsys: pytest.Captu
 
 def test_what_is_stored_says_what_it_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = tmp_path / "run"
-    train(tiny(run, "training.steps=1", norm(C, "spectral", ["conv"])))
+    train(tiny_classifier(run, "training.steps=1", norm(C, "spectral", ["conv"])))
     saved = open_model(run).need("classifier").about
     assert (saved.num_classes, saved.class_names[0], saved.extra["step"]) == (3, "square", "1")
     assert saved.config.task == "classifier"
@@ -183,12 +161,12 @@ def test_stop_and_resume_in_process_is_bitwise(tmp_path: Path, monkeypatch: pyte
     from orthogan.training.stop import StopSignal
 
     options = ["training.steps=6", "evaluation.every=2", "data.crop=2"]
-    train(tiny(tmp_path / "straight", *options))
+    train(tiny_classifier(tmp_path / "straight", *options))
     with monkeypatch.context() as patch:
         patch.setattr(StopSignal, "agree", lambda self, accelerator, step: step == 4)
         with pytest.raises(Stopped, match="after step 4"):
-            train(tiny(tmp_path / "stopped", *options))
-    train(tiny(tmp_path / "stopped", *options))
+            train(tiny_classifier(tmp_path / "stopped", *options))
+    train(tiny_classifier(tmp_path / "stopped", *options))
     assert_same_bits(tmp_path / "straight", tmp_path / "stopped")
     found = [
         [(r["label"], r["value"]) for r in records(tmp_path / n, "metrics.jsonl")] for n in ("straight", "stopped")
@@ -199,8 +177,8 @@ def test_stop_and_resume_in_process_is_bitwise(tmp_path: Path, monkeypatch: pyte
 def test_two_processes_are_one(tmp_path: Path) -> None:
     empty = tmp_path / "empty.yaml"
     empty.touch()
-    options = [*TINY, "training.steps=3", "data.crop=2", "data.flip=true", "evaluation.every=3"]
-    train(tiny(tmp_path / "one", *options))
+    options = [*TINY_CLASSIFIER, "training.steps=3", "data.crop=2", "data.flip=true", "evaluation.every=3"]
+    train(tiny_classifier(tmp_path / "one", *options))
     start = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--rdzv_backend", "c10d"]
     start += ["--rdzv_endpoint", "localhost:0", str(ROOT / "train.py"), str(empty), *options, f"out={tmp_path / 'two'}"]
     done = subprocess.run(start, env=environment(), capture_output=True, text=True, timeout=240)
@@ -275,8 +253,8 @@ def test_label_noise_is_a_function_of_seed_and_image(share: float, seed: int) ->
 
 
 def test_label_noise_is_on_the_training_labels_alone(tmp_path: Path) -> None:
-    source, test = open_sources(tiny(tmp_path, "data.label_noise=1.0"))
-    clean, clean_test = open_sources(tiny(tmp_path))
+    source, test = open_sources(tiny_classifier(tmp_path, "data.label_noise=1.0"))
+    clean, clean_test = open_sources(tiny_classifier(tmp_path))
     rows = np.arange(24)
     assert not np.array_equal(source.read(rows)[1], clean.read(rows)[1])
     assert np.array_equal(test.read(rows)[1], clean_test.read(rows)[1])
@@ -343,7 +321,7 @@ def test_the_learning_rate_steps_at_the_milestones() -> None:
 
 
 def test_a_dry_run_says_what_acts(tmp_path: Path) -> None:
-    facts = dry_run(tiny(tmp_path / "run", one(C, "penalties", kind="srip", layers=["hidden"])))
+    facts = dry_run(tiny_classifier(tmp_path / "run", one(C, "penalties", kind="srip", layers=["hidden"])))
     assert facts["C srip on"] == "hidden"
     assert (facts["classes"], facts["phases"]) == ("3 (square, ellipse, heart)", "C")
     assert "24 images" in facts["test data"]
