@@ -12,8 +12,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from orthogan import load
-from orthogan.data import ImageSource
-from orthogan.data.configured import open_configured
+from orthogan.data import ImageSource, open_configured
 from orthogan.evaluation.fidelity.extractors import Extractor, load_extractor
 from orthogan.evaluation.fidelity.features import Features, extract
 from orthogan.evaluation.fidelity.frechet import frechet_distance

@@ -28,9 +28,7 @@ from tqdm import tqdm
 
 from benchmarks import timing
 from benchmarks.data_files import copy_to_h5, write_pictures, write_rows
-from orthogan.data import Batches, ImageSource
-from orthogan.data.sources.array_files import open_array_file
-from orthogan.data.sources.folder import Form, open_folder
+from orthogan.data import Batches, ImageSource, open_source
 
 BATCH = 64
 REST = 0.3  # seconds after a step in which its workers finish what they read ahead
@@ -188,14 +186,16 @@ def rows_case(folder: Path, side: int, nbytes: int, number: int, workers: Sequen
 
         return Step(reading, before)
 
-    source = open_array_file(path, Form(side, 3), in_memory_limit=0)
+    source = open_source("array", path=str(path), resolution=side, channels=3, in_memory_limit=0)
     open_ones = [Reading(source, w, number) for w in workers]
     for w, reading in zip(workers, open_ones, strict=True):
         steps[f"npy, workers {w}"] = after_drop(reading, path)
     for kind in ("block", "chunks"):
         stored = folder / f"rows-{side}-{kind}.h5"
         copy_to_h5(stored, path, kind == "chunks")
-        reading = Reading(open_array_file(stored, Form(side, 3), in_memory_limit=0), 0, number)
+        reading = Reading(
+            open_source("array", path=str(stored), resolution=side, channels=3, in_memory_limit=0), 0, number
+        )
         steps[f"h5 in {kind}, workers 0"] = after_drop(reading, stored)
         open_ones.append(reading)
     os.sync()
@@ -218,7 +218,7 @@ def pictures_case(
     write_pictures(where, ending, (width, height), files)
     names = sorted(where.iterdir())
     number = files // BATCH * BATCH
-    source = open_folder(where, Form(side, 3), in_memory_limit=0)
+    source = open_source("folder", path=str(where), resolution=side, channels=3, in_memory_limit=0)
     steps: dict[str, Step] = {}
     bases: dict[str, str] = {}
     to_close: list[Pool | Reading] = []
@@ -278,7 +278,7 @@ def memory_case(folder: Path, side: int, nbytes: int, workers: int) -> dict[str,
 
 def _stream_once(path: Path, side: int, workers: int, reply: Connection) -> None:
     torch.set_num_threads(1)
-    source = open_array_file(path, Form(side, 3), in_memory_limit=0)
+    source = open_source("array", path=str(path), resolution=side, channels=3, in_memory_limit=0)
     most = 0.0
     with Batches(source, batch_size=BATCH, seed=0, workers=workers) as batches:
         for number in range(len(source) // BATCH):

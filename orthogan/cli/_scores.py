@@ -13,10 +13,12 @@ import torch
 
 from orthogan.cli.parser import parsers
 from orthogan.cli.subjects import find_run
+from orthogan.config.base import code_in
 from orthogan.config.files import load_config, own_names
-from orthogan.config.schema import Config, DataConfig
-from orthogan.data import ImageSource, open_configured, open_source
-from orthogan.data.held_out import open_held_out
+from orthogan.config.schema import Config
+from orthogan.data import ImageSource, open_configured, open_held_out, open_source
+from orthogan.data.config import DataConfig
+from orthogan.data.sources import generated_sources
 from orthogan.device import chosen_device
 from orthogan.errors import UserError
 from orthogan.evaluation import MetricResult
@@ -26,10 +28,10 @@ from orthogan.evaluation.measure import measure
 from orthogan.evaluation.metric import Inputs, Metric, find_metrics
 from orthogan.io.read import printable
 from orthogan.models.open import OpenedModel, holds_images, open_model
+from orthogan.named_code import require_trust
 from orthogan.registry import did_you_mean
 from orthogan.training.classifier.task import open_sources
 
-EMBEDDED = ("sprites", "sprites-colour")  # data that are made, not read
 BY_TRUST = "add --trust"
 BY_DATA = f"name your own images with --data CONFIG, or {BY_TRUST}"
 # options that only some metrics use
@@ -82,7 +84,7 @@ def _generated(arguments: Namespace, metrics: list[Metric], device: torch.device
     """The scores of a generator or of a set of images."""
     data: DataConfig | None = None
     if arguments.data:
-        data = load_config(arguments.data, arguments.overrides, trust=True).data  # its nets are not built
+        data = load_config(arguments.data, arguments.overrides, trust=arguments.trust, only="data").data
     samples = arguments.samples
     info = {"subject": str(arguments.subject)}
     if holds_images(arguments.subject):
@@ -122,7 +124,7 @@ def _classified(arguments: Namespace, metrics: list[Metric], device: torch.devic
     trust = arguments.trust or own_names(arguments.data)
     model = open_model(arguments.subject, device=device, trust=trust).need("classifier")
     if arguments.data:
-        asked = load_config(arguments.data, arguments.overrides, trust=True)
+        asked = load_config(arguments.data, arguments.overrides, trust=arguments.trust, only="data")
     else:
         asked = _followed(arguments, model, BY_DATA)
     of_training = any("train" in metric.needs for metric in metrics)
@@ -230,8 +232,9 @@ def _followed(arguments: Namespace, model: OpenedModel, consent: str) -> Config:
         UserError: it needs the user's consent.
     """
     data = model.config.data
-    if arguments.trust or data.source in EMBEDDED:
+    if arguments.trust or data.source in generated_sources():
         return model.config
+    require_trust(code_in(data, "data."), model.name, False)
     where = f"data.source = {data.source!r}, " + (f"path = {data.path!r}" if data.path else f"root = {data.root!r}")
     if find_run(arguments.subject) is None:
         raise UserError(

@@ -76,7 +76,7 @@ def run(arguments: Namespace) -> None:
             results = disentanglement.disentangle(
                 net,
                 metrics,
-                source=None if arguments.data is None else _labelled(arguments.data, net),
+                source=None if arguments.data is None else _labelled(arguments.data, net, arguments.trust),
                 directions=read_directions(arguments, net),
                 seeds=parse_seeds(arguments.seeds),
                 samples=arguments.samples,
@@ -129,13 +129,13 @@ def read_set(texts: list[str]) -> dict[str, dict[str, Any]]:
     return found
 
 
-def _labelled(name: str, net: Generator) -> ImageSource:
+def _labelled(name: str, net: Generator, trust: bool) -> ImageSource:
     """The images with factors that --data names, of the same size as those of the generator."""
     from orthogan.config.files import load_config
     from orthogan.data import open_configured, open_source
     from orthogan.models.generate import image_size
 
     if name.endswith((".yaml", ".yml")):
-        return open_configured(load_config(name, trust=True).data)  # its nets are not built
+        return open_configured(load_config(name, trust=trust, only="data").data)
     channels, side = image_size(net)
     return open_source(name, resolution=side, channels=channels)

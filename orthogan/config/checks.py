@@ -12,10 +12,6 @@ from orthogan.evaluation.metric import OF_IMAGES, known_metric
 if TYPE_CHECKING:
     from orthogan.config.schema import Config
 
-FACTOR_FILES = ("dsprites", "shapes3d", "mpi3d", "cars3d", "smallnorb")
-NEEDS_PATH = ("folder", "array", *FACTOR_FILES)
-# sources with no test part of their own
-ONE_PART = ("sprites", "sprites-colour", "folder", "array", *FACTOR_FILES[:-1])
 # What another task than the GAN has by default, and what belongs to one task alone: whole sections or keys.
 TASK_DEFAULTS: dict[str, dict[str, Any]] = {
     "classifier": {
@@ -95,7 +91,7 @@ def check_task(config: Config) -> None:
                 )
             if metric and metric.better == "none" and name == config.evaluation.best:
                 raise ValueError(f"evaluation.best: neither lower nor higher {name!r} is better; choose another metric")
-    elif config.data.source in ONE_PART and not config.data.holdout:
+    elif config.data.one_part and not config.data.holdout:
         raise ValueError(
             f"data.holdout: {config.data.source!r} has no test part; keep a share of the images for it, such as 0.1"
         )

@@ -32,23 +32,27 @@ _WORD = re.compile(r"""\s*(?:"[^"]*"|'[^']*')\s*(?=,|$)|[^,]+""")  # of a list: 
 RUN_MARKS = ("checkpoints", "log.jsonl", "metrics.jsonl", "best")  # what lies beside the config.yaml of a run
 
 
-def load_config(path: str | Path | None, overrides: Overrides = (), *, trust: Trust = False) -> Config:
+def load_config(path: str | Path | None, overrides: Overrides = (), *, trust: Trust = False, only: str = "") -> Config:
     """The config of ``path`` (None: all defaults) with overrides, checked whole.
 
     Args:
         overrides: ``"key.sub=value"`` as on the command line, or ``{"key.sub": value}``; one, or several in order.
         trust: which ``module:Class`` the ``config.yaml`` of a run folder may name, which somebody else may have
             written. What a YAML file of the user's own or an override names is taken.
+        only: the section that will be used, such as ``data``; the code that others name is not imported.
 
     Raises:
         UserError: naming the file, the key, the value and what would be right.
     """
     config, origin, runs = _load(path, overrides)
-    own, foreign = _by_owner(config, origin, runs)
+    own, foreign = (
+        {key: named for key, named in code.items() if not only or key.startswith(f"{only}.")}
+        for code in _by_owner(config, origin, runs)
+    )
     for file in dict.fromkeys(origin[key] for key in foreign):
         code = {key: named for key, named in foreign.items() if origin[key] == file}
         require_trust(code, file, trust or {name for name, _ in own.values()})
-    if own or foreign:  # the options of sections whose kind is the user's own
+    if (own or foreign) and not only:  # the options of sections whose kind is the user's own
         config = validate(config.model_dump(), origin, default_origin=str(path or "defaults"), resolve=True)
     return config
 

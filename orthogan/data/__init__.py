@@ -1,26 +1,54 @@
 """Image sources, the position-indexed shuffling, batches and augmentation."""
 
-from orthogan.data.augment import AdaptiveAugment, DiffAugment
-from orthogan.data.batches import Batches
-from orthogan.data.configured import open_configured
-from orthogan.data.open import open_source
-from orthogan.data.order import permuted_index
-from orthogan.data.source import BadFile, ImageSource
-from orthogan.data.sources.arrays import ArraySource
-from orthogan.data.sources.factor_files import FactorGrid
-from orthogan.data.transforms import flip, to_float
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from orthogan.data.augment import AdaptiveAugment, DiffAugment
+    from orthogan.data.batches import Batches
+    from orthogan.data.factors import FactorGrid
+    from orthogan.data.open import open_configured, open_held_out, open_source
+    from orthogan.data.order import permuted_index
+    from orthogan.data.source import ArraySource, BadFile, DataRequest, ImageSource
+    from orthogan.data.sources import DATA_SOURCES, DataSource
+    from orthogan.data.transforms import flip, to_float
+
+_HOMES = {
+    "augment": ("AdaptiveAugment", "DiffAugment"),
+    "batches": ("Batches",),
+    "factors": ("FactorGrid",),
+    "open": ("open_configured", "open_held_out", "open_source"),
+    "order": ("permuted_index",),
+    "source": ("ArraySource", "BadFile", "DataRequest", "ImageSource"),
+    "sources": ("DATA_SOURCES", "DataSource"),
+    "transforms": ("flip", "to_float"),
+}
 
 __all__ = [
+    "DATA_SOURCES",
     "AdaptiveAugment",
     "ArraySource",
     "BadFile",
     "Batches",
+    "DataRequest",
+    "DataSource",
     "DiffAugment",
     "FactorGrid",
     "ImageSource",
     "flip",
     "open_configured",
+    "open_held_out",
     "open_source",
     "permuted_index",
     "to_float",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Import on first use: a config names data sources without waiting for torch."""
+    for home, names in _HOMES.items():
+        if name in names:
+            return getattr(importlib.import_module(f"orthogan.data.{home}"), name)
+    raise AttributeError(f"module 'orthogan.data' has no attribute {name!r}")

@@ -18,12 +18,10 @@ from importlib.resources import files
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 
 from orthogan.errors import CannotWrite, UserError
 from orthogan.io.cache import cache_folder
 from orthogan.io.content_hash import ContentHash
-from orthogan.io.sealed import read_sealed, write_sealed
 
 CANVAS = 16  # pixels; larger pictures repeat each pixel
 RESOLUTIONS = (16, 32, 64)
@@ -210,6 +208,10 @@ def _rgb(color: str) -> tuple[int, int, int]:
 @cache
 def _layers() -> dict[str, list[np.ndarray]]:
     """For the head and every part the layers uint8 (variants x colors, 4, 16, 16), drawn once and kept on disk."""
+    import torch  # takes a second, and a config needs this module's constants only
+
+    from orthogan.io.sealed import read_sealed, write_sealed
+
     key = ContentHash().text(json.dumps(definition(), sort_keys=True), *map(version, ("dicebear-core", "resvg-py")))
     path = cache_folder() / f"faces-{key.hexdigest()}.safetensors"
     with suppress(UserError):  # not drawn yet, or damaged

@@ -14,6 +14,7 @@ from orthogan.io.read import printable
 from orthogan.io.threads import in_threads
 
 MOST_PIXELS = 1 << 26  # of a picture before it is cut and resized; up to 16 threads work at once
+TRANSFORM = "centre crop, lanczos"  # what is done to every picture, for fingerprints
 SMALL_PICTURE = 128 * 128  # threads pay for pictures of more pixels
 
 

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import operator
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
+from orthogan.data.resize import fit_arrays
 from orthogan.errors import UserError
+from orthogan.io.content_hash import ContentHash
+
+IN_MEMORY_LIMIT = 1 << 30  # a set of at most so many bytes after resizing is held in memory
 
 
 class BadFile(NamedTuple):
@@ -17,6 +22,43 @@ class BadFile(NamedTuple):
 
     name: str
     reason: str
+
+
+class Annotation(NamedTuple):
+    """What is known about the images of a set, in the words of ``ImageSource``; ``labels``: int64 (N,)."""
+
+    labels: np.ndarray | None = None
+    class_names: Sequence[str] = ()
+    factors: np.ndarray | None = None
+    factor_names: Sequence[str] = ()
+    factor_sizes: Sequence[int] = ()
+    why_unlabeled: str = ""
+
+
+@dataclass(frozen=True)
+class DataRequest:
+    """What is asked of a data source: the arguments of ``orthogan.data.open_source``, which explains them."""
+
+    source: str
+    path: str | None = None
+    split: str = "train"
+    resolution: int = 32
+    channels: int = 3
+    count: int | None = None
+    seed: int = 0
+    bad_images: Literal["skip", "error"] = "skip"
+    bad_limit: float = 0.01
+    root: str = "data"
+    download: bool = True
+    in_memory_limit: int = IN_MEMORY_LIMIT
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    def fit(self, images: np.ndarray, name: object) -> np.ndarray:
+        """Stored images (N, H, W) or (N, H, W, 1 or 3) as uint8 (N, channels, resolution, resolution).
+
+        Raises UserError, naming ``name``, for other shapes and types.
+        """
+        return fit_arrays(images, resolution=self.resolution, channels=self.channels, name=str(name))
 
 
 class ImageSource(ABC):
@@ -43,6 +85,14 @@ class ImageSource(ABC):
     in_memory: bool = False
     factor_names: Sequence[str] = ()
     factor_sizes: Sequence[int] = ()
+    _factors: np.ndarray | None = None
+
+    def annotate(self, note: Annotation, count: int) -> None:
+        """Take what ``note`` says about the ``count`` images as attributes; ``labels`` are zeros where it has none."""
+        self.labels = np.zeros(count, np.int64) if note.labels is None else note.labels
+        self.class_names, self.num_classes = list(note.class_names), len(note.class_names)
+        self.factor_names, self.factor_sizes = list(note.factor_names), list(note.factor_sizes)
+        self._factors, self.why_unlabeled = note.factors, note.why_unlabeled
 
     @abstractmethod
     def __len__(self) -> int: ...
@@ -72,7 +122,7 @@ class ImageSource(ABC):
     @property
     def factors(self) -> np.ndarray | None:
         """Integer classes (N, K) of the generative factors of every image, or None."""
-        return None
+        return self._factors
 
     @property
     def nbytes(self) -> int:
@@ -103,7 +153,83 @@ class ImageSource(ABC):
         return f"<{type(self).__name__} {self.name}: {len(self)} images {shape}{classes}>"
 
 
-def check_split(kind: str, split: str, allowed: tuple[str, ...]) -> None:
-    """Raises UserError naming the parts that a data set has."""
-    if split not in allowed:
-        raise UserError(f"data.split: {kind} has {', '.join(allowed)}, not {split!r}")
+class ArraySource(ImageSource):
+    """Images held in memory.
+
+    Args:
+        name: what tables and file names call the set.
+        images: uint8 (N, C, H, H) with C 1 or 3; kept, not copied.
+        labels: integers (N,) in [0, num_classes).
+        class_names: one string per class; none makes the set unlabeled.
+        factors: integer classes (N, K).
+        transform: what was done to the original images, in words; it becomes part of the fingerprint.
+
+    Raises:
+        UserError: the shapes, the type or the labels do not fit together.
+    """
+
+    in_memory = True
+
+    def __init__(
+        self,
+        name: str,
+        images: np.ndarray,
+        *,
+        labels: np.ndarray | None = None,
+        class_names: Sequence[str] = (),
+        factors: np.ndarray | None = None,
+        factor_names: Sequence[str] = (),
+        factor_sizes: Sequence[int] = (),
+        why_unlabeled: str = "",
+        transform: str = "",
+    ) -> None:
+        if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1] not in (1, 3):
+            raise UserError(f"{name}: images must be uint8 (N, 1 or 3, H, H), not {images.dtype} {images.shape}")
+        if images.shape[2] != images.shape[3]:
+            raise UserError(f"{name}: images must be square, not {images.shape[2]} x {images.shape[3]} pixels")
+        if len(images) == 0:
+            raise UserError(f"{name}: there are no images in it")
+        if factors is not None and factors.shape != (wanted := (len(images), len(factor_names))):
+            raise UserError(f"{name}: factors have shape {factors.shape}, expected {wanted}")
+        self.name, self.images = name, images
+        self.channels, self.resolution = int(images.shape[1]), int(images.shape[2])
+        self.annotate(
+            Annotation(
+                _checked_labels(name, len(images), labels, len(class_names)),
+                class_names,
+                factors,
+                factor_names,
+                factor_sizes,
+                why_unlabeled,
+            ),
+            len(images),
+        )
+        self._transform = transform
+        self._fingerprint: str | None = None
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def read(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The images and labels at ``indices``, copied."""
+        return self.images[indices], self.labels[indices]
+
+    def fingerprint(self) -> str:
+        """Hash of every pixel and label, the class names and the transform; computed once."""
+        if self._fingerprint is None:
+            digest = ContentHash().text(self._transform, *self.class_names)
+            self._fingerprint = digest.array(self.images).array(self.labels).hexdigest()
+        return self._fingerprint
+
+
+def _checked_labels(name: str, count: int, labels: np.ndarray | None, classes: int) -> np.ndarray | None:
+    if labels is None or classes == 0:
+        return None
+    labels = np.asarray(labels).astype(np.int64, copy=False)
+    if labels.shape != (count,):
+        raise UserError(f"{name}: {count} images but labels of shape {labels.shape}")
+    if labels.min() < 0 or labels.max() >= classes:
+        raise UserError(
+            f"{name}: labels run from {labels.min()} to {labels.max()}, but {classes} classes allow 0 to {classes - 1}"
+        )
+    return labels

@@ -12,10 +12,10 @@ import torch
 from torch import nn
 
 from orthogan import __version__
+from orthogan.data.factors import FactorGrid
 from orthogan.data.order import subset
 from orthogan.data.source import ImageSource
-from orthogan.data.sources.factor_files import FactorGrid
-from orthogan.data.sources.sprite_sources import SpriteGrid
+from orthogan.data.sources.sprites import SpriteGrid
 from orthogan.disentanglement.codes.coordinates import subject
 from orthogan.disentanglement.codes.encoder import PostHocEncoder, SourceGrid, train_encoder
 from orthogan.disentanglement.codes.merging import get_merging

@@ -17,14 +17,15 @@ import sys
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError
-from safetensors.torch import save_file
-from torch import Tensor
 
 from orthogan.errors import CannotWrite
 from orthogan.io.read import printable
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 PathLike = str | os.PathLike[str]
 LONGEST = 240  # bytes of a file name to which more can be added on every file system
@@ -53,6 +54,8 @@ def write_text(path: PathLike, text: str) -> Path:
 
 def write_tensors(path: PathLike, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> Path:
     """Write a safetensors file, making its parent folders. Raises ``CannotWrite``."""
+    from safetensors.torch import save_file  # torch takes a second to import, and few of those who write need it
+
     with replacing(path) as partial:
         partial.touch()
         mode = stat.S_IMODE(partial.stat().st_mode)  # what the umask allows; safetensors gives nothing to others

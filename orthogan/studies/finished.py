@@ -42,6 +42,7 @@ class FinishedRun:
         if not os.path.isfile(file):
             raise UserError(f"{folder}: not a run of orthogan (it has no config.yaml)")
         self.config: Config = validate(read_yaml(file), {}, default_origin=str(file))
+        require_trust(code_in(self.config.data, "data."), file, trust)
 
     @property
     def steps(self) -> int:

@@ -15,7 +15,7 @@ import orthogan
 from orthogan.cli._scores import _recipe
 from orthogan.cli.main import main
 from orthogan.config.files import read_yaml, validate
-from orthogan.data.held_out import open_held_out
+from orthogan.data import open_held_out
 from orthogan.errors import CannotWrite, UserError
 from orthogan.evaluation.critic.critic import Recipe
 from orthogan.evaluation.critic.neural_divergence import neural_divergence

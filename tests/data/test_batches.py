@@ -13,12 +13,10 @@ import pytest
 import torch
 from torch.multiprocessing import active_children
 
-from orthogan.data import Batches, ImageSource, streaming
+from orthogan.data import Batches, ImageSource, batches
 from orthogan.data.batches import fits
-from orthogan.data.sources.array_files import open_array_file
-from orthogan.data.sources.folder import Form
 from orthogan.errors import UserError
-from tests.fixtures.sets import array_source
+from tests.fixtures.sets import array_source, opened
 
 
 class Failing(ImageSource):
@@ -195,13 +193,13 @@ def test_small_and_large_batches_of_stored_rows_are_those_of_memory(
     limit: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Small batches travel by a pipe, large ones in shared memory; channels-last as the file has them."""
-    monkeypatch.setattr(streaming, "BY_PIPE", limit)
+    monkeypatch.setattr(batches, "BY_PIPE", limit)
     images = np.random.default_rng(0).integers(0, 256, (50, 8, 8, 3), np.uint8)
     np.save(tmp_path / "x.npy", images)
     np.save(tmp_path / "x.labels.npy", np.arange(50) % 4)
-    expected = Batches(open_array_file(tmp_path / "x.npy", Form(8, 3)), batch_size=16, seed=2)
+    expected = Batches(opened("array", tmp_path / "x.npy", 8, 3), batch_size=16, seed=2)
     assert expected.resident
-    source = open_array_file(tmp_path / "x.npy", Form(8, 3), in_memory_limit=0)
+    source = opened("array", tmp_path / "x.npy", 8, 3, in_memory_limit=0)
     with (
         Batches(source, batch_size=16, seed=2, workers=2) as stream,
         Batches(source, batch_size=16, seed=2, workers=0) as own,

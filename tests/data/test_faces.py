@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from orthogan.config.schema import DataConfig
+from orthogan.config.files import load_config
 from orthogan.data import faces, open_configured, open_source
+from orthogan.data.config import DataConfig
 from orthogan.errors import UserError
 
 
@@ -179,8 +180,23 @@ def test_the_source_has_classes_factors_and_a_test_part() -> None:
 
 
 @pytest.mark.parametrize(
-    "options", [{"resolution": 48}, {"channels": 1}, {"source": "sprites", "fixed": {"skin": 1}, "resolution": 32}]
+    ("options", "message"),
+    [
+        ({"resolution": 48}, "resolution: must be 16, 32 or 64 for faces, not 48"),
+        ({"channels": 1}, "channels: must be 3 for faces, not 1"),
+        ({"source": "sprites", "fixed": {"skin": 1}, "resolution": 32}, r"options\.fixed: .*; sprites has no options"),
+        ({"options": {"fix": {}}}, r"options\.fix: .*; faces has fixed"),
+    ],
 )
-def test_a_config_that_cannot_be_drawn_is_refused(options: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match="faces"):
+def test_a_config_that_cannot_be_drawn_is_refused(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
         DataConfig(**{"source": "faces", **options})
+
+
+def test_the_key_fixed_of_version_0_1_is_an_option_now() -> None:
+    config = load_config(None, ["data.source=faces", "data.count=5", "data.fixed={glasses: none}", "data.fixed.skin=2"])
+    assert config.data.options == {"fixed": {"glasses": "none", "skin": 2}}
+    assert DataConfig(source="cifar10", fixed={}).options == {}
+    table = open_configured(config.data).factors
+    assert table is not None
+    assert (table[:, faces.factors().names.index("skin")] == 2).all()

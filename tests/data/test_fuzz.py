@@ -24,17 +24,13 @@ from PIL import Image
 from scipy.io import savemat
 
 from orthogan.data import ImageSource
-from orthogan.data.decode import UnreadableImage, decode
-from orthogan.data.sources.array_files import open_array_file
-from orthogan.data.sources.cars3d import open_cars3d
-from orthogan.data.sources.factor_files import open_dsprites, open_mpi3d
-from orthogan.data.sources.folder import Form, open_folder
-from orthogan.data.sources.idx import read_idx
-from orthogan.data.sources.smallnorb import read_matrix
+from orthogan.data.formats.decode import UnreadableImage, decode
+from orthogan.data.formats.matrices import read_idx, read_norb
 from orthogan.data.sprites import render
 from orthogan.errors import UserError
+from tests.fixtures import sets
 
-FORM = Form(8, 3, "skip", 1.0)
+FORM = (8, 3, "skip", 1.0)
 SECONDS = 5.0  # for one file; each takes milliseconds
 MEBIBYTES = 700  # more than before, for all files of a test
 IMAGES = np.random.default_rng(0).integers(0, 256, (6, 8, 8), np.uint8)
@@ -170,22 +166,22 @@ def opened(kind: str, path: Path) -> np.ndarray:
     if kind.endswith("idx"):
         return read_idx(path)
     if kind.endswith("smallnorb"):
-        return read_matrix(path)
+        return read_norb(path)
     source: ImageSource
     if kind == "dataset.json":
-        source = open_folder(path.parent, FORM)
+        source = sets.opened("folder", path.parent, *FORM)
     elif kind.endswith("zip"):
-        source = open_folder(path, FORM)
+        source = sets.opened("folder", path, *FORM)
     elif kind == "npy labels":
-        source = open_array_file(path.with_name("a.npy"), FORM, in_memory_limit=0)
+        source = sets.opened("array", path.with_name("a.npy"), *FORM, in_memory_limit=0)
     elif kind == "cars3d":
-        source = open_cars3d(path, FORM)
+        source = sets.opened("cars3d", path, *FORM)
     elif kind == "dsprites":
-        source = open_dsprites(path, FORM)
+        source = sets.opened("dsprites", path, *FORM)
     elif kind == "mpi3d":
-        source = open_mpi3d(path, FORM, in_memory_limit=0)
+        source = sets.opened("mpi3d", path, *FORM, in_memory_limit=0)
     else:
-        source = open_array_file(path, FORM, in_memory_limit=0)
+        source = sets.opened("array", path, *FORM, in_memory_limit=0)
     images, labels = source.read(np.arange(min(len(source), 10)))
     assert images.shape[1:] == (3, 8, 8)
     assert not source.num_classes or ((labels >= 0).all() and (labels < source.num_classes).all())

@@ -8,9 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from orthogan.config.schema import DataConfig
-from orthogan.data import open_configured
-from orthogan.data.held_out import open_held_out
+from orthogan.data import open_configured, open_held_out
+from orthogan.data.config import DataConfig
 from orthogan.errors import UserError
 from tests.fixtures.sets import solid
 

@@ -1,1 +1,135 @@
-"""Data sources, one per file."""
+"""Data sources, one per file: each says what it needs, and opens its images.
+
+Your own one is a class in a file of yours, named ``my_module:Stripes`` wherever a source is named:
+
+    class Stripes(DataSource):
+        splits = ("train", "test")
+
+        def open(self, data: DataRequest) -> ImageSource:
+            images = ...  # uint8 (N, data.channels, data.resolution, data.resolution)
+            return ArraySource("stripes", images)
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any, ClassVar, Literal
+
+from pydantic import ValidationError
+
+from orthogan.config.base import Section
+from orthogan.data.source import DataRequest, ImageSource
+from orthogan.errors import UserError
+from orthogan.registry import Registry
+
+
+class DataSource:
+    """A set of images that a config can name; the attributes say what it needs and has.
+
+    - ``path``: whether ``data.path`` is "required", "optional" or "none" of its business;
+    - ``downloads``: whether its files may be downloaded to ``data.root``. A source with neither is generated, in any
+      number (``data.count``);
+    - ``splits``: its parts, and those of them that have no classes (``unlabeled``);
+    - ``resolutions``, ``channels``: what it can be opened at; None = any resolution;
+    - ``factors``: whether the generative factors of its images are known;
+    - ``options``: the section of ``data.options``, what only this source has.
+    """
+
+    path: ClassVar[Literal["none", "optional", "required"]] = "none"
+    downloads: ClassVar[bool] = False
+    splits: ClassVar[tuple[str, ...]] = ("train",)
+    unlabeled: ClassVar[tuple[str, ...]] = ()
+    resolutions: ClassVar[tuple[int, ...] | None] = None
+    channels: ClassVar[tuple[int, ...]] = (1, 3)
+    factors: ClassVar[bool] = False
+    options: ClassVar[type[Section]] = Section
+
+    @property
+    def generated(self) -> bool:
+        """Whether the images are made, not read."""
+        return self.path == "none" and not self.downloads
+
+    def problem(self, data: DataRequest) -> str:
+        """Why ``data`` cannot be opened, starting with the key that is wrong (``path: ...``); empty if it can."""
+        name = data.source
+        if data.resolution < 1:
+            return f"resolution: must be at least 1, not {data.resolution}"
+        if self.resolutions and data.resolution not in self.resolutions:
+            return f"resolution: must be {_or(self.resolutions)} for {name}, not {data.resolution}"
+        if data.channels not in self.channels:
+            return f"channels: must be {_or(self.channels)} for {name}, not {data.channels}"
+        if data.split not in self.splits:
+            return f"split: {name} has {', '.join(self.splits)}, not {data.split!r}"
+        if self.path == "required" and not data.path:
+            return f"path: the source {name!r} needs the path of your images"
+        if self.path == "none" and data.path is not None:
+            return f"path: the source {name!r} takes no path" + ("; its files lie under data.root" * self.downloads)
+        if data.count is not None and not self.generated:
+            return f"count: only {', '.join(generated_sources())} are made in any number, not {name!r}"
+        try:
+            self.options.model_validate(dict(data.options))
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            known = ", ".join(self.options.model_fields) or "no options"
+            return f"options.{'.'.join(map(str, first['loc']))}: {first['msg']}; {name} has {known}"
+        return ""
+
+    def open(self, data: DataRequest) -> ImageSource:
+        """The images, at ``data.resolution`` and ``data.channels``, once ``problem`` has found none."""
+        raise NotImplementedError
+
+    def open_held_out(self, data: DataRequest, test_split: str) -> ImageSource:
+        """Images of the same kind that are not among those of ``data``.
+
+        Raises:
+            UserError: there are none.
+        """
+        if len(self.splits) == 1:
+            raise UserError(
+                f"data.source: {data.source!r} has no part that the GAN was not trained on; give other images as "
+                "reference"
+            )
+        if test_split == data.split:
+            raise UserError(
+                f"data.split is {data.split!r}, the test part, which the GAN has seen; give other images as reference"
+            )
+        return open_request(replace(data, split=test_split))
+
+
+def _adopt(thing: Any) -> type[DataSource]:
+    if isinstance(thing, type) and issubclass(thing, DataSource):
+        return thing
+    raise TypeError("it must be a subclass of orthogan.data.DataSource")
+
+
+DATA_SOURCES: Registry[type[DataSource]] = Registry("data source", __name__, adopt=_adopt)
+
+
+def generated_sources() -> list[str]:
+    """The names of the sources whose images are made, not read."""
+    return [name for name, source in DATA_SOURCES.items() if source().generated]
+
+
+def open_request(data: DataRequest) -> ImageSource:
+    """The images that ``data`` asks for.
+
+    Raises:
+        UserError: they cannot be opened; the message says which key or file is wrong and how to fix it.
+    """
+    source = DATA_SOURCES.get(data.source, "data.source")()
+    if problem := source.problem(data):
+        raise UserError(f"data.{problem}")
+    found = source.open(data)
+    if not isinstance(found, ImageSource):
+        raise UserError(f"data.source: {data.source}.open returned a {type(found).__name__}, not an ImageSource")
+    if (found.resolution, found.channels) != (data.resolution, data.channels):
+        raise UserError(
+            f"data.source: {data.source}.open returned {found.channels} x {found.resolution} px, not the "
+            f"{data.channels} x {data.resolution} px of data.channels and data.resolution"
+        )
+    return found
+
+
+def _or(values: tuple[int, ...]) -> str:
+    *first, last = map(str, values)
+    return f"{', '.join(first)} or {last}" if first else last

@@ -15,12 +15,11 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
 import numpy as np
-from scipy.io import loadmat, whosmat
 
-from orthogan.data.resize import fit_arrays
-from orthogan.data.sources.arrays import ArraySource
-from orthogan.data.sources.factor_files import TRANSFORM, annotation, full_grid
-from orthogan.data.sources.folder import Form
+from orthogan.data.factors import full_grid, known_factors
+from orthogan.data.resize import TRANSFORM
+from orthogan.data.source import ArraySource, DataRequest
+from orthogan.data.sources import DATA_SOURCES, DataSource
 from orthogan.errors import UserError
 from orthogan.io.read import exists, parsing, read_error, read_regular, user_path
 
@@ -32,29 +31,36 @@ SIZES = (4, 24, 183)
 BROKEN_TAR = (tarfile.TarError, OSError, EOFError, zlib.error)
 
 
-def open_cars3d(path: str | Path, form: Form) -> ArraySource:
+@DATA_SOURCES.register("cars3d")
+class Cars3D(DataSource):
     """All 17,568 images, in memory; the class is the car, named as its file.
 
     ``path``: the archive, plain or compressed; a folder that holds it; or the unpacked folder, with ``data/cars`` or
     ``cars`` in it or itself full of the .mat files. Cars are numbered by their sorted file names, since the order of
-    a listing differs from machine to machine. Raises UserError naming the file and what was expected.
+    a listing differs from machine to machine.
     """
-    place = _place(user_path(path))
-    names = _names(place)
-    if len(names) != SIZES[2]:
-        raise UserError(f"{place}: holds {len(names)} .mat files of cars, expected {SIZES[2]}; unpack or copy it again")
-    number = {name: k for k, name in enumerate(names)}
-    images = np.empty((*SIZES, form.channels, form.resolution, form.resolution), np.uint8)
-    for name, content in _contents(place, number):
-        where = f"{place}/{name}"
-        # (row, column, RGB, azimuth, elevation) -> (elevation, azimuth, row, column, RGB)
-        views = _mesh(where, content).transpose(4, 3, 0, 1, 2)
-        flat = np.ascontiguousarray(views).reshape(-1, *views.shape[2:])
-        fitted = fit_arrays(flat, resolution=form.resolution, channels=form.channels, name=where)
-        images[:, :, number[name]] = fitted.reshape(*SIZES[:2], *fitted.shape[1:])
-    cars = [PurePosixPath(name).stem for name in names]
-    note = annotation(full_grid(SIZES), NAMES, SIZES, label="object", class_names=cars)
-    return ArraySource("cars3d", images.reshape(-1, *images.shape[3:]), **note._asdict(), transform=TRANSFORM)
+
+    path = "required"
+    factors = True
+
+    def open(self, data: DataRequest) -> ArraySource:
+        """The images of the cars. Raises UserError naming the file and what was expected."""
+        place = _place(user_path(data.path or ""))
+        names = _names(place)
+        if len(names) != SIZES[2]:
+            raise UserError(
+                f"{place}: holds {len(names)} .mat files of cars, expected {SIZES[2]}; unpack or copy it again"
+            )
+        number = {name: k for k, name in enumerate(names)}
+        images = np.empty((*SIZES, data.channels, data.resolution, data.resolution), np.uint8)
+        for name, content in _contents(place, number):
+            # (row, column, RGB, azimuth, elevation) -> (elevation, azimuth, row, column, RGB)
+            views = _mesh(f"{place}/{name}", content).transpose(4, 3, 0, 1, 2)
+            fitted = data.fit(np.ascontiguousarray(views).reshape(-1, *views.shape[2:]), f"{place}/{name}")
+            images[:, :, number[name]] = fitted.reshape(*SIZES[:2], *fitted.shape[1:])
+        cars = [PurePosixPath(name).stem for name in names]
+        note = known_factors(full_grid(SIZES), NAMES, SIZES, label="object", class_names=cars)
+        return ArraySource("cars3d", images.reshape(-1, *images.shape[3:]), **note._asdict(), transform=TRANSFORM)
 
 
 def _place(path: Path) -> Path:
@@ -112,6 +118,8 @@ def _contents(place: Path, wanted: dict[str, int]) -> Iterator[tuple[str, bytes]
 
 def _mesh(where: str, content: bytes) -> np.ndarray:
     """The array ``im`` of one car. Raises UserError for another shape or type."""
+    from scipy.io import loadmat, whosmat  # takes its time
+
     with parsing(where, "a .mat file with the array 'im'"):
         # Before it is unpacked: what it declares may not fit into memory.
         found = {name: (shape, kind) for name, shape, kind in whosmat(io.BytesIO(content))}

@@ -1,4 +1,4 @@
-"""Your own pictures: a folder or a zip of image files of any size and mode.
+"""Your own pictures: a folder or a zip of image files of any size and mode, and the classes that its folders give.
 
 A small set is decoded when it is opened and lies in memory from then on; a large one is decoded as it is read.
 """
@@ -6,39 +6,34 @@ A small set is decoded when it is opened and lies in memory from then on; a larg
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+import posixpath
+import unicodedata
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
-from orthogan.data.files import Entry, FileStore, is_image_name, open_store
-from orthogan.data.source import BadFile, ImageSource
-from orthogan.data.sources.arrays import ArraySource
-from orthogan.data.sources.file_source import BadFiles, FileSource
-from orthogan.data.sources.folder_labels import Labelling, find_labels
+from orthogan.data.formats.image_files import open_files
+from orthogan.data.formats.stores import Entry, FileStore, is_image_name, open_store, split_name
+from orthogan.data.source import Annotation, DataRequest, ImageSource
+from orthogan.data.sources import DATA_SOURCES, DataSource, open_request
 from orthogan.errors import UserError
-from orthogan.io.read import printable, user_path
-from orthogan.io.threads import in_threads
+from orthogan.io.read import describe_error, exists, parse_json, printable, shown, user_path
 
 log = logging.getLogger("orthogan.data")
 
-IN_MEMORY_LIMIT = 1 << 30  # a set of at most so many bytes after resizing is decoded at once
-SMALL_FILE = 20_000  # threads pay for files that are larger on average [bytes]
+DATASET_JSON = "dataset.json"
+LARGEST_JSON = 1 << 27  # for millions of images [bytes]
+# Sub-folders with these names only are the parts of a data set, not its classes.
+_PARTS = "train training val valid validation dev test testing eval evaluation holdout extra unlabeled"
+PARTS = frozenset(_PARTS.split(" "))
 
 
-class Form(NamedTuple):
-    """What every picture becomes, and what happens to those that cannot."""
-
-    resolution: int
-    channels: int
-    bad_images: Literal["skip", "error"] = "skip"
-    bad_limit: float = 0.01
-
-
-def open_folder(path: str | Path, form: Form, *, in_memory_limit: int = IN_MEMORY_LIMIT) -> ImageSource:
-    """The images in a folder or a zip file, in the order of their names.
+@DATA_SOURCES.register("folder")
+class Folder(DataSource):
+    """A folder or .zip of images of any size and mode, in the order of their names.
 
     Classes: ``dataset.json`` (StyleGAN's layout) where there is one; else the first level of sub-folders, when every
     image lies in one and there are at least two, other than train, test and the like; else none, and
@@ -47,17 +42,28 @@ def open_folder(path: str | Path, form: Form, *, in_memory_limit: int = IN_MEMOR
 
     A file that cannot be decoded: with ``bad_images="skip"`` it is named once in the log and left out (in memory)
     or replaced by the next good one (larger sets); more than the share ``bad_limit`` of all is an error, and so is
-    the first with ``bad_images="error"``. Raises UserError, also when there are fewer than two images.
+    the first with ``bad_images="error"``. Fewer than two images are an error too.
     """
-    path = user_path(path)
-    store = open_store(path)
-    listing = store.entries()
-    images = [entry for entry in listing if is_image_name(entry.name)]
-    if len(images) < 2:
-        raise UserError(_too_few(path, images, listing))
-    labelling = find_labels(store, listing, [entry.name for entry in images])
-    name = printable(path.stem) or "folder"
-    return open_files(name, store, images, labelling, form, in_memory_limit=in_memory_limit)
+
+    path = "required"
+
+    def open(self, data: DataRequest) -> ImageSource:
+        """The images in the folder or zip file."""
+        path = user_path(data.path or "")
+        store = open_store(path)
+        listing = store.entries()
+        images = [entry for entry in listing if is_image_name(entry.name)]
+        if len(images) < 2:
+            raise UserError(_too_few(path, images, listing))
+        note = find_labels(store, listing, [entry.name for entry in images])
+        return open_files(printable(path.stem) or "folder", store, images, note, data)
+
+    def open_held_out(self, data: DataRequest, test_split: str) -> ImageSource:
+        """The folder test beside a folder called train."""
+        path = user_path(data.path or "")
+        if path.name == "train" and exists(path.with_name("test"), "folder"):
+            return open_request(replace(data, path=str(path.with_name("test"))))
+        return super().open_held_out(data, test_split)
 
 
 def _too_few(path: Path, images: Sequence[Entry], listing: Sequence[Entry]) -> str:
@@ -70,59 +76,116 @@ def _too_few(path: Path, images: Sequence[Entry], listing: Sequence[Entry]) -> s
     return f"{where}: none of its {len(listing)} files has an image ending such as .png (one is {example})"
 
 
-def open_files(
-    name: str,
-    store: FileStore,
-    entries: Sequence[Entry],
-    labelling: Labelling,
-    form: Form,
-    *,
-    in_memory_limit: int = IN_MEMORY_LIMIT,
-) -> ImageSource:
-    """A source of the given files of a store: decoded now when that takes at most ``in_memory_limit`` bytes."""
-    streamed = FileSource(
-        name,
-        store,
-        entries,
-        labelling,
-        resolution=form.resolution,
-        channels=form.channels,
-        bad=BadFiles(printable(store.path), len(entries), form.bad_images, form.bad_limit),
-    )
-    return streamed if streamed.nbytes > in_memory_limit else _decode_all(streamed)
+def find_labels(store: FileStore, listing: Sequence[Entry], names: Sequence[str]) -> Annotation:
+    """The classes of the images ``names`` of a store whose files are ``listing``.
+
+    From ``dataset.json`` at the top, or in the folders that hold everything; where there is none, from the folders.
+    A file that is damaged or does not fit gives no classes, since many uses need none: ``why`` says what is wrong.
+    """
+    where = printable(store.path)
+    parts = [split_name(name) for name in names]
+    depth = _shared_depth(parts)
+    tables = [split_name(entry.name) for entry in listing if split_name(entry.name)[-1] == DATASET_JSON]
+    above = [table for table in tables if len(table) <= depth + 1 and table[:-1] == parts[0][: len(table) - 1]]
+    if not above:
+        if tables:
+            log.warning("%s: %s is ignored, since images lie outside of its folder", where, "/".join(tables[0]))
+        return _labels_from_folders(parts, depth, where=where)
+    table = min(above, key=len)
+    original = next(entry.name for entry in listing if split_name(entry.name) == table)
+    inside = ["/".join(p[len(table) - 1 :]) for p in parts]
+    try:
+        return labels_from_json(_table(store, original), inside)
+    except UserError as error:
+        return Annotation(why_unlabeled=f"{where}/{'/'.join(table)}: {error}")
 
 
-def _decode_all(source: FileSource) -> ArraySource:
-    """Every readable file of ``source`` in memory."""
+def _shared_depth(parts: Sequence[Sequence[str]]) -> int:
+    """How many folders from the top hold every file, at least one folder or file below them not counted."""
+    depth = 0
+    while all(len(p) > depth + 1 and p[depth] == parts[0][depth] for p in parts):
+        depth += 1
+    return depth
 
-    images = np.empty((len(source), source.channels, source.resolution, source.resolution), np.uint8)
-    kept: list[int] = []
-    animated = 0
-    bar = tqdm(source.entries, desc=f"reading {source.name}", unit=" images", disable=None, leave=False)
-    mean_size = sum(entry.size for entry in source.entries) / len(source)
-    each = in_threads if mean_size > SMALL_FILE else map
-    for number, result in enumerate(each(source.attempt, bar)):
-        if isinstance(result, BadFile):
-            source.bad.add([result])
-            continue
-        images[len(kept)] = result.array
-        kept.append(number)
-        animated += result.animated
-    where = source.bad.where
-    if len(kept) < 2:
-        raise UserError(f"{where}: holds {len(kept)} readable images; a set needs at least two")
-    if animated:
-        log.warning("%s: %d files have several frames; the first of each is used", where, animated)
-    images, labels = images[: len(kept)], source.labels[kept]
-    if all(images[i : i + 256].max() <= 1 for i in range(0, len(images), 256)):
-        log.warning(
-            "%s: every pixel is 0 or 1 of 255, so all pictures are black; are they masks of two classes?", where
+
+def _labels_from_folders(parts: Sequence[Sequence[str]], depth: int, *, where: str) -> Annotation:
+    """Class = the first sub-folder in which the files differ; no classes when some files lie outside of all."""
+    advice = "put each class in a sub-folder"
+    inside = [len(p) > depth + 1 for p in parts]
+    if not any(inside):
+        return Annotation(why_unlabeled=advice)
+    if not all(inside):
+        stray = printable("/".join(parts[inside.index(False)]))
+        log.warning("%s: images lie beside sub-folders (such as %s), so the set has no classes", where, stray)
+        return Annotation(why_unlabeled=f"images such as {stray} lie beside the sub-folders; {advice}")
+    folders = [p[depth] for p in parts]
+    classes = sorted(set(folders))
+    if PARTS.issuperset(name.lower() for name in classes):
+        listed = ", ".join(classes)
+        log.warning("%s: %s look like the parts of a data set; all their images are used together", where, listed)
+        return Annotation(
+            why_unlabeled=f"its sub-folders {listed} look like the parts of a data set; give one of them as data.path"
         )
-    lost = np.setdiff1d(np.arange(source.num_classes), labels)
-    if len(lost):
-        log.warning("%s: no readable image is left of the class %s", where, source.class_names[lost[0]])
-    made = ArraySource(
-        source.name, images, labels=labels, class_names=source.class_names, transform="centre crop, lanczos"
-    )
-    made.why_unlabeled = source.why_unlabeled
-    return made
+    alike = [names for names in _alike(classes).values() if len(names) > 1]
+    if alike:
+        log.warning(
+            "%s: classes whose names differ only in case or encoding: %s", where, printable(", ".join(alike[0]))
+        )
+    number = {name: index for index, name in enumerate(classes)}
+    return Annotation(np.array([number[folder] for folder in folders], np.int64), [printable(name) for name in classes])
+
+
+def _alike(names: Iterable[str]) -> dict[str, list[str]]:
+    """Names by what they are to file systems that ignore case and the encoding of accents."""
+    groups: dict[str, list[str]] = {}
+    for name in names:
+        groups.setdefault(unicodedata.normalize("NFC", name).casefold(), []).append(name)
+    return groups
+
+
+def _table(store: FileStore, name: str) -> Any:
+    """``labels`` of the file ``name``. Raises UserError with a message without the file's name."""
+    try:
+        data = store.read(name)
+    except Exception as error:  # a damaged archive raises almost any type
+        raise UserError(f"cannot be read ({getattr(error, 'reason', describe_error(error))})") from error
+    if len(data) > LARGEST_JSON:
+        raise UserError(f"is larger than {LARGEST_JSON >> 20} MiB")
+    content = parse_json(data, DATASET_JSON)
+    if not isinstance(content, dict):
+        raise UserError('expected {"labels": [["file.png", 0], ...]}')
+    return content.get("labels")
+
+
+def labels_from_json(pairs: Any, names: Sequence[str]) -> Annotation:
+    """Classes of the files ``names`` from StyleGAN's ``[[file name, class number], ...]``; null means no classes.
+
+    Numbers without an image are no classes; a class is named by its number. Names are compared with case first, then
+    without. Raises UserError when this is no such list, leaves a file out, has two labels for one, or other labels.
+    """
+    if pairs is None:
+        return Annotation(why_unlabeled=f"the labels in its {DATASET_JSON} are null; write class numbers there")
+    if not isinstance(pairs, list) or not all(isinstance(p, list) and len(p) == 2 for p in pairs):
+        raise UserError('expected {"labels": [["file.png", 0], ...]}')
+    table: dict[str, Any] = {}
+    for name, label in pairs:
+        key = posixpath.normpath("/".join(split_name(str(name))))
+        if key in table and table[key] != label:
+            raise UserError(f"{printable(key)} has two labels, {table[key]!r} and {label!r}; keep one")
+        table[key] = label
+    if any(name not in table for name in names):
+        written = {alike: found[0] for alike, found in _alike(table).items() if len(found) == 1}
+        only = {found[0]: alike for alike, found in _alike(names).items() if len(found) == 1}
+        table |= {name: table[written[only[name]]] for name in only if name not in table and only[name] in written}
+    missing = [name for name in names if name not in table]
+    if missing:
+        raise UserError(f"has no label for {len(missing)} of {len(names)} images, such as {printable(missing[0])}")
+    labels = [table[name] for name in names]
+    for name, label in zip(names, labels, strict=True):
+        if type(label) is not int or label < 0:
+            raise UserError(
+                f"the label of {printable(name)} is {printable(shown(label, 40))}; only class numbers are supported"
+            )
+    numbers = sorted(set(labels))
+    number = {label: index for index, label in enumerate(numbers)}
+    return Annotation(np.array([number[label] for label in labels], np.int64), [str(label) for label in numbers])

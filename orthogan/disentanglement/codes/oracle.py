@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from orthogan.data.order import permuted_index, subset
 from orthogan.data.source import ImageSource
-from orthogan.data.sources.sprite_sources import SpriteGrid
+from orthogan.data.sources.sprites import SpriteGrid
 from orthogan.disentanglement.codes.merging import LEVELS, TURNS, Merging, get_merging
 from orthogan.disentanglement.codes.trunk import Precision, Trunk, fit_trunk, new_trunk, prepare_images
 from orthogan.io.content_hash import ContentHash

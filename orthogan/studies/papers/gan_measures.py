@@ -11,8 +11,7 @@ import numpy as np
 import torch
 
 from orthogan.config.schema import Config
-from orthogan.data import open_configured
-from orthogan.data.held_out import open_held_out
+from orthogan.data import open_configured, open_held_out
 from orthogan.drawing.plots import plot_histograms
 from orthogan.evaluation import MetricResult, evaluate
 from orthogan.evaluation.critic.critic import Recipe

@@ -12,8 +12,8 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from orthogan.config.schema import AugmentConfig
 from orthogan.data import AdaptiveAugment, DiffAugment
+from orthogan.data.config import AugmentConfig
 
 Drawn = tuple[Tensor, ...]
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from orthogan.config.schema import AugmentConfig
 from orthogan.data.augment import AdaptiveAugment, DiffAugment
+from orthogan.data.config import AugmentConfig
 from orthogan.rng import generator
 from orthogan.training.gan.augmentation import Adaptive, Augmentation, Fixed, make_augment
 

@@ -23,14 +23,14 @@ from PIL import Image
 from scipy.io import savemat
 
 from orthogan.data import ArraySource, Batches, ImageSource
-from orthogan.data.sources.cars3d import open_cars3d
-from orthogan.data.sources.factor_files import FactorGrid, NpzSource, open_dsprites, open_mpi3d, open_shapes3d
-from orthogan.data.sources.folder import Form
-from orthogan.data.sources.smallnorb import open_smallnorb, read_matrix
-from orthogan.data.sources.sprite_sources import SpriteGrid
+from orthogan.data.factors import FactorGrid
+from orthogan.data.formats.arrays import StoredSource
+from orthogan.data.formats.matrices import read_norb
+from orthogan.data.sources.sprites import SpriteGrid
 from orthogan.data.sprites import FACTOR_SIZES, render
 from orthogan.disentanglement import beta_vae, factor_vae
 from orthogan.errors import UserError
+from tests.fixtures.sets import opened
 
 RNG = np.random.default_rng(0)
 STREAMED = 0
@@ -75,8 +75,8 @@ def test_dsprites_keep_their_classes_and_lose_the_constant_colour(
 ) -> None:
     path = write_dsprites(tmp_path / "d.npz", compressed=compressed)
     with caplog.at_level(logging.WARNING):
-        source = open_dsprites(path, Form(64, 1), in_memory_limit=limit)
-    assert isinstance(source, NpzSource) == (not compressed and limit == STREAMED)
+        source = opened("dsprites", path, 64, 1, in_memory_limit=limit)
+    assert isinstance(source, StoredSource) == (not compressed and limit == STREAMED)
     assert ("compressed" in caplog.text) == (compressed and limit == STREAMED)
     pictures, labels = everything(source)
     np.testing.assert_array_equal(pictures[:, 0], render(SPRITES) * 255)
@@ -102,19 +102,19 @@ def test_dsprites_that_are_not_as_published_are_refused(tmp_path: Path) -> None:
         ({"latents_classes": np.array([{}])}, "'latents_classes': holds pickled objects"),
     ):
         with pytest.raises(UserError, match=message) as caught:
-            open_dsprites(write_dsprites(tmp_path / "d.npz", changed), Form(64, 1))
+            opened("dsprites", write_dsprites(tmp_path / "d.npz", changed), 64, 1)
         assert str(caught.value).startswith(str(tmp_path / "d.npz"))
     np.savez(tmp_path / "e.npz", imgs=render(SPRITES))
     with pytest.raises(UserError, match="no array 'latents_classes'"):
-        open_dsprites(tmp_path / "e.npz", Form(64, 1))
+        opened("dsprites", tmp_path / "e.npz", 64, 1)
     np.savez(tmp_path / "e.npz", images=render(SPRITES))
     with pytest.raises(UserError, match="has no array 'imgs'; it holds images"):
-        open_dsprites(tmp_path / "e.npz", Form(64, 1))
+        opened("dsprites", tmp_path / "e.npz", 64, 1)
     (tmp_path / "e.npz").write_bytes(b"junk")
     with pytest.raises(UserError, match=r"is not an \.npz file"):
-        open_dsprites(tmp_path / "e.npz", Form(64, 1))
+        opened("dsprites", tmp_path / "e.npz", 64, 1)
     with pytest.raises(UserError, match=r"no such file; data\.path must name dsprites_ndarray"):
-        open_dsprites(tmp_path / "f.npz", Form(64, 1))
+        opened("dsprites", tmp_path / "f.npz", 64, 1)
 
 
 def test_damage_within_a_file_is_named(tmp_path: Path) -> None:
@@ -126,13 +126,13 @@ def test_damage_within_a_file_is_named(tmp_path: Path) -> None:
     content[middle : middle + 40] = bytes(40)
     path.write_bytes(content)
     with pytest.raises(UserError, match=r"d\.npz: 'imgs': is damaged"):
-        open_dsprites(path, Form(64, 1))
+        opened("dsprites", path, 64, 1)
     header = io.BytesIO()
     np.lib.format.write_array_header_1_0(header, {"descr": "|u1", "fortran_order": False, "shape": (460800, 2, 2, 3)})
     with zipfile.ZipFile(tmp_path / "m.npz", "w") as archive:
         archive.writestr("images.npy", header.getvalue() + bytes(100))
     with pytest.raises(UserError, match=r"m\.npz: 'images' is cut short"):
-        open_mpi3d(tmp_path / "m.npz", Form(2, 3), in_memory_limit=STREAMED)
+        opened("mpi3d", tmp_path / "m.npz", 2, 3, in_memory_limit=STREAMED)
 
 
 # MPI3D
@@ -155,8 +155,8 @@ def spelled(pictures: np.ndarray) -> np.ndarray:
 
 
 def test_the_place_of_an_mpi3d_picture_is_its_factors_in_mixed_radix(mpi3d: Path) -> None:
-    source = open_mpi3d(mpi3d, Form(2, 3), in_memory_limit=STREAMED)
-    assert isinstance(source, NpzSource)
+    source = opened("mpi3d", mpi3d, 2, 3, in_memory_limit=STREAMED)
+    assert isinstance(source, StoredSource)
     factors = known(source)
     assert tuple(source.factor_sizes) == MPI3D
     # The formula of the authors' README, written out.
@@ -171,16 +171,20 @@ def test_the_place_of_an_mpi3d_picture_is_its_factors_in_mixed_radix(mpi3d: Path
 
 
 def test_mpi3d_on_disk_is_what_it_is_in_memory_and_in_workers(mpi3d: Path) -> None:
-    mapped = open_mpi3d(mpi3d, Form(2, 3), in_memory_limit=STREAMED)
-    loaded = open_mpi3d(mpi3d, Form(2, 3))
+    mapped = opened("mpi3d", mpi3d, 2, 3, in_memory_limit=STREAMED)
+    loaded = opened("mpi3d", mpi3d, 2, 3)
     assert isinstance(loaded, ArraySource)
     np.testing.assert_array_equal(everything(mapped)[0], everything(loaded)[0])
     np.testing.assert_array_equal(everything(mapped)[1], everything(loaded)[1])
     copy = pickle.loads(pickle.dumps(mapped))
-    assert mapped.__dict__["_map"] is not None
-    assert copy.__dict__["_map"] is None  # a worker is sent no pictures
+    assert isinstance(mapped, StoredSource)
+    assert isinstance(copy, StoredSource)
+    assert mapped.array.rows is not None
+    assert copy.array.rows is not None
+    assert mapped.array.rows._file is not None
+    assert copy.array.rows._file is None  # a worker opens its own
     assert copy.fingerprint() == mapped.fingerprint()
-    assert open_mpi3d(mpi3d, Form(1, 3), in_memory_limit=STREAMED).fingerprint() != mapped.fingerprint()
+    assert opened("mpi3d", mpi3d, 1, 3, in_memory_limit=STREAMED).fingerprint() != mapped.fingerprint()
     with Batches(mapped, batch_size=8, seed=0, workers=1) as parallel:
         alone = Batches(mapped, batch_size=8, seed=0, resident="stream", workers=0)
         assert torch.equal(parallel.at(16)[0], alone.at(16)[0])
@@ -189,12 +193,12 @@ def test_mpi3d_on_disk_is_what_it_is_in_memory_and_in_workers(mpi3d: Path) -> No
 def test_an_mpi3d_of_another_count_is_refused(tmp_path: Path) -> None:
     np.savez(tmp_path / "m.npz", images=np.zeros((460_799, 1, 1, 3), np.uint8))
     with pytest.raises(UserError, match=r"460,799 pictures, expected 1,036,800 = 6 x 6 x 2 .* or 460,800 = 4 x 4 x 2"):
-        open_mpi3d(tmp_path / "m.npz", Form(1, 3))
+        opened("mpi3d", tmp_path / "m.npz", 1, 3)
 
 
 def test_the_final_mpi3d_has_six_colours_and_shapes(tmp_path: Path) -> None:
     np.savez_compressed(tmp_path / "mpi3d_toy.npz", images=np.zeros((1_036_800, 1, 1, 3), np.uint8))
-    source = open_mpi3d(tmp_path / "mpi3d_toy.npz", Form(1, 3))
+    source = opened("mpi3d", tmp_path / "mpi3d_toy.npz", 1, 3)
     assert tuple(source.factor_sizes) == (6, 6, 2, 3, 3, 40, 40)
     assert known(source)[172_800].tolist() == [1, 0, 0, 0, 0, 0, 0]
     assert source.num_classes == 6
@@ -227,7 +231,7 @@ def test_the_floats_of_shapes3d_become_classes(tmp_path: Path, limit: int) -> No
     classes, values = shapes3d_labels()
     assert len(np.unique(values[:, 0])) > 10  # 3 * 0.1 is not 3 / 10: the trap is in the file
     images = write_shapes3d(tmp_path / "3dshapes.h5", values)
-    source = open_shapes3d(tmp_path / "3dshapes.h5", Form(64, 3), in_memory_limit=limit)
+    source = opened("shapes3d", tmp_path / "3dshapes.h5", 64, 3, in_memory_limit=limit)
     assert source.in_memory == (limit > 0)
     np.testing.assert_array_equal(known(source), classes)
     assert source.factors is not None
@@ -255,13 +259,13 @@ def test_shapes3d_that_are_not_as_published_are_refused(tmp_path: Path) -> None:
     ):
         write_shapes3d(path, labels)
         with pytest.raises(UserError, match=message) as caught:
-            open_shapes3d(path, Form(64, 3))
+            opened("shapes3d", path, 64, 3)
         assert "3dshapes.h5" in str(caught.value)
     write_shapes3d(path, values, key="latents")
     with pytest.raises(UserError, match="'labels' is missing"):
-        open_shapes3d(path, Form(64, 3))
+        opened("shapes3d", path, 64, 3)
     with pytest.raises(UserError, match=r"must name 3dshapes\.h5"):
-        open_shapes3d(tmp_path, Form(64, 3))
+        opened("shapes3d", tmp_path, 64, 3)
 
 
 # Cars3D
@@ -300,7 +304,7 @@ def cars(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 
 @pytest.mark.parametrize("packed", [False, True])
 def test_cars3d_run_by_elevation_azimuth_and_object(cars: tuple[Path, Path], packed: bool) -> None:
-    source = open_cars3d(cars[packed], Form(8, 3))
+    source = opened("cars3d", cars[packed], 8, 3)
     assert len(source) == 17_568
     assert list(source.factor_names) == ["elevation", "azimuth", "object"]
     assert tuple(source.factor_sizes) == (4, 24, 183)
@@ -319,7 +323,7 @@ def test_cars3d_rows_and_columns_are_not_exchanged_and_sizes_fit(
     published[:64, :, 0, 5, 2] = 200  # the upper half red, in one view
     savemat(tmp_path / "car_001_mesh.mat", {"im": published})
     savemat(tmp_path / "car_002_mesh.mat", {"im": np.zeros_like(published)})
-    source = open_cars3d(tmp_path, Form(64, 3))
+    source = opened("cars3d", tmp_path, 64, 3)
     picture = FactorGrid(source).sample(np.array([[2, 5, 0]]))[0]
     np.testing.assert_allclose(picture[0, :28], 200, atol=2)  # the filter rings
     assert not picture[1:].any()
@@ -327,30 +331,30 @@ def test_cars3d_rows_and_columns_are_not_exchanged_and_sizes_fit(
     assert everything(source)[0].any(axis=(1, 2, 3)).sum() == 1
     reference = np.array(Image.fromarray(published[..., 5, 2]).resize((64, 64), Image.Resampling.LANCZOS))
     np.testing.assert_array_equal(picture, reference.transpose(2, 0, 1))
-    assert everything(open_cars3d(tmp_path, Form(16, 1)))[0].shape == (192, 1, 16, 16)
+    assert everything(opened("cars3d", tmp_path, 16, 1))[0].shape == (192, 1, 16, 16)
 
 
 def test_cars3d_that_are_not_as_published_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UserError, match=r"no cars there; data\.path must name nips2015-analogy-data\.tar\.gz"):
-        open_cars3d(tmp_path, Form(8, 3))
+        opened("cars3d", tmp_path, 8, 3)
     file = tmp_path / "car_001_mesh.mat"
     savemat(file, {"im": car(0)})
     with pytest.raises(UserError, match=r"holds 1 \.mat files of cars, expected 183"):
-        open_cars3d(tmp_path, Form(8, 3))
+        opened("cars3d", tmp_path, 8, 3)
     monkeypatch.setattr("orthogan.data.sources.cars3d.SIZES", (4, 24, 1))
     for wrong in (car(0).transpose(0, 1, 2, 4, 3), car(0)[..., 0], car(0).astype(float)):
         savemat(file, {"im": wrong})
         with pytest.raises(UserError, match=r"car_001_mesh\.mat: 'im' is .* expected uint8 \(128, 128, 3, 24, 4\)"):
-            open_cars3d(tmp_path, Form(8, 3))
+            opened("cars3d", tmp_path, 8, 3)
     savemat(file, {"mask": car(0)})
     with pytest.raises(UserError, match=r"car_001_mesh\.mat: 'im' is missing"):
-        open_cars3d(tmp_path, Form(8, 3))
+        opened("cars3d", tmp_path, 8, 3)
     file.write_bytes(b"junk")
     with pytest.raises(UserError, match=r"car_001_mesh\.mat: is damaged, or is not a \.mat file"):
-        open_cars3d(tmp_path, Form(8, 3))
+        opened("cars3d", tmp_path, 8, 3)
     (tmp_path / "nips2015-analogy-data.tar.gz").write_bytes(gzip.compress(b"junk"))
     with pytest.raises(UserError, match=r"tar\.gz: cannot be read"):
-        open_cars3d(tmp_path / "nips2015-analogy-data.tar.gz", Form(8, 3))
+        opened("cars3d", tmp_path / "nips2015-analogy-data.tar.gz", 8, 3)
 
 
 # SmallNORB
@@ -391,7 +395,7 @@ def write_norb(
 @pytest.mark.parametrize("part", ["train", "test"])
 def test_smallnorb_halves_keep_their_own_instances(tmp_path: Path, part: str, zipped: bool) -> None:
     write_norb(tmp_path, part, zipped=zipped)
-    source = open_smallnorb(tmp_path, Form(96, 1), split=part)
+    source = opened("smallnorb", tmp_path, 96, 1, split=part)
     pictures, labels = everything(source)
     expected = norb_rows(part) // [1, 1, 1, 2, 1]
     np.testing.assert_array_equal(known(source), expected)
@@ -403,24 +407,24 @@ def test_smallnorb_halves_keep_their_own_instances(tmp_path: Path, part: str, zi
     np.testing.assert_array_equal(pictures[:, 0, 90, 10], 100 + expected[:, 1])
     np.testing.assert_array_equal(labels, expected[:, 0])
     assert (source.name, source.class_names[4]) == (f"smallnorb-{part}", "car")
-    assert everything(open_smallnorb(tmp_path, Form(64, 3), split=part))[0].shape == (150, 3, 64, 64)
+    assert everything(opened("smallnorb", tmp_path, 64, 3, split=part))[0].shape == (150, 3, 64, 64)
 
 
 def test_both_halves_of_smallnorb_together(tmp_path: Path) -> None:
     for part in NORB:
         write_norb(tmp_path, part, side=8)
-    source = open_smallnorb(tmp_path, Form(8, 1), split="all")
-    halves = [open_smallnorb(tmp_path, Form(8, 1), split=part) for part in ("train", "test")]
+    source = opened("smallnorb", tmp_path, 8, 1, split="all")
+    halves = [opened("smallnorb", tmp_path, 8, 1, split=part) for part in ("train", "test")]
     np.testing.assert_array_equal(everything(source)[0], np.concatenate([everything(half)[0] for half in halves]))
     np.testing.assert_array_equal(known(source), np.concatenate([known(half) for half in halves]))
     assert FactorGrid(source, occurring=True).factor_sizes == (5, 10, 2, 1, 3)
     with pytest.raises(UserError, match=r"data\.split: smallnorb has train, test, all, not 'valid'"):
-        open_smallnorb(tmp_path, Form(8, 1), split="valid")
+        opened("smallnorb", tmp_path, 8, 1, split="valid")
 
 
 def test_smallnorb_that_is_not_as_published_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"lacks smallnorb-5x46789.*-dat\.mat and .*gz"):
-        open_smallnorb(tmp_path, Form(8, 1))
+        opened("smallnorb", tmp_path, 8, 1)
     for add, message in (
         ([0, 0, 0, 1, 0], "odd azimuths"),
         ([1, 0, 0, 0, 0], r"-cat\.mat: category \(column 0\) runs from 1 to 5, expected 0 to 4"),
@@ -430,7 +434,7 @@ def test_smallnorb_that_is_not_as_published_is_refused(tmp_path: Path) -> None:
     ):
         write_norb(tmp_path, "train", norb_rows("train") + np.array(add, np.int32), side=8)
         with pytest.raises(UserError, match=message):
-            open_smallnorb(tmp_path, Form(8, 1))
+            opened("smallnorb", tmp_path, 8, 1)
     stem = "smallnorb-5x46789x9x18x6x2x96x96-training"
     for kind, array, message in (
         (
@@ -446,7 +450,7 @@ def test_smallnorb_that_is_not_as_published_is_refused(tmp_path: Path) -> None:
         write_norb(tmp_path, "train", side=8)
         (tmp_path / f"{stem}-{kind}.mat").write_bytes(matrix(array))
         with pytest.raises(UserError, match=message):
-            open_smallnorb(tmp_path, Form(8, 1))
+            opened("smallnorb", tmp_path, 8, 1)
 
 
 def test_a_damaged_matrix_file_is_named(tmp_path: Path) -> None:
@@ -463,9 +467,9 @@ def test_a_damaged_matrix_file_is_named(tmp_path: Path) -> None:
     ):
         (tmp_path / name).write_bytes(content)
         with pytest.raises(UserError, match=message):
-            read_matrix(tmp_path / name)
+            read_norb(tmp_path / name)
     (tmp_path / "a.mat").write_bytes(good)
-    np.testing.assert_array_equal(read_matrix(tmp_path / "a.mat"), np.arange(12).reshape(2, 2, 3, 1))
+    np.testing.assert_array_equal(read_norb(tmp_path / "a.mat"), np.arange(12).reshape(2, 2, 3, 1))
 
 
 # Observations by factors
@@ -539,7 +543,7 @@ def test_what_is_no_grid_or_no_factor_is_refused() -> None:
 
 def test_the_interventions_run_on_a_loaded_grid(tmp_path: Path) -> None:
     write_norb(tmp_path, "train", side=8)
-    source = open_smallnorb(tmp_path, Form(8, 1))
+    source = opened("smallnorb", tmp_path, 8, 1)
 
     def encoder(pictures: np.ndarray) -> np.ndarray:
         """Reads the category and the instance off the picture; lights and angles it cannot see."""
@@ -558,7 +562,7 @@ def test_the_interventions_run_on_a_loaded_grid(tmp_path: Path) -> None:
 
 
 def test_a_full_grid_scores_one_with_an_encoder_that_reads_the_factors(cars: tuple[Path, Path]) -> None:
-    grid = FactorGrid(open_cars3d(cars[0], Form(8, 3)))
+    grid = FactorGrid(opened("cars3d", cars[0], 8, 3))
     score = factor_vae(
         grid, lambda x: x[:, :, 0, 0] / [183, 24, 4], train_votes=100, test_votes=100, variance_samples=500, batch=16
     )

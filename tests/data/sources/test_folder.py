@@ -18,19 +18,19 @@ from PIL import Image
 
 from orthogan.config.schema import Config
 from orthogan.data import Batches, ImageSource
-from orthogan.data.sources.file_source import FileSource
-from orthogan.data.sources.folder import Form, open_folder
+from orthogan.data.formats.image_files import FileSource
 from orthogan.data.views import Part
 from orthogan.errors import UserError
 from orthogan.training.gan.draws import check_shares
-from tests.fixtures.sets import greys, solid
+from tests.fixtures.sets import greys, opened, solid
 
-FORM = Form(4, 1)
+Form = tuple[int, int] | tuple[int, int, Literal["skip", "error"], float]
+FORM = (4, 1)
 STREAMED = 0  # a memory limit that every set exceeds
 
 
 def lenient(limit: float = 0.5, policy: Literal["skip", "error"] = "skip") -> Form:
-    return Form(4, 1, policy, limit)
+    return 4, 1, policy, limit
 
 
 def first_pixels(source: ImageSource) -> list[int]:
@@ -49,7 +49,7 @@ def class_folders(folder: Path) -> Path:
 
 @pytest.mark.parametrize("limit", [STREAMED, 1 << 30])
 def test_flat_folder_in_order_of_names(tmp_path: Path, limit: int) -> None:
-    source = open_folder(greys(tmp_path / "pictures", 12), FORM, in_memory_limit=limit)
+    source = opened("folder", greys(tmp_path / "pictures", 12), *FORM, in_memory_limit=limit)
     assert source.in_memory == (limit > 0)
     assert (source.name, source.num_classes, source.class_names) == ("pictures", 0, [])
     assert first_pixels(source) == list(range(12))
@@ -66,7 +66,7 @@ def test_classes_are_the_first_sub_folders(tmp_path: Path, limit: int, packed: b
     if packed:
         # Everything lies below set/train in the archive: what all files share is no class.
         path = Path(shutil.make_archive(str(tmp_path / "all"), "zip", tmp_path, "set"))
-    source = open_folder(path, FORM, in_memory_limit=limit)
+    source = opened("folder", path, *FORM, in_memory_limit=limit)
     assert source.class_names == ["a", "b", "c"]
     assert source.num_classes == 3
     assert list(zip(first_pixels(source), classes_of(source), strict=True)) == [
@@ -80,13 +80,13 @@ def test_classes_are_the_first_sub_folders(tmp_path: Path, limit: int, packed: b
 
 def test_pictures_beside_folders_have_no_classes(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     solid(class_folders(tmp_path) / "stray.png", 5)
-    assert open_folder(tmp_path, FORM).num_classes == 0
+    assert opened("folder", tmp_path, *FORM).num_classes == 0
     assert "stray.png" in caplog.text
 
 
 def test_one_sub_folder_is_no_class(tmp_path: Path) -> None:
     greys(tmp_path / "only", 3)
-    assert open_folder(tmp_path, FORM).num_classes == 0
+    assert opened("folder", tmp_path, *FORM).num_classes == 0
 
 
 @pytest.mark.parametrize("packed", [False, True])
@@ -96,7 +96,7 @@ def test_dataset_json(tmp_path: Path, packed: bool) -> None:
     labels = [2, 0, 0, 3, 2]
     (folder / "dataset.json").write_text(json.dumps({"labels": [list(p) for p in zip(names, labels, strict=True)]}))
     path = Path(shutil.make_archive(str(tmp_path / "set"), "zip", folder)) if packed else folder
-    source = open_folder(path, FORM)
+    source = opened("folder", path, *FORM)
     # A number that no image has is no class.
     assert classes_of(source) == [1, 0, 0, 2, 1]
     assert source.class_names == ["0", "2", "3"]
@@ -105,7 +105,7 @@ def test_dataset_json(tmp_path: Path, packed: bool) -> None:
 @pytest.mark.parametrize("content", ['{"labels": null}', "{}"])
 def test_shards_of_an_unlabeled_stylegan_set_are_no_classes(tmp_path: Path, content: str) -> None:
     (class_folders(tmp_path) / "dataset.json").write_text(content)
-    source = open_folder(tmp_path, FORM)
+    source = opened("folder", tmp_path, *FORM)
     assert source.num_classes == 0
     assert "null" in source.why_unlabeled
 
@@ -122,7 +122,7 @@ def test_shards_of_an_unlabeled_stylegan_set_are_no_classes(tmp_path: Path, cont
 def test_class_numbers_with_gaps(tmp_path: Path, labels: list[int], numbers: list[int], names: list[str]) -> None:
     pairs = [[f"{k:03}.png", label] for k, label in enumerate(labels)]
     (greys(tmp_path, 3) / "dataset.json").write_text(json.dumps({"labels": pairs}))
-    source = open_folder(tmp_path, FORM)
+    source = opened("folder", tmp_path, *FORM)
     assert (classes_of(source), source.class_names) == (numbers, names)
 
 
@@ -134,30 +134,30 @@ def test_folders_around_everything_are_passed_over(tmp_path: Path, packed: bool,
     inside = [wrap + name.replace("/", slash) for name in names]
     files = {name: solid(tmp_path / "p.png", 10 * k).read_bytes() for k, name in enumerate(inside)}
 
-    def opened(name: str) -> ImageSource:
+    def written(name: str) -> ImageSource:
         for file, data in files.items():
             (tmp_path / name / file).parent.mkdir(parents=True, exist_ok=True)
             (tmp_path / name / file).write_bytes(data)
         if not packed:
-            return open_folder(tmp_path / name, FORM)
+            return opened("folder", tmp_path / name, *FORM)
         with zipfile.ZipFile(tmp_path / f"{name}.zip", "w") as archive:
             for file, data in files.items():
                 archive.writestr(zipfile.ZipInfo(file), data)
-        return open_folder(tmp_path / f"{name}.zip", FORM)
+        return opened("folder", tmp_path / f"{name}.zip", *FORM)
 
-    source = opened("plain")
+    source = written("plain")
     assert (first_pixels(source), classes_of(source)) == ([0, 10, 20, 30], [0, 0, 1, 1])
     assert source.class_names == ["x", "y"]
     table = [[name.replace("/", slash), (3 * k) % 4] for k, name in enumerate(names)]
     files[f"{wrap}dataset.json"] = json.dumps({"labels": table}).encode()
-    source = opened("labeled")
+    source = written("labeled")
     assert (first_pixels(source), classes_of(source)) == ([0, 10, 20, 30], [0, 3, 2, 1])
     assert source.num_classes == 4
 
 
 def test_a_dataset_json_that_is_not_for_all_images_is_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     (class_folders(tmp_path) / "b" / "dataset.json").write_text('{"labels": []}')
-    assert open_folder(tmp_path, FORM).class_names == ["a", "b", "c"]
+    assert opened("folder", tmp_path, *FORM).class_names == ["a", "b", "c"]
     assert "b/dataset.json is ignored" in caplog.text
 
 
@@ -188,7 +188,7 @@ def test_labels_that_cannot_be_used_matter_only_where_they_are_asked_for(tmp_pat
         (tmp_path / "dataset.json").symlink_to("nowhere")
     else:
         (tmp_path / "dataset.json").write_text(content)
-    source = open_folder(tmp_path, FORM)
+    source = opened("folder", tmp_path, *FORM)
     assert (first_pixels(source), source.num_classes) == ([0, 1, 2], 0)
     assert re.search(rf"dataset\.json: .*{message}", source.why_unlabeled)
     settings = Config.model_validate(
@@ -204,7 +204,7 @@ def test_the_same_label_twice_and_other_cases_of_names_are_fine(tmp_path: Path) 
     solid(tmp_path / "é.png", 2)
     pairs = [["a.png", 0], ["a.png", 0], ["e\u0301.png", 1]]
     (tmp_path / "dataset.json").write_text(json.dumps({"labels": pairs}))
-    assert classes_of(open_folder(tmp_path, FORM)) == [0, 1]
+    assert classes_of(opened("folder", tmp_path, *FORM)) == [0, 1]
 
 
 @pytest.mark.parametrize("names", [("train", "test"), ("Training", "VAL", "test"), ("train", "valid")])
@@ -214,17 +214,17 @@ def test_parts_beside_each_other_are_no_classes(
     for k, name in enumerate(names):
         solid(tmp_path / name / "0" / "a.png", k)
         solid(tmp_path / name / "1" / "b.png", k)
-    source = open_folder(tmp_path, FORM)
+    source = opened("folder", tmp_path, *FORM)
     assert source.num_classes == 0
     assert "look like the parts of a data set" in source.why_unlabeled
     assert names[0] in caplog.text
-    assert open_folder(tmp_path / names[0], FORM).class_names == ["0", "1"]
+    assert opened("folder", tmp_path / names[0], *FORM).class_names == ["0", "1"]
 
 
 def test_classes_that_differ_only_in_case_are_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     for k, name in enumerate(("Cat", "cat", "dog")):
         solid(tmp_path / name / "a.png", k)
-    assert open_folder(tmp_path, FORM).class_names == ["Cat", "cat", "dog"]
+    assert opened("folder", tmp_path, *FORM).class_names == ["Cat", "cat", "dog"]
     assert "differ only in case or encoding: Cat, cat" in caplog.text
 
 
@@ -234,7 +234,7 @@ def test_other_files_are_ignored(tmp_path: Path) -> None:
     solid(tmp_path / "__MACOSX" / "._000.png", 99)
     (tmp_path / "README.txt").write_text("not a picture")
     (tmp_path / ".DS_Store").write_bytes(b"x")
-    assert first_pixels(open_folder(tmp_path, FORM)) == [0, 1, 2]
+    assert first_pixels(opened("folder", tmp_path, *FORM)) == [0, 1, 2]
 
 
 def test_mixed_sizes_and_modes(tmp_path: Path) -> None:
@@ -244,7 +244,7 @@ def test_mixed_sizes_and_modes(tmp_path: Path) -> None:
         Image.new("RGB", size, (255, 255, 255)).convert("L" if mode == "LA" else "RGB").convert(mode).save(
             tmp_path / f"{mode}.{ending}"
         )
-    source = open_folder(tmp_path, Form(8, 3))
+    source = opened("folder", tmp_path, 8, 3)
     assert len(source) == 7
     assert source.read(np.arange(7))[0].min() == 255
 
@@ -261,7 +261,7 @@ def damage(folder: Path) -> list[str]:
 def test_bad_files_are_skipped_and_named_once(tmp_path: Path, limit: int, caplog: pytest.LogCaptureFixture) -> None:
     bad = damage(greys(tmp_path, 10))
     with caplog.at_level(logging.WARNING, "orthogan.data"):
-        source = open_folder(tmp_path, lenient(), in_memory_limit=limit)
+        source = opened("folder", tmp_path, *lenient(), in_memory_limit=limit)
         values = first_pixels(source)
         first_pixels(source)
     # In memory they are left out; in a stream the next readable one stands in for each, round the end.
@@ -275,7 +275,7 @@ def test_bad_files_are_skipped_and_named_once(tmp_path: Path, limit: int, caplog
 def test_too_many_bad_files_stop_with_their_names(tmp_path: Path, limit: int) -> None:
     bad = damage(greys(tmp_path, 10))
     with pytest.raises(UserError, match=r"more than data\.bad_limit = 0\.2 allows") as caught:
-        first_pixels(open_folder(tmp_path, lenient(0.2), in_memory_limit=limit))
+        first_pixels(opened("folder", tmp_path, *lenient(0.2), in_memory_limit=limit))
     assert all(name in str(caught.value) for name in bad)
 
 
@@ -283,17 +283,17 @@ def test_too_many_bad_files_stop_with_their_names(tmp_path: Path, limit: int) ->
 def test_policy_error_stops_at_the_first(tmp_path: Path, limit: int) -> None:
     damage(greys(tmp_path, 10))
     with pytest.raises(UserError, match=r"003\.png cannot be read: the file is empty"):
-        first_pixels(open_folder(tmp_path, lenient(policy="error"), in_memory_limit=limit))
+        first_pixels(opened("folder", tmp_path, *lenient(policy="error"), in_memory_limit=limit))
 
 
 def test_limit_is_one_per_cent_by_default(tmp_path: Path) -> None:
     greys(tmp_path, 200)
     for name in ("000.png", "001.png"):
         (tmp_path / name).write_bytes(b"")
-    assert len(open_folder(tmp_path, FORM)) == 198
+    assert len(opened("folder", tmp_path, *FORM)) == 198
     (tmp_path / "002.png").write_bytes(b"")
     with pytest.raises(UserError, match=r"at least 3 of 200 files"):
-        open_folder(tmp_path, FORM)
+        opened("folder", tmp_path, *FORM)
 
 
 @pytest.mark.parametrize("packed", [False, True])
@@ -305,7 +305,7 @@ def test_workers_name_bad_files_and_agree_with_one_process(
     path = Path(shutil.make_archive(str(tmp_path / "set"), "zip", folder)) if packed else folder
 
     def batches(workers: int) -> Batches:
-        source = open_folder(path, lenient(), in_memory_limit=STREAMED)
+        source = opened("folder", path, *lenient(), in_memory_limit=STREAMED)
         return Batches(source, batch_size=5, seed=0, workers=workers)
 
     with caplog.at_level(logging.WARNING, "orthogan.data"), batches(2) as parallel, batches(0) as alone:
@@ -319,7 +319,7 @@ def test_workers_name_bad_files_and_agree_with_one_process(
 @pytest.mark.parametrize("policy", ["skip", "error"])
 def test_worker_stops_with_the_name_of_the_file(tmp_path: Path, policy: Literal["skip", "error"]) -> None:
     damage(greys(tmp_path, 10))
-    source = open_folder(tmp_path, lenient(0.1, policy), in_memory_limit=STREAMED)
+    source = opened("folder", tmp_path, *lenient(0.1, policy), in_memory_limit=STREAMED)
     batches = Batches(source, batch_size=10, seed=0, workers=1)
     with batches, pytest.raises(UserError) as caught:
         batches.at(0)
@@ -328,7 +328,7 @@ def test_worker_stops_with_the_name_of_the_file(tmp_path: Path, policy: Literal[
 
 
 def test_file_that_vanishes_is_a_bad_file(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    source = open_folder(greys(tmp_path, 10), lenient(), in_memory_limit=STREAMED)
+    source = opened("folder", greys(tmp_path, 10), *lenient(), in_memory_limit=STREAMED)
     (tmp_path / "002.png").unlink()
     assert first_pixels(source)[2] == 3
     assert "002.png: there is no such file" in caplog.text
@@ -338,41 +338,41 @@ def test_only_bad_files(tmp_path: Path) -> None:
     for k in range(4):
         (tmp_path / f"{k}.png").write_bytes(b"")
     with pytest.raises(UserError, match="0 readable images"):
-        open_folder(tmp_path, lenient(1.0))
+        opened("folder", tmp_path, *lenient(1.0))
     with pytest.raises(UserError, match=r"0\.png"):
-        first_pixels(open_folder(tmp_path, lenient(1.0), in_memory_limit=STREAMED))
+        first_pixels(opened("folder", tmp_path, *lenient(1.0), in_memory_limit=STREAMED))
 
 
 def test_animations_are_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     greys(tmp_path, 2)
     frames = [Image.new("L", (8, 8), value) for value in (50, 90)]
     frames[0].save(tmp_path / "z.gif", save_all=True, append_images=frames[1:])
-    assert first_pixels(open_folder(tmp_path, FORM)) == [0, 1, 50]
+    assert first_pixels(opened("folder", tmp_path, *FORM)) == [0, 1, 50]
     assert "1 files have several frames" in caplog.text
 
 
 def test_too_few_images(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="is empty; put image files"):
-        open_folder(tmp_path, FORM)
+        opened("folder", tmp_path, *FORM)
     (tmp_path / "notes.txt").write_text("x")
     with pytest.raises(UserError, match=r"none of its 1 files has an image ending .*notes\.txt"):
-        open_folder(tmp_path, FORM)
+        opened("folder", tmp_path, *FORM)
     solid(tmp_path / "one.png", 1)
     with pytest.raises(UserError, match=r"holds a single image, one\.png"):
-        open_folder(tmp_path, FORM)
+        opened("folder", tmp_path, *FORM)
 
 
 def test_fewer_images_than_a_batch(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="3 images, fewer than a batch of 4"):
-        Batches(open_folder(greys(tmp_path, 3), FORM), batch_size=4, seed=0)
+        Batches(opened("folder", greys(tmp_path, 3), *FORM), batch_size=4, seed=0)
 
 
 def test_bad_policy_and_limit(tmp_path: Path) -> None:
     greys(tmp_path, 3)
     with pytest.raises(UserError, match=r"data\.bad_images: must be 'skip' or 'error', not 'ignore'"):
-        open_folder(tmp_path, Form(4, 1, "ignore"))  # pyright: ignore[reportArgumentType]
+        opened("folder", tmp_path, 4, 1, "ignore")  # pyright: ignore[reportArgumentType]
     with pytest.raises(UserError, match=r"data\.bad_limit: must be from 0 to 1, not 1\.5"):
-        open_folder(tmp_path, lenient(1.5))
+        opened("folder", tmp_path, *lenient(1.5))
 
 
 @pytest.mark.parametrize("limit", [STREAMED, 1 << 30])
@@ -391,12 +391,12 @@ def test_fingerprint_follows_content_and_transform(
         path = tmp_path / name
         if packed:
             path = Path(shutil.make_archive(str(path), "zip", path))
-        return open_folder(path, form, in_memory_limit=limit).fingerprint()
+        return opened("folder", path, *form, in_memory_limit=limit).fingerprint()
 
     before = print_of("a")
     assert print_of("b") == before
-    assert print_of("a", Form(8, 1)) != before
-    assert print_of("a", Form(4, 3)) != before
+    assert print_of("a", (8, 1)) != before
+    assert print_of("a", (4, 3)) != before
     solid(tmp_path / "b" / "003.bmp", 77)
     changed = print_of("b")
     assert changed != before
@@ -407,7 +407,7 @@ def test_fingerprint_follows_content_and_transform(
 def test_the_content_of_files_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ORTHOGAN_CACHE", str(tmp_path / "cache"))
     greys(tmp_path / "a", 3, ending=".bmp")
-    source = open_folder(tmp_path / "a", FORM, in_memory_limit=STREAMED)
+    source = opened("folder", tmp_path / "a", *FORM, in_memory_limit=STREAMED)
     young = source.fingerprint()
     assert not (tmp_path / "cache").exists()  # files that may still change within the tick of a clock
     clock = time.time_ns()
@@ -426,7 +426,7 @@ def test_unreadable_files_have_a_fingerprint(tmp_path: Path, monkeypatch: pytest
     greys(tmp_path / "a", 3)
     os.mkfifo(tmp_path / "a" / "x.png")
     (tmp_path / "a" / "y.png").symlink_to("nowhere")
-    assert len(open_folder(tmp_path / "a", lenient(), in_memory_limit=STREAMED).fingerprint()) == 40
+    assert len(opened("folder", tmp_path / "a", *lenient(), in_memory_limit=STREAMED).fingerprint()) == 40
 
 
 @pytest.mark.parametrize("limit", [STREAMED, 1 << 30])
@@ -440,19 +440,19 @@ def test_what_is_no_file_is_a_bad_file_and_never_waited_for(
     (tmp_path / "loop.png").symlink_to("loop.png")
     (tmp_path / "nowhere.png").symlink_to("nothing")
     os.truncate(solid(tmp_path / "sparse.png", 9), 1 << 40)
-    source = open_folder(tmp_path, lenient(0.7), in_memory_limit=limit)
+    source = opened("folder", tmp_path, *lenient(0.7), in_memory_limit=limit)
     assert set(first_pixels(source)) == {0, 1, 2, 3}
     for name in ("pipe", "endless", "random", "loop", "nowhere", "sparse"):
         assert caplog.text.count(f"{name}.png") == 1
     with pytest.raises(UserError, match="cannot be read"):
-        first_pixels(open_folder(tmp_path, FORM, in_memory_limit=limit))
+        first_pixels(opened("folder", tmp_path, *FORM, in_memory_limit=limit))
 
 
 def test_many_bad_files_are_each_tried_once(tmp_path: Path) -> None:
     for k in range(200):
         (tmp_path / f"{k:03}.png").write_bytes(b"")
     solid(tmp_path / "zz.png", 9)
-    source = open_folder(tmp_path, lenient(1.0), in_memory_limit=STREAMED)
+    source = opened("folder", tmp_path, *lenient(1.0), in_memory_limit=STREAMED)
     assert isinstance(source, FileSource)
     reads: Counter[str] = Counter()
     read = source.store.read
@@ -465,11 +465,11 @@ def test_black_masks_and_lost_classes_are_named(tmp_path: Path, caplog: pytest.L
     for name in ("a", "b"):
         solid(tmp_path / name / "0.png", 1)
         solid(tmp_path / name / "1.png", 0)
-    open_folder(tmp_path, FORM)
+    opened("folder", tmp_path, *FORM)
     assert "every pixel is 0 or 1 of 255" in caplog.text
     (tmp_path / "c").mkdir()
     (tmp_path / "c" / "bad.png").write_bytes(b"")
-    open_folder(tmp_path, lenient())
+    opened("folder", tmp_path, *lenient())
     assert "no readable image is left of the class c" in caplog.text
 
 
@@ -482,7 +482,7 @@ def test_names_of_any_bytes(tmp_path: Path, name: str, limit: int, caplog: pytes
     for kind in "xy":
         greys(tmp_path / name / (name + kind), 2)
         (tmp_path / name / (name + kind) / f"{name}.png").write_bytes(b"")
-    source = open_folder(tmp_path / name, lenient(), in_memory_limit=limit)
+    source = opened("folder", tmp_path / name, *lenient(), in_memory_limit=limit)
     assert set(first_pixels(source)) == {0, 1}
     source.fingerprint()
     for text in (source.name, *source.class_names, *(record.getMessage() for record in caplog.records)):
@@ -492,7 +492,7 @@ def test_names_of_any_bytes(tmp_path: Path, name: str, limit: int, caplog: pytes
 
 
 def test_images_can_be_indexed_and_iterated(tmp_path: Path) -> None:
-    source = open_folder(class_folders(tmp_path), FORM)
+    source = opened("folder", class_folders(tmp_path), *FORM)
     image, label = source[-1]
     assert (image.shape, image.dtype, int(image[0, 0, 0]), label) == ((1, 4, 4), np.uint8, 20, 2)
     assert [label for _, label in iter(source)] == [0, 0, 1, 1, 2]
@@ -505,7 +505,7 @@ def test_images_can_be_indexed_and_iterated(tmp_path: Path) -> None:
 @pytest.mark.parametrize("path", ["~no-such-user/x", "a" * 300, "x/" * 3000, "nul\0"])
 def test_paths_that_cannot_be(path: str) -> None:
     with pytest.raises(UserError):
-        open_folder(path, FORM)
+        opened("folder", path, *FORM)
 
 
 def test_many_larger_pictures_are_decoded_by_threads_in_order(tmp_path: Path) -> None:
@@ -515,5 +515,5 @@ def test_many_larger_pictures_are_decoded_by_threads_in_order(tmp_path: Path) ->
         noise = rng.integers(0, 256, (100, 100, 3), np.uint8)
         noise[40:60, 40:60] = k
         Image.fromarray(noise).save(tmp_path / f"{k:02}.png")
-    source = open_folder(tmp_path, Form(100, 3))
+    source = opened("folder", tmp_path, 100, 3)
     assert source.read(np.arange(12))[0][:, 0, 50, 50].tolist() == list(range(12))

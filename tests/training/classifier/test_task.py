@@ -19,9 +19,10 @@ from torch.nn import functional
 from orthogan import weights
 from orthogan.cli.main import main
 from orthogan.config.files import load_config
-from orthogan.config.schema import Config, DataConfig, EvaluationConfig, ScheduleConfig
+from orthogan.config.schema import Config, EvaluationConfig, ScheduleConfig
 from orthogan.data import open_configured, to_float
 from orthogan.data.augment.crop import crop, crop_offsets
+from orthogan.data.config import DataConfig
 from orthogan.data.views import NoisyLabels, hold_out
 from orthogan.errors import Stopped, UserError
 from orthogan.evaluation.robustness.accuracy import accuracy

@@ -1,4 +1,4 @@
-"""The sprites as image sources: plain (black and white) and coloured, as the full grid or a random part of it."""
+"""The sprites: plain (black and white) and colored, as the full grid or a random part of it."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import colorsys
 import numpy as np
 
 from orthogan.data.order import subset
-from orthogan.data.source import ImageSource
-from orthogan.data.sources.arrays import ArraySource
+from orthogan.data.source import ArraySource, DataRequest, ImageSource
+from orthogan.data.sources import DATA_SOURCES, DataSource
 from orthogan.data.sprites import CANVAS, FACTOR_NAMES, FACTOR_SIZES, SHAPE_NAMES, check_classes, render
 from orthogan.errors import UserError
 from orthogan.io.content_hash import ContentHash
@@ -17,6 +17,7 @@ from orthogan.io.content_hash import ContentHash
 HUES, GROUNDS = 8, 6
 COLOUR_NAMES = (*FACTOR_NAMES, "hue", "background")
 COLOUR_SIZES = (*FACTOR_SIZES, HUES, GROUNDS)
+HELD_OUT_SEED = 1
 
 
 def _palette(count: int, saturation: float, value: float) -> np.ndarray:
@@ -109,22 +110,47 @@ def sprite_subset(classes: np.ndarray, *, resolution: int, channels: int) -> Arr
     )
 
 
-def open_sprites(*, coloured: bool, resolution: int, channels: int, count: int | None, seed: int) -> ImageSource:
-    """The full grid (``count`` None), rendered on read, or ``count`` random ones of it, rendered now.
+@DATA_SOURCES.register("sprites")
+class Sprites(DataSource):
+    """The full grid (``count`` None), rendered when read, or ``count`` random ones of it, rendered now.
 
     The subset is drawn without replacement and depends on ``seed`` and ``count`` alone. Values run from 0 to 255;
-    plain sprites with 3 channels are grey. Raises UserError for other sizes than 32 and 64 pixels, for coloured
-    sprites with one channel, and for more images than the grid has.
+    plain sprites with 3 channels are gray.
     """
-    kind = "sprites-colour" if coloured else "sprites"
-    if resolution not in (CANVAS // 2, CANVAS):
-        raise UserError(f"{kind}: resolution must be 32 or 64, not {resolution}")
-    if coloured and channels != 3:
-        raise UserError(f"{kind}: channels must be 3, not {channels} (the source 'sprites' has a grey version)")
-    grid = SpriteGrid(coloured=coloured, resolution=resolution, channels=channels)
-    if count is None:
-        return grid
-    if not 1 <= count <= len(grid):
-        raise UserError(f"{kind}: count must be from 1 to {len(grid)}, not {count}")
-    classes = grid.classes(subset(seed, len(grid), count))
-    return sprite_subset(classes, resolution=resolution, channels=channels)
+
+    resolutions = (CANVAS // 2, CANVAS)
+    factors = True
+    colored = False
+
+    def grid(self, data: DataRequest) -> SpriteGrid:
+        """Every combination of the factors."""
+        return SpriteGrid(coloured=self.colored, resolution=data.resolution, channels=data.channels)
+
+    def open(self, data: DataRequest) -> ImageSource:
+        """The grid or a part of it. Raises UserError for more images than the grid has."""
+        grid = self.grid(data)
+        if data.count is None:
+            return grid
+        if not 1 <= data.count <= len(grid):
+            raise UserError(f"{data.source}: count must be from 1 to {len(grid)}, not {data.count}")
+        classes = grid.classes(subset(data.seed, len(grid), data.count))
+        return sprite_subset(classes, resolution=data.resolution, channels=data.channels)
+
+    def open_held_out(self, data: DataRequest, test_split: str) -> ImageSource:
+        """As many other sprites as ``count``, or a few less."""
+        if data.count is None:
+            return super().open_held_out(data, test_split)
+        grid = self.grid(data)
+        ours, theirs = (subset(seed, len(grid), data.count) for seed in (data.seed, HELD_OUT_SEED))
+        classes = grid.classes(np.setdiff1d(theirs, ours))
+        found = sprite_subset(classes, resolution=data.resolution, channels=data.channels)
+        found.name = f"other {found.name}"
+        return found
+
+
+@DATA_SOURCES.register("sprites-colour")
+class ColoredSprites(Sprites):
+    """As ``sprites``, in 8 hues on 6 grounds."""
+
+    channels = (3,)
+    colored = True

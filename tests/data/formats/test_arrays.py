@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orthogan.data.sources.row_file import RowFile, consecutive
+from orthogan.data.formats.arrays import RowFile, consecutive
 from orthogan.errors import UserError
 
 ROWS = np.random.default_rng(0).integers(0, 256, (40, 7), np.uint8)

@@ -12,11 +12,10 @@ import pytest
 import torch
 
 from orthogan.data import Batches, ImageSource
-from orthogan.data.sources.array_files import open_array_file
-from orthogan.data.sources.folder import Form
-from orthogan.data.sources.h5_source import H5Source
+from orthogan.data.formats.hdf5 import H5Source
 from orthogan.data.sprites import render
 from orthogan.errors import UserError
+from tests.fixtures.sets import opened
 
 CLASSES = np.array(list(itertools.product((0, 1, 2), (0, 5), (0, 7, 13), (3, 20), (4,))))  # (36, 5)
 STREAMED = 0
@@ -43,7 +42,7 @@ def write_dsprites(path: Path, *, h5: bool = False) -> None:
 @pytest.mark.parametrize("name", ["d.npz", "d.h5"])
 def test_dsprites_layout(tmp_path: Path, name: str) -> None:
     write_dsprites(tmp_path / name, h5=name.endswith("h5"))
-    source = open_array_file(tmp_path / name, Form(64, 1))
+    source = opened("array", tmp_path / name, 64, 1)
     images, labels = everything(source)
     np.testing.assert_array_equal(images[:, 0], render(CLASSES) * 255)
     np.testing.assert_array_equal(labels, CLASSES[:, 0])
@@ -59,7 +58,7 @@ def test_dsprites_layout(tmp_path: Path, name: str) -> None:
 
 def test_dsprites_are_resized_like_any_picture(tmp_path: Path) -> None:
     write_dsprites(tmp_path / "d.npz")
-    images, _ = everything(open_array_file(tmp_path / "d.npz", Form(32, 3)))
+    images, _ = everything(opened("array", tmp_path / "d.npz", 32, 3))
     assert images.shape == (36, 3, 32, 32)
     areas = render(CLASSES).sum((1, 2)) / 4
     np.testing.assert_allclose(images[:, 0].astype(float).sum((1, 2)) / 255, areas, rtol=0.05)
@@ -79,7 +78,7 @@ def write_shapes3d(path: Path, n: int = 40) -> tuple[np.ndarray, np.ndarray]:
 @pytest.mark.parametrize("limit", [STREAMED, 1 << 30])
 def test_shapes3d_layout(tmp_path: Path, limit: int) -> None:
     images, labels = write_shapes3d(tmp_path / "3dshapes.h5")
-    source = open_array_file(tmp_path / "3dshapes.h5", Form(64, 3), in_memory_limit=limit)
+    source = opened("array", tmp_path / "3dshapes.h5", 64, 3, in_memory_limit=limit)
     assert source.in_memory == (limit > 0)
     assert list(source.factor_names) == ["floor_hue", "wall_hue", "object_hue", "scale", "shape", "orientation"]
     assert list(source.factor_sizes) == [10, 9, 8, 8, 4, 15]
@@ -94,7 +93,7 @@ def test_shapes3d_layout(tmp_path: Path, limit: int) -> None:
 
 def test_h5_is_read_by_workers(tmp_path: Path) -> None:
     write_shapes3d(tmp_path / "s.h5")
-    source = open_array_file(tmp_path / "s.h5", Form(16, 1), in_memory_limit=STREAMED)
+    source = opened("array", tmp_path / "s.h5", 16, 1, in_memory_limit=STREAMED)
     source.read(np.array([0]))  # opens the file in this process first
     with Batches(source, batch_size=8, seed=0, workers=2) as parallel:
         alone = Batches(source, batch_size=8, seed=0, resident="stream", workers=0)
@@ -107,7 +106,7 @@ def test_h5_fingerprint_tells_files_and_transforms_apart(tmp_path: Path) -> None
     write_shapes3d(tmp_path / "a.h5")
     write_shapes3d(tmp_path / "b.h5", 41)
     prints = {
-        open_array_file(tmp_path / name, Form(resolution, 3), in_memory_limit=STREAMED).fingerprint()
+        opened("array", tmp_path / name, resolution, 3, in_memory_limit=STREAMED).fingerprint()
         for name in ("a.h5", "b.h5")
         for resolution in (16, 64)
     }
@@ -118,7 +117,7 @@ def test_h5_fingerprint_tells_files_and_transforms_apart(tmp_path: Path) -> None
 def test_plain_images_and_labels(tmp_path: Path, shape: tuple[int, ...]) -> None:
     images = np.random.default_rng(0).integers(0, 256, (6, *shape), np.uint8)
     np.savez(tmp_path / "p.npz", images=images, labels=np.array([5, 9, 5, 7, 7, 9], np.int32))
-    source = open_array_file(tmp_path / "p.npz", Form(8, images.shape[3] if images.ndim == 4 else 1))
+    source = opened("array", tmp_path / "p.npz", 8, images.shape[3] if images.ndim == 4 else 1)
     pictures, labels = everything(source)
     np.testing.assert_array_equal(pictures, images.reshape(6, 8, 8, -1).transpose(0, 3, 1, 2))
     assert labels.tolist() == [0, 2, 0, 1, 1, 2]
@@ -129,7 +128,7 @@ def test_plain_images_and_labels(tmp_path: Path, shape: tuple[int, ...]) -> None
 def test_images_without_labels_and_bool_masks(tmp_path: Path) -> None:
     masks = np.random.default_rng(0).random((5, 8, 8)) < 0.5
     np.savez(tmp_path / "m.npz", images=masks)
-    source = open_array_file(tmp_path / "m.npz", Form(8, 1))
+    source = opened("array", tmp_path / "m.npz", 8, 1)
     assert source.num_classes == 0
     np.testing.assert_array_equal(everything(source)[0][:, 0], masks * 255)
 
@@ -138,13 +137,13 @@ def test_images_that_are_not_square_are_cut(tmp_path: Path) -> None:
     images = np.zeros((3, 8, 20), np.uint8)
     images[:, :, 6:14] = 77
     np.savez(tmp_path / "w.npz", images=images)
-    assert (everything(open_array_file(tmp_path / "w.npz", Form(8, 1)))[0] == 77).all()
+    assert (everything(opened("array", tmp_path / "w.npz", 8, 1))[0] == 77).all()
 
 
 def test_pickled_images_are_refused(tmp_path: Path) -> None:
     np.savez(tmp_path / "evil.npz", images=np.array([{"a": 1}], dtype=object))
     with pytest.raises(UserError, match=r"evil\.npz: 'images': holds pickled objects"):
-        open_array_file(tmp_path / "evil.npz", Form(8, 1))
+        opened("array", tmp_path / "evil.npz", 8, 1)
 
 
 def test_bad_files(tmp_path: Path) -> None:
@@ -170,14 +169,14 @@ def test_bad_files(tmp_path: Path) -> None:
         "missing.npz": "no such file",
     }.items():
         with pytest.raises(UserError, match=message):
-            open_array_file(tmp_path / name, Form(8, 1))
+            opened("array", tmp_path / name, 8, 1)
 
 
 def test_h5_without_h5py(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_shapes3d(tmp_path / "s.h5")
     monkeypatch.setitem(sys.modules, "h5py", None)
     with pytest.raises(UserError, match=r"pip install -e '\.\[h5\]'"):
-        open_array_file(tmp_path / "s.h5", Form(64, 3))
+        opened("array", tmp_path / "s.h5", 64, 3)
 
 
 @pytest.mark.parametrize("limit", [STREAMED, 1 << 30])
@@ -185,7 +184,7 @@ def test_npy_with_labels_beside_it(tmp_path: Path, limit: int) -> None:
     images = np.random.default_rng(0).integers(0, 256, (20, 8, 8, 3), np.uint8)
     np.save(tmp_path / "big.npy", images)
     np.save(tmp_path / "big.labels.npy", np.arange(20) % 3 * 10)
-    source = open_array_file(tmp_path / "big.npy", Form(8, 3), in_memory_limit=limit)
+    source = opened("array", tmp_path / "big.npy", 8, 3, in_memory_limit=limit)
     assert source.in_memory == (limit > 0)
     assert list(source.class_names) == ["0", "10", "20"]
     for indices in (np.array([13, 2, 2, 19]), np.arange(5, 9), np.array([3]), np.arange(0)):
@@ -196,13 +195,13 @@ def test_npy_with_labels_beside_it(tmp_path: Path, limit: int) -> None:
     assert pickle.loads(pickle.dumps(source)).fingerprint() == before
     images[0] ^= 1
     np.save(tmp_path / "big.npy", images)
-    assert open_array_file(tmp_path / "big.npy", Form(8, 3), in_memory_limit=limit).fingerprint() != before
+    assert opened("array", tmp_path / "big.npy", 8, 3, in_memory_limit=limit).fingerprint() != before
 
 
 def test_grey_npy_without_labels_becomes_what_is_asked_for(tmp_path: Path) -> None:
     images = np.random.default_rng(0).integers(0, 256, (5, 8, 8), np.uint8)
     np.save(tmp_path / "g.npy", images)
-    source = open_array_file(tmp_path / "g.npy", Form(8, 3), in_memory_limit=STREAMED)
+    source = opened("array", tmp_path / "g.npy", 8, 3, in_memory_limit=STREAMED)
     assert (source.num_classes, source.factors) == (0, None)
     np.testing.assert_array_equal(everything(source)[0], np.repeat(images[:, None], 3, axis=1))
 
@@ -227,7 +226,7 @@ def test_bad_npy_files(tmp_path: Path) -> None:
         "junk.npy": r"junk\.npy: is damaged, or is not a NumPy array",
     }.items():
         with pytest.raises(UserError, match=message):
-            open_array_file(tmp_path / name, Form(8, 1), in_memory_limit=STREAMED)
+            opened("array", tmp_path / name, 8, 1, in_memory_limit=STREAMED)
 
 
 @pytest.mark.parametrize("layout", ["plain", "user block", "chunks", "gzip", "dsprites"])
@@ -236,9 +235,9 @@ def test_h5_of_any_layout_gives_its_pixels(tmp_path: Path, layout: str) -> None:
     options = {"chunks": {"chunks": (4, 8, 8)}, "gzip": {"compression": "gzip"}}.get(layout, {})
     with h5py.File(tmp_path / "a.h5", "w", userblock_size=512 if layout == "user block" else 0) as file:
         file.create_dataset("imgs" if layout == "dsprites" else "images", data=images, **options)
-    source = open_array_file(tmp_path / "a.h5", Form(8, 1), in_memory_limit=STREAMED)
+    source = opened("array", tmp_path / "a.h5", 8, 1, in_memory_limit=STREAMED)
     assert isinstance(source, H5Source)
-    assert (source.contents.rows is not None) == (layout in ("plain", "user block", "dsprites"))
+    assert (source.array.rows is not None) == (layout in ("plain", "user block", "dsprites"))
     expected = images * np.uint8(255 if layout == "dsprites" else 1)
     for indices in (np.array([29, 4, 4, 17]), np.arange(3, 20), np.arange(0)):
         np.testing.assert_array_equal(source.read(indices)[0][:, 0], expected[indices])
@@ -271,7 +270,7 @@ def test_zeros_and_ones_are_black_and_white_in_every_format(
     tmp_path: Path, dtype: type, form: str, limit: int, caplog: pytest.LogCaptureFixture
 ) -> None:
     ones = np.random.default_rng(0).integers(0, 2, (90, 8, 8)).astype(dtype)
-    source = open_array_file(write(tmp_path / f"a.{form}", ones), Form(8, 1), in_memory_limit=limit)
+    source = opened("array", write(tmp_path / f"a.{form}", ones), 8, 1, in_memory_limit=limit)
     np.testing.assert_array_equal(everything(source)[0][:, 0], ones.astype(np.uint8) * 255)
     assert ("every pixel is 0 or 1" in caplog.text) == (dtype is np.uint8)
 
@@ -283,7 +282,7 @@ def test_one_other_pixel_anywhere_makes_them_grey(
 ) -> None:
     images = np.random.default_rng(0).integers(0, 2, (90, 8, 8), np.uint8)
     images[-1, -1, -1] = 2
-    source = open_array_file(write(tmp_path / f"a.{form}", images), Form(8, 1), in_memory_limit=limit)
+    source = opened("array", write(tmp_path / f"a.{form}", images), 8, 1, in_memory_limit=limit)
     np.testing.assert_array_equal(everything(source)[0][:, 0], images)
     assert "every pixel" not in caplog.text
 
@@ -312,7 +311,7 @@ def test_other_arrays_are_refused_in_every_format(tmp_path: Path, form: str, ima
         pytest.skip("HDF5 compresses neither an empty array nor a number")
     path = write(tmp_path / f"a.{form}", images)
     with pytest.raises(UserError, match=r"images must|no images|is no array|must be"):
-        open_array_file(path, Form(8, 1))
+        opened("array", path, 8, 1)
 
 
 @pytest.mark.parametrize("form", FORMATS)
@@ -331,7 +330,7 @@ def test_other_arrays_are_refused_in_every_format(tmp_path: Path, form: str, ima
 )
 def test_classes_of_every_format(tmp_path: Path, form: str, labels: np.ndarray, names: list[str]) -> None:
     images = np.random.default_rng(0).integers(0, 256, (4, 8, 8), np.uint8)
-    source = open_array_file(write(tmp_path / f"a.{form}", images, labels=labels), Form(8, 1))
+    source = opened("array", write(tmp_path / f"a.{form}", images, labels=labels), 8, 1)
     assert source.class_names == names
     assert everything(source)[1].tolist() == np.unique(labels, return_inverse=True)[1].tolist()
 
@@ -357,7 +356,7 @@ def test_labels_that_cannot_be_used_do_not_cost_the_images(
     tmp_path: Path, form: str, labels: np.ndarray, limit: int, caplog: pytest.LogCaptureFixture
 ) -> None:
     images = np.random.default_rng(0).integers(0, 256, (4, 8, 8), np.uint8)
-    source = open_array_file(write(tmp_path / f"a.{form}", images, labels=labels), Form(8, 1), in_memory_limit=limit)
+    source = opened("array", write(tmp_path / f"a.{form}", images, labels=labels), 8, 1, in_memory_limit=limit)
     np.testing.assert_array_equal(everything(source)[0][:, 0], images)
     assert (source.num_classes, source.factors) == (0, None)
     assert source.why_unlabeled
@@ -376,7 +375,7 @@ def test_fingerprints_of_files_follow_every_image(
         (tmp_path / folder).mkdir(exist_ok=True)
         path = write(tmp_path / folder / f"a.{form}", values)
         os.utime(path, (1e9, 1e9))
-        return open_array_file(path, Form(8, 1), in_memory_limit=limit).fingerprint()
+        return opened("array", path, 8, 1, in_memory_limit=limit).fingerprint()
 
     before = fingerprint("a", images)
     # HDF5 writes the time into its files, and so does the zip of an .npz: only what is in memory is compared by pixel.
@@ -468,7 +467,7 @@ def hostile_h5(folder: Path) -> dict[str, str]:
 def test_h5_files_that_point_elsewhere_or_are_not_whole_are_refused(tmp_path: Path) -> None:
     for name, message in hostile_h5(tmp_path).items():
         with pytest.raises(UserError, match=message):
-            open_array_file(tmp_path / f"{name}.h5", Form(8, 1))
+            opened("array", tmp_path / f"{name}.h5", 8, 1)
 
 
 @pytest.mark.parametrize("limit", [STREAMED, 1 << 30])
@@ -488,14 +487,14 @@ def test_h5_links_and_parts_inside_the_folder_are_read(
     with h5py.File(tmp_path / "soft.h5", "w") as file:
         file["data/x"], file["images"] = images, h5py.SoftLink("/data/x")
     for name in ("whole", "soft"):
-        source = open_array_file(tmp_path / f"{name}.h5", Form(8, 1), in_memory_limit=limit)
+        source = opened("array", tmp_path / f"{name}.h5", 8, 1, in_memory_limit=limit)
         np.testing.assert_array_equal(everything(source)[0][:, 0], images)
-    before = open_array_file(tmp_path / "whole.h5", Form(8, 1), in_memory_limit=limit).fingerprint()
+    before = opened("array", tmp_path / "whole.h5", 8, 1, in_memory_limit=limit).fingerprint()
     with h5py.File(tmp_path / "part1.h5", "r+") as file:
         part = file["x"]
         assert isinstance(part, h5py.Dataset)
         part[2, 0, 0] ^= 1
-    assert open_array_file(tmp_path / "whole.h5", Form(8, 1), in_memory_limit=limit).fingerprint() != before
+    assert opened("array", tmp_path / "whole.h5", 8, 1, in_memory_limit=limit).fingerprint() != before
 
 
 @pytest.mark.parametrize("ending", [".npz", ".npy", ".h5"])
@@ -505,10 +504,10 @@ def test_array_files_that_are_no_files(tmp_path: Path, ending: str) -> None:
     (tmp_path / f"folder{ending}").mkdir()
     for name in ("pipe", "zero", "folder"):
         with pytest.raises(UserError, match=f"{name}{ending}: this is not a regular file"):
-            open_array_file(tmp_path / f"{name}{ending}", Form(8, 1))
+            opened("array", tmp_path / f"{name}{ending}", 8, 1)
     for path in ("~no-such-user/a" + ending, "a" * 300 + ending):
         with pytest.raises(UserError):
-            open_array_file(path, Form(8, 1))
+            opened("array", path, 8, 1)
 
 
 def test_a_file_that_declares_more_images_than_anybody_has(tmp_path: Path) -> None:
@@ -516,7 +515,7 @@ def test_a_file_that_declares_more_images_than_anybody_has(tmp_path: Path) -> No
         np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": (10**11, 1, 1)})
         file.truncate(10**11 + 200)  # takes no space on the disk
     with pytest.raises(UserError, match="says that it holds 100,000,000,000 images"):
-        open_array_file(tmp_path / "a.npy", Form(8, 1))
+        opened("array", tmp_path / "a.npy", 8, 1)
 
 
 @pytest.mark.parametrize("form", FORMATS)
@@ -527,6 +526,6 @@ def test_sets_without_classes_say_what_would_make_some(
     tmp_path: Path, form: str, labels: np.ndarray | None, advice: str
 ) -> None:
     images = np.random.default_rng(0).integers(0, 256, (4, 8, 8), np.uint8)
-    source = open_array_file(write(tmp_path / f"a.{form}", images, labels), Form(8, 1))
+    source = opened("array", write(tmp_path / f"a.{form}", images, labels), 8, 1)
     assert source.num_classes == 0
     assert advice in source.why_unlabeled

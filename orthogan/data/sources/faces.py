@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import numpy as np
+from pydantic import Field
 
+from orthogan.config.base import Count, Section
 from orthogan.data.faces import RESOLUTIONS, draw_factors, factors, render
-from orthogan.data.source import ImageSource
-from orthogan.errors import UserError
+from orthogan.data.source import DataRequest, ImageSource
+from orthogan.data.sources import DATA_SOURCES, DataSource
 from orthogan.io.content_hash import ContentHash
 from orthogan.rng import derive
 
@@ -16,7 +16,7 @@ DEFAULT_COUNTS = {"train": 50_000, "test": 10_000}
 CLASS_NAMES = ("long hair", "short hair")
 
 
-class Faces(ImageSource):
+class Portraits(ImageSource):
     """Random pixel-art portraits, drawn when they are read; the class says whether the hair is long or short.
 
     ``table``: factors int (n, 17) as ``orthogan.data.faces.draw_factors`` makes them. Images are RGB.
@@ -56,24 +56,30 @@ class Faces(ImageSource):
         return ContentHash().text("faces", self.resolution).array(self._table).array(self.read(some)[0]).hexdigest()
 
 
-def open_faces(
-    *,
-    resolution: int,
-    channels: int,
-    count: int | None,
-    seed: int,
-    split: str = "train",
-    fixed: Mapping[str, str | int] | None = None,
-) -> Faces:
+class FaceOptions(Section):
+    """What only faces have."""
+
+    fixed: dict[str, str | Count] = Field(
+        default={}, description="factors to hold at a value, such as {glasses: none, skin: 2}"
+    )
+
+
+@DATA_SOURCES.register("faces")
+class Faces(DataSource):
     """``count`` portraits (default 50,000, or 10,000 of the part "test").
 
     Portrait i is a function of ``seed``, ``split``, ``fixed`` and i alone; the two parts have different portraits.
-
-    Raises UserError for another resolution than 16, 32 or 64 pixels, for grey images, and for unknown factors.
     """
-    if resolution not in RESOLUTIONS:
-        raise UserError(f"faces: data.resolution must be 16, 32 or 64, not {resolution}")
-    if channels != 3:
-        raise UserError(f"faces: data.channels must be 3 (the portraits are in color), not {channels}")
-    n = DEFAULT_COUNTS[split] if count is None else count
-    return Faces(draw_factors(n, seed=derive(seed, "faces", split), fixed=fixed), resolution, split)
+
+    splits = ("train", "test")
+    resolutions = RESOLUTIONS
+    channels = (3,)
+    factors = True
+    options = FaceOptions
+
+    def open(self, data: DataRequest) -> Portraits:
+        """The portraits, drawn when they are read. Raises UserError for unknown factors."""
+        count = DEFAULT_COUNTS[data.split] if data.count is None else data.count
+        fixed = FaceOptions(**data.options).fixed
+        table = draw_factors(count, seed=derive(data.seed, "faces", data.split), fixed=fixed)
+        return Portraits(table, data.resolution, data.split)

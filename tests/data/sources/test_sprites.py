@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from orthogan.data import ImageSource, open_source
-from orthogan.data.sources.sprite_sources import GROUND_COLOURS, SPRITE_COLOURS, SpriteGrid, colour
+from orthogan.data.sources.sprites import GROUND_COLOURS, SPRITE_COLOURS, SpriteGrid, colour
 from orthogan.data.sprites import GRID_SIZE, render
 from orthogan.errors import UserError
 
@@ -100,8 +100,8 @@ def test_grid_survives_pickling_and_tells_its_variants_apart() -> None:
 @pytest.mark.parametrize(
     ("kind", "options", "message"),
     [
-        ("sprites", {"resolution": 48, "channels": 1}, "32 or 64, not 48"),
-        ("sprites-colour", {"resolution": 32, "channels": 1}, "channels must be 3"),
+        ("sprites", {"resolution": 48, "channels": 1}, "must be 32 or 64 for sprites, not 48"),
+        ("sprites-colour", {"resolution": 32, "channels": 1}, "channels: must be 3 for sprites-colour, not 1"),
         ("sprites", {"resolution": 32, "channels": 1, "count": 737_281}, "1 to 737280, not 737281"),
         ("sprites", {"resolution": 32, "channels": 1, "count": 0}, "1 to 737280, not 0"),
     ],

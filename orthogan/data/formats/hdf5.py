@@ -10,31 +10,17 @@ import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
-from orthogan.data.sources.row_file import RowFile, consecutive
-from orthogan.data.sources.stored_source import StoredSource
+from orthogan.data.formats.arrays import RowFile, StoredArray, StoredSource, consecutive
 from orthogan.errors import UserError, install
 from orthogan.io.numpy_files import BOMB_BYTES, BOMB_RATIO
 from orthogan.io.read import check_regular, parsing, printable
 
 EXPECTED = "an HDF5 file of images"
 LARGEST_CHUNK = 1 << 29  # one is unpacked whole for each image [bytes]
-
-
-class H5Contents(NamedTuple):
-    """The image data set's name, shape and type, and the files that its values are in.
-
-    ``rows``: where its images are one after the other, as they are; None for chunks and compression.
-    """
-
-    key: str
-    shape: tuple[int, ...]
-    dtype: np.dtype[Any]
-    files: Sequence[Path]
-    rows: RowFile | None = None
 
 
 def _h5py() -> Any:
@@ -52,7 +38,7 @@ def _open(path: Path) -> Any:
         return h5py.File(path, "r")
 
 
-def read_h5(path: Path, image_keys: Sequence[str]) -> H5Contents:
+def h5_array(path: Path, image_keys: Sequence[str]) -> StoredArray:
     """Look into an HDF5 file without reading its images. Raises UserError when it holds none."""
     with _open(path) as file, parsing(path, EXPECTED):
         key = next((k for k in image_keys if k in file), None)
@@ -64,10 +50,10 @@ def read_h5(path: Path, image_keys: Sequence[str]) -> H5Contents:
         images, files = _data_set(path, file, key)
         if len(images.shape) < 3:
             raise UserError(f"{printable(path)}: {key!r} must be (N, H, W) or (N, H, W, 1 or 3), not {images.shape}")
-        return H5Contents(key, images.shape, images.dtype, files, _rows(path, images))
+        return StoredArray(path, key, images.shape, images.dtype, files, _rows(path, images))
 
 
-def read_h5_annotation(path: Path, keys: Sequence[str], count: int) -> np.ndarray | None:
+def h5_annotation(path: Path, keys: Sequence[str], count: int) -> np.ndarray | None:
     """The first data set of ``keys`` that the file has, which must have ``count`` rows of numbers; None without."""
     with _open(path) as file, parsing(path, "an HDF5 file with annotations"):
         key = next((k for k in keys if k in file), None)
@@ -156,36 +142,28 @@ def _rows(path: Path, images: Any) -> RowFile | None:
 
 
 class H5Source(StoredSource):
-    """The images ``contents.key`` of an HDF5 file; opened once a process, since handles do not survive a fork.
+    """The images of ``h5_array``; the file is opened once per process, since handles do not survive a fork.
 
     A file whose chunks hold many images (3dshapes as published) is slow to read in random order.
     """
 
-    def __init__(
-        self, path: Path, contents: H5Contents, resolution: int, channels: int, annotation: dict[str, Any]
-    ) -> None:
-        super().__init__(path, contents.shape, contents.dtype, resolution, channels, annotation, key=contents.key)
-        self.contents = contents
-        self._file: Any = None
-        self._process = -1
-
-    @property
-    def files(self) -> Sequence[Path]:
-        return self.contents.files
+    _file: Any = None
+    _process = -1
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_file": None, "_process": -1}
 
     def stored(self, indices: np.ndarray) -> np.ndarray:
-        if self.contents.rows is not None:
-            return self.contents.rows.read(indices).reshape(-1, *self.shape)
-        with parsing(self.path, EXPECTED):
+        """The images at ``indices`` as the file has them."""
+        if self.array.rows is not None:
+            return super().stored(indices)
+        with parsing(self.array.path, EXPECTED):
             return self._chunks(indices)
 
     def _chunks(self, indices: np.ndarray) -> np.ndarray:
         if self._file is None or self._process != os.getpid():
-            self._file, self._process = _open(self.path), os.getpid()
-        images = self._file[self.contents.key]
+            self._file, self._process = _open(self.array.path), os.getpid()
+        images = self._file[self.array.key]
         if consecutive(indices):
             return images[int(indices[0]) : int(indices[-1]) + 1]
         # In the order of the file, so that a chunk is unpacked once; one by one, since HDF5 takes ten times as long

@@ -98,7 +98,7 @@ def _decoded(data: bytes, resolution: int, channels: int) -> Decoded:
 
 @cache
 def _formats() -> tuple[str, ...]:
-    """The formats of ``files.IMAGE_ENDINGS``: Pillow knows others, of which EPS would start a program."""
+    """The formats of ``stores.IMAGE_ENDINGS``: Pillow knows others, of which EPS would start a program."""
     Image.init()
     return tuple(name for name in FORMATS if name in Image.OPEN)
 

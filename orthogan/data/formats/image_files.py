@@ -1,4 +1,4 @@
-"""Image files that are decoded as they are read, and the policy for those that cannot be."""
+"""Image files, decoded as they are read or all at once, and the policy for those that cannot be."""
 
 from __future__ import annotations
 
@@ -7,17 +7,20 @@ from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
-from torch.utils.data import get_worker_info
+from tqdm import tqdm
 
-from orthogan.data.decode import Decoded, UnreadableImage, decode
-from orthogan.data.files import Entry, FileStore
-from orthogan.data.source import BadFile, ImageSource
-from orthogan.data.sources.folder_labels import Labelling
+from orthogan.data.formats.decode import Decoded, UnreadableImage, decode
+from orthogan.data.formats.stores import Entry, FileStore
+from orthogan.data.resize import TRANSFORM
+from orthogan.data.source import Annotation, ArraySource, BadFile, DataRequest, ImageSource
 from orthogan.errors import UserError
 from orthogan.io.content_hash import ContentHash
 from orthogan.io.read import UnreadableFile, printable
+from orthogan.io.threads import in_threads
 
 log = logging.getLogger("orthogan.data")
+
+SMALL_FILE = 20_000  # threads pay for files that are larger on average [bytes]
 
 
 class BadFiles:
@@ -57,7 +60,7 @@ class BadFiles:
 
 
 class FileSource(ImageSource):
-    """Files of a store, decoded on every read; see ``orthogan.data.sources.folder`` for how they are found.
+    """Files of a store, decoded on every read.
 
     An unreadable file is replaced by the next readable one in the order of the list, so that what stands at an
     index depends on the files alone. In a worker process it is kept for ``take_bad``; elsewhere it is counted now.
@@ -65,20 +68,12 @@ class FileSource(ImageSource):
     """
 
     def __init__(
-        self,
-        name: str,
-        store: FileStore,
-        entries: Sequence[Entry],
-        labelling: Labelling,
-        *,
-        resolution: int,
-        channels: int,
-        bad: BadFiles,
+        self, name: str, store: FileStore, entries: Sequence[Entry], note: Annotation, data: DataRequest
     ) -> None:
-        self.name, self.resolution, self.channels = name, resolution, channels
-        self.store, self.entries, self.bad = store, list(entries), bad
-        self.labels, self.class_names, self.why_unlabeled = labelling
-        self.num_classes = len(self.class_names)
+        self.name, self.resolution, self.channels = name, data.resolution, data.channels
+        self.store, self.entries = store, list(entries)
+        self.bad = BadFiles(printable(store.path), len(entries), data.bad_images, data.bad_limit)
+        self.annotate(note, len(entries))
         self._pending: list[BadFile] = []
         self._failed: dict[int, BadFile] = {}
         self._next: dict[int, int] = {}  # of a failed index: where to look for its replacement
@@ -87,10 +82,12 @@ class FileSource(ImageSource):
         return len(self.entries)
 
     def read(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The images at ``indices`` and their labels; unreadable files are counted, or kept for ``take_bad``."""
+        from torch.utils.data import get_worker_info  # torch takes a second to import, and a config names this class
+
         # Channels last in memory, as decoders give them.
-        images = np.empty((len(indices), self.resolution, self.resolution, self.channels), np.uint8).transpose(
-            0, 3, 1, 2
-        )
+        images = np.empty((len(indices), self.resolution, self.resolution, self.channels), np.uint8)
+        images = images.transpose(0, 3, 1, 2)
         labels = np.empty(len(indices), np.int64)
         for row, index in enumerate(indices):
             images[row], labels[row] = self._first_good(int(index))
@@ -144,6 +141,46 @@ class FileSource(ImageSource):
 
     def fingerprint(self) -> str:
         """Hash of the files' content, their names, the labels and the transform."""
-        digest = ContentHash().text("centre crop, lanczos", self.resolution, self.channels, *self.class_names)
+        digest = ContentHash().text(TRANSFORM, self.resolution, self.channels, *self.class_names)
         names = [entry.name for entry in self.entries]
         return digest.text(*names, self.store.content_hash(names)).array(self.labels).hexdigest()
+
+
+def open_files(
+    name: str, store: FileStore, entries: Sequence[Entry], note: Annotation, data: DataRequest
+) -> ImageSource:
+    """A source of the given files of a store, decoded now if that takes at most ``data.in_memory_limit`` bytes."""
+    streamed = FileSource(name, store, entries, note, data)
+    return streamed if streamed.nbytes > data.in_memory_limit else _decode_all(streamed)
+
+
+def _decode_all(source: FileSource) -> ArraySource:
+    """Every readable file of ``source`` in memory."""
+    images = np.empty((len(source), source.channels, source.resolution, source.resolution), np.uint8)
+    kept: list[int] = []
+    animated = 0
+    bar = tqdm(source.entries, desc=f"reading {source.name}", unit=" images", disable=None, leave=False)
+    mean_size = sum(entry.size for entry in source.entries) / len(source)
+    each = in_threads if mean_size > SMALL_FILE else map
+    for number, result in enumerate(each(source.attempt, bar)):
+        if isinstance(result, BadFile):
+            source.bad.add([result])
+            continue
+        images[len(kept)] = result.array
+        kept.append(number)
+        animated += result.animated
+    where = source.bad.where
+    if len(kept) < 2:
+        raise UserError(f"{where}: holds {len(kept)} readable images; a set needs at least two")
+    if animated:
+        log.warning("%s: %d files have several frames; the first of each is used", where, animated)
+    images, labels = images[: len(kept)], source.labels[kept]
+    if all(images[i : i + 256].max() <= 1 for i in range(0, len(images), 256)):
+        log.warning(
+            "%s: every pixel is 0 or 1 of 255, so all pictures are black; are they masks of two classes?", where
+        )
+    lost = np.setdiff1d(np.arange(source.num_classes), labels)
+    if len(lost):
+        log.warning("%s: no readable image is left of the class %s", where, source.class_names[lost[0]])
+    note = Annotation(labels, source.class_names, why_unlabeled=source.why_unlabeled)
+    return ArraySource(source.name, images, **note._asdict(), transform=TRANSFORM)

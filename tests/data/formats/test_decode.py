@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from orthogan.data.decode import Decoded, UnreadableImage, decode
+from orthogan.data.formats.decode import Decoded, UnreadableImage, decode
 
 Image.init()
 WRITES_AVIF = "AVIF" in Image.SAVE  # from Pillow 11.3 on, which also writes XMP into JPEG

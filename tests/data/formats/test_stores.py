@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch.multiprocessing as mp
 
-from orthogan.data.files import FileStore, FolderStore, ZipStore, is_image_name, open_store
+from orthogan.data.formats.stores import FileStore, FolderStore, ZipStore, is_image_name, open_store
 from orthogan.errors import UserError
 
 CONTENT = {"a.txt": b"1", "deep/er/b.png": b"22", "deep/c.jpg": b"333"}
@@ -88,7 +88,7 @@ def test_image_names() -> None:
 
 
 def test_member_that_unpacks_to_too_much(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("orthogan.data.files.LARGEST_IMAGE", 1 << 20)
+    monkeypatch.setattr("orthogan.data.formats.stores.LARGEST_IMAGE", 1 << 20)
     with zipfile.ZipFile(tmp_path / "bomb.zip", "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("bomb.png", bytes(3 << 20))
     with pytest.raises(UserError, match="unpacks to 3 MiB"):

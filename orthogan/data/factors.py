@@ -1,0 +1,114 @@
+"""Sets whose generative factors are known: their annotation, and the image of any combination of factors."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from orthogan.data.source import Annotation, ImageSource
+from orthogan.errors import UserError
+
+
+def check_factors(file: Path, factors: np.ndarray, names: Sequence[str], sizes: Sequence[int]) -> None:
+    """Raises UserError naming the column of ``factors`` (N, K) that leaves 0 ... size - 1."""
+    for k, (name, size) in enumerate(zip(names, sizes, strict=True)):
+        low, high = factors[:, k].min(), factors[:, k].max()
+        if low < 0 or high >= size:
+            raise UserError(f"{file}: {name} (column {k}) runs from {low} to {high}, expected 0 to {size - 1}")
+
+
+def known_factors(
+    factors: np.ndarray, names: Sequence[str], sizes: Sequence[int], *, label: str, class_names: Sequence[str]
+) -> Annotation:
+    """Factors (N, K), of which the one called ``label`` is the class too."""
+    factors = factors.astype(np.int64)
+    return Annotation(factors[:, names.index(label)].copy(), list(class_names), factors, list(names), list(sizes))
+
+
+def full_grid(sizes: Sequence[int]) -> np.ndarray:
+    """Every combination int64 (prod(sizes), K), the last factor running fastest."""
+    return np.indices(tuple(sizes), np.int64).reshape(len(sizes), -1).T
+
+
+class FactorGrid:
+    """A source whose factors are known, as the ``LabelledSource`` of ``factor_vae`` and ``beta_vae``.
+
+    Args:
+        source: an image source with ``factors`` (N, K); no combination may occur twice.
+        occurring: number only the values that occur, so that SmallNORB's five training instances, 4 6 7 8 9, are
+            0 to 4 and its grid has no holes. ``values[k][j]`` is the source's class of value j of factor k.
+
+    A full grid in the order of its factors needs arithmetic only; any other one a sorted table of N keys.
+    Raises ValueError: the source knows no factors, or one of the combinations is there twice.
+    """
+
+    def __init__(self, source: ImageSource, *, occurring: bool = False) -> None:
+        factors = source.factors
+        if factors is None or not len(source.factor_sizes):
+            raise ValueError(f"{source.name}: its factors are not known; FactorGrid needs a source with factors (N, K)")
+        self.source, self.occurring = source, occurring
+        self.factor_names = tuple(source.factor_names)
+        if occurring:
+            self.values = tuple(np.unique(column) for column in factors.T)
+            factors = np.stack([np.searchsorted(v, c) for v, c in zip(self.values, factors.T, strict=True)], axis=1)
+        else:
+            self.values = tuple(np.arange(size) for size in source.factor_sizes)
+        self.factor_sizes: tuple[int, ...] = tuple(len(v) for v in self.values)
+        self.combinations = int(np.prod([int(size) for size in self.factor_sizes], dtype=object))
+        pieces = range(0, len(factors), 1 << 20)  # the table of the coloured sprites has 35 million rows
+        keys = np.concatenate([self._keys(factors[i : i + (1 << 20)]) for i in pieces])
+        self._table: tuple[np.ndarray, np.ndarray] | None = None  # sorted keys and their rows
+        if len(keys) == self.combinations and (keys == np.arange(len(keys))).all():
+            return
+        rows = np.argsort(keys, kind="stable")
+        ordered = keys[rows]
+        self._table = ordered, rows
+        double = np.flatnonzero(ordered[1:] == ordered[:-1])
+        if len(double):
+            first, second = rows[double[0]], rows[double[0] + 1]
+            raise ValueError(
+                f"{source.name}: images {first} and {second} have the same factors, {self._words(factors[first])}; "
+                "FactorGrid needs factors that tell the images apart"
+            )
+
+    def rows(self, factors: np.ndarray) -> np.ndarray:
+        """Where in the source the images of factors (n, K) are: int64 (n,).
+
+        Raises ValueError: another shape, a value out of range, or a combination that no image has.
+        """
+        keys = self._keys(factors)
+        if self._table is None:
+            return keys
+        ordered, rows = self._table
+        place = np.minimum(np.searchsorted(ordered, keys), len(ordered) - 1)
+        absent = np.flatnonzero(ordered[place] != keys)
+        if len(absent):
+            remedy = "" if self.occurring else "; FactorGrid(source, occurring=True) numbers only values that occur"
+            raise ValueError(
+                f"{self.source.name}: no image has {self._words(factors[absent[0]])}: {len(self.source):,} of "
+                f"{self.combinations:,} combinations exist{remedy}"
+            )
+        return rows[place]
+
+    def sample(self, factors: np.ndarray, /) -> np.ndarray:
+        """Images uint8 (n, channels, resolution, resolution) of factors (n, K); errors as ``rows``."""
+        return self.source.read(self.rows(factors))[0]
+
+    def _keys(self, factors: np.ndarray) -> np.ndarray:
+        if factors.ndim != 2 or factors.shape[1] != len(self.factor_sizes) or factors.dtype.kind not in "iu":
+            raise ValueError(
+                f"{self.source.name}: factors must be integers (n, {len(self.factor_sizes)}), "
+                f"not {factors.dtype} of shape {factors.shape}"
+            )
+        wrong = np.argwhere((factors < 0) | (factors >= np.array(self.factor_sizes)))
+        if len(wrong):
+            row, k = wrong[0]
+            raise ValueError(
+                f"{self.source.name}: {self.factor_names[k]}={factors[row, k]}: must be 0 to {self.factor_sizes[k] - 1}"
+            )
+        return np.asarray(np.ravel_multi_index(tuple(factors.astype(np.int64).T), self.factor_sizes))
+
+    def _words(self, factors: np.ndarray) -> str:
+        return ", ".join(f"{name}={value}" for name, value in zip(self.factor_names, factors, strict=True))

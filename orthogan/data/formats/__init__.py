@@ -1,0 +1,1 @@
+"""How images are stored: picture files, arrays, and bringing both to one size and color."""

@@ -1,0 +1,257 @@
+"""Images stored as one array in a file that need not fit in memory: .npy and .npz, and what .h5 has in common."""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple
+
+import numpy as np
+
+from orthogan.data.resize import TRANSFORM, check_images
+from orthogan.data.source import Annotation, ArraySource, DataRequest, ImageSource
+from orthogan.errors import UserError
+from orthogan.io.content_hash import ContentHash, hash_files
+from orthogan.io.numpy_files import Npz, read_header
+from orthogan.io.read import check_regular, exists, open_regular, parsing, printable, user_path
+
+log = logging.getLogger("orthogan.data")
+
+MOST_IMAGES = 1 << 27  # in one file; a damaged header may state any number
+AT_ONCE = 1 << 26  # bytes as stored that are read at a time when all images are
+
+
+def consecutive(indices: np.ndarray) -> bool:
+    """Whether each of ``indices`` (n,) is the next of the one before it; False for none."""
+    return bool(len(indices) and indices[-1] - indices[0] == len(indices) - 1 and np.all(np.diff(indices) == 1))
+
+
+class RowFile:
+    """``count`` rows of ``row_bytes`` bytes, one after the other in the file ``path`` from byte ``offset`` on.
+
+    Read from any place at the speed of the disk. Nothing of the file stays in this process: the system's page cache
+    keeps what was read, or not. May be used from forked and spawned processes and from several threads.
+    """
+
+    def __init__(self, path: Path, *, offset: int, count: int, row_bytes: int) -> None:
+        self.path, self.offset, self.count, self.row_bytes = path, offset, count, row_bytes
+        self._file: BinaryIO | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_file": None}
+
+    def __len__(self) -> int:
+        return self.count
+
+    def read(self, indices: np.ndarray) -> np.ndarray:
+        """The rows at integers (n,) in [0, count), in any order: uint8 (n, row_bytes), owned by the caller.
+
+        Raises UserError when the file cannot be read or ends too early.
+        """
+        if not hasattr(os, "preadv"):  # Windows
+            mapped = np.memmap(self.path, np.uint8, "r", self.offset, (self.count, self.row_bytes))
+            return np.asarray(mapped[indices])
+        rows = np.empty((len(indices), self.row_bytes), np.uint8)
+        if not len(rows):
+            return rows
+        try:
+            if self._file is None:  # positions are passed with each read, so a fork may share the handle
+                self._file = self.path.open("rb", buffering=0)
+            handle = self._file.fileno()
+            if consecutive(indices):
+                self._fill(handle, rows.reshape(-1).data, self.offset + int(indices[0]) * self.row_bytes)
+                return rows
+            places = (self.offset + np.asarray(indices, np.int64) * self.row_bytes).tolist()
+            if hasattr(os, "posix_fadvise"):  # not on macOS
+                # Announcing all rows before the first is waited for lets the disk fetch many at once.
+                for place in places:
+                    os.posix_fadvise(handle, place, self.row_bytes, os.POSIX_FADV_WILLNEED)
+            for row, place in zip(rows, places, strict=True):
+                self._fill(handle, row.data, place)
+        except OSError as error:
+            raise UserError(f"{self.path}: cannot be read ({error.strerror})") from error
+        return rows
+
+    def _fill(self, handle: int, target: memoryview, place: int) -> None:
+        """All of ``target``: the system may give less than was asked for."""
+        while len(target):
+            got = os.preadv(handle, [target], place)
+            if got == 0:
+                raise UserError(f"{self.path}: ends after {place} bytes, within the images; copy the file again")
+            target, place = target[got:], place + got
+
+
+class StoredArray(NamedTuple):
+    """An array of images in a file.
+
+    Args:
+        path: the file.
+        key: what the array is called, which becomes part of the fingerprint.
+        shape, dtype: of the array.
+        files: all files that hold its values.
+        rows: its images as rows of a file; None where they are in chunks or compressed.
+    """
+
+    path: Path
+    key: str
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    files: Sequence[Path]
+    rows: RowFile | None
+
+
+def existing_file(path: str | Path | None, published: str) -> Path:
+    """``path`` as that of a regular file. Raises UserError that says what ``data.path`` must name."""
+    path = user_path(path or "")
+    if not exists(path, "file"):
+        what = "this is not a regular file" if path.exists() else "there is no such file"
+        raise UserError(f"{printable(path)}: {what}; data.path must name {published}")
+    return path
+
+
+def npy_array(path: Path) -> StoredArray:
+    """The array in an .npy file. Raises UserError for Fortran order, other arrays, and where the file is cut."""
+    size = check_regular(path)
+    with open_regular(path) as file:
+        header = read_header(file, path)
+    if header.fortran and len(header.shape) > 1:
+        raise UserError(f"{printable(path)}: is stored in Fortran order; save numpy.ascontiguousarray of it")
+    if header.start + header.nbytes > size:
+        raise UserError(f"{printable(path)}: ends within the images {header.dtype} {header.shape}; copy the file again")
+    check_images(header.shape, header.dtype, str(path))
+    return StoredArray(path, "npy", header.shape, header.dtype, [path], _rows(path, header.start, header.shape))
+
+
+def _rows(path: Path, offset: int, shape: tuple[int, ...]) -> RowFile:
+    return RowFile(path, offset=offset, count=shape[0], row_bytes=math.prod(shape[1:]))
+
+
+def npz_array(path: Path, key: str) -> StoredArray:
+    """The pictures ``key`` of an .npz, found without unpacking them. Raises UserError: none, or not uint8."""
+    with Npz(path) as archive:
+        header, offset = archive.header(archive.key([key])), archive.offset(key)
+    shape, dtype = header.shape, header.dtype
+    if dtype != np.uint8 or len(shape) < 3 or math.prod(shape) < 1:
+        raise UserError(
+            f"{printable(path)}: {key!r} is {dtype} {shape}, expected uint8 pictures (N, H, W) or (N, H, W, 3)"
+        )
+    if header.fortran:
+        raise UserError(f"{printable(path)}: {key!r} is stored column by column; save numpy.ascontiguousarray of it")
+    return StoredArray(path, key, shape, dtype, [path], None if offset is None else _rows(path, offset, shape))
+
+
+class StoredSource(ImageSource):
+    """The images of ``array``, uint8 or bool (N, H, W) or (N, H, W, 1 or 3), read as they are needed.
+
+    ``name``: the file's without one. ``binary``: pixels are 0 and 1 and become 0 and 255.
+    Raises UserError where there are no images, or other arrays.
+    """
+
+    any_order = True  # whether images can be read in any order
+
+    def __init__(
+        self, array: StoredArray, data: DataRequest, note: Annotation, *, name: str = "", binary: bool = False
+    ) -> None:
+        check_images(array.shape, array.dtype, str(array.path))
+        length = array.shape[0]
+        if length == 0:
+            raise UserError(f"{printable(array.path)}: there are no images in it")
+        check_count(array.path, length)
+        self.name = name or printable(array.path.stem)
+        self.array, self.data, self.note, self.binary = array, data, note, binary
+        self.resolution, self.channels = data.resolution, data.channels
+        self.annotate(note, length)
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def stored(self, indices: np.ndarray) -> np.ndarray:
+        """The images at ``indices`` as the file has them, uint8 or bool (n, H, W) or (n, H, W, 1 or 3)."""
+        assert self.array.rows is not None
+        return self.array.rows.read(indices).view(self.array.dtype).reshape(-1, *self.array.shape[1:])
+
+    def read(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The images at ``indices``, fitted, and their labels."""
+        return self._fitted(self.stored(indices)), self.labels[indices]
+
+    def _fitted(self, images: np.ndarray) -> np.ndarray:
+        if self.binary:
+            if images.max(initial=0) > 1:
+                raise UserError(f"{self.array.path}: has pixels up to {images.max()}, expected 0 and 1")
+            images = images * np.uint8(255)  # not / 255, the classic mistake
+        return self.data.fit(images, self.array.path)
+
+    def pieces(self) -> Iterator[np.ndarray]:
+        """All images in order as the file has them, some at a time."""
+        for start, stop in self._bounds():
+            yield self.stored(np.arange(start, stop))
+
+    def _bounds(self) -> Iterator[tuple[int, int]]:
+        step = max(1, AT_ONCE // math.prod(self.array.shape[1:]))
+        for start in range(0, len(self), step):
+            yield start, min(start + step, len(self))
+
+    def find_binary(self) -> None:
+        """Set ``binary`` where all pixels are 0 or 1, and say so; reads up to the first other pixel."""
+        self.binary = self.array.dtype == np.uint8 and all(piece.max(initial=0) <= 1 for piece in self.pieces())
+        if self.binary:
+            warn_of_zeros_and_ones(self.array.path)
+
+    def kept(self) -> ImageSource:
+        """This source, or its images in memory where they take at most ``data.in_memory_limit`` bytes."""
+        if self.nbytes > self.data.in_memory_limit:
+            if self.any_order:
+                return self
+            path = self.array.path
+            log.warning("%s: compressed, so all of it is held in memory; numpy.savez makes one read as needed", path)
+        images = np.empty((len(self), self.channels, self.resolution, self.resolution), np.uint8)
+        start = 0
+        for piece in self.pieces():
+            images[start : start + len(piece)] = self._fitted(piece)
+            start += len(piece)
+        return ArraySource(self.name, images, **self.note._asdict(), transform=TRANSFORM)
+
+    def fingerprint(self) -> str:
+        """Hash of the files' content, the annotations and the transform."""
+        digest = ContentHash().text(TRANSFORM, self.resolution, self.channels, *self.class_names)
+        digest.text(self.array.key, hash_files(self.array.files)).array(self.labels)
+        if self._factors is not None:
+            digest.array(self._factors)
+        return digest.hexdigest()
+
+
+class PackedSource(StoredSource):
+    """The images of a compressed .npz, which can only be read one after the other."""
+
+    any_order = False
+
+    def pieces(self) -> Iterator[np.ndarray]:
+        """All images in order, so that a large array is never held as it is stored."""
+        path, key, shape = self.array.path, self.array.key, self.array.shape
+        with Npz(path) as archive:
+            member, _ = archive.open(key)
+            with member, parsing(f"{path}: {key!r}", "an array of pictures"):
+                for start, stop in self._bounds():
+                    piece = np.frombuffer(member.read(math.prod(shape[1:]) * (stop - start)), np.uint8)
+                    yield piece.reshape(stop - start, *shape[1:])
+                member.read(1)  # at the end the checksum is compared
+
+
+def open_npz(array: StoredArray, data: DataRequest, note: Annotation, *, name: str, binary: bool) -> ImageSource:
+    """The images of ``npz_array``: in memory, or read as needed where they are many and not compressed."""
+    kind = PackedSource if array.rows is None else StoredSource
+    return kind(array, data, note, name=name, binary=binary).kept()
+
+
+def warn_of_zeros_and_ones(where: object) -> None:
+    """Say that uint8 pixels which are all 0 or 1 are taken as black and white."""
+    log.warning("%s: every pixel is 0 or 1, so 1 is taken as white (255)", printable(where))
+
+
+def check_count(path: Path, count: int) -> None:
+    """Raises UserError for more images than anybody has in one file."""
+    if count > MOST_IMAGES:
+        raise UserError(f"{printable(path)}: says that it holds {count:,} images; at most {MOST_IMAGES:,} are read")

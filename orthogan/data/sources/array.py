@@ -1,0 +1,138 @@
+"""Image sets stored as arrays: ``.npz`` as dSprites is, ``.h5`` as 3dshapes is, or plain ``images`` and ``labels``.
+
+A set that does not fit in memory is best an ``.npy`` file of bare images, which is read at the speed of the disk.
+
+No pickled object is ever loaded: of dSprites' file only the plain arrays are read, not its ``metadata``.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from orthogan.data.formats.arrays import StoredSource, check_count, existing_file, npy_array, warn_of_zeros_and_ones
+from orthogan.data.resize import TRANSFORM, check_images
+from orthogan.data.source import Annotation, ArraySource, DataRequest, ImageSource
+from orthogan.data.sources import DATA_SOURCES, DataSource, shapes3d
+from orthogan.errors import UserError
+from orthogan.io.numpy_files import Npz, read_npy
+from orthogan.io.read import exists, printable
+
+log = logging.getLogger("orthogan.data")
+
+MOST_FACTORS = 256  # columns of an annotation
+IMAGE_KEYS = ("images", "imgs")
+DSPRITES_NAMES = ("colour", "shape", "scale", "orientation", "x", "y")
+LABEL_KEYS = ("latents_classes", "latents/classes", "latents_values", "latents/values", "labels")
+
+
+@DATA_SOURCES.register("array")
+class Array(DataSource):
+    """The images of an ``.npz`` or ``.h5`` file: key ``images`` or ``imgs``, uint8 (N, H, W) or (N, H, W, 1 or 3).
+
+    Or those of an ``.npy`` file, whose labels are in ``NAME.labels.npy`` beside ``NAME.npy``, if there are any.
+
+    Two-dimensional annotations (``latents_classes`` of dSprites, ``labels`` of 3dshapes) become integer factors,
+    constant columns left out, and the column ``shape`` the class; one-dimensional ``labels`` become the class.
+    Annotations that cannot be used are named in the log, and ``why_unlabeled`` says what is wrong. Where all pixels
+    are 0 or 1, as in dSprites, they become 0 and 255, with a warning; of bool, True becomes 255. An ``.npz`` is read
+    into memory; a large ``.h5`` or ``.npy`` is read from the disk as needed.
+    """
+
+    path = "required"
+
+    def open(self, data: DataRequest) -> ImageSource:
+        """The images of the file. Raises UserError naming the file and what it lacks."""
+        path = existing_file(data.path, "an .npz, .npy or .h5 file")
+        kind = path.suffix.lower()
+        if kind == ".npz":
+            return _open_npz(path, data)
+        if kind in (".h5", ".hdf5"):
+            from orthogan.data.formats.hdf5 import H5Source, h5_annotation, h5_array
+
+            images = h5_array(path, IMAGE_KEYS)
+            note = _annotated(path, lambda: h5_annotation(path, LABEL_KEYS, images.shape[0]), images.shape[0])
+            source = H5Source(images, data, note)
+        elif kind == ".npy":
+            images, beside = npy_array(path), path.with_suffix(".labels.npy")
+            note = _annotated(beside, lambda: read_npy(beside) if exists(beside, "file") else None, images.shape[0])
+            source = StoredSource(images, data, note)
+        else:
+            raise UserError(f"{printable(path)}: the source 'array' reads .npz, .npy and .h5 files")
+        source.find_binary()
+        return source.kept()
+
+
+def _open_npz(path: Path, data: DataRequest) -> ImageSource:
+    with Npz(path) as archive:
+        key = archive.key(IMAGE_KEYS)
+        header = archive.header(key)
+        check_images(header.shape, header.dtype, f"{path}: {key!r}")
+        check_count(path, header.shape[0])
+        images = archive.read(key)
+        label_key = next((key for key in LABEL_KEYS if key in archive.keys), None)
+        note = _annotated(path, lambda: None if label_key is None else archive.read(label_key), len(images))
+    if images.dtype == np.uint8 and images.size and images.max() <= 1:
+        images = images * np.uint8(255)
+        warn_of_zeros_and_ones(path)
+    return ArraySource(printable(path.stem), data.fit(images, path), **note._asdict(), transform=TRANSFORM)
+
+
+def _annotated(path: Path, read: Callable[[], np.ndarray | None], count: int) -> Annotation:
+    """What ``read`` gives as an annotation; one that cannot be used is named in the log."""
+    try:
+        note = annotate(path, read(), count)
+    except UserError as error:
+        log.warning("%s; the set has no labels and no factors", error)
+        return Annotation(why_unlabeled=str(error))
+    if note.labels is not None:
+        return note
+    if note.factors is not None:
+        why = "its labels are factors (N, K); save one class number per image as 'labels', shape (N,)"
+    else:
+        where = path.name if path.suffix == ".npy" else f"an array 'labels' in {path.name}"
+        why = f"save class numbers of shape (N,) as {printable(where)}"
+    return note._replace(why_unlabeled=why)
+
+
+def annotate(path: Path, values: np.ndarray | None, count: int) -> Annotation:
+    """Turn a file's labels (N,) or factors (N, K), of any real type, into consecutive integer classes."""
+    if values is None:
+        return Annotation()
+    where = printable(path)
+    if values.ndim not in (1, 2) or len(values) != count or values.dtype.kind not in "biuf":
+        raise UserError(f"{where}: {count} images but annotations {values.dtype} of shape {values.shape}")
+    if values.ndim == 2 and not 1 <= values.shape[1] <= MOST_FACTORS:
+        raise UserError(f"{where}: annotations must have 1 to {MOST_FACTORS} columns, not {values.shape[1]}")
+    if not np.isfinite(values).all():
+        raise UserError(f"{where}: its annotations hold NaN or infinite values")
+    columns = values[:, None] if values.ndim == 1 else values
+    levels, coded = [], np.empty(columns.shape, np.int64)
+    for k in range(columns.shape[1]):
+        unique, coded[:, k] = np.unique(columns[:, k], return_inverse=True)
+        levels.append(unique)
+    if values.ndim == 1:
+        return Annotation(coded[:, 0], _class_names(levels[0].tolist()))
+    names = _factor_names(columns.shape[1], [len(unique) for unique in levels])
+    kept = [k for k, unique in enumerate(levels) if len(unique) > 1]
+    labels, class_names = None, []
+    if "shape" in names and names.index("shape") in kept:
+        shape = names.index("shape")
+        labels, class_names = coded[:, shape].copy(), [f"shape {k}" for k in range(len(levels[shape]))]
+    return Annotation(labels, class_names, coded[:, kept], [names[k] for k in kept], [len(levels[k]) for k in kept])
+
+
+def _class_names(values: Sequence[float]) -> list[str]:
+    """A different name for every value."""
+    names = [str(int(v)) if v == int(v) else f"{v:g}" for v in values]
+    return names if len(set(names)) == len(names) else [repr(v) for v in values]
+
+
+def _factor_names(count: int, sizes: list[int]) -> list[str]:
+    if count != 6:
+        return [f"factor {k}" for k in range(count)]
+    # dSprites and 3dshapes both have six columns, and only dSprites has a constant first one.
+    return list(DSPRITES_NAMES if sizes[0] == 1 else shapes3d.NAMES)
