@@ -71,6 +71,14 @@ class Section(BaseModel):
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
     renamed: ClassVar[Mapping[str, str]] = {}  # old key -> new key
+    flattened: ClassVar[tuple[str, ...]] = ()  # kinds whose options stood in a section of their own in version 0.1
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, **_: Any) -> None:
+        above = [one.model_fields for one in cls.__mro__[1:] if issubclass(one, Section)]
+        for name, field in cls.model_fields.items():  # who changes a default need not describe the key again
+            if field.description is None:
+                field.description = next((fields[name].description for fields in above if name in fields), None)
 
     @classmethod
     def read_old_keys(cls, tree: dict[str, Any]) -> dict[str, Any]:

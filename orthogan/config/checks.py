@@ -104,46 +104,19 @@ def check_gan(config: Config) -> None:
         ValueError: its message starts with the key, and gives the reason.
     """
     penalty = config.loss.gradient_penalty
-    unbounded = config.model.discriminator.norm.kind in ("none", "rotation", "householder")
-    if config.loss.kind == "wasserstein" and penalty.kind == "none" and unbounded:
+    norm = config.model.discriminator.norm
+    if config.loss.kind == "wasserstein" and penalty.kind == "none" and not norm.lipschitz and ":" not in norm.kind:
         raise ValueError(
             "loss.gradient_penalty.kind: a Wasserstein critic must be kept Lipschitz; use 'wgan-gp', "
             "or model.discriminator.norm.kind 'spectral', 'stable_rank' or 'orthogonal'"
         )
-    norm = config.model.generator.norm
-    if norm.kind == "rotation" and norm.rotation.sample is not None and config.training.ema.half_life:
-        raise ValueError(
-            "model.generator.norm.rotation.sample: each merge gives the parameters another meaning, so their "
-            "average means nothing; set training.ema.half_life to 0"
-        )
     latent = config.loss.latent_penalty
-    for net, lazy, key in (
-        (config.model.discriminator, penalty, "discriminator.gradient_transforms"),
-        (config.model.generator, latent, "generator.gradient_transforms"),
-    ):
-        on = lazy.kind != "none" and lazy.interval > 1
-        if on and any(rule.kind == "nearest_orthogonal" for rule in net.gradient_transforms):
-            other = "gradient_penalty" if lazy is penalty else "latent_penalty"
-            raise ValueError(
-                f"model.{key}: nearest_orthogonal would give the lazy penalty's own updates the "
-                f"size of any other; set loss.{other}.interval to 1"
-            )
     parts = config.training.accumulate * latent.shrink
     if latent.kind != "none" and config.training.fakes % parts:
         raise ValueError(
             f"loss.latent_penalty.shrink: {latent.shrink} parts (times accumulate {config.training.accumulate}) do "
             f"not divide training.generator_batch_size = {config.training.fakes}"
         )
-    if config.model.init is not None:
-        for key, norm in (
-            ("generator", config.model.generator.norm),
-            ("discriminator", config.model.discriminator.norm),
-        ):
-            if norm.kind == "skew_orthogonal":
-                raise ValueError(
-                    f"model.init: model.{key}.norm.kind 'skew_orthogonal' draws its kernels anew, whatever they were; "
-                    "choose another norm, or start from the seed"
-                )
     pooling = config.model.discriminator.pooling
     if pooling.kind == "covariance" and pooling.method not in ("eigh", "newton_schulz") and penalty.kind != "none":
         raise ValueError(

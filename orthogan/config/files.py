@@ -275,6 +275,12 @@ def _merge(
             now = f"{prefix}{section.renamed[key]}"
             print(f"orthogan: {printable(name)}: {prefix}{key} is now called {now}", file=sys.stderr)
             key = section.renamed[key]
+        nested = section is not None and key in section.flattened and isinstance(value, Mapping)
+        if nested and key == part.get("kind", tree.get("kind")):
+            here = prefix.removesuffix(".")
+            print(f"orthogan: {printable(name)}: the options in {prefix}{key} now stand in {here}", file=sys.stderr)
+            _merge(tree, value, origin, name, prefix, section)
+            continue
         dotted = f"{prefix}{key}"
         origin[dotted] = name
         field = None if section is None else section.model_fields.get(key)
@@ -373,7 +379,7 @@ def _explained(section: BaseModel, prefix: str, others: Collection[str], said: s
             yield from _explained(value, f"{prefix}{name}.", others, said)
         else:
             plain = section.model_dump(include={name})
-            text = yaml.safe_dump(plain, default_flow_style=True, allow_unicode=True, width=10**6)
+            text = yaml.safe_dump(plain, default_flow_style=True, allow_unicode=True, width=10**6, sort_keys=False)
             named: KindOf | None = marker_of(annotation, KindOf)
             known = "" if named is None else f": {', '.join(named.registry)}, or module:Name"
             yield f"{pad}{text.strip()[1:-1]}" + (f"  # {field.description}{known}" if field.description else "")

@@ -28,130 +28,11 @@ from orthogan.config.base import (
 from orthogan.config.checks import check_gan, check_task, fill_task_defaults
 from orthogan.data.config import AugmentConfig, DataConfig
 from orthogan.evaluation.config import EvaluationConfig
-
-
-class RotationConfig(Section):
-    method: Literal[
-        "qr",
-        "gram_schmidt",
-        "householder",
-        "polar",
-        "polar_newton_schulz",
-        "cayley",
-        "matrix_exp",
-        "ogd",
-        "relaxed",
-    ] = Field(default="qr", description="how the orthogonal matrix on the fan-in is made")
-    block_size: PositiveInt = Field(
-        default=1024, description="the rotation has the fewest equal diagonal blocks of at most this size"
-    )
-    sample: Positive | None = Field(
-        default=None, description="stochastic OPT: dimensions rotated at a time, a number or a share (< 1); null = all"
-    )
-    episode: PositiveInt = Field(default=750, description="stochastic OPT: merge and draw anew so often [steps]")
-    refine: Annotated[int, Field(ge=0, le=10**5)] = Field(
-        default=0, description="first lower the energy of the fixed neurons by so many descent steps"
-    )
-    relaxation: NotNegative = Field(default=0.1, description="relaxed: weight of ||R R^T - I||")
-    lr: Positive | None = Field(default=None, description="ogd: learning rate of the rotations; null = that of the net")
-    momentum: Annotated[float, Field(ge=0.0, lt=1.0)] = Field(default=0.9, description="ogd: decay of the average")
-
-    @model_validator(mode="after")
-    def _possible(self) -> Self:
-        if self.sample is not None and self.method == "relaxed":
-            raise ValueError("sample: merging a relaxed matrix, which is not orthogonal, would change the neurons")
-        if self.sample is not None and self.sample > 1 and self.sample != int(self.sample):
-            raise ValueError(f"sample: {self.sample} is neither a number of dimensions nor a share below 1")
-        return self
-
-
-class OrthogonalConfig(Section):
-    method: Literal["qr", "householder", "cayley", "polar", "bjorck"] = Field(
-        default="qr", description="how the weight is made orthonormal"
-    )
-    gain: Positive = Field(default=1.0, description="fixed factor on the weight")
-    iterations: Iterations = Field(default=12, description="bjorck: steps")
-
-
-class HouseholderConfig(Section):
-    rank: Width = Field(default=10, description="number of equal directions; 10 in the paper")
-    scale: Positive | None = Field(
-        default=1.0,
-        description="their singular value; 1 as published, null = root mean square of those the weight had",
-    )
-
-
-class NormConfig(Section):
-    kind: Literal["none", "spectral", "stable_rank", "rotation", "orthogonal", "skew_orthogonal", "householder"] = (
-        Field(default="none", description="constraint on the weights; householder is a projector in place of a layer")
-    )
-    layers: Layers = Field(
-        default=[],
-        description="which ones: conv, linear, tall, first, a name such as blocks.*, !last, …; [] = all "
-        "(skew_orthogonal: conv; householder: first)",
-    )
-    c: Annotated[float, Field(gt=0.0, le=1.0)] = Field(
-        default=0.7, description="stable_rank: target rank as a share of min(rows, columns) [0-1]"
-    )
-    k: Annotated[int, Field(ge=0, le=1 << 16)] = Field(
-        default=1, description="stable_rank: singular values that are preserved"
-    )
-    n_power_iterations: Iterations = Field(
-        default=1, description="spectral, stable_rank: power iterations a training forward"
-    )
-    skew_terms: Annotated[int, Field(ge=1, le=100)] = Field(
-        default=5, description="skew_orthogonal: convolutions of the exponential's series in training"
-    )
-    rotation: RotationConfig = RotationConfig()
-    orthogonal: OrthogonalConfig = OrthogonalConfig()
-    householder: HouseholderConfig = HouseholderConfig()
-
-
-class PenaltyConfig(Section):
-    kind: Literal[
-        "soft_orthogonality",
-        "double_soft_orthogonality",
-        "mutual_coherence",
-        "srip",
-        "conv_orthogonality",
-        "off_diagonal",
-        "disentangled_norm",
-        "hyperspherical_energy",
-    ] = Field(description="added to the loss, summed over the layers")
-    weight: NotNegative = Field(default=1e-4, description="coefficient")
-    layers: Layers = Field(default=[], description="as of norm.layers")
-    options: Options = Field(default={}, description="keywords of orthogan.penalties.KIND")
-    schedule: list[list[float]] = Field(
-        default=[[0.0, 1.0]],
-        max_length=1000,
-        description="[share of the run, factor on weight], … : constant in between",
-    )
-
-
-class GradientRuleConfig(Section):
-    kind: Literal["nearest_orthogonal", "optimal_learning_rate"] = Field(
-        description="done between backward and step, in the order given"
-    )
-    layers: Layers = Field(default=[], description="as of norm.layers; the papers take one layer")
-    scale: Literal["none", "frobenius", "nuclear"] = Field(
-        default="none", description="nearest_orthogonal: what size the new gradient has"
-    )
-    every: PositiveInt = Field(default=1, description="nearest_orthogonal: only at every N-th update")
-    momentum: Annotated[float, Field(ge=0.0, lt=1.0)] | None = Field(
-        default=None, description="nearest_orthogonal: average, then take the whole step (Muon); null = before Adam"
-    )
-    nesterov: bool = Field(default=False, description="nearest_orthogonal: with momentum, look ahead")
-    method: Literal["eigh", "svd", "newton_schulz", "polar_express"] = Field(
-        default="eigh", description="nearest_orthogonal: polar_express is the fast, approximate one for GPUs"
-    )
-    rank_tolerance: Annotated[float, Field(ge=0.0, lt=1.0)] | None = Field(
-        default=None,
-        description="nearest_orthogonal, eigh and svd: leave out directions with singular values up to this share of "
-        "the largest; null = rounding",
-    )
-    form: Literal["vector", "matrix"] = Field(
-        default="vector", description="optimal_learning_rate: as published, or the true matrix form"
-    )
+from orthogan.gradients.rule import GRADIENT_RULE, GradientRuleConfig
+from orthogan.linalg.roots import InverseMethod, SqrtMethod
+from orthogan.penalties.network import PENALTY, PenaltyConfig
+from orthogan.weights.network import CONSTRAINT, ConstraintConfig
+from orthogan.weights.spectral import SpectralConfig
 
 
 class WhiteningConfig(Section):
@@ -160,7 +41,7 @@ class WhiteningConfig(Section):
     )
     groups: Width = Field(default=1, description="whiten the channels in so many groups")
     eps: Positive = Field(default=1e-2, description="added to the covariance's diagonal")
-    method: Literal["eigh", "newton_schulz", "pade"] = Field(default="eigh", description="of the inverse square root")
+    method: InverseMethod = Field(default="eigh", description="of the inverse square root")
 
 
 class NetConfig(Section):
@@ -171,33 +52,20 @@ class NetConfig(Section):
     kind: str
     channels: Width
     options: Options = Field(default={}, description="extra keywords of the class")
-    norm: NormConfig = NormConfig()
-    penalties: list[PenaltyConfig] = Field(
+    norm: Annotated[ConstraintConfig, CONSTRAINT] = ConstraintConfig()
+    penalties: list[Annotated[PenaltyConfig, PENALTY]] = Field(
         default=[], max_length=100, description="on the weights: [{kind: …, weight: …}, …]"
     )
-    gradient_transforms: list[GradientRuleConfig] = Field(
+    gradient_transforms: list[Annotated[GradientRuleConfig, GRADIENT_RULE]] = Field(
         default=[], max_length=100, description="rules between backward and step: [{kind: …}, …]"
     )
     whitening: WhiteningConfig = WhiteningConfig()
 
-    @model_validator(mode="after")
-    def _sensible(self) -> Self:
-        kinds = [rule.kind for rule in self.gradient_transforms]
-        if "optimal_learning_rate" in kinds and self.norm.kind in ("spectral", "stable_rank") and not self.norm.layers:
-            raise ValueError(
-                f"gradient_transforms: under {self.norm.kind} normalisation a layer's gradient is orthogonal to its "
-                "weight, so the optimal learning rate is 0 and the layer would not learn; restrict norm.layers, or "
-                "drop one"
-            )
-        projected = {"first", "last"} & set(self.norm.layers or ["first"]) if self.norm.kind == "householder" else set()
-        for key, asked in (("penalties", self.penalties), ("gradient_transforms", self.gradient_transforms)):
-            for i, one in enumerate(asked):
-                if shared := projected & {word.removeprefix("!") for word in one.layers}:
-                    raise ValueError(
-                        f"{key}.{i}.layers: the {min(shared)} layer becomes a Householder projector, whose singular "
-                        "values are fixed; name the layers that you mean"
-                    )
-        return self
+    def check(self, config: Config, name: str) -> None:
+        """Refuse what does not go together with the constraint and the rules of this net. Raises ``ValueError``."""
+        self.norm.check(config, name)
+        for rule in self.gradient_transforms:
+            rule.rule.check(config, self, f"model.{name}.gradient_transforms")
 
 
 class GeneratorConfig(NetConfig):
@@ -214,9 +82,7 @@ class PoolingConfig(Section):
         default="sum", description="sngan: what D's last linear layer sees of the last map"
     )
     dimension: Width = Field(default=64, description="covariance: channels after a 1x1 reduction")
-    method: Literal["eigh", "newton_schulz", "pade", "taylor"] = Field(
-        default="newton_schulz", description="covariance: of the matrix square root"
-    )
+    method: SqrtMethod = Field(default="newton_schulz", description="covariance: of the matrix square root")
 
 
 class DiscriminatorConfig(NetConfig):
@@ -225,7 +91,7 @@ class DiscriminatorConfig(NetConfig):
         description="sngan | dcgan | wgan-gp | r3gan | eigengan | simple-gan | stylegan2 | your.module:Class",
     )
     channels: Width = Field(default=128, description="base width [feature maps]")
-    norm: NormConfig = NormConfig(kind="spectral")
+    norm: Annotated[ConstraintConfig, CONSTRAINT] = SpectralConfig()
     pooling: PoolingConfig = PoolingConfig()
 
 
@@ -485,6 +351,9 @@ class Config(Section):
     @model_validator(mode="after")
     def _possible(self) -> Self:
         check_task(self)
+        for name in ("generator", "discriminator") if self.task == "gan" else ("classifier",):
+            net: NetConfig = getattr(self.model, name)
+            net.check(self, name)
         check_gan(self)
         return self
 

@@ -11,7 +11,7 @@ from torch.optim import Optimizer
 
 from orthogan.gradients.rule import GradientRule, Parameters
 from orthogan.linalg.rotations import newton_schulz_step
-from orthogan.weights.over_parameterized import rotations
+from orthogan.weights.rotation import list_rotations
 from orthogan.weights.selection import select
 
 
@@ -66,7 +66,7 @@ class CayleyRetraction(GradientRule):
         if not isinstance(params, nn.Module):
             return super().choose(params, layers)
         names = {found.name for found in select(params, layers)}
-        found = [(name, p) for name, c, p in rotations(params) if c.method == "ogd" and name in names]
+        found = [(name, p) for name, c, p in list_rotations(params) if c.method == "ogd" and name in names]
         if not found:
             raise ValueError(f"{type(params).__name__} has no chosen weight under rotation(method='ogd')")
         return found

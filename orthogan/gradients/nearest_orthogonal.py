@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, get_args
+from typing import TYPE_CHECKING, Annotated, Literal, get_args
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from orthogan.gradients.rule import GradientRule, Parameters
+from orthogan.config.base import Decay, PositiveInt
+from orthogan.gradients.rule import GRADIENT_RULES, GradientRule, Parameters
 from orthogan.linalg import nearest_orthogonal
 from orthogan.linalg.polar import PolarMethod
+
+if TYPE_CHECKING:
+    from orthogan.config.schema import Config, NetConfig
 
 Scale = Literal["none", "frobenius", "nuclear"]
 
 
+@GRADIENT_RULES.register("nearest_orthogonal", "nog")
 class NearestOrthogonalGradient(GradientRule):
     """Replaces each gradient G = U S V^T, as a matrix (first dimension, the rest), by U V^T.
 
@@ -45,12 +51,22 @@ class NearestOrthogonalGradient(GradientRule):
         params: Parameters,
         *,
         layers: str | Sequence[str] = (),
-        scale: Scale = "none",
-        every: int = 1,
-        momentum: float | None = None,
-        nesterov: bool = False,
-        method: PolarMethod = "eigh",
-        rank_tolerance: float | None = None,
+        scale: Annotated[Scale, Field(description="what size the new gradient has")] = "none",
+        every: Annotated[PositiveInt, Field(description="only at every N-th update")] = 1,
+        momentum: Annotated[
+            Decay | None, Field(description="average, then take the whole step (Muon); null = before Adam")
+        ] = None,
+        nesterov: Annotated[bool, Field(description="with momentum, look ahead")] = False,
+        method: Annotated[
+            PolarMethod, Field(description="polar_express is the fast, approximate one for GPUs")
+        ] = "eigh",
+        rank_tolerance: Annotated[
+            Decay | None,
+            Field(
+                description="eigh, svd: leave out directions with singular values up to this share of the largest; "
+                "null = rounding"
+            ),
+        ] = None,
     ) -> None:
         if scale not in get_args(Scale):
             raise ValueError(f"scale {scale!r}: choose {', '.join(get_args(Scale))}")
@@ -75,6 +91,19 @@ class NearestOrthogonalGradient(GradientRule):
         self._steps_of: list[tuple[nn.Parameter, Tensor]] = []  # what after_step is to subtract
         self._set_aside: list[tuple[nn.Parameter, Tensor]] = []
         super().__init__(optimizer, params, layers)
+
+    @classmethod
+    def check(cls, config: Config, net: NetConfig, key: str) -> None:
+        """A lazy penalty has updates of its own, which would be as large as any other."""
+        if net is config.model.discriminator:
+            name, lazy = "gradient_penalty", config.loss.gradient_penalty
+        else:
+            name, lazy = "latent_penalty", config.loss.latent_penalty
+        if config.task == "gan" and lazy.kind != "none" and lazy.interval > 1:
+            raise ValueError(
+                f"{key}: nearest_orthogonal would give the lazy penalty's own updates the size of any other; "
+                f"set loss.{name}.interval to 1"
+            )
 
     @torch.no_grad()
     def before_step(self) -> None:

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from orthogan.gradients.rule import GradientRule, Parameters
+from orthogan.gradients.rule import GRADIENT_RULES, GradientRule, Parameters
 from orthogan.linalg import optimal_learning_rate
 
+if TYPE_CHECKING:
+    from orthogan.config.schema import Config, NetConfig
 
+
+@GRADIENT_RULES.register("optimal_learning_rate", "olr")
 class OptimalLearningRate(GradientRule):
     """Steps with eta* instead of the learning rate lr where 0 < eta* < lr (the published switching rule).
 
@@ -37,7 +42,9 @@ class OptimalLearningRate(GradientRule):
         params: Parameters,
         *,
         layers: str | Sequence[str] = (),
-        form: Literal["vector", "matrix"] = "vector",
+        form: Annotated[
+            Literal["vector", "matrix"], Field(description="as published, or the true matrix form")
+        ] = "vector",
     ) -> None:
         if form not in ("vector", "matrix"):
             raise ValueError(f"form {form!r}: choose vector or matrix")
@@ -45,6 +52,15 @@ class OptimalLearningRate(GradientRule):
         self._pending: list[tuple[nn.Parameter, Tensor, Tensor]] = []
         self._numbers: dict[str, Tensor] = {}  # eta*, cosine, steps that used eta*, steps
         super().__init__(optimizer, params, layers)
+
+    @classmethod
+    def check(cls, config: Config, net: NetConfig, key: str) -> None:
+        """Where the scale of a weight does not count, its gradient is orthogonal to it."""
+        if net.norm.scale_invariant and not net.norm.layers:
+            raise ValueError(
+                f"{key}: under {net.norm.kind} normalization a layer's gradient is orthogonal to its weight, so the "
+                "optimal learning rate is 0 and the layer would not learn; restrict norm.layers, or drop one"
+            )
 
     @torch.no_grad()
     def before_step(self) -> None:
@@ -81,6 +97,10 @@ class OptimalLearningRate(GradientRule):
             eta, cosine, used, steps = numbers.tolist()
             found[name] = {"eta": eta, "cosine": cosine, "used": used / max(steps, 1)}
         return found
+
+    def scalars(self) -> dict[str, float]:
+        """The statistics as numbers to log, by layer."""
+        return {f"olr/{name}/{what}": v for name, numbers in self.statistics().items() for what, v in numbers.items()}
 
     def state_dict(self) -> dict[str, Tensor]:
         """The statistics; the rule itself remembers nothing."""

@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterable, Sequence
-from typing import Any
+from functools import cache
+from typing import TYPE_CHECKING, Any, ClassVar
 
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 from torch.optim import Optimizer
 
+from orthogan.config.base import Layers, OpenSection, Section, section_of_options
 from orthogan.linalg.precision import at_least_float32
+from orthogan.registry import Registry
 from orthogan.weights.selection import select
+
+if TYPE_CHECKING:
+    from orthogan.config.schema import Config, NetConfig
 
 Parameters = nn.Module | Iterable[nn.Parameter] | Iterable[tuple[str, nn.Parameter]]
 ATTRIBUTE = "orthogan_rules"  # of the optimizer: the rules on it, in order
@@ -38,6 +45,14 @@ class GradientRule:
     """
 
     owns_update = False  # whether the rule makes the step of its parameters itself
+
+    @classmethod
+    def check(cls, config: Config, net: NetConfig, key: str) -> None:
+        """Refuse what does not go together with such a rule on the net ``net``, ``key`` in the config.
+
+        Raises:
+            ValueError: its message starts with the key.
+        """
 
     def __init__(self, optimizer: Optimizer, params: Parameters, layers: str | Sequence[str] = ()) -> None:
         inner = getattr(optimizer, "optimizer", None)  # Accelerate's wrapper
@@ -108,6 +123,10 @@ class GradientRule:
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         """The inverse of ``state_dict``."""
+
+    def scalars(self) -> dict[str, float]:
+        """Numbers to log."""
+        return {}
 
     def gradient(self, parameter: nn.Parameter) -> Tensor | None:
         """The gradient, dense, in at least float32, without the ``GradScaler``'s factor that the optimizer undoes."""
@@ -197,16 +216,51 @@ class GradientRule:
         others.append(self)
 
 
+class GradientRuleConfig(Section):
+    """A gradient rule as a section of a config; the options of its kind are further keys."""
+
+    kind: str = Field(description="done between backward and step, in the order given")
+    layers: Layers = Field(default=[], description="as of norm.layers; the papers take one layer")
+    rule: ClassVar[type[GradientRule]] = GradientRule
+
+    def put_on(self, optimizer: Optimizer, net: nn.Module) -> GradientRule:
+        """The rule, on ``optimizer`` for layers of ``net``. Raises ``ValueError``."""
+        return self.rule(optimizer, net, **self.model_dump(exclude={"kind"}))
+
+    @classmethod
+    def read_old_keys(cls, tree: dict[str, Any]) -> dict[str, Any]:
+        """In 0.1 the options of both kinds stood side by side; those of the other one meant nothing."""
+        both = ("scale", "every", "momentum", "nesterov", "method", "rank_tolerance", "form")
+        if all(key in tree for key in both):
+            mine = both[6:] if tree.get("kind") == "optimal_learning_rate" else both[:6]
+            return {key: value for key, value in tree.items() if key not in both or key in mine}
+        return tree
+
+
+@cache
+def _section(kind: type[GradientRule]) -> type[GradientRuleConfig]:
+    section = section_of_options(kind.__init__, GradientRuleConfig, "self", "optimizer", "params", "layers")
+    section.rule = kind
+    return section
+
+
+def _adopt(found: Any) -> type[GradientRule]:
+    if not (inspect.isclass(found) and issubclass(found, GradientRule)):
+        raise TypeError("a gradient rule is a subclass of orthogan.gradients.GradientRule")
+    return found
+
+
+GRADIENT_RULES: Registry[type[GradientRule]] = Registry("gradient rule", "orthogan.gradients", adopt=_adopt)
+GRADIENT_RULE = OpenSection(GRADIENT_RULES, _section)
+
+
 def _parameter(layer: nn.Module, weight: str) -> nn.Parameter:
     """The parameter that stands for a layer's weight: itself, or the one behind a norm or a mask."""
     from torch.nn.utils.parametrizations import _Orthogonal
 
-    from orthogan.weights.orthogonal import Orthogonal
-    from orthogan.weights.rotation import Rotation
-
     stack: Any = layer.parametrizations[weight] if parametrize.is_parametrized(layer, weight) else ()  # pyright: ignore
     for constraint in stack:
-        if isinstance(constraint, Rotation | Orthogonal | _Orthogonal):
+        if isinstance(constraint, _Orthogonal) or getattr(constraint, "parametrizes_freely", False):
             raise ValueError(
                 f"{type(layer).__name__}.{weight} is under {type(constraint).__name__.strip('_').lower()}(): "
                 "the parameter behind it is no matrix of weights, so this rule means nothing for it"

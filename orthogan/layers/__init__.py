@@ -2,9 +2,7 @@
 
 from orthogan.layers.covariance_pooling import CovariancePooling
 from orthogan.layers.decorrelated_batch_norm import DecorrelatedBatchNorm2d, decorrelate
-from orthogan.layers.householder_pixel import HouseholderPixel
-from orthogan.layers.householder_projector import HouseholderProjector
-from orthogan.layers.network import make_householder, make_skew_orthogonal
+from orthogan.layers.householder_projector import HouseholderPixel, HouseholderProjector
 from orthogan.layers.skew_orthogonal import SkewOrthogonalConv2d, skew_orthogonal
 
 __all__ = [
@@ -14,7 +12,5 @@ __all__ = [
     "HouseholderProjector",
     "SkewOrthogonalConv2d",
     "decorrelate",
-    "make_householder",
-    "make_skew_orthogonal",
     "skew_orthogonal",
 ]

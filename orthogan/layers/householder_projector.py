@@ -6,13 +6,21 @@ Q(V)^T that S keeps are the directions of the input that change the output, all 
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any, ClassVar
+
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
-from orthogan.layers.shapes import check_features
+from orthogan.config.base import Positive, Width
+from orthogan.layers.shapes import check_features, check_numbers
 from orthogan.linalg import rotations
 from orthogan.linalg.precision import at_least_float32
 from orthogan.weights.effective import Equalized, effective_weight
+from orthogan.weights.network import CONSTRAINTS, ConstraintConfig
+
+if TYPE_CHECKING:
+    from orthogan.config.schema import Config
 
 
 class HouseholderProjector(nn.Module):
@@ -159,3 +167,118 @@ def _reflection_vectors(frame: Tensor) -> tuple[Tensor, Tensor]:
     """Vectors and signs (rank,) such that ``_reflected(vectors) * signs`` is ``frame`` (orthonormal columns)."""
     vectors = torch.geqrf(frame)[0].tril(-1)
     return vectors, torch.where((_reflected(vectors) * frame).sum(0) < 0, -1.0, 1.0)
+
+
+class HouseholderPixel(HouseholderProjector):
+    """(n, in, 1, 1) -> (n, out, kh, kw) through ``rank`` orthonormal directions; one bias a channel.
+
+    On a single pixel a transposed convolution is the matrix (out*kh*kw, in) of its kernels: the projector is that
+    matrix, whatever the stride.
+
+    Args:
+        shape: (out, kh, kw).
+
+    Raises:
+        ValueError: as ``HouseholderProjector``.
+    """
+
+    matrix_type = "transposed"
+
+    def __init__(self, in_channels: int, shape: tuple[int, int, int], rank: int = 10, *, bias: bool = True) -> None:
+        channels, height, width = shape
+        super().__init__(in_channels, channels * height * width, rank, bias=False)
+        self.shape = (channels, height, width)
+        self.bias = nn.Parameter(torch.zeros(channels)) if bias else None
+
+    @classmethod
+    @torch.no_grad()
+    def from_transposed(
+        cls, conv: nn.ConvTranspose2d, rank: int = 10, *, scale: float | None = 1.0
+    ) -> HouseholderPixel:
+        """In place of ``conv``, along the ``rank`` largest singular directions of its matrix; as ``from_linear``.
+
+        Raises:
+            ValueError: a layer that is no such matrix (padding, dilation, groups), or as ``from_linear``.
+        """
+        if not isinstance(conv, nn.ConvTranspose2d):
+            raise ValueError(f"{type(conv).__name__}: only an nn.ConvTranspose2d is meant here")
+        plain = (conv.padding, conv.output_padding, conv.dilation, conv.groups) == ((0, 0), (0, 0), (1, 1), 1)
+        if not plain:
+            raise ValueError(
+                "a transposed convolution with padding, dilation or groups is no matrix of one pixel; "
+                "choose a layer without"
+            )
+        weight = effective_weight(conv)
+        shape = (conv.out_channels, int(conv.kernel_size[0]), int(conv.kernel_size[1]))
+        new = cls(conv.in_channels, shape, rank, bias=conv.bias is not None)
+        new.to(weight.device, weight.dtype).train(conv.training)
+        new.fit(weight.flatten(1).mT, scale)
+        if new.bias is not None and conv.bias is not None:
+            new.bias.copy_(conv.bias)
+        return new
+
+    @torch.no_grad()
+    def baked(self) -> nn.Module:
+        """The plain transposed convolution that does the same to a single pixel."""
+        channels, *kernel = self.shape
+        new = nn.ConvTranspose2d(self.in_features, channels, tuple(kernel), bias=self.bias is not None)  # pyright: ignore
+        new.to(self.left.device, self.left.dtype).train(self.training)
+        new.weight.copy_(self.weight.mT.unflatten(1, self.shape))
+        if self.bias is not None and new.bias is not None:
+            new.bias.copy_(self.bias)
+        return new
+
+    def forward(self, input: Tensor) -> Tensor:
+        """(n, in, 1, 1) -> (n, out, kh, kw).
+
+        Raises:
+            ValueError: a map of more than one pixel, or not of real floating-point numbers.
+        """
+        check_numbers(self, input)
+        if input.shape[1:] != (self.in_features, 1, 1):
+            raise ValueError(
+                f"the input is {tuple(input.shape)}: a Householder projector in place of a transposed convolution "
+                f"takes (n, {self.in_features}, 1, 1)"
+            )
+        with torch.autocast(input.device.type, enabled=False):
+            out = self.product(input.flatten(1)).unflatten(1, self.shape)
+            if self.bias is not None:
+                out = out + at_least_float32(self.bias)[:, None, None]
+            return out.to(input.dtype)
+
+
+def _projector(layer: nn.Module, name: str = "weight", **options: Any) -> HouseholderProjector:
+    if isinstance(layer, nn.ConvTranspose2d):
+        return HouseholderPixel.from_transposed(layer, **options)
+    return HouseholderProjector.from_linear(layer, **options)  # pyright: ignore[reportArgumentType]
+
+
+@CONSTRAINTS.register("householder", "householder_projector")
+class HouseholderConfig(ConstraintConfig):
+    """A ``HouseholderProjector``, fitted to the present weight, in place of a linear layer.
+
+    A transposed convolution that takes one pixel, as the first of a DCGAN-like generator, becomes a
+    ``HouseholderPixel``.
+    """
+
+    kind: str = "householder"
+    rank: Width = Field(default=10, description="number of equal directions; 10 in the paper")
+    scale: Positive | None = Field(
+        default=1.0,
+        description="their singular value; 1 as published, null = root mean square of those the weight had",
+    )
+    usual_layers: ClassVar = "first"
+    replaces: ClassVar = True
+    put_on: ClassVar = staticmethod(_projector)
+
+    def check(self, config: Config, net: str) -> None:
+        """Nothing acts on a projector."""
+        projected = {"first", "last"} & set(self.layers or ["first"])
+        section = getattr(config.model, net)
+        for key in ("penalties", "gradient_transforms"):
+            for i, one in enumerate(getattr(section, key)):
+                if shared := projected & {word.removeprefix("!") for word in one.layers}:
+                    raise ValueError(
+                        f"model.{net}.{key}.{i}.layers: the {min(shared)} layer becomes a Householder projector, whose "
+                        "singular values are fixed; name the layers that you mean"
+                    )

@@ -8,9 +8,10 @@ its Taylor series, one convolution a term.
 from __future__ import annotations
 
 import math
-from typing import Literal, get_args
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, get_args
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -19,7 +20,10 @@ from orthogan.linalg import normalize, power_iteration
 from orthogan.linalg.precision import at_least_float32, magnitude
 from orthogan.weights.belonging import can_look, top_vectors
 from orthogan.weights.constraint import Constraint, register
-from orthogan.weights.network import hold_power_iteration
+from orthogan.weights.network import CONSTRAINTS, ConstraintConfig, hold_power_iteration
+
+if TYPE_CHECKING:
+    from orthogan.config.schema import Config
 
 Padding = Literal["circular", "zeros"]
 WARM_UP = 50
@@ -287,3 +291,25 @@ def _unfoldings(kernel: Tensor) -> tuple[Tensor, Tensor]:
     """(m, m*k*k) and (m*k, m*k) of a kernel (m, m, k, k)."""
     m, k = kernel.shape[0], kernel.shape[-1]
     return kernel.reshape(m, -1), kernel.transpose(1, 2).reshape(m * k, m * k)
+
+
+@CONSTRAINTS.register("skew_orthogonal", "soc")
+class SkewOrthogonalConfig(ConstraintConfig):
+    """A fresh ``SkewOrthogonalConv2d`` in place of every convolution."""
+
+    kind: str = "skew_orthogonal"
+    terms: Annotated[int, Field(ge=1, le=100)] = Field(
+        default=5, description="convolutions of the exponential's series in training"
+    )
+    usual_layers: ClassVar = "conv"
+    replaces: ClassVar = True
+    lipschitz: ClassVar = True
+    put_on: ClassVar = staticmethod(lambda layer, name, **options: skew_orthogonal(layer, **options))
+
+    def check(self, config: Config, net: str) -> None:
+        """Weights that are given would be drawn anew."""
+        if config.model.init is not None:
+            raise ValueError(
+                f"model.init: model.{net}.norm.kind 'skew_orthogonal' draws its kernels anew, whatever they were; "
+                "choose another norm, or start from the seed"
+            )

@@ -17,9 +17,9 @@ from torch.nn.modules.module import (
 )
 
 from orthogan import weights
-from orthogan.config.schema import Config, NetConfig, NormConfig, PoolingConfig, WhiteningConfig
+from orthogan.config.schema import Config, NetConfig, PoolingConfig, WhiteningConfig
 from orthogan.errors import UserError
-from orthogan.layers import CovariancePooling, decorrelate, make_householder, make_skew_orthogonal
+from orthogan.layers import CovariancePooling, decorrelate
 from orthogan.memory import out_of_memory
 from orthogan.models.classifiers import CNN, MLP, VGG, AlexNet, DenseNet, ResNet, SmallResNet, WideResNet
 from orthogan.models.dcgan import DCGANDiscriminator, DCGANGenerator
@@ -32,6 +32,7 @@ from orthogan.models.stylegan2 import StyleGAN2Discriminator, StyleGAN2Generator
 from orthogan.models.wgan_gp import WGANGPDiscriminator, WGANGPGenerator
 from orthogan.named_code import import_class
 from orthogan.rng import derive
+from orthogan.weights.network import CONSTRAINT, ConstraintConfig
 
 GENERATORS: dict[str, type[Generator]] = {
     "sngan": SNGANGenerator,
@@ -141,7 +142,7 @@ def build_for_file(config: Config, name: str, *, num_classes: int, numbers: int)
     if ":" in section.kind:
         return build(config, num_classes=num_classes)
     message = f"model.{name}: {section.kind} with these sizes is much larger than the weights in the file"
-    plain = section.model_copy(update={"norm": NormConfig(), "whitening": WhiteningConfig()})
+    plain = section.model_copy(update={"norm": ConstraintConfig(), "whitening": WhiteningConfig()})
     trial = config.model_copy(update={"model": config.model.model_copy(update={name: plain})})
     with suppress(NotImplementedError), _at_most(8 * numbers + 1_000_000, message), torch.device("meta"):
         build(trial, num_classes=num_classes)  # takes no memory
@@ -219,18 +220,7 @@ def _accepted(make: Any, arguments: dict[str, Any]) -> dict[str, Any]:
 
 def apply_constraints(net: nn.Module, section: NetConfig, key: str, seed: int, start: Start | None = None) -> None:
     """Whitening in place of batch norms, given weights, then the constraint on them (some draw their own)."""
-    norm, whitening = section.norm, section.whitening
-    options: dict[str, Any] = {
-        "none": {},
-        "spectral": {"n_power_iterations": norm.n_power_iterations},
-        "stable_rank": {"n_power_iterations": norm.n_power_iterations, "c": norm.c, "k": norm.k},
-        # given weights are the neurons; else they are drawn, as in the paper
-        "rotation": {"blocks": None, "neurons": "weight" if start else "gaussian"}
-        | norm.rotation.model_dump(include={"method", "block_size", "sample"}),
-        "orthogonal": norm.orthogonal.model_dump(),
-        "skew_orthogonal": {"terms": norm.skew_terms},
-        "householder": norm.householder.model_dump(),
-    }[norm.kind]
+    norm, whitening = CONSTRAINT.resolved(section.norm), section.whitening
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive(seed, "norm", key))
         try:
@@ -242,11 +232,6 @@ def apply_constraints(net: nn.Module, section: NetConfig, key: str, seed: int, s
             with torch.random.fork_rng(devices=[]):  # whatever it draws, the constraints draw what they always do
                 start(net)
         try:
-            if norm.kind == "skew_orthogonal":
-                make_skew_orthogonal(net, norm.layers or "conv", **options)
-            elif norm.kind == "householder":
-                make_householder(net, norm.layers or "first", **options)
-            else:
-                weights.apply(net, norm.kind, norm.layers, **options)
+            weights.apply(net, norm, **(norm.with_given_weights if start is not None else {}))
         except ValueError as error:
             raise UserError(f"{key}.norm: {error}") from error

@@ -4,7 +4,7 @@ from orthogan.penalties.conv import conv_orthogonality
 from orthogan.penalties.disentangled_norm import disentangled_norm, free_correlations
 from orthogan.penalties.energy import hyperspherical_energy
 from orthogan.penalties.kernel import double_soft_orthogonality, mutual_coherence, off_diagonal, soft_orthogonality
-from orthogan.penalties.network import PENALTIES, Penalty, apply
+from orthogan.penalties.network import PENALTIES, Penalty, PenaltyConfig, apply, penalty
 from orthogan.penalties.schedule import SRIP_EPOCHS, SRIP_SCHEDULE, SRIP_WEIGHT, Schedule
 from orthogan.penalties.srip import srip
 
@@ -14,6 +14,7 @@ __all__ = [
     "SRIP_SCHEDULE",
     "SRIP_WEIGHT",
     "Penalty",
+    "PenaltyConfig",
     "Schedule",
     "apply",
     "conv_orthogonality",
@@ -23,6 +24,7 @@ __all__ = [
     "hyperspherical_energy",
     "mutual_coherence",
     "off_diagonal",
+    "penalty",
     "soft_orthogonality",
     "srip",
 ]

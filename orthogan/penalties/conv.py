@@ -4,19 +4,51 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Annotated, Any
 
 import torch
+from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as F
+from torch.nn.modules.conv import _ConvNd
 
+from orthogan.config.base import Count
+from orthogan.layers.skew_orthogonal import SkewOrthogonalConv2d
 from orthogan.linalg.gram import gram_residual
 from orthogan.linalg.precision import at_least_float32
+from orthogan.penalties.network import penalty
+from orthogan.weights import Selected
 
 CONV = {3: F.conv1d, 4: F.conv2d, 5: F.conv3d}
 
 
+def _of_layer(selected: Selected, options: dict[str, Any]) -> Tensor:
+    value, layer = selected.value, selected.layer
+    if value.dim() == 2:
+        return conv_orthogonality(value, **options)
+    if isinstance(layer, SkewOrthogonalConv2d):  # its map is no convolution with the filter, but with this kernel
+        return conv_orthogonality(layer.torus_kernel()[0], layer.stride, **options)
+    assert isinstance(layer, _ConvNd)
+    # a stride of 2 over a dilation of 2 moves one tap of the kernel
+    stride = [s // math.gcd(s, d) for s, d in zip(layer.stride, layer.dilation, strict=True)]
+    return conv_orthogonality(value, stride, groups=layer.groups, **options)
+
+
+def _steps(selected: Selected) -> tuple[Any, ...]:
+    layer = selected.layer
+    return (layer.stride, layer.dilation) if isinstance(layer, _ConvNd) else ()
+
+
+@penalty("conv_orthogonality", "ocnn", of_layer=_of_layer, identity=_steps)
 def conv_orthogonality(
-    weight: Tensor, stride: int | Sequence[int] = 1, padding: int | Sequence[int] | None = None, *, groups: int = 1
+    weight: Tensor,
+    stride: int | Sequence[int] = 1,
+    padding: Annotated[
+        Count | list[Count] | None,
+        Field(description="a multiple of the stride; null = as far as overlaps go"),
+    ] = None,
+    *,
+    groups: int = 1,
 ) -> Tensor:
     """||Conv(K, K; P, S) - I_r0||_F^2 - max(0, M - S^2 C), 0 (to rounding) for an orthogonal convolution and no other.
 

@@ -9,28 +9,32 @@ from __future__ import annotations
 
 import math
 from functools import lru_cache
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
+from orthogan.config.base import Count, NotNegative, Positive
 from orthogan.linalg.gram import correlations
 from orthogan.linalg.precision import at_least_float32
 from orthogan.penalties.kernel import as_matrix
+from orthogan.penalties.network import penalty
 from orthogan.rng import generator
 
 
+@penalty("disentangled_norm", follows="gram")
 def disentangled_norm(
     weight: Tensor,
     *,
-    norm_weight: float = 1.0,
-    correlation_weight: float = 1.0,
-    relaxed: bool = False,
-    free: int | None = None,
-    transition: float | None = None,
-    by: Literal["magnitude", "value"] = "magnitude",
-    squared_norm: bool = False,
-    root: bool = False,
+    norm_weight: Annotated[NotNegative, Field(description="of the filters' norms")] = 1.0,
+    correlation_weight: Annotated[NotNegative, Field(description="of their correlations")] = 1.0,
+    relaxed: Annotated[bool, Field(description="leave the largest correlations out")] = False,
+    free: Annotated[Count | None, Field(description="relaxed: how many; null = estimated")] = None,
+    transition: Annotated[Positive | None, Field(description="relaxed: dimensions that are orthogonal")] = None,
+    by: Annotated[Literal["magnitude", "value"], Field(description="relaxed: the largest by what")] = "magnitude",
+    squared_norm: Annotated[bool, Field(description="squared norms in place of norms")] = False,
+    root: Annotated[bool, Field(description="norms of the residuals in place of sums of squares")] = False,
 ) -> Tensor:
     """norm_weight * sum_i (||k_i|| - 1)^2 + correlation_weight * sum over pairs of cos(k_i, k_j)^2, k_i the filters.
 

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
+from pydantic import Field
 from torch import Tensor
 
+from orthogan.config.base import PositiveInt
 from orthogan.linalg.energy import hyperspherical_energy as energy
 from orthogan.penalties.kernel import as_matrix
+from orthogan.penalties.network import penalty
 
 
+@penalty("hyperspherical_energy", "mhe", follows="gram")
 def hyperspherical_energy(
     weight: Tensor,
-    s: float = 2.0,
+    s: Annotated[float, Field(ge=0.0, le=1e3, description="exponent of the inverse distance; 0 = its logarithm")] = 2.0,
     *,
-    angular: bool = False,
-    half_space: bool = False,
-    reduction: Literal["mean", "sum"] = "mean",
-    chunk: int = 1024,
+    angular: Annotated[bool, Field(description="angles in place of distances")] = False,
+    half_space: Annotated[bool, Field(description="count each filter and its opposite")] = False,
+    reduction: Annotated[Literal["mean", "sum"], Field(description="over pairs of filters")] = "mean",
+    chunk: Annotated[PositiveInt, Field(description="filters at a time [filters]")] = 1024,
 ) -> Tensor:
     """``orthogan.linalg.energy.hyperspherical_energy`` of the filters of a weight (out, in, *kernel).
 

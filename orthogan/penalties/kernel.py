@@ -6,11 +6,15 @@ out <= fan_in; "smaller" takes the side that can vanish.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
+from pydantic import Field
 from torch import Tensor
 
 from orthogan.linalg.gram import Side, gram, gram_residual
+from orthogan.penalties.network import penalty
+
+SideOption = Annotated[Side, Field(description="Gram matrix of rows, columns or the smaller side")]
 
 
 def as_matrix(weight: Tensor) -> Tensor:
@@ -24,18 +28,23 @@ def as_matrix(weight: Tensor) -> Tensor:
     return weight.reshape(weight.shape[0], -1)
 
 
-def soft_orthogonality(weight: Tensor, side: Side = "smaller") -> Tensor:
+@penalty("soft_orthogonality", "so", follows="spectrum")
+def soft_orthogonality(weight: Tensor, side: SideOption = "smaller") -> Tensor:
     """SO: ||Gram - I||_F^2 (Bansal et al. 2018, eq. 4). The paper's is side "rows", of least value out - fan_in."""
     return gram_residual(as_matrix(weight), side).square().sum()
 
 
+@penalty("double_soft_orthogonality", "dso", follows="spectrum")
 def double_soft_orthogonality(weight: Tensor) -> Tensor:
     """DSO: ||W W^T - I||_F^2 + ||W^T W - I||_F^2 (Bansal et al. 2018, eq. 5); at least |out - fan_in|."""
     return soft_orthogonality(weight, "rows") + soft_orthogonality(weight, "columns")
 
 
+@penalty("mutual_coherence", "mc")
 def mutual_coherence(
-    weight: Tensor, reading: Literal["max_entry", "row_sum"] = "max_entry", side: Side = "smaller"
+    weight: Tensor,
+    reading: Annotated[Literal["max_entry", "row_sum"], Field(description="of the norm")] = "max_entry",
+    side: SideOption = "smaller",
 ) -> Tensor:
     """MC: ||Gram - I||_inf (Bansal et al. 2018, eq. 6); side "rows" is the paper's.
 
@@ -51,6 +60,7 @@ def mutual_coherence(
     return residual.amax() if reading == "max_entry" else residual.sum(-1).amax()
 
 
+@penalty("off_diagonal", follows="gram")
 def off_diagonal(weight: Tensor) -> Tensor:
     """||W W^T o (1 - I)||_F^2 (Brock et al. 2019, eq. 3): rows at right angles, of any length.
 

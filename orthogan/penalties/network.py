@@ -2,36 +2,96 @@
 
 from __future__ import annotations
 
-import difflib
 import inspect
 import math
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Literal, TypeVar
 
+from pydantic import Field
 from torch import Tensor, nn
-from torch.nn.modules.conv import _ConvNd
 
-from orthogan.layers.skew_orthogonal import SkewOrthogonalConv2d
-from orthogan.penalties.conv import conv_orthogonality
-from orthogan.penalties.disentangled_norm import disentangled_norm
-from orthogan.penalties.energy import hyperspherical_energy
-from orthogan.penalties.kernel import double_soft_orthogonality, mutual_coherence, off_diagonal, soft_orthogonality
-from orthogan.penalties.srip import srip
+from orthogan.config.base import Layers, NotNegative, OpenSection, Section, section_of_options
+from orthogan.errors import UserError
+from orthogan.registry import Registry, did_you_mean
 from orthogan.weights import Selected, hold_power_iteration, select
 from orthogan.weights.effective import sources
-from orthogan.weights.network import ready_to_measure
+from orthogan.weights.network import list_constrained, ready_to_measure
 
-PENALTIES: dict[str, Callable[..., Tensor]] = {
-    "soft_orthogonality": soft_orthogonality,
-    "double_soft_orthogonality": double_soft_orthogonality,
-    "mutual_coherence": mutual_coherence,
-    "srip": srip,
-    "conv_orthogonality": conv_orthogonality,
-    "off_diagonal": off_diagonal,
-    "disentangled_norm": disentangled_norm,
-    "hyperspherical_energy": hyperspherical_energy,
-}
-FROM_THE_LAYER = ("weight", "stride", "groups")  # the penalties' arguments that are no options
+Function = TypeVar("Function", bound=Callable[..., Tensor])
+FROM_THE_LAYER = ("weight", "stride", "groups")  # arguments that are no options
+
+
+class PenaltyConfig(Section):
+    """A penalty as a section of a config; the options of its kind are further keys."""
+
+    kind: str = Field(description="added to the loss, summed over the layers")
+    weight: NotNegative = Field(default=1e-4, description="coefficient")
+    layers: Layers = Field(default=[], description="as of norm.layers")
+    schedule: list[list[float]] = Field(
+        default=[[0.0, 1.0]],
+        max_length=1000,
+        description="[share of the run, factor on weight], … : constant in between",
+    )
+
+    @classmethod
+    def read_old_keys(cls, tree: dict[str, Any]) -> dict[str, Any]:
+        """In 0.1 the options were in a mapping of their own."""
+        options = tree.get("options")
+        if not isinstance(options, Mapping):
+            return tree
+        if twice := options.keys() & tree.keys():
+            raise ValueError(f"options.{min(twice)}: {min(twice)} is given beside the kind, too; leave out options")
+        return {key: value for key, value in tree.items() if key != "options"} | dict(options)
+
+
+@dataclass(frozen=True)
+class PenaltyKind:
+    """A function (weight, **options) -> 0-d tensor, and what a net has to know of it.
+
+    ``follows``: it is a function of the "spectrum" (the singular values) alone, or of the "gram" of the rows.
+    ``of_layer``: (selected layer, options) -> the penalty, where the layer's effective matrix does not say all.
+    ``identity``: what tells two layers with the same weight apart.
+    """
+
+    function: Callable[..., Tensor]
+    follows: Literal["spectrum", "gram"] | None = None
+    of_layer: Callable[[Selected, dict[str, Any]], Tensor] | None = None
+    identity: Callable[[Selected], tuple[Any, ...]] = lambda selected: ()
+
+    @cached_property
+    def section(self) -> type[PenaltyConfig]:
+        """The section of a config, with the options of the function."""
+        first = next(iter(inspect.signature(self.function).parameters))
+        return section_of_options(self.function, PenaltyConfig, first, *FROM_THE_LAYER)
+
+    @property
+    def options(self) -> list[str]:
+        """The names of the options."""
+        return [name for name in self.section.model_fields if name not in PenaltyConfig.model_fields]
+
+
+def _adopt(found: Any) -> PenaltyKind:
+    if isinstance(found, PenaltyKind):
+        return found
+    if not inspect.isfunction(found) or not inspect.signature(found).parameters:
+        raise TypeError("a penalty is a function (weight, **options) -> a 0-d tensor")
+    return PenaltyKind(found)
+
+
+PENALTIES: Registry[PenaltyKind] = Registry("penalty", "orthogan.penalties", adopt=_adopt)
+PENALTY = OpenSection(PENALTIES, lambda kind: kind.section)
+
+
+def penalty(name: str, *aliases: str, **about: Any) -> Callable[[Function], Function]:
+    """Register a penalty function; ``about``: as of ``PenaltyKind``."""
+
+    def add(function: Function) -> Function:
+        PENALTIES.register(name, *aliases)(PenaltyKind(function, **about))
+        return function
+
+    return add
 
 
 class Penalty:
@@ -47,19 +107,22 @@ class Penalty:
     ) -> None:
         """
         Args:
-            name: a key of ``PENALTIES``.
+            name: in ``PENALTIES``, or your ``module:function``.
             layers: as of ``orthogan.weights.select``.
             options: of that penalty.
 
         Raises:
             ValueError: an unknown name, option or layer.
         """
-        if name not in PENALTIES:
-            raise ValueError(f"penalty {name!r}{_near(name, list(PENALTIES))}")
-        known = [p for p in inspect.signature(PENALTIES[name]).parameters if p not in FROM_THE_LAYER]
+        try:
+            self.kind = PENALTIES.get(name)
+        except UserError as error:
+            raise ValueError(str(error)) from error
+        known = self.kind.options
         for option in options:
             if option not in known:
-                raise ValueError(f"penalty {name}: no option {option!r}{_near(option, known)}")
+                advice = did_you_mean(option, known) or (f"; it has {', '.join(known)}" if known else "; it has none")
+                raise ValueError(f"penalty {name}: no option {option!r}{advice}")
         if not math.isfinite(weight):
             raise ValueError(f"penalty {name}: weight is {weight}; it must be finite")
         self.module, self.name, self.weight, self.options = module, name, weight, options
@@ -86,27 +149,27 @@ class Penalty:
             first = first + value
         return self.weight * first
 
+    def refuse_constant(self) -> None:
+        """Raises ValueError where a constraint holds a layer's penalty at its value, whatever the parameter."""
+        fixed = {name: constraint for name, _, _, constraint in list_constrained(self.module)}
+        for selected in self.selected:
+            constraint = fixed.get(selected.name)
+            if constraint is not None and self.kind.follows in constraint.fixes:
+                raise ValueError(
+                    f"the norm of {selected.name} ({type(constraint).__name__.lower()}) leaves {self.name} as it is, "
+                    "whatever the parameter; choose other layers"
+                )
+
     def _identity(self, selected: Selected) -> tuple[Any, ...]:
         """Equal for two layers whose weights are one matrix of the same parameters."""
-        layer, view = selected.layer, selected.view
-        strides = (
-            (layer.stride, layer.dilation) if self.name == "conv_orthogonality" and isinstance(layer, _ConvNd) else ()
-        )
-        return (*sources(layer, selected.weight), view.transposed, view.groups, *strides)
+        view = selected.view
+        shared = (view.transposed, view.groups, *self.kind.identity(selected))
+        return (*sources(selected.layer, selected.weight), *shared)
 
     def _of(self, selected: Selected) -> Tensor:
-        penalty = PENALTIES[self.name]
-        if self.name != "conv_orthogonality":
-            return penalty(selected.matrix, **self.options)
-        value, layer = selected.value, selected.layer
-        if value.dim() == 2:
-            return penalty(value, **self.options)
-        if isinstance(layer, SkewOrthogonalConv2d):  # its map is no convolution with the filter, but with this kernel
-            return penalty(layer.torus_kernel()[0], layer.stride, **self.options)
-        assert isinstance(layer, _ConvNd)
-        # a stride of 2 over a dilation of 2 moves one tap of the kernel
-        stride = [s // math.gcd(s, d) for s, d in zip(layer.stride, layer.dilation, strict=True)]
-        return penalty(value, stride, groups=layer.groups, **self.options)
+        if self.kind.of_layer is not None:
+            return self.kind.of_layer(selected, self.options)
+        return self.kind.function(selected.matrix, **self.options)
 
 
 def apply(
@@ -115,10 +178,3 @@ def apply(
     """``Penalty(module, name, weight, layers, **options)()``: one value, for a single look or a short script."""
     with ready_to_measure(module):
         return Penalty(module, name, weight, layers, **options)()
-
-
-def _near(word: str, known: list[str]) -> str:
-    if not known:
-        return "; it has none"
-    near = difflib.get_close_matches(word, known, 1, 0.5)
-    return f"; did you mean {near[0]!r}?" if near else f"; choose from {', '.join(known)}"

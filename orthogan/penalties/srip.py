@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import torch
+from pydantic import Field
 from torch import Tensor
 
-from orthogan.linalg.gram import Side, flat
+from orthogan.config.base import Iterations
+from orthogan.linalg.gram import flat
 from orthogan.linalg.power import normalize
 from orthogan.linalg.precision import at_least_float32
-from orthogan.penalties.kernel import as_matrix
+from orthogan.penalties.kernel import SideOption, as_matrix
+from orthogan.penalties.network import penalty
 
 
-def srip(weight: Tensor, iterations: int = 2, side: Side = "smaller", *, squared: bool = True) -> Tensor:
+@penalty("srip", follows="spectrum")
+def srip(
+    weight: Tensor,
+    iterations: Annotated[Iterations, Field(description="power iterations")] = 2,
+    side: SideOption = "smaller",
+    *,
+    squared: Annotated[bool, Field(description="sigma^2, as in the authors' code, or sigma")] = True,
+) -> Tensor:
     """sigma(Gram - I)^2, the squared spectral norm, by power iteration; never above the true one.
 
     v <- (Gram - I) v ``iterations`` times from a fixed start, then sigma = ||(Gram - I) v|| / ||v||. The published

@@ -1,66 +1,51 @@
-"""What a config asks of a net's weights while it trains: penalties, gradient rules, merges of rotations."""
+"""What a config asks of a net's weights while it trains: penalties, gradient rules, and what its constraint needs."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from orthogan import weights
-from orthogan.config.schema import GradientRuleConfig, NetConfig
+from orthogan.config.schema import NetConfig
 from orthogan.errors import UserError
-from orthogan.gradients import CayleyRetraction, GradientRule, NearestOrthogonalGradient, OptimalLearningRate
+from orthogan.gradients.rule import GRADIENT_RULE, GradientRule
 from orthogan.layers import CovariancePooling, DecorrelatedBatchNorm2d, HouseholderProjector
-from orthogan.penalties import Penalty, Schedule
+from orthogan.penalties import Penalty, PenaltyConfig, Schedule
+from orthogan.penalties.network import PENALTY
 from orthogan.training.task import Losses
-from orthogan.weights import Orthogonal, Rotation
-from orthogan.weights.network import list_constrained
-
-# functions of the singular values alone, and of the rows' Gram matrix alone: what a rotation cannot change
-SPECTRAL = ("soft_orthogonality", "double_soft_orthogonality", "srip")
-INVARIANT = (*SPECTRAL, "off_diagonal", "disentangled_norm", "hyperspherical_energy")
+from orthogan.weights.network import CONSTRAINT, list_constrained
 
 
 class WeightRegularizers:
-    """The penalties, rules and rotations of one net under one optimizer.
+    """The penalties and rules of one net under one optimizer, and what its constraint does beside the forward.
 
     Args:
         key: where the net's section stands in the config, for messages.
-        seed: of the dimensions that stochastic OPT draws.
+        seed: of what the constraint draws, such as the dimensions of stochastic OPT.
 
     Raises:
         UserError: layers that match nothing, options that do not exist, or a combination that has no effect.
     """
 
     def __init__(self, net: nn.Module, optimizer: Optimizer, section: NetConfig, *, key: str, seed: int) -> None:
-        self.net, self.optimizer, self.seed = net, optimizer, seed
-        self.rotation = section.norm.rotation if section.norm.kind == "rotation" else None
+        self.net = net
         self.penalties: list[tuple[Penalty, float, Schedule]] = []
         for i, one in enumerate(section.penalties):
             try:
-                penalty = Penalty(net, one.kind, 1.0, one.layers, **one.options)
-                schedule = Schedule([(position, value) for position, value in one.schedule])
-                with torch.no_grad():
-                    penalty()
+                self.penalties.append(_penalty(PENALTY.resolved(one), net))
             except (ValueError, TypeError) as error:
                 raise UserError(f"{key}.penalties.{i}: {error}") from error
-            self._refuse_constant(penalty, f"{key}.penalties.{i}")
-            self.penalties.append((penalty, one.weight, schedule))
         self.rules: list[GradientRule] = []
         for i, rule in enumerate(section.gradient_transforms):
             try:
-                self.rules.append(_rule(rule, optimizer, net))
+                self.rules.append(GRADIENT_RULE.resolved(rule).put_on(optimizer, net))
             except ValueError as error:
                 raise UserError(f"{key}.gradient_transforms.{i}: {error}") from error
-        if self.rotation is not None and self.rotation.method == "ogd":
-            self.rules.append(CayleyRetraction(optimizer, net, momentum=self.rotation.momentum, lr=self.rotation.lr))
-        if self.rotation is not None and self.rotation.refine:
-            weights.refine(net, self.rotation.refine)
-        if self.rotation is not None and self.rotation.sample is not None:
-            self._resample(0)
+        self.upkeep = CONSTRAINT.resolved(section.norm).attach(net, optimizer, seed=seed)
+        self.rules += self.upkeep.rules
 
     def weight_penalty(self, share: float) -> Losses | None:
         """The penalties at ``share`` of the run, or None where there are none: what is added to the net's loss."""
@@ -73,25 +58,18 @@ class WeightRegularizers:
             value = penalty()
             terms[penalty.name] = value.detach()
             total = factor * value if total is None else total + factor * value
-        if self.rotation is not None and self.rotation.method == "relaxed":
-            value = weights.relaxation(self.net, 1.0)
-            terms["relaxation"] = value.detach()
-            total = self.rotation.relaxation * value if total is None else total + self.rotation.relaxation * value
+        for name, (weight, value) in self.upkeep.penalties().items():
+            terms[name] = value.detach()
+            total = weight * value if total is None else total + weight * value
         return None if total is None else (total, terms)
 
     def finish_step(self, done: int) -> None:
-        """After ``done`` steps: the next episode of stochastic OPT, when it is due."""
-        if self.rotation is not None and self.rotation.sample is not None and done % self.rotation.episode == 0:
-            self._resample(done // self.rotation.episode)
+        """After ``done`` steps: what the constraint does between steps, such as the next episode of stochastic OPT."""
+        self.upkeep.finish_step(done)
 
     def scalars(self) -> dict[str, float]:
-        """What the optimal learning rate has done, by layer."""
-        found = {}
-        for rule in self.rules:
-            if isinstance(rule, OptimalLearningRate):
-                for name, numbers in rule.statistics().items():
-                    found |= {f"olr/{name}/{what}": value for what, value in numbers.items()}
-        return found
+        """What the rules log, such as what the optimal learning rate has done, by layer."""
+        return {name: value for rule in self.rules for name, value in rule.scalars().items()}
 
     @torch.no_grad()
     def spectrum(self) -> dict[str, Mapping[str, float]]:
@@ -142,29 +120,15 @@ class WeightRegularizers:
         facts |= {f"{p.name} on": ", ".join(p.names) for p, _, _ in self.penalties}
         return facts | {f"{type(r).__name__} on": ", ".join(n for n, _ in r.parameters) for r in self.rules}
 
-    def _resample(self, episode: int) -> None:
-        weights.resample(self.net, episode, optimizers=[self.optimizer], seed=self.seed)
 
-    def _refuse_constant(self, penalty: Penalty, key: str) -> None:
-        fixed = {name: c for name, _, _, c in list_constrained(self.net) if isinstance(c, Rotation | Orthogonal)}
-        for selected in penalty.selected:
-            constraint = fixed.get(selected.name)
-            square = penalty.name in SPECTRAL or selected.view.rows <= selected.view.columns
-            rotated = isinstance(constraint, Rotation) and constraint.method != "relaxed"
-            if penalty.name in INVARIANT and (rotated or (isinstance(constraint, Orthogonal) and square)):
-                raise UserError(
-                    f"{key}: the norm of {selected.name} ({type(constraint).__name__.lower()}) leaves {penalty.name} "
-                    "as it is, whatever the parameter; choose other layers"
-                )
-
-
-def _rule(config: GradientRuleConfig, optimizer: Optimizer, net: nn.Module) -> GradientRule:
-    if config.kind == "optimal_learning_rate":
-        return OptimalLearningRate(optimizer, net, layers=config.layers, form=config.form)
-    options: dict[str, Any] = config.model_dump(
-        include={"scale", "every", "momentum", "nesterov", "method", "rank_tolerance"}
-    )
-    return NearestOrthogonalGradient(optimizer, net, layers=config.layers, **options)
+def _penalty(config: PenaltyConfig, net: nn.Module) -> tuple[Penalty, float, Schedule]:
+    options = config.model_dump(exclude={*PenaltyConfig.model_fields})
+    penalty = Penalty(net, config.kind, 1.0, config.layers, **options)
+    schedule = Schedule([(position, value) for position, value in config.schedule])
+    with torch.no_grad():
+        penalty()
+    penalty.refuse_constant()
+    return penalty, config.weight, schedule
 
 
 def condition_numbers(matrix: Tensor) -> dict[str, float]:

@@ -3,22 +3,24 @@
 """
 
 from orthogan.weights.advance import PowerIterationScheduler, advance
-from orthogan.weights.network import apply, hold_power_iteration, remove
+from orthogan.weights.network import CONSTRAINTS, ConstraintConfig, Upkeep, apply, hold_power_iteration, remove
 from orthogan.weights.orthogonal import Orthogonal, orthogonal
-from orthogan.weights.over_parameterized import refine, relaxation, resample
 from orthogan.weights.report import report
-from orthogan.weights.rotation import Rotation, rotation
+from orthogan.weights.rotation import Rotation, refine, relaxation, resample, rotation
 from orthogan.weights.selection import Selected, select
 from orthogan.weights.spectral import SpectralNorm, spectral_norm
 from orthogan.weights.stable_rank import StableRankNorm, stable_rank_norm
 
 __all__ = [
+    "CONSTRAINTS",
+    "ConstraintConfig",
     "Orthogonal",
     "PowerIterationScheduler",
     "Rotation",
     "Selected",
     "SpectralNorm",
     "StableRankNorm",
+    "Upkeep",
     "advance",
     "apply",
     "hold_power_iteration",

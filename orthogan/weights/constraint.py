@@ -24,6 +24,9 @@ class Constraint(nn.Module):
     weight has.
     """
 
+    parametrizes_freely = False  # the parameter behind the weight is no matrix of weights
+    fixes: tuple[str, ...] = ()  # what no parameter changes: the "spectrum" of the weight, or the "gram" of its rows
+
     def __init__(self, module: nn.Module, weight: Tensor) -> None:
         super().__init__()
         self.view = MatrixView(module, weight)

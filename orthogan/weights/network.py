@@ -2,61 +2,164 @@
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterator, Sequence
+import inspect
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from functools import cache
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
-from torch import nn
+from pydantic import Field
+from torch import Tensor, nn
 from torch.nn.utils import parametrize
+from torch.optim import Optimizer
 
+from orthogan.config.base import Layers, OpenSection, Section, section_of_options
+from orthogan.errors import UserError
+from orthogan.registry import Registry
 from orthogan.weights.constraint import Constraint
 from orthogan.weights.effective import get_gain
-from orthogan.weights.orthogonal import orthogonal
-from orthogan.weights.rotation import rotation
 from orthogan.weights.selection import list_names, refuse_tied, select
-from orthogan.weights.spectral import spectral_norm
-from orthogan.weights.stable_rank import stable_rank_norm
 
-KINDS = {
-    "spectral": spectral_norm,
-    "stable_rank": stable_rank_norm,
-    "rotation": rotation,
-    "orthogonal": orthogonal,
-}
+if TYPE_CHECKING:
+    from orthogan.config.schema import Config
 
 
-NICKNAMES = {"sn": "spectral", "srn": "stable_rank", "opt": "rotation"}
+SINGULAR = ("spectral", "stable_rank")
 
 
-def apply(module: nn.Module, kind: str, layers: str | Sequence[str] = (), **options: Any) -> list[str]:
+class ConstraintConfig(Section):
+    """A constraint on weights as a section of a config: its options, and what the constraint asks of training.
+
+    A kind is a subclass that registers itself in ``CONSTRAINTS``. Its ``put_on(layer, name, **options)`` returns the
+    layer with the constraint on its weight ``name``, or a new layer, and raises ``ValueError`` where that cannot be.
+    """
+
+    kind: str = Field(default="none", description="constraint on the weights, or a layer in their place")
+    layers: Layers = Field(
+        default=[],
+        description="which ones: conv, linear, tall, first, a name such as blocks.*, !last, …; [] = all "
+        "(skew_orthogonal: conv; householder: first)",
+    )
+    put_on: ClassVar[Callable[..., nn.Module]]
+    flattened: ClassVar = ("rotation", "orthogonal", "householder")
+    usual_layers: ClassVar[str] = ""  # where none are named
+    replaces: ClassVar[bool] = False  # whether ``put_on`` returns another layer, which takes the place of the old one
+    lipschitz: ClassVar[bool] = False  # whether the largest singular value of each layer is bounded
+    scale_invariant: ClassVar[bool] = False  # whether the effective weight is the same for any multiple of a weight
+    with_given_weights: ClassVar[Mapping[str, Any]] = {}  # keywords of ``put_on`` where the weights are not fresh ones
+
+    @classmethod
+    def read_old_keys(cls, tree: dict[str, Any]) -> dict[str, Any]:
+        """In 0.1 all kinds' options stood side by side, or in a section each; those of other kinds meant nothing."""
+        old = {key: tree[key] for key in (*cls.flattened, "skew_terms") if key in tree}
+        if not old:
+            return tree
+        kind = tree.get("kind", "none")
+        tree = {key: value for key, value in tree.items() if key not in old}
+        for key, value in old.items():
+            if key == "skew_terms":
+                options = {"terms": value} if kind == "skew_orthogonal" else {}
+            elif not isinstance(value, Mapping):
+                raise ValueError(f"{key}: the options of kind {key!r} stand beside the kind, not under {key}")
+            else:
+                options = value if key == kind else {}
+                CONSTRAINTS.get(key).model_validate(value)
+            for name in options:
+                if name in tree:
+                    raise ValueError(f"{key}.{name}: {name} is given beside the kind, too; leave out {key}")
+            tree |= options
+        for name, kinds in (("c", ("stable_rank",)), ("k", ("stable_rank",)), ("n_power_iterations", SINGULAR)):
+            if kind not in kinds:
+                tree.pop(name, None)
+        return tree
+
+    def keywords(self) -> dict[str, Any]:
+        """The keywords of ``put_on``."""
+        return self.model_dump(exclude={*ConstraintConfig.model_fields})
+
+    def check(self, config: Config, net: str) -> None:
+        """Refuse what does not go together with this constraint, of ``net`` (such as "generator"), in ``config``.
+
+        Raises:
+            ValueError: its message starts with the key.
+        """
+
+    def attach(self, net: nn.Module, optimizer: Optimizer, *, seed: int) -> Upkeep:
+        """What has to be done beside the forward while ``optimizer`` trains ``net``; called once, at the start."""
+        return Upkeep()
+
+
+class Upkeep:
+    """What a constraint has to do in training: nothing, for most kinds."""
+
+    rules: Sequence[Any] = ()  # on the optimizer, of ``orthogan.gradients``
+
+    def penalties(self) -> dict[str, tuple[float, Tensor]]:
+        """{name: (weight, value)} of what is added to the loss of the net."""
+        return {}
+
+    def finish_step(self, done: int) -> None:
+        """Called after each step, ``done`` of them so far."""
+
+
+@cache
+def _adopt(found: Any) -> type[ConstraintConfig]:
+    if inspect.isclass(found) and issubclass(found, ConstraintConfig):
+        return found
+    if not inspect.isfunction(found) or len(inspect.signature(found).parameters) < 2:
+        raise TypeError("a constraint is a function (layer, name, **options) -> layer, or a ConstraintConfig")
+    layer, name = list(inspect.signature(found).parameters)[:2]
+    config = section_of_options(found, ConstraintConfig, layer, name)
+    config.put_on = staticmethod(found)
+    return config
+
+
+CONSTRAINTS: Registry[type[ConstraintConfig]] = Registry(
+    "constraint", "orthogan.weights", "orthogan.layers", adopt=_adopt
+)
+CONSTRAINTS.register("none")(ConstraintConfig)
+CONSTRAINT = OpenSection(CONSTRAINTS)
+
+
+def apply(
+    module: nn.Module, constraint: str | ConstraintConfig, layers: str | Sequence[str] = (), **options: Any
+) -> list[str]:
     """Constrain linear, embedding and convolution weights below ``module``; returns the layers' names.
 
     Args:
-        kind: "spectral", "stable_rank", "rotation", "orthogonal", or "none" (which touches nothing).
-        layers: which ones, in the words of ``orthogan.weights.select``; all by default.
+        constraint: a name in ``CONSTRAINTS``, such as "spectral" ("none" touches nothing), your ``module:function``,
+            or a section of a config, with its options. Some put another layer in the place of the old one.
+        layers: which ones, in the words of ``orthogan.weights.select``; by default those of the section, then all (the
+            convolutions for "skew_orthogonal", the first layer for "householder").
         options: of the function that is applied, such as ``stable_rank_norm``.
 
     Raises:
         ValueError: an unknown kind, no layer to constrain, or one that cannot be constrained, such as one whose weight
             another layer shares; then no layer is changed.
     """
-    if kind == "none":
+    if isinstance(constraint, ConstraintConfig):
+        section = CONSTRAINT.resolved(constraint)
+        kind, layers, options = type(section), layers or section.layers, section.keywords() | options
+    else:
+        try:
+            kind = CONSTRAINTS.get(constraint)
+        except UserError as error:
+            raise ValueError(str(error)) from error
+    if kind is ConstraintConfig:
         return []
-    if kind not in KINDS:
-        near = difflib.get_close_matches(NICKNAMES.get(kind, kind), KINDS, 1, 0.5)
-        meant = f"; did you mean {near[0]!r}?" if near else ""
-        raise ValueError(f"norm {kind!r}: choose none, {', '.join(KINDS)}{meant}")
-    chosen = select(module, layers)
+    chosen = select(module, layers or kind.usual_layers)
     refuse_tied(module, chosen)
-    before: list[tuple[nn.Module, str, dict[str, Any], torch.Tensor]] = []
+    if kind.replaces and not chosen[0].name:
+        raise ValueError("a layer cannot replace itself: put it into a module, such as nn.Sequential(layer)")
+    before: list[tuple[nn.Module, str, dict[str, Any], Tensor]] = []
+    new: dict[str, nn.Module] = {}
     for found in chosen:
         parameters = dict(found.layer._parameters)
         stored = parameters.get(found.weight)
-        data = None if stored is None else stored.detach().clone()
+        data = None if stored is None or kind.replaces else stored.detach().clone()
         try:
-            KINDS[kind](found.layer, found.weight, **options)
+            made = kind.put_on(found.layer, found.weight, **options)
         except (ValueError, TypeError) as error:
             for layer, weight, parameters, plain in before:
                 _own_class(layer)
@@ -66,8 +169,12 @@ def apply(module: nn.Module, kind: str, layers: str | Sequence[str] = (), **opti
                 parameters[weight].data = plain
             kind_of_error = ValueError if isinstance(error, ValueError) else TypeError
             raise kind_of_error(f"{found.name}: {error}" if found.name else str(error)) from error
-        if data is not None:
+        if made is not found.layer:
+            new |= dict.fromkeys((found.name, *found.aliases), made)
+        elif data is not None:
             before.append((found.layer, found.weight, parameters, data))
+    for place, layer in new.items():
+        module.set_submodule(place, layer)
     return [found.name for found in chosen]
 
 
@@ -96,7 +203,7 @@ def hold_power_iteration(module: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def ready_to_measure(module: nn.Module) -> Iterator[None]:
-    """As ``frozen``, and each constraint looks, as in eval mode, whether what it follows belongs to its weight."""
+    """As ``hold_power_iteration``; each constraint looks, as in eval mode, whether what it follows fits its weight."""
     moving = [constraint for _, _, _, constraint in list_constrained(module) if constraint.training]
     with hold_power_iteration(module):
         for constraint in moving:

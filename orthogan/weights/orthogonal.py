@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import math
-from typing import Any, Literal, get_args
+from typing import Any, ClassVar, Literal, get_args
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn.utils.parametrize import ParametrizationList
 
+from orthogan.config.base import Iterations, Positive
 from orthogan.linalg import normalize, orthogonality_error, power_iteration, rotations
 from orthogan.linalg.polar import polar_factor
 from orthogan.linalg.precision import at_least_float32, magnitude
 from orthogan.weights.belonging import belong, can_look, top_vectors
 from orthogan.weights.constraint import Constraint, register
+from orthogan.weights.network import CONSTRAINTS, ConstraintConfig
 
 OrthogonalMethod = Literal["qr", "householder", "cayley", "polar", "bjorck"]
 WARM_UP = 15
@@ -29,6 +32,7 @@ class Orthogonal(Constraint):
     weight zero. Here the signs are a buffer.
     """
 
+    parametrizes_freely = True
     signs: Tensor
     u: Tensor
 
@@ -36,6 +40,7 @@ class Orthogonal(Constraint):
         self, module: nn.Module, weight: Tensor, *, method: OrthogonalMethod, gain: float, iterations: int
     ) -> None:
         super().__init__(module, weight)
+        self.fixes = ("spectrum", "gram") if self.view.rows <= self.view.columns else ("spectrum",)
         self.method: OrthogonalMethod = method
         self.gain, self.iterations = gain, iterations
         matrix = self.tall(at_least_float32(self.matrix(weight.detach())))
@@ -143,6 +148,18 @@ def orthogonal(
     return register(
         module, name, lambda weight: Orthogonal(module, weight, method=method, gain=gain, iterations=iterations)
     )
+
+
+@CONSTRAINTS.register("orthogonal")
+class OrthogonalConfig(ConstraintConfig):
+    """Orthonormal rows or columns of every weight."""
+
+    kind: str = "orthogonal"
+    method: OrthogonalMethod = Field(default="qr", description="how the weight is made orthonormal")
+    gain: Positive = Field(default=1.0, description="fixed factor on the weight")
+    iterations: Iterations = Field(default=12, description="bjorck: steps")
+    lipschitz: ClassVar = True
+    put_on: ClassVar = staticmethod(orthogonal)
 
 
 def bjorck(matrix: Tensor, u: Tensor, iterations: int) -> Tensor:

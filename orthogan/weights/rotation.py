@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, Literal, get_args
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self, get_args
 
 import torch
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn.utils.parametrize import ParametrizationList
+from torch.optim import Adam, Optimizer
 
-from orthogan.linalg import orthogonality_error, rotations
+from orthogan.config.base import Decay, NotNegative, Positive, PositiveInt
+from orthogan.linalg import gram_residual, hyperspherical_energy, orthogonality_error, rotations
 from orthogan.linalg.precision import at_least_float32
+from orthogan.rng import generator
 from orthogan.weights.constraint import Constraint, register
 from orthogan.weights.matrix import MatrixView
+from orthogan.weights.network import CONSTRAINTS, ConstraintConfig, Upkeep, list_constrained, unconstrained
+
+if TYPE_CHECKING:
+    from orthogan.config.schema import Config
 
 RotationMethod = Literal[
     "qr",
@@ -53,6 +61,7 @@ class Rotation(Constraint):
     less. In the parameter these are as large as the others: what concerns their last dimension is ignored.
     """
 
+    parametrizes_freely = True
     neurons: Tensor
     index: Tensor
     fixed: Tensor | None  # where the parameter is ignored
@@ -62,6 +71,7 @@ class Rotation(Constraint):
     ) -> None:
         super().__init__(module, weight)
         self.method: RotationMethod = method
+        self.fixes = () if method == "relaxed" else ("spectrum", "gram")
         columns = self.view.columns
         if sample is not None and sample >= columns:
             sample = None  # all dimensions: the stochastic step is the full one
@@ -222,3 +232,174 @@ def fewest_blocks(width: int, most: int) -> int:
     equal = next(count for count in range(fewest, width + 1) if width % count == 0)
     size = width // equal
     return equal if equal == 1 or (size > 1 and 4 * size >= most) else max(1, min(fewest, width // 2))
+
+
+def list_rotations(module: nn.Module) -> list[tuple[str, Rotation, nn.Parameter]]:
+    """(layer name, constraint, its parameter) of every rotation below ``module``."""
+    return [
+        (name, constraint, unconstrained(layer, weight))
+        for name, layer, weight, constraint in list_constrained(module)
+        if isinstance(constraint, Rotation)
+    ]
+
+
+def relaxation(module: nn.Module, weight: float = 0.1) -> Tensor:
+    """weight * sum of ||R R^T - I||_F over the relaxed rotations below ``module`` (not squared, as published).
+
+    Raises:
+        ValueError: there are none.
+    """
+    found = [(c, p) for _, c, p in list_rotations(module) if c.method == "relaxed"]
+    if not found:
+        raise ValueError(f"{type(module).__name__} has no weight under rotation(method='relaxed')")
+    total = torch.zeros((), device=found[0][1].device)
+    for constraint, parameter in found:
+        # the norm has no slope at 0, where training starts
+        residual = gram_residual(constraint.rotation(at_least_float32(parameter)))
+        total = total + residual.square().sum().clamp_min(1e-12).sqrt()
+    return weight * total
+
+
+@torch.no_grad()
+def resample(module: nn.Module, episode: int, *, optimizers: Iterable[Optimizer] = (), seed: int = 0) -> list[str]:
+    """Begin an episode of stochastic OPT below ``module``: merge the rotations, draw new dimensions.
+
+    Each sampled rotation goes into the fixed neurons (in float64, so that hundreds of merges leave their norms and
+    angles alone) and starts again at the identity, on dimensions that are a function of (seed, layer,
+    episode). What ``optimizers`` remember of these parameters is dropped: it belongs to other dimensions. Nothing
+    else in the net, batch norm included, is touched, and the effective weights stay what they are. Call it at
+    the start (episode 0) and then every so many steps (750 in the authors' code).
+
+    Returns:
+        The names of the layers.
+
+    Raises:
+        ValueError: no weight below ``module`` is under ``rotation(sample=...)``.
+    """
+    found = [(name, c, p) for name, c, p in list_rotations(module) if c.sample is not None]
+    if not found:
+        raise ValueError(f"{type(module).__name__} has no weight under rotation(sample=...)")
+    optimizers = list(optimizers)
+    for name, constraint, parameter in found:
+        neurons = constraint.neurons
+        constraint.neurons = neurons.double()
+        merged = constraint.rotated(parameter.detach().double())
+        constraint.neurons = neurons.copy_(merged)
+        parameter.copy_(constraint.initial())
+        order = torch.randperm(constraint.view.columns, generator=generator("cpu", seed, "dimensions", name, episode))
+        constraint.index.copy_(order[: constraint.index.numel()].sort().values)
+        for optimizer in optimizers:
+            optimizer.state.pop(parameter, None)
+            for rule in getattr(optimizer, "orthogan_rules", ()):  # of orthogan.gradients
+                rule.forget(parameter)
+    return [name for name, _, _ in found]
+
+
+def refine(module: nn.Module, steps: int = 200, *, s: float = 2, lr: float = 0.01) -> dict[str, tuple[float, float]]:
+    """Lower the hyperspherical energy of the fixed neurons of every rotation below ``module``, before training.
+
+    Adam on the directions; the norms stay. Training then keeps the lower energy, since rotations keep any.
+
+    Args:
+        s: exponent of the energy, see ``orthogan.linalg.hyperspherical_energy``.
+
+    Returns:
+        For each layer the mean pair energy before and after.
+
+    Raises:
+        ValueError: there is no rotation below ``module``.
+    """
+    found = list_rotations(module)
+    if not found:
+        raise ValueError(f"{type(module).__name__} has no weight under rotation()")
+    energies = {}
+    for name, constraint, _ in found:
+        neurons = constraint.neurons
+        norms = neurons.norm(dim=1, keepdim=True)
+        directions = nn.Parameter(neurons / norms.clamp_min(1e-12))
+        best, lowest, first = directions.detach().clone(), float("inf"), float("nan")
+        optimizer = Adam([directions], lr=lr)
+        for step in range(steps + 1):
+            energy = hyperspherical_energy(directions, s=s)
+            value = float(energy.detach())
+            first = value if step == 0 else first
+            if value < lowest:
+                best, lowest = directions.detach().clone(), value
+            if step < steps and len(neurons) > 1:
+                optimizer.zero_grad()
+                energy.backward()
+                optimizer.step()
+        with torch.no_grad():
+            neurons.copy_(best / best.norm(dim=1, keepdim=True).clamp_min(1e-12) * norms)
+        energies[name] = (first, lowest)
+    return energies
+
+
+@CONSTRAINTS.register("rotation", "opt")
+class RotationConfig(ConstraintConfig):
+    """Fixed neurons under learned rotations (OPT)."""
+
+    kind: str = "rotation"
+    method: RotationMethod = Field(default="qr", description="how the orthogonal matrix on the fan-in is made")
+    block_size: PositiveInt = Field(
+        default=1024, description="the rotation has the fewest equal diagonal blocks of at most this size"
+    )
+    sample: Positive | None = Field(
+        default=None, description="stochastic OPT: dimensions rotated at a time, a number or a share (< 1); null = all"
+    )
+    episode: PositiveInt = Field(default=750, description="stochastic OPT: steps between two merges [steps]")
+    refine: Annotated[int, Field(ge=0, le=10**5)] = Field(
+        default=0, description="first lower the energy of the fixed neurons by this number of descent steps"
+    )
+    relaxation: NotNegative = Field(default=0.1, description="relaxed: weight of ||R R^T - I||")
+    lr: Positive | None = Field(default=None, description="ogd: learning rate of the rotations; null = that of the net")
+    momentum: Decay = Field(default=0.9, description="ogd: decay of the average")
+    with_given_weights: ClassVar = {"neurons": "weight"}
+    put_on: ClassVar = staticmethod(rotation)
+
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
+        if self.sample is not None and self.method == "relaxed":
+            raise ValueError("sample: merging a relaxed matrix, which is not orthogonal, would change the neurons")
+        if self.sample is not None and self.sample > 1 and self.sample != int(self.sample):
+            raise ValueError(f"sample: {self.sample} is neither a number of dimensions nor a share below 1")
+        return self
+
+    def keywords(self) -> dict[str, Any]:
+        """The keywords of ``rotation``; the other options are those of ``attach``."""
+        return {"method": self.method, "block_size": self.block_size, "sample": self.sample, "blocks": None}
+
+    def check(self, config: Config, net: str) -> None:
+        """A moving average of parameters that are given another meaning means nothing."""
+        if self.sample is not None and net == "generator" and config.training.ema.half_life:
+            raise ValueError(
+                "model.generator.norm.sample: each merge gives the parameters another meaning, so their average means "
+                "nothing; set training.ema.half_life to 0"
+            )
+
+    def attach(self, net: nn.Module, optimizer: Optimizer, *, seed: int) -> Upkeep:
+        """The update of orthogonal-group descent, refined neurons, the episodes of stochastic OPT, the relaxation."""
+        return _RotationUpkeep(self, net, optimizer, seed)
+
+
+class _RotationUpkeep(Upkeep):
+    def __init__(self, config: RotationConfig, net: nn.Module, optimizer: Optimizer, seed: int) -> None:
+        from orthogan.gradients.cayley_retraction import CayleyRetraction
+
+        self.config, self.net, self.optimizer, self.seed = config, net, optimizer, seed
+        if config.method == "ogd":
+            self.rules = [CayleyRetraction(optimizer, net, momentum=config.momentum, lr=config.lr)]
+        if config.refine:
+            refine(net, config.refine)
+        self.finish_step(0)
+
+    def penalties(self) -> dict[str, tuple[float, Tensor]]:
+        """How far relaxed matrices are from being orthogonal."""
+        if self.config.method != "relaxed":
+            return {}
+        return {"relaxation": (self.config.relaxation, relaxation(self.net, 1.0))}
+
+    def finish_step(self, done: int) -> None:
+        """The next episode of stochastic OPT, where it is due."""
+        if self.config.sample is not None and done % self.config.episode == 0:
+            resample(self.net, done // self.config.episode, optimizers=[self.optimizer], seed=self.seed)

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 from torch.autograd import forward_ad
 from torch.nn.utils.parametrize import ParametrizationList
 
+from orthogan.config.base import Iterations
 from orthogan.linalg import normalize, power_iteration
 from orthogan.linalg.power import EPS, power_iterations
 from orthogan.linalg.precision import at_least_float32, magnitude
 from orthogan.linalg.stable_rank import damped, divisor, stable_rank_slopes
 from orthogan.weights.belonging import along, belong, can_look, top_vectors, transformed
 from orthogan.weights.constraint import Constraint, register, without_autocast
+from orthogan.weights.network import CONSTRAINTS, ConstraintConfig
 
 Effective = Callable[[Tensor, Tensor, Tensor], Tensor]
 WARM_UP = 15  # power iterations at registration, so that the first forward is already normalised
@@ -362,3 +365,14 @@ def spectral_norm(module: nn.Module, name: str = "weight", n_power_iterations: i
         ValueError: there is no such parameter, or it is a vector.
     """
     return register(module, name, lambda weight: SpectralNorm(module, weight, n_power_iterations=n_power_iterations))
+
+
+@CONSTRAINTS.register("spectral", "sn", "spectral_norm")
+class SpectralConfig(ConstraintConfig):
+    """Spectral normalization: every singular value of a weight divided by the largest."""
+
+    kind: str = "spectral"
+    n_power_iterations: Iterations = Field(default=1, description="power iterations per training forward")
+    lipschitz: ClassVar = True
+    scale_invariant: ClassVar = True
+    put_on: ClassVar = staticmethod(spectral_norm)

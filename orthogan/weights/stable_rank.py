@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Annotated, Any, ClassVar
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
+from orthogan.config.base import Share
 from orthogan.linalg import block_power_iteration, normalize, stable_rank_scale
 from orthogan.linalg.precision import at_least_float32
 from orthogan.linalg.stable_rank import divisor, preserved, raise_top, shrink, stable_rank_slopes
 from orthogan.weights.constraint import register, without_autocast
-from orthogan.weights.spectral import Effective, SpectralNorm, inner, of_the_top_group, second_order
+from orthogan.weights.network import CONSTRAINTS
+from orthogan.weights.spectral import Effective, SpectralConfig, SpectralNorm, inner, of_the_top_group, second_order
 
 
 class StableRankNorm(SpectralNorm):
@@ -211,3 +214,13 @@ def stable_rank_norm(
         raise ValueError(f"k is {k}: the number of preserved singular values is 0 or more")
     kind = SpectrumPreservingStableRankNorm if k > 1 else StableRankNorm
     return register(module, name, lambda weight: kind(module, weight, c=c, k=k, n_power_iterations=n_power_iterations))
+
+
+@CONSTRAINTS.register("stable_rank", "srn", "stable_rank_norm")
+class StableRankConfig(SpectralConfig):
+    """Stable rank normalization: a spectral norm of 1, and a bound on the stable rank."""
+
+    kind: str = "stable_rank"
+    c: Share = Field(default=0.7, description="target rank as a share of min(rows, columns) [0-1]")
+    k: Annotated[int, Field(ge=0, le=1 << 16)] = Field(default=1, description="singular values that are preserved")
+    put_on: ClassVar = staticmethod(stable_rank_norm)

@@ -190,12 +190,12 @@ def test_no_number_is_infinite_or_beyond_its_bounds(key: str, value: str) -> Non
 @pytest.mark.parametrize(
     "override",
     [
-        "model.generator.norm.rotation.sample=.inf",
+        "model.generator.norm={kind: rotation, sample: .inf}",
         "model.generator.channels=1000000000",
         "model.classifier.channels=1000000000",
         "model.generator.latent_dim=1000000000",
-        "model.generator.norm.rotation.refine=1000000000",
-        "model.generator.norm.skew_terms=1000000000",
+        "model.generator.norm={kind: rotation, refine: 1000000000}",
+        "model.generator.norm={kind: skew_orthogonal, terms: 1000000000}",
         "loss.latent_penalty.directions=1000000000",
         "model.generator.options.x=.nan",
         "model.generator.options.x=2026-11-28",

@@ -29,7 +29,7 @@ def build(kind, options):
     rule = options.pop("rule", None)
     if rule == "skew":
         net[0].padding = (1, 1)
-        layers.make_skew_orthogonal(net)
+        weights.apply(net, "skew_orthogonal")
         net[3] = nn.Linear(144, 3)
     if rule == "white":
         net.insert(1, layers.DecorrelatedBatchNorm2d(4))

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from orthogan import weights
-from orthogan.layers import HouseholderPixel, HouseholderProjector, make_householder
+from orthogan.layers import HouseholderPixel, HouseholderProjector
 from orthogan.models.modulation import EqualLinear
 
 
@@ -84,9 +84,9 @@ def test_an_equalised_layer_counts_as_it_applies_its_weight() -> None:
 
 def test_it_goes_where_it_is_told_and_remove_bakes_it() -> None:
     net = Net()
-    assert make_householder(net, rank=2) == ["first"]
+    assert weights.apply(net, "householder", rank=2) == ["first"]
     assert isinstance(net.first, HouseholderPixel)
-    assert make_householder(net, ["linear"], rank=3, scale=None) == ["linear"]
+    assert weights.apply(net, "householder", ["linear"], rank=3, scale=None) == ["linear"]
     weights.spectral_norm(net.conv)
     net.eval()
     z = torch.randn(3, 5)
@@ -103,7 +103,7 @@ def test_it_goes_where_it_is_told_and_remove_bakes_it() -> None:
 def test_its_state_builds_the_same_function() -> None:
     one, two = Net(), Net()
     for net in (one, two):
-        make_householder(net, rank=2, scale=None)
+        weights.apply(net, "householder", rank=2, scale=None)
     with torch.no_grad():
         one.first.left.normal_()  # pyright: ignore
         one.first.scale.fill_(3.0)  # pyright: ignore
@@ -124,7 +124,7 @@ def test_its_state_builds_the_same_function() -> None:
 def test_what_cannot_be_one_is_named_and_nothing_is_replaced(layers: str, rank: int, message: str) -> None:
     net = Net()
     with pytest.raises(ValueError, match=message):
-        make_householder(net, layers, rank=rank)
+        weights.apply(net, "householder", layers, rank=rank)
     assert isinstance(net.linear, nn.Linear)
     for options in ({"padding": 1}, {"dilation": 2}):
         with pytest.raises(ValueError, match="no matrix of one pixel"):

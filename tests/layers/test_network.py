@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from orthogan import weights
-from orthogan.layers import SkewOrthogonalConv2d, make_skew_orthogonal
+from orthogan.layers import SkewOrthogonalConv2d
 
 
 def net() -> nn.Sequential:
@@ -18,7 +18,7 @@ def net() -> nn.Sequential:
 
 def test_the_chosen_convolutions_are_replaced_where_they_stand() -> None:
     model = net()
-    assert make_skew_orthogonal(model, "conv,!last", terms=6) == ["0", "1.0"]
+    assert weights.apply(model, "skew_orthogonal", "conv,!last", terms=6) == ["0", "1.0"]
     assert isinstance(model[0], SkewOrthogonalConv2d)
     assert isinstance(model[1][0], SkewOrthogonalConv2d)
     assert isinstance(model[2], nn.Conv2d)
@@ -31,9 +31,9 @@ def test_the_chosen_convolutions_are_replaced_where_they_stand() -> None:
 def test_what_cannot_be_one_is_named_and_nothing_is_replaced() -> None:
     model = net()
     with pytest.raises(ValueError, match=r"^2: kernel_size"):
-        make_skew_orthogonal(model)
+        weights.apply(model, "skew_orthogonal")
     assert isinstance(model[0], nn.Conv2d)
     with pytest.raises(ValueError, match=r"only an nn\.Conv2d"):
-        make_skew_orthogonal(nn.Sequential(nn.Linear(3, 3)), "linear")
+        weights.apply(nn.Sequential(nn.Linear(3, 3)), "skew_orthogonal", "linear")
     with pytest.raises(ValueError, match="cannot replace itself"):
-        make_skew_orthogonal(nn.Conv2d(1, 1, 3))
+        weights.apply(nn.Conv2d(1, 1, 3), "skew_orthogonal")

@@ -10,7 +10,6 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from orthogan import weights
-from orthogan.layers import make_skew_orthogonal
 from orthogan.layers.resampled import conv_pool, upsample_conv
 
 
@@ -85,7 +84,7 @@ def test_any_other_layer_is_called_as_it_is(name: str, layer: nn.Module) -> None
 def test_a_layer_that_was_replaced_keeps_its_own_forward(name: str) -> None:
     fast, plain = PAIRS[name]
     net = nn.Sequential(nn.Conv2d(3, 3, 3, padding=1))
-    make_skew_orthogonal(net)
+    weights.apply(net, "skew_orthogonal")
     net.eval()
     x = torch.randn(2, 3, 6, 6)
     assert torch.equal(fast(net[0], x), plain(net[0], x))

@@ -69,4 +69,4 @@ def test_a_batch_may_be_of_one_and_matrices_may_be_one_by_one(name: str) -> None
 @pytest.mark.parametrize("name", PENALTIES)
 def test_a_penalty_of_a_weight_without_numbers_is_refused(name: str, shape: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match="the weight has shape"):
-        PENALTIES[name](torch.zeros(shape))
+        PENALTIES.get(name).function(torch.zeros(shape))

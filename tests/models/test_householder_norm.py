@@ -21,7 +21,7 @@ from orthogan.models.saved import save_generator
 WIDTHS = {"sngan": 8, "dcgan": 16, "wgan-gp": 8, "r3gan": 16, "simple-gan": 4, "stylegan2": 2, "eigengan": 2}
 
 
-def config(kind: str, *overrides: str, norm: str = "{kind: householder, householder: {rank: 3}}") -> Config:
+def config(kind: str, *overrides: str, norm: str = "{kind: householder, rank: 3}") -> Config:
     return load_config(
         None,
         [
@@ -84,7 +84,7 @@ def test_other_generators_have_no_directions_of_their_own() -> None:
 
 
 def test_style_layers_take_it_by_name_as_project_styles_does() -> None:
-    net = build("stylegan2", norm="{kind: householder, layers: [blocks.*.up.affine], householder: {rank: 2}}")
+    net = build("stylegan2", norm="{kind: householder, layers: [blocks.*.up.affine], rank: 2}")
     same = build("stylegan2", "model.generator.options={style_rank: 2}", norm="{kind: none}")
     assert net.state_dict().keys() == same.state_dict().keys()
     z = net.sample_latent(2, seed=0)
@@ -94,7 +94,7 @@ def test_style_layers_take_it_by_name_as_project_styles_does() -> None:
 
 @pytest.mark.parametrize("kind", ["sngan", "simple-gan"])
 def test_a_file_brings_it_back_and_remove_bakes_it(tmp_path: Path, kind: str) -> None:
-    settings = config(kind, norm="{kind: householder, householder: {rank: 3, scale: null}}")
+    settings = config(kind, norm="{kind: householder, rank: 3, scale: null}")
     net = build_generator(settings, num_classes=0).eval()
     with torch.no_grad():
         net.first_layer().right.normal_()  # pyright: ignore
@@ -111,13 +111,13 @@ def test_a_file_brings_it_back_and_remove_bakes_it(tmp_path: Path, kind: str) ->
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["model.generator.norm.householder.rank=8"], r"model\.generator\.norm: linear: rank is 8: a 128 x 7 weight"),
+        (["model.generator.norm.rank=8"], r"model\.generator\.norm: linear: rank is 8: a 128 x 7 weight"),
         (["model.generator.norm.layers=[conv]"], r"model\.generator\.norm: blocks\.0\.conv1: Conv2d: only an nn"),
         (
             ["model.generator.gradient_transforms=[{kind: nearest_orthogonal, layers: [first]}]"],
             r"model\.generator\.gradient_transforms\.0\.layers: the first layer becomes a Householder projector",
         ),
-        (["model.generator.norm.householder.scale=0"], r"householder\.scale is 0"),
+        (["model.generator.norm.scale=0"], r"norm\.scale is 0"),
     ],
 )
 def test_what_cannot_be_is_refused(overrides: list[str], message: str) -> None:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from orthogan.penalties import PENALTIES, disentangled_norm, srip
 
-FORMS = dict(PENALTIES)
+FORMS = {name: kind.function for name, kind in PENALTIES.items()}
 FORMS["relaxed"] = partial(disentangled_norm, relaxed=True, transition=3)
 # the gradient that holds v fixed is the derivative once v has converged
 FORMS["srip"] = partial(srip, iterations=300)

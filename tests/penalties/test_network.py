@@ -34,7 +34,7 @@ def weight(model: nn.Sequential, index: int) -> Tensor:
 @pytest.mark.parametrize("name", [name for name in PENALTIES if name != "conv_orthogonality"])
 def test_every_penalty_is_the_weighted_sum_over_the_chosen_layers(name: str) -> None:
     model = net()
-    expected = 0.5 * (PENALTIES[name](weight(model, 0)) + PENALTIES[name](weight(model, 4)))
+    expected = 0.5 * (PENALTIES.get(name).function(weight(model, 0)) + PENALTIES.get(name).function(weight(model, 4)))
     penalty = Penalty(model, name, 0.5, layers=["0", "4"])
     assert penalty.names == ["0", "4"]
     assert [value.shape for value in penalty.values()] == [(), ()]
@@ -172,7 +172,7 @@ def test_complex_weights_are_refused(name: str) -> None:
     with pytest.raises(ValueError, match="complex64 matrix: only real"):
         apply(nn.Linear(3, 3, dtype=torch.complex64), name)
     with pytest.raises(ValueError, match="complex128 matrix: only real"):
-        PENALTIES[name](torch.zeros(3, 3, dtype=torch.complex128))
+        PENALTIES.get(name).function(torch.zeros(3, 3, dtype=torch.complex128))
 
 
 def test_the_penalty_follows_the_weights_and_its_own_weight() -> None:

@@ -104,16 +104,16 @@ def test_what_keeps_a_projection_orthogonal_is_on_the_layers_that_the_latent_ent
     cells = {
         (c.method, c.setting): c.config.model.generator for c in list_runs(get_study("latent"), "cpu", [0], tmp_path)
     }
-    rules = cells["nog+olr", "eigengan"].gradients
+    rules = cells["nog+olr", "eigengan"].gradient_transforms
     assert [rule.kind for rule in rules] == ["nearest_orthogonal", "optimal_learning_rate"]
     assert all(rule.layers == ["subspace"] for rule in rules)
-    assert [rule.layers for rule in cells["olr", "simple-gan"].gradients] == [["first"]]
+    assert [rule.layers for rule in cells["olr", "simple-gan"].gradient_transforms] == [["first"]]
     assert cells["hard", "eigengan"].norm.kind == "orthogonal"
     projector = cells["hard", "simple-gan"]
     assert projector.norm.kind == "householder"
-    assert projector.norm.householder.rank == projector.latent_dim
+    assert getattr(projector.norm, "rank", None) == projector.latent_dim
     assert not cells["none", "eigengan"].penalties
-    assert not cells["none", "eigengan"].gradients
+    assert not cells["none", "eigengan"].gradient_transforms
 
 
 def test_decompositions_that_failed_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -62,10 +62,7 @@ WAYS = {
     "nog": [f"{G}.gradient_transforms=[{NOG}]"],
     "olr": [f"{G}.gradient_transforms=[{OLR}]"],
     "nog+olr": [f"{G}.gradient_transforms=[{NOG}, {OLR}]"],
-    **{
-        way: [f"{G}.norm={{kind: orthogonal, layers: [%s], orthogonal: {{method: {way}}}}}"]
-        for way in ("householder", "cayley", "qr")
-    },
+    **{way: [f"{G}.norm={{kind: orthogonal, layers: [%s], method: {way}}}"] for way in ("householder", "cayley", "qr")},
 }
 
 
@@ -89,7 +86,7 @@ def test_every_way_of_keeping_a_layer_orthogonal_trains(tmp_path: Path, text: st
 
 def test_the_projector_and_the_regularisers_of_the_latent_join_them(tmp_path: Path) -> None:
     latent = "loss.latent_penalty={kind: %s, weight: 1e-3, layers: [ups.*]}"
-    projector = f"{G}.norm={{kind: householder, householder: {{rank: 3}}}}"
+    projector = f"{G}.norm={{kind: householder, rank: 3}}"
     for kind in ("hessian", "orojar"):
         report = dry_run(recipe(tmp_path, SIMPLE, [latent % kind, projector]))
         assert report["G HouseholderProjector on"] == "first"

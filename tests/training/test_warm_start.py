@@ -89,7 +89,7 @@ def test_the_projector_takes_the_top_right_singular_vectors_of_a_pretrained_laye
         f"model.init={SPRITES}",
         f"model.generator.channels={section.channels}",
         f"model.generator.latent_dim={section.latent_dim}",
-        "model.generator.norm={kind: householder, layers: [first], householder: {rank: 4, scale: null}}",
+        "model.generator.norm={kind: householder, layers: [first], rank: 4, scale: null}",
         "training.steps=2",
         "training.d_steps_per_g_step=1",
     )
@@ -113,9 +113,9 @@ def test_the_projector_takes_the_top_right_singular_vectors_of_a_pretrained_laye
 @pytest.mark.parametrize(
     "norm",
     [
-        "{kind: householder, householder: {rank: 3}}",
-        "{kind: rotation, layers: [conv], rotation: {block_size: 40, refine: 1}}",
-        "{kind: orthogonal, layers: [conv], orthogonal: {method: cayley}}",
+        "{kind: householder, rank: 3}",
+        "{kind: rotation, layers: [conv], block_size: 40, refine: 1}",
+        "{kind: orthogonal, layers: [conv], method: cayley}",
         "{kind: stable_rank, c: 0.3}",
     ],
 )

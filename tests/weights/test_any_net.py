@@ -140,7 +140,7 @@ def test_ties_of_other_shapes_and_replaced_layers_are_refused_too() -> None:
     with pytest.raises(ValueError, match=r"0\.weight and 1\.weight"):
         weights.apply(net, "spectral", "transposed")
     with pytest.raises(ValueError, match=r"0\.weight and 1\.weight"):
-        layers.make_skew_orthogonal(net, "conv")
+        weights.apply(net, "skew_orthogonal")
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -157,7 +157,7 @@ def test_a_layer_in_two_places_has_one_constraint(kind: str) -> None:
 def test_a_replaced_layer_is_replaced_wherever_it_is() -> None:
     shared = nn.Linear(6, 6)
     net = nn.Sequential(shared, nn.ReLU(), shared)
-    layers.make_householder(net, "2", rank=3)
+    weights.apply(net, "householder", "2", rank=3)
     assert net[0] is net[2]
     assert isinstance(net[0], layers.HouseholderProjector)
     weights.remove(net)
@@ -219,7 +219,7 @@ def test_what_cannot_be_constrained_is_refused_before_it_is_touched(
 ) -> None:
     layer = make()
     before = copy.deepcopy(layer.state_dict())
-    function = weights.network.KINDS[KINDS[kind][0]]  # pyright: ignore
+    function = weights.CONSTRAINTS.get(KINDS[kind][0]).put_on  # pyright: ignore
     with pytest.raises(ValueError, match=message):
         function(layer)
     assert all(torch.equal(value, before[key]) for key, value in layer.state_dict().items())
@@ -287,19 +287,15 @@ def test_a_gain_is_positive_and_finite(gain: float) -> None:
         weights.orthogonal(nn.Linear(3, 3), gain=gain)
 
 
-@pytest.mark.parametrize(
-    ("word", "meant"),
-    [
-        ("spectral_norm", "spectral"),
-        ("srn", "stable_rank"),
-        ("SN", ""),
-        ("orthogonl", "orthogonal"),
-        ("opt", "rotation"),
-    ],
-)
+@pytest.mark.parametrize(("word", "meant"), [("spectral_nrm", "spectral"), ("orthogonl", "orthogonal"), ("svd", "")])
 def test_a_wrong_kind_gets_a_suggestion(word: str, meant: str) -> None:
-    with pytest.raises(ValueError, match=f"did you mean {meant!r}" if meant else "choose none"):
+    with pytest.raises(ValueError, match=f"did you mean '{meant}" if meant else "known: householder, none"):
         weights.apply(nn.Linear(2, 2), word)
+
+
+@pytest.mark.parametrize("word", ["spectral_norm", "SN", "srn", "opt"])
+def test_a_kind_has_the_names_that_papers_give_it(word: str) -> None:
+    assert weights.apply(nn.Sequential(nn.Linear(4, 4)), word) == ["0"]
 
 
 @pytest.mark.parametrize("most", [2, 3, 5, 64, 512, 1024])

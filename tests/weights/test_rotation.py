@@ -15,7 +15,7 @@ from orthogan import weights
 from orthogan.gradients import CayleyRetraction
 from orthogan.linalg import hyperspherical_energy
 from orthogan.weights import Rotation, rotation
-from orthogan.weights.rotation import fewest_blocks
+from orthogan.weights.rotation import fewest_blocks, list_rotations
 
 HARD = ["qr", "gram_schmidt", "householder", "polar", "polar_newton_schulz", "cayley", "matrix_exp", "ogd"]
 METHODS = [*HARD, "relaxed"]
@@ -32,7 +32,7 @@ def matrix(layer: nn.Module) -> Tensor:
 def train(net: nn.Module, steps: int, lr: float = 0.05) -> None:
     """Fit a random target; the rotations of ``ogd`` by their own rule."""
     optimizer = torch.optim.SGD(net.parameters(), lr=lr, momentum=0.9)
-    if any(c.method == "ogd" for _, c, _ in weights.over_parameterized.rotations(net)):
+    if any(c.method == "ogd" for _, c, _ in list_rotations(net)):
         CayleyRetraction(optimizer, net, lr=0.2)
     rng = torch.Generator().manual_seed(5)
     x = torch.randn(32, 3, 6, 6, generator=rng)

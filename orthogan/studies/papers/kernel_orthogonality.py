@@ -24,7 +24,7 @@ DN_WEIGHT, OCNN_WEIGHT = 1e-2, 1e-3
 
 def penalised(kind: str, weight: float, schedule: Any = None, **options: Any) -> Keys:
     """The keys of one penalty on every convolution: the stem and the 1x1 ones too."""
-    penalty: dict[str, Any] = {"kind": kind, "weight": weight, "layers": ["conv"], "options": options}
+    penalty: dict[str, Any] = {"kind": kind, "weight": weight, "layers": ["conv"], **options}
     return {f"{C}.penalties": [penalty | ({"schedule": schedule} if schedule else {})]}
 
 

@@ -21,7 +21,7 @@ FIXED, MEMORY = 1e-4, "from memory (tables of the paper, not read)"  # what coun
 
 def rotated(**rotation: Any) -> Keys:
     """The keys of a rotation of the fixed neurons of every layer but the last."""
-    return {f"{C}.norm": {"kind": "rotation", "layers": BUT_THE_LAST, "rotation": rotation}}
+    return {f"{C}.norm": {"kind": "rotation", "layers": BUT_THE_LAST, **rotation}}
 
 
 def learned(transform: str) -> Method:
@@ -38,8 +38,8 @@ def learned(transform: str) -> Method:
 def energy_penalty(half_space: bool) -> Keys:
     """MHE with the authors' weights: 1 on the hidden layers, 10 on the classifier; mean over pairs, s = 2."""
     hidden = {"kind": "hyperspherical_energy", "weight": 1.0, "layers": BUT_THE_LAST}
-    last = {"kind": "hyperspherical_energy", "weight": 10.0, "layers": ["last"], "options": {"s": 2}}
-    return {f"{C}.penalties": [hidden | {"options": {"s": 2, "half_space": half_space}}, last]}
+    last = {"kind": "hyperspherical_energy", "weight": 10.0, "layers": ["last"], "s": 2}
+    return {f"{C}.penalties": [hidden | {"s": 2, "half_space": half_space}, last]}
 
 
 METHODS = {
