@@ -17,7 +17,7 @@ from orthogan.training.gan.task import GanTask
 from orthogan.training.loop import update
 from orthogan.training.precision import make_accelerator
 from orthogan.training.watch import FiniteWatch
-from tests.fixtures.overrides import norm, one
+from tests.fixtures.overrides import flow, norm, one
 from tests.fixtures.runs import tensors, tiny
 
 STEPS = ["training.steps=6", "logging.spectrum_every=3"]
