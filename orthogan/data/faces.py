@@ -20,8 +20,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from orthogan.errors import CannotWrite, UserError
-from orthogan.io.cache import cache_folder
-from orthogan.io.content_hash import ContentHash
+from orthogan.io.hashing import ContentHash
+from orthogan.io.read import cache_folder
 
 CANVAS = 16  # pixels; larger pictures repeat each pixel
 RESOLUTIONS = (16, 32, 64)
@@ -210,7 +210,7 @@ def _layers() -> dict[str, list[np.ndarray]]:
     """For the head and every part the layers uint8 (variants x colors, 4, 16, 16), drawn once and kept on disk."""
     import torch  # takes a second, and a config needs this module's constants only
 
-    from orthogan.io.sealed import read_sealed, write_sealed
+    from orthogan.io.weights import read_sealed, write_sealed
 
     key = ContentHash().text(json.dumps(definition(), sort_keys=True), *map(version, ("dicebear-core", "resvg-py")))
     path = cache_folder() / f"faces-{key.hexdigest()}.safetensors"

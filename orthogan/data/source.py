@@ -12,7 +12,7 @@ import numpy as np
 
 from orthogan.data.resize import fit_arrays
 from orthogan.errors import UserError
-from orthogan.io.content_hash import ContentHash
+from orthogan.io.hashing import ContentHash
 
 IN_MEMORY_LIMIT = 1 << 30  # a set of at most so many bytes after resizing is held in memory
 

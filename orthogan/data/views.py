@@ -9,7 +9,7 @@ import numpy as np
 from orthogan.data.order import subset
 from orthogan.data.source import BadFile, ImageSource
 from orthogan.errors import UserError
-from orthogan.io.content_hash import ContentHash
+from orthogan.io.hashing import ContentHash
 from orthogan.rng import derive
 
 HOLDOUT_SEED = 0  # what is held out belongs to the data, not to a run, whatever the run's seed

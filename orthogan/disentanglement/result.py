@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from orthogan.disentanglement.score import Score
-from orthogan.io.jsonable import jsonable
+from orthogan.io.json_lines import jsonable
 from orthogan.io.terminal import text_table
 from orthogan.stats import t_interval
 

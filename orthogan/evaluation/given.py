@@ -17,7 +17,7 @@ from orthogan.drawing.grid import to_uint8
 from orthogan.errors import UserError
 from orthogan.evaluation.finite import IMAGES, NotFinite
 from orthogan.evaluation.images import BLOCK, check_images, latents
-from orthogan.io.content_hash import ContentHash
+from orthogan.io.hashing import ContentHash
 from orthogan.models.generate import image_size, model_hash
 from orthogan.models.modes import eval_mode, get_device
 from orthogan.models.protocol import Generator, as_generator

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from orthogan.evaluation.metric import known_metric
-from orthogan.io.jsonable import jsonable
+from orthogan.io.json_lines import jsonable
 from orthogan.io.terminal import text_table
 from orthogan.io.write import append_json
 

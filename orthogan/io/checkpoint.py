@@ -310,5 +310,6 @@ def _unpacked(value: Any) -> Any:
 
 
 def _sha256(path: Path) -> str:
+    """As ``file_sha256``, but an error of the disk stays an OSError, which means damage here."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -1,14 +1,90 @@
-"""Hashes of tensors and of JSON records, to recognize them and to notice damage."""
+"""Hashes of content, the same on every machine: to recognize data and models, and to notice damage."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+import os
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
+from tqdm import tqdm
+
+from orthogan.errors import UserError
+from orthogan.io.read import cache_folder, open_regular, printable, read_json
+from orthogan.io.threads import in_threads
+from orthogan.io.write import write_text
+
+
+class ContentHash:
+    """A BLAKE2b hash fed with text and arrays; the order of what is fed matters, the memory layout does not."""
+
+    def __init__(self) -> None:
+        self._digest = hashlib.blake2b(digest_size=20)
+
+    def text(self, *parts: object) -> ContentHash:
+        """Feed the parts, each ended, so that ``("ab", "c")`` and ``("a", "bc")`` differ."""
+        for part in parts:
+            # File names may hold bytes that are no text.
+            self._digest.update(f"{part}\0".encode("utf-8", "surrogateescape"))
+        return self
+
+    def array(self, values: np.ndarray) -> ContentHash:
+        """Feed type, shape and values, in pieces, so that a view is never copied whole."""
+        self.text(values.dtype.str, values.shape)
+        for start in range(0, len(values), 4096):
+            self._digest.update(np.ascontiguousarray(values[start : start + 4096]).data)
+        return self
+
+    def hexdigest(self) -> str:
+        """40 hexadecimal digits."""
+        return self._digest.hexdigest()
+
+
+def hash_files(paths: Sequence[Path]) -> str:
+    """A hash of the content of files, in this order; their names and places do not matter.
+
+    Every byte is read, once: the result is kept in the cache folder for as long as size, times and inode of every
+    file stay the same. A file that cannot be read counts as a file without content.
+    """
+    states = [_state(path) for path in paths]
+    key = ContentHash().text(*map(str, paths), *states).hexdigest()
+    kept = cache_folder() / "fingerprints" / f"{key}.json"
+    with suppress(UserError):
+        known = read_json(kept, 1 << 10)
+        if isinstance(known, str):
+            return known
+    bar = tqdm(paths, desc="hashing files", unit=" files", disable=None, leave=False, delay=2)
+    digest = ContentHash().text(*in_threads(_content_hash, bar)).hexdigest()
+    newest = max((state[-1] for state in states), default=0)
+    # Clocks of file systems are coarse: a file that has just changed may change again and keep its time.
+    if newest < time.time_ns() - 2_000_000_000 and [_state(path) for path in paths] == states:
+        with suppress(UserError):
+            write_text(kept, json.dumps(digest))
+    return digest
+
+
+def _state(path: Path) -> tuple[int, ...]:
+    """What changes when a file is written to or replaced; the last one is set by the system alone."""
+    try:
+        status = os.stat(path)
+    except OSError:
+        return (0,)
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
+
+
+def _content_hash(path: Path) -> str:
+    digest = hashlib.blake2b(digest_size=20)
+    with suppress(UserError, OSError), open_regular(path) as file:
+        while piece := file.read(1 << 20):
+            digest.update(piece)
+    return digest.hexdigest()
 
 
 def tensors_sha256(tensors: Mapping[str, Tensor], start: str = "") -> str:
@@ -31,3 +107,12 @@ def tensor_bytes(tensor: Tensor) -> memoryview:
 def json_sha256(record: Mapping[str, Any]) -> str:
     """SHA-256 (64 hex digits) of a record's content, whatever the order of its keys."""
     return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 (64 hex digits) of a file. Raises ``UserError`` where it cannot be read."""
+    with open_regular(path) as stream:
+        try:
+            return hashlib.file_digest(stream, "sha256").hexdigest()  # pyright: ignore[reportArgumentType]
+        except OSError as error:
+            raise UserError(f"{printable(path)}: {error.strerror}") from None

@@ -1,13 +1,16 @@
-"""Files of one JSON record per line: a damaged line costs that line and nothing else."""
+"""JSON: values as it can hold them, and files of a record per line, where a damaged line costs that line alone."""
 
 from __future__ import annotations
 
 import json
+import math
 import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from orthogan.io.read import printable, read_regular
 from orthogan.io.write import free_name, set_aside, write_bytes
@@ -15,6 +18,17 @@ from orthogan.io.write import free_name, set_aside, write_bytes
 Record = dict[str, Any]
 LIMIT = 1 << 33  # [bytes]
 DAMAGE = (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError)
+
+
+def jsonable(value: Any) -> Any:
+    """``value`` with arrays and tuples as lists and NaN and infinities as None, all the way down."""
+    if isinstance(value, dict):
+        return {str(key): jsonable(item) for key, item in value.items()}
+    if isinstance(value, np.ndarray | np.generic):
+        return jsonable(value.tolist())
+    if isinstance(value, list | tuple):
+        return [jsonable(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def read_json_lines(path: Path, check: Callable[[Record], object] = bool) -> tuple[list[Record], list[str]]:

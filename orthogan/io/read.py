@@ -70,6 +70,13 @@ def user_path(path: str | os.PathLike[str]) -> Path:
         raise UserError(f"{printable(path)}: there is no such user; write the path in full") from error
 
 
+def cache_folder() -> Path:
+    """$ORTHOGAN_CACHE, or ``orthogan`` in the user's cache folder."""
+    chosen = os.environ.get("ORTHOGAN_CACHE")
+    base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
+    return Path(chosen) if chosen else Path(base) / "orthogan"
+
+
 class UnreadableFile(UserError):
     """A file that cannot be read; ``reason`` is the message without the path."""
 

@@ -17,7 +17,7 @@ from torch import nn
 
 from orthogan.errors import UserError
 from orthogan.io.read import describe_error, parse_json, printable, shown, whole_number, whole_numbers
-from orthogan.io.sealed import read_sealed, write_sealed
+from orthogan.io.weights import read_sealed, write_sealed
 from orthogan.models.generate import in_space
 from orthogan.models.generate import model_hash as hash_of
 from orthogan.models.protocol import as_generator

@@ -15,7 +15,7 @@ from orthogan.config.files import validate
 from orthogan.config.schema import Config, code_of_nets
 from orthogan.errors import UserError
 from orthogan.io.read import parse_json, printable
-from orthogan.io.sealed import HASH, compute_seal
+from orthogan.io.weights import HASH, compute_seal
 from orthogan.io.write import write_tensors
 from orthogan.named_code import Trust, require_trust
 

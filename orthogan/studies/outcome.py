@@ -14,7 +14,7 @@ from typing import Any, Literal, get_args
 from orthogan.disentanglement.result import jsonable
 from orthogan.io.hashing import json_sha256
 from orthogan.io.read import describe_error, parse_json, printable, read_regular
-from orthogan.io.sealed import HASH, Damaged
+from orthogan.io.weights import HASH, Damaged
 from orthogan.io.write import append_json, disk_errors, write_text
 from orthogan.studies.values import Better, MeasureResult, Value
 from orthogan.training.resume import read_records

@@ -20,7 +20,7 @@ from PIL import Image
 
 from orthogan.drawing.grid import contact_sheet, save_png
 from orthogan.drawing.plots import Line, plot_curves
-from orthogan.io.jsonable import jsonable
+from orthogan.io.json_lines import jsonable
 from orthogan.io.read import UnreadableFile, describe_error, read_regular
 from orthogan.io.write import disk_errors, write_text
 from orthogan.stats import Estimate, format_number

@@ -21,7 +21,7 @@ from orthogan.config.schema import Config
 from orthogan.errors import Stopped, UserError
 from orthogan.io import checkpoint
 from orthogan.io.lock import locked
-from orthogan.io.sealed import Damaged
+from orthogan.io.weights import Damaged
 from orthogan.io.write import append_json, disk_errors
 from orthogan.studies.cells import CELLS, PLACE, StudyRun, list_runs, missing, study_folder
 from orthogan.studies.outcome import FILE, Outcome, load, recover, sittings

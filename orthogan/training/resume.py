@@ -16,7 +16,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 from pydantic import ValidationError
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 
 from orthogan.config.files import differences, dump
 from orthogan.config.schema import Config
@@ -26,6 +26,7 @@ from orthogan.io import checkpoint
 from orthogan.io.checkpoint import Damaged
 from orthogan.io.json_lines import DAMAGE, keep_json_lines, read_json_lines
 from orthogan.io.read import printable
+from orthogan.io.weights import read_metadata
 from orthogan.io.write import disk_errors, free_name, write_text
 from orthogan.models.saved import CLASSIFIER, RAW
 from orthogan.training.run_log import LOG
@@ -334,8 +335,7 @@ def _stored_classes(folder: Path) -> list[str]:
     for stem in (RAW, CLASSIFIER):
         file = folder / f"{stem}.safetensors"
         if file.is_file():
-            with safe_open(file, "pt") as stream:
-                return json.loads((stream.metadata() or {}).get("class_names", "[]"))
+            return json.loads(read_metadata(file).get("class_names", "[]"))
     return []
 
 

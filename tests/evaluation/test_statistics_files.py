@@ -19,7 +19,7 @@ from orthogan.errors import UserError
 from orthogan.evaluation.fidelity.extractors import load_extractor
 from orthogan.evaluation.fidelity.reference import reference_of
 from orthogan.evaluation.fidelity.statistics import FORMAT, Gaussian, load_gaussian, save_gaussian
-from orthogan.io.sealed import Damaged, read_sealed, write_sealed
+from orthogan.io.weights import Damaged, read_sealed, write_sealed
 from tests.fixtures.scored import EXTRACTOR, source
 
 D = 4

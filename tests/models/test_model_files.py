@@ -21,8 +21,7 @@ from orthogan.cli.main import main
 from orthogan.config.files import load_config
 from orthogan.errors import UserError
 from orthogan.io.checkpoint import Part, save
-from orthogan.io.sealed import HASH
-from orthogan.io.weights import read_metadata, read_tensors
+from orthogan.io.weights import HASH, read_metadata, read_tensors
 from orthogan.models.build import build_classifier, build_generator
 from orthogan.models.open import load_classifier, load_generator, open_model
 from orthogan.models.saved import CLASSIFIER_FORMAT, RAW, metadata, save_generator

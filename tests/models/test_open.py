@@ -15,7 +15,7 @@ from orthogan.config.files import load_config
 from orthogan.config.schema import Config
 from orthogan.errors import UserError
 from orthogan.evaluation.spectrum.layer_spectrum import spectrum as measure
-from orthogan.io import checkpoint, sealed
+from orthogan.io import checkpoint, weights
 from orthogan.io.checkpoint import Part
 from orthogan.models import generate
 from orthogan.models.build import build_classifier, build_discriminator, build_generator
@@ -307,7 +307,7 @@ def test_only_what_is_needed_is_read_and_hashed_and_that_once(run: Path, monkeyp
     read: list[str] = []
     digest = checkpoint._sha256
     monkeypatch.setattr(checkpoint, "_sha256", lambda path: read.append(path.name) or digest(path))
-    monkeypatch.setattr(sealed, "compute_seal", lambda *_: pytest.fail("the checkpoint has vouched for it already"))
+    monkeypatch.setattr(weights, "compute_seal", lambda *_: pytest.fail("the checkpoint has vouched for it already"))
     model = open_model(run)
     assert model.config == settings()
     assert model.generator is model.generator

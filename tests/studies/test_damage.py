@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from orthogan.config.schema import Config
 from orthogan.errors import CannotWrite, UserError
 from orthogan.io import checkpoint
-from orthogan.io.sealed import HASH, Damaged
+from orthogan.io.weights import HASH, Damaged
 from orthogan.io.write import append_json
 from orthogan.studies import run_study as module
 from orthogan.studies import worker

@@ -14,7 +14,7 @@ import numpy as np
 from orthogan.data.resize import TRANSFORM, check_images
 from orthogan.data.source import Annotation, ArraySource, DataRequest, ImageSource
 from orthogan.errors import UserError
-from orthogan.io.content_hash import ContentHash, hash_files
+from orthogan.io.hashing import ContentHash, hash_files
 from orthogan.io.numpy_files import Npz, read_header
 from orthogan.io.read import check_regular, exists, open_regular, parsing, printable, user_path
 

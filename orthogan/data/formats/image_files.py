@@ -14,7 +14,7 @@ from orthogan.data.formats.stores import Entry, FileStore
 from orthogan.data.resize import TRANSFORM
 from orthogan.data.source import Annotation, ArraySource, BadFile, DataRequest, ImageSource
 from orthogan.errors import UserError
-from orthogan.io.content_hash import ContentHash
+from orthogan.io.hashing import ContentHash
 from orthogan.io.read import UnreadableFile, printable
 from orthogan.io.threads import in_threads
 

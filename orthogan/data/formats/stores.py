@@ -11,7 +11,7 @@ from threading import Lock
 from typing import Any, NamedTuple
 
 from orthogan.errors import UserError
-from orthogan.io.content_hash import ContentHash, hash_files
+from orthogan.io.hashing import ContentHash, hash_files
 from orthogan.io.read import UnreadableFile, check_regular, exists, parsing, printable, read_regular
 
 _FORMATS = "png jpg jpeg jpe jfif webp avif bmp dib gif tif tiff ppm pgm pbm pnm tga jp2 j2k qoi"

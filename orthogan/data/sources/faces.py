@@ -9,7 +9,7 @@ from orthogan.config.base import Count, Section
 from orthogan.data.faces import RESOLUTIONS, draw_factors, factors, render
 from orthogan.data.source import DataRequest, ImageSource
 from orthogan.data.sources import DATA_SOURCES, DataSource
-from orthogan.io.content_hash import ContentHash
+from orthogan.io.hashing import ContentHash
 from orthogan.rng import derive
 
 DEFAULT_COUNTS = {"train": 50_000, "test": 10_000}

@@ -11,7 +11,7 @@ from orthogan.data.source import ArraySource, DataRequest, ImageSource
 from orthogan.data.sources import DATA_SOURCES, DataSource
 from orthogan.data.sprites import CANVAS, FACTOR_NAMES, FACTOR_SIZES, SHAPE_NAMES, check_classes, render
 from orthogan.errors import UserError
-from orthogan.io.content_hash import ContentHash
+from orthogan.io.hashing import ContentHash
 
 # The colour variant: bright, saturated sprites on dark, muted ground. Hues are evenly spaced from red.
 HUES, GROUNDS = 8, 6

@@ -16,7 +16,7 @@ from orthogan.data.source import ImageSource
 from orthogan.data.sources.sprites import SpriteGrid
 from orthogan.disentanglement.codes.merging import LEVELS, TURNS, Merging, get_merging
 from orthogan.disentanglement.codes.trunk import Precision, Trunk, fit_trunk, new_trunk, prepare_images
-from orthogan.io.content_hash import ContentHash
+from orthogan.io.hashing import ContentHash
 from orthogan.rng import derive
 
 LEAST_ACCURACY = 0.9

@@ -18,9 +18,8 @@ from orthogan.disentanglement.codes.merging import LEVELS, TURNS, Merging, get_m
 from orthogan.disentanglement.codes.oracle import FactorClassifier, TrainingRecipe, fingerprint_of, train_oracle
 from orthogan.disentanglement.codes.trunk import new_trunk
 from orthogan.errors import UserError
-from orthogan.io.cache import cache_folder
-from orthogan.io.read import parse_json
-from orthogan.io.sealed import read_sealed, write_sealed
+from orthogan.io.read import cache_folder, parse_json
+from orthogan.io.weights import read_sealed, write_sealed
 
 FORMAT = "orthogan-oracle-1"
 _KEY = "oracle"

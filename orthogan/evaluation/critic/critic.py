@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from orthogan.errors import CannotWrite, UserError
 from orthogan.fit import fit
 from orthogan.fit import seeded as seeded_init
-from orthogan.io.sealed import read_sealed, write_sealed
+from orthogan.io.weights import read_sealed, write_sealed
 from orthogan.penalties.input_gradient import wgan_gp
 from orthogan.rng import generator as seeded
 

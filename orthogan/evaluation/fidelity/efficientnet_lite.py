@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from orthogan.errors import UserError
-from orthogan.evaluation.fidelity.weights_files import sha256
+from orthogan.io.hashing import file_sha256
 from orthogan.io.read import printable
 from orthogan.io.weights import read_weights
 
@@ -129,7 +129,7 @@ def load_efficientnet_lite0(path: Path | None = None) -> tuple[EfficientNetLite0
         UserError: the file is missing, altered, or does not fit.
     """
     file = path or weights_path()
-    digest = sha256(file)
+    digest = file_sha256(file)
     if path is None and digest != SHA256:
         raise UserError(f"{file}: has SHA-256 {digest}, {SHA256} was expected; reinstall {PACKAGE.replace('_', '-')}")
     net = EfficientNetLite0()

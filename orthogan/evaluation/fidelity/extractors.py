@@ -21,10 +21,10 @@ from torch import Tensor, nn
 from orthogan.distributed import broadcast_json, rank_and_world
 from orthogan.errors import UserError
 from orthogan.evaluation.fidelity.efficientnet_lite import SIZE, load_efficientnet_lite0
-from orthogan.evaluation.fidelity.weights_files import find_weights, get_weights, sha256
+from orthogan.evaluation.fidelity.weights_files import find_weights, get_weights
 from orthogan.evaluation.images import rgb
 from orthogan.evaluation.precision import autocast
-from orthogan.io.hashing import tensors_sha256
+from orthogan.io.hashing import file_sha256, tensors_sha256
 from orthogan.io.read import printable, read_regular, user_path
 from orthogan.io.weights import read_weights
 from orthogan.named_code import import_class
@@ -158,7 +158,7 @@ def _inception(path: Path | None) -> Extractor:
             "inception-v3-compat", ["2048", "logits_unbiased"], feature_extractor_weights_path=_handed(state)
         ),
     )
-    return Extractor("inception", sha256(path), f"{TENSORFLOW} 299", net, lambda net, x: net(x))
+    return Extractor("inception", file_sha256(path), f"{TENSORFLOW} 299", net, lambda net, x: net(x))
 
 
 def _vgg16(path: Path | None) -> Extractor:
@@ -169,7 +169,7 @@ def _vgg16(path: Path | None) -> Extractor:
     net = _built(
         path, lambda: FeatureExtractorVGG16("vgg16", ["fc2_relu"], feature_extractor_weights_path=_handed(state))
     )
-    return Extractor("vgg16", sha256(path), f"{TENSORFLOW} 224", net, _first)
+    return Extractor("vgg16", file_sha256(path), f"{TENSORFLOW} 224", net, _first)
 
 
 def _handed(state: dict[str, Tensor]) -> BytesIO:

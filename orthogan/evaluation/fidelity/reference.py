@@ -20,8 +20,8 @@ from orthogan.evaluation.fidelity.features import Features, extract
 from orthogan.evaluation.fidelity.statistics import load_gaussian, save_gaussian
 from orthogan.evaluation.images import real
 from orthogan.evaluation.metric import Stream
-from orthogan.io.cache import cache_folder
-from orthogan.io.sealed import read_sealed, write_sealed
+from orthogan.io.read import cache_folder
+from orthogan.io.weights import read_sealed, write_sealed
 
 PRECISION, FP32, BF16 = "precision", "float32", "bfloat16"
 

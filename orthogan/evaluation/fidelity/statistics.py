@@ -14,7 +14,7 @@ from torch import Tensor
 from orthogan.distributed import gather, rank_and_world
 from orthogan.errors import UserError
 from orthogan.io.read import open_regular
-from orthogan.io.sealed import read_sealed, write_sealed
+from orthogan.io.weights import read_sealed, write_sealed
 
 FORMAT = "orthogan-statistics-1"
 BLOCK = 1024  # rows multiplied at once: batches of 64 would spend their time on reading and writing the d x d matrix

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from pathlib import Path
 from urllib.error import HTTPError, URLError
@@ -11,7 +10,7 @@ from urllib.request import Request, urlopen
 import torch
 
 from orthogan.errors import UserError
-from orthogan.io.read import open_regular, printable
+from orthogan.io.hashing import file_sha256
 
 CONNECT = 10.0  # seconds; torch.hub waits for ever where a firewall swallows packets
 
@@ -35,7 +34,7 @@ def find_weights(url: str, name: str | None = None) -> Path | None:
         path = folder / name
         if path.is_file():
             expected = name.rsplit(".", 1)[0].rsplit("-", 1)[-1]
-            digest = sha256(path)
+            digest = file_sha256(path)
             if not digest.startswith(expected):
                 raise UserError(
                     f"{path}: its SHA-256 begins with {digest[: len(expected)]}, not {expected}: damaged or another "
@@ -74,16 +73,3 @@ def _reach(url: str) -> None:
         urlopen(Request(url, method="HEAD"), timeout=CONNECT).close()
     except HTTPError:  # it answered, if only that it will not have HEAD
         return
-
-
-def sha256(path: Path) -> str:
-    """The SHA-256 of a file, in hexadecimal.
-
-    Raises:
-        UserError: it cannot be read.
-    """
-    with open_regular(path) as stream:
-        try:
-            return hashlib.file_digest(stream, "sha256").hexdigest()  # pyright: ignore[reportArgumentType]
-        except OSError as error:
-            raise UserError(f"{printable(path)}: {error.strerror}") from None

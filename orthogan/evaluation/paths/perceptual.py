@@ -12,8 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from orthogan.errors import UserError, install
-from orthogan.evaluation.fidelity.weights_files import find_weights, get_weights, sha256
+from orthogan.evaluation.fidelity.weights_files import find_weights, get_weights
 from orthogan.evaluation.images import rgb
+from orthogan.io.hashing import file_sha256
 from orthogan.io.weights import read_weights
 
 URL = "https://download.pytorch.org/models/vgg16-397923af.pth"  # torchvision's VGG16_Weights.IMAGENET1K_V1
@@ -71,7 +72,7 @@ def load_lpips(weights: Path | None = None) -> tuple[Lpips, str]:
         net.load_state_dict(state, assign=True)
     except (KeyError, RuntimeError) as error:
         raise UserError(f"{path}: not the weights of VGG16: {str(error).splitlines()[0]}") from None
-    return Lpips(net), f"VGG16 {sha256(path)}, heads {sha256(heads)}"
+    return Lpips(net), f"VGG16 {file_sha256(path)}, heads {file_sha256(heads)}"
 
 
 def _architecture() -> nn.Module:

@@ -25,7 +25,7 @@ from orthogan.distributed import hide_progress
 from orthogan.errors import UserError
 from orthogan.evaluation.metric import Inputs, register
 from orthogan.evaluation.robustness.accuracy import ClassifierMetric, Robustness, accuracy, protocol_of
-from orthogan.io.content_hash import ContentHash
+from orthogan.io.hashing import ContentHash
 from orthogan.models.modes import get_device
 from orthogan.rng import generator
 

@@ -413,7 +413,7 @@ def test_the_content_of_files_is_read_once(tmp_path: Path, monkeypatch: pytest.M
     clock = time.time_ns()
     monkeypatch.setattr("time.time_ns", lambda: clock + 10**10)
     assert source.fingerprint() == young
-    monkeypatch.setattr("orthogan.io.content_hash.open_regular", None)  # nothing is opened any more
+    monkeypatch.setattr("orthogan.io.hashing.open_regular", None)  # nothing is opened any more
     assert source.fingerprint() == young
     (kept,) = (tmp_path / "cache").rglob("*.json")
     kept.write_text("[")
