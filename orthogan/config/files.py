@@ -49,8 +49,8 @@ def load_config(path: str | Path | None, overrides: Overrides = (), *, trust: Tr
         {key: named for key, named in code.items() if not only or key.startswith(f"{only}.")}
         for code in _by_owner(config, origin, runs)
     )
-    for file in dict.fromkeys(origin[key] for key in foreign):
-        code = {key: named for key, named in foreign.items() if origin[key] == file}
+    for file in dict.fromkeys(_origin_of(key, origin) for key in foreign):
+        code = {key: named for key, named in foreign.items() if _origin_of(key, origin) == file}
         require_trust(code, file, trust or {name for name, _ in own.values()})
     if (own or foreign) and not only:  # the options of sections whose kind is the user's own
         config = validate(config.model_dump(), origin, default_origin=str(path or "defaults"), resolve=True)
@@ -69,7 +69,7 @@ def _by_owner(
 ) -> tuple[dict[str, tuple[str, dict[str, Any]]], dict[str, tuple[str, dict[str, Any]]]]:
     """The code that ``config`` names, as of ``code_in``: by the user, and by the files of run folders (``runs``)."""
     code = code_in(config)
-    foreign = {key: named for key, named in code.items() if origin.get(key) in runs}
+    foreign = {key: named for key, named in code.items() if _origin_of(key, origin) in runs}
     return {key: named for key, named in code.items() if key not in foreign}, foreign
 
 
@@ -314,12 +314,17 @@ def _explain(error: Any, origin: Mapping[str, str], default_origin: str, tree: M
     if error["type"] == "value_error":
         inner, _, message = message.partition(": ")
         key = f"{key}.{inner}" if key else inner
-    where = next((origin[k] for k in _ancestors(key) if k in origin), default_origin)
+    where = _origin_of(key, origin) or default_origin
     if error["type"] == "extra_forbidden":
         return f"{where}: unknown key {shown(key)}{_nearest(location, tree)}"
     value = "" if error["type"] in ("value_error", "missing") else f" is {shown(error['input'])}:"
     quotes = "; put it in quotes" if error["type"] == "string_type" and error["input"] is not None else ""
     return f"{where}: {key}{value or ':'} {_lower(message)}{quotes}"
+
+
+def _origin_of(key: str, origin: Mapping[str, str]) -> str:
+    """Which file or override set ``key``, or the list or section that it is in; "" for a default."""
+    return next((origin[k] for k in _ancestors(key) if k in origin), "")
 
 
 def _ancestors(key: str) -> Iterator[str]:

@@ -253,7 +253,7 @@ def _ready(
             for metric in looking:
                 if "logits" in metric.needs and not classifies:
                     refused[metric.name] = UserError(
-                        f"extractor {net.name}: it classifies nothing, so it has no logits for {metric.name}"
+                        f"extractor {net.name} classifies nothing, so it has no logits for {metric.name}"
                     )
             return net, length
     return None, 0

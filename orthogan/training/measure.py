@@ -12,7 +12,7 @@ from orthogan.config.schema import Config
 from orthogan.data import ImageSource
 from orthogan.distributed import broadcast_json
 from orthogan.evaluation import MetricResult, evaluate
-from orthogan.evaluation.measure import check_metrics
+from orthogan.evaluation.measure import check_metrics, measure
 from orthogan.evaluation.metric import Inputs, find_metrics
 from orthogan.evaluation.robustness.accuracy import Accuracy, accuracy
 from orthogan.models.protocol import Generator
@@ -63,7 +63,7 @@ def check_generator(config: Config, net: Generator, source: ImageSource, *, devi
 def measure_classifier(
     config: Config, net: nn.Module, train: ImageSource, test: ImageSource, *, step: int, device: torch.device
 ) -> list[MetricResult]:
-    """Accuracy on the test images, and on training images as they lie (no crops): their gap."""
+    """Accuracy on the test images, and on training images as they lie (no crops): their gap; then the other metrics."""
     section = config.evaluation
     found: list[MetricResult] = []
     measured: float | None = None
@@ -95,4 +95,24 @@ def measure_classifier(
             "seconds": broadcast_json(round(time.monotonic() - began, 1)),
         }
         found.append(Accuracy(metric, value, "none", None, parts, protocol))
-    return found
+    others = [metric for metric in find_metrics(section.metrics, "evaluation.metrics") if metric.name != "accuracy"]
+    return [*found, *measure(others, classifier_inputs(config, net, test, step=step, device=device))]
+
+
+def classifier_inputs(config: Config, net: nn.Module, test: ImageSource, *, step: int, device: torch.device) -> Inputs:
+    """What other metrics than the accuracy are computed of."""
+    return Inputs(
+        batch_size=config.evaluation.batch_size,
+        seed=config.seed,
+        device=device,
+        progress=False,
+        classifier=net,
+        test=test,
+        info={"step": str(step)},
+    )
+
+
+def check_classifier(config: Config, net: nn.Module, test: ImageSource, *, device: torch.device) -> None:
+    """Find out before training what would spoil its first score. Raises ``UserError``."""
+    metrics = find_metrics(config.evaluation.metrics, "evaluation.metrics")
+    check_metrics(metrics, classifier_inputs(config, net, test, step=0, device=device))

@@ -31,7 +31,7 @@ from orthogan.training.classifier.phases import ClassifierBatch, classifier_loss
 from orthogan.training.compiled import Compiler
 from orthogan.training.conditioning import WeightRegularizers
 from orthogan.training.ema import Ema
-from orthogan.training.measure import measure_classifier
+from orthogan.training.measure import check_classifier, measure_classifier
 from orthogan.training.optimizer_state import load_optimizer, optimizer_tensors
 from orthogan.training.task import Losses, Phase
 
@@ -167,7 +167,8 @@ class ClassifierTask:
             save_png(image_grid(images[: self.config.logging.samples]), file, about)
 
     def check_evaluation(self) -> None:
-        """Accuracy needs classes alone, which ``open_sources`` saw to."""
+        """Refuse metrics that cannot be computed; accuracy needs classes alone, which ``open_sources`` saw to."""
+        check_classifier(self.config, self.net, self.test, device=self.device)
 
     def evaluate(self, step: int) -> list[MetricResult]:
         """Accuracy on the test images, and on training images as they lie (no crops): their gap."""

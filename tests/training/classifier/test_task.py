@@ -390,7 +390,7 @@ def test_what_makes_no_sense_is_refused_with_the_reason(tmp_path: Path, message:
 
 
 def test_accuracy_is_no_metric_of_a_gan() -> None:
-    with pytest.raises(UserError, match=r"evaluation\.metrics: 'accuracy' is of task 'classifier'"):
+    with pytest.raises(UserError, match=r"evaluation\.metrics: 'accuracy' needs the classifier"):
         load_config(None, ["evaluation={metrics: [accuracy], best: accuracy}"])
 
 
