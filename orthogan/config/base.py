@@ -1,4 +1,6 @@
-"""What the sections of a config share. Each room declares its own sections beside its code:
+"""What the sections of a config share.
+
+Each room declares its own sections beside its code:
 
     class EmaConfig(Section):
         renamed: ClassVar = {"half_time": "half_life"}            # the old key is still read

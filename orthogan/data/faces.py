@@ -61,6 +61,7 @@ class Factors(NamedTuple):
 
     @property
     def sizes(self) -> tuple[int, ...]:
+        """The number of values of each factor."""
         return tuple(len(values) for values in self.values)
 
 

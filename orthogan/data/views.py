@@ -29,9 +29,11 @@ class View(ImageSource):
         return len(self.source)
 
     def take_bad(self) -> list[BadFile]:
+        """The unreadable files of the images behind this view."""
         return self.source.take_bad()
 
     def report_bad(self, files: Sequence[BadFile]) -> None:
+        """Count unreadable files at the images behind this view."""
         self.source.report_bad(files)
 
 
@@ -46,14 +48,17 @@ class Part(View):
         return len(self.indices)
 
     def read(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Images and labels at ``indices``, counted within the part."""
         return self.source.read(self.indices[indices])
 
     @property
     def factors(self) -> np.ndarray | None:
+        """The factors of the images of this part, or None."""
         factors = self.source.factors
         return None if factors is None else factors[self.indices]
 
     def fingerprint(self) -> str:
+        """Hash of the whole set and of the chosen indices."""
         return ContentHash().text(self.source.fingerprint()).array(self.indices).hexdigest()
 
 
@@ -79,15 +84,18 @@ class NoisyLabels(View):
         self.replaced = np.where(struck, labels, -1)  # -1: as it is
 
     def read(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Images at ``indices``, with the labels as they were replaced."""
         images, labels = self.source.read(indices)
         replaced = self.replaced[indices]
         return images, np.where(replaced < 0, labels, replaced)
 
     @property
     def factors(self) -> np.ndarray | None:
+        """The true factors: only labels are replaced."""
         return self.source.factors
 
     def fingerprint(self) -> str:
+        """Hash of the images, the share and the random seed."""
         return ContentHash().text(self.source.fingerprint(), self.share, self.seed).hexdigest()
 
 

@@ -69,17 +69,34 @@ class Spectrum(Protocol):
     """What is drawn of a layer, as ``orthogan.evaluation.spectrum`` measures it."""
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """Dotted name of the layer."""
+        ...
+
     @property
-    def shape(self) -> tuple[int, ...]: ...
+    def shape(self) -> tuple[int, ...]:
+        """Rows and columns of the weight as a matrix."""
+        ...
+
     @property
-    def singular_values(self) -> Any: ...  # (n,) descending
+    def singular_values(self) -> Any:
+        """All of them (n,), descending."""
+        ...
+
     @property
-    def rank(self) -> int: ...
+    def rank(self) -> int:
+        """Number of singular values above rounding."""
+        ...
+
     @property
-    def stable_rank(self) -> float: ...
+    def stable_rank(self) -> float:
+        """Squared Frobenius norm over squared spectral norm."""
+        ...
+
     @property
-    def condition_number(self) -> float: ...
+    def condition_number(self) -> float:
+        """Largest over smallest singular value."""
+        ...
 
 
 def check_suffix(path: str | os.PathLike[str]) -> None:

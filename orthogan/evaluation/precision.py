@@ -26,7 +26,7 @@ class Precision:
 
 
 def resolve_precision(name: str, device: torch.device) -> Precision:
-    """ "bf16" is both parts, "auto" is sampling alone, and only where the hardware multiplies bf16 natively.
+    """The precision: "bf16" is both parts, "auto" sampling alone and only where the hardware multiplies bf16 natively.
 
     ``python -m benchmarks.evaluation --noise`` on sprites, 1,000 images a side: bf16 sampling moves every metric by
     less than its spread over seeds; bf16 features move FD by as much as that and precision by more.

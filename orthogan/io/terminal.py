@@ -12,7 +12,7 @@ _MOVES = re.compile(r"(?:\r|\n|\x1b\[A)*")  # of progress bars, which write them
 
 
 class Plain:
-    """A text stream in which control characters are escaped: ``\\x1b`` instead of what it does."""
+    r"""A text stream in which control characters are escaped: ``\x1b`` instead of what it does."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream

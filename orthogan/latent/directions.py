@@ -110,6 +110,7 @@ class Directions:
 
     @property
     def latent_dim(self) -> int:
+        """Width of the latent space."""
         return self.matrix.shape[1]
 
     def select(self, indices: Sequence[int] | np.ndarray) -> Directions:
@@ -179,8 +180,9 @@ class Directions:
             )
 
     def save(self, path: str | os.PathLike[str]) -> Path:
-        """Write a ``.safetensors`` file: the matrix as tensor ``directions``, the rest as JSON metadata, and a hash of
-        both.
+        """Write a ``.safetensors`` file.
+
+        It holds the matrix as tensor ``directions``, the rest as JSON metadata, and a hash of both.
         """
         if Path(path).suffix != ".safetensors":
             raise UserError(f"{path}: a Directions file ends in .safetensors")

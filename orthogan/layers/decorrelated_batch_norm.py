@@ -113,8 +113,10 @@ class DecorrelatedBatchNorm2d(nn.Module):
         return centred, whitening
 
     def conditioning(self) -> dict[str, list[float]]:
-        """Of the last training batch, one number a group: ``kappa`` of the covariance S, ``kappa_shifted`` of S + eps I
-        and ``lambda_max`` of S; computed now, from the kept covariance. kappa is inf where S lacks rank.
+        """How well conditioned the covariance S of the last training batch is, one number per group.
+
+        ``kappa`` of S (inf where S lacks rank), ``kappa_shifted`` of S + eps I, and ``lambda_max`` of S; computed now,
+        from the kept covariance.
 
         Raises:
             ValueError: there was no training batch yet.

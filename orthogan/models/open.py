@@ -351,7 +351,6 @@ def _find_in(folder: Path, ema: bool) -> tuple[Path, bool]:
     Raises:
         UserError: there is none, or the checkpoint is damaged.
     """
-
     chosen = [RAW]
 
     def main(names: Collection[str]) -> list[str]:

@@ -38,7 +38,9 @@ PLANS = {
 
 
 class SimpleGANGenerator(Generator):
-    """Transposed conv4x4 of z to a 4x4 map (neither norm nor activation), then one of stride 2 for each doubling, with
+    """Transposed convolutions with instance norm.
+
+    Transposed conv4x4 of z to a 4x4 map (neither norm nor activation), then one of stride 2 for each doubling, with
     instance norm and leaky ReLU; conv3x3, tanh.
 
     Args:

@@ -105,7 +105,8 @@ class Penalty:
     def __init__(
         self, module: nn.Module, name: str, weight: float = 1.0, layers: str | Sequence[str] = (), **options: object
     ) -> None:
-        """
+        """Choose the layers.
+
         Args:
             name: in ``PENALTIES``, or your ``module:function``.
             layers: as of ``orthogan.weights.select``.

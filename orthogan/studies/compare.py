@@ -80,8 +80,9 @@ def compare_runs(folders: Sequence[Path]) -> Table:
 
 
 def row_names(configs: Sequence[Mapping[str, Any]]) -> list[str]:
-    """For each flat config what tells it from the others: ``discriminator.norm.kind=stable_rank``; a key is cut at
-    its start as far as no other key of a config ends like it.
+    """For each flat config what tells it from the others: ``discriminator.norm.kind=stable_rank``.
+
+    A key is cut at its start as far as no other key of a config ends like it.
     """
     keys = list(dict.fromkeys(key for config in configs for key in config))
     apart = [key for key in keys if len({text(config.get(key)) for config in configs}) > 1]

@@ -40,8 +40,10 @@ OF_LAYERS = {
 
 
 def classification(run: FinishedRun) -> MeasureResult:
-    """Errors in percent: at the end, the best over training (on the test images, as papers report it), on training
-    images, and the gap between them.
+    """Errors of a classifier in percent.
+
+    At the end, the best over training (on the test images, as papers report it), on training images, and the gap
+    between them.
 
     Raises:
         UserError: the run was not scored at its end.
@@ -113,8 +115,9 @@ def where(run: FinishedRun) -> dict[str, str]:
 
 
 def energy(run: FinishedRun) -> MeasureResult:
-    """The hyperspherical energy of the neurons, mean over pairs (s = 1) and over all layers but the last, at each
-    checkpoint; its final value and its change relative to the first.
+    """The hyperspherical energy of the neurons at each checkpoint.
+
+    Mean over pairs (s = 1) and over all layers but the last; its final value and its change relative to the first.
 
     Raises:
         CheckpointGone: the run was measured before and then kept its last checkpoint alone.
@@ -146,8 +149,10 @@ def _energy(run: FinishedRun, folder: Path) -> float:
 
 
 def orthogonality(run: FinishedRun) -> MeasureResult:
-    """How far the final layers, all but the last (the classifier), are from orthogonal: means over the layers of the
-    root mean square of s^2 - 1, with s the singular values of the weight as a matrix, and of the layer as a map.
+    """How far the final layers, all but the last (the classifier), are from orthogonal.
+
+    Means over the layers of the root mean square of s^2 - 1, with s the singular values of the weight as a matrix, and
+    of the layer as a map.
     """
     found = near_orthogonality(run.net(), "!last")
     protocol = {"layers": "all but the last"}
@@ -186,8 +191,9 @@ def robustness(run: FinishedRun) -> MeasureResult:
 
 
 def spectra(run: FinishedRun) -> MeasureResult:
-    """What the log tells of the layers of each net, over training: a median over the layers, a share for the count of
-    those where a stable-rank constraint binds.
+    """What the log tells of the layers of each net, over training.
+
+    A median over the layers; a share for the count of those where a stable-rank constraint binds.
     """
     gathered: dict[str, dict[float, list[float]]] = {}
     for layer, numbers in run.spectra().items():

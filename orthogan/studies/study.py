@@ -42,8 +42,9 @@ Overlay = Callable[[Mapping[str, Path], Path], Path]
 
 @dataclass(frozen=True)
 class Method:
-    """A row of the table: the keys that make it, over those of scale and setting; a function of the setting's name
-    where they depend on it.
+    """A row of the table: the keys that make it, over those of scale and setting.
+
+    The keys are a function of the setting's name where they depend on it.
     """
 
     keys: Keys | Callable[[str], Keys]

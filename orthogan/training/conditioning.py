@@ -132,6 +132,7 @@ def _penalty(config: PenaltyConfig, net: nn.Module) -> tuple[Penalty, float, Sch
 
 
 def condition_numbers(matrix: Tensor) -> dict[str, float]:
+    """Frobenius norm, largest singular value and condition number (inf where singular) of ``matrix``."""
     values = torch.linalg.svdvals(matrix)
     smallest = float(values[-1])
     return {

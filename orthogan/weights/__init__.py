@@ -1,5 +1,7 @@
-"""Constraints on a weight, each in one line on any module: ``spectral_norm(m)``, ``stable_rank_norm(m)``,
-``rotation(m)``, ``orthogonal(m)``; over a whole net: ``apply(net, "rotation", "conv,!first")``; off: ``remove(net)``.
+"""Constraints on a weight, each in one line on any module.
+
+``spectral_norm(m)``, ``stable_rank_norm(m)``, ``rotation(m)``, ``orthogonal(m)``; over a whole net:
+``apply(net, "rotation", "conv,!first")``; off: ``remove(net)``.
 """
 
 from orthogan.weights.advance import PowerIterationScheduler, advance

@@ -12,9 +12,11 @@ from orthogan.weights.network import list_constrained
 
 
 class PowerIterationScheduler:
-    """Advances the constraints of ``nets``, for a training loop: ``step = Advance(net)`` once, then each step::
+    """Advances the constraints of ``nets``, for a training loop.
 
-        with step.held():
+    ``step = PowerIterationScheduler(net)`` once, then each step::
+
+        with step.hold():
             loss(net(x)).backward()
         optimizer.step()
 

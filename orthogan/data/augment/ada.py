@@ -226,6 +226,7 @@ class AdaptiveAugment:
         return work.to(images.dtype)
 
     def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
+        """Draw for ``images`` (n, c, h, w) and apply, in one."""
         dtype = torch.promote_types(images.dtype, torch.float32)
         return self.apply(images, self.draw(len(images), images.shape[1:], generator, dtype))
 

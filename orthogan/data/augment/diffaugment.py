@@ -136,6 +136,7 @@ class DiffAugment:
         return result.to(images.dtype)
 
     def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
+        """Draw for ``images`` (n, c, h, w) and apply, in one."""
         return self.apply(images, self.draw(len(images), images.shape[1:], generator))
 
     def __repr__(self) -> str:

@@ -133,10 +133,12 @@ class FileSource(ImageSource):
             return BadFile(entry.name, f"{type(error).__name__}: {error}")
 
     def take_bad(self) -> list[BadFile]:
+        """The files found unreadable since the last call, which are then forgotten."""
         taken, self._pending = self._pending, []
         return taken
 
     def report_bad(self, files: Sequence[BadFile]) -> None:
+        """Count ``files`` that a worker process could not read; too many of them are an error."""
         self.bad.add(files)
 
     def fingerprint(self) -> str:

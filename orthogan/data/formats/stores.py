@@ -64,6 +64,7 @@ class FolderStore(FileStore):
         self.path = path
 
     def entries(self) -> list[Entry]:
+        """All files below the folder, also behind links, sorted by path."""
         found: list[Entry] = []
         visited: set[tuple[int, int]] = set()
         pending = [("", self.path)]
@@ -87,9 +88,11 @@ class FolderStore(FileStore):
         return sorted(found)
 
     def read(self, name: str) -> bytes:
+        """The bytes of a file of at most ``LARGEST_IMAGE`` bytes."""
         return read_regular(self.path / name, LARGEST_IMAGE)
 
     def content_hash(self, names: Sequence[str]) -> str:
+        """One hash of the bytes of these files."""
         return hash_files([self.path / name for name in names])
 
 
@@ -131,12 +134,14 @@ class ZipStore(FileStore):
         return self._archive
 
     def entries(self) -> list[Entry]:
+        """All files in the archive, sorted by path."""
         with self._lock:
             archive = self._open()
         files = {info.filename: info.file_size for info in archive.infolist() if not info.is_dir()}
         return sorted(Entry(name, size) for name, size in files.items())
 
     def read(self, name: str) -> bytes:
+        """The unpacked bytes of a file of at most ``LARGEST_IMAGE`` bytes."""
         with self._lock:
             archive = self._open()
             size = archive.getinfo(name).file_size

@@ -44,10 +44,12 @@ class Portraits(ImageSource):
         return len(self._table)
 
     def read(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Portraits drawn at ``indices``, and their classes."""
         return render(self._table[indices], self.resolution), self._labels[indices]
 
     @property
     def factors(self) -> np.ndarray:
+        """The factor classes of every portrait, int (N, K)."""
         return self._table
 
     def fingerprint(self) -> str:

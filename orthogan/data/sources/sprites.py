@@ -74,6 +74,7 @@ class SpriteGrid(ImageSource):
         return np.stack(np.unravel_index(indices, tuple(self.factor_sizes)), axis=1).astype(np.int64, copy=False)
 
     def read(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Sprites drawn at ``indices``, and their shape as class."""
         classes = self.classes(indices)
         return _pictures(classes, self.resolution, self.channels), classes[:, 0].copy()
 

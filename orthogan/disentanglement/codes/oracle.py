@@ -94,11 +94,11 @@ def train_oracle(
     device: torch.device | str = "cpu",
     progress: bool = True,
 ) -> FactorClassifier:
-    """An oracle for ``source``: cross-entropy of each factor, one trunk, random images that are seen once if there
-    are enough of them.
+    """An oracle for ``source``: one trunk, trained on the cross-entropy of each factor.
 
-    Images held out are others than those trained on; sprites that are pixel by pixel the same (orientation 0 and 39)
-    count as two images. Same arguments, same oracle, on one machine and number of threads.
+    It sees random images, each once if there are enough of them. Images held out are others than those trained on;
+    sprites that are pixel by pixel the same (orientation 0 and 39) count as two images. Same arguments, same
+    oracle, on one machine and number of threads.
 
     Args:
         levels, turns: how factors are merged, see ``get_merging``; or give the ``merging`` itself.

@@ -19,8 +19,14 @@ RARE = 20  # images below which a value is too rare for a split into training an
 
 
 class Predicted(NamedTuple):
-    """Of n images drawn from the prior: ``codes`` float64 (n, k), coordinates along the directions; ``factors`` int64
-    (n, K), the oracle's answers; ``confidence`` (K,), the mean probability of these; ``latents`` (n, latent_dim)."""
+    """What an oracle sees in n images drawn from the prior.
+
+    Attributes:
+        codes: coordinates along the directions, float64 (n, k).
+        factors: the oracle's answers, int64 (n, K).
+        confidence: their mean probability, (K,).
+        latents: (n, latent_dim).
+    """
 
     codes: np.ndarray
     factors: np.ndarray

@@ -36,6 +36,7 @@ class Trunk(nn.Module):
         self.head = nn.Sequential(nn.Linear(before * side**2, HIDDEN), nn.ReLU(), nn.Linear(HIDDEN, outputs))
 
     def forward(self, images: Tensor) -> Tensor:
+        """The outputs of the head (n, ...) for ``images`` (n, c, h, w)."""
         return self.head(self.features(images.contiguous(memory_format=torch.channels_last)))
 
 

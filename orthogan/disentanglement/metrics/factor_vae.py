@@ -1,4 +1,4 @@
-"""The FactorVAE score: does holding a factor still quieten a code of its own? (Kim & Mnih 2018)"""
+"""The FactorVAE score: does holding a factor still quieten a code of its own (Kim & Mnih 2018)?"""
 
 from __future__ import annotations
 

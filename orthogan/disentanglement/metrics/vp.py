@@ -71,6 +71,7 @@ class Judge(nn.Module):
         self.head = nn.Linear(256, k)
 
     def forward(self, pairs: Tensor) -> Tensor:
+        """Logits (n, k) of the coordinate that the images of each pair differ in."""
         return self.head(self.features(pairs.contiguous(memory_format=torch.channels_last)))
 
 

@@ -81,7 +81,7 @@ class Extractor:
 
 
 def resolve_extractor(name: str) -> str:
-    """ "auto" becomes inception where its weights are here, else efficientnet-lite0; the choice is said.
+    """Turn "auto" into inception where its weights are here, else efficientnet-lite0, and log the choice.
 
     Several processes follow the first, so all call this together.
     """

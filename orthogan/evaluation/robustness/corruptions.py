@@ -140,15 +140,18 @@ class Corrupted(View):
         self.in_memory = False  # reading is work
 
     def read(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Corrupted images at ``indices``, and their labels."""
         images, labels = self.source.read(indices)
         pixels = torch.from_numpy(np.ascontiguousarray(images))
         return corrupt(pixels, self.corruption, self.severity, indices=indices.tolist(), seed=self.seed).numpy(), labels
 
     @property
     def factors(self) -> np.ndarray | None:
+        """The factors of the uncorrupted images, or None."""
         return self.source.factors
 
     def fingerprint(self) -> str:
+        """Hash of the images, the corruption, its severity and the random seed."""
         made = (self.source.fingerprint(), set_of_corruptions(), self.corruption, self.severity, self.seed)
         return ContentHash().text(*made).hexdigest()
 

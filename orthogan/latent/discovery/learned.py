@@ -1,5 +1,7 @@
-"""Directions that a second net can tell apart (Voynov & Babenko, ICML 2020, "Unsupervised Discovery of Interpretable
-Directions in the GAN Latent Space"): an orthonormal matrix and a reconstructor, trained together."""
+"""Directions that a second net can tell apart: an orthonormal matrix and a reconstructor, trained together.
+
+Voynov & Babenko, ICML 2020, "Unsupervised Discovery of Interpretable Directions in the GAN Latent Space".
+"""
 
 from __future__ import annotations
 
@@ -48,6 +50,7 @@ class Reconstructor(nn.Module):
         self.head = nn.Linear(8 * width, k + 1)
 
     def forward(self, before: Tensor, after: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits (n, k) of the direction and the offset (n,) between images ``before`` and ``after``."""
         out = self.head(self.hidden(self.features(torch.cat([before, after - before], dim=1))))
         return out[:, :-1], out[:, -1]
 

@@ -39,6 +39,7 @@ class GeneratorFunction:
         return z, labels.to(self.device)
 
     def __call__(self, z: Tensor, labels: Tensor | None) -> Tensor:
+        """The features of latents (n, latent_dim), float32, at reduced resolution if one was asked for."""
         with torch.autocast(self.device.type, enabled=False):
             out = self._run(z) if labels is None else self._run(z, labels)
             if not isinstance(out, Tensor) or out.ndim < 2 or len(out) != len(z):

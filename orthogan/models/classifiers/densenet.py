@@ -39,7 +39,9 @@ class Transition(nn.Module):
 
 
 class DenseNet(Preactivated):
-    """conv3x3 to 16 maps; three blocks of (depth - 4) / 3 dense layers with a transition between them; norm, ReLU, mean
+    """DenseNet for small images.
+
+    conv3x3 to 16 maps; three blocks of (depth - 4) / 3 dense layers with a transition between them; norm, ReLU, mean
     over the map, a linear layer.
 
     ``channels`` is the growth k, the number of maps that each layer adds: 12 in the paper, or 24. No dropout, as

@@ -82,8 +82,10 @@ class Bottleneck(nn.Module):
 
 
 class _Stages(Classifier):
-    """conv3x3, batch norm, ReLU; stages of blocks, each twice as wide as the one before and, but for the first, half
-    as high; mean over the map; a linear layer.
+    """A residual net of stages of blocks.
+
+    conv3x3, batch norm, ReLU; stages of blocks, each twice as wide as the one before and, but for the first, half as
+    high; mean over the map; a linear layer.
     """
 
     def __init__(

@@ -37,8 +37,10 @@ def native(run: FinishedRun) -> MeasureResult:
 
 
 def along_sefa(run: FinishedRun) -> MeasureResult:
-    """The same along the singular vectors of the first layer, where the latent enters the net through one layer whose
-    spectrum says something; nothing for an EigenGAN or a projector.
+    """The same along the singular vectors of the first layer.
+
+    Only where the latent enters the net through one layer whose spectrum is informative; nothing for an EigenGAN or a
+    projector.
     """
     net = run.net()
     own = [part for part in net.modules() if isinstance(part, EigenGANGenerator | HouseholderProjector)]
