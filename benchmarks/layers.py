@@ -11,7 +11,7 @@ import torchvision
 from torch import nn
 
 from orthogan import weights
-from orthogan.models.sngan import SNGANDiscriminator
+from orthogan.models.families.sngan import SNGANDiscriminator
 
 TABLES = ("weights", "step")
 

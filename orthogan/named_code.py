@@ -89,7 +89,7 @@ def import_class(name: str, key: str, base: type[Kind]) -> type[Kind]:
     """
     found = import_named(name, key)
     if not (inspect.isclass(found) and issubclass(found, base)):
-        raise UserError(f"{key} is {name!r}: {_described(found)}; name a class of your own that is a {_title(base)}")
+        raise UserError(f"{key} is {name!r}: {describe(found)}; name a class of your own that is a {_title(base)}")
     return found
 
 
@@ -111,7 +111,7 @@ def import_made(name: str, key: str, base: type[Kind]) -> Kind | Callable[[], ob
     if inspect.isfunction(function) and _may_return(function, base):
         return found
     raise UserError(
-        f"{name}: {_described(found)}; it cannot be called to make a {_title(base)}: name a class, or a function that "
+        f"{name}: {describe(found)}; it cannot be called to make a {_title(base)}: name a class, or a function that "
         "builds one"
     )
 
@@ -125,7 +125,8 @@ def _may_return(function: Callable[..., object], base: type) -> bool:
     return not inspect.isclass(returned) or issubclass(returned, base)
 
 
-def _described(found: object) -> str:
+def describe(found: object) -> str:
+    """What was found instead of what was wanted, for messages."""
     if inspect.isclass(found):
         return f"this is the class {found.__module__}.{found.__qualname__}"
     return f"this is a {type(found).__name__}"

@@ -15,6 +15,7 @@ from __future__ import annotations
 import difflib
 import importlib
 import pkgutil
+import re
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Generic, TypeVar
 
@@ -48,6 +49,7 @@ class Registry(Generic[T]):
         self._adopt = adopt
         self._found: dict[str, T] = {}
         self._aliases: dict[str, str] = {}
+        self._patterns: dict[str, Callable[..., T]] = {}
 
     def register(self, name: str, *aliases: str) -> Callable[[Registered], Registered]:
         """A decorator that gives a thing its name; ``aliases`` are other names that users try, and are not listed."""
@@ -60,6 +62,10 @@ class Registry(Generic[T]):
 
         return add
 
+    def register_pattern(self, pattern: str, make: Callable[..., T]) -> None:
+        """Also know every name that matches a regular expression: as what ``make(*groups)`` returns."""
+        self._patterns[pattern] = make
+
     def get(self, name: str, key: str = "") -> T:
         """The thing called ``name``, or the one that ``module:Name`` names: the user's own, which is imported.
 
@@ -69,9 +75,14 @@ class Registry(Generic[T]):
         Raises:
             UserError: with the names there are and the nearest one.
         """
-        if ":" in name:
-            return self._imported(name, key)
+        return self._imported(name, key) if ":" in name else self._find(name, key)[1]
+
+    def _find(self, name: str, key: str = "") -> tuple[str, T]:
+        """The name under which it is listed, and the thing."""
         self._load()
+        for pattern, make in self._patterns.items():
+            if name not in self._found and (match := re.fullmatch(pattern, name)):
+                return name, make(*match.groups())
         name_of = {other.lower().replace("-", "_"): other for other in [*self._aliases, *self._found]}
         found = name_of.get(name.lower().replace("-", "_"), name)
         found = self._aliases.get(found, found)
@@ -81,11 +92,11 @@ class Registry(Generic[T]):
                 f"{blame}there is no {self.what} {shown(name)}{did_you_mean(name, name_of.values())}; "
                 f"known: {', '.join(self)}, or module:Name for your own"
             )
-        return self._found[found]
+        return found, self._found[found]
 
     def name_of(self, name: str) -> str:
         """The name under which ``name``, which may be an alias, is listed; a ``module:Name`` stays as it is."""
-        return name if ":" in name else next(key for key, thing in self.items() if thing is self.get(name))
+        return name if ":" in name else self._find(name)[0]
 
     def items(self) -> Iterable[tuple[str, T]]:
         """(name, thing) of all registered ones, sorted by name."""

@@ -16,7 +16,7 @@ from benchmarks import timing
 from benchmarks.layers import NETS, Net, planned, shapes, wrn_28_10
 from benchmarks.timing import Readings
 from benchmarks.weights import WEIGHTS, C, PublishedStableRankNorm, chosen, main, targets, weights_step
-from orthogan.models.sngan import SNGANDiscriminator
+from orthogan.models.families.sngan import SNGANDiscriminator
 from orthogan.penalties import PENALTIES
 from orthogan.weights import StableRankNorm, stable_rank_norm
 

@@ -95,6 +95,12 @@ class DiscriminatorConfig(NetConfig):
     pooling: PoolingConfig = PoolingConfig()
 
 
+class ClassifierPoolingConfig(PoolingConfig):
+    kind: Literal["mean", "covariance"] = Field(
+        default="mean", description="what the last linear layer sees of the last map"
+    )
+
+
 class ClassifierConfig(NetConfig):
     kind: str = Field(
         default="resnet18",
@@ -105,6 +111,7 @@ class ClassifierConfig(NetConfig):
         default=64,
         description="width of the first stage; published: 64; resnet20 to 110, wrn 16; densenet: growth, 12",
     )
+    pooling: ClassifierPoolingConfig = ClassifierPoolingConfig()
 
 
 class ModelConfig(Section):

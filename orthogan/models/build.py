@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import re
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
@@ -21,49 +20,13 @@ from orthogan.config.schema import Config, NetConfig, PoolingConfig, WhiteningCo
 from orthogan.errors import UserError
 from orthogan.layers import CovariancePooling, decorrelate
 from orthogan.memory import out_of_memory
-from orthogan.models.classifiers import CNN, MLP, VGG, AlexNet, DenseNet, ResNet, SmallResNet, WideResNet
-from orthogan.models.dcgan import DCGANDiscriminator, DCGANGenerator
-from orthogan.models.eigengan import EigenGANDiscriminator, EigenGANGenerator
-from orthogan.models.protocol import Discriminator, Generator, as_generator
-from orthogan.models.r3gan import R3GANDiscriminator, R3GANGenerator
-from orthogan.models.simple_gan import SimpleGANDiscriminator, SimpleGANGenerator
-from orthogan.models.sngan import SNGANDiscriminator, SNGANGenerator
-from orthogan.models.stylegan2 import StyleGAN2Discriminator, StyleGAN2Generator
-from orthogan.models.wgan_gp import WGANGPDiscriminator, WGANGPGenerator
-from orthogan.named_code import import_class
+from orthogan.models.classifiers.base import CLASSIFIERS
+from orthogan.models.protocol import DISCRIMINATORS, GENERATORS, Generator, as_generator
+from orthogan.registry import Registry
 from orthogan.rng import derive
 from orthogan.weights.network import CONSTRAINT, ConstraintConfig
 
-GENERATORS: dict[str, type[Generator]] = {
-    "sngan": SNGANGenerator,
-    "dcgan": DCGANGenerator,
-    "wgan-gp": WGANGPGenerator,
-    "r3gan": R3GANGenerator,
-    "eigengan": EigenGANGenerator,
-    "simple-gan": SimpleGANGenerator,
-    "stylegan2": StyleGAN2Generator,
-}
-DISCRIMINATORS: dict[str, type[Discriminator]] = {
-    "sngan": SNGANDiscriminator,
-    "dcgan": DCGANDiscriminator,
-    "wgan-gp": WGANGPDiscriminator,
-    "r3gan": R3GANDiscriminator,
-    "eigengan": EigenGANDiscriminator,
-    "simple-gan": SimpleGANDiscriminator,
-    "stylegan2": StyleGAN2Discriminator,
-}
-CLASSIFIERS: dict[str, Callable[..., nn.Module]] = {
-    **{f"resnet{depth}": partial(ResNet, depth=depth) for depth in (18, 34, 50)},
-    **{f"resnet{depth}": partial(SmallResNet, depth=depth) for depth in (20, 32, 44, 56, 110)},
-    **{f"vgg{depth}": partial(VGG, depth=depth) for depth in (11, 13, 16, 19)},
-    **{f"densenet{depth}": partial(DenseNet, depth=depth) for depth in (40, 100)},
-    "alexnet": AlexNet,
-    **{f"cnn{depth}": partial(CNN, depth=depth) for depth in (6, 9)},
-    "mlp": MLP,
-    "wrn-28-10": WideResNet,  # and any other wrn-DEPTH-WIDTH
-}
 Start = Callable[[nn.Module], None]  # fills a net with given weights
-WIDE = re.compile(r"wrn-(\d{1,6})-(\d{1,6})")
 # what options and sizes that make no sense lead to
 NOT_BUILT = (TypeError, ValueError, ArithmeticError, RuntimeError, MemoryError)
 
@@ -102,9 +65,10 @@ def build_discriminator(config: Config, *, num_classes: int, start: Start | None
     }
     pooling = section.pooling
     if pooling.kind == "covariance":
-        if section.kind != "sngan":
+        make = DISCRIMINATORS.get(section.kind, "model.discriminator.kind")
+        if "pooling" not in inspect.signature(make).parameters:
             raise UserError(f"model.discriminator.pooling.kind: {section.kind!r} has no covariance pooling; sngan has")
-        arguments["pooling"] = partial(_covariance_pooling, pooling)
+        arguments["pooling"] = partial(_covariance_pooling, pooling, batch_norm=False)
     net = _build(section.kind, section.options, DISCRIMINATORS, arguments, "model.discriminator", config.seed)
     apply_constraints(net, section, "model.discriminator", config.seed, start)
     return net
@@ -119,10 +83,8 @@ def build_classifier(config: Config, *, num_classes: int) -> nn.Module:
         "channels": section.channels,
         "num_classes": num_classes,
     }
-    known = dict(CLASSIFIERS)
-    if wide := WIDE.fullmatch(section.kind):
-        known[section.kind] = partial(WideResNet, depth=int(wide[1]), widen=int(wide[2]))
-    net = _build(section.kind, section.options, known, arguments, "model.classifier", config.seed)
+    pool = partial(_covariance_pooling, section.pooling) if section.pooling.kind == "covariance" else None
+    net = _build(section.kind, section.options, CLASSIFIERS, arguments, "model.classifier", config.seed, pool)
     apply_constraints(net, section, "model.classifier", config.seed)
     return net
 
@@ -166,44 +128,47 @@ def _at_most(numbers: int, message: str) -> Iterator[None]:
         yield
 
 
-def _covariance_pooling(config: PoolingConfig, channels: int) -> CovariancePooling:
-    return CovariancePooling(config.method, 5, config.dimension, channels, batch_norm=False)
+def _covariance_pooling(config: PoolingConfig, channels: int, *, batch_norm: bool = True) -> CovariancePooling:
+    return CovariancePooling(config.method, 5, config.dimension, channels, batch_norm=batch_norm)
 
 
 def _build(
     kind: str,
     options: dict[str, Any],
-    known: dict[str, Any],
+    known: Registry[Callable[..., nn.Module]],
     arguments: dict[str, Any],
     key: str,
     seed: int,
+    pool: Callable[[int], CovariancePooling] | None = None,
 ) -> nn.Module:
-    if kind in known:
-        make = known[kind]
-        fixed = {*arguments, *(make.keywords if isinstance(make, partial) else ())}
+    make = known.get(kind, f"{key}.kind")
+    if ":" not in kind:
+        fixed = {"pooling", *arguments, *(make.keywords if isinstance(make, partial) else ())}
         extra = [p for p in inspect.signature(make).parameters if p not in fixed]
         for option in options:
             if option not in extra:
                 there = f"it has {', '.join(extra)}" if extra else "it has none"
                 raise UserError(f"{key}.options.{option}: {kind!r} has no such option; {there}")
         arguments = arguments | options
-    elif ":" in kind:
-        make = import_class(kind, f"{key}.kind", nn.Module)
-        arguments = _accepted(make, arguments) | options
     else:
-        raise UserError(f"{key}.kind is {kind!r}: choose {', '.join(known)}, or name your own class as module:Class")
+        arguments = _accepted(make, arguments) | options
     # constructors draw from torch's global generator; lend them a seeded one and give the caller's back
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive(seed, "init", key))
         try:
-            return make(**arguments)
+            net = make(**arguments)
+            if pool is not None:
+                if not hasattr(net, "pool_by"):
+                    raise UserError(f"{key}.pooling.kind: {kind} has no method pool_by, as Classifier has")
+                net.pool_by(pool)  # pyright: ignore[reportCallIssue]
+            return net
         except (UserError, NotImplementedError):
             raise
         except Exception as error:
             if out_of_memory(error):
                 fit = f"{key}: {kind} with {arguments} does not fit into the memory; make it smaller"
                 raise UserError(fit) from error
-            if kind in known and not isinstance(error, NOT_BUILT):  # in the user's own code anything may happen
+            if ":" not in kind and not isinstance(error, NOT_BUILT):  # in the user's own code anything may happen
                 raise
             raise UserError(
                 f"{key}: {kind} cannot be built with {arguments}: {type(error).__name__}: {error}"

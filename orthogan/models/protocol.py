@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
+import inspect
 import operator
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from orthogan.errors import UserError
 from orthogan.layers.householder_projector import HouseholderProjector
+from orthogan.named_code import describe
+from orthogan.registry import Registry
 from orthogan.rng import generator as seeded
+
+
+def module_class(found: Any) -> type[nn.Module]:
+    """``found``, if it is a class of nets. Raises TypeError."""
+    if inspect.isclass(found) and issubclass(found, nn.Module):
+        return found
+    raise TypeError(f"{describe(found)}; name a class of your own that is a torch.nn.Module")
 
 
 class Generator(nn.Module):
@@ -86,6 +97,12 @@ class Discriminator(nn.Module):
     """Images (n, c, h, w) in [-1, 1] and, if ``num_classes`` > 0, labels (n,) -> logits (n,)."""
 
     num_classes: int = 0
+
+
+GENERATORS: Registry[Callable[..., nn.Module]] = Registry("generator", "orthogan.models.families", adopt=module_class)
+DISCRIMINATORS: Registry[Callable[..., nn.Module]] = Registry(
+    "discriminator", "orthogan.models.families", adopt=module_class
+)
 
 
 def standard_normal(n: int, dim: int, *, seed: int) -> Tensor:

@@ -20,7 +20,7 @@ from benchmarks.plain_nets import PlainDiscriminator, PlainGenerator, copy_param
 from benchmarks.rivals import AbsentError, Rival, race
 from benchmarks.setting import Setting, source_of
 from orthogan.errors import UserError
-from orthogan.models.sngan import SNGANDiscriminator, SNGANGenerator
+from orthogan.models.families.sngan import SNGANDiscriminator, SNGANGenerator
 
 TINY = Setting(channels=4, generator_channels=6, batch=2, generator_batch=4, n_dis=2, latent_dim=3, images=16)
 CPU = torch.device("cpu")

@@ -17,9 +17,9 @@ from orthogan.evaluation import evaluate
 from orthogan.evaluation.fidelity.extractors import load_extractor
 from orthogan.evaluation.fidelity.reference import reference_of
 from orthogan.evaluation.precision import Precision, describe_precision, prepare_net, resolve_precision
+from orthogan.models.families.sngan import SNGANGenerator
 from orthogan.models.modes import eval_mode
 from orthogan.models.protocol import Generator
-from orthogan.models.sngan import SNGANGenerator
 from tests.fixtures.scored import EXTRACTOR, source
 
 CPU = torch.device("cpu")

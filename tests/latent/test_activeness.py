@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from orthogan.disentanglement import activeness, activity
-from orthogan.models.simple_gan import SimpleGANGenerator
+from orthogan.models.families.simple_gan import SimpleGANGenerator
 from orthogan.weights import spectral_norm
 from tests.fixtures.disc import Affine, Disc
 

@@ -17,8 +17,8 @@ from orthogan.latent.directions import Directions
 from orthogan.latent.discovery import discover, sefa
 from orthogan.latent.discovery.native import latent_axes
 from orthogan.latent.traverse import traverse
+from orthogan.models.families.stylegan2 import StyleGAN2Generator, WSpace
 from orthogan.models.generate import in_space, list_spaces, model_hash
-from orthogan.models.stylegan2 import StyleGAN2Generator, WSpace
 from tests.fixtures.disc import Affine
 
 DIM, STYLES = 6, 8

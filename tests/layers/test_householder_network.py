@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from orthogan import weights
 from orthogan.layers import HouseholderPixel, HouseholderProjector
-from orthogan.models.modulation import EqualLinear
+from orthogan.models.families.modulation import EqualLinear
 
 
 def transposed(**options: int) -> nn.ConvTranspose2d:

@@ -15,8 +15,9 @@ from torch import nn
 from orthogan import weights
 from orthogan.config.files import load_config
 from orthogan.errors import UserError
-from orthogan.models.build import CLASSIFIERS, build_classifier
+from orthogan.models.build import build_classifier
 from orthogan.models.classifiers import CNN, MLP, VGG, AlexNet, Classifier, DenseNet, ResNet, SmallResNet, WideResNet
+from orthogan.models.classifiers.base import CLASSIFIERS
 from orthogan.weights.network import list_constrained
 
 # parameters for 10 classes of 3-channel images, as the authors or the usual CIFAR repositories print them

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from orthogan.latent.activeness import activeness
 from orthogan.layers.subspace import LatentSubspace
-from orthogan.models.eigengan import EigenGANGenerator
+from orthogan.models.families.eigengan import EigenGANGenerator
 from orthogan.models.open import load_generator
 from orthogan.models.protocol import Generator
 from orthogan.training import train

@@ -17,7 +17,7 @@ from orthogan.evaluation.spectrum.near_orthogonality import near_orthogonality
 from orthogan.gradients import NearestOrthogonalGradient
 from orthogan.layers import HouseholderProjector
 from orthogan.linalg import orthogonality_error
-from orthogan.models.modulation import EqualLinear
+from orthogan.models.families.modulation import EqualLinear
 from orthogan.weights.effective import effective_weight
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*deprecated.*", "ignore:.*singular values tie.*")

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from orthogan import weights
 from orthogan.linalg import stable_rank
-from orthogan.models.sngan import SNGANDiscriminator
+from orthogan.models.families.sngan import SNGANDiscriminator
 from orthogan.weights import StableRankNorm, spectral_norm, stable_rank_norm
 
 

@@ -7,7 +7,7 @@ from typing import NamedTuple
 from torch import Tensor, nn
 from torch.nn import functional
 
-from orthogan.models.classifiers.base import Classifier
+from orthogan.models.classifiers.base import CLASSIFIERS, Classifier
 
 
 class Stage(NamedTuple):
@@ -28,6 +28,7 @@ STAGES = (
 )
 
 
+@CLASSIFIERS.register("alexnet")
 class AlexNet(Classifier):
     """Convolutions of 11, 5, 3, 3, 3 pixels with ReLU, the first with stride 4; mean over the map; a linear layer.
 
@@ -59,4 +60,4 @@ class AlexNet(Classifier):
             x = functional.relu(conv(x))
             if stage.pooled:
                 x = functional.max_pool2d(x, 2, ceil_mode=True)
-        return self.linear(x.mean((2, 3)))
+        return self.linear(self.pooled(x))

@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from torch import Tensor, nn
 from torch.nn import functional
 
 from orthogan.errors import UserError
+from orthogan.layers import CovariancePooling
+from orthogan.models.protocol import module_class
+from orthogan.registry import Registry
+
+CLASSIFIERS: Registry[Callable[..., nn.Module]] = Registry(
+    "classifier", "orthogan.models.classifiers", adopt=module_class
+)
 
 
 class Classifier(nn.Module):
@@ -14,12 +23,30 @@ class Classifier(nn.Module):
     num_classes: int
     image_channels: int
     resolution: int
+    linear: nn.Linear  # the last layer
+    averages = True  # whether its input is ``pooled``
 
     def __init__(self, resolution: int, image_channels: int, num_classes: int) -> None:
         super().__init__()
         if num_classes < 2:
             raise ValueError(f"num_classes is {num_classes}: a classifier needs at least 2")
         self.resolution, self.image_channels, self.num_classes = resolution, image_channels, num_classes
+        self.pool: CovariancePooling | None = None
+
+    def pool_by(self, make: Callable[[int], CovariancePooling]) -> None:
+        """Replace the mean over the last map by the pooling that ``make(channels)`` returns, and the linear layer.
+
+        Raises:
+            UserError: this net has no such mean.
+        """
+        if not self.averages:
+            raise UserError(f"{type(self).__name__} has no mean over a last map that pooling could replace")
+        self.pool = make(self.linear.in_features)
+        self.linear = nn.Linear(self.pool.features, self.num_classes)
+
+    def pooled(self, x: Tensor) -> Tensor:
+        """The last map (n, c, h, w) -> features (n, d): its mean, unless ``pool_by`` replaced it."""
+        return x.mean((2, 3)) if self.pool is None else self.pool(x)
 
     def forward(self, x: Tensor) -> Tensor:
         """Images (n, c, h, w) -> logits (n, num_classes)."""
@@ -32,14 +59,13 @@ class Preactivated(Classifier):
     conv: nn.Conv2d
     stages: nn.ModuleList
     norm: nn.Module
-    linear: nn.Linear
 
     def forward(self, x: Tensor) -> Tensor:
         """Images (n, c, h, w) -> logits (n, num_classes)."""
         h = self.conv(x)
         for stage in self.stages:
             h = stage(h)
-        return self.linear(functional.relu(self.norm(h)).mean((2, 3)))
+        return self.linear(self.pooled(functional.relu(self.norm(h))))
 
 
 def convolution(inputs: int, outputs: int, kernel: int, stride: int = 1) -> nn.Conv2d:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from torch import Tensor, nn
 from torch.nn import functional
 
 from orthogan.layers.batch_norm import BatchNorm2d
-from orthogan.models.classifiers.base import Classifier, check_size
+from orthogan.models.classifiers.base import CLASSIFIERS, Classifier, check_size
 
 
 class CNN(Classifier):
@@ -21,6 +23,8 @@ class CNN(Classifier):
     Raises:
         UserError: a resolution that is no multiple of 8.
     """
+
+    averages = False
 
     def __init__(
         self, *, resolution: int, image_channels: int, channels: int = 64, num_classes: int, depth: int = 6
@@ -50,3 +54,7 @@ class CNN(Classifier):
         for stage in self.stages:
             x = functional.max_pool2d(stage(x), 2)
         return self.linear(self.hidden(x.flatten(1)))
+
+
+for _depth in (6, 9):
+    CLASSIFIERS.register(f"cnn{_depth}")(partial(CNN, depth=_depth))

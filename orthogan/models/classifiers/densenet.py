@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from orthogan.layers.batch_norm import BatchNorm2d
-from orthogan.models.classifiers.base import Preactivated, check_size, convolution, initialise
+from orthogan.models.classifiers.base import CLASSIFIERS, Preactivated, check_size, convolution, initialise
 
 STEM = 16  # maps before the first block, whatever the growth
 
@@ -74,3 +76,7 @@ class DenseNet(Preactivated):
         self.norm = BatchNorm2d(width)
         self.linear = nn.Linear(width, num_classes)
         initialise(self)
+
+
+for _depth in (40, 100):
+    CLASSIFIERS.register(f"densenet{_depth}")(partial(DenseNet, depth=_depth))

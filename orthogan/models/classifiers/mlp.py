@@ -5,11 +5,14 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn import functional
 
-from orthogan.models.classifiers.base import Classifier
+from orthogan.models.classifiers.base import CLASSIFIERS, Classifier
 
 
+@CLASSIFIERS.register("mlp")
 class MLP(Classifier):
     """Two hidden linear layers of ``channels`` neurons with ReLU, and a linear classifier; no batch norm."""
+
+    averages = False
 
     def __init__(self, *, resolution: int, image_channels: int, channels: int = 256, num_classes: int) -> None:
         super().__init__(resolution, image_channels, num_classes)

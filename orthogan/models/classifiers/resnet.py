@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from orthogan.layers.batch_norm import BatchNorm2d
-from orthogan.models.classifiers.base import Classifier, check_size, convolution, initialise
+from orthogan.models.classifiers.base import CLASSIFIERS, Classifier, check_size, convolution, initialise
 
 STAGES = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3)}
 BOTTLENECKS = (50,)
@@ -118,7 +118,7 @@ class _Stages(Classifier):
         h = functional.relu(self.norm(self.conv(x)))
         for stage in self.stages:
             h = stage(h)
-        return self.linear(h.mean((2, 3)))
+        return self.linear(self.pooled(h))
 
 
 class ResNet(_Stages):
@@ -160,3 +160,9 @@ class SmallResNet(_Stages):
         check_size(f"resnet{depth}", resolution, 4)
         make = partial(BasicBlock, shortcut=Padding)
         super().__init__(resolution, image_channels, channels, num_classes, [count] * 3, make, 1)
+
+
+for _depth in STAGES:
+    CLASSIFIERS.register(f"resnet{_depth}")(partial(ResNet, depth=_depth))
+for _depth in (20, 32, 44, 56, 110):
+    CLASSIFIERS.register(f"resnet{_depth}")(partial(SmallResNet, depth=_depth))

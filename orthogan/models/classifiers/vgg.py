@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from torch import Tensor, nn
 from torch.nn import functional
 
 from orthogan.layers.batch_norm import BatchNorm2d
-from orthogan.models.classifiers.base import Classifier, check_size, convolution, initialise
+from orthogan.models.classifiers.base import CLASSIFIERS, Classifier, check_size, convolution, initialise
 
 COUNTS = {11: (1, 1, 2, 2, 2), 13: (2, 2, 2, 2, 2), 16: (2, 2, 3, 3, 3), 19: (2, 2, 4, 4, 4)}
 FACTORS = (1, 2, 4, 8, 8)  # of the widths of the five stages
@@ -46,4 +48,8 @@ class VGG(Classifier):
         """Images (n, c, h, w) -> logits (n, num_classes)."""
         for stage in self.stages:
             x = functional.max_pool2d(stage(x), 2)
-        return self.linear(x.mean((2, 3)))
+        return self.linear(self.pooled(x))
+
+
+for _depth in COUNTS:
+    CLASSIFIERS.register(f"vgg{_depth}")(partial(VGG, depth=_depth))

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from torch import Tensor, nn
 from torch.nn import functional
 
 from orthogan.layers.batch_norm import BatchNorm2d
-from orthogan.models.classifiers.base import Preactivated, check_size, convolution, initialise
+from orthogan.models.classifiers.base import CLASSIFIERS, Preactivated, check_size, convolution, initialise
 
 
 class PreactivationBlock(nn.Module):
@@ -72,3 +74,9 @@ class WideResNet(Preactivated):
         self.norm = BatchNorm2d(inputs)
         self.linear = nn.Linear(inputs, num_classes)
         initialise(self)
+
+
+CLASSIFIERS.register("wrn-28-10")(partial(WideResNet, depth=28, widen=10))
+CLASSIFIERS.register_pattern(
+    r"wrn-(\d{1,6})-(\d{1,6})", lambda depth, widen: partial(WideResNet, depth=int(depth), widen=int(widen))
+)

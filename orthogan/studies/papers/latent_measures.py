@@ -12,7 +12,7 @@ from orthogan.disentanglement import disentangle
 from orthogan.latent import Directions, first_layer_directions, native_directions, render, traverse
 from orthogan.latent.discovery.sefa import find_layer, latent_matrix
 from orthogan.layers import HouseholderProjector
-from orthogan.models.eigengan import EigenGANGenerator
+from orthogan.models.families.eigengan import EigenGANGenerator
 from orthogan.models.modes import eval_mode
 from orthogan.models.protocol import Generator
 from orthogan.studies.finished import FinishedRun

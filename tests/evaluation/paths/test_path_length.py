@@ -22,9 +22,10 @@ from orthogan.evaluation.paths.path_length import _batches, path_length, perturb
 from orthogan.evaluation.paths.path_variants import PATH_METRICS, PRESETS, Variant
 from orthogan.evaluation.result import MetricResult
 from orthogan.latent.directions import Directions
-from orthogan.models.eigengan import EigenGANGenerator
+from orthogan.models.families.eigengan import EigenGANGenerator
+from orthogan.models.families.stylegan2 import StyleGAN2Generator
 from orthogan.models.protocol import Generator
-from orthogan.models.stylegan2 import StyleGAN2Generator
+from orthogan.models.families.stylegan2 import StyleGAN2Generator
 from tests.fixtures.linear_paths import DIM, PIXELS, Linear, Noisy, WideLatent
 from tests.fixtures.scored import Patches, source
 

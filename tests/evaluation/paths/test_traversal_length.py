@@ -11,7 +11,7 @@ from orthogan.errors import UserError
 from orthogan.evaluation.paths.distances import Distance
 from orthogan.evaluation.paths.traversal_length import traversal_length
 from orthogan.latent.directions import Directions
-from orthogan.models.stylegan2 import StyleGAN2Generator
+from orthogan.models.families.stylegan2 import StyleGAN2Generator
 from tests.fixtures.linear_paths import DIM, Linear, Noisy, WideLatent
 from tests.fixtures.scored import Patches
 

@@ -20,10 +20,10 @@ from orthogan.latent.discovery import jacobian, latent_axes, pca, random_basis, 
 from orthogan.latent.discovery.pca import layer_behind
 from orthogan.latent.discovery.response import trace_generator
 from orthogan.latent.discovery.sefa import first_layer_directions
-from orthogan.models.dcgan import DCGANGenerator
+from orthogan.models.families.dcgan import DCGANGenerator
+from orthogan.models.families.sngan import SNGANGenerator
+from orthogan.models.families.stylegan2 import StyleGAN2Generator
 from orthogan.models.generate import in_space, model_hash
-from orthogan.models.sngan import SNGANGenerator
-from orthogan.models.stylegan2 import StyleGAN2Generator
 from tests.fixtures.latent_nets import Factors, Linear, assert_same_lines
 
 SIGMA = [5.0, 3.0, 2.0, 1.0]

@@ -24,8 +24,8 @@ from orthogan.latent.explorer.bench import ExplorerState, View, described, reach
 from orthogan.latent.explorer.session import Explorer, change, difference
 from orthogan.latent.render.heatmap import palette
 from orthogan.latent.traverse import traverse
+from orthogan.models.families.stylegan2 import StyleGAN2Generator
 from orthogan.models.generate import generate
-from orthogan.models.stylegan2 import StyleGAN2Generator
 from tests.fixtures.disc import Affine, Disc
 
 

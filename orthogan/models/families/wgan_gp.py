@@ -8,8 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from orthogan.layers.batch_norm import Norm
-from orthogan.models.protocol import Discriminator, Generator
-from orthogan.models.resnet_blocks import (
+from orthogan.models.families.resnet_blocks import (
     DownBlock,
     UpBlock,
     conv,
@@ -19,11 +18,13 @@ from orthogan.models.resnet_blocks import (
     square,
     unsupported_resolution,
 )
+from orthogan.models.protocol import DISCRIMINATORS, GENERATORS, Discriminator, Generator
 
 RESOLUTIONS = (32, 64, 128)
 BOTTOM = 4
 
 
+@GENERATORS.register("wgan-gp")
 class WGANGPGenerator(Generator):
     """Linear, blocks of one width that double the size, norm, ReLU, conv3x3, tanh (128 channels in the paper).
 
@@ -59,6 +60,7 @@ class WGANGPGenerator(Generator):
         return self.conv(self.norm(x, None)).tanh()
 
 
+@DISCRIMINATORS.register("wgan-gp")
 class WGANGPDiscriminator(Discriminator):
     """Blocks that halve the size down to 8 px, two that keep it, ReLU, MEAN over the map, linear.
 

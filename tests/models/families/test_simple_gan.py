@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from orthogan import first_layer_directions, gradients
 from orthogan.errors import UserError
-from orthogan.models.simple_gan import SimpleGANDiscriminator, SimpleGANGenerator
+from orthogan.models.families.simple_gan import SimpleGANDiscriminator, SimpleGANGenerator
 
 SIZES = [32, 64, 128]
 

@@ -18,9 +18,9 @@ from orthogan.latent.directions import Directions
 from orthogan.latent.discovery.sefa import sefa
 from orthogan.latent.traverse import traverse
 from orthogan.layers.householder_projector import HouseholderProjector
-from orthogan.models import modulation
-from orthogan.models.modulation import EqualLinear, StyledConv
-from orthogan.models.stylegan2 import (
+from orthogan.models.families import modulation
+from orthogan.models.families.modulation import EqualLinear, StyledConv
+from orthogan.models.families.stylegan2 import (
     StyleGAN2Discriminator,
     StyleGAN2Generator,
     WSpace,

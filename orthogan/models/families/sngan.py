@@ -11,8 +11,7 @@ from torch.nn import functional
 
 from orthogan.layers import CovariancePooling
 from orthogan.layers.batch_norm import Norm
-from orthogan.models.protocol import Discriminator, Generator
-from orthogan.models.resnet_blocks import (
+from orthogan.models.families.resnet_blocks import (
     DownBlock,
     UpBlock,
     conv,
@@ -22,6 +21,7 @@ from orthogan.models.resnet_blocks import (
     square,
     unsupported_resolution,
 )
+from orthogan.models.protocol import DISCRIMINATORS, GENERATORS, Discriminator, Generator
 
 
 @dataclass(frozen=True)
@@ -43,6 +43,7 @@ PLANS = {
 }
 
 
+@GENERATORS.register("sngan")
 class SNGANGenerator(Generator):
     """Linear, residual blocks that double the size, norm, ReLU, conv3x3, tanh.
 
@@ -84,6 +85,7 @@ class SNGANGenerator(Generator):
         return self.conv(self.norm(x, None)).tanh()
 
 
+@DISCRIMINATORS.register("sngan")
 class SNGANDiscriminator(Discriminator):
     """Residual blocks, ReLU, SUM over the last map, linear; plus the class projection where there are classes.
 

@@ -12,11 +12,10 @@ from torch.nn import functional
 
 from orthogan import weights
 from orthogan.errors import UserError
-from orthogan.models.build import DISCRIMINATORS, GENERATORS
-from orthogan.models.protocol import Discriminator, Generator
-from orthogan.models.resnet_blocks import DownBlock, UpBlock
-from orthogan.models.sngan import SNGANDiscriminator, SNGANGenerator
-from orthogan.models.wgan_gp import WGANGPDiscriminator
+from orthogan.models.families.resnet_blocks import DownBlock, UpBlock
+from orthogan.models.families.sngan import SNGANDiscriminator, SNGANGenerator
+from orthogan.models.families.wgan_gp import WGANGPDiscriminator
+from orthogan.models.protocol import DISCRIMINATORS, GENERATORS, Discriminator, Generator
 
 SIZES = {"sngan": (32, 48, 64, 128), "dcgan": (32, 48, 64, 128), "wgan-gp": (32, 64, 128), "r3gan": (16, 32, 64)}
 LATENTS = {"eigengan": 40}  # its subspaces take 18 of them at 32 px
@@ -28,7 +27,7 @@ CASES = [(kind, size) for kind, sizes in SIZES.items() for size in sizes]
 def pair(kind: str, size: int = 32, *, colours: int = 3, classes: int = 0) -> tuple[Generator, Discriminator]:
     torch.manual_seed(0)
     shared = {"resolution": size, "image_channels": colours, "num_classes": classes, "channels": 8}
-    return GENERATORS[kind](latent_dim=LATENTS.get(kind, 6), **shared), DISCRIMINATORS[kind](**shared)
+    return GENERATORS.get(kind)(latent_dim=LATENTS.get(kind, 6), **shared), DISCRIMINATORS.get(kind)(**shared)
 
 
 @pytest.mark.parametrize(("kind", "size"), CASES)
@@ -50,7 +49,7 @@ def test_shapes(kind: str, size: int, colours: int, classes: int) -> None:
 
 @pytest.mark.parametrize("kind", GENERATORS)
 def test_other_sizes_are_refused_with_those_there_are(kind: str) -> None:
-    for make, extra in ((GENERATORS[kind], {"latent_dim": LATENTS.get(kind, 6)}), (DISCRIMINATORS[kind], {})):
+    for make, extra in ((GENERATORS.get(kind), {"latent_dim": LATENTS.get(kind, 6)}), (DISCRIMINATORS.get(kind), {})):
         with pytest.raises(UserError, match=r"data\.resolution is 40.*32"):
             make(resolution=40, image_channels=3, channels=8, **extra)
 

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from orthogan.errors import UserError
-from orthogan.models.protocol import Discriminator, Generator
-from orthogan.models.resnet_blocks import unsupported_resolution
+from orthogan.models.families.resnet_blocks import unsupported_resolution
+from orthogan.models.protocol import DISCRIMINATORS, GENERATORS, Discriminator, Generator
 
 BOTTOM = 4  # side of the smallest map
 GROUP = 16  # channels in a group of the 3x3 convolution
@@ -43,6 +43,7 @@ class Block(nn.Module):
         return x + self.conv3(functional.leaky_relu(self.conv2(h), SLOPE))
 
 
+@GENERATORS.register("r3gan")
 class R3GANGenerator(Generator):
     """A 4x4 basis modulated by z, then at each size two blocks and a bilinear doubling; the image by a conv1x1.
 
@@ -89,6 +90,7 @@ class R3GANGenerator(Generator):
         return self.image(x)
 
 
+@DISCRIMINATORS.register("r3gan")
 class R3GANDiscriminator(Discriminator):
     """The mirror image: conv1x1 from the image, two blocks and a bilinear halving at each size, a 4x4 basis, linear.
 

@@ -15,7 +15,7 @@ from torch.nn import functional
 from orthogan import gradients, native_directions, weights
 from orthogan.errors import UserError
 from orthogan.latent import traverse
-from orthogan.models.eigengan import EigenGANDiscriminator, EigenGANGenerator
+from orthogan.models.families.eigengan import EigenGANDiscriminator, EigenGANGenerator
 
 
 def generator(

@@ -16,8 +16,7 @@ from torch import Tensor, nn
 from orthogan.errors import UserError
 from orthogan.layers.householder_projector import HouseholderProjector
 from orthogan.linalg.precision import at_least_float32
-from orthogan.models.modes import eval_mode
-from orthogan.models.modulation import (
+from orthogan.models.families.modulation import (
     EqualConv2d,
     EqualLinear,
     ModulatedConv2d,
@@ -28,8 +27,9 @@ from orthogan.models.modulation import (
     pixel_norm,
     with_deviation,
 )
-from orthogan.models.protocol import Discriminator, Generator
-from orthogan.models.resnet_blocks import project, unsupported_resolution
+from orthogan.models.families.resnet_blocks import project, unsupported_resolution
+from orthogan.models.modes import eval_mode
+from orthogan.models.protocol import DISCRIMINATORS, GENERATORS, Discriminator, Generator
 from orthogan.weights.effective import effective_weight
 from orthogan.weights.selection import choose
 
@@ -103,6 +103,7 @@ class Block(nn.Module):
         return x, rgb if image is None else double(image) + rgb
 
 
+@GENERATORS.register("stylegan2")
 class StyleGAN2Generator(Generator):
     """z -> ``mapping`` -> w -> ``synthesis`` -> image; a learned 4x4 constant, a block for each size.
 
@@ -330,6 +331,7 @@ class StackedStyles(nn.Module):
         return torch.cat([effective_weight(layer) for layer in chosen])
 
 
+@DISCRIMINATORS.register("stylegan2")
 class StyleGAN2Discriminator(Discriminator):
     """conv1x1, a residual block for each halving, standard deviation over images, conv3x3, two linear layers.
 

@@ -17,8 +17,8 @@ from torch.nn import functional
 
 from orthogan.errors import UserError
 from orthogan.layers.subspace import LatentSubspace
-from orthogan.models.protocol import Discriminator, Generator
-from orthogan.models.resnet_blocks import square, unsupported_resolution
+from orthogan.models.families.resnet_blocks import square, unsupported_resolution
+from orthogan.models.protocol import DISCRIMINATORS, GENERATORS, Discriminator, Generator
 
 RESOLUTIONS = (32, 64, 128, 256)
 BOTTOM = 4  # side of the smallest map
@@ -52,6 +52,7 @@ class EigenBlock(nn.Module):
         return self.conv(functional.leaky_relu(h, SLOPE))
 
 
+@GENERATORS.register("eigengan")
 class EigenGANGenerator(Generator):
     """Linear of the noise to a 4x4 map, a block with a subspace for each doubling, leaky ReLU, conv7x7, tanh.
 
@@ -146,6 +147,7 @@ class EigenGANGenerator(Generator):
         return self.conv(functional.leaky_relu(h, SLOPE)).tanh()
 
 
+@DISCRIMINATORS.register("eigengan")
 class EigenGANDiscriminator(Discriminator):
     """conv7x7, for each halving conv3x3 and conv3x3 of stride 2, conv3x3, two linear layers; leaky ReLU, no norm.
 

@@ -17,8 +17,8 @@ from torch.nn import functional
 
 from orthogan import weights
 from orthogan.layers import skew_orthogonal
-from orthogan.models import modulation
-from orthogan.models.modulation import EqualConv2d, EqualLinear, ModulatedConv2d, StyledConv
+from orthogan.models.families import modulation
+from orthogan.models.families.modulation import EqualConv2d, EqualLinear, ModulatedConv2d, StyledConv
 from orthogan.weights.effective import effective_weight
 
 TAPS = Tensor([1, 3, 3, 1]).double()

@@ -8,14 +8,15 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from orthogan.layers.batch_norm import Norm
-from orthogan.models.protocol import Discriminator, Generator
-from orthogan.models.resnet_blocks import project, square, unsupported_resolution
+from orthogan.models.families.resnet_blocks import project, square, unsupported_resolution
+from orthogan.models.protocol import DISCRIMINATORS, GENERATORS, Discriminator, Generator
 
 RESOLUTIONS = (32, 48, 64, 128)
 SLOPE = 0.1  # of the leaky ReLU, as in the paper
 STD = 0.02
 
 
+@GENERATORS.register("dcgan")
 class DCGANGenerator(Generator):
     """Linear to a map of an eighth of the size, three transposed 4x4 convolutions of stride 2, conv3x3, tanh.
 
@@ -59,6 +60,7 @@ class DCGANGenerator(Generator):
         return self.conv(x).tanh()
 
 
+@DISCRIMINATORS.register("dcgan")
 class DCGANDiscriminator(Discriminator):
     """conv3x3 and conv4x4 of stride 2 in turn, three times, conv3x3, linear; leaky ReLU of slope 0.1, no norm.
 

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from orthogan.errors import UserError
-from orthogan.models.protocol import Discriminator, Generator
-from orthogan.models.resnet_blocks import unsupported_resolution
+from orthogan.models.families.resnet_blocks import unsupported_resolution
+from orthogan.models.protocol import DISCRIMINATORS, GENERATORS, Discriminator, Generator
 
 BOTTOM = 4  # side of the smallest map
 SLOPE = 0.2  # of the generator's leaky ReLU
@@ -37,6 +37,7 @@ PLANS = {
 }
 
 
+@GENERATORS.register("simple-gan")
 class SimpleGANGenerator(Generator):
     """Transposed convolutions with instance norm.
 
@@ -78,6 +79,7 @@ class SimpleGANGenerator(Generator):
         return self.conv(x).tanh()
 
 
+@DISCRIMINATORS.register("simple-gan")
 class SimpleGANDiscriminator(Discriminator):
     """conv4x4 of stride 2 for each halving, ReLU, instance norm from the second on; two linear layers.
 

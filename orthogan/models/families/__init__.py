@@ -1,0 +1,1 @@
+"""Families of generators and discriminators: one per file, which registers both by one name."""
