@@ -1,6 +1,6 @@
 """The nets of SN-GAN at 32 px as the paper draws them, of ordinary layers: what the plain loop trains.
 
-The same functions as ``orthogan.models.families.sngan`` with as many parameters, in the same order: upsampling before every
+The same functions as ``orthogan.models.families.sngan``, as many parameters, in the same order: upsampling before every
 convolution of a block that grows, also that of the shortcut, and the mean after every one of a block that shrinks.
 """
 

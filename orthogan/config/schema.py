@@ -16,113 +16,19 @@ from orthogan.config.base import (
     Count,
     Fraction,
     Iterations,
+    KindOf,
     Layers,
     NotNegative,
-    Options,
     Positive,
     PositiveInt,
     Section,
-    Width,
     code_in,
 )
 from orthogan.config.checks import check_gan, check_task, fill_task_defaults
 from orthogan.data.config import AugmentConfig, DataConfig
 from orthogan.evaluation.config import EvaluationConfig
-from orthogan.gradients.rule import GRADIENT_RULE, GradientRuleConfig
-from orthogan.linalg.roots import InverseMethod, SqrtMethod
-from orthogan.penalties.network import PENALTY, PenaltyConfig
-from orthogan.weights.network import CONSTRAINT, ConstraintConfig
-from orthogan.weights.spectral import SpectralConfig
-
-
-class WhiteningConfig(Section):
-    layers: Layers = Field(
-        default=[], description="batch norms, by name pattern, that become decorrelated batch norms; [] = none"
-    )
-    groups: Width = Field(default=1, description="whiten the channels in so many groups")
-    eps: Positive = Field(default=1e-2, description="added to the covariance's diagonal")
-    method: InverseMethod = Field(default="eigh", description="of the inverse square root")
-
-
-class NetConfig(Section):
-    """What a generator, a discriminator and any other net have in common."""
-
-    renamed: ClassVar = {"gradients": "gradient_transforms"}
-
-    kind: str
-    channels: Width
-    options: Options = Field(default={}, description="extra keywords of the class")
-    norm: Annotated[ConstraintConfig, CONSTRAINT] = ConstraintConfig()
-    penalties: list[Annotated[PenaltyConfig, PENALTY]] = Field(
-        default=[], max_length=100, description="on the weights: [{kind: …, weight: …}, …]"
-    )
-    gradient_transforms: list[Annotated[GradientRuleConfig, GRADIENT_RULE]] = Field(
-        default=[], max_length=100, description="rules between backward and step: [{kind: …}, …]"
-    )
-    whitening: WhiteningConfig = WhiteningConfig()
-
-    def check(self, config: Config, name: str) -> None:
-        """Refuse what does not go together with the constraint and the rules of this net. Raises ``ValueError``."""
-        self.norm.check(config, name)
-        for rule in self.gradient_transforms:
-            rule.rule.check(config, self, f"model.{name}.gradient_transforms")
-
-
-class GeneratorConfig(NetConfig):
-    kind: str = Field(
-        default="sngan",
-        description="sngan | dcgan | wgan-gp | r3gan | eigengan | simple-gan | stylegan2 | your.module:Class",
-    )
-    channels: Width = Field(default=256, description="base width [feature maps]")
-    latent_dim: Width = Field(default=128, description="length of z")
-
-
-class PoolingConfig(Section):
-    kind: Literal["sum", "covariance"] = Field(
-        default="sum", description="sngan: what D's last linear layer sees of the last map"
-    )
-    dimension: Width = Field(default=64, description="covariance: channels after a 1x1 reduction")
-    method: SqrtMethod = Field(default="newton_schulz", description="covariance: of the matrix square root")
-
-
-class DiscriminatorConfig(NetConfig):
-    kind: str = Field(
-        default="sngan",
-        description="sngan | dcgan | wgan-gp | r3gan | eigengan | simple-gan | stylegan2 | your.module:Class",
-    )
-    channels: Width = Field(default=128, description="base width [feature maps]")
-    norm: Annotated[ConstraintConfig, CONSTRAINT] = SpectralConfig()
-    pooling: PoolingConfig = PoolingConfig()
-
-
-class ClassifierPoolingConfig(PoolingConfig):
-    kind: Literal["mean", "covariance"] = Field(
-        default="mean", description="what the last linear layer sees of the last map"
-    )
-
-
-class ClassifierConfig(NetConfig):
-    kind: str = Field(
-        default="resnet18",
-        description="resnet18 | 34 | 50 | 20 | 32 | 44 | 56 | 110, wrn-DEPTH-WIDTH, vgg11 | 13 | 16 | 19, "
-        "densenet40 | 100, alexnet, cnn6, cnn9, mlp, your.module:Class",
-    )
-    channels: Width = Field(
-        default=64,
-        description="width of the first stage; published: 64; resnet20 to 110, wrn 16; densenet: growth, 12",
-    )
-    pooling: ClassifierPoolingConfig = ClassifierPoolingConfig()
-
-
-class ModelConfig(Section):
-    init: str | None = Field(
-        default=None,
-        description="start from the weights of this run, checkpoint (G's average and D) or .safetensors file (G); "
-        "null = from the seed",
-    )
-    generator: GeneratorConfig = GeneratorConfig()
-    discriminator: DiscriminatorConfig = DiscriminatorConfig()
-    classifier: ClassifierConfig = ClassifierConfig()
+from orthogan.losses import LOSSES
+from orthogan.models.config import ModelConfig, NetConfig
 
 
 class GradientPenaltyConfig(Section):
@@ -193,7 +99,7 @@ class LatentPenaltyConfig(Section):
 
 
 class LossConfig(Section):
-    kind: Literal["hinge", "non_saturating", "wasserstein", "least_squares", "relativistic"] = Field(
+    kind: Annotated[str, KindOf(LOSSES)] = Field(
         default="hinge", description="adversarial loss; relativistic pairs real i with fake i"
     )
     gradient_penalty: GradientPenaltyConfig = GradientPenaltyConfig()

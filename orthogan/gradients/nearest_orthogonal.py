@@ -16,7 +16,8 @@ from orthogan.linalg import nearest_orthogonal
 from orthogan.linalg.polar import PolarMethod
 
 if TYPE_CHECKING:
-    from orthogan.config.schema import Config, NetConfig
+    from orthogan.config.schema import Config
+    from orthogan.models.config import NetConfig
 
 Scale = Literal["none", "frobenius", "nuclear"]
 

@@ -14,7 +14,8 @@ from orthogan.gradients.rule import GRADIENT_RULES, GradientRule, Parameters
 from orthogan.linalg import optimal_learning_rate
 
 if TYPE_CHECKING:
-    from orthogan.config.schema import Config, NetConfig
+    from orthogan.config.schema import Config
+    from orthogan.models.config import NetConfig
 
 
 @GRADIENT_RULES.register("optimal_learning_rate", "olr")

@@ -18,7 +18,8 @@ from orthogan.registry import Registry
 from orthogan.weights.selection import select
 
 if TYPE_CHECKING:
-    from orthogan.config.schema import Config, NetConfig
+    from orthogan.config.schema import Config
+    from orthogan.models.config import NetConfig
 
 Parameters = nn.Module | Iterable[nn.Parameter] | Iterable[tuple[str, nn.Parameter]]
 ATTRIBUTE = "orthogan_rules"  # of the optimizer: the rules on it, in order

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import Any
 
@@ -16,11 +16,12 @@ from torch.nn.modules.module import (
 )
 
 from orthogan import weights
-from orthogan.config.schema import Config, NetConfig, PoolingConfig, WhiteningConfig
+from orthogan.config.schema import Config
 from orthogan.errors import UserError
 from orthogan.layers import CovariancePooling, decorrelate
 from orthogan.memory import out_of_memory
 from orthogan.models.classifiers.base import CLASSIFIERS
+from orthogan.models.config import CovariancePoolingConfig, NetConfig, WhiteningConfig
 from orthogan.models.protocol import DISCRIMINATORS, GENERATORS, Generator, as_generator
 from orthogan.registry import Registry
 from orthogan.rng import derive
@@ -106,8 +107,12 @@ def build_for_file(config: Config, name: str, *, num_classes: int, numbers: int)
     message = f"model.{name}: {section.kind} with these sizes is much larger than the weights in the file"
     plain = section.model_copy(update={"norm": ConstraintConfig(), "whitening": WhiteningConfig()})
     trial = config.model_copy(update={"model": config.model.model_copy(update={name: plain})})
-    with suppress(NotImplementedError), _at_most(8 * numbers + 1_000_000, message), torch.device("meta"):
-        build(trial, num_classes=num_classes)  # takes no memory
+    try:
+        with _at_most(8 * numbers + 1_000_000, message), torch.device("meta"):
+            build(trial, num_classes=num_classes)  # takes no memory
+    except (UserError, NotImplementedError) as error:  # some layers cannot be made without numbers
+        if str(error) == message:
+            raise
     with _at_most(8 * numbers + 1_000_000, message):
         return build(config, num_classes=num_classes)
 
@@ -128,7 +133,9 @@ def _at_most(numbers: int, message: str) -> Iterator[None]:
         yield
 
 
-def _covariance_pooling(config: PoolingConfig, channels: int, *, batch_norm: bool = True) -> CovariancePooling:
+def _covariance_pooling(
+    config: CovariancePoolingConfig, channels: int, *, batch_norm: bool = True
+) -> CovariancePooling:
     return CovariancePooling(config.method, 5, config.dimension, channels, batch_norm=batch_norm)
 
 

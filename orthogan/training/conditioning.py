@@ -9,10 +9,10 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from orthogan import weights
-from orthogan.config.schema import NetConfig
 from orthogan.errors import UserError
 from orthogan.gradients.rule import GRADIENT_RULE, GradientRule
 from orthogan.layers import CovariancePooling, DecorrelatedBatchNorm2d, HouseholderProjector
+from orthogan.models.config import NetConfig
 from orthogan.penalties import Penalty, PenaltyConfig, Schedule
 from orthogan.penalties.network import PENALTY
 from orthogan.training.task import Losses

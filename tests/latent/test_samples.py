@@ -10,13 +10,13 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from orthogan.models.stylegan2 import StyleGAN2Generator
 from PIL import Image
 
 from orthogan.errors import UserError
 from orthogan.latent.samples import format_ranges as spans_of
 from orthogan.latent.samples import parse_classes, parse_layers, parse_seeds, sample_images, save_samples
 from orthogan.models.generate import model_hash
-from orthogan.models.stylegan2 import StyleGAN2Generator
 from tests.fixtures.disc import Disc
 
 spans = st.tuples(st.integers(0, 200), st.integers(0, 20))

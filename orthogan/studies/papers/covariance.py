@@ -24,7 +24,6 @@ from orthogan.studies.study import STUDIES, Claim, Keys, Measure, Method, Scale,
 from orthogan.studies.values import MeasureResult, Value
 
 C = "model.classifier"
-NETS = "orthogan.studies.papers.covariance_nets"
 WHITENING, POOLING = "whitening", "pooling"
 # the layer before the decomposition, by a pattern of its name (the word "conv" would mean all convolutions)
 BEFORE = {WHITENING: "con?", POOLING: "pool.reduction.0"}
@@ -168,8 +167,8 @@ CLAIMS = (
 
 def settings(depth: int, channels: int, pooled_channels: int, resnet: str) -> dict[str, Setting]:
     """The two settings: a ResNet-18 that whitens after its stem, a ResNet of ``depth`` that pools a covariance."""
-    whitened = {f"{C}.kind": f"{NETS}:StemResNet", f"{C}.channels": channels, f"{C}.options": {"depth": int(resnet)}}
-    pooled = {f"{C}.kind": f"{NETS}:PooledResNet", f"{C}.channels": pooled_channels, f"{C}.options": {"depth": depth}}
+    whitened = {f"{C}.kind": "stem-resnet", f"{C}.channels": channels, f"{C}.options": {"depth": int(resnet)}}
+    pooled = {f"{C}.kind": "pooled-resnet", f"{C}.channels": pooled_channels, f"{C}.options": {"depth": depth}}
     return {
         WHITENING: Setting(whitened, f"decorrelated batch norm after the stem of ResNet-{resnet}, width {channels}"),
         POOLING: Setting(pooled, f"global covariance pooling at the end of ResNet-{depth}, width {pooled_channels}"),

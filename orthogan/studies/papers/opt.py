@@ -29,7 +29,7 @@ def learned(transform: str) -> Method:
 
     def keys(setting: str) -> Keys:
         options = {"transform": transform, "depth": 9 if setting == "cnn9" else 6}
-        return {f"{C}.kind": "orthogan.studies.papers.learned_neurons:LearnedNeurons", f"{C}.options": options}
+        return {f"{C}.kind": "learned-neurons", f"{C}.options": options}
 
     kind = {"qr": "orthogonal (QR)", "free": "unconstrained"}[transform]
     return Method(keys, f"ablation: learned neurons, {kind} transformation.")

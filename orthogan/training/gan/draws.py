@@ -9,9 +9,9 @@ from torch import Tensor
 from orthogan.config.schema import Config
 from orthogan.data import Batches, ImageSource, flip, to_float
 from orthogan.errors import UserError
+from orthogan.losses import LOSSES
 from orthogan.models.protocol import Generator
 from orthogan.rng import derive, generator
-from orthogan.training.losses import LOSSES
 
 
 class Draws:
@@ -34,7 +34,9 @@ class Draws:
         self.classes = classes
         training = config.training
         self.batches = self._open(training.batch_size, "reals")
-        self.paired = self._open(training.fakes, "paired reals") if LOSSES[config.loss.kind].paired else None
+        self.paired = (
+            self._open(training.fakes, "paired reals") if LOSSES.get(config.loss.kind, "loss.kind").paired else None
+        )
 
     def reals(self, index: int) -> tuple[Tensor, Tensor | None]:
         """Reals and labels of D update ``index``."""

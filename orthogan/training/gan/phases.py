@@ -9,9 +9,9 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from orthogan.config.schema import LossConfig
+from orthogan.losses import LOSSES, sign_mean
 from orthogan.penalties.input_gradient import squared_norm, track_gradient, wgan_gp, zero_centered_gradient_penalty
 from orthogan.training.gan.augmentation import Augmentation, Drawn
-from orthogan.training.losses import LOSSES, sign_mean
 from orthogan.training.task import Losses
 
 Views = tuple[Drawn, ...]  # what was drawn for the augmentation, for each time that it is applied, in that order
@@ -69,7 +69,7 @@ def discriminator_loss(
     Reals and fakes go through D in one forward: nothing in D depends on the other images of a batch, and one
     forward reads every weight once.
     """
-    loss = LOSSES[config.kind]
+    loss = LOSSES.get(config.kind, "loss.kind")
     penalty = config.gradient_penalty
     both = torch.cat([batch.real, batch.fake])
     inline = penalty.kind in ("r1", "r2", "r1+r2") and penalty.interval == 1
@@ -137,7 +137,7 @@ def generator_loss(
             batch statistics cannot see its batch in parts without changing them; this way the memory of D is
             divided and the gradient stays that of the whole batch.
     """
-    loss = LOSSES[config.kind]
+    loss = LOSSES.get(config.kind, "loss.kind")
     fake_images = augment.apply(generator(batch.z, batch.labels), views[0])
     fake = torch.cat(
         [
@@ -164,7 +164,7 @@ def views_of_penalty(config: LossConfig) -> tuple[int, ...]:
 
 def views_of_generator(config: LossConfig) -> tuple[int, ...]:
     """The same of ``generator_loss``."""
-    return (1, 1) if LOSSES[config.kind].paired else (1,)
+    return (1, 1) if LOSSES.get(config.kind, "loss.kind").paired else (1,)
 
 
 def _logits(net: nn.Module, images: Tensor, labels: Tensor | None) -> Tensor:

@@ -25,7 +25,6 @@ from orthogan.latent.directions import Directions
 from orthogan.models.families.eigengan import EigenGANGenerator
 from orthogan.models.families.stylegan2 import StyleGAN2Generator
 from orthogan.models.protocol import Generator
-from orthogan.models.families.stylegan2 import StyleGAN2Generator
 from tests.fixtures.linear_paths import DIM, PIXELS, Linear, Noisy, WideLatent
 from tests.fixtures.scored import Patches, source
 

@@ -1,17 +1,21 @@
 """Adversarial losses on logits, as (discriminator, generator) pairs of pure functions.
 
 Each takes logits of shape (n,) in float32 and returns a scalar mean. The relativistic loss pairs real i with
-fake i; the others ignore the pairing.
+fake i; the others ignore the pairing. A loss of your own, ``my_module:NAME``, is an ``AdversarialLoss``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn.functional import relu, softplus
+
+from orthogan.named_code import describe
+from orthogan.registry import Registry
 
 DiscriminatorLoss = Callable[[Tensor, Tensor], Tensor]  # (real logits, fake logits) -> scalar
 GeneratorLoss = Callable[[Tensor, Tensor | None], Tensor]  # (fake logits, real logits or None) -> scalar
@@ -64,18 +68,23 @@ def _relativistic_g(fake: Tensor, real: Tensor | None) -> Tensor:
     return softplus(real - fake).mean()
 
 
-LOSSES: dict[str, AdversarialLoss] = {
-    # Lim & Ye 2017; Miyato et al. 2018, eq. 17-18
-    "hinge": AdversarialLoss(_hinge_d, _minus_mean),
-    # Goodfellow et al. 2014, section 3
-    "non_saturating": AdversarialLoss(_non_saturating_d, _non_saturating_g),
-    # Arjovsky et al. 2017, eq. 2
-    "wasserstein": AdversarialLoss(_wasserstein_d, _minus_mean),
-    # Mao et al. 2017, eq. 9 (b = c = 1, a = 0)
-    "least_squares": AdversarialLoss(_least_squares_d, _least_squares_g),
-    # Jolicoeur-Martineau 2019 (RpGAN); Huang et al. 2024 (R3GAN), eq. 2
-    "relativistic": AdversarialLoss(_relativistic_d, _relativistic_g, paired=True),
-}
+def _loss(found: Any) -> AdversarialLoss:
+    if isinstance(found, AdversarialLoss):
+        return found
+    raise TypeError(f"{describe(found)}; name an orthogan.losses.AdversarialLoss")
+
+
+LOSSES: Registry[AdversarialLoss] = Registry("loss", adopt=_loss)
+# Lim & Ye 2017; Miyato et al. 2018, eq. 17-18
+LOSSES.register("hinge")(AdversarialLoss(_hinge_d, _minus_mean))
+# Goodfellow et al. 2014, section 3
+LOSSES.register("non_saturating")(AdversarialLoss(_non_saturating_d, _non_saturating_g))
+# Arjovsky et al. 2017, eq. 2
+LOSSES.register("wasserstein")(AdversarialLoss(_wasserstein_d, _minus_mean))
+# Mao et al. 2017, eq. 9 (b = c = 1, a = 0)
+LOSSES.register("least_squares")(AdversarialLoss(_least_squares_d, _least_squares_g))
+# Jolicoeur-Martineau 2019 (RpGAN); Huang et al. 2024 (R3GAN), eq. 2
+LOSSES.register("relativistic")(AdversarialLoss(_relativistic_d, _relativistic_g, paired=True))
 
 
 def sign_mean(real: Tensor) -> Tensor:

@@ -1,12 +1,11 @@
-"""The nets that the studies bring with them."""
+"""Neurons that are learned beside the matrix that rotates them."""
 
 from __future__ import annotations
 
 import pytest
 import torch
 
-from orthogan.studies.papers.covariance_nets import PooledResNet, StemResNet
-from orthogan.studies.papers.learned_neurons import LearnedNeurons
+from orthogan.models.classifiers.learned_neurons import LearnedNeurons
 
 
 def build(transform: str) -> LearnedNeurons:
@@ -48,27 +47,3 @@ def test_both_parts_are_trained_and_the_classifier_is_left_alone() -> None:
     assert "linear.weight" in names
     with pytest.raises(ValueError, match="transform 'house': choose qr or free"):
         build("house")
-
-
-@pytest.mark.parametrize("skew", [False, True])
-def test_a_stem_and_a_reduction_may_be_orthogonal_maps(skew: bool) -> None:
-    torch.manual_seed(0)
-    shared = {"resolution": 16, "image_channels": 1, "num_classes": 10}
-    stem = StemResNet(depth=18, channels=8, skew=skew, **shared)
-    pooled = PooledResNet(depth=14, channels=4, dimension=8, skew=skew, **shared)
-    for net, layer in ((stem, stem.conv), (pooled, pooled.pool.reduction[0])):  # pyright: ignore
-        assert net.eval()(torch.randn(3, 1, 16, 16)).shape == (3, 10)
-        if skew:
-            x = torch.randn(2, layer.in_channels, 8, 8)
-            ratio = layer(x).detach().flatten(1).norm(dim=1) / x.flatten(1).norm(dim=1)
-            if layer.in_channels <= layer.out_channels:  # an isometry, up to the series that ends
-                torch.testing.assert_close(ratio, torch.ones(2), rtol=0.02, atol=0)
-            else:
-                assert float(ratio.max()) <= 1.02
-
-
-def test_pooling_by_the_mean_is_the_plain_net() -> None:
-    torch.manual_seed(0)
-    net = PooledResNet(depth=14, channels=4, method="mean", resolution=16, image_channels=1, num_classes=10)
-    assert net.pool is None
-    assert net(torch.randn(2, 1, 16, 16)).shape == (2, 10)

@@ -1,11 +1,11 @@
-"""CNN-6 and CNN-9 whose neurons are learned beside the matrix that turns them: two rows of OPT's ablation.
+"""CNN-6 and CNN-9 whose neurons are learned beside the matrix that rotates them: two rows of OPT's ablation.
 
 With neurons fixed these are ``norm: {kind: rotation}``, by ``qr``, or ``relaxed`` with relaxation 0.
 """
 
 from __future__ import annotations
 
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +13,8 @@ from torch.nn.utils import parametrize
 
 from orthogan.linalg import rotations
 from orthogan.linalg.precision import at_least_float32
-from orthogan.models.classifiers import CNN
+from orthogan.models.classifiers.base import CLASSIFIERS
+from orthogan.models.classifiers.cnn import CNN
 
 Transform = Literal["qr", "free"]
 
@@ -37,6 +38,7 @@ class Turned(nn.Module):
             return (at_least_float32(weight).flatten(1) @ rotation.mT).view(weight.shape)
 
 
+@CLASSIFIERS.register("learned-neurons")
 class LearnedNeurons(CNN):
     """``CNN`` with a learned R on every layer but the classifier, and the weights learned too.
 
@@ -44,8 +46,23 @@ class LearnedNeurons(CNN):
         ValueError: an unknown transform, or as ``CNN``.
     """
 
-    def __init__(self, *, transform: Transform = "qr", **arguments: Any) -> None:
-        super().__init__(**arguments)
+    def __init__(
+        self,
+        *,
+        resolution: int,
+        image_channels: int,
+        channels: int = 64,
+        num_classes: int,
+        depth: int = 6,
+        transform: Transform = "qr",
+    ) -> None:
+        super().__init__(
+            resolution=resolution,
+            image_channels=image_channels,
+            channels=channels,
+            num_classes=num_classes,
+            depth=depth,
+        )
         if transform not in get_args(Transform):
             raise ValueError(f"transform {transform!r}: choose {' or '.join(get_args(Transform))}")
         for layer in list(self.modules()):

@@ -1,0 +1,84 @@
+"""ResNets around a matrix decomposition (Song et al. 2022): a layer before it that may be an orthogonal map.
+
+Whitening of a net's batch norms is ``model.classifier.whitening``, and covariance pooling of any classifier is
+``model.classifier.pooling``.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from torch import nn
+
+from orthogan.layers import CovariancePooling
+from orthogan.layers.skew_orthogonal import SkewOrthogonalConv2d
+from orthogan.linalg.roots import SqrtMethod
+from orthogan.models.classifiers.base import CLASSIFIERS
+from orthogan.models.classifiers.resnet import ResNet, SmallResNet
+
+
+@CLASSIFIERS.register("stem-resnet")
+class StemResNet(ResNet):
+    """``ResNet`` whose stem, the convolution ``conv`` before the norm that whitens, may be ``skew`` orthogonal."""
+
+    def __init__(
+        self,
+        *,
+        resolution: int,
+        image_channels: int,
+        channels: int = 64,
+        num_classes: int,
+        depth: int = 18,
+        skew: bool = False,
+    ) -> None:
+        super().__init__(
+            resolution=resolution,
+            image_channels=image_channels,
+            channels=channels,
+            num_classes=num_classes,
+            depth=depth,
+        )
+        if skew:
+            self.conv = SkewOrthogonalConv2d(image_channels, channels, 3, padding="zeros", bias=False)
+
+
+@CLASSIFIERS.register("pooled-resnet")
+class PooledResNet(SmallResNet):
+    """``SmallResNet`` whose last map is pooled by the root of its covariance, after a 1x1 convolution.
+
+    Args:
+        method: of the root, see ``CovariancePooling``; "mean" pools as usual.
+        dimension: channels after the 1x1 convolution.
+        skew: whether that convolution is orthogonal.
+    """
+
+    def __init__(
+        self,
+        *,
+        resolution: int,
+        image_channels: int,
+        channels: int = 16,
+        num_classes: int,
+        depth: int = 20,
+        method: SqrtMethod | Literal["mean"] = "eigh",
+        dimension: int = 64,
+        skew: bool = False,
+    ) -> None:
+        super().__init__(
+            resolution=resolution,
+            image_channels=image_channels,
+            channels=channels,
+            num_classes=num_classes,
+            depth=depth,
+        )
+        if method == "mean":
+            return
+
+        def pooling(inputs: int) -> CovariancePooling:
+            pool = CovariancePooling(method, 5, dimension, inputs)
+            if skew:
+                assert isinstance(pool.reduction, nn.Sequential)
+                pool.reduction[0] = SkewOrthogonalConv2d(inputs, dimension, 1, padding="zeros", bias=False)
+            return pool
+
+        self.pool_by(pooling)

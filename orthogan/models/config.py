@@ -1,0 +1,118 @@
+"""The sections of a config that say which nets are built, with which constraints, penalties, rules and whitening."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+
+from pydantic import Field
+
+from orthogan.config.base import KindOf, Layers, Options, Positive, Section, Width
+from orthogan.gradients.rule import GRADIENT_RULE, GradientRuleConfig
+from orthogan.linalg.roots import InverseMethod, SqrtMethod
+from orthogan.models.classifiers.base import CLASSIFIERS
+from orthogan.models.protocol import DISCRIMINATORS, GENERATORS
+from orthogan.penalties.network import PENALTY, PenaltyConfig
+from orthogan.weights.network import CONSTRAINT, ConstraintConfig
+from orthogan.weights.spectral import SpectralConfig
+
+if TYPE_CHECKING:
+    from orthogan.config.schema import Config
+
+OLD_CLASSIFIERS = {
+    "LearnedNeurons": "learned-neurons",
+    "StemResNet": "stem-resnet",
+    "PooledResNet": "pooled-resnet",
+}
+
+
+class WhiteningConfig(Section):
+    layers: Layers = Field(
+        default=[], description="batch norms, by name pattern, that become decorrelated batch norms; [] = none"
+    )
+    groups: Width = Field(default=1, description="whiten the channels in so many groups")
+    eps: Positive = Field(default=1e-2, description="added to the covariance's diagonal")
+    method: InverseMethod = Field(default="eigh", description="of the inverse square root")
+
+
+class NetConfig(Section):
+    """What a generator, a discriminator and any other net have in common."""
+
+    renamed: ClassVar = {"gradients": "gradient_transforms"}
+
+    kind: str
+    channels: Width
+    options: Options = Field(default={}, description="extra keywords of the class")
+    norm: Annotated[ConstraintConfig, CONSTRAINT] = ConstraintConfig()
+    penalties: list[Annotated[PenaltyConfig, PENALTY]] = Field(
+        default=[], max_length=100, description="on the weights: [{kind: …, weight: …}, …]"
+    )
+    gradient_transforms: list[Annotated[GradientRuleConfig, GRADIENT_RULE]] = Field(
+        default=[], max_length=100, description="rules between backward and step: [{kind: …}, …]"
+    )
+    whitening: WhiteningConfig = WhiteningConfig()
+
+    def check(self, config: Config, name: str) -> None:
+        """Refuse what does not go together with the constraint and the rules of this net. Raises ``ValueError``."""
+        self.norm.check(config, name)
+        for rule in self.gradient_transforms:
+            rule.rule.check(config, self, f"model.{name}.gradient_transforms")
+
+
+class GeneratorConfig(NetConfig):
+    kind: Annotated[str, KindOf(GENERATORS)] = Field(default="sngan", description="family")
+    channels: Width = Field(default=256, description="base width [feature maps]")
+    latent_dim: Width = Field(default=128, description="length of z")
+
+
+class CovariancePoolingConfig(Section):
+    dimension: Width = Field(default=64, description="covariance: channels after a 1x1 reduction")
+    method: SqrtMethod = Field(default="newton_schulz", description="covariance: of the matrix square root")
+
+
+class PoolingConfig(CovariancePoolingConfig):
+    kind: Literal["sum", "covariance"] = Field(
+        default="sum", description="sngan: what D's last linear layer sees of the last map"
+    )
+
+
+class DiscriminatorConfig(NetConfig):
+    kind: Annotated[str, KindOf(DISCRIMINATORS)] = Field(default="sngan", description="family")
+    channels: Width = Field(default=128, description="base width [feature maps]")
+    norm: Annotated[ConstraintConfig, CONSTRAINT] = SpectralConfig()
+    pooling: PoolingConfig = PoolingConfig()
+
+
+class ClassifierPoolingConfig(CovariancePoolingConfig):
+    kind: Literal["mean", "covariance"] = Field(
+        default="mean", description="what the last linear layer sees of the last map"
+    )
+
+
+class ClassifierConfig(NetConfig):
+    kind: Annotated[str, KindOf(CLASSIFIERS)] = Field(
+        default="resnet18", description="architecture; also wrn-DEPTH-WIDTH"
+    )
+    channels: Width = Field(
+        default=64,
+        description="width of the first stage; published: 64; resnet20 to 110, wrn 16; densenet: growth, 12",
+    )
+    pooling: ClassifierPoolingConfig = ClassifierPoolingConfig()
+
+    @classmethod
+    def read_old_keys(cls, tree: dict[str, Any]) -> dict[str, Any]:
+        """In 0.1 three architectures were code of the studies."""
+        tree = super().read_old_keys(tree)
+        module, _, name = str(tree.get("kind")).rpartition(":")
+        old = module.startswith("orthogan.studies.") and name in OLD_CLASSIFIERS
+        return tree | {"kind": OLD_CLASSIFIERS[name]} if old else tree
+
+
+class ModelConfig(Section):
+    init: str | None = Field(
+        default=None,
+        description="start from the weights of this run, checkpoint (G's average and D) or .safetensors file (G); "
+        "null = from the seed",
+    )
+    generator: GeneratorConfig = GeneratorConfig()
+    discriminator: DiscriminatorConfig = DiscriminatorConfig()
+    classifier: ClassifierConfig = ClassifierConfig()
