@@ -122,8 +122,8 @@ class Penalty:
         known = self.kind.options
         for option in options:
             if option not in known:
-                advice = did_you_mean(option, known) or (f"; it has {', '.join(known)}" if known else "; it has none")
-                raise ValueError(f"penalty {name}: no option {option!r}{advice}")
+                choices = f"; choose from {', '.join(known)}" if known else "; it has none"
+                raise ValueError(f"penalty {name}: no option {option!r}{did_you_mean(option, known) or choices}")
         if not math.isfinite(weight):
             raise ValueError(f"penalty {name}: weight is {weight}; it must be finite")
         self.module, self.name, self.weight, self.options = module, name, weight, options

@@ -5,6 +5,7 @@
 """
 
 from orthogan.weights.advance import PowerIterationScheduler, advance
+from orthogan.weights.constraint import Constraint, register
 from orthogan.weights.network import CONSTRAINTS, ConstraintConfig, Upkeep, apply, hold_power_iteration, remove
 from orthogan.weights.orthogonal import Orthogonal, orthogonal
 from orthogan.weights.report import report
@@ -15,6 +16,7 @@ from orthogan.weights.stable_rank import StableRankNorm, stable_rank_norm
 
 __all__ = [
     "CONSTRAINTS",
+    "Constraint",
     "ConstraintConfig",
     "Orthogonal",
     "PowerIterationScheduler",
@@ -28,6 +30,7 @@ __all__ = [
     "hold_power_iteration",
     "orthogonal",
     "refine",
+    "register",
     "relaxation",
     "remove",
     "report",
