@@ -19,6 +19,7 @@ from orthogan import __version__
 from orthogan.data import ImageSource
 from orthogan.distributed import broadcast_json, rank_and_world
 from orthogan.errors import UserError
+from orthogan.evaluation.deterministic import choose_device
 from orthogan.evaluation.fidelity.extractors import Extractor, load_extractor, resolve_extractor
 from orthogan.evaluation.fidelity.features import Features, Rows, extract
 from orthogan.evaluation.fidelity.frechet import check_length
@@ -28,8 +29,7 @@ from orthogan.evaluation.given import as_source, reference_given
 from orthogan.evaluation.images import generate_images, real
 from orthogan.evaluation.metric import OF_FEATURES, OF_IMAGES, Inputs, Metric, Score, Stream, find_metrics
 from orthogan.evaluation.precision import Precision, describe_precision, prepare_net, resolve_precision
-from orthogan.evaluation.result import MetricResult
-from orthogan.evaluation.steady import choose_device
+from orthogan.evaluation.result import MetricResult, made_by
 from orthogan.io.read import whole_number
 from orthogan.models.generate import threshold
 from orthogan.models.modes import eval_mode, get_device
@@ -265,17 +265,14 @@ def _computed(metric: Metric, inputs: Inputs) -> Sequence[MetricResult]:
     found = _run(metric, inputs)
     if not isinstance(found, Score):
         return found
-    score, seconds = broadcast_json([asdict(found), round(time.monotonic() - began, 1)])
+    score = broadcast_json(asdict(found))
     source = inputs.test or inputs.train
     protocol = {
         "samples": inputs.samples or (len(source) if source is not None else 0),
         "reference": source.name if source is not None else "none",
         "seed": inputs.seed,
         "device": inputs.device.type,
-        "orthogan": __version__,
-        "torch": torch.__version__,
-        **inputs.info,
-        "seconds": seconds,
+        **made_by(inputs.info, began),
     }
     return [_result(metric, Score(**score), "none", protocol)]
 

@@ -93,6 +93,10 @@ class Inputs:
     reals: Features = ABSENT
     _made: dict[str, Any] = field(default_factory=dict)
 
+    def pick(self, *names: str) -> dict[str, Any]:
+        """The attributes called ``names``, as keyword arguments."""
+        return {name: getattr(self, name) for name in names}
+
     def once(self, key: str, make: Callable[[], T]) -> T:
         """What ``make`` returns, called once for all metrics that share ``key``."""
         if key not in self._made:

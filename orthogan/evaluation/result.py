@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import time
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+import torch
+
+from orthogan import __version__
+from orthogan.distributed import broadcast_json
 from orthogan.evaluation.metric import known_metric
 from orthogan.io.json_lines import jsonable
 from orthogan.io.terminal import text_table
@@ -69,6 +74,15 @@ class MetricResult:
         empty = [name for name in ("variant", "title", "better") if not getattr(self, name)]
         described = {name: value for name, value in asdict(self).items() if name not in empty}
         return jsonable({"label": self.label, **described})
+
+
+def made_by(info: Mapping[str, str] | None, began: float) -> dict[str, Any]:
+    """The end of every protocol: versions, further facts, and the seconds since ``began`` (``time.monotonic``).
+
+    All processes call this together, and the first one's clock counts.
+    """
+    seconds = broadcast_json(round(time.monotonic() - began, 1))
+    return {"orthogan": __version__, "torch": torch.__version__, **(info or {}), "seconds": seconds}
 
 
 class Described(Protocol):

@@ -7,13 +7,12 @@ import time
 import torch
 from torch import nn
 
-from orthogan import __version__
 from orthogan.config.schema import Config
 from orthogan.data import ImageSource
-from orthogan.distributed import broadcast_json
 from orthogan.evaluation import MetricResult, evaluate
 from orthogan.evaluation.measure import check_metrics, measure
 from orthogan.evaluation.metric import Inputs, find_metrics
+from orthogan.evaluation.result import made_by
 from orthogan.evaluation.robustness.accuracy import Accuracy, accuracy
 from orthogan.models.protocol import Generator
 from orthogan.rng import derive
@@ -89,10 +88,7 @@ def measure_classifier(
             "seed": seed,
             "dtype": "float32",
             "device": device.type,
-            "orthogan": __version__,
-            "torch": torch.__version__,
-            "step": str(step),
-            "seconds": broadcast_json(round(time.monotonic() - began, 1)),
+            **made_by({"step": str(step)}, began),
         }
         found.append(Accuracy(metric, value, "none", None, parts, protocol))
     others = [metric for metric in find_metrics(section.metrics, "evaluation.metrics") if metric.name != "accuracy"]

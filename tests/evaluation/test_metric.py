@@ -18,9 +18,8 @@ from orthogan.evaluation.metric import OF_IMAGES, find_metrics
 from orthogan.training import train
 from tests.fixtures.attacked import net as classifier
 from tests.fixtures.attacked import source as labeled
-from tests.fixtures.runs import tiny
+from tests.fixtures.runs import tiny, tiny_classifier
 from tests.fixtures.scored import EXTRACTOR, Patches, source
-from tests.training.classifier.test_task import tiny as tiny_classifier
 
 MODULE = """
 from orthogan.evaluation import Metric, Score

@@ -32,15 +32,15 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.instancenorm import _InstanceNorm
 from tqdm import tqdm
 
-from orthogan import __version__, weights
+from orthogan import weights
 from orthogan.data import ImageSource, to_float
 from orthogan.distributed import broadcast_json, hide_progress
 from orthogan.errors import UserError
+from orthogan.evaluation.deterministic import choose_device, deterministic_float32
 from orthogan.evaluation.metric import Inputs, Metric, register
-from orthogan.evaluation.result import MetricResult
+from orthogan.evaluation.result import MetricResult, made_by
 from orthogan.evaluation.robustness.accuracy import open_labelled
 from orthogan.evaluation.spectrum.layer_spectrum import list_unmeasured, spectrum
-from orthogan.evaluation.steady import choose_device, deterministic_float32
 from orthogan.layers import DecorrelatedBatchNorm2d
 from orthogan.linalg.precision import at_least_float32
 from orthogan.models.modes import eval_mode
@@ -62,16 +62,8 @@ class ComplexityMetric(Metric):
 
     def compute(self, inputs: Inputs) -> list[MetricResult]:
         """See ``complexity``."""
-        return complexity(
-            inputs.classifier,
-            inputs.train,
-            samples=inputs.samples,
-            batch_size=inputs.batch_size,
-            seed=inputs.seed,
-            device=inputs.device,
-            progress=inputs.progress,
-            info=inputs.info,
-        )[0]
+        options = inputs.pick("samples", "batch_size", "seed", "device", "progress", "info")
+        return complexity(inputs.classifier, inputs.train, **options)[0]
 
 
 @dataclass(frozen=True, repr=False)
@@ -146,10 +138,7 @@ def complexity(
         "batch norm": "running statistics, its factor in the product",
         "dtype": "float32 without TF32",
         "device": place.type,
-        "orthogan": __version__,
-        "torch": torch.__version__,
-        **(info or {}),
-        "seconds": broadcast_json(round(time.monotonic() - began, 1)),
+        **made_by(info, began),
     }
     variant = "" if norm == "matrix" else norm
     results: list[MetricResult] = []

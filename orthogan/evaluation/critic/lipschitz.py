@@ -15,17 +15,15 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from orthogan import __version__
 from orthogan.data import ImageSource, to_float
 from orthogan.data.order import subset
 from orthogan.distributed import broadcast_json, hide_progress
 from orthogan.errors import UserError
-from orthogan.evaluation.fakes import fake_batch
+from orthogan.evaluation.deterministic import choose_device, deterministic_float32, fake_batch
 from orthogan.evaluation.finite import IMAGES, Finite
 from orthogan.evaluation.images import latents
 from orthogan.evaluation.metric import Inputs, Metric, register
-from orthogan.evaluation.result import MetricResult
-from orthogan.evaluation.steady import choose_device, deterministic_float32
+from orthogan.evaluation.result import MetricResult, made_by
 from orthogan.models.protocol import Generator, as_generator
 from orthogan.penalties.input_gradient import squared_norm, track_gradient
 from orthogan.rng import derive
@@ -46,18 +44,9 @@ class Lipschitz(Metric):
 
     def compute(self, inputs: Inputs) -> list[MetricResult]:
         """See ``lipschitz``."""
-        found, _ = lipschitz(
-            inputs.discriminator,
-            inputs.generator,
-            inputs.train,
-            pairs=inputs.samples or PAIRS,
-            batch_size=inputs.batch_size,
-            seed=inputs.seed,
-            device=inputs.device,
-            progress=inputs.progress,
-            info=inputs.info,
-        )
-        return [found]
+        options = inputs.pick("batch_size", "seed", "device", "progress", "info")
+        nets = inputs.discriminator, inputs.generator
+        return [lipschitz(*nets, inputs.train, pairs=inputs.samples or PAIRS, **options)[0]]
 
 
 def lipschitz(
@@ -125,7 +114,6 @@ def lipschitz(
         if not len(values) or not np.isfinite(values).all():
             reason = "no two of the images differ" if not len(values) else "NaN or infinite values of D"
             raise UserError(f"lipschitz, {kind}: {reason}; look at the images and at the discriminator")
-    seconds = broadcast_json(round(time.monotonic() - began, 1))
     protocol = {
         "samples": count,
         "reference": reals.name,
@@ -136,10 +124,7 @@ def lipschitz(
         "batch norm": "running statistics",
         "dtype": "float32 without TF32",
         "device": place.type,
-        "orthogan": __version__,
-        "torch": torch.__version__,
-        **(info or {}),
-        "seconds": seconds,
+        **made_by(info, began),
     }
     parts = {f"{kind} {name}": number for kind, values in quotients.items() for name, number in _numbers(values)}
     shown = quotients[SHOWN]

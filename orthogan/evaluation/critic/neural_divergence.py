@@ -21,7 +21,6 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from orthogan import __version__
 from orthogan.data import Batches, ImageSource, to_float
 from orthogan.distributed import broadcast_json, hide_progress, rank_and_world
 from orthogan.drawing.grid import to_uint8
@@ -35,11 +34,10 @@ from orthogan.evaluation.critic.critic import (
     new_critic,
     train_critic,
 )
-from orthogan.evaluation.fakes import fake_batch
+from orthogan.evaluation.deterministic import choose_device, deterministic_float32, fake_batch
 from orthogan.evaluation.finite import IMAGES, Finite, NotFinite
 from orthogan.evaluation.metric import Inputs, Metric, register
-from orthogan.evaluation.result import MetricResult
-from orthogan.evaluation.steady import choose_device, deterministic_float32
+from orthogan.evaluation.result import MetricResult, made_by
 from orthogan.models.generate import model_hash
 from orthogan.models.protocol import Generator, as_generator
 from orthogan.rng import derive
@@ -61,19 +59,15 @@ class NeuralDivergence(Metric):
 
     def compute(self, inputs: Inputs) -> list[MetricResult]:
         """See ``neural_divergence``."""
-        return [
-            neural_divergence(
-                inputs.generator,
-                inputs.test,
-                recipe=inputs.options.get("critic"),
-                samples=inputs.samples or SAMPLES,
-                seed=inputs.seed,
-                device=inputs.device,
-                progress=inputs.progress,
-                keep=inputs.options.get("keep"),
-                info=inputs.info,
-            )
-        ]
+        found = neural_divergence(
+            inputs.generator,
+            inputs.test,
+            recipe=inputs.options.get("critic"),
+            samples=inputs.samples or SAMPLES,
+            keep=inputs.options.get("keep"),
+            **inputs.pick("seed", "device", "progress", "info"),
+        )
+        return [found]
 
 
 def neural_divergence(
@@ -146,9 +140,7 @@ def neural_divergence(
     there = len(fake) if not isinstance(subject, ImageSource) else min(len(fake), len(subject))
     error = float(np.sqrt(real.var() / min(len(real), len(held_out)) + fake.var() / there))
     difference = float(real.mean() - fake.mean())
-    difference, error, penalty, seconds = broadcast_json(
-        [difference, error, penalty, round(time.monotonic() - began, 1)]
-    )
+    difference, error, penalty = broadcast_json([difference, error, penalty])
     protocol = {
         "samples": len(fake),
         "reference": held_out.name,
@@ -163,10 +155,7 @@ def neural_divergence(
         **({} if net is None else {"batch norm": "running statistics"}),
         "dtype": "float32 without TF32",
         "device": place.type,
-        "orthogan": __version__,
-        "torch": torch.__version__,
-        **(info or {}),
-        "seconds": seconds,
+        **made_by(info, began),
     }
     parts = {"difference": difference, "penalty": penalty}
     return MetricResult(NAME, difference - penalty, "critic", error, parts, protocol, chosen.described)

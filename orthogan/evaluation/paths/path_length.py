@@ -9,23 +9,23 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from functools import partial
+from dataclasses import dataclass, fields
+from typing import Literal, get_args
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 from tqdm import tqdm
 
-from orthogan import __version__
 from orthogan.distributed import broadcast_json, gather_rows, hide_progress, rank_and_world, share_of_rank
 from orthogan.errors import UserError
+from orthogan.evaluation.deterministic import choose_device, deterministic_float32, generate_image
 from orthogan.evaluation.finite import IMAGES, Finite
 from orthogan.evaluation.images import latents as latents_between
-from orthogan.evaluation.metric import METRICS, Inputs, Metric
-from orthogan.evaluation.paths.distances import Distance, Function, load_distance
-from orthogan.evaluation.paths.path_variants import PATH_METRICS, Sampling, Variant, resolve_variant
-from orthogan.evaluation.result import MetricResult
-from orthogan.evaluation.steady import choose_device, deterministic_float32, generate_image
+from orthogan.evaluation.metric import METRICS, Inputs
+from orthogan.evaluation.paths.distances import Distance, DistanceMetric, Function, load_distance
+from orthogan.evaluation.result import MetricResult, made_by
 from orthogan.latent.directions import Directions
 from orthogan.models.generate import in_space
 from orthogan.models.protocol import Generator, as_generator
@@ -36,6 +36,164 @@ REJECTED = (1, 99)  # percentiles, of which these pairs themselves stay
 NOISE = 0.7  # scale of EigenGAN's noise in the code of the NOG paper
 # (the generator seen from its space, first pair, last pair + 1) -> both ends of the steps, (n, latent_dim) each
 Ends = Callable[[Generator, int, int], tuple[Tensor, Tensor]]
+SIDE = 256  # pixels; VGG16 was made for 224
+Space = Literal["z", "w", "subspaces"]
+Interpolation = Literal["lerp", "slerp_any", "slerp_unit"]
+Sampling = Literal["end", "full"]
+Resize = Literal["none", "shrink", "fit"]
+_SMALL = 1e-6  # the sine of an angle below which an arc is a line
+
+
+def lerp(a: Tensor, b: Tensor, t: Tensor) -> Tensor:
+    """a + t (b - a); ``a``, ``b`` (..., d), ``t`` (..., 1), which may leave [0, 1]."""
+    return a + t * (b - a)
+
+
+def slerp_any(a: Tensor, b: Tensor, t: Tensor) -> Tensor:
+    """(sin((1 - t) W) a + sin(t W) b) / sin(W), W the angle between a and b, whose lengths are kept at the ends.
+
+    Shoemake's formula (1985) on vectors of any length, as White (2016, "Sampling generative networks") uses it: on
+    the way between two Gaussian latents the length stays typical. Vectors in line with each other have no angle to
+    go by: there it is ``lerp``. Shapes as of ``lerp``.
+    """
+    u, v = _unit(a), _unit(b)
+    # Kahan's form of the angle, exact also where the cosine is close to 1
+    angle = 2 * torch.atan2((u - v).norm(dim=-1, keepdim=True), (u + v).norm(dim=-1, keepdim=True))
+    sine = angle.sin()
+    line = sine < _SMALL
+    safe = torch.where(line, torch.ones_like(sine), sine)
+    arc = (((1 - t) * angle).sin() * a + (t * angle).sin() * b) / safe
+    return torch.where(line, lerp(a, b, t), arc)
+
+
+def slerp_unit(a: Tensor, b: Tensor, t: Tensor) -> Tensor:
+    """The point of the unit sphere at the share ``t`` of the angle from a / |a| to b / |b| (StyleGAN). Shapes as above.
+
+    For generators that divide their latent by its length; to others such short latents are strange.
+    """
+    return _unit(slerp_any(_unit(a), _unit(b), t))
+
+
+def _unit(x: Tensor) -> Tensor:
+    return x / x.norm(dim=-1, keepdim=True)
+
+
+INTERPOLATIONS: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
+    "lerp": lerp,
+    "slerp_any": slerp_any,
+    "slerp_unit": slerp_unit,
+}
+
+
+@dataclass(frozen=True)
+class Variant:
+    """Between what latents the path goes, where on it a step is taken, and how its two images are looked at.
+
+    ``space``: "z", "w" (of a generator that offers it), or "subspaces": EigenGAN's z_1 … z_k, each on an arc of its
+    own between vectors of U[0, 1), with a noise of 0.7 N(0, I) that stays (the code of the NOG paper).
+    ``sampling``: the step from t to t + eps begins at t = 0 ("end") or t ~ U[0, 1) ("full").
+    ``crop``: to the face of FFHQ, rows 3/8 to 7/8 and columns 2/8 to 6/8.
+    ``resize``: "shrink" averages blocks where the side is 512 pixels or more, so that 256 (or a little more) remain;
+    "fit" also enlarges smaller images to 256, bilinearly as TensorFlow 1 did; "none" leaves the images.
+    ``samples``: pairs in the publication.
+
+    Raises ``UserError`` for a choice that does not exist, or combinations that mean nothing.
+    """
+
+    space: Space = "z"
+    interpolation: Interpolation = "slerp_any"
+    sampling: Sampling = "full"
+    crop: bool = False
+    resize: Resize = "none"
+    eps: float = 1e-4
+    samples: int = 50_000
+
+    def __post_init__(self) -> None:
+        for name, kinds in (
+            ("space", Space),
+            ("interpolation", Interpolation),
+            ("sampling", Sampling),
+            ("resize", Resize),
+        ):
+            if getattr(self, name) not in get_args(kinds):
+                raise UserError(f"{name}={getattr(self, name)!r}: choose one of {', '.join(get_args(kinds))}")
+        needed = {"w": "lerp", "subspaces": "slerp_unit"}.get(self.space, self.interpolation)
+        if self.interpolation != needed:
+            raise UserError(f"interpolation={self.interpolation!r}: in the space {self.space!r} it is {needed!r}")
+        if not self.eps > 0 or self.samples < 2:
+            raise UserError(f"eps={self.eps}, samples={self.samples}: a positive step and at least 2 pairs")
+
+    @property
+    def described(self) -> str:
+        """``z,slerp_any,full``: every choice that moves the number."""
+        parts = [self.space, self.interpolation, self.sampling]
+        parts += ["crop"] if self.crop else []
+        parts += [self.resize] if self.resize != "none" else []
+        parts += [f"eps={self.eps:g}"] if self.eps != Variant.eps else []
+        return ",".join(parts)
+
+    @property
+    def published(self) -> str | None:
+        """The name it is known by, if any; the number of samples makes no other variant."""
+        mine = _choices(self)
+        return next((name for name, other in PRESETS.items() if _choices(other) == mine), None)
+
+    def between(self, a: Tensor, b: Tensor, t: Tensor) -> Tensor:
+        """The point at ``t`` (n, 1) of the path from ``a`` to ``b`` (n, ..., d); float64 inside, the dtype of a."""
+        at = t.double().reshape(len(t), *[1] * (a.ndim - 1))
+        return INTERPOLATIONS[self.interpolation](a.double(), b.double(), at).to(a.dtype)
+
+    def look(self, images: Tensor) -> Tensor:
+        """Images (n, c, h, w) as the distance is to see them."""
+        if self.crop:
+            eighth = images.shape[2] // 8
+            images = images[:, :, 3 * eighth : 7 * eighth, 2 * eighth : 6 * eighth]
+        if self.resize == "fit" and images.shape[2] < SIDE:
+            from torch_fidelity.interpolate_compat_tensorflow import interpolate_bilinear_2d_like_tensorflow1x
+
+            return interpolate_bilinear_2d_like_tensorflow1x(images, size=(SIDE, SIDE), align_corners=False)
+        factor = images.shape[2] // SIDE
+        if self.resize != "none" and factor > 1:
+            images = functional.avg_pool2d(images, factor)
+        return images
+
+
+PRESETS: dict[str, Variant] = {
+    # Karras et al. 2019, section 4.1 and code
+    "ppl_zfull": Variant("z", "slerp_unit", "full", crop=True, resize="shrink", samples=100_000),
+    "ppl_wfull": Variant("w", "lerp", "full", crop=True, resize="shrink", samples=100_000),
+    "ppl_zend": Variant("z", "slerp_unit", "end", crop=True, resize="shrink", samples=100_000),
+    "ppl_wend": Variant("w", "lerp", "end", crop=True, resize="shrink", samples=100_000),
+    # StyleGAN2-ADA and StyleGAN3
+    "ppl2_wend": Variant("w", "lerp", "end", resize="shrink", samples=50_000),
+    # the code of the Hessian penalty, and of OroJaR
+    "ppl_zend_v2": Variant("z", "slerp_unit", "end", resize="fit", samples=100_000),
+    # ours, for generators that take a Gaussian latent as it is
+    "ppl_zfull_any": Variant("z", "slerp_any", "full", resize="shrink", samples=50_000),
+    "ppl_zend_any": Variant("z", "slerp_any", "end", resize="shrink", samples=50_000),
+    # Song, Sebe & Wang, EigenGAN part of their code
+    "ppl_nog": Variant("subspaces", "slerp_unit", "full", samples=10_000),
+}
+PLAIN = Variant()
+# What ``evaluate`` knows by name -> the variant and the distance.
+PATH_METRICS: dict[str, tuple[Variant, str]] = {
+    **{name: (variant, "lpips-vgg16") for name, variant in PRESETS.items()},
+    "pixel_path_length": (PLAIN, "pixel"),
+    "feature_path_length": (PLAIN, "efficientnet-lite0"),
+}
+
+
+def resolve_variant(variant: str | Variant) -> Variant:
+    """The variant of that name. Raises ``UserError`` for an unknown one."""
+    if isinstance(variant, Variant):
+        return variant
+    if variant not in PRESETS:
+        raise UserError(f"path length {variant!r}: choose one of {', '.join(PRESETS)}, or a Variant of your own")
+    return PRESETS[variant]
+
+
+def _choices(variant: Variant) -> list[object]:
+    return [getattr(variant, field.name) for field in fields(variant) if field.name != "samples"]
 
 
 def path_length(
@@ -57,7 +215,7 @@ def path_length(
     name only with LPIPS: with another distance it is a pixel_, feature_ or plain path_length of a variant.
 
     Args:
-        variant: a name of ``path_variants.PRESETS``, or a ``Variant``.
+        variant: a name of ``PRESETS``, or a ``Variant``.
         distance: as in ``load_distance``; "pixel" and "efficientnet-lite0" need no download.
         samples: pairs (None: as many as published).
         batch_size: pairs at a time; the number depends on it by rounding, and through noise that a generator draws.
@@ -283,7 +441,7 @@ def _result(
 ) -> MetricResult:
     kept = trim(found)
     error = float(kept.std(ddof=1)) / len(kept) ** 0.5 if len(kept) > 1 else None
-    value, error, seconds = broadcast_json([float(kept.mean()), error, round(time.monotonic() - began, 1)])
+    value, error = broadcast_json([float(kept.mean()), error])
     protocol = {
         "samples": len(found),
         "reference": "none",
@@ -296,21 +454,20 @@ def _result(
         "seed": seed,
         "batch norm": "running statistics",
         "dtype": "float32 without TF32",
-        "orthogan": __version__,
-        "torch": torch.__version__,
-        "seconds": seconds,
+        **made_by(None, began),
     }
     return MetricResult(metric, value, distance.name, error, {}, protocol, variant_name)
 
 
-class PathLength(Metric):
+class PathLength(DistanceMetric):
     """A path length by name: that variant, with that distance."""
 
     better = "lower"
     needs = frozenset({"pairs"})
 
     def __init__(self, name: str, variant: Variant, distance: str) -> None:
-        self.name, self.variant, self.distance = name, variant, distance
+        super().__init__(name, distance)
+        self.variant = variant
 
     def check(self, inputs: Inputs) -> None:
         """A generator with the variant's space, and latents that are not truncated."""
@@ -324,29 +481,10 @@ class PathLength(Metric):
         super().check(inputs)
         check_path(inputs.generator, self.variant)
 
-    def prepare(self, inputs: Inputs) -> None:
-        """The net behind the distance."""
-        self._distance(inputs)
-
     def compute(self, inputs: Inputs) -> list[MetricResult]:
         """See ``path_length``."""
-        return [
-            path_length(
-                inputs.generator,
-                self.variant,
-                distance=self._distance(inputs),
-                samples=inputs.samples,
-                batch_size=inputs.batch_size,
-                seed=inputs.seed,
-                device=inputs.device,
-                progress=inputs.progress,
-                info=inputs.info,
-            )
-        ]
-
-    def _distance(self, inputs: Inputs) -> Distance:
-        load = partial(load_distance, self.distance, device=inputs.device)
-        return inputs.once(f"distance {self.distance}", load)
+        options = inputs.pick("samples", "batch_size", "seed", "device", "progress", "info")
+        return [path_length(inputs.generator, self.variant, distance=self.loaded(inputs), **options)]
 
 
 for _name, (_variant, _distance) in PATH_METRICS.items():

@@ -5,22 +5,28 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import replace
-from functools import partial
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from orthogan import __version__
 from orthogan.distributed import broadcast_json, gather_rows, hide_progress, rank_and_world, share_of_rank
 from orthogan.errors import UserError
+from orthogan.evaluation.deterministic import choose_device, deterministic_float32, generate_image
 from orthogan.evaluation.finite import IMAGES, Finite
-from orthogan.evaluation.metric import METRICS, Inputs, Metric
-from orthogan.evaluation.paths.distances import FEATURES, LPIPS, PIXEL, Distance, Function, load_distance
-from orthogan.evaluation.paths.path_variants import Variant
-from orthogan.evaluation.result import MetricResult
-from orthogan.evaluation.steady import choose_device, deterministic_float32, generate_image
+from orthogan.evaluation.metric import METRICS, Inputs
+from orthogan.evaluation.paths.distances import (
+    FEATURES,
+    LPIPS,
+    PIXEL,
+    Distance,
+    DistanceMetric,
+    Function,
+    load_distance,
+)
+from orthogan.evaluation.paths.path_length import Variant
+from orthogan.evaluation.result import MetricResult, made_by
 from orthogan.latent.directions import Directions
 from orthogan.latent.discovery.native import native_directions
 from orthogan.latent.walks import path
@@ -93,9 +99,7 @@ def traversal_length(
     if not np.isfinite(table).all():
         raise UserError("traversal length: distances are NaN or infinite: look at the generator's images")
     mean, active = table.mean(axis=0), table.mean(axis=0) > threshold
-    value, per_direction, seconds = broadcast_json(
-        [float(mean[active].sum()), mean.tolist(), round(time.monotonic() - began, 1)]
-    )
+    value, per_direction = broadcast_json([float(mean[active].sum()), mean.tolist()])
     parts = {
         "active": float(active.sum()),
         "mean": value / len(chosen),
@@ -112,10 +116,7 @@ def traversal_length(
         "seed": seed,
         "batch norm": "running statistics",
         "dtype": "float32 without TF32",
-        "orthogan": __version__,
-        "torch": torch.__version__,
-        **(info or {}),
-        "seconds": seconds,
+        **made_by(info, began),
     }
     metric = measured.metric("tpl", "traversal_length")
     name = measured.variant(chosen.method, f"±{extent:g}", f"{steps} steps", f">{threshold:g}")
@@ -156,37 +157,22 @@ def _lengths(
     return torch.cat(parts)
 
 
-class TraversalLength(Metric):
+class TraversalLength(DistanceMetric):
     """The traversal length along the generator's native directions, with that distance."""
 
     better = "higher"
     needs = frozenset({"generator"})
     samples = SAMPLES
 
-    def __init__(self, name: str, distance: str) -> None:
-        self.name, self.distance = name, distance
-
-    def prepare(self, inputs: Inputs) -> None:
-        """The net behind the distance."""
-        self._distance(inputs)
-
     def compute(self, inputs: Inputs) -> list[MetricResult]:
         """See ``traversal_length``."""
         found, _ = traversal_length(
             inputs.generator,
-            distance=self._distance(inputs),
+            distance=self.loaded(inputs),
             samples=inputs.samples or SAMPLES,
-            batch_size=inputs.batch_size,
-            seed=inputs.seed,
-            device=inputs.device,
-            progress=inputs.progress,
-            info=inputs.info,
+            **inputs.pick("batch_size", "seed", "device", "progress", "info"),
         )
         return [found]
-
-    def _distance(self, inputs: Inputs) -> Distance:
-        load = partial(load_distance, self.distance, device=inputs.device)
-        return inputs.once(f"distance {self.distance}", load)
 
 
 for _name, _distance in (("tpl", LPIPS), ("pixel_traversal_length", PIXEL), ("feature_traversal_length", FEATURES)):

@@ -13,14 +13,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils import parametrize
 
-from orthogan import __version__
 from orthogan.data import ImageSource, to_float
 from orthogan.data.order import subset
-from orthogan.distributed import broadcast_json, gather, share_of_rank
+from orthogan.distributed import gather, share_of_rank
 from orthogan.errors import UserError
 from orthogan.evaluation.finite import LOGITS, Finite
 from orthogan.evaluation.metric import Inputs, Metric, register
-from orthogan.evaluation.result import MetricResult
+from orthogan.evaluation.result import MetricResult, made_by
 from orthogan.models.modes import eval_mode, get_device
 
 
@@ -65,14 +64,8 @@ class AccuracyMetric(ClassifierMetric):
     def compute(self, inputs: Inputs) -> list[Accuracy]:
         """See ``accuracy``."""
         began = time.monotonic()
-        value, loss, count = accuracy(
-            inputs.classifier,
-            inputs.test,
-            samples=inputs.samples,
-            batch_size=inputs.batch_size,
-            seed=inputs.seed,
-            device=inputs.device,
-        )
+        options = inputs.pick("samples", "batch_size", "seed", "device")
+        value, loss, count = accuracy(inputs.classifier, inputs.test, **options)
         protocol = protocol_of(inputs.classifier, inputs.test, count, inputs.seed, {}, inputs.info, began)
         return [Accuracy(self.name, value, "none", None, {"error": 1.0 - value, "loss": loss}, protocol)]
 
@@ -162,8 +155,5 @@ def protocol_of(
         "seed": seed,
         "dtype": "float32",
         "device": get_device(net).type,
-        "orthogan": __version__,
-        "torch": torch.__version__,
-        **(info or {}),
-        "seconds": broadcast_json(round(time.monotonic() - began, 1)),
+        **made_by(info, began),
     }

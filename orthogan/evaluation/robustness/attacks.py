@@ -110,19 +110,9 @@ class AttackMetric(ClassifierMetric):
 
     def compute(self, inputs: Inputs) -> list[Robustness]:
         """See ``attacked_accuracy``."""
-        return [
-            attacked_accuracy(
-                inputs.classifier,
-                inputs.test,
-                attack,
-                samples=inputs.samples,
-                batch_size=inputs.batch_size,
-                seed=inputs.seed,
-                progress=inputs.progress,
-                info=inputs.info,
-            )
-            for attack in self._attacks(inputs)
-        ]
+        options = inputs.pick("samples", "batch_size", "seed", "progress", "info")
+        nets = inputs.classifier, inputs.test
+        return [attacked_accuracy(*nets, attack, **options) for attack in self._attacks(inputs)]
 
     def _attacks(self, inputs: Inputs) -> list[Attack]:
         given = {name: value for name, value in inputs.options.items() if value is not None}

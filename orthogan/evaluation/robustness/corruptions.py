@@ -50,17 +50,8 @@ class CorruptionMetric(ClassifierMetric):
 
     def compute(self, inputs: Inputs) -> list[Robustness]:
         """See ``corruption_accuracy``."""
-        return [
-            corruption_accuracy(
-                inputs.classifier,
-                inputs.test,
-                samples=inputs.samples,
-                batch_size=inputs.batch_size,
-                seed=inputs.seed,
-                progress=inputs.progress,
-                info=inputs.info,
-            )
-        ]
+        options = inputs.pick("samples", "batch_size", "seed", "progress", "info")
+        return [corruption_accuracy(inputs.classifier, inputs.test, **options)]
 
 
 def corruption_accuracy(

@@ -17,10 +17,10 @@ from orthogan.evaluation import MetricResult, evaluate
 from orthogan.evaluation.critic.critic import Recipe
 from orthogan.evaluation.critic.lipschitz import KINDS, lipschitz
 from orthogan.evaluation.critic.neural_divergence import neural_divergence
+from orthogan.evaluation.deterministic import choose_device
 from orthogan.evaluation.fidelity.extractors import load_extractor, resolve_extractor
 from orthogan.evaluation.fidelity.kid import SUBSET_SIZE
 from orthogan.evaluation.spectrum.layer_spectrum import log10_product_of_norms, spectrum
-from orthogan.evaluation.steady import choose_device
 from orthogan.models.open import load_discriminator, load_generator
 from orthogan.rng import derive
 from orthogan.studies.finished import FinishedRun

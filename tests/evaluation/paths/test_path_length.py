@@ -17,9 +17,18 @@ from torch import Tensor
 from orthogan.errors import UserError
 from orthogan.evaluation import evaluate
 from orthogan.evaluation.paths.distances import DISTANCES, Distance, load_distance
-from orthogan.evaluation.paths.interpolation import lerp, slerp_any, slerp_unit
-from orthogan.evaluation.paths.path_length import _batches, path_length, perturbation_length, trim
-from orthogan.evaluation.paths.path_variants import PATH_METRICS, PRESETS, Variant
+from orthogan.evaluation.paths.path_length import (
+    PATH_METRICS,
+    PRESETS,
+    Variant,
+    _batches,
+    lerp,
+    path_length,
+    perturbation_length,
+    slerp_any,
+    slerp_unit,
+    trim,
+)
 from orthogan.evaluation.result import MetricResult
 from orthogan.latent.directions import Directions
 from orthogan.models.families.eigengan import EigenGANGenerator

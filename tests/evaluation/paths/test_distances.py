@@ -15,10 +15,8 @@ from torch.nn import functional
 
 from orthogan.errors import UserError
 from orthogan.evaluation.fidelity.weights_files import sha256
-from orthogan.evaluation.paths.distances import load_distance
-from orthogan.evaluation.paths.path_length import path_length
-from orthogan.evaluation.paths.path_variants import PRESETS
-from orthogan.evaluation.paths.perceptual import _heads, load_lpips
+from orthogan.evaluation.paths.distances import _heads, load_distance, load_lpips
+from orthogan.evaluation.paths.path_length import PRESETS, path_length
 from orthogan.io.weights import read_weights
 from tests.fixtures.scored import Patches
 
@@ -99,7 +97,7 @@ def no_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_weights_are_taken_from_the_usual_folders_if_their_checksum_holds(
     vgg: Path, no_weights: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("orthogan.evaluation.paths.perceptual.URL", f"https://example.org/{vgg.name}")
+    monkeypatch.setattr("orthogan.evaluation.paths.distances.URL", f"https://example.org/{vgg.name}")
     (no_weights / vgg.name).symlink_to(vgg)
     before = torch.random.get_rng_state()
     result = path_length(Patches(), "ppl_zend_any", samples=2, progress=False)
