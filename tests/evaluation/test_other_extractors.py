@@ -18,7 +18,8 @@ from torch_fidelity.feature_extractor_vgg16 import FeatureExtractorVGG16
 
 from orthogan.errors import UserError
 from orthogan.evaluation import load_extractor
-from orthogan.evaluation.fidelity.weights_files import get_weights, sha256
+from orthogan.evaluation.fidelity.weights_files import get_weights
+from orthogan.io.hashing import file_sha256
 
 IMAGES = torch.randint(0, 256, (3, 3, 20, 20), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
 
@@ -45,7 +46,7 @@ def test_vgg16_is_torch_fidelitys(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     features, logits = extractor(IMAGES)
     theirs = FeatureExtractorVGG16("vgg16", ["fc2_relu"], feature_extractor_weights_path=str(file))
     assert torch.equal(features, theirs(IMAGES)[0])
-    assert (features.shape, logits, extractor.weights) == ((3, 8), None, sha256(file))
+    assert (features.shape, logits, extractor.weights) == ((3, 8), None, file_sha256(file))
 
 
 def clip_archive(path: Path) -> None:
@@ -71,7 +72,7 @@ def test_clip_is_torch_fidelitys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     clip_archive(file)
     theirs = FeatureExtractorCLIP("clip-vit-b-16", ["clip"], feature_extractor_weights_path=str(file))
     torch.save(SmallCLIP().state_dict(), plain)
-    monkeypatch.setitem(CLIP, "clip-vit-b-16", {"hash": sha256(file)})  # as if this were the published file
+    monkeypatch.setitem(CLIP, "clip-vit-b-16", {"hash": file_sha256(file)})  # as if this were the published file
     for weights in (file, plain):
         extractor = load_extractor("clip-vit-b-16", weights=weights)
         features, logits = extractor(IMAGES)

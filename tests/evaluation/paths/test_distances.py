@@ -14,9 +14,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from orthogan.errors import UserError
-from orthogan.evaluation.fidelity.weights_files import sha256
 from orthogan.evaluation.paths.distances import _heads, load_distance, load_lpips
 from orthogan.evaluation.paths.path_length import PRESETS, path_length
+from orthogan.io.hashing import file_sha256
 from orthogan.io.weights import read_weights
 from tests.fixtures.scored import Patches
 
@@ -38,7 +38,7 @@ def vgg(tmp_path_factory: pytest.TempPathFactory) -> Path:
     }
     folder = tmp_path_factory.mktemp("vgg")
     torch.save(state, folder / "file")
-    return (folder / "file").rename(folder / f"vgg16-{sha256(folder / 'file')[:8]}.pth")
+    return (folder / "file").rename(folder / f"vgg16-{file_sha256(folder / 'file')[:8]}.pth")
 
 
 def by_the_formula(weights: Path, a: Tensor, b: Tensor) -> Tensor:
@@ -72,7 +72,7 @@ def test_it_is_the_published_formula(vgg: Path) -> None:
     assert not net(a, a).any()
     grey = a[:, :1]
     torch.testing.assert_close(net(grey, b), net(grey.repeat(1, 3, 1, 1), b))
-    assert sha256(vgg) in digest
+    assert file_sha256(vgg) in digest
     assert not any(parameter.requires_grad for parameter in net.parameters())
     with pytest.raises(UserError, match="at least 16"):
         net(a[..., :8, :8], b[..., :8, :8])
@@ -104,7 +104,7 @@ def test_weights_are_taken_from_the_usual_folders_if_their_checksum_holds(
     assert torch.equal(torch.random.get_rng_state(), before)
     assert result.label == "ppl_zend_any"
     assert result.extractor == "lpips-vgg16"
-    assert sha256(vgg) in result.protocol["distance weights"]
+    assert file_sha256(vgg) in result.protocol["distance weights"]
     assert result.value > 0
     (no_weights / vgg.name).unlink()
     (no_weights / vgg.name).write_bytes(b"something else")

@@ -206,7 +206,7 @@ def test_it_is_measured_on_the_test_images_with_their_own_labels(run: Path, caps
 MISTAKES = {
     "cannot mix metrics of a classifier (accuracy)": ["--metrics", "accuracy,fid"],
     "--truncation does not apply to --metrics accuracy": ["--metrics", "accuracy", "--truncation", "0.5"],
-    "--no-ema: --metrics pgd": ["--metrics", "pgd", "--no-ema"],
+    "--no-ema does not apply to --metrics pgd": ["--metrics", "pgd", "--no-ema"],
     "--eps does not apply to --metrics fid": ["--metrics", "fid", "--eps", "3"],
     "--eps 2;8: give numbers": ["--metrics", "fgsm", "--eps", "2;8"],
     "eps is -3.0": ["--metrics", "fgsm", "--eps=-3"],
