@@ -16,7 +16,8 @@ PAGE = (ROOT / "docs" / "extend.md").read_text(encoding="utf-8")
 RECIPES = dict(re.findall(r"^## (.*?)\n(.*?)(?=^## |\Z)", PAGE, re.DOTALL | re.MULTILINE))
 SMALL = "data.count=64 training.steps=2 training.batch_size=8 training.generator_batch_size=8 training.device=cpu"
 SMALL += " model.generator.channels=8 model.discriminator.channels=8 logging.tensorboard=false logging.samples=4"
-SCORED = "evaluation.every=2 evaluation.at_start=false evaluation.samples=16 evaluation.reference_samples=16"
+SMALL += " evaluation.at_start=false"
+SCORED = "evaluation.every=2 evaluation.samples=16 evaluation.reference_samples=16"
 
 
 def blocks(text: str, language: str) -> list[str]:
