@@ -1,4 +1,4 @@
-"""Studies: configs x methods x seeds -> one table with means and intervals, one report, one verdict on each claim."""
+"""Studies: methods x settings x seeds -> tables with means and intervals, a report, and a verdict on each claim."""
 
 from orthogan.studies.study import (
     EVERY,

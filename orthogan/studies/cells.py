@@ -1,4 +1,4 @@
-"""The cells of a study: one run for each method, setting and seed; to train it, measure it and note its fate."""
+"""The cells of a study: one run per method, setting and seed; listing, training and measuring them."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ from orthogan.studies.study import ScaleName, Study
 from orthogan.studies.values import MeasureResult
 
 CELLS = "cells"
-PLACE = {"out"}  # where a run lies is not what it is
+PLACE = {"out"}  # keys that do not define a run
 
 
 @dataclass(frozen=True)
 class StudyRun:
-    """One run of a study; ``folder`` holds it and what was measured of it."""
+    """One run of a study; ``folder`` holds the run and its measures."""
 
     study: str
     scale: ScaleName
@@ -53,18 +53,18 @@ class StudyRun:
         return ", ".join([self.method, *([self.setting] if self.setting else []), f"seed {self.seed}"])
 
     def definition(self) -> str:
-        """A short hash of the config, but for its place."""
+        """A short hash of the config without ``out``."""
         text = json.dumps(self.config.model_dump(exclude=PLACE), sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def study_folder(out: Path, study: Study, scale: ScaleName) -> Path:
-    """Where the cells and the report of a study at one scale lie."""
+    """The folder of the cells and the report of a study at one scale."""
     return out / study.name / scale
 
 
 def cell_folder(root: Path, method: str, setting: str, seed: int) -> Path:
-    """ROOT/cells/METHOD/SETTING/seed-S; a setting without a name has no folder."""
+    """ROOT/cells/METHOD/SETTING/seed-S; an unnamed setting has no folder."""
     return root.joinpath(CELLS, method, *([setting] if setting else []), f"seed-{seed}")
 
 
@@ -77,14 +77,14 @@ def list_runs(
     *,
     named: str | None = None,
 ) -> list[StudyRun]:
-    """All cells, seed after seed: a study that was stopped early has whole rounds to compare.
+    """All cells, one seed after the other, so that a study that was stopped early can compare whole rounds.
 
     Args:
         overrides: ``key=value``, over the scale's keys and under those of settings and methods.
-        named: how the study was asked for, where that is not by its own name (``module:STUDY``).
+        named: the name that the study was requested by, if it is not its own (``module:STUDY``).
 
     Raises:
-        UserError: a config that cannot be; it says of which method.
+        UserError: an invalid config; the message names the method.
     """
     chosen = study.scales[scale]
     root = study_folder(out, study, scale)
@@ -104,20 +104,20 @@ def list_runs(
 
 
 def run_cell(study: Study, cell: StudyRun, facts: Mapping[str, Any]) -> int:
-    """Run ``cell`` to its end, or go on with it; returns the exit code of what happened.
+    """Run or resume ``cell``; returns its exit code.
 
-    Each measure is stored when it is made, so that the next sitting makes only those that are missing. Once all are
-    there, the cell keeps its newest checkpoint and the best alone.
+    Each measure is stored as soon as it is computed, so that the next call computes only those that are missing. Then
+    the cell keeps only its newest and its best checkpoint.
 
     Args:
-        facts: for the notes on this sitting: threads, cells at a time.
+        facts: recorded with this session: threads, cells at a time.
     """
     cell.folder.mkdir(parents=True, exist_ok=True)
     try:
         try:
             _train_and_measure(study, cell, facts)
         except CheckpointGone as gone:
-            if _known(cell):  # a measure is new: to train again for it is the user's decision
+            if _known(cell):  # the measure is new: the user decides whether to train again for it
                 raise
             print(f"orthogan: {gone}: its measures were lost, so it is trained again", flush=True)
             shutil.rmtree(cell.folder / checkpoint.FOLDER)
@@ -130,7 +130,7 @@ def run_cell(study: Study, cell: StudyRun, facts: Mapping[str, Any]) -> int:
         return _failed(cell, "diverged", str(error), Diverged.exit_code)
     except UserError as error:
         return _failed(cell, "error", str(error), UserError.exit_code)
-    except Exception as error:  # whatever it is, the other cells go on
+    except Exception as error:  # the other cells continue
         traceback.print_exc()
         return _failed(cell, "error", f"{type(error).__name__}: {error}", EXIT_BUG)
     return EXIT_DONE
@@ -148,7 +148,7 @@ def missing(study: Study, outcome: Outcome) -> list[str]:
 
 
 def _measure(study: Study, cell: StudyRun) -> None:
-    """Store what all measures of the study find, and nothing of measures that it no longer has."""
+    """Store the results of all measures of the study, and none of measures that it no longer has."""
     run, known = FinishedRun(cell.folder, trust=names_in(cell.config)), _known(cell)
     wanted = [measure.identity for measure in study.measures]
     found = {identity: known[identity] for identity in wanted if identity in known}
@@ -160,7 +160,7 @@ def _measure(study: Study, cell: StudyRun) -> None:
 
 
 def _failed(cell: StudyRun, status: Status, reason: str, code: int) -> int:
-    """Store why there is no result, beside what was measured already; returns ``code``."""
+    """Store the reason for the failure beside what was measured already; returns ``code``."""
     save(cell.folder, _outcome(cell, status, reason, _known(cell)))
     return code
 
@@ -170,14 +170,14 @@ def _outcome(cell: StudyRun, status: Status, reason: str, found: Mapping[str, Me
 
 
 def _known(cell: StudyRun) -> Mapping[str, MeasureResult]:
-    """What was measured of the cell as it is defined now."""
+    """The measures that were taken under the current definition of the cell."""
     known = load(cell.folder)
     return known.found if known is not None and known.definition == cell.definition() else {}
 
 
 @contextmanager
 def _sitting(cell: StudyRun, facts: Mapping[str, Any]) -> Iterator[None]:
-    """Note machine, versions, time and memory of the training within, however it ends."""
+    """Record machine, versions, time and memory of the training in this context, however it ends."""
     began, before = time.monotonic(), _step(cell)
     about: dict[str, Any] = {"began": datetime.now(UTC).isoformat(timespec="seconds"), **machine(), **facts}
     try:
@@ -217,7 +217,7 @@ def machine() -> dict[str, Any]:
 
 
 def peak_memory() -> float:
-    """The most memory so far [MiB]: of the GPU where this process used one, else of the process."""
+    """Peak memory so far [MiB]: of the GPU if this process has used one, else of the process."""
     if torch.cuda.is_available() and torch.cuda.is_initialized():
         return torch.cuda.max_memory_allocated() / 2**20
     largest = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

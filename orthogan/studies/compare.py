@@ -1,10 +1,9 @@
-"""``orthogan compare``: anyone's runs in one table, with the report that a study gets.
+"""``orthogan compare``: any runs in one table, with the same report as a study.
 
-Runs that differ in nothing but seed and place are one row, named by the keys in which the rows differ. What is
-compared is the end of each run: what training measured at its last step, and what ``orthogan evaluate`` and
-``orthogan disentangle`` wrote beside it. A run that has not come to its end is counted as unfinished and gives no
-number. Numbers of unlike protocols get columns of their own, named by what differs, and no difference is ever taken
-between two columns.
+Runs that differ only in seed and folder are one row, named by the keys in which the rows differ. The end of each run
+is compared: the scores of training at its last step, and those that ``orthogan evaluate`` and ``orthogan
+disentangle`` wrote beside it. An unfinished run is counted and gives no number. Numbers of different protocols get
+separate columns, named by what differs, and no difference is taken between two columns.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ from orthogan.studies.table import Entry, Table, panel
 from orthogan.studies.values import MeasureResult, Value, standing, text
 from orthogan.training.resume import METRICS, read_records
 
-MOST_KEYS = 3  # where rows differ in more keys, they are named by their runs
+MOST_KEYS = 3  # rows that differ in more keys are named by their runs
 APART = ("seed", "out")  # what two runs of one row may differ in
 DISENTANGLEMENT = "disentanglement.jsonl"
 
@@ -36,7 +35,7 @@ def compare(folders: Sequence[Path], out: Path) -> tuple[Path, Table]:
     """Write the report on the runs in ``folders`` into ``out``; returns its path and the table.
 
     Raises:
-        UserError: a folder that is no run, the same run twice, or two runs of one config and seed.
+        UserError: a folder that is not a run, the same run twice, or two runs of one config and seed.
     """
     table = compare_runs(folders)
     found = write(
@@ -52,7 +51,7 @@ def compare(folders: Sequence[Path], out: Path) -> tuple[Path, Table]:
 
 
 def compare_runs(folders: Sequence[Path]) -> Table:
-    """The table of the runs in ``folders``; the first one's row is what the others are compared with.
+    """The table of the runs in ``folders``; the row of the first one is the baseline.
 
     Raises:
         UserError: as ``compare``.
@@ -80,9 +79,9 @@ def compare_runs(folders: Sequence[Path]) -> Table:
 
 
 def row_names(configs: Sequence[Mapping[str, Any]]) -> list[str]:
-    """For each flat config what tells it from the others: ``discriminator.norm.kind=stable_rank``.
+    """A name per flat config, from the keys that differ: ``discriminator.norm.kind=stable_rank``.
 
-    A key is cut at its start as far as no other key of a config ends like it.
+    A key is shortened from the left as long as it is unique.
     """
     keys = list(dict.fromkeys(key for config in configs for key in config))
     apart = [key for key in keys if len({text(config.get(key)) for config in configs}) > 1]
@@ -93,7 +92,7 @@ def row_names(configs: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def _by_runs(kinds: Mapping[str, Sequence[FinishedRun]]) -> dict[str, str]:
-    """Names for runs of several seeds: what their folders have in common; where that is unclear, the first folder."""
+    """Names for rows: the common start of the runs' folders; if that is ambiguous, the first folder."""
     folders = {key: [str(run.folder) for run in of] for key, of in kinds.items()}
     common = {key: os.path.commonprefix(of).rstrip("/-_.") for key, of in folders.items()}  # noqa: RUF071
     clear = all(common.values()) and len({*common.values()}) == len(common)
@@ -108,7 +107,7 @@ def _entry(run: FinishedRun, row: str) -> Entry:
         run.config.seed,
         run.folder,
         "done" if complete else "unfinished",
-        "" if complete else f"it has come to step {run.reached} of {run.steps}",
+        "" if complete else f"stopped at step {run.reached} of {run.steps}",
         _numbers(run, found) if complete else (),
         {name: curve for part in found for name, curve in part.curves.items()},
         _pictures(run),
@@ -117,14 +116,14 @@ def _entry(run: FinishedRun, row: str) -> Entry:
 
 
 def _found(run: FinishedRun) -> list[MeasureResult]:
-    """What our own measures say; of a cell of a study, what was measured there."""
+    """The results of our own measures and, for a cell of a study, of its measures."""
     known = load(run.folder)
     studied = list(known.found.values()) if known is not None else []
     return [measures.scores(run), measures.cost(run), measures.spectra(run), *studied]
 
 
 def _numbers(run: FinishedRun, found: Sequence[MeasureResult]) -> tuple[tuple[str, Value], ...]:
-    """All numbers of the run's end; of those alike in name and protocol the last one."""
+    """All numbers at the end of the run; of those with the same name and protocol the last one."""
     pairs = [(name, number) for part in found for name, number in part.numbers.items()]
     pairs += _evaluated(run) + _disentangled(run)
     last = {(name, text(standing(number.protocol)), text(number.place)): (name, number) for name, number in pairs}
@@ -132,7 +131,7 @@ def _numbers(run: FinishedRun, found: Sequence[MeasureResult]) -> tuple[tuple[st
 
 
 def _evaluated(run: FinishedRun) -> list[tuple[str, Value]]:
-    """What ``orthogan evaluate`` measured of the last step."""
+    """The results of ``orthogan evaluate`` for the last step."""
     file = run.folder / METRICS
     found = []
     for record in read_records(file, _score) if os.path.lexists(file) else []:
@@ -144,14 +143,14 @@ def _evaluated(run: FinishedRun) -> list[tuple[str, Value]]:
 
 
 def _disentangled(run: FinishedRun) -> list[tuple[str, Value]]:
-    """What ``orthogan disentangle`` measured."""
+    """The results of ``orthogan disentangle``."""
     file = run.folder / DISENTANGLEMENT
     records = read_records(file, _labelled) if os.path.lexists(file) else []
     return [_labelled(record) for record in records if record.get("value") is not None]
 
 
 def _score(record: Mapping[str, Any]) -> MetricResult:
-    """The score of a line of ``metrics.jsonl``. Raises a KeyError, TypeError or the like where there is none."""
+    """The score in a line of ``metrics.jsonl``. Raises a KeyError, TypeError or the like if there is none."""
     score = MetricResult(**{key: value for key, value in record.items() if key != "label"})
     if not isinstance(score.value, int | float) or not isinstance(score.protocol, dict):
         raise TypeError("not a score")
@@ -159,7 +158,7 @@ def _score(record: Mapping[str, Any]) -> MetricResult:
 
 
 def _labelled(record: Mapping[str, Any]) -> tuple[str, Value]:
-    """As ``_score``, of a line of ``disentanglement.jsonl``."""
+    """As ``_score``, for a line of ``disentanglement.jsonl``."""
     value = math.nan if record["value"] is None else float(record["value"])
     return str(record["label"]), Value(value, "", dict(record.get("protocol", {})))
 
@@ -179,7 +178,7 @@ def _key(config: Mapping[str, Any]) -> str:
 
 
 def _shortest(key: str, others: Sequence[str]) -> str:
-    """The shortest end of a dotted key that is no end of another one."""
+    """The shortest ending of a dotted key that is unique."""
     parts = key.split(".")
     for start in range(len(parts) - 1, -1, -1):
         end = ".".join(parts[start:])

@@ -1,4 +1,4 @@
-"""A finished run as the measures see it: its config, log, scores, checkpoints and nets."""
+"""A finished run, as measures read it: its config, log, scores, checkpoints and nets."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from orthogan.training.run_log import LOG
 
 
 class CheckpointGone(UserError):
-    """A checkpoint that a measure needs was deleted: a study's run keeps its last one alone once it is measured."""
+    """A checkpoint that a measure needs was deleted: once it is measured, a run of a study keeps only its last one."""
 
 
 class FinishedRun:
@@ -33,7 +33,7 @@ class FinishedRun:
     ``trust``: which classes that are not orthogan's own its files may name, see ``orthogan.load``.
 
     Raises:
-        UserError: there is no ``config.yaml`` in it, or it does not read as a config.
+        UserError: it has no ``config.yaml``, or one that is not a valid config.
     """
 
     def __init__(self, folder: Path, *, trust: Trust = False) -> None:
@@ -62,28 +62,28 @@ class FinishedRun:
 
     @cached_property
     def scores(self) -> list[tuple[int, MetricResult]]:
-        """(step, score) of what training itself measured."""
+        """(step, score) of the scores that training made."""
         return own_scores(self.folder / METRICS, self.steps)
 
     def scores_of(self, metric: str) -> list[tuple[int, MetricResult]]:
-        """Those of one metric, in the order of the steps."""
+        """The scores of one metric, in order of steps."""
         return sorted(((step, s) for step, s in self.scores if s.metric == metric), key=lambda pair: pair[0])
 
     @cached_property
     def images_per_step(self) -> float:
-        """Images in a step, by the log; 0 for a run that logged nothing."""
+        """Images per step, from the log; 0 for a run without a log."""
         logged = [record for record in self.log if record["step"]]
         return logged[-1]["images"] / logged[-1]["step"] if logged else 0.0
 
     def curve(self, key: str, most: int = 200) -> list[tuple[float, float]]:
-        """(images, value) of a number of the log, averaged in groups where there are more than ``most``."""
+        """(images, value) of a logged number, averaged in groups if there are more than ``most``."""
         points = [(float(record["images"]), float(record[key])) for record in self.log if record.get(key) is not None]
         size = math.ceil(len(points) / most) if points else 1
         groups = [points[start : start + size] for start in range(0, len(points), size)]
         return [(group[-1][0], sum(y for _, y in group) / len(group)) for group in groups]
 
     def spectra(self) -> dict[str, dict[str, list[tuple[float, float]]]]:
-        """Layer -> number -> [(images, value), …] of what the log has of each layer; null reads as infinite."""
+        """Layer -> number -> [(images, value), …] of the logged spectra; null is read as infinite."""
         found: dict[str, dict[str, list[tuple[float, float]]]] = {}
         for record in self.log:
             for layer, numbers in record.get("spectrum", {}).items():
@@ -114,12 +114,12 @@ class FinishedRun:
 
     @cached_property
     def sittings(self) -> list[dict[str, Any]]:
-        """What a study noted of the processes that worked on the run; empty for a run outside of studies."""
+        """The sessions of work on the run, as recorded by a study; empty for other runs."""
         return sittings(self.folder)
 
 
 def _check_logged(record: dict[str, Any]) -> None:
-    """Raise a KeyError, TypeError, ValueError or the like for what training does not log."""
+    """Raise a KeyError, TypeError, ValueError or the like for a record that training does not write."""
     for name in ("step", "images"):
         int(record[name])
     for name, value in record.items():

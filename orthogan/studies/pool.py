@@ -1,4 +1,4 @@
-"""Several cells at a time in processes of their own, under one progress bar, until all are done or a signal comes."""
+"""Run several cells at a time in separate processes, under one progress bar, until all are done or a signal comes."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from orthogan.training.stop import StopSignal
 
 WORKER = "orthogan.studies.worker"
 LOOK = 0.5  # seconds between looks at the cells
-TAIL = 1 << 16  # bytes at the end of a log, which hold a line's beginning
-STOP = "stop"  # what a worker is sent when its cell is to save and end
+TAIL = 1 << 16  # bytes read from the end of a log, more than a line
+STOP = "stop"  # the message that makes a cell save and end
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 FORM = "{l_bar}{bar}| {n:.1f}/{total:.0f} cells [{elapsed}<{remaining}, {rate_fmt}{postfix}]"
 
@@ -29,12 +29,12 @@ FORM = "{l_bar}{bar}| {n:.1f}/{total:.0f} cells [{elapsed}<{remaining}, {rate_fm
 def run_cells(cells: Sequence[StudyRun], jobs: int, title: str) -> None:
     """Run ``cells``, ``jobs`` at a time, each with its share of the cores.
 
-    What becomes of each is in its folder; a cell that fails stops no other.
+    The outcome of each is stored in its folder; a failed cell does not stop the others.
 
     Raises:
-        Stopped: a signal came. The cells at work have saved what they can; the same call goes on.
+        Stopped: by a signal. The running cells have saved their state; the same call resumes.
     """
-    # of the jobs asked for, not of those there are cells for: a cell run alone later is to have the same threads
+    # from ``jobs``, not from the number of cells: a cell that is run alone later has the same threads
     threads = max(1, cores() // jobs)
     waiting, failed = deque(cells), 0
     workers = [CellWorker(threads, jobs) for _ in range(min(jobs, len(cells)))]
@@ -43,7 +43,7 @@ def run_cells(cells: Sequence[StudyRun], jobs: int, title: str) -> None:
     )
     done, earlier = 0, {cell.folder: progress(cell) for cell in cells}
     try:
-        bar.initial = bar.n = sum(earlier.values())  # what earlier sittings have trained is no speed of this one
+        bar.initial = bar.n = sum(earlier.values())  # progress of earlier sessions does not count as speed
         with bar, StopSignal() as stop:
             while True:
                 for worker in workers:
@@ -53,7 +53,7 @@ def run_cells(cells: Sequence[StudyRun], jobs: int, title: str) -> None:
                 if not busy:
                     break
                 if stop.name is not None:
-                    bar.set_postfix_str(f"stopping, {len(busy)} save what they have")
+                    bar.set_postfix_str(f"stopping, {len(busy)} cells are saving")
                     for worker in busy:
                         worker.stop()
                 for worker in _answering(busy):
@@ -67,7 +67,7 @@ def run_cells(cells: Sequence[StudyRun], jobs: int, title: str) -> None:
                     bar.set_postfix_str(_state(shares.count(1.0), failed), refresh=False)
                     bar.update(max(0.0, done + sum(shares) + sum(earlier[cell.folder] for cell in waiting) - bar.n))
             if stop.name is not None:
-                raise Stopped(f"stopped by {stop.name}, {len(cells) - done} cells to go; the same command continues")
+                raise Stopped(f"stopped by {stop.name}, {len(cells) - done} cells to go; the same command resumes")
     finally:
         for worker in workers:
             worker.close()
@@ -93,13 +93,13 @@ class CellWorker:
         self._worker.send({"cell": fields, "facts": self.facts})
 
     def stop(self) -> None:
-        """Ask the cell at work to save and stop."""
+        """Ask the running cell to save and stop."""
         if not self._told:
             self._worker.send(STOP)
             self._told = True
 
     def answer(self, *, stopping: bool) -> tuple[StudyRun, int]:
-        """The cell that was at work and its exit code; of one that was killed, notes what happened in its folder."""
+        """The cell that was running and its exit code; if it was killed, records that in its folder."""
         assert self.cell is not None
         cell, self.cell = self.cell, None
         try:
@@ -114,12 +114,12 @@ class CellWorker:
         return cell, code
 
     def close(self) -> None:
-        """End the process; a cell that is still at work is killed and keeps its last checkpoint."""
+        """End the process; a running cell is killed and keeps its last checkpoint."""
         self._worker.close() if self.cell is None else self._worker.kill()
 
 
 def progress(cell: StudyRun) -> float:
-    """The share of a cell's training that its log tells [0-1]."""
+    """The completed share of a cell's training, from its log [0-1]."""
     try:
         with (cell.folder / LOG).open("rb") as stream:
             stream.seek(max(0, stream.seek(0, os.SEEK_END) - TAIL))
@@ -130,13 +130,13 @@ def progress(cell: StudyRun) -> float:
 
 
 def _answering(busy: Sequence[CellWorker]) -> list[CellWorker]:
-    """Those that have something to say, waiting a little for the first of them."""
+    """The workers that have answered; waits up to ``LOOK`` seconds for the first."""
     return select.select(busy, [], [], LOOK)[0]
 
 
 def _state(measured: int, failed: int) -> str:
-    """What the bar's share of training does not tell."""
-    counts = {"are measured": measured, "failed": failed}
+    """Counts beside the bar's share of training."""
+    counts = {"being measured": measured, "failed": failed}
     return ", ".join(f"{count} {what}" for what, count in counts.items() if count)
 
 
@@ -147,5 +147,5 @@ def _why(cell: StudyRun, code: int) -> str:
 
 
 def default_jobs(gpu: bool) -> int:
-    """Cells at a time: one on a GPU, else one a core, at most eight."""
+    """Cells at a time: one on a GPU, else one per core, at most eight."""
     return 1 if gpu else min(8, cores())

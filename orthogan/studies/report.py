@@ -1,6 +1,6 @@
-"""What a report says: tables, differences, pictures, how it was made, and at the end the verdict.
+"""Reports: tables, differences, pictures, provenance, and the verdict on each claim.
 
-It is written once, as Markdown; the HTML page is made from that.
+A report is written once, as Markdown; the HTML page is converted from it.
 """
 
 from __future__ import annotations
@@ -60,19 +60,19 @@ img {{ max-width: 100%; height: auto; }}
 """
 ARROWS = {"lower": " ↓", "higher": " ↑", "": ""}
 NOT_CORRECTED = (
-    "Mean ± half of the 95 % interval of the mean (Student's t over n seeds); with `n = 1` there is none. Intervals "
-    "are not corrected for the number of comparisons: of twenty true zeros about one interval will miss 0. ↓ lower is "
-    "better, ↑ higher is better. Runs that failed are counted and are in no mean, so the mean of such a row is that of "
-    "the survivors."
+    "Mean ± half the width of its 95 % interval (Student's t over n seeds); no interval with `n = 1`. Intervals are "
+    "not corrected for multiple comparisons: of twenty true zeros about one interval misses 0. ↓ lower is better, "
+    "↑ higher is better. Failed runs are counted but are not in the mean, so the mean of such a row is that of the "
+    "remaining runs."
 )
 
 
 @dataclass(frozen=True)
 class Report:
-    """All that is told.
+    """The content of a report.
 
-    ``command``: what made it. ``remarks``: what a reader must know first (runs still missing, what was thrown away).
-    ``overlays``: by setting, (caption, file) of pictures of all rows. ``more``: further facts for ``table.json``.
+    ``command``: the command line that made it. ``remarks``: warnings at the top (missing runs, deleted runs).
+    ``overlays``: by setting, (caption, file) of pictures of all rows. ``more``: further entries of ``table.json``.
     """
 
     title: str
@@ -81,7 +81,7 @@ class Report:
     panels: Sequence[Table]
     remarks: Sequence[str] = ()
     verdicts: Sequence[Verdict] = ()
-    claims: bool = False  # whether there is something to judge
+    claims: bool = False  # whether the report has a verdict
     overlays: Mapping[str, Sequence[tuple[str, Path]]] = field(default_factory=dict)
     more: Mapping[str, Any] = field(default_factory=dict)
 
@@ -126,7 +126,7 @@ def _grid(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
 
 
 def numbers_table(panel: Table) -> str:
-    """The table as Markdown: every row with its runs, failures and numbers."""
+    """The table as Markdown: per row the runs, failures and numbers."""
     head = ["", "runs", "failed", *(column.name + ARROWS[column.better] for column in panel.columns)]
     lines = []
     for row in panel.rows:
@@ -137,7 +137,7 @@ def numbers_table(panel: Table) -> str:
 
 
 def differences_table(panel: Table) -> str | None:
-    """Every row less the baseline, seed by seed, of the numbers that have a better side; None with nothing to show."""
+    """Every row minus the baseline on equal seeds, for numbers with a better direction; None if there are none."""
     columns = [c for c in panel.columns if c.better and c.of(panel.baseline)]
     others = [row for row in panel.rows if row != panel.baseline and any(c.of(row) for c in columns)]
     if not columns or not others:
@@ -152,12 +152,12 @@ def differences_table(panel: Table) -> str | None:
 
 
 def _cell(found: Estimate, n: int) -> str:
-    """The estimate; its own n where that is not the row's."""
+    """The estimate, with its own n if that is not the n of the row."""
     return f"{found} (n = {found.n})" if found.n not in (0, n) else str(found)
 
 
 def _side(found: Estimate, better: str) -> str:
-    """A mark where the interval of a difference leaves 0 out."""
+    """A mark if the interval of a difference excludes 0."""
     if found.low is None or found.high is None or found.low <= 0 <= found.high:
         return ""
     good = (found.high < 0) == (better == "lower")
@@ -170,7 +170,7 @@ def _panel(panel: Table) -> list[str]:
     if gains is not None:
         blocks += [
             f"### Differences to {panel.baseline}",
-            f"Each row less {panel.baseline} on equal seeds; **better** and **worse** where the interval leaves 0 out.",
+            f"Each row minus {panel.baseline} on equal seeds; **better** and **worse** if the interval excludes 0.",
             gains,
         ]
     if failed := [entry for entry in panel.entries if entry.status != "done"]:
@@ -207,7 +207,7 @@ def curves(panel: Table) -> dict[str, list[Line]]:
 
 
 def _pictures(report: Report, folder: Path) -> list[str]:
-    """What was drawn; a picture that cannot be read is named."""
+    """Draw the pictures, and the blocks that show them; a picture that cannot be read is named."""
     for name in (CURVES, OVERLAYS, SAMPLES):
         (folder / name).unlink(missing_ok=True)
     blocks: list[str] = []
@@ -246,7 +246,7 @@ def _sheet(heading: str, files: Sequence[tuple[str, Path]], target: Path, most: 
             found.append((words, Image.open(io.BytesIO(read_regular(path))).convert("RGB")))
         except UnreadableFile as error:
             lost.append(f"{words}: {error.reason}")
-        except Exception as error:  # whatever a damaged picture leads to
+        except Exception as error:  # any of many, from a damaged picture
             lost.append(f"{words}: not a picture ({describe_error(error)})")
     blocks = [f"## {heading}"] if files else []
     if found:
@@ -256,13 +256,13 @@ def _sheet(heading: str, files: Sequence[tuple[str, Path]], target: Path, most: 
 
 
 def _rows(report: Report) -> list[str]:
-    """What each row is."""
+    """The description of each row."""
     notes = {row: note for panel in report.panels for row, note in panel.notes.items() if note}
     return ["## Rows", *_bullets([f"**{row}**: {note}" for row, note in notes.items()])] if notes else []
 
 
 def _making(report: Report) -> list[str]:
-    """Machines, versions, and how one run is made alone."""
+    """Machines, versions, and how to make a single run."""
     sittings = [sitting for panel in report.panels for entry in panel.entries for sitting in entry.sittings]
     runs = sum(len(panel.entries) for panel in report.panels)
     minutes = sum(float(sitting.get("seconds", 0)) for sitting in sittings) / 60
@@ -285,8 +285,8 @@ def _making(report: Report) -> list[str]:
 def _verdict(verdicts: Sequence[Verdict]) -> list[str]:
     blocks = [
         "## Verdict",
-        "A claim holds here where the 95 % intervals of all its comparisons lie on its side, and does not hold "
-        "where one of them lies on the other. It is said of these nets, data and lengths of training, no others.",
+        "A claim holds here if the 95 % intervals of all its comparisons are on its side, and does not hold if one of "
+        "them is on the other side. The verdict applies to these nets, data sets and training lengths only.",
     ]
     for verdict in verdicts:
         blocks.append(f"### {verdict.claim.text}: {verdict.verdict}")
@@ -296,12 +296,12 @@ def _verdict(verdicts: Sequence[Verdict]) -> list[str]:
 
 
 def _plain(text: str) -> str:
-    """``text`` on one line that Markdown takes for nothing else."""
+    """``text`` on one line, with the characters escaped that Markdown would interpret."""
     return re.sub(r"([\\`*<])", r"\\\1", " ".join(text.split()))
 
 
 def to_html(markdown: str, title: str, folder: Path) -> str:
-    """``markdown`` as one page that needs no other file: the pictures of ``folder`` are in it as data."""
+    """``markdown`` as one page that needs no other file: the pictures in ``folder`` are embedded."""
     from markdown_it import MarkdownIt
 
     body = MarkdownIt("commonmark", {"html": False}).enable("table").render(markdown)
@@ -385,7 +385,7 @@ def _table(panel: Table) -> dict[str, Any]:
 
 
 def _said(value: Any) -> str:
-    """A fact in words."""
+    """A value as text."""
     if isinstance(value, Mapping):
         return "(" + ", ".join(f"{key} {_said(inner)}" for key, inner in value.items()) + ")"
     if isinstance(value, float):

@@ -1,4 +1,4 @@
-"""``orthogan study``: run the cells that are missing, then write the report of all that are there."""
+"""``orthogan study``: run the missing cells, then write the report of all cells."""
 
 from __future__ import annotations
 
@@ -33,17 +33,17 @@ from orthogan.studies.verdict import judge
 from orthogan.training.resume import read_records
 
 OVERLAYS = "overlays"  # folder of pictures
-REDONE = "redone.jsonl"  # what was thrown away, when, and what it had been
+REDONE = "redone.jsonl"  # which runs were deleted, when, and their numbers
 SEED = re.compile(r"seed-(\d+)")
 PENDING = "unfinished"
 
 
 @dataclass(frozen=True)
 class Request:
-    """What is asked of ``run_study``.
+    """The arguments of ``run_study``.
 
-    ``name``: of a study, or ``module:STUDY``. ``seeds``: how many, None as the scale has it. ``jobs``: cells at a time.
-    ``overrides``: ``key=value``, over the scale's own keys. ``redo``: methods whose runs are thrown away first.
+    ``name``: of a study, or ``module:STUDY``. ``seeds``: how many; None: as the scale says. ``jobs``: cells at a time.
+    ``overrides``: ``key=value``, over the scale's own keys. ``redo``: methods whose runs are deleted first.
     """
 
     name: str
@@ -56,7 +56,7 @@ class Request:
 
     @property
     def command(self) -> str:
-        """The same on the command line."""
+        """The equivalent command line."""
         words = ["orthogan", "study", self.name, "--scale", self.scale]
         words += ["--seeds", str(self.seeds)] if self.seeds else []
         words += ["--out", str(self.out), "--jobs", str(self.jobs), *map(shlex.quote, self.overrides)]
@@ -64,13 +64,13 @@ class Request:
 
 
 def run_study(request: Request) -> Path:
-    """Run what is missing of a study and report all of it; returns the report's path.
+    """Run the missing cells of a study and report all of them; returns the path of the report.
 
     Raises:
-        UserError: runs failed, which the report tells; there is no such study, scale, method, data or library; runs
-            are there that were made under another definition; another process is at it; or numbers of unlike
-            protocols would share a column.
-        Stopped: a signal came; the report holds what there is, and the same call goes on.
+        UserError: runs failed (see the report); there is no such study, scale, method, data or library; existing runs
+            have another definition; another process runs the study; or numbers of different protocols would share a
+            column.
+        Stopped: by a signal; the report shows what is finished, and the same call resumes.
     """
     study = get_study(request.name)
     scale = _scale(study, request.scale)
@@ -104,10 +104,10 @@ def run_study(request: Request) -> Path:
 
 
 def report(study: Study, scale: ScaleName, root: Path, cells: Sequence[StudyRun], command: str) -> Path:
-    """Write the report of what lies below ``root``; returns its path.
+    """Write the report of all runs below ``root``; returns its path.
 
     Raises:
-        UserError: numbers of unlike protocols would share a column.
+        UserError: numbers of different protocols would share a column.
     """
     size = study.scales[scale]
     panels = gather_tables(study, size, root, cells)
@@ -133,7 +133,7 @@ def report(study: Study, scale: ScaleName, root: Path, cells: Sequence[StudyRun]
 
 
 def _overlays(study: Study, panel: Table, root: Path) -> list[tuple[str, Path]]:
-    """(caption, file) of the pictures of all methods of a setting, of the first seed that has been measured."""
+    """(caption, file) of the pictures of all methods of a setting, for the first measured seed."""
     seeds = [entry.seed for entry in panel.entries if entry.status == "done"]
     if not seeds:
         return []
@@ -159,18 +159,18 @@ def slug(*words: str) -> str:
 def _remarks(study: Study, scale: ScaleName, panels: Sequence[Any], root: Path) -> list[str]:
     remarks = []
     if scale == "smoke":
-        remarks.append("**Smoke scale**: it shows that everything runs. Its numbers mean nothing.")
+        remarks.append("**Smoke scale**: a check that everything runs. The numbers are meaningless.")
     pending = sum(entry.status == PENDING for panel in panels for entry in panel.entries)
     if pending:
-        remarks.append(f"**Not complete**: {pending} runs are still to be made; the same command makes them.")
+        remarks.append(f"**Not complete**: {pending} runs are missing; the same command makes them.")
     file = root / REDONE
-    remarks += [_thrown_away(record) for record in read_records(file, _thrown_away)] if file.is_file() else []
+    remarks += [_deleted(record) for record in read_records(file, _deleted)] if file.is_file() else []
     return remarks
 
 
-def _thrown_away(record: Mapping[str, Any]) -> str:
+def _deleted(record: Mapping[str, Any]) -> str:
     numbers = ", ".join(f"{name} {value}" for name, value in record["numbers"].items()) or record["reason"]
-    return f"Thrown away on {record['date']} and run again: {record['folder']} ({record['status']}; {numbers})"
+    return f"Deleted on {record['date']} and run again: {record['folder']} ({record['status']}; {numbers})"
 
 
 def _scale(study: Study, name: str) -> ScaleName:
@@ -184,11 +184,11 @@ def _check_data(cells: Sequence[StudyRun]) -> None:
     for cell in cells:
         path = cell.config.data.path
         if path is not None and not Path(path).exists():
-            raise UserError(f"data.path: {path} does not exist; say where the images are with data.path=... at the end")
+            raise UserError(f"data.path: {path} does not exist; add data.path=FOLDER at the end of the command")
 
 
 def _refuse_changed(study: Study, cells: Sequence[StudyRun], outcomes: dict[Path, Outcome | None]) -> None:
-    """A run that was made under another config is neither passed off as the new one nor thrown away unasked."""
+    """Refuse runs that were made under another config: they are not reused, and not deleted unasked."""
     found: dict[str, list[str]] = {}
     for cell in cells:
         old = _config_of(cell, outcomes[cell.folder])
@@ -199,13 +199,13 @@ def _refuse_changed(study: Study, cells: Sequence[StudyRun], outcomes: dict[Path
         listing = "\n".join(f"  {', '.join(dict.fromkeys(of))}:\n    {lines}" for lines, of in found.items())
         redo = " ".join(f"--redo {method}" for method in methods)
         raise UserError(
-            f"study {study.name}: there are runs of another definition:\n{listing}\n"
-            f"To throw them away and run them anew: {redo}. To keep them: choose another --out."
+            f"study {study.name}: some runs were made under another definition:\n{listing}\n"
+            f"To delete and repeat them: {redo}. To keep them: choose another --out."
         )
 
 
 def _config_of(cell: StudyRun, outcome: Outcome | None) -> dict[str, Any] | None:
-    """The config that what lies in the cell's folder was made under; None where nothing was trained."""
+    """The config of the run in the cell's folder; None if nothing was trained or it is the current one."""
     if outcome is not None and outcome.status != "error":
         return None if outcome.definition == cell.definition() else dict(outcome.config)
     file = cell.folder / "config.yaml"
@@ -215,7 +215,7 @@ def _config_of(cell: StudyRun, outcome: Outcome | None) -> dict[str, Any] | None
 
 
 def _changes(old: dict[str, Any], new: Config) -> list[str]:
-    """What differs but for the place; keys that came with a later version are at their default, as they were."""
+    """The keys that differ, without ``out``; keys that a later version added count as their defaults."""
     with suppress(ValidationError):
         old = Config.model_validate(old).model_dump()
     return differences({k: v for k, v in old.items() if k not in PLACE}, new.model_dump(exclude=PLACE))
@@ -228,7 +228,7 @@ def _check_methods(study: Study, methods: Sequence[str]) -> None:
 
 
 def _redo(root: Path, methods: Sequence[str]) -> None:
-    """Delete the runs of ``methods`` and note what they had been: a report tells what was thrown away."""
+    """Delete the runs of ``methods`` and record their numbers, which the report shows."""
     for method in methods:
         folder = root / CELLS / method
         for file in sorted(folder.glob(f"**/{FILE}")):
@@ -246,14 +246,14 @@ def _redo(root: Path, methods: Sequence[str]) -> None:
         if folder.is_dir():
             with disk_errors(folder):
                 shutil.rmtree(folder)
-            print(f"thrown away: {folder}")
+            print(f"deleted: {folder}")
 
 
 def gather_tables(study: Study, scale: Scale, root: Path, cells: Sequence[StudyRun]) -> list[Table]:
-    """A table for each setting: the asked ``cells``, and what else lies below ``root`` from earlier, other commands.
+    """A table per setting: of ``cells``, and of other runs below ``root`` from earlier commands.
 
     Raises:
-        UserError: numbers of unlike protocols would come into one column, or a file does not read.
+        UserError: numbers of different protocols would share a column, or a file cannot be read.
     """
     entries: dict[str, list[Entry]] = {setting: [] for setting in scale.settings}
     asked = {cell.folder for cell in cells}
@@ -274,18 +274,18 @@ def gather_tables(study: Study, scale: Scale, root: Path, cells: Sequence[StudyR
 
 
 def read_entry(study: Study, method: str, seed: int, folder: Path) -> Entry:
-    """The run in ``folder``, or that there is none."""
+    """The row entry of the run in ``folder``, finished or not."""
     worked = sittings(folder)
     try:
         outcome = load(folder)
     except Damaged as damage:
         return Entry(method, seed, folder, PENDING, str(damage), sittings=worked)
     if outcome is None or (outcome.status == "done" and missing(study, outcome)):
-        why = "interrupted; the same command continues" if worked else "not run yet"
+        why = "interrupted; the same command resumes it" if worked else "not run yet"
         return Entry(method, seed, folder, PENDING, why, sittings=worked)
     if outcome.status != "done":
         return Entry(method, seed, folder, outcome.status, outcome.reason, sittings=worked)
-    # in the study's order, which is not that of measuring where a measure was changed
+    # in the order of the study: a changed measure was taken later
     outcome = replace(outcome, found={measure.identity: outcome.found[measure.identity] for measure in study.measures})
     return Entry(
         method,
@@ -307,13 +307,13 @@ def found(root: Path) -> Iterator[tuple[str, str, int, Path]]:
 
 
 def describe_protocol(note: str, keys: Keys) -> str:
-    """A method's note, and the keys that make it."""
+    """The note of a method, and its config keys."""
     words = "; ".join(f"`{key}={json.dumps(value)}`" for key, value in keys.items())
     return " ".join(part for part in (note, f"({words})" if words else "(as the base)") if part)
 
 
 def finished(study: Study, outcome: Outcome | None) -> bool:
-    """Whether a cell needs nothing more: measured in full, or diverged."""
+    """Whether a cell needs no more work: it is fully measured, or it diverged."""
     if outcome is None or outcome.status == "error":
         return False
     return outcome.status == "diverged" or not missing(study, outcome)

@@ -1,4 +1,4 @@
-"""What a study is: methods x settings x seeds, what is measured of each run, and the published claims to be checked."""
+"""What a study is: methods x settings x seeds, the measures of each run, and the published claims to check."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ if TYPE_CHECKING:
 Keys = Mapping[str, Any]  # dotted key of the config -> value
 ScaleName = Literal["smoke", "cpu", "full"]
 SCALES: tuple[ScaleName, ...] = ("smoke", "cpu", "full")
-EVERY = "*"  # the setting of a term that is about each of them
-NAME = re.compile(r"[a-z0-9][a-z0-9.+_-]*")  # of what becomes a folder
+EVERY = "*"  # the setting of a term that applies to every setting
+NAME = re.compile(r"[a-z0-9][a-z0-9.+_-]*")  # valid as the name of a folder
 
 
 @dataclass(frozen=True)
 class Measure:
-    """A function of a finished run. A new ``version`` makes finished runs be measured, not trained, again."""
+    """A function of a finished run. With a new ``version`` finished runs are measured again, not trained again."""
 
     name: str
     of: Callable[[FinishedRun], MeasureResult]
@@ -42,22 +42,19 @@ Overlay = Callable[[Mapping[str, Path], Path], Path]
 
 @dataclass(frozen=True)
 class Method:
-    """A row of the table: the keys that make it, over those of scale and setting.
-
-    The keys are a function of the setting's name where they depend on it.
-    """
+    """A row of the table: its config keys, over those of scale and setting, or a function of the setting's name."""
 
     keys: Keys | Callable[[str], Keys]
     note: str = ""
 
     def over(self, setting: str) -> Keys:
-        """The keys in ``setting``."""
+        """The config keys in ``setting``."""
         return self.keys(setting) if callable(self.keys) else self.keys
 
 
 @dataclass(frozen=True)
 class Setting:
-    """Where all methods are compared, each setting with a table of its own: a net, a data set."""
+    """A net or a data set in which all methods are compared, with a separate table."""
 
     keys: Keys = field(default_factory=dict)
     note: str = ""
@@ -65,7 +62,7 @@ class Setting:
 
 @dataclass(frozen=True)
 class Scale:
-    """How large a study is: the config that all its runs build on, its settings, and how many seeds by default."""
+    """The size of a study: the config that all its runs build on, its settings, and the default number of seeds."""
 
     keys: Keys
     settings: Mapping[str, Setting] = field(default_factory=lambda: {"": Setting()})
@@ -85,7 +82,7 @@ class Term:
 
 @dataclass(frozen=True)
 class Hypothesis:
-    """A sum of terms, taken seed by seed, and the side of ``bound`` that the claim puts it on.
+    """A sum of terms, computed per seed, and the side of ``bound`` where the claim expects it.
 
     Terms with the setting ``EVERY`` are tested once in each setting of the scale.
     """
@@ -98,7 +95,7 @@ class Hypothesis:
 
 @dataclass(frozen=True)
 class Claim:
-    """A published claim, where it stands (and whether that was read), and what would show it here."""
+    """A published claim, its source (and whether it was read), and the hypotheses that test it here."""
 
     text: str
     source: str
@@ -123,25 +120,25 @@ def under(number: str, method: str, bound: float, setting: str = EVERY) -> Hypot
 
 
 def trained(config: Config) -> Path:
-    """Train a run to its end, or go on with it."""
-    from orthogan.training import train  # a list of studies need not wait for torch
+    """Train or resume a run."""
+    from orthogan.training import train  # imported on first use: listing studies does not need it
 
     return train(config)
 
 
 @dataclass(frozen=True)
 class Study:
-    """All of a study.
+    """A study.
 
     Args:
-        about: a paragraph for the head of the report: what is compared, and what it cannot show.
-        baseline: the method that the others are compared with, seed by seed.
+        about: a paragraph at the top of the report: what is compared, and what it cannot show.
+        baseline: the method that the others are compared with on equal seeds.
         run: makes or continues the run of a config, as ``orthogan.training.train`` does, with its exceptions.
-        needs: called before anything else; each raises ``UserError`` where something is not installed.
-        overlays: by caption, pictures of all methods of a setting together.
+        needs: called first; each raises ``UserError`` if something is not installed.
+        overlays: caption -> a picture of all methods of a setting together.
 
     Raises:
-        ValueError: a name that is no folder's, or a method, setting or claim that does not exist.
+        ValueError: a name that cannot name a folder, or an unknown method or setting.
     """
 
     name: str
@@ -160,7 +157,7 @@ class Study:
         settings = [name for scale in self.scales.values() for name in scale.settings]
         for name in (self.name, *self.methods, *(name for name in settings if name)):
             if not NAME.fullmatch(name):
-                raise ValueError(f"{name!r}: a name is of small letters, digits and . + - _, since it names a folder")
+                raise ValueError(f"{name!r}: use lowercase letters, digits and . + - _ only, since it names a folder")
         for scale in self.scales.values():
             if "" in scale.settings and len(scale.settings) > 1:
                 raise ValueError(f"{self.name}: a setting without a name must be the only one")
@@ -195,7 +192,7 @@ def get_study(name: str) -> Study:
 
 
 def listing() -> str:
-    """For the user: each study with its title and its size at each scale."""
+    """A text with the title of each study and its size at each scale."""
     lines = []
     for name, study in STUDIES.items():
         lines.append(f"{name}: {study.title}")

@@ -1,4 +1,4 @@
-"""Runs side by side: rows by method, columns by number, each column of one protocol."""
+"""Runs side by side: a row per method, a column per number and protocol."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Entry:
     """One run in the table.
 
     ``status``: "done", or why it has no final numbers: "diverged", "error", "unfinished"; ``reason``: in words.
-    ``folder``: where it lies. ``numbers``: by name, which may come again under another protocol.
+    ``numbers``: (name, value); a name may occur again under another protocol.
     """
 
     row: str
@@ -36,7 +36,7 @@ Holder = tuple[Entry, Value]
 
 @dataclass(frozen=True)
 class Column:
-    """Numbers of one name under one protocol; ``protocol`` and ``place`` are what all of them share."""
+    """Numbers of one name under one protocol; all of them share ``protocol`` and ``place``."""
 
     name: str
     number: str
@@ -55,13 +55,13 @@ class Column:
         return Estimate.of([found[seed] for seed in sorted(found)])
 
     def difference(self, row: str, baseline: str) -> Estimate:
-        """Of ``row`` to ``baseline`` over equal seeds."""
+        """``row`` minus ``baseline`` on equal seeds."""
         return paired_difference(self.of(row), self.of(baseline))
 
 
 @dataclass(frozen=True)
 class Table:
-    """One table: all runs of one setting, failures too. ``notes``: what is said of a row; ``about``: of the setting."""
+    """All runs of one setting, including failures. ``notes``: descriptions of rows; ``about``: of the setting."""
 
     setting: str
     rows: Sequence[str]
@@ -73,21 +73,21 @@ class Table:
 
     @property
     def title(self) -> str:
-        """The setting, and what is said of it."""
+        """The setting and its description."""
         return f"{self.setting}: {self.about}" if self.about else self.setting
 
     def column(self, number: str) -> Column | None:
-        """The column of that number's name; None where no run has it, or several columns share it."""
+        """The column of that number; None if no run has it, or several columns share the name."""
         found = [column for column in self.columns if column.number == number]
         return found[0] if len(found) == 1 else None
 
     def of(self, row: str, status: str = "") -> list[Entry]:
-        """The runs of a row, by seed; those of one status alone."""
+        """The runs of a row, by seed; with ``status``, only those."""
         found = [e for e in self.entries if e.row == row and (not status or e.status == status)]
         return sorted(found, key=lambda entry: entry.seed)
 
     def failures(self, row: str) -> str:
-        """``1 diverged, 1 unfinished``; empty where none failed."""
+        """``1 diverged, 1 unfinished``; empty if none failed."""
         kinds = dict.fromkeys(e.status for e in self.of(row) if e.status != "done")
         return ", ".join(f"{len(self.of(row, kind))} {kind}" for kind in kinds)
 
@@ -104,14 +104,13 @@ def panel(
 ) -> Table:
     """All ``entries`` as one table.
 
-    Numbers that mean nothing on another machine (seconds, memory) get a column for each machine, named by what
-    differs.
+    Numbers that depend on the machine (seconds, memory) get a column per machine, named by what differs.
 
     Args:
-        split: numbers of unlike protocols get columns of their own, named by what differs; else they are refused.
+        split: numbers of different protocols get separate columns, named by what differs; else they are an error.
 
     Raises:
-        UserError: unlike protocols, where they are not to be split: the keys that differ, and the runs.
+        UserError: different protocols without ``split``; the message has the keys that differ, and the runs.
     """
     done = [entry for entry in entries if entry.status == "done"]
     names = dict.fromkeys(name for entry in done for name, _ in entry.numbers)
@@ -150,7 +149,7 @@ def _refusal(name: str, keys: Sequence[str], holders: Sequence[Holder], setting:
         lines.append(f"  {key}: {kinds}")
     where = f" in {setting}" if setting else ""
     return (
-        f"{name}{where}: measured under unlike protocols, which never share a column:\n"
+        f"{name}{where}: measured under different protocols, which cannot share a column:\n"
         + "\n".join(lines)
-        + "\nMeasure them alike: throw the fewer away with --redo METHOD, or choose another --out."
+        + "\nMeasure them under one protocol: delete the smaller group with --redo METHOD, or choose another --out."
     )

@@ -1,29 +1,32 @@
-"""What is measured of a run, and when two numbers may share a column: where their protocols agree."""
+"""What is measured of a run, and when two numbers can share a column: if their protocols agree."""
 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator
 
 Better = Literal["", "lower", "higher"]
-# Of a run or of the day, not of how the number is defined: who was measured, with which random draws, when, by which
-# version and on what device, and how long it took. The reports tell machines and versions apart from the table.
+Number = Annotated[float, BeforeValidator(lambda value: math.nan if value is None else value)]  # JSON has no NaN
+# Keys of a protocol that do not define the number: subject, random seed, date, versions, device, duration. Reports
+# list machines and versions beside the table.
 VERSIONS = ("orthogan", "torch", "torch-fidelity")
 CIRCUMSTANCES = ("subject", "step", "images", "seed", "seconds", "date", "device", *VERSIONS)
 
 
 @dataclass(frozen=True)
 class Value:
-    """A measured number of one run; NaN or infinite where there is none.
+    """A measured number of one run; NaN or infinite if there is none.
 
-    ``better``: which way is good, where one is. ``protocol``: what it depends on, as of ``MetricResult``; numbers of
-    unlike protocols are never in one column. ``place``: of numbers that mean nothing elsewhere (seconds, memory), the
-    machine.
+    ``better``: which direction is better, if any. ``protocol``: what the number depends on, as in ``MetricResult``;
+    numbers of different protocols are never in one column. ``place``: the machine, for seconds and memory.
     """
 
-    value: float
+    value: Number
     better: Better = ""
     protocol: Mapping[str, Any] = field(default_factory=dict)
     place: Mapping[str, Any] = field(default_factory=dict)
@@ -31,10 +34,10 @@ class Value:
 
 @dataclass(frozen=True)
 class MeasureResult:
-    """What a measure found: numbers and curves [(images seen by the net, value), …] by name, pictures in the run."""
+    """The result of a measure: numbers and curves [(images seen, value), …] by name, and pictures in the run folder."""
 
     numbers: Mapping[str, Value] = field(default_factory=dict)
-    curves: Mapping[str, Sequence[tuple[float, float]]] = field(default_factory=dict)
+    curves: Mapping[str, Sequence[tuple[Number, Number]]] = field(default_factory=dict)
     pictures: Sequence[str] = ()
 
 
@@ -51,12 +54,12 @@ def differing(protocols: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def alike(protocols: Iterable[Mapping[str, Any]], keys: Sequence[str]) -> list[tuple[str, ...]]:
-    """Of each protocol its values at ``keys``, as text: what tells one column from another."""
+    """The values of each protocol at ``keys``, as text."""
     return [tuple(text(protocol.get(key)) for key in keys) for protocol in protocols]
 
 
 def text(value: Any) -> str:
-    """A value in a form that compares: None where a protocol says nothing of the key."""
+    """A value as text that can be compared."""
     if value is None:
         return "not said"
     return value if isinstance(value, str) else json.dumps(value, sort_keys=True, default=str)

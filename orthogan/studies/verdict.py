@@ -1,4 +1,4 @@
-"""Each published claim against the numbers here: held, did not hold, or undecided, with n and interval."""
+"""The verdict on each published claim: it holds here, it does not, or it is undecided, with n and interval."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ HELD, FAILED, UNDECIDED, ABSENT = "held here", "did not hold here", "undecided",
 
 @dataclass(frozen=True)
 class Finding:
-    """One contrast in one setting ("" where it spans several)."""
+    """One hypothesis in one setting ("" if it spans several)."""
 
     says: str
     setting: str
     estimate: Estimate
     verdict: str
     why: str = ""
-    without: str = ""  # the runs that failed and are in no mean
+    without: str = ""  # runs that failed and are not in the mean
 
     def __str__(self) -> str:
         """The verdict with its numbers."""
@@ -35,7 +35,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class Verdict:
-    """A claim, its findings, and what they come to."""
+    """A claim, its findings, and the verdict."""
 
     claim: Claim
     findings: Sequence[Finding]
@@ -48,9 +48,9 @@ class Verdict:
 
 
 def judge(claims: Sequence[Claim], panels: Mapping[str, Table]) -> list[Verdict]:
-    """Every claim; ``panels`` by setting, in the scale's order.
+    """The verdict on every claim; ``panels``: tables by setting.
 
-    A claim holds where all of its contrasts do, and does not hold where one of them does not.
+    A claim holds if all of its hypotheses do, and does not hold if one of them does not.
     """
     found = []
     for claim in claims:
@@ -65,7 +65,7 @@ def judge(claims: Sequence[Claim], panels: Mapping[str, Table]) -> list[Verdict]
 
 
 def judge_hypotheses(contrast: Hypothesis, panels: Mapping[str, Table]) -> list[Finding]:
-    """One finding for each setting that the contrast is about."""
+    """One finding per setting that the hypothesis is about."""
     places = {term.setting for term in contrast.terms}
     if EVERY in places:
         return [_finding(contrast, panels, setting) for setting in panels]
@@ -73,7 +73,7 @@ def judge_hypotheses(contrast: Hypothesis, panels: Mapping[str, Table]) -> list[
 
 
 def _finding(contrast: Hypothesis, panels: Mapping[str, Table], here: str) -> Finding:
-    """The sum of the terms over the seeds that all of them have."""
+    """Estimate the sum of the terms on the seeds that all of them have."""
     by_seed: list[tuple[float, dict[int, float]]] = []
     lost: dict[str, str] = {}
     for term in contrast.terms:
@@ -97,9 +97,9 @@ def _finding(contrast: Hypothesis, panels: Mapping[str, Table], here: str) -> Fi
 
 
 def _judged(contrast: Hypothesis, estimate: Estimate) -> tuple[str, str]:
-    """(verdict, why) by the side of the bound that the interval lies on."""
+    """(verdict, reason), from the side of the bound that the interval is on."""
     if estimate.n == 0:
-        return ABSENT, "no seed that all of them have"
+        return ABSENT, "no common seed"
     if estimate.n == 1:
         return UNDECIDED, "n = 1, no interval"
     if estimate.low is None or estimate.high is None:

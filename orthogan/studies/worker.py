@@ -1,8 +1,8 @@
-"""The process that runs cells: a line of JSON in for each, a line with its exit code out.
+"""The process that runs cells: it reads a line of JSON per cell and answers with the exit code.
 
-It imports everything once and forks a child for each cell: a cell costs no start-up, has its own memory, and takes
-nothing with it when it goes down. This process itself computes nothing and never touches a GPU, so that its children
-may. The line ``stop`` tells the child to save and end; so does the end of the input, when the study was killed.
+It imports everything once and forks a child per cell: a cell has no start-up cost and its own memory, and a crash
+ends that cell only. This process computes nothing and never touches a GPU, so that its children can. The message
+``stop`` makes the child save and end; so does the end of the input, when the study was killed.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from orthogan.studies.cells import StudyRun, run_cell
 from orthogan.studies.pool import STOP
 from orthogan.studies.study import get_study
 
-OUTPUT = "output.txt"  # what the cell prints
+OUTPUT = "output.txt"  # the output of the cell
 LOOK = 0.1  # seconds between looks at the child and at the input
 GRACE = 10.0  # seconds that a cell has to save when the study was killed
 
@@ -34,9 +34,9 @@ def main() -> None:
     """Answer until the input is closed."""
     replies = open_replies()
     for job in read_messages():
-        if job == STOP:  # it came when no cell was at work any more
+        if job == STOP:  # it came after the last cell had ended
             continue
-        # imported here, so that edits during hours of work change nothing; a child tells what is wrong
+        # imported here, so that later edits of its file have no effect; an error is reported by the child
         with suppress(Exception):
             get_study(job["cell"]["study"])
         child = os.fork()
@@ -74,7 +74,7 @@ def _cell(job: dict[str, Any]) -> StudyRun:
 
 
 def _wait(child: int) -> int:
-    """The exit code of ``child`` (a signal's number, negative, where that ended it); tells it when to stop."""
+    """The exit code of ``child`` (negative: the signal that ended it); forwards a request to stop."""
     source, end = [0], math.inf
     while True:
         found, status = os.waitpid(child, os.WNOHANG)

@@ -86,7 +86,7 @@ def test_a_run_that_has_not_come_to_its_end_is_counted_and_gives_no_number(runs:
     table = compare_runs([runs[0], half])
     assert table.failures("all runs") == "1 unfinished"
     (entry,) = table.of("all runs", "unfinished")
-    assert entry.reason == "it has come to step 0 of 2"
+    assert entry.reason == "stopped at step 0 of 2"
     assert not entry.numbers
 
 

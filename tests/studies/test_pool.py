@@ -53,7 +53,7 @@ def test_a_signal_stops_all_cells_cleanly_and_the_same_command_goes_on(tmp_path:
 
     thread = threading.Thread(target=interrupt)
     thread.start()
-    with pytest.raises(Stopped, match=r"stopped by SIGTERM, 3 cells to go; the same command continues"):
+    with pytest.raises(Stopped, match=r"stopped by SIGTERM, 3 cells to go; the same command resumes"):
         run_study(request(tmp_path, "WAITING", seeds=2, jobs=1))
     thread.join()
     assert not (waiting / FILE).exists()

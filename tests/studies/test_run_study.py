@@ -91,7 +91,7 @@ def test_another_definition_is_refused_and_redo_throws_away_and_tells(
     report = run_study(request(tmp_path, seeds=2, redo=["second"])).read_text(encoding="utf-8")
     assert here.count("second, seed 0") == 2
     assert here.count("base, seed 0") == 1
-    assert "Thrown away on" in report
+    assert "Deleted on" in report
     assert "cells/second/seed-1 (done; error [%] 9.1)" in report
     with pytest.raises(UserError, match="--redo third: stub has no such method; choose base, second"):
         run_study(request(tmp_path, redo=["third"]))
@@ -166,7 +166,7 @@ def test_unlike_protocols_within_a_column_are_refused_by_the_key(tmp_path: Path,
     cells = list_runs(study, "smoke", [0], tmp_path, named="tests.fixtures.stub:STUDY")
     for cell in cells:
         run_cell(study, cell, {})
-    with pytest.raises(UserError, match=r"(?s)error \[%\].*unlike protocols.*samples: 100 in 1 runs.*50 in 1 runs"):
+    with pytest.raises(UserError, match=r"(?s)error \[%\].*different protocols.*samples: 100 in 1 runs.*50 in 1 runs"):
         module.report(study, "smoke", tmp_path / "stub" / "smoke", cells, "orthogan study")
 
 
