@@ -1,11 +1,12 @@
-# Two commands: `make demo` trains, scores and shows a small SRN-GAN; `make test` checks the whole project.
+# `make demo` trains, scores and shows a small SRN-GAN; `make test` checks the whole project (about 10 minutes on two
+# cores); `make test-fast` leaves out the tests marked slow (under 3 minutes); `make lint` checks style, imports and types.
 # `make faults` harms runs and files for 25 minutes and counts what does not survive (docs/reliability.md).
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
 RUN := runs/demo
 
-.PHONY: demo test lint faults clean
+.PHONY: demo test test-fast lint faults clean
 
 demo: $(VENV)/.installed
 	$(BIN)/orthogan train configs/demo.yaml
@@ -19,6 +20,9 @@ demo: $(VENV)/.installed
 # one thread per process, as many processes as processors (at most 8)
 test: $(VENV)/.installed-dev lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses logical --maxprocesses 8 --dist loadfile
+
+test-fast: $(VENV)/.installed-dev
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses logical --maxprocesses 8 --dist worksteal -m "not slow"
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
