@@ -25,7 +25,7 @@ from orthogan.config.base import (
     code_in,
 )
 from orthogan.config.checks import check_gan, check_task, fill_task_defaults
-from orthogan.data.config import AugmentConfig, DataConfig
+from orthogan.data.config import AUGMENTED, AugmentConfig, DataConfig
 from orthogan.evaluation.config import EvaluationConfig
 from orthogan.losses import LOSSES
 from orthogan.models.config import ModelConfig, NetConfig
@@ -247,7 +247,7 @@ class Config(Section):
     )
     out: str | None = Field(default=None, description="run folder; null = runs/NAME-OF-THE-CONFIG")
     data: DataConfig = DataConfig()
-    augment: AugmentConfig = AugmentConfig()
+    augment: Annotated[AugmentConfig, AUGMENTED] = AugmentConfig()
     model: ModelConfig = ModelConfig()
     loss: LossConfig = LossConfig()
     optimizer: OptimizerConfig = OptimizerConfig()

@@ -6,7 +6,8 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from orthogan.data.augment import AdaptiveAugment, DiffAugment
+    from orthogan.data.augment.ada import AdaptiveAugment
+    from orthogan.data.augment.diffaugment import DiffAugment
     from orthogan.data.batches import Batches
     from orthogan.data.factors import FactorGrid
     from orthogan.data.open import open_configured, open_held_out, open_source
@@ -16,7 +17,8 @@ if TYPE_CHECKING:
     from orthogan.data.transforms import flip, to_float
 
 _HOMES = {
-    "augment": ("AdaptiveAugment", "DiffAugment"),
+    "augment.ada": ("AdaptiveAugment",),
+    "augment.diffaugment": ("DiffAugment",),
     "batches": ("Batches",),
     "factors": ("FactorGrid",),
     "open": ("open_configured", "open_held_out", "open_source"),

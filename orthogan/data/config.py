@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import fields, replace
-from typing import Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from orthogan.config.base import Fraction, KindOf, Options, PositiveInt, Section
+from orthogan.config.base import Fraction, KindOf, OpenSection, Options, PositiveInt, Section
 from orthogan.data.source import DataRequest
 from orthogan.data.sources import DATA_SOURCES
+from orthogan.registry import Registry
+
+if TYPE_CHECKING:
+    from orthogan.data.augment import Augmentation
 
 
 class DataConfig(Section):
@@ -85,10 +89,25 @@ class DataConfig(Section):
 
 
 class AugmentConfig(Section):
-    kind: Literal["none", "diffaugment", "ada"] = Field(
-        default="none", description="applied to reals and fakes before D"
-    )
-    policy: str = Field(default="color,translation,cutout", description="diffaugment: comma-separated operations")
-    target: Fraction = Field(default=0.6, description="ada: wanted E[sign D(real)]")
-    images_to_one: PositiveInt = Field(default=500_000, description="ada: time for p to go from 0 to 1 [images]")
-    interval: PositiveInt = Field(default=4, description="ada: adjust p every so many steps [steps]")
+    """What the discriminator sees of reals and fakes; each kind has a section with its own options."""
+
+    kind: str = Field(default="none", description="applied to reals and fakes before D")
+    OF_OLD: ClassVar = {"policy": "diffaugment", "target": "ada", "images_to_one": "ada", "interval": "ada"}
+
+    @classmethod
+    def read_old_keys(cls, tree: dict[str, Any]) -> dict[str, Any]:
+        """In 0.1 the options of all kinds stood side by side; those of other kinds meant nothing."""
+        kind = tree.get("kind", "none")
+        return {key: value for key, value in super().read_old_keys(tree).items() if cls.OF_OLD.get(key, kind) == kind}
+
+
+def _adopt(thing: Any) -> type[Augmentation]:
+    from orthogan.data.augment import Augmentation
+
+    if isinstance(thing, type) and issubclass(thing, Augmentation):
+        return thing
+    raise TypeError("it must be a subclass of orthogan.data.augment.Augmentation")
+
+
+AUGMENTATIONS: Registry[type[Augmentation]] = Registry("augmentation", "orthogan.data.augment", adopt=_adopt)
+AUGMENTED = OpenSection(AUGMENTATIONS, lambda kind: kind.config)

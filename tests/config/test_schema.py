@@ -100,7 +100,7 @@ TEXTS = [
     "key", ["data.path", "data.root", "out", "model.init", "evaluation.extractor", "augment.policy"]
 )
 def test_a_key_that_holds_text_takes_it_as_it_stands(key: str, text: str) -> None:
-    overrides = ["data.source=folder", "data.path=x", f"{key}={text}"]
+    overrides = ["data.source=folder", "data.path=x", "augment.kind=diffaugment", f"{key}={text}"]
     assert flatten(load_config(None, overrides).model_dump())[key] == text
 
 

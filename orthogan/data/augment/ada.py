@@ -10,14 +10,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
+from orthogan.config.base import Fraction, PositiveInt
+from orthogan.data.augment import Augmentation
 from orthogan.data.augment import matrices as m
 from orthogan.data.augment.resample import affine
+from orthogan.data.config import AUGMENTATIONS, AugmentConfig
 from orthogan.errors import UserError
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
 
 # Strengths of the paper (appendix B): shares of the side, octaves, standard deviations.
 SHIFT = 0.125  # both of the integer shift (uniform, +-) and of the fractional one (standard deviation)
@@ -131,7 +138,17 @@ _GEOMETRY_ORDER = ("xflip", "rotate90", "xint", "scale", "rotate", "aniso", "rot
 _OF_COLOURED = ("hue", "saturation")  # a grey image has neither
 
 
-class AdaptiveAugment:
+class AdaptiveAugmentConfig(AugmentConfig):
+    """The options of adaptive augmentation."""
+
+    kind: str = "ada"
+    target: Fraction = Field(default=0.6, description="wanted E[sign D(real)]")
+    images_to_one: PositiveInt = Field(default=500_000, description="time for p to go from 0 to 1 [images]")
+    interval: PositiveInt = Field(default=4, description="adjust p every so many steps [steps]")
+
+
+@AUGMENTATIONS.register("ada")
+class AdaptiveAugment(Augmentation):
     """Augmentation with an adaptive strength ``p``, a tensor that stays on the device.
 
     ``target``: the wanted r_t; ``images_to_one``: images in which p goes from 0 to 1; ``interval``: p is changed
@@ -141,6 +158,8 @@ class AdaptiveAugment:
     Twice differentiable in the images. An image that no change falls on is returned bit for bit.
     Raises UserError for unknown operations.
     """
+
+    config = AdaptiveAugmentConfig
 
     def __init__(
         self,
@@ -158,6 +177,22 @@ class AdaptiveAugment:
         self.p = torch.zeros(())
         self._signs = torch.zeros(())  # sum of the signs reported since the last change
         self._calls = self._images = 0
+        self._seen: list[Tensor] = []  # signs of this step's D updates; nothing of it outlives the step
+
+    def observe(self, real_sign: Tensor) -> None:
+        """Take note of E[sign D(real)] of a D update; stays on the device."""
+        self._seen.append(real_sign)
+
+    def finish_step(self, images: int, accelerator: Accelerator) -> None:
+        """Report the step's mean sign over all processes; p moves every ``interval`` steps."""
+        mean = accelerator.reduce(torch.stack(self._seen).mean(), "mean")
+        assert isinstance(mean, Tensor)
+        self.update(mean, images)
+        self._seen.clear()
+
+    def scalars(self) -> dict[str, float]:
+        """The present probability."""
+        return {"augment/p": float(self.p)}
 
     def update(self, sign_mean: Tensor, images: int) -> None:
         """Report r_t, the mean of sign D(real) over the last ``images`` real images of all processes.

@@ -10,14 +10,15 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
+from orthogan.data.augment import Augmentation, Drawn
+from orthogan.data.config import AUGMENTATIONS, AugmentConfig
 from orthogan.errors import UserError
 
 TRANSLATION = 0.125  # largest shift, as a share of the side
 CUTOUT = 0.5  # side of the square that is cut out, as a share of the image's
-
-Drawn = tuple[Tensor, ...]
 
 
 def _integers(n: int, low: int, high: int, generator: torch.Generator) -> Tensor:
@@ -107,12 +108,22 @@ OPERATIONS = {
 }
 
 
-class DiffAugment:
+class DiffAugmentConfig(AugmentConfig):
+    """The options of DiffAugment."""
+
+    kind: str = "diffaugment"
+    policy: str = Field(default="color,translation,cutout", description="comma-separated operations")
+
+
+@AUGMENTATIONS.register("diffaugment")
+class DiffAugment(Augmentation):
     """The operations of ``policy``, comma-separated names of ``OPERATIONS``, one after the other.
 
     Call: images float (n, c, h, w) in [-1, 1] and a generator on their device, to the same shape and type; every
     image gets its own draws, in float32 at least. Raises UserError for an unknown or missing operation.
     """
+
+    config = DiffAugmentConfig
 
     def __init__(self, policy: str = "color,translation,cutout") -> None:
         names = [name.strip() for name in policy.split(",") if name.strip()]
@@ -134,10 +145,6 @@ class DiffAugment:
             result = operation.apply(result, *drawn[first : first + operation.size])
             first += operation.size
         return result.to(images.dtype)
-
-    def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
-        """Draw for ``images`` (n, c, h, w) and apply, in one."""
-        return self.apply(images, self.draw(len(images), images.shape[1:], generator))
 
     def __repr__(self) -> str:
         return f"DiffAugment({','.join(self.names)!r})"

@@ -18,6 +18,7 @@ from torch.optim import Adam, Optimizer
 from orthogan import weights
 from orthogan.config.schema import AdamConfig, Config
 from orthogan.data import ImageSource, permuted_index
+from orthogan.data.augment import make_augment
 from orthogan.drawing.grid import image_grid, save_png
 from orthogan.evaluation import MetricResult
 from orthogan.io import checkpoint
@@ -32,7 +33,6 @@ from orthogan.rng import derive
 from orthogan.training.compiled import Compiler, supports_compiled_double_backward
 from orthogan.training.conditioning import WeightRegularizers
 from orthogan.training.ema import Ema
-from orthogan.training.gan.augmentation import make_augment
 from orthogan.training.gan.draws import Draws, check_shares
 from orthogan.training.gan.fakes import Fakes
 from orthogan.training.gan.phases import (
@@ -135,7 +135,7 @@ class GanTask:
         for conditioning in self.conditioning.values():
             conditioning.finish_step(step + 1)
         self.latent_penalty.finish_step(self.accelerator)
-        self.augment.finish_step(step, self.images_per_step, self.accelerator)
+        self.augment.finish_step(self.images_per_step, self.accelerator)
 
     def scalars(self) -> dict[str, float]:
         """Augmentation's probability, the mean path length, what the optimal learning rate did, where they are used."""
@@ -178,7 +178,7 @@ class GanTask:
             "optimizer-discriminator": Part(optimizer_tensors(self.discriminator, self.optimizers["D"]), {}),
             "conditioning-generator": Part(self.conditioning["G"].state(), {}),
             "conditioning-discriminator": Part(self.conditioning["D"].state(), {}),
-            "augment": Part(self.augment.state(), {}),
+            "augment": Part(self.augment.state_dict(), {}),
             "latent": Part(self.latent_penalty.state() | self.tracking.state(), {}),
         }
         if "G" in self.averages:
@@ -195,7 +195,8 @@ class GanTask:
         load_optimizer(self.discriminator, self.optimizers["D"], checkpoint.read(folder, "optimizer-discriminator"))
         self.conditioning["G"].load(checkpoint.read(folder, "conditioning-generator"))
         self.conditioning["D"].load(checkpoint.read(folder, "conditioning-discriminator"))
-        self.augment.load(checkpoint.read(folder, "augment"))
+        if stored := checkpoint.read(folder, "augment"):  # else it begins here
+            self.augment.load_state_dict(stored)
         if (folder / "latent.safetensors").is_file():  # not in checkpoints of earlier versions
             latent = checkpoint.read(folder, "latent")
             self.latent_penalty.load(latent)
@@ -294,7 +295,7 @@ class GanTask:
             views = self._views(times, len(mine.real), name, index, number)
             value, logs = loss(self.discriminator, mine, self.config.loss, self.augment, views)
             if "D/real_sign" in logs:
-                self.augment.update(logs["D/real_sign"])
+                self.augment.observe(logs["D/real_sign"])
             return value, logs
 
         phase = Phase(name, "D", (partial(part, i) for i in range(parts)), parts, self.advance["D"].hold)

@@ -7,9 +7,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from orthogan.data.augment import AdaptiveAugment
 from orthogan.data.augment import matrices as m
-from orthogan.data.augment.ada import COLOUR, GEOMETRY, OPERATIONS, recolour
+from orthogan.data.augment.ada import COLOUR, GEOMETRY, OPERATIONS, AdaptiveAugment, recolour
 from orthogan.errors import UserError
 from orthogan.rng import generator
 

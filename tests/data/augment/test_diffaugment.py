@@ -4,8 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from orthogan.data.augment import DiffAugment
-from orthogan.data.augment.diffaugment import OPERATIONS, brightness, contrast, saturation
+from orthogan.data.augment.diffaugment import OPERATIONS, DiffAugment, brightness, contrast, saturation
 from orthogan.errors import UserError
 from orthogan.rng import generator
 

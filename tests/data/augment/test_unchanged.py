@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from orthogan.data.augment import AdaptiveAugment, DiffAugment
-from orthogan.data.config import AugmentConfig
+from orthogan.config.files import load_config
+from orthogan.data import AdaptiveAugment, DiffAugment
+from orthogan.data.augment import Augmentation, make_augment
 from orthogan.rng import generator
-from orthogan.training.gan.augmentation import Adaptive, Augmentation, Fixed, make_augment
 
 Policy = DiffAugment | AdaptiveAugment
 
@@ -71,10 +71,10 @@ def test_a_whole_phase_with_a_gradient_penalty_compiles_to_one_graph(name: str) 
 
 @pytest.mark.parametrize("kind", ["none", "diffaugment", "ada"])
 def test_the_augmentations_of_training_draw_and_apply(kind: str) -> None:
-    augment = make_augment(AugmentConfig.model_validate({"kind": kind}))
-    assert type(augment) is {"none": Augmentation, "diffaugment": Fixed, "ada": Adaptive}[kind]
-    if isinstance(augment, Adaptive):
-        augment.pipe.p = torch.tensor(0.6)
+    augment = make_augment(load_config(None, [f"augment.kind={kind}"]).augment)
+    assert type(augment) is {"none": Augmentation, "diffaugment": DiffAugment, "ada": AdaptiveAugment}[kind]
+    if isinstance(augment, AdaptiveAugment):
+        augment.p = torch.tensor(0.6)
     drawn = augment.draw(4, (3, 8, 8), generator("cpu", 7))
     whole = augment(images(), generator("cpu", 7))
     assert torch.equal(augment.apply(images(), drawn), whole)
