@@ -67,14 +67,14 @@ class DataConfig(Section):
         if ":" in self.source:  # the user's own, which is imported when it is opened, with consent
             return self
         source = DATA_SOURCES.get(self.source, "data.source")()
-        if problem := source.problem(self.request()):
-            raise ValueError(problem)
         if self.labels and self.split in source.unlabeled:
             others = ", ".join(part for part in source.splits if part not in source.unlabeled)
             raise ValueError(
                 f"labels: {self.source!r} has no classes in its part {self.split!r}; set labels to false, or "
                 + (f"use the split {others}" if others else "(classifier) choose another source")
             )
+        if problem := source.problem(self.request()):
+            raise ValueError(problem)
         return self
 
     def request(self, split: str | None = None) -> DataRequest:
