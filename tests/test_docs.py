@@ -52,6 +52,14 @@ def test_links_lead_somewhere(page: Path) -> None:
             assert (page.parent / target).exists(), f"{page.name}: {target}"
 
 
+def test_the_files_that_the_architecture_page_names_exist() -> None:
+    named = re.findall(r"`([\w/]+(?:\.py|/))`", (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8"))
+    assert len(named) > 30
+    known = [path.relative_to(ROOT).as_posix() for path in (ROOT / "orthogan").rglob("*")]
+    ours = [name for name in named if not name.startswith(("tests/", "orthogan/ROOM"))]
+    assert [name for name in ours if not any(path.endswith(f"/{name.rstrip('/')}") for path in known)] == []
+
+
 def test_a_published_study_is_a_report_its_numbers_and_at_most_three_pictures() -> None:
     assert REPORTS
     for report in REPORTS:
