@@ -25,7 +25,7 @@ from orthogan.evaluation import MetricResult
 from orthogan.evaluation import evaluate as score
 from orthogan.evaluation.critic.critic import Recipe
 from orthogan.evaluation.measure import measure
-from orthogan.evaluation.metric import Inputs, Metric, find_metrics
+from orthogan.evaluation.metric import Inputs, Metric
 from orthogan.io.read import printable
 from orthogan.models.open import OpenedModel, holds_images, open_model
 from orthogan.named_code import require_trust
@@ -48,9 +48,8 @@ SCORING = (
 ATTACKING = ("attack_norm", "eps", "steps", "restarts")
 
 
-def compute(arguments: Namespace) -> Sequence[MetricResult]:
+def compute(arguments: Namespace, metrics: list[Metric]) -> Sequence[MetricResult]:
     """The scores that ``orthogan evaluate`` asks for, on this process and the others of its group."""
-    metrics = find_metrics(arguments.metrics, "--metrics")
     device = chosen_device(arguments.device)
     kinds: list[tuple[str, set[str], Sequence[str], Callable[..., Sequence[MetricResult]]]] = [
         ("classifier", {"classifier"}, (*SCORING, "critic", "no_ema"), _classified),

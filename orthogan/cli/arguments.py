@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 import math
 from argparse import ArgumentParser
-from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 from orthogan.io.read import shown
 
@@ -14,7 +14,21 @@ if TYPE_CHECKING:
     from orthogan.cli.parser import Parser
 
 LARGEST_SEED = 2**63 - 1
-SUBJECT = "run, checkpoint, .safetensors file, or module:Class"
+
+
+def add_subject(parser: ArgumentParser, help: str = "", **options: Any) -> None:
+    """SUBJECT, which is completed as a path or as the name of a shipped model."""
+    help = help or "run, checkpoint, .safetensors file, name of a shipped model, or module:Class"
+    action: Any = parser.add_argument("subject", metavar="SUBJECT", help=help, **options)
+
+    def complete(prefix: str, **_: Any) -> list[str]:
+        from argcomplete.completers import FilesCompleter
+
+        from orthogan.models.shipped import shipped_names
+
+        return [*shipped_names(), *FilesCompleter()(prefix)]
+
+    action.completer = complete
 
 
 def add_config(parser: ArgumentParser) -> None:
@@ -25,7 +39,14 @@ def add_config(parser: ArgumentParser) -> None:
 
 def add_overrides(parser: ArgumentParser, help: str) -> None:
     """``key=value``, which may also follow options."""
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help=help)
+    action: Any = parser.add_argument("overrides", nargs="*", metavar="key=value", help=help)
+
+    def complete(**_: Any) -> list[str]:
+        from orthogan.config.files import all_keys
+
+        return [f"{key}=" for key in all_keys()]
+
+    action.completer = complete
 
 
 def add_trust(parser: ArgumentParser) -> None:
@@ -75,17 +96,17 @@ def add_method(parser: Parser, default: str) -> None:
     """The methods that find directions, by their names in the registry."""
     parser.add_names(
         "--method",
-        names=direction_methods,
+        names=lambda: direction_methods(),
         default=default,
         help=f"methods that find directions, comma-separated: {{names}}, or module:function (default: {default})",
     )
 
 
-def direction_methods() -> Iterable[str]:
-    """The names of all methods that find directions."""
-    from orthogan.latent.discovery import DIRECTION_METHODS
+def direction_methods(option: str | None = None) -> list[str]:
+    """The names of the methods that find directions: all of them, or those that have ``option``."""
+    from orthogan.latent.discovery import DIRECTION_METHODS, options_of
 
-    return DIRECTION_METHODS
+    return [name for name in DIRECTION_METHODS if option is None or option in options_of(name)]
 
 
 def add_directions(parser: Parser) -> None:

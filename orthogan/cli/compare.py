@@ -7,8 +7,11 @@ Example: orthogan compare runs/sn-* runs/srn-* --out comparison
 
 from __future__ import annotations
 
+import os
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
+
+from orthogan.errors import UserError
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -21,6 +24,9 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(arguments: Namespace) -> None:
     """Write the report and print its table."""
+    for folder in arguments.runs:
+        if not os.path.isdir(folder):
+            raise UserError(f"{folder}: there is no such run folder")
     from orthogan.studies.compare import compare
     from orthogan.studies.report import numbers_table
 

@@ -7,10 +7,21 @@ Example: orthogan discover runs/demo --method sefa,jacobian --components 8 --out
 
 from __future__ import annotations
 
+import functools
 from argparse import Namespace
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
-from orthogan.cli.arguments import SUBJECT, add_classes, add_method, add_net, add_seed, real, whole
+from orthogan.cli.arguments import (
+    add_classes,
+    add_method,
+    add_net,
+    add_seed,
+    add_subject,
+    direction_methods,
+    real,
+    whole,
+)
 from orthogan.cli.subjects import check_subject, open_subject, read_class
 from orthogan.errors import UserError
 
@@ -20,17 +31,15 @@ if TYPE_CHECKING:
 
 def add_arguments(parser: Parser) -> None:
     """Declare the arguments of the command."""
-    parser.add_argument("subject", help=SUBJECT)
+    add_subject(parser)
     add_method(parser, "sefa")
     parser.add_argument("--out", default="directions.safetensors", help="(default: directions.safetensors)")
-    parser.add_argument(
-        "--layer", help="layer that sefa, pca, jacobian, hessian and orojar look at (default: chosen and reported)"
-    )
+    _add_option(parser, "layer", str, "layer that {names} look at (default: chosen and reported)")
     parser.add_argument("--space", default="z", help="z, or w if the generator has it (default: z)")
     parser.add_argument("--layers", help="with --space w, styles that the directions change, such as 0-3 or blocks.0.*")
     parser.add_argument("--components", type=whole(1, 1 << 16), help="number of directions (default: all)")
-    parser.add_argument("--samples", type=whole(1, 10**6), help="number of latents for pca and jacobian")
-    parser.add_argument("--steps", type=whole(1, 10**6), help="optimization steps of hessian, orojar and learned")
+    _add_option(parser, "samples", whole(1, 10**6), "number of latents for {names}")
+    _add_option(parser, "steps", whole(1, 10**6), "number of optimization steps of {names}")
     parser.add_argument(
         "--rca", action="store_true", help="also score how well a small net tells the directions apart (minutes)"
     )
@@ -40,6 +49,12 @@ def add_arguments(parser: Parser) -> None:
     add_classes(parser)
     add_seed(parser)
     add_net(parser)
+
+
+def _add_option(parser: Parser, name: str, kind: Callable[[str], Any], help: str) -> None:
+    """An option that only some methods have, which are the names in its help."""
+    names = functools.partial(direction_methods, name)
+    parser.add_names(f"--{name}", names=names, help=help, complete=False, type=kind)
 
 
 def run(arguments: Namespace) -> None:

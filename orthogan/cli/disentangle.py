@@ -11,7 +11,7 @@ import json
 from argparse import Namespace
 from typing import TYPE_CHECKING, Any
 
-from orthogan.cli.arguments import SUBJECT, add_classes, add_directions, add_json, add_net, samples
+from orthogan.cli.arguments import add_classes, add_directions, add_json, add_net, add_subject, samples
 from orthogan.cli.subjects import (
     check_config,
     check_file,
@@ -31,12 +31,12 @@ if TYPE_CHECKING:
 
 def add_arguments(parser: Parser) -> None:
     """Declare the arguments of the command."""
-    parser.add_argument("subject", nargs="+", help=SUBJECT)
-    parser.add_argument(
+    add_subject(parser, nargs="+")
+    parser.add_names(
         "--metrics",
+        names=_metric_names,
         default="vp,activeness",
-        help="comma-separated: vp, activeness; with --data also mig, dci, sap, modularity, explicitness, code_vote, "
-        "and encoder:mig, encoder:factor_vae, …; or module:name of your own (default: vp,activeness)",
+        help="comma-separated: {names}, or module:function; most need --data (default: vp,activeness)",
     )
     parser.add_argument("--data", help="images with known factors: sprites, sprites-colour, or a config")
     add_directions(parser)
@@ -53,6 +53,12 @@ def add_arguments(parser: Parser) -> None:
     parser.add_argument("--no-controls", action="store_true", help="do not measure random directions")
     add_json(parser)
     add_net(parser)
+
+
+def _metric_names() -> list[str]:
+    from orthogan.disentanglement.registry import metric_names
+
+    return metric_names()
 
 
 def run(arguments: Namespace) -> None:

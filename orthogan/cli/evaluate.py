@@ -11,23 +11,37 @@ from __future__ import annotations
 
 import json
 import os
-from argparse import SUPPRESS, ArgumentParser, Namespace
+from argparse import SUPPRESS, Namespace
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
-from orthogan.cli.arguments import add_json, add_net, add_overrides, add_seed, add_truncation, samples, whole
+from orthogan.cli.arguments import (
+    add_json,
+    add_net,
+    add_overrides,
+    add_seed,
+    add_subject,
+    add_truncation,
+    samples,
+    whole,
+)
 from orthogan.cli.subjects import check_config, check_file, check_subject, find_run
 from orthogan.errors import UserError
 
+if TYPE_CHECKING:
+    from orthogan.cli.parser import Parser
 
-def add_arguments(parser: ArgumentParser) -> None:
+
+def add_arguments(parser: Parser) -> None:
     """Declare the arguments of the command."""
-    parser.add_argument("subject", help="run, checkpoint, .safetensors file, or folder/.zip of images")
+    add_subject(parser, "run, checkpoint, .safetensors file, name of a shipped model, or folder/.zip of images")
     add_overrides(parser, "values that replace those of the config of --data")
-    parser.add_argument(
+    parser.add_names(
         "--metrics",
+        names=_metric_names,
         default="fid",
-        help="comma-separated: fid, isc, kid, prc, ppl2_wend, ppl_zend_v2, ppl_nog, …, pixel_path_length, "
-        "feature_path_length; for the run of a GAN neural_divergence, lipschitz; for a classifier accuracy, "
-        "corruptions, fgsm, pgd, complexity (default: fid)",
+        help="comma-separated: {names}, or module:Class; those of generators, of whole GANs and of classifiers cannot "
+        "be mixed (default: fid)",
     )
     parser.add_argument(
         "--samples",
@@ -92,6 +106,12 @@ def add_arguments(parser: ArgumentParser) -> None:
     add_net(parser)
 
 
+def _metric_names() -> Iterable[str]:
+    from orthogan.evaluation.metric import METRICS
+
+    return METRICS
+
+
 def run(arguments: Namespace) -> None:
     """Compute, print and store the scores."""
     check_subject(arguments.subject)
@@ -101,6 +121,9 @@ def run(arguments: Namespace) -> None:
         raise UserError(f"--reference {arguments.reference}: there is no such file or folder")
     from accelerate.state import PartialState
 
+    from orthogan.evaluation.metric import find_metrics
+
+    metrics = find_metrics(arguments.metrics, "--metrics")
     from orthogan.cli._scores import compute
     from orthogan.evaluation import Incomplete, append_jsonl, table
     from orthogan.process_group import fail_together
@@ -108,7 +131,7 @@ def run(arguments: Namespace) -> None:
     incomplete: UserError | None = None
     try:
         with fail_together("start all of them again"):
-            results = compute(arguments)
+            results = compute(arguments, metrics)
     except Incomplete as error:
         results, incomplete = error.results, error
     main = PartialState().is_main_process

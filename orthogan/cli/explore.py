@@ -12,7 +12,7 @@ from argparse import Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from orthogan.cli.arguments import SUBJECT, add_directions, add_net
+from orthogan.cli.arguments import add_directions, add_net, add_subject
 from orthogan.cli.subjects import check_file, check_subject, find_run, open_subject, read_directions
 from orthogan.errors import UserError, install
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 def add_arguments(parser: Parser) -> None:
     """Declare the arguments of the command."""
-    parser.add_argument("subject", help=SUBJECT)
+    add_subject(parser)
     add_directions(parser)
     parser.add_argument("--host", default="127.0.0.1", help="address to serve at (default: 127.0.0.1)")
     parser.add_argument("--port", type=int, default=7860, help="port to serve at; 0: any free port (default: 7860)")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import os
 import pkgutil
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -22,6 +23,10 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     ``key=value`` may also follow options, where argparse does not accept it. ``orthogan`` alone and
     ``orthogan help [COMMAND]`` print the help.
     """
+    if "_ARGCOMPLETE" in os.environ:  # a shell asks how the line could go on
+        import argcomplete
+
+        argcomplete.autocomplete(top_level())  # ends the process
     words = list(sys.argv[1:] if argv is None else argv)
     if not words or words[0] == "help":
         words = [*words[1:2], "--help"]
@@ -38,16 +43,23 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
 class Parser(argparse.ArgumentParser):
     """An ``ArgumentParser`` whose errors suggest the nearest option, and whose help can list names of a registry."""
 
-    def add_names(self, *flags: str, names: Callable[[], Iterable[str]], help: str, **options: Any) -> None:
-        """Add an option whose help lists ``names()``, which is called only to print or complete them."""
-        action = self.add_argument(*flags, help=help, **options)
-        action.completer = lambda **_: names()  # pyright: ignore[reportAttributeAccessIssue]
+    def add_names(
+        self, *flags: str, names: Callable[[], Iterable[str]], help: str, complete: bool = True, **options: Any
+    ) -> None:
+        """Add an argument whose help shows ``names()`` for "{names}"; they are imported only when they are needed.
+
+        ``complete``: whether they are its values, of which several may be given, separated by commas.
+        """
+        action: Any = self.add_argument(*flags, help=help.replace("{names}", "…"), **options)
+        action.listing = lambda: help.replace("{names}", ", ".join(names()))
+        if complete:
+            action.completer = lambda prefix, **_: [prefix[: prefix.rfind(",") + 1] + name for name in names()]
 
     def format_help(self) -> str:
-        """The help, with the names that registries hold."""
+        """The help, with the names that the registries hold."""
         for action in self._actions:
-            if action.help and "{names}" in action.help:
-                action.help = action.help.replace("{names}", ", ".join(action.completer()))  # pyright: ignore[reportAttributeAccessIssue]
+            if hasattr(action, "listing"):
+                action.help = action.listing()  # pyright: ignore[reportAttributeAccessIssue]
         return super().format_help()
 
     def error(self, message: str) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]

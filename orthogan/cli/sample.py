@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
 
-from orthogan.cli.arguments import SUBJECT, add_classes, add_net, add_truncation
+from orthogan.cli.arguments import add_classes, add_net, add_subject, add_truncation
 from orthogan.cli.subjects import BATCH, check_subject, open_subject
 
 
 def add_arguments(parser: ArgumentParser) -> None:
     """Declare the arguments of the command."""
-    parser.add_argument("subject", help=SUBJECT)
+    add_subject(parser)
     parser.add_argument("--seeds", default="0-63", help="one image per seed, such as 0-63,70 (default: 0-63)")
     add_classes(parser, "classes of a conditional model, such as 0-2,ship (default: all in turn)")
     add_truncation(parser)

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
 
-from orthogan.cli.arguments import add_ema, add_json, add_trust, whole
+from orthogan.cli.arguments import add_ema, add_json, add_subject, add_trust, whole
 from orthogan.cli.subjects import check_subject
 
 
 def add_arguments(parser: ArgumentParser) -> None:
     """Declare the arguments of the command."""
-    parser.add_argument("subject", help="run, checkpoint, .safetensors or .pth file of tensors, or module:Class")
+    add_subject(parser, "run, checkpoint, .safetensors or .pth file, name of a shipped model, or module:Class")
     parser.add_argument("--layers", default="", help="layers to show, such as conv,tall or G.blocks.* (default: all)")
     parser.add_argument(
         "--size",

@@ -8,15 +8,20 @@ Example: orthogan study opt --scale cpu --seeds 3 data.path=/usr/share/datasets/
 
 from __future__ import annotations
 
-from argparse import ArgumentParser, Namespace
+from argparse import Namespace
+from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from orthogan.cli.arguments import add_overrides, whole
 
+if TYPE_CHECKING:
+    from orthogan.cli.parser import Parser
 
-def add_arguments(parser: ArgumentParser) -> None:
+
+def add_arguments(parser: Parser) -> None:
     """Declare the arguments of the command."""
-    parser.add_argument("name", nargs="?", help="a study of --list, or module:STUDY for your own")
+    parser.add_names("name", names=_study_names, nargs="?", help="{names}, or module:STUDY for your own")
     add_overrides(parser, "values that replace those of the config of all runs, such as training.steps=500")
     parser.add_argument("--list", action="store_true", help="list the studies and their sizes")
     parser.add_argument(
@@ -41,17 +46,25 @@ def add_arguments(parser: ArgumentParser) -> None:
     )
 
 
+def _study_names() -> Iterable[str]:
+    from orthogan.studies.study import STUDIES
+
+    return STUDIES
+
+
 def run(arguments: Namespace) -> None:
     """Run or resume a study and report it, or list all studies."""
-    import torch
-
-    from orthogan.studies.pool import default_jobs
-    from orthogan.studies.run_study import Request, run_study
-    from orthogan.studies.study import listing
+    from orthogan.studies.study import get_study, listing
 
     if arguments.list or arguments.name is None:
         print(listing())
         return
+    get_study(arguments.name)  # refuses an unknown name before training is imported
+    import torch
+
+    from orthogan.studies.pool import default_jobs
+    from orthogan.studies.run_study import Request, run_study
+
     jobs = arguments.jobs or default_jobs(torch.cuda.is_available())
     out = Path(arguments.out)
     print(

@@ -8,7 +8,16 @@ from __future__ import annotations
 from argparse import Namespace
 from typing import TYPE_CHECKING, Any
 
-from orthogan.cli.arguments import SUBJECT, add_classes, add_directions, add_net, add_seed, add_truncation, real, whole
+from orthogan.cli.arguments import (
+    add_classes,
+    add_directions,
+    add_net,
+    add_seed,
+    add_subject,
+    add_truncation,
+    real,
+    whole,
+)
 from orthogan.cli.subjects import BATCH, check_file, check_subject, open_subject, read_class, read_directions
 from orthogan.errors import UserError
 
@@ -18,7 +27,7 @@ if TYPE_CHECKING:
 
 def add_arguments(parser: Parser) -> None:
     """Declare the arguments of the command."""
-    parser.add_argument("subject", help=SUBJECT)
+    add_subject(parser)
     add_directions(parser)
     parser.add_argument("--save-directions", help="write the directions to this .safetensors file")
     parser.add_argument("--dims", default="all", help="directions to show: all, or numbers such as 0-7 (default: all)")

@@ -357,14 +357,15 @@ def _nearest(location: list[str], tree: Any) -> str:
         return f"; did you mean {prefix + '.' if prefix else ''}{sisters[0]}?"
     if kinds := [kind for kind, section in others.items() if location[-1] in section.model_fields]:
         return f"; it is an option of kind {' or '.join(map(repr, kinds))}"
-    elsewhere = [k for k in _all_keys() if k.rsplit(".", 1)[-1] == location[-1]]
+    elsewhere = [k for k in all_keys() if k.rsplit(".", 1)[-1] == location[-1]]
     if elsewhere:
         return f"; did you mean {' or '.join(elsewhere)}?"
     return f"; valid here: {', '.join(model.model_fields)}"
 
 
 @cache
-def _all_keys() -> list[str]:
+def all_keys() -> list[str]:
+    """Every dotted key of a default config."""
     return list(flatten(Config().model_dump()))
 
 

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from pathlib import Path
 
 from orthogan.errors import UserError
 from orthogan.io.read import printable
+from orthogan.registry import did_you_mean
 
 FOLDER = Path(__file__).resolve().parents[2] / "pretrained"  # of a clone; a wheel carries none
+
+
+def shipped_names() -> list[str]:
+    """The names of the shipped models."""
+    return sorted(file.stem for file in FOLDER.glob("*.safetensors"))
 
 
 def find_shipped(name: str) -> Path | None:
@@ -21,7 +26,5 @@ def find_shipped(name: str) -> Path | None:
 
 def no_such(path: object, accepted: str = "a run, a checkpoint, a .safetensors file or module:Class") -> UserError:
     """What to say of a run, checkpoint, file or name of a shipped model that does not exist."""
-    names = sorted(file.stem for file in FOLDER.glob("*.safetensors"))
-    near = difflib.get_close_matches(str(path)[:200], names, 1)
-    hint = f"did you mean {near[0]}?" if near else f"name {accepted}"
-    return UserError(f"{printable(path)}: no such run, checkpoint or file; {hint}")
+    hint = did_you_mean(str(path), shipped_names()) or f"; name {accepted}"
+    return UserError(f"{printable(path)}: no such run, checkpoint or file{hint}")
