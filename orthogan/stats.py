@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy.special import stdtrit
 
 CONFIDENCE = 0.95
 
@@ -21,6 +20,8 @@ def t_interval(values: Sequence[float], confidence: float = CONFIDENCE) -> tuple
     Raises:
         ValueError: fewer than two values, a value that is not finite, or a confidence outside (0, 1).
     """
+    from scipy.special import stdtrit  # takes a quarter of the time that torch takes to import
+
     numbers = np.array(values, dtype=float)
     if len(numbers) < 2:
         raise ValueError(f"interval: {len(numbers)} results: at least 2, one per seed")

@@ -8,6 +8,7 @@ from __future__ import annotations
 from argparse import ArgumentParser, Namespace
 
 from orthogan.cli.arguments import add_config
+from orthogan.cli.subjects import check_config
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -18,6 +19,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(arguments: Namespace) -> None:
     """Print the config."""
+    check_config(arguments.config)
     from orthogan.config.files import dump, load_config
 
     settings = load_config(arguments.config, arguments.overrides, trust=True)  # it is only printed

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from orthogan.data import ImageSource
     from orthogan.models.protocol import Generator
 
+CONFIGS = (".yaml", ".yml")
+
 
 def add_arguments(parser: Parser) -> None:
     """Declare the arguments of the command."""
@@ -66,7 +68,8 @@ def run(arguments: Namespace) -> None:
     for path in arguments.subject:
         check_subject(path)
     check_file(arguments.directions)
-    check_config(arguments.data)
+    if arguments.data and arguments.data.endswith(CONFIGS):
+        check_config(arguments.data)
     options = read_set(arguments.set)
     from orthogan import disentanglement
     from orthogan.evaluation import append_jsonl
@@ -141,7 +144,7 @@ def _labelled(name: str, net: Generator, trust: bool) -> ImageSource:
     from orthogan.data import open_configured, open_source
     from orthogan.models.generate import image_size
 
-    if name.endswith((".yaml", ".yml")):
+    if name.endswith(CONFIGS):
         return open_configured(load_config(name, trust=trust, only="data").data)
     channels, side = image_size(net)
     return open_source(name, resolution=side, channels=channels)

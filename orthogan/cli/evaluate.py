@@ -49,11 +49,12 @@ def add_arguments(parser: Parser) -> None:
         help="number of generated images, or of pairs of a path length (default: 50000) or of lipschitz (default: "
         "10000); for a classifier the size of a random subset of the images (default: all)",
     )
-    parser.add_argument(
+    parser.add_names(
         "--extractor",
+        names=_extractors,
         default="auto",
-        help="net for the features: inception, efficientnet-lite0, vgg16, clip-vit-b-32, dinov2-vit-s-14, … or "
-        "module:Class; auto: inception if its weights are available, else efficientnet-lite0 (default: auto)",
+        help="net for the features: {names}, or module:Class; auto: inception if its weights are available, else "
+        "efficientnet-lite0 (default: auto)",
     )
     parser.add_argument("--weights", help="weights file of the extractor (default: searched for)")
     parser.add_argument("--reference", help="statistics (.safetensors, .npz) or images (folder, .zip) to compare with")
@@ -112,6 +113,12 @@ def _metric_names() -> Iterable[str]:
     return METRICS
 
 
+def _extractors() -> Iterable[str]:
+    from orthogan.evaluation.fidelity.extractors import EXTRACTORS
+
+    return EXTRACTORS
+
+
 def run(arguments: Namespace) -> None:
     """Compute, print and store the scores."""
     check_subject(arguments.subject)
@@ -121,9 +128,11 @@ def run(arguments: Namespace) -> None:
         raise UserError(f"--reference {arguments.reference}: there is no such file or folder")
     from accelerate.state import PartialState
 
+    from orthogan.evaluation.fidelity.extractors import check_extractor
     from orthogan.evaluation.metric import find_metrics
 
     metrics = find_metrics(arguments.metrics, "--metrics")
+    check_extractor(arguments.extractor)
     from orthogan.cli._scores import compute
     from orthogan.evaluation import Incomplete, append_jsonl, table
     from orthogan.process_group import fail_together

@@ -36,9 +36,11 @@ def check_file(path: str | None) -> None:
 
 
 def check_config(path: str | None) -> None:
-    """Raise ``UserError`` if ``path`` is the name of a config that does not exist; other names of data pass."""
-    if path and path.endswith((".yaml", ".yml")):
-        check_regular(path)
+    """Raise ``UserError`` if ``path`` or a file that it builds on does not exist or is not YAML."""
+    from orthogan.config.read import read_chain
+
+    if path:
+        read_chain(Path(path))
 
 
 def open_subject(path: str, arguments: Namespace) -> tuple[OpenedModel, Generator, torch.device]:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from orthogan.cli.arguments import add_config, add_trust
+from orthogan.cli.subjects import check_config
 from orthogan.errors import UserError
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(arguments: Namespace) -> None:
     """Train, or with --dry-run only try."""
+    check_config(arguments.config)
     from orthogan.config.files import load_config
     from orthogan.io.read import user_path
 

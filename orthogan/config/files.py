@@ -18,15 +18,14 @@ from pydantic.fields import FieldInfo
 
 from orthogan.config.base import KindOf, OpenSection, Section, code_in, marker_of, section_class
 from orthogan.config.checks import ONLY_OF
+from orthogan.config.read import read_chain
 from orthogan.config.schema import Config
 from orthogan.errors import UserError
-from orthogan.io.read import printable, read_regular, shown
+from orthogan.io.read import printable, shown
 from orthogan.io.yaml_text import parse_yaml
 from orthogan.named_code import Trust, require_trust
 
 Overrides = Iterable[str | Mapping[str, Any]] | Mapping[str, Any] | str
-LARGEST_CONFIG = 1 << 18  # [bytes]
-MOST_BASES = 100  # files that build on one another
 MOST_MISTAKES = 10  # that one message names
 _WORD = re.compile(r"""\s*(?:"[^"]*"|'[^']*')\s*(?=,|$)|[^,]+""")  # of a list: quotes protect commas
 RUN_MARKS = ("checkpoints", "log.jsonl", "metrics.jsonl", "best")  # what lies beside the config.yaml of a run
@@ -92,7 +91,7 @@ def _load(
     origin: dict[str, str] = {}
     runs: set[str] = set()
     if path is not None:
-        chain = _chain(Path(path))
+        chain = read_chain(Path(path))
         for file, _ in reversed(chain):
             if runs or _of_a_run(file):
                 runs.add(str(file))
@@ -151,47 +150,6 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     keys = list(dict.fromkeys([*a, *b]))
     differ = [k for k in keys if a.get(k) != b.get(k) and repr(a.get(k)) != repr(b.get(k))]  # NaN is not equal to NaN
     return [f"{k}: {a.get(k, '(absent)')} -> {b.get(k, '(absent)')}" for k in differ]
-
-
-def _chain(path: Path) -> list[tuple[Path, dict[str, Any]]]:
-    """The files that ``path`` builds on, the lowest first, each without its ``base`` key."""
-    chain: list[tuple[Path, dict[str, Any]]] = []
-    seen: set[Path] = set()
-    while True:
-        tree = read_yaml(path)
-        seen.add(path.resolve())
-        base = tree.pop("base", None)
-        chain.append((path, tree))
-        if base is None:
-            return chain[::-1]
-        if not isinstance(base, str):
-            raise UserError(f"{path}: base must be the path of another YAML file, not {shown(base)}")
-        parent = path.parent / base
-        if not os.path.exists(parent):
-            raise UserError(f"{path}: base names {shown(base)}, but there is no file {parent}")
-        if parent.resolve() in seen:
-            raise UserError(f"{path}: 'base' comes back to {parent}; a config cannot build on itself")
-        if len(chain) == MOST_BASES:
-            raise UserError(f"{path}: more than {MOST_BASES} files build on one another; put some of them together")
-        path = parent
-
-
-def read_yaml(path: Path) -> dict[str, Any]:
-    """A YAML mapping; UserError with file and line when it is not one."""
-    try:
-        text = read_regular(path, LARGEST_CONFIG)
-    except UserError as error:
-        if not isinstance(error.__cause__, FileNotFoundError):
-            raise
-        near = difflib.get_close_matches(path.name, [p.name for p in path.parent.glob("*.yaml") if p.is_file()], 1)
-        hint = f"; did you mean {path.parent / near[0]}?" if near else ""
-        raise UserError(f"{path}: no such config file{hint}") from None
-    tree = parse_yaml(text, path)
-    if tree is None:
-        return {}
-    if not isinstance(tree, dict):
-        raise UserError(f"{path}: a config is a mapping of keys to values, not a {type(tree).__name__}")
-    return tree
 
 
 def _override(text: str) -> dict[str, Any]:

@@ -11,7 +11,8 @@ from typing import Any
 from torch import nn
 
 from orthogan.config.base import code_in
-from orthogan.config.files import read_yaml, validate
+from orthogan.config.files import validate
+from orthogan.config.read import read_yaml
 from orthogan.config.schema import Config
 from orthogan.errors import UserError
 from orthogan.evaluation import MetricResult

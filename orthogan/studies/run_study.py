@@ -16,7 +16,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from orthogan.config.files import differences, read_yaml
+from orthogan.config.files import differences
+from orthogan.config.read import read_yaml
 from orthogan.config.schema import Config
 from orthogan.errors import Stopped, UserError
 from orthogan.io import checkpoint

@@ -14,7 +14,8 @@ from PIL import Image
 import orthogan
 from orthogan.cli._scores import _recipe
 from orthogan.cli.main import main
-from orthogan.config.files import read_yaml, validate
+from orthogan.config.files import validate
+from orthogan.config.read import read_yaml
 from orthogan.data import open_held_out
 from orthogan.errors import CannotWrite, UserError
 from orthogan.evaluation.critic.critic import Recipe

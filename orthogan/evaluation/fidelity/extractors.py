@@ -28,11 +28,17 @@ from orthogan.io.hashing import file_sha256, tensors_sha256
 from orthogan.io.read import printable, read_regular, user_path
 from orthogan.io.weights import read_weights
 from orthogan.named_code import import_class
+from orthogan.registry import did_you_mean
 
 INCEPTION = (
     "https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/weights-inception-2015-12-05-6726825d.pth"
 )
 VGG16 = "https://download.pytorch.org/models/vgg16-397923af.pth"  # torchvision's VGG16_Weights.IMAGENET1K_V1
+# torch-fidelity, which has them, takes as long to import as torch
+_CLIP = ("rn50", "rn101", "rn50x4", "rn50x16", "rn50x64", "vit-b-32", "vit-b-16", "vit-l-14", "vit-l-14-336px")
+CLIP = tuple(f"clip-{net}" for net in _CLIP)
+DINOV2 = tuple(f"dinov2-vit-{size}-14" for size in "sblg")
+EXTRACTORS = ("inception", "efficientnet-lite0", "vgg16", *CLIP, *DINOV2)
 LARGEST_CLIP = 1 << 32  # bytes
 TENSORFLOW = "TensorFlow-1 bilinear"  # torch-fidelity resizes as the original FID code did
 
@@ -104,6 +110,15 @@ def _say_fallback() -> None:
     )
 
 
+def check_extractor(name: str) -> None:
+    """Raise ``UserError`` if there is no extractor of this name; "auto" and any ``module:Class`` pass."""
+    if name not in EXTRACTORS and name != "auto" and ":" not in name:
+        hint = did_you_mean(name, EXTRACTORS)
+        raise UserError(
+            f"extractor {name!r} is not known{hint}; choose one of {', '.join(EXTRACTORS)}, or module:Class"
+        )
+
+
 def load_extractor(
     name: str, *, device: torch.device | str = "cpu", weights: str | Path | None = None, bf16: bool = False
 ) -> Extractor:
@@ -121,9 +136,7 @@ def load_extractor(
         raise TypeError(
             f"extractor is a {type(name).__name__}: give a name, such as 'inception', or 'module:Class' of your own"
         )
-    from torch_fidelity.feature_extractor_clip import MODEL_METADATA as CLIP
-    from torch_fidelity.feature_extractor_dinov2 import MODEL_METADATA as DINOV2
-
+    check_extractor(name)
     path = user_path(weights) if weights is not None else None
     if name == "inception":
         extractor = _inception(path)
@@ -136,11 +149,8 @@ def load_extractor(
         extractor = _clip(name, path)
     elif name in DINOV2:
         extractor = _dinov2(name, path)
-    elif ":" in name:
-        extractor = _own(name, path)
     else:
-        known = ["inception", "efficientnet-lite0", "vgg16", *CLIP, *DINOV2]
-        raise UserError(f"extractor {name!r}: choose one of {', '.join(known)}, or module:Class of your own")
+        extractor = _own(name, path)
     extractor.net.to(device).eval().requires_grad_(False)
     if ":" not in name:  # a class of the user's may want its own layout
         extractor.net.to(memory_format=torch.channels_last)

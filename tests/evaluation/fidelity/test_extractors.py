@@ -12,7 +12,7 @@ import torch
 
 from orthogan.errors import UserError
 from orthogan.evaluation.fidelity.efficientnet_lite import load_efficientnet_lite0, weights_path
-from orthogan.evaluation.fidelity.extractors import _say_fallback, load_extractor, resolve_extractor
+from orthogan.evaluation.fidelity.extractors import EXTRACTORS, _say_fallback, load_extractor, resolve_extractor
 from orthogan.evaluation.fidelity.weights_files import find_weights, get_weights
 from orthogan.io.weights import read_weights
 
@@ -130,3 +130,10 @@ def test_altered_packaged_weights_are_refused(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr("orthogan.evaluation.fidelity.efficientnet_lite.weights_path", lambda: copy)
     with pytest.raises(UserError, match="SHA-256"):
         load_efficientnet_lite0()
+
+
+def test_the_names_are_those_of_torch_fidelity() -> None:
+    from torch_fidelity.feature_extractor_clip import MODEL_METADATA as clip
+    from torch_fidelity.feature_extractor_dinov2 import MODEL_METADATA as dinov2
+
+    assert EXTRACTORS[3:] == (*clip, *dinov2)
