@@ -27,10 +27,11 @@ class DataConfig(Section):
     resolution: Annotated[int, Field(ge=8, le=1024)] = Field(
         default=32, description="side of the square images [pixels]"
     )
-    channels: Literal[1, 3] = Field(default=3, description="1 = grey, 3 = RGB")
+    channels: Literal[1, 3] = Field(default=3, description="1 = gray, 3 = RGB")
     labels: bool = Field(default=False, description="train a class-conditional model on the data set's labels")
     count: PositiveInt | None = Field(
-        default=None, description="sprites: size of a seeded random subset; faces: how many to draw [images]"
+        default=None,
+        description="of what is generated: sprites, size of a seeded random subset; faces, how many to draw [images]",
     )
     options: Options = Field(
         default={}, description="of the source alone, such as {fixed: {glasses: none}} of faces, which holds factors"
@@ -102,9 +103,8 @@ class AugmentConfig(Section):
 
 
 def _adopt(thing: Any) -> type[Augmentation]:
-    from orthogan.data.augment import Augmentation
-
-    if isinstance(thing, type) and issubclass(thing, Augmentation):
+    section = getattr(thing, "config", None)
+    if isinstance(thing, type) and isinstance(section, type) and issubclass(section, AugmentConfig):
         return thing
     raise TypeError("it must be a subclass of orthogan.data.augment.Augmentation")
 
