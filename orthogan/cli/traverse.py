@@ -66,7 +66,7 @@ def run(arguments: Namespace) -> None:
     from orthogan.latent import parse_seeds, render
     from orthogan.latent import traverse as walk
     from orthogan.latent.render import check_suffix
-    from orthogan.latent.render.contact_sheet import contact_sheet
+    from orthogan.latent.traverse import contact_sheet
 
     seeds = parse_seeds(arguments.seeds) if arguments.seeds else []
     if seeds and arguments.base != "sample":

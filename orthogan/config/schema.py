@@ -17,7 +17,6 @@ from orthogan.config.base import (
     Fraction,
     Iterations,
     KindOf,
-    Layers,
     NotNegative,
     Positive,
     PositiveInt,
@@ -29,6 +28,7 @@ from orthogan.data.config import AUGMENTED, AugmentConfig, DataConfig
 from orthogan.evaluation.config import EvaluationConfig
 from orthogan.losses import LOSSES
 from orthogan.models.config import ModelConfig, NetConfig
+from orthogan.penalties.latent import LatentPenaltyConfig
 
 
 class GradientPenaltyConfig(Section):
@@ -41,61 +41,6 @@ class GradientPenaltyConfig(Section):
     interval: PositiveInt = Field(
         default=1, description="lazy regularisation: every so many D updates, scaled to match"
     )
-
-
-class LatentPenaltyConfig(Section):
-    kind: Literal["none", "hessian", "orojar", "path_length"] = Field(
-        default="none", description="regulariser of how G depends on its latent (path_length: on w, where G has one)"
-    )
-    weight: NotNegative | None = Field(
-        default=None,
-        description="coefficient, needed with a kind; published: hessian 0.1 (ProGAN), 1e-3 (dSprites); orojar 1e-11 "
-        "(dSprites), 1e-6 (CelebA); path_length 2",
-    )
-    interval: PositiveInt = Field(
-        default=1,
-        description="lazy regularisation: every so many G updates, scaled to match; path_length published with 4",
-    )
-    ramp: Fraction = Field(default=0.0, description="the weight grows linearly over this share of the run [0-1]")
-    shrink: PositiveInt = Field(
-        default=1, description="on the so-manieth part of G's batch; path_length published with 2"
-    )
-    layers: Layers = Field(
-        default=[],
-        description="hessian, orojar: names of G's submodules whose outputs are looked at, such as blocks.* (each); "
-        "[] = the images",
-    )
-    reduction: Literal["max", "mean", "sum"] | None = Field(
-        default=None,
-        description="over the numbers of an output: hessian max | mean, orojar sum | mean; null = as published, "
-        "the first",
-    )
-    directions: Annotated[int, Field(ge=2, le=1000)] = Field(
-        default=2, description="hessian, orojar: random sign vectors (k) whose variance is taken"
-    )
-    epsilon: Annotated[float, Field(ge=1e-9, le=1e9)] = Field(
-        default=0.1, description="hessian, orojar: step of the finite difference [units of z]"
-    )
-    decay: Annotated[float, Field(gt=0.0, le=1.0)] = Field(
-        default=0.01, description="path_length: share of a new length in the running mean"
-    )
-
-    @model_validator(mode="after")
-    def _possible(self) -> Self:
-        if self.kind == "none":
-            return self
-        if self.weight is None:
-            raise ValueError(
-                "weight: give one; published are 0.1 (hessian), 1e-11 to 1e-6 (orojar, it grows with the square of "
-                "the number of features) and 2 (path_length)"
-            )
-        of_paths = self.kind == "path_length"
-        for key in ("layers", "reduction", "directions", "epsilon") if of_paths else ("decay",):
-            if getattr(self, key) != type(self).model_fields[key].default:
-                raise ValueError(f"{key}: {self.kind!r} has none; leave it out")
-        if (self.kind, self.reduction) in (("hessian", "sum"), ("orojar", "max")):
-            raise ValueError(f"reduction: {self.kind!r} has no {self.reduction!r}; use 'mean', or leave it out")
-        return self
 
 
 class LossConfig(Section):

@@ -8,8 +8,14 @@ coordinates of its latent, but no factors: an oracle reads them off its images, 
 from orthogan.disentanglement.codes.coordinates import Coordinates, get_coordinates
 from orthogan.disentanglement.codes.encoder import PostHocEncoder, train_encoder
 from orthogan.disentanglement.codes.merging import Merging, get_merging
-from orthogan.disentanglement.codes.oracle import FactorClassifier, TrainingRecipe, train_oracle
-from orthogan.disentanglement.codes.oracle_cache import load_oracle, oracle_for, save_oracle
+from orthogan.disentanglement.codes.oracle import (
+    FactorClassifier,
+    TrainingRecipe,
+    load_oracle,
+    oracle_for,
+    save_oracle,
+    train_oracle,
+)
 from orthogan.disentanglement.codes.predicted import Predicted, predicted_factors
 from orthogan.disentanglement.codes.source import GridSource, LabelledSource, SpriteSource
 from orthogan.disentanglement.disentangle import disentangle

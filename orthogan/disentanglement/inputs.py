@@ -19,8 +19,7 @@ from orthogan.data.sources.sprites import SpriteGrid
 from orthogan.disentanglement.codes.coordinates import subject
 from orthogan.disentanglement.codes.encoder import PostHocEncoder, SourceGrid, train_encoder
 from orthogan.disentanglement.codes.merging import get_merging
-from orthogan.disentanglement.codes.oracle import FactorClassifier, factors_at, pieces
-from orthogan.disentanglement.codes.oracle_cache import oracle_for
+from orthogan.disentanglement.codes.oracle import FactorClassifier, factors_at, oracle_for, pieces
 from orthogan.disentanglement.codes.predicted import Predicted, predicted_factors, varying_factors
 from orthogan.disentanglement.codes.source import LabelledSource
 from orthogan.disentanglement.registry import ENCODER, DisentanglementMetric, find_metric

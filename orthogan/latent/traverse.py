@@ -1,11 +1,11 @@
-"""Traversals: one base image walked along each direction, all rows at one scale of offsets."""
+"""Traversals: one base image, or several, walked along each direction, all rows at one scale of offsets."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 import torch
@@ -18,8 +18,58 @@ from orthogan.io.read import whole_number, whole_numbers
 from orthogan.latent.directions import CHANGE, Directions, random_control
 from orthogan.latent.discovery.methods import find_directions
 from orthogan.latent.samples import format_ranges
-from orthogan.latent.walks import Walk, path
 from orthogan.models.generate import generate, in_space, model_hash, sample_label, sample_latents, truncate_in_space
+
+Walk = Literal["line", "sphere"]
+WALKS: tuple[Walk, ...] = get_args(Walk)
+_PARALLEL = 1e-6  # the sine of an angle that counts as none
+
+
+def path(start: np.ndarray, rows: np.ndarray, walk: Walk, centred: bool) -> Callable[[float], np.ndarray]:
+    """offset -> latents (k, dim) float64, one for each direction of ``rows`` (k, dim), from ``start`` (dim,).
+
+    "line": ``z + offset * d``.
+
+    "sphere" (Spingarn-Eliezer, Banner & Michaeli 2021, "GAN Steerability without optimization", great circle):
+    ``cos(a) z + sin(a) |z| t``, where t is the unit vector along the part of d at right angles to z, and
+    ``a = offset * |d| / |z|``. The length |z| stays, offset * |d| is the length of the arc walked, and the first
+    step is along t: that of the line, less what would change the length. A whole turn takes 2 pi |z| / |d|.
+
+    ``centred``: z without its own part along d, ``z - <z, d> d / |d|^2``, so that the offset is the coordinate along
+    d; on the sphere brought back to the length of ``start``, so that the coordinate is |z| sin(a).
+
+    Raises ``UserError`` for an unknown walk, and on the sphere where there is no circle: z is zero, or along d.
+    """
+    if walk not in WALKS:
+        raise UserError(f"walk='{walk}': choose {' or '.join(WALKS)}")
+    squares = (rows**2).sum(axis=1, keepdims=True)
+    origins = np.broadcast_to(start, rows.shape)
+    if centred:
+        origins = start - (rows @ start)[:, None] / squares * rows
+    if walk == "line":
+        return lambda offset: origins + offset * rows
+
+    radius = float(np.linalg.norm(start))
+    if radius == 0:
+        raise UserError("walk='sphere' from the mode of the prior: its length is zero; walk='line', or another base")
+    units = rows / np.sqrt(squares)
+    across = units - (units @ start)[:, None] / radius**2 * start
+    sines = np.linalg.norm(across, axis=1, keepdims=True)
+    if (sines < _PARALLEL).any():
+        raise UserError(
+            f"walk='sphere': direction {int((sines < _PARALLEL).argmax())} is parallel to the base latent, so there "
+            "is no circle through both; walk='line', or another seed"
+        )
+    tangents = units if centred else across / sines
+    if centred:
+        origins = origins / sines
+    angles = np.sqrt(squares) / radius
+
+    def circle(offset: float) -> np.ndarray:
+        return np.cos(offset * angles) * origins + np.sin(offset * angles) * radius * tangents
+
+    return circle
+
 
 MOST_STEPS = 1001
 MOST_IMAGES = 200_000  # of all seeds, directions and steps together
@@ -84,7 +134,7 @@ def traverse(
     is not truncated), or the mean with ``base="zero"``.
     ``walk``: "line", z + offset * d, or "sphere", in z only, which keeps the length of the base; ``centred``
     first removes the base's own component along each direction, so that an offset is the coordinate along d and no
-    longer added to it; the centre column then differs from row to row. Formulas: ``orthogan.latent.walks.path``.
+    longer added to it; the centre column then differs from row to row. Formulas: ``orthogan.latent.traverse.path``.
     ``y``: the class of a conditional generator (default ``seed`` modulo their number). ``control``: so many rows
     along random orthonormal directions, of the same mean length as the chosen ones, below them.
 
@@ -246,3 +296,65 @@ def _frames(
     moved = images(latents.reshape(-1, latents.shape[-1])).reshape(*latents.shape[:2], *middle.shape[1:])
     half = len(offsets) // 2
     return np.concatenate([moved[:, :half], middle[:, None], moved[:, half:]], axis=1)
+
+
+@dataclass(frozen=True)
+class ContactSheet:
+    """``traversals``: one for each of ``seeds``, with the same directions, offsets and unit in all of them."""
+
+    seeds: Sequence[int]
+    traversals: Sequence[Traversal]
+
+    @property
+    def metadata(self) -> dict[str, str]:
+        """Provenance as texts: that of the traversals, with all "seeds" and "classes"."""
+        about = [one.metadata for one in self.traversals]
+        classes = [one["class"] for one in about]
+        shared = {key: value for key, value in about[0].items() if key not in ("seed", "class")}
+        alike = len(set(classes)) == 1
+        return {**shared, "seeds": ",".join(map(str, self.seeds)), "class": classes[0] if alike else ",".join(classes)}
+
+    def __len__(self) -> int:
+        return len(self.traversals)
+
+
+def contact_sheet(
+    generator: nn.Module,
+    directions: Directions,
+    *,
+    seeds: Sequence[int],
+    dims: Literal["all"] | Sequence[int] = "all",
+    range: float = 3.0,
+    steps: int = 7,
+    y: int | None = None,
+    truncation: float = 1.0,
+    centred: bool = False,
+    walk: Walk = "line",
+    control: int = 0,
+    batch_size: int = 64,
+    device: torch.device | str | None = None,
+) -> ContactSheet:
+    """``traverse`` for each of ``seeds``, with its arguments; the random control directions are the same for all.
+
+    ``y``: one class for all seeds of a conditional generator; by default each seed has its own, as in ``traverse``.
+    Raises ``UserError`` for no seeds, and as ``traverse``.
+    """
+    if not seeds:
+        raise UserError("no seeds: a contact sheet needs at least one, such as 0-4")
+    walked = walk_seeds(
+        generator,
+        directions,
+        seeds,
+        dims=dims,
+        range=range,
+        steps=steps,
+        y=y,
+        truncation=truncation,
+        base="sample",
+        centred=centred,
+        walk=walk,
+        control=control,
+        batch_size=batch_size,
+        device=device,
+    )
+    return ContactSheet(list(seeds), walked)

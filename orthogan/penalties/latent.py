@@ -6,17 +6,24 @@ They regularize training (``loss.latent_penalty``), and directions of a trained 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Literal
+from typing import Annotated, Literal, Self
 
 import torch
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
+from orthogan.config.base import Fraction, KindOf, Layers, NotNegative, PositiveInt, Section
 from orthogan.errors import UserError
 from orthogan.linalg.precision import at_least_float32
+from orthogan.registry import Registry
 
 Features = Tensor | Sequence[Tensor]
+# A penalty is a function (function, z, *, generator), as below, and takes those of the options k, epsilon and reduction
+# that it has. "path_length" is different, for it compares with a running mean, which training keeps.
+LATENT_PENALTIES: Registry[Callable[..., Tensor]] = Registry("latent penalty", "orthogan.penalties")
 
 
+@LATENT_PENALTIES.register("hessian")
 def hessian_penalty(
     function: Callable[[Tensor], Features],
     z: Tensor,
@@ -54,6 +61,7 @@ def hessian_penalty(
         return torch.stack([part.mean() for part in reduced]).sum()
 
 
+@LATENT_PENALTIES.register("orojar")
 def orojar_penalty(
     function: Callable[[Tensor], Features],
     z: Tensor,
@@ -90,6 +98,7 @@ def orojar_penalty(
         return torch.stack([torch.stack(same).var(dim=0).mean() for same in zip(*lengths, strict=True)]).sum()
 
 
+@LATENT_PENALTIES.register("path_length")
 def path_lengths(generator: nn.Module, z: Tensor, labels: Tensor | None, rng: torch.Generator) -> Tensor:
     """(n,): |J^T y| of each latent, y an image of noise N(0, 1 / pixels) (Karras et al. 2020, section 3.2).
 
@@ -112,6 +121,12 @@ def path_lengths(generator: nn.Module, z: Tensor, labels: Tensor | None, rng: to
     return (squares.sum(-1).reshape(len(z), -1).mean(1) + 1e-12).sqrt()
 
 
+@LATENT_PENALTIES.register("none")
+def no_penalty(function: Callable[[Tensor], Features], z: Tensor) -> Tensor:
+    """Zero."""
+    return z.new_zeros(())
+
+
 def _signs(z: Tensor, generator: torch.Generator | None) -> Tensor:
     """Independent -1 or +1 (Rademacher) in the shape of ``z``, drawn on the generator's device."""
     device = z.device if generator is None else generator.device
@@ -129,3 +144,60 @@ def _check_difference(k: int, epsilon: float) -> None:
         raise UserError(f"k={k}: at least 2 random vectors, their variance is wanted")
     if not epsilon > 0:
         raise UserError(f"epsilon={epsilon}: a positive step")
+
+
+class LatentPenaltyConfig(Section):
+    """What ``loss.latent_penalty`` holds."""
+
+    kind: Annotated[str, KindOf(LATENT_PENALTIES)] = Field(
+        default="none", description="penalty on how G depends on its latent (path_length: on w, where G has one)"
+    )
+    weight: NotNegative | None = Field(
+        default=None,
+        description="coefficient, needed with a kind; published: hessian 0.1 (ProGAN), 1e-3 (dSprites); orojar 1e-11 "
+        "(dSprites), 1e-6 (CelebA); path_length 2",
+    )
+    interval: PositiveInt = Field(
+        default=1,
+        description="lazy regularization: G updates per penalty, scaled to match; path_length published with 4",
+    )
+    ramp: Fraction = Field(default=0.0, description="the weight grows linearly over this share of the run [0-1]")
+    shrink: PositiveInt = Field(
+        default=1, description="on the so-manieth part of G's batch; path_length published with 2"
+    )
+    layers: Layers = Field(
+        default=[],
+        description="hessian, orojar: names of G's submodules whose outputs are looked at, such as blocks.* (each); "
+        "[] = the images",
+    )
+    reduction: Literal["max", "mean", "sum"] | None = Field(
+        default=None,
+        description="over the numbers of an output: hessian max | mean, orojar sum | mean; null = as published, "
+        "the first",
+    )
+    directions: Annotated[int, Field(ge=2, le=1000)] = Field(
+        default=2, description="hessian, orojar: random sign vectors (k) whose variance is taken"
+    )
+    epsilon: Annotated[float, Field(ge=1e-9, le=1e9)] = Field(
+        default=0.1, description="hessian, orojar: step of the finite difference [units of z]"
+    )
+    decay: Annotated[float, Field(gt=0.0, le=1.0)] = Field(
+        default=0.01, description="path_length: share of a new length in the running mean"
+    )
+
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
+        if self.kind == "none":
+            return self
+        if self.weight is None:
+            raise ValueError(
+                "weight: give one; published are 0.1 (hessian), 1e-11 to 1e-6 (orojar, it grows with the square of "
+                "the number of features) and 2 (path_length)"
+            )
+        of_paths = self.kind == "path_length"
+        for key in ("layers", "reduction", "directions", "epsilon") if of_paths else ("decay",):
+            if getattr(self, key) != type(self).model_fields[key].default:
+                raise ValueError(f"{key}: {self.kind!r} has none; leave it out")
+        if (self.kind, self.reduction) in (("hessian", "sum"), ("orojar", "max")):
+            raise ValueError(f"reduction: {self.kind!r} has no {self.reduction!r}; use 'mean', or leave it out")
+        return self

@@ -6,6 +6,7 @@ see it (running batch statistics, the fixed noise of style-based nets), and noth
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -15,11 +16,10 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from orthogan.config.schema import LatentPenaltyConfig
 from orthogan.errors import UserError
 from orthogan.models.modes import eval_mode
 from orthogan.models.protocol import Generator
-from orthogan.penalties.latent import hessian_penalty, orojar_penalty, path_lengths
+from orthogan.penalties.latent import LATENT_PENALTIES, LatentPenaltyConfig, path_lengths
 from orthogan.weights.selection import choose
 
 KEY = "loss.latent_penalty"
@@ -41,6 +41,8 @@ class LatentPenalty:
         self.lazy = self.on and config.interval > 1
         self.layers = _matching(generator, config.layers) if config.layers else []
         self.mean = torch.zeros((), device=device)
+        self._penalty = LATENT_PENALTIES.get(config.kind, f"{KEY}.kind")
+        self._options = inspect.signature(self._penalty).parameters
         self._lengths: list[Tensor] = []  # of this step; nothing of it outlives the step
         if self.layers:
             self._try_layers(device)
@@ -60,19 +62,17 @@ class LatentPenalty:
         Differentiable once with respect to the parameters of the generator.
         """
         config = self.config
-        shared: dict[str, Any] = {"k": config.directions, "epsilon": config.epsilon, "generator": rng}
-        if config.reduction is not None:
-            shared["reduction"] = config.reduction
         with _observed(self.generator, z.device):
             if config.kind == "path_length":
                 lengths = path_lengths(self.generator, z, labels, rng)
                 self._lengths.append(lengths.detach().mean())
                 value = (lengths - self.mean).square().mean()
-            elif config.kind == "hessian":
-                value = hessian_penalty(self._features(labels), z, **shared)
             else:
-                value = orojar_penalty(self._features(labels), z, **shared)
-        return value, {f"G/{config.kind}": value.detach()}
+                given = {"k": config.directions, "epsilon": config.epsilon, "generator": rng}
+                given |= {} if config.reduction is None else {"reduction": config.reduction}
+                options = {name: option for name, option in given.items() if name in self._options}
+                value = self._penalty(self._features(labels), z, **options)
+        return value, {f"G/{config.kind.rpartition(':')[2]}": value.detach()}
 
     def finish_step(self, accelerator: Accelerator) -> None:
         """Let the running mean take in the lengths of this step, over all parts and processes.

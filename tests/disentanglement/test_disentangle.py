@@ -159,7 +159,7 @@ def test_directions_of_another_space_move_that_space(oracle: FactorClassifier) -
 def test_the_oracle_comes_from_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ORTHOGAN_CACHE", str(tmp_path))
     from orthogan.disentanglement import TrainingRecipe
-    from orthogan.disentanglement.codes import oracle_cache
+    from orthogan.disentanglement.codes import oracle as oracle_cache
 
     monkeypatch.setattr(oracle_cache, "TrainingRecipe", lambda: TrainingRecipe(steps=40, batch_size=32))
     source = labelled(copies=2)

@@ -12,9 +12,8 @@ from torch import nn
 from orthogan.errors import UserError
 from orthogan.latent.directions import Directions, random_control
 from orthogan.latent.discovery.native import latent_axes
-from orthogan.latent.render.contact_sheet import contact_sheet
 from orthogan.latent.samples import sample_images
-from orthogan.latent.traverse import column_offsets, traverse
+from orthogan.latent.traverse import column_offsets, contact_sheet, traverse
 from orthogan.models.generate import model_hash, truncate
 from tests.fixtures.disc import Affine, Disc
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from orthogan.errors import UserError
-from orthogan.latent.walks import path
+from orthogan.latent.traverse import path
 
 
 def draw(seed: int, dim: int, k: int) -> tuple[np.ndarray, np.ndarray]:

@@ -12,11 +12,10 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from orthogan.config.files import load_config
-from orthogan.config.schema import LatentPenaltyConfig
 from orthogan.data import open_configured
 from orthogan.errors import UserError
 from orthogan.models.modes import eval_mode
-from orthogan.penalties.latent import hessian_penalty, orojar_penalty, path_lengths
+from orthogan.penalties.latent import LatentPenaltyConfig, hessian_penalty, orojar_penalty, path_lengths
 from orthogan.training import train
 from orthogan.training.gan.task import GanTask
 from orthogan.training.latent_penalty import LatentPenalty
@@ -299,3 +298,17 @@ def test_what_makes_no_sense_is_refused(tmp_path: Path, overrides: list[str], me
 def test_a_classifier_has_no_latent() -> None:
     with pytest.raises(UserError, match=r"loss\.latent_penalty\.kind: task 'classifier' has no use for 'hessian'"):
         load_config(None, ["task=classifier", option(kind="hessian", weight=2)])
+
+
+def test_a_penalty_from_outside_the_package_trains(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "my_penalties.py").write_text(
+        "def length(function, z, *, epsilon):\n    return epsilon * function(z)[0].square().mean()\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    config = tiny(tmp_path / "run", option(kind="'my_penalties:length'", weight=1.0, epsilon=0.5), "training.steps=2")
+    run = train(config)
+    assert '"G/length"' in (run / "log.jsonl").read_text()
+    net = Toy()
+    value, _ = penalty_of(net, kind="my_penalties:length", epsilon=0.5)(z := torch.randn(4, 3), None, rng())
+    with eval_mode(net):
+        torch.testing.assert_close(value.detach(), 0.5 * net(z).square().mean())

@@ -29,7 +29,7 @@ from orthogan.evaluation.paths.path_length import Variant
 from orthogan.evaluation.result import MetricResult, made_by
 from orthogan.latent.directions import Directions
 from orthogan.latent.discovery.native import native_directions
-from orthogan.latent.walks import path
+from orthogan.latent.traverse import path
 from orthogan.models.generate import in_space, sample_label, sample_latents
 from orthogan.models.protocol import Generator, as_generator
 from orthogan.rng import derive

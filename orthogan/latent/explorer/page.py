@@ -18,8 +18,8 @@ from orthogan.errors import UserError, install
 from orthogan.io.read import printable
 from orthogan.latent.directions import Directions
 from orthogan.latent.explorer import shown
-from orthogan.latent.explorer.bench import ExplorerState, View, reach_of, view_of
 from orthogan.latent.explorer.session import Explorer
+from orthogan.latent.explorer.state import ExplorerState, View, reach_of, view_of
 from orthogan.rng import derive
 
 TITLE = "Latent explorer"

@@ -22,12 +22,11 @@ from orthogan import __version__
 from orthogan.drawing.grid import default_scale, magnify, save_png
 from orthogan.errors import UserError
 from orthogan.latent.directions import CHANGE, Directions
-from orthogan.latent.explorer.bench import ExplorerState, View, control_of, described, edits
+from orthogan.latent.explorer.state import ExplorerState, View, control_of, described, edits
 from orthogan.latent.render import render
-from orthogan.latent.render.contact_sheet import contact_sheet
-from orthogan.latent.render.heatmap import colours
+from orthogan.latent.render.picture import colours
 from orthogan.latent.samples import format_ranges
-from orthogan.latent.traverse import traverse
+from orthogan.latent.traverse import contact_sheet, traverse
 from orthogan.models.generate import generate, model_hash, sample_label, sample_latents, truncate_in_space
 from orthogan.models.generate import in_space as seen_from
 from orthogan.models.protocol import Generator, as_generator

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from orthogan.latent.directions import CHANGE
-from orthogan.latent.explorer.bench import ExplorerState, View, described
 from orthogan.latent.explorer.session import Explorer, change, difference
+from orthogan.latent.explorer.state import ExplorerState, View, described
 from orthogan.latent.render.html import strip_uri
 from orthogan.latent.samples import format_ranges
 

@@ -6,13 +6,10 @@ import os
 from pathlib import Path
 
 from orthogan.errors import UserError
-from orthogan.latent.render.animation import save_animation
-from orthogan.latent.render.contact_sheet import ContactSheet
-from orthogan.latent.render.grid import save_grid
+from orthogan.latent.render.animation import need_av, save_animation, save_video
 from orthogan.latent.render.html import save_html
-from orthogan.latent.render.sheet import save_sheet
-from orthogan.latent.render.video import need_av, save_video
-from orthogan.latent.traverse import Traversal
+from orthogan.latent.render.picture import save_grid, save_sheet
+from orthogan.latent.traverse import ContactSheet, Traversal
 
 SUFFIXES = (".png", ".gif", ".webp", ".mp4", ".html")
 HEATMAPS = (".png", ".html")

@@ -6,8 +6,7 @@ from collections.abc import Mapping
 
 from orthogan.drawing.text import signed
 from orthogan.latent.directions import CHANGE
-from orthogan.latent.render.contact_sheet import ContactSheet
-from orthogan.latent.traverse import Traversal
+from orthogan.latent.traverse import ContactSheet, Traversal
 
 
 def title(traversal: Traversal) -> str:

@@ -22,7 +22,7 @@ from orthogan.drawing.grid import default_scale
 from orthogan.io.write import write_bytes
 from orthogan.latent.render.animation import swing
 from orthogan.latent.render.caption import column_labels, score_lines, subtitle, title
-from orthogan.latent.render.heatmap import ceiling, differences, palette
+from orthogan.latent.render.picture import ceiling, differences, palette
 from orthogan.latent.traverse import Traversal
 
 READABLE_SIDE = 160  # CSS pixels

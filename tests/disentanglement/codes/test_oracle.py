@@ -20,7 +20,7 @@ from orthogan.disentanglement import (
     save_oracle,
     train_oracle,
 )
-from orthogan.disentanglement.codes import oracle_cache as cache_module
+from orthogan.disentanglement.codes import oracle as cache_module
 from orthogan.errors import UserError
 from tests.fixtures.quadrants import NAMES, labelled, taught
 

@@ -20,9 +20,9 @@ from orthogan.errors import UserError
 from orthogan.latent.directions import Directions
 from orthogan.latent.discovery.native import latent_axes
 from orthogan.latent.explorer import page as explorer_page
-from orthogan.latent.explorer.bench import ExplorerState, View
 from orthogan.latent.explorer.page import Served, build_page, explore
 from orthogan.latent.explorer.session import Explorer
+from orthogan.latent.explorer.state import ExplorerState, View
 from tests.fixtures.disc import Disc
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")

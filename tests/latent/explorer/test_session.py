@@ -20,9 +20,9 @@ from orthogan.drawing.grid import to_uint8
 from orthogan.errors import UserError
 from orthogan.latent.directions import Directions
 from orthogan.latent.discovery.native import latent_axes
-from orthogan.latent.explorer.bench import ExplorerState, View, described, reach_of, view_of
 from orthogan.latent.explorer.session import Explorer, change, difference
-from orthogan.latent.render.heatmap import palette
+from orthogan.latent.explorer.state import ExplorerState, View, described, reach_of, view_of
+from orthogan.latent.render.picture import palette
 from orthogan.latent.traverse import traverse
 from orthogan.models.families.stylegan2 import StyleGAN2Generator
 from orthogan.models.generate import generate

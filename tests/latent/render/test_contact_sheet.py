@@ -11,10 +11,8 @@ from PIL import Image
 from orthogan.errors import UserError
 from orthogan.latent.discovery.native import latent_axes
 from orthogan.latent.render import render
-from orthogan.latent.render.contact_sheet import ContactSheet, contact_sheet
-from orthogan.latent.render.heatmap import ceiling, colours, differences
-from orthogan.latent.render.sheet import render_sheet
-from orthogan.latent.traverse import traverse
+from orthogan.latent.render.picture import ceiling, colours, differences, render_sheet
+from orthogan.latent.traverse import ContactSheet, contact_sheet, traverse
 from tests.fixtures.disc import Disc
 from tests.fixtures.pictures import find, magnified
 

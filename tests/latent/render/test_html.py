@@ -19,8 +19,8 @@ from PIL import Image
 from orthogan.latent.discovery.native import latent_axes
 from orthogan.latent.render import render
 from orthogan.latent.render.animation import swing
-from orthogan.latent.render.heatmap import ceiling, colours, differences
 from orthogan.latent.render.html import render_html
+from orthogan.latent.render.picture import ceiling, colours, differences
 from orthogan.latent.traverse import Traversal, traverse
 from tests.fixtures.disc import Disc
 from tests.fixtures.pictures import magnified

@@ -1,17 +1,67 @@
-"""The picture that traversals and contact sheets share: labelled rows of images in blocks, the middle column framed."""
+"""Traversals and contact sheets as one picture: labeled rows of images, the base image framed in the middle.
+
+Beside the rows may stand maps of where each changes the image.
+"""
 
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw
 
-from orthogan.drawing.grid import BACKGROUND, INK, magnify
+from orthogan.drawing.grid import BACKGROUND, INK, default_scale, magnify, save_png
 from orthogan.drawing.text import Font, fit
-from orthogan.latent.render.heatmap import ceiling, colours, palette
+from orthogan.latent.directions import CHANGE
+from orthogan.latent.render.caption import column_labels, score_lines, score_text, sheet_subtitle, subtitle, title
+from orthogan.latent.traverse import ContactSheet, Traversal
+
+# Even steps of CIE lightness from 8 to 95, the hue from violet over red to yellow: also readable in grey.
+_TABLE = np.array(
+    [
+        (15, 22, 48),
+        (57, 34, 89),
+        (117, 35, 111),
+        (171, 43, 114),
+        (214, 69, 108),
+        (244, 108, 101),
+        (252, 156, 112),
+        (253, 200, 147),
+        (254, 239, 207),
+    ]
+)
+
+
+def differences(traversal: Traversal) -> np.ndarray:
+    """(rows, h, w) float64, in grey levels 0 … 255: how far the two ends are from the centre, pixel by pixel.
+
+    The mean over channels and both ends of |end - centre|; its mean over the pixels is the row's score "change".
+    """
+    frames = traversal.frames.astype(np.float64)
+    return np.abs(frames[:, [0, -1]] - frames[:, [traversal.centre]]).mean(axis=(1, 2))
+
+
+def ceiling(maps: np.ndarray) -> float:
+    """The grey level of the last colour, for all of ``maps`` (…, h, w): their largest value, rounded up to a few."""
+    largest = float(maps.max())
+    step = 5 if largest > 20 else 1
+    return max(1, math.ceil(largest / step)) * step
+
+
+def colours(values: np.ndarray, top: float) -> np.ndarray:
+    """``values`` (h, w) from 0 to ``top`` as uint8 (3, h, w)."""
+    return palette()[np.rint(np.clip(values / top, 0, 1) * 255).astype(int)].transpose(2, 0, 1)
+
+
+def palette() -> np.ndarray:
+    """The 256 colours, from no change to the most: uint8 (256, 3)."""
+    at, knots = np.linspace(0, len(_TABLE) - 1, 256), np.arange(len(_TABLE))
+    return np.rint(np.stack([np.interp(at, knots, channel) for channel in _TABLE.T], axis=1)).astype(np.uint8)
+
 
 MARGIN = 12
 GUTTER = 3
@@ -170,3 +220,70 @@ def wrapped(text: str, font: Font, width: float) -> list[str]:
         else:
             lines.append(word)
     return [fit(line, font, width) for line in lines]
+
+
+GRID_SIDE = 72  # pixels: room for a row's labels beside it
+CONTROL = "control: random directions of the same length"
+
+
+def render_grid(traversal: Traversal, *, scale: int | None = None, heatmap: bool = False) -> Image.Image:
+    """The whole traversal, labelled; random control rows below a line.
+
+    ``scale``: whole-number nearest-neighbour magnification; by default small images grow to 72 pixels.
+    ``heatmap``: right of each row, where its ends differ from the centre.
+    """
+    maps = differences(traversal) if heatmap else [None] * len(traversal)
+    rows = [
+        Row(images, name, score_lines(traversal, i), heat)
+        for i, (images, name, heat) in enumerate(zip(traversal.frames, traversal.names, maps, strict=True))
+    ]
+    count = len(traversal) - int(traversal.is_control.sum())
+    return draw_blocks(
+        [Block(rows[:count]), Block(rows[count:], about=CONTROL)] if 0 < count < len(rows) else [Block(rows)],
+        title=title(traversal),
+        subtitle=subtitle(traversal),
+        columns=column_labels(traversal),
+        zoom=default_scale(*traversal.frames.shape[-2:], side=GRID_SIDE) if scale is None else scale,
+    )
+
+
+def save_grid(traversal: Traversal, path: str | os.PathLike[str], *, heatmap: bool = False) -> Path:
+    """``render_grid`` as a PNG that carries the traversal's metadata."""
+    return save_png(render_grid(traversal, heatmap=heatmap), path, traversal.metadata)
+
+
+SHEET_SIDE = 56  # pixels: many rows, of one line of text each
+
+
+def render_sheet(sheet: ContactSheet, *, scale: int | None = None, heatmap: bool = False) -> Image.Image:
+    """All directions below one another, in each the seeds in their order; all at one scale of offsets.
+
+    The score "change" in a heading is the mean over the seeds. ``scale``, ``heatmap``: as of ``render_grid``.
+    """
+    first = sheet.traversals[0]
+    maps = [differences(one) if heatmap else [None] * len(first) for one in sheet.traversals]
+    blocks = []
+    for row, name in enumerate(first.names):
+        scores = first.scores[row] | {CHANGE: float(np.mean([one.scores[row][CHANGE] for one in sheet.traversals]))}
+        rows = [
+            Row(one.frames[row], _base(seed, one.metadata["class"]), heat=heats[row])
+            for seed, one, heats in zip(sheet.seeds, sheet.traversals, maps, strict=True)
+        ]
+        control = "control: a random direction of the same length, " if first.is_control[row] else ""
+        blocks.append(Block(rows, heading=name, about=control + score_text(scores)))
+    return draw_blocks(
+        blocks,
+        title=title(first),
+        subtitle=sheet_subtitle(sheet),
+        columns=column_labels(first),
+        zoom=default_scale(*first.frames.shape[-2:], side=SHEET_SIDE) if scale is None else scale,
+    )
+
+
+def _base(seed: int, label: str) -> str:
+    return f"seed {seed}" if label == "none" else f"seed {seed}, class {label}"
+
+
+def save_sheet(sheet: ContactSheet, path: str | os.PathLike[str], *, heatmap: bool = False) -> Path:
+    """``render_sheet`` as a PNG that carries the metadata."""
+    return save_png(render_sheet(sheet, heatmap=heatmap), path, sheet.metadata)

@@ -10,8 +10,7 @@ import pytest
 from PIL import Image, ImageCms
 
 from orthogan.latent.discovery.native import latent_axes
-from orthogan.latent.render.grid import render_grid
-from orthogan.latent.render.heatmap import ceiling, colours, differences, palette
+from orthogan.latent.render.picture import ceiling, colours, differences, palette, render_grid
 from orthogan.latent.traverse import Traversal, traverse
 from tests.fixtures.disc import Disc
 from tests.fixtures.pictures import find, magnified

@@ -17,8 +17,7 @@ from orthogan.errors import UserError
 from orthogan.latent.discovery.native import latent_axes
 from orthogan.latent.render import caption, render
 from orthogan.latent.render.animation import PERIOD_MS, mosaic, swing
-from orthogan.latent.render.grid import render_grid
-from orthogan.latent.render.rows import ACCENT
+from orthogan.latent.render.picture import ACCENT, render_grid
 from orthogan.latent.traverse import Traversal, traverse
 from tests.fixtures.disc import Disc
 from tests.fixtures.pictures import find, magnified

@@ -13,10 +13,9 @@ import pytest
 
 from orthogan.errors import UserError
 from orthogan.latent.discovery.native import latent_axes
+from orthogan.latent.render import animation as render_video
 from orthogan.latent.render import check_suffix, render
-from orthogan.latent.render import video as render_video
-from orthogan.latent.render.animation import PERIOD_MS, mosaic, swing
-from orthogan.latent.render.video import FPS, save_video, timeline
+from orthogan.latent.render.animation import FPS, PERIOD_MS, mosaic, save_video, swing, timeline
 from orthogan.latent.traverse import Traversal, traverse
 from tests.fixtures.disc import Disc
 
