@@ -143,7 +143,7 @@ def image_grid(
     return picture
 
 
-def contact_sheet(pictures: Sequence[tuple[str, Image.Image]], *, most: int = 800) -> Image.Image:
+def tile_pictures(pictures: Sequence[tuple[str, Image.Image]], *, most: int = 800) -> Image.Image:
     """All ``pictures`` in one, each below its caption; those larger than ``most`` pixels a side are made smaller."""
     font, gap = Font(FONT_SIZE + 1), 8
     small = [(words, image.copy()) for words, image in pictures]

@@ -18,7 +18,7 @@ from typing import Any
 
 from PIL import Image
 
-from orthogan.drawing.grid import contact_sheet, save_png
+from orthogan.drawing.grid import save_png, tile_pictures
 from orthogan.drawing.plots import Line, plot_curves
 from orthogan.io.json_lines import jsonable
 from orthogan.io.read import UnreadableFile, describe_error, read_regular
@@ -250,7 +250,7 @@ def _sheet(heading: str, files: Sequence[tuple[str, Path]], target: Path, most: 
             lost.append(f"{words}: not a picture ({describe_error(error)})")
     blocks = [f"## {heading}"] if files else []
     if found:
-        save_png(contact_sheet(found, most=most), target)
+        save_png(tile_pictures(found, most=most), target)
         blocks.append(f"![{', '.join(words for words, _ in found)}]({target.name})")
     return blocks + _bullets(lost)
 

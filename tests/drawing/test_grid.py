@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from orthogan.drawing.grid import BACKGROUND, class_layout, contact_sheet, default_scale, image_grid, save_png
+from orthogan.drawing.grid import BACKGROUND, class_layout, default_scale, image_grid, save_png, tile_pictures
 from orthogan.errors import UserError
 
 
@@ -163,7 +163,7 @@ def test_a_contact_sheet_shows_every_picture_and_makes_large_ones_smaller() -> N
     pictures = [
         (f"a rather long caption of {c}" * 9, Image.new("RGB", s, c)) for c, s in zip(colors, sizes, strict=True)
     ]
-    sheet = contact_sheet(pictures, most=100)
+    sheet = tile_pictures(pictures, most=100)
     counts = {color: count for count, color in sheet.getcolors(2**24) or ()}
     for (_, picture), area in zip(pictures, [30 * 60, 100 * 50, 1, 8100, 8100], strict=True):
         assert counts[picture.getpixel((0, 0))] == area  # pyright: ignore
