@@ -9,17 +9,18 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
-from torch import Tensor
 from tqdm import tqdm
 
 from orthogan.errors import UserError
 from orthogan.io.read import cache_folder, open_regular, printable, read_json
 from orthogan.io.threads import in_threads
 from orthogan.io.write import write_text
+
+if TYPE_CHECKING:  # torch takes a second to import, and hashes of files and arrays do not need it
+    from torch import Tensor
 
 
 class ContentHash:
@@ -100,6 +101,8 @@ def tensor_bytes(tensor: Tensor) -> memoryview:
     """The elements of ``tensor`` in the order of its indices, whatever its layout in memory."""
     if not tensor.numel():  # an empty tensor has no view as bytes
         return memoryview(b"")
+    import torch
+
     plain = tensor.detach().cpu().clone(memory_format=torch.contiguous_format)  # strides of its own
     return plain.view(-1).view(torch.uint8).numpy().data
 

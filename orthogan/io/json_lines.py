@@ -10,8 +10,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from orthogan.io.read import printable, read_regular
 from orthogan.io.write import free_name, set_aside, write_bytes
 
@@ -24,7 +22,7 @@ def jsonable(value: Any) -> Any:
     """``value`` with arrays and tuples as lists and NaN and infinities as None, all the way down."""
     if isinstance(value, dict):
         return {str(key): jsonable(item) for key, item in value.items()}
-    if isinstance(value, np.ndarray | np.generic):
+    if hasattr(value, "tolist"):  # an array or a number of numpy or torch
         return jsonable(value.tolist())
     if isinstance(value, list | tuple):
         return [jsonable(item) for item in value]
