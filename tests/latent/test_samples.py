@@ -10,12 +10,12 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from orthogan.models.stylegan2 import StyleGAN2Generator
 from PIL import Image
 
 from orthogan.errors import UserError
 from orthogan.latent.samples import format_ranges as spans_of
 from orthogan.latent.samples import parse_classes, parse_layers, parse_seeds, sample_images, save_samples
+from orthogan.models.families.stylegan2 import StyleGAN2Generator
 from orthogan.models.generate import model_hash
 from tests.fixtures.disc import Disc
 

@@ -375,7 +375,7 @@ for model, x in ((DistributedDataParallel(net), mine), (alone, whole)):
     step, optimizer = weights.PowerIterationScheduler(model), torch.optim.SGD(model.parameters(), 0.1)
     for _ in range(4):
         optimizer.zero_grad()
-        with step.held():
+        with step.hold():
             model(x).square().mean().backward()
         optimizer.step()
 for name, tensor in net.state_dict().items():

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from orthogan.io.sealed import write_sealed
 
 from orthogan.config.files import load_config
 from orthogan.config.schema import Config
 from orthogan.errors import UserError
+from orthogan.io.weights import write_sealed
 from orthogan.layers import CovariancePooling
 from orthogan.models.build import build_classifier
 from orthogan.models.classifiers.covariance import PooledResNet, StemResNet

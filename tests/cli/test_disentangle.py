@@ -22,7 +22,7 @@ from orthogan.disentanglement.registry import LARGEST, find_metric
 from orthogan.errors import CannotWrite, UserError
 from orthogan.latent import Directions
 
-OWN = "tests.disentanglement.test_command:"
+OWN = "tests.cli.test_disentangle:"
 
 
 class Wrapped(nn.Module):

@@ -10,7 +10,7 @@ import pytest
 from orthogan.cli.parser import parse
 from orthogan.config.files import load_config
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 REPORTS = sorted((ROOT / "docs" / "results").glob("*/REPORT.md"))
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
