@@ -144,10 +144,10 @@ def traverse(
         raise UserError("directions and method: give one of them")
     if directions is None:
         directions = find_directions(generator, method or "native", y=y)
-    (walked,) = walk_seeds(
+    sheet = contact_sheet(
         generator,
         directions,
-        [seed],
+        seeds=[seed],
         dims=dims,
         range=range,
         steps=steps,
@@ -160,27 +160,53 @@ def traverse(
         batch_size=batch_size,
         device=device,
     )
-    return walked
+    return sheet.traversals[0]
 
 
-def walk_seeds(
+@dataclass(frozen=True)
+class ContactSheet:
+    """``traversals``: one for each of ``seeds``, with the same directions, offsets and unit in all of them."""
+
+    seeds: Sequence[int]
+    traversals: Sequence[Traversal]
+
+    @property
+    def metadata(self) -> dict[str, str]:
+        """Provenance as texts: that of the traversals, with all "seeds" and "classes"."""
+        about = [one.metadata for one in self.traversals]
+        classes = [one["class"] for one in about]
+        shared = {key: value for key, value in about[0].items() if key not in ("seed", "class")}
+        alike = len(set(classes)) == 1
+        return {**shared, "seeds": ",".join(map(str, self.seeds)), "class": classes[0] if alike else ",".join(classes)}
+
+    def __len__(self) -> int:
+        return len(self.traversals)
+
+
+def contact_sheet(
     generator: nn.Module,
     directions: Directions,
-    seeds: Sequence[int],
     *,
-    dims: Literal["all"] | Sequence[int],
-    range: float,
-    steps: int,
-    y: int | None,
-    truncation: float,
-    base: Literal["sample", "zero"],
-    centred: bool,
-    walk: Walk,
-    control: int,
-    batch_size: int,
-    device: torch.device | str | None,
-) -> list[Traversal]:
-    """What ``traverse`` gives for each of ``seeds``, but for the random directions, which are those of the first."""
+    seeds: Sequence[int],
+    dims: Literal["all"] | Sequence[int] = "all",
+    range: float = 3.0,
+    steps: int = 7,
+    y: int | None = None,
+    truncation: float = 1.0,
+    base: Literal["sample", "zero"] = "sample",
+    centred: bool = False,
+    walk: Walk = "line",
+    control: int = 0,
+    batch_size: int = 64,
+    device: torch.device | str | None = None,
+) -> ContactSheet:
+    """``traverse`` for each of ``seeds``, with its arguments; the random control directions are the same for all.
+
+    ``y``: one class for all seeds of a conditional generator; by default each seed has its own, as in ``traverse``.
+    Raises ``UserError`` for no seeds, and as ``traverse``; ``TypeError`` for directions of another type.
+    """
+    if not len(seeds):
+        raise UserError("no seeds: a contact sheet needs at least one, such as 0-4")
     if not isinstance(directions, Directions):
         raise TypeError(
             f"directions: expected orthogan.Directions, not {type(directions).__name__}; Directions.load reads a file, "
@@ -253,7 +279,7 @@ def walk_seeds(
                 metadata={**described, "seed": str(seed), "class": "none" if label is None else str(label)},
             )
         )
-    return found
+    return ContactSheet(seeds, found)
 
 
 def column_offsets(extent: float, steps: int) -> np.ndarray:
@@ -296,65 +322,3 @@ def _frames(
     moved = images(latents.reshape(-1, latents.shape[-1])).reshape(*latents.shape[:2], *middle.shape[1:])
     half = len(offsets) // 2
     return np.concatenate([moved[:, :half], middle[:, None], moved[:, half:]], axis=1)
-
-
-@dataclass(frozen=True)
-class ContactSheet:
-    """``traversals``: one for each of ``seeds``, with the same directions, offsets and unit in all of them."""
-
-    seeds: Sequence[int]
-    traversals: Sequence[Traversal]
-
-    @property
-    def metadata(self) -> dict[str, str]:
-        """Provenance as texts: that of the traversals, with all "seeds" and "classes"."""
-        about = [one.metadata for one in self.traversals]
-        classes = [one["class"] for one in about]
-        shared = {key: value for key, value in about[0].items() if key not in ("seed", "class")}
-        alike = len(set(classes)) == 1
-        return {**shared, "seeds": ",".join(map(str, self.seeds)), "class": classes[0] if alike else ",".join(classes)}
-
-    def __len__(self) -> int:
-        return len(self.traversals)
-
-
-def contact_sheet(
-    generator: nn.Module,
-    directions: Directions,
-    *,
-    seeds: Sequence[int],
-    dims: Literal["all"] | Sequence[int] = "all",
-    range: float = 3.0,
-    steps: int = 7,
-    y: int | None = None,
-    truncation: float = 1.0,
-    centred: bool = False,
-    walk: Walk = "line",
-    control: int = 0,
-    batch_size: int = 64,
-    device: torch.device | str | None = None,
-) -> ContactSheet:
-    """``traverse`` for each of ``seeds``, with its arguments; the random control directions are the same for all.
-
-    ``y``: one class for all seeds of a conditional generator; by default each seed has its own, as in ``traverse``.
-    Raises ``UserError`` for no seeds, and as ``traverse``.
-    """
-    if not seeds:
-        raise UserError("no seeds: a contact sheet needs at least one, such as 0-4")
-    walked = walk_seeds(
-        generator,
-        directions,
-        seeds,
-        dims=dims,
-        range=range,
-        steps=steps,
-        y=y,
-        truncation=truncation,
-        base="sample",
-        centred=centred,
-        walk=walk,
-        control=control,
-        batch_size=batch_size,
-        device=device,
-    )
-    return ContactSheet(list(seeds), walked)

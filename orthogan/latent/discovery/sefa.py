@@ -6,8 +6,6 @@ after any spectral or stable-rank normalization; no column is rescaled.
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -22,16 +20,7 @@ from orthogan.models.modes import eval_mode
 from orthogan.models.protocol import Generator, as_generator
 from orthogan.weights.effective import effective_weight
 
-_TRANSPOSED: dict[type[nn.Module], Any] = {
-    nn.ConvTranspose1d: functional.conv_transpose1d,
-    nn.ConvTranspose2d: functional.conv_transpose2d,
-    nn.ConvTranspose3d: functional.conv_transpose3d,
-}
-_CONVOLUTIONS: dict[type[nn.Module], Any] = {
-    nn.Conv1d: functional.conv1d,
-    nn.Conv2d: functional.conv2d,
-    nn.Conv3d: functional.conv3d,
-}
+CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 Normaliser = (nn.modules.batchnorm._BatchNorm, ConditionalBatchNorm2d)
 
 
@@ -105,47 +94,21 @@ def latent_matrix(module: nn.Module) -> torch.Tensor:
         weight = None
     if isinstance(weight, torch.Tensor):
         weight = weight.detach().double()
-        if isinstance(module, tuple(_TRANSPOSED)):
-            inputs = weight.shape[0]
-            out = _TRANSPOSED[_kind(module, _TRANSPOSED)](
-                _unit_pixels(inputs, weight),
-                weight,
-                None,
-                module.stride,
-                module.padding,
-                module.output_padding,
-                module.groups,
-                module.dilation,
-            )
-            return out.reshape(inputs, -1).T
-        if isinstance(module, tuple(_CONVOLUTIONS)) and module.padding_mode == "zeros":
-            inputs = weight.shape[1] * int(module.groups)  # pyright: ignore[reportArgumentType]
-            out = _CONVOLUTIONS[_kind(module, _CONVOLUTIONS)](
-                _unit_pixels(inputs, weight),
-                weight,
-                None,
-                module.stride,
-                module.padding,
-                module.dilation,
-                module.groups,
-            )
-            return out.reshape(inputs, -1).T
+        if isinstance(module, CONVOLUTIONS) and module.padding_mode == "zeros":
+            inputs = int(module.in_channels)  # pyright: ignore[reportArgumentType]
+            pixels = torch.eye(inputs, dtype=weight.dtype, device=weight.device)
+            pixels = pixels.reshape(inputs, inputs, *[1] * (weight.ndim - 2))
+            kind = f"conv_transpose{weight.ndim - 2}d" if module.transposed else f"conv{weight.ndim - 2}d"
+            options = {name: getattr(module, name) for name in ("stride", "padding", "groups", "dilation")}
+            if module.transposed:
+                options["output_padding"] = module.output_padding
+            return getattr(functional, kind)(pixels, weight, **options).reshape(inputs, -1).T
         if weight.ndim == 2:
             return weight
     raise UserError(
         f"{type(module).__name__}: no directions can be read from it; expected a linear layer or a zero-padded or "
         "transposed convolution"
     )
-
-
-def _kind(module: nn.Module, kinds: dict[type[nn.Module], Any]) -> type[nn.Module]:
-    return next(kind for kind in kinds if isinstance(module, kind))
-
-
-def _unit_pixels(inputs: int, weight: torch.Tensor) -> torch.Tensor:
-    """(inputs, inputs, 1, …): one batch item for each unit vector of the latent."""
-    eye = torch.eye(inputs, dtype=weight.dtype, device=weight.device)
-    return eye.reshape(inputs, inputs, *[1] * (weight.ndim - 2))
 
 
 def find_layer(generator: nn.Module, layer: str, dim: int) -> tuple[str, nn.Module]:
@@ -180,7 +143,7 @@ def _inputs(module: nn.Module) -> int | None:
     """How many inputs a layer we can read takes; None for any other module."""
     if isinstance(module, nn.Linear):
         return module.in_features
-    if isinstance(module, (*_TRANSPOSED, *_CONVOLUTIONS)):
+    if isinstance(module, CONVOLUTIONS):
         return int(module.in_channels)  # pyright: ignore[reportArgumentType]
     return None
 
