@@ -69,9 +69,9 @@ def test_they_train_resume_and_need_consent(tmp_path: Path, monkeypatch: pytest.
     assert [name for name in a if not torch.equal(a[name], b[name])] == []
 
     monkeypatch.delitem(sys.modules, "own_kinds")
-    with pytest.raises(NeedsTrust, match=r"model\.generator\.norm\.kind = own_kinds:halved"):
+    with pytest.raises(NeedsTrust, match=r"model\.generator\.norm\.kind = 'own_kinds:halved'"):
         load_generator(whole)
-    with pytest.raises(NeedsTrust, match=r"penalties\.0\.kind = own_kinds:square"):
+    with pytest.raises(NeedsTrust, match=r"penalties\.0\.kind = 'own_kinds:square'"):
         load_config(whole / "config.yaml")
     assert "own_kinds" not in sys.modules
     net = load_generator(whole, trust=["own_kinds:halved"])
