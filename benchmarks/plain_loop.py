@@ -18,7 +18,7 @@ from benchmarks.pictures import Pictures, normalising
 from benchmarks.plain_nets import PlainDiscriminator, PlainGenerator, normalised
 from benchmarks.scoring import scorer
 from benchmarks.setting import Setting, source_of
-from orthogan.config.schema import EmaConfig
+from orthogan.training.config import EmaConfig
 from orthogan.training.ema import Ema
 
 WORKERS = 2

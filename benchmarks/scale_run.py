@@ -19,8 +19,8 @@ import torch
 from torch import nn
 
 from orthogan.config.files import load_config
-from orthogan.config.schema import TrainingConfig
 from orthogan.data import ArraySource
+from orthogan.training.config import TrainingConfig
 from orthogan.training.gan.task import GanTask
 from orthogan.training.loop import average_gradients, update
 from orthogan.training.precision import make_accelerator

@@ -25,11 +25,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from benchmarks import timing
 from benchmarks.layers import NETS, Net, laid_out, planned, shapes
 from orthogan import weights
-from orthogan.config.schema import LossConfig
 from orthogan.data.augment import Augmentation
 from orthogan.gradients import CayleyRetraction, GradientRule, NearestOrthogonalGradient, OptimalLearningRate
 from orthogan.linalg import normalize
 from orthogan.penalties import PENALTIES, Penalty
+from orthogan.training.config import LossConfig
 from orthogan.training.gan.phases import DiscriminatorBatch, discriminator_loss
 from orthogan.training.precision import fast_bf16
 from orthogan.weights.network import list_constrained, unconstrained

@@ -73,6 +73,8 @@ class Section(BaseModel):
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
     renamed: ClassVar[Mapping[str, str]] = {}  # old key -> new key
+    only_for: ClassVar[Mapping[str, tuple[str, ...]]] = {}  # task -> keys that no other task has
+    task_defaults: ClassVar[Mapping[str, Mapping[str, Any]]] = {}  # task -> {key: its default, where it is another one}
     flattened: ClassVar[tuple[str, ...]] = ()  # kinds whose options stood in a section of their own in version 0.1
 
     @classmethod
@@ -91,6 +93,13 @@ class Section(BaseModel):
                     raise ValueError(f"{old}: this is the old name of {new}, which is given too; leave {old} out")
                 tree = {new if key == old else key: value for key, value in tree.items()}
         return tree
+
+    def check_run(self, config: Any) -> None:
+        """Refuse what does not go together with other sections of ``config``, of which this is one.
+
+        Raises:
+            ValueError: its message starts with the key.
+        """
 
     @model_validator(mode="before")
     @classmethod

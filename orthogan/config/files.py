@@ -17,9 +17,8 @@ from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
 from orthogan.config.base import KindOf, OpenSection, Section, code_in, marker_of, section_class
-from orthogan.config.checks import ONLY_OF
 from orthogan.config.read import read_chain
-from orthogan.config.schema import Config
+from orthogan.config.schema import Config, only_of, other_task
 from orthogan.errors import UserError
 from orthogan.io.read import printable, shown
 from orthogan.io.yaml_text import parse_yaml
@@ -130,7 +129,7 @@ def dump(config: Config, *, explain: bool = False) -> str:
     """The complete config as YAML; with ``explain`` the keys of its task, each with its meaning and unit."""
     if not explain:
         return yaml.safe_dump(config.model_dump(), sort_keys=False, allow_unicode=True)
-    return "\n".join(_explained(config, "", ONLY_OF["classifier" if config.task == "gan" else "gan"], set())) + "\n"
+    return "\n".join(_explained(config, "", only_of(other_task(config.task)), set())) + "\n"
 
 
 def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -1,190 +1,33 @@
-"""The schema of a run: every key, its type, its default and its unit.
+"""The schema of a run: the sections that the rooms declare, put together.
 
-A YAML file in ``configs/`` holds only what differs from here; ``orthogan config FILE`` prints the whole.
-``orthogan.config.files`` reads the files and turns what is wrong in them into one clear message;
-``orthogan.config.checks`` says what does not go together, and what another task than the GAN has by default.
+A YAML file in ``configs/`` holds only what differs from the defaults; ``orthogan config FILE`` prints the whole.
+``orthogan.config.files`` reads the files and turns what is wrong in them into one clear message.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import BaseModel, Field, model_validator
 
-from orthogan.config.base import (
-    BatchSize,
-    Count,
-    Fraction,
-    Iterations,
-    KindOf,
-    NotNegative,
-    Positive,
-    PositiveInt,
-    Section,
-    code_in,
-)
-from orthogan.config.checks import check_gan, check_task, fill_task_defaults
+from orthogan.config.base import Section, code_in
 from orthogan.data.config import AUGMENTED, AugmentConfig, DataConfig
 from orthogan.evaluation.config import EvaluationConfig
-from orthogan.losses import LOSSES
-from orthogan.models.config import ModelConfig, NetConfig
-from orthogan.penalties.latent import LatentPenaltyConfig
-
-
-class GradientPenaltyConfig(Section):
-    kind: Literal["none", "wgan-gp", "r1", "r2", "r1+r2"] = Field(
-        default="none", description="penalty on D's input gradient"
-    )
-    weight: NotNegative = Field(
-        default=10.0, description="wgan-gp: lambda of (|g| - 1)^2; r1, r2: gamma of gamma/2 |g|^2"
-    )
-    interval: PositiveInt = Field(
-        default=1, description="lazy regularisation: every so many D updates, scaled to match"
-    )
-
-
-class LossConfig(Section):
-    kind: Annotated[str, KindOf(LOSSES)] = Field(
-        default="hinge", description="adversarial loss; relativistic pairs real i with fake i"
-    )
-    gradient_penalty: GradientPenaltyConfig = GradientPenaltyConfig()
-    latent_penalty: LatentPenaltyConfig = LatentPenaltyConfig()
-    label_smoothing: Annotated[float, Field(ge=0.0, lt=1.0)] = Field(
-        default=0.0, description="classifier: share of each label that is spread over all classes [0-1]"
-    )
-
-
-class AdamConfig(Section):
-    lr: Positive = Field(default=2e-4, description="learning rate")
-    beta1: Annotated[float, Field(ge=0.0, le=0.999999)] = Field(default=0.0, description="decay of the first moment")
-    beta2: Annotated[float, Field(ge=0.0, lt=1.0)] = Field(default=0.9, description="decay of the second moment")
-    eps: Positive = Field(default=1e-8, description="added to the denominator")
-
-
-class ClassifierOptimizerConfig(Section):
-    kind: Literal["sgd", "adam"] = Field(default="sgd", description="the update")
-    lr: Positive = Field(default=0.1, description="learning rate")
-    momentum: Annotated[float, Field(ge=0.0, lt=1.0)] = Field(default=0.9, description="sgd: of the velocity")
-    nesterov: bool = Field(default=False, description="sgd: look ahead")
-    weight_decay: NotNegative = Field(
-        default=5e-4, description="times each parameter, biases and batch norms too, is added to its gradient"
-    )
-    beta1: Annotated[float, Field(ge=0.0, le=0.999999)] = Field(
-        default=0.9, description="adam: decay of the first moment"
-    )
-    beta2: Annotated[float, Field(ge=0.0, lt=1.0)] = Field(default=0.999, description="adam: of the second moment")
-    eps: Positive = Field(default=1e-8, description="adam: added to the denominator")
-
-    @model_validator(mode="after")
-    def _possible(self) -> Self:
-        if self.kind == "sgd" and self.nesterov and self.momentum == 0:
-            raise ValueError("nesterov: there is nothing to look ahead with at momentum 0; set momentum, such as 0.9")
-        for key in {"sgd": ("beta1", "beta2", "eps"), "adam": ("momentum", "nesterov")}[self.kind]:
-            if getattr(self, key) != type(self).model_fields[key].default:
-                raise ValueError(f"{key}: {self.kind!r} has none; leave it out, or choose the other kind")
-        return self
-
-
-class OptimizerConfig(Section):
-    generator: AdamConfig = AdamConfig()
-    discriminator: AdamConfig = AdamConfig()
-    classifier: ClassifierOptimizerConfig = ClassifierOptimizerConfig()
-
-
-class ScheduleConfig(Section):
-    kind: Literal["constant", "linear", "cosine", "step"] = Field(
-        default="constant", description="shape of the learning-rate decay"
-    )
-    start: Fraction = Field(default=0.0, description="share of the run before the decay begins [0-1]")
-    final: Fraction = Field(default=0.0, description="learning rate at the end, as a share of lr [0-1]")
-    milestones: list[Fraction] = Field(
-        default=[], max_length=1000, description="step: shares of the run, [0.4, 0.67, …], each a decay"
-    )
-    factor: Annotated[float, Field(gt=0.0, le=1.0)] = Field(
-        default=0.1, description="step: what the learning rate is multiplied with at each milestone"
-    )
-
-    @model_validator(mode="after")
-    def _possible(self) -> Self:
-        if self.kind == "step" and not self.milestones:
-            raise ValueError("milestones: kind 'step' needs the shares of the run at which it steps, such as [0.5]")
-        if self.kind == "step" and (self.start or self.final):
-            key = "start" if self.start else "final"
-            raise ValueError(f"{key}: kind 'step' has milestones and a factor instead; leave it out")
-        if self.kind != "step" and (self.milestones or self.factor != 0.1):
-            key = "milestones" if self.milestones else "factor"
-            raise ValueError(f"{key}: only kind 'step' has it, not {self.kind!r}")
-        return self
-
-
-class EmaConfig(Section):
-    half_life: Count = Field(default=20_000, description="of G's weight average; 0 = none [images]")
-    warmup: NotNegative = Field(
-        default=0.05, description="half-life is at most this share of the images seen; 0 = no warm-up"
-    )
-
-
-class TrainingConfig(Section):
-    renamed: ClassVar = {"n_dis": "d_steps_per_g_step"}
-
-    steps: PositiveInt = Field(default=50_000, description="length of the run [updates of the generator or classifier]")
-    batch_size: BatchSize = Field(default=64, description="images a D or classifier update, all processes together")
-    generator_batch_size: BatchSize | None = Field(
-        default=None, description="fakes a G update, all processes together; null = twice batch_size"
-    )
-    d_steps_per_g_step: Iterations = Field(default=5, description="D updates per G update")
-    fakes_at_once: bool = Field(
-        default=False, description="the fakes of a step's D updates in one forward of G: its batch norm sees them all"
-    )
-    accumulate: PositiveInt = Field(default=1, description="split every batch into so many parts to save memory")
-    schedule: ScheduleConfig = ScheduleConfig()
-    ema: EmaConfig = EmaConfig()
-    precision: Literal["auto", "fp32", "bf16"] = Field(
-        default="auto", description="auto = bf16 where the hardware has it"
-    )
-    channels_last: bool = Field(default=True, description="memory format of images and kernels (NHWC)")
-    compile: Literal["auto", "none", "default", "reduce-overhead", "max-autotune"] = Field(
-        default="auto",
-        description="phases under torch.compile, in this mode of it; auto = default on a GPU, none on a CPU",
-    )
-    device: Literal["auto", "cpu", "cuda", "mps"] = Field(default="auto", description="auto = what Accelerate finds")
-
-    @property
-    def fakes(self) -> int:
-        """Fakes in one generator update."""
-        return self.generator_batch_size or 2 * self.batch_size
-
-    @model_validator(mode="after")
-    def _possible(self) -> Self:
-        for key, size in (("batch_size", self.batch_size), ("generator_batch_size", self.fakes)):
-            if size % self.accumulate:
-                raise ValueError(f"accumulate: {self.accumulate} does not divide {key} = {size}")
-        if self.accumulate > 1 and self.compile in ("reduce-overhead", "max-autotune"):
-            raise ValueError(
-                f"compile: {self.compile!r} replays graphs that overwrite a gradient which accumulate = "
-                f"{self.accumulate} still adds to; use 'default'"
-            )
-        return self
-
-
-class LoggingConfig(Section):
-    every: PositiveInt = Field(default=50, description="losses are fetched and written every so many steps [steps]")
-    spectrum_every: Count = Field(
-        default=1000,
-        description="condition of every layer that something acts on, activeness of G's latent; 0 = never [steps]",
-    )
-    samples_every: Count = Field(default=1000, description="fakes-NNNNNNN.png; 0 = only at the ends [steps]")
-    samples: Annotated[int, Field(ge=1, le=4096)] = Field(default=64, description="pictures in a grid [images]")
-    tensorboard: bool = Field(default=True, description="write TensorBoard events")
-
-
-class CheckpointConfig(Section):
-    every: PositiveInt = Field(default=1000, description="[steps]")
-    keep: PositiveInt = Field(default=2, description="newest checkpoints kept (the best one is kept besides)")
+from orthogan.models.config import ModelConfig
+from orthogan.training.config import (
+    CheckpointConfig,
+    LoggingConfig,
+    LossConfig,
+    OptimizerConfig,
+    TrainingConfig,
+)
 
 
 class Config(Section):
     """One run, complete."""
+
+    only_for: ClassVar = {"gan": ("augment",)}
 
     task: Literal["gan", "classifier"] = Field(default="gan", description="what is trained")
     seed: Annotated[int, Field(ge=0, le=2**63 - 1)] = Field(
@@ -204,16 +47,83 @@ class Config(Section):
     @model_validator(mode="before")
     @classmethod
     def _fill(cls, tree: Any) -> Any:
-        return fill_task_defaults(tree)
+        """Where nothing was said, what the task has by default."""
+        if not isinstance(tree, Mapping):
+            return tree
+        filled = dict(tree)
+        for name, section in _sections():
+            for key, value in section.task_defaults.get(str(tree.get("task")), {}).items():
+                filled[name] = _with(filled.get(name, {}), key, value)
+        return filled
 
     @model_validator(mode="after")
     def _possible(self) -> Self:
-        check_task(self)
-        for name in ("generator", "discriminator") if self.task == "gan" else ("classifier",):
-            net: NetConfig = getattr(self.model, name)
-            net.check(self, name)
-        check_gan(self)
+        _check_task(self)
+        for name, _ in _sections():
+            getattr(self, name).check_run(self)
         return self
+
+
+def only_of(task: str) -> list[str]:
+    """The keys, and whole sections, that belong to ``task`` alone."""
+    found = list(Config.only_for.get(task, ()))
+    return found + [f"{name}.{key}" for name, section in _sections() for key in section.only_for.get(task, ())]
+
+
+def other_task(task: str) -> str:
+    """The task that ``task`` is not."""
+    return "classifier" if task == "gan" else "gan"
+
+
+def _sections() -> Iterator[tuple[str, type[Section]]]:
+    for name, field in Config.model_fields.items():
+        if isinstance(field.default, Section):
+            yield name, type(field.default)
+
+
+def _check_task(config: Config) -> None:
+    """Refuse keys of another task."""
+    other = other_task(config.task)
+    for key in only_of(other):
+        section, _, last = key.rpartition(".")
+        mine: Section = getattr(config, section) if section else config
+        default = type(mine).model_fields[last].default
+        default = _filled(default, mine.task_defaults.get(config.task, {}).get(last))
+        for name, value, expected in _changed(getattr(mine, last), default, key):
+            raise ValueError(
+                f"{name}: task {config.task!r} has no use for {value!r}, which is for task {other!r}; "
+                f"leave it at {expected!r}"
+            )
+
+
+def _filled(default: Any, other: Any) -> Any:
+    """The default under a task that has the default ``other``, or parts of it."""
+    if other is None:
+        return default
+    return default.model_copy(update=other) if isinstance(default, BaseModel) else other
+
+
+def _with(tree: Any, key: str, value: Any) -> Any:
+    """``tree`` with ``value`` at ``key``, unless something stands there; what is no mapping is left to be refused."""
+    if isinstance(tree, BaseModel):
+        tree = tree.model_dump(exclude_unset=True)
+    if not isinstance(tree, Mapping):
+        return tree
+    if isinstance(value, Mapping):
+        inner = tree.get(key, {})
+        for name, one in value.items():
+            inner = _with(inner, name, one)
+        return {**tree, key: inner}
+    return {key: value, **tree}
+
+
+def _changed(value: Any, usual: Any, name: str) -> Iterator[tuple[str, Any, Any]]:
+    """(dotted key, value, usual value) of what differs from the usual below ``name``."""
+    if isinstance(value, BaseModel) and isinstance(usual, BaseModel):
+        for field in [name for name in type(value).model_fields if name in type(usual).model_fields]:
+            yield from _changed(getattr(value, field), getattr(usual, field), f"{name}.{field}")
+    elif value != usual:
+        yield name, value, usual
 
 
 def code_of_nets(config: Config) -> dict[str, tuple[str, dict[str, Any]]]:

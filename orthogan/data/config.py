@@ -17,6 +17,12 @@ if TYPE_CHECKING:
 
 
 class DataConfig(Section):
+    only_for: ClassVar = {
+        "gan": ("labels", "dequantize"),
+        "classifier": ("crop", "label_noise", "test_split", "holdout"),
+    }
+    task_defaults: ClassVar = {"classifier": {"labels": True, "dequantize": False}}
+
     source: Annotated[str, KindOf(DATA_SOURCES)] = Field(default="cifar10", description="where the images come from")
     path: str | None = Field(
         default=None, description="folder or file that the images are in, for sources that need one"
@@ -77,6 +83,13 @@ class DataConfig(Section):
         if problem := source.problem(self.request()):
             raise ValueError(problem)
         return self
+
+    def check_run(self, config: Any) -> None:
+        """A classifier needs images to be tested on."""
+        if config.task == "classifier" and self.one_part and not self.holdout:
+            raise ValueError(
+                f"data.holdout: {self.source!r} has no test part; keep a share of the images for it, such as 0.1"
+            )
 
     def request(self, split: str | None = None) -> DataRequest:
         """What is asked of the source; ``split``: of another part of it."""

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
 from orthogan.config.base import BatchSize, Count, KindOf, MayNameCode, Section
-from orthogan.evaluation.metric import METRICS
+from orthogan.evaluation.metric import METRICS, OF_IMAGES, known_metric
 
 MetricName = Annotated[str, Field(max_length=200), KindOf(METRICS)]
 
 
 class EvaluationConfig(Section):
+    only_for: ClassVar = {"gan": ("reference_samples", "extractor", "precision")}
+    task_defaults: ClassVar = {"classifier": {"metrics": ["accuracy"], "best": "accuracy"}}
+
     every: Count = Field(default=5000, description="score G or the classifier every so many steps; 0 = never [steps]")
     at_start: bool = Field(default=False, description="also score the untrained net")
     metrics: list[MetricName] = Field(
@@ -59,3 +62,18 @@ class EvaluationConfig(Section):
         if self.best not in self.metrics:
             raise ValueError(f"best: {self.best!r} is not among the metrics {self.metrics}")
         return self
+
+    def check_run(self, config: Any) -> None:
+        """Refuse a metric that needs what the task does not give it, and a best metric without a better direction."""
+        task: str = config.task
+        there = {"classifier", "test"} if task == "classifier" else OF_IMAGES | {"pairs", "generator"}
+        for name in self.metrics:
+            # the defaults are known to fit, and finding a metric by its name takes a second
+            metric = None if name == {"gan": "fid", "classifier": "accuracy"}[task] else known_metric(name)
+            if metric and metric.needs - there:
+                raise ValueError(
+                    f"evaluation.metrics: {name!r} needs the {min(metric.needs - there)}, which task {task!r} does "
+                    f"not give it; choose {'accuracy, corruptions, …' if task == 'classifier' else 'fid, kid, …'}"
+                )
+            if metric and metric.better == "none" and name == self.best:
+                raise ValueError(f"evaluation.best: neither lower nor higher {name!r} is better; choose another metric")

@@ -108,6 +108,8 @@ class ClassifierConfig(NetConfig):
 
 
 class ModelConfig(Section):
+    only_for: ClassVar = {"gan": ("init", "generator", "discriminator"), "classifier": ("classifier",)}
+
     init: str | None = Field(
         default=None,
         description="start from the weights of this run, checkpoint (G's average and D) or .safetensors file (G); "
@@ -116,3 +118,16 @@ class ModelConfig(Section):
     generator: GeneratorConfig = GeneratorConfig()
     discriminator: DiscriminatorConfig = DiscriminatorConfig()
     classifier: ClassifierConfig = ClassifierConfig()
+
+    def check_run(self, config: Config) -> None:
+        """Refuse what the constraints, rules and pooling of the nets of the task do not go together with."""
+        for name in ("generator", "discriminator") if config.task == "gan" else ("classifier",):
+            net: NetConfig = getattr(self, name)
+            net.check(config, name)
+        pooling, penalty = self.discriminator.pooling, config.loss.gradient_penalty
+        twice = pooling.method in ("eigh", "newton_schulz")
+        if pooling.kind == "covariance" and penalty.kind != "none" and not twice:
+            raise ValueError(
+                "model.discriminator.pooling.method: a gradient penalty differentiates D twice, which only "
+                "'newton_schulz' and 'eigh' allow"
+            )

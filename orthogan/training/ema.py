@@ -8,7 +8,7 @@ from typing import Generic, TypeVar
 import torch
 from torch import nn
 
-from orthogan.config.schema import EmaConfig
+from orthogan.training.config import EmaConfig
 
 Net = TypeVar("Net", bound=nn.Module)
 

@@ -6,11 +6,11 @@ import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState, PartialState
 
-from orthogan.config.schema import TrainingConfig
 from orthogan.device import fast_bf16
 from orthogan.errors import UserError
 from orthogan.memory import keep_freed_memory
 from orthogan.process_group import join
+from orthogan.training.config import TrainingConfig
 
 
 def make_accelerator(config: TrainingConfig) -> Accelerator:

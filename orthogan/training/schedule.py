@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from orthogan.config.schema import ScheduleConfig
+from orthogan.training.config import ScheduleConfig
 
 
 def factor(schedule: ScheduleConfig, images: int, total: int) -> float:

@@ -7,9 +7,10 @@ from pathlib import Path
 from accelerate import Accelerator
 from tqdm import tqdm
 
-from orthogan.config.schema import Config, EvaluationConfig
+from orthogan.config.schema import Config
 from orthogan.errors import Stopped, UserError
 from orthogan.evaluation import MetricResult, append_jsonl
+from orthogan.evaluation.config import EvaluationConfig
 from orthogan.evaluation.finite import NotFinite
 from orthogan.io import checkpoint
 from orthogan.io.json_lines import DAMAGE

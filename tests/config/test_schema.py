@@ -11,9 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
-from orthogan.config.checks import ONLY_OF
 from orthogan.config.files import differences, dump, flatten, load_config
-from orthogan.config.schema import Config
+from orthogan.config.schema import Config, only_of, other_task
 from orthogan.errors import UserError
 
 ROOT = Path(__file__).parents[2]
@@ -43,7 +42,7 @@ def test_explained_dump_reads_back_and_comments_every_key_of_the_task(task: str)
     text = dump(config, explain=True)
     tree = yaml.safe_load(text)
     assert Config.model_validate(tree) == config
-    others = ONLY_OF["classifier" if task == "gan" else "gan"]
+    others = only_of(other_task(task))
     mine = [k for k in flatten(config.model_dump()) if not any(f"{k}.".startswith(f"{other}.") for other in others)]
     assert list(flatten(tree)) == mine
     uncommented = [line for line in text.splitlines() if "#" not in line and not line.endswith(":")]

@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import nn
 
-from orthogan.config.schema import EmaConfig, ScheduleConfig
 from orthogan.errors import Diverged
 from orthogan.evaluation import MetricResult
 from orthogan.io.json_lines import keep_json_lines
+from orthogan.training.config import EmaConfig, ScheduleConfig
 from orthogan.training.ema import Ema
 from orthogan.training.optimizer_state import load_optimizer, optimizer_tensors
 from orthogan.training.resume import RunState

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.optim import SGD, Adam, Optimizer
 
 from orthogan import weights
-from orthogan.config.schema import ClassifierOptimizerConfig, Config
+from orthogan.config.schema import Config
 from orthogan.data import Batches, ImageSource, open_configured, to_float
 from orthogan.data.augment.crop import crop, crop_offsets
 from orthogan.data.views import NoisyLabels, hold_out
@@ -30,6 +30,7 @@ from orthogan.rng import derive, generator
 from orthogan.training.classifier.phases import ClassifierBatch, classifier_loss
 from orthogan.training.compiled import Compiler
 from orthogan.training.conditioning import WeightRegularizers
+from orthogan.training.config import ClassifierOptimizerConfig
 from orthogan.training.ema import Ema
 from orthogan.training.measure import check_classifier, measure_classifier
 from orthogan.training.optimizer_state import load_optimizer, optimizer_tensors

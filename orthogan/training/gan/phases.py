@@ -8,10 +8,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from orthogan.config.schema import LossConfig
 from orthogan.data.augment import Augmentation, Drawn
 from orthogan.losses import LOSSES, sign_mean
 from orthogan.penalties.input_gradient import squared_norm, track_gradient, wgan_gp, zero_centered_gradient_penalty
+from orthogan.training.config import LossConfig
 from orthogan.training.task import Losses
 
 Views = tuple[Drawn, ...]  # what was drawn for the augmentation, for each time that it is applied, in that order

@@ -16,7 +16,7 @@ from torch import nn
 from torch.optim import Adam, Optimizer
 
 from orthogan import weights
-from orthogan.config.schema import AdamConfig, Config
+from orthogan.config.schema import Config
 from orthogan.data import ImageSource, permuted_index
 from orthogan.data.augment import make_augment
 from orthogan.drawing.grid import image_grid, save_png
@@ -32,6 +32,7 @@ from orthogan.named_code import Trust
 from orthogan.rng import derive
 from orthogan.training.compiled import Compiler, supports_compiled_double_backward
 from orthogan.training.conditioning import WeightRegularizers
+from orthogan.training.config import AdamConfig
 from orthogan.training.ema import Ema
 from orthogan.training.gan.draws import Draws, check_shares
 from orthogan.training.gan.fakes import Fakes

@@ -19,18 +19,20 @@ from torch.nn import functional
 from orthogan import weights
 from orthogan.cli.main import main
 from orthogan.config.files import load_config
-from orthogan.config.schema import Config, EvaluationConfig, ScheduleConfig
+from orthogan.config.schema import Config
 from orthogan.data import open_configured, to_float
 from orthogan.data.augment.crop import crop, crop_offsets
 from orthogan.data.config import DataConfig
 from orthogan.data.views import NoisyLabels, hold_out
 from orthogan.errors import Stopped, UserError
+from orthogan.evaluation.config import EvaluationConfig
 from orthogan.evaluation.robustness.accuracy import accuracy
 from orthogan.models.open import load_classifier, load_generator, open_model
 from orthogan.rng import generator
 from orthogan.training import dry_run, train
 from orthogan.training.classifier.phases import ClassifierBatch, classifier_loss
 from orthogan.training.classifier.task import ClassifierTask, open_sources
+from orthogan.training.config import ScheduleConfig
 from orthogan.training.loop import update
 from orthogan.training.precision import make_accelerator
 from orthogan.training.schedule import factor

@@ -1,0 +1,205 @@
+"""The sections of a config that say how a net is trained: losses, optimizers, the loop, logs and checkpoints."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self
+
+from pydantic import Field, model_validator
+
+from orthogan.config.base import (
+    BatchSize,
+    Count,
+    Decay,
+    Fraction,
+    Iterations,
+    KindOf,
+    NotNegative,
+    Positive,
+    PositiveInt,
+    Section,
+    Share,
+)
+from orthogan.losses import LOSSES
+from orthogan.penalties.latent import LatentPenaltyConfig
+
+if TYPE_CHECKING:
+    from orthogan.config.schema import Config
+
+
+class GradientPenaltyConfig(Section):
+    kind: Literal["none", "wgan-gp", "r1", "r2", "r1+r2"] = Field(
+        default="none", description="penalty on D's input gradient"
+    )
+    weight: NotNegative = Field(
+        default=10.0, description="wgan-gp: lambda of (|g| - 1)^2; r1, r2: gamma of gamma/2 |g|^2"
+    )
+    interval: PositiveInt = Field(
+        default=1, description="lazy regularization: D updates between two penalties, scaled to match"
+    )
+
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
+        if self.kind == "wgan-gp" and self.interval != 1:
+            raise ValueError("interval: wgan-gp is applied at every D update; set it to 1")
+        return self
+
+
+class LossConfig(Section):
+    only_for: ClassVar = {"gan": ("kind", "gradient_penalty", "latent_penalty"), "classifier": ("label_smoothing",)}
+
+    kind: Annotated[str, KindOf(LOSSES)] = Field(
+        default="hinge", description="adversarial loss; relativistic pairs real i with fake i"
+    )
+    gradient_penalty: GradientPenaltyConfig = GradientPenaltyConfig()
+    latent_penalty: LatentPenaltyConfig = LatentPenaltyConfig()
+    label_smoothing: Decay = Field(
+        default=0.0, description="classifier: share of each label that is spread over all classes [0-1]"
+    )
+
+    def check_run(self, config: Config) -> None:
+        """A Wasserstein critic must be kept Lipschitz; the parts of a latent penalty must divide the batch."""
+        norm, training, latent = config.model.discriminator.norm, config.training, self.latent_penalty
+        bounded = norm.lipschitz or ":" in norm.kind or self.gradient_penalty.kind != "none"
+        if self.kind == "wasserstein" and not bounded:
+            raise ValueError(
+                "loss.gradient_penalty.kind: a Wasserstein critic must be kept Lipschitz; use 'wgan-gp', "
+                "or model.discriminator.norm.kind 'spectral', 'stable_rank' or 'orthogonal'"
+            )
+        if latent.kind != "none" and training.fakes % (training.accumulate * latent.shrink):
+            raise ValueError(
+                f"loss.latent_penalty.shrink: {latent.shrink} parts (times accumulate {training.accumulate}) do not "
+                f"divide training.generator_batch_size = {training.fakes}"
+            )
+
+
+class AdamConfig(Section):
+    lr: Positive = Field(default=2e-4, description="learning rate")
+    beta1: Annotated[float, Field(ge=0.0, le=0.999999)] = Field(default=0.0, description="decay of the first moment")
+    beta2: Decay = Field(default=0.9, description="decay of the second moment")
+    eps: Positive = Field(default=1e-8, description="added to the denominator")
+
+
+class ClassifierOptimizerConfig(Section):
+    kind: Literal["sgd", "adam"] = Field(default="sgd", description="the update")
+    lr: Positive = Field(default=0.1, description="learning rate")
+    momentum: Decay = Field(default=0.9, description="sgd: of the velocity")
+    nesterov: bool = Field(default=False, description="sgd: look ahead")
+    weight_decay: NotNegative = Field(
+        default=5e-4, description="times each parameter, biases and batch norms too, is added to its gradient"
+    )
+    beta1: Annotated[float, Field(ge=0.0, le=0.999999)] = Field(
+        default=0.9, description="adam: decay of the first moment"
+    )
+    beta2: Decay = Field(default=0.999, description="adam: of the second moment")
+    eps: Positive = Field(default=1e-8, description="adam: added to the denominator")
+
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
+        if self.kind == "sgd" and self.nesterov and self.momentum == 0:
+            raise ValueError("nesterov: there is nothing to look ahead with at momentum 0; set momentum, such as 0.9")
+        for key in {"sgd": ("beta1", "beta2", "eps"), "adam": ("momentum", "nesterov")}[self.kind]:
+            if getattr(self, key) != type(self).model_fields[key].default:
+                raise ValueError(f"{key}: {self.kind!r} has none; leave it out, or choose the other kind")
+        return self
+
+
+class OptimizerConfig(Section):
+    only_for: ClassVar = {"gan": ("generator", "discriminator"), "classifier": ("classifier",)}
+
+    generator: AdamConfig = AdamConfig()
+    discriminator: AdamConfig = AdamConfig()
+    classifier: ClassifierOptimizerConfig = ClassifierOptimizerConfig()
+
+
+class ScheduleConfig(Section):
+    kind: Literal["constant", "linear", "cosine", "step"] = Field(
+        default="constant", description="shape of the learning-rate decay"
+    )
+    start: Fraction = Field(default=0.0, description="share of the run before the decay begins [0-1]")
+    final: Fraction = Field(default=0.0, description="learning rate at the end, as a share of lr [0-1]")
+    milestones: list[Fraction] = Field(
+        default=[], max_length=1000, description="step: shares of the run, [0.4, 0.67, …], each a decay"
+    )
+    factor: Share = Field(default=0.1, description="step: what the learning rate is multiplied with at each milestone")
+
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
+        if self.kind == "step" and not self.milestones:
+            raise ValueError("milestones: kind 'step' needs the shares of the run at which it steps, such as [0.5]")
+        if self.kind == "step" and (self.start or self.final):
+            key = "start" if self.start else "final"
+            raise ValueError(f"{key}: kind 'step' has milestones and a factor instead; leave it out")
+        if self.kind != "step" and (self.milestones or self.factor != 0.1):
+            key = "milestones" if self.milestones else "factor"
+            raise ValueError(f"{key}: only kind 'step' has it, not {self.kind!r}")
+        return self
+
+
+class EmaConfig(Section):
+    half_life: Count = Field(default=20_000, description="of G's weight average; 0 = none [images]")
+    warmup: NotNegative = Field(
+        default=0.05, description="half-life is at most this share of the images seen; 0 = no warm-up"
+    )
+
+
+class TrainingConfig(Section):
+    renamed: ClassVar = {"n_dis": "d_steps_per_g_step"}
+    only_for: ClassVar = {"gan": ("generator_batch_size", "d_steps_per_g_step", "fakes_at_once", "ema")}
+    task_defaults: ClassVar = {"classifier": {"ema": {"half_life": 0}}}
+
+    steps: PositiveInt = Field(default=50_000, description="length of the run [updates of the generator or classifier]")
+    batch_size: BatchSize = Field(default=64, description="images a D or classifier update, all processes together")
+    generator_batch_size: BatchSize | None = Field(
+        default=None, description="fakes a G update, all processes together; null = twice batch_size"
+    )
+    d_steps_per_g_step: Iterations = Field(default=5, description="D updates per G update")
+    fakes_at_once: bool = Field(
+        default=False, description="the fakes of a step's D updates in one forward of G: its batch norm sees them all"
+    )
+    accumulate: PositiveInt = Field(default=1, description="split every batch into so many parts to save memory")
+    schedule: ScheduleConfig = ScheduleConfig()
+    ema: EmaConfig = EmaConfig()
+    precision: Literal["auto", "fp32", "bf16"] = Field(
+        default="auto", description="auto = bf16 where the hardware has it"
+    )
+    channels_last: bool = Field(default=True, description="memory format of images and kernels (NHWC)")
+    compile: Literal["auto", "none", "default", "reduce-overhead", "max-autotune"] = Field(
+        default="auto",
+        description="phases under torch.compile, in this mode of it; auto = default on a GPU, none on a CPU",
+    )
+    device: Literal["auto", "cpu", "cuda", "mps"] = Field(default="auto", description="auto = what Accelerate finds")
+
+    @property
+    def fakes(self) -> int:
+        """Fakes in one generator update."""
+        return self.generator_batch_size or 2 * self.batch_size
+
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
+        for key, size in (("batch_size", self.batch_size), ("generator_batch_size", self.fakes)):
+            if size % self.accumulate:
+                raise ValueError(f"accumulate: {self.accumulate} does not divide {key} = {size}")
+        if self.accumulate > 1 and self.compile in ("reduce-overhead", "max-autotune"):
+            raise ValueError(
+                f"compile: {self.compile!r} replays graphs that overwrite a gradient which accumulate = "
+                f"{self.accumulate} still adds to; use 'default'"
+            )
+        return self
+
+
+class LoggingConfig(Section):
+    only_for: ClassVar = {"gan": ("samples_every",)}
+
+    every: PositiveInt = Field(default=50, description="losses are fetched and written every so many steps [steps]")
+    spectrum_every: Count = Field(
+        default=1000,
+        description="condition of every layer that something acts on, activeness of G's latent; 0 = never [steps]",
+    )
+    samples_every: Count = Field(default=1000, description="fakes-NNNNNNN.png; 0 = only at the ends [steps]")
+    samples: Annotated[int, Field(ge=1, le=4096)] = Field(default=64, description="pictures in a grid [images]")
+    tensorboard: bool = Field(default=True, description="write TensorBoard events")
+
+
+class CheckpointConfig(Section):
+    every: PositiveInt = Field(default=1000, description="[steps]")
+    keep: PositiveInt = Field(default=2, description="newest checkpoints kept (the best one is kept besides)")
