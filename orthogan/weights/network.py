@@ -123,12 +123,12 @@ CONSTRAINT = OpenSection(CONSTRAINTS)
 
 
 def apply(
-    module: nn.Module, constraint: str | ConstraintConfig, layers: str | Sequence[str] = (), **options: Any
+    module: nn.Module, kind: str | ConstraintConfig, layers: str | Sequence[str] = (), **options: Any
 ) -> list[str]:
     """Constrain linear, embedding and convolution weights below ``module``; returns the layers' names.
 
     Args:
-        constraint: a name in ``CONSTRAINTS``, such as "spectral" ("none" touches nothing), your ``module:function``,
+        kind: a name in ``CONSTRAINTS``, such as "spectral" ("none" touches nothing), your ``module:function``,
             or a section of a config, with its options. Some put another layer in the place of the old one.
         layers: which ones, in the words of ``orthogan.weights.select``; by default those of the section, then all (the
             convolutions for "skew_orthogonal", the first layer for "householder").
@@ -138,28 +138,28 @@ def apply(
         ValueError: an unknown kind, no layer to constrain, or one that cannot be constrained, such as one whose weight
             another layer shares; then no layer is changed.
     """
-    if isinstance(constraint, ConstraintConfig):
-        section = CONSTRAINT.resolved(constraint)
-        kind, layers, options = type(section), layers or section.layers, section.keywords() | options
+    if isinstance(kind, ConstraintConfig):
+        section = CONSTRAINT.resolved(kind)
+        config, layers, options = type(section), layers or section.layers, section.keywords() | options
     else:
         try:
-            kind = CONSTRAINTS.get(constraint)
+            config = CONSTRAINTS.get(kind)
         except UserError as error:
             raise ValueError(str(error)) from error
-    if kind is ConstraintConfig:
+    if config is ConstraintConfig:
         return []
-    chosen = select(module, layers or kind.usual_layers)
+    chosen = select(module, layers or config.usual_layers)
     refuse_tied(module, chosen)
-    if kind.replaces and not chosen[0].name:
+    if config.replaces and not chosen[0].name:
         raise ValueError("a layer cannot replace itself: put it into a module, such as nn.Sequential(layer)")
     before: list[tuple[nn.Module, str, dict[str, Any], Tensor]] = []
     new: dict[str, nn.Module] = {}
     for found in chosen:
         parameters = dict(found.layer._parameters)
         stored = parameters.get(found.weight)
-        data = None if stored is None or kind.replaces else stored.detach().clone()
+        data = None if stored is None or config.replaces else stored.detach().clone()
         try:
-            made = kind.put_on(found.layer, found.weight, **options)
+            made = config.put_on(found.layer, found.weight, **options)
         except (ValueError, TypeError) as error:
             for layer, weight, parameters, plain in before:
                 _own_class(layer)

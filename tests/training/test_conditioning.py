@@ -201,7 +201,7 @@ REFUSED = {
         f"{D}.pooling={flow({'kind': 'covariance', 'method': 'pade'})}",
     ],
     "has no covariance pooling": [f"{D}.kind=dcgan", f"{D}.pooling.kind=covariance"],
-    "matches no batch norm": [f"{G}.whitening.layers=[norms.*]"],
+    "matches nothing in the batch norms": [f"{G}.whitening.layers=[norms.*]"],
     "must divide": [f"{G}.whitening={flow({'layers': ['*'], 'groups': 3})}"],
     "must be kept Lipschitz": ["loss.kind=wasserstein", norm(D, "rotation")],
     "did you mean model.discriminator.penalties.0.weight?": [

@@ -379,7 +379,7 @@ REFUSED = {
     "labels: 'celeba' has no classes": ["data.source=celeba"],
     "has 0 classes, and a classifier needs": ["data.source=array", "data.path={array}", "data.count=null"],
     "would not learn": [norm(C, "spectral"), one(C, "gradient_transforms", kind="optimal_learning_rate")],
-    "matches no batch norm": [f"{C}.whitening.layers=[norms.*]"],
+    "matches nothing in the batch norms": [f"{C}.whitening.layers=[norms.*]"],
 }
 
 
