@@ -6,6 +6,7 @@ import signal
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, Literal, NamedTuple, Self
 
 import numpy as np
@@ -73,7 +74,7 @@ class Batches:
         elif workers > 0:
             pin = self.device.type == "cuda"
             # Holds the source and numbers, not self: a cycle would keep the workers of a forgotten object alive.
-            indices = _Indices(self._seed, len(source), self._offset, self.share)
+            indices = partial(_indices, self._seed, len(source), self._offset, self.share)
             self._stream = Stream(source, indices, step=batch_size, workers=workers, pin=pin)
             # Runs before multiprocessing's own exit handler, which would wait for workers that never see its signal.
             weakref.finalize(self, self._stream.close)
@@ -122,14 +123,9 @@ class Batches:
         self.close()
 
 
-class _Indices:
-    """The indices that one process reads at a position (a class, so that it can be sent to another process)."""
-
-    def __init__(self, seed: int, n: int, offset: int, count: int) -> None:
-        self.seed, self.n, self.offset, self.count = seed, n, offset, count
-
-    def __call__(self, position: int) -> np.ndarray:
-        return permuted_index(self.seed, self.n, position + self.offset, self.count)
+def _indices(seed: int, n: int, offset: int, count: int, position: int) -> np.ndarray:
+    """The indices that one process reads at a position."""
+    return permuted_index(seed, n, position + offset, count)
 
 
 def fits(source: ImageSource, device: torch.device) -> bool:

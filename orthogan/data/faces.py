@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from orthogan.data.factors import check_factors as check_table
 from orthogan.errors import CannotWrite, UserError
 from orthogan.io.hashing import ContentHash
 from orthogan.io.read import cache_folder
@@ -137,22 +138,14 @@ def _value(name: str, value: str | int) -> int:
 def check_factors(table: np.ndarray) -> np.ndarray:
     """``table`` as int64 (n, 17). Raises UserError naming the first column that is wrong."""
     known = factors()
-    table = np.asarray(table)
-    if table.ndim != 2 or table.shape[1] != len(known.names) or not np.issubdtype(table.dtype, np.integer):
-        raise UserError(
-            f"faces: factors must be integers (n, {len(known.names)}), not {table.dtype} of shape {table.shape}"
-        )
-    for column, (name, size) in enumerate(zip(known.names, known.sizes, strict=True)):
-        values = table[:, column]
-        if len(values) and (values.min() < 0 or values.max() >= size):
-            raise UserError(f"faces: {name} runs from {values.min()} to {values.max()}, not from 0 to {size - 1}")
+    table = check_table("faces", table, known.names, known.sizes)
     for part in PARTS:
         color = f"{part.name} color"
         if part.share < 1 and color in known.names:
             shown = [table[:, known.names.index(name)] > 0 for name in (part.name, color)]
             if (shown[0] != shown[1]).any():
                 raise UserError(f"faces: {part.name} and {color} must be none (0) in the same rows")
-    return table.astype(np.int64, copy=False)
+    return table
 
 
 def render(table: np.ndarray, resolution: int = 32) -> np.ndarray:

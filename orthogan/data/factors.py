@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 
@@ -11,12 +10,20 @@ from orthogan.data.source import Annotation, ImageSource
 from orthogan.errors import UserError
 
 
-def check_factors(file: Path, factors: np.ndarray, names: Sequence[str], sizes: Sequence[int]) -> None:
-    """Raises UserError naming the column of ``factors`` (N, K) that leaves 0 ... size - 1."""
+def check_factors(where: object, factors: np.ndarray, names: Sequence[str], sizes: Sequence[int]) -> np.ndarray:
+    """``factors`` as int64 (N, K). Raises UserError naming ``where`` and the column that leaves 0 ... size - 1."""
+    factors = np.asarray(factors)
+    if factors.ndim != 2 or factors.shape[1] != len(names) or not np.issubdtype(factors.dtype, np.integer):
+        raise UserError(
+            f"{where}: factors must be integers (n, {len(names)}), not {factors.dtype} of shape {factors.shape}"
+        )
     for k, (name, size) in enumerate(zip(names, sizes, strict=True)):
-        low, high = factors[:, k].min(), factors[:, k].max()
-        if low < 0 or high >= size:
-            raise UserError(f"{file}: {name} (column {k}) runs from {low} to {high}, expected 0 to {size - 1}")
+        column = factors[:, k]
+        if column.min(initial=0) < 0 or column.max(initial=0) >= size:
+            raise UserError(
+                f"{where}: {name} (column {k}) runs from {column.min()} to {column.max()}, expected 0 to {size - 1}"
+            )
+    return factors.astype(np.int64, copy=False)
 
 
 def known_factors(

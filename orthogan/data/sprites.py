@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from orthogan.errors import UserError
+from orthogan.data.factors import check_factors
 
 CANVAS = 64
 FACTOR_NAMES = ("shape", "scale", "orientation", "x", "y")
@@ -58,27 +58,13 @@ def _in_heart(u: np.ndarray, v: np.ndarray) -> np.ndarray:
 _INSIDE = (_in_square, _in_ellipse, _in_heart)
 
 
-def check_classes(classes: np.ndarray, sizes: tuple[int, ...]) -> np.ndarray:
-    """``classes`` as int64 (B, len(sizes)); UserError names the first column that is out of its range."""
-    classes = np.asarray(classes)
-    if classes.ndim != 2 or classes.shape[1] != len(sizes) or not np.issubdtype(classes.dtype, np.integer):
-        raise UserError(
-            f"sprites: classes must be integers (B, {len(sizes)}), not {classes.dtype} of shape {classes.shape}"
-        )
-    for column, size in enumerate(sizes):
-        values = classes[:, column]
-        if len(values) and (values.min() < 0 or values.max() >= size):
-            raise UserError(f"sprites: column {column} runs from {values.min()} to {values.max()}, not 0 to {size - 1}")
-    return classes.astype(np.int64, copy=False)
-
-
 def render(classes: np.ndarray) -> np.ndarray:
     """Draw sprites: integers (B, 5) = shape, scale, orientation, x, y, to uint8 (B, 64, 64) of values 0 and 1.
 
     Only a window around each sprite is computed, by the formula of the whole canvas.
     Raises UserError for a class outside ``FACTOR_SIZES``.
     """
-    classes = check_classes(classes, FACTOR_SIZES)
+    classes = check_factors("sprites", classes, FACTOR_NAMES, FACTOR_SIZES)
     canvas = np.zeros((len(classes), CANVAS, CANVAS), np.uint8)
     for start in range(0, len(classes), 256):  # small enough to stay in the cache
         _draw(classes[start : start + 256], canvas[start : start + 256])

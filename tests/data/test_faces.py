@@ -132,7 +132,7 @@ def test_tables_that_are_no_factors_are_refused(table: np.ndarray) -> None:
         faces.render(table.astype(float))
     wrong = table[:2].copy()
     wrong[1, 0] = 6
-    with pytest.raises(UserError, match="background runs from"):
+    with pytest.raises(UserError, match=r"background \(column 0\) runs from"):
         faces.render(wrong)
     wrong = table[table[:, known.names.index("hat")] == 0][:1].copy()
     wrong[:, known.names.index("hat color")] = 1

@@ -120,9 +120,9 @@ def test_no_pictures() -> None:
 @pytest.mark.parametrize(
     ("classes", "message"),
     [
-        ([[3, 0, 0, 0, 0]], "column 0 runs from 3 to 3, not 0 to 2"),
-        ([[0, 0, -1, 0, 0]], "column 2 runs from -1"),
-        ([[0, 0, 0, 0]], r"integers \(B, 5\)"),
+        ([[3, 0, 0, 0, 0]], r"shape \(column 0\) runs from 3 to 3, expected 0 to 2"),
+        ([[0, 0, -1, 0, 0]], r"orientation \(column 2\) runs from -1"),
+        ([[0, 0, 0, 0]], r"integers \(n, 5\)"),
         ([[0.0, 0, 0, 0, 0]], "float64"),
     ],
 )

@@ -6,10 +6,11 @@ import colorsys
 
 import numpy as np
 
+from orthogan.data.factors import check_factors
 from orthogan.data.order import subset
 from orthogan.data.source import ArraySource, DataRequest, ImageSource
 from orthogan.data.sources import DATA_SOURCES, DataSource
-from orthogan.data.sprites import CANVAS, FACTOR_NAMES, FACTOR_SIZES, SHAPE_NAMES, check_classes, render
+from orthogan.data.sprites import CANVAS, FACTOR_NAMES, FACTOR_SIZES, SHAPE_NAMES, render
 from orthogan.errors import UserError
 from orthogan.io.hashing import ContentHash
 
@@ -96,8 +97,8 @@ class SpriteGrid(ImageSource):
 def sprite_subset(classes: np.ndarray, *, resolution: int, channels: int) -> ArraySource:
     """The sprites of the given factors, int (n, 5) or coloured (n, 7), rendered once."""
     coloured = classes.shape[1] == len(COLOUR_SIZES)
-    sizes = COLOUR_SIZES if coloured else FACTOR_SIZES
-    classes = check_classes(classes, sizes)
+    names, sizes = (COLOUR_NAMES, COLOUR_SIZES) if coloured else (FACTOR_NAMES, FACTOR_SIZES)
+    classes = check_factors("sprites", classes, names, sizes)
     pieces = [_pictures(classes[i : i + 1024], resolution, channels) for i in range(0, len(classes), 1024)]
     return ArraySource(
         f"sprites{'-colour' if coloured else ''}-{len(classes)}",
@@ -105,7 +106,7 @@ def sprite_subset(classes: np.ndarray, *, resolution: int, channels: int) -> Arr
         labels=classes[:, 0].copy(),
         class_names=SHAPE_NAMES,
         factors=classes,
-        factor_names=COLOUR_NAMES if coloured else FACTOR_NAMES,
+        factor_names=names,
         factor_sizes=sizes,
         transform=f"sprites {resolution}",
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,9 +13,9 @@ from orthogan.config.files import load_config
 from orthogan.config.schema import Config
 from orthogan.data.augment import make_augment
 from orthogan.errors import UserError
+from tests.fixtures.outside import own_module
 
 OWN = """
-from pathlib import Path
 from pydantic import Field
 from orthogan.data.augment import Augmentation
 from orthogan.data.config import AugmentConfig
@@ -32,18 +31,13 @@ class Dim(Augmentation):
 
     def apply(self, images, drawn):
         return images * self.by
-
-Path("imported").touch()
 """
 
 
 @pytest.fixture
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.syspath_prepend(str(tmp_path))
-    (tmp_path / "mydim.py").write_text(OWN)
-    yield tmp_path
-    sys.modules.pop("mydim", None)
+    with own_module(tmp_path, monkeypatch, "mydim", OWN) as folder:
+        yield folder
 
 
 def test_it_is_used_from_yaml_and_the_command_line(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -55,7 +49,7 @@ def test_it_is_used_from_yaml_and_the_command_line(here: Path, capsys: pytest.Ca
     assert main(["train", "own.yaml", "--dry-run", *tiny, "augment.bye=1"]) == 2
     assert "bye" in capsys.readouterr().err
     with pytest.raises(UserError, match=r"subclass of orthogan\.data\.augment\.Augmentation"):
-        load_config("own.yaml", ["augment.kind=mydim:Path"])
+        load_config("own.yaml", ["augment.kind=mydim:Field"])
 
 
 def test_a_run_needs_consent_to_name_it(here: Path) -> None:

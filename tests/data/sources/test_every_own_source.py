@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,10 +14,10 @@ from orthogan.data import DATA_SOURCES, open_configured, open_held_out, open_sou
 from orthogan.data.config import DataConfig
 from orthogan.errors import UserError
 from orthogan.named_code import NeedsTrust
+from tests.fixtures.outside import own_module
 
 OWN = """
 import numpy as np
-from pathlib import Path
 from orthogan.config.base import Section
 from orthogan.data import ArraySource, DataSource
 
@@ -39,18 +38,13 @@ class Stripes(DataSource):
 class Wrong(DataSource):
     def open(self, data):
         return ArraySource("wrong", np.zeros((4, 1, 8, 8), np.uint8))
-
-Path("imported").touch()
 """
 
 
 @pytest.fixture
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.syspath_prepend(str(tmp_path))
-    (tmp_path / "mysets.py").write_text(OWN)
-    yield tmp_path
-    sys.modules.pop("mysets", None)
+    with own_module(tmp_path, monkeypatch, "mysets", OWN) as folder:
+        yield folder
 
 
 def test_it_is_opened_by_name(here: Path) -> None:
