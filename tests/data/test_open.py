@@ -7,9 +7,41 @@ from typing import Any
 import numpy as np
 import pytest
 
-from orthogan.data import ArraySource, open_source
+from orthogan.data import DATA_SOURCES, ArraySource, open_source
+from orthogan.data.config import DataConfig
 from orthogan.errors import UserError
 from tests.fixtures.sets import array_source, greys
+
+
+def test_the_facts_of_the_sources_fit_together() -> None:
+    for name, source in DATA_SOURCES.items():
+        assert source.__doc__
+        assert source.unlabeled == () or set(source.unlabeled) <= set(source.splits), name
+        assert DataConfig(
+            source=name,
+            path="x" if source.path == "required" else None,
+            resolution=32,
+            channels=source.channels[-1],
+        ).one_part == (len(source.splits) == 1)
+    assert [name for name, source in DATA_SOURCES.items() if source().generated] == [
+        "faces",
+        "sprites",
+        "sprites-colour",
+    ]
+
+
+@pytest.mark.parametrize("name", ["faces", "sprites"])
+def test_sources_that_say_so_have_factors_and_classes(name: str) -> None:
+    source = open_source(name, count=8)
+    assert DATA_SOURCES.get(name).factors
+    assert source.factors is not None
+    assert source.num_classes > 0
+
+
+def test_the_guide_lists_every_source() -> None:
+    guide = (Path(__file__).parents[2] / "docs" / "guide.md").read_text("utf-8")
+    table = guide.split("| `data.source` | what it reads |")[1].split("\n\n")[0]
+    assert [name for name in DATA_SOURCES if f"`{name}`" not in table] == []
 
 
 def test_folder_and_array_are_dispatched(tmp_path: Path) -> None:

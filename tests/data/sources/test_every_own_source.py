@@ -10,8 +10,7 @@ import pytest
 
 from orthogan.cli.main import main
 from orthogan.config.files import load_config
-from orthogan.data import DATA_SOURCES, open_configured, open_held_out, open_source
-from orthogan.data.config import DataConfig
+from orthogan.data import open_configured, open_held_out, open_source
 from orthogan.errors import UserError
 from orthogan.named_code import NeedsTrust
 from tests.fixtures.outside import own_module
@@ -97,20 +96,3 @@ def test_a_command_asks_for_the_same_consent(here: Path, capsys: pytest.CaptureF
         assert main([*words, "--data", "run/config.yaml"]) == 2
         assert "--trust" in capsys.readouterr().err
     assert not (here / "imported").exists()
-
-
-def test_the_facts_of_the_sources_fit_together() -> None:
-    for name, source in DATA_SOURCES.items():
-        assert source.__doc__
-        assert source.unlabeled == () or set(source.unlabeled) <= set(source.splits), name
-        assert DataConfig(
-            source=name,
-            path="x" if source.path == "required" else None,
-            resolution=32,
-            channels=source.channels[-1],
-        ).one_part == (len(source.splits) == 1)
-    assert [name for name, source in DATA_SOURCES.items() if source().generated] == [
-        "faces",
-        "sprites",
-        "sprites-colour",
-    ]
