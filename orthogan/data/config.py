@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 
 class DataConfig(Section):
+    """Which images are trained on, and in which form."""
+
     only_for: ClassVar = {
         "gan": ("labels", "dequantize"),
         "classifier": ("crop", "label_noise", "test_split", "holdout"),

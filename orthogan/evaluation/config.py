@@ -13,6 +13,8 @@ MetricName = Annotated[str, Field(max_length=200), KindOf(METRICS)]
 
 
 class EvaluationConfig(Section):
+    """What is measured in training, when and how."""
+
     only_for: ClassVar = {"gan": ("reference_samples", "extractor", "precision")}
     task_defaults: ClassVar = {"classifier": {"metrics": ["accuracy"], "best": "accuracy"}}
 

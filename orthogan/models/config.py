@@ -26,6 +26,8 @@ OLD_CLASSIFIERS = {
 
 
 class WhiteningConfig(Section):
+    """Which batch norms of a net whiten their input, and how."""
+
     layers: Layers = Field(
         default=[], description="batch norms, by name pattern, that become decorrelated batch norms; [] = none"
     )
@@ -59,23 +61,31 @@ class NetConfig(Section):
 
 
 class GeneratorConfig(NetConfig):
+    """The generator."""
+
     kind: Annotated[str, KindOf(GENERATORS)] = Field(default="sngan", description="family")
     channels: Width = Field(default=256, description="base width [feature maps]")
     latent_dim: Width = Field(default=128, description="length of z")
 
 
 class CovariancePoolingConfig(Section):
+    """Pooling by the matrix square root of the covariance of the last map."""
+
     dimension: Width = Field(default=64, description="covariance: channels after a 1x1 reduction")
     method: SqrtMethod = Field(default="newton_schulz", description="covariance: of the matrix square root")
 
 
 class PoolingConfig(CovariancePoolingConfig):
+    """How the discriminator pools its last map."""
+
     kind: Literal["sum", "covariance"] = Field(
         default="sum", description="sngan: what D's last linear layer sees of the last map"
     )
 
 
 class DiscriminatorConfig(NetConfig):
+    """The discriminator."""
+
     kind: Annotated[str, KindOf(DISCRIMINATORS)] = Field(default="sngan", description="family")
     channels: Width = Field(default=128, description="base width [feature maps]")
     norm: Annotated[ConstraintConfig, CONSTRAINT] = SpectralConfig()
@@ -83,12 +93,16 @@ class DiscriminatorConfig(NetConfig):
 
 
 class ClassifierPoolingConfig(CovariancePoolingConfig):
+    """How a classifier pools its last map."""
+
     kind: Literal["mean", "covariance"] = Field(
         default="mean", description="what the last linear layer sees of the last map"
     )
 
 
 class ClassifierConfig(NetConfig):
+    """The classifier."""
+
     kind: Annotated[str, KindOf(CLASSIFIERS)] = Field(
         default="resnet18", description="architecture; also wrn-DEPTH-WIDTH"
     )
@@ -108,6 +122,8 @@ class ClassifierConfig(NetConfig):
 
 
 class ModelConfig(Section):
+    """All nets, and the weights that they start from."""
+
     only_for: ClassVar = {"gan": ("init", "generator", "discriminator"), "classifier": ("classifier",)}
 
     init: str | None = Field(

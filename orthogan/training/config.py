@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 
 class GradientPenaltyConfig(Section):
+    """The penalty on the gradient of D at its input."""
+
     kind: Literal["none", "wgan-gp", "r1", "r2", "r1+r2"] = Field(
         default="none", description="penalty on D's input gradient"
     )
@@ -45,6 +47,8 @@ class GradientPenaltyConfig(Section):
 
 
 class LossConfig(Section):
+    """The adversarial loss and the penalties beside it."""
+
     only_for: ClassVar = {"gan": ("kind", "gradient_penalty", "latent_penalty"), "classifier": ("label_smoothing",)}
 
     kind: Annotated[str, KindOf(LOSSES)] = Field(
@@ -73,6 +77,8 @@ class LossConfig(Section):
 
 
 class AdamConfig(Section):
+    """Adam for one net."""
+
     lr: Positive = Field(default=2e-4, description="learning rate")
     beta1: Annotated[float, Field(ge=0.0, le=0.999999)] = Field(default=0.0, description="decay of the first moment")
     beta2: Decay = Field(default=0.9, description="decay of the second moment")
@@ -80,6 +86,8 @@ class AdamConfig(Section):
 
 
 class ClassifierOptimizerConfig(Section):
+    """The optimizer of a classifier."""
+
     kind: Literal["sgd", "adam"] = Field(default="sgd", description="the update")
     lr: Positive = Field(default=0.1, description="learning rate")
     momentum: Decay = Field(default=0.9, description="sgd: of the velocity")
@@ -104,6 +112,8 @@ class ClassifierOptimizerConfig(Section):
 
 
 class OptimizerConfig(Section):
+    """The optimizers of all nets."""
+
     only_for: ClassVar = {"gan": ("generator", "discriminator"), "classifier": ("classifier",)}
 
     generator: AdamConfig = AdamConfig()
@@ -112,6 +122,8 @@ class OptimizerConfig(Section):
 
 
 class ScheduleConfig(Section):
+    """How the learning rates change over the run."""
+
     kind: Literal["constant", "linear", "cosine", "step"] = Field(
         default="constant", description="shape of the learning-rate decay"
     )
@@ -136,6 +148,8 @@ class ScheduleConfig(Section):
 
 
 class EmaConfig(Section):
+    """The moving average of the weights of G."""
+
     half_life: Count = Field(default=20_000, description="of G's weight average; 0 = none [images]")
     warmup: NotNegative = Field(
         default=0.05, description="half-life is at most this share of the images seen; 0 = no warm-up"
@@ -143,6 +157,8 @@ class EmaConfig(Section):
 
 
 class TrainingConfig(Section):
+    """Length, batch sizes, and how steps are computed."""
+
     renamed: ClassVar = {"n_dis": "d_steps_per_g_step"}
     only_for: ClassVar = {"gan": ("generator_batch_size", "d_steps_per_g_step", "fakes_at_once", "ema")}
     task_defaults: ClassVar = {"classifier": {"ema": {"half_life": 0}}}
@@ -188,6 +204,8 @@ class TrainingConfig(Section):
 
 
 class LoggingConfig(Section):
+    """What is written while a run goes on, and how often."""
+
     only_for: ClassVar = {"gan": ("samples_every",)}
 
     every: PositiveInt = Field(default=50, description="losses are fetched and written every so many steps [steps]")
@@ -201,5 +219,7 @@ class LoggingConfig(Section):
 
 
 class CheckpointConfig(Section):
+    """When the state is saved, and what is kept of it."""
+
     every: PositiveInt = Field(default=1000, description="[steps]")
     keep: PositiveInt = Field(default=2, description="newest checkpoints kept (the best one is kept besides)")
