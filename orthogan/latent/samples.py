@@ -18,6 +18,7 @@ from orthogan import __version__
 from orthogan.drawing.grid import class_layout, image_grid, magnify, save_png
 from orthogan.errors import UserError
 from orthogan.models.generate import generate, model_hash, sample_label, sample_latents
+from orthogan.models.protocol import as_generator
 from orthogan.weights.selection import choose
 
 MOST_SEEDS = 1_000_000
@@ -142,16 +143,17 @@ def sample_images(
     """
     if not seeds:
         raise UserError("no seeds: ask for at least one, such as 0-63")
-    chosen = [sample_label(generator, seed, classes) for seed in seeds]
+    net = as_generator(generator)
+    chosen = [sample_label(net, seed, classes) for seed in seeds]
     labels = [label for label in chosen if label is not None] or None
-    z = sample_latents(generator, seeds, truncation)
+    z = sample_latents(net, seeds, truncation)
     return Samples(
-        images=generate(generator, z, labels, batch_size=batch_size, device=device),
+        images=generate(net, z, labels, batch_size=batch_size, device=device),
         seeds=list(seeds),
         labels=labels,
         metadata={
             "software": f"orthogan {__version__}",
-            "model_hash": model_hash(generator),
+            "model_hash": model_hash(net),
             "truncation": f"{truncation:g}",
         },
     )

@@ -19,6 +19,7 @@ from orthogan.latent.directions import CHANGE, Directions, random_control
 from orthogan.latent.discovery.methods import find_directions
 from orthogan.latent.samples import format_ranges
 from orthogan.models.generate import generate, in_space, model_hash, sample_label, sample_latents, truncate_in_space
+from orthogan.models.protocol import Generator, as_generator
 
 Walk = Literal["line", "sphere"]
 WALKS: tuple[Walk, ...] = get_args(Walk)
@@ -212,7 +213,8 @@ def contact_sheet(
             f"directions: expected orthogan.Directions, not {type(directions).__name__}; Directions.load reads a file, "
             "Directions(matrix, method='mine') takes a matrix with one direction per row"
         )
-    directions.check(generator)
+    net = as_generator(generator)
+    directions.check(net)
     seeds = whole_numbers("seed", seeds)
     steps, control = whole_number("steps", steps), whole_number("control", control)
     offsets = column_offsets(range, steps)
@@ -235,7 +237,7 @@ def contact_sheet(
         raise UserError(f"{count:,} images: at most {MOST_IMAGES:,}; take fewer seeds, steps or directions")
     described = {
         "software": f"orthogan {__version__}",
-        "model_hash": model_hash(generator),
+        "model_hash": model_hash(net),
         "method": chosen.method,
         "space": chosen.space,
         "layer": chosen.layer,
@@ -255,13 +257,13 @@ def contact_sheet(
 
     found = []
     for seed in tqdm(seeds, desc="traversals", unit="seed", disable=None if len(seeds) > 1 else True, leave=False):
-        label = sample_label(generator, seed, None if y is None else [y])
-        seen = in_space(generator, chosen.space, y=label, layers=chosen.layers)
+        label = sample_label(net, seed, None if y is None else [y])
+        seen = in_space(net, chosen.space, y=label, layers=chosen.layers)
         start = truncate_in_space(sample_latents(seen, [seed]), truncation, chosen.space)[0]
         if base == "zero":
             start = torch.zeros_like(start)
         if chosen.layers:
-            seen = in_space(generator, chosen.space, y=label, layers=chosen.layers, base=start)
+            seen = in_space(net, chosen.space, y=label, layers=chosen.layers, base=start)
         at = path(start.double().numpy(), rows, walk, centred)
         frames = _frames(seen, at, offsets, label if seen.num_classes else None, centred, batch_size, device)
         change = np.abs(frames[:, [0, -1]].astype(np.int16) - frames[:, [steps // 2]]).mean(axis=(1, 2, 3, 4))
@@ -301,7 +303,7 @@ def column_offsets(extent: float, steps: int) -> np.ndarray:
 
 
 def _frames(
-    seen: nn.Module,
+    seen: Generator,
     at: Callable[[float], np.ndarray],
     offsets: np.ndarray,
     label: int | None,

@@ -240,9 +240,8 @@ def path_length(
     return _result(metric, variant_name, found, chosen, measured, seed, began, protocol)
 
 
-def check_path(generator: nn.Module, variant: Variant) -> None:
-    """Whether ``generator`` has the space of that variant, of enough dimensions. Raises ``UserError`` if not."""
-    net = as_generator(generator)
+def check_path(net: Generator, variant: Variant) -> None:
+    """Whether ``net`` has the space of that variant, of enough dimensions. Raises ``UserError`` if not."""
     if variant.space == "subspaces":
         if not hasattr(net, "subspaces") or getattr(net, "dims", 0) < 2:
             raise UserError(f"ppl_nog: {type(net).__name__} has no subspaces of 2 or more dimensions; an eigengan has")

@@ -18,6 +18,7 @@ from orthogan.latent.directions import Directions
 from orthogan.latent.discovery.methods import DIRECTION_METHODS
 from orthogan.latent.discovery.response import GeneratorFunction, trace_generator
 from orthogan.latent.discovery.spectrum import check_components, check_positive, sort_by_spectrum, warn_of_tie
+from orthogan.models.protocol import as_generator
 
 
 @DIRECTION_METHODS.register("jacobian")
@@ -41,7 +42,7 @@ def jacobian(
 
     Warns when the sigmas tie. Raises ``UserError`` for unfit arguments and where nothing depends on the latent.
     """
-    k = check_components(generator, components)
+    k = check_components(as_generator(generator), components)
     with trace_generator(generator, layer=layer, resolution=resolution, y=y) as response:
         sigma, rows = principal(mean_gram(response, samples, seed, batch_size))
     where = f"layer '{layer}'" if layer else "the image"

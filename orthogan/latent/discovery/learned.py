@@ -22,6 +22,7 @@ from orthogan.latent.discovery.response import GeneratorFunction, trace_generato
 from orthogan.latent.discovery.spectrum import check_components, check_positive
 from orthogan.linalg.rotations import qr
 from orthogan.models.generate import model_hash
+from orthogan.models.protocol import as_generator
 from orthogan.rng import derive
 from orthogan.rng import generator as random_generator
 
@@ -77,7 +78,7 @@ def learned(
 
     Warns when the mean is no better than chance. Raises ``UserError`` for arguments that do not fit.
     """
-    k = check_components(generator, components)
+    k = check_components(as_generator(generator), components)
     with trace_generator(generator, y=y) as response:
         start = random_control(response.dim, k, derive(seed, "learned", "start")).matrix
         root = torch.from_numpy(start.T.copy()).to(response.device).requires_grad_(True)

@@ -15,7 +15,7 @@ from orthogan.latent.discovery.methods import DIRECTION_METHODS
 from orthogan.latent.discovery.response import trace_generator
 from orthogan.latent.discovery.sefa import find_layer
 from orthogan.latent.discovery.spectrum import check_components, check_positive, sort_by_spectrum, warn_of_tie
-from orthogan.models.protocol import as_generator
+from orthogan.models.protocol import Generator, as_generator
 from orthogan.rng import generator as random_generator
 
 EXACT_FEATURES = 2048  # up to here the whole covariance is formed; beyond, its leading subspace is iterated
@@ -50,12 +50,13 @@ def pca(
     Raises ``UserError`` also for fewer than ten samples a latent dimension and for an unknown layer.
     """
     check_positive(batch_size=batch_size)
-    k, dim = check_components(generator, components), as_generator(generator).latent_dim
+    net = as_generator(generator)
+    k, dim = check_components(net, components), net.latent_dim
     if samples < 10 * dim:
         raise UserError(f"samples={samples}: at least 10 a latent dimension, {10 * dim}; GANSpace takes 10,000 or more")
     name = layer
     if layer == "auto":
-        name = layer_behind(generator) if getattr(generator, "axis", "z") == "z" else LATENT
+        name = layer_behind(net) if getattr(generator, "axis", "z") == "z" else LATENT
     with trace_generator(generator, layer="" if name == LATENT else name, y=y) as response:
         z, labels = response.draw(samples, seed)
 
@@ -107,14 +108,13 @@ def pca(
     )
 
 
-def layer_behind(generator: nn.Module, *, layer: str = "auto") -> str:
+def layer_behind(generator: Generator, *, layer: str = "auto") -> str:
     """The name of the first module, no Sequential, that starts once the first layer has run; else the first layer's.
 
     In our nets the first block or norm with its activation: nonlinear in z, but still close to it.
     Raises ``UserError`` when no first layer is found.
     """
-    dim = as_generator(generator).latent_dim
-    name, first = find_layer(generator, layer, dim)
+    name, first = find_layer(generator, layer, generator.latent_dim)
     names = {part: part_name for part_name, part in generator.named_modules()}
     left: list[nn.Module] = []
     behind: list[nn.Module] = []

@@ -16,5 +16,5 @@ from orthogan.models.protocol import as_generator
 @DIRECTION_METHODS.register("random")
 def random_basis(generator: nn.Module, *, components: int | None = None, seed: int = 0) -> Directions:
     """``components`` (default latent_dim) random orthonormal directions: ``random_control`` for this generator."""
-    k = check_components(generator, components)
-    return replace(random_control(as_generator(generator).latent_dim, k, seed), model_hash=model_hash(generator))
+    net = as_generator(generator)
+    return replace(random_control(net.latent_dim, check_components(net, components), seed), model_hash=model_hash(net))

@@ -16,6 +16,7 @@ from orthogan.latent.discovery.jacobian import mean_gram, principal
 from orthogan.latent.discovery.response import GeneratorFunction, trace_generator
 from orthogan.latent.discovery.spectrum import check_components, check_positive, sort_by_spectrum
 from orthogan.linalg.rotations import qr
+from orthogan.models.protocol import as_generator
 from orthogan.rng import derive
 from orthogan.rng import generator as random_generator
 
@@ -53,7 +54,7 @@ def learn_rotation(
     ``jacobian``. Warns when random frames of the same span have a penalty as small: then these mean nothing.
     Raises ``UserError`` for fewer than two components and other unfit arguments.
     """
-    k = check_components(generator, components)
+    k = check_components(as_generator(generator), components)
     if k < 2:
         raise UserError(f"{method} with {k} component: one direction has no other to be told from; at least 2")
     check_positive(steps=steps, batch_size=batch_size)

@@ -16,6 +16,7 @@ from orthogan.latent.discovery.learned import RCA, REACH, accuracy, teach, warn_
 from orthogan.latent.discovery.response import trace_generator
 from orthogan.latent.discovery.spectrum import check_positive
 from orthogan.models.generate import in_space, sample_label, sample_latents
+from orthogan.models.protocol import Generator, as_generator
 
 ACTIVENESS = "activeness"
 GREY = 127.5  # grey levels a unit of images in [-1, 1]
@@ -37,15 +38,15 @@ def score(
     Raises ``UserError`` for directions that do not fit this generator, or no seed.
     """
     directions.check(generator)
-    generator, y = _in_space(generator, directions, y)
+    seen, y = _in_space(generator, directions, y)
     check_positive(batch_size=batch_size)
     if not len(seeds):
         raise UserError("seeds: at least one")
     rows = torch.from_numpy(directions.matrix.copy())
     units = rows / rows.norm(dim=1, keepdim=True)
-    with trace_generator(generator, y=y) as response:
-        z = sample_latents(generator, seeds)
-        classes = [sample_label(generator, seed, None if y is None else [y]) for seed in seeds]
+    with trace_generator(seen, y=y) as response:
+        z = sample_latents(seen, seeds)
+        classes = [sample_label(seen, seed, None if y is None else [y]) for seed in seeds]
 
         def images(sample: Tensor, latents: Tensor) -> Tensor:
             """Images (n, pixels) in [-1, 1], float64 on the CPU, of latents (n, latent_dim) and their samples (n,)."""
@@ -95,8 +96,8 @@ def rca(
     Raises ``UserError`` for directions that do not fit this generator and other unfit arguments.
     """
     directions.check(generator)
-    generator, y = _in_space(generator, directions, y)
-    with trace_generator(generator, y=y) as response:
+    seen, y = _in_space(generator, directions, y)
+    with trace_generator(seen, y=y) as response:
         rows = torch.from_numpy(directions.matrix.copy()).to(response.device)
         net = teach(response, lambda: rows, [], steps=steps, batch_size=batch_size, lr=lr, reach=reach, seed=seed)
         right: np.ndarray = accuracy(response, net, rows, pairs=pairs, reach=reach, seed=seed)
@@ -104,8 +105,8 @@ def rca(
     return replace(directions, scores={**directions.scores, RCA: right.tolist()})
 
 
-def _in_space(generator: nn.Module, directions: Directions, y: int | None) -> tuple[nn.Module, int | None]:
+def _in_space(generator: nn.Module, directions: Directions, y: int | None) -> tuple[Generator, int | None]:
     """The generator seen from the space of the directions, and the class that it is still to be told."""
     if directions.space == "z":
-        return generator, y
+        return as_generator(generator), y
     return in_space(generator, directions.space, y=y, layers=directions.layers), None

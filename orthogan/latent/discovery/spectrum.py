@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from orthogan.errors import UserError
 from orthogan.latent.directions import Directions
 from orthogan.models.generate import model_hash
-from orthogan.models.protocol import as_generator
+from orthogan.models.protocol import Generator
 
 SIGMA = "sigma"
 DEGENERATE_RATIO = 1.05
@@ -59,9 +59,9 @@ def warn_of_tie(sigma: Tensor, where: str, *, noise: float = 1.0) -> None:
         )
 
 
-def check_components(generator: nn.Module, components: int | None) -> int:
+def check_components(generator: Generator, components: int | None) -> int:
     """``components``, or the latent dimension for None. Raises ``UserError`` outside 1 … latent dimension."""
-    dim = as_generator(generator).latent_dim
+    dim = generator.latent_dim
     if components is not None and not 1 <= components <= dim:
         raise UserError(f"components={components}: between 1 and the latent dimension, {dim}")
     return dim if components is None else components
