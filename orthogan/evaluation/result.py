@@ -58,9 +58,14 @@ class MetricResult:
         """Whether this value beats ``other`` (None: there is none yet)."""
         if other is None:
             return True
-        metric, length = known_metric(self.metric), self.metric.endswith(LENGTHS)
-        better = metric.better if metric else self.better or ("lower" if length else "higher")
+        better = self.direction
         return self.value < other if better == "lower" else better == "higher" and self.value > other
+
+    @property
+    def direction(self) -> str:
+        """Which values are better: "lower", "higher" or "none"."""
+        metric, length = known_metric(self.metric), self.metric.endswith(LENGTHS)
+        return metric.better if metric else self.better or ("lower" if length else "higher")
 
     def one_line(self) -> str:
         """Value, spread, parts, and the part of the protocol that no number should go without."""

@@ -137,8 +137,7 @@ def _evaluated(run: FinishedRun) -> list[tuple[str, Value]]:
     for record in read_records(file, _score) if os.path.lexists(file) else []:
         score, protocol = _score(record), record["protocol"]
         if "subject" in protocol and str(protocol.get("step")) == str(run.steps):
-            better = "lower" if score.is_better(float("inf")) else "higher"
-            found.append((score.label, Value(score.value, better, protocol)))
+            found.append((score.label, measures.as_value(score)))
     return found
 
 

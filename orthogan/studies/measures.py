@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import statistics
 from collections.abc import Mapping
 from itertools import pairwise
@@ -13,13 +12,14 @@ import torch
 
 from orthogan import weights
 from orthogan.errors import UserError
+from orthogan.evaluation import MetricResult
 from orthogan.evaluation.robustness.attacks import Attack, attacked_accuracy
 from orthogan.evaluation.robustness.corruptions import corruption_accuracy
 from orthogan.evaluation.spectrum.near_orthogonality import near_orthogonality
 from orthogan.linalg import hyperspherical_energy
 from orthogan.rng import derive
 from orthogan.studies.finished import CheckpointGone, FinishedRun
-from orthogan.studies.values import MeasureResult, Value, standing
+from orthogan.studies.values import Better, MeasureResult, Value, standing
 from orthogan.training.classifier.task import open_sources
 from orthogan.weights.matrix import Layer
 
@@ -70,6 +70,14 @@ def classification(run: FinishedRun) -> MeasureResult:
     )
 
 
+def as_value(score: MetricResult, part: str = "", better: Better = "") -> Value:
+    """A score, better in the direction of its metric; or one of its parts, better as ``better`` says."""
+    if part:
+        return Value(score.parts[part], better, score.protocol)
+    directions: dict[str, Better] = {"lower": "lower", "higher": "higher"}
+    return Value(score.value, directions.get(score.direction, ""), score.protocol)
+
+
 def scores(run: FinishedRun) -> MeasureResult:
     """Every score that training made, at the end and over training, under its own label."""
     numbers: dict[str, Value] = {}
@@ -77,10 +85,8 @@ def scores(run: FinishedRun) -> MeasureResult:
     for step, score in sorted(run.scores, key=lambda pair: pair[0]):
         curves.setdefault(score.label, []).append((step * run.images_per_step, score.value))
         if step == run.steps:
-            better = "lower" if score.is_better(math.inf) else "higher"
-            numbers[score.label] = Value(score.value, better, score.protocol)
-            for part, value in score.parts.items():
-                numbers[f"{score.label}: {part}"] = Value(value, "", score.protocol)
+            numbers[score.label] = as_value(score)
+            numbers |= {f"{score.label}: {part}": as_value(score, part) for part in score.parts}
     for key in ("C/loss", "D/loss", "G/loss"):
         if curve := run.curve(key):
             curves[f"loss of {key[0]}"] = curve

@@ -24,6 +24,7 @@ from orthogan.evaluation.spectrum.layer_spectrum import log10_product_of_norms, 
 from orthogan.models.open import load_discriminator, load_generator
 from orthogan.rng import derive
 from orthogan.studies.finished import FinishedRun
+from orthogan.studies.measures import as_value
 from orthogan.studies.values import MeasureResult, Value
 
 FRECHET, FRECHET_OTHER = "Fréchet distance", "Fréchet distance, 5k fakes and 10k reals"
@@ -76,16 +77,11 @@ def images(run: FinishedRun) -> MeasureResult:
         return {result.metric: result for result in results}
 
     found = scored(metrics, section.samples, section.reference_samples)
-    numbers = {FRECHET: Value(found["fid"].value, "lower", found["fid"].protocol)}
-    for name in (PRECISION, RECALL):
-        numbers[name] = Value(found["prc"].parts[name], "higher", found["prc"].protocol)
-    if "kid" in found:
-        numbers[KERNEL] = Value(found["kid"].value, "lower", found["kid"].protocol)
-    if "isc" in found:
-        numbers[INCEPTION_SCORE] = Value(found["isc"].value, "higher", found["isc"].protocol)
+    numbers = {FRECHET: as_value(found["fid"])}
+    numbers |= {name: as_value(found["prc"], name, "higher") for name in (PRECISION, RECALL)}
+    numbers |= {name: as_value(found[key]) for name, key in ((KERNEL, "kid"), (INCEPTION_SCORE, "isc")) if key in found}
     if section.samples >= PUBLISHED and len(source) >= REALS:
-        other = scored(["fid"], FAKES, REALS)["fid"]
-        numbers[FRECHET_OTHER] = Value(other.value, "lower", other.protocol)
+        numbers[FRECHET_OTHER] = as_value(scored(["fid"], FAKES, REALS)["fid"])
     curve = [(step * run.images_per_step, score.value) for step, score in run.scores_of("fid")]
     fakes = [path.name for path in sorted(run.folder.glob("fakes-*.png"))[-1:]]
     return MeasureResult(numbers, {FRECHET: curve} if curve else {}, fakes)
@@ -129,13 +125,10 @@ def steepness(run: FinishedRun) -> MeasureResult:
     arrays: dict[str, Any] = {kind: values.astype(np.float32) for kind, values in quotients.items()}
     np.savez(run.folder / QUOTIENTS, **arrays)
     numbers = {STEEP: Value(result.value, "lower", result.protocol)}
-    numbers[STEEPEST] = Value(result.parts["real-fake 99%"], "lower", result.protocol)
-    for kind in KINDS:
-        if kind != "real-fake":
-            name = STEEP.replace("real-fake", kind)
-            numbers[name] = Value(result.parts[f"{kind} mean"], "", result.protocol)
-    name = "|grad D| between real and fake, mean"
-    numbers[name] = Value(result.parts["gradient real-fake mean"], "", result.protocol)
+    numbers[STEEPEST] = as_value(result, "real-fake 99%", "lower")
+    others = [kind for kind in KINDS if kind != "real-fake"]
+    numbers |= {STEEP.replace("real-fake", kind): as_value(result, f"{kind} mean") for kind in others}
+    numbers["|grad D| between real and fake, mean"] = as_value(result, "gradient real-fake mean")
     return MeasureResult(numbers)
 
 
