@@ -11,9 +11,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
+from orthogan.config.base import OpenSection, marker_of, section_class
 from orthogan.config.files import differences, dump, flatten, load_config
 from orthogan.config.schema import Config, only_of, other_task
 from orthogan.errors import UserError
+from orthogan.gradients.rule import GRADIENT_RULE
+from orthogan.penalties.network import PENALTY
+from orthogan.training.resume import refuse_changes
+from orthogan.weights.network import CONSTRAINT
 
 ROOT = Path(__file__).parents[2]
 SHIPPED = sorted((ROOT / "configs").rglob("*.yaml"))
@@ -161,12 +166,13 @@ def numbers(annotation: object, bounds: list[object]) -> list[tuple[type, list[o
 
 
 def sections(model: type[BaseModel]) -> dict[str, type[BaseModel]]:
-    """Every section class below ``model`` by name, lists of sections included."""
+    """Every section class below ``model`` by name, those of all kinds included."""
     found = {model.__name__: model}
-    for field in model.model_fields.values():
-        for part in (field.annotation, *get_args(field.annotation)):
-            if isinstance(part, type) and issubclass(part, BaseModel):
-                found |= sections(part)
+    for name, field in model.model_fields.items():
+        if (marker := marker_of(field.rebuild_annotation(), OpenSection)) is not None:
+            found |= {f"{name}-{kind}": section for kind, section in marker.kinds()}
+        elif (part := section_class(field.annotation)) is not None:
+            found |= sections(part)
     return found
 
 
@@ -325,3 +331,106 @@ def test_the_sngan_recipe_is_the_authors() -> None:
     assert (config.data.dequantize, config.data.flip, config.loss.kind) == (True, False, "hinge")
     assert (config.model.generator.channels, config.model.discriminator.channels) == (256, 128)
     assert config.model.discriminator.norm.kind == "spectral"
+
+
+OPTIONS_0_1 = {
+    "c": 0.7,
+    "k": 1,
+    "n_power_iterations": 1,
+    "skew_terms": 5,
+    "rotation": {
+        "method": "qr",
+        "block_size": 1024,
+        "sample": None,
+        "episode": 750,
+        "refine": 0,
+        "relaxation": 0.1,
+        "lr": None,
+        "momentum": 0.9,
+    },
+    "orthogonal": {"method": "qr", "gain": 1.0, "iterations": 12},
+    "householder": {"rank": 10, "scale": 1.0},
+}
+RULE_0_1 = {
+    "layers": ["first"],
+    "scale": "none",
+    "every": 1,
+    "momentum": None,
+    "nesterov": False,
+    "method": "eigh",
+    "rank_tolerance": None,
+    "form": "vector",
+}
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "now"),
+    [
+        ("none", {}, []),
+        ("spectral", {"c": 0.5}, []),
+        ("stable_rank", {"c": 0.5}, ["norm.c=0.5"]),
+        (
+            "rotation",
+            {"rotation": {"method": "cayley", "block_size": 40}},
+            ["norm.method=cayley", "norm.block_size=40"],
+        ),
+        ("orthogonal", {"orthogonal": {"method": "polar"}}, ["norm.method=polar"]),
+        ("skew_orthogonal", {"skew_terms": 7}, ["norm.terms=7"]),
+        ("householder", {"householder": {"rank": 3, "scale": None}}, ["norm.rank=3", "norm.scale=null"]),
+    ],
+)
+def test_the_stored_config_of_a_run_of_0_1_is_the_one_of_today(kind: str, options: dict, now: list[str]) -> None:
+    place = "model.generator."
+    rules = "[{kind: nearest_orthogonal, layers: [conv]}, {kind: optimal_learning_rate, layers: [conv]}]"
+    penalties = "[{kind: srip, layers: [conv], iterations: 3}]"
+    config = load_config(
+        None,
+        [f"{place}norm.kind={kind}", "training.d_steps_per_g_step=2", f"{place}norm.layers=[linear]"]
+        + [f"{place}{key}" for key in now]
+        + [f"{place}gradient_transforms={rules}", f"{place}penalties={penalties}"],
+    )
+    old = config.model_dump()
+    old["training"]["n_dis"] = old["training"].pop("d_steps_per_g_step")
+    net = old["model"]["generator"]
+    net["gradients"] = [
+        {**RULE_0_1, "kind": rule["kind"], "layers": ["conv"]} for rule in net.pop("gradient_transforms")
+    ]
+    net["penalties"] = [
+        {"kind": "srip", "weight": 1e-4, "layers": ["conv"], "options": {"iterations": 3}, "schedule": [[0.0, 1.0]]}
+    ]
+    net["norm"] = {"kind": kind, "layers": ["linear"], **OPTIONS_0_1}
+    for key, value in options.items():
+        net["norm"][key] = OPTIONS_0_1[key] | value if isinstance(value, dict) else value
+    for name in ("discriminator", "classifier"):
+        other = old["model"][name]
+        other["gradients"] = other.pop("gradient_transforms")
+        other["norm"] = {**OPTIONS_0_1, "kind": other["norm"]["kind"], "layers": []}
+    assert Config.model_validate(old) == config
+    assert refuse_changes(old, config, Path("run"), allow=False) == []
+
+
+def test_options_follow_their_kind_from_file_to_file(tmp_path: Path) -> None:
+    base = write(
+        tmp_path / "base.yaml", "model: {discriminator: {norm: {kind: stable_rank, c: 0.5, layers: [conv]}}}\n"
+    )
+    kept = load_config(base, ["model.discriminator.norm.k=2"]).model.discriminator.norm
+    assert kept.model_dump() == {"kind": "stable_rank", "layers": ["conv"], "n_power_iterations": 1, "c": 0.5, "k": 2}
+    other = load_config(base, ["model.discriminator.norm.kind=orthogonal"]).model.discriminator.norm
+    assert (other.kind, other.layers) == ("orthogonal", ["conv"])
+    assert "it is an option of kind 'stable_rank'" in failure(base, "model.generator.norm.c=0.5")
+    nested = load_config(
+        None, ["model.generator.norm={kind: rotation, method: polar}", "model.generator.norm.rotation.method=qr"]
+    )
+    assert nested.model.generator.norm.model_dump()["method"] == "qr"
+
+
+@pytest.mark.parametrize(
+    ("key", "marker"), [("norm", CONSTRAINT), ("penalties", PENALTY), ("gradient_transforms", GRADIENT_RULE)]
+)
+def test_the_table_of_kinds_in_the_docs_is_that_of_the_registry(key: str, marker: OpenSection) -> None:
+    page = (ROOT / "docs" / "toolbox.md").read_text(encoding="utf-8").splitlines()
+    rows = []
+    for kind, section in marker.kinds():
+        options = [f"`{name}`" for name in section.model_fields if name not in marker.base.model_fields]
+        rows.append(f"| `{key}` | `{kind}` | {', '.join(options)} |")
+    assert [row for row in page if row.startswith(f"| `{key}` |")] == rows
