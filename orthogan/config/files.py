@@ -128,7 +128,9 @@ def validate(tree: dict[str, Any], origin: Mapping[str, str], default_origin: st
 def dump(config: Config, *, explain: bool = False) -> str:
     """The complete config as YAML; with ``explain`` the keys of its task, each with its meaning and unit."""
     if not explain:
-        return yaml.safe_dump(config.model_dump(), sort_keys=False, allow_unicode=True)
+        text = yaml.safe_dump(config.model_dump(), sort_keys=False, allow_unicode=True)
+        # PyYAML writes this line break as it is, and reads it back as a space
+        return text if "\x85" not in text else yaml.safe_dump(config.model_dump(), sort_keys=False)
     return "\n".join(_explained(config, "", only_of(other_task(config.task)), set())) + "\n"
 
 

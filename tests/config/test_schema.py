@@ -7,7 +7,7 @@ from typing import Annotated, Literal, get_args, get_origin
 
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
@@ -143,6 +143,8 @@ def test_overrides_of_other_keys_are_yaml() -> None:
 
 
 @given(st.sampled_from(sorted(flatten(Config().model_dump()))), st.text(max_size=40))
+@example("data.path", "a\x85b")
+@settings(deadline=None)  # the first override of a kind imports its room
 def test_any_override_is_accepted_or_refused_with_its_text(key: str, text: str) -> None:
     try:
         config = load_config(None, [f"{key}={text}"])
