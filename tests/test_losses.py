@@ -10,7 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from orthogan.losses import LOSSES, sign_mean
+from orthogan.config.files import load_config
+from orthogan.errors import UserError
+from orthogan.losses import LOSSES, AdversarialLoss, sign_mean
 from orthogan.penalties.input_gradient import squared_norm, wgan_gp, zero_centered_gradient_penalty
 
 logits = st.lists(st.floats(-20, 20), min_size=3, max_size=3)
@@ -108,3 +110,15 @@ def test_a_flat_critic_gives_wgan_gp_a_finite_gradient() -> None:
     (gradient,) = torch.autograd.grad(penalty, scale)
     assert torch.isfinite(gradient)
     assert penalty.item() == pytest.approx(10.0, rel=1e-4)
+
+
+SQUARED = AdversarialLoss(lambda real, fake: (real - fake).square().mean(), lambda fake, real: fake.mean())
+
+
+def test_a_loss_of_the_users_own_is_named_in_the_config() -> None:
+    config = load_config(None, [f"loss.kind={__name__}:SQUARED"])
+    assert LOSSES.get(config.loss.kind, "loss.kind") is SQUARED
+    with pytest.raises(UserError, match=r"name an orthogan\.losses\.AdversarialLoss"):
+        LOSSES.get(f"{__name__}:test_a_loss_of_the_users_own_is_named_in_the_config", "loss.kind")
+    with pytest.raises(UserError, match="there is no loss 'hinges'; did you mean 'hinge'"):
+        load_config(None, ["loss.kind=hinges"])

@@ -149,16 +149,7 @@ def _build(
     pool: Callable[[int], CovariancePooling] | None = None,
 ) -> nn.Module:
     make = known.get(kind, f"{key}.kind")
-    if ":" not in kind:
-        fixed = {"pooling", *arguments, *(make.keywords if isinstance(make, partial) else ())}
-        extra = [p for p in inspect.signature(make).parameters if p not in fixed]
-        for option in options:
-            if option not in extra:
-                there = f"it has {', '.join(extra)}" if extra else "it has none"
-                raise UserError(f"{key}.options.{option}: {kind!r} has no such option; {there}")
-        arguments = arguments | options
-    else:
-        arguments = _accepted(make, arguments) | options
+    arguments = (_accepted(make, arguments) if ":" in kind else arguments) | options
     # constructors draw from torch's global generator; lend them a seeded one and give the caller's back
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive(seed, "init", key))

@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, ValidationError, model_validator
+from torch import nn
 
-from orthogan.config.base import KindOf, Layers, Options, Positive, Section, Width
+from orthogan.config.base import (
+    KindOf,
+    Layers,
+    Options,
+    Positive,
+    Section,
+    Width,
+    marker_of,
+    section_of_options,
+)
 from orthogan.gradients.rule import GRADIENT_RULE, GradientRuleConfig
 from orthogan.linalg.roots import InverseMethod, SqrtMethod
 from orthogan.models.classifiers.base import CLASSIFIERS
@@ -18,6 +30,8 @@ from orthogan.weights.spectral import SpectralConfig
 if TYPE_CHECKING:
     from orthogan.config.schema import Config
 
+# what a net is given besides its options
+SIZES = ("self", "resolution", "image_channels", "channels", "latent_dim", "num_classes", "pooling")
 OLD_CLASSIFIERS = {
     "LearnedNeurons": "learned-neurons",
     "StemResNet": "stem-resnet",
@@ -36,6 +50,13 @@ class WhiteningConfig(Section):
     method: InverseMethod = Field(default="eigh", description="of the inverse square root")
 
 
+def section_of_net(make: Callable[..., nn.Module]) -> type[Section]:
+    """The section of a registered net's options: the keyword arguments of its class that are not sizes."""
+    fixed = make.keywords if isinstance(make, partial) else {}
+    net: Any = make.func if isinstance(make, partial) else make
+    return section_of_options(net.__init__, Section, *SIZES, *fixed)
+
+
 class NetConfig(Section):
     """What a generator, a discriminator and any other net have in common."""
 
@@ -52,6 +73,23 @@ class NetConfig(Section):
         default=[], max_length=100, description="rules between backward and step: [{kind: …}, …]"
     )
     whitening: WhiteningConfig = WhiteningConfig()
+
+    @model_validator(mode="after")
+    def _known_options(self) -> Self:
+        named: KindOf | None = marker_of(type(self).model_fields["kind"].rebuild_annotation(), KindOf)
+        if named is None or not self.options or ":" in self.kind:
+            return self
+        section = section_of_net(named.registry.get(self.kind))
+        for option in self.options:
+            if option not in section.model_fields:
+                there = ", ".join(section.model_fields) or "none"
+                raise ValueError(f"options.{option}: {self.kind!r} has no such option; it has {there}")
+        try:
+            section.model_validate(self.options)
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            raise ValueError(f"options.{'.'.join(map(str, first['loc']))}: {self.kind}: {first['msg']}") from None
+        return self
 
     def check(self, config: Config, name: str) -> None:
         """Refuse what does not go together with the constraint and the rules of this net. Raises ``ValueError``."""

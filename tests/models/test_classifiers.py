@@ -152,9 +152,8 @@ def test_constraints_and_whitening_reach_the_layers_by_name() -> None:
     ],
 )
 def test_what_cannot_be_built_is_said(overrides: list[str], parts: list[str]) -> None:
-    config = load_config(None, ["task=classifier", *overrides])
     with pytest.raises(UserError) as caught:
-        build_classifier(config, num_classes=10)
+        build_classifier(load_config(None, ["task=classifier", *overrides]), num_classes=10)
     for part in parts:
         assert part in str(caught.value)
 
