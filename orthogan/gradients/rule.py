@@ -15,6 +15,7 @@ from torch.optim import Optimizer
 from orthogan.config.base import Layers, OpenSection, Section, section_of_options
 from orthogan.linalg.precision import at_least_float32
 from orthogan.registry import Registry
+from orthogan.weights.constraint import RULES
 from orthogan.weights.selection import select
 
 if TYPE_CHECKING:
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from orthogan.models.config import NetConfig
 
 Parameters = nn.Module | Iterable[nn.Parameter] | Iterable[tuple[str, nn.Parameter]]
-ATTRIBUTE = "orthogan_rules"  # of the optimizer: the rules on it, in order
 
 
 class GradientRule:
@@ -113,7 +113,7 @@ class GradientRule:
         """Take the rule off its optimizer."""
         for handle in self._handles:
             handle.remove()
-        getattr(self.optimizer, ATTRIBUTE).remove(self)
+        getattr(self.optimizer, RULES).remove(self)
 
     def forget(self, parameter: nn.Parameter) -> None:
         """Drop what is remembered of ``parameter``, which now stands for something else."""
@@ -200,9 +200,9 @@ class GradientRule:
             )
 
     def _refuse_conflicts(self) -> None:
-        if not hasattr(self.optimizer, ATTRIBUTE):
-            setattr(self.optimizer, ATTRIBUTE, [])
-        others: list[GradientRule] = getattr(self.optimizer, ATTRIBUTE)
+        if not hasattr(self.optimizer, RULES):
+            setattr(self.optimizer, RULES, [])
+        others: list[GradientRule] = getattr(self.optimizer, RULES)
         mine = {id(p): name for name, p in self.parameters}
         for other in others:
             shared = [mine[id(p)] for _, p in other.parameters if id(p) in mine]

@@ -14,6 +14,8 @@ from torch.nn.utils.parametrize import ParametrizationList
 from orthogan.weights.belonging import can_look
 from orthogan.weights.matrix import Layer, MatrixView
 
+RULES = "orthogan_rules"  # attribute of an optimizer: what acts on its parameters and can forget() one of them
+
 
 class Constraint(nn.Module):
     """A parametrization of a weight that ``orthogan.weights`` finds, reports, holds and removes.

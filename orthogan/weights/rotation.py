@@ -15,7 +15,7 @@ from orthogan.config.base import Decay, NotNegative, Positive, PositiveInt
 from orthogan.linalg import gram_residual, hyperspherical_energy, orthogonality_error, rotations
 from orthogan.linalg.precision import at_least_float32
 from orthogan.rng import generator
-from orthogan.weights.constraint import Constraint, register
+from orthogan.weights.constraint import RULES, Constraint, register
 from orthogan.weights.matrix import MatrixView
 from orthogan.weights.network import CONSTRAINTS, ConstraintConfig, Upkeep, list_constrained, unconstrained
 
@@ -290,7 +290,7 @@ def resample(module: nn.Module, episode: int, *, optimizers: Iterable[Optimizer]
         constraint.index.copy_(order[: constraint.index.numel()].sort().values)
         for optimizer in optimizers:
             optimizer.state.pop(parameter, None)
-            for rule in getattr(optimizer, "orthogan_rules", ()):  # of orthogan.gradients
+            for rule in getattr(optimizer, RULES, ()):
                 rule.forget(parameter)
     return [name for name, _, _ in found]
 
