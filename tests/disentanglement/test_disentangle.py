@@ -159,9 +159,12 @@ def test_directions_of_another_space_move_that_space(oracle: FactorClassifier) -
 def test_the_oracle_comes_from_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ORTHOGAN_CACHE", str(tmp_path))
     from orthogan.disentanglement import TrainingRecipe
-    from orthogan.disentanglement.codes import oracle as oracle_cache
+    from orthogan.disentanglement.codes import oracle as module
 
-    monkeypatch.setattr(oracle_cache, "TrainingRecipe", lambda: TrainingRecipe(steps=40, batch_size=32))
+    def recipe(*given: Any) -> TrainingRecipe:
+        return TrainingRecipe(*given) if given else TrainingRecipe(steps=40, batch_size=32)
+
+    monkeypatch.setattr(module, "TrainingRecipe", recipe)
     source = labelled(copies=2)
     results = [
         disentangle(Quadrants(), ["mig"], source=source, samples=1200, seeds=(0,), controls=False, progress=False)
