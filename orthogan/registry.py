@@ -27,11 +27,11 @@ T = TypeVar("T")
 Registered = TypeVar("Registered")
 
 
-def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """``; did you mean "x"?``, or nothing where no known word is near."""
+def did_you_mean(word: str, known: Iterable[str], prefix: str = "") -> str:
+    """``; did you mean 'x'?`` with ``prefix`` before the known word x, or nothing if none is near."""
     lower = {name.lower(): name for name in known}
     near = difflib.get_close_matches(word.lower()[:200], lower, 1)
-    return f"; did you mean {lower[near[0]]!r}?" if near else ""
+    return f"; did you mean {prefix + lower[near[0]]!r}?" if near else ""
 
 
 class Registry(Generic[T]):

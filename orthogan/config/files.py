@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 import re
 import sys
@@ -23,6 +22,7 @@ from orthogan.errors import UserError
 from orthogan.io.read import printable, shown
 from orthogan.io.yaml_text import parse_yaml
 from orthogan.named_code import Trust, require_trust
+from orthogan.registry import did_you_mean
 
 Overrides = Iterable[str | Mapping[str, Any]] | Mapping[str, Any] | str
 MOST_MISTAKES = 10  # that one message names
@@ -310,15 +310,14 @@ def _nearest(location: list[str], tree: Any) -> str:
         if marker is not None and isinstance(tree, Mapping):
             others = dict(marker.kinds())
             model = marker.of(tree.get("kind", model.model_fields["kind"].default))
-    prefix = ".".join(location[:-1])
-    sisters = difflib.get_close_matches(location[-1], list(model.model_fields), 1, 0.6)
-    if sisters:
-        return f"; did you mean {prefix + '.' if prefix else ''}{sisters[0]}?"
+    prefix = "".join(f"{part}." for part in location[:-1])
+    if hint := did_you_mean(location[-1], model.model_fields, prefix):
+        return hint
     if kinds := [kind for kind, section in others.items() if location[-1] in section.model_fields]:
         return f"; it is an option of kind {' or '.join(map(repr, kinds))}"
     elsewhere = [k for k in all_keys() if k.rsplit(".", 1)[-1] == location[-1]]
     if elsewhere:
-        return f"; did you mean {' or '.join(elsewhere)}?"
+        return f"; did you mean {' or '.join(map(repr, elsewhere))}?"
     return f"; valid here: {', '.join(model.model_fields)}"
 
 

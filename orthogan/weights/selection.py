@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -15,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
+from orthogan.registry import did_you_mean
 from orthogan.weights.constraint import Constraint
 from orthogan.weights.effective import effective_weight
 from orthogan.weights.matrix import Layer, MatrixView, Transposed
@@ -136,9 +136,7 @@ def choose(
         bare = word.removeprefix("!")
         found = [name.count(".") for name in named if matches(name, bare)]
         if not found and (bare not in PLACES or not named):
-            near = difflib.get_close_matches(bare, named, 1, 0.6)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
-            raise ValueError(f"layers: {word!r} matches nothing in {what}{hint}; {there}")
+            raise ValueError(f"layers: {word!r} matches nothing in {what}{did_you_mean(bare, named)}; {there}")
         if outermost and word == bare and found and bare not in TYPES:
             depths[word] = min(found)
     kept = _keep(
@@ -267,5 +265,5 @@ def _place(index: int, count: int) -> set[str]:
 
 def _advice(word: str, candidates: list[Selected]) -> str:
     names = [c.name for c in candidates]
-    near = difflib.get_close_matches(word, [*TYPES, SUBSPACE, *SHAPES, *PLACES, *names], 1, 0.6)
-    return f"; did you mean {near[0]!r}?" if near else f"; its layers are {', '.join(names)}"
+    words = [*TYPES, SUBSPACE, *SHAPES, *PLACES, *names]
+    return did_you_mean(word, words) or f"; its layers are {', '.join(names)}"

@@ -129,7 +129,7 @@ def test_overrides_change_the_config_of_data(photos: Path, capsys: pytest.Captur
     assert main(["evaluate", str(photos / "good"), "data.resolution=16"]) == 2
     assert "give --data" in capsys.readouterr().err
     assert scored(photos, "good", "data.resolutoin=16") == 2
-    assert "did you mean data.resolution?" in capsys.readouterr().err
+    assert "did you mean 'data.resolution'?" in capsys.readouterr().err
 
 
 def test_the_other_metrics_are_printed_when_one_cannot_be_computed(

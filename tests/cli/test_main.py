@@ -127,7 +127,7 @@ def test_config_prints_what_reads_back(capsys: pytest.CaptureFixture[str]) -> No
     ("arguments", "parts"),
     [
         (["train", "absent.yaml"], ["absent.yaml", "no such config file"]),
-        (["config", "{empty}", "seeed=1"], ["unknown key 'seeed'", "did you mean seed?"]),
+        (["config", "{empty}", "seeed=1"], ["unknown key 'seeed'", "did you mean 'seed'?"]),
         (["evaluate", "nowhere"], ["nowhere", "no such run"]),
         (["sample", "{empty}"], ["holds no weights that can be read"]),
         (["evaluate", "{run}", "--metrics", "fud"], ["no metric 'fud'; did you mean 'fd'?"]),

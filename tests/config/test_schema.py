@@ -221,9 +221,9 @@ def test_values_that_no_run_can_use_are_refused(override: str) -> None:
     [
         (
             "model.generator.chanels=3",
-            ["unknown key 'model.generator.chanels'", "did you mean model.generator.channels?"],
+            ["unknown key 'model.generator.chanels'", "did you mean 'model.generator.channels'?"],
         ),
-        ("training.lr=2", ["optimizer.generator.lr or optimizer.discriminator.lr"]),
+        ("training.lr=2", ["'optimizer.generator.lr' or 'optimizer.discriminator.lr'"]),
         ("seed=hello", ["seed is 'hello'", "integer"]),
         ("seed=1.5", ["seed is 1.5"]),
         ("data.flip=3", ["data.flip is 3", "boolean"]),

@@ -173,7 +173,7 @@ REFUSED = {
     "only an nn.Conv2d": [norm(D, "skew_orthogonal", ["linear"])],
     "matches nothing": [norm(D, "spectral", ["convs"])],
     "did you mean": [one(D, "penalties", kind="srip", layers=["liner"])],
-    "did you mean model.discriminator.penalties.0.iterations?": [one(D, "penalties", kind="srip", iteration=3)],
+    "did you mean 'model.discriminator.penalties.0.iterations'?": [one(D, "penalties", kind="srip", iteration=3)],
     "must be at position 0": [one(D, "penalties", kind="srip", schedule=[[0.5, 1.0]])],
     "leaves hyperspherical_energy as it is": [
         norm(D, "rotation", block_size=40),
@@ -204,7 +204,7 @@ REFUSED = {
     "matches nothing in the batch norms": [f"{G}.whitening.layers=[norms.*]"],
     "must divide": [f"{G}.whitening={flow({'layers': ['*'], 'groups': 3})}"],
     "must be kept Lipschitz": ["loss.kind=wasserstein", norm(D, "rotation")],
-    "did you mean model.discriminator.penalties.0.weight?": [
+    "did you mean 'model.discriminator.penalties.0.weight'?": [
         one(D, "penalties", kind="srip", wieght=1.0),
     ],
     "did you mean 'soft_orthogonality'": [one(D, "penalties", kind="soft_ortho")],

@@ -83,9 +83,12 @@ def test_they_train_resume_and_need_consent(tmp_path: Path, monkeypatch: pytest.
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        (f"{G}.norm={{kind: own_kinds:halved, facto: 1}}", "did you mean model.generator.norm.factor"),
+        (f"{G}.norm={{kind: own_kinds:halved, facto: 1}}", "did you mean 'model.generator.norm.factor'"),
         (f"{G}.norm={{kind: own_kinds:halved, factor: x}}", "model.generator.norm.factor is 'x'"),
-        (f"{D}.penalties=[{{kind: own_kinds:square, powr: 1}}]", "did you mean model.discriminator.penalties.0.power"),
+        (
+            f"{D}.penalties=[{{kind: own_kinds:square, powr: 1}}]",
+            "mean 'model.discriminator.penalties.0.power'",
+        ),
         (f"{D}.penalties=[{{kind: own_kinds:Slow}}]", "a penalty is a function"),
         (f"{G}.norm.kind=own_kinds:absent", "has no attribute 'absent'"),
         (f"{G}.gradient_transforms=[{{kind: own_kinds:halved}}]", "a gradient rule is a subclass"),

@@ -70,5 +70,5 @@ def test_a_config_of_version_0_1_has_the_options_of_all_kinds() -> None:
         config = Config.model_validate({"augment": {"kind": kind, **old}})
         assert config.augment.model_dump() == {"kind": kind, **expected}
         assert Config.model_validate(config.model_dump()) == config
-    with pytest.raises(UserError, match=r"augment\.targt.*did you mean augment\.target"):
+    with pytest.raises(UserError, match=r"augment\.targt.*did you mean 'augment\.target'"):
         load_config(None, ["augment.kind=ada", "augment.targt=0.5"])
