@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import Any
@@ -21,7 +21,7 @@ from orthogan.errors import UserError
 from orthogan.layers import CovariancePooling, decorrelate
 from orthogan.memory import out_of_memory
 from orthogan.models.classifiers.base import CLASSIFIERS
-from orthogan.models.config import CovariancePoolingConfig, NetConfig, WhiteningConfig
+from orthogan.models.config import ClassifierConfig, CovariancePoolingConfig, NetConfig, WhiteningConfig
 from orthogan.models.protocol import DISCRIMINATORS, GENERATORS, Generator, as_generator
 from orthogan.registry import Registry
 from orthogan.rng import derive
@@ -42,52 +42,24 @@ def build_generator(config: Config, *, num_classes: int, start: Start | None = N
     Raises:
         UserError: an unknown kind, a class that cannot be imported or built, an unsupported resolution.
     """
-    section = config.model.generator
-    arguments = {
-        "resolution": config.data.resolution,
-        "image_channels": config.data.channels,
-        "channels": section.channels,
-        "latent_dim": section.latent_dim,
-        "num_classes": num_classes,
-    }
-    net = _build(section.kind, section.options, GENERATORS, arguments, "model.generator", config.seed)
-    apply_constraints(net, section, "model.generator", config.seed, start)
-    return as_generator(net)
+    more = {"latent_dim": config.model.generator.latent_dim}
+    return as_generator(_build(config, "generator", GENERATORS, num_classes, start, more))
 
 
 def build_discriminator(config: Config, *, num_classes: int, start: Start | None = None) -> nn.Module:
     """The discriminator of ``config``, initialised as a function of ``config.seed`` alone (all as above)."""
-    section = config.model.discriminator
-    arguments: dict[str, Any] = {
-        "resolution": config.data.resolution,
-        "image_channels": config.data.channels,
-        "channels": section.channels,
-        "num_classes": num_classes,
-    }
-    pooling = section.pooling
-    if pooling.kind == "covariance":
+    section, more = config.model.discriminator, {}
+    if section.pooling.kind == "covariance":
         make = DISCRIMINATORS.get(section.kind, "model.discriminator.kind")
         if "pooling" not in inspect.signature(make).parameters:
             raise UserError(f"model.discriminator.pooling.kind: {section.kind!r} has no covariance pooling; sngan has")
-        arguments["pooling"] = partial(_covariance_pooling, pooling, batch_norm=False)
-    net = _build(section.kind, section.options, DISCRIMINATORS, arguments, "model.discriminator", config.seed)
-    apply_constraints(net, section, "model.discriminator", config.seed, start)
-    return net
+        more = {"pooling": partial(_covariance_pooling, section.pooling, batch_norm=False)}
+    return _build(config, "discriminator", DISCRIMINATORS, num_classes, start, more)
 
 
 def build_classifier(config: Config, *, num_classes: int) -> nn.Module:
     """The classifier of ``config``, initialised as a function of ``config.seed`` alone (errors as above)."""
-    section = config.model.classifier
-    arguments = {
-        "resolution": config.data.resolution,
-        "image_channels": config.data.channels,
-        "channels": section.channels,
-        "num_classes": num_classes,
-    }
-    pool = partial(_covariance_pooling, section.pooling) if section.pooling.kind == "covariance" else None
-    net = _build(section.kind, section.options, CLASSIFIERS, arguments, "model.classifier", config.seed, pool)
-    apply_constraints(net, section, "model.classifier", config.seed)
-    return net
+    return _build(config, "classifier", CLASSIFIERS, num_classes)
 
 
 def build_for_file(config: Config, name: str, *, num_classes: int, numbers: int) -> nn.Module:
@@ -140,26 +112,33 @@ def _covariance_pooling(
 
 
 def _build(
-    kind: str,
-    options: dict[str, Any],
+    config: Config,
+    name: str,
     known: Registry[Callable[..., nn.Module]],
-    arguments: dict[str, Any],
-    key: str,
-    seed: int,
-    pool: Callable[[int], CovariancePooling] | None = None,
+    num_classes: int,
+    start: Start | None = None,
+    more: Mapping[str, Any] | None = None,
 ) -> nn.Module:
+    section: NetConfig = getattr(config.model, name)
+    key, kind = f"model.{name}", section.kind
+    arguments: dict[str, Any] = {
+        "resolution": config.data.resolution,
+        "image_channels": config.data.channels,
+        "channels": section.channels,
+        "num_classes": num_classes,
+        **(more or {}),
+    }
     make = known.get(kind, f"{key}.kind")
-    arguments = (_accepted(make, arguments) if ":" in kind else arguments) | options
+    arguments = (_accepted(make, arguments) if ":" in kind else arguments) | section.options
     # constructors draw from torch's global generator; lend them a seeded one and give the caller's back
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(derive(seed, "init", key))
+        torch.manual_seed(derive(config.seed, "init", key))
         try:
             net = make(**arguments)
-            if pool is not None:
+            if isinstance(section, ClassifierConfig) and section.pooling.kind == "covariance":
                 if not hasattr(net, "pool_by"):
                     raise UserError(f"{key}.pooling.kind: {kind} has no method pool_by, as Classifier has")
-                net.pool_by(pool)  # pyright: ignore[reportCallIssue]
-            return net
+                net.pool_by(partial(_covariance_pooling, section.pooling))  # pyright: ignore[reportCallIssue]
         except (UserError, NotImplementedError):
             raise
         except Exception as error:
@@ -171,6 +150,8 @@ def _build(
             raise UserError(
                 f"{key}: {kind} cannot be built with {arguments}: {type(error).__name__}: {error}"
             ) from error
+    _apply_constraints(net, section, key, config.seed, start)
+    return net
 
 
 def _accepted(make: Any, arguments: dict[str, Any]) -> dict[str, Any]:
@@ -181,7 +162,7 @@ def _accepted(make: Any, arguments: dict[str, Any]) -> dict[str, Any]:
     return {k: v for k, v in arguments.items() if k in parameters}
 
 
-def apply_constraints(net: nn.Module, section: NetConfig, key: str, seed: int, start: Start | None = None) -> None:
+def _apply_constraints(net: nn.Module, section: NetConfig, key: str, seed: int, start: Start | None) -> None:
     """Whitening in place of batch norms, given weights, then the constraint on them (some draw their own)."""
     norm, whitening = CONSTRAINT.resolved(section.norm), section.whitening
     with torch.random.fork_rng(devices=[]):
