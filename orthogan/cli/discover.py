@@ -34,7 +34,7 @@ def add_arguments(parser: Parser) -> None:
     add_subject(parser)
     add_method(parser, "sefa")
     parser.add_argument("--out", default="directions.safetensors", help="(default: directions.safetensors)")
-    _add_option(parser, "layer", str, "layer that {names} look at (default: chosen and reported)")
+    _add_option(parser, "layer", None, "layer that {names} look at (default: chosen and reported)")
     parser.add_argument("--space", default="z", help="z, or w if the generator has it (default: z)")
     parser.add_argument("--layers", help="with --space w, styles that the directions change, such as 0-3 or blocks.0.*")
     parser.add_argument("--components", type=whole(1, 1 << 16), help="number of directions (default: all)")
@@ -51,7 +51,7 @@ def add_arguments(parser: Parser) -> None:
     add_net(parser)
 
 
-def _add_option(parser: Parser, name: str, kind: Callable[[str], Any], help: str) -> None:
+def _add_option(parser: Parser, name: str, kind: Callable[[str], Any] | None, help: str) -> None:
     """An option that only some methods have, which are the names in its help."""
     names = functools.partial(direction_methods, name)
     parser.add_names(f"--{name}", names=names, help=help, complete=False, type=kind)

@@ -264,10 +264,10 @@ def test_only_bugs_show_a_traceback_and_ask_for_a_report(
 
 
 def test_a_name_that_the_terminal_cannot_show_is_escaped(tmp_path: Path) -> None:
-    words = [sys.executable, "-m", "orthogan", "config", str(ROOT / "configs" / "demo.yaml"), "data.path=é"]
+    words = [sys.executable, "-m", "orthogan", "config", str(ROOT / "configs" / "demo.yaml"), "out=é"]
     done = subprocess.run(words, capture_output=True, env=environment() | {"PYTHONIOENCODING": "ascii"}, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert b"path: \\xe9" in done.stdout
+    assert b"out: \\xe9" in done.stdout
 
 
 def test_the_module_and_the_script_are_the_command(tmp_path: Path) -> None:
