@@ -452,3 +452,39 @@ def test_evaluate_opens_the_data_of_a_run_but_downloads_nothing_for_it(
     assert "images as the run names them: data.source = 'cifar10', root = 'stranger'" in said
     assert "data.download is off" in said
     assert not (here / "stranger").exists()
+
+
+EVERY_KEY = {
+    "model.generator.kind": "beside:Net",
+    "model.discriminator.kind": "beside:Net",
+    "model.generator.norm": {"kind": "beside:Net"},
+    "model.discriminator.penalties": [{"kind": "beside:Net"}],
+    "model.generator.gradient_transforms": [{"kind": "beside:Net"}],
+    "loss.kind": "beside:Net",
+    "loss.latent_penalty": {"kind": "beside:Net", "weight": 0.1},
+    "data.source": "beside:Net",
+    "augment.kind": "beside:Net",
+    "evaluation.metrics": ["fid", "beside:Net"],
+    "evaluation.extractor": "beside:Extractor",
+}
+
+
+@pytest.mark.parametrize("key", EVERY_KEY)
+def test_a_run_may_name_code_under_no_key_whatever_reads_it(
+    here: Path, key: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = written(here / "run", "generator", None, {})
+    tree = yaml.safe_load((run / "config.yaml").read_text())
+    *sections, last = key.split(".")
+    section = tree
+    for name in sections:
+        section = section[name]
+    section[last] = EVERY_KEY[key]
+    (run / "config.yaml").write_text(yaml.safe_dump(tree))
+    for command in (["train", "run/config.yaml", "out=other"], ["train", "run/config.yaml", "out=other", "--dry-run"]):
+        assert main(command) == 2
+        assert "--trust" in capsys.readouterr().err
+    assert main(["config", "run/config.yaml"]) == 0
+    assert "beside:" in capsys.readouterr().out
+    assert not (here / "canary").exists()
+    assert not (here / "other").exists()

@@ -22,5 +22,5 @@ def run(arguments: Namespace) -> None:
     check_config(arguments.config)
     from orthogan.config.files import dump, load_config
 
-    settings = load_config(arguments.config, arguments.overrides, trust=True)  # it is only printed
+    settings = load_config(arguments.config, arguments.overrides, only="none")  # it is printed, not used
     print(dump(settings, explain=arguments.explain), end="")

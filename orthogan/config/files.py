@@ -37,7 +37,7 @@ def load_config(path: str | Path | None, overrides: Overrides = (), *, trust: Tr
         overrides: ``"key.sub=value"`` as on the command line, or ``{"key.sub": value}``; one, or several in order.
         trust: which ``module:Class`` the ``config.yaml`` of a run folder may name, which somebody else may have
             written. What a YAML file of the user's own or an override names is taken.
-        only: the section that will be used, such as ``data``; the code that others name is not imported.
+        only: the section that will be used, such as ``data``, or ``none``; the code that others name is not imported.
 
     Raises:
         UserError: naming the file, the key, the value and what would be right.
