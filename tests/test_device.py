@@ -27,6 +27,7 @@ print(fast_bf16("cpu"))
 
 
 @pytest.mark.parametrize("isa", ["AVX2", "AVX512_CORE", "DEFAULT"])
+@pytest.mark.slow
 def test_strided_convolutions_of_few_channels_work_on_every_processor(isa: str) -> None:
     environment = {**os.environ, "DNNL_MAX_CPU_ISA": isa}
     found = subprocess.run([sys.executable, "-c", CRASH], env=environment, capture_output=True, text=True)

@@ -12,6 +12,8 @@ import pytest
 
 from tests.fixtures.runs import ROOT, environment
 
+pytestmark = pytest.mark.slow
+
 # says when the command line was read, which is before torch is imported
 START = """
 import sys

@@ -270,6 +270,7 @@ def test_a_name_that_the_terminal_cannot_show_is_escaped(tmp_path: Path) -> None
     assert b"out: \\xe9" in done.stdout
 
 
+@pytest.mark.slow
 def test_the_module_and_the_script_are_the_command(tmp_path: Path) -> None:
     for start in (["-m", "orthogan", "--version"], [str(ROOT / "train.py"), "--help"]):
         done = subprocess.run([sys.executable, *start], capture_output=True, text=True, env=environment(), cwd=tmp_path)
@@ -277,6 +278,7 @@ def test_the_module_and_the_script_are_the_command(tmp_path: Path) -> None:
         assert "orthogan" in done.stdout
 
 
+@pytest.mark.slow
 def test_the_script_finds_a_class_in_the_working_folder(tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text(
         "import torch\n"

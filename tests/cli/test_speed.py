@@ -12,6 +12,8 @@ import pytest
 
 from tests.fixtures.runs import ROOT, environment
 
+pytestmark = pytest.mark.slow
+
 MODEL = "sprites-srngan"
 
 

@@ -161,6 +161,7 @@ def test_workers_outlast_a_signal_to_the_whole_group() -> None:
             assert torch.equal(batches.at(position)[0], expected.at(position)[0])
 
 
+@pytest.mark.slow
 def test_program_that_never_closes_its_batches_ends() -> None:
     program = (
         "from tests.fixtures.sets import array_source\nfrom orthogan.data import Batches\n"

@@ -197,6 +197,7 @@ os._exit(0)  # gloo's threads sometimes abort the interpreter's own end
 """
 
 
+@pytest.mark.slow
 def test_two_processes_agree_with_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     metrics = ["fid", "isc", "prc", "pixel_path_length"]
     one = evaluate(Patches(3), source(50), metrics=metrics, samples=41, extractor=CLASSIFYING, progress=False)

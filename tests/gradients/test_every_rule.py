@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from tests.fixtures.two_processes import both_finish
 
 SCRIPT = """
@@ -74,5 +76,6 @@ for kind, options in CASES:
 """
 
 
+@pytest.mark.slow
 def test_two_processes_are_one(tmp_path: Path) -> None:
     both_finish(SCRIPT, tmp_path)

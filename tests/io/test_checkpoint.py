@@ -291,6 +291,7 @@ while True:
 """
 
 
+@pytest.mark.slow
 def test_kill_at_any_moment_leaves_a_whole_checkpoint(tmp_path: Path) -> None:
     newest = 0
     for delay in (0.05, 0.13, 0.21):

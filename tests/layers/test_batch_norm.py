@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 import torch
 from torch import nn
 
@@ -46,6 +47,7 @@ torch.testing.assert_close(shared(x), torch.nn.functional.batch_norm(
 """
 
 
+@pytest.mark.slow
 def test_two_processes_are_one_batch(tmp_path: Path) -> None:
     both_finish(TWO, tmp_path)
 

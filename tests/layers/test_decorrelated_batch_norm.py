@@ -298,5 +298,6 @@ torch.testing.assert_close(shared.last_covariance, whole.last_covariance, rtol=1
 """
 
 
+@pytest.mark.slow
 def test_two_processes_are_one_batch(tmp_path: Path) -> None:
     both_finish(TWO, tmp_path)

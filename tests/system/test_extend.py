@@ -12,6 +12,8 @@ import pytest
 from orthogan.cli.main import main
 from tests.fixtures.runs import ROOT
 
+pytestmark = pytest.mark.slow
+
 PAGE = (ROOT / "docs" / "extend.md").read_text(encoding="utf-8")
 RECIPES = dict(re.findall(r"^## (.*?)\n(.*?)(?=^## |\Z)", PAGE, re.DOTALL | re.MULTILINE))
 SMALL = "data.count=64 training.steps=2 training.batch_size=8 training.generator_batch_size=8 training.device=cpu"

@@ -25,6 +25,8 @@ from orthogan.training.stop import StopSignal
 from tests.fixtures.forked import start, tiny_arguments
 from tests.fixtures.runs import tensors, tiny
 
+pytestmark = pytest.mark.slow
+
 LOGS = ("log.jsonl", "metrics.jsonl")
 SCORED = (
     "evaluation={every: 2, samples: 4, batch_size: 4, reference_samples: 8, "

@@ -17,6 +17,8 @@ from orthogan.errors import UserError
 from orthogan.io import checkpoint
 from tests.fixtures.forked import Started, start, start_two, tiny_arguments
 
+pytestmark = pytest.mark.slow
+
 STEPS = "training.steps=6"
 
 

@@ -52,6 +52,7 @@ def test_every_public_name_is_listed_reached_and_explained(tmp_path: Path) -> No
     ],
     ids=lambda value: " ".join(Path(word).name for word in value) if "torch" not in value else "",
 )
+@pytest.mark.slow
 def test_what_needs_no_torch_does_not_wait_for_it(words: list[str], modules: list[str], tmp_path: Path) -> None:
     code = f"import sys; from orthogan.cli.main import main; code = main({words!r}); print(code, *sys.modules)"
     code, *loaded = python(sys.executable, "-c", code, cwd=tmp_path).splitlines()[-1].split()
@@ -66,6 +67,7 @@ def test_the_command_that_installs_an_extra_works_here(monkeypatch: pytest.Monke
     assert install("nothing") == "the extra 'nothing'"
 
 
+@pytest.mark.slow
 def test_an_editable_install_is_found_from_the_folder_that_holds_the_clone(tmp_path: Path) -> None:
     clone = tmp_path / "orthogan"
     package = clone / "orthogan"

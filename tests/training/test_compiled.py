@@ -17,6 +17,8 @@ from orthogan.training.compiled import Compiler
 from tests.fixtures.gradients import NONE, SHOW, assert_close, gradients
 from tests.fixtures.runs import tensors, tiny
 
+pytestmark = pytest.mark.slow
+
 R1 = "loss.gradient_penalty.kind=r1"
 POOLED = ["model.discriminator.pooling.kind=covariance", "model.discriminator.pooling.dimension=4"]
 CUDA = torch.device("cuda")  # a name; nothing runs there

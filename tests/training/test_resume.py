@@ -89,6 +89,7 @@ def test_kill_dash_nine_costs_nothing_but_time(tmp_path: Path, processes: int) -
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.slow
 def test_a_signal_saves_and_exits_with_its_own_code(tmp_path: Path, number: signal.Signals) -> None:
     out = tmp_path / "stopped"
     code, errors = interrupted(out, number, "training.steps=500")

@@ -83,6 +83,7 @@ def test_a_classifier_is_scored_in_the_background_too(tmp_path: Path) -> None:
     assert_same_bits(*runs, step=4)
 
 
+@pytest.mark.slow
 def test_the_scoring_process_ends_when_its_run_is_gone(tmp_path: Path) -> None:
     config = tiny(tmp_path / "run", *SCORED, "training.steps=1", "evaluation.every=0")
     run = train(config)

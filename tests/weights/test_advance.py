@@ -386,5 +386,6 @@ for name, tensor in net.state_dict().items():
 """
 
 
+@pytest.mark.slow
 def test_two_processes_agree_with_each_other_and_with_one(tmp_path: Path) -> None:
     both_finish(TWO, tmp_path)

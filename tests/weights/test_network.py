@@ -99,5 +99,6 @@ assert torch.equal(*both) and torch.isfinite(flat).all()
 """
 
 
+@pytest.mark.slow
 def test_two_processes_with_two_forwards_before_a_backward_agree(tmp_path: Path) -> None:
     both_finish(TWO, tmp_path)

@@ -25,6 +25,8 @@ from orthogan.latent.explorer.session import Explorer
 from orthogan.latent.explorer.state import ExplorerState, View
 from tests.fixtures.disc import Disc
 
+pytestmark = pytest.mark.slow
+
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 NAMES = ["dim", "middling", "bright"]
 NASTY = "<b>x</b> ${1} {{2}} `'\""

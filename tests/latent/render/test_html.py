@@ -225,6 +225,7 @@ def painted(told: dict, part: int) -> np.ndarray:
 
 
 @needs_browser
+@pytest.mark.slow
 def test_the_page_works_in_a_browser(walk: Traversal, tmp_path: Path) -> None:
     told = drive(render(walk, tmp_path / "page.html"), tmp_path)
     start, moved, below, above, reset, right, playing, played, paused = told["seen"]
@@ -247,6 +248,7 @@ def test_the_page_works_in_a_browser(walk: Traversal, tmp_path: Path) -> None:
 
 
 @needs_browser
+@pytest.mark.slow
 def test_the_page_follows_a_dark_system_until_the_button_is_pressed(walk: Traversal, tmp_path: Path) -> None:
     told = drive(
         render(walk, tmp_path / "page.html", heatmap=True), tmp_path, "--blink-settings=preferredColorScheme=0"

@@ -12,6 +12,8 @@ from orthogan.studies.papers.latent_measures import DCI, MIG
 from orthogan.studies.run_study import Request, run_study
 from orthogan.studies.verdict import ABSENT
 
+pytestmark = pytest.mark.slow
+
 TOO_FEW = {"latent": (MIG, DCI)}  # numbers that need more images than this scale has
 
 

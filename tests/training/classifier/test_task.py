@@ -177,6 +177,7 @@ def test_stop_and_resume_in_process_is_bitwise(tmp_path: Path, monkeypatch: pyte
     assert found[0] == found[1]
 
 
+@pytest.mark.slow
 def test_two_processes_are_one(tmp_path: Path) -> None:
     empty = tmp_path / "empty.yaml"
     empty.touch()
