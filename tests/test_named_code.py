@@ -86,7 +86,7 @@ def nets(classifier: bool) -> tuple[Config, dict[str, Tensor], dict[str, Tensor]
         return config, build_classifier(config, num_classes=3).state_dict(), {}
     config = tiny(Path("run"))
     built = build_generator(config, num_classes=0), build_discriminator(config, num_classes=0)
-    return config, *(net.state_dict() for net in built)  # pyright: ignore[reportReturnType]
+    return config, *(net.state_dict() for net in built)
 
 
 def written(

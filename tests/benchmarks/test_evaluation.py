@@ -47,7 +47,7 @@ def test_what_is_timed_computes_the_same() -> None:
     np.testing.assert_allclose(merged_each_batch(x, 64).numpy(), gaussian_of(x, 64).covariance, rtol=1e-9)
     found = [step() for step in neighbours(30, 5, CPU).values()]
     assert found[0] == found[1] == found[2]
-    assert len(loop(16, SUBJECT, EXTRACTOR, False, CPU)["drawing"]()) == 1  # pyright: ignore
+    assert len(loop(16, SUBJECT, EXTRACTOR, False, CPU)["drawing"]()) == 1
 
 
 def test_noise_compares_every_variant_on_the_same_latents(capsys: pytest.CaptureFixture[str]) -> None:

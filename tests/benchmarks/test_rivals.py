@@ -211,7 +211,7 @@ def test_a_race_takes_readings_in_turns_and_goes_on_without_the_absent(
 def test_stand_ins_are_gone_after_the_import(tmp_path: Path) -> None:
     (tmp_path / "needy_peer.py").write_text("import nowhere.within as w\nfrom nowhere import thing\nx = thing().y(1)\n")
     with beside(str(tmp_path), ("nowhere", "nowhere.within", "json")) as made_up:
-        import needy_peer  # pyright: ignore[reportMissingImports]
+        import needy_peer
 
         assert isinstance(sys.modules["nowhere"], StandIn)
     assert made_up == ["nowhere", "nowhere.within"]

@@ -48,7 +48,7 @@ def readings(**seconds: list[float]) -> Readings:
 def test_every_tool_is_measured_and_the_raw_numbers_are_written(
     precision: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setitem(sys.modules, "geotorch", None)  # pyright: ignore
+    monkeypatch.setitem(sys.modules, "geotorch", None)
     path = tmp_path / "below" / "out.json"
     options = ["--net", "tiny", "--rounds", "1", "--batch", "2", "--device", "cpu", "--precision", precision]
     result = main([*options, "--json", str(path)])
@@ -91,7 +91,7 @@ def test_a_call_gives_every_weight_its_gradient(name: str, monkeypatch: pytest.M
     moved = {name for name, p in net.named_parameters() if not torch.equal(p, before[name])}
     assert moved == (set(found) if name == "rotation-ogd" else set())
     if name == "nog-eigh":
-        gradient = net.blocks[0].conv1.weight.grad.flatten(1)  # pyright: ignore
+        gradient = net.blocks[0].conv1.weight.grad.flatten(1)
         torch.testing.assert_close(gradient @ gradient.mT, torch.eye(4))
 
 
@@ -102,7 +102,7 @@ def test_geotorch_is_measured_on_flattened_kernels_where_it_is_there(monkeypatch
         seen.append(tuple(getattr(layer, name).shape))
         parametrizations.orthogonal(layer, name, "matrix_exp" if triv == "expm" else triv)
 
-    monkeypatch.setitem(sys.modules, "geotorch", SimpleNamespace(orthogonal=orthogonal))  # pyright: ignore
+    monkeypatch.setitem(sys.modules, "geotorch", SimpleNamespace(orthogonal=orthogonal))
     options = ["--net", "tiny", "--rounds", "2", "--precision", "fp32", "--tables", "weights", "--only", "geotorch-*"]
     (one,) = main(options)["tables"]
     assert set(one["ratios"]) == {"plain", "geotorch-expm", "geotorch-cayley"}
@@ -167,7 +167,7 @@ def test_the_published_form_is_ours_once_the_singular_vectors_are_found() -> Non
     weight = layer.weight.detach().clone()
     ours = stable_rank_norm(layer, c=C)
     u, values, vt = torch.linalg.svd(weight.flatten(1))
-    constraint: StableRankNorm = layer.parametrizations.weight[0]  # pyright: ignore
+    constraint: StableRankNorm = layer.parametrizations.weight[0]
     constraint.u.copy_(u[:, 0])
     constraint.v.copy_(vt[0])
     ours.eval()

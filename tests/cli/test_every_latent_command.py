@@ -22,7 +22,7 @@ def test_a_contact_sheet_has_a_row_for_each_seed_and_a_map_of_where_it_changes(t
     assert main([*sheet, "--out", str(plain)]) == 0
     assert main([*sheet, "--heatmap", "--out", str(mapped)]) == 0
     with Image.open(plain) as one, Image.open(mapped) as two:
-        assert one.text["seeds"] == "0,1,2"  # pyright: ignore[reportAttributeAccessIssue]
+        assert one.text["seeds"] == "0,1,2"
         assert two.width > one.width
 
 
@@ -30,7 +30,7 @@ def test_a_walk_on_the_sphere_is_said_in_the_picture(tmp_path: Path) -> None:
     out = tmp_path / "sphere.png"
     assert main(["traverse", MODEL, "--dims", "0", "--steps", "3", "--walk", "sphere", "--out", str(out)]) == 0
     with Image.open(out) as picture:
-        assert picture.text["walk"] == "sphere"  # pyright: ignore[reportAttributeAccessIssue]
+        assert picture.text["walk"] == "sphere"
 
 
 def test_discovered_directions_are_walked(tmp_path: Path) -> None:
@@ -172,5 +172,5 @@ def test_sefa_is_a_method_of_every_latent_command(method: str, tmp_path: Path) -
     out = tmp_path / "a.png"
     assert main(["traverse", MODEL, "--method", method, "--dims", "0", "--steps", "3", "--out", str(out)]) == 0
     with Image.open(out) as picture:
-        assert picture.text["method"] == "sefa"  # pyright: ignore[reportAttributeAccessIssue]
+        assert picture.text["method"] == "sefa"
     assert main(["disentangle", MODEL, "--method", method, "--metrics", "activeness", "--seeds", "0"]) == 0

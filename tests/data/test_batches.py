@@ -110,7 +110,7 @@ def test_impossible_batches() -> None:
     with pytest.raises(UserError, match="batch size 9 cannot be shared evenly by 2"):
         Batches(source, batch_size=9, seed=0, world=2)
     with pytest.raises(UserError, match="auto, device or stream"):
-        Batches(source, batch_size=2, seed=0, resident="ram")  # pyright: ignore[reportArgumentType]
+        Batches(source, batch_size=2, seed=0, resident="ram")
     with pytest.raises(ValueError, match="negative"):
         Batches(source, batch_size=2, seed=0).at(-1)
     with pytest.raises(ValueError, match="rank 2 of 2"):

@@ -38,7 +38,7 @@ def oracle() -> FactorClassifier:
 
 def run(net: torch.nn.Module, oracle: FactorClassifier, *metrics: str, **options: object) -> list[GeneratorScore]:
     common = {"source": labelled(copies=1), "seeds": (0, 1), "samples": 1200, "oracle": oracle, "progress": False}
-    return disentangle(net, metrics, **{**common, **options})  # pyright: ignore[reportArgumentType]
+    return disentangle(net, metrics, **{**common, **options})
 
 
 def test_the_value_is_the_mean_over_seeds_of_the_metric_itself(oracle: FactorClassifier) -> None:
@@ -51,7 +51,7 @@ def test_the_value_is_the_mean_over_seeds_of_the_metric_itself(oracle: FactorCla
     assert result.score.values == pytest.approx(single)
     assert result.value == pytest.approx(np.mean(single))
     assert result.score.std == pytest.approx(np.std(single, ddof=1))
-    assert result.score.low < result.value < result.score.high  # pyright: ignore
+    assert result.score.low < result.value < result.score.high
     assert set(result.controls) == {"random basis"}
     assert result.controls["random basis"].value < result.value / 2
     assert result.protocol["factors"] == ["nw", "ne", "sw", "se"]

@@ -54,7 +54,7 @@ def test_what_has_no_mean_is_refused() -> None:
         (runs(0.5, 0.6), {"detail": "gaps"}, "detail='gaps' is not a number .* it has other"),
     ):
         with pytest.raises(ValueError, match=text):
-            interval(results, **options)  # pyright: ignore
+            interval(results, **options)
 
 
 def test_a_score_is_a_number_a_name_and_json() -> None:

@@ -32,7 +32,7 @@ def figures(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
 
     def savefig(self: Figure, *args: object, **options: object) -> None:
         seen.append(self)
-        whole(self, *args, **options)  # pyright: ignore
+        whole(self, *args, **options)
 
     monkeypatch.setattr(Figure, "savefig", savefig)
     return seen
@@ -49,7 +49,7 @@ def axes_of(*lines: Line) -> Axes:
 
 
 def rgb(color: str) -> tuple[int, int, int]:
-    return tuple(bytes.fromhex(color[1:]))  # pyright: ignore[reportReturnType]
+    return tuple(bytes.fromhex(color[1:]))
 
 
 def colors(path: Path) -> dict[object, int]:
@@ -74,7 +74,7 @@ def test_names_and_titles_are_there_whatever_they_hold(tmp_path: Path, figures: 
     plot_curves({"a < b & c": [line(name, 1, 2) for name in names]}, tmp_path / "a.png", x_label="images")
     found = words(figures[0])
     assert {"<x>", "y & z", "$a_b$", "bytes \\udcff", "距离", "a < b & c"} <= found
-    assert Image.open(tmp_path / "a.png").text == {"orthogan": "curves"}  # pyright: ignore
+    assert Image.open(tmp_path / "a.png").text == {"orthogan": "curves"}
 
 
 def test_a_line_is_interrupted_where_it_is_not_finite() -> None:
@@ -169,7 +169,7 @@ def test_panels_share_an_axis_or_have_their_own(tmp_path: Path, figures: list[Fi
 
 def test_the_file_says_what_it_is_and_one_value_is_drawn_too(tmp_path: Path) -> None:
     path = drawn({"p": {"one": np.ones(3), "zero": np.zeros(1)}}, tmp_path / "a.png")
-    assert Image.open(path).text == {"orthogan": "histograms", "subject": "a title"}  # pyright: ignore
+    assert Image.open(path).text == {"orthogan": "histograms", "subject": "a title"}
     assert len(pixels(drawn({"p": {"one": np.full(5, 2.5)}}, tmp_path / "b.png"), PALETTE[0])[0]) > 100
 
 
@@ -206,7 +206,7 @@ def test_the_picture_shows_each_layer_and_marks_missing_rank_in_red(tmp_path: Pa
     torch.manual_seed(0)
     good = [measured(nn.Linear(40, 30)), measured(nn.Linear(1, 1)), measured(nn.Conv2d(30, 40, 3))]
     path = plot_spectra(good, tmp_path / "deep" / "a.png", title="a net")
-    assert Image.open(path).text == {"orthogan": "spectrum", "subject": "a net"}  # pyright: ignore
+    assert Image.open(path).text == {"orthogan": "spectrum", "subject": "a net"}
     seen = colors(path)
     assert max(seen, key=lambda color: seen[color]) == (255, 255, 255)
     assert seen[rgb(PALETTE[0])] > 500

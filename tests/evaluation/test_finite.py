@@ -181,7 +181,7 @@ def test_an_extractor_that_gives_something_else_is_refused(extractor: str, said:
 def test_a_generator_that_gives_no_images_is_refused(
     images: object, said: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Patches, "forward", lambda self, z, y=None: images(z))  # pyright: ignore
+    monkeypatch.setattr(Patches, "forward", lambda self, z, y=None: images(z))
     with pytest.raises(UserError) as caught:
         evaluate(Patches(), source(), samples=64, extractor=CLASSIFYING, progress=False)
     assert said in str(caught.value)
@@ -189,7 +189,7 @@ def test_a_generator_that_gives_no_images_is_refused(
 
 def test_a_source_that_gives_floats_is_refused() -> None:
     floats = source()
-    floats.read = lambda indices: (np.zeros((len(indices), 3, 16, 16), np.float32), np.zeros(len(indices), np.int64))  # pyright: ignore
+    floats.read = lambda indices: (np.zeros((len(indices), 3, 16, 16), np.float32), np.zeros(len(indices), np.int64))
     with pytest.raises(UserError, match="images of float32"):
         evaluate(floats, source(), extractor=CLASSIFYING, progress=False)
 

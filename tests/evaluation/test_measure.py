@@ -42,7 +42,7 @@ class Images(Dataset[Tensor]):
 
 def fakes(net: Patches, count: int, **options: object) -> Tensor:
     arguments = {"seed": 0, "batch_size": 16, "truncation": 1.0, "device": torch.device("cpu"), **options}
-    return torch.cat(list(generate_images(net.eval(), count, **arguments)))  # pyright: ignore
+    return torch.cat(list(generate_images(net.eval(), count, **arguments)))
 
 
 @pytest.fixture(scope="module")
@@ -312,7 +312,7 @@ def test_better_is_lower_or_higher() -> None:
 def test_what_cannot_be_measured_is_refused(options: dict[str, object], message: str) -> None:
     arguments = {"samples": 16, "extractor": EXTRACTOR, "progress": False, **options}
     with pytest.raises(UserError, match=message):
-        evaluate(Patches(), source(), **arguments)  # pyright: ignore
+        evaluate(Patches(), source(), **arguments)
 
 
 @pytest.mark.parametrize(
@@ -337,7 +337,7 @@ def test_what_cannot_be_measured_is_refused_before_any_image_is_drawn_or_read(
         reference = tmp_path / "wrong.npz"
         np.savez(tmp_path / "wrong.npz", mu=np.zeros(3), sigma=np.eye(3))
     with pytest.raises(UserError):
-        evaluate(Untouchable(), reference, extractor=EXTRACTOR, progress=False, **arguments)  # pyright: ignore
+        evaluate(Untouchable(), reference, extractor=EXTRACTOR, progress=False, **arguments)
 
 
 def test_statistics_of_other_tools_serve_as_reference(tmp_path: Path) -> None:

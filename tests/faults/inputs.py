@@ -215,7 +215,7 @@ def npz_by_hand(folder: Path, draw: random.Random) -> Words:
         {"other": images},
         {},
     )
-    np.savez(folder / "x.npz", **draw.choice(strange))  # pyright: ignore[reportArgumentType]
+    np.savez(folder / "x.npz", **draw.choice(strange))
     if draw.random() < 0.15:
         np.savez(folder / "x.npz", images=np.array([{"a": 1}], dtype=object), allow_pickle=True)
     if draw.random() < 0.15:
@@ -540,7 +540,7 @@ def statistics(folder: Path, draw: random.Random) -> Words:
         {"mu": np.array([None] * size), "sigma": sigma},
     )
     stream = io.BytesIO()
-    np.savez(stream, **draw.choice(strange))  # pyright: ignore[reportArgumentType]
+    np.savez(stream, **draw.choice(strange))
     data = stream.getvalue()
     plain = (b"", b"hello", b"\x89PNG\r\n\x1a\n", damaged(data, draw), data, data)
     name = draw.choice(("r.npz", "r.npz", "r.safetensors"))

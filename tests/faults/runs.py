@@ -54,7 +54,7 @@ class Setting:
     def start(self, folder: Path, **options: object) -> list[Child]:
         """Start the run in ``folder``/run: one child per process."""
         if self.processes == 1:
-            return [Child(self.words, folder, **options)]  # pyright: ignore[reportArgumentType]
+            return [Child(self.words, folder, **options)]
         shared = {
             "WORLD_SIZE": str(self.processes),
             "LOCAL_WORLD_SIZE": str(self.processes),
@@ -67,7 +67,7 @@ class Setting:
                 folder,
                 output=f"output{rank}.txt",
                 environment={**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)},
-                **options,  # pyright: ignore[reportArgumentType]
+                **options,
             )
             for rank in range(self.processes)
         ]

@@ -44,15 +44,15 @@ def procrustes(lr: float, steps: int, **options: object) -> tuple[float, float]:
     """Rotate fixed neurons towards a target that a rotation reaches; the loss before and after."""
     torch.manual_seed(0)
     layer = weights.rotation(nn.Linear(6, 8, bias=False), method="ogd")
-    neurons = layer.parametrizations.weight[0].neurons  # pyright: ignore
+    neurons = layer.parametrizations.weight[0].neurons
     a = torch.randn(6, 6)
     target = neurons @ torch.matrix_exp(0.3 * (a - a.T)).T
     optimizer = torch.optim.Adam(layer.parameters(), lr=lr)
-    CayleyRetraction(optimizer, layer, **options)  # pyright: ignore
+    CayleyRetraction(optimizer, layer, **options)
     losses = []
     for _ in range(steps):
         optimizer.zero_grad()
-        loss = (layer.weight - target).square().sum()  # pyright: ignore
+        loss = (layer.weight - target).square().sum()
         loss.backward()
         losses.append(float(loss.detach()))
         optimizer.step()
@@ -68,7 +68,7 @@ def test_its_own_rate_follows_the_schedule_of_the_group() -> None:
     layer = weights.rotation(nn.Linear(4, 4, bias=False), method="ogd")
     optimizer = torch.optim.SGD(layer.parameters(), lr=0.5)
     CayleyRetraction(optimizer, layer, lr=0.02, momentum=0.0)
-    raw = layer.parametrizations.weight.original  # pyright: ignore
+    raw = layer.parametrizations.weight.original
     for factor in (1.0, 0.1):
         optimizer.param_groups[0]["lr"] = 0.5 * factor
         start = raw.detach().clone()
@@ -94,7 +94,7 @@ def test_resuming_is_exact_and_the_optimizer_keeps_out() -> None:
     first = copy.deepcopy(whole)
     optimizer, _ = start(whole)
     go(whole, optimizer, range(6))
-    assert whole.parametrizations.weight.original not in optimizer.state  # pyright: ignore
+    assert whole.parametrizations.weight.original not in optimizer.state
     optimizer, rule = start(first)
     go(first, optimizer, range(3))
     second = copy.deepcopy(first)
@@ -109,7 +109,7 @@ def test_a_gradient_that_is_not_finite_moves_nothing() -> None:
     layer = weights.rotation(nn.Linear(3, 3, bias=False), method="ogd")
     optimizer = torch.optim.SGD(layer.parameters(), lr=0.1)
     CayleyRetraction(optimizer, layer)
-    raw = layer.parametrizations.weight.original  # pyright: ignore
+    raw = layer.parametrizations.weight.original
     raw.grad = torch.full((1, 3, 3), float("nan"))
     optimizer.step()
     assert torch.equal(raw.detach(), torch.eye(3)[None])

@@ -31,7 +31,7 @@ def backward(model: nn.Module, seed: int = 0) -> None:
 
 
 def gradients(model: nn.Module) -> dict[str, Tensor]:
-    return {name: p.grad.clone() for name, p in model.named_parameters()}  # pyright: ignore
+    return {name: p.grad.clone() for name, p in model.named_parameters()}
 
 
 def test_the_chosen_gradients_become_their_polar_factor_and_no_other() -> None:
@@ -64,7 +64,7 @@ def test_scales_keep_the_norm_or_the_mean_singular_value(scale: str) -> None:
     left, right = oracle(torch.randn(8, 3)), oracle(torch.randn(3, 10))
     values = torch.tensor([4.0, 2.0, 1.0], dtype=torch.float64)
     p = nn.Parameter(torch.zeros(8, 10, dtype=torch.float64))
-    rule = NearestOrthogonalGradient(torch.optim.SGD([p], lr=1.0), [p], scale=scale)  # pyright: ignore
+    rule = NearestOrthogonalGradient(torch.optim.SGD([p], lr=1.0), [p], scale=scale)
     p.grad = left.double() @ torch.diag(values) @ right.double()
     rule.apply()
     size = {"frobenius": float(values.norm()) / 3**0.5, "nuclear": 7 / 3}[scale]
@@ -185,7 +185,7 @@ def test_resuming_is_exact(make: str, momentum: float | None) -> None:
             for part in range(2):  # accumulation
                 backward(model, 10 * seed + part)
             optimizer.step()
-            scheduler.step()  # pyright: ignore
+            scheduler.step()
 
     whole = net()
     optimizer, _, scheduler = start(whole)
@@ -198,7 +198,7 @@ def test_resuming_is_exact(make: str, momentum: float | None) -> None:
     optimizer2, rule2, scheduler2 = start(second)
     optimizer2.load_state_dict(copy.deepcopy(optimizer.state_dict()))
     rule2.load_state_dict(rule.state_dict())
-    scheduler2.load_state_dict(scheduler.state_dict())  # pyright: ignore
+    scheduler2.load_state_dict(scheduler.state_dict())
     go(second, optimizer2, scheduler2, range(3, 7))
     assert all(torch.equal(a, b) for a, b in zip(whole.parameters(), second.parameters(), strict=True))
 
@@ -208,7 +208,7 @@ def test_resuming_is_exact(make: str, momentum: float | None) -> None:
 def test_every_method_serves_every_precision(dtype: torch.dtype, method: str) -> None:
     model = net().to(dtype)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
-    NearestOrthogonalGradient(optimizer, model, layers="conv", method=method)  # pyright: ignore
+    NearestOrthogonalGradient(optimizer, model, layers="conv", method=method)
     backward(model)
     optimizer.step()
     values = torch.linalg.svdvals(model[2].weight.grad.flatten(1).float())
@@ -251,7 +251,7 @@ def test_the_parameter_behind_a_normalised_weight_is_meant() -> None:
     weights.apply(model, "spectral")
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     rule = NearestOrthogonalGradient(optimizer, model, layers="first")
-    assert rule.parameters[0][1] is model[0].parametrizations.weight.original  # pyright: ignore
+    assert rule.parameters[0][1] is model[0].parametrizations.weight.original
     weights.remove(model)
     weights.apply(model, "rotation", "first")
     with pytest.raises(ValueError, match="no matrix of weights"):
@@ -294,7 +294,7 @@ def test_nothing_to_act_on_is_refused() -> None:
 def test_impossible_options_are_refused(options: dict[str, object], message: str) -> None:
     p = nn.Parameter(torch.zeros(2, 2))
     with pytest.raises(ValueError, match=message):
-        NearestOrthogonalGradient(torch.optim.SGD([p], lr=0.1), [p], **options)  # pyright: ignore
+        NearestOrthogonalGradient(torch.optim.SGD([p], lr=0.1), [p], **options)
 
 
 def test_rules_that_exclude_each_other_are_refused_and_removal_makes_room() -> None:

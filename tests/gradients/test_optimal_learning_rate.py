@@ -28,7 +28,7 @@ def pair(m: int, n: int, seed: int) -> tuple[Tensor, Tensor]:
 def newton(loss: object, eta: float = 0.0) -> float:
     """The minimum of the second-order expansion at 0, by automatic differentiation."""
     x = torch.tensor(eta, dtype=torch.float64, requires_grad=True)
-    (slope,) = torch.autograd.grad(loss(x), x, create_graph=True)  # pyright: ignore
+    (slope,) = torch.autograd.grad(loss(x), x, create_graph=True)
     (curve,) = torch.autograd.grad(slope, x)
     return float(-slope / curve) if float(curve) > 0 else float("inf")
 
@@ -98,7 +98,7 @@ def test_the_step_is_that_of_the_optimizer_with_eta_as_its_rate(make: str) -> No
             optimizer.zero_grad()
             (0.1 * (model(x) - 0.2 * x[:, :4]).square().sum()).backward()
         w, g = theirs[0].weight.detach(), theirs[0].weight.grad
-        eta = float(optimal_learning_rate(w, g))  # pyright: ignore
+        eta = float(optimal_learning_rate(w, g))
         used.append(0 < eta < lr)
         two.param_groups[0]["lr"] = eta if used[-1] else lr
         one.step()
@@ -173,6 +173,6 @@ def test_statistics_travel_and_apply_before_clipping_counts_once() -> None:
 def test_unknown_forms_are_refused() -> None:
     p = nn.Parameter(torch.zeros(2, 2))
     with pytest.raises(ValueError, match="choose vector or matrix"):
-        OptimalLearningRate(torch.optim.SGD([p], lr=0.1), [p], form="tensor")  # pyright: ignore
+        OptimalLearningRate(torch.optim.SGD([p], lr=0.1), [p], form="tensor")
     with pytest.raises(ValueError, match="choose vector or matrix"):
-        optimal_learning_rate(p, p, "tensor")  # pyright: ignore
+        optimal_learning_rate(p, p, "tensor")

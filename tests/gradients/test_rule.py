@@ -91,7 +91,7 @@ def test_a_closure_is_refused_before_anything_moves(rule: str, how: str) -> None
 
 
 class NeedsClosure(torch.optim.SGD):
-    def step(self, closure: Any) -> Any:  # pyright: ignore
+    def step(self, closure: Any) -> Any:
         return super().step(closure)
 
 

@@ -26,7 +26,7 @@ from orthogan.io.terminal import Plain, text_table
 )
 def test_what_commands_a_terminal_is_escaped(text: str, shown: str) -> None:
     stream = io.StringIO()
-    print(text, file=Plain(stream), end="")  # pyright: ignore[reportArgumentType]
+    print(text, file=Plain(stream), end="")
     assert stream.getvalue() == shown
 
 

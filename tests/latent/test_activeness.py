@@ -14,7 +14,7 @@ from tests.fixtures.disc import Affine, Disc
 
 
 def by_loop(net: nn.Module, samples: int, seed: int) -> np.ndarray:
-    z = net.sample_latent(samples, seed=seed)  # pyright: ignore
+    z = net.sample_latent(samples, seed=seed)
     result = []
     for dim in range(z.shape[1]):
         total = 0.0
@@ -23,7 +23,7 @@ def by_loop(net: nn.Module, samples: int, seed: int) -> np.ndarray:
             for value in (-2.0, 0.0, 2.0):
                 one = z[i : i + 1].clone()
                 one[0, dim] = value
-                y = torch.tensor([i % net.num_classes]) if net.num_classes else None  # pyright: ignore
+                y = torch.tensor([i % net.num_classes]) if net.num_classes else None
                 images.append(net(one, y).detach().double())
             total += float(torch.cat(images).var(dim=0).mean())
         result.append(total / samples)
@@ -88,7 +88,7 @@ def test_broken_images_and_wrong_sizes_are_refused() -> None:
         activeness(net, samples=2)
     for options in ({"values": (1.0,)}, {"samples": 0}, {"batch_size": 0}):
         with pytest.raises(ValueError, match="at least 2, 1 and 1"):
-            activeness(net, **options)  # pyright: ignore
+            activeness(net, **options)
 
 
 def test_the_memory_format_of_colour_images_changes_nothing() -> None:
@@ -96,7 +96,7 @@ def test_the_memory_format_of_colour_images_changes_nothing() -> None:
     net = SimpleGANGenerator(resolution=32, image_channels=3, channels=2, latent_dim=4)
     plain = activeness(net, samples=3)
     directions = activity(net, samples=3)
-    net.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+    net.to(memory_format=torch.channels_last)
     assert net(torch.zeros(2, 4)).is_contiguous(memory_format=torch.channels_last)
     np.testing.assert_allclose(activeness(net, samples=3), plain, rtol=1e-4)
     assert float(activity(net, samples=3)) == pytest.approx(float(directions), rel=1e-4)

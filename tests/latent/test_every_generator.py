@@ -156,13 +156,13 @@ def test_a_net_without_numbers_or_no_net_at_all_is_refused() -> None:
     with pytest.raises(UserError, match="meta device"):
         TOOLS["sample"](Wrapped().to("meta"))
     with pytest.raises(UserError, match=r"docs/latent\.md"):
-        TOOLS["sample"]("sprites-srngan")  # pyright: ignore[reportArgumentType]
+        TOOLS["sample"]("sprites-srngan")
 
 
 @pytest.mark.parametrize("kind", GENERATORS)
 def test_a_generator_of_ours_refuses_labels_that_it_does_not_know_and_other_latents(kind: str) -> None:
     sizes = {"resolution": 32, "image_channels": 3, "channels": 8, "latent_dim": 32}
-    net = GENERATORS.get(kind)(**sizes, num_classes=0)  # pyright: ignore[reportCallIssue]
+    net = GENERATORS.get(kind)(**sizes, num_classes=0)
     z = net.sample_latent(2)
     assert torch.equal(z, net.sample_latent(2, seed=0))
     with pytest.raises(ValueError, match="takes no labels"):
@@ -171,6 +171,6 @@ def test_a_generator_of_ours_refuses_labels_that_it_does_not_know_and_other_late
         with pytest.raises(ValueError, match=r"takes \(n, 32\)"):
             net(wrong)
     if kind not in ("eigengan", "simple-gan"):
-        conditional = GENERATORS.get(kind)(**sizes, num_classes=3)  # pyright: ignore[reportCallIssue]
+        conditional = GENERATORS.get(kind)(**sizes, num_classes=3)
         with pytest.raises(ValueError, match="needs labels"):
             conditional(z)

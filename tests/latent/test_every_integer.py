@@ -94,7 +94,7 @@ def test_a_seed_is_an_integer(seed: Any) -> None:
     [torch.eye(4, requires_grad=True), torch.eye(4).bfloat16(), torch.eye(4).to_sparse(), torch.eye(4).double()],
 )
 def test_directions_are_taken_from_any_tensor(matrix: Tensor) -> None:
-    np.testing.assert_array_equal(Directions(matrix, method="m").matrix, np.eye(4))  # pyright: ignore
+    np.testing.assert_array_equal(Directions(matrix, method="m").matrix, np.eye(4))
 
 
 @pytest.mark.parametrize("matrix", [[["a"]], [[1.0, 2.0], [3.0]], [[None]], [[1j]], torch.eye(2) * 1j], ids=str)

@@ -39,7 +39,7 @@ def net() -> StyleGAN2Generator:
 
 def w_directions(k: int = 2, **more: object) -> Directions:
     rows = np.random.default_rng(0).normal(size=(k, DIM))
-    return Directions(rows, method="made up", space="w", **more)  # pyright: ignore[reportArgumentType]
+    return Directions(rows, method="made up", space="w", **more)
 
 
 def grey(images: Tensor) -> np.ndarray:
@@ -127,7 +127,7 @@ def test_sefa_of_a_layer_range_takes_the_styles_of_these_rows(net: StyleGAN2Gene
     for chosen in ([0], [1, 2]):
         names = [name for name, row in rows.items() if row in chosen]
         assert names
-        stacked = torch.cat([weights[name].weight * weights[name].gain for name in names])  # pyright: ignore
+        stacked = torch.cat([weights[name].weight * weights[name].gain for name in names])
         found = sefa(in_space(net, "w", layers=chosen))
         sigma = torch.linalg.svdvals(stacked.detach().double())[: len(found)]
         np.testing.assert_allclose(found.scores["sigma"], sigma, rtol=1e-5)

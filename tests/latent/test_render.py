@@ -84,7 +84,7 @@ def test_a_row_without_controls_has_no_gap(walk: Traversal) -> None:
 
 def test_png_tells_its_provenance(walk: Traversal, tmp_path: Path) -> None:
     with Image.open(render(walk, tmp_path / "t.PNG")) as picture:
-        text = picture.text  # type: ignore[attr-defined]
+        text = picture.text
     assert text == walk.metadata
     assert {"seed", "model_hash", "method", "range", "truncation", "base", "control"} <= set(text)
 
@@ -141,7 +141,7 @@ def test_the_loop_eases_follows_a_sine_and_closes(steps: int) -> None:
 def test_webp_is_the_mosaic_without_loss(walk: Traversal, tmp_path: Path) -> None:
     order = swing(5)
     with Image.open(render(walk, tmp_path / "t.webp")) as loop:
-        assert loop.n_frames == len(order)  # type: ignore[attr-defined]
+        assert loop.n_frames == len(order)
         assert loop.info["loop"] == 0
         assert json.loads(loop.getexif()[0x010E]) == walk.metadata
         for index, (column, _) in enumerate(order):
@@ -160,7 +160,7 @@ def test_mosaic_holds_every_row_at_its_column(walk: Traversal) -> None:
 def test_gif_loops_with_the_same_times_and_nearly_the_same_colours(walk: Traversal, tmp_path: Path) -> None:
     order = swing(5)
     with Image.open(render(walk, tmp_path / "t.gif")) as loop:
-        assert loop.n_frames == len(order)  # type: ignore[attr-defined]
+        assert loop.n_frames == len(order)
         assert loop.info["loop"] == 0
         assert json.loads(loop.info["comment"]) == walk.metadata
         for index, (column, duration) in enumerate(order):
@@ -175,7 +175,7 @@ def test_nothing_flickers_where_a_grey_gif_stands_still(tmp_path: Path) -> None:
     still = traverse(net, latent_axes(net), dims=[5], steps=3)  # a coordinate that changes nothing
     with Image.open(render(still, tmp_path / "t.gif")) as loop:
         frames = []
-        for index in range(loop.n_frames):  # type: ignore[attr-defined]
+        for index in range(loop.n_frames):
             loop.seek(index)
             frames.append(np.asarray(loop.convert("RGB"))[70:])
     assert all(np.array_equal(frame, frames[0]) for frame in frames)

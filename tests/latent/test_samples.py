@@ -156,7 +156,7 @@ def test_folder_has_one_exact_png_a_seed(tmp_path: Path) -> None:
     for path, image, seed, label in zip(paths, samples.images, samples.seeds, [0, 0, 11], strict=True):
         with Image.open(path) as picture:
             assert np.array_equal(np.asarray(picture).transpose(2, 0, 1), image)
-            text = picture.text  # type: ignore[attr-defined]
+            text = picture.text
         assert text["seeds"] == str(seed)
         assert text["classes"] == str(label)
         assert text["model_hash"] == model_hash(net)
@@ -172,7 +172,7 @@ def test_grid_sorts_many_of_few_classes_into_rows_and_captions_others(tmp_path: 
     (path,) = save_samples(samples, tmp_path / "g.png", class_names=["cat", "dog", "ship"])
     with Image.open(path) as picture:
         pixels = np.asarray(picture)[..., 0]
-        assert picture.text["seeds"] == "0,1,2,3,4,5,6,7,8,9,10,11"  # type: ignore[attr-defined]
+        assert picture.text["seeds"] == "0,1,2,3,4,5,6,7,8,9,10,11"
     right = pixels[:, -(4 * 66 + 2) :]  # four columns of 32-pixel images doubled, gutter 2
     for row, column, seed in [(0, 1, 3), (2, 3, 11), (1, 0, 1)]:
         cell = right[2 + row * 66 : 66 + row * 66 : 2, 2 + column * 66 : 66 + column * 66 : 2]

@@ -31,7 +31,7 @@ def frames_of(traversal: Any) -> np.ndarray:
 
 
 def some(net: nn.Module, k: int = 3, seed: int = 1) -> Directions:
-    rows = np.random.default_rng(seed).normal(size=(k, int(net.latent_dim)))  # type: ignore[arg-type]
+    rows = np.random.default_rng(seed).normal(size=(k, int(net.latent_dim)))
     return Directions(rows, method="made up", scores={"s": list(range(k))}, names=[f"d{i}" for i in range(k)])
 
 
@@ -245,7 +245,7 @@ def test_directions_may_be_left_out_or_named_by_their_method() -> None:
     with pytest.raises(UserError, match="one of them"):
         traverse(net, some(net), method="sefa")
     with pytest.raises(TypeError, match=r"Directions\.load reads a file"):
-        traverse(net, "found.safetensors")  # pyright: ignore[reportArgumentType]
+        traverse(net, "found.safetensors")
 
 
 def test_the_number_of_steps_and_of_images_is_bounded() -> None:
@@ -344,4 +344,4 @@ def test_where_there_is_no_circle_it_says_so(centred: bool) -> None:
     with pytest.raises(UserError, match="length is zero"):
         path(0 * z, np.eye(2), "sphere", centred)
     with pytest.raises(UserError, match="walk='circle': choose line or sphere"):
-        path(z, np.eye(2), "circle", centred)  # pyright: ignore[reportArgumentType]
+        path(z, np.eye(2), "circle", centred)

@@ -56,7 +56,7 @@ def test_the_output_is_white_and_nearest_to_the_input() -> None:
 def test_groups_of_one_channel_are_batch_norm(method: str) -> None:
     torch.manual_seed(0)
     x = torch.randn(5, 3, 4, 4) * 2 + 1
-    ours = DecorrelatedBatchNorm2d(3, groups=3, method=method, iterations=30)  # pyright: ignore
+    ours = DecorrelatedBatchNorm2d(3, groups=3, method=method, iterations=30)
     theirs = nn.BatchNorm2d(3, eps=1e-2)
     probe = torch.randn(x.shape)
     grads = []
@@ -66,14 +66,14 @@ def test_groups_of_one_channel_are_batch_norm(method: str) -> None:
         grads.append(y.grad)
     torch.testing.assert_close(ours(x), theirs(x))
     torch.testing.assert_close(*grads, rtol=1e-3, atol=1e-5)
-    torch.testing.assert_close(ours.weight.grad, theirs.weight.grad, rtol=1e-4, atol=1e-4)  # pyright: ignore
+    torch.testing.assert_close(ours.weight.grad, theirs.weight.grad, rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(ours.running_mean, theirs.running_mean)
 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_gradients_of_both_orders(method: str) -> None:
     torch.manual_seed(1)
-    layer = DecorrelatedBatchNorm2d(3, eps=0.5, method=method).double()  # pyright: ignore
+    layer = DecorrelatedBatchNorm2d(3, eps=0.5, method=method).double()
     x = torch.randn(2, 3, 2, 2, dtype=torch.float64, requires_grad=True)
     tolerance = 1e-3 if method == "pade" else 1e-6
     assert torch.autograd.gradcheck(layer, (x,), atol=tolerance)
@@ -85,13 +85,13 @@ def test_gradients_of_both_orders(method: str) -> None:
 def test_64_channels_of_27_dimensional_patches(method: str, scale: float) -> None:
     # the reference's first layer: rank 27 whatever the weight, 37 eigenvalues equal eps
     torch.manual_seed(0)
-    conv, norm = nn.Conv2d(3, 64, 3, padding=1, bias=False), DecorrelatedBatchNorm2d(64, method=method)  # pyright: ignore
+    conv, norm = nn.Conv2d(3, 64, 3, padding=1, bias=False), DecorrelatedBatchNorm2d(64, method=method)
     with torch.no_grad():
         conv.weight.mul_(scale)
     out = norm(conv(torch.randn(4, 3, 16, 16)))
     (out * torch.randn(out.shape)).sum().backward()
     assert torch.isfinite(out).all()
-    assert torch.isfinite(conv.weight.grad).all()  # pyright: ignore
+    assert torch.isfinite(conv.weight.grad).all()
     found = norm.conditioning()
     assert found["kappa"] == [float("inf")]
     lead = found["lambda_max"][0]
@@ -107,7 +107,7 @@ def test_the_rank_deficient_gradient_is_the_one_of_float64() -> None:
     for dtype in (torch.float32, torch.float64):
         net = nn.Sequential(copy.deepcopy(conv), DecorrelatedBatchNorm2d(64)).to(dtype)
         (net(x.to(dtype)) * probe).sum().backward()
-        grads.append(net[0].weight.grad.float())  # pyright: ignore
+        grads.append(net[0].weight.grad.float())
     torch.testing.assert_close(grads[0], grads[1], rtol=1e-2, atol=1e-3 * float(grads[1].abs().max()))
 
 
@@ -117,11 +117,11 @@ def test_the_rank_deficient_gradient_is_the_one_of_float64() -> None:
 def test_one_sample_one_position_and_constant_input(method: str, shape: tuple[int, ...], constant: bool) -> None:
     torch.manual_seed(0)
     x = (torch.full(shape, 1.7) if constant else torch.randn(shape)).requires_grad_(True)
-    layer = DecorrelatedBatchNorm2d(6, groups=2, method=method)  # pyright: ignore
+    layer = DecorrelatedBatchNorm2d(6, groups=2, method=method)
     out = layer(x)
     (out * torch.randn(shape)).sum().backward()
     assert torch.isfinite(out).all()
-    assert torch.isfinite(x.grad).all()  # pyright: ignore
+    assert torch.isfinite(x.grad).all()
     assert all(np.isfinite(layer.conditioning()["kappa_shifted"]))
     if constant or shape[2] == 1:
         assert float(out.detach().abs().max()) < 1e-4
@@ -195,7 +195,7 @@ def test_half_precision_input_is_whitened_in_float32() -> None:
 def test_compiles_into_one_graph(method: str) -> None:
     torch._dynamo.reset()
     torch.manual_seed(0)
-    eager = DecorrelatedBatchNorm2d(4, method=method)  # pyright: ignore
+    eager = DecorrelatedBatchNorm2d(4, method=method)
     twin = copy.deepcopy(eager)
     compiled = torch.compile(twin, backend="aot_eager", fullgraph=True)
     x = torch.randn(3, 4, 3, 3)
@@ -223,14 +223,14 @@ class Net(nn.Module):
 
 def test_decorrelate_replaces_what_the_patterns_name() -> None:
     net = Net()
-    nn.init.uniform_(net.stem[1].weight)  # pyright: ignore
-    gain = net.stem[1].weight.detach().clone()  # pyright: ignore
+    nn.init.uniform_(net.stem[1].weight)
+    gain = net.stem[1].weight.detach().clone()
     net.eval()
     assert decorrelate(net, "stem.*", eps=0.1) == ["stem.1"]
     new = net.stem[1]
     assert isinstance(new, DecorrelatedBatchNorm2d)
     assert (new.eps, new.training, new.num_features) == (0.1, False, 4)
-    assert torch.equal(new.weight, gain)  # pyright: ignore
+    assert torch.equal(new.weight, gain)
     assert isinstance(net.again, nn.BatchNorm2d)
     assert isinstance(net.block.norm, nn.BatchNorm2d)
 
@@ -260,7 +260,7 @@ def test_refusals_replace_nothing() -> None:
     with pytest.raises(ValueError, match="momentum is 2"):
         DecorrelatedBatchNorm2d(4, momentum=2)
     with pytest.raises(ValueError, match="method 'qr'"):
-        DecorrelatedBatchNorm2d(4, method="qr")  # pyright: ignore
+        DecorrelatedBatchNorm2d(4, method="qr")
     with pytest.raises(ValueError, match="iterations is 0"):
         DecorrelatedBatchNorm2d(4, method="newton_schulz", iterations=0)
 

@@ -15,7 +15,7 @@ from orthogan.models.families.modulation import EqualLinear
 
 def transposed(**options: int) -> nn.ConvTranspose2d:
     torch.manual_seed(0)
-    return nn.ConvTranspose2d(5, 3, 4, **options).double()  # pyright: ignore
+    return nn.ConvTranspose2d(5, 3, 4, **options).double()
 
 
 class Net(nn.Module):
@@ -49,7 +49,7 @@ def test_a_pixel_projector_is_the_truncated_svd_of_the_kernels(stride: int) -> N
 
 def test_a_pixel_projector_of_full_rank_and_all_sizes_keeps_its_bias_a_channel() -> None:
     layer = HouseholderPixel(5, (3, 2, 4), 4)
-    nn.init.normal_(layer.bias)  # pyright: ignore
+    nn.init.normal_(layer.bias)
     z = torch.randn(2, 5, 1, 1)
     assert layer.bias is not None
     expected = (z.flatten(1) @ layer.weight.T).view(2, 3, 2, 4) + layer.bias[:, None, None]
@@ -105,8 +105,8 @@ def test_its_state_builds_the_same_function() -> None:
     for net in (one, two):
         weights.apply(net, "householder", rank=2, scale=None)
     with torch.no_grad():
-        one.first.left.normal_()  # pyright: ignore
-        one.first.scale.fill_(3.0)  # pyright: ignore
+        one.first.left.normal_()
+        one.first.scale.fill_(3.0)
     z = torch.randn(3, 5)
     assert not torch.allclose(one(z), two(z))
     two.load_state_dict(one.state_dict())
@@ -130,4 +130,4 @@ def test_what_cannot_be_one_is_named_and_nothing_is_replaced(layers: str, rank: 
         with pytest.raises(ValueError, match="no matrix of one pixel"):
             HouseholderPixel.from_transposed(transposed(**options), 2)
     with pytest.raises(ValueError, match=r"only an nn\.ConvTranspose2d"):
-        HouseholderPixel.from_transposed(nn.Linear(3, 3), 2)  # pyright: ignore
+        HouseholderPixel.from_transposed(nn.Linear(3, 3), 2)

@@ -248,7 +248,7 @@ def test_sizes_that_cannot_be_are_refused(arguments: tuple[int, ...], message: s
 
 def test_what_is_no_pretrained_linear_layer_is_refused() -> None:
     with pytest.raises(ValueError, match="Conv2d"):
-        HouseholderProjector.from_linear(nn.Conv2d(3, 3, 1), 2)  # pyright: ignore
+        HouseholderProjector.from_linear(nn.Conv2d(3, 3, 1), 2)
     linear = nn.Linear(4, 4)
     linear.weight.data[0, 0] = torch.nan
     with pytest.raises(ValueError, match="NaN"):

@@ -19,11 +19,11 @@ from orthogan.weights import network
 
 
 def constraint(layer: nn.Module) -> BoundedSkew:
-    return layer.parametrizations.weight[0]  # pyright: ignore
+    return layer.parametrizations.weight[0]
 
 
 def raw(layer: nn.Module) -> nn.Parameter:
-    return layer.parametrizations.weight.original  # pyright: ignore
+    return layer.parametrizations.weight.original
 
 
 def layer_of(inputs: int, outputs: int, *, seed: int = 0, **options: Any) -> SkewOrthogonalConv2d:
@@ -164,7 +164,7 @@ cases = st.tuples(
 def test_norms_of_inputs_or_of_gradients_are_kept(case: tuple[int, int, int, int, str, int]) -> None:
     inputs, outputs, k, stride, padding, seed = case
     torch.manual_seed(seed)
-    layer = SkewOrthogonalConv2d(inputs, outputs, k, stride, padding, terms=20).double()  # pyright: ignore
+    layer = SkewOrthogonalConv2d(inputs, outputs, k, stride, padding, terms=20).double()
     constraint(layer).advance(raw(layer), 20)
     x = torch.randn(2, inputs, 4, 8, dtype=torch.float64, requires_grad=True)
     y = layer(x)
@@ -303,7 +303,7 @@ def test_degenerate_filters_give_finite_values_and_gradients(raw_filter: str, tr
     y.pow(3).sum().backward()
     assert x.grad is not None
     assert raw(layer).grad is not None
-    assert bool(torch.isfinite(x.grad).all() and torch.isfinite(raw(layer).grad).all())  # pyright: ignore
+    assert bool(torch.isfinite(x.grad).all() and torch.isfinite(raw(layer).grad).all())
     assert float(y.detach().norm()) == pytest.approx(float(x.detach().norm()), rel=1e-4)
     if raw_filter in ("zero", "symmetric"):
         torch.testing.assert_close(y, x)
@@ -356,7 +356,7 @@ def test_half_precision_input_under_autocast_is_rounded_once() -> None:
 @pytest.mark.parametrize("padding", ["circular", "zeros"])
 def test_compiles_into_one_graph(padding: str, training: bool) -> None:
     torch.manual_seed(0)
-    eager = SkewOrthogonalConv2d(1, 3, stride=2, padding=padding, terms=3).train(training)  # pyright: ignore
+    eager = SkewOrthogonalConv2d(1, 3, stride=2, padding=padding, terms=3).train(training)
     raw(eager).data.normal_()
     twin = copy.deepcopy(eager)
     compiled = torch.compile(twin, fullgraph=True, backend="aot_eager")
@@ -388,7 +388,7 @@ def test_state_dict_and_deepcopy_round_trips() -> None:
 
 @pytest.mark.parametrize("mode", ["zeros", "circular"])
 def test_a_convolution_gives_its_shape_stride_bias_and_mode(mode: str) -> None:
-    conv = nn.Conv2d(2, 5, 3, stride=2, padding=1, padding_mode=mode).double().eval()  # pyright: ignore
+    conv = nn.Conv2d(2, 5, 3, stride=2, padding=1, padding_mode=mode).double().eval()
     new = skew_orthogonal(conv, terms=4, eval_terms=6)
     assert new.padding == mode
     assert (new.kernel_size, new.stride, new.terms, new.eval_terms, new.training) == (3, 2, 4, 6, False)

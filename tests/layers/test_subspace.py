@@ -111,7 +111,7 @@ def test_a_constraint_keeps_the_rows_orthonormal_through_large_steps(method: str
     torch.manual_seed(0)
     layer = LatentSubspace(dims, SHAPE)
     start = layer.basis.detach().clone()
-    weights.orthogonal(layer, "U", method=method)  # pyright: ignore
+    weights.orthogonal(layer, "U", method=method)
     torch.testing.assert_close(layer.basis.detach(), start, atol=1e-4, rtol=0)
     free = LatentSubspace(dims, SHAPE)
     free.load_state_dict({"U": start, "L": layer.L.detach(), "mu": layer.mu.detach()})
@@ -132,7 +132,7 @@ def test_a_constraint_keeps_the_rows_orthonormal_through_large_steps(method: str
 def test_looking_at_a_constrained_basis_moves_nothing() -> None:
     layer = weights.orthogonal(LatentSubspace(3, SHAPE), "U", method="bjorck")
     assert isinstance(layer, LatentSubspace)
-    nn.init.normal_(layer.parametrizations.U.original)  # pyright: ignore
+    nn.init.normal_(layer.parametrizations.U.original)
     before = {name: value.clone() for name, value in layer.state_dict().items()}
     looks = [layer.basis, layer.penalty(), layer.orthogonality_error()]
     assert len(looks) == 3
@@ -144,7 +144,7 @@ def test_looking_at_a_constrained_basis_moves_nothing() -> None:
 def test_a_gradient_rule_takes_the_basis() -> None:
     layer = LatentSubspace(3, SHAPE)
     optimizer = torch.optim.SGD(layer.parameters(), lr=1.0)
-    gradients.NearestOrthogonalGradient(optimizer, [("U", layer.U)])  # pyright: ignore
+    gradients.NearestOrthogonalGradient(optimizer, [("U", layer.U)])
     before = layer.U.detach().clone()
     layer(torch.randn(5, 3)).square().sum().backward()
     optimizer.step()
@@ -168,7 +168,7 @@ def test_half_precision_is_worked_on_in_float32() -> None:
 def test_deepcopy_and_state_dict_carry_the_same_function(constrained: bool) -> None:
     def make(seed: int) -> LatentSubspace:
         layer = layer_of(seed=seed)
-        return weights.orthogonal(layer, "U") if constrained else layer  # pyright: ignore
+        return weights.orthogonal(layer, "U") if constrained else layer
 
     layer, other = make(0), make(1)
     z = torch.randn(2, 3, dtype=torch.float64)
@@ -204,9 +204,9 @@ def test_two_forwards_before_one_backward_add_their_gradients() -> None:
     z = torch.randn(2, 1, 3, dtype=torch.float64)
     assert isinstance(layer, LatentSubspace)
     (layer(z[0]).square().sum() + layer(z[1]).square().sum()).backward()
-    raw = layer.parametrizations.U.original  # pyright: ignore
-    assert torch.isfinite(raw.grad).all()  # pyright: ignore
-    assert float(raw.grad.norm()) > 0  # pyright: ignore
+    raw = layer.parametrizations.U.original
+    assert torch.isfinite(raw.grad).all()
+    assert float(raw.grad.norm()) > 0
     plain = layer_of()
     (plain(z[0]).square().sum() + plain(z[1]).square().sum()).backward()
     both = layer_of()

@@ -76,7 +76,7 @@ def test_descent_finds_the_regular_simplex() -> None:
         loss.backward()
         return loss
 
-    optimizer.step(closure)  # pyright: ignore[reportArgumentType]
+    optimizer.step(closure)
     # four points on a sphere: the tetrahedron, whose edges are sqrt(8/3)
     assert float(hyperspherical_energy(w.detach(), 1)) == pytest.approx(math.sqrt(3 / 8), rel=1e-6)
 

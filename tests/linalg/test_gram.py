@@ -49,7 +49,7 @@ def test_residuals_follow_from_the_singular_values(shape: tuple[int, int, int]) 
     off = float((torch.linalg.svdvals(w).square() - 1).square().sum())
     assert float(gram.orthogonality_error(w)) == pytest.approx(math.sqrt(off))
     for side, size in (("rows", m), ("columns", n), ("smaller", min(m, n))):
-        residual = gram.gram_residual(w, side)  # pyright: ignore[reportArgumentType]
+        residual = gram.gram_residual(w, side)
         assert residual.shape == (size, size)
         # each further vector than the rank adds 1
         assert float(residual.square().sum()) == pytest.approx(off + size - min(m, n))
@@ -130,4 +130,4 @@ def test_compiles_into_one_graph() -> None:
 
 def test_an_unknown_side_is_refused() -> None:
     with pytest.raises(ValueError, match="side is 'left': choose one of rows, columns, smaller"):
-        gram.gram_residual(torch.eye(2), "left")  # pyright: ignore[reportArgumentType]
+        gram.gram_residual(torch.eye(2), "left")

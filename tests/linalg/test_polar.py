@@ -33,7 +33,7 @@ def test_every_exact_method_gives_the_polar_factor_at_every_scale(
     values = 1 + torch.rand(min(shape), generator=torch.Generator().manual_seed(seed), dtype=torch.float64) * 50
     matrix = scale * u @ torch.diag(values) @ vt
     tolerance = {"newton_schulz": 1e-5}.get(method, 1e-9)
-    torch.testing.assert_close(nearest_orthogonal(matrix, method), u @ vt, atol=tolerance, rtol=0)  # pyright: ignore
+    torch.testing.assert_close(nearest_orthogonal(matrix, method), u @ vt, atol=tolerance, rtol=0)
 
 
 @given(shapes, st.integers(0, 10**6))
@@ -51,15 +51,15 @@ def test_null_directions_are_left_out(method: str, dtype: torch.dtype) -> None:
     left, right = oracle(random(8, 3)), oracle(random(3, 20, seed=1))
     matrix = (left @ torch.diag(torch.tensor([5.0, 1.0, 0.2], dtype=torch.float64)) @ right).to(dtype)
     tolerance = 0.02 if dtype == torch.bfloat16 else None  # rounding to bfloat16 fills the null space
-    found = nearest_orthogonal(matrix, method, tolerance).double()  # pyright: ignore
+    found = nearest_orthogonal(matrix, method, tolerance).double()
     torch.testing.assert_close(found, left @ right, atol=0.05 if dtype == torch.bfloat16 else 1e-5, rtol=0)
-    assert nearest_orthogonal(matrix, method).dtype == (torch.float64 if dtype == torch.float64 else torch.float32)  # pyright: ignore
+    assert nearest_orthogonal(matrix, method).dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
 
 
 @pytest.mark.parametrize("method", [*METHODS, "polar_express"])
 @pytest.mark.parametrize("matrix", [torch.zeros(3, 4), torch.ones(1, 5), torch.ones(5, 1), torch.ones(4, 6)], ids=str)
 def test_degenerate_matrices_stay_finite(method: str, matrix: Tensor) -> None:
-    found = nearest_orthogonal(matrix, method)  # pyright: ignore
+    found = nearest_orthogonal(matrix, method)
     assert torch.isfinite(found).all()
     assert float(torch.linalg.matrix_norm(found, 2)) <= 1.02
 
@@ -107,9 +107,9 @@ def test_the_slope_is_finite_where_singular_values_coincide_and_vanish() -> None
     for matrix in (torch.eye(4), torch.zeros(4, 4), torch.ones(3, 5), torch.diag(torch.tensor([1.0, 1, 0, 0]))):
         x = matrix.clone().requires_grad_()
         (polar_factor(x) * torch.arange(x.numel()).view_as(x)).sum().backward()
-        assert torch.isfinite(x.grad).all()  # pyright: ignore
+        assert torch.isfinite(x.grad).all()
 
 
 def test_unknown_methods_are_refused() -> None:
     with pytest.raises(ValueError, match="choose eigh"):
-        nearest_orthogonal(torch.eye(2), "qr")  # pyright: ignore
+        nearest_orthogonal(torch.eye(2), "qr")

@@ -104,7 +104,7 @@ def test_the_approximate_gap_is_the_published_one(method: str) -> None:
     }
     s = made([0.5, 0.52, 0.9, 0.901, 3.0])[0]
     probe = torch.randn(5, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
-    found = gradient(lambda x: matrix_sqrt(x, method), s, probe)  # pyright: ignore
+    found = gradient(lambda x: matrix_sqrt(x, method), s, probe)
     torch.testing.assert_close(found, published(s, probe, gaps[method]))
     exact = gradient(matrix_sqrt, s, probe)
     assert torch.allclose(found, exact, rtol=1e-6) == (method == "pade")  # 0.9 and 0.901 are near for the series
@@ -114,9 +114,9 @@ def test_the_approximate_gap_is_the_published_one(method: str) -> None:
 def test_the_approximate_gap_is_exact_for_separate_eigenvalues_and_nothing_for_equal_ones(method: str) -> None:
     probe = torch.randn(4, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
     s = made([0.01, 0.1, 0.5, 0.7])[0]
-    found = gradient(lambda x: matrix_sqrt(x, method), s, probe)  # pyright: ignore
+    found = gradient(lambda x: matrix_sqrt(x, method), s, probe)
     torch.testing.assert_close(found, gradient(matrix_sqrt, s, probe), rtol=1e-6, atol=1e-8)
-    equal = gradient(lambda x: matrix_sqrt(x, method), torch.eye(4, dtype=torch.float64), probe)  # pyright: ignore
+    equal = gradient(lambda x: matrix_sqrt(x, method), torch.eye(4, dtype=torch.float64), probe)
     torch.testing.assert_close(equal, 0.5 * torch.diag(probe.diagonal()))
 
 
@@ -163,7 +163,7 @@ def test_degenerate_matrices_have_finite_values_and_gradients(root: Root, method
     out = root(s, method)
     assert torch.isfinite(out).all()
     (out * torch.randn(out.shape, generator=generator)).sum().backward()
-    assert torch.isfinite(s.grad).all()  # pyright: ignore
+    assert torch.isfinite(s.grad).all()
 
 
 def test_a_shift_is_not_lost_beside_a_large_eigenvalue() -> None:
@@ -176,7 +176,7 @@ def test_a_shift_is_not_lost_beside_a_large_eigenvalue() -> None:
     assert float(values[-1]) == pytest.approx(10, rel=1e-3)
     s.requires_grad_(True)
     inverse_sqrt(s, shift=1e-2).square().sum().backward()
-    assert torch.isfinite(s.grad).all()  # pyright: ignore
+    assert torch.isfinite(s.grad).all()
 
 
 @each
@@ -211,7 +211,7 @@ def test_compiles_into_one_graph_with_two_forwards_before_a_backward(root: Root,
     probe = torch.randn(3, 3)
     both = [x.clone().requires_grad_(True) for x in (one, two)]
     outs = [compiled(x) for x in both]
-    sum((out * probe).sum() for out in outs).backward()  # pyright: ignore
+    sum((out * probe).sum() for out in outs).backward()
     for x, at in zip(both, (one, two), strict=True):
         torch.testing.assert_close(x.grad, gradient(lambda y: root(y, method), at, probe))
 
@@ -229,9 +229,9 @@ def test_condition_numbers() -> None:
 
 def test_refusals() -> None:
     with pytest.raises(ValueError, match="method 'svd': choose eigh, pade, taylor"):
-        matrix_sqrt(torch.eye(2), "svd")  # pyright: ignore
+        matrix_sqrt(torch.eye(2), "svd")
     with pytest.raises(ValueError, match="method 'taylor': choose eigh, newton_schulz or pade"):
-        inverse_sqrt(torch.eye(2), "taylor")  # pyright: ignore
+        inverse_sqrt(torch.eye(2), "taylor")
     with pytest.raises(ValueError, match="iterations is 0"):
         matrix_sqrt(torch.eye(2), "newton_schulz", iterations=0)
     with pytest.raises(ValueError, match=r"shift is -1"):

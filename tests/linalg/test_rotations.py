@@ -105,7 +105,7 @@ def test_singular_parameters_still_give_a_rotation_and_finite_slopes(
     q = make(x)
     torch.testing.assert_close(q @ q.mT, torch.eye(4), atol=1e-5, rtol=0)
     (q * torch.arange(16.0).view(4, 4)).sum().backward()
-    assert torch.isfinite(x.grad).all()  # pyright: ignore
+    assert torch.isfinite(x.grad).all()
 
 
 @pytest.mark.parametrize("make", [*SQUARE, *(lambda x, f=f: f(x[..., 0, :], 4) for f in COMPACT)])

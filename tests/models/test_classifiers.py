@@ -89,7 +89,7 @@ def test_images_are_classified_one_by_one_in_eval_mode(kind: str) -> None:
 def test_the_shortcut_without_parameters_is_option_a() -> None:
     block = SmallResNet(resolution=32, image_channels=3, channels=4, num_classes=10).get_submodule("stages.1.0")
     x = torch.rand(2, 4, 8, 8)
-    beside = block.shortcut(x)  # pyright: ignore
+    beside = block.shortcut(x)
     assert torch.equal(beside[:, 2:6], x[:, :, ::2, ::2])
     assert int(beside[:, :2].count_nonzero() + beside[:, 6:].count_nonzero()) == 0
 
@@ -97,7 +97,7 @@ def test_the_shortcut_without_parameters_is_option_a() -> None:
 def test_a_residual_block_without_weights_passes_its_input_on() -> None:
     net = built("wrn-10-1").eval()
     block = net.get_submodule("stages.0.0")
-    nn.init.zeros_(block.conv2.weight)  # pyright: ignore
+    nn.init.zeros_(block.conv2.weight)
     x = torch.randn(2, 4, 8, 8)
     assert torch.equal(block(x), x)
 
@@ -122,9 +122,9 @@ def test_it_compiles_whole(kind: str) -> None:
 def test_initial_weights_follow_from_the_seed_and_have_the_published_scale() -> None:
     one, two, other = built("resnet20", channels=16), built("resnet20", channels=16), built("resnet20", "seed=1")
     assert all(torch.equal(a, b) for a, b in zip(one.parameters(), two.parameters(), strict=True))
-    assert not torch.equal(built("resnet20").conv.weight, other.conv.weight)  # pyright: ignore
+    assert not torch.equal(built("resnet20").conv.weight, other.conv.weight)
     conv = one.get_submodule("stages.1.1.conv1")
-    assert float(conv.weight.detach().std()) == pytest.approx((2 / (9 * 32)) ** 0.5, rel=0.05)  # pyright: ignore
+    assert float(conv.weight.detach().std()) == pytest.approx((2 / (9 * 32)) ** 0.5, rel=0.05)
 
 
 def test_constraints_and_whitening_reach_the_layers_by_name() -> None:

@@ -51,7 +51,7 @@ def test_initial_weights_follow_from_the_seed_and_disturb_nobody() -> None:
     torch.manual_seed(1)
     two, other = build_generator(config(), num_classes=0), build_generator(config("seed=1"), num_classes=0)
     assert all(torch.equal(a, b) for a, b in zip(one.parameters(), two.parameters(), strict=True))
-    assert not torch.equal(one.first_layer().weight, other.first_layer().weight)  # pyright: ignore
+    assert not torch.equal(one.first_layer().weight, other.first_layer().weight)
 
 
 def test_norms_go_where_the_config_says() -> None:
@@ -69,7 +69,7 @@ def test_a_class_of_the_users_own() -> None:
     kind = f"model.generator.kind={__name__}:Wrapper"
     net = build_generator(config(kind, "model.generator.options={width: 7}"), num_classes=0)
     assert isinstance(net, nn.Module)
-    assert net.net[0].out_features == 7  # pyright: ignore
+    assert net.net[0].out_features == 7
     assert net.sample_latent(3, seed=1).shape == (3, 5)
     assert net(net.sample_latent(2, seed=1)).shape == (2, 1, 32, 32)
 
@@ -132,10 +132,10 @@ def test_a_run_gives_its_newest_average(tmp_path: Path) -> None:
         checkpoint.save(tmp_path, step, parts, {})
     folder = tmp_path / "checkpoints" / "step-000000001"
     for place in (tmp_path, folder, folder / "generator-ema.safetensors"):
-        assert torch.equal(load_generator(place).linear.weight, nets[2].linear.weight)  # pyright: ignore
-    assert torch.equal(load_generator(tmp_path, ema=False).linear.weight, nets[1].linear.weight)  # pyright: ignore
+        assert torch.equal(load_generator(place).linear.weight, nets[2].linear.weight)
+    assert torch.equal(load_generator(tmp_path, ema=False).linear.weight, nets[1].linear.weight)
     (folder / "generator-ema.safetensors").write_bytes(b"x")
-    assert torch.equal(load_generator(tmp_path).linear.weight, nets[0].linear.weight)  # pyright: ignore
+    assert torch.equal(load_generator(tmp_path).linear.weight, nets[0].linear.weight)
     with pytest.raises(UserError, match=r"bytes, .* were written"):
         load_generator(folder)
 
@@ -161,7 +161,7 @@ def test_known_kinds_take_the_options_they_have() -> None:
     net = build_generator(
         config(kind, "model.generator.latent_dim=40", "model.generator.options={dims: 4}"), num_classes=0
     )
-    assert len(net.native_directions()) == 12  # pyright: ignore  (three layers of four)
+    assert len(net.native_directions()) == 12  # three layers of four
     with pytest.raises(UserError, match=r"options\.dim: 'eigengan' has no such option; it has dims, injection"):
         build_generator(
             config(kind, "model.generator.latent_dim=40", "model.generator.options={dim: 4}"), num_classes=0

@@ -60,13 +60,13 @@ def test_a_run_gives_both_nets_baked(tmp_path: Path, run: Path) -> None:
 
 def test_the_new_constraints_are_fitted_to_the_given_weights(tmp_path: Path, run: Path) -> None:
     given = task_of(tmp_path, f"model.init={run}", "model.discriminator.norm.kind=none")
-    rows = given.discriminator.get_submodule("blocks.0.conv1").weight.detach().flatten(1)  # pyright: ignore
+    rows = given.discriminator.get_submodule("blocks.0.conv1").weight.detach().flatten(1)
     left, _, right = torch.linalg.svd(rows, full_matrices=False)
     # the given rows are the neurons of a rotation; an orthogonal weight is the nearest to them
     for kind, expected in (("rotation", rows), ("orthogonal", left @ right)):
         task = task_of(tmp_path, f"model.init={run}", f"model.discriminator.norm={{kind: {kind}, layers: [conv]}}")
         layer = task.discriminator.eval().get_submodule("blocks.0.conv1")
-        torch.testing.assert_close(layer.weight.detach().flatten(1), expected, atol=1e-4, rtol=0)  # pyright: ignore
+        torch.testing.assert_close(layer.weight.detach().flatten(1), expected, atol=1e-4, rtol=0)
 
 
 def test_a_file_or_a_checkpoint_do_as_well_and_a_file_has_no_discriminator(tmp_path: Path, run: Path) -> None:
@@ -94,7 +94,7 @@ def test_the_projector_takes_the_top_right_singular_vectors_of_a_pretrained_laye
         "training.d_steps_per_g_step=1",
     )
     source = load_generator(SPRITES)
-    matrix = source.first_layer().weight.detach()  # pyright: ignore
+    matrix = source.first_layer().weight.detach()
     values, right = torch.linalg.svd(matrix)[1:]
     task = GanTask(config, open_configured(config.data), Accelerator(cpu=True))
     first = task.generator.first_layer()
@@ -156,7 +156,7 @@ def test_gains_and_projectors_of_a_style_based_net_are_made_good(tmp_path: Path)
     )
     source = build_generator(config, num_classes=0).eval()
     with torch.no_grad():
-        for layer in source.mapper.layers:  # pyright: ignore
+        for layer in source.mapper.layers:
             layer.bias.normal_(0, 20)
     save_generator(tmp_path / "g.safetensors", source, config=config)
     z = source.sample_latent(3, seed=0)

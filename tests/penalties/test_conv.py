@@ -132,7 +132,7 @@ def test_descent_reaches_an_orthogonal_convolution() -> None:
         loss.backward()
         return loss
 
-    optimizer.step(closure)  # pyright: ignore[reportArgumentType]
+    optimizer.step(closure)
     assert float(conv_orthogonality(weight)) < 1e-8
     values = torch.linalg.svdvals(dense(weight.detach(), (1,), 6))
     torch.testing.assert_close(values, torch.ones_like(values), rtol=0, atol=1e-3)

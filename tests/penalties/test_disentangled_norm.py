@@ -28,7 +28,7 @@ def minimised(loss: Callable[[Tensor], Tensor], m: int, n: int) -> Tensor:
         value.backward()
         return value
 
-    optimizer.step(closure)  # pyright: ignore[reportArgumentType]
+    optimizer.step(closure)
     return weight.detach()
 
 
@@ -81,7 +81,7 @@ def test_the_frobenius_norm_pulls_the_filters_below_one_instead() -> None:
 def test_the_largest_correlations_are_free(by: str, free: int) -> None:
     w = random(6, 3)
     sizes = sorted(correlations(w).tolist(), key=abs if by == "magnitude" else float)
-    got = disentangled_norm(w, norm_weight=0.0, relaxed=True, free=free, by=by)  # pyright: ignore
+    got = disentangled_norm(w, norm_weight=0.0, relaxed=True, free=free, by=by)
     assert float(got) == pytest.approx(sum(c * c for c in sizes[: 15 - free]))
 
 

@@ -30,11 +30,11 @@ def test_values_are_those_of_the_entries(out: int, channels: int, seed: int) -> 
     smaller = rows if out <= 2 * channels else columns
     for side, residual in (("rows", rows), ("columns", columns), ("smaller", smaller)):
         frobenius = sum(float(x) ** 2 for x in residual.flatten())
-        assert float(soft_orthogonality(weight, side)) == pytest.approx(frobenius, rel=1e-5)  # pyright: ignore
+        assert float(soft_orthogonality(weight, side)) == pytest.approx(frobenius, rel=1e-5)
         entry = max(abs(float(x)) for x in residual.flatten())
-        assert float(mutual_coherence(weight, side=side)) == pytest.approx(entry, rel=1e-5)  # pyright: ignore
+        assert float(mutual_coherence(weight, side=side)) == pytest.approx(entry, rel=1e-5)
         row = max(sum(abs(float(x)) for x in line) for line in residual)
-        assert float(mutual_coherence(weight, "row_sum", side)) == pytest.approx(row, rel=1e-5)  # pyright: ignore
+        assert float(mutual_coherence(weight, "row_sum", side)) == pytest.approx(row, rel=1e-5)
     both = float(rows.square().sum() + columns.square().sum())
     assert float(double_soft_orthogonality(weight)) == pytest.approx(both, rel=1e-5)
 
@@ -94,6 +94,6 @@ def test_vectors_and_unknown_words_are_refused() -> None:
     with pytest.raises(ValueError, match=r"shape \(3,\)"):
         soft_orthogonality(torch.ones(3))
     with pytest.raises(ValueError, match="reading is 'rows'"):
-        mutual_coherence(torch.eye(2), "rows")  # pyright: ignore[reportArgumentType]
+        mutual_coherence(torch.eye(2), "rows")
     with pytest.raises(ValueError, match="side is 'out'"):
-        soft_orthogonality(torch.eye(2), "out")  # pyright: ignore[reportArgumentType]
+        soft_orthogonality(torch.eye(2), "out")

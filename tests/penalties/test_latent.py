@@ -53,7 +53,7 @@ def test_the_hessian_penalty_is_the_variance_of_the_quadratic_form(
     signs = torch.stack([2.0 * torch.randint(0, 2, z.shape, generator=chance) - 1 for _ in range(4)]).double()
     variance = torch.einsum("kni,fij,knj->knf", signs, h, signs).var(0)
     expected = (variance.amax(1) if reduction == "max" else variance.mean(1)).mean()
-    found = hessian_penalty(function, z, k=4, reduction=reduction, generator=source(seed))  # pyright: ignore
+    found = hessian_penalty(function, z, k=4, reduction=reduction, generator=source(seed))
     torch.testing.assert_close(found, expected, rtol=1e-8, atol=1e-8)
 
 
@@ -66,7 +66,7 @@ def test_orojar_is_the_variance_of_the_squared_length(dim: int, features: int, s
     signs = torch.stack([2.0 * torch.randint(0, 2, z.shape, generator=chance) - 1 for _ in range(4)]).double()
     squares = (signs @ w.T).square().sum(-1)
     expected = (squares if reduction == "sum" else squares / features).var(0).mean()
-    found = orojar_penalty(lambda z: z @ w.T, z, k=4, reduction=reduction, generator=source(seed))  # pyright: ignore
+    found = orojar_penalty(lambda z: z @ w.T, z, k=4, reduction=reduction, generator=source(seed))
     torch.testing.assert_close(found, expected, rtol=1e-8, atol=1e-10)
 
 
@@ -139,4 +139,4 @@ def test_unfit_arguments_of_the_penalties() -> None:
         with pytest.raises(UserError, match="epsilon=0"):
             penalty(lambda z: z, z, epsilon=0)
         with pytest.raises(UserError, match="reduction='none'"):
-            penalty(lambda z: z, z, reduction="none")  # pyright: ignore
+            penalty(lambda z: z, z, reduction="none")

@@ -82,14 +82,14 @@ GROUPED = {
 
 def without_groups(layer: nn.Module) -> nn.Module:
     """The same map with groups = 1: zeros where no input of another group enters."""
-    kind: type[nn.modules.conv._ConvNd] = type(layer)  # pyright: ignore
-    dense: Any = kind(layer.in_channels, layer.out_channels, layer.kernel_size, bias=False)  # pyright: ignore
+    kind: type[nn.modules.conv._ConvNd] = type(layer)
+    dense: Any = kind(layer.in_channels, layer.out_channels, layer.kernel_size, bias=False)
     with torch.no_grad():
         dense.weight.zero_()
-        for i, block in enumerate(layer.weight.chunk(layer.groups)):  # pyright: ignore
+        for i, block in enumerate(layer.weight.chunk(layer.groups)):
             rows, columns = block.shape[:2]
             dense.weight[i * rows : (i + 1) * rows, i * columns : (i + 1) * columns] = block
-    x = torch.randn(2, layer.in_channels, *[4] * (layer.weight.dim() - 2))  # pyright: ignore
+    x = torch.randn(2, layer.in_channels, *[4] * (layer.weight.dim() - 2))
     torch.testing.assert_close(layer(x), dense(x))
     return dense
 
@@ -105,11 +105,10 @@ def test_a_kernel_with_groups_counts_as_the_same_map_without(kind: str, name: st
     torch.testing.assert_close(value, expected, rtol=1e-9, atol=1e-12)
     value.backward()
     expected.backward()
-    rows, columns = layer.weight.shape[:2]  # pyright: ignore
-    step = rows // layer.groups  # pyright: ignore
+    rows, columns = layer.weight.shape[:2]
+    step = rows // layer.groups
     blocks = [
-        dense.weight.grad[i * step : (i + 1) * step, i * columns : (i + 1) * columns]  # pyright: ignore
-        for i in range(layer.groups)  # pyright: ignore
+        dense.weight.grad[i * step : (i + 1) * step, i * columns : (i + 1) * columns] for i in range(layer.groups)
     ]
     torch.testing.assert_close(layer.weight.grad, torch.cat(blocks), rtol=1e-6, atol=1e-9)
 

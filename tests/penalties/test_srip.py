@@ -21,7 +21,7 @@ def he(m: int, n: int, seed: int = 0) -> Tensor:
 
 
 def exact(w: Tensor, side: str) -> Tensor:
-    return torch.linalg.matrix_norm(gram_residual(w, side), 2)  # pyright: ignore[reportArgumentType]
+    return torch.linalg.matrix_norm(gram_residual(w, side), 2)
 
 
 @given(st.integers(1, 7), st.integers(1, 7), st.integers(0, 10**6), st.sampled_from(["rows", "columns", "smaller"]))
@@ -29,7 +29,7 @@ def exact(w: Tensor, side: str) -> Tensor:
 def test_never_above_the_spectral_norm_and_rising_to_it(m: int, n: int, seed: int, side: str) -> None:
     w = he(m, n, seed)
     true = float(exact(w, side))
-    values = [float(srip(w, iterations, side, squared=False)) for iterations in (1, 2, 5, 50, 3000)]  # pyright: ignore
+    values = [float(srip(w, iterations, side, squared=False)) for iterations in (1, 2, 5, 50, 3000)]
     assert all(before <= after + 1e-9 for before, after in pairwise(values))
     assert values[-1] <= true * (1 + 1e-9)
     assert values[-1] == pytest.approx(true, rel=1e-3)
@@ -57,7 +57,7 @@ def test_the_default_is_the_squared_norm_of_the_authors_and_its_gradient_the_wri
     m: int, n: int, side: str
 ) -> None:
     w = he(m, n, 3).requires_grad_()
-    value = srip(w, 3, side)  # pyright: ignore
+    value = srip(w, 3, side)
     (got,) = torch.autograd.grad(value, w)
     # S = Gram - I, v from three products, r = S v: sigma^2 = |r|^2, with d/dW = 2 (r v^T + v r^T) W on the rows' side
     x = (w if side == "rows" else w.mT).detach()
@@ -66,7 +66,7 @@ def test_the_default_is_the_squared_norm_of_the_authors_and_its_gradient_the_wri
     v = v / v.norm()
     r = s @ v
     assert float(value.detach()) == pytest.approx(float(r @ r), rel=1e-12)
-    assert float(srip(w, 3, side, squared=False).detach()) == pytest.approx(float(r.norm()), rel=1e-12)  # pyright: ignore
+    assert float(srip(w, 3, side, squared=False).detach()) == pytest.approx(float(r.norm()), rel=1e-12)
     want = 2 * (torch.outer(r, v) + torch.outer(v, r)) @ x
     torch.testing.assert_close(got, want if side == "rows" else want.T, rtol=1e-10, atol=1e-12)
 

@@ -14,7 +14,7 @@ from tests.fixtures import stub
 
 
 def of(study: Study, tmp_path: Path, **more: object) -> list:
-    return list_runs(study, "cpu", range(2), tmp_path, **more)  # pyright: ignore[reportArgumentType]
+    return list_runs(study, "cpu", range(2), tmp_path, **more)
 
 
 def test_a_cell_for_each_seed_setting_and_method_in_rounds_of_a_seed(tmp_path: Path) -> None:

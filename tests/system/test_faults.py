@@ -210,7 +210,7 @@ def test_a_kill_costs_no_point_of_a_curve_before_the_checkpoint(tmp_path: Path) 
             if step == 4:
                 os.kill(os.getpid(), 9)
 
-        GanTask.finish_step = finish_step  # type: ignore[method-assign]
+        GanTask.finish_step = finish_step
 
     assert start(tmp_path, tiny_arguments(tmp_path, *options), patch=die).end()[0] == -9
     assert (tmp_path / "run" / ".lock").exists()

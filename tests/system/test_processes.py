@@ -42,7 +42,7 @@ def at_step(number: int, act: Callable[[], object]) -> Callable[[], None]:
             if step + 1 == number:
                 act()
 
-        GanTask.finish_step = finish_step  # type: ignore[method-assign]
+        GanTask.finish_step = finish_step
 
     return patch
 
@@ -61,7 +61,7 @@ def no_data() -> None:
     def refused(*_: object) -> None:
         raise UserError("data.path: nothing there")
 
-    orthogan.training.run.open_configured = refused  # type: ignore[assignment]
+    orthogan.training.run.open_configured = refused
 
 
 @pytest.mark.parametrize("rank", [0, 1])
@@ -212,7 +212,7 @@ def building(number: int) -> Callable[[], None]:
             os.kill(os.getpid(), number)
             raise AssertionError("the signal came too late")
 
-        orthogan.training.run.GanTask = task  # type: ignore[assignment,misc]
+        orthogan.training.run.GanTask = task
 
     return patch
 

@@ -32,7 +32,7 @@ def test_every_public_name_is_listed_reached_and_explained(tmp_path: Path) -> No
     for word in ("traverse(", "load_config(", "train(", "class Directions", "orthogan.load(run)"):
         assert word in text
     with pytest.raises(AttributeError, match="no attribute 'sampel'"):
-        _ = orthogan.sampel  # pyright: ignore[reportAttributeAccessIssue]
+        _ = orthogan.sampel
 
 
 @pytest.mark.parametrize(

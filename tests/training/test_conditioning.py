@@ -115,7 +115,7 @@ def test_a_penalty_adds_its_gradient_once_however_many_parts(tmp_path: Path) -> 
         logs = update(phase, task, task.accelerator, FiniteWatch(), 0)
         if weight:
             assert float(logs["D/soft_orthogonality"]) > 0
-        found.append({n: p.grad.clone() for n, p in task.discriminator.named_parameters()})  # pyright: ignore
+        found.append({n: p.grad.clone() for n, p in task.discriminator.named_parameters()})
         weights = {
             n: p.detach().clone() for n, p in task_of(tmp_path, f"{D}.norm.kind=none").discriminator.named_parameters()
         }

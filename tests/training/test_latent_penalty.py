@@ -58,18 +58,18 @@ def test_path_lengths_of_a_style_based_net_are_taken_in_w(tmp_path: Path) -> Non
     z = net.sample_latent(2, seed=1).double()
     found = path_lengths(net, z, None, rng())
     with torch.no_grad():
-        w = net.mapping(z)  # pyright: ignore
-        ws = w[:, None].repeat(1, net.num_ws, 1)  # pyright: ignore
+        w = net.mapping(z)
+        ws = w[:, None].repeat(1, net.num_ws, 1)
         noise = torch.randn(2, 1, 32, 32, generator=rng()) / 32
         slopes = torch.zeros_like(ws)
         for row in range(ws.shape[1]):
             for i in range(ws.shape[2]):
                 step = torch.zeros_like(ws)
                 step[:, row, i] = 1e-5
-                change = net.synthesis(ws + step) - net.synthesis(ws - step)  # pyright: ignore
+                change = net.synthesis(ws + step) - net.synthesis(ws - step)
                 slopes[:, row, i] = (change * noise).sum((1, 2, 3)) / 2e-5
     torch.testing.assert_close(found.detach(), slopes.square().sum(2).mean(1).sqrt(), rtol=1e-4, atol=1e-7)
-    (gradient,) = torch.autograd.grad(found.sum(), net.mapper.layers[0].weight)  # pyright: ignore
+    (gradient,) = torch.autograd.grad(found.sum(), net.mapper.layers[0].weight)
     assert float(gradient.abs().max()) > 0  # the mapping net learns of it too
 
 
@@ -90,7 +90,7 @@ def test_hessian_and_orojar_are_those_of_the_penalties_room(kind: str, penalty: 
 def test_a_bilinear_feature_has_the_hessian_penalty_of_the_authors_example() -> None:
     class Product(Toy):
         def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:
-            return torch.stack([z[:, 0] * z[:, 1], z[:, 0].square() * z[:, 1]], 1).view(-1, 1, 1, 2) * self.scale  # pyright: ignore
+            return torch.stack([z[:, 0] * z[:, 1], z[:, 0].square() * z[:, 1]], 1).view(-1, 1, 1, 2) * self.scale
 
     net = Product()
     net.scale = nn.Parameter(torch.ones(()))

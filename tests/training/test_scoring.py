@@ -56,10 +56,10 @@ def test_background_scores_are_those_made_beside_training(tmp_path: Path, monkey
     train(tiny(beside, *options, "evaluation.background=false"))
     background = tiny(behind, *options, "evaluation.background=true")
     stop_after(2, background, monkeypatch)  # with the score of step 2 due, and perhaps one being made
-    before = torch.get_rng_state(), np.random.get_state()[1].tolist(), random.getstate()  # type: ignore[index]
+    before = torch.get_rng_state(), np.random.get_state()[1].tolist(), random.getstate()
     train(background)
     assert torch.equal(torch.get_rng_state(), before[0])
-    assert (np.random.get_state()[1].tolist(), random.getstate()) == before[1:]  # type: ignore[index]
+    assert (np.random.get_state()[1].tolist(), random.getstate()) == before[1:]
     expected = scores(beside)
     assert [(r["metric"], r["protocol"]["step"]) for r in expected] == [
         (metric, step) for step in "0246" for metric in ("fid", "prc")

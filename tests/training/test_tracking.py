@@ -41,7 +41,7 @@ class TwoSubspaces(Generator):
         self.parts = nn.ModuleList([LatentSubspace(2, (1, 2, 2)), LatentSubspace(2, (1, 2, 2))])
 
     def subspaces(self) -> list[tuple[str, LatentSubspace]]:
-        return [(f"parts.{i}", part) for i, part in enumerate(self.parts)]  # pyright: ignore
+        return [(f"parts.{i}", part) for i, part in enumerate(self.parts)]
 
     def subspace_report(self) -> dict[str, dict[str, float]]:
         return {name: {"orthogonality_error": part.orthogonality_error()} for name, part in self.subspaces()}
@@ -163,7 +163,7 @@ def test_an_eigengan_run_logs_warns_and_resumes_to_the_bit(
 
     def deaf(self: EigenGANGenerator, z: Tensor, y: Tensor | None = None) -> Tensor:
         # once training has begun, nothing comes of the second subspace
-        moved = not torch.equal(self.blocks[0].subspace.mu, torch.zeros_like(self.blocks[0].subspace.mu))  # pyright: ignore
+        moved = not torch.equal(self.blocks[0].subspace.mu, torch.zeros_like(self.blocks[0].subspace.mu))
         mask = torch.ones(8)
         mask[2:4] = 0.0 if moved else 1.0
         return original(self, z * mask, y)
@@ -175,8 +175,8 @@ def test_an_eigengan_run_logs_warns_and_resumes_to_the_bit(
     layer = found[-1]["G.blocks.0.subspace"]
     assert {"orthogonality_error", "L0", "L1", "activeness0", "activeness1", "condition"} <= layer.keys()
     shown = load_generator(a)
-    assert layer["L0"] == pytest.approx(float(shown.blocks[0].subspace.L[0].detach()))  # pyright: ignore
-    assert layer["orthogonality_error"] == pytest.approx(shown.blocks[0].subspace.orthogonality_error(), rel=1e-3)  # pyright: ignore
+    assert layer["L0"] == pytest.approx(float(shown.blocks[0].subspace.L[0].detach()))
+    assert layer["orthogonality_error"] == pytest.approx(shown.blocks[0].subspace.orthogonality_error(), rel=1e-3)
     assert found[0]["G.blocks.1.subspace"]["activeness0"] > 0
     assert found[1]["G.blocks.1.subspace"]["activeness0"] == 0
     (warning,) = records(a, "warning")

@@ -50,11 +50,11 @@ def net(*names: str) -> nn.ModuleList:
 
 
 def parts(module: nn.Module) -> list[tuple[SpectralNorm, Tensor]]:
-    return [(c, unconstrained(layer, weight)) for _, layer, weight, c in list_constrained(module)]  # pyright: ignore
+    return [(c, unconstrained(layer, weight)) for _, layer, weight, c in list_constrained(module)]
 
 
 def values(module: nn.Module) -> list[Tensor]:
-    return [layer.weight for _, layer, _, _ in list_constrained(module)]  # pyright: ignore
+    return [layer.weight for _, layer, _, _ in list_constrained(module)]
 
 
 def buffers(module: nn.Module) -> dict[str, Tensor]:
@@ -69,7 +69,7 @@ def probe(found: list[Tensor]) -> Tensor:
 def gradients(module: nn.Module) -> list[Tensor]:
     module.zero_grad()
     probe(values(module)).backward()
-    return [parameter.grad.clone() for _, parameter in parts(module)]  # pyright: ignore
+    return [parameter.grad.clone() for _, parameter in parts(module)]
 
 
 def equal(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> bool:
@@ -195,7 +195,7 @@ def test_a_backward_after_the_next_block_is_still_right(name: str) -> None:
     with step.hold():
         second = probe(values(module))
     second.backward()
-    assert not torch.equal(weight.grad, wanted)  # pyright: ignore
+    assert not torch.equal(weight.grad, wanted)
     weight.grad = None
     first.backward()
     torch.testing.assert_close(weight.grad, wanted)
@@ -308,7 +308,7 @@ def test_kernels_with_channels_last_are_the_same_and_stay_so(name: str) -> None:
     torch.manual_seed(0)
     plain = nn.Conv2d(3, 8, (2, 3))
     spectral_norm(plain) if name == "sn" else stable_rank_norm(plain, c=0.3)
-    turned = copy.deepcopy(plain).to(memory_format=torch.channels_last)  # pyright: ignore
+    turned = copy.deepcopy(plain).to(memory_format=torch.channels_last)
     for _ in range(2):
         torch.testing.assert_close(values(plain), values(turned))  # after one iteration each
         torch.testing.assert_close(buffers(plain), buffers(turned))

@@ -28,18 +28,18 @@ MAKES: dict[str, Callable[[], nn.Module]] = {
     "column": lambda: nn.Linear(1, 9),
     "embedding": lambda: nn.Embedding(11, 5),
     "conv": lambda: nn.Conv2d(3, 8, 3),
-    "channels last": lambda: nn.Conv2d(3, 8, 3).to(memory_format=torch.channels_last),  # pyright: ignore
+    "channels last": lambda: nn.Conv2d(3, 8, 3).to(memory_format=torch.channels_last),
     "transposed": lambda: nn.ConvTranspose2d(4, 6, 3),
     "groups": lambda: nn.Conv2d(8, 12, 3, groups=4),
 }
 
 
 def raw(layer: nn.Module) -> Tensor:
-    return layer.parametrizations.weight.original  # pyright: ignore
+    return layer.parametrizations.weight.original
 
 
 def view(layer: nn.Module) -> Any:
-    return layer.parametrizations.weight[0].view  # pyright: ignore
+    return layer.parametrizations.weight[0].view
 
 
 def assigned(layer: nn.Module, new: Tensor) -> None:
@@ -73,7 +73,7 @@ def copied(layer: nn.Module, new: Tensor) -> None:
 
 
 def inverted(layer: nn.Module, new: Tensor) -> None:
-    layer.parametrizations.weight.right_inverse(new)  # pyright: ignore
+    layer.parametrizations.weight.right_inverse(new)
 
 
 WAYS = [assigned, loaded_alone, loaded_below, written, written_after_a_look, copied, inverted]
@@ -83,7 +83,7 @@ def wanted(kind: str, matrix: Tensor, layer: nn.Module) -> Tensor:
     matrix = matrix / torch.linalg.svdvals(matrix)[0]
     if kind == "spectral":
         return matrix
-    constraint = layer.parametrizations.weight[0]  # pyright: ignore
+    constraint = layer.parametrizations.weight[0]
     return stable_rank_projection(matrix, constraint.target, {"k0": 0, "k2": 2}.get(kind, 1))
 
 
@@ -97,7 +97,7 @@ def test_a_weight_that_comes_without_its_vectors_is_normalised_in_eval_mode(kind
         new = torch.randn(raw(layer).shape)
         way(layer, new)
         layer.eval()
-        found = view(layer).block_diagonal(layer.weight.detach())  # pyright: ignore
+        found = view(layer).block_diagonal(layer.weight.detach())
         expected = wanted(kind, view(layer).block_diagonal(new).double(), layer)
         torch.testing.assert_close(found.double(), expected, atol=2e-3, rtol=1e-2, msg=lambda m, w=way: f"{w}: {m}")
 
@@ -126,7 +126,7 @@ def test_every_tool_sees_it_while_the_net_still_trains(kind: str, way: Callable[
 def test_an_orthogonal_parameter_that_was_written_in_place_stays_orthogonal(method: str) -> None:
     for seed in range(5):
         torch.manual_seed(seed)
-        layer = weights.orthogonal(nn.Linear(16, 4, bias=False), method=method)  # pyright: ignore
+        layer = weights.orthogonal(nn.Linear(16, 4, bias=False), method=method)
         written(layer, torch.randn_like(raw(layer)))
         values = torch.linalg.svdvals(layer.eval().weight.detach())
         assert float((values - 1).abs().max()) < 1e-2

@@ -29,7 +29,7 @@ class Scaled:
     name = "weight"
 
     def __call__(self, module: nn.Module, inputs: object) -> None:
-        module.weight = 3 * module.raw  # pyright: ignore
+        module.weight = 3 * module.raw
 
 
 class OwnHook(nn.Linear):
@@ -44,31 +44,31 @@ class OwnHook(nn.Linear):
 
     def derive(self, module: nn.Module, inputs: object) -> None:
         self.calls += 1
-        self.weight = self.raw.tanh()  # pyright: ignore
+        self.weight = self.raw.tanh()
 
 
 def by_class(layer: nn.Linear) -> nn.Linear:
-    layer.raw = layer.weight  # pyright: ignore
+    layer.raw = layer.weight
     del layer.weight
-    layer.weight = torch.full((5, 4), torch.nan)  # pyright: ignore
+    layer.weight = torch.full((5, 4), torch.nan)
     layer.register_forward_pre_hook(Scaled())
     return layer
 
 
 def by_function(layer: nn.Linear) -> nn.Linear:
-    layer.raw = layer.weight  # pyright: ignore
+    layer.raw = layer.weight
     del layer.weight
-    layer.weight = torch.full((5, 4), torch.nan)  # pyright: ignore
+    layer.weight = torch.full((5, 4), torch.nan)
     layer.register_forward_pre_hook(
         lambda _, inputs: None if inputs[0].dim() else inputs
     )  # needs an input, makes no weight
-    layer.register_forward_pre_hook(lambda _, inputs: setattr(layer, "weight", layer.raw.exp()))  # pyright: ignore
+    layer.register_forward_pre_hook(lambda _, inputs: setattr(layer, "weight", layer.raw.exp()))
     return layer
 
 
 def pruned(layer: nn.Linear) -> nn.Linear:
     prune.random_unstructured(layer, "weight", 0.3)
-    return prune.l1_unstructured(layer, "weight", 0.2)  # pyright: ignore  # twice: a container of masks
+    return prune.l1_unstructured(layer, "weight", 0.2)  # twice: a container of masks
 
 
 WRAPS: dict[str, Callable[[nn.Linear], nn.Linear]] = {
@@ -78,16 +78,16 @@ WRAPS: dict[str, Callable[[nn.Linear], nn.Linear]] = {
     "prune": pruned,
     "weight_norm": parametrizations.weight_norm,
     "spectral_norm": parametrizations.spectral_norm,
-    "orthogonal": parametrizations.orthogonal,  # pyright: ignore
-    "our spectral_norm": weights.spectral_norm,  # pyright: ignore
-    "our stable_rank_norm": lambda layer: weights.stable_rank_norm(layer, c=0.4),  # pyright: ignore
-    "our rotation": lambda layer: weights.rotation(layer, method="cayley"),  # pyright: ignore
+    "orthogonal": parametrizations.orthogonal,
+    "our spectral_norm": weights.spectral_norm,
+    "our stable_rank_norm": lambda layer: weights.stable_rank_norm(layer, c=0.4),
+    "our rotation": lambda layer: weights.rotation(layer, method="cayley"),
     "a hook class": by_class,
     "a hook function": by_function,
     "a method of the layer": lambda layer: OwnHook(4, 5),
     "equalized": lambda layer: EqualLinear(4, 5),
     "equalized, pruned": lambda layer: pruned(EqualLinear(4, 5)),
-    "equalized, spectral": lambda layer: weights.spectral_norm(EqualLinear(4, 5)),  # pyright: ignore
+    "equalized, spectral": lambda layer: weights.spectral_norm(EqualLinear(4, 5)),
 }
 
 

@@ -15,7 +15,7 @@ from orthogan import layers, weights
 from orthogan.weights.orthogonal import OrthogonalMethod
 from orthogan.weights.rotation import COMPACT, SQUARE, fewest_blocks
 
-ORTHOGONAL = OrthogonalMethod.__args__  # pyright: ignore
+ORTHOGONAL = OrthogonalMethod.__args__
 KINDS: dict[str, tuple[str, dict[str, Any]]] = {
     "spectral": ("spectral", {}),
     "stable_rank": ("stable_rank", {"c": 0.5}),
@@ -34,7 +34,7 @@ LAYERS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
 
 
 def raw(layer: nn.Module) -> Tensor:
-    return layer.parametrizations.weight.original  # pyright: ignore
+    return layer.parametrizations.weight.original
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -50,11 +50,11 @@ def test_a_net_of_any_dtype_keeps_it_forwards_backwards_and_after_removal(kind: 
                 out = layer(torch.randn(shape).to(dtype))
                 out.sum().backward()
                 assert (out.dtype, layer.weight.dtype) == (dtype, dtype)
-                assert bool(torch.isfinite(raw(layer).grad).all())  # pyright: ignore
+                assert bool(torch.isfinite(raw(layer).grad).all())
                 exact = all(b.dtype in (torch.float32, torch.float64) for b in layer.buffers() if b.is_floating_point())
                 assert exact
                 expected = layer.eval().weight.detach().clone()
-                assert torch.equal(weights.remove(layer).weight, expected)  # pyright: ignore
+                assert torch.equal(weights.remove(layer).weight, expected)
                 assert expected.dtype == dtype
 
 
@@ -88,7 +88,7 @@ def test_a_layer_learns_from_a_start_of_any_size(kind: str, scale: float) -> Non
         optimizer.zero_grad()
         loss = (layer(x) - target).square().mean()
         loss.backward()
-        largest = max(largest, float(raw(layer).grad.abs().max()))  # pyright: ignore
+        largest = max(largest, float(raw(layer).grad.abs().max()))
         losses.append(float(loss))
         optimizer.step()
     assert largest < 2e3
@@ -110,7 +110,7 @@ def test_the_effective_weight_does_not_depend_on_the_size_of_the_parameter(kind:
                 with torch.no_grad():
                     raw(layer).copy_(start * scale)
                 torch.testing.assert_close(layer.weight.detach(), expected, rtol=1e-2, atol=1e-3)
-                (gradient,) = torch.autograd.grad(layer.weight.square().sum(), raw(layer))  # pyright: ignore
+                (gradient,) = torch.autograd.grad(layer.weight.square().sum(), raw(layer))
                 assert float(gradient.abs().max()) < 2e3
 
 
@@ -189,7 +189,7 @@ def old_spectral_norm() -> nn.Module:
 
 
 def pruned() -> nn.Module:
-    return prune.l1_unstructured(nn.Linear(4, 4), "weight", 0.5)  # pyright: ignore
+    return prune.l1_unstructured(nn.Linear(4, 4), "weight", 0.5)
 
 
 def doubly_registered() -> nn.Module:
@@ -219,7 +219,7 @@ def test_what_cannot_be_constrained_is_refused_before_it_is_touched(
 ) -> None:
     layer = make()
     before = copy.deepcopy(layer.state_dict())
-    function = weights.CONSTRAINTS.get(KINDS[kind][0]).put_on  # pyright: ignore
+    function = weights.CONSTRAINTS.get(KINDS[kind][0]).put_on
     with pytest.raises(ValueError, match=message):
         function(layer)
     assert all(torch.equal(value, before[key]) for key, value in layer.state_dict().items())
@@ -320,8 +320,8 @@ def test_blocks_are_near_in_size_and_each_can_turn(most: int) -> None:
 def test_unequal_blocks_turn_every_dimension_and_keep_all_angles(method: str, sample: int | None) -> None:
     torch.manual_seed(0)
     layer = nn.Linear(13, 6, bias=False).double()
-    weights.rotation(layer, method=method, blocks=None, block_size=5, sample=sample)  # pyright: ignore
-    constraint: Any = layer.parametrizations.weight[0]  # pyright: ignore
+    weights.rotation(layer, method=method, blocks=None, block_size=5, sample=sample)
+    constraint: Any = layer.parametrizations.weight[0]
     neurons = constraint.neurons.clone()
     torch.testing.assert_close(layer.weight, neurons)
     with torch.no_grad():
@@ -337,7 +337,7 @@ def test_unequal_blocks_turn_every_dimension_and_keep_all_angles(method: str, sa
     (gradient,) = torch.autograd.grad((weight * torch.randn_like(weight)).sum(), raw(layer))
     assert all(float(block.norm()) > 0 for block in gradient)
     fresh = nn.Linear(13, 6, bias=False).double()
-    weights.rotation(fresh, method=method, blocks=None, block_size=5, sample=sample)  # pyright: ignore
+    weights.rotation(fresh, method=method, blocks=None, block_size=5, sample=sample)
     fresh.load_state_dict(layer.state_dict())
     torch.testing.assert_close(fresh.weight, layer.weight)
 
@@ -346,8 +346,8 @@ def test_unequal_blocks_turn_every_dimension_and_keep_all_angles(method: str, sa
 def test_a_checkpoint_keeps_the_blocks_that_it_was_made_with(method: str) -> None:
     torch.manual_seed(0)
     layer, older = nn.Linear(26, 4), nn.Linear(26, 4)
-    weights.rotation(older, method=method, blocks=13)  # pyright: ignore
-    weights.rotation(layer, method=method, blocks=None, block_size=10)  # pyright: ignore
+    weights.rotation(older, method=method, blocks=13)
+    weights.rotation(layer, method=method, blocks=None, block_size=10)
     optimizer = torch.optim.SGD(layer.parameters(), lr=0.1)
     with torch.no_grad():
         raw(older).add_(0.1 * torch.randn_like(raw(older)))
@@ -395,5 +395,5 @@ def test_a_group_that_grows_later_is_seen() -> None:
     with torch.no_grad():
         raw(layer)[2:].mul_(100)
     weights.advance(layer)
-    blocks = layer.parametrizations.weight[0].view.blocks(layer.weight.detach())  # pyright: ignore
+    blocks = layer.parametrizations.weight[0].view.blocks(layer.weight.detach())
     assert float(torch.linalg.svdvals(blocks).amax()) == pytest.approx(1, abs=1e-2)

@@ -29,11 +29,11 @@ def layer_of(m: int, n: int, seed: int, c: float, k: int, settle: int = 0) -> nn
 
 
 def constraint(layer: nn.Module) -> StableRankNorm:
-    return layer.parametrizations.weight[0]  # pyright: ignore
+    return layer.parametrizations.weight[0]
 
 
 def raw(layer: nn.Module) -> Tensor:
-    return layer.parametrizations.weight.original  # pyright: ignore
+    return layer.parametrizations.weight.original
 
 
 @pytest.mark.parametrize("k", [0, 1, 2, 3, 5])
@@ -98,11 +98,11 @@ def test_gradients_of_both_orders(k: int, c: float) -> None:
 def test_small_layers_and_zero_weights_are_handled(layer: nn.Module, k: int) -> None:
     for scale in (1.0, 0.0):
         twin = copy.deepcopy(layer)
-        twin.weight.data.mul_(scale)  # pyright: ignore
+        twin.weight.data.mul_(scale)
         stable_rank_norm(twin, c=0.05, k=k)
-        twin.weight.square().sum().backward()  # pyright: ignore
-        assert torch.isfinite(raw(twin).grad).all()  # pyright: ignore
-        assert torch.isfinite(twin.weight).all()  # pyright: ignore
+        twin.weight.square().sum().backward()
+        assert torch.isfinite(raw(twin).grad).all()
+        assert torch.isfinite(twin.weight).all()
 
 
 @pytest.mark.parametrize("k", KS)
@@ -124,7 +124,7 @@ def test_two_forwards_before_a_backward(k: int) -> None:
     torch.manual_seed(0)
     layer = stable_rank_norm(nn.Linear(5, 4), c=0.3, k=k)
     (layer(torch.randn(3, 5)).sum() + layer(torch.randn(3, 5)).square().sum()).backward()
-    assert torch.isfinite(raw(layer).grad).all()  # pyright: ignore
+    assert torch.isfinite(raw(layer).grad).all()
 
 
 @pytest.mark.parametrize("k", KS)

@@ -35,7 +35,7 @@ def test_remove_bakes_the_effective_weight_in(kind: str) -> None:
     weights.apply(model, kind)
     x = torch.randn(2, 1, 6, 6)
     model(x)
-    u = model[0].parametrizations.weight[0].u.clone()  # pyright: ignore
+    u = model[0].parametrizations.weight[0].u.clone()
     expected = model.eval()(x)
     weights.remove(model.train())
     assert set(model.state_dict()) == {"0.weight", "0.bias", "3.weight", "3.bias"}
@@ -58,7 +58,7 @@ def test_report_is_exact_and_moves_nothing() -> None:
     before = {k: t.clone() for k, t in model.state_dict().items()}
     found = weights.report(model)
     assert all(torch.equal(before[k], t) for k, t in model.state_dict().items())
-    values = torch.linalg.svdvals(model[3].parametrizations.weight.original.detach())  # pyright: ignore
+    values = torch.linalg.svdvals(model[3].parametrizations.weight.original.detach())
     layer = found["3"]
     assert layer["sigma"] == pytest.approx(float(values[0]), rel=1e-5)
     assert layer["stable_rank_before"] == pytest.approx(float(values.square().sum() / values[0] ** 2), rel=1e-5)

@@ -31,15 +31,15 @@ LAYERS = [
 
 
 def constraint(layer: nn.Module) -> Orthogonal:
-    return layer.parametrizations.weight[0]  # pyright: ignore
+    return layer.parametrizations.weight[0]
 
 
 def raw(layer: nn.Module) -> nn.Parameter:
-    return layer.parametrizations.weight.original  # pyright: ignore
+    return layer.parametrizations.weight.original
 
 
 def matrix(layer: nn.Module) -> Tensor:
-    return constraint(layer).view.to(layer.weight.detach())  # pyright: ignore
+    return constraint(layer).view.to(layer.weight.detach())
 
 
 def residual(layer: nn.Module) -> float:
@@ -53,10 +53,10 @@ def residual(layer: nn.Module) -> float:
 def test_training_starts_at_the_nearest_orthogonal_weight(layer: nn.Module, method: str) -> None:
     torch.manual_seed(0)
     layer = copy.deepcopy(layer)
-    nn.init.normal_(layer.weight)  # pyright: ignore
+    nn.init.normal_(layer.weight)
     plain = copy.deepcopy(layer)
-    layer = orthogonal(layer, method=method)  # pyright: ignore
-    u, _, vt = torch.linalg.svd(constraint(layer).view.to(plain.weight.detach()).double(), full_matrices=False)  # pyright: ignore
+    layer = orthogonal(layer, method=method)
+    u, _, vt = torch.linalg.svd(constraint(layer).view.to(plain.weight.detach()).double(), full_matrices=False)
     torch.testing.assert_close(matrix(layer).double(), u @ vt, atol=2e-6, rtol=0)
 
 
@@ -65,7 +65,7 @@ def test_training_starts_at_the_nearest_orthogonal_weight(layer: nn.Module, meth
 def test_any_parameter_gives_an_orthonormal_weight(m: int, n: int, seed: int, method: str) -> None:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        layer = orthogonal(nn.Linear(n, m).double(), method=method)  # pyright: ignore
+        layer = orthogonal(nn.Linear(n, m).double(), method=method)
         raw(layer).data.normal_()
     assert residual(layer) < 1e-9
 
@@ -74,7 +74,7 @@ def test_any_parameter_gives_an_orthonormal_weight(m: int, n: int, seed: int, me
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
 def test_weight_decay_does_no_harm(method: str, optimizer: str) -> None:
     torch.manual_seed(0)
-    layer = orthogonal(nn.Linear(40, 20), method=method)  # pyright: ignore
+    layer = orthogonal(nn.Linear(40, 20), method=method)
     make = {
         "sgd": lambda p: torch.optim.SGD(p, lr=0.1, weight_decay=5e-4),
         "adamw": lambda p: torch.optim.AdamW(p, lr=3e-3),
@@ -124,7 +124,7 @@ def test_gain_scales_and_reports(method: str) -> None:
 @pytest.mark.parametrize("shape", [(3, 5), (5, 3), (4, 4), (1, 3)])
 def test_gradients_in_float64(method: str, shape: tuple[int, int]) -> None:
     torch.manual_seed(1)
-    layer = orthogonal(nn.Linear(shape[1], shape[0]).double(), method=method).eval()  # pyright: ignore
+    layer = orthogonal(nn.Linear(shape[1], shape[0]).double(), method=method).eval()
     parameter = (raw(layer).detach() + 0.1 * torch.randn_like(raw(layer))).requires_grad_()
     if method == "bjorck":  # sigma counts as a constant, so hold it at a bound that the iteration forgets
         probe = torch.randn(*shape, dtype=torch.float64)
@@ -150,9 +150,9 @@ def test_bjorck_converges_quadratically_to_the_polar_factor() -> None:
 @pytest.mark.parametrize("scale", [1e-25, 1e25])
 def test_the_scale_that_weight_decay_leaves_of_the_parameter_does_not_matter(method: str, scale: float) -> None:
     torch.manual_seed(0)
-    layer = orthogonal(nn.Linear(6, 4), method=method)  # pyright: ignore
+    layer = orthogonal(nn.Linear(6, 4), method=method)
     before = layer.weight.detach()
-    raw(layer).data.mul_(scale)  # pyright: ignore
+    raw(layer).data.mul_(scale)
     torch.testing.assert_close(layer.weight.detach(), before, rtol=1e-4, atol=1e-5)
 
 
@@ -161,24 +161,24 @@ def test_the_scale_that_weight_decay_leaves_of_the_parameter_does_not_matter(met
 def test_a_weight_without_rank_starts_somewhere_orthonormal(method: str, scale: float) -> None:
     layer = nn.Linear(6, 4)
     layer.weight.data.fill_(scale)
-    layer = orthogonal(layer, method=method)  # pyright: ignore
+    layer = orthogonal(layer, method=method)
     assert residual(layer) < 1e-5
-    layer.weight.sum().backward()  # pyright: ignore
-    assert torch.isfinite(raw(layer).grad).all()  # pyright: ignore
+    layer.weight.sum().backward()
+    assert torch.isfinite(raw(layer).grad).all()
 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_compiles_copies_round_trips_and_accepts_assignment(method: str) -> None:
     torch.manual_seed(0)
     torch.compiler.reset()
-    eager = orthogonal(nn.Conv2d(2, 6, 3), method=method)  # pyright: ignore
+    eager = orthogonal(nn.Conv2d(2, 6, 3), method=method)
     raw(eager).data += 0.05 * torch.randn_like(raw(eager))
     twin = copy.deepcopy(eager)
     x = torch.randn(2, 2, 6, 6)
     compiled = torch.compile(twin, fullgraph=True, backend="aot_eager")
     for _ in range(2):
         torch.testing.assert_close(compiled(x), eager(x), atol=1e-5, rtol=1e-5)
-    fresh = orthogonal(nn.Conv2d(2, 6, 3), method=method)  # pyright: ignore
+    fresh = orthogonal(nn.Conv2d(2, 6, 3), method=method)
     fresh.load_state_dict(eager.state_dict())
     assert torch.equal(fresh.eval()(x), eager.eval()(x))
     target = eager.weight.detach().clone()
@@ -189,10 +189,10 @@ def test_compiles_copies_round_trips_and_accepts_assignment(method: str) -> None
 @pytest.mark.parametrize("method", METHODS)
 def test_two_forwards_half_precision_and_removal(method: str) -> None:
     torch.manual_seed(0)
-    layer = orthogonal(nn.Linear(5, 4), method=method)  # pyright: ignore
+    layer = orthogonal(nn.Linear(5, 4), method=method)
     (layer(torch.randn(3, 5)).sum() + layer(torch.randn(3, 5)).square().sum()).backward()
-    assert torch.isfinite(raw(layer).grad).all()  # pyright: ignore
-    half = orthogonal(nn.Linear(16, 8).bfloat16(), method=method)  # pyright: ignore
+    assert torch.isfinite(raw(layer).grad).all()
+    half = orthogonal(nn.Linear(16, 8).bfloat16(), method=method)
     with torch.autocast("cpu", torch.bfloat16):
         assert half.weight.dtype == torch.bfloat16  # worked out in float32, then rounded
     assert residual(half) < 0.05
@@ -204,6 +204,6 @@ def test_two_forwards_half_precision_and_removal(method: str) -> None:
 
 def test_refusals() -> None:
     with pytest.raises(ValueError, match="choose qr"):
-        orthogonal(nn.Linear(3, 3), method="exp")  # pyright: ignore
+        orthogonal(nn.Linear(3, 3), method="exp")
     with pytest.raises(ValueError, match="gain is 0"):
         orthogonal(nn.Linear(3, 3), gain=0)

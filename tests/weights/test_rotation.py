@@ -22,11 +22,11 @@ METHODS = [*HARD, "relaxed"]
 
 
 def constraint(layer: nn.Module) -> Rotation:
-    return layer.parametrizations.weight[0]  # pyright: ignore
+    return layer.parametrizations.weight[0]
 
 
 def matrix(layer: nn.Module) -> Tensor:
-    return constraint(layer).view.to(layer.weight.detach())  # pyright: ignore
+    return constraint(layer).view.to(layer.weight.detach())
 
 
 def train(net: nn.Module, steps: int, lr: float = 0.05) -> None:
@@ -89,12 +89,12 @@ def test_energy_angles_norms_and_singular_values_survive_a_long_run(method: str)
 )
 def test_training_starts_at_the_neurons_and_every_parameter_has_a_slope(layer: nn.Module, method: str) -> None:
     torch.manual_seed(1)
-    kept = rotation(copy.deepcopy(layer), method=method, neurons="weight")  # pyright: ignore
-    torch.testing.assert_close(kept.weight, layer.weight, atol=1e-6, rtol=1e-5)  # pyright: ignore
-    drawn = rotation(copy.deepcopy(layer), method=method)  # pyright: ignore
-    assert not torch.allclose(drawn.weight, layer.weight)  # pyright: ignore
-    (drawn.weight * torch.randn_like(drawn.weight)).sum().backward()  # pyright: ignore
-    gradient = drawn.parametrizations.weight.original.grad  # pyright: ignore
+    kept = rotation(copy.deepcopy(layer), method=method, neurons="weight")
+    torch.testing.assert_close(kept.weight, layer.weight, atol=1e-6, rtol=1e-5)
+    drawn = rotation(copy.deepcopy(layer), method=method)
+    assert not torch.allclose(drawn.weight, layer.weight)
+    (drawn.weight * torch.randn_like(drawn.weight)).sum().backward()
+    gradient = drawn.parametrizations.weight.original.grad
     assert torch.isfinite(gradient).all()
     assert constraint(drawn).view.columns == 1 or float(gradient.norm()) > 0
 
@@ -110,8 +110,8 @@ def test_gaussian_neurons_have_the_variance_of_he() -> None:
 def test_any_parameter_keeps_the_gram_matrix(rows: int, columns: int, seed: int, method: str) -> None:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        layer = rotation(nn.Linear(columns, rows).double(), method=method)  # pyright: ignore
-        parameter = layer.parametrizations.weight.original  # pyright: ignore
+        layer = rotation(nn.Linear(columns, rows).double(), method=method)
+        parameter = layer.parametrizations.weight.original
         noise = 0.4 * torch.randn_like(parameter)
     if method == "ogd":  # stays on the group by its update, not by its map
         noise = torch.linalg.qr(parameter.detach() + noise)[0] - parameter.detach()
@@ -123,8 +123,8 @@ def test_any_parameter_keeps_the_gram_matrix(rows: int, columns: int, seed: int,
 @pytest.mark.parametrize("method", METHODS)
 def test_gradients_in_float64(method: str) -> None:
     torch.manual_seed(2)
-    layer = rotation(nn.Linear(5, 3).double(), method=method)  # pyright: ignore
-    parameter = layer.parametrizations.weight.original.detach().clone()  # pyright: ignore
+    layer = rotation(nn.Linear(5, 3).double(), method=method)
+    parameter = layer.parametrizations.weight.original.detach().clone()
     parameter = (parameter + 0.1 * torch.randn_like(parameter)).requires_grad_()
     assert torch.autograd.gradcheck(constraint(layer), (parameter,))
 
@@ -132,15 +132,15 @@ def test_gradients_in_float64(method: str) -> None:
 @pytest.mark.parametrize("method", METHODS)
 def test_compiles_copies_and_round_trips(method: str) -> None:
     torch.manual_seed(0)
-    eager = rotation(nn.Conv2d(2, 4, 2), method=method)  # pyright: ignore
-    parameter = eager.parametrizations.weight.original  # pyright: ignore
+    eager = rotation(nn.Conv2d(2, 4, 2), method=method)
+    parameter = eager.parametrizations.weight.original
     parameter.data += 0.05 * torch.randn_like(parameter)
     twin = copy.deepcopy(eager)
     x = torch.randn(2, 2, 5, 5)
     torch.compiler.reset()  # one code object, many methods: the limit of recompilations is for all of them
     compiled = torch.compile(twin, fullgraph=True, backend="aot_eager")
     torch.testing.assert_close(compiled(x), eager(x))
-    fresh = rotation(nn.Conv2d(2, 4, 2), method=method)  # pyright: ignore
+    fresh = rotation(nn.Conv2d(2, 4, 2), method=method)
     fresh.load_state_dict(eager.state_dict())
     assert torch.equal(fresh(x), eager(x))
 
@@ -148,9 +148,9 @@ def test_compiles_copies_and_round_trips(method: str) -> None:
 @pytest.mark.parametrize("method", METHODS)
 def test_two_forwards_before_a_backward_add_up(method: str) -> None:
     torch.manual_seed(0)
-    layer = rotation(nn.Linear(5, 4), method=method)  # pyright: ignore
+    layer = rotation(nn.Linear(5, 4), method=method)
     x, y = torch.randn(3, 5), torch.randn(3, 5)
-    parameter = layer.parametrizations.weight.original  # pyright: ignore
+    parameter = layer.parametrizations.weight.original
     (layer(x).square().sum() + layer(y).square().sum()).backward()
     both, parameter.grad = parameter.grad.clone(), None
     layer(x).square().sum().backward()
@@ -161,7 +161,7 @@ def test_two_forwards_before_a_backward_add_up(method: str) -> None:
 @pytest.mark.parametrize("method", METHODS)
 def test_half_precision_weights_are_computed_in_float32(method: str) -> None:
     torch.manual_seed(0)
-    layer = rotation(nn.Linear(8, 6).bfloat16(), method=method)  # pyright: ignore
+    layer = rotation(nn.Linear(8, 6).bfloat16(), method=method)
     with torch.autocast("cpu", torch.bfloat16):
         weight = layer.weight
     assert weight.dtype == torch.bfloat16
@@ -186,7 +186,7 @@ def test_remove_leaves_a_plain_weight_that_still_trains(method: str) -> None:
 
 def test_the_report_gives_the_error_of_the_rotation() -> None:
     net = net_of("relaxed")
-    net[0].parametrizations.weight.original.data.mul_(1.1)  # pyright: ignore
+    net[0].parametrizations.weight.original.data.mul_(1.1)
     found = weights.report(net)
     assert found["0"]["orthogonality_error"] == pytest.approx(0.21 * 27**0.5, rel=1e-4)
     assert found["3"]["orthogonality_error"] == 0
@@ -198,7 +198,7 @@ def test_the_report_gives_the_error_of_the_rotation() -> None:
 def test_blocks_are_a_block_diagonal_rotation() -> None:
     torch.manual_seed(0)
     layer = rotation(nn.Linear(12, 7).double(), method="cayley", blocks=3)
-    parameter = layer.parametrizations.weight.original  # pyright: ignore
+    parameter = layer.parametrizations.weight.original
     parameter.data += torch.randn_like(parameter)
     assert parameter.shape == (3, 6)
     r = torch.block_diag(*constraint(layer).rotation(parameter).detach())
@@ -211,7 +211,7 @@ def test_wide_layers_fit_by_blocks() -> None:
     assert fewest_blocks(27, 1024) == 1
     assert fewest_blocks(13, 5) == 3  # of 5, 4 and 4
     layer = rotation(nn.Conv2d(512, 4, 3), blocks=None, block_size=256)
-    parameter = layer.parametrizations.weight.original  # pyright: ignore
+    parameter = layer.parametrizations.weight.original
     assert parameter.shape == (18, 256, 256)
     assert parameter.numel() < 4608**2 / 15
 
@@ -221,7 +221,7 @@ def test_wide_layers_fit_by_blocks() -> None:
 
 def test_the_relaxation_is_the_norm_and_pulls_towards_the_group() -> None:
     net = net_of("relaxed")
-    parameters = [net[i].parametrizations.weight.original for i in (0, 3)]  # pyright: ignore
+    parameters = [net[i].parametrizations.weight.original for i in (0, 3)]
     torch.manual_seed(0)
     for p in parameters:
         p.data += 0.1 * torch.randn_like(p)
@@ -238,7 +238,7 @@ def test_the_relaxation_is_the_norm_and_pulls_towards_the_group() -> None:
 def test_the_relaxation_has_a_finite_slope_at_the_start() -> None:
     net = net_of("relaxed")
     weights.relaxation(net).backward()
-    assert torch.isfinite(net[0].parametrizations.weight.original.grad).all()  # pyright: ignore
+    assert torch.isfinite(net[0].parametrizations.weight.original.grad).all()
     with pytest.raises(ValueError, match="relaxed"):
         weights.relaxation(net_of("qr"))
 
@@ -283,7 +283,7 @@ def test_a_merge_changes_no_weight_resets_the_rotation_and_nothing_else() -> Non
     indices = constraint(net[3]).index.clone()
     assert weights.resample(net, 1, optimizers=[optimizer]) == ["0", "3"]
     torch.testing.assert_close(net(x), expected, atol=1e-5, rtol=1e-5)
-    raw = net[3].parametrizations.weight.original  # pyright: ignore
+    raw = net[3].parametrizations.weight.original
     assert torch.equal(raw, torch.eye(36)[None])
     assert raw not in optimizer.state
     assert torch.equal(optimizer.state[net[1].weight]["momentum_buffer"], kept)
@@ -302,7 +302,7 @@ def test_only_the_sampled_dimensions_move_and_all_have_their_turn() -> None:
         assert len(set(chosen)) == 5
         seen |= set(chosen)
         before = matrix(layer).clone()
-        raw = layer.parametrizations.weight.original  # pyright: ignore
+        raw = layer.parametrizations.weight.original
         raw.data += 0.3 * torch.randn_like(raw)
         moved = (matrix(layer) - before).abs().amax(0)
         assert set(torch.nonzero(moved > 1e-7).flatten().tolist()) <= set(chosen)
@@ -373,7 +373,7 @@ def test_refinement_finds_the_known_minimum() -> None:
 )
 def test_impossible_options_are_refused(options: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        rotation(nn.Linear(12, 3), **options)  # pyright: ignore
+        rotation(nn.Linear(12, 3), **options)
 
 
 def test_nothing_to_resample_or_refine_is_refused() -> None:

@@ -63,10 +63,10 @@ def test_nothing_matched_is_an_error(words: str, message: str) -> None:
 
 def test_choosing_moves_no_power_iteration() -> None:
     layer = spectral_norm(nn.Linear(6, 5))
-    u = layer.parametrizations.weight[0].u.clone()  # pyright: ignore
+    u = layer.parametrizations.weight[0].u.clone()
     (found,) = select(layer)
     assert found.view.rows == 5
-    assert torch.equal(layer.parametrizations.weight[0].u, u)  # pyright: ignore
+    assert torch.equal(layer.parametrizations.weight[0].u, u)
     (rotated,) = select(rotation(nn.Conv2d(2, 3, 3)))
     assert (rotated.view.rows, rotated.view.columns) == (3, 18)
 

@@ -17,7 +17,7 @@ from orthogan.weights.matrix import MatrixView
 
 
 def constraint(module: nn.Module, name: str = "weight") -> SpectralNorm:
-    return module.parametrizations[name][0]  # pyright: ignore
+    return module.parametrizations[name][0]
 
 
 def converge(module: nn.Module, rounds: int = 300) -> None:
@@ -55,7 +55,7 @@ def test_the_largest_singular_value_becomes_one(layer: nn.Module) -> None:
     spectral_norm(layer)
     converge(layer)
     layer.eval()
-    found = constraint(layer).view.block_diagonal(layer.weight)  # pyright: ignore
+    found = constraint(layer).view.block_diagonal(layer.weight)
     assert float(torch.linalg.svdvals(found)[0]) == pytest.approx(1.0, rel=1e-4)
 
 
@@ -113,7 +113,7 @@ def test_one_iteration_a_training_forward_and_none_in_eval_or_frozen() -> None:
 
 
 def buffers_weight(layer: nn.Module) -> Tensor:
-    return layer.parametrizations.weight.original.detach()  # pyright: ignore
+    return layer.parametrizations.weight.original.detach()
 
 
 def test_frozen_ends_with_an_exception_too() -> None:
@@ -139,7 +139,7 @@ def test_two_forwards_before_a_backward() -> None:
     one.backward()
     w = buffers_weight(layer).clone().requires_grad_(True)
     (expected,) = torch.autograd.grad((x @ (w / (u @ w @ v)).T).sum(), w)
-    torch.testing.assert_close(layer.parametrizations.weight.original.grad, expected)  # pyright: ignore
+    torch.testing.assert_close(layer.parametrizations.weight.original.grad, expected)
     two.backward()
 
 

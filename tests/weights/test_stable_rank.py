@@ -18,11 +18,11 @@ from orthogan.weights import StableRankNorm, spectral_norm, stable_rank_norm
 
 
 def constraint(layer: nn.Module) -> StableRankNorm:
-    return layer.parametrizations.weight[0]  # pyright: ignore
+    return layer.parametrizations.weight[0]
 
 
 def raw(layer: nn.Module) -> Tensor:
-    return layer.parametrizations.weight.original  # pyright: ignore
+    return layer.parametrizations.weight.original
 
 
 def published(w: Tensor, u: Tensor, v: Tensor, rank: float) -> Tensor:
@@ -59,9 +59,9 @@ def test_value_and_gradient_are_the_published_ones(case: tuple[int, int, int, fl
     probe = torch.randn(m, n, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
     w = raw(layer).detach().clone().requires_grad_(True)
     expected = published(w, k.u, k.v, k.target)
-    torch.testing.assert_close(layer.weight, expected)  # pyright: ignore
+    torch.testing.assert_close(layer.weight, expected)
     (want,) = torch.autograd.grad((expected * probe).sum(), w)
-    (got,) = torch.autograd.grad((layer.weight * probe).sum(), raw(layer))  # pyright: ignore
+    (got,) = torch.autograd.grad((layer.weight * probe).sum(), raw(layer))
     torch.testing.assert_close(got, want, rtol=1e-7, atol=1e-9)
 
 
@@ -71,7 +71,7 @@ def test_exact_vectors_give_exactly_the_target(case: tuple[int, int, int, float]
     m, n, seed, c = case
     layer = layer_of(m, n, seed, c, exact=True)
     before, target = float(stable_rank(raw(layer).detach())), constraint(layer).target
-    after = layer.weight.detach()  # pyright: ignore
+    after = layer.weight.detach()
     assert float(stable_rank(after)) == pytest.approx(min(before, target), rel=1e-6)
     assert float(torch.linalg.svdvals(after)[0]) == pytest.approx(1.0, rel=1e-9)
 
@@ -88,14 +88,14 @@ def test_active_pins_the_frobenius_norm_whatever_the_vectors() -> None:
         if float(k.u @ raw(layer) @ k.v) < 0:
             k.u.neg_()
         assert float(k.scale(raw(layer).detach())) < 1
-        assert float(layer.weight.square().sum()) == pytest.approx(k.target, rel=1e-9)  # pyright: ignore
+        assert float(layer.weight.square().sum()) == pytest.approx(k.target, rel=1e-9)
 
 
 def test_the_active_gradient_is_orthogonal_to_the_top_direction_and_the_residual() -> None:
     layer = layer_of(10, 14, 1, 0.2)
     k = constraint(layer)
     probe = torch.randn(10, 14, dtype=torch.float64)
-    (gradient,) = torch.autograd.grad((layer.weight * probe).sum(), raw(layer))  # pyright: ignore
+    (gradient,) = torch.autograd.grad((layer.weight * probe).sum(), raw(layer))
     top = torch.outer(k.u, k.v)
     residual = raw(layer).detach() - (k.u @ raw(layer).detach() @ k.v) * top
     scale = float(gradient.norm())
@@ -108,13 +108,13 @@ def test_no_other_matrix_of_that_rank_and_top_value_is_nearer() -> None:
     layer = layer_of(3, 4, 2, 0.5, exact=True)
     w = raw(layer).detach() / torch.linalg.svdvals(raw(layer).detach())[0]
     target = constraint(layer).target
-    ours = float((w - layer.weight.detach()).norm())  # pyright: ignore
+    ours = float((w - layer.weight.detach()).norm())
     rng = torch.Generator().manual_seed(0)
     best = float("inf")
     for radius in (0.02, 0.1, 0.5):
         for _ in range(3000):
             noise = radius * torch.randn(3, 4, generator=rng, dtype=torch.float64)
-            u, s, vt = torch.linalg.svd(layer.weight.detach() + noise, full_matrices=False)  # pyright: ignore
+            u, s, vt = torch.linalg.svd(layer.weight.detach() + noise, full_matrices=False)
             s = s / s[0]
             tail = s[1:].norm()
             s[1:] *= min(1.0, float((target - 1) ** 0.5 / tail))
@@ -138,9 +138,9 @@ def test_one_row_and_tiny_targets_are_handled(layer: nn.Module, c: float) -> Non
     # the authors' code takes the square root of c * min - 1 < 0 here
     layer = stable_rank_norm(copy.deepcopy(layer), c=c)
     assert constraint(layer).target == max(1.0, c * min(constraint(layer).view.rows, constraint(layer).view.columns))
-    layer.weight.square().sum().backward()  # pyright: ignore
-    assert torch.isfinite(raw(layer).grad).all()  # pyright: ignore
-    matrix = constraint(layer).view.to(layer.eval().weight.detach())  # pyright: ignore
+    layer.weight.square().sum().backward()
+    assert torch.isfinite(raw(layer).grad).all()
+    matrix = constraint(layer).view.to(layer.eval().weight.detach())
     assert float(stable_rank(matrix)) <= constraint(layer).target * 1.05
 
 
@@ -156,7 +156,7 @@ def test_a_single_row_learns_as_under_spectral_norm(k: int) -> None:
         for layer, optimizer in zip((one, two), optimizers, strict=True):
             optimizer.zero_grad()
             (layer(x) - y).square().mean().backward()
-            assert float(raw(layer).grad.norm()) > 1e-3  # pyright: ignore
+            assert float(raw(layer).grad.norm()) > 1e-3
             optimizer.step()
     torch.testing.assert_close(one.weight, two.weight)
 
@@ -170,7 +170,7 @@ def test_a_target_of_one_still_learns_and_stays_of_rank_one(k: int) -> None:
     losses = []
     for _ in range(300):
         optimizer.zero_grad()
-        loss = (layer.weight - target).square().sum()  # pyright: ignore
+        loss = (layer.weight - target).square().sum()
         loss.backward()
         losses.append(float(loss.detach()))
         optimizer.step()
@@ -187,7 +187,7 @@ def test_every_layer_of_a_discriminator_learns() -> None:
     net = SNGANDiscriminator(resolution=32, image_channels=3, channels=16, num_classes=3)
     weights.apply(net, "stable_rank", c=0.2)
     net(torch.randn(4, 3, 32, 32), torch.tensor([0, 1, 2, 0])).square().sum().backward()
-    sizes = {name: float(p.grad.norm()) for name, p in net.named_parameters() if p.dim() > 1}  # pyright: ignore
+    sizes = {name: float(p.grad.norm()) for name, p in net.named_parameters() if p.dim() > 1}
     assert min(sizes.values()) > 1e-3 * max(sizes.values()), sizes
 
 

@@ -370,7 +370,7 @@ def test_fewer_images_than_a_batch(tmp_path: Path) -> None:
 def test_bad_policy_and_limit(tmp_path: Path) -> None:
     greys(tmp_path, 3)
     with pytest.raises(UserError, match=r"data\.bad_images: must be 'skip' or 'error', not 'ignore'"):
-        opened("folder", tmp_path, 4, 1, "ignore")  # pyright: ignore[reportArgumentType]
+        opened("folder", tmp_path, 4, 1, "ignore")
     with pytest.raises(UserError, match=r"data\.bad_limit: must be from 0 to 1, not 1\.5"):
         opened("folder", tmp_path, *lenient(1.5))
 
@@ -499,7 +499,7 @@ def test_images_can_be_indexed_and_iterated(tmp_path: Path) -> None:
     with pytest.raises(IndexError, match="has 5 images"):
         source[5]
     with pytest.raises(TypeError):
-        source["0"]  # pyright: ignore[reportArgumentType]
+        source["0"]
 
 
 @pytest.mark.parametrize("path", ["~no-such-user/x", "a" * 300, "x/" * 3000, "nul\0"])

@@ -108,4 +108,4 @@ def test_grid_survives_pickling_and_tells_its_variants_apart() -> None:
 )
 def test_impossible_requests(kind: str, options: dict[str, int], message: str) -> None:
     with pytest.raises(UserError, match=message):
-        open_source(kind, **options)  # pyright: ignore[reportArgumentType]
+        open_source(kind, **options)

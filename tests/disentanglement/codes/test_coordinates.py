@@ -95,11 +95,11 @@ def test_a_space_of_unknown_prior_is_measured_in_its_own_spread() -> None:
 def test_a_conditional_generator_is_drawn_class_by_class_or_with_one_class() -> None:
     net = Quadrants(num_classes=3)
     with subject(net) as seen:
-        assert seen.draw(5, 0)[1].tolist() == [0, 1, 2, 0, 1]  # pyright: ignore
+        assert seen.draw(5, 0)[1].tolist() == [0, 1, 2, 0, 1]
         z, labels = seen.draw(4, 0)
         assert seen.images(z, labels, batch_size=3).shape == (4, 1, 4, 4)
     with subject(net, y=2) as seen:
-        assert seen.draw(3, 0)[1].tolist() == [2, 2, 2]  # pyright: ignore
+        assert seen.draw(3, 0)[1].tolist() == [2, 2, 2]
     with pytest.raises(UserError, match="class 3"), subject(net, y=3):
         pass
 

@@ -94,7 +94,7 @@ def test_too_few_images_and_damaged_numbers_are_refused() -> None:
     with pytest.raises(ValueError, match="an oracle needs 20 images"):
         train_oracle(few, batch_size=1, progress=False)
     with pytest.raises(ValueError, match="precision='half'"):
-        train_oracle(few, precision="half", progress=False)  # pyright: ignore[reportArgumentType]
+        train_oracle(few, precision="half", progress=False)
     with pytest.raises(ValueError, match="its factors are not known"):
         train_oracle(ArraySource("plain", few.images), progress=False)
 
@@ -132,7 +132,7 @@ def test_the_cache_trains_once_for_the_same_data_and_again_for_other(
 
     def counted(*args: object, **options: object) -> FactorClassifier:
         trained.append(1)
-        return train(*args, **options)  # pyright: ignore[reportArgumentType]
+        return train(*args, **options)
 
     monkeypatch.setattr(cache_module, "train_oracle", counted)
     teaching = TrainingRecipe(steps=2, batch_size=16)

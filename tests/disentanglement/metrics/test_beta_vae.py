@@ -26,12 +26,12 @@ def mixed(factors: np.ndarray) -> np.ndarray:
 
 def short_factor(encoder, source=None, **options) -> Score:
     sizes = {"variance_samples": 200, "train_votes": 150, "test_votes": 75, "batch": 16} | options
-    return factor_vae(source or Recorder(SIZES), encoder, **sizes)  # pyright: ignore
+    return factor_vae(source or Recorder(SIZES), encoder, **sizes)
 
 
 def short_beta(encoder, source=None, **options) -> Score:
     sizes = {"train_points": 200, "test_points": 100, "batch": 16} | options
-    return beta_vae(source or Recorder(SIZES), encoder, **sizes)  # pyright: ignore
+    return beta_vae(source or Recorder(SIZES), encoder, **sizes)
 
 
 def test_votes_are_those_of_a_loop_over_what_was_drawn() -> None:

@@ -144,12 +144,12 @@ def test_the_seed_and_nothing_else_decides() -> None:
     x, y = toy.noisy(200, (3, 4), 3, 0.1, seed=0)
     np.random.seed(1)
     first = dci(x, y, classifier="random_forest", estimators=3, seed=1)
-    state = np.random.get_state()[1].copy()  # pyright: ignore
+    state = np.random.get_state()[1].copy()
     np.random.seed(2)
     again, other = (dci(x, y, classifier="random_forest", estimators=3, seed=seed) for seed in (1, 2))
     assert float(first) == float(again) != float(other)
     np.random.seed(1)
-    np.testing.assert_array_equal(np.random.get_state()[1], state)  # pyright: ignore
+    np.testing.assert_array_equal(np.random.get_state()[1], state)
 
 
 def test_wrong_input_is_refused() -> None:
@@ -167,7 +167,7 @@ def test_wrong_input_is_refused() -> None:
     with pytest.raises(ValueError, match=r"factors \[0\] have one value in the 97 training rows"):
         dci(two[:97], two[:97], test=(two[97:], two[97:]))
     with pytest.raises(ValueError, match="one of gbt, random_forest, lasso"):
-        dci(x, y, classifier="svm")  # pyright: ignore
+        dci(x, y, classifier="svm")
     with pytest.raises(ValueError, match="estimators=5"):
         dci(x, y, classifier="lasso", estimators=5)
     with pytest.raises(ValueError, match="at least 2 codes"):

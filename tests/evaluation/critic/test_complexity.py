@@ -71,7 +71,7 @@ def labelled(count: int = 40, seed: int = 0, channels: int = 1, side: int = 4) -
 def measured(
     net: nn.Module, source: ArraySource, **options: object
 ) -> tuple[dict[str, MetricResult], dict[str, np.ndarray]]:
-    results, values = complexity(net, source, progress=False, **options)  # pyright: ignore
+    results, values = complexity(net, source, progress=False, **options)
     return {result.metric: result for result in results}, values
 
 
@@ -141,7 +141,7 @@ def test_scaling_layers_of_a_relu_net_changes_nothing(seed: int, a: float, b: fl
     scaled = copy.deepcopy(net)
     with torch.no_grad():
         for layer, factor in ((scaled[0], a), (scaled[2], b), (scaled[4], 2.0)):
-            layer.weight.mul_(factor)  # pyright: ignore
+            layer.weight.mul_(factor)
     rng = torch.Generator().manual_seed(seed)
     x, y = torch.randn(8, 4, generator=rng, dtype=torch.float64), torch.randint(0, 3, (8,), generator=rng)
     before, after = jacobian_norm(net, x, y), jacobian_norm(scaled, x, y)
@@ -209,7 +209,7 @@ def test_a_batch_norm_counts_as_the_largest_of_its_factors() -> None:
     norm = nn.BatchNorm2d(4, eps=0.0)
     with torch.no_grad():
         norm.weight.copy_(torch.tensor([1.0, -6.0, 2.0, 3.0]))
-        norm.running_var.copy_(torch.tensor([1.0, 4.0, 0.25, 9.0]))  # pyright: ignore
+        norm.running_var.copy_(torch.tensor([1.0, 4.0, 0.25, 9.0]))
     assert capacity(Normed(norm), batch_norm=False) == capacity(Normed(nn.Identity()))
     plain, with_norm = capacity(Normed(nn.Identity())), capacity(Normed(norm))
     for name in (SPEC_FRO, SPEC_L1):
@@ -220,11 +220,11 @@ def test_scaling_a_layer_and_its_batch_norm_along_changes_nothing() -> None:
     norm = nn.BatchNorm2d(4, eps=0.0)
     net = Normed(norm)
     with torch.no_grad():
-        norm.running_var.copy_(torch.rand(4) + 0.5)  # pyright: ignore
+        norm.running_var.copy_(torch.rand(4) + 0.5)
         scaled = copy.deepcopy(net)
         scaled.conv.weight.mul_(7)
-        scaled.norm.running_mean.mul_(7)  # pyright: ignore
-        scaled.norm.running_var.mul_(49)  # pyright: ignore
+        scaled.norm.running_mean.mul_(7)
+        scaled.norm.running_var.mul_(49)
     source = labelled(60)
     (_, first), (_, second) = measured(net, source), measured(scaled, source)
     for name, values in first.items():
@@ -237,7 +237,7 @@ def test_whitening_counts_as_the_norm_of_its_matrix() -> None:
     gain = torch.tensor([1.0, 2.0, 3.0, 0.5])
     with torch.no_grad():
         norm.running_whitening.copy_(matrices)
-        norm.weight.copy_(gain)  # pyright: ignore
+        norm.weight.copy_(gain)
     whole = torch.diag(gain) @ torch.block_diag(*matrices)
     difference = capacity(Normed(norm))[SPEC_FRO] - capacity(Normed(nn.Identity()))[SPEC_FRO]
     assert difference == pytest.approx(2 * math.log10(float(torch.linalg.matrix_norm(whole, 2))), rel=1e-5)
@@ -310,7 +310,7 @@ class Recurrent(nn.Module):
 
 def zeroed() -> nn.Module:
     net = OnPixels(random_chain(0, 16, 4, CLASSES)).float()
-    nn.init.zeros_(net.net[0].weight)  # pyright: ignore
+    nn.init.zeros_(net.net[0].weight)
     return net
 
 
@@ -320,8 +320,8 @@ def wrong_everywhere() -> tuple[nn.Module, ArraySource]:
     net = OnPixels(chain(torch.rand(4, 16), -torch.eye(CLASSES, 4)))
     last = net.net[2]
     with torch.no_grad():
-        last.weight.copy_(torch.tensor([[-1.0] * 4, [1.0] * 4, [1.0] * 4]))  # pyright: ignore
-        net.net[0].weight.copy_(torch.cat([torch.eye(2, 16), -torch.eye(2, 16)]))  # pyright: ignore
+        last.weight.copy_(torch.tensor([[-1.0] * 4, [1.0] * 4, [1.0] * 4]))
+        net.net[0].weight.copy_(torch.cat([torch.eye(2, 16), -torch.eye(2, 16)]))
     return net, source
 
 

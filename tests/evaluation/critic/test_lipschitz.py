@@ -30,7 +30,7 @@ class Linear(nn.Module):
         self.register_buffer("weight", weight)
 
     def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor:
-        return x.flatten(1) @ self.weight  # pyright: ignore
+        return x.flatten(1) @ self.weight
 
 
 class Curved(nn.Module):
@@ -48,7 +48,7 @@ class Curved(nn.Module):
     def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor:
         assert not self.norm.training
         self.shown.append(x.detach())
-        values = self.norm(x.flatten(1) @ self.weight).square().sum(1)  # pyright: ignore
+        values = self.norm(x.flatten(1) @ self.weight).square().sum(1)
         if y is None:
             return values
         self.labels.append(y)
@@ -58,7 +58,7 @@ class Curved(nn.Module):
 def measured(
     net: nn.Module, generator: nn.Module, reals: ArraySource, **options: object
 ) -> tuple[MetricResult, dict[str, np.ndarray]]:
-    return lipschitz(net, generator, reals, progress=False, **options)  # pyright: ignore
+    return lipschitz(net, generator, reals, progress=False, **options)
 
 
 def labelled(count: int, classes: int) -> ArraySource:

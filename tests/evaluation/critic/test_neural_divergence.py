@@ -35,7 +35,7 @@ def blobs(seed: int, centre: int, count: int = 256) -> ArraySource:
 
 def measured(subject: object, held_out: ArraySource, recipe: Recipe = QUICK, **options: object) -> MetricResult:
     arguments = {"samples": 64, "progress": False, **options}
-    return neural_divergence(subject, held_out, recipe=recipe, **arguments)  # pyright: ignore
+    return neural_divergence(subject, held_out, recipe=recipe, **arguments)
 
 
 @pytest.mark.parametrize(("levels", "penalty"), [((100, 132), 10.0), ((140, 124), 2.0)])
@@ -197,11 +197,11 @@ def test_what_does_not_fit_is_named(
     subject: object, held_out: ArraySource, options: dict[str, object], parts: list[str]
 ) -> None:
     with pytest.raises(UserError) as caught:
-        measured(subject, held_out, **options)  # pyright: ignore
+        measured(subject, held_out, **options)
     assert all(part in str(caught.value) for part in parts)
 
 
 @pytest.mark.parametrize("wrong", [{"steps": 0}, {"width": 0}, {"lr": 0.0}, {"penalty": 0.0}, {"average": 1.0}])
 def test_a_recipe_that_means_nothing_is_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(UserError, match=next(iter(wrong))):
-        Recipe(**wrong)  # pyright: ignore
+        Recipe(**wrong)

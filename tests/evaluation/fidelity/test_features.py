@@ -137,7 +137,7 @@ def test_kid_keeps_few_rows_of_many_images_and_a_whole_reference_serves_too(
     seen: list[Features] = []
 
     def spying(*args: object, **options: object) -> Features:
-        seen.append(extract(*args, **options))  # pyright: ignore
+        seen.append(extract(*args, **options))
         return seen[-1]
 
     for module in ("measure", "fidelity.reference"):

@@ -160,8 +160,8 @@ def test_references_are_computed_once_and_anew_when_damaged(
 def test_a_saved_reference_serves_its_own_extractor_only(tmp_path: Path) -> None:
     file = tmp_path / "r.safetensors"
     options = {"samples": 32, "progress": False}
-    (first,) = evaluate(Patches(), source(), extractor=EXTRACTOR, save_reference_to=file, **options)  # pyright: ignore
-    (second,) = evaluate(Patches(), file, extractor=EXTRACTOR, **options)  # pyright: ignore
+    (first,) = evaluate(Patches(), source(), extractor=EXTRACTOR, save_reference_to=file, **options)
+    (second,) = evaluate(Patches(), file, extractor=EXTRACTOR, **options)
     assert second.value == pytest.approx(first.value, rel=1e-12)
     with pytest.raises(UserError, match="made with extractor 'Moments'"):
-        evaluate(Patches(), file, extractor="tests.fixtures.scored:Classifying", **options)  # pyright: ignore
+        evaluate(Patches(), file, extractor="tests.fixtures.scored:Classifying", **options)

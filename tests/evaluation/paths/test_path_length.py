@@ -48,15 +48,15 @@ def mean_inside(values: np.ndarray) -> float:
 
 
 def pixel(net: Generator, variant: Variant, samples: int = 200, **options: object) -> MetricResult:
-    return path_length(net, variant, distance="pixel", samples=samples, batch_size=64, **QUIET, **options)  # pyright: ignore
+    return path_length(net, variant, distance="pixel", samples=samples, batch_size=64, **QUIET, **options)
 
 
 @pytest.mark.parametrize("sampling", ["end", "full"])
 def test_on_a_line_a_linear_generator_has_one_speed(sampling: str) -> None:
     net = Linear()
-    found = pixel(net, Variant("z", "lerp", sampling))  # pyright: ignore
+    found = pixel(net, Variant("z", "lerp", sampling))
     a, b = net.drawn[0][:200], net.drawn[1][:200]
-    speed = ((b - a) @ net.matrix).square().mean(1)  # pyright: ignore
+    speed = ((b - a) @ net.matrix).square().mean(1)
     assert found.value == pytest.approx(mean_inside(speed.numpy()), rel=1e-8)
 
 
@@ -67,14 +67,14 @@ def test_on_an_arc_the_speed_at_its_end_is_the_derivative() -> None:
     cosine = (a * b).sum(1) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1)
     w = np.arccos(cosine)[:, None]
     velocity = w * (b - np.cos(w) * a) / np.sin(w)
-    speed = np.square(velocity @ net.matrix.numpy()).mean(1)  # pyright: ignore
+    speed = np.square(velocity @ net.matrix.numpy()).mean(1)
     assert found.value == pytest.approx(mean_inside(speed), rel=1e-4)
 
 
 def test_full_paths_of_an_isometry_have_the_squared_angle_as_speed() -> None:
     # on the unit sphere every t has the speed of the angle, so the place of the step does not matter
     net = Linear()
-    net.matrix = torch.linalg.qr(net.matrix.T)[0].T.contiguous()  # pyright: ignore
+    net.matrix = torch.linalg.qr(net.matrix.T)[0].T.contiguous()
     with pytest.warns(UserWarning, match="latents of length 1"):
         found = pixel(net, Variant("z", "slerp_unit", "full"))
     a, b = (z[:200].numpy() for z in net.drawn[-2:])
@@ -128,7 +128,7 @@ def test_half_the_scale_is_a_quarter_of_the_length_and_the_error_shrinks() -> No
 def test_same_seed_same_number_whatever_the_batch() -> None:
     net, variant = Patches(), Variant()
     numbers = [
-        path_length(net, variant, distance="pixel", samples=50, batch_size=n, seed=seed, **QUIET).value  # pyright: ignore
+        path_length(net, variant, distance="pixel", samples=50, batch_size=n, seed=seed, **QUIET).value
         for n, seed in ((16, 1), (16, 1), (7, 1), (16, 2))
     ]
     assert numbers[0] == numbers[1]
@@ -140,7 +140,7 @@ def test_everything_is_put_back() -> None:
     net = Patches().train()
     net.norm.eval()
     state, chance = {k: v.clone() for k, v in net.state_dict().items()}, torch.random.get_rng_state()
-    matmul = torch.backends.mkldnn.matmul  # pyright: ignore
+    matmul = torch.backends.mkldnn.matmul
     before, matmul.fp32_precision = matmul.fp32_precision, "bf16"
     try:
         pixel(net, Variant(), 8)
@@ -223,9 +223,9 @@ def test_a_path_in_w_is_a_line_between_two_mapped_latents(classes: int) -> None:
 
     drawn: list[Tensor] = []
     sample = net.sample_latent
-    net.sample_latent = lambda n, *, seed: drawn.append(sample(n, seed=seed)) or drawn[-1]  # pyright: ignore
+    net.sample_latent = lambda n, *, seed: drawn.append(sample(n, seed=seed)) or drawn[-1]
     eps = 0.01
-    found = path_length(net, Variant("w", "lerp", "end", eps=eps), distance=record, samples=6, batch_size=3, **QUIET)  # pyright: ignore
+    found = path_length(net, Variant("w", "lerp", "end", eps=eps), distance=record, samples=6, batch_size=3, **QUIET)
     values = []
     for batch, (a, b) in enumerate(zip(drawn[::2], drawn[1::2], strict=True)):
         part = slice(3 * batch, 3 * batch + 3)
@@ -245,7 +245,7 @@ def test_the_nog_papers_walk_stays_in_positive_corners_of_unit_spheres() -> None
     net = EigenGANGenerator(resolution=32, image_channels=3, channels=4, latent_dim=3 * 4 + 200, dims=4)
     shown: list[Tensor] = []
     hook = net.register_forward_pre_hook(lambda module, inputs: shown.append(inputs[0]))
-    path_length(net, replace(PRESETS["ppl_nog"], eps=1e-3), distance="pixel", samples=10, batch_size=10, **QUIET)  # pyright: ignore
+    path_length(net, replace(PRESETS["ppl_nog"], eps=1e-3), distance="pixel", samples=10, batch_size=10, **QUIET)
     hook.remove()
     first, second = (z[:, :12].unflatten(1, (3, 4)) for z in shown)
     torch.testing.assert_close(first.norm(dim=2), torch.ones(10, 3))
@@ -257,14 +257,14 @@ def test_the_nog_papers_walk_stays_in_positive_corners_of_unit_spheres() -> None
 
 def perturbation(net: Generator, directions: Directions, **options: object) -> MetricResult:
     arguments = {"distance": "pixel", "samples": 40, **QUIET, **options}
-    return perturbation_length(net, directions, **arguments)  # pyright: ignore
+    return perturbation_length(net, directions, **arguments)
 
 
 def test_a_step_along_a_direction_has_a_closed_form_too() -> None:
     net, row = Linear(), torch.randn(1, DIM, generator=torch.Generator().manual_seed(1))
     directions = Directions(row.numpy(), method="sefa")
     found = perturbation(net, directions, eps=0.5)
-    assert found.value == pytest.approx(float((row.double() @ net.matrix).square().mean()), rel=1e-6)  # pyright: ignore
+    assert found.value == pytest.approx(float((row.double() @ net.matrix).square().mean()), rel=1e-6)
     assert found.label == "pixel_perturbation_length[1 sefa,z,full,eps=0.5]"
     with pytest.raises(UserError, match="latent of 6"):
         perturbation(net, Directions(np.eye(6), method="sefa"))
@@ -273,7 +273,7 @@ def test_a_step_along_a_direction_has_a_closed_form_too() -> None:
 def test_each_direction_is_taken_about_as_often_as_another() -> None:
     net = Linear()
     found = perturbation(net, Directions(np.eye(DIM), method="axes"), samples=4_000, batch_size=500)
-    speeds = net.matrix.square().mean(1)  # pyright: ignore
+    speeds = net.matrix.square().mean(1)
     assert found.value == pytest.approx(float(speeds.mean()), rel=0.05)
 
 
@@ -289,10 +289,10 @@ def test_directions_of_w_step_in_w() -> None:
 def test_only_lpips_makes_a_published_name() -> None:
     net, mine = Linear(), Distance("lpips-vgg16", "a stand-in", lambda a, b: (a - b).square().flatten(1).sum(1))
     warnings.simplefilter("ignore")
-    assert path_length(net, "ppl_zend_v2", distance=mine, samples=4, **QUIET).label == "ppl_zend_v2"  # pyright: ignore
-    own = path_length(net, Variant(eps=1e-3), distance=mine, samples=4, **QUIET)  # pyright: ignore
+    assert path_length(net, "ppl_zend_v2", distance=mine, samples=4, **QUIET).label == "ppl_zend_v2"
+    own = path_length(net, Variant(eps=1e-3), distance=mine, samples=4, **QUIET)
     assert own.label == "ppl[z,slerp_any,full,eps=0.001]"
-    other = path_length(net, "ppl_zend_any", distance="pixel", samples=4, **QUIET)  # pyright: ignore
+    other = path_length(net, "ppl_zend_any", distance="pixel", samples=4, **QUIET)
     assert (other.metric, other.label) == ("pixel_path_length", "pixel_path_length[z,slerp_any,end,shrink]")
     assert not any("ppl" in result.label for result in (other, pixel(net, Variant(), 4)))
 
@@ -315,7 +315,7 @@ def test_features_of_the_embedded_net_move_with_a_step_too_small_for_bytes() -> 
     assert (near > 0).all()
     torch.testing.assert_close(near, far, rtol=0.1, atol=0)
     assert not distance(image, image).any()
-    found = path_length(Patches(channels=1), Variant(), distance=distance, samples=2, **QUIET)  # pyright: ignore
+    found = path_length(Patches(channels=1), Variant(), distance=distance, samples=2, **QUIET)
     assert found.label == "feature_path_length[efficientnet-lite0,z,slerp_any,full]"
     assert found.protocol["distance weights"].startswith("57934424")
 
@@ -327,7 +327,7 @@ def test_a_path_length_stands_beside_other_metrics(tmp_path: Path) -> None:
         net, source(), metrics=["pixel_path_length", "fid"], samples=12, extractor=extractor, progress=False
     )
     assert [r.metric for r in results] == ["pixel_path_length", "fid"]
-    alone = path_length(net, PATH_METRICS["pixel_path_length"][0], distance="pixel", samples=12, batch_size=64, **QUIET)  # pyright: ignore
+    alone = path_length(net, PATH_METRICS["pixel_path_length"][0], distance="pixel", samples=12, batch_size=64, **QUIET)
     assert results[0].value == alone.value
     (same,) = evaluate(net, None, metrics=["pixel_path_length"], samples=12, progress=False)
     assert same.value == alone.value
@@ -353,7 +353,7 @@ def test_a_path_length_stands_beside_other_metrics(tmp_path: Path) -> None:
 def test_what_has_no_path_length_is_refused(options: dict[str, object], message: str) -> None:
     arguments = {"samples": 8, "progress": False, **options}
     with pytest.raises(UserError, match=message):
-        evaluate(arguments.pop("subject", Patches()), None, **arguments)  # pyright: ignore
+        evaluate(arguments.pop("subject", Patches()), None, **arguments)
 
 
 class Half(Patches):
@@ -391,7 +391,7 @@ class Line(Patches):
 def test_what_cannot_be_walked_is_refused(net: Generator, options: dict[str, object], message: str) -> None:
     arguments = {"variant": Variant(), "distance": "pixel", "samples": 4, **QUIET, **options}
     with pytest.raises(UserError, match=message):
-        path_length(net, **arguments)  # pyright: ignore
+        path_length(net, **arguments)
 
 
 @pytest.mark.parametrize(
@@ -410,4 +410,4 @@ def test_variants_that_mean_nothing_are_refused(options: dict[str, object]) -> N
     with pytest.raises(
         UserError, match=next(iter(options)) if options.get("space") not in ("w", "subspaces") else "interpolation"
     ):
-        Variant(**options)  # pyright: ignore
+        Variant(**options)

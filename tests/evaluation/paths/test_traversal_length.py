@@ -21,8 +21,8 @@ PIXEL = {"distance": "pixel", "samples": 3, "steps": 7, "progress": False}
 def test_of_a_linear_generator_each_length_is_that_of_a_straight_line() -> None:
     net = Linear()
     rows = torch.randn(4, DIM, generator=torch.Generator().manual_seed(2))
-    result, scored = traversal_length(net, Directions(rows.numpy(), method="sefa"), threshold=15.0, **PIXEL)  # pyright: ignore
-    expected = 8 * (rows.double() @ net.matrix).square().mean(1).sqrt()  # pyright: ignore
+    result, scored = traversal_length(net, Directions(rows.numpy(), method="sefa"), threshold=15.0, **PIXEL)
+    expected = 8 * (rows.double() @ net.matrix).square().mean(1).sqrt()
     np.testing.assert_allclose(scored.scores["pixel length"], expected.numpy(), rtol=1e-6)
     active = expected[expected > 15]
     assert 0 < len(active) < 4
@@ -38,7 +38,7 @@ def test_lpips_is_added_up_without_a_root_as_published() -> None:
     lpips = Distance("lpips-vgg16", "a stand-in", lambda a, b: (a - b).square().flatten(1).mean(1))
     axes = Directions(np.eye(DIM), method="latent axes")
     result, scored = traversal_length(net, axes, distance=lpips, samples=2, steps=steps, progress=False)
-    expected = (steps - 1) * net.matrix.square().mean(1) * (8 / (steps - 1)) ** 2  # pyright: ignore
+    expected = (steps - 1) * net.matrix.square().mean(1) * (8 / (steps - 1)) ** 2
     np.testing.assert_allclose(scored.scores["perceptual length"], expected.numpy(), rtol=1e-6)
     assert result.metric == "tpl"
     assert result.is_better(result.value - 1)
@@ -50,7 +50,7 @@ def test_the_coordinate_is_replaced_not_added_to() -> None:
     net.register_forward_pre_hook(lambda module, inputs: shown.append(inputs[0]))
     direction = np.zeros((1, DIM))
     direction[0, 1] = 2.0
-    traversal_length(net, Directions(direction, method="mine"), **{**PIXEL, "samples": 1, "extent": 3.0, "steps": 4})  # pyright: ignore
+    traversal_length(net, Directions(direction, method="mine"), **{**PIXEL, "samples": 1, "extent": 3.0, "steps": 4})
     walked = torch.cat(shown)
     np.testing.assert_allclose(walked[:, 1], [-6, -2, 2, 6], atol=1e-6)
     others = walked[:, [0, 2, 3, 4]]
@@ -61,20 +61,20 @@ def test_the_coordinate_is_replaced_not_added_to() -> None:
 def test_same_seed_same_numbers_whatever_the_batch_and_the_noise() -> None:
     axes = Directions(np.eye(6), method="latent axes")
     whole, parts, other = (
-        traversal_length(Patches(), axes, batch_size=n, seed=seed, **PIXEL)[0].value  # pyright: ignore
+        traversal_length(Patches(), axes, batch_size=n, seed=seed, **PIXEL)[0].value
         for n, seed in ((64, 0), (2, 0), (64, 1))
     )
     assert parts == pytest.approx(whole, rel=1e-5)
     assert other != whole
     small = Directions(np.eye(DIM), method="latent axes")
-    quiet, noisy = (traversal_length(kind(), small, **PIXEL)[0].value for kind in (Linear, Noisy))  # pyright: ignore
+    quiet, noisy = (traversal_length(kind(), small, **PIXEL)[0].value for kind in (Linear, Noisy))
     assert noisy == pytest.approx(quiet, rel=1e-9)
 
 
 def test_a_direction_that_does_nothing_is_not_active() -> None:
     net = WideLatent()
-    net.matrix[2:] = 0  # pyright: ignore
-    result, scored = traversal_length(net, **PIXEL)  # pyright: ignore
+    net.matrix[2:] = 0
+    result, scored = traversal_length(net, **PIXEL)
     assert scored.method == "latent axes"
     assert len(scored) == DIM
     lengths = np.array(scored.scores["pixel length"])
@@ -84,7 +84,7 @@ def test_a_direction_that_does_nothing_is_not_active() -> None:
 
 def test_classes_come_in_turn() -> None:
     net = Linear(num_classes=2)
-    traversal_length(net, Directions(np.eye(DIM), method="axes"), **PIXEL)  # pyright: ignore
+    traversal_length(net, Directions(np.eye(DIM), method="axes"), **PIXEL)
     assert torch.cat(net.labels).view(3, -1).unique(dim=1).tolist() == [[0], [1], [0]]
 
 
@@ -93,9 +93,9 @@ def test_in_w_only_the_directions_own_layers_move() -> None:
     net = StyleGAN2Generator(resolution=32, image_channels=3, channels=4, latent_dim=6, mapping_layers=2)
     shown: list[Tensor] = []
     hooked, synthesis = net, net.synthesis
-    hooked.synthesis = lambda w, seeds=None: shown.append(w) or synthesis(w, seeds)  # pyright: ignore
+    hooked.synthesis = lambda w, seeds=None: shown.append(w) or synthesis(w, seeds)
     some = Directions(np.eye(6)[:1], method="sefa", space="w", layers=[1, 2])
-    result, _ = traversal_length(net, some, **{**PIXEL, "samples": 1})  # pyright: ignore
+    result, _ = traversal_length(net, some, **{**PIXEL, "samples": 1})
     ws = torch.cat(shown)
     moved = (ws != ws[:1]).flatten(0, 0).any(0)
     assert moved.any(1).nonzero().flatten().tolist() == [1, 2]
@@ -117,4 +117,4 @@ def test_in_w_only_the_directions_own_layers_move() -> None:
 )
 def test_what_cannot_be_walked_is_refused(options: dict[str, object], message: str) -> None:
     with pytest.raises(UserError, match=message):
-        traversal_length(Linear(), **{**PIXEL, **options})  # pyright: ignore
+        traversal_length(Linear(), **{**PIXEL, **options})

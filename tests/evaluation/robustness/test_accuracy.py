@@ -161,7 +161,7 @@ def test_mistakes_are_refused_before_anything_is_measured() -> None:
     ]
     for options, images, words in cases:
         with pytest.raises(UserError, match=words):
-            evaluate_classifier(module, images, **options)  # pyright: ignore
+            evaluate_classifier(module, images, **options)
     with pytest.raises(UserError, match="name at least one corruption"):
         corruption_accuracy(module, data, names=[])
 

@@ -114,9 +114,9 @@ def test_chance_is_the_seeds_and_nobody_elses() -> None:
     module, images = net(), batch()
     labels = answers(module, images)
     attack = attacker(module, Attack("pgd", eps=8.0, steps=1, restarts=1))
-    before = np.random.get_state()[1].copy(), torch.get_rng_state()  # pyright: ignore
+    before = np.random.get_state()[1].copy(), torch.get_rng_state()
     one, two, other = (attack(images, labels, seed=seed) for seed in (3, 3, 4))
-    assert np.array_equal(np.random.get_state()[1], before[0])  # pyright: ignore
+    assert np.array_equal(np.random.get_state()[1], before[0])
     assert torch.equal(torch.get_rng_state(), before[1])
     assert torch.equal(one, two)
     assert not torch.equal(one, other)
@@ -126,7 +126,7 @@ def test_chance_is_the_seeds_and_nobody_elses() -> None:
 def test_the_net_is_as_it_was(kind: str) -> None:
     module = net()
     weights.apply(module, kind)
-    module[0].bias.requires_grad_(False)  # pyright: ignore
+    module[0].bias.requires_grad_(False)
     module.eval()
     before = {name: tensor.clone() for name, tensor in module.state_dict().items()}
     wanted = [p.requires_grad for p in module.parameters()]
@@ -142,7 +142,7 @@ def test_the_net_is_as_it_was(kind: str) -> None:
 def test_a_sure_net_is_not_safe_because_its_loss_is_tiny() -> None:
     module, images = net().eval(), batch(16)
     with torch.no_grad():
-        module[-1].weight.mul_(100)  # pyright: ignore # gradients down to 1e-14
+        module[-1].weight.mul_(100)  # gradients down to 1e-14
     labels = answers(module, images)
     attack = attacker(module, Attack("pgd", "2", 300.0, restarts=0))
     assert float((answers(module, attack(images, labels)) == labels).double().mean()) < 0.3
@@ -151,7 +151,7 @@ def test_a_sure_net_is_not_safe_because_its_loss_is_tiny() -> None:
 def test_an_image_is_attacked_alike_alone_and_among_others() -> None:
     module, images = net().eval(), batch(48)
     with torch.no_grad():
-        module[-1].weight.mul_(100)  # pyright: ignore # gradients from 1e-14 to 5
+        module[-1].weight.mul_(100)  # gradients from 1e-14 to 5
     labels = answers(module, images)
     attack = attacker(module, Attack("fgsm", "2", 20.0))
     among = attack(images, labels)
@@ -173,7 +173,7 @@ def test_an_image_is_attacked_alike_alone_and_among_others() -> None:
 )
 def test_an_attack_that_means_nothing_is_refused(options: dict[str, object], words: str) -> None:
     with pytest.raises(UserError, match=words):
-        Attack(**options)  # pyright: ignore
+        Attack(**options)
 
 
 def test_the_variant_holds_all_that_moves_the_number() -> None:

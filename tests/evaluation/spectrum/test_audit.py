@@ -50,7 +50,7 @@ def test_the_text_has_a_line_for_every_layer(tmp_path: Path) -> None:
     assert "D.linear" not in text
     assert "a heuristic" in text
     assert lines[-1] == f"picture: {picture}"
-    assert Image.open(picture).text["subject"] == str(run)  # pyright: ignore
+    assert Image.open(picture).text["subject"] == str(run)
 
 
 def test_the_json_is_one_strict_object(tmp_path: Path) -> None:

@@ -92,10 +92,10 @@ def test_every_layer_is_in_it_the_stem_and_1x1_convolutions_too(kind: str) -> No
 def test_orthogonal_matrices_have_none_of_it_and_scaled_ones_what_the_scale_says() -> None:
     net = nn.Sequential(nn.Conv2d(6, 4, 1), nn.Conv2d(4, 4, 1, stride=2), nn.Linear(5, 8))
     for layer in net:
-        nn.init.orthogonal_(layer.weight)  # pyright: ignore
+        nn.init.orthogonal_(layer.weight)
     assert max(near_orthogonality(net).values()) < 3e-3
     with torch.no_grad():
-        net[0].weight.mul_(2.0)  # pyright: ignore
+        net[0].weight.mul_(2.0)
     found = near_orthogonality(net)
     assert found["0/kernel"] == pytest.approx(3.0, rel=1e-5)  # 2^2 - 1
     assert found["0/operator"] == pytest.approx(3.0, rel=1e-5)

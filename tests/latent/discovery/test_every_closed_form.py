@@ -96,10 +96,10 @@ def test_following_the_norm_gives_the_map_to_the_normalised_features(classes: in
     net = dcgan(num_classes=classes)
     norm = net.norms[0].norm
     batch_norm = norm.norm if classes else norm
-    gain = norm.gain if classes else norm.weight  # pyright: ignore
+    gain = norm.gain if classes else norm.weight
     with torch.no_grad():
-        batch_norm.running_var.uniform_(0.1, 9.0)  # pyright: ignore
-        gain.uniform_(-2.0, 2.0)  # pyright: ignore
+        batch_norm.running_var.uniform_(0.1, 9.0)
+        gain.uniform_(-2.0, 2.0)
     found = sefa(net, follow_norm=True, y=y)
 
     # brute force: the features' slope along each axis of the latent, class by class
@@ -109,7 +109,7 @@ def test_following_the_norm_gives_the_map_to_the_normalised_features(classes: in
         labels = [torch.full((7,), label)] if classes else []
         points = torch.cat([torch.zeros(1, 6), torch.eye(6)])
         with torch.no_grad():
-            out = norm(net.linear(points).reshape(7, net.width, net.bottom, net.bottom), *labels)  # pyright: ignore
+            out = norm(net.linear(points).reshape(7, net.width, net.bottom, net.bottom), *labels)
         slope = (out[1:] - out[:1]).reshape(6, -1).double().numpy()
         gram += slope @ slope.T
     values, vectors = np.linalg.eigh(gram / (1 if y is not None or not classes else classes))
@@ -251,7 +251,7 @@ def test_the_mean_of_jtj_is_that_of_reverse_mode(dim: int, samples: int, batch_s
         z, _ = response.draw(samples, seed)
     gram = np.zeros((dim, dim))
     for one in z:
-        j = torch.autograd.functional.jacobian(lambda x: net(x[None]).flatten(), one).double().numpy()  # type: ignore
+        j = torch.autograd.functional.jacobian(lambda x: net(x[None]).flatten(), one).double().numpy()
         gram += j.T @ j / samples
     values = np.linalg.eigvalsh(gram)
     assert found.scores["sigma"] == pytest.approx(np.sqrt(values[::-1].clip(0)), abs=1e-5)

@@ -100,7 +100,7 @@ def test_one_flipped_weight_column_flips_only_that_coordinate() -> None:
 def test_the_matrix_is_the_layers_own_linear_map(layer: nn.Module) -> None:
     layer = layer.double()
     z = torch.randn(3, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
-    pixel = z.reshape(3, 4, *[1] * (layer.weight.ndim - 2))  # type: ignore[union-attr,operator]
+    pixel = z.reshape(3, 4, *[1] * (layer.weight.ndim - 2))
     expected = (layer(pixel) - layer(torch.zeros_like(pixel))).reshape(3, -1)
     assert torch.allclose(z @ latent_matrix(layer).T, expected, atol=1e-12)
 
@@ -116,9 +116,9 @@ def test_the_effective_weight_counts_and_is_not_disturbed() -> None:
     host = Host(layer, 3)
     host.train()
     layer(torch.ones(1, 3))
-    u = layer.parametrizations.weight[0]._u.clone()  # type: ignore[union-attr,index,operator]
+    u = layer.parametrizations.weight[0]._u.clone()
     found = first_layer_directions(host)
-    assert torch.equal(layer.parametrizations.weight[0]._u, u)  # type: ignore[union-attr,index]
+    assert torch.equal(layer.parametrizations.weight[0]._u, u)
     layer.eval()
     effective = np.linalg.svd(layer.weight.detach().double().numpy())[1]
     assert found.scores["sigma"] == pytest.approx(effective, rel=1e-6)
@@ -208,13 +208,13 @@ def test_axes_are_the_identity_and_native_directions_win() -> None:
     assert axes.names == ("z0", "z1", "z2")
     assert axes.model_hash == model_hash(net)
     own = torch.tensor([[0.0, -2.0, 0.0], [1.0, 1.0, 0.0]])
-    net.native_directions = lambda: own  # type: ignore[assignment]
+    net.native_directions = lambda: own
     found = native_directions(net)
     assert np.array_equal(found.matrix, own.numpy())
     assert found.method == "native"
     assert np.array_equal(latent_axes(net).matrix, np.eye(3))
-    net.native_directions = lambda: None  # type: ignore[assignment]
+    net.native_directions = lambda: None
     assert native_directions(net).method == "latent axes"
-    net.native_directions = lambda: torch.eye(2)  # type: ignore[assignment]
+    net.native_directions = lambda: torch.eye(2)
     with pytest.raises(UserError, match=r"Disc\.native_directions"):
         native_directions(net)

@@ -31,12 +31,12 @@ from tests.fixtures.disc import Affine, Disc
 
 def some(dim: int, k: int = 3, **more: object) -> Directions:
     rows = np.random.default_rng(1).normal(size=(k, dim))
-    return Directions(rows, method="made up", scores={"change": np.arange(k) + 1.0}, **more)  # pyright: ignore
+    return Directions(rows, method="made up", scores={"change": np.arange(k) + 1.0}, **more)
 
 
 def at(bench: ExplorerState, moved: dict[int, float], **more: object) -> View:
     offsets = [moved.get(index, 0.0) for index in range(len(bench.rows))]
-    return View(offsets=tuple(offsets), **more)  # pyright: ignore[reportArgumentType]
+    return View(offsets=tuple(offsets), **more)
 
 
 class Noisy(nn.Module):
@@ -88,7 +88,7 @@ def test_directions_of_w_give_the_frames_of_the_traversal_too(layers: tuple[int,
         for column, offset in enumerate(walk.offsets):
             view = at(bench, {row: float(offset)}, seed=2, truncation=0.6)
             assert np.array_equal(explorer.image(bench, view), walk.frames[row, column])
-    about = Image.open(io.BytesIO(explorer.png(bench, at(bench, {0: 1.0})))).text  # pyright: ignore
+    about = Image.open(io.BytesIO(explorer.png(bench, at(bench, {0: 1.0})))).text
     assert (about["space"], about["layers"]) == ("w", "1-2" if layers else "")
 
 
@@ -230,7 +230,7 @@ def test_the_png_says_how_to_draw_it_again() -> None:
     bench = ExplorerState(some(6, names=["x", "é", "x"]))
     view = at(bench, {1: 1.5, 2: -1.0}, seed=9, label=2, truncation=0.8)
     picture = Image.open(io.BytesIO(explorer.png(bench, view)))
-    about = picture.text  # pyright: ignore[reportAttributeAccessIssue]
+    about = picture.text
     assert picture.size == (256, 256)
     assert (about["seed"], about["class"], about["truncation"], about["scale"]) == ("9", "2", "0.8", "8")
     assert json.loads(about["offsets"]) == [["é", 1.5], ["x", -1.0]]
@@ -243,7 +243,7 @@ def test_the_loop_is_that_of_the_chosen_direction() -> None:
     bench = ExplorerState(some(6, names=["x", "y", "w"]))
     loop = Image.open(io.BytesIO(explorer.loop(bench, 1, View(seed=5), 2.0)))
     about = json.loads(loop.info["comment"])
-    assert loop.n_frames == 40  # pyright: ignore[reportAttributeAccessIssue]
+    assert loop.n_frames == 40
     assert (about["seed"], about["range"], about["steps"]) == ("5", "2", "21")
     assert loop.tobytes() != Image.open(io.BytesIO(explorer.loop(bench, 3, View(seed=5), 2.0))).tobytes()
     with pytest.raises(UserError, match="direction 4"):

@@ -79,7 +79,7 @@ def test_the_picture_has_a_block_a_direction_and_in_it_a_row_a_seed(sheet: Conta
 
 def test_render_writes_a_sheet_as_png_and_nothing_else(sheet: ContactSheet, tmp_path: Path) -> None:
     with Image.open(render(sheet, tmp_path / "s.png", heatmap=True)) as picture:
-        assert picture.text == sheet.metadata  # type: ignore[attr-defined]
+        assert picture.text == sheet.metadata
         assert np.array_equal(np.asarray(picture), np.asarray(render_sheet(sheet, heatmap=True)))
     with pytest.raises(UserError, match=r"contact sheet of several seeds is written as \.png"):
         render(sheet, tmp_path / "s.html")

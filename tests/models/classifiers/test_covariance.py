@@ -24,7 +24,7 @@ def test_a_stem_and_a_reduction_may_be_orthogonal_maps(skew: bool) -> None:
     shared = {"resolution": 16, "image_channels": 1, "num_classes": 10}
     stem = StemResNet(depth=18, channels=8, skew=skew, **shared)
     pooled = PooledResNet(depth=14, channels=4, dimension=8, skew=skew, **shared)
-    for net, layer in ((stem, stem.conv), (pooled, pooled.pool.reduction[0])):  # pyright: ignore
+    for net, layer in ((stem, stem.conv), (pooled, pooled.pool.reduction[0])):
         assert net.eval()(torch.randn(3, 1, 16, 16)).shape == (3, 10)
         if skew:
             x = torch.randn(2, layer.in_channels, 8, 8)
@@ -57,7 +57,7 @@ def test_any_classifier_with_a_mean_over_its_last_map_pools_by_the_covariance(ki
     logits = net(torch.randn(4, 1, 32, 32))
     assert logits.shape == (4, 3)
     logits.sum().backward()
-    assert torch.isfinite(net.pool.reduction[0].weight.grad).all()  # pyright: ignore
+    assert torch.isfinite(net.pool.reduction[0].weight.grad).all()
 
 
 @pytest.mark.parametrize("kind", ["mlp", "cnn6"])

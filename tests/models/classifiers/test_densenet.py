@@ -84,14 +84,14 @@ def test_widths_follow_channels() -> None:
         alex = [AlexNet(resolution=32, image_channels=3, channels=c, num_classes=2) for c in (16, 64)]
     assert [net.linear.in_features for net in dense] == [16 + 36 * 6, 16 + 36 * 12]
     assert [net.linear.in_features for net in alex] == [64, 256]
-    assert [conv.weight.shape[0] for conv in alex[1].convs] == [64, 192, 384, 256, 256]  # pyright: ignore
+    assert [conv.weight.shape[0] for conv in alex[1].convs] == [64, 192, 384, 256, 256]
 
 
 def test_alexnet_is_the_plain_chain_at_32_pixels() -> None:
     net = AlexNet(resolution=32, image_channels=3, channels=4, num_classes=6)
     with torch.no_grad():
         for conv in net.convs:
-            conv.bias.normal_()  # pyright: ignore
+            conv.bias.normal_()
     first, second, third, fourth, fifth = net.convs
     pool = nn.MaxPool2d(kernel_size=2, stride=2)
     chain = nn.Sequential(first, nn.ReLU(), pool, second, nn.ReLU(), pool, third, nn.ReLU(), fourth, nn.ReLU(), fifth)
@@ -109,7 +109,7 @@ def test_alexnet_starts_with_activations_in_range() -> None:
         for conv in net.convs[:1]:
             x = conv(x)
         assert 1.0 < float(x[:, :, 2:-2, 2:-2].std()) < 2.0  # variance 2 of unit inputs
-    assert all(int(conv.bias.count_nonzero()) == 0 for conv in net.convs)  # pyright: ignore
+    assert all(int(conv.bias.count_nonzero()) == 0 for conv in net.convs)
 
 
 @pytest.mark.parametrize("kind", SMALL)

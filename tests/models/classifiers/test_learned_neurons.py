@@ -10,7 +10,7 @@ from orthogan.models.classifiers.learned_neurons import LearnedNeurons
 
 def build(transform: str) -> LearnedNeurons:
     torch.manual_seed(0)
-    return LearnedNeurons(transform=transform, depth=6, resolution=16, image_channels=1, channels=4, num_classes=10)  # pyright: ignore[reportArgumentType]
+    return LearnedNeurons(transform=transform, depth=6, resolution=16, image_channels=1, channels=4, num_classes=10)
 
 
 def step(net: LearnedNeurons, rate: float = 0.5) -> None:
@@ -29,7 +29,7 @@ def test_a_turned_weight_is_its_neurons_times_a_matrix_that_is_orthogonal_or_not
     for module in net.modules():
         if hasattr(module, "parametrizations"):
             assert isinstance(module, torch.nn.Conv2d | torch.nn.Linear)
-            plain, turned = module.parametrizations.weight.original, module.parametrizations.weight[0]  # pyright: ignore
+            plain, turned = module.parametrizations.weight.original, module.parametrizations.weight[0]
             neurons, weight = plain.detach().flatten(1), module.weight.detach().flatten(1)
             if transform == "free":
                 torch.testing.assert_close(weight, neurons @ turned.turn.detach().mT)

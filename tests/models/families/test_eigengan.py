@@ -29,7 +29,7 @@ def generator(
         channels=channels,
         latent_dim=latent_dim,
         dims=dims,
-        injection=injection,  # pyright: ignore
+        injection=injection,
     )
 
 
@@ -86,7 +86,7 @@ def test_the_published_widths_have_the_ports_parameters(
 def test_widths_stop_at_512_but_never_below_what_is_asked_for() -> None:
     with torch.device("meta"):
         nets = [generator(64, channels=channels) for channels in (16, 64, 600)]
-    widths = [[block.inject.in_channels for block in net.blocks] + [net.conv.in_channels] for net in nets]  # pyright: ignore
+    widths = [[block.inject.in_channels for block in net.blocks] + [net.conv.in_channels] for net in nets]
     assert widths == [[256, 128, 64, 32, 16], [512, 512, 256, 128, 64], [600] * 5]
 
 
@@ -96,8 +96,8 @@ def test_the_generator_is_the_published_formula(injection: str) -> None:
     z = net.sample_latent(2, seed=0).double()
     h = functional.linear(z[:, 6:], net.linear.weight, net.linear.bias).view(2, -1, 4, 4)
     for i, block in enumerate(net.blocks):
-        s, part = block.subspace, z[:, 2 * i : 2 * i + 2]  # pyright: ignore
-        phi = (s.mu + part[:, :1] * s.L[0] * s.U[0] + part[:, 1:] * s.L[1] * s.U[1]).view_as(h)  # pyright: ignore
+        s, part = block.subspace, z[:, 2 * i : 2 * i + 2]
+        phi = (s.mu + part[:, :1] * s.L[0] * s.U[0] + part[:, 1:] * s.L[1] * s.U[1]).view_as(h)
         w = dict(block.named_parameters())
         # a 1x1 deconvolution is a matrix (in, out) at every pixel
         h = h + torch.einsum("nchw,cd->ndhw", phi, w["inject.weight"][:, :, 0, 0]) + w["inject.bias"].view(-1, 1, 1)
@@ -142,14 +142,14 @@ def test_the_initialisation_is_he_for_leaky_relu_by_the_stored_fan_in() -> None:
     net = generator(channels=32)
     for layer, fan in (
         (net.linear, 5),
-        (net.blocks[0].inject, 256),  # pyright: ignore
-        (net.blocks[0].up, 128 * 9),  # pyright: ignore
-        (net.blocks[0].conv, 128 * 9),  # pyright: ignore
+        (net.blocks[0].inject, 256),
+        (net.blocks[0].up, 128 * 9),
+        (net.blocks[0].conv, 128 * 9),
         (net.conv, 32 * 49),
         (discriminator(channels=32).convs[3], 64 * 9),
     ):
-        assert float(layer.weight.detach().std()) == pytest.approx((2 / 1.04 / fan) ** 0.5, rel=0.05)  # pyright: ignore
-        assert float(layer.bias.detach().abs().max()) == 0  # pyright: ignore
+        assert float(layer.weight.detach().std()) == pytest.approx((2 / 1.04 / fan) ** 0.5, rel=0.05)
+        assert float(layer.bias.detach().abs().max()) == 0
 
 
 def test_native_directions_are_the_axes_of_the_subspaces_by_layer_and_importance() -> None:
@@ -207,7 +207,7 @@ def test_hard_orthogonal_bases_stay_so_while_free_ones_drift() -> None:
 def test_gradient_rules_take_the_bases_by_name() -> None:
     net = generator()
     optimizer = torch.optim.SGD(net.parameters(), lr=1.0)
-    gradients.NearestOrthogonalGradient(optimizer, [(f"{name}.U", s.U) for name, s in net.subspaces()])  # pyright: ignore
+    gradients.NearestOrthogonalGradient(optimizer, [(f"{name}.U", s.U) for name, s in net.subspaces()])
     before = [s.U.detach().clone() for _, s in net.subspaces()]
     net(net.sample_latent(4, seed=0)).square().sum().backward()
     optimizer.step()
@@ -218,7 +218,7 @@ def test_gradient_rules_take_the_bases_by_name() -> None:
 
 def test_the_discriminator_is_the_published_list() -> None:
     net = discriminator(64, channels=8)
-    described = [(c.in_channels, c.out_channels, c.kernel_size[0], c.stride[0]) for c in net.convs]  # pyright: ignore
+    described = [(c.in_channels, c.out_channels, c.kernel_size[0], c.stride[0]) for c in net.convs]
     expected = [(3, 8, 7, 1)]
     for a in (8, 16, 32, 64):
         expected += [(a, a, 3, 1), (a, 2 * a, 3, 2)]
@@ -279,7 +279,7 @@ def test_autocast_gives_nearly_the_same_images() -> None:
 
 def test_channels_last_is_the_same_function() -> None:
     net = generator()
-    twin = copy.deepcopy(net).to(memory_format=torch.channels_last)  # pyright: ignore
+    twin = copy.deepcopy(net).to(memory_format=torch.channels_last)
     z = net.sample_latent(2, seed=1)
     torch.testing.assert_close(twin(z), net(z), rtol=1e-3, atol=1e-5)
 

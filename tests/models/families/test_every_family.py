@@ -75,15 +75,15 @@ def test_sngan_widths_at_64_px() -> None:
     generator = SNGANGenerator(resolution=64, image_channels=3, channels=64, latent_dim=128)
     discriminator = SNGANDiscriminator(resolution=64, image_channels=3, channels=64)
     assert generator.linear.out_features == 4 * 4 * 1024
-    assert [b.conv2.out_channels for b in generator.blocks] == [512, 256, 128, 64]  # pyright: ignore
-    assert [b.conv2.out_channels for b in discriminator.blocks] == [64, 128, 256, 512, 1024]  # pyright: ignore
+    assert [b.conv2.out_channels for b in generator.blocks] == [512, 256, 128, 64]
+    assert [b.conv2.out_channels for b in discriminator.blocks] == [64, 128, 256, 512, 1024]
     assert discriminator.linear.bias is not None
 
 
 def test_glorot_gains() -> None:
     net = SNGANDiscriminator(resolution=32, image_channels=3, channels=64)
     block = net.blocks[1]
-    for layer, gain in ((block.conv1, math.sqrt(2)), (block.conv2, math.sqrt(2)), (block.shortcut, 1.0)):  # pyright: ignore
+    for layer, gain in ((block.conv1, math.sqrt(2)), (block.conv2, math.sqrt(2)), (block.shortcut, 1.0)):
         fan = (layer.in_channels + layer.out_channels) * layer.kernel_size[0] ** 2
         assert float(layer.weight.std()) == pytest.approx(gain * math.sqrt(2 / fan), rel=0.05)
         assert float(layer.bias.abs().max()) == 0
@@ -92,9 +92,9 @@ def test_glorot_gains() -> None:
 def test_the_first_block_has_no_leading_activation_and_hidden_widths_are_the_authors() -> None:
     net = SNGANDiscriminator(resolution=64, image_channels=3, channels=8)
     first, second = net.blocks[0], net.blocks[1]
-    assert first.first  # pyright: ignore
-    assert (first.conv1.out_channels, second.conv1.out_channels) == (8, 8)  # pyright: ignore
-    assert (second.conv2.in_channels, second.conv2.out_channels) == (8, 16)  # pyright: ignore
+    assert first.first
+    assert (first.conv1.out_channels, second.conv1.out_channels) == (8, 8)
+    assert (second.conv2.in_channels, second.conv2.out_channels) == (8, 16)
 
 
 def test_cheaper_orders_of_the_shortcuts_change_nothing() -> None:
@@ -146,7 +146,7 @@ def test_channels_last_is_the_same_function(kind: str) -> None:
     _wake(discriminator)
     twins = copy.deepcopy(generator), copy.deepcopy(discriminator)
     for net in twins:
-        net.to(memory_format=torch.channels_last)  # pyright: ignore
+        net.to(memory_format=torch.channels_last)
     z = generator.sample_latent(3, seed=0)
     x = generator(z)
     torch.testing.assert_close(twins[0](z), x, rtol=1e-3, atol=1e-4)

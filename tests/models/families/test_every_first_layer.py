@@ -46,7 +46,7 @@ def test_the_first_layer_of_every_kind_becomes_one(kind: str) -> None:
     assert [name for name, part in net.named_modules() if isinstance(part, HouseholderProjector)] == [
         next(name for name, part in plain.named_modules() if part is was)
     ]
-    matrix = was.weight.detach()  # pyright: ignore
+    matrix = was.weight.detach()
     right = torch.linalg.svd(matrix.flatten(1).T if kind == "simple-gan" else matrix)[2][:3]
     torch.testing.assert_close(
         torch.linalg.svdvals(first.directions().detach() @ right.T), torch.ones(3), atol=1e-4, rtol=0
@@ -97,8 +97,8 @@ def test_a_file_brings_it_back_and_remove_bakes_it(tmp_path: Path, kind: str) ->
     settings = config(kind, norm="{kind: householder, rank: 3, scale: null}")
     net = build_generator(settings, num_classes=0).eval()
     with torch.no_grad():
-        net.first_layer().right.normal_()  # pyright: ignore
-        net.first_layer().scale.mul_(2)  # pyright: ignore
+        net.first_layer().right.normal_()
+        net.first_layer().scale.mul_(2)
     save_generator(tmp_path / "g.safetensors", net, config=settings)
     again = load_generator(tmp_path / "g.safetensors")
     z = net.sample_latent(2, seed=0)

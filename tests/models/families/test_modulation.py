@@ -49,7 +49,7 @@ def naive(x: Tensor, weight: Tensor, style: Tensor, demodulate: bool, up: bool) 
 def tensors(n: int, a: int, b: int, k: int, h: int, w: int, seed: int) -> tuple[Tensor, Tensor, Tensor]:
     torch.manual_seed(seed)
     shapes = (n, a, h, w), (b, a, k, k), (n, a)
-    return tuple(torch.randn(shape, dtype=torch.float64).requires_grad_(True) for shape in shapes)  # pyright: ignore
+    return tuple(torch.randn(shape, dtype=torch.float64).requires_grad_(True) for shape in shapes)
 
 
 sides = st.integers(1, 5)
@@ -165,7 +165,7 @@ def test_a_constraint_sets_the_scale_of_the_weight_by_itself(kind: str) -> None:
         assert float(torch.linalg.matrix_norm(matrix, 2)) == pytest.approx(1, rel=0.1)
     linear = weights.spectral_norm(EqualLinear(12, 8)).eval()
     x = torch.randn(3, 12)
-    torch.testing.assert_close(linear(x), x @ linear.weight.T)  # pyright: ignore
+    torch.testing.assert_close(linear(x), x @ linear.weight.T)
 
 
 @given(sides, st.integers(1, 7), st.integers(1, 7), st.integers(0, 3), st.sampled_from([1, 2]))
@@ -263,10 +263,10 @@ def test_a_styled_convolution_adds_its_noise_by_its_strength() -> None:
     plain = layer(x, w, seeds)
     assert torch.equal(plain, layer(x, w))
     with torch.no_grad():
-        layer.noise_strength.fill_(0.3)  # pyright: ignore
-        layer.bias.normal_()  # pyright: ignore
+        layer.noise_strength.fill_(0.3)
+        layer.bias.normal_()
     style = layer.affine(w)
-    h = modulation.modulated_conv2d(x, layer.weight / math.sqrt(27), style) + layer.bias[:, None, None]  # pyright: ignore
+    h = modulation.modulated_conv2d(x, layer.weight / math.sqrt(27), style) + layer.bias[:, None, None]
     h = h + 0.3 * modulation.hash_noise(seeds, 1, 6).double()
     torch.testing.assert_close(layer(x, w, seeds), functional.leaky_relu(h, 0.2) * 2**0.5, rtol=1e-6, atol=1e-7)
     strength = torch.tensor(0.3, dtype=torch.float64, requires_grad=True)
@@ -279,10 +279,10 @@ def test_a_frozen_strength_is_a_buffer_of_the_same_name() -> None:
     layer.freeze_noise(0.25)
     assert set(layer.state_dict()) == keys
     assert "noise_strength" not in dict(layer.named_parameters())
-    assert layer.requires_grad_(True).noise_strength.item() == 0.25  # pyright: ignore
-    assert not layer.noise_strength.requires_grad  # pyright: ignore
+    assert layer.requires_grad_(True).noise_strength.item() == 0.25
+    assert not layer.noise_strength.requires_grad
     layer.freeze_noise()
-    assert layer.noise_strength.item() == 0.25  # pyright: ignore
+    assert layer.noise_strength.item() == 0.25
     silent = StyledConv(3, 4, 5, layer=0, noise=False)
     silent.freeze_noise(1.0)
     assert silent.noise_strength is None
@@ -321,7 +321,7 @@ def test_bfloat16_autocast_and_compiled_layers_give_nearly_the_same() -> None:
     torch.manual_seed(0)
     layer = StyledConv(3, 4, 5, layer=1, up=True)
     with torch.no_grad():
-        layer.noise_strength.fill_(0.5)  # pyright: ignore
+        layer.noise_strength.fill_(0.5)
     x, w, seeds = torch.randn(2, 3, 6, 6), torch.randn(2, 5), torch.tensor([1, 2])
     want = layer(x, w, seeds)
     compiled = torch.compile(copy.deepcopy(layer), backend="aot_eager", fullgraph=True)

@@ -51,7 +51,7 @@ def test_at_128_px_the_parameters_are_those_of_the_released_code() -> None:
         generator, discriminator = pair(128, channels=64, latent_dim=30)
     assert (count(generator), count(discriminator)) == (expected_g, expected_d)
     # the matrix that NOG makes orthogonal
-    assert generator.first_layer().weight.flatten(1).shape == (30, 16384)  # pyright: ignore
+    assert generator.first_layer().weight.flatten(1).shape == (30, 16384)
 
 
 @pytest.mark.parametrize(
@@ -65,8 +65,8 @@ def test_at_128_px_the_parameters_are_those_of_the_released_code() -> None:
 def test_widths(size: int, up: list[int], down: list[int]) -> None:
     with torch.device("meta"):
         generator, discriminator = pair(size, channels=64)
-    assert [generator.first.out_channels, *(layer.out_channels for layer in generator.ups)] == up  # pyright: ignore
-    assert [layer.out_channels for layer in discriminator.convs] == down  # pyright: ignore
+    assert [generator.first.out_channels, *(layer.out_channels for layer in generator.ups)] == up
+    assert [layer.out_channels for layer in discriminator.convs] == down
     assert (discriminator.hidden.in_features, discriminator.hidden.out_features) == (16 * down[-1], down[-1])
     assert discriminator.hidden_relu == (size != 128)
 
@@ -77,14 +77,14 @@ def test_both_nets_are_the_released_lists(size: int) -> None:
     generator, discriminator = generator.double(), discriminator.double()
     for net in (generator, discriminator):
         for norm in net.norms:
-            nn.init.normal_(norm.weight)  # pyright: ignore
-            nn.init.normal_(norm.bias)  # pyright: ignore
+            nn.init.normal_(norm.weight)
+            nn.init.normal_(norm.bias)
     z = generator.sample_latent(2, seed=0).double()
     # a map of one pixel through a transposed 4x4 kernel is a linear map
     first = generator.first
-    x = (z @ first.weight.flatten(1)).view(2, -1, 4, 4) + first.bias.view(-1, 1, 1)  # pyright: ignore
+    x = (z @ first.weight.flatten(1)).view(2, -1, 4, 4) + first.bias.view(-1, 1, 1)
     for up, norm in zip(generator.ups, generator.norms, strict=True):
-        x = functional.conv_transpose2d(x, up.weight, None, 2, 1)  # pyright: ignore
+        x = functional.conv_transpose2d(x, up.weight, None, 2, 1)
         x = functional.leaky_relu(normed(x, norm), 0.2)
     images = generator.conv(x).tanh()
     torch.testing.assert_close(generator(z), images)
@@ -99,7 +99,7 @@ def test_both_nets_are_the_released_lists(size: int) -> None:
 
 def normed(x: Tensor, norm: nn.Module) -> Tensor:
     mean, var = x.mean((2, 3), keepdim=True), x.var((2, 3), correction=0, keepdim=True)
-    gain, bias = norm.weight.view(-1, 1, 1), norm.bias.view(-1, 1, 1)  # pyright: ignore
+    gain, bias = norm.weight.view(-1, 1, 1), norm.bias.view(-1, 1, 1)
     return (x - mean) / (var + 1e-6).sqrt() * gain + bias
 
 

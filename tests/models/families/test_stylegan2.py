@@ -41,7 +41,7 @@ def generator(
         latent_dim=6,
         num_classes=classes,
         mapping_layers=2,
-        **options,  # pyright: ignore
+        **options,
     )
     with torch.no_grad():
         for part in net.modules():
@@ -79,7 +79,7 @@ def test_shapes(size: int, colours: int, classes: int) -> None:
 def test_widths_stop_at_512_but_never_below_what_is_asked_for() -> None:
     with torch.device("meta"):
         nets = [generator(64, channels=channels) for channels in (16, 64, 600)]
-    widths = [[block.conv.out_channels for block in net.blocks] for net in nets]  # pyright: ignore
+    widths = [[block.conv.out_channels for block in net.blocks] for net in nets]
     assert widths == [[256, 128, 64, 32, 16], [512, 512, 256, 128, 64], [600] * 5]
 
 
@@ -100,16 +100,16 @@ def test_the_generator_is_the_published_skip_architecture() -> None:
     z = net.sample_latent(2, seed=0).double()
     h = z / z.square().mean(1, keepdim=True).sqrt()
     for layer in net.mapper.layers:
-        h = functional.leaky_relu(h @ layer.weight.T * 0.01 / math.sqrt(6) + 0.01 * layer.bias, 0.2) * 2**0.5  # pyright: ignore
+        h = functional.leaky_relu(h @ layer.weight.T * 0.01 / math.sqrt(6) + 0.01 * layer.bias, 0.2) * 2**0.5
     torch.testing.assert_close(net.mapping(z), h, rtol=1e-5, atol=1e-8)
     ws = torch.randn(2, net.num_ws, 6).double()
     x, image, row = net.constant.expand(2, -1, -1, -1), 0.0, 0
     for i, block in enumerate(net.blocks):
         if i:
-            x, row = block.up(x, ws[:, row]), row + 1  # pyright: ignore
-            image = functional.interpolate(image, scale_factor=2, mode="bilinear")  # pyright: ignore
-        x, row = block.conv(x, ws[:, row]), row + 1  # pyright: ignore
-        image = image + block.to_rgb(x, ws[:, row])  # pyright: ignore
+            x, row = block.up(x, ws[:, row]), row + 1
+            image = functional.interpolate(image, scale_factor=2, mode="bilinear")
+        x, row = block.conv(x, ws[:, row]), row + 1
+        image = image + block.to_rgb(x, ws[:, row])
     assert row == net.num_ws - 1  # the last one is that of the last image alone
     torch.testing.assert_close(net.synthesis(ws), image)
 
@@ -204,7 +204,7 @@ def test_the_image_is_twice_differentiable_in_z_for_path_length_regularisation()
         # what adds to the image without w does not change the slope
         assert silent <= {n for n, _ in net.named_parameters() if n.endswith(("to_rgb.bias", "layers.1.bias"))}, silent
         assert all(torch.isfinite(p.grad).all() for p in net.parameters() if p.grad is not None)
-    assert net.mapper.layers[0].weight.grad.abs().max() > 0  # pyright: ignore
+    assert net.mapper.layers[0].weight.grad.abs().max() > 0
 
 
 def test_gradients_of_both_orders_in_z_are_exact() -> None:
@@ -221,9 +221,9 @@ def test_the_discriminator_is_the_published_residual_one() -> None:
     x = torch.randn(8, 3, 32, 32).double()
     h = functional.leaky_relu(net.image(x), 0.2) * 2**0.5
     for block in net.blocks:
-        inner = functional.leaky_relu(block.conv1(h), 0.2) * 2**0.5  # pyright: ignore
-        inner = functional.leaky_relu(block.conv2(inner), 0.2) * 2**0.5  # pyright: ignore
-        h = (inner + block.shortcut(h)) / 2**0.5  # pyright: ignore
+        inner = functional.leaky_relu(block.conv1(h), 0.2) * 2**0.5
+        inner = functional.leaky_relu(block.conv2(inner), 0.2) * 2**0.5
+        h = (inner + block.shortcut(h)) / 2**0.5
     assert h.shape == (8, 24, 4, 4)
     deviation = [(h[i : i + 4].var(0, correction=0) + 1e-8).sqrt().mean() for i in (0, 4)]
     extra = torch.stack(deviation).repeat_interleave(4).view(8, 1, 1, 1).expand(-1, -1, 4, 4)
@@ -299,24 +299,24 @@ def test_projectors_take_the_place_of_the_up_sampling_styles() -> None:
         assert isinstance(layer, HouseholderProjector) == (name in names)
     for name in names:
         new, before = net.get_submodule(name), old[name]
-        values = torch.linalg.svdvals(new.weight.detach())  # pyright: ignore
+        values = torch.linalg.svdvals(new.weight.detach())
         torch.testing.assert_close(values[:4], torch.ones(4).double())
         assert float(values[4:].norm()) < 1e-9
-        torch.testing.assert_close(new.bias, before.bias)  # pyright: ignore
+        torch.testing.assert_close(new.bias, before.bias)
         # the nearest one: U V^T of the leading directions of the weight that was there
         u, _, vt = torch.linalg.svd(effective_weight(before).detach(), full_matrices=False)
-        torch.testing.assert_close(new.weight, u[:, :4] @ vt[:4])  # pyright: ignore
+        torch.testing.assert_close(new.weight, u[:, :4] @ vt[:4])
     images = net(net.sample_latent(2, seed=0).double())
     images.square().sum().backward()
     assert all(torch.isfinite(p.grad).all() for p in net.parameters() if p.grad is not None)
-    assert net.get_submodule(names[0]).right.grad.abs().max() > 0  # pyright: ignore
+    assert net.get_submodule(names[0]).right.grad.abs().max() > 0
 
 
 def test_only_the_directions_of_a_projector_change_the_image_at_its_layer() -> None:
     net = generator().double().eval()
     (name,) = project_styles(net, 3, "blocks.2.up.affine")
     row = net.style_rows()[name]
-    directions = net.get_submodule(name).directions().detach()  # pyright: ignore
+    directions = net.get_submodule(name).directions().detach()
     _, _, basis = torch.linalg.svd(directions)
     ws = net.mapping(net.sample_latent(1, seed=0).double()).detach()[:, None].repeat(1, net.num_ws, 1)
     base = net.synthesis(ws)
@@ -359,7 +359,7 @@ def test_sefa_in_w_is_the_published_eigendecomposition() -> None:
     net = generator(channels=4).eval()
     view = WSpace(net)
     found = sefa(view, normalise=True)
-    stacked = torch.cat([layer.weight.detach() for _, layer in net.style_layers()]).double()  # pyright: ignore
+    stacked = torch.cat([layer.weight.detach() for _, layer in net.style_layers()]).double()
     unit = stacked / stacked.norm(dim=1, keepdim=True)
     values, vectors = torch.linalg.eigh(unit.T @ unit)
     np.testing.assert_allclose(found.scores["sigma"], values.flip(0).sqrt(), rtol=1e-5)
@@ -367,7 +367,7 @@ def test_sefa_in_w_is_the_published_eigendecomposition() -> None:
     np.testing.assert_allclose(overlap, 1, atol=1e-4)
     one = sefa(view, layer="generator.blocks.1.up.affine")
     layer = dict(net.style_layers())["blocks.1.up.affine"]
-    weight = layer.weight.detach() * layer.gain  # pyright: ignore  # as it is applied, and as the stack counts it
+    weight = layer.weight.detach() * layer.gain  # as it is applied, and as the stack counts it
     np.testing.assert_allclose(one.scores["sigma"], torch.linalg.svdvals(weight.double()), rtol=1e-5)
     frames = traverse(view, found, dims=[0, 1], steps=3).frames
     assert (frames[0, 0] != frames[0, -1]).any()
@@ -380,7 +380,7 @@ def sefa_rows(view: WSpace, net: StyleGAN2Generator, name: str) -> Tensor:
     """The rows of the stacked weight that belong to a layer."""
     start = 0
     for other, layer in net.style_layers():
-        size = layer.weight.shape[0]  # pyright: ignore
+        size = layer.weight.shape[0]
         if other == name:
             return view.styles.weight.detach()[start : start + size]
         start += size
@@ -401,7 +401,7 @@ def test_w_space_is_the_generator_from_its_mean() -> None:
     assert len(list(view.parameters())) == len(list(net.parameters()))
     twin = copy.deepcopy(view)
     with torch.no_grad():
-        twin.generator.blocks[0].conv.affine.weight.zero_()  # pyright: ignore
+        twin.generator.blocks[0].conv.affine.weight.zero_()
     assert float(twin.styles.weight[:4].detach().abs().max()) == 0
     assert float(view.styles.weight[:4].detach().abs().max()) > 0
     for y in (None, 3, -1):
@@ -507,7 +507,7 @@ def test_bfloat16_weights_run_too() -> None:
 
 def test_channels_last_is_the_same_function() -> None:
     net, judge = generator(), discriminator()
-    twins = [copy.deepcopy(n).to(memory_format=torch.channels_last) for n in (net, judge)]  # pyright: ignore
+    twins = [copy.deepcopy(n).to(memory_format=torch.channels_last) for n in (net, judge)]
     z = net.sample_latent(2, seed=1)
     images = net(z)
     torch.testing.assert_close(twins[0](z), images, rtol=1e-3, atol=1e-4)

@@ -313,7 +313,7 @@ def test_weight_decay_is_on_every_parameter(tmp_path: Path) -> None:
         for phase in task.phases(0):
             update(phase, task, task.accelerator, FiniteWatch(), 0)
         steps.append({name: p.detach() - before[name] for name, p in task.net.named_parameters()})
-    for name, start in before.items():  # pyright: ignore
+    for name, start in before.items():
         torch.testing.assert_close(steps[1][name] - steps[0][name], -0.1 * start, atol=1e-4, rtol=1e-3)
 
 

@@ -144,7 +144,7 @@ def test_a_gpu_run_stops_and_continues(tmp_path: Path) -> None:
     options = ["training.device=cuda", "training.precision=bf16", "training.steps=4", "checkpoint.every=2"]
     run = train(tiny(tmp_path / "run", *options))
     assert train(tiny(tmp_path / "run", *options)) == run
-    assert load_generator(run, device="cuda").linear.weight.is_cuda  # pyright: ignore
+    assert load_generator(run, device="cuda").linear.weight.is_cuda
 
 
 def test_divergence_names_the_phase_and_keeps_the_last_good_checkpoint(tmp_path: Path) -> None:
