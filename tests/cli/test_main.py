@@ -308,3 +308,11 @@ def test_overrides_may_stand_before_and_after_options(capsys: pytest.CaptureFixt
             parse(words)
         assert ended.value.code == 2
     assert "unrecognized arguments: a=1" in capsys.readouterr().err
+
+
+def test_spellings_of_version_0_1_are_read() -> None:
+    assert parse(["evaluate", "x", "--norm", "2"]).attack_norm == "2"
+    assert parse(["evaluate", "x"]).attack_norm == "inf"
+    assert parse(["evaluate", "x", "--attack-norm", "2"]).attack_norm == "2"
+    for command in ("sample", "traverse", "discover", "disentangle"):
+        assert parse([command, "x", "--class", "1"]).classes == "1"
