@@ -10,6 +10,7 @@ from torch.optim import Optimizer
 
 from orthogan import weights
 from orthogan.errors import UserError
+from orthogan.gradients.cayley_retraction import CayleyRetraction
 from orthogan.gradients.rule import GRADIENT_RULE, GradientRule
 from orthogan.layers import CovariancePooling, DecorrelatedBatchNorm2d, HouseholderProjector
 from orthogan.models.config import NetConfig
@@ -46,6 +47,8 @@ class WeightRegularizers:
                 raise UserError(f"{key}.gradient_transforms.{i}: {error}") from error
         self.upkeep = CONSTRAINT.resolved(section.norm).attach(net, optimizer, seed=seed)
         self.rules += self.upkeep.rules
+        if self.upkeep.retraction is not None:
+            self.rules.append(CayleyRetraction(optimizer, net, **self.upkeep.retraction))
 
     def weight_penalty(self, share: float) -> Losses | None:
         """The penalties at ``share`` of the run, or None where there are none: what is added to the net's loss."""

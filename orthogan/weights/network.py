@@ -94,6 +94,7 @@ class Upkeep:
     """What a constraint has to do in training: nothing, for most kinds."""
 
     rules: Sequence[Any] = ()  # on the optimizer, of ``orthogan.gradients``
+    retraction: Mapping[str, Any] | None = None  # options of the ``CayleyRetraction`` that moves its rotations
 
     def penalties(self) -> dict[str, tuple[float, Tensor]]:
         """{name: (weight, value)} of what is added to the loss of the net."""

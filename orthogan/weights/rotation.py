@@ -384,11 +384,9 @@ class RotationConfig(ConstraintConfig):
 
 class _RotationUpkeep(Upkeep):
     def __init__(self, config: RotationConfig, net: nn.Module, optimizer: Optimizer, seed: int) -> None:
-        from orthogan.gradients.cayley_retraction import CayleyRetraction
-
         self.config, self.net, self.optimizer, self.seed = config, net, optimizer, seed
         if config.method == "ogd":
-            self.rules = [CayleyRetraction(optimizer, net, momentum=config.momentum, lr=config.lr)]
+            self.retraction = {"momentum": config.momentum, "lr": config.lr}
         if config.refine:
             refine(net, config.refine)
         self.finish_step(0)
