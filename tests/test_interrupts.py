@@ -16,7 +16,8 @@ pytestmark = pytest.mark.slow
 
 # says when the command line was read, which is before torch is imported
 START = """
-import sys
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell starts background jobs with this signal ignored
 import orthogan.memory
 real = orthogan.memory.keep_freed_memory
 def keep():

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from orthogan import weights
-from orthogan.cli import evaluate as evaluate_command
+from orthogan.cli import _scores as evaluate_command
 from orthogan.cli.main import main
 from orthogan.errors import UserError
 from orthogan.evaluation import evaluate
