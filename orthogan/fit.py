@@ -54,8 +54,7 @@ def fit(
     from tqdm import tqdm
 
     (group,) = optimizer.param_groups
-    hidden = hide_progress(progress)
-    bar = tqdm(total=steps, initial=start, desc=what, unit=" steps", disable=hidden, leave=False)
+    bar = tqdm(total=steps, initial=start, desc=what, unit=" steps", disable=hide_progress(progress), leave=False)
     with torch.enable_grad(), bar:
         for step in range(start, steps):
             if rate is not None:

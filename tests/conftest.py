@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -10,7 +14,11 @@ def pytest_configure() -> None:
     torch.set_num_threads(1)  # tiny nets lose time to threads, and sums keep one order
 
 
+LONGEST = ("test_fault_harness.py", "test_every_smoke_run.py", "test_compiled.py")  # first, so that none ends alone
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: LONGEST.index(item.path.name) if item.path.name in LONGEST else len(LONGEST))
     if torch.cuda.is_available():
         return
     absent = pytest.mark.skip(reason="no CUDA device here")
@@ -23,3 +31,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def _own_folders(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     """Caches of a developer's machine neither help nor suffer."""
     monkeypatch.setenv("ORTHOGAN_CACHE", str(tmp_path_factory.getbasetemp() / "orthogan-cache"))
+
+
+@pytest.fixture(autouse=True)
+def _no_modules_of_other_tests(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """A module that a test has written is imported by that test alone."""
+    before = set(sys.modules)
+    yield
+    for name in set(sys.modules) - before:
+        file = getattr(sys.modules[name], "__file__", None)
+        if file is not None and Path(file).is_relative_to(tmp_path_factory.getbasetemp()):
+            del sys.modules[name]

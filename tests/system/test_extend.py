@@ -50,4 +50,3 @@ def test_a_recipe_works_in_yaml_and_on_the_command_line(
             sys.setprofile(None)
         assert code == 0, f"{line}: {capsys.readouterr().err}"
         assert any(Path(name).name == module.name for name in ran), f"{line}: the code of the recipe was not called"
-    monkeypatch.delitem(sys.modules, module.stem)

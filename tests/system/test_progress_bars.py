@@ -27,7 +27,7 @@ def test_every_bar_of_the_package_leaves_it_to_tqdm_whether_there_is_a_terminal(
             found += 1
             disable = next((word.value for word in call.keywords if word.arg == "disable"), None)
             said = "" if disable is None else ast.unparse(disable)
-            assert "None" in said or "hidden(" in said, f"{file}:{call.lineno}: tqdm(disable={said})"
+            assert "None" in said or "hide_progress(" in said, f"{file}:{call.lineno}: tqdm(disable={said})"
     assert found > 15
 
 
