@@ -1,12 +1,12 @@
 # `make demo` trains, scores and shows a small SRN-GAN; `make test` checks the whole project (about 10 minutes on two
 # cores); `make test-fast` leaves out the tests marked slow (under 3 minutes); `make lint` checks style, imports and types.
-# `make faults` harms runs and files for 25 minutes and counts what does not survive (docs/reliability.md).
+# `make docs` builds the docs site into build/site. `make faults` harms runs and files for 25 minutes and counts what does not survive (docs/reliability.md).
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
 RUN := runs/demo
 
-.PHONY: demo test test-fast lint faults clean
+.PHONY: demo test test-fast lint docs faults clean
 
 demo: $(VENV)/.installed
 	$(BIN)/orthogan train configs/demo.yaml
@@ -29,6 +29,10 @@ lint: $(VENV)/.installed-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
 	$(BIN)/pyright
+
+docs: $(VENV)/.installed-dev
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	@echo "Open $(CURDIR)/build/site/index.html"
 
 faults: $(VENV)/.installed-dev
 	$(BIN)/python -m tests.faults --out runs/faults/$$(git describe --always --dirty) --minutes 25

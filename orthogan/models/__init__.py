@@ -1,1 +1,75 @@
 """Generators and discriminators, one family a file, and how they are built, saved and loaded."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from orthogan.models.families.dcgan import DCGANDiscriminator, DCGANGenerator
+    from orthogan.models.families.eigengan import EigenGANDiscriminator, EigenGANGenerator
+    from orthogan.models.families.r3gan import R3GANDiscriminator, R3GANGenerator
+    from orthogan.models.families.simple_gan import SimpleGANDiscriminator, SimpleGANGenerator
+    from orthogan.models.families.sngan import SNGANDiscriminator, SNGANGenerator
+    from orthogan.models.families.stylegan2 import StyleGAN2Discriminator, StyleGAN2Generator
+    from orthogan.models.families.wgan_gp import WGANGPDiscriminator, WGANGPGenerator
+    from orthogan.models.open import OpenedModel, load_classifier, load_discriminator, load_generator, open_model
+    from orthogan.models.protocol import DISCRIMINATORS, GENERATORS, Discriminator, Generator, as_generator
+    from orthogan.models.saved import save_generator
+    from orthogan.models.shipped import shipped_names
+
+__all__ = [
+    "DISCRIMINATORS",
+    "GENERATORS",
+    "DCGANDiscriminator",
+    "DCGANGenerator",
+    "Discriminator",
+    "EigenGANDiscriminator",
+    "EigenGANGenerator",
+    "Generator",
+    "OpenedModel",
+    "R3GANDiscriminator",
+    "R3GANGenerator",
+    "SNGANDiscriminator",
+    "SNGANGenerator",
+    "SimpleGANDiscriminator",
+    "SimpleGANGenerator",
+    "StyleGAN2Discriminator",
+    "StyleGAN2Generator",
+    "WGANGPDiscriminator",
+    "WGANGPGenerator",
+    "as_generator",
+    "load_classifier",
+    "load_discriminator",
+    "load_generator",
+    "open_model",
+    "save_generator",
+    "shipped_names",
+]
+
+_HOMES = {
+    "families.dcgan": ("DCGANDiscriminator", "DCGANGenerator"),
+    "families.eigengan": ("EigenGANDiscriminator", "EigenGANGenerator"),
+    "families.r3gan": ("R3GANDiscriminator", "R3GANGenerator"),
+    "families.simple_gan": ("SimpleGANDiscriminator", "SimpleGANGenerator"),
+    "families.sngan": ("SNGANDiscriminator", "SNGANGenerator"),
+    "families.stylegan2": ("StyleGAN2Discriminator", "StyleGAN2Generator"),
+    "families.wgan_gp": ("WGANGPDiscriminator", "WGANGPGenerator"),
+    "open": ("OpenedModel", "load_classifier", "load_discriminator", "load_generator", "open_model"),
+    "protocol": ("DISCRIMINATORS", "GENERATORS", "Discriminator", "Generator", "as_generator"),
+    "saved": ("save_generator",),
+    "shipped": ("shipped_names",),
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import on first use: reading a config and finding a file need no torch."""
+    for home, names in _HOMES.items():
+        if name in names:
+            return getattr(importlib.import_module(f"{__name__}.{home}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    """What tab completion and ``help()`` show."""
+    return sorted([*__all__, *(name for name in globals() if name.startswith("__"))])
