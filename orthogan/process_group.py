@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import socket
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,10 +15,12 @@ from datetime import timedelta
 import torch.distributed as dist
 from accelerate.state import PartialState
 from torch.distributed import PrefixStore, Store, TCPStore  # pyright: ignore[reportPrivateImportUsage]
+from torch.distributed.distributed_c10d import _get_default_group, _get_default_timeout
 
 from orthogan.errors import Diverged, PeerFailed, Stopped, UserError
 
 MEETING = timedelta(minutes=2)  # for all processes to start
+ANSWER = timedelta(seconds=20)  # for a process that listens to answer
 NEWS = 3.0  # seconds in which a process that is about to end says why
 FAREWELL = 60.0  # seconds in which the others come to ask
 KINDS = {"user": UserError, "diverged": Diverged, "interrupted": KeyboardInterrupt, "bug": PeerFailed}
@@ -62,27 +65,23 @@ def join(*, cpu: bool) -> PartialState:
         return PartialState(cpu=cpu)
     global _group
     rank, world, address = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"]), os.environ["MASTER_ADDR"]
-    host = rank == 0 and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
+    port, host = int(os.environ["MASTER_PORT"]), rank == 0 and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
+    end = time.monotonic() + MEETING.total_seconds()
     try:
-        store: Store = TCPStore(
-            address,
-            int(os.environ["MASTER_PORT"]),
-            world,
-            host,
-            timeout=MEETING,
-            wait_for_workers=False,
-            multi_tenant=True,
-        )
-        store = PrefixStore(f"orthogan/{os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}", store)
+        if not host:
+            _reach(address, port, end)
+        tcp = TCPStore(address, port, world, host, timeout=ANSWER, wait_for_workers=False, multi_tenant=True)
+        tcp.set_timeout(MEETING)
+        store = PrefixStore(f"orthogan/{os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}", tcp)
         group = _Group(store, rank, world, host)
         store.set(f"here/{rank}", "")
-        group.wait(MEETING.total_seconds(), *(f"here/{other}" for other in group.others()))
+        group.wait(end - time.monotonic(), *(f"here/{other}" for other in group.others()))
         missing = [other for other in group.others() if not group.has(f"here/{other}")]
-    except RuntimeError as error:
+    except (RuntimeError, OSError) as error:
         reason = str(error).splitlines()[0]
         raise UserError(
-            f"process {rank} of {world} does not reach the first one at {address}:{os.environ['MASTER_PORT']} "
-            f"({reason}); start all of them again"
+            f"process {rank} of {world} does not reach the first one at {address}:{port} ({reason}); "
+            "start all of them again"
         ) from None
     if missing:
         raise UserError(
@@ -90,7 +89,33 @@ def join(*, cpu: bool) -> PartialState:
             "start all of them again"
         )
     _group = group
-    return PartialState(cpu=cpu, store=PrefixStore("group", store), rank=rank, world_size=world)
+    # a process that is killed before it has joined the group is waited for as long as one that does not start; later
+    # the others may wait for long, such as for the scores that one of them makes
+    state = PartialState(cpu=cpu, store=PrefixStore("group", store), rank=rank, world_size=world, timeout=MEETING)
+    _set_timeout(_get_default_timeout(dist.get_backend()))
+    return state
+
+
+def _reach(address: str, port: int, end: float) -> None:
+    """Wait until somebody listens there. Raises ``OSError`` where nobody does at ``end``.
+
+    ``TCPStore`` waits too, but for up to twice its time and a random pause, and Ctrl-C does not interrupt it.
+    """
+    while True:
+        try:
+            socket.create_connection((address, port), timeout=max(end - time.monotonic(), 0.1)).close()
+            return
+        except OSError:
+            if time.monotonic() > end:
+                raise
+        time.sleep(0.1)
+
+
+def _set_timeout(timeout: timedelta) -> None:
+    """How long an operation of the group may take."""
+    group = _get_default_group()
+    for backend in {group._get_backend(device) for device in group._device_types}:
+        backend._set_default_timeout(timeout)
 
 
 def first_process() -> bool:

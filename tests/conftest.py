@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # as the command line does; forked commands inherit it
 import torch
 
 

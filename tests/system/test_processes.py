@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -22,7 +23,7 @@ pytestmark = pytest.mark.slow
 STEPS = "training.steps=6"
 
 
-def ends(started: list[Started], seconds: float = 60.0) -> list[tuple[int, str]]:
+def ends(started: list[Started], seconds: float = 300.0) -> list[tuple[int, str]]:
     """(code, output) of each; none may show a traceback."""
     found = [process.end(seconds) for process in started]
     assert not any("Traceback" in text for _, text in found), found
@@ -107,6 +108,89 @@ def test_a_process_that_never_comes_is_not_waited_for_long(tmp_path: Path, rank:
     assert code == 2
     assert "process 1 of 2 did not come" in text if rank else "does not reach the first one" in text
     assert not (tmp_path / "run").exists()
+
+
+def before_the_group(act: Callable[[], object]) -> Callable[[], None]:
+    """A patch that acts when all processes have met, and have not yet made the group."""
+
+    def patch() -> None:
+        from orthogan import process_group
+
+        real = process_group.PrefixStore
+
+        def store(prefix: str, of: object) -> object:
+            if prefix == "group":
+                act()
+            return real(prefix, of)
+
+        process_group.PrefixStore = store
+
+    return patch
+
+
+def hurry() -> None:
+    from orthogan import process_group
+
+    process_group.MEETING = timedelta(seconds=1)
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_process_that_is_killed_before_the_group_is_made_is_not_waited_for_long(tmp_path: Path, rank: int) -> None:
+    patches = [before_the_group(hurry)] * 2
+    patches[rank] = before_the_group(kill)
+    found = ends(start_two(tmp_path, tiny_arguments(tmp_path, STEPS), patches))
+    assert found[rank][0] == -signal.SIGKILL
+    code, text = found[1 - rank]
+    assert code == 4
+    assert f"orthogan: process {rank} of 2 has ended without a message; the same command resumes" in text
+    assert len(text.strip().splitlines()) == 1
+
+
+def test_the_first_process_is_not_waited_for_long_when_it_is_killed_while_another_one_connects(tmp_path: Path) -> None:
+    def it_listened() -> None:
+        from orthogan import process_group
+
+        process_group.ANSWER = timedelta(seconds=0.5)
+        process_group.MEETING = timedelta(hours=1)
+        process_group._reach = lambda *_: None
+
+    found = ends(start_two(tmp_path, tiny_arguments(tmp_path, STEPS), [kill, it_listened]))
+    code, text = found[1]
+    assert code == 2
+    assert "process 1 of 2 does not reach the first one" in text
+
+
+def test_a_process_that_waits_for_the_first_one_can_be_interrupted(tmp_path: Path) -> None:
+    def interrupted() -> None:
+        import socket
+
+        real = socket.create_connection
+
+        def connect(*arguments: Any, **options: Any) -> socket.socket:
+            os.kill(os.getpid(), signal.SIGINT)
+            return real(*arguments, **options)
+
+        socket.create_connection = connect
+
+    found = ends(start_two(tmp_path, tiny_arguments(tmp_path, STEPS), [kill, interrupted]))
+    assert found[1] == (130, "orthogan: interrupted\n")
+
+
+def test_the_processes_of_a_group_may_wait_for_each_other_as_long_as_torch_lets_them(tmp_path: Path) -> None:
+    def patch() -> None:
+        import torch.distributed
+        from torch.distributed.constants import default_pg_timeout
+
+        import orthogan.training.run
+
+        def train(*_: object, **__: object) -> None:
+            backend = torch.distributed.distributed_c10d._get_default_group()._get_backend(torch.device("cpu"))
+            raise UserError(f"as ever: {backend.options._timeout == default_pg_timeout}")
+
+        orthogan.training.run.train_task = train
+
+    found = ends(start_two(tmp_path, tiny_arguments(tmp_path, STEPS), [patch, patch]))
+    assert all("as ever: True" in text for _, text in found)
 
 
 def elsewhere(folder: Path) -> Callable[[], None]:
