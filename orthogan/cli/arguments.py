@@ -33,7 +33,7 @@ def add_subject(parser: ArgumentParser, help: str = "", **options: Any) -> None:
 
 def add_config(parser: ArgumentParser) -> None:
     """CONFIG and its overrides."""
-    parser.add_argument("config", help="YAML file, see configs/")
+    parser.add_argument("config", help="YAML file, or the name of one in configs/, such as cifar10/srngan")
     add_overrides(parser, "values that replace those of CONFIG, such as training.batch_size=32")
 
 

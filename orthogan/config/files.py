@@ -31,7 +31,7 @@ RUN_MARKS = ("checkpoints", "log.jsonl", "metrics.jsonl", "best")  # what lies b
 
 
 def load_config(path: str | Path | None, overrides: Overrides = (), *, trust: Trust = False, only: str = "") -> Config:
-    """The config of ``path`` (None: all defaults) with overrides, checked whole.
+    """The config of ``path`` (None: all defaults; also the name of a shipped one) with overrides, checked whole.
 
     Args:
         overrides: ``"key.sub=value"`` as on the command line, or ``{"key.sub": value}``; one, or several in order.
@@ -91,6 +91,7 @@ def _load(
     runs: set[str] = set()
     if path is not None:
         chain = read_chain(Path(path))
+        path = chain[-1][0]
         for file, _ in reversed(chain):
             if runs or _of_a_run(file):
                 runs.add(str(file))

@@ -15,8 +15,32 @@ LARGEST_CONFIG = 1 << 18  # [bytes]
 MOST_BASES = 100  # files that build on one another
 
 
+def shipped_configs() -> Path:
+    """Where the configs of experiments are: inside an installed package, or ``configs/`` of a clone."""
+    package = Path(__file__).resolve().parents[1]
+    inside = package / "configs"  # setup.py puts it into a wheel
+    return inside if inside.is_dir() else package.parent / "configs"
+
+
+def find_config(path: Path) -> Path:
+    """``path``, or where there is no such file, the config that ships under this name.
+
+    Such a name is ``configs/cifar10/srngan.yaml``, ``cifar10/srngan.yaml`` or ``cifar10/srngan``.
+    """
+    if os.path.lexists(path) or path.is_absolute() or ".." in path.parts:
+        return path
+    name = path.as_posix().removeprefix("configs/").removesuffix(".yaml")
+    file = shipped_configs() / f"{name}.yaml"
+    return file if os.path.isfile(file) else path
+
+
 def read_chain(path: Path) -> list[tuple[Path, dict[str, Any]]]:
-    """The files that ``path`` builds on, the lowest first, each without its ``base`` key."""
+    """The files that ``path`` builds on, the lowest first, each without its ``base`` key.
+
+    Args:
+        path: of a file, or the name of a config that ships with orthogan, as of ``find_config``.
+    """
+    path = find_config(path)
     chain: list[tuple[Path, dict[str, Any]]] = []
     seen: set[Path] = set()
     while True:
@@ -30,7 +54,9 @@ def read_chain(path: Path) -> list[tuple[Path, dict[str, Any]]]:
             raise UserError(f"{path}: base must be the path of another YAML file, not {shown(base)}")
         parent = path.parent / base
         if not os.path.exists(parent):
-            raise UserError(f"{path}: base names {shown(base)}, but there is no file {parent}")
+            parent = find_config(Path(base))
+        if not os.path.exists(parent):
+            raise UserError(f"{path}: base names {shown(base)}, but there is no file {path.parent / base}")
         if parent.resolve() in seen:
             raise UserError(f"{path}: 'base' comes back to {parent}; a config cannot build on itself")
         if len(chain) == MOST_BASES:
@@ -45,7 +71,10 @@ def read_yaml(path: Path) -> dict[str, Any]:
     except UserError as error:
         if not isinstance(error.__cause__, FileNotFoundError):
             raise
-        hint = did_you_mean(str(path), [str(file) for file in path.parent.glob("*.yaml") if file.is_file()])
+        known = [str(file) for file in path.parent.glob("*.yaml") if file.is_file()]
+        folder = shipped_configs()
+        known += [file.relative_to(folder).with_suffix("").as_posix() for file in folder.rglob("*.yaml")]
+        hint = did_you_mean(str(path), known)
         raise UserError(f"{path}: no such config file{hint}") from None
     tree = parse_yaml(text, path)
     if tree is None:

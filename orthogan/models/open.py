@@ -8,6 +8,7 @@ model.generator, model.discriminator
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property, partial
@@ -38,7 +39,7 @@ from orthogan.models.saved import (
     fill,
     read_header,
 )
-from orthogan.models.shipped import find_shipped, no_such
+from orthogan.models.shipped import find_shipped, no_such, other_shipped
 from orthogan.named_code import NeedsTrust, Trust, import_made
 
 PICKLED = (".pt", ".pth", ".bin", ".ckpt")
@@ -219,9 +220,9 @@ def open_model(
     """What ``subject`` names; nothing is downloaded, and no foreign code runs unasked.
 
     Args:
-        subject: a run folder (its newest whole checkpoint), a checkpoint folder, a ``.safetensors`` or ``.pth`` file,
-            the name of a shipped model, or ``module:net``; ``module:Class`` and ``module:function`` are called without
-            arguments, under a fixed seed.
+        subject: a run folder (its newest whole checkpoint), a checkpoint folder, the folder of a model, a
+            ``.safetensors`` or ``.pth`` file, the name of a shipped model, or ``module:net``; ``module:Class`` and
+            ``module:function`` are called without arguments, under a fixed seed.
         device: of the nets.
         ema: take the averaged weights of a generator where there are some.
         trust: a file may only name classes of orthogan's own. True lets it name any ``module:Class``, which is then
@@ -235,13 +236,18 @@ def open_model(
         module, _, attribute = text.partition(":")
         if module and attribute and path.suffix not in (".safetensors", *PICKLED):
             return OpenedModel(text, "code", device=device, trust=trust, _code=_instantiate(text))
-        if (file := find_shipped(text)) is None:
+        if (shipped := find_shipped(text)) is None:
             raise no_such(text, ACCEPTED)
-        return _open_file(file, device=device, trust=trust)
+        path, hidden = shipped, ""
+    elif hidden := other_shipped(text):
+        print(f"orthogan: {printable(text)} is read from here; the shipped model is {hidden}", file=sys.stderr)
     # Other people's checkpoints and names of a hub are recognised here.
     if os.path.isfile(path):
         return _open_file(path, device=device, trust=trust)
-    file, verified = _find_in(path, ema)
+    try:
+        file, verified = _find_in(path, ema)
+    except UserError as error:
+        raise UserError(f"{error}; for the shipped model give {hidden}") if hidden else error from None
     return _open_file(file, verified=verified, from_folder=True, device=device, trust=trust)
 
 
@@ -373,6 +379,9 @@ def _find_in(folder: Path, ema: bool) -> tuple[Path, bool]:
             )
         if found is None:
             singles = sorted(folder.glob("*.safetensors"))
+            whole = folder / main([file.name for file in singles])[0]
+            if whole in singles:  # the folder of a model, as `orthogan package` writes it
+                return whole, False
             if len(singles) == 1:
                 return singles[0], False
             raise UserError(

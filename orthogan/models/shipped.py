@@ -1,7 +1,8 @@
-"""The models that ship with orthogan, by name."""
+"""The models that ship with orthogan, by name: each a folder with both nets, or the file of a generator."""
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 
@@ -9,22 +10,57 @@ from orthogan.errors import UserError
 from orthogan.io.read import printable
 from orthogan.registry import did_you_mean
 
-FOLDER = Path(__file__).resolve().parents[2] / "pretrained"  # of a clone; a wheel carries none
+NAME = r"[\w-][\w.-]{0,99}"
+CARD = "README.md"  # in the folder of a model, where GitHub and the Hugging Face Hub show it
+GENERATOR, DISCRIMINATOR = "generator.safetensors", "discriminator.safetensors"
+
+
+def shipped_folder() -> Path:
+    """Where the shipped models are: inside an installed package, or ``pretrained/`` of a clone."""
+    package = Path(__file__).resolve().parents[1]
+    inside = package / "pretrained"  # setup.py puts it into a wheel
+    return inside if inside.is_dir() else package.parent / "pretrained"
 
 
 def shipped_names() -> list[str]:
     """The names of the shipped models."""
-    return sorted(file.stem for file in FOLDER.glob("*.safetensors"))
+    folder = shipped_folder()
+    files = [file.stem for file in folder.glob("*.safetensors")]
+    return sorted({*files, *(file.parent.name for file in folder.glob(f"*/{GENERATOR}"))})
 
 
 def find_shipped(name: str) -> Path | None:
-    """The file of a shipped model such as ``sprites-srngan`` or ``pretrained/sprites-srngan``; None: no such name."""
-    words = re.fullmatch(r"(?:pretrained/)?([\w-]{1,100})(?:\.safetensors)?", name)
-    path = FOLDER / f"{words[1]}.safetensors" if words else None
-    return path if path and path.is_file() else None
+    """The folder or file of a shipped model; None if there is none of this name.
+
+    Args:
+        name: such as ``sprites-srngan``, ``pretrained/sprites-srngan`` or ``pretrained/sprites-srngan.safetensors``.
+    """
+    words = re.fullmatch(rf"(?:pretrained/)?({NAME})", name)
+    if words is None:
+        return None
+    stem = words[1].removesuffix(".safetensors")
+    folder = shipped_folder()
+    if (folder / stem / GENERATOR).is_file():
+        return folder / stem
+    file = folder / f"{stem}.safetensors"
+    return file if file.is_file() else None
+
+
+def other_shipped(path: str | os.PathLike[str]) -> str:
+    """``pretrained/NAME`` if ``path`` exists here and is also the name of a shipped model, which it hides; else ""."""
+    text = os.fspath(path)
+    if re.fullmatch(NAME, text) is None or not os.path.lexists(text):
+        return ""
+    shipped = find_shipped(text)
+    if shipped is None or (os.path.exists(text) and os.path.samefile(text, shipped)):
+        return ""
+    return f"pretrained/{shipped.stem if shipped.suffix == '.safetensors' else shipped.name}"
 
 
 def no_such(path: object, accepted: str = "a run, a checkpoint, a .safetensors file or module:Class") -> UserError:
     """What to say of a run, checkpoint, file or name of a shipped model that does not exist."""
-    hint = did_you_mean(str(path), shipped_names()) or f"; name {accepted}"
-    return UserError(f"{printable(path)}: no such run, checkpoint or file{hint}")
+    names = shipped_names()
+    hint = did_you_mean(str(path), names)
+    if not hint:
+        hint = f"; name {accepted}" + (f", or a shipped model: {', '.join(names)}" if names else "")
+    return UserError(f"{printable(path)}: no such run, checkpoint, file or shipped model{hint}")

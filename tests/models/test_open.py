@@ -218,14 +218,14 @@ def test_damaged_and_strange_files_are_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("subject", "parts"),
     [
-        ("nowhere/at/all", ["nowhere/at/all", "no such run, checkpoint or file", "module:Class"]),
-        ("gone.safetensors", ["no such run, checkpoint or file"]),
+        ("nowhere/at/all", ["nowhere/at/all", "no such run, checkpoint, file or shipped model", "module:Class"]),
+        ("gone.safetensors", ["no such run, checkpoint, file or shipped model"]),
         ("no.such.module:Net", ["no.such.module", "importable"]),
         (f"{__name__}:Missing", ["Missing", "importable"]),
         (f"{__name__}:needs_more", ["without arguments", "width", "a function"]),
         (f"{__name__}:breaks", ["KeyError", "weights.bin"]),
         (f"{__name__}:no_net", ["gives a dict", "nn.Module"]),
-        (":Net", ["no such run, checkpoint or file"]),
+        (":Net", ["no such run, checkpoint, file or shipped model"]),
     ],
 )
 def test_names_of_nothing_are_refused_with_a_remedy(subject: str, parts: list[str]) -> None:

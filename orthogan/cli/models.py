@@ -1,0 +1,68 @@
+"""List the models that ship with orthogan, or print the card of one.
+
+Example: orthogan models sprites-srngan
+"""
+
+from __future__ import annotations
+
+import textwrap
+from argparse import Namespace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from orthogan.errors import UserError
+from orthogan.io.read import shown
+from orthogan.models.shipped import find_shipped, other_shipped, shipped_names
+
+if TYPE_CHECKING:
+    from orthogan.cli.parser import Parser
+    from orthogan.models.card import Card
+
+WIDTH = 44  # of a column of text [characters]
+
+
+def add_arguments(parser: Parser) -> None:
+    """Declare the arguments of the command."""
+    parser.add_names("name", nargs="?", metavar="NAME", names=shipped_names, help="shipped model: {names}")
+
+
+def run(arguments: Namespace) -> None:
+    """Print the table, or a card."""
+    from orthogan.models.card import card_file, read_card, shipped_cards
+
+    if arguments.name is None:
+        _print_table([(name, path, card) for name, path, card in shipped_cards()])
+        return
+    found = find_shipped(arguments.name)
+    if found is None:
+        from orthogan.registry import did_you_mean
+
+        names = shipped_names()
+        hint = did_you_mean(arguments.name, names) or f"; there are {', '.join(names)}"
+        raise UserError(f"there is no shipped model {shown(arguments.name)}{hint}")
+    file = card_file(found)
+    print(read_card(file).text.rstrip() if file.is_file() else f"{found.name} has no card")
+    print(f"\nFiles: {found}")
+    if hidden := other_shipped(arguments.name):
+        print(f"Commands read {arguments.name} of this folder instead; give them {hidden} for this model")
+
+
+def _print_table(models: list[tuple[str, Path, Card]]) -> None:
+    from orthogan.io.terminal import text_table
+
+    rows = []
+    for name, path, card in models:
+        facts = card.facts
+        size = f"{sum(file.stat().st_size for file in _weights(path)) / 1e6:.1f} MB"
+        cells = [name, textwrap.fill(card.summary, WIDTH), "", "", "", size]
+        if facts is not None:
+            cells[2] = f"{facts.resolution} px, {'gray' if facts.channels == 1 else 'RGB'}"
+            cells[3] = ", ".join(f"{net[0].upper()} {count / 1e6:.2f} M" for net, count in facts.parameters.items())
+            cells[4] = "\n".join(textwrap.fill(score.in_words(), WIDTH) for score in facts.scores)
+        rows.append(cells)
+    print(text_table(rows, "llllll", ["NAME", "WHAT", "IMAGES", "PARAMETERS", "SCORE", "SIZE"]))
+    print("\n`orthogan models NAME` prints the card. Every command that takes a model takes these names.")
+
+
+def _weights(path: Path) -> list[Path]:
+    return sorted(path.glob("*.safetensors")) if path.is_dir() else [path]
