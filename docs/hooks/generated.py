@@ -15,6 +15,7 @@ import importlib
 import inspect
 import re
 from collections.abc import Iterator
+from importlib.util import find_spec
 from typing import Any, Literal, get_args, get_origin
 
 import yaml
@@ -39,11 +40,18 @@ def api(module: str, *names: str) -> Iterator[str]:
     told = {
         name: thing for name, thing in objects.items() if (inspect.isclass(thing) or callable(thing)) and thing.__doc__
     }
-    yield from ("| | |", "|---|---|")
+    homes = {name: home(module, name, thing) for name, thing in told.items()}
+    yield from ("| name | what it is |", "|---|---|")
     for name, thing in told.items():
-        yield f"| [`{name}`][{module}.{name}] | {cell(first_sentence(thing))} |"
-    for name in told:
-        yield f"\n::: {module}.{name}"
+        yield f"| [`{name}`][{homes[name]}] | {cell(first_sentence(thing))} |"
+    for path in homes.values():
+        yield f"\n::: {path}"
+
+
+def home(module: str, name: str, thing: Any) -> str:
+    """Where mkdocstrings finds an object: a function may have the name of the file it is in."""
+    submodule = thing.__module__ != module and find_spec(f"{module}.{name}")
+    return f"{thing.__module__}.{name}" if submodule else f"{module}.{name}"
 
 
 def registry(place: str) -> Iterator[str]:
@@ -53,7 +61,7 @@ def registry(place: str) -> Iterator[str]:
     other: dict[str, list[str]] = {}
     for alias, thing in found._aliases.items():
         other.setdefault(thing, []).append(alias)
-    rows = [(key, *about(thing)) for key, thing in found.items()]
+    rows = [(key, *(about(thing) if key != "none" else ("Nothing is done.", []))) for key, thing in found.items()]
     optional = any(options for _, _, options in rows)
     yield "| name | what it is |" + " options |" * optional
     yield "|---|---|" + "---|" * optional
@@ -117,7 +125,7 @@ def config() -> Iterator[str]:
                 usual = "none" if marker is not None and field.default == [] else usual
                 values = f"each kind has its own keys: [{marker.registry.what}s](registries.md)" if marker else ""
                 what = (field.description or "") if marker is None else f"{marker.registry.what}: its kind and options"
-                yield f"| `{prefix}{name}` | {usual} | {values or cell(allowed(field))} | {cell(what)} |"
+                yield f"| `{prefix}{name}` | {usual} | {values or allowed(field)} | {cell(what)} |"
         for one, place in inner:
             yield from tables(one, place)
 
@@ -160,7 +168,7 @@ def cli() -> Iterator[str]:
         yield from ("| argument | meaning |", "|---|---|")
         for action in parser._actions:
             if action.help and action.help != argparse.SUPPRESS and "--help" not in action.option_strings:
-                yield f"| {argument(action)} | {cell(escaped(action.help % vars(action)))} |"
+                yield f"| {argument(action)} | {cell(action.help % vars(action))} |"
 
 
 def argument(action: argparse.Action) -> str:
@@ -189,7 +197,8 @@ def first_sentence(thing: Any) -> str:
 
 def cell(text: str) -> str:
     """``text`` within a table: no column ends in it, and double backquotes are code, as in Markdown."""
-    return re.sub(r"``([^`]+)``", r"`\1`", text).replace("|", "\\|").replace("\n", " ")
+    parts = re.split(r"(``[^`]+``|`[^`]+`)", text.replace("|", "\\|").replace("\n", " "))
+    return "".join(re.sub("``+", "`", part) if part[:1] == "`" else escaped(part) for part in parts)
 
 
 def escaped(text: str) -> str:
