@@ -127,6 +127,9 @@ class ScheduleConfig(Section):
     kind: Literal["constant", "linear", "cosine", "step"] = Field(
         default="constant", description="shape of the learning-rate decay"
     )
+    warmup: Fraction = Field(
+        default=0.0, description="share of the run over which the learning rate rises linearly from 0 [0-1]"
+    )
     start: Fraction = Field(default=0.0, description="share of the run before the decay begins [0-1]")
     final: Fraction = Field(default=0.0, description="learning rate at the end, as a share of lr [0-1]")
     milestones: list[Fraction] = Field(

@@ -11,8 +11,14 @@ def factor(schedule: ScheduleConfig, images: int, total: int) -> float:
     """What the learning rate is multiplied with after ``images`` of ``total`` images.
 
     Linear decay is the SN-GAN recipe's (Chainer): it falls from 1 at ``start`` to ``final`` at the end. Steps are
-    the residual nets' (He et al. 2016): times ``factor`` from each milestone on.
+    the residual nets' (He et al. 2016): times ``factor`` from each milestone on. A warm-up multiplies any of them by
+    a ramp from 0 at the first image to 1 at ``warmup``.
     """
+    ramp = min(1.0, images / (schedule.warmup * total)) if schedule.warmup else 1.0
+    return ramp * _decay(schedule, images, total)
+
+
+def _decay(schedule: ScheduleConfig, images: int, total: int) -> float:
     if schedule.kind == "step":
         passed = sum(images >= round(share * total) for share in schedule.milestones)
         return schedule.factor**passed

@@ -34,6 +34,9 @@ from orthogan.training.watch import FiniteWatch
         (ScheduleConfig(kind="linear", final=0.2), [1, 0.8, 0.6, 0.4, 0.2]),
         (ScheduleConfig(kind="cosine"), [1, (1 + math.sqrt(0.5)) / 2, 0.5, (1 - math.sqrt(0.5)) / 2, 0]),
         (ScheduleConfig(kind="linear", start=1.0), [1, 1, 1, 1, 1]),
+        (ScheduleConfig(kind="constant", warmup=0.5), [0, 0.5, 1, 1, 1]),
+        (ScheduleConfig(kind="linear", warmup=0.5, start=0.25), [0, 0.5, 2 / 3, 1 / 3, 0]),
+        (ScheduleConfig(kind="step", warmup=0.25, milestones=[0.75]), [0, 1, 1, 0.1, 0.1]),
     ],
 )
 def test_schedules(schedule: ScheduleConfig, expected: list[float]) -> None:
