@@ -25,7 +25,7 @@ class DataConfig(Section):
     }
     task_defaults: ClassVar = {"classifier": {"labels": True, "dequantize": False}}
 
-    source: Annotated[str, KindOf(DATA_SOURCES)] = Field(default="cifar10", description="where the images come from")
+    source: Annotated[str, KindOf(DATA_SOURCES)] = Field(default="faces", description="where the images come from")
     path: str | None = Field(
         default=None, description="folder or file that the images are in, for sources that need one"
     )

@@ -8,8 +8,10 @@ portrait equals the library's own drawing pixel for pixel. None of the art is pa
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
+import logging
 from collections.abc import Mapping
 from contextlib import suppress
 from functools import cache
@@ -24,8 +26,12 @@ from orthogan.errors import CannotWrite, UserError
 from orthogan.io.hashing import ContentHash
 from orthogan.io.read import cache_folder
 
+log = logging.getLogger("orthogan.data")
+
+PINNED = {"dicebear-core": "10.7.0", "dicebear-styles": "10.6.0", "resvg-py": "0.5.0"}  # as pyproject.toml has them
+DEFINITION = "e208f8326565589c4d8e6e99e8232a74f07112e5461e59e3580341b7a630b63e"  # SHA-256 of the style
+LAYERS = "496418e99802755c4c6c55860393ffba794aff75aa32edfd41a4275492ac2c97"  # and of the layers drawn from it
 CANVAS = 16  # pixels; larger pictures repeat each pixel
-RESOLUTIONS = (16, 32, 64)
 STYLE = "pixel-art"
 BACKGROUNDS = ("#b6e3f4", "#c0aede", "#d1d4f9", "#ffd5dc", "#ffdfbf", "#c1e1c1")  # light blue, purple, lavender, …
 NONE = "none"
@@ -68,8 +74,18 @@ class Factors(NamedTuple):
 
 @cache
 def definition() -> dict[str, Any]:
-    """DiceBear's description of the style."""
-    return json.loads(files("dicebear_styles").joinpath(f"{STYLE}.json").read_text("utf-8"))
+    """DiceBear's description of the style. Raises UserError for that of another release."""
+    found = json.loads(files("dicebear_styles").joinpath(f"{STYLE}.json").read_text("utf-8"))
+    if hashlib.sha256(json.dumps(found, sort_keys=True).encode()).hexdigest() != DEFINITION:
+        raise _other_data()
+    return found
+
+
+def _other_data() -> UserError:
+    """The data set is what the pinned packages draw; another release would change it silently."""
+    found = " ".join(f"{name} {version(name)}" for name in PINNED)
+    pins = " ".join(f"{name}=={number}" for name, number in PINNED.items())
+    return UserError(f"faces: the installed packages ({found}) draw other portraits; run: pip install {pins}")
 
 
 @cache
@@ -85,6 +101,13 @@ def factors() -> Factors:
         if part.name != "beard":
             columns[f"{part.name} color"] = (*absent, *_palette(part.palette))
     return Factors(tuple(columns), tuple(columns.values()))
+
+
+def optional_parts() -> list[tuple[int, int]]:
+    """The columns of each part that can be absent and has a color of its own, and of that color."""
+    names = factors().names
+    pairs = [(part.name, f"{part.name} color") for part in PARTS if part.share < 1]
+    return [(names.index(part), names.index(color)) for part, color in pairs if color in names]
 
 
 def _palette(name: str) -> tuple[str, ...]:
@@ -139,22 +162,24 @@ def check_factors(table: np.ndarray) -> np.ndarray:
     """``table`` as int64 (n, 17). Raises UserError naming the first column that is wrong."""
     known = factors()
     table = check_table("faces", table, known.names, known.sizes)
-    for part in PARTS:
-        color = f"{part.name} color"
-        if part.share < 1 and color in known.names:
-            shown = [table[:, known.names.index(name)] > 0 for name in (part.name, color)]
-            if (shown[0] != shown[1]).any():
-                raise UserError(f"faces: {part.name} and {color} must be none (0) in the same rows")
+    for part, color in optional_parts():
+        if ((table[:, part] > 0) != (table[:, color] > 0)).any():
+            raise UserError(f"faces: {known.names[part]} and {known.names[color]} must be none (0) in the same rows")
     return table
 
 
 def render(table: np.ndarray, resolution: int = 32) -> np.ndarray:
     """Draw portraits: factors int (n, 17) to uint8 RGB (n, 3, resolution, resolution).
 
-    Raises UserError for factors that do not exist and for another resolution than 16, 32 or 64 pixels.
+    Raises UserError for factors that do not exist and for a resolution that is not a multiple of 16 pixels.
+
+    Example:
+        >>> from orthogan.data.faces import draw_factors, render
+        >>> render(draw_factors(4, seed=0, fixed={"hat": "none"}), resolution=32).shape
+        (4, 3, 32, 32)
     """
-    if resolution not in RESOLUTIONS:
-        raise UserError(f"faces: resolution must be 16, 32 or 64, not {resolution}")
+    if resolution < CANVAS or resolution % CANVAS:
+        raise UserError(f"faces: resolution must be a multiple of 16, such as 16, 32 or 64, not {resolution}")
     table = check_factors(table)
     canvas = np.empty((len(table), 3, CANVAS, CANVAS), np.uint8)
     for start in range(0, len(table), 512):  # small enough to stay in the processor's cache
@@ -211,6 +236,13 @@ def _layers() -> dict[str, list[np.ndarray]]:
     with suppress(UserError):  # not drawn yet, or damaged
         return _stacked({name: layers.numpy() for name, layers in read_sealed(path, needed=True)[0].items()})
     drawn = _draw_layers()
+    digest = hashlib.sha256()
+    for name in sorted(drawn):
+        digest.update(f"{name} {drawn[name].shape}".encode() + drawn[name].tobytes())
+    if digest.hexdigest() != LAYERS:
+        if any(version(name) != number for name, number in PINNED.items()):
+            raise _other_data()
+        log.warning("faces: on this machine resvg draws the portraits slightly differently than where it was tested")
     with suppress(CannotWrite):  # without a cache the next start takes a few seconds longer
         write_sealed(path, {name: torch.from_numpy(layers) for name, layers in drawn.items()}, {})
     return _stacked(drawn)

@@ -33,6 +33,7 @@ class Annotation(NamedTuple):
     factor_names: Sequence[str] = ()
     factor_sizes: Sequence[int] = ()
     why_unlabeled: str = ""
+    factor_values: Sequence[Sequence[str]] = ()
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,8 @@ class ImageSource(ABC):
     - ``num_classes``: 0 where there are no labels; ``class_names``: as many strings;
     - ``why_unlabeled``: why there are no labels and what to do about it, where that is known;
     - ``in_memory``: whether ``read`` only copies (True) or has to decode or render (False);
-    - ``factor_names`` and ``factor_sizes``: of the columns of ``factors``, empty where none are known.
+    - ``factor_names`` and ``factor_sizes``: of the columns of ``factors``, empty where none are known;
+    - ``factor_values``: for each column the name of every value, empty where the values are numbers in order.
 
     A source may be used from forked or spawned worker processes.
     """
@@ -85,6 +87,7 @@ class ImageSource(ABC):
     in_memory: bool = False
     factor_names: Sequence[str] = ()
     factor_sizes: Sequence[int] = ()
+    factor_values: Sequence[Sequence[str]] = ()
     _factors: np.ndarray | None = None
 
     def annotate(self, note: Annotation, count: int) -> None:
@@ -92,6 +95,7 @@ class ImageSource(ABC):
         self.labels = np.zeros(count, np.int64) if note.labels is None else note.labels
         self.class_names, self.num_classes = list(note.class_names), len(note.class_names)
         self.factor_names, self.factor_sizes = list(note.factor_names), list(note.factor_sizes)
+        self.factor_values = [tuple(values) for values in note.factor_values]
         self._factors, self.why_unlabeled = note.factors, note.why_unlabeled
 
     @abstractmethod
@@ -181,6 +185,7 @@ class ArraySource(ImageSource):
         factor_names: Sequence[str] = (),
         factor_sizes: Sequence[int] = (),
         why_unlabeled: str = "",
+        factor_values: Sequence[Sequence[str]] = (),
         transform: str = "",
     ) -> None:
         if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1] not in (1, 3):
@@ -201,6 +206,7 @@ class ArraySource(ImageSource):
                 factor_names,
                 factor_sizes,
                 why_unlabeled,
+                factor_values,
             ),
             len(images),
         )

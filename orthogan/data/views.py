@@ -24,6 +24,7 @@ class View(ImageSource):
         self.num_classes, self.class_names = source.num_classes, source.class_names
         self.why_unlabeled = source.why_unlabeled
         self.factor_names, self.factor_sizes = source.factor_names, source.factor_sizes
+        self.factor_values = source.factor_values
 
     def __len__(self) -> int:
         return len(self.source)

@@ -15,9 +15,8 @@ from orthogan import __version__
 from orthogan.data.factors import FactorGrid
 from orthogan.data.order import subset
 from orthogan.data.source import ImageSource
-from orthogan.data.sources.sprites import SpriteGrid
 from orthogan.disentanglement.codes.coordinates import subject
-from orthogan.disentanglement.codes.encoder import PostHocEncoder, SourceGrid, train_encoder
+from orthogan.disentanglement.codes.encoder import PostHocEncoder, train_encoder
 from orthogan.disentanglement.codes.merging import get_merging
 from orthogan.disentanglement.codes.oracle import FactorClassifier, factors_at, oracle_for, pieces
 from orthogan.disentanglement.codes.predicted import Predicted, predicted_factors, varying_factors
@@ -186,8 +185,10 @@ class MetricInputs:
         encoder = self._encoder(basis, seed)
         if metric.needs == "source":
             if self._grid is None:
-                full = isinstance(self.source, SpriteGrid)
-                self._grid = SourceGrid(self.source) if full else FactorGrid(self.source, occurring=True)
+                # the sprites and the faces can be drawn with any combination of factors
+                self._grid = (
+                    self.source if isinstance(self.source, LabelledSource) else FactorGrid(self.source, occurring=True)
+                )
             return metric(self._grid, encoder, seed=seed, **given)
         rows = subset(derive(seed, "real images"), len(self.source), self._real_count)
         codes = np.concatenate([encoder(self.source.read(piece)[0]) for piece in pieces(rows)])

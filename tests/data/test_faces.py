@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import subprocess
+import sys
+import tomllib
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -13,7 +17,11 @@ import pytest
 from orthogan.config.files import load_config
 from orthogan.data import faces, open_configured, open_source
 from orthogan.data.config import DataConfig
+from orthogan.data.resize import fit_arrays
+from orthogan.disentanglement.codes.source import LabelledSource
 from orthogan.errors import UserError
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -138,8 +146,51 @@ def test_tables_that_are_no_factors_are_refused(table: np.ndarray) -> None:
     wrong[:, known.names.index("hat color")] = 1
     with pytest.raises(UserError, match="hat and hat color must be none"):
         faces.render(wrong)
-    with pytest.raises(UserError, match="16, 32 or 64, not 48"):
-        faces.render(table, 48)
+    with pytest.raises(UserError, match="multiple of 16, such as 16, 32 or 64, not 40"):
+        faces.render(table, 40)
+
+
+def test_the_pinned_packages_are_those_of_the_project() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    for name, number in faces.PINNED.items():
+        assert f"{name}=={number}" in project["dependencies"]
+
+
+def test_another_release_of_a_package_does_not_change_the_data_silently(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    with monkeypatch.context() as changed:
+        changed.setattr(faces, "DEFINITION", "of another release")
+        faces.definition.cache_clear()
+        with pytest.raises(UserError, match=r"run: pip install dicebear-core==10\.7\.0 dicebear-styles==10\.6\.0"):
+            faces.definition()
+    faces.definition.cache_clear()
+    layers = faces._draw_layers()
+    monkeypatch.setattr(faces, "_draw_layers", lambda: layers)
+    with monkeypatch.context() as changed:
+        changed.setenv("ORTHOGAN_CACHE", str(tmp_path))
+        changed.setattr(faces, "LAYERS", "of another release")
+        changed.setattr(faces, "version", lambda name: "99")
+        faces._layers.cache_clear()
+        with pytest.raises(UserError, match=r"dicebear-core 99 .* draw other portraits; run: pip install"):
+            faces._layers()
+        assert not list(tmp_path.iterdir())  # what is refused is not kept for the next start
+        changed.setattr(faces, "version", faces.PINNED.__getitem__)
+        faces._layers()
+    assert "draws the portraits slightly differently" in caplog.text
+    faces._layers.cache_clear()
+
+
+@pytest.mark.slow
+def test_two_processes_may_start_at_once_with_an_empty_cache(tmp_path: Path, table: np.ndarray) -> None:
+    code = "from orthogan.data import faces; import hashlib; table = faces.draw_factors(50, seed=0)"
+    code += "; print(hashlib.sha256(faces.render(table).tobytes()).hexdigest())"
+    command = [sys.executable, "-c", code]
+    environment = os.environ | {"ORTHOGAN_CACHE": str(tmp_path), "PYTHONPATH": str(ROOT)}
+    starts = [subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    answers = [start.communicate(timeout=600)[0].strip() for start in starts]
+    assert answers == [hashlib.sha256(faces.render(table[:50]).tobytes()).hexdigest()] * 2
+    assert [path.suffix for path in tmp_path.iterdir()] == [".safetensors"]
 
 
 @pytest.mark.parametrize("damage", ["flip", "cut", "folder"])
@@ -179,11 +230,38 @@ def test_the_source_has_classes_factors_and_a_test_part() -> None:
     assert open_source("faces", resolution=32, channels=3, count=200).fingerprint() == source.fingerprint()
 
 
+def test_any_combination_of_factors_can_be_drawn() -> None:
+    source = open_configured(DataConfig(source="faces", count=10, resolution=16))
+    assert isinstance(source, LabelledSource)
+    assert source.factors is not None
+    np.testing.assert_array_equal(source.sample(source.factors), source.read(np.arange(10))[0])
+    names = source.factor_names
+    row = source.factors[:1].repeat(3, 0)
+    row[:, names.index("glasses")], row[:, names.index("glasses color")] = [0, 1, 1], [2, 0, 1]
+    none, first, same = source.sample(row)
+    np.testing.assert_array_equal(first, same)
+    assert (none != first).any()
+
+
+def test_other_sizes_and_gray_are_made_from_the_next_multiple_of_16() -> None:
+    source = open_source("faces", resolution=40, channels=1, count=2)
+    whole = open_source("faces", resolution=48, count=2)
+    images = source.read(np.arange(2))[0]
+    assert images.shape == (2, 1, 40, 40)
+    expected = fit_arrays(whole.read(np.arange(2))[0].transpose(0, 2, 3, 1), resolution=40, channels=1, name="faces")
+    np.testing.assert_array_equal(images, expected)
+    assert whole.resolution == 48
+    assert whole.fingerprint() != open_source("faces", resolution=48, channels=1, count=2).fingerprint()
+
+
+def test_faces_are_what_is_trained_on_where_nothing_is_said() -> None:
+    config = load_config(None, [])
+    assert (config.data.source, config.data.resolution, config.data.channels) == ("faces", 32, 3)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"resolution": 48}, "resolution: must be 16, 32 or 64 for faces, not 48"),
-        ({"channels": 1}, "channels: must be 3 for faces, not 1"),
         ({"source": "sprites", "fixed": {"skin": 1}, "resolution": 32}, r"options\.fixed: .*; sprites has no options"),
         ({"options": {"fix": {}}}, r"options\.fix: .*; faces has fixed"),
     ],

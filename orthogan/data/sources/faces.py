@@ -6,7 +6,8 @@ import numpy as np
 from pydantic import Field
 
 from orthogan.config.base import Count, Section
-from orthogan.data.faces import RESOLUTIONS, draw_factors, factors, render
+from orthogan.data.faces import CANVAS, draw_factors, factors, optional_parts, render
+from orthogan.data.resize import fit_arrays
 from orthogan.data.source import DataRequest, ImageSource
 from orthogan.data.sources import DATA_SOURCES, DataSource
 from orthogan.io.hashing import ContentHash
@@ -19,7 +20,8 @@ CLASS_NAMES = ("long hair", "short hair")
 class Portraits(ImageSource):
     """Random pixel-art portraits, drawn when they are read; the class says whether the hair is long or short.
 
-    ``table``: factors int (n, 17) as ``orthogan.data.faces.draw_factors`` makes them. Images are RGB.
+    ``table``: factors int (n, 17) as ``orthogan.data.faces.draw_factors`` makes them. At 16, 32, 64 and other
+    multiples of 16 pixels each pixel of the art is repeated; other sizes are reduced from the next multiple.
 
     Example:
         >>> from orthogan.data import open_source
@@ -28,13 +30,12 @@ class Portraits(ImageSource):
         (100, ['background', 'skin', 'accessories'])
     """
 
-    channels = 3
-
-    def __init__(self, table: np.ndarray, resolution: int, split: str = "train") -> None:
+    def __init__(self, table: np.ndarray, resolution: int, split: str = "train", channels: int = 3) -> None:
         known = factors()
-        self.name, self.resolution = f"faces-{split}-{len(table)}", resolution
+        self.name, self.resolution, self.channels = f"faces-{split}-{len(table)}", resolution, channels
         self.class_names, self.num_classes = list(CLASS_NAMES), len(CLASS_NAMES)
         self.factor_names, self.factor_sizes = list(known.names), list(known.sizes)
+        self.factor_values = known.values
         self._table = table
         hair = known.names.index("hair")
         long = np.array([value.startswith("long") for value in known.values[hair]])
@@ -45,7 +46,25 @@ class Portraits(ImageSource):
 
     def read(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Portraits drawn at ``indices``, and their classes."""
-        return render(self._table[indices], self.resolution), self._labels[indices]
+        return self._drawn(self._table[indices]), self._labels[indices]
+
+    def _drawn(self, table: np.ndarray) -> np.ndarray:
+        images = render(table, -(-self.resolution // CANVAS) * CANVAS)
+        if images.shape[1:3] == (self.channels, self.resolution):
+            return images
+        stored = images.transpose(0, 2, 3, 1)
+        return fit_arrays(stored, resolution=self.resolution, channels=self.channels, name=self.name)
+
+    def sample(self, factors: np.ndarray, /) -> np.ndarray:
+        """Portraits uint8 (n, channels, resolution, resolution) of any factors int (n, 17), in the set or not.
+
+        A part that is none has no color, whatever its factor says; a part that is not none and has the color none gets
+        the first color.
+        """
+        table = np.array(factors)
+        for part, color in optional_parts():
+            table[:, color] = np.where(table[:, part] > 0, np.maximum(table[:, color], 1), 0)
+        return self._drawn(table)
 
     @property
     def factors(self) -> np.ndarray:
@@ -55,7 +74,13 @@ class Portraits(ImageSource):
     def fingerprint(self) -> str:
         """Hash of all factors and of 64 portraits."""
         some = np.linspace(0, len(self) - 1, min(64, len(self))).astype(np.int64)
-        return ContentHash().text("faces", self.resolution).array(self._table).array(self.read(some)[0]).hexdigest()
+        return (
+            ContentHash()
+            .text("faces", self.resolution, self.channels)
+            .array(self._table)
+            .array(self.read(some)[0])
+            .hexdigest()
+        )
 
 
 class FaceOptions(Section):
@@ -74,8 +99,6 @@ class Faces(DataSource):
     """
 
     splits = ("train", "test")
-    resolutions = RESOLUTIONS
-    channels = (3,)
     factors = True
     options = FaceOptions
 
@@ -84,4 +107,4 @@ class Faces(DataSource):
         count = DEFAULT_COUNTS[data.split] if data.count is None else data.count
         fixed = FaceOptions(**data.options).fixed
         table = draw_factors(count, seed=derive(data.seed, "faces", data.split), fixed=fixed)
-        return Portraits(table, data.resolution, data.split)
+        return Portraits(table, data.resolution, data.split, data.channels)

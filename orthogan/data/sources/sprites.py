@@ -74,6 +74,10 @@ class SpriteGrid(ImageSource):
         """The factors int64 (n, K) of the images at ``indices``."""
         return np.stack(np.unravel_index(indices, tuple(self.factor_sizes)), axis=1).astype(np.int64, copy=False)
 
+    def sample(self, factors: np.ndarray, /) -> np.ndarray:
+        """Images uint8 (n, c, s, s) of factors (n, K). Raises ValueError for a value that does not exist."""
+        return self.read(np.asarray(np.ravel_multi_index(tuple(factors.T), tuple(self.factor_sizes))))[0]
+
     def read(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Sprites drawn at ``indices``, and their shape as class."""
         classes = self.classes(indices)

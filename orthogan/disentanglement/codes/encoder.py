@@ -15,7 +15,6 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from orthogan.data.order import permuted_index
-from orthogan.data.source import ImageSource
 from orthogan.disentanglement.codes.coordinates import Coordinates, subject
 from orthogan.disentanglement.codes.oracle import ROWS, as_input
 from orthogan.disentanglement.codes.trunk import Precision, Trunk, fit_trunk, new_trunk, prepare_images
@@ -112,18 +111,3 @@ def train_encoder(
     truth = targets[fakes:].double().numpy()
     error = ((found(images[fakes:]) - truth) ** 2).mean(0)
     return replace(found, r2=1 - error / truth.var(0))
-
-
-class SourceGrid:
-    """A full grid in its natural order as the ``LabelledSource`` of ``factor_vae``: image i has ``unravel_index(i)``.
-
-    For the sprites, whose table of factors is large; other sources go through ``orthogan.data.FactorGrid``.
-    """
-
-    def __init__(self, source: ImageSource) -> None:
-        self.source = source
-        self.factor_sizes: tuple[int, ...] = tuple(int(size) for size in source.factor_sizes)
-
-    def sample(self, factors: np.ndarray, /) -> np.ndarray:
-        """Images uint8 (n, c, s, s) of factors (n, K). Raises ValueError for a value that there is not."""
-        return self.source.read(np.asarray(np.ravel_multi_index(tuple(factors.T), self.factor_sizes)))[0]

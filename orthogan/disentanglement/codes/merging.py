@@ -53,6 +53,9 @@ class Merging:
 def get_merging(source: ImageSource, *, levels: int = LEVELS, turns: int = TURNS) -> Merging:
     """How the factors of ``source`` are merged by default; factors of one value are left out.
 
+    * Factors whose values have names (``source.factor_values``): names that differ only in a number at their end are
+      one class, so that the hair long01 ... long24, short01 ... short21 is long or short, and a hat is there or not.
+      Where that leaves a single class, as for the clothes of the faces, every value is its own.
     * Ordered factors of more than ``levels`` values: neighbours share a bin, ceil(values / levels) of them or one
       fewer, so there are at most ``levels`` bins. Kinds (a word of ``KINDS`` in the name) are never merged. (Of the
       sprites, a heart's place is that of a point beside its centroid, so 32 places could not be told apart well.)
@@ -67,10 +70,13 @@ def get_merging(source: ImageSource, *, levels: int = LEVELS, turns: int = TURNS
     if levels < 2 or turns < 1:
         raise ValueError(f"levels={levels}, turns={turns}: at least 2 and 1")
     names, sizes = tuple(source.factor_names), tuple(int(size) for size in source.factor_sizes)
-    tables = [
-        _turned(turns) if _is_sprite_orientation(names, sizes, j) else _binned(names[j], sizes[j], levels)
-        for j in range(len(names))
-    ]
+    if source.factor_values:
+        tables = [_by_name(values) for values in source.factor_values]
+    else:
+        tables = [
+            _turned(turns) if _is_sprite_orientation(names, sizes, j) else _binned(names[j], sizes[j], levels)
+            for j in range(len(names))
+        ]
     kept = [j for j, table in enumerate(tables) if max(table) > 0]
     if not kept:
         raise ValueError(f"{source.name}: no factor has two values or more")
@@ -82,6 +88,12 @@ def _binned(name: str, size: int, levels: int) -> tuple[int, ...]:
     width = 1 if any(word in name for word in KINDS) else -(-size // levels)
     bins = -(-size // width)
     return tuple(value * bins // size for value in range(size))
+
+
+def _by_name(values: Sequence[str]) -> tuple[int, ...]:
+    stems = [value if value.startswith("#") else value.rstrip("0123456789") for value in values]
+    numbers = {stem: number for number, stem in enumerate(dict.fromkeys(stems))}
+    return tuple(numbers[stem] for stem in stems) if len(numbers) > 1 else tuple(range(len(values)))
 
 
 def _turned(turns: int) -> tuple[int, ...]:

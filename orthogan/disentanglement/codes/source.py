@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, Protocol
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -15,11 +15,12 @@ Encoder = Callable[[Any], ArrayLike]
 ROWS = 1024  # observations given to an encoder at a time, about
 
 
+@runtime_checkable
 class LabelledSource(Protocol):
     """Draws an observation for every combination of factors."""
 
     @property
-    def factor_sizes(self) -> tuple[int, ...]:
+    def factor_sizes(self) -> Sequence[int]:
         """How many values each factor has."""
         ...
 

@@ -64,6 +64,18 @@ def test_squares_that_are_one_picture_are_of_one_class() -> None:
             assert len({table[value] for value in values}) == 1
 
 
+def test_values_with_names_are_merged_by_their_names() -> None:
+    source = open_source("faces", resolution=16, channels=3, count=2)
+    merging = get_merging(source)
+    table = dict(zip(merging.names, merging.tables, strict=True))
+    values = dict(zip(source.factor_names, source.factor_values, strict=True))
+    assert [table["hair"][values["hair"].index(v)] for v in ("long01", "long21", "short03")] == [0, 0, 1]
+    assert [table["glasses"][values["glasses"].index(v)] for v in ("none", "dark07", "light01")] == [0, 1, 2]
+    assert table["clothes"] == tuple(range(23))  # they would all be one: variant01, variant02, ...
+    assert table["skin"] == tuple(range(8))  # colors are never merged
+    assert merging.names == tuple(source.factor_names)
+
+
 def test_one_turn_leaves_the_orientation_out() -> None:
     merging = get_merging(open_source("sprites-colour", resolution=32, channels=3), turns=1)
     assert merging.names == ("shape", "scale", "x", "y", "hue", "background")
