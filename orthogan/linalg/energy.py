@@ -42,6 +42,14 @@ def hyperspherical_energy(
 
     Raises:
         ValueError: s or chunk out of range, an unknown reduction, or a matrix without rows or columns.
+
+    Example:
+        >>> import torch
+        >>> from orthogan.linalg import hyperspherical_energy
+        >>> even = hyperspherical_energy(torch.eye(3))
+        >>> close = hyperspherical_energy(torch.tensor([[1.0, 0.0, 0.0], [1.0, 0.1, 0.0], [1.0, 0.0, 0.1]]))
+        >>> bool(even < close)
+        True
     """
     if not 0 <= s < math.inf:
         raise ValueError(f"s is {s}: the energy's power is a number from 0 on (papers: 0, 1 or 2)")

@@ -38,13 +38,28 @@ def gram(matrix: Tensor, side: Side = "rows") -> Tensor:
 
 
 def gram_residual(matrix: Tensor, side: Side = "smaller") -> Tensor:
-    """Gram - I on ``side``; "smaller" is the one that can vanish (rows where m = n)."""
+    """Gram - I on ``side``; "smaller" is the one that can vanish (rows where m = n).
+
+    Example:
+        >>> import torch
+        >>> from orthogan.linalg import gram_residual
+        >>> gram_residual(torch.tensor([[1.0, 0.0, 0.0], [0.0, 2.0, 0.0]]))
+        tensor([[0., 0.],
+                [0., 3.]])
+    """
     products = gram(matrix, side)
     return products - torch.eye(products.shape[-1], dtype=products.dtype, device=products.device)
 
 
 def orthogonality_error(matrix: Tensor) -> Tensor:
-    """||Gram - I||_F of the smaller side (...): 0 exactly where all singular values are 1."""
+    """||Gram - I||_F of the smaller side (...): 0 exactly where all singular values are 1.
+
+    Example:
+        >>> import torch
+        >>> from orthogan.linalg import orthogonality_error
+        >>> orthogonality_error(torch.diag(torch.tensor([1.0, 2.0])))
+        tensor(3.)
+    """
     return _norm(gram_residual(matrix).flatten(-2))
 
 
@@ -59,27 +74,55 @@ def unit_rows(matrix: Tensor) -> Tensor:
 
 
 def correlations(matrix: Tensor) -> Tensor:
-    """The cosines between different rows, (..., m(m-1)/2), each pair once: (1,0), (2,0), (2,1), (3,0), ..."""
+    """The cosines between different rows, (..., m(m-1)/2), each pair once: (1,0), (2,0), (2,1), (3,0), ...
+
+    Example:
+        >>> import torch
+        >>> from orthogan.linalg import correlations
+        >>> correlations(torch.tensor([[1.0, 0.0], [0.0, 2.0], [3.0, 4.0]]))
+        tensor([0.0000, 0.6000, 0.8000])
+    """
     cosines = gram(unit_rows(matrix))
     below = torch.tril_indices(cosines.shape[-1], cosines.shape[-1], -1, device=cosines.device)
     return cosines[..., below[0], below[1]]
 
 
 def coherence(matrix: Tensor) -> Tensor:
-    """The largest |cosine| between different rows (...); 0 for a single row."""
+    """The largest |cosine| between different rows (...); 0 for a single row.
+
+    Example:
+        >>> import torch
+        >>> from orthogan.linalg import coherence
+        >>> coherence(torch.tensor([[1.0, 0.0], [3.0, 4.0]]))
+        tensor(0.6000)
+    """
     cosines = gram(unit_rows(matrix)).tril(-1)
     return cosines.abs().flatten(-2).amax(-1)
 
 
 def mean_coherence(matrix: Tensor) -> Tensor:
-    """The mean |cosine| between different rows (...); 0 for a single row."""
+    """The mean |cosine| between different rows (...); 0 for a single row.
+
+    Example:
+        >>> import torch
+        >>> from orthogan.linalg import mean_coherence
+        >>> mean_coherence(torch.tensor([[1.0, 0.0], [0.0, 2.0], [3.0, 4.0]])).round(decimals=3)
+        tensor(0.4670)
+    """
     cosines = gram(unit_rows(matrix))
     m = cosines.shape[-1]
     return cosines.tril(-1).abs().sum((-2, -1)) / max(1, m * (m - 1) // 2)
 
 
 def norm_deviation(matrix: Tensor) -> Tensor:
-    """The root mean square of ||row|| - 1 (...)."""
+    """The root mean square of ||row|| - 1 (...).
+
+    Example:
+        >>> import torch
+        >>> from orthogan.linalg import norm_deviation
+        >>> norm_deviation(torch.tensor([[1.0, 0.0], [0.0, 3.0]])).round(decimals=3)
+        tensor(1.4140)
+    """
     return _norm(_norm(matrices(matrix)) - 1) / math.sqrt(matrix.shape[-2])
 
 
@@ -97,6 +140,11 @@ def welch_bound(m: int, n: int) -> float:
 
     Raises:
         ValueError: m or n is below 1.
+
+    Example:
+        >>> from orthogan.linalg import welch_bound
+        >>> round(welch_bound(m=3, n=2), 4)
+        0.5
     """
     if m < 1 or n < 1:
         raise ValueError(f"welch_bound({m}, {n}): the numbers of vectors and of dimensions are at least 1")

@@ -26,6 +26,13 @@ def optimal_learning_rate(
 
     Raises:
         ValueError: an unknown form.
+
+    Example:
+        >>> import torch
+        >>> from orthogan.linalg import optimal_learning_rate
+        >>> weight = torch.tensor([[1.0, 0.0], [0.0, 2.0]])
+        >>> float(optimal_learning_rate(weight, weight)) > 0
+        True
     """
     weight, gradient = matrices(weight), matrices(gradient)
     over = tuple(range(-weight.dim(), 0)) if block_diagonal else (-2, -1)

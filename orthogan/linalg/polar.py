@@ -59,6 +59,13 @@ def polar_factor(matrix: Tensor) -> Tensor:
     """U V^T of the thin SVD of (..., m, n): Löwdin's symmetric orthogonalisation, differentiable once.
 
     The gradient stays finite where singular values coincide; ``torch.linalg.svd``'s own does not. At least float32.
+
+    Example:
+        >>> import torch
+        >>> from orthogan.linalg import polar_factor
+        >>> polar_factor(torch.tensor([[0.0, 5.0], [2.0, 0.0]])).round(decimals=3).abs()
+        tensor([[0., 1.],
+                [1., 0.]])
     """
     return _Polar.apply(matrices(matrix))  # pyright: ignore[reportReturnType]
 
@@ -150,6 +157,14 @@ def nearest_orthogonal(matrix: Tensor, method: PolarMethod = "eigh", rank_tolera
 
     Raises:
         ValueError: an unknown method, or a matrix that is complex or has no rows or columns.
+
+    Example:
+        >>> import torch
+        >>> from orthogan.linalg import nearest_orthogonal
+        >>> gradient = torch.tensor([[3.0, 0.0], [0.0, 0.1]])
+        >>> nearest_orthogonal(gradient).round(decimals=3)
+        tensor([[1., 0.],
+                [0., 1.]])
     """
     x = matrices(matrix)
     dtype = x.dtype

@@ -16,7 +16,14 @@ SMALLEST = 2.0**-80  # products of matrices with vectors below this may have los
 
 
 def normalize(vector: Tensor) -> Tensor:
-    """``vector`` (..., n) at unit length, in at least float32; a zero vector stays zero."""
+    """``vector`` (..., n) at unit length, in at least float32; a zero vector stays zero.
+
+    Example:
+        >>> import torch
+        >>> from orthogan.linalg import normalize
+        >>> normalize(torch.tensor([3.0, 4.0]))
+        tensor([0.6000, 0.8000])
+    """
     vector = at_least_float32(vector)
     vector = vector / magnitude(vector, -1)
     return vector / vector.norm(dim=-1, keepdim=True).clamp_min(EPS)
@@ -28,6 +35,14 @@ def power_iteration(matrix: Tensor, u: Tensor, iterations: int) -> tuple[Tensor,
     Each iteration is v <- W^T u, u <- W v (Miyato et al. 2018, algorithm 1), so that u^T W v = ||W v||. Where a
     product vanishes (a zero matrix, a start orthogonal to its range) u stays what it was: a zero vector would
     stay zero for ever, also once the matrix has changed. At least float32.
+
+    Example:
+        >>> import torch
+        >>> from orthogan.linalg import power_iteration
+        >>> matrix = torch.diag(torch.tensor([3.0, 1.0]))
+        >>> u, v = power_iteration(matrix, torch.tensor([1.0, 1.0]), iterations=20)
+        >>> (u @ matrix @ v).round(decimals=4)
+        tensor(3.)
     """
     matrix, u = matrices(matrix), at_least_float32(u)
     v = torch.zeros_like(matrix[..., 0, :])
@@ -123,6 +138,16 @@ def block_power_iteration(matrix: Tensor, u: Tensor, iterations: int) -> tuple[T
 
     Args:
         u: start (..., m, k) with 1 <= k <= min(m, n).
+
+    Example:
+        >>> import torch
+        >>> from orthogan.linalg import block_power_iteration
+        >>> matrix = torch.diag(torch.tensor([4.0, 2.0, 1.0]))
+        >>> start = torch.tensor([[1.0, 0.0], [1.0, 1.0], [1.0, 2.0]])
+        >>> u, v = block_power_iteration(matrix, start, iterations=30)
+        >>> (u.T @ matrix @ v).round(decimals=3).abs()
+        tensor([[4., 0.],
+                [0., 2.]])
     """
     matrix, u = matrices(matrix), at_least_float32(u)
     matrix = matrix / magnitude(matrix, -2, -1)

@@ -42,6 +42,14 @@ def matrix_sqrt(matrix: Tensor, method: SqrtMethod = "eigh", *, iterations: int 
 
     Raises:
         ValueError: an unknown method, less than one iteration, or a matrix that is not square.
+
+    Example:
+        >>> import torch
+        >>> from orthogan.linalg import matrix_sqrt
+        >>> covariance = torch.tensor([[2.0, 1.0], [1.0, 2.0]])
+        >>> root = matrix_sqrt(covariance)
+        >>> torch.allclose(root @ root, covariance, atol=1e-5)
+        True
     """
     matrix = matrices(matrix, square=True)
     with torch.autocast(matrix.device.type, enabled=False):
@@ -70,6 +78,13 @@ def inverse_sqrt(matrix: Tensor, method: InverseMethod = "eigh", *, iterations: 
 
     Raises:
         ValueError: an unknown method, less than one iteration, a negative shift, or a matrix that is not square.
+
+    Example:
+        >>> import torch
+        >>> from orthogan.linalg import inverse_sqrt
+        >>> inverse_sqrt(torch.diag(torch.tensor([4.0, 16.0])))
+        tensor([[0.5000, 0.0000],
+                [0.0000, 0.2500]])
     """
     if shift < 0:
         raise ValueError(f"shift is {shift}: it must be 0 or more")

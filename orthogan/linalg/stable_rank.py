@@ -16,6 +16,12 @@ def stable_rank(matrix: Tensor) -> Tensor:
     """||W||_F^2 / ||W||_2^2 of (..., m, n), exactly by singular values; 0 for a zero matrix.
 
     At least 1 and at most the rank of any other matrix, and the same at every scale of it.
+
+    Example:
+        >>> import torch
+        >>> from orthogan.linalg import stable_rank
+        >>> stable_rank(torch.diag(torch.tensor([2.0, 1.0, 1.0]))).round(decimals=4)
+        tensor(1.5000)
     """
     matrix = matrices(matrix)
     squares = torch.linalg.svdvals(matrix / magnitude(matrix, -2, -1)).square()
@@ -42,6 +48,13 @@ def stable_rank_projection(matrix: Tensor, r: float, k: int = 1) -> Tensor:
 
     Raises:
         ValueError: r below 1, which no matrix has, or a negative k.
+
+    Example:
+        >>> import torch
+        >>> from orthogan.linalg import stable_rank, stable_rank_projection
+        >>> matrix = torch.diag(torch.tensor([2.0, 2.0, 1.0, 1.0]))
+        >>> stable_rank(stable_rank_projection(matrix, r=1.5)).round(decimals=4)
+        tensor(1.5000)
     """
     if r < 1:
         raise ValueError(f"r is {r}: a matrix that is not zero has a stable rank of at least 1")
@@ -102,6 +115,13 @@ def stable_rank_scale(matrix: Tensor, sigma: Tensor, target: float) -> Tensor:
         matrix: W (m, n).
         sigma: its (estimated) spectral norm, a 0-d tensor.
         target: r >= 1.
+
+    Example:
+        >>> import torch
+        >>> from orthogan.linalg import stable_rank_scale
+        >>> matrix = torch.eye(4)
+        >>> stable_rank_scale(matrix, sigma=torch.tensor(1.0), target=1.75).round(decimals=4)
+        tensor(0.5000)
     """
     matrix, sigma = matrices(matrix), at_least_float32(sigma)
     size = magnitude(matrix, -2, -1)

@@ -26,6 +26,20 @@ class PowerIterationScheduler:
     is a few tens of kernels, where one layer after the other takes a dozen each.
 
     The nets are searched here and not again: after ``weights.apply`` or ``weights.remove`` make another.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> from orthogan.weights import PowerIterationScheduler, spectral_norm
+        >>> net = nn.Sequential(spectral_norm(nn.Linear(4, 8)), nn.ReLU(), spectral_norm(nn.Linear(8, 1)))
+        >>> optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+        >>> step = PowerIterationScheduler(net)
+        >>> for _ in range(3):
+        ...     optimizer.zero_grad()
+        ...     with step.hold():  # both forwards use the same weights
+        ...         (net(torch.ones(2, 4)).mean() - net(torch.zeros(2, 4)).mean()).backward()
+        ...     optimizer.step()
+        ...
     """
 
     def __init__(self, *nets: nn.Module) -> None:
@@ -70,5 +84,16 @@ def advance(module: nn.Module) -> None:
     """One round of power iterations on every constrained weight below ``module`` that is in training mode.
 
     This searches ``module`` each time; a training loop makes an ``PowerIterationScheduler`` once.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> from orthogan.weights import advance, spectral_norm
+        >>> layer = spectral_norm(nn.Linear(4, 4))
+        >>> for _ in range(20):
+        ...     advance(layer)
+        ...
+        >>> bool((torch.linalg.matrix_norm(layer.weight, 2) - 1).abs() < 0.05)
+        True
     """
     PowerIterationScheduler(module)()

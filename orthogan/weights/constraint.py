@@ -24,6 +24,19 @@ class Constraint(nn.Module):
     ``kept`` is what ``PowerIterationScheduler.hold`` computed once for all forwards of its block. A copy or a pickle is
     neither held nor keeps anything. Buffers stay at least float32 in a net of half precision, whose dtype the effective
     weight has.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> from orthogan.weights import Constraint, register
+        >>> class Clipped(Constraint):
+        ...     def forward(self, weight):
+        ...         return self.given(weight.clamp(-0.1, 0.1), weight)
+        ...
+        >>> layer = nn.Linear(4, 2)
+        >>> layer = register(layer, "weight", lambda weight: Clipped(layer, weight))
+        >>> bool(layer.weight.abs().max() <= 0.1)
+        True
     """
 
     parametrizes_freely = False  # the parameter behind the weight is no matrix of weights
@@ -126,6 +139,13 @@ def register(module: nn.Module, name: str, make: Callable[[Tensor], Constraint])
     Raises:
         ValueError: there is no such parameter, or one that cannot be constrained: a vector, without numbers, complex,
             not finite, tied, constrained already or computed from other parameters.
+
+    Example:
+        >>> from torch import nn
+        >>> from orthogan.weights import SpectralNorm, register
+        >>> layer = nn.Linear(4, 4)
+        >>> register(layer, "weight", lambda weight: SpectralNorm(layer, weight)) is layer
+        True
     """
     what = f"{type(module).__name__}.{name}"
     if parametrize.is_parametrized(module, name):

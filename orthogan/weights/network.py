@@ -33,6 +33,14 @@ class ConstraintConfig(Section):
 
     A kind is a subclass that registers itself in ``CONSTRAINTS``. Its ``put_on(layer, name, **options)`` returns the
     layer with the constraint on its weight ``name``, or a new layer, and raises ``ValueError`` where that cannot be.
+
+    Example:
+        >>> from orthogan.weights import CONSTRAINTS, ConstraintConfig
+        >>> stable_rank = CONSTRAINTS.get("stable_rank")
+        >>> issubclass(stable_rank, ConstraintConfig)
+        True
+        >>> stable_rank(c=0.5, layers=["conv"])
+        StableRankConfig(kind='stable_rank', layers=['conv'], n_power_iterations=1, c=0.5, k=1)
     """
 
     kind: str = Field(default="none", description="constraint on the weights, or a layer in their place")
@@ -91,7 +99,19 @@ class ConstraintConfig(Section):
 
 
 class Upkeep:
-    """What a constraint has to do in training: nothing, for most kinds."""
+    """What a constraint has to do in training: nothing, for most kinds.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> from orthogan.weights import CONSTRAINTS
+        >>> net = nn.Linear(4, 4)
+        >>> section = CONSTRAINTS.get("rotation")(method="relaxed")
+        >>> layer = section.put_on(net, "weight", **section.keywords())
+        >>> upkeep = section.attach(net, torch.optim.SGD(net.parameters(), lr=0.1), seed=0)
+        >>> list(upkeep.penalties())  # what is added to the loss
+        ['relaxation']
+    """
 
     rules: Sequence[Any] = ()  # on the optimizer, of ``orthogan.gradients``
     retraction: Mapping[str, Any] | None = None  # options of the ``CayleyRetraction`` that moves its rotations
@@ -138,6 +158,13 @@ def apply(
     Raises:
         ValueError: an unknown kind, no layer to constrain, or one that cannot be constrained, such as one whose weight
             another layer shares; then no layer is changed.
+
+    Example:
+        >>> from torch import nn
+        >>> from orthogan import weights
+        >>> net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 8, 3), nn.Flatten(), nn.Linear(8, 1))
+        >>> weights.apply(net, "stable_rank", "conv,!first", c=0.5)
+        ['2']
     """
     if isinstance(kind, ConstraintConfig):
         section = CONSTRAINT.resolved(kind)
@@ -191,7 +218,19 @@ def list_constrained(module: nn.Module) -> Iterator[tuple[str, nn.Module, str, C
 
 @contextmanager
 def hold_power_iteration(module: nn.Module) -> Iterator[None]:
-    """Within the block no power iteration runs below ``module``, even in training mode; blocks may nest."""
+    """Within the block no power iteration runs below ``module``, even in training mode; blocks may nest.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> from orthogan.weights import hold_power_iteration, spectral_norm
+        >>> layer = spectral_norm(nn.Linear(4, 4))
+        >>> with hold_power_iteration(layer):
+        ...     same = torch.equal(layer(torch.ones(1, 4)), layer(torch.ones(1, 4)))
+        ...
+        >>> same
+        True
+    """
     constraints = [constraint for _, _, _, constraint in list_constrained(module)]
     for constraint in constraints:
         constraint.held += 1
@@ -229,6 +268,17 @@ def remove(module: nn.Module, name: str | None = None) -> nn.Module:
 
     Raises:
         ValueError: nothing is constrained there.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> from orthogan import weights
+        >>> layer = weights.stable_rank_norm(nn.Linear(4, 4), c=0.5).eval()
+        >>> before = layer(torch.ones(1, 4))
+        >>> weights.remove(layer)
+        Linear(in_features=4, out_features=4, bias=True)
+        >>> torch.equal(layer(torch.ones(1, 4)), before)
+        True
     """
     found = [
         (layer, w) for _, layer, w, _ in list_constrained(module) if name is None or (layer is module and w == name)

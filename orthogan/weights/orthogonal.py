@@ -30,6 +30,17 @@ class Orthogonal(Constraint):
     orthogonal`` is not used: it makes every kh x kw slice of a kernel orthogonal instead of the flattened kernel, and
     its default Householder map keeps signs inside the trained tensor, so that one step of weight decay makes the
     weight zero. Here the signs are a buffer.
+
+    Example:
+        >>> from torch import nn
+        >>> from orthogan.weights import Orthogonal, orthogonal
+        >>> layer = orthogonal(nn.Linear(4, 3), gain=2.0)
+        >>> isinstance(layer.parametrizations.weight[0], Orthogonal)
+        True
+        >>> (layer.weight @ layer.weight.T).detach().round(decimals=3).abs()
+        tensor([[4., 0., 0.],
+                [0., 4., 0.],
+                [0., 0., 4.]])
     """
 
     parametrizes_freely = True
@@ -140,6 +151,14 @@ def orthogonal(
 
     Raises:
         ValueError: an unknown method, a gain that is not positive and finite, or no such weight.
+
+    Example:
+        >>> from torch import nn
+        >>> from orthogan.linalg import orthogonality_error
+        >>> from orthogan.weights import orthogonal
+        >>> layer = orthogonal(nn.Conv2d(3, 8, 3))
+        >>> bool(orthogonality_error(layer.weight.flatten(1)) < 1e-5)
+        True
     """
     if method not in get_args(OrthogonalMethod):
         raise ValueError(f"method {method!r}: choose {', '.join(get_args(OrthogonalMethod))}")

@@ -19,6 +19,15 @@ def report(module: nn.Module) -> dict[str, dict[str, float]]:
     normalisation add ``sigma`` and ``stable_rank_before`` of the parameter behind it, stable rank normalisation its
     ``target``, the ``scale`` on the tail and whether it is ``active``; rotations and orthogonal weights add the
     ``orthogonality_error`` of their matrix.
+
+    Example:
+        >>> from torch import nn
+        >>> from orthogan import weights
+        >>> net = nn.Sequential(nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 8))
+        >>> _ = weights.apply(net, "stable_rank", c=0.25)
+        >>> numbers = weights.report(net)["0"]
+        >>> numbers["target"]
+        2.0
     """
     found = {}
     with ready_to_measure(module):

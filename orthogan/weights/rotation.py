@@ -59,6 +59,20 @@ class Rotation(Constraint):
 
     The first blocks have ``size`` dimensions, the last ``short`` ones, where the blocks do not divide them evenly, one
     less. In the parameter these are as large as the others: what concerns their last dimension is ignored.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> from orthogan.weights import Rotation, rotation
+        >>> layer = rotation(nn.Linear(4, 3), method="cayley", neurons="weight")
+        >>> isinstance(layer.parametrizations.weight[0], Rotation)
+        True
+        >>> before = layer.weight.detach() @ layer.weight.detach().T
+        >>> optimizer = torch.optim.SGD(layer.parameters(), lr=0.1)
+        >>> layer(torch.ones(1, 4)).sum().backward()
+        >>> optimizer.step()
+        >>> torch.allclose(layer.weight @ layer.weight.T, before, atol=1e-5)  # angles and norms stay
+        True
     """
 
     parametrizes_freely = True
@@ -191,6 +205,13 @@ def rotation(
     Raises:
         ValueError: an unknown method, blocks that do not divide the fan-in or have a single dimension, in which
             nothing turns, or no such weight.
+
+    Example:
+        >>> from torch import nn
+        >>> from orthogan.weights import rotation
+        >>> layer = rotation(nn.Linear(8, 4), method="cayley", neurons="weight")
+        >>> [name for name, parameter in layer.named_parameters() if parameter.requires_grad]
+        ['bias', 'parametrizations.weight.original']
     """
     if method not in get_args(RotationMethod):
         raise ValueError(f"method {method!r}: choose {', '.join(get_args(RotationMethod))}")
@@ -248,6 +269,14 @@ def relaxation(module: nn.Module, weight: float = 0.1) -> Tensor:
 
     Raises:
         ValueError: there are none.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> from orthogan.weights import relaxation, rotation
+        >>> net = nn.Sequential(rotation(nn.Linear(4, 8), method="relaxed"), nn.Linear(8, 1))
+        >>> loss = net(torch.ones(2, 4)).mean() + relaxation(net, weight=0.1)
+        >>> loss.backward()
     """
     found = [(c, p) for _, c, p in list_rotations(module) if c.method == "relaxed"]
     if not found:
@@ -275,6 +304,13 @@ def resample(module: nn.Module, episode: int, *, optimizers: Iterable[Optimizer]
 
     Raises:
         ValueError: no weight below ``module`` is under ``rotation(sample=...)``.
+
+    Example:
+        >>> from torch import nn
+        >>> from orthogan.weights import resample, rotation
+        >>> net = nn.Sequential(rotation(nn.Linear(16, 8), sample=4))
+        >>> resample(net, episode=1)  # the names of the layers that turn other dimensions now
+        ['0']
     """
     found = [(name, c, p) for name, c, p in list_rotations(module) if c.sample is not None]
     if not found:
@@ -308,6 +344,14 @@ def refine(module: nn.Module, steps: int = 200, *, s: float = 2, lr: float = 0.0
 
     Raises:
         ValueError: there is no rotation below ``module``.
+
+    Example:
+        >>> from torch import nn
+        >>> from orthogan.weights import refine, rotation
+        >>> net = nn.Sequential(rotation(nn.Linear(4, 8)))
+        >>> before, after = refine(net, steps=20)["0"]
+        >>> after < before
+        True
     """
     found = list_rotations(module)
     if not found:

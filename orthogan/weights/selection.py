@@ -37,7 +37,15 @@ SUBSPACE = "subspace"  # type word of modules that name a matrix of their own (`
 
 @dataclass(frozen=True)
 class Selected:
-    """A layer, where it is, the name of its weight, and that weight as a matrix with one row per output."""
+    """A layer, where it is, the name of its weight, and that weight as a matrix with one row per output.
+
+    Example:
+        >>> from torch import nn
+        >>> from orthogan.weights import select
+        >>> chosen = select(nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 8, 3)), "last")[0]
+        >>> chosen.name, chosen.weight, type(chosen.layer).__name__
+        ('2', 'weight', 'Conv2d')
+    """
 
     name: str
     layer: nn.Module
@@ -73,6 +81,13 @@ def select(module: nn.Module, layers: str | Sequence[str] = (), *, weight: str =
     Raises:
         ValueError: a word matches no layer, all of them together leave none (it names what there is), or the first or
             last layer is a Householder projector, whose singular values nothing can change.
+
+    Example:
+        >>> from torch import nn
+        >>> from orthogan.weights import select
+        >>> net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.Conv2d(8, 8, 3), nn.Flatten(), nn.Linear(8, 1))
+        >>> [chosen.name for chosen in select(net, "conv,!first")]
+        ['1']
     """
     words = _words(layers)
     everything = [

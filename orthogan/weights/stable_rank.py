@@ -29,6 +29,18 @@ class StableRankNorm(SpectralNorm):
     answer is u v^T, of which the published form, with u and v constant, has no slope at all: a single row or column is
     then normalised as by ``SpectralNorm`` (the same value), and any other matrix takes a last, differentiable power
     iteration.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> from orthogan.linalg import stable_rank
+        >>> from orthogan.weights import StableRankNorm, stable_rank_norm
+        >>> layer = stable_rank_norm(nn.Linear(8, 8), c=0.25, n_power_iterations=20)
+        >>> isinstance(layer.parametrizations.weight[0], StableRankNorm)
+        True
+        >>> _ = layer(torch.ones(1, 8))
+        >>> bool(stable_rank(layer.weight) < 2.1)  # c times the smaller side is 2
+        True
     """
 
     def __init__(self, module: nn.Module, weight: Tensor, *, c: float, k: int = 1, n_power_iterations: int = 1) -> None:
@@ -209,6 +221,16 @@ def stable_rank_norm(
 
     Raises:
         ValueError: a value out of range, or no such weight.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> from orthogan.linalg import stable_rank
+        >>> from orthogan.weights import stable_rank_norm
+        >>> layer = stable_rank_norm(nn.Conv2d(3, 8, 3), c=0.5, n_power_iterations=20)
+        >>> _ = layer(torch.zeros(1, 3, 8, 8))
+        >>> bool(stable_rank(layer.weight.flatten(1)) < 4.1)  # half of the 8 rows
+        True
     """
     if k < 0:
         raise ValueError(f"k is {k}: the number of preserved singular values is 0 or more")
