@@ -1,4 +1,4 @@
-"""Draws the pictures of docs/latent.md from the shipped models; needs the extra explore, playwright and Chromium.
+"""Draws the pictures of docs/guides/latent.md from the shipped models; needs gradio, playwright and Chromium.
 
 python docs/latent_pictures.py
 """

@@ -1,4 +1,4 @@
-"""Draws the pictures of docs/toolbox.md: one small net, trained with each tool in turn on the shapes of the sprites.
+"""Draws the pictures of docs/guides/toolbox.md: one small net, trained with each tool on the shapes of the sprites.
 
     python docs/toolbox_pictures.py
 

@@ -118,14 +118,16 @@ def as_generator(module: nn.Module) -> Generator:
     """
     name = type(module).__name__
     if not isinstance(module, nn.Module):
-        raise UserError(f"{name}: a generator is an nn.Module; wrap yours as docs/latent.md shows, in ten lines")
+        raise UserError(
+            f"{name}: a generator is an nn.Module; wrap yours as docs/guides/any-generator.md shows, in ten lines"
+        )
     if isinstance(module, Generator):
         return module
     dim = _integer(module, "latent_dim", None)
     if dim is None or dim < 1:
         raise UserError(
             f"{name}: a generator needs an integer attribute latent_dim, not {getattr(module, 'latent_dim', None)!r}; "
-            "add it, or wrap the net as docs/latent.md shows, in ten lines"
+            "add it, or wrap the net as docs/guides/any-generator.md shows, in ten lines"
         )
     if (classes := _integer(module, "num_classes", 0)) is None or classes < 0:
         raise UserError(f"{name}: num_classes is {module.num_classes!r}; it is an integer, 0 without classes")

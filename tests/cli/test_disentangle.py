@@ -26,7 +26,7 @@ OWN = "tests.cli.test_disentangle:"
 
 
 class Wrapped(nn.Module):
-    """As docs/latent.md wraps somebody else's net."""
+    """As docs/guides/any-generator.md wraps somebody else's net."""
 
     latent_dim, num_classes = 4, 0
 

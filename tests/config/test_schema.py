@@ -437,7 +437,7 @@ def test_options_follow_their_kind_from_file_to_file(tmp_path: Path) -> None:
     ("key", "marker"), [("norm", CONSTRAINT), ("penalties", PENALTY), ("gradient_transforms", GRADIENT_RULE)]
 )
 def test_the_table_of_kinds_in_the_docs_is_that_of_the_registry(key: str, marker: OpenSection) -> None:
-    page = (ROOT / "docs" / "toolbox.md").read_text(encoding="utf-8").splitlines()
+    page = (ROOT / "docs" / "guides" / "toolbox.md").read_text(encoding="utf-8").splitlines()
     rows = []
     for kind, section in marker.kinds():
         options = [f"`{name}`" for name in section.model_fields if name not in marker.base.model_fields]

@@ -39,7 +39,7 @@ def test_sources_that_say_so_have_factors_and_classes(name: str) -> None:
 
 
 def test_the_guide_lists_every_source() -> None:
-    guide = (Path(__file__).parents[2] / "docs" / "guide.md").read_text("utf-8")
+    guide = (Path(__file__).parents[2] / "docs" / "guides" / "data.md").read_text("utf-8")
     table = guide.split("| `data.source` | what it reads |")[1].split("\n\n")[0]
     assert [name for name in DATA_SOURCES if f"`{name}`" not in table] == []
 

@@ -1,4 +1,4 @@
-"""The wrappers that docs/latent.md shows, around stand-ins that are called as the published nets are."""
+"""The wrappers that docs/guides/any-generator.md shows, around stand-ins that are called as the published nets are."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from orthogan.latent import first_layer_directions, in_space, list_spaces, model
 from orthogan.latent.discovery import discover
 from orthogan.models.open import open_model
 
-PAGE = Path(__file__).parents[2] / "docs" / "latent.md"
+PAGE = Path(__file__).parents[2] / "docs" / "guides" / "any-generator.md"
 
 
 @pytest.fixture(scope="module")

@@ -38,7 +38,7 @@ def drawn(net: nn.Module) -> Tensor:
 
 
 class Wrapped(nn.Module):
-    """As docs/latent.md wraps somebody else's net: two attributes and forward."""
+    """As docs/guides/any-generator.md wraps somebody else's net: two attributes and forward."""
 
     latent_dim: Any = 6
     num_classes: Any = 0
@@ -136,7 +136,7 @@ def test_what_gives_no_images_is_refused_by_name(net: type[Wrapped], tool: str) 
 @pytest.mark.parametrize(
     ("values", "says"),
     [
-        ({"latent_dim": None}, "docs/latent.md"),
+        ({"latent_dim": None}, "docs/guides/any-generator.md"),
         ({"latent_dim": 0}, "latent_dim"),
         ({"latent_dim": "6"}, "latent_dim"),
         ({"latent_dim": 6.0}, "latent_dim"),
@@ -155,7 +155,7 @@ def test_attributes_that_are_wrong_are_named_with_the_cure(values: dict[str, Any
 def test_a_net_without_numbers_or_no_net_at_all_is_refused() -> None:
     with pytest.raises(UserError, match="meta device"):
         TOOLS["sample"](Wrapped().to("meta"))
-    with pytest.raises(UserError, match=r"docs/latent\.md"):
+    with pytest.raises(UserError, match=r"docs/guides/any-generator\.md"):
         TOOLS["sample"]("sprites-srngan")
 
 

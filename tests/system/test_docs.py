@@ -12,7 +12,7 @@ from orthogan.config.files import load_config
 
 ROOT = Path(__file__).parents[2]
 REPORTS = sorted((ROOT / "docs" / "results").glob("*/REPORT.md"))
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", *(p for p in sorted((ROOT / "docs").rglob("*.md")) if p not in REPORTS)]
 
 
 def blocks(page: Path, language: str) -> list[str]:
