@@ -41,9 +41,10 @@ def on_config(config: Any) -> Any:
 
 def on_files(files: Files, config: Any) -> Files:
     """Add the pages outside of docs/, and write out the folders of the navigation."""
-    for path in sorted((ROOT / "pretrained").glob("*")):
+    for path in sorted((ROOT / "pretrained").rglob("*")):
         if path.suffix in (".md", *PICTURES):
-            OUTSIDE[f"pretrained/{path.name}"] = f"pretrained/{path.name.replace('README', 'index')}"
+            source = path.relative_to(ROOT).as_posix()
+            OUTSIDE[source] = source.replace("README.md", "index.md")
     for source, page in OUTSIDE.items():
         if (ROOT / source).is_file():
             files.append(File.generated(config, page, abs_src_path=str(ROOT / source)))
