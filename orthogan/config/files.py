@@ -41,6 +41,12 @@ def load_config(path: str | Path | None, overrides: Overrides = (), *, trust: Tr
 
     Raises:
         UserError: naming the file, the key, the value and what would be right.
+
+    Example:
+        >>> import orthogan
+        >>> config = orthogan.load_config(None, ["seed=3", "data.source=sprites", "data.channels=1"])
+        >>> config.seed, config.data.source
+        (3, 'sprites')
     """
     config, origin, runs = _load(path, overrides)
     own, foreign = (

@@ -25,7 +25,15 @@ from orthogan.training.config import (
 
 
 class Config(Section):
-    """One run, complete."""
+    """One run, complete.
+
+    Example:
+        >>> import orthogan
+        >>> from orthogan import Config
+        >>> config = Config(seed=3, data={"source": "sprites", "channels": 1})
+        >>> config.seed, config.data.source, config.training.batch_size
+        (3, 'sprites', 64)
+    """
 
     only_for: ClassVar = {"gan": ("augment",)}
 

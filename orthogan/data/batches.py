@@ -36,6 +36,16 @@ class Batches:
 
     ``key``: of the batch size in the config, for messages. Raises UserError when ``world`` does not divide
     ``batch_size`` or the set is smaller than a batch.
+
+    Example:
+        >>> import numpy as np
+        >>> from orthogan.data import ArraySource, Batches
+        >>> source = ArraySource("mine", np.zeros((10, 3, 8, 8), np.uint8))
+        >>> with Batches(source, batch_size=4, seed=0) as batches:
+        ...     images, labels = batches.at(8)  # the images after the first 8
+        ...
+        >>> images.shape
+        torch.Size([4, 3, 8, 8])
     """
 
     def __init__(

@@ -49,6 +49,15 @@ class FactorGrid:
 
     A full grid in the order of its factors needs arithmetic only; any other one a sorted table of N keys.
     Raises ValueError: the source knows no factors, or one of the combinations is there twice.
+
+    Example:
+        >>> import numpy as np
+        >>> from orthogan.data import ArraySource, FactorGrid
+        >>> factors = np.array([[0, 0], [0, 1], [1, 0], [1, 1]])
+        >>> about = {"factors": factors, "factor_names": ["size", "hue"], "factor_sizes": [2, 2]}
+        >>> source = ArraySource("mine", np.zeros((4, 1, 8, 8), np.uint8), **about)
+        >>> FactorGrid(source).sample(np.array([[1, 0]])).shape
+        (1, 1, 8, 8)
     """
 
     def __init__(self, source: ImageSource, *, occurring: bool = False) -> None:

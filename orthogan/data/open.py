@@ -89,7 +89,15 @@ def _by_path(text: str) -> tuple[str, str]:
 
 
 def open_configured(config: DataConfig, *, split: str | None = None) -> ImageSource:
-    """The images of ``config`` (or of another ``split`` of the same set); errors as ``open_source``."""
+    """The images of ``config`` (or of another ``split`` of the same set); errors as ``open_source``.
+
+    Example:
+        >>> from orthogan.config.schema import Config
+        >>> from orthogan.data import open_configured
+        >>> source = open_configured(Config(data={"source": "sprites", "channels": 1, "count": 100}).data)
+        >>> len(source)
+        100
+    """
     return open_request(config.request(split))
 
 
@@ -101,6 +109,13 @@ def open_held_out(config: DataConfig) -> ImageSource:
 
     Raises:
         UserError: there are none, or the test part is what the GAN was trained on.
+
+    Example:
+        >>> from orthogan.config.schema import Config
+        >>> from orthogan.data import open_held_out
+        >>> source = open_held_out(Config(data={"source": "sprites", "channels": 1, "count": 100}).data)
+        >>> len(source) > 50
+        True
     """
     data = config.request()
     return DATA_SOURCES.get(data.source, "data.source")().open_held_out(data, config.test_split)

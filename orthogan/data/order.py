@@ -32,6 +32,11 @@ def permuted_index(seed: int, n: int, position: int, count: int) -> np.ndarray:
 
     Positions ``e*n .. (e+1)*n - 1`` are epoch e, a permutation of ``range(n)``; int64 of shape (count,).
     Raises ValueError for an empty set or a negative position or count.
+
+    Example:
+        >>> from orthogan.data import permuted_index
+        >>> sorted(permuted_index(seed=0, n=5, position=0, count=5).tolist())  # every image once per epoch
+        [0, 1, 2, 3, 4]
     """
     if n < 1 or position < 0 or count < 0:
         raise ValueError(f"need n >= 1, position >= 0 and count >= 0, got {n}, {position}, {count}")

@@ -18,7 +18,13 @@ IN_MEMORY_LIMIT = 1 << 30  # a set of at most so many bytes after resizing is he
 
 
 class BadFile(NamedTuple):
-    """A file that could not be decoded, and why."""
+    """A file that could not be decoded, and why.
+
+    Example:
+        >>> from orthogan.data import BadFile
+        >>> BadFile("broken.jpg", "not an image").reason
+        'not an image'
+    """
 
     name: str
     reason: str
@@ -38,7 +44,13 @@ class Annotation(NamedTuple):
 
 @dataclass(frozen=True)
 class DataRequest:
-    """What is asked of a data source: the arguments of ``orthogan.data.open_source``, which explains them."""
+    """What is asked of a data source: the arguments of ``orthogan.data.open_source``, which explains them.
+
+    Example:
+        >>> from orthogan.data import DataRequest
+        >>> DataRequest("sprites", channels=1, count=100).resolution
+        32
+    """
 
     source: str
     path: str | None = None
@@ -76,6 +88,12 @@ class ImageSource(ABC):
     - ``factor_values``: for each column the name of every value, empty where the values are numbers in order.
 
     A source may be used from forked or spawned worker processes.
+
+    Example:
+        >>> from orthogan.data import open_source
+        >>> source = open_source("sprites", count=100, channels=1)
+        >>> len(source), source.factor_names
+        (100, ['shape', 'scale', 'orientation', 'x', 'y'])
     """
 
     name: str
@@ -170,6 +188,15 @@ class ArraySource(ImageSource):
 
     Raises:
         UserError: the shapes, the type or the labels do not fit together.
+
+    Example:
+        >>> import numpy as np
+        >>> from orthogan.data import ArraySource
+        >>> images = np.zeros((6, 3, 8, 8), np.uint8)
+        >>> labels = np.array([0, 1, 2, 0, 1, 2])
+        >>> source = ArraySource("mine", images, labels=labels, class_names=["cat", "dog", "fox"])
+        >>> len(source), source.num_classes, source.resolution
+        (6, 3, 8)
     """
 
     in_memory = True

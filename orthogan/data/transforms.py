@@ -17,6 +17,12 @@ def to_float(images: Tensor, *, dequantize: bool, generator: torch.Generator | N
     With ``dequantize``: x/128 - 1 + U(0, 1/128), as the Chainer code of SNGAN (Miyato et al. 2018) fills the gaps
     between the 256 grey levels; the draws come from ``generator``, which must live on the images' device.
     Without: x/127.5 - 1. Raises TypeError for other types and ValueError for a missing generator.
+
+    Example:
+        >>> import torch
+        >>> from orthogan.data import to_float
+        >>> to_float(torch.tensor([[[[0, 255]]]], dtype=torch.uint8), dequantize=False)
+        tensor([[[[-1.,  1.]]]])
     """
     if dequantize and generator is None:
         raise ValueError("dequantize draws noise: pass a generator")
@@ -42,7 +48,14 @@ def rescale_pixels(images: Tensor, noise: Tensor | None) -> Tensor:
 
 
 def flip(images: Tensor, generator: torch.Generator) -> Tensor:
-    """Mirror every image (n, c, h, w) left to right with probability one half, each by its own coin."""
+    """Mirror every image (n, c, h, w) left to right with probability one half, each by its own coin.
+
+    Example:
+        >>> import torch
+        >>> from orthogan.data import flip
+        >>> flip(torch.zeros(4, 3, 8, 8), torch.Generator().manual_seed(0)).shape
+        torch.Size([4, 3, 8, 8])
+    """
     return flip_where(images, draw_coins(len(images), generator))
 
 

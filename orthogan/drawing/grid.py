@@ -62,6 +62,11 @@ def class_layout(labels: np.ndarray | torch.Tensor | Sequence[int], *, per_row: 
 
     Classes ascend from top to bottom, items keep their order within a class, and a class with more than
     ``per_row`` items (default: the size of the largest class) goes on in the next row.
+
+    Example:
+        >>> from orthogan.latent import class_layout
+        >>> class_layout([0, 1, 0, 0, 1]).tolist()
+        [[0, 2, 3], [1, 4, -1]]
     """
     values = np.asarray(labels)
     if values.ndim != 1 or values.size == 0:
@@ -100,6 +105,12 @@ def image_grid(
     ``class_layout`` gives, in place of ``columns``; ``row_labels`` are then written left of the rows.
 
     Raises ``UserError`` for impossible arguments.
+
+    Example:
+        >>> import numpy as np
+        >>> from orthogan.latent import image_grid
+        >>> image_grid(np.zeros((6, 1, 8, 8), np.uint8), columns=3, scale=1).size
+        (32, 22)
     """
     pixels = as_pixels(images)
     count, _, height, width = pixels.shape
@@ -166,6 +177,13 @@ def save_png(image: Image.Image, path: str | os.PathLike[str], metadata: Mapping
     """Write ``image`` as a PNG whose text chunks hold ``metadata`` (read them back from ``Image.open(p).text``).
 
     The file appears whole or not at all. Raises ``UserError`` when the place cannot be written.
+
+    Example:
+        >>> import numpy as np
+        >>> from orthogan.latent import image_grid, save_png
+        >>> grid = image_grid(np.zeros((4, 3, 8, 8), np.uint8))
+        >>> save_png(grid, "grid.png", {"seeds": "0-3"}).name
+        'grid.png'
     """
     info = PngInfo()
     for key, value in (metadata or {}).items():

@@ -94,6 +94,14 @@ def evaluate(
         UserError: an unknown metric, extractor or precision, missing weights, too few images, an unlike reference, a
             path length of images or of a space that the generator does not have.
         TypeError: a subject or reference of another kind.
+
+    Example:
+        >>> import orthogan
+        >>> generator = orthogan.load("sprites-srngan")
+        >>> sprites = orthogan.open_source("sprites", count=64, channels=1)
+        >>> (result,) = orthogan.evaluate(generator, sprites, samples=64, extractor="efficientnet-lite0")
+        >>> result.value > 0
+        True
     """
     chosen = find_metrics(metrics)
     for name, number in (("samples", samples), ("reference_samples", reference_samples), ("batch_size", batch_size)):
@@ -165,6 +173,18 @@ def evaluate_classifier(
     Raises:
         Incomplete: some metrics could not be computed; it holds the results of the others.
         UserError: no such metric, images without classes, a library that is missing, an attack that means nothing.
+
+    Example:
+        >>> import numpy as np
+        >>> from orthogan.data import ArraySource
+        >>> from orthogan.evaluation import evaluate_classifier
+        >>> from orthogan.models.classifiers import MLP
+        >>> images = np.zeros((4, 1, 8, 8), np.uint8)
+        >>> source = ArraySource("mine", images, labels=np.array([0, 1, 0, 1]), class_names=["cat", "dog"])
+        >>> net = MLP(resolution=8, image_channels=1, channels=8, num_classes=2)
+        >>> (result,) = evaluate_classifier(net, source)
+        >>> result.metric, result.value
+        ('accuracy', 0.5)
     """
     options: dict[str, Any] = {"attack_norm": attack_norm, "eps": eps, "steps": steps, "restarts": restarts}
     common: dict[str, Any] = {"samples": samples, "batch_size": batch_size, "seed": seed, "progress": progress}

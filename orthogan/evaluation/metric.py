@@ -50,7 +50,13 @@ Kind = TypeVar("Kind", bound="type[Metric]")
 
 @dataclass(frozen=True)
 class Score:
-    """A number, its spread where it has one, its parts, and every choice that makes it another metric."""
+    """A number, its spread where it has one, its parts, and every choice that makes it another metric.
+
+    Example:
+        >>> from orthogan.evaluation import Score
+        >>> Score(0.81, std=0.02, parts={"precision": 0.9, "recall": 0.74}).value
+        0.81
+    """
 
     value: float
     std: float | None = None
@@ -71,6 +77,11 @@ class Inputs:
         options: arguments of single metrics, such as ``kid_subset_size``.
         fakes, reals: what was asked for of the generated and of the real images; there only in ``compute``.
         info: further facts for the protocol.
+
+    Example:
+        >>> from orthogan.evaluation import Inputs
+        >>> Inputs(samples=100, seed=3).batch_size
+        64
     """
 
     samples: int | None = None
@@ -127,6 +138,18 @@ class Metric:
         needs: see ``Need``. All metrics of one evaluation share one pass over the images.
         compares: whether it needs real images (or their statistics) to compare with.
         samples: how many samples it has if the user asks for no number (None: all images of a classifier).
+
+    Example:
+        >>> import orthogan
+        >>> from orthogan.evaluation import Metric, Score
+        >>> class Contrast(Metric):
+        ...     better = "higher"
+        ...     needs = frozenset({"images"})
+        ...     def compute(self, inputs):
+        ...         return Score(float(inputs.fakes.images.float().std()))
+        ...
+        >>> Contrast().needs
+        frozenset({'images'})
     """
 
     name: str = ""

@@ -27,6 +27,12 @@ class MetricResult:
     ``extractor``: the net, or the distance, behind it. ``variant``: of a metric that has no one definition, every
     choice that moves the number. ``title`` and ``better`` ("lower", "higher", "none"): of a metric of the user's own,
     so that its records can be read without importing it.
+
+    Example:
+        >>> from orthogan.evaluation import MetricResult, table
+        >>> result = MetricResult("fid", 12.3, "efficientnet-lite0", protocol={"samples": 1000})
+        >>> result.value, result.protocol["samples"]
+        (12.3, 1000)
     """
 
     metric: str
@@ -99,12 +105,27 @@ class Described(Protocol):
 
 
 def append_jsonl(path: str | Path, results: Sequence[Described]) -> None:
-    """Add a line for each result to ``path``, on the disk when this returns. Raises ``CannotWrite``."""
+    """Add a line for each result to ``path``, on the disk when this returns. Raises ``CannotWrite``.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from orthogan.evaluation import MetricResult, append_jsonl
+        >>> append_jsonl("metrics.jsonl", [MetricResult("fid", 12.3, "efficientnet-lite0")])
+        >>> len(Path("metrics.jsonl").read_text().splitlines())
+        1
+    """
     append_json(path, [result.as_dict() for result in results])
 
 
 def table(results: Sequence[MetricResult]) -> str:
-    """Results for a person to read, each above its protocol; those of one protocol stand together."""
+    """Results for a person to read, each above its protocol; those of one protocol stand together.
+
+    Example:
+        >>> from orthogan.evaluation import MetricResult, table
+        >>> text = table([MetricResult("fid", 12.3, "efficientnet-lite0", protocol={"samples": 1000})])
+        >>> text.splitlines()[0]
+        'FD[efficientnet-lite0]  12.3'
+    """
     groups: list[list[MetricResult]] = []
     for result in results:
         if groups and groups[-1][0].protocol == result.protocol:

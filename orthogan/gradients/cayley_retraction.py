@@ -33,6 +33,18 @@ class CayleyRetraction(GradientRule):
     Raises:
         ValueError: see ``GradientRule``; a parameter that is not square and orthogonal; or an ``lr`` that is not above
             0, or that would follow an initial rate of 0.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> from orthogan.gradients import CayleyRetraction
+        >>> rotation = nn.Parameter(torch.eye(4))
+        >>> optimizer = torch.optim.SGD([rotation], lr=0.1)
+        >>> rule = CayleyRetraction(optimizer, [rotation])
+        >>> (rotation[0, 1] - rotation[2, 3]).backward()
+        >>> optimizer.step()
+        >>> torch.allclose(rotation @ rotation.T, torch.eye(4), atol=1e-5)
+        True
     """
 
     owns_update = True

@@ -44,6 +44,20 @@ class NearestOrthogonalGradient(GradientRule):
 
     Raises:
         ValueError: see ``GradientRule``; or an option out of range.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> from orthogan.gradients import NearestOrthogonalGradient
+        >>> net = nn.Linear(2, 2, bias=False)
+        >>> _ = nn.init.zeros_(net.weight)
+        >>> optimizer = torch.optim.SGD(net.parameters(), lr=1.0)
+        >>> rule = NearestOrthogonalGradient(optimizer, net)
+        >>> net.weight.grad = torch.tensor([[3.0, 0.0], [0.0, 0.1]])
+        >>> optimizer.step()
+        >>> net.weight.data.round(decimals=3)  # both directions were learned at one rate
+        tensor([[-1.,  0.],
+                [ 0., -1.]])
     """
 
     def __init__(

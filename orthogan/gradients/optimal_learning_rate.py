@@ -35,6 +35,16 @@ class OptimalLearningRate(GradientRule):
 
     Raises:
         ValueError: see ``GradientRule``; or an unknown form.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> from orthogan.gradients import OptimalLearningRate
+        >>> net = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 1))
+        >>> optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+        >>> rule = OptimalLearningRate(optimizer, net, layers="first")
+        >>> net(torch.ones(1, 4)).sum().backward()
+        >>> optimizer.step()
     """
 
     def __init__(

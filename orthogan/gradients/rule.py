@@ -43,6 +43,26 @@ class GradientRule:
     Raises:
         ValueError: no parameter at all, one that the optimizer does not hold, or one that is not a real matrix; an
             optimizer that needs a closure, such as LBFGS, or with ``differentiable=True``.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> from orthogan.gradients import GradientRule
+        >>> class Sign(GradientRule):
+        ...     def before_step(self):
+        ...         for _, parameter in self.parameters:
+        ...             gradient = self.gradient(parameter)
+        ...             if gradient is not None:
+        ...                 self.replace(parameter, gradient.sign())
+        ...
+        >>> net = nn.Linear(2, 1, bias=False)
+        >>> _ = nn.init.zeros_(net.weight)
+        >>> optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+        >>> rule = Sign(optimizer, net)
+        >>> (5 * net(torch.ones(1, 2))).sum().backward()
+        >>> optimizer.step()
+        >>> net.weight.data
+        tensor([[-0.1000, -0.1000]])
     """
 
     owns_update = False  # whether the rule makes the step of its parameters itself

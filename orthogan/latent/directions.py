@@ -45,6 +45,15 @@ class Directions:
     ``seed``: of the randomness in the method.
 
     Raises ``UserError`` where these do not fit together.
+
+    Example:
+        >>> import numpy as np
+        >>> import orthogan
+        >>> directions = orthogan.Directions(np.eye(2, 16, dtype=np.float32), method="mine", names=["size", "hue"])
+        >>> directions.save("mine.safetensors")
+        PosixPath('mine.safetensors')
+        >>> orthogan.Directions.load("mine.safetensors").names
+        ('size', 'hue')
     """
 
     matrix: np.ndarray
@@ -246,6 +255,13 @@ def random_control(latent_dim: int, k: int, seed: int) -> Directions:
     QR of a Gaussian matrix with the signs of R's diagonal made positive, which makes Q Haar distributed
     (Mezzadri 2007, "How to generate random matrices from the classical compact groups").
     Raises ``UserError`` unless 1 <= k <= latent_dim.
+
+    Example:
+        >>> import numpy as np
+        >>> from orthogan.latent import random_control
+        >>> rows = random_control(latent_dim=8, k=3, seed=0).matrix
+        >>> np.allclose(rows @ rows.T, np.eye(3), atol=1e-6)
+        True
     """
     if not 1 <= k <= latent_dim:
         raise UserError(f"{k} random control directions: between 1 and the latent dimension, {latent_dim}")

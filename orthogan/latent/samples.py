@@ -28,7 +28,15 @@ _PART = re.compile(r"(\d{1,15})(?:-(\d{1,15}))?", re.ASCII)
 
 @dataclass(frozen=True)
 class Samples:
-    """``images`` uint8 (n, c, h, w) of ``seeds`` (n), their ``labels`` (n; None if unconditional), provenance."""
+    """``images`` uint8 (n, c, h, w) of ``seeds`` (n), their ``labels`` (n; None if unconditional), provenance.
+
+    Example:
+        >>> import orthogan
+        >>> from orthogan.latent import sample_images
+        >>> samples = sample_images(orthogan.load("sprites-srngan"), seeds=[0, 1, 2])
+        >>> samples.images.shape, samples.images.dtype
+        ((3, 1, 32, 32), dtype('uint8'))
+    """
 
     images: np.ndarray
     seeds: Sequence[int]
@@ -40,6 +48,11 @@ def parse_seeds(text: str, what: str = "seeds") -> list[int]:
     """``"0-3,70"`` -> [0, 1, 2, 3, 70]: numbers and inclusive ranges, in that order, repeats dropped.
 
     Raises ``UserError`` naming ``what`` is read and the part that cannot be read.
+
+    Example:
+        >>> from orthogan.latent import parse_seeds
+        >>> parse_seeds("0-3,70")
+        [0, 1, 2, 3, 70]
     """
     return _numbers(text, what)
 
@@ -49,6 +62,11 @@ def parse_layers(text: str, generator: nn.Module | None = None) -> list[int]:
 
     Of a ``generator`` with named styles, also from the words of ``orthogan.weights.select``: ``"blocks.0.*,!last"``.
     Raises ``UserError``.
+
+    Example:
+        >>> from orthogan.latent import parse_layers
+        >>> parse_layers("0-3,5")
+        [0, 1, 2, 3, 5]
     """
     styles, rows = getattr(generator, "style_layers", None), getattr(generator, "style_rows", None)
     if styles is None or rows is None or all(_PART.fullmatch(part.strip()) for part in text.split(",")):
@@ -66,6 +84,11 @@ def parse_classes(text: str, num_classes: int, names: Sequence[str] = ()) -> lis
     Where all names are numbers, such as 1, 2 and 10, numbers and the ends of ranges are names. Names are compared
     with case first, then without. Raises ``UserError`` for an unconditional generator, an unknown or ambiguous name,
     or a number out of range.
+
+    Example:
+        >>> from orthogan.latent import parse_classes
+        >>> parse_classes("0-1,ship", 3, ["car", "cat", "ship"])
+        [0, 1, 2]
     """
     if num_classes == 0:
         raise UserError("classes: this generator is unconditional and has no classes; leave them out")
@@ -140,6 +163,13 @@ def sample_images(
     A conditional generator shows seed s in class ``classes[s % len(classes)]`` (default: all classes).
     ``truncation``: see ``orthogan.models.generate.truncate``.
     Raises ``UserError`` for no seeds, or classes that do not fit the generator.
+
+    Example:
+        >>> import orthogan
+        >>> from orthogan.latent import sample_images
+        >>> samples = sample_images(orthogan.load("sprites-srngan"), seeds=range(4), truncation=0.7)
+        >>> samples.images.shape
+        (4, 1, 32, 32)
     """
     if not seeds:
         raise UserError("no seeds: ask for at least one, such as 0-63")
@@ -175,6 +205,13 @@ def save_samples(samples: Samples, out: str | os.PathLike[str], *, class_names: 
     The grid of a conditional generator has its classes in rows where they are four or more to a class on average,
     else a caption under each image. In a folder: ``seed000012.png``, ``seed000012-class03.png``, at the
     generator's own size. The paths written come back. Raises ``UserError`` for another suffix.
+
+    Example:
+        >>> import orthogan
+        >>> from orthogan.latent import sample_images, save_samples
+        >>> samples = sample_images(orthogan.load("sprites-srngan"), seeds=range(4))
+        >>> [path.name for path in save_samples(samples, "grid.png")]
+        ['grid.png']
     """
     check_place(out, len(samples.seeds))
     target = Path(out)

@@ -86,6 +86,12 @@ class Traversal:
     too, has "change": the mean absolute difference of its two ends from its centre, in grey levels 0 … 255.
     ``is_control``: (rows,) bool, rows along random directions, always last.
     ``metadata``: provenance as texts.
+
+    Example:
+        >>> import orthogan
+        >>> walk = orthogan.traverse(orthogan.load("sprites-srngan"), dims=[0], steps=3, control=1)
+        >>> walk.offsets.tolist(), walk.is_control.tolist()
+        ([-3.0, 0.0, 3.0], [False, True])
     """
 
     frames: np.ndarray
@@ -140,6 +146,13 @@ def traverse(
     along random orthonormal directions, of the same mean length as the chosen ones, below them.
 
     Raises ``UserError`` for arguments that do not fit the generator or each other.
+
+    Example:
+        >>> import orthogan
+        >>> generator = orthogan.load("sprites-srngan")
+        >>> walk = orthogan.traverse(generator, method="sefa", dims=[0, 1], steps=5)
+        >>> walk.frames.shape  # rows, steps, channels, height, width
+        (2, 5, 1, 32, 32)
     """
     if directions is not None and method is not None:
         raise UserError("directions and method: give one of them")
@@ -166,7 +179,17 @@ def traverse(
 
 @dataclass(frozen=True)
 class ContactSheet:
-    """``traversals``: one for each of ``seeds``, with the same directions, offsets and unit in all of them."""
+    """``traversals``: one for each of ``seeds``, with the same directions, offsets and unit in all of them.
+
+    Example:
+        >>> import orthogan
+        >>> from orthogan.latent import contact_sheet
+        >>> generator = orthogan.load("sprites-srngan")
+        >>> axes = orthogan.native_directions(generator)
+        >>> sheet = contact_sheet(generator, axes, seeds=[0, 1], dims=[0], steps=3)
+        >>> sheet.seeds, len(sheet.traversals)
+        ([0, 1], 2)
+    """
 
     seeds: Sequence[int]
     traversals: Sequence[Traversal]
@@ -205,6 +228,15 @@ def contact_sheet(
 
     ``y``: one class for all seeds of a conditional generator; by default each seed has its own, as in ``traverse``.
     Raises ``UserError`` for no seeds, and as ``traverse``; ``TypeError`` for directions of another type.
+
+    Example:
+        >>> import orthogan
+        >>> from orthogan.latent import contact_sheet
+        >>> generator = orthogan.load("sprites-srngan")
+        >>> directions = orthogan.first_layer_directions(generator)
+        >>> sheet = contact_sheet(generator, directions, seeds=[0, 1], dims=[0], steps=3)
+        >>> orthogan.render(sheet, "sheet.png").name
+        'sheet.png'
     """
     if not len(seeds):
         raise UserError("no seeds: a contact sheet needs at least one, such as 0-4")

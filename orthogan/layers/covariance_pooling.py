@@ -26,6 +26,13 @@ class CovariancePooling(nn.Module):
 
     Raises:
         ValueError: an unknown method, less than one iteration, or one of dimension and in_channels without the other.
+
+    Example:
+        >>> import torch
+        >>> from orthogan.layers import CovariancePooling
+        >>> pool = CovariancePooling()
+        >>> pool(torch.rand(2, 4, 6, 6)).shape  # 4 * 5 / 2
+        torch.Size([2, 10])
     """
 
     def __init__(

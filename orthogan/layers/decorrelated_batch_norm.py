@@ -35,6 +35,16 @@ class DecorrelatedBatchNorm2d(nn.Module):
 
     Raises:
         ValueError: an argument out of range, or channels that do not divide into groups.
+
+    Example:
+        >>> import torch
+        >>> from orthogan.layers import DecorrelatedBatchNorm2d
+        >>> layer = DecorrelatedBatchNorm2d(3, eps=1e-5, affine=False)
+        >>> white = layer(torch.rand(8, 3, 6, 6))
+        >>> torch.cov(white.transpose(0, 1).flatten(1)).round(decimals=1).abs()
+        tensor([[1., 0., 0.],
+                [0., 1., 0.],
+                [0., 0., 1.]])
     """
 
     running_mean: Tensor
@@ -142,6 +152,15 @@ def decorrelate(module: nn.Module, layers: str | Sequence[str] = ("*",), **optio
 
     Raises:
         ValueError: a word matches no such layer, or an option does not fit one; nothing is replaced then.
+
+    Example:
+        >>> from torch import nn
+        >>> from orthogan.layers import decorrelate
+        >>> net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU())
+        >>> decorrelate(net)
+        ['1']
+        >>> net[1]
+        DecorrelatedBatchNorm2d(8, groups=1, eps=0.01, method=eigh)
     """
     norms = {
         name: part

@@ -37,6 +37,14 @@ class HouseholderProjector(nn.Module):
 
     Raises:
         ValueError: a size below 1, or a rank above the smaller of in_features and out_features.
+
+    Example:
+        >>> import torch
+        >>> from orthogan.layers import HouseholderProjector
+        >>> layer = HouseholderProjector(16, 12, rank=4, bias=False)
+        >>> weight = layer(torch.eye(16)).T  # as a matrix
+        >>> torch.linalg.matrix_rank(weight).item()
+        4
     """
 
     # for orthogan.weights.select: it stands in the place of a linear layer, but no tool acts on its weight
@@ -180,6 +188,13 @@ class HouseholderPixel(HouseholderProjector):
 
     Raises:
         ValueError: as ``HouseholderProjector``.
+
+    Example:
+        >>> import torch
+        >>> from orthogan.layers import HouseholderPixel
+        >>> layer = HouseholderPixel(16, (8, 4, 4), rank=4)
+        >>> layer(torch.rand(2, 16, 1, 1)).shape
+        torch.Size([2, 8, 4, 4])
     """
 
     matrix_type = "transposed"

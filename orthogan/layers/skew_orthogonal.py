@@ -126,6 +126,14 @@ class SkewOrthogonalConv2d(nn.Module):
 
     Raises:
         ValueError: an argument out of range.
+
+    Example:
+        >>> import torch
+        >>> from orthogan.layers import SkewOrthogonalConv2d
+        >>> layer = SkewOrthogonalConv2d(4, 4, bias=False, terms=12)
+        >>> x = torch.rand(1, 4, 8, 8)
+        >>> torch.allclose(layer(x).norm(), x.norm(), rtol=1e-3)  # it keeps the norm
+        True
     """
 
     # for orthogan.weights.select: tools for a convolution's weight act on the filter, as the authors put NOG on it
@@ -239,6 +247,14 @@ def skew_orthogonal(conv: nn.Conv2d, *, terms: int = 5, eval_terms: int | None =
     Raises:
         ValueError: groups, dilation, an even or oblong kernel, oblong strides, or a padding that is not (k - 1) / 2
             zeros or circular; the message says which.
+
+    Example:
+        >>> from torch import nn
+        >>> from orthogan.layers import skew_orthogonal
+        >>> conv = nn.Conv2d(8, 8, 3, padding=1)
+        >>> layer = skew_orthogonal(conv)
+        >>> layer.in_channels, layer.out_channels
+        (8, 8)
     """
     if not isinstance(conv, nn.Conv2d):
         raise ValueError(f"{type(conv).__name__}: only an nn.Conv2d can become a skew orthogonal convolution")

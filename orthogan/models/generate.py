@@ -118,6 +118,12 @@ def truncate(z: Tensor, truncation: float) -> Tensor:
     (0.683 for t = 1, 0.383 for t = 0.5); it is not StyleGAN's psi, which scales w.
 
     ``z``: any shape. Raises ``UserError`` unless 0 <= truncation <= 1.
+
+    Example:
+        >>> import torch
+        >>> from orthogan.latent import truncate
+        >>> truncate(torch.tensor([-3.0, 0.0, 3.0]), 0.5).round(decimals=2)
+        tensor([-0.6700,  0.0000,  0.6700])
     """
     if not 0 <= truncation <= 1:
         raise UserError(f"truncation={truncation}: between 0 (always the mode) and 1 (the whole prior)")
@@ -139,7 +145,14 @@ def threshold(truncation: float) -> float:
 
 
 def list_spaces(generator: nn.Module) -> tuple[str, ...]:
-    """Names of the spaces that ``in_space`` knows for this generator: "z", then those of its attribute ``spaces``."""
+    """Names of the spaces that ``in_space`` knows for this generator: "z", then those of its attribute ``spaces``.
+
+    Example:
+        >>> import orthogan
+        >>> from orthogan.latent import list_spaces
+        >>> list_spaces(orthogan.load("sprites-srngan"))
+        ('z',)
+    """
     return tuple(dict.fromkeys(("z", *getattr(generator, "spaces", ()))))
 
 
@@ -154,6 +167,14 @@ def in_space(
     ``y``: the class whose latents the view draws (a view other than "z" has no classes). ``layers``: numbers of the
     layers that take the latent, none for all; the others keep ``base`` (latent_dim,), zero by default.
     Raises ``UserError`` for a space that the generator does not offer, and for layers of z, which has none.
+
+    Example:
+        >>> import torch
+        >>> from orthogan.latent import in_space
+        >>> from orthogan.models import StyleGAN2Generator
+        >>> generator = StyleGAN2Generator(resolution=32, image_channels=1, channels=4, latent_dim=8, w_dim=16)
+        >>> in_space(generator, "w").latent_dim
+        16
     """
     net = as_generator(generator)
     if space not in list_spaces(net):
@@ -200,6 +221,12 @@ def model_hash(generator: nn.Module) -> str:
 
     The same weights give the same hash on any device, in any memory layout, and inside a wrapper that only
     prefixes the names; state that is not a tensor does not count.
+
+    Example:
+        >>> import orthogan
+        >>> from orthogan.latent import model_hash
+        >>> len(model_hash(orthogan.load("sprites-srngan")))
+        64
     """
     need_numbers(generator)
     state = {name: tensor for name, tensor in sorted(generator.state_dict().items()) if isinstance(tensor, Tensor)}

@@ -56,6 +56,12 @@ class OpenedModel:
         kind: of net; "code" is one by name, "tensors" are weights of which nothing else is known.
         path: of the file; None for code.
         from_folder: whether a run or checkpoint was named, which may have more than one net.
+
+    Example:
+        >>> from orthogan.models import open_model
+        >>> opened = open_model("sprites-srngan")
+        >>> opened.generator.resolution
+        32
     """
 
     name: str
@@ -230,6 +236,12 @@ def open_model(
 
     Raises:
         UserError: there is nothing of the kind, it is damaged, or it names other code.
+
+    Example:
+        >>> from orthogan.models import open_model
+        >>> opened = open_model("sprites-srngan")
+        >>> type(opened.generator).__name__
+        'SNGANGenerator'
     """
     text, path = str(subject), user_path(subject)
     if not os.path.exists(path):
@@ -257,12 +269,25 @@ def load_generator(
     """A generator, ready to draw from: eval mode, on ``device``, its parameters without gradients.
 
     To train it further: ``net.requires_grad_(True).train()``. Args, errors: as of ``open_model``.
+
+    Example:
+        >>> import orthogan
+        >>> generator = orthogan.load("sprites-srngan")  # or a run, a checkpoint, a .safetensors file, module:Class
+        >>> generator(generator.sample_latent(2, seed=0)).shape
+        torch.Size([2, 1, 32, 32])
     """
     return open_model(subject, device=device, ema=ema, trust=trust).generator
 
 
 def load_classifier(subject: str | Path, *, device: torch.device | str = "cpu", trust: Trust = False) -> nn.Module:
-    """A classifier in eval mode: images (n, c, h, w) in [-1, 1] -> logits (n, classes); as ``load_generator``."""
+    """A classifier in eval mode: images (n, c, h, w) in [-1, 1] -> logits (n, classes); as ``load_generator``.
+
+    Example:
+        >>> from orthogan.models import load_classifier
+        >>> net = load_classifier("torchvision.models:squeezenet1_1")  # also a run with task: classifier
+        >>> net.training
+        False
+    """
     return open_model(subject, device=device, trust=trust).classifier
 
 
@@ -270,6 +295,17 @@ def load_discriminator(subject: str | Path, *, device: torch.device | str = "cpu
     """A discriminator in eval mode: images (n, c, h, w) in [-1, 1] (and labels) -> logits (n,); as ``load_generator``.
 
     ``subject`` may also be a ``discriminator.safetensors`` with its ``generator.safetensors`` beside it.
+
+    Example:
+        >>> import orthogan
+        >>> from orthogan.models import load_discriminator
+        >>> tiny = ["data.source=sprites", "data.channels=1", "data.count=16", "model.generator.channels=4"]
+        >>> tiny += ["model.discriminator.channels=4", "training.batch_size=4", "training.steps=1"]
+        >>> config = orthogan.load_config(None, [*tiny, "evaluation.every=0", "logging.tensorboard=false", "out=run"])
+        >>> run = orthogan.train(config)  # doctest: +ELLIPSIS
+        data: sprites-16, 16 images of 32 px; ...
+        >>> load_discriminator(run).num_classes
+        0
     """
     return open_model(subject, device=device, ema=False, trust=trust).discriminator
 

@@ -31,6 +31,21 @@ class Generator(nn.Module):
     A generator with further latent spaces, such as the W of a style-based one, lists their names in ``spaces`` ("z",
     its input, comes first) and gives each by ``latent_space``. Both are optional, in a wrapper too.
     ``axis``: the letter of its coordinates, "w3", where it is itself such a space.
+
+    Example:
+        >>> import torch
+        >>> from orthogan.models import Generator
+        >>> class Tiny(Generator):
+        ...     latent_dim = 4
+        ...     def __init__(self):
+        ...         super().__init__()
+        ...         self.linear = torch.nn.Linear(4, 3 * 8 * 8)
+        ...     def forward(self, z, y=None):
+        ...         return self.linear(z).tanh().view(-1, 3, 8, 8)
+        ...
+        >>> generator = Tiny()
+        >>> generator(generator.sample_latent(2, seed=0)).shape
+        torch.Size([2, 3, 8, 8])
     """
 
     latent_dim: int
@@ -94,7 +109,21 @@ class Generator(nn.Module):
 
 
 class Discriminator(nn.Module):
-    """Images (n, c, h, w) in [-1, 1] and, if ``num_classes`` > 0, labels (n,) -> logits (n,)."""
+    """Images (n, c, h, w) in [-1, 1] and, if ``num_classes`` > 0, labels (n,) -> logits (n,).
+
+    Example:
+        >>> import torch
+        >>> from orthogan.models import Discriminator
+        >>> class Tiny(Discriminator):
+        ...     def __init__(self):
+        ...         super().__init__()
+        ...         self.linear = torch.nn.Linear(3 * 8 * 8, 1)
+        ...     def forward(self, x, y=None):
+        ...         return self.linear(x.flatten(1)).squeeze(1)
+        ...
+        >>> Tiny()(torch.zeros(2, 3, 8, 8)).shape
+        torch.Size([2])
+    """
 
     num_classes: int = 0
 
@@ -115,6 +144,16 @@ def as_generator(module: nn.Module) -> Generator:
 
     Raises:
         UserError: it is no module, or has no integer ``latent_dim``.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> from orthogan.models import as_generator
+        >>> net = nn.Sequential(nn.Linear(4, 3 * 8 * 8), nn.Tanh(), nn.Unflatten(1, (3, 8, 8)))
+        >>> net.latent_dim = 4  # all that it needs
+        >>> generator = as_generator(net)
+        >>> generator(generator.sample_latent(2, seed=0)).shape
+        torch.Size([2, 3, 8, 8])
     """
     name = type(module).__name__
     if not isinstance(module, nn.Module):

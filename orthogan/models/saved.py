@@ -69,6 +69,15 @@ def save_generator(
     """Write ``module`` with the ``config`` that it was built from to one ``.safetensors`` file.
 
     Raises ``CannotWrite``; TypeError: the arguments are in another order, or there is no config.
+
+    Example:
+        >>> import orthogan
+        >>> from orthogan.models.build import build_generator
+        >>> config = orthogan.load_config(None, ["model.generator.channels=4", "model.generator.latent_dim=8"])
+        >>> generator = build_generator(config, num_classes=0)
+        >>> orthogan.save_generator("mine.safetensors", generator, config=config)
+        >>> orthogan.load("mine.safetensors").latent_dim
+        8
     """
     if not isinstance(module, nn.Module) or config is None:
         raise TypeError("save_generator takes the path, the generator and config=, the config that it was built from")

@@ -23,7 +23,13 @@ def shipped_folder() -> Path:
 
 
 def shipped_names() -> list[str]:
-    """The names of the shipped models."""
+    """The names of the shipped models.
+
+    Example:
+        >>> from orthogan.models import shipped_names
+        >>> "sprites-srngan" in shipped_names()
+        True
+    """
     folder = shipped_folder()
     files = [file.stem for file in folder.glob("*.safetensors")]
     return sorted({*files, *(file.parent.name for file in folder.glob(f"*/{GENERATOR}"))})

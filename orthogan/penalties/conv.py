@@ -65,6 +65,14 @@ def conv_orthogonality(
 
     Raises:
         ValueError: a stride, padding or groups that does not fit the weight.
+
+    Example:
+        >>> import torch
+        >>> from orthogan.penalties import conv_orthogonality
+        >>> identity = torch.zeros(4, 4, 3, 3)
+        >>> identity[:, :, 1, 1] = torch.eye(4)  # a convolution that changes nothing
+        >>> conv_orthogonality(identity).item()
+        0.0
     """
     if not weight.numel():
         raise ValueError(f"the weight has shape {tuple(weight.shape)}: there are no numbers in it to penalize")

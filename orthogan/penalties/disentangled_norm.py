@@ -54,6 +54,12 @@ def disentangled_norm(
 
     Raises:
         ValueError: an option out of range, or ``free`` or ``transition`` without ``relaxed``, or both of them.
+
+    Example:
+        >>> import torch
+        >>> from orthogan.penalties import disentangled_norm
+        >>> disentangled_norm(torch.eye(4)).item(), disentangled_norm(2 * torch.eye(4)).item()
+        (0.0, 4.0)
     """
     if not relaxed and (free is not None or transition is not None):
         raise ValueError("free and transition belong to the relaxed form: set relaxed=True")
@@ -100,6 +106,11 @@ def free_correlations(filters: int, dimensions: int, trials: int = 1000, seed: i
 
     Raises:
         ValueError: a count below 1.
+
+    Example:
+        >>> from orthogan.penalties import free_correlations
+        >>> free_correlations(filters=8, dimensions=8), free_correlations(filters=64, dimensions=9) > 0
+        (0, True)
     """
     if min(filters, dimensions, trials) < 1:
         raise ValueError(f"filters = {filters}, dimensions = {dimensions}, trials = {trials}: each must be at least 1")

@@ -27,5 +27,12 @@ def hyperspherical_energy(
 
     The authors take the mean over pairs, weigh hidden layers 1 and the classifier 10, and compare s = 0, 1 and 2
     with and without ``half_space``, which suits layers with fewer dimensions than filters.
+
+    Example:
+        >>> import torch
+        >>> from orthogan.penalties import hyperspherical_energy
+        >>> even, close = torch.eye(3), torch.eye(3) + 5
+        >>> bool(hyperspherical_energy(even) < hyperspherical_energy(close))
+        True
     """
     return energy(as_matrix(weight), s, angular=angular, half_space=half_space, reduction=reduction, chunk=chunk)

@@ -30,13 +30,27 @@ def as_matrix(weight: Tensor) -> Tensor:
 
 @penalty("soft_orthogonality", "so", follows="spectrum")
 def soft_orthogonality(weight: Tensor, side: SideOption = "smaller") -> Tensor:
-    """SO: ||Gram - I||_F^2 (Bansal et al. 2018, eq. 4). The paper's is side "rows", of least value out - fan_in."""
+    """SO: ||Gram - I||_F^2 (Bansal et al. 2018, eq. 4). The paper's is side "rows", of least value out - fan_in.
+
+    Example:
+        >>> import torch
+        >>> from orthogan.penalties import soft_orthogonality
+        >>> soft_orthogonality(torch.eye(4)).item(), soft_orthogonality(2 * torch.eye(4)).item()
+        (0.0, 36.0)
+    """
     return gram_residual(as_matrix(weight), side).square().sum()
 
 
 @penalty("double_soft_orthogonality", "dso", follows="spectrum")
 def double_soft_orthogonality(weight: Tensor) -> Tensor:
-    """DSO: ||W W^T - I||_F^2 + ||W^T W - I||_F^2 (Bansal et al. 2018, eq. 5); at least |out - fan_in|."""
+    """DSO: ||W W^T - I||_F^2 + ||W^T W - I||_F^2 (Bansal et al. 2018, eq. 5); at least |out - fan_in|.
+
+    Example:
+        >>> import torch
+        >>> from orthogan.penalties import double_soft_orthogonality
+        >>> double_soft_orthogonality(torch.eye(4)).item(), double_soft_orthogonality(torch.eye(4)[:2]).item()
+        (0.0, 2.0)
+    """
     return soft_orthogonality(weight, "rows") + soft_orthogonality(weight, "columns")
 
 
@@ -53,6 +67,12 @@ def mutual_coherence(
 
     Raises:
         ValueError: an unknown reading or side.
+
+    Example:
+        >>> import torch
+        >>> from orthogan.penalties import mutual_coherence
+        >>> mutual_coherence(torch.tensor([[1.0, 0.0], [0.6, 0.8]]))
+        tensor(0.6000)
     """
     if reading not in ("max_entry", "row_sum"):
         raise ValueError(f"reading is {reading!r}: choose max_entry or row_sum")
@@ -66,5 +86,11 @@ def off_diagonal(weight: Tensor) -> Tensor:
 
     The gradient is the true one, 4 ((W W^T) o (1 - I)) W. BigGAN's code writes 2 in place of the 4: a weight w of
     theirs is w / 2 here.
+
+    Example:
+        >>> import torch
+        >>> from orthogan.penalties import off_diagonal
+        >>> off_diagonal(3 * torch.eye(4)).item()  # rows at right angles, of any length
+        0.0
     """
     return 2 * gram(as_matrix(weight)).tril(-1).square().sum()

@@ -24,7 +24,15 @@ FROM_THE_LAYER = ("weight", "stride", "groups")  # arguments that are no options
 
 
 class PenaltyConfig(Section):
-    """A penalty as a section of a config; the options of its kind are further keys."""
+    """A penalty as a section of a config; the options of its kind are further keys.
+
+    Example:
+        >>> from orthogan import load_config
+        >>> penalty = "{kind: srip, weight: 0.1, layers: [conv]}"
+        >>> config = load_config(None, [f"model.discriminator.penalties=[{penalty}]"])
+        >>> config.model.discriminator.penalties[0].weight
+        0.1
+    """
 
     kind: str = Field(description="added to the loss, summed over the layers")
     weight: NotNegative = Field(default=1e-4, description="coefficient")
@@ -85,7 +93,19 @@ PENALTY = OpenSection(PENALTIES, lambda kind: kind.section)
 
 
 def penalty(name: str, *aliases: str, **about: Any) -> Callable[[Function], Function]:
-    """Register a penalty function; ``about``: as of ``PenaltyKind``."""
+    """Register a penalty function; ``about``: as of ``PenaltyKind``.
+
+    Example:
+        >>> import torch
+        >>> from orthogan import penalties
+        >>> @penalties.penalty("docs_row_balance")
+        ... def row_balance(weight, *, power: float = 2.0):
+        ...     lengths = weight.norm(dim=1)
+        ...     return (lengths / lengths.mean() - 1).abs().pow(power).mean()
+        ...
+        >>> penalties.apply(torch.nn.Linear(4, 4), "docs_row_balance").item() > 0
+        True
+    """
 
     def add(function: Function) -> Function:
         PENALTIES.register(name, *aliases)(PenaltyKind(function, **about))
@@ -100,6 +120,14 @@ class Penalty:
     The layers are chosen once. ``weight`` may be assigned between calls. A power iteration of a constrained layer
     stays where it is. Transposed and grouped kernels are handled as the operators they are: a kernel with groups is a
     block-diagonal matrix. A parameter that several layers share counts once. Frozen parameters count in the value.
+
+    Example:
+        >>> from torch import nn
+        >>> from orthogan.penalties import Penalty
+        >>> net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 8, 3))
+        >>> penalty = Penalty(net, "srip", weight=0.1, layers="conv")
+        >>> loss = penalty()  # at every step: the weights as they are now
+        >>> loss.backward()
     """
 
     def __init__(
@@ -176,6 +204,16 @@ class Penalty:
 def apply(
     module: nn.Module, name: str, weight: float = 1.0, layers: str | Sequence[str] = (), **options: object
 ) -> Tensor:
-    """``Penalty(module, name, weight, layers, **options)()``: one value, for a single look or a short script."""
+    """``Penalty(module, name, weight, layers, **options)()``: one value, for a single look or a short script.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> from orthogan import penalties
+        >>> net = nn.Sequential(nn.Linear(4, 4, bias=False), nn.ReLU(), nn.Linear(4, 1))
+        >>> _ = nn.init.eye_(net[0].weight)
+        >>> penalties.apply(net, "soft_orthogonality", layers="first").item()
+        0.0
+    """
     with ready_to_measure(module):
         return Penalty(module, name, weight, layers, **options)()

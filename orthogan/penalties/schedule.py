@@ -20,6 +20,12 @@ class Schedule:
 
     Raises:
         ValueError: points that are not so.
+
+    Example:
+        >>> from orthogan.penalties import Schedule
+        >>> schedule = Schedule([(0, 1e-2), (20, 1e-3)])
+        >>> schedule(19.5), schedule(20)
+        (0.01, 0.001)
     """
 
     points: Sequence[tuple[float, float]]

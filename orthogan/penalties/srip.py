@@ -38,6 +38,12 @@ def srip(
 
     Raises:
         ValueError: fewer than 1 iteration, or an unknown side.
+
+    Example:
+        >>> import torch
+        >>> from orthogan.penalties import srip
+        >>> round(srip(2 * torch.eye(4)).item(), 4)  # all eigenvalues of Gram - I are 3
+        9.0
     """
     if iterations < 1:
         raise ValueError(f"iterations is {iterations}: at least 1 is needed")

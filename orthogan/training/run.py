@@ -52,6 +52,16 @@ def train(
         UserError: the config, the data or the run folder cannot be used.
         Diverged: training met a NaN or an infinity; the last good checkpoint is kept.
         Stopped: SIGINT or SIGTERM came; the state was saved, the same call continues.
+
+    Example:
+        >>> import orthogan
+        >>> tiny = ["data.source=sprites", "data.channels=1", "data.count=16", "model.generator.channels=4"]
+        >>> tiny += ["model.discriminator.channels=4", "training.batch_size=4", "training.steps=1"]
+        >>> config = orthogan.load_config(None, [*tiny, "evaluation.every=0", "logging.tensorboard=false", "out=run"])
+        >>> run = orthogan.train(config)  # doctest: +ELLIPSIS
+        data: sprites-16, 16 images of 32 px; ...
+        >>> orthogan.load(run).resolution
+        32
     """
     config = _read(config, overrides, trust)
     run = Path(str(config.out))
@@ -80,6 +90,15 @@ def dry_run(
 
     Raises:
         UserError, Diverged: as ``train``.
+
+    Example:
+        >>> import orthogan
+        >>> from orthogan.training import dry_run
+        >>> tiny = ["data.source=sprites", "data.channels=1", "data.count=16", "model.generator.channels=4"]
+        >>> tiny += ["model.discriminator.channels=4", "training.batch_size=4", "out=run", "evaluation.every=0"]
+        >>> report = dry_run(orthogan.load_config(None, tiny))
+        >>> "D/loss" in report, "peak memory" in report
+        (True, True)
     """
     config = _read(config, overrides, trust)
     with fail_together("start all of them again"):

@@ -157,6 +157,14 @@ class AdaptiveAugment(Augmentation):
     Call: images float (n, 1 or 3, h, w) in [-1, 1] and a generator on their device, to the same shape and type.
     Twice differentiable in the images. An image that no change falls on is returned bit for bit.
     Raises UserError for unknown operations.
+
+    Example:
+        >>> import torch
+        >>> from orthogan.data import AdaptiveAugment
+        >>> augment = AdaptiveAugment(target=0.6)
+        >>> images = torch.zeros(4, 3, 16, 16)
+        >>> torch.equal(augment(images, torch.Generator()), images)  # its strength p begins at 0
+        True
     """
 
     config = AdaptiveAugmentConfig

@@ -121,6 +121,13 @@ class DiffAugment(Augmentation):
 
     Call: images float (n, c, h, w) in [-1, 1] and a generator on their device, to the same shape and type; every
     image gets its own draws, in float32 at least. Raises UserError for an unknown or missing operation.
+
+    Example:
+        >>> import torch
+        >>> from orthogan.data import DiffAugment
+        >>> augment = DiffAugment("color,translation")
+        >>> augment(torch.zeros(4, 3, 16, 16), torch.Generator().manual_seed(0)).shape
+        torch.Size([4, 3, 16, 16])
     """
 
     config = DiffAugmentConfig

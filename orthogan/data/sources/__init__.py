@@ -33,6 +33,19 @@ class DataSource:
     - ``resolutions``, ``channels``: what it can be opened at; None = any resolution;
     - ``factors``: whether the generative factors of its images are known;
     - ``options``: the section of ``data.options``, what only this source has.
+
+    Example:
+        >>> import numpy as np
+        >>> from orthogan.data import ArraySource, DataRequest, DataSource
+        >>> class Gray(DataSource):
+        ...     def open(self, data):
+        ...         shape = (data.count or 256, data.channels, data.resolution, data.resolution)
+        ...         levels = np.arange(shape[0]).reshape(-1, 1, 1, 1) % 256
+        ...         return ArraySource("gray", np.broadcast_to(levels, shape).astype(np.uint8))
+        ...
+        >>> source = Gray().open(DataRequest("gray", resolution=8, channels=1, count=4))
+        >>> len(source)
+        4
     """
 
     path: ClassVar[Literal["none", "optional", "required"]] = "none"

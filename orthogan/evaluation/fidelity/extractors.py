@@ -45,7 +45,16 @@ TENSORFLOW = "TensorFlow-1 bilinear"  # torch-fidelity resizes as the original F
 
 @dataclass(frozen=True)
 class Extractor:
-    """uint8 images in, features out; what it is and how it sees an image goes into the protocol."""
+    """uint8 images in, features out; what it is and how it sees an image goes into the protocol.
+
+    Example:
+        >>> import torch
+        >>> from orthogan.evaluation import load_extractor
+        >>> extractor = load_extractor("efficientnet-lite0")
+        >>> features, logits = extractor(torch.zeros(2, 3, 32, 32, dtype=torch.uint8))
+        >>> features.shape
+        torch.Size([2, 1280])
+    """
 
     name: str
     weights: str  # SHA-256, or where they come from
@@ -90,6 +99,11 @@ def resolve_extractor(name: str) -> str:
     """Turn "auto" into inception where its weights are here, else efficientnet-lite0, and log the choice.
 
     Several processes follow the first, so all call this together.
+
+    Example:
+        >>> from orthogan.evaluation import resolve_extractor
+        >>> resolve_extractor("efficientnet-lite0")
+        'efficientnet-lite0'
     """
     if name != "auto":
         return name
@@ -131,6 +145,11 @@ def load_extractor(
 
     Raises:
         UserError: no such extractor, or its weights cannot be had or read.
+
+    Example:
+        >>> from orthogan.evaluation import load_extractor
+        >>> load_extractor("efficientnet-lite0").name
+        'efficientnet-lite0'
     """
     if not isinstance(name, str):
         raise TypeError(

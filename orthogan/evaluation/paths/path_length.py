@@ -224,6 +224,13 @@ def path_length(
 
     Raises:
         UserError: an unknown variant or distance, a space that the generator does not have, images that do not serve.
+
+    Example:
+        >>> import orthogan
+        >>> from orthogan.evaluation import path_length
+        >>> result = path_length(orthogan.load("sprites-srngan"), "ppl_zend", distance="pixel", samples=8)
+        >>> result.value > 0
+        True
     """
     chosen = resolve_variant(variant)
     count = chosen.samples if samples is None else samples
@@ -269,6 +276,14 @@ def perturbation_length(
     in z, arcs that keep the length) and their rows v, rejected as ever; the step is taken in all layers, as in the
     authors' code. There: W, the ten leading directions of each projector, eps 1. Arguments and errors as
     ``path_length``; with another distance than LPIPS its name is (pixel_, feature_) perturbation_length.
+
+    Example:
+        >>> import orthogan
+        >>> from orthogan.evaluation import perturbation_length
+        >>> generator = orthogan.load("sprites-srngan")
+        >>> directions = orthogan.first_layer_directions(generator).select([0, 1])
+        >>> perturbation_length(generator, directions, distance="pixel", samples=8).value > 0
+        True
     """
     net = as_generator(generator)
     directions.check(net)

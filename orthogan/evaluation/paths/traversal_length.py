@@ -69,6 +69,15 @@ def traversal_length(
 
     Raises:
         UserError: directions that do not fit, an unknown distance, too few samples or steps.
+
+    Example:
+        >>> import orthogan
+        >>> from orthogan.evaluation import traversal_length
+        >>> generator = orthogan.load("sprites-srngan")
+        >>> directions = orthogan.first_layer_directions(generator).select([0, 1])
+        >>> result, lengths = traversal_length(generator, directions, distance="pixel", samples=2, steps=3)
+        >>> result.value > 0, len(lengths)
+        (True, 2)
     """
     began, net = time.monotonic(), as_generator(generator)
     chosen = native_directions(net) if directions is None else directions

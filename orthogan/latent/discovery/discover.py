@@ -21,7 +21,15 @@ from orthogan.models.generate import in_space, model_hash
 
 @dataclass(frozen=True)
 class Discovery:
-    """Directions with their scores, and the scores of random ones, which a find has to beat."""
+    """Directions with their scores, and the scores of random ones, which a find has to beat.
+
+    Example:
+        >>> import orthogan
+        >>> from orthogan.latent.discovery import discover
+        >>> found = discover(orthogan.load("sprites-srngan"), "sefa", components=2, control=2)
+        >>> len(found.directions), len(found.control)
+        (2, 2)
+    """
 
     directions: Directions
     control: Directions
@@ -68,6 +76,13 @@ def discover(
 
     Raises:
         UserError: an unknown method, space or layer, or an option that none of the methods has.
+
+    Example:
+        >>> import orthogan
+        >>> from orthogan.latent.discovery import discover
+        >>> found = discover(orthogan.load("sprites-srngan"), ["sefa", "random"], components=2, control=2)
+        >>> sorted(found.directions.scores), len(found.control)
+        (['activeness', 'change'], 2)
     """
     if not 0 < threshold <= 1:
         raise UserError(f"threshold={threshold}: a cosine above 0, at most 1")

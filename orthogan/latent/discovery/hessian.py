@@ -34,6 +34,15 @@ def hessian(
     The search, its scores and warnings are those of ``learn_rotation``. ``layer``, ``resolution``: where the
     features are taken (None: the whole image). ``reduction``: "mean" has less noise than the paper's "max".
     Raises ``UserError`` for arguments that do not fit.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> from orthogan.latent.discovery import hessian
+        >>> net = nn.Sequential(nn.Linear(3, 48), nn.Tanh(), nn.Unflatten(1, (3, 4, 4)))
+        >>> net.latent_dim = 3
+        >>> hessian(net, components=2, steps=5).matrix.shape
+        (2, 3)
     """
     return learn_rotation(
         generator,

@@ -41,6 +41,16 @@ def jacobian(
     basis at the latent of ``seed``.
 
     Warns when the sigmas tie. Raises ``UserError`` for unfit arguments and where nothing depends on the latent.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> from orthogan.latent.discovery import jacobian
+        >>> net = nn.Sequential(nn.Linear(3, 48, bias=False), nn.Unflatten(1, (3, 4, 4)))
+        >>> net.latent_dim = 3
+        >>> found = jacobian(net, samples=4)
+        >>> torch.allclose(torch.tensor(found.scores["sigma"]), torch.linalg.svdvals(net[0].weight), atol=1e-4)
+        True
     """
     k = check_components(as_generator(generator), components)
     with trace_generator(generator, layer=layer, resolution=resolution, y=y) as response:

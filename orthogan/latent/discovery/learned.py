@@ -77,6 +77,15 @@ def learned(
     paper's reconstructor classification accuracy. Sorted by it.
 
     Warns when the mean is no better than chance. Raises ``UserError`` for arguments that do not fit.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> from orthogan.latent.discovery import learned
+        >>> net = nn.Sequential(nn.Linear(3, 768), nn.Tanh(), nn.Unflatten(1, (3, 16, 16)))
+        >>> net.latent_dim = 3
+        >>> learned(net, components=2, steps=2, batch_size=4, pairs=4).matrix.shape
+        (2, 3)
     """
     k = check_components(as_generator(generator), components)
     with trace_generator(generator, y=y) as response:

@@ -17,6 +17,15 @@ def merge(found: Sequence[Directions], *, threshold: float = 0.9) -> Directions:
     kept one. Names begin with the method. Scores are those that all have. A kept row has its length and sign.
     Raises ``UserError`` for no directions, a threshold outside 0 … 1, or another latent, space, range of
     layers, unit or model.
+
+    Example:
+        >>> import numpy as np
+        >>> from orthogan import Directions
+        >>> from orthogan.latent.discovery import merge
+        >>> first = Directions(np.eye(2, 4, dtype=np.float32), method="first")
+        >>> second = Directions(np.eye(3, 4, dtype=np.float32)[1:], method="second")
+        >>> merge([first, second]).matrix.shape  # one row is in both
+        (3, 4)
     """
     if not found:
         raise UserError("nothing to merge: give at least one Directions")

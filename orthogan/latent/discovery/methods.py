@@ -28,7 +28,13 @@ DIRECTION_METHODS: Registry[DirectionMethod] = Registry("direction method", "ort
 
 
 def options_of(method: str) -> list[str]:
-    """The options of a direction method, which are its arguments after the generator."""
+    """The options of a direction method, which are its arguments after the generator.
+
+    Example:
+        >>> from orthogan.latent.discovery import options_of
+        >>> options_of("sefa")
+        ['layer', 'normalise', 'follow_norm', 'y']
+    """
     return list(inspect.signature(DIRECTION_METHODS.get(method, "method")).parameters)[1:]
 
 
@@ -53,6 +59,12 @@ def find_directions(
 
     Raises:
         UserError: an unknown method, or an option that none of the methods has.
+
+    Example:
+        >>> import orthogan
+        >>> from orthogan.latent.discovery import find_directions
+        >>> find_directions(orthogan.load("sprites-srngan"), "sefa", components=3).matrix.shape
+        (3, 16)
     """
     names = [n.strip() for n in (methods.split(",") if isinstance(methods, str) else methods) if n.strip()]
     if not names:

@@ -16,7 +16,14 @@ from orthogan.models.protocol import as_generator
 
 @DIRECTION_METHODS.register("identity", "axes")
 def latent_axes(generator: nn.Module, *, components: int | None = None) -> Directions:
-    """The first ``components`` (default all) axes of the latent: "z0", "z1", … (or the generator's own ``axis``)."""
+    """The first ``components`` (default all) axes of the latent: "z0", "z1", … (or the generator's own ``axis``).
+
+    Example:
+        >>> import orthogan
+        >>> from orthogan.latent import latent_axes
+        >>> latent_axes(orthogan.load("sprites-srngan"), components=3).names
+        ('z0', 'z1', 'z2')
+    """
     net = as_generator(generator)
     k, axis = check_components(net, components), getattr(net, "axis", "z")
     return Directions(
@@ -34,6 +41,12 @@ def native_directions(generator: nn.Module) -> Directions:
     The generator's method, where it has one and does not return None, gives a (k, latent_dim) tensor or array
     (rows kept in its order and sign: the model's own numbering is what its author knows them by). With them may come
     ``native_names()``, k texts, and ``native_scores()``, k numbers by name.
+
+    Example:
+        >>> import orthogan
+        >>> directions = orthogan.native_directions(orthogan.load("sprites-srngan"))
+        >>> directions.names[:3]
+        ('z0', 'z1', 'z2')
     """
     own = getattr(generator, "native_directions", None)
     if own is None:

@@ -31,6 +31,15 @@ def orojar(
 
     The search, its scores and warnings are those of ``learn_rotation``. ``layer``, ``resolution``: where the
     features are taken (None: the whole image). Raises ``UserError`` for arguments that do not fit.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> from orthogan.latent.discovery import orojar
+        >>> net = nn.Sequential(nn.Linear(3, 48), nn.Tanh(), nn.Unflatten(1, (3, 4, 4)))
+        >>> net.latent_dim = 3
+        >>> orojar(net, components=2, steps=5).matrix.shape
+        (2, 3)
     """
     return learn_rotation(
         generator,

@@ -48,6 +48,16 @@ def pca(
     Refuses activations that are z itself: an isotropic Gaussian has no principal components. Warns when sigmas tie
     beyond what sampling explains, and when a component is not linear in z, so that its direction is noise.
     Raises ``UserError`` also for fewer than ten samples a latent dimension and for an unknown layer.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> from orthogan.latent.discovery import pca
+        >>> net = nn.Sequential(nn.Linear(3, 8), nn.Tanh(), nn.Linear(8, 48), nn.Unflatten(1, (3, 4, 4)))
+        >>> net.latent_dim = 3
+        >>> found = pca(net, samples=256, components=2)
+        >>> found.matrix.shape, sorted(found.scores)
+        ((2, 3), ['linear', 'share', 'sigma'])
     """
     check_positive(batch_size=batch_size)
     net = as_generator(generator)

@@ -15,6 +15,13 @@ from orthogan.models.protocol import as_generator
 
 @DIRECTION_METHODS.register("random")
 def random_basis(generator: nn.Module, *, components: int | None = None, seed: int = 0) -> Directions:
-    """``components`` (default latent_dim) random orthonormal directions: ``random_control`` for this generator."""
+    """``components`` (default latent_dim) random orthonormal directions: ``random_control`` for this generator.
+
+    Example:
+        >>> import orthogan
+        >>> from orthogan.latent.discovery import random_basis
+        >>> random_basis(orthogan.load("sprites-srngan"), components=4).matrix.shape
+        (4, 16)
+    """
     net = as_generator(generator)
     return replace(random_control(net.latent_dim, check_components(net, components), seed), model_hash=model_hash(net))

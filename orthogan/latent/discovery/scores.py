@@ -36,6 +36,14 @@ def score(
     "activeness" (Hessian penalty, OroJaR): the variance of a pixel of images in [-1, 1] over the coordinates -2, 0
     and 2 along the direction, in place of the latent's own.
     Raises ``UserError`` for directions that do not fit this generator, or no seed.
+
+    Example:
+        >>> import orthogan
+        >>> from orthogan.latent.discovery import score, sefa
+        >>> generator = orthogan.load("sprites-srngan")
+        >>> found = score(generator, sefa(generator).select([0, 1]), seeds=[0, 1])
+        >>> sorted(found.scores)
+        ['activeness', 'change', 'sigma']
     """
     directions.check(generator)
     seen, y = _in_space(generator, directions, y)
@@ -94,6 +102,15 @@ def rca(
     The net and the shifts are those of ``learned``; its mean over the directions compares with that of as many
     random ones (chance is 1 / their number, so other numbers of directions do not compare). Warns at chance.
     Raises ``UserError`` for directions that do not fit this generator and other unfit arguments.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> from orthogan.latent.discovery import random_basis, rca
+        >>> net = nn.Sequential(nn.Linear(3, 768), nn.Tanh(), nn.Unflatten(1, (3, 16, 16)))
+        >>> net.latent_dim = 3
+        >>> rca(net, random_basis(net, components=2), steps=2, batch_size=4, pairs=4).scores.keys()
+        dict_keys(['rca'])
     """
     directions.check(generator)
     seen, y = _in_space(generator, directions, y)

@@ -44,6 +44,12 @@ def sefa(
 
     At most min(latent_dim, outputs) directions. Warns when the singular values tie. Raises ``UserError`` when the
     layer is missing or unsuitable, or with ``follow_norm`` when no batch norm takes its output as it is.
+
+    Example:
+        >>> import orthogan
+        >>> directions = orthogan.first_layer_directions(orthogan.load("sprites-srngan"))
+        >>> directions.matrix.shape, directions.method
+        ((16, 16), 'sefa')
     """
     if normalise and follow_norm:
         raise UserError("normalise=True and follow_norm=True: unit rows forget the norm's gains; choose one")

@@ -38,6 +38,13 @@ def render(
 
     ``heatmap``: beside each row where its ends differ from the centre, in a picture; a page has these maps in any
     case, at the press of a button, which is then pressed to begin with. Raises ``UserError``.
+
+    Example:
+        >>> import orthogan
+        >>> generator = orthogan.load("sprites-srngan")
+        >>> walk = orthogan.traverse(generator, dims=[0, 1], steps=3)
+        >>> orthogan.render(walk, "walk.png").name
+        'walk.png'
     """
     if path is None:
         raise TypeError(f"render needs a path, whose suffix chooses the form: {', '.join(SUFFIXES)}")

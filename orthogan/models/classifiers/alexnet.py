@@ -38,6 +38,13 @@ class AlexNet(Classifier):
 
     Nothing keeps the activations in range but the weights: they start He-normal by fan-in, with biases of 0, and the
     published learning rate is 0.01, a tenth of that of nets with batch norm.
+
+    Example:
+        >>> import torch
+        >>> from orthogan.models.classifiers import AlexNet
+        >>> net = AlexNet(resolution=32, image_channels=3, channels=4, num_classes=10)
+        >>> net(torch.zeros(2, 3, 32, 32)).shape
+        torch.Size([2, 10])
     """
 
     def __init__(self, *, resolution: int, image_channels: int, channels: int = 64, num_classes: int) -> None:

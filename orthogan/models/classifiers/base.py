@@ -18,7 +18,22 @@ CLASSIFIERS: Registry[Callable[..., nn.Module]] = Registry(
 
 
 class Classifier(nn.Module):
-    """Images (n, c, h, w) in [-1, 1] -> logits (n, num_classes)."""
+    """Images (n, c, h, w) in [-1, 1] -> logits (n, num_classes).
+
+    Example:
+        >>> import torch
+        >>> from orthogan.models.classifiers import Classifier
+        >>> class Tiny(Classifier):
+        ...     def __init__(self, resolution, image_channels, channels, num_classes):
+        ...         super().__init__(resolution, image_channels, num_classes)
+        ...         self.conv = torch.nn.Conv2d(image_channels, channels, 3)
+        ...         self.linear = torch.nn.Linear(channels, num_classes)
+        ...     def forward(self, x):
+        ...         return self.linear(self.pooled(self.conv(x).relu()))
+        ...
+        >>> Tiny(8, 3, 4, 10)(torch.zeros(2, 3, 8, 8)).shape
+        torch.Size([2, 10])
+    """
 
     num_classes: int
     image_channels: int

@@ -22,6 +22,13 @@ class CNN(Classifier):
 
     Raises:
         UserError: a resolution that is no multiple of 8.
+
+    Example:
+        >>> import torch
+        >>> from orthogan.models.classifiers import CNN
+        >>> net = CNN(resolution=32, image_channels=3, channels=8, num_classes=10, depth=6)
+        >>> net(torch.zeros(2, 3, 32, 32)).shape
+        torch.Size([2, 10])
     """
 
     averages = False

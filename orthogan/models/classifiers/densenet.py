@@ -52,6 +52,13 @@ class DenseNet(Preactivated):
     Raises:
         UserError: a resolution that is no multiple of 4.
         ValueError: a depth that is not 3n + 4.
+
+    Example:
+        >>> import torch
+        >>> from orthogan.models.classifiers import DenseNet
+        >>> net = DenseNet(resolution=32, image_channels=3, channels=4, num_classes=10, depth=10)
+        >>> net(torch.zeros(2, 3, 32, 32)).shape
+        torch.Size([2, 10])
     """
 
     def __init__(

@@ -10,7 +10,15 @@ from orthogan.models.classifiers.base import CLASSIFIERS, Classifier
 
 @CLASSIFIERS.register("mlp")
 class MLP(Classifier):
-    """Two hidden linear layers of ``channels`` neurons with ReLU, and a linear classifier; no batch norm."""
+    """Two hidden linear layers of ``channels`` neurons with ReLU, and a linear classifier; no batch norm.
+
+    Example:
+        >>> import torch
+        >>> from orthogan.models.classifiers import MLP
+        >>> net = MLP(resolution=8, image_channels=1, channels=16, num_classes=10)
+        >>> net(torch.zeros(2, 1, 8, 8)).shape
+        torch.Size([2, 10])
+    """
 
     averages = False
 

@@ -129,6 +129,13 @@ class ResNet(_Stages):
     Raises:
         UserError: a resolution that is no multiple of 8.
         ValueError: another depth.
+
+    Example:
+        >>> import torch
+        >>> from orthogan.models.classifiers import ResNet
+        >>> net = ResNet(resolution=32, image_channels=3, channels=4, num_classes=10, depth=18)
+        >>> net(torch.zeros(2, 3, 32, 32)).shape
+        torch.Size([2, 10])
     """
 
     def __init__(
@@ -149,6 +156,13 @@ class SmallResNet(_Stages):
     Raises:
         UserError: a resolution that is no multiple of 4.
         ValueError: a depth that is not 6n + 2.
+
+    Example:
+        >>> import torch
+        >>> from orthogan.models.classifiers import SmallResNet
+        >>> net = SmallResNet(resolution=32, image_channels=3, channels=4, num_classes=10, depth=20)
+        >>> net(torch.zeros(2, 3, 32, 32)).shape
+        torch.Size([2, 10])
     """
 
     def __init__(

@@ -22,6 +22,13 @@ class VGG(Classifier):
     Raises:
         UserError: a resolution that is no multiple of 32.
         ValueError: another depth than 11, 13, 16, 19.
+
+    Example:
+        >>> import torch
+        >>> from orthogan.models.classifiers import VGG
+        >>> net = VGG(resolution=32, image_channels=3, channels=4, num_classes=10, depth=11)
+        >>> net(torch.zeros(2, 3, 32, 32)).shape
+        torch.Size([2, 10])
     """
 
     def __init__(

@@ -42,6 +42,13 @@ class WideResNet(Preactivated):
     Raises:
         UserError: a resolution that is no multiple of 4.
         ValueError: a depth that is not 6n + 4, or no width.
+
+    Example:
+        >>> import torch
+        >>> from orthogan.models.classifiers import WideResNet
+        >>> net = WideResNet(resolution=32, image_channels=3, channels=4, num_classes=10, depth=10, widen=2)
+        >>> net(torch.zeros(2, 3, 32, 32)).shape
+        torch.Size([2, 10])
     """
 
     def __init__(

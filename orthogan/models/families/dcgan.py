@@ -25,6 +25,12 @@ class DCGANGenerator(Generator):
 
     Raises:
         UserError: a resolution other than 32, 48, 64, 128, or ``channels`` that cannot be halved three times.
+
+    Example:
+        >>> from orthogan.models import DCGANGenerator
+        >>> generator = DCGANGenerator(resolution=32, image_channels=3, channels=8, latent_dim=16)
+        >>> generator(generator.sample_latent(2, seed=0)).shape
+        torch.Size([2, 3, 32, 32])
     """
 
     def __init__(
@@ -70,6 +76,13 @@ class DCGANDiscriminator(Discriminator):
 
     Raises:
         UserError: a resolution other than 32, 48, 64, 128.
+
+    Example:
+        >>> import torch
+        >>> from orthogan.models import DCGANDiscriminator
+        >>> critic = DCGANDiscriminator(resolution=32, image_channels=3, channels=8)
+        >>> critic(torch.zeros(2, 3, 32, 32)).shape
+        torch.Size([2])
     """
 
     def __init__(self, *, resolution: int, image_channels: int, channels: int, num_classes: int = 0) -> None:

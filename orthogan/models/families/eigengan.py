@@ -69,6 +69,12 @@ class EigenGANGenerator(Generator):
     Raises:
         UserError: a resolution other than 32, 64, 128, 256, or classes.
         ValueError: an unknown injection, or a latent that leaves no noise.
+
+    Example:
+        >>> from orthogan.models import EigenGANGenerator
+        >>> generator = EigenGANGenerator(resolution=32, image_channels=1, channels=4, latent_dim=26)
+        >>> generator(generator.sample_latent(2, seed=0)).shape
+        torch.Size([2, 1, 32, 32])
     """
 
     def __init__(
@@ -156,6 +162,13 @@ class EigenGANDiscriminator(Discriminator):
 
     Raises:
         UserError: a resolution other than 32, 64, 128, 256, or classes.
+
+    Example:
+        >>> import torch
+        >>> from orthogan.models import EigenGANDiscriminator
+        >>> critic = EigenGANDiscriminator(resolution=32, image_channels=1, channels=4)
+        >>> critic(torch.zeros(2, 1, 32, 32)).shape
+        torch.Size([2])
     """
 
     def __init__(self, *, resolution: int, image_channels: int, channels: int, num_classes: int = 0) -> None:

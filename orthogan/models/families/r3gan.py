@@ -53,6 +53,12 @@ class R3GANGenerator(Generator):
 
     Raises:
         UserError: a resolution that is not a power of two from 16 up.
+
+    Example:
+        >>> from orthogan.models import R3GANGenerator
+        >>> generator = R3GANGenerator(resolution=32, image_channels=3, channels=16, latent_dim=16)
+        >>> generator(generator.sample_latent(2, seed=0)).shape
+        torch.Size([2, 3, 32, 32])
     """
 
     def __init__(
@@ -98,6 +104,13 @@ class R3GANDiscriminator(Discriminator):
 
     Raises:
         UserError: a resolution that is not a power of two from 16 up.
+
+    Example:
+        >>> import torch
+        >>> from orthogan.models import R3GANDiscriminator
+        >>> critic = R3GANDiscriminator(resolution=32, image_channels=3, channels=16)
+        >>> critic(torch.zeros(2, 3, 32, 32)).shape
+        torch.Size([2])
     """
 
     def __init__(self, *, resolution: int, image_channels: int, channels: int, num_classes: int = 0) -> None:

@@ -49,6 +49,12 @@ class SimpleGANGenerator(Generator):
 
     Raises:
         UserError: a resolution other than 32, 64, 128, or classes.
+
+    Example:
+        >>> from orthogan.models import SimpleGANGenerator
+        >>> generator = SimpleGANGenerator(resolution=32, image_channels=3, channels=8, latent_dim=16)
+        >>> generator(generator.sample_latent(2, seed=0)).shape
+        torch.Size([2, 3, 32, 32])
     """
 
     def __init__(
@@ -90,6 +96,13 @@ class SimpleGANDiscriminator(Discriminator):
 
     Raises:
         UserError: a resolution other than 32, 64, 128, or classes.
+
+    Example:
+        >>> import torch
+        >>> from orthogan.models import SimpleGANDiscriminator
+        >>> critic = SimpleGANDiscriminator(resolution=32, image_channels=3, channels=8)
+        >>> critic(torch.zeros(2, 3, 32, 32)).shape
+        torch.Size([2])
     """
 
     def __init__(self, *, resolution: int, image_channels: int, channels: int, num_classes: int = 0) -> None:

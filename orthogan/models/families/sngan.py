@@ -53,6 +53,13 @@ class SNGANGenerator(Generator):
 
     Raises:
         UserError: a resolution other than 32, 48, 64, 128.
+
+    Example:
+        >>> import torch
+        >>> from orthogan.models import SNGANGenerator
+        >>> generator = SNGANGenerator(resolution=32, image_channels=3, channels=8, latent_dim=16, num_classes=10)
+        >>> generator(generator.sample_latent(2, seed=0), torch.tensor([3, 5])).shape
+        torch.Size([2, 3, 32, 32])
     """
 
     def __init__(
@@ -95,6 +102,13 @@ class SNGANDiscriminator(Discriminator):
 
     Raises:
         UserError: a resolution other than 32, 48, 64, 128.
+
+    Example:
+        >>> import torch
+        >>> from orthogan.models import SNGANDiscriminator
+        >>> critic = SNGANDiscriminator(resolution=32, image_channels=3, channels=8)
+        >>> critic(torch.zeros(2, 3, 32, 32)).shape
+        torch.Size([2])
     """
 
     def __init__(

@@ -124,6 +124,14 @@ class StyleGAN2Generator(Generator):
     Raises:
         UserError: a resolution other than 32, 64, 128, 256.
         ValueError: no mapping layer, or a style_rank that does not fit.
+
+    Example:
+        >>> from orthogan.models import StyleGAN2Generator
+        >>> generator = StyleGAN2Generator(resolution=32, image_channels=3, channels=4, latent_dim=16)
+        >>> generator(generator.sample_latent(2, seed=0)).shape
+        torch.Size([2, 3, 32, 32])
+        >>> generator.spaces
+        ('z', 'w')
     """
 
     spaces = ("z", "w")
@@ -344,6 +352,13 @@ class StyleGAN2Discriminator(Discriminator):
 
     Raises:
         UserError: a resolution other than 32, 64, 128, 256.
+
+    Example:
+        >>> import torch
+        >>> from orthogan.models import StyleGAN2Discriminator
+        >>> critic = StyleGAN2Discriminator(resolution=32, image_channels=3, channels=4)
+        >>> critic(torch.zeros(2, 3, 32, 32)).shape
+        torch.Size([2])
     """
 
     def __init__(

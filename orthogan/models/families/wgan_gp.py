@@ -30,6 +30,12 @@ class WGANGPGenerator(Generator):
 
     Raises:
         UserError: a resolution other than 32, 64, 128.
+
+    Example:
+        >>> from orthogan.models import WGANGPGenerator
+        >>> generator = WGANGPGenerator(resolution=32, image_channels=3, channels=8, latent_dim=16)
+        >>> generator(generator.sample_latent(2, seed=0)).shape
+        torch.Size([2, 3, 32, 32])
     """
 
     def __init__(
@@ -69,6 +75,13 @@ class WGANGPDiscriminator(Discriminator):
 
     Raises:
         UserError: a resolution other than 32, 64, 128.
+
+    Example:
+        >>> import torch
+        >>> from orthogan.models import WGANGPDiscriminator
+        >>> critic = WGANGPDiscriminator(resolution=32, image_channels=3, channels=8)
+        >>> critic(torch.zeros(2, 3, 32, 32)).shape
+        torch.Size([2])
     """
 
     def __init__(self, *, resolution: int, image_channels: int, channels: int, num_classes: int = 0) -> None:
