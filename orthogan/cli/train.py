@@ -30,12 +30,15 @@ def run(arguments: Namespace) -> None:
     """Train, or with --dry-run only try."""
     check_config(arguments.config)
     from orthogan.config.files import load_config
+    from orthogan.data.sources import DATA_SOURCES, DataSource
     from orthogan.io.read import user_path
 
     settings = load_config(arguments.config, arguments.overrides, trust=arguments.trust)
     path = settings.data.path
     if path and ":" not in settings.data.source and not os.path.lexists(user_path(path)):
-        raise UserError(f"data.path: {path}: there is no such file or folder")
+        source = DATA_SOURCES.get(settings.data.source)
+        remedy = "" if source.needs == DataSource.needs else f"; {settings.data.source!r} needs {source.needs}"
+        raise UserError(f"data.path: {path}: there is no such file or folder{remedy}")
     from accelerate.state import PartialState
 
     from orthogan import training

@@ -26,7 +26,8 @@ from orthogan.registry import Registry
 class DataSource:
     """A set of images that a config can name; the attributes say what it needs and has.
 
-    - ``path``: whether ``data.path`` is "required", "optional" or "none" of its business;
+    - ``path``: whether ``data.path`` is "required", "optional" or "none" of its business; ``needs``: what it must be
+      the path of, and how to get it;
     - ``downloads``: whether its files may be downloaded to ``data.root``. A source with neither is generated, in any
       number (``data.count``);
     - ``splits``: its parts, and those of them that have no classes (``unlabeled``);
@@ -49,6 +50,7 @@ class DataSource:
     """
 
     path: ClassVar[Literal["none", "optional", "required"]] = "none"
+    needs: ClassVar[str] = "the path of your images"
     downloads: ClassVar[bool] = False
     splits: ClassVar[tuple[str, ...]] = ("train",)
     unlabeled: ClassVar[tuple[str, ...]] = ()
@@ -74,7 +76,7 @@ class DataSource:
         if data.split not in self.splits:
             return f"split: {name} has {', '.join(self.splits)}, not {data.split!r}"
         if self.path == "required" and not data.path:
-            return f"path: the source {name!r} needs the path of your images"
+            return f"path: {name!r} needs {self.needs}"
         if self.path == "none" and data.path is not None:
             return f"path: the source {name!r} takes no path" + ("; its files lie under data.root" * self.downloads)
         if data.count is not None and not self.generated:

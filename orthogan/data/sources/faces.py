@@ -74,13 +74,8 @@ class Portraits(ImageSource):
     def fingerprint(self) -> str:
         """Hash of all factors and of 64 portraits."""
         some = np.linspace(0, len(self) - 1, min(64, len(self))).astype(np.int64)
-        return (
-            ContentHash()
-            .text("faces", self.resolution, self.channels)
-            .array(self._table)
-            .array(self.read(some)[0])
-            .hexdigest()
-        )
+        digest = ContentHash().text("faces", self.resolution, *["gray"] * (self.channels == 1))
+        return digest.array(self._table).array(self.read(some)[0]).hexdigest()
 
 
 class FaceOptions(Section):
