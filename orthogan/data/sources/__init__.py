@@ -76,7 +76,7 @@ class DataSource:
         if data.split not in self.splits:
             return f"split: {name} has {', '.join(self.splits)}, not {data.split!r}"
         if self.path == "required" and not data.path:
-            return f"path: {name!r} needs {self.needs}"
+            return f"path: the source {name!r} needs {self.needs}"
         if self.path == "none" and data.path is not None:
             return f"path: the source {name!r} takes no path" + ("; its files lie under data.root" * self.downloads)
         if data.count is not None and not self.generated:
