@@ -52,6 +52,12 @@ class Config(Section):
     checkpoint: CheckpointConfig = CheckpointConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
 
+    @property
+    def images_per_step(self) -> int:
+        """Real images that D, or the classifier, sees in a step."""
+        updates = self.training.d_steps_per_g_step if self.task == "gan" else 1
+        return self.training.batch_size * updates
+
     @model_validator(mode="before")
     @classmethod
     def _fill(cls, tree: Any) -> Any:

@@ -21,6 +21,7 @@ from orthogan.named_code import Trust, require_trust
 
 FORMAT = "orthogan-generator-1"
 CLASSIFIER_FORMAT = "orthogan-classifier-1"
+DISCRIMINATOR_FORMAT = "orthogan-discriminator-1"
 # stems of the files in a checkpoint
 RAW, EMA, DISCRIMINATOR = "generator", "generator-ema", "discriminator"
 CLASSIFIER = "classifier"

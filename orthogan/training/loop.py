@@ -17,6 +17,7 @@ from orthogan import __version__
 from orthogan.config.schema import Config
 from orthogan.errors import CannotWrite, Stopped
 from orthogan.io import checkpoint
+from orthogan.training.expected import Expected, find_expected
 from orthogan.training.resume import continue_run, record_of
 from orthogan.training.run_log import Means, RunLog
 from orthogan.training.schedule import factor
@@ -44,7 +45,8 @@ def train_task(task: Task, config: Config, accelerator: Accelerator, *, allow_co
     training, logging = config.training, config.logging
     state = continue_run(run, task, config, accelerator, allow_config_change=allow_config_change)
     about = record_of(task, config, accelerator) if main else {}
-    scoring = Scoring(run, task, config, accelerator, state)
+    expected = find_expected(config) if main else Expected()
+    scoring = Scoring(run, task, config, accelerator, state, expected)
     if scoring.complete:
         return run
     rates = {name: [g["lr"] for g in o.param_groups] for name, o in task.optimizers.items()}
@@ -62,6 +64,8 @@ def train_task(task: Task, config: Config, accelerator: Accelerator, *, allow_co
     )
     facts = task.summary()
     log.message(f"data: {facts['data']}; classes: {facts['classes']}")
+    if state.fresh and expected:
+        log.message(f"expected: {expected.target()}")
 
     whole = None if state.fresh else state.step
 

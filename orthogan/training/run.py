@@ -24,6 +24,7 @@ from orthogan.io.write import disk_errors
 from orthogan.named_code import Trust
 from orthogan.process_group import fail_together, first_process
 from orthogan.training.classifier.task import ClassifierTask, open_sources
+from orthogan.training.expected import find_expected
 from orthogan.training.gan.task import GanTask
 from orthogan.training.loop import train_task, try_out
 from orthogan.training.precision import make_accelerator
@@ -108,7 +109,8 @@ def dry_run(
             check_run(run, task, config, allow_config_change=allow_config_change)
             if is_scored(config.evaluation):
                 task.check_evaluation()
-            return try_out(task, config, accelerator)
+            facts = try_out(task, config, accelerator)
+            return facts | ({"expected": expected.target()} if (expected := find_expected(config)) else {})
 
 
 def check_place(run: Path) -> None:

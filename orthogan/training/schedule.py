@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
 from orthogan.training.config import ScheduleConfig
+
+if TYPE_CHECKING:
+    from orthogan.config.schema import Config
 
 
 def factor(schedule: ScheduleConfig, images: int, total: int) -> float:
@@ -28,3 +32,16 @@ def _decay(schedule: ScheduleConfig, images: int, total: int) -> float:
     done = min(1.0, (images - begin) / (total - begin))
     left = 1.0 - done if schedule.kind == "linear" else 0.5 * (1.0 + math.cos(math.pi * done))
     return schedule.final + (1.0 - schedule.final) * left
+
+
+def keys_of_length(config: Config) -> list[str]:
+    """The keys of ``config`` by which the length of the run changes its course from the beginning."""
+    schedule = config.training.schedule
+    found = ["training.schedule"] if schedule.kind != "constant" or schedule.warmup else []
+    if config.loss.latent_penalty.kind != "none" and config.loss.latent_penalty.ramp:
+        found.append("loss.latent_penalty.ramp")
+    nets = ("generator", "discriminator") if config.task == "gan" else ("classifier",)
+    for net in nets:
+        penalties = getattr(config.model, net).penalties
+        found += [f"model.{net}.penalties.{i}.schedule" for i, one in enumerate(penalties) if len(one.schedule) > 1]
+    return found

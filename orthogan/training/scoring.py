@@ -14,6 +14,7 @@ from orthogan.evaluation.config import EvaluationConfig
 from orthogan.evaluation.finite import NotFinite
 from orthogan.io import checkpoint
 from orthogan.io.json_lines import DAMAGE
+from orthogan.training.expected import Expected
 from orthogan.training.resume import METRICS, RunState, own_scores, refuse_changes
 from orthogan.training.run_log import RunLog
 from orthogan.training.score_process import ScoreProcess
@@ -84,8 +85,10 @@ class Scoring:
     twice, whenever it was stopped.
     """
 
-    def __init__(self, run: Path, task: Task, config: Config, accelerator: Accelerator, state: RunState) -> None:
-        self.run, self.task, self.config, self.state = run, task, config, state
+    def __init__(
+        self, run: Path, task: Task, config: Config, accelerator: Accelerator, state: RunState, expected: Expected
+    ) -> None:
+        self.run, self.task, self.config, self.state, self.expected = run, task, config, state, expected
         self.main = accelerator.is_main_process
         self.background = in_background(config.evaluation, accelerator)
         self._process: ScoreProcess | None = None
@@ -201,5 +204,6 @@ class Scoring:
             append_jsonl(self.run / METRICS, new)
         self._mark()
         for result in new:
-            log.message(result.one_line())
+            note = self.expected.note(result, step * self.task.images_per_step)
+            log.message(f"{result.one_line()}; {note}" if note else result.one_line())
             log.plot(step, {f"metric/{result.label}": result.value})

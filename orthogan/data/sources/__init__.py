@@ -33,7 +33,8 @@ class DataSource:
     - ``splits``: its parts, and those of them that have no classes (``unlabeled``);
     - ``resolutions``, ``channels``: what it can be opened at; None = any resolution;
     - ``factors``: whether the generative factors of its images are known;
-    - ``options``: the section of ``data.options``, what only this source has.
+    - ``options``: the section of ``data.options``, what only this source has;
+    - ``origin`` and ``license``: where the images come from and under which license, for the cards of models.
 
     Example:
         >>> import numpy as np
@@ -58,6 +59,8 @@ class DataSource:
     channels: ClassVar[tuple[int, ...]] = (1, 3)
     factors: ClassVar[bool] = False
     options: ClassVar[type[Section]] = Section
+    origin: ClassVar[str] = ""
+    license: ClassVar[str] = ""
 
     @property
     def generated(self) -> bool:

@@ -22,6 +22,8 @@ class CIFAR10(DataSource):
     downloads = True
     splits = ("train", "test")
     dataset = "CIFAR10"  # its class in torchvision
+    origin = "https://www.cs.toronto.edu/~kriz/cifar.html (Krizhevsky 2009)"
+    license = "not stated by its authors"
 
     def open(self, data: DataRequest) -> ArraySource:
         """The images, in memory. Raises UserError that says which file to put where."""

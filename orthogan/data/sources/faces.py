@@ -96,6 +96,8 @@ class Faces(DataSource):
     splits = ("train", "test")
     factors = True
     options = FaceOptions
+    origin = "drawn from pixel-art of dicebear-styles (DiceBear)"
+    license = "CC0-1.0"
 
     def open(self, data: DataRequest) -> Portraits:
         """The portraits, drawn when they are read. Raises UserError for unknown factors."""

@@ -31,6 +31,8 @@ class FashionMNIST(DataSource):
     path = "optional"
     downloads = True
     splits = ("train", "test")
+    origin = "https://github.com/zalandoresearch/fashion-mnist (Xiao et al. 2017, arXiv:1708.07747)"
+    license = "MIT"
 
     def open(self, data: DataRequest) -> ArraySource:
         """The images, in memory. Raises UserError that says which file to put where."""

@@ -90,7 +90,7 @@ class ClassifierTask:
         self.compiler = Compiler(training.compile, self.device)
         self.loss = self.compiler(classifier_loss)
         self.advance = weights.PowerIterationScheduler(self.net)
-        self.images_per_step = training.batch_size
+        self.images_per_step = config.images_per_step
         self.batches = Batches(
             source,
             batch_size=training.batch_size,

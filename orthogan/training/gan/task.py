@@ -104,7 +104,7 @@ class GanTask:
         ema = config.training.ema
         self.averages = {"G": Ema(self.generator, ema)} if ema.half_life else {}
         self.augment = make_augment(config.augment)
-        self.images_per_step = config.training.batch_size * config.training.d_steps_per_g_step
+        self.images_per_step = config.images_per_step
         self.compiler = Compiler(config.training.compile, self.device)
         self.fakes = Fakes(self.generator, self.draws, self.compiler)
         inline = penalty.kind != "none" and not self.lazy

@@ -1,0 +1,382 @@
+"""From a run to the folder of a model: both nets, pictures, and a card that says what it is and how it was made."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from orthogan.config.files import differences, flatten, load_config
+from orthogan.config.schema import Config
+from orthogan.data import open_configured
+from orthogan.data.sources import DATA_SOURCES
+from orthogan.device import chosen_device
+from orthogan.errors import UserError
+from orthogan.evaluation import MetricResult
+from orthogan.io import checkpoint
+from orthogan.io.read import printable
+from orthogan.io.weights import write_sealed
+from orthogan.io.write import disk_errors, write_text
+from orthogan.latent import Directions, render, sample_images, save_samples, traverse
+from orthogan.latent.discovery import find_directions
+from orthogan.models.card import Card, Curve, Facts, Point, ScoreOfCard, fakes_in_words
+from orthogan.models.open import OpenedModel, open_model
+from orthogan.models.protocol import Generator
+from orthogan.models.saved import DISCRIMINATOR_FORMAT, FORMAT, metadata
+from orthogan.models.shipped import CARD, DISCRIMINATOR, GENERATOR, find_shipped
+from orthogan.named_code import Trust
+from orthogan.training.expected import curves_of
+from orthogan.training.measure import measure_generator
+from orthogan.training.resume import METRICS, own_scores
+
+SAMPLES, TRAVERSAL = "samples.png", "traversal.png"
+FILES = (CARD, GENERATOR, DISCRIMINATOR, SAMPLES, TRAVERSAL)
+MOST_ROWS = 8  # of the curve in the text of a card, and of the traversal
+CLAIMED = 64  # seeds in the grid of samples
+
+
+@dataclass(frozen=True)
+class Description:
+    """What a card says that no file of the run knows.
+
+    Attributes:
+        summary: one sentence.
+        config: the config file of the run, for the command on the card; it may be a name.
+        license: of the weights, as the Hugging Face Hub writes it.
+        machine: on which the run was trained.
+        data_license, data_origin: of the images, where the source of the data does not know.
+        notes: Markdown below all else.
+        tags: besides those that follow from the model.
+    """
+
+    summary: str = ""
+    config: str = ""
+    license: str = "mit"
+    machine: str = ""
+    data_license: str = ""
+    data_origin: str = ""
+    notes: str = ""
+    tags: Sequence[str] = field(default=())
+
+
+def package(
+    subject: str | Path,
+    out: str | Path,
+    about: Description = Description(),
+    *,
+    directions: Directions | None = None,
+    dims: Sequence[int] | None = None,
+    metrics: Sequence[str] = (),
+    samples: int = 10_000,
+    half: bool = False,
+    device: str | None = None,
+    trust: Trust = False,
+) -> Path:
+    """Write the folder of a model: averaged generator, discriminator, pictures, and a card with scores and protocol.
+
+    ``orthogan.load`` and every command open the folder; ``model.init`` starts from both nets.
+
+    Args:
+        subject: a run, or a checkpoint of one, such as ``runs/x/best``.
+        out: the folder; its last part is the name of the model. Files of an earlier call are replaced.
+        directions: of the traversal; by default the axes of the model, else those of its first layer.
+        dims: which directions are shown; by default the first 8.
+        metrics: scores to measure now, on ``samples`` fakes against all training images; those of training are kept.
+        half: store the weights as float16, which halves the files; scores then belong to the rounded weights, and
+            must be measured anew.
+        trust: which ``module:Class`` the files of the run may name.
+
+    Returns the folder.
+
+    Raises:
+        UserError: not a run of a GAN, no score, or a folder with other files in it.
+
+    Example:
+        >>> package("runs/demo", "models/portraits")  # doctest: +SKIP
+        PosixPath('models/portraits')
+    """
+    out = Path(out)
+    _check_folder(out)
+    where = chosen_device(device)
+    opened = open_model(subject, device=where, trust=trust)
+    folder, record = _checkpoint(opened)
+    config, name = _shared_config(opened.config), out.resolve().name
+    step, images = int(opened.about.extra["step"]), int(opened.about.extra["images"])
+    parts: dict[str, dict[str, Tensor]] = {
+        "generator": {key: value.cpu() for key, value in opened.generator.state_dict().items()},
+        "discriminator": {key: value.cpu() for key, value in opened.discriminator.state_dict().items()},
+    }
+    trained = own_scores(folder.parent.parent / METRICS, step)
+    if half:
+        parts = {net: {k: _halved(v) for k, v in tensors.items()} for net, tensors in parts.items()}
+        opened.generator.load_state_dict(parts["generator"])
+    scores = [] if half else [score for at, score in trained if at == step]
+    if metrics:
+        scores = [score for score in scores if score.metric not in metrics] + _measure(opened, metrics, samples, step)
+    if not scores:
+        raise UserError(
+            f"{printable(subject)}: there is no score of step {step}"
+            f"{' with float16 weights' * half}; measure some, such as with --metrics fid,kid,prc"
+        )
+    extra = {**opened.about.extra, "name": name}
+    for net, form in (("generator", FORMAT), ("discriminator", DISCRIMINATOR_FORMAT)):
+        header = metadata(config, opened.about.num_classes, extra, form=form)
+        write_sealed(out / f"{net}.safetensors", parts[net], header)
+    shown = _draw(opened, out, directions, dims)
+    facts = _facts(opened, record, about, scores, curves_of(trained, config.images_per_step), images)
+    card = Card(_text(name, facts, config, shown, about), _block(name, facts, config, about), facts)
+    write_text(out / CARD, card.markdown())
+    return out
+
+
+def _check_folder(out: Path) -> None:
+    """Refuse a folder that holds other things than a model."""
+    if not os.path.lexists(out):
+        return
+    with disk_errors(out):
+        others = sorted(path.name for path in out.iterdir() if path.name not in FILES)
+    if others:
+        raise UserError(f"{printable(out)}: holds other files ({printable(others[0])}); name a new folder")
+
+
+def _checkpoint(opened: OpenedModel) -> tuple[Path, dict[str, Any]]:
+    """The folder of the checkpoint that ``opened`` is in, and what it says of its run."""
+    opened.need("generator")
+    folder = None if opened.path is None else opened.path.parent.resolve()
+    if folder is None or not checkpoint.is_checkpoint(folder) or not opened.has_discriminator:
+        raise UserError(f"{printable(opened.name)}: is not a run of a GAN or a checkpoint of one")
+    try:
+        return folder, checkpoint.verify(folder)
+    except checkpoint.Damaged as damage:
+        raise UserError(f"{damage}; choose another checkpoint of the run") from None
+
+
+def _shared_config(config: Config) -> Config:
+    """``config`` without paths of this machine."""
+    init = config.model.init
+    known = init is None or find_shipped(init) is not None
+    model = config.model if known else config.model.model_copy(update={"init": None})
+    path = config.data.path
+    data = config.data.model_copy(update={"path": path and Path(path).name, "root": "data"})
+    return config.model_copy(update={"out": None, "model": model, "data": data})
+
+
+def _halved(tensor: Tensor) -> Tensor:
+    return tensor.half() if tensor.is_floating_point() else tensor
+
+
+def _measure(opened: OpenedModel, metrics: Sequence[str], samples: int, step: int) -> list[MetricResult]:
+    config = opened.config
+    scored = {"metrics": list(metrics), "best": metrics[0], "samples": samples, "reference_samples": None}
+    config = config.model_copy(update={"evaluation": config.evaluation.model_copy(update=scored)})
+    source = open_configured(config.data)
+    device = next(opened.generator.parameters()).device
+    return measure_generator(config, opened.generator, source, step=step, device=device)
+
+
+def _draw(opened: OpenedModel, out: Path, directions: Directions | None, dims: Sequence[int] | None) -> str:
+    """Draw samples and a traversal; returns what the rows of the latter are."""
+    net, device = opened.generator, next(opened.generator.parameters()).device
+    images = sample_images(net, range(CLAIMED), batch_size=CLAIMED, device=device)
+    save_samples(images, out / SAMPLES, class_names=opened.class_names)
+    if directions is None:
+        directions = _own_directions(net)
+    chosen = list(range(min(len(directions), MOST_ROWS)) if dims is None else dims)
+    render(traverse(net, directions, dims=chosen, steps=9, batch_size=CLAIMED, device=device), out / TRAVERSAL)
+    return f"{len(chosen)} directions ({directions.method})"
+
+
+def _own_directions(generator: Generator) -> Directions:
+    """Those that the generator declares, else of its first layer, else of its Jacobian."""
+    if (own := find_directions(generator, "native")).method == "native":
+        return own
+    try:
+        return find_directions(generator, "sefa")
+    except UserError:  # no linear first layer
+        return find_directions(generator, "jacobian")
+
+
+def _facts(
+    opened: OpenedModel,
+    record: dict[str, Any],
+    about: Description,
+    scores: Sequence[MetricResult],
+    curves: list[Curve],
+    images: int,
+) -> Facts:
+    config, data = opened.config, record.get("data", {})
+    source = None if ":" in config.data.source else DATA_SOURCES.get(config.data.source)
+    nets = {"generator": opened.generator, "discriminator": opened.discriminator}
+    return Facts(
+        summary=about.summary or _summary(opened, data),
+        resolution=config.data.resolution,
+        channels=config.data.channels,
+        classes=opened.class_names,
+        parameters={net: sum(p.numel() for p in module.parameters()) for net, module in nets.items()},
+        latent_dim=opened.generator.latent_dim,
+        step=int(opened.about.extra["step"]),
+        images=images,
+        seconds=round(float(record["seconds"]), 1),
+        machine=about.machine or _machine(record.get("machine", {})),
+        command=_command(opened.config, about.config),
+        data={
+            "source": config.data.source,
+            "images": data.get("count", 0),
+            "origin": about.data_origin or (source.origin if source else ""),
+            "license": about.data_license or (source.license if source else ""),
+        },
+        scores=[
+            ScoreOfCard(
+                label=score.label,
+                value=round(score.value, 4),
+                std=score.std,
+                parts=score.parts,
+                protocol=_plain(score.protocol),
+            )
+            for score in scores
+        ],
+        expected=curves,
+    )
+
+
+def _machine(record: dict[str, Any]) -> str:
+    threads, processes = record.get("threads", 1), record.get("processes", 1)
+    each = f"{threads} CPU thread{'s' * (threads != 1)}" if record.get("device", "cpu") == "cpu" else "a GPU"
+    return each if processes == 1 else f"{processes} processes with {each} each"
+
+
+def _plain(protocol: dict[str, Any]) -> dict[str, Any]:
+    return json.loads(json.dumps(protocol))
+
+
+def _summary(opened: OpenedModel, data: dict[str, Any]) -> str:
+    config = opened.config
+    kind = "class-conditional" if opened.about.num_classes else "unconditional"
+    size = f"{config.data.resolution} px, {'gray' if config.data.channels == 1 else 'RGB'}"
+    return f"A {kind} {config.model.generator.kind} GAN of {config.data.source} at {size}".replace("A un", "An un")
+
+
+def _command(config: Config, file: str) -> str:
+    """What trains this model again: a config that ships, or that the user names, with what differs from it."""
+    if not file:
+        return ""
+    named = load_config(file)
+    flat, mine = flatten(named.model_dump()), flatten(config.model_dump())
+    keys = [line.partition(": ")[0] for line in differences(flat, mine)]
+    words = [f"{key}={_word(mine[key])}" for key in keys if key in mine and key not in ("out", "data.root")]
+    return " ".join(["orthogan train", file, *words])
+
+
+def _word(value: Any) -> str:
+    text = value if isinstance(value, str) else json.dumps(value)
+    return text if text.replace("/", "").replace(".", "").replace("-", "").replace("_", "").isalnum() else f"'{text}'"
+
+
+def _block(name: str, facts: Facts, config: Config, about: Description) -> dict[str, Any]:
+    """The keys that the Hugging Face Hub knows."""
+    model = config.model
+    kinds = [
+        kind for kind in (model.generator.kind, model.discriminator.norm.kind) if kind != "none" and ":" not in kind
+    ]
+    entry = {
+        "task": {"type": "unconditional-image-generation"},
+        "dataset": {"type": config.data.source, "name": config.data.source},
+        "metrics": [{"type": score.label, "name": score.label, "value": score.value} for score in facts.scores],
+    }
+    return {
+        "license": about.license,
+        "library_name": "orthogan",
+        "pipeline_tag": "unconditional-image-generation",
+        "tags": list(dict.fromkeys(["gan", "image-generation", "orthogan", *kinds, *about.tags])),
+        "datasets": [config.data.source],
+        "metrics": list(dict.fromkeys(score.label for score in facts.scores)),
+        "model-index": [{"name": name, "results": [entry]}],
+    }
+
+
+def _text(name: str, facts: Facts, config: Config, shown: str, about: Description) -> str:
+    counts = ", ".join(f"{net} {count:,}" for net, count in facts.parameters.items())
+    origin = facts.data["origin"]
+    rows = {
+        "Images": f"{facts.resolution} x {facts.resolution}, {'gray' if facts.channels == 1 else 'RGB'}",
+        "Classes": ", ".join(facts.classes) if facts.classes else "none",
+        "Nets": f"generator {config.model.generator.kind}, discriminator {config.model.discriminator.kind}",
+        "Parameters": counts,
+        "Latent": f"{facts.latent_dim} numbers",
+        "Data": f"{facts.data['images']:,} images of {facts.data['source']}" + (f", {origin}" if origin else ""),
+        "License of the data": facts.data["license"] or "not stated",
+        "Training": f"{facts.images:,} real images, {facts.step:,} generator steps, random seed {config.seed}",
+        "Time": f"{_duration(facts.seconds or 0)}, scoring included, on {facts.machine}",
+        "Command": f"`{facts.command}`" if facts.command else "",
+    }
+    usage = _usage(name, conditional=bool(facts.classes))
+    lines = [
+        f"# {name}\n",
+        facts.summary.rstrip(".") + ".\n",
+        f"![{CLAIMED} samples of {name}]({SAMPLES})\n",
+        f"*Samples of the random seeds 0 to {CLAIMED - 1}.*\n",
+        f"![What latent directions of {name} do]({TRAVERSAL})\n",
+        f"*One row per direction: {shown}.*\n",
+        "| | |",
+        "|---|---|",
+        *(f"| {key} | {value} |" for key, value in rows.items() if value),
+        f"\n## Use\n\n{usage}\n",
+        "## Scores\n",
+        "| Score | Value | Protocol |",
+        "|---|---|---|",
+    ]
+    for score in facts.scores:
+        spread = f" ± {score.std:.2g}" if score.std is not None else ""
+        inner = "".join(f", {part} {value:.3f}" for part, value in score.parts.items())
+        lines.append(f"| {score.label} | {score.value:.4g}{spread}{inner} | {fakes_in_words(score.protocol)} |")
+    if any(score.label.startswith("FD[") for score in facts.scores):
+        lines.append(
+            "\nFD[...] is a Fréchet distance of other features than Inception's. It cannot be compared with FID."
+        )
+    for curve in facts.expected:
+        points = _spaced(curve.points)
+        lines += [
+            f"\n{curve.label} during training ({fakes_in_words(curve.protocol)}):\n",
+            "| Real images seen | " + " | ".join(f"{point.images:,}" for point in points) + " |",
+            "|---|" + "---|" * len(points),
+            f"| {curve.label} | " + " | ".join(f"{point.value:.4g}" for point in points) + " |",
+        ]
+    if about.notes:
+        lines.append(f"\n{about.notes.strip()}")
+    return "\n".join(lines) + "\n"
+
+
+def _usage(name: str, *, conditional: bool) -> str:
+    labels = ", torch.arange(16) % generator.num_classes" if conditional else ""
+    return f"""```python
+{"import torch" + chr(10) + chr(10) if conditional else ""}import orthogan
+
+generator = orthogan.load("{name}")
+images = generator(generator.sample_latent(16, seed=0){labels})  # (16, channels, height, width) in [-1, 1]
+```
+
+```bash
+orthogan sample {name} --out samples.png
+orthogan traverse {name} --out traversal.html
+```
+
+To fine-tune it, set `model.init={name}` in a config with the same nets: both start from these weights."""
+
+
+def _spaced(points: Sequence[Point]) -> list[Point]:
+    """At most ``MOST_ROWS`` of the points, the first and the last among them."""
+    if len(points) <= MOST_ROWS:
+        return list(points)
+    return [points[round(i * (len(points) - 1) / (MOST_ROWS - 1))] for i in range(MOST_ROWS)]
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = seconds / 60
+    return f"{minutes:.0f} min" if minutes < 90 else f"{minutes / 60:.1f} h"
