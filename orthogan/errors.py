@@ -14,7 +14,17 @@ EXIT_TERMINATED = 143  # by SIGTERM, in other commands than train
 
 
 class UserError(Exception):
-    """The input cannot be used as it is; the message names the file, key or value and how to fix it."""
+    """The input cannot be used as it is; the message names the file, key or value and how to fix it.
+
+    Example:
+        >>> import orthogan
+        >>> from orthogan.errors import UserError
+        >>> try:
+        ...     orthogan.load("no-such-run")
+        ... except UserError as error:
+        ...     print(error.exit_code)
+        2
+    """
 
     exit_code = EXIT_USER
 
@@ -24,7 +34,13 @@ class CannotWrite(UserError):
 
 
 class Diverged(Exception):
-    """Training met a NaN or an infinity; the message names the phase and the tensor."""
+    """Training met a NaN or an infinity; the message names the phase and the tensor.
+
+    Example:
+        >>> from orthogan.errors import Diverged
+        >>> Diverged.exit_code
+        3
+    """
 
     exit_code = EXIT_DIVERGED
 
@@ -40,7 +56,13 @@ class PeerFailed(Exception):
 
 
 class Stopped(Exception):
-    """A signal ended the run after its state was saved; the same command continues it."""
+    """A signal ended the run after its state was saved; the same command continues it.
+
+    Example:
+        >>> from orthogan.errors import Stopped
+        >>> Stopped.exit_code
+        4
+    """
 
     exit_code = EXIT_STOPPED
 

@@ -28,7 +28,13 @@ Registered = TypeVar("Registered")
 
 
 def did_you_mean(word: str, known: Iterable[str], prefix: str = "") -> str:
-    """``; did you mean 'x'?`` with ``prefix`` before the known word x, or nothing if none is near."""
+    """``; did you mean 'x'?`` with ``prefix`` before the known word x, or nothing if none is near.
+
+    Example:
+        >>> from orthogan.registry import did_you_mean
+        >>> did_you_mean("sngna", ["sngan", "stylegan2"])
+        "; did you mean 'sngan'?"
+    """
     lower = {name.lower(): name for name in known}
     near = difflib.get_close_matches(word.lower()[:200], lower, 1)
     return f"; did you mean {prefix + lower[near[0]]!r}?" if near else ""
@@ -41,6 +47,16 @@ class Registry(Generic[T]):
         what: what one of them is called in messages, such as "penalty".
         packages: where the files of orthogan's own ones are.
         adopt: turns what ``module:Name`` names into one of them, or raises ``TypeError`` saying what it should be.
+
+    Example:
+        >>> from orthogan.registry import Registry
+        >>> shapes = Registry("shape")
+        >>> @shapes.register("square", "box")  # "box" is another name for it
+        ... def square(side):
+        ...     return side * side
+        ...
+        >>> shapes.get("box")(3), list(shapes)
+        (9, ['square'])
     """
 
     def __init__(self, what: str, *packages: str, adopt: Callable[[Any], T] | None = None) -> None:

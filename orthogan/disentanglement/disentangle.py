@@ -72,6 +72,15 @@ def disentangle(
     Raises:
         UserError: an unknown metric or option, no source for it, directions or classes that do not fit.
         ValueError: what a metric refuses: too few samples, an oracle of another image size, factors that never vary.
+
+    Example:
+        >>> import orthogan
+        >>> from orthogan.disentanglement import disentangle
+        >>> generator = orthogan.load("sprites-srngan")
+        >>> few = {"activeness": {"samples": 4}}
+        >>> (score,) = disentangle(generator, ["activeness"], seeds=[0], options=few)
+        >>> score.metric, sorted(score.controls)
+        ('activeness', ['random basis'])
     """
     chosen = native_directions(generator) if directions is None else directions
     chosen.check(generator)

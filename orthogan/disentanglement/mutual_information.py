@@ -14,6 +14,12 @@ def discretise(codes: np.ndarray, bins: int) -> np.ndarray:
 
     Bins are closed on the left, and the last holds the largest value too. A code that never changes is all bin 0.
     One far value makes the bins wide and the others coarse: clip codes without bound first.
+
+    Example:
+        >>> import numpy as np
+        >>> from orthogan.disentanglement import discretise
+        >>> discretise(np.array([[0.0], [0.4], [1.0]]), bins=2).tolist()
+        [[0], [0], [1]]
     """
     if bins < 2:
         raise ValueError(f"bins={bins}: at least 2")
@@ -26,7 +32,16 @@ def discretise(codes: np.ndarray, bins: int) -> np.ndarray:
 
 
 def mutual_information_matrix(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """I(first_i; second_j) of counted frequencies: classes >= 0 (N, d) and (N, K) to float64 (d, K) in nats."""
+    """I(first_i; second_j) of counted frequencies: classes >= 0 (N, d) and (N, K) to float64 (d, K) in nats.
+
+    Example:
+        >>> import numpy as np
+        >>> from orthogan.disentanglement import mutual_information_matrix
+        >>> first = np.array([[0], [0], [1], [1]])
+        >>> second = np.array([[0, 0], [0, 1], [1, 0], [1, 1]])
+        >>> mutual_information_matrix(first, second).round(3).tolist()
+        [[0.693, 0.0]]
+    """
     matrix = np.empty((first.shape[1], second.shape[1]))
     for j, y in enumerate(second.T):
         size = int(y.max()) + 1
@@ -41,7 +56,14 @@ def mutual_information_matrix(first: np.ndarray, second: np.ndarray) -> np.ndarr
 
 
 def entropies(classes: np.ndarray) -> np.ndarray:
-    """H of counted frequencies of each column: classes >= 0 (N, K) to float64 (K,) in nats."""
+    """H of counted frequencies of each column: classes >= 0 (N, K) to float64 (K,) in nats.
+
+    Example:
+        >>> import numpy as np
+        >>> from orthogan.disentanglement import entropies
+        >>> entropies(np.array([[0, 0], [1, 0], [0, 0], [1, 0]])).round(3).tolist()
+        [0.693, -0.0]
+    """
     shares = [np.bincount(column) / len(column) for column in classes.T]
     return np.array([-sum(p * np.log(p) for p in share if p > 0) for share in shares])
 

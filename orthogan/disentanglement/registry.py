@@ -85,7 +85,18 @@ METRICS: Registry[DisentanglementMetric] = Registry(
 
 
 def register_metric(name: str, *, on_generated: bool = True, **defaults: Any) -> Callable[[Function], Function]:
-    """A decorator that registers a function under ``name``; ``defaults``: options in which ``disentangle`` differs."""
+    """A decorator that registers a function under ``name``; ``defaults``: options in which ``disentangle`` differs.
+
+    Example:
+        >>> import numpy as np
+        >>> from orthogan.disentanglement import Score, register_metric
+        >>> @register_metric("docs_spread")
+        ... def spread(codes, factors, *, seed=0):
+        ...     return Score("docs_spread", "", float(np.std(codes)), seed)
+        ...
+        >>> spread(np.array([[0.0], [2.0]]), None).value
+        1.0
+    """
 
     def add(function: Function) -> Function:
         METRICS.register(name)(DisentanglementMetric(function, defaults, on_generated))
@@ -113,7 +124,13 @@ def find_metric(name: str) -> DisentanglementMetric:
 
 
 def metric_names() -> list[str]:
-    """All names that ``disentangle`` accepts for the metrics of orthogan, with and without the prefix."""
+    """All names that ``disentangle`` accepts for the metrics of orthogan, with and without the prefix.
+
+    Example:
+        >>> from orthogan.disentanglement import metric_names
+        >>> "mig" in metric_names(), "encoder:mig" in metric_names()
+        (True, True)
+    """
     names = [name for plain, metric in METRICS.items() for name in _names(plain, metric)]
     return sorted(names, key=lambda name: name.startswith(ENCODER))
 
@@ -148,6 +165,11 @@ def read_options(metrics: Sequence[str], given: Mapping[str, Mapping[str, Any]])
     """Options out of a text, such as ``{"vp": {"pairs": 200.0}}``, in the types that the metrics declare.
 
     Raises UserError: as ``check_metrics``, or a value of another type, not finite, or above ``LARGEST``.
+
+    Example:
+        >>> from orthogan.disentanglement import read_options
+        >>> read_options(["vp"], {"vp": {"pairs": 200.0}})
+        {'vp': {'pairs': 200}}
     """
     check_metrics(metrics, given, has_source=True)
     return {

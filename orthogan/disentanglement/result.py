@@ -18,7 +18,13 @@ TIME = "seconds"  # the fact that says how long a metric took
 
 @dataclass(frozen=True)
 class Interval:
-    """The mean over ``runs`` and the bounds between which the true mean lies with ``confidence``."""
+    """The mean over ``runs`` and the bounds between which the true mean lies with ``confidence``.
+
+    Example:
+        >>> from orthogan.disentanglement import Interval
+        >>> print(Interval("mig", 0.3, 0.2, 0.4, 0.95, 3))
+        mig 0.3 ± 0.1 (95%, 3 runs)
+    """
 
     name: str
     mean: float
@@ -44,6 +50,12 @@ def interval(results: Sequence[Score], *, detail: str | None = None, confidence:
     Raises:
         ValueError: fewer than two results, results of unlike variants, a detail that is no number, a number that is
             not finite, or a confidence outside (0, 1).
+
+    Example:
+        >>> from orthogan.disentanglement import Score, interval
+        >>> found = interval([Score("mig", "bins=20", value, seed) for seed, value in enumerate((0.2, 0.3, 0.4))])
+        >>> print(found)
+        mig[bins=20] 0.3 ± 0.25 (95%, 3 runs)
     """
     names = sorted({result.name for result in results})
     if len(names) > 1:
@@ -70,7 +82,13 @@ def _number(result: Score, detail: str | None) -> float:
 
 @dataclass(frozen=True)
 class Summary:
-    """Numbers of several seeds: their mean, standard deviation (ddof 1) and confidence bounds, None for one seed."""
+    """Numbers of several seeds: their mean, standard deviation (ddof 1) and confidence bounds, None for one seed.
+
+    Example:
+        >>> from orthogan.disentanglement import Summary
+        >>> Summary(0.3, 0.1, 0.05, 0.55, (0.2, 0.3, 0.4)).value
+        0.3
+    """
 
     value: float
     std: float | None
@@ -108,6 +126,12 @@ class GeneratorScore:
     ``controls``: the same metric along other directions, by their name. ``parts``: further numbers, means over seeds
     ("completeness" of dci). ``details``: arrays, of the first seed. ``protocol``: what must agree for two scores to
     be compared. ``facts``: what belongs to this generator and this run: its hash, the oracle's confidence, seconds.
+
+    Example:
+        >>> from orthogan.disentanglement import GeneratorScore, Summary
+        >>> score = GeneratorScore("mig", "bins=20", Summary(0.3, 0.1, 0.05, 0.55, (0.2, 0.3, 0.4)))
+        >>> float(score)
+        0.3
     """
 
     metric: str
@@ -153,7 +177,14 @@ class GeneratorScore:
 
 
 def table(results: Sequence[GeneratorScore]) -> str:
-    """Results for a person to read: the scores with their controls, then what each protocol says."""
+    """Results for a person to read: the scores with their controls, then what each protocol says.
+
+    Example:
+        >>> from orthogan.disentanglement import GeneratorScore, Summary, table
+        >>> score = GeneratorScore("mig", "bins=20", Summary(0.3, 0.1, 0.05, 0.55, (0.2, 0.3, 0.4)))
+        >>> table([score]).splitlines()[0]
+        'mig  0.3 ± 0.1 [0.05, 0.55]'
+    """
     if not results:
         return ""
     rows = []
@@ -178,7 +209,15 @@ def table(results: Sequence[GeneratorScore]) -> str:
 
 @dataclass(frozen=True, eq=False)
 class Across:
-    """One metric over several generators: ``score`` over their means; ``gains``: score less each control, paired."""
+    """One metric over several generators: ``score`` over their means; ``gains``: score less each control, paired.
+
+    Example:
+        >>> from orthogan.disentanglement import GeneratorScore, Summary, across
+        >>> scores = [Summary(value, None, None, None, (value,)) for value in (0.2, 0.3, 0.4)]
+        >>> (result,) = across([[GeneratorScore("mig", "bins=20", score)] for score in scores])
+        >>> round(float(result), 3), result.score.runs
+        (0.3, 3)
+    """
 
     metric: str
     variant: str
@@ -213,6 +252,13 @@ def across(runs: Sequence[Sequence[GeneratorScore]], *, confidence: float = 0.95
     """Of several generators (training seeds, say), each with the same metrics: mean and t interval over generators.
 
     Raises ValueError: fewer than two generators, or metrics, variants or protocols that differ; says where.
+
+    Example:
+        >>> from orthogan.disentanglement import GeneratorScore, Summary, across
+        >>> scores = [Summary(value, None, None, None, (value,)) for value in (0.2, 0.3, 0.4)]
+        >>> (result,) = across([[GeneratorScore("mig", "bins=20", score)] for score in scores])
+        >>> round(result.score.low, 2), round(result.score.high, 2)
+        (0.05, 0.55)
     """
     if len(runs) < 2:
         raise ValueError(f"across: {len(runs)} generators: at least 2")

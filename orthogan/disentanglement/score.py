@@ -15,6 +15,12 @@ class Score:
     ``metric``: "mig". ``variant``: every choice that moves the number, "bins=20,n=10000"; scores of two variants
     must not be compared. ``seed``: what the metric's own draws came from; metrics that draw nothing only record it.
     ``details``: per-code (d,), per-factor (K,) and matrix (d, K) arrays, and numbers, by name.
+
+    Example:
+        >>> from orthogan.disentanglement import Score
+        >>> score = Score("mig", "bins=20", 0.3, seed=0)
+        >>> score.name, float(score)
+        ('mig[bins=20]', 0.3)
     """
 
     metric: str

@@ -21,10 +21,13 @@ class Finite:
     """Whether every tensor seen so far is finite; ``message`` says what is wrong otherwise.
 
     Example:
+        >>> import torch
         >>> finite = Finite(IMAGES)
-        >>> for images in batches:
+        >>> for images in torch.rand(4, 2, 3, 8, 8):
         ...     finite.watch(images)
         >>> finite.check()
+        >>> finite.holds
+        True
     """
 
     def __init__(self, message: str) -> None:

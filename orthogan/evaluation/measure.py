@@ -38,7 +38,16 @@ from orthogan.rng import derive
 
 
 class Incomplete(UserError):
-    """Some metrics could not be computed; ``results`` holds the others, in their order."""
+    """Some metrics could not be computed; ``results`` holds the others, in their order.
+
+    Example:
+        >>> from orthogan.errors import UserError
+        >>> from orthogan.evaluation import Incomplete, MetricResult
+        >>> fid = MetricResult("fid", 12.3, "efficientnet-lite0")
+        >>> error = Incomplete({"kid": UserError("kid: too few images")}, [fid])
+        >>> str(error), error.results[0].value
+        ('kid was not measured: kid: too few images', 12.3)
+    """
 
     def __init__(self, errors: Mapping[str, UserError], results: list[MetricResult]) -> None:
         super().__init__("\n".join(f"{metric} was not measured: {error}" for metric, error in errors.items()))

@@ -67,6 +67,12 @@ def activeness(
 
     Raises:
         ValueError: fewer than two values, no samples, a batch size below 1, or images that are not finite.
+
+    Example:
+        >>> import orthogan
+        >>> from orthogan.disentanglement import activeness
+        >>> activeness(orthogan.load("sprites-srngan"), samples=4, dims=3).shape
+        (3,)
     """
     if len(values) < 2 or samples < 1 or batch_size < 1:
         raise ValueError(

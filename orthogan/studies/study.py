@@ -24,7 +24,14 @@ NAME = re.compile(r"[a-z0-9][a-z0-9.+_-]*")  # valid as the name of a folder
 
 @dataclass(frozen=True)
 class Measure:
-    """A function of a finished run. With a new ``version`` finished runs are measured again, not trained again."""
+    """A function of a finished run. With a new ``version`` finished runs are measured again, not trained again.
+
+    Example:
+        >>> from orthogan.studies import Measure, MeasureResult, Value
+        >>> measure = Measure("steps", lambda run: MeasureResult({"steps": Value(100.0)}))
+        >>> measure.version
+        1
+    """
 
     name: str
     of: Callable[[FinishedRun], MeasureResult]
@@ -42,7 +49,13 @@ Overlay = Callable[[Mapping[str, Path], Path], Path]
 
 @dataclass(frozen=True)
 class Method:
-    """A row of the table: its config keys, over those of scale and setting, or a function of the setting's name."""
+    """A row of the table: its config keys, over those of scale and setting, or a function of the setting's name.
+
+    Example:
+        >>> from orthogan.studies import Method
+        >>> Method({"model.discriminator.norm.kind": "stable_rank"}, note="SRN").keys
+        {'model.discriminator.norm.kind': 'stable_rank'}
+    """
 
     keys: Keys | Callable[[str], Keys]
     note: str = ""
@@ -54,7 +67,13 @@ class Method:
 
 @dataclass(frozen=True)
 class Setting:
-    """A net or a data set in which all methods are compared, with a separate table."""
+    """A net or a data set in which all methods are compared, with a separate table.
+
+    Example:
+        >>> from orthogan.studies import Setting
+        >>> Setting({"data.labels": True}, note="with classes").note
+        'with classes'
+    """
 
     keys: Keys = field(default_factory=dict)
     note: str = ""
@@ -62,7 +81,14 @@ class Setting:
 
 @dataclass(frozen=True)
 class Scale:
-    """The size of a study: the config that all its runs build on, its settings, and the default number of seeds."""
+    """The size of a study: the config that all its runs build on, its settings, and the default number of seeds.
+
+    Example:
+        >>> from orthogan.studies import Scale, Setting
+        >>> scale = Scale({"training.steps": 800}, settings={"gray": Setting({"data.channels": 1})}, seeds=3)
+        >>> list(scale.settings)
+        ['gray']
+    """
 
     keys: Keys
     settings: Mapping[str, Setting] = field(default_factory=lambda: {"": Setting()})
@@ -72,7 +98,13 @@ class Scale:
 
 @dataclass(frozen=True)
 class Term:
-    """``factor`` times a number of a method's run."""
+    """``factor`` times a number of a method's run.
+
+    Example:
+        >>> from orthogan.studies import Term
+        >>> Term("FID", "srn", factor=-1.0).setting
+        '*'
+    """
 
     number: str
     method: str
@@ -85,6 +117,12 @@ class Hypothesis:
     """A sum of terms, computed per seed, and the side of ``bound`` where the claim expects it.
 
     Terms with the setting ``EVERY`` are tested once in each setting of the scale.
+
+    Example:
+        >>> from orthogan.studies import Hypothesis, Term
+        >>> fid = Hypothesis("FID of srn below sn", (Term("FID", "srn"), Term("FID", "sn", factor=-1.0)), "below")
+        >>> fid.bound
+        0.0
     """
 
     says: str
@@ -95,7 +133,13 @@ class Hypothesis:
 
 @dataclass(frozen=True)
 class Claim:
-    """A published claim, its source (and whether it was read), and the hypotheses that test it here."""
+    """A published claim, its source (and whether it was read), and the hypotheses that test it here.
+
+    Example:
+        >>> from orthogan.studies import Claim, lower
+        >>> Claim("SRN lowers the FID.", "Sanyal et al. 2020, table 2", (lower("FID", "srn", than="sn"),)).text
+        'SRN lowers the FID.'
+    """
 
     text: str
     source: str
@@ -103,19 +147,37 @@ class Claim:
 
 
 def lower(number: str, method: str, than: str, setting: str = EVERY) -> Hypothesis:
-    """``number`` of ``method`` is below that of the method ``than``."""
+    """``number`` of ``method`` is below that of the method ``than``.
+
+    Example:
+        >>> from orthogan.studies import lower
+        >>> lower("FID", "srn", than="sn").expected
+        'below'
+    """
     terms = (Term(number, method, 1.0, setting), Term(number, than, -1.0, setting))
     return Hypothesis(f"{number}: {method} less {than}, below 0", terms, "below")
 
 
 def higher(number: str, method: str, than: str, setting: str = EVERY) -> Hypothesis:
-    """``number`` of ``method`` is above that of the method ``than``."""
+    """``number`` of ``method`` is above that of the method ``than``.
+
+    Example:
+        >>> from orthogan.studies import higher
+        >>> higher("accuracy", "rotation", than="plain").expected
+        'above'
+    """
     terms = (Term(number, method, 1.0, setting), Term(number, than, -1.0, setting))
     return Hypothesis(f"{number}: {method} less {than}, above 0", terms, "above")
 
 
 def under(number: str, method: str, bound: float, setting: str = EVERY) -> Hypothesis:
-    """``number`` of ``method`` is below ``bound``."""
+    """``number`` of ``method`` is below ``bound``.
+
+    Example:
+        >>> from orthogan.studies import under
+        >>> under("FID", "srn", 50.0).bound
+        50.0
+    """
     return Hypothesis(f"{number}: {method}, below {bound:g}", (Term(number, method, 1.0, setting),), "below", bound)
 
 
@@ -139,6 +201,12 @@ class Study:
 
     Raises:
         ValueError: a name that cannot name a folder, or an unknown method or setting.
+
+    Example:
+        >>> from orthogan.studies import get_study
+        >>> study = get_study("opt")
+        >>> study.baseline, sorted(study.scales)
+        ('baseline', ['cpu', 'full', 'smoke'])
     """
 
     name: str
@@ -187,12 +255,23 @@ def get_study(name: str) -> Study:
 
     Raises:
         UserError: there is none, or what ``module:STUDY`` names is not a study.
+
+    Example:
+        >>> from orthogan.studies import get_study
+        >>> get_study("srn-gan").name
+        'srn-gan'
     """
     return STUDIES.get(name)
 
 
 def listing() -> str:
-    """A text with the title of each study and its size at each scale."""
+    """A text with the title of each study and its size at each scale.
+
+    Example:
+        >>> from orthogan.studies import listing
+        >>> "opt" in listing()
+        True
+    """
     lines = []
     for name, study in STUDIES.items():
         lines.append(f"{name}: {study.title}")

@@ -24,6 +24,11 @@ class Value:
 
     ``better``: which direction is better, if any. ``protocol``: what the number depends on, as in ``MetricResult``;
     numbers of different protocols are never in one column. ``place``: the machine, for seconds and memory.
+
+    Example:
+        >>> from orthogan.studies import Value
+        >>> Value(12.5, better="lower", protocol={"samples": 10_000}).value
+        12.5
     """
 
     value: Number
@@ -34,7 +39,13 @@ class Value:
 
 @dataclass(frozen=True)
 class MeasureResult:
-    """The result of a measure: numbers and curves [(images seen, value), …] by name, and pictures in the run folder."""
+    """The result of a measure: numbers and curves [(images seen, value), …] by name, and pictures in the run folder.
+
+    Example:
+        >>> from orthogan.studies import MeasureResult, Value
+        >>> MeasureResult({"test error [%]": Value(12.5, "lower")}).numbers["test error [%]"].value
+        12.5
+    """
 
     numbers: Mapping[str, Value] = field(default_factory=dict)
     curves: Mapping[str, Sequence[tuple[Number, Number]]] = field(default_factory=dict)

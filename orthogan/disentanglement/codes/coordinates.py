@@ -31,6 +31,17 @@ class Coordinates:
     orthonormal rows the rows themselves, else their pseudo-inverse; moving along one row changes one coordinate.
     ``centre``, ``spread`` (k,): of the prior, which coordinates are measured from and in. 0 and 1 in space z, whose
     prior is N(0, I), so that a coordinate there is a length; elsewhere found from 10,000 draws.
+
+    Example:
+        >>> import numpy as np
+        >>> import orthogan
+        >>> from orthogan.disentanglement import get_coordinates
+        >>> generator = orthogan.load("sprites-srngan")
+        >>> first_two = orthogan.Directions(np.eye(2, 16, dtype=np.float32), method="mine")
+        >>> coordinates = get_coordinates(generator, first_two)
+        >>> z = generator.sample_latent(3, seed=0)
+        >>> bool((coordinates.of(z) == z[:, :2]).all())
+        True
     """
 
     rows: Tensor
@@ -64,6 +75,14 @@ def get_coordinates(generator: Generator, directions: Directions) -> Coordinates
     """Coordinates along ``directions``; ``generator`` is already seen from their space.
 
     Raises ValueError: directions that lie in fewer dimensions than they are, or that the prior never moves along.
+
+    Example:
+        >>> import orthogan
+        >>> from orthogan.disentanglement import get_coordinates
+        >>> generator = orthogan.load("sprites-srngan")
+        >>> coordinates = get_coordinates(generator, orthogan.native_directions(generator))
+        >>> coordinates.of(generator.sample_latent(3, seed=0)).shape
+        torch.Size([3, 16])
     """
     matrix = directions.matrix.astype(np.float64)
     rows = matrix / np.linalg.norm(matrix, axis=1, keepdims=True)

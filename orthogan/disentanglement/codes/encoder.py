@@ -29,6 +29,15 @@ class PostHocEncoder:
     """uint8 images (n, c, s, s) -> coordinates float64 (n, k), as the ``Encoder`` of ``factor_vae`` and others.
 
     ``r2`` (k,): of each coordinate on fresh images of the generator, 1 - squared error / variance.
+
+    Example:
+        >>> import orthogan
+        >>> from orthogan.disentanglement import train_encoder
+        >>> generator = orthogan.load("sprites-srngan")
+        >>> quick = {"steps": 2, "batch_size": 8, "fakes": 32, "fresh": 16, "precision": "float32"}
+        >>> encoder = train_encoder(generator, **quick, progress=False)
+        >>> encoder.r2.shape  # of each coordinate
+        (16,)
     """
 
     net: Trunk
@@ -80,6 +89,16 @@ def train_encoder(
 
     ``fresh`` further images give its ``r2``. Same arguments, same encoder.
     Raises ValueError: numbers that are too small. UserError: directions or a class that do not fit.
+
+    Example:
+        >>> import numpy as np
+        >>> import orthogan
+        >>> from orthogan.disentanglement import train_encoder
+        >>> generator = orthogan.load("sprites-srngan")
+        >>> quick = {"steps": 2, "batch_size": 8, "fakes": 32, "fresh": 16, "precision": "float32"}
+        >>> encoder = train_encoder(generator, **quick, progress=False)
+        >>> encoder(np.zeros((2, 1, 32, 32), np.uint8)).shape
+        (2, 16)
     """
     if fresh < 2 or fakes < batch_size or batch_size < 2:
         raise ValueError(f"encoder: fakes={fakes}, fresh={fresh}, batch_size={batch_size}: a batch of 2, fresh 2")

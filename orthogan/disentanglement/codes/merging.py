@@ -22,6 +22,13 @@ class Merging:
 
     ``columns``: of the source's factors. ``tables``: for each of them the class of value 0, 1, 2, ...; classes run
     from 0 without gaps. ``notes``: for each, how its values were merged ("" if they were not).
+
+    Example:
+        >>> import numpy as np
+        >>> from orthogan.disentanglement import Merging
+        >>> merging = Merging(("x",), (0,), ((0, 0, 1, 1),), ("",))
+        >>> merging(np.array([[0], [1], [3]])).tolist(), merging.variant
+        ([[0], [0], [1]], 'x 4>2')
     """
 
     names: tuple[str, ...]
@@ -64,6 +71,13 @@ def get_merging(source: ImageSource, *, levels: int = LEVELS, turns: int = TURNS
       degrees and the heart after 360; one rule for all shapes keeps the factor's meaning apart from the shape.
 
     Raises ValueError: unknown factors, fewer than 2 levels or 1 turn, or no factor that varies.
+
+    Example:
+        >>> import orthogan
+        >>> from orthogan.disentanglement import get_merging
+        >>> merging = get_merging(orthogan.open_source("sprites", count=16, channels=1))
+        >>> merging.names, merging.sizes
+        (('shape', 'scale', 'orientation', 'x', 'y'), (3, 6, 2, 6, 6))
     """
     if not len(source.factor_sizes):
         raise ValueError(f"{source.name}: its factors are not known; choose a source with factors, as sprites")

@@ -41,6 +41,11 @@ class TrainingRecipe:
 
     ``steps`` of ``batch_size`` images; ``held_out``: at most so many images, and at most a tenth, are kept for the
     accuracy.
+
+    Example:
+        >>> from orthogan.disentanglement import TrainingRecipe
+        >>> TrainingRecipe(seed=1).steps
+        3000
     """
 
     seed: int = 0
@@ -58,6 +63,15 @@ class FactorClassifier:
     ``accuracy``, ``chance``, ``confidence``: for each factor, on images of ``source`` that it was not trained on, the
     share of right answers, the share of the commonest class, and the mean probability of the answer.
     ``fingerprint``: of the source and its factors.
+
+    Example:
+        >>> import orthogan
+        >>> from orthogan.disentanglement import train_oracle
+        >>> sprites = orthogan.open_source("sprites", count=64, channels=1)
+        >>> oracle = train_oracle(sprites, steps=2, batch_size=8, held_out=20, precision="float32", progress=False)
+        >>> classes, probability = oracle.read(sprites.read([0, 1, 2])[0])
+        >>> classes.shape == probability.shape == (3, len(oracle.merging.names))
+        True
     """
 
     net: Trunk
@@ -116,6 +130,14 @@ def train_oracle(
 
     Raises:
         ValueError: factors that are not known, too few images, or numbers that are too small.
+
+    Example:
+        >>> import orthogan
+        >>> from orthogan.disentanglement import train_oracle
+        >>> sprites = orthogan.open_source("sprites", count=64, channels=1)
+        >>> oracle = train_oracle(sprites, steps=2, batch_size=8, held_out=20, precision="float32", progress=False)
+        >>> list(oracle.accuracy)  # on images that were held out
+        ['shape', 'scale', 'orientation', 'x', 'y']
     """
     teaching = TrainingRecipe(seed, steps, batch_size, lr, held_out, precision)
     merging = get_merging(source, levels=levels, turns=turns) if merging is None else merging
@@ -229,6 +251,15 @@ def oracle_for(
 
     It is found again while the images, the factors, their merging and the ``teaching`` are the same.
     Raises ValueError as ``train_oracle``.
+
+    Example:
+        >>> import orthogan
+        >>> from orthogan.disentanglement import TrainingRecipe, oracle_for
+        >>> sprites = orthogan.open_source("sprites", count=64, channels=1)
+        >>> quick = TrainingRecipe(steps=2, batch_size=8, held_out=20, precision="float32")
+        >>> oracle = oracle_for(sprites, teaching=quick, progress=False)  # the second call finds it in the cache
+        >>> oracle.resolution
+        32
     """
     taught = TrainingRecipe() if teaching is None else teaching
     merging = get_merging(source, levels=levels, turns=turns) if merging is None else merging
@@ -248,7 +279,16 @@ def oracle_for(
 
 
 def save_oracle(path: str | os.PathLike[str], oracle: FactorClassifier) -> Path:
-    """Write the weights, the rest as JSON metadata, and a hash to a ``.safetensors`` file. Raises CannotWrite."""
+    """Write the weights, the rest as JSON metadata, and a hash to a ``.safetensors`` file. Raises CannotWrite.
+
+    Example:
+        >>> import orthogan
+        >>> from orthogan.disentanglement import save_oracle, train_oracle
+        >>> sprites = orthogan.open_source("sprites", count=64, channels=1)
+        >>> oracle = train_oracle(sprites, steps=2, batch_size=8, held_out=20, precision="float32", progress=False)
+        >>> save_oracle("oracle.safetensors", oracle).name
+        'oracle.safetensors'
+    """
     text = json.dumps({"format": FORMAT, **oracle.as_dict()})
     return write_sealed(path, oracle.net.state_dict(), {_KEY: text})
 
@@ -259,6 +299,14 @@ def load_oracle(
     """Read what ``save_oracle`` wrote; ``sealed``: a file without a hash, of an earlier version, counts as damaged.
 
     Raises UserError naming the file: missing, damaged, or no oracle.
+
+    Example:
+        >>> import orthogan
+        >>> from orthogan.disentanglement import load_oracle, save_oracle, train_oracle
+        >>> sprites = orthogan.open_source("sprites", count=64, channels=1)
+        >>> oracle = train_oracle(sprites, steps=2, batch_size=8, held_out=20, precision="float32", progress=False)
+        >>> load_oracle(save_oracle("oracle.safetensors", oracle)).merging == oracle.merging
+        True
     """
     tensors, metadata = read_sealed(path, needed=sealed)
     if _KEY not in metadata:

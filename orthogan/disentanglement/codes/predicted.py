@@ -26,6 +26,15 @@ class Predicted(NamedTuple):
         factors: the oracle's answers, int64 (n, K).
         confidence: their mean probability, (K,).
         latents: (n, latent_dim).
+
+    Example:
+        >>> import numpy as np
+        >>> import torch
+        >>> from orthogan.disentanglement import Predicted
+        >>> seen = Predicted(np.zeros((8, 3)), np.zeros((8, 2), np.int64), np.ones(2), torch.zeros(8, 3))
+        >>> codes, factors, confidence, latents = seen
+        >>> codes.shape
+        (8, 3)
     """
 
     codes: np.ndarray
@@ -51,6 +60,15 @@ def predicted_factors(
 
     Raises:
         ValueError: an oracle of another image size. UserError: directions or a class that do not fit.
+
+    Example:
+        >>> import orthogan
+        >>> from orthogan.disentanglement import predicted_factors, train_oracle
+        >>> sprites = orthogan.open_source("sprites", count=64, channels=1)
+        >>> oracle = train_oracle(sprites, steps=2, batch_size=8, held_out=20, precision="float32", progress=False)
+        >>> seen = predicted_factors(orthogan.load("sprites-srngan"), oracle, n=8)
+        >>> seen.codes.shape, len(seen.factors)
+        ((8, 16), 8)
     """
     with subject(generator, directions, y=y) as seen:
         return predict_factors(seen, oracle, n, seed, progress=progress)

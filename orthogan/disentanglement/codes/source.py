@@ -17,7 +17,13 @@ ROWS = 1024  # observations given to an encoder at a time, about
 
 @runtime_checkable
 class LabelledSource(Protocol):
-    """Draws an observation for every combination of factors."""
+    """Draws an observation for every combination of factors.
+
+    Example:
+        >>> from orthogan.disentanglement import LabelledSource, SpriteSource
+        >>> isinstance(SpriteSource(), LabelledSource)  # anything with factor_sizes and sample is one
+        True
+    """
 
     @property
     def factor_sizes(self) -> Sequence[int]:
@@ -37,6 +43,14 @@ class GridSource:
         observations: (N, ...), images or codes (then the encoder is ``lambda x: x``).
 
     Raises ValueError: other shapes, or a combination that is absent or twice there.
+
+    Example:
+        >>> import numpy as np
+        >>> from orthogan.disentanglement import GridSource
+        >>> factors = np.array([[0, 0], [0, 1], [1, 0], [1, 1]])
+        >>> source = GridSource(factors, observations=10.0 * factors)
+        >>> source.factor_sizes, source.sample(np.array([[1, 0]])).tolist()
+        ((2, 2), [[10.0, 0.0]])
     """
 
     def __init__(self, factors: ArrayLike, observations: np.ndarray) -> None:
@@ -64,7 +78,15 @@ class GridSource:
 
 
 class SpriteSource:
-    """``orthogan.data.sprites``, drawn as they are asked for: uint8 (n, 64, 64) of 0 and 1."""
+    """``orthogan.data.sprites``, drawn as they are asked for: uint8 (n, 64, 64) of 0 and 1.
+
+    Example:
+        >>> import numpy as np
+        >>> from orthogan.disentanglement import SpriteSource
+        >>> source = SpriteSource()
+        >>> source.sample(np.array([[0, 5, 0, 16, 16]])).shape  # a square
+        (1, 64, 64)
+    """
 
     factor_sizes: tuple[int, ...] = FACTOR_SIZES
 

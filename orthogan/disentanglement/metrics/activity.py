@@ -38,6 +38,13 @@ def activity(
 
     Raises:
         ValueError: fewer than two values, or no samples. UserError: directions that do not fit, damaged images.
+
+    Example:
+        >>> import orthogan
+        >>> from orthogan.disentanglement import activity
+        >>> score = activity(orthogan.load("sprites-srngan"), samples=4)
+        >>> score.value > 0
+        True
     """
     if len(values) < 2 or samples < 1:
         raise ValueError(f"activity: values={list(values)}, samples={samples}: at least 2, and 1")

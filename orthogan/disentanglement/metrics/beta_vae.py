@@ -40,6 +40,14 @@ def beta_vae(
 
     Raises:
         ValueError: fewer than two factors that vary, sizes that are too small, or an encoder that breaks its shape.
+
+    Example:
+        >>> import numpy as np
+        >>> from orthogan.disentanglement import GridSource, beta_vae
+        >>> factors = np.argwhere(np.ones((4, 4), bool))
+        >>> source = GridSource(factors, observations=factors)
+        >>> beta_vae(source, lambda codes: codes, train_points=200, test_points=100, batch=16).value > 0.9
+        True
     """
     factors = varying("beta_vae", source)
     if batch < 1 or test_points < 1 or train_points < 10 * len(factors):

@@ -56,6 +56,24 @@ def code_vote(
     Raises:
         ValueError: numbers that are too small, fewer than two factors that vary, an oracle of another image size.
         UserError: directions or a class that do not fit.
+
+    Example:
+        >>> import numpy as np
+        >>> import torch
+        >>> from torch import nn
+        >>> from orthogan.data import ArraySource
+        >>> from orthogan.disentanglement import code_vote, train_oracle
+        >>> factors = np.argwhere(np.ones((8, 8), bool)) // 4  # is the left, the right half bright?
+        >>> images = (factors.repeat(8, axis=1)[:, None, None] * np.ones((16, 1))).astype(np.uint8) * 255
+        >>> halves = {"factor_names": ["left", "right"], "factor_sizes": [2, 2]}
+        >>> source = ArraySource("halves", images, factors=factors, **halves)
+        >>> oracle = train_oracle(source, steps=20, batch_size=16, held_out=20, precision="float32", progress=False)
+        >>> net = nn.Sequential(nn.Linear(2, 2, bias=False), nn.Unflatten(1, (1, 1, 2)), nn.Upsample((16, 16)))
+        >>> _ = nn.init.eye_(net[0].weight)
+        >>> net.latent_dim = 2
+        >>> votes = {"train_votes": 20, "test_votes": 20, "batch": 16, "samples": 200}
+        >>> code_vote(net, oracle, **votes).value > 0.7
+        True
     """
     if min(batch, samples) < 2 or min(train_votes, test_votes) < 1:
         raise ValueError(

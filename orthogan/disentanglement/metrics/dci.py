@@ -23,6 +23,13 @@ def disentanglement(importance: np.ndarray) -> tuple[float, np.ndarray]:
 
     D_i = 1 - entropy to base K of row i as shares; D weighs them with the row's share of all importance. A row of
     zeros has D_i = 0 and no weight; a matrix of zeros has D = 0. Raises ValueError for any other matrix.
+
+    Example:
+        >>> import numpy as np
+        >>> from orthogan.disentanglement import disentanglement
+        >>> value, of_codes = disentanglement(np.array([[1.0, 0.0], [0.5, 0.5]]))
+        >>> round(value, 3), of_codes.round(3).tolist()
+        (0.5, [1.0, 0.0])
     """
     if importance.ndim != 2 or importance.shape[1] < 2 or (importance < 0).any():
         raise ValueError(f"importance must be (m, n), n >= 2, and not negative; it is {importance.shape}")
@@ -33,7 +40,14 @@ def disentanglement(importance: np.ndarray) -> tuple[float, np.ndarray]:
 
 
 def completeness(importance: np.ndarray) -> tuple[float, np.ndarray]:
-    """(C, C_j (K,)) of an importance matrix (d, K), d >= 2: ``disentanglement`` of its transpose."""
+    """(C, C_j (K,)) of an importance matrix (d, K), d >= 2: ``disentanglement`` of its transpose.
+
+    Example:
+        >>> import numpy as np
+        >>> from orthogan.disentanglement import completeness
+        >>> completeness(np.eye(3))[0]
+        1.0
+    """
     return disentanglement(importance.T)
 
 
@@ -83,6 +97,14 @@ def dci(
 
     Raises:
         ValueError: arrays that do not fit, a factor of one value, too few rows, an unknown classifier.
+
+    Example:
+        >>> import numpy as np
+        >>> from orthogan.disentanglement import dci
+        >>> factors = np.random.default_rng(0).integers(0, 3, (300, 2))
+        >>> score = dci(factors.astype(float), factors, classifier="random_forest", estimators=3)
+        >>> round(score.value, 2), sorted(score.details)[:2]
+        (1.0, ['completeness', 'disentanglement'])
     """
     if classifier not in get_args(Classifier):
         raise ValueError(f"dci: classifier={classifier!r}: one of {', '.join(get_args(Classifier))}")

@@ -41,6 +41,15 @@ def factor_vae(
 
     Raises:
         ValueError: fewer than two factors that vary, sizes that are too small, or an encoder that breaks its shape.
+
+    Example:
+        >>> import numpy as np
+        >>> from orthogan.disentanglement import GridSource, factor_vae
+        >>> factors = np.argwhere(np.ones((4, 4), bool))
+        >>> source = GridSource(factors, observations=factors)
+        >>> few = {"variance_samples": 200, "train_votes": 50, "test_votes": 50, "batch": 16}
+        >>> factor_vae(source, lambda codes: codes, **few).value
+        1.0
     """
     factors = varying("factor_vae", source)
     if min(batch, variance_samples) < 2 or min(train_votes, test_votes) < 1 or threshold < 0:

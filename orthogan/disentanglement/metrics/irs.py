@@ -32,6 +32,13 @@ def irs(codes: ArrayLike, factors: ArrayLike, *, quantile: float = 0.99, bins: i
 
     Raises:
         ValueError: arrays that do not fit, a factor of one value, or fewer than 10 rows of some value.
+
+    Example:
+        >>> import numpy as np
+        >>> from orthogan.disentanglement import irs
+        >>> factors = np.random.default_rng(0).integers(0, 4, (500, 2))
+        >>> round(irs(factors.astype(float), factors).value, 2)
+        1.0
     """
     if not 0 < quantile <= 1:
         raise ValueError(f"irs: quantile={quantile}: above 0 and at most 1")

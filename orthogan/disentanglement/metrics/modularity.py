@@ -18,7 +18,14 @@ from orthogan.disentanglement.score import Score
 
 
 def modularity_per_code(information: np.ndarray) -> np.ndarray:
-    """1 - sum of the other squares / ((K - 1) largest square) of each row of (d, K), K >= 2; 0 for a row of zeros."""
+    """1 - sum of the other squares / ((K - 1) largest square) of each row of (d, K), K >= 2; 0 for a row of zeros.
+
+    Example:
+        >>> import numpy as np
+        >>> from orthogan.disentanglement import modularity_per_code
+        >>> modularity_per_code(np.array([[1.0, 0.0], [0.5, 0.5]])).tolist()
+        [1.0, 0.0]
+    """
     top = information.max(1)
     share = information / np.where(top > 0, top, 1.0)[:, None]  # before squaring, which may underflow
     return np.where(top > 0, 1 - ((share**2).sum(1) - 1) / (information.shape[1] - 1), 0.0)
@@ -48,6 +55,13 @@ def modularity(
 
     Raises:
         ValueError: arrays that do not fit, a factor of one value, or too few rows (see ``mig``).
+
+    Example:
+        >>> import numpy as np
+        >>> from orthogan.disentanglement import modularity
+        >>> factors = np.random.default_rng(0).integers(0, 4, (1000, 2))
+        >>> round(modularity(factors.astype(float), factors).value, 2)
+        1.0
     """
     if not 0 <= prune < 1:
         raise ValueError(f"modularity: prune={prune}: a share of the entropy in [0, 1)")

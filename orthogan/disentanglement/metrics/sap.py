@@ -50,6 +50,13 @@ def sap(
 
     Raises:
         ValueError: arrays that do not fit, a factor of one value, too few rows.
+
+    Example:
+        >>> import numpy as np
+        >>> from orthogan.disentanglement import sap
+        >>> factors = np.random.default_rng(0).integers(0, 2, (300, 2))
+        >>> sap(factors.astype(float), factors).value > 0.3
+        True
     """
     from sklearn.svm import LinearSVC  # takes seconds to import
 
@@ -76,6 +83,13 @@ def sap_correlation(codes: ArrayLike, factors: ArrayLike, *, seed: int = 0) -> S
 
     Raises:
         ValueError: arrays that do not fit, or a factor of one value.
+
+    Example:
+        >>> import numpy as np
+        >>> from orthogan.disentanglement import sap_correlation
+        >>> factors = np.random.default_rng(0).integers(0, 4, (1000, 2))
+        >>> sap_correlation(factors.astype(float), factors).value > 0.95
+        True
     """
     x, _ = check_both("sap_correlation", codes, factors, least_codes=2)
     y = rescale(check_codes("sap_correlation", _small(factors)))  # not the renamed values: 1, 2, 4 are no equal steps

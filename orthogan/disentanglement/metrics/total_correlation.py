@@ -30,6 +30,13 @@ def gaussian_total_correlation(codes: ArrayLike, *, seed: int = 0) -> Score:
 
     Raises:
         ValueError: codes that do not fit, or no more rows than codes.
+
+    Example:
+        >>> import numpy as np
+        >>> from orthogan.disentanglement import gaussian_total_correlation
+        >>> codes = np.array([[1.0, 1.0], [1.0, -1.0], [-1.0, 1.0], [-1.0, -1.0]])
+        >>> round(gaussian_total_correlation(codes).value, 6)
+        0.0
     """
     x = rescale(_checked("gaussian_total_correlation", codes))
     active = np.flatnonzero(~constant_codes(x))
@@ -55,6 +62,13 @@ def gaussian_wasserstein_correlation(codes: ArrayLike, *, seed: int = 0) -> Scor
 
     Raises:
         ValueError: codes that do not fit, or no more rows than codes.
+
+    Example:
+        >>> import numpy as np
+        >>> from orthogan.disentanglement import gaussian_wasserstein_correlation
+        >>> codes = np.array([[1.0, 1.0], [1.0, -1.0], [-1.0, 1.0], [-1.0, -1.0]])
+        >>> abs(round(gaussian_wasserstein_correlation(codes).value, 6))
+        0.0
     """
     x = _checked("gaussian_wasserstein_correlation", codes)
     scale = exponents(x).max()
@@ -85,6 +99,14 @@ def mean_pairwise_mutual_information(
 
     Raises:
         ValueError: codes that do not fit, or too few rows.
+
+    Example:
+        >>> import numpy as np
+        >>> from orthogan.disentanglement import mean_pairwise_mutual_information
+        >>> x = np.random.default_rng(0).normal(size=2000)
+        >>> score = mean_pairwise_mutual_information(np.stack([x, x], 1), bins=8)
+        >>> score.value > 1
+        True
     """
     metric = "mean_pairwise_mutual_information"
     x = check_codes(metric, codes, least=2)

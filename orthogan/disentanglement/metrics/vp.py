@@ -117,6 +117,13 @@ def vp(
 
     Raises:
         ValueError: fewer than two directions, or numbers that are too small. UserError: directions that do not fit.
+
+    Example:
+        >>> import orthogan
+        >>> from orthogan.disentanglement import vp
+        >>> generator = orthogan.load("sprites-srngan")
+        >>> vp(generator, pairs=40, epochs=1).metric
+        'vp'
     """
     plan = _plan(protocol, inputs, pairs, train_share, epochs, lr)
     if not (reach > 0 and noise_scale >= 0):
