@@ -21,7 +21,7 @@ import numpy as np
 from tests.faults.child import Child, limit_memory
 from tests.faults.damage import MODEL
 from tests.faults.findings import Findings
-from tests.faults.runs import DEMO, EXTRACTOR, ROOT, TINY
+from tests.faults.runs import EXTRACTOR, ROOT, SMALL, TINY
 
 PATIENCE = 120.0  # seconds for one input; each takes about one on a quiet machine
 MEMORY = 2 << 30  # bytes above those of a child that has no input
@@ -57,7 +57,7 @@ def bad(index: int, seed: int, out: Path) -> Findings:
 @cache
 def _peak(out: Path) -> int:
     folder = out / "work"
-    child = Child(["config", str(DEMO)], folder, output="config.txt")
+    child = Child(["config", str(SMALL)], folder, output="config.txt")
     child.wait(PATIENCE)
     return child.peak
 
@@ -156,7 +156,7 @@ def yaml_by_hand(folder: Path, draw: random.Random) -> Words:
 
 
 def yaml_damaged(folder: Path, draw: random.Random) -> Words:
-    (folder / "x.yaml").write_bytes(damaged(DEMO.read_bytes(), draw))
+    (folder / "x.yaml").write_bytes(damaged(SMALL.read_bytes(), draw))
     return ["config", "x.yaml", *(["--explain"] if draw.random() < 0.2 else [])]
 
 
@@ -164,13 +164,13 @@ def override(folder: Path, draw: random.Random) -> Words:
     keys = ["seed", "data", "data.path", "model.generator.options.a", "", ".", "a..b", "training.steps", "out", "base"]
     values = [text for text in TEXTS if "\0" not in text and len(text) < 2000]
     values += ["", "=", "1:30:45", "010", "a # x", "!!set {a}", "{", "*a", "&a", "%", "@", "`", "\t", "\n"]
-    return ["config", str(DEMO), f"{draw.choice(keys)}={draw.choice(values)}"]
+    return ["config", str(SMALL), f"{draw.choice(keys)}={draw.choice(values)}"]
 
 
 def override_run(folder: Path, draw: random.Random) -> Words:
     """A value that the schema may accept, at the end of what it accepts, or beyond: tried by a step."""
     word = f"{draw.choice(KEYS)}={draw.choice(VALUES)}"
-    return ["train", str(DEMO), *TINY, "out=run", word, "--dry-run"]
+    return ["train", str(SMALL), *TINY, "out=run", word, "--dry-run"]
 
 
 # data sets
@@ -181,7 +181,7 @@ def _images(draw: random.Random, n: int = 6) -> np.ndarray:
 
 
 def _dry_run(source: str, path: str) -> Words:
-    words = ["train", str(DEMO), *TINY, "out=run", f"data.source={source}", f"data.path={path}", "data.count=null"]
+    words = ["train", str(SMALL), *TINY, "out=run", f"data.source={source}", f"data.path={path}", "data.count=null"]
     return [*words, "data.channels=3", "training.batch_size=2", "training.generator_batch_size=2", "--dry-run"]
 
 
@@ -489,7 +489,7 @@ def weights(folder: Path, draw: random.Random) -> Words:
     (folder / "w.pth").write_bytes(damaged(data, draw) if draw.random() < 0.3 else draw.choice(plain))
     evaluate = ["evaluate", str(MODEL), "--samples", "8", "--reference-samples", "8", "--weights", "w.pth"]
     evaluate += ["--extractor", draw.choice(("efficientnet-lite0", "inception", "clip-vit-b-32", "vgg16"))]
-    return draw.choice((["spectrum", "w.pth"], [*evaluate, "--data", str(DEMO), "--device", "cpu"]))
+    return draw.choice((["spectrum", "w.pth"], [*evaluate, "--data", str(SMALL), "--device", "cpu"]))
 
 
 @cache

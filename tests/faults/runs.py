@@ -12,7 +12,7 @@ from pathlib import Path
 from tests.faults.child import Child
 
 ROOT = Path(__file__).parents[2]
-DEMO = ROOT / "configs" / "demo.yaml"
+SMALL = ROOT / "configs" / "sprites" / "srngan.yaml"
 EXTRACTOR = "tests.fixtures.extractor:Moments"
 TINY = (
     "model.generator.channels=4",
@@ -48,7 +48,7 @@ class Setting:
     words: list[str] = field(init=False)
 
     def __post_init__(self) -> None:
-        words = ["train", str(DEMO), *TINY, f"training.steps={self.steps}", "out=run", *self.more]
+        words = ["train", str(SMALL), *TINY, f"training.steps={self.steps}", "out=run", *self.more]
         object.__setattr__(self, "words", words)
 
     def start(self, folder: Path, **options: object) -> list[Child]:
