@@ -77,15 +77,15 @@ def definition() -> dict[str, Any]:
     """DiceBear's description of the style. Raises UserError for that of another release."""
     found = json.loads(files("dicebear_styles").joinpath(f"{STYLE}.json").read_text("utf-8"))
     if hashlib.sha256(json.dumps(found, sort_keys=True).encode()).hexdigest() != DEFINITION:
-        raise _other_data()
+        raise other_data("faces")
     return found
 
 
-def _other_data() -> UserError:
+def other_data(source: str) -> UserError:
     """The data set is what the pinned packages draw; another release would change it silently."""
     found = " ".join(f"{name} {version(name)}" for name in PINNED)
     pins = " ".join(f"{name}=={number}" for name, number in PINNED.items())
-    return UserError(f"faces: the installed packages ({found}) draw other portraits; run: pip install {pins}")
+    return UserError(f"{source}: the installed packages ({found}) draw other portraits; run: pip install {pins}")
 
 
 @cache
@@ -125,8 +125,7 @@ def draw_factors(count: int, *, seed: int, fixed: Mapping[str, str | int] | None
     if count < 1:
         raise UserError(f"faces: count must be at least 1, not {count}")
     given = {name: _value(name, value) for name, value in (fixed or {}).items()}
-    raw = np.random.Philox(key=seed).random_raw(count * len(known.names) * 2).reshape(count, 2, -1)
-    uniform = (raw >> np.uint64(11)).astype(np.float64) * 2.0**-53
+    uniform = uniforms(count, len(known.names), seed)
     table = np.empty((count, len(known.names)), np.int64)
     for column, size in enumerate(known.sizes):
         table[:, column] = np.minimum((uniform[:, 0, column] * size).astype(np.int64), size - 1)
@@ -144,6 +143,12 @@ def draw_factors(count: int, *, seed: int, fixed: Mapping[str, str | int] | None
     for name, value in given.items():
         table[:, known.names.index(name)] = value
     return table
+
+
+def uniforms(count: int, columns: int, seed: int) -> np.ndarray:
+    """Numbers float64 (count, 2, columns) in [0, 1); row i is a function of ``seed``, ``columns`` and i alone."""
+    raw = np.random.Philox(key=seed).random_raw(count * columns * 2).reshape(count, 2, columns)
+    return (raw >> np.uint64(11)).astype(np.float64) * 2.0**-53
 
 
 def _value(name: str, value: str | int) -> int:
@@ -241,7 +246,7 @@ def _layers() -> dict[str, list[np.ndarray]]:
         digest.update(f"{name} {drawn[name].shape}".encode() + drawn[name].tobytes())
     if digest.hexdigest() != LAYERS:
         if any(version(name) != number for name, number in PINNED.items()):
-            raise _other_data()
+            raise other_data("faces")
         log.warning("faces: on this machine resvg draws the portraits slightly differently than where it was tested")
     with suppress(CannotWrite):  # without a cache the next start takes a few seconds longer
         write_sealed(path, {name: torch.from_numpy(layers) for name, layers in drawn.items()}, {})

@@ -170,9 +170,8 @@ def test_how_to_get_the_package_is_said(tmp_path: Path, package: Path, capsys: p
         DataConfig(source="emoji", resolution=64)
     with pytest.raises(UserError, match="the package emoji-datasource-google is not there; .*" + GET):
         opened(tmp_path / "absent.tgz")
-    assert (
-        main(["train", str(ROOT / "configs" / "demo.yaml"), "data={source: emoji, path: absent.tgz}", "--dry-run"]) == 2
-    )
+    recipe = str(ROOT / "configs" / "recipes" / "sngan.yaml")
+    assert main(["train", recipe, "data.source=emoji", "data.path=absent.tgz", "--dry-run"]) == 2
     assert re.search("absent.tgz: there is no such file or folder.*" + GET, capsys.readouterr().err)
     cut = tmp_path / "cut.tgz"
     cut.write_bytes(package.read_bytes()[:500])
