@@ -39,7 +39,7 @@ class DataConfig(Section):
     labels: bool = Field(default=False, description="train a class-conditional model on the data set's labels")
     count: PositiveInt | None = Field(
         default=None,
-        description="of what is generated: sprites, size of a seeded random subset; faces and portraits, how many to draw [images]",
+        description="of generated images: size of a random subset of the sprites; how many faces or portraits to draw",
     )
     options: Options = Field(
         default={}, description="of the source alone, such as {fixed: {glasses: none}} of faces, which holds factors"

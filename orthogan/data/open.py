@@ -40,8 +40,8 @@ def open_source(
         split: the part of the data set; sprites, folder and array have one part only, called train.
         resolution: what every image is brought to [pixels].
         channels: 1 (gray) or 3 (RGB).
-        count: sprites: size of a random subset, None is the full grid; faces: how many to draw (default 50,000; 10,000
-            of the test part).
+        count: sprites: size of a random subset, None is the full grid; faces and portraits: how many to draw (default
+            50,000 and 10,000; 10,000 and 2,000 of the test part).
         seed: random seed of what ``count`` selects.
         bad_images, bad_limit: what to do about unreadable files (``orthogan.data.sources.folder``).
         root: where torchvision keeps what it downloads.
