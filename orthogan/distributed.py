@@ -16,9 +16,9 @@ def rank_and_world() -> tuple[int, int]:
     return (dist.get_rank(), dist.get_world_size()) if joined else (0, 1)
 
 
-def hide_progress(progress: bool) -> bool | None:
-    """``disable`` of a progress bar: shown by the first process alone, on a terminal alone (None), if asked for."""
-    return None if progress and rank_and_world()[0] == 0 else True
+def hide_progress(progress: bool) -> bool:
+    """``disable`` of a progress bar: only the first process shows it, if asked for."""
+    return not progress or rank_and_world()[0] > 0
 
 
 def share_of_rank(total: int) -> tuple[int, int]:

@@ -51,10 +51,12 @@ def fit(
     Raises:
         LossNotFinite: at a check the loss is NaN or infinite.
     """
-    from tqdm import tqdm
+    from orthogan.progress import progress_bar
 
     (group,) = optimizer.param_groups
-    bar = tqdm(total=steps, initial=start, desc=what, unit=" steps", disable=hide_progress(progress), leave=False)
+    bar = progress_bar(
+        total=steps, initial=start, desc=what, unit=" steps", disable=hide_progress(progress), leave=False
+    )
     with torch.enable_grad(), bar:
         for step in range(start, steps):
             if rate is not None:

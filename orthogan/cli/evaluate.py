@@ -38,7 +38,7 @@ def add_arguments(parser: Parser) -> None:
     add_overrides(parser, "values that replace those of the config of --data")
     parser.add_names(
         "--metrics",
-        names=_metric_names,
+        names=metric_names,
         default="fid",
         help="comma-separated: {names}, or module:Class; those of generators, of whole GANs and of classifiers cannot "
         "be mixed (default: fid)",
@@ -107,7 +107,8 @@ def add_arguments(parser: Parser) -> None:
     add_net(parser)
 
 
-def _metric_names() -> Iterable[str]:
+def metric_names() -> Iterable[str]:
+    """The metrics that there are."""
     from orthogan.evaluation.metric import METRICS
 
     return METRICS

@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from orthogan.data.order import epoch_permutation, permuted_index
 from orthogan.data.source import BadFile, ImageSource
 from orthogan.errors import UserError
+from orthogan.io.threads import cores
 from orthogan.rng import derive
 
 RESIDENT_LIMIT = 2 << 30  # "auto" puts a set in memory of at most so many bytes on the device
@@ -31,8 +32,8 @@ class Batches:
     gets the rows rank*b/w to (rank+1)*b/w, so the batch does not depend on how many processes share it.
 
     ``resident``: ``device`` keeps the whole set as uint8 on ``device`` and indexes it there; ``stream`` reads ahead
-    with ``workers`` processes (0: in this one); ``auto`` is ``device`` for a set in memory of at most 2 GiB, and on
-    a GPU at most a quarter of its free memory. All give the same batches.
+    with ``workers`` processes (0: in this one; at most one per CPU that this process may use); ``auto`` is ``device``
+    for a set in memory of at most 2 GiB, and on a GPU at most a quarter of its free memory. All give the same batches.
 
     ``key``: of the batch size in the config, for messages. Raises UserError when ``world`` does not divide
     ``batch_size`` or the set is smaller than a batch.
@@ -85,7 +86,7 @@ class Batches:
             pin = self.device.type == "cuda"
             # Holds the source and numbers, not self: a cycle would keep the workers of a forgotten object alive.
             indices = partial(_indices, self._seed, len(source), self._offset, self.share)
-            self._stream = Stream(source, indices, step=batch_size, workers=workers, pin=pin)
+            self._stream = Stream(source, indices, step=batch_size, workers=min(workers, cores()), pin=pin)
             # Runs before multiprocessing's own exit handler, which would wait for workers that never see its signal.
             weakref.finalize(self, self._stream.close)
 

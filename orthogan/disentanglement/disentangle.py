@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 from torch import nn
-from tqdm import tqdm
 
 from orthogan.data.source import ImageSource
 from orthogan.disentanglement.codes.oracle import LEAST_ACCURACY, FactorClassifier
@@ -19,6 +18,7 @@ from orthogan.disentanglement.score import Score
 from orthogan.errors import UserError
 from orthogan.latent.directions import Directions
 from orthogan.latent.discovery.native import native_directions
+from orthogan.progress import progress_bar
 
 DEFAULT_METRICS = ("vp", "activeness", "mig", "dci", "sap", "modularity")
 
@@ -103,7 +103,7 @@ def disentangle(
     names = [RANDOM] * controls + [IDENTITY] * (controls and not _are_axes(chosen.matrix))
     jobs = len(metrics) * len(seeds) * (1 + len(names))
     results = []
-    with tqdm(total=jobs, desc="disentangle", unit=" scores", disable=None if progress else True, leave=False) as bar:
+    with progress_bar(total=jobs, desc="disentangle", unit=" scores", disable=not progress, leave=False) as bar:
         for metric in metrics:
             began = time.monotonic()
             scores: dict[str, list[Score]] = {}

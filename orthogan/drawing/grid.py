@@ -154,6 +154,24 @@ def image_grid(
     return picture
 
 
+def class_grid(
+    images: np.ndarray | torch.Tensor, labels: np.ndarray | Sequence[int], class_names: Sequence[str] = ()
+) -> Image.Image:
+    """All ``images`` with the names of their classes; ``labels`` (n,) are numbers, also where there are no names.
+
+    The classes are rows where they have four or more images each on average, else a caption under each image.
+    """
+    numbers = [int(label) for label in labels]
+    titles = {c: str(class_names[c]) if c < len(class_names) else f"class {c}" for c in set(numbers)}
+    if len(numbers) < 4 * len(titles):
+        return image_grid(images, labels=[titles[label] for label in numbers])
+    # Long rows of few classes are folded, so that the picture stays near a square.
+    per_row = min(max(map(numbers.count, titles)), max(8, math.ceil(math.sqrt(len(numbers)))))
+    layout = class_layout(numbers, per_row=per_row)
+    rows = [titles[numbers[int(row[0])]] for row in layout]
+    return image_grid(images, layout=layout, row_labels=rows)
+
+
 def tile_pictures(pictures: Sequence[tuple[str, Image.Image]], *, most: int = 800) -> Image.Image:
     """All ``pictures`` in one, each below its caption; those larger than ``most`` pixels a side are made smaller."""
     font, gap = Font(FONT_SIZE + 1), 8

@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from tqdm import tqdm
 
 from orthogan.errors import UserError
 from orthogan.io.read import cache_folder, open_regular, printable, read_json
 from orthogan.io.threads import in_threads
 from orthogan.io.write import write_text
+from orthogan.progress import progress_bar
 
 if TYPE_CHECKING:  # torch takes a second to import, and hashes of files and arrays do not need it
     from torch import Tensor
@@ -61,7 +61,7 @@ def hash_files(paths: Sequence[Path]) -> str:
         known = read_json(kept, 1 << 10)
         if isinstance(known, str):
             return known
-    bar = tqdm(paths, desc="hashing files", unit=" files", disable=None, leave=False, delay=2)
+    bar = progress_bar(paths, desc="hashing files", unit=" files", leave=False, delay=2)
     digest = ContentHash().text(*in_threads(_content_hash, bar)).hexdigest()
     newest = max((state[-1] for state in states), default=0)
     # Clocks of file systems are coarse: a file that has just changed may change again and keep its time.

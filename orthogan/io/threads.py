@@ -1,4 +1,4 @@
-"""``map`` over a few threads."""
+"""How many CPU cores there are to use, and ``map`` over a few threads."""
 
 from __future__ import annotations
 
@@ -12,13 +12,18 @@ A = TypeVar("A")
 B = TypeVar("B")
 
 
+def cores() -> int:
+    """CPU cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def in_threads(work: Callable[[A], B], items: Iterable[A]) -> Iterator[B]:
     """``map`` over a few threads, in order, with a bounded number of results waiting.
 
     For work that releases the interpreter's lock, such as reading, hashing, and decoding with Pillow. For small pieces
     of work passing the lock around costs more than is gained, and a plain ``map`` is faster.
     """
-    threads = min(16, os.cpu_count() or 1)
+    threads = min(16, cores())
     source = iter(items)
     with ThreadPoolExecutor(threads, thread_name_prefix="orthogan") as pool:
         # Whole chunks keep the memory bounded and cost little: no thread waits longer than for one item.

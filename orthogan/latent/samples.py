@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 import re
 from collections.abc import Sequence
@@ -15,7 +14,7 @@ from PIL import Image
 from torch import nn
 
 from orthogan import __version__
-from orthogan.drawing.grid import class_layout, image_grid, magnify, save_png
+from orthogan.drawing.grid import class_grid, image_grid, magnify, save_png
 from orthogan.errors import UserError
 from orthogan.models.generate import generate, model_hash, sample_label, sample_latents
 from orthogan.models.protocol import as_generator
@@ -216,7 +215,10 @@ def save_samples(samples: Samples, out: str | os.PathLike[str], *, class_names: 
     check_place(out, len(samples.seeds))
     target = Path(out)
     if target.suffix.lower() == ".png":
-        return [save_png(_grid(samples, class_names), target, _described(samples))]
+        picture = image_grid(samples.images)
+        if samples.labels is not None:
+            picture = class_grid(samples.images, samples.labels, class_names)
+        return [save_png(picture, target, _described(samples))]
     written: list[Path] = []
     digits = len(str(max(samples.labels, default=0))) if samples.labels else 0
     for index, (image, seed) in enumerate(zip(samples.images, samples.seeds, strict=True)):
@@ -226,19 +228,6 @@ def save_samples(samples: Samples, out: str | os.PathLike[str], *, class_names: 
         alone = Samples(image[None], [seed], None if label is None else [label], samples.metadata)
         written.append(save_png(picture, target / f"seed{seed:06d}{ending}.png", _described(alone)))
     return written
-
-
-def _grid(samples: Samples, class_names: Sequence[str]) -> Image.Image:
-    if samples.labels is None:
-        return image_grid(samples.images)
-    titles = {c: class_names[c] if c < len(class_names) else f"class {c}" for c in set(samples.labels)}
-    if len(samples.labels) < 4 * len(titles):
-        return image_grid(samples.images, labels=[titles[label] for label in samples.labels])
-    # Long rows of few classes are folded, so that the picture stays near a square.
-    per_row = min(max(map(samples.labels.count, titles)), max(8, math.ceil(math.sqrt(len(samples.labels)))))
-    layout = class_layout(samples.labels, per_row=per_row)
-    rows = [titles[samples.labels[int(row[0])]] for row in layout]
-    return image_grid(samples.images, layout=layout, row_labels=rows)
 
 
 def _described(samples: Samples) -> dict[str, str]:

@@ -10,7 +10,6 @@ from typing import Literal, get_args
 import numpy as np
 import torch
 from torch import nn
-from tqdm import tqdm
 
 from orthogan import __version__
 from orthogan.errors import UserError
@@ -20,6 +19,7 @@ from orthogan.latent.discovery.methods import find_directions
 from orthogan.latent.samples import format_ranges
 from orthogan.models.generate import generate, in_space, model_hash, sample_label, sample_latents, truncate_in_space
 from orthogan.models.protocol import Generator, as_generator
+from orthogan.progress import progress_bar
 
 Walk = Literal["line", "sphere"]
 WALKS: tuple[Walk, ...] = get_args(Walk)
@@ -288,7 +288,7 @@ def contact_sheet(
     }
 
     found = []
-    for seed in tqdm(seeds, desc="traversals", unit="seed", disable=None if len(seeds) > 1 else True, leave=False):
+    for seed in progress_bar(seeds, desc="traversals", unit="seed", disable=len(seeds) < 2, leave=False):
         label = sample_label(net, seed, None if y is None else [y])
         seen = in_space(net, chosen.space, y=label, layers=chosen.layers)
         start = truncate_in_space(sample_latents(seen, [seed]), truncation, chosen.space)[0]

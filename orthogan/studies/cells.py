@@ -26,6 +26,7 @@ from orthogan.config.files import load_config
 from orthogan.config.schema import Config
 from orthogan.errors import EXIT_BUG, EXIT_DONE, Diverged, Stopped, UserError
 from orthogan.io import checkpoint
+from orthogan.io.threads import cores
 from orthogan.studies.finished import CheckpointGone, FinishedRun
 from orthogan.studies.outcome import Outcome, Status, add_sitting, load, save
 from orthogan.studies.study import ScaleName, Study
@@ -194,11 +195,6 @@ def _sitting(cell: StudyRun, facts: Mapping[str, Any]) -> Iterator[None]:
 def _step(cell: StudyRun) -> int:
     """The step of the newest checkpoint."""
     return max((step for step, _ in checkpoint.steps(cell.folder)), default=-1)
-
-
-def cores() -> int:
-    """CPU cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def machine() -> dict[str, Any]:

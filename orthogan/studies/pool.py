@@ -13,7 +13,8 @@ from tqdm import tqdm
 
 from orthogan.background import Worker, WorkerEnded
 from orthogan.errors import EXIT_DONE, Diverged, Stopped
-from orthogan.studies.cells import StudyRun, cores
+from orthogan.io.threads import cores
+from orthogan.studies.cells import StudyRun
 from orthogan.studies.outcome import Outcome, load, save
 from orthogan.training.run_log import LOG
 from orthogan.training.stop import StopSignal

@@ -150,13 +150,49 @@ class ScheduleConfig(Section):
         return self
 
 
+LONGEST = 0.28  # relative length of an average; that of a uniform profile is 12 ** -0.5 = 0.289
+SNAPSHOTS = 32  # of the averages in a run, where the config does not say how often
+
+
 class EmaConfig(Section):
     """The moving average of the weights of G."""
 
-    half_life: Count = Field(default=20_000, description="of G's weight average; 0 = none [images]")
-    warmup: NotNegative = Field(
-        default=0.05, description="half-life is at most this share of the images seen; 0 = no warm-up"
+    kind: Literal["half_life", "power"] = Field(
+        default="half_life",
+        description="half_life: one average; power: one per length, stored so that `orthogan ema` can choose the "
+        "length after training",
     )
+    half_life: Count = Field(default=20_000, description="half_life: of G's weight average; 0 = none [images]")
+    warmup: NotNegative = Field(
+        default=0.05, description="half_life: is at most this share of the images seen; 0 = no warm-up"
+    )
+    lengths: list[Annotated[float, Field(gt=0.0, lt=LONGEST)]] = Field(
+        default=[0.05, 0.1],
+        min_length=2,
+        max_length=8,
+        description="power: standard deviation of each average's profile, as a share of the training; the first one is "
+        "shown and scored",
+    )
+    snapshot_every: Count = Field(
+        default=0,
+        description=f"power: steps between two stored copies of the averages, each a file of as many float32 copies of "
+        f"G as there are lengths; 0 = {SNAPSHOTS} of them per run [steps]",
+    )
+
+    @property
+    def on(self) -> bool:
+        """Whether there is an average."""
+        return self.kind == "power" or self.half_life > 0
+
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
+        others = ("half_life", "warmup") if self.kind == "power" else ("lengths", "snapshot_every")
+        for key in others:
+            if getattr(self, key) != type(self).model_fields[key].default:
+                raise ValueError(f"{key}: kind {self.kind!r} does not use it; leave it out, or choose the other kind")
+        if len(set(self.lengths)) < len(self.lengths):
+            raise ValueError(f"lengths: {self.lengths}: give different lengths, such as [0.05, 0.1]")
+        return self
 
 
 class TrainingConfig(Section):
@@ -218,7 +254,10 @@ class LoggingConfig(Section):
     )
     samples_every: Count = Field(default=1000, description="fakes-NNNNNNN.png; 0 = only at the ends [steps]")
     samples: Annotated[int, Field(ge=1, le=4096)] = Field(default=64, description="pictures in a grid [images]")
-    tensorboard: bool = Field(default=True, description="write TensorBoard events")
+    tensorboard: bool = Field(default=True, description="write TensorBoard events: losses, scores, watch, samples")
+    tensorboard_spectrum: bool = Field(
+        default=False, description="also plot what spectrum_every measures, some curves per layer"
+    )
 
 
 class CheckpointConfig(Section):

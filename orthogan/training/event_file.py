@@ -1,4 +1,4 @@
-"""TensorBoard's curves, written at once and without a thread, so that an error of the disk is met where it happens."""
+"""TensorBoard's curves and pictures, written at once and without a thread: an error of the disk is met where it is."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ PREFIX = "events.out.tfevents."
 
 
 class EventFile:
-    """One file of scalars in ``folder``; TensorBoard reads it after those that are there already.
+    """One file of scalars and images in ``folder``; TensorBoard reads it after those that are there already.
 
     Every method raises ``CannotWrite``.
 
@@ -41,6 +41,15 @@ class EventFile:
     def scalar(self, name: str, value: float, step: int) -> None:
         """One point of the curve ``name``."""
         summary = Summary(value=[Summary.Value(tag=name, simple_value=value)])
+        self._add(Event(wall_time=time.time(), step=step, summary=summary))
+
+    def image(self, name: str, path: Path, step: int) -> None:
+        """The picture of a PNG file, under ``name``. Raises ``CannotWrite`` also where it cannot be read."""
+        with disk_errors(path):
+            png = path.read_bytes()
+        width, height = (int.from_bytes(png[at : at + 4], "big") for at in (16, 20))  # of the IHDR chunk
+        picture = Summary.Image(height=height, width=width, colorspace=3, encoded_image_string=png)
+        summary = Summary(value=[Summary.Value(tag=name, image=picture)])
         self._add(Event(wall_time=time.time(), step=step, summary=summary))
 
     def flush(self) -> None:

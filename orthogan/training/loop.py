@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
+import tempfile
 import time
 from collections.abc import Mapping
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -15,18 +16,22 @@ from torch.optim import Optimizer
 
 from orthogan import __version__
 from orthogan.config.schema import Config
+from orthogan.distributed import all_true
 from orthogan.errors import CannotWrite, Stopped
 from orthogan.io import checkpoint
+from orthogan.progress import duration
 from orthogan.training.expected import Expected, find_expected
+from orthogan.training.pace import Pace, remaining
+from orthogan.training.post_hoc_ema import forget_snapshots, is_snapshot_due, write_snapshot
 from orthogan.training.resume import continue_run, record_of
 from orthogan.training.run_log import Means, RunLog
 from orthogan.training.schedule import factor
-from orthogan.training.scoring import Scoring
+from orthogan.training.scoring import Scoring, in_background
 from orthogan.training.stop import StopSignal
 from orthogan.training.task import Phase, Task
 from orthogan.training.watch import FiniteWatch
 
-PATIENCE = 5.0  # a dry run takes further steps for so long, to time them [s]
+PATIENCE = 5.0  # seconds for which a dry run takes further steps, to time them
 
 
 def train_task(task: Task, config: Config, accelerator: Accelerator, *, allow_config_change: bool = False) -> Path:
@@ -60,33 +65,46 @@ def train_task(task: Task, config: Config, accelerator: Accelerator, *, allow_co
         seconds=state.seconds,
         main=main,
         tensorboard=logging.tensorboard,
+        spectra=logging.tensorboard_spectrum,
         fresh=state.fresh,
     )
+    pace = Pace(training.steps, intervals(config, accelerator), period=task.period, device=accelerator.device)
     facts = task.summary()
     log.message(f"data: {facts['data']}; classes: {facts['classes']}")
     if state.fresh and expected:
         log.message(f"expected: {expected.target()}")
 
+    if main:
+        forget_snapshots(run, 0 if state.fresh else state.step)
     whole = None if state.fresh else state.step
 
     def save(step: int) -> None:
         nonlocal whole
         watch.check(task.nets)
-        if main:
-            log.flush()
-            checkpoint.save(run, step, task.files(step), about | {"seconds": log.seconds, "orthogan": __version__})
-            whole = step
-            scoring.saved(step)
-        accelerator.wait_for_everyone()
+        with pace.event("checkpoint"):
+            if main:
+                log.flush()
+                checkpoint.save(run, step, task.files(step), about | {"seconds": log.seconds, "orthogan": __version__})
+                whole = step
+                scoring.saved(step)
+            accelerator.wait_for_everyone()
+
+    def score(step: int) -> None:
+        if scoring.is_made_now(step):
+            with pace.event("score"):
+                scoring.score_now(step, log)
 
     def draw(name: str, step: int) -> None:
         try:
-            task.pictures(run / name, step)
+            with pace.event("picture"):
+                task.pictures(run / name, step)
+            log.picture(step, run / name)
         except CannotWrite as error:
             log.warn(step, [f"a picture is missing: {error}"])
 
     def look(step: int) -> None:
-        log.spectrum(step, task.spectrum(step))
+        with pace.event("spectrum"):
+            log.spectrum(step, task.spectrum(step))
         log.warn(step, task.warnings())
 
     with StopSignal() as stop:
@@ -98,9 +116,11 @@ def train_task(task: Task, config: Config, accelerator: Accelerator, *, allow_co
                     draw("fakes_init.png", 0)
             else:
                 log.message(f"Resuming at step {state.step} of {training.steps}")
-            scoring.score_now(state.step, log)  # the first one, or the one that a stop put off
+            score(state.step)  # the first one, or the one that a stop put off
             if state.fresh and scoring.needs_checkpoint(0):
                 save(0)
+            if main and pace.wants_guess("score", state.step):
+                pace.guesses["score"] = task.time_score()
             log.begin()
             for step in range(state.step, training.steps):
                 images = step * task.images_per_step
@@ -112,20 +132,25 @@ def train_task(task: Task, config: Config, accelerator: Accelerator, *, allow_co
                 for name, average in task.averages.items():
                     average.update(task.nets[name], images + task.images_per_step, task.images_per_step)
                 task.finish_step(step)
-                log.advance()
-
                 done = step + 1
+                if main and is_snapshot_due(training.ema, done, training.steps):
+                    for average in task.averages.values():
+                        write_snapshot(run, average, done, done * task.images_per_step)
+                if pace.step():
+                    log.estimate(done, pace)
+                log.advance(pace.left(done))
+
                 last = done == training.steps
                 stopping = stop.agree(accelerator, done) and not last
                 if done % logging.every == 0 or last:
-                    log.scalars(done, means.fetch() | task.scalars())
+                    log.scalars(done, means.fetch(), task.scalars(), pace)
                     watch.check(task.nets)
                 if logging.spectrum_every and (done % logging.spectrum_every == 0 or last):
                     look(done)
                 if main and (last or (logging.samples_every and done % logging.samples_every == 0)):
                     draw(f"fakes-{done:07d}.png", done)
                 if not stopping:
-                    scoring.score_now(done, log)
+                    score(done)
                 if done % config.checkpoint.every == 0 or last or stopping or scoring.needs_checkpoint(done):
                     save(done)
                 if stopping:
@@ -195,40 +220,76 @@ def average_gradients(net: nn.Module, accelerator: Accelerator) -> None:
     torch._foreach_copy_(gradients, [part.view(g.shape) for part, g in zip(parts, gradients, strict=True)])  # pyright: ignore
 
 
-def try_out(task: Task, config: Config, accelerator: Accelerator) -> dict[str, Any]:
-    """One step of each phase, on the real nets and data; sizes, peak memory and time, nothing written.
+def intervals(config: Config, accelerator: Accelerator) -> dict[str, int]:
+    """Steps between two events of each kind that take the time of training; 0 = never. See ``Pace``."""
+    logging, section = config.logging, config.evaluation
+    return {
+        "score": 0 if in_background(section, accelerator) else section.every,
+        "picture": logging.samples_every or config.training.steps,
+        "spectrum": logging.spectrum_every,
+        "checkpoint": config.checkpoint.every,
+    }
 
-    The first step warms up, and is not timed where it was quick enough to take some more.
+
+def try_out(task: Task, config: Config, accelerator: Accelerator) -> dict[str, Any]:
+    """Some steps on the real nets and data; sizes, losses, peak memory and an estimate of the time. Writes nothing.
+
+    The first step warms up. It is then repeated, so that lazy phases, which only some steps have, are timed as well.
 
     Raises:
         Diverged: something was not finite already.
     """
-    watch, names = FiniteWatch(), []
-    losses: dict[str, float] = {}
-    times: list[float] = []
-    for step in range(min(config.training.steps, 4)):
-        began, means = time.perf_counter(), Means()
+    watch, losses = FiniteWatch(), dict[str, float]()
+    times: dict[str, list[float]] = {"rest": []}
+    per_step = {"rest": 1.0}
+    began = time.perf_counter()
+    for step in (0, 0, 1, 2):
+        means = Means()
+        before = _now(accelerator)
         for phase in task.phases(step):
             means.add(update(phase, task, accelerator, watch, step))
-            if phase.name not in names:
-                names.append(phase.name)
+            now = _now(accelerator)
+            times.setdefault(phase.name, []).append(now - before)
+            per_step[phase.name] = phase.per_step
+            before = now
         task.finish_step(step)
         watch.check(task.nets)
-        losses = losses or means.fetch()
-        times.append(time.perf_counter() - began)
-        if sum(times) > PATIENCE:
+        times["rest"].append(_now(accelerator) - before)
+        if not losses:
+            losses = means.fetch()
+            times = {name: [] for name in times}
+        elif not all_true(time.perf_counter() - began < PATIENCE):
             break
-    seconds = sum(times[1:]) / (len(times) - 1) if len(times) > 1 else times[0]
-    whole = str(timedelta(seconds=round(seconds * config.training.steps)))
+    seconds = sum(per_step[name] * sum(some) / len(some) for name, some in times.items())
     return (
         task.summary()
-        | {"phases": ", ".join(names)}
+        | {"phases": ", ".join(name for name in times if name != "rest")}
         | losses
-        | {
-            "peak memory": _peak_memory(accelerator),
-            "time": f"{seconds:.2g} s per step; about {whole} for {config.training.steps:,} steps, without the scores",
-        }
+        | {"peak memory": _peak_memory(accelerator), "time": _time(task, config, accelerator, seconds)}
     )
+
+
+def _time(task: Task, config: Config, accelerator: Accelerator, seconds: float) -> str:
+    """An estimate for the whole run, of steps that take ``seconds`` each, with its scores and pictures."""
+    steps, every = config.training.steps, intervals(config, accelerator)
+    taken = {"score": task.time_score() if every["score"] or config.evaluation.at_start else 0.0}
+    with tempfile.TemporaryDirectory() as folder:
+        for _ in range(2):  # the first one also draws real images
+            began = time.perf_counter()
+            task.pictures(Path(folder) / "fakes.png", 0)
+            taken["picture"] = time.perf_counter() - began
+    total = remaining(0, steps, seconds, every, taken) + config.evaluation.at_start * taken["score"]
+    parts = [f"{steps:,} steps of {seconds:.2g} s"]
+    scores = config.evaluation.at_start + (math.ceil(steps / every["score"]) if every["score"] else 0)
+    if scores:
+        parts.append(f"{scores:,} score{'s' * (scores > 1)} of about {duration(taken['score'])}")
+    return f"about {duration(total)} on this machine ({', '.join(parts)})"
+
+
+def _now(accelerator: Accelerator) -> float:
+    if accelerator.device.type == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter()
 
 
 def _peak_memory(accelerator: Accelerator) -> str:

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import time
+from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from orthogan.config.schema import Config
-from orthogan.data import ImageSource
+from orthogan.data import ImageSource, to_float
 from orthogan.evaluation import MetricResult, evaluate
+from orthogan.evaluation.fidelity.extractors import load_extractor, resolve_extractor
+from orthogan.evaluation.images import generate_images, real
 from orthogan.evaluation.measure import check_metrics, measure
-from orthogan.evaluation.metric import Inputs, find_metrics
+from orthogan.evaluation.metric import OF_FEATURES, OF_IMAGES, Inputs, find_metrics
+from orthogan.evaluation.precision import prepare_net, resolve_precision
 from orthogan.evaluation.result import made_by
 from orthogan.evaluation.robustness.accuracy import Accuracy, accuracy
+from orthogan.models.modes import eval_mode
 from orthogan.models.protocol import Generator
 from orthogan.rng import derive
 
@@ -36,7 +41,7 @@ def measure_generator(
         reference_samples=section.reference_samples,
         kid_subset_size=section.kid_subset_size,
         progress=progress,
-        info={"weights": "ema" if config.training.ema.half_life else "raw", "step": str(step)},
+        info={"weights": "ema" if config.training.ema.on else "raw", "step": str(step)},
     )
 
 
@@ -57,6 +62,63 @@ def check_generator(config: Config, net: Generator, source: ImageSource, *, devi
     )
     metrics = find_metrics(section.metrics, "evaluation.metrics")
     check_metrics(metrics, inputs, extractor=section.extractor, precision=section.precision)
+
+
+@torch.no_grad()
+def time_generator_score(config: Config, net: Generator, *, device: torch.device) -> float:
+    """Seconds that ``measure_generator`` takes per score, from one batch of fakes and their features.
+
+    Metrics that draw images of their own, such as path lengths, and the features of the reference, which are stored
+    and read again, are not counted. No other process is waited for.
+    """
+    section = config.evaluation
+    metrics = find_metrics(section.metrics, "evaluation.metrics")
+    if not any(metric.needs & OF_IMAGES for metric in metrics):
+        return 0.0
+    formats, extractor = resolve_precision(section.precision, device), None
+    if any(metric.needs & OF_FEATURES for metric in metrics):
+        with torch.random.fork_rng(devices=[]):  # a net is drawn before its weights are read
+            extractor = load_extractor(resolve_extractor(section.extractor), device=device, bf16=formats.features)
+    size = min(section.batch_size, section.samples)
+    options: dict[str, Any] = {"seed": config.seed, "batch_size": size, "truncation": 1.0, "device": device}
+    with eval_mode(net), prepare_net(net):
+        took = 0.0
+        for _ in range(2):  # the first one warms up
+            _synchronize(device)
+            began = time.perf_counter()
+            images = next(generate_images(net, size, bf16=formats.sampling, **options))
+            if extractor is not None:
+                extractor(images.to(device))
+            _synchronize(device)
+            took = time.perf_counter() - began
+    return took * section.samples / size
+
+
+@torch.no_grad()
+def time_classifier_score(
+    config: Config, net: nn.Module, train: ImageSource, test: ImageSource, *, device: torch.device
+) -> float:
+    """Seconds that the accuracies of ``measure_classifier`` take per score, from one batch; other metrics do not count.
+
+    No other process is waited for.
+    """
+    section = config.evaluation
+    pixels: Tensor = next(real(test, None, batch_size=min(section.batch_size, len(test))))
+    images = to_float(pixels.to(device), dequantize=False)
+    took = 0.0
+    with eval_mode(net):
+        for _ in range(2):
+            _synchronize(device)
+            began = time.perf_counter()
+            net(images)
+            _synchronize(device)
+            took = time.perf_counter() - began
+    return took * (len(test) + min(section.samples, len(train))) / len(images)
+
+
+def _synchronize(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize()
 
 
 def measure_classifier(

@@ -199,7 +199,9 @@ def _is_free(key: str, old: dict[str, Any], new: dict[str, Any]) -> bool:
     if key.startswith("augment."):
         return new["augment"]["kind"] != old["augment"]["kind"]
     if key.startswith("training.ema."):
-        return bool(new["training"]["ema"]["half_life"]) != bool(old["training"]["ema"]["half_life"])
+        sections = [tree["training"]["ema"] for tree in (old, new)]
+        before, now = (section.get("kind") == "power" or section["half_life"] > 0 for section in sections)
+        return before != now
     return False
 
 

@@ -1,4 +1,4 @@
-"""What a run tells: a progress bar, ``log.jsonl`` and TensorBoard, from sums that stay on the device."""
+"""What a run reports: a progress bar or lines, ``log.jsonl`` and TensorBoard, from sums that stay on the device."""
 
 from __future__ import annotations
 
@@ -16,7 +16,9 @@ from tqdm import tqdm
 
 from orthogan.errors import CannotWrite
 from orthogan.io.write import append_json
+from orthogan.progress import duration, is_terminal
 from orthogan.training.event_file import EventFile
+from orthogan.training.pace import Pace
 
 LOG = "log.jsonl"
 # an active layer gains no rank along its gradient, so one that was active comes to rest just below its target
@@ -51,7 +53,11 @@ class Means:
 class RunLog:
     """The main process's reporter; on the other processes every method does nothing.
 
-    ``fresh``: the run starts from nothing, so that step 0 is logged as well.
+    On a terminal there is a progress bar. Elsewhere, as in a file, there is one line per logging interval instead.
+
+    Args:
+        spectra: plot the condition of every layer in TensorBoard, too.
+        fresh: the run starts from nothing, so that step 0 is logged as well.
     """
 
     def __init__(
@@ -64,27 +70,28 @@ class RunLog:
         seconds: float,
         main: bool,
         tensorboard: bool,
+        spectra: bool = False,
         fresh: bool = False,
     ) -> None:
         self.path = run / LOG
         self.main = main
-        self.images_per_step = images_per_step
+        self.steps, self.images_per_step = steps, images_per_step
+        self.spectra = spectra
         self._began = time.monotonic() - seconds
         self._events: EventFile | None = None
-        self.bar = tqdm(
-            total=steps * images_per_step,
-            initial=start * images_per_step,
-            unit="img",
-            unit_scale=True,
+        self.bar = _Bar(
+            total=steps,
+            initial=start,
+            unit=" steps",
             desc="train",
-            disable=None if main else True,
+            disable=not main or not is_terminal(),
             dynamic_ncols=True,
             file=sys.stderr,
             mininterval=0.5,
         )
         if main and tensorboard:
             with self._tensorboard():
-                self._events = EventFile(run / "tensorboard", purge=0 if fresh else start * images_per_step + 1)
+                self._events = EventFile(run / "tensorboard", purge=0 if fresh else start + 1)
 
     @property
     def seconds(self) -> float:
@@ -95,25 +102,63 @@ class RunLog:
         """The steps begin: what was done before, such as a first score, does not count in the time that is left."""
         self.bar.unpause()
 
-    def advance(self) -> None:
-        """One step is done."""
-        self.bar.update(self.images_per_step)
+    def advance(self, left: float | None = None) -> None:
+        """One step is done, and the rest of the run will take ``left`` seconds."""
+        self.bar.left = left
+        self.bar.update()
 
-    def scalars(self, step: int, values: Mapping[str, float]) -> None:
-        """Write losses and the like; the bar shows those of the two players."""
+    def estimate(self, step: int, pace: Pace) -> None:
+        """Say how long the run will take, once the pace is known."""
+        each, left = pace.seconds_per_step, pace.left(step)
+        if each is not None and left is not None:
+            self.message(
+                f"time: about {duration(left)} for the remaining {self.steps - step:,} steps on this machine "
+                f"({each:.2g} s per step, plus scores, pictures and checkpoints)"
+            )
+
+    def scalars(
+        self,
+        step: int,
+        losses: Mapping[str, float],
+        others: Mapping[str, float] | None = None,
+        pace: Pace | None = None,
+    ) -> None:
+        """Write losses and other numbers; the bar, or a line where there is none, shows the losses of the nets."""
         if not self.main:
             return
+        values = {**losses, **(others or {})}
         self._write({"step": step, "images": step * self.images_per_step, "seconds": round(self.seconds, 3), **values})
-        for name, value in values.items():
-            self._plot(name, value, step)
-        self.bar.set_postfix({k: f"{v:.3g}" for k, v in values.items() if k.endswith("/loss")}, refresh=False)
+        for name, value in losses.items():
+            self._plot(f"loss/{name.removesuffix('/loss')}", value, step)
+        for name, value in (others or {}).items():
+            self._plot(name if name.startswith("watch/") else f"watch/{name}", value, step)
+        shown = {k: f"{v:.3g}" for k, v in values.items() if k.endswith("/loss")}
+        if not self.bar.disable:
+            self.bar.set_postfix(shown, refresh=False)
+            return
+        left = None if pace is None or step == self.steps else pace.left(step)
+        words = ", ".join(f"{name} {value}" for name, value in shown.items())
+        self.message(
+            f"step {step:,} of {self.steps:,}: {words}; {duration(self.seconds)} so far"
+            + ("" if left is None else f", about {duration(left)} left")
+        )
+
+    def picture(self, step: int, path: Path) -> None:
+        """Show the picture of ``path``, if it was drawn, in TensorBoard; the real images once."""
+        if not self.main or self._events is None:
+            return
+        with self._tensorboard():
+            if step == 0 and (reals := path.with_name("reals.png")).is_file():
+                self._events.image("reals", reals, step)
+            if path.is_file():
+                self._events.image("samples", path, step)
 
     def spectrum(self, step: int, layers: Mapping[str, Mapping[str, float]]) -> None:
         """Write the condition of every constrained layer, and say in how many the constraint binds."""
         if not self.main or not layers:
             return
         self._write({"step": step, "images": step * self.images_per_step, "spectrum": layers})
-        for layer, values in layers.items():
+        for layer, values in layers.items() if self.spectra else ():
             for name, value in values.items():
                 self._plot(f"spectrum/{layer}/{name}", value, step)
         ranked = [values for values in layers.values() if "active" in values]
@@ -166,7 +211,7 @@ class RunLog:
     def _plot(self, name: str, value: float, step: int) -> None:
         with self._tensorboard():
             if self._events is not None:
-                self._events.scalar(name, float(value), step * self.images_per_step)
+                self._events.scalar(name, float(value), step)
 
     @contextmanager
     def _tensorboard(self) -> Iterator[None]:
@@ -176,6 +221,18 @@ class RunLog:
         except CannotWrite as error:
             self._events = None
             self.message(f"warning: no more curves for TensorBoard in this sitting: {error}")
+
+
+class _Bar(tqdm):
+    """A bar whose time left, and rate, are those of ``left`` [s], which counts the scores and pictures to come."""
+
+    left: float | None = None
+
+    @property
+    def format_dict(self) -> dict[str, Any]:
+        """What the bar is drawn from."""
+        found = dict(super().format_dict)
+        return {**found, "rate": (self.total - self.n) / self.left} if self.left else found
 
 
 def _strict(value: Any) -> Any:

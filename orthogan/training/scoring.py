@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 from accelerate import Accelerator
-from tqdm import tqdm
 
 from orthogan.config.schema import Config
 from orthogan.errors import Stopped, UserError
@@ -14,6 +13,7 @@ from orthogan.evaluation.config import EvaluationConfig
 from orthogan.evaluation.finite import NotFinite
 from orthogan.io import checkpoint
 from orthogan.io.json_lines import DAMAGE
+from orthogan.progress import progress_bar
 from orthogan.training.expected import Expected
 from orthogan.training.resume import METRICS, RunState, own_scores, refuse_changes
 from orthogan.training.run_log import RunLog
@@ -113,12 +113,16 @@ class Scoring:
         section = self.config.evaluation
         return is_due(section, step, self.config.training.steps) and not self.state.has_metrics(step, section.metrics)
 
+    def is_made_now(self, step: int) -> bool:
+        """Whether ``score_now`` scores ``step``: it is due, and not left to the background."""
+        return not self.background and self.due(step)
+
     def score_now(self, step: int, log: RunLog) -> None:
         """Score ``step`` if it is due, unless that is done in the background.
 
         Images or logits that are not finite give no score, only a warning: training itself tells whether it diverged.
         """
-        if self.background or not self.due(step):
+        if not self.is_made_now(step):
             return
         try:
             results = self.task.evaluate(step)
@@ -159,7 +163,7 @@ class Scoring:
         if self._process is None:
             return
         if self._process.left:
-            with tqdm(total=self._process.left, desc="scores", unit="score", disable=None, dynamic_ncols=True) as bar:
+            with progress_bar(total=self._process.left, desc="scores", unit="scores") as bar:
                 while self._process.left:
                     if stop.name is not None:
                         raise Stopped(
@@ -206,4 +210,4 @@ class Scoring:
         for result in new:
             note = self.expected.note(result, step * self.task.images_per_step)
             log.message(f"{result.one_line()}; {note}" if note else result.one_line())
-            log.plot(step, {f"metric/{result.label}": result.value})
+            log.plot(step, {f"score/{result.label}": result.value})

@@ -24,7 +24,7 @@ class Phase:
     """One optimiser update: ``losses`` holds a pure function for each part of the batch (accumulation).
 
     The gradient is the mean over the parts and over the processes. ``regular`` is a penalty on the weights, which
-    needs no batch: it is added once.
+    needs no batch: it is added once. ``per_step``: how many such updates a step has, on average.
     """
 
     name: str
@@ -33,6 +33,7 @@ class Phase:
     micro_batches: int = 1
     context: Callable[[], AbstractContextManager[None]] = field(default=nullcontext)
     weight_penalty: Callable[[], Losses | None] = field(default=lambda: None)
+    per_step: float = 1.0
 
 
 class Task(Protocol):
@@ -43,6 +44,7 @@ class Task(Protocol):
     optimizers: dict[str, Optimizer]
     averages: dict[str, Ema]
     images_per_step: int
+    period: int  # steps after which the phases of a step repeat
 
     def phases(self, step: int) -> Iterator[Phase]:
         """The updates of a step, in order; each is drawn only when the one before it is done."""
@@ -82,6 +84,10 @@ class Task(Protocol):
 
     def evaluate(self, step: int) -> list[MetricResult]:
         """Score the task; every process calls it."""
+        ...
+
+    def time_score(self) -> float:
+        """Seconds that a score takes, from a small part of one; only some process calls it."""
         ...
 
     def summary(self) -> dict[str, Any]:

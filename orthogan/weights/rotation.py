@@ -415,7 +415,7 @@ class RotationConfig(ConstraintConfig):
 
     def check(self, config: Config, net: str) -> None:
         """A moving average of parameters that are given another meaning means nothing."""
-        if self.sample is not None and net == "generator" and config.training.ema.half_life:
+        if self.sample is not None and net == "generator" and config.training.ema.on:
             raise ValueError(
                 "model.generator.norm.sample: each merge gives the parameters another meaning, so their average means "
                 "nothing; set training.ema.half_life to 0"

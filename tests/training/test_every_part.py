@@ -188,6 +188,4 @@ def test_curves_are_kept_up_to_the_step_that_a_run_continues_from(
     second.close()
     events = EventAccumulator(str(tmp_path / "tensorboard"), size_guidance={"scalars": 0})
     events.Reload()
-    assert [(event.step, event.value) for event in events.Scalars("a")] == [
-        (8 * step, float(step)) for step in [*kept, 40]
-    ]
+    assert [(event.step, event.value) for event in events.Scalars("a")] == [(step, float(step)) for step in [*kept, 40]]

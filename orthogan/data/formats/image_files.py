@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
-from tqdm import tqdm
 
 from orthogan.data.formats.decode import Decoded, UnreadableImage, decode
 from orthogan.data.formats.stores import Entry, FileStore
@@ -17,6 +16,7 @@ from orthogan.errors import UserError
 from orthogan.io.hashing import ContentHash
 from orthogan.io.read import UnreadableFile, printable
 from orthogan.io.threads import in_threads
+from orthogan.progress import progress_bar
 
 log = logging.getLogger("orthogan.data")
 
@@ -161,7 +161,7 @@ def _decode_all(source: FileSource) -> ArraySource:
     images = np.empty((len(source), source.channels, source.resolution, source.resolution), np.uint8)
     kept: list[int] = []
     animated = 0
-    bar = tqdm(source.entries, desc=f"reading {source.name}", unit=" images", disable=None, leave=False)
+    bar = progress_bar(source.entries, desc=f"reading {source.name}", unit=" images", leave=False)
     mean_size = sum(entry.size for entry in source.entries) / len(source)
     each = in_threads if mean_size > SMALL_FILE else map
     for number, result in enumerate(each(source.attempt, bar)):

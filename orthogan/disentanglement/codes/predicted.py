@@ -7,11 +7,11 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from orthogan.disentanglement.codes.coordinates import BATCH, LatentCoordinates, subject
 from orthogan.disentanglement.codes.oracle import FactorClassifier
 from orthogan.latent.directions import Directions
+from orthogan.progress import progress_bar
 from orthogan.rng import derive
 
 STEADY = 0.999  # a factor of which so large a share of the images shows one value counts as constant
@@ -82,7 +82,7 @@ def predict_factors(
         raise ValueError(f"samples={n}: at least 1 image")
     z, labels = seen.draw(n, derive(seed, "predicted factors"))
     answers, sure = [], []
-    with tqdm(total=n, desc="factors of fakes", unit="img", disable=None if progress else True, leave=False) as bar:
+    with progress_bar(total=n, desc="factors of fakes", unit="img", disable=not progress, leave=False) as bar:
         for few in torch.arange(n).split(BATCH):
             read = oracle.read(seen.images(z[few], None if labels is None else labels[few]))
             answers.append(read[0])

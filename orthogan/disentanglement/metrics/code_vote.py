@@ -7,13 +7,13 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from torch import nn
-from tqdm import tqdm
 
 from orthogan.disentanglement.codes.coordinates import BATCH, LatentCoordinates, subject
 from orthogan.disentanglement.codes.oracle import LEAST_ACCURACY, FactorClassifier
 from orthogan.disentanglement.registry import register_metric
 from orthogan.disentanglement.score import Score
 from orthogan.latent.directions import Directions
+from orthogan.progress import progress_bar
 from orthogan.rng import derive
 
 
@@ -92,7 +92,7 @@ def code_vote(
         total = train_votes + test_votes
         held = np.random.default_rng(derive(seed, "vote", "codes")).integers(0, k, total)
         group = max(1, BATCH // batch)
-        with tqdm(total=total, desc="code vote", unit=" votes", disable=None if progress else True, leave=False) as bar:
+        with progress_bar(total=total, desc="code vote", unit=" votes", disable=not progress, leave=False) as bar:
             for start in range(0, total, group):
                 still = held[start : start + group]
                 local = _held(seen, oracle, still, batch, derive(seed, "vote", start))

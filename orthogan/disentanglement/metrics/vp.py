@@ -12,7 +12,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from tqdm import tqdm
 
 from orthogan.disentanglement.codes.coordinates import LatentCoordinates, subject
 from orthogan.disentanglement.codes.trunk import Precision
@@ -21,6 +20,7 @@ from orthogan.disentanglement.score import Score
 from orthogan.fit import fit
 from orthogan.fit import seeded as seeded_init
 from orthogan.latent.directions import Directions
+from orthogan.progress import progress_bar
 from orthogan.rng import derive
 from orthogan.rng import generator as seeded
 
@@ -200,7 +200,7 @@ def _pairs(
     before = lines.put(lines.scaled_rest(latents, noise_scale), values)
     after = lines.put_one(before, index, fresh)
     pictures: tuple[list[np.ndarray], list[np.ndarray]] = ([], [])
-    with tqdm(total=plan.pairs, desc="vp pairs", unit=" pairs", disable=None if progress else True, leave=False) as bar:
+    with progress_bar(total=plan.pairs, desc="vp pairs", unit=" pairs", disable=not progress, leave=False) as bar:
         for few in torch.arange(plan.pairs).split(128):
             for z, kept in zip((before, after), pictures, strict=True):
                 images = seen.images(z[few], None if classes is None else classes[few])

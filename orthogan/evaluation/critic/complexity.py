@@ -30,7 +30,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.instancenorm import _InstanceNorm
-from tqdm import tqdm
 
 from orthogan import weights
 from orthogan.data import ImageSource, to_float
@@ -44,6 +43,7 @@ from orthogan.evaluation.spectrum.layer_spectrum import list_unmeasured, spectru
 from orthogan.layers import DecorrelatedBatchNorm2d
 from orthogan.linalg.precision import at_least_float32
 from orthogan.models.modes import eval_mode
+from orthogan.progress import progress_bar
 from orthogan.weights.effective import effective_weight
 from orthogan.weights.matrix import Layer
 
@@ -113,7 +113,7 @@ def complexity(
     net.to(place)
     parts = capacity(net, norm=norm, size=size)
     seen: list[tuple[Tensor, Tensor]] = []
-    bar = tqdm(total=count, desc="margins", unit="image", disable=hide_progress(progress), leave=False)
+    bar = progress_bar(total=count, desc="margins", unit="image", disable=hide_progress(progress), leave=False)
     with deterministic_float32(net, place), bar:
         for start in range(0, count, batch_size):
             pixels, classes = source.read(chosen[start : start + batch_size])

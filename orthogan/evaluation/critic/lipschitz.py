@@ -13,7 +13,6 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from orthogan.data import ImageSource, to_float
 from orthogan.data.order import subset
@@ -26,6 +25,7 @@ from orthogan.evaluation.metric import Inputs, Metric, register
 from orthogan.evaluation.result import MetricResult, made_by
 from orthogan.models.protocol import Generator, as_generator
 from orthogan.penalties.input_gradient import squared_norm, track_gradient
+from orthogan.progress import progress_bar
 from orthogan.rng import derive
 from orthogan.rng import generator as seeded
 
@@ -92,7 +92,7 @@ def lipschitz(
     # where between the images of a pair a gradient is taken
     at = {kind: torch.rand(count, generator=seeded("cpu", seed, "lipschitz between", kind)) for kind in KINDS}
     finite = Finite(IMAGES)
-    bar = tqdm(total=count, desc=NAME, unit="pair", disable=hide_progress(progress), leave=False)
+    bar = progress_bar(total=count, desc=NAME, unit="pair", disable=hide_progress(progress), leave=False)
     with deterministic_float32(net, place), deterministic_float32(discriminator, place), bar:
         before: dict[str, _Seen] = {}
         for real, fake in _images(net, reals, classes, count, batch_size, seed, place, finite):

@@ -19,7 +19,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from orthogan.data import Batches, ImageSource, to_float
 from orthogan.distributed import broadcast_json, hide_progress, rank_and_world
@@ -40,6 +39,7 @@ from orthogan.evaluation.metric import Inputs, Metric, register
 from orthogan.evaluation.result import MetricResult, made_by
 from orthogan.models.generate import model_hash
 from orthogan.models.protocol import Generator, as_generator
+from orthogan.progress import progress_bar
 from orthogan.rng import derive
 from orthogan.rng import generator as seeded
 
@@ -212,7 +212,7 @@ def _measured(
     real: list[Tensor] = []
     fake: list[Tensor] = []
     paid = 0.0
-    for index in tqdm(
+    for index in progress_bar(
         range(recipe.steps, recipe.steps + batches), desc=NAME, disable=hide_progress(progress), leave=False
     ):
         images = pairs(index)

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from orthogan.distributed import gather_rows, hide_progress, rank_and_world, share_of_rank
 from orthogan.errors import UserError
@@ -17,6 +16,7 @@ from orthogan.evaluation.fidelity.extractors import Extractor
 from orthogan.evaluation.fidelity.statistics import Gaussian, Moments
 from orthogan.evaluation.finite import FEATURES, Finite
 from orthogan.evaluation.metric import ABSENT, Stream
+from orthogan.progress import progress_bar
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,9 @@ def extract(
     finite = Finite(FEATURES)
     _, world = rank_and_world()
     position, _ = share_of_rank(total)
-    with tqdm(total=total, desc=what, unit="img", unit_scale=True, disable=hide_progress(progress), leave=False) as bar:
+    with progress_bar(
+        total=total, desc=what, unit="img", unit_scale=True, disable=hide_progress(progress), leave=False
+    ) as bar:
         for images in batches:
             images, logits = _moved(images, device), None
             if extractor is not None:

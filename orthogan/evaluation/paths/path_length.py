@@ -16,7 +16,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from tqdm import tqdm
 
 from orthogan.distributed import broadcast_json, gather_rows, hide_progress, rank_and_world, share_of_rank
 from orthogan.errors import UserError
@@ -29,6 +28,7 @@ from orthogan.evaluation.result import MetricResult, made_by
 from orthogan.latent.directions import Directions
 from orthogan.models.generate import in_space
 from orthogan.models.protocol import Generator, as_generator
+from orthogan.progress import progress_bar
 from orthogan.rng import derive
 from orthogan.rng import generator as seeded
 
@@ -386,7 +386,7 @@ def _steps(
     finite = Finite(IMAGES)
     with (
         deterministic_float32(net, place),
-        tqdm(total=count, desc="path length", unit="pair", disable=hide_progress(progress), leave=False) as bar,
+        progress_bar(total=count, desc="path length", unit="pair", disable=hide_progress(progress), leave=False) as bar,
     ):
         for label, start, stop in _batches(net.num_classes, count, batch_size):
             seen = _seen(net, variant, label)

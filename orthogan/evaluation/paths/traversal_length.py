@@ -9,7 +9,6 @@ from dataclasses import replace
 import numpy as np
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from orthogan.distributed import broadcast_json, gather_rows, hide_progress, rank_and_world, share_of_rank
 from orthogan.errors import UserError
@@ -32,6 +31,7 @@ from orthogan.latent.discovery.native import native_directions
 from orthogan.latent.traverse import path
 from orthogan.models.generate import in_space, sample_label, sample_latents
 from orthogan.models.protocol import Generator, as_generator
+from orthogan.progress import progress_bar
 from orthogan.rng import derive
 
 SCORES = {LPIPS: "perceptual length", PIXEL: "pixel length", FEATURES: "feature length"}
@@ -95,7 +95,7 @@ def traversal_length(
     first, last = share_of_rank(samples)
     lengths: list[Tensor] = []
     finite = Finite(IMAGES)
-    bar = tqdm(total=samples, desc="traversals", unit="latent", disable=hide_progress(progress), leave=False)
+    bar = progress_bar(total=samples, desc="traversals", unit="latent", disable=hide_progress(progress), leave=False)
     with deterministic_float32(net, place), bar:
         for index in range(first, last):
             walk = derive(seed, "traversal", index)

@@ -21,7 +21,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils import parametrize
-from tqdm import tqdm
 
 from orthogan.data import ImageSource, to_float
 from orthogan.distributed import gather, hide_progress, share_of_rank
@@ -36,6 +35,7 @@ from orthogan.evaluation.robustness.accuracy import (
     protocol_of,
 )
 from orthogan.models.modes import eval_mode, get_device
+from orthogan.progress import progress_bar
 from orthogan.rng import derive
 
 KINDS = ("fgsm", "pgd")
@@ -157,7 +157,7 @@ def attacked_accuracy(
         check_classes(net, source, device)
         attacker = Attacker(net, attack, shape=shape, num_classes=source.num_classes)
         todo = range(*share_of_rank(len(batches)))
-        for index in tqdm(todo, title, unit="batch", disable=hide_progress(progress), dynamic_ncols=True):
+        for index in progress_bar(todo, title, unit="batch", disable=hide_progress(progress)):
             pixels, labels = source.read(batches[index])
             images = to_float(torch.from_numpy(np.ascontiguousarray(pixels)).to(device), dequantize=False)
             truth = torch.from_numpy(labels).to(device)

@@ -17,7 +17,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from tqdm import tqdm
 
 from orthogan.data.source import ImageSource
 from orthogan.data.views import View
@@ -27,6 +26,7 @@ from orthogan.evaluation.metric import Inputs, register
 from orthogan.evaluation.robustness.accuracy import ClassifierMetric, Robustness, accuracy, protocol_of
 from orthogan.io.hashing import ContentHash
 from orthogan.models.modes import get_device
+from orthogan.progress import progress_bar
 from orthogan.rng import generator
 
 SEVERITIES = (1, 2, 3, 4, 5)
@@ -79,9 +79,7 @@ def corruption_accuracy(
     clean, _, count = accuracy(net, source, **options)
     values = {
         key: accuracy(net, view, **options)[0]
-        for key, view in tqdm(
-            views.items(), "corruptions", unit="set", disable=hide_progress(progress), dynamic_ncols=True
-        )
+        for key, view in progress_bar(views.items(), "corruptions", unit="set", disable=hide_progress(progress))
     }
     means = {name: float(np.mean([values[name, severity] for severity in severities])) for name in names}
     parts = {"clean": clean, **means, **{f"{name}/{severity}": v for (name, severity), v in values.items()}}

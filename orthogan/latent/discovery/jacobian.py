@@ -11,7 +11,6 @@ import warnings
 import torch
 from torch import Tensor, nn
 from torch.autograd import forward_ad
-from tqdm import tqdm
 
 from orthogan.errors import UserError
 from orthogan.latent.directions import Directions
@@ -19,6 +18,7 @@ from orthogan.latent.discovery.methods import DIRECTION_METHODS
 from orthogan.latent.discovery.response import GeneratorFunction, trace_generator
 from orthogan.latent.discovery.spectrum import check_components, check_positive, sort_by_spectrum, warn_of_tie
 from orthogan.models.protocol import as_generator
+from orthogan.progress import progress_bar
 
 
 @DIRECTION_METHODS.register("jacobian")
@@ -71,7 +71,7 @@ def mean_gram(response: GeneratorFunction, samples: int, seed: int, batch_size: 
     axes = torch.eye(dim, device=z.device)
     gram = torch.zeros(dim, dim, dtype=torch.float64)
     parts = torch.arange(samples).split(max(1, batch_size // dim))
-    for part in tqdm(parts, desc="jacobian", unit=" batches", disable=None, leave=False):
+    for part in progress_bar(parts, desc="jacobian", unit=" batches", leave=False):
         points = z[part].repeat_interleave(dim, 0)
         classes = None if labels is None else labels[part].repeat_interleave(dim, 0)
         tangents = axes.repeat(len(part), 1)

@@ -16,7 +16,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import nn
-from tqdm import tqdm
 
 from orthogan import __version__
 from orthogan.drawing.grid import default_scale, magnify, save_png
@@ -30,6 +29,7 @@ from orthogan.latent.traverse import contact_sheet, traverse
 from orthogan.models.generate import generate, model_hash, sample_label, sample_latents, truncate_in_space
 from orthogan.models.generate import in_space as seen_from
 from orthogan.models.protocol import Generator, as_generator
+from orthogan.progress import progress_bar
 
 EXPORT_SIDE = 256  # pixels: smaller pictures are magnified to at least this in a PNG
 LOOP_STEPS = 21
@@ -75,7 +75,7 @@ class Explorer:
         seeds = range(max(1, min(MEASURED_SEEDS, MEASURED_IMAGES // len(directions))))
         chunks = [list(range(at, min(at + CHUNK, len(directions)))) for at in range(0, len(directions), CHUNK)]
         change = np.zeros(len(directions))
-        for dims in tqdm(chunks, desc="strength of directions", disable=None, leave=False, delay=1):
+        for dims in progress_bar(chunks, desc="strength of directions", leave=False, delay=1):
             with self._one_at_a_time, warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # said once, by ``bench``
                 sheet = contact_sheet(self.generator, directions, seeds=seeds, dims=dims, range=1, steps=3)

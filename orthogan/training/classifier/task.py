@@ -32,7 +32,7 @@ from orthogan.training.compiled import Compiler
 from orthogan.training.conditioning import WeightRegularizers
 from orthogan.training.config import ClassifierOptimizerConfig
 from orthogan.training.ema import Ema
-from orthogan.training.measure import check_classifier, measure_classifier
+from orthogan.training.measure import check_classifier, measure_classifier, time_classifier_score
 from orthogan.training.optimizer_state import load_optimizer, optimizer_tensors
 from orthogan.training.task import Losses, Phase
 
@@ -91,6 +91,7 @@ class ClassifierTask:
         self.loss = self.compiler(classifier_loss)
         self.advance = weights.PowerIterationScheduler(self.net)
         self.images_per_step = config.images_per_step
+        self.period = 1
         self.batches = Batches(
             source,
             batch_size=training.batch_size,
@@ -174,6 +175,10 @@ class ClassifierTask:
     def evaluate(self, step: int) -> list[MetricResult]:
         """Accuracy on the test images, and on training images as they lie (no crops): their gap."""
         return measure_classifier(self.config, self.net, self.source, self.test, step=step, device=self.device)
+
+    def time_score(self) -> float:
+        """Seconds that the accuracies take per score."""
+        return time_classifier_score(self.config, self.net, self.source, self.test, device=self.device)
 
     def summary(self) -> dict[str, Any]:
         """Sizes of net and data."""

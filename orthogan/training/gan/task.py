@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from accelerate import Accelerator
+from PIL import Image
 from torch import nn
 from torch.optim import Adam, Optimizer
 
@@ -19,7 +21,7 @@ from orthogan import weights
 from orthogan.config.schema import Config
 from orthogan.data import ImageSource, permuted_index
 from orthogan.data.augment import make_augment
-from orthogan.drawing.grid import image_grid, save_png
+from orthogan.drawing.grid import class_grid, image_grid, save_png
 from orthogan.evaluation import MetricResult
 from orthogan.io import checkpoint
 from orthogan.io.checkpoint import Part
@@ -33,7 +35,7 @@ from orthogan.rng import derive
 from orthogan.training.compiled import Compiler, supports_compiled_double_backward
 from orthogan.training.conditioning import WeightRegularizers
 from orthogan.training.config import AdamConfig
-from orthogan.training.ema import Ema
+from orthogan.training.ema import Ema, PowerEma, make_average
 from orthogan.training.gan.draws import Draws, check_shares
 from orthogan.training.gan.fakes import Fakes
 from orthogan.training.gan.phases import (
@@ -48,7 +50,7 @@ from orthogan.training.gan.phases import (
     views_of_penalty,
 )
 from orthogan.training.latent_penalty import LatentPenalty
-from orthogan.training.measure import check_generator, measure_generator
+from orthogan.training.measure import check_generator, measure_generator, time_generator_score
 from orthogan.training.optimizer_state import load_optimizer, optimizer_tensors
 from orthogan.training.task import Losses, Phase
 from orthogan.training.tracking import Tracking
@@ -101,10 +103,14 @@ class GanTask:
         }
         self.advance = {name: weights.PowerIterationScheduler(net) for name, net in self.nets.items()}
         self.advance["G and D"] = weights.PowerIterationScheduler(*self.nets.values())
-        ema = config.training.ema
-        self.averages = {"G": Ema(self.generator, ema)} if ema.half_life else {}
+        average = make_average(self.generator, config.training.ema)
+        self.averages: dict[str, Ema[Generator]] = {} if average is None else {"G": average}
         self.augment = make_augment(config.augment)
         self.images_per_step = config.images_per_step
+        self.period = max(
+            math.ceil(penalty.interval / config.training.d_steps_per_g_step) if self.lazy else 1,
+            latent.interval if self.latent_penalty.lazy else 1,
+        )
         self.compiler = Compiler(config.training.compile, self.device)
         self.fakes = Fakes(self.generator, self.draws, self.compiler)
         inline = penalty.kind != "none" and not self.lazy
@@ -186,6 +192,8 @@ class GanTask:
             tensors = self.averages["G"].net.state_dict()
             averaged = metadata(self.config, self.classes, extra | {"weights": "ema"}, tensors=tensors)
             parts[EMA] = Part(tensors, averaged)
+            for stem, net in self._further_averages().items():
+                parts[stem] = Part(net.state_dict(), {})
         return parts
 
     def restore(self, folder: Path) -> None:
@@ -205,6 +213,9 @@ class GanTask:
         if "G" in self.averages:
             averaged = (folder / f"{EMA}.safetensors").is_file()  # else the average begins here
             self.averages["G"].net.load_state_dict(checkpoint.read(folder, EMA if averaged else RAW))
+            for stem, net in self._further_averages().items():
+                stored = (folder / f"{stem}.safetensors").is_file()
+                net.load_state_dict(checkpoint.read(folder, stem if stored else EMA if averaged else RAW))
 
     def pictures(self, path: Path, step: int) -> None:
         """A grid of fakes from fixed latents, one class after the other; beside it, once, a grid of reals."""
@@ -213,13 +224,29 @@ class GanTask:
         if not reals.exists():
             order = permuted_index(derive(self.config.seed, "reals"), len(self.source), 0, count)
             images, labels = self.source.read(order)
-            images = images[labels.argsort(kind="stable")] if self.classes else images
-            save_png(image_grid(images), reals, {"orthogan": "reals", "source": self.source.name})
+            if self.classes:
+                by_class = labels.argsort(kind="stable")
+                images, labels = images[by_class], labels[by_class]
+            save_png(self._grid(images, labels), reals, {"orthogan": "reals", "source": self.source.name})
         seed = derive(self.config.seed, "pictures")
         classes = [i * self.classes // count for i in range(count)] if self.classes else None
         z = self.shown.sample_latent(count, seed=seed)
         images = generate(self.shown, z, classes, batch_size=self.config.evaluation.batch_size)
-        save_png(image_grid(images), path, {"orthogan": "fakes", "step": str(step), "seed": str(seed)})
+        about = {"orthogan": "fakes", "step": str(step), "seed": str(seed)}
+        save_png(self._grid(images, classes), path, about)
+
+    def _grid(self, images: Any, labels: Sequence[int] | np.ndarray | None) -> Image.Image:
+        """``images`` with the names of their classes, as ``orthogan sample`` draws them, if it is conditional."""
+        if self.classes and labels is not None:
+            return class_grid(images, labels, self.source.class_names)
+        return image_grid(images)
+
+    def _further_averages(self) -> dict[str, Generator]:
+        """The averages that are not shown, by their files in a checkpoint."""
+        average = self.averages["G"]
+        if not isinstance(average, PowerEma):
+            return {}
+        return {f"{EMA}-{length:g}": net for length, net in average.nets.items() if net is not average.net}
 
     @property
     def shown(self) -> Generator:
@@ -233,6 +260,10 @@ class GanTask:
     def evaluate(self, step: int) -> list[MetricResult]:
         """Score the shown generator against the training data."""
         return measure_generator(self.config, self.shown, self.source, step=step, device=self.device)
+
+    def time_score(self) -> float:
+        """Seconds that the scores of the shown generator take together."""
+        return time_generator_score(self.config, self.shown, device=self.device) / self.accelerator.num_processes
 
     def summary(self) -> dict[str, Any]:
         """Sizes of nets and data."""
@@ -277,7 +308,8 @@ class GanTask:
         size, parts = training.fakes // self.config.loss.latent_penalty.shrink, training.accumulate
         batch = GeneratorBatch(*self.draws.latents("Greg", step, size), None, None)
         losses = (partial(self._latent, batch.part(i, parts), step, i) for i in range(parts))
-        return Phase("Greg", "G", losses, parts, self.advance["G"].hold)
+        share = 1 / self.config.loss.latent_penalty.interval
+        return Phase("Greg", "G", losses, parts, self.advance["G"].hold, per_step=share)
 
     def _latent(self, batch: GeneratorBatch, step: int, index: int) -> Losses:
         """The weighted regulariser of G's latent; the log has it without its weight."""
@@ -299,10 +331,12 @@ class GanTask:
                 self.augment.observe(logs["D/real_sign"])
             return value, logs
 
+        updates = self.config.training.d_steps_per_g_step
         phase = Phase(name, "D", (partial(part, i) for i in range(parts)), parts, self.advance["D"].hold)
         if name == "Dreg":
-            return phase
-        share = index / (self.config.training.steps * self.config.training.d_steps_per_g_step)
+            return replace(phase, per_step=updates / self.config.loss.gradient_penalty.interval)
+        phase = replace(phase, per_step=updates)
+        share = index / (self.config.training.steps * updates)
         return replace(phase, weight_penalty=partial(self.conditioning["D"].weight_penalty, share))
 
     def _views(self, times: tuple[int, ...], n: int, phase: str, *position: int) -> Views:

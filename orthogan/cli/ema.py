@@ -1,0 +1,130 @@
+"""Choose the length of the generator's weight average after training (post-hoc EMA, Karras et al. 2024).
+
+The run must have been trained with training.ema={kind: power}, which stores averages of several lengths at intervals.
+The length is the standard deviation of the average's profile as a share of the training: 0.05 is a short average and
+0.2 a long one. --search scores a range of lengths and writes the best one.
+
+Example: orthogan ema runs/faces --search 0.02-0.2 --metrics fid --samples 10000 --out faces.safetensors
+"""
+
+from __future__ import annotations
+
+import os
+from argparse import Namespace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from orthogan.cli.arguments import add_json, add_trust, samples, whole
+from orthogan.cli.evaluate import metric_names
+from orthogan.errors import UserError
+
+if TYPE_CHECKING:
+    from orthogan.cli.parser import Parser
+
+
+def add_arguments(parser: Parser) -> None:
+    """Declare the arguments of the command."""
+    parser.add_argument("run", metavar="RUN", help="run folder")
+    parser.add_argument("--length", type=float, help="relative length of the average, such as 0.08")
+    parser.add_argument("--search", metavar="FROM-TO", help="score lengths in this range, such as 0.02-0.2")
+    parser.add_argument("--points", type=whole(2, 100), default=7, help="lengths that --search scores (default: 7)")
+    parser.add_names(
+        "--metrics",
+        names=metric_names,
+        default="fid",
+        help="what --search measures, comma-separated: {names}; the first one decides (default: fid)",
+    )
+    parser.add_argument("--samples", type=samples, help="images per score (default: evaluation.samples of the run)")
+    parser.add_argument("--out", help=".safetensors file of the model (default: RUN/ema-LENGTH.safetensors)")
+    parser.add_argument("--device", help="cpu, cuda, cuda:1, mps (default: the fastest one available)")
+    add_json(parser)
+    add_trust(parser)
+
+
+def run(arguments: Namespace) -> None:
+    """Reconstruct, score and write."""
+    if (arguments.length is None) == (arguments.search is None):
+        raise UserError("give either --length, such as --length 0.08, or --search, such as --search 0.02-0.2")
+    low, high = _range(arguments.search) if arguments.search else (0.0, 0.0)
+    folder = Path(arguments.run)
+    if not os.path.isfile(folder / "config.yaml"):
+        raise UserError(f"{folder}: is not a run folder (there is no config.yaml)")
+    if arguments.out and Path(arguments.out).suffix != ".safetensors":
+        raise UserError(f"--out {arguments.out}: a model is written as .safetensors")
+    from orthogan.device import chosen_device
+    from orthogan.models.open import open_model
+    from orthogan.training.post_hoc_ema import PostHocEma, save_average
+
+    averages = PostHocEma.open(folder)
+    model = open_model(folder, device=chosen_device(arguments.device), trust=arguments.trust)
+    net = model.generator
+    length = arguments.length
+    if arguments.search:
+        length = _search(arguments, averages, model, low, high)
+    _, error = averages.coefficients(length)
+    averages.generator(length, net)
+    out = Path(arguments.out or folder / f"ema-{length:g}.safetensors")
+    extra = {key: text for key, text in model.about.extra.items() if key not in ("step", "images")}
+    save_average(out, net, model.config, length, {**extra, "images": str(averages.images)})
+    if not arguments.json:
+        print(f"{out}: average of length {length:g} at {averages.images:,} images; its profile is off by {error:.2%}")
+
+
+def _range(text: str) -> tuple[float, float]:
+    try:
+        low, high = map(float, text.split("-"))
+    except ValueError:
+        raise UserError(f"--search {text}: give two lengths, such as 0.02-0.2") from None
+    if not 0 < low < high:
+        raise UserError(f"--search {text}: the first length must be greater than 0 and less than the second")
+    return low, high
+
+
+def _search(arguments: Namespace, averages: Any, model: Any, low: float, high: float) -> float:
+    """The length with the best score; all scores are printed, and appended to the run's metrics.jsonl."""
+    import json
+
+    import numpy as np
+
+    from orthogan.data import open_configured
+    from orthogan.evaluation import append_jsonl, evaluate
+    from orthogan.evaluation.metric import find_metrics
+    from orthogan.io.terminal import text_table
+
+    metrics = find_metrics(arguments.metrics, "--metrics")
+    lengths = [float(f"{length:.3g}") for length in np.geomspace(low, high, arguments.points)]
+    for length in (lengths[0], lengths[-1]):
+        averages.coefficients(length)  # refuses what the snapshots cannot represent
+    section = model.config.evaluation
+    source = open_configured(model.config.data)
+    rows: list[list[str]] = []
+    best: tuple[float, Any] | None = None
+    for length in lengths:
+        net = averages.generator(length, model.generator)
+        results = evaluate(
+            net,
+            source,
+            metrics=[metric.name for metric in metrics],
+            samples=arguments.samples or section.samples,
+            extractor=section.extractor,
+            batch_size=section.batch_size,
+            seed=model.config.seed,
+            precision=section.precision,
+            device=model.device,
+            reference_samples=section.reference_samples,
+            kid_subset_size=section.kid_subset_size,
+            info={"subject": str(averages.run), "weights": f"ema of length {length:g}"},
+        )
+        if arguments.json:
+            print("".join(json.dumps(r.as_dict(), allow_nan=False) + "\n" for r in results), end="", flush=True)
+        append_jsonl(averages.run / "metrics.jsonl", results)
+        if best is None or results[0].is_better(best[1].value):
+            best = length, results[0]
+        rows.append([f"{length:g}", *(f"{result.value:.4g}" for result in results)])
+        head = ["length", *(result.label for result in results)]
+    assert best is not None
+    if not arguments.json:
+        print(text_table(rows, "r" * len(head), head))
+    if best[0] in (lengths[0], lengths[-1]):
+        print(f"the best length, {best[0]:g}, is at the end of the range; a wider --search may find a better one")
+    return best[0]
