@@ -98,6 +98,7 @@ def _search(arguments: Namespace, averages: Any, model: Any, low: float, high: f
     section = model.config.evaluation
     source = open_configured(model.config.data)
     rows: list[list[str]] = []
+    head = ["length"]
     best: tuple[float, Any] | None = None
     for length in lengths:
         net = averages.generator(length, model.generator)

@@ -54,11 +54,14 @@ def run(arguments: Namespace) -> None:
 
 
 def _report(run: Path, settings: Config) -> None:
-    """Print what a finished run holds, and its first and last score."""
+    """Print what a finished run holds, its first and last score, and what can be done with it."""
     from orthogan.io import checkpoint
+    from orthogan.progress import duration
     from orthogan.training.resume import METRICS, own_scores
+    from orthogan.training.run_log import seconds_of
 
-    print(f"{run}: complete, {settings.training.steps} steps")
+    took = seconds_of(run)
+    print(f"{run}: complete, {settings.training.steps} steps" + (f" in {duration(took)}" if took else ""))
     scores = own_scores(run / METRICS, settings.training.steps)
     if scores := [(step, score) for step, score in scores if score.metric == settings.evaluation.best]:
         form = ".2%" if settings.task == "classifier" else ".2f"
@@ -67,6 +70,11 @@ def _report(run: Path, settings: Config) -> None:
     if settings.task == "classifier":
         best = checkpoint.best_checkpoint(run)
         print(f"best checkpoint: {best}" if best is not None else f"checkpoints: {run / checkpoint.FOLDER}")
+        print(f"next:\n  orthogan evaluate {run} --metrics accuracy,corruptions")
         return
     names = ("reals.png", "fakes_init.png", *(file.name for file in sorted(run.glob("fakes-*.png"))[-1:]))
     print(f"pictures: {', '.join(str(run / name) for name in names if (run / name).is_file())}")
+    commands = [f"sample {run}", f"traverse {run} --out traversal.html", f"evaluate {run} --metrics fid,prc"]
+    if settings.training.ema.kind == "power":
+        commands.append(f"ema {run} --search 0.02-0.2")
+    print("next:", *(f"  orthogan {command}" for command in commands), sep="\n")

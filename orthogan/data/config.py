@@ -21,7 +21,7 @@ class DataConfig(Section):
 
     only_for: ClassVar = {
         "gan": ("labels", "dequantize"),
-        "classifier": ("crop", "label_noise", "test_split", "holdout"),
+        "classifier": ("crop", "label_noise"),
     }
     task_defaults: ClassVar = {"classifier": {"labels": True, "dequantize": False}}
 
@@ -53,9 +53,13 @@ class DataConfig(Section):
     label_noise: Fraction = Field(
         default=0.0, description="classifier: share of the training images whose label is drawn at random, once [0-1]"
     )
-    test_split: str = Field(default="test", description="classifier: part of the data set that accuracy is measured on")
+    test_split: str = Field(
+        default="test",
+        description="part of the data set that is not trained on: the accuracy of a classifier is measured on it, and "
+        "overfitting of D",
+    )
     holdout: Annotated[float, Field(ge=0.0, lt=1.0)] = Field(
-        default=0.0, description="classifier: measure on this share of split, kept from training, not on test_split"
+        default=0.0, description="measure on this share of split, kept from training, instead of on test_split [0-1]"
     )
     dequantize: bool = Field(default=True, description="gan: x/128 - 1 + U(0, 1/128) on reals, else x/127.5 - 1")
     resident: Literal["auto", "device", "stream"] = Field(

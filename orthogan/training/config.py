@@ -245,12 +245,15 @@ class TrainingConfig(Section):
 class LoggingConfig(Section):
     """What is written while a run goes on, and how often."""
 
-    only_for: ClassVar = {"gan": ("samples_every",)}
+    only_for: ClassVar = {"gan": ("samples_every", "watch_every")}
 
     every: PositiveInt = Field(default=50, description="losses are fetched and written every so many steps [steps]")
     spectrum_every: Count = Field(
         default=1000,
         description="condition of every layer that something acts on, activeness of G's latent; 0 = never [steps]",
+    )
+    watch_every: Count = Field(
+        default=250, description="look for overfitting of D and collapse of G, and warn; 0 = never [steps]"
     )
     samples_every: Count = Field(default=1000, description="fakes-NNNNNNN.png; 0 = only at the ends [steps]")
     samples: Annotated[int, Field(ge=1, le=4096)] = Field(default=64, description="pictures in a grid [images]")

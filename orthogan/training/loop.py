@@ -147,6 +147,10 @@ def train_task(task: Task, config: Config, accelerator: Accelerator, *, allow_co
                     watch.check(task.nets)
                 if logging.spectrum_every and (done % logging.spectrum_every == 0 or last):
                     look(done)
+                if main and logging.watch_every and done % logging.watch_every == 0:
+                    with pace.event("watch"):
+                        log.watch(done, task.watch(done))
+                    log.warn(done, task.warnings())
                 if main and (last or (logging.samples_every and done % logging.samples_every == 0)):
                     draw(f"fakes-{done:07d}.png", done)
                 if not stopping:
@@ -227,6 +231,7 @@ def intervals(config: Config, accelerator: Accelerator) -> dict[str, int]:
         "score": 0 if in_background(section, accelerator) else section.every,
         "picture": logging.samples_every or config.training.steps,
         "spectrum": logging.spectrum_every,
+        "watch": logging.watch_every if config.task == "gan" else 0,
         "checkpoint": config.checkpoint.every,
     }
 

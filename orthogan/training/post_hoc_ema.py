@@ -158,7 +158,8 @@ class PostHocEma:
         for snapshot, coefficient in zip(self.snapshots, coefficients, strict=True):
             shares.setdefault(snapshot.path, {})[snapshot.prefix] = float(coefficient)
         sums: dict[str, Tensor] = {}
-        like: dict[str, Tensor] = {}
+        kinds: dict[str, torch.dtype] = {}
+        buffers: dict[str, Tensor] = {}
         for path, weights in shares.items():
             try:
                 stored, _ = read_sealed(path, needed=True)
@@ -166,13 +167,12 @@ class PostHocEma:
                 raise UserError(f"{damage}; delete it to use the others") from None
             for prefix, weight in weights.items():
                 for name in [name for name in stored if name.startswith(prefix)]:
-                    tensor, short = stored.pop(name), name.removeprefix(prefix)
-                    total = sums.setdefault(short, torch.zeros(tensor.shape, dtype=torch.float64))
-                    total.add_(tensor.double(), alpha=weight)
-                    like[short] = tensor[:0] if tensor.dim() else tensor
-            del tensor, total
+                    short = name.removeprefix(prefix)
+                    kinds[short] = stored[name].dtype
+                    total = sums.setdefault(short, torch.zeros(stored[name].shape, dtype=torch.float64))
+                    total.add_(stored.pop(name).double(), alpha=weight)
             buffers = {name.removeprefix("buffers/"): t for name, t in stored.items() if name.startswith("buffers/")}
-        return {name: total.to(like[name].dtype) for name, total in sums.items()} | buffers
+        return {name: total.to(kinds[name]) for name, total in sums.items()} | buffers
 
     def generator(self, length: float, net: Generator) -> Generator:
         """``net`` with the weights of the average of ``length``. Raises ``UserError`` as ``tensors``."""

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from orthogan.errors import CannotWrite
+from orthogan.errors import CannotWrite, UserError
+from orthogan.io.json_lines import read_json_lines
 from orthogan.io.write import append_json
 from orthogan.progress import duration, is_terminal
 from orthogan.training.event_file import EventFile
@@ -23,6 +24,15 @@ from orthogan.training.pace import Pace
 LOG = "log.jsonl"
 # an active layer gains no rank along its gradient, so one that was active comes to rest just below its target
 NEAR = 0.98
+
+
+def seconds_of(run: Path) -> float | None:
+    """Seconds that the run took so far, over all its sessions, by its log; None where that does not tell."""
+    try:
+        records, _ = read_json_lines(run / LOG, lambda record: float(record.get("seconds", 0)))
+    except UserError:
+        return None
+    return max((float(record["seconds"]) for record in records if "seconds" in record), default=None)
 
 
 class Means:
@@ -172,6 +182,15 @@ class RunLog:
                 f"step {step}: stable-rank constraint active in {active} of {len(ranked)} layers "
                 f"(mean scale {mean:.3f}), {near} more within {1 - NEAR:.0%} of their target"
             )
+
+    def watch(self, step: int, values: Mapping[str, float]) -> None:
+        """Write the signs of a training that goes wrong."""
+        if not self.main or not values:
+            return
+        named = {f"watch/{name}": value for name, value in values.items()}
+        self._write({"step": step, "images": step * self.images_per_step, **named})
+        for name, value in named.items():
+            self._plot(name, value, step)
 
     def warn(self, step: int, lines: Sequence[str]) -> None:
         """Say each line, and keep it in the log."""

@@ -62,8 +62,12 @@ class Task(Protocol):
         """Condition of each constrained layer, and what else is measured so seldom, by name."""
         ...
 
+    def watch(self, step: int) -> dict[str, float]:
+        """Numbers that tell whether the training goes wrong, by name; only the main process calls it."""
+        ...
+
     def warnings(self) -> list[str]:
-        """What the user should know of the last ``spectrum``, one line each."""
+        """What the user should know of the last ``spectrum`` and ``watch``, one line each."""
         ...
 
     def files(self, step: int) -> dict[str, Part]:

@@ -135,6 +135,10 @@ class ClassifierTask:
         """The numbers of each constrained, penalised, ruled or whitened layer, by name."""
         return {f"C.{name}": numbers for name, numbers in self.conditioning.spectrum().items()}
 
+    def watch(self, step: int) -> dict[str, float]:
+        """Nothing: the accuracies tell of overfitting."""
+        return {}
+
     def warnings(self) -> list[str]:
         """None are known of a classifier."""
         return []

@@ -19,8 +19,9 @@ from torch.optim import Adam, Optimizer
 
 from orthogan import weights
 from orthogan.config.schema import Config
-from orthogan.data import ImageSource, permuted_index
+from orthogan.data import ImageSource, open_held_out, permuted_index
 from orthogan.data.augment import make_augment
+from orthogan.data.views import hold_out
 from orthogan.drawing.grid import class_grid, image_grid, save_png
 from orthogan.evaluation import MetricResult
 from orthogan.io import checkpoint
@@ -38,6 +39,7 @@ from orthogan.training.config import AdamConfig
 from orthogan.training.ema import Ema, PowerEma, make_average
 from orthogan.training.gan.draws import Draws, check_shares
 from orthogan.training.gan.fakes import Fakes
+from orthogan.training.gan.health import Health
 from orthogan.training.gan.phases import (
     DiscriminatorBatch,
     GeneratorBatch,
@@ -78,7 +80,12 @@ class GanTask:
         self.generator = build_generator(config, num_classes=self.classes, start=start and start.generator)
         self.discriminator = build_discriminator(config, num_classes=self.classes, start=start and start.discriminator)
         self.nets: dict[str, nn.Module] = {"G": self.generator, "D": self.discriminator}
-        self.draws = Draws(config, source, accelerator, self.generator, self.classes)
+        trained_on, opens = source, partial(open_held_out, config.data)
+        if config.data.holdout:
+            trained_on, held_out = hold_out(source, config.data.holdout)
+            opens = partial(_same, held_out)
+        self.draws = Draws(config, trained_on, accelerator, self.generator, self.classes)
+        self.health = Health(config, trained_on, opens, classes=self.classes)
         for net in self.nets.values():
             net.to(self.device)
             net.to(memory_format=self.draws.layout)  # pyright: ignore[reportCallIssue]
@@ -167,9 +174,13 @@ class GanTask:
                 found[f"G.{name}"] = {**found.get(f"G.{name}", {}), **numbers}
         return found
 
+    def watch(self, step: int) -> dict[str, float]:
+        """Signs of overfitting of D and of collapse of G."""
+        return self.health.numbers(self.generator, self.discriminator, step=step, device=self.device)
+
     def warnings(self) -> list[str]:
-        """Which subspaces have died."""
-        return self.tracking.pop_warnings()
+        """Which subspaces have died, and whether D overfits or G collapses."""
+        return self.tracking.pop_warnings() + self.health.pop_warnings()
 
     def files(self, step: int) -> dict[str, Part]:
         """Generator (raw and averaged, each loadable by itself), discriminator, optimisers, augmentation."""
@@ -186,7 +197,7 @@ class GanTask:
             "conditioning-generator": Part(self.conditioning["G"].state(), {}),
             "conditioning-discriminator": Part(self.conditioning["D"].state(), {}),
             "augment": Part(self.augment.state_dict(), {}),
-            "latent": Part(self.latent_penalty.state() | self.tracking.state(), {}),
+            "latent": Part(self.latent_penalty.state() | self.tracking.state() | self.health.state(), {}),
         }
         if "G" in self.averages:
             tensors = self.averages["G"].net.state_dict()
@@ -210,6 +221,7 @@ class GanTask:
             latent = checkpoint.read(folder, "latent")
             self.latent_penalty.load(latent)
             self.tracking.load(latent)
+            self.health.load(latent)
         if "G" in self.averages:
             averaged = (folder / f"{EMA}.safetensors").is_file()  # else the average begins here
             self.averages["G"].net.load_state_dict(checkpoint.read(folder, EMA if averaged else RAW))
@@ -351,6 +363,10 @@ class GanTask:
         mix = torch.rand(len(real), generator=self.draws.rng("mix", index), device=self.device)
         origin = torch.zeros((), device=self.device, requires_grad=True)
         return DiscriminatorBatch(real, real_labels, fake, labels, mix, origin)
+
+
+def _same(source: ImageSource) -> ImageSource:
+    return source
 
 
 def _adam(net: nn.Module, config: AdamConfig, interval: int) -> Adam:
