@@ -186,10 +186,9 @@ class EmaConfig(Section):
 
     @model_validator(mode="after")
     def _possible(self) -> Self:
-        others = ("half_life", "warmup") if self.kind == "power" else ("lengths", "snapshot_every")
-        for key in others:
+        for key in ("lengths", "snapshot_every") if self.kind == "half_life" else ():
             if getattr(self, key) != type(self).model_fields[key].default:
-                raise ValueError(f"{key}: kind {self.kind!r} does not use it; leave it out, or choose the other kind")
+                raise ValueError(f"{key}: kind 'half_life' does not use it; leave it out, or set kind to 'power'")
         if len(set(self.lengths)) < len(self.lengths):
             raise ValueError(f"lengths: {self.lengths}: give different lengths, such as [0.05, 0.1]")
         return self

@@ -170,7 +170,6 @@ def test_a_folder_without_snapshots_names_the_key(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("section", "key"),
     [
-        ({"kind": "power", "half_life": 5}, "half_life"),
         ({"lengths": [0.05, 0.2]}, "lengths"),
         ({"snapshot_every": 5}, "snapshot_every"),
         ({"kind": "power", "lengths": [0.1]}, "lengths"),
