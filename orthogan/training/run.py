@@ -12,6 +12,7 @@ from typing import Any
 
 from accelerate import Accelerator
 from accelerate.state import PartialState
+from accelerate.utils import broadcast_object_list
 
 from orthogan.config.files import Overrides, load_config
 from orthogan.config.schema import Config
@@ -74,7 +75,11 @@ def train(
             return run
         if first_process():
             stack.enter_context(locked(run, "choose another folder with out=..."))
-        task, accelerator = stack.enter_context(_task(config, trust))
+        accelerator = stack.enter_context(_processes(config))
+        finished = accelerator.num_processes > 1 and first_process() and is_finished(run, config)
+        if accelerator.num_processes > 1 and broadcast_object_list([finished])[0]:
+            return run
+        task = stack.enter_context(_task(config, trust, accelerator))
         return train_task(task, config, accelerator, allow_config_change=allow_config_change)
 
 
@@ -105,7 +110,7 @@ def dry_run(
     with fail_together("start all of them again"):
         run = Path(str(config.out))
         check_place(run)
-        with _task(config, trust) as (task, accelerator):
+        with _processes(config) as accelerator, _task(config, trust, accelerator) as task:
             check_run(run, task, config, allow_config_change=allow_config_change)
             if is_scored(config.evaluation):
                 task.check_evaluation()
@@ -145,8 +150,18 @@ def _read(config: Config | str | Path, overrides: Overrides, trust: Trust) -> Co
 
 
 @contextmanager
-def _task(config: Config, trust: Trust) -> Iterator[tuple[Task, Accelerator]]:
+def _processes(config: Config) -> Iterator[Accelerator]:
+    """The device, and the processes that share the training."""
     accelerator = make_accelerator(config.training)
+    try:
+        yield accelerator
+    finally:
+        if accelerator.num_processes > 1:
+            PartialState().destroy_process_group()
+
+
+@contextmanager
+def _task(config: Config, trust: Trust, accelerator: Accelerator) -> Iterator[Task]:
     task: Task
     if config.task == "classifier":
         with accelerator.main_process_first():  # one process downloads or decodes, the others find it done
@@ -157,8 +172,6 @@ def _task(config: Config, trust: Trust) -> Iterator[tuple[Task, Accelerator]]:
             source = open_configured(config.data)
         task = GanTask(config, source, accelerator, trust=trust)
     try:
-        yield task, accelerator
+        yield task
     finally:
         task.close()
-        if accelerator.num_processes > 1:
-            PartialState().destroy_process_group()

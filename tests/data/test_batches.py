@@ -213,3 +213,12 @@ def test_small_and_large_batches_of_stored_rows_are_those_of_memory(
                 assert torch.equal(found[1], wanted[1])
         stream.at(32)[0].zero_()  # is the caller's
         assert torch.equal(stream.at(48)[0], expected.at(48)[0])
+
+
+def test_no_more_reader_processes_than_usable_cpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batches, "cores", lambda: 1)
+    source = array_source(8)
+    with Batches(source, batch_size=4, seed=0, resident="stream", workers=16) as read:
+        assert read._stream is not None
+        assert read._stream._loader is not None
+        assert read._stream._loader.num_workers == 1

@@ -54,6 +54,7 @@ from orthogan.training.gan.phases import (
 from orthogan.training.latent_penalty import LatentPenalty
 from orthogan.training.measure import check_generator, measure_generator, time_generator_score
 from orthogan.training.optimizer_state import load_optimizer, optimizer_tensors
+from orthogan.training.post_hoc_ema import snapshot_interval
 from orthogan.training.task import Losses, Phase
 from orthogan.training.tracking import Tracking
 
@@ -284,6 +285,11 @@ class GanTask:
         }
         for net, conditioning in self.conditioning.items():
             facts |= {f"{net} {what}": layers for what, layers in conditioning.describe().items()}
+        ema = self.config.training.ema
+        if ema.kind == "power":
+            count = math.ceil(self.config.training.steps / snapshot_interval(ema, self.config.training.steps))
+            size = 4 * len(ema.lengths) * sum(p.numel() for p in self.generator.parameters())
+            facts["ema snapshots"] = f"{count} of {size / 2**20:.1f} MiB each, under {self.config.out}/ema"
         facts["data"] = f"{self.source.name}, {len(self.source):,} images of {self.source.resolution} px"
         facts["classes"] = self.source.classes_in_words(used=bool(self.classes))
         return facts
