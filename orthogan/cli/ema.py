@@ -14,7 +14,7 @@ from argparse import Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from orthogan.cli.arguments import add_json, add_trust, samples, whole
+from orthogan.cli.arguments import add_json, add_trust, real, samples, whole
 from orthogan.cli.evaluate import metric_names
 from orthogan.errors import UserError
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 def add_arguments(parser: Parser) -> None:
     """Declare the arguments of the command."""
     parser.add_argument("run", metavar="RUN", help="run folder")
-    parser.add_argument("--length", type=float, help="relative length of the average, such as 0.08")
+    parser.add_argument("--length", type=real(0, 0.28), help="relative length of the average, such as 0.08")
     parser.add_argument("--search", metavar="FROM-TO", help="score lengths in this range, such as 0.02-0.2")
     parser.add_argument("--points", type=whole(2, 100), default=7, help="lengths that --search scores (default: 7)")
     parser.add_names(

@@ -248,7 +248,7 @@ def try_out(task: Task, config: Config, accelerator: Accelerator) -> dict[str, A
     times: dict[str, list[float]] = {"rest": []}
     per_step = {"rest": 1.0}
     began = time.perf_counter()
-    for step in (0, 0, 1, 2):
+    for step in (0, *range(min(config.training.steps, 3))):
         means = Means()
         before = _now(accelerator)
         for phase in task.phases(step):

@@ -57,7 +57,7 @@ def test_a_search_scores_each_length_and_writes_the_best(
         (["--length", "0.1", "--search", "0.1-0.2"], "give either --length"),
         (["--search", "0.2"], "--search 0.2"),
         (["--search", "0.2-0.1"], "--search 0.2-0.1"),
-        (["--length", "0.9"], "length 0.9"),
+        (["--length", "0.001"], "length 0.001"),
         (["--length", "0.1", "--out", "model.pt"], "--out model.pt"),
     ],
 )
