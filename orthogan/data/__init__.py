@@ -54,3 +54,8 @@ def __getattr__(name: str) -> Any:
         if name in names:
             return getattr(importlib.import_module(f"orthogan.data.{home}"), name)
     raise AttributeError(f"module 'orthogan.data' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    """What tab completion and ``help()`` show."""
+    return sorted([*__all__, *(name for name in globals() if name.startswith("__"))])

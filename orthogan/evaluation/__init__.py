@@ -49,3 +49,8 @@ def __getattr__(name: str) -> Any:
             globals()[name] = found = getattr(importlib.import_module(f"{__name__}.{home}"), name)
             return found
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    """What tab completion and ``help()`` show."""
+    return sorted([*__all__, *(name for name in globals() if name.startswith("__"))])

@@ -4,26 +4,28 @@ from __future__ import annotations
 
 import json
 import re
+import tomllib
 from pathlib import Path
 
 import pytest
+import yaml
+from accelerate.commands.launch import launch_command_parser
+from torch.distributed.run import get_args_parser as torchrun
 
 from docs import config_table, gallery
+from orthogan.cli.main import main
 from orthogan.cli.parser import parse
 from orthogan.config.files import load_config
+from orthogan.config.schema import Config
 from orthogan.models.card import shipped_cards
+from orthogan.models.shipped import shipped_names
+from tests.fixtures.pages import PAGES, REPORTS, blocks, commands, name
+from tests.fixtures.runs import ROOT
 
-ROOT = Path(__file__).parents[2]
-REPORTS = sorted((ROOT / "docs" / "results").glob("*/REPORT.md"))
-PAGES = [ROOT / "README.md", *(p for p in sorted((ROOT / "docs").rglob("*.md")) if p not in REPORTS)]
-
-
-def name(page: Path) -> str:
-    return page.relative_to(ROOT).as_posix()
-
-
-def blocks(page: Path, language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
+CHEAP = ("completion", "config", "models", "sample", "spectrum", "traverse")
+OTHER_PROGRAMS = {  # which are not ours, and of which nothing is checked
+    "cd", "curl", "eval", "git", "npm", "pre-commit", "pytest", "rsync", "scontrol", "source", "tensorboard"
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "python")], ids=name)
@@ -35,21 +37,90 @@ def test_python_runs(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         exec(compile(block, str(page), "exec"), names)
 
 
-@pytest.mark.parametrize("page", [p for p in PAGES if p.name != "extend.md" and blocks(p, "bash")], ids=name)
-def test_commands_parse_and_their_configs_and_files_exist(page: Path) -> None:
-    for block in blocks(page, "bash"):
-        for line in block.splitlines():
-            words = line.split("#")[0].split()
-            if "train.py" in words:
-                words = ["orthogan", "train", *words[words.index("train.py") + 1 :]]
-            if words[:1] != ["orthogan"]:
-                continue
-            arguments = parse(words[1:])
-            if arguments.command in ("train", "config"):
-                load_config(ROOT / arguments.config, arguments.overrides)
-            for word in words:
-                if word.startswith("pretrained/"):
-                    assert (ROOT / word).exists(), word
+@pytest.mark.parametrize("page", [page for page in PAGES if [*commands(page)]], ids=name)
+def test_every_command_and_option_exists(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(with_own_files(page, tmp_path))
+    for words in commands(page):
+        check(words)
+
+
+def check(words: list[str]) -> None:
+    """Fail unless the program, its options, and the configs, models, files and extras that it names exist."""
+    program, *rest = words
+    if program in ("srun", "nice"):
+        return check(rest)
+    if program == "orthogan":
+        arguments = parse(rest)
+        if arguments.command in ("train", "config"):
+            load_config(arguments.config, arguments.overrides, only="none")
+        assert [word for word in rest if word.startswith(("pretrained/", "configs/")) and not Path(word).exists()] == []
+    elif program in ("torchrun", "accelerate"):
+        known = torchrun() if program == "torchrun" else launch_command_parser()
+        found = known.parse_args(rest[program == "accelerate" :])
+        script, arguments = found.training_script, found.training_script_args
+        assert (ROOT / script).is_file(), script
+        check(["orthogan", "train", *arguments])
+    elif program == "make":
+        targets = re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE)
+        assert set(rest) <= set(targets), rest
+    elif program in ("python", "python3"):
+        module = rest[1] if rest[0] == "-m" else ""
+        file = ROOT / (module.replace(".", "/") + ".py" if module else rest[0])
+        file = file.with_suffix("") / "__main__.py" if file.with_suffix("").is_dir() else file
+        if module.split(".")[0] in ("pip", "venv", "build", "pytest", "twine"):
+            return None
+        assert file.is_file() or Path(rest[0]).is_file(), words
+        if module:
+            text = file.read_text("utf-8")
+            assert [word for word in rest if word.startswith("--") and word != "--help" and word not in text] == []
+    elif program in ("pip", "pip3"):
+        extras = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["optional-dependencies"]
+        named = re.findall(r"\[([\w,-]+)\]", " ".join(rest))
+        assert {extra for group in named for extra in group.split(",")} <= set(extras), rest
+    else:
+        assert program in OTHER_PROGRAMS, f"{program}: not a command that the tests know"
+    return None
+
+
+def with_own_files(page: Path, folder: Path) -> Path:
+    """``folder`` with what the commands of ``page`` read: the repository's files, and those that the page shows."""
+    for shared in ("configs", "pretrained", "train.py", "examples", "docs"):
+        if (ROOT / shared).exists():
+            (folder / shared).symlink_to(ROOT / shared)
+    for block in blocks(page, "python", "yaml"):
+        if found := re.match(r"# ([\w-]+\.(?:py|yaml))\n", block):
+            (folder / found[1]).write_text(block, encoding="utf-8")
+    return folder
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", [page for page in PAGES if [*commands(page)]], ids=name)
+def test_cheap_commands_run(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(with_own_files(page, tmp_path))
+    for program, *rest in commands(page):
+        if program == "orthogan" and rest[0] in CHEAP and all(map(available, needed(rest))):
+            assert main(rest) == 0, rest
+
+
+def needed(rest: list[str]) -> list[str]:
+    """What a command opens."""
+    files = [rest[rest.index("--directions") + 1]] if "--directions" in rest else []
+    return files if rest[0] in ("completion", "models") else [rest[1], *files]
+
+
+def available(subject: str) -> bool:
+    """Whether a command of a page can open ``subject`` here."""
+    return subject in shipped_names() or subject.startswith("torchvision") or Path(subject).exists()
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "yaml")], ids=name)
+def test_configs_are_valid(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(with_own_files(page, tmp_path))
+    for block in blocks(page, "yaml"):
+        tree = yaml.safe_load(block)
+        if isinstance(tree, dict) and set(tree) <= {"base", *Config.model_fields}:
+            Path("shown.yaml").write_text(block, encoding="utf-8")
+            load_config("shown.yaml", only="none")
 
 
 @pytest.mark.parametrize("page", [*PAGES, *REPORTS], ids=name)
