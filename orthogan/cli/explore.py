@@ -1,28 +1,37 @@
-"""Serve a live page with one slider per latent direction, seeds, classes and export; Ctrl-C ends it.
+"""Serve a live page to play with a model: sliders, pictures by seed, blends, loops and files; Ctrl-C ends it.
 
-It runs on this machine and needs gradio, which the extra `explore` installs.
+It runs on this machine. The shipped models, and further ones that are named, can be chosen on the page.
 
 Example: orthogan explore runs/demo --directions found.safetensors --open
 """
 
 from __future__ import annotations
 
-import importlib.util
 from argparse import Namespace
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from orthogan.cli.arguments import add_directions, add_net, add_subject
 from orthogan.cli.subjects import check_file, check_subject, find_run, open_subject, read_directions
-from orthogan.errors import UserError, install
+from orthogan.errors import UserError
+from orthogan.models.shipped import find_shipped, shipped_names
 
 if TYPE_CHECKING:
     from orthogan.cli.parser import Parser
+    from orthogan.latent import Directions
+    from orthogan.models.protocol import Generator
 
 
 def add_arguments(parser: Parser) -> None:
     """Declare the arguments of the command."""
-    add_subject(parser)
+    add_subject(
+        parser,
+        "runs, checkpoints, .safetensors files, names of shipped models, or module:Class; the first one is shown first "
+        "(default: the shipped models)",
+        nargs="*",
+    )
     add_directions(parser)
     parser.add_argument("--host", default="127.0.0.1", help="address to serve at (default: 127.0.0.1)")
     parser.add_argument("--port", type=int, default=7860, help="port to serve at; 0: any free port (default: 7860)")
@@ -32,19 +41,47 @@ def add_arguments(parser: Parser) -> None:
 
 def run(arguments: Namespace) -> None:
     """Serve the page until Ctrl-C."""
-    check_subject(arguments.subject)
+    subjects = list(dict.fromkeys(arguments.subject))
+    for subject in subjects:
+        check_subject(subject)
     check_file(arguments.directions)
-    if importlib.util.find_spec("gradio") is None:
-        raise UserError(f"the live page needs gradio: {install('explore')}")
+    given = {find_shipped(subject) for subject in subjects}
+    subjects += [name for name in shipped_names() if find_shipped(name) not in given]
+    if not subjects:
+        raise UserError("no model is named, and none ships with this installation; name one, such as runs/demo")
+    from orthogan.latent.explorer.app import Choice
     from orthogan.latent.explorer.page import explore
 
-    subject, net, _ = open_subject(arguments.subject, arguments)
+    names = _names(subjects)
+    net, directions, class_names = _open(arguments, subjects[0])
+    others = zip(names[1:], subjects[1:], strict=True)
+    plain = _for_others(arguments)
     explore(
         net,
-        read_directions(arguments, net),
-        class_names=subject.class_names,
-        title=f"orthogan: {(find_run(subject.name) or Path(subject.name)).name}",
+        directions,
+        class_names=class_names,
+        title=names[0],
+        models=[Choice(name, partial(_open, plain, subject)) for name, subject in others],
         host=arguments.host,
         port=arguments.port,
         open_browser=arguments.open,
     )
+
+
+def _for_others(arguments: Namespace) -> Namespace:
+    """For further models: --directions and --layers belong to the first one alone."""
+    return Namespace(**{**vars(arguments), "directions": None, "layers": None})
+
+
+def _open(arguments: Namespace, name: str) -> tuple[Generator, Directions, Sequence[str]]:
+    subject, net, _ = open_subject(name, arguments)
+    return net, read_directions(arguments, net), subject.class_names
+
+
+def _names(subjects: Sequence[str]) -> list[str]:
+    """What the page calls them: the run's or model's name, or the whole path where two have the same."""
+    short = []
+    for subject in subjects:
+        path = find_shipped(subject) or find_run(subject) or Path(subject)
+        short.append(path.name.removesuffix(".safetensors"))
+    return [name if short.count(name) == 1 else subject for name, subject in zip(short, subjects, strict=True)]

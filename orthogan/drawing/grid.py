@@ -57,6 +57,19 @@ def magnify(image: np.ndarray, scale: int) -> Image.Image:
     return Image.fromarray(np.ascontiguousarray(rgb.transpose(1, 2, 0).repeat(scale, 0).repeat(scale, 1)))
 
 
+def enlarge(image: np.ndarray, side: int, *, smooth: bool = False) -> Image.Image:
+    """One uint8 image (c, h, w) as an RGB picture of ``side`` pixels in width, in its own proportions.
+
+    Args:
+        image: the image.
+        side: width of the picture.
+        smooth: resample with a Lanczos filter; otherwise each pixel stays a sharp square.
+    """
+    picture = magnify(image, 1)
+    size = (side, max(1, round(side * picture.height / picture.width)))
+    return picture.resize(size, Image.Resampling.LANCZOS if smooth else Image.Resampling.NEAREST)
+
+
 def class_layout(labels: np.ndarray | torch.Tensor | Sequence[int], *, per_row: int | None = None) -> np.ndarray:
     """Indices into ``labels`` (n,) arranged (rows, per_row) so that no row mixes classes; -1 is an empty cell.
 

@@ -91,18 +91,17 @@ def test_png_tells_its_provenance(walk: Traversal, tmp_path: Path) -> None:
 
 def test_captions(walk: Traversal) -> None:
     assert caption.column_labels(walk) == ["-3", "-1.5", "0", "+1.5", "+3"]
-    assert caption.title(walk) == "Traversal: latent axes"
     under = caption.subtitle(walk)
-    for part in ("latent std", "seed 3", "class 3", "truncation 0.9", walk.metadata["model_hash"][:12]):
+    for part in ("From seed 3", "offsets in latent std", "class 3", "truncation 0.9", walk.metadata["model_hash"][:12]):
         assert part in under
     assert "centred" not in under
     other = replace(walk, metadata={**walk.metadata, "base": "zero", "centred": "true", "layer": "fc"})
-    assert "mode of the prior" in caption.subtitle(other)
+    assert "From the average latent" in caption.subtitle(other)
     assert "centred" in caption.subtitle(other)
-    assert caption.title(other).endswith("layer fc")
+    assert "method: latent axes, layer fc" in caption.subtitle(other)
     moved = replace(walk, metadata={**walk.metadata, "space": "w", "layers": "0-3", "base": "zero", "walk": "sphere"})
-    assert caption.title(moved) == "Traversal: latent axes, space w, moving layers 0-3"
-    assert "mean of w" in caption.subtitle(moved)
+    assert "method: latent axes, space w, moving layers 0-3" in caption.subtitle(moved)
+    assert "From the mean of w" in caption.subtitle(moved)
     assert "walk on the sphere" in caption.subtitle(moved)
     assert "sphere" not in under
     scored = replace(walk, scores=[{"sigma": 1.23456, "change": 2.0}] * 5)

@@ -47,7 +47,7 @@ def test_every_public_name_is_listed_reached_and_explained(tmp_path: Path) -> No
         (["traverse", "sprites-srngan", "--directions", "absent.safetensors"], ["torch"]),
         (["discover", "sprites-srngan", "--out", "x.npy"], ["torch"]),
         (["disentangle", "sprites-srngan", "--data", "absent.yaml"], ["torch"]),
-        (["explore", "absent"], ["torch", "gradio"]),
+        (["explore", "absent"], ["torch", "werkzeug"]),
         (["spectrum", "absent"], ["torch"]),
     ],
     ids=lambda value: " ".join(Path(word).name for word in value) if "torch" not in value else "",
@@ -61,9 +61,9 @@ def test_what_needs_no_torch_does_not_wait_for_it(words: list[str], modules: lis
 
 
 def test_the_command_that_installs_an_extra_works_here(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    assert install("explore") == f"pip install -e '.[explore]' in {ROOT}"
+    assert install("video") == f"pip install -e '.[video]' in {ROOT}"
     monkeypatch.setattr("orthogan.errors.__file__", str(tmp_path / "orthogan" / "errors.py"))
-    assert install("explore").startswith("pip install 'gradio")
+    assert install("video").startswith("pip install 'av")
     assert install("nothing") == "the extra 'nothing'"
 
 

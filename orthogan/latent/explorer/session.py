@@ -1,4 +1,4 @@
-"""What the live page draws, saves and loads: pictures as functions of seed, class, truncation and offsets."""
+"""One model on the live page: its pictures as functions of a view, its loops, and its files of directions."""
 
 from __future__ import annotations
 
@@ -8,102 +8,129 @@ import os
 import tempfile
 import threading
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from orthogan import __version__
-from orthogan.drawing.grid import default_scale, magnify, save_png
+from orthogan.drawing.grid import enlarge, save_png
 from orthogan.errors import UserError
 from orthogan.latent.directions import CHANGE, Directions
-from orthogan.latent.explorer.state import ExplorerState, View, control_of, described, edits
-from orthogan.latent.render import render
+from orthogan.latent.explorer.state import Sliders, View, control_of
+from orthogan.latent.render.loop import encode_loop
 from orthogan.latent.render.picture import colours
 from orthogan.latent.samples import format_ranges
-from orthogan.latent.traverse import contact_sheet, traverse
-from orthogan.models.generate import generate, model_hash, sample_label, sample_latents, truncate_in_space
+from orthogan.latent.traverse import contact_sheet
+from orthogan.latent.words import describe_effect
+from orthogan.models.generate import generate, image_size, model_hash, sample_label, sample_latents, truncate_in_space
 from orthogan.models.generate import in_space as seen_from
 from orthogan.models.protocol import Generator, as_generator
 from orthogan.progress import progress_bar
 
-EXPORT_SIDE = 256  # pixels: smaller pictures are magnified to at least this in a PNG
-LOOP_STEPS = 21
-HEAT_TOP = 128.0  # grey levels of the last colour of the map of differences
+HEAT_TOP = 128.0  # grey levels of the last color of the map of differences
 MEASURED_SEEDS = 16
-MEASURED_IMAGES = 256  # about so many images may be drawn to see how strong directions without scores are
+MEASURED_IMAGES = 256  # directions times seeds that are drawn to see what each direction does
 CHUNK = 16  # directions measured together
+LOOP_FPS = 25
 
 
 class Explorer:
-    """One generator, drawn from by several threads at a time, its unedited pictures remembered.
+    """One generator, which several threads may draw from; its unedited pictures are kept.
 
-    ``class_names``: in label order; missing ones become "class 3". Raises ``UserError`` for what is no generator.
+    Args:
+        generator: see ``orthogan.Generator``.
+        class_names: in label order; missing ones become "class 3".
+
+    Raises:
+        UserError: this is not a generator.
     """
 
     def __init__(self, generator: nn.Module, *, class_names: Sequence[str] = ()) -> None:
         self.generator = as_generator(generator)
         self.hash = model_hash(generator)
+        self.side = image_size(self.generator)[1]
         count = self.generator.num_classes
         self.class_names = [*class_names[:count], *(f"class {label}" for label in range(len(class_names), count))]
         self._one_at_a_time = threading.Lock()  # a net's mode is switched while it draws
-        self._base = lru_cache(maxsize=64)(self._find_base)
+        self._view_from = lru_cache(maxsize=64)(self._seen)
+        self._base = lru_cache(maxsize=256)(self._find_base)
         self._unedited = lru_cache(maxsize=64)(self._draw)
 
-    def bench(self, directions: Directions) -> tuple[ExplorerState, list[str]]:
-        """``directions`` ready for the page, they and a random one with the score "change", and warnings about them.
+    def sliders(self, directions: Directions, where: str = "these directions") -> tuple[Sliders, list[str]]:
+        """``directions`` and a random one ready for the page, each with a sentence; and warnings about them.
+
+        ``where`` names them in messages.
 
         Raises ``UserError`` for directions that do not fit the generator.
         """
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
-            directions.check(self.generator)
-        found = self.measured(directions)
-        return ExplorerState(found, control=self.measured(control_of(found))), [str(one.message) for one in caught]
+            directions.check(self.generator, where=where)
+        control, last = self.measured(control_of(directions))
+        found, words = self.measured(directions)
+        return Sliders(found, control, (*words, *last)), [str(one.message) for one in caught]
 
-    def measured(self, directions: Directions) -> Directions:
-        """``directions`` with the score "change" where they lack it: grey levels that an offset of ±1 moves a pixel.
+    def measured(self, directions: Directions) -> tuple[Directions, list[str]]:
+        """``directions`` with the score "change" where they lack it, and a sentence about what each of them does.
 
-        Averaged over as many of 16 seeds as a start of the page has time for.
+        The score is the mean absolute change of a pixel [grey levels of 255] at an offset of ±1. Both are averages
+        over 16 seeds, or over fewer if there are many directions.
         """
-        if CHANGE in directions.scores:
-            return directions
         seeds = range(max(1, min(MEASURED_SEEDS, MEASURED_IMAGES // len(directions))))
         chunks = [list(range(at, min(at + CHUNK, len(directions)))) for at in range(0, len(directions), CHUNK)]
-        change = np.zeros(len(directions))
-        for dims in progress_bar(chunks, desc="strength of directions", leave=False, delay=1):
+        change, words = np.zeros(len(directions)), []
+        for dims in progress_bar(chunks, desc="measuring directions", leave=False, delay=1):
             with self._one_at_a_time, warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # said once, by ``bench``
+                warnings.simplefilter("ignore")  # ``sliders`` reports them once
                 sheet = contact_sheet(self.generator, directions, seeds=seeds, dims=dims, range=1, steps=3)
             for walk in sheet.traversals:
                 change[dims] += [row[CHANGE] for row in walk.scores]
-        return replace(directions, scores={**directions.scores, CHANGE: change / len(seeds)})
+            frames = np.stack([walk.frames for walk in sheet.traversals])  # (seeds, dims, 3, c, h, w)
+            words += [describe_effect(*frames[:, place].swapaxes(0, 1)) for place in range(len(dims))]
+        if CHANGE not in directions.scores:
+            directions = replace(directions, scores={**directions.scores, CHANGE: change / len(seeds)})
+        return directions, words
 
-    def latent(self, bench: ExplorerState, view: View) -> np.ndarray:
-        """(latent_dim,) float32 in the space of the directions: that of the seed, truncated, plus offsets times rows.
+    def latent(self, sliders: Sliders, view: View) -> np.ndarray:
+        """(latent_dim,) float32 in the space of the directions: the blended latent of the seeds, plus the offsets.
 
-        Raises ``UserError`` for offsets that are not one finite number a row.
+        Raises ``UserError`` for a slider or class that does not exist.
         """
-        if view.offsets and len(view.offsets) != len(bench.rows):
-            raise UserError(f"{len(view.offsets)} offsets for {len(bench.rows)} directions; reload the page")
-        if not all(map(math.isfinite, view.offsets)):
-            raise UserError("an offset is no finite number")
-        z = self._base(bench.found.space, bench.found.layers, view.unedited)[1]
-        for offset, row in zip(view.offsets, bench.rows, strict=False):
-            if offset:  # so that one offset alone gives the very sum of ``traverse``
-                z = z + offset * row
+        sliders.check(view)
+        count = self.generator.num_classes
+        if (view.label is None) != (count == 0) or (view.label or 0) >= max(1, count):
+            raise UserError(f"class {view.label}: this model has {count} classes")
+        z = self._base(sliders.found.space, sliders.found.layers, view.unedited)[1]
+        for row, offset in view.offsets:
+            z = z + offset * sliders.rows[row]
         return z.astype(np.float32)
 
-    def image(self, bench: ExplorerState, view: View) -> np.ndarray:
-        """uint8 (c, h, w): what ``traverse`` with ``batch_size=1`` draws at that offset, to the byte."""
-        edited = any(view.offsets)
-        view = view if edited else view.unedited
-        draw = self._draw if edited else self._unedited
-        return draw(bench.found.space, bench.found.layers, view, self.latent(bench, view).tobytes())
+    def image(self, sliders: Sliders, view: View) -> np.ndarray:
+        """uint8 (c, h, w): byte for byte what ``traverse`` with ``batch_size=1`` draws at that offset."""
+        draw = self._draw if view.offsets else self._unedited
+        return draw(sliders.found.space, sliders.found.layers, view, self.latent(sliders, view).tobytes())
+
+    def images(self, sliders: Sliders, views: Sequence[View]) -> list[np.ndarray]:
+        """As ``image`` for each view, drawn in batches, so equal to it up to rounding."""
+        layers, space = sliders.found.layers, sliders.found.space
+        if layers:  # the net itself depends on the base
+            return [self.image(sliders, view) for view in views]
+        found: list[np.ndarray] = [np.empty(0)] * len(views)
+        for label in {view.label for view in views}:
+            places = [place for place, view in enumerate(views) if view.label == label]
+            z = torch.from_numpy(np.stack([self.latent(sliders, views[place]) for place in places]))
+            net = self._view_from(space, (), label)
+            with self._one_at_a_time:
+                drawn = generate(net, z, [label] * len(places) if net.num_classes and label is not None else None)
+            for place, image in zip(places, drawn, strict=True):
+                found[place] = image
+        return found
 
     def _draw(self, space: str, layers: Sequence[int], view: View, latent: bytes) -> np.ndarray:
         net, _ = self._base(space, layers, view.unedited)
@@ -113,103 +140,129 @@ class Explorer:
         image.setflags(write=False)
         return image
 
+    def _seen(self, space: str, layers: Sequence[int], label: int | None) -> Generator:
+        return seen_from(self.generator, space, y=label, layers=layers)
+
     def _find_base(self, space: str, layers: Sequence[int], view: View) -> tuple[Generator, np.ndarray]:
         """The generator seen from ``space``, and the latent (latent_dim,) float64 there, before any edit."""
-        net = seen_from(self.generator, space, y=view.label, layers=layers)
+        net = self._view_from(space, layers, view.label)
+        seeds = [view.seed] if view.other is None else [view.seed, view.other]
         with self._one_at_a_time:
-            start = truncate_in_space(sample_latents(net, [view.seed]), view.truncation, space)[0]
+            ends = truncate_in_space(sample_latents(net, seeds), view.truncation, space)
+        start = ends[0] if view.other is None else blend(ends[0], ends[1], view.mix, sphere=space == "z")
         if layers:
             net = seen_from(self.generator, space, y=view.label, layers=layers, base=start)
         return net, start.double().numpy()
 
-    def saved(self, bench: ExplorerState, view: View, name: str, note: str = "") -> ExplorerState:
-        """``bench`` with the present offsets as one more direction: an offset of 1 along it is this whole edit.
+    def png(self, sliders: Sliders, view: View, side: int, smooth: bool) -> bytes:
+        """The picture as a PNG, ``side`` pixels wide; its seed, edit and latent are in the text chunks."""
+        about = self._about(sliders, view) | {
+            "latent": json.dumps([float(value) for value in self.latent(sliders, view)]),
+        }
+        picture = enlarge(self.image(sliders, view), side, smooth=smooth)
+        return _written("picture.png", lambda path: save_png(picture, path, about))
 
-        Its note says what it is made of. Raises ``UserError`` without a name, for a name in use, or no edit.
-        """
-        name = name.strip()
-        if not name:
-            raise UserError("give the new direction a name")
-        if name in bench.names:
-            raise UserError(f"there is a direction '{name}' already: choose another name")
-        if not any(view.offsets):
-            raise UserError("every offset is 0: move a slider first, then save the edit")
-        made_of = "made of " + ", ".join(described(bench, view))
-        moved = sum(offset * row for offset, row in zip(view.offsets, bench.rows, strict=True))
-        matrix = np.asarray(moved, dtype=np.float32)[None]
-        one = replace(bench.found, matrix=matrix, names=[name], notes=[note.strip() or made_of], scores={})
-        return replace(bench, saved=(*bench.saved, self.measured(one)))
+    def loop(
+        self, sliders: Sliders, views: Sequence[View], side: int, smooth: bool, suffix: str, about: Mapping[str, str]
+    ) -> bytes:
+        """An endless loop of ``views`` without captions as ``.gif``, ``.webp`` or ``.mp4``, ``side`` pixels wide."""
+        images, order = self.frames(sliders, views)
+        told = self._about(sliders, views[0]) | dict(about)
+        return encode_loop(images, order, suffix, side=side, smooth=smooth, fps=LOOP_FPS, about=told)
 
-    def png(self, bench: ExplorerState, view: View) -> bytes:
-        """The picture as a PNG, magnified by a whole number, its seed, edit and latent in the text chunks."""
-        image = self.image(bench, view)
-        scale = default_scale(image.shape[1], image.shape[2], EXPORT_SIDE)
-        about = {
+    def frames(self, sliders: Sliders, views: Sequence[View]) -> tuple[list[np.ndarray], list[int]]:
+        """The pictures that differ among ``views``, and for each view the place of its picture."""
+        different = list(dict.fromkeys(views))
+        place = {view: index for index, view in enumerate(different)}
+        return self.images(sliders, different), [place[view] for view in views]
+
+    def _about(self, sliders: Sliders, view: View) -> dict[str, str]:
+        found = sliders.found
+        names = [*found.names, *sliders.control.names]
+        return {
             "software": f"orthogan {__version__}",
             "model_hash": self.hash,
-            "method": bench.found.method,
-            "space": bench.found.space,
-            "layer": bench.found.layer,
-            "layers": format_ranges(bench.found.layers),
-            "unit": bench.found.unit,
+            "method": found.method,
+            "space": found.space,
+            "layer": found.layer,
+            "layers": format_ranges(found.layers),
+            "unit": found.unit,
             "seed": str(view.seed),
             "class": "none" if view.label is None else str(view.label),
             "truncation": f"{view.truncation:g}",
-            "offsets": json.dumps(edits(bench, view), ensure_ascii=False),
-            "latent": json.dumps([float(value) for value in self.latent(bench, view)]),
-            "scale": str(scale),
+            "offsets": json.dumps([[names[row], offset] for row, offset in view.offsets], ensure_ascii=False),
+            "blend": "" if view.other is None else f"{view.mix:g} of seed {view.other}",
         }
-        return _written("picture.png", lambda path: save_png(magnify(image, scale), path, about))
 
-    def loop(self, bench: ExplorerState, index: int, view: View, extent: float) -> bytes:
-        """An endless GIF of direction ``index`` from -extent to +extent, from the unedited base of ``in_space``."""
-        with self._one_at_a_time, warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            walk = traverse(
-                self.generator,
-                bench.row(index),
-                range=extent,
-                steps=LOOP_STEPS,
-                seed=view.seed,
-                y=view.label,
-                truncation=view.truncation,
-            )
-        return _written("loop.gif", lambda path: render(walk, path))
+    def file(self, sliders: Sliders, told: Mapping[str, Any]) -> bytes:
+        """A Directions file of the found directions under their names on the page, and of those kept there.
 
-    def file(self, bench: ExplorerState) -> bytes:
-        """Found and saved directions as the bytes of a Directions file."""
-        return _written("directions.safetensors", bench.directions().save)
+        ``told``: from the page: "names" and "notes" by row, and "saved": a list of {name, note, offsets}.
+        """
+        texts = [{int(row): str(text) for row, text in dict(told.get(key, {})).items()} for key in ("names", "notes")]
+        parts = [sliders.renamed(*texts)]
+        for one in told.get("saved", []):
+            offsets = [(int(row), float(offset)) for row, offset in dict(one["offsets"]).items()]
+            kept = sliders.combined(sorted(offsets), str(one["name"]), str(one.get("note", "")))
+            parts.append(self.measured(kept)[0])
+        return _written("directions.safetensors", _joined(parts).save)
 
     def first_label(self, seed: int) -> int | None:
         """The class that ``sample`` and ``traverse`` would give this seed."""
         return sample_label(self.generator, seed)
 
-    def load(self, path: str | os.PathLike[str], bench: ExplorerState) -> tuple[ExplorerState, list[str]]:
-        """A Directions file in place of the found ones; saved ones stay where they mean the same. Warnings with it.
+    def load(self, name: str, data: bytes) -> tuple[Sliders, list[str]]:
+        """The sliders of a Directions file, and warnings.
 
-        Raises ``UserError`` naming the file alone, without its folder, which is the server's affair.
+        Raises ``UserError`` naming the file as the user knows it.
         """
-        try:
-            fresh, told = self.bench(Directions.load(path))
-        except UserError as error:
-            raise UserError(str(error).replace(os.fspath(path), Path(path).name)) from error
-        found = fresh.found
-        kind = (found.latent_dim, found.space, found.layers, found.unit)
-        kept = tuple(one for one in bench.saved if (one.latent_dim, one.space, one.layers, one.unit) == kind)
-        if len(kept) < len(bench.saved):
-            lost = len(bench.saved) - len(kept)
-            told.append(f"{lost} saved directions live in another space, layers or unit and were left out")
-        return replace(fresh, saved=kept), told
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "directions.safetensors"
+            path.write_bytes(data)
+            try:
+                return self.sliders(Directions.load(path), name)
+            except UserError as error:
+                raise UserError(str(error).replace(os.fspath(path), name)) from error
+
+
+def _joined(parts: Sequence[Directions]) -> Directions:
+    """All in one. Scores are those that all rows have; what only some have is told in their notes."""
+    common = [key for key in parts[0].scores if all(key in part.scores for part in parts)]
+    notes: list[str] = []
+    for part in parts:
+        for index, note in enumerate(part.notes):
+            told = [f"{key} {values[index]:.4g}" for key, values in part.scores.items() if key not in common]
+            notes.append("; ".join([note, *told] if note else told))
+    return replace(
+        parts[0],
+        matrix=np.concatenate([part.matrix for part in parts]),
+        names=[name for part in parts for name in part.names],
+        notes=notes,
+        scores={key: [value for part in parts for value in part.scores[key]] for key in common},
+    )
+
+
+def blend(start: Tensor, end: Tensor, mix: float, *, sphere: bool) -> Tensor:
+    """From ``start`` (dim,) at 0 to ``end`` at 1: along the line, or for normal latents along the sphere (slerp).
+
+    On the sphere the angle and the length change evenly, so that the latents between two normal ones are as long as
+    these are (White 2016, arXiv:1609.04468); the mean of two would be shorter by the square root of two.
+    """
+    a, b = start.double(), end.double()
+    lengths = a.norm(), b.norm()
+    if sphere and min(lengths) > 0:
+        cosine = float((a @ b / (lengths[0] * lengths[1])).clamp(-1, 1))
+        angle = math.acos(cosine)
+        if math.sin(angle) > 1e-6:
+            units = a / lengths[0], b / lengths[1]
+            across = (math.sin((1 - mix) * angle) * units[0] + math.sin(mix * angle) * units[1]) / math.sin(angle)
+            return (((1 - mix) * lengths[0] + mix * lengths[1]) * across).to(start.dtype)
+    return ((1 - mix) * a + mix * b).to(start.dtype)
 
 
 def difference(before: np.ndarray, after: np.ndarray) -> np.ndarray:
     """Where the two differ, as a heat-map uint8 (3, h, w): the mean over channels, on one scale for all pictures."""
     return colours(np.abs(after.astype(np.float64) - before).mean(axis=0), HEAT_TOP)
-
-
-def change(before: np.ndarray, after: np.ndarray) -> float:
-    """The mean absolute change of a pixel in grey levels 0 … 255."""
-    return float(np.abs(after.astype(np.int16) - before).mean())
 
 
 def _written(name: str, write: Callable[[Path], object]) -> bytes:

@@ -1,107 +1,113 @@
-"""The state of the live page: what one picture is made from, and the directions being worked on."""
+"""The state of the live page: what one picture is made from, and the sliders that change it."""
 
 from __future__ import annotations
 
+import hashlib
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
-from orthogan.drawing.text import signed
 from orthogan.errors import UserError
 from orthogan.latent.directions import Directions, random_control
+from orthogan.latent.words import plain_name
 
-CONTROL = "random control"
-LARGEST_OFFSET = 100  # in the unit of the directions, a latent standard deviation
+CONTROL = "Random direction"
+LARGEST_OFFSET = 100.0  # in the unit of the directions
+LARGEST_SEED = 2**53 - 1  # of the whole numbers that a browser keeps exactly
 CONTROL_SEED = 0
+MOTIONS = ("direction", "edit", "blend")
 
 
 @dataclass(frozen=True)
 class View:
-    """All that one picture depends on, beside the directions.
+    """All that one picture depends on, besides the model and the sliders.
 
-    ``label``: the class, None if the generator has none. ``offsets``: one a row of ``Bench.rows``; () for none.
+    Args:
+        seed: of the latent.
+        label: the class; None if the generator has none.
+        truncation: from 0 to 1; 1 leaves the latent as it is.
+        offsets: (row, offset) of every slider that is moved, by row.
+        other: seed of a second latent to blend with.
+        mix: how much of the second one, from 0 to 1.
     """
 
     seed: int = 7
     label: int | None = None
     truncation: float = 1.0
-    offsets: tuple[float, ...] = ()
+    offsets: tuple[tuple[int, float], ...] = ()
+    other: int | None = None
+    mix: float = 0.0
 
     @property
     def unedited(self) -> View:
-        """The same base with every offset 0."""
+        """The same with every slider at 0."""
         return replace(self, offsets=())
+
+    def moved(self, row: int, offset: float) -> View:
+        """The same with the slider ``row`` at ``offset``."""
+        rest = [one for one in self.offsets if one[0] != row]
+        return replace(self, offsets=tuple(sorted([*rest, (row, offset)] if offset else rest)))
 
 
 @dataclass(frozen=True)
-class ExplorerState:
-    """The directions being worked on: those of a file, those saved on the page (one each), a random one as control."""
+class Sliders:
+    """A set of directions on the page: the found ones, and a random one for comparison in the last row.
+
+    ``words``: a sentence for each row.
+    """
 
     found: Directions
-    saved: tuple[Directions, ...] = ()
-    control: Directions | None = None  # default: ``control_of(found)``, without scores
-
-    @cached_property
-    def every(self) -> tuple[Directions, ...]:
-        """What has a slider, in the order of ``rows``: found, saved, control."""
-        return (self.found, *self.saved, self.control or control_of(self.found))
+    control: Directions
+    words: Sequence[str] = field(default=())
 
     @cached_property
     def rows(self) -> np.ndarray:
-        """(k, latent_dim) float64, the control (as long as the found ones on average) last."""
-        return np.concatenate([part.matrix for part in self.every]).astype(np.float64)
+        """(k, latent_dim) float64; the last is the random one, as long as the found ones are on average."""
+        return np.concatenate([self.found.matrix, self.control.matrix]).astype(np.float64)
 
-    @property
-    def names(self) -> list[str]:
-        """One a row."""
-        return [name for part in self.every for name in part.names]
+    @cached_property
+    def key(self) -> str:
+        """Names this set in a link: 12 hex digits of a hash of its directions."""
+        about = f"{self.found.space}\x1f{self.found.layers}\x1f{self.found.matrix.shape}".encode()
+        return hashlib.sha256(about + self.found.matrix.tobytes()).hexdigest()[:12]
 
-    def row(self, index: int) -> Directions:
-        """Row ``index`` alone. Raises ``UserError`` where there is none."""
-        left = index
-        for part in self.every:
-            if 0 <= left < len(part):
-                return part.select([left])
-            left -= len(part)
-        raise UserError(f"direction {index}: there are {len(self.rows)}; reload the page")
+    def name(self, row: int) -> str:
+        """What the page calls a row."""
+        return plain_name(self.found.names[row]) if row < len(self.found) else CONTROL
 
-    def renamed(self, names: Sequence[str], notes: Sequence[str]) -> ExplorerState:
-        """The same rows under other names and notes, one text a row (the control keeps its own).
+    def check(self, view: View) -> None:
+        """Raise ``UserError`` for a slider that does not exist."""
+        wrong = [row for row, _ in view.offsets if not 0 <= row < len(self.rows)]
+        if wrong:
+            raise UserError(f"slider {wrong[0]} does not exist: there are {len(self.rows)}; reload the page")
 
-        Raises ``UserError`` for another number of texts, or an empty name.
+    def renamed(self, names: Mapping[int, str], notes: Mapping[int, str]) -> Directions:
+        """The found directions with other names and notes where some are given."""
+        found = self.found
+        for row in sorted({*names, *notes}):
+            if not 0 <= row < len(found):
+                raise UserError(f"direction {row}: there are {len(found)}; reload the page")
+            found = found.renamed(row, names.get(row, found.names[row]), notes.get(row))
+        return found
+
+    def combined(self, offsets: Sequence[tuple[int, float]], name: str, note: str) -> Directions:
+        """One direction that is a whole edit: an offset of 1 along it is all of ``offsets``.
+
+        Raises:
+            UserError: there are no offsets, they cancel, or the name is empty.
         """
-        if not len(names) == len(notes) == len(self.rows):
-            raise UserError(f"{len(names)} names for {len(self.rows)} directions; reload the page")
-        if not all(str(name).strip() for name in names):
-            raise UserError("a direction has no name: give it one")
-        parts, first = [], 0
-        for part in (self.found, *self.saved):
-            last = first + len(part)
-            parts.append(replace(part, names=[str(n).strip() for n in names[first:last]], notes=notes[first:last]))
-            first = last
-        return replace(self, found=parts[0], saved=tuple(parts[1:]))
-
-    def directions(self) -> Directions:
-        """Found and saved in one, for a file; the control is left out.
-
-        Scores are those that all rows have; what only some have is told in their notes.
-        """
-        parts = [self.found, *self.saved]
-        common = [key for key in self.found.scores if all(key in part.scores for part in parts)]
-        notes: list[str] = []
-        for part in parts:
-            for index, note in enumerate(part.notes):
-                told = [f"{key} {values[index]:.4g}" for key, values in part.scores.items() if key not in common]
-                notes.append("; ".join([note, *told] if note else told))
-        return replace(
-            self.found,
-            matrix=np.concatenate([part.matrix for part in parts]),
-            names=[name for part in parts for name in part.names],
-            notes=notes,
-            scores={key: [value for part in parts for value in part.scores[key]] for key in common},
-        )
+        self.check(View(offsets=tuple(offsets)))
+        if not name.strip():
+            raise UserError("give the new direction a name")
+        if not offsets:
+            raise UserError(f"{name.strip()}: nothing is changed, so there is nothing to keep; move a slider first")
+        matrix = sum(offset * self.rows[row] for row, offset in offsets)
+        kept = np.asarray(matrix, dtype=np.float32)[None]
+        return replace(self.found, matrix=kept, names=[name.strip()], notes=[note.strip()], scores={})
 
 
 def control_of(found: Directions) -> Directions:
@@ -118,37 +124,75 @@ def control_of(found: Directions) -> Directions:
     )
 
 
-def edits(bench: ExplorerState, view: View) -> list[tuple[str, float]]:
-    """(name, offset) of every row that is moved, in order."""
-    return [(name, offset) for name, offset in zip(bench.names, view.offsets, strict=False) if offset]
+def motion(view: View, kind: str, count: int, *, row: int = 0, reach: float = 1.0) -> list[View]:
+    """One period of a loop in ``count`` views, without a seam.
 
+    "direction": slider ``row`` from 0 to ``reach``, to ``-reach`` and back, and all else as it is. "edit": all sliders
+    from 0 to where they are and back. "blend": from the first picture to the second and back.
 
-def described(bench: ExplorerState, view: View) -> list[str]:
-    """``["smile +1.5", "direction 3 -2"]``."""
-    moved = [(f"direction {name}" if name.isdecimal() else name, offset) for name, offset in edits(bench, view)]
-    return [f"{name} {signed(offset)}" for name, offset in moved]
-
-
-def view_of(state: Mapping[str, object], seed: float | None, label: int | None, truncation: float | None) -> View:
-    """What the controls of the page say, checked: they come from a browser.
-
-    ``state``: of the list of directions, with "offsets", one number a row. Raises ``UserError``.
+    Raises:
+        UserError: an unknown kind, or nothing that could move.
     """
-    offsets = state.get("offsets")
-    if not isinstance(offsets, Sequence) or not all(isinstance(one, (int, float)) for one in offsets):
-        raise UserError("the offsets are no list of numbers; reload the page")
-    if not all(abs(one) <= LARGEST_OFFSET for one in offsets):  # not NaN either
-        raise UserError(f"an offset is a number from -{LARGEST_OFFSET} to {LARGEST_OFFSET}")
-    if seed is None or not 0 <= seed < 2**63 or seed != int(seed):
-        raise UserError("the seed is a whole number, 0 or more")
-    if truncation is None or not 0 <= truncation <= 1:
-        raise UserError("the truncation is a number from 0 (always the mode) to 1 (the whole prior)")
-    return View(int(seed), label, float(truncation), tuple(float(one) for one in offsets))
+    turns = [2 * math.pi * index / count for index in range(count)]
+    there_and_back = [round((1 - math.cos(turn)) / 2, 4) for turn in turns]
+    if kind == "direction":
+        return [view.moved(row, round(reach * math.sin(turn), 4) + 0.0) for turn in turns]
+    if kind == "edit":
+        if not view.offsets:
+            raise UserError("nothing is changed yet: move a slider first")
+        return [
+            replace(view, offsets=tuple((row, part * offset) for row, offset in view.offsets if part))
+            for part in there_and_back
+        ]
+    if kind == "blend":
+        if view.other is None:
+            raise UserError("choose a second picture to blend with first")
+        return [replace(view, mix=part) for part in there_and_back]
+    raise UserError(f"motion {kind!r}: choose one of {', '.join(MOTIONS)}")
 
 
-def reach_of(state: Mapping[str, object]) -> float:
-    """How far the sliders reach, checked as in ``view_of``."""
-    reach = state.get("reach")
-    if not isinstance(reach, (int, float)) or not 0 < reach <= LARGEST_OFFSET:
-        raise UserError(f"the sliders reach to a number above 0 and at most {LARGEST_OFFSET}; reload the page")
-    return float(reach)
+def view_of(told: Mapping[str, Any]) -> View:
+    """The view that the page asks for, checked, because it comes from a browser or a link.
+
+    Raises:
+        UserError: naming what is wrong.
+    """
+    label = told.get("label")
+    if label is not None:
+        label = whole("the class", label, 0, 2**31)
+    offsets = told.get("offsets", {})
+    if not isinstance(offsets, Mapping) or len(offsets) > 10_000:
+        raise UserError("the offsets of the sliders are not readable; reload the page")
+    moved = []
+    for key, offset in offsets.items():
+        row = whole(
+            "a slider", int(key) if isinstance(key, str) and key.isdecimal() and len(key) < 9 else key, 0, 2**31
+        )
+        if value := number("an offset", offset, -LARGEST_OFFSET, LARGEST_OFFSET):
+            moved.append((row, value))
+    mix = number("the blend", told.get("mix", 0), 0, 1)
+    other = told.get("other")
+    return View(
+        seed=whole("the seed", told.get("seed"), 0, LARGEST_SEED),
+        label=label,
+        truncation=number("the variety", told.get("truncation", 1), 0, 1),
+        offsets=tuple(sorted(moved)),
+        other=None if other is None else whole("the seed of the second picture", other, 0, LARGEST_SEED),
+        mix=mix if other is not None else 0.0,
+    )
+
+
+def whole(what: str, value: object, least: int, most: int) -> int:
+    """``value`` as a whole number. Raises ``UserError``."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or value != value or abs(value) > 2**62:
+        raise UserError(f"{what} must be a whole number from {least} to {most}")
+    if value != int(value) or not least <= value <= most:
+        raise UserError(f"{what} is {value:g}: it must be a whole number from {least} to {most}")
+    return int(value)
+
+
+def number(what: str, value: object, least: float, most: float) -> float:
+    """``value`` as a number. Raises ``UserError``, for NaN too."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not least <= value <= most:
+        raise UserError(f"{what} must be a number from {least:g} to {most:g}")
+    return float(value)

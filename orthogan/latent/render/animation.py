@@ -8,6 +8,7 @@ import json
 import math
 import os
 import tempfile
+from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
 
@@ -18,14 +19,16 @@ from orthogan.drawing.grid import BACKGROUND, INK, default_scale, magnify
 from orthogan.drawing.text import Font, fit
 from orthogan.errors import UserError, install
 from orthogan.io.write import write_bytes
-from orthogan.latent.render.caption import column_labels, title
+from orthogan.latent.render.caption import TITLE, column_labels
 from orthogan.latent.render.picture import ACCENT, GREY
 from orthogan.latent.traverse import Traversal
+from orthogan.latent.words import plain_name
 
 PERIOD_MS = 4000  # centre -> far end -> centre -> near end -> centre
 READABLE_SIDE = 112
 MARGIN = 10
 GUTTER = 8
+PALETTE_PIXELS = 20_000_000  # of all frames together, from which the palette of a GIF is chosen
 _DESCRIPTION = 0x010E  # EXIF ImageDescription
 
 
@@ -63,7 +66,7 @@ def mosaic(traversal: Traversal, column: int, *, scale: int | None = None) -> Im
     top = MARGIN + 2 * heading.line_height + 12
     picture = Image.new("RGB", (wide, top + down * step_y - GUTTER + MARGIN), BACKGROUND)
     draw = ImageDraw.Draw(picture)
-    heading.draw(draw, (MARGIN, MARGIN), fit(title(traversal), heading, wide - 2 * MARGIN), INK)
+    heading.draw(draw, (MARGIN, MARGIN), fit(TITLE, heading, wide - 2 * MARGIN), INK)
     text = f"offset {column_labels(traversal)[column]} {traversal.unit}"
     heading.draw(draw, (MARGIN, MARGIN + heading.line_height), text, GREY)
 
@@ -79,7 +82,7 @@ def mosaic(traversal: Traversal, column: int, *, scale: int | None = None) -> Im
         y = top + row // across * step_y
         picture.paste(magnify(traversal.frames[row, column], zoom), (x, y))
         colour = ACCENT if traversal.is_control[row] else INK
-        name = fit(traversal.names[row], font, width * zoom)
+        name = fit(plain_name(traversal.names[row]), font, width * zoom)
         font.draw(draw, (x + width * zoom / 2, y + height * zoom + font.line_height / 2), name, colour, anchor="mm")
     return picture
 
@@ -94,48 +97,67 @@ def save_animation(traversal: Traversal, path: str | os.PathLike[str]) -> Path:
     order = swing(len(traversal.offsets))
     frames = {column: mosaic(traversal, column) for column in {column for column, _ in order}}
     about = json.dumps(traversal.metadata, sort_keys=True)
-    buffer = io.BytesIO()
-    durations = [duration for _, duration in order]
     if suffix == ".gif":
-        flat = _one_palette(list(frames.values()), dither=traversal.frames.shape[2] == 3)
-        indexed = dict(zip(frames, flat, strict=True))
-        first, *rest = [indexed[column] for column, _ in order]
-        first.save(
-            buffer,
-            format="GIF",
-            save_all=True,
-            append_images=rest,
-            duration=durations,
-            loop=0,
-            optimize=False,
-            comment=about.encode(),
-        )
-    elif suffix == ".webp":
-        if not features.check("webp"):
-            raise UserError(f"{path}: this Pillow was built without WebP; write a .gif, or reinstall Pillow")
-        exif = Image.Exif()
-        exif[_DESCRIPTION] = about
-        first, *rest = [frames[column] for column, _ in order]
-        first.save(
-            buffer,
-            format="WEBP",
-            save_all=True,
-            append_images=rest,
-            duration=durations,
-            loop=0,
-            lossless=True,
-            exif=exif,
-        )
-    else:
-        raise UserError(f"{path}: an animation ends in .gif or .webp")
-    return write_bytes(path, buffer.getvalue())
+        return write_bytes(path, encode_gif(frames, order, about, dither=traversal.frames.shape[2] == 3))
+    if suffix == ".webp":
+        return write_bytes(path, encode_webp(frames, order, about, lossless=True))
+    raise UserError(f"{path}: an animation ends in .gif or .webp")
+
+
+def encode_gif(
+    frames: Mapping[int, Image.Image], order: Sequence[tuple[int, int]], about: str, *, dither: bool
+) -> bytes:
+    """An endless GIF in one palette of 256 colors; ``order``: (frame, milliseconds); ``about`` is its comment."""
+    flat = _one_palette(list(frames.values()), dither=dither)
+    indexed = dict(zip(frames, flat, strict=True))
+    first, *rest = [indexed[index] for index, _ in order]
+    buffer = io.BytesIO()
+    first.save(
+        buffer,
+        format="GIF",
+        save_all=True,
+        append_images=rest,
+        duration=[duration for _, duration in order],
+        loop=0,
+        optimize=False,
+        comment=about.encode(),
+    )
+    return buffer.getvalue()
+
+
+def encode_webp(
+    frames: Mapping[int, Image.Image], order: Sequence[tuple[int, int]], about: str, *, lossless: bool
+) -> bytes:
+    """An endless WebP; ``about`` is its EXIF image description. Raises ``UserError`` if Pillow cannot write WebP."""
+    if not features.check("webp"):
+        raise UserError("this Pillow was built without WebP; write a .gif, or reinstall Pillow")
+    exif = Image.Exif()
+    exif[_DESCRIPTION] = about
+    first, *rest = [frames[index] for index, _ in order]
+    buffer = io.BytesIO()
+    first.save(
+        buffer,
+        format="WEBP",
+        save_all=True,
+        append_images=rest,
+        duration=[duration for _, duration in order],
+        loop=0,
+        lossless=lossless,
+        quality=90,
+        exif=exif,
+    )
+    return buffer.getvalue()
 
 
 def _one_palette(frames: list[Image.Image], *, dither: bool) -> list[Image.Image]:
     """All frames in the same 256 colours, so that nothing flickers where the image stands still."""
-    sheet = Image.new("RGB", (frames[0].width, frames[0].height * len(frames)))
+    width, height = frames[0].size
+    step = math.ceil(math.sqrt(len(frames) * width * height / PALETTE_PIXELS))  # large frames: every so many pixels
+    width, height = math.ceil(width / step), math.ceil(height / step)
+    sheet = Image.new("RGB", (width, height * len(frames)))
     for index, frame in enumerate(frames):
-        sheet.paste(frame, (0, index * frame.height))
+        small = frame.resize((width, height), Image.Resampling.NEAREST) if step > 1 else frame
+        sheet.paste(small, (0, index * height))
     palette = sheet.quantize(256, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
     how = Image.Dither.FLOYDSTEINBERG if dither else Image.Dither.NONE
     return [frame.quantize(palette=palette, dither=how) for frame in frames]
@@ -148,9 +170,14 @@ TV_RANGE = 1
 MARKED = {"colorspace": BT709, "color_primaries": BT709, "color_trc": BT709, "color_range": TV_RANGE}
 
 
+def has_av() -> bool:
+    """Whether PyAV is installed, which an .mp4 needs."""
+    return importlib.util.find_spec("av") is not None
+
+
 def need_av() -> None:
     """Raises ``UserError`` where PyAV is not installed; it comes with the extra ``video``."""
-    if importlib.util.find_spec("av") is None:
+    if not has_av():
         raise UserError(f"an .mp4 needs PyAV: {install('video')}; .gif and .webp need nothing more")
 
 
@@ -168,36 +195,45 @@ def save_video(traversal: Traversal, path: str | os.PathLike[str]) -> Path:
     A side of odd length gets one more line of the ground. The metadata is the comment of the file, as JSON.
     The same traversal gives the same bytes with the same libraries. Raises ``UserError`` without PyAV.
     """
+    columns = timeline(swing(len(traversal.offsets)))
+    frames = {column: _even(mosaic(traversal, column)) for column in set(columns)}
+    about = json.dumps(traversal.metadata, sort_keys=True)
+    return write_bytes(path, encode_mp4(frames, columns, about, fps=FPS, title=TITLE))
+
+
+def encode_mp4(frames: Mapping[int, Image.Image], order: Sequence[int], about: str, *, fps: int, title: str) -> bytes:
+    """H.264 in yuv420p of ``frames`` with even sides, in ``order``; ``about`` is its comment.
+
+    Raises ``UserError`` without PyAV.
+    """
     need_av()
     import av  # only where it is asked for: an extra
     from av.video.reformatter import ColorRange, Colorspace
 
-    columns = timeline(swing(len(traversal.offsets)))
-    shown = {column: _even(mosaic(traversal, column)) for column in set(columns)}
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "loop.mp4"
         with av.open(str(file), "w", format="mp4", options={"movflags": "faststart"}) as box:
-            box.metadata["title"] = title(traversal)
-            box.metadata["comment"] = json.dumps(traversal.metadata, sort_keys=True)
+            box.metadata["title"] = title
+            box.metadata["comment"] = about
             # One thread, so that the bytes do not depend on the machine.
-            stream = box.add_stream("libx264", rate=FPS, options={"crf": str(CRF), "threads": "1"})
-            stream.width, stream.height = shown[columns[0]].size
+            stream = box.add_stream("libx264", rate=fps, options={"crf": str(CRF), "threads": "1"})
+            stream.width, stream.height = frames[order[0]].size
             stream.pix_fmt = "yuv420p"
-            stream.time_base = Fraction(1, FPS)
+            stream.time_base = Fraction(1, fps)
             for name, value in MARKED.items():
                 setattr(stream.codec_context, name, value)
-            frames = {
-                column: av.VideoFrame.from_image(picture).reformat(
+            encoded = {
+                index: av.VideoFrame.from_image(picture).reformat(
                     format="yuv420p", dst_colorspace=Colorspace.ITU709, dst_color_range=ColorRange.MPEG
                 )
-                for column, picture in shown.items()
+                for index, picture in frames.items()
             }
-            for index, column in enumerate(columns):
-                frame = frames[column]
-                frame.pts, frame.time_base = index, Fraction(1, FPS)
+            for tick, index in enumerate(order):
+                frame = encoded[index]
+                frame.pts, frame.time_base = tick, Fraction(1, fps)
                 box.mux(stream.encode(frame))
             box.mux(stream.encode(None))
-        return write_bytes(path, file.read_bytes())
+        return file.read_bytes()
 
 
 def _even(picture: Image.Image) -> Image.Image:

@@ -8,38 +8,39 @@ from orthogan.drawing.text import signed
 from orthogan.latent.directions import CHANGE
 from orthogan.latent.traverse import ContactSheet, Traversal
 
+TITLE = "What each direction changes"
 
-def title(traversal: Traversal) -> str:
+
+def _found_by(about: Mapping[str, str]) -> list[str]:
     """How the directions were found, in which layer, and which space and layers of it they move."""
-    about = traversal.metadata
-    parts = [about.get("method", "directions")]
+    parts = [f"method: {about['method']}"] if about.get("method") else []
     if about.get("layer"):
         parts.append(f"layer {about['layer']}")
     if about.get("space", "z") != "z":
         parts.append(f"space {about['space']}")
     if about.get("layers"):
         parts.append(f"moving layers {about['layers']}")
-    return f"Traversal: {', '.join(parts)}"
+    return parts
 
 
 def subtitle(traversal: Traversal) -> str:
-    """The base image, the unit of the offsets, the walk and the truncation."""
+    """The base image, how the directions were found, the unit of the offsets, the walk and the truncation."""
     about = traversal.metadata
     if about.get("base") == "zero":
-        base = [f"base: {'mode of the prior' if about.get('space', 'z') == 'z' else 'mean of ' + about['space']}"]
+        base = ["from the average latent" if about.get("space", "z") == "z" else f"from the mean of {about['space']}"]
     else:
-        base = [f"base: seed {about['seed']}"] if "seed" in about else []
+        base = [f"from seed {about['seed']}"] if "seed" in about else []
     return _described(traversal.unit, about, base)
 
 
 def sheet_subtitle(sheet: ContactSheet) -> str:
     """As ``subtitle``, for all seeds."""
     count = len(sheet)
-    return _described(sheet.traversals[0].unit, sheet.metadata, [f"{count} seeds a direction"] if count > 1 else [])
+    return _described(sheet.traversals[0].unit, sheet.metadata, [f"from {count} seeds"] if count > 1 else [])
 
 
 def _described(unit: str, about: Mapping[str, str], base: list[str]) -> str:
-    parts = [f"offset in {unit}", *base]
+    parts = list(base)
     if about.get("class", "none") != "none" and "," not in about["class"]:
         parts.append(f"class {about['class']}")
     if about.get("truncation", "1") != "1":
@@ -48,9 +49,12 @@ def _described(unit: str, about: Mapping[str, str], base: list[str]) -> str:
         parts.append("walk on the sphere")
     if about.get("centred") == "true":
         parts.append("centred on each direction")
+    parts.append(f"offsets in {unit}")
+    parts += _found_by(about)
     if about.get("model_hash"):
         parts.append(f"model {about['model_hash'][:12]}")
-    return ", ".join(parts)
+    text = ", ".join(parts)
+    return text[:1].upper() + text[1:]
 
 
 def score_lines(traversal: Traversal, row: int) -> list[str]:

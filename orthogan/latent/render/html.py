@@ -16,17 +16,21 @@ from importlib import resources
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageDraw
 
 from orthogan.drawing.grid import default_scale
 from orthogan.io.write import write_bytes
 from orthogan.latent.render.animation import swing
-from orthogan.latent.render.caption import column_labels, score_lines, subtitle, title
+from orthogan.latent.render.caption import TITLE, column_labels, score_lines, subtitle
 from orthogan.latent.render.picture import ceiling, differences, palette
 from orthogan.latent.traverse import Traversal
+from orthogan.latent.words import describe_effect, plain_name
 
 READABLE_SIDE = 160  # CSS pixels
 LEAST_CARD = 190
+COMPARED = (
+    "A direction is meaningful if it changes the picture more, or in a more specific way, than the random ones do."
+)
 
 
 def strip_uri(frames: np.ndarray) -> str:
@@ -62,25 +66,25 @@ def render_html(traversal: Traversal, *, heatmap: bool = False) -> str:
     data = {
         "labels": column_labels(traversal),
         "swing": swing(steps),
-        "width": shown,
         "strips": [strip_uri(frames) for frames in traversal.frames],
         "heats": [heat_uri(heat, top) for heat in heats],
         "maps": heatmap,
     }
     sections = [[row for row in range(rows) if bool(traversal.is_control[row]) is control] for control in (False, True)]
     parts: list[str] = []
-    for members, heading in zip(sections, ("Directions", "Control: random directions of the same length"), strict=True):
+    for members, heading in zip(sections, ("Directions", "Random directions, for comparison"), strict=True):
         if members:
             items = "\n".join(_row(traversal, row) for row in members)
             parts.append(f'<section><h2>{heading}</h2>\n<ul class="rows">\n{items}\n</ul></section>')
     values = {
-        "TITLE": escape(title(traversal)),
+        "TITLE": escape(TITLE),
         "SUBTITLE": escape(subtitle(traversal)),
         "CARD": str(max(LEAST_CARD, shown + 22)),
         "WIDTH": str(shown),
         "HEIGHT": str(height * zoom),
-        "STRIP": str(shown * steps),
-        "CENTRE": str(shown * traversal.centre),
+        "STRIP": str(100 * steps),
+        "ICON": _icon(),
+        "RANDOM": f" {COMPARED}" if traversal.is_control.any() else "",
         "GRADIENT": ", ".join("#" + bytes(shade).hex() for shade in palette()[::17]),
         "TOP": f"{top:g}",
         "LAST": str(steps - 1),
@@ -97,19 +101,37 @@ def render_html(traversal: Traversal, *, heatmap: bool = False) -> str:
 
 
 def _row(traversal: Traversal, row: int) -> str:
-    name = escape(traversal.names[row])
-    scores = escape(", ".join(score_lines(traversal, row)))
-    notes = f'\n<p class="notes quiet">{escape(traversal.notes[row])}</p>' if traversal.notes[row] else ""
+    name = escape(plain_name(traversal.names[row]))
+    own = "" if name == escape(traversal.names[row]) else f"{escape(traversal.names[row])}: "
+    scores = own + escape(", ".join(score_lines(traversal, row)))
+    words = escape(traversal.notes[row] or _effect(traversal, row))
     centre, last = traversal.centre, len(traversal.offsets) - 1
     return (
         f'<li data-row="{row}" data-name="{name}">\n'
-        f'<div class="picture" role="img" aria-label="{name} at offset 0"></div>\n'
+        f'<div class="picture" role="img" aria-label="{name} at 0"></div>\n'
         f'<div class="heat" role="img" aria-label="where {name} changes the picture"></div>\n'
         f'<div class="name"><span>{name}</span><output for="slider{row}">0</output></div>\n'
         f'<input type="range" id="slider{row}" min="0" max="{last}" step="1" value="{centre}"'
-        f' aria-label="offset along {name}" aria-valuetext="offset 0">\n'
-        f'<p class="scores quiet">{scores}</p>{notes}\n</li>'
+        f' aria-label="{name}" aria-valuetext="0">\n'
+        f'<p class="notes quiet">{words}</p>\n'
+        f'<details><summary>Details</summary><p class="scores quiet">{scores}</p></details>\n</li>'
     )
+
+
+def _effect(traversal: Traversal, row: int) -> str:
+    """A sentence about what the direction changes here, from the columns that are nearest to offsets of -1 and 1."""
+    ends = [int(np.abs(traversal.offsets - side).argmin()) for side in (-1, 1)]
+    low, middle, high = (traversal.frames[row, [column]] for column in (ends[0], traversal.centre, ends[1]))
+    return describe_effect(low, middle, high)
+
+
+def _icon() -> str:
+    """A small picture for the tab of the browser."""
+    icon = Image.new("RGB", (32, 32), "#b93a14")
+    draw = ImageDraw.Draw(icon)
+    draw.line([(7, 8), (7, 24), (24, 24)], fill="#ffffff", width=3)
+    draw.ellipse((13, 7, 23, 17), fill="#ffd9c7")
+    return _png_uri(icon)
 
 
 def save_html(traversal: Traversal, path: str | os.PathLike[str], *, heatmap: bool = False) -> Path:

@@ -17,8 +17,9 @@ from PIL import Image, ImageDraw
 from orthogan.drawing.grid import BACKGROUND, INK, default_scale, magnify, save_png
 from orthogan.drawing.text import Font, fit
 from orthogan.latent.directions import CHANGE
-from orthogan.latent.render.caption import column_labels, score_lines, score_text, sheet_subtitle, subtitle, title
+from orthogan.latent.render.caption import TITLE, column_labels, score_lines, score_text, sheet_subtitle, subtitle
 from orthogan.latent.traverse import ContactSheet, Traversal
+from orthogan.latent.words import plain_name
 
 # Even steps of CIE lightness from 8 to 95, the hue from violet over red to yellow: also readable in grey.
 _TABLE = np.array(
@@ -234,13 +235,13 @@ def render_grid(traversal: Traversal, *, scale: int | None = None, heatmap: bool
     """
     maps = differences(traversal) if heatmap else [None] * len(traversal)
     rows = [
-        Row(images, name, score_lines(traversal, i), heat)
+        Row(images, plain_name(name), score_lines(traversal, i), heat)
         for i, (images, name, heat) in enumerate(zip(traversal.frames, traversal.names, maps, strict=True))
     ]
     count = len(traversal) - int(traversal.is_control.sum())
     return draw_blocks(
         [Block(rows[:count]), Block(rows[count:], about=CONTROL)] if 0 < count < len(rows) else [Block(rows)],
-        title=title(traversal),
+        title=TITLE,
         subtitle=subtitle(traversal),
         columns=column_labels(traversal),
         zoom=default_scale(*traversal.frames.shape[-2:], side=GRID_SIDE) if scale is None else scale,
@@ -270,10 +271,10 @@ def render_sheet(sheet: ContactSheet, *, scale: int | None = None, heatmap: bool
             for seed, one, heats in zip(sheet.seeds, sheet.traversals, maps, strict=True)
         ]
         control = "control: a random direction of the same length, " if first.is_control[row] else ""
-        blocks.append(Block(rows, heading=name, about=control + score_text(scores)))
+        blocks.append(Block(rows, heading=plain_name(name), about=control + score_text(scores)))
     return draw_blocks(
         blocks,
-        title=title(first),
+        title=TITLE,
         subtitle=sheet_subtitle(sheet),
         columns=column_labels(first),
         zoom=default_scale(*first.frames.shape[-2:], side=SHEET_SIDE) if scale is None else scale,

@@ -1,13 +1,11 @@
-"""The live page in a real browser: it works, keeps to this machine, and what it shows and saves is exact."""
+"""The live page in a real browser: it works, keeps to this machine, restores links, and is open to everybody."""
 
 from __future__ import annotations
 
 import base64
 import io
 import json
-import shutil
 import socket
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,23 +18,29 @@ from orthogan.errors import UserError
 from orthogan.latent.directions import Directions
 from orthogan.latent.discovery.native import latent_axes
 from orthogan.latent.explorer import page as explorer_page
-from orthogan.latent.explorer.page import Served, build_page, explore
+from orthogan.latent.explorer.app import Choice
+from orthogan.latent.explorer.page import Served, explore
 from orthogan.latent.explorer.session import Explorer
-from orthogan.latent.explorer.state import ExplorerState, View
+from orthogan.latent.explorer.state import Sliders, View, control_of
+from tests.fixtures.browser import LOOKS, PHONE, Visit, chromium, needs_browser
 from tests.fixtures.disc import Disc
 
-pytestmark = pytest.mark.slow
-
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 NAMES = ["dim", "middling", "bright"]
 NASTY = "<b>x</b> ${1} {{2}} `'\""
-STAGE = "#stage .now img"
-
-pytest.importorskip("gradio", reason="needs the extra explore")
+TITLE = f"Discs {NASTY}"
+NOW = "#now"
+PLACE = """() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(() => {
+  const box = document.getElementById("now").getBoundingClientRect();
+  done([box.top, box.width, box.height]);
+})))"""
 
 
 def net() -> Disc:
     return Disc(channels=3, num_classes=3, dim=20)
+
+
+def other_net() -> Disc:
+    return Disc(dim=8)
 
 
 def axes() -> Directions:
@@ -58,70 +62,51 @@ def served() -> Iterator[tuple[Served, list[Any]]]:
         called.append(address[0] if isinstance(address, tuple) else address)
         return connect(self, address)
 
+    def lost() -> Any:
+        raise UserError("runs/lost: no such run")
+
+    grey = other_net()
+    models = [Choice("grey", lambda: (grey, latent_axes(grey), [])), Choice("lost", lost)]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(socket, "getaddrinfo", note_look_up)
         patch.setattr(socket.socket, "connect", note_connect)
-        page = explore(net(), axes(), class_names=NAMES, title=f"Discs {NASTY}", port=0, block=False)
+        page = explore(net(), axes(), class_names=NAMES, title=TITLE, models=models, port=0, block=False)
         yield page, called
         page.close()
 
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    driver = pytest.importorskip("playwright.sync_api", reason="pip install playwright")
-    if CHROMIUM is None:
-        pytest.skip("no chromium here (apt-get install chromium)")
-    with driver.sync_playwright() as playwright:
-        found = playwright.chromium.launch(
-            executable_path=CHROMIUM,
-            args=["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--force-color-profile=srgb"],
-        )
+    with chromium() as found:
         yield found
-        found.close()
 
 
-class Visit:
-    """One visit to the page, with what the browser complained of and what it asked for elsewhere."""
+class Page(Visit):
+    """A visit to the live page."""
 
-    def __init__(self, browser: Any, url: str, *, width: int = 1280, height: int = 900, scheme: str = "light") -> None:
-        self.context = browser.new_context(viewport={"width": width, "height": height}, color_scheme=scheme)
-        self.page = self.context.new_page()
-        self.complaints: list[str] = []
-        self.elsewhere: list[str] = []
-        self.page.set_default_timeout(30_000)
-        self.page.on("console", lambda said: said.type in ("error", "warning") and self.complaints.append(said.text))
-        self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
-
-        def route(asked: Any) -> None:
-            if asked.request.url.startswith(url):
-                asked.continue_()
-            else:
-                self.elsewhere.append(asked.request.url)
-                asked.abort()
-
-        self.context.route("**/*", route)
-        self.page.goto(url)
-        self.page.wait_for_selector("#list li")
-
-    def source(self, selector: str = STAGE) -> str:
-        return self.page.get_attribute(selector, "src")
-
-    def pixels(self, selector: str = STAGE) -> np.ndarray:
+    def pixels(self, selector: str = NOW) -> np.ndarray:
         """(c, h, w)"""
-        data = base64.b64decode(self.source(selector).split(",")[1])
-        return np.asarray(Image.open(io.BytesIO(data))).transpose(2, 0, 1)
+        data = base64.b64decode(self.page.get_attribute(selector, "src").split(",")[1])
+        found = np.asarray(Image.open(io.BytesIO(data)))
+        return found.transpose(2, 0, 1) if found.ndim == 3 else found[None]
 
-    def wait_for(self, caption: str) -> None:
-        """Until the picture is that of ``caption``."""
-        self.page.wait_for_function(
-            "caption => document.querySelector('#stage .now figcaption').textContent === caption", arg=caption
-        )
+    def shows(self, caption: str) -> None:
+        """Wait until the picture is that of ``caption``."""
+        self.page.locator(f'{NOW}[data-drawn="{caption}"]').wait_for()
+
+    def says(self, words: str) -> None:
+        """Wait until the status line holds ``words``."""
+        self.page.locator("#status").filter(has_text=words).wait_for()
 
     def row(self, name: str) -> Any:
-        return self.page.locator("#list li").filter(has=self.page.get_by_role("button", name=name, exact=True))
+        return self.page.locator("#rows > li").filter(has=self.page.get_by_role("heading", name=name, exact=True))
 
     def move(self, name: str, offset: str) -> None:
-        self.row(name).locator("input[type=number]").fill(offset)
+        slider = self.row(name).locator("input[type=range]")
+        slider.fill(offset)
+
+    def tab(self, name: str) -> None:
+        self.page.get_by_role("tab", name=name).click()
 
     def download(self, selector: str) -> tuple[str, bytes]:
         with self.page.expect_download() as waiting:
@@ -130,166 +115,278 @@ class Visit:
 
 
 @pytest.fixture
-def visit(browser: Any, served: tuple[Served, list[Any]]) -> Iterator[Visit]:
-    found = Visit(browser, served[0].url)
+def visit(browser: Any, served: tuple[Served, list[Any]]) -> Iterator[Page]:
+    found = Page(browser, served[0].url)
+    found.shows("Seed 7")
     yield found
+    assert found.elsewhere == []
     found.context.close()
 
 
-def drawn(offsets: dict[int, float], *, seed: int = 7, label: int = 1, truncation: float = 1.0) -> np.ndarray:
-    bench = ExplorerState(axes())
-    every = tuple(offsets.get(index, 0.0) for index in range(len(bench.rows)))
-    return Explorer(net()).image(bench, View(seed, label, truncation, every))
+def drawn(offsets: dict[int, float] | None = None, label: int = 1, **more: Any) -> np.ndarray:
+    sliders = Sliders(axes(), control_of(axes()))
+    return Explorer(net()).image(sliders, View(label=label, offsets=tuple((offsets or {}).items()), **more))
 
 
-def test_it_works_without_complaint_or_network(visit: Visit, served: tuple[Served, list[Any]]) -> None:
+@needs_browser
+@pytest.mark.slow
+def test_pictures_are_exact_and_changes_are_undone_and_redone(visit: Page, served: tuple[Served, list[Any]]) -> None:
     page = visit.page
-    assert page.title() == f"Discs {NASTY}"
-    assert page.inner_text("#heading h1") == f"Discs {NASTY}"
-    assert visit.row(NASTY).locator(".scores").inner_text().endswith("brightness")
-    start = visit.source()
-    assert np.array_equal(visit.pixels(), drawn({}))
-    assert visit.source(".base img") == start
+    assert page.title() == f"{TITLE} · orthogan"
+    assert page.locator("#title").text_content() == TITLE
+    assert np.array_equal(visit.pixels(), drawn())
+    assert page.locator("#compare").is_hidden()
+    assert page.locator("#keep").is_hidden()
+    assert visit.row(NASTY).locator(".words").inner_text() == "brightness"
+    assert visit.row("Direction 2").locator(".words").inner_text().startswith("Subtle change, mostly in the middle.")
 
-    visit.move("z0", "2")
-    visit.wait_for("seed 7, middling, z0 +2")
+    visit.move("Direction 0", "2")
+    visit.shows("Seed 7, Direction 0 +2")
     assert np.array_equal(visit.pixels(), drawn({0: 2.0}))
-    assert visit.source(".base img") == start
-    slider = visit.row("z4").locator("input[type=range]")
+    assert np.array_equal(visit.pixels("#before"), drawn())
+    slider = visit.row("Direction 4").locator("input[type=range]")
     slider.focus()
     page.keyboard.press("End")
-    visit.wait_for("seed 7, middling, z0 +2, z4 +3")
+    visit.shows("Seed 7, Direction 0 +2, Direction 4 +3")
     assert np.array_equal(visit.pixels(), drawn({0: 2.0, 4: 3.0}))
-    assert slider.get_attribute("aria-valuetext") == "offset 3"
-    assert float(page.inner_text(".difference figcaption").split()[1]) > 0
+    assert slider.get_attribute("aria-valuetext") == "+3"
 
-    page.select_option("#list .reach", "1")  # the offsets stay, beyond the slider's end too
-    assert visit.row("z0").locator("input[type=number]").input_value() == "2"
-    page.click("#list .reset")
-    visit.wait_for("seed 7, middling, unedited")
-    assert visit.source() == start
-    assert page.inner_text(".difference figcaption") == "difference 0.0"
-
+    page.keyboard.press("Control+z")
+    visit.shows("Seed 7, Direction 0 +2")
+    page.click("#undo")
+    visit.shows("Seed 7")
+    assert page.locator("#compare").is_hidden()
+    assert page.is_disabled("#undo")
+    page.keyboard.press("Control+Shift+z")
+    visit.shows("Seed 7, Direction 0 +2")
+    page.click("#redo")
+    visit.shows("Seed 7, Direction 0 +2, Direction 4 +3")
+    visit.row("Direction 4").get_by_role("button", name="Back to 0").click()
+    visit.shows("Seed 7, Direction 0 +2")
+    visit.row("Direction 1").get_by_role("button", name="all the way left").click()
+    visit.shows("Seed 7, Direction 0 +2, Direction 1 −3")
+    page.click("#reset")
+    visit.shows("Seed 7")
+    page.click("#surprise")
+    page.locator(f'{NOW}:not([data-drawn="Seed 7"])').wait_for()
+    assert page.locator("#rows > li.moved").count() >= 1
+    page.click("#undo")
+    visit.shows("Seed 7")
     assert visit.complaints == []
-    assert visit.elsewhere == []
     assert page.evaluate("document.fonts.size") == 0
     assert {str(host) for host in served[1]} <= {"127.0.0.1", "localhost", "None"}
 
 
-def test_seed_class_and_truncation_change_the_base(visit: Visit) -> None:
+@needs_browser
+@pytest.mark.slow
+def test_wrong_input_is_answered_in_the_status_line(visit: Page, capfd: pytest.CaptureFixture[str]) -> None:
     page = visit.page
-    page.click("#after")
-    visit.wait_for("seed 8, middling, unedited")
-    assert np.array_equal(visit.pixels(), drawn({}, seed=8))
-    page.click("#before")
-    visit.wait_for("seed 7, middling, unedited")
-    page.click("#other")
-    page.wait_for_function("document.querySelector('#seed input').value !== '7'")
-    other = int(page.input_value("#seed input"))
-    visit.wait_for(f"seed {other}, middling, unedited")
-    page.fill("#seed input", "21")
-    visit.wait_for("seed 21, middling, unedited")
-    page.click("#class input")
-    page.get_by_role("option", name="bright").click()
-    visit.wait_for("seed 21, bright, unedited")
-    assert np.array_equal(visit.pixels(), drawn({}, seed=21, label=2))
-    page.fill("#truncation input[type=number]", "0.5")
+    for wrong in ("-5", "1.7", "x", "99999999999999999999"):
+        page.fill("#seed", wrong)
+        page.keyboard.press("Enter")
+        visit.says(f"“{wrong}” is not a seed")
+        assert page.get_attribute("#seed", "aria-invalid") == "true"
+    page.fill("#seed", "21")
     page.keyboard.press("Enter")
-    visit.wait_for("seed 21, bright, truncation 0.5, unedited")
-    assert np.array_equal(visit.pixels(), drawn({}, seed=21, label=2, truncation=0.5))
+    visit.shows("Seed 21")
+    assert page.inner_text("#status") == ""
+    assert page.get_attribute("#seed", "aria-invalid") is None
+    visit.row("Direction 0").locator("summary").click()
+    field = visit.row("Direction 0").get_by_label("Exact value")
+    for wrong in ("99", "", "-3.01", "one"):
+        field.fill(wrong)
+        field.press("Enter")
+        visit.says(f"“{wrong}” does not fit: an offset is a number from −3 to 3")
+    page.select_option("#reach", "20")
+    field = visit.row("Direction 0").get_by_label("Exact value")
+    field.fill("9.5")
+    field.press("Enter")
+    visit.shows("Seed 21, Direction 0 +9.5")
+    page.select_option("#class", label="bright")
+    page.locator("#variety").fill("50")
+    page.locator('#variety-value:text("50%")').wait_for()
+    page.click("#next")
+    visit.shows("Seed 22, Direction 0 +9.5")
+    assert np.array_equal(visit.pixels(), drawn({0: 9.5}, label=2, seed=22, truncation=0.5))
+    page.select_option("#model", "lost")
+    visit.says("runs/lost: no such run.")
+    assert page.input_value("#model") == TITLE
+    assert "Traceback" not in capfd.readouterr().err
+    assert [one for one in visit.complaints if "400" not in one] == []  # the browser notes the answer to "lost"
+
+
+@needs_browser
+@pytest.mark.slow
+def test_a_link_restores_the_picture_in_another_browser(visit: Page, browser: Any, served: tuple[Served, Any]) -> None:
+    page = visit.page
+    visit.move("Direction 1", "-1.5")
+    visit.shows("Seed 7, Direction 1 −1.5")
+    page.select_option("#class", label="dim")
+    page.locator("#variety").fill("80")
+    visit.tab("Blend")
+    page.fill("#second", "12")
+    page.keyboard.press("Tab")
+    page.locator("#mix").fill("30")
+    visit.shows("Seed 7, 30% of seed 12, Direction 1 −1.5")
+    expected = drawn({1: -1.5}, label=0, truncation=0.8, other=12, mix=0.3)
+    assert np.array_equal(visit.pixels(), expected)
+    again = Page(browser, page.url)
+    again.shows("Seed 7, 30% of seed 12, Direction 1 −1.5")
+    assert np.array_equal(again.pixels(), expected)
+    assert again.complaints == []
+
+    home = served[0].url
+    for link, words in [
+        ("seed=-5", "the seed cannot be “-5”"),
+        ("seed=1.7", "the seed cannot be “1.7”"),
+        ("seed=7&change=0:999", "a change cannot be “999”"),
+        ("seed=7&change=0", "a change cannot be “0”"),
+        ("seed=7&change=500:1", "a slider that this model does not have"),
+        ("seed=7&class=9", "class 9, and this model has 3"),
+        ("seed=7&blend=3:7", "the blend cannot be “7”"),
+        ("seed=7&variety=2", "the variety cannot be “2”"),
+        ("model=elsewhere&seed=7", "for the model “elsewhere”"),
+        ("seed=7&hash=000000000000", "other weights of this model"),
+        ("seed=7&sliders=abc&change=0:1", "uses sliders from a file"),
+    ]:
+        again.page.evaluate("link => { location.hash = link; }", link)
+        again.says(words)
+    again.page.goto(f"{home}#model=grey&seed=9&change=0:1")
+    again.page.reload()
+    again.shows("Seed 9, Direction 0 +1")
+    assert again.page.title() == "grey · orthogan"
+    again.context.close()
+
+
+@needs_browser
+@pytest.mark.slow
+def test_models_are_switched_and_undone_and_seeds_are_chosen_from_pictures(visit: Page) -> None:
+    page = visit.page
+    visit.move("Direction 0", "1")
+    visit.shows("Seed 7, Direction 0 +1")
+    page.select_option("#model", "grey")
+    visit.shows("Seed 7")
+    assert page.title() == "grey · orthogan"
+    assert page.locator("#classes").is_hidden()
+    assert page.locator("#rows > li").count() == 9
+    page.click("#undo")
+    visit.shows("Seed 7, Direction 0 +1")
+    assert page.input_value("#model") == TITLE
+    assert np.array_equal(visit.pixels(), drawn({0: 1.0}))
+
+    visit.tab("Pictures")
+    page.locator('#thumbs[data-drawn="24"]').wait_for()
+    assert page.get_by_role("button", name="Open seed 7").get_attribute("aria-current") == "true"
+    assert np.abs(visit.pixels('[data-seed="3"] img').astype(int) - drawn(seed=3)).max() <= 1
+    page.check("#edited")
+    page.get_by_role("button", name="Open seed 3").click()
+    visit.shows("Seed 3, Direction 0 +1")
+    page.click("#more-pictures")
+    page.locator('#thumbs[data-drawn="48"]').wait_for()
+    assert page.locator("#thumbs img[src^=data]").count() == 48
+
+    visit.tab("Blend")
+    page.locator("#blend-second[src^=data]").wait_for()
+    page.click("#swap")
+    visit.shows("Seed 4, 100% of seed 3, Direction 0 +1")
+    page.click("#blend-play")
+    visit.says("Playing.")
+    assert page.inner_text("#blend-play") == "Stop"
+    page.click("#blend-play")
+    assert page.inner_text("#blend-play") == "Play"
+    page.get_by_role("tab", name="Blend").press("ArrowRight")
+    assert page.locator("#save").is_visible()
+    assert page.evaluate("document.activeElement.id") == "tab-save"
     assert visit.complaints == []
 
 
-def test_an_edit_is_kept_renamed_and_saved(visit: Visit, tmp_path: Path) -> None:
+@needs_browser
+@pytest.mark.slow
+def test_changes_are_kept_renamed_saved_and_loaded(visit: Page, tmp_path: Path) -> None:
     page = visit.page
-    page.click("#save")
-    page.get_by_text("give the new direction a name").wait_for()
-    visit.move("z1", "-1.5")
-    visit.move("z4", "0.5")
-    visit.wait_for("seed 7, middling, z1 -1.5, z4 +0.5")
+    visit.move("Direction 1", "-1.5")
+    visit.move("Direction 4", "0.5")
+    visit.shows("Seed 7, Direction 1 −1.5, Direction 4 +0.5")
     edited = visit.pixels()
-    name, png = visit.download("#png")
-    assert name == "seed7-edit.png"
-    assert json.loads(Image.open(io.BytesIO(png)).text["offsets"]) == [["z1", -1.5], ["z4", 0.5]]
-
-    page.fill("#edit input, #edit textarea", NASTY)
-    page.click("#save")
-    page.get_by_text(f"there is a direction '{NASTY}' already").wait_for()
-    page.fill("#edit input, #edit textarea", "down and red")
-    page.click("#save")
-    visit.wait_for("seed 7, middling, down and red +1")
-    assert np.abs(visit.pixels().astype(int) - edited).max() <= 1
-    page.fill(".name-field", "sunset")
-    page.fill(".note-field", "seen at the sea")
-    page.keyboard.press("Tab")
-    visit.row("z0").locator(".name").click()
-    page.fill(".name-field", "left")
+    page.get_by_role("button", name="Keep as a slider").click()
+    visit.says("Give this change a name first.")
+    page.fill("#keep-name", NASTY)
     page.keyboard.press("Enter")
-    name, gif = visit.download(".loop")
-    assert name == "left-seed7.gif"
-    assert json.loads(Image.open(io.BytesIO(gif)).info["comment"])["class"] == "1"
+    visit.says("already: choose another name")
+    page.fill("#keep-name", "sunset")
+    page.keyboard.press("Enter")
+    visit.shows("Seed 7, sunset +1")
+    assert np.array_equal(visit.pixels(), edited)
+    visit.row("Direction 0").locator("summary").click()
+    visit.row("Direction 0").get_by_label("Name").first.fill("left")
+    page.keyboard.press("Enter")
+    visit.row("left").wait_for()
 
+    visit.tab("Save")
     name, data = visit.download("#file")
-    assert name == "directions.safetensors"
+    assert name == "Discs--b-x--b----1----2-directions.safetensors"
     path = tmp_path / name
     path.write_bytes(data)
     kept = Directions.load(path)
     kept.check(net())
-    assert kept.names == ("left", "z1", "z2", NASTY, *(f"z{i}" for i in range(4, 20)), "sunset")
-    assert (kept.notes[3], kept.notes[-1]) == ("brightness", "seen at the sea")
+    assert (kept.names[0], kept.names[3], kept.names[-1]) == ("left", NASTY, "sunset")
     expected = np.zeros(20, np.float32)
     expected[[1, 4]] = -1.5, 0.5
     assert np.array_equal(kept.matrix[-1], expected)
-    assert visit.complaints == []
 
+    name, png = visit.download("#png")
+    assert name == "seed7-edit.png"
+    assert Image.open(io.BytesIO(png)).size == (1024, 1024)
+    assert json.loads(Image.open(io.BytesIO(png)).text["offsets"]) == [["z1", -1.5], ["z4", 0.5]]
+    page.select_option("#motion", label="My changes, there and back")
+    page.select_option("#loop-side", "128")
+    page.select_option("#seconds", "2")
+    name, gif = visit.download("#loop")
+    assert name == "edit-seed7.gif"
+    assert Image.open(io.BytesIO(gif)).size == (128, 128)
 
-def test_another_file_is_loaded_or_refused_in_words(visit: Visit, tmp_path: Path) -> None:
     wrong = latent_axes(Disc(dim=7)).save(tmp_path / "wrong.safetensors")
-    visit.page.set_input_files("#left input[type=file]", wrong)
-    visit.page.get_by_text("made for a latent of 7 dimensions").wait_for()
-    assert visit.page.locator("#list li").count() == 13  # twelve and the control
-    visit.page.click("#list .more")
-    assert visit.page.locator("#list li").count() == 21
-
+    page.set_input_files("#load", wrong)
+    visit.says("wrong.safetensors: made for a latent of 7 dimensions")
     few = axes().select([5, 2]).save(tmp_path / "few.safetensors")
-    visit.page.set_input_files("#left input[type=file]", few)
-    visit.page.wait_for_function("document.querySelectorAll('#list li').length === 3")
-    assert visit.page.locator("#list .name").all_inner_texts() == ["z2", "z5", "random control"]  # z5 moves nothing
-    assert visit.page.inner_text("#heading p").startswith("2 directions")
-    visit.move("z2", "1")
-    visit.wait_for("seed 7, middling, z2 +1")
+    page.set_input_files("#load", few)
+    visit.says("Loaded 2 sliders from few.safetensors.")
+    visit.tab("Change")
+    assert page.locator("#rows h2").all_inner_texts() == ["Direction 2", "Direction 5", "Random direction"]
+    visit.move("Direction 2", "1")
+    visit.shows("Seed 7, Direction 2 +1")
     assert np.array_equal(visit.pixels(), drawn({2: 1.0}))
-    assert visit.complaints == []
+    page.reload()
+    visit.shows("Seed 7, Direction 2 +1")  # the server still has the file
+    assert [one for one in visit.complaints if "400" not in one] == []
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_it_follows_the_system_and_keeps_the_picture_in_view(
-    browser: Any, served: tuple[Served, list[Any]], scheme: str
-) -> None:
-    visit = Visit(browser, served[0].url, width=420, height=800, scheme=scheme)
+@needs_browser
+@pytest.mark.slow
+@pytest.mark.parametrize(("size", "scheme"), LOOKS, ids=lambda value: str(value))
+def test_everybody_can_use_it(browser: Any, served: tuple[Served, Any], size: tuple[int, int], scheme: str) -> None:
+    visit = Page(browser, served[0].url, size=size, scheme=scheme)
     page = visit.page
     ground = page.evaluate("getComputedStyle(document.body).backgroundColor")
     assert (sum(map(int, ground[4:-1].split(",")[:3])) < 384) is (scheme == "dark")
-    assert page.evaluate("document.documentElement.scrollWidth") == 420
-    visit.move("z0", "-3")
-    visit.wait_for("seed 7, middling, z0 -3")
-    visit.row("random control").scroll_into_view_if_needed()
-    box = page.locator(STAGE).bounding_box()
-    assert page.evaluate("window.scrollY") > 200
-    assert 0 <= box["y"] < 40
-    assert (box["width"], box["height"]) == (256, 256)
-    # What is painted is the picture itself, each pixel a square of eight.
-    shot = np.asarray(Image.open(io.BytesIO(page.screenshot())).convert("RGB")).transpose(2, 0, 1)
-    left, top = round(box["x"]), round(box["y"])
-    painted = shot[:, top + 4 : top + 256 : 8, left + 4 : left + 256 : 8]
-    assert np.abs(painted.astype(int) - drawn({0: -3.0})).max() <= 1
+    page.fill("#seed", "-5")
+    page.keyboard.press("Enter")
+    visit.says("not a seed")
+    visit.move("Direction 0", "-3")
+    visit.row("Direction 0").locator("summary").click()
+    visit.shows("Seed 7, Direction 0 −3")
+    for name in ("Change", "Pictures", "Blend", "Save"):
+        visit.tab(name)
+        assert visit.violations() == []
+        assert visit.fits()
+    if size == PHONE:  # the picture stays in view, and its pixels are square
+        visit.tab("Change")
+        visit.row("Random direction").scroll_into_view_if_needed()
+        assert page.evaluate("window.scrollY") > 200
+        top, width, height = page.evaluate(PLACE)
+        assert 0 <= top < 40
+        assert width == height
     visit.context.close()
-
-
-def test_without_gradio_the_remedy_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "gradio", None)
-    with pytest.raises(UserError, match=r"pip install -e '\.\[explore\]'"):
-        build_page(net(), axes())
 
 
 def test_ports_and_directions_that_cannot_be_served_are_refused() -> None:

@@ -57,7 +57,7 @@ def test_the_video_shows_the_mosaic_in_its_order(walk: Traversal, tmp_path: Path
         assert (context.colorspace, context.color_primaries, context.color_trc, context.color_range) == (1, 1, 1, 1)
         assert context.width % 2 == context.height % 2 == 0
         assert json.loads(box.metadata["comment"]) == walk.metadata
-        assert box.metadata["title"] == "Traversal: latent axes"
+        assert box.metadata["title"] == "What each direction changes"
         assert stream.duration is not None
         assert stream.time_base is not None
         assert float(stream.duration * stream.time_base) == pytest.approx(PERIOD_MS / 1000, rel=0.01)

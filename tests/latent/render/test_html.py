@@ -6,7 +6,6 @@ import base64
 import io
 import json
 import re
-import shutil
 import subprocess
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -22,6 +21,8 @@ from orthogan.latent.render.animation import swing
 from orthogan.latent.render.html import render_html
 from orthogan.latent.render.picture import ceiling, colours, differences
 from orthogan.latent.traverse import Traversal, traverse
+from tests.fixtures.browser import CHROMIUM, LOOKS, PHONE, Visit, needs_browser
+from tests.fixtures.browser import chromium as browser
 from tests.fixtures.disc import Disc
 from tests.fixtures.pictures import magnified
 
@@ -47,7 +48,7 @@ class Page(HTMLParser):
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags.append((tag, dict(attrs)))
-        if tag not in ("meta", "input"):
+        if tag not in ("meta", "input", "link"):
             self.open.append(tag)
 
     def handle_endtag(self, tag: str) -> None:
@@ -68,12 +69,16 @@ def test_well_formed_and_escaped(walk: Traversal) -> None:
     items = [attrs for tag, attrs in page.tags if tag == "li"]
     assert [item["data-name"] for item in items] == ["x", NASTY, "random 1"]
     assert page.texts.count(NASTY) == 2  # as name and as note
+    assert re.match(
+        r"(Clear|Strong) change.*\.$", page.texts[page.texts.index("random 1") + 4]
+    )  # a sentence, where no note is
     assert not re.search("@[A-Z]+@", render_html(replace(walk, names=list("abc"), notes=list("abc"))))
 
 
 def test_nothing_is_loaded_from_anywhere(walk: Traversal) -> None:
     text = render_html(walk)
-    assert not re.search(r"https?:|//[a-z]|@import|\bsrc=|\bhref=", re.sub(r"data:image/png;base64,[^\"]*", "", text))
+    own = re.sub(r"data:image/png;base64,[^\"]*", "", text).replace('<link rel="icon" href="">', "")
+    assert not re.search(r"https?:|//[a-z]|@import|\bsrc=|\bhref=", own)
     policy = next(a["content"] for t, a in Page(text).tags if t == "meta" and "http-equiv" in a)
     assert policy is not None
     assert "default-src 'none'" in policy
@@ -104,7 +109,7 @@ def test_maps_are_those_of_the_picture_with_their_scale(walk: Traversal) -> None
     assert data["maps"] is False
     assert Page(render_html(walk, heatmap=True)).data()["maps"] is True
     text = " ".join(" ".join(page.texts).split())
-    assert f"how far its ends are from its middle: 0 {ceiling(maps):g} grey levels" in text
+    assert f"where its two ends differ from its middle, from 0 to {ceiling(maps):g} of 255" in text
     labels = [attrs["aria-label"] for _, attrs in page.tags if attrs.get("class") == "heat"]
     assert labels == [f"where {name} changes the picture" for name in walk.names]
 
@@ -114,9 +119,9 @@ def test_sliders_are_labelled_and_start_in_the_middle(walk: Traversal) -> None:
     sliders = [attrs for tag, attrs in page.tags if tag == "input"]
     assert len(sliders) == 4
     assert all((s["type"], s["min"], s["max"], s["value"]) == ("range", "0", "4", "2") for s in sliders)
-    assert all(s["aria-label"] and s["aria-valuetext"] == "offset 0" for s in sliders)
+    assert all(s["aria-label"] and s["aria-valuetext"] == "0" for s in sliders)
     pictures = [attrs for tag, attrs in page.tags if attrs.get("class") == "picture"]
-    assert pictures[0]["aria-label"] == "x at offset 0"
+    assert pictures[0]["aria-label"] == "x at 0"
     ids = [attrs["id"] for _, attrs in page.tags if "id" in attrs]
     assert len(ids) == len(set(ids))
     assert {attrs["for"] for tag, attrs in page.tags if tag in ("output", "label")} <= set(ids)
@@ -127,7 +132,7 @@ def test_scores_controls_and_provenance_are_told(walk: Traversal) -> None:
     page = Page(render_html(replace(walk, scores=[{"sigma": 2.5, "change": 9.0}] * 2 + [{"change": 1.0}])))
     text = "\n".join(page.texts)
     assert text.count("sigma 2.5, change 9.0") == 2
-    assert text.index("Directions") < text.index("Control: random") < text.index("change 1.0")
+    assert text.index("Directions") < text.index("Random directions, for comparison") < text.index("change 1.0")
     for key, value in walk.metadata.items():
         assert not value or (key in page.texts and value in page.texts)
     alone = replace(
@@ -138,11 +143,11 @@ def test_scores_controls_and_provenance_are_told(walk: Traversal) -> None:
         scores=walk.scores[:1],
         is_control=walk.is_control[:1],
     )
-    assert "Control" not in "\n".join(Page(render_html(alone)).texts)
-
-
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-needs_browser = pytest.mark.skipif(CHROMIUM is None, reason="no chromium here (apt-get install chromium)")
+    assert "meaningful if it changes the picture more" in text
+    assert "andom" not in "\n".join(Page(render_html(alone)).texts)
+    plain = "\n".join(Page(render_html(replace(alone, names=["z3.1"]))).texts)
+    assert "Layer 3, direction 1" in plain
+    assert "z3.1: change" in plain  # its own name, among the details
 
 
 def chromium(page: Path, profile: Path, *options: str) -> str:
@@ -229,11 +234,11 @@ def painted(told: dict, part: int) -> np.ndarray:
 def test_the_page_works_in_a_browser(walk: Traversal, tmp_path: Path) -> None:
     told = drive(render(walk, tmp_path / "page.html"), tmp_path)
     start, moved, below, above, reset, right, playing, played, paused = told["seen"]
-    assert start == ["2", "-320px 0px", "x at offset 0", "0", "2"]
-    assert moved == ["4", "-640px 0px", "x at offset +3", "+3", "2"]
+    assert start == ["2", "50% 0px", "x at 0", "0", "2"]
+    assert moved == ["4", "100% 0px", "x at +3", "+3", "2"]
     assert (below, above) == ("slider1", "all")
     assert reset == start
-    assert right == ["3", "-480px 0px", "x at offset +1.5", "+1.5", "3"]
+    assert right == ["3", "75% 0px", "x at +1.5", "+1.5", "3"]
     assert (playing, paused) == ("Pause", "Play")
     assert played == right  # playing goes on from where it stands
     # The button offers the other of the two, whatever the system's is; the keys do the same.
@@ -255,3 +260,23 @@ def test_the_page_follows_a_dark_system_until_the_button_is_pressed(walk: Traver
     )
     assert told["looks"][:2] == [["Light", *DARK], ["Dark", *LIGHT]]
     assert told["heats"][0] == ["true", 160, True]  # asked for when the page was made
+
+
+@needs_browser
+@pytest.mark.slow
+def test_everybody_can_use_it(walk: Traversal, tmp_path: Path) -> None:
+    page = render(walk, tmp_path / "page.html")
+    with browser() as found:
+        for size, scheme in LOOKS:
+            visit = Visit(found, page.as_uri(), size=size, scheme=scheme)
+            visit.page.locator("summary").first.click()
+            visit.page.click("#where")
+            assert visit.violations() == []
+            assert visit.fits()
+            assert visit.page.locator(".keys").is_visible() is (size != PHONE)  # no keys to press on a phone
+            boxes = [item.bounding_box() for item in visit.page.locator(".rows > li").all()[:2]]
+            assert boxes[0]["y"] == boxes[1]["y"]  # two in a row, on a phone too
+            if size == PHONE:
+                assert boxes[0]["width"] > 0.45 * size[0]
+            assert visit.complaints == visit.elsewhere == []
+            visit.context.close()
