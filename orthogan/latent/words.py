@@ -26,7 +26,7 @@ def plain_name(name: str) -> str:
         return f"Direction {found[1]}"
     if found := re.fullmatch(r"[zw](\d+)\.(\d+)", name):
         return f"Layer {found[1]}, direction {found[2]}"
-    return name
+    return name.capitalize() if re.fullmatch(r"random \d+", name) else name
 
 
 def strength(change: float) -> str:

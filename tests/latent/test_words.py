@@ -18,7 +18,7 @@ from orthogan.latent.words import change_of, describe_effect, plain_name, streng
         ("smile", "smile"),
         ("z", "z"),
         ("x4", "x4"),
-        ("random 1", "random 1"),
+        ("random 1", "Random 1"),
         ("", ""),
     ],
 )

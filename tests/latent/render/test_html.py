@@ -67,10 +67,10 @@ def test_well_formed_and_escaped(walk: Traversal) -> None:
     assert [tag for tag, _ in page.tags].count("script") == 2  # the data and the program, none smuggled in
     assert "b" not in [tag for tag, _ in page.tags]
     items = [attrs for tag, attrs in page.tags if tag == "li"]
-    assert [item["data-name"] for item in items] == ["x", NASTY, "random 1"]
+    assert [item["data-name"] for item in items] == ["x", NASTY, "Random 1"]
     assert page.texts.count(NASTY) == 2  # as name and as note
     assert re.match(
-        r"(Clear|Strong) change.*\.$", page.texts[page.texts.index("random 1") + 4]
+        r"(Clear|Strong) change.*\.$", page.texts[page.texts.index("Random 1") + 4]
     )  # a sentence, where no note is
     assert not re.search("@[A-Z]+@", render_html(replace(walk, names=list("abc"), notes=list("abc"))))
 
