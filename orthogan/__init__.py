@@ -1,14 +1,14 @@
-"""orthogan: train GANs with well-conditioned layers, measure them, look inside their latent space.
+"""orthogan: train GANs with well-conditioned layers, measure them, and explore their latent space.
 
     config = orthogan.load_config("configs/demo.yaml", ["seed=3"])
-    run = orthogan.train(config)                     # the same call resumes it
-    generator = orthogan.load(run)                   # also a checkpoint, a .safetensors file or "sprites-srngan"
-    results = orthogan.evaluate(generator, orthogan.open_configured(config.data), samples=1000)
-    walk = orthogan.traverse(generator, orthogan.first_layer_directions(generator))
-    orthogan.render(walk, "traversal.html")
+    run = orthogan.train(config)                     # call it again to resume generator = orthogan.load(run)
+    # also a checkpoint, a .safetensors file or "sprites-srngan" results = orthogan.evaluate(generator,
+    orthogan.open_configured(config.data), samples=1000) walk = orthogan.traverse(generator,
+    orthogan.first_layer_directions(generator)) orthogan.render(walk, "traversal.html")
 
-One-line tools for nets of your own, without our trainer: ``orthogan.weights`` (constraints), ``orthogan.penalties``,
-``orthogan.gradients`` (hooks on any torch optimizer), ``orthogan.layers``, and the maths alone in ``orthogan.linalg``.
+Tools for your own networks, without our trainer: ``orthogan.weights`` (constraints), ``orthogan.penalties``,
+    ``orthogan.gradients`` (hooks on any torch optimizer), ``orthogan.layers``, and the math alone in
+    ``orthogan.linalg``.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> Any:
-    """Import on first use: ``orthogan --help`` need not wait for torch."""
+    """Import on first use, so that ``orthogan --help`` does not wait for torch."""
     if name in _HOMES:
         home, _, other = _HOMES[name].partition(":")
         return getattr(importlib.import_module(home), other or name)
@@ -103,5 +103,5 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    """What tab completion and ``help()`` show."""
+    """List the names that tab completion and ``help()`` show."""
     return sorted([*__all__, "__all__", "__doc__", "__file__", "__name__", "__path__", "__version__"])

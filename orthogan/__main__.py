@@ -1,4 +1,4 @@
-"""``python -m orthogan`` is the command ``orthogan``."""
+"""Make ``python -m orthogan`` run the command ``orthogan``."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def run(argv: Sequence[str] | None = None) -> NoReturn:
 
     code = main(argv)
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        # everything is closed by now, but gloo's threads sometimes abort the interpreter's own end
+        # everything is closed, but gloo's threads sometimes abort the shutdown of the interpreter
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)

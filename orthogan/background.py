@@ -1,4 +1,4 @@
-"""Work in a process of its own: a line of JSON goes in for each job, and a line with the answer comes out."""
+"""Run jobs in a separate process: each job is one line of JSON, and so is each answer."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from orthogan.memory import keep_freed_memory
 
 
 class WorkerEnded(Exception):
-    """The worker has ended without an answer; ``code``: its exit code, negative for a signal."""
+    """The worker ended without an answer; ``code`` is its exit code, negative for a signal."""
 
     def __init__(self, code: int) -> None:
         self.code = code
@@ -23,13 +23,13 @@ class WorkerEnded(Exception):
 
 
 class Worker:
-    """The module ``module`` as a process, which starts with the first message and again after it has died.
+    """A process that runs the module ``module``; it starts at the first message, and again after it has died.
 
-    It has a session of its own, because Ctrl-C is for this process, and finds its modules where this process does.
+    It runs in its own session, so that Ctrl-C reaches only this process, and uses the same module search path.
 
     Args:
-        environment: variables that it has besides those of this process; None removes one.
-        greeting: what each new process is told first.
+        environment: environment variables to add to those of this process; None removes one.
+        greeting: first message to each new process.
     """
 
     def __init__(self, module: str, environment: Mapping[str, str | None], greeting: Any = None) -> None:
@@ -37,12 +37,12 @@ class Worker:
         self._process: subprocess.Popen[bytes] | None = None
 
     def send(self, message: Any) -> None:
-        """Hand over ``message``; where the worker is gone, ``receive`` tells so."""
+        """Send ``message``; if the worker has died, ``receive`` reports it."""
         if self._process is None:
             path = os.pathsep.join(folder or os.getcwd() for folder in sys.path)
             variables = {**os.environ, "PYTHONPATH": path, **self.environment}
             self._process = subprocess.Popen(
-                [sys.executable, "-P", "-m", self.module],  # -P: no file in the current folder hides a module
+                [sys.executable, "-P", "-m", self.module],  # -P: files in the current folder must not hide modules
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 env={name: value for name, value in variables.items() if value is not None},
@@ -55,21 +55,21 @@ class Worker:
             write_message(stdin, message)
 
     def fileno(self) -> int:
-        """The descriptor that answers come from, for ``select``."""
+        """Return the file descriptor of the answers, for ``select``."""
         return self._parts()[2].fileno()
 
     def receive(self) -> Any:
-        """The answer to the message at work.
+        """Return the answer to the current message.
 
         Raises:
-            WorkerEnded: it has ended without one.
+            WorkerEnded: it ended without an answer.
         """
         if line := self._parts()[2].readline():
             return json.loads(line)
         raise WorkerEnded(self.close())
 
     def close(self, seconds: float | None = None) -> int:
-        """Close its input, at which it ends, or kill it after ``seconds``; returns its exit code (0: none ran)."""
+        """Close its input so that it ends, and kill it after ``seconds``; returns its exit code (0 if none ran)."""
         if self._process is None:
             return 0
         process, stdin, stdout = self._parts()
@@ -97,7 +97,7 @@ class Worker:
 
 
 def open_replies() -> BinaryIO:
-    """In a worker: where its answers go. What anything else prints goes to stderr from now on."""
+    """In a worker: open the stream for answers; everything else that is printed goes to stderr from now on."""
     replies = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
     keep_freed_memory()
@@ -111,7 +111,7 @@ def write_message(stream: BinaryIO, message: Any) -> None:
 
 
 def read_messages() -> Iterator[Any]:
-    """In a worker: the messages, until its input is closed. Nothing is read ahead, so that ``select`` sees the rest."""
+    """In a worker: yield messages until the input is closed; nothing is read ahead, so ``select`` sees the rest."""
     left = b""
     while True:
         while b"\n" not in left:

@@ -1,4 +1,4 @@
-"""Which device, and what the hardware is good at."""
+"""Choice of the device, and capabilities of the hardware."""
 
 from __future__ import annotations
 
@@ -10,18 +10,20 @@ from orthogan.process_group import join
 
 
 def fast_bf16(device: str) -> bool:
-    """Whether the hardware multiplies bfloat16 natively, so that autocast gains time instead of costing it."""
+    """Whether the hardware multiplies bfloat16 natively, so that autocast saves time."""
     if device != "cpu" and torch.cuda.is_available():
         return torch.cuda.get_device_capability() >= (8, 0)
     if device == "mps":
         return False
-    if not torch.ops.mkldnn._is_mkldnn_bf16_supported():  # oneDNN obeys DNNL_MAX_CPU_ISA, the processor's flags do not
+    if (
+        not torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    ):  # oneDNN respects DNNL_MAX_CPU_ISA, unlike the flags of the processor
         return False
     return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
 
 
 def memory_format(net: nn.Module, *, channels_last: bool) -> torch.memory_format:
-    """The layout for ``net`` and its images: NHWC if ``channels_last``, unless that would crash.
+    """Return the memory format for ``net`` and its images: NHWC if ``channels_last``, unless that would crash.
 
     Where oneDNN has AVX2 but not AVX512 (seen with torch 2.14.1), the backward pass of a strided 1x1 convolution of
     fewer than eight channels in NHWC writes outside its memory.
@@ -34,10 +36,10 @@ def memory_format(net: nn.Module, *, channels_last: bool) -> torch.memory_format
 
 
 def chosen_device(name: str | None) -> torch.device:
-    """The device of that name; None: the fastest here, of this process where there are several.
+    """Return the device of this name; None: the fastest available device (of this process, if there are several).
 
     Raises:
-        UserError: no such device here.
+        UserError: the device is not available.
     """
     if name is None:
         gpu = torch.cuda.is_available() or torch.backends.mps.is_available()
@@ -48,5 +50,5 @@ def chosen_device(name: str | None) -> torch.device:
     except (RuntimeError, AssertionError, ImportError, ValueError) as error:
         raise UserError(f"--device {name}: {str(error).splitlines()[0]}") from None
     if device.type == "meta":
-        raise UserError("--device meta: it holds no numbers; choose cpu, cuda or mps")
+        raise UserError("--device meta: this device holds no data; choose cpu, cuda or mps")
     return device

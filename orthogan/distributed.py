@@ -1,4 +1,4 @@
-"""Evaluating on several processes: each does a share, and all end with the very same numbers."""
+"""Evaluation on several processes: each computes a part, and all get the same numbers."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import distributed as dist
 
 
 def rank_and_world() -> tuple[int, int]:
-    """This process's number and how many there are; (0, 1) outside a process group."""
+    """Return the rank and the number of processes; (0, 1) outside a process group."""
     joined = dist.is_available() and dist.is_initialized()
     return (dist.get_rank(), dist.get_world_size()) if joined else (0, 1)
 
@@ -22,13 +22,13 @@ def hide_progress(progress: bool) -> bool:
 
 
 def share_of_rank(total: int) -> tuple[int, int]:
-    """The range of ``total`` items that this process takes: contiguous, so that joined parts are in order."""
+    """Return the contiguous range of ``total`` items for this process; joined parts are in order."""
     rank, world = rank_and_world()
     return rank * total // world, (rank + 1) * total // world
 
 
 def gather(tensor: Tensor) -> list[Tensor]:
-    """The tensors of all processes, of one shape, in the order of the processes; where they were, CPU or GPU."""
+    """Gather tensors of the same shape from all processes, in the order of the processes, on their original device."""
     if rank_and_world()[1] == 1:
         return [tensor]
     mine = tensor.to(_exchange()).contiguous()
@@ -38,7 +38,7 @@ def gather(tensor: Tensor) -> list[Tensor]:
 
 
 def gather_rows(tensor: Tensor) -> Tensor:
-    """The rows of all processes, of which each may hold another number, one below the other: (sum of n, d)."""
+    """Concatenate the rows of all processes, whose numbers may differ: (sum of n, d)."""
     counts = [int(n) for n in gather(torch.tensor([len(tensor)]))]
     if len(counts) == 1:
         return tensor
@@ -48,12 +48,12 @@ def gather_rows(tensor: Tensor) -> Tensor:
 
 
 def all_true(here: bool) -> bool:
-    """Whether it holds on all processes: they do something together or not at all."""
+    """Whether a condition holds on all processes, so that they all act or none does."""
     return all(bool(flag) for flag in gather(torch.tensor([int(here)])))
 
 
 def broadcast_json(value: Any) -> Any:
-    """The first process's ``value``, which JSON must be able to hold: machines may differ in the last digits."""
+    """Return the ``value`` of the first process (JSON-serializable): machines may differ in the last digits."""
     rank, world = rank_and_world()
     if world == 1:
         return value
@@ -64,6 +64,6 @@ def broadcast_json(value: Any) -> Any:
 
 
 def _exchange() -> torch.device:
-    """Where the backend of the process group wants its tensors."""
+    """Return the device that the backend of the process group needs."""
     nccl = dist.get_backend() == "nccl"
     return torch.device("cuda", torch.cuda.current_device()) if nccl else torch.device("cpu")

@@ -1,4 +1,4 @@
-"""The ways a command may end, and the exceptions that end it like that (design: exit codes)."""
+"""Exit codes of a command, and the exceptions that lead to them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ EXIT_USER = 2
 EXIT_DIVERGED = 3
 EXIT_STOPPED = 4
 EXIT_INTERRUPTED = 130  # by a second Ctrl-C, or outside the training loop
-EXIT_TERMINATED = 143  # by SIGTERM, in other commands than train
+EXIT_TERMINATED = 143  # by SIGTERM, in commands other than train
 
 
 class UserError(Exception):
@@ -30,7 +30,7 @@ class UserError(Exception):
 
 
 class CannotWrite(UserError):
-    """A file cannot be written: the disk is full, read-only, somebody else's, …; the message names the path."""
+    """A file cannot be written: the disk is full or read-only, permission is missing, …; the message names the path."""
 
 
 class Diverged(Exception):
@@ -46,7 +46,7 @@ class Diverged(Exception):
 
 
 class Terminated(KeyboardInterrupt):
-    """SIGTERM came where nothing handles it."""
+    """SIGTERM arrived where nothing handles it."""
 
 
 class PeerFailed(Exception):
@@ -68,8 +68,8 @@ class Stopped(Exception):
 
 
 def install(extra: str) -> str:
-    """The command that installs an optional part of orthogan, such as ``explore``, for messages and help."""
-    from importlib import metadata  # takes longer to import than everything else here
+    """Return the command that installs an extra of orthogan, such as ``explore``, for messages and help."""
+    from importlib import metadata  # slow to import
 
     clone = Path(__file__).resolve().parents[1]
     if (clone / "pyproject.toml").is_file():

@@ -1,4 +1,4 @@
-"""The training loop of the small nets: critics, encoders, factor classifiers, and learned directions."""
+"""The training loop of small networks: critics, encoders, factor classifiers, and learned directions."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class LossNotFinite(UserError, ValueError):
 
 @contextmanager
 def seeded(seed: int, *parts: int | str) -> Iterator[None]:
-    """Within the block, the global random state of the CPU is a function of the arguments; it is restored after it."""
+    """Context in which the global random state of the CPU depends on the arguments; it is restored afterward."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive(seed, *parts))
         yield
@@ -40,7 +40,7 @@ def fit(
 ) -> None:
     """Minimize ``loss(step)``, a 0-d tensor, for ``step`` from ``start`` to ``steps`` - 1; gradients are enabled.
 
-    Only the parameters of ``optimizer``, which has one group, receive gradients.
+    Only the parameters of ``optimizer``, which has one group, get gradients.
 
     Args:
         what: name of the net in the progress bar and in messages.
@@ -75,7 +75,7 @@ def fit(
 
 
 def cosine(lr: float, steps: int, warm: int = 0) -> Callable[[int], float]:
-    """step -> learning rate: rises linearly for ``warm`` steps to ``lr``, then falls to 0 as half a cosine."""
+    """Return a schedule step -> learning rate: a linear rise to ``lr`` over ``warm`` steps, then half a cosine to 0."""
 
     def rate(step: int) -> float:
         fall = (1 + math.cos(math.pi * (step - warm) / max(1, steps - warm))) / 2

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM at any moment of a command end it with one line and never with a traceback."""
+"""Ctrl-C and SIGTERM end a command with one line at any time, never with a traceback."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from typing import TYPE_CHECKING
 
 from orthogan.errors import EXIT_INTERRUPTED, EXIT_STOPPED, EXIT_TERMINATED, Terminated
 
-if TYPE_CHECKING:  # the fewer imports, the sooner the handlers are there
+if TYPE_CHECKING:  # few imports, so that the handlers are installed early
     from types import FrameType
 
 
 class Interrupts:
     """A context in which Ctrl-C raises ``KeyboardInterrupt`` and SIGTERM ``Terminated``.
 
-    Amid an import, which would catch or change an exception, they end the process at once. A signal that is ignored
-    stays ignored.
+    During an import, which could catch or change the exception, they end the process immediately. Ignored signals stay
+    ignored.
 
     Args:
-        at_once: end the process in any case.
+        at_once: always end the process immediately.
     """
 
     def __init__(self, *, at_once: bool = False) -> None:
@@ -36,7 +36,7 @@ class Interrupts:
             signal.signal(number, handler)  # pyright: ignore[reportArgumentType]
 
     def begin(self) -> None:
-        """Set the handlers."""
+        """Install the handlers."""
         for number in (signal.SIGINT, signal.SIGTERM):
             before = signal.getsignal(number)
             if before not in (signal.SIG_IGN, None):
@@ -47,7 +47,7 @@ class Interrupts:
                 self._before[number] = before
 
     def outcome(self, error: KeyboardInterrupt) -> tuple[str, int]:
-        """(line for the user, exit code)."""
+        """Return (message for the user, exit code)."""
         if not isinstance(error, Terminated):
             return "interrupted", EXIT_INTERRUPTED
         if self.command == "train":

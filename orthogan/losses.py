@@ -1,7 +1,7 @@
 """Adversarial losses on logits, as (discriminator, generator) pairs of pure functions.
 
 Each takes logits of shape (n,) in float32 and returns a scalar mean. The relativistic loss pairs real i with
-fake i; the others ignore the pairing. A loss of your own, ``my_module:NAME``, is an ``AdversarialLoss``.
+fake i; the others ignore the pairing. Your own loss, ``my_module:NAME``, is an ``AdversarialLoss``.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ GeneratorLoss = Callable[[Tensor, Tensor | None], Tensor]  # (fake logits, real 
 
 @dataclass(frozen=True)
 class AdversarialLoss:
-    """A loss for each player; ``paired`` says that the generator's also needs the logits of reals."""
+    """The losses of D and G; ``paired``: the loss of the generator also needs the logits of reals."""
 
     discriminator: DiscriminatorLoss
     generator: GeneratorLoss
@@ -88,5 +88,5 @@ LOSSES.register("relativistic")(AdversarialLoss(_relativistic_d, _relativistic_g
 
 
 def sign_mean(real: Tensor) -> Tensor:
-    """E[sign D(real)], the overfitting signal of adaptive augmentation (Karras et al. 2020, eq. 1)."""
+    """Compute E[sign D(real)], the overfitting signal of adaptive augmentation (Karras et al. 2020, eq. 1)."""
     return torch.sign(real.detach()).mean()

@@ -1,7 +1,7 @@
-"""Code that is named as ``module:Class``: whose word it takes, and how it is imported.
+"""Code that is named as ``module:Class``: who may name it, and how it is imported.
 
-What the user names himself (on the command line, in his own YAML, in Python) is imported. What a file names (a model
-file, a run folder) is imported only with the user's consent.
+Code that the user names (on the command line, in their own YAML, in Python) is imported. Code that a file names (a
+model file, a run folder) is imported only with the consent of the user.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class NeedsTrust(UserError):
 
 
 def require_trust(code: Mapping[str, tuple[str, dict[str, Any]]], source: object, trust: Trust) -> None:
-    """Refuse code that ``source``, a file, names and that the user has not consented to.
+    """Refuse code named by the file ``source`` without consent of the user.
 
     Args:
         code: as of ``orthogan.config.base.code_in``.
@@ -44,23 +44,23 @@ def require_trust(code: Mapping[str, tuple[str, dict[str, Any]]], source: object
     short = {key: [printable(_SHORT.repr(value)) for value in named] for key, named in refused.items()}
     listing = "; ".join(f"{key} = {name}, options {options}" for key, (name, options) in short.items())
     raise NeedsTrust(
-        f"{printable(source)}: names code that is not part of orthogan: {listing}. Loading it would import and run "
+        f"{printable(source)} names code that is not part of orthogan: {listing}. Loading it would import and run "
         "this code. If you know the code and trust the file, add --trust (in Python: trust=True)"
     )
 
 
 def import_named(name: str, key: str) -> Any:
-    """The object that ``package.module:Name`` names; ``key`` is what error messages blame.
+    """Import the object named ``package.module:Name``; error messages mention ``key``.
 
     Only for names that the user gave or consented to, because importing a module runs it. A module that is not
-    installed is looked for in the current folder.
+    installed is searched in the current folder.
 
     Raises:
         UserError: the name is not of this form, or cannot be imported.
     """
     module, sign, attribute = name.partition(":")
     if not (sign and attribute.isidentifier() and all(part.isidentifier() for part in module.split("."))):
-        raise UserError(f"{key} is {printable(repr(name))}: write package.module:Name, such as my_nets:Generator")
+        raise UserError(f"{key} is {printable(repr(name))}: must be package.module:Name, such as my_nets:Generator")
     try:
         return getattr(_imported(module), attribute)
     except (Exception, SystemExit) as error:  # importing runs the user's own code
@@ -77,27 +77,27 @@ def _imported(module: str) -> Any:
     except ModuleNotFoundError as error:
         if error.name != module.partition(".")[0] or "" in sys.path:
             raise
-    sys.path.append("")  # last, so that no file in the current folder hides an installed module
+    sys.path.append("")  # last, so that files in the current folder do not hide installed modules
     return importlib.import_module(module)
 
 
 def import_class(name: str, key: str, base: type[Kind]) -> type[Kind]:
-    """The class that ``package.module:Class`` names, a subclass of ``base``; nothing is called.
+    """Import the class named ``package.module:Class``, a subclass of ``base``; nothing is called.
 
     Raises:
         UserError: as ``import_named``, or it is something else.
     """
     found = import_named(name, key)
     if not (inspect.isclass(found) and issubclass(found, base)):
-        raise UserError(f"{key} is {name!r}: {describe(found)}; name a class of your own that is a {_title(base)}")
+        raise UserError(f"{key} is {name!r}: {describe(found)}; it must name a subclass of {_title(base)}")
     return found
 
 
 def import_made(name: str, key: str, base: type[Kind]) -> Kind | Callable[[], object]:
-    """What ``package.module:Name`` names: an instance of ``base``, or a class or function that makes one.
+    """Import ``package.module:Name``: an instance of ``base``, or a class or function that creates one.
 
-    A function is taken only if nothing speaks against it before it is called: it is written in Python, is not part of
-    the standard library, and is not annotated to return something else.
+    A function is accepted only if it is written in Python, is not part of the standard library, and is not annotated to
+    return something else.
 
     Raises:
         UserError: as ``import_named``, or it is something else.
@@ -111,8 +111,8 @@ def import_made(name: str, key: str, base: type[Kind]) -> Kind | Callable[[], ob
     if inspect.isfunction(function) and _may_return(function, base):
         return found
     raise UserError(
-        f"{name}: {describe(found)}; it cannot be called to make a {_title(base)}: name a class, or a function that "
-        "builds one"
+        f"{name}: {describe(found)}; it cannot be called to create a {_title(base)}: name a class, or a function "
+        "that returns one"
     )
 
 
@@ -120,13 +120,13 @@ def _may_return(function: Callable[..., object], base: type) -> bool:
     if function.__module__.partition(".")[0] in sys.stdlib_module_names:
         return False
     returned: Any = function.__annotations__.get("return", base)
-    if isinstance(returned, str):  # as written; only a name of a module-level class can be looked up safely
+    if isinstance(returned, str):  # annotations as text; only names of module-level classes can be looked up safely
         returned = getattr(function, "__globals__", {}).get(returned, base)
     return not inspect.isclass(returned) or issubclass(returned, base)
 
 
 def describe(found: object) -> str:
-    """What was found instead of what was wanted, for messages."""
+    """Describe an unexpected object, for messages."""
     if inspect.isclass(found):
         return f"this is the class {found.__module__}.{found.__qualname__}"
     return f"this is a {type(found).__name__}"

@@ -1,4 +1,4 @@
-"""The processes of one command: how they meet, and what the others say when one of them ends too early."""
+"""The processes of one command: how they meet, and what happens if one of them ends too early."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from torch.distributed.distributed_c10d import _get_default_group, _get_default_
 
 from orthogan.errors import Diverged, PeerFailed, Stopped, UserError
 
-MEETING = timedelta(minutes=2)  # for all processes to start
-ANSWER = timedelta(seconds=20)  # for a process that listens to answer
-NEWS = 3.0  # seconds in which a process that is about to end says why
-FAREWELL = 60.0  # seconds in which the others come to ask
+MEETING = timedelta(minutes=2)  # time for all processes to start
+ANSWER = timedelta(seconds=20)  # time for a listening process to answer
+NEWS = 3.0  # seconds in which an ending process can report why
+FAREWELL = 60.0  # seconds in which the others can ask
 KINDS = {"user": UserError, "diverged": Diverged, "interrupted": KeyboardInterrupt, "bug": PeerFailed}
 _LOST = re.compile("gloo|nccl|connection|socket|peer", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
 class _Group:
-    """The processes that have met; ``host`` is whether the store is lost with this one."""
+    """The processes that have met; ``host``: whether the store is lost with this process."""
 
     store: Store
     rank: int
@@ -40,11 +40,11 @@ class _Group:
         return [rank for rank in range(self.world) if rank != self.rank]
 
     def has(self, what: str) -> bool:
-        """Whether a process has noted ``what``. Raises ``RuntimeError`` where the store is lost."""
+        """Whether a process has noted ``what``. Raises ``RuntimeError`` if the store is lost."""
         return self.store.check([what])
 
     def wait(self, seconds: float, *names: str) -> None:
-        """Wait until all ``names`` are noted, at most so long."""
+        """Wait until all ``names`` are noted, or until the timeout."""
         end = time.monotonic() + seconds
         while time.monotonic() < end and not all(self.has(name) for name in names):
             time.sleep(0.05)
@@ -57,7 +57,7 @@ def join(*, cpu: bool) -> PartialState:
     """Meet the other processes of ``torchrun`` or ``accelerate launch``, if there are any, for at most 2 minutes.
 
     Raises:
-        UserError: naming the processes that did not come.
+        UserError: naming the processes that did not start.
     """
     names = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
     met = bool(PartialState._shared_state) or dist.is_initialized()
@@ -80,26 +80,26 @@ def join(*, cpu: bool) -> PartialState:
     except (RuntimeError, OSError) as error:
         reason = str(error).splitlines()[0]
         raise UserError(
-            f"process {rank} of {world} does not reach the first one at {address}:{port} ({reason}); "
-            "start all of them again"
+            f"process {rank} of {world} cannot connect to the first one at {address}:{port} ({reason}); start all of "
+            "them again"
         ) from None
     if missing:
         raise UserError(
-            f"process {_listed(missing)} of {world} did not come within {MEETING.total_seconds():.0f} seconds; "
+            f"process {_listed(missing)} of {world} did not start within {MEETING.total_seconds():.0f} seconds; "
             "start all of them again"
         )
     _group = group
-    # a process that is killed before it has joined the group is waited for as long as one that does not start; later
-    # the others may wait for long, such as for the scores that one of them makes
+    # the group waits for a process that is killed before it has joined as long as for one that does not start; later
+    # the others may wait long, for example for scores that one of them computes
     state = PartialState(cpu=cpu, store=PrefixStore("group", store), rank=rank, world_size=world, timeout=MEETING)
     _set_timeout(_get_default_timeout(dist.get_backend()))
     return state
 
 
 def _reach(address: str, port: int, end: float) -> None:
-    """Wait until somebody listens there. Raises ``OSError`` where nobody does at ``end``.
+    """Wait until a process listens at this address. Raises ``OSError`` if none does by ``end``.
 
-    ``TCPStore`` waits too, but for up to twice its time and a random pause, and Ctrl-C does not interrupt it.
+    ``TCPStore`` also waits, but for up to twice its timeout and a random pause, and Ctrl-C does not interrupt it.
     """
     while True:
         try:
@@ -112,27 +112,27 @@ def _reach(address: str, port: int, end: float) -> None:
 
 
 def _set_timeout(timeout: timedelta) -> None:
-    """How long an operation of the group may take."""
+    """Set how long an operation of the group may take."""
     group = _get_default_group()
     for backend in {group._get_backend(device) for device in group._device_types}:
         backend._set_default_timeout(timeout)
 
 
 def first_process() -> bool:
-    """Whether this is the main process, also before they have met."""
+    """Whether this is the main process; works before the processes have met."""
     return int(os.environ.get("RANK", "0")) == 0
 
 
 @contextmanager
 def fail_together(advice: str) -> Iterator[None]:
-    """A context that all processes leave with the same exception: what ends one of them ends the others.
+    """Context that all processes leave with the same exception: an error in one ends the others.
 
     Args:
-        advice: what to do when a process has ended without a word.
+        advice: what to do if a process ended without a message.
     """
     try:
         yield
-    except Stopped:  # they have agreed on it
+    except Stopped:  # all processes have agreed on it
         raise
     except BaseException as error:
         if _group is None:
@@ -147,7 +147,7 @@ def fail_together(advice: str) -> Iterator[None]:
 
 
 def _verdict(group: _Group, error: BaseException, advice: str) -> BaseException:
-    """The exception that all processes end with."""
+    """Return the exception that ends all processes."""
     lost = isinstance(error, RuntimeError) and bool(isinstance(error, dist.DistError) or _LOST.search(str(error)))
     if lost:
         group.store.set(f"alive/{group.rank}", "")
@@ -165,7 +165,7 @@ def _verdict(group: _Group, error: BaseException, advice: str) -> BaseException:
         group.store.compare_set("failed", "", json.dumps([group.rank, kind, text]))
         silent, verdict = [], error
     if dist.is_initialized():
-        PartialState().destroy_process_group()  # whoever waits for this process learns that it is gone
+        PartialState().destroy_process_group()  # processes that wait for this one learn that it is gone
     group.store.set(f"done/{group.rank}", "")
     if group.host:
         seconds = NEWS if isinstance(verdict, KeyboardInterrupt) else FAREWELL

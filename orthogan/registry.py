@@ -1,4 +1,4 @@
-"""Names for things that can be extended: each thing registers itself in its own file, and everything else looks it up.
+"""Registries of extensible things: each thing registers itself by name in its own file.
 
     PENALTIES = Registry("penalty", "orthogan.penalties")
 
@@ -7,7 +7,7 @@
 
     PENALTIES.get("srip")              # or "my_module:my_penalty"
 
-Adding a thing is adding one file to the package: the first lookup imports all modules of it.
+To add a thing, add one file to the package: the first lookup imports all modules of the package.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def did_you_mean(word: str, known: Iterable[str], prefix: str = "") -> str:
 
 
 class Registry(Generic[T]):
-    """The things of one sort, by name.
+    """The things of one kind, by name.
 
     Args:
         what: what one of them is called in messages, such as "penalty".
@@ -68,7 +68,7 @@ class Registry(Generic[T]):
         self._patterns: dict[str, Callable[..., T]] = {}
 
     def register(self, name: str, *aliases: str) -> Callable[[Registered], Registered]:
-        """A decorator that gives a thing its name; ``aliases`` are other names that users try, and are not listed."""
+        """Return a decorator that registers a thing by name; ``aliases`` are further names, which are not listed."""
 
         def add(thing: Registered) -> Registered:
             if self._found.setdefault(name, thing) is not thing:  # pyright: ignore[reportArgumentType]
@@ -79,22 +79,22 @@ class Registry(Generic[T]):
         return add
 
     def register_pattern(self, pattern: str, make: Callable[..., T]) -> None:
-        """Also know every name that matches a regular expression: as what ``make(*groups)`` returns."""
+        """Register every name that matches a regular expression; ``make(*groups)`` returns the thing."""
         self._patterns[pattern] = make
 
     def get(self, name: str, key: str = "") -> T:
-        """The thing called ``name``, or the one that ``module:Name`` names: the user's own, which is imported.
+        """Return the thing called ``name``, or import the user's own ``module:Name``.
 
         Args:
-            key: what the message blames, such as a dotted key of the config or an option of the command line.
+            key: config key or command-line option to mention in messages.
 
         Raises:
-            UserError: with the names there are and the nearest one.
+            UserError: unknown name; lists the known names and the nearest one.
         """
         return self._imported(name, key) if ":" in name else self._find(name, key)[1]
 
     def _find(self, name: str, key: str = "") -> tuple[str, T]:
-        """The name under which it is listed, and the thing."""
+        """Return the listed name and the thing."""
         self._load()
         for pattern, make in self._patterns.items():
             if name not in self._found and (match := re.fullmatch(pattern, name)):
@@ -105,17 +105,17 @@ class Registry(Generic[T]):
         if found not in self._found:
             blame = f"{key}: " if key else ""
             raise UserError(
-                f"{blame}there is no {self.what} {shown(name)}{did_you_mean(name, name_of.values())}; "
-                f"known: {', '.join(self)}, or module:Name for your own"
+                f"{blame}unknown {self.what} {shown(name)}{did_you_mean(name, name_of.values())}; known: "
+                f"{', '.join(self)}, or module:Name for your own"
             )
         return found, self._found[found]
 
     def name_of(self, name: str) -> str:
-        """The name under which ``name``, which may be an alias, is listed; a ``module:Name`` stays as it is."""
+        """Return the listed name of ``name``, which may be an alias; ``module:Name`` stays as it is."""
         return name if ":" in name else self._find(name)[0]
 
     def items(self) -> Iterable[tuple[str, T]]:
-        """(name, thing) of all registered ones, sorted by name."""
+        """Return (name, thing) pairs, sorted by name."""
         self._load()
         return sorted(self._found.items())
 

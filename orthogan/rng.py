@@ -1,4 +1,4 @@
-"""Random draws as functions of a position, so that nothing about chance needs to be saved.
+"""Random numbers as functions of a position, so that no generator state needs to be saved.
 
 Every draw in orthogan is seeded by ``derive(seed, purpose, ...position...)``: the same position gives the
 same numbers whether a run was interrupted or not, and on however many processes.
@@ -13,12 +13,12 @@ import torch
 
 
 def derive(seed: int, *parts: int | str) -> int:
-    """A 63-bit seed, a hash of ``seed`` and ``parts`` (stable across machines and versions).
+    """Return a 63-bit seed, a hash of ``seed`` and ``parts`` (stable across machines and versions).
 
-    An integer of NumPy or a tensor of one integer gives the seed that the same Python integer gives.
+    NumPy integers and tensors with one integer give the same seed as the Python integer.
 
     Raises:
-        TypeError: ``seed`` is no integer.
+        TypeError: ``seed`` is not an integer.
     """
     try:
         seed = int(operator.index(seed))
@@ -29,5 +29,5 @@ def derive(seed: int, *parts: int | str) -> int:
 
 
 def generator(device: torch.device | str, seed: int, *parts: int | str) -> torch.Generator:
-    """A fresh ``torch.Generator`` on ``device``, seeded by ``derive(seed, *parts)``."""
+    """Return a new ``torch.Generator`` on ``device``, seeded by ``derive(seed, *parts)``."""
     return torch.Generator(device=device).manual_seed(derive(seed, *parts))

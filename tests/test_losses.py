@@ -120,5 +120,5 @@ def test_a_loss_of_the_users_own_is_named_in_the_config() -> None:
     assert LOSSES.get(config.loss.kind, "loss.kind") is SQUARED
     with pytest.raises(UserError, match=r"name an orthogan\.losses\.AdversarialLoss"):
         LOSSES.get(f"{__name__}:test_a_loss_of_the_users_own_is_named_in_the_config", "loss.kind")
-    with pytest.raises(UserError, match="there is no loss 'hinges'; did you mean 'hinge'"):
+    with pytest.raises(UserError, match="unknown loss 'hinges'; did you mean 'hinge'"):
         load_config(None, ["loss.kind=hinges"])

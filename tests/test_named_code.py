@@ -350,7 +350,7 @@ def annotated_otherwise() -> dict[str, Tensor]:
 
 @pytest.mark.parametrize("name", ["os:abort", "timeit:timeit", "subprocess:getoutput", "tempfile:mkdtemp"])
 def test_a_function_of_the_standard_library_is_no_subject(name: str) -> None:
-    with pytest.raises(UserError, match="cannot be called to make"):
+    with pytest.raises(UserError, match="cannot be called to create"):
         open_model(name)
     assert isinstance(open_model(f"{__name__}:ready").net, nn.Linear)
 
@@ -449,8 +449,8 @@ def test_evaluate_opens_the_data_of_a_run_but_downloads_nothing_for_it(
     run = written(here / "run", "generator", None, {}, data={"source": "cifar10", "root": "stranger"})
     assert main(["evaluate", str(run), "--samples", "8"]) == 2
     said = capsys.readouterr().err
-    assert "images as the run names them: data.source = 'cifar10', root = 'stranger'" in said
-    assert "data.download is off" in said
+    assert "using the images of the run: data.source = 'cifar10', root = 'stranger'" in said
+    assert "data.download is false" in said
     assert not (here / "stranger").exists()
 
 

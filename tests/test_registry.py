@@ -38,8 +38,8 @@ def test_a_file_in_the_package_is_all_it_takes(shapes: Registry[type]) -> None:
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("cirle", "there is no shape 'cirle'; did you mean 'circle'?; known: circle, square, or module:Name"),
-        ("zzz", "there is no shape 'zzz'; known: circle, square"),
+        ("cirle", "unknown shape 'cirle'; did you mean 'circle'?; known: circle, square, or module:Name"),
+        ("zzz", "unknown shape 'zzz'; known: circle, square"),
     ],
 )
 def test_an_unknown_name_is_answered_with_the_nearest(shapes: Registry[type], name: str, message: str) -> None:

@@ -1,4 +1,4 @@
-"""The scores that ``orthogan evaluate`` computes: of a generator, images, both nets of a GAN, or a classifier."""
+"""Scores of ``orthogan evaluate``: of a generator, of images, of both networks of a GAN, or of a classifier."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from orthogan.registry import did_you_mean
 from orthogan.training.classifier.task import open_sources
 
 BY_TRUST = "add --trust"
-BY_DATA = f"name your own images with --data CONFIG, or {BY_TRUST}"
+BY_DATA = f"choose the images yourself with --data CONFIG, or {BY_TRUST}"
 # options that only some metrics use
 SCORING = (
     "extractor",
@@ -49,7 +49,7 @@ ATTACKING = ("attack_norm", "eps", "steps", "restarts")
 
 
 def compute(arguments: Namespace, metrics: list[Metric]) -> Sequence[MetricResult]:
-    """The scores that ``orthogan evaluate`` asks for, on this process and the others of its group."""
+    """Compute the scores that ``orthogan evaluate`` asks for, on all processes of the group."""
     device = chosen_device(arguments.device)
     kinds: list[tuple[str, set[str], Sequence[str], Callable[..., Sequence[MetricResult]]]] = [
         ("classifier", {"classifier"}, (*SCORING, "critic", "no_ema"), _classified),
@@ -73,14 +73,14 @@ def compute(arguments: Namespace, metrics: list[Metric]) -> Sequence[MetricResul
 def _refuse(arguments: Namespace, unused: Sequence[str]) -> None:
     """Refuse options that the metrics do not use, and overrides without a config."""
     if arguments.overrides and not arguments.data:
-        raise UserError(f"{' '.join(arguments.overrides)}: key=value changes the config of --data; give --data CONFIG")
+        raise UserError(f"{' '.join(arguments.overrides)}: key=value changes the config of --data; add --data CONFIG")
     for name in unused:
         if vars(arguments)[name] != parsers()["evaluate"].get_default(name):
             raise UserError(f"--{name.replace('_', '-')} does not apply to --metrics {arguments.metrics}")
 
 
 def _generated(arguments: Namespace, metrics: list[Metric], device: torch.device) -> Sequence[MetricResult]:
-    """The scores of a generator or of a set of images."""
+    """Score a generator or a set of images."""
     data: DataConfig | None = None
     if arguments.data:
         data = load_config(arguments.data, arguments.overrides, trust=arguments.trust, only="data").data
@@ -88,7 +88,10 @@ def _generated(arguments: Namespace, metrics: list[Metric], device: torch.device
     info = {"subject": str(arguments.subject)}
     if holds_images(arguments.subject):
         if data is None:
-            raise UserError(f"{arguments.subject}: images need --data CONFIG, which says at what size to compare them")
+            raise UserError(
+                f"{arguments.subject}: scoring images needs --data CONFIG, which sets the resolution and the real "
+                "images"
+            )
         subject = _images(arguments.subject, data)
     else:
         trust = arguments.trust or own_names(arguments.data)
@@ -119,7 +122,7 @@ def _generated(arguments: Namespace, metrics: list[Metric], device: torch.device
 
 
 def _classified(arguments: Namespace, metrics: list[Metric], device: torch.device) -> Sequence[MetricResult]:
-    """The scores of a classifier on its test images, or on those of --data and --split."""
+    """Score a classifier on its test images, or on those of --data and --split."""
     trust = arguments.trust or own_names(arguments.data)
     model = open_model(arguments.subject, device=device, trust=trust).need("classifier")
     if arguments.data:
@@ -128,7 +131,7 @@ def _classified(arguments: Namespace, metrics: list[Metric], device: torch.devic
         asked = _followed(arguments, model, BY_DATA)
     of_training = any("train" in metric.needs for metric in metrics)
     learned = _followed(arguments, model, BY_TRUST) if of_training else model.config
-    net = model.classifier  # a file that cannot be read is refused before images are opened
+    net = model.classifier  # refuse an unreadable file before opening the images
     if arguments.split or asked.task != "classifier":
         source: ImageSource = open_configured(asked.data, split=arguments.split)
     else:
@@ -140,8 +143,9 @@ def _classified(arguments: Namespace, metrics: list[Metric], device: torch.devic
         own.channels,
     ):
         raise UserError(
-            f"{source.name}: {len(source.class_names)} classes, {source.channels} x {source.resolution} px are not "
-            f"what {arguments.subject} was trained on; choose images with its classes, channels and resolution"
+            f"{source.name} has {len(source.class_names)} classes and {source.channels} channels at "
+            f"{source.resolution} px, unlike the training data of {arguments.subject}; choose images with the same "
+            "classes, channels and resolution"
         )
     inputs = Inputs(
         samples=arguments.samples,
@@ -164,7 +168,7 @@ def _classified(arguments: Namespace, metrics: list[Metric], device: torch.devic
 
 
 def _of_gan(arguments: Namespace, metrics: list[Metric], device: torch.device) -> Sequence[MetricResult]:
-    """The scores of a run or checkpoint that need more than its generator."""
+    """Compute the scores of a run or checkpoint that need more than its generator."""
     model = open_model(arguments.subject, device=device, ema=not arguments.no_ema, trust=arguments.trust)
     data = _followed(arguments, model.need("generator"), BY_TRUST).data
     needs = {need for metric in metrics for need in metric.needs}
@@ -191,14 +195,14 @@ def _of_gan(arguments: Namespace, metrics: list[Metric], device: torch.device) -
 
 
 def _info(arguments: Namespace, model: OpenedModel) -> dict[str, str]:
-    """What a protocol says of who was measured."""
+    """Describe the measured model for the protocol."""
     extra = model.about.extra
     known = {key: extra[key] for key in ("step", "images", "weights") if key in extra}
     return {"subject": str(arguments.subject), **known}
 
 
 def _recipe(text: str | None) -> Recipe:
-    """``steps=2000,width=16`` as a recipe; what is not named is as published."""
+    """Parse a recipe such as ``steps=2000,width=16``; other values stay as published."""
     kinds = {field.name: type(field.default) for field in fields(Recipe)}
     given: dict[str, Any] = {}
     for word in text.split(",") if text else []:
@@ -210,7 +214,7 @@ def _recipe(text: str | None) -> Recipe:
         try:
             given[name] = kinds[name](value)
         except (ValueError, OverflowError):
-            raise UserError(f"--critic {text}: {name} is a number, such as {getattr(Recipe, name)}") from None
+            raise UserError(f"--critic {text}: {name} must be a number, such as {getattr(Recipe, name)}") from None
     return Recipe(**given)
 
 
@@ -218,17 +222,17 @@ def _numbers(option: str, text: str) -> list[float]:
     try:
         return [float(word) for word in text.split(",")]
     except ValueError:
-        raise UserError(f"{option} {text}: give numbers, such as 2,8") from None
+        raise UserError(f"{option} {text}: must be a list of numbers, such as 2,8") from None
 
 
 def _followed(arguments: Namespace, model: OpenedModel, consent: str) -> Config:
-    """The config in a model file, where the data that it names may be opened.
+    """Return the config in a model file if its data may be opened.
 
-    Data that come with orthogan always may. A run's may too, as they lie on this machine: nothing is downloaded for
-    it. A single file may come from anywhere. ``consent``: what would help, for the message.
+    Data that ship with orthogan may always be opened. So may the data of a run, because they are on this machine;
+    nothing is downloaded for it. A single file may come from anywhere. ``consent``: the fix to name in the message.
 
     Raises:
-        UserError: it needs the user's consent.
+        UserError: the user must consent first.
     """
     data = model.config.data
     if arguments.trust or data.source in generated_sources():
@@ -237,10 +241,10 @@ def _followed(arguments: Namespace, model: OpenedModel, consent: str) -> Config:
     where = f"data.source = {data.source!r}, " + (f"path = {data.path!r}" if data.path else f"root = {data.root!r}")
     if find_run(arguments.subject) is None:
         raise UserError(
-            f"{printable(model.name)}: names its images itself ({printable(where)}). A file of weights may come from "
-            f"anywhere, so this is not followed: {consent} to open what the file names"
+            f"{printable(model.name)} names its own images ({printable(where)}). A weights file may come from "
+            f"anywhere, so these are not opened: {consent} to open what the file names"
         )
-    print(f"orthogan: images as the run names them: {printable(where)}", file=sys.stderr)
+    print(f"orthogan: using the images of the run: {printable(where)}", file=sys.stderr)
     return model.config.model_copy(update={"data": data.model_copy(update={"download": False})})
 
 
@@ -254,7 +258,7 @@ def _reference(arguments: Namespace, data: DataConfig, metrics: list[Metric]) ->
 
 
 def _images(path: str, data: DataConfig) -> ImageSource:
-    """The images of a folder or zip, in the form that ``data`` says."""
+    """Open the images of a folder or zip file in the format given by ``data``."""
     return open_source(
         "folder",
         path=path,

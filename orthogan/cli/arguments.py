@@ -1,4 +1,4 @@
-"""Arguments that several commands share: how they are written and what their help says."""
+"""Arguments that several commands share."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ LARGEST_SEED = 2**63 - 1
 
 
 def add_subject(parser: ArgumentParser, help: str = "", **options: Any) -> None:
-    """SUBJECT, which is completed as a path or as the name of a shipped model."""
+    """Add SUBJECT, with completion of paths and names of shipped models."""
     help = help or "run, checkpoint, .safetensors file, name of a shipped model, or module:Class"
     action: Any = parser.add_argument("subject", metavar="SUBJECT", help=help, **options)
 
@@ -32,13 +32,13 @@ def add_subject(parser: ArgumentParser, help: str = "", **options: Any) -> None:
 
 
 def add_config(parser: ArgumentParser) -> None:
-    """CONFIG and its overrides."""
-    parser.add_argument("config", help="YAML file, or the name of one in configs/, such as cifar10/srngan")
-    add_overrides(parser, "values that replace those of CONFIG, such as training.batch_size=32")
+    """Add CONFIG and its overrides."""
+    parser.add_argument("config", help="YAML file, or the name of a config in configs/, such as cifar10/srngan")
+    add_overrides(parser, "values that override those of CONFIG, for example training.batch_size=32")
 
 
 def add_overrides(parser: ArgumentParser, help: str) -> None:
-    """``key=value``, which may also follow options."""
+    """Add ``key=value``, which may also follow options."""
     action: Any = parser.add_argument("overrides", nargs="*", metavar="key=value", help=help)
 
     def complete(**_: Any) -> list[str]:
@@ -50,7 +50,7 @@ def add_overrides(parser: ArgumentParser, help: str) -> None:
 
 
 def add_trust(parser: ArgumentParser) -> None:
-    """The consent to code and data that a file names."""
+    """Add --trust, the consent to use code and data that a file names."""
     parser.add_argument(
         "--trust",
         action="store_true",
@@ -59,41 +59,44 @@ def add_trust(parser: ArgumentParser) -> None:
 
 
 def add_ema(parser: ArgumentParser) -> None:
-    """Which weights of a generator."""
+    """Add --no-ema, which chooses the weights of a generator."""
     parser.add_argument("--no-ema", action="store_true", help="use the raw weights instead of their moving average")
 
 
 def add_net(parser: ArgumentParser) -> None:
-    """How a generator is opened."""
+    """Add the options for opening a generator."""
     add_ema(parser)
     parser.add_argument("--device", help="cpu, cuda, cuda:1, mps (default: the fastest one available)")
     add_trust(parser)
 
 
 def add_classes(parser: ArgumentParser, help: str = "class of a conditional model, by number or name") -> None:
-    """Classes of a conditional generator; argparse also accepts the abbreviation ``--class``."""
+    """Add --classes for a conditional generator; argparse also accepts the abbreviation ``--class``."""
     parser.add_argument("--classes", help=help)
 
 
 def add_seed(parser: ArgumentParser, help: str = "random seed", default: int = 0) -> None:
-    """One random seed."""
+    """Add --seed, a single random seed."""
     parser.add_argument("--seed", type=whole(0, LARGEST_SEED), default=default, help=f"{help} (default: {default})")
 
 
 def add_truncation(parser: ArgumentParser) -> None:
-    """The truncation of the latents."""
+    """Add --truncation, the truncation of the latents."""
     parser.add_argument(
-        "--truncation", type=real(0, 1), default=1.0, help="truncation of the latents, from 0 to 1 (default: 1, none)"
+        "--truncation",
+        type=real(0, 1),
+        default=1.0,
+        help="truncation of the latents, from 0 to 1 (default: 1, no truncation)",
     )
 
 
 def add_json(parser: ArgumentParser, what: str = "the results with their protocols as JSON lines") -> None:
-    """Output for programs."""
+    """Add --json, output for programs."""
     parser.add_argument("--json", action="store_true", help=f"print {what}")
 
 
 def add_method(parser: Parser, default: str) -> None:
-    """The methods that find directions, by their names in the registry."""
+    """Add --method, the methods that find directions, by their names in the registry."""
     parser.add_names(
         "--method",
         names=lambda: direction_methods(),
@@ -103,29 +106,29 @@ def add_method(parser: Parser, default: str) -> None:
 
 
 def direction_methods(option: str | None = None) -> list[str]:
-    """The names of the methods that find directions: all of them, or those that have ``option``."""
+    """List the methods that find directions, or only those that have ``option``."""
     from orthogan.latent.discovery import DIRECTION_METHODS, options_of
 
     return [name for name in DIRECTION_METHODS if option is None or option in options_of(name)]
 
 
 def add_directions(parser: Parser) -> None:
-    """The directions in a latent space: of a method or of a file."""
+    """Add the options that choose directions: from a method or from a file."""
     add_method(parser, "native")
     parser.add_argument("--directions", help="read a Directions file instead of using --method")
     parser.add_argument(
-        "--layers", help="styles (of w) that the directions change, such as 0-3 or blocks.0.* (default: all)"
+        "--layers", help="in w space, styles that the directions change, such as 0-3 or blocks.0.* (default: all)"
     )
 
 
 def whole(least: int, most: int) -> Callable[[str], int]:
-    """A reader of whole numbers from ``least`` to ``most``."""
+    """Return a parser of integers from ``least`` to ``most``."""
 
     def read(text: str) -> int:
         try:
             value = int(text)
         except ValueError:
-            raise argparse.ArgumentTypeError(f"{shown(text)}: must be a whole number") from None
+            raise argparse.ArgumentTypeError(f"{shown(text)}: must be an integer") from None
         if not least <= value <= most:
             raise argparse.ArgumentTypeError(f"{shown(text)}: must be from {least:,} to {most:,}")
         return value
@@ -134,7 +137,7 @@ def whole(least: int, most: int) -> Callable[[str], int]:
 
 
 def real(least: float, most: float) -> Callable[[str], float]:
-    """A reader of numbers from ``least`` to ``most``."""
+    """Return a parser of numbers from ``least`` to ``most``."""
 
     def read(text: str) -> float:
         try:

@@ -1,7 +1,7 @@
-"""Print the code that makes a shell complete the commands, options and names of orthogan.
+"""Print a script that lets your shell complete the commands, options and names of orthogan.
 
-For bash and zsh add `eval "$(orthogan completion bash)"` to ~/.bashrc or ~/.zshrc (with the name of the shell); for
-fish add `orthogan completion fish | source` to ~/.config/fish/config.fish.
+For bash add `eval "$(orthogan completion bash)"` to ~/.bashrc, for zsh the same with zsh to ~/.zshrc; for fish add
+`orthogan completion fish | source` to ~/.config/fish/config.fish.
 
 Example: orthogan completion bash
 """
@@ -13,11 +13,11 @@ from argparse import ArgumentParser, Namespace
 
 def add_arguments(parser: ArgumentParser) -> None:
     """Declare the arguments of the command."""
-    parser.add_argument("shell", choices=("bash", "zsh", "fish", "powershell"), help="the shell")
+    parser.add_argument("shell", choices=("bash", "zsh", "fish", "powershell"), help="shell to print the script for")
 
 
 def run(arguments: Namespace) -> None:
-    """Print the code."""
+    """Print the script."""
     import argcomplete
 
     print(argcomplete.shellcode(["orthogan"], shell=arguments.shell))  # pyright: ignore[reportPrivateImportUsage]

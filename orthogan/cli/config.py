@@ -1,4 +1,4 @@
-"""Print the complete config that a file and overrides give, with all defaults, as YAML.
+"""Print the complete config of a file and overrides, including all defaults, as YAML.
 
 Example: orthogan config configs/demo.yaml training.steps=1000 --explain
 """
@@ -14,7 +14,7 @@ from orthogan.cli.subjects import check_config
 def add_arguments(parser: ArgumentParser) -> None:
     """Declare the arguments of the command."""
     add_config(parser)
-    parser.add_argument("--explain", action="store_true", help="add the meaning and unit of every key of this task")
+    parser.add_argument("--explain", action="store_true", help="add the meaning and unit of every key")
 
 
 def run(arguments: Namespace) -> None:

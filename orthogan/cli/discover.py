@@ -1,6 +1,6 @@
-"""Find directions in the latent space, score them beside random ones, and write a Directions file.
+"""Find directions in the latent space, compare them with random ones, and write a Directions file.
 
-Near duplicates are merged.
+Near-duplicate directions are merged.
 
 Example: orthogan discover runs/demo --method sefa,jacobian --components 8 --out found.safetensors
 """
@@ -34,17 +34,22 @@ def add_arguments(parser: Parser) -> None:
     add_subject(parser)
     add_method(parser, "sefa")
     parser.add_argument("--out", default="directions.safetensors", help="(default: directions.safetensors)")
-    _add_option(parser, "layer", None, "layer that {names} look at (default: chosen and reported)")
-    parser.add_argument("--space", default="z", help="z, or w if the generator has it (default: z)")
-    parser.add_argument("--layers", help="with --space w, styles that the directions change, such as 0-3 or blocks.0.*")
+    _add_option(parser, "layer", None, "layer that {names} analyze (default: chosen automatically and reported)")
+    parser.add_argument("--space", default="z", help="latent space: z, or w if the generator has it (default: z)")
+    parser.add_argument("--layers", help="with --space w: styles that the directions change, such as 0-3 or blocks.0.*")
     parser.add_argument("--components", type=whole(1, 1 << 16), help="number of directions (default: all)")
     _add_option(parser, "samples", whole(1, 10**6), "number of latents for {names}")
     _add_option(parser, "steps", whole(1, 10**6), "number of optimization steps of {names}")
     parser.add_argument(
-        "--rca", action="store_true", help="also score how well a small net tells the directions apart (minutes)"
+        "--rca",
+        action="store_true",
+        help="also train a small network to tell the directions apart and report its accuracy (takes minutes)",
     )
     parser.add_argument(
-        "--threshold", type=real(0, 1), default=0.9, help="merge directions above this |cosine| (default: 0.9)"
+        "--threshold",
+        type=real(0, 1),
+        default=0.9,
+        help="merge directions whose |cosine| is above this value (default: 0.9)",
     )
     add_classes(parser)
     add_seed(parser)
@@ -52,7 +57,7 @@ def add_arguments(parser: Parser) -> None:
 
 
 def _add_option(parser: Parser, name: str, kind: Callable[[str], Any] | None, help: str) -> None:
-    """An option that only some methods have, which are the names in its help."""
+    """Add an option that only some methods have; its help names them."""
     names = functools.partial(direction_methods, name)
     parser.add_names(f"--{name}", names=names, help=help, complete=False, type=kind)
 
@@ -60,7 +65,7 @@ def _add_option(parser: Parser, name: str, kind: Callable[[str], Any] | None, he
 def run(arguments: Namespace) -> None:
     """Find and write the directions."""
     if not arguments.out.endswith(".safetensors"):
-        raise UserError(f"--out {arguments.out}: a Directions file ends in .safetensors")
+        raise UserError(f"--out {arguments.out}: the name of a Directions file must end in .safetensors")
     check_subject(arguments.subject)
     from orthogan.latent import parse_layers
     from orthogan.latent.discovery import discover

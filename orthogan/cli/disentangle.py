@@ -1,6 +1,6 @@
-"""Measure how well the latent directions are separated (VP, MIG, DCI, …), beside random directions.
+"""Measure how disentangled the latent directions are (VP, MIG, DCI, …), compared with random directions.
 
-Several subjects also get the mean and interval over them.
+For several subjects, the mean and its confidence interval are also printed.
 
 Example: orthogan disentangle runs/sprites/eigengan --metrics vp,mig,dci --data sprites
 """
@@ -50,7 +50,7 @@ def add_arguments(parser: Parser) -> None:
         action="append",
         default=[],
         metavar="METRIC.KEY=VALUE",
-        help="option of a metric, such as vp.protocol=published",
+        help="set an option of a metric, for example vp.protocol=published",
     )
     parser.add_argument("--no-controls", action="store_true", help="do not measure random directions")
     add_json(parser)
@@ -94,7 +94,7 @@ def run(arguments: Namespace) -> None:
                 options=given,
                 info={"subject": path},
             )
-        except (ValueError, TypeError) as error:  # what a metric refuses
+        except (ValueError, TypeError) as error:  # a metric refuses the input
             raise UserError(f"{path}: {error}") from error
         runs.append(results)
         if arguments.json:
@@ -106,7 +106,7 @@ def run(arguments: Namespace) -> None:
         try:
             if folder is not None:
                 append_jsonl(folder / "disentanglement.jsonl", results)
-        except CannotWrite as error:  # the other subjects are still to be measured
+        except CannotWrite as error:  # the other subjects are still measured
             unwritten.append(error)
     try:
         over = disentanglement.across(runs) if len(runs) > 1 else []
@@ -125,7 +125,7 @@ def _print_json(results: list[Any]) -> None:
 
 
 def read_set(texts: list[str]) -> dict[str, dict[str, Any]]:
-    """``["METRIC.KEY=VALUE"]`` as ``{METRIC: {KEY: VALUE}}``. Raises ``UserError``."""
+    """Parse ``["METRIC.KEY=VALUE"]`` into ``{METRIC: {KEY: VALUE}}``. Raises ``UserError``."""
     from orthogan.io.yaml_text import parse_yaml
 
     found: dict[str, dict[str, Any]] = {}
@@ -139,7 +139,7 @@ def read_set(texts: list[str]) -> dict[str, dict[str, Any]]:
 
 
 def _labelled(name: str, net: Generator, trust: bool) -> ImageSource:
-    """The images with factors that --data names, of the same size as those of the generator."""
+    """Open the images with factors named by --data, at the size of the generator's images."""
     from orthogan.config.files import load_config
     from orthogan.data import open_configured, open_source
     from orthogan.models.generate import image_size

@@ -1,4 +1,4 @@
-"""Score a generator, a folder of images, a GAN or a classifier; each score is printed with its protocol.
+"""Score a generator, a folder of images, a GAN or a classifier, and print each score with its protocol.
 
 Generators and images: FID, Inception Score, KID, precision, recall and path lengths. GANs: neural divergence and the
 Lipschitz constant of the discriminator. Classifiers: accuracy, also on corrupted and attacked images, and complexity.
@@ -40,23 +40,23 @@ def add_arguments(parser: Parser) -> None:
         "--metrics",
         names=metric_names,
         default="fid",
-        help="comma-separated: {names}, or module:Class; those of generators, of whole GANs and of classifiers cannot "
-        "be mixed (default: fid)",
+        help="comma-separated: {names}, or module:Class; metrics of generators, GANs and classifiers cannot be mixed "
+        "(default: fid)",
     )
     parser.add_argument(
         "--samples",
         type=samples,
-        help="number of generated images, or of pairs of a path length (default: 50000) or of lipschitz (default: "
-        "10000); for a classifier the size of a random subset of the images (default: all)",
+        help="number of generated images, or of pairs for path lengths (default: 50000) and lipschitz (default: "
+        "10000); for a classifier, the size of a random subset of the images (default: all)",
     )
     parser.add_names(
         "--extractor",
         names=_extractors,
         default="auto",
-        help="net for the features: {names}, or module:Class; auto: inception if its weights are available, else "
-        "efficientnet-lite0 (default: auto)",
+        help="network that computes the features: {names}, or module:Class; auto: inception if its weights are "
+        "available, else efficientnet-lite0 (default: auto)",
     )
-    parser.add_argument("--weights", help="weights file of the extractor (default: searched for)")
+    parser.add_argument("--weights", help="weights file of the extractor (default: search the usual folders)")
     parser.add_argument("--reference", help="statistics (.safetensors, .npz) or images (folder, .zip) to compare with")
     parser.add_argument(
         "--reference-samples", type=samples, help="compare with a random subset of the real images (default: all)"
@@ -67,10 +67,12 @@ def add_arguments(parser: Parser) -> None:
         help="images per subset of KID; scores of different sizes are not comparable (default: 1000, as published)",
     )
     parser.add_argument("--save-reference", help="write the reference statistics to this .safetensors file")
-    parser.add_argument("--data", help="config whose data are the reference (default: the data of the subject)")
+    parser.add_argument(
+        "--data", help="config whose data are the reference (default: the training data of the subject)"
+    )
     parser.add_argument(
         "--split",
-        help="part of the data to compare with (default: the training part) or to classify (default: the test part)",
+        help="split of the data to compare with (default: the training split) or to classify (default: the test split)",
     )
     add_truncation(parser)
     parser.add_argument(
@@ -96,7 +98,7 @@ def add_arguments(parser: Parser) -> None:
         "such as steps=2000,width=16 (default: 100000 steps with batches of 256)",
     )
     add_seed(parser, "random seed of latents, subsets, noise and attacks")
-    parser.add_argument("--batch-size", type=whole(1, 1 << 16), default=64, help="images at once (default: 64)")
+    parser.add_argument("--batch-size", type=whole(1, 1 << 16), default=64, help="images per batch (default: 64)")
     parser.add_argument(
         "--precision",
         choices=["fp32", "bf16", "auto"],
@@ -126,7 +128,7 @@ def run(arguments: Namespace) -> None:
     check_file(arguments.weights)
     check_config(arguments.data)
     if arguments.reference and not os.path.lexists(arguments.reference):
-        raise UserError(f"--reference {arguments.reference}: there is no such file or folder")
+        raise UserError(f"--reference {arguments.reference}: no such file or folder")
     from accelerate.state import PartialState
 
     from orthogan.evaluation.fidelity.extractors import check_extractor
@@ -149,7 +151,7 @@ def run(arguments: Namespace) -> None:
         PartialState().destroy_process_group()
     if not main:
         return
-    # results are printed first, whether or not they can be stored
+    # print the results first, even if they cannot be stored
     if arguments.json:
         print("".join(json.dumps(result.as_dict(), allow_nan=False) + "\n" for result in results), end="", flush=True)
     elif results:

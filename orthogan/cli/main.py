@@ -1,4 +1,4 @@
-"""The entry point of the command line: runs one command, and turns every error into a message and an exit code."""
+"""The entry point of the command line: runs one command and turns every error into a message and an exit code."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from orthogan.io.read import printable
 from orthogan.io.terminal import Plain
 from orthogan.memory import keep_freed_memory, out_of_memory
 
-LONGEST_MESSAGE = 4000  # characters; messages quote files, which may hold words of any length
+LONGEST_MESSAGE = 4000  # characters; messages quote files, which may contain words of any length
 DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)  # errors that the user has to fix, wherever they occur
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit code, one of ``orthogan.errors.EXIT_*``."""
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # a path that is not UTF-8, or a terminal that knows only ASCII
+        if isinstance(stream, io.TextIOWrapper):  # for paths that are not UTF-8 and terminals that only support ASCII
             stream.reconfigure(errors="backslashreplace")
     out, err = Plain(sys.stdout), Plain(sys.stderr)
     with redirect_stdout(out), redirect_stderr(err), Interrupts() as interrupts:  # pyright: ignore[reportArgumentType]
@@ -35,7 +35,7 @@ def _run(argv: Sequence[str] | None, interrupts: Interrupts) -> int:
     try:
         arguments = parse(argv)
         interrupts.command = arguments.command
-        os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # we report lost processes in our own words
+        os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # we report lost processes ourselves
         keep_freed_memory()
         commands()[arguments.command].run(arguments)
         sys.stdout.flush()
@@ -56,16 +56,16 @@ def _run(argv: Sequence[str] | None, interrupts: Interrupts) -> int:
 
 
 def _ended(line: str, code: int) -> int:
-    if len(line) > LONGEST_MESSAGE:  # its ends name the file and the fix
+    if len(line) > LONGEST_MESSAGE:  # the file and the fix are at its two ends
         line = f"{line[: LONGEST_MESSAGE // 2]} … {line[-LONGEST_MESSAGE // 2 :]}"
     print(f"orthogan: {line}", file=sys.stderr)
     return code
 
 
 def _outside(error: Exception) -> str | None:
-    """The message for an error of the machine (memory, disk, path); None if it is a bug."""
+    """Return the message for an error of the machine (memory, disk, path), or None for a bug."""
     if out_of_memory(error):
-        return f"out of memory; reduce the batch size, the number of images or the model ({error})"
+        return f"out of memory; reduce the batch size, the number of images or the size of the model ({error})"
     if isinstance(error, OSError) and error.strerror:
         if error.errno in DISK:
             return f"cannot write {printable(error.filename or 'the output')}: {error.strerror}"

@@ -18,12 +18,12 @@ from orthogan.registry import did_you_mean
 
 
 def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    """The arguments of a command line; ends the process with a message if they cannot be understood.
+    """Parse a command line; ends the process with a message if it is invalid.
 
     ``key=value`` may also follow options, where argparse does not accept it. ``orthogan`` alone and
     ``orthogan help [COMMAND]`` print the help.
     """
-    if "_ARGCOMPLETE" in os.environ:  # a shell asks how the line could go on
+    if "_ARGCOMPLETE" in os.environ:  # a shell asks for completions
         import argcomplete
 
         argcomplete.autocomplete(top_level())  # ends the process
@@ -41,14 +41,14 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 
 class Parser(argparse.ArgumentParser):
-    """An ``ArgumentParser`` whose errors suggest the nearest option, and whose help can list names of a registry."""
+    """An ``ArgumentParser`` whose errors suggest the nearest option and whose help can list names of a registry."""
 
     def add_names(
         self, *flags: str, names: Callable[[], Iterable[str]], help: str, complete: bool = True, **options: Any
     ) -> None:
         """Add an argument whose help shows ``names()`` for "{names}"; they are imported only when they are needed.
 
-        ``complete``: whether they are its values, of which several may be given, separated by commas.
+        ``complete``: offer the names for completion; several values may be given, separated by commas.
         """
         action: Any = self.add_argument(*flags, help=help.replace("{names}", "…"), **options)
         action.listing = lambda: help.replace("{names}", ", ".join(names()))
@@ -56,27 +56,27 @@ class Parser(argparse.ArgumentParser):
             action.completer = lambda prefix, **_: [prefix[: prefix.rfind(",") + 1] + name for name in names()]
 
     def format_help(self) -> str:
-        """The help, with the names that the registries hold."""
+        """Return the help, including the names in the registries."""
         for action in self._actions:
             if hasattr(action, "listing"):
                 action.help = action.listing()  # pyright: ignore[reportAttributeAccessIssue]
         return super().format_help()
 
     def error(self, message: str) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """Print the usage and ``message``, with the nearest option of this command, and end the process."""
+        """Print the usage and ``message``, suggest the nearest option of this command, and end the process."""
         if "unrecognized" in message:
             known = [option for action in self._actions for option in action.option_strings]
             unknown = [word.split("=")[0] for word in message.split() if word.startswith("--")]
             hint = next((hint for word in unknown if (hint := did_you_mean(word, known))), "")
             if not hint and unknown and "overrides" in {action.dest for action in self._actions}:
-                hint = "; keys of the config are set as key=value, for example out=runs/mine"
+                hint = "; to set a key of the config write key=value, for example out=runs/mine"
             message += hint
         super().error(message)
 
 
 @cache
 def commands() -> Mapping[str, ModuleType]:
-    """The module of each command, by its name."""
+    """Return the module of each command, by its name."""
     modules = {
         found.name: importlib.import_module(f"orthogan.cli.{found.name}")
         for found in pkgutil.iter_modules(orthogan.cli.__path__)
@@ -87,7 +87,7 @@ def commands() -> Mapping[str, ModuleType]:
 
 @cache
 def top_level() -> argparse.ArgumentParser:
-    """The parser of ``orthogan``."""
+    """Return the parser of ``orthogan``."""
     parser = Parser(
         prog="orthogan",
         description="Train GANs with well-conditioned layers, score them, and explore their latent space.",
@@ -104,6 +104,6 @@ def top_level() -> argparse.ArgumentParser:
 
 
 def parsers() -> Mapping[str, Parser]:
-    """The parser of each command, by its name."""
+    """Return the parser of each command, by its name."""
     action = next(action for action in top_level()._actions if isinstance(action, argparse._SubParsersAction))
     return action.choices

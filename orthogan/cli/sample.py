@@ -1,4 +1,4 @@
-"""Draw images of a generator: one grid, or one file per seed; the same seed always gives the same image.
+"""Generate images: one grid, or one file per seed; the same seed always gives the same image.
 
 Example: orthogan sample runs/demo --seeds 0-63 --out samples.png
 """
@@ -15,9 +15,13 @@ def add_arguments(parser: ArgumentParser) -> None:
     """Declare the arguments of the command."""
     add_subject(parser)
     parser.add_argument("--seeds", default="0-63", help="one image per seed, such as 0-63,70 (default: 0-63)")
-    add_classes(parser, "classes of a conditional model, such as 0-2,ship (default: all in turn)")
+    add_classes(parser, "classes of a conditional model, such as 0-2,ship (default: cycle through all classes)")
     add_truncation(parser)
-    parser.add_argument("--out", default="samples.png", help=".png for a grid, or a folder (default: samples.png)")
+    parser.add_argument(
+        "--out",
+        default="samples.png",
+        help=".png file for a grid, or folder for one file per image (default: samples.png)",
+    )
     add_net(parser)
 
 

@@ -1,4 +1,4 @@
-"""Show the singular values, stable rank, condition number and orthogonality of every layer of any net.
+"""Show the singular values, stable rank, condition number and orthogonality of every layer of a network.
 
 Example: orthogan spectrum torchvision.models:resnet18 --layers conv --plot spectrum.png
 """
@@ -19,10 +19,10 @@ def add_arguments(parser: ArgumentParser) -> None:
         "--size",
         type=whole(1, 128),
         default=8,
-        help="side of the feature map for the operator norm of a convolution (default: 8)",
+        help="height and width of the feature map for the operator norm of a convolution (default: 8)",
     )
     parser.add_argument("--plot", help="plot the singular values to this .png")
-    add_json(parser, "everything as JSON, including the singular values")
+    add_json(parser, "the report as JSON, including all singular values")
     add_ema(parser)
     add_trust(parser)
 

@@ -1,4 +1,4 @@
-"""Reproduce the experiments of a paper: methods x settings x seeds, in one table and one report.
+"""Reproduce the experiments of a paper and report all methods, settings and seeds in one table.
 
 The same command resumes a study: finished runs are never repeated. REPORT.md, report.html and table.json are written
 to OUT/NAME/SCALE.
@@ -22,20 +22,20 @@ if TYPE_CHECKING:
 def add_arguments(parser: Parser) -> None:
     """Declare the arguments of the command."""
     parser.add_names("name", names=_study_names, nargs="?", help="{names}, or module:STUDY for your own")
-    add_overrides(parser, "values that replace those of the config of all runs, such as training.steps=500")
+    add_overrides(parser, "values that override the config of all runs, for example training.steps=500")
     parser.add_argument("--list", action="store_true", help="list the studies and their sizes")
     parser.add_argument(
         "--scale",
         default="smoke",
-        help="smoke: about a minute, results are meaningless; cpu: hours on two cores; full: as published "
-        "(default: smoke)",
+        help="smoke: about a minute, with meaningless results; cpu: hours on two cores; full: as published (default: "
+        "smoke)",
     )
     parser.add_argument(
         "--seeds", type=whole(1, 1000), help="runs per method, with seeds 0, 1, … (default: set by the scale)"
     )
-    parser.add_argument("--out", default="runs/studies", help="folder of the studies (default: runs/studies)")
+    parser.add_argument("--out", default="runs/studies", help="folder for the studies (default: runs/studies)")
     parser.add_argument(
-        "--jobs", type=whole(1, 1024), help="runs at the same time (default: one per core, at most 8; on a GPU 1)"
+        "--jobs", type=whole(1, 1024), help="number of parallel runs (default: one per core, at most 8; 1 on a GPU)"
     )
     parser.add_argument(
         "--redo",
@@ -53,13 +53,13 @@ def _study_names() -> Iterable[str]:
 
 
 def run(arguments: Namespace) -> None:
-    """Run or resume a study and report it, or list all studies."""
+    """Run or resume a study and write its report, or list all studies."""
     from orthogan.studies.study import get_study, listing
 
     if arguments.list or arguments.name is None:
         print(listing())
         return
-    get_study(arguments.name)  # refuses an unknown name before training is imported
+    get_study(arguments.name)  # refuse an unknown name before importing training
     import torch
 
     from orthogan.studies.pool import default_jobs

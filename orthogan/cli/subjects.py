@@ -1,4 +1,4 @@
-"""What the commands do alike: check that files exist, open a generator, and read what its options name."""
+"""Steps that several commands share: check that files exist, open a generator, and read its options."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from orthogan.errors import UserError
 from orthogan.io.read import check_regular
 from orthogan.models.shipped import find_shipped, no_such
 
-# torch and what builds on it take seconds to import: a command checks its files first
+# torch and what builds on it take seconds to import, so a command checks its files first
 if TYPE_CHECKING:
     import torch
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from orthogan.models.open import OpenedModel
     from orthogan.models.protocol import Generator
 
-BATCH = 64  # images that are drawn at once
+BATCH = 64  # images per batch
 
 
 def check_subject(path: str) -> None:
@@ -36,7 +36,7 @@ def check_file(path: str | None) -> None:
 
 
 def check_config(path: str | None) -> None:
-    """Raise ``UserError`` if ``path`` or a file that it builds on does not exist or is not YAML."""
+    """Raise ``UserError`` if ``path`` or one of its base files does not exist or is not YAML."""
     from orthogan.config.read import read_chain
 
     if path:
@@ -44,7 +44,7 @@ def check_config(path: str | None) -> None:
 
 
 def open_subject(path: str, arguments: Namespace) -> tuple[OpenedModel, Generator, torch.device]:
-    """The generator of ``path``, on the device that ``arguments`` name."""
+    """Open the generator of ``path`` on the device given in ``arguments``."""
     from orthogan.config.files import own_names
     from orthogan.device import chosen_device
     from orthogan.models.open import open_model
@@ -56,7 +56,7 @@ def open_subject(path: str, arguments: Namespace) -> tuple[OpenedModel, Generato
 
 
 def read_directions(arguments: Namespace, net: Generator) -> Directions:
-    """The directions of --directions, else of --method; they change only the styles of --layers if it is given."""
+    """Return the directions of --directions or else of --method, restricted to the styles of --layers."""
     from orthogan.latent import Directions, parse_layers
     from orthogan.latent.discovery import find_directions
 
@@ -68,19 +68,19 @@ def read_directions(arguments: Namespace, net: Generator) -> Directions:
 
 
 def read_class(arguments: Namespace, subject: OpenedModel) -> int | None:
-    """The one class that --classes names; None if it is not given."""
+    """Return the single class of --classes, or None."""
     if arguments.classes is None:
         return None
     from orthogan.latent import parse_classes
 
     chosen = parse_classes(arguments.classes, subject.generator.num_classes, subject.class_names)
     if len(chosen) > 1:
-        raise UserError(f"--classes {arguments.classes}: this command shows one class at a time; name one")
+        raise UserError(f"--classes {arguments.classes}: this command shows one class at a time; choose one")
     return chosen[0]
 
 
 def find_run(subject: str | Path) -> Path | None:
-    """The run folder that ``subject`` is or lies in."""
+    """Return the run folder that ``subject`` is or is inside of."""
     from orthogan.io import checkpoint
 
     path = Path(subject)

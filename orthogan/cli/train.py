@@ -1,4 +1,4 @@
-"""Train the model of a config; the same command resumes an interrupted run.
+"""Train the model of a config; run the same command again to resume an interrupted run.
 
 Example: orthogan train configs/cifar10/srngan.yaml seed=3 model.discriminator.norm.c=0.5
 """
@@ -27,7 +27,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def run(arguments: Namespace) -> None:
-    """Train, or with --dry-run only try."""
+    """Train, or only try one step with --dry-run."""
     check_config(arguments.config)
     from orthogan.config.files import load_config
     from orthogan.data.sources import DATA_SOURCES, DataSource

@@ -1,4 +1,4 @@
-"""Show what each latent direction does: one row of images per direction, as a picture, an animation or a web page.
+"""Show the effect of each latent direction in a row of images, as a picture, an animation or a web page.
 
 Example: orthogan traverse runs/demo --method sefa --dims 0-7 --control 2 --out traversal.html
 """
@@ -34,24 +34,32 @@ def add_arguments(parser: Parser) -> None:
     parser.add_argument(
         "--range", type=real(1e-9, 1e9), default=3.0, help="largest offset in either direction (default: 3)"
     )
-    parser.add_argument("--steps", type=whole(1, 1001), default=11, help="images per row, an odd number (default: 11)")
+    parser.add_argument(
+        "--steps", type=whole(1, 1001), default=11, help="number of images per row, an odd number (default: 11)"
+    )
     add_seed(parser, "random seed of the base image", default=7)
-    parser.add_argument("--seeds", help="several base images, such as 0-4: a contact sheet (.png)")
+    parser.add_argument("--seeds", help="several base images, such as 0-4, in a contact sheet (.png)")
     add_classes(parser)
     add_truncation(parser)
     parser.add_argument(
-        "--base", choices=("sample", "zero"), default="sample", help="latent in the middle of a row (default: sample)"
+        "--base",
+        choices=("sample", "zero"),
+        default="sample",
+        help="latent in the middle of each row (default: sample)",
     )
     parser.add_argument("--centred", action="store_true", help="set the coordinate instead of adding the offset to it")
     parser.add_argument(
         "--walk",
         choices=("line", "sphere"),
         default="line",
-        help="path of the latent: a straight line, or a great circle that keeps its norm (default: line)",
+        help="path of the latent: line, or a great circle that keeps its norm (default: line)",
     )
-    parser.add_argument("--heatmap", action="store_true", help="show where each row changes (.png, .html)")
+    parser.add_argument("--heatmap", action="store_true", help="show where the images of each row change (.png, .html)")
     parser.add_argument(
-        "--control", type=whole(0, 1 << 16), default=0, help="rows along random directions, to compare (default: 0)"
+        "--control",
+        type=whole(0, 1 << 16),
+        default=0,
+        help="number of rows along random directions, for comparison (default: 0)",
     )
     parser.add_argument(
         "--out", default="traversal.png", help=".png, .gif, .webp, .mp4 or .html (default: traversal.png)"
@@ -70,7 +78,7 @@ def run(arguments: Namespace) -> None:
 
     seeds = parse_seeds(arguments.seeds) if arguments.seeds else []
     if seeds and arguments.base != "sample":
-        raise UserError(f"--base {arguments.base}: a contact sheet starts at the samples of --seeds; omit --base")
+        raise UserError(f"--base {arguments.base}: a contact sheet starts from the samples of --seeds; omit --base")
     check_suffix(arguments.out, heatmap=arguments.heatmap, sheet=bool(seeds))
     subject, net, device = open_subject(arguments.subject, arguments)
     directions = read_directions(arguments, net)

@@ -37,11 +37,11 @@ class Config(Section):
 
     only_for: ClassVar = {"gan": ("augment",)}
 
-    task: Literal["gan", "classifier"] = Field(default="gan", description="what is trained")
-    seed: Annotated[int, Field(ge=0, le=2**63 - 1)] = Field(
-        default=0, description="seed of every random number in the run"
+    task: Literal["gan", "classifier"] = Field(default="gan", description="what to train")
+    seed: Annotated[int, Field(ge=0, le=2**63 - 1)] = Field(default=0, description="random seed of the run")
+    out: str | None = Field(
+        default=None, description="run folder; null = runs/ plus the path of the config inside configs/"
     )
-    out: str | None = Field(default=None, description="run folder; null = runs/NAME-OF-THE-CONFIG")
     data: DataConfig = DataConfig()
     augment: Annotated[AugmentConfig, AUGMENTED] = AugmentConfig()
     model: ModelConfig = ModelConfig()

@@ -1,4 +1,4 @@
-"""The batch at a position, for one process of several, on its device, or read ahead by worker processes."""
+"""Batches of images by position, for one of several processes: kept on its device, or read ahead by workers."""
 
 from __future__ import annotations
 
@@ -20,16 +20,18 @@ from orthogan.errors import UserError
 from orthogan.io.threads import cores
 from orthogan.rng import derive
 
-RESIDENT_LIMIT = 2 << 30  # "auto" puts a set in memory of at most so many bytes on the device
-BY_PIPE = 1 << 19  # a batch of at most so many bytes is sent as such: a segment of shared memory takes 3 times as long
+RESIDENT_LIMIT = 2 << 30  # "auto" keeps a set in memory of at most this many bytes on the device
+BY_PIPE = (
+    1 << 19
+)  # a batch of at most this many bytes is sent directly: a segment of shared memory takes 3 times as long
 
 
 class Batches:
     """Shuffled batches of a source, each a pure function of (seed, position).
 
-    A position is the number of images seen before, by all processes together. The global batch at it holds
-    ``batch_size`` images of the endless shuffled stream (``orthogan.data.order``); process ``rank`` of ``world``
-    gets the rows rank*b/w to (rank+1)*b/w, so the batch does not depend on how many processes share it.
+    A position is the number of images that all processes have seen before. The global batch at a position holds
+    ``batch_size`` images of the endless shuffled stream (``orthogan.data.order``); process ``rank`` of ``world`` gets
+    the rows rank*b/w to (rank+1)*b/w, so the batch does not depend on the number of processes.
 
     ``resident``: ``device`` keeps the whole set as uint8 on ``device`` and indexes it there; ``stream`` reads ahead
     with ``workers`` processes (0: in this one; at most one per CPU that this process may use); ``auto`` is ``device``
@@ -63,9 +65,11 @@ class Batches:
         key: str = "",
     ) -> None:
         if batch_size < 1 or batch_size % world:
-            raise UserError(f"batch size {batch_size} cannot be shared evenly by {world} processes; use a multiple")
+            raise UserError(
+                f"batch size {batch_size} cannot be divided evenly among {world} processes; use a multiple of {world}"
+            )
         if len(source) < batch_size:
-            advice = f"; set {key} to at most {len(source)}, or give more images" if key else "; give more images"
+            advice = f"; set {key} to at most {len(source)}, or use more images" if key else "; use more images"
             raise UserError(f"{source.name} has {len(source)} images, fewer than a batch of {batch_size}{advice}")
         if not 0 <= rank < world:
             raise ValueError(f"rank {rank} of {world}")
@@ -84,14 +88,15 @@ class Batches:
             self._images, self._labels = load_all(source, self.device)
         elif workers > 0:
             pin = self.device.type == "cuda"
-            # Holds the source and numbers, not self: a cycle would keep the workers of a forgotten object alive.
+            # It holds the source and numbers, not self: a reference cycle would keep the workers of a dropped object
+            # alive.
             indices = partial(_indices, self._seed, len(source), self._offset, self.share)
             self._stream = Stream(source, indices, step=batch_size, workers=min(workers, cores()), pin=pin)
             # Runs before multiprocessing's own exit handler, which would wait for workers that never see its signal.
             weakref.finalize(self, self._stream.close)
 
     def at(self, position: int) -> tuple[Tensor, Tensor]:
-        """This process's part of the batch at ``position``.
+        """Return this process's part of the batch at ``position``.
 
         Images uint8 (batch_size/world, c, h, w) and labels int64 (batch_size/world,), on the device.
         """
@@ -108,7 +113,7 @@ class Batches:
         return images.to(self.device, non_blocking=True), labels.to(self.device, non_blocking=True)
 
     def _device_index(self, start: int) -> Tensor:
-        """The indices of this process's rows, cut on the device out of the order of their epochs."""
+        """The indices of this process's rows, sliced on the device from the order of their epochs."""
         parts: list[Tensor] = []
         left = self.share
         while left > 0:
@@ -135,7 +140,7 @@ class Batches:
 
 
 def _indices(seed: int, n: int, offset: int, count: int, position: int) -> np.ndarray:
-    """The indices that one process reads at a position."""
+    """Return the indices that one process reads at a position."""
     return permuted_index(seed, n, position + offset, count)
 
 
@@ -150,7 +155,7 @@ def fits(source: ImageSource, device: torch.device) -> bool:
 
 
 def load_all(source: ImageSource, device: torch.device) -> tuple[Tensor, Tensor]:
-    """The whole set on the device: images uint8 (N, c, h, w) and labels int64 (N,), read in pieces."""
+    """Load the whole set onto the device in pieces: images uint8 (N, c, h, w) and labels int64 (N,)."""
     shape = (len(source), source.channels, source.resolution, source.resolution)
     images = torch.empty(shape, dtype=torch.uint8, device=device)
     labels = torch.empty(len(source), dtype=torch.int64, device=device)
@@ -163,7 +168,7 @@ def load_all(source: ImageSource, device: torch.device) -> tuple[Tensor, Tensor]
 
 
 class Chunk(NamedTuple):
-    """What a worker sends back; ``failure`` is the text of a UserError, for which there are no images.
+    """Answer of a worker; ``failure`` is the text of a UserError, in which case there are no images.
 
     ``images``: (n, c, h, w), or (n, h, w, c) where ``last``; large ones are a tensor in shared memory.
     """
@@ -176,7 +181,7 @@ class Chunk(NamedTuple):
 
 
 class _Reader(Dataset[Chunk]):
-    """Reads the indices it is given, one batch a call."""
+    """Reads the given indices, one batch per call."""
 
     def __init__(self, source: ImageSource) -> None:
         self.source = source
@@ -186,7 +191,7 @@ class _Reader(Dataset[Chunk]):
             images, labels = self.source.read(indices)
         except UserError as error:
             return Chunk(np.empty(0), False, np.empty(0), [], str(error))
-        # Only what is contiguous travels without being put in order first, pixel by pixel.
+        # Only contiguous arrays are sent without being copied pixel by pixel first.
         last = not images.flags.c_contiguous and images.transpose(0, 2, 3, 1).flags.c_contiguous
         packed = np.ascontiguousarray(images.transpose(0, 2, 3, 1) if last else images)
         sent = packed if packed.nbytes <= BY_PIPE else torch.from_numpy(packed)
@@ -194,7 +199,7 @@ class _Reader(Dataset[Chunk]):
 
 
 class _Positions(Sampler[np.ndarray]):
-    """The indices of the batches from position ``start`` on, without end."""
+    """The indices of the batches from position ``start`` on, endlessly."""
 
     def __init__(self, indices_at: Callable[[int], np.ndarray], step: int) -> None:
         self.indices_at, self.step, self.start = indices_at, step, 0
@@ -212,10 +217,10 @@ def _as_it_is(chunk: Any) -> Any:
 
 @contextmanager
 def _signals_are_left_to_the_main_process() -> Iterator[None]:
-    """Processes started inside never see Ctrl-C or SIGTERM, not even while they start.
+    """Processes started inside never receive Ctrl-C or SIGTERM, not even while they start.
 
     Both reach the whole process group, but the main process still needs batches to end its step. A blocked signal
-    stays blocked in a child; here it is delivered afterwards.
+    stays blocked in a child; here it is delivered afterward.
     """
     if not hasattr(signal, "pthread_sigmask"):  # Windows sends neither to a group
         yield
@@ -230,8 +235,8 @@ def _signals_are_left_to_the_main_process() -> Iterator[None]:
 class Stream:
     """Batches read ahead by ``workers`` processes.
 
-    ``at(position)`` waits for the batch at a position; when it is not the one after the last, reading starts anew
-    there. ``indices_at(position)`` gives the indices of a batch, ``step`` the distance of two positions [images].
+    ``at(position)`` waits for the batch at a position; if it does not follow the last one, reading restarts there.
+    ``indices_at(position)`` returns the indices of a batch; ``step`` is the distance between two positions [images].
     """
 
     def __init__(
@@ -247,16 +252,16 @@ class Stream:
             collate_fn=_as_it_is,
             persistent_workers=True,
             prefetch_factor=2,
-            pin_memory=pin,  # of what is in shared memory, by a thread
+            pin_memory=pin,  # by a thread, of what is in shared memory
         )
         self._pin = pin
         self._iterator: Iterator[Chunk] | None = None
         self._next = -1
 
     def at(self, position: int) -> tuple[Tensor, Tensor]:
-        """The batch at ``position``, page-locked where ``pin`` was asked for.
+        """Return the batch at ``position``, in page-locked memory if ``pin`` is set.
 
-        Raises UserError when a worker met one, RuntimeError after ``close``.
+        Raises UserError if a worker raised one, RuntimeError after ``close``.
         """
         if self._loader is None:
             raise RuntimeError("the stream was closed")
@@ -271,11 +276,11 @@ class Stream:
             raise UserError(chunk.failure)
         images = chunk.images if isinstance(chunk.images, Tensor) else torch.from_numpy(chunk.images)
         labels = torch.from_numpy(chunk.labels)
-        if self._pin:  # what is pinned already stays as it is
+        if self._pin:  # already pinned tensors stay as they are
             images, labels = images.pin_memory(), labels.pin_memory()
         return images.permute(0, 3, 1, 2) if chunk.last else images, labels
 
     def close(self) -> None:
-        """Stop the workers; they would outlive a signal to end, which they never see."""
+        """Stop the workers; they do not receive signals, so they would not end by themselves."""
         self._iterator = None
         self._loader = None

@@ -1,4 +1,4 @@
-"""The sections of a config that say which images there are, and how they are augmented."""
+"""Config sections for the images and their augmentation."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class DataConfig(Section):
-    """Which images are trained on, and in which form."""
+    """Which images to train on, and in which form."""
 
     only_for: ClassVar = {
         "gan": ("labels", "dequantize"),
@@ -25,33 +25,33 @@ class DataConfig(Section):
     }
     task_defaults: ClassVar = {"classifier": {"labels": True, "dequantize": False}}
 
-    source: Annotated[str, KindOf(DATA_SOURCES)] = Field(default="faces", description="where the images come from")
-    path: str | None = Field(
-        default=None, description="folder or file that the images are in, for sources that need one"
-    )
-    root: str = Field(default="data", description="folder that torchvision's downloads are kept in")
-    download: bool = Field(default=True, description="fetch a missing torchvision data set")
-    split: str = Field(default="train", description="part of the data set to train on, and to compare with")
+    source: Annotated[str, KindOf(DATA_SOURCES)] = Field(default="faces", description="data set")
+    path: str | None = Field(default=None, description="folder or file with the images, for sources that need one")
+    root: str = Field(default="data", description="folder for data sets downloaded by torchvision")
+    download: bool = Field(default=True, description="download a torchvision data set if it is missing")
+    split: str = Field(default="train", description="part of the data set to train on and to compare with")
     resolution: Annotated[int, Field(ge=8, le=1024)] = Field(
-        default=32, description="side of the square images [pixels]"
+        default=32, description="height and width of the images [pixels]"
     )
-    channels: Literal[1, 3] = Field(default=3, description="1 = gray, 3 = RGB")
+    channels: Literal[1, 3] = Field(default=3, description="1 = grayscale, 3 = RGB")
     labels: bool = Field(default=False, description="train a class-conditional model on the data set's labels")
     count: PositiveInt | None = Field(
         default=None,
         description="of generated images: size of a random subset of the sprites; how many faces or portraits to draw",
     )
     options: Options = Field(
-        default={}, description="of the source alone, such as {fixed: {glasses: none}} of faces, which holds factors"
+        default={}, description="options of this source, for example {fixed: {glasses: none}} for faces"
     )
-    bad_images: Literal["skip", "error"] = Field(default="skip", description="what to do about an unreadable file")
-    bad_limit: Fraction = Field(default=0.01, description="skip at most this share of the files [0-1]")
-    flip: bool = Field(default=False, description="mirror half of the real images")
+    bad_images: Literal["skip", "error"] = Field(
+        default="skip", description="skip unreadable files, or stop with an error"
+    )
+    bad_limit: Fraction = Field(default=0.01, description="largest fraction of the files that may be skipped [0-1]")
+    flip: bool = Field(default=False, description="flip half of the real images horizontally")
     crop: Annotated[int, Field(ge=0, le=1024)] = Field(
-        default=0, description="classifier: black border that each image is cut out of at random; 0 = none [pixels]"
+        default=0, description="classifier: random crop after zero-padding by this many pixels; 0 = none [pixels]"
     )
     label_noise: Fraction = Field(
-        default=0.0, description="classifier: share of the training images whose label is drawn at random, once [0-1]"
+        default=0.0, description="classifier: fraction of the training images that get a fixed random label [0-1]"
     )
     test_split: str = Field(
         default="test",
@@ -61,15 +61,17 @@ class DataConfig(Section):
     holdout: Annotated[float, Field(ge=0.0, lt=1.0)] = Field(
         default=0.0, description="measure on this share of split, kept from training, instead of on test_split [0-1]"
     )
-    dequantize: bool = Field(default=True, description="gan: x/128 - 1 + U(0, 1/128) on reals, else x/127.5 - 1")
     resident: Literal["auto", "device", "stream"] = Field(
-        default="auto", description="keep the set as uint8 on the device, or stream it by workers; auto = by size"
+        default="auto",
+        description="keep the data set as uint8 on the device, or stream it with workers; auto = depends on its size",
     )
-    workers: Annotated[int, Field(ge=0, le=256)] = Field(default=2, description="reader processes when streaming")
+    workers: Annotated[int, Field(ge=0, le=256)] = Field(
+        default=2, description="processes that read images when the data set is streamed"
+    )
 
     @classmethod
     def read_old_keys(cls, tree: dict[str, Any]) -> dict[str, Any]:
-        """``tree`` with ``fixed`` of version 0.1 among the options."""
+        """Move ``fixed`` of version 0.1 into the options of ``tree``."""
         tree = super().read_old_keys(tree)
         if fixed := tree.pop("fixed", None):
             tree["options"] = {**tree.get("options", {}), "fixed": fixed}
@@ -77,13 +79,13 @@ class DataConfig(Section):
 
     @model_validator(mode="after")
     def _possible(self) -> Self:
-        if ":" in self.source:  # the user's own, which is imported when it is opened, with consent
+        if ":" in self.source:  # the user's own source is imported when it is opened, with consent
             return self
         source = DATA_SOURCES.get(self.source, "data.source")()
         if self.labels and self.split in source.unlabeled:
             others = ", ".join(part for part in source.splits if part not in source.unlabeled)
             raise ValueError(
-                f"labels: {self.source!r} has no classes in its part {self.split!r}; set labels to false, or "
+                f"labels: {self.source!r} has no classes in its split {self.split!r}; set labels to false, or "
                 + (f"use the split {others}" if others else "(classifier) choose another source")
             )
         if problem := source.problem(self.request()):
@@ -91,32 +93,33 @@ class DataConfig(Section):
         return self
 
     def check_run(self, config: Any) -> None:
-        """A classifier needs images to be tested on."""
+        """Check that a classifier has images for testing."""
         if config.task == "classifier" and self.one_part and not self.holdout:
             raise ValueError(
-                f"data.holdout: {self.source!r} has no test part; keep a share of the images for it, such as 0.1"
+                f"data.holdout: {self.source!r} has no test split; hold out a fraction of the images for testing, "
+                "such as 0.1"
             )
 
     def request(self, split: str | None = None) -> DataRequest:
-        """What is asked of the source; ``split``: of another part of it."""
+        """Return the request to the source; ``split``: for another part of it."""
         names = {field.name for field in fields(DataRequest)} & set(type(self).model_fields)
         return replace(DataRequest(**{name: getattr(self, name) for name in names}), split=split or self.split)
 
     @property
     def one_part(self) -> bool:
-        """Whether the set has no test part of its own."""
+        """Whether the set has no test split."""
         return ":" not in self.source and len(DATA_SOURCES.get(self.source).splits) == 1
 
 
 class AugmentConfig(Section):
-    """What the discriminator sees of reals and fakes; each kind has a section with its own options."""
+    """Augmentation of real and fake images; each kind has a section with its own options."""
 
-    kind: str = Field(default="none", description="applied to reals and fakes before D")
+    kind: str = Field(default="none", description="augmentation of real and fake images before D")
     OF_OLD: ClassVar = {"policy": "diffaugment", "target": "ada", "images_to_one": "ada", "interval": "ada"}
 
     @classmethod
     def read_old_keys(cls, tree: dict[str, Any]) -> dict[str, Any]:
-        """In 0.1 the options of all kinds stood side by side; those of other kinds meant nothing."""
+        """Read configs of version 0.1, which listed the options of all kinds; those of other kinds had no effect."""
         kind = tree.get("kind", "none")
         return {key: value for key, value in super().read_old_keys(tree).items() if cls.OF_OLD.get(key, kind) == kind}
 

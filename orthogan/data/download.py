@@ -1,4 +1,4 @@
-"""Data sets that torchvision downloads: whatever goes wrong becomes one message that says which file to put where."""
+"""Data sets downloaded by torchvision: every failure becomes one message that says which file to put where."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from pathlib import Path
 from orthogan.errors import UserError
 from orthogan.io.read import describe_error, exists
 
-NETWORK_TIMEOUT = 15.0  # without an answer for so long the network counts as absent [s]
+NETWORK_TIMEOUT = 15.0  # without an answer for this long, the network counts as unavailable [s]
 
 
 @contextmanager
 def fetching(kind: str, advice: str, folder: Path) -> Iterator[None]:
-    """Turn whatever goes wrong in a download, soon, into a UserError that ends with ``advice``.
+    """Turn every failure of a download into a UserError that ends with ``advice``, after a short timeout.
 
-    Where it fails, empty folders that it has made for ``folder`` are removed.
+    After a failure, empty folders that were created for ``folder`` are removed.
     """
     made = next((place for place in (*reversed(folder.parents), folder) if not exists(place, "folder")), None)
     done = False
@@ -30,7 +30,7 @@ def fetching(kind: str, advice: str, folder: Path) -> Iterator[None]:
     except UserError:
         raise
     except Exception as error:  # urllib, tarfile, hash checks and gdown share no base class
-        raise UserError(f"{kind}: not found and not downloaded ({describe_error(error)}). {advice}") from error
+        raise UserError(f"{kind}: not found, and the download failed ({describe_error(error)}). {advice}") from error
     finally:
         socket.setdefaulttimeout(before)
         if made is not None and not done:

@@ -1,8 +1,8 @@
-"""Pixel-art portraits with known factors: DiceBear's style "Pixel Art" (CC0 1.0), drawn once per part and color.
+"""Pixel-art portraits with known factors, in DiceBear's style "Pixel Art" (CC0 1.0).
 
 A portrait is a stack of layers on a 16 x 16 canvas: background, head, accessories, clothes, eyes, glasses, beard,
 mouth, hair, hat. The packages ``dicebear-core`` and ``dicebear-styles`` describe them, ``resvg-py`` draws each one
-once per color (a few seconds, cached afterwards), and numpy blends them with resvg's own rounding, so that a composed
+once per color (a few seconds, cached afterward), and numpy blends them with resvg's own rounding, so that a composed
 portrait equals the library's own drawing pixel for pixel. None of the art is part of orthogan.
 """
 
@@ -39,7 +39,7 @@ _INK = "#123456"  # stands for the color of a part; no palette has it
 
 
 class Part(NamedTuple):
-    """A layer of a portrait: its factor, the palette that colors it, how often it is drawn, whether it has a mask."""
+    """A layer of a portrait: its factor, its palette, how often it is drawn, and whether it has a mask."""
 
     name: str
     palette: str
@@ -47,7 +47,7 @@ class Part(NamedTuple):
     masked: bool = False
 
 
-# From back to front, as the style stacks them. The share is ours: the style itself draws fewer of the rare parts.
+# From back to front, as the style stacks them. The frequency is our choice: the style draws rare parts less often.
 PARTS = (
     Part("accessories", "accessories", 0.2),
     Part("clothes", "clothing"),
@@ -74,7 +74,7 @@ class Factors(NamedTuple):
 
 @cache
 def definition() -> dict[str, Any]:
-    """DiceBear's description of the style. Raises UserError for that of another release."""
+    """Return DiceBear's description of the style. Raises UserError for that of another release."""
     found = json.loads(files("dicebear_styles").joinpath(f"{STYLE}.json").read_text("utf-8"))
     if hashlib.sha256(json.dumps(found, sort_keys=True).encode()).hexdigest() != DEFINITION:
         raise other_data("faces")
@@ -90,9 +90,9 @@ def other_data(source: str) -> UserError:
 
 @cache
 def factors() -> Factors:
-    """The 17 factors: background, skin, then each part followed by its color.
+    """Return the 17 factors: background, skin, then each part followed by its color.
 
-    A part that can be absent has "none" as value 0, and so has its color: every value of a factor can be seen.
+    A part that can be absent has "none" as value 0, and so does its color, so that every value of a factor is visible.
     """
     columns: dict[str, tuple[str, ...]] = {"background": BACKGROUNDS, "skin": _palette("skin")}
     for part in PARTS:
@@ -104,7 +104,7 @@ def factors() -> Factors:
 
 
 def optional_parts() -> list[tuple[int, int]]:
-    """The columns of each part that can be absent and has a color of its own, and of that color."""
+    """Return the columns of each part that can be absent and has its own color, and of that color."""
     names = factors().names
     pairs = [(part.name, f"{part.name} color") for part in PARTS if part.share < 1]
     return [(names.index(part), names.index(color)) for part, color in pairs if color in names]
@@ -115,11 +115,11 @@ def _palette(name: str) -> tuple[str, ...]:
 
 
 def draw_factors(count: int, *, seed: int, fixed: Mapping[str, str | int] | None = None) -> np.ndarray:
-    """Random factors int64 (count, 17); row i is a function of ``seed`` and i alone.
+    """Draw random factors int64 (count, 17); row i depends on ``seed`` and i alone.
 
-    ``fixed`` holds factors at a value, given by its name or its number: ``{"glasses": "none", "skin": 2}``. To hold
-    the color of a part that can be absent draws the part in every portrait.
-    Raises UserError for a factor or a value that does not exist.
+    ``fixed`` sets factors to a value, given by name or number: ``{"glasses": "none", "skin": 2}``. Fixing the color of
+    a part that can be absent draws the part in every portrait. Raises UserError for a factor or a value that does not
+    exist.
     """
     known = factors()
     if count < 1:
@@ -135,7 +135,10 @@ def draw_factors(count: int, *, seed: int, fixed: Mapping[str, str | int] | None
         columns = [known.names.index(n) for n in (part.name, f"{part.name} color") if n in known.names]
         held = [given[known.names[c]] for c in columns if known.names[c] in given]
         if 0 in held and any(held):
-            raise UserError(f"faces: {part.name} is fixed to none, but not its color: fix both or one of them")
+            raise UserError(
+                f"faces: {part.name} is fixed to none, but its color to another value; set both to none, or fix only "
+                "one of them"
+            )
         absent = uniform[:, 1, columns[0]] >= part.share if not held else np.full(count, 0 in held)
         for column in columns:  # the values 1, 2, ... are equally likely where the part is drawn
             drawn = 1 + (uniform[:, 0, column] * (known.sizes[column] - 1)).astype(np.int64)
@@ -164,7 +167,7 @@ def _value(name: str, value: str | int) -> int:
 
 
 def check_factors(table: np.ndarray) -> np.ndarray:
-    """``table`` as int64 (n, 17). Raises UserError naming the first column that is wrong."""
+    """Return ``table`` as int64 (n, 17). Raises UserError naming the first invalid column."""
     known = factors()
     table = check_table("faces", table, known.names, known.sizes)
     for part, color in optional_parts():
@@ -203,7 +206,7 @@ def _compose(table: np.ndarray, out: np.ndarray) -> None:
         stack = layers[part.name]
         variant, color = column[part.name], column["hair color" if part.palette == "hair" else f"{part.name} color"]
         if part.share < 1 and part.name != "beard":
-            color = np.maximum(color - 1, 0)  # absent: whatever color, the layer is empty
+            color = np.maximum(color - 1, 0)  # absent: the layer is empty, whatever its color
         for layer in stack:
             _blend(canvas, layer, variant * len(_palette(part.palette)) + color, masked=part.masked)
     out[:] = canvas
@@ -231,8 +234,8 @@ def _rgb(color: str) -> tuple[int, int, int]:
 
 @cache
 def _layers() -> dict[str, list[np.ndarray]]:
-    """For the head and every part the layers uint8 (variants x colors, 4, 16, 16), drawn once and kept on disk."""
-    import torch  # takes a second, and a config needs this module's constants only
+    """Return the layers uint8 (variants x colors, 4, 16, 16) of head and parts, drawn once and cached on disk."""
+    import torch  # takes a second to import, and a config only needs the constants of this module
 
     from orthogan.io.weights import read_sealed, write_sealed
 
@@ -278,7 +281,7 @@ def _draw_layers() -> dict[str, np.ndarray]:
 
 
 def _pieces(elements: list[dict[str, Any]]) -> list[list[dict[str, Any]]]:
-    """The elements of a variant one at a time; a mask stays with what it cuts."""
+    """Split a variant into its elements; a mask stays with the element that it cuts."""
     masked = any(element["name"] == "mask" for element in elements)
     return [elements] if masked else [[element] for element in elements]
 
@@ -286,7 +289,7 @@ def _pieces(elements: list[dict[str, Any]]) -> list[list[dict[str, Any]]]:
 def _svg(
     elements: list[dict[str, Any]], palette: str, only: tuple[str, str, list[dict[str, Any]]] | None = None
 ) -> str:
-    """DiceBear's drawing of some elements of the canvas alone, with ``_INK`` as the color of ``palette``.
+    """Return DiceBear's drawing of some elements of the canvas, with ``_INK`` as the color of ``palette``.
 
     ``only``: component, variant, and those elements of the variant that are to be drawn.
     """
@@ -304,9 +307,10 @@ def _svg(
 
 @cache
 def _layer(svg: str) -> np.ndarray:
-    """What resvg draws, uint8 (4, 16, 16): premultiplied color and alpha, from its pictures on black and on white.
+    """Return resvg's drawing uint8 (4, 16, 16), premultiplied color and alpha, from drawings on black and white.
 
-    On black the premultiplied color is left. On white a pixel is larger by what the layer lets through of 255.
+    On black, the premultiplied color remains. On white, a pixel is larger by the part of 255 that the layer lets
+    through.
     """
     black, white = (rasterize(svg, background=color).astype(np.int64) for color in ("#000000", "#ffffff"))
     through = (white - black)[0]
@@ -316,7 +320,7 @@ def _layer(svg: str) -> np.ndarray:
 
 
 def rasterize(svg: str, size: int = CANVAS, background: str | None = None) -> np.ndarray:
-    """resvg's drawing of ``svg``: uint8 RGB (3, size, size)."""
+    """Draw ``svg`` with resvg: uint8 RGB (3, size, size)."""
     import resvg_py
     from PIL import Image
 

@@ -1,4 +1,4 @@
-"""Sets whose generative factors are known: their annotation, and the image of any combination of factors."""
+"""Data sets with known generative factors: annotations, and the image of any combination of factors."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ def check_factors(where: object, factors: np.ndarray, names: Sequence[str], size
 def known_factors(
     factors: np.ndarray, names: Sequence[str], sizes: Sequence[int], *, label: str, class_names: Sequence[str]
 ) -> Annotation:
-    """Factors (N, K), of which the one called ``label`` is the class too."""
+    """Annotate factors (N, K); the one called ``label`` is also the class."""
     factors = factors.astype(np.int64)
     return Annotation(factors[:, names.index(label)].copy(), list(class_names), factors, list(names), list(sizes))
 
 
 def full_grid(sizes: Sequence[int]) -> np.ndarray:
-    """Every combination int64 (prod(sizes), K), the last factor running fastest."""
+    """Return every combination int64 (prod(sizes), K); the last factor varies fastest."""
     return np.indices(tuple(sizes), np.int64).reshape(len(sizes), -1).T
 
 
@@ -44,8 +44,8 @@ class FactorGrid:
 
     Args:
         source: an image source with ``factors`` (N, K); no combination may occur twice.
-        occurring: number only the values that occur, so that SmallNORB's five training instances, 4 6 7 8 9, are
-            0 to 4 and its grid has no holes. ``values[k][j]`` is the source's class of value j of factor k.
+        occurring: number only the values that occur, so that the five training instances of SmallNORB, 4 6 7 8 9,
+            become 0 to 4 and the grid has no holes. ``values[k][j]`` is the source's class of value j of factor k.
 
     A full grid in the order of its factors needs arithmetic only; any other one a sorted table of N keys.
     Raises ValueError: the source knows no factors, or one of the combinations is there twice.
@@ -73,7 +73,7 @@ class FactorGrid:
             self.values = tuple(np.arange(size) for size in source.factor_sizes)
         self.factor_sizes: tuple[int, ...] = tuple(len(v) for v in self.values)
         self.combinations = int(np.prod([int(size) for size in self.factor_sizes], dtype=object))
-        pieces = range(0, len(factors), 1 << 20)  # the table of the coloured sprites has 35 million rows
+        pieces = range(0, len(factors), 1 << 20)  # the table of the colored sprites has 35 million rows
         keys = np.concatenate([self._keys(factors[i : i + (1 << 20)]) for i in pieces])
         self._table: tuple[np.ndarray, np.ndarray] | None = None  # sorted keys and their rows
         if len(keys) == self.combinations and (keys == np.arange(len(keys))).all():
@@ -86,13 +86,13 @@ class FactorGrid:
             first, second = rows[double[0]], rows[double[0] + 1]
             raise ValueError(
                 f"{source.name}: images {first} and {second} have the same factors, {self._words(factors[first])}; "
-                "FactorGrid needs factors that tell the images apart"
+                "FactorGrid needs a different combination of factors for every image"
             )
 
     def rows(self, factors: np.ndarray) -> np.ndarray:
-        """Where in the source the images of factors (n, K) are: int64 (n,).
+        """Return the indices int64 (n,) of the images with the factors (n, K).
 
-        Raises ValueError: another shape, a value out of range, or a combination that no image has.
+        Raises ValueError for another shape, a value out of range, or a combination that no image has.
         """
         keys = self._keys(factors)
         if self._table is None:
@@ -109,7 +109,7 @@ class FactorGrid:
         return rows[place]
 
     def sample(self, factors: np.ndarray, /) -> np.ndarray:
-        """Images uint8 (n, channels, resolution, resolution) of factors (n, K); errors as ``rows``."""
+        """Return images uint8 (n, channels, resolution, resolution) of factors (n, K); raises as ``rows``."""
         return self.source.read(self.rows(factors))[0]
 
     def _keys(self, factors: np.ndarray) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""From the words of a config, or a path, to an image source."""
+"""Open an image source by the values of a config, or by a path."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ def open_source(
     """Open a set of images by the name of its source, or by its path.
 
     Args:
-        kind: a name of ``DATA_SOURCES``; ``module:Name`` of a ``DataSource`` of your own; or the path of a folder or
-            zip of images, or of an .npz, .npy or .h5 file.
-        path: the folder, zip, .npz or .h5 file of the sources folder and array, the published files of dsprites,
-            shapes3d, mpi3d, cars3d and smallnorb; for fashion-mnist a folder that holds its IDX files.
-        split: the part of the data set; sprites, folder and array have one part only, called train.
-        resolution: what every image is brought to [pixels].
+        kind: a name in ``DATA_SOURCES``; ``module:Name`` of your own ``DataSource``; or the path of a folder or zip of
+            images, or of an .npz, .npy or .h5 file.
+        path: the folder, zip, .npz or .h5 file for the sources folder and array; the published files for dsprites,
+            shapes3d, mpi3d, cars3d and smallnorb; for fashion-mnist a folder with its IDX files.
+        split: the part of the data set; sprites, folder and array only have one part, called train.
+        resolution: height and width that images are resized to [pixels].
         channels: 1 (gray) or 3 (RGB).
         count: sprites: size of a random subset, None is the full grid; faces and portraits: how many to draw (default
             50,000 and 10,000; 10,000 and 2,000 of the test part).
@@ -78,14 +78,14 @@ def open_source(
 
 
 def _by_path(text: str) -> tuple[str, str]:
-    """(source, path) of a path that is given in place of a source."""
+    """Return (source, path) for a path that is given instead of a source."""
     path = user_path(text)
     if exists(path, "folder") or (exists(path, "file") and path.suffix.lower() == ".zip"):
         return "folder", text
     if exists(path, "file"):
         return "array", text
     near = did_you_mean(text, DATA_SOURCES)
-    raise UserError(f"data.source: {shown(text)} is not a path, nor one of {', '.join(DATA_SOURCES)}{near}")
+    raise UserError(f"data.source: {shown(text)} is neither a path nor one of {', '.join(DATA_SOURCES)}{near}")
 
 
 def open_configured(config: DataConfig, *, split: str | None = None) -> ImageSource:
@@ -102,10 +102,10 @@ def open_configured(config: DataConfig, *, split: str | None = None) -> ImageSou
 
 
 def open_held_out(config: DataConfig) -> ImageSource:
-    """Real images that a GAN did not see in training, for what must not reward a generator that repeats them.
+    """Open real images that a GAN did not see in training, for metrics that must not reward memorization.
 
-    The ``test_split`` of the set that ``config`` describes, at the same size. Of a subset of the sprites: as many
-    others (or a few less). Of a folder called train: the folder test beside it.
+    This is the ``test_split`` of the data set of ``config``, at the same size. For a subset of the sprites, it is as
+    many other sprites (or a few less). For a folder called train, it is the folder test beside it.
 
     Raises:
         UserError: there are none, or the test part is what the GAN was trained on.

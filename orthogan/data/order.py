@@ -1,9 +1,9 @@
-"""Shuffling without state: which image stands at a position is a function of (seed, position) alone.
+"""Shuffling without state: the image at a position depends on (seed, position) alone.
 
-An epoch is one pass over all images. Epoch e is ordered by sorting n random 64-bit keys, drawn from a Philox
-stream that ``derive(seed, "epoch", e)`` seeds. The raw Philox stream is fixed by its definition (Salmon et al.,
-"Parallel random numbers: as easy as 1, 2, 3", 2011), so the order does not change with a NumPy release as the
-order of ``Generator.permutation`` may.
+An epoch is one pass over all images. Epoch e is ordered by sorting n random 64-bit keys, drawn from a Philox stream
+seeded by ``derive(seed, "epoch", e)``. The raw Philox stream is fixed by its definition (Salmon et al., "Parallel
+random numbers: as easy as 1, 2, 3", 2011), so the order does not change between NumPy releases, unlike
+    ``Generator.permutation``.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ def _keys(seed: int, count: int) -> np.ndarray:
     return np.asarray(np.random.Philox(key=seed).random_raw(count))
 
 
-@lru_cache(maxsize=2)  # a batch may lie across two epochs; older ones are never asked for again in training
+@lru_cache(maxsize=2)  # a batch may span two epochs; older ones are not needed again in training
 def epoch_permutation(seed: int, n: int, epoch: int) -> np.ndarray:
-    """The order of the ``n`` images in one epoch: a read-only int64 permutation of ``range(n)``."""
+    """Return the order of the ``n`` images in one epoch: a read-only int64 permutation of ``range(n)``."""
     order = np.argsort(_keys(derive(seed, "epoch", epoch), n), kind="stable").astype(np.int64, copy=False)
     order.flags.writeable = False
     return order
 
 
 def permuted_index(seed: int, n: int, position: int, count: int) -> np.ndarray:
-    """The image indices at positions ``position .. position + count - 1`` of the endless shuffled stream.
+    """Return the image indices at positions ``position .. position + count - 1`` of the endless shuffled stream.
 
     Positions ``e*n .. (e+1)*n - 1`` are epoch e, a permutation of ``range(n)``; int64 of shape (count,).
     Raises ValueError for an empty set or a negative position or count.
@@ -51,16 +51,16 @@ def permuted_index(seed: int, n: int, position: int, count: int) -> np.ndarray:
 
 
 def subset(seed: int, n: int, count: int) -> np.ndarray:
-    """``count`` distinct integers of ``range(n)`` in random order, int64; a function of its arguments.
+    """Draw ``count`` distinct integers of ``range(n)`` in random order, int64; a pure function of its arguments.
 
-    Small subsets of a very large range are drawn by rejection, so that no array of length n is made.
-    Raises ValueError unless 0 <= count <= n.
+    Small subsets of a very large range are drawn by rejection, without an array of length n. Raises ValueError unless 0
+    <= count <= n.
     """
     if not 0 <= count <= n:
         raise ValueError(f"cannot take {count} distinct items out of {n}")
     if 4 * count >= n:
         return epoch_permutation(derive(seed, "subset"), n, 0)[:count].copy()
-    draws = 2 * count + 16  # the share of distinct ones among them is at least 1 - draws / n / 2 > 3/4 here
+    draws = 2 * count + 16  # the fraction of distinct values is at least 1 - draws / n / 2 > 3/4 here
     while True:
         # A longer stream begins with the shorter one, so the result does not depend on how often this repeats.
         drawn = (_keys(derive(seed, "subset"), draws) % np.uint64(n)).astype(np.int64)

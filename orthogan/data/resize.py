@@ -1,7 +1,7 @@
-"""One way to change the size and the colours of a picture, for every source.
+"""Resize and convert the color mode of images, in the same way for every source.
 
-Pictures are cut to the central square and resized with Pillow's Lanczos filter, whose support grows with the
-reduction, so that nothing aliases. Grey is ITU-R 601 luma; a grey picture becomes RGB by repetition.
+Images are cropped to the central square and resized with Pillow's Lanczos filter, whose support grows with the
+reduction to avoid aliasing. Gray is ITU-R 601 luma; a grayscale image becomes RGB by repetition.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from orthogan.errors import UserError
 from orthogan.io.read import printable
 from orthogan.io.threads import in_threads
 
-MOST_PIXELS = 1 << 26  # of a picture before it is cut and resized; up to 16 threads work at once
-TRANSFORM = "centre crop, lanczos"  # what is done to every picture, for fingerprints
-SMALL_PICTURE = 128 * 128  # threads pay for pictures of more pixels
+MOST_PIXELS = 1 << 26  # limit for an image before cropping and resizing; up to 16 threads work at once
+TRANSFORM = "centre crop, lanczos"  # description of the transform, for fingerprints
+SMALL_PICTURE = 128 * 128  # threads are worthwhile for images with more pixels
 
 
 def centre_crop(picture: Image.Image) -> Image.Image:
-    """The largest central square; an odd pixel of margin is lost at the right or the bottom."""
+    """Crop the largest central square; an odd pixel of margin is cut at the right or the bottom."""
     width, height = picture.size
     side = min(width, height)
     if width == height:
@@ -29,25 +29,25 @@ def centre_crop(picture: Image.Image) -> Image.Image:
 
 
 def resize_image(picture: Image.Image, resolution: int) -> Image.Image:
-    """A square picture of mode L or RGB at ``resolution`` pixels; the same object where it already has that size."""
+    """Resize a square image of mode L or RGB to ``resolution`` pixels; returns the image itself if it has that size."""
     if picture.size == (resolution, resolution):
         return picture
     return picture.resize((resolution, resolution), Image.Resampling.LANCZOS)
 
 
 def to_array(picture: Image.Image, channels: int) -> np.ndarray:
-    """uint8 (channels, h, w) of a picture of mode L or RGB."""
+    """Convert an image of mode L or RGB to uint8 (channels, h, w)."""
     if channels == 1:
         return np.array(picture.convert("L"))[None]
     return np.ascontiguousarray(np.array(picture.convert("RGB")).transpose(2, 0, 1))
 
 
 def check_images(shape: tuple[int, ...], dtype: np.dtype, name: str) -> None:
-    """Raises UserError unless these are N images (N, H, W) or (N, H, W, 1 or 3), uint8 or bool."""
+    """Raise UserError unless there are N images (N, H, W) or (N, H, W, 1 or 3), uint8 or bool."""
     where = printable(name)
     if dtype.kind == "f":
         raise UserError(
-            f"{where}: images must be uint8 from 0 to 255, not {dtype}; if these run from 0 to 1, save "
+            f"{where}: images must be uint8 from 0 to 255, not {dtype}; if they are from 0 to 1, save "
             "(255 * images).round().astype('uint8')"
         )
     if dtype not in (np.uint8, np.bool_):
@@ -59,9 +59,9 @@ def check_images(shape: tuple[int, ...], dtype: np.dtype, name: str) -> None:
 
 
 def fit_arrays(images: np.ndarray, *, resolution: int, channels: int, name: str) -> np.ndarray:
-    """Bring stored images uint8 (N, H, W) or (N, H, W, 1 or 3) into the form (N, channels, resolution, resolution).
+    """Convert stored images uint8 (N, H, W) or (N, H, W, 1 or 3) to (N, channels, resolution, resolution).
 
-    Of bool, True is white. Returns a view where nothing has to change. Raises UserError for any other shape or type.
+    For bool images, True is white. Returns a view if nothing has to change. Raises UserError for other shapes or types.
     """
     check_images(images.shape, images.dtype, name)
     if images.dtype == np.bool_:

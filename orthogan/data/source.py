@@ -1,4 +1,4 @@
-"""What a set of images looks like to the rest of orthogan: an indexable store of square uint8 pictures."""
+"""The interface of a set of images: an indexable store of square uint8 images."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from orthogan.data.resize import fit_arrays
 from orthogan.errors import UserError
 from orthogan.io.hashing import ContentHash
 
-IN_MEMORY_LIMIT = 1 << 30  # a set of at most so many bytes after resizing is held in memory
+IN_MEMORY_LIMIT = 1 << 30  # a set of at most this many bytes after resizing is kept in memory
 
 
 class BadFile(NamedTuple):
@@ -31,7 +31,7 @@ class BadFile(NamedTuple):
 
 
 class Annotation(NamedTuple):
-    """What is known about the images of a set, in the words of ``ImageSource``; ``labels``: int64 (N,)."""
+    """Labels, classes and factors of the images of a set, as in ``ImageSource``; ``labels``: int64 (N,)."""
 
     labels: np.ndarray | None = None
     class_names: Sequence[str] = ()
@@ -67,7 +67,7 @@ class DataRequest:
     options: Mapping[str, Any] = field(default_factory=dict)
 
     def fit(self, images: np.ndarray, name: object) -> np.ndarray:
-        """Stored images (N, H, W) or (N, H, W, 1 or 3) as uint8 (N, channels, resolution, resolution).
+        """Convert stored images (N, H, W) or (N, H, W, 1 or 3) to uint8 (N, channels, resolution, resolution).
 
         Raises UserError, naming ``name``, for other shapes and types.
         """
@@ -75,14 +75,14 @@ class DataRequest:
 
 
 class ImageSource(ABC):
-    """A set of N square images of one size, with labels and, where they are known, generative factors.
+    """A set of N square images of one size, with labels and, if known, generative factors.
 
-    Attributes every source has:
+    Attributes of every source:
 
-    - ``name``: what tables and file names call it, such as ``cifar10-train``;
-    - ``resolution``: side of the images [pixels]; ``channels``: 1 (grey) or 3 (RGB);
-    - ``num_classes``: 0 where there are no labels; ``class_names``: as many strings;
-    - ``why_unlabeled``: why there are no labels and what to do about it, where that is known;
+    - ``name``: name in tables and file names, such as ``cifar10-train``;
+    - ``resolution``: height and width of the images [pixels]; ``channels``: 1 (gray) or 3 (RGB);
+    - ``num_classes``: 0 if there are no labels; ``class_names``: one string per class;
+    - ``why_unlabeled``: why there are no labels and how to fix it, if known;
     - ``in_memory``: whether ``read`` only copies (True) or has to decode or render (False);
     - ``factor_names`` and ``factor_sizes``: of the columns of ``factors``, empty where none are known;
     - ``factor_values``: for each column the name of every value, empty where the values are numbers in order.
@@ -109,7 +109,7 @@ class ImageSource(ABC):
     _factors: np.ndarray | None = None
 
     def annotate(self, note: Annotation, count: int) -> None:
-        """Take what ``note`` says about the ``count`` images as attributes; ``labels`` are zeros where it has none."""
+        """Set the attributes from ``note`` about ``count`` images; ``labels`` are zeros if it has none."""
         self.labels = np.zeros(count, np.int64) if note.labels is None else note.labels
         self.class_names, self.num_classes = list(note.class_names), len(note.class_names)
         self.factor_names, self.factor_sizes = list(note.factor_names), list(note.factor_sizes)
@@ -121,29 +121,29 @@ class ImageSource(ABC):
 
     @abstractmethod
     def read(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Images uint8 (n, channels, resolution, resolution) and labels int64 (n,), which are 0 without classes.
+        """Return images uint8 (n, channels, resolution, resolution) and labels int64 (n,), which are 0 without classes.
 
         ``indices``: integers (n,) in [0, N), in any order, repeats allowed. The result is owned by the caller.
         """
 
     @abstractmethod
     def fingerprint(self) -> str:
-        """A hexadecimal hash that changes when the images, their transform or their labels change."""
+        """Return a hexadecimal hash that changes when the images, their transform or their labels change."""
 
     def __getitem__(self, index: int) -> tuple[np.ndarray, int]:
-        """Image uint8 (channels, resolution, resolution) and label at ``index``, which may count from the end.
+        """Return the image uint8 (channels, resolution, resolution) and label at ``index``, which may be negative.
 
-        Raises IndexError out of range, TypeError for anything but an integer.
+        Raises IndexError if out of range, TypeError for anything but an integer.
         """
         place = operator.index(index)
         if not -len(self) <= place < len(self):
-            raise IndexError(f"{self.name} has {len(self)} images, so no index {place}")
+            raise IndexError(f"{self.name}: index {place} is out of range for {len(self)} images")
         images, labels = self.read(np.array([place % len(self)]))
         return images[0], int(labels[0])
 
     @property
     def factors(self) -> np.ndarray | None:
-        """Integer classes (N, K) of the generative factors of every image, or None."""
+        """Return the integer classes (N, K) of the generative factors of every image, or None."""
         return self._factors
 
     @property
@@ -152,18 +152,18 @@ class ImageSource(ABC):
         return len(self) * self.channels * self.resolution * self.resolution
 
     def take_bad(self) -> list[BadFile]:
-        """The files found unreadable by ``read`` in this process since the last call."""
+        """Return the files that ``read`` found unreadable in this process since the last call."""
         return []
 
     def report_bad(self, files: Sequence[BadFile]) -> None:
-        """Count unreadable files that a worker process met; name each once.
+        """Count unreadable files found by a worker process, and name each once.
 
-        Raises UserError when they are more than the source was told to accept.
+        Raises UserError if there are more than the source accepts.
         """
         del files
 
     def classes_in_words(self, *, used: bool) -> str:
-        """Such as "3 (cat, dog, zebra)"; ``used``: whether a model is trained on them."""
+        """Describe the classes, such as "3 (cat, dog, zebra)"; ``used``: whether a model is trained on them."""
         if not self.num_classes:
             return "unconditional"
         listed = ", ".join(self.class_names[:10]) + (", ..." if self.num_classes > 10 else "")
@@ -179,12 +179,12 @@ class ArraySource(ImageSource):
     """Images held in memory.
 
     Args:
-        name: what tables and file names call the set.
+        name: name of the set in tables and file names.
         images: uint8 (N, C, H, H) with C 1 or 3; kept, not copied.
         labels: integers (N,) in [0, num_classes).
-        class_names: one string per class; none makes the set unlabeled.
+        class_names: one string per class; an unlabeled set has none.
         factors: integer classes (N, K).
-        transform: what was done to the original images, in words; it becomes part of the fingerprint.
+        transform: description of the processing of the original images; part of the fingerprint.
 
     Raises:
         UserError: the shapes, the type or the labels do not fit together.
@@ -220,7 +220,7 @@ class ArraySource(ImageSource):
         if images.shape[2] != images.shape[3]:
             raise UserError(f"{name}: images must be square, not {images.shape[2]} x {images.shape[3]} pixels")
         if len(images) == 0:
-            raise UserError(f"{name}: there are no images in it")
+            raise UserError(f"{name}: contains no images")
         if factors is not None and factors.shape != (wanted := (len(images), len(factor_names))):
             raise UserError(f"{name}: factors have shape {factors.shape}, expected {wanted}")
         self.name, self.images = name, images
@@ -244,11 +244,11 @@ class ArraySource(ImageSource):
         return len(self.images)
 
     def read(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The images and labels at ``indices``, copied."""
+        """Return copies of the images and labels at ``indices``."""
         return self.images[indices], self.labels[indices]
 
     def fingerprint(self) -> str:
-        """Hash of every pixel and label, the class names and the transform; computed once."""
+        """Return a hash of every pixel and label, the class names and the transform; computed once."""
         if self._fingerprint is None:
             digest = ContentHash().text(self._transform, *self.class_names)
             self._fingerprint = digest.array(self.images).array(self.labels).hexdigest()
@@ -263,6 +263,7 @@ def _checked_labels(name: str, count: int, labels: np.ndarray | None, classes: i
         raise UserError(f"{name}: {count} images but labels of shape {labels.shape}")
     if labels.min() < 0 or labels.max() >= classes:
         raise UserError(
-            f"{name}: labels run from {labels.min()} to {labels.max()}, but {classes} classes allow 0 to {classes - 1}"
+            f"{name}: labels range from {labels.min()} to {labels.max()}, but {classes} classes allow 0 to "
+            f"{classes - 1}"
         )
     return labels

@@ -1,9 +1,9 @@
-"""The sprites of dSprites, drawn from their formula: a square, an ellipse or a heart of known size, angle and place.
+"""The sprites of dSprites, drawn from formulas: a square, an ellipse or a heart of known size, angle and position.
 
-The geometry was fitted to the pictures that dSprites (Matthey et al. 2017) publishes. On a 64 x 64 canvas with
-pixel centres at i + 1/2 and y downwards, a pixel is on when its centre lies in the shape; there is no
-anti-aliasing. The scale is 0.5, 0.6 ... 1, the angle 2 pi k / 39 (so that classes 0 and 39 are one picture) and
-the centre 16 + 32 k / 31 in x and in y.
+The geometry was fitted to the published images of dSprites (Matthey et al. 2017). On a 64 x 64 canvas with pixel
+centers at i + 1/2 and y pointing down, a pixel is on if its center is inside the shape; there is no anti-aliasing. The
+scale is 0.5, 0.6 ... 1, the angle 2 pi k / 39 (so classes 0 and 39 are the same image) and the center 16 + 32 k / 31 in
+x and y.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ GRID_SIZE = 3 * 6 * 40 * 32 * 32  # 737,280 pictures
 
 SQUARE_HALF_SIDE = 9.6  # lengths in pixels at scale 1
 ELLIPSE_SEMI_AXES = (12.8, 7.2)
-WINDOW = 30  # every sprite fits into so many rows and columns: none reaches farther than 14 pixels from its centre
+WINDOW = 30  # every sprite fits into this many rows and columns: none reaches farther than 14 pixels from its center
 
 
 def _heart_outline(points: int = 4096) -> tuple[np.ndarray, np.ndarray]:
-    """The heart as a radius over the angle: (angles, radii), sorted by angle. It is star-shaped about its origin."""
+    """Return the outline of the heart as (angles, radii), sorted by angle; it is star-shaped about its origin."""
     t = np.linspace(0, 2 * np.pi, points, endpoint=False)
     u = 9.6 * np.sin(t) ** 3
     v = -1.44 - 0.6625 * (13 * np.cos(t) - 5 * np.cos(2 * t) - 2 * np.cos(3 * t) - np.cos(4 * t))
@@ -48,7 +48,7 @@ def _in_ellipse(u: np.ndarray, v: np.ndarray) -> np.ndarray:
 def _in_heart(u: np.ndarray, v: np.ndarray) -> np.ndarray:
     radius = np.hypot(u, v)
     inside = radius < _HEART_INNER
-    # Only between the two circles does the angle matter, and angles are what costs time.
+    # The angle, which is expensive to compute, matters only between the two circles.
     ring = ~inside & (radius <= _HEART_OUTER)
     angle = np.arctan2(v[ring], u[ring])
     inside[ring] = radius[ring] <= np.interp(angle, HEART_ANGLES, HEART_RADII, period=2 * np.pi)
@@ -59,10 +59,10 @@ _INSIDE = (_in_square, _in_ellipse, _in_heart)
 
 
 def render(classes: np.ndarray) -> np.ndarray:
-    """Draw sprites: integers (B, 5) = shape, scale, orientation, x, y, to uint8 (B, 64, 64) of values 0 and 1.
+    """Draw sprites from integers (B, 5) = shape, scale, orientation, x, y: uint8 (B, 64, 64) of 0 and 1.
 
-    Only a window around each sprite is computed, by the formula of the whole canvas.
-    Raises UserError for a class outside ``FACTOR_SIZES``.
+    Only a window around each sprite is computed, with the formula of the whole canvas. Raises UserError for a class
+    outside ``FACTOR_SIZES``.
     """
     classes = check_factors("sprites", classes, FACTOR_NAMES, FACTOR_SIZES)
     canvas = np.zeros((len(classes), CANVAS, CANVAS), np.uint8)

@@ -1,4 +1,4 @@
-"""Views of a source: a part of its images, and the same images with some labels drawn at random."""
+"""Views of a source: a subset of its images, or the same images with some random labels."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from orthogan.errors import UserError
 from orthogan.io.hashing import ContentHash
 from orthogan.rng import derive
 
-HOLDOUT_SEED = 0  # what is held out belongs to the data, not to a run, whatever the run's seed
+HOLDOUT_SEED = 0  # the held-out images belong to the data, not to a run: they do not depend on the seed of the run
 
 
 class View(ImageSource):
-    """Another source seen differently; its attributes are those of the source."""
+    """A view of another source; its attributes are those of the source."""
 
     def __init__(self, source: ImageSource, name: str) -> None:
         self.source, self.name = source, name
@@ -30,7 +30,7 @@ class View(ImageSource):
         return len(self.source)
 
     def take_bad(self) -> list[BadFile]:
-        """The unreadable files of the images behind this view."""
+        """Return the unreadable files of the images behind this view."""
         return self.source.take_bad()
 
     def report_bad(self, files: Sequence[BadFile]) -> None:
@@ -49,25 +49,25 @@ class Part(View):
         return len(self.indices)
 
     def read(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Images and labels at ``indices``, counted within the part."""
+        """Return images and labels at ``indices``, counted within the part."""
         return self.source.read(self.indices[indices])
 
     @property
     def factors(self) -> np.ndarray | None:
-        """The factors of the images of this part, or None."""
+        """Return the factors of the images of this part, or None."""
         factors = self.source.factors
         return None if factors is None else factors[self.indices]
 
     def fingerprint(self) -> str:
-        """Hash of the whole set and of the chosen indices."""
+        """Return a hash of the whole set and of the chosen indices."""
         return ContentHash().text(self.source.fingerprint()).array(self.indices).hexdigest()
 
 
 class NoisyLabels(View):
-    """The labels of a random ``share`` of the images replaced by uniformly random ones (Zhang et al. 2017).
+    """A source in which a random ``share`` of the labels is replaced by uniformly random ones (Zhang et al. 2017).
 
-    Each image is struck independently of the others, once and for all: which ones, and what they get, is a function
-    of ``seed`` and of the image's index. A random label may be the true one.
+    Each image is selected independently, once and for all: the selection and the label depend on ``seed`` and the index
+        of the image alone. A random label may be the true one.
 
     Raises:
         UserError: the source has no classes.
@@ -85,30 +85,30 @@ class NoisyLabels(View):
         self.replaced = np.where(struck, labels, -1)  # -1: as it is
 
     def read(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Images at ``indices``, with the labels as they were replaced."""
+        """Return the images at ``indices``, with the replaced labels."""
         images, labels = self.source.read(indices)
         replaced = self.replaced[indices]
         return images, np.where(replaced < 0, labels, replaced)
 
     @property
     def factors(self) -> np.ndarray | None:
-        """The true factors: only labels are replaced."""
+        """Return the true factors: only labels are replaced."""
         return self.source.factors
 
     def fingerprint(self) -> str:
-        """Hash of the images, the share and the random seed."""
+        """Return a hash of the images, the share and the random seed."""
         return ContentHash().text(self.source.fingerprint(), self.share, self.seed).hexdigest()
 
 
 def hold_out(source: ImageSource, share: float) -> tuple[Part, Part]:
-    """(the rest, a random ``share``) of the images, which is at least one image; the same ones in every run.
+    """Split off a random ``share`` of the images (at least one): returns (the rest, the share), the same in every run.
 
     Raises:
         UserError: nothing would be left of one of them.
     """
     count = max(1, round(share * len(source)))
     if not 0 < share < 1 or count >= len(source):
-        raise UserError(f"data.holdout is {share}: of {len(source)} images it must leave some and take some")
+        raise UserError(f"data.holdout is {share}: it must select some, but not all, of {len(source)} images")
     held = np.zeros(len(source), bool)
     held[subset(derive(HOLDOUT_SEED, "holdout"), len(source), count)] = True
     return (

@@ -1,8 +1,8 @@
 """Measures of disentanglement: of codes against known factors, of codes alone, and of a generator's latent.
 
-Each is a pure function; the name of its result says which variant of the metric it is. A generator has codes, the
-coordinates of its latent, but no factors: an oracle reads them off its images, or an encoder gives codes of real ones.
-``disentangle`` does all that for several metrics at once.
+Each is a pure function; the name of its result includes the variant of the metric. A generator has codes, the
+coordinates of its latent, but no factors: a factor classifier predicts them from its images, or an encoder computes
+codes of real images. ``disentangle`` does all this for several metrics at once.
 """
 
 from orthogan.disentanglement.codes.coordinates import Coordinates, get_coordinates

@@ -1,4 +1,4 @@
-"""How disentangled a generator is: every metric over seeds, beside the same metric of directions that mean nothing."""
+"""Disentanglement of a generator: metrics over several seeds, compared with random directions."""
 
 from __future__ import annotations
 
@@ -41,31 +41,31 @@ def disentangle(
     progress: bool = True,
     info: Mapping[str, Any] | None = None,
 ) -> list[GeneratorScore]:
-    """One result for each metric, in their order: mean, spread and interval over ``seeds``, with controls.
+    """Compute one result per metric, in order: mean, spread and interval over ``seeds``, with controls.
 
-    The names (``orthogan.disentanglement.registry``) say where codes and factors come from:
+    The names (``orthogan.disentanglement.registry``) determine where codes and factors come from:
 
     * ``vp``, ``activeness``: the generator alone.
-    * ``mig``, ``dci`` (random forest), ``sap`` (standardised), ``modularity``, ``explicitness``, ``code_vote``: its
-      images, of which an oracle trained on ``source`` reads the factors; codes are the latent's coordinates. Factors
-      that the oracle reads with less than ``least_accuracy`` are left out and named, as are those that the images
-      show constant.
+    * ``mig``, ``dci`` (random forest), ``sap`` (standardized), ``modularity``, ``explicitness``, ``code_vote``: its
+      images, whose factors are predicted by an oracle trained on ``source``; codes are the coordinates of the latent.
+      Factors that the oracle predicts with less than ``least_accuracy`` are dropped and reported, and so are factors
+      that are constant in the images.
     * ``encoder:mig`` and so on, with ``irs``, ``factor_vae``, ``beta_vae``, ``total_correlation``: images of
-      ``source``, of which an encoder trained on the generator's images tells the coordinates.
+      ``source``, whose codes are predicted by an encoder trained on the generator's images.
 
-    Seeds are the metrics': of the latents, the nets, the splits. For generators of several training seeds, give each
-    to this function and the results to ``across``.
+    Seeds are those of the metrics: of the latents, the networks and the splits. For generators from several training
+        seeds, pass each to this function and the results to ``across``.
 
-    Controls: the same metric along a random orthonormal basis of the same span (another for every seed), and, where
-    the directions are no axes, along as many axes of the latent. An encoder is not trained again for the former.
+    Controls: the same metric along a random orthonormal basis of the same span (a new one for every seed), and, if the
+        directions are not axes, along as many axes of the latent. An encoder is not trained again for the former.
 
     Args:
         source: images with factors, at the resolution and channels of the generator.
-        directions: k >= 2 of them (default: the generator's native ones).
-        samples: images of the generator, or of ``source``, that metrics of arrays see.
-        y: class of a conditional generator; None takes them in turn.
-        oracle: in place of that of ``oracle_for(source)``.
-        options: further arguments of single metrics, ``{"vp": {"protocol": "published"}}``.
+        directions: k >= 2 directions (default: the native ones of the generator).
+        samples: number of images of the generator, or of ``source``, for array metrics.
+        y: class of a conditional generator; None cycles through all classes.
+        oracle: use this oracle instead of ``oracle_for(source)``.
+        options: further arguments of metrics, such as ``{"vp": {"protocol": "published"}}``.
         encoder_options: of ``train_encoder``.
         info: further facts.
 
@@ -87,7 +87,7 @@ def disentangle(
     given = dict(options or {})
     check_metrics(metrics, given, source is not None)
     if len(chosen) < 2 or not len(seeds):
-        raise UserError(f"{len(chosen)} directions, {len(seeds)} seeds: at least 2 and 1")
+        raise UserError(f"{len(chosen)} directions, {len(seeds)} seeds: at least 2 and 1 are needed")
     bench = MetricInputs(
         generator,
         source,
@@ -129,13 +129,13 @@ def disentangle(
 
 
 def _are_axes(matrix: np.ndarray) -> bool:
-    """Whether every direction has one entry that is not zero, each another."""
+    """Whether every direction has a single nonzero entry, each at a different index."""
     used = matrix != 0
     return bool((used.sum(1) == 1).all() and (used.sum(0) <= 1).all())
 
 
 def _parts(scores: Sequence[Score]) -> dict[str, float]:
-    """The single numbers among the details, averaged over seeds."""
+    """Average the scalar details over seeds."""
     first = scores[0].details
     names = [name for name, value in first.items() if isinstance(value, int | float)]
     return {name: float(np.mean([score.details[name] for score in scores])) for name in names}

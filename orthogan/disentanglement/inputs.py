@@ -1,4 +1,4 @@
-"""What the metrics of one generator share, made when first asked for: images with their factors, encoders, controls."""
+"""Inputs shared by the metrics of one generator, computed on first use: images with factors, encoders, controls."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ RANDOM, IDENTITY = "random basis", "latent axes"
 
 @dataclass
 class MetricInputs:
-    """What the metrics share: fakes with their factors, real images, encoders; made when first asked for."""
+    """Generated images with predicted factors, real images and encoders, computed on first use."""
 
     generator: nn.Module
     source: ImageSource | None
@@ -52,7 +52,7 @@ class MetricInputs:
     _grid: LabelledSource | None = None
 
     def score(self, metric: str, basis: str, seed: int, given: Mapping[str, Any]) -> Score:
-        """One number: of ``metric`` along the directions of ``basis`` ("": those in question)."""
+        """Compute ``metric`` along the directions of ``basis`` ("": the given ones)."""
         found = find_metric(metric)
         if metric.startswith(ENCODER):
             return self._encoded(found, basis, seed, given)
@@ -71,7 +71,7 @@ class MetricInputs:
 
     @property
     def oracle(self) -> FactorClassifier:
-        """Given, cached or trained now."""
+        """Return the given, cached or newly trained oracle."""
         if self._oracle is None:
             assert self.source is not None or self.given_oracle is not None
             place = get_device(self.generator)
@@ -79,7 +79,7 @@ class MetricInputs:
         return self._oracle
 
     def protocol(self, metric: str, confidence: float) -> dict[str, Any]:
-        """What has to agree before two generators are compared."""
+        """Return what must be equal for two generators to be comparable."""
         lines, needs = self.directions, find_metric(metric).needs
         said: dict[str, Any] = {
             "directions": lines.method,
@@ -116,7 +116,7 @@ class MetricInputs:
         return said | versions | {"scikit-learn": metadata.version("scikit-learn")}
 
     def facts(self, metric: str) -> dict[str, Any]:
-        """What belongs to this generator."""
+        """Return facts about this generator."""
         found: dict[str, Any] = {"model": model_hash(self.generator)[:12], "names": list(self.directions.names)}
         if metric.startswith(ENCODER):
             r2 = np.mean([self._encoders["", seed].r2 for seed in self.seeds], axis=0)
@@ -131,7 +131,7 @@ class MetricInputs:
         return found
 
     def _basis(self, name: str, seed: int) -> Directions:
-        """The directions in question, or those of a control."""
+        """Return the given directions, or those of a control."""
         lines = self.directions
         if not name:
             return lines
@@ -153,14 +153,14 @@ class MetricInputs:
         return self._fakes[seed]
 
     def _used(self) -> list[int]:
-        """Factors that the oracle reads well and that vary in the images of every seed."""
+        """Return the factors that the oracle predicts well and that vary in the images of every seed."""
         kept = self.oracle.kept(self.least_accuracy)
         used = [j for j in kept if all(j in varying_factors(self._fakes_of(seed).factors) for seed in self.seeds)]
         if not used:
             names = [self.oracle.merging.names[j] for j in kept]
             raise ValueError(
-                f"of the factors that the oracle reads well ({', '.join(names) or 'none'}) none varies in the images: "
-                "the generator has collapsed, or was trained on other data than the oracle"
+                f"none of the factors that the oracle predicts well ({', '.join(names) or 'none'}) varies in the "
+                "images: the generator has collapsed, or was trained on different data than the oracle"
             )
         return used
 

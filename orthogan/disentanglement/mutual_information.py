@@ -1,4 +1,4 @@
-"""Mutual information of binned codes and factors by counting, in nats, and its bias."""
+"""Mutual information of binned codes and factors in nats, by counting, and its bias."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ MAX_BIAS = 0.05  # of a factor's entropy
 
 
 def discretise(codes: np.ndarray, bins: int) -> np.ndarray:
-    """``codes`` (N, d) in ``bins`` bins of equal width from each code's smallest to its largest value: int64 (N, d).
+    """Bin ``codes`` (N, d) into ``bins`` bins of equal width between the smallest and largest value: int64 (N, d).
 
     Bins are closed on the left, and the last holds the largest value too. A code that never changes is all bin 0.
     One far value makes the bins wide and the others coarse: clip codes without bound first.
@@ -22,7 +22,7 @@ def discretise(codes: np.ndarray, bins: int) -> np.ndarray:
         [[0], [0], [1]]
     """
     if bins < 2:
-        raise ValueError(f"bins={bins}: at least 2")
+        raise ValueError(f"bins={bins}: must be at least 2")
     codes = rescale(codes)
     binned = np.zeros(codes.shape, np.int64)
     for i in np.flatnonzero(~constant_codes(codes)):
@@ -49,7 +49,7 @@ def mutual_information_matrix(first: np.ndarray, second: np.ndarray) -> np.ndarr
             table = np.bincount(x * size + y, minlength=(int(x.max()) + 1) * size).reshape(-1, size)
             expected = table.sum(1, keepdims=True) * table.sum(0)
             seen = table > 0
-            # whole numbers up to the logarithm, so that exact independence gives exactly 0
+            # integers up to the logarithm, so that exact independence gives exactly 0
             ratio = table[seen] * len(x) / expected[seen]
             matrix[i, j] = max(0.0, float((table[seen] / len(x) * np.log(ratio)).sum()))
     return matrix
@@ -71,20 +71,21 @@ def entropies(classes: np.ndarray) -> np.ndarray:
 def check_bias(
     metric: str, rows: int, bins: int, sizes: np.ndarray, entropy: np.ndarray, max_bias: float
 ) -> np.ndarray:
-    """What counting adds to the mutual information of independent variables, (bins - 1)(K_j - 1) / (2 N) nats: (K,).
+    """Return the bias of the mutual information of independent variables, (bins - 1)(K_j - 1) / (2 N) nats: (K,).
 
     ``sizes``, ``entropy``: number of values and H of each variable, (K,).
-    Raises ValueError where that is above ``max_bias`` of the entropy, and says how many rows would do.
+    Raises ValueError if it exceeds ``max_bias`` of the entropy, and says how many rows are needed.
     """
     per_row = (bins - 1) * (sizes - 1) / 2
     share = per_row / (rows * entropy)
     worst = int(np.argmax(share))
     if not max_bias > 0:
-        raise ValueError(f"{metric}: max_bias={max_bias}: a share of the entropy above 0")
+        raise ValueError(f"{metric}: max_bias={max_bias}: must be a fraction of the entropy above 0")
     if share[worst] > max_bias:
         needed = int(np.ceil(per_row[worst] / (max_bias * entropy[worst])))
         raise ValueError(
-            f"{metric}: {rows} rows are too few: with {bins} bins and {sizes[worst]} values chance alone gives "
-            f"column {worst} {share[worst]:.0%} of its entropy (allowed: {max_bias:.0%}); give {needed}, or fewer bins"
+            f"{metric}: {rows} rows are too few: with {bins} bins and {sizes[worst]} values, the bias of column "
+            f"{worst} is {share[worst]:.0%} of its entropy (allowed: {max_bias:.0%}); use at least {needed} rows, or "
+            "fewer bins"
         )
     return per_row / rows

@@ -1,12 +1,12 @@
-"""The metrics that ``disentangle`` knows by name, and what each of them is computed from.
+"""The metrics that ``disentangle`` knows by name, and their inputs.
 
-A metric is a function that returns a ``Score``. What it is given follows from its first arguments:
+A metric is a function that returns a ``Score``. Its first arguments determine its inputs:
 
 * ``(generator, directions, *, y, seed)``: the generator alone.
 * ``(generator, oracle, directions, *, factors, y, seed)``: also a factor classifier on generated images.
-* ``(codes, factors, *, seed)`` or ``(codes, *, seed)``: arrays. By its plain name, those of generated images: the
-  coordinates of their latents, and the factors that a factor classifier sees in them. With the prefix ``encoder:``,
-  those of real images: the answers of an encoder that was trained on generated images, and the true factors.
+* ``(codes, factors, *, seed)`` or ``(codes, *, seed)``: arrays. By its plain name, of generated images: the coordinates
+  of their latents, and their factors predicted by a classifier. With the prefix ``encoder:``, of real images: the
+  predictions of an encoder that was trained on generated images, and the true factors.
 * ``(source, encoder, *, seed)``: that encoder on real images of chosen factors; always with the prefix ``encoder:``.
 """
 
@@ -26,7 +26,7 @@ from orthogan.io.yaml_text import parse_yaml
 from orthogan.registry import Registry, did_you_mean
 
 ENCODER = "encoder:"
-LARGEST = 10**7  # of a number given as an option: more images, votes or trees than anybody can wait for
+LARGEST = 10**7  # largest number allowed as an option
 Needs = Literal["generator", "classifier", "arrays", "source"]
 Function = TypeVar("Function", bound=Callable[..., Score])
 _FIRST: dict[tuple[str, ...], Needs] = {
@@ -42,14 +42,14 @@ _NO_OPTIONS.add("progress")
 
 @dataclass(frozen=True)
 class DisentanglementMetric:
-    """A metric, the options in which ``disentangle`` differs from the function's own defaults, and where it applies.
+    """A metric, the options that ``disentangle`` sets by default, and where it applies.
 
-    Raises ``TypeError`` for a function whose first arguments are none of those above.
+    Raises ``TypeError`` if the first arguments of the function are none of those above.
     """
 
     function: Callable[..., Score]
     defaults: Mapping[str, Any] = field(default_factory=dict)
-    on_generated: bool = True  # whether a metric of arrays also applies to generated images
+    on_generated: bool = True  # whether an array metric also applies to generated images
 
     def __post_init__(self) -> None:
         if self._needs() is None:
@@ -62,18 +62,18 @@ class DisentanglementMetric:
 
     @property
     def needs(self) -> Needs:
-        """What the function is computed from."""
+        """Return the inputs of the function."""
         needs = self._needs()
         assert needs is not None
         return needs
 
     @functools.cached_property
     def options(self) -> list[str]:
-        """What may be set beyond what ``disentangle`` sets itself."""
+        """Return the options that users may set."""
         return [name for name in inspect.signature(self.function).parameters if name not in _NO_OPTIONS]
 
     def __call__(self, *inputs: Any, **options: Any) -> Score:
-        """The score of ``inputs``, as the function takes them, with ``defaults`` where ``options`` say nothing."""
+        """Compute the score of ``inputs``, with ``defaults`` overridden by ``options``."""
         if self.needs == "arrays" and "factors" not in inspect.signature(self.function).parameters:
             inputs = inputs[:1]
         return self.function(*inputs, **{**self.defaults, **options})
@@ -106,20 +106,20 @@ def register_metric(name: str, *, on_generated: bool = True, **defaults: Any) ->
 
 
 def find_metric(name: str) -> DisentanglementMetric:
-    """The metric called ``name``, such as "mig", "encoder:mig" or "my.module:metric".
+    """Return the metric called ``name``, such as "mig", "encoder:mig" or "my.module:metric".
 
     Raises:
-        UserError: there is no such metric, or it does not apply with this prefix, or without it.
+        UserError: there is no such metric, or it does not apply with or without this prefix.
     """
     plain = name.removeprefix(ENCODER)
     if ":" not in plain and plain not in METRICS:
         raise UserError(
-            f"metric {name!r} is not known{did_you_mean(name, metric_names())}; choose from "
-            f"{', '.join(metric_names())}, or module:name for your own"
+            f"unknown metric {name!r}{did_you_mean(name, metric_names())}; choose from {', '.join(metric_names())}, "
+            "or module:name for your own"
         )
     metric = METRICS.get(plain, "metric")
     if name not in _names(plain, metric):
-        raise UserError(f"metric {name!r}: {plain} is computed as {', '.join(_names(plain, metric))}")
+        raise UserError(f"metric {name!r}: {plain} is only available as {', '.join(_names(plain, metric))}")
     return metric
 
 
@@ -142,27 +142,29 @@ def _names(plain: str, metric: DisentanglementMetric) -> list[str]:
 
 
 def check_metrics(metrics: Sequence[str], options: Mapping[str, Mapping[str, Any]], has_source: bool) -> None:
-    """Raises UserError: none, unknown or repeated metrics, options of others, or no labelled data for them."""
+    """Raise UserError for no, unknown or repeated metrics, options of other metrics, or missing labeled data."""
     if not metrics or len(set(metrics)) < len(metrics):
         given = ", ".join(metrics) or "none"
-        raise UserError(f"metrics: {given}: each once, at least one of {', '.join(metric_names())}")
+        raise UserError(f"metrics: {given}: name at least one of {', '.join(metric_names())}, each once")
     for name in metrics:
         if find_metric(name).needs != "generator" and not has_source:
-            raise UserError(f"metric {name!r}: needs images with known factors; give a source of them, as sprites")
+            raise UserError(
+                f"metric {name!r} needs images with known factors; add a source such as sprites (--data sprites)"
+            )
     for name, given in options.items():
         if name not in metrics:
-            raise UserError(f"options of {name!r}: it is not among the metrics asked for, {', '.join(metrics)}")
+            raise UserError(f"options of {name!r}: this metric is not among the requested metrics {', '.join(metrics)}")
         known = find_metric(name).options
         for option in given:
             if option not in known:
                 raise UserError(
-                    f"option {option!r} of {name!r} is not known{did_you_mean(option, known)}; it has: "
+                    f"unknown option {option!r} of {name!r}{did_you_mean(option, known)}; known: "
                     f"{', '.join(known) or 'none'}"
                 )
 
 
 def read_options(metrics: Sequence[str], given: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
-    """Options out of a text, such as ``{"vp": {"pairs": 200.0}}``, in the types that the metrics declare.
+    """Convert options such as ``{"vp": {"pairs": 200.0}}`` to the types that the metrics declare.
 
     Raises UserError: as ``check_metrics``, or a value of another type, not finite, or above ``LARGEST``.
 
@@ -184,9 +186,9 @@ def _read(metric: str, name: str, value: Any) -> Any:
     about = f"option {name!r} of {metric!r} is {value!r}"
     for number in value if isinstance(value, list) else [value]:
         if isinstance(number, bool) and bool not in (hint, *get_args(hint)):
-            raise UserError(f"{about}: expected something other than true or false")
+            raise UserError(f"{about}: must not be true or false")
         if isinstance(number, int | float) and not abs(number) <= LARGEST:
-            raise UserError(f"{about}: give a finite number of at most {LARGEST:g}")
+            raise UserError(f"{about}: must be a finite number of at most {LARGEST:g}")
     try:
         return TypeAdapter(hint).validate_python(value)
     except ValidationError as error:

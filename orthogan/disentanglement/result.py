@@ -1,4 +1,4 @@
-"""A generator's score over metric seeds, with its controls and its protocol; and the same over several generators."""
+"""Scores of a generator over metric seeds, with controls and protocol, and the same over several generators."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from orthogan.io.json_lines import jsonable
 from orthogan.io.terminal import text_table
 from orthogan.stats import t_interval
 
-TIME = "seconds"  # the fact that says how long a metric took
+TIME = "seconds"  # fact: how long a metric took
 
 
 @dataclass(frozen=True)
@@ -42,10 +42,10 @@ class Interval:
 
 
 def interval(results: Sequence[Score], *, detail: str | None = None, confidence: float = 0.95) -> Interval:
-    """Student's t interval over runs that differ in their seed (the model's, the metric's or both).
+    """Compute Student's t interval over runs that differ in their seed (of the model, the metric or both).
 
-    ``detail``: take this number of the details rather than the value, as "completeness" of ``dci``.
-    The interval supposes roughly normal scores; near 0 or 1 it may reach beyond them.
+    ``detail``: use this detail instead of the value, such as "completeness" of ``dci``. The interval assumes roughly
+    normal scores; near 0 or 1 it may extend beyond them.
 
     Raises:
         ValueError: fewer than two results, results of unlike variants, a detail that is no number, a number that is
@@ -59,7 +59,7 @@ def interval(results: Sequence[Score], *, detail: str | None = None, confidence:
     """
     names = sorted({result.name for result in results})
     if len(names) > 1:
-        raise ValueError(f"interval: results of different variants have no mean: {', '.join(names)}")
+        raise ValueError(f"interval: cannot average results of different variants: {', '.join(names)}")
     name = " ".join([*names, *([detail] if detail else [])])
     return _interval(name, [_number(result, detail) for result in results], confidence)
 
@@ -75,7 +75,7 @@ def _number(result: Score, detail: str | None) -> float:
     if not isinstance(found, int | float):
         numbers = [key for key, value in result.details.items() if isinstance(value, int | float)]
         raise ValueError(
-            f"interval: detail={detail!r} is not a number of {result.name}; it has {', '.join(numbers) or 'none'}"
+            f"interval: detail={detail!r} is not a number in {result.name}; available: {', '.join(numbers) or 'none'}"
         )
     return float(found)
 
@@ -110,7 +110,7 @@ class Summary:
 
 
 def summary(scores: Sequence[Score], *, confidence: float = 0.95) -> Summary:
-    """The mean of scores of one variant, and Student's t interval over them. Raises ValueError as ``interval``."""
+    """Return the mean of scores of one variant, and Student's t interval. Raises ValueError as ``interval``."""
     values = tuple(score.value for score in scores)
     if len(scores) < 2:
         return Summary(scores[0].value, None, None, None, values)
@@ -162,7 +162,7 @@ class GeneratorScore:
         return ", ".join([f"{self.metric} {self.score}", *controls])
 
     def as_dict(self) -> dict[str, Any]:
-        """JSON-ready; numbers that are not finite become None."""
+        """Return a dict for JSON; non-finite numbers become None."""
         plain = {
             "label": self.label,
             "metric": self.metric,
@@ -197,7 +197,7 @@ def table(results: Sequence[GeneratorScore]) -> str:
     notes = [(name, _words(value)) for name, value in shared.items()]
     for place, result in enumerate(results):
         own = {name: value for name, value in said[place].items() if name not in shared}
-        # equal times are chance: they make no two metrics alike
+        # times are equal by chance only, so they do not make two metrics equal
         alike = [[n for n, v in own.items() if n != TIME and _has(earlier, n, v)] for earlier in said[:place]]
         most = max(range(place), key=lambda i: len(alike[i]), default=0)
         again = alike[most] if place and len(alike[most]) > 1 else []
@@ -232,7 +232,7 @@ class Across:
     def __str__(self) -> str:
         rows = [(self.metric, _bounds(self.score))]
         for name, control in self.controls.items():
-            rows.append((f"  {name}", f"{_bounds(control)}, less that {_bounds(self.gains[name])}"))
+            rows.append((f"  {name}", f"{_bounds(control)}, difference {_bounds(self.gains[name])}"))
         return text_table(rows, "ll")
 
     def as_dict(self) -> dict[str, Any]:
@@ -249,7 +249,7 @@ class Across:
 
 
 def across(runs: Sequence[Sequence[GeneratorScore]], *, confidence: float = 0.95) -> list[Across]:
-    """Of several generators (training seeds, say), each with the same metrics: mean and t interval over generators.
+    """Aggregate several generators (such as training seeds) with the same metrics: mean and t interval.
 
     Raises ValueError: fewer than two generators, or metrics, variants or protocols that differ; says where.
 
@@ -261,7 +261,7 @@ def across(runs: Sequence[Sequence[GeneratorScore]], *, confidence: float = 0.95
         (0.05, 0.55)
     """
     if len(runs) < 2:
-        raise ValueError(f"across: {len(runs)} generators: at least 2")
+        raise ValueError(f"across: {len(runs)} generators: at least 2 are needed")
     found = []
     for place, first in enumerate(runs[0]):
         column = [run[place] if place < len(run) else None for run in runs]
@@ -286,7 +286,7 @@ def across(runs: Sequence[Sequence[GeneratorScore]], *, confidence: float = 0.95
 
 
 def uniform(scores: Sequence[Score]) -> list[Score]:
-    """The scores under the variant of the first: row counts that chance decides, as after rare rows are left out."""
+    """Return the scores under the variant of the first one, ignoring row counts that are random."""
     return [replace(score, variant=scores[0].variant) for score in scores]
 
 
@@ -299,7 +299,7 @@ def _check_protocols(results: Sequence[GeneratorScore]) -> None:
             if mine != theirs:
                 raise ValueError(
                     f"across: {first.metric} of generators 1 and {number} differ in {key}: {mine} and {theirs}; "
-                    "measure them alike"
+                    "measure them with the same settings"
                 )
         if set(first.controls) != set(other.controls):
             raise ValueError(f"across: {first.metric} of generators 1 and {number} have different controls")

@@ -1,4 +1,4 @@
-"""A disentanglement score with the variant of the metric that it belongs to."""
+"""A disentanglement score and the variant of its metric."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ import numpy as np
 
 @dataclass(frozen=True, eq=False)
 class Score:
-    """One number and what it was made of; ``float(score)`` is the number.
+    """A number and its details; ``float(score)`` is the number.
 
-    ``metric``: "mig". ``variant``: every choice that moves the number, "bins=20,n=10000"; scores of two variants
-    must not be compared. ``seed``: what the metric's own draws came from; metrics that draw nothing only record it.
+    ``metric``: "mig". ``variant``: every choice that affects the number, such as "bins=20,n=10000"; scores of different
+    variants are not comparable. ``seed``: random seed of the metric; deterministic metrics only record it.
     ``details``: per-code (d,), per-factor (K,) and matrix (d, K) arrays, and numbers, by name.
 
     Example:
@@ -38,7 +38,7 @@ class Score:
         return f"{self.metric}[{self.variant}]"
 
     def as_dict(self) -> dict[str, Any]:
-        """JSON-ready: arrays as lists."""
+        """Return a dict for JSON, with arrays as lists."""
         details = {
             key: value.tolist() if isinstance(value, np.ndarray) else value for key, value in self.details.items()
         }

@@ -1,1 +1,1 @@
-"""Image grids, text and plots: the only room that draws."""
+"""Image grids, text and plots."""

@@ -1,4 +1,4 @@
-"""Pictures of many small images: the grid, its class-sorted layout, and a PNG that says where it came from."""
+"""Grids of images, optionally sorted by class, and PNG files with metadata."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ from orthogan.io.write import write_bytes
 
 BACKGROUND = (250, 250, 250)
 INK = (40, 40, 44)
-DAMAGED = "the images hold NaN or infinite values; the generator that made them is damaged"
-READABLE_SIDE = 64  # pixels: smaller images are magnified to at least this by default
+DAMAGED = "the images contain NaN or infinite values; the generator is damaged"
+READABLE_SIDE = 64  # pixels: smaller images are magnified to at least this size by default
 FONT_SIZE = 12
 
 
 def to_uint8(images: torch.Tensor) -> torch.Tensor:
-    """Images in [-1, 1] as uint8; values outside are clipped, the rest rounded to nearest."""
+    """Convert images in [-1, 1] to uint8, clipping values outside and rounding to nearest."""
     return ((images.float().clamp(-1, 1) * 127.5) + 127.5).round().to(torch.uint8)
 
 
 def as_pixels(images: np.ndarray | torch.Tensor) -> np.ndarray:
-    """``images`` (n, c, h, w) with c in {1, 3} as a uint8 array: uint8 as it is, floats in [-1, 1] converted.
+    """Convert ``images`` (n, c, h, w) with c in {1, 3}, uint8 or floats in [-1, 1], to a uint8 array.
 
-    Raises ``UserError`` for another shape or type, or for floats that are not finite.
+    Raises ``UserError`` for another shape or type, or non-finite values.
     """
     tensor = torch.as_tensor(images).detach()
     if tensor.ndim != 4 or tensor.shape[1] not in (1, 3) or 0 in tensor.shape:
@@ -47,12 +47,12 @@ def as_pixels(images: np.ndarray | torch.Tensor) -> np.ndarray:
 
 
 def default_scale(height: int, width: int, side: int = READABLE_SIDE) -> int:
-    """The smallest whole magnification that brings the longer side to ``side`` pixels or more."""
+    """Return the smallest integer magnification with which the longer side has at least ``side`` pixels."""
     return max(1, math.ceil(side / max(height, width)))
 
 
 def magnify(image: np.ndarray, scale: int) -> Image.Image:
-    """One uint8 image (c, h, w) as an RGB picture, each pixel a ``scale`` x ``scale`` square."""
+    """Convert a uint8 image (c, h, w) to RGB, with each pixel as a ``scale`` x ``scale`` square."""
     rgb = np.broadcast_to(image, (3, *image.shape[1:])) if image.shape[0] == 1 else image
     return Image.fromarray(np.ascontiguousarray(rgb.transpose(1, 2, 0).repeat(scale, 0).repeat(scale, 1)))
 
@@ -71,7 +71,7 @@ def enlarge(image: np.ndarray, side: int, *, smooth: bool = False) -> Image.Imag
 
 
 def class_layout(labels: np.ndarray | torch.Tensor | Sequence[int], *, per_row: int | None = None) -> np.ndarray:
-    """Indices into ``labels`` (n,) arranged (rows, per_row) so that no row mixes classes; -1 is an empty cell.
+    """Arrange indices into ``labels`` (n,) as (rows, per_row) so that no row mixes classes; -1 is an empty cell.
 
     Classes ascend from top to bottom, items keep their order within a class, and a class with more than
     ``per_row`` items (default: the size of the largest class) goes on in the next row.
@@ -83,11 +83,11 @@ def class_layout(labels: np.ndarray | torch.Tensor | Sequence[int], *, per_row: 
     """
     values = np.asarray(labels)
     if values.ndim != 1 or values.size == 0:
-        raise UserError(f"labels of shape {values.shape}: expected one label an image, at least one")
+        raise UserError(f"labels have shape {values.shape}: expected one label per image, and at least one image")
     classes, counts = np.unique(values, return_counts=True)
     width = int(counts.max()) if per_row is None else per_row
     if width < 1:
-        raise UserError(f"per_row={per_row}: at least 1")
+        raise UserError(f"per_row={per_row}: must be at least 1")
     rows: list[np.ndarray] = []
     for label in classes:
         members = np.flatnonzero(values == label)
@@ -109,13 +109,13 @@ def image_grid(
     layout: np.ndarray | None = None,
     row_labels: Sequence[str] | None = None,
 ) -> Image.Image:
-    """All ``images`` in one picture, row by row.
+    """Draw all ``images`` in one grid, row by row.
 
-    ``images``: (n, c, h, w), c in {1, 3}, uint8 or float in [-1, 1] (one fixed value range for all, no
-    normalisation). ``columns``: default the nearest to a square. ``labels``: one text an image, drawn under it.
-    ``scale``: whole-number nearest-neighbour magnification; by default small images grow to 64 pixels.
+    ``images``: (n, c, h, w), c in {1, 3}, uint8 or float in [-1, 1] (a fixed value range, no normalization).
+    ``columns``: default nearly square. ``labels``: one text per image, drawn below it.
+    ``scale``: integer nearest-neighbor magnification; by default small images are enlarged to 64 pixels.
     ``pad``: gutter in pixels. ``layout``: (rows, columns) indices with -1 for an empty cell, such as
-    ``class_layout`` gives, in place of ``columns``; ``row_labels`` are then written left of the rows.
+    ``class_layout`` gives, instead of ``columns``; ``row_labels`` are then written to the left of the rows.
 
     Raises ``UserError`` for impossible arguments.
 
@@ -129,9 +129,9 @@ def image_grid(
     count, _, height, width = pixels.shape
     zoom = default_scale(height, width) if scale is None else scale
     if zoom < 1 or pad < 0 or (columns is not None and columns < 1):
-        raise UserError(f"columns={columns}, scale={scale}, pad={pad}: at least 1, 1 and 0")
+        raise UserError(f"columns={columns}, scale={scale}, pad={pad}: must be at least 1, 1 and 0")
     if labels is not None and len(labels) != count:
-        raise UserError(f"{len(labels)} labels for {count} images: one label an image")
+        raise UserError(f"{len(labels)} labels for {count} images; expected one label per image")
     if layout is None:
         across = min(count, math.ceil(math.sqrt(count)) if columns is None else columns)
         cells = np.full(math.ceil(count / across) * across, -1, dtype=np.int64)
@@ -186,7 +186,7 @@ def class_grid(
 
 
 def tile_pictures(pictures: Sequence[tuple[str, Image.Image]], *, most: int = 800) -> Image.Image:
-    """All ``pictures`` in one, each below its caption; those larger than ``most`` pixels a side are made smaller."""
+    """Tile ``pictures``, each below its caption, reducing those with a side of more than ``most`` pixels."""
     font, gap = Font(FONT_SIZE + 1), 8
     small = [(words, image.copy()) for words, image in pictures]
     for _, image in small:
@@ -218,7 +218,7 @@ def save_png(image: Image.Image, path: str | os.PathLike[str], metadata: Mapping
     """
     info = PngInfo()
     for key, value in (metadata or {}).items():
-        # Latin-1 as tEXt, everything else as UTF-8 iTXt; names of files may hold bytes that are no text.
+        # Latin-1 as tEXt, everything else as UTF-8 iTXt; file names may contain bytes that are not text.
         info.add_text(key, value.encode("utf-8", "backslashreplace").decode())
     buffer = io.BytesIO()
     image.save(buffer, format="PNG", pnginfo=info)

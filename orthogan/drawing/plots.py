@@ -1,4 +1,4 @@
-"""Every plot in one style: curves over training, histograms, and the singular values of layers (matplotlib)."""
+"""Plots in one style (matplotlib): curves over training, histograms, and the singular values of layers."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from PIL import Image
 from orthogan.drawing.grid import save_png
 from orthogan.errors import UserError
 
-if TYPE_CHECKING:  # matplotlib takes half a second to import: only what draws should pay for it
+if TYPE_CHECKING:  # matplotlib takes half a second to import, so import it only for drawing
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# Okabe & Ito 2008: told apart by people of any color vision
+# Okabe & Ito 2008: distinguishable with any color vision
 PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000", "#96781e")
 GREY, ALARM = "#777777", "#be321e"
 STYLE: dict[Any, Any] = {
     "font.family": "DejaVu Sans",  # ships with matplotlib: the same picture everywhere
     "font.size": 9,
-    "text.parse_math": False,  # a name may hold a dollar sign
+    "text.parse_math": False,  # names may contain dollar signs
     "axes.titlesize": 9.5,
     "axes.titlelocation": "left",
     "axes.spines.top": False,
@@ -45,20 +45,20 @@ STYLE: dict[Any, Any] = {
     "savefig.dpi": "figure",
 }
 WIDTH, HEIGHT = 3.5, 2.4  # of one panel [inches]
-COLUMNS = 4  # panels side by side, at most
-LETTER = 0.075  # the width of a letter [inches], for how many columns a legend has
+COLUMNS = 4  # largest number of panels side by side
+LETTER = 0.075  # width of a letter [inches], to determine the columns of a legend
 BINS = 60
-DECADES = 2.0  # positive values that span more get a log axis
+DECADES = 2.0  # positive values with a larger ratio get a log axis
 GROUP = 6  # lines in one panel, besides the baseline
-FLOOR = 4.0  # decades below its largest singular value that a layer's axis shows
-FEW = 24  # values that are drawn as dots, each visible
+FLOOR = 4.0  # decades below the largest singular value that the axis shows
+FEW = 24  # up to this many values are drawn as dots
 
 Panels = Mapping[str, Mapping[str, np.ndarray]]  # panel -> series -> values (n,)
 
 
 @dataclass(frozen=True)
 class Line:
-    """A named line: points (x, low, mean, high) in order of x; ``base``: drawn grey and dashed."""
+    """A named line: points (x, low, mean, high) in order of x; ``base``: drawn gray and dashed."""
 
     name: str
     points: Sequence[tuple[float, float, float, float]]
@@ -66,7 +66,7 @@ class Line:
 
 
 class Spectrum(Protocol):
-    """What is drawn of a layer, as ``orthogan.evaluation.spectrum`` measures it."""
+    """The spectrum of a layer, as measured by ``orthogan.evaluation.spectrum``."""
 
     @property
     def name(self) -> str:
@@ -100,19 +100,19 @@ class Spectrum(Protocol):
 
 
 def check_suffix(path: str | os.PathLike[str]) -> None:
-    """Raises ``UserError`` unless ``path`` ends in .png; to be called before the work."""
+    """Raise ``UserError`` unless ``path`` ends in .png; call it before computing anything."""
     if Path(path).suffix.lower() != ".png":
-        raise UserError(f"{path}: the picture is a PNG; give it a name that ends in .png")
+        raise UserError(f"{path}: plots are written as PNG; the name must end in .png")
 
 
 def plot_curves(panels: Mapping[str, Sequence[Line]], path: str | os.PathLike[str], *, x_label: str) -> Path:
     """Write a PNG with a panel of lines and bands for each of ``panels`` (title -> lines).
 
-    A name has one color in all panels. More than six names besides the baseline are spread over several columns of
-    panels with the same axes, each column with the baseline. A line is interrupted where it is not finite.
+    A name has the same color in all panels. More than six names in addition to the baseline are spread over several
+    columns of panels with the same axes, each with the baseline. Lines are interrupted at non-finite values.
 
     Raises:
-        UserError: a name that does not end in .png, or a place that cannot be written.
+        UserError: the name does not end in .png, or the file cannot be written.
     """
     check_suffix(path)
     names = list(dict.fromkeys(line.name for lines in panels.values() for line in lines if not line.base))
@@ -140,26 +140,25 @@ def plot_histograms(
 ) -> Path:
     """Write a PNG with a panel for each of ``panels``: a histogram of each series, its mean as a dashed line.
 
-    A series has the same color in all panels; y is the share of its values in each of 60 equal bins.
+    A series has the same color in all panels; y is the fraction of its values in each of 60 equal bins.
 
     Args:
-        x_label: what the values are.
-        shared: all panels have one x axis; else each has its own.
+        x_label: label of the x axis.
+        shared: all panels have the same x axis.
 
     Raises:
-        UserError: nothing to draw, values that are not finite, more than eight series, or a name that does not end in
-            .png.
+        UserError: nothing to draw, non-finite values, more than eight series, or a name that does not end in .png.
     """
     check_suffix(path)
     names = list(dict.fromkeys(name for series in panels.values() for name in series))
     if not names:
         raise UserError("nothing to draw: there are no values")
     if len(names) > len(PALETTE):
-        raise UserError(f"{len(names)} histograms over one another cannot be told apart: draw at most {len(PALETTE)}")
+        raise UserError(f"{len(names)} overlapping histograms cannot be distinguished; draw at most {len(PALETTE)}")
     for panel, series in panels.items():
         for name, values in series.items():
             if not len(values) or not np.isfinite(values).all():
-                raise UserError(f"{panel}, {name}: no values, or some that are NaN or infinite, cannot be drawn")
+                raise UserError(f"{panel}, {name}: cannot draw a series without values, or with NaN or infinite values")
     everything = [values for series in panels.values() for values in series.values()]
     wide, tall = 2.2 * WIDTH, max(0.85 * HEIGHT, 1.1 + 0.17 * len(names))
     with _figure(wide, tall * len(panels)) as (figure, finish):
@@ -184,7 +183,7 @@ def plot_histograms(
                     color=color,
                     fontsize=8,
                 )
-            axis.set(title=_wrap(panel, wide), xlim=(low, high), ylabel="share of values")
+            axis.set(title=_wrap(panel, wide), xlim=(low, high), ylabel="fraction of values")
         axes[-1].set_xlabel(_wrap(x_label, wide))
         figure.suptitle(_wrap(title, 0.7 * wide))
         _legend(figure, axes, wide, names, len(names))
@@ -198,12 +197,12 @@ def plot_spectra(
     title: str = "",
     of: str = "the weight as a matrix, one row per output",
 ) -> Path:
-    """Write a PNG with a panel for each of ``rows``: sorted singular values (log axis) over their place among them.
+    """Write a PNG with a panel for each of ``rows``: sorted singular values (log axis) over their normalized rank.
 
-    All panels have the same axes. Values that do not count for the rank, or lie below the axis, are counted in red.
+    All panels have the same axes. The number of values below the axis or the numerical rank is shown in red.
 
     Raises:
-        UserError: no row, a name that does not end in .png, or a place that cannot be written.
+        UserError: there are no rows, the name does not end in .png, or the file cannot be written.
     """
     if not rows:
         raise UserError("nothing to draw: no layer was measured")
@@ -228,8 +227,8 @@ def plot_spectra(
         heading = f"Singular values of {title}" if title else "Singular values of each layer"
         figure.suptitle(_wrap(heading, 0.7 * wide))
         said = (
-            f"y: singular values of {of}; log scale, the same in every panel. x: place among them, 0 = largest, "
-            "1 = smallest. A flat line is a well-conditioned layer. Dashed: 1."
+            f"y: singular values of {of} (log scale, the same in every panel). x: relative rank, 0 = largest, 1 = "
+            "smallest. A flat line is a well-conditioned layer. Dashed: 1."
         )
         figure.supxlabel(_wrap(said, wide), fontsize=8.5, color=GREY)
         return finish(path, {"orthogan": "spectrum", "subject": title})
@@ -237,7 +236,7 @@ def plot_spectra(
 
 @contextmanager
 def _figure(width: float, height: float) -> Iterator[tuple[Figure, Callable[..., Path]]]:
-    """A figure in our style, ``width`` x ``height`` inches, and the function that writes it; pyplot is not touched."""
+    """Create a figure in our style, ``width`` x ``height`` inches, and the function that writes it, without pyplot."""
     import matplotlib
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -249,15 +248,15 @@ def _figure(width: float, height: float) -> Iterator[tuple[Figure, Callable[...,
         def finish(path: str | os.PathLike[str], metadata: Mapping[str, str]) -> Path:
             buffer = io.BytesIO()
             with warnings.catch_warnings():
-                warnings.filterwarnings("ignore", "Glyph .* missing", UserWarning)  # boxes in place of the letters
-                figure.savefig(buffer, format="png", bbox_inches="tight", pad_inches=0.1)  # tight: no word is cut off
+                warnings.filterwarnings("ignore", "Glyph .* missing", UserWarning)  # missing glyphs are drawn as boxes
+                figure.savefig(buffer, format="png", bbox_inches="tight", pad_inches=0.1)  # tight: no text is cut off
             return save_png(Image.open(buffer).convert("RGB"), path, metadata)
 
         yield figure, finish
 
 
 def _curves(axis: Axes, lines: Sequence[Line], everything: Sequence[Line], names: Sequence[str]) -> None:
-    """Draw ``lines`` on axes that hold ``everything``."""
+    """Draw ``lines`` on axes whose limits include ``everything``."""
     from matplotlib.ticker import EngFormatter, MaxNLocator
 
     finite = [y for line in everything for point in line.points for y in point[1:] if math.isfinite(y)]
@@ -274,7 +273,7 @@ def _curves(axis: Axes, lines: Sequence[Line], everything: Sequence[Line], names
         x, below, mean, above = points.T
         axis.plot(x, mean, "--" if line.base else "-", color=color, label=_clean(line.name))
         there = np.pad(np.isfinite(mean), 1)
-        alone = there[1:-1] & ~there[:-2] & ~there[2:]  # no line leads to it
+        alone = there[1:-1] & ~there[:-2] & ~there[2:]  # an isolated point
         axis.plot(x[alone], mean[alone], "o", color=color, markersize=4)
         if (above > below).any():
             axis.fill_between(x, below, above, color=color, alpha=0.14, linewidth=0)
@@ -291,7 +290,7 @@ def _curves(axis: Axes, lines: Sequence[Line], everything: Sequence[Line], names
 
 
 def _log_axis(axis: Axes, low: float, high: float) -> None:
-    """A log scale for y, labeled with plain numbers: powers of ten, and 2 and 5 between them where there is room."""
+    """Set a log scale for y, with powers of ten as plain numbers, and 2 and 5 between them if there is room."""
     from matplotlib.ticker import LogLocator, NullFormatter
 
     axis.set(yscale="log", ylim=(low, high))
@@ -304,7 +303,7 @@ def _spectrum(axis: Axes, row: Spectrum, floor: float) -> None:
     values = [float(value) for value in row.singular_values]
     shape = "x".join(map(str, row.shape))
     name = _clean(row.name or "(itself)")
-    room = 42 - len(shape)  # the end of a long name tells layers apart, so its beginning is cut
+    room = 42 - len(shape)  # the end of a long name distinguishes layers, so its beginning is cut
     axis.set_title(f"{name if len(name) <= room else '…' + name[1 - room :]}  {shape}\n")
     full = math.isfinite(row.condition_number)
     condition = f"{row.condition_number:.3g}" if full else f"infinite (rank {row.rank})"
@@ -325,9 +324,9 @@ def _spectrum(axis: Axes, row: Spectrum, floor: float) -> None:
 
 
 def _legend(figure: Any, axes: Iterable[Axes], width: float, names: Sequence[str], entries: int) -> None:
-    """One legend for all panels, below them, in as many columns as ``width`` [inches] has room for.
+    """Draw one legend below all panels, in as many columns as fit into ``width`` [inches].
 
-    It is as high as one of ``entries`` of the ``names``, so that figures side by side have panels of one height.
+    It is as high as a legend with ``entries`` names, so that panels of adjacent figures have the same height.
     """
     from matplotlib.lines import Line2D
 
@@ -344,7 +343,7 @@ def _legend(figure: Any, axes: Iterable[Axes], width: float, names: Sequence[str
 
 
 def _limits(values: Sequence[np.ndarray]) -> tuple[float, float]:
-    """The least and the largest value; some room where they are one."""
+    """Return the smallest and the largest value, with a margin if they are equal."""
     low, high = min(float(v.min()) for v in values), max(float(v.max()) for v in values)
     if high - low > 1e-9 * max(abs(low), abs(high)):
         return low, high
@@ -353,10 +352,10 @@ def _limits(values: Sequence[np.ndarray]) -> tuple[float, float]:
 
 
 def _wrap(text: str, width: float) -> str:
-    """``text`` on as many lines as it needs in ``width`` inches."""
+    """Wrap ``text`` to ``width`` inches."""
     return textwrap.fill(_clean(text), max(20, int(width / LETTER)))
 
 
 def _clean(text: str) -> str:
-    """``text`` without what a font cannot show: bytes of file names that are not text, and line breaks."""
+    """Remove what a font cannot show from ``text``: bytes of file names that are not text, and line breaks."""
     return " ".join(text.encode("utf-8", "backslashreplace").decode().split())

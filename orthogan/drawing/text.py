@@ -1,4 +1,4 @@
-"""Text in pictures: Pillow's own font, which needs no file but lacks some signs we would like to use."""
+"""Text in images, with Pillow's built-in font, which needs no file but lacks some characters."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Literal
 
 from PIL import ImageDraw, ImageFont
 
-# Signs missing from Pillow's built-in face would come out as empty boxes.
+# Characters that are missing from Pillow's built-in font would appear as empty boxes.
 _SPELLED = str.maketrans(
     {"\N{MINUS SIGN}": "-", "σ": "sigma ", "Δ": "change ", "×": "x", "≥": ">=", "≤": "<=", "→": "->"}
 )
@@ -18,25 +18,25 @@ Colour = tuple[int, int, int]
 
 
 class Font:
-    """Pillow's built-in font at one ``size`` in pixels, with signs it lacks spelled out."""
+    """Pillow's built-in font in one ``size`` in pixels; missing characters are spelled out."""
 
     def __init__(self, size: int) -> None:
         self._font = ImageFont.load_default(size)
         self.line_height = round(size * 1.4)
 
     def width(self, text: str) -> float:
-        """Pixels that ``text`` takes on one line."""
+        """Return the width of ``text`` on one line in pixels."""
         return self._font.getlength(text.translate(_SPELLED))
 
     def draw(
         self, draw: ImageDraw.ImageDraw, at: tuple[float, float], text: str, colour: Colour, *, anchor: Anchor = "la"
     ) -> None:
-        """Write one line of ``text`` with its ``anchor`` (Pillow's two letters) at ``at``."""
+        """Draw one line of ``text`` with its ``anchor`` (Pillow's two letters) at ``at``."""
         draw.text(at, text.translate(_SPELLED), fill=colour, font=self._font, anchor=anchor)
 
 
 def fit(text: str, font: Font, width: float) -> str:
-    """``text`` on one line, cut with an ellipsis where it would be wider than ``width`` pixels."""
+    """Shorten ``text`` with an ellipsis if it is wider than ``width`` pixels."""
     line = " ".join(text.split())
     if font.width(line) <= width:
         return line
@@ -45,6 +45,6 @@ def fit(text: str, font: Font, width: float) -> str:
 
 
 def signed(value: float) -> str:
-    """An offset as a label: ``-1.5``, ``0``, ``+3``; at most three significant digits."""
+    """Format an offset as a label: ``-1.5``, ``0``, ``+3``, with at most three significant digits."""
     text = f"{value:+.3g}"
     return "0" if float(text) == 0 else text

@@ -1,4 +1,4 @@
-"""Scores with their protocol: FID, Inception Score, KID, precision and recall, path lengths, accuracy, and your own."""
+"""Metrics and their protocols: FID, Inception Score, KID, precision, recall, path lengths, accuracy, and your own."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> Any:
-    """Import on first use: reading a config needs the names of the metrics alone."""
+    """Import on first use: reading a config only needs the names of the metrics."""
     for home, names in _HOMES.items():
         if name in names:
             globals()[name] = found = getattr(importlib.import_module(f"{__name__}.{home}"), name)

@@ -1,4 +1,4 @@
-"""A generator held still, so that two images differ by their latents alone, down to the last digits of float32."""
+"""Deterministic generation, so that images differ by their latents alone, down to the last digits of float32."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from orthogan.models.protocol import Generator
 
 
 def choose_device(net: object, device: torch.device | str | None) -> torch.device:
-    """``device``, or where the tensors of ``net`` are; of what is no net (mere images) the GPU, where there is one."""
+    """Return ``device``, or the device of ``net``; for plain images, the GPU if there is one."""
     if device is not None:
         return torch.device(device)
     if isinstance(net, nn.Module):
@@ -27,11 +27,11 @@ def choose_device(net: object, device: torch.device | str | None) -> torch.devic
 
 @contextmanager
 def deterministic_float32(net: nn.Module, device: torch.device) -> Iterator[None]:
-    """Eval mode, no gradients, constrained weights worked out once, no autocast, no TF32 or bfloat16 inside products.
+    """Context with eval mode, no gradients, cached constrained weights, and no autocast, TF32 or bfloat16.
 
-    A step of 1e-4 is below what half precision or TF32 can tell from rounding. All is put back at the end.
+    Half precision and TF32 cannot resolve a step of 1e-4. Everything is restored at the end.
     """
-    kinds: list[Any] = [  # typed without its submodules
+    kinds: list[Any] = [  # its type stubs lack the submodules
         torch.backends.cuda.matmul,
         torch.backends.cudnn.conv,  # pyright: ignore[reportAttributeAccessIssue]
         torch.backends.mkldnn.matmul,  # pyright: ignore[reportAttributeAccessIssue]
@@ -51,13 +51,13 @@ def deterministic_float32(net: nn.Module, device: torch.device) -> Iterator[None
 def generate_image(
     seen: Generator, points: Tensor, label: int | None, *, noise_seed: int, device: torch.device, finite: Finite
 ) -> Tensor:
-    """Images (n, c, h, w) of latents ``points`` (n, latent_dim), all of class ``label``, on ``device``.
+    """Generate images (n, c, h, w) of latents ``points`` (n, latent_dim), all of class ``label``, on ``device``.
 
-    A generator that draws noise as it runs draws the same for the same ``noise_seed`` and n; torch's own random state
-    is left as it was. ``finite`` watches the images; the caller checks it at the end.
+    A generator with random noise gets the same noise for the same ``noise_seed`` and n; the global random state is
+    restored. ``finite`` watches the images; the caller checks it at the end.
 
     Raises:
-        UserError: images in half precision, or such as are not (n, c, h, w).
+        UserError: images in half precision, or not of shape (n, c, h, w).
     """
     z = points.to(device)
     y = torch.full((len(z),), label, device=device) if seen.num_classes and label is not None else None
@@ -68,19 +68,25 @@ def generate_image(
                 torch.cuda.manual_seed(noise_seed)
         images = seen(z) if y is None else seen(z, y)
     if not isinstance(images, Tensor):
-        raise UserError(f"{type(seen).__name__}: gives a {type(images).__name__}, not a tensor of images")
+        raise UserError(f"{type(seen).__name__}: returns a {type(images).__name__}, not a tensor of images")
     if images.ndim != 4 or len(images) != len(z):
-        raise UserError(f"{type(seen).__name__}: gives {tuple(images.shape)}, not one (c, h, w) image for each latent")
+        raise UserError(
+            f"{type(seen).__name__}: returns shape {tuple(images.shape)}, not one (c, h, w) image per latent"
+        )
     if images.dtype in (torch.float16, torch.bfloat16):
-        raise UserError(f"{type(seen).__name__}: gives images in {images.dtype}, too coarse for this; call .float()")
+        raise UserError(
+            f"{type(seen).__name__}: returns images in {images.dtype}, which is not precise enough; call .float()"
+        )
     if not images.is_floating_point():
-        raise UserError(f"{type(seen).__name__}: gives images of {images.dtype}; a generator gives floats in [-1, 1]")
+        raise UserError(
+            f"{type(seen).__name__}: returns images in {images.dtype}; a generator must return floats in [-1, 1]"
+        )
     finite.watch(images)
     return images
 
 
 class _Labelled(Generator):
-    """A generator whose classes are settled: image i is of class ``labels[i]``."""
+    """A generator with fixed classes: image i has class ``labels[i]``."""
 
     def __init__(self, net: Generator, labels: Tensor) -> None:
         super().__init__()
@@ -93,10 +99,9 @@ class _Labelled(Generator):
 def fake_batch(
     net: Generator, z: Tensor, labels: Tensor | None, *, noise_seed: int, device: torch.device, finite: Finite
 ) -> Tensor:
-    """Images (n, c, h, w) of latents ``z`` (n, latent_dim) and, of a conditional net, ``labels`` (n,), on ``device``.
+    """Generate images (n, c, h, w) of latents ``z`` (n, latent_dim) and optional ``labels`` (n,), on ``device``.
 
-    A generator that draws noise as it runs draws a function of ``noise_seed``; ``finite`` and errors as of
-    ``generate_image``.
+    Random noise of the generator depends on ``noise_seed``; ``finite`` and errors as in ``generate_image``.
     """
     seen = net if labels is None else _Labelled(net, labels.to(device))
     return generate_image(seen, z, None, noise_seed=noise_seed, device=device, finite=finite)

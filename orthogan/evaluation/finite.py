@@ -1,4 +1,4 @@
-"""A watch for NaN and infinite values that does not make the device wait: one flag, fetched at the end."""
+"""Detection of NaN and infinite values without synchronizing with the device: one flag, read at the end."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from orthogan.drawing.grid import DAMAGED
 from orthogan.errors import UserError
 
 IMAGES = DAMAGED
-FEATURES = "the features hold NaN or infinite values; the images or the extractor are damaged"
-LOGITS = "the logits hold NaN or infinite values; the classifier is damaged"
+FEATURES = "the features contain NaN or infinite values; the images or the extractor are damaged"
+LOGITS = "the logits contain NaN or infinite values; the classifier is damaged"
 
 
 class NotFinite(UserError):
-    """Something that is measured holds NaN or infinite values, so there is no number."""
+    """The measured values contain NaN or infinity, so there is no result."""
 
 
 class Finite:
-    """Whether every tensor seen so far is finite; ``message`` says what is wrong otherwise.
+    """Records whether all tensors so far are finite; ``message`` says what is wrong otherwise.
 
     Example:
         >>> import torch
@@ -35,16 +35,16 @@ class Finite:
         self._flag: Tensor | None = None
 
     def watch(self, tensor: Tensor) -> None:
-        """Take in one tensor; its device is not waited for."""
+        """Check one tensor without synchronizing with its device."""
         found = tensor.detach().isfinite().all()
         self._flag = found if self._flag is None else self._flag & found.to(self._flag.device)
 
     @property
     def holds(self) -> bool:
-        """Whether all that this process has seen is finite; this waits for the device."""
+        """Whether all tensors of this process are finite; synchronizes with the device."""
         return self._flag is None or bool(self._flag)
 
     def check(self) -> None:
-        """Raises ``NotFinite`` unless all that any process has seen is finite; all processes call this together."""
+        """Raise ``NotFinite`` unless all tensors of all processes are finite; all processes must call this together."""
         if not all_true(self.holds):
             raise NotFinite(self.message)

@@ -1,4 +1,4 @@
-"""Images in whatever form a user has them, as what ``evaluate`` compares: a source, or a file of statistics."""
+"""Conversion of user-provided images to a source or a file of statistics for ``evaluate``."""
 
 from __future__ import annotations
 
@@ -29,19 +29,19 @@ ACCEPTED = (
 
 
 def as_source(given: Any, who: str, *, like: Any = None, samples: int | None = None, seed: int = 0) -> ImageSource:
-    """``given`` as a source; ``who``: the argument, for messages.
+    """Convert ``given`` to a source; ``who``: name of the argument, for messages.
 
-    Tensors and arrays are uint8, or floats in [-1, 1], as generators give them. Floats without a negative value are
-    refused: they are most likely in [0, 1]. What a Dataset or DataLoader gives is an image (c, h, w) or a batch of
-    them, a PIL image, or a tuple that begins with one; all of it is read into memory as uint8.
+    Tensors and arrays must be uint8, or floats in [-1, 1], as returned by generators. Floats without a negative value
+    are refused, because they are probably in [0, 1]. The items of a Dataset or DataLoader must be images (c, h, w),
+    batches of them, PIL images, or tuples that begin with one; all of them are read into memory as uint8.
 
     Args:
-        like: the generator or source whose image size a folder's images are brought to.
-        samples: images to draw from a generator.
-        seed: of its latents and labels.
+        like: the generator or source that determines the size of images in a folder.
+        samples: number of images to draw from a generator.
+        seed: random seed of its latents and labels.
 
     Raises:
-        TypeError: something else. UserError: images of another form or range.
+        TypeError: another type. UserError: images of another format or range.
     """
     if isinstance(given, ImageSource):
         return given
@@ -57,14 +57,14 @@ def as_source(given: Any, who: str, *, like: Any = None, samples: int | None = N
 
 
 def reference_given(given: Any, like: Any, samples: int | None, seed: int) -> ImageSource | Path | None:
-    """As ``as_source``; also a file of statistics, as its path, or None."""
+    """Convert a reference like ``as_source``; also accepts None or the path of a file of statistics."""
     if given is None or (isinstance(given, str | Path) and Path(given).suffix in STATISTICS):
         return None if given is None else Path(given)
     return as_source(given, "reference", like=like, samples=samples, seed=seed)
 
 
 class GeneratedSource(ImageSource):
-    """The images that a generator draws, each when it is read; equal to those of ``generate_images`` for a seed."""
+    """Images of a generator, drawn when read; equal to those of ``generate_images`` for a seed."""
 
     def __init__(self, net: Generator, count: int, seed: int) -> None:
         self.name = f"fakes of {type(net).__name__}"
@@ -80,7 +80,7 @@ class GeneratedSource(ImageSource):
 
     @torch.no_grad()
     def read(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """As of every source; images that are not finite raise ``NotFinite``."""
+        """Return images and labels; raises ``NotFinite`` for non-finite images."""
         place = get_device(self.net)
         blocks = {
             int(block): latents(self.net, int(block) * BLOCK, (int(block) + 1) * BLOCK, self.seed)
@@ -101,7 +101,7 @@ def _folder(path: Path, who: str, like: Any) -> ImageSource:
         raise UserError(f"{path}: {who} is neither a folder or .zip of images, nor statistics (.safetensors, .npz)")
     if like is None:
         raise TypeError(
-            f"evaluate: {who} {str(path)!r}: a path does not say at what size to compare its images; open images with "
+            f"evaluate: {who} {str(path)!r}: the size at which to compare the images is not known; open images with "
             "orthogan.data.open_source('folder', path=..., resolution=..., channels=...), a model with orthogan.load"
         )
     channels, side = (like.channels, like.resolution) if isinstance(like, ImageSource) else image_size(like)
@@ -109,7 +109,7 @@ def _folder(path: Path, who: str, like: Any) -> ImageSource:
 
 
 def _parts(given: Any, who: str) -> Iterator[Any]:
-    """What a Dataset, a DataLoader or another iterable gives, one after the other."""
+    """Yield the items of a Dataset, a DataLoader or another iterable."""
     if isinstance(given, Dataset) and not isinstance(given, IterableDataset):
         if not hasattr(given, "__len__"):
             raise TypeError(f"evaluate: {who} {type(given).__name__} has no length; wrap it in an IterableDataset")
@@ -122,25 +122,27 @@ def _parts(given: Any, who: str) -> Iterator[Any]:
 def _in_memory(parts: Iterable[Any], who: str, name: str) -> ImageSource:
     found = [_uint8(part, who) for part in parts]
     if not found:
-        raise UserError(f"evaluate: {who} holds no images")
+        raise UserError(f"evaluate: {who} contains no images")
     if any(float_min is not None for _, float_min in found) and min(m for _, m in found if m is not None) >= 0:
         raise UserError(
-            f"evaluate: {who} holds floats without a negative value; floats are images in [-1, 1]: if these are in "
-            "[0, 1], give 2 * x - 1 or uint8"
+            f"evaluate: {who} contains floats without a negative value, but images must be in [-1, 1]; if these are "
+            "in [0, 1], pass 2 * x - 1 or uint8"
         )
     shapes = {images.shape[1:] for images, _ in found}
     if len(shapes) > 1:
-        raise UserError(f"evaluate: {who} holds images of different sizes, such as {sorted(shapes)[:2]}; resize them")
+        raise UserError(
+            f"evaluate: {who} contains images of different sizes, such as {sorted(shapes)[:2]}; resize them"
+        )
     return ArraySource(name, np.concatenate([images for images, _ in found]))
 
 
 def _uint8(part: Any, who: str) -> tuple[np.ndarray, float | None]:
-    """One image or batch as uint8 (n, c, h, w), and its smallest value if it was of floats."""
+    """Convert an image or batch to uint8 (n, c, h, w); also returns the smallest value of floats."""
     if isinstance(part, Image.Image):
         part = np.array(part if part.mode in ("L", "RGB") else part.convert("RGB"))
         part = part[None] if part.ndim == 2 else part.transpose(2, 0, 1)
     if not isinstance(part, Tensor | np.ndarray):
-        raise TypeError(f"evaluate: {who} must hold {ACCEPTED}; it holds a {type(part).__name__}")
+        raise TypeError(f"evaluate: {who} must contain {ACCEPTED}; it contains a {type(part).__name__}")
     if isinstance(part, np.ndarray):
         if part.dtype.kind not in "fiub":
             raise UserError(f"evaluate: {who} has images of {part.dtype}; give uint8, or floats in [-1, 1]")
@@ -156,11 +158,11 @@ def _uint8(part: Any, who: str) -> tuple[np.ndarray, float | None]:
     if not images.is_floating_point():
         raise UserError(f"evaluate: {who} has images of {images.dtype}; give uint8, or floats in [-1, 1]")
     if not bool(images.isfinite().all()):
-        raise NotFinite(f"evaluate: {who} holds NaN or infinite values")
+        raise NotFinite(f"evaluate: {who} contains NaN or infinite values")
     low, high = images.aminmax()
     if low < -1 or high > 1:
         raise UserError(
-            f"evaluate: {who} has floats in [{low:.7g}, {high:.7g}]; floats are images in [-1, 1], and pixels from "
-            "0 to 255 are uint8"
+            f"evaluate: {who} has floats in [{low:.7g}, {high:.7g}]; float images must be in [-1, 1], and pixels "
+            "from 0 to 255 must be uint8"
         )
     return to_uint8(images).numpy(), float(low)

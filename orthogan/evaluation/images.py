@@ -1,4 +1,4 @@
-"""Where the images to be measured come from: a generator or a source, cut into the shares of the processes."""
+"""Batches of images to measure, from a generator or a source, divided among processes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from orthogan.models.protocol import Generator
 from orthogan.rng import derive
 from orthogan.rng import generator as seeded
 
-BLOCK = 1024  # latents drawn together: image i depends on the seed and i, not on batch size or processes
+BLOCK = 1024  # latents drawn together: image i depends on the seed and i alone, not on batch size or processes
 
 
 def generate_images(
@@ -32,13 +32,13 @@ def generate_images(
     device: torch.device,
     bf16: bool = False,
 ) -> Iterator[Tensor]:
-    """uint8 batches of this process's share of ``samples`` images; the caller puts the net in eval mode.
+    """Yield uint8 batches of this process's part of ``samples`` images; the caller sets eval mode.
 
-    Classes of a conditional generator are drawn evenly: each makes up the same share, in a seeded order.
+    Classes of a conditional generator are equally frequent, in a random order that depends on the seed.
     ``bf16``: draw under autocast.
 
     Raises:
-        UserError: what comes out is no image, or, after the last batch, images of any process that are not finite.
+        UserError: the output is not an image, or, after the last batch, images of a process are not finite.
     """
     first, last = share_of_rank(samples)
     finite = Finite(IMAGES)
@@ -64,39 +64,41 @@ def generate_images(
 
 
 def check_images(images: object, count: int, who: str) -> None:
-    """Raises UserError unless ``images``, which ``who`` made, are floats (count, 1 or 3, h, w)."""
+    """Raise UserError unless the ``images`` returned by ``who`` are floats (count, 1 or 3, h, w)."""
     if not isinstance(images, Tensor):
-        raise UserError(f"{who}: gives a {type(images).__name__}, not a tensor of images (n, c, h, w)")
+        raise UserError(f"{who}: returns a {type(images).__name__}, not a tensor of images (n, c, h, w)")
     if images.ndim != 4 or len(images) != count or images.shape[1] not in (1, 3) or 0 in images.shape:
-        raise UserError(f"{who}: gives {tuple(images.shape)} for {count} latents, not images ({count}, 1 or 3, h, w)")
+        raise UserError(
+            f"{who}: returns shape {tuple(images.shape)} for {count} latents, not images ({count}, 1 or 3, h, w)"
+        )
     if not images.is_floating_point():
-        raise UserError(f"{who}: gives images of {images.dtype}; a generator gives floats in [-1, 1]")
+        raise UserError(f"{who}: returns images in {images.dtype}; a generator must return floats in [-1, 1]")
 
 
 def rgb(images: Tensor) -> Tensor:
-    """(n, 1 or 3, h, w) -> (n, 3, h, w), grey repeated."""
+    """(n, 1 or 3, h, w) -> (n, 3, h, w), gray repeated."""
     return images if images.shape[1] == 3 else images.expand(-1, 3, -1, -1)
 
 
 def real(source: ImageSource, samples: int | None, *, batch_size: int, seed: int = 0) -> Iterator[Tensor]:
-    """uint8 batches of this process's share of ``source``, or of a seeded subset of ``samples`` of its images."""
+    """Yield uint8 batches of this process's part of ``source``, or of a random subset of ``samples`` of its images."""
     count = len(source) if samples is None else min(samples, len(source))
     order = np.arange(len(source)) if count == len(source) else np.sort(permuted_index(seed, len(source), 0, count))
     first, last = share_of_rank(count)
     for start in range(first, last, batch_size):
         images, _ = source.read(order[start : min(start + batch_size, last)])
         if images.dtype != np.uint8:
-            raise UserError(f"{source.name}: gives images of {images.dtype}; a source gives uint8 (n, c, h, w)")
+            raise UserError(f"{source.name}: returns images in {images.dtype}; a source must return uint8 (n, c, h, w)")
         yield torch.from_numpy(images)
 
 
 def latents(generator: Generator, start: int, stop: int, seed: int) -> Tensor:
-    """Latents ``start`` to ``stop`` of the evaluation with this seed: (stop - start, latent_dim)."""
+    """Return latents ``start`` to ``stop`` of the evaluation with this seed: (stop - start, latent_dim)."""
     return torch.cat(list(blocks(generator, start, stop, seed)))
 
 
 def blocks(generator: Generator, start: int, stop: int, seed: int) -> Iterator[Tensor]:
-    """The same, in the pieces that they are drawn in."""
+    """Yield the same latents in the pieces in which they are drawn."""
     for block in range(start // BLOCK, (stop - 1) // BLOCK + 1):
         z = generator.sample_latent(BLOCK, seed=derive(seed, "evaluation block", block))
         yield z[max(start - block * BLOCK, 0) : stop - block * BLOCK]

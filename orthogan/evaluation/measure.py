@@ -1,4 +1,4 @@
-"""Metrics of a generator, a set of images, a GAN or a classifier: the one function behind every number."""
+"""Evaluation of a generator, a set of images, a GAN or a classifier."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Incomplete(UserError):
     """
 
     def __init__(self, errors: Mapping[str, UserError], results: list[MetricResult]) -> None:
-        super().__init__("\n".join(f"{metric} was not measured: {error}" for metric, error in errors.items()))
+        super().__init__("\n".join(f"{metric} could not be computed: {error}" for metric, error in errors.items()))
         self.results = results
 
 
@@ -73,29 +73,31 @@ def evaluate(
     progress: bool = True,
     info: Mapping[str, str] | None = None,
 ) -> list[MetricResult]:
-    """Score ``subject`` against ``reference``; one result for each metric, in their order.
+    """Score ``subject`` against ``reference``; returns one result per metric, in order.
 
-    In a process group every process calls this with the same arguments, does its share, and gets the same results.
+    In a process group, every process calls this with the same arguments, computes its part, and gets the same results.
 
     Args:
-        subject: a generator (drawn from in eval mode, its mode restored), or images: an image source, a tensor or
-            array (n, c, h, w), a Dataset or a DataLoader, as ``given.images_of`` describes.
-        reference: images in one of these forms, another generator, the path of a folder or .zip of images (brought to
-            the size of the subject's), or of a file of statistics (fid only); None for isc and path lengths.
-        metrics: names of ``METRICS`` (fid, isc, kid, prc, path lengths, …), also as other tools call them, or
-            ``module:Class`` of your own.
-        samples: images drawn from a generator, or at most taken from a set of images (None: all of it); also pairs
-            of images for a path length, of which publications used 10,000 to 100,000.
-        extractor: a name of ``orthogan.evaluation.fidelity.extractors``; "auto" = inception if its weights are here.
-        weights: its weights file, instead of the published one.
-        seed: of the latents and labels.
-        truncation: of the latents, see ``orthogan.models.generate``.
-        reference_samples: compare with a seeded subset of so many real images (None: all); of a generator as
-            reference, how many it draws (None: ``samples``).
+        subject: a generator (sampled in eval mode; its mode is restored), or images: an image source, a tensor or array
+            (n, c, h, w), a Dataset or a DataLoader, as in ``given.as_source``.
+        reference: images in one of these forms, another generator, the path of a folder or .zip of images (resized to
+            the size of the subject's images), or of a file of statistics (fid only); None for isc and path lengths.
+        metrics: names in ``METRICS`` (fid, isc, kid, prc, path lengths, …), their names in other tools, or your own
+            ``module:Class``.
+        samples: number of images drawn from a generator, or the most images taken from a set (None: all); also the
+            number of pairs for path lengths (10,000 to 100,000 in publications).
+        extractor: a name in ``orthogan.evaluation.fidelity.extractors``; "auto" = inception if its weights are
+            available.
+        weights: weights file of the extractor, instead of the published one.
+        seed: random seed of the latents and labels.
+        truncation: truncation of the latents, see ``orthogan.models.generate``.
+        reference_samples: compare with a random subset of this many real images (None: all); for a generator as
+            reference, the number of images to draw (None: ``samples``).
         save_reference_to: write the reference statistics to this .safetensors file.
-        kid_subset_size: images in each subset of kid (None: 1000, as published); another size is another KID.
-        precision: of sampling and of the feature net: "fp32", as published numbers are; "bf16"; "auto": bf16 sampling
-            where the hardware has it, fp32 features. Path lengths are always fp32.
+        kid_subset_size: images in each subset of kid (None: 1000, as published); KIDs with different sizes are not
+            comparable.
+        precision: precision of sampling and of the feature network: "fp32", as published; "bf16"; "auto": sampling in
+            bf16 if the hardware supports it, features in fp32. Path lengths are always fp32.
         info: further facts for the protocol.
 
     Raises:
@@ -115,7 +117,7 @@ def evaluate(
     chosen = find_metrics(metrics)
     for name, number in (("samples", samples), ("reference_samples", reference_samples), ("batch_size", batch_size)):
         if number is not None and whole_number(name, number) < 1:
-            raise UserError(f"{name}: {number}; give at least 1")
+            raise UserError(f"{name}: {number}; must be at least 1")
     subject = as_generator(subject) if isinstance(subject, nn.Module) else as_source(subject, "subject")
     fakes = reference_samples or samples
     against = reference_given(reference, subject, fakes, derive(seed, "reference"))
@@ -123,9 +125,9 @@ def evaluate(
     if save_reference_to is not None:
         if against is None:
             alone = ", ".join(metric.name for metric in chosen)
-            raise UserError(f"{save_reference_to}: {alone} alone has no reference whose statistics could be written")
+            raise UserError(f"{save_reference_to}: {alone} uses no reference, so there are no statistics to write")
         if Path(save_reference_to).suffix != ".safetensors":
-            raise UserError(f"{save_reference_to}: reference statistics are written as .safetensors")
+            raise UserError(f"{save_reference_to}: the name of reference statistics must end in .safetensors")
     inputs = Inputs(
         samples=_count(subject, samples),
         reference_samples=_count(against, reference_samples) if isinstance(against, ImageSource) else None,
@@ -167,16 +169,16 @@ def evaluate_classifier(
     progress: bool = True,
     info: Mapping[str, str] | None = None,
 ) -> list[MetricResult]:
-    """The ``metrics`` of ``net`` on ``source``, in their order; an attack gives one result for each ``eps``.
+    """Compute the ``metrics`` of ``net`` on ``source``, in order; attacks return one result per ``eps``.
 
-    In a process group every process calls this with the same arguments, does its share, and gets the same results.
+    In a process group, every process calls this with the same arguments, computes its part, and gets the same results.
 
     Args:
         net: images (n, c, h, w) in [-1, 1] -> logits (n, classes); its mode is restored.
-        metrics: of accuracy, corruptions, fgsm, pgd, or ``module:Class`` of your own.
-        attack_norm, eps, steps, restarts: of fgsm and pgd, see ``Attack``; None: as published, which for eps is 2 and 8
-            of norm "inf", 32 and 128 of norm "2".
-        samples: look at a random subset of so many images, a function of ``seed`` (None, or too many: all).
+        metrics: accuracy, corruptions, fgsm, pgd, or your own ``module:Class``.
+        attack_norm, eps, steps, restarts: options of fgsm and pgd, see ``Attack``; None: as published, for eps 2 and 8
+            with norm "inf", 32 and 128 with norm "2".
+        samples: size of a random subset of the images, which depends on ``seed`` (None, or too many: all).
         info: further facts for the protocol.
 
     Raises:
@@ -210,13 +212,13 @@ def measure(
     precision: str = "fp32",
     save_reference_to: str | Path | None = None,
 ) -> list[MetricResult]:
-    """The results of ``metrics``, in their order; one pass over the images serves all that look at images.
+    """Compute the results of ``metrics``, in order; one pass over the images serves all metrics of images.
 
-    Arguments as of ``evaluate``. Whatever can be refused is refused before the first image is drawn.
+    Arguments as in ``evaluate``. All checks are made before the first image is drawn.
 
     Raises:
         Incomplete: some metrics could not be computed; it holds the results of the others.
-        UserError: none could be computed, for one reason.
+        UserError: none could be computed, all for the same reason.
     """
     found: dict[str, Sequence[MetricResult]] = {}
     refused: dict[str, UserError] = {}
@@ -246,13 +248,13 @@ def measure(
 def check_metrics(
     metrics: Sequence[Metric], inputs: Inputs, *, extractor: str = "auto", precision: str = "fp32"
 ) -> None:
-    """Find out, before a training that is to be scored, what ``measure`` would refuse; no image is drawn.
+    """Check before training what ``measure`` would refuse, without drawing images.
 
     Raises:
-        UserError: too few images, a space that the generator does not have, an extractor or weights that cannot be had.
+        UserError: too few images, a space that the generator does not have, or a missing extractor or weights.
     """
     refused: dict[str, UserError] = {}
-    with torch.random.fork_rng(devices=[]):  # nets are drawn before their weights are read
+    with torch.random.fork_rng(devices=[]):  # networks are initialized before their weights are read
         _ready(metrics, inputs, refused, extractor, None, resolve_precision(precision, inputs.device))
     for error in refused.values():
         raise error
@@ -266,7 +268,7 @@ def _ready(
     weights: str | Path | None,
     formats: Precision,
 ) -> tuple[Extractor | None, int]:
-    """The extractor, if one is needed, and the length of its features; what may fail comes before what takes long."""
+    """Load the extractor, if needed, and the length of its features: what may fail comes before what takes long."""
     for metric in metrics:
         with _noted(refused, metric, alike=True):
             metric.check(inputs)
@@ -282,14 +284,14 @@ def _ready(
             for metric in looking:
                 if "logits" in metric.needs and not classifies:
                     refused[metric.name] = UserError(
-                        f"extractor {net.name} classifies nothing, so it has no logits for {metric.name}"
+                        f"extractor {net.name} is not a classifier, so it has no logits for {metric.name}"
                     )
             return net, length
     return None, 0
 
 
 def _computed(metric: Metric, inputs: Inputs) -> Sequence[MetricResult]:
-    """The results of a metric that does not look at fakes through the common pass."""
+    """Compute a metric that does not use the common pass over the images."""
     began = time.monotonic()
     found = _run(metric, inputs)
     if not isinstance(found, Score):
@@ -307,7 +309,7 @@ def _computed(metric: Metric, inputs: Inputs) -> Sequence[MetricResult]:
 
 
 def _run(metric: Metric, inputs: Inputs) -> Score | Sequence[MetricResult]:
-    """``compute``; any error of code that is not ours is the user's to mend, and leaves the other metrics alone."""
+    """Call ``compute``; errors in user code become a UserError and do not affect the other metrics."""
     try:
         return metric.compute(inputs)
     except UserError:
@@ -319,7 +321,7 @@ def _run(metric: Metric, inputs: Inputs) -> Score | Sequence[MetricResult]:
 
 
 def _result(metric: Metric, score: Score, extractor: str, protocol: dict[str, Any]) -> MetricResult:
-    """``score`` with its protocol; of a metric that orthogan does not have, also with its label and direction."""
+    """Attach the protocol to ``score``; for a user's metric also its label and direction."""
     own = {"title": metric.titled(extractor, score.variant), "better": metric.better} if ":" in metric.name else {}
     parts = (extractor, score.std, score.parts, protocol, score.variant)
     return MetricResult(metric.name, float(score.value), *parts, **own)
@@ -327,9 +329,9 @@ def _result(metric: Metric, score: Score, extractor: str, protocol: dict[str, An
 
 @contextmanager
 def _noted(refused: dict[str, UserError], *metrics: Metric, alike: bool = False) -> Iterator[None]:
-    """Within the block an error of the user's is kept for ``metrics`` instead of raised.
+    """Context that records a UserError for ``metrics`` instead of raising it.
 
-    Not so where another process may not meet it: it would wait for this one. ``alike``: all meet it.
+    It is raised if another process may not get the same error, because that process would wait. ``alike``: all get it.
     """
     try:
         yield
@@ -341,11 +343,13 @@ def _noted(refused: dict[str, UserError], *metrics: Metric, alike: bool = False)
 
 
 def _check_numbers(result: MetricResult) -> None:
-    """Raises ``NotFinite`` if one of the numbers overflowed."""
+    """Raise ``NotFinite`` if a number overflowed."""
     numbers = {result.label: result.value, "its spread": result.std or 0.0, **result.parts}
     for name, number in numbers.items():
         if not math.isfinite(number):
-            raise NotFinite(f"{result.label}: {name} is {number}: the features or the reference are too large for it")
+            raise NotFinite(
+                f"{result.label}: {name} is {number}: the values of the features or the reference are too large"
+            )
 
 
 def _of_images(
@@ -357,7 +361,7 @@ def _of_images(
     save_reference_to: str | Path | None,
     refused: dict[str, UserError],
 ) -> dict[str, Sequence[MetricResult]]:
-    """The metrics that look at images, each image seen once."""
+    """Compute the metrics of images, reading each image once."""
     began = time.monotonic()
     kept = _kept(metrics, inputs)
     against = _reference(metrics, inputs, net, kept[1])
@@ -404,7 +408,7 @@ def _described(net: Extractor) -> dict[str, str]:
 
 
 def _kept(metrics: Sequence[Metric], inputs: Inputs) -> tuple[np.ndarray | None, np.ndarray | None]:
-    """The numbers of the generated and of the real images whose features some metric needs themselves."""
+    """Return the indices of generated and real images whose features must be kept."""
     asked = [metric.rows(inputs) for metric in metrics if "rows" in metric.needs]
     if not asked:
         return None, None
@@ -413,7 +417,7 @@ def _kept(metrics: Sequence[Metric], inputs: Inputs) -> tuple[np.ndarray | None,
 
 
 def _streams(metrics: Sequence[Metric], total: int, device: torch.device) -> dict[tuple[str, str], Stream]:
-    """What takes in the logits and images of a pass, by metric and need."""
+    """Return the consumers of logits and images, by metric and need."""
     found: dict[tuple[str, str], Stream] = {}
     for metric in metrics:
         for need in ("logits", "images"):
@@ -424,16 +428,16 @@ def _streams(metrics: Sequence[Metric], total: int, device: torch.device) -> dic
 
 
 def _count(images: Generator | ImageSource, samples: int | None) -> int:
-    """How many images are looked at."""
+    """Return the number of images."""
     if isinstance(images, ImageSource):
         return len(images) if samples is None else min(samples, len(images))
     if samples is None:
-        raise UserError("samples: say how many images to draw from the generator")
+        raise UserError("samples: set how many images to draw from the generator")
     return samples
 
 
 def _drawing(inputs: Inputs) -> dict[str, object]:
-    """How a generator was drawn from; images that were there already are only read."""
+    """Describe how images were generated; given images are only read."""
     if inputs.generator is None:
         return {}
     labels = {"labels": "every class equally often, in random order"} if inputs.generator.num_classes else {}

@@ -1,4 +1,4 @@
-"""A metric: one object that knows its name, what it needs, what it refuses, and how it is computed.
+"""A metric: an object that knows its name, its inputs, its checks, and how to compute it.
 
     from orthogan.evaluation import Inputs, Metric, Score
 
@@ -9,7 +9,7 @@
         def compute(self, inputs: Inputs) -> Score:
             return Score(float(inputs.fakes.images.float().std()))
 
-A class like this in a module of your own is ``my_module:Contrast`` in ``evaluate --metrics``, in the YAML key
+A class like this in your own module is ``my_module:Contrast`` in ``evaluate --metrics``, in the YAML key
 ``evaluation.metrics`` and in Python. The metrics of orthogan register themselves in ``METRICS``, each in its own file.
 """
 
@@ -43,7 +43,7 @@ Need = Literal[
 ]
 OF_FEATURES = frozenset[Need]({"gaussian", "rows", "logits"})
 OF_IMAGES = OF_FEATURES | {"images"}
-ABSENT: Any = None  # a field that no metric asked for
+ABSENT: Any = None  # a field that no metric needs
 T = TypeVar("T")
 Kind = TypeVar("Kind", bound="type[Metric]")
 
@@ -66,16 +66,17 @@ class Score:
 
 @dataclass
 class Inputs:
-    """What metrics are computed of; there is only what they need.
+    """The inputs of metrics; only what they need is present.
 
     Attributes:
-        samples: images drawn from the generator or taken from the images (None, for a classifier: all); pairs.
-        reference_samples: real images to compare with; None if there are only statistics, or nothing.
-        generator: drawn from in eval mode; or ``images``, a set of images that is scored like its fakes.
+        samples: number of images drawn from the generator or taken from the images (None, for a classifier: all), or of
+            pairs.
+        reference_samples: number of real images to compare with; None if there are only statistics, or nothing.
+        generator: sampled in eval mode; or ``images``, a set of images that is scored like generated images.
         reference: the real images, or a file of their statistics.
         train, test: images that the nets were trained on, and images that they have not seen.
-        options: arguments of single metrics, such as ``kid_subset_size``.
-        fakes, reals: what was asked for of the generated and of the real images; there only in ``compute``.
+        options: arguments of individual metrics, such as ``kid_subset_size``.
+        fakes, reals: requested features of the generated and the real images; only present in ``compute``.
         info: further facts for the protocol.
 
     Example:
@@ -105,25 +106,25 @@ class Inputs:
     _made: dict[str, Any] = field(default_factory=dict)
 
     def pick(self, *names: str) -> dict[str, Any]:
-        """The attributes called ``names``, as keyword arguments."""
+        """Return the attributes called ``names``, as keyword arguments."""
         return {name: getattr(self, name) for name in names}
 
     def once(self, key: str, make: Callable[[], T]) -> T:
-        """What ``make`` returns, called once for all metrics that share ``key``."""
+        """Return the result of ``make``, which is called once for all metrics that share ``key``."""
         if key not in self._made:
             self._made[key] = make()
         return self._made[key]
 
 
 class Stream(Protocol):
-    """Takes logits or images batch by batch instead of keeping them all."""
+    """Consumes logits or images batch by batch instead of keeping them all."""
 
     def add(self, batch: Tensor, first: int, /) -> None:
-        """Take in the logits or images of images ``first`` to ``first + n - 1``."""
+        """Add the logits or pixels of images ``first`` to ``first + n - 1``."""
         ...
 
     def result(self) -> Any:
-        """What ``fakes.logits`` or ``fakes.images`` shall be; all processes call this together."""
+        """Return the value of ``fakes.logits`` or ``fakes.images``; all processes call this together."""
         ...
 
 
@@ -132,9 +133,9 @@ class Metric:
 
     Attributes:
         name: set by the registry, or ``module:Class``.
-        label: what tables call it with the features of Inception (empty: the name).
-        feature_label: what they call it with other features, whose name is then added (empty: the same label).
-        better: whether lower or higher values are better; a metric of "none" cannot choose a run's best checkpoint.
+        label: its name in tables with Inception features (empty: the name).
+        feature_label: its name with other features, whose name is added (empty: the same label).
+        better: "lower", "higher" or "none"; a metric with "none" cannot select the best checkpoint of a run.
         needs: see ``Need``. All metrics of one evaluation share one pass over the images.
         compares: whether it needs real images (or their statistics) to compare with.
         samples: how many samples it has if the user asks for no number (None: all images of a classifier).
@@ -161,7 +162,7 @@ class Metric:
     samples: ClassVar[int | None] = 50_000
 
     def check(self, inputs: Inputs) -> None:
-        """Refuse what cannot be measured, before any image is drawn or read; all processes reach the same verdict.
+        """Check the inputs before any image is drawn or read; all processes get the same result.
 
         Raises:
             UserError: naming the metric and what it needs.
@@ -176,7 +177,9 @@ class Metric:
         if self.compares and inputs.reference is None:
             raise UserError(f"metrics: {self.name} needs a reference to compare with")
         if self.compares and self.needs & {"rows", "images", "logits"} and isinstance(inputs.reference, Path):
-            raise UserError(f"metrics: {self.name} compares single images; give it images as reference, not statistics")
+            raise UserError(
+                f"metrics: {self.name} compares individual images; the reference must be images, not statistics"
+            )
         if self.needs & (OF_IMAGES | {"pairs"}):
             world, fewest = rank_and_world()[1], self.fewest(inputs)
             if fewest < max(2, world):
@@ -184,45 +187,45 @@ class Metric:
                 raise UserError(f"samples: {fewest} images: {needed}")
 
     def titled(self, extractor: str, variant: str) -> str:
-        """The label of a result: ``FID``, ``FD[efficientnet-lite0]``, ``name[variant]``."""
+        """Return the label of a result: ``FID``, ``FD[efficientnet-lite0]``, ``name[variant]``."""
         if self.feature_label and not (self.label and extractor == "inception"):
             return f"{self.feature_label}[{','.join(filter(None, (extractor, variant)))}]"
         label = self.label or self.name.rpartition(":")[2]
         return f"{label}[{variant}]" if variant else label
 
     def fewest(self, inputs: Inputs) -> int:
-        """The number of images of the smaller side."""
+        """Return the number of images of the smaller side."""
         return min((n for n in (inputs.samples, inputs.reference_samples) if n is not None), default=0)
 
     def prepare(self, inputs: Inputs) -> None:
-        """Load what ``compute`` needs with ``inputs.once``: what may fail comes before what takes long."""
+        """Load what ``compute`` needs with ``inputs.once``, so that failures come before long computations."""
 
     def rows(self, inputs: Inputs) -> tuple[np.ndarray, np.ndarray]:
-        """Numbers of the generated and of the real images whose features are kept, ascending; by default all."""
+        """Return the ascending indices of generated and real images whose features to keep; by default all."""
         return np.arange(inputs.samples or 0), np.arange(inputs.reference_samples or 0)
 
     def stream(self, need: Literal["logits", "images"], total: int, device: torch.device) -> Stream | None:
-        """What takes in the logits or images of ``total`` images; None keeps all of them, on the CPU."""
+        """Return a consumer of the logits or pixels of ``total`` images; None keeps all of them on the CPU."""
         return None
 
     def compute(self, inputs: Inputs) -> Score | Sequence[MetricResult]:
-        """The score, or results with a protocol of their own.
+        """Compute the score, or results with their own protocol.
 
         Raises:
-            UserError: it has no value here.
+            UserError: it is not defined for these inputs.
         """
         raise NotImplementedError
 
 
 def _adopt(thing: Any) -> Metric:
-    """What ``module:Name`` names: a subclass of ``Metric``, or an instance."""
+    """Convert the object named by ``module:Name``: a subclass of ``Metric``, or an instance."""
     if inspect.isclass(thing) and issubclass(thing, Metric):
         try:
             thing = thing()
-        except Exception as error:  # code that is not ours
-            raise TypeError(f"it cannot be built: {type(error).__name__}: {error}") from error
+        except Exception as error:  # user code
+            raise TypeError(f"it cannot be created: {type(error).__name__}: {error}") from error
     if not isinstance(thing, Metric):
-        raise TypeError(f"this is a {type(thing).__name__}; name a class of your own that is a Metric")
+        raise TypeError(f"this is a {type(thing).__name__}; it must be a subclass of Metric")
     return thing
 
 
@@ -231,7 +234,7 @@ METRICS: Registry[Metric] = Registry("metric", *_HOMES, adopt=_adopt)
 
 
 def register(name: str, *aliases: str) -> Callable[[Kind], Kind]:
-    """Register an instance of the decorated class; ``aliases``: the names that other tools give it."""
+    """Register an instance of the decorated class; ``aliases``: its names in other tools."""
 
     def add(kind: Kind) -> Kind:
         metric = kind()
@@ -243,14 +246,14 @@ def register(name: str, *aliases: str) -> Callable[[Kind], Kind]:
 
 
 def known_metric(name: str) -> Metric | None:
-    """The metric of orthogan with exactly this name; nothing is imported for it that a file may name."""
+    """Return the built-in metric with exactly this name, without importing user code."""
     return METRICS.get(name) if ":" not in name and name in METRICS else None
 
 
 def find_metrics(names: Sequence[str] | str, key: str = "metrics") -> list[Metric]:
-    """The metrics called ``names`` (or in a comma-separated string), each once; ``key`` is what messages blame.
+    """Return the metrics called ``names`` (or in a comma-separated string), each once; messages mention ``key``.
 
-    Also by the names of other tools (``FID``, ``fd``, ``precision``) and by ``module:Class``, which is imported.
+    Names of other tools (``FID``, ``fd``, ``precision``) and ``module:Class``, which is imported, also work.
 
     Raises:
         UserError: no name, or an unknown or ambiguous one.
@@ -266,7 +269,7 @@ def find_metrics(names: Sequence[str] | str, key: str = "metrics") -> list[Metri
             variants = [known for known in METRICS if name and known.startswith(name.lower())]
             if len(variants) < 2:
                 raise
-            raise UserError(f"{key}: {name!r} may be one of {', '.join(variants)}; name it in full") from None
+            raise UserError(f"{key}: {name!r} is ambiguous; choose one of {', '.join(variants)}") from None
         if ":" in name:
             metric = copy.copy(metric)
             metric.name = name

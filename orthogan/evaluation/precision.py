@@ -1,4 +1,4 @@
-"""In which number formats images are drawn and looked at; statistics are always float64."""
+"""Precision of sampling and features; statistics are always float64."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ EvaluationPrecision = Literal["fp32", "bf16", "auto"]
 
 @dataclass(frozen=True)
 class Precision:
-    """Whether the generator, and the feature net, run under bfloat16 autocast; resizing stays float32."""
+    """Whether the generator and the feature network run under bfloat16 autocast; resizing stays float32."""
 
     sampling: bool
     features: bool
 
 
 def resolve_precision(name: str, device: torch.device) -> Precision:
-    """The precision: "bf16" is both parts, "auto" sampling alone and only where the hardware multiplies bf16 natively.
+    """Return the precision: "bf16" for both parts; "auto" only for sampling, if the hardware multiplies bf16 natively.
 
-    ``python -m benchmarks.evaluation --noise`` on sprites, 1,000 images a side: bf16 sampling moves every metric by
-    less than its spread over seeds; bf16 features move FD by as much as that and precision by more.
+    ``python -m benchmarks.evaluation --noise`` on sprites, 1,000 images per side: sampling in bf16 changes every metric
+    by less than its spread over seeds; features in bf16 change FD by as much as the spread, and precision by more.
 
     Raises:
-        UserError: no such precision.
+        UserError: unknown precision.
     """
     if name not in get_args(EvaluationPrecision):
         raise UserError(f"precision {name!r}: choose one of {', '.join(get_args(EvaluationPrecision))}")
@@ -42,12 +42,12 @@ def resolve_precision(name: str, device: torch.device) -> Precision:
 
 
 def autocast(device: torch.device, bf16: bool) -> torch.autocast:
-    """bfloat16 for convolutions and products within the block; else none, whatever is around it."""
+    """Context with bfloat16 autocast, or without autocast regardless of the surrounding context."""
     return torch.autocast(device.type, torch.bfloat16, enabled=bf16)
 
 
 def describe_precision(precision: Precision, device: torch.device, drawn: bool) -> str:
-    """The number formats for a protocol; CUDA may shorten factors within convolutions.
+    """Describe the number formats for a protocol; CUDA may use TF32 within convolutions.
 
     ``drawn``: whether there is a generator.
     """
@@ -62,10 +62,10 @@ def describe_precision(precision: Precision, device: torch.device, drawn: bool) 
 
 @contextmanager
 def prepare_net(net: nn.Module) -> Iterator[None]:
-    """Within the block kernels lie channels-last and constrained weights are computed once, not for every batch.
+    """Context with channels-last kernels and constrained weights that are computed once, not for every batch.
 
-    Afterwards every tensor is the very one that it was: a training continues to the bit. Nothing may change the
-    weights meanwhile.
+    Afterward every tensor is the original one, so training continues bit for bit. Weights must not change within the
+    context.
     """
     before = [(tensor, tensor.data) for tensor in [*net.parameters(), *net.buffers()] if tensor.dim() == 4]
     try:
@@ -79,5 +79,5 @@ def prepare_net(net: nn.Module) -> Iterator[None]:
 
 
 def _tf32(device: torch.device) -> str:
-    cudnn: Any = torch.backends.cudnn  # typed without its submodules
+    cudnn: Any = torch.backends.cudnn  # its type stubs lack the submodules
     return " (TF32 convolutions)" if device.type == "cuda" and cudnn.conv.fp32_precision == "tf32" else ""

@@ -1,4 +1,4 @@
-"""A measured number with everything that it depends on."""
+"""A measured number with everything it depends on."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from orthogan.io.json_lines import jsonable
 from orthogan.io.terminal import text_table
 from orthogan.io.write import append_json
 
-LENGTHS = ("ppl", "pipl", "path_length", "perturbation_length")  # of no registered metric; lower is better
+LENGTHS = ("ppl", "pipl", "path_length", "perturbation_length")  # not a registered metric; lower is better
 
 
 @dataclass(frozen=True, repr=False)
 class MetricResult:
-    """A metric's value, its spread where it has one, its parts (precision, recall), and the protocol.
+    """The value of a metric, its spread if any, its parts (precision, recall), and the protocol.
 
     ``extractor``: the net, or the distance, behind it. ``variant``: of a metric that has no one definition, every
     choice that moves the number. ``title`` and ``better`` ("lower", "higher", "none"): of a metric of the user's own,
@@ -55,13 +55,13 @@ class MetricResult:
 
     @property
     def label(self) -> str:
-        """``FID`` for Inception features, ``FD[efficientnet-lite0]`` and the like for others; ``metric[variant]``."""
+        """``FID`` for Inception features, ``FD[efficientnet-lite0]`` and so on for others; ``metric[variant]``."""
         if metric := known_metric(self.metric):
             return metric.titled(self.extractor, self.variant)
         return self.title or (f"{self.metric}[{self.variant}]" if self.variant else self.metric)
 
     def is_better(self, other: float | None) -> bool:
-        """Whether this value beats ``other`` (None: there is none yet)."""
+        """Whether this value is better than ``other`` (None: there is none yet)."""
         if other is None:
             return True
         better = self.direction
@@ -74,7 +74,7 @@ class MetricResult:
         return metric.better if metric else self.better or ("lower" if length else "higher")
 
     def one_line(self) -> str:
-        """Value, spread, parts, and the part of the protocol that no number should go without."""
+        """Format value, spread, parts, and the essential part of the protocol."""
         text = f"{self.label} {self.value:.4g}" + (f" ± {self.std:.2g}" if self.std is not None else "")
         text += "".join(f", {name} {value:.3f}" for name, value in self.parts.items())
         step = f"step {self.protocol['step']}: " if "step" in self.protocol else ""
@@ -88,9 +88,9 @@ class MetricResult:
 
 
 def made_by(info: Mapping[str, str] | None, began: float) -> dict[str, Any]:
-    """The end of every protocol: versions, further facts, and the seconds since ``began`` (``time.monotonic``).
+    """Return the end of every protocol: versions, further facts, and the seconds since ``began`` (``time.monotonic``).
 
-    All processes call this together, and the first one's clock counts.
+    All processes call this together; the clock of the first one counts.
     """
     seconds = broadcast_json(round(time.monotonic() - began, 1))
     return {"orthogan": __version__, "torch": torch.__version__, **(info or {}), "seconds": seconds}

@@ -1,4 +1,4 @@
-"""What happens between backward and step, each a hook on any torch optimizer: made in one line, then forgotten."""
+"""Transforms of gradients between backward and step, as hooks on any torch optimizer, created in one line."""
 
 from orthogan.gradients.cayley_retraction import CayleyRetraction
 from orthogan.gradients.nearest_orthogonal import NearestOrthogonalGradient

@@ -1,4 +1,4 @@
-"""Orthogonal-group descent: a parameter that is a rotation, updated along the group (Li, Fuxin & Todorovic 2020)."""
+"""Orthogonal-group descent: rotation parameters, updated along the group (Li, Fuxin & Todorovic 2020)."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from orthogan.weights.selection import select
 
 
 class CayleyRetraction(GradientRule):
-    """Takes the step of square orthogonal parameters R (..., d, d) itself, by the Cayley transform with momentum.
+    """Updates square orthogonal parameters R (..., d, d) itself, by the Cayley transform with momentum.
 
     M <- beta M - G; the skew-symmetric W from M and R; M <- W R; R <- (I - a/2 W)^-1 (I + a/2 W) R with
-    a = min(lr, 1 / ||W||_F) (Liu et al. 2021, "OGD"). The published code iterates towards the transform twice, which
-    drifts at larger rates; here it is solved exactly, and a Newton-Schulz step removes what rounding leaves, so R is
-    orthogonal at any rate. No weight decay: it would leave the group.
+    a = min(lr, 1 / ||W||_F) (Liu et al. 2021, "OGD"). The published code approximates the transform with two
+    iterations, which drifts at larger rates; here it is solved exactly, and a Newton-Schulz step removes rounding
+    errors, so R is orthogonal at any rate. Weight decay is not applied, because it would leave the group.
 
     Args:
-        params: a module: its ``orthogan.weights.rotation(method="ogd")`` parameters; or square parameters.
-        momentum: beta.
-        lr: learning rate of these parameters where the schedule of their group is at 1; it follows that schedule, as
-            lr / the group's initial rate (``initial_lr``, which torch's schedulers set, or its rate when the rule is
-            made). None: the group's own. The authors use 0.02.
+        params: a module, to use its ``orthogan.weights.rotation(method="ogd")`` parameters; or square parameters.
+        momentum: momentum factor beta.
+        lr: base learning rate of these parameters; it follows the schedule of their group, scaled by lr / initial rate
+            of the group (``initial_lr``, which torch's schedulers set, or its rate when the rule is created). None: the
+            rate of the group. The authors use 0.02.
 
     Raises:
         ValueError: see ``GradientRule``; a parameter that is not square and orthogonal; or an ``lr`` that is not above
@@ -59,9 +59,9 @@ class CayleyRetraction(GradientRule):
         lr: float | None = None,
     ) -> None:
         if not 0 <= momentum < 1:
-            raise ValueError(f"momentum is {momentum}: a decay in [0, 1)")
+            raise ValueError(f"momentum is {momentum}: must be in [0, 1)")
         if lr is not None and not 0 < lr < math.inf:
-            raise ValueError(f"lr is {lr}: it must be a finite number above 0, or None")
+            raise ValueError(f"lr is {lr}: must be a finite number above 0, or None")
         self.momentum = momentum
         super().__init__(optimizer, params, layers)
         for name, parameter in self.parameters:
@@ -74,18 +74,18 @@ class CayleyRetraction(GradientRule):
         self._momentum: dict[str, Tensor] = {}
 
     def choose(self, params: Parameters, layers: str | Sequence[str]) -> list[tuple[str, nn.Parameter]]:
-        """Of a module, the rotations that are made for this rule."""
+        """Select the rotations of a module that were created for this rule."""
         if not isinstance(params, nn.Module):
             return super().choose(params, layers)
         names = {found.name for found in select(params, layers)}
         found = [(name, p) for name, c, p in list_rotations(params) if c.method == "ogd" and name in names]
         if not found:
-            raise ValueError(f"{type(params).__name__} has no chosen weight under rotation(method='ogd')")
+            raise ValueError(f"{type(params).__name__} has no selected weight with rotation(method='ogd')")
         return found
 
     @torch.no_grad()
     def before_step(self) -> None:
-        """Move every rotation that has a gradient, and hide that from the optimizer."""
+        """Update every rotation that has a gradient, and hide the gradient from the optimizer."""
         self._set_aside = []
         for name, parameter in self.parameters:
             gradient = self.gradient(parameter)
@@ -103,7 +103,7 @@ class CayleyRetraction(GradientRule):
             parameter.grad = None
 
     def after_step(self) -> None:
-        """Give the gradients back."""
+        """Restore the gradients."""
         for parameter, gradient in self._set_aside:
             parameter.grad = gradient
         self._set_aside = []
@@ -115,11 +115,11 @@ class CayleyRetraction(GradientRule):
                 self._momentum.pop(name, None)
 
     def state_dict(self) -> dict[str, Tensor]:
-        """The momentum, by the parameters' names."""
+        """Return the momentum by parameter name."""
         return dict(self._momentum)
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """The inverse of ``state_dict``."""
+        """Restore the result of ``state_dict``."""
         self._momentum = {name: state[name].to(p.device) for name, p in self.parameters if name in state}
 
     def _initial_rate(self, name: str, parameter: nn.Parameter) -> float:
@@ -127,8 +127,8 @@ class CayleyRetraction(GradientRule):
         rate = float(group.get("initial_lr", group["lr"]))
         if not rate > 0:
             raise ValueError(
-                f"CayleyRetraction: lr follows the schedule of {name}'s group, whose initial rate is {rate}; give the "
-                "group a rate above 0, or leave lr out"
+                f"CayleyRetraction: lr follows the schedule of {name}'s group, whose initial rate is {rate}; set the "
+                "rate of the group above 0, or omit lr"
             )
         return rate
 
@@ -136,7 +136,7 @@ class CayleyRetraction(GradientRule):
 def cayley_step(
     rotation: Tensor, gradient: Tensor, momentum: Tensor, rate: float, beta: float
 ) -> tuple[Tensor, Tensor]:
-    """(R, M) after one step from R (..., d, d), dL/dR and M."""
+    """Return (R, M) after one step from R (..., d, d), dL/dR and M."""
     moment = beta * momentum - gradient
     part = moment @ rotation.mT
     part = part - 0.5 * rotation @ (rotation.mT @ part)

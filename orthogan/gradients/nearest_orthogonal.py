@@ -1,4 +1,4 @@
-"""The nearest orthogonal gradient (Song, Sebe & Wang 2022): every direction of a layer learns at the same rate."""
+"""The nearest orthogonal gradient (Song, Sebe & Wang 2022): all directions of a layer learn at the same rate."""
 
 from __future__ import annotations
 
@@ -26,21 +26,22 @@ Scale = Literal["none", "frobenius", "nuclear"]
 class NearestOrthogonalGradient(GradientRule):
     """Replaces each gradient G = U S V^T, as a matrix (first dimension, the rest), by U V^T.
 
-    The published rule is the default: every step, no scale, before the optimizer's momentum. A gradient that is
-    not finite is left alone. For transposed convolutions the first dimension is the input, as published. The kernel of
-    a convolution with groups is a block-diagonal matrix: the gradient of each group becomes orthogonal. (Parameters
-    that are given without their module count as one matrix.)
+    The default is the published rule: every step, no scale, before the momentum of the optimizer. Non-finite gradients
+        are not changed. For transposed convolutions the first dimension is the input, as published. The kernel of a
+        convolution with groups is a block-diagonal matrix: the gradient of each group becomes orthogonal. (Parameters
+        passed without their module count as one matrix.)
 
     Args:
-        scale: "none", singular values 1; "frobenius", U V^T times ||G||_F / sqrt(r), which keeps the gradient's
-            norm; "nuclear", times ||G||_* / r, its mean singular value (r = rank).
-        every: replace the gradient at every N-th step only, the first included.
-        momentum: None: the optimizer does with the new gradient what it does. A number in [0, 1): the rule
-            averages the gradients itself with this decay, makes the average orthogonal and takes the whole step,
-            W <- (1 - lr * weight_decay) W - lr * scale * U V^T. That is Muon's update (Jordan et al. 2024)
-            with an exact polar factor, and the optimizer leaves these parameters to it.
-        nesterov: with ``momentum``, look ahead: orthogonalise the mean of average and gradient, as Muon does.
-        method, rank_tolerance: see ``orthogan.linalg.nearest_orthogonal``. "polar_express" is the fast one on GPUs.
+        scale: "none", singular values 1; "frobenius", U V^T times ||G||_F / sqrt(r), which keeps the norm of the
+            gradient; "nuclear", times ||G||_* / r, the mean singular value (r = rank).
+        every: replace the gradient only at every N-th step, including the first.
+        momentum: None: the optimizer uses the new gradient as usual. A number in [0, 1): the rule averages the
+            gradients with this decay, makes the average orthogonal and takes the whole step, W <- (1 - lr *
+            weight_decay) W - lr * scale * U V^T. That is Muon's update (Jordan et al. 2024) with an exact polar factor;
+            the optimizer skips these parameters.
+        nesterov: with ``momentum``, use Nesterov momentum: orthogonalize the mean of average and gradient, as Muon
+            does.
+        method, rank_tolerance: see ``orthogan.linalg.nearest_orthogonal``. "polar_express" is fast on GPUs.
 
     Raises:
         ValueError: see ``GradientRule``; or an option out of range.
@@ -66,19 +67,23 @@ class NearestOrthogonalGradient(GradientRule):
         params: Parameters,
         *,
         layers: str | Sequence[str] = (),
-        scale: Annotated[Scale, Field(description="what size the new gradient has")] = "none",
-        every: Annotated[PositiveInt, Field(description="only at every N-th update")] = 1,
+        scale: Annotated[Scale, Field(description="how to scale the new gradient")] = "none",
+        every: Annotated[PositiveInt, Field(description="apply at every N-th update")] = 1,
         momentum: Annotated[
-            Decay | None, Field(description="average, then take the whole step (Muon); null = before Adam")
+            Decay | None,
+            Field(
+                description="average the gradients with this factor and replace the whole step, as Muon does; null = "
+                "transform before Adam"
+            ),
         ] = None,
-        nesterov: Annotated[bool, Field(description="with momentum, look ahead")] = False,
+        nesterov: Annotated[bool, Field(description="with momentum: use Nesterov momentum")] = False,
         method: Annotated[
-            PolarMethod, Field(description="polar_express is the fast, approximate one for GPUs")
+            PolarMethod, Field(description="algorithm; polar_express is fast and approximate, for GPUs")
         ] = "eigh",
         rank_tolerance: Annotated[
             Decay | None,
             Field(
-                description="eigh, svd: leave out directions with singular values up to this share of the largest; "
+                description="eigh, svd: drop directions whose singular value is at most this fraction of the largest; "
                 "null = rounding"
             ),
         ] = None,
@@ -88,44 +93,44 @@ class NearestOrthogonalGradient(GradientRule):
         if method not in get_args(PolarMethod):
             raise ValueError(f"method {method!r}: choose {', '.join(get_args(PolarMethod))}")
         if rank_tolerance is not None and (method not in ("eigh", "svd") or not 0 <= rank_tolerance < 1):
-            raise ValueError(f"rank_tolerance is {rank_tolerance}: a share in [0, 1), with method eigh or svd only")
+            raise ValueError(f"rank_tolerance is {rank_tolerance}: must be in [0, 1), and only with method eigh or svd")
         if every < 1:
-            raise ValueError(f"every is {every}: at least 1 is needed")
+            raise ValueError(f"every is {every}: must be at least 1")
         if momentum is not None and not 0 <= momentum < 1:
-            raise ValueError(f"momentum is {momentum}: a decay in [0, 1), or None for before the optimizer's own")
+            raise ValueError(f"momentum is {momentum}: must be in [0, 1), or None to transform before the optimizer")
         if momentum is not None and every != 1:
-            raise ValueError("every: with momentum the rule is the optimizer of its parameters, at every step")
+            raise ValueError("every: must be 1 with momentum, because the rule then takes every step itself")
         if nesterov and momentum is None:
-            raise ValueError("nesterov: only with momentum")
+            raise ValueError("nesterov: needs momentum")
         self.scale: Scale = scale
         self.method: PolarMethod = method
         self.every, self.momentum, self.nesterov, self.rank_tolerance = every, momentum, nesterov, rank_tolerance
         self.owns_update = momentum is not None
         self.steps = 0
         self._averages: dict[str, Tensor] = {}
-        self._steps_of: list[tuple[nn.Parameter, Tensor]] = []  # what after_step is to subtract
+        self._steps_of: list[tuple[nn.Parameter, Tensor]] = []  # what after_step subtracts
         self._set_aside: list[tuple[nn.Parameter, Tensor]] = []
         super().__init__(optimizer, params, layers)
 
     @classmethod
     def check(cls, config: Config, net: NetConfig, key: str) -> None:
-        """A lazy penalty has updates of its own, which would be as large as any other."""
+        """Refuse lazy penalties: their separate updates would become as large as any other."""
         if net is config.model.discriminator:
             name, lazy = "gradient_penalty", config.loss.gradient_penalty
         else:
             name, lazy = "latent_penalty", config.loss.latent_penalty
         if config.task == "gan" and lazy.kind != "none" and lazy.interval > 1:
             raise ValueError(
-                f"{key}: nearest_orthogonal would give the lazy penalty's own updates the size of any other; "
-                f"set loss.{name}.interval to 1"
+                f"{key}: nearest_orthogonal would make the separate updates of the lazy penalty as large as any "
+                f"other; set loss.{name}.interval to 1"
             )
 
     @torch.no_grad()
     def before_step(self) -> None:
-        """Replace the gradients, or take them over."""
+        """Replace the gradients, or take them from the optimizer."""
         turn = self.steps % self.every == 0
         self.steps += 1
-        self._steps_of, self._set_aside = [], []  # left over where the last step was interrupted
+        self._steps_of, self._set_aside = [], []  # left over if the last step was interrupted
         if not turn:
             return
         found = [(name, p, g) for name, p in self.parameters if (g := self.gradient(p)) is not None]
@@ -138,11 +143,11 @@ class NearestOrthogonalGradient(GradientRule):
             self._steps_of.append((parameter, new))
             assert parameter.grad is not None
             self._set_aside.append((parameter, parameter.grad))
-            parameter.grad = None  # so the optimizer passes over it
+            parameter.grad = None  # so the optimizer skips it
 
     @torch.no_grad()
     def after_step(self) -> None:
-        """With momentum: the step itself."""
+        """With momentum, take the step."""
         for parameter, direction in self._steps_of:
             group = self.group(parameter)
             finite = torch.isfinite(direction).all()
@@ -160,11 +165,11 @@ class NearestOrthogonalGradient(GradientRule):
                 self._averages.pop(name, None)
 
     def state_dict(self) -> dict[str, Tensor]:
-        """The number of steps, and the averages by the parameters' names."""
+        """Return the number of steps, and the averages by parameter name."""
         return {"steps": torch.tensor(self.steps)} | {f"momentum/{n}": t for n, t in self._averages.items()}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """The inverse of ``state_dict``."""
+        """Restore the result of ``state_dict``."""
         self.steps = int(state["steps"])
         self._averages = {
             name: state[f"momentum/{name}"].to(p.device) for name, p in self.parameters if f"momentum/{name}" in state
@@ -172,13 +177,13 @@ class NearestOrthogonalGradient(GradientRule):
 
     def _averaged(self, name: str, gradient: Tensor, decay: float) -> Tensor:
         average = self._averages.get(name, torch.zeros_like(gradient))
-        # a gradient that is not finite must not stay in the average
+        # a non-finite gradient must not stay in the average
         average = torch.where(torch.isfinite(gradient).all(), average.lerp(gradient, 1 - decay), average)
         self._averages[name] = average
         return gradient.lerp(average, decay) if self.nesterov else average
 
     def _orthogonal(self, gradients: list[tuple[nn.Parameter, Tensor]]) -> list[Tensor]:
-        """The polar factors, in the gradients' shapes; matrices of one shape in one batch."""
+        """Return the polar factors in the shapes of the gradients; matrices of the same shape are batched."""
         matrices = [self.blocks(parameter, gradient) for parameter, gradient in gradients]
         new: list[Tensor] = list(matrices)
         for key in {(m.shape, m.dtype) for m in matrices}:

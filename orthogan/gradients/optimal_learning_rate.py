@@ -1,4 +1,4 @@
-"""The optimal learning rate (Song, Sebe & Wang 2022): a layer's step never longer than orthogonality wants."""
+"""The optimal learning rate (Song, Sebe & Wang 2022), which limits the step of a layer to preserve orthogonality."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ if TYPE_CHECKING:
 
 @GRADIENT_RULES.register("optimal_learning_rate", "olr")
 class OptimalLearningRate(GradientRule):
-    """Steps with eta* instead of the learning rate lr where 0 < eta* < lr (the published switching rule).
+    """Uses eta* instead of the learning rate lr if 0 < eta* < lr (the published switching rule).
 
     eta* is that of the step W - eta G, or W + eta G in a group with ``maximize=True``. The kernel of a convolution with
     groups is a block-diagonal matrix.
 
-    lr is that of the parameter's group at this step, whatever a scheduler has made of it. The update is taken
-    after the optimizer's step, as W + (eta* / lr) (W' - W), which is the step with eta* for every optimizer whose
-    step is proportional to its lr (SGD, Adam, AdamW and their kin). So no groups are split, none can be empty (as
-    two of the released scripts had it), no scheduler sees another lr, and nothing waits for the device.
+    lr is the current rate of the parameter's group, including schedulers. The update is applied after the step of the
+    optimizer, as W + (eta* / lr) (W' - W), which is the step with eta* for every optimizer whose step is proportional
+    to its lr (SGD, Adam, AdamW and similar ones). So groups are not split, none can be empty (as in two of the released
+    scripts), schedulers are not affected, and nothing synchronizes with the device.
 
     Args:
-        form: of ``orthogan.linalg.optimal_learning_rate``: "vector" as published, "matrix" the true one.
+        form: form of ``orthogan.linalg.optimal_learning_rate``: "vector" as published, "matrix" the exact form.
 
     Raises:
         ValueError: see ``GradientRule``; or an unknown form.
@@ -54,7 +54,7 @@ class OptimalLearningRate(GradientRule):
         *,
         layers: str | Sequence[str] = (),
         form: Annotated[
-            Literal["vector", "matrix"], Field(description="as published, or the true matrix form")
+            Literal["vector", "matrix"], Field(description="vector = as published, matrix = the exact matrix form")
         ] = "vector",
     ) -> None:
         if form not in ("vector", "matrix"):
@@ -66,16 +66,17 @@ class OptimalLearningRate(GradientRule):
 
     @classmethod
     def check(cls, config: Config, net: NetConfig, key: str) -> None:
-        """Where the scale of a weight does not count, its gradient is orthogonal to it."""
+        """Refuse scale-invariant weights, whose gradient is orthogonal to them."""
         if net.norm.scale_invariant and not net.norm.layers:
             raise ValueError(
-                f"{key}: under {net.norm.kind} normalization a layer's gradient is orthogonal to its weight, so the "
-                "optimal learning rate is 0 and the layer would not learn; restrict norm.layers, or drop one"
+                f"{key}: under {net.norm.kind} normalization the gradient of a layer is orthogonal to its weight, so "
+                "the optimal learning rate is 0 and the layer would not learn; restrict norm.layers, or remove one "
+                "of the two"
             )
 
     @torch.no_grad()
     def before_step(self) -> None:
-        """Work out eta* from weight and gradient as they are."""
+        """Compute eta* from the current weights and gradients."""
         self._pending = []
         for name, parameter in self.parameters:
             gradient = self.gradient(parameter)
@@ -102,7 +103,7 @@ class OptimalLearningRate(GradientRule):
         self._pending = []
 
     def statistics(self) -> dict[str, dict[str, float]]:
-        """Per parameter: eta* and cos(weight, G) at the last step W - eta G, and the share of steps that used eta*."""
+        """Return eta* and cos(weight, G) of each parameter at the last step, and the fraction of steps with eta*."""
         found = {}
         for name, numbers in self._numbers.items():
             eta, cosine, used, steps = numbers.tolist()
@@ -110,14 +111,14 @@ class OptimalLearningRate(GradientRule):
         return found
 
     def scalars(self) -> dict[str, float]:
-        """The statistics as numbers to log, by layer."""
+        """Return the statistics to log, by layer."""
         return {f"olr/{name}/{what}": v for name, numbers in self.statistics().items() for what, v in numbers.items()}
 
     def state_dict(self) -> dict[str, Tensor]:
-        """The statistics; the rule itself remembers nothing."""
+        """Return the statistics; the rule itself has no state."""
         return dict(self._numbers)
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """The inverse of ``state_dict``."""
+        """Restore the result of ``state_dict``."""
         devices = {name: parameter.device for name, parameter in self.parameters}
         self._numbers = {name: numbers.to(devices[name]) for name, numbers in state.items()}

@@ -1,4 +1,4 @@
-"""What the rules between backward and step share: whose gradients, and when."""
+"""Base class of gradient rules, which act between backward and step."""
 
 from __future__ import annotations
 
@@ -26,19 +26,19 @@ Parameters = nn.Module | Iterable[nn.Parameter] | Iterable[tuple[str, nn.Paramet
 
 
 class GradientRule:
-    """Changes the gradients, or the step, of some parameters of an optimizer; a hook on its ``step``.
+    """Changes the gradients or the step of some parameters of an optimizer, as a hook on its ``step``.
 
-    The optimizer stays the object it was: schedulers, ``state_dict``, Accelerate and ``GradScaler`` go on with it.
-    The rule acts when ``optimizer.step()`` is called, hence after accumulation and all-reduce. To clip
-    afterwards, call ``apply()`` yourself between ``unscale_`` and clipping; the step will not do it twice.
-    Rules on the same parameters act in the order in which they were made. A group with ``maximize=True`` ascends.
+    The optimizer object stays the same, so schedulers, ``state_dict``, Accelerate and ``GradScaler`` keep working. The
+    rule acts when ``optimizer.step()`` is called, so after accumulation and all-reduce. To clip afterward, call
+    ``apply()`` yourself between ``unscale_`` and clipping; the step does not apply it again. Rules on the same
+    parameters act in the order of their creation. A group with ``maximize=True`` ascends.
 
     Args:
-        optimizer: any ``torch.optim`` optimizer that can step without a closure, or Accelerate's wrapping of one.
-            ``step(closure)`` raises a ValueError: the gradients that a closure makes come too late for a rule.
-        params: parameters, (name, parameter) pairs such as ``model.named_parameters()``, or a module. Of a module, a
-            parameter that several layers share counts once, and a kernel with groups as one matrix per group.
-        layers: for a module, which of its layers, in the words of ``orthogan.weights.select``.
+        optimizer: any ``torch.optim`` optimizer that can step without a closure, or Accelerate's wrapper of one.
+            ``step(closure)`` raises a ValueError, because a closure computes its gradients too late for a rule.
+        params: parameters, (name, parameter) pairs such as ``model.named_parameters()``, or a module. In a module, a
+            parameter shared by several layers counts once, and a kernel with groups as one matrix per group.
+        layers: for a module, its layers to act on, as in ``orthogan.weights.select``.
 
     Raises:
         ValueError: no parameter at all, one that the optimizer does not hold, or one that is not a real matrix; an
@@ -65,11 +65,11 @@ class GradientRule:
         tensor([[-0.1000, -0.1000]])
     """
 
-    owns_update = False  # whether the rule makes the step of its parameters itself
+    owns_update = False  # whether the rule takes the step of its parameters itself
 
     @classmethod
     def check(cls, config: Config, net: NetConfig, key: str) -> None:
-        """Refuse what does not go together with such a rule on the net ``net``, ``key`` in the config.
+        """Refuse settings that are incompatible with this rule on the network ``net``, ``key`` in the config.
 
         Raises:
             ValueError: its message starts with the key.
@@ -83,18 +83,18 @@ class GradientRule:
         self.parameters = self.choose(params, layers)
         held = {id(p) for group in self.optimizer.param_groups for p in group["params"]}
         if not self.parameters:
-            raise ValueError(f"{type(self).__name__} was given no parameter")
+            raise ValueError(f"{type(self).__name__}: there is no parameter to act on")
         for name, parameter in self.parameters:
             if parameter.dim() < 2:
                 raise ValueError(f"{type(self).__name__}: {name} is a vector {tuple(parameter.shape)}, not a matrix")
             if parameter.is_complex():
-                raise ValueError(f"{type(self).__name__}: {name} is complex; gradient rules are for real weights")
+                raise ValueError(f"{type(self).__name__}: {name} is complex; gradient rules need real weights")
             if id(parameter) not in held:
                 raise ValueError(f"{type(self).__name__}: {name} is not among the optimizer's parameters")
         if len({id(p) for _, p in self.parameters}) < len(self.parameters):
-            raise ValueError(f"{type(self).__name__} was given a parameter twice")
-        if len({name for name, _ in self.parameters}) < len(self.parameters):  # what is remembered goes by the name
-            raise ValueError(f"{type(self).__name__} was given two parameters with the same name; rename one")
+            raise ValueError(f"{type(self).__name__}: a parameter was passed twice")
+        if len({name for name, _ in self.parameters}) < len(self.parameters):  # state is stored by name
+            raise ValueError(f"{type(self).__name__}: two parameters have the same name; rename one")
         self._refuse_conflicts()
         self._applied = False
         self._handles = [
@@ -103,7 +103,7 @@ class GradientRule:
         ]
 
     def choose(self, params: Parameters, layers: str | Sequence[str]) -> list[tuple[str, nn.Parameter]]:
-        """The parameters with their names."""
+        """Return the parameters with their names."""
         if isinstance(params, nn.Module):
             chosen: dict[int, tuple[str, nn.Parameter]] = {}  # layers may share a parameter
             for found in select(params, layers):
@@ -112,45 +112,45 @@ class GradientRule:
                 self.groups.setdefault(id(parameter), found.view.groups)
             return list(chosen.values())
         if layers:
-            raise ValueError("layers chooses among those of a module; give the module instead of its parameters")
+            raise ValueError("layers: selects layers of a module; pass the module instead of its parameters")
         pairs = [p if isinstance(p, tuple) else (f"parameter {i}", p) for i, p in enumerate(params)]
         return [(name, parameter) for name, parameter in pairs]
 
     def apply(self) -> None:
-        """Act on the present gradients now, before clipping; the coming step then leaves them as they are."""
+        """Act on the current gradients now, before clipping; the next step then does not change them again."""
         if not self._applied:
             self._applied = True
             self.before_step()
 
     def before_step(self) -> None:
-        """What is done to gradients (and remembered) before the optimizer moves."""
+        """Change the gradients before the step of the optimizer."""
         raise NotImplementedError
 
     def after_step(self) -> None:
-        """What is done once it has moved."""
+        """Act after the step of the optimizer."""
 
     def remove(self) -> None:
-        """Take the rule off its optimizer."""
+        """Remove the rule from its optimizer."""
         for handle in self._handles:
             handle.remove()
         getattr(self.optimizer, RULES).remove(self)
 
     def forget(self, parameter: nn.Parameter) -> None:
-        """Drop what is remembered of ``parameter``, which now stands for something else."""
+        """Drop the state of ``parameter``, whose meaning has changed."""
 
     def state_dict(self) -> dict[str, Tensor]:
-        """What must be stored beside the optimizer's own state to continue exactly."""
+        """Return the state that is needed, in addition to that of the optimizer, to resume exactly."""
         return {}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """The inverse of ``state_dict``."""
+        """Restore the result of ``state_dict``."""
 
     def scalars(self) -> dict[str, float]:
-        """Numbers to log."""
+        """Return numbers to log."""
         return {}
 
     def gradient(self, parameter: nn.Parameter) -> Tensor | None:
-        """The gradient, dense, in at least float32, without the ``GradScaler``'s factor that the optimizer undoes."""
+        """Return the dense gradient in at least float32, without the factor of the ``GradScaler``."""
         if parameter.grad is None:
             return None
         found = at_least_float32(parameter.grad.to_dense() if parameter.grad.is_sparse else parameter.grad)
@@ -158,7 +158,7 @@ class GradientRule:
         return found if scale is None else found / scale
 
     def replace(self, parameter: nn.Parameter, gradient: Tensor) -> None:
-        """Write ``gradient`` over the parameter's own, under the factor it had; a sparse one keeps its rows."""
+        """Replace the gradient of the parameter by ``gradient``, with the same factor; a sparse one keeps its rows."""
         assert parameter.grad is not None
         scale = self._loss_scale()
         new = gradient if scale is None else gradient * scale
@@ -168,35 +168,37 @@ class GradientRule:
             parameter.grad.copy_(new)
 
     def direction(self, parameter: nn.Parameter) -> float:
-        """1 where the optimizer descends along the gradient of ``parameter``, -1 where it ascends (``maximize``)."""
+        """Return 1 if the optimizer descends along the gradient of ``parameter``, -1 if it ascends (``maximize``)."""
         return -1.0 if self.group(parameter).get("maximize", False) else 1.0
 
     def blocks(self, parameter: nn.Parameter, tensor: Tensor) -> Tensor:
-        """``tensor``, of the shape of ``parameter``, as matrices (groups, first dimension / groups, the rest)."""
+        """Reshape ``tensor``, shaped like ``parameter``, to matrices (groups, first dimension / groups, the rest)."""
         return tensor.flatten(1).unflatten(0, (self.groups.get(id(parameter), 1), -1))
 
     def group(self, parameter: nn.Parameter) -> dict[str, Any]:
-        """The optimizer's group that holds ``parameter`` now.
+        """Return the group of the optimizer that contains ``parameter``.
 
         Raises:
-            ValueError: none does any more.
+            ValueError: no group contains it anymore.
         """
         for group in self.optimizer.param_groups:
             if any(p is parameter for p in group["params"]):
                 return group
         name = next((name for name, p in self.parameters if p is parameter), "the parameter")
-        raise ValueError(f"{type(self).__name__}: {name} is in no group of the optimizer any more; remove() the rule")
+        raise ValueError(
+            f"{type(self).__name__}: {name} is no longer in a group of the optimizer; call remove() on the rule"
+        )
 
     def _loss_scale(self) -> Tensor | None:
-        # set by GradScaler.step for fused optimizers, which divide by it inside their kernel
+        # set by GradScaler.step for fused optimizers, which divide by it in their kernel
         return getattr(self.optimizer, "grad_scale", None)
 
     def _before(self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         closure = next((arg for arg in args if arg is not optimizer), kwargs.get("closure"))
         if closure is not None:
             raise ValueError(
-                f"{type(self).__name__}: step(closure) makes its gradients after the rule has acted; "
-                "call the closure yourself, then optimizer.step() without it"
+                f"{type(self).__name__}: step(closure) computes gradients after the rule has acted; call the closure "
+                "yourself, then optimizer.step() without it"
             )
         if not self._applied:
             self.before_step()
@@ -210,13 +212,13 @@ class GradientRule:
         closure = inspect.signature(type(self.optimizer).step).parameters.get("closure")
         if closure is not None and closure.default is inspect.Parameter.empty:
             raise ValueError(
-                f"{type(self).__name__}: {name} makes its gradients in a closure inside the step, after the rule has "
+                f"{type(self).__name__}: {name} computes gradients in a closure inside the step, after the rule has "
                 "acted; use an optimizer that steps without a closure, such as SGD or Adam"
             )
         if any(group.get("differentiable", False) for group in self.optimizer.param_groups):
             raise ValueError(
-                f"{type(self).__name__}: {name} has differentiable=True, and the rule is not differentiable; "
-                "use differentiable=False"
+                f"{type(self).__name__}: {name} has differentiable=True, but the rule is not differentiable; use "
+                "differentiable=False"
             )
 
     def _refuse_conflicts(self) -> None:
@@ -229,28 +231,28 @@ class GradientRule:
             if shared and (self.owns_update or other.owns_update):
                 owner, guest = (self, other) if self.owns_update else (other, self)
                 raise ValueError(
-                    f"{shared[0]}: {type(owner).__name__} makes the whole step of this parameter itself, "
-                    f"so {type(guest).__name__} would have nothing to act on; choose one"
+                    f"{shared[0]}: {type(owner).__name__} takes the whole step of this parameter itself, so "
+                    f"{type(guest).__name__} would have no effect; choose one"
                 )
             if shared and type(self) is type(other):
-                raise ValueError(f"{shared[0]} is under {type(self).__name__} already")
+                raise ValueError(f"{shared[0]} already has a {type(self).__name__}")
         others.append(self)
 
 
 class GradientRuleConfig(Section):
-    """A gradient rule as a section of a config; the options of its kind are further keys."""
+    """The config section of a gradient rule; the options of its kind are further keys."""
 
-    kind: str = Field(description="done between backward and step, in the order given")
-    layers: Layers = Field(default=[], description="as of norm.layers; the papers take one layer")
+    kind: str = Field(description="transform of the gradients between backward and step; several are applied in order")
+    layers: Layers = Field(default=[], description="layers to transform, as in norm.layers; the papers use one layer")
     rule: ClassVar[type[GradientRule]] = GradientRule
 
     def put_on(self, optimizer: Optimizer, net: nn.Module) -> GradientRule:
-        """The rule, on ``optimizer`` for layers of ``net``. Raises ``ValueError``."""
+        """Create the rule on ``optimizer`` for layers of ``net``. Raises ``ValueError``."""
         return self.rule(optimizer, net, **self.model_dump(exclude={"kind"}))
 
     @classmethod
     def read_old_keys(cls, tree: dict[str, Any]) -> dict[str, Any]:
-        """In 0.1 the options of both kinds stood side by side; those of the other one meant nothing."""
+        """Read configs of version 0.1, which listed the options of both kinds, those of the other without effect."""
         both = ("scale", "every", "momentum", "nesterov", "method", "rank_tolerance", "form")
         if all(key in tree for key in both):
             mine = both[6:] if tree.get("kind") == "optimal_learning_rate" else both[:6]
@@ -267,7 +269,7 @@ def _section(kind: type[GradientRule]) -> type[GradientRuleConfig]:
 
 def _adopt(found: Any) -> type[GradientRule]:
     if not (inspect.isclass(found) and issubclass(found, GradientRule)):
-        raise TypeError("a gradient rule is a subclass of orthogan.gradients.GradientRule")
+        raise TypeError("a gradient rule must be a subclass of orthogan.gradients.GradientRule")
     return found
 
 
@@ -276,7 +278,7 @@ GRADIENT_RULE = OpenSection(GRADIENT_RULES, _section)
 
 
 def _parameter(layer: nn.Module, weight: str) -> nn.Parameter:
-    """The parameter that stands for a layer's weight: itself, or the one behind a norm or a mask."""
+    """Return the parameter of a layer's weight: the weight itself, or the one behind a parametrization or mask."""
     from torch.nn.utils.parametrizations import _Orthogonal
 
     stack: Any = layer.parametrizations[weight] if parametrize.is_parametrized(layer, weight) else ()  # pyright: ignore
@@ -284,12 +286,12 @@ def _parameter(layer: nn.Module, weight: str) -> nn.Parameter:
         if isinstance(constraint, _Orthogonal) or getattr(constraint, "parametrizes_freely", False):
             raise ValueError(
                 f"{type(layer).__name__}.{weight} is under {type(constraint).__name__.strip('_').lower()}(): "
-                "the parameter behind it is no matrix of weights, so this rule means nothing for it"
+                "the parameter behind it is not a weight matrix, so this rule does not apply"
             )
     found = getattr(stack, "original", layer._parameters.get(weight, layer._parameters.get(f"{weight}_orig")))
     if found is None:
         raise ValueError(
-            f"{type(layer).__name__}.{weight} is not one parameter of the layer (weight_norm makes two of it), so "
-            "it has no gradient of its own; choose other layers, or give the parameters themselves"
+            f"{type(layer).__name__}.{weight} is not a single parameter of the layer (weight_norm splits it into "
+            "two), so it has no gradient; choose other layers, or pass the parameters themselves"
         )
     return found

@@ -1,1 +1,1 @@
-"""Reading and writing files safely: the room that all others build on."""
+"""Safe reading and writing of files."""

@@ -1,7 +1,7 @@
-"""A checkpoint: one folder of safetensors and a ``state.json`` that vouches for them and for itself.
+"""Checkpoints: folders of safetensors files and a ``state.json`` with hashes of all of them.
 
-It is written under a temporary name, synced to disk and renamed, so a folder that carries its final name is
-whole; its hashes tell a damaged one later. Nothing here knows what is trained.
+A checkpoint is written under a temporary name, synced to disk and renamed, so a folder with its final name is complete;
+its hashes reveal later damage. This module does not depend on what is trained.
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ LARGEST_STATE = 1 << 26  # [bytes]
 _NAME = re.compile(r"step-([0-9]+)")
 _LEFTOVERS = (".*.writing", ".*.png.*.part")  # the second is of version 0.1
 Needed = Callable[[Collection[str]], Collection[str]]
-_whole: set[str] = set()  # the folders that this process has written or verified
+_whole: set[str] = set()  # folders that this process has written or verified
 
 
 class Damaged(Exception):
-    """A checkpoint folder that is not what was written; the message says which file and why."""
+    """A damaged checkpoint folder; the message says which file and why."""
 
 
 @dataclass(frozen=True)
@@ -57,14 +57,14 @@ def save(run: Path, step: int, parts: Mapping[str, Part], state: Mapping[str, An
 
     Args:
         parts: file stem -> tensors; each becomes ``stem.safetensors``.
-        state: JSON-ready scalars, kept in ``state.json`` beside the hashes of the files.
+        state: JSON-serializable values, stored in ``state.json`` with the hashes of the files.
 
     Raises:
-        CannotWrite: nothing of the new checkpoint is left, and the others are as they were.
+        CannotWrite: nothing of the new checkpoint is left, and the others are unchanged.
     """
     final = checkpoint_folder(run, step)
     temporary = final.with_name(f".writing-{final.name}")
-    with disk_errors(final, f"delete or move what is at {final.parent}"):
+    with disk_errors(final, f"delete or move {final.parent}"):
         for leftover in final.parent.glob(".writing-*"):
             remove(leftover)
         temporary.mkdir(parents=True)
@@ -91,14 +91,14 @@ def save(run: Path, step: int, parts: Mapping[str, Part], state: Mapping[str, An
 
 
 def verify(folder: Path, needed: Needed | None = None) -> dict[str, Any]:
-    """The ``state`` of a whole checkpoint.
+    """Verify a checkpoint and return its ``state``.
 
     Args:
-        needed: given the names of all files, those whose content is to be checked; of the others the size counts.
+        needed: maps the names of all files to those whose content to check; for the others only the size is checked.
 
     Raises:
-        Damaged: a file is missing, short or altered.
-        UserError: a file may not be read, or was written by a later version of orthogan.
+        Damaged: a file is missing, truncated or changed.
+        UserError: a file cannot be read, or was written by a later version of orthogan.
     """
     try:
         state = _verified(folder, needed)
@@ -125,62 +125,65 @@ def _verified(folder: Path, needed: Needed | None) -> dict[str, Any]:
             raise error.__cause__ from None
         raise Damaged(str(error)) from None
     if not isinstance(record, dict):
-        raise Damaged(f"{path}: holds no record of a checkpoint")
+        raise Damaged(f"{path}: is not the record of a checkpoint")
     version = record.get("format")
     sealed = version != 1 or record.keys() != {"format", "step", "files", "state"}
     seal = record.pop(SEAL, None)
     if sealed and seal != json_sha256(record):
-        raise Damaged(f"{path}: its content changed since it was written")
+        raise Damaged(f"{path}: its content has changed since it was written")
     if sealed and version != FORMAT:
-        raise UserError(f"{path}: has format {version}, this orthogan reads formats 1 and {FORMAT}; update orthogan")
+        raise UserError(
+            f"{path}: has format {version}, but this version of orthogan only reads formats 1 and {FORMAT}; update "
+            "orthogan"
+        )
     try:
         files = {
             str(name): (int(expected["bytes"]), str(expected["sha256"])) for name, expected in record["files"].items()
         }
         state = dict(_unpacked(record["state"]))
         if any(Path(name).name != name for name in files):
-            raise ValueError("it names files of other folders")
+            raise ValueError("it names files in other folders")
     except DAMAGE as error:
-        raise Damaged(f"{path}: holds no record of a checkpoint ({error!r})") from None
+        raise Damaged(f"{path}: is not the record of a checkpoint ({error!r})") from None
     checked = files if needed is None else needed(files)
     for name, (size, digest) in files.items():
         path = folder / name
         if not path.is_file():
             raise Damaged(f"{path}: missing")
         if path.stat().st_size != size:
-            raise Damaged(f"{path}: {path.stat().st_size} bytes, {size} were written")
+            raise Damaged(f"{path}: {path.stat().st_size} bytes, but {size} bytes were written")
         if name in checked and _sha256(path) != digest:
-            raise Damaged(f"{path}: its content changed since it was written")
+            raise Damaged(f"{path}: its content has changed since it was written")
     return state
 
 
 def verify_file(path: Path) -> bool:
-    """Check one file that lies in a checkpoint folder; False for a file elsewhere, which nothing vouches for.
+    """Check one file in a checkpoint folder; returns False for a file elsewhere, which has no recorded hash.
 
     Raises:
-        Damaged: it is not what the checkpoint was written with.
+        Damaged: it differs from the file that was written.
     """
     try:
         expected = read_json(path.parent / STATE, LARGEST_STATE)["files"][path.name]["sha256"]
     except (UserError, *DAMAGE):
         return False
     if _sha256(path) != expected:
-        raise Damaged(f"{path}: its content changed since it was written")
+        raise Damaged(f"{path}: its content has changed since it was written")
     return True
 
 
 def read(folder: Path, stem: str) -> dict[str, torch.Tensor]:
-    """The tensors of ``stem.safetensors``, on the CPU."""
+    """Read the tensors of ``stem.safetensors`` to the CPU."""
     return load_file(folder / f"{stem}.safetensors")
 
 
 def is_checkpoint(folder: Path) -> bool:
-    """Whether the folder claims to be a checkpoint (``verify`` tells whether it is whole)."""
+    """Whether the folder looks like a checkpoint (``verify`` checks whether it is complete)."""
     return (folder / STATE).is_file()
 
 
 def steps(run: Path) -> list[tuple[int, Path]]:
-    """(step, folder) of every checkpoint of a run, oldest first; files and empty folders are none."""
+    """Return (step, folder) of every checkpoint of a run, oldest first; files and empty folders are ignored."""
     found = []
     for path in (run / FOLDER).glob("step-*"):
         match = _NAME.fullmatch(path.name)
@@ -196,15 +199,15 @@ def newest(
     check: Callable[[dict[str, Any]], object] = bool,
     needed: Needed | None = None,
 ) -> tuple[Path, dict[str, Any]] | None:
-    """The newest whole checkpoint of a run and its state; a damaged one is named on stderr and passed over.
+    """Return the newest intact checkpoint of a run and its state; damaged ones are reported on stderr and skipped.
 
     Args:
-        aside: rename the damaged ones to ``damaged-step-NNNNNNNNN``, for the process that trains.
-        check: raises a KeyError, TypeError or ValueError for a state that is not as it should be.
-        needed: as of ``verify``.
+        aside: rename damaged ones to ``damaged-step-NNNNNNNNN``; for the training process.
+        check: raises a KeyError, TypeError or ValueError for an invalid state.
+        needed: as in ``verify``.
 
     Raises:
-        UserError: one may not be read, or was written by a later version of orthogan.
+        UserError: one cannot be read, or was written by a later version of orthogan.
     """
     damaged: list[Path] = []
     whole: tuple[Path, dict[str, Any]] | None = None
@@ -217,36 +220,38 @@ def newest(
         except (Damaged, *DAMAGE) as damage:
             if not isinstance(damage, Damaged):
                 damage = Damaged(f"{folder / STATE}: {damage!r}")
-            print(f"orthogan: passing over a damaged checkpoint: {damage}", file=sys.stderr)
+            print(f"orthogan: skipping a damaged checkpoint: {damage}", file=sys.stderr)
             damaged.append(folder)
-    if aside and whole is not None:  # where all are damaged, they stay what the run has
+    if aside and whole is not None:  # if all are damaged, they are kept
         for folder in damaged:
             set_aside(folder, "it is damaged")
     return whole
 
 
 def digest(folder: Path) -> str:
-    """The hash of ``state.json``, which holds the hashes of all other files. Raises ``UserError``."""
+    """Return the hash of ``state.json``, which contains the hashes of all other files. Raises ``UserError``."""
     return hashlib.sha256(read_regular(folder / STATE, LARGEST_STATE)).hexdigest()
 
 
 def checkpoint_folder(run: Path, step: int) -> Path:
-    """Where the checkpoint of ``step`` lies, or would."""
+    """Return the path of the checkpoint of ``step``, which need not exist."""
     return run / FOLDER / f"step-{step:09d}"
 
 
 def prune(run: Path, keep: int, spare: Collection[int] = ()) -> None:
-    """Delete all checkpoints but the ``keep`` newest, the one that ``best`` points to, and those of steps ``spare``.
+    """Delete all checkpoints except the ``keep`` newest, the one that ``best`` points to, and those of steps ``spare``.
 
-    Only those that this process has written or verified count as kept, so that ``keep`` whole ones are left.
-    Raises ``CannotWrite``.
+    Only those that this process has written or verified count, so that ``keep`` intact ones are left. Raises
+    ``CannotWrite``.
     """
     best, kept = best_checkpoint(run), 0
     for step, folder in reversed(steps(run)):
         if kept < keep:
             kept += os.path.realpath(folder) in _whole
         elif step not in spare and folder.resolve() != best:
-            doomed = folder.with_name(f".writing-{folder.name}")  # so that an interrupted deletion is no checkpoint
+            doomed = folder.with_name(
+                f".writing-{folder.name}"
+            )  # so that an interrupted deletion does not look like a checkpoint
             with disk_errors(folder):
                 remove(doomed)
                 folder.rename(doomed)
@@ -255,7 +260,7 @@ def prune(run: Path, keep: int, spare: Collection[int] = ()) -> None:
 
 
 def sweep(run: Path) -> None:
-    """Delete what killed processes have left half-written in the run folder. Raises ``CannotWrite``."""
+    """Delete incomplete files that killed processes have left in the run folder. Raises ``CannotWrite``."""
     with disk_errors(run):
         for folder, patterns in ((run / FOLDER, (".writing-*",)), (run, _LEFTOVERS)):
             for pattern in patterns:
@@ -264,15 +269,15 @@ def sweep(run: Path) -> None:
 
 
 def best_checkpoint(run: Path) -> Path | None:
-    """The folder that ``best`` points to; None where there is none."""
+    """Return the folder that ``best`` points to, or None."""
     try:
         return (run / BEST).resolve(strict=True)
-    except (OSError, RuntimeError):  # it points nowhere, or to itself
+    except (OSError, RuntimeError):  # a broken link, or a link to itself
         return None
 
 
 def mark_best(run: Path, folder: Path) -> None:
-    """Let ``run/best`` point to ``folder``: a relative link, replaced in one step. Raises ``CannotWrite``."""
+    """Make ``run/best`` a relative link to ``folder``, replaced atomically. Raises ``CannotWrite``."""
     link = run / BEST
     if link.is_symlink() and best_checkpoint(run) == folder.resolve():
         return
@@ -286,7 +291,7 @@ def mark_best(run: Path, folder: Path) -> None:
 
 
 def unmark_best(run: Path) -> None:
-    """Delete a link ``run/best`` that points nowhere. Raises ``CannotWrite``."""
+    """Delete a broken link ``run/best``. Raises ``CannotWrite``."""
     link = run / BEST
     if link.is_symlink() and best_checkpoint(run) is None:
         with disk_errors(link):
@@ -294,7 +299,7 @@ def unmark_best(run: Path) -> None:
 
 
 def _packed(value: Any) -> Any:
-    """``value`` without infinite numbers and NaN."""
+    """Encode infinite numbers and NaN in ``value``."""
     if isinstance(value, Mapping):
         return {key: _packed(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):
@@ -310,6 +315,6 @@ def _unpacked(value: Any) -> Any:
 
 
 def _sha256(path: Path) -> str:
-    """As ``file_sha256``, but an error of the disk stays an OSError, which means damage here."""
+    """Like ``file_sha256``, but disk errors stay OSErrors, which mean damage here."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()

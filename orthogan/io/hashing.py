@@ -1,4 +1,4 @@
-"""Hashes of content, the same on every machine: to recognize data and models, and to notice damage."""
+"""Content hashes, the same on every machine, to identify data and models and to detect damage."""
 
 from __future__ import annotations
 
@@ -24,35 +24,35 @@ if TYPE_CHECKING:  # torch takes a second to import, and hashes of files and arr
 
 
 class ContentHash:
-    """A BLAKE2b hash fed with text and arrays; the order of what is fed matters, the memory layout does not."""
+    """A BLAKE2b hash of text and arrays; their order matters, their memory layout does not."""
 
     def __init__(self) -> None:
         self._digest = hashlib.blake2b(digest_size=20)
 
     def text(self, *parts: object) -> ContentHash:
-        """Feed the parts, each ended, so that ``("ab", "c")`` and ``("a", "bc")`` differ."""
+        """Add the parts with terminators, so that ``("ab", "c")`` and ``("a", "bc")`` differ."""
         for part in parts:
-            # File names may hold bytes that are no text.
+            # File names may contain bytes that are not text.
             self._digest.update(f"{part}\0".encode("utf-8", "surrogateescape"))
         return self
 
     def array(self, values: np.ndarray) -> ContentHash:
-        """Feed type, shape and values, in pieces, so that a view is never copied whole."""
+        """Add type, shape and values in pieces, so that a view is never copied as a whole."""
         self.text(values.dtype.str, values.shape)
         for start in range(0, len(values), 4096):
             self._digest.update(np.ascontiguousarray(values[start : start + 4096]).data)
         return self
 
     def hexdigest(self) -> str:
-        """40 hexadecimal digits."""
+        """Return 40 hexadecimal digits."""
         return self._digest.hexdigest()
 
 
 def hash_files(paths: Sequence[Path]) -> str:
-    """A hash of the content of files, in this order; their names and places do not matter.
+    """Hash the content of files in this order; their names and locations do not matter.
 
-    Every byte is read, once: the result is kept in the cache folder for as long as size, times and inode of every
-    file stay the same. A file that cannot be read counts as a file without content.
+    Every byte is read once: the result is cached for as long as size, times and inode of every file stay the same. An
+        unreadable file counts as an empty file.
     """
     states = [_state(path) for path in paths]
     key = ContentHash().text(*map(str, paths), *states).hexdigest()
@@ -64,7 +64,7 @@ def hash_files(paths: Sequence[Path]) -> str:
     bar = progress_bar(paths, desc="hashing files", unit=" files", leave=False, delay=2)
     digest = ContentHash().text(*in_threads(_content_hash, bar)).hexdigest()
     newest = max((state[-1] for state in states), default=0)
-    # Clocks of file systems are coarse: a file that has just changed may change again and keep its time.
+    # Clocks of file systems are coarse: a file that has just changed may change again without a new time.
     if newest < time.time_ns() - 2_000_000_000 and [_state(path) for path in paths] == states:
         with suppress(UserError):
             write_text(kept, json.dumps(digest))
@@ -72,7 +72,7 @@ def hash_files(paths: Sequence[Path]) -> str:
 
 
 def _state(path: Path) -> tuple[int, ...]:
-    """What changes when a file is written to or replaced; the last one is set by the system alone."""
+    """Return what changes when a file is written or replaced; only the system sets the last value."""
     try:
         status = os.stat(path)
     except OSError:
@@ -89,7 +89,7 @@ def _content_hash(path: Path) -> str:
 
 
 def tensors_sha256(tensors: Mapping[str, Tensor], start: str = "") -> str:
-    """SHA-256 (64 hex digits) over ``start`` and the names, types, shapes and bytes of all tensors, in their order."""
+    """Return the SHA-256 (64 hex digits) of ``start`` and the names, types, shapes and bytes of all tensors."""
     digest = hashlib.sha256(start.encode())
     for name, tensor in tensors.items():
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
@@ -98,22 +98,22 @@ def tensors_sha256(tensors: Mapping[str, Tensor], start: str = "") -> str:
 
 
 def tensor_bytes(tensor: Tensor) -> memoryview:
-    """The elements of ``tensor`` in the order of its indices, whatever its layout in memory."""
-    if not tensor.numel():  # an empty tensor has no view as bytes
+    """Return the elements of ``tensor`` in index order, for any memory layout."""
+    if not tensor.numel():  # an empty tensor cannot be viewed as bytes
         return memoryview(b"")
     import torch
 
-    plain = tensor.detach().cpu().clone(memory_format=torch.contiguous_format)  # strides of its own
+    plain = tensor.detach().cpu().clone(memory_format=torch.contiguous_format)  # unusual strides
     return plain.view(-1).view(torch.uint8).numpy().data
 
 
 def json_sha256(record: Mapping[str, Any]) -> str:
-    """SHA-256 (64 hex digits) of a record's content, whatever the order of its keys."""
+    """Return the SHA-256 (64 hex digits) of a record, independent of the order of its keys."""
     return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
 
 
 def file_sha256(path: Path) -> str:
-    """SHA-256 (64 hex digits) of a file. Raises ``UserError`` where it cannot be read."""
+    """Return the SHA-256 (64 hex digits) of a file. Raises ``UserError`` if it cannot be read."""
     with open_regular(path) as stream:
         try:
             return hashlib.file_digest(stream, "sha256").hexdigest()  # pyright: ignore[reportArgumentType]

@@ -1,4 +1,4 @@
-"""JSON: values as it can hold them, and files of a record per line, where a damaged line costs that line alone."""
+"""JSON conversion, and files with one record per line, in which a damaged line does not affect the others."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ DAMAGE = (KeyError, TypeError, ValueError, AttributeError, OverflowError, Recurs
 
 
 def jsonable(value: Any) -> Any:
-    """``value`` with arrays and tuples as lists and NaN and infinities as None, all the way down."""
+    """Convert ``value`` recursively: arrays and tuples to lists, NaN and infinities to None."""
     if isinstance(value, dict):
         return {str(key): jsonable(item) for key, item in value.items()}
-    if hasattr(value, "tolist"):  # an array or a number of numpy or torch
+    if hasattr(value, "tolist"):  # an array or number of NumPy or torch
         return jsonable(value.tolist())
     if isinstance(value, list | tuple):
         return [jsonable(item) for item in value]
@@ -30,29 +30,29 @@ def jsonable(value: Any) -> Any:
 
 
 def read_json_lines(path: Path, check: Callable[[Record], object] = bool) -> tuple[list[Record], list[str]]:
-    """The records of ``path``, and what was left out, one text per line of the file.
+    """Return the records of ``path``, and messages for damaged lines.
 
     Args:
-        check: raises a KeyError, TypeError, ValueError or the like for a record that is not as it should be.
+        check: raises a KeyError, TypeError, ValueError or similar for an invalid record.
 
     Raises:
-        UserError: the file cannot be read at all.
+        UserError: the file cannot be read.
     """
     lines, problems = _parsed(path, check)
     return [record for _, record in lines], problems
 
 
 def keep_json_lines(path: Path, wanted: Callable[[Record], bool]) -> None:
-    """Leave in ``path`` only the records that are ``wanted``.
+    """Keep only the ``wanted`` records in ``path``.
 
-    Damaged lines are named on stderr, and the file as it was is kept as ``NAME.damaged``. What is not a file at all
-    is set aside.
+    Damaged lines are reported on stderr, and the original file is kept as ``NAME.damaged``. Anything that is not a file
+    is moved aside.
 
     Args:
-        wanted: also raises a KeyError, TypeError, ValueError or the like for a record that is not as it should be.
+        wanted: also raises a KeyError, TypeError, ValueError or similar for an invalid record.
 
     Raises:
-        UserError: the file may not be read or written.
+        UserError: the file cannot be read or written.
     """
     if not os.path.lexists(path):
         return
@@ -67,8 +67,8 @@ def keep_json_lines(path: Path, wanted: Callable[[Record], bool]) -> None:
         copy = write_bytes(free_name(path.with_name(f"{path.name}.damaged")), before)
         listing = "\n  ".join(problems)
         print(
-            f"orthogan: {printable(path)}: damaged lines are left out; the file as it was is {printable(copy.name)}\n"
-            f"  {listing}",
+            f"orthogan: {printable(path)}: damaged lines are removed; the original file is kept as "
+            f"{printable(copy.name)}\n  {listing}",
             file=sys.stderr,
         )
     if after != before:
@@ -76,7 +76,7 @@ def keep_json_lines(path: Path, wanted: Callable[[Record], bool]) -> None:
 
 
 def _parsed(path: Path, check: Callable[[Record], object]) -> tuple[list[tuple[bytes, Record]], list[str]]:
-    """The lines with their records, and what was left out."""
+    """Return the lines with their records, and messages for damaged lines."""
     found, problems = [], []
     for number, raw in enumerate(read_regular(path, LIMIT).split(b"\n"), 1):
         if not raw.strip():

@@ -1,4 +1,4 @@
-"""One process at a time in a folder."""
+"""Locks that allow only one process at a time in a folder."""
 
 from __future__ import annotations
 
@@ -25,22 +25,22 @@ def _forget() -> None:
     _held.clear()
 
 
-# a lock lasts until its last descriptor is closed: reader processes that outlive their parent must not hold it
+# a lock lasts until its last descriptor is closed: worker processes that outlive their parent must not keep it
 os.register_at_fork(after_in_child=_forget)
 
 
 @contextmanager
 def locked(folder: Path, advice: str) -> Iterator[None]:
-    """A context that only one process at a time can be in, for each ``folder``, which is made if it is missing.
+    """Context that only one process at a time can enter for each ``folder``, which is created if it is missing.
 
-    The lock is on the file ``.lock`` and ends with the process, however that ends. The file and folders that stayed
-    empty are deleted at the end.
+    The lock is on the file ``.lock`` and always ends with the process. The file and empty folders are deleted at the
+    end.
 
     Args:
-        advice: what the user can do besides waiting for the other process.
+        advice: what the user can do instead of waiting for the other process.
 
     Raises:
-        UserError: another process is there; the message has its number.
+        UserError: another process holds the lock; the message names its process ID.
         CannotWrite: the folder cannot be written.
     """
     missing = [place for place in (folder, *folder.parents) if not os.path.lexists(place)]
@@ -50,7 +50,7 @@ def locked(folder: Path, advice: str) -> Iterator[None]:
     try:
         yield
     finally:
-        if os.getpid() == owner:  # and not a process that was forked since
+        if os.getpid() == owner:  # not a process that was forked since
             _release(folder, handle, missing)
 
 
@@ -65,7 +65,7 @@ def _release(folder: Path, handle: int, made: list[Path]) -> None:
 
 
 def _claim(folder: Path, advice: str) -> int:
-    """The descriptor that holds the lock."""
+    """Return the descriptor that holds the lock."""
     file = folder / NAME
     with disk_errors(file):
         while True:
@@ -76,9 +76,12 @@ def _claim(folder: Path, advice: str) -> int:
                 owner = os.pread(handle, 200, 0).decode(errors="replace").strip() or "another process"
                 os.close(handle)
                 if error.errno in (errno.EAGAIN, errno.EACCES):
-                    busy = f"{folder}: {printable(owner)} is at work there; wait for it, or {advice}"
+                    busy = f"{folder} is in use by {printable(owner)}; wait for it, or {advice}"
                     raise UserError(busy) from None
-                print(f"orthogan: {folder}: this disk has no locks; start only one process there", file=sys.stderr)
+                print(
+                    f"orthogan: {folder}: this file system does not support locks; run only one process there",
+                    file=sys.stderr,
+                )
                 return os.open(folder, os.O_RDONLY)
             with suppress(FileNotFoundError):  # its owner has just deleted it
                 if os.path.samestat(os.fstat(handle), file.stat()):

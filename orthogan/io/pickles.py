@@ -1,7 +1,7 @@
-"""Pickles that anyone may have written, read without running anything in them.
+"""Safe reading of untrusted pickles, without running anything in them.
 
-A pickle is a program for a small stack machine. Here that program only builds plain values. Where it would import
-something there is a ``Named``, and where it would call something there is a ``Made``: records of what the file says.
+A pickle is a program for a small stack machine. Here the program only builds plain values. Imports become ``Named`` and
+calls become ``Made``, which only record what the file says.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _FROM_BUFFER = {("numpy.core.numeric", "_frombuffer"), ("numpy._core.numeric", "
 
 @dataclass(frozen=True)
 class Named:
-    """What a pickle would import."""
+    """An object that a pickle would import."""
 
     module: str
     name: str
@@ -39,7 +39,7 @@ class Named:
 
 @dataclass(eq=False)
 class Made:
-    """What a pickle would make by calling ``what``; ``what`` is a text for a persistent id or an extension code."""
+    """An object that a pickle would create by calling ``what``, a string for a persistent ID or an extension code."""
 
     what: Any
     arguments: Any = ()
@@ -48,12 +48,12 @@ class Made:
 
 
 def read_pickle(data: bytes, source: object) -> Any:
-    """The value of a pickle in terms of plain values, ``Named`` and ``Made``. Nothing is imported or called.
+    """Read a pickle as plain values, ``Named`` and ``Made``. Nothing is imported or called.
 
     Strings of Python 2 are read as Latin-1.
 
     Raises:
-        UserError: naming ``source``: this is no whole pickle, or larger than any of its kind.
+        UserError: naming ``source``: it is not a complete pickle, or too large.
     """
     try:
         return _Machine().run(data)
@@ -63,10 +63,10 @@ def read_pickle(data: bytes, source: object) -> Any:
 
 
 def array(value: Any, source: object) -> np.ndarray:
-    """The array of numbers that a ``Made`` of a pickle describes.
+    """Return the numeric array that a ``Made`` of a pickle describes.
 
     Raises:
-        UserError: naming ``source``: it describes something else.
+        UserError: naming ``source``: it does not describe an array.
     """
     try:
         if isinstance(value, Made) and isinstance(value.what, Named):
@@ -78,7 +78,7 @@ def array(value: Any, source: object) -> np.ndarray:
                 return _array(data, dtype, shape, order)
     except (ValueError, TypeError, OverflowError, MemoryError, AttributeError):
         pass
-    raise UserError(f"{printable(source)}: holds something else than an array of numbers where one is needed")
+    raise UserError(f"{printable(source)}: contains something other than the expected array of numbers")
 
 
 def _array(data: Any, dtype: Any, shape: Any, order: Any) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Reading files that anyone may have written: regular files only, of bounded size, and errors that name the file."""
+"""Safe reading of untrusted files: regular files of limited size only, and errors that name the file."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import Any, BinaryIO, Literal
 
 from orthogan.errors import UserError
 
-LARGEST_FILE = 1 << 29  # a larger file is refused where no other limit is given [bytes]
+LARGEST_FILE = 1 << 29  # default limit for the size of a file [bytes]
 _PIECE = 1 << 16  # [bytes]
 _FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOCTTY", 0) | getattr(os, "O_BINARY", 0)
 _KINDS = (
@@ -27,7 +27,7 @@ _KINDS = (
 
 
 def printable(name: object) -> str:
-    """``name`` as text that is safe in any log or terminal: control characters and undecodable bytes are escaped."""
+    """Return ``name`` as text that is safe in logs and terminals: control characters and invalid bytes are escaped."""
     text = str(name)
     if text.isprintable():
         return text
@@ -35,43 +35,43 @@ def printable(name: object) -> str:
 
 
 def shown(value: object, most: int = 120) -> str:
-    """``repr(value)``, cut where it is longer than ``most`` characters."""
+    """Return ``repr(value)``, truncated to ``most`` characters."""
     try:
         text = repr(value if not isinstance(value, str | bytes) else value[: most + 1])
-    except (ValueError, RecursionError):  # an integer of thousands of digits; a value that holds itself
+    except (ValueError, RecursionError):  # an integer with thousands of digits, or a recursive value
         text = f"a very large {type(value).__name__}"
     return text if len(text) <= most else f"{text[:most]}…"
 
 
 def whole_numbers(what: str, values: Any) -> list[int]:
-    """``values`` as Python integers. Raises ``UserError`` for anything else, a mask of booleans included."""
+    """Convert ``values`` to Python integers. Raises ``UserError`` for anything else, including boolean masks."""
     try:
         found = list(values)
         if isinstance(values, str) or any(isinstance(value, bool) for value in found):
             raise TypeError
         return [operator.index(value) for value in found]
     except TypeError:
-        raise UserError(f"{what}={shown(values)}: expected whole numbers, such as [0, 2]") from None
+        raise UserError(f"{what}={shown(values)}: expected integers, such as [0, 2]") from None
 
 
 def whole_number(what: str, value: Any) -> int:
-    """The same for one number."""
+    """Convert one number in the same way."""
     try:
         return int(operator.index(value))
     except TypeError:
-        raise UserError(f"{what}={shown(value)}: expected a whole number") from None
+        raise UserError(f"{what}={shown(value)}: expected an integer") from None
 
 
 def user_path(path: str | os.PathLike[str]) -> Path:
-    """``path`` with ``~`` expanded. Raises UserError for the home folder of an unknown user."""
+    """Expand ``~`` in ``path``. Raises UserError for the home folder of an unknown user."""
     try:
         return Path(path).expanduser()
     except RuntimeError as error:
-        raise UserError(f"{printable(path)}: there is no such user; write the path in full") from error
+        raise UserError(f"{printable(path)}: no such user; write the full path") from error
 
 
 def cache_folder() -> Path:
-    """$ORTHOGAN_CACHE, or ``orthogan`` in the user's cache folder."""
+    """Return $ORTHOGAN_CACHE, or ``orthogan`` in the user's cache folder."""
     chosen = os.environ.get("ORTHOGAN_CACHE")
     base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
     return Path(chosen) if chosen else Path(base) / "orthogan"
@@ -84,28 +84,28 @@ class UnreadableFile(UserError):
         super().__init__(f"{printable(path)}: {reason}")
         self.reason = reason
 
-    def __reduce__(self) -> tuple[Any, ...]:  # it crosses process borders
+    def __reduce__(self) -> tuple[Any, ...]:  # it is sent between processes
         return UserError, self.args
 
 
 def read_error(path: str | os.PathLike[str], error: Exception) -> UnreadableFile:
-    """What a failed attempt to read ``path`` means to the user."""
+    """Return the error for the user after a failed attempt to read ``path``."""
     if isinstance(error, FileNotFoundError):
-        return UnreadableFile(path, "there is no such file")
+        return UnreadableFile(path, "no such file")
     if isinstance(error, PermissionError):
         return UnreadableFile(path, "permission denied; check the permissions of the file and its folders")
     return UnreadableFile(path, f"cannot be read ({describe_error(error)})")
 
 
 def describe_error(error: BaseException) -> str:
-    """The first line of what an exception says, or its type where it says nothing."""
+    """Return the first line of the message of an exception, or its type if the message is empty."""
     text = (error.strerror if isinstance(error, OSError) else None) or str(error)
     return printable((text.strip().splitlines() or [type(error).__name__])[0])
 
 
 @contextmanager
 def parsing(where: object, expected: str) -> Iterator[None]:
-    """Turn whatever a parser raises inside into a UserError: their exceptions on damaged data share no base class.
+    """Context that turns any exception of a parser into a UserError, because they have no common base class.
 
     ``where``: the file, ``expected``: what it should be, such as "an HDF5 file". Keep the block small.
     """
@@ -114,7 +114,7 @@ def parsing(where: object, expected: str) -> Iterator[None]:
     except UserError:
         raise
     except Exception as error:
-        if isinstance(error, OSError) and error.errno:  # the system's, not the parser's
+        if isinstance(error, OSError) and error.errno:  # an error of the system, not of the parser
             raise read_error(str(where), error) from error
         message = (
             f"{printable(where)}: is damaged, or is not {expected} ({describe_error(error)}); copy or download it again"
@@ -123,18 +123,18 @@ def parsing(where: object, expected: str) -> Iterator[None]:
 
 
 def exists(path: str | os.PathLike[str], kind: Literal["file", "folder"]) -> bool:
-    """Whether a regular file or a folder is at ``path``. Raises UserError where that cannot be found out."""
+    """Whether a regular file or a folder exists at ``path``. Raises UserError if this cannot be determined."""
     try:
         mode = os.stat(path).st_mode
     except (FileNotFoundError, NotADirectoryError):
         return False
-    except (OSError, ValueError) as error:  # such as a name that is too long, or holds a NUL
+    except (OSError, ValueError) as error:  # such as a name that is too long, or contains NUL
         raise read_error(path, error) from error
     return stat.S_ISREG(mode) if kind == "file" else stat.S_ISDIR(mode)
 
 
 def check_regular(path: str | os.PathLike[str]) -> int:
-    """The size of a regular file [bytes], for readers that open a path themselves. Raises UserError for others."""
+    """Return the size of a regular file [bytes], for readers that open paths themselves; else raise UserError."""
     try:
         status = os.stat(path)
     except (OSError, ValueError) as error:  # ValueError: a NUL in the name
@@ -150,17 +150,17 @@ def _size(path: str | os.PathLike[str], status: os.stat_result) -> int:
 
 
 def open_regular(path: str | os.PathLike[str]) -> BinaryIO:
-    """A regular file opened for reading, unbuffered; never waits for a pipe or a device.
+    """Open a regular file for reading, unbuffered; never blocks on a pipe or a device.
 
-    Raises UserError for anything else, and where the file is missing or may not be read.
+    Raises UserError for anything else, and if the file is missing or not readable.
     """
-    check_regular(path)  # before it is opened: opening alone has an effect on some devices
+    check_regular(path)  # before opening, which has side effects on some devices
     try:
         file = open(os.open(path, _FLAGS), "rb", buffering=0)  # noqa: SIM115
     except OSError as error:
         raise read_error(path, error) from error
     try:
-        _size(path, os.fstat(file.fileno()))  # of the opened file: the name may have been replaced since
+        _size(path, os.fstat(file.fileno()))  # check the opened file: the name may have been replaced since
     except BaseException:
         file.close()
         raise
@@ -168,19 +168,19 @@ def open_regular(path: str | os.PathLike[str]) -> BinaryIO:
 
 
 def read_regular(path: str | os.PathLike[str], limit: int = LARGEST_FILE) -> bytes:
-    """The content of a regular file of at most ``limit`` bytes.
+    """Read a regular file of at most ``limit`` bytes.
 
-    Raises UserError naming the file: missing, unreadable, larger, or a folder, named pipe, socket or device.
+    Raises UserError naming the file if it is missing, unreadable, larger, or a folder, named pipe, socket or device.
     """
     with open_regular(path) as file:
         pieces: list[bytes] = []
         try:
             size = os.fstat(file.fileno()).st_size
             length = 0
-            while size <= limit and length <= limit:  # a file may grow, and those of /proc say that they are empty
+            while size <= limit and length <= limit:  # a file may grow, and files in /proc claim to be empty
                 piece = file.read(max(min(size, limit) - length, _PIECE))
                 if piece is None:
-                    raise BlockingIOError("it has no content now")
+                    raise BlockingIOError("it is currently empty")
                 if not piece:
                     return pieces[0] if len(pieces) == 1 else b"".join(pieces)
                 pieces.append(piece)
@@ -192,10 +192,10 @@ def read_regular(path: str | os.PathLike[str], limit: int = LARGEST_FILE) -> byt
 
 
 def read_packed(path: str | os.PathLike[str], header: int, size: Callable[[bytes], int]) -> bytearray:
-    """The content of a regular file, unpacked where its name ends in .gz.
+    """Read a regular file, unpacking it if its name ends in .gz.
 
-    ``size`` gives the length of the whole content from its first ``header`` bytes [bytes]; no more than that and one
-    byte is unpacked, and nothing where it is more than ``LARGEST_FILE``. Raises UserError naming the file.
+    ``size`` computes the length of the whole content from its first ``header`` bytes [bytes]; at most one byte more is
+    unpacked, and nothing if it is more than ``LARGEST_FILE``. Raises UserError naming the file.
     """
     with open_regular(path) as raw, parsing(path, "a complete file"):
         file = gzip.GzipFile(fileobj=raw) if str(path).endswith(".gz") else raw
@@ -203,7 +203,7 @@ def read_packed(path: str | os.PathLike[str], header: int, size: Callable[[bytes
         expected = size(first)
         if expected > LARGEST_FILE:
             raise UnreadableFile(
-                path, f"says that it holds {expected >> 20:,} MiB; at most {LARGEST_FILE >> 20} MiB are read"
+                path, f"claims to hold {expected >> 20:,} MiB; at most {LARGEST_FILE >> 20} MiB are supported"
             )
         content = bytearray(first)
         while piece := file.read(min(expected + 1 - len(content), 1 << 24)) if len(content) <= expected else b"":
@@ -212,15 +212,15 @@ def read_packed(path: str | os.PathLike[str], header: int, size: Callable[[bytes
 
 
 def parse_json(text: str | bytes, source: object) -> Any:
-    """The value of a JSON text. Raises UserError, naming ``source``, for anything that is not JSON."""
+    """Parse JSON text. Raises UserError, naming ``source``, for anything that is not JSON."""
     try:
         return json.loads(text)
     except RecursionError as error:
-        raise UserError(f"{printable(source)}: is not valid JSON (nested too deep)") from error
-    except ValueError as error:  # also bytes that are not UTF-8, and integers of thousands of digits
+        raise UserError(f"{printable(source)}: is not valid JSON (nested too deeply)") from error
+    except ValueError as error:  # also bytes that are not UTF-8, and integers with thousands of digits
         raise UserError(f"{printable(source)}: is not valid JSON ({printable(str(error))})") from error
 
 
 def read_json(path: str | os.PathLike[str], limit: int = LARGEST_FILE) -> Any:
-    """The value of a JSON file; errors as ``read_regular`` and ``parse_json``."""
+    """Read a JSON file; raises as ``read_regular`` and ``parse_json``."""
     return parse_json(read_regular(path, limit), path)

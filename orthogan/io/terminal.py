@@ -1,4 +1,4 @@
-"""What is printed on a terminal: aligned tables, and names of files that cannot command it, whoever chose them."""
+"""Terminal output: aligned tables, and escaping of control characters in file names."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import re
 from collections.abc import Sequence
 from typing import Any, TextIO
 
-# control characters but for tab and line ends, and those that turn the direction of writing
+# control characters except tab and line ends, and those that change the writing direction
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
-_MOVES = re.compile(r"(?:\r|\n|\x1b\[A)*")  # of progress bars, which write them alone
+_MOVES = re.compile(r"(?:\r|\n|\x1b\[A)*")  # used by progress bars, which write them separately
 
 
 class Plain:
-    r"""A text stream in which control characters are escaped: ``\x1b`` instead of what it does."""
+    r"""A text stream that escapes control characters, such as ``\x1b``."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
@@ -28,10 +28,10 @@ class Plain:
 
 
 def text_table(rows: Sequence[Sequence[str]], align: str, head: Sequence[str] = ()) -> str:
-    """``rows`` of text in aligned columns, under ``head`` if given.
+    """Format ``rows`` of text in aligned columns, below ``head`` if given.
 
     Args:
-        align: a letter per column, l for left and r for right.
+        align: one letter per column, l for left and r for right.
     """
     from tabulate import tabulate  # every command imports this module
 

@@ -18,14 +18,14 @@ def cores() -> int:
 
 
 def in_threads(work: Callable[[A], B], items: Iterable[A]) -> Iterator[B]:
-    """``map`` over a few threads, in order, with a bounded number of results waiting.
+    """Apply ``map`` over a few threads, in order, with a limited number of waiting results.
 
-    For work that releases the interpreter's lock, such as reading, hashing, and decoding with Pillow. For small pieces
-    of work passing the lock around costs more than is gained, and a plain ``map`` is faster.
+    For work that releases the global interpreter lock, such as reading, hashing, and decoding with Pillow. For small
+    pieces of work, switching threads costs more than it gains, and a plain ``map`` is faster.
     """
     threads = min(16, cores())
     source = iter(items)
     with ThreadPoolExecutor(threads, thread_name_prefix="orthogan") as pool:
-        # Whole chunks keep the memory bounded and cost little: no thread waits longer than for one item.
+        # Chunks limit the memory and cost little: no thread waits longer than for one item.
         while part := list(islice(source, 64 * threads)):
             yield from pool.map(work, part)

@@ -1,4 +1,4 @@
-"""Files of weights: read as plain tensors, so that nothing in them runs; ours carry a hash that tells of damage."""
+"""Weights files: read as plain tensors, so that nothing in them is executed; ours contain a hash to detect damage."""
 
 from __future__ import annotations
 
@@ -19,30 +19,30 @@ from orthogan.io.hashing import tensors_sha256
 from orthogan.io.read import check_regular, open_regular, printable, read_error
 from orthogan.io.write import PathLike, write_tensors
 
-# what the safetensors reader raises for files that are not whole, or hold types that torch does not have
+# errors of the safetensors reader for incomplete files, or types that torch does not have
 UNREADABLE = (SafetensorError, OSError, ValueError, TypeError, KeyError, AttributeError, RuntimeError)
-LARGEST_VIEW = 1 << 30  # bytes; a tensor may be larger than what is stored of it (expanded), up to this
+LARGEST_VIEW = 1 << 30  # bytes; an expanded tensor may be larger than its stored data, up to this size
 REMEDY = "write torch.save(model.state_dict(), file) where the model's code is, or a .safetensors file"
-HASH = "orthogan-sha256"  # in the metadata: of the tensors and of the rest of the metadata
+HASH = "orthogan-sha256"  # key in the metadata: hash of the tensors and of the rest of the metadata
 
 
 class Damaged(UserError):
-    """A file that does not hold what it was written with; the message names it."""
+    """A damaged file; the message names it."""
 
 
 def write_sealed(path: PathLike, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> Path:
-    """Write a safetensors file with its hash, making its parent folders. Raises ``CannotWrite``."""
+    """Write a safetensors file with its hash, creating its parent folders. Raises ``CannotWrite``."""
     return write_tensors(path, tensors, {**metadata, HASH: compute_seal(tensors, metadata)})
 
 
 def read_sealed(path: PathLike, *, needed: bool) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """The tensors, and the metadata without the hash.
+    """Read the tensors, and the metadata without the hash.
 
     Args:
         needed: whether a file without a hash counts as damaged.
 
     Raises:
-        Damaged: not a safetensors file, or another content than the hash says.
+        Damaged: not a safetensors file, or the content does not match the hash.
         UserError: not a readable file.
     """
     check_regular(path)
@@ -55,28 +55,28 @@ def read_sealed(path: PathLike, *, needed: bool) -> tuple[dict[str, Tensor], dic
     except (SafetensorError, ValueError, TypeError, RuntimeError, KeyError) as error:
         raise Damaged(f"{printable(path)}: damaged, or not a safetensors file: {printable(error)}") from error
     if needed and HASH not in metadata:
-        raise Damaged(f"{printable(path)}: it carries no hash of its content")
+        raise Damaged(f"{printable(path)}: has no hash of its content")
     return tensors, check_seal(path, tensors, metadata)
 
 
 def check_seal(path: PathLike, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> dict[str, str]:
-    """The metadata without the hash. Raises ``Damaged`` where there is a hash, and it is that of another content."""
+    """Return the metadata without the hash. Raises ``Damaged`` if there is a hash that does not match."""
     plain = {name: text for name, text in metadata.items() if name != HASH}
     if HASH in metadata and metadata[HASH] != compute_seal(tensors, plain):
         raise Damaged(
-            f"{printable(path)}: damaged: its content is not what its hash says; copy or download the file again "
-            f"(if you edited it on purpose, remove {HASH} from its metadata)"
+            f"{printable(path)}: damaged: its content does not match its hash; copy or download the file again (if "
+            f"you edited it on purpose, remove {HASH} from its metadata)"
         )
     return plain
 
 
 def compute_seal(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
-    """The hash of tensors and metadata, whatever their order."""
+    """Compute the hash of tensors and metadata, independent of their order."""
     return tensors_sha256(dict(sorted(tensors.items())), json.dumps(metadata, sort_keys=True))
 
 
 def read_metadata(file: Path) -> dict[str, str]:
-    """The metadata of a ``.safetensors`` file.
+    """Read the metadata of a ``.safetensors`` file.
 
     Raises:
         UserError: it is not one, or is damaged.
@@ -90,14 +90,14 @@ def read_metadata(file: Path) -> dict[str, str]:
 
 
 def read_tensors(file: Path, *, verified: bool = False, edited: bool = False) -> dict[str, Tensor]:
-    """The tensors of a ``.safetensors`` file, on the CPU.
+    """Read the tensors of a ``.safetensors`` file to the CPU.
 
     Args:
-        verified: do not check the hash that the file carries, because its bytes were checked already.
-        edited: take a file that carries the hash of another content, and say so. The user vouches for it.
+        verified: do not check the hash of the file, because its bytes were already checked.
+        edited: accept a file whose content does not match its hash, with a warning, because the user trusts it.
 
     Raises:
-        UserError: as of ``read_metadata``, or the file carries the hash of another content.
+        UserError: as in ``read_metadata``, or the content does not match the hash.
     """
     check_regular(file)
     try:
@@ -112,15 +112,15 @@ def read_tensors(file: Path, *, verified: bool = False, edited: bool = False) ->
     except Damaged as damage:
         if not edited:
             raise
-        print(f"orthogan: warning: {damage}; it is taken because you trust it", file=sys.stderr)
+        print(f"orthogan: warning: {damage}; it is loaded anyway because you trust it", file=sys.stderr)
     return tensors
 
 
 def read_weights(file: Path) -> dict[str, Tensor]:
-    """The tensors of a ``.safetensors`` file, or of a state dict that ``torch.save`` wrote; on the CPU.
+    """Read the tensors of a ``.safetensors`` file, or of a state dict written by ``torch.save``, to the CPU.
 
     Raises:
-        UserError: not such a file, or it holds more than dense tensors of numbers.
+        UserError: not such a file, or it contains more than dense numeric tensors.
     """
     if file.suffix == ".safetensors":
         return read_tensors(file)
@@ -129,16 +129,15 @@ def read_weights(file: Path) -> dict[str, Tensor]:
         raise UserError(f"{printable(file)}: not a file of plain tensors: {what}")
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of what a damaged file looks like to torch
+            warnings.simplefilter("ignore")  # how damaged files look to torch
             content: Any = torch.load(file, map_location="cpu", weights_only=True)
-    except Exception:  # whatever a foreign file does to the reader; torch's words advise to read it unsafely
+    except Exception:  # the reader can raise anything; torch's message would advise to read the file unsafely
         raise UserError(
-            f"{printable(file)}: not a file of plain tensors: it holds more than tensors, or is damaged; {REMEDY}"
+            f"{printable(file)}: not a file of plain tensors: it contains more than tensors, or is damaged; {REMEDY}"
         ) from None
     if not isinstance(content, Mapping):
         raise UserError(
-            f"{printable(file)}: holds something else than a dictionary of tensors: it holds a "
-            f"{type(content).__name__}; {REMEDY}"
+            f"{printable(file)}: not a dictionary of tensors: it contains a {type(content).__name__}; {REMEDY}"
         )
     others = [str(key) for key, value in content.items() if not isinstance(value, Tensor)]
     if others:
@@ -146,8 +145,8 @@ def read_weights(file: Path) -> dict[str, Tensor]:
         remedy = f"such as torch.save(torch.load(file, weights_only=True)[{inner[0]!r}], other)" if inner else "alone"
         names = printable(", ".join(others[:5]))
         raise UserError(
-            f"{printable(file)}: holds something else than a dictionary of tensors: {names} are no tensors; write the "
-            f"state dict alone, {printable(remedy)}"
+            f"{printable(file)}: not a dictionary of tensors: {names} are not tensors; write only the state dict, "
+            f"{printable(remedy)}"
         )
     for key, tensor in content.items():
         if why := _strange(tensor):
@@ -165,7 +164,7 @@ def _no_safetensors(file: Path, error: Exception) -> UserError:
 
 
 def _not_fetched(start: bytes) -> str:
-    """What a file is that begins with ``start`` and was not really downloaded; empty for any other."""
+    """Describe a file that begins with ``start`` and was not really downloaded; empty for any other."""
     if not start:
         return "it is empty, perhaps after an interrupted download; download it again"
     if start.startswith(b"version https://git-lfs"):
@@ -176,7 +175,7 @@ def _not_fetched(start: bytes) -> str:
 
 
 def _kind(file: Path) -> str:
-    """What a file is that cannot hold a state dict; empty for one that may."""
+    """Describe a file that cannot contain a state dict; empty for one that may."""
     with open_regular(file) as stream:
         start = stream.read(64) or b""
     if missed := _not_fetched(start):
@@ -189,14 +188,14 @@ def _kind(file: Path) -> str:
             return "it is a damaged zip archive, perhaps after an interrupted download; download it again"
         if any(name.endswith("/constants.pkl") or "/code/" in name for name in names):
             return f"it is a TorchScript program, which is never loaded; {REMEDY}"
-        return "" if any(name.endswith("data.pkl") for name in names) else "it is a zip archive of something else"
+        return "" if any(name.endswith("data.pkl") for name in names) else "it is another kind of zip archive"
     if start.startswith(b"\x80"):  # a pickle, as torch.save wrote it before version 1.6
         return ""
-    return f"it begins with {start[:12]!r}, as no PyTorch file does, or is damaged"
+    return f"it begins with {start[:12]!r}, unlike any PyTorch file, or is damaged"
 
 
 def _strange(tensor: Tensor) -> str:
-    """Why a tensor is no dense array of numbers; empty if it is one."""
+    """Return why a tensor is not a dense array of numbers; empty if it is one."""
     if tensor.is_nested or tensor.layout != torch.strided:
         return "a sparse or nested tensor"
     if tensor.is_meta:
@@ -205,5 +204,5 @@ def _strange(tensor: Tensor) -> str:
         return "a quantized tensor"
     size = tensor.numel() * tensor.element_size()
     if size > max(LARGEST_VIEW, tensor.untyped_storage().nbytes()):
-        return f"expanded to {size >> 30} GiB, of which {tensor.untyped_storage().nbytes()} bytes are stored"
+        return f"expanded to {size >> 30} GiB, but only {tensor.untyped_storage().nbytes()} bytes are stored"
     return ""

@@ -1,6 +1,6 @@
-"""Whole files or none: a file is written under a temporary name, synced to the disk and renamed into place.
+"""Atomic writing: a file is written under a temporary name, synced to disk and renamed.
 
-What the disk refuses (it is full, read-only, somebody else's, …) becomes a ``CannotWrite`` that names the path.
+Errors of the disk (full, read-only, no permission, …) become a ``CannotWrite`` that names the path.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 PathLike = str | os.PathLike[str]
-LONGEST = 240  # bytes of a file name to which more can be added on every file system
+LONGEST = 240  # bytes of a file name that can still be extended on every file system
 ADVICE = {
     errno.ENOSPC: "free some space on this disk",
-    errno.EDQUOT: "your disk quota is used up: delete other files or ask for more",
+    errno.EDQUOT: "your disk quota is exceeded: delete other files or ask for more",
     errno.EFBIG: "it is larger than this system allows a file to be (ulimit -f)",
-    errno.EROFS: "the disk is mounted read-only: choose another place or mount it writable",
+    errno.EROFS: "the disk is mounted read-only: choose another folder or mount it writable",
     errno.EACCES: "check the owner and the permissions of this path",
     errno.EPERM: "check the owner and the permissions of this path",
     errno.ENAMETOOLONG: "choose a shorter name",
@@ -41,24 +41,24 @@ ADVICE = {
 
 
 def write_bytes(path: PathLike, data: bytes) -> Path:
-    """Write ``data`` to ``path``, making its parent folders. Raises ``CannotWrite``."""
+    """Write ``data`` to ``path``, creating its parent folders. Raises ``CannotWrite``."""
     with replacing(path) as partial:
         partial.write_bytes(data)
     return Path(path)
 
 
 def write_text(path: PathLike, text: str) -> Path:
-    """Write ``text`` to ``path`` in UTF-8, making its parent folders. Raises ``CannotWrite``."""
+    """Write ``text`` to ``path`` in UTF-8, creating its parent folders. Raises ``CannotWrite``."""
     return write_bytes(path, text.encode("utf-8"))
 
 
 def write_tensors(path: PathLike, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> Path:
-    """Write a safetensors file, making its parent folders. Raises ``CannotWrite``."""
-    from safetensors.torch import save_file  # torch takes a second to import, and few of those who write need it
+    """Write a safetensors file, creating its parent folders. Raises ``CannotWrite``."""
+    from safetensors.torch import save_file  # torch takes a second to import, and is rarely needed for writing
 
     with replacing(path) as partial:
         partial.touch()
-        mode = stat.S_IMODE(partial.stat().st_mode)  # what the umask allows; safetensors gives nothing to others
+        mode = stat.S_IMODE(partial.stat().st_mode)  # permissions from the umask; safetensors makes files private
         ready = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
         save_file(ready, partial, dict(metadata or {}) or None)
         partial.chmod(mode)
@@ -66,12 +66,12 @@ def write_tensors(path: PathLike, tensors: Mapping[str, Tensor], metadata: Mappi
 
 
 def append_json(path: PathLike, records: Iterable[Mapping[str, Any]], *, sync: bool = True) -> None:
-    """Add a line of JSON for each record to ``path``: all of them or none.
+    """Append a line of JSON for each record to ``path``: all of them or none.
 
-    A last line without an end (its writer was killed) stays a line of its own.
+    An incomplete last line (whose writer was killed) stays a separate line.
 
     Args:
-        sync: return only when the lines are on the disk.
+        sync: return only after the lines are on disk.
 
     Raises:
         CannotWrite: nothing was added.
@@ -97,13 +97,13 @@ def append_json(path: PathLike, records: Iterable[Mapping[str, Any]], *, sync: b
 
 @contextmanager
 def replacing(path: PathLike) -> Iterator[Path]:
-    """A context that yields a temporary path; what was written there takes the place of ``path`` at its end.
+    """Context that yields a temporary path, which replaces ``path`` at the end.
 
-    The temporary path lies in the folder ``.NAME.writing`` beside ``path``. A folder that a killed process has left
-    is emptied; a second process that writes the same file waits.
+    The temporary path is in the folder ``.NAME.writing`` beside ``path``. A folder left by a killed process is emptied;
+    a second process that writes the same file waits.
 
     Raises:
-        CannotWrite: ``path`` is as it was before.
+        CannotWrite: ``path`` is unchanged.
     """
     target = Path(path)
     with disk_errors(target):
@@ -122,32 +122,34 @@ def replacing(path: PathLike) -> Iterator[Path]:
 
 @contextmanager
 def disk_errors(path: PathLike, advice: str = "") -> Iterator[None]:
-    """A context that turns errors of the disk into ``CannotWrite``: "cannot write PATH: REASON; ADVICE".
+    """Context that turns disk errors into ``CannotWrite``: "cannot write PATH: REASON; ADVICE".
 
     Args:
-        advice: what to do where the reason does not say it already.
+        advice: what to do if the reason does not say it.
     """
     if "\0" in os.fspath(path):
-        raise CannotWrite(f"cannot write {printable(path)}: no file name has a NUL character; choose another name")
+        raise CannotWrite(
+            f"cannot write {printable(path)}: file names cannot contain a NUL character; choose another name"
+        )
     try:
         yield
     except (OSError, SafetensorError) as error:
         number = error_number(error)
         reason = os.strerror(number) if number else str(error)
-        cure = ADVICE.get(number) or advice or "choose another place"
+        cure = ADVICE.get(number) or advice or "choose another folder"
         raise CannotWrite(f"cannot write {printable(path)}: {reason}; {cure}") from error
 
 
 def error_number(error: OSError | SafetensorError) -> int:
-    """The errno of an error of the disk; 0: not known."""
+    """Return the errno of a disk error; 0: not known."""
     if isinstance(error, OSError):
         return error.errno or 0
-    found = re.search(r"\(os error (\d+)\)", str(error))  # safetensors tells it in words alone
+    found = re.search(r"\(os error (\d+)\)", str(error))  # safetensors only has it in its message
     return int(found[1]) if found else 0
 
 
 def remove(path: Path) -> None:
-    """Delete what is at ``path``: a file, a link, a folder and all in it, or nothing."""
+    """Delete ``path``: a file, a link, or a folder and its content; it need not exist."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:
@@ -155,7 +157,7 @@ def remove(path: Path) -> None:
 
 
 def free_name(path: Path) -> Path:
-    """``path``, or ``path-2``, ``path-3``, …: the first that does not exist."""
+    """Return ``path``, or ``path-2``, ``path-3``, …: the first that does not exist."""
     number, free = 1, path
     while os.path.lexists(free):
         number += 1
@@ -164,15 +166,15 @@ def free_name(path: Path) -> Path:
 
 
 def set_aside(path: Path, why: str) -> Path:
-    """Rename what is at ``path`` to ``damaged-NAME`` and say so on stderr. Raises ``CannotWrite``."""
+    """Rename ``path`` to ``damaged-NAME`` with a message on stderr. Raises ``CannotWrite``."""
     with disk_errors(path):
         place = path.rename(free_name(path.with_name(f"damaged-{path.name}")))
-    print(f"orthogan: {printable(path)} is now {printable(place.name)}: {why}", file=sys.stderr)
+    print(f"orthogan: renamed {printable(path)} to {printable(place.name)}: {why}", file=sys.stderr)
     return place
 
 
 def sync(path: Path) -> None:
-    """Wait until a file, or the list of names of a folder, is on the disk."""
+    """Sync a file, or the entries of a folder, to disk."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -188,7 +190,7 @@ def _check_regular(path: Path) -> None:
 
 
 def _claim(target: Path) -> tuple[Path, int]:
-    """The empty temporary folder of ``target``, and the lock on it."""
+    """Return the empty temporary folder of ``target``, and the lock on it."""
     name = os.fsencode(target.name)
     short = target.name if len(name) <= LONGEST else hashlib.sha256(name).hexdigest()[:32]
     scratch = target.with_name(f".{short}.writing")
@@ -200,14 +202,14 @@ def _claim(target: Path) -> tuple[Path, int]:
                 try:
                     scratch.unlink(missing_ok=True)
                 except OSError:
-                    if not scratch.is_dir():  # or its owner has finished, and another one has begun
+                    if not scratch.is_dir():  # or its owner has finished, and another one has started
                         raise
                 continue
         try:
             handle = os.open(scratch, os.O_RDONLY)
         except FileNotFoundError:
-            continue  # its owner has finished in between
-        with suppress(OSError):  # some network file systems have no locks
+            continue  # its owner has finished meanwhile
+        with suppress(OSError):  # some network file systems do not support locks
             fcntl.flock(handle, fcntl.LOCK_EX)
         with suppress(FileNotFoundError):
             if os.path.samestat(os.fstat(handle), scratch.stat()):

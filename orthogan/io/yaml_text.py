@@ -1,4 +1,4 @@
-"""YAML text -> plain values: bounded size, plain tags, no surprises of YAML 1.1, and errors that name the source."""
+"""Parsing of YAML: limited size, plain tags, no surprises of YAML 1.1, and errors that name the source."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ import yaml
 from orthogan.errors import UserError
 from orthogan.io.read import printable, shown
 
-MOST_NODES = 20_000  # values in a document, an alias counted as often as it is used
-MOST_LEVELS = 64  # of nesting
+MOST_NODES = 20_000  # values in a document, counting each use of an alias
+MOST_LEVELS = 64  # nesting levels
 _LONGEST_NUMBER = 400  # characters; a float needs fewer than 330
 _SURPRISE = re.compile(r"[-+]?(?:0[\d_]*[\d]|[\d_]+(?::[\d_.]+)+)")  # 010 is read as octal, 1:30 in base 60
 
 
 class _Loader(yaml.SafeLoader):
-    """SafeLoader that refuses a key given twice and reads 2e-4 as a number, as YAML 1.2 does. Keys stay text."""
+    """SafeLoader that refuses duplicate keys and reads 2e-4 as a number, like YAML 1.2. Keys stay text."""
 
 
 def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[str, Any]:
@@ -28,7 +28,7 @@ def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[str, Any]:
             raise UserError(f"{line}: a key must be a single word, not a list or a mapping")
         key = key_node.value
         if key in found:
-            raise UserError(f"{line}: {shown(key)} is given twice")
+            raise UserError(f"{line}: the key {shown(key)} occurs twice")
         found[key] = loader.construct_object(value_node, deep=True)
     return found
 
@@ -58,10 +58,10 @@ _Loader.add_implicit_resolver(
 
 
 def parse_yaml(text: str | bytes, source: object) -> Any:
-    """The value of a YAML document; None where it is empty.
+    """Parse a YAML document; returns None if it is empty.
 
-    Raises UserError, naming ``source`` and the line where it can, for anything that is not YAML, that is nested
-    deeper than ``MOST_LEVELS`` or that holds more than ``MOST_NODES`` values once its aliases are expanded.
+    Raises UserError, naming ``source`` and if possible the line, for anything that is not YAML, is nested deeper than
+    ``MOST_LEVELS``, or contains more than ``MOST_NODES`` values after expanding aliases.
     """
     try:
         loader = _Loader(text)
@@ -73,15 +73,21 @@ def parse_yaml(text: str | bytes, source: object) -> Any:
     except UserError as error:
         raise UserError(f"{printable(source)}: {error}") from None
     except RecursionError:
-        raise UserError(f"{printable(source)}: the YAML is nested too deep") from None
+        raise UserError(f"{printable(source)}: the YAML is nested too deeply") from None
     except yaml.YAMLError as error:
-        raise UserError(f"{printable(source)}: not readable as YAML: {' '.join(str(error).split())}") from None
-    except (ValueError, TypeError, LookupError, AttributeError, OverflowError) as error:  # values that do not fit a tag
-        raise UserError(f"{printable(source)}: not readable as YAML: {printable(str(error))}") from None
+        raise UserError(f"{printable(source)}: not valid YAML: {' '.join(str(error).split())}") from None
+    except (
+        ValueError,
+        TypeError,
+        LookupError,
+        AttributeError,
+        OverflowError,
+    ) as error:  # values that do not match a tag
+        raise UserError(f"{printable(source)}: not valid YAML: {printable(str(error))}") from None
 
 
 def _measure(node: yaml.Node, known: dict[int, tuple[int, int]], level: int) -> tuple[int, int]:
-    """(values, levels) of ``node`` with its aliases expanded; each node is visited once."""
+    """Return (values, levels) of ``node`` with aliases expanded; each node is visited once."""
     if id(node) in known:
         size, depth = known[id(node)]
     else:

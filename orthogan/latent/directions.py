@@ -25,7 +25,7 @@ from orthogan.rng import generator as random_generator
 
 FORMAT = "orthogan-directions-1"
 LATENT_STD = "latent std"
-CHANGE = "change"  # the score that says how much a direction changes the images [grey levels]
+CHANGE = "change"  # the score that says how much a direction changes the images [gray levels]
 MOST_LAYERS = 10_000
 _KEY = "directions"
 # Entries this close to the largest count as equal to it, so that rounding cannot decide the sign.

@@ -157,7 +157,7 @@ def sample_images(
     batch_size: int = 64,
     device: torch.device | str | None = None,
 ) -> Samples:
-    """One image for each seed; latent and class are functions of that seed alone, never of its neighbours.
+    """One image for each seed; latent and class are functions of that seed alone, never of its neighbors.
 
     A conditional generator shows seed s in class ``classes[s % len(classes)]`` (default: all classes).
     ``truncation``: see ``orthogan.models.generate.truncate``.

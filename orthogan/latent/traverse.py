@@ -80,10 +80,10 @@ MOST_IMAGES = 200_000  # of all seeds, directions and steps together
 class Traversal:
     """What a traversal picture, animation or page is drawn from.
 
-    ``frames``: uint8 (rows, steps, c, h, w), the centre column ``steps // 2`` at offset 0.
+    ``frames``: uint8 (rows, steps, c, h, w), the center column ``steps // 2`` at offset 0.
     ``offsets``: (steps,) float64, the multiples of a direction added, in ``unit``.
     ``names``, ``notes``: one text a row. ``scores``: for each row its scores, name -> value; each row, controls
-    too, has "change": the mean absolute difference of its two ends from its centre, in grey levels 0 … 255.
+    too, has "change": the mean absolute difference of its two ends from its center, in gray levels 0 … 255.
     ``is_control``: (rows,) bool, rows along random directions, always last.
     ``metadata``: provenance as texts.
 
@@ -137,11 +137,11 @@ def traverse(
     ``directions``: by default those of ``method``, see ``orthogan.latent.discovery.find_directions``.
     ``dims``: which of them, in that order.
     ``steps``: odd, at least 3, so that the middle column is the base image itself. The base z is the latent of
-    ``seed``, pulled towards the mean by ``truncation`` (in z as ``truncate``, in W as StyleGAN's psi; the walk itself
+    ``seed``, pulled toward the mean by ``truncation`` (in z as ``truncate``, in W as StyleGAN's psi; the walk itself
     is not truncated), or the mean with ``base="zero"``.
     ``walk``: "line", z + offset * d, or "sphere", in z only, which keeps the length of the base; ``centred``
     first removes the base's own component along each direction, so that an offset is the coordinate along d and no
-    longer added to it; the centre column then differs from row to row. Formulas: ``orthogan.latent.traverse.path``.
+    longer added to it; the center column then differs from row to row. Formulas: ``orthogan.latent.traverse.path``.
     ``y``: the class of a conditional generator (default ``seed`` modulo their number). ``control``: so many rows
     along random orthonormal directions, of the same mean length as the chosen ones, below them.
 

@@ -1,4 +1,4 @@
-"""Batch normalisation whose statistics are those of the whole batch, also when several processes share it."""
+"""Batch normalization whose statistics are those of the whole batch, also when several processes share it."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class BatchNorm2d(nn.BatchNorm2d):
 
 
 class ConditionalBatchNorm2d(nn.Module):
-    """Batch normalisation with a gain and a bias for each class (de Vries et al. 2017), starting at 1 and 0."""
+    """Batch normalization with a gain and a bias for each class (de Vries et al. 2017), starting at 1 and 0."""
 
     def __init__(self, num_features: int, num_classes: int) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Decorrelated batch normalisation: whitening instead of standardising (Huang et al. 2018)."""
+"""Decorrelated batch normalization: whitening instead of standardizing (Huang et al. 2018)."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class DecorrelatedBatchNorm2d(nn.Module):
         momentum: weight of the new batch in the running averages.
         affine: a learned gain (from 1) and bias (from 0) for each channel.
         method: of ``orthogan.linalg.roots.inverse_sqrt``; "pade" is the one of Song et al., "newton_schulz" that of
-            iterative normalisation (Huang et al. 2019).
+            iterative normalization (Huang et al. 2019).
         iterations: of "newton_schulz".
 
     Raises:
@@ -104,7 +104,7 @@ class DecorrelatedBatchNorm2d(nn.Module):
         return out.to(input.dtype).contiguous()
 
     def _batch(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """The centred (n, groups, c/groups, h*w) and the whitening matrices; the averages follow."""
+        """The centered (n, groups, c/groups, h*w) and the whitening matrices; the averages follow."""
         count = x.shape[0] * x.shape[3]
         joined = dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
         if joined:

@@ -28,7 +28,7 @@ class HouseholderProjector(nn.Module):
 
     ``left`` (out, rank) and ``right`` (in, rank) hold the vectors of the reflections below their diagonals, where
     each has a 1; what they hold elsewhere is ignored. So no vector can vanish, weight decay draws the directions
-    towards axes, and ``rank`` reflections reach every frame (up to signs, a buffer). The authors learn all in + out of
+    toward axes, and ``rank`` reflections reach every frame (up to signs, a buffer). The authors learn all in + out of
     them, to the same end. S is a buffer too: ``scale`` (rank,), ones unless set. At least float32, also inside
     autocast; the output has the dtype of the input.
 
@@ -75,7 +75,7 @@ class HouseholderProjector(nn.Module):
         """A projector along the ``rank`` largest singular directions of ``linear``, with its bias, device and dtype.
 
         Its weight is the nearest to the given one among those with ``rank`` singular values ``scale`` and the rest 0;
-        the singular values themselves are lost. The weight and bias of an equalised layer count as it applies them.
+        the singular values themselves are lost. The weight and bias of an equalized layer count as it applies them.
 
         Args:
             scale: 1 in the paper; None for the root mean square of the singular values that are kept.
@@ -96,7 +96,7 @@ class HouseholderProjector(nn.Module):
 
     @torch.no_grad()
     def fit(self, weight: Tensor, scale: float | None = 1.0) -> None:
-        """Turn towards the largest singular directions of ``weight`` (out, in); see ``from_linear``."""
+        """Turn toward the largest singular directions of ``weight`` (out, in); see ``from_linear``."""
         # on the CPU: not every device has float64 and these decompositions
         matrix = weight.to("cpu", torch.float64)
         if not bool(torch.isfinite(matrix).all()):
@@ -277,10 +277,10 @@ class HouseholderConfig(ConstraintConfig):
     """
 
     kind: str = "householder"
-    rank: Width = Field(default=10, description="number of equal directions; 10 in the paper")
+    rank: Width = Field(default=10, description="number of directions with equal singular values; 10 in the paper")
     scale: Positive | None = Field(
         default=1.0,
-        description="their singular value; 1 as published, null = root mean square of those the weight had",
+        description="singular value of these directions; 1 as published, null = root mean square of the original ones",
     )
     usual_layers: ClassVar = "first"
     replaces: ClassVar = True

@@ -1,6 +1,6 @@
-"""A 3x3 convolution after nearest-neighbour upsampling, or before a 2x2 mean, as one convolution of stride 2.
+"""A 3x3 convolution after nearest-neighbor upsampling, or before a 2x2 mean, as one convolution of stride 2.
 
-Upsampling repeats each pixel, and the mean adds neighbours, so neighbouring taps of the kernel meet the same numbers:
+Upsampling repeats each pixel, and the mean adds neighbors, so neighboring taps of the kernel meet the same numbers:
 they are summed beforehand into a 4x4 kernel. It is the same function with 4/9 of the multiplications, and the larger
 map in between is never made.
 """

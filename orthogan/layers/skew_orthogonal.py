@@ -58,7 +58,7 @@ class BoundedSkew(Constraint):
 
     @torch.no_grad()
     def advance(self, weight: Tensor, iterations: int = STEPS) -> None:
-        """Iterate the two vectors towards the top singular vectors of the unfoldings."""
+        """Iterate the two vectors toward the top singular vectors of the unfoldings."""
         with torch.autocast(weight.device.type, enabled=False):
             for u, matrix in zip(
                 (self.u_wide, self.u_square), _unfoldings(skew(at_least_float32(weight))), strict=True
@@ -315,7 +315,7 @@ class SkewOrthogonalConfig(ConstraintConfig):
 
     kind: str = "skew_orthogonal"
     terms: Annotated[int, Field(ge=1, le=100)] = Field(
-        default=5, description="convolutions of the exponential's series in training"
+        default=5, description="terms of the exponential series in training"
     )
     usual_layers: ClassVar = "conv"
     replaces: ClassVar = True

@@ -16,7 +16,7 @@ def optimal_learning_rate(
     """eta* of the step W - eta G for each matrix (...); infinite where no finite step is best.
 
     "vector", as published: with w, l the weight and gradient as vectors,
-    eta* = (w.w)(l.w) / ((w.w)(l.l) + 2 (l.w)^2), which minimises (||w - eta l||^2)^2 to second order and so controls
+    eta* = (w.w)(l.w) / ((w.w)(l.l) + 2 (l.w)^2), which minimizes (||w - eta l||^2)^2 to second order and so controls
     the norm of W only. "matrix": the second-order minimum of ||(W - eta G)(W - eta G)^T - I||_F^2 itself, on
     the smaller side of W: with A = W W^T - I, B = W G^T + G W^T, C = G G^T, eta* = <A, B> / (||B||_F^2 + 2 <A, C>).
 

@@ -56,7 +56,7 @@ class _Polar(torch.autograd.Function):
 
 
 def polar_factor(matrix: Tensor) -> Tensor:
-    """U V^T of the thin SVD of (..., m, n): Löwdin's symmetric orthogonalisation, differentiable once.
+    """U V^T of the thin SVD of (..., m, n): Löwdin's symmetric orthogonalization, differentiable once.
 
     The gradient stays finite where singular values coincide; ``torch.linalg.svd``'s own does not. At least float32.
 

@@ -61,10 +61,10 @@ def power_iterations(
     """``power_iteration`` on each of many matrices (m_i, n_i) from (m_i,), in few kernels: for the weights of a net.
 
     All vectors live in the rows of two zero-padded blocks, so that lengths, quotients and choices are one kernel each
-    whatever the number of matrices. Neighbours of one shape are multiplied together; so give those of a shape in turn.
+    whatever the number of matrices. Neighbors of one shape are multiplied together; so give those of a shape in turn.
 
     Args:
-        stacked: copy neighbours of a shape into one batch for a product (a GPU: launches cost more than copies), or
+        stacked: copy neighbors of a shape into one batch for a product (a GPU: launches cost more than copies), or
             multiply one after the other (a CPU).
 
     Returns:

@@ -1,6 +1,6 @@
 """Square roots and inverse square roots of symmetric positive semi-definite matrices, with stable gradients.
 
-All take (..., n, n) in at least float32, symmetrise it, and give NaN for a matrix with an entry that is not finite.
+All take (..., n, n) in at least float32, symmetrize it, and give NaN for a matrix with an entry that is not finite.
 """
 
 from __future__ import annotations

@@ -77,12 +77,12 @@ def qr(square: Tensor) -> Tensor:
 
 
 def gram_schmidt(square: Tensor) -> Tensor:
-    """Gram-Schmidt of the rows, each orthogonalised twice; the same map as ``qr`` of the transpose."""
+    """Gram-Schmidt of the rows, each orthogonalized twice; the same map as ``qr`` of the transpose."""
     return _gram_schmidt(at_least_float32(square))
 
 
 def polar(square: Tensor) -> Tensor:
-    """Löwdin's symmetric orthogonalisation M (M^T M)^-1/2, by SVD."""
+    """Löwdin's symmetric orthogonalization M (M^T M)^-1/2, by SVD."""
     return newton_schulz_step(polar_factor(square))
 
 

@@ -9,7 +9,7 @@ from orthogan.linalg.decompositions import thin_svd
 from orthogan.linalg.power import EPS
 from orthogan.linalg.precision import at_least_float32, magnitude, matrices
 
-SMALL = 1e-3  # spectral norm below which the gradient of a normalised weight no longer grows as 1 / sigma
+SMALL = 1e-3  # spectral norm below which the gradient of a normalized weight no longer grows as 1 / sigma
 
 
 def stable_rank(matrix: Tensor) -> Tensor:

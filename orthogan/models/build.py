@@ -33,7 +33,7 @@ NOT_BUILT = (TypeError, ValueError, ArithmeticError, RuntimeError, MemoryError)
 
 
 def build_generator(config: Config, *, num_classes: int, start: Start | None = None) -> Generator:
-    """The generator of ``config``, initialised as a function of ``config.seed`` alone.
+    """The generator of ``config``, initialized as a function of ``config.seed`` alone.
 
     Args:
         start: given the net before any constraint is on its weights, to fill them; constraints are fitted to these.
@@ -47,7 +47,7 @@ def build_generator(config: Config, *, num_classes: int, start: Start | None = N
 
 
 def build_discriminator(config: Config, *, num_classes: int, start: Start | None = None) -> nn.Module:
-    """The discriminator of ``config``, initialised as a function of ``config.seed`` alone (all as above)."""
+    """The discriminator of ``config``, initialized as a function of ``config.seed`` alone (all as above)."""
     section, more = config.model.discriminator, {}
     if section.pooling.kind == "covariance":
         make = DISCRIMINATORS.get(section.kind, "model.discriminator.kind")
@@ -58,7 +58,7 @@ def build_discriminator(config: Config, *, num_classes: int, start: Start | None
 
 
 def build_classifier(config: Config, *, num_classes: int) -> nn.Module:
-    """The classifier of ``config``, initialised as a function of ``config.seed`` alone (errors as above)."""
+    """The classifier of ``config``, initialized as a function of ``config.seed`` alone (errors as above)."""
     return _build(config, "classifier", CLASSIFIERS, num_classes)
 
 

@@ -43,11 +43,11 @@ class WhiteningConfig(Section):
     """Which batch norms of a net whiten their input, and how."""
 
     layers: Layers = Field(
-        default=[], description="batch norms, by name pattern, that become decorrelated batch norms; [] = none"
+        default=[], description="name patterns of the batch norms to replace by decorrelated batch norms; [] = none"
     )
-    groups: Width = Field(default=1, description="whiten the channels in so many groups")
-    eps: Positive = Field(default=1e-2, description="added to the covariance's diagonal")
-    method: InverseMethod = Field(default="eigh", description="of the inverse square root")
+    groups: Width = Field(default=1, description="number of channel groups, each whitened separately")
+    eps: Positive = Field(default=1e-2, description="value added to the diagonal of the covariance")
+    method: InverseMethod = Field(default="eigh", description="how to compute the inverse square root")
 
 
 def section_of_net(make: Callable[..., nn.Module]) -> type[Section]:
@@ -64,13 +64,13 @@ class NetConfig(Section):
 
     kind: str
     channels: Width
-    options: Options = Field(default={}, description="extra keywords of the class")
+    options: Options = Field(default={}, description="additional keyword arguments of the class")
     norm: Annotated[ConstraintConfig, CONSTRAINT] = ConstraintConfig()
     penalties: list[Annotated[PenaltyConfig, PENALTY]] = Field(
-        default=[], max_length=100, description="on the weights: [{kind: …, weight: …}, …]"
+        default=[], max_length=100, description="penalties on the weights: [{kind: …, weight: …}, …]"
     )
     gradient_transforms: list[Annotated[GradientRuleConfig, GRADIENT_RULE]] = Field(
-        default=[], max_length=100, description="rules between backward and step: [{kind: …}, …]"
+        default=[], max_length=100, description="transforms of the gradients between backward and step: [{kind: …}, …]"
     )
     whitening: WhiteningConfig = WhiteningConfig()
 
@@ -101,30 +101,32 @@ class NetConfig(Section):
 class GeneratorConfig(NetConfig):
     """The generator."""
 
-    kind: Annotated[str, KindOf(GENERATORS)] = Field(default="sngan", description="family")
+    kind: Annotated[str, KindOf(GENERATORS)] = Field(default="sngan", description="architecture")
     channels: Width = Field(default=256, description="base width [feature maps]")
-    latent_dim: Width = Field(default=128, description="length of z")
+    latent_dim: Width = Field(default=128, description="dimension of the latent z")
 
 
 class CovariancePoolingConfig(Section):
     """Pooling by the matrix square root of the covariance of the last map."""
 
-    dimension: Width = Field(default=64, description="covariance: channels after a 1x1 reduction")
-    method: SqrtMethod = Field(default="newton_schulz", description="covariance: of the matrix square root")
+    dimension: Width = Field(
+        default=64, description="covariance: number of channels after the 1x1 convolution that reduces them"
+    )
+    method: SqrtMethod = Field(default="newton_schulz", description="covariance: how to compute the matrix square root")
 
 
 class PoolingConfig(CovariancePoolingConfig):
     """How the discriminator pools its last map."""
 
     kind: Literal["sum", "covariance"] = Field(
-        default="sum", description="sngan: what D's last linear layer sees of the last map"
+        default="sum", description="sngan: pooling of the last feature map before the last linear layer"
     )
 
 
 class DiscriminatorConfig(NetConfig):
     """The discriminator."""
 
-    kind: Annotated[str, KindOf(DISCRIMINATORS)] = Field(default="sngan", description="family")
+    kind: Annotated[str, KindOf(DISCRIMINATORS)] = Field(default="sngan", description="architecture")
     channels: Width = Field(default=128, description="base width [feature maps]")
     norm: Annotated[ConstraintConfig, CONSTRAINT] = SpectralConfig()
     pooling: PoolingConfig = PoolingConfig()
@@ -134,7 +136,7 @@ class ClassifierPoolingConfig(CovariancePoolingConfig):
     """How a classifier pools its last map."""
 
     kind: Literal["mean", "covariance"] = Field(
-        default="mean", description="what the last linear layer sees of the last map"
+        default="mean", description="pooling of the last feature map before the last linear layer"
     )
 
 
@@ -142,11 +144,12 @@ class ClassifierConfig(NetConfig):
     """The classifier."""
 
     kind: Annotated[str, KindOf(CLASSIFIERS)] = Field(
-        default="resnet18", description="architecture; also wrn-DEPTH-WIDTH"
+        default="resnet18", description="architecture; wide ResNets also as wrn-DEPTH-WIDTH"
     )
     channels: Width = Field(
         default=64,
-        description="width of the first stage; published: 64; resnet20 to 110, wrn 16; densenet: growth, 12",
+        description="width of the first stage (densenet: growth rate); published: 64, resnet20 to 110 and wrn 16, "
+        "densenet 12",
     )
     pooling: ClassifierPoolingConfig = ClassifierPoolingConfig()
 
@@ -166,8 +169,8 @@ class ModelConfig(Section):
 
     init: str | None = Field(
         default=None,
-        description="start from the weights of this run, checkpoint (G's average and D) or .safetensors file (G); "
-        "null = from the seed",
+        description="start from the weights of this run, checkpoint (averaged G, and D) or .safetensors file (G); "
+        "null = random weights",
     )
     generator: GeneratorConfig = GeneratorConfig()
     discriminator: DiscriminatorConfig = DiscriminatorConfig()

@@ -111,7 +111,7 @@ def image_size(generator: Generator) -> tuple[int, int]:
 def truncate(z: Tensor, truncation: float) -> Tensor:
     """Standard normal entries mapped to a truncated normal that keeps the central share ``truncation`` of the mass.
 
-    Each entry goes through the normal CDF, shrinks towards the median, and comes back:
+    Each entry goes through the normal CDF, shrinks toward the median, and comes back:
     ``z' = Phi^-1(1/2 + truncation * (Phi(z) - 1/2))``. So every |z'| <= ``threshold(truncation)``, the result is
     exactly the truncated normal when z is normal, it depends on z alone (no redrawing), 1 returns z itself and 0
     the mode. The "truncated normal with threshold t" of BigGAN is ``truncation = 2 Phi(t) - 1``
@@ -191,7 +191,7 @@ def in_space(
 
 
 def truncate_in_space(latents: Tensor, truncation: float, space: str) -> Tensor:
-    """Latents of ``space`` towards its mean: in z by ``truncate``; elsewhere times ``truncation``, StyleGAN's psi.
+    """Latents of ``space`` toward its mean: in z by ``truncate``; elsewhere times ``truncation``, StyleGAN's psi.
 
     Raises ``UserError`` unless 0 <= truncation <= 1.
     """

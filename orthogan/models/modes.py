@@ -1,4 +1,4 @@
-"""Looking at a net without changing it: where it is; eval mode and no gradients, everything put back afterwards."""
+"""Looking at a net without changing it: where it is; eval mode and no gradients, everything put back afterward."""
 
 from __future__ import annotations
 

@@ -253,7 +253,7 @@ def open_model(
         path, hidden = shipped, ""
     elif hidden := other_shipped(text):
         print(f"orthogan: {printable(text)} is read from here; the shipped model is {hidden}", file=sys.stderr)
-    # Other people's checkpoints and names of a hub are recognised here.
+    # Other people's checkpoints and names of a hub are recognized here.
     if os.path.isfile(path):
         return _open_file(path, device=device, trust=trust)
     try:

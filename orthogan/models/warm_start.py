@@ -29,7 +29,7 @@ class WarmStart:
 
     The generator's averaged weights are taken where there are some. A run or a checkpoint also gives its
     discriminator, a single file has none. Every tensor counts as the net applies it: constraints, projectors and
-    equalised learning rates are taken off, so that the constraints of ``config`` find plain weights to start from.
+    equalized learning rates are taken off, so that the constraints of ``config`` find plain weights to start from.
     Among the equal singular values of a projector a basis is arbitrary: put anew on such a weight, a projector keeps
     the space of its directions and not each of them.
 

@@ -45,7 +45,7 @@ def conv_orthogonality(
     stride: int | Sequence[int] = 1,
     padding: Annotated[
         Count | list[Count] | None,
-        Field(description="a multiple of the stride; null = as far as overlaps go"),
+        Field(description="padding, a multiple of the stride; null = as large as filters overlap"),
     ] = None,
     *,
     groups: int = 1,

@@ -27,14 +27,20 @@ from orthogan.rng import generator
 def disentangled_norm(
     weight: Tensor,
     *,
-    norm_weight: Annotated[NotNegative, Field(description="of the filters' norms")] = 1.0,
-    correlation_weight: Annotated[NotNegative, Field(description="of their correlations")] = 1.0,
-    relaxed: Annotated[bool, Field(description="leave the largest correlations out")] = False,
-    free: Annotated[Count | None, Field(description="relaxed: how many; null = estimated")] = None,
-    transition: Annotated[Positive | None, Field(description="relaxed: dimensions that are orthogonal")] = None,
-    by: Annotated[Literal["magnitude", "value"], Field(description="relaxed: the largest by what")] = "magnitude",
-    squared_norm: Annotated[bool, Field(description="squared norms in place of norms")] = False,
-    root: Annotated[bool, Field(description="norms of the residuals in place of sums of squares")] = False,
+    norm_weight: Annotated[NotNegative, Field(description="coefficient of the norms of the filters")] = 1.0,
+    correlation_weight: Annotated[
+        NotNegative, Field(description="coefficient of the correlations between filters")
+    ] = 1.0,
+    relaxed: Annotated[bool, Field(description="ignore the largest correlations")] = False,
+    free: Annotated[
+        Count | None, Field(description="relaxed: number of correlations to ignore; null = estimate it")
+    ] = None,
+    transition: Annotated[Positive | None, Field(description="relaxed: number of orthogonal dimensions")] = None,
+    by: Annotated[
+        Literal["magnitude", "value"], Field(description="relaxed: how to rank the correlations")
+    ] = "magnitude",
+    squared_norm: Annotated[bool, Field(description="use squared norms instead of norms")] = False,
+    root: Annotated[bool, Field(description="use norms of the residuals instead of sums of squares")] = False,
 ) -> Tensor:
     """norm_weight * sum_i (||k_i|| - 1)^2 + correlation_weight * sum over pairs of cos(k_i, k_j)^2, k_i the filters.
 
@@ -99,7 +105,7 @@ def _free(matrix: Tensor, free: int | None, transition: float | None) -> int:
 def free_correlations(filters: int, dimensions: int, trials: int = 1000, seed: int = 0) -> int:
     """How many correlations of ``filters`` vectors in fewer ``dimensions`` are left free: our reading of the paper.
 
-    Each filter is labelled structural with chance dimensions/filters, independently, else flexible. Structural
+    Each filter is labeled structural with chance dimensions/filters, independently, else flexible. Structural
     filters can be orthogonal to each other; the result is the mean number of pairs, over ``trials``, with a flexible
     one in them, near filters (filters - 1) / 2 * (1 - (dimensions/filters)^2). The fewest pairs that must be free
     (filters doubled up on an orthonormal basis) are many less, filters (filters - dimensions) / (2 dimensions).

@@ -16,12 +16,15 @@ from orthogan.penalties.network import penalty
 @penalty("hyperspherical_energy", "mhe", follows="gram")
 def hyperspherical_energy(
     weight: Tensor,
-    s: Annotated[float, Field(ge=0.0, le=1e3, description="exponent of the inverse distance; 0 = its logarithm")] = 2.0,
+    s: Annotated[
+        float,
+        Field(ge=0.0, le=1e3, description="exponent of the inverse distance; 0 = logarithm of the inverse distance"),
+    ] = 2.0,
     *,
-    angular: Annotated[bool, Field(description="angles in place of distances")] = False,
-    half_space: Annotated[bool, Field(description="count each filter and its opposite")] = False,
-    reduction: Annotated[Literal["mean", "sum"], Field(description="over pairs of filters")] = "mean",
-    chunk: Annotated[PositiveInt, Field(description="filters at a time [filters]")] = 1024,
+    angular: Annotated[bool, Field(description="use angles instead of distances")] = False,
+    half_space: Annotated[bool, Field(description="include the negative of each filter")] = False,
+    reduction: Annotated[Literal["mean", "sum"], Field(description="reduction over pairs of filters")] = "mean",
+    chunk: Annotated[PositiveInt, Field(description="number of filters processed at a time [filters]")] = 1024,
 ) -> Tensor:
     """``orthogan.linalg.energy.hyperspherical_energy`` of the filters of a weight (out, in, *kernel).
 

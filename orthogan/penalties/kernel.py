@@ -14,7 +14,7 @@ from torch import Tensor
 from orthogan.linalg.gram import Side, gram, gram_residual
 from orthogan.penalties.network import penalty
 
-SideOption = Annotated[Side, Field(description="Gram matrix of rows, columns or the smaller side")]
+SideOption = Annotated[Side, Field(description="take the Gram matrix of the rows, the columns, or the smaller side")]
 
 
 def as_matrix(weight: Tensor) -> Tensor:
@@ -57,7 +57,9 @@ def double_soft_orthogonality(weight: Tensor) -> Tensor:
 @penalty("mutual_coherence", "mc")
 def mutual_coherence(
     weight: Tensor,
-    reading: Annotated[Literal["max_entry", "row_sum"], Field(description="of the norm")] = "max_entry",
+    reading: Annotated[
+        Literal["max_entry", "row_sum"], Field(description="the norm: largest entry or largest row sum")
+    ] = "max_entry",
     side: SideOption = "smaller",
 ) -> Tensor:
     """MC: ||Gram - I||_inf (Bansal et al. 2018, eq. 6); side "rows" is the paper's.

@@ -150,39 +150,44 @@ class LatentPenaltyConfig(Section):
     """What ``loss.latent_penalty`` holds."""
 
     kind: Annotated[str, KindOf(LATENT_PENALTIES)] = Field(
-        default="none", description="penalty on how G depends on its latent (path_length: on w, where G has one)"
+        default="none", description="penalty on how G depends on its latent z (path_length: on w if G has one)"
     )
     weight: NotNegative | None = Field(
         default=None,
-        description="coefficient, needed with a kind; published: hessian 0.1 (ProGAN), 1e-3 (dSprites); orojar 1e-11 "
+        description="coefficient, required unless kind is none; published: hessian 0.1 (ProGAN), 1e-3 (dSprites); "
+        "orojar 1e-11 "
         "(dSprites), 1e-6 (CelebA); path_length 2",
     )
     interval: PositiveInt = Field(
         default=1,
-        description="lazy regularization: G updates per penalty, scaled to match; path_length published with 4",
+        description="lazy regularization: apply the penalty every N updates of G, multiplied by N; 4 as published "
+        "for path_length",
     )
-    ramp: Fraction = Field(default=0.0, description="the weight grows linearly over this share of the run [0-1]")
+    ramp: Fraction = Field(
+        default=0.0, description="fraction of the run over which the weight grows linearly from 0 [0-1]"
+    )
     shrink: PositiveInt = Field(
-        default=1, description="on the so-manieth part of G's batch; path_length published with 2"
+        default=1, description="compute the penalty on 1/N of G's batch; 2 as published for path_length"
     )
     layers: Layers = Field(
         default=[],
-        description="hessian, orojar: names of G's submodules whose outputs are looked at, such as blocks.* (each); "
+        description="hessian, orojar: submodules of G whose outputs are penalized, by name pattern such as blocks.*; "
         "[] = the images",
     )
     reduction: Literal["max", "mean", "sum"] | None = Field(
         default=None,
-        description="over the numbers of an output: hessian max | mean, orojar sum | mean; null = as published, "
+        description="reduction over the elements of an output: hessian max | mean, orojar sum | mean; null = as "
+        "published, "
         "the first",
     )
     directions: Annotated[int, Field(ge=2, le=1000)] = Field(
-        default=2, description="hessian, orojar: random sign vectors (k) whose variance is taken"
+        default=2, description="hessian, orojar: number of random sign vectors (k) for the variance"
     )
     epsilon: Annotated[float, Field(ge=1e-9, le=1e9)] = Field(
-        default=0.1, description="hessian, orojar: step of the finite difference [units of z]"
+        default=0.1, description="hessian, orojar: step size of the finite difference [units of z]"
     )
     decay: Annotated[float, Field(gt=0.0, le=1.0)] = Field(
-        default=0.01, description="path_length: share of a new length in the running mean"
+        default=0.01, description="path_length: weight of a new length in the running mean [0-1]"
     )
 
     @model_validator(mode="after")

@@ -34,13 +34,13 @@ class PenaltyConfig(Section):
         0.1
     """
 
-    kind: str = Field(description="added to the loss, summed over the layers")
-    weight: NotNegative = Field(default=1e-4, description="coefficient")
-    layers: Layers = Field(default=[], description="as of norm.layers")
+    kind: str = Field(description="penalty, added to the loss and summed over the layers")
+    weight: NotNegative = Field(default=1e-4, description="coefficient of the penalty")
+    layers: Layers = Field(default=[], description="layers to penalize, as in norm.layers")
     schedule: list[list[float]] = Field(
         default=[[0.0, 1.0]],
         max_length=1000,
-        description="[share of the run, factor on weight], … : constant in between",
+        description="list of [fraction of the run, factor on the weight]; constant in between",
     )
 
     @classmethod

@@ -19,10 +19,10 @@ from orthogan.penalties.network import penalty
 @penalty("srip", follows="spectrum")
 def srip(
     weight: Tensor,
-    iterations: Annotated[Iterations, Field(description="power iterations")] = 2,
+    iterations: Annotated[Iterations, Field(description="number of power iterations")] = 2,
     side: SideOption = "smaller",
     *,
-    squared: Annotated[bool, Field(description="sigma^2, as in the authors' code, or sigma")] = True,
+    squared: Annotated[bool, Field(description="use sigma^2, as in the authors' code, instead of sigma")] = True,
 ) -> Tensor:
     """sigma(Gram - I)^2, the squared spectral norm, by power iteration; never above the true one.
 
@@ -61,6 +61,6 @@ def start(vectors: Tensor) -> Tensor:
     """A fixed vector (m,) of numbers in [-1, 1) without pattern, for ``vectors`` (m, n); by hash, on any device."""
     mask = 0xFFFFFFFF
     x = torch.arange(1, vectors.shape[0] + 1, device=vectors.device) * 0x9E3779B1 & mask
-    for factor in (0x85EBCA6B, 0xC2B2AE35):  # the finaliser of MurmurHash3
+    for factor in (0x85EBCA6B, 0xC2B2AE35):  # the finalizer of MurmurHash3
         x = (x ^ (x >> 15)) * factor & mask
     return (x ^ (x >> 16)).to(vectors.dtype) / 2**31 - 1

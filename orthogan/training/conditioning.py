@@ -76,7 +76,7 @@ class WeightRegularizers:
 
     @torch.no_grad()
     def spectrum(self) -> dict[str, Mapping[str, float]]:
-        """Condition of every constrained, penalised or ruled layer, and of every decomposed covariance.
+        """Condition of every constrained, penalized or ruled layer, and of every decomposed covariance.
 
         A covariance's largest eigenvalue follows the scale of the layers before it, so where there is one, all layers
         are listed.

@@ -30,13 +30,13 @@ class GradientPenaltyConfig(Section):
     """The penalty on the gradient of D at its input."""
 
     kind: Literal["none", "wgan-gp", "r1", "r2", "r1+r2"] = Field(
-        default="none", description="penalty on D's input gradient"
+        default="none", description="penalty on the gradient of D with respect to its input"
     )
     weight: NotNegative = Field(
-        default=10.0, description="wgan-gp: lambda of (|g| - 1)^2; r1, r2: gamma of gamma/2 |g|^2"
+        default=10.0, description="wgan-gp: lambda in lambda (|g| - 1)^2; r1, r2: gamma in gamma/2 |g|^2"
     )
     interval: PositiveInt = Field(
-        default=1, description="lazy regularization: D updates between two penalties, scaled to match"
+        default=1, description="lazy regularization: apply the penalty every N updates of D, multiplied by N"
     )
 
     @model_validator(mode="after")
@@ -52,12 +52,12 @@ class LossConfig(Section):
     only_for: ClassVar = {"gan": ("kind", "gradient_penalty", "latent_penalty"), "classifier": ("label_smoothing",)}
 
     kind: Annotated[str, KindOf(LOSSES)] = Field(
-        default="hinge", description="adversarial loss; relativistic pairs real i with fake i"
+        default="hinge", description="adversarial loss; relativistic compares real image i with fake image i"
     )
     gradient_penalty: GradientPenaltyConfig = GradientPenaltyConfig()
     latent_penalty: LatentPenaltyConfig = LatentPenaltyConfig()
     label_smoothing: Decay = Field(
-        default=0.0, description="classifier: share of each label that is spread over all classes [0-1]"
+        default=0.0, description="classifier: fraction of each label that is spread over all classes [0-1]"
     )
 
     def check_run(self, config: Config) -> None:
@@ -80,26 +80,29 @@ class AdamConfig(Section):
     """Adam for one net."""
 
     lr: Positive = Field(default=2e-4, description="learning rate")
-    beta1: Annotated[float, Field(ge=0.0, le=0.999999)] = Field(default=0.0, description="decay of the first moment")
-    beta2: Decay = Field(default=0.9, description="decay of the second moment")
-    eps: Positive = Field(default=1e-8, description="added to the denominator")
+    beta1: Annotated[float, Field(ge=0.0, le=0.999999)] = Field(
+        default=0.0, description="decay of the first moment estimate"
+    )
+    beta2: Decay = Field(default=0.9, description="decay of the second moment estimate")
+    eps: Positive = Field(default=1e-8, description="value added to the denominator")
 
 
 class ClassifierOptimizerConfig(Section):
     """The optimizer of a classifier."""
 
-    kind: Literal["sgd", "adam"] = Field(default="sgd", description="the update")
+    kind: Literal["sgd", "adam"] = Field(default="sgd", description="optimizer")
     lr: Positive = Field(default=0.1, description="learning rate")
-    momentum: Decay = Field(default=0.9, description="sgd: of the velocity")
-    nesterov: bool = Field(default=False, description="sgd: look ahead")
+    momentum: Decay = Field(default=0.9, description="sgd: momentum factor")
+    nesterov: bool = Field(default=False, description="sgd: use Nesterov momentum")
     weight_decay: NotNegative = Field(
-        default=5e-4, description="times each parameter, biases and batch norms too, is added to its gradient"
+        default=5e-4,
+        description="L2 penalty, also on biases and batch norms: this value times a parameter is added to its gradient",
     )
     beta1: Annotated[float, Field(ge=0.0, le=0.999999)] = Field(
-        default=0.9, description="adam: decay of the first moment"
+        default=0.9, description="adam: decay of the first moment estimate"
     )
-    beta2: Decay = Field(default=0.999, description="adam: of the second moment")
-    eps: Positive = Field(default=1e-8, description="adam: added to the denominator")
+    beta2: Decay = Field(default=0.999, description="adam: decay of the second moment estimate")
+    eps: Positive = Field(default=1e-8, description="adam: value added to the denominator")
 
     @model_validator(mode="after")
     def _possible(self) -> Self:
@@ -125,17 +128,19 @@ class ScheduleConfig(Section):
     """How the learning rates change over the run."""
 
     kind: Literal["constant", "linear", "cosine", "step"] = Field(
-        default="constant", description="shape of the learning-rate decay"
+        default="constant", description="learning-rate schedule"
     )
     warmup: Fraction = Field(
-        default=0.0, description="share of the run over which the learning rate rises linearly from 0 [0-1]"
+        default=0.0, description="fraction of the run over which the learning rate rises linearly from 0 [0-1]"
     )
-    start: Fraction = Field(default=0.0, description="share of the run before the decay begins [0-1]")
-    final: Fraction = Field(default=0.0, description="learning rate at the end, as a share of lr [0-1]")
+    start: Fraction = Field(default=0.0, description="fraction of the run after which the decay begins [0-1]")
+    final: Fraction = Field(default=0.0, description="final learning rate, as a fraction of lr [0-1]")
     milestones: list[Fraction] = Field(
-        default=[], max_length=1000, description="step: shares of the run, [0.4, 0.67, …], each a decay"
+        default=[],
+        max_length=1000,
+        description="step: fractions of the run at which the learning rate drops, such as [0.4, 0.67]",
     )
-    factor: Share = Field(default=0.1, description="step: what the learning rate is multiplied with at each milestone")
+    factor: Share = Field(default=0.1, description="step: factor on the learning rate at each milestone")
 
     @model_validator(mode="after")
     def _possible(self) -> Self:
@@ -202,26 +207,32 @@ class TrainingConfig(Section):
     task_defaults: ClassVar = {"classifier": {"ema": {"half_life": 0}}}
 
     steps: PositiveInt = Field(default=50_000, description="length of the run [updates of the generator or classifier]")
-    batch_size: BatchSize = Field(default=64, description="images a D or classifier update, all processes together")
+    batch_size: BatchSize = Field(
+        default=64, description="images per update of D or the classifier, summed over processes [images]"
+    )
     generator_batch_size: BatchSize | None = Field(
-        default=None, description="fakes a G update, all processes together; null = twice batch_size"
+        default=None, description="fake images per update of G, summed over processes; null = 2 * batch_size [images]"
     )
-    d_steps_per_g_step: Iterations = Field(default=5, description="D updates per G update")
+    d_steps_per_g_step: Iterations = Field(default=5, description="updates of D per update of G")
     fakes_at_once: bool = Field(
-        default=False, description="the fakes of a step's D updates in one forward of G: its batch norm sees them all"
+        default=False,
+        description="generate the fake images of all D updates of a step in one forward pass of G, with shared batch "
+        "statistics",
     )
-    accumulate: PositiveInt = Field(default=1, description="split every batch into so many parts to save memory")
+    accumulate: PositiveInt = Field(
+        default=1, description="split every batch into N parts and accumulate their gradients, to save memory"
+    )
     schedule: ScheduleConfig = ScheduleConfig()
     ema: EmaConfig = EmaConfig()
     precision: Literal["auto", "fp32", "bf16"] = Field(
-        default="auto", description="auto = bf16 where the hardware has it"
+        default="auto", description="auto = bf16 if the hardware supports it"
     )
-    channels_last: bool = Field(default=True, description="memory format of images and kernels (NHWC)")
+    channels_last: bool = Field(default=True, description="use the channels_last memory format (NHWC)")
     compile: Literal["auto", "none", "default", "reduce-overhead", "max-autotune"] = Field(
         default="auto",
-        description="phases under torch.compile, in this mode of it; auto = default on a GPU, none on a CPU",
+        description="mode of torch.compile; auto = default on a GPU, none on a CPU",
     )
-    device: Literal["auto", "cpu", "cuda", "mps"] = Field(default="auto", description="auto = what Accelerate finds")
+    device: Literal["auto", "cpu", "cuda", "mps"] = Field(default="auto", description="auto = chosen by Accelerate")
 
     @property
     def fakes(self) -> int:
@@ -246,10 +257,12 @@ class LoggingConfig(Section):
 
     only_for: ClassVar = {"gan": ("samples_every", "watch_every")}
 
-    every: PositiveInt = Field(default=50, description="losses are fetched and written every so many steps [steps]")
+    every: PositiveInt = Field(default=50, description="log the losses every N steps [steps]")
     spectrum_every: Count = Field(
         default=1000,
-        description="condition of every layer that something acts on, activeness of G's latent; 0 = never [steps]",
+        description="log the conditioning of constrained, penalized or transformed layers and the activeness of G's "
+        "latent every N "
+        "steps; 0 = never [steps]",
     )
     watch_every: Count = Field(
         default=250, description="look for overfitting of D and collapse of G, and warn; 0 = never [steps]"
@@ -265,5 +278,7 @@ class LoggingConfig(Section):
 class CheckpointConfig(Section):
     """When the state is saved, and what is kept of it."""
 
-    every: PositiveInt = Field(default=1000, description="[steps]")
-    keep: PositiveInt = Field(default=2, description="newest checkpoints kept (the best one is kept besides)")
+    every: PositiveInt = Field(default=1000, description="save a checkpoint every N steps [steps]")
+    keep: PositiveInt = Field(
+        default=2, description="number of newest checkpoints to keep, in addition to the best one"
+    )

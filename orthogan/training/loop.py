@@ -1,4 +1,4 @@
-"""The training loop. It owns time, optimisers and processes; what is trained is a Task's business."""
+"""The training loop. It owns time, optimizers and processes; what is trained is a Task's business."""
 
 from __future__ import annotations
 
@@ -172,7 +172,7 @@ def train_task(task: Task, config: Config, accelerator: Accelerator, *, allow_co
 
 
 def update(phase: Phase, task: Task, accelerator: Accelerator, watch: FiniteWatch, step: int) -> dict[str, Tensor]:
-    """One optimiser update: the parts of a batch, the mean gradient over all processes, a step. Returns logs."""
+    """One optimizer update: the parts of a batch, the mean gradient over all processes, a step. Returns logs."""
     give_turn(task.optimizers, phase.net)
     net, optimizer = task.nets[phase.net], task.optimizers[phase.net]
     optimizer.zero_grad(set_to_none=True)

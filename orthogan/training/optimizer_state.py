@@ -1,4 +1,4 @@
-"""An optimiser's tensors under the names of the parameters they belong to, for safetensors."""
+"""An optimizer's tensors under the names of the parameters they belong to, for safetensors."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def load_optimizer(net: nn.Module, optimizer: Optimizer, tensors: Mapping[str, T
     """The inverse of ``optimizer_tensors``; each moment takes the memory layout of its parameter.
 
     Raises:
-        KeyError: a tensor belongs to no parameter of ``net``, or the state is that of another optimiser.
+        KeyError: a tensor belongs to no parameter of ``net``, or the state is that of another optimizer.
     """
     kinds = {name.rpartition("/")[2] for name in tensors}
     if kinds and ("exp_avg" in kinds) != isinstance(optimizer, Adam):

@@ -1,4 +1,4 @@
-"""What the loop knows of a task: nets, optimisers, and the phases of a step. It does not know what a GAN is."""
+"""What the loop knows of a task: nets, optimizers, and the phases of a step. It does not know what a GAN is."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Losses = tuple[Tensor, dict[str, Tensor]]  # what backward starts from, and 0-d 
 
 @dataclass(frozen=True)
 class Phase:
-    """One optimiser update: ``losses`` holds a pure function for each part of the batch (accumulation).
+    """One optimizer update: ``losses`` holds a pure function for each part of the batch (accumulation).
 
     The gradient is the mean over the parts and over the processes. ``regular`` is a penalty on the weights, which
     needs no batch: it is added once. ``per_step``: how many such updates a step has, on average.

@@ -19,7 +19,7 @@ from orthogan.models.protocol import Generator
 
 SAMPLES, IMAGES = 16, 2000
 EACH = 64  # up to so many dimensions of a plain generator are logged one by one
-FLOOR = 1e-6  # what moves less counts as not moving anyway: an eighth of a grey level [squared units of images]
+FLOOR = 1e-6  # what moves less counts as not moving anyway: an eighth of a gray level [squared units of images]
 ALIVE, TOLD = 0, 1  # columns of the state
 
 

@@ -25,7 +25,7 @@ class FiniteWatch:
 
     @torch.no_grad()
     def inspect(self, phase: str, step: int, loss: Tensor, net: nn.Module) -> None:
-        """Look at the loss and at the gradients of ``net`` just before the optimiser uses them."""
+        """Look at the loss and at the gradients of ``net`` just before the optimizer uses them."""
         if net not in self._named:
             self._named[net] = list(net.named_parameters())
         named = [(n, p.grad) for n, p in self._named[net] if p.grad is not None]

@@ -43,10 +43,12 @@ class ConstraintConfig(Section):
         StableRankConfig(kind='stable_rank', layers=['conv'], n_power_iterations=1, c=0.5, k=1)
     """
 
-    kind: str = Field(default="none", description="constraint on the weights, or a layer in their place")
+    kind: str = Field(
+        default="none", description="constraint on the weights, or a layer that replaces the constrained one"
+    )
     layers: Layers = Field(
         default=[],
-        description="which ones: conv, linear, tall, first, a name such as blocks.*, !last, …; [] = all "
+        description="layers to constrain: conv, linear, tall, first, a name such as blocks.*, !last, …; [] = all "
         "(skew_orthogonal: conv; householder: first)",
     )
     put_on: ClassVar[Callable[..., nn.Module]]

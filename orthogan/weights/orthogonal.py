@@ -174,9 +174,9 @@ class OrthogonalConfig(ConstraintConfig):
     """Orthonormal rows or columns of every weight."""
 
     kind: str = "orthogonal"
-    method: OrthogonalMethod = Field(default="qr", description="how the weight is made orthonormal")
+    method: OrthogonalMethod = Field(default="qr", description="how to orthonormalize the weight")
     gain: Positive = Field(default=1.0, description="fixed factor on the weight")
-    iterations: Iterations = Field(default=12, description="bjorck: steps")
+    iterations: Iterations = Field(default=12, description="bjorck: number of iterations")
     lipschitz: ClassVar = True
     put_on: ClassVar = staticmethod(orthogonal)
 

@@ -16,7 +16,7 @@ def report(module: nn.Module) -> dict[str, dict[str, float]]:
     """Numbers of each constrained layer below ``module``, by the layer's name; nothing advances.
 
     ``sigma_after`` and ``stable_rank_after`` are those of the weight in effect. Spectral and stable rank
-    normalisation add ``sigma`` and ``stable_rank_before`` of the parameter behind it, stable rank normalisation its
+    normalization add ``sigma`` and ``stable_rank_before`` of the parameter behind it, stable rank normalization its
     ``target``, the ``scale`` on the tail and whether it is ``active``; rotations and orthogonal weights add the
     ``orthogonality_error`` of their matrix.
 

@@ -43,7 +43,7 @@ SQUARE: dict[str, Callable[[Tensor], Tensor]] = {
     "gram_schmidt": rotations.gram_schmidt,
     "polar": rotations.polar,
     "polar_newton_schulz": rotations.polar_newton_schulz,
-    # the parameter is the rotation itself: kept on the group by its update, or only drawn towards it
+    # the parameter is the rotation itself: kept on the group by its update, or only drawn toward it
     "ogd": lambda square: square,
     "relaxed": lambda square: square,
 }
@@ -384,20 +384,23 @@ class RotationConfig(ConstraintConfig):
     """Fixed neurons under learned rotations (OPT)."""
 
     kind: str = "rotation"
-    method: RotationMethod = Field(default="qr", description="how the orthogonal matrix on the fan-in is made")
+    method: RotationMethod = Field(default="qr", description="how to build the orthogonal matrix")
     block_size: PositiveInt = Field(
-        default=1024, description="the rotation has the fewest equal diagonal blocks of at most this size"
+        default=1024, description="largest size of the equal diagonal blocks that the rotation is split into"
     )
     sample: Positive | None = Field(
-        default=None, description="stochastic OPT: dimensions rotated at a time, a number or a share (< 1); null = all"
+        default=None,
+        description="stochastic OPT: dimensions rotated at a time, a number or a fraction (< 1); null = all",
     )
-    episode: PositiveInt = Field(default=750, description="stochastic OPT: steps between two merges [steps]")
+    episode: PositiveInt = Field(default=750, description="stochastic OPT: merge and resample every N steps [steps]")
     refine: Annotated[int, Field(ge=0, le=10**5)] = Field(
-        default=0, description="first lower the energy of the fixed neurons by this number of descent steps"
+        default=0, description="descent steps that lower the energy of the fixed neurons before training"
     )
-    relaxation: NotNegative = Field(default=0.1, description="relaxed: weight of ||R R^T - I||")
-    lr: Positive | None = Field(default=None, description="ogd: learning rate of the rotations; null = that of the net")
-    momentum: Decay = Field(default=0.9, description="ogd: decay of the average")
+    relaxation: NotNegative = Field(default=0.1, description="relaxed: weight of the penalty ||R R^T - I||")
+    lr: Positive | None = Field(
+        default=None, description="ogd: learning rate of the rotations; null = that of the network"
+    )
+    momentum: Decay = Field(default=0.9, description="ogd: momentum factor")
     with_given_weights: ClassVar = {"neurons": "weight"}
     put_on: ClassVar = staticmethod(rotation)
 

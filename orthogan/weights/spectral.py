@@ -1,4 +1,4 @@
-"""Spectral normalisation (Miyato et al. 2018) as a parametrization: W -> W / sigma(W)."""
+"""Spectral normalization (Miyato et al. 2018) as a parametrization: W -> W / sigma(W)."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from orthogan.weights.constraint import Constraint, register, without_autocast
 from orthogan.weights.network import CONSTRAINTS, ConstraintConfig
 
 Effective = Callable[[Tensor, Tensor, Tensor], Tensor]
-WARM_UP = 15  # power iterations at registration, so that the first forward is already normalised
+WARM_UP = 15  # power iterations at registration, so that the first forward is already normalized
 USUAL = 2.0**14  # a parameter whose largest entry is outside [1 / this, this] is rescaled when it is assigned
 WIDEST = 2.0**36  # outside [1 / this, this] squares of the entries may leave the range of float32
 
@@ -52,7 +52,7 @@ class SpectralNorm(Constraint):
 
     ``effective`` says what the constraint is. In eager mode, where every kernel is launched by itself, ``closed`` does
     the same with its gradient worked out on paper, in far fewer kernels. ``share`` is None for a kind without it, 0 for
-    spectral normalisation, else as in ``orthogan.linalg.stable_rank.stable_rank_slopes``.
+    spectral normalization, else as in ``orthogan.linalg.stable_rank.stable_rank_slopes``.
 
     Example:
         >>> import torch
@@ -97,7 +97,7 @@ class SpectralNorm(Constraint):
 
     @torch.no_grad()
     def advance(self, weight: Tensor) -> tuple[Tensor, Tensor]:
-        """Iterate u and v towards the top singular vectors of ``weight``; returns them, apart from the buffers."""
+        """Iterate u and v toward the top singular vectors of ``weight``; returns them, apart from the buffers."""
         with without_autocast(weight.device):
             u, v = self.iterate(at_least_float32(self.rows(weight)), at_least_float32(self.u), self.n_power_iterations)
         self.u.copy_(u)
@@ -392,7 +392,7 @@ class SpectralConfig(ConstraintConfig):
     """Spectral normalization: every singular value of a weight divided by the largest."""
 
     kind: str = "spectral"
-    n_power_iterations: Iterations = Field(default=1, description="power iterations per training forward")
+    n_power_iterations: Iterations = Field(default=1, description="power iterations per forward pass in training")
     lipschitz: ClassVar = True
     scale_invariant: ClassVar = True
     put_on: ClassVar = staticmethod(spectral_norm)

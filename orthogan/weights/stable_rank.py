@@ -1,4 +1,4 @@
-"""Stable rank normalisation (Sanyal, Torr & Dokania 2020) as a parametrization."""
+"""Stable rank normalization (Sanyal, Torr & Dokania 2020) as a parametrization."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from orthogan.weights.spectral import Effective, SpectralConfig, SpectralNorm, i
 
 
 class StableRankNorm(SpectralNorm):
-    """Spectral normalisation, then a stable rank of at most r: W -> g2 W/sigma + (g1 - g2) u v^T.
+    """Spectral normalization, then a stable rank of at most r: W -> g2 W/sigma + (g1 - g2) u v^T.
 
     k = 1 is algorithm 2 of the paper in a form without a branch: g1 = 1 and g2 is
-    ``orthogan.linalg.stable_rank_scale``, which is 1 (spectral normalisation alone) where the rank is low enough.
+    ``orthogan.linalg.stable_rank_scale``, which is 1 (spectral normalization alone) where the rank is low enough.
     k = 0 preserves nothing and is nearer to W/sigma: the largest singular value becomes
     g1 = (1 + (r - 1) / g2') / r >= 1 (theorem 1), so the layer is no longer 1-Lipschitz.
     The target is r = max(1, c * min(rows, columns)); the paper's authors' code fails where c * min < 1. At r = 1 the
     answer is u v^T, of which the published form, with u and v constant, has no slope at all: a single row or column is
-    then normalised as by ``SpectralNorm`` (the same value), and any other matrix takes a last, differentiable power
+    then normalized as by ``SpectralNorm`` (the same value), and any other matrix takes a last, differentiable power
     iteration.
 
     Example:
@@ -121,7 +121,7 @@ class StableRankNorm(SpectralNorm):
 
 
 class SpectrumPreservingStableRankNorm(StableRankNorm):
-    """Stable rank normalisation that holds the first k > 1 singular values in proportion (algorithm 1, fused with SN).
+    """Stable rank normalization that holds the first k > 1 singular values in proportion (algorithm 1, fused with SN).
 
     u (rows, k) and v (columns, k) follow the top k singular vectors by block power iteration. With
     s_i = u_i^T W v_i, ||W - sum s_i u_i v_i^T||_F^2 = ||W||_F^2 - sum s_i^2 for any orthonormal u and v, so the
@@ -214,7 +214,7 @@ def stable_rank_norm(
     """Keep the spectral norm of ``module.name`` at 1 and its stable rank at or below c * min(rows, columns).
 
     Args:
-        c: in (0, 1]. c = 1 is spectral normalisation.
+        c: in (0, 1]. c = 1 is spectral normalization.
         k: how many of the largest singular values keep their proportion. 1 in the paper's networks; 0 lets the
             largest one rise above 1, which brings the weight nearer to the unconstrained one; k > 1 is cut to what
             the target leaves room for.
@@ -243,6 +243,8 @@ class StableRankConfig(SpectralConfig):
     """Stable rank normalization: a spectral norm of 1, and a bound on the stable rank."""
 
     kind: str = "stable_rank"
-    c: Share = Field(default=0.7, description="target rank as a share of min(rows, columns) [0-1]")
-    k: Annotated[int, Field(ge=0, le=1 << 16)] = Field(default=1, description="singular values that are preserved")
+    c: Share = Field(default=0.7, description="target stable rank as a fraction of min(rows, columns) [0-1]")
+    k: Annotated[int, Field(ge=0, le=1 << 16)] = Field(
+        default=1, description="number of leading singular values to preserve"
+    )
     put_on: ClassVar = staticmethod(stable_rank_norm)

@@ -61,12 +61,12 @@ FEW = ["--set", "activeness.samples=4"]
 @pytest.mark.parametrize(
     ("metric", "option", "said"),
     [
-        ("vp", "pairs=1", "two pairs to train on"),
-        ("vp", "pairs=0", "two pairs to train on"),
-        ("vp", "pairs=-5", "two pairs to train on"),
+        ("vp", "pairs=1", "two pairs for training"),
+        ("vp", "pairs=0", "two pairs for training"),
+        ("vp", "pairs=-5", "two pairs for training"),
         ("vp", "pairs=x", "should be a valid integer"),
         ("vp", "pairs=1.5", "should be a valid integer"),
-        ("vp", "pairs=yes", "something other than true or false"),
+        ("vp", "pairs=yes", "must not be true or false"),
         ("vp", "pairs=1e30", "at most 1e+07"),
         ("vp", "pairs=[1, 2]", "should be a valid integer"),
         ("vp", "lr=.inf", "a finite number"),
@@ -82,9 +82,9 @@ FEW = ["--set", "activeness.samples=4"]
         ("activeness", "values=-2,x,2", "should be a valid number"),
         ("activeness", "values=-2,.inf", "a finite number"),
         ("activeness", "values=[3]", "at least 2"),
-        ("activeness", "pairs=4", "it has: samples, values"),
+        ("activeness", "pairs=4", "known: samples, values"),
         ("mig", "bins=1", "options of 'mig'"),
-        ("vp", "seed=4", "it has"),
+        ("vp", "seed=4", "known: "),
     ],
 )
 def test_options_that_mean_nothing_end_with_code_2(
@@ -147,9 +147,9 @@ def test_any_value_is_read_in_the_type_of_the_option_or_refused(data: st.DataObj
 @pytest.mark.parametrize(
     ("subject", "words", "said"),
     [
-        ("Wrapped", ["--metrics", "activeness", "--directions", "parallel.safetensors"], "span fewer dimensions"),
-        ("NaNForSome", ["--metrics", "activeness"], "the images hold NaN or infinite values"),
-        ("NaNForSome", ["--metrics", "vp", "--set", "vp.pairs=200"], "the images hold NaN or infinite values"),
+        ("Wrapped", ["--metrics", "activeness", "--directions", "parallel.safetensors"], "linearly dependent"),
+        ("NaNForSome", ["--metrics", "activeness"], "the images contain NaN or infinite values"),
+        ("NaNForSome", ["--metrics", "vp", "--set", "vp.pairs=200"], "the images contain NaN or infinite values"),
         ("Oblong", ["--metrics", "mig", "--data", "sprites"], "must be square"),
         ("Wrapped", ["--metrics", "mig"], "needs images with known factors"),
         ("Wrapped", ["--metrics", "activenes"], "did you mean 'activeness'?"),

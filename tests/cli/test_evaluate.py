@@ -73,8 +73,8 @@ def test_a_classifier_is_measured_on_test_images_and_its_complexity_on_training_
         (["--metrics", "lipschitz", "--split", "test"], "--split does not apply to --metrics lipschitz"),
         (["--metrics", "fid", "--critic", "steps=3"], "--critic does not apply to --metrics fid"),
         (["--metrics", "neural_divergence", "--critic", "step=3"], "there is no 'step'; did you mean 'steps'?"),
-        (["--metrics", "neural_divergence", "--critic", "lr=low"], "lr is a number, such as 0.0002"),
-        (["--metrics", "neural_divergence", "--critic", "width=0"], "width=0: at least 1 each"),
+        (["--metrics", "neural_divergence", "--critic", "lr=low"], "lr must be a number, such as 0.0002"),
+        (["--metrics", "neural_divergence", "--critic", "width=0"], "width=0: must be at least 1"),
         (["--metrics", "accuracy"], "classifier"),
     ],
 )
@@ -127,7 +127,7 @@ def test_overrides_change_the_config_of_data(photos: Path, capsys: pytest.Captur
     assert scored(photos, "good", "data.resolution=16") == 0
     assert "images of 16 px" in capsys.readouterr().out
     assert main(["evaluate", str(photos / "good"), "data.resolution=16"]) == 2
-    assert "give --data" in capsys.readouterr().err
+    assert "add --data" in capsys.readouterr().err
     assert scored(photos, "good", "data.resolutoin=16") == 2
     assert "did you mean 'data.resolution'?" in capsys.readouterr().err
 
@@ -139,8 +139,8 @@ def test_the_other_metrics_are_printed_when_one_cannot_be_computed(
     assert scored(photos, "good", "--reference", str(photos / "good"), *words) == 2
     out, err = capsys.readouterr()
     assert [json.loads(line)["metric"] for line in out.splitlines()] == ["fid", "prc"]
-    assert "kid was not measured: kid: draws subsets of 1000" in err
-    assert "ppl_nog was not measured" in err
+    assert "kid could not be computed: kid: draws subsets of 1000" in err
+    assert "ppl_nog could not be computed" in err
     assert scored(photos, "good", "--metrics", "kid", "--kid-subset-size", "20") == 0
     assert "KD[Classifying,subset=20]" in capsys.readouterr().out
 

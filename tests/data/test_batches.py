@@ -107,7 +107,7 @@ def test_impossible_batches() -> None:
     source = array_source(10)
     with pytest.raises(UserError, match="10 images, fewer than a batch of 11"):
         Batches(source, batch_size=11, seed=0)
-    with pytest.raises(UserError, match="batch size 9 cannot be shared evenly by 2"):
+    with pytest.raises(UserError, match="batch size 9 cannot be divided evenly among 2"):
         Batches(source, batch_size=9, seed=0, world=2)
     with pytest.raises(UserError, match="auto, device or stream"):
         Batches(source, batch_size=2, seed=0, resident="ram")

@@ -59,7 +59,7 @@ def test_the_test_part_is_opened(tmp_path: Path) -> None:
     ("data", "message"),
     [
         (DataConfig(source="sprites", channels=1), "'sprites' has no part"),
-        (DataConfig(source="cifar10", split="test"), "the test part, which the GAN has seen"),
+        (DataConfig(source="cifar10", split="test"), "the test part, which the GAN was trained on"),
     ],
 )
 def test_what_has_no_unseen_part_is_refused(data: DataConfig, message: str) -> None:

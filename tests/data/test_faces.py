@@ -126,7 +126,7 @@ def test_factors_can_be_fixed() -> None:
         ({"nose": 1}, "unknown factor 'nose'; the factors are background, skin"),
         ({"skin": 8}, "skin=8: must be a number below 8"),
         ({"glasses": "pink"}, "glasses='pink': must be a number below 15 or one of none, dark01"),
-        ({"glasses": "none", "glasses color": 1}, "glasses is fixed to none, but not its color"),
+        ({"glasses": "none", "glasses color": 1}, "glasses is fixed to none, but its color to another"),
     ],
 )
 def test_what_cannot_be_fixed_is_named(fixed: dict[str, str | int], message: str) -> None:

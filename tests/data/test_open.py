@@ -62,14 +62,14 @@ def test_a_path_stands_for_its_source_and_a_name_is_enough(tmp_path: Path) -> No
         assert (len(source), source.resolution, source.channels) == (count, 32, 3)
     image, label = open_source("sprites")[0]
     assert (image.shape, label) == ((3, 32, 32), 0)
-    with pytest.raises(UserError, match="is not a path, nor one of"):
+    with pytest.raises(UserError, match="is neither a path nor one of"):
         open_source(str(tmp_path / "missing"))
 
 
 @pytest.mark.parametrize(
     ("kind", "options", "message"),
     [
-        ("cifar", {}, "'cifar' is not a path, nor one of array, cars3d, .*did you mean 'cifar10'"),
+        ("cifar", {}, "'cifar' is neither a path nor one of array, cars3d, .*did you mean 'cifar10'"),
         ("folder", {}, r"data\.path: the source 'folder' needs"),
         ("array", {}, r"data\.path: the source 'array' needs"),
         ("cifar10", {"path": "x"}, r"data\.path: the source 'cifar10' takes no path"),
@@ -80,7 +80,7 @@ def test_a_path_stands_for_its_source_and_a_name_is_enough(tmp_path: Path) -> No
         ),
         ("sprites", {"channels": 2}, r"data\.channels: must be 1 or 3 for sprites, not 2"),
         ("folder", {"resolution": 0}, r"data\.resolution: must be at least 1"),
-        ("folder", {"path": "nowhere/at/all"}, "nowhere/at/all: there is no such folder"),
+        ("folder", {"path": "nowhere/at/all"}, "nowhere/at/all: no such folder"),
     ],
 )
 def test_impossible_requests(kind: str, options: dict[str, Any], message: str) -> None:
@@ -95,7 +95,7 @@ def test_array_source_checks_what_it_is_given() -> None:
         ({"images": images[:, :, :3]}, "square"),
         ({"images": images[:0]}, "no images"),
         ({"labels": np.arange(2), "class_names": ["a", "b"]}, "labels of shape"),
-        ({"labels": np.arange(3), "class_names": ["a", "b"]}, "labels run from 0 to 2"),
+        ({"labels": np.arange(3), "class_names": ["a", "b"]}, "labels range from 0 to 2"),
         ({"factors": np.zeros((3, 2)), "factor_names": ["x"]}, "factors have shape"),
     ):
         with pytest.raises(UserError, match=message):

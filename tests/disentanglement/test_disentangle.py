@@ -112,7 +112,7 @@ def test_factors_read_badly_or_constant_are_left_out_and_named(oracle: FactorCla
     assert result.protocol["factors"] == ["nw", "sw"]
     assert result.protocol["read too badly"] == ["ne"]
     assert result.protocol["constant in fakes"] == ["se"]
-    with pytest.raises(ValueError, match="none varies in the images"):
+    with pytest.raises(ValueError, match="varies in the images"):
         run(Quadrants((None, None)), oracle, "mig")
 
 
@@ -184,7 +184,7 @@ def test_the_oracle_comes_from_the_cache(tmp_path: Path, monkeypatch: pytest.Mon
         (["vp", "vp"], {}, "each once"),
         (["vp"], {"options": {"mig": {}}}, "options of 'mig'"),
         (["vp"], {"options": {"vp": {"epoch": 1}}}, "did you mean 'epochs'"),
-        (["vp"], {"options": {"vp": {"seed": 1}}}, "option 'seed' of 'vp' is not known; it has: protocol, pairs"),
+        (["vp"], {"options": {"vp": {"seed": 1}}}, "unknown option 'seed' of 'vp'; known: protocol, pairs"),
         (["mig"], {}, "needs images with known factors"),
         (["vp"], {"seeds": ()}, "0 seeds"),
         (["vp"], {"directions": random_control(4, 1, 0)}, "1 directions"),

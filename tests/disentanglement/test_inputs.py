@@ -104,7 +104,7 @@ def test_codes_that_do_nothing_lower_the_ceiling_of_the_vote(oracle: FactorClass
 
 
 def test_a_vote_needs_two_factors_that_vary(oracle: FactorClassifier) -> None:
-    with pytest.raises(ValueError, match="factors that vary in the images: none"):
+    with pytest.raises(ValueError, match="varying: none"):
         code_vote(Quadrants((None, None)), oracle, samples=20)
     with pytest.raises(ValueError, match="batch=1"):
         code_vote(Quadrants(), oracle, batch=1)
@@ -140,7 +140,7 @@ def test_an_encoder_told_along_a_rotation_rotates_its_answers(encoder: PostHocEn
     back = encoder.along(get_coordinates(net, latent_axes(net)))
     np.testing.assert_allclose(back(images), encoder(images), atol=1e-6)
     few = train_encoder(net, random_control(5, 2, 0), fakes=64, fresh=16, steps=2, batch_size=16)
-    with pytest.raises(ValueError, match="leave the span"):
+    with pytest.raises(ValueError, match="outside of the span"):
         few.along(get_coordinates(net, random_control(5, 2, 1)))
 
 

@@ -48,10 +48,10 @@ def test_a_number_of_the_details_has_an_interval_too() -> None:
 def test_what_has_no_mean_is_refused() -> None:
     for results, options, text in (
         (runs(0.5), {}, "1 results"),
-        (runs(0.5) + runs(0.6, variant="n=6"), {}, r"different variants .* mig\[n=5\], mig\[n=6\]"),
-        (runs(0.5, math.nan), {}, "not finite in run 1"),
+        (runs(0.5) + runs(0.6, variant="n=6"), {}, r"different variants: mig\[n=5\], mig\[n=6\]"),
+        (runs(0.5, math.nan), {}, "value of run 1 is not finite"),
         (runs(0.5, 0.6), {"confidence": 1.0}, "confidence=1.0"),
-        (runs(0.5, 0.6), {"detail": "gaps"}, "detail='gaps' is not a number .* it has other"),
+        (runs(0.5, 0.6), {"detail": "gaps"}, "detail='gaps' is not a number .* available: other"),
     ):
         with pytest.raises(ValueError, match=text):
             interval(results, **options)

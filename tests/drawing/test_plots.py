@@ -178,7 +178,7 @@ def test_the_file_says_what_it_is_and_one_value_is_drawn_too(tmp_path: Path) -> 
     [
         ({}, "a.png", "nothing to draw"),
         ({"p": {}}, "a.png", "nothing to draw"),
-        ({"p": {"a": np.zeros(0)}}, "a.png", "p, a: no values"),
+        ({"p": {"a": np.zeros(0)}}, "a.png", "p, a: cannot draw"),
         ({"p": {"a": np.array([1.0, np.nan])}}, "a.png", "NaN"),
         ({"p": {str(i): np.zeros(1) for i in range(9)}}, "a.png", "at most 8"),
         ({"p": {"a": np.zeros(1)}}, "a.pdf", r"\.png"),

@@ -130,7 +130,7 @@ def test_no_metric_of_a_generator_with_a_few_damaged_images(
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
 def test_overflow_in_another_number_format_is_found(dtype: torch.dtype) -> None:
-    with pytest.raises(NotFinite, match="images hold NaN"):
+    with pytest.raises(NotFinite, match="images contain NaN"):
         evaluate(Damaged(float("inf"), dtype), source(), samples=300, extractor=CLASSIFYING, progress=False)
 
 
@@ -160,7 +160,7 @@ def test_features_and_logits_that_are_not_finite(metric: str, bright: str) -> No
 
 @pytest.mark.parametrize(
     ("extractor", "said"),
-    [("Pairs", "a tensor of features, gave a list"), ("Shortened", "gave torch.float32 (63, 3) for n = 64")],
+    [("Pairs", "a tensor of features, returned a list"), ("Shortened", "returned torch.float32 (63, 3) for n = 64")],
 )
 def test_an_extractor_that_gives_something_else_is_refused(extractor: str, said: str) -> None:
     with pytest.raises(UserError) as caught:
@@ -171,11 +171,11 @@ def test_an_extractor_that_gives_something_else_is_refused(extractor: str, said:
 @pytest.mark.parametrize(
     ("images", "said"),
     [
-        (lambda z: (torch.zeros(len(z), 3, 8, 8), None), "gives a tuple"),
+        (lambda z: (torch.zeros(len(z), 3, 8, 8), None), "returns a tuple"),
         (lambda z: torch.zeros(len(z), 4, 8, 8), "1 or 3, h, w"),
         (lambda z: torch.zeros(len(z), 3, 8), "1 or 3, h, w"),
         (lambda z: torch.zeros(1, 3, 8, 8), "for 64 latents"),
-        (lambda z: torch.zeros(len(z), 3, 8, 8, dtype=torch.uint8), "images of torch.uint8"),
+        (lambda z: torch.zeros(len(z), 3, 8, 8, dtype=torch.uint8), "images in torch.uint8"),
     ],
 )
 def test_a_generator_that_gives_no_images_is_refused(
@@ -190,7 +190,7 @@ def test_a_generator_that_gives_no_images_is_refused(
 def test_a_source_that_gives_floats_is_refused() -> None:
     floats = source()
     floats.read = lambda indices: (np.zeros((len(indices), 3, 16, 16), np.float32), np.zeros(len(indices), np.int64))
-    with pytest.raises(UserError, match="images of float32"):
+    with pytest.raises(UserError, match="images in float32"):
         evaluate(floats, source(), extractor=CLASSIFYING, progress=False)
 
 

@@ -120,7 +120,7 @@ def test_drawn_fakes_as_a_tensor_are_the_fakes() -> None:
 BAD: dict[str, tuple[Any, type[Exception], str]] = {
     "0 to 1": (TENSOR.float() / 255, UserError, "without a negative value"),
     "0 to 255": (TENSOR.float(), UserError, r"floats in \[0, 255\]"),
-    "outside": (FLOATS * 1.5, UserError, r"images in \[-1, 1\]"),
+    "outside": (FLOATS * 1.5, UserError, r"images must be in \[-1, 1\]"),
     "NaN": (FLOATS * torch.nan, NotFinite, "NaN or infinite"),
     "infinite": (FLOATS * torch.inf, NotFinite, "NaN or infinite"),
     "int64": (TENSOR.long(), UserError, "images of torch.int64"),
@@ -130,11 +130,11 @@ BAD: dict[str, tuple[Any, type[Exception], str]] = {
     "four channels": (TENSOR[:, [0, 1, 2, 0]], UserError, r"not \(n, 1 or 3, h, w\)"),
     "flat": (TENSOR.flatten(1), UserError, r"not \(n, 1 or 3, h, w\)"),
     "empty": (TENSOR[:0], UserError, r"not \(n, 1 or 3, h, w\)"),
-    "no images": ([], UserError, "holds no images"),
+    "no images": ([], UserError, "contains no images"),
     "oblong": (TENSOR[:, :, :8], UserError, "square"),
     "two sizes": ([TENSOR, TENSOR[:, :, :8, :8]], UserError, "different sizes"),
-    "numbers": ([1, 2], TypeError, "it holds a int"),
-    "data set of dictionaries": (Items(lambda image: {"image": image}), TypeError, "it holds a dict"),
+    "numbers": ([1, 2], TypeError, "it contains a int"),
+    "data set of dictionaries": (Items(lambda image: {"image": image}), TypeError, "it contains a dict"),
     "a number": (3, TypeError, "a Dataset, a DataLoader"),
     "a dictionary": ({"images": TENSOR}, TypeError, "not dict"),
 }
@@ -165,10 +165,10 @@ def test_metrics_go_by_the_names_of_other_tools(given: Any, expected: list[str])
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        ("fidd", "no metric 'fidd'; did you mean 'fid'"),
+        ("fidd", "unknown metric 'fidd'; did you mean 'fid'"),
         ("recal", "did you mean 'recall'"),
         ("xyzzy", "known: accuracy, .*fid, isc, kid, .*or module:Name for your own"),
-        ("fid,", "no metric ''"),
+        ("fid,", "unknown metric ''"),
         ([], "name at least one of"),
     ],
 )
@@ -185,7 +185,7 @@ ALL = ["fid", "isc", "kid", "prc", "pixel_path_length", "ppl_nog"]
     [
         ({}, {"kid": "kid-subset-size 24", "ppl_nog": "no subspaces"}),
         ({"kid_subset_size": 10}, {"ppl_nog": "no subspaces"}),
-        ({"extractor": EXTRACTOR, "kid_subset_size": 10}, {"isc": "classifies nothing", "ppl_nog": "no subspaces"}),
+        ({"extractor": EXTRACTOR, "kid_subset_size": 10}, {"isc": "is not a classifier", "ppl_nog": "no subspaces"}),
         ({"truncation": 0.7, "kid_subset_size": 10}, {"pixel_path_length": "untruncated", "ppl_nog": "untruncated"}),
         (
             {"reference": None},
@@ -203,7 +203,7 @@ def test_a_metric_that_cannot_be_computed_leaves_the_others(options: dict[str, A
     lines = str(caught.value).splitlines()
     assert len(lines) == len(refused)
     for line, (metric, said) in zip(lines, refused.items(), strict=True):
-        assert line.startswith(f"{metric} was not measured: ")
+        assert line.startswith(f"{metric} could not be computed: ")
         assert said in line
     for result in caught.value.results:
         (alone,) = evaluate(**given, metrics=[result.metric], progress=False)

@@ -108,7 +108,7 @@ def test_images_are_compared_as_they_are() -> None:
 
 
 def test_an_own_metric_that_fails_leaves_the_others() -> None:
-    with pytest.raises(Incomplete, match=r"own_metrics:Broken was not measured: .*ZeroDivisionError") as caught:
+    with pytest.raises(Incomplete, match=r"own_metrics:Broken could not be computed: .*ZeroDivisionError") as caught:
         score("own_metrics:Broken,fid,own_metrics:Sure")
     assert [result.metric for result in caught.value.results] == ["fid"]
     assert "own_metrics:Sure needs a classifier" in str(caught.value)
@@ -117,10 +117,10 @@ def test_an_own_metric_that_fails_leaves_the_others() -> None:
 @pytest.mark.parametrize(
     ("name", "said"),
     [
-        ("own_metrics:number", "this is a int; name a class of your own that is a Metric"),
+        ("own_metrics:number", "this is a int; it must be a subclass of Metric"),
         ("own_metrics:Nothing", "has no attribute 'Nothing'"),
         ("nowhere:Metric", "No module named 'nowhere'"),
-        ("own_metrics:", "write package.module:Name"),
+        ("own_metrics:", "must be package.module:Name"),
     ],
 )
 def test_what_is_no_metric_is_refused(name: str, said: str) -> None:
@@ -179,7 +179,7 @@ def test_the_command_line_takes_own_metrics_and_a_strange_run_needs_consent(
     [
         (
             "evaluation.metrics=[fid,lipschitz]",
-            "'lipschitz' needs the discriminator, which task 'gan' does not give it",
+            "'lipschitz' needs the discriminator, which task 'gan' does not have",
         ),
         ("evaluation.metrics=[accuracy]", "evaluation.best"),
         ("evaluation.metrics=[fid,accuracy]", "'accuracy' needs the classifier"),

@@ -99,7 +99,7 @@ def test_references_of_two_precisions_are_kept_apart(tmp_path: Path, monkeypatch
     options = {"samples": 16, "extractor": name, "progress": False}
     evaluate(small_generator(), source(), save_reference_to=file, precision="bf16", **options)
     evaluate(small_generator(), file, precision="bf16", **options)
-    with pytest.raises(UserError, match="made with precision 'bfloat16', but the generator is seen with 'float32'"):
+    with pytest.raises(UserError, match="made with precision 'bfloat16', but this evaluation uses 'float32'"):
         evaluate(small_generator(), file, **options)
     evaluate(small_generator(), source(), save_reference_to=file, **options)
     with pytest.raises(UserError, match="made with precision 'float32'"):

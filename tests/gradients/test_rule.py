@@ -193,7 +193,7 @@ def test_complex_parameters_and_equal_names_are_refused(rule: str) -> None:
     with pytest.raises(ValueError, match="weight is complex"):
         RULES[rule](torch.optim.SGD(layer.parameters(), lr=0.1), [("weight", layer.weight)])
     pair = [nn.Parameter(torch.randn(3, 3)) for _ in range(2)]
-    with pytest.raises(ValueError, match="two parameters with the same name"):
+    with pytest.raises(ValueError, match="two parameters have the same name"):
         RULES[rule](torch.optim.SGD(pair, lr=0.1), [("w", p) for p in pair])
 
 
@@ -274,5 +274,5 @@ def test_a_parameter_that_left_the_optimizer_is_named() -> None:
     OptimalLearningRate(optimizer, [("weight", layer.weight)])
     layer(torch.ones(2, 4)).sum().backward()
     optimizer.param_groups[0]["params"] = []
-    with pytest.raises(ValueError, match="weight is in no group of the optimizer any more"):
+    with pytest.raises(ValueError, match="weight is no longer in a group of the optimizer"):
         optimizer.step()

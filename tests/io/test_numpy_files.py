@@ -111,7 +111,7 @@ def test_a_bomb_is_refused_before_it_is_unpacked(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr("orthogan.io.numpy_files.BOMB_BYTES", 1 << 24)
     np.savez_compressed(tmp_path / "a.npz", images=np.zeros(1 << 25, np.uint8))
     tracemalloc.start()
-    with Npz(tmp_path / "a.npz") as archive, pytest.raises(UserError, match="32 MiB and is refused as a possible"):
+    with Npz(tmp_path / "a.npz") as archive, pytest.raises(UserError, match="32 MiB and is rejected as a possible"):
         archive.read("images")
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()

@@ -42,9 +42,9 @@ NOT_REGULAR: dict[str, tuple[Callable[[Path], None], str]] = {
     "endless device": (link("/dev/zero"), "is a device, not a regular file"),
     "waiting device": (link("/dev/random"), "is a device, not a regular file"),
     "terminal": (link("/dev/tty"), "is a device, not a regular file"),
-    "link to nowhere": (link("nowhere"), "there is no such file"),
+    "link to nowhere": (link("nowhere"), "no such file"),
     "link to itself": (link("x.png"), "cannot be read"),
-    "missing": (lambda path: None, "there is no such file"),
+    "missing": (lambda path: None, "no such file"),
 }
 
 
@@ -126,7 +126,7 @@ def test_names_are_escaped_for_the_terminal(name: str, safe: str) -> None:
 
 
 def test_the_home_folder_of_nobody() -> None:
-    with pytest.raises(UserError, match="~no-such-user/x: there is no such user"):
+    with pytest.raises(UserError, match="~no-such-user/x: no such user"):
         user_path("~no-such-user/x")
     assert user_path("~/x") == Path.home() / "x"
 
@@ -151,7 +151,7 @@ def test_what_a_packed_file_declares_bounds_what_is_unpacked(tmp_path: Path) -> 
     path = tmp_path / "x.gz"
     path.write_bytes(gzip.compress(b"\4" + b"abcd" + bytes(1 << 24)))
     assert read_packed(path, 1, lambda head: 1 + head[0]) == b"\4abcd\0"  # one byte more, which the caller refuses
-    with pytest.raises(UserError, match="says that it holds 1,024 MiB; at most 512 MiB are read"):
+    with pytest.raises(UserError, match="claims to hold 1,024 MiB; at most 512 MiB are supported"):
         read_packed(path, 1, lambda head: 1 << 30)
     path.write_bytes(path.read_bytes()[:40])
     with pytest.raises(UserError, match="is damaged, or is not a complete file"):

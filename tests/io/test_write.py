@@ -77,7 +77,7 @@ def test_a_full_disk_leaves_the_old_file_and_nothing_else(tmp_path: Path, write:
         (errno.EDQUOT, "quota"),
         (errno.EROFS, "read-only"),
         (errno.EACCES, "owner"),
-        (errno.EIO, "choose another place"),
+        (errno.EIO, "choose another folder"),
     ],
 )
 def test_each_reason_comes_with_what_to_do(

@@ -189,8 +189,8 @@ def test_bfloat16_weights_open(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "parts"),
     [
-        ({"state_dict": {"a": torch.eye(2)}, "epoch": 3}, ["state_dict, epoch are no tensors", "['state_dict']"]),
-        ({"a": torch.eye(2), "epoch": 3}, ["epoch are no tensors", "alone"]),
+        ({"state_dict": {"a": torch.eye(2)}, "epoch": 3}, ["state_dict, epoch are not tensors", "['state_dict']"]),
+        ({"a": torch.eye(2), "epoch": 3}, ["epoch are not tensors", "alone"]),
         ([torch.eye(2)], ["holds a list", "state_dict()"]),
         (PREBUILT, ["more than tensors", "state_dict()", ".safetensors"]),
         ({"b": torch.zeros(3)}, ["no matrix or kernel among its 1 tensors"]),

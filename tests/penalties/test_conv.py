@@ -142,7 +142,7 @@ def test_descent_reaches_an_orthogonal_convolution() -> None:
     ("options", "message"),
     [
         ({"stride": 0}, "stride is 0"),
-        ({"stride": (1, 1, 1)}, r"stride is \(1, 1, 1\): give one number"),
+        ({"stride": (1, 1, 1)}, r"stride is \(1, 1, 1\): must be one number"),
         ({"padding": 1, "stride": 2}, "padding is 1: it must be a multiple of the stride 2"),
         ({"padding": -1}, "padding is -1"),
         ({"groups": 3}, "groups is 3: it must divide the 4 filters"),

@@ -247,7 +247,7 @@ def test_autocast_leaves_a_float32_number() -> None:
     ("name", "options", "message"),
     [
         ("soft_ortogonality", {}, "penalty 'soft_ortogonality'; did you mean 'soft_orthogonality'"),
-        ("zzz", {}, "no penalty 'zzz'; known: conv_orthogonality, disentangled_norm, double"),
+        ("zzz", {}, "unknown penalty 'zzz'; known: conv_orthogonality, disentangled_norm, double"),
         ("srip", {"iteration": 3}, "penalty srip: no option 'iteration'; did you mean 'iterations'"),
         ("srip", {"zzz": 3}, "no option 'zzz'; choose from iterations, side, squared"),
         ("off_diagonal", {"side": "rows"}, "no option 'side'; it has none"),

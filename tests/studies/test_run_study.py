@@ -156,7 +156,7 @@ def test_a_bug_of_a_cell_is_its_own(tmp_path: Path) -> None:
 
 def test_two_at_once_in_one_folder_are_refused(tmp_path: Path, here: list[str]) -> None:
     root = tmp_path / "stub" / "smoke"
-    words = rf"process {os.getpid()} on .* is at work there; wait for it, or choose another --out"
+    words = rf"process {os.getpid()} on .*; wait for it, or choose another --out"
     with locked(root, "choose another --out"), pytest.raises(UserError, match=words):
         run_study(request(tmp_path, seeds=1))
 
@@ -220,7 +220,7 @@ def test_a_report_can_be_moved_and_shows_pictures_of_all_rows_together(
     assert "Both at once, seed 0" in report.with_name("report.html").read_text(encoding="utf-8")
     for method in ("base", "second"):
         (cells / method / "seed-0" / "picture.png").unlink()
-    assert "second, seed 0: there is no such file" in run_study(request(tmp_path, seeds=2)).read_text(encoding="utf-8")
+    assert "second, seed 0: no such file" in run_study(request(tmp_path, seeds=2)).read_text(encoding="utf-8")
     assert not (report.parent / "samples.png").exists()
 
 

@@ -415,7 +415,7 @@ def test_whoever_reads_a_damaged_run_is_told_so_once(
             _ = open_model(str(run)).generator
     else:
         _ = open_model(str(run)).generator
-    assert capsys.readouterr().err.count("passing over a damaged checkpoint") == (
+    assert capsys.readouterr().err.count("skipping a damaged checkpoint") == (
         len(folders) if harm == "all damaged" else 1
     )
     with pytest.raises(UserError, match=r"state\.json: missing"):

@@ -106,7 +106,7 @@ def test_a_process_that_never_comes_is_not_waited_for_long(tmp_path: Path, rank:
     found = ends(start_two(tmp_path, tiny_arguments(tmp_path, STEPS), patches))
     code, text = found[1 - rank]
     assert code == 2
-    assert "process 1 of 2 did not come" in text if rank else "does not reach the first one" in text
+    assert "process 1 of 2 did not start" in text if rank else "cannot connect to the first one" in text
     assert not (tmp_path / "run").exists()
 
 
@@ -157,7 +157,7 @@ def test_the_first_process_is_not_waited_for_long_when_it_is_killed_while_anothe
     found = ends(start_two(tmp_path, tiny_arguments(tmp_path, STEPS), [kill, it_listened]))
     code, text = found[1]
     assert code == 2
-    assert "process 1 of 2 does not reach the first one" in text
+    assert "process 1 of 2 cannot connect to the first one" in text
 
 
 def test_a_process_that_waits_for_the_first_one_can_be_interrupted(tmp_path: Path) -> None:

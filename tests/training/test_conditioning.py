@@ -181,15 +181,15 @@ REFUSED = {
     ],
     "leaves off_diagonal as it is": [norm(D, "orthogonal", ["wide"]), one(D, "penalties", kind="off_diagonal")],
     "would not learn": [norm(D, "spectral"), one(D, "gradient_transforms", kind="optimal_learning_rate")],
-    "no matrix of weights": [
+    "not a weight matrix": [
         norm(G, "rotation"),
         one(G, "gradient_transforms", kind="nearest_orthogonal", layers=["first"]),
     ],
-    "makes the whole step": [
+    "takes the whole step": [
         f"{G}.gradient_transforms="
         + flow([{"kind": "nearest_orthogonal", "momentum": 0.9}, {"kind": "optimal_learning_rate"}])
     ],
-    "every: with momentum": [one(G, "gradient_transforms", kind="nearest_orthogonal", momentum=0.9, every=2)],
+    "every: must be 1 with momentum": [one(G, "gradient_transforms", kind="nearest_orthogonal", momentum=0.9, every=2)],
     "training.ema.half_life to 0": [norm(G, "rotation", sample=4.0)],
     "would change the neurons": [norm(G, "rotation", sample=4.0, method="relaxed")],
     "interval to 1": [

@@ -91,7 +91,7 @@ def test_they_train_resume_and_need_consent(tmp_path: Path, monkeypatch: pytest.
         ),
         (f"{D}.penalties=[{{kind: own_kinds:Slow}}]", "a penalty is a function"),
         (f"{G}.norm.kind=own_kinds:absent", "has no attribute 'absent'"),
-        (f"{G}.gradient_transforms=[{{kind: own_kinds:halved}}]", "a gradient rule is a subclass"),
+        (f"{G}.gradient_transforms=[{{kind: own_kinds:halved}}]", "a gradient rule must be a subclass"),
     ],
 )
 def test_mistakes_in_them_are_named(override: str, message: str) -> None:

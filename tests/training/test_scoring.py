@@ -100,7 +100,7 @@ def test_the_scoring_process_ends_when_its_run_is_gone(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("evaluation={metrics: [isc], best: isc}", "extractor Moments classifies nothing"),
+        ("evaluation={metrics: [isc], best: isc}", "extractor Moments is not a classifier"),
         ("evaluation.extractor=tests.fixtures.extractor:Gone", "Gone"),
         ("evaluation={metrics: [ppl_nog], best: ppl_nog}", "has no subspaces"),
         ("evaluation.reference_samples=1", "reference_samples is 1: input should be greater than or equal to 2"),
@@ -115,7 +115,7 @@ def test_what_would_spoil_a_score_is_found_before_training(tmp_path: Path, overr
 
 
 def test_a_device_is_of_the_scoring_process_alone(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"evaluation\.device: 'cpu' is for a scoring process of its own"):
+    with pytest.raises(UserError, match=r"evaluation\.device: 'cpu' applies only to a separate scoring process"):
         tiny(tmp_path, "evaluation.device=cpu")
     with pytest.raises(UserError, match=r"evaluation\.device is 'tpu'"):
         tiny(tmp_path, "evaluation={background: true, device: tpu}")

@@ -192,5 +192,5 @@ def test_a_rule_acts_on_the_parameter_behind_a_norm_or_a_mask(name: str) -> None
 @pytest.mark.parametrize("name", ["old weight_norm", "weight_norm", "orthogonal", "our rotation", "a hook class"])
 def test_a_rule_refuses_a_weight_that_is_no_parameter(name: str) -> None:
     layer = made(name)
-    with pytest.raises(ValueError, match=r"Linear\.weight is (not one parameter|under)"):
+    with pytest.raises(ValueError, match=r"Linear\.weight is (not a single parameter|under)"):
         NearestOrthogonalGradient(torch.optim.SGD(layer.parameters(), lr=0.1), layer)

@@ -1,4 +1,4 @@
-"""What stands between an image and the discriminator, reals and fakes alike: a kind of augmentation per file."""
+"""Augmentations of real and fake images before the discriminator, one kind per file."""
 
 from __future__ import annotations
 
@@ -18,34 +18,34 @@ Drawn = tuple[Tensor, ...]
 
 @AUGMENTATIONS.register("none")
 class Augmentation:
-    """Images as they are; the other kinds refine this one. They are made of the options in their section ``config``.
+    """Base class of augmentations: leaves images as they are. Built from the options in its section ``config``.
 
-    Chance is drawn apart from what is done with it, so that a phase that is compiled as a whole can take the drawn
-    tensors as inputs: no generator can enter its graph.
+    Random numbers are drawn separately from their use. A compiled phase can then take them as inputs, since a compiled
+    graph cannot contain a generator.
     """
 
     config: ClassVar[type[AugmentConfig]] = AugmentConfig
 
     def draw(self, n: int, shape: Sequence[int], generator: torch.Generator) -> Drawn:
-        """The chance that ``apply`` needs for n images of ``shape`` (c, h, w): tensors on the generator's device."""
+        """Draw the random tensors of ``apply`` for n images of ``shape`` (c, h, w), on the device of ``generator``."""
         return ()
 
     def apply(self, images: Tensor, drawn: Drawn) -> Tensor:
-        """``images`` (n, c, h, w) as D is to see them: a pure function, twice differentiable in the images."""
+        """Return ``images`` (n, c, h, w) as D sees them: a pure, twice differentiable function of the images."""
         return images
 
     def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
-        """Both in one; floats of up to 32 bits."""
+        """Draw and apply in one call; uses at most 32-bit floats."""
         return self.apply(images, self.draw(len(images), images.shape[1:], generator))
 
     def observe(self, real_sign: Tensor) -> None:
-        """Take note of E[sign D(real)] of a D update."""
+        """Record E[sign D(real)] of a D update."""
 
     def finish_step(self, images: int, accelerator: Accelerator) -> None:
-        """Adapt after a step of so many ``images``, if this kind does."""
+        """Adapt after a step of ``images`` images, if this kind is adaptive."""
 
     def scalars(self) -> dict[str, float]:
-        """Numbers for the log."""
+        """Return numbers for the log."""
         return {}
 
     def state_dict(self) -> dict[str, Tensor]:
@@ -57,7 +57,7 @@ class Augmentation:
 
 
 def make_augment(config: AugmentConfig) -> Augmentation:
-    """The augmentation of a config, whose ``module:Name`` is imported. Raises ``UserError`` for unknown options."""
+    """Build the augmentation of a config, importing ``module:Name``. Raises ``UserError`` for unknown options."""
     kind = AUGMENTATIONS.get(config.kind, "augment.kind")
     options: dict[str, Any] = AUGMENTED.resolved(config).model_dump(exclude={"kind"})
     return kind(**options)

@@ -1,9 +1,10 @@
 """Adaptive discriminator augmentation (Karras et al. 2020, "Training GANs with limited data"), pipeline "bgc".
 
-Each image gets each of twelve changes with probability p: pixel blitting, general geometry and colour. The geometric
-ones become one affine resampling, the colour ones one matrix. p follows a sign of overfitting, r_t = E[sign D(real)].
+Each of twelve changes (pixel blitting, general geometry and color) is applied to each image with probability p. The
+geometric changes become one affine resampling, the color changes one matrix. p follows an overfitting signal, r_t =
+E[sign D(real)].
 
-Chance is drawn apart from what is done with it: ``apply`` is a pure function of tensors, which can be compiled.
+Random numbers are drawn separately: ``apply`` is a pure function of tensors, which can be compiled.
 """
 
 from __future__ import annotations
@@ -37,10 +38,10 @@ Matrix = Callable[..., Tensor]
 
 
 class _Change(NamedTuple):
-    """A kind of change: one matrix an image, out of the strength p and random numbers (n,), the last for the coin.
+    """A kind of change: one matrix per image, from the strength p and random numbers (n,), the last for the coin flip.
 
-    ``drawn`` has a letter a number in the order of drawing, u: of [0, 1), n: normal. ``matrix(p, side, *numbers)``;
-    ``side``: (height, width) of the images.
+    ``drawn`` has one letter per random number, in order: u for uniform in [0, 1), n for normal. ``matrix(p, side,
+    *numbers)``; ``side``: (height, width) of the images.
     """
 
     drawn: str
@@ -135,24 +136,27 @@ OPERATIONS = (*GEOMETRY, *COLOUR)
 # Rotations stand on both sides of the anisotropic scale, so that it acts in any direction. All of these
 # distributions are symmetric, so it does not matter that each matrix is used as its own inverse.
 _GEOMETRY_ORDER = ("xflip", "rotate90", "xint", "scale", "rotate", "aniso", "rotate", "xfrac")
-_OF_COLOURED = ("hue", "saturation")  # a grey image has neither
+_OF_COLOURED = ("hue", "saturation")  # a gray image has neither
 
 
 class AdaptiveAugmentConfig(AugmentConfig):
-    """The options of adaptive augmentation."""
+    """Options of adaptive augmentation."""
 
     kind: str = "ada"
-    target: Fraction = Field(default=0.6, description="wanted E[sign D(real)]")
-    images_to_one: PositiveInt = Field(default=500_000, description="time for p to go from 0 to 1 [images]")
-    interval: PositiveInt = Field(default=4, description="adjust p every so many steps [steps]")
+    target: Fraction = Field(default=0.6, description="target value of E[sign D(real)]")
+    images_to_one: PositiveInt = Field(
+        default=500_000, description="number of images in which p can go from 0 to 1 [images]"
+    )
+    interval: PositiveInt = Field(default=4, description="adjust p every N steps [steps]")
 
 
 @AUGMENTATIONS.register("ada")
 class AdaptiveAugment(Augmentation):
     """Augmentation with an adaptive strength ``p``, a tensor that stays on the device.
 
-    ``target``: the wanted r_t; ``images_to_one``: images in which p goes from 0 to 1; ``interval``: p is changed
-    every so many calls of ``update``; ``ops``: which of ``OPERATIONS`` to use, names or one comma-separated text.
+    ``target``: the desired r_t; ``images_to_one``: number of images in which p goes from 0 to 1; ``interval``: p is
+    changed every ``interval`` calls of ``update``; ``ops``: which of ``OPERATIONS`` to use, as names or one
+    comma-separated string.
 
     Call: images float (n, 1 or 3, h, w) in [-1, 1] and a generator on their device, to the same shape and type.
     Twice differentiable in the images. An image that no change falls on is returned bit for bit.
@@ -179,33 +183,33 @@ class AdaptiveAugment(Augmentation):
         names = [name.strip() for name in ops.split(",")] if isinstance(ops, str) else list(ops)
         unknown = [name for name in names if name not in OPERATIONS]
         if unknown or not names:
-            raise UserError(f"augment.ops: {', '.join(names)!r} must be a list out of {', '.join(OPERATIONS)}")
+            raise UserError(f"augment.ops: {', '.join(names)!r} must be a list of names from {', '.join(OPERATIONS)}")
         self.ops = frozenset(names)
         self.target, self.images_to_one, self.interval = target, images_to_one, interval
         self.p = torch.zeros(())
         self._signs = torch.zeros(())  # sum of the signs reported since the last change
         self._calls = self._images = 0
-        self._seen: list[Tensor] = []  # signs of this step's D updates; nothing of it outlives the step
+        self._seen: list[Tensor] = []  # signs of this step's D updates; cleared after the step
 
     def observe(self, real_sign: Tensor) -> None:
-        """Take note of E[sign D(real)] of a D update; stays on the device."""
+        """Record E[sign D(real)] of a D update, without leaving the device."""
         self._seen.append(real_sign)
 
     def finish_step(self, images: int, accelerator: Accelerator) -> None:
-        """Report the step's mean sign over all processes; p moves every ``interval`` steps."""
+        """Report the mean sign of the step over all processes; p changes every ``interval`` steps."""
         mean = accelerator.reduce(torch.stack(self._seen).mean(), "mean")
         assert isinstance(mean, Tensor)
         self.update(mean, images)
         self._seen.clear()
 
     def scalars(self) -> dict[str, float]:
-        """The present probability."""
+        """Return the current probability."""
         return {"augment/p": float(self.p)}
 
     def update(self, sign_mean: Tensor, images: int) -> None:
         """Report r_t, the mean of sign D(real) over the last ``images`` real images of all processes.
 
-        ``sign_mean`` must be the same on every process (reduce it before). Never waits for the device.
+        ``sign_mean`` must be the same on every process (reduce it before). Does not synchronize with the device.
         """
         signs = sign_mean.detach().to(torch.float32).reshape(())
         self.p, self._signs = self.p.to(signs.device), self._signs.to(signs.device) + signs
@@ -220,7 +224,7 @@ class AdaptiveAugment(Augmentation):
         self._calls = self._images = 0
 
     def state_dict(self) -> dict[str, Tensor]:
-        """p and what was reported since it was last changed, as tensors."""
+        """Return p and everything reported since its last change, as tensors."""
         return {
             "p": self.p.clone(),
             "signs": self._signs.clone(),
@@ -236,9 +240,10 @@ class AdaptiveAugment(Augmentation):
     def draw(
         self, n: int, shape: Sequence[int], generator: torch.Generator, dtype: torch.dtype = torch.float32
     ) -> tuple[Tensor, Tensor]:
-        """What ``apply`` needs for n images of ``shape`` (c, h, w): p () and the numbers (k, n) of all changes.
+        """Draw what ``apply`` needs for n images of ``shape`` (c, h, w): p () and the numbers (k, n) of all changes.
 
-        On the generator's device. As many are drawn whatever p is. ``dtype``: float32, or float64 for such images.
+        They are on the generator's device. The number of draws does not depend on p. ``dtype``: float32, or float64 for
+        float64 images.
         """
         self.p = self.p.to(generator.device)
         geometry, colour = self._steps(shape[0])
@@ -249,7 +254,7 @@ class AdaptiveAugment(Augmentation):
         return self.p, numbers
 
     def apply(self, images: Tensor, drawn: tuple[Tensor, ...]) -> Tensor:
-        """``images`` under the changes: a pure function, twice differentiable in the images."""
+        """Apply the changes to ``images``: a pure function, twice differentiable with respect to the images."""
         p, numbers = drawn
         work = images.to(torch.promote_types(images.dtype, torch.float32))
         geometry, colour = self._steps(images.shape[1])
@@ -260,7 +265,7 @@ class AdaptiveAugment(Augmentation):
             for name in geometry + colour:
                 mine = [next(rows) for _ in CHANGES[name].drawn]
                 matrices.append(CHANGES[name].matrix(p, images.shape[2:], *mine))
-            if geometry:  # from output to input places (n, 3, 3), in pixels from the centre
+            if geometry:  # from output to input places (n, 3, 3), in pixels from the center
                 inverse = _product(matrices[: len(geometry)])
                 work = torch.where(_changed(inverse), affine(work, inverse), work)
             if colour:  # (n, 4, 4) on (r, g, b, 1); the first step comes first, so it stands on the right
@@ -269,12 +274,12 @@ class AdaptiveAugment(Augmentation):
         return work.to(images.dtype)
 
     def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
-        """Draw for ``images`` (n, c, h, w) and apply, in one."""
+        """Draw random numbers for ``images`` (n, c, h, w) and apply them."""
         dtype = torch.promote_types(images.dtype, torch.float32)
         return self.apply(images, self.draw(len(images), images.shape[1:], generator, dtype))
 
     def _steps(self, channels: int) -> tuple[list[str], list[str]]:
-        """The changes of geometry and of colour in the order in which they are drawn."""
+        """The geometric and color changes in the order in which they are drawn."""
         geometry = [name for name in _GEOMETRY_ORDER if name in self.ops]
         colour = [name for name in COLOUR if name in self.ops and (channels > 1 or name not in _OF_COLOURED)]
         return geometry, colour
@@ -297,7 +302,7 @@ def _changed(matrices: Tensor) -> Tensor:
 
 
 def recolour(images: Tensor, matrices: Tensor) -> Tensor:
-    """Apply colour maps (n, 4, 4) to images (n, 3, h, w); a grey image goes through the mean of the channels."""
+    """Apply color maps (n, 4, 4) to images (n, 3, h, w); grayscale images use the mean over the channels."""
     if images.shape[1] == 3:
         colours = matrices[:, :3, :3] @ images.flatten(2) + matrices[:, :3, 3:]
         return colours.view_as(images)

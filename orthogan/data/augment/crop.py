@@ -1,4 +1,4 @@
-"""Random crops of padded images: the shift that classifiers are trained with."""
+"""Random crops of padded images, the usual shift augmentation of classifiers."""
 
 from __future__ import annotations
 
@@ -8,17 +8,18 @@ from torch.nn import functional
 
 
 def crop_offsets(count: int, padding: int, generator: torch.Generator) -> Tensor:
-    """The places int64 (count, 2) of the cuts [pixels from top and left], each from 0 to 2 * padding, uniform."""
+    """Draw uniform crop positions int64 (count, 2) [pixels from top and left], each from 0 to 2 * padding."""
     return torch.randint(2 * padding + 1, (count, 2), generator=generator, device=generator.device)
 
 
 def crop(images: Tensor, offsets: Tensor, padding: int) -> Tensor:
-    """Put a border of zeros, ``padding`` pixels wide, round images (n, c, h, w) and cut each out again at its place.
+    """Pad images (n, c, h, w) with ``padding`` zeros on each side and crop each one at its offset.
 
-    Offsets of ``padding`` give the images back. Zero is black in uint8 images: pad those, before they become floats.
+    Offsets equal to ``padding`` return the original images. Zero is black in uint8 images, so pad before converting to
+    floats.
 
     Raises:
-        ValueError: no negative padding; an (n, 2) row of offsets for each image.
+        ValueError: the padding is negative, or the offsets do not have shape (n, 2).
     """
     count, channels, height, width = images.shape
     if padding < 0 or offsets.shape != (count, 2):

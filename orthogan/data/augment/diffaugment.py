@@ -1,7 +1,7 @@
 """DiffAugment (Zhao et al. 2020, "Differentiable augmentation for data-efficient GAN training").
 
-Chance is drawn apart (``draw_...``) from what is done with it, so that the latter is a pure function of tensors: it
-can be differentiated twice with respect to the images, as gradient penalties need, and compiled as a whole.
+Random numbers are drawn separately (``draw_...``), so that each operation is a pure function of tensors: it can be
+differentiated twice with respect to the images, as gradient penalties need, and compiled.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from orthogan.data.augment import Augmentation, Drawn
 from orthogan.data.config import AUGMENTATIONS, AugmentConfig
 from orthogan.errors import UserError
 
-TRANSLATION = 0.125  # largest shift, as a share of the side
-CUTOUT = 0.5  # side of the square that is cut out, as a share of the image's
+TRANSLATION = 0.125  # largest shift, as a fraction of the side
+CUTOUT = 0.5  # side of the cutout square, as a fraction of the image side
 
 
 def _integers(n: int, low: int, high: int, generator: torch.Generator) -> Tensor:
-    """One integer in [low, high] an image, (n, 1)."""
+    """Draw one integer in [low, high] per image, (n, 1)."""
     return torch.randint(low, high + 1, (n, 1), generator=generator, device=generator.device)
 
 
@@ -32,37 +32,37 @@ def brightness(images: Tensor, drawn: Tensor) -> Tensor:
 
 
 def saturation(images: Tensor, drawn: Tensor) -> Tensor:
-    """Scale the distance to the grey of each pixel by U(0, 2)."""
+    """Scale the distance of each pixel to its gray value by U(0, 2)."""
     grey = images.mean(1, keepdim=True)
     return grey + (images - grey) * (2 * drawn)
 
 
 def contrast(images: Tensor, drawn: Tensor) -> Tensor:
-    """Scale the distance to the mean of each image by U(0.5, 1.5)."""
+    """Scale the distance of each pixel to the mean of its image by U(0.5, 1.5)."""
     mean = images.mean((1, 2, 3), keepdim=True)
     return mean + (images - mean) * (drawn + 0.5)
 
 
 def draw_color(n: int, shape: Sequence[int], generator: torch.Generator) -> Drawn:
-    """Three numbers (n, 1, 1, 1) of [0, 1)."""
+    """Draw three numbers (n, 1, 1, 1) in [0, 1)."""
     return tuple(torch.rand(n, 1, 1, 1, generator=generator, device=generator.device) for _ in range(3))
 
 
 def color(images: Tensor, *drawn: Tensor) -> Tensor:
-    """Brightness, saturation and contrast, in this order."""
+    """Change brightness, saturation and contrast, in this order."""
     for operation, numbers in zip((brightness, saturation, contrast), drawn, strict=True):
         images = operation(images, numbers)
     return images
 
 
 def draw_translation(n: int, shape: Sequence[int], generator: torch.Generator) -> Drawn:
-    """Where the first row and the first column come from: integers (n, 1) each."""
+    """Draw the shifts of rows and columns: integers (n, 1) each."""
     reaches = [int(side * TRANSLATION + 0.5) for side in shape[1:]]
     return tuple(_integers(n, -reach, reach, generator) for reach in reaches)
 
 
 def translation(images: Tensor, *drawn: Tensor) -> Tensor:
-    """Shift by up to an eighth of the side in each direction; zeros (mid-grey) move in."""
+    """Shift by up to an eighth of the side in each direction, filling with zeros (mid-gray)."""
     for axis, first in zip((2, 3), drawn, strict=True):
         side = images.shape[axis]
         source = torch.arange(side, device=images.device) + first
@@ -74,12 +74,12 @@ def translation(images: Tensor, *drawn: Tensor) -> Tensor:
 
 
 def draw_cutout(n: int, shape: Sequence[int], generator: torch.Generator) -> Drawn:
-    """The row and the column of the square's centre: integers (n, 1) each."""
+    """Draw the row and column of the center of the square: integers (n, 1) each."""
     return tuple(_integers(n, 0, side - _hole(side) % 2, generator) for side in shape[1:])
 
 
 def cutout(images: Tensor, *drawn: Tensor) -> Tensor:
-    """Set a square of half the side to zero; its centre is anywhere in the image, so it may stick out."""
+    """Set a square of half the side to zero; its center is anywhere in the image, so part of it may lie outside."""
     inside: list[Tensor] = []
     for side, centre in zip(images.shape[2:], drawn, strict=True):
         first = centre - _hole(side) // 2
@@ -94,7 +94,7 @@ def _hole(side: int) -> int:
 
 
 class Operation(NamedTuple):
-    """``draw(n, (c, h, w), generator)`` gives ``size`` tensors, with which ``apply(images, *drawn)`` is done."""
+    """An operation: ``draw(n, (c, h, w), generator)`` returns ``size`` tensors for ``apply(images, *drawn)``."""
 
     draw: Callable[[int, Sequence[int], torch.Generator], Drawn]
     apply: Callable[..., Tensor]
@@ -112,12 +112,12 @@ class DiffAugmentConfig(AugmentConfig):
     """The options of DiffAugment."""
 
     kind: str = "diffaugment"
-    policy: str = Field(default="color,translation,cutout", description="comma-separated operations")
+    policy: str = Field(default="color,translation,cutout", description="operations, separated by commas")
 
 
 @AUGMENTATIONS.register("diffaugment")
 class DiffAugment(Augmentation):
-    """The operations of ``policy``, comma-separated names of ``OPERATIONS``, one after the other.
+    """Apply the operations of ``policy``, comma-separated names of ``OPERATIONS``, in order.
 
     Call: images float (n, c, h, w) in [-1, 1] and a generator on their device, to the same shape and type; every
     image gets its own draws, in float32 at least. Raises UserError for an unknown or missing operation.
@@ -136,15 +136,17 @@ class DiffAugment(Augmentation):
         names = [name.strip() for name in policy.split(",") if name.strip()]
         unknown = [name for name in names if name not in OPERATIONS]
         if unknown or not names:
-            raise UserError(f"augment.policy: {policy!r} must be a comma-separated list out of {', '.join(OPERATIONS)}")
+            raise UserError(
+                f"augment.policy: {policy!r} must be a comma-separated list of names from {', '.join(OPERATIONS)}"
+            )
         self.names = names
 
     def draw(self, n: int, shape: Sequence[int], generator: torch.Generator) -> Drawn:
-        """What ``apply`` needs for n images of ``shape`` (c, h, w): tensors of n rows on the generator's device."""
+        """Draw the tensors of ``apply`` for n images of ``shape`` (c, h, w), n rows each, on the generator's device."""
         return tuple(drawn for name in self.names for drawn in OPERATIONS[name].draw(n, shape, generator))
 
     def apply(self, images: Tensor, drawn: Drawn) -> Tensor:
-        """``images`` under the policy: a pure function, twice differentiable in the images."""
+        """Apply the policy to ``images``: a pure function, twice differentiable with respect to the images."""
         result = images.to(torch.promote_types(images.dtype, torch.float32))
         first = 0
         for name in self.names:

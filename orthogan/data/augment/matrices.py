@@ -1,6 +1,6 @@
-"""Batches of the small matrices that geometric and colour changes are made of; every argument is (n,).
+"""Batches of small matrices for geometric and color changes; every argument has shape (n,).
 
-Constants are computed on the device: a copy of them from the host would wait for it, and break a CUDA graph.
+Constants are computed on the device: copying them from the host would synchronize, and break a CUDA graph.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def scale2d(x: Tensor, y: Tensor) -> Tensor:
 
 
 def rotate2d(angle: Tensor) -> Tensor:
-    """(n, 3, 3): rotate by an angle [radians], from the x axis towards the y axis."""
+    """(n, 3, 3): rotate by an angle [radians], from the x axis toward the y axis."""
     matrix = identity(len(angle), 3, angle)
     cos, sin = torch.cos(angle), torch.sin(angle)
     matrix[:, 0, 0], matrix[:, 0, 1], matrix[:, 1, 0], matrix[:, 1, 1] = cos, -sin, sin, cos
@@ -60,13 +60,13 @@ def scale_colour(factor: Tensor) -> Tensor:
 
 
 def _grey_axis(like: Tensor) -> Tensor:
-    """(4, 4): the projection on the grey diagonal of the RGB cube."""
+    """(4, 4): the projection on the gray diagonal of the RGB cube."""
     axis = _of_colours(like) / 3**0.5
     return torch.outer(axis, axis)
 
 
 def _of_colours(like: Tensor) -> Tensor:
-    """(1, 1, 1, 0): the fourth coordinate is the constant one, which no colour change may touch."""
+    """(1, 1, 1, 0): the fourth coordinate is the constant one, which no color change may touch."""
     return (torch.arange(4, device=like.device) < 3).to(like.dtype)
 
 
@@ -76,7 +76,7 @@ def flip_luma(on: Tensor) -> Tensor:
 
 
 def rotate_hue(angle: Tensor) -> Tensor:
-    """(n, 4, 4): rotate about the grey diagonal by an angle [radians] (Rodrigues' formula)."""
+    """(n, 4, 4): rotate about the gray diagonal by an angle [radians] (Rodrigues' formula)."""
     axis = 1 / 3**0.5
     cross = torch.zeros(4, 4, dtype=angle.dtype, device=angle.device)
     place = torch.arange(3, device=angle.device)
@@ -87,7 +87,7 @@ def rotate_hue(angle: Tensor) -> Tensor:
 
 
 def saturate(factor: Tensor) -> Tensor:
-    """(n, 4, 4): scale the distance to the grey diagonal."""
+    """(n, 4, 4): scale the distance to the gray diagonal."""
     eye, grey = identity(len(factor), 4, factor), _grey_axis(factor)
     away = torch.diag(_of_colours(factor)) - grey
     return eye + (factor[:, None, None] - 1) * away

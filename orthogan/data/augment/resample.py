@@ -82,8 +82,8 @@ _spread.register_autograd(_spread_backward, setup_context=_keep_grid)
 def sample(images: Tensor, grid: Tensor) -> Tensor:
     """Bilinear samples (n, c, h', w') of images (n, c, h, w) at ``grid`` (n, h', w', 2), x before y.
 
-    -1 and 1 are the outer edges of the image, beyond which it is mirrored. Twice differentiable in the images;
-    the grid must not need a gradient.
+    -1 and 1 are the outer edges of the image, beyond which it is mirrored. Twice differentiable with respect to the
+    images; the grid must not require a gradient.
     """
     return _sample(images, grid)
 
@@ -95,12 +95,12 @@ def _mirrored(side: int, margin: int, device: torch.device) -> Tensor:
 
 
 def _taps(like: Tensor) -> Tensor:
-    """SYM6 as a tensor, written on the device: a copy from the host would wait, and break a CUDA graph."""
+    """SYM6 as a tensor, created on the device: copying it from the host would synchronize, and break a CUDA graph."""
     return torch.cat([torch.full((1,), tap, dtype=like.dtype, device=like.device) for tap in SYM6])
 
 
 def upsample(images: Tensor) -> Tensor:
-    """Twice the size, (n, c, 2h, 2w), low-pass filtered; the edges are mirrored."""
+    """Double the size to (n, c, 2h, 2w) with a low-pass filter; the edges are mirrored."""
     n, c, h, w = images.shape
     margin = _TAPS // 4
     padded = images.index_select(2, _mirrored(h, margin, images.device))
@@ -113,7 +113,7 @@ def upsample(images: Tensor) -> Tensor:
 
 
 def downsample(images: Tensor) -> Tensor:
-    """Half the size of images that have ``_TAPS - 2`` more rows and columns than twice the wanted size."""
+    """Halve the size of images that have ``_TAPS - 2`` more rows and columns than twice the desired size."""
     n, c, h, w = images.shape
     taps = _taps(images) * 0.5**0.5
     low = F.conv2d(images.reshape(n * c, 1, h, w), taps.view(1, 1, -1, 1), stride=(2, 1))
@@ -122,9 +122,9 @@ def downsample(images: Tensor) -> Tensor:
 
 
 def _grid(inverse: Tensor, height: int, width: int, *, density: int = 1, margin: int = 0, delay: float = 0.0) -> Tensor:
-    """Where to sample for an output of ``density`` points a pixel and ``margin`` more points on every side.
+    """Return the sampling grid of an output with ``density`` points per pixel and ``margin`` more points on every side.
 
-    ``delay``: how far both the given and the wanted points are shifted to the right and down [points].
+    ``delay``: shift of both the given and the desired points to the right and down [points].
     """
     like = {"device": inverse.device, "dtype": inverse.dtype}
     x = (torch.arange(-margin, density * width + margin, **like) + 0.5 - delay) / density - width / 2
@@ -136,11 +136,11 @@ def _grid(inverse: Tensor, height: int, width: int, *, density: int = 1, margin:
 
 
 def affine(images: Tensor, inverse: Tensor) -> Tensor:
-    """Transform images (n, c, h, w) with little aliasing: up by 2, bilinear sampling, down by 2.
+    """Transform images (n, c, h, w) with little aliasing: upsample by 2, sample bilinearly, downsample by 2.
 
-    ``inverse``: (n, 3, 3), takes the place (x, y, 1) of an output pixel to the place in the image that it shows,
-    both in pixels from the centre, y downwards. Mirrored beyond the edges. Twice differentiable in the images.
-    Flips, quarter turns and shifts by whole pixels take pixels to pixels and are not filtered.
+    ``inverse``: (n, 3, 3), maps the position (x, y, 1) of an output pixel to the position in the image that it shows,
+    both in pixels from the center, with y pointing down. Mirrored beyond the edges. Twice differentiable with respect
+    to the images. Flips, quarter turns and shifts by whole pixels map pixels to pixels and are not filtered.
     """
     h, w = images.shape[2:]
     inverse = inverse.to(images.dtype)

@@ -1,1 +1,1 @@
-"""How images are stored: picture files, arrays, and bringing both to one size and color."""
+"""Storage formats of images: image files and arrays, and their conversion to one size and color mode."""

@@ -1,4 +1,4 @@
-"""Images stored as one array in a file that need not fit in memory: .npy and .npz, and what .h5 has in common."""
+"""Images stored as one array in a .npy or .npz file that may be larger than memory, and code shared with .h5."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ from orthogan.io.read import check_regular, exists, open_regular, parsing, print
 log = logging.getLogger("orthogan.data")
 
 MOST_IMAGES = 1 << 27  # in one file; a damaged header may state any number
-AT_ONCE = 1 << 26  # bytes as stored that are read at a time when all images are
+AT_ONCE = 1 << 26  # stored bytes that are read at a time when reading all images
 
 
 def consecutive(indices: np.ndarray) -> bool:
-    """Whether each of ``indices`` (n,) is the next of the one before it; False for none."""
+    """Whether ``indices`` (n,) are consecutive; False if there are none."""
     return bool(len(indices) and indices[-1] - indices[0] == len(indices) - 1 and np.all(np.diff(indices) == 1))
 
 
 class RowFile:
-    """``count`` rows of ``row_bytes`` bytes, one after the other in the file ``path`` from byte ``offset`` on.
+    """``count`` consecutive rows of ``row_bytes`` bytes in the file ``path``, starting at byte ``offset``.
 
-    Read from any place at the speed of the disk. Nothing of the file stays in this process: the system's page cache
-    keeps what was read, or not. May be used from forked and spawned processes and from several threads.
+    Rows are read in any order at the speed of the disk. Nothing is cached in this process, only in the page cache of
+    the system. May be used from forked and spawned processes and from several threads.
     """
 
     def __init__(self, path: Path, *, offset: int, count: int, row_bytes: int) -> None:
@@ -47,7 +47,7 @@ class RowFile:
         return self.count
 
     def read(self, indices: np.ndarray) -> np.ndarray:
-        """The rows at integers (n,) in [0, count), in any order: uint8 (n, row_bytes), owned by the caller.
+        """Return the rows at integers (n,) in [0, count), in any order: uint8 (n, row_bytes), owned by the caller.
 
         Raises UserError when the file cannot be read or ends too early.
         """
@@ -58,7 +58,7 @@ class RowFile:
         if not len(rows):
             return rows
         try:
-            if self._file is None:  # positions are passed with each read, so a fork may share the handle
+            if self._file is None:  # each read passes its position, so a fork may share the handle
                 self._file = self.path.open("rb", buffering=0)
             handle = self._file.fileno()
             if consecutive(indices):
@@ -66,7 +66,7 @@ class RowFile:
                 return rows
             places = (self.offset + np.asarray(indices, np.int64) * self.row_bytes).tolist()
             if hasattr(os, "posix_fadvise"):  # not on macOS
-                # Announcing all rows before the first is waited for lets the disk fetch many at once.
+                # Announcing all rows before reading the first one lets the disk fetch many at once.
                 for place in places:
                     os.posix_fadvise(handle, place, self.row_bytes, os.POSIX_FADV_WILLNEED)
             for row, place in zip(rows, places, strict=True):
@@ -76,11 +76,13 @@ class RowFile:
         return rows
 
     def _fill(self, handle: int, target: memoryview, place: int) -> None:
-        """All of ``target``: the system may give less than was asked for."""
+        """Fill all of ``target``; the system may return less than requested."""
         while len(target):
             got = os.preadv(handle, [target], place)
             if got == 0:
-                raise UserError(f"{self.path}: ends after {place} bytes, within the images; copy the file again")
+                raise UserError(
+                    f"{self.path}: file is truncated: it ends after {place} bytes, within the images; copy it again"
+                )
             target, place = target[got:], place + got
 
 
@@ -89,10 +91,10 @@ class StoredArray(NamedTuple):
 
     Args:
         path: the file.
-        key: what the array is called, which becomes part of the fingerprint.
+        key: name of the array, which becomes part of the fingerprint.
         shape, dtype: of the array.
         files: all files that hold its values.
-        rows: its images as rows of a file; None where they are in chunks or compressed.
+        rows: its images as rows of a file; None if they are stored in chunks or compressed.
     """
 
     path: Path
@@ -104,7 +106,7 @@ class StoredArray(NamedTuple):
 
 
 def existing_file(path: str | Path | None, published: str) -> Path:
-    """``path`` as that of a regular file. Raises UserError that says what ``data.path`` must name."""
+    """Return ``path`` if it is a regular file; otherwise raise a UserError that says what ``data.path`` must name."""
     path = user_path(path or "")
     if not exists(path, "file"):
         what = "this is not a regular file" if path.exists() else "there is no such file"
@@ -113,14 +115,19 @@ def existing_file(path: str | Path | None, published: str) -> Path:
 
 
 def npy_array(path: Path) -> StoredArray:
-    """The array in an .npy file. Raises UserError for Fortran order, other arrays, and where the file is cut."""
+    """Open the array in an .npy file. Raises UserError for Fortran order, other arrays, and truncated files."""
     size = check_regular(path)
     with open_regular(path) as file:
         header = read_header(file, path)
     if header.fortran and len(header.shape) > 1:
-        raise UserError(f"{printable(path)}: is stored in Fortran order; save numpy.ascontiguousarray of it")
+        raise UserError(
+            f"{printable(path)}: the array is stored in Fortran order; save numpy.ascontiguousarray(array) instead"
+        )
     if header.start + header.nbytes > size:
-        raise UserError(f"{printable(path)}: ends within the images {header.dtype} {header.shape}; copy the file again")
+        raise UserError(
+            f"{printable(path)}: file is truncated: it ends within the images {header.dtype} {header.shape}; copy it "
+            "again"
+        )
     check_images(header.shape, header.dtype, str(path))
     return StoredArray(path, "npy", header.shape, header.dtype, [path], _rows(path, header.start, header.shape))
 
@@ -130,7 +137,7 @@ def _rows(path: Path, offset: int, shape: tuple[int, ...]) -> RowFile:
 
 
 def npz_array(path: Path, key: str) -> StoredArray:
-    """The pictures ``key`` of an .npz, found without unpacking them. Raises UserError: none, or not uint8."""
+    """Locate the images ``key`` of an .npz without unpacking them. Raises UserError if there are none, or not uint8."""
     with Npz(path) as archive:
         header, offset = archive.header(archive.key([key])), archive.offset(key)
     shape, dtype = header.shape, header.dtype
@@ -139,15 +146,17 @@ def npz_array(path: Path, key: str) -> StoredArray:
             f"{printable(path)}: {key!r} is {dtype} {shape}, expected uint8 pictures (N, H, W) or (N, H, W, 3)"
         )
     if header.fortran:
-        raise UserError(f"{printable(path)}: {key!r} is stored column by column; save numpy.ascontiguousarray of it")
+        raise UserError(
+            f"{printable(path)}: {key!r} is stored in Fortran order; save numpy.ascontiguousarray(array) instead"
+        )
     return StoredArray(path, key, shape, dtype, [path], None if offset is None else _rows(path, offset, shape))
 
 
 class StoredSource(ImageSource):
     """The images of ``array``, uint8 or bool (N, H, W) or (N, H, W, 1 or 3), read as they are needed.
 
-    ``name``: the file's without one. ``binary``: pixels are 0 and 1 and become 0 and 255.
-    Raises UserError where there are no images, or other arrays.
+    ``name``: default is the name of the file. ``binary``: pixels are 0 and 1 and become 0 and 255. Raises UserError if
+    there are no images, or other arrays.
     """
 
     any_order = True  # whether images can be read in any order
@@ -158,7 +167,7 @@ class StoredSource(ImageSource):
         check_images(array.shape, array.dtype, str(array.path))
         length = array.shape[0]
         if length == 0:
-            raise UserError(f"{printable(array.path)}: there are no images in it")
+            raise UserError(f"{printable(array.path)}: contains no images")
         check_count(array.path, length)
         self.name = name or printable(array.path.stem)
         self.array, self.data, self.note, self.binary = array, data, note, binary
@@ -169,23 +178,23 @@ class StoredSource(ImageSource):
         return len(self.labels)
 
     def stored(self, indices: np.ndarray) -> np.ndarray:
-        """The images at ``indices`` as the file has them, uint8 or bool (n, H, W) or (n, H, W, 1 or 3)."""
+        """Return the images at ``indices`` as stored, uint8 or bool (n, H, W) or (n, H, W, 1 or 3)."""
         assert self.array.rows is not None
         return self.array.rows.read(indices).view(self.array.dtype).reshape(-1, *self.array.shape[1:])
 
     def read(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The images at ``indices``, fitted, and their labels."""
+        """Return the resized images at ``indices`` and their labels."""
         return self._fitted(self.stored(indices)), self.labels[indices]
 
     def _fitted(self, images: np.ndarray) -> np.ndarray:
         if self.binary:
             if images.max(initial=0) > 1:
                 raise UserError(f"{self.array.path}: has pixels up to {images.max()}, expected 0 and 1")
-            images = images * np.uint8(255)  # not / 255, the classic mistake
+            images = images * np.uint8(255)  # not divided by 255, a common mistake
         return self.data.fit(images, self.array.path)
 
     def pieces(self) -> Iterator[np.ndarray]:
-        """All images in order as the file has them, some at a time."""
+        """Yield all images in order as stored, some at a time."""
         for start, stop in self._bounds():
             yield self.stored(np.arange(start, stop))
 
@@ -195,18 +204,22 @@ class StoredSource(ImageSource):
             yield start, min(start + step, len(self))
 
     def find_binary(self) -> None:
-        """Set ``binary`` where all pixels are 0 or 1, and say so; reads up to the first other pixel."""
+        """Set ``binary`` and warn if all pixels are 0 or 1; reads up to the first other pixel."""
         self.binary = self.array.dtype == np.uint8 and all(piece.max(initial=0) <= 1 for piece in self.pieces())
         if self.binary:
             warn_of_zeros_and_ones(self.array.path)
 
     def kept(self) -> ImageSource:
-        """This source, or its images in memory where they take at most ``data.in_memory_limit`` bytes."""
+        """Return this source, or its images in memory if they take at most ``data.in_memory_limit`` bytes."""
         if self.nbytes > self.data.in_memory_limit:
             if self.any_order:
                 return self
             path = self.array.path
-            log.warning("%s: compressed, so all of it is held in memory; numpy.savez makes one read as needed", path)
+            log.warning(
+                "%s: the file is compressed, so all of it is kept in memory; save it with numpy.savez to read images "
+                "as needed",
+                path,
+            )
         images = np.empty((len(self), self.channels, self.resolution, self.resolution), np.uint8)
         start = 0
         for piece in self.pieces():
@@ -215,7 +228,7 @@ class StoredSource(ImageSource):
         return ArraySource(self.name, images, **self.note._asdict(), transform=TRANSFORM)
 
     def fingerprint(self) -> str:
-        """Hash of the files' content, the annotations and the transform."""
+        """Return a hash of the content of the files, the annotations and the transform."""
         digest = ContentHash().text(TRANSFORM, self.resolution, self.channels, *self.class_names)
         digest.text(self.array.key, hash_files(self.array.files)).array(self.labels)
         if self._factors is not None:
@@ -229,7 +242,7 @@ class PackedSource(StoredSource):
     any_order = False
 
     def pieces(self) -> Iterator[np.ndarray]:
-        """All images in order, so that a large array is never held as it is stored."""
+        """Yield all images in order, so that a large stored array is never in memory as a whole."""
         path, key, shape = self.array.path, self.array.key, self.array.shape
         with Npz(path) as archive:
             member, _ = archive.open(key)
@@ -237,21 +250,21 @@ class PackedSource(StoredSource):
                 for start, stop in self._bounds():
                     piece = np.frombuffer(member.read(math.prod(shape[1:]) * (stop - start)), np.uint8)
                     yield piece.reshape(stop - start, *shape[1:])
-                member.read(1)  # at the end the checksum is compared
+                member.read(1)  # the checksum is compared at the end
 
 
 def open_npz(array: StoredArray, data: DataRequest, note: Annotation, *, name: str, binary: bool) -> ImageSource:
-    """The images of ``npz_array``: in memory, or read as needed where they are many and not compressed."""
+    """Open the images of ``npz_array``: in memory, or read as needed if there are many and they are not compressed."""
     kind = PackedSource if array.rows is None else StoredSource
     return kind(array, data, note, name=name, binary=binary).kept()
 
 
 def warn_of_zeros_and_ones(where: object) -> None:
-    """Say that uint8 pixels which are all 0 or 1 are taken as black and white."""
-    log.warning("%s: every pixel is 0 or 1, so 1 is taken as white (255)", printable(where))
+    """Warn that uint8 pixels that are all 0 or 1 are read as black and white."""
+    log.warning("%s: every pixel is 0 or 1, so 1 is read as white (255)", printable(where))
 
 
 def check_count(path: Path, count: int) -> None:
-    """Raises UserError for more images than anybody has in one file."""
+    """Raise UserError for an implausible number of images in one file."""
     if count > MOST_IMAGES:
-        raise UserError(f"{printable(path)}: says that it holds {count:,} images; at most {MOST_IMAGES:,} are read")
+        raise UserError(f"{printable(path)}: claims to hold {count:,} images; at most {MOST_IMAGES:,} are supported")

@@ -1,4 +1,4 @@
-"""From the bytes of an image file to an array, whatever colour mode the file has."""
+"""Decode image files of any color mode to arrays."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 
 from orthogan.data.resize import MOST_PIXELS, centre_crop, resize_image, to_array
 
-MOST_LENGTHS = 1000  # longer side of a picture [lengths of the shorter one]
+MOST_LENGTHS = 1000  # largest ratio of the longer to the shorter side
 PNG = b"\x89PNG\r\n\x1a\n"
 FORMATS = ("PNG", "JPEG", "WEBP", "AVIF", "BMP", "DIB", "GIF", "TIFF", "PPM", "JPEG2000", "QOI", "TGA")
 # Of the pixels: size, bits, compression, meaning, strips, tiles, predictor, colors, alpha, sample format, JPEG tables.
@@ -34,13 +34,13 @@ TURNS = {
 
 
 class UnreadableImage(Exception):
-    """The bytes are no picture that can be used; the message says why, without the file's name."""
+    """The bytes are not a usable image; the message says why, without the name of the file."""
 
 
 class Decoded(NamedTuple):
-    """``array``: uint8 (channels, h, w), a view of (h, w, channels) as Pillow has it where nothing has to be changed.
+    """A decoded image: ``array`` is uint8 (channels, h, w), if possible a view of Pillow's (h, w, channels).
 
-    ``animated``: the file has more frames than this, its first.
+    ``animated``: the file has more frames; this is the first one.
     """
 
     array: np.ndarray
@@ -48,13 +48,13 @@ class Decoded(NamedTuple):
 
 
 def decode(data: bytes, *, resolution: int, channels: int) -> Decoded:
-    """Decode an image file, cut out its central square and resize it (``orthogan.data.resize``).
+    """Decode an image file, crop the central square and resize it (``orthogan.data.resize``).
 
-    EXIF orientation is applied. Of an animation the first frame is taken. Transparent pixels (palette, grey or RGB)
-    are laid on white. CMYK and YCbCr become RGB by Pillow's plain conversion; 16 bits become 8 by v/257 rounded;
-    floats are taken to run from 0 to 1. Damaged metadata (EXIF, text, color profiles, further frames) is ignored.
-    Raises UnreadableImage for anything that gives no picture: an empty, foreign or truncated file, more than
-    ``MOST_PIXELS``, an unknown white level.
+    EXIF orientation is applied. The first frame of an animation is used. Transparent pixels (palette, gray or RGB) are
+    composited on white. CMYK and YCbCr are converted to RGB by Pillow; 16-bit values are rounded to 8 bits as v/257;
+    floats must be between 0 and 1. Damaged metadata (EXIF, text, color profiles, further frames) is ignored.
+    Raises UnreadableImage if no image can be decoded: an empty or truncated file, another format, more than
+        ``MOST_PIXELS`` pixels, or an unknown white level.
     """
     if not data:
         raise UnreadableImage("the file is empty")
@@ -70,7 +70,7 @@ def decode(data: bytes, *, resolution: int, channels: int) -> Decoded:
         if isinstance(error, UnidentifiedImageError):
             raise UnreadableImage("not an image in a format that orthogan reads") from error
         if isinstance(error, Image.DecompressionBombError):
-            raise UnreadableImage(f"too many pixels to be decoded safely ({error})") from error
+            raise UnreadableImage(f"too many pixels to decode safely ({error})") from error
         raise UnreadableImage(f"{type(error).__name__}: {error}") from error
 
 
@@ -78,41 +78,45 @@ def _decoded(data: bytes, resolution: int, channels: int) -> Decoded:
     picture = Image.open(io.BytesIO(data), formats=_formats())
     width, height = picture.size
     if width * height > MOST_PIXELS:
-        raise UnreadableImage(f"{width} x {height} pixels are more than {MOST_PIXELS >> 20} Mi; scale the picture down")
+        raise UnreadableImage(
+            f"{width} x {height} pixels exceed the limit of {MOST_PIXELS >> 20} Mi; scale the image down"
+        )
     if max(width, height) > MOST_LENGTHS * min(width, height):
-        raise UnreadableImage(f"{width} x {height} pixels: one side is more than {MOST_LENGTHS} times the other")
+        raise UnreadableImage(
+            f"{width} x {height} pixels: one side is more than {MOST_LENGTHS} times as long as the other"
+        )
     try:
         # Phones store a photograph and its preview as two "frames" of an MPO file: that is no animation.
         animated = picture.format != "MPO" and bool(getattr(picture, "is_animated", False))
-    except Exception:  # the next frame is damaged, which this one need not be
+    except Exception:  # the next frame is damaged; this one may be intact
         picture, animated = Image.open(io.BytesIO(data), formats=_formats()), True
     picture.load()
     turn = _turn(picture)
     if turn is not None:
         picture = picture.transpose(turn)
     picture = resize_image(_eight_bits(centre_crop(picture)), resolution)
-    if channels == 3 and picture.mode == "RGB":  # a tenth of the time of a small file is not to turn it round
+    if channels == 3 and picture.mode == "RGB":  # skipping the conversion saves a tenth of the time of a small file
         return Decoded(np.asarray(picture).transpose(2, 0, 1), animated)
     return Decoded(to_array(picture, channels), animated)
 
 
 @cache
 def _formats() -> tuple[str, ...]:
-    """The formats of ``stores.IMAGE_ENDINGS``: Pillow knows others, of which EPS would start a program."""
+    """The formats of ``stores.IMAGE_ENDINGS``. Pillow knows others, one of which (EPS) would start a program."""
     Image.init()
     return tuple(name for name in FORMATS if name in Image.OPEN)
 
 
 def _turn(picture: Image.Image) -> Image.Transpose | None:
-    """What brings a picture upright, by its EXIF orientation; None where that is missing or damaged."""
+    """Return the transform that turns an image upright, from its EXIF orientation; None if missing or damaged."""
     try:
         return TURNS.get(picture.getexif().get(ExifTags.Base.Orientation, 1))
-    except Exception:  # Pillow parses EXIF with no errors of its own: SyntaxError, struct.error, ValueError, ...
+    except Exception:  # Pillow's EXIF parser raises many types: SyntaxError, struct.error, ValueError, ...
         return None
 
 
 def without_metadata(data: bytes) -> bytes | None:
-    """An image file without what is not needed for its pixels, for a second attempt; None for most formats.
+    """Strip an image file of everything that its pixels do not need, for a second attempt; None for most formats.
 
     PNG keeps its critical chunks, transparency and intact EXIF; JPEG keeps JFIF, EXIF and Adobe's color transform.
     TIFF keeps the tags of the pixels of its first picture, AVIF all but EXIF.
@@ -134,7 +138,7 @@ def without_metadata(data: bytes) -> bytes | None:
 
 
 def _png_chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """Type and bytes of every chunk, up to where the file ends or makes no sense."""
+    """Yield the type and bytes of every chunk, up to the end of the file or the first invalid chunk."""
     place = len(PNG)
     while place + 12 <= len(data):
         length, kind = struct.unpack_from(">I4s", data, place)
@@ -149,7 +153,7 @@ def _intact(chunk: bytes) -> bool:
 
 
 def _jpeg_segments(data: bytes) -> Iterator[bytes]:
-    """The segments that matter for the pixels or the orientation; all that follows the first scan is one."""
+    """Yield the segments that matter for pixels or orientation; everything after the first scan is one segment."""
     place = 2
     while data[place : place + 1] == b"\xff" and place + 4 <= len(data):
         marker, length = data[place + 1], int.from_bytes(data[place + 2 : place + 4], "big")
@@ -167,7 +171,7 @@ def _jpeg_segments(data: bytes) -> Iterator[bytes]:
 
 
 def _bare_tiff(data: bytes, order: str) -> bytes | None:
-    """The file with a new first directory at its end, which lists the tags of the pixels only."""
+    """Return the file with a new first directory at its end, which lists only the tags of the pixels."""
     (start,) = struct.unpack_from(f"{order}I", data, 4) if len(data) >= 8 else (len(data),)
     (count,) = struct.unpack_from(f"{order}H", data, start) if start + 2 <= len(data) else (0,)
     entries = [data[place : place + 12] for place in range(start + 2, start + 2 + 12 * count, 12)]
@@ -177,7 +181,7 @@ def _bare_tiff(data: bytes, order: str) -> bytes | None:
 
 
 def _eight_bits(picture: Image.Image) -> Image.Image:
-    """Any mode to L or RGB."""
+    """Convert any mode to L or RGB."""
     mode = picture.mode
     if mode in ("L", "RGB") and not picture.has_transparency_data:
         return picture
@@ -191,7 +195,7 @@ def _eight_bits(picture: Image.Image) -> Image.Image:
 
 
 def _grey_levels(values: np.ndarray, mode: str) -> np.ndarray:
-    """Grey of more than 8 bits to uint8, rounded."""
+    """Convert gray values of more than 8 bits to uint8, rounded."""
     low, high = float(values.min()), float(values.max())
     if mode == "F":
         if not (low >= 0 and high <= 1):  # also true for NaN

@@ -1,4 +1,4 @@
-"""Image files, decoded as they are read or all at once, and the policy for those that cannot be."""
+"""Image files, decoded as needed or all at once, and the policy for unreadable files."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from orthogan.progress import progress_bar
 
 log = logging.getLogger("orthogan.data")
 
-SMALL_FILE = 20_000  # threads pay for files that are larger on average [bytes]
+SMALL_FILE = 20_000  # threads are worthwhile if files are larger on average [bytes]
 
 
 class BadFiles:
-    """Counts the unreadable files of a set of ``total`` and decides when they are too many.
+    """Counts the unreadable files of a set of ``total`` files and decides when there are too many.
 
-    ``policy`` ``skip``: each is named once in the log, UserError when they are more than ``limit`` (a share, 0 to 1)
-    of all; ``error``: UserError at the first.
+    ``policy`` ``skip``: each file is named once in the log, and more than the fraction ``limit`` (0 to 1) of all files
+    is a UserError; ``error``: the first file is a UserError.
     """
 
     def __init__(self, where: str, total: int, policy: Literal["skip", "error"], limit: float) -> None:
@@ -40,15 +40,15 @@ class BadFiles:
         self.seen: dict[str, str] = {}
 
     def add(self, files: Sequence[BadFile]) -> None:
-        """Take note of unreadable files; raises UserError when the policy says so."""
+        """Count unreadable files; raises UserError if the policy requires it."""
         for name, reason in files:
             if name in self.seen:
                 continue
             self.seen[name] = reason = printable(reason)
             if self.policy == "error":
                 raise UserError(
-                    f"{self.where}: {printable(name)} cannot be read: {reason}. "
-                    "Repair or remove it, or set data.bad_images to skip"
+                    f"{self.where}: {printable(name)} cannot be read: {reason}. Repair or remove it, or set "
+                    "data.bad_images to skip"
                 )
             log.warning("%s: skipping %s: %s", self.where, printable(name), reason)
             if len(self.seen) > self.allowed:
@@ -62,9 +62,9 @@ class BadFiles:
 class FileSource(ImageSource):
     """Files of a store, decoded on every read.
 
-    An unreadable file is replaced by the next readable one in the order of the list, so that what stands at an
-    index depends on the files alone. In a worker process it is kept for ``take_bad``; elsewhere it is counted now.
-    No process tries an unreadable file twice.
+    An unreadable file is replaced by the next readable one in the list, so that the image at an index depends on the
+    files alone. In a worker process it is kept for ``take_bad``; elsewhere it is counted immediately. No process tries
+    an unreadable file twice.
     """
 
     def __init__(
@@ -76,16 +76,16 @@ class FileSource(ImageSource):
         self.annotate(note, len(entries))
         self._pending: list[BadFile] = []
         self._failed: dict[int, BadFile] = {}
-        self._next: dict[int, int] = {}  # of a failed index: where to look for its replacement
+        self._next: dict[int, int] = {}  # failed index -> where to look for its replacement
 
     def __len__(self) -> int:
         return len(self.entries)
 
     def read(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The images at ``indices`` and their labels; unreadable files are counted, or kept for ``take_bad``."""
+        """Return the images at ``indices`` and their labels; unreadable files are counted, or kept for ``take_bad``."""
         from torch.utils.data import get_worker_info  # torch takes a second to import, and a config names this class
 
-        # Channels last in memory, as decoders give them.
+        # Channels last in memory, as decoders return them.
         images = np.empty((len(indices), self.resolution, self.resolution, self.channels), np.uint8)
         images = images.transpose(0, 3, 1, 2)
         labels = np.empty(len(indices), np.int64)
@@ -104,7 +104,7 @@ class FileSource(ImageSource):
             self._failed[place] = result
             self._next[place] = (place + 1) % len(self.entries)
             self._pending.append(result)
-        # More than are allowed in all, or all of them: the main process would stop at this anyway.
+        # More than allowed in total, or all of them: the main process would stop anyway.
         self._pending = []
         self.bad.add(list(self._failed.values()))
         name, reason = self._failed[index]
@@ -113,7 +113,7 @@ class FileSource(ImageSource):
         )
 
     def _replacement(self, index: int) -> int:
-        """The next place from ``index`` on that has not failed; the way to it is shortened for the next search."""
+        """Return the next index from ``index`` on that has not failed, and shorten the path for the next search."""
         passed = []
         while index in self._next:
             passed.append(index)
@@ -122,27 +122,27 @@ class FileSource(ImageSource):
         return index
 
     def attempt(self, entry: Entry) -> Decoded | BadFile:
-        """One file decoded, or why it cannot be. Raises UserError where the store itself cannot be read."""
+        """Decode one file, or return why it failed. Raises UserError if the store itself cannot be read."""
         try:
             return decode(self.store.read(entry.name), resolution=self.resolution, channels=self.channels)
         except (UnreadableImage, UnreadableFile) as error:
             return BadFile(entry.name, error.reason if isinstance(error, UnreadableFile) else str(error))
         except UserError:
             raise
-        except Exception as error:  # a damaged member of an archive raises almost any type
+        except Exception as error:  # a damaged archive member can raise almost any type
             return BadFile(entry.name, f"{type(error).__name__}: {error}")
 
     def take_bad(self) -> list[BadFile]:
-        """The files found unreadable since the last call, which are then forgotten."""
+        """Return and forget the files found unreadable since the last call."""
         taken, self._pending = self._pending, []
         return taken
 
     def report_bad(self, files: Sequence[BadFile]) -> None:
-        """Count ``files`` that a worker process could not read; too many of them are an error."""
+        """Count ``files`` that a worker process could not read; too many raise an error."""
         self.bad.add(files)
 
     def fingerprint(self) -> str:
-        """Hash of the files' content, their names, the labels and the transform."""
+        """Return a hash of the content of the files, their names, the labels and the transform."""
         digest = ContentHash().text(TRANSFORM, self.resolution, self.channels, *self.class_names)
         names = [entry.name for entry in self.entries]
         return digest.text(*names, self.store.content_hash(names)).array(self.labels).hexdigest()
@@ -151,13 +151,13 @@ class FileSource(ImageSource):
 def open_files(
     name: str, store: FileStore, entries: Sequence[Entry], note: Annotation, data: DataRequest
 ) -> ImageSource:
-    """A source of the given files of a store, decoded now if that takes at most ``data.in_memory_limit`` bytes."""
+    """Open the given files of a store, decoded now if that takes at most ``data.in_memory_limit`` bytes."""
     streamed = FileSource(name, store, entries, note, data)
     return streamed if streamed.nbytes > data.in_memory_limit else _decode_all(streamed)
 
 
 def _decode_all(source: FileSource) -> ArraySource:
-    """Every readable file of ``source`` in memory."""
+    """Decode every readable file of ``source`` into memory."""
     images = np.empty((len(source), source.channels, source.resolution, source.resolution), np.uint8)
     kept: list[int] = []
     animated = 0
@@ -173,16 +173,16 @@ def _decode_all(source: FileSource) -> ArraySource:
         animated += result.animated
     where = source.bad.where
     if len(kept) < 2:
-        raise UserError(f"{where}: holds {len(kept)} readable images; a set needs at least two")
+        raise UserError(f"{where}: contains {len(kept)} readable images; a data set needs at least two")
     if animated:
         log.warning("%s: %d files have several frames; the first of each is used", where, animated)
     images, labels = images[: len(kept)], source.labels[kept]
     if all(images[i : i + 256].max() <= 1 for i in range(0, len(images), 256)):
         log.warning(
-            "%s: every pixel is 0 or 1 of 255, so all pictures are black; are they masks of two classes?", where
+            "%s: every pixel is 0 or 1 of 255, so all images are black; are they masks with two classes?", where
         )
     lost = np.setdiff1d(np.arange(source.num_classes), labels)
     if len(lost):
-        log.warning("%s: no readable image is left of the class %s", where, source.class_names[lost[0]])
+        log.warning("%s: the class %s has no readable image", where, source.class_names[lost[0]])
     note = Annotation(labels, source.class_names, why_unlabeled=source.why_unlabeled)
     return ArraySource(source.name, images, **note._asdict(), transform=TRANSFORM)

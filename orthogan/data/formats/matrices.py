@@ -1,6 +1,6 @@
-"""Two simple formats of one matrix each, plain or gzipped: IDX, of MNIST and its relatives, and that of SmallNORB.
+"""Two simple matrix formats, plain or gzipped: IDX, used by MNIST and its relatives, and the format of SmallNORB.
 
-Both are a header (type, number of axes, their lengths) and the values, last axis fastest.
+Both consist of a header (type, number of axes, their lengths) and the values; the last axis varies fastest.
 """
 
 from __future__ import annotations
@@ -34,15 +34,15 @@ class _Layout(NamedTuple):
 
 
 def plain_or_gzipped(path: Path) -> Path | None:
-    """``path`` or ``path.gz``, whichever is there."""
+    """Return ``path`` or ``path.gz``, whichever exists."""
     return next((p for p in (path, path.with_name(f"{path.name}.gz")) if exists(p, "file")), None)
 
 
 def read_idx(path: Path) -> np.ndarray:
-    """The unsigned bytes of an IDX file, in the shape that its header states.
+    """Read the unsigned bytes of an IDX file, in the shape given by its header.
 
     Layout: two zero bytes, the type (8 = uint8), the number of axes, their lengths as big-endian uint32, the data.
-    Raises UserError naming the file when it is damaged or holds another type.
+    Raises UserError naming the file if it is damaged or has another type.
     """
 
     def layout(data: bytes | bytearray) -> _Layout:
@@ -55,10 +55,10 @@ def read_idx(path: Path) -> np.ndarray:
 
 
 def read_norb(path: Path) -> np.ndarray:
-    """The array in a file of SmallNORB's matrix format. Raises UserError naming a file that is damaged.
+    """Read the array of a file in SmallNORB's matrix format. Raises UserError naming a damaged file.
 
     Layout, little-endian: int32 magic number (the type), int32 number of axes, their int32 lengths (at least three are
-    written, of which the superfluous are to be ignored), the values.
+    written; superfluous ones are ignored), the values.
     """
 
     def layout(data: bytes | bytearray) -> _Layout:
@@ -67,8 +67,8 @@ def read_norb(path: Path) -> np.ndarray:
         start = 8 + 4 * max(3, axes)
         if magic not in NORB_TYPES or not 1 <= axes <= MOST_AXES or len(data) < start:
             raise UserError(
-                f"{printable(path)}: is no SmallNORB matrix: {magic:#x}, expected 0x1e3d4c55 (bytes) or 0x1e3d4c54 "
-                "(int32)"
+                f"{printable(path)}: not a SmallNORB matrix: magic number {magic:#x}, expected 0x1e3d4c55 (bytes) or "
+                "0x1e3d4c54 (int32)"
             )
         return _Layout(NORB_TYPES[magic], struct.unpack_from(f"<{axes}i", data, 8), start)
 
@@ -85,7 +85,7 @@ def _read(path: Path, longest_header: int, layout: Callable[[bytes | bytearray],
     body = len(data) - start
     if min(shape) < 1 or body != math.prod(shape) * dtype.itemsize:
         raise UserError(
-            f"{printable(path)}: has {body} bytes after its header, expected {dtype} {shape} as its header says; copy "
-            "or download it again"
+            f"{printable(path)}: has {body} bytes after its header, but the header says {dtype} {shape}; copy or "
+            "download it again"
         )
     return np.frombuffer(data, dtype, offset=start).reshape(shape)

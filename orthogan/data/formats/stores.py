@@ -1,4 +1,4 @@
-"""Where image files lie: a folder tree or a zip archive, read by name from any process or thread."""
+"""Stores of image files: a folder tree or a zip archive, read by name from any process or thread."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from orthogan.io.read import UnreadableFile, check_regular, exists, parsing, pri
 
 _FORMATS = "png jpg jpeg jpe jfif webp avif bmp dib gif tif tiff ppm pgm pbm pnm tga jp2 j2k qoi"
 IMAGE_ENDINGS = frozenset(f".{ending}" for ending in _FORMATS.split(" "))
-LARGEST_IMAGE = 1 << 28  # a larger picture file is a mistake or an attack [bytes]
+LARGEST_IMAGE = 1 << 28  # a larger image file is a mistake or an attack [bytes]
 
 
 class Entry(NamedTuple):
@@ -27,12 +27,12 @@ class Entry(NamedTuple):
 
 
 def split_name(name: str) -> list[str]:
-    """The folders of a name and the file; some archives made on Windows separate them by backslashes."""
+    """Split a name into its folders and the file; some archives made on Windows use backslashes."""
     return name.replace("\\", "/").split("/")
 
 
 def is_image_name(name: str) -> bool:
-    """Whether a file counts as an image by its ending; hidden files and macOS's resource copies never do."""
+    """Whether a file counts as an image by its extension; hidden files and macOS resource copies never do."""
     parts = split_name(name)
     if any(part.startswith(".") or part == "__MACOSX" for part in parts):
         return False
@@ -50,15 +50,15 @@ class FileStore(ABC):
 
     @abstractmethod
     def read(self, name: str) -> bytes:
-        """The content of one file. Raises UnreadableFile, or whatever the archive's damage leads to."""
+        """Return the content of one file. Raises UnreadableFile; a damaged archive can raise other types."""
 
     @abstractmethod
     def content_hash(self, names: Sequence[str]) -> str:
-        """A hash of the content of the files, in this order; it does not depend on where they are stored."""
+        """Return a hash of the content of the files, in this order; it does not depend on where they are stored."""
 
 
 class FolderStore(FileStore):
-    """A folder with everything below it; links are followed, each folder is visited once."""
+    """A folder with everything below it; links are followed, and each folder is visited once."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -99,19 +99,19 @@ class FolderStore(FileStore):
 def _is_folder(item: os.DirEntry[str]) -> bool:
     try:
         return item.is_dir()
-    except OSError:  # a link to itself, say: a file that cannot be read
+    except OSError:  # for example a link to itself: an unreadable file
         return False
 
 
 def _size(item: os.DirEntry[str]) -> int:
     try:
         return item.stat().st_size
-    except OSError:  # a link to nowhere: reading it will fail, and then it has a name and a policy
+    except OSError:  # a broken link: reading it fails later, where the policy for unreadable files applies
         return 0
 
 
 class ZipStore(FileStore):
-    """A zip archive, opened once a process: a handle shared across a fork would share its file position."""
+    """A zip archive, opened once per process: a handle shared across a fork would share its file position."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -147,22 +147,22 @@ class ZipStore(FileStore):
             size = archive.getinfo(name).file_size
             if size > LARGEST_IMAGE:
                 raise UnreadableFile(name, f"unpacks to {size >> 20} MiB")
-            # The lock is held while reading only to keep the archive's file object in one thread's hands.
+            # The lock is held while reading so that only one thread uses the file object of the archive.
             return archive.read(name)
 
     def content_hash(self, names: Sequence[str]) -> str:
-        """From the check sums and sizes that the archive states, which takes no time."""
+        """Return a hash of the checksums and sizes listed in the archive, which takes no time."""
         with self._lock:
             infos = [self._open().getinfo(name) for name in names]
         return ContentHash().text(*(f"{info.CRC:08x} {info.file_size}" for info in infos)).hexdigest()
 
 
 def open_store(path: Path) -> FileStore:
-    """The store at ``path``. Raises UserError where there is none."""
+    """Open the store at ``path``. Raises UserError if there is none."""
     if exists(path, "folder"):
         return FolderStore(path)
     if not path.exists():
-        raise UserError(f"{printable(path)}: there is no such folder or zip file; check data.path")
+        raise UserError(f"{printable(path)}: no such folder or zip file; check data.path")
     check_regular(path)
     if path.suffix.lower() != ".zip":
         what = "one image" if is_image_name(path.name) else "neither a folder nor a .zip file"

@@ -1,6 +1,6 @@
-"""Data sources, one per file: each says what it needs, and opens its images.
+"""Data sources, one per file: each declares what it needs and opens its images.
 
-Your own one is a class in a file of yours, named ``my_module:Stripes`` wherever a source is named:
+Your own source is a class in your own file, which you name as ``my_module:Stripes`` wherever a source is expected:
 
     class Stripes(DataSource):
         splits = ("train", "test")
@@ -24,7 +24,7 @@ from orthogan.registry import Registry
 
 
 class DataSource:
-    """A set of images that a config can name; the attributes say what it needs and has.
+    """A set of images that a config can name; its attributes say what it needs and offers.
 
     - ``path``: whether ``data.path`` is "required", "optional" or "none" of its business; ``needs``: what it must be
       the path of, and how to get it;
@@ -64,11 +64,11 @@ class DataSource:
 
     @property
     def generated(self) -> bool:
-        """Whether the images are made, not read."""
+        """Whether the images are generated, not read."""
         return self.path == "none" and not self.downloads
 
     def problem(self, data: DataRequest) -> str:
-        """Why ``data`` cannot be opened, starting with the key that is wrong (``path: ...``); empty if it can."""
+        """Return why ``data`` cannot be opened, starting with the wrong key (``path: ...``); empty if it can."""
         name = data.source
         if data.resolution < 1:
             return f"resolution: must be at least 1, not {data.resolution}"
@@ -83,7 +83,7 @@ class DataSource:
         if self.path == "none" and data.path is not None:
             return f"path: the source {name!r} takes no path" + ("; its files lie under data.root" * self.downloads)
         if data.count is not None and not self.generated:
-            return f"count: only {', '.join(generated_sources())} are made in any number, not {name!r}"
+            return f"count: applies only to {', '.join(generated_sources())}, not to {name!r}"
         try:
             self.options.model_validate(dict(data.options))
         except ValidationError as error:
@@ -93,23 +93,24 @@ class DataSource:
         return ""
 
     def open(self, data: DataRequest) -> ImageSource:
-        """The images, at ``data.resolution`` and ``data.channels``, once ``problem`` has found none."""
+        """Open the images at ``data.resolution`` and ``data.channels``; called after ``problem`` found nothing."""
         raise NotImplementedError
 
     def open_held_out(self, data: DataRequest, test_split: str) -> ImageSource:
-        """Images of the same kind that are not among those of ``data``.
+        """Open images of the same kind that are not among those of ``data``.
 
         Raises:
             UserError: there are none.
         """
         if len(self.splits) == 1:
             raise UserError(
-                f"data.source: {data.source!r} has no part that the GAN was not trained on; give other images as "
+                f"data.source: {data.source!r} has no part that the GAN was not trained on; choose other images as "
                 "reference"
             )
         if test_split == data.split:
             raise UserError(
-                f"data.split is {data.split!r}, the test part, which the GAN has seen; give other images as reference"
+                f"data.split is {data.split!r}, the test part, which the GAN was trained on; choose other images as "
+                "reference"
             )
         return open_request(replace(data, split=test_split))
 
@@ -124,15 +125,15 @@ DATA_SOURCES: Registry[type[DataSource]] = Registry("data source", __name__, ado
 
 
 def generated_sources() -> list[str]:
-    """The names of the sources whose images are made, not read."""
+    """Return the names of the sources whose images are generated, not read."""
     return [name for name, source in DATA_SOURCES.items() if source().generated]
 
 
 def open_request(data: DataRequest) -> ImageSource:
-    """The images that ``data`` asks for.
+    """Open the images described by ``data``.
 
     Raises:
-        UserError: they cannot be opened; the message says which key or file is wrong and how to fix it.
+        UserError: they cannot be opened; the message names the wrong key or file and the fix.
     """
     source = DATA_SOURCES.get(data.source, "data.source")()
     if problem := source.problem(data):

@@ -1,8 +1,8 @@
-"""Image sets stored as arrays: ``.npz`` as dSprites is, ``.h5`` as 3dshapes is, or plain ``images`` and ``labels``.
+"""Image sets stored as arrays: ``.npz`` like dSprites, ``.h5`` like 3dshapes, or plain ``images`` and ``labels``.
 
-A set that does not fit in memory is best an ``.npy`` file of bare images, which is read at the speed of the disk.
+For a set that does not fit in memory, use an ``.npy`` file of images, which is read at the speed of the disk.
 
-No pickled object is ever loaded: of dSprites' file only the plain arrays are read, not its ``metadata``.
+No pickled object is loaded: only the plain arrays of the dSprites file are read, not its ``metadata``.
 """
 
 from __future__ import annotations
@@ -33,19 +33,19 @@ LABEL_KEYS = ("latents_classes", "latents/classes", "latents_values", "latents/v
 class Array(DataSource):
     """The images of an ``.npz`` or ``.h5`` file: key ``images`` or ``imgs``, uint8 (N, H, W) or (N, H, W, 1 or 3).
 
-    Or those of an ``.npy`` file, whose labels are in ``NAME.labels.npy`` beside ``NAME.npy``, if there are any.
+    It also reads an ``.npy`` file; its labels, if any, are in ``NAME.labels.npy`` beside ``NAME.npy``.
 
     Two-dimensional annotations (``latents_classes`` of dSprites, ``labels`` of 3dshapes) become integer factors,
     constant columns left out, and the column ``shape`` the class; one-dimensional ``labels`` become the class.
-    Annotations that cannot be used are named in the log, and ``why_unlabeled`` says what is wrong. Where all pixels
-    are 0 or 1, as in dSprites, they become 0 and 255, with a warning; of bool, True becomes 255. An ``.npz`` is read
-    into memory; a large ``.h5`` or ``.npy`` is read from the disk as needed.
+    Unusable annotations are logged, and ``why_unlabeled`` says what is wrong. If all pixels are 0 or 1, as in dSprites,
+    they become 0 and 255, with a warning; for bool images, True becomes 255. An ``.npz`` is read into memory; a large
+    ``.h5`` or ``.npy`` is read from the disk as needed.
     """
 
     path = "required"
 
     def open(self, data: DataRequest) -> ImageSource:
-        """The images of the file. Raises UserError naming the file and what it lacks."""
+        """Open the images of the file. Raises UserError naming the file and what is missing."""
         path = existing_file(data.path, "an .npz, .npy or .h5 file")
         kind = path.suffix.lower()
         if kind == ".npz":
@@ -82,7 +82,7 @@ def _open_npz(path: Path, data: DataRequest) -> ImageSource:
 
 
 def _annotated(path: Path, read: Callable[[], np.ndarray | None], count: int) -> Annotation:
-    """What ``read`` gives as an annotation; one that cannot be used is named in the log."""
+    """Convert the result of ``read`` to an annotation; an unusable one is logged."""
     try:
         note = annotate(path, read(), count)
     except UserError as error:
@@ -91,7 +91,9 @@ def _annotated(path: Path, read: Callable[[], np.ndarray | None], count: int) ->
     if note.labels is not None:
         return note
     if note.factors is not None:
-        why = "its labels are factors (N, K); save one class number per image as 'labels', shape (N,)"
+        why = (
+            "its labels have shape (N, K), so they are factors; save one class number per image as 'labels', shape (N,)"
+        )
     else:
         where = path.name if path.suffix == ".npy" else f"an array 'labels' in {path.name}"
         why = f"save class numbers of shape (N,) as {printable(where)}"
@@ -108,7 +110,7 @@ def annotate(path: Path, values: np.ndarray | None, count: int) -> Annotation:
     if values.ndim == 2 and not 1 <= values.shape[1] <= MOST_FACTORS:
         raise UserError(f"{where}: annotations must have 1 to {MOST_FACTORS} columns, not {values.shape[1]}")
     if not np.isfinite(values).all():
-        raise UserError(f"{where}: its annotations hold NaN or infinite values")
+        raise UserError(f"{where}: its annotations contain NaN or infinite values")
     columns = values[:, None] if values.ndim == 1 else values
     levels, coded = [], np.empty(columns.shape, np.int64)
     for k in range(columns.shape[1]):
@@ -126,7 +128,7 @@ def annotate(path: Path, values: np.ndarray | None, count: int) -> Annotation:
 
 
 def _class_names(values: Sequence[float]) -> list[str]:
-    """A different name for every value."""
+    """Return a different name for every value."""
     names = [str(int(v)) if v == int(v) else f"{v:g}" for v in values]
     return names if len(set(names)) == len(names) else [repr(v) for v in values]
 

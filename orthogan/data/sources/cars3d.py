@@ -1,8 +1,8 @@
-"""Cars3D (Reed et al. 2015, "Deep Visual Analogy-Making"): 183 cars seen from 24 azimuths at 4 elevations.
+"""Cars3D (Reed et al. 2015, "Deep Visual Analogy-Making"): 183 cars seen from 24 azimuths and 4 elevations.
 
-Published as ``nips2015-analogy-data.tar.gz`` with one ``data/cars/car_..._mesh.mat`` a car, whose ``im`` is uint8
-(128, 128, 3, 24, 4): rows, columns, RGB, azimuth, elevation. Images and factors here run as everybody counts them:
-elevation, azimuth, object, the object fastest, which is not the order of the file's axes.
+Published as ``nips2015-analogy-data.tar.gz`` with one ``data/cars/car_..._mesh.mat`` per car, whose ``im`` is uint8
+(128, 128, 3, 24, 4): rows, columns, RGB, azimuth, elevation. Images and factors here use the common order: elevation,
+azimuth, object, with the object varying fastest, which is not the order of the axes in the file.
 """
 
 from __future__ import annotations
@@ -33,18 +33,18 @@ BROKEN_TAR = (tarfile.TarError, OSError, EOFError, zlib.error)
 
 @DATA_SOURCES.register("cars3d")
 class Cars3D(DataSource):
-    """All 17,568 images, in memory; the class is the car, named as its file.
+    """All 17,568 images, in memory; the class is the car, named after its file.
 
-    ``path``: the archive, plain or compressed; a folder that holds it; or the unpacked folder, with ``data/cars`` or
-    ``cars`` in it or itself full of the .mat files. Cars are numbered by their sorted file names, since the order of
-    a listing differs from machine to machine.
+    ``path``: the archive, plain or compressed; a folder that holds it; or the unpacked folder, which contains
+    ``data/cars``, ``cars`` or the .mat files. Cars are numbered by sorted file names, since the order of a directory
+    listing differs between machines.
     """
 
     path = "required"
     factors = True
 
     def open(self, data: DataRequest) -> ArraySource:
-        """The images of the cars. Raises UserError naming the file and what was expected."""
+        """Open the images of the cars. Raises UserError naming the file and what was expected."""
         place = _place(user_path(data.path or ""))
         names = _names(place)
         if len(names) != SIZES[2]:
@@ -64,7 +64,7 @@ class Cars3D(DataSource):
 
 
 def _place(path: Path) -> Path:
-    """The archive or the folder that holds the cars' files."""
+    """Return the archive or the folder with the files of the cars."""
     if exists(path, "file"):
         return path
     for folder in (path / "data" / "cars", path / "cars", path):
@@ -72,7 +72,7 @@ def _place(path: Path) -> Path:
             return folder
     if exists(path / ARCHIVE, "file"):
         return path / ARCHIVE
-    raise UserError(f"{path}: no cars there; data.path must name {ARCHIVE} or the folder 'cars' unpacked from it")
+    raise UserError(f"{path}: contains no cars; data.path must name {ARCHIVE} or the folder 'cars' unpacked from it")
 
 
 def _cars_in(folder: Path) -> list[str]:
@@ -87,7 +87,7 @@ def _is_car(name: str) -> bool:
 
 
 def _names(place: Path) -> list[str]:
-    """Sorted names, relative to ``place``. The archive has other .mat files too: only its folder ``cars`` counts."""
+    """Return sorted names relative to ``place``, of the folder ``cars`` only: the archive has other .mat files."""
     if place.is_dir():
         return _cars_in(place)
     try:
@@ -99,7 +99,7 @@ def _names(place: Path) -> list[str]:
 
 
 def _contents(place: Path, wanted: dict[str, int]) -> Iterator[tuple[str, bytes]]:
-    """Names and bytes of the wanted files, in the order in which they lie, since an archive cannot go back."""
+    """Yield names and bytes of the wanted files in the order of the archive, which cannot be rewound."""
     if place.is_dir():
         for name in wanted:
             yield name, read_regular(place / name, LARGEST_CAR)
@@ -117,11 +117,11 @@ def _contents(place: Path, wanted: dict[str, int]) -> Iterator[tuple[str, bytes]
 
 
 def _mesh(where: str, content: bytes) -> np.ndarray:
-    """The array ``im`` of one car. Raises UserError for another shape or type."""
-    from scipy.io import loadmat, whosmat  # takes its time
+    """Read the array ``im`` of one car. Raises UserError for another shape or type."""
+    from scipy.io import loadmat, whosmat  # slow to import
 
     with parsing(where, "a .mat file with the array 'im'"):
-        # Before it is unpacked: what it declares may not fit into memory.
+        # Check before unpacking: the declared size may not fit into memory.
         found = {name: (shape, kind) for name, shape, kind in whosmat(io.BytesIO(content))}
         shape, kind = found.get("im", ((), "missing"))
         views = len(shape) == 5 and shape[2:] == (3, SIZES[1], SIZES[0])

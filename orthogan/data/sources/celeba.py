@@ -1,4 +1,4 @@
-"""CelebA (Liu et al. 2015), fetched by torchvision."""
+"""CelebA (Liu et al. 2015), downloaded by torchvision."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ PARTS = {"train": "0", "valid": "1", "test": "2"}
 class CelebA(DataSource):
     """CelebA, aligned and cropped (178 x 218): train (162,770), valid (19,867), test (19,962) or all; no classes.
 
-    The central 178 x 178 square is resized. Large sets are decoded as they are read.
+    The central 178 x 178 square is resized. Large sets are decoded as needed.
     """
 
     downloads = True
@@ -36,7 +36,7 @@ class CelebA(DataSource):
         )
         if not (exists(folder, "folder") and exists(partition, "file")):
             if not data.download:
-                raise UserError(f"celeba: {base} is incomplete and data.download is off. {advice}")
+                raise UserError(f"celeba: {base} is incomplete, and data.download is false. {advice}")
             from torchvision import datasets  # takes seconds to import
 
             with fetching("celeba", advice, base):

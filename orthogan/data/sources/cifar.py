@@ -1,4 +1,4 @@
-"""CIFAR-10 and CIFAR-100 (Krizhevsky 2009), fetched and checked by torchvision; their pickles are not run."""
+"""CIFAR-10 and CIFAR-100 (Krizhevsky 2009), downloaded and checked by torchvision; their pickles are never executed."""
 
 from __future__ import annotations
 
@@ -42,9 +42,11 @@ class CIFAR10(DataSource):
 
         if wrong := damaged():
             with fetching(kind, advice, Path(data.root)):
-                # an archive that lies there needs no network, only unpacking
+                # an archive that is already there only needs unpacking, no network
                 if not (data.download or datasets.cifar.check_integrity(str(archive), dataset.tgz_md5)):
-                    raise UserError(f"{kind}: {folder} lacks a whole {wrong[0]} and data.download is off. {advice}")
+                    raise UserError(
+                        f"{kind}: {wrong[0]} is missing or damaged in {folder}, and data.download is false. {advice}"
+                    )
                 downloads.download_and_extract_archive(
                     dataset.url, data.root, filename=dataset.filename, md5=dataset.tgz_md5
                 )
@@ -60,7 +62,9 @@ class CIFAR10(DataSource):
         images = data.fit(pixels, kind)
         labels = np.concatenate([batch[1] for batch in batches])
         if labels.size and not 0 <= labels.min() <= labels.max() < len(names):
-            raise UserError(f"{folder}: its labels go from {labels.min()} to {labels.max()}, for {len(names)} classes")
+            raise UserError(
+                f"{folder}: labels range from {labels.min()} to {labels.max()}, but there are {len(names)} classes"
+            )
         return ArraySource(
             f"{kind}-{data.split}", np.ascontiguousarray(images), labels=labels, class_names=names, transform="lanczos"
         )
@@ -68,13 +72,13 @@ class CIFAR10(DataSource):
 
 @DATA_SOURCES.register("cifar100")
 class CIFAR100(CIFAR10):
-    """As CIFAR-10, in 100 (fine) classes."""
+    """Like CIFAR-10, with 100 (fine) classes."""
 
     dataset = "CIFAR100"
 
 
 def _cifar_batch(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """(pixels (n, 3072) uint8, labels (n,)) of one of the pickles, which are read without running them."""
+    """Read (pixels (n, 3072) uint8, labels (n,)) from a pickle without executing it."""
     pixels, labels = array(_entry(path, "data"), path), _entry(path, "labels", "fine_labels")
     if pixels.dtype != np.uint8 or pixels.ndim != 2 or pixels.shape[1] != 3 * 32 * 32:
         raise UserError(f"{path}: data must be (n, 3072) of uint8, not {pixels.shape} of {pixels.dtype}")
@@ -86,7 +90,7 @@ def _cifar_batch(path: Path) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _entry(path: Path, *keys: str) -> Any:
-    """What one of the CIFAR pickles holds under the first of ``keys`` that it has."""
+    """Return the entry of a CIFAR pickle under the first of ``keys`` that it has."""
     content = read_pickle(read_regular(path), path)
     for key in keys:
         if isinstance(content, dict) and key in content:

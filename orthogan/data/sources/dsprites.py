@@ -1,4 +1,4 @@
-"""dSprites (Matthey et al. 2017) as published; no pickled object is loaded, so its ``metadata`` is never touched."""
+"""dSprites (Matthey et al. 2017) as published; no pickled object is loaded, so its ``metadata`` is never read."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ FILE = "dsprites_ndarray_co1sh3sc6or40x32y32_64x64.npz"
 class DSprites(DataSource):
     """dSprites: ``imgs`` uint8 (N, 64, 64) of 0 and 1, ``latents_classes`` integers (N, 6), in an .npz.
 
-    The constant color, column 0, is no factor. The class is the shape; pixels become 0 and 255. The published file is
-    compressed and so unpacked into memory, 3 GB at 64 pixels; one saved again with ``numpy.savez`` is read from the
-    disk where it is large.
+    The constant color, column 0, is not a factor. The class is the shape; pixels become 0 and 255. The published file
+    is compressed and is unpacked into memory, 3 GB at 64 pixels; a large file saved again with ``numpy.savez`` is read
+    from disk as needed.
     """
 
     path = "required"

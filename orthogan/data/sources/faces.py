@@ -1,4 +1,4 @@
-"""The portraits of ``orthogan.data.faces`` as a set of images."""
+"""The portraits of ``orthogan.data.faces`` as a data source."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ CLASS_NAMES = ("long hair", "short hair")
 
 
 class Portraits(ImageSource):
-    """Random pixel-art portraits, drawn when they are read; the class says whether the hair is long or short.
+    """Random pixel-art portraits, drawn when they are read; the class is long or short hair.
 
-    ``table``: factors int (n, 17) as ``orthogan.data.faces.draw_factors`` makes them. At 16, 32, 64 and other
-    multiples of 16 pixels each pixel of the art is repeated; other sizes are reduced from the next multiple.
+    ``table``: factors int (n, 17) from ``orthogan.data.faces.draw_factors``. At multiples of 16 pixels each pixel of
+    the art is repeated; other sizes are reduced from the next multiple.
 
     Example:
         >>> from orthogan.data import open_source
@@ -45,7 +45,7 @@ class Portraits(ImageSource):
         return len(self._table)
 
     def read(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Portraits drawn at ``indices``, and their classes."""
+        """Draw the portraits at ``indices``; also returns their classes."""
         return self._drawn(self._table[indices]), self._labels[indices]
 
     def _drawn(self, table: np.ndarray) -> np.ndarray:
@@ -56,10 +56,9 @@ class Portraits(ImageSource):
         return fit_arrays(stored, resolution=self.resolution, channels=self.channels, name=self.name)
 
     def sample(self, factors: np.ndarray, /) -> np.ndarray:
-        """Portraits uint8 (n, channels, resolution, resolution) of any factors int (n, 17), in the set or not.
+        """Draw portraits uint8 (n, channels, resolution, resolution) of any factors int (n, 17).
 
-        A part that is none has no color, whatever its factor says; a part that is not none and has the color none gets
-        the first color.
+        The color of an absent part is ignored; a part that is present but has the color none gets the first color.
         """
         table = np.array(factors)
         for part, color in optional_parts():
@@ -68,29 +67,29 @@ class Portraits(ImageSource):
 
     @property
     def factors(self) -> np.ndarray:
-        """The factor classes of every portrait, int (N, K)."""
+        """Return the factor classes of every portrait, int (N, K)."""
         return self._table
 
     def fingerprint(self) -> str:
-        """Hash of all factors and of 64 portraits."""
+        """Return a hash of all factors and of 64 portraits."""
         some = np.linspace(0, len(self) - 1, min(64, len(self))).astype(np.int64)
         digest = ContentHash().text("faces", self.resolution, *["gray"] * (self.channels == 1))
         return digest.array(self._table).array(self.read(some)[0]).hexdigest()
 
 
 class FaceOptions(Section):
-    """What only faces have."""
+    """Options of the source faces."""
 
     fixed: dict[str, str | Count] = Field(
-        default={}, description="factors to hold at a value, such as {glasses: none, skin: 2}"
+        default={}, description="factors to keep fixed, for example {glasses: none, skin: 2}"
     )
 
 
 @DATA_SOURCES.register("faces")
 class Faces(DataSource):
-    """``count`` portraits (default 50,000, or 10,000 of the part "test").
+    """``count`` portraits (default 50,000, or 10,000 for the split "test").
 
-    Portrait i is a function of ``seed``, ``split``, ``fixed`` and i alone; the two parts have different portraits.
+    Portrait i depends on ``seed``, ``split``, ``fixed`` and i alone; the two splits have different portraits.
     """
 
     splits = ("train", "test")
@@ -100,7 +99,7 @@ class Faces(DataSource):
     license = "CC0-1.0"
 
     def open(self, data: DataRequest) -> Portraits:
-        """The portraits, drawn when they are read. Raises UserError for unknown factors."""
+        """Open the portraits, which are drawn when they are read. Raises UserError for unknown factors."""
         count = DEFAULT_COUNTS[data.split] if data.count is None else data.count
         fixed = FaceOptions(**data.options).fixed
         table = draw_factors(count, seed=derive(data.seed, "faces", data.split), fixed=fixed)

@@ -1,4 +1,4 @@
-"""Fashion-MNIST (Xiao et al. 2017), fetched by torchvision."""
+"""Fashion-MNIST (Xiao et al. 2017), downloaded by torchvision."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ FILES = {
 class FashionMNIST(DataSource):
     """Fashion-MNIST, 60,000 and 10,000 gray images of 10 classes.
 
-    ``path``: a folder that holds the four IDX files, gzipped or not (Debian's package ``dataset-fashion-mnist``
-    installs one); without it torchvision's folder under ``root``. At 32 pixels the 28 x 28 images get a black
-    border of 2; any other size is resized.
+    ``path``: a folder with the four IDX files, gzipped or not (Debian's package ``dataset-fashion-mnist`` installs
+    one); by default torchvision's folder under ``root``. At 32 pixels, the 28 x 28 images get a black border of 2
+    pixels; for other sizes they are resized.
     """
 
     path = "optional"
@@ -44,12 +44,15 @@ class FashionMNIST(DataSource):
         advice = (
             f"Put {' and '.join(f'{s}.gz' for s in FILES[data.split])} into {folder}, from "
             "https://github.com/zalandoresearch/fashion-mnist or Debian's package dataset-fashion-mnist, "
-            "or name the folder that holds them in data.path"
+            "or set data.path to the folder that holds them"
         )
         if missing and data.path:
-            raise UserError(f"fashion-mnist: {folder} lacks {' and '.join(missing)}. {advice}")
+            raise UserError(f"fashion-mnist: {folder} does not contain {' and '.join(missing)}. {advice}")
         if missing and not data.download:
-            raise UserError(f"fashion-mnist: {folder} lacks {' and '.join(missing)} and data.download is off. {advice}")
+            raise UserError(
+                f"fashion-mnist: {folder} does not contain {' and '.join(missing)}, and data.download is false. "
+                f"{advice}"
+            )
         if missing:
             with fetching("fashion-mnist", advice, folder):
                 datasets.FashionMNIST(data.root, train=data.split == "train", download=True)

@@ -1,6 +1,6 @@
-"""Your own pictures: a folder or a zip of image files of any size and mode, and the classes that its folders give.
+"""Your own images: a folder or zip of image files of any size and mode, with sub-folders as classes.
 
-A small set is decoded when it is opened and lies in memory from then on; a large one is decoded as it is read.
+A small set is decoded into memory when it is opened; a large set is decoded as needed.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from orthogan.io.read import describe_error, exists, parse_json, printable, show
 log = logging.getLogger("orthogan.data")
 
 DATASET_JSON = "dataset.json"
-LARGEST_JSON = 1 << 27  # for millions of images [bytes]
-# Sub-folders with these names only are the parts of a data set, not its classes.
+LARGEST_JSON = 1 << 27  # enough for millions of images [bytes]
+# If all sub-folders have one of these names, they are the splits of a data set, not its classes.
 _PARTS = "train training val valid validation dev test testing eval evaluation holdout extra unlabeled"
 PARTS = frozenset(_PARTS.split(" "))
 
@@ -35,20 +35,20 @@ PARTS = frozenset(_PARTS.split(" "))
 class Folder(DataSource):
     """A folder or .zip of images of any size and mode, in the order of their names.
 
-    Classes: ``dataset.json`` (StyleGAN's layout) where there is one; else the first level of sub-folders, when every
-    image lies in one and there are at least two, other than train, test and the like; else none, and
-    ``why_unlabeled`` says why. Folders that hold everything between them and the top are passed over. Hidden files
-    and files without an image ending are ignored.
+    Classes come from ``dataset.json`` (StyleGAN's layout) if it exists; else from the first level of sub-folders, if
+    every image is in one and there are at least two, other than train, test and so on; else there are none, and
+    ``why_unlabeled`` says why. Outer folders that contain everything are skipped. Hidden files and files without an
+    image extension are ignored.
 
-    A file that cannot be decoded: with ``bad_images="skip"`` it is named once in the log and left out (in memory)
-    or replaced by the next good one (larger sets); more than the share ``bad_limit`` of all is an error, and so is
-    the first with ``bad_images="error"``. Fewer than two images are an error too.
+    With ``bad_images="skip"``, an unreadable file is named once in the log and omitted (in memory) or replaced by the
+    next readable one (larger sets); more than the fraction ``bad_limit`` is an error. With ``bad_images="error"``, the
+    first one is an error. Fewer than two images are also an error.
     """
 
     path = "required"
 
     def open(self, data: DataRequest) -> ImageSource:
-        """The images in the folder or zip file."""
+        """Open the images in the folder or zip file."""
         path = user_path(data.path or "")
         store = open_store(path)
         listing = store.entries()
@@ -59,7 +59,7 @@ class Folder(DataSource):
         return open_files(printable(path.stem) or "folder", store, images, note, data)
 
     def open_held_out(self, data: DataRequest, test_split: str) -> ImageSource:
-        """The folder test beside a folder called train."""
+        """Open the folder test beside a folder called train."""
         path = user_path(data.path or "")
         if path.name == "train" and exists(path.with_name("test"), "folder"):
             return open_request(replace(data, path=str(path.with_name("test"))))
@@ -69,18 +69,18 @@ class Folder(DataSource):
 def _too_few(path: Path, images: Sequence[Entry], listing: Sequence[Entry]) -> str:
     where = printable(path)
     if images:
-        return f"{where}: holds a single image, {printable(images[0].name)}; a set needs at least two"
+        return f"{where}: contains a single image, {printable(images[0].name)}; a data set needs at least two"
     if not listing:
         return f"{where}: is empty; put image files or one sub-folder per class into it"
     example = printable(listing[0].name)
-    return f"{where}: none of its {len(listing)} files has an image ending such as .png (one is {example})"
+    return f"{where}: none of its {len(listing)} files has an image extension such as .png (for example {example})"
 
 
 def find_labels(store: FileStore, listing: Sequence[Entry], names: Sequence[str]) -> Annotation:
-    """The classes of the images ``names`` of a store whose files are ``listing``.
+    """Find the classes of the images ``names`` in a store with the files ``listing``.
 
-    From ``dataset.json`` at the top, or in the folders that hold everything; where there is none, from the folders.
-    A file that is damaged or does not fit gives no classes, since many uses need none: ``why`` says what is wrong.
+    They come from ``dataset.json`` at the top, or in the folders that contain everything; otherwise from the folders. A
+    file that is damaged or does not match gives no classes, since many uses need none; ``why`` says what is wrong.
     """
     where = printable(store.path)
     parts = [split_name(name) for name in names]
@@ -89,7 +89,7 @@ def find_labels(store: FileStore, listing: Sequence[Entry], names: Sequence[str]
     above = [table for table in tables if len(table) <= depth + 1 and table[:-1] == parts[0][: len(table) - 1]]
     if not above:
         if tables:
-            log.warning("%s: %s is ignored, since images lie outside of its folder", where, "/".join(tables[0]))
+            log.warning("%s: %s is ignored, because there are images outside of its folder", where, "/".join(tables[0]))
         return _labels_from_folders(parts, depth, where=where)
     table = min(above, key=len)
     original = next(entry.name for entry in listing if split_name(entry.name) == table)
@@ -101,7 +101,7 @@ def find_labels(store: FileStore, listing: Sequence[Entry], names: Sequence[str]
 
 
 def _shared_depth(parts: Sequence[Sequence[str]]) -> int:
-    """How many folders from the top hold every file, at least one folder or file below them not counted."""
+    """Return how many outer folders contain every file."""
     depth = 0
     while all(len(p) > depth + 1 and p[depth] == parts[0][depth] for p in parts):
         depth += 1
@@ -109,22 +109,22 @@ def _shared_depth(parts: Sequence[Sequence[str]]) -> int:
 
 
 def _labels_from_folders(parts: Sequence[Sequence[str]], depth: int, *, where: str) -> Annotation:
-    """Class = the first sub-folder in which the files differ; no classes when some files lie outside of all."""
+    """Take the first sub-folder in which files differ as class; no classes if some files are outside of sub-folders."""
     advice = "put each class in a sub-folder"
     inside = [len(p) > depth + 1 for p in parts]
     if not any(inside):
         return Annotation(why_unlabeled=advice)
     if not all(inside):
         stray = printable("/".join(parts[inside.index(False)]))
-        log.warning("%s: images lie beside sub-folders (such as %s), so the set has no classes", where, stray)
-        return Annotation(why_unlabeled=f"images such as {stray} lie beside the sub-folders; {advice}")
+        log.warning("%s: there are images beside sub-folders (such as %s), so the set has no classes", where, stray)
+        return Annotation(why_unlabeled=f"images such as {stray} are beside the sub-folders; {advice}")
     folders = [p[depth] for p in parts]
     classes = sorted(set(folders))
     if PARTS.issuperset(name.lower() for name in classes):
         listed = ", ".join(classes)
-        log.warning("%s: %s look like the parts of a data set; all their images are used together", where, listed)
+        log.warning("%s: %s look like the splits of a data set; all their images are used together", where, listed)
         return Annotation(
-            why_unlabeled=f"its sub-folders {listed} look like the parts of a data set; give one of them as data.path"
+            why_unlabeled=f"its sub-folders {listed} look like the splits of a data set; set data.path to one of them"
         )
     alike = [names for names in _alike(classes).values() if len(names) > 1]
     if alike:
@@ -136,7 +136,7 @@ def _labels_from_folders(parts: Sequence[Sequence[str]], depth: int, *, where: s
 
 
 def _alike(names: Iterable[str]) -> dict[str, list[str]]:
-    """Names by what they are to file systems that ignore case and the encoding of accents."""
+    """Group names that are equal to file systems that ignore case and the encoding of accents."""
     groups: dict[str, list[str]] = {}
     for name in names:
         groups.setdefault(unicodedata.normalize("NFC", name).casefold(), []).append(name)
@@ -144,10 +144,10 @@ def _alike(names: Iterable[str]) -> dict[str, list[str]]:
 
 
 def _table(store: FileStore, name: str) -> Any:
-    """``labels`` of the file ``name``. Raises UserError with a message without the file's name."""
+    """Read ``labels`` of the file ``name``. Raises UserError with a message without the name of the file."""
     try:
         data = store.read(name)
-    except Exception as error:  # a damaged archive raises almost any type
+    except Exception as error:  # a damaged archive can raise almost any type
         raise UserError(f"cannot be read ({getattr(error, 'reason', describe_error(error))})") from error
     if len(data) > LARGEST_JSON:
         raise UserError(f"is larger than {LARGEST_JSON >> 20} MiB")
@@ -158,10 +158,10 @@ def _table(store: FileStore, name: str) -> Any:
 
 
 def labels_from_json(pairs: Any, names: Sequence[str]) -> Annotation:
-    """Classes of the files ``names`` from StyleGAN's ``[[file name, class number], ...]``; null means no classes.
+    """Read the classes of the files ``names`` from StyleGAN's ``[[file name, class number], ...]``; null: no classes.
 
-    Numbers without an image are no classes; a class is named by its number. Names are compared with case first, then
-    without. Raises UserError when this is no such list, leaves a file out, has two labels for one, or other labels.
+    Numbers without an image are not classes; a class is named by its number. Names are compared with case first, then
+    without. Raises UserError if the list is invalid, omits a file, or has two labels for one file.
     """
     if pairs is None:
         return Annotation(why_unlabeled=f"the labels in its {DATASET_JSON} are null; write class numbers there")

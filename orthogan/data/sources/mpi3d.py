@@ -11,17 +11,17 @@ from orthogan.errors import UserError
 FILES = "mpi3d_toy.npz, mpi3d_realistic.npz, mpi3d_real.npz or real3d_complicated_shapes_ordered.npz"
 _NAMES = "object_colour object_shape object_size camera_height background_colour horizontal_axis vertical_axis"
 NAMES = tuple(_NAMES.split(" "))
-# The final release, and the complex shapes together with the release before it: the count tells which.
+# The final release, and the complex shapes with the release before it; the number of images tells which.
 SIZES = {1_036_800: (6, 6, 2, 3, 3, 40, 40), 460_800: (4, 4, 2, 3, 3, 40, 40)}
 
 
 @DATA_SOURCES.register("mpi3d")
 class MPI3D(DataSource):
-    """MPI3D toy, realistic, real or complex: ``images`` uint8 (N, 64, 64, 3) in an .npz, and nothing else.
+    """MPI3D toy, realistic, real or complex: ``images`` uint8 (N, 64, 64, 3) in an .npz.
 
-    The place in the file says the factors, the last one running fastest; N says how many colors and shapes there are.
-    The class is the object's shape. An uncompressed file is read from the disk where it is large, a compressed one
-    always into memory.
+    The index in the file determines the factors, the last one varying fastest; N determines the number of colors and
+    shapes. The class is the shape of the object. A large uncompressed file is read from disk as needed; a compressed
+    file is always read into memory.
     """
 
     path = "required"

@@ -48,7 +48,7 @@ class Shapes3D(DataSource):
 
 
 def _ranks(values: np.ndarray) -> np.ndarray:
-    """The place int64 (N,) of each value among the different ones; a millionth of their range makes no difference."""
+    """Return the rank int64 (N,) of each distinct value; differences of a millionth of the range are ignored."""
     levels = np.unique(values)
     apart = np.diff(levels) > 1e-6 * np.ptp(levels) if len(levels) else np.zeros(0, bool)
     rank = np.concatenate([[0], np.cumsum(apart)])

@@ -1,4 +1,4 @@
-"""SmallNORB (LeCun, Huang & Bottou 2004): 50 gray toys of 5 categories under chosen angles and lights.
+"""SmallNORB (LeCun, Huang & Bottou 2004): 50 gray toys of 5 categories at given angles and lightings.
 
 Each half is three files in a simple matrix format. ``-dat``: uint8 (N, 2, 96, 96), a pair of cameras; ``-cat``: int32
 (N,), the category; ``-info``: int32 (N, 4): instance, elevation, azimuth / 10 degrees (so even), lighting.
@@ -30,10 +30,10 @@ CATEGORIES = ("animal", "human", "plane", "truck", "car")
 
 @DATA_SOURCES.register("smallnorb")
 class SmallNORB(DataSource):
-    """The pictures of the first camera, in memory and in the files' order; the class is the category.
+    """The images of the first camera, in memory and in the order of the files; the class is the category.
 
-    ``path``: the folder of the six files, gzipped or not. ``split``: train or test, 24,300 images each, or all, the
-    one after the other. Instances keep their published numbers, 4 6 7 8 9 in train and 0 1 2 3 5 in test, so each
+    ``path``: the folder of the six files, gzipped or not. ``split``: train or test, 24,300 images each, or all (train,
+    then test). Instances keep their published numbers, 4 6 7 8 9 in train and 0 1 2 3 5 in test, so each
     half is a grid with holes and only all is a full one: ``FactorGrid(source, occurring=True)`` closes them.
     """
 
@@ -42,7 +42,7 @@ class SmallNORB(DataSource):
     factors = True
 
     def open(self, data: DataRequest) -> ArraySource:
-        """The images of one half or both. Raises UserError naming the file and what was expected."""
+        """Open the images of one split or both. Raises UserError naming the file and what was expected."""
         folder = user_path(data.path or "")
         halves = [_half(folder, part, data) for part in STEMS if data.split in (part, "all")]
         images, factors = zip(*halves, strict=True)
@@ -51,7 +51,7 @@ class SmallNORB(DataSource):
 
 
 def _half(folder: Path, part: str, data: DataRequest) -> tuple[np.ndarray, np.ndarray]:
-    """Fitted images and factors int (N, 5)."""
+    """Return resized images and factors int (N, 5)."""
     files = {kind: _find(folder, f"{STEMS[part]}-{kind}.mat") for kind in ("dat", "cat", "info")}
     pairs, category, info = (read_norb(file) for file in files.values())
     count = len(category)
@@ -75,15 +75,16 @@ def _half(folder: Path, part: str, data: DataRequest) -> tuple[np.ndarray, np.nd
     if len(strange):
         raise UserError(
             f"{files['info']}: has the instance {strange[0]}, expected {', '.join(map(str, INSTANCES[part]))}; "
-            "are training and testing files exchanged?"
+            "are training and test files swapped?"
         )
-    # A copy of one camera, lest the view keep both alive.
+    # A copy of one camera; a view would keep both in memory.
     return data.fit(np.ascontiguousarray(pairs[:, 0]), files["dat"]), factors
 
 
 def _find(folder: Path, name: str) -> Path:
     if (file := plain_or_gzipped(folder / name)) is None:
         raise UserError(
-            f"{folder}: lacks {name} and {name}.gz; data.path must name the folder of SmallNORB's six files"
+            f"{folder}: neither {name} nor {name}.gz exists; data.path must name the folder with the six files of "
+            "SmallNORB"
         )
     return file

@@ -1,4 +1,4 @@
-"""The sprites: plain (black and white) and colored, as the full grid or a random part of it."""
+"""The sprites, plain (black and white) or colored, as the full grid or a random subset."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from orthogan.data.sprites import CANVAS, FACTOR_NAMES, FACTOR_SIZES, SHAPE_NAME
 from orthogan.errors import UserError
 from orthogan.io.hashing import ContentHash
 
-# The colour variant: bright, saturated sprites on dark, muted ground. Hues are evenly spaced from red.
+# The color variant: bright, saturated sprites on a dark, muted background. Hues are evenly spaced, starting at red.
 HUES, GROUNDS = 8, 6
 COLOUR_NAMES = (*FACTOR_NAMES, "hue", "background")
 COLOUR_SIZES = (*FACTOR_SIZES, HUES, GROUNDS)
@@ -31,9 +31,9 @@ GROUND_COLOURS = _palette(GROUNDS, saturation=0.6, value=0.4)  # (6, 3) RGB
 
 
 def coverage(classes: np.ndarray, resolution: int) -> np.ndarray:
-    """How much of each pixel the sprite covers, uint8 (B, resolution, resolution) from 0 to 255.
+    """Return how much of each pixel the sprite covers, uint8 (B, resolution, resolution) from 0 to 255.
 
-    At 64 pixels that is 0 or 255; at 32 the mean of 2 x 2 pixels, halves rounded up: 0, 64, 128, 191, 255.
+    At 64 pixels, values are 0 or 255; at 32, the mean of 2 x 2 pixels, with halves rounded up: 0, 64, 128, 191, 255.
     """
     pictures = render(classes)
     if resolution == CANVAS:
@@ -43,7 +43,7 @@ def coverage(classes: np.ndarray, resolution: int) -> np.ndarray:
 
 
 def colour(mask: np.ndarray, hue: np.ndarray, ground: np.ndarray) -> np.ndarray:
-    """Blend sprite and ground colours by ``mask`` uint8 (B, h, w): uint8 (B, 3, h, w), rounded to nearest."""
+    """Blend sprite and background colors by ``mask`` uint8 (B, h, w): uint8 (B, 3, h, w), rounded to nearest."""
     weight = mask[:, None].astype(np.int32)
     front = SPRITE_COLOURS[hue].astype(np.int32)[:, :, None, None]
     back = GROUND_COLOURS[ground].astype(np.int32)[:, :, None, None]
@@ -58,7 +58,7 @@ def _pictures(classes: np.ndarray, resolution: int, channels: int) -> np.ndarray
 
 
 class SpriteGrid(ImageSource):
-    """Every combination of the factors, rendered when it is read; image i has the factors ``unravel_index(i)``."""
+    """Every combination of the factors, rendered when read; image i has the factors ``unravel_index(i)``."""
 
     def __init__(self, *, coloured: bool, resolution: int, channels: int) -> None:
         self.name = "sprites-colour" if coloured else "sprites"
@@ -71,7 +71,7 @@ class SpriteGrid(ImageSource):
         return int(np.prod(self.factor_sizes))
 
     def classes(self, indices: np.ndarray) -> np.ndarray:
-        """The factors int64 (n, K) of the images at ``indices``."""
+        """Return the factors int64 (n, K) of the images at ``indices``."""
         return np.stack(np.unravel_index(indices, tuple(self.factor_sizes)), axis=1).astype(np.int64, copy=False)
 
     def sample(self, factors: np.ndarray, /) -> np.ndarray:
@@ -79,13 +79,13 @@ class SpriteGrid(ImageSource):
         return self.read(np.asarray(np.ravel_multi_index(tuple(factors.T), tuple(self.factor_sizes))))[0]
 
     def read(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Sprites drawn at ``indices``, and their shape as class."""
+        """Draw the sprites at ``indices``; their shape is the class."""
         classes = self.classes(indices)
         return _pictures(classes, self.resolution, self.channels), classes[:, 0].copy()
 
     @property
     def factors(self) -> np.ndarray:
-        """The whole grid, int16 (N, K), made on every access: 7 MB for the plain sprites, 0.5 GB for the coloured."""
+        """Return the whole grid, int16 (N, K), computed on every access: 7 MB for plain, 0.5 GB for colored sprites."""
         table = np.empty((len(self), len(self.factor_sizes)), np.int16)
         for start in range(0, len(self), 1 << 20):
             stop = min(start + (1 << 20), len(self))
@@ -93,13 +93,13 @@ class SpriteGrid(ImageSource):
         return table
 
     def fingerprint(self) -> str:
-        """Hash of the grid's description and of 64 pictures spread over it."""
+        """Return a hash of the description of the grid and of 64 images spread over it."""
         digest = ContentHash().text(self.name, self.factor_sizes)
         return digest.array(self.read(np.linspace(0, len(self) - 1, 64).astype(np.int64))[0]).hexdigest()
 
 
 def sprite_subset(classes: np.ndarray, *, resolution: int, channels: int) -> ArraySource:
-    """The sprites of the given factors, int (n, 5) or coloured (n, 7), rendered once."""
+    """Render the sprites of the given factors once, int (n, 5) or, if colored, (n, 7)."""
     coloured = classes.shape[1] == len(COLOUR_SIZES)
     names, sizes = (COLOUR_NAMES, COLOUR_SIZES) if coloured else (FACTOR_NAMES, FACTOR_SIZES)
     classes = check_factors("sprites", classes, names, sizes)
@@ -118,7 +118,7 @@ def sprite_subset(classes: np.ndarray, *, resolution: int, channels: int) -> Arr
 
 @DATA_SOURCES.register("sprites")
 class Sprites(DataSource):
-    """The full grid (``count`` None), rendered when read, or ``count`` random ones of it, rendered now.
+    """The full grid (``count`` None), rendered when read, or ``count`` random sprites, rendered immediately.
 
     The subset is drawn without replacement and depends on ``seed`` and ``count`` alone. Values run from 0 to 255;
     plain sprites with 3 channels are gray.
@@ -129,11 +129,11 @@ class Sprites(DataSource):
     colored = False
 
     def grid(self, data: DataRequest) -> SpriteGrid:
-        """Every combination of the factors."""
+        """Return every combination of the factors."""
         return SpriteGrid(coloured=self.colored, resolution=data.resolution, channels=data.channels)
 
     def open(self, data: DataRequest) -> ImageSource:
-        """The grid or a part of it. Raises UserError for more images than the grid has."""
+        """Open the grid or a part of it. Raises UserError for more images than the grid has."""
         grid = self.grid(data)
         if data.count is None:
             return grid
@@ -143,7 +143,7 @@ class Sprites(DataSource):
         return sprite_subset(classes, resolution=data.resolution, channels=data.channels)
 
     def open_held_out(self, data: DataRequest, test_split: str) -> ImageSource:
-        """As many other sprites as ``count``, or a few less."""
+        """Open as many other sprites as ``count``, or a few less."""
         if data.count is None:
             return super().open_held_out(data, test_split)
         grid = self.grid(data)
@@ -156,7 +156,7 @@ class Sprites(DataSource):
 
 @DATA_SOURCES.register("sprites-colour")
 class ColoredSprites(Sprites):
-    """As ``sprites``, in 8 hues on 6 grounds."""
+    """Like ``sprites``, in 8 hues on 6 backgrounds."""
 
     channels = (3,)
     colored = True

@@ -1,4 +1,4 @@
-"""STL-10 (Coates, Ng & Lee 2011), fetched by torchvision."""
+"""STL-10 (Coates, Ng & Lee 2011), downloaded by torchvision."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class STL10(DataSource):
         archive = Path(data.root) / datasets.STL10.filename
         advice = f"Put {datasets.STL10.filename} (2.6 GB) from {datasets.STL10.url} into {Path(data.root)}"
         with fetching("stl10", advice, Path(data.root)):
-            # an archive that lies there needs no network, only unpacking
+            # an archive that is already there only needs unpacking, no network
             here = downloads.check_integrity(str(archive), datasets.STL10.tgz_md5)
             found = datasets.STL10(data.root, split=data.split, download=data.download or here)
         labeled = data.split not in self.unlabeled

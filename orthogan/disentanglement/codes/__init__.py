@@ -1,1 +1,1 @@
-"""Where the codes of images come from: encoders, factor classifiers and latents."""
+"""Codes of images: encoders, factor classifiers and latent coordinates."""

@@ -1,4 +1,4 @@
-"""The codes of a generator: how far its latents lie along each direction, and how one of these is changed alone."""
+"""The codes of a generator: coordinates of its latents along directions, and how to change one of them alone."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from orthogan.models.protocol import Generator, as_generator
 from orthogan.rng import derive
 
 BATCH = 256
-PRIOR_DRAWS = 10_000  # for the mean and spread of coordinates in a space whose prior has no formula
-LEAST_ANGLE = 1e-3  # smallest singular value of unit rows, over the largest: below, they lie in fewer dimensions
+PRIOR_DRAWS = 10_000  # for the mean and spread of coordinates in a space whose prior has no closed form
+LEAST_ANGLE = 1e-3  # smallest over largest singular value of unit rows; below, they are linearly dependent
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,26 +53,26 @@ class Coordinates:
         return len(self.rows)
 
     def of(self, z: Tensor) -> Tensor:
-        """(n, k): the least-squares coordinates of ``z``."""
+        """Return the least-squares coordinates (n, k) of ``z``."""
         return (z @ self.duals.T - self.centre) / self.spread
 
     def put(self, z: Tensor, values: Tensor) -> Tensor:
-        """``z`` with all its coordinates replaced by ``values`` (n, k); what the directions do not span stays."""
+        """Replace all coordinates of ``z`` by ``values`` (n, k); components outside of the span stay."""
         return z + (values - self.of(z)) * self.spread @ self.rows
 
     def put_one(self, z: Tensor, index: Tensor, values: Tensor) -> Tensor:
-        """``z`` with coordinate ``index`` (n,) replaced by ``values`` (n,), the others left as they are."""
+        """Replace coordinate ``index`` (n,) of ``z`` by ``values`` (n,); the others stay."""
         change = values - self.of(z).gather(1, index[:, None])[:, 0]
         return z + (change * self.spread[index])[:, None] * self.rows[index]
 
     def scaled_rest(self, z: Tensor, scale: float) -> Tensor:
-        """``z`` with the part that no direction reaches multiplied by ``scale``."""
+        """Multiply the part of ``z`` outside of the span of the directions by ``scale``."""
         reached = z @ self.duals.T @ self.rows
         return reached + scale * (z - reached)
 
 
 def get_coordinates(generator: Generator, directions: Directions) -> Coordinates:
-    """Coordinates along ``directions``; ``generator`` is already seen from their space.
+    """Build the coordinates along ``directions``; ``generator`` is already viewed from their space.
 
     Raises ValueError: directions that lie in fewer dimensions than they are, or that the prior never moves along.
 
@@ -89,8 +89,8 @@ def get_coordinates(generator: Generator, directions: Directions) -> Coordinates
     sigma = np.linalg.svd(rows, compute_uv=False)
     if len(rows) > rows.shape[1] or sigma[-1] < LEAST_ANGLE * sigma[0]:
         raise ValueError(
-            f"{len(rows)} directions span fewer dimensions than that, so their coordinates are not defined; "
-            "leave out those that repeat others (orthogan.latent.discovery.merge)"
+            f"{len(rows)} directions are linearly dependent, so their coordinates are not defined; remove duplicates "
+            "with orthogan.latent.discovery.merge"
         )
     duals = np.linalg.pinv(rows).T
     centre, spread = np.zeros(len(rows)), np.ones(len(rows))
@@ -99,13 +99,15 @@ def get_coordinates(generator: Generator, directions: Directions) -> Coordinates
         centre, spread = drawn.mean(0), drawn.std(0)
         still = np.flatnonzero(~(spread > 0))
         if len(still):
-            raise ValueError(f"directions {still.tolist()}: the latents of space '{directions.space}' never vary there")
+            raise ValueError(
+                f"directions {still.tolist()}: latents of the space '{directions.space}' do not vary along them"
+            )
     return Coordinates(*(torch.from_numpy(array).float() for array in (rows, duals, centre, spread)))
 
 
 @dataclass(frozen=True, eq=False)
 class LatentCoordinates:
-    """A generator that is looked at along directions; made by ``subject``."""
+    """A generator with coordinates along directions; created by ``subject``."""
 
     response: GeneratorFunction
     directions: Directions
@@ -116,12 +118,12 @@ class LatentCoordinates:
         return len(self.coordinates)
 
     def draw(self, n: int, seed: int) -> tuple[Tensor, Tensor | None]:
-        """``n`` latents of the prior (n, latent_dim), and their classes (None: unconditional), on the CPU."""
+        """Draw ``n`` latents of the prior (n, latent_dim) and their classes (None: unconditional), on the CPU."""
         z, labels = self.response.draw(n, seed)
         return z.cpu(), None if labels is None else labels.cpu()
 
     def images(self, z: Tensor, labels: Tensor | None, *, batch_size: int = BATCH) -> np.ndarray:
-        """uint8 (n, c, h, w). Raises UserError for images that are not finite."""
+        """Generate images uint8 (n, c, h, w). Raises UserError for non-finite images."""
         place = self.response.device
         parts = [
             as_pixels(self.response(z[few].to(place), None if labels is None else labels[few].to(place)))
@@ -130,7 +132,7 @@ class LatentCoordinates:
         return np.concatenate(parts)
 
     def along(self, directions: Directions) -> LatentCoordinates:
-        """The same generator along other directions of the same space."""
+        """Return the same generator along other directions of the same space."""
         return LatentCoordinates(self.response, directions, get_coordinates(self.response.net, directions))
 
 
@@ -138,10 +140,10 @@ class LatentCoordinates:
 def subject(
     generator: nn.Module, directions: Directions | None = None, *, y: int | None = None
 ) -> Iterator[LatentCoordinates]:
-    """Within the block: the generator frozen, seen from the space of ``directions`` (default: its native ones).
+    """Context with the frozen generator, viewed from the space of ``directions`` (default: its native ones).
 
-    ``y``: the class of a conditional generator; None takes them in turn (not in a space that belongs to a class).
-    Raises UserError for directions or a class that do not fit; ValueError as ``get_coordinates``.
+    ``y``: the class of a conditional generator; None cycles through all classes (not in a space that belongs to a
+    class). Raises UserError for invalid directions or classes; ValueError as ``get_coordinates``.
     """
     chosen = native_directions(generator) if directions is None else directions
     chosen.check(generator)

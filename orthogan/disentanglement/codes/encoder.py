@@ -1,8 +1,8 @@
-"""An encoder for a generator that has none: trained on its own images to give back their coordinates.
+"""An encoder for a generator that has none, trained on its own images to predict their coordinates.
 
-Then metrics that need codes of real images apply (Ren et al., ICLR 2022, "Learning Disentangled Representation by
-Exploiting Pretrained Generative Models", evaluate discovered directions so). They judge the encoder's inversion with
-the generator's axes, so its R^2 belongs beside every number.
+It makes metrics that need codes of real images applicable, as in Ren et al., ICLR 2022, "Learning Disentangled
+Representation by Exploiting Pretrained Generative Models". They judge the inversion of the encoder together with the
+axes of the generator, so always report its R^2.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ IN_SPAN = 1e-4
 
 @dataclass(frozen=True, eq=False)
 class PostHocEncoder:
-    """uint8 images (n, c, s, s) -> coordinates float64 (n, k), as the ``Encoder`` of ``factor_vae`` and others.
+    """Maps uint8 images (n, c, s, s) to coordinates float64 (n, k); an ``Encoder`` for ``factor_vae`` and others.
 
     ``r2`` (k,): of each coordinate on fresh images of the generator, 1 - squared error / variance.
 
@@ -50,7 +50,7 @@ class PostHocEncoder:
 
     @torch.no_grad()
     def __call__(self, images: np.ndarray | Tensor) -> np.ndarray:
-        """Raises ValueError: images of another size or type."""
+        """Predict coordinates. Raises ValueError for images of another size or type."""
         given = prepare_images(images, self.channels, self.resolution, "encoder")
         place = next(self.net.parameters()).device
         parts = [self.net(as_input(piece.to(place))).cpu().double() for piece in given.split(ROWS)]
@@ -58,15 +58,19 @@ class PostHocEncoder:
         return codes if self.turned is None else codes @ self.turned
 
     def along(self, other: Coordinates) -> PostHocEncoder:
-        """The same encoder with its answers told along other directions of the same span; ``r2`` stays as it was.
+        """Return the same encoder with coordinates along other directions of the same span; ``r2`` is unchanged.
 
-        The best guess of a rotated coordinate is the rotated best guess, so this is what training would approach.
-        Coordinates keep their scale but not their zero. Raises ValueError: directions outside the span.
+        The best prediction of a rotated coordinate is the rotated best prediction, so training would converge to the
+        same result. Coordinates keep their scale but not their zero. Raises ValueError for directions outside of the
+        span.
         """
         span = self.coordinates.duals.double().T @ self.coordinates.rows.double()
         rows = other.rows.double()
         if len(other) != len(self.coordinates) or float((rows - rows @ span).norm(dim=1).max()) > IN_SPAN:
-            raise ValueError("these directions leave the span of those that the encoder was trained on; train another")
+            raise ValueError(
+                "these directions are outside of the span of the directions that the encoder was trained on; train "
+                "another encoder"
+            )
         own = (self.coordinates.spread[:, None] * self.coordinates.rows).double()
         return replace(self, turned=(own @ (other.duals / other.spread[:, None]).double().T).numpy())
 
@@ -85,7 +89,7 @@ def train_encoder(
     seed: int = 0,
     progress: bool = False,
 ) -> PostHocEncoder:
-    """The oracle's net, trained to tell the coordinates of ``fakes`` images of the prior, by squared error.
+    """Train the network of the oracle to predict the coordinates of ``fakes`` generated images, with squared error.
 
     ``fresh`` further images give its ``r2``. Same arguments, same encoder.
     Raises ValueError: numbers that are too small. UserError: directions or a class that do not fit.
@@ -101,7 +105,10 @@ def train_encoder(
         (2, 16)
     """
     if fresh < 2 or fakes < batch_size or batch_size < 2:
-        raise ValueError(f"encoder: fakes={fakes}, fresh={fresh}, batch_size={batch_size}: a batch of 2, fresh 2")
+        raise ValueError(
+            f"encoder: fakes={fakes}, fresh={fresh}, batch_size={batch_size}: batch_size and fresh must be at least "
+            "2, and fakes at least one batch"
+        )
     with subject(generator, directions, y=y) as seen:
         z, labels = seen.draw(fakes + fresh, derive(seed, "encoder"))
         images = torch.from_numpy(seen.images(z, labels))

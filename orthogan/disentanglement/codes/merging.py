@@ -1,4 +1,4 @@
-"""Which values of a factor count as one: what a picture of a few pixels cannot show must not be asked of a net."""
+"""Merging of factor values that small images cannot distinguish, so that a classifier is not asked to."""
 
 from __future__ import annotations
 
@@ -12,13 +12,19 @@ from orthogan.data.sprites import FACTOR_SIZES
 
 LEVELS = 6
 TURNS = 2
-KINDS = ("shape", "object", "category", "instance", "colour")  # words of factors whose values have no order
-SPRITE_TURN = FACTOR_SIZES[2] - 1  # orientations 0 and 39 of the sprites are one picture
+KINDS = (
+    "shape",
+    "object",
+    "category",
+    "instance",
+    "colour",
+)  # words in the names of factors whose values have no order
+SPRITE_TURN = FACTOR_SIZES[2] - 1  # orientations 0 and 39 of the sprites are the same image
 
 
 @dataclass(frozen=True)
 class Merging:
-    """The factors that are kept, and the class that each of their values belongs to.
+    """The factors to keep, and the class of each of their values.
 
     ``columns``: of the source's factors. ``tables``: for each of them the class of value 0, 1, 2, ...; classes run
     from 0 without gaps. ``notes``: for each, how its values were merged ("" if they were not).
@@ -38,7 +44,7 @@ class Merging:
 
     @property
     def sizes(self) -> tuple[int, ...]:
-        """Classes of each factor."""
+        """Return the number of classes of each factor."""
         return tuple(max(table) + 1 for table in self.tables)
 
     @property
@@ -52,23 +58,23 @@ class Merging:
         return ";".join(merged) or "none"
 
     def __call__(self, factors: np.ndarray) -> np.ndarray:
-        """Classes int64 (n, kept) of the source's factors, integers (n, K)."""
+        """Return the classes int64 (n, kept) of source factors, integers (n, K)."""
         pairs = zip(self.columns, self.tables, strict=True)
         return np.stack([np.array(table)[factors[:, column]] for column, table in pairs], axis=1)
 
 
 def get_merging(source: ImageSource, *, levels: int = LEVELS, turns: int = TURNS) -> Merging:
-    """How the factors of ``source`` are merged by default; factors of one value are left out.
+    """Return the default merging of the factors of ``source``; constant factors are dropped.
 
     * Factors whose values have names (``source.factor_values``): names that differ only in a number at their end are
       one class, so that the hair long01 ... long24, short01 ... short21 is long or short, and a hat is there or not.
       Where that leaves a single class, as for the clothes of the faces, every value is its own.
-    * Ordered factors of more than ``levels`` values: neighbours share a bin, ceil(values / levels) of them or one
-      fewer, so there are at most ``levels`` bins. Kinds (a word of ``KINDS`` in the name) are never merged. (Of the
-      sprites, a heart's place is that of a point beside its centroid, so 32 places could not be told apart well.)
-    * The orientation of the sprites (40 values, of which 0 and 39 are one picture): the angle modulo 90 degrees, after
-      which a square looks the same, in ``turns`` equal bins; 1 leaves it out. The ellipse comes round after 180
-      degrees and the heart after 360; one rule for all shapes keeps the factor's meaning apart from the shape.
+    * Ordered factors of more than ``levels`` values: neighbors share a bin, ceil(values / levels) of them or one
+      fewer, so there are at most ``levels`` bins. Unordered factors (a word of ``KINDS`` in the name) are never merged.
+      (The position of a sprite heart is a point beside its centroid, so 32 positions are hard to distinguish.)
+    * The orientation of the sprites (40 values, of which 0 and 39 are the same image): the angle modulo 90 degrees,
+      after which a square looks the same, in ``turns`` equal bins; 1 drops it. The ellipse repeats after 180 degrees
+      and the heart after 360; one rule for all shapes keeps the factor independent of the shape.
 
     Raises ValueError: unknown factors, fewer than 2 levels or 1 turn, or no factor that varies.
 
@@ -80,9 +86,9 @@ def get_merging(source: ImageSource, *, levels: int = LEVELS, turns: int = TURNS
         (('shape', 'scale', 'orientation', 'x', 'y'), (3, 6, 2, 6, 6))
     """
     if not len(source.factor_sizes):
-        raise ValueError(f"{source.name}: its factors are not known; choose a source with factors, as sprites")
+        raise ValueError(f"{source.name}: its factors are not known; choose a source with factors, such as sprites")
     if levels < 2 or turns < 1:
-        raise ValueError(f"levels={levels}, turns={turns}: at least 2 and 1")
+        raise ValueError(f"levels={levels}, turns={turns}: must be at least 2 and 1")
     names, sizes = tuple(source.factor_names), tuple(int(size) for size in source.factor_sizes)
     if source.factor_values:
         tables = [_by_name(values) for values in source.factor_values]
@@ -93,7 +99,7 @@ def get_merging(source: ImageSource, *, levels: int = LEVELS, turns: int = TURNS
         ]
     kept = [j for j, table in enumerate(tables) if max(table) > 0]
     if not kept:
-        raise ValueError(f"{source.name}: no factor has two values or more")
+        raise ValueError(f"{source.name}: no factor has more than one value")
     notes = ("mod 90 degrees" if _is_sprite_orientation(names, sizes, j) else "" for j in kept)
     return Merging(tuple(names[j] for j in kept), tuple(kept), tuple(tables[j] for j in kept), tuple(notes))
 
@@ -111,7 +117,7 @@ def _by_name(values: Sequence[str]) -> tuple[int, ...]:
 
 
 def _turned(turns: int) -> tuple[int, ...]:
-    # 4k / 39 of a right angle: whole numbers, so that no rounding decides a bin
+    # 4k / 39 of a right angle: integers, so that rounding does not affect the bins
     quarters = [4 * (value % SPRITE_TURN) % SPRITE_TURN for value in range(SPRITE_TURN + 1)]
     return tuple(quarter * turns // SPRITE_TURN for quarter in quarters)
 

@@ -1,6 +1,6 @@
-"""A net that reads the factors off a picture, trained on labeled data: it turns a generator's images into factors.
+"""An oracle: a classifier of factors trained on labeled data, which predicts the factors of generated images.
 
-Each is trained once and kept: one file in the cache, named by a hash of all that it depends on.
+Each is trained once and cached in one file, named by a hash of everything that it depends on.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ from orthogan.io.weights import read_sealed, write_sealed
 from orthogan.rng import derive
 
 LEAST_ACCURACY = 0.9
-ROWS = 1024  # images looked at together
+ROWS = 1024  # images per batch
 LEAST_IMAGES = 20
 
 
 @dataclass(frozen=True)
 class TrainingRecipe:
-    """How an oracle is trained: a part of its identity.
+    """How an oracle is trained; part of its identity.
 
     ``steps`` of ``batch_size`` images; ``held_out``: at most so many images, and at most a tenth, are kept for the
     accuracy.
@@ -58,7 +58,7 @@ class TrainingRecipe:
 
 @dataclass(frozen=True, eq=False)
 class FactorClassifier:
-    """uint8 images of one size -> the class of every factor of ``merging``.
+    """Maps uint8 images of one size to the class of every factor of ``merging``.
 
     ``accuracy``, ``chance``, ``confidence``: for each factor, on images of ``source`` that it was not trained on, the
     share of right answers, the share of the commonest class, and the mean probability of the answer.
@@ -86,7 +86,7 @@ class FactorClassifier:
     teaching: TrainingRecipe = field(default_factory=TrainingRecipe)
 
     def read(self, images: np.ndarray | Tensor) -> tuple[np.ndarray, np.ndarray]:
-        """Answers int64 (n, K) and their probabilities float32 (n, K), of images uint8 (n, c, s, s), in float32.
+        """Return predictions int64 (n, K) and their probabilities float32 (n, K) for images uint8 (n, c, s, s).
 
         Raises ValueError: images of another size or type.
         """
@@ -94,11 +94,11 @@ class FactorClassifier:
         return _answers(self.net, given, self.merging.sizes)
 
     def kept(self, least_accuracy: float = LEAST_ACCURACY) -> list[int]:
-        """Indices of the factors that it reads with at least that accuracy."""
+        """Return the indices of the factors predicted with at least this accuracy."""
         return [j for j, name in enumerate(self.merging.names) if self.accuracy[name] >= least_accuracy]
 
     def as_dict(self) -> dict[str, Any]:
-        """All but the net, JSON-ready."""
+        """Return everything except the network, ready for JSON."""
         named = ("resolution", "channels", "accuracy", "chance", "confidence", "source", "fingerprint")
         plain = {name: getattr(self, name) for name in named}
         return plain | {"merging": asdict(self.merging), "teaching": asdict(self.teaching)}
@@ -119,11 +119,11 @@ def train_oracle(
     device: torch.device | str = "cpu",
     progress: bool = True,
 ) -> FactorClassifier:
-    """An oracle for ``source``: one trunk, trained on the cross-entropy of each factor.
+    """Train an oracle for ``source``: one trunk, with the cross-entropy of each factor.
 
-    It sees random images, each once if there are enough of them. Images held out are others than those trained on;
-    sprites that are pixel by pixel the same (orientation 0 and 39) count as two images. Same arguments, same
-    oracle, on one machine and number of threads.
+    It sees random images, each once if there are enough of them. Held-out images are not used for training; identical
+    sprites (orientation 0 and 39) count as two images. The same arguments give the same oracle on the same machine and
+    number of threads.
 
     Args:
         levels, turns: how factors are merged, see ``get_merging``; or give the ``merging`` itself.
@@ -188,17 +188,17 @@ def train_oracle(
 
 
 def factors_at(source: ImageSource, indices: np.ndarray) -> np.ndarray:
-    """The factors, integers (n, K), of the images at ``indices``. Raises ValueError where they are not known."""
-    if isinstance(source, SpriteGrid):  # its whole table takes half a gigabyte
+    """Return the factors, integers (n, K), of the images at ``indices``. Raises ValueError if they are not known."""
+    if isinstance(source, SpriteGrid):  # the whole table takes half a gigabyte
         return source.classes(indices)
     factors = source.factors
     if factors is None:
-        raise ValueError(f"{source.name}: its factors are not known; choose a source with factors, as sprites")
+        raise ValueError(f"{source.name}: its factors are not known; choose a source with factors, such as sprites")
     return factors[indices]
 
 
 def fingerprint_of(source: ImageSource) -> str:
-    """Changes when the images or their factors change."""
+    """Return a hash of the images and their factors."""
     digest = ContentHash().text(source.fingerprint(), *source.factor_names, *source.factor_sizes)
     if not isinstance(source, SpriteGrid) and source.factors is not None:
         digest.array(source.factors)
@@ -211,7 +211,7 @@ def as_input(images: Tensor) -> Tensor:
 
 
 def pieces(indices: np.ndarray) -> list[np.ndarray]:
-    """``indices`` (n,) in runs of images that are looked at together."""
+    """Split ``indices`` (n,) into batches."""
     return [indices[start : start + ROWS] for start in range(0, len(indices), ROWS)]
 
 
@@ -247,7 +247,7 @@ def oracle_for(
     device: torch.device | str = "cpu",
     progress: bool = True,
 ) -> FactorClassifier:
-    """The oracle of ``source`` out of the cache, or trained now and put there; on ``device``.
+    """Return the oracle of ``source`` on ``device``, from the cache or trained now and cached.
 
     It is found again while the images, the factors, their merging and the ``teaching`` are the same.
     Raises ValueError as ``train_oracle``.
@@ -273,8 +273,8 @@ def oracle_for(
     oracle = train_oracle(source, merging=merging, device=device, progress=progress, **asdict(taught))
     try:
         save_oracle(path, oracle)
-    except UserError as error:  # a cache that cannot be written costs time, not the result
-        print(f"orthogan: the oracle is not kept: {error}", file=sys.stderr)
+    except UserError as error:  # an unwritable cache costs time, but not the result
+        print(f"orthogan: cannot cache the oracle: {error}", file=sys.stderr)
     return oracle
 
 
@@ -296,7 +296,7 @@ def save_oracle(path: str | os.PathLike[str], oracle: FactorClassifier) -> Path:
 def load_oracle(
     path: str | os.PathLike[str], *, device: torch.device | str = "cpu", sealed: bool = False
 ) -> FactorClassifier:
-    """Read what ``save_oracle`` wrote; ``sealed``: a file without a hash, of an earlier version, counts as damaged.
+    """Read an oracle written by ``save_oracle``; ``sealed``: treat a file without a hash (earlier versions) as damaged.
 
     Raises UserError naming the file: missing, damaged, or no oracle.
 
@@ -310,7 +310,7 @@ def load_oracle(
     """
     tensors, metadata = read_sealed(path, needed=sealed)
     if _KEY not in metadata:
-        raise UserError(f"{path}: holds no oracle")
+        raise UserError(f"{path}: not an oracle")
     described: Any = parse_json(metadata[_KEY], path)
     try:
         if described.pop("format") != FORMAT:

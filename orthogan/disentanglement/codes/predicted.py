@@ -1,4 +1,4 @@
-"""Codes and factors of a generator's own images, as an oracle reads them: what lets metrics of arrays judge a GAN."""
+"""Codes and predicted factors of generated images, which make array metrics applicable to a GAN."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from orthogan.latent.directions import Directions
 from orthogan.progress import progress_bar
 from orthogan.rng import derive
 
-STEADY = 0.999  # a factor of which so large a share of the images shows one value counts as constant
-RARE = 20  # images below which a value is too rare for a split into training and test rows
+STEADY = 0.999  # a factor counts as constant if this fraction of the images has the same value
+RARE = 20  # values with fewer images are too rare to split into training and test rows
 
 
 class Predicted(NamedTuple):
-    """What an oracle sees in n images drawn from the prior.
+    """Predictions of an oracle on n images drawn from the prior.
 
     Attributes:
         codes: coordinates along the directions, float64 (n, k).
-        factors: the oracle's answers, int64 (n, K).
+        factors: predicted factors, int64 (n, K).
         confidence: their mean probability, (K,).
         latents: (n, latent_dim).
 
@@ -53,10 +53,10 @@ def predicted_factors(
     y: int | None = None,
     progress: bool = False,
 ) -> Predicted:
-    """What ``oracle`` sees in ``n`` images of ``generator``, with their coordinates along ``directions``.
+    """Predict the factors of ``n`` images of ``generator``, with their coordinates along ``directions``.
 
-    In the spirit of MIG-gen (Nie et al., ICML 2020): then ``mig(codes, factors)`` and the like apply unchanged. The
-    confidence beside that on real images (``oracle.confidence``) says whether the images are such as it knows.
+    In the spirit of MIG-gen (Nie et al., ICML 2020): ``mig(codes, factors)`` and others then apply unchanged. Compare
+    the confidence with that on real images (``oracle.confidence``) to see whether the images resemble them.
 
     Raises:
         ValueError: an oracle of another image size. UserError: directions or a class that do not fit.
@@ -77,9 +77,9 @@ def predicted_factors(
 def predict_factors(
     seen: LatentCoordinates, oracle: FactorClassifier, n: int, seed: int, *, progress: bool = False
 ) -> Predicted:
-    """``predicted_factors`` of an open subject."""
+    """Compute ``predicted_factors`` of an open subject."""
     if n < 1:
-        raise ValueError(f"samples={n}: at least 1 image")
+        raise ValueError(f"samples={n}: must be at least 1")
     z, labels = seen.draw(n, derive(seed, "predicted factors"))
     answers, sure = [], []
     with progress_bar(total=n, desc="factors of fakes", unit="img", disable=not progress, leave=False) as bar:
@@ -93,13 +93,13 @@ def predict_factors(
 
 
 def varying_factors(factors: np.ndarray) -> list[int]:
-    """The columns of (n, K) in which no value has ``STEADY`` of the rows or more."""
+    """Return the columns of (n, K) in which no value takes up ``STEADY`` or more of the rows."""
     shares = [np.bincount(column).max() / len(column) for column in factors.T]
     return [j for j, share in enumerate(shares) if share < STEADY]
 
 
 def without_rare(codes: np.ndarray, factors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The rows whose value of every factor is shared by ``RARE`` rows or more, of those that are left."""
+    """Return the rows whose value of every factor occurs in at least ``RARE`` of the remaining rows."""
     kept = np.ones(len(factors), bool)
     while True:
         common = kept.copy()

@@ -1,4 +1,4 @@
-"""What the metrics that intervene need: observations of chosen factors, and an encoder of them."""
+"""Observations of chosen factors and their encoders, for metrics that intervene on factors."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from orthogan.data.sprites import FACTOR_SIZES, render
 from orthogan.disentanglement.arrays import check_codes
 
 Encoder = Callable[[Any], ArrayLike]
-ROWS = 1024  # observations given to an encoder at a time, about
+ROWS = 1024  # approximate number of observations per call of the encoder
 
 
 @runtime_checkable
@@ -27,11 +27,11 @@ class LabelledSource(Protocol):
 
     @property
     def factor_sizes(self) -> Sequence[int]:
-        """How many values each factor has."""
+        """Return the number of values of each factor."""
         ...
 
     def sample(self, factors: np.ndarray, /) -> Any:
-        """Observations, whatever the encoder takes, of factors int64 (n, K), each from 0 to its size - 1."""
+        """Return observations, as the encoder takes them, of factors int64 (n, K), each from 0 to its size - 1."""
         ...
 
 
@@ -39,7 +39,7 @@ class GridSource:
     """Observations in memory, one for each combination of factors.
 
     Args:
-        factors: whole numbers (N, K): every combination of 0 ... size - 1 once, in any order.
+        factors: integers (N, K): every combination of 0 ... size - 1 once, in any order.
         observations: (N, ...), images or codes (then the encoder is ``lambda x: x``).
 
     Raises ValueError: other shapes, or a combination that is absent or twice there.
@@ -61,19 +61,22 @@ class GridSource:
                 f"observations, not {grid.dtype} of shape {grid.shape}"
             )
         if grid.min() < 0:
-            raise ValueError(f"GridSource: factor {int(grid.min(0).argmin())} has a negative value; number from 0")
+            raise ValueError(
+                f"GridSource: factor {int(grid.min(0).argmin())} has a negative value; number the values from 0"
+            )
         self.factor_sizes: tuple[int, ...] = tuple(int(size) for size in grid.max(0) + 1)
         combinations = int(np.prod([float(size) for size in self.factor_sizes]))
         place = np.ravel_multi_index(tuple(grid.T), self.factor_sizes) if combinations == len(grid) else grid[:0, 0]
         if len(np.unique(place)) != combinations:
             raise ValueError(
-                f"GridSource: {len(grid)} rows, not the {combinations} combinations of {self.factor_sizes}, each once"
+                f"GridSource: {len(grid)} rows; expected each of the {combinations} combinations of "
+                f"{self.factor_sizes} once"
             )
         self._row = np.argsort(place)
         self._observations = observations
 
     def sample(self, factors: np.ndarray, /) -> np.ndarray:
-        """The observations (n, ...) of factors (n, K). Raises ValueError for a value that there is not."""
+        """Return the observations (n, ...) of factors (n, K). Raises ValueError for values out of range."""
         return self._observations[self._row[np.ravel_multi_index(tuple(factors.T), self.factor_sizes)]]
 
 
@@ -91,33 +94,38 @@ class SpriteSource:
     factor_sizes: tuple[int, ...] = FACTOR_SIZES
 
     def sample(self, factors: np.ndarray, /) -> np.ndarray:
-        """Pictures of (shape, scale, orientation, x, y). Raises UserError for a value out of range."""
+        """Draw images of (shape, scale, orientation, x, y). Raises UserError for values out of range."""
         return render(factors)
 
 
 def encode_images(metric: str, source: LabelledSource, encoder: Encoder, factors: np.ndarray) -> np.ndarray:
-    """Codes float64 (n, d) of observations of ``factors`` (n, K), some 1000 at a time.
+    """Encode observations of ``factors`` (n, K) to codes float64 (n, d), about 1000 at a time.
 
-    Raises ValueError: the encoder gives another number of rows, no matrix, or numbers that are not finite.
+    Raises ValueError if the encoder returns another number of rows, not a matrix, or non-finite values.
     """
     parts = []
     for start in range(0, len(factors), ROWS):
         wanted = factors[start : start + ROWS]
         codes = check_codes(metric, encoder(source.sample(wanted)))
         if len(codes) != len(wanted):
-            raise ValueError(f"{metric}: the encoder made {codes.shape} of {len(wanted)} observations; a row for each")
+            raise ValueError(
+                f"{metric}: the encoder returned shape {codes.shape} for {len(wanted)} observations; it must return "
+                "one row each"
+            )
         parts.append(codes)
     return np.concatenate(parts)
 
 
 def varying(metric: str, source: LabelledSource) -> np.ndarray:
-    """Indices of the factors with more than one value. Raises ValueError if they are fewer than two."""
+    """Return the indices of the factors with more than one value. Raises ValueError if there are fewer than two."""
     found = np.flatnonzero(np.array(source.factor_sizes) > 1)
     if len(found) < 2:
-        raise ValueError(f"{metric}: factor_sizes={source.factor_sizes}: at least two factors with two values or more")
+        raise ValueError(
+            f"{metric}: factor_sizes={source.factor_sizes}: at least two factors with two or more values are needed"
+        )
     return found
 
 
 def draw(source: LabelledSource, shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
-    """Factors drawn uniformly: int64 (*shape, K)."""
+    """Draw factors uniformly: int64 (*shape, K)."""
     return rng.integers(0, source.factor_sizes, size=(*shape, len(source.factor_sizes)))

@@ -1,4 +1,4 @@
-"""The small net that looks at pictures here, and how it is taught: shared by the oracle and the post-hoc encoder."""
+"""The small convolutional network of the oracle and the post-hoc encoder, and its training."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from orthogan.fit import cosine, fit, seeded
 
 Precision = Literal["float32", "bfloat16"]
 FIRST, WIDTH = 32, 64  # channels of the first map, and of all others
-BOTTOM = 8  # side of the last map, which is flattened: pooling would lose where things are
-DEPTH = 3  # convolutions there; on the sprites they are worth more than wider maps or as many more steps
+BOTTOM = 8  # side of the last map, which is flattened: pooling would lose positions
+DEPTH = 3  # convolutions at this size; on the sprites they help more than wider maps or as many more steps
 HIDDEN = 256
-WARM = 0.1  # of the steps, in which the learning rate rises; it then falls to 0 as a cosine
+WARM = 0.1  # fraction of the steps with a rising learning rate; it then falls to 0 as a cosine
 
 
 class Trunk(nn.Module):
@@ -36,7 +36,7 @@ class Trunk(nn.Module):
         self.head = nn.Sequential(nn.Linear(before * side**2, HIDDEN), nn.ReLU(), nn.Linear(HIDDEN, outputs))
 
     def forward(self, images: Tensor) -> Tensor:
-        """The outputs of the head (n, ...) for ``images`` (n, c, h, w)."""
+        """Return the outputs of the head (n, ...) for ``images`` (n, c, h, w)."""
         return self.head(self.features(images.contiguous(memory_format=torch.channels_last)))
 
 
@@ -46,7 +46,7 @@ def _layer(inputs: int, outputs: int, stride: int = 1) -> list[nn.Module]:
 
 
 def new_trunk(channels: int, resolution: int, outputs: int, *, seed: int) -> Trunk:
-    """A trunk whose initial weights are a function of the arguments; global random state is left alone."""
+    """Build a trunk whose initial weights depend on the arguments alone; the global random state is not changed."""
     with seeded(seed, "trunk"):
         net = Trunk(channels, resolution, outputs)
     return net.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
@@ -63,13 +63,15 @@ def fit_trunk(
     what: str,
     progress: bool,
 ) -> None:
-    """``steps`` steps of Adam on ``loss(net(inputs), targets)``, float32; ``net`` is left in eval mode.
+    """Train with ``steps`` steps of Adam on ``loss(net(inputs), targets)`` in float32; leaves ``net`` in eval mode.
 
     ``batch``: step -> inputs and targets, on the device of ``net``. With "bfloat16" the net runs in autocast.
-    Raises ValueError: no steps, a learning rate of 0, an unknown precision, or a loss that is no longer finite.
+    Raises ValueError for no steps, a learning rate of 0, an unknown precision, or a non-finite loss.
     """
     if steps < 1 or not lr > 0 or precision not in get_args(Precision):
-        raise ValueError(f"steps={steps}, lr={lr}, precision={precision!r}: at least 1, positive, float32 or bfloat16")
+        raise ValueError(
+            f"steps={steps}, lr={lr}, precision={precision!r}: must be at least 1, positive, and float32 or bfloat16"
+        )
     place = next(net.parameters()).device
 
     def value(step: int) -> Tensor:
@@ -85,9 +87,9 @@ def fit_trunk(
 
 
 def prepare_images(images: np.ndarray | Tensor, channels: int, resolution: int, who: str) -> Tensor:
-    """``images`` as a tensor uint8 (n, channels, resolution, resolution).
+    """Return ``images`` as a tensor uint8 (n, channels, resolution, resolution).
 
-    Raises ValueError: images of another size or type than the net called ``who`` was trained on.
+    Raises ValueError if the network called ``who`` was trained on images of another size or type.
     """
     given = torch.as_tensor(images)
     wanted = (channels, resolution, resolution)

@@ -1,1 +1,1 @@
-"""The metrics of disentanglement, one per file: of codes and factors, of a source of images, or of a generator."""
+"""Disentanglement metrics, one per file: of codes and factors, of a source of images, or of a generator."""

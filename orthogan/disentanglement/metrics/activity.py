@@ -1,4 +1,4 @@
-"""Activeness along directions, as a score: how much the pictures change when one coordinate is walked."""
+"""Activeness along directions as a score: how much images change along one coordinate."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ def activity(
     """Mean over directions of the variance (ddof 1) of a pixel as one coordinate takes ``values``; mean over pixels.
 
     ``activeness`` for directions that need not be axes (default: native), in squared units of images in [-1, 1].
-    Averaged over ``samples`` latents of the prior. It says that something moves, not that it is one thing:
-    random directions may have the larger mean.
+    Averaged over ``samples`` latents of the prior. It measures how much changes, not whether it is a single factor:
+    random directions may have a larger mean.
 
-    Returns details "per_direction" (k,) and "active", how many have at least 1 % of the largest.
+    Returns details "per_direction" (k,) and "active", the number of directions with at least 1 % of the largest.
 
     Raises:
         ValueError: fewer than two values, or no samples. UserError: directions that do not fit, damaged images.
@@ -47,7 +47,9 @@ def activity(
         True
     """
     if len(values) < 2 or samples < 1:
-        raise ValueError(f"activity: values={list(values)}, samples={samples}: at least 2, and 1")
+        raise ValueError(
+            f"activity: values={list(values)}, samples={samples}: at least 2 values and 1 sample are needed"
+        )
     with subject(generator, directions, y=y) as seen:
         z, labels = seen.draw(samples, derive(seed, "activity"))
         place = seen.response.device

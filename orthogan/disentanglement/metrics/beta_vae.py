@@ -9,8 +9,8 @@ from orthogan.disentanglement.codes.source import ROWS, Encoder, LabelledSource,
 from orthogan.disentanglement.registry import register_metric
 from orthogan.disentanglement.score import Score
 
-LARGEST = 10  # exponent of 2: larger features are scaled down to it, because the solver fails with them
-ITERATIONS = 1000  # sklearn's 100 may stop early, and then the score measures the solver
+LARGEST = 10  # exponent of 2: larger features are scaled down to it, because the solver fails otherwise
+ITERATIONS = 1000  # scikit-learn's 100 may stop too early; the score would then measure the solver
 
 
 @register_metric("beta_vae", train_points=800, test_points=400)
@@ -24,19 +24,21 @@ def beta_vae(
     standardise: bool = False,
     seed: int = 0,
 ) -> Score:
-    """Test accuracy of finding the shared factor, from chance (1 over the number of factors that vary) to 1.
+    """Test accuracy of predicting the shared factor, from chance (1 / number of varying factors) to 1.
 
-    Higgins et al. 2017 as Locatello et al. 2019: a point is a factor k, and ``batch`` pairs of observations that share
-    k's value within each pair and nothing else; its feature is the mean |code - code'| (d,), its label k. Logistic
-    regression, run until it converges. It saturates near 1: even an untrained encoder may pass 0.9.
+    Higgins et al. 2017 as in Locatello et al. 2019: a data point is a factor k and ``batch`` pairs of observations;
+        each pair shares the value of k and nothing else. Its feature is the mean |code - code'| (d,), its label k.
+        Logistic regression is run until convergence. The score saturates near 1: even an untrained encoder may exceed
+        0.9.
 
-    ``standardise`` scales the features by their training deviation, so that the codes' scale plays no part.
+    ``standardise`` divides the features by their training standard deviation, so the scale of the codes does not
+    matter.
 
-    Encodes 2 * batch * (train_points + test_points) observations: 1.9 million by default. Factors of one value are
-    never k.
+    Encodes 2 * batch * (train_points + test_points) observations: 1.9 million by default. Constant factors are never
+    chosen as k.
 
-    Returns details "train", "factors" (the indices that k ran over), "per_factor" (test accuracy of each; NaN where
-    no test point had it) and "chance".
+    Returns details "train", "factors" (the indices of possible k), "per_factor" (test accuracy of each; NaN if no test
+    point has it) and "chance".
 
     Raises:
         ValueError: fewer than two factors that vary, sizes that are too small, or an encoder that breaks its shape.
@@ -53,7 +55,7 @@ def beta_vae(
     if batch < 1 or test_points < 1 or train_points < 10 * len(factors):
         raise ValueError(
             f"beta_vae: train_points={train_points}, test_points={test_points}, batch={batch}: "
-            f"at least {10 * len(factors)} (10 a factor), 1 and 1"
+            f"must be at least {10 * len(factors)} (10 per factor), 1 and 1"
         )
     from sklearn.linear_model import LogisticRegression  # takes seconds to import
 
@@ -81,7 +83,7 @@ def beta_vae(
 def _points(
     source: LabelledSource, encoder: Encoder, factors: np.ndarray, points: int, batch: int, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Features float64 (points, d) and labels (points,), the index of the shared factor."""
+    """Return features float64 (points, d) and labels (points,), the index of the shared factor."""
     labels = rng.choice(factors, size=points)
     group = max(1, ROWS // batch)
     features = []

@@ -1,4 +1,4 @@
-"""The FactorVAE vote with its roles swapped: hold a code still, and see which factor of the images quietens."""
+"""The FactorVAE vote with swapped roles: fix a code, and find the factor of the images that varies least."""
 
 from __future__ import annotations
 
@@ -34,24 +34,25 @@ def code_vote(
 ) -> Score:
     """Test accuracy of the majority vote factor -> code, from about 1 over the number of codes, k, up to "ceiling".
 
-    ``factor_vae`` holds a factor and sees which code quietens; a generator has it the other way round. A vote holds a
-    random coordinate at a random value of the prior in ``batch`` images and names the factor that ``oracle`` then
-    sees vary least, its Gini impurity (the chance that two images differ in it) there over that of ``samples`` images.
-    Each factor then stands for the code under which it was named most often; the score is how often that is right.
+    ``factor_vae`` fixes a factor and finds the code that varies least; a generator needs the reverse. A vote fixes a
+    random coordinate at a random value of the prior in ``batch`` images and chooses the factor that varies least in the
+    predictions of ``oracle``: its Gini impurity (the probability that two images differ in it) relative to that of
+    ``samples`` images. Each factor is then assigned to the code for which it was chosen most often; the score is the
+    accuracy of this assignment.
 
-    K factors can stand for K codes only: with k > K no generator passes "ceiling", K / k, about. "consistency" is the
-    same votes read the other way, how often a code names the factor that it names most: 1 where every code has one
-    factor to itself or shares it, about 1 / K by chance. Neither compares with ``factor_vae``.
+    K factors can represent only K codes: with k > K no generator exceeds "ceiling", about K / k. "consistency" reads
+        the same votes in reverse, how often a code votes for its most common factor: 1 if every code always votes for
+        one factor, about 1 / K by chance. Neither is comparable with ``factor_vae``.
 
-    Makes batch * (train_votes + test_votes) + samples images: 21,200 by default.
+    Generates batch * (train_votes + test_votes) + samples images: 21,200 by default.
 
     Args:
-        factors: indices of the oracle's factors that may be named (default: those it reads with 90 % accuracy).
-            Factors that do not vary in the images are never named.
-        y: class of a conditional generator; None takes them in turn.
+        factors: indices of the factors of the oracle that may be chosen (default: those predicted with at least 90 %
+            accuracy). Factors that do not vary in the images are never chosen.
+        y: class of a conditional generator; None cycles through all classes.
 
-    Returns details "chance", "ceiling", "consistency", "train", "factors" (indices that could be named), "votes" (k, K)
-    of training, "test_votes", "assigned" (K,): each factor's code, -1 where it was never named.
+    Returns details "chance", "ceiling", "consistency", "train", "factors" (indices that could be chosen), "votes" (k,
+    K) of training, "test_votes", "assigned" (K,): the code of each factor, -1 if it was never chosen.
 
     Raises:
         ValueError: numbers that are too small, fewer than two factors that vary, an oracle of another image size.
@@ -77,8 +78,8 @@ def code_vote(
     """
     if min(batch, samples) < 2 or min(train_votes, test_votes) < 1:
         raise ValueError(
-            f"code_vote: batch={batch}, samples={samples}, train_votes={train_votes}, test_votes={test_votes}: "
-            "at least 2, 2, 1, 1"
+            f"code_vote: batch={batch}, samples={samples}, train_votes={train_votes}, test_votes={test_votes}: must "
+            "be at least 2, 2, 1, 1"
         )
     allowed = oracle.kept(LEAST_ACCURACY) if factors is None else [int(j) for j in factors]
     with subject(generator, directions, y=y) as seen:
@@ -87,7 +88,7 @@ def code_vote(
         named_of = np.array([j for j in allowed if whole[j] > 0], np.int64)
         if len(named_of) < 2:
             names = [oracle.merging.names[j] for j in named_of]
-            raise ValueError(f"code_vote: factors that vary in the images: {names or 'none'}; at least 2 are needed")
+            raise ValueError(f"code_vote: at least 2 factors must vary in the images; varying: {names or 'none'}")
         tables = np.zeros((2, k, len(oracle.merging.sizes)), np.int64)
         total = train_votes + test_votes
         held = np.random.default_rng(derive(seed, "vote", "codes")).integers(0, k, total)
@@ -124,7 +125,7 @@ def _read(seen: LatentCoordinates, oracle: FactorClassifier, n: int, seed: int) 
 
 
 def _held(seen: LatentCoordinates, oracle: FactorClassifier, codes: np.ndarray, batch: int, seed: int) -> np.ndarray:
-    """Impurity (votes, K) of ``batch`` images for each of ``codes`` (votes,), that code held at one prior value."""
+    """Return the impurity (votes, K) of ``batch`` images for each of ``codes`` (votes,), with that code fixed."""
     z, labels = seen.draw(len(codes) * batch, seed)
     index = torch.from_numpy(codes).repeat_interleave(batch)
     own = seen.coordinates.of(z).gather(1, index[:, None])[:, 0]

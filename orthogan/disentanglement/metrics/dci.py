@@ -1,4 +1,4 @@
-"""Disentanglement, completeness and informativeness of codes, from what a predictor of each factor relies on."""
+"""Disentanglement, completeness and informativeness of codes, from the feature importance of predictors."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ Classifier = Literal["gbt", "random_forest", "lasso"]
 MaxFeatures = Literal["sqrt", "log2"] | int | float | None
 TREES = 100
 ALPHA = 0.02  # Eastwood & Williams 2018
-ITERATIONS, TOLERANCE = 100_000, 1e-6  # sklearn stops too early for codes that nearly repeat each other
+ITERATIONS, TOLERANCE = 100_000, 1e-6  # scikit-learn stops too early for nearly identical codes
 
 
 def disentanglement(importance: np.ndarray) -> tuple[float, np.ndarray]:
-    """(D, D_i (d,)) of an importance matrix >= 0 (d, K), K >= 2.
+    """Return (D, D_i (d,)) of an importance matrix >= 0 (d, K), K >= 2.
 
     D_i = 1 - entropy to base K of row i as shares; D weighs them with the row's share of all importance. A row of
     zeros has D_i = 0 and no weight; a matrix of zeros has D = 0. Raises ValueError for any other matrix.
@@ -32,7 +32,9 @@ def disentanglement(importance: np.ndarray) -> tuple[float, np.ndarray]:
         (0.5, [1.0, 0.0])
     """
     if importance.ndim != 2 or importance.shape[1] < 2 or (importance < 0).any():
-        raise ValueError(f"importance must be (m, n), n >= 2, and not negative; it is {importance.shape}")
+        raise ValueError(
+            f"importance must be a non-negative matrix (m, n) with n >= 2, not of shape {importance.shape}"
+        )
     total = importance.sum()
     per_row = _concentration(importance)
     weights = importance.sum(1) / total if total > 0 else np.zeros(len(importance))
@@ -52,7 +54,7 @@ def completeness(importance: np.ndarray) -> tuple[float, np.ndarray]:
 
 
 def _concentration(rows: np.ndarray) -> np.ndarray:
-    """1 - entropy to base n of each row of (m, n) >= 0 as shares of its sum; 0 for a row of zeros."""
+    """Return 1 - entropy to base n of each normalized row of (m, n) >= 0; 0 for a row of zeros."""
     total = rows.sum(1, keepdims=True)
     share = np.where(total > 0, rows / np.where(total > 0, total, 1.0), 1 / rows.shape[1])
     logs = np.log(share, out=np.zeros_like(share), where=share > 0)
@@ -71,29 +73,30 @@ def dci(
     test: HeldOut | None = None,
     seed: int = 0,
 ) -> Score:
-    """D, C and I of Eastwood & Williams 2018; the value is D, the others are details. Higher is better, but "nrmse".
+    """D, C and I of Eastwood & Williams 2018; the value is D, the others are details. Higher is better, except "nrmse".
 
-    The predictor moves the numbers more than most models do, so it is part of the name:
+    The choice of predictor changes the numbers more than most models do, so it is part of the name:
 
     * "gbt": gradient boosted trees for each factor, as Locatello et al. 2019 (who left them unseeded). The cost grows
       with the number of values: minutes for 40 of them.
-    * "random_forest": random forests; half of the time, and far less where factors have many values.
-    * "lasso": L1 regression (alpha 0.02) on standardised codes and factors, importance |coefficient|. Sees only
-      linear dependence, and takes the order of a factor's values for a scale.
+    * "random_forest": random forests; half of the time, and far less if factors have many values.
+    * "lasso": L1 regression (alpha 0.02) on standardized codes and factors, importance |coefficient|. Detects only
+      linear dependence, and treats the values of a factor as a scale.
 
     Args:
         codes: (N, d), d >= 2.
-        factors: whole numbers (N, K), K >= 2.
+        factors: integers (N, K), K >= 2.
         estimators: trees (default 100); not for "lasso".
-        max_features: of "random_forest": how many codes a split of a tree chooses from (None: all). With any other
-            choice a split often has to take a code that says nothing, so perfect codes do not reach 1: with "sqrt",
-            scikit-learn's own default, 3 factors of 5 values get D = 0.56 from 3 perfect codes, 0.67 with 3 codes of
-            noise beside them, 0.53 with 15, 0.41 with 29.
-        train_share, test: random rows to train on, or (codes, factors) to test on while all others are trained on.
+        max_features: for "random_forest": number of codes that each split of a tree chooses from (None: all). With any
+            other value, a split often has to use an uninformative code, so perfect codes do not reach 1: with "sqrt",
+            the default of scikit-learn, 3 factors of 5 values get D = 0.56 from 3 perfect codes, 0.67 with 3 additional
+            noise codes, 0.53 with 15, 0.41 with 29.
+        train_share, test: fraction of random rows for training, or (codes, factors) for testing, with all rows for
+            training.
 
     Returns details "disentanglement", "completeness" (numbers), "per_code" (d,), "per_factor" (K,), "importance"
     (d, K), and the means over factors "informativeness_train" and "_test": accuracy, or for "lasso" "nrmse_train" and
-    "_test", the root mean squared error over the factor's standard deviation (1: no better than its mean).
+    "_test", the root mean squared error relative to the standard deviation of the factor (1: no better than its mean).
 
     Raises:
         ValueError: arrays that do not fit, a factor of one value, too few rows, an unknown classifier.
@@ -107,11 +110,11 @@ def dci(
         (1.0, ['completeness', 'disentanglement'])
     """
     if classifier not in get_args(Classifier):
-        raise ValueError(f"dci: classifier={classifier!r}: one of {', '.join(get_args(Classifier))}")
+        raise ValueError(f"dci: classifier={classifier!r}: choose one of {', '.join(get_args(Classifier))}")
     if classifier == "lasso" and estimators is not None:
-        raise ValueError(f"dci: estimators={estimators}: the lasso has none; leave it out")
+        raise ValueError(f"dci: estimators={estimators} does not apply to the lasso; omit it")
     if max_features is not None and classifier != "random_forest":
-        raise ValueError(f"dci: max_features={max_features!r}: of a random_forest alone; leave it out")
+        raise ValueError(f"dci: max_features={max_features!r} applies only to random_forest; omit it")
     data = split("dci", codes, factors, train_share=train_share, test=test, seed=seed, least=2)
     if classifier == "lasso":
         importance, fit, kind, variant = *_lasso(data, seed), "nrmse", f"lasso,alpha={ALPHA}"
@@ -139,7 +142,7 @@ def dci(
 def _trees(
     data: Split, classifier: str, trees: int, max_features: MaxFeatures, seed: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Importance (d, K) and accuracies (2, K) on training and test rows."""
+    """Return importance (d, K) and accuracies (2, K) on training and test rows."""
     from sklearn.ensemble import GradientBoostingClassifier, RandomForestClassifier  # takes seconds to import
 
     importance, accuracy = [], []
@@ -153,7 +156,7 @@ def _trees(
 
 
 def _lasso(data: Split, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Importance (d, K) and root mean squared errors (2, K) in standard deviations of the training factor."""
+    """Return importance (d, K) and root mean squared errors (2, K) in standard deviations of the training factor."""
     from sklearn.linear_model import Lasso  # takes seconds to import
 
     data = data.standardised()

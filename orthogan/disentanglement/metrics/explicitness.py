@@ -13,7 +13,7 @@ from orthogan.disentanglement.codes.predicted import without_rare
 from orthogan.disentanglement.registry import register_metric
 from orthogan.disentanglement.score import Score
 
-ITERATIONS = 1000  # sklearn's 100 may stop early, and then the score measures the solver
+ITERATIONS = 1000  # scikit-learn's 100 may stop too early; the score would then measure the solver
 
 
 def explicitness(
@@ -26,13 +26,14 @@ def explicitness(
 ) -> Score:
     """Mean over factors of the one-against-rest ROC area of the test rows, 0.5 (chance) to 1.
 
-    As Locatello et al. 2019: multinomial logistic regression (C = 1) on standardised codes; for each factor the plain
-    mean over its values.
+    As Locatello et al. 2019: multinomial logistic regression (C = 1) on standardized codes; for each factor, the
+        unweighted mean over its values.
 
     Args:
         codes: (N, d).
-        factors: whole numbers (N, K).
-        train_share, test: random rows to train on, or (codes, factors) to test on while all others are trained on.
+        factors: integers (N, K).
+        train_share, test: fraction of random rows for training, or (codes, factors) for testing, with all rows for
+            training.
 
     Returns details "per_factor", "train_per_factor" (K,) and "train".
 
@@ -65,7 +66,7 @@ def explicitness(
 @register_metric("explicitness")
 @functools.wraps(explicitness)
 def _of_common_values(codes: np.ndarray, factors: np.ndarray, **options: Any) -> Score:
-    return explicitness(*without_rare(codes, factors), **options)  # every value must be in both parts of its split
+    return explicitness(*without_rare(codes, factors), **options)  # every value must occur in both parts of the split
 
 
 def _check_every_value_seen(data: Split) -> None:
@@ -74,6 +75,6 @@ def _check_every_value_seen(data: Split) -> None:
             absent = np.flatnonzero(np.bincount(rows[:, j], minlength=size) == 0)
             if len(absent):
                 raise ValueError(
-                    f"explicitness: {len(absent)} of the {size} values of factor {j} are absent from the {len(rows)} "
-                    f"{part} rows; give more rows (about {20 * size} or more)"
+                    f"explicitness: {len(absent)} of the {size} values of factor {j} are missing from the "
+                    f"{len(rows)} {part} rows; use more rows (at least about {20 * size})"
                 )

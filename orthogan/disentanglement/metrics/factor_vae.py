@@ -1,4 +1,4 @@
-"""The FactorVAE score: does holding a factor still quieten a code of its own (Kim & Mnih 2018)?"""
+"""The FactorVAE score: does fixing a factor reduce the variance of one code (Kim & Mnih 2018)?"""
 
 from __future__ import annotations
 
@@ -23,21 +23,21 @@ def factor_vae(
     absolute: bool = False,
     seed: int = 0,
 ) -> Score:
-    """Test accuracy of the majority vote code -> factor, from about 1 over the number of factors to 1.
+    """Test accuracy of the majority vote code -> factor, from about 1 / number of factors to 1.
 
-    A vote holds a random factor k at a random value in ``batch`` observations and names the code whose variance fell
-    most, local over global. Each code then stands for the factor that it was named for most often in
-    ``train_votes``; the score is how often that is right in ``test_votes``.
+    A vote fixes a random factor k at a random value in ``batch`` observations and chooses the code with the smallest
+    local variance relative to its global variance. Each code is then assigned to the factor for which it was chosen
+    most often in ``train_votes``; the score is the accuracy of this assignment in ``test_votes``.
 
-    Codes with a standard deviation below ``threshold`` times the largest one are left out; ``absolute``: below
-    ``threshold`` itself, as Locatello et al. 2019, which suits only codes of a known scale, as a VAE's. A still code is
-    always left out. None left: 0.
+    Codes with a standard deviation below ``threshold`` times the largest one are ignored; ``absolute``: below
+    ``threshold`` itself, as in Locatello et al. 2019, which only suits codes of a known scale, such as those of a VAE.
+    Constant codes are always ignored. If no code remains, the score is 0.
 
-    Encodes batch * (train_votes + test_votes) + variance_samples observations: 970,000 by default. Factors of one
-    value are never k.
+    Encodes batch * (train_votes + test_votes) + variance_samples observations: 970,000 by default. Constant factors are
+    never chosen as k.
 
-    Returns details "train", "active" (indices of the codes that voted), "deviation" (d,), "factors" (the indices k ran
-    over), "votes" and "test_votes" (factors of the source, d), "assigned" (d,): each code's factor, -1 without votes.
+    Returns details "train", "active" (indices of the codes used), "deviation" (d,), "factors" (the indices of possible
+    k), "votes" and "test_votes" (factors of the source, d), "assigned" (d,): the factor of each code, -1 without votes.
 
     Raises:
         ValueError: fewer than two factors that vary, sizes that are too small, or an encoder that breaks its shape.
@@ -55,7 +55,7 @@ def factor_vae(
     if min(batch, variance_samples) < 2 or min(train_votes, test_votes) < 1 or threshold < 0:
         raise ValueError(
             f"factor_vae: batch={batch}, variance_samples={variance_samples}, train_votes={train_votes}, "
-            f"test_votes={test_votes}, threshold={threshold}: at least 2, 2, 1, 1, 0"
+            f"test_votes={test_votes}, threshold={threshold}: must be at least 2, 2, 1, 1, 0"
         )
     rng = np.random.default_rng(seed)
     codes = encode_images("factor_vae", source, encoder, draw(source, (variance_samples,), rng))
@@ -64,7 +64,7 @@ def factor_vae(
     variance = codes.var(axis=0, ddof=1)
     deviation = np.ldexp(np.sqrt(variance), scale)
     least = threshold if absolute else threshold * deviation.max()
-    active = np.flatnonzero((deviation >= least) & ~constant_codes(codes))  # a still code would be 0 / 0
+    active = np.flatnonzero((deviation >= least) & ~constant_codes(codes))  # a constant code would be 0 / 0
     tables = np.zeros((2, len(source.factor_sizes), codes.shape[1]), np.int64)
     if len(active):
         for table, count in zip(tables, (train_votes, test_votes), strict=True):
@@ -72,7 +72,7 @@ def factor_vae(
             np.add.at(table, (held, named), 1)
     voted = tables[0].sum(0) > 0
     assigned = np.where(voted, tables[0].argmax(0), -1)
-    # a code that was never named in training stands for no factor, so its test votes are all wrong
+    # a code that was never chosen in training has no factor, so all its test votes are wrong
     right = [sum(int(table[assigned[i], i]) for i in np.flatnonzero(voted)) for table in tables]
     details = {
         "train": right[0] / train_votes,
@@ -99,7 +99,7 @@ def _votes(
     batch: int,
     rng: np.random.Generator,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The factor held (count,) and the code named (count,), an index among all codes, of each vote.
+    """Return the fixed factor (count,) and the chosen code (count,), an index among all codes, of each vote.
 
     ``variance`` is of codes over 2 ^ ``scale``.
     """

@@ -1,4 +1,4 @@
-"""The interventional robustness score: how still a code stands while other factors change (Suter et al. 2019)."""
+"""The interventional robustness score: how little a code changes while other factors change (Suter et al. 2019)."""
 
 from __future__ import annotations
 
@@ -10,22 +10,23 @@ from orthogan.disentanglement.mutual_information import discretise
 from orthogan.disentanglement.registry import register_metric
 from orthogan.disentanglement.score import Score
 
-LEAST_ROWS = 10  # of a value: a lone row does not deviate from its own mean, so few rows look robust
+LEAST_ROWS = 10  # per value: a single row does not deviate from its own mean, so few rows look robust
 
 
 @register_metric("irs", on_generated=False)
 def irs(codes: ArrayLike, factors: ArrayLike, *, quantile: float = 0.99, bins: int = 20, seed: int = 0) -> Score:
-    """Mean of each code's robustness, weighted with the code's largest deviation; at most 1.
+    """Mean robustness of the codes, weighted by the largest deviation of each code; at most 1.
 
-    As Locatello et al. 2019 (the paper has quantile 1): among rows with one value of factor j, the ``quantile`` of
-    |code - its mean there|, averaged over the values, over the code's largest deviation from its mean over all rows;
-    1 less that, for the best factor. Factors of more than ``bins`` values are binned. All codes still: 0.
-    Near 0 a score may fall below it by chance. The weights make the score depend on the relative scale of the codes.
+    As in Locatello et al. 2019 (the paper uses quantile 1): the robustness of a code is 1 - q / m for the best factor.
+        For factor j, q is the ``quantile`` of |code - its mean| among rows with the same value of j, averaged over the
+        values; m is the largest deviation of the code from its mean over all rows. Factors with more than ``bins``
+        values are binned. If all codes are constant, the score is 0. Scores near 0 may be negative by chance. The
+        weights make the score depend on the relative scale of the codes.
 
     Args:
         codes: (N, d).
-        factors: whole numbers (N, K).
-        seed: recorded; nothing is drawn.
+        factors: integers (N, K).
+        seed: only recorded; nothing is random.
 
     Returns details "matrix" (d, K), "per_code" (d,), "best_factors" (d,), "max_deviation" (d,), "active" (indices of
     the codes that change; the rows of the others are 0), "least_rows": rows of the rarest value.
@@ -41,7 +42,7 @@ def irs(codes: ArrayLike, factors: ArrayLike, *, quantile: float = 0.99, bins: i
         1.0
     """
     if not 0 < quantile <= 1:
-        raise ValueError(f"irs: quantile={quantile}: above 0 and at most 1")
+        raise ValueError(f"irs: quantile={quantile}: must be above 0 and at most 1")
     x, y = check_both("irs", codes, factors)
     many = y.max(0) >= bins
     y[:, many] = discretise(y[:, many].astype(np.float64), bins)
@@ -50,7 +51,7 @@ def irs(codes: ArrayLike, factors: ArrayLike, *, quantile: float = 0.99, bins: i
     if min(least) < LEAST_ROWS:
         j = int(np.argmin(least))
         raise ValueError(
-            f"irs: factor {j} has a value with {least[j]} rows, at least {LEAST_ROWS} are needed; give more rows"
+            f"irs: factor {j} has a value with {least[j]} rows, but at least {LEAST_ROWS} are needed; use more rows"
         )
     active = np.flatnonzero(~constant_codes(x))
     scales = exponents(x)

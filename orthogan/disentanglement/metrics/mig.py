@@ -1,4 +1,4 @@
-"""The mutual information gap: how far the best code of each factor is ahead of the second."""
+"""The mutual information gap between the best and the second-best code of each factor."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ from orthogan.disentanglement.score import Score
 def mig(codes: ArrayLike, factors: ArrayLike, *, bins: int = 20, max_bias: float = MAX_BIAS, seed: int = 0) -> Score:
     """Mean over factors of (largest - second largest I(code; factor)) / H(factor), in [0, 1].
 
-    The estimator is that of Locatello et al. 2019: codes in ``bins`` bins of equal width, frequencies counted,
-    entropies of the sample. Chen et al. 2018 defined the score over a VAE's q(z|x), which gives other numbers.
-    Counting adds about (bins - 1)(K_j - 1) / (2 N) nats to every entry; it is reported, not taken away.
+    The estimator is that of Locatello et al. 2019: codes in ``bins`` bins of equal width and empirical entropies. Chen
+        et al. 2018 defined the score with q(z|x) of a VAE, which gives different numbers. Counting has a bias of about
+        (bins - 1)(K_j - 1) / (2 N) nats in every entry, which is reported but not subtracted.
 
     Args:
         codes: (N, d), d >= 2.
-        factors: whole numbers (N, K).
-        max_bias: the largest bias taken, as a share of a factor's entropy.
-        seed: recorded; nothing is drawn.
+        factors: integers (N, K).
+        max_bias: largest allowed bias, as a fraction of the entropy of a factor.
+        seed: only recorded; nothing is random.
 
     Returns details "gaps" (K,), "best_codes" (K,), "mutual_information" (d, K) and "entropy" (K,) in nats, "bias" (K,)
-    in nats, "relative_bias" (K,) as a share of the entropy.
+    in nats, "relative_bias" (K,) as a fraction of the entropy.
 
     Raises:
         ValueError: arrays that do not fit, a factor of one value, or too few rows for ``max_bias``.

@@ -1,4 +1,4 @@
-"""Modularity: whether each code tells of one factor only (Ridgeway & Mozer 2018)."""
+"""Modularity: whether each code depends on a single factor (Ridgeway & Mozer 2018)."""
 
 from __future__ import annotations
 
@@ -43,13 +43,13 @@ def modularity(
 ) -> Score:
     """Mean over codes of ``modularity_per_code`` of the mutual information with each factor, in [0, 1].
 
-    The estimator is that of Locatello et al. 2019. A code of pure noise counts there with whatever chance gives it;
-    ``prune`` leaves out codes that tell less than this share of H_j of every factor j (all pruned: 0).
+    The estimator is that of Locatello et al. 2019, in which codes of pure noise get a random score; ``prune`` ignores
+    codes whose mutual information with every factor j is below this fraction of H_j (0 if all are pruned).
 
     Args:
         codes: (N, d).
-        factors: whole numbers (N, K), K >= 2.
-        seed: recorded; nothing is drawn.
+        factors: integers (N, K), K >= 2.
+        seed: only recorded; nothing is random.
 
     Returns details "per_code" (d,), "kept" (indices), "mutual_information" (d, K) and "bias" (K,) in nats.
 
@@ -64,7 +64,7 @@ def modularity(
         1.0
     """
     if not 0 <= prune < 1:
-        raise ValueError(f"modularity: prune={prune}: a share of the entropy in [0, 1)")
+        raise ValueError(f"modularity: prune={prune}: must be a fraction of the entropy in [0, 1)")
     x, y = check_both("modularity", codes, factors, least_factors=2)
     entropy = entropies(y)
     bias = check_bias("modularity", len(x), bins, y.max(0) + 1, entropy, max_bias)

@@ -1,4 +1,4 @@
-"""The SAP score: how far the code that predicts a factor best is ahead of the second (Kumar et al. 2018)."""
+"""The SAP score: the gap between the two codes that best predict a factor (Kumar et al. 2018)."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from orthogan.disentanglement.score import Score
 
 C = 0.01
 EXACT = 2**53  # float64 holds every integer up to this
-LARGEST = 10  # exponent of 2: with larger codes the penalty on the slope counts for nothing, but the solver may fail
+LARGEST = 10  # exponent of 2: with larger codes the penalty on the slope has no effect, but the solver may fail
 
 
 @register_metric("sap", standardise=True)
@@ -34,17 +34,18 @@ def sap(
     test: HeldOut | None = None,
     seed: int = 0,
 ) -> Score:
-    """Mean over factors of the gap between the two best test accuracies of a linear SVM on one code, in [0, 1].
+    """Mean over factors of the gap between the two best test accuracies of a linear SVM on a single code, in [0, 1].
 
-    As Locatello et al. 2019 for factors that are classes: ``LinearSVC(C=0.01, class_weight="balanced")``. So weak a
-    C makes the score depend on the codes' scale; ``standardise`` takes that away, and is part of the name. Codes
-    beyond 1024 are scaled down to that, from where on the scale makes no difference. The problem is solved in its
-    primal form, whose solution is the same and needs no random order.
+    As in Locatello et al. 2019 for factors that are classes: ``LinearSVC(C=0.01, class_weight="balanced")``. Such a
+        small C makes the score depend on the scale of the codes; ``standardise`` removes this dependence and is part of
+        the name. Codes beyond 1024 are scaled down, since a larger scale makes no difference. The problem is solved in
+        its primal form, which has the same solution and needs no random order.
 
     Args:
         codes: (N, d), d >= 2.
-        factors: whole numbers (N, K), K >= 2.
-        train_share, test: random rows to train on, or (codes, factors) to test on while all others are trained on.
+        factors: integers (N, K), K >= 2.
+        train_share, test: fraction of random rows for training, or (codes, factors) for testing, with all rows for
+            training.
 
     Returns details "gaps" (K,), "best_codes" (K,), "accuracy" (d, K).
 
@@ -72,12 +73,12 @@ def sap(
 
 
 def sap_correlation(codes: ArrayLike, factors: ArrayLike, *, seed: int = 0) -> Score:
-    """SAP for factors that are quantities: the matrix is the squared correlation, over all rows; 0 for a still code.
+    """SAP for numeric factors, from the squared correlation over all rows; 0 for constant codes.
 
     Args:
         codes: (N, d), d >= 2.
-        factors: whole numbers (N, K); only their linear scale matters.
-        seed: recorded; nothing is drawn.
+        factors: integers (N, K); only their linear scale matters.
+        seed: only recorded; nothing is random.
 
     Returns details "gaps" (K,), "best_codes" (K,), "squared_correlation" (d, K).
 
@@ -92,7 +93,9 @@ def sap_correlation(codes: ArrayLike, factors: ArrayLike, *, seed: int = 0) -> S
         True
     """
     x, _ = check_both("sap_correlation", codes, factors, least_codes=2)
-    y = rescale(check_codes("sap_correlation", _small(factors)))  # not the renamed values: 1, 2, 4 are no equal steps
+    y = rescale(
+        check_codes("sap_correlation", _small(factors))
+    )  # not the renumbered values: 1, 2, 4 are not equally spaced
     still = constant_codes(x)
     x = rescale(x)
     x = np.where(still, 0.0, (x - x.mean(0)) / np.where(still, 1.0, x.std(0)))
@@ -101,7 +104,7 @@ def sap_correlation(codes: ArrayLike, factors: ArrayLike, *, seed: int = 0) -> S
 
 
 def _small(factors: ArrayLike) -> np.ndarray:
-    """``factors``, less their smallest values where they are integers that float64 would round."""
+    """Subtract the smallest values from ``factors`` if they are integers that float64 would round."""
     array = as_array(factors)
     large = array.dtype.kind in "iu" and (array.max() > EXACT or array.min() < -EXACT)
     return array - array.min(0) if large else array

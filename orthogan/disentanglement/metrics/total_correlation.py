@@ -1,4 +1,4 @@
-"""Dependence among the codes themselves, which needs no labels: 0 where they are independent."""
+"""Dependence among codes, which needs no labels: 0 if they are independent."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from orthogan.disentanglement.mutual_information import MAX_BIAS, check_bias, di
 from orthogan.disentanglement.registry import register_metric
 from orthogan.disentanglement.score import Score
 
-EPS = 1e-12  # of the largest eigenvalue: below, a correlation matrix counts as singular
+EPS = 1e-12  # relative to the largest eigenvalue; below, a correlation matrix counts as singular
 
 
 @register_metric("total_correlation", on_generated=False)
 def gaussian_total_correlation(codes: ArrayLike, *, seed: int = 0) -> Score:
     """KL of a Gaussian with the codes' covariance S from the product of its marginals, in nats; lower is better.
 
-    (sum log diag S - log det S) / 2, worked out on the correlations, so no scale matters; still codes are left out.
-    Infinity where a code is a linear function of others, as a copy is. Locatello et al. 2019.
+    (sum log diag S - log det S) / 2, computed from correlations, so the scale does not matter; constant codes are
+    ignored. Infinite if a code is a linear function of others, such as a copy. Locatello et al. 2019.
 
     Args:
         codes: (N, d), N > d, d >= 2.
@@ -53,8 +53,8 @@ def gaussian_total_correlation(codes: ArrayLike, *, seed: int = 0) -> Score:
 def gaussian_wasserstein_correlation(codes: ArrayLike, *, seed: int = 0) -> Score:
     """Squared 2-Wasserstein distance of the Gaussian of the codes from the product of its marginals; lower is better.
 
-    2 tr S - 2 tr (D^1/2 S D^1/2)^1/2 with D = diag S (Locatello et al. 2019), in squared units of the codes; details
-    "normalised" is that over tr S and has no unit (0 for still codes).
+    2 tr S - 2 tr (D^1/2 S D^1/2)^1/2 with D = diag S (Locatello et al. 2019), in squared units of the codes; the detail
+    "normalised" is relative to tr S and has no unit (0 for constant codes).
 
     Args:
         codes: (N, d), N > d, d >= 2.
@@ -87,9 +87,10 @@ def gaussian_wasserstein_correlation(codes: ArrayLike, *, seed: int = 0) -> Scor
 def mean_pairwise_mutual_information(
     codes: ArrayLike, *, bins: int = 20, max_bias: float = MAX_BIAS, seed: int = 0
 ) -> Score:
-    """Mean over pairs of codes of their mutual information in nats, each in ``bins`` bins; lower is better.
+    """Mean mutual information of pairs of codes in nats, each in ``bins`` bins; lower is better.
 
-    Counting adds about (bins - 1)^2 / (2 N) nats, which is reported and, above ``max_bias`` of log(bins), refused.
+    Counting has a bias of about (bins - 1)^2 / (2 N) nats, which is reported; above ``max_bias`` of log(bins) it is an
+    error.
 
     Args:
         codes: (N, d), d >= 2.
@@ -121,5 +122,5 @@ def mean_pairwise_mutual_information(
 def _checked(metric: str, codes: ArrayLike) -> np.ndarray:
     x = check_codes(metric, codes, least=2)
     if len(x) <= x.shape[1]:
-        raise ValueError(f"{metric}: {len(x)} rows of {x.shape[1]} codes have a singular covariance; give more rows")
+        raise ValueError(f"{metric}: {len(x)} rows of {x.shape[1]} codes have a singular covariance; use more rows")
     return x

@@ -1,4 +1,4 @@
-"""Variation predictability: can a net tell which coordinate of the latent made two pictures differ?
+"""Variation predictability: can a network tell which latent coordinate differs between two images?
 
 Zhu, Xu & Tao, ECCV 2020, "Learning Disentangled Representations with Latent Variation Predictability".
 """
@@ -26,12 +26,12 @@ from orthogan.rng import generator as seeded
 
 ProtocolName = Literal["validation", "published"]
 Inputs = Literal["diff", "both"]
-LOOK = 512  # pairs judged together
+LOOK = 512  # pairs per batch
 
 
 @dataclass(frozen=True)
 class Protocol:
-    """How the net is taught and judged: shares of the ``pairs``, Adam's settings, and which epoch counts.
+    """How the network is trained and tested: fractions of the ``pairs``, settings of Adam, and the epoch that counts.
 
     ``validation``: 0 means that the epoch is chosen on the test pairs. ``decay``: the rate falls to 0 as a cosine.
     ``side``: larger images are averaged down to it.
@@ -55,7 +55,7 @@ PROTOCOLS: dict[str, Protocol] = {
 
 
 class Judge(nn.Module):
-    """Pairs of images (n, inputs, h, w) -> logits (n, k) of the coordinate: the layers of the paper's code."""
+    """Maps pairs of images (n, inputs, h, w) to logits (n, k) of the coordinate; layers as in the paper's code."""
 
     def __init__(self, inputs: int, k: int) -> None:
         super().__init__()
@@ -71,7 +71,7 @@ class Judge(nn.Module):
         self.head = nn.Linear(256, k)
 
     def forward(self, pairs: Tensor) -> Tensor:
-        """Logits (n, k) of the coordinate that the images of each pair differ in."""
+        """Return logits (n, k) of the coordinate in which the images of each pair differ."""
         return self.head(self.features(pairs.contiguous(memory_format=torch.channels_last)))
 
 
@@ -92,28 +92,29 @@ def vp(
     seed: int = 0,
     progress: bool = False,
 ) -> Score:
-    """How often a small net names the coordinate in which a pair differs, from chance (1 / k) to 1; higher is better.
+    """Accuracy of a small network that predicts in which coordinate a pair differs, from chance (1 / k) to 1.
 
-    All k coordinates along ``directions`` (default: native) are uniform in [-reach, reach]; one of them is drawn
-    anew for the second picture. The rest of the latent comes from the prior, times ``noise_scale``, and is shared by
-    the pair, as is the class. It rewards distinct changes, not meaningful ones, and does not compare between
-    different k or reach. Coordinates are lengths in z, and standard deviations in other spaces.
+    Higher is better. All k coordinates along ``directions`` (default: native) are uniform in [-reach, reach]; one of
+    them is resampled for the second image. The rest of the latent comes from the prior, multiplied by ``noise_scale``,
+    and is shared by the pair, as is the class. The score rewards distinct changes, not meaningful ones, and is not
+    comparable between different k or reach. Coordinates are lengths in z, and standard deviations in other spaces.
 
-    * "published": 10,000 pairs, 1,000 to train on, 200 epochs, and the best epoch on the test pairs counts, which
-      flatters. About an hour on one core.
-    * "validation": 4,000 pairs, 60 % to train on, 10 % to choose the epoch, 30 % for the score; images of more than
-      32 pixels averaged down to that. Half a minute on one core.
+    * "published": 10,000 pairs, 1,000 for training, 200 epochs, and the epoch is chosen on the test pairs, which is
+      optimistic. About an hour on one core.
+    * "validation": 4,000 pairs, 60 % for training, 10 % to choose the epoch, 30 % for the score; images larger than 32
+      pixels are averaged down to 32. Half a minute on one core.
 
-    NOG's EigenGAN (Song et al. 2022) has ``reach=4, noise_scale=0.7``.
+    The EigenGAN of the NOG paper (Song et al. 2022) has ``reach=4, noise_scale=0.7``.
 
     Args:
-        pairs, train_share, epochs, lr: other numbers than those of the protocol.
-        inputs: "diff", the first picture less the second, or "both".
-        y: class of a conditional generator; None takes them in turn.
+        pairs, train_share, epochs, lr: override the numbers of the protocol.
+        inputs: "diff", the difference of the two images, or "both".
+        y: class of a conditional generator; None cycles through all classes.
 
-    Returns details "per_direction" (k,) (NaN where no test pair had it), "confusion" (k, k) counts, rows the truth,
-    "chance", "standard_error" (of sampling the test pairs), "train" and "validation" (accuracies at that epoch),
-    "epoch", "last" (test accuracy after the last epoch), "curve" (accuracy by epoch that the epoch was chosen on).
+    Returns details "per_direction" (k,) (NaN if no test pair has it), "confusion" (k, k) counts, with true coordinates
+    as rows, "chance", "standard_error" (of sampling the test pairs), "train" and "validation" (accuracies at that
+    epoch), "epoch", "last" (test accuracy after the last epoch), "curve" (accuracy by epoch that the epoch was chosen
+    on).
 
     Raises:
         ValueError: fewer than two directions, or numbers that are too small. UserError: directions that do not fit.
@@ -127,10 +128,10 @@ def vp(
     """
     plan = _plan(protocol, inputs, pairs, train_share, epochs, lr)
     if not (reach > 0 and noise_scale >= 0):
-        raise ValueError(f"vp: reach={reach}, noise_scale={noise_scale}: above 0, and at least 0")
+        raise ValueError(f"vp: reach={reach}, noise_scale={noise_scale}: must be above 0, and at least 0")
     with subject(generator, directions, y=y) as seen:
         if len(seen) < 2:
-            raise ValueError("vp: one direction: at least 2 are needed to tell them apart")
+            raise ValueError("vp: at least 2 directions are needed")
         first, second, labels = _pairs(seen, plan, reach, noise_scale, seed, progress)
         place = seen.response.device
     parts = _split(plan, labels, seed)
@@ -171,18 +172,19 @@ def _layer(inputs: int, outputs: int, size: int, stride: int = 1) -> list[nn.Mod
 def _plan(
     name: str, inputs: str, pairs: int | None, train_share: float | None, epochs: int | None, lr: float | None
 ) -> Protocol:
-    """The protocol with the numbers that were given."""
+    """Return the protocol with overrides."""
     if name not in PROTOCOLS or inputs not in get_args(Inputs):
         raise ValueError(
-            f"vp: protocol={name!r}, inputs={inputs!r}: one of {', '.join(PROTOCOLS)}, and of "
+            f"vp: protocol={name!r}, inputs={inputs!r}: choose one of {', '.join(PROTOCOLS)}, and one of "
             f"{', '.join(get_args(Inputs))}"
         )
     given = {"pairs": pairs, "train": train_share, "epochs": epochs, "lr": lr}
     plan = replace(PROTOCOLS[name], **{key: value for key, value in given.items() if value is not None})
     if not 0 < plan.train < 1 - plan.validation or plan.epochs < 1 or not plan.lr > 0 or plan.pairs * plan.train < 2:
         raise ValueError(
-            f"vp: pairs={plan.pairs}, train_share={plan.train}, epochs={plan.epochs}, lr={plan.lr}: two pairs to train "
-            f"on, a share between 0 and {1 - plan.validation:g}, at least 1 epoch, a positive rate"
+            f"vp: pairs={plan.pairs}, train_share={plan.train}, epochs={plan.epochs}, lr={plan.lr}: needs two pairs "
+            f"for training, a fraction between 0 and {1 - plan.validation:g}, at least 1 epoch, and a positive "
+            "learning rate"
         )
     return plan
 
@@ -190,7 +192,7 @@ def _plan(
 def _pairs(
     seen: LatentCoordinates, plan: Protocol, reach: float, noise_scale: float, seed: int, progress: bool
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """First and second pictures uint8 (pairs, c, h, w), and the coordinate in which they differ (pairs,)."""
+    """Return first and second images uint8 (pairs, c, h, w), and the coordinate in which they differ (pairs,)."""
     k, lines = len(seen), seen.coordinates
     source = seeded("cpu", seed, "vp pairs")
     latents, classes = seen.draw(plan.pairs, derive(seed, "vp latents"))
@@ -216,7 +218,7 @@ def _shrunk(images: np.ndarray, side: int | None) -> np.ndarray:
 
 
 def _split(plan: Protocol, labels: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Rows to train on, to choose the epoch by (none: the test rows), and to test."""
+    """Return rows for training, for choosing the epoch (none: the test rows), and for testing."""
     order = torch.randperm(len(labels), generator=seeded("cpu", seed, "vp split")).numpy()
     a, b = round(plan.train * len(labels)), round((plan.train + plan.validation) * len(labels))
     return order[:a], order[a:b], order[b:]
@@ -240,7 +242,7 @@ def _taught(
     place: torch.device,
     progress: bool,
 ) -> tuple[Judge, list[float], int, float]:
-    """The net at its best epoch, the accuracies it was chosen by, that epoch from 1, and the last test accuracy."""
+    """Return the network at its best epoch, the validation accuracies, that epoch (from 1), and the last accuracy."""
     train, validation, test = parts
     judged = validation if len(validation) else test
     with seeded_init(seed, "vp net"):
@@ -289,7 +291,7 @@ def _taught(
 
 @torch.no_grad()
 def _named(net: Judge, inputs: str, first: np.ndarray, second: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """(n,): the coordinate named for each row, in eval mode and float32."""
+    """Return the predicted coordinate (n,) of each row, in eval mode and float32."""
     net.eval()
     place = net.head.weight.device
     pieces = [rows[start : start + LOOK] for start in range(0, len(rows), LOOK)]

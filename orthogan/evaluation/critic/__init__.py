@@ -1,1 +1,1 @@
-"""Trained critics and what they measure: neural divergence, Lipschitz constants, complexity."""
+"""Metrics of trained critics and classifiers: neural divergence, Lipschitz constants, complexity."""

@@ -1,7 +1,7 @@
-"""How complex a classifier is for the margins it has: the three measures of Sanyal, Torr & Dokania (ICLR 2020).
+"""Complexity of a classifier relative to its margins: the three measures of Sanyal, Torr & Dokania (ICLR 2020).
 
-Each is a number an image, from the bounds on the generalisation error whose shape it has; smaller is simpler. With
-the margin g = logit of the label - largest other logit, and matrices W_i with one row an output,
+Each is one number per image, taken from a bound on the generalization error; smaller is simpler. With the margin g =
+logit of the label - largest other logit, and matrices W_i with one row per output,
 
 - Spec-Fro (Neyshabur et al. 2018): prod |W_i|_2^2 * sum_i srank(W_i) / g^2;
 - Spec-L1 (Bartlett et al. 2017): prod |W_i|_2^2 * (sum_i (|W_i|_{2,1} / |W_i|_2)^(2/3))^3 / g^2, where |W|_{2,1} is
@@ -9,11 +9,11 @@ the margin g = logit of the label - largest other logit, and matrices W_i with o
 - Jac-Norm (Wei & Ma 2019): sum_i |h_i|_2 |dg/dh_i|_2 / g over the hidden layers h_i, the inputs of all layers but
   the first.
 
-None changes when layers of a ReLU net without biases are scaled, the logits with them. How the figures of the paper
-are normalised beyond this is not known. The products are those of all layers in a row: with shortcuts between them
-that is a heuristic. A batch norm in eval mode is part of the activation after its layer: its factor
-max |gain| / sqrt(variance + eps) goes into the product, as the Lipschitz constants of activations do in Bartlett et
-al. 2017, theorem 1.1.
+None changes if the layers of a ReLU network without biases are scaled, together with the logits. How the figures of the
+    paper are normalized beyond this is not known. The products run over all layers in sequence, which is a heuristic
+    for networks with shortcuts. A batch norm in eval mode is part of the activation after its layer: its factor max
+    |gain| / sqrt(variance + eps) enters the product, like the Lipschitz constants of activations in Bartlett et al.
+    2017, theorem 1.1.
 """
 
 from __future__ import annotations
@@ -50,12 +50,12 @@ from orthogan.weights.matrix import Layer
 Norm = Literal["matrix", "operator"]
 SPEC_FRO, SPEC_L1, JAC_NORM, MARGIN = "spec_fro", "spec_l1", "jac_norm", "margin"
 PERCENTILES = (10, 50, 90)
-SHOWN = 90  # the percentile that is the value
+SHOWN = 90  # percentile used as the value
 
 
 @register("complexity")
 class ComplexityMetric(Metric):
-    """The margins of a classifier on its training images, and the measures of complexity."""
+    """Margins of a classifier on its training images, and complexity measures."""
 
     needs = frozenset({"classifier", "train"})
     samples = None
@@ -68,10 +68,10 @@ class ComplexityMetric(Metric):
 
 @dataclass(frozen=True, repr=False)
 class Complexity(MetricResult):
-    """The 90th percentile over images of log10 of a measure (of the margin: the median, as it is)."""
+    """The 90th percentile over images of log10 of a measure (for the margin: the median, without log10)."""
 
     def one_line(self) -> str:
-        """The value, the parts, and what it was measured on."""
+        """Format the value, the parts, and the images."""
         text = f"{self.label} {self.value:.4g}" + "".join(f", {name} {value:.4g}" for name, value in self.parts.items())
         return f"{text} ({self.protocol['samples']} images of {self.protocol['reference']})"
 
@@ -89,25 +89,25 @@ def complexity(
     progress: bool = True,
     info: Mapping[str, str] | None = None,
 ) -> tuple[list[MetricResult], dict[str, np.ndarray]]:
-    """The measures of ``net`` on images and labels of ``source``, which are to be those it was trained on.
+    """Compute the measures of ``net`` on images and labels of ``source``, which should be its training images.
 
     Results of ``margin``, ``spec_fro``, ``spec_l1`` and ``jac_norm``, and the numbers behind them, float64: margins
-    (n,), and log10 of each measure for the images that are classified rightly (margin > 0; ``right`` in the parts is
-    their share). In a process group every process does all of it.
+    (n,), and log10 of each measure for the correctly classified images (margin > 0; ``right`` in the parts is their
+    fraction). In a process group, every process computes everything.
 
     Args:
         net: images (n, c, h, w) in [-1, 1] -> logits (n, classes); its mode is restored.
-        samples: look at a random subset of so many images, a function of ``seed`` (None, or too many: all).
-        norm: of a convolution in the product: of its kernel as a matrix, as published, or of the linear map that it
-            is ("operator", see ``conv_operator``). The sums are of matrices in both.
+        samples: size of a random subset of the images, which depends on ``seed`` (None, or too many: all).
+        norm: norm of a convolution in the product: of its kernel as a matrix, as published, or of its linear map
+            ("operator", see ``conv_operator``). The sums always use matrices.
         size: side of the map for "operator".
 
     Raises:
-        UserError: no classes, no image classified rightly, no hidden layer, or a net whose norms cannot be told.
+        UserError: no classes, no correctly classified image, no hidden layer, or a network with unknown norms.
     """
     began, place = time.monotonic(), choose_device(net, device)
     if (samples is not None and samples < 1) or batch_size < 1:
-        raise UserError(f"samples={samples}, batch_size={batch_size}: at least 1 each")
+        raise UserError(f"samples={samples}, batch_size={batch_size}: must be at least 1")
     chosen = open_labelled(source, samples, seed)
     count = len(chosen)
     net.to(place)
@@ -122,12 +122,15 @@ def complexity(
             bar.update(len(pixels))
     margin, jacobian = (torch.cat(column).cpu().double().numpy() for column in zip(*seen, strict=True))
     if not (np.isfinite(margin).all() and np.isfinite(jacobian).all()):
-        raise UserError(f"complexity: {type(net).__name__} gives logits that are NaN or infinite; the net is damaged")
+        raise UserError(f"complexity: the logits of {type(net).__name__} are NaN or infinite; the network is damaged")
     right = margin > 0
     if not right.any():
-        raise UserError(f"complexity: none of {count} images of {source.name} is classified rightly; train the net")
+        raise UserError(
+            f"complexity: none of {count} images of {source.name} is classified correctly; train the network first"
+        )
     found = {MARGIN: margin} | {name: over_margins(top, margin) for name, top in parts.items()}
-    # where an image switches all hidden neurons off, its margin is of biases alone: the least complexity, yet a number
+    # if an image switches off all hidden neurons, its margin comes from biases alone: the smallest complexity, but a
+    # number
     least = np.finfo(np.float32).tiny
     found[JAC_NORM] = np.log10(np.maximum(jacobian[right], least)) - np.log10(margin[right])
     protocol = {
@@ -153,22 +156,22 @@ def complexity(
 
 
 def over_margins(top: float, margin: np.ndarray) -> np.ndarray:
-    """log10 of Spec-Fro or Spec-L1 with ``top`` from ``capacity``, for the images of ``margin`` (n,) above 0."""
+    """Return log10 of Spec-Fro or Spec-L1 with ``top`` from ``capacity``, for images with ``margin`` (n,) above 0."""
     return top - 2 * np.log10(margin[margin > 0])
 
 
 def margins(logits: Tensor, labels: Tensor) -> Tensor:
-    """The logit of the label less the largest other, (n, classes) and (n,) -> (n,); above 0 where the label wins."""
+    """Return the logit of the label minus the largest other logit, (n, classes) and (n,) -> (n,)."""
     own = logits.gather(1, labels[:, None])[:, 0]
     return own - logits.scatter(1, labels[:, None], -math.inf).amax(1)
 
 
 @torch.no_grad()
 def capacity(net: nn.Module, *, norm: Norm = "matrix", size: int = 8, batch_norm: bool = True) -> dict[str, float]:
-    """log10 of what stands above g^2 in Spec-Fro and Spec-L1; arguments and errors as ``complexity``.
+    """Return log10 of the numerators of Spec-Fro and Spec-L1; arguments and errors as ``complexity``.
 
-    ``batch_norm``: whether the factors of batch norms are in the product; without them it is of the weights alone, as
-    the formulas were published, and says nothing of a net whose batch norms undo the scale of its weights.
+    ``batch_norm``: include the factors of batch norms in the product; without them it uses the weights alone, as
+    published, which is meaningless for networks whose batch norms undo the scale of the weights.
     """
     if norm not in get_args(Norm):
         raise UserError(f"norm={norm!r}: choose one of {', '.join(get_args(Norm))}")
@@ -182,7 +185,7 @@ def capacity(net: nn.Module, *, norm: Norm = "matrix", size: int = 8, batch_norm
         lengths = [float(at_least_float32(found.matrix).norm(dim=1).double().sum()) for found in _layers(net)]
     zero = [row.name for row in rows if row.sigma == 0]
     if zero:
-        raise UserError(f"complexity: the weight of {', '.join(zero)} is zero, so nothing passes through the net")
+        raise UserError(f"complexity: the weight of {', '.join(zero)} is zero, so nothing passes through the network")
     norms = [row.sigma if norm == "matrix" else row.operator_norm for row in rows]
     factors = [*norms, *_activation_factors(net)] if batch_norm else norms
     product = 2 * sum(map(math.log10, factors))
@@ -198,7 +201,7 @@ def _layers(net: nn.Module) -> list[weights.Selected]:
 
 
 def jacobian_norm(net: nn.Module, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Margins g (n,), and sum_i |h_i| |dg/dh_i| (n,) over the hidden layers, for a net in eval mode.
+    """Return margins g (n,), and sum_i |h_i| |dg/dh_i| (n,) over the hidden layers, for a network in eval mode.
 
     Raises:
         UserError: there is no hidden layer.
@@ -207,8 +210,8 @@ def jacobian_norm(net: nn.Module, images: Tensor, labels: Tensor) -> tuple[Tenso
         found = margins(net(images.detach().requires_grad_()), labels)
         hidden = layers[1:]  # the first layer's input is the image
         if not hidden:
-            raise UserError(f"complexity: {type(net).__name__} has one layer alone, and Jac-Norm is of hidden ones")
-        # in eval mode no image's margin depends on another image
+            raise UserError(f"complexity: {type(net).__name__} has only one layer, but Jac-Norm needs hidden layers")
+        # in eval mode the margin of an image does not depend on other images
         slopes = torch.autograd.grad(found.sum(), hidden)
     with torch.no_grad():
         terms = [h.flatten(1).norm(dim=1) * j.flatten(1).norm(dim=1) for h, j in zip(hidden, slopes, strict=True)]
@@ -217,11 +220,11 @@ def jacobian_norm(net: nn.Module, images: Tensor, labels: Tensor) -> tuple[Tenso
 
 @contextmanager
 def _inputs(net: nn.Module) -> Iterator[list[Tensor]]:
-    """What enters the linear and convolution layers in a forward within the block, each tensor once, in order."""
+    """Context that records the inputs of linear and convolution layers in a forward pass, each once, in order."""
     seen: list[Tensor] = []
 
     def note(layer: nn.Module, arguments: Sequence[Any]) -> None:
-        if not any(arguments[0] is other for other in seen):  # a shortcut enters two layers
+        if not any(arguments[0] is other for other in seen):  # the input of a shortcut enters two layers
             seen.append(arguments[0])
 
     handles = [found.layer.register_forward_pre_hook(note) for found in _layers(net)]
@@ -233,7 +236,7 @@ def _inputs(net: nn.Module) -> Iterator[list[Tensor]]:
 
 
 def _activation_factors(net: nn.Module) -> Iterator[float]:
-    """The Lipschitz constant of every norm layer in eval mode."""
+    """Return the Lipschitz constant of every norm layer in eval mode."""
     for name, part in net.named_modules():
         if isinstance(part, DecorrelatedBatchNorm2d):
             whitening = part.running_whitening
@@ -244,11 +247,11 @@ def _activation_factors(net: nn.Module) -> Iterator[float]:
             factor = float((scale if part.weight is None else scale * effective_weight(part)).abs().amax())
         elif isinstance(part, _BatchNorm | _InstanceNorm | nn.GroupNorm | nn.LayerNorm):
             raise UserError(
-                f"complexity: {name}, a {type(part).__name__}, scales by what the image itself gives, so it has no "
-                "norm of its own; use batch norms"
+                f"complexity: {name}, a {type(part).__name__}, scales by statistics of the image, so it has no fixed "
+                "norm; use batch norms"
             )
         else:
             continue
         if factor == 0:
-            raise UserError(f"complexity: the gain of {name} is zero, so nothing passes through the net")
+            raise UserError(f"complexity: the gain of {name} is zero, so nothing passes through the network")
         yield factor

@@ -1,6 +1,6 @@
-"""A critic that learns to tell two streams of images apart, by the objective of WGAN-GP.
+"""A critic that learns to distinguish two streams of images, with the objective of WGAN-GP.
 
-The numbers are those of the code of Gulrajani, Raffel & Metz (ICLR 2019), "Towards GAN benchmarks which require
+The settings follow the code of Gulrajani, Raffel & Metz (ICLR 2019), "Towards GAN benchmarks which require
 generalization".
 """
 
@@ -22,20 +22,20 @@ from orthogan.io.weights import read_sealed, write_sealed
 from orthogan.penalties.input_gradient import wgan_gp
 from orthogan.rng import generator as seeded
 
-BOTTOM = 4  # pixels, where convolving ends
-SAVE_EVERY = 1000  # steps between two states on disk
-LOOK_EVERY = 50  # steps between two looks at the loss, each of which waits for the device
+BOTTOM = 4  # pixels of the last feature map
+SAVE_EVERY = 1000  # steps between two saved states
+LOOK_EVERY = 50  # steps between two checks of the loss, each of which synchronizes with the device
 LARGEST = {"steps": 10**9, "batch_size": 2**16, "width": 2**12, "lr": 1e30, "penalty": 1e30}
 Pairs = Callable[[int], tuple[Tensor, Tensor]]  # index of a batch -> (reals, fakes), float32 (n, c, h, w) each
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a critic is made and taught; by default as published, for 32 pixels.
+    """Architecture and training of a critic; by default as published, for 32 pixels.
 
     ``width``: channels of the first convolution; each further one has twice as many. ``lr`` falls linearly to 0.
-    ``penalty``: lambda of the gradient penalty. ``average``: share of the averaged weights that survives a step; less
-    at the start, at most (1 + t) / (10 + t) in step t.
+    ``penalty``: lambda of the gradient penalty. ``average``: decay of the averaged weights per step; at most (1 + t) /
+    (10 + t) in step t.
 
     Raises ``UserError`` for a number out of range.
     """
@@ -49,30 +49,30 @@ class Recipe:
 
     def __post_init__(self) -> None:
         if min(self.steps, self.batch_size, self.width) < 1:
-            raise UserError(f"steps={self.steps}, batch_size={self.batch_size}, width={self.width}: at least 1 each")
+            raise UserError(f"steps={self.steps}, batch_size={self.batch_size}, width={self.width}: must be at least 1")
         for name, most in LARGEST.items():
             if getattr(self, name) > most:
-                raise UserError(f"{name}={getattr(self, name):g}: at most {most:g}")
+                raise UserError(f"{name}={getattr(self, name):g}: must be at most {most:g}")
         if not (self.lr > 0 and self.penalty > 0 and 0 <= self.average < 1):
             raise UserError(
-                f"lr={self.lr}, penalty={self.penalty}, average={self.average}: above 0, above 0, and in [0, 1)"
+                f"lr={self.lr}, penalty={self.penalty}, average={self.average}: must be above 0, above 0, and in [0, 1)"
             )
 
     @property
     def described(self) -> str:
-        """What is not as published, such as ``steps=2000,width=32``; "" where all is."""
+        """Return the settings that differ from the published ones, such as ``steps=2000,width=32``."""
         changed = [(field.name, getattr(self, field.name), field.default) for field in fields(self)]
         return ",".join(f"{name}={value:g}" for name, value, usual in changed if value != usual)
 
     def decay(self, step: int) -> float:
-        """The share of the averaged weights that survives ``step``."""
+        """Return the decay of the averaged weights in ``step``."""
         return min(self.average, (1 + step) / (10 + step))
 
 
 class Critic(nn.Module):
     """Images (n, c, h, w) -> values (n,): convolutions 5x5 of stride 2, each with swish, down to 4 pixels; linear.
 
-    No normalisation. Kernels start He-normal, the linear layer Glorot-uniform, biases at 0.
+    No normalization. Kernels start He-normal, the linear layer Glorot-uniform, biases at 0.
     """
 
     def __init__(self, channels: int, resolution: int, width: int = 64) -> None:
@@ -94,19 +94,19 @@ class Critic(nn.Module):
         self.layers = nn.Sequential(*layers, nn.Flatten(), linear)
 
     def forward(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
-        """(n, c, h, w) -> (n,); classes make no difference to it."""
+        """Map images (n, c, h, w) to values (n,); classes are ignored."""
         return self.layers(images).squeeze(1)
 
     @property
     def described(self) -> str:
-        """The architecture in words."""
+        """Describe the architecture."""
         if not self.widths:
             return "linear"
         return f"conv5x5 of stride 2, swish: {', '.join(map(str, self.widths))}; linear"
 
 
 def new_critic(channels: int, resolution: int, width: int, *, seed: int) -> Critic:
-    """A critic whose weights are a function of the arguments; global random state is left alone."""
+    """Build a critic whose weights depend on the arguments alone; the global random state is not changed."""
     with seeded_init(seed, "critic"):
         return Critic(channels, resolution, width)
 
@@ -122,15 +122,15 @@ def train_critic(
     keep: Path | None = None,
     about: str = "",
 ) -> Critic:
-    """The averaged critic after ``recipe.steps`` steps on ``pairs(0)``, ``pairs(1)``, …; in eval mode.
+    """Train a critic for ``recipe.steps`` steps on ``pairs(0)``, ``pairs(1)``, …; returns the average in eval mode.
 
     Args:
-        critic: is moved to ``device`` and trained itself.
-        keep: file of the state, written every 1,000 steps; one that lies there is gone on with.
-        about: what belongs to the state besides the recipe and the seed; a state of something else is refused.
+        critic: network to train; it is moved to ``device``.
+        keep: file for the state, written every 1,000 steps; an existing file is resumed.
+        about: further facts that identify the state, in addition to recipe and seed; other states are refused.
 
     Raises:
-        UserError: the loss is no longer finite, or the state does not belong to this.
+        UserError: the loss is no longer finite, or the state belongs to another training.
     """
     critic.to(device).train()
     average = copy.deepcopy(critic)
@@ -147,8 +147,8 @@ def train_critic(
         if keep is not None and (step + 1) % SAVE_EVERY == 0:
             try:
                 _save(keep, critic, average, optimiser, step + 1, belongs)
-            except CannotWrite as error:  # the number does not depend on it
-                print(f"orthogan: the critic is not kept for a later resume: {error}", file=sys.stderr)
+            except CannotWrite as error:  # the result does not depend on it
+                print(f"orthogan: cannot save the state of the critic: {error}", file=sys.stderr)
                 keep = None
 
     fit(
@@ -166,21 +166,21 @@ def train_critic(
 
 
 def _loss(critic: Critic, real: Tensor, fake: Tensor, penalty: float, *, seed: int, index: int) -> Tensor:
-    """E[D(fake)] - E[D(real)] + ``penalty`` * E[(|grad D| - 1)^2] between them; 0-d, differentiable."""
+    """Compute E[D(fake)] - E[D(real)] + ``penalty`` * E[(|grad D| - 1)^2] between them; 0-d, differentiable."""
     values = critic(torch.cat([real, fake]))
     between = gradient_penalty(critic, real, fake, penalty, seed=seed, index=index)
     return values[len(real) :].mean() - values[: len(real)].mean() + between
 
 
 def gradient_penalty(critic: Critic, real: Tensor, fake: Tensor, penalty: float, *, seed: int, index: int) -> Tensor:
-    """``penalty`` * E[(|grad D| - 1)^2] at random points between paired images, a function of (seed, index)."""
+    """Compute ``penalty`` * E[(|grad D| - 1)^2] at random points between paired images, a function of (seed, index)."""
     mix = torch.rand(len(real), generator=seeded(real.device, seed, "critic mix", index), device=real.device)
     origin = torch.zeros((), device=real.device, requires_grad=True)
     return wgan_gp(critic, real, fake, None, penalty, mix, origin)
 
 
 def _save(file: Path, critic: Critic, average: Critic, optimiser: torch.optim.Adam, step: int, belongs: str) -> None:
-    """Everything that goes on, in one file, through a temporary name."""
+    """Save the training state in one file, atomically."""
     tensors = {f"critic.{name}": tensor for name, tensor in critic.state_dict().items()}
     tensors |= {f"average.{name}": tensor for name, tensor in average.state_dict().items()}
     for index, state in optimiser.state_dict()["state"].items():
@@ -189,13 +189,15 @@ def _save(file: Path, critic: Critic, average: Critic, optimiser: torch.optim.Ad
 
 
 def _restore(file: Path, critic: Critic, average: Critic, optimiser: torch.optim.Adam, belongs: str) -> int:
-    """Take up what ``_save`` wrote; returns the step."""
+    """Restore what ``_save`` wrote; returns the step."""
     try:
         tensors, header = read_sealed(file, needed=True)
     except UserError as error:
-        raise UserError(f"{error}; delete this state of a critic to start it again") from error
+        raise UserError(f"{error}; delete this file to restart the training of the critic") from error
     if header.get("belongs") != belongs:
-        raise UserError(f"{file}: is the state of another critic ({header.get('belongs')}); delete it to start again")
+        raise UserError(
+            f"{file}: contains the state of another critic ({header.get('belongs')}); delete it to restart the training"
+        )
     state: dict[int, dict[str, Tensor]] = {}
     for name, tensor in tensors.items():
         kind, _, rest = name.partition(".")

@@ -1,7 +1,7 @@
-"""How steep a discriminator is in practice: |D(x) - D(y)| / ||x - y|| over pairs of images, real and generated.
+"""Empirical Lipschitz constants of a discriminator: |D(x) - D(y)| / ||x - y|| over pairs of real and generated images.
 
-The empirical Lipschitz constants of Sanyal, Torr & Dokania (ICLR 2020), who draw them as histograms. Each is a lower
-bound on the Lipschitz constant of D, as the product of its layers' norms is an upper one.
+Sanyal, Torr & Dokania (ICLR 2020) draw them as histograms. Each is a lower bound on the Lipschitz constant of D; the
+product of the norms of its layers is an upper bound.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ from orthogan.rng import generator as seeded
 
 NAME, PAIRS = "lipschitz", 10_000
 KINDS = ("real-real", "real-fake", "fake-fake")
-SHOWN = "real-fake"  # the pairs whose mean is the value: what the loss makes D tell apart
-GRADIENT = "gradient "  # before the kind, in the names of the gradient norms
+SHOWN = "real-fake"  # the pairs whose mean is the value: the ones that the loss makes D distinguish
+GRADIENT = "gradient "  # prefix of the kind in the names of the gradient norms
 
 
 @register(NAME)
 class Lipschitz(Metric):
-    """How steep the discriminator is between real and generated images, which is neither good nor bad."""
+    """Steepness of the discriminator between real and generated images; neither lower nor higher is better."""
 
     needs = frozenset({"generator", "discriminator", "train"})
     samples = PAIRS
@@ -62,34 +62,36 @@ def lipschitz(
     progress: bool = True,
     info: Mapping[str, str] | None = None,
 ) -> tuple[MetricResult, dict[str, np.ndarray]]:
-    """The quotients |D(x) - D(y)| / ||x - y||_2 of each of ``KINDS``, (n,) float64, and their numbers as a result.
+    """Compute |D(x) - D(y)| / ||x - y||_2 for each of ``KINDS``, (n,) float64, and a summary as a result.
 
-    So many reals and fakes are drawn as there are ``pairs`` (or reals); each real goes with the fake at its place and
-    with the next real, each fake with the next fake. Where there are classes, both images of a pair are of one class,
-    and D is told it. D is in eval mode: power iterations stand still. The ``value`` is the mean over real-fake pairs,
-    ``std`` its standard error; ``parts`` are mean, median, 99th percentile and largest of each kind. Pairs of equal
-    images are left out. A D that looks at the whole batch (minibatch deviation) has no such quotient: its numbers
-    depend on the batch size. In a process group every process does all of it.
+    ``pairs`` reals (or all of them) and as many fakes are drawn; each real is paired with the fake at the same index
+    and with the next real, each fake with the next fake. With classes, both images of a pair have the same class, which
+    D gets as well. D is in eval mode, so power iterations do not advance. The ``value`` is the mean over real-fake
+    pairs, ``std`` its standard error; ``parts`` are mean, median, 99th percentile and maximum of each kind. Pairs of
+    equal images are ignored. For a D that uses the whole batch (minibatch deviation) the numbers depend on the batch
+    size. In a process group, every process computes everything.
 
     Args:
         discriminator: images (n, c, h, w) in [-1, 1] (and labels) -> (n,); moved to ``device``, as the generator is.
-        reals: with the classes of the nets, if those have any; the training images, or others.
-        gradients: also ||grad D|| at a random point between the images of every pair, under "gradient real-real", ….
+        reals: training images or others, with the classes of the networks, if any.
+        gradients: also compute ||grad D|| at a random point between the images of every pair, as "gradient real-real",
+            ….
         info: further facts for the protocol.
 
     Raises:
-        UserError: nets and images of other classes or sizes, fewer than two images, or values that are not finite.
+        UserError: networks and images have different classes or sizes, there are fewer than two images, or values are
+            not finite.
     """
     began, net = time.monotonic(), as_generator(generator)
     classes = _classes(discriminator, net, reals)
     count = min(pairs, len(reals))
     if count < 2 or batch_size < 1:
-        raise UserError(f"pairs={pairs}, batch_size={batch_size}, {len(reals)} reals: at least 2, 1 and 2")
+        raise UserError(f"pairs={pairs}, batch_size={batch_size}, {len(reals)} reals: must be at least 2, 1 and 2")
     place = choose_device(discriminator, device)
     discriminator.to(place)
     net.to(place)
     found: dict[str, list[Tensor]] = {}
-    # where between the images of a pair a gradient is taken
+    # where the gradient is computed between the images of a pair
     at = {kind: torch.rand(count, generator=seeded("cpu", seed, "lipschitz between", kind)) for kind in KINDS}
     finite = Finite(IMAGES)
     bar = progress_bar(total=count, desc=NAME, unit="pair", disable=hide_progress(progress), leave=False)
@@ -112,8 +114,8 @@ def lipschitz(
     quotients = {kind: torch.cat(parts).numpy() for kind, parts in found.items()}
     for kind, values in quotients.items():
         if not len(values) or not np.isfinite(values).all():
-            reason = "no two of the images differ" if not len(values) else "NaN or infinite values of D"
-            raise UserError(f"lipschitz, {kind}: {reason}; look at the images and at the discriminator")
+            reason = "all images are equal" if not len(values) else "D has NaN or infinite values"
+            raise UserError(f"lipschitz, {kind}: {reason}; check the images and the discriminator")
     protocol = {
         "samples": count,
         "reference": reals.name,
@@ -135,7 +137,7 @@ def lipschitz(
 
 @dataclass(frozen=True)
 class _Seen:
-    """Images (n, c, h, w), what D says of them (n,) float64 on the CPU, and the classes (n,) that it was told."""
+    """Images (n, c, h, w), the values of D (n,) float64 on the CPU, and the classes (n,)."""
 
     images: Tensor
     values: Tensor
@@ -147,13 +149,13 @@ class _Seen:
 
 
 def _classes(discriminator: nn.Module, net: Generator, reals: ImageSource) -> int:
-    """How many classes the nets know, 0 for none."""
+    """Return the number of classes of the networks, 0 for none."""
     known = int(getattr(discriminator, "num_classes", 0)), net.num_classes
     classes = max(known)
     if classes and (reals.num_classes != classes or min(known) not in (0, classes)):
         raise UserError(
             f"lipschitz: the discriminator has {known[0]} classes, the generator {known[1]} and {reals.name} "
-            f"{reals.num_classes}; give nets of one run and images of its data set, with labels"
+            f"{reals.num_classes}; use networks of one run and images of its data set, with labels"
         )
     return classes
 
@@ -168,7 +170,7 @@ def _images(
     device: torch.device,
     finite: Finite,
 ) -> Iterator[tuple[tuple[Tensor, Tensor | None], tuple[Tensor, Tensor | None]]]:
-    """Batches of (reals, classes) and (fakes, classes) of floats, one class after the other."""
+    """Yield batches of (reals, classes) and (fakes, classes) as floats, one class after the other."""
     order = subset(derive(seed, "lipschitz reals"), len(reals), count)
     if classes:
         cuts = range(0, count, batch_size)
@@ -184,7 +186,7 @@ def _images(
         fake = fake_batch(net, z, told, noise_seed=noise, device=device, finite=finite).float()
         if fake.shape != real.shape:
             raise UserError(
-                f"lipschitz: the generator gives images {tuple(fake.shape[1:])}, and {reals.name} has "
+                f"lipschitz: the generator produces images {tuple(fake.shape[1:])}, but {reals.name} has "
                 f"{tuple(real.shape[1:])}; open it at the same resolution and channels"
             )
         yield (real, y), (fake, y)
@@ -195,15 +197,15 @@ def _seen(discriminator: nn.Module, images: Tensor, labels: Tensor | None) -> _S
     values = discriminator(images) if known is None else discriminator(images, known)
     if values.shape != (len(images),):
         raise UserError(
-            f"{type(discriminator).__name__}: gives {tuple(values.shape)} for {len(images)} images; "
-            "a discriminator gives one number an image, (n,)"
+            f"{type(discriminator).__name__}: returns shape {tuple(values.shape)} for {len(images)} images; a "
+            "discriminator must return one number per image, (n,)"
         )
     same = torch.zeros(len(images), dtype=torch.int64, device=images.device) if labels is None else labels
     return _Seen(images, values.cpu().double(), same)
 
 
 def _neighbours(before: _Seen | None, now: _Seen) -> tuple[_Seen, _Seen]:
-    """Each image and the next one of its class; ``before`` is the last one of the batch before."""
+    """Pair each image with the next one of its class; ``before`` is the last one of the previous batch."""
     if before is not None:
         fields = ("images", "values", "labels")
         now = _Seen(*(torch.cat([getattr(before, name), getattr(now, name)]) for name in fields))
@@ -212,7 +214,7 @@ def _neighbours(before: _Seen | None, now: _Seen) -> tuple[_Seen, _Seen]:
 
 
 def _slopes(discriminator: nn.Module, a: _Seen, b: _Seen, at: Tensor) -> Tensor:
-    """(n,) float64 on the CPU: the norm of D's gradient ``at`` (n,) in [0, 1] of the way between each pair."""
+    """Return the norms (n,) of D's gradients at fractions ``at`` (n,) between each pair, float64 on the CPU."""
     origin = torch.zeros((), device=a.images.device, requires_grad=True)
     with torch.enable_grad():
         points = track_gradient(torch.lerp(a.images, b.images, at.view(-1, 1, 1, 1).to(a.images.device)), origin)
@@ -222,7 +224,7 @@ def _slopes(discriminator: nn.Module, a: _Seen, b: _Seen, at: Tensor) -> Tensor:
 
 
 def _numbers(values: np.ndarray) -> list[tuple[str, float]]:
-    """What a table shows of a histogram."""
+    """Summarize a histogram."""
     return [
         ("mean", float(values.mean())),
         ("median", float(np.median(values))),

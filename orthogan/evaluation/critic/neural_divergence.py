@@ -1,11 +1,11 @@
-"""Neural divergence: how far a critic, trained for it alone, can hold fakes apart from reals the GAN never saw.
+"""Neural divergence: how well a newly trained critic separates fakes from reals that the GAN never saw.
 
-Gulrajani, Raffel & Metz (ICLR 2019), and as a score of SRN-GANs Sanyal, Torr & Dokania (ICLR 2020). Against held-out
-reals a generator that only repeats its training images scores badly too. Lower is better.
+Gulrajani, Raffel & Metz (ICLR 2019), used as a score of SRN-GANs by Sanyal, Torr & Dokania (ICLR 2020). With held-out
+reals, a generator that only memorizes its training images gets a bad score. Lower is better.
 
-For images that all lie in one point a, and fakes that all lie in b, with W = |a - b|, the best critic rises along
-the line between them with slope 1 + W / (2 lambda): the difference of its means is W + W^2 / (2 lambda), and the value,
-which is that less the penalty that the critic pays, W + W^2 / (4 lambda).
+If all images are at a point a and all fakes at b, with W = |a - b|, the best critic rises along the line between them
+with slope 1 + W / (2 lambda): the difference of its means is W + W^2 / (2 lambda), and the value, which is this
+difference minus the penalty, is W + W^2 / (4 lambda).
 """
 
 from __future__ import annotations
@@ -49,9 +49,9 @@ Drawn = Callable[[int], Tensor]  # index of a batch -> uint8 (n, c, h, w) on the
 
 @register(NAME)
 class NeuralDivergence(Metric):
-    """How far a critic holds the fakes apart from images that the GAN has not seen.
+    """How well a critic separates fakes from images that the GAN has not seen.
 
-    Options: ``critic``, a ``Recipe``, and ``keep``, as of ``neural_divergence``.
+    Options: ``critic``, a ``Recipe``, and ``keep``, as in ``neural_divergence``.
     """
 
     better = "lower"
@@ -82,22 +82,22 @@ def neural_divergence(
     keep: str | Path | None = None,
     info: Mapping[str, str] | None = None,
 ) -> MetricResult:
-    """E[D(real)] - E[D(fake)] - penalty of a critic D that WGAN-GP trained on ``held_out`` against ``subject``.
+    """Compute E[D(real)] - E[D(fake)] - penalty of a critic D trained with WGAN-GP on ``held_out`` against ``subject``.
 
-    D has the averaged weights of its training; the means are over ``samples`` reals and fakes more, of the streams it
-    was trained on, as published. ``std``: standard error of their difference for this critic; another seed gives
-    another critic. The value is the objective of D, as the published code reports it; ``parts``: the ``difference`` of
-    the means alone, and the ``penalty`` that D still pays. In records of earlier versions the value is the difference;
-    their protocol says of the penalty "not in the value". Images are seen as uint8, dequantised, all classes in equal
-    shares; D sees no class. A function of the arguments on a CPU. In a process group every process trains the same
-    critic.
+    D has the averaged weights of its training; the means are over ``samples`` further reals and fakes of the same
+    streams, as published. ``std``: standard error of their difference for this critic; another seed gives another
+    critic. The value is the objective of D, as in the published code; ``parts``: the ``difference`` of the means, and
+    the ``penalty``. In records of earlier versions the value is the difference; their protocol says "not in the value"
+    for the penalty. Images are dequantized from uint8, with all classes equally frequent; D does not see classes.
+    Deterministic on a CPU. In a process group, every process trains the same critic.
 
     Args:
-        subject: a generator, or images (such as the training set, for a number to compare with).
-        held_out: reals that the GAN was not trained on, of the size of the fakes.
-        recipe: how the critic is trained (None: as published, 100,000 steps). Results of two recipes do not compare.
-        samples: images of each kind in the means, rounded up to whole batches.
-        keep: file of the state, so that a training that was interrupted is gone on with; deleted at the end.
+        subject: a generator, or images (such as the training set, for comparison).
+        held_out: real images that the GAN was not trained on, of the size of the fakes.
+        recipe: how to train the critic (None: as published, 100,000 steps). Results of different recipes are not
+            comparable.
+        samples: number of images of each kind for the means, rounded up to whole batches.
+        keep: file for the state, to resume an interrupted training; deleted at the end.
         info: further facts for the protocol.
 
     Raises:
@@ -105,7 +105,7 @@ def neural_divergence(
     """
     began, chosen = time.monotonic(), recipe or Recipe()
     if samples < 2:
-        raise UserError(f"samples={samples}: at least 2")
+        raise UserError(f"samples={samples}: must be at least 2")
     net = None if isinstance(subject, ImageSource) else as_generator(subject)
     place = choose_device(net, device)
     main = rank_and_world()[0] == 0
@@ -113,7 +113,7 @@ def neural_divergence(
     finite = Finite(IMAGES)
     critic = new_critic(held_out.channels, held_out.resolution, chosen.width, seed=seed)
     with ExitStack() as stack:
-        # also around a critic of mere images: its products want the same precision
+        # also for a critic of plain images: its products need the same precision
         stack.enter_context(deterministic_float32(nn.Identity() if net is None else net.to(place), place))
         reals = stack.enter_context(_batches(held_out, chosen, derive(seed, "critic reals"), place))
         if isinstance(subject, ImageSource):
@@ -133,10 +133,10 @@ def neural_divergence(
     if not finite.holds:
         raise NotFinite(IMAGES)
     if not (np.isfinite(real).all() and np.isfinite(fake).all() and np.isfinite(penalty)):
-        raise NotFinite(f"critic: its values became NaN or infinite; choose a lower lr than {chosen.lr:g}")
+        raise NotFinite(f"critic: its values became NaN or infinite; choose an lr below {chosen.lr:g}")
     if file is not None:
         file.unlink(missing_ok=True)
-    # of a stream that comes round again no more images count than there are
+    # a repeating stream has no more distinct images than this
     there = len(fake) if not isinstance(subject, ImageSource) else min(len(fake), len(subject))
     error = float(np.sqrt(real.var() / min(len(real), len(held_out)) + fake.var() / there))
     difference = float(real.mean() - fake.mean())
@@ -166,12 +166,12 @@ def _batches(source: ImageSource, recipe: Recipe, seed: int, device: torch.devic
 
 
 def _read(batches: Batches, recipe: Recipe) -> Drawn:
-    """The endless shuffled stream of a source."""
+    """Yield the endless shuffled stream of a source."""
     return lambda index: batches.at(index * recipe.batch_size)[0]
 
 
 def _drawn(net: Generator, recipe: Recipe, seed: int, device: torch.device, finite: Finite) -> Drawn:
-    """Fresh fakes for every batch, the classes in turn."""
+    """Generate new fakes for every batch, cycling through the classes."""
     count = recipe.batch_size
 
     def draw(index: int) -> Tensor:
@@ -179,7 +179,7 @@ def _drawn(net: Generator, recipe: Recipe, seed: int, device: torch.device, fini
         labels = (torch.arange(count) + index * count) % net.num_classes if net.num_classes else None
         noise = derive(seed, "critic fakes noise", index)
         images = fake_batch(net, z, labels, noise_seed=noise, device=device, finite=finite)
-        # every process draws the same images, so each can decide alone
+        # every process generates the same images, so each can decide alone
         if index % LOOK_EVERY == 0 and not finite.holds:
             raise NotFinite(IMAGES)
         return to_uint8(images)
@@ -188,15 +188,15 @@ def _drawn(net: Generator, recipe: Recipe, seed: int, device: torch.device, fini
 
 
 def _pairs(reals: Drawn, fakes: Drawn, name: str, seed: int, device: torch.device) -> Pairs:
-    """Both as floats; the first batches tell whether they are of one size."""
+    """Yield both as floats, after checking that the first batches have the same size."""
 
     def pair(index: int) -> tuple[Tensor, Tensor]:
         with torch.no_grad():
             real, fake = reals(index), fakes(index)
             if real.shape != fake.shape:
                 raise UserError(
-                    f"{name}: gives images {tuple(fake.shape[1:])}, and the held-out ones are {tuple(real.shape[1:])}; "
-                    "open them at the same resolution and channels"
+                    f"{name}: produces images {tuple(fake.shape[1:])}, but the held-out images have "
+                    f"{tuple(real.shape[1:])}; open them at the same resolution and channels"
                 )
             rng = seeded(device, seed, "critic dequantise", index)
             real = to_float(real, dequantize=True, generator=rng)
@@ -208,7 +208,7 @@ def _pairs(reals: Drawn, fakes: Drawn, name: str, seed: int, device: torch.devic
 def _measured(
     critic: Critic, pairs: Pairs, recipe: Recipe, batches: int, seed: int, progress: bool
 ) -> tuple[np.ndarray, np.ndarray, float]:
-    """Values of the trained critic on reals and on fakes (n,) float64, and the penalty that it pays between them."""
+    """Return values of the trained critic on reals and fakes (n,) float64, and the penalty between them."""
     real: list[Tensor] = []
     fake: list[Tensor] = []
     paid = 0.0

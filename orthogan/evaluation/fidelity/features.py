@@ -1,4 +1,4 @@
-"""From batches of images to what the metrics need of their features, and no more."""
+"""Feature extraction from batches of images, keeping only what the metrics need."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from orthogan.progress import progress_bar
 
 @dataclass(frozen=True)
 class Features:
-    """Of a set of images, over all processes, what metrics asked for.
+    """Statistics of a set of images over all processes, as requested by the metrics.
 
     Attributes:
         gaussian: mean and covariance of the features.
-        numbers: of the images whose features were kept (n,), ascending.
-        rows: these features (n, d) float32, on the CPU.
-        logits: class logits (n, classes), on the CPU, or what the metric's own ``stream`` made of them.
-        images: pixels uint8 (n, c, h, w), on the CPU, or what the metric's own ``stream`` made of them.
+        numbers: indices of the images whose features were kept (n,), ascending.
+        rows: their features (n, d) float32, on the CPU.
+        logits: class logits (n, classes), on the CPU, or the result of the ``stream`` of the metric.
+        images: pixels uint8 (n, c, h, w), on the CPU, or the result of the ``stream`` of the metric.
     """
 
     gaussian: Gaussian = ABSENT
@@ -39,7 +39,7 @@ class Features:
     streams: Mapping[tuple[str, str], Any] = field(default_factory=dict)  # by metric and need
 
     def of(self, metric: str) -> Features:
-        """The same as ``metric`` sees it."""
+        """Return the part for ``metric``."""
         own = {need: found for (name, need), found in self.streams.items() if name == metric}
         return replace(self, **own) if own else self
 
@@ -55,16 +55,16 @@ def extract(
     keep: np.ndarray | None = None,
     streams: Mapping[tuple[str, str], Stream] | None = None,
 ) -> Features:
-    """Features of all batches of all processes; the device is never waited for before the last batch.
+    """Extract features of all batches of all processes, without synchronizing with the device before the last batch.
 
     Args:
-        batches: this process's share of ``total`` images, in order.
-        extractor: None if images alone are asked for.
-        keep: numbers of the images whose features are kept, ascending; None: of none.
-        streams: what takes in the logits or images, by metric and need ("logits", "images").
+        batches: this process's part of ``total`` images, in order.
+        extractor: None if only images are requested.
+        keep: indices of the images whose features to keep, ascending; None: of none.
+        streams: consumers of logits or images, by metric and need ("logits", "images").
 
     Raises:
-        UserError: logits were asked of an extractor that has none, or features that are not finite.
+        UserError: logits of an extractor that has none, or non-finite features.
     """
     moments = Moments()
     streams = streams or {}
@@ -86,7 +86,7 @@ def extract(
                     rows.add(features, position)
                 if looking:
                     if logits is None:
-                        raise UserError(f"extractor {extractor.name}: it classifies nothing")
+                        raise UserError(f"extractor {extractor.name} is not a classifier, so it has no logits")
                     finite.watch(logits)
             for (_, need), stream in streams.items():
                 batch = logits if need == "logits" else images
@@ -104,21 +104,21 @@ def extract(
 
 
 class Rows:
-    """The features (or logits, or pixels) of chosen images, copied to the CPU while the device goes on.
+    """Features (or logits, or pixels) of selected images, copied to the CPU asynchronously.
 
-    ``chosen``: numbers of images out of ``total``, ascending; this process keeps those of its share.
+    ``chosen``: indices of images out of ``total``, ascending; each process keeps those of its part.
     """
 
     def __init__(self, chosen: np.ndarray, total: int, device: torch.device) -> None:
         first, last = share_of_rank(total)
         self.chosen = chosen
         self.mine = chosen[slice(*np.searchsorted(chosen, (first, last)))]
-        self.on_device = torch.from_numpy(self.mine).to(device)  # at once: a copy for each batch would wait
+        self.on_device = torch.from_numpy(self.mine).to(device)  # in one go: copying each batch would synchronize
         self.device = device
         self.found: Tensor | None = None
 
     def add(self, features: Tensor, first: int) -> None:
-        """Take what was chosen of the features (n, ...) of images ``first`` to ``first + n - 1``."""
+        """Add the selected features (n, ...) of images ``first`` to ``first + n - 1``."""
         if self.found is None:
             size, pinned = (len(self.mine), *features.shape[1:]), self.device.type == "cuda"
             self.found = torch.empty(size, dtype=features.dtype, pin_memory=pinned)
@@ -128,7 +128,7 @@ class Rows:
         self.found[a:b].copy_(features, non_blocking=True)
 
     def result(self) -> Tensor:
-        """All that was chosen, of all processes."""
+        """Return the selected features of all processes."""
         assert self.found is not None
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)

@@ -1,4 +1,4 @@
-"""The Fréchet distance between two Gaussians of features: the FID where they are Inception's."""
+"""The Fréchet distance between two Gaussians of features: FID for Inception features."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from orthogan.evaluation.metric import Inputs, Metric, Score, register
 
 @register("fid", "fd", "frechet")
 class FrechetDistance(Metric):
-    """The FID, or the Fréchet distance of other features (Heusel et al. 2017)."""
+    """FID, or the Fréchet distance of other features (Heusel et al. 2017)."""
 
     label, feature_label = "FID", "FD"
     better = "lower"
@@ -26,16 +26,16 @@ class FrechetDistance(Metric):
 
 
 def check_length(length: int, reference: Gaussian) -> None:
-    """Raises UserError unless the reference's features have the ``length`` that the extractor gives."""
+    """Raise UserError unless the features of the reference have the ``length`` of the extractor's features."""
     if len(reference.mean) != length:
         raise UserError(
-            f"the reference has features of length {len(reference.mean)}, the extractor gives {length}: "
-            "they come from different extractors"
+            f"the reference has features of length {len(reference.mean)}, but the extractor computes {length}: the "
+            "reference was made with another extractor"
         )
 
 
 def frechet_distance(generated: Gaussian, reference: Gaussian, *, device: torch.device | str = "cpu") -> float:
-    """|m1 - m2|^2 + tr(C1 + C2 - 2 (C1 C2)^(1/2)) (Heusel et al. 2017, eq. 6), in float64 on ``device``.
+    """Compute |m1 - m2|^2 + tr(C1 + C2 - 2 (C1 C2)^(1/2)) (Heusel et al. 2017, eq. 6) in float64 on ``device``.
 
     Raises:
         UserError: the features have different lengths.
@@ -49,10 +49,10 @@ def frechet_distance(generated: Gaussian, reference: Gaussian, *, device: torch.
 
 
 def trace_root_product(a: Tensor, b: Tensor) -> Tensor:
-    """tr (A B)^(1/2) of symmetric positive semi-definite float64 matrices (d, d), without a matrix square root.
+    """Compute tr (A B)^(1/2) of symmetric positive semi-definite float64 matrices (d, d) without a matrix square root.
 
-    With B = F F^T the products A B and F^T A F share their eigenvalues but for zeros, and the latter is symmetric:
-    its eigenvalues are real, cheaper than those of A B, and lose no digits where A B is far from normal.
+    With B = F F^T, A B and F^T A F have the same nonzero eigenvalues, and the latter is symmetric: its eigenvalues are
+    real, cheaper to compute, and accurate even if A B is far from normal.
     """
     factor = _factor(b)
     if factor.shape[1] == 0:
@@ -61,12 +61,12 @@ def trace_root_product(a: Tensor, b: Tensor) -> Tensor:
 
 
 def _factor(matrix: Tensor) -> Tensor:
-    """F (d, rank) with F F^T = ``matrix``: Cholesky's where it is well positive definite, else of eigenvectors."""
+    """Return F (d, rank) with F F^T = ``matrix``: by Cholesky if clearly positive definite, else by eigenvectors."""
     length = len(matrix)
     lower, failed = torch.linalg.cholesky_ex(matrix)
     pivots = lower.diagonal().square()
     rounding = length * torch.finfo(matrix.dtype).eps
-    # a pivot below the rounding errors of its column is noise: the matrix is singular (fewer images than features)
+    # a pivot below the rounding error of its column means a singular matrix (fewer images than features)
     if not failed and bool((pivots > rounding * matrix.diagonal()).all()):
         return lower
     values, vectors = torch.linalg.eigh(matrix)

@@ -1,4 +1,4 @@
-"""The Inception Score: how sure a classifier is of each image, and how varied its answers are."""
+"""The Inception Score: how confident a classifier is about each image, and how diverse its predictions are."""
 
 from __future__ import annotations
 
@@ -26,30 +26,30 @@ class InceptionScoreMetric(Metric):
     needs = frozenset({"logits"})
 
     def check(self, inputs: Inputs) -> None:
-        """Enough images to be split."""
+        """Check that there are enough images to split."""
         super().check(inputs)
         check_inception_score(inputs.samples or 0)
 
     def stream(self, need: Literal["logits", "images"], total: int, device: torch.device) -> InceptionScore:
-        """Sums instead of the logits of all images."""
+        """Accumulate sums instead of keeping the logits of all images."""
         return InceptionScore(total)
 
     def compute(self, inputs: Inputs) -> Score:
-        """The score, and its standard deviation over the splits."""
+        """Return the score and its standard deviation over the splits."""
         return Score(*inputs.fakes.logits)
 
 
 def check_inception_score(images: int) -> None:
-    """Raises UserError if ``images`` are too few to be split."""
+    """Raise UserError if there are too few ``images`` to split."""
     if images < SPLITS:
         raise UserError(f"samples: {images} images are too few for an Inception Score over {SPLITS} splits")
 
 
 class InceptionScore:
-    """A running Inception Score of ``images`` images: sums over each split, a byte for each image.
+    """A running Inception Score of ``images`` images: sums over each split, and one byte per image.
 
-    The splits are those that torch-fidelity makes after its shuffle, which only needs to know how many images there
-    will be. With q the mean of p over a split, mean KL(p || q) = mean sum p log p - sum q log q.
+    The splits are those of torch-fidelity after its shuffle, which only depends on the number of images. With q the
+    mean of p over a split, mean KL(p || q) = mean sum p log p - sum q log q.
 
     Raises:
         UserError: fewer images than splits.
@@ -66,7 +66,7 @@ class InceptionScore:
         self.sums: Tensor | None = None  # (splits, k + 1): of p, and of sum p log p
 
     def add(self, logits: Tensor, first: int) -> None:
-        """Take in the logits (n, k) of images ``first`` to ``first + n - 1``."""
+        """Add the logits (n, k) of images ``first`` to ``first + n - 1``."""
         x = float64_place(logits).double()
         if self.sums is None:
             self.sums = x.new_zeros(SPLITS, x.shape[1] + 1)
@@ -74,14 +74,14 @@ class InceptionScore:
         log_p = x.log_softmax(1)
         p = log_p.exp()
         found = torch.cat([p, (p * log_p).sum(1, keepdim=True)], 1)
-        # a product with 0 and 1: adding by index is in no fixed order on CUDA
+        # a matrix product with 0 and 1: index_add has no fixed order on CUDA
         belongs = self.split_of[first : first + len(x)] == torch.arange(SPLITS, device=x.device)[:, None]
         self.sums.addmm_(belongs.double(), found)
 
     def result(self) -> tuple[float, float]:
-        """Mean and standard deviation over ten splits of exp E KL(p(y|x) || p(y)) (Salimans et al. 2016).
+        """Return mean and standard deviation over ten splits of exp E KL(p(y|x) || p(y)) (Salimans et al. 2016).
 
-        Together with all other processes, each of which has seen its share of the images.
+        All processes call this together, each with its part of the images.
         """
         assert self.sums is not None
         means = torch.stack(gather(self.sums)).sum(0).cpu() / self.counts[:, None]

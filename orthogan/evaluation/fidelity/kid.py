@@ -1,4 +1,4 @@
-"""The kernel distance between features: the KID where they are Inception's."""
+"""The kernel distance between features: KID for Inception features."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SUBSET_SEED = 2020  # torch-fidelity's
 
 @register("kid", "kd")
 class KernelDistance(Metric):
-    """The KID, or the kernel distance of other features (Binkowski et al. 2018)."""
+    """KID, or the kernel distance of other features (Binkowski et al. 2018)."""
 
     label, feature_label = "KID", "KD"
     better = "lower"
@@ -24,19 +24,19 @@ class KernelDistance(Metric):
     compares = True
 
     def check(self, inputs: Inputs) -> None:
-        """Enough images for a subset."""
+        """Check that there are enough images for a subset."""
         super().check(inputs)
         check_kernel_distance(self.fewest(inputs), inputs.options.get("kid_subset_size"))
 
     def rows(self, inputs: Inputs) -> tuple[np.ndarray, np.ndarray]:
-        """The images of the subsets; all of a reference that is no larger than a subset."""
+        """Return the images of the subsets; all images of a reference that fits into a subset."""
         subsets, reals = self._subsets(inputs), inputs.reference_samples or 0
-        # a reference that fits is kept whole: its cache then serves any number of fakes
+        # keep a small reference as a whole, so that its cache serves any number of fakes
         few = reals <= subsets.reference.size
         return np.unique(subsets.generated), np.arange(reals) if few else np.unique(subsets.reference)
 
     def compute(self, inputs: Inputs) -> Score:
-        """The distance, and its standard deviation over the subsets."""
+        """Return the distance and its standard deviation over the subsets."""
         sides = ((side.numbers, side.rows) for side in (inputs.fakes, inputs.reals))
         value, std = kernel_distance(self._subsets(inputs), *sides)
         size = inputs.options.get("kid_subset_size")
@@ -48,31 +48,32 @@ class KernelDistance(Metric):
 
 
 def check_kernel_distance(images: int, size: int | None = None) -> None:
-    """Raises UserError if ``images``, the fewest of the two sides, cannot fill a subset of ``size`` (None: 1000)."""
+    """Raise UserError if ``images``, the number on the smaller side, cannot fill a subset of ``size`` (None: 1000)."""
     size = SUBSET_SIZE if size is None else size
     if size < 2:
-        raise UserError(f"kid: subsets of {size} images: at least 2")
+        raise UserError(f"kid: the subset size is {size}; it must be at least 2")
     if images < size:
         raise UserError(
-            f"kid: draws subsets of {size} images from each side, as published, but one side has {images}; give more "
-            f"images, or choose smaller subsets with --kid-subset-size {max(2, images)} (evaluation.kid_subset_size, "
-            "kid_subset_size=), which is another KID"
+            f"kid: draws subsets of {size} images from each side, as published, but one side has only {images}; use "
+            f"more images, or choose smaller subsets with --kid-subset-size {max(2, images)} (in a config "
+            "evaluation.kid_subset_size, in Python kid_subset_size=); KIDs with different subset sizes are not "
+            "comparable"
         )
 
 
 @dataclass(frozen=True)
 class Subsets:
-    """The numbers of the images in each subset, (subsets, size) a side: known before any image is looked at."""
+    """The indices of the images in each subset, (subsets, size) per side, which are known in advance."""
 
     generated: np.ndarray
     reference: np.ndarray
 
     @classmethod
     def of(cls, generated: int, reference: int, size: int | None = None) -> Subsets:
-        """Those of ``size`` (None: 1000) images that torch-fidelity draws from so many images a side.
+        """Draw subsets of ``size`` (None: 1000) images in the same way as torch-fidelity.
 
         Raises:
-            UserError: fewer images than a subset has.
+            UserError: there are fewer images than in a subset.
         """
         check_kernel_distance(min(generated, reference), size)
         size = SUBSET_SIZE if size is None else size
@@ -87,12 +88,12 @@ class Subsets:
 def kernel_distance(
     subsets: Subsets, generated: tuple[np.ndarray, Tensor], reference: tuple[np.ndarray, Tensor]
 ) -> tuple[float, float]:
-    """Mean and standard deviation over the subsets of the squared MMD, cubic kernel (Binkowski et al. 2018).
+    """Return mean and standard deviation over subsets of the squared MMD with a cubic kernel (Binkowski et al. 2018).
 
     Args:
-        generated, reference: numbers of images (n,), ascending, that hold all of the subsets'; their features (n, d).
+        generated, reference: ascending indices of images (n,) that include all subsets, and their features (n, d).
     """
-    from torch_fidelity.metric_kid import kernel_mmd  # takes as long to import as torch
+    from torch_fidelity.metric_kid import kernel_mmd  # slow to import
 
     sides = [
         (rows.numpy(), np.searchsorted(numbers, chosen))

@@ -1,4 +1,4 @@
-"""Precision and recall of a generator, by nearest neighbours in feature space."""
+"""Precision and recall of a generator, with nearest neighbors in feature space."""
 
 from __future__ import annotations
 
@@ -17,42 +17,44 @@ CUDA_CHUNK = 10_000  # larger products keep a GPU busy: 400 MB
 class PrecisionRecall(Metric):
     """Improved precision and recall (Kynkäänniemi et al. 2019); the value is their F-score."""
 
-    feature_label = "F-score"  # VGG16 in the paper, Inception elsewhere: there is no standard, so it is always named
+    feature_label = (
+        "F-score"  # VGG16 in the paper, Inception elsewhere: there is no standard, so the label always names it
+    )
     better = "higher"
     needs = frozenset({"rows"})
     compares = True
 
     def check(self, inputs: Inputs) -> None:
-        """Enough images for three neighbors."""
+        """Check that there are enough images for three neighbors."""
         super().check(inputs)
         check_precision_recall(self.fewest(inputs))
 
     def compute(self, inputs: Inputs) -> Score:
-        """The F-score; precision and recall are its parts."""
+        """Return the F-score, with precision and recall as parts."""
         parts = precision_recall(inputs.fakes.rows, inputs.reals.rows, device=inputs.device)
         return Score(parts.pop("f_score"), parts=parts)
 
 
 def check_precision_recall(images: int) -> None:
-    """Raises UserError if ``images``, the fewest of the two sides, are too few to have a third neighbour."""
+    """Raise UserError if ``images``, the smaller number of the two sides, is too few for a third neighbor."""
     if images <= NEIGHBOURHOOD:
-        raise UserError(f"samples: precision and recall need more than {NEIGHBOURHOOD} images a side, not {images}")
+        raise UserError(f"samples: precision and recall need more than {NEIGHBOURHOOD} images per side, not {images}")
 
 
 def precision_recall(
     generated: Tensor, reference: Tensor, *, device: torch.device | str | None = None
 ) -> dict[str, float]:
-    """{"precision", "recall", "f_score"} with balls to the third neighbour (Kynkäänniemi et al. 2019).
+    """Compute {"precision", "recall", "f_score"} with balls to the third neighbor (Kynkäänniemi et al. 2019).
 
-    Precision is the share of generated images within a ball of a real one, recall the other way round. Distances are
-    torch-fidelity's (``cdist`` in float32), and so are the ties: the rim belongs to the ball.
+    Precision is the fraction of generated images within the ball of a real image; recall is the reverse. Distances are
+    those of torch-fidelity (``cdist`` in float32), and so are ties: the boundary belongs to the ball.
 
     Args:
-        generated, reference: features (n, d), (m, d). Memory beside them does not grow with n and m.
-        device: where to compute; None: where ``generate_images`` is.
+        generated, reference: features (n, d), (m, d). Additional memory does not grow with n and m.
+        device: where to compute; None: the device of the generated features.
 
     Raises:
-        UserError: a side with too few images for three neighbours.
+        UserError: one side has too few images for three neighbors.
     """
     check_precision_recall(min(len(generated), len(reference)))
     fakes, reals = (x.to(device or generated.device) for x in (generated, reference))
@@ -62,7 +64,7 @@ def precision_recall(
     inside_reals = torch.zeros(len(fakes), dtype=torch.bool, device=fakes.device)
     for i in range(0, len(reals), chunk):
         for j in range(0, len(fakes), chunk):
-            # one matrix serves both questions
+            # one matrix serves both precision and recall
             distances = torch.cdist(reals[i : i + chunk], fakes[j : j + chunk])
             inside_fakes[i : i + chunk] |= (distances <= of_fakes[j : j + chunk]).any(1)
             inside_reals[j : j + chunk] |= (distances <= of_reals[i : i + chunk, None]).any(0)
@@ -75,7 +77,7 @@ def precision_recall(
 
 
 def radii(features: Tensor, chunk: int) -> Tensor:
-    """Of each row of ``features`` (n, d) the distance to its third neighbour, itself not counted: (n,)."""
+    """Return the distance (n,) of each row of ``features`` (n, d) to its third neighbor, not counting itself."""
     found = []
     for rows in features.split(chunk):
         nearest = rows.new_empty(len(rows), 0)

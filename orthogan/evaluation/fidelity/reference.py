@@ -1,4 +1,4 @@
-"""What generated images are compared with, computed once and kept under a hash of all that it depends on."""
+"""Features of the reference images, computed once and cached under a hash of everything they depend on."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ PRECISION, FP32, BF16 = "precision", "float32", "bfloat16"
 
 @dataclass(frozen=True)
 class Reference:
-    """Features of the real images, and what they are called in a protocol."""
+    """Features of the real images, and their name in a protocol."""
 
     features: Features
     name: str
@@ -45,9 +45,9 @@ def reference_of(
     keep: np.ndarray | None = None,
     streams: Mapping[tuple[str, str], Stream] | None = None,
 ) -> Reference:
-    """Features of ``source`` (or of a seeded subset of ``samples`` images), from the cache if they are there.
+    """Return features of ``source`` (or of a random subset of ``samples`` images), from the cache if possible.
 
-    Arguments as of ``features.extract``; with ``streams`` the images are read in any case.
+    Arguments as in ``features.extract``; with ``streams``, the images are always read.
     """
     count = len(source) if samples is None else min(samples, len(source))
     name = f"{source.name}, {count:,} images of {source.resolution} px"
@@ -70,7 +70,7 @@ def reference_of(
 
 
 def reference_from_file(path: str | Path, extractor: Extractor) -> Reference:
-    """Precomputed statistics; those of ours must be of the same extractor.
+    """Read precomputed statistics; statistics written by orthogan must be of the same extractor.
 
     Raises:
         UserError: unreadable, or made with another extractor, other weights or another resizing.
@@ -79,13 +79,13 @@ def reference_from_file(path: str | Path, extractor: Extractor) -> Reference:
     for key, value in {PRECISION: FP32, **_identity(extractor)}.items():
         made = metadata.get(key, FP32 if key == PRECISION else None)
         if metadata and made != value:
-            raise UserError(f"{path}: made with {key} {made!r}, but the generator is seen with {value!r}")
+            raise UserError(f"{path}: was made with {key} {made!r}, but this evaluation uses {value!r}")
     images = f", {gaussian.count:,} images" if gaussian.count else ""
     return Reference(Features(gaussian), metadata.get("reference", f"{Path(path).name}{images}"))
 
 
 def save_reference(path: str | Path, reference: Reference, extractor: Extractor) -> None:
-    """Write statistics that ``reference_from_file`` accepts; of several processes the first one writes.
+    """Write statistics for ``reference_from_file``; only the first process writes.
 
     Raises:
         UserError: it cannot be written.
@@ -96,7 +96,7 @@ def save_reference(path: str | Path, reference: Reference, extractor: Extractor)
 
 
 def _identity(extractor: Extractor) -> dict[str, str]:
-    """What features depend on besides the images; float32 goes without saying, as it did in older files."""
+    """Return what features depend on in addition to the images; float32 is not stated, as in older files."""
     found = {"extractor": extractor.name, "weights": extractor.weights, "resize": extractor.resize}
     return found | ({PRECISION: BF16} if extractor.bf16 else {})
 
@@ -107,12 +107,12 @@ def _key(source: ImageSource, extractor: Extractor, count: int) -> str:
 
 
 def _part(keep: np.ndarray | None, count: int) -> str:
-    """In the name of a file of features: which of the images it has, where not all."""
+    """Return the part of a file name that says which images it has, if not all."""
     return "" if keep is None or len(keep) == count else f"-{hashlib.sha256(keep.tobytes()).hexdigest()[:16]}"
 
 
 def _cached(statistics: Path, keep: np.ndarray | None, vectors: Path) -> Features | None:
-    """``vectors``: of all images, or of those in ``keep``."""
+    """Return the cached features; ``vectors``: of all images, or of those in ``keep``."""
     if not statistics.is_file() or not (keep is None or vectors.is_file()):
         return None
     try:
@@ -131,5 +131,5 @@ def _store(statistics: Path, vectors: Path, features: Features, name: str, extra
         if features.rows is not None:
             write_sealed(vectors, {"features": features.rows}, {})
         save_gaussian(statistics, features.gaussian, {"reference": name, **_identity(extractor)})
-    except CannotWrite as error:  # a cache that cannot be written costs time, not the result
-        print(f"orthogan: reference statistics are not kept: {error}", file=sys.stderr)
+    except CannotWrite as error:  # an unwritable cache costs time, but not the result
+        print(f"orthogan: cannot cache the reference statistics: {error}", file=sys.stderr)

@@ -1,1 +1,1 @@
-"""Lengths of paths through the latent space."""
+"""Path lengths in the latent space."""

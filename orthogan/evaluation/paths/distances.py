@@ -1,4 +1,4 @@
-"""Distances between two images, by name: what a path is measured with. Among them LPIPS (Zhang et al. 2018)."""
+"""Distances between two images, by name, to measure paths; among them LPIPS (Zhang et al. 2018)."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ CHUNK = 16  # pairs; at 256 px their maps take about 2 GiB
 
 @dataclass(frozen=True)
 class Distance:
-    """Images (n, c, h, w) twice, float in [-1, 1] -> (n,).
+    """Maps two batches of images (n, c, h, w), float in [-1, 1], to distances (n,).
 
     ``what``: the formula, ``weights``: the SHA-256 of the net behind it; both for the protocol.
-    ``square``: whether it is the square of a length, so that the length of a long path is the sum of the roots.
-    LPIPS grows with the square of a small step too, but what was published adds it up as it is.
+    ``square``: whether it is the square of a length, so that the length of a path is the sum of the square roots. LPIPS
+    also grows with the square of a small step, but publications sum it as it is.
     """
 
     name: str
@@ -47,45 +47,45 @@ class Distance:
     square: bool = False
 
     def __call__(self, a: Tensor, b: Tensor) -> Tensor:
-        """Raises ``UserError`` where the function gives something else than a number for each pair."""
+        """Compute distances. Raises ``UserError`` if the function does not return one number per pair."""
         found = self.function(a, b)
         if found.shape != (len(a),):
-            raise UserError(f"distance {self.name}: must give ({len(a)},) numbers, gave {tuple(found.shape)}")
+            raise UserError(f"distance {self.name}: must return {len(a)} numbers, returned shape {tuple(found.shape)}")
         return found.detach()
 
     def metric(self, perceptual: str, otherwise: str) -> str:
-        """The name of a metric measured with it: only LPIPS makes a ``perceptual`` one."""
+        """Return the name of a metric with this distance; only LPIPS makes it ``perceptual``."""
         kind = {LPIPS: perceptual, PIXEL: f"pixel_{otherwise}", FEATURES: f"feature_{otherwise}"}
         return kind.get(self.name, otherwise)
 
     def variant(self, *parts: str) -> str:
-        """``parts`` behind the name of the distance, where the metric's name does not say it."""
+        """Return ``parts`` after the name of the distance, if the name of the metric does not include it."""
         return ",".join([*([] if self.name in (LPIPS, PIXEL) else [self.name]), *parts])
 
 
 class DistanceMetric(Metric):
-    """A metric of the distances between images, with the distance of that name."""
+    """A metric of distances between images, with a named distance."""
 
     def __init__(self, name: str, distance: str) -> None:
         self.name, self.distance = name, distance
 
     def prepare(self, inputs: Inputs) -> None:
-        """The net behind the distance."""
+        """Load the network of the distance."""
         self.loaded(inputs)
 
     def loaded(self, inputs: Inputs) -> Distance:
-        """The distance, loaded once for all metrics that have it."""
+        """Return the distance, loaded once for all metrics that use it."""
         return inputs.once(f"distance {self.distance}", lambda: load_distance(self.distance, device=inputs.device))
 
 
 def load_distance(distance: str | Distance | Function, *, device: torch.device | str = "cpu") -> Distance:
-    """The distance of that name on ``device``; a function (or module, as it is) of one's own is wrapped.
+    """Load the distance of this name on ``device``; the user's own functions and modules are wrapped.
 
     "lpips-vgg16"; "pixel": the mean squared difference of pixels; "efficientnet-lite0": the squared distance of the
-    features of the embedded net (images are not rounded to bytes for it).
+    features of the embedded network (images are not rounded to bytes for it).
 
     Raises:
-        UserError: no such distance, or its weights cannot be had.
+        UserError: unknown distance, or its weights are not available.
     """
     if isinstance(distance, Distance):
         return distance
@@ -101,7 +101,7 @@ def load_distance(distance: str | Distance | Function, *, device: torch.device |
         features, digest = load_efficientnet_lite0()
         what = f"squared distance of features, images at {SIZE} px"
         return Distance(FEATURES, what, _of_features(features.to(device)), digest, square=True)
-    raise UserError(f"distance {distance!r}: choose one of {', '.join(DISTANCES)}, or give a function")
+    raise UserError(f"distance {distance!r}: choose one of {', '.join(DISTANCES)}, or pass a function")
 
 
 def _pixels(a: Tensor, b: Tensor) -> Tensor:
@@ -116,11 +116,11 @@ def _of_features(net: nn.Module) -> Function:
 
 
 class Lpips(nn.Module):
-    """Images (n, 1 or 3, h, w) twice, in [-1, 1], grey repeated -> distances (n,) float32; 0 for equal images.
+    """Maps two batches of images (n, 1 or 3, h, w) in [-1, 1] to distances (n,) float32; 0 for equal images.
 
-    The sum over five layers of VGG16 of the weighted squared differences between their channel vectors, each of
-    length 1; averaged over positions. ``net`` is the ``LPIPS`` of the ``lpips`` package (version 0.1, "vgg"): its
-    architecture and linear heads, the ones that StyleGAN's PPL has.
+    The weighted squared differences between normalized channel vectors of VGG16, averaged over positions and summed
+    over five layers. Grayscale images are repeated. ``net`` is the ``LPIPS`` of the ``lpips`` package (version 0.1,
+    "vgg"): its architecture and linear heads, as in StyleGAN's PPL.
     """
 
     def __init__(self, net: nn.Module) -> None:
@@ -129,7 +129,7 @@ class Lpips(nn.Module):
         self.eval().requires_grad_(False)
 
     def forward(self, a: Tensor, b: Tensor) -> Tensor:
-        """Raises ``UserError`` for images too small for VGG16."""
+        """Compute the distances. Raises ``UserError`` for images too small for VGG16."""
         if min(a.shape[2:]) < SMALLEST:
             raise UserError(f"LPIPS: images of {a.shape[3]}x{a.shape[2]} px: VGG16 needs at least {SMALLEST}")
         pairs = zip(a.float().split(CHUNK), b.float().split(CHUNK), strict=True)
@@ -137,16 +137,16 @@ class Lpips(nn.Module):
 
 
 def load_lpips(weights: Path | None = None) -> tuple[Lpips, str]:
-    """The distance, on the CPU, and the SHA-256 of the weights of VGG16 and of the heads.
+    """Load the distance on the CPU, and return it with the SHA-256 of the weights of VGG16 and of the heads.
 
-    VGG16's file is searched as all weights are (``weights_files``), else downloaded; the heads come with the package.
-    Both are read as plain tensors, and neither by the package's own loader, which unpickles and downloads.
+    The file of VGG16 is searched like all weights (``weights_files``), else downloaded; the heads ship with the
+    package. Both are read as plain tensors, not by the loader of the package, which unpickles and downloads.
 
     Args:
-        weights: a VGG16 file in torchvision's form, to use as it is.
+        weights: a VGG16 file in torchvision's format, to use instead.
 
     Raises:
-        UserError: the package or the weights are missing, or do not fit.
+        UserError: the package or the weights are missing, or do not match.
     """
     path = weights or _vgg16_file()
     found, net, heads = read_weights(path), _architecture(), _heads()
@@ -168,10 +168,10 @@ def load_lpips(weights: Path | None = None) -> tuple[Lpips, str]:
 
 
 def _architecture() -> nn.Module:
-    """The package's net without numbers: no memory, no random draws, no file read."""
+    """Build the network of the package without values: no memory, no random numbers, no file access."""
     package = _package()
     with torch.device("meta"), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # it calls torchvision as one did of old
+        warnings.simplefilter("ignore")  # it uses a deprecated torchvision API
         return package.LPIPS(pretrained=False, pnet_rand=True, net="vgg", verbose=False)
 
 
@@ -183,7 +183,7 @@ def _package() -> ModuleType:
     try:
         return importlib.import_module("lpips")
     except ImportError:
-        raise UserError(f"LPIPS needs {install('lpips')}; or measure a pixel or feature path length") from None
+        raise UserError(f"LPIPS needs {install('lpips')}; or choose a pixel or feature path length") from None
 
 
 def _vgg16_file() -> Path:
@@ -194,6 +194,6 @@ def _vgg16_file() -> Path:
         return get_weights(URL, "lpips-vgg16")
     except UserError as error:
         raise UserError(
-            f"LPIPS: the weights of VGG16 are not here and cannot be downloaded. Put {URL.rsplit('/', 1)[-1]} from "
-            f"{URL} into pretrained/, or measure pixel_path_length or feature_path_length, which need no download"
+            f"LPIPS: the weights of VGG16 were not found and cannot be downloaded. Put {URL.rsplit('/', 1)[-1]} from "
+            f"{URL} into pretrained/, or choose pixel_path_length or feature_path_length, which need no download"
         ) from error

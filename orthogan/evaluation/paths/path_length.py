@@ -1,7 +1,7 @@
-"""How fast the image changes along a path through the latent space: the (perceptual) path length of Karras et al. 2019.
+"""(Perceptual) path length of Karras et al. 2019: how fast images change along a path in the latent space.
 
 The mean over random paths of d(G(p(t)), G(p(t + eps))) / eps^2, without the pairs outside the 1st and 99th percentile.
-Lower is smoother; it says nothing of disentanglement by itself. Numbers of two variants do not compare.
+Lower is smoother; by itself it does not measure disentanglement. Different variants are not comparable.
 """
 
 from __future__ import annotations
@@ -32,16 +32,16 @@ from orthogan.progress import progress_bar
 from orthogan.rng import derive
 from orthogan.rng import generator as seeded
 
-REJECTED = (1, 99)  # percentiles, of which these pairs themselves stay
+REJECTED = (1, 99)  # percentiles; pairs exactly at them are kept
 NOISE = 0.7  # scale of EigenGAN's noise in the code of the NOG paper
-# (the generator seen from its space, first pair, last pair + 1) -> both ends of the steps, (n, latent_dim) each
+# (the generator viewed from its space, first pair, last pair + 1) -> both ends of the steps, (n, latent_dim) each
 Ends = Callable[[Generator, int, int], tuple[Tensor, Tensor]]
 SIDE = 256  # pixels; VGG16 was made for 224
 Space = Literal["z", "w", "subspaces"]
 Interpolation = Literal["lerp", "slerp_any", "slerp_unit"]
 Sampling = Literal["end", "full"]
 Resize = Literal["none", "shrink", "fit"]
-_SMALL = 1e-6  # the sine of an angle below which an arc is a line
+_SMALL = 1e-6  # sine of the angle below which an arc is treated as a line
 
 
 def lerp(a: Tensor, b: Tensor, t: Tensor) -> Tensor:
@@ -52,9 +52,8 @@ def lerp(a: Tensor, b: Tensor, t: Tensor) -> Tensor:
 def slerp_any(a: Tensor, b: Tensor, t: Tensor) -> Tensor:
     """(sin((1 - t) W) a + sin(t W) b) / sin(W), W the angle between a and b, whose lengths are kept at the ends.
 
-    Shoemake's formula (1985) on vectors of any length, as White (2016, "Sampling generative networks") uses it: on
-    the way between two Gaussian latents the length stays typical. Vectors in line with each other have no angle to
-    go by: there it is ``lerp``. Shapes as of ``lerp``.
+    Shoemake's formula (1985) on vectors of any length, as White (2016, "Sampling generative networks") uses it: the
+    length between two Gaussian latents stays typical. For parallel vectors it is ``lerp``. Shapes as in ``lerp``.
     """
     u, v = _unit(a), _unit(b)
     # Kahan's form of the angle, exact also where the cosine is close to 1
@@ -67,9 +66,9 @@ def slerp_any(a: Tensor, b: Tensor, t: Tensor) -> Tensor:
 
 
 def slerp_unit(a: Tensor, b: Tensor, t: Tensor) -> Tensor:
-    """The point of the unit sphere at the share ``t`` of the angle from a / |a| to b / |b| (StyleGAN). Shapes as above.
+    """The point on the unit sphere at the fraction ``t`` of the angle from a / |a| to b / |b| (StyleGAN).
 
-    For generators that divide their latent by its length; to others such short latents are strange.
+    For generators that normalize their latent; for others such short latents are unusual.
     """
     return _unit(slerp_any(_unit(a), _unit(b), t))
 
@@ -87,17 +86,17 @@ INTERPOLATIONS: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
 
 @dataclass(frozen=True)
 class Variant:
-    """Between what latents the path goes, where on it a step is taken, and how its two images are looked at.
+    """A variant: the latents at the ends of the path, the position of the step, and the preprocessing of images.
 
-    ``space``: "z", "w" (of a generator that offers it), or "subspaces": EigenGAN's z_1 … z_k, each on an arc of its
-    own between vectors of U[0, 1), with a noise of 0.7 N(0, I) that stays (the code of the NOG paper).
+    ``space``: "z", "w" (if the generator has it), or "subspaces": EigenGAN's z_1 … z_k, each on its own arc between
+    vectors of U[0, 1), with fixed noise of 0.7 N(0, I) (the code of the NOG paper).
     ``sampling``: the step from t to t + eps begins at t = 0 ("end") or t ~ U[0, 1) ("full").
     ``crop``: to the face of FFHQ, rows 3/8 to 7/8 and columns 2/8 to 6/8.
     ``resize``: "shrink" averages blocks where the side is 512 pixels or more, so that 256 (or a little more) remain;
-    "fit" also enlarges smaller images to 256, bilinearly as TensorFlow 1 did; "none" leaves the images.
-    ``samples``: pairs in the publication.
+    "fit" also enlarges smaller images to 256, bilinearly as in TensorFlow 1; "none" keeps the images.
+    ``samples``: number of pairs in the publication.
 
-    Raises ``UserError`` for a choice that does not exist, or combinations that mean nothing.
+    Raises ``UserError`` for unknown choices or invalid combinations.
     """
 
     space: Space = "z"
@@ -119,13 +118,13 @@ class Variant:
                 raise UserError(f"{name}={getattr(self, name)!r}: choose one of {', '.join(get_args(kinds))}")
         needed = {"w": "lerp", "subspaces": "slerp_unit"}.get(self.space, self.interpolation)
         if self.interpolation != needed:
-            raise UserError(f"interpolation={self.interpolation!r}: in the space {self.space!r} it is {needed!r}")
+            raise UserError(f"interpolation={self.interpolation!r}: must be {needed!r} in the space {self.space!r}")
         if not self.eps > 0 or self.samples < 2:
-            raise UserError(f"eps={self.eps}, samples={self.samples}: a positive step and at least 2 pairs")
+            raise UserError(f"eps={self.eps}, samples={self.samples}: needs a positive step and at least 2 pairs")
 
     @property
     def described(self) -> str:
-        """``z,slerp_any,full``: every choice that moves the number."""
+        """``z,slerp_any,full``: every choice that affects the number."""
         parts = [self.space, self.interpolation, self.sampling]
         parts += ["crop"] if self.crop else []
         parts += [self.resize] if self.resize != "none" else []
@@ -134,17 +133,17 @@ class Variant:
 
     @property
     def published(self) -> str | None:
-        """The name it is known by, if any; the number of samples makes no other variant."""
+        """Return its published name, if any; the number of samples does not matter."""
         mine = _choices(self)
         return next((name for name, other in PRESETS.items() if _choices(other) == mine), None)
 
     def between(self, a: Tensor, b: Tensor, t: Tensor) -> Tensor:
-        """The point at ``t`` (n, 1) of the path from ``a`` to ``b`` (n, ..., d); float64 inside, the dtype of a."""
+        """Return the point at ``t`` (n, 1) of the path from ``a`` to ``b`` (n, ..., d), computed in float64."""
         at = t.double().reshape(len(t), *[1] * (a.ndim - 1))
         return INTERPOLATIONS[self.interpolation](a.double(), b.double(), at).to(a.dtype)
 
     def look(self, images: Tensor) -> Tensor:
-        """Images (n, c, h, w) as the distance is to see them."""
+        """Preprocess images (n, c, h, w) for the distance."""
         if self.crop:
             eighth = images.shape[2] // 8
             images = images[:, :, 3 * eighth : 7 * eighth, 2 * eighth : 6 * eighth]
@@ -168,14 +167,14 @@ PRESETS: dict[str, Variant] = {
     "ppl2_wend": Variant("w", "lerp", "end", resize="shrink", samples=50_000),
     # the code of the Hessian penalty, and of OroJaR
     "ppl_zend_v2": Variant("z", "slerp_unit", "end", resize="fit", samples=100_000),
-    # ours, for generators that take a Gaussian latent as it is
+    # ours, for generators that do not normalize their Gaussian latent
     "ppl_zfull_any": Variant("z", "slerp_any", "full", resize="shrink", samples=50_000),
     "ppl_zend_any": Variant("z", "slerp_any", "end", resize="shrink", samples=50_000),
     # Song, Sebe & Wang, EigenGAN part of their code
     "ppl_nog": Variant("subspaces", "slerp_unit", "full", samples=10_000),
 }
 PLAIN = Variant()
-# What ``evaluate`` knows by name -> the variant and the distance.
+# name for ``evaluate`` -> variant and distance
 PATH_METRICS: dict[str, tuple[Variant, str]] = {
     **{name: (variant, "lpips-vgg16") for name, variant in PRESETS.items()},
     "pixel_path_length": (PLAIN, "pixel"),
@@ -184,11 +183,11 @@ PATH_METRICS: dict[str, tuple[Variant, str]] = {
 
 
 def resolve_variant(variant: str | Variant) -> Variant:
-    """The variant of that name. Raises ``UserError`` for an unknown one."""
+    """Return the variant of this name. Raises ``UserError`` for an unknown one."""
     if isinstance(variant, Variant):
         return variant
     if variant not in PRESETS:
-        raise UserError(f"path length {variant!r}: choose one of {', '.join(PRESETS)}, or a Variant of your own")
+        raise UserError(f"path length {variant!r}: choose one of {', '.join(PRESETS)}, or pass a Variant")
     return PRESETS[variant]
 
 
@@ -208,18 +207,18 @@ def path_length(
     progress: bool = True,
     info: Mapping[str, str] | None = None,
 ) -> MetricResult:
-    """The path length of ``generator`` in that variant; its ``std`` is the standard error of the mean.
+    """Compute the path length of ``generator`` in this variant; ``std`` is the standard error of the mean.
 
-    Both images of a pair have the same noise and class (classes have equal shares). In a process group every process
-    calls this with the same arguments, does its share, and gets the same number. The result carries a published
+    Both images of a pair have the same noise and class (classes are equally frequent). In a process group, every
+    process calls this with the same arguments, computes its part, and gets the same number. The result has a published
     name only with LPIPS: with another distance it is a pixel_, feature_ or plain path_length of a variant.
 
     Args:
-        variant: a name of ``PRESETS``, or a ``Variant``.
+        variant: a name in ``PRESETS``, or a ``Variant``.
         distance: as in ``load_distance``; "pixel" and "efficientnet-lite0" need no download.
-        samples: pairs (None: as many as published).
-        batch_size: pairs at a time; the number depends on it by rounding, and through noise that a generator draws.
-        device: the generator is moved there (default: where it is).
+        samples: number of pairs (None: as published).
+        batch_size: pairs per batch; it affects rounding, and random noise of the generator.
+        device: the generator is moved there (default: its current device).
         info: further facts for the protocol.
 
     Raises:
@@ -248,12 +247,14 @@ def path_length(
 
 
 def check_path(net: Generator, variant: Variant) -> None:
-    """Whether ``net`` has the space of that variant, of enough dimensions. Raises ``UserError`` if not."""
+    """Raise ``UserError`` unless ``net`` has the space of this variant, with enough dimensions."""
     if variant.space == "subspaces":
         if not hasattr(net, "subspaces") or getattr(net, "dims", 0) < 2:
-            raise UserError(f"ppl_nog: {type(net).__name__} has no subspaces of 2 or more dimensions; an eigengan has")
+            raise UserError(
+                f"ppl_nog: {type(net).__name__} has no subspaces of 2 or more dimensions; an eigengan has them"
+            )
     elif _seen(net, variant, 0 if net.num_classes else None).latent_dim < 2 and variant.interpolation != "lerp":
-        raise UserError(f"interpolation={variant.interpolation!r}: a latent of one dimension has no arcs; use lerp")
+        raise UserError(f"interpolation={variant.interpolation!r}: a latent with one dimension has no arcs; use lerp")
 
 
 def perturbation_length(
@@ -270,7 +271,7 @@ def perturbation_length(
     progress: bool = True,
     info: Mapping[str, str] | None = None,
 ) -> MetricResult:
-    """PIPL of the Householder projector (Song et al. 2023): the step goes along a random one of ``directions``.
+    """PIPL of the Householder projector (Song et al. 2023): each step goes along a random one of ``directions``.
 
     The mean of d(G(p), G(p + eps v)) / eps^2 over points p of random paths in the directions' space (straight lines;
     in z, arcs that keep the length) and their rows v, rejected as ever; the step is taken in all layers, as in the
@@ -288,7 +289,7 @@ def perturbation_length(
     net = as_generator(generator)
     directions.check(net)
     if directions.space not in ("z", "w"):
-        raise UserError(f"directions of space {directions.space!r}: perturbation lengths are of z and w")
+        raise UserError(f"directions of space {directions.space!r}: perturbation lengths need directions of z or w")
     straight = directions.space == "w" or getattr(net, "axis", "z") == "w"
     space, line = ("w", "lerp") if straight else ("z", "slerp_any")
     chosen = Variant(space, line, sampling, eps=eps, samples=samples)
@@ -311,14 +312,14 @@ def perturbation_length(
 
 
 def trim(values: np.ndarray) -> np.ndarray:
-    """``values`` (n,) without those outside the 1st and 99th percentiles, as published: the edges are members."""
+    """Return ``values`` (n,) between the 1st and 99th percentiles (inclusive), as published."""
     low = np.percentile(values, REJECTED[0], method="lower")
     high = np.percentile(values, REJECTED[1], method="higher")
     return values[(low <= values) & (values <= high)]
 
 
 def _path(variant: Variant, count: int, seed: int) -> Ends:
-    """A step of eps on a path between two latents of the space."""
+    """Return the ends of a step of eps on a path between two latents of the space."""
     at = _positions(variant, count, seed)
 
     def ends(seen: Generator, start: int, stop: int) -> tuple[Tensor, Tensor]:
@@ -330,7 +331,7 @@ def _path(variant: Variant, count: int, seed: int) -> Ends:
 
 
 def _subspace_path(net: Generator, variant: Variant, count: int, seed: int) -> Ends:
-    """A step on an arc in every subspace of an EigenGAN, from and to vectors of U[0, 1), under one noise."""
+    """Return the ends of a step on arcs in all subspaces of an EigenGAN between U[0, 1) vectors, with fixed noise."""
     dims, width = int(getattr(net, "dims", 0)), net.latent_dim - int(getattr(net, "noise_dim", 0))
     uniform, at = _Uniform(width), _positions(variant, count, seed)
 
@@ -359,7 +360,7 @@ class _Uniform(Generator):
 
 
 def _positions(variant: Variant, count: int, seed: int) -> Tensor:
-    """(count,) float64: where on its path each step begins."""
+    """Return the position (count,) float64 of each step on its path."""
     if variant.sampling == "end":
         return torch.zeros(count, dtype=torch.float64)
     return torch.rand(count, dtype=torch.float64, generator=seeded("cpu", seed, "path position"))
@@ -376,10 +377,10 @@ def _steps(
     device: torch.device | str | None,
     progress: bool,
 ) -> np.ndarray:
-    """(count,) float64: distance / eps^2 of every step, of all processes."""
+    """Return distance / eps^2 (count,) float64 of every step, of all processes."""
     rank, world = rank_and_world()
     if count < max(2, world) or batch_size < 1:
-        raise UserError(f"samples={count}, batch_size={batch_size}: at least {max(2, world)} pairs and 1 at a time")
+        raise UserError(f"samples={count}, batch_size={batch_size}: must be at least {max(2, world)} and 1")
     place = choose_device(net, device)
     net.to(place)
     found: list[Tensor] = []
@@ -403,12 +404,14 @@ def _steps(
     lengths = gather_rows(torch.cat(found)).numpy()
     bad = int((~np.isfinite(lengths)).sum())
     if bad:
-        raise UserError(f"path length: {bad} of {count} distances are NaN or infinite: look at the generator's images")
+        raise UserError(
+            f"path length: {bad} of {count} distances are NaN or infinite; check the images of the generator"
+        )
     return lengths
 
 
 def _batches(classes: int, count: int, batch_size: int) -> Iterator[tuple[int | None, int, int]]:
-    """(class, first, last + 1) of this process's pairs: the classes one after the other, in equal shares."""
+    """Yield (class, first, last + 1) of this process's pairs, one class after the other, equally many each."""
     first, last = share_of_rank(count)
     while first < last:
         label = first * classes // count if classes else None
@@ -419,17 +422,19 @@ def _batches(classes: int, count: int, batch_size: int) -> Iterator[tuple[int | 
 
 
 def _seen(net: Generator, variant: Variant, label: int | None) -> Generator:
-    """``net`` from the variant's space."""
+    """View ``net`` from the space of the variant."""
     axis = getattr(net, "axis", "z")
     if variant.space == "w":
         return net if axis == "w" else in_space(net, "w", y=label).eval()
     if axis != "z":
-        raise UserError(f"{variant.described}: a path in z, but this is a view from {axis}; give the generator itself")
+        raise UserError(
+            f"{variant.described}: the path is in z, but this is a view from {axis}; pass the generator itself"
+        )
     return net
 
 
 def _warn_of_short_latents(net: Generator, label: int | None, place: torch.device) -> None:
-    """Latents of length 1 are this generator's own only if it divides them by their length."""
+    """Warn about latents of length 1 if the generator does not normalize its latents."""
     z = net.sample_latent(2, seed=0)
     own, short = (
         generate_image(net, points, label, noise_seed=0, device=place, finite=Finite(IMAGES))
@@ -437,7 +442,7 @@ def _warn_of_short_latents(net: Generator, label: int | None, place: torch.devic
     )
     if not torch.allclose(own, short, rtol=1e-2, atol=1e-2):
         warnings.warn(
-            f"path length on latents of length 1: this generator was made for lengths near {net.latent_dim**0.5:.2g}; "
+            f"path length on latents of length 1: this generator expects lengths near {net.latent_dim**0.5:.2g}; "
             "ppl_zend_any and ppl_zfull_any keep the length",
             stacklevel=2,
         )
@@ -474,7 +479,7 @@ def _result(
 
 
 class PathLength(DistanceMetric):
-    """A path length by name: that variant, with that distance."""
+    """A path length by name: a variant with a distance."""
 
     better = "lower"
     needs = frozenset({"pairs"})
@@ -484,13 +489,13 @@ class PathLength(DistanceMetric):
         self.variant = variant
 
     def check(self, inputs: Inputs) -> None:
-        """A generator with the variant's space, and latents that are not truncated."""
+        """Check that the generator has the space of the variant, and that latents are not truncated."""
         if inputs.generator is None:
             instead = "images" if inputs.classifier is None else "a classifier"
-            raise UserError(f"metrics: {self.name} walks through a latent space: it needs a generator, not {instead}")
+            raise UserError(f"metrics: {self.name} interpolates in a latent space: it needs a generator, not {instead}")
         if inputs.truncation != 1:
             raise UserError(
-                f"truncation={inputs.truncation}: {self.name} is defined on untruncated latents; leave it at 1"
+                f"truncation={inputs.truncation}: {self.name} is defined for untruncated latents; set truncation to 1"
             )
         super().check(inputs)
         check_path(inputs.generator, self.variant)

@@ -1,4 +1,4 @@
-"""How long the way through the images is as a latent walks along a direction (TPL: Zhu, Xu & Tao 2021, PS-SC)."""
+"""Length of the path of images as a latent moves along a direction (TPL: Zhu, Xu & Tao 2021, PS-SC)."""
 
 from __future__ import annotations
 
@@ -53,19 +53,20 @@ def traversal_length(
     progress: bool = True,
     info: Mapping[str, str] | None = None,
 ) -> tuple[MetricResult, Directions]:
-    """The sum of the lengths of the active directions, and the directions with the length of each as a score.
+    """Sum the lengths of the active directions; also returns the directions with their lengths as scores.
 
-    The length of a direction: the coordinate of a latent along it goes from -extent to extent (in units of the row)
-    in ``steps`` images; the distances between neighbours are added up (of pixels and features their roots, so that
-    finer steps do not shorten it; of LPIPS as it is, as published), and averaged over ``samples`` latents, classes in
-    turn. Active: a mean above ``threshold``, which is in units of the distance. ``parts``: the number of active
-    directions, the sum over all of them divided by their number (active or not), and the mean over directions of the
+    For the length of a direction, the coordinate of a latent along it goes from -extent to extent (in units of the row)
+    in ``steps`` images; the distances between neighboring images are summed (square roots for pixels and features, so
+    that finer steps do not shorten it; LPIPS as it is, as published), and averaged over ``samples`` latents, cycling
+    through classes. A direction is active if its mean is above ``threshold``, in units of the distance. ``parts``: the
+    number of active directions, the sum over all of them divided by their number (active or not), and the mean over
+    directions of the
     spread over latents, inactive ones counting 0. Published: the axes of z, 25 to 193 images, 10 to 3000 latents.
-    In a process group every process calls this, does its share, and gets the same.
+    In a process group, every process calls this, computes its part, and gets the same result.
 
     Args:
-        directions: of any space of the generator, moved in their own layers (None: its native directions).
-        batch_size: images at a time, about.
+        directions: directions of any space of the generator, applied to their own layers (None: its native directions).
+        batch_size: approximate number of images per batch.
 
     Raises:
         UserError: directions that do not fit, an unknown distance, too few samples or steps.
@@ -85,8 +86,8 @@ def traversal_length(
     _, world = rank_and_world()
     if samples < world or steps < 2 or batch_size < 1 or not extent > 0:
         raise UserError(
-            f"samples={samples}, steps={steps}, batch_size={batch_size}, extent={extent}: at least {world} and 2 and "
-            "1, and a positive one"
+            f"samples={samples}, steps={steps}, batch_size={batch_size}, extent={extent}: must be at least {world}, "
+            "2 and 1, and above 0"
         )
     place = choose_device(net, device)
     net.to(place)
@@ -106,7 +107,7 @@ def traversal_length(
     finite.check()
     table = gather_rows(torch.stack(lengths)).numpy()
     if not np.isfinite(table).all():
-        raise UserError("traversal length: distances are NaN or infinite: look at the generator's images")
+        raise UserError("traversal length: distances are NaN or infinite; check the images of the generator")
     mean, active = table.mean(axis=0), table.mean(axis=0) > threshold
     value, per_direction = broadcast_json([float(mean[active].sum()), mean.tolist()])
     parts = {
@@ -145,10 +146,10 @@ def _lengths(
     place: torch.device,
     finite: Finite,
 ) -> Tensor:
-    """(k,) float64: the length of the way of one latent along each direction; all its images have one noise."""
+    """Return the lengths (k,) float64 of the paths of one latent along each direction, with fixed noise."""
     space, layers = directions.space, directions.layers
     start = sample_latents(in_space(net, space, y=label, layers=layers), [seed])[0]
-    # layers that are not the directions' own keep this very latent
+    # layers to which the directions do not apply keep this latent
     seen = in_space(net, space, y=label, layers=layers, base=start if layers else None).eval()
     rows = directions.matrix.astype(np.float64)
     parts: list[Tensor] = []
@@ -167,7 +168,7 @@ def _lengths(
 
 
 class TraversalLength(DistanceMetric):
-    """The traversal length along the generator's native directions, with that distance."""
+    """The traversal length along the native directions of the generator, with a named distance."""
 
     better = "higher"
     needs = frozenset({"generator"})

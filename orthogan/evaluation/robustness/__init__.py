@@ -1,1 +1,1 @@
-"""How well a classifier stands attacks and corruptions."""
+"""Robustness of classifiers against attacks and corruptions."""

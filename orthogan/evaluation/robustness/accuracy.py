@@ -1,4 +1,4 @@
-"""Accuracy, error and loss of a classifier on labelled images."""
+"""Accuracy, error and loss of a classifier on labeled images."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ from orthogan.models.modes import eval_mode, get_device
 
 @dataclass(frozen=True, repr=False)
 class Accuracy(MetricResult):
-    """The share of images whose class was found [0-1]; ``parts`` holds the error and the mean cross entropy."""
+    """The fraction of correctly classified images [0-1]; ``parts`` contains the error and the mean cross entropy."""
 
     def one_line(self) -> str:
-        """The value in percent, the parts, and what it was measured on."""
+        """Format the value in percent, the parts, and the images."""
         text = f"{self.label.replace('_', ' ')} {self.value:.2%}"
         text += "".join(f", {name} {value:.4g}" for name, value in self.parts.items())
         step = f"step {self.protocol['step']}: " if "step" in self.protocol else ""
@@ -37,29 +37,29 @@ class Accuracy(MetricResult):
 
 @dataclass(frozen=True, repr=False)
 class Robustness(Accuracy):
-    """The share of images whose class was found in spite of something [0-1]."""
+    """The fraction of images that are classified correctly despite changes [0-1]."""
 
     def one_line(self) -> str:
-        """The value in percent, and what it was measured on; the parts are many."""
+        """Format the value in percent, and the images; there are too many parts to show."""
         return f"{self.label} {self.value:.2%} ({self.protocol['samples']} images of {self.protocol['reference']})"
 
 
 class ClassifierMetric(Metric):
-    """A metric of a classifier on labeled images that it was not trained on; more is better."""
+    """A metric of a classifier on labeled images that it was not trained on; higher is better."""
 
     better = "higher"
     needs = frozenset({"classifier", "test"})
     samples = None
 
     def prepare(self, inputs: Inputs) -> None:
-        """One logit for each class of the images."""
+        """Check that there is one logit per class of the images."""
         with eval_mode(inputs.classifier):
             inputs.once("classes", lambda: check_classes(inputs.classifier, inputs.test, inputs.device))
 
 
 @register("accuracy", "acc")
 class AccuracyMetric(ClassifierMetric):
-    """The share of images that are classified rightly."""
+    """The fraction of images that are classified correctly."""
 
     def compute(self, inputs: Inputs) -> list[Accuracy]:
         """See ``accuracy``."""
@@ -79,13 +79,13 @@ def accuracy(
     seed: int = 0,
     device: torch.device | str = "cpu",
 ) -> tuple[float, float, int]:
-    """(share of the images that ``net`` classifies rightly, mean cross entropy, number of images), in eval mode.
+    """Return (fraction of correctly classified images, mean cross entropy, number of images), in eval mode.
 
-    In a process group every process calls this with the same arguments, does its share, and gets the same numbers.
+    In a process group, every process calls this with the same arguments, computes its part, and gets the same numbers.
 
     Args:
         net: images (n, c, h, w) in [-1, 1] -> logits (n, classes); its mode is restored.
-        samples: look at a random subset of so many images, a function of ``seed`` (None, or too many: all).
+        samples: size of a random subset of the images, which depends on ``seed`` (None, or too many: all).
 
     Raises:
         UserError: the images have no classes, or the logits are not finite.
@@ -95,7 +95,7 @@ def accuracy(
     count = len(chosen)
     begin, end = share_of_rank(count)
     sums = torch.zeros(2, dtype=torch.float64, device=device)
-    # no parameter moves here, so a constrained weight is worked out once
+    # no parameter changes here, so a constrained weight is computed once
     with eval_mode(net), parametrize.cached():
         for start in range(begin, end, batch_size):
             pixels, classes = source.read(chosen[start : min(start + batch_size, end)])
@@ -110,30 +110,30 @@ def accuracy(
 
 
 def open_labelled(source: ImageSource, samples: int | None, seed: int) -> np.ndarray:
-    """The indices (n,) of the images that are looked at, ascending; arguments and errors as of ``accuracy``."""
+    """Return the ascending indices (n,) of the images to use; arguments and errors as in ``accuracy``."""
     if source.num_classes < 2:
         raise UserError(
-            f"{source.name}: has {source.num_classes} classes, so accuracy means nothing there; "
-            f"{source.why_unlabeled or 'give images with labels'}"
+            f"{source.name}: has {source.num_classes} classes, so accuracy is not defined; "
+            f"{source.why_unlabeled or 'use images with labels'}"
         )
     count = len(source) if samples is None else min(samples, len(source))
     return np.arange(count) if count == len(source) else np.sort(subset(seed, len(source), count))
 
 
 def _sums(logits: Tensor, labels: Tensor) -> Tensor:
-    """(2,) float64: how many are right, and the sum of the losses."""
+    """Return (2,) float64: the number of correct predictions, and the sum of the losses."""
     right = (logits.argmax(1) == labels).sum()
     return torch.stack([right.double(), functional.cross_entropy(logits.double(), labels, reduction="sum")])
 
 
 def check_classes(net: nn.Module, source: ImageSource, device: torch.device) -> None:
-    """Raises UserError unless ``net``, in eval mode, gives one logit for each class of ``source``."""
+    """Raise UserError unless ``net``, in eval mode, returns one logit per class of ``source``."""
     pixels, _ = source.read(np.zeros(1, np.int64))
     logits = net(to_float(torch.from_numpy(np.ascontiguousarray(pixels)).to(device), dequantize=False))
     if logits.shape != (1, source.num_classes):
         raise UserError(
-            f"{source.name}: has {source.num_classes} classes, and the net gives {tuple(logits.shape[1:])} logits; "
-            "choose the images that it was trained on"
+            f"{source.name}: has {source.num_classes} classes, but the network returns {tuple(logits.shape[1:])} "
+            "logits; choose images with the classes that it was trained on"
         )
 
 
@@ -146,7 +146,7 @@ def protocol_of(
     info: Mapping[str, str] | None,
     began: float,
 ) -> dict[str, Any]:
-    """What a number of a classifier depends on."""
+    """Return what a number of a classifier depends on."""
     return {
         "samples": count,
         "reference": source.name,

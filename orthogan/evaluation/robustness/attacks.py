@@ -1,7 +1,7 @@
-"""Adversarial images of a classifier that sees [-1, 1], made by the Adversarial Robustness Toolbox (extra ``robust``).
+"""Adversarial images for classifiers of images in [-1, 1], with the Adversarial Robustness Toolbox (extra ``robust``).
 
-Of the libraries that do it, ART alone is kept up: Foolbox rests since 2024, torchattacks since 2023, advertorch since
-2020.
+ART is the only maintained library: Foolbox has been unmaintained since 2024, torchattacks since 2023, advertorch since
+    2020.
 """
 
 from __future__ import annotations
@@ -40,22 +40,22 @@ from orthogan.rng import derive
 
 KINDS = ("fgsm", "pgd")
 NORMS = {"inf": np.inf, "2": 2}
-EPS = {"inf": (2.0, 8.0), "2": (32.0, 128.0)}  # by norm [1/255]; the second is that of most publications
+EPS = {"inf": (2.0, 8.0), "2": (32.0, 128.0)}  # by norm [1/255]; most publications use the second one
 STEPS, RESTARTS = 20, 1
 PACKAGE = "adversarial-robustness-toolbox"
 
 
 @dataclass(frozen=True)
 class Attack:
-    """What an adversary may do to an image.
+    """An attack on images.
 
-    ``kind``: fgsm (Goodfellow et al. 2015; one step, along the gradient itself where ``norm`` is "2") or pgd (Madry et
-    al. 2018). ``norm``: "inf" or "2", of the whole perturbation. ``eps``: its largest size [1/255 of images in [0, 1]];
-    0 leaves the image alone. Of pgd alone: ``steps`` of ``step`` [1/255] (None: 2.5 eps / steps, at most eps), from
-    each of ``restarts`` random points in the ball (0: once, from the image itself).
+    ``kind``: fgsm (Goodfellow et al. 2015; one step, along the gradient itself if ``norm`` is "2") or pgd (Madry et al.
+    2018). ``norm``: "inf" or "2", of the whole perturbation. ``eps``: its largest size [1/255 of images in [0, 1]];
+    0 keeps the image. Only for pgd: ``steps`` steps of size ``step`` [1/255] (None: 2.5 eps / steps, at most eps), from
+        each of ``restarts`` random points in the ball (0: once, from the image itself).
 
     Raises:
-        UserError: a value that means nothing; it names the key.
+        UserError: an invalid value; the message names the key.
     """
 
     kind: str = "pgd"
@@ -71,22 +71,24 @@ class Attack:
         if self.norm not in NORMS:
             raise UserError(f"norm {self.norm!r}: choose {' or '.join(NORMS)}")
         if not (math.isfinite(self.eps) and self.eps >= 0):
-            raise UserError(f"eps is {self.eps}: give the size of the perturbation in 1/255, such as 8")
+            raise UserError(f"eps is {self.eps}: must be the size of the perturbation in 1/255, such as 8")
         if self.steps < 1:
-            raise UserError(f"steps is {self.steps}: at least 1 is needed")
+            raise UserError(f"steps is {self.steps}: must be at least 1")
         if self.step is not None and self.step <= 0:
-            raise UserError(f"step is {self.step}: give its size in 1/255, or none for 2.5 eps / steps")
+            raise UserError(f"step is {self.step}: must be its size in 1/255, or none for 2.5 eps / steps")
         if self.restarts < 0:
-            raise UserError(f"restarts is {self.restarts}: give a number of random starts, 0 for the image itself")
+            raise UserError(
+                f"restarts is {self.restarts}: must be a number of random starts, or 0 to start from the image itself"
+            )
 
     @property
     def step_size(self) -> float:
-        """Of one step of pgd [1/255]."""
+        """Size of one step of pgd [1/255]."""
         return min(self.eps, 2.5 * self.eps / self.steps) if self.step is None else self.step
 
     @property
     def variant(self) -> str:
-        """All that moves the number."""
+        """Everything that affects the number."""
         size = f"L{self.norm} {self.eps:g}/255"
         if self.kind == "fgsm":
             return size
@@ -94,16 +96,16 @@ class Attack:
 
 
 class AttackMetric(ClassifierMetric):
-    """The accuracy that an attack leaves: a result for each of its sizes.
+    """Accuracy under an attack, one result for each size.
 
-    Options: ``attack_norm``, ``eps``, ``steps``, ``restarts``, as of ``Attack``.
+    Options: ``attack_norm``, ``eps``, ``steps``, ``restarts``, as in ``Attack``.
     """
 
     def __init__(self, kind: str) -> None:
         self.name = kind
 
     def check(self, inputs: Inputs) -> None:
-        """An attack that means something, and the library for it."""
+        """Check the attack and its library."""
         super().check(inputs)
         self._attacks(inputs)
         need_art()
@@ -138,11 +140,11 @@ def attacked_accuracy(
     progress: bool = True,
     info: Mapping[str, str] | None = None,
 ) -> Robustness:
-    """The share of images that ``net`` classifies rightly as they are and also under ``attack``.
+    """Compute the fraction of images that ``net`` classifies correctly both unchanged and under ``attack``.
 
-    ``parts`` holds ``clean``, the accuracy without it. Arguments and errors as of ``evaluate_classifier``. The random
-    starts for an image depend on ``seed``, ``batch_size`` and its place in the batch. All is done in eval mode and
-    float32.
+    ``parts`` contains ``clean``, the accuracy without attack. Arguments and errors as in ``evaluate_classifier``. The
+    random starts of an image depend on ``seed``, ``batch_size`` and its position in the batch. Everything runs in eval
+    mode and float32.
     """
     began = time.monotonic()
     device, chosen = get_device(net), open_labelled(source, samples, seed)
@@ -152,7 +154,7 @@ def attacked_accuracy(
     sums = torch.zeros(2, dtype=torch.float64)
     finite = Finite(LOGITS)
     title = f"{attack.kind} {attack.eps:g}/255"
-    # the attacker sees to gradients by itself; the parameters do not move, so a constrained weight is worked out once
+    # the attacker computes gradients itself; parameters do not change, so a constrained weight is computed once
     with eval_mode(net), parametrize.cached():
         check_classes(net, source, device)
         attacker = Attacker(net, attack, shape=shape, num_classes=source.num_classes)
@@ -175,24 +177,24 @@ def attacked_accuracy(
 
 
 def need_art() -> str:
-    """The version of ART; raises ``UserError`` where it is not installed."""
+    """Return the version of ART; raises ``UserError`` if it is not installed."""
     if importlib.util.find_spec("art") is not None:
         try:
             return importlib.metadata.version(PACKAGE)
-        except importlib.metadata.PackageNotFoundError:  # another package of that name
+        except importlib.metadata.PackageNotFoundError:  # another package with the same name
             pass
-    raise UserError(f"fgsm and pgd need {PACKAGE}: {install('robust')}; corruptions need nothing more")
+    raise UserError(f"fgsm and pgd need {PACKAGE}: {install('robust')}; corruptions need no extra package")
 
 
 class Attacker:
-    """``attack`` on ``net``, which is to be in eval mode: call it with images and their labels.
+    """Applies ``attack`` to ``net``, which must be in eval mode: call it with images and their labels.
 
     Args:
-        shape: of one image (c, h, w).
-        num_classes: of the logits.
+        shape: shape of one image (c, h, w).
+        num_classes: number of logits.
 
     Raises:
-        UserError: ART is not installed, or cannot reach the net's device.
+        UserError: ART is not installed, or does not support the device of the network.
     """
 
     def __init__(self, net: nn.Module, attack: Attack, *, shape: tuple[int, ...], num_classes: int) -> None:
@@ -204,9 +206,9 @@ class Attacker:
         self._make = self._method(shape) if attack.eps > 0 else None
 
     def __call__(self, images: Tensor, labels: Tensor, *, seed: int = 0) -> Tensor:
-        """Images (n, c, h, w) in [-1, 1], labels (n,) -> adversarial images, no further than eps, in [-1, 1].
+        """Map images (n, c, h, w) in [-1, 1] and labels (n,) to adversarial images within eps, in [-1, 1].
 
-        Neither the net's parameters nor their gradients are touched.
+        The parameters of the network and their gradients are not changed.
         """
         if self._make is None:
             return images.clone()
@@ -214,7 +216,7 @@ class Attacker:
         targets = functional.one_hot(labels, self.num_classes).float()
         with _still(self.net), _seeded(seed), torch.enable_grad(), self._here():
             found = self._make.generate(x=start.cpu().numpy(), y=targets.cpu().numpy())
-        # the difference, not the image: where nothing was changed the bits are those that came in
+        # add the difference, so that unchanged pixels stay bit-identical
         change = torch.from_numpy(found).to(start) - start
         return (images + 2 * change).clamp(-1, 1)
 
@@ -245,7 +247,7 @@ class Attacker:
 
     @contextmanager
     def _here(self) -> Iterator[None]:
-        """ART takes the current GPU."""
+        """Make this the current GPU, which ART uses."""
         if self.device.type == "cuda":
             with torch.cuda.device(self.device):
                 yield
@@ -254,7 +256,7 @@ class Attacker:
 
 
 class _Unit(nn.Module):
-    """The net as it sees images in [0, 1]; logits in float32."""
+    """The network for images in [0, 1]; logits in float32."""
 
     def __init__(self, net: nn.Module) -> None:
         super().__init__()
@@ -266,7 +268,7 @@ class _Unit(nn.Module):
 
 @contextmanager
 def _still(net: nn.Module) -> Iterator[None]:
-    """No gradient goes to the parameters."""
+    """Disable gradients of the parameters."""
     wanted = [p for p in net.parameters() if p.requires_grad]
     for parameter in wanted:
         parameter.requires_grad_(False)
@@ -279,7 +281,7 @@ def _still(net: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def _seeded(seed: int) -> Iterator[None]:
-    """ART draws from NumPy's global generator, which is lent to it and put back; torch's is guarded too."""
+    """Seed NumPy's global generator, which ART uses, and restore it afterward, as well as torch's."""
     before = np.random.get_state()
     np.random.seed(seed % 2**32)
     try:

@@ -1,10 +1,10 @@
 """Common corruptions of images (Hendrycks & Dietterich 2019), each in five severities.
 
-No kept library makes those of small images: imagecorruptions, the published one, has the constants of large photographs
-and fails with today's scikit-image. So these are our own lines, with the constants of CIFAR-10-C
-(hendrycks/robustness, make_cifar_c.py), at least one of each of its families: noise, blur, weather, digital. They are
-not the published images: chance differs, results are rounded and not cut off, blurs end in mirrors. Lengths grow with
-the side of the image, from 32 pixels.
+No maintained library supports small images: imagecorruptions, the published one, uses constants for large photographs
+    and fails with current scikit-image. This is our own implementation with the constants of CIFAR-10-C
+    (hendrycks/robustness, make_cifar_c.py), with at least one corruption of each family: noise, blur, weather, digital.
+    The results differ from the published images: other random numbers, rounding instead of truncation, and mirrored
+    borders for blurs. Lengths scale with the side of the image, relative to 32 pixels.
 """
 
 from __future__ import annotations
@@ -32,16 +32,16 @@ from orthogan.rng import generator
 SEVERITIES = (1, 2, 3, 4, 5)
 LEVELS: dict[str, tuple[float, ...]] = {
     "gaussian_noise": (0.04, 0.06, 0.08, 0.09, 0.10),  # standard deviation
-    "shot_noise": (500, 250, 100, 75, 50),  # photons of white
-    "impulse_noise": (0.01, 0.02, 0.03, 0.05, 0.07),  # share of the values that become black or white
+    "shot_noise": (500, 250, 100, 75, 50),  # photons per white pixel
+    "impulse_noise": (0.01, 0.02, 0.03, 0.05, 0.07),  # fraction of the values that become black or white
     "gaussian_blur": (0.4, 0.6, 0.7, 0.8, 1.0),  # standard deviation [pixels of 32]
-    "brightness": (0.05, 0.1, 0.15, 0.2, 0.3),  # added to the largest channel, colour kept
-    "contrast": (0.75, 0.5, 0.4, 0.3, 0.15),  # factor on the difference to the mean of the channel
-    "pixelate": (0.95, 0.9, 0.85, 0.75, 0.65),  # cells along a side, as a share of the pixels
+    "brightness": (0.05, 0.1, 0.15, 0.2, 0.3),  # added to the largest channel; hue and saturation stay
+    "contrast": (0.75, 0.5, 0.4, 0.3, 0.15),  # factor on the difference from the mean of the channel
+    "pixelate": (0.95, 0.9, 0.85, 0.75, 0.65),  # cells along a side, as a fraction of the pixels
     "jpeg": (80, 65, 58, 50, 40),  # quality
 }
 CORRUPTIONS = tuple(LEVELS)
-SIDE = 32  # pixels that the constants are meant for
+SIDE = 32  # side in pixels for which the constants are defined
 
 
 @register("corruptions")
@@ -66,7 +66,7 @@ def corruption_accuracy(
     progress: bool = True,
     info: Mapping[str, str] | None = None,
 ) -> Robustness:
-    """The mean accuracy over ``names`` and ``severities``, each counted alike; ``parts`` holds them all.
+    """Compute the mean accuracy over ``names`` and ``severities`` with equal weights; ``parts`` contains all of them.
 
     Parts: ``clean``, the mean of each corruption by its name, and ``NAME/SEVERITY``. Arguments and errors as of
     ``evaluate_classifier``; names and severities as of ``corrupt``.
@@ -89,24 +89,24 @@ def corruption_accuracy(
 
 
 def set_of_corruptions() -> str:
-    """What the corruptions are, for protocols."""
+    """Describe the corruptions for protocols."""
     import torchvision
 
     return f"orthogan's own, constants of CIFAR-10-C; blur and jpeg of torchvision {torchvision.__version__}"
 
 
 def corrupt(images: Tensor, name: str, severity: int, *, indices: Sequence[int], seed: int = 0) -> Tensor:
-    """Images uint8 (n, 1 or 3, h, w) on the CPU -> the same, corrupted.
+    """Corrupt images uint8 (n, 1 or 3, h, w) on the CPU.
 
-    What is random about an image is a function of ``seed``, ``name``, ``severity`` and its own index in ``indices``
-    (n,), whatever images are beside it.
+    The randomness of an image depends on ``seed``, ``name``, ``severity`` and its index in ``indices`` (n,), not on
+    other images.
 
     Raises:
-        UserError: no such corruption or severity.
+        UserError: unknown corruption or severity.
     """
     level = _level(name, severity)
     if name == "jpeg":
-        from torchvision.transforms.v2.functional import jpeg  # takes as long to import as torch
+        from torchvision.transforms.v2.functional import jpeg  # slow to import
 
         return jpeg(images, quality=int(level))
     chances = (generator("cpu", seed, "corruption", name, severity, int(index)) for index in indices)
@@ -120,34 +120,34 @@ def corrupt(images: Tensor, name: str, severity: int, *, indices: Sequence[int],
 
 
 class Corrupted(View):
-    """The images of ``source`` under one corruption; arguments and errors as of ``corrupt``."""
+    """The images of ``source`` under one corruption; arguments and errors as in ``corrupt``."""
 
     def __init__(self, source: ImageSource, name: str, severity: int, seed: int = 0) -> None:
         _level(name, severity)
         super().__init__(source, f"{source.name}, {name} {severity}")
         self.corruption, self.severity, self.seed = name, severity, seed
-        self.in_memory = False  # reading is work
+        self.in_memory = False  # reading computes something
 
     def read(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Corrupted images at ``indices``, and their labels."""
+        """Return corrupted images at ``indices``, and their labels."""
         images, labels = self.source.read(indices)
         pixels = torch.from_numpy(np.ascontiguousarray(images))
         return corrupt(pixels, self.corruption, self.severity, indices=indices.tolist(), seed=self.seed).numpy(), labels
 
     @property
     def factors(self) -> np.ndarray | None:
-        """The factors of the uncorrupted images, or None."""
+        """Return the factors of the uncorrupted images, or None."""
         return self.source.factors
 
     def fingerprint(self) -> str:
-        """Hash of the images, the corruption, its severity and the random seed."""
+        """Return a hash of the images, the corruption, its severity and the random seed."""
         made = (self.source.fingerprint(), set_of_corruptions(), self.corruption, self.severity, self.seed)
         return ContentHash().text(*made).hexdigest()
 
 
 def _level(name: str, severity: int) -> float:
     if name not in LEVELS:
-        raise UserError(f"corruption {name!r}: choose out of {', '.join(LEVELS)}")
+        raise UserError(f"corruption {name!r}: choose one of {', '.join(LEVELS)}")
     if severity not in SEVERITIES:
         raise UserError(f"severity {severity} of {name}: choose 1 to {len(SEVERITIES)}")
     return LEVELS[name][severity - 1]
@@ -162,7 +162,7 @@ def _shot(image: Tensor, level: float, chance: torch.Generator) -> Tensor:
 
 
 def _impulse(image: Tensor, level: float, chance: torch.Generator) -> Tensor:
-    """Each value of each channel by itself; as many become black as white."""
+    """Change each value of each channel independently, to black or white with equal probability."""
     drawn = torch.rand(image.shape, generator=chance)
     return torch.where(drawn < level, (drawn < level / 2).to(image), image)
 
@@ -171,12 +171,12 @@ def _blur(images: Tensor, level: float) -> Tensor:
     from torchvision.transforms.v2.functional import gaussian_blur
 
     sigma = level * images.shape[-1] / SIDE
-    radius = int(4 * sigma + 0.5)  # where a Gaussian ends in scipy and scikit-image
+    radius = int(4 * sigma + 0.5)  # truncation of a Gaussian in scipy and scikit-image
     return gaussian_blur(images, [2 * radius + 1] * 2, [sigma] * 2)
 
 
 def _brightness(images: Tensor, level: float) -> Tensor:
-    """Value of HSV plus ``level``: hue and saturation stay, so all channels grow by one factor; black becomes grey."""
+    """Add ``level`` to the value of HSV: hue and saturation stay, so all channels scale equally; black becomes gray."""
     value = images.amax(1, keepdim=True)
     brighter = (value + level).clamp(max=1)
     return torch.where(value > 0, images * (brighter / torch.where(value > 0, value, 1.0)), brighter)
@@ -194,7 +194,7 @@ def _pixelate(images: Tensor, level: float) -> Tensor:
 
 
 def _box(pixels: int, cells: int) -> Tensor:
-    """(cells, pixels): each cell is the mean of the pixels whose centres lie in it, as Pillow's BOX takes them."""
+    """Return (cells, pixels): each cell is the mean of the pixels whose centers are in it, like Pillow's BOX."""
     centres = (torch.arange(pixels) + 0.5) * cells / pixels  # in cells
     distance = centres - (torch.arange(cells)[:, None] + 0.5)
     inside = ((distance > -0.5) & (distance <= 0.5)).float()

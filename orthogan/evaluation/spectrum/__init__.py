@@ -1,1 +1,1 @@
-"""The singular values of every layer of a net."""
+"""Singular values of every layer of a network."""

@@ -1,4 +1,4 @@
-"""The audit of a net as a text: a table of its layers, or JSON, and a picture."""
+"""Reports on the weights of a network: a table of its layers, or JSON, and a plot."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ def spectrum(
     ema: bool = True,
     trust: Trust = False,
 ) -> str:
-    """The audit of ``subject`` as a text to print: a table, or one JSON object; and a picture, if ``plot`` names one.
+    """Report on ``subject`` as text to print: a table, or one JSON object; also writes a plot if ``plot`` is given.
 
     Args:
-        layers: which ones, in the words of ``orthogan.weights.select``; all by default.
-        size: side of the map on which convolutions are linear maps.
-        ema: a run's averaged generator where there is one.
-        trust: which classes that are not orthogan's own a file may name, see ``orthogan.load``.
+        layers: layers to show, as in ``orthogan.weights.select``; all by default.
+        size: height and width of the feature map for the linear map of a convolution.
+        ema: use the averaged generator of a run, if there is one.
+        trust: which external classes a file may name, see ``orthogan.load``.
 
     Raises:
-        UserError: nothing to measure, or no such layer; it names the file or the word and what would do.
+        UserError: there is nothing to measure, or no such layer; the message names the file or word and the fix.
     """
     if plot is not None:
         check_suffix(plot)
@@ -54,9 +54,11 @@ def spectrum(
         f"{product['reshaped']:.2f} as matrices"
     )
     if model.kind == "tensors":
-        lines.append("taken for convolutions of stride 1 without groups: the file says nothing else")
+        lines.append("treated as convolutions of stride 1 without groups, because the file does not say otherwise")
     if others:
-        lines.append(f"not measured, in no linear, embedding or convolution layer: {', '.join(others)}")
+        lines.append(
+            f"not measured, because they are not in a linear, embedding or convolution layer: {', '.join(others)}"
+        )
     if written is not None:
-        lines.append(f"picture: {written}")
+        lines.append(f"plot: {written}")
     return "\n".join(lines)

@@ -1,4 +1,4 @@
-"""The spectrum of every layer: how well conditioned a net's weights are, by exact singular values."""
+"""Conditioning of every layer of a network, from exact singular values."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ from orthogan.models import modes
 from orthogan.weights.matrix import Layer, Transposed
 from orthogan.weights.selection import select
 
-CELLS = 2**22  # of a block of cosines between rows: bounds the memory for embeddings with many rows
+CELLS = 2**22  # size of a block of cosines between rows, which limits the memory for large embeddings
 
 
 @dataclass(frozen=True, eq=False)
 class LayerSpectrum:
-    """What the singular values and rows of one effective weight, as a matrix (rows = outputs, columns), say.
+    """Statistics of one effective weight as a matrix (rows = outputs, columns).
 
-    A kernel with groups is the block-diagonal matrix that it stands for. Complex weights have the same numbers.
-    ``sigma`` is the largest singular value, ``stable_rank`` ||W||_F^2 / sigma^2 (0 for a zero matrix). ``rank``
-    counts the values above sigma * max(rows, columns) * eps. ``condition_number`` is infinite where the rank is
-    below min(rows, columns); ``effective_condition`` is that of the values that count. ``orthogonality_residual`` is
+    A kernel with groups is a block-diagonal matrix. Complex weights have the same statistics. ``sigma`` is the largest
+    singular value, ``stable_rank`` ||W||_F^2 / sigma^2 (0 for a zero matrix). ``rank`` counts the values above sigma *
+    max(rows, columns) * eps. ``condition_number`` is infinite if the rank is below min(rows, columns);
+    ``effective_condition`` uses only the values counted by the rank. ``orthogonality_residual`` is
     ||Gram - I||_F of the smaller side. ``coherence`` is the largest |cosine| between two rows, ``energy`` the mean
-    of 1 / distance between two rows at unit length (MHE with s = 1; both 0 for one row). ``operator_norm`` is the
-    Lipschitz constant of the layer: sigma for a linear layer, the longest row for an embedding, and for a
-    convolution that of the map on a torus (``conv_operator``), whatever its padding.
+    of 1 / distance between two normalized rows (MHE with s = 1; both are 0 for a single row). ``operator_norm`` is the
+    Lipschitz constant of the layer: sigma for a linear layer, the longest row for an embedding, and for a convolution
+    that of its map on a torus (``conv_operator``), for any padding.
     """
 
     name: str
@@ -55,36 +55,36 @@ class LayerSpectrum:
     operator_norm: float
 
     def as_dict(self) -> dict[str, Any]:
-        """JSON-ready; an infinite number is None, which JSON has a word for."""
+        """Return a dict for JSON; infinite numbers become None."""
         values = vars(self) | {"shape": list(self.shape), "singular_values": self.singular_values.tolist()}
         return {key: None if isinstance(v, float) and not math.isfinite(v) else v for key, v in values.items()}
 
 
 def spectrum(module: nn.Module, layers: str | Sequence[str] = (), size: int = 8) -> list[LayerSpectrum]:
-    """Measure the effective weight, constraints and all, of each layer below ``module``; nothing in it moves.
+    """Measure the effective weight, including constraints, of each layer of ``module``, which is not changed.
 
     Args:
-        layers: which ones, in the words of ``orthogan.weights.select``; all by default.
-        size: side of the input map on which a convolution is a linear map; rounded up to hold the kernel and to a
-            multiple of the stride. The norm hardly depends on it from a few kernel widths on.
+        layers: layers to measure, as in ``orthogan.weights.select``; all by default.
+        size: height and width of the input map of convolutions; rounded up to fit the kernel and to a multiple of the
+            stride. Above a few kernel widths the norm hardly depends on it.
 
     Raises:
-        ValueError: no such layer, a size below 1, or a weight that is not finite.
+        ValueError: no such layer, a size below 1, or a non-finite weight.
     """
     if size < 1:
-        raise ValueError(f"size is {size}: the side of a map is at least 1 pixel")
+        raise ValueError(f"size is {size}: must be at least 1 pixel")
     with modes.eval_mode(module), weights.hold_power_iteration(module):
         chosen = [found for found in select(module, layers) if _is_map(found)]
         if not chosen:
             raise ValueError(
-                "a skew orthogonal convolution has singular values of 1 by construction, and its filter does not show "
-                "them; choose other layers"
+                "skew orthogonal convolutions have singular values of 1 by construction, which their filters do not "
+                "show; choose other layers"
             )
         return [_measure(found, size) for found in chosen]
 
 
 def list_unmeasured(module: nn.Module) -> list[str]:
-    """Parameters with two or more dimensions in no layer that ``spectrum`` knows, such as recurrent weights."""
+    """List parameters with two or more dimensions outside of supported layers, such as recurrent weights."""
     owners = dict(module.named_modules())
     names = []
     for name, parameter in module.named_parameters():
@@ -96,12 +96,12 @@ def list_unmeasured(module: nn.Module) -> list[str]:
 
 
 def log10_product_of_norms(rows: Sequence[LayerSpectrum]) -> dict[str, float]:
-    """log10 of the product of all layers' norms: as matrices ("reshaped") and as linear maps ("operator").
+    """Return log10 of the product of the norms of all layers: as matrices ("reshaped") and linear maps ("operator").
 
-    Only a heuristic. The operator product bounds the Lipschitz constant of a plain chain of these layers with
-    1-Lipschitz activations between them (ReLU, leaky ReLU, tanh). With branches, shortcuts, attention or norm layers
-    it is that of one imagined path through everything. The reshaped product bounds nothing where there are
-    convolutions: each may be short by sqrt(taps). -inf where a layer is zero.
+    This is only a heuristic. The operator product bounds the Lipschitz constant of a plain chain of these layers with
+    1-Lipschitz activations (ReLU, leaky ReLU, tanh). With branches, shortcuts, attention or norm layers it refers to a
+    single imaginary path through everything. With convolutions, the reshaped product is not a bound: each norm may be
+    too small by sqrt(taps). It is -inf if a layer is zero.
     """
     return {
         "reshaped": sum(_log10(row.sigma) for row in rows),
@@ -110,7 +110,7 @@ def log10_product_of_norms(rows: Sequence[LayerSpectrum]) -> dict[str, float]:
 
 
 def table(rows: Sequence[LayerSpectrum]) -> str:
-    """One line per layer under a header, columns aligned."""
+    """Format one line per layer under a header, with aligned columns."""
     head = ("layer", "type", "shape", "sigma", "operator", "stable rank", "rank", "condition")
     head += ("effective", "|G-I|", "coherence", "energy")
     return text_table([_line(row) for row in rows], "lll" + "r" * 9, head)
@@ -136,10 +136,12 @@ def _measure(found: weights.Selected, size: int) -> LayerSpectrum:
     weight = found.value.detach()
     if weight.is_meta:
         raise ValueError(
-            f"{found.name or '(itself)'}: the weight is on the meta device, without numbers; load it first"
+            f"{found.name or '(itself)'}: the weight is on the meta device, so it has no values; load it first"
         )
     if not bool(torch.isfinite(at_least_float32(weight, allow_complex=True)).all()):
-        raise ValueError(f"{found.name or '(itself)'}: the weight holds NaN or infinite values; the net is damaged")
+        raise ValueError(
+            f"{found.name or '(itself)'}: the weight contains NaN or infinite values; the network is damaged"
+        )
     with torch.autocast(weight.device.type, enabled=False):
         weight = at_least_float32(weight, allow_complex=True)
         matrix = found.view.block_diagonal(weight)
@@ -170,7 +172,7 @@ def _measure(found: weights.Selected, size: int) -> LayerSpectrum:
 
 
 def _coherence(matrix: Tensor, chunk: int) -> float:
-    """The largest |cosine| between different rows, ``chunk`` rows at a time."""
+    """Return the largest |cosine| between different rows, computed in chunks of ``chunk`` rows."""
     rows = unit_rows(_real(matrix))
     rows = torch.view_as_complex(rows.unflatten(-1, (-1, 2))) if matrix.is_complex() else rows
     best = 0.0
@@ -182,12 +184,12 @@ def _coherence(matrix: Tensor, chunk: int) -> float:
 
 
 def _real(matrix: Tensor) -> Tensor:
-    """Real rows with the lengths and distances of those of ``matrix``."""
+    """Return real rows with the same lengths and distances as those of ``matrix``."""
     return torch.view_as_real(matrix).flatten(-2) if matrix.is_complex() else matrix
 
 
 def _is_map(found: weights.Selected) -> bool:
-    """Whether the weight is the layer's linear map, as the filter of a skew orthogonal convolution is not."""
+    """Whether the weight is the linear map of the layer, unlike the filter of a skew orthogonal convolution."""
     return isinstance(found.layer, Layer) or len(found.view.shape) == 2
 
 
@@ -197,7 +199,7 @@ def _operator_norm(layer: nn.Module, weight: Tensor, sigma: float, size: int) ->
     if weight.dim() == 2:
         return sigma
     assert isinstance(layer, (nn.Conv1d, nn.Conv2d, nn.Conv3d, *Transposed))
-    # the adjoint of a transposed convolution starts from its larger map
+    # the adjoint of a transposed convolution has the larger map as input
     factor = layer.stride if isinstance(layer, Transposed) else (1,) * len(layer.stride)
     sides = []
     for f, s, d, taps in zip(factor, layer.stride, layer.dilation, weight.shape[2:], strict=True):

@@ -1,4 +1,4 @@
-"""How near to orthogonal every layer of a net is, as a matrix and as the linear map that it is."""
+"""How close to orthogonal every layer of a network is, as a matrix and as a linear map."""
 
 from __future__ import annotations
 
@@ -15,20 +15,19 @@ from orthogan.weights.matrix import Layer
 
 
 def near_orthogonality(net: nn.Module, layers: str | Sequence[str] = ()) -> dict[str, float]:
-    """The root mean square of s^2 - 1 over the singular values s of each layer; 0 where it is orthogonal.
+    """Compute the root mean square of s^2 - 1 over the singular values s of each layer; 0 if orthogonal.
 
     ``NAME/kernel``: of the weight K as a matrix (outputs, inputs * taps; block diagonal with groups), that is
-    ||K K^T - I||_F / sqrt(rows), or of K^T K where there are more rows than columns. ``NAME/operator``: of the layer
-    as a linear map; for a convolution that of a large torus, by its exact self-convolution (Achour et al. 2022;
-    ``penalties.conv_orthogonality``), one whose stride passes pixels by as a map of those that it reads. ``mean/…``
-    and ``max/…``: over the layers, each counted once, so that the stem and 1x1 convolutions are seen beside the large
-    ones.
+    ||K K^T - I||_F / sqrt(rows), or of K^T K if there are more rows than columns. ``NAME/operator``: of the layer as a
+        linear map; for a convolution on a large torus, by its exact self-convolution (Achour et al. 2022;
+        ``penalties.conv_orthogonality``); if the stride skips pixels, only the pixels that it reads count. ``mean/…``
+        and ``max/…``: over the layers with equal weights, so that the stem and 1x1 convolutions matter as well.
 
-    The effective weights are measured, constraints and all; nothing in the net moves. The results are plain numbers,
-    right to about 1e-3 near 0 where there are more rows than columns, and to 1e-6 elsewhere.
+    The effective weights are measured, including constraints; the network is not changed. The results are plain
+    numbers, accurate to about 1e-3 near 0 if there are more rows than columns, and to 1e-6 elsewhere.
 
     Args:
-        layers: which ones, in the words of ``orthogan.weights.select``; all by default, the last linear one too.
+        layers: layers to measure, as in ``orthogan.weights.select``; all by default, including the last linear one.
 
     Raises:
         ValueError: no such layer.
@@ -36,10 +35,13 @@ def near_orthogonality(net: nn.Module, layers: str | Sequence[str] = ()) -> dict
     found: dict[str, float] = {}
     with modes.eval_mode(net):
         penalty = Penalty(net, "conv_orthogonality", layers=layers)
-        # the filter of a skew orthogonal convolution is not its map, which is orthogonal by construction
+        # the filter of a skew orthogonal convolution is not its linear map, which is orthogonal by construction
         penalty.selected = [s for s in penalty.selected if isinstance(s.layer, Layer) or len(s.view.shape) == 2]
         if not penalty.selected:
-            raise ValueError("only skew orthogonal convolutions are chosen, which are orthogonal maps; choose others")
+            raise ValueError(
+                "only skew orthogonal convolutions are selected, which are orthogonal by construction; choose other "
+                "layers"
+            )
         for layer, square in zip(penalty.selected, penalty.values(), strict=True):
             matrix = layer.matrix
             kernel = float(orthogonality_error(matrix)) / math.sqrt(min(matrix.shape))
@@ -52,11 +54,11 @@ def near_orthogonality(net: nn.Module, layers: str | Sequence[str] = ()) -> dict
 
 
 def _rank(found: weights.Selected) -> int:
-    """The singular values of the map, a position of its output (of its input, for a transposed convolution)."""
+    """Return the number of singular values of the map per position of its output (input, if transposed)."""
     shape, layer = found.value.shape, found.layer
     if not isinstance(layer, nn.modules.conv._ConvNd):
         return min(shape)
-    # the positions that a stride leaves out are in no singular value
+    # positions skipped by a stride do not contribute
     strides = [s // math.gcd(s, d) for s, d in zip(layer.stride, layer.dilation, strict=True)]
     read = math.prod(min(s, k) for s, k in zip(strides, shape[2:], strict=True))
     return min(shape[0], read * shape[1] * layer.groups)

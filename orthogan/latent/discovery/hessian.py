@@ -29,7 +29,7 @@ def hessian(
     reduction: Literal["max", "mean"] = "mean",
     seed: int = 0,
 ) -> Directions:
-    """Orthonormal directions of a frozen generator that minimise the Hessian penalty along them.
+    """Orthonormal directions of a frozen generator that minimize the Hessian penalty along them.
 
     The search, its scores and warnings are those of ``learn_rotation``. ``layer``, ``resolution``: where the
     features are taken (None: the whole image). ``reduction``: "mean" has less noise than the paper's "max".

@@ -43,7 +43,7 @@ def learn_rotation(
     lr: float,
     seed: int,
 ) -> Directions:
-    """``components`` (k) orthonormal rows A minimising ``penalty`` of c -> G(z + c A) at c = 0, over the prior's z.
+    """``components`` (k) orthonormal rows A minimizing ``penalty`` of c -> G(z + c A) at c = 0, over the prior's z.
 
     The rows span the k leading right singular vectors of the mean Jacobian (all latents, where k is latent_dim), so
     that directions which change nothing, and cost nothing, cannot win. Within that span the frame is Q of a QR

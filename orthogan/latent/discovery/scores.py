@@ -19,7 +19,7 @@ from orthogan.models.generate import in_space, sample_label, sample_latents
 from orthogan.models.protocol import Generator, as_generator
 
 ACTIVENESS = "activeness"
-GREY = 127.5  # grey levels a unit of images in [-1, 1]
+GREY = 127.5  # gray levels a unit of images in [-1, 1]
 
 
 def score(
@@ -32,7 +32,7 @@ def score(
 ) -> Directions:
     """``directions`` with two scores, each averaged over the latents of ``seeds`` (and their classes, or class ``y``).
 
-    "change": the mean absolute change of a pixel at an offset of ±1, in grey levels 0 … 255.
+    "change": the mean absolute change of a pixel at an offset of ±1, in gray levels 0 … 255.
     "activeness" (Hessian penalty, OroJaR): the variance of a pixel of images in [-1, 1] over the coordinates -2, 0
     and 2 along the direction, in place of the latent's own.
     Raises ``UserError`` for directions that do not fit this generator, or no seed.

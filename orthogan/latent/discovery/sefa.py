@@ -38,7 +38,7 @@ def sefa(
     ``layer``: a dotted submodule name, or "auto": ``generator.first_layer()`` where there is one, else the first
     registered linear or (transposed) convolution layer with ``latent_dim`` inputs.
     ``follow_norm``: each output of the layer counts by the gain / standard deviation that the batch norm after it
-    gives it in eval mode, so that A is the map to the normalised features (of class ``y``; None: the root mean
+    gives it in eval mode, so that A is the map to the normalized features (of class ``y``; None: the root mean
     square over the classes). Without it ``y`` has no effect. ``normalise``: then each output's weight vector is
     brought to unit length, as the authors do for StyleGAN; this undoes ``follow_norm``, so both at once are refused.
 

@@ -36,7 +36,7 @@ def render(
 ) -> Path:
     """Write a traversal to ``path`` as a picture, a loop or a page, by its suffix; a contact sheet as a picture.
 
-    ``heatmap``: beside each row where its ends differ from the centre, in a picture; a page has these maps in any
+    ``heatmap``: beside each row where its ends differ from the center, in a picture; a page has these maps in any
     case, at the press of a button, which is then pressed to begin with. Raises ``UserError``.
 
     Example:

@@ -24,7 +24,7 @@ from orthogan.latent.render.picture import ACCENT, GREY
 from orthogan.latent.traverse import Traversal
 from orthogan.latent.words import plain_name
 
-PERIOD_MS = 4000  # centre -> far end -> centre -> near end -> centre
+PERIOD_MS = 4000  # center -> far end -> center -> near end -> center
 READABLE_SIDE = 112
 MARGIN = 10
 GUTTER = 8
@@ -33,7 +33,7 @@ _DESCRIPTION = 0x010E  # EXIF ImageDescription
 
 
 def swing(steps: int, period_ms: int = PERIOD_MS) -> list[tuple[int, int]]:
-    """One period of the loop as (column, milliseconds), from the centre to the last column, the first, and back.
+    """One period of the loop as (column, milliseconds), from the center to the last column, the first, and back.
 
     The offset follows a sine, so it eases at both ends: each column is shown as long as it is the nearest to the
     sine. Times are whole hundredths of a second (the clock of GIF), at least 20 ms, and symmetric.
@@ -41,7 +41,7 @@ def swing(steps: int, period_ms: int = PERIOD_MS) -> list[tuple[int, int]]:
     half = steps // 2
     # Column c is nearest while the sine is within half a column of it; arcsine turns that into time.
     edges = np.arcsin(np.clip((np.arange(half + 1) + 0.5) / half, 0, 1)) / (2 * math.pi)
-    spans = np.diff(edges, prepend=-edges[0])  # the centre is crossed whole, twice a period
+    spans = np.diff(edges, prepend=-edges[0])  # the center is crossed whole, twice a period
     spans[-1] *= 2  # the end column is entered and left without a pause between
     times = [max(20, round(float(span) * period_ms / 10) * 10) for span in spans]
     out = [(half + k, times[k]) for k in range(half + 1)]
@@ -54,7 +54,7 @@ def swing(steps: int, period_ms: int = PERIOD_MS) -> list[tuple[int, int]]:
 def mosaic(traversal: Traversal, column: int, *, scale: int | None = None) -> Image.Image:
     """One frame: every row's image at ``column``, near a square, names below, the offset above.
 
-    Random control rows come last, their names in the accent colour.
+    Random control rows come last, their names in the accent color.
     """
     rows, steps, _, height, width = traversal.frames.shape
     zoom = default_scale(height, width, READABLE_SIDE) if scale is None else scale
@@ -88,7 +88,7 @@ def mosaic(traversal: Traversal, column: int, *, scale: int | None = None) -> Im
 
 
 def save_animation(traversal: Traversal, path: str | os.PathLike[str]) -> Path:
-    """Write an endless loop to ``.gif`` (one palette of 256 colours for all frames) or ``.webp`` (lossless).
+    """Write an endless loop to ``.gif`` (one palette of 256 colors for all frames) or ``.webp`` (lossless).
 
     The metadata goes in as JSON: the comment of the GIF, the EXIF image description of the WebP.
     Raises ``UserError`` where this Pillow cannot write WebP, or for another suffix.
@@ -237,7 +237,7 @@ def encode_mp4(frames: Mapping[int, Image.Image], order: Sequence[int], about: s
 
 
 def _even(picture: Image.Image) -> Image.Image:
-    """As yuv420p needs it: colours are kept for squares of two by two pixels."""
+    """As yuv420p needs it: colors are kept for squares of two by two pixels."""
     width, height = (size + size % 2 for size in picture.size)
     ground = Image.new("RGB", (width, height), BACKGROUND)
     ground.paste(picture)

@@ -58,7 +58,7 @@ def _described(unit: str, about: Mapping[str, str], base: list[str]) -> str:
 
 
 def score_lines(traversal: Traversal, row: int) -> list[str]:
-    """One text a score of this row; the change in grey levels last."""
+    """One text a score of this row; the change in gray levels last."""
     return _lines(traversal.scores[row])
 
 

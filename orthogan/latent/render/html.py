@@ -47,7 +47,7 @@ def _png_uri(picture: Image.Image) -> str:
 
 
 def heat_uri(heat: np.ndarray, top: float) -> str:
-    """The map (h, w) in its colours, as one PNG in a data URI."""
+    """The map (h, w) in its colors, as one PNG in a data URI."""
     picture = Image.fromarray(np.rint(np.clip(heat / top, 0, 1) * 255).astype(np.uint8), mode="P")
     picture.putpalette(palette().tobytes())
     return _png_uri(picture)

@@ -21,7 +21,7 @@ from orthogan.latent.render.caption import TITLE, column_labels, score_lines, sc
 from orthogan.latent.traverse import ContactSheet, Traversal
 from orthogan.latent.words import plain_name
 
-# Even steps of CIE lightness from 8 to 95, the hue from violet over red to yellow: also readable in grey.
+# Even steps of CIE lightness from 8 to 95, the hue from violet over red to yellow: also readable in gray.
 _TABLE = np.array(
     [
         (15, 22, 48),
@@ -38,16 +38,16 @@ _TABLE = np.array(
 
 
 def differences(traversal: Traversal) -> np.ndarray:
-    """(rows, h, w) float64, in grey levels 0 … 255: how far the two ends are from the centre, pixel by pixel.
+    """(rows, h, w) float64, in gray levels 0 … 255: how far the two ends are from the center, pixel by pixel.
 
-    The mean over channels and both ends of |end - centre|; its mean over the pixels is the row's score "change".
+    The mean over channels and both ends of |end - center|; its mean over the pixels is the row's score "change".
     """
     frames = traversal.frames.astype(np.float64)
     return np.abs(frames[:, [0, -1]] - frames[:, [traversal.centre]]).mean(axis=(1, 2))
 
 
 def ceiling(maps: np.ndarray) -> float:
-    """The grey level of the last colour, for all of ``maps`` (…, h, w): their largest value, rounded up to a few."""
+    """The gray level of the last color, for all of ``maps`` (…, h, w): their largest value, rounded up to a few."""
     largest = float(maps.max())
     step = 5 if largest > 20 else 1
     return max(1, math.ceil(largest / step)) * step
@@ -59,7 +59,7 @@ def colours(values: np.ndarray, top: float) -> np.ndarray:
 
 
 def palette() -> np.ndarray:
-    """The 256 colours, from no change to the most: uint8 (256, 3)."""
+    """The 256 colors, from no change to the most: uint8 (256, 3)."""
     at, knots = np.linspace(0, len(_TABLE) - 1, 256), np.arange(len(_TABLE))
     return np.rint(np.stack([np.interp(at, knots, channel) for channel in _TABLE.T], axis=1)).astype(np.uint8)
 
@@ -72,7 +72,7 @@ ACCENT = (200, 60, 30)
 LABEL_WIDTH = 180
 LEAST_WIDTH = 320
 HEAT_GAP = 12  # between the last column and the map of differences
-BAR = 8  # height of the colour bar
+BAR = 8  # height of the color bar
 HEAT_TITLE = "where it changes"
 
 
@@ -100,8 +100,8 @@ def draw_blocks(
 ) -> Image.Image:
     """All ``blocks`` below one another, at one scale, on a light ground.
 
-    ``columns``: a text above each column; the one in the middle is the base image's. ``zoom``: nearest-neighbour
-    magnification. Where rows have maps of differences, these stand at the right, with one colour scale for all.
+    ``columns``: a text above each column; the one in the middle is the base image's. ``zoom``: nearest-neighbor
+    magnification. Where rows have maps of differences, these stand at the right, with one color scale for all.
     """
     heading, name_font, small = Font(16), Font(14), Font(12)
     rows = [row for block in blocks for row in block.rows]
@@ -203,7 +203,7 @@ def _around(x: int, y: int, width: int, height: int) -> tuple[int, int, int, int
 def _draw_bar(
     picture: Image.Image, draw: ImageDraw.ImageDraw, at: tuple[int, int], width: int, last: float, small: Font
 ) -> None:
-    """The colours from 0 to ``last`` grey levels, with both written below."""
+    """The colors from 0 to ``last`` gray levels, with both written below."""
     x, y = at
     shades = palette()[np.linspace(0, 255, width).astype(int)]
     picture.paste(Image.fromarray(np.broadcast_to(shades, (BAR, width, 3)).copy()), (x, y))
@@ -228,10 +228,10 @@ CONTROL = "control: random directions of the same length"
 
 
 def render_grid(traversal: Traversal, *, scale: int | None = None, heatmap: bool = False) -> Image.Image:
-    """The whole traversal, labelled; random control rows below a line.
+    """The whole traversal, labeled; random control rows below a line.
 
-    ``scale``: whole-number nearest-neighbour magnification; by default small images grow to 72 pixels.
-    ``heatmap``: right of each row, where its ends differ from the centre.
+    ``scale``: whole-number nearest-neighbor magnification; by default small images grow to 72 pixels.
+    ``heatmap``: right of each row, where its ends differ from the center.
     """
     maps = differences(traversal) if heatmap else [None] * len(traversal)
     rows = [

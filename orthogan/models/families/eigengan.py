@@ -1,7 +1,7 @@
 """EigenGAN (He, Kan & Shan 2021): a linear subspace with latents of its own in every layer of the generator.
 
 Written from the paper and the layer lists of the authors' TensorFlow code and of its PyTorch port (which the NOG paper
-used). The initialisation is the authors' (He, for leaky ReLU). With torch's own, as in the port, signals shrink
+used). The initialization is the authors' (He, for leaky ReLU). With torch's own, as in the port, signals shrink
 from layer to layer: at 256 px a step of 1 along a noise axis then moves a pixel by 4e-8, along the last z by 2e-3.
 """
 

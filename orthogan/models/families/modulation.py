@@ -1,6 +1,6 @@
-"""The layers of a style-based GAN: equalised learning rate, modulated convolution, blur, noise from a seed.
+"""The layers of a style-based GAN: equalized learning rate, modulated convolution, blur, noise from a seed.
 
-Written from the papers: Karras et al. 2018 (equalised learning rate, pixel norm), 2019 (styles, noise, blur), 2020
+Written from the papers: Karras et al. 2018 (equalized learning rate, pixel norm), 2019 (styles, noise, blur), 2020
 (modulation and demodulation of the weights).
 """
 
@@ -154,7 +154,7 @@ class StyledConv(ModulatedConv2d):
 
     @torch.no_grad()
     def freeze_noise(self, strength: float | None = None) -> None:
-        """Hold the strength (at ``strength``, if given) as a buffer of the same name, which no optimiser sees."""
+        """Hold the strength (at ``strength``, if given) as a buffer of the same name, which no optimizer sees."""
         if self.noise_strength is None:
             return
         value = self.noise_strength.detach().clone()

@@ -1,7 +1,7 @@
-"""A baseline in the style of R3GAN (Huang et al. 2024): a plain modern convnet with no normalisation layer.
+"""A baseline in the style of R3GAN (Huang et al. 2024): a plain modern convnet with no normalization layer.
 
 Written from the paper's description: inverted-bottleneck residual blocks with grouped convolutions, leaky ReLU,
-bilinear resampling, a learned basis at 4x4, and Fix-up initialisation instead of normalisation. It is ours in its
+bilinear resampling, a learned basis at 4x4, and Fix-up initialization instead of normalization. It is ours in its
 widths and details, so its scores are not R3GAN's.
 """
 

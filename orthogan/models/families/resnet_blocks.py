@@ -1,4 +1,4 @@
-"""The residual blocks that SN-GAN and WGAN-GP share, and their initialisation."""
+"""The residual blocks that SN-GAN and WGAN-GP share, and their initialization."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def glorot(layer: Weighted, gain: float = 1.0) -> Weighted:
 
 
 class UpBlock(nn.Module):
-    """Norm, ReLU, x2, conv3x3, norm, ReLU, conv3x3; beside it x2 and conv1x1. Nearest-neighbour upsampling."""
+    """Norm, ReLU, x2, conv3x3, norm, ReLU, conv3x3; beside it x2 and conv1x1. Nearest-neighbor upsampling."""
 
     def __init__(self, inputs: int, outputs: int, num_classes: int) -> None:
         super().__init__()

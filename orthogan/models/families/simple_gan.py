@@ -1,7 +1,7 @@
 """The vanilla GAN with which NOG (Song, Sebe & Wang 2022) and OroJaR (Wei et al. 2021) look for latent directions.
 
 The layer lists are those of the released code at 64 and 128 px, a shorter one at 32 px is ours; so is what
-``channels`` scales. The initialisation is torch's own, as there.
+``channels`` scales. The initialization is torch's own, as there.
 """
 
 from __future__ import annotations

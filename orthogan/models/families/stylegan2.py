@@ -242,7 +242,7 @@ class StyleGAN2Generator(Generator):
     def freeze_noise(self, strength: float | None = None) -> None:
         """Hold every noise strength at its value, or at ``strength``: parameters become buffers of the same names.
 
-        Call it before the optimiser and the average are made. ``noise=False`` leaves the noise out altogether.
+        Call it before the optimizer and the average are made. ``noise=False`` leaves the noise out altogether.
         """
         for part in self.modules():
             if isinstance(part, StyledConv):

@@ -1,4 +1,4 @@
-"""Penalties that draw kernels towards orthogonality, in nets of growing depth (Wu et al. 2023, arXiv 2306.09939).
+"""Penalties that draw kernels toward orthogonality, in nets of growing depth (Wu et al. 2023, arXiv 2306.09939).
 
 The paper's text could not be read, only its abstract and reviews; the disentangled norm here is a reconstruction, and
 its coefficient is ours. Coefficients and schedules of the others are those of the reference.

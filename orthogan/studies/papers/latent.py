@@ -151,7 +151,7 @@ FULL_NETS = nets(
 
 
 def beyond_random(metric: str, setting: str) -> Hypothesis:
-    """``metric`` along the axes of the net without regulariser, less along random directions of their span."""
+    """``metric`` along the axes of the net without regularizer, less along random directions of their span."""
     terms = (Term(metric, "none", 1.0, setting), Term(metric + RANDOM, "none", -1.0, setting))
     return Hypothesis(f"{metric}: none less its random basis, above 0", terms, "above")
 

@@ -27,7 +27,7 @@ class ClassifierBatch:
 def classifier_loss(net: nn.Module, batch: ClassifierBatch, label_smoothing: float) -> Losses:
     """Cross entropy with the labels, of which ``label_smoothing`` is spread evenly over all classes.
 
-    The log holds the loss that is minimised, and the accuracy on the batch.
+    The log holds the loss that is minimized, and the accuracy on the batch.
     """
     logits = net(batch.images).float()
     loss = functional.cross_entropy(logits, batch.labels, label_smoothing=label_smoothing)

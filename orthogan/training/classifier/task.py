@@ -132,7 +132,7 @@ class ClassifierTask:
         return {f"C/{name}": value for name, value in self.conditioning.scalars().items()}
 
     def spectrum(self, step: int) -> dict[str, Mapping[str, float]]:
-        """The numbers of each constrained, penalised, ruled or whitened layer, by name."""
+        """The numbers of each constrained, penalized, ruled or whitened layer, by name."""
         return {f"C.{name}": numbers for name, numbers in self.conditioning.spectrum().items()}
 
     def watch(self, step: int) -> dict[str, float]:
@@ -144,7 +144,7 @@ class ClassifierTask:
         return []
 
     def files(self, step: int) -> dict[str, Part]:
-        """Classifier (loadable by itself), optimiser, and what gradient rules remember."""
+        """Classifier (loadable by itself), optimizer, and what gradient rules remember."""
         extra = {
             "step": str(step),
             "images": str(step * self.images_per_step),

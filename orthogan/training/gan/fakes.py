@@ -28,7 +28,7 @@ class Fakes:
         self._step, self._made = -1, list[Fake]()
 
     def at(self, index: int) -> Fake:
-        """The fakes of D update ``index``; none of it is learnt from by G."""
+        """The fakes of D update ``index``; none of it is learned from by G."""
         if not self.at_once:
             return self._of([index])[0]
         step, turn = divmod(index, self.n_dis)

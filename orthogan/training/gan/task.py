@@ -63,7 +63,7 @@ class GanTask:
     """A generator against a discriminator.
 
     A step is one update of G and then ``n_dis`` updates of D (the order of the SN-GAN authors' code), each of D
-    on fresh reals and fresh fakes. A regulariser of G's latent that is lazy has an update of its own after G's.
+    on fresh reals and fresh fakes. A regularizer of G's latent that is lazy has an update of its own after G's.
 
     The weights that ``config.model.init`` names are read when a run begins; a run that continues has its own.
     ``trust``: which classes that ``config`` does not name that file may name.
@@ -160,7 +160,7 @@ class GanTask:
         return found
 
     def spectrum(self, step: int) -> dict[str, Mapping[str, float]]:
-        """The numbers of each constrained, penalised, ruled or whitened layer, and how G's latent moves its picture.
+        """The numbers of each constrained, penalized, ruled or whitened layer, and how G's latent moves its picture.
 
         By net and name. The latter are of the shown generator, on the main process alone (they are the same on all).
         """
@@ -184,7 +184,7 @@ class GanTask:
         return self.tracking.pop_warnings() + self.health.pop_warnings()
 
     def files(self, step: int) -> dict[str, Part]:
-        """Generator (raw and averaged, each loadable by itself), discriminator, optimisers, augmentation."""
+        """Generator (raw and averaged, each loadable by itself), discriminator, optimizers, augmentation."""
         extra = {"step": str(step), "images": str(step * self.images_per_step)}
         if self.classes:
             extra["class_names"] = json.dumps(self.source.class_names)
@@ -330,7 +330,7 @@ class GanTask:
         return Phase("Greg", "G", losses, parts, self.advance["G"].hold, per_step=share)
 
     def _latent(self, batch: GeneratorBatch, step: int, index: int) -> Losses:
-        """The weighted regulariser of G's latent; the log has it without its weight."""
+        """The weighted regularizer of G's latent; the log has it without its weight."""
         value, logs = self.latent_penalty(batch.z, batch.labels, self.draws.rng("latent penalty", step, index))
         return self.latent_penalty.factor(step / self.config.training.steps) * value, logs
 

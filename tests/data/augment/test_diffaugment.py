@@ -105,7 +105,7 @@ def test_images_differ_within_a_batch() -> None:
 
 @pytest.mark.parametrize("policy", ["", "colour", "color,flip"])
 def test_unknown_policies(policy: str) -> None:
-    with pytest.raises(UserError, match=r"augment\.policy: .* out of color, translation, cutout"):
+    with pytest.raises(UserError, match=r"augment\.policy: .* names from color, translation, cutout"):
         DiffAugment(policy)
 
 

@@ -96,7 +96,7 @@ def test_member_that_unpacks_to_too_much(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def test_paths_that_are_no_store(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"missing: there is no such folder or zip file; check data\.path"):
+    with pytest.raises(UserError, match=r"missing: no such folder or zip file; check data\.path"):
         open_store(tmp_path / "missing")
     (tmp_path / "one.png").write_bytes(b"1")
     with pytest.raises(UserError, match=r"one\.png: this is one image"):

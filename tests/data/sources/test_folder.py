@@ -174,9 +174,9 @@ TABLES = {
         '{"labels": [["000.png", 0], ["001.png", 1], ["002.png", 1], ["./000.png", 1]]}',
         r"000\.png has two labels, 0 and 1",
     ),
-    "deep": ('{"labels": ' + "[" * 100_000, "nested too deep"),
+    "deep": ('{"labels": ' + "[" * 100_000, "nested too deeply"),
     "long number": ('{"labels": [["000.png", ' + "9" * 5000 + "]]}", "is not valid JSON"),
-    "link to nowhere": (None, "there is no such file"),
+    "link to nowhere": (None, "no such file"),
 }
 
 
@@ -216,7 +216,7 @@ def test_parts_beside_each_other_are_no_classes(
         solid(tmp_path / name / "1" / "b.png", k)
     source = opened("folder", tmp_path, *FORM)
     assert source.num_classes == 0
-    assert "look like the parts of a data set" in source.why_unlabeled
+    assert "look like the splits of a data set" in source.why_unlabeled
     assert names[0] in caplog.text
     assert opened("folder", tmp_path / names[0], *FORM).class_names == ["0", "1"]
 
@@ -331,7 +331,7 @@ def test_file_that_vanishes_is_a_bad_file(tmp_path: Path, caplog: pytest.LogCapt
     source = opened("folder", greys(tmp_path, 10), *lenient(), in_memory_limit=STREAMED)
     (tmp_path / "002.png").unlink()
     assert first_pixels(source)[2] == 3
-    assert "002.png: there is no such file" in caplog.text
+    assert "002.png: no such file" in caplog.text
 
 
 def test_only_bad_files(tmp_path: Path) -> None:
@@ -355,10 +355,10 @@ def test_too_few_images(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="is empty; put image files"):
         opened("folder", tmp_path, *FORM)
     (tmp_path / "notes.txt").write_text("x")
-    with pytest.raises(UserError, match=r"none of its 1 files has an image ending .*notes\.txt"):
+    with pytest.raises(UserError, match=r"none of its 1 files has an image extension .*notes\.txt"):
         opened("folder", tmp_path, *FORM)
     solid(tmp_path / "one.png", 1)
-    with pytest.raises(UserError, match=r"holds a single image, one\.png"):
+    with pytest.raises(UserError, match=r"contains a single image, one\.png"):
         opened("folder", tmp_path, *FORM)
 
 
@@ -470,7 +470,7 @@ def test_black_masks_and_lost_classes_are_named(tmp_path: Path, caplog: pytest.L
     (tmp_path / "c").mkdir()
     (tmp_path / "c" / "bad.png").write_bytes(b"")
     opened("folder", tmp_path, *lenient())
-    assert "no readable image is left of the class c" in caplog.text
+    assert "the class c has no readable image" in caplog.text
 
 
 NAMES = ["plain", "with space", "déjà vu 写真", "line\nbreak", "\x1b[2J", os.fsdecode(b"caf\xe9")]
@@ -496,7 +496,7 @@ def test_images_can_be_indexed_and_iterated(tmp_path: Path) -> None:
     image, label = source[-1]
     assert (image.shape, image.dtype, int(image[0, 0, 0]), label) == ((1, 4, 4), np.uint8, 20, 2)
     assert [label for _, label in iter(source)] == [0, 0, 1, 1, 2]
-    with pytest.raises(IndexError, match="has 5 images"):
+    with pytest.raises(IndexError, match="for 5 images"):
         source[5]
     with pytest.raises(TypeError):
         source["0"]

@@ -75,7 +75,7 @@ def test_the_rest_is_scaled_and_the_coordinates_are_not() -> None:
 
 def test_directions_that_repeat_others_are_refused() -> None:
     rows = np.array([[1.0, 0, 0, 0, 0, 0, 0], [0, 1, 0, 0, 0, 0, 0], [1, 1, 0, 0, 0, 0, 0]])
-    with pytest.raises(ValueError, match="3 directions span fewer"):
+    with pytest.raises(ValueError, match="3 directions are linearly dependent"):
         get_coordinates(Plane(), Directions(rows, method="test"))
 
 

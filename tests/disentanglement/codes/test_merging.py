@@ -88,5 +88,5 @@ def test_what_cannot_be_merged_is_refused() -> None:
         get_merging(plain)
     with pytest.raises(ValueError, match="levels=1"):
         get_merging(source_of(("x",), (4,)), levels=1)
-    with pytest.raises(ValueError, match="no factor has two values"):
+    with pytest.raises(ValueError, match="no factor has more than one value"):
         get_merging(source_of(("x",), (1,)))

@@ -24,8 +24,8 @@ def test_a_grid_with_holes_or_doubles_is_refused() -> None:
     double = grid.copy()
     double[0] = grid[1]
     for wrong, text in (
-        (grid[:-1], r"11 rows, not the 12 combinations of \(3, 4\)"),
-        (double, "12 rows, not the 12"),
+        (grid[:-1], r"11 rows; expected each of the 12 combinations of \(3, 4\)"),
+        (double, "12 rows; expected each of the 12"),
         (grid - 1, "factor 0 has a negative value"),
         (grid.astype(float), "must be integers"),
         (grid[:, 0], "must be integers"),
@@ -40,7 +40,7 @@ def test_a_grid_with_holes_or_doubles_is_refused() -> None:
 
 def test_a_sparse_grid_of_astronomic_size_is_refused_without_memory() -> None:
     wide = np.array([[10**9, 10**9, 10**9, 0]])
-    with pytest.raises(ValueError, match="1 rows, not the"):
+    with pytest.raises(ValueError, match="1 rows; expected each of the"):
         GridSource(wide, wide)
 
 

@@ -159,12 +159,12 @@ def test_wrong_input_is_refused() -> None:
         dci(x, y)
     with pytest.raises(ValueError, match="train_share=1"):
         dci(x, y, train_share=1)
-    with pytest.raises(ValueError, match=r"test codes of shape \(9, 2\)"):
+    with pytest.raises(ValueError, match=r"test codes have shape \(9, 2\)"):
         dci(x, y, test=(x[:9, :2], y[:9]))
-    with pytest.raises(ValueError, match="100 codes but 90 factors"):
+    with pytest.raises(ValueError, match="100 rows of codes but 90 rows of factors"):
         dci(x, y[:90], test=(x, y))
     two = np.stack([np.arange(103) >= 97, np.arange(103) % 2], axis=1)
-    with pytest.raises(ValueError, match=r"factors \[0\] have one value in the 97 training rows"):
+    with pytest.raises(ValueError, match=r"factors \[0\] have the same value in all 97 training rows"):
         dci(two[:97], two[:97], test=(two[97:], two[97:]))
     with pytest.raises(ValueError, match="one of gbt, random_forest, lasso"):
         dci(x, y, classifier="svm")
@@ -194,7 +194,7 @@ def test_the_ceiling_of_another_number_of_features_is_the_documented_one() -> No
     assert found.value == pytest.approx(0.56, abs=0.02)
     assert "features=sqrt" in found.variant
     assert "features=all" in dci(x, y, classifier="random_forest", estimators=2).variant
-    with pytest.raises(ValueError, match="of a random_forest alone"):
+    with pytest.raises(ValueError, match="applies only to random_forest"):
         dci(x, y, classifier="gbt", max_features="sqrt")
     with pytest.raises(ValueError, match="max_features"):
         dci(x, y, classifier="random_forest", max_features=-3)

@@ -95,7 +95,7 @@ def test_tensors_and_lists_are_taken(name: str, dtype: str) -> None:
 def test_factors_that_are_not_finite_are_refused(name: str, bad: float) -> None:
     factors = FACTORS.astype(float)
     factors[:2, 1] = bad
-    with pytest.raises(ValueError, match=r"factors \[1\] hold NaN or infinity"):
+    with pytest.raises(ValueError, match=r"factors \[1\] contain NaN or infinite"):
         ARRAYS[name](CODES, factors)
 
 

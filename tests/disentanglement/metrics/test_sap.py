@@ -129,17 +129,17 @@ def test_explicitness_of_known_encoders() -> None:
 
 def test_explicitness_refuses_a_value_that_it_cannot_rank() -> None:
     y = toy.factors(40, count=2, size=10)
-    with pytest.raises(ValueError, match=r"values of factor \d are absent from the \d+ \w+ rows; give more rows"):
+    with pytest.raises(ValueError, match=r"values of factor \d are missing from the \d+ \w+ rows; use more rows"):
         explicitness(y.astype(float), y)
     other = y.copy()
     other[0, 0] = 11
-    with pytest.raises(ValueError, match="1 of the 11 values of factor 0 are absent from the 40 training rows"):
+    with pytest.raises(ValueError, match="1 of the 11 values of factor 0 are missing from the 40 training rows"):
         explicitness(y.astype(float), y, test=(other.astype(float), other))
 
 
 def test_sap_refuses_one_code_and_few_rows() -> None:
     y = toy.factors(40, count=2, size=20)
-    with pytest.raises(ValueError, match="sap: factors of shape"):
+    with pytest.raises(ValueError, match="sap: factors have shape"):
         sap(y.astype(float), y[:, :1])
     with pytest.raises(ValueError, match="sap: 27 rows to train on"):
         sap(y.astype(float), y)

@@ -92,5 +92,5 @@ def test_few_rows_are_refused() -> None:
         gaussian_total_correlation(np.eye(3))
     with pytest.raises(ValueError, match="3 rows of 3 codes"):
         gaussian_wasserstein_correlation(np.eye(3))
-    with pytest.raises(ValueError, match=r"100 rows are too few.*give 1206"):
+    with pytest.raises(ValueError, match=r"100 rows are too few.*use at least 1206"):
         mean_pairwise_mutual_information(correlated(100, 3, 0))

@@ -138,7 +138,7 @@ def test_an_interrupted_critic_goes_on_where_it_was(tmp_path: Path, monkeypatch:
         measured(Patches(), reals, keep=keep, seed=1)
     content = keep.read_bytes()
     keep.write_bytes(content[:-3] + bytes([content[-3] ^ 4]) + content[-2:])
-    with pytest.raises(UserError, match=r"damaged.*delete this state"):
+    with pytest.raises(UserError, match=r"damaged.*delete this file"):
         measured(Patches(), reals, keep=keep)
     keep.write_bytes(content)
     Stopping.calls, Stopping.last = 0, 10**9
@@ -147,7 +147,7 @@ def test_an_interrupted_critic_goes_on_where_it_was(tmp_path: Path, monkeypatch:
     assert (found.value, found.std, found.parts) == (whole.value, whole.std, whole.parts)
     assert not keep.exists()
     keep.write_bytes(b"x")
-    with pytest.raises(UserError, match="delete this state of a critic"):
+    with pytest.raises(UserError, match="delete this file"):
         measured(Patches(), reals, keep=keep)
 
 

@@ -156,7 +156,7 @@ def test_mistakes_are_refused_before_anything_is_measured() -> None:
         ({"metrics": ["acuracy"]}, data, "did you mean 'accuracy'"),
         ({"metrics": []}, data, "name at least one of accuracy"),
         ({"metrics": ["pgd"], "attack_norm": "1"}, data, "norm '1'"),
-        ({"metrics": ["accuracy"]}, three, "three: has 3 classes, and the net gives"),
+        ({"metrics": ["accuracy"]}, three, "three: has 3 classes, but the network returns"),
         ({"metrics": ["accuracy"]}, unlabelled, "bare: has 0 classes"),
     ]
     for options, images, words in cases:
@@ -172,7 +172,7 @@ def test_a_missing_library_is_said_at_once(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr("orthogan.evaluation.robustness.attacks.importlib.util.find_spec", lambda name: None)
     with pytest.raises(UserError, match=r"pip install -e '\.\[robust\]'"):
         evaluate_classifier(module, source(module), metrics=["pgd"])
-    with pytest.raises(Incomplete, match=r"pgd was not measured: .*pip install -e '\.\[robust\]'") as caught:
+    with pytest.raises(Incomplete, match=r"pgd could not be computed: .*pip install -e '\.\[robust\]'") as caught:
         evaluate_classifier(module, source(module), metrics=["accuracy", "pgd"])
     assert [result.metric for result in caught.value.results] == ["accuracy"]
 
@@ -208,7 +208,7 @@ MISTAKES = {
     "--truncation does not apply to --metrics accuracy": ["--metrics", "accuracy", "--truncation", "0.5"],
     "--no-ema does not apply to --metrics pgd": ["--metrics", "pgd", "--no-ema"],
     "--eps does not apply to --metrics fid": ["--metrics", "fid", "--eps", "3"],
-    "--eps 2;8: give numbers": ["--metrics", "fgsm", "--eps", "2;8"],
+    "--eps 2;8: must be a list of numbers": ["--metrics", "fgsm", "--eps", "2;8"],
     "eps is -3.0": ["--metrics", "fgsm", "--eps=-3"],
     "carries a classifier, and a generator is needed": ["--metrics", "fid"],
 }
@@ -224,7 +224,7 @@ def test_other_images_and_other_nets_are_refused(run: Path, tmp_path: Path, caps
     other = tmp_path / "other.yaml"
     other.write_text("data: {source: sprites, count: 60, channels: 1, resolution: 64}\n", encoding="utf-8")
     assert main(["evaluate", str(run), "--metrics", "accuracy", "--data", str(other), "--device", "cpu"]) == 2
-    assert "was trained on; choose images" in capsys.readouterr().err
+    assert "choose images with the same" in capsys.readouterr().err
     train(gan(tmp_path / "gan", "training.steps=1"))
     assert main(["evaluate", str(tmp_path / "gan"), "--metrics", "accuracy", "--device", "cpu"]) == 2
     assert "carries a generator, and a classifier is needed" in capsys.readouterr().err

@@ -188,7 +188,7 @@ def test_a_corrupted_source_keeps_labels_and_order() -> None:
 
 
 def test_what_there_is_not_is_refused() -> None:
-    for name, severity, words in (("fog", 1, "'fog': choose out of gaussian_noise"), ("jpeg", 6, "severity 6 of jpeg")):
+    for name, severity, words in (("fog", 1, "'fog': choose one of gaussian_noise"), ("jpeg", 6, "severity 6 of jpeg")):
         with pytest.raises(UserError, match=words):
             made(grey(1), name, severity)
         with pytest.raises(UserError, match=words):

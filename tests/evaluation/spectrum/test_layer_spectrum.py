@@ -203,7 +203,7 @@ def test_layers_are_chosen_by_words_and_errors_name_the_remedy() -> None:
         spectrum(net, size=0)
     with torch.no_grad():
         net[1].weight[0, 0] = math.nan
-    with pytest.raises(ValueError, match="1: the weight holds NaN"):
+    with pytest.raises(ValueError, match="1: the weight contains NaN"):
         spectrum(net)
 
 

@@ -83,7 +83,7 @@ def test_the_command_writes_a_file_that_traverse_reads(
     picture = f"{tmp_path}/t.png"
     assert main(["traverse", model, "--directions", out, "--dims", "0", "--out", picture, "--device", "cpu"]) == 0
     assert main(["discover", model, "--out", "found.pt"]) == 2
-    assert "ends in .safetensors" in capsys.readouterr().err
+    assert "end in .safetensors" in capsys.readouterr().err
 
 
 def test_as_many_directions_as_asked_for_of_a_method_that_finds_all() -> None:

@@ -370,7 +370,7 @@ REFUSED = {
     "augment.kind: task 'classifier'": ["augment.kind=ada"],
     "data.dequantize: task 'classifier' has no use for True": ["data.dequantize=true"],
     "training.ema.half_life: task 'classifier' has no use for 9": ["training.ema.half_life=9"],
-    "data.holdout: 'sprites' has no test part": ["data.holdout=0.0"],
+    "data.holdout: 'sprites' has no test split": ["data.holdout=0.0"],
     "data.crop: task 'gan' has no use for 2": ["task=gan", "data.crop=2", "data.holdout=0.0"],
     "nesterov: there is nothing": ["optimizer.classifier={nesterov: true, momentum: 0.0}"],
     "beta1: 'sgd' has none": ["optimizer.classifier.beta1=0.5"],
