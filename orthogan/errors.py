@@ -14,7 +14,7 @@ EXIT_TERMINATED = 143  # by SIGTERM, in commands other than train
 
 
 class UserError(Exception):
-    """The input cannot be used as it is; the message names the file, key or value and how to fix it.
+    """Invalid input; the message names the file, key or value and how to fix it.
 
     Example:
         >>> import orthogan
@@ -34,7 +34,7 @@ class CannotWrite(UserError):
 
 
 class Diverged(Exception):
-    """Training met a NaN or an infinity; the message names the phase and the tensor.
+    """Training produced NaN or infinite values; the message names the phase and the tensor.
 
     Example:
         >>> from orthogan.errors import Diverged
@@ -56,7 +56,7 @@ class PeerFailed(Exception):
 
 
 class Stopped(Exception):
-    """A signal ended the run after its state was saved; the same command continues it.
+    """A signal stopped the run after its state was saved; the same command resumes it.
 
     Example:
         >>> from orthogan.errors import Stopped

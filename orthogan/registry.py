@@ -28,7 +28,7 @@ Registered = TypeVar("Registered")
 
 
 def did_you_mean(word: str, known: Iterable[str], prefix: str = "") -> str:
-    """``; did you mean 'x'?`` with ``prefix`` before the known word x, or nothing if none is near.
+    """Return ``; did you mean 'x'?``, with ``prefix`` before the known word x, or nothing if no word is similar.
 
     Example:
         >>> from orthogan.registry import did_you_mean
@@ -44,9 +44,9 @@ class Registry(Generic[T]):
     """The things of one kind, by name.
 
     Args:
-        what: what one of them is called in messages, such as "penalty".
-        packages: where the files of orthogan's own ones are.
-        adopt: turns what ``module:Name`` names into one of them, or raises ``TypeError`` saying what it should be.
+        what: the kind of thing, for messages, such as "penalty".
+        packages: packages with the built-in things.
+        adopt: converts the object named by ``module:Name``, or raises ``TypeError`` saying what it should be.
 
     Example:
         >>> from orthogan.registry import Registry

@@ -38,7 +38,7 @@ def run(arguments: Namespace) -> None:
     if path and ":" not in settings.data.source and not os.path.lexists(user_path(path)):
         source = DATA_SOURCES.get(settings.data.source)
         remedy = "" if source.needs == DataSource.needs else f"; {settings.data.source!r} needs {source.needs}"
-        raise UserError(f"data.path: {path}: there is no such file or folder{remedy}")
+        raise UserError(f"data.path: {path}: no such file or folder{remedy}")
     from accelerate.state import PartialState
 
     from orthogan import training

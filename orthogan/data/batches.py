@@ -37,8 +37,8 @@ class Batches:
     with ``workers`` processes (0: in this one; at most one per CPU that this process may use); ``auto`` is ``device``
     for a set in memory of at most 2 GiB, and on a GPU at most a quarter of its free memory. All give the same batches.
 
-    ``key``: of the batch size in the config, for messages. Raises UserError when ``world`` does not divide
-    ``batch_size`` or the set is smaller than a batch.
+    ``key``: config key of the batch size, for messages. Raises UserError when ``world`` does not divide ``batch_size``
+    or the set is smaller than a batch.
 
     Example:
         >>> import numpy as np

@@ -74,7 +74,7 @@ class Factors(NamedTuple):
 
 @cache
 def definition() -> dict[str, Any]:
-    """Return DiceBear's description of the style. Raises UserError for that of another release."""
+    """Return Return DiceBear's description of the style. Raises UserError for that of another release."""
     found = json.loads(files("dicebear_styles").joinpath(f"{STYLE}.json").read_text("utf-8"))
     if hashlib.sha256(json.dumps(found, sort_keys=True).encode()).hexdigest() != DEFINITION:
         raise other_data("faces")
@@ -82,7 +82,7 @@ def definition() -> dict[str, Any]:
 
 
 def other_data(source: str) -> UserError:
-    """The data set is what the pinned packages draw; another release would change it silently."""
+    """Return the error for other package versions: another release would silently change the data set."""
     found = " ".join(f"{name} {version(name)}" for name in PINNED)
     pins = " ".join(f"{name}=={number}" for name, number in PINNED.items())
     return UserError(f"{source}: the installed packages ({found}) draw other portraits; run: pip install {pins}")
@@ -250,8 +250,11 @@ def _layers() -> dict[str, list[np.ndarray]]:
     if digest.hexdigest() != LAYERS:
         if any(version(name) != number for name, number in PINNED.items()):
             raise other_data("faces")
-        log.warning("faces: on this machine resvg draws the portraits slightly differently than where it was tested")
-    with suppress(CannotWrite):  # without a cache the next start takes a few seconds longer
+        log.warning(
+            "faces: on this machine resvg draws the portraits slightly differently than on the machines where it was "
+            "tested"
+        )
+    with suppress(CannotWrite):  # without a cache, the next start takes a few seconds longer
         write_sealed(path, {name: torch.from_numpy(layers) for name, layers in drawn.items()}, {})
     return _stacked(drawn)
 

@@ -47,8 +47,8 @@ class FactorGrid:
         occurring: number only the values that occur, so that the five training instances of SmallNORB, 4 6 7 8 9,
             become 0 to 4 and the grid has no holes. ``values[k][j]`` is the source's class of value j of factor k.
 
-    A full grid in the order of its factors needs arithmetic only; any other one a sorted table of N keys.
-    Raises ValueError: the source knows no factors, or one of the combinations is there twice.
+    A full grid in the order of its factors needs only arithmetic; any other grid needs a sorted table of N keys.
+    Raises ValueError if the source has no factors, or a combination occurs twice.
 
     Example:
         >>> import numpy as np

@@ -42,12 +42,12 @@ def open_source(
         channels: 1 (gray) or 3 (RGB).
         count: sprites: size of a random subset, None is the full grid; faces and portraits: how many to draw (default
             50,000 and 10,000; 10,000 and 2,000 of the test part).
-        seed: random seed of what ``count`` selects.
-        bad_images, bad_limit: what to do about unreadable files (``orthogan.data.sources.folder``).
-        root: where torchvision keeps what it downloads.
-        download: whether it may download.
-        in_memory_limit: larger sets [bytes after resizing] are read from their files as needed, where that is possible.
-        options: of the source alone, such as ``fixed={"glasses": "none"}`` of faces, which holds factors at a value.
+        seed: random seed for the selection of ``count`` images.
+        bad_images, bad_limit: policy for unreadable files (``orthogan.data.sources.folder``).
+        root: folder for downloads of torchvision.
+        download: whether to download missing data.
+        in_memory_limit: larger sets [bytes after resizing] are read from their files as needed, if possible.
+        options: options of the source, such as ``fixed={"glasses": "none"}`` for faces, which keeps factors fixed.
 
     Raises:
         UserError: it cannot be opened; the message says which file or value is wrong and how to fix it.
@@ -89,7 +89,7 @@ def _by_path(text: str) -> tuple[str, str]:
 
 
 def open_configured(config: DataConfig, *, split: str | None = None) -> ImageSource:
-    """The images of ``config`` (or of another ``split`` of the same set); errors as ``open_source``.
+    """Open the images of ``config`` (or of another ``split`` of the same set); raises as ``open_source``.
 
     Example:
         >>> from orthogan.config.schema import Config
@@ -108,7 +108,7 @@ def open_held_out(config: DataConfig) -> ImageSource:
     many other sprites (or a few less). For a folder called train, it is the folder test beside it.
 
     Raises:
-        UserError: there are none, or the test part is what the GAN was trained on.
+        UserError: there are none, or the GAN was trained on the test part.
 
     Example:
         >>> from orthogan.config.schema import Config

@@ -44,7 +44,7 @@ class Annotation(NamedTuple):
 
 @dataclass(frozen=True)
 class DataRequest:
-    """What is asked of a data source: the arguments of ``orthogan.data.open_source``, which explains them.
+    """The request to a data source: the arguments of ``orthogan.data.open_source``, which documents them.
 
     Example:
         >>> from orthogan.data import DataRequest
@@ -187,7 +187,7 @@ class ArraySource(ImageSource):
         transform: description of the processing of the original images; part of the fingerprint.
 
     Raises:
-        UserError: the shapes, the type or the labels do not fit together.
+        UserError: the shapes, types or labels do not match.
 
     Example:
         >>> import numpy as np

@@ -36,7 +36,7 @@ def draw_noise(shape: Sequence[int], generator: torch.Generator) -> Tensor:
 
 
 def rescale_pixels(images: Tensor, noise: Tensor | None) -> Tensor:
-    """Compute ``to_float`` as a pure function of the images and their noise; None: do not dequantize."""
+    """Compute Compute ``to_float`` as a pure function of the images and their noise; None: do not dequantize."""
     if images.dtype != torch.uint8:
         raise TypeError(f"to_float takes uint8 images, not {images.dtype}")
     floats = images.to(torch.float32)
@@ -48,7 +48,7 @@ def rescale_pixels(images: Tensor, noise: Tensor | None) -> Tensor:
 
 
 def flip(images: Tensor, generator: torch.Generator) -> Tensor:
-    """Mirror every image (n, c, h, w) left to right with probability one half, each by its own coin.
+    """Flip each image (n, c, h, w) horizontally with probability one half, independently.
 
     Example:
         >>> import torch

@@ -70,8 +70,8 @@ def disentangle(
         info: further facts.
 
     Raises:
-        UserError: an unknown metric or option, no source for it, directions or classes that do not fit.
-        ValueError: what a metric refuses: too few samples, an oracle of another image size, factors that never vary.
+        UserError: unknown metric or option, missing source, or invalid directions or classes. ValueError: a metric
+            rejects its input: too few samples, an oracle of another image size, constant factors.
 
     Example:
         >>> import orthogan
@@ -87,7 +87,7 @@ def disentangle(
     given = dict(options or {})
     check_metrics(metrics, given, source is not None)
     if len(chosen) < 2 or not len(seeds):
-        raise UserError(f"{len(chosen)} directions, {len(seeds)} seeds: at least 2 and 1 are needed")
+        raise UserError(f"{len(chosen)} directions, {len(seeds)} seeds: at least 2 and 1 are needed are needed")
     bench = MetricInputs(
         generator,
         source,

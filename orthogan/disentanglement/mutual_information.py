@@ -12,8 +12,8 @@ MAX_BIAS = 0.05  # of a factor's entropy
 def discretise(codes: np.ndarray, bins: int) -> np.ndarray:
     """Bin ``codes`` (N, d) into ``bins`` bins of equal width between the smallest and largest value: int64 (N, d).
 
-    Bins are closed on the left, and the last holds the largest value too. A code that never changes is all bin 0.
-    One far value makes the bins wide and the others coarse: clip codes without bound first.
+    Bins are closed on the left, and the last one includes the largest value. A constant code is entirely in bin 0.
+        Outliers make the bins wide and the result coarse: clip unbounded codes first.
 
     Example:
         >>> import numpy as np

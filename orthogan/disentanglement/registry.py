@@ -85,7 +85,7 @@ METRICS: Registry[DisentanglementMetric] = Registry(
 
 
 def register_metric(name: str, *, on_generated: bool = True, **defaults: Any) -> Callable[[Function], Function]:
-    """A decorator that registers a function under ``name``; ``defaults``: options in which ``disentangle`` differs.
+    """Return a decorator that registers a function under ``name``; ``defaults``: options set by ``disentangle``.
 
     Example:
         >>> import numpy as np
@@ -124,7 +124,7 @@ def find_metric(name: str) -> DisentanglementMetric:
 
 
 def metric_names() -> list[str]:
-    """All names that ``disentangle`` accepts for the metrics of orthogan, with and without the prefix.
+    """Return all names of built-in metrics, with and without the prefix.
 
     Example:
         >>> from orthogan.disentanglement import metric_names
@@ -166,7 +166,7 @@ def check_metrics(metrics: Sequence[str], options: Mapping[str, Mapping[str, Any
 def read_options(metrics: Sequence[str], given: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
     """Convert options such as ``{"vp": {"pairs": 200.0}}`` to the types that the metrics declare.
 
-    Raises UserError: as ``check_metrics``, or a value of another type, not finite, or above ``LARGEST``.
+    Raises UserError as ``check_metrics``, or for a value of another type, not finite, or above ``LARGEST``.
 
     Example:
         >>> from orthogan.disentanglement import read_options

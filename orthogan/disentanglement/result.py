@@ -18,7 +18,7 @@ TIME = "seconds"  # fact: how long a metric took
 
 @dataclass(frozen=True)
 class Interval:
-    """The mean over ``runs`` and the bounds between which the true mean lies with ``confidence``.
+    """The mean over ``runs`` and the bounds of its confidence interval.
 
     Example:
         >>> from orthogan.disentanglement import Interval
@@ -48,8 +48,8 @@ def interval(results: Sequence[Score], *, detail: str | None = None, confidence:
     normal scores; near 0 or 1 it may extend beyond them.
 
     Raises:
-        ValueError: fewer than two results, results of unlike variants, a detail that is no number, a number that is
-            not finite, or a confidence outside (0, 1).
+        ValueError: fewer than two results, different variants, a detail that is not a number, a non-finite number, or a
+            confidence outside (0, 1).
 
     Example:
         >>> from orthogan.disentanglement import Score, interval
@@ -82,7 +82,7 @@ def _number(result: Score, detail: str | None) -> float:
 
 @dataclass(frozen=True)
 class Summary:
-    """Numbers of several seeds: their mean, standard deviation (ddof 1) and confidence bounds, None for one seed.
+    """Mean, standard deviation (ddof 1) and confidence bounds over several seeds; None for one seed.
 
     Example:
         >>> from orthogan.disentanglement import Summary
@@ -122,10 +122,10 @@ def summary(scores: Sequence[Score], *, confidence: float = 0.95) -> Summary:
 class GeneratorScore:
     """One metric of one generator; ``float(score)`` is its mean over seeds.
 
-    ``metric``: as it was asked for, "mig" or "encoder:mig". ``variant``: every choice that moves the number.
-    ``controls``: the same metric along other directions, by their name. ``parts``: further numbers, means over seeds
-    ("completeness" of dci). ``details``: arrays, of the first seed. ``protocol``: what must agree for two scores to
-    be compared. ``facts``: what belongs to this generator and this run: its hash, the oracle's confidence, seconds.
+    ``metric``: the requested name, "mig" or "encoder:mig". ``variant``: every choice that affects the number.
+    ``controls``: the same metric along other directions, by name. ``parts``: further numbers, means over seeds
+    ("completeness" of dci). ``details``: arrays of the first seed. ``protocol``: what must be equal for two scores to
+    be comparable. ``facts``: about this generator and this run: its hash, the confidence of the oracle, seconds.
 
     Example:
         >>> from orthogan.disentanglement import GeneratorScore, Summary
@@ -177,7 +177,7 @@ class GeneratorScore:
 
 
 def table(results: Sequence[GeneratorScore]) -> str:
-    """Results for a person to read: the scores with their controls, then what each protocol says.
+    """Format results as text: the scores with their controls, then the protocols.
 
     Example:
         >>> from orthogan.disentanglement import GeneratorScore, Summary, table
@@ -209,7 +209,7 @@ def table(results: Sequence[GeneratorScore]) -> str:
 
 @dataclass(frozen=True, eq=False)
 class Across:
-    """One metric over several generators: ``score`` over their means; ``gains``: score less each control, paired.
+    """One metric over several generators: ``score`` over their means; ``gains``: paired differences to the controls.
 
     Example:
         >>> from orthogan.disentanglement import GeneratorScore, Summary, across
@@ -251,7 +251,7 @@ class Across:
 def across(runs: Sequence[Sequence[GeneratorScore]], *, confidence: float = 0.95) -> list[Across]:
     """Aggregate several generators (such as training seeds) with the same metrics: mean and t interval.
 
-    Raises ValueError: fewer than two generators, or metrics, variants or protocols that differ; says where.
+    Raises ValueError for fewer than two generators, or different metrics, variants or protocols.
 
     Example:
         >>> from orthogan.disentanglement import GeneratorScore, Summary, across
@@ -261,7 +261,7 @@ def across(runs: Sequence[Sequence[GeneratorScore]], *, confidence: float = 0.95
         (0.05, 0.55)
     """
     if len(runs) < 2:
-        raise ValueError(f"across: {len(runs)} generators: at least 2 are needed")
+        raise ValueError(f"across: {len(runs)} generators: at least 2 are needed are needed")
     found = []
     for place, first in enumerate(runs[0]):
         column = [run[place] if place < len(run) else None for run in runs]

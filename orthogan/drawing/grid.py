@@ -74,7 +74,7 @@ def class_layout(labels: np.ndarray | torch.Tensor | Sequence[int], *, per_row: 
     """Arrange indices into ``labels`` (n,) as (rows, per_row) so that no row mixes classes; -1 is an empty cell.
 
     Classes ascend from top to bottom, items keep their order within a class, and a class with more than
-    ``per_row`` items (default: the size of the largest class) goes on in the next row.
+    ``per_row`` items (default: the size of the largest class) continues in the next row.
 
     Example:
         >>> from orthogan.latent import class_layout
@@ -117,7 +117,7 @@ def image_grid(
     ``pad``: gutter in pixels. ``layout``: (rows, columns) indices with -1 for an empty cell, such as
     ``class_layout`` gives, instead of ``columns``; ``row_labels`` are then written to the left of the rows.
 
-    Raises ``UserError`` for impossible arguments.
+    Raises ``UserError`` for invalid arguments.
 
     Example:
         >>> import numpy as np
@@ -207,7 +207,7 @@ def tile_pictures(pictures: Sequence[tuple[str, Image.Image]], *, most: int = 80
 def save_png(image: Image.Image, path: str | os.PathLike[str], metadata: Mapping[str, str] | None = None) -> Path:
     """Write ``image`` as a PNG whose text chunks hold ``metadata`` (read them back from ``Image.open(p).text``).
 
-    The file appears whole or not at all. Raises ``UserError`` when the place cannot be written.
+    The file is written atomically. Raises ``UserError`` if it cannot be written.
 
     Example:
         >>> import numpy as np

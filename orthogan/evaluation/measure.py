@@ -38,7 +38,7 @@ from orthogan.rng import derive
 
 
 class Incomplete(UserError):
-    """Some metrics could not be computed; ``results`` holds the others, in their order.
+    """Some metrics could not be computed; ``results`` contains the others, in order.
 
     Example:
         >>> from orthogan.errors import UserError
@@ -102,9 +102,9 @@ def evaluate(
 
     Raises:
         Incomplete: some metrics could not be computed; it holds the results of the others.
-        UserError: an unknown metric, extractor or precision, missing weights, too few images, an unlike reference, a
-            path length of images or of a space that the generator does not have.
-        TypeError: a subject or reference of another kind.
+        UserError: unknown metric, extractor or precision, missing weights, too few images, an incompatible reference,
+            or a path length of images or of a space that the generator does not have.
+        TypeError: subject or reference of another type.
 
     Example:
         >>> import orthogan
@@ -183,7 +183,7 @@ def evaluate_classifier(
 
     Raises:
         Incomplete: some metrics could not be computed; it holds the results of the others.
-        UserError: no such metric, images without classes, a library that is missing, an attack that means nothing.
+        UserError: unknown metric, images without classes, a missing library, or an invalid attack.
 
     Example:
         >>> import numpy as np

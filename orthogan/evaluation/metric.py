@@ -50,7 +50,7 @@ Kind = TypeVar("Kind", bound="type[Metric]")
 
 @dataclass(frozen=True)
 class Score:
-    """A number, its spread where it has one, its parts, and every choice that makes it another metric.
+    """A number, its spread if any, its parts, and every choice that makes it a different metric.
 
     Example:
         >>> from orthogan.evaluation import Score
@@ -138,7 +138,7 @@ class Metric:
         better: "lower", "higher" or "none"; a metric with "none" cannot select the best checkpoint of a run.
         needs: see ``Need``. All metrics of one evaluation share one pass over the images.
         compares: whether it needs real images (or their statistics) to compare with.
-        samples: how many samples it has if the user asks for no number (None: all images of a classifier).
+        samples: default number of samples (None: all images of a classifier).
 
     Example:
         >>> import orthogan

@@ -24,9 +24,9 @@ LENGTHS = ("ppl", "pipl", "path_length", "perturbation_length")  # not a registe
 class MetricResult:
     """The value of a metric, its spread if any, its parts (precision, recall), and the protocol.
 
-    ``extractor``: the net, or the distance, behind it. ``variant``: of a metric that has no one definition, every
-    choice that moves the number. ``title`` and ``better`` ("lower", "higher", "none"): of a metric of the user's own,
-    so that its records can be read without importing it.
+    ``extractor``: the network or distance. ``variant``: for a metric without a single definition, every choice that
+    affects the number. ``title`` and ``better`` ("lower", "higher", "none"): for a user's metric, so that its records
+    can be read without importing it.
 
     Example:
         >>> from orthogan.evaluation import MetricResult, table
@@ -105,7 +105,7 @@ class Described(Protocol):
 
 
 def append_jsonl(path: str | Path, results: Sequence[Described]) -> None:
-    """Add a line for each result to ``path``, on the disk when this returns. Raises ``CannotWrite``.
+    """Append a line for each result to ``path`` and sync it to disk. Raises ``CannotWrite``.
 
     Example:
         >>> from pathlib import Path
@@ -118,7 +118,7 @@ def append_jsonl(path: str | Path, results: Sequence[Described]) -> None:
 
 
 def table(results: Sequence[MetricResult]) -> str:
-    """Results for a person to read, each above its protocol; those of one protocol stand together.
+    """Format results as text, each above its protocol; results with the same protocol are grouped.
 
     Example:
         >>> from orthogan.evaluation import MetricResult, table

@@ -31,8 +31,8 @@ class CayleyRetraction(GradientRule):
             rate of the group. The authors use 0.02.
 
     Raises:
-        ValueError: see ``GradientRule``; a parameter that is not square and orthogonal; or an ``lr`` that is not above
-            0, or that would follow an initial rate of 0.
+        ValueError: see ``GradientRule``; a parameter is not square and orthogonal; ``lr`` is not above 0; or the
+            initial rate of the group is 0.
 
     Example:
         >>> import torch
@@ -136,7 +136,7 @@ class CayleyRetraction(GradientRule):
 def cayley_step(
     rotation: Tensor, gradient: Tensor, momentum: Tensor, rate: float, beta: float
 ) -> tuple[Tensor, Tensor]:
-    """Return (R, M) after one step from R (..., d, d), dL/dR and M."""
+    """Return Return (R, M) after one step from R (..., d, d), dL/dR and M."""
     moment = beta * momentum - gradient
     part = moment @ rotation.mT
     part = part - 0.5 * rotation @ (rotation.mT @ part)

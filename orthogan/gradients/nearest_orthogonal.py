@@ -44,7 +44,7 @@ class NearestOrthogonalGradient(GradientRule):
         method, rank_tolerance: see ``orthogan.linalg.nearest_orthogonal``. "polar_express" is fast on GPUs.
 
     Raises:
-        ValueError: see ``GradientRule``; or an option out of range.
+        ValueError: see ``GradientRule``; or an option is out of range.
 
     Example:
         >>> import torch

@@ -34,7 +34,7 @@ class OptimalLearningRate(GradientRule):
         form: form of ``orthogan.linalg.optimal_learning_rate``: "vector" as published, "matrix" the exact form.
 
     Raises:
-        ValueError: see ``GradientRule``; or an unknown form.
+        ValueError: see ``GradientRule``; or the form is unknown.
 
     Example:
         >>> import torch

@@ -41,8 +41,8 @@ class GradientRule:
         layers: for a module, its layers to act on, as in ``orthogan.weights.select``.
 
     Raises:
-        ValueError: no parameter at all, one that the optimizer does not hold, or one that is not a real matrix; an
-            optimizer that needs a closure, such as LBFGS, or with ``differentiable=True``.
+        ValueError: there is no parameter, or one that is not in the optimizer, or not a real matrix; or the optimizer
+            needs a closure, such as LBFGS, or has ``differentiable=True``.
 
     Example:
         >>> import torch

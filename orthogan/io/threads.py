@@ -1,4 +1,4 @@
-"""How many CPU cores there are to use, and ``map`` over a few threads."""
+"""How many CPU cores there are to use, and A ``map`` over a few threads."""
 
 from __future__ import annotations
 

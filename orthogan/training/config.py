@@ -267,8 +267,10 @@ class LoggingConfig(Section):
     watch_every: Count = Field(
         default=250, description="look for overfitting of D and collapse of G, and warn; 0 = never [steps]"
     )
-    samples_every: Count = Field(default=1000, description="fakes-NNNNNNN.png; 0 = only at the ends [steps]")
-    samples: Annotated[int, Field(ge=1, le=4096)] = Field(default=64, description="pictures in a grid [images]")
+    samples_every: Count = Field(
+        default=1000, description="write fakes-NNNNNNN.png every N steps; 0 = only at the start and the end [steps]"
+    )
+    samples: Annotated[int, Field(ge=1, le=4096)] = Field(default=64, description="images per grid [images]")
     tensorboard: bool = Field(default=True, description="write TensorBoard events: losses, scores, watch, samples")
     tensorboard_spectrum: bool = Field(
         default=False, description="also plot what spectrum_every measures, some curves per layer"

@@ -76,7 +76,7 @@ def test_a_path_stands_for_its_source_and_a_name_is_enough(tmp_path: Path) -> No
         (
             "cifar10",
             {"count": 5},
-            r"data\.count: only faces, portraits, sprites, sprites-colour are made in",
+            r"data\.count: applies only to faces, portraits, sprites, sprites-colour, not to",
         ),
         ("sprites", {"channels": 2}, r"data\.channels: must be 1 or 3 for sprites, not 2"),
         ("folder", {"resolution": 0}, r"data\.resolution: must be at least 1"),

@@ -67,7 +67,7 @@ ALLOWED = [("steps", True), ("seed of directions", True), ("class", None)]  # a 
     ],
 )
 def test_nothing_else_is_taken_for_an_integer(name: str, bad: Any) -> None:
-    with pytest.raises(UserError, match="expected (an integer|integers)"):
+    with pytest.raises(UserError, match=r"expected (an integer|integers)"):
         TAKES[name](bad)
 
 

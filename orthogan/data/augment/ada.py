@@ -159,8 +159,8 @@ class AdaptiveAugment(Augmentation):
     comma-separated string.
 
     Call: images float (n, 1 or 3, h, w) in [-1, 1] and a generator on their device, to the same shape and type.
-    Twice differentiable in the images. An image that no change falls on is returned bit for bit.
-    Raises UserError for unknown operations.
+    Twice differentiable with respect to the images. An image that gets no change is returned bit for bit. Raises
+    UserError for unknown operations.
 
     Example:
         >>> import torch

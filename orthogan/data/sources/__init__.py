@@ -26,12 +26,12 @@ from orthogan.registry import Registry
 class DataSource:
     """A set of images that a config can name; its attributes say what it needs and offers.
 
-    - ``path``: whether ``data.path`` is "required", "optional" or "none" of its business; ``needs``: what it must be
-      the path of, and how to get it;
-    - ``downloads``: whether its files may be downloaded to ``data.root``. A source with neither is generated, in any
-      number (``data.count``);
-    - ``splits``: its parts, and those of them that have no classes (``unlabeled``);
-    - ``resolutions``, ``channels``: what it can be opened at; None = any resolution;
+    - ``path``: whether ``data.path`` is "required", "optional", or not used ("none"); ``needs``: what it must be the
+      path of, and how to get it;
+    - ``downloads``: whether its files may be downloaded to ``data.root``. A source without path and downloads is
+      generated, with any number of images (``data.count``);
+    - ``splits``: its parts, and those without classes (``unlabeled``);
+    - ``resolutions``, ``channels``: supported values; None = any resolution;
     - ``factors``: whether the generative factors of its images are known;
     - ``options``: the section of ``data.options``, what only this source has;
     - ``origin`` and ``license``: where the images come from and under which license, for the cards of models.

@@ -29,8 +29,8 @@ class Coordinates:
 
     ``rows`` (k, latent_dim): the directions at unit length. ``duals`` (k, latent_dim): rows @ duals.T = 1, so for
     orthonormal rows the rows themselves, else their pseudo-inverse; moving along one row changes one coordinate.
-    ``centre``, ``spread`` (k,): of the prior, which coordinates are measured from and in. 0 and 1 in space z, whose
-    prior is N(0, I), so that a coordinate there is a length; elsewhere found from 10,000 draws.
+    ``centre``, ``spread`` (k,): mean and standard deviation of the prior, which normalize the coordinates. 0 and 1 in
+    space z, whose prior is N(0, I), so that a coordinate there is a length; elsewhere found from 10,000 draws.
 
     Example:
         >>> import numpy as np
@@ -74,7 +74,7 @@ class Coordinates:
 def get_coordinates(generator: Generator, directions: Directions) -> Coordinates:
     """Build the coordinates along ``directions``; ``generator`` is already viewed from their space.
 
-    Raises ValueError: directions that lie in fewer dimensions than they are, or that the prior never moves along.
+    Raises ValueError for linearly dependent directions, or directions along which the prior never varies.
 
     Example:
         >>> import orthogan

@@ -28,7 +28,7 @@ IN_SPAN = 1e-4
 class PostHocEncoder:
     """Maps uint8 images (n, c, s, s) to coordinates float64 (n, k); an ``Encoder`` for ``factor_vae`` and others.
 
-    ``r2`` (k,): of each coordinate on fresh images of the generator, 1 - squared error / variance.
+    ``r2`` (k,): 1 - squared error / variance of each coordinate on fresh images of the generator.
 
     Example:
         >>> import orthogan
@@ -91,8 +91,8 @@ def train_encoder(
 ) -> PostHocEncoder:
     """Train the network of the oracle to predict the coordinates of ``fakes`` generated images, with squared error.
 
-    ``fresh`` further images give its ``r2``. Same arguments, same encoder.
-    Raises ValueError: numbers that are too small. UserError: directions or a class that do not fit.
+    ``fresh`` further images determine its ``r2``. The same arguments give the same encoder. Raises ValueError for
+    numbers that are too small, UserError for invalid directions or classes.
 
     Example:
         >>> import numpy as np

@@ -26,8 +26,9 @@ SPRITE_TURN = FACTOR_SIZES[2] - 1  # orientations 0 and 39 of the sprites are th
 class Merging:
     """The factors to keep, and the class of each of their values.
 
-    ``columns``: of the source's factors. ``tables``: for each of them the class of value 0, 1, 2, ...; classes run
-    from 0 without gaps. ``notes``: for each, how its values were merged ("" if they were not).
+    ``columns``: indices of the factors in the source. ``tables``: for each factor, the class of value 0, 1, 2, ...;
+    classes are numbered from 0 without gaps. ``notes``: for each factor, how its values were merged ("" if they were
+    not).
 
     Example:
         >>> import numpy as np
@@ -76,7 +77,7 @@ def get_merging(source: ImageSource, *, levels: int = LEVELS, turns: int = TURNS
       after which a square looks the same, in ``turns`` equal bins; 1 drops it. The ellipse repeats after 180 degrees
       and the heart after 360; one rule for all shapes keeps the factor independent of the shape.
 
-    Raises ValueError: unknown factors, fewer than 2 levels or 1 turn, or no factor that varies.
+    Raises ValueError for unknown factors, fewer than 2 levels or 1 turn, or if no factor varies.
 
     Example:
         >>> import orthogan

@@ -39,8 +39,8 @@ LEAST_IMAGES = 20
 class TrainingRecipe:
     """How an oracle is trained; part of its identity.
 
-    ``steps`` of ``batch_size`` images; ``held_out``: at most so many images, and at most a tenth, are kept for the
-    accuracy.
+    ``steps`` of ``batch_size`` images; ``held_out``: number of images, at most a tenth of all, that are held out to
+    measure the accuracy.
 
     Example:
         >>> from orthogan.disentanglement import TrainingRecipe
@@ -60,9 +60,9 @@ class TrainingRecipe:
 class FactorClassifier:
     """Maps uint8 images of one size to the class of every factor of ``merging``.
 
-    ``accuracy``, ``chance``, ``confidence``: for each factor, on images of ``source`` that it was not trained on, the
-    share of right answers, the share of the commonest class, and the mean probability of the answer.
-    ``fingerprint``: of the source and its factors.
+    ``accuracy``, ``chance``, ``confidence``: for each factor, on held-out images of ``source``, the accuracy, the
+    frequency of the most common class, and the mean probability of the predicted class. ``fingerprint``: of the source
+    and its factors.
 
     Example:
         >>> import orthogan
@@ -129,7 +129,7 @@ def train_oracle(
         levels, turns: how factors are merged, see ``get_merging``; or give the ``merging`` itself.
 
     Raises:
-        ValueError: factors that are not known, too few images, or numbers that are too small.
+        ValueError: the factors are not known, there are too few images, or numbers are too small.
 
     Example:
         >>> import orthogan
@@ -249,8 +249,8 @@ def oracle_for(
 ) -> FactorClassifier:
     """Return the oracle of ``source`` on ``device``, from the cache or trained now and cached.
 
-    It is found again while the images, the factors, their merging and the ``teaching`` are the same.
-    Raises ValueError as ``train_oracle``.
+    The cached oracle is used if the images, the factors, their merging and the ``teaching`` are the same. Raises
+    ValueError as ``train_oracle``.
 
     Example:
         >>> import orthogan
@@ -279,7 +279,7 @@ def oracle_for(
 
 
 def save_oracle(path: str | os.PathLike[str], oracle: FactorClassifier) -> Path:
-    """Write the weights, the rest as JSON metadata, and a hash to a ``.safetensors`` file. Raises CannotWrite.
+    """Write the weights, JSON metadata and a hash to a ``.safetensors`` file. Raises CannotWrite.
 
     Example:
         >>> import orthogan
@@ -298,7 +298,7 @@ def load_oracle(
 ) -> FactorClassifier:
     """Read an oracle written by ``save_oracle``; ``sealed``: treat a file without a hash (earlier versions) as damaged.
 
-    Raises UserError naming the file: missing, damaged, or no oracle.
+    Raises UserError naming the file if it is missing, damaged, or not an oracle.
 
     Example:
         >>> import orthogan

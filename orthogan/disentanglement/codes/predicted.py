@@ -59,7 +59,7 @@ def predicted_factors(
     the confidence with that on real images (``oracle.confidence``) to see whether the images resemble them.
 
     Raises:
-        ValueError: an oracle of another image size. UserError: directions or a class that do not fit.
+        ValueError: the oracle has another image size. UserError: the directions or the class are invalid.
 
     Example:
         >>> import orthogan
@@ -77,7 +77,7 @@ def predicted_factors(
 def predict_factors(
     seen: LatentCoordinates, oracle: FactorClassifier, n: int, seed: int, *, progress: bool = False
 ) -> Predicted:
-    """Compute ``predicted_factors`` of an open subject."""
+    """Compute Compute ``predicted_factors`` of an open subject."""
     if n < 1:
         raise ValueError(f"samples={n}: must be at least 1")
     z, labels = seen.draw(n, derive(seed, "predicted factors"))

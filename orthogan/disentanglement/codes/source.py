@@ -42,7 +42,7 @@ class GridSource:
         factors: integers (N, K): every combination of 0 ... size - 1 once, in any order.
         observations: (N, ...), images or codes (then the encoder is ``lambda x: x``).
 
-    Raises ValueError: other shapes, or a combination that is absent or twice there.
+    Raises ValueError for other shapes, or a combination that is missing or occurs twice.
 
     Example:
         >>> import numpy as np
@@ -81,7 +81,7 @@ class GridSource:
 
 
 class SpriteSource:
-    """``orthogan.data.sprites``, drawn as they are asked for: uint8 (n, 64, 64) of 0 and 1.
+    """``orthogan.data.sprites``, drawn on demand: uint8 (n, 64, 64) of 0 and 1.
 
     Example:
         >>> import numpy as np

@@ -37,7 +37,7 @@ def activity(
     Returns details "per_direction" (k,) and "active", the number of directions with at least 1 % of the largest.
 
     Raises:
-        ValueError: fewer than two values, or no samples. UserError: directions that do not fit, damaged images.
+        ValueError: fewer than two values, or no samples. UserError: invalid directions, or damaged images.
 
     Example:
         >>> import orthogan

@@ -41,7 +41,8 @@ def beta_vae(
     point has it) and "chance".
 
     Raises:
-        ValueError: fewer than two factors that vary, sizes that are too small, or an encoder that breaks its shape.
+        ValueError: fewer than two varying factors, sizes that are too small, or an encoder with an invalid output
+            shape.
 
     Example:
         >>> import numpy as np

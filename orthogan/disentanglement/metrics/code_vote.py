@@ -55,8 +55,8 @@ def code_vote(
     K) of training, "test_votes", "assigned" (K,): the code of each factor, -1 if it was never chosen.
 
     Raises:
-        ValueError: numbers that are too small, fewer than two factors that vary, an oracle of another image size.
-        UserError: directions or a class that do not fit.
+        ValueError: numbers that are too small, fewer than two varying factors, or an oracle of another image size.
+            UserError: invalid directions or class.
 
     Example:
         >>> import numpy as np

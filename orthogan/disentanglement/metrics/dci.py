@@ -19,10 +19,10 @@ ITERATIONS, TOLERANCE = 100_000, 1e-6  # scikit-learn stops too early for nearly
 
 
 def disentanglement(importance: np.ndarray) -> tuple[float, np.ndarray]:
-    """Return (D, D_i (d,)) of an importance matrix >= 0 (d, K), K >= 2.
+    """Return Return (D, D_i (d,)) of an importance matrix >= 0 (d, K), K >= 2.
 
-    D_i = 1 - entropy to base K of row i as shares; D weighs them with the row's share of all importance. A row of
-    zeros has D_i = 0 and no weight; a matrix of zeros has D = 0. Raises ValueError for any other matrix.
+    D_i = 1 - entropy to base K of the normalized row i; D is their mean weighted with the total importance of each row.
+    A row of zeros has D_i = 0 and no weight; a matrix of zeros has D = 0. Raises ValueError for any other matrix.
 
     Example:
         >>> import numpy as np
@@ -99,7 +99,7 @@ def dci(
     "_test", the root mean squared error relative to the standard deviation of the factor (1: no better than its mean).
 
     Raises:
-        ValueError: arrays that do not fit, a factor of one value, too few rows, an unknown classifier.
+        ValueError: mismatched arrays, a constant factor, too few rows, or an unknown classifier.
 
     Example:
         >>> import numpy as np

@@ -38,7 +38,7 @@ def explicitness(
     Returns details "per_factor", "train_per_factor" (K,) and "train".
 
     Raises:
-        ValueError: arrays that do not fit, a factor of one value, or a value absent from the training or test rows.
+        ValueError: mismatched arrays, a constant factor, or a value missing from the training or test rows.
 
     Example:
         >>> import numpy as np

@@ -40,7 +40,8 @@ def factor_vae(
     k), "votes" and "test_votes" (factors of the source, d), "assigned" (d,): the factor of each code, -1 without votes.
 
     Raises:
-        ValueError: fewer than two factors that vary, sizes that are too small, or an encoder that breaks its shape.
+        ValueError: fewer than two varying factors, sizes that are too small, or an encoder with an invalid output
+            shape.
 
     Example:
         >>> import numpy as np

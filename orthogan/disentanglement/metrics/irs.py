@@ -32,7 +32,7 @@ def irs(codes: ArrayLike, factors: ArrayLike, *, quantile: float = 0.99, bins: i
     the codes that change; the rows of the others are 0), "least_rows": rows of the rarest value.
 
     Raises:
-        ValueError: arrays that do not fit, a factor of one value, or fewer than 10 rows of some value.
+        ValueError: mismatched arrays, a constant factor, or fewer than 10 rows for some value.
 
     Example:
         >>> import numpy as np

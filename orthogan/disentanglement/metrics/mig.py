@@ -35,7 +35,7 @@ def mig(codes: ArrayLike, factors: ArrayLike, *, bins: int = 20, max_bias: float
     in nats, "relative_bias" (K,) as a fraction of the entropy.
 
     Raises:
-        ValueError: arrays that do not fit, a factor of one value, or too few rows for ``max_bias``.
+        ValueError: mismatched arrays, a constant factor, or too few rows for ``max_bias``.
 
     Example:
         >>> import numpy as np

@@ -54,7 +54,7 @@ def modularity(
     Returns details "per_code" (d,), "kept" (indices), "mutual_information" (d, K) and "bias" (K,) in nats.
 
     Raises:
-        ValueError: arrays that do not fit, a factor of one value, or too few rows (see ``mig``).
+        ValueError: mismatched arrays, a constant factor, or too few rows (see ``mig``).
 
     Example:
         >>> import numpy as np

@@ -50,7 +50,7 @@ def sap(
     Returns details "gaps" (K,), "best_codes" (K,), "accuracy" (d, K).
 
     Raises:
-        ValueError: arrays that do not fit, a factor of one value, too few rows.
+        ValueError: mismatched arrays, a constant factor, or too few rows.
 
     Example:
         >>> import numpy as np
@@ -83,7 +83,7 @@ def sap_correlation(codes: ArrayLike, factors: ArrayLike, *, seed: int = 0) -> S
     Returns details "gaps" (K,), "best_codes" (K,), "squared_correlation" (d, K).
 
     Raises:
-        ValueError: arrays that do not fit, or a factor of one value.
+        ValueError: mismatched arrays, or a constant factor.
 
     Example:
         >>> import numpy as np

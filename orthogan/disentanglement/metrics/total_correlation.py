@@ -99,7 +99,7 @@ def mean_pairwise_mutual_information(
     Returns details "mutual_information" (d, d), the entropies on its diagonal, and "bias" in nats.
 
     Raises:
-        ValueError: codes that do not fit, or too few rows.
+        ValueError: invalid codes, or too few rows.
 
     Example:
         >>> import numpy as np

@@ -117,7 +117,7 @@ def vp(
     on).
 
     Raises:
-        ValueError: fewer than two directions, or numbers that are too small. UserError: directions that do not fit.
+        ValueError: fewer than two directions, or numbers that are too small. UserError: invalid directions.
 
     Example:
         >>> import orthogan

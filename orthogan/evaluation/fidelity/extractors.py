@@ -45,7 +45,7 @@ TENSORFLOW = "TensorFlow-1 bilinear"  # torch-fidelity resizes as the original F
 
 @dataclass(frozen=True)
 class Extractor:
-    """uint8 images in, features out; what it is and how it sees an image goes into the protocol.
+    """Maps uint8 images to features; its identity and preprocessing are part of the protocol.
 
     Example:
         >>> import torch
@@ -98,7 +98,7 @@ class Extractor:
 def resolve_extractor(name: str) -> str:
     """Resolve "auto" to inception if its weights are available, else efficientnet-lite0, and log the choice.
 
-    Several processes follow the first, so all call this together.
+    All processes follow the first one, so they must call this together.
 
     Example:
         >>> from orthogan.evaluation import resolve_extractor
@@ -142,7 +142,7 @@ def load_extractor(
         bf16: run it under bfloat16 autocast.
 
     Raises:
-        UserError: no such extractor, or its weights cannot be had or read.
+        UserError: there is no such extractor, or its weights are not available or readable.
 
     Example:
         >>> from orthogan.evaluation import load_extractor

@@ -222,7 +222,7 @@ def path_length(
         info: further facts for the protocol.
 
     Raises:
-        UserError: an unknown variant or distance, a space that the generator does not have, images that do not serve.
+        UserError: unknown variant or distance, a space that the generator does not have, or unsuitable images.
 
     Example:
         >>> import orthogan
@@ -251,7 +251,7 @@ def check_path(net: Generator, variant: Variant) -> None:
     if variant.space == "subspaces":
         if not hasattr(net, "subspaces") or getattr(net, "dims", 0) < 2:
             raise UserError(
-                f"ppl_nog: {type(net).__name__} has no subspaces of 2 or more dimensions; an eigengan has them"
+                f"ppl_nog: {type(net).__name__} has no subspaces of 2 or more dimensions; an eigengan has them them"
             )
     elif _seen(net, variant, 0 if net.num_classes else None).latent_dim < 2 and variant.interpolation != "lerp":
         raise UserError(f"interpolation={variant.interpolation!r}: a latent with one dimension has no arcs; use lerp")
@@ -274,9 +274,9 @@ def perturbation_length(
     """PIPL of the Householder projector (Song et al. 2023): each step goes along a random one of ``directions``.
 
     The mean of d(G(p), G(p + eps v)) / eps^2 over points p of random paths in the directions' space (straight lines;
-    in z, arcs that keep the length) and their rows v, rejected as ever; the step is taken in all layers, as in the
-    authors' code. There: W, the ten leading directions of each projector, eps 1. Arguments and errors as
-    ``path_length``; with another distance than LPIPS its name is (pixel_, feature_) perturbation_length.
+    in z, arcs that keep the length) and their rows v, with outliers rejected as above; the step is taken in all layers,
+    as in the authors' code, which uses W, the ten leading directions of each projector and eps 1. Arguments and errors
+    as in ``path_length``; with a distance other than LPIPS the name is (pixel_, feature_) perturbation_length.
 
     Example:
         >>> import orthogan

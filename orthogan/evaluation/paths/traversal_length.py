@@ -69,7 +69,7 @@ def traversal_length(
         batch_size: approximate number of images per batch.
 
     Raises:
-        UserError: directions that do not fit, an unknown distance, too few samples or steps.
+        UserError: invalid directions, an unknown distance, or too few samples or steps.
 
     Example:
         >>> import orthogan

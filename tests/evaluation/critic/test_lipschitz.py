@@ -228,7 +228,13 @@ class Damaged(nn.Module):
         (Curved(), Patches(), source(8), {"batch_size": 0}, ["batch_size=0"]),
         (Pairs(), Patches(), source(8), {}, ["Pairs", "(8, 2)"]),
         (Damaged(), Patches(), source(8), {}, ["NaN"]),
-        (Curved(), Patches(), ArraySource("one", np.zeros((8, 3, 16, 16), np.uint8)), {}, ["all images are equal", "real-real"]),
+        (
+            Curved(),
+            Patches(),
+            ArraySource("one", np.zeros((8, 3, 16, 16), np.uint8)),
+            {},
+            ["all images are equal", "real-real"],
+        ),
     ],
 )
 def test_what_does_not_fit_is_named(
