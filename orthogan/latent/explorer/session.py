@@ -33,7 +33,7 @@ from orthogan.models.generate import in_space as seen_from
 from orthogan.models.protocol import Generator, as_generator
 from orthogan.progress import progress_bar
 
-HEAT_TOP = 128.0  # grey levels of the last color of the map of differences
+HEAT_TOP = 128.0  # gray levels of the last color of the map of differences
 MEASURED_SEEDS = 16
 MEASURED_IMAGES = 256  # directions times seeds that are drawn to see what each direction does
 CHUNK = 16  # directions measured together
@@ -79,7 +79,7 @@ class Explorer:
     def measured(self, directions: Directions) -> tuple[Directions, list[str]]:
         """``directions`` with the score "change" where they lack it, and a sentence about what each of them does.
 
-        The score is the mean absolute change of a pixel [grey levels of 255] at an offset of ±1. Both are averages
+        The score is the mean absolute change of a pixel [gray levels of 255] at an offset of ±1. Both are averages
         over 16 seeds, or over fewer if there are many directions.
         """
         seeds = range(max(1, min(MEASURED_SEEDS, MEASURED_IMAGES // len(directions))))

@@ -150,7 +150,7 @@ def encode_webp(
 
 
 def _one_palette(frames: list[Image.Image], *, dither: bool) -> list[Image.Image]:
-    """All frames in the same 256 colours, so that nothing flickers where the image stands still."""
+    """All frames in the same 256 colors, so that nothing flickers where the image stands still."""
     width, height = frames[0].size
     step = math.ceil(math.sqrt(len(frames) * width * height / PALETTE_PIXELS))  # large frames: every so many pixels
     width, height = math.ceil(width / step), math.ceil(height / step)
