@@ -96,7 +96,7 @@ def _written_out(nav: list[Any], listed: set[str], files: Files) -> list[Any]:
         elif value.endswith("/"):
             found = (file.src_uri for file in files.documentation_pages() if file.src_uri.startswith(value))
             pages = sorted(
-                (page for page in found if page not in listed), key=lambda page: (not page.endswith("index.md"), page)
+                (page for page in found if page not in listed), key=lambda page: (page != f"{value}index.md", page)
             )
             done += [{title: pages}] if title else pages
         else:
