@@ -34,6 +34,8 @@ class CayleyRetraction(GradientRule):
         ValueError: see ``GradientRule``; a parameter is not square and orthogonal; ``lr`` is not above 0; or the
             initial rate of the group is 0.
 
+    Source: Li, Fuxin & Todorovic 2020, arXiv:2002.01113; Liu et al. 2021, arXiv:2004.04690.
+
     Example:
         >>> import torch
         >>> from torch import nn

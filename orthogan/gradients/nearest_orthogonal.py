@@ -46,6 +46,8 @@ class NearestOrthogonalGradient(GradientRule):
     Raises:
         ValueError: see ``GradientRule``; or an option is out of range.
 
+    Source: Song, Sebe & Wang 2022, arXiv:2207.02119.
+
     Example:
         >>> import torch
         >>> from torch import nn

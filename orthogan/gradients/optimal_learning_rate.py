@@ -36,6 +36,8 @@ class OptimalLearningRate(GradientRule):
     Raises:
         ValueError: see ``GradientRule``; or the form is unknown.
 
+    Source: Song, Sebe & Wang 2022, arXiv:2207.02119.
+
     Example:
         >>> import torch
         >>> from torch import nn

@@ -68,6 +68,8 @@ def activeness(
     Raises:
         ValueError: fewer than two values, no samples, a batch size below 1, or images that are not finite.
 
+    Source: Peebles et al. 2020, arXiv:2008.10599; Wei et al. 2021, arXiv:2108.07668.
+
     Example:
         >>> import orthogan
         >>> from orthogan.disentanglement import activeness

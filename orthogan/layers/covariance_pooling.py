@@ -27,6 +27,8 @@ class CovariancePooling(nn.Module):
     Raises:
         ValueError: an unknown method, less than one iteration, or one of dimension and in_channels without the other.
 
+    Source: Li et al. 2017, arXiv:1703.08050; Li et al. 2018, arXiv:1712.01034.
+
     Example:
         >>> import torch
         >>> from orthogan.layers import CovariancePooling

@@ -36,6 +36,8 @@ class DecorrelatedBatchNorm2d(nn.Module):
     Raises:
         ValueError: an argument out of range, or channels that do not divide into groups.
 
+    Source: Huang et al. 2018, arXiv:1804.08450.
+
     Example:
         >>> import torch
         >>> from orthogan.layers import DecorrelatedBatchNorm2d

@@ -38,6 +38,8 @@ class HouseholderProjector(nn.Module):
     Raises:
         ValueError: a size below 1, or a rank above the smaller of in_features and out_features.
 
+    Source: Song, Zhang, Sebe & Wang 2023, arXiv:2307.08012.
+
     Example:
         >>> import torch
         >>> from orthogan.layers import HouseholderProjector
@@ -188,6 +190,8 @@ class HouseholderPixel(HouseholderProjector):
 
     Raises:
         ValueError: as ``HouseholderProjector``.
+
+    Source: Song, Zhang, Sebe & Wang 2023, arXiv:2307.08012.
 
     Example:
         >>> import torch

@@ -127,6 +127,8 @@ class SkewOrthogonalConv2d(nn.Module):
     Raises:
         ValueError: an argument out of range.
 
+    Source: Singla & Feizi 2021, arXiv:2105.11417.
+
     Example:
         >>> import torch
         >>> from orthogan.layers import SkewOrthogonalConv2d
@@ -247,6 +249,8 @@ def skew_orthogonal(conv: nn.Conv2d, *, terms: int = 5, eval_terms: int | None =
     Raises:
         ValueError: groups, dilation, an even or oblong kernel, oblong strides, or a padding that is not (k - 1) / 2
             zeros or circular; the message says which.
+
+    Source: Singla & Feizi 2021, arXiv:2105.11417.
 
     Example:
         >>> from torch import nn

@@ -43,6 +43,8 @@ def hyperspherical_energy(
     Raises:
         ValueError: s or chunk out of range, an unknown reduction, or a matrix without rows or columns.
 
+    Source: Liu et al. 2018, arXiv:1805.09298.
+
     Example:
         >>> import torch
         >>> from orthogan.linalg import hyperspherical_energy

@@ -27,6 +27,8 @@ def optimal_learning_rate(
     Raises:
         ValueError: an unknown form.
 
+    Source: Song, Sebe & Wang 2022, arXiv:2207.02119.
+
     Example:
         >>> import torch
         >>> from orthogan.linalg import optimal_learning_rate

@@ -158,6 +158,8 @@ def nearest_orthogonal(matrix: Tensor, method: PolarMethod = "eigh", rank_tolera
     Raises:
         ValueError: an unknown method, or a matrix that is complex or has no rows or columns.
 
+    Source: Song, Sebe & Wang 2022, arXiv:2207.02119.
+
     Example:
         >>> import torch
         >>> from orthogan.linalg import nearest_orthogonal

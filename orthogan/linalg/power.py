@@ -36,6 +36,8 @@ def power_iteration(matrix: Tensor, u: Tensor, iterations: int) -> tuple[Tensor,
     product vanishes (a zero matrix, a start orthogonal to its range) u stays what it was: a zero vector would
     stay zero for ever, also once the matrix has changed. At least float32.
 
+    Source: Miyato et al. 2018, algorithm 1, arXiv:1802.05957.
+
     Example:
         >>> import torch
         >>> from orthogan.linalg import power_iteration

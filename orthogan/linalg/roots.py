@@ -43,6 +43,8 @@ def matrix_sqrt(matrix: Tensor, method: SqrtMethod = "eigh", *, iterations: int 
     Raises:
         ValueError: an unknown method, less than one iteration, or a matrix that is not square.
 
+    Source: Song, Sebe & Wang 2022, arXiv:2201.08663.
+
     Example:
         >>> import torch
         >>> from orthogan.linalg import matrix_sqrt
@@ -78,6 +80,8 @@ def inverse_sqrt(matrix: Tensor, method: InverseMethod = "eigh", *, iterations: 
 
     Raises:
         ValueError: an unknown method, less than one iteration, a negative shift, or a matrix that is not square.
+
+    Source: Song, Sebe & Wang 2022, arXiv:2201.08663.
 
     Example:
         >>> import torch

@@ -49,6 +49,8 @@ def stable_rank_projection(matrix: Tensor, r: float, k: int = 1) -> Tensor:
     Raises:
         ValueError: r below 1, which no matrix has, or a negative k.
 
+    Source: Sanyal, Torr & Dokania 2020, arXiv:1906.04659.
+
     Example:
         >>> import torch
         >>> from orthogan.linalg import stable_rank, stable_rank_projection
@@ -115,6 +117,8 @@ def stable_rank_scale(matrix: Tensor, sigma: Tensor, target: float) -> Tensor:
         matrix: W (m, n).
         sigma: its (estimated) spectral norm, a 0-d tensor.
         target: r >= 1.
+
+    Source: Sanyal, Torr & Dokania 2020, arXiv:1906.04659.
 
     Example:
         >>> import torch

@@ -66,6 +66,8 @@ def conv_orthogonality(
     Raises:
         ValueError: a stride, padding or groups that does not fit the weight.
 
+    Source: Wang et al. 2020, arXiv:1911.12207; Achour, Malgouyres & Mamalet 2022, arXiv:2108.05623.
+
     Example:
         >>> import torch
         >>> from orthogan.penalties import conv_orthogonality

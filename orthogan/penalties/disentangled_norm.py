@@ -61,6 +61,8 @@ def disentangled_norm(
     Raises:
         ValueError: an option out of range, or ``free`` or ``transition`` without ``relaxed``, or both of them.
 
+    Source: Wu, Zhang, Long, Yin & Leng 2023, arXiv:2306.09939.
+
     Example:
         >>> import torch
         >>> from orthogan.penalties import disentangled_norm
@@ -112,6 +114,8 @@ def free_correlations(filters: int, dimensions: int, trials: int = 1000, seed: i
 
     Raises:
         ValueError: a count below 1.
+
+    Source: Wu, Zhang, Long, Yin & Leng 2023, arXiv:2306.09939.
 
     Example:
         >>> from orthogan.penalties import free_correlations

@@ -31,6 +31,8 @@ def hyperspherical_energy(
     The authors take the mean over pairs, weigh hidden layers 1 and the classifier 10, and compare s = 0, 1 and 2
     with and without ``half_space``, which suits layers with fewer dimensions than filters.
 
+    Source: Liu et al. 2018, arXiv:1805.09298.
+
     Example:
         >>> import torch
         >>> from orthogan.penalties import hyperspherical_energy

@@ -32,6 +32,8 @@ def as_matrix(weight: Tensor) -> Tensor:
 def soft_orthogonality(weight: Tensor, side: SideOption = "smaller") -> Tensor:
     """SO: ||Gram - I||_F^2 (Bansal et al. 2018, eq. 4). The paper's is side "rows", of least value out - fan_in.
 
+    Source: Bansal, Chen & Wang 2018, arXiv:1810.09102.
+
     Example:
         >>> import torch
         >>> from orthogan.penalties import soft_orthogonality
@@ -44,6 +46,8 @@ def soft_orthogonality(weight: Tensor, side: SideOption = "smaller") -> Tensor:
 @penalty("double_soft_orthogonality", "dso", follows="spectrum")
 def double_soft_orthogonality(weight: Tensor) -> Tensor:
     """DSO: ||W W^T - I||_F^2 + ||W^T W - I||_F^2 (Bansal et al. 2018, eq. 5); at least |out - fan_in|.
+
+    Source: Bansal, Chen & Wang 2018, arXiv:1810.09102.
 
     Example:
         >>> import torch
@@ -70,6 +74,8 @@ def mutual_coherence(
     Raises:
         ValueError: an unknown reading or side.
 
+    Source: Bansal, Chen & Wang 2018, arXiv:1810.09102.
+
     Example:
         >>> import torch
         >>> from orthogan.penalties import mutual_coherence
@@ -88,6 +94,8 @@ def off_diagonal(weight: Tensor) -> Tensor:
 
     The gradient is the true one, 4 ((W W^T) o (1 - I)) W. BigGAN's code writes 2 in place of the 4: a weight w of
     theirs is w / 2 here.
+
+    Source: Brock, Donahue & Simonyan 2019, arXiv:1809.11096.
 
     Example:
         >>> import torch

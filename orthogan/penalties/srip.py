@@ -39,6 +39,8 @@ def srip(
     Raises:
         ValueError: fewer than 1 iteration, or an unknown side.
 
+    Source: Bansal, Chen & Wang 2018, arXiv:1810.09102.
+
     Example:
         >>> import torch
         >>> from orthogan.penalties import srip

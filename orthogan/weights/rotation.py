@@ -60,6 +60,8 @@ class Rotation(Constraint):
     The first blocks have ``size`` dimensions, the last ``short`` ones, where the blocks do not divide them evenly, one
     less. In the parameter these are as large as the others: what concerns their last dimension is ignored.
 
+    Source: Liu et al. 2021, arXiv:2004.04690.
+
     Example:
         >>> import torch
         >>> from torch import nn
@@ -206,6 +208,8 @@ def rotation(
         ValueError: an unknown method, blocks that do not divide the fan-in or have a single dimension, in which
             nothing turns, or no such weight.
 
+    Source: Liu et al. 2021, arXiv:2004.04690.
+
     Example:
         >>> from torch import nn
         >>> from orthogan.weights import rotation
@@ -270,6 +274,8 @@ def relaxation(module: nn.Module, weight: float = 0.1) -> Tensor:
     Raises:
         ValueError: there are none.
 
+    Source: Liu et al. 2021, arXiv:2004.04690.
+
     Example:
         >>> import torch
         >>> from torch import nn
@@ -304,6 +310,8 @@ def resample(module: nn.Module, episode: int, *, optimizers: Iterable[Optimizer]
 
     Raises:
         ValueError: no weight below ``module`` is under ``rotation(sample=...)``.
+
+    Source: Liu et al. 2021, arXiv:2004.04690.
 
     Example:
         >>> from torch import nn
@@ -344,6 +352,8 @@ def refine(module: nn.Module, steps: int = 200, *, s: float = 2, lr: float = 0.0
 
     Raises:
         ValueError: there is no rotation below ``module``.
+
+    Source: Liu et al. 2021, arXiv:2004.04690.
 
     Example:
         >>> from torch import nn

@@ -54,6 +54,8 @@ class SpectralNorm(Constraint):
     the same with its gradient worked out on paper, in far fewer kernels. ``share`` is None for a kind without it, 0 for
     spectral normalization, else as in ``orthogan.linalg.stable_rank.stable_rank_slopes``.
 
+    Source: Miyato et al. 2018, algorithm 1, arXiv:1802.05957.
+
     Example:
         >>> import torch
         >>> from torch import nn
@@ -374,6 +376,8 @@ def spectral_norm(module: nn.Module, name: str = "weight", n_power_iterations: i
 
     Raises:
         ValueError: there is no such parameter, or it is a vector.
+
+    Source: Miyato et al. 2018, algorithm 1, arXiv:1802.05957.
 
     Example:
         >>> import torch

@@ -30,6 +30,8 @@ class StableRankNorm(SpectralNorm):
     then normalized as by ``SpectralNorm`` (the same value), and any other matrix takes a last, differentiable power
     iteration.
 
+    Source: Sanyal, Torr & Dokania 2020, algorithm 2, arXiv:1906.04659.
+
     Example:
         >>> import torch
         >>> from torch import nn
@@ -221,6 +223,8 @@ def stable_rank_norm(
 
     Raises:
         ValueError: a value out of range, or no such weight.
+
+    Source: Sanyal, Torr & Dokania 2020, algorithm 2, arXiv:1906.04659.
 
     Example:
         >>> import torch

@@ -162,6 +162,8 @@ class AdaptiveAugment(Augmentation):
     Twice differentiable with respect to the images. An image that gets no change is returned bit for bit. Raises
     UserError for unknown operations.
 
+    Source: Karras et al. 2020, arXiv:2006.06676.
+
     Example:
         >>> import torch
         >>> from orthogan.data import AdaptiveAugment

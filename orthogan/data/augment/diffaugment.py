@@ -122,6 +122,8 @@ class DiffAugment(Augmentation):
     Call: images float (n, c, h, w) in [-1, 1] and a generator on their device, to the same shape and type; every
     image gets its own draws, in float32 at least. Raises UserError for an unknown or missing operation.
 
+    Source: Zhao et al. 2020, arXiv:2006.10738.
+
     Example:
         >>> import torch
         >>> from orthogan.data import DiffAugment

@@ -39,6 +39,8 @@ def activity(
     Raises:
         ValueError: fewer than two values, or no samples. UserError: invalid directions, or damaged images.
 
+    Source: Peebles et al. 2020, arXiv:2008.10599; Wei et al. 2021, arXiv:2108.07668.
+
     Example:
         >>> import orthogan
         >>> from orthogan.disentanglement import activity

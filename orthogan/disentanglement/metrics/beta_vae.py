@@ -44,6 +44,8 @@ def beta_vae(
         ValueError: fewer than two varying factors, sizes that are too small, or an encoder with an invalid output
             shape.
 
+    Source: Higgins et al. 2017; Locatello et al. 2019, arXiv:1811.12359.
+
     Example:
         >>> import numpy as np
         >>> from orthogan.disentanglement import GridSource, beta_vae

@@ -101,6 +101,8 @@ def dci(
     Raises:
         ValueError: mismatched arrays, a constant factor, too few rows, or an unknown classifier.
 
+    Source: Eastwood & Williams 2018; Locatello et al. 2019, arXiv:1811.12359.
+
     Example:
         >>> import numpy as np
         >>> from orthogan.disentanglement import dci

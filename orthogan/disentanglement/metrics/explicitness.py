@@ -40,6 +40,8 @@ def explicitness(
     Raises:
         ValueError: mismatched arrays, a constant factor, or a value missing from the training or test rows.
 
+    Source: Ridgeway & Mozer 2018, arXiv:1802.05312.
+
     Example:
         >>> import numpy as np
         >>> from orthogan.disentanglement import explicitness

@@ -43,6 +43,8 @@ def factor_vae(
         ValueError: fewer than two varying factors, sizes that are too small, or an encoder with an invalid output
             shape.
 
+    Source: Kim & Mnih 2018, arXiv:1802.05983.
+
     Example:
         >>> import numpy as np
         >>> from orthogan.disentanglement import GridSource, factor_vae

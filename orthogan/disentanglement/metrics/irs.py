@@ -34,6 +34,8 @@ def irs(codes: ArrayLike, factors: ArrayLike, *, quantile: float = 0.99, bins: i
     Raises:
         ValueError: mismatched arrays, a constant factor, or fewer than 10 rows for some value.
 
+    Source: Suter et al. 2019, arXiv:1811.00007.
+
     Example:
         >>> import numpy as np
         >>> from orthogan.disentanglement import irs

@@ -37,6 +37,8 @@ def mig(codes: ArrayLike, factors: ArrayLike, *, bins: int = 20, max_bias: float
     Raises:
         ValueError: mismatched arrays, a constant factor, or too few rows for ``max_bias``.
 
+    Source: Chen et al. 2018, arXiv:1802.04942.
+
     Example:
         >>> import numpy as np
         >>> from orthogan.disentanglement import mig

@@ -56,6 +56,8 @@ def modularity(
     Raises:
         ValueError: mismatched arrays, a constant factor, or too few rows (see ``mig``).
 
+    Source: Ridgeway & Mozer 2018, arXiv:1802.05312.
+
     Example:
         >>> import numpy as np
         >>> from orthogan.disentanglement import modularity

@@ -52,6 +52,8 @@ def sap(
     Raises:
         ValueError: mismatched arrays, a constant factor, or too few rows.
 
+    Source: Kumar, Sattigeri & Balakrishnan 2018, arXiv:1711.00848.
+
     Example:
         >>> import numpy as np
         >>> from orthogan.disentanglement import sap
@@ -84,6 +86,8 @@ def sap_correlation(codes: ArrayLike, factors: ArrayLike, *, seed: int = 0) -> S
 
     Raises:
         ValueError: mismatched arrays, or a constant factor.
+
+    Source: Kumar, Sattigeri & Balakrishnan 2018, arXiv:1711.00848.
 
     Example:
         >>> import numpy as np

@@ -31,6 +31,8 @@ def gaussian_total_correlation(codes: ArrayLike, *, seed: int = 0) -> Score:
     Raises:
         ValueError: codes that do not fit, or no more rows than codes.
 
+    Source: Locatello et al. 2019, arXiv:1811.12359.
+
     Example:
         >>> import numpy as np
         >>> from orthogan.disentanglement import gaussian_total_correlation
@@ -62,6 +64,8 @@ def gaussian_wasserstein_correlation(codes: ArrayLike, *, seed: int = 0) -> Scor
 
     Raises:
         ValueError: codes that do not fit, or no more rows than codes.
+
+    Source: Locatello et al. 2019, arXiv:1811.12359.
 
     Example:
         >>> import numpy as np
@@ -100,6 +104,8 @@ def mean_pairwise_mutual_information(
 
     Raises:
         ValueError: invalid codes, or too few rows.
+
+    Source: Locatello et al. 2019, arXiv:1811.12359.
 
     Example:
         >>> import numpy as np

@@ -119,6 +119,8 @@ def vp(
     Raises:
         ValueError: fewer than two directions, or numbers that are too small. UserError: invalid directions.
 
+    Source: Zhu, Xu & Tao 2020, arXiv:2007.12885.
+
     Example:
         >>> import orthogan
         >>> from orthogan.disentanglement import vp

@@ -224,6 +224,8 @@ def path_length(
     Raises:
         UserError: unknown variant or distance, a space that the generator does not have, or unsuitable images.
 
+    Source: Karras et al. 2019, arXiv:1812.04948.
+
     Example:
         >>> import orthogan
         >>> from orthogan.evaluation import path_length
@@ -277,6 +279,8 @@ def perturbation_length(
     in z, arcs that keep the length) and their rows v, with outliers rejected as above; the step is taken in all layers,
     as in the authors' code, which uses W, the ten leading directions of each projector and eps 1. Arguments and errors
     as in ``path_length``; with a distance other than LPIPS the name is (pixel_, feature_) perturbation_length.
+
+    Source: Song, Zhang, Sebe & Wang 2023, arXiv:2307.08012.
 
     Example:
         >>> import orthogan

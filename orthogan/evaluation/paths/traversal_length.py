@@ -71,6 +71,8 @@ def traversal_length(
     Raises:
         UserError: invalid directions, an unknown distance, or too few samples or steps.
 
+    Source: Zhu, Xu & Tao 2021, arXiv:2104.05622.
+
     Example:
         >>> import orthogan
         >>> from orthogan.evaluation import traversal_length

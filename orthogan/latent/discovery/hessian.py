@@ -35,6 +35,8 @@ def hessian(
     features are taken (None: the whole image). ``reduction``: "mean" has less noise than the paper's "max".
     Raises ``UserError`` for arguments that do not fit.
 
+    Source: Peebles et al. 2020, arXiv:2008.10599.
+
     Example:
         >>> import torch
         >>> from torch import nn

@@ -42,6 +42,8 @@ def jacobian(
 
     Warns when the sigmas tie. Raises ``UserError`` for unfit arguments and where nothing depends on the latent.
 
+    Source: Choi et al. 2022, arXiv:2106.06959.
+
     Example:
         >>> import torch
         >>> from torch import nn

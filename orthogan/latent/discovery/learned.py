@@ -78,6 +78,8 @@ def learned(
 
     Warns when the mean is no better than chance. Raises ``UserError`` for arguments that do not fit.
 
+    Source: Voynov & Babenko 2020, arXiv:2002.03754.
+
     Example:
         >>> import torch
         >>> from torch import nn

@@ -32,6 +32,8 @@ def orojar(
     The search, its scores and warnings are those of ``learn_rotation``. ``layer``, ``resolution``: where the
     features are taken (None: the whole image). Raises ``UserError`` for arguments that do not fit.
 
+    Source: Wei et al. 2021, arXiv:2108.07668.
+
     Example:
         >>> import torch
         >>> from torch import nn

@@ -49,6 +49,8 @@ def pca(
     beyond what sampling explains, and when a component is not linear in z, so that its direction is noise.
     Raises ``UserError`` also for fewer than ten samples a latent dimension and for an unknown layer.
 
+    Source: Härkönen et al. 2020, arXiv:2004.02546.
+
     Example:
         >>> import torch
         >>> from torch import nn

@@ -103,6 +103,8 @@ def rca(
     random ones (chance is 1 / their number, so other numbers of directions do not compare). Warns at chance.
     Raises ``UserError`` for directions that do not fit this generator and other unfit arguments.
 
+    Source: Voynov & Babenko 2020, arXiv:2002.03754.
+
     Example:
         >>> import torch
         >>> from torch import nn

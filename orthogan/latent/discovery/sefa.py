@@ -45,6 +45,8 @@ def sefa(
     At most min(latent_dim, outputs) directions. Warns when the singular values tie. Raises ``UserError`` when the
     layer is missing or unsuitable, or with ``follow_norm`` when no batch norm takes its output as it is.
 
+    Source: Shen & Zhou 2021, arXiv:2007.06600.
+
     Example:
         >>> import orthogan
         >>> directions = orthogan.first_layer_directions(orthogan.load("sprites-srngan"))

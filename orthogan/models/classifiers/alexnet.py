@@ -39,6 +39,8 @@ class AlexNet(Classifier):
     Nothing keeps the activations in range but the weights: they start He-normal by fan-in, with biases of 0, and the
     published learning rate is 0.01, a tenth of that of nets with batch norm.
 
+    Source: Krizhevsky 2014, arXiv:1404.5997.
+
     Example:
         >>> import torch
         >>> from orthogan.models.classifiers import AlexNet

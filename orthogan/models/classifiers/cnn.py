@@ -23,6 +23,8 @@ class CNN(Classifier):
     Raises:
         UserError: a resolution that is no multiple of 8.
 
+    Source: Liu et al. 2021, arXiv:2004.04690.
+
     Example:
         >>> import torch
         >>> from orthogan.models.classifiers import CNN

@@ -53,6 +53,8 @@ class DenseNet(Preactivated):
         UserError: a resolution that is no multiple of 4.
         ValueError: a depth that is not 3n + 4.
 
+    Source: Huang et al. 2017, arXiv:1608.06993.
+
     Example:
         >>> import torch
         >>> from orthogan.models.classifiers import DenseNet

@@ -130,6 +130,8 @@ class ResNet(_Stages):
         UserError: a resolution that is no multiple of 8.
         ValueError: another depth.
 
+    Source: He et al. 2016, arXiv:1512.03385.
+
     Example:
         >>> import torch
         >>> from orthogan.models.classifiers import ResNet
@@ -156,6 +158,8 @@ class SmallResNet(_Stages):
     Raises:
         UserError: a resolution that is no multiple of 4.
         ValueError: a depth that is not 6n + 2.
+
+    Source: He et al. 2016, arXiv:1512.03385.
 
     Example:
         >>> import torch

@@ -23,6 +23,8 @@ class VGG(Classifier):
         UserError: a resolution that is no multiple of 32.
         ValueError: another depth than 11, 13, 16, 19.
 
+    Source: Simonyan & Zisserman 2015, arXiv:1409.1556.
+
     Example:
         >>> import torch
         >>> from orthogan.models.classifiers import VGG

@@ -43,6 +43,8 @@ class WideResNet(Preactivated):
         UserError: a resolution that is no multiple of 4.
         ValueError: a depth that is not 6n + 4, or no width.
 
+    Source: Zagoruyko & Komodakis 2016, arXiv:1605.07146.
+
     Example:
         >>> import torch
         >>> from orthogan.models.classifiers import WideResNet

@@ -26,6 +26,8 @@ class DCGANGenerator(Generator):
     Raises:
         UserError: a resolution other than 32, 48, 64, 128, or ``channels`` that cannot be halved three times.
 
+    Source: Miyato et al. 2018, tables 3 and 4, arXiv:1802.05957.
+
     Example:
         >>> from orthogan.models import DCGANGenerator
         >>> generator = DCGANGenerator(resolution=32, image_channels=3, channels=8, latent_dim=16)
@@ -76,6 +78,8 @@ class DCGANDiscriminator(Discriminator):
 
     Raises:
         UserError: a resolution other than 32, 48, 64, 128.
+
+    Source: Miyato et al. 2018, tables 3 and 4, arXiv:1802.05957.
 
     Example:
         >>> import torch

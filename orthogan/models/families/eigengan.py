@@ -70,6 +70,8 @@ class EigenGANGenerator(Generator):
         UserError: a resolution other than 32, 64, 128, 256, or classes.
         ValueError: an unknown injection, or a latent that leaves no noise.
 
+    Source: He, Kan & Shan 2021, arXiv:2104.12476.
+
     Example:
         >>> from orthogan.models import EigenGANGenerator
         >>> generator = EigenGANGenerator(resolution=32, image_channels=1, channels=4, latent_dim=26)
@@ -162,6 +164,8 @@ class EigenGANDiscriminator(Discriminator):
 
     Raises:
         UserError: a resolution other than 32, 64, 128, 256, or classes.
+
+    Source: He, Kan & Shan 2021, arXiv:2104.12476.
 
     Example:
         >>> import torch

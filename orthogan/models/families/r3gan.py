@@ -54,6 +54,8 @@ class R3GANGenerator(Generator):
     Raises:
         UserError: a resolution that is not a power of two from 16 up.
 
+    Source: in the style of Huang et al. 2024, arXiv:2501.05441.
+
     Example:
         >>> from orthogan.models import R3GANGenerator
         >>> generator = R3GANGenerator(resolution=32, image_channels=3, channels=16, latent_dim=16)
@@ -104,6 +106,8 @@ class R3GANDiscriminator(Discriminator):
 
     Raises:
         UserError: a resolution that is not a power of two from 16 up.
+
+    Source: in the style of Huang et al. 2024, arXiv:2501.05441.
 
     Example:
         >>> import torch

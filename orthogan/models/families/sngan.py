@@ -54,6 +54,8 @@ class SNGANGenerator(Generator):
     Raises:
         UserError: a resolution other than 32, 48, 64, 128.
 
+    Source: Miyato et al. 2018, arXiv:1802.05957.
+
     Example:
         >>> import torch
         >>> from orthogan.models import SNGANGenerator
@@ -102,6 +104,8 @@ class SNGANDiscriminator(Discriminator):
 
     Raises:
         UserError: a resolution other than 32, 48, 64, 128.
+
+    Source: Miyato et al. 2018, arXiv:1802.05957; the class projection: Miyato & Koyama 2018, arXiv:1802.05637.
 
     Example:
         >>> import torch

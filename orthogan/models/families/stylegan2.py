@@ -125,6 +125,8 @@ class StyleGAN2Generator(Generator):
         UserError: a resolution other than 32, 64, 128, 256.
         ValueError: no mapping layer, or a style_rank that does not fit.
 
+    Source: Karras et al. 2020, arXiv:1912.04958.
+
     Example:
         >>> from orthogan.models import StyleGAN2Generator
         >>> generator = StyleGAN2Generator(resolution=32, image_channels=3, channels=4, latent_dim=16)
@@ -352,6 +354,8 @@ class StyleGAN2Discriminator(Discriminator):
 
     Raises:
         UserError: a resolution other than 32, 64, 128, 256.
+
+    Source: Karras et al. 2020, arXiv:1912.04958.
 
     Example:
         >>> import torch

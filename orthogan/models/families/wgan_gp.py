@@ -31,6 +31,8 @@ class WGANGPGenerator(Generator):
     Raises:
         UserError: a resolution other than 32, 64, 128.
 
+    Source: Gulrajani et al. 2017, arXiv:1704.00028.
+
     Example:
         >>> from orthogan.models import WGANGPGenerator
         >>> generator = WGANGPGenerator(resolution=32, image_channels=3, channels=8, latent_dim=16)
@@ -75,6 +77,8 @@ class WGANGPDiscriminator(Discriminator):
 
     Raises:
         UserError: a resolution other than 32, 64, 128.
+
+    Source: Gulrajani et al. 2017, arXiv:1704.00028.
 
     Example:
         >>> import torch
