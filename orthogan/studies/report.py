@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import io
+import itertools
 import json
 import re
 import statistics
@@ -37,24 +38,30 @@ PAGE = """<!doctype html>
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>{title}</title>
 <style>
-body {{ font: 15px/1.5 system-ui, sans-serif; color: #222226; background: #fff; max-width: 1440px; margin: 2em auto;
-  padding: 0 1em; }}
+:root {{ color-scheme: light dark; }}
+body {{ font: 15px/1.5 system-ui, sans-serif; color: light-dark(#222226, #ececf0);
+  background: light-dark(#fff, #17171a); max-width: 1440px; margin: 2em auto; padding: 0 1em; overflow-wrap: anywhere; }}
+a {{ color: light-dark(#0645ad, #8ab4f8); }}
 p, ul {{ max-width: 60em; }}
 h1, h2, h3 {{ line-height: 1.2; margin-top: 1.6em; }}
 .wide {{ overflow-x: auto; }}
 table {{ border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: 14px; }}
-th, td {{ padding: .25em .7em; border-bottom: 1px solid #e4e4e8; text-align: right; vertical-align: top; }}
-td {{ white-space: nowrap; }}
+th, td {{ padding: .25em .7em; border-bottom: 1px solid light-dark(#e4e4e8, #3a3a42); text-align: right;
+  vertical-align: top; }}
+td {{ white-space: nowrap; overflow-wrap: normal; }}
+th {{ overflow-wrap: normal; }}
 th:first-child, td:first-child {{ text-align: left; }}
-thead th {{ border-bottom: 2px solid #aaa; }}
-pre {{ background: #f5f5f7; padding: .8em; overflow-x: auto; }}
+thead :is(th, td) {{ border-bottom: 2px solid #aaa; }}
+pre {{ background: light-dark(#f5f5f7, #26262b); padding: .8em; overflow-x: auto; }}
 code {{ font-size: 13px; }}
 p:has(img) {{ max-width: none; }}
 img {{ max-width: 100%; height: auto; }}
 </style>
 </head>
 <body>
+<main>
 {body}
+</main>
 </body>
 </html>
 """
@@ -305,7 +312,10 @@ def to_html(markdown: str, title: str, folder: Path) -> str:
     from markdown_it import MarkdownIt
 
     body = MarkdownIt("commonmark", {"html": False}).enable("table").render(markdown)
-    body = body.replace("<table>", '<div class="wide"><table>').replace("</table>", "</table></div>")
+    numbers = itertools.count(1)
+    wide = '<div class="wide" role="region" aria-label="Table {}" tabindex="0"><table>'  # the keyboard scrolls it too
+    body = re.sub("<table>", lambda _: wide.format(next(numbers)), body).replace("</table>", "</table></div>")
+    body = body.replace("<th></th>", "<td></td>").replace("<pre>", '<pre tabindex="0">')
 
     def inline(match: re.Match[str]) -> str:
         data = base64.b64encode((folder / match[1]).read_bytes()).decode("ascii")

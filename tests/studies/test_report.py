@@ -6,12 +6,14 @@ import re
 from html.parser import HTMLParser
 from pathlib import Path
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from orthogan.studies.report import Report, curve, curves, write
 from orthogan.studies.run_study import slug
 from orthogan.studies.table import Entry
+from tests.fixtures.browser import LOOKS, Visit, chromium, needs_browser
 from tests.fixtures.stub import PIXEL
 from tests.fixtures.tables import entry, table
 
@@ -84,3 +86,20 @@ def test_the_page_shows_tables_and_pictures_loads_nothing_and_runs_no_markup_of_
         "samples.png",
         "table.json",
     ]
+
+
+@needs_browser
+@pytest.mark.slow
+def test_everybody_can_read_the_page(tmp_path: Path) -> None:
+    runs = [
+        with_curve("discriminator.norm.kind=stable_rank, training.optimizer.lr=0.0005", 0, (0, 1.0), (1, 2.0)),
+        entry("b", 0, 1.5),
+    ]
+    report = write(Report("Comparison", "About it.", "orthogan compare " + "runs/long " * 20, [table(runs)]), tmp_path)
+    with chromium() as browser:
+        for size, scheme in LOOKS:
+            visit = Visit(browser, report.with_name("report.html").as_uri(), size=size, scheme=scheme, ready="main")
+            assert visit.violations() == []
+            assert visit.fits()
+            assert visit.complaints == visit.elsewhere == []
+            visit.context.close()
