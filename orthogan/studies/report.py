@@ -40,7 +40,8 @@ PAGE = """<!doctype html>
 <style>
 :root {{ color-scheme: light dark; }}
 body {{ font: 15px/1.5 system-ui, sans-serif; color: light-dark(#222226, #ececf0);
-  background: light-dark(#fff, #17171a); max-width: 1440px; margin: 2em auto; padding: 0 1em; overflow-wrap: anywhere; }}
+  background: light-dark(#fff, #17171a); max-width: 1440px; margin: 2em auto; padding: 0 1em;
+  overflow-wrap: anywhere; }}
 a {{ color: light-dark(#0645ad, #8ab4f8); }}
 p, ul {{ max-width: 60em; }}
 h1, h2, h3 {{ line-height: 1.2; margin-top: 1.6em; }}
