@@ -4,8 +4,8 @@
     python -m docs.config_table --measure demo …         # first measure these configs again (names below configs/)
 
 What is measured, on random images in place of the data set: processor time per step of one thread, and the peak memory
-of the process. Nothing else in the tables is an estimate. Scores are entered by hand into docs/config_costs.json, each
-with the page that holds its protocol.
+of the process. Scores are those that `orthogan.training.expected` finds (cards of the shipped models, files beside the
+configs), and otherwise those in docs/config_costs.json, each with the page that holds its protocol.
 """
 
 from __future__ import annotations
@@ -62,8 +62,8 @@ def tables() -> str:
         if not members:
             continue
         lines += [f"## {heading}", ""]
-        lines += ["| config | model | data | steps x batch | parameters | time per step | memory | score |"]
-        lines += ["|---|---|---|---|---|---|---|---|"]
+        lines += ["| config | model | data | steps x batch | parameters | CPU time per step | memory | score |"]
+        lines += ["|---|---|---|---:|---:|---:|---:|---|"]
         for name in members:
             lines.append(row(name, left.pop(name), costs["measured"].get(name), costs["scores"].get(name)))
         lines.append("")
@@ -72,6 +72,8 @@ def tables() -> str:
 
 def row(name: str, config: Any, cost: dict[str, Any] | None, score: dict[str, str] | None) -> str:
     """One line of a table."""
+    from orthogan.training.expected import find_expected
+
     data, training = config.data, config.training
     steps = f"{training.steps:,} x {training.batch_size}"
     if config.task == "gan" and training.d_steps_per_g_step > 1:
@@ -79,10 +81,15 @@ def row(name: str, config: Any, cost: dict[str, Any] | None, score: dict[str, st
     kind = config.model.classifier.kind if config.task == "classifier" else config.model.generator.kind
     net = config.model.classifier if config.task == "classifier" else config.model.discriminator
     model = kind + (f", {net.norm.kind}" if net.norm.kind != "none" else "") + (", with classes" if data.labels else "")
-    time_, memory = "–", "–"
+    time_, memory, told = "–", "–", "–"
     if cost:
-        time_, memory = f"{cost['cpu_seconds_per_step']:.2g} s", f"{cost['peak_mib']:,} MiB"
-    told = f"[{score['score']}]({score['page']})" if score else "–"
+        time_, memory = f"{cost['cpu_seconds_per_step']:.2g}\u00a0s", f"{cost['peak_mib']:,}\u00a0MiB"
+    expected = find_expected(config)
+    if expected:
+        told = expected.target()
+        told += f"; the run took {expected.seconds / 60:.1f} min on {expected.machine}" if expected.seconds else ""
+    elif score:
+        told = f"[{score['score']}]({score['page']})"
     link = f"[`{name}`](../configs/{name}.yaml)"
     sizes = f"{data.source}, {data.resolution} px"
     return f"| {link} | {model} | {sizes} | {steps} | {parameters(config)} | {time_} | {memory} | {told} |"
@@ -103,13 +110,13 @@ def parameters(config: Any) -> str:
         net = None
         with suppress(NotImplementedError, RuntimeError), torch.device("meta"):
             net = build(config, num_classes=classes)
-        told.append("–" if net is None else short(sum(p.numel() for p in net.parameters() if p.requires_grad)))
-    return " + ".join(told)
+        told.append("?" if net is None else short(sum(p.numel() for p in net.parameters() if p.requires_grad)))
+    return "\u00a0+ ".join(told)
 
 
 def short(count: int) -> str:
     """12.3 M, 456 k."""
-    return f"{count / 1e6:.3g} M" if count >= 1e6 else f"{count / 1e3:.3g} k"
+    return f"{count / 1e6:.3g}\u00a0M" if count >= 1e6 else f"{count / 1e3:.3g}\u00a0k"
 
 
 def measure(name: str) -> dict[str, Any]:

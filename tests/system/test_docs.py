@@ -54,6 +54,9 @@ def check(words: list[str]) -> None:
         if arguments.command in ("train", "config"):
             load_config(arguments.config, arguments.overrides, only="none")
         assert [word for word in rest if word.startswith(("pretrained/", "configs/")) and not Path(word).exists()] == []
+        subject = getattr(arguments, "subject", "")
+        names = {one for one in ([subject] if isinstance(subject, str) else subject) if re.fullmatch(r"[\w-]+", one)}
+        assert names <= set(shipped_names()), f"{words}: no such model"
     elif program in ("torchrun", "accelerate"):
         known = torchrun() if program == "torchrun" else launch_command_parser()
         found = known.parse_args(rest[program == "accelerate" :])
