@@ -39,7 +39,8 @@ def configs() -> dict[str, Path]:
         "recipes/classifier",
         "recipes/cpu",
         "recipes/dcgan",
-        "recipes/eigengan", "recipes/minutes",
+        "recipes/eigengan",
+        "recipes/minutes",
         "recipes/sngan",
         "recipes/sngan-64",
     )
