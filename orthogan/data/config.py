@@ -61,6 +61,7 @@ class DataConfig(Section):
     holdout: Annotated[float, Field(ge=0.0, lt=1.0)] = Field(
         default=0.0, description="measure on this share of split, kept from training, instead of on test_split [0-1]"
     )
+    dequantize: bool = Field(default=True, description="gan: x/128 - 1 + U(0, 1/128) on reals, else x/127.5 - 1")
     resident: Literal["auto", "device", "stream"] = Field(
         default="auto",
         description="keep the data set as uint8 on the device, or stream it with workers; auto = depends on its size",
