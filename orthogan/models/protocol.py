@@ -127,6 +127,24 @@ class Discriminator(nn.Module):
 
     num_classes: int = 0
 
+    def image_blocks(self) -> list[tuple[str, list[nn.Module]]]:
+        """The parts of the net by name, from the image on: what ``training.freeze_d`` counts."""
+        return list_blocks(self)
+
+
+def list_blocks(net: nn.Module) -> list[tuple[str, list[nn.Module]]]:
+    """The parts of ``net`` that have parameters, by name, in the order in which they were made.
+
+    Lists and sequences of modules are taken apart.
+    """
+    found: list[tuple[str, list[nn.Module]]] = []
+    for name, child in net.named_children():
+        inside = child.named_children() if isinstance(child, nn.ModuleList | nn.Sequential) else [("", child)]
+        for key, part in inside:
+            if any(True for _ in part.parameters()):
+                found.append((f"{name}.{key}" if key else name, [part]))
+    return found
+
 
 GENERATORS: Registry[Callable[..., nn.Module]] = Registry("generator", "orthogan.models.families", adopt=module_class)
 DISCRIMINATORS: Registry[Callable[..., nn.Module]] = Registry(

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any
+import json
+import os
+from collections.abc import Sequence
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from orthogan import weights
 from orthogan.config.base import names_in
-from orthogan.config.files import differences
+from orthogan.config.files import flatten
 from orthogan.config.schema import Config
 from orthogan.errors import UserError
+from orthogan.io.read import printable, user_path
 from orthogan.layers import HouseholderProjector, SkewOrthogonalConv2d
+from orthogan.models.adapt import Form, adapt
 from orthogan.models.build import Start
 from orthogan.models.open import OpenedModel, open_model
 from orthogan.named_code import Trust
@@ -27,31 +31,49 @@ PLAIN = Equalized()  # what a layer that is none multiplies its weight and bias 
 class WarmStart:
     """The nets behind ``config.model.init``, for ``build_generator(..., start=...)`` and the discriminator's.
 
-    The generator's averaged weights are taken where there are some. A run or a checkpoint also gives its
-    discriminator, a single file has none. Every tensor counts as the net applies it: constraints, projectors and
+    The generator's averaged weights are taken where there are some. A run, a checkpoint, a shipped model or the folder
+    of a model also gives its discriminator; a single file has none. Other image channels and other classes are carried
+    over as ``orthogan.models.adapt`` says. Every tensor counts as the net applies it: constraints, projectors and
     equalized learning rates are taken off, so that the constraints of ``config`` find plain weights to start from.
     Among the equal singular values of a projector a basis is arbitrary: put anew on such a weight, a projector keeps
     the space of its directions and not each of them.
 
     Args:
-        num_classes: of the nets to be filled.
+        num_classes: of the nets to be filled; ``class_names``, in the order of their labels.
         trust: which classes that are not orthogan's own the file may name, besides those that ``config`` names.
 
     Raises:
         UserError: nothing to load there, or weights that cannot be baked in.
     """
 
-    def __init__(self, config: Config, num_classes: int, *, trust: Trust = False) -> None:
-        path = Path(str(config.model.init))
-        self.config, self.num_classes = config, num_classes
+    def __init__(
+        self, config: Config, num_classes: int, *, class_names: Sequence[str] = (), trust: Trust = False
+    ) -> None:
+        init = str(config.model.init)
+        self.config, self.num_classes, self.class_names = config, num_classes, list(class_names)
+        self.changes: list[str] = []
+        if ":" in init and not os.path.lexists(user_path(init)):
+            raise UserError(f"model.init: {printable(init)}: no such file; name a run, a file or a shipped model")
         try:
             trust = trust is True or {*names_in(config), *(trust or ())}
-            self.saved = open_model(path, trust=trust)
+            self.saved = open_model(init, trust=trust)
             self._generator = _baked(self.saved.generator, self.saved)
             both = self.saved.from_folder and self.saved.has_discriminator
             self._discriminator = _baked(self.saved.discriminator, self.saved) if both else None
         except UserError as error:
             raise UserError(f"model.init: {error}") from None
+
+    def in_words(self) -> str:
+        """What was loaded and from where, for the user."""
+        if self._discriminator is not None:
+            return "; ".join([f"generator and discriminator of {self.saved.title}", *self.changes])
+        reason = "a file holds one net"
+        if self.saved.from_folder:
+            reason = "there is no discriminator.safetensors"
+        elif self.saved.has_discriminator and self.saved.path is not None:
+            reason = f"give {self.saved.path.parent} to start from its discriminator too"
+        only = f"only the generator of {self.saved.path}; the discriminator starts from the random seed ({reason})"
+        return "; ".join([only, *self.changes])
 
     def generator(self, net: nn.Module) -> None:
         """Fill a fresh generator.
@@ -65,35 +87,46 @@ class WarmStart:
     def discriminator(self) -> Start | None:
         """What fills a fresh discriminator, as ``generator`` does; None where there is none to start from."""
         found = self._discriminator
-        advice = f"; give {self.saved.path} itself to start from the generator alone"
+        advice = f"\nTo start from the generator alone, set model.init={self.saved.path}"
         return None if found is None else lambda net: self._fill(net, found, "discriminator", advice)
 
-    def _fill(self, net: nn.Module, source: nn.Module, name: str, advice: str) -> None:
+    def _fill(
+        self, net: nn.Module, source: nn.Module, name: Literal["generator", "discriminator"], advice: str
+    ) -> None:
         given = _fitted(net, source)
+        there = Form(self.saved.config.data.channels, self.saved.about.num_classes, self.saved.class_names)
+        here = Form(self.config.data.channels, self.num_classes, self.class_names if self.num_classes else ())
+        self.changes += adapt(given, net, name, there, here)
         wanted = net.state_dict()
         wrong = [key for key in {**wanted, **given} if _shape(wanted, key) != _shape(given, key)]
         if wrong:
-            keys = differences(
-                self._shaping(self.saved.config, self.saved.about.num_classes, name),
-                self._shaping(self.config, self.num_classes, name),
-            )
+            old, new = _shaping(self.saved.config, name), _shaping(self.config, name)
+            keys = [key for key in {**old, **new} if old.get(key) != new.get(key)]
+            lines = [f"{key}: {old.get(key, '(absent)')} -> {new.get(key, '(absent)')}" for key in keys]
+            if self.saved.about.num_classes != self.num_classes:
+                lines.append(f"number of classes (data.labels): {self.saved.about.num_classes} -> {self.num_classes}")
             first = f"{wrong[0]} is {_shape(given, wrong[0])} there and {_shape(wanted, wrong[0])} here"
+            fix = " ".join(f"{key}={_value(old[key])}" for key in keys if key in old)
             raise UserError(
-                f"model.init: the {name} of {self.saved.path} is another net than this config's "
+                f"model.init: the {name} of {self.saved.path} is another net than that of this config "
                 f"({len(wrong)} tensors differ: {first}). There -> here:\n  "
-                + "\n  ".join(keys or ["every key is the same"])
+                + "\n  ".join(lines or ["every key is the same"])
+                + (f"\nTo use the net of the file, set {fix}" if fix else "")
                 + advice
             )
         net.load_state_dict(given)
 
-    @staticmethod
-    def _shaping(config: Config, num_classes: int, name: str) -> dict[str, Any]:
-        section = getattr(config.model, name).model_dump()
-        return {
-            "data": {"resolution": config.data.resolution, "channels": config.data.channels},
-            "classes (data.labels)": num_classes,
-            "model": {name: {key: section[key] for key in SHAPING if key in section}},
-        }
+
+def _shaping(config: Config, name: str) -> dict[str, Any]:
+    section = getattr(config.model, name).model_dump()
+    sizes = {"data": {"resolution": config.data.resolution}}
+    return flatten(sizes | {"model": {name: {key: section[key] for key in SHAPING if key in section}}})
+
+
+def _value(value: Any) -> str:
+    """As on the command line."""
+    text = value if isinstance(value, str) else json.dumps(value)
+    return f"'{text}'" if set(text) & set(' {}[]"') else text
 
 
 def _baked(net: nn.Module, saved: OpenedModel) -> nn.Module:

@@ -64,7 +64,8 @@ class WeightRegularizers:
         for name, (weight, value) in self.upkeep.penalties().items():
             terms[name] = value.detach()
             total = weight * value if total is None else total + weight * value
-        return None if total is None else (total, terms)
+        # without a gradient all these layers are frozen
+        return None if total is None or not total.requires_grad else (total, terms)
 
     def finish_step(self, done: int) -> None:
         """After ``done`` steps: what the constraint does between steps, such as the next episode of stochastic OPT."""

@@ -203,7 +203,7 @@ class TrainingConfig(Section):
     """Length, batch sizes, and how steps are computed."""
 
     renamed: ClassVar = {"n_dis": "d_steps_per_g_step"}
-    only_for: ClassVar = {"gan": ("generator_batch_size", "d_steps_per_g_step", "fakes_at_once", "ema")}
+    only_for: ClassVar = {"gan": ("generator_batch_size", "d_steps_per_g_step", "freeze_d", "fakes_at_once", "ema")}
     task_defaults: ClassVar = {"classifier": {"ema": {"half_life": 0}}}
 
     steps: PositiveInt = Field(default=50_000, description="length of the run [updates of the generator or classifier]")
@@ -214,6 +214,9 @@ class TrainingConfig(Section):
         default=None, description="fake images per update of G, summed over processes; null = 2 * batch_size [images]"
     )
     d_steps_per_g_step: Iterations = Field(default=5, description="updates of D per update of G")
+    freeze_d: Count = Field(
+        default=0, description="fine-tuning: keep the first N blocks of D as model.init gives them (FreezeD); 0 = none"
+    )
     fakes_at_once: bool = Field(
         default=False,
         description="generate the fake images of all D updates of a step in one forward pass of G, with shared batch "
@@ -250,6 +253,14 @@ class TrainingConfig(Section):
                 f"{self.accumulate} still adds to; use 'default'"
             )
         return self
+
+    def check_run(self, config: Config) -> None:
+        """What is kept fixed must come from somewhere."""
+        if self.freeze_d and config.model.init is None:
+            raise ValueError(
+                "training.freeze_d: a discriminator that starts from the random seed must not be frozen; "
+                "set model.init to the model that you fine-tune"
+            )
 
 
 class LoggingConfig(Section):

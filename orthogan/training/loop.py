@@ -71,6 +71,9 @@ def train_task(task: Task, config: Config, accelerator: Accelerator, *, allow_co
     pace = Pace(training.steps, intervals(config, accelerator), period=task.period, device=accelerator.device)
     facts = task.summary()
     log.message(f"data: {facts['data']}; classes: {facts['classes']}")
+    for fact in ("model.init", "fixed blocks of D"):
+        if fact in facts:
+            log.message(f"{fact}: {facts[fact]}")
     if state.fresh and expected:
         log.message(f"expected: {expected.target()}")
 
@@ -201,10 +204,11 @@ def update(phase: Phase, task: Task, accelerator: Accelerator, watch: FiniteWatc
 def give_turn(optimizers: Mapping[str, Optimizer], net: str) -> None:
     """Let the parameters of ``net`` alone collect gradients; nothing is to do where the last phase was its own."""
     for name, optimizer in optimizers.items():
-        parameters = [p for group in optimizer.param_groups for p in group["params"]]
-        if parameters[0].requires_grad != (name == net):
-            for parameter in parameters:
-                parameter.requires_grad_(name == net)
+        for group in optimizer.param_groups:
+            on = name == net and not group.get("frozen", False)
+            if group["params"] and group["params"][0].requires_grad != on:
+                for parameter in group["params"]:
+                    parameter.requires_grad_(on)
 
 
 def average_gradients(net: nn.Module, accelerator: Accelerator) -> None:

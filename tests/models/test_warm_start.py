@@ -179,10 +179,10 @@ def test_gains_and_projectors_of_a_style_based_net_are_made_good(tmp_path: Path)
 @pytest.mark.parametrize(
     ("overrides", "parts"),
     [
-        (["model.generator.latent_dim=9"], ["generator of", "model.generator.latent_dim: 8 -> 9"]),
+        (["model.generator.latent_dim=9"], ["generator of", "latent_dim: 8 -> 9", "set model.generator.latent_dim=8"]),
         (["model.generator.channels=16"], ["model.generator.channels: 8 -> 16"]),
-        (["data.labels=true"], ["classes (data.labels): 0 -> 3"]),
-        (["model.generator.kind=dcgan"], ["model.generator.kind: sngan -> dcgan"]),
+        (["model.generator.kind=dcgan"], ["model.generator.kind: sngan -> dcgan", "set model.generator.kind=sngan"]),
+        (["data.resolution=64"], ["data.resolution: 32 -> 64", "set data.resolution=32"]),
         (["model.generator.whitening.layers=['blocks.0.*']"], ["model.generator.whitening.layers: [] ->"]),
         (
             ["model.discriminator.channels=4"],
@@ -198,6 +198,30 @@ def test_other_nets_are_refused_by_the_keys_that_differ(
         task_of(tmp_path, f"model.init={run}", *overrides)
     for part in ("model.init", *parts):
         assert part in str(caught.value)
+
+
+def test_the_user_hears_what_was_loaded(tmp_path: Path, run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = run / "checkpoints" / "step-000000003"
+    both = task_of(tmp_path, f"model.init={run}")
+    assert both.summary()["model.init"].startswith(f"generator and discriminator of {folder}")
+    alone = task_of(tmp_path, f"model.init={folder / 'generator-ema.safetensors'}").summary()["model.init"]
+    assert "only the generator" in alone
+    assert f"the discriminator starts from the random seed (give {folder} to start" in alone
+    assert "model.init" not in task_of(tmp_path).summary()
+    shipped = task_of(
+        tmp_path, "model.init=sprites-srngan", "model.generator.channels=32", "model.generator.latent_dim=16"
+    )
+    assert "sprites-srngan" in shipped.summary()["model.init"]
+    z = shipped.generator.sample_latent(2, seed=0)
+    torch.testing.assert_close(shipped.generator.eval()(z), load_generator(SPRITES)(z))
+    train(tiny(tmp_path / "run", f"model.init={run}", "training.steps=1"))
+    assert "model.init: generator and discriminator of" in "".join(capsys.readouterr())
+
+
+def test_the_name_of_code_is_not_imported(tmp_path: Path) -> None:
+    (tmp_path / "evil_module.py").write_text("raise SystemExit('imported')\n")
+    with pytest.raises(UserError, match=r"model\.init: evil_module:net: no such file"):
+        task_of(tmp_path, "model.init=evil_module:net")
 
 
 def test_a_skew_orthogonal_net_cannot_be_baked(tmp_path: Path) -> None:

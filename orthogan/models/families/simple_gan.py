@@ -117,6 +117,12 @@ class SimpleGANDiscriminator(Discriminator):
         self.hidden_relu = plan.hidden_relu
         self.linear = nn.Linear(widths[-1], 1)
 
+    def image_blocks(self) -> list[tuple[str, list[nn.Module]]]:
+        """A convolution with its norm is one block."""
+        norms = [[], *([norm] for norm in self.norms)]
+        blocks = [(f"convs.{i}", [conv, *norm]) for i, (conv, norm) in enumerate(zip(self.convs, norms, strict=True))]
+        return [*blocks, ("hidden", [self.hidden]), ("linear", [self.linear])]
+
     def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor:
         """Images (n, c, h, w), no labels -> logits (n,)."""
         if y is not None:

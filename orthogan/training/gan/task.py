@@ -23,6 +23,7 @@ from orthogan.data import ImageSource, open_held_out, permuted_index
 from orthogan.data.augment import make_augment
 from orthogan.data.views import hold_out
 from orthogan.drawing.grid import class_grid, image_grid, save_png
+from orthogan.errors import UserError
 from orthogan.evaluation import MetricResult
 from orthogan.io import checkpoint
 from orthogan.io.checkpoint import Part
@@ -39,6 +40,7 @@ from orthogan.training.config import AdamConfig
 from orthogan.training.ema import Ema, PowerEma, make_average
 from orthogan.training.gan.draws import Draws, check_shares
 from orthogan.training.gan.fakes import Fakes
+from orthogan.training.gan.freeze import first_blocks, freeze
 from orthogan.training.gan.health import Health
 from orthogan.training.gan.phases import (
     DiscriminatorBatch,
@@ -77,9 +79,16 @@ class GanTask:
         check_shares(config, source, accelerator.num_processes)
         self.classes = source.num_classes if config.data.labels else 0
         begins = not checkpoint.steps(Path(str(config.out)))
-        start = WarmStart(config, self.classes, trust=trust) if config.model.init is not None and begins else None
+        start = None
+        if config.model.init is not None and begins:
+            start = WarmStart(config, self.classes, class_names=source.class_names, trust=trust)
+        frozen = config.training.freeze_d
+        if frozen and start is not None and start.discriminator is None:
+            raise UserError(f"training.freeze_d: there is no discriminator to keep: model.init is {start.in_words()}")
         self.generator = build_generator(config, num_classes=self.classes, start=start and start.generator)
         self.discriminator = build_discriminator(config, num_classes=self.classes, start=start and start.discriminator)
+        self.start = "" if start is None else start.in_words()
+        self.frozen = first_blocks(self.discriminator, frozen, "training.freeze_d")
         self.nets: dict[str, nn.Module] = {"G": self.generator, "D": self.discriminator}
         trained_on, opens = source, partial(open_held_out, config.data)
         if config.data.holdout:
@@ -99,6 +108,8 @@ class GanTask:
             "D": _adam(self.discriminator, config.optimizer.discriminator, penalty.interval if self.lazy else 1),
         }
         sections = {"G": ("generator", config.model.generator), "D": ("discriminator", config.model.discriminator)}
+        if self.frozen:
+            freeze(self.optimizers["D"], [block for _, block in self.frozen])
         self.conditioning = {
             net: WeightRegularizers(
                 self.nets[net],
@@ -290,6 +301,10 @@ class GanTask:
             count = math.ceil(self.config.training.steps / snapshot_interval(ema, self.config.training.steps))
             size = 4 * len(ema.lengths) * sum(p.numel() for p in self.generator.parameters())
             facts["ema snapshots"] = f"{count} of {size / 2**20:.1f} MiB each, under {self.config.out}/ema"
+        if self.start:
+            facts["model.init"] = self.start
+        if self.frozen:
+            facts["fixed blocks of D"] = ", ".join(name for name, _ in self.frozen)
         facts["data"] = f"{self.source.name}, {len(self.source):,} images of {self.source.resolution} px"
         facts["classes"] = self.source.classes_in_words(used=bool(self.classes))
         return facts

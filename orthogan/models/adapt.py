@@ -1,0 +1,154 @@
+"""Given weights for a net with other image channels or other classes: what can be carried over, and how."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from orthogan.layers.batch_norm import BatchNorm2d, ConditionalBatchNorm2d
+from orthogan.models.families.stylegan2 import Mapping
+
+LUMA = torch.tensor([0.299, 0.587, 0.114])  # gray of RGB (Rec. 601), as images are made gray when they are read
+STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
+
+
+@dataclass(frozen=True)
+class Form:
+    """What the tensors of a net depend on beside its sizes."""
+
+    channels: int
+    num_classes: int = 0
+    class_names: Sequence[str] = ()
+
+
+@torch.no_grad()
+def adapt(
+    given: dict[str, Tensor], net: nn.Module, role: Literal["generator", "discriminator"], there: Form, here: Form
+) -> list[str]:
+    """Change ``given``, the state of a net of the form ``there``, to fit ``net``, which has the form ``here``.
+
+    What does not depend on channels or classes is left as it is, also where it does not fit.
+
+    - Gray to RGB: the generator draws the same gray image in three channels; the discriminator sees the luma of an
+      RGB image. RGB to gray: the generator draws its luma; the discriminator sees the gray image in three channels.
+    - Classes: a class of the same name keeps its weights. A new one begins as the mean of all; where there were no
+      classes, the gains and biases of all begin as the common ones, and the discriminator ignores the class at first.
+      Without classes the mean over classes is kept.
+
+    Returns what was done, one line each.
+    """
+    done = []
+    if (there.num_classes, list(there.class_names)) != (here.num_classes, list(here.class_names)):
+        done += _classes(given, net, role, there, here)
+    if there.channels != here.channels:
+        wanted = net.state_dict()
+        changed = [key for key in given if key in wanted and _channels(given, wanted, key, role, there, here)]
+        if changed:
+            names = {1: "gray", 3: "RGB"}
+            done.append(f"{role}: {names[there.channels]} to {names[here.channels]} in {', '.join(changed)}")
+    return done
+
+
+def _channels(
+    given: dict[str, Tensor], wanted: dict[str, Tensor], key: str, role: str, there: Form, here: Form
+) -> bool:
+    """Change the one dimension in which a tensor has the image channels; whether there is one."""
+    old, new = given[key], wanted[key]
+    if old.dim() != new.dim():
+        return False
+    differ = [i for i, (a, b) in enumerate(zip(old.shape, new.shape, strict=True)) if a != b]
+    if len(differ) != 1 or (old.shape[differ[0]], new.shape[differ[0]]) != (there.channels, here.channels):
+        return False
+    axis = differ[0]
+    weights = LUMA.to(old).view([-1 if i == axis else 1 for i in range(old.dim())])
+    if there.channels == 1:
+        given[key] = old.repeat_interleave(3, axis) if role == "generator" else old * weights
+    else:
+        given[key] = (old * weights if role == "generator" else old).sum(axis, keepdim=True)
+    return True
+
+
+def _classes(given: dict[str, Tensor], net: nn.Module, role: str, there: Form, here: Form) -> list[str]:
+    kept = [name for name in here.class_names if name in there.class_names]
+    rows = _rows(there, here)
+    touched = False
+    for name, module in net.named_modules():
+        prefix = f"{name}." if name else ""
+        if isinstance(module, ConditionalBatchNorm2d):
+            touched = True
+            _condition(given, prefix, here.num_classes, rows)
+        elif isinstance(module, BatchNorm2d) and f"{prefix}gain" in given:
+            touched = True
+            given[f"{prefix}weight"] = given.pop(f"{prefix}gain").mean(0)
+            given[f"{prefix}bias"] = given[f"{prefix}bias"].mean(0)
+            for statistic in STATISTICS:
+                given[f"{prefix}{statistic}"] = given.pop(f"{prefix}norm.{statistic}")
+        elif isinstance(module, nn.Embedding) and module.num_embeddings == here.num_classes:
+            touched = True
+            key = f"{prefix}weight"
+            if key in given:
+                given[key] = rows(given[key])
+            else:
+                # a mapping net scales the vector of a class to length 1, so that it must not be 0
+                fresh = isinstance(net.get_submodule(name.rpartition(".")[0]), Mapping)
+                given[key] = module.weight.clone() if fresh else torch.zeros_like(module.weight)
+    wanted = net.state_dict()
+    touched |= role == "discriminator" and _head(given, wanted, there, here, rows)
+    for key in [key for key in given if key.endswith("embedding.weight") and key not in wanted]:
+        touched = True
+        del given[key]
+    if not touched:
+        return []
+    if not here.num_classes:
+        return [f"{role}: without classes, as the mean of {there.num_classes}"]
+    if not there.num_classes:
+        return [f"{role}: {here.num_classes} classes, which begin alike"]
+    what = f"the weights of {', '.join(kept)} stay" if kept else "none of the same name, so all begin alike"
+    return [f"{role}: {there.num_classes} classes to {here.num_classes}, {what}"]
+
+
+def _head(
+    given: dict[str, Tensor], wanted: dict[str, Tensor], there: Form, here: Form, rows: Callable[[Tensor], Tensor]
+) -> bool:
+    """Change a last layer that has a row for each class; whether there is one."""
+    key = "linear.weight"
+    if key not in given or key not in wanted:
+        return False
+    sizes = given[key].shape[0], wanted[key].shape[0]
+    if sizes == (1, 1) or sizes != (max(1, there.num_classes), max(1, here.num_classes)):
+        return False
+    mean = given[key].mean(0, keepdim=True)
+    given[key] = rows(given[key]) if there.num_classes and here.num_classes else mean.expand(sizes[1], -1).clone()
+    return True
+
+
+def _condition(given: dict[str, Tensor], prefix: str, classes: int, rows: Callable[[Tensor], Tensor]) -> None:
+    """Gains and biases per class, from those of other classes or from common ones."""
+    if f"{prefix}gain" in given:
+        for key in (f"{prefix}gain", f"{prefix}bias"):
+            given[key] = rows(given[key])
+    elif f"{prefix}weight" in given:
+        given[f"{prefix}gain"] = given.pop(f"{prefix}weight").expand(classes, -1).clone()
+        given[f"{prefix}bias"] = given[f"{prefix}bias"].expand(classes, -1).clone()
+        for statistic in STATISTICS:
+            given[f"{prefix}norm.{statistic}"] = given.pop(f"{prefix}{statistic}")
+
+
+def _rows(there: Form, here: Form) -> Callable[[Tensor], Tensor]:
+    """(classes there, ...) -> (classes here, ...)."""
+    index = {name: i for i, name in enumerate(there.class_names)}
+    if not index or not here.class_names:  # unknown names: by number
+        index = {str(i): i for i in range(there.num_classes)}
+        names: Sequence[str] = [str(i) for i in range(here.num_classes)]
+    else:
+        names = here.class_names
+
+    def choose(tensor: Tensor) -> Tensor:
+        mean = tensor.mean(0)
+        return torch.stack([tensor[index[name]] if name in index else mean for name in names])
+
+    return choose
