@@ -75,6 +75,7 @@ class Section(BaseModel):
     renamed: ClassVar[Mapping[str, str]] = {}  # old key -> new key
     only_for: ClassVar[Mapping[str, tuple[str, ...]]] = {}  # task -> keys that no other task has
     task_defaults: ClassVar[Mapping[str, Mapping[str, Any]]] = {}  # task -> {key: its default, where it is another one}
+    exclusive: ClassVar[tuple[tuple[str, ...], ...]] = ()  # keys of which the one that is set last counts
     flattened: ClassVar[tuple[str, ...]] = ()  # kinds whose options stood in a section of their own in version 0.1
 
     @classmethod

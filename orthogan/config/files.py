@@ -135,9 +135,12 @@ def validate(tree: dict[str, Any], origin: Mapping[str, str], default_origin: st
 def dump(config: Config, *, explain: bool = False) -> str:
     """The complete config as YAML; with ``explain`` the keys of its task, each with its meaning and unit."""
     if not explain:
-        text = yaml.safe_dump(config.model_dump(), sort_keys=False, allow_unicode=True)
+        tree = config.model_dump()
+        if config.training.kimg is not None:
+            del tree["training"]["steps"]  # it follows
+        text = yaml.safe_dump(tree, sort_keys=False, allow_unicode=True)
         # PyYAML writes this line break as it is, and reads it back as a space
-        return text if "\x85" not in text else yaml.safe_dump(config.model_dump(), sort_keys=False)
+        return text if "\x85" not in text else yaml.safe_dump(tree, sort_keys=False)
     return "\n".join(_explained(config, "", only_of(other_task(config.task)), set())) + "\n"
 
 
@@ -236,6 +239,14 @@ def _merge(
     section: type[Section] | None,
 ) -> None:
     """Put ``part``, which ``name`` holds, over ``tree``, a section or a part of one."""
+    for group in () if section is None else section.exclusive:
+        given = [key for key in group if part.get(key) is not None]
+        if len(given) > 1:
+            both = " and ".join(f"{prefix}{key}" for key in given)
+            raise UserError(f"{printable(name)}: {both} say the same thing in two ways; leave one out")
+        if given:
+            for key in group:
+                tree.pop(key, None)
     for key, value in part.items():
         if section is not None and key in section.renamed:
             now = f"{prefix}{section.renamed[key]}"

@@ -6,6 +6,7 @@ A YAML file in ``configs/`` holds only what differs from the defaults; ``orthoga
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, ClassVar, Literal, Self
 
@@ -72,6 +73,9 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _possible(self) -> Self:
+        if (kimg := self.training.kimg) is not None:
+            steps = max(1, math.ceil(kimg * 1000 / self.images_per_step))
+            object.__setattr__(self, "training", self.training.model_copy(update={"steps": steps}))
         _check_task(self)
         for name, _ in _sections():
             getattr(self, name).check_run(self)

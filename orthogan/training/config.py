@@ -203,10 +203,16 @@ class TrainingConfig(Section):
     """Length, batch sizes, and how steps are computed."""
 
     renamed: ClassVar = {"n_dis": "d_steps_per_g_step"}
+    exclusive: ClassVar = (("steps", "kimg"),)
     only_for: ClassVar = {"gan": ("generator_batch_size", "d_steps_per_g_step", "freeze_d", "fakes_at_once", "ema")}
     task_defaults: ClassVar = {"classifier": {"ema": {"half_life": 0}}}
 
     steps: PositiveInt = Field(default=50_000, description="length of the run [updates of the generator or classifier]")
+    kimg: Annotated[float, Field(gt=0, le=10**6)] | None = Field(
+        default=None,
+        description="length of the run in place of steps: real images that D or the classifier sees, rounded up to "
+        "whole steps; null = steps [thousands of images]",
+    )
     batch_size: BatchSize = Field(
         default=64, description="images per update of D or the classifier, summed over processes [images]"
     )

@@ -30,6 +30,7 @@ from orthogan.io.weights import read_metadata
 from orthogan.io.write import disk_errors, free_name, write_text
 from orthogan.models.saved import CLASSIFIER, RAW
 from orthogan.training.run_log import LOG
+from orthogan.training.schedule import factor, keys_of_length
 from orthogan.training.task import Task
 
 PLACE = ("out",)  # where a run lies is not what it is
@@ -123,6 +124,8 @@ def continue_run(
         if accelerator.is_main_process:
             _compare_data(choice.record.get("data"), folder, task, config, run)
             _compare_machine(choice.record.get("machine", {}), accelerator)
+            if note := _new_length(choice.record["config"], config, state.step):
+                print(f"orthogan: {note}", file=sys.stderr)
         _restore(task, folder, changed)
     accelerator.wait_for_everyone()  # every process has read the folder before one of them writes there
     if accelerator.is_main_process:
@@ -192,10 +195,25 @@ def refuse_changes(old: dict[str, Any], config: Config, run: Path, *, allow: boo
     return changed
 
 
+def _new_length(old: dict[str, Any], config: Config, step: int) -> str:
+    """What changes because the run ends at another step than it was to end at before; empty where nothing does."""
+    before, after = old.get("training", {}).get("steps"), config.training.steps
+    keys = keys_of_length(config)
+    if not isinstance(before, int) or before == after or not keys:
+        return ""
+    rates = [factor(config.training.schedule, step, total) for total in (before, after)]
+    rate = f"; the learning rate, which was at {rates[0]:.3g} times lr, goes on at {rates[1]:.3g} times lr"
+    follow = "follows" if len(keys) == 1 else "follow"
+    return (
+        f"the run now ends at step {after:,}, not at {before:,}, and {', '.join(keys)} {follow} the share of the run"
+        + (rate if rates[0] != rates[1] else "")
+    )
+
+
 def _is_free(key: str, old: dict[str, Any], new: dict[str, Any]) -> bool:
     """Whether a change of ``key`` needs no consent."""
-    if key == "training.steps":
-        return new["training"]["steps"] > old["training"]["steps"]
+    if key in ("training.steps", "training.kimg"):
+        return new["training"]["steps"] >= old["training"]["steps"]
     if key.startswith("augment."):
         return new["augment"]["kind"] != old["augment"]["kind"]
     if key.startswith("training.ema."):

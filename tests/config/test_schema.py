@@ -443,3 +443,27 @@ def test_the_table_of_kinds_in_the_docs_is_that_of_the_registry(key: str, marker
         options = [f"`{name}`" for name in section.model_fields if name not in marker.base.model_fields]
         rows.append(f"| `{key}` | `{kind}` | {', '.join(options)} |")
     assert [row for row in page if row.startswith(f"| `{key}` |")] == rows
+
+
+def test_the_length_in_thousands_of_images_is_that_in_steps(tmp_path: Path) -> None:
+    both = ["training.batch_size=50", "training.d_steps_per_g_step=2"]
+    config = load_config(None, [*both, "training.kimg=1.25"])
+    assert (config.training.steps, config.images_per_step) == (13, 100)  # rounded up
+    classifier = ["task=classifier", "training.batch_size=50", "training.kimg=1"]
+    assert load_config(None, classifier).training.steps == 20
+    assert load_config(None, ["training.kimg=1e-6"]).training.steps == 1
+    # of the two, the one that is set last counts
+    for overrides, steps in (
+        (["training.kimg=1", "training.steps=7"], 7),
+        (["training.steps=7", "training.kimg=1"], 10),
+        (["training.kimg=1", "training.kimg=null"], 50_000),
+    ):
+        assert load_config(None, [*both, *overrides]).training.steps == steps
+    file = write(tmp_path / "run.yaml", dump(config))
+    assert load_config(file).training == config.training
+    assert load_config(file, ["training.batch_size=25"]).training.steps == 25
+    assert load_config(file, ["training.steps=3"]).training.kimg is None
+    assert Config.model_validate(config.model_dump()) == config
+    message = failure(write(tmp_path / "two.yaml", "training: {steps: 7, kimg: 1}\n"))
+    assert "two.yaml: training.steps and training.kimg say the same thing in two ways" in message
+    assert "training.kimg is 0: input should be greater than 0" in failure(None, "training.kimg=0")

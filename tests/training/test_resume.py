@@ -171,3 +171,29 @@ def test_a_finished_run_is_left_alone(tmp_path: Path) -> None:
     before = {p: p.stat().st_mtime_ns for p in (tmp_path / "run").rglob("*.safetensors")}
     train(config)
     assert {p: p.stat().st_mtime_ns for p in (tmp_path / "run").rglob("*.safetensors")} == before
+
+
+def test_a_finished_run_is_lengthened_without_consent(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    steady = "training.schedule.kind=constant"
+    whole = train(tiny(tmp_path / "whole", steady, "training.steps=6"))
+    run = train(tiny(tmp_path / "run", steady, "training.steps=3"))
+    capsys.readouterr()
+    train(tiny(run, steady, "training.kimg=0.096"))  # 6 steps of 16 images
+    assert capsys.readouterr().err == ""
+    one, two = tensors(whole, 6), tensors(run, 6)
+    assert [name for name in one if not torch.equal(one[name], two[name])] == []
+    train(tiny(run, steady, "training.steps=6"))  # the same length in other words
+    with pytest.raises(UserError, match=r"training\.kimg: 0\.096 -> 0\.08(.|\n)*--allow-config-change"):
+        train(tiny(run, steady, "training.kimg=0.08"))
+
+
+def test_lengthening_says_what_follows_the_length(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    penalty = "model.discriminator.penalties=[{kind: srip, schedule: [[0, 1], [0.5, 2]]}]"
+    run = train(tiny(tmp_path / "run", "training.steps=3", penalty))
+    capsys.readouterr()
+    train(tiny(run, "training.steps=4", penalty))
+    assert capsys.readouterr().err == (
+        "orthogan: the run now ends at step 4, not at 3, and training.schedule, "
+        "model.discriminator.penalties.0.schedule follow the share of the run; the learning rate, which was at 0 times "
+        "lr, goes on at 0.25 times lr\n"
+    )
