@@ -40,7 +40,7 @@ def add_arguments(parser: Parser) -> None:
         default="vp,activeness",
         help="comma-separated: {names}, or module:function; most need --data (default: vp,activeness)",
     )
-    parser.add_argument("--data", help="images with known factors: sprites, sprites-colour, or a config")
+    parser.add_argument("--data", help="images with known factors: faces, sprites, sprites-colour, or a config")
     add_directions(parser)
     parser.add_argument("--samples", type=samples, default=10_000, help="images per metric (default: 10000)")
     parser.add_argument("--seeds", default="0-2", help="random seeds of the metrics, such as 0-4 (default: 0-2)")

@@ -83,7 +83,7 @@ def _by_path(text: str) -> tuple[str, str]:
     if exists(path, "folder") or (exists(path, "file") and path.suffix.lower() == ".zip"):
         return "folder", text
     if exists(path, "file"):
-        return "array", text
+        return ("emoji" if path.suffix.lower() == ".tgz" else "array"), text
     near = did_you_mean(text, DATA_SOURCES)
     raise UserError(f"data.source: {shown(text)} is neither a path nor one of {', '.join(DATA_SOURCES)}{near}")
 

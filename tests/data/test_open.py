@@ -25,6 +25,7 @@ def test_the_facts_of_the_sources_fit_together() -> None:
         ).one_part == (len(source.splits) == 1)
     assert [name for name, source in DATA_SOURCES.items() if source().generated] == [
         "faces",
+        "portraits",
         "sprites",
         "sprites-colour",
     ]

@@ -87,7 +87,7 @@ def get_merging(source: ImageSource, *, levels: int = LEVELS, turns: int = TURNS
         (('shape', 'scale', 'orientation', 'x', 'y'), (3, 6, 2, 6, 6))
     """
     if not len(source.factor_sizes):
-        raise ValueError(f"{source.name}: its factors are not known; choose a source with factors, such as sprites")
+        raise ValueError(f"{source.name}: its factors are not known; choose one with factors, such as faces")
     if levels < 2 or turns < 1:
         raise ValueError(f"levels={levels}, turns={turns}: must be at least 2 and 1")
     names, sizes = tuple(source.factor_names), tuple(int(size) for size in source.factor_sizes)

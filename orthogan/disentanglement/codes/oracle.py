@@ -193,7 +193,7 @@ def factors_at(source: ImageSource, indices: np.ndarray) -> np.ndarray:
         return source.classes(indices)
     factors = source.factors
     if factors is None:
-        raise ValueError(f"{source.name}: its factors are not known; choose a source with factors, such as sprites")
+        raise ValueError(f"{source.name}: its factors are not known; choose one with factors, such as faces")
     return factors[indices]
 
 

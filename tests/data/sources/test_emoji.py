@@ -121,6 +121,7 @@ def test_a_folder_is_read_as_the_archive(package: Path, tmp_path: Path) -> None:
     assert opened(tmp_path).fingerprint() == expected
     assert opened(tmp_path / "node_modules" / "emoji-datasource-google").fingerprint() == expected
     assert opened(package.parent).fingerprint() == expected
+    assert open_source(str(package), resolution=64).fingerprint() == expected
     small = opened(package, resolution=32, channels=1)
     assert small[0][0].shape == (1, 32, 32)
 
@@ -172,7 +173,7 @@ def test_how_to_get_the_package_is_said(tmp_path: Path, package: Path, capsys: p
         opened(tmp_path / "absent.tgz")
     recipe = str(ROOT / "configs" / "recipes" / "sngan.yaml")
     assert main(["train", recipe, "data.source=emoji", "data.path=absent.tgz", "--dry-run"]) == 2
-    assert re.search("absent.tgz: there is no such file or folder.*" + GET, capsys.readouterr().err)
+    assert re.search("absent.tgz: no such file or folder.*" + GET, capsys.readouterr().err)
     cut = tmp_path / "cut.tgz"
     cut.write_bytes(package.read_bytes()[:500])
     with pytest.raises(
