@@ -55,6 +55,9 @@ def add_arguments(parser: Parser) -> None:
         help="path of the latent: line, or a great circle that keeps its norm (default: line)",
     )
     parser.add_argument("--heatmap", action="store_true", help="show where the images of each row change (.png, .html)")
+    parser.add_argument("--plain", action="store_true", help="images alone, without captions (not for .html)")
+    parser.add_argument("--size", type=whole(1, 2048), help="width in pixels, with --plain")
+    parser.add_argument("--smooth", action="store_true", help="resample smoothly, with --plain (default: sharp pixels)")
     parser.add_argument(
         "--control",
         type=whole(0, 1 << 16),
@@ -79,7 +82,9 @@ def run(arguments: Namespace) -> None:
     seeds = parse_seeds(arguments.seeds) if arguments.seeds else []
     if seeds and arguments.base != "sample":
         raise UserError(f"--base {arguments.base}: a contact sheet starts from the samples of --seeds; omit --base")
-    check_suffix(arguments.out, heatmap=arguments.heatmap, sheet=bool(seeds))
+    if not arguments.plain and (arguments.size is not None or arguments.smooth):
+        raise UserError("--size and --smooth are for pictures without captions: add --plain")
+    check_suffix(arguments.out, heatmap=arguments.heatmap, sheet=bool(seeds), plain=arguments.plain)
     subject, net, device = open_subject(arguments.subject, arguments)
     directions = read_directions(arguments, net)
     if arguments.save_directions:
@@ -94,5 +99,12 @@ def run(arguments: Namespace) -> None:
         walked = contact_sheet(net, directions, seeds=seeds, **options)
     else:
         walked = walk(net, directions, seed=arguments.seed, base=arguments.base, **options)
-    made = render(walked, arguments.out, heatmap=arguments.heatmap)
+    made = render(
+        walked,
+        arguments.out,
+        heatmap=arguments.heatmap,
+        plain=arguments.plain,
+        side=arguments.size,
+        smooth=arguments.smooth,
+    )
     print(f"{len(directions) if dims == 'all' else len(dims)} directions of {subject.name}: {made}")

@@ -8,15 +8,20 @@ from pathlib import Path
 from orthogan.errors import UserError
 from orthogan.latent.render.animation import need_av, save_animation, save_video
 from orthogan.latent.render.html import save_html
+from orthogan.latent.render.loop import LARGEST_SIDE
 from orthogan.latent.render.picture import save_grid, save_sheet
+from orthogan.latent.render.plain import save_plain
 from orthogan.latent.traverse import ContactSheet, Traversal
 
 SUFFIXES = (".png", ".gif", ".webp", ".mp4", ".html")
 HEATMAPS = (".png", ".html")
 SHEETS = (".png",)
+PLAIN = (".png", ".gif", ".webp", ".mp4")
 
 
-def check_suffix(path: str | os.PathLike[str], *, heatmap: bool = False, sheet: bool = False) -> None:
+def check_suffix(
+    path: str | os.PathLike[str], *, heatmap: bool = False, sheet: bool = False, plain: bool = False
+) -> None:
     """Raise ``UserError`` unless ``render`` can write such a path; worth asking before a long traversal.
 
     ``sheet``: a contact sheet, not a traversal. ``heatmap``: with maps of where it changes.
@@ -27,17 +32,28 @@ def check_suffix(path: str | os.PathLike[str], *, heatmap: bool = False, sheet: 
         raise UserError(f"{path}: {what} is written as {', '.join(known)}; choose one of these suffixes")
     if heatmap and suffix not in HEATMAPS:
         raise UserError(f"{path}: heat-maps are drawn in {' and '.join(HEATMAPS)} only; leave them out")
+    if plain and (sheet or suffix not in PLAIN or heatmap):
+        raise UserError(
+            f"{path}: a traversal without captions is written as {', '.join(PLAIN)}, of one seed and without heat-maps"
+        )
     if suffix == ".mp4":
         need_av()
 
 
 def render(
-    traversal: Traversal | ContactSheet, path: str | os.PathLike[str] | None = None, *, heatmap: bool = False
+    traversal: Traversal | ContactSheet,
+    path: str | os.PathLike[str] | None = None,
+    *,
+    heatmap: bool = False,
+    plain: bool = False,
+    side: int | None = None,
+    smooth: bool = False,
 ) -> Path:
     """Write a traversal to ``path`` as a picture, a loop or a page, by its suffix; a contact sheet as a picture.
 
     ``heatmap``: beside each row where its ends differ from the center, in a picture; a page has these maps in any
-    case, at the press of a button, which is then pressed to begin with. Raises ``UserError``.
+    case, at the press of a button, which is then pressed to begin with. ``plain``: the images alone, without captions,
+    ``side`` pixels wide, ``smooth`` or in sharp pixels. Raises ``UserError``.
 
     Example:
         >>> import orthogan
@@ -48,9 +64,15 @@ def render(
     """
     if path is None:
         raise TypeError(f"render needs a path, whose suffix chooses the form: {', '.join(SUFFIXES)}")
-    check_suffix(path, heatmap=heatmap, sheet=isinstance(traversal, ContactSheet))
+    check_suffix(path, heatmap=heatmap, sheet=isinstance(traversal, ContactSheet), plain=plain)
+    if not plain and (side is not None or smooth):
+        raise UserError("side and smooth are for plain=True: pictures with captions have a size of their own")
+    if side is not None and not 1 <= side <= LARGEST_SIDE:
+        raise UserError(f"side={side}: from 1 to {LARGEST_SIDE} pixels")
     if isinstance(traversal, ContactSheet):
         return save_sheet(traversal, path, heatmap=heatmap)
+    if plain:
+        return save_plain(traversal, path, side=side, smooth=smooth)
     suffix = Path(path).suffix.lower()
     if suffix == ".png":
         return save_grid(traversal, path, heatmap=heatmap)
