@@ -66,11 +66,14 @@ def write_snapshot(run: Path, average: Ema[Any], step: int, images: int) -> None
 
 
 def forget_snapshots(run: Path, last: int) -> None:
-    """Delete the snapshots of steps after ``last``, which a resumed run makes again. Raises ``CannotWrite``."""
-    for step, path in _files(run):
-        if step > last:
-            with disk_errors(path):
-                remove(path)
+    """Delete the snapshots of steps after ``last``, which a resumed run makes again, and what a kill left half-written.
+
+    Raises ``CannotWrite``.
+    """
+    later = [path for step, path in _files(run) if step > last]
+    for path in [*later, *(run / FOLDER).glob(".*.writing")]:
+        with disk_errors(path):
+            remove(path)
 
 
 @dataclass(frozen=True)

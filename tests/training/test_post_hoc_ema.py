@@ -202,6 +202,7 @@ def test_a_resumed_run_stores_the_same_bits(trained: Path, tmp_path: Path) -> No
     for step in (6, 7):
         shutil.rmtree(run / "checkpoints" / f"step-{step:09d}", ignore_errors=True)
     shutil.copy(run / "ema" / "step-000000007.safetensors", run / "ema" / "step-000000005.safetensors")
+    (run / "ema" / ".step-000000006.safetensors.1.writing").write_text("a kill left this")
     before = tensors(trained, 7)
     train(tiny(run, *POWER, "training.steps=7"))
     after = tensors(run, 7)

@@ -66,7 +66,8 @@ class Health:
         self._held: tuple[Tensor, Tensor] | None = None
         self._known: tuple[Tensor, Tensor] | None = None
         self._asked = False
-        self._state = torch.zeros(2, 2)  # of overfitting and collapse: measurements in a row, whether it was told
+        # of overfitting, collapse, and missing held-out images: measurements in a row, whether it was told
+        self._state = torch.zeros(3, 2)
         self._best = torch.zeros(2)  # the largest spread and spacing so far
         self._news: list[str] = []
 
@@ -110,7 +111,7 @@ class Health:
     def load(self, tensors: Mapping[str, Tensor]) -> None:
         """The inverse of ``state``."""
         if "health" in tensors:
-            self._state.copy_(tensors["health"])
+            self._state[: len(tensors["health"])] = tensors["health"]
             self._best.copy_(tensors["health_best"])
 
     def _judge_overfitting(self, values: dict[str, Tensor], step: int) -> float:
@@ -184,7 +185,8 @@ class Health:
         try:
             self._held = self._some(self._open(), "held out")
         except UserError as error:
-            if len(self.source) < SMALL and self.config.augment.kind == "none":
+            if len(self.source) < SMALL and self.config.augment.kind == "none" and not self._state[2, 1]:
+                self._state[2, 1] = 1.0
                 self._news.append(
                     f"no held-out images, so overfitting of D is not looked for ({error}). With {len(self.source):,} "
                     "images D may overfit: set data.holdout=0.05 to watch it, or augment.kind=ada against it"

@@ -181,6 +181,10 @@ def test_only_a_small_set_without_held_out_images_is_told_so() -> None:
     assert "data.holdout" in line
     watch.numbers(net, critic, step=2, device=CPU)
     assert watch.pop_warnings() == []
+    resumed = health(images_of(net, 300, 1), None)
+    resumed.load(watch.state())
+    resumed.numbers(net, critic, step=3, device=CPU)
+    assert resumed.pop_warnings() == []
     augmented = health(images_of(net, 300, 1), None, "augment.kind=ada")
     augmented.numbers(net, critic, step=1, device=CPU)
     assert augmented.pop_warnings() == []
