@@ -17,7 +17,7 @@ def duration(seconds: float) -> str:
 
     Example:
         >>> duration(8.4), duration(95), duration(12_100), duration(200_000)
-        ('8 s', '1 min 35 s', '3 h 22 min', '2 d 8 h')
+        ('8 s', '1 min 35 s', '3 h 22 min', '2 d 7 h')
     """
     whole = max(0, round(seconds))
     if whole >= 600:  # minutes are exact enough

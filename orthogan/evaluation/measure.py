@@ -46,7 +46,7 @@ class Incomplete(UserError):
         >>> fid = MetricResult("fid", 12.3, "efficientnet-lite0")
         >>> error = Incomplete({"kid": UserError("kid: too few images")}, [fid])
         >>> str(error), error.results[0].value
-        ('kid was not measured: kid: too few images', 12.3)
+        ('kid could not be computed: kid: too few images', 12.3)
     """
 
     def __init__(self, errors: Mapping[str, UserError], results: list[MetricResult]) -> None:

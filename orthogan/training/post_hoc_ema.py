@@ -205,7 +205,7 @@ def fit_profile(profiles: Sequence[tuple[float, float]], target: tuple[float, fl
 
     Example:
         >>> found, error = fit_profile([(100, 0.05), (100, 0.1), (50, 0.05), (50, 0.1)], (100, 0.1))
-        >>> found.round(6).tolist(), round(error, 6)
+        >>> (found.round(6) + 0).tolist(), round(error, 6)
         ([0.0, 1.0, 0.0, 0.0], 0.0)
     """
     ends = sorted({float(images) for images, _ in [*profiles, target]})
