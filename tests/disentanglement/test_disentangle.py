@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from orthogan.data import open_source
 from orthogan.disentanglement import (
     FactorClassifier,
     GeneratorScore,
@@ -20,6 +21,7 @@ from orthogan.disentanglement import (
     mig,
     predicted_factors,
     table,
+    train_oracle,
 )
 from orthogan.disentanglement.result import jsonable, summary
 from orthogan.errors import UserError
@@ -154,6 +156,39 @@ def test_directions_of_another_space_move_that_space(oracle: FactorClassifier) -
     # coordinates are in standard deviations there, so the stretch plays no part
     assert mutual.value == pytest.approx(own_mutual.value, abs=0.02)
     assert vp.value == pytest.approx(own_vp.value, abs=0.1)
+
+
+class Colors(torch.nn.Module):
+    """16 x 16 pixels whose rows follow the latent."""
+
+    latent_dim, num_classes = 3, 0
+
+    def forward(self, z: torch.Tensor, y: torch.Tensor | None = None) -> torch.Tensor:
+        return z.tanh()[:, :, None, None].expand(-1, -1, 16, 16)
+
+
+@pytest.mark.slow
+def test_faces_have_every_kind_of_metric() -> None:
+    """The oracle reads all 17 factors, and metrics that choose factors draw faces that are not in the set."""
+    source = open_source("faces", resolution=16, count=300)
+    oracle = train_oracle(source, steps=3, batch_size=16, progress=False)
+    assert list(oracle.accuracy) == source.factor_names
+    options = {"encoder:factor_vae": VOTES, "mig": {"bins": 2}}
+    results = disentangle(
+        Colors(),
+        ["mig", "encoder:factor_vae"],
+        source=source,
+        oracle=oracle,
+        least_accuracy=0.0,
+        seeds=(0,),
+        samples=1200,
+        controls=False,
+        options=options,
+        encoder_options=ENCODER,
+        progress=False,
+    )
+    assert [result.metric for result in results] == ["mig", "encoder:factor_vae"]
+    assert all(0 <= result.value <= 1 for result in results)
 
 
 def test_the_oracle_comes_from_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -76,7 +76,7 @@ def test_a_vae_of_your_own(run: Run) -> None:
     said = run("disentangle_your_vae.py", "--steps", "5", "--samples", "900")
     assert re.search(r"step 5: reconstruction \d", said)
     scores = re.findall(r"^(\w+): \d\.\d+ \(rotated at random: \d\.\d+\)$", said, re.MULTILINE)
-    assert scores == ["mig", "dci", "sap"]
+    assert scores == ["MIG", "DCI", "SAP"]
 
 
 @pytest.mark.slow

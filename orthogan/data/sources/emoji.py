@@ -1,6 +1,6 @@
 """Noto emoji: 3,786 pictures of 64 pixels in 9 classes, read from the npm package emoji-datasource-google.
 
-The pictures are Google's Noto emoji (Apache License 2.0). They are no part of orthogan: download the package once
+The pictures are Google's Noto emoji (Apache License 2.0). They are not part of orthogan: download the package once
 (74 MB) and give the file as ``data.path``; it is read without being unpacked.
 """
 
