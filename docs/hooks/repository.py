@@ -49,6 +49,9 @@ def on_files(files: Files, config: Any) -> Files:
         if (ROOT / source).is_file():
             files.append(File.generated(config, page, abs_src_path=str(ROOT / source)))
     config.nav = _written_out(config.nav, _pages(config.nav), files)
+    shown = _pages(config.nav)
+    rest = [page for page in OUTSIDE.values() if page not in shown and files.get_file_from_path(page)]
+    next(iter(config.nav[-1].values())).extend(rest)  # the last section is that of the project
     return files
 
 
