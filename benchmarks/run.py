@@ -1,8 +1,9 @@
 """orthogan's training beside a plain PyTorch loop and beside peers, in one run: ``python -m benchmarks.run``.
 
-Three tables. "step": the time of a step of SN-GAN at 32 px, images a second, memory. "variants": what stable rank
+Four tables. "step": the time of a step of SN-GAN at 32 px, images a second, memory. "variants": what stable rank
 normalisation and the nearest orthogonal gradient cost of such a step. "time-to-fd": how long until the fakes are as
-near to the reals as a fixed Fréchet distance, for orthogan and the plain loop.
+near to the reals as a fixed Fréchet distance, for orthogan and the plain loop. "starts": the CPU time of whole commands
+over that of ``import torch``.
 """
 
 from __future__ import annotations
@@ -23,10 +24,11 @@ from benchmarks import timing
 from benchmarks.peers import PEERS
 from benchmarks.rivals import Contender, Race, race
 from benchmarks.setting import Setting
+from benchmarks.starts import starts
 from benchmarks.time_to_fd import DATA, Budget, time_to_fd
 from orthogan.device import fast_bf16
 
-TABLES = ("step", "variants", "time-to-fd")
+TABLES = ("step", "variants", "time-to-fd", "starts")
 CONFIGS: dict[str, list[str]] = {  # keys that all contenders of ours get
     "sngan32": [],
     "srngan32": ["model.discriminator.norm.kind=stable_rank"],
@@ -273,6 +275,10 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
                     tables.append(time_to_fd(data, budget, device=asked.device, keys=asked.keys, logs=logs))
                     show(f"{kind}, {data}", tables[-1])
                     timing.write(result, asked.json)
+            elif kind == "starts":
+                tables.append(starts(asked.rounds))
+                show(f"{kind}, CPU time", tables[-1])
+                timing.write(result, asked.json)
             else:
                 tables.append(measured(kind, asked, logs))
                 timing.write(result, asked.json)

@@ -11,13 +11,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import TYPE_CHECKING
 
 import torch.distributed as dist
-from accelerate.state import PartialState
 from torch.distributed import PrefixStore, Store, TCPStore  # pyright: ignore[reportPrivateImportUsage]
 from torch.distributed.distributed_c10d import _get_default_group, _get_default_timeout
 
 from orthogan.errors import Diverged, PeerFailed, Stopped, UserError
+
+if TYPE_CHECKING:
+    from accelerate.state import PartialState  # imported on first use
 
 MEETING = timedelta(minutes=2)  # time for all processes to start
 ANSWER = timedelta(seconds=20)  # time for a listening process to answer
@@ -59,6 +62,8 @@ def join(*, cpu: bool) -> PartialState:
     Raises:
         UserError: naming the processes that did not start.
     """
+    from accelerate.state import PartialState
+
     names = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
     met = bool(PartialState._shared_state) or dist.is_initialized()
     if met or not all(name in os.environ for name in names) or int(os.environ["WORLD_SIZE"]) < 2:
@@ -165,6 +170,8 @@ def _verdict(group: _Group, error: BaseException, advice: str) -> BaseException:
         group.store.compare_set("failed", "", json.dumps([group.rank, kind, text]))
         silent, verdict = [], error
     if dist.is_initialized():
+        from accelerate.state import PartialState
+
         PartialState().destroy_process_group()  # processes that wait for this one learn that it is gone
     group.store.set(f"done/{group.rank}", "")
     if group.host:

@@ -25,7 +25,7 @@ print(sum(faults[16:]))
 
 
 def faults(how: str) -> int:
-    found = subprocess.run([sys.executable, "-c", CODE, how], capture_output=True, text=True, timeout=120, check=True)
+    found = subprocess.run([sys.executable, "-c", CODE, how], capture_output=True, text=True, timeout=600, check=True)
     return int(found.stdout)
 
 

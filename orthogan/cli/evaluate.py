@@ -129,13 +129,13 @@ def run(arguments: Namespace) -> None:
     check_config(arguments.data)
     if arguments.reference and not os.path.lexists(arguments.reference):
         raise UserError(f"--reference {arguments.reference}: no such file or folder")
-    from accelerate.state import PartialState
-
     from orthogan.evaluation.fidelity.extractors import check_extractor
     from orthogan.evaluation.metric import find_metrics
 
     metrics = find_metrics(arguments.metrics, "--metrics")
     check_extractor(arguments.extractor)
+    from accelerate.state import PartialState
+
     from orthogan.cli._scores import compute
     from orthogan.evaluation import Incomplete, append_jsonl, table
     from orthogan.process_group import fail_together

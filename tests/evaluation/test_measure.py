@@ -215,7 +215,7 @@ def test_two_processes_agree_with_one(tmp_path: Path, monkeypatch: pytest.Monkey
         capture_output=True,
         text=True,
         env={**environment(), "PYTHONPATH": str(root), "ORTHOGAN_CACHE": str(tmp_path / "cache")},
-        timeout=120,
+        timeout=600,
     )
     assert done.returncode == 0, done.stderr
     lines = [json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(2)]

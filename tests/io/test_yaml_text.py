@@ -59,7 +59,7 @@ def test_what_is_not_a_plain_value_is_refused_with_the_source(text: str | bytes)
         parse_yaml(text, "here.yaml")
     assert "\n" not in str(caught.value)
     assert len(str(caught.value)) < 1000
-    assert process_time() - start < 5
+    assert process_time() - start < 120  # some would otherwise take hours
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors import safe_open
 from safetensors.numpy import save, save_file
@@ -314,7 +314,7 @@ JSON = st.recursive(PLAIN, lambda part: st.lists(part) | st.dictionaries(st.text
 
 
 @given(JSON, st.sampled_from([*GOOD, "layer", "unit", "seed", "notes", "layers"]))
-@settings(deadline=None, max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(deadline=None, max_examples=200)
 def test_any_json_for_a_key_is_read_or_a_user_error(tmp_path: Path, value: object, key: str) -> None:
     file = written(tmp_path / "d.safetensors", GOOD | {key: value})
     try:

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 from torch import Tensor
@@ -257,7 +257,7 @@ def test_control_characters_of_a_name_do_not_reach_the_terminal(file: Path, caps
         assert r"\x1b[2J\nb.safetensors" in said
 
 
-FUZZ = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+FUZZ = settings(max_examples=60, deadline=None)
 VALUES = st.recursive(
     st.none()
     | st.booleans()

@@ -15,7 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from orthogan.config.schema import Config
@@ -194,7 +194,7 @@ def test_a_second_interrupt_ends_a_study_at_once(tmp_path: Path) -> None:
     times: list[float] = []
 
     def interrupt() -> None:
-        end = time.monotonic() + 120
+        end = time.monotonic() + stub.PATIENCE
         while not waiting.exists() and time.monotonic() < end:
             time.sleep(0.05)
         os.kill(os.getpid(), signal.SIGINT)
@@ -210,7 +210,7 @@ def test_a_second_interrupt_ends_a_study_at_once(tmp_path: Path) -> None:
     thread.join()
     assert took < stub.PATIENCE / 2  # the cell itself would have gone on for that long twice
     pid = int(waiting.read_text())
-    end = time.monotonic() + 5
+    end = time.monotonic() + 300
     while Path(f"/proc/{pid}").exists() and time.monotonic() < end:
         time.sleep(0.05)
     assert not Path(f"/proc/{pid}").exists()
@@ -278,7 +278,7 @@ def cell(tmp_path_factory: pytest.TempPathFactory) -> Path:
     place=st.floats(0, 1),
     flips=st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(0, 7)), max_size=4),
 )
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150, deadline=None)
 def test_a_comparison_reads_harmed_files_or_refuses_them(
     cell: Path, name: str, line: bytes, place: float, flips: list[tuple[float, int]]
 ) -> None:

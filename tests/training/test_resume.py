@@ -30,7 +30,7 @@ def assert_same_bits(a: Path, b: Path, step: int = 8) -> None:
 
 
 def wait_for(path: Path, process: subprocess.Popen[str]) -> None:
-    deadline = time.monotonic() + 200
+    deadline = time.monotonic() + 600
     while not path.exists():
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < deadline
@@ -53,7 +53,7 @@ def interrupted(out: Path, number: signal.Signals, *overrides: str, processes: i
             os.kill(pid, number)
     else:
         process.send_signal(number)
-    _, errors = process.communicate(timeout=120)
+    _, errors = process.communicate(timeout=600)
     return process.returncode, errors
 
 

@@ -93,7 +93,7 @@ def test_the_scoring_process_ends_when_its_run_is_gone(tmp_path: Path) -> None:
     worker = subprocess.Popen(
         [sys.executable, "-m", WORKER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment(), text=True
     )
-    printed, _ = worker.communicate(f"{json.dumps(about)}\n{json.dumps(job)}\n", timeout=120)  # and closes its input
+    printed, _ = worker.communicate(f"{json.dumps(about)}\n{json.dumps(job)}\n", timeout=600)  # and closes its input
     assert (worker.returncode, printed) == (0, "")
 
 

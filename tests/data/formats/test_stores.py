@@ -45,7 +45,7 @@ def test_stores_can_be_read_in_a_forked_process(store: FileStore) -> None:
     queue = context.Queue()
     child = context.Process(target=_read_in_child, args=(store, queue))
     child.start()
-    assert queue.get(timeout=30) == b"333"
+    assert queue.get(timeout=300) == b"333"
     child.join()
     assert store.read("a.txt") == b"1"
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
@@ -162,7 +162,7 @@ def written(kind: str) -> bytes:
     return b""
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150, deadline=None)
 @given(data=st.data(), kind=st.sampled_from([".npz", ".safetensors"]), cut=st.booleans())
 def test_damaged_files_are_named_or_read_as_they_were_written(
     data: st.DataObject, kind: str, cut: bool, tmp_path: Path

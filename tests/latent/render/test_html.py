@@ -168,7 +168,7 @@ def chromium(page: Path, profile: Path, *options: str) -> str:
         *options,
         page.as_uri(),
     ]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
+    return subprocess.run(command, capture_output=True, text=True, timeout=600, check=True).stdout
 
 
 # Works the page as a person would and leaves what it saw in the title; appended to the page under test only.

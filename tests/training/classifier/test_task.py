@@ -185,7 +185,7 @@ def test_two_processes_are_one(tmp_path: Path) -> None:
     train(tiny_classifier(tmp_path / "one", *options))
     start = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--rdzv_backend", "c10d"]
     start += ["--rdzv_endpoint", "localhost:0", str(ROOT / "train.py"), str(empty), *options, f"out={tmp_path / 'two'}"]
-    done = subprocess.run(start, env=environment(), capture_output=True, text=True, timeout=240)
+    done = subprocess.run(start, env=environment(), capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
     one_process, two = tensors(tmp_path / "one", 3), tensors(tmp_path / "two", 3)
     assert one_process.keys() == two.keys()
