@@ -23,7 +23,13 @@ from orthogan.training.post_hoc_ema import PostHocEma, fit_profile, write_snapsh
 from tests.fixtures.runs import finish, tensors, tiny
 
 STEPS, BATCH = 640, 10
-POWER = ("training.ema.kind=power", "training.ema.snapshot_every=2", "checkpoint.every=3", "checkpoint.keep=3")
+POWER = (
+    "training.ema.kind=power",
+    "logging.watch_every=3",
+    "training.ema.snapshot_every=2",
+    "checkpoint.every=3",
+    "checkpoint.keep=3",
+)
 
 
 def gamma_by_root(length: float) -> float:
@@ -222,10 +228,14 @@ def test_the_averages_of_the_checkpoint_are_those_of_the_last_snapshot(trained: 
 
 
 @pytest.mark.slow
-def test_two_processes_store_the_averages_of_one(trained: Path, tmp_path: Path) -> None:
+def test_two_processes_store_the_averages_of_one_and_know_that_they_are_done(trained: Path, tmp_path: Path) -> None:
     result = finish(tmp_path / "two", *POWER, "training.steps=7", processes=2)
     assert result.returncode == 0, result.stderr
     one, two = (load_file(run / "ema" / "step-000000007.safetensors") for run in (trained, tmp_path / "two"))
     assert one.keys() == two.keys()
     for name in one:
         torch.testing.assert_close(one[name].float(), two[name].float(), rtol=1e-2, atol=1e-3)
+    assert "data: " in result.stdout
+    again = finish(tmp_path / "two", *POWER, "training.steps=7", processes=2)  # a finished run opens no data
+    assert again.returncode == 0, again.stderr
+    assert "data: " not in again.stdout

@@ -43,10 +43,8 @@ ERRORS = 3.0  # the gap must be so many standard errors of its own, which depend
 # GANs of sprites have 0.90 to 0.98 and 0.78 to 1.01. An SN-GAN that collapses because its learning rate is 40 times too
 # high has a spread of 0.75, 0.60, 0.52 and 0.43 at steps 100, 150, 175 and 200, when all its fakes look alike.
 COLLAPSED = {"spread": 0.7, "spacing": 0.5}
-NEVER_VARIED = {
-    "spread": 0.4,
-    "spacing": 0.25,
-}  # as a share of the distances of real images, in the second half of a run
+# Shares of the distances of real images, in the second half of a run.
+NEVER_VARIED = {"spread": 0.4, "spacing": 0.25}
 OVER = 0.8  # an episode is over when the sign is this much better than its threshold
 IN_A_ROW = 2  # measurements that must agree: one may be an accident
 SMALL = 10_000  # images; a smaller set without held-out images is worth a word
