@@ -30,7 +30,7 @@ from orthogan.models.protocol import Generator
 from orthogan.models.saved import DISCRIMINATOR_FORMAT, FORMAT, metadata
 from orthogan.models.shipped import CARD, DISCRIMINATOR, GENERATOR, find_shipped
 from orthogan.named_code import Trust
-from orthogan.training.expected import curves_of
+from orthogan.training.expected import INCIDENTAL, curves_of
 from orthogan.training.measure import measure_generator
 from orthogan.training.resume import METRICS, own_scores
 
@@ -268,7 +268,9 @@ def _command(config: Config, file: str) -> str:
     named = load_config(file)
     flat, mine = flatten(named.model_dump()), flatten(config.model_dump())
     keys = [line.partition(": ")[0] for line in differences(flat, mine)]
-    words = [f"{key}={_word(mine[key])}" for key in keys if key in mine and key not in ("out", "data.root")]
+    idle = tuple(f"{key}." for key in INCIDENTAL)
+    keys = [key for key in keys if key == "seed" or not f"{key}.".startswith(idle)]
+    words = [f"{key}={_word(mine[key])}" for key in keys if key in mine]
     return " ".join(["orthogan train", file, *words])
 
 

@@ -99,12 +99,14 @@ def test_a_command_that_trains_it_again(run: Path, tmp_path: Path, monkeypatch: 
     monkeypatch.chdir(tmp_path)
     words = ["--out", "again", "--config", "small.yaml", "--metrics", "kid", "--samples", "20"]
     config = tmp_path / "small.yaml"
-    config.write_text(config.read_text().replace("kid_subset_size: 1000", "kid_subset_size: 10"))
+    config.write_text(
+        config.read_text().replace("  batch_size: 8\n", "  batch_size: 24\n", 1).replace("workers: 2", "workers: 1")
+    )
     assert main(["package", str(run), *words]) == 2  # 20 fakes are too few for the subsets of the run
     assert main(["package", str(run), "--out", "again", "--config", "small.yaml", "--summary", "S"]) == 0
     facts = read_card(tmp_path / "again" / "README.md").facts
     assert facts is not None
-    assert facts.command == "orthogan train small.yaml seed=0 evaluation.kid_subset_size=1000"
+    assert facts.command == "orthogan train small.yaml seed=0 training.batch_size=8"
 
 
 def test_half_precision_needs_scores_of_its_own(run: Path, tmp_path: Path) -> None:

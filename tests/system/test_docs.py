@@ -149,12 +149,22 @@ def test_a_published_study_is_a_report_its_numbers_and_at_most_three_pictures() 
         assert {path.name for path in report.parent.iterdir()} == {"REPORT.md", "table.json"} | pictures
 
 
-def test_every_shipped_model_has_a_card() -> None:
-    models = sorted((ROOT / "pretrained").glob("*.safetensors"))
+def test_every_shipped_model_has_a_card_and_is_small() -> None:
+    models = list(shipped_cards())
     assert models
-    for model in models:
-        assert model.with_suffix(".md").is_file()
-        assert model.stat().st_size < 10_000_000
+    total = 0
+    for model, path, card in models:
+        files = list(path.rglob("*")) if path.is_dir() else [path]
+        size = sum(file.stat().st_size for file in files)
+        total += size
+        assert size < 10_000_000, model
+        assert card.summary, model
+        if path.is_dir():
+            assert card.facts is not None, model
+            assert card.facts.scores, model
+            assert card.facts.data["license"], model
+            assert {"samples.png", "traversal.png", "discriminator.safetensors"} <= {file.name for file in files}
+    assert total < 40_000_000
 
 
 def test_the_gallery_is_that_of_the_shipped_models_and_has_every_picture() -> None:
