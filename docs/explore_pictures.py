@@ -15,13 +15,13 @@ from PIL import Image
 from playwright.sync_api import sync_playwright
 
 import orthogan
-from orthogan.latent import native_directions
+from orthogan.latent import first_layer_directions
 from orthogan.latent.explorer.app import Choice
 from orthogan.latent.explorer.page import explore
 from orthogan.models.shipped import shipped_names
 
 IMAGES = Path(__file__).parent / "images"
-MODEL = "sprites-colour-eigengan"
+MODEL = "faces-srngan"
 WAIT = 60_000  # milliseconds
 COLORS = 200  # of a picture, which makes it several times smaller
 
@@ -37,7 +37,7 @@ def chosen(model: str) -> Choice:
 
     def opened() -> Any:
         net = orthogan.load(model)
-        return net, native_directions(net), []
+        return net, first_layer_directions(net), []
 
     return Choice(model, opened)
 

@@ -7,6 +7,7 @@ Example: orthogan explore runs/demo --directions found.safetensors --open
 
 from __future__ import annotations
 
+import contextlib
 from argparse import Namespace
 from collections.abc import Sequence
 from functools import partial
@@ -17,6 +18,8 @@ from orthogan.cli.arguments import add_directions, add_net, add_subject
 from orthogan.cli.subjects import check_file, check_subject, find_run, open_subject, read_directions
 from orthogan.errors import UserError
 from orthogan.models.shipped import find_shipped, shipped_names
+
+LATENT_AXES = "latent axes"  # the method of directions that no method found
 
 if TYPE_CHECKING:
     from orthogan.cli.parser import Parser
@@ -33,6 +36,7 @@ def add_arguments(parser: Parser) -> None:
         nargs="*",
     )
     add_directions(parser)
+    parser.set_defaults(method=None)
     parser.add_argument("--host", default="127.0.0.1", help="address to serve at (default: 127.0.0.1)")
     parser.add_argument("--port", type=int, default=7860, help="port to serve on; 0: any free port (default: 7860)")
     parser.add_argument("--open", action="store_true", help="open the page in the browser")
@@ -74,8 +78,13 @@ def _for_others(arguments: Namespace) -> Namespace:
 
 
 def _open(arguments: Namespace, name: str) -> tuple[Generator, Directions, Sequence[str]]:
+    """A model, its directions, and its classes; without --method its own directions, or sefa where it brings none."""
     subject, net, _ = open_subject(name, arguments)
-    return net, read_directions(arguments, net), subject.class_names
+    directions = read_directions(Namespace(**{**vars(arguments), "method": arguments.method or "native"}), net)
+    if arguments.method is None and directions.method == LATENT_AXES:
+        with contextlib.suppress(UserError):  # its first layer may not be linear
+            directions = read_directions(Namespace(**{**vars(arguments), "method": "sefa"}), net)
+    return net, directions, subject.class_names
 
 
 def _names(subjects: Sequence[str]) -> list[str]:
