@@ -23,11 +23,15 @@ GeneratorLoss = Callable[[Tensor, Tensor | None], Tensor]  # (fake logits, real 
 
 @dataclass(frozen=True)
 class AdversarialLoss:
-    """The losses of D and G; ``paired``: the loss of the generator also needs the logits of reals."""
+    """The losses of D and G.
+
+    ``paired``: the loss of the generator also needs the logits of reals. ``about``: formulas and source, for the docs.
+    """
 
     discriminator: DiscriminatorLoss
     generator: GeneratorLoss
     paired: bool = False
+    about: str = ""
 
 
 def _hinge_d(real: Tensor, fake: Tensor) -> Tensor:
@@ -75,16 +79,46 @@ def _loss(found: Any) -> AdversarialLoss:
 
 
 LOSSES: Registry[AdversarialLoss] = Registry("loss", adopt=_loss)
-# Lim & Ye 2017; Miyato et al. 2018, eq. 17-18
-LOSSES.register("hinge")(AdversarialLoss(_hinge_d, _minus_mean))
-# Goodfellow et al. 2014, section 3
-LOSSES.register("non_saturating")(AdversarialLoss(_non_saturating_d, _non_saturating_g))
-# Arjovsky et al. 2017, eq. 2
-LOSSES.register("wasserstein")(AdversarialLoss(_wasserstein_d, _minus_mean))
-# Mao et al. 2017, eq. 9 (b = c = 1, a = 0)
-LOSSES.register("least_squares")(AdversarialLoss(_least_squares_d, _least_squares_g))
-# Jolicoeur-Martineau 2019 (RpGAN); Huang et al. 2024 (R3GAN), eq. 2
-LOSSES.register("relativistic")(AdversarialLoss(_relativistic_d, _relativistic_g, paired=True))
+LOSSES.register("hinge")(
+    AdversarialLoss(
+        _hinge_d,
+        _minus_mean,
+        about="D: E[relu(1 - real)] + E[relu(1 + fake)]; G: -E[fake] (Lim & Ye 2017, arXiv:1705.02894; Miyato et al. "
+        "2018, eq. 17-18, arXiv:1802.05957)",
+    )
+)
+LOSSES.register("non_saturating")(
+    AdversarialLoss(
+        _non_saturating_d,
+        _non_saturating_g,
+        about="D: E[softplus(-real)] + E[softplus(fake)]; G: E[softplus(-fake)] (Goodfellow et al. 2014, section 3, "
+        "arXiv:1406.2661)",
+    )
+)
+LOSSES.register("wasserstein")(
+    AdversarialLoss(
+        _wasserstein_d,
+        _minus_mean,
+        about="D: E[fake] - E[real]; G: -E[fake] (Arjovsky et al. 2017, eq. 2, arXiv:1701.07875)",
+    )
+)
+LOSSES.register("least_squares")(
+    AdversarialLoss(
+        _least_squares_d,
+        _least_squares_g,
+        about="D: E[(real - 1)^2] / 2 + E[fake^2] / 2; G: E[(fake - 1)^2] / 2 (Mao et al. 2017, eq. 9 with b = c = 1 "
+        "and a = 0, arXiv:1611.04076)",
+    )
+)
+LOSSES.register("relativistic")(
+    AdversarialLoss(
+        _relativistic_d,
+        _relativistic_g,
+        paired=True,
+        about="pairs of one real and one fake: D: E[softplus(fake - real)]; G: E[softplus(real - fake)] "
+        "(Jolicoeur-Martineau 2019, arXiv:1807.00734; Huang et al. 2024, eq. 2, arXiv:2501.05441)",
+    )
+)
 
 
 def sign_mean(real: Tensor) -> Tensor:

@@ -37,9 +37,7 @@ def api(module: str, *names: str) -> Iterator[str]:
     """A summary of the public objects of a module, and then each with its whole docstring."""
     found = importlib.import_module(module)
     objects = {name: getattr(found, name) for name in names or found.__all__}
-    told = {
-        name: thing for name, thing in objects.items() if (inspect.isclass(thing) or callable(thing)) and thing.__doc__
-    }
+    told = {name: thing for name, thing in objects.items() if inspect.isclass(thing) or inspect.isroutine(thing)}
     homes = {name: home(module, name, thing) for name, thing in told.items()}
     yield from ("| name | what it is |", "|---|---|")
     for name, thing in told.items():
