@@ -95,13 +95,13 @@ def add_json(parser: ArgumentParser, what: str = "the results with their protoco
     parser.add_argument("--json", action="store_true", help=f"print {what}")
 
 
-def add_method(parser: Parser, default: str) -> None:
-    """Add --method, the methods that find directions, by their names in the registry."""
+def add_method(parser: Parser, default: str | None, said: str = "") -> None:
+    """Add --method, the methods that find directions, by their names in the registry; ``said``: of the default."""
     parser.add_names(
         "--method",
         names=lambda: direction_methods(),
         default=default,
-        help=f"methods that find directions, comma-separated: {{names}}, or module:function (default: {default})",
+        help=f"methods that find directions, comma-separated: {{names}}, or module:function (default: {said or default})",
     )
 
 
@@ -112,9 +112,9 @@ def direction_methods(option: str | None = None) -> list[str]:
     return [name for name in DIRECTION_METHODS if option is None or option in options_of(name)]
 
 
-def add_directions(parser: Parser) -> None:
+def add_directions(parser: Parser, method: str | None = "native", said: str = "") -> None:
     """Add the options that choose directions: from a method or from a file."""
-    add_method(parser, "native")
+    add_method(parser, method, said)
     parser.add_argument("--directions", help="read a Directions file instead of using --method")
     parser.add_argument(
         "--layers", help="in w space, styles that the directions change, such as 0-3 or blocks.0.* (default: all)"

@@ -35,8 +35,7 @@ def add_arguments(parser: Parser) -> None:
         "(default: the shipped models)",
         nargs="*",
     )
-    add_directions(parser)
-    parser.set_defaults(method=None)
+    add_directions(parser, None, "native, or sefa for a model that brings no directions")
     parser.add_argument("--host", default="127.0.0.1", help="address to serve at (default: 127.0.0.1)")
     parser.add_argument("--port", type=int, default=7860, help="port to serve on; 0: any free port (default: 7860)")
     parser.add_argument("--open", action="store_true", help="open the page in the browser")
