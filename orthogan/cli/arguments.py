@@ -101,7 +101,8 @@ def add_method(parser: Parser, default: str | None, said: str = "") -> None:
         "--method",
         names=lambda: direction_methods(),
         default=default,
-        help=f"methods that find directions, comma-separated: {{names}}, or module:function (default: {said or default})",
+        help=f"methods that find directions, comma-separated: {{names}}, or module:function "
+        f"(default: {said or default})",
     )
 
 
