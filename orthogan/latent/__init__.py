@@ -1,4 +1,4 @@
-"""The latent room: directions, traversals and samples, and the pictures made of them."""
+"""Latent space: directions, traversals and samples, and pictures of them."""
 
 from orthogan.drawing.grid import class_layout, image_grid, save_png
 from orthogan.latent.directions import Directions, random_control

@@ -1,4 +1,4 @@
-"""How much a latent coordinate moves the picture: no labels, no other net, seconds."""
+"""Activeness: how much each latent coordinate changes the image, without labels or other networks."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from orthogan.models.modes import eval_mode, get_device
 from orthogan.models.protocol import as_generator
 
 VALUES = (-2.0, 0.0, 2.0)
-ACTIVE = 0.01  # share of the largest: a coordinate that moves the picture less counts as inactive
+ACTIVE = 0.01  # fraction of the largest value; coordinates that change the image less count as inactive
 
 
 def walk_variance(
@@ -24,15 +24,15 @@ def walk_variance(
     values: Tensor,
     batch_size: int = 64,
 ) -> Tensor:
-    """float64 (coordinates,): the variance (ddof 1) of a pixel as one coordinate takes ``values``, mean over pixels.
+    """Return float64 (coordinates,): the variance (ddof 1) of a pixel as one coordinate takes ``values``, averaged.
 
-    The mean over ``samples`` latents, on the device of ``values``.
+    It is averaged over pixels and ``samples`` latents, on the device of ``values``.
 
     Args:
         images: sample index (n,), coordinate index (n,), and its value (n,) -> images (n, ...), such as those of the
-            latent of that sample with that coordinate set to that value.
+            latent of this sample with this coordinate set to this value.
         values: (v,), v >= 2.
-        batch_size: images at a time, about.
+        batch_size: approximate number of images per batch.
     """
     total = torch.zeros(coordinates, dtype=torch.float64, device=values.device)
     count = len(values)
@@ -53,20 +53,20 @@ def activeness(
     batch_size: int = 64,
     seed: int = 0,
 ) -> np.ndarray:
-    """float64 (dims,): the variance (ddof 1) of each pixel as one dimension takes ``values``, mean over pixels.
+    """Return float64 (dims,): the variance (ddof 1) of a pixel as one dimension takes ``values``, averaged over pixels.
 
     Averaged over ``samples`` latents of the prior (Peebles et al. 2020, Wei et al. 2021). In squared units of the
-    images, float in [-1, 1]; ``np.argsort(-a)`` orders the dimensions. A conditional generator gets its classes in
-    turn. Eval mode and no gradients; all is put back. Makes samples * dims * len(values) images. For directions that
-    need not be axes, see ``orthogan.disentanglement.activity``.
+    images, float in [-1, 1]; ``np.argsort(-a)`` orders the dimensions. A conditional generator cycles through its
+    classes. Runs in eval mode without gradients, and restores the mode. Generates samples * dims * len(values) images.
+    For directions that are not axes, see ``orthogan.disentanglement.activity``.
 
     Args:
         generator: z (n, latent_dim) and labels (n,), if it is conditional, to images (n, ...).
         dims: only the first ``dims`` dimensions of the latent; None for all.
-        batch_size: images at a time, about; it changes the result by rounding only.
+        batch_size: approximate number of images per batch; it affects the result only by rounding.
 
     Raises:
-        ValueError: fewer than two values, no samples, a batch size below 1, or images that are not finite.
+        ValueError: fewer than two values, no samples, a batch size below 1, or non-finite images.
 
     Source: Peebles et al. 2020, arXiv:2008.10599; Wei et al. 2021, arXiv:2108.07668.
 
@@ -78,7 +78,7 @@ def activeness(
     """
     if len(values) < 2 or samples < 1 or batch_size < 1:
         raise ValueError(
-            f"activeness: values={list(values)}, samples={samples}, batch_size={batch_size}: at least 2, 1 and 1"
+            f"activeness: values={list(values)}, samples={samples}, batch_size={batch_size}: needs at least 2, 1 and 1"
         )
     net = as_generator(generator)
     place = get_device(net)
@@ -89,7 +89,7 @@ def activeness(
         z[torch.arange(len(z), device=place), dim] = value
         return net(z, sample % net.num_classes) if net.num_classes else net(z)
 
-    # no constrained weight moves here, so each is computed once
+    # constrained weights do not change here, so each is computed once
     with eval_mode(net), parametrize.cached(), torch.autocast(place.type, enabled=False):
         result = walk_variance(
             images,
@@ -99,5 +99,5 @@ def activeness(
             batch_size=batch_size,
         ).cpu()
     if bad := torch.nonzero(~torch.isfinite(result)).flatten().tolist():
-        raise ValueError(f"activeness: the images are NaN or infinite along dimensions {bad}")
+        raise ValueError(f"activeness: images are NaN or infinite along dimensions {bad}")
     return result.numpy()

@@ -1,4 +1,4 @@
-"""Directions in a latent space, with what is known about them: the file every latent command reads and writes."""
+"""Directions in a latent space and their metadata: the file that every latent command reads and writes."""
 
 from __future__ import annotations
 
@@ -25,26 +25,26 @@ from orthogan.rng import generator as random_generator
 
 FORMAT = "orthogan-directions-1"
 LATENT_STD = "latent std"
-CHANGE = "change"  # the score that says how much a direction changes the images [gray levels]
+CHANGE = "change"  # score: how much a direction changes the images [gray levels]
 MOST_LAYERS = 10_000
 _KEY = "directions"
-# Entries this close to the largest count as equal to it, so that rounding cannot decide the sign.
+# Entries this close to the largest count as equal, so that rounding does not determine the sign.
 _TIE = 1e-4
 
 
 @dataclass(frozen=True)
 class Directions:
-    """``k`` directions of a latent space, one a row, and their provenance.
+    """``k`` directions of a latent space, one per row, and their provenance.
 
     ``matrix``: (k, latent_dim) float32; an offset of 1 moves the latent by one row.
-    ``space``: which latent space the rows live in ("z": the generator's input; others as in ``in_space``).
-    ``layer``: the layer they were read from ("" for none). ``layers``: numbers of the layers that are moved, in a
-    space that enters the net layer by layer (none: all). ``unit``: what an offset of 1 along a row means.
-    ``scores``: name -> k finite numbers. ``names``, ``notes``: k texts each (default "0", "1", … and empty).
-    ``method``: how they were found. ``model_hash``: of the generator they belong to ("" for any).
-    ``seed``: of the randomness in the method.
+    ``space``: latent space of the rows ("z": the input of the generator; others as in ``in_space``).
+    ``layer``: the layer they were computed from ("" for none). ``layers``: numbers of the layers to which they apply,
+    in a space that enters the network layer by layer (none: all). ``unit``: unit of an offset of 1 along a row.
+    ``scores``: name -> k finite numbers. ``names``, ``notes``: k strings each (default "0", "1", … and empty).
+    ``method``: how they were found. ``model_hash``: hash of their generator ("" for any). ``seed``: random seed of the
+    method.
 
-    Raises ``UserError`` where these do not fit together.
+    Raises ``UserError`` if these do not match.
 
     Example:
         >>> import numpy as np
@@ -77,17 +77,17 @@ class Directions:
             given = (given if given.is_complex() else given.float()).numpy()
         try:
             if np.iscomplexobj(given):
-                raise UserError("directions hold complex entries; expected real numbers")
+                raise UserError("directions contain complex values; expected real numbers")
             matrix = np.array(given, dtype=np.float32)
         except (TypeError, ValueError) as error:
-            raise UserError(f"directions are no matrix of numbers: {error}") from error
+            raise UserError(f"directions are not a matrix of numbers: {error}") from error
         if matrix.ndim != 2 or 0 in matrix.shape:
             raise UserError(f"directions of shape {matrix.shape}: expected (directions, latent_dim), at least one each")
         if not np.isfinite(matrix).all():
-            raise UserError("directions hold NaN or infinite entries")
+            raise UserError("directions contain NaN or infinite values")
         empty = np.flatnonzero(~matrix.any(axis=1))
         if empty.size:
-            raise UserError(f"direction {empty[0]} is all zeros: it points nowhere")
+            raise UserError(f"direction {empty[0]} is all zeros, so it is not a direction")
         count = len(matrix)
         for what in ("names", "notes"):
             if isinstance(getattr(self, what), str):
@@ -99,13 +99,15 @@ class Directions:
             _check_text("a name, note or score", text)
         for what, values in {"names": names, "notes": notes, **scores}.items():
             if len(values) != count:
-                raise UserError(f"{len(values)} values of '{what}' for {count} directions: one a direction")
+                raise UserError(f"{len(values)} values of '{what}' for {count} directions; expected one per direction")
         for key, values in scores.items():
             if not all(map(math.isfinite, values)):
-                raise UserError(f"score '{key}' holds a NaN or infinite value")
+                raise UserError(f"score '{key}' contains a NaN or infinite value")
         layers = tuple(sorted(set(whole_numbers("layers", self.layers))))
         if layers and (self.space == "z" or layers[0] < 0 or layers[-1] > MOST_LAYERS):
-            raise UserError(f"layers {list(layers)} of space '{self.space}': numbers from 0, of a space other than z")
+            raise UserError(
+                f"layers {list(layers)} of space '{self.space}': must be numbers from 0, in a space other than z"
+            )
         matrix.setflags(write=False)
         seed = whole_number("seed", self.seed)
         if not -(1 << 63) <= seed < 1 << 63:
@@ -123,7 +125,7 @@ class Directions:
         return self.matrix.shape[1]
 
     def select(self, indices: Sequence[int] | np.ndarray) -> Directions:
-        """The directions at ``indices``, in that order. Raises ``UserError`` for one that does not exist."""
+        """Return the directions at ``indices``, in this order. Raises ``UserError`` for one that does not exist."""
         chosen = whole_numbers("dims", indices)
         wrong = [index for index in chosen if not 0 <= index < len(self)]
         if wrong or not chosen:
@@ -137,14 +139,14 @@ class Directions:
         )
 
     def renamed(self, index: int, name: str, note: str | None = None) -> Directions:
-        """The same with direction ``index`` called ``name``, and ``note`` beside it (None: its note stays).
+        """Rename direction ``index`` to ``name`` and set its ``note`` (None: keep its note).
 
         Raises ``UserError`` for a direction that does not exist, or an empty name.
         """
         if not 0 <= index < len(self):
             raise UserError(f"direction {index}: there are {len(self)} directions, 0 to {len(self) - 1}")
         if not name.strip():
-            raise UserError(f"direction {index}: the new name is empty; give it at least one letter")
+            raise UserError(f"direction {index}: the new name is empty; use at least one letter")
         names, notes = list(self.names), list(self.notes)
         names[index] = name.strip()
         if note is not None:
@@ -152,23 +154,23 @@ class Directions:
         return replace(self, names=names, notes=notes)
 
     def oriented(self) -> Directions:
-        """Each row with the sign that makes its largest entry by magnitude (the first of near ties) positive."""
+        """Flip each row so that its largest entry by magnitude (the first of near ties) is positive."""
         size = np.abs(self.matrix)
         leading = (size >= size.max(axis=1, keepdims=True) * (1 - _TIE)).argmax(axis=1)
         sign = np.sign(self.matrix[np.arange(len(self)), leading])
         return replace(self, matrix=self.matrix * sign[:, None])
 
     def sorted_by(self, score: str) -> Directions:
-        """The directions by descending ``score``; equal ones keep their order."""
+        """Sort the directions by descending ``score``; equal ones keep their order."""
         if score not in self.scores:
-            raise UserError(f"no score '{score}' among these directions; they have: {', '.join(self.scores) or 'none'}")
+            raise UserError(f"these directions have no score '{score}'; available: {', '.join(self.scores) or 'none'}")
         return self.select(np.argsort(-np.asarray(self.scores[score]), kind="stable"))
 
     def check(self, generator: nn.Module, *, where: str = "these directions") -> None:
-        """Refuse directions that cannot be added to a latent of this generator; warn when they are another model's.
+        """Refuse directions that do not apply to this generator, and warn if they are from another model.
 
-        ``where`` names them in the message. Raises ``UserError`` for a space or layer that the generator does not
-        have, or a wrong dimension of that space.
+        ``where`` names them in the message. Raises ``UserError`` for a space or layer that the generator does not have,
+        or a wrong dimension.
         """
         net = as_generator(generator)
         any_class = 0 if self.space != "z" and net.num_classes else None
@@ -178,23 +180,23 @@ class Directions:
             raise UserError(f"{where}: {error}") from error
         if self.latent_dim != dim:
             raise UserError(
-                f"{where}: made for a latent of {self.latent_dim} dimensions, this generator has {dim} in "
-                f"'{self.space}'; use the directions of this model"
+                f"{where}: made for a latent of {self.latent_dim} dimensions, but this generator has {dim} in "
+                f"'{self.space}'; use directions of this model"
             )
         if self.model_hash and self.model_hash != (actual := hash_of(generator)):
             warnings.warn(
-                f"{where}: found in another model (hash {self.model_hash[:12]}, this one {actual[:12]}); "
-                "they may mean nothing here",
+                f"{where}: computed for another model (hash {self.model_hash[:12]}, this one has {actual[:12]}); "
+                "they may not be meaningful here",
                 stacklevel=2,
             )
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write a ``.safetensors`` file.
 
-        It holds the matrix as tensor ``directions``, the rest as JSON metadata, and a hash of both.
+        It contains the matrix as tensor ``directions``, the rest as JSON metadata, and a hash of both.
         """
         if Path(path).suffix != ".safetensors":
-            raise UserError(f"{path}: a Directions file ends in .safetensors")
+            raise UserError(f"{path}: the name of a Directions file must end in .safetensors")
         described = {
             "format": FORMAT,
             "method": self.method,
@@ -213,9 +215,9 @@ class Directions:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Directions:
-        """Read what ``save`` wrote; ``check`` then says whether it fits a generator.
+        """Read a file written by ``save``; use ``check`` to compare it with a generator.
 
-        Raises ``UserError`` naming the file when it is missing, damaged, or no Directions file.
+        Raises ``UserError`` naming the file if it is missing, damaged, or not a Directions file.
         """
         where = printable(path)
         tensors, metadata = read_sealed(path, needed=False)  # early versions wrote no hash
@@ -226,7 +228,7 @@ class Directions:
             if described.pop("format") != FORMAT:
                 raise UserError(f"written in another version of the Directions format; expected {FORMAT}")
             if not tensors[_KEY].is_floating_point():
-                raise UserError(f"its matrix holds {tensors[_KEY].dtype}, and floating-point numbers are needed")
+                raise UserError(f"its matrix is {tensors[_KEY].dtype}, but floating-point numbers are needed")
             return cls(matrix=tensors[_KEY].float().numpy(), **described)
         except UserError as error:
             raise UserError(f"{where}: {error}") from error
@@ -235,11 +237,11 @@ class Directions:
 
 
 def _check_text(what: str, value: object) -> None:
-    """Refuse what is no text, and text that no file can hold (half of a surrogate pair)."""
+    """Refuse anything that is not a string, and strings that cannot be encoded (half of a surrogate pair)."""
     try:
         str.encode(value)  # pyright: ignore[reportArgumentType]
     except (TypeError, UnicodeEncodeError):
-        raise UserError(f"{what} of these directions must be a text, not {value!a:.60}") from None
+        raise UserError(f"{what} of these directions must be a string, not {value!a:.60}") from None
 
 
 def _numbers(name: object, values: Sequence[float]) -> tuple[float, ...]:
@@ -250,7 +252,7 @@ def _numbers(name: object, values: Sequence[float]) -> tuple[float, ...]:
 
 
 def random_control(latent_dim: int, k: int, seed: int) -> Directions:
-    """``k`` random orthonormal directions, uniform over all such frames: what any method has to beat.
+    """Draw ``k`` random orthonormal directions, uniform over all frames: the control for any method.
 
     QR of a Gaussian matrix with the signs of R's diagonal made positive, which makes Q Haar distributed
     (Mezzadri 2007, "How to generate random matrices from the classical compact groups").
@@ -264,8 +266,8 @@ def random_control(latent_dim: int, k: int, seed: int) -> Directions:
         True
     """
     if not 1 <= k <= latent_dim:
-        raise UserError(f"{k} random control directions: between 1 and the latent dimension, {latent_dim}")
-    # A source for each direction, so that asking for more of them keeps the first ones.
+        raise UserError(f"{k} random control directions: must be between 1 and the latent dimension, {latent_dim}")
+    # One generator per direction, so that a larger number keeps the first ones.
     sources = [random_generator("cpu", seed, "random direction", row) for row in range(k)]
     columns = [torch.randn(latent_dim, generator=source, dtype=torch.float64).numpy() for source in sources]
     q, r = np.linalg.qr(np.stack(columns, axis=1))

@@ -1,4 +1,4 @@
-"""Samples by seed: which seeds and classes, the images, and the grid or folder they are kept in."""
+"""Samples by seed: parsing of seeds and classes, the images, and their grid or folder."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class Samples:
 def parse_seeds(text: str, what: str = "seeds") -> list[int]:
     """``"0-3,70"`` -> [0, 1, 2, 3, 70]: numbers and inclusive ranges, in that order, repeats dropped.
 
-    Raises ``UserError`` naming ``what`` is read and the part that cannot be read.
+    Raises ``UserError`` naming ``what`` is parsed and the invalid part.
 
     Example:
         >>> from orthogan.latent import parse_seeds
@@ -57,10 +57,10 @@ def parse_seeds(text: str, what: str = "seeds") -> list[int]:
 
 
 def parse_layers(text: str, generator: nn.Module | None = None) -> list[int]:
-    """Numbers of layers from ``"0-3,5"``, as ``parse_seeds`` reads it.
+    """Parse numbers of layers such as ``"0-3,5"``, like ``parse_seeds``.
 
-    Of a ``generator`` with named styles, also from the words of ``orthogan.weights.select``: ``"blocks.0.*,!last"``.
-    Raises ``UserError``.
+    For a ``generator`` with named styles, also the words of ``orthogan.weights.select``: ``"blocks.0.*,!last"``. Raises
+    ``UserError``.
 
     Example:
         >>> from orthogan.latent import parse_layers
@@ -78,11 +78,11 @@ def parse_layers(text: str, generator: nn.Module | None = None) -> list[int]:
 
 
 def parse_classes(text: str, num_classes: int, names: Sequence[str] = ()) -> list[int]:
-    """Class numbers from numbers, ranges, or ``names`` (num_classes of them): ``"0-2,ship"``; repeats dropped.
+    """Parse class numbers from numbers, ranges, or ``names`` (num_classes of them): ``"0-2,ship"``; drops repeats.
 
-    Where all names are numbers, such as 1, 2 and 10, numbers and the ends of ranges are names. Names are compared
-    with case first, then without. Raises ``UserError`` for an unconditional generator, an unknown or ambiguous name,
-    or a number out of range.
+    If all names are numbers, such as 1, 2 and 10, numbers and the ends of ranges are names. Names are first compared
+    with case, then without. Raises ``UserError`` for an unconditional generator, an unknown or ambiguous name, or a
+    number out of range.
 
     Example:
         >>> from orthogan.latent import parse_classes
@@ -90,8 +90,8 @@ def parse_classes(text: str, num_classes: int, names: Sequence[str] = ()) -> lis
         [0, 1, 2]
     """
     if num_classes == 0:
-        raise UserError("classes: this generator is unconditional and has no classes; leave them out")
-    known = ", ".join(names) if names else "it has numbers only"
+        raise UserError("classes: this generator is unconditional and has no classes; omit them")
+    known = ", ".join(names) if names else "it only has numbers"
     exact = {name.strip(): index for index, name in enumerate(names)}
     alike: dict[str, list[int]] = {}
     for name, index in exact.items():
@@ -107,7 +107,7 @@ def parse_classes(text: str, num_classes: int, names: Sequence[str] = ()) -> lis
         elif len(found) == 1:
             chosen += found
         elif found or (name and not name[0].isdigit()):
-            what = f"'{name}' may be any of {', '.join(names[i] for i in found)}" if found else f"no class '{name}'"
+            what = f"'{name}' is ambiguous: {', '.join(names[i] for i in found)}" if found else f"no class '{name}'"
             raise UserError(f"classes: {what} in this generator ({known})")
         elif numbered:
             meant = _numbers(part, "classes")
@@ -131,15 +131,15 @@ def _numbers(text: str, what: str) -> list[int]:
             raise UserError(f"{what}: '{part}' in '{text}' is neither a number nor a range such as 0-63")
         first, last = int(match[1]), int(match[2] or match[1])
         if last < first:
-            raise UserError(f"{what}: the range '{part.strip()}' runs backwards; write {last}-{first}")
+            raise UserError(f"{what}: the range '{part.strip()}' is reversed; write {last}-{first}")
         if last - first >= MOST_SEEDS or len(found) + last - first >= MOST_SEEDS:
-            raise UserError(f"{what}: '{text}' is more than {MOST_SEEDS:,} numbers; ask for fewer at a time")
+            raise UserError(f"{what}: '{text}' contains more than {MOST_SEEDS:,} numbers; use fewer at a time")
         found.update(dict.fromkeys(range(first, last + 1)))
     return list(found)
 
 
 def format_ranges(numbers: Sequence[int]) -> str:
-    """Ascending numbers as the parsers here read them: [0, 1, 2, 5] -> "0-2,5"; "" for none."""
+    """Format ascending numbers for the parsers above: [0, 1, 2, 5] -> "0-2,5"; "" for none."""
     runs: list[list[int]] = []
     for number in numbers:
         if runs and number == runs[-1][-1] + 1:
@@ -157,11 +157,11 @@ def sample_images(
     batch_size: int = 64,
     device: torch.device | str | None = None,
 ) -> Samples:
-    """One image for each seed; latent and class are functions of that seed alone, never of its neighbors.
+    """Generate one image per seed; latent and class depend on the seed alone.
 
-    A conditional generator shows seed s in class ``classes[s % len(classes)]`` (default: all classes).
+    A conditional generator uses class ``classes[s % len(classes)]`` for seed s (default: all classes).
     ``truncation``: see ``orthogan.models.generate.truncate``.
-    Raises ``UserError`` for no seeds, or classes that do not fit the generator.
+    Raises ``UserError`` for no seeds, or classes that the generator does not have.
 
     Example:
         >>> import orthogan
@@ -171,7 +171,7 @@ def sample_images(
         (4, 1, 32, 32)
     """
     if not seeds:
-        raise UserError("no seeds: ask for at least one, such as 0-63")
+        raise UserError("no seeds: at least one is needed, such as 0-63")
     net = as_generator(generator)
     chosen = [sample_label(net, seed, classes) for seed in seeds]
     labels = [label for label in chosen if label is not None] or None
@@ -189,21 +189,23 @@ def sample_images(
 
 
 def check_place(out: str | os.PathLike[str], count: int) -> None:
-    """Raise ``UserError`` unless ``save_samples`` can write ``count`` images to ``out``; ask before a long draw."""
+    """Raise ``UserError`` unless ``save_samples`` can write ``count`` images to ``out``; check it before a long run."""
     target = Path(out)
     if target.suffix.lower() == ".png":
         if count > MOST_IN_A_GRID:
-            raise UserError(f"{target}: {count:,} images do not fit one grid; name a folder (no suffix) instead")
+            raise UserError(
+                f"{target}: {count:,} images are too many for one grid; choose a folder (no suffix) instead"
+            )
     elif target.suffix and not os.path.isdir(target):
-        raise UserError(f"{target}: name a .png for one grid, or a folder (no suffix) for one PNG per seed")
+        raise UserError(f"{target}: must be a .png file for one grid, or a folder (no suffix) for one PNG per seed")
 
 
 def save_samples(samples: Samples, out: str | os.PathLike[str], *, class_names: Sequence[str] = ()) -> list[Path]:
-    """A ``.png`` path gets all samples in one grid; any path without a suffix is a folder, one PNG a seed.
+    """Write all samples to one grid (a ``.png`` path), or one PNG per seed to a folder (a path without suffix).
 
-    The grid of a conditional generator has its classes in rows where they are four or more to a class on average,
-    else a caption under each image. In a folder: ``seed000012.png``, ``seed000012-class03.png``, at the
-    generator's own size. The paths written come back. Raises ``UserError`` for another suffix.
+    The grid of a conditional generator has its classes in rows if there are at least four images per class on average,
+    else a caption below each image. In a folder: ``seed000012.png``, ``seed000012-class03.png``, at the size of the
+        generator. Returns the written paths. Raises ``UserError`` for another suffix.
 
     Example:
         >>> import orthogan

@@ -1,4 +1,4 @@
-"""Traversals: one base image, or several, walked along each direction, all rows at one scale of offsets."""
+"""Traversals: one or several base images, moved along each direction, with the same offsets in all rows."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from orthogan.progress import progress_bar
 
 Walk = Literal["line", "sphere"]
 WALKS: tuple[Walk, ...] = get_args(Walk)
-_PARALLEL = 1e-6  # the sine of an angle that counts as none
+_PARALLEL = 1e-6  # sine of an angle that counts as zero
 
 
 def path(start: np.ndarray, rows: np.ndarray, walk: Walk, centred: bool) -> Callable[[float], np.ndarray]:
@@ -33,13 +33,13 @@ def path(start: np.ndarray, rows: np.ndarray, walk: Walk, centred: bool) -> Call
 
     "sphere" (Spingarn-Eliezer, Banner & Michaeli 2021, "GAN Steerability without optimization", great circle):
     ``cos(a) z + sin(a) |z| t``, where t is the unit vector along the part of d at right angles to z, and
-    ``a = offset * |d| / |z|``. The length |z| stays, offset * |d| is the length of the arc walked, and the first
-    step is along t: that of the line, less what would change the length. A whole turn takes 2 pi |z| / |d|.
+    ``a = offset * |d| / |z|``. The length |z| is constant, offset * |d| is the length of the arc, and the first step is
+    along t: the step of the line without its change of length. A full turn takes 2 pi |z| / |d|.
 
-    ``centred``: z without its own part along d, ``z - <z, d> d / |d|^2``, so that the offset is the coordinate along
-    d; on the sphere brought back to the length of ``start``, so that the coordinate is |z| sin(a).
+    ``centred``: z without its component along d, ``z - <z, d> d / |d|^2``, so that the offset is the coordinate along
+    d; on the sphere rescaled to the length of ``start``, so that the coordinate is |z| sin(a).
 
-    Raises ``UserError`` for an unknown walk, and on the sphere where there is no circle: z is zero, or along d.
+    Raises ``UserError`` for an unknown walk, and on the sphere if there is no circle: z is zero, or along d.
     """
     if walk not in WALKS:
         raise UserError(f"walk='{walk}': choose {' or '.join(WALKS)}")
@@ -52,14 +52,16 @@ def path(start: np.ndarray, rows: np.ndarray, walk: Walk, centred: bool) -> Call
 
     radius = float(np.linalg.norm(start))
     if radius == 0:
-        raise UserError("walk='sphere' from the mode of the prior: its length is zero; walk='line', or another base")
+        raise UserError(
+            "walk='sphere' from the mode of the prior: its length is zero; use walk='line', or another base"
+        )
     units = rows / np.sqrt(squares)
     across = units - (units @ start)[:, None] / radius**2 * start
     sines = np.linalg.norm(across, axis=1, keepdims=True)
     if (sines < _PARALLEL).any():
         raise UserError(
             f"walk='sphere': direction {int((sines < _PARALLEL).argmax())} is parallel to the base latent, so there "
-            "is no circle through both; walk='line', or another seed"
+            "is no circle through both; use walk='line', or another seed"
         )
     tangents = units if centred else across / sines
     if centred:
@@ -73,19 +75,19 @@ def path(start: np.ndarray, rows: np.ndarray, walk: Walk, centred: bool) -> Call
 
 
 MOST_STEPS = 1001
-MOST_IMAGES = 200_000  # of all seeds, directions and steps together
+MOST_IMAGES = 200_000  # limit for seeds x directions x steps
 
 
 @dataclass(frozen=True)
 class Traversal:
-    """What a traversal picture, animation or page is drawn from.
+    """The data of a traversal picture, animation or page.
 
     ``frames``: uint8 (rows, steps, c, h, w), the center column ``steps // 2`` at offset 0.
     ``offsets``: (steps,) float64, the multiples of a direction added, in ``unit``.
-    ``names``, ``notes``: one text a row. ``scores``: for each row its scores, name -> value; each row, controls
-    too, has "change": the mean absolute difference of its two ends from its center, in gray levels 0 … 255.
+    ``names``, ``notes``: one string per row. ``scores``: for each row its scores, name -> value; each row, including
+    controls, has "change": the mean absolute difference of its two ends from its center, in gray levels 0 … 255.
     ``is_control``: (rows,) bool, rows along random directions, always last.
-    ``metadata``: provenance as texts.
+    ``metadata``: provenance as strings.
 
     Example:
         >>> import orthogan
@@ -130,22 +132,22 @@ def traverse(
     batch_size: int = 64,
     device: torch.device | str | None = None,
 ) -> Traversal:
-    """Frames along each chosen direction d, offsets from -range to +range in ``steps`` columns.
+    """Generate frames along each chosen direction d, with offsets from -range to +range in ``steps`` columns.
 
-    The walk is in the directions' own space and layers: a layer that is not theirs keeps the base latent.
+    The walk is in the space and layers of the directions; other layers keep the base latent.
 
     ``directions``: by default those of ``method``, see ``orthogan.latent.discovery.find_directions``.
-    ``dims``: which of them, in that order.
+    ``dims``: indices of the directions, in this order.
     ``steps``: odd, at least 3, so that the middle column is the base image itself. The base z is the latent of
     ``seed``, pulled toward the mean by ``truncation`` (in z as ``truncate``, in W as StyleGAN's psi; the walk itself
     is not truncated), or the mean with ``base="zero"``.
     ``walk``: "line", z + offset * d, or "sphere", in z only, which keeps the length of the base; ``centred``
-    first removes the base's own component along each direction, so that an offset is the coordinate along d and no
-    longer added to it; the center column then differs from row to row. Formulas: ``orthogan.latent.traverse.path``.
-    ``y``: the class of a conditional generator (default ``seed`` modulo their number). ``control``: so many rows
-    along random orthonormal directions, of the same mean length as the chosen ones, below them.
+    first removes the component of the base along each direction, so that an offset is the coordinate along d instead of
+    being added to it; the center column then differs between rows. Formulas: ``orthogan.latent.traverse.path``.
+    ``y``: the class of a conditional generator (default ``seed`` modulo their number). ``control``: number of rows
+    along random orthonormal directions, with the same mean length as the chosen ones, below them.
 
-    Raises ``UserError`` for arguments that do not fit the generator or each other.
+    Raises ``UserError`` for arguments that do not match the generator or each other.
 
     Example:
         >>> import orthogan
@@ -155,7 +157,7 @@ def traverse(
         (2, 5, 1, 32, 32)
     """
     if directions is not None and method is not None:
-        raise UserError("directions and method: give one of them")
+        raise UserError("directions and method: pass only one of them")
     if directions is None:
         directions = find_directions(generator, method or "native", y=y)
     sheet = contact_sheet(
@@ -179,7 +181,7 @@ def traverse(
 
 @dataclass(frozen=True)
 class ContactSheet:
-    """``traversals``: one for each of ``seeds``, with the same directions, offsets and unit in all of them.
+    """A contact sheet; ``traversals``: one for each of ``seeds``, with the same directions, offsets and unit.
 
     Example:
         >>> import orthogan
@@ -196,7 +198,7 @@ class ContactSheet:
 
     @property
     def metadata(self) -> dict[str, str]:
-        """Provenance as texts: that of the traversals, with all "seeds" and "classes"."""
+        """Return the provenance of the traversals as strings, with all "seeds" and "classes"."""
         about = [one.metadata for one in self.traversals]
         classes = [one["class"] for one in about]
         shared = {key: value for key, value in about[0].items() if key not in ("seed", "class")}
@@ -224,7 +226,7 @@ def contact_sheet(
     batch_size: int = 64,
     device: torch.device | str | None = None,
 ) -> ContactSheet:
-    """``traverse`` for each of ``seeds``, with its arguments; the random control directions are the same for all.
+    """Call ``traverse`` for each of ``seeds``; the random control directions are the same for all.
 
     ``y``: one class for all seeds of a conditional generator; by default each seed has its own, as in ``traverse``.
     Raises ``UserError`` for no seeds, and as ``traverse``; ``TypeError`` for directions of another type.
@@ -257,7 +259,7 @@ def contact_sheet(
             f"walk='sphere' in space '{directions.space}': only the prior of z lies around a sphere; use walk='line'"
         )
     if control < 0:
-        raise UserError(f"control={control}: a number of rows, 0 or more")
+        raise UserError(f"control={control}: must be a number of rows, 0 or more")
     indices = None if isinstance(dims, str) and dims == "all" else whole_numbers("dims", dims)
     chosen = directions if indices is None else directions.select(indices)
     rows = chosen.matrix.astype(np.float64)
@@ -266,7 +268,7 @@ def contact_sheet(
         length = float(np.linalg.norm(rows, axis=1).mean())
         rows = np.concatenate([rows, length * random.matrix.astype(np.float64)])
     if (count := len(seeds) * len(rows) * steps) > MOST_IMAGES:
-        raise UserError(f"{count:,} images: at most {MOST_IMAGES:,}; take fewer seeds, steps or directions")
+        raise UserError(f"{count:,} images exceed the limit of {MOST_IMAGES:,}; use fewer seeds, steps or directions")
     described = {
         "software": f"orthogan {__version__}",
         "model_hash": model_hash(net),
@@ -317,9 +319,9 @@ def contact_sheet(
 
 
 def column_offsets(extent: float, steps: int) -> np.ndarray:
-    """(steps,) float64 from -extent to +extent, exactly 0 in the middle and exactly symmetric.
+    """Return offsets (steps,) float64 from -extent to +extent, exactly 0 in the middle and exactly symmetric.
 
-    Raises ``UserError`` for an even or too small ``steps`` (naming the nearest odd one) or a useless ``extent``.
+    Raises ``UserError`` for an even or too small ``steps`` (naming the nearest odd one) or an invalid ``extent``.
     """
     if steps < 3 or steps % 2 == 0:
         raise UserError(
@@ -327,9 +329,9 @@ def column_offsets(extent: float, steps: int) -> np.ndarray:
             f"the nearest is {max(3, steps + 1)}"
         )
     if steps > MOST_STEPS:
-        raise UserError(f"steps={steps}: at most {MOST_STEPS}")
+        raise UserError(f"steps={steps}: must be at most {MOST_STEPS}")
     if not (math.isfinite(extent) and extent > 0):
-        raise UserError(f"range={extent}: a positive finite number")
+        raise UserError(f"range={extent}: must be a positive finite number")
     half = steps // 2
     return np.arange(-half, half + 1) * (extent / half)
 
@@ -343,14 +345,14 @@ def _frames(
     batch_size: int,
     device: torch.device | str | None,
 ) -> np.ndarray:
-    """uint8 (rows, steps, c, h, w): the images of ``at(offset)`` (rows, dim) for each offset."""
+    """Return uint8 (rows, steps, c, h, w): the images of ``at(offset)`` (rows, dim) for each offset."""
 
     def images(z: np.ndarray) -> np.ndarray:
         labels = None if label is None else np.full(len(z), label)
         return generate(seen, torch.from_numpy(z.astype(np.float32)), labels, batch_size=batch_size, device=device)
 
     origins = at(0.0)
-    # One base image for every row: the same bytes, whatever rounding its place in a batch would bring.
+    # The same base image for every row, regardless of rounding that depends on its position in a batch.
     middle = images(origins) if centred else images(origins[:1]).repeat(len(origins), axis=0)
     latents = np.stack([at(float(offset)) for offset in offsets if offset != 0], axis=1)
     moved = images(latents.reshape(-1, latents.shape[-1])).reshape(*latents.shape[:2], *middle.shape[1:])

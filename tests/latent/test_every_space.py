@@ -187,7 +187,7 @@ def test_check_measures_directions_in_their_own_space(
     for generator in (net, wide):
         w_directions().check(generator)
     assert not recwarn.list
-    with pytest.raises(UserError, match="mine: made for a latent of 6 dimensions, this generator has 3 in 'z'"):
+    with pytest.raises(UserError, match="mine: made for a latent of 6 dimensions, but this generator has 3 in 'z'"):
         replace(w_directions(), space="z").check(wide, where="mine")
     with pytest.raises(UserError, match=r"mine: layers .*0 to 7"):
         w_directions(layers=[8]).check(net, where="mine")

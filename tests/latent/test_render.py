@@ -185,6 +185,6 @@ def test_other_suffixes_list_the_known_ones(walk: Traversal, tmp_path: Path) -> 
         with pytest.raises(UserError, match=r"\.png, \.gif, \.webp, \.mp4, \.html"):
             render(walk, tmp_path / name)
     for name in ("t.gif", "t.webp", "t.mp4"):
-        with pytest.raises(UserError, match=rf"{name}: heat-maps are drawn in \.png and \.html only"):
+        with pytest.raises(UserError, match=rf"{name}: heat maps are only available for \.png and \.html"):
             render(walk, tmp_path / name, heatmap=True)
     assert not list(tmp_path.iterdir())

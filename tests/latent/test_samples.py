@@ -72,7 +72,7 @@ def test_classes() -> None:
         with pytest.raises(UserError, match=r"no class '[03]' in this generator \(1, 10, 2\)"):
             parse_classes(text, 3, numbered)
     assert parse_classes("cat,Cat", 2, ["Cat", "cat"]) == [1, 0]
-    with pytest.raises(UserError, match="'CAT' may be any of Cat, cat"):
+    with pytest.raises(UserError, match="'CAT' is ambiguous: Cat, cat"):
         parse_classes("CAT", 2, ["Cat", "cat"])
     with pytest.raises(UserError, match="unconditional"):
         parse_classes("0", 0)

@@ -1,7 +1,8 @@
-"""Finding directions in a generator's latent space, one method a file; each returns ``Directions``.
+"""Methods that find directions in the latent space of a generator, one per file; each returns ``Directions``.
 
-Which suits which net: ``sefa`` (closed form, any first linear layer), ``pca`` (a layer behind it), ``jacobian`` (any
-net, the latent up to some hundreds), ``hessian`` and ``orojar`` (where those tie), ``learned`` (minutes to hours).
+When to use which: ``sefa`` (closed form, any first linear layer), ``pca`` (a later layer), ``jacobian`` (any network
+    with a latent of up to some hundred dimensions), ``hessian`` and ``orojar`` (if the others have ties), ``learned``
+    (takes minutes to hours).
 """
 
 from orthogan.latent.discovery.discover import Discovery, discover

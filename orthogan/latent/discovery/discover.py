@@ -1,4 +1,4 @@
-"""Several methods at once, scored beside random directions: what ``orthogan discover`` does."""
+"""Several methods at once, compared with random directions: the work of ``orthogan discover``."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from orthogan.models.generate import in_space, model_hash
 
 @dataclass(frozen=True)
 class Discovery:
-    """Directions with their scores, and the scores of random ones, which a find has to beat.
+    """Directions with their scores, and the scores of random directions for comparison.
 
     Example:
         >>> import orthogan
@@ -35,7 +35,7 @@ class Discovery:
     control: Directions
 
     def table(self) -> str:
-        """One line per direction, the control's mean last."""
+        """Format one line per direction, and the mean of the control last."""
         scores = self.directions.scores
         rows = []
         for i, name in enumerate(self.directions.names):
@@ -60,22 +60,22 @@ def discover(
     layers: Sequence[int] = (),
     **options: Any,
 ) -> Discovery:
-    """Find directions by one or several methods, merge near duplicates, score them, and random ones beside them.
+    """Find directions by one or several methods, merge near duplicates, and score them and random ones.
 
     Args:
         methods: names of ``DIRECTION_METHODS`` or ``module:function``, as a list or one string with commas.
-        threshold: a direction whose |cosine| with an earlier one is above it is merged into that.
-        control: how many random orthonormal directions to score for comparison.
-        with_rca: also train a small net to tell which direction moved (see ``rca``), minutes on a CPU; the control is
-            then as large as the find, since the number of directions decides what chance is.
-        y: class of a conditional generator; None takes them in turn, in z.
-        components: how many directions of each method, its first ones; None for all it finds.
-        space: the latent space to look in, one of the generator's own (``orthogan.models.generate.in_space``).
-        layers: numbers of the layers that take the latent there; none for all. The others stay at the mean.
-        options: passed to those methods that know them (layer, samples, steps, batch_size, …).
+        threshold: a direction whose |cosine| with an earlier one is above this value is merged into it.
+        control: number of random orthonormal directions to score for comparison.
+        with_rca: also train a small network to predict which direction moved (see ``rca``), minutes on a CPU; the
+            control then has as many directions, since their number determines the chance level.
+        y: class of a conditional generator; None cycles through all classes, in z.
+        components: number of directions of each method, its first ones; None for all.
+        space: latent space of the generator to search (``orthogan.models.generate.in_space``).
+        layers: numbers of the layers that take the latent in this space; none for all. The others stay at the mean.
+        options: passed to the methods that have them (layer, samples, steps, batch_size, …).
 
     Raises:
-        UserError: an unknown method, space or layer, or an option that none of the methods has.
+        UserError: unknown method, space or layer, or an option that none of the methods has.
 
     Example:
         >>> import orthogan
@@ -85,11 +85,11 @@ def discover(
         (['activeness', 'change'], 2)
     """
     if not 0 < threshold <= 1:
-        raise UserError(f"threshold={threshold}: a cosine above 0, at most 1")
+        raise UserError(f"threshold={threshold}: must be a cosine above 0 and at most 1")
     if control < 1:
-        raise UserError(f"control={control}: at least 1 random direction to compare with")
+        raise UserError(f"control={control}: at least 1 random direction is needed for comparison")
     net = in_space(generator, space, y=y, layers=layers)
-    label = y if space == "z" else None  # a view of another space has its class in it
+    label = y if space == "z" else None  # a view of another space includes its class
     directions = find_directions(
         net, methods, threshold=threshold, y=label, seed=seed, components=components, **options
     )

@@ -1,4 +1,4 @@
-"""Directions that act apart on each feature: those with the least Hessian penalty (Peebles et al., ECCV 2020)."""
+"""Directions with the smallest Hessian penalty, which act independently on each feature (Peebles et al., ECCV 2020)."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ def hessian(
     reduction: Literal["max", "mean"] = "mean",
     seed: int = 0,
 ) -> Directions:
-    """Orthonormal directions of a frozen generator that minimize the Hessian penalty along them.
+    """Find orthonormal directions of a frozen generator that minimize the Hessian penalty.
 
-    The search, its scores and warnings are those of ``learn_rotation``. ``layer``, ``resolution``: where the
-    features are taken (None: the whole image). ``reduction``: "mean" has less noise than the paper's "max".
-    Raises ``UserError`` for arguments that do not fit.
+    The search, its scores and warnings are those of ``learn_rotation``. ``layer``, ``resolution``: which features to
+    use (None: the whole image). ``reduction``: "mean" has less noise than the paper's "max". Raises ``UserError`` for
+    invalid arguments.
 
     Source: Peebles et al. 2020, arXiv:2008.10599.
 

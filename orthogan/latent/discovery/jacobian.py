@@ -1,4 +1,4 @@
-"""Right singular vectors of the generator's Jacobian, averaged over the prior, or local at one latent.
+"""Right singular vectors of the Jacobian of the generator, averaged over the prior, or local at one latent.
 
 Local: Choi et al., ICLR 2022, "Do Not Escape From the Manifold: Discovering the Local Coordinates on the Latent Space
 of GANs". Averaged: the eigenvectors of E[J^T J], which for a linear generator are SeFa's.
@@ -33,14 +33,14 @@ def jacobian(
     seed: int = 0,
     batch_size: int = 128,
 ) -> Directions:
-    """Eigenvectors of J^T J averaged over ``samples`` latents, by descending "sigma", the root of the eigenvalue.
+    """Find eigenvectors of J^T J averaged over ``samples`` latents, by descending "sigma", the root of the eigenvalue.
 
     Sigma is the root mean square of the change per unit step along the direction, as a Euclidean norm over all
     features. J is the exact derivative of the image, or of the output of ``layer``, averaged down to ``resolution``
-    if given; it costs latent_dim forward passes a latent, ``batch_size`` of them at once. ``samples=1`` is the local
-    basis at the latent of ``seed``.
+    if given; it costs latent_dim forward passes per latent, ``batch_size`` of them at once. ``samples=1`` gives the
+    local basis at the latent of ``seed``.
 
-    Warns when the sigmas tie. Raises ``UserError`` for unfit arguments and where nothing depends on the latent.
+    Warns if the sigmas tie. Raises ``UserError`` for invalid arguments, and if nothing depends on the latent.
 
     Source: Choi et al. 2022, arXiv:2106.06959.
 
@@ -59,7 +59,7 @@ def jacobian(
         sigma, rows = principal(mean_gram(response, samples, seed, batch_size))
     where = f"layer '{layer}'" if layer else "the image"
     if not float(sigma[0]) > 0:
-        raise UserError(f"{where} does not change with the latent: its Jacobian is zero")
+        raise UserError(f"{where} does not depend on the latent: its Jacobian is zero")
     warn_of_tie(sigma, where)
     method = "jacobian" if samples > 1 else "local jacobian"
     return sort_by_spectrum(rows[:k], sigma[:k], generator, method=method, layer=layer or "", seed=seed)
@@ -92,7 +92,7 @@ def push_forward(response: GeneratorFunction, z: Tensor, tangents: Tensor, label
     Dual numbers rather than ``torch.func.jvp``: they pass through layers with an autograd function of the old kind.
     """
     with forward_ad.dual_level(), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "`torch.jit.script` is deprecated", FutureWarning)  # of torch's own set-up
+        warnings.filterwarnings("ignore", "`torch.jit.script` is deprecated", FutureWarning)  # from torch's own setup
         out = response(forward_ad.make_dual(z, tangents), labels)
         value, tangent = forward_ad.unpack_dual(out)
     return (torch.zeros_like(value) if tangent is None else tangent).flatten(1)
@@ -104,6 +104,6 @@ def principal(gram: Tensor) -> tuple[Tensor, Tensor]:
     Raises ``UserError`` where it is not finite.
     """
     if not bool(torch.isfinite(gram).all()):
-        raise UserError("the Jacobian holds NaN or infinite values; the generator is damaged or has no derivative")
+        raise UserError("the Jacobian contains NaN or infinite values; the generator is damaged or not differentiable")
     values, vectors = torch.linalg.eigh(gram)
     return values.flip(0).clamp_min(0).sqrt(), vectors.flip(1).T.contiguous()

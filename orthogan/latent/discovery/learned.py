@@ -1,4 +1,4 @@
-"""Directions that a second net can tell apart: an orthonormal matrix and a reconstructor, trained together.
+"""Directions that a second network can distinguish: an orthonormal matrix and a reconstructor, trained together.
 
 Voynov & Babenko, ICML 2020, "Unsupervised Discovery of Interpretable Directions in the GAN Latent Space".
 """
@@ -29,14 +29,14 @@ from orthogan.rng import generator as random_generator
 RCA = "rca"
 REACH = 6.0  # shifts are uniform in [-REACH, REACH] …
 LEAST = 0.5  # … and pushed to at least this magnitude
-SHIFT_WEIGHT = 0.25  # of the shift's L1 loss beside the cross-entropy
+SHIFT_WEIGHT = 0.25  # weight of the L1 loss of the shift relative to the cross-entropy
 
 
 class Reconstructor(nn.Module):
     """Pairs of images (n, c, h, w) -> logits of the direction (n, k) and the shift along it (n,).
 
-    Three convolutions of stride 2 with batch norm, a 4x4 map, one hidden layer. It sees the first image and the
-    difference: the same information as both, sooner learned.
+    Three convolutions of stride 2 with batch norm, a 4x4 map, one hidden layer. Its input is the first image and the
+        difference: the same information as both images, but learned faster.
     """
 
     def __init__(self, channels: int, k: int, width: int = 32) -> None:
@@ -69,14 +69,14 @@ def learned(
     pairs: int = 64,
     seed: int = 0,
 ) -> Directions:
-    """``components`` (default latent_dim) orthonormal directions, learned with the net that tells them apart.
+    """Learn ``components`` (default latent_dim) orthonormal directions, with the network that distinguishes them.
 
     Loss: cross-entropy of which direction moved, plus 0.25 times the L1 error of how far, over shifts uniform in
     [-reach, reach] and at least 0.5 in magnitude. The paper trains 1e5 steps at ``lr`` 1e-4. The score "rca" of a
-    direction is the part of ``pairs`` fresh pairs that the net names rightly; the mean over directions is the
-    paper's reconstructor classification accuracy. Sorted by it.
+    direction is the fraction of ``pairs`` new pairs that the network classifies correctly; the mean over directions is
+    the paper's reconstructor classification accuracy. Directions are sorted by it.
 
-    Warns when the mean is no better than chance. Raises ``UserError`` for arguments that do not fit.
+    Warns if the mean is no better than chance. Raises ``UserError`` for invalid arguments.
 
     Source: Voynov & Babenko 2020, arXiv:2002.03754.
 
@@ -119,7 +119,7 @@ def teach(
     """A reconstructor trained, together with the tensors ``learnt``, on shifts along ``rows()`` (k, latent_dim)."""
     check_positive(steps=steps, batch_size=batch_size)
     if not (lr > 0 and reach > LEAST):
-        raise UserError(f"lr={lr}, reach={reach}: a positive learning rate, and shifts of more than {LEAST}")
+        raise UserError(f"lr={lr}, reach={reach}: needs a positive learning rate, and shifts of more than {LEAST}")
     k = len(rows())
     channels = response(*response.draw(1, seed=0)).shape[1]
     with seeded(seed, "reconstructor"):
@@ -166,11 +166,11 @@ def shifts(n: int, reach: float, source: torch.Generator) -> Tensor:
 
 
 def warn_of_chance(right: np.ndarray) -> None:
-    """Warn when a mean accuracy is below one and a half times that of guessing."""
+    """Warn if the mean accuracy is below one and a half times the chance level."""
     if len(right) > 1 and right.mean() < 1.5 / len(right):
         warnings.warn(
-            f"the directions are told apart in {right.mean():.1%} of the pairs, {1 / len(right):.1%} would be chance; "
-            "train longer, or take fewer directions",
+            f"the directions are classified correctly in {right.mean():.1%} of the pairs ({1 / len(right):.1%} by "
+            "chance); train longer, or use fewer directions",
             stacklevel=3,
         )
 

@@ -1,4 +1,4 @@
-"""Several methods' directions in one file, each line of the latent once."""
+"""Merge directions of several methods without duplicates."""
 
 from __future__ import annotations
 
@@ -11,12 +11,11 @@ from orthogan.latent.directions import Directions
 
 
 def merge(found: Sequence[Directions], *, threshold: float = 0.9) -> Directions:
-    """The rows of all ``found`` in their order, without those nearly parallel to an earlier one.
+    """Concatenate the rows of all ``found``, without those nearly parallel to an earlier one.
 
-    A row whose |cosine| with a kept one is above ``threshold`` is dropped, and named in the note of the nearest
-    kept one. Names begin with the method. Scores are those that all have. A kept row has its length and sign.
-    Raises ``UserError`` for no directions, a threshold outside 0 … 1, or another latent, space, range of
-    layers, unit or model.
+    A row whose |cosine| with a kept one is above ``threshold`` is dropped, and mentioned in the note of the nearest
+    kept one. Names begin with the method. Only scores that all have are kept. Rows keep their length and sign. Raises
+    ``UserError`` for no directions, a threshold outside 0 … 1, or different latents, spaces, layers, units or models.
 
     Example:
         >>> import numpy as np
@@ -28,9 +27,9 @@ def merge(found: Sequence[Directions], *, threshold: float = 0.9) -> Directions:
         (3, 4)
     """
     if not found:
-        raise UserError("nothing to merge: give at least one Directions")
+        raise UserError("nothing to merge: pass at least one Directions")
     if not 0 < threshold <= 1:
-        raise UserError(f"threshold={threshold}: a cosine above 0, at most 1")
+        raise UserError(f"threshold={threshold}: must be a cosine above 0 and at most 1")
     for what in ("latent_dim", "space", "layers", "unit", "model_hash"):
         values = {str(getattr(one, what)) for one in found} - {""}
         if len(values) > 1:

@@ -1,4 +1,4 @@
-"""The methods that find directions, by name: what ``--method`` accepts in every command."""
+"""The methods that find directions, by name, as accepted by ``--method`` in every command."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ DIRECTION_METHODS: Registry[DirectionMethod] = Registry("direction method", "ort
 
 
 def options_of(method: str) -> list[str]:
-    """The options of a direction method, which are its arguments after the generator.
+    """Return the options of a direction method, which are its arguments after the generator.
 
     Example:
         >>> from orthogan.latent.discovery import options_of
@@ -48,17 +48,17 @@ def find_directions(
     components: int | None = None,
     **options: Any,
 ) -> Directions:
-    """Directions by one or several methods; those of several are merged.
+    """Find directions by one or several methods, and merge those of several.
 
     Args:
         methods: names of ``DIRECTION_METHODS`` or ``module:function``, as a list or one string with commas.
-        threshold: a direction whose |cosine| with an earlier one is above it is merged into that one.
-        y: class of a conditional generator; None takes the classes in turn.
+        threshold: a direction whose |cosine| with an earlier one is above this value is merged into it.
+        y: class of a conditional generator; None cycles through all classes.
         components: the number of directions of each method, its first ones; None for all.
         options: passed to the methods that have them (layer, samples, steps, batch_size, …).
 
     Raises:
-        UserError: an unknown method, or an option that none of the methods has.
+        UserError: unknown method, or an option that none of the methods has.
 
     Example:
         >>> import orthogan

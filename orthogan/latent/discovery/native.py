@@ -1,4 +1,4 @@
-"""The directions a generator brings itself: its own, where it declares some, else the axes of its latent."""
+"""Native directions of a generator: its own, if it declares some, else the axes of its latent."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from orthogan.models.protocol import as_generator
 
 @DIRECTION_METHODS.register("identity", "axes")
 def latent_axes(generator: nn.Module, *, components: int | None = None) -> Directions:
-    """The first ``components`` (default all) axes of the latent: "z0", "z1", … (or the generator's own ``axis``).
+    """Return the first ``components`` (default all) axes of the latent: "z0", "z1", … (or the generator's ``axis``).
 
     Example:
         >>> import orthogan
@@ -36,11 +36,10 @@ def latent_axes(generator: nn.Module, *, components: int | None = None) -> Direc
 
 @DIRECTION_METHODS.register("native")
 def native_directions(generator: nn.Module) -> Directions:
-    """The rows of ``generator.native_directions()``, else ``latent_axes``.
+    """Return the rows of ``generator.native_directions()``, else ``latent_axes``.
 
-    The generator's method, where it has one and does not return None, gives a (k, latent_dim) tensor or array
-    (rows kept in its order and sign: the model's own numbering is what its author knows them by). With them may come
-    ``native_names()``, k texts, and ``native_scores()``, k numbers by name.
+    This optional method returns a (k, latent_dim) tensor or array, whose order and signs are kept, or None. A generator
+    may also have ``native_names()``, k strings, and ``native_scores()``, k numbers by name.
 
     Example:
         >>> import orthogan

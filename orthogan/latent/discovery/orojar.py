@@ -1,4 +1,4 @@
-"""Directions that change the features at right angles: those with the least OroJaR (Wei et al., ICCV 2021)."""
+"""Directions with the smallest OroJaR, which change the features orthogonally (Wei et al., ICCV 2021)."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ def orojar(
     epsilon: float = 0.1,
     seed: int = 0,
 ) -> Directions:
-    """Orthonormal directions of a frozen generator whose effects on the features are nearest to orthogonal.
+    """Find orthonormal directions of a frozen generator whose effects on the features are most orthogonal.
 
-    The search, its scores and warnings are those of ``learn_rotation``. ``layer``, ``resolution``: where the
-    features are taken (None: the whole image). Raises ``UserError`` for arguments that do not fit.
+    The search, its scores and warnings are those of ``learn_rotation``. ``layer``, ``resolution``: which features to
+    use (None: the whole image). Raises ``UserError`` for invalid arguments.
 
     Source: Wei et al. 2021, arXiv:2108.07668.
 

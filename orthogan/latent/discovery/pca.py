@@ -1,4 +1,4 @@
-"""GANSpace (Härkönen et al., NeurIPS 2020): principal components of a layer's activations, carried back to z."""
+"""GANSpace (Härkönen et al., NeurIPS 2020): principal components of activations of a layer, mapped back to z."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from orthogan.latent.discovery.spectrum import check_components, check_positive,
 from orthogan.models.protocol import Generator, as_generator
 from orthogan.rng import generator as random_generator
 
-EXACT_FEATURES = 2048  # up to here the whole covariance is formed; beyond, its leading subspace is iterated
+EXACT_FEATURES = 2048  # up to this size the whole covariance is computed; beyond, its leading subspace is iterated
 OVERSAMPLING = 32
 ITERATIONS = 4
-LATENT = "latent"  # in place of a layer: the latents themselves
+LATENT = "latent"  # instead of a layer: the latents themselves
 
 Batches = Callable[[], Iterator[tuple[Tensor, Tensor]]]
 
@@ -37,17 +37,17 @@ def pca(
     seed: int = 0,
     batch_size: int = 256,
 ) -> Directions:
-    """Principal components of a layer over ``samples`` latents, each carried to z by least squares, unit length.
+    """Find principal components of a layer over ``samples`` latents, mapped to unit vectors in z by least squares.
 
     ``layer``: a dotted submodule name; "latent", the latents themselves, which is GANSpace in w; or "auto": in z the
     first module that runs behind the first layer (see ``layer_behind``), in any other space "latent".
-    ``components``: how many (default all that vary, at most the latent dimension).
-    Scores: "sigma" (standard deviation of the activations along the component), "share" (of their total variance),
-    "linear" (the part of the component's variance that a linear function of z explains, 0 … 1).
+    ``components``: number of components (default all that vary, at most the latent dimension).
+    Scores: "sigma" (standard deviation of the activations along the component), "share" (fraction of their total
+        variance), "linear" (fraction of the component's variance that a linear function of z explains, 0 … 1).
 
-    Refuses activations that are z itself: an isotropic Gaussian has no principal components. Warns when sigmas tie
-    beyond what sampling explains, and when a component is not linear in z, so that its direction is noise.
-    Raises ``UserError`` also for fewer than ten samples a latent dimension and for an unknown layer.
+    Refuses activations that are z itself, because an isotropic Gaussian has no principal components. Warns if sigmas
+    tie beyond what sampling explains, and if a component is not linear in z, so that its direction is noise. Also
+    raises ``UserError`` for fewer than ten samples per latent dimension and for an unknown layer.
 
     Source: Härkönen et al. 2020, arXiv:2004.02546.
 
@@ -65,7 +65,10 @@ def pca(
     net = as_generator(generator)
     k, dim = check_components(net, components), net.latent_dim
     if samples < 10 * dim:
-        raise UserError(f"samples={samples}: at least 10 a latent dimension, {10 * dim}; GANSpace takes 10,000 or more")
+        raise UserError(
+            f"samples={samples} is too few: use at least 10 per latent dimension, {10 * dim}; GANSpace uses 10,000 "
+            "or more"
+        )
     name = layer
     if layer == "auto":
         name = layer_behind(net) if getattr(generator, "axis", "z") == "z" else LATENT
@@ -83,13 +86,13 @@ def pca(
         first = next(batches())
         if name != LATENT and first[0].shape == first[1].shape and torch.equal(*first):
             raise UserError(
-                f"layer '{name}': its output is z itself, which has no principal components; name a later one"
+                f"layer '{name}': its output is z itself, which has no principal components; choose a later layer"
             )
         covariance, total = _covariance(batches, first[0].shape[1], k, seed)
     variance, basis = torch.linalg.eigh(covariance[:-dim, :-dim])
     kept = min(k, int((variance > 1e-10 * variance[-1]).sum()))
     if not kept:
-        raise UserError(f"layer '{name}': its activations do not vary with z; name another")
+        raise UserError(f"layer '{name}': its activations do not depend on z; choose another layer")
     variance, basis = variance.flip(0)[:kept], basis.flip(1)[:, :kept]
     if components is not None and kept < k:
         warnings.warn(f"layer '{name}': only {kept} of {k} components vary", stacklevel=2)
@@ -97,14 +100,15 @@ def pca(
     # Coordinates u = basis^T a / sigma are uncorrelated, so the least squares of z on u is their covariance.
     onto = (basis.T @ covariance[:-dim, -dim:]) / variance.sqrt()[:, None]
     explained = (onto @ torch.linalg.pinv(covariance[-dim:, -dim:], hermitian=True) * onto).sum(1).clamp(0, 1)
-    # Of a component that owes z nothing the part is Beta distributed: mean and four standard deviations.
+    # For a component independent of z this fraction is Beta distributed: mean and four standard deviations.
     chance = dim / (samples - 1)
     chance += 4 * math.sqrt(2 * chance * (1 - chance) / (samples + 1))
     noisy = torch.nonzero(explained < chance).flatten().tolist()
     if noisy:
         warnings.warn(
-            f"layer '{name}': components {', '.join(map(str, noisy))} are not linear in z (at best "
-            f"{float(explained[noisy].max()):.2g} of one is), so their directions are noise; name another layer",
+            f"layer '{name}': components {', '.join(map(str, noisy))} are not linear in z (a linear function "
+            f"explains at most {float(explained[noisy].max()):.2g} of their variance), so their directions are "
+            "noise; choose another layer",
             stacklevel=2,
         )
     ratio = math.sqrt(dim / samples)
@@ -121,10 +125,10 @@ def pca(
 
 
 def layer_behind(generator: Generator, *, layer: str = "auto") -> str:
-    """The name of the first module, no Sequential, that starts once the first layer has run; else the first layer's.
+    """Return the name of the first module after the first layer, except Sequential; else that of the first layer.
 
-    In our nets the first block or norm with its activation: nonlinear in z, but still close to it.
-    Raises ``UserError`` when no first layer is found.
+    In our networks this is the first block or norm with its activation: nonlinear in z, but still close to it. Raises
+        ``UserError`` if no first layer is found.
     """
     name, first = find_layer(generator, layer, generator.latent_dim)
     names = {part: part_name for part_name, part in generator.named_modules()}
@@ -152,7 +156,7 @@ def layer_behind(generator: Generator, *, layer: str = "auto") -> str:
 def _covariance(batches: Batches, features: int, k: int, seed: int) -> tuple[Tensor, float]:
     """Covariance float64 of (activations, or their coordinates in the leading subspace; z), and the total variance."""
     activations, z = next(batches())
-    # Everything is taken from the first batch's mean, so that a large mean cancels nothing.
+    # Subtract the mean of the first batch, to avoid cancellation with a large mean.
     origin, z_origin = _double(activations).mean(0), _double(z).mean(0)
     width = min(k + OVERSAMPLING, features)
     subspace = None if features <= EXACT_FEATURES else _leading(batches, features, width, seed).to(origin)

@@ -1,4 +1,4 @@
-"""Random directions: the control that any method has to beat."""
+"""Random directions, the control for any method."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from orthogan.models.protocol import as_generator
 
 @DIRECTION_METHODS.register("random")
 def random_basis(generator: nn.Module, *, components: int | None = None, seed: int = 0) -> Directions:
-    """``components`` (default latent_dim) random orthonormal directions: ``random_control`` for this generator.
+    """Draw ``components`` (default latent_dim) random orthonormal directions: ``random_control`` for this generator.
 
     Example:
         >>> import orthogan

@@ -1,4 +1,4 @@
-"""The generator as a function of its latent: what every method here looks at or differentiates."""
+"""The generator as a function of its latent, as analyzed or differentiated by the methods."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ class GeneratorFunction:
 
     @property
     def dim(self) -> int:
-        """The dimension of the latent."""
+        """Dimension of the latent."""
         return int(self.net.latent_dim)
 
     def draw(self, n: int, seed: int) -> tuple[Tensor, Tensor | None]:
-        """``n`` latents of the prior and their classes: the one fixed, else all in turn; None if unconditional."""
+        """Draw ``n`` latents of the prior and their classes: the fixed one, else all in turn; None if unconditional."""
         z = self.net.sample_latent(n, seed=seed).to(self.device)
         if not self.net.num_classes:
             return z, None
@@ -39,11 +39,11 @@ class GeneratorFunction:
         return z, labels.to(self.device)
 
     def __call__(self, z: Tensor, labels: Tensor | None) -> Tensor:
-        """The features of latents (n, latent_dim), float32, at reduced resolution if one was asked for."""
+        """Return the features of latents (n, latent_dim), float32, at a reduced resolution if one was set."""
         with torch.autocast(self.device.type, enabled=False):
             out = self._run(z) if labels is None else self._run(z, labels)
             if not isinstance(out, Tensor) or out.ndim < 2 or len(out) != len(z):
-                raise UserError(f"layer '{self.layer or 'output'}': not one array of numbers for each latent")
+                raise UserError(f"layer '{self.layer or 'output'}': does not return one array of numbers per latent")
             out = out.float()
             return out if self.resolution is None else _reduced(out, self.resolution)
 
@@ -57,31 +57,31 @@ class GeneratorFunction:
             return reached.output
         finally:
             handle.remove()
-        raise UserError(f"layer '{self.layer}' is not run when the generator makes an image; name another")
+        raise UserError(f"layer '{self.layer}' is not used when the generator computes an image; choose another layer")
 
 
 @contextmanager
 def trace_generator(
     generator: nn.Module, *, layer: str | None = None, resolution: int | None = None, y: int | None = None
 ) -> Iterator[GeneratorFunction]:
-    """Within the block: the generator frozen, its constrained weights computed once, and tried on one latent.
+    """Context with the frozen generator and cached constrained weights, after a trial on one latent.
 
-    ``layer``: a dotted submodule name whose output is looked at (the rest of the net is not run); None or "" for
-    the image. ``resolution``: outputs (n, c, h, w) are averaged down to this side. ``y``: the class of a
-    conditional generator; None takes all classes in turn.
-    Raises ``UserError`` for an unknown or unfit layer, resolution or class, and for output that is not finite.
+    ``layer``: a dotted submodule name whose output is used (the rest of the network is not run); None or "" for the
+    image. ``resolution``: outputs (n, c, h, w) are averaged down to this side. ``y``: the class of a conditional
+    generator; None cycles through all classes. Raises ``UserError`` for an unknown or unsuitable layer, resolution or
+    class, and for non-finite output.
     """
     net = as_generator(generator)
     found = GeneratorFunction(net, layer, resolution, y)
-    # The weights are kept from the trial on: some constraints cannot be differentiated forward, and none need be.
+    # Weights are cached from the trial on: some constraints have no forward derivative, and none is needed.
     with eval_mode(net), parametrize.cached():
         if not bool(torch.isfinite(found(*found.draw(1, seed=0))).all()):
-            raise UserError(f"layer '{layer or 'output'}': NaN or infinite values; the generator is damaged")
+            raise UserError(f"layer '{layer or 'output'}': contains NaN or infinite values; the generator is damaged")
         yield found
 
 
 class _Reached(Exception):
-    """Carries a layer's output out of the net, so that the layers after it need not run."""
+    """Carries the output of a layer out of the network, so that later layers are not run."""
 
     def __init__(self, output: object) -> None:
         super().__init__()
@@ -98,11 +98,13 @@ def _submodule(net: nn.Module, layer: str) -> nn.Module:
     except AttributeError as error:
         names = [name for name, _ in net.named_modules() if name]
         raise UserError(
-            f"no layer '{layer}' in {type(net).__name__}; there are: {', '.join(names) or 'none'}"
+            f"no layer '{layer}' in {type(net).__name__}; available: {', '.join(names) or 'none'}"
         ) from error
 
 
 def _reduced(out: Tensor, side: int) -> Tensor:
     if out.ndim != 4 or not 1 <= side <= min(out.shape[2:]):
-        raise UserError(f"resolution={side}: between 1 and the side of a map; this output is {tuple(out.shape[1:])}")
+        raise UserError(
+            f"resolution={side}: must be between 1 and the side of the map; this output is {tuple(out.shape[1:])}"
+        )
     return functional.adaptive_avg_pool2d(out, side)

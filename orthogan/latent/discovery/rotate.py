@@ -1,4 +1,4 @@
-"""Directions of a frozen generator by descent on a penalty over orthonormal frames; Hessian and OroJaR share it."""
+"""Directions that minimize a penalty over orthonormal frames by gradient descent, for Hessian penalty and OroJaR."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from orthogan.models.protocol import as_generator
 from orthogan.rng import derive
 from orthogan.rng import generator as random_generator
 
-JACOBIANS = 32  # latents behind the subspace and the scores
-START = 0.1  # spread of the start: the penalty's own symmetric points are left at once
+JACOBIANS = 32  # latents for the subspace and the scores
+START = 0.1  # spread of the start, to leave the symmetric points of the penalty immediately
 CONTROLS = 4  # random frames of the same subspace
-TRIALS = 64  # latents on which the result is compared with them
-GAIN = 0.9  # a result that keeps more than this part of a random frame's penalty found nothing
+TRIALS = 64  # latents for the comparison with them
+GAIN = 0.9  # a result with more than this fraction of the penalty of a random frame found nothing
 
 Penalty = Callable[..., Tensor]  # (function, z, *, generator), as orthogan.penalties.latent
 
@@ -43,23 +43,23 @@ def learn_rotation(
     lr: float,
     seed: int,
 ) -> Directions:
-    """``components`` (k) orthonormal rows A minimizing ``penalty`` of c -> G(z + c A) at c = 0, over the prior's z.
+    """Find ``components`` (k) orthonormal rows A that minimize ``penalty`` of c -> G(z + c A) at c = 0 over the prior.
 
-    The rows span the k leading right singular vectors of the mean Jacobian (all latents, where k is latent_dim), so
-    that directions which change nothing, and cost nothing, cannot win. Within that span the frame is Q of a QR
-    decomposition, near the singular vectors at first, trained by Adam with a cosine from ``lr`` to 0, and brought
-    back to orthonormal numbers after each step (the authors' Gram-Schmidt).
+    The rows span the k leading right singular vectors of the mean Jacobian (the whole space if k is latent_dim), so
+    that directions without effect, which have no penalty, are excluded. Within this span the frame is Q of a QR
+    decomposition, which starts near the singular vectors, is trained by Adam with a cosine schedule from ``lr`` to 0,
+    and is orthonormalized after each step (the authors' Gram-Schmidt).
 
     ``penalty(function, z, generator=...)``: a scalar; the generator draws its random numbers. Scores: "sigma", as in
-    ``jacobian``. Warns when random frames of the same span have a penalty as small: then these mean nothing.
-    Raises ``UserError`` for fewer than two components and other unfit arguments.
+    ``jacobian``. Warns if random frames of the same span have a similar penalty: the result is then meaningless. Raises
+    ``UserError`` for fewer than two components and other invalid arguments.
     """
     k = check_components(as_generator(generator), components)
     if k < 2:
         raise UserError(f"{method} with {k} component: one direction has no other to be told from; at least 2")
     check_positive(steps=steps, batch_size=batch_size)
     if not lr > 0:
-        raise UserError(f"lr={lr}: a positive learning rate")
+        raise UserError(f"lr={lr}: must be positive")
     with trace_generator(generator, layer=layer, resolution=resolution, y=y) as response:
         gram = mean_gram(response, JACOBIANS, derive(seed, method, "jacobian"), batch_size=128)
         span = principal(gram)[1][:k].float().to(response.device)
@@ -88,8 +88,9 @@ def learn_rotation(
         raise UserError(f"{method}: the penalty is not finite; a larger epsilon or a smaller lr may help")
     if not found < GAIN * sum(random) / CONTROLS:
         warnings.warn(
-            f"{method}: its penalty {found:.3g} is no smaller than that of random directions "
-            f"({sum(random) / CONTROLS:.3g}), so these are arbitrary; use another method, layer, or more steps",
+            f"{method}: the penalty {found:.3g} is not smaller than that of random directions "
+            f"({sum(random) / CONTROLS:.3g}), so the directions are arbitrary; use another method or layer, or more "
+            "steps",
             stacklevel=3,
         )
     rows = (frame @ span).double().cpu()
@@ -98,7 +99,7 @@ def learn_rotation(
 
 
 def _along(response: GeneratorFunction, rows: Tensor, penalty: Penalty, n: int, seed: int, *at: int | str) -> Tensor:
-    """The penalty along ``rows`` at ``n`` latents, all chance a function of ``seed`` and ``at``."""
+    """Return the penalty along ``rows`` at ``n`` latents; random numbers depend on ``seed`` and ``at``."""
     z, labels = response.draw(n, derive(seed, *at))
     source = random_generator(response.device, seed, *at, "signs")
     return penalty(lambda c: response(z + c @ rows, labels), z.new_zeros(n, len(rows)), generator=source)

@@ -1,4 +1,4 @@
-"""What a direction does to the images, in numbers that need no other net than the generator."""
+"""Scores of directions, computed from generated images."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from orthogan.models.generate import in_space, sample_label, sample_latents
 from orthogan.models.protocol import Generator, as_generator
 
 ACTIVENESS = "activeness"
-GREY = 127.5  # gray levels a unit of images in [-1, 1]
+GREY = 127.5  # gray levels per unit of images in [-1, 1]
 
 
 def score(
@@ -30,12 +30,12 @@ def score(
     y: int | None = None,
     batch_size: int = 64,
 ) -> Directions:
-    """``directions`` with two scores, each averaged over the latents of ``seeds`` (and their classes, or class ``y``).
+    """Add two scores to ``directions``, averaged over the latents of ``seeds`` (and their classes, or class ``y``).
 
     "change": the mean absolute change of a pixel at an offset of ±1, in gray levels 0 … 255.
     "activeness" (Hessian penalty, OroJaR): the variance of a pixel of images in [-1, 1] over the coordinates -2, 0
-    and 2 along the direction, in place of the latent's own.
-    Raises ``UserError`` for directions that do not fit this generator, or no seed.
+    and 2 along the direction, which replace the coordinate of the latent. Raises ``UserError`` for directions that do
+    not match this generator, or no seed.
 
     Example:
         >>> import orthogan
@@ -49,7 +49,7 @@ def score(
     seen, y = _in_space(generator, directions, y)
     check_positive(batch_size=batch_size)
     if not len(seeds):
-        raise UserError("seeds: at least one")
+        raise UserError("seeds: at least one is needed")
     rows = torch.from_numpy(directions.matrix.copy())
     units = rows / rows.norm(dim=1, keepdim=True)
     with trace_generator(seen, y=y) as response:
@@ -97,11 +97,11 @@ def rca(
     pairs: int = 64,
     seed: int = 0,
 ) -> Directions:
-    """``directions`` with the score "rca": how often a small net, trained for it, tells that this one moved.
+    """Add the score "rca" to ``directions``: how often a small network recognizes which direction moved.
 
-    The net and the shifts are those of ``learned``; its mean over the directions compares with that of as many
-    random ones (chance is 1 / their number, so other numbers of directions do not compare). Warns at chance.
-    Raises ``UserError`` for directions that do not fit this generator and other unfit arguments.
+    The network and the shifts are those of ``learned``. Compare the mean over the directions with that of as many
+    random ones (the chance level is 1 / their number, so different numbers of directions are not comparable). Warns at
+    chance level. Raises ``UserError`` for directions that do not match this generator and other invalid arguments.
 
     Source: Voynov & Babenko 2020, arXiv:2002.03754.
 

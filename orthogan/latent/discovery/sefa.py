@@ -1,4 +1,4 @@
-"""SeFa: what the first layer stretches most (Shen & Zhou, CVPR 2021, "Closed-Form Factorization of Latent Semantics").
+"""SeFa (Shen & Zhou, CVPR 2021, "Closed-Form Factorization of Latent Semantics"): what the first layer amplifies most.
 
 The directions are the eigenvectors of A^T A, largest first, for the effective first affine map A (outputs, latent),
 after any spectral or stable-rank normalization; no column is rescaled.
@@ -33,17 +33,17 @@ def sefa(
     follow_norm: bool = False,
     y: int | None = None,
 ) -> Directions:
-    """The right singular vectors of the first layer's effective weight, by descending singular value "sigma".
+    """Compute right singular vectors of the effective weight of the first layer, by descending singular value "sigma".
 
-    ``layer``: a dotted submodule name, or "auto": ``generator.first_layer()`` where there is one, else the first
+    ``layer``: a dotted submodule name, or "auto": ``generator.first_layer()`` if there is one, else the first
     registered linear or (transposed) convolution layer with ``latent_dim`` inputs.
-    ``follow_norm``: each output of the layer counts by the gain / standard deviation that the batch norm after it
-    gives it in eval mode, so that A is the map to the normalized features (of class ``y``; None: the root mean
-    square over the classes). Without it ``y`` has no effect. ``normalise``: then each output's weight vector is
-    brought to unit length, as the authors do for StyleGAN; this undoes ``follow_norm``, so both at once are refused.
+    ``follow_norm``: scale each output of the layer by the gain / standard deviation of the following batch norm in eval
+    mode, so that A is the map to the normalized features (of class ``y``; None: the root mean square over the classes).
+    Without it ``y`` has no effect. ``normalise``: normalize the weight vector of each output, as the authors do for
+    StyleGAN; this undoes ``follow_norm``, so the two cannot be combined.
 
-    At most min(latent_dim, outputs) directions. Warns when the singular values tie. Raises ``UserError`` when the
-    layer is missing or unsuitable, or with ``follow_norm`` when no batch norm takes its output as it is.
+    Returns at most min(latent_dim, outputs) directions. Warns if the singular values tie. Raises ``UserError`` if the
+    layer is missing or unsuitable, or with ``follow_norm`` if no batch norm follows it directly.
 
     Source: Shen & Zhou 2021, arXiv:2007.06600.
 
@@ -54,7 +54,7 @@ def sefa(
         ((16, 16), 'sefa')
     """
     if normalise and follow_norm:
-        raise UserError("normalise=True and follow_norm=True: unit rows forget the norm's gains; choose one")
+        raise UserError("normalise=True and follow_norm=True: normalized rows ignore the gains of the norm; choose one")
     name, module, weight = first_map(generator, layer)
     if follow_norm:
         weight = weight * _gains(generator, name, module, y)[:, None]
@@ -71,9 +71,9 @@ first_layer_directions = sefa  # its name in version 0.1
 
 
 def first_map(generator: nn.Module, layer: str = "auto") -> tuple[str, nn.Module, torch.Tensor]:
-    """The name of the first layer, itself, and its effective linear map (outputs, latent_dim), float64 on the CPU.
+    """Return the name of the first layer, the layer, and its linear map (outputs, latent_dim), float64 on the CPU.
 
-    Raises ``UserError`` when no layer or an unsuitable one is found.
+    Raises ``UserError`` if no suitable layer is found.
     """
     dim = as_generator(generator).latent_dim
     name, module = find_layer(generator, layer, dim)
@@ -82,19 +82,19 @@ def first_map(generator: nn.Module, layer: str = "auto") -> tuple[str, nn.Module
     if weight.shape[1] != dim:
         raise UserError(
             f"layer '{name}' takes {weight.shape[1]} inputs but the latent has {dim} dimensions; "
-            "name a layer that the whole latent enters"
+            "choose a layer that takes the whole latent"
         )
     if not bool(torch.isfinite(weight).all()):
-        raise UserError(f"layer '{name}': the weight holds NaN or infinite values; use an earlier checkpoint")
+        raise UserError(f"layer '{name}': the weight contains NaN or infinite values; use an earlier checkpoint")
     return name, module, weight
 
 
 def latent_matrix(module: nn.Module) -> torch.Tensor:
-    """The linear map of a first layer in float64, (outputs, inputs); a convolution's input is one pixel, z.
+    """Return the linear map of a first layer in float64, (outputs, inputs); the input of a convolution is one pixel, z.
 
-    Convolutions are applied to the unit vectors, so that padding, stride, groups and dilation count as they do in
-    the net: kernel entries that never reach the output are not in the map, and the bias is left out.
-    Raises ``UserError`` for a module with no such weight.
+    Convolutions are applied to the unit vectors, so that padding, stride, groups and dilation have the same effect as
+        in the network: kernel entries that never reach the output are not in the map, and the bias is omitted. Raises
+        ``UserError`` for a module without such a weight.
     """
     try:
         weight = effective_weight(module)
@@ -114,20 +114,20 @@ def latent_matrix(module: nn.Module) -> torch.Tensor:
         if weight.ndim == 2:
             return weight
     raise UserError(
-        f"{type(module).__name__}: no directions can be read from it; expected a linear layer or a zero-padded or "
-        "transposed convolution"
+        f"{type(module).__name__}: cannot compute directions from this layer; expected a linear layer, or a "
+        "zero-padded or transposed convolution"
     )
 
 
 def find_layer(generator: nn.Module, layer: str, dim: int) -> tuple[str, nn.Module]:
-    """The layer asked for and its dotted name."""
+    """Return the requested layer and its dotted name."""
     if layer != "auto":
         try:
             return layer, generator.get_submodule(layer)
         except AttributeError as error:
             fitting = [name for name, part in generator.named_modules() if _inputs(part) == dim]
             raise UserError(
-                f"no layer '{layer}' in {type(generator).__name__}; with {dim} inputs there are: "
+                f"no layer '{layer}' in {type(generator).__name__}; layers with {dim} inputs: "
                 f"{', '.join(fitting) or 'none'}"
             ) from error
     own = getattr(generator, "first_layer", None)
@@ -142,13 +142,13 @@ def find_layer(generator: nn.Module, layer: str, dim: int) -> tuple[str, nn.Modu
         if _inputs(part) == dim:
             return name, part
     raise UserError(
-        f"{type(generator).__name__}: no first layer with {dim} inputs found; name it with layer=, or give the "
-        "generator a method first_layer() that returns it"
+        f"{type(generator).__name__}: no first layer with {dim} inputs found; set it with layer=, or add a method "
+        "first_layer() to the generator that returns it"
     )
 
 
 def _inputs(module: nn.Module) -> int | None:
-    """How many inputs a layer we can read takes; None for any other module."""
+    """Return the number of inputs of a supported layer; None for any other module."""
     if isinstance(module, nn.Linear):
         return module.in_features
     if isinstance(module, CONVOLUTIONS):
@@ -157,7 +157,7 @@ def _inputs(module: nn.Module) -> int | None:
 
 
 def _gains(generator: nn.Module, name: str, first: nn.Module, y: int | None) -> Tensor:
-    """(outputs,) float64: by how much the batch norm behind ``first`` multiplies each of its outputs."""
+    """Return the factors (outputs,) float64 of the batch norm after ``first``."""
     before: list[Tensor] = []
     found: list[tuple[nn.Module, Tensor]] = []
 
@@ -165,7 +165,7 @@ def _gains(generator: nn.Module, name: str, first: nn.Module, y: int | None) -> 
         before.append(output)
 
     def enter(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        # A norm counts if nothing but a change of shape lies between.
+        # A norm counts if only changes of shape are in between.
         if before and not found and torch.equal(before[0].flatten(1), inputs[0].flatten(1)):
             found.append((module, inputs[0]))
 
@@ -178,20 +178,18 @@ def _gains(generator: nn.Module, name: str, first: nn.Module, y: int | None) -> 
         for hook in hooks:
             hook.remove()
     if not found:
-        raise UserError(f"layer '{name}': no batch norm takes its output as it is; leave follow_norm out")
+        raise UserError(f"layer '{name}': no batch norm directly follows it; omit follow_norm")
     norm, x = found[0]
     gain = _gain(norm, y).abs().double().cpu()
     return gain.repeat_interleave(x[0].numel() // len(gain))
 
 
 def _gain(norm: nn.Module, y: int | None) -> Tensor:
-    """(channels,): gain over standard deviation in eval mode; over classes the root mean square of the gains."""
+    """Return (channels,): gain over standard deviation in eval mode; for classes the root mean square of the gains."""
     if isinstance(norm, ConditionalBatchNorm2d):
         gain = norm.gain.detach().square().mean(0).sqrt() if y is None else norm.gain.detach()[y]
         return gain * _gain(norm.norm, y)
     if not isinstance(norm, nn.modules.batchnorm._BatchNorm) or norm.running_var is None:
-        raise UserError(
-            f"{type(norm).__name__}: keeps no running variance, so it has no fixed gain; leave follow_norm out"
-        )
+        raise UserError(f"{type(norm).__name__}: has no running variance, so it has no fixed gain; omit follow_norm")
     scale = torch.rsqrt(norm.running_var + norm.eps)
     return scale if norm.weight is None else scale * effective_weight(norm).detach()

@@ -1,4 +1,4 @@
-"""One call for every form of a traversal; the suffix of the path chooses."""
+"""Rendering of traversals in every format, chosen by the suffix of the path."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def check_suffix(
     suffix = Path(path).suffix.lower()
     what, known = ("a contact sheet of several seeds", SHEETS) if sheet else ("a traversal", SUFFIXES)
     if suffix not in known:
-        raise UserError(f"{path}: {what} is written as {', '.join(known)}; choose one of these suffixes")
+        raise UserError(f"{path}: {what} can be written as {', '.join(known)}; choose one of these suffixes")
     if heatmap and suffix not in HEATMAPS:
         raise UserError(f"{path}: heat-maps are drawn in {' and '.join(HEATMAPS)} only; leave them out")
     if plain and (sheet or suffix not in PLAIN or heatmap):
@@ -49,7 +49,7 @@ def render(
     side: int | None = None,
     smooth: bool = False,
 ) -> Path:
-    """Write a traversal to ``path`` as a picture, a loop or a page, by its suffix; a contact sheet as a picture.
+    """Write a traversal to ``path`` as a picture, loop or page, depending on its suffix; a contact sheet as a picture.
 
     ``heatmap``: beside each row where its ends differ from the center, in a picture; a page has these maps in any
     case, at the press of a button, which is then pressed to begin with. ``plain``: the images alone, without captions,

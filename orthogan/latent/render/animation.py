@@ -39,10 +39,10 @@ def swing(steps: int, period_ms: int = PERIOD_MS) -> list[tuple[int, int]]:
     sine. Times are whole hundredths of a second (the clock of GIF), at least 20 ms, and symmetric.
     """
     half = steps // 2
-    # Column c is nearest while the sine is within half a column of it; arcsine turns that into time.
+    # Column c is nearest while the sine is within half a column of it; arcsine converts that to time.
     edges = np.arcsin(np.clip((np.arange(half + 1) + 0.5) / half, 0, 1)) / (2 * math.pi)
     spans = np.diff(edges, prepend=-edges[0])  # the center is crossed whole, twice a period
-    spans[-1] *= 2  # the end column is entered and left without a pause between
+    spans[-1] *= 2  # the end column is entered and left without a pause
     times = [max(20, round(float(span) * period_ms / 10) * 10) for span in spans]
     out = [(half + k, times[k]) for k in range(half + 1)]
     back = [(half + k, times[k]) for k in range(half - 1, -1, -1)]
@@ -101,7 +101,7 @@ def save_animation(traversal: Traversal, path: str | os.PathLike[str]) -> Path:
         return write_bytes(path, encode_gif(frames, order, about, dither=traversal.frames.shape[2] == 3))
     if suffix == ".webp":
         return write_bytes(path, encode_webp(frames, order, about, lossless=True))
-    raise UserError(f"{path}: an animation ends in .gif or .webp")
+    raise UserError(f"{path}: the name of an animation must end in .gif or .webp")
 
 
 def encode_gif(
@@ -176,9 +176,9 @@ def has_av() -> bool:
 
 
 def need_av() -> None:
-    """Raises ``UserError`` where PyAV is not installed; it comes with the extra ``video``."""
+    """Raise ``UserError`` if PyAV is not installed, which is part of the extra ``video``."""
     if not has_av():
-        raise UserError(f"an .mp4 needs PyAV: {install('video')}; .gif and .webp need nothing more")
+        raise UserError(f"an .mp4 needs PyAV: {install('video')}; .gif and .webp need no extra package")
 
 
 def timeline(order: list[tuple[int, int]], fps: int = FPS) -> list[int]:
@@ -207,7 +207,7 @@ def encode_mp4(frames: Mapping[int, Image.Image], order: Sequence[int], about: s
     Raises ``UserError`` without PyAV.
     """
     need_av()
-    import av  # only where it is asked for: an extra
+    import av  # optional: an extra
     from av.video.reformatter import ColorRange, Colorspace
 
     with tempfile.TemporaryDirectory() as folder:

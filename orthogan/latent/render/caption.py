@@ -1,4 +1,4 @@
-"""What a traversal says about itself in words; the same words in the picture, the animation and the page."""
+"""Captions of traversals, the same in pictures, animations and pages."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ TITLE = "What each direction changes"
 
 
 def _found_by(about: Mapping[str, str]) -> list[str]:
-    """How the directions were found, in which layer, and which space and layers of it they move."""
+    """Describe how the directions were found, in which layer, and in which space and layers they act."""
     parts = [f"method: {about['method']}"] if about.get("method") else []
     if about.get("layer"):
         parts.append(f"layer {about['layer']}")
@@ -34,7 +34,7 @@ def subtitle(traversal: Traversal) -> str:
 
 
 def sheet_subtitle(sheet: ContactSheet) -> str:
-    """As ``subtitle``, for all seeds."""
+    """Like ``subtitle``, for all seeds."""
     count = len(sheet)
     return _described(sheet.traversals[0].unit, sheet.metadata, [f"from {count} seeds"] if count > 1 else [])
 
@@ -58,12 +58,12 @@ def _described(unit: str, about: Mapping[str, str], base: list[str]) -> str:
 
 
 def score_lines(traversal: Traversal, row: int) -> list[str]:
-    """One text a score of this row; the change in gray levels last."""
+    """Return one string per score of this row; the change in gray levels comes last."""
     return _lines(traversal.scores[row])
 
 
 def score_text(scores: Mapping[str, float]) -> str:
-    """All on one line."""
+    """Return all scores on one line."""
     return ", ".join(_lines(scores))
 
 

@@ -1,7 +1,7 @@
-"""The traversal as one self-contained page: a slider for each direction over pre-rendered frames.
+"""A traversal as one self-contained page, with a slider for each direction over pre-rendered frames.
 
-The page needs no server and no network: each row's frames are one PNG strip in a data URI, and its security
-policy forbids it to load anything else. The template is ``page.html`` beside this file.
+The page needs no server and no network: the frames of each row are one PNG strip in a data URI, and its security policy
+    prevents loading anything else. The template is ``page.html`` beside this file.
 """
 
 from __future__ import annotations
@@ -54,9 +54,9 @@ def heat_uri(heat: np.ndarray, top: float) -> str:
 
 
 def render_html(traversal: Traversal, *, heatmap: bool = False) -> str:
-    """The page as text. Names, notes and metadata are escaped: they may hold any characters.
+    """Return the page as text. Names, notes and metadata are escaped, because they may contain any characters.
 
-    ``heatmap``: whether the maps of differences, which are always in it, are shown to begin with.
+    ``heatmap``: show the maps of differences initially; they are always included.
     """
     rows, steps, _, height, width = traversal.frames.shape
     zoom = default_scale(height, width, READABLE_SIDE)
@@ -93,10 +93,10 @@ def render_html(traversal: Traversal, *, heatmap: bool = False) -> str:
         "ABOUT": "".join(
             f"<dt>{escape(key)}</dt><dd>{escape(value)}</dd>" for key, value in traversal.metadata.items() if value
         ),
-        "DATA": json.dumps(data),  # numbers and base64 alone, which cannot end a script element
+        "DATA": json.dumps(data),  # only numbers and base64, which cannot end a script element
     }
     template = resources.files("orthogan.latent.render").joinpath("page.html").read_text(encoding="utf-8")
-    # One pass over the template, so that a value is never searched for further placeholders.
+    # One pass over the template, so that values are not searched for placeholders.
     return re.sub("@([A-Z]+)@", lambda match: values[match[1]], template)
 
 
@@ -135,5 +135,5 @@ def _icon() -> str:
 
 
 def save_html(traversal: Traversal, path: str | os.PathLike[str], *, heatmap: bool = False) -> Path:
-    """Write ``render_html`` as UTF-8, whole or not at all."""
+    """Write ``render_html`` as UTF-8, atomically."""
     return write_bytes(path, render_html(traversal, heatmap=heatmap).encode())

@@ -1,6 +1,6 @@
-"""Traversals and contact sheets as one picture: labeled rows of images, the base image framed in the middle.
+"""Traversals and contact sheets as one picture: labeled rows of images, with the base image framed in the middle.
 
-Beside the rows may stand maps of where each changes the image.
+Optional maps beside the rows show where each one changes the image.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from orthogan.latent.render.caption import TITLE, column_labels, score_lines, sc
 from orthogan.latent.traverse import ContactSheet, Traversal
 from orthogan.latent.words import plain_name
 
-# Even steps of CIE lightness from 8 to 95, the hue from violet over red to yellow: also readable in gray.
+# Even steps of CIE lightness from 8 to 95, the hue from violet through red to yellow: also readable in gray.
 _TABLE = np.array(
     [
         (15, 22, 48),
@@ -47,7 +47,7 @@ def differences(traversal: Traversal) -> np.ndarray:
 
 
 def ceiling(maps: np.ndarray) -> float:
-    """The gray level of the last color, for all of ``maps`` (…, h, w): their largest value, rounded up to a few."""
+    """Return the gray level of the last color for all of ``maps`` (…, h, w): their largest value, rounded up."""
     largest = float(maps.max())
     step = 5 if largest > 20 else 1
     return max(1, math.ceil(largest / step)) * step
@@ -59,7 +59,7 @@ def colours(values: np.ndarray, top: float) -> np.ndarray:
 
 
 def palette() -> np.ndarray:
-    """The 256 colors, from no change to the most: uint8 (256, 3)."""
+    """Return the 256 colors, from no change to the largest change: uint8 (256, 3)."""
     at, knots = np.linspace(0, len(_TABLE) - 1, 256), np.arange(len(_TABLE))
     return np.rint(np.stack([np.interp(at, knots, channel) for channel in _TABLE.T], axis=1)).astype(np.uint8)
 
@@ -88,7 +88,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Block:
-    """Rows that belong together, below their ``heading`` and what is said ``about`` them, in smaller letters."""
+    """A group of rows, below their ``heading`` and the smaller text ``about``."""
 
     rows: Sequence[Row]
     heading: str = ""
@@ -98,10 +98,10 @@ class Block:
 def draw_blocks(
     blocks: Sequence[Block], *, title: str, subtitle: str, columns: Sequence[str], zoom: int
 ) -> Image.Image:
-    """All ``blocks`` below one another, at one scale, on a light ground.
+    """Draw all ``blocks`` below one another, at the same scale, on a light background.
 
-    ``columns``: a text above each column; the one in the middle is the base image's. ``zoom``: nearest-neighbor
-    magnification. Where rows have maps of differences, these stand at the right, with one color scale for all.
+    ``columns``: text above each column; the one in the middle belongs to the base image. ``zoom``: nearest-neighbor
+    magnification. Maps of differences are drawn at the right, with the same color scale for all.
     """
     heading, name_font, small = Font(16), Font(14), Font(12)
     rows = [row for block in blocks for row in block.rows]
@@ -196,24 +196,24 @@ def _draw_heading(
 
 
 def _around(x: int, y: int, width: int, height: int) -> tuple[int, int, int, int]:
-    """An outline around the box, outside of it, so that no pixel of an image is covered."""
+    """Draw an outline outside of the box, so that no pixel of an image is covered."""
     return (x - FRAME, y - FRAME, x + width + FRAME - 1, y + height + FRAME - 1)
 
 
 def _draw_bar(
     picture: Image.Image, draw: ImageDraw.ImageDraw, at: tuple[int, int], width: int, last: float, small: Font
 ) -> None:
-    """The colors from 0 to ``last`` gray levels, with both written below."""
+    """Draw the colors from 0 to ``last`` gray levels, with both values below."""
     x, y = at
     shades = palette()[np.linspace(0, 255, width).astype(int)]
     picture.paste(Image.fromarray(np.broadcast_to(shades, (BAR, width, 3)).copy()), (x, y))
     small.draw(draw, (x, y + BAR + 2), "0", GREY)
     small.draw(draw, (x + width, y + BAR + 2), f"{last:g}", GREY, anchor="ra")
-    small.draw(draw, (x + width / 2, y + BAR + 2 + small.line_height), "grey levels", GREY, anchor="ma")
+    small.draw(draw, (x + width / 2, y + BAR + 2 + small.line_height), "gray levels", GREY, anchor="ma")
 
 
 def wrapped(text: str, font: Font, width: float) -> list[str]:
-    """``text`` broken between words into lines of at most ``width`` pixels."""
+    """Wrap ``text`` between words into lines of at most ``width`` pixels."""
     lines: list[str] = []
     for word in text.split():
         if lines and font.width(f"{lines[-1]} {word}") <= width:
@@ -223,15 +223,15 @@ def wrapped(text: str, font: Font, width: float) -> list[str]:
     return [fit(line, font, width) for line in lines]
 
 
-GRID_SIDE = 72  # pixels: room for a row's labels beside it
+GRID_SIDE = 72  # pixels: space for the labels of a row beside it
 CONTROL = "control: random directions of the same length"
 
 
 def render_grid(traversal: Traversal, *, scale: int | None = None, heatmap: bool = False) -> Image.Image:
-    """The whole traversal, labeled; random control rows below a line.
+    """Draw the whole traversal with labels; random control rows are below a line.
 
-    ``scale``: whole-number nearest-neighbor magnification; by default small images grow to 72 pixels.
-    ``heatmap``: right of each row, where its ends differ from the center.
+    ``scale``: integer nearest-neighbor magnification; by default small images are enlarged to 72 pixels. ``heatmap``:
+    show to the right of each row where its ends differ from the center.
     """
     maps = differences(traversal) if heatmap else [None] * len(traversal)
     rows = [
@@ -249,7 +249,7 @@ def render_grid(traversal: Traversal, *, scale: int | None = None, heatmap: bool
 
 
 def save_grid(traversal: Traversal, path: str | os.PathLike[str], *, heatmap: bool = False) -> Path:
-    """``render_grid`` as a PNG that carries the traversal's metadata."""
+    """Write ``render_grid`` as a PNG with the metadata of the traversal."""
     return save_png(render_grid(traversal, heatmap=heatmap), path, traversal.metadata)
 
 
@@ -257,9 +257,9 @@ SHEET_SIDE = 56  # pixels: many rows, of one line of text each
 
 
 def render_sheet(sheet: ContactSheet, *, scale: int | None = None, heatmap: bool = False) -> Image.Image:
-    """All directions below one another, in each the seeds in their order; all at one scale of offsets.
+    """Draw all directions below one another, each with all seeds, at the same scale of offsets.
 
-    The score "change" in a heading is the mean over the seeds. ``scale``, ``heatmap``: as of ``render_grid``.
+    The score "change" in a heading is the mean over the seeds. ``scale``, ``heatmap``: as in ``render_grid``.
     """
     first = sheet.traversals[0]
     maps = [differences(one) if heatmap else [None] * len(first) for one in sheet.traversals]
@@ -286,5 +286,5 @@ def _base(seed: int, label: str) -> str:
 
 
 def save_sheet(sheet: ContactSheet, path: str | os.PathLike[str], *, heatmap: bool = False) -> Path:
-    """``render_sheet`` as a PNG that carries the metadata."""
+    """Write ``render_sheet`` as a PNG with the metadata."""
     return save_png(render_sheet(sheet, heatmap=heatmap), path, sheet.metadata)

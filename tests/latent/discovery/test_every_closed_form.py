@@ -118,7 +118,7 @@ def test_following_the_norm_gives_the_map_to_the_normalised_features(classes: in
 
 
 def test_a_norm_elsewhere_is_not_followed() -> None:
-    with pytest.raises(UserError, match="no batch norm takes"):
+    with pytest.raises(UserError, match="no batch norm directly follows"):
         sefa(Linear(SIGMA), follow_norm=True)
     torch.manual_seed(0)
     blocks = SNGANGenerator(resolution=32, image_channels=3, channels=8, latent_dim=4)
@@ -203,9 +203,9 @@ def test_pca_refuses_the_latent_itself_and_what_does_not_vary() -> None:
         pca(net, layer="same")
     with torch.no_grad():
         net.first.weight.zero_()
-    with pytest.raises(UserError, match="do not vary"):
+    with pytest.raises(UserError, match="do not depend"):
         pca(net, samples=50)
-    with pytest.raises(UserError, match="at least 10 a latent dimension, 40"):
+    with pytest.raises(UserError, match="at least 10 per latent dimension, 40"):
         pca(net, samples=39)
     with pytest.raises(UserError, match="no layer 'absent'"):
         pca(net, layer="absent")
@@ -303,7 +303,7 @@ def test_directions_that_change_nothing_say_so() -> None:
         assert_same_lines(found.matrix[:2], net.v[:2])
     with torch.no_grad():
         net.fc.weight.zero_()
-    with pytest.raises(UserError, match="does not change with the latent"):
+    with pytest.raises(UserError, match="does not depend on the latent"):
         jacobian(net, samples=2)
 
 

@@ -35,7 +35,7 @@ def test_learned_directions_turn_away_from_the_dead_part_of_the_latent() -> None
     assert list(found.scores["rca"]) == sorted(found.scores["rca"], reverse=True)
 
 
-@pytest.mark.filterwarnings("ignore:the directions are told apart")  # after four steps they are not
+@pytest.mark.filterwarnings("ignore:the directions are classified")  # after four steps they are not
 def test_learning_is_a_function_of_its_seed_and_leaves_the_generator_alone() -> None:
     net = Disc(dim=4, resolution=8).train()
     before = copy.deepcopy(net.state_dict())
@@ -148,7 +148,7 @@ def test_a_small_net_tells_live_directions_apart_and_dead_ones_not() -> None:
     net = Bars(dim=6, live=4)
     live = rca(net, latent_axes(net).select([0, 1, 2, 3]), steps=120, lr=3e-3, pairs=40)
     assert min(live.scores["rca"]) > 0.9
-    with pytest.warns(UserWarning, match="50.0% would be chance"):
+    with pytest.warns(UserWarning, match="50.0% by chance"):
         dead = rca(net, latent_axes(net).select([4, 5]), steps=20, pairs=40)
     assert np.mean(dead.scores["rca"]) == pytest.approx(0.5, abs=0.2)
 

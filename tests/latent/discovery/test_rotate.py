@@ -52,7 +52,7 @@ def test_orojar_of_a_linear_generator_are_its_singular_vectors() -> None:
 
 
 def test_a_generator_without_curvature_warns() -> None:
-    with pytest.warns(UserWarning, match="no smaller than that of random directions"):
+    with pytest.warns(UserWarning, match="not smaller than that of random directions"):
         hessian(Linear([4.0, 2.0, 1.0]), steps=3)
 
 

@@ -146,7 +146,7 @@ def test_which_layer_is_taken() -> None:
     assert first_layer_directions(net).layer == "fc"
     host = Host(linear([2.0, 1.0])[0], 2)
     assert np.array_equal(first_layer_directions(host, layer="first").matrix, first_layer_directions(host).matrix)
-    with pytest.raises(UserError, match=r"no layer 'nowhere' .* 2 inputs there are: first"):
+    with pytest.raises(UserError, match=r"no layer 'nowhere' .* layers with 2 inputs: first"):
         first_layer_directions(host, layer="nowhere")
     with pytest.raises(UserError, match="'other' takes 3 inputs but the latent has 2"):
         first_layer_directions(host, layer="other")

@@ -81,7 +81,7 @@ def test_render_writes_a_sheet_as_png_and_nothing_else(sheet: ContactSheet, tmp_
     with Image.open(render(sheet, tmp_path / "s.png", heatmap=True)) as picture:
         assert picture.text == sheet.metadata
         assert np.array_equal(np.asarray(picture), np.asarray(render_sheet(sheet, heatmap=True)))
-    with pytest.raises(UserError, match=r"contact sheet of several seeds is written as \.png"):
+    with pytest.raises(UserError, match=r"contact sheet of several seeds can be written as \.png"):
         render(sheet, tmp_path / "s.html")
 
 
