@@ -53,7 +53,7 @@ class CovariancePooling(nn.Module):
         self.reduction: nn.Module = nn.Identity()
         if (dimension is None) != (in_channels is None):
             raise ValueError(
-                f"dimension is {dimension} and in_channels is {in_channels}: give both for a reduction, or neither"
+                f"dimension is {dimension} and in_channels is {in_channels}: set both for a reduction, or neither"
             )
         if dimension is not None and in_channels is not None:
             convolution = nn.Conv2d(in_channels, dimension, 1, bias=False)
@@ -83,7 +83,7 @@ class CovariancePooling(nn.Module):
         """
         check_map(self, input, self.in_channels)
         if not input.shape[2] * input.shape[3]:
-            raise ValueError(f"{type(self).__name__}: maps of shape {tuple(input.shape)} have no pixel")
+            raise ValueError(f"{type(self).__name__}: maps of shape {tuple(input.shape)} have no pixels")
         reduced = self.reduction(input)
         with torch.autocast(input.device.type, enabled=False):
             x = at_least_float32(reduced).flatten(2)
@@ -103,7 +103,7 @@ class CovariancePooling(nn.Module):
             ValueError: there was no batch yet.
         """
         if self.last_covariance is None:
-            raise ValueError("conditioning: no batch yet, run a forward first")
+            raise ValueError("conditioning: no batch yet; run a forward pass first")
         found = condition_numbers(self.last_covariance)
         return {"kappa": found["kappa"], "lambda_max": found["lambda_max"]}
 

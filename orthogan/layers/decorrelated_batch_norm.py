@@ -68,9 +68,9 @@ class DecorrelatedBatchNorm2d(nn.Module):
         if groups < 1 or num_features % groups:
             raise ValueError(f"groups is {groups}: it must divide the {num_features} channels")
         if eps <= 0:
-            raise ValueError(f"eps is {eps}: it must be above 0, for the covariance may have any rank")
+            raise ValueError(f"eps is {eps}: must be above 0, because the covariance may be singular")
         if not 0 <= momentum <= 1:
-            raise ValueError(f"momentum is {momentum}: it must be in [0, 1]")
+            raise ValueError(f"momentum is {momentum}: must be in [0, 1]")
         inverse_sqrt(torch.eye(1, device="cpu"), method, iterations=iterations)  # refuses what a forward would refuse
         self.num_features, self.groups, self.eps, self.momentum = num_features, groups, eps, momentum
         self.method: InverseMethod = method
@@ -91,7 +91,7 @@ class DecorrelatedBatchNorm2d(nn.Module):
         """
         check_map(self, input, self.num_features)
         if self.training and not input.numel():
-            raise ValueError(f"{type(self).__name__}: a training batch of shape {tuple(input.shape)} holds nothing")
+            raise ValueError(f"{type(self).__name__}: a training batch of shape {tuple(input.shape)} is empty")
         with torch.autocast(input.device.type, enabled=False):
             x = at_least_float32(input).flatten(2).unflatten(1, (self.groups, self.num_features // self.groups))
             if self.training:
@@ -134,7 +134,7 @@ class DecorrelatedBatchNorm2d(nn.Module):
             ValueError: there was no training batch yet.
         """
         if self.last_covariance is None:
-            raise ValueError("conditioning: no batch yet, run a forward in training mode first")
+            raise ValueError("conditioning: no batch yet; run a forward pass in training mode first")
         return condition_numbers(self.last_covariance, self.eps)
 
     def extra_repr(self) -> str:

@@ -57,7 +57,7 @@ class HouseholderProjector(nn.Module):
     def __init__(self, in_features: int, out_features: int, rank: int = 10, *, bias: bool = True) -> None:
         super().__init__()
         if min(in_features, out_features) < 1:
-            raise ValueError(f"in_features is {in_features}, out_features is {out_features}: at least 1 is needed")
+            raise ValueError(f"in_features is {in_features}, out_features is {out_features}: must be at least 1")
         if not 1 <= rank <= min(in_features, out_features):
             raise ValueError(
                 f"rank is {rank}: a {out_features} x {in_features} weight has 1 to "
@@ -102,7 +102,7 @@ class HouseholderProjector(nn.Module):
         # on the CPU: not every device has float64 and these decompositions
         matrix = weight.to("cpu", torch.float64)
         if not bool(torch.isfinite(matrix).all()):
-            raise ValueError("the weight of the linear layer holds NaN or infinite values: it has no directions")
+            raise ValueError("the weight of the linear layer contains NaN or infinite values")
         left, values, right = torch.linalg.svd(matrix, full_matrices=False)
         size = float(values[: self.rank].square().mean().sqrt()) if scale is None else scale
         if not size > 0:
@@ -220,12 +220,14 @@ class HouseholderPixel(HouseholderProjector):
             ValueError: a layer that is no such matrix (padding, dilation, groups), or as ``from_linear``.
         """
         if not isinstance(conv, nn.ConvTranspose2d):
-            raise ValueError(f"{type(conv).__name__}: only an nn.ConvTranspose2d is meant here")
+            raise ValueError(
+                f"{type(conv).__name__}: only an nn.ConvTranspose2d can become a Householder projector here"
+            )
         plain = (conv.padding, conv.output_padding, conv.dilation, conv.groups) == ((0, 0), (0, 0), (1, 1), 1)
         if not plain:
             raise ValueError(
-                "a transposed convolution with padding, dilation or groups is no matrix of one pixel; "
-                "choose a layer without"
+                "a transposed convolution with padding, dilation or groups is not a matrix applied to one pixel; "
+                "choose a layer without them"
             )
         weight = effective_weight(conv)
         shape = (conv.out_channels, int(conv.kernel_size[0]), int(conv.kernel_size[1]))
@@ -298,6 +300,6 @@ class HouseholderConfig(ConstraintConfig):
             for i, one in enumerate(getattr(section, key)):
                 if shared := projected & {word.removeprefix("!") for word in one.layers}:
                     raise ValueError(
-                        f"model.{net}.{key}.{i}.layers: the {min(shared)} layer becomes a Householder projector, whose "
-                        "singular values are fixed; name the layers that you mean"
+                        f"model.{net}.{key}.{i}.layers: the {min(shared)} layer becomes a Householder projector, "
+                        "whose singular values are fixed; select other layers"
                     )

@@ -1,4 +1,4 @@
-"""Inputs of another shape or kind than a layer knows are refused, as ``nn.BatchNorm2d`` does; most would broadcast."""
+"""Checks of the shape and type of inputs, as in ``nn.BatchNorm2d``; wrong shapes would often broadcast."""
 
 from __future__ import annotations
 

@@ -158,9 +158,9 @@ class SkewOrthogonalConv2d(nn.Module):
         given = {"in_channels": in_channels, "out_channels": out_channels, "stride": stride, "terms": terms}
         for name, value in given.items():
             if value < 1:
-                raise ValueError(f"{name} is {value}: at least 1 is needed")
+                raise ValueError(f"{name} is {value}: must be at least 1")
         if kernel_size < 1 or kernel_size % 2 == 0:
-            raise ValueError(f"kernel_size is {kernel_size}: a skew filter has a centre, use an odd one such as 3")
+            raise ValueError(f"kernel_size is {kernel_size}: must be odd, such as 3")
         if padding not in get_args(Padding):
             raise ValueError(f"padding is {padding!r}: choose one of {', '.join(get_args(Padding))}")
         if eval_terms is not None and eval_terms < terms:
@@ -188,8 +188,8 @@ class SkewOrthogonalConv2d(nn.Module):
             raise ValueError(f"the map is {height} x {width}: stride {self.stride} needs multiples of it")
         if self.padding == "circular" and min(height, width) // self.stride < self.kernel_size // 2:
             raise ValueError(
-                f"the map is {height} x {width}: kernel_size {self.kernel_size} reaches around it more than once; "
-                f"use a smaller kernel or padding 'zeros'"
+                f"the map is {height} x {width}: kernel_size {self.kernel_size} wraps around it more than once; use "
+                "a smaller kernel or padding 'zeros'"
             )
         with torch.autocast(input.device.type, enabled=False):
             x = F.pixel_unshuffle(at_least_float32(input), self.stride)
@@ -263,10 +263,10 @@ def skew_orthogonal(conv: nn.Conv2d, *, terms: int = 5, eval_terms: int | None =
     if not isinstance(conv, nn.Conv2d):
         raise ValueError(f"{type(conv).__name__}: only an nn.Conv2d can become a skew orthogonal convolution")
     if type(conv).forward is not nn.Conv2d.forward:
-        raise ValueError(f"{type(conv).__name__} has a forward of its own, which a plain convolution cannot replace")
+        raise ValueError(f"{type(conv).__name__} has its own forward, so a plain convolution cannot replace it")
     k, stride = conv.kernel_size[0], conv.stride[0]
     if conv.groups != 1:
-        raise ValueError(f"groups is {conv.groups}: use one layer a group, or groups 1")
+        raise ValueError(f"groups is {conv.groups}: use one layer per group, or groups 1")
     if any(d != 1 for d in conv.dilation):
         raise ValueError(f"dilation is {conv.dilation}: only 1 is supported")
     if any(n != k for n in conv.kernel_size) or k % 2 == 0:
@@ -330,6 +330,6 @@ class SkewOrthogonalConfig(ConstraintConfig):
         """Weights that are given would be drawn anew."""
         if config.model.init is not None:
             raise ValueError(
-                f"model.init: model.{net}.norm.kind 'skew_orthogonal' draws its kernels anew, whatever they were; "
-                "choose another norm, or start from the seed"
+                f"model.init: model.{net}.norm.kind 'skew_orthogonal' initializes its kernels randomly and would "
+                "discard these weights; choose another norm, or omit model.init"
             )

@@ -36,7 +36,7 @@ class LatentSubspace(nn.Module):
     def __init__(self, dims: int, shape: tuple[int, int, int]) -> None:
         super().__init__()
         if len(shape) != 3 or min(shape) < 1:
-            raise ValueError(f"shape is {tuple(shape)}: the (channels, height, width) of a map, at least 1 each")
+            raise ValueError(f"shape is {tuple(shape)}: must be (channels, height, width), each at least 1")
         size = math.prod(shape)
         if not 1 <= dims <= size:
             raise ValueError(f"dims is {dims}: a map of {size} numbers has 1 to {size} orthonormal basis images")

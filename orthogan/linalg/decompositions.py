@@ -1,4 +1,4 @@
-"""Decompositions by LAPACK that go on where it gives up, and tell how often that was."""
+"""LAPACK decompositions that fall back to float64 if they fail, and count the failures."""
 
 from __future__ import annotations
 

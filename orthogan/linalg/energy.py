@@ -54,9 +54,9 @@ def hyperspherical_energy(
         True
     """
     if not 0 <= s < math.inf:
-        raise ValueError(f"s is {s}: the energy's power is a number from 0 on (papers: 0, 1 or 2)")
+        raise ValueError(f"s is {s}: the exponent of the energy must be at least 0 (papers: 0, 1 or 2)")
     if chunk < 1:
-        raise ValueError(f"chunk is {chunk}: a block has at least 1 row")
+        raise ValueError(f"chunk is {chunk}: must be at least 1")
     if reduction not in ("mean", "sum"):
         raise ValueError(f"reduction is {reduction!r}: choose mean or sum")
     matrix = matrices(matrix)

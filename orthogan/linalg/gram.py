@@ -147,5 +147,5 @@ def welch_bound(m: int, n: int) -> float:
         0.5
     """
     if m < 1 or n < 1:
-        raise ValueError(f"welch_bound({m}, {n}): the numbers of vectors and of dimensions are at least 1")
+        raise ValueError(f"welch_bound({m}, {n}): the numbers of vectors and dimensions must be at least 1")
     return math.sqrt((m - n) / (n * (m - 1))) if m > n else 0.0

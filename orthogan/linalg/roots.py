@@ -91,7 +91,7 @@ def inverse_sqrt(matrix: Tensor, method: InverseMethod = "eigh", *, iterations: 
                 [0.0000, 0.2500]])
     """
     if shift < 0:
-        raise ValueError(f"shift is {shift}: it must be 0 or more")
+        raise ValueError(f"shift is {shift}: must be 0 or more")
     matrix = matrices(matrix, square=True)
     with torch.autocast(matrix.device.type, enabled=False):
         s, size = _scaled(_symmetric(matrix), shift)
@@ -245,7 +245,7 @@ class _GapRoot(torch.autograd.Function):
 def _newton_schulz(s: Tensor, iterations: int) -> tuple[Tensor, Tensor]:
     """Root and inverse root: Y <- Y T, Z <- T Z with T = (3 I - Z Y) / 2, from S / tr S, scaled back at the end."""
     if iterations < 1:
-        raise ValueError(f"iterations is {iterations}: at least 1 is needed")
+        raise ValueError(f"iterations is {iterations}: must be at least 1")
     trace = s.diagonal(dim1=-2, dim2=-1).sum(-1)[..., None, None].clamp_min(_smallest(s.dtype))
     eye = torch.eye(s.shape[-1], dtype=s.dtype, device=s.device)
     y, z = s / trace, eye

@@ -59,9 +59,9 @@ def stable_rank_projection(matrix: Tensor, r: float, k: int = 1) -> Tensor:
         tensor(1.5000)
     """
     if r < 1:
-        raise ValueError(f"r is {r}: a matrix that is not zero has a stable rank of at least 1")
+        raise ValueError(f"r is {r}: must be at least 1, the smallest stable rank of a nonzero matrix")
     if k < 0:
-        raise ValueError(f"k is {k}: the number of preserved singular values is 0 or more")
+        raise ValueError(f"k is {k}: the number of preserved singular values must be 0 or more")
     matrix = matrices(matrix)
     size = magnitude(matrix, -2, -1)
     left, values, right = thin_svd(matrix / size)

@@ -1,4 +1,4 @@
-"""Generators and discriminators, one family a file, and how they are built, saved and loaded."""
+"""Generators and discriminators, one family per file, and their construction, saving and loading."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From a config to nets: the families by name, or a class of the user's own as ``module:Class``."""
+"""Construction of networks from a config: built-in families by name, or a user's ``module:Class``."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def build_generator(config: Config, *, num_classes: int, start: Start | None = N
             ``config.model.init`` is not read here (see ``orthogan.models.warm_start``).
 
     Raises:
-        UserError: an unknown kind, a class that cannot be imported or built, an unsupported resolution.
+        UserError: unknown kind, a class that cannot be imported or created, or an unsupported resolution.
     """
     more = {"latent_dim": config.model.generator.latent_dim}
     return as_generator(_build(config, "generator", GENERATORS, num_classes, start, more))
@@ -52,7 +52,9 @@ def build_discriminator(config: Config, *, num_classes: int, start: Start | None
     if section.pooling.kind == "covariance":
         make = DISCRIMINATORS.get(section.kind, "model.discriminator.kind")
         if "pooling" not in inspect.signature(make).parameters:
-            raise UserError(f"model.discriminator.pooling.kind: {section.kind!r} has no covariance pooling; sngan has")
+            raise UserError(
+                f"model.discriminator.pooling.kind: {section.kind!r} does not support covariance pooling; use sngan"
+            )
         more = {"pooling": partial(_covariance_pooling, section.pooling, batch_norm=False)}
     return _build(config, "discriminator", DISCRIMINATORS, num_classes, start, more)
 
@@ -143,12 +145,12 @@ def _build(
             raise
         except Exception as error:
             if out_of_memory(error):
-                fit = f"{key}: {kind} with {arguments} does not fit into the memory; make it smaller"
+                fit = f"{key}: {kind} with {arguments} does not fit into memory; choose a smaller network"
                 raise UserError(fit) from error
             if ":" not in kind and not isinstance(error, NOT_BUILT):  # in the user's own code anything may happen
                 raise
             raise UserError(
-                f"{key}: {kind} cannot be built with {arguments}: {type(error).__name__}: {error}"
+                f"{key}: {kind} cannot be created with {arguments}: {type(error).__name__}: {error}"
             ) from error
     _apply_constraints(net, section, key, config.seed, start)
     return net

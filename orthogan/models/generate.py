@@ -1,4 +1,4 @@
-"""A generator from outside: its latent spaces, its latents by seed, its images, and a hash of its weights."""
+"""Use of a generator: its latent spaces, latents by seed, images, and a hash of its weights."""
 
 from __future__ import annotations
 
@@ -36,16 +36,16 @@ def generate(
     """
     need_numbers(generator)
     if batch_size < 1:
-        raise UserError(f"batch_size={batch_size}: at least 1")
+        raise UserError(f"batch_size={batch_size}: must be at least 1")
     if (labels is not None) != (generator.num_classes > 0):
         raise UserError(
             f"this generator has {generator.num_classes} classes: "
-            + ("give one class an image" if generator.num_classes else "it takes no class; leave the class out")
+            + ("pass one class per image" if generator.num_classes else "it has no classes; omit the class")
         )
     if labels is not None:
         labels = whole_numbers("labels", labels)
         if len(labels) != len(z) or min(labels, default=0) < 0 or max(labels, default=0) >= generator.num_classes:
-            raise UserError(f"labels: give {len(z)}, one per latent, each from 0 to {generator.num_classes - 1}")
+            raise UserError(f"labels: expected {len(z)}, one per latent, each from 0 to {generator.num_classes - 1}")
     if device is not None:
         generator.to(device)
     place = get_device(generator)
@@ -57,8 +57,8 @@ def generate(
             images = generator(z[part].to(place)) if y is None else generator(z[part].to(place), y[part].to(place))
             if not isinstance(images, Tensor):
                 raise UserError(
-                    f"{type(generator).__name__}: gives a {type(images).__name__}, not a tensor of images "
-                    "(n, c, h, w); wrap it so that it returns the images alone"
+                    f"{type(generator).__name__}: returns a {type(images).__name__}, not a tensor of images (n, c, "
+                    "h, w); wrap it so that it only returns the images"
                 )
             parts.append(as_pixels(images))
     return np.concatenate(parts)
@@ -79,11 +79,11 @@ def sample_label(generator: Generator, seed: int, classes: Sequence[int] | None 
     count = generator.num_classes
     if count == 0:
         if classes is not None:
-            raise UserError("this generator is unconditional: it has no classes to choose; leave the class out")
+            raise UserError("this generator is unconditional and has no classes; omit the class")
         return None
     chosen = list(np.arange(count)) if classes is None else list(classes)
     if not chosen:
-        raise UserError("no class given: name at least one, or leave the classes out for all of them")
+        raise UserError("no class given: name at least one, or omit the classes to use all of them")
     chosen = whole_numbers("class", chosen)
     wrong = [label for label in chosen if not 0 <= label < count]
     if wrong:
@@ -103,7 +103,7 @@ def image_size(generator: Generator) -> tuple[int, int]:
     found = generate(generator, sample_latents(generator, [0]), None if label is None else [label]).shape
     if found[2] != found[3]:
         raise UserError(
-            f"{type(generator).__name__}: gives images of {found[3]}x{found[2]} pixels; they must be square"
+            f"{type(generator).__name__}: returns images of {found[3]}x{found[2]} pixels; they must be square"
         )
     return found[1], found[2]
 
@@ -180,13 +180,15 @@ def in_space(
     if space not in list_spaces(net):
         offered = ", ".join(map(repr, list_spaces(net)))
         raise UserError(
-            f"space '{space}': {type(net).__name__} has {offered}; a generator offers more by an attribute 'spaces' "
-            "and a method 'latent_space'"
+            f"space '{space}': {type(net).__name__} has {offered}; a generator declares further spaces by an "
+            "attribute 'spaces' and a method 'latent_space'"
         )
     if space != "z":
         return as_generator(net.latent_space(space, y=y, layers=tuple(layers), base=base))
     if layers:
-        raise UserError(f"layers {list(layers)}: 'z' enters the generator at one place; choose layers of another space")
+        raise UserError(
+            f"layers {list(layers)}: 'z' enters the generator in a single layer; choose layers of another space"
+        )
     return net
 
 
@@ -198,7 +200,7 @@ def truncate_in_space(latents: Tensor, truncation: float, space: str) -> Tensor:
     if space == "z":
         return truncate(latents, truncation)
     if not 0 <= truncation <= 1:
-        raise UserError(f"truncation={truncation}: between 0 (the mean of {space}) and 1 (none)")
+        raise UserError(f"truncation={truncation}: must be between 0 (the mean of {space}) and 1 (no truncation)")
     return latents * truncation
 
 

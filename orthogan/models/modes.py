@@ -1,4 +1,4 @@
-"""Looking at a net without changing it: where it is; eval mode and no gradients, everything put back afterward."""
+"""Inspection of a network without changing it: its device, and a context with eval mode and no gradients."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def need_numbers(module: nn.Module) -> None:
     """Raise ``UserError`` for a module on the meta device, whose tensors have shapes but no values."""
     if get_device(module).type == "meta":
         name = type(module).__name__
-        raise UserError(f"{name}: it is on the meta device, which holds no numbers; load its weights first")
+        raise UserError(f"{name} is on the meta device, which holds no data; load its weights first")
 
 
 def get_dtype(module: nn.Module) -> torch.dtype:
@@ -31,7 +31,7 @@ def get_dtype(module: nn.Module) -> torch.dtype:
 
 @contextmanager
 def eval_mode(module: nn.Module) -> Iterator[None]:
-    """Within the block every submodule is in eval mode (running statistics and power iterations stand still).
+    """Context with every submodule in eval mode (running statistics and power iterations are not updated).
 
     A module in another precision than float32 also takes float32 input there. The ``training`` flag of each submodule
     is restored at the end, whatever mixture it was.

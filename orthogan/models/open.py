@@ -1,4 +1,4 @@
-"""The one door to any model: what a SUBJECT names is found, verified and hashed once; its nets are built on first use.
+"""Opening any model: a SUBJECT is found, verified and hashed once; its networks are built on first use.
 
 model = open_model("runs/sngan")      # also a checkpoint, a .safetensors file, a shipped model or module:Class
 model.config, model.class_names       # so far only the header of the file was read
@@ -136,8 +136,8 @@ class OpenedModel:
         if self.path is None or (file := self._discriminator_file) is None:
             beside = "" if self.path is None else f" beside {self.path.name}"
             raise UserError(
-                f"{printable(self.name)}: there is no {DISCRIMINATOR}.safetensors{beside}; give a run of a GAN, or a "
-                "checkpoint of it"
+                f"{printable(self.name)}: there is no {DISCRIMINATOR}.safetensors{beside}; choose a run of a GAN, or "
+                "a checkpoint of it"
             )
         try:
             return self._read("discriminator", file).to(self.device).eval()
@@ -173,7 +173,8 @@ class OpenedModel:
         found = Tensors(tensors)
         if not found._modules:
             raise UserError(
-                f"{printable(self.path)}: no matrix or kernel among its {len(tensors)} tensors; name a file of weights"
+                f"{printable(self.path)}: none of its {len(tensors)} tensors is a matrix or kernel; choose a weights "
+                "file"
             )
         return found
 
@@ -189,10 +190,10 @@ class OpenedModel:
 
     def _no(self, kind: str) -> UserError:
         if self.kind != "tensors":
-            return UserError(f"{printable(self.name)}: carries a {self.kind}, and a {kind} is needed here")
+            return UserError(f"{printable(self.name)}: contains a {self.kind}, but a {kind} is needed here")
         return UserError(
-            f"{printable(self.name)}: carries no orthogan {kind} (format {self._header.get('format')!r}); "
-            "files written by orthogan hold their config in the metadata"
+            f"{printable(self.name)}: does not contain an orthogan {kind} (format {self._header.get('format')!r}); "
+            "files written by orthogan have their config in the metadata"
         )
 
     @property
@@ -370,7 +371,7 @@ def _open_file(file: Path, *, verified: bool | None = None, **how: Any) -> Opene
         if file.suffix == ".safetensors":
             raise
         raise UserError(
-            f"{printable(file)}: a file of this kind holds no weights that can be read; name {ACCEPTED}"
+            f"{printable(file)}: files of this kind do not contain readable weights; choose {ACCEPTED}"
         ) from None
     kind = {FORMAT: "generator", CLASSIFIER_FORMAT: "classifier"}.get(header.get("format", ""), "tensors")
     model = make(kind, _header=header, _verified=verified)
@@ -441,9 +442,11 @@ def _instantiate(name: str) -> nn.Module:
             except Exception as error:  # the user's own code
                 raise UserError(
                     f"{name}: cannot be called without arguments: {type(error).__name__}: {error}; "
-                    "name a function that builds the net and loads its weights"
+                    "name a function that builds the network and loads its weights"
                 ) from error
     if not isinstance(made, nn.Module):
-        raise UserError(f"{name}: gives a {type(made).__name__}, not an nn.Module; name a class or a function of one")
+        raise UserError(
+            f"{name}: returns a {type(made).__name__}, not an nn.Module; name a class or a function that returns one"
+        )
     need_numbers(made)
     return made

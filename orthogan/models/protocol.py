@@ -1,4 +1,4 @@
-"""What every generator and discriminator is to the rest of orthogan, and how a foreign net joins."""
+"""The interfaces of generators and discriminators, and how to adapt other networks."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ class Generator(nn.Module):
             ValueError: another latent width, labels without classes, or classes without labels.
         """
         if z.ndim != 2 or z.shape[1] != self.latent_dim:
-            raise ValueError(f"latents of shape {tuple(z.shape)}: this generator takes (n, {self.latent_dim})")
+            raise ValueError(f"latents have shape {tuple(z.shape)}, but this generator needs (n, {self.latent_dim})")
         if y is not None and not self.num_classes:
             raise ValueError("this generator is unconditional: it takes no labels")
         if y is None and self.num_classes:
@@ -105,7 +105,7 @@ class Generator(nn.Module):
         Raises:
             UserError: no such space, class or layer.
         """
-        raise UserError(f"{type(self).__name__} has no latent space '{name}'; there are: {', '.join(self.spaces)}")
+        raise UserError(f"{type(self).__name__} has no latent space '{name}'; available: {', '.join(self.spaces)}")
 
 
 class Discriminator(nn.Module):
@@ -187,7 +187,7 @@ def as_generator(module: nn.Module) -> Generator:
             "add it, or wrap the net as docs/guides/any-generator.md shows, in ten lines"
         )
     if (classes := _integer(module, "num_classes", 0)) is None or classes < 0:
-        raise UserError(f"{name}: num_classes is {module.num_classes!r}; it is an integer, 0 without classes")
+        raise UserError(f"{name}: num_classes is {module.num_classes!r}; it must be an integer, 0 without classes")
     if not hasattr(module, "sample_latent"):
         module.sample_latent = lambda n, *, seed=0: standard_normal(n, dim, seed=seed)  # pyright: ignore
     return module  # pyright: ignore[reportReturnType]

@@ -1,4 +1,4 @@
-"""The file of a net: one ``.safetensors`` that carries its own config."""
+"""Model files: ``.safetensors`` files that contain their config."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def save_generator(
         8
     """
     if not isinstance(module, nn.Module) or config is None:
-        raise TypeError("save_generator takes the path, the generator and config=, the config that it was built from")
+        raise TypeError("save_generator needs the path, the generator and config=, the config that it was built from")
     tensors = module.state_dict()
     about = metadata(config, int(getattr(module, "num_classes", 0)), extra or {}, tensors=tensors)
     write_tensors(path, tensors, about)
@@ -98,7 +98,9 @@ def read_header(file: Path, header: Mapping[str, str], trust: Trust = False) -> 
     """
     source = printable(file)
     if missing := [key for key in ("config", "num_classes") if key not in header]:
-        raise UserError(f"{source}: its metadata lack {' and '.join(missing)}; copy or download the file again")
+        raise UserError(
+            f"{source}: its metadata do not contain {' and '.join(missing)}; copy or download the file again"
+        )
     tree = parse_json(header["config"], f"{source}, metadata config")
     if not isinstance(tree, dict):
         raise UserError(f"{source}: the config in its metadata is a {type(tree).__name__}, not a mapping")
@@ -128,15 +130,15 @@ def fill(net: nn.Module, tensors: Mapping[str, Tensor], file: Path) -> None:
     for name, tensor in tensors.items():
         if name in state and not _converts(tensor, state[name]):
             raise UserError(
-                f"{printable(file)}: {printable(name)} is {tensor.dtype} and must be {state[name].dtype}; the file is "
-                "damaged or was converted wrongly"
+                f"{printable(file)}: {printable(name)} is {tensor.dtype} but must be {state[name].dtype}; the file "
+                "is damaged or was converted incorrectly"
             )
     try:
         net.load_state_dict(dict(tensors))
     except RuntimeError as error:
         reason = printable(" ".join(str(error).split()))
         reason = reason if len(reason) < 400 else f"{reason[:400]} …"  # it lists every tensor
-        raise UserError(f"{printable(file)}: its tensors do not fit its config: {reason}") from None
+        raise UserError(f"{printable(file)}: its tensors do not match its config: {reason}") from None
 
 
 def count(tensors: Mapping[str, Tensor]) -> int:

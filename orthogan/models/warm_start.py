@@ -133,8 +133,8 @@ def _baked(net: nn.Module, saved: OpenedModel) -> nn.Module:
     for name, part in net.named_modules():
         if isinstance(part, SkewOrthogonalConv2d):
             raise UserError(
-                f"{saved.path}: {name} is a skew orthogonal convolution, a series that no plain kernel stands for; "
-                "start from a net without"
+                f"{saved.path}: {name} is a skew orthogonal convolution, which cannot be converted to a plain "
+                "kernel; start from a network without one"
             )
     try:
         return weights.remove(net)

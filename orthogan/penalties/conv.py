@@ -77,15 +77,17 @@ def conv_orthogonality(
         0.0
     """
     if not weight.numel():
-        raise ValueError(f"the weight has shape {tuple(weight.shape)}: there are no numbers in it to penalize")
+        raise ValueError(f"the weight has shape {tuple(weight.shape)}: it is empty")
     if weight.dim() == 2:
         return gram_residual(weight).square().sum()
     if weight.dim() not in CONV:
-        raise ValueError(f"the weight has shape {tuple(weight.shape)}: a convolution's has 3 to 5 dimensions")
+        raise ValueError(
+            f"the weight has shape {tuple(weight.shape)}: the weight of a convolution must have 3 to 5 dimensions"
+        )
     kernel, rows = weight.shape[2:], weight.shape[0]
     strides = _axes("stride", stride, len(kernel))
     if min(strides) < 1:
-        raise ValueError(f"stride is {stride}: at least 1 is needed")
+        raise ValueError(f"stride is {stride}: must be at least 1")
     if groups < 1 or rows % groups:
         raise ValueError(f"groups is {groups}: it must divide the {rows} filters")
     if padding is None:
@@ -110,5 +112,5 @@ def conv_orthogonality(
 def _axes(name: str, value: int | Sequence[int], count: int) -> tuple[int, ...]:
     axes = (value,) * count if isinstance(value, int) else tuple(value)
     if len(axes) != count:
-        raise ValueError(f"{name} is {value}: give one number, or one for each of the kernel's {count} axes")
+        raise ValueError(f"{name} is {value}: must be one number, or one for each of the {count} axes of the kernel")
     return axes

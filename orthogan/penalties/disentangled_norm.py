@@ -70,7 +70,7 @@ def disentangled_norm(
         (0.0, 4.0)
     """
     if not relaxed and (free is not None or transition is not None):
-        raise ValueError("free and transition belong to the relaxed form: set relaxed=True")
+        raise ValueError("free and transition need relaxed=True")
     if by not in ("magnitude", "value"):
         raise ValueError(f"by is {by!r}: choose magnitude or value")
     matrix = at_least_float32(as_matrix(weight))
@@ -89,12 +89,14 @@ def _free(matrix: Tensor, free: int | None, transition: float | None) -> int:
     pairs = filters * (filters - 1) // 2
     if free is not None:
         if transition is not None:
-            raise ValueError(f"free is {free} and transition is {transition}: one makes the other; give one of them")
+            raise ValueError(f"free is {free} and transition is {transition}: set only one of them")
         if not 0 <= free <= pairs:
             raise ValueError(f"free is {free}: {filters} filters have {pairs} correlations")
         return free
     if transition is not None and not (0 < transition < 1 or (transition >= 1 and transition == int(transition))):
-        raise ValueError(f"transition is {transition}: give a whole number of dimensions from 1, or a share below 1")
+        raise ValueError(
+            f"transition is {transition}: must be an integer number of dimensions from 1, or a fraction below 1"
+        )
     if transition is None:
         dimensions = columns
     elif transition < 1:
@@ -123,7 +125,7 @@ def free_correlations(filters: int, dimensions: int, trials: int = 1000, seed: i
         (0, True)
     """
     if min(filters, dimensions, trials) < 1:
-        raise ValueError(f"filters = {filters}, dimensions = {dimensions}, trials = {trials}: each must be at least 1")
+        raise ValueError(f"filters = {filters}, dimensions = {dimensions}, trials = {trials}: all must be at least 1")
     return _free_correlations(filters, dimensions, trials, seed)
 
 

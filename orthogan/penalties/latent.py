@@ -18,8 +18,8 @@ from orthogan.linalg.precision import at_least_float32
 from orthogan.registry import Registry
 
 Features = Tensor | Sequence[Tensor]
-# A penalty is a function (function, z, *, generator), as below, and takes those of the options k, epsilon and reduction
-# that it has. "path_length" is different, for it compares with a running mean, which training keeps.
+# A penalty is a function (function, z, *, generator), as below, with some of the options k, epsilon and reduction.
+# "path_length" is different: it is compared with a running mean, which training keeps.
 LATENT_PENALTIES: Registry[Callable[..., Tensor]] = Registry("latent penalty", "orthogan.penalties")
 
 
@@ -46,7 +46,7 @@ def hessian_penalty(
     """
     _check_difference(k, epsilon)
     if reduction not in ("max", "mean"):
-        raise UserError(f"reduction='{reduction}': 'max' or 'mean' over the features")
+        raise UserError(f"reduction='{reduction}': must be 'max' or 'mean'")
     with torch.autocast(z.device.type, enabled=False):
         z = at_least_float32(z)
         curves: list[list[Tensor]] = []
@@ -83,7 +83,7 @@ def orojar_penalty(
     """
     _check_difference(k, epsilon)
     if reduction not in ("sum", "mean"):
-        raise UserError(f"reduction='{reduction}': 'sum' or 'mean' over the features")
+        raise UserError(f"reduction='{reduction}': must be 'sum' or 'mean'")
     with torch.autocast(z.device.type, enabled=False):
         z = at_least_float32(z)
         here = _listed(function(z))
@@ -141,13 +141,13 @@ def _listed(features: Features) -> list[Tensor]:
 def _check_difference(k: int, epsilon: float) -> None:
     """Raises ``UserError`` unless there are two vectors or more and a positive step."""
     if k < 2:
-        raise UserError(f"k={k}: at least 2 random vectors, their variance is wanted")
+        raise UserError(f"k={k}: at least 2 random vectors are needed for a variance")
     if not epsilon > 0:
-        raise UserError(f"epsilon={epsilon}: a positive step")
+        raise UserError(f"epsilon={epsilon}: must be positive")
 
 
 class LatentPenaltyConfig(Section):
-    """What ``loss.latent_penalty`` holds."""
+    """The config section ``loss.latent_penalty``."""
 
     kind: Annotated[str, KindOf(LATENT_PENALTIES)] = Field(
         default="none", description="penalty on how G depends on its latent z (path_length: on w if G has one)"
@@ -196,13 +196,13 @@ class LatentPenaltyConfig(Section):
             return self
         if self.weight is None:
             raise ValueError(
-                "weight: give one; published are 0.1 (hessian), 1e-11 to 1e-6 (orojar, it grows with the square of "
-                "the number of features) and 2 (path_length)"
+                "weight: must be set; published values are 0.1 (hessian), 1e-11 to 1e-6 (orojar, which grows with "
+                "the square of the number of features) and 2 (path_length)"
             )
         of_paths = self.kind == "path_length"
         for key in ("layers", "reduction", "directions", "epsilon") if of_paths else ("decay",):
             if getattr(self, key) != type(self).model_fields[key].default:
-                raise ValueError(f"{key}: {self.kind!r} has none; leave it out")
+                raise ValueError(f"{key}: does not apply to {self.kind!r}; omit it")
         if (self.kind, self.reduction) in (("hessian", "sum"), ("orojar", "max")):
-            raise ValueError(f"reduction: {self.kind!r} has no {self.reduction!r}; use 'mean', or leave it out")
+            raise ValueError(f"reduction: {self.kind!r} does not support {self.reduction!r}; use 'mean', or omit it")
         return self

@@ -1,4 +1,4 @@
-"""A penalty on chosen layers of a whole network."""
+"""Penalties on selected layers of a network."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ FROM_THE_LAYER = ("weight", "stride", "groups")  # arguments that are no options
 
 
 class PenaltyConfig(Section):
-    """A penalty as a section of a config; the options of its kind are further keys.
+    """The config section of a penalty; the options of its kind are further keys.
 
     Example:
         >>> from orthogan import load_config
@@ -50,7 +50,7 @@ class PenaltyConfig(Section):
         if not isinstance(options, Mapping):
             return tree
         if twice := options.keys() & tree.keys():
-            raise ValueError(f"options.{min(twice)}: {min(twice)} is given beside the kind, too; leave out options")
+            raise ValueError(f"options.{min(twice)}: {min(twice)} is also set beside the kind; remove it from options")
         return {key: value for key, value in tree.items() if key != "options"} | dict(options)
 
 
@@ -153,7 +153,7 @@ class Penalty:
                 choices = f"; choose from {', '.join(known)}" if known else "; it has none"
                 raise ValueError(f"penalty {name}: no option {option!r}{did_you_mean(option, known) or choices}")
         if not math.isfinite(weight):
-            raise ValueError(f"penalty {name}: weight is {weight}; it must be finite")
+            raise ValueError(f"penalty {name}: weight is {weight}; must be finite")
         self.module, self.name, self.weight, self.options = module, name, weight, options
         with hold_power_iteration(module):
             chosen: dict[Any, Selected] = {}
@@ -185,8 +185,8 @@ class Penalty:
             constraint = fixed.get(selected.name)
             if constraint is not None and self.kind.follows in constraint.fixes:
                 raise ValueError(
-                    f"the norm of {selected.name} ({type(constraint).__name__.lower()}) leaves {self.name} as it is, "
-                    "whatever the parameter; choose other layers"
+                    f"the norm of {selected.name} ({type(constraint).__name__.lower()}) makes {self.name} constant, "
+                    "so the penalty has no effect; choose other layers"
                 )
 
     def _identity(self, selected: Selected) -> tuple[Any, ...]:

@@ -40,7 +40,7 @@ class Schedule:
                 raise ValueError(f"points {list(points)}: position {after} must come after {before}; sort them")
         for position, value in points:
             if not 0 <= value < math.inf:
-                raise ValueError(f"points: the value {value} at {position} must be a finite number from 0 on")
+                raise ValueError(f"points: the value {value} at {position} must be a finite number of at least 0")
 
     def __call__(self, position: float) -> float:
         """The value at ``position``.
@@ -49,7 +49,7 @@ class Schedule:
             ValueError: a position before 0.
         """
         if not position >= 0:
-            raise ValueError(f"position {position}: a run begins at 0")
+            raise ValueError(f"position {position}: must be at least 0")
         return self.points[bisect_right(self.points, position, key=lambda point: point[0]) - 1][1]
 
     def stretched(self, factor: float) -> Schedule:

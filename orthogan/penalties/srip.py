@@ -48,7 +48,7 @@ def srip(
         9.0
     """
     if iterations < 1:
-        raise ValueError(f"iterations is {iterations}: at least 1 is needed")
+        raise ValueError(f"iterations is {iterations}: must be at least 1")
     with torch.autocast(weight.device.type, enabled=False):
         vectors = flat(at_least_float32(as_matrix(weight)), side)
         v = start(vectors)

@@ -1,4 +1,4 @@
-"""Training: the loop, its phases, its checkpoints; ``train`` and ``dry_run`` are what others call."""
+"""Training: the loop, its phases and checkpoints; the entry points are ``train`` and ``dry_run``."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["dry_run", "train"]
 
 
 def __getattr__(name: str) -> Any:
-    """Import on first use: reading a config needs the sections alone."""
+    """Import on first use: reading a config only needs the sections."""
     if name in __all__:
         from orthogan.training import run
 

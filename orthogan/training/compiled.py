@@ -1,4 +1,4 @@
-"""Whole phases under ``torch.compile``, where that pays."""
+"""Compilation of whole phases with ``torch.compile``, if that is faster."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ class Compiler:
 
     Args:
         mode: "auto", "none", or a mode of ``torch.compile``. "auto" is "default" on CUDA; elsewhere it is "none", since
-            on a CPU nearly all time goes to convolutions, which are library calls already (benchmarks/NOTES.md). What
-            does not compile under "auto" runs as it is, after a warning.
+            on a CPU nearly all time is spent in convolutions, which are library calls already (benchmarks/NOTES.md).
+            With "auto", what does not compile runs uncompiled after a warning.
 
     Raises:
-        RuntimeError: (from a call of a compiled function) what torch says, if a mode was asked for by name.
+        RuntimeError: (from a call of a compiled function) the error of torch, if a mode was set explicitly.
     """
 
     def __init__(self, mode: str, device: torch.device) -> None:
@@ -36,18 +36,16 @@ class Compiler:
         self.graphs = mode in GRAPHS and device.type == "cuda"
         if mode != "none":
             if rank_and_world()[0] == 0:
-                print(
-                    "orthogan: compiling the phases takes a minute or two, at the first step of each", file=sys.stderr
-                )
+                print("orthogan: compiling the training step takes a minute or two", file=sys.stderr)
             config: Any = torch._dynamo.config  # pyright: ignore
             if hasattr(config, "trace_autograd_ops"):  # so that a gradient penalty does not break the graph
                 config.trace_autograd_ops = True
 
     def __call__(self, function: Function) -> Function:
-        """``function`` compiled; its tensors keep their shapes from call to call."""
+        """Compile ``function``; the shapes of its tensors must not change between calls."""
         if self.mode == "none":
             return function
-        # torch counts recompilations by code object, so that the runs of one process would use up each other's share
+        # torch counts recompilations by code object, so that runs in one process would share the limit
         own: Any = FunctionType(
             function.__code__.replace(), function.__globals__, function.__name__, function.__defaults__
         )
@@ -55,13 +53,13 @@ class Compiler:
         return _Forgiving(function, compiled) if self.forgiving else compiled  # pyright: ignore[reportReturnType]
 
     def begin(self) -> None:
-        """Say that a phase begins: what the graphs of the last one returned is not needed any more."""
+        """Mark the beginning of a phase: the outputs of earlier graphs are no longer needed."""
         if self.graphs:
             torch.compiler.cudagraph_mark_step_begin()
 
 
 class _Forgiving:
-    """The compiled function, or the plain one from the first time on that compiling fails."""
+    """The compiled function, or the plain one after compiling failed once."""
 
     def __init__(self, plain: Callable[..., Any], compiled: Callable[..., Any]) -> None:
         self.plain, self.use = plain, compiled
@@ -72,22 +70,25 @@ class _Forgiving:
             return self.use(*args)
         self.tried = True
         functions: Any = torch._functorch.config  # pyright: ignore
-        at_once = {"force_non_lazy_backward_lowering": True}  # so that a failure of the backward pass shows here
+        at_once = {"force_non_lazy_backward_lowering": True}  # so that a failure of the backward pass occurs here
         try:
             with functions.patch({k: v for k, v in at_once.items() if hasattr(functions, k)}):
                 return self.use(*args)
-        except Exception as error:  # whatever a compiler raises; an error of the function's own comes again below
+        except Exception as error:  # any error of the compiler; errors of the function itself occur again below
             reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-            print(f"orthogan: {self.plain.__name__} is not compiled, which costs only time: {reason}", file=sys.stderr)
+            print(
+                f"orthogan: cannot compile {self.plain.__name__}, so it runs uncompiled, which is slower: {reason}",
+                file=sys.stderr,
+            )
             self.use = self.plain
             return self.plain(*args)
 
 
 def supports_compiled_double_backward(net: nn.Module) -> bool:
-    """Whether a compiled graph may differentiate ``net`` twice.
+    """Whether a compiled graph can differentiate ``net`` twice.
 
     torch 2.15 traces an ``autograd.Function`` into a graph whose second derivatives are silently wrong. The matrix
-    roots of ``orthogan.linalg`` by eigh and Pade approximants are such, and a module of the user's may hold one.
+    roots of ``orthogan.linalg`` by eigh and Pade approximants are such functions, and a user's module may contain one.
     """
     return all(
         type(part).__module__.partition(".")[0] in ("torch", "orthogan")

@@ -1,4 +1,4 @@
-"""What a config asks of a net's weights while it trains: penalties, gradient rules, and what its constraint needs."""
+"""Penalties, gradient rules and constraint updates of a network during training."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from orthogan.weights.network import CONSTRAINT, list_constrained
 
 
 class WeightRegularizers:
-    """The penalties and rules of one net under one optimizer, and what its constraint does beside the forward.
+    """The penalties and rules of one network with its optimizer, and the updates of its constraint.
 
     Args:
-        key: where the net's section stands in the config, for messages.
-        seed: of what the constraint draws, such as the dimensions of stochastic OPT.
+        key: config key of the network, for messages.
+        seed: random seed of the constraint, for example for the dimensions of stochastic OPT.
 
     Raises:
-        UserError: layers that match nothing, options that do not exist, or a combination that has no effect.
+        UserError: layers that match nothing, unknown options, or a combination without effect.
     """
 
     def __init__(self, net: nn.Module, optimizer: Optimizer, section: NetConfig, *, key: str, seed: int) -> None:
@@ -51,7 +51,7 @@ class WeightRegularizers:
             self.rules.append(CayleyRetraction(optimizer, net, **self.upkeep.retraction))
 
     def weight_penalty(self, share: float) -> Losses | None:
-        """The penalties at ``share`` of the run, or None where there are none: what is added to the net's loss."""
+        """Return the penalties at ``share`` of the run, to add to the loss, or None."""
         terms: dict[str, Tensor] = {}
         total: Tensor | None = None
         for penalty, weight, schedule in self.penalties:
@@ -68,18 +68,18 @@ class WeightRegularizers:
         return None if total is None or not total.requires_grad else (total, terms)
 
     def finish_step(self, done: int) -> None:
-        """After ``done`` steps: what the constraint does between steps, such as the next episode of stochastic OPT."""
+        """Update the constraint after ``done`` steps, for example start the next episode of stochastic OPT."""
         self.upkeep.finish_step(done)
 
     def scalars(self) -> dict[str, float]:
-        """What the rules log, such as what the optimal learning rate has done, by layer."""
+        """Return statistics of the rules, such as the optimal learning rate, by layer."""
         return {name: value for rule in self.rules for name, value in rule.scalars().items()}
 
     @torch.no_grad()
     def spectrum(self) -> dict[str, Mapping[str, float]]:
-        """Condition of every constrained, penalized or ruled layer, and of every decomposed covariance.
+        """Return the conditioning of constrained, penalized and transformed layers, and of decomposed covariances.
 
-        A covariance's largest eigenvalue follows the scale of the layers before it, so where there is one, all layers
+        The largest eigenvalue of a covariance depends on the scale of earlier layers, so if there is one, all layers
         are listed.
         """
         found: dict[str, dict[str, float]] = dict(weights.report(self.net))
@@ -102,7 +102,7 @@ class WeightRegularizers:
         return dict(found)
 
     def state(self) -> dict[str, Tensor]:
-        """What the rules remember."""
+        """Return the state of the rules."""
         return {f"{i}/{name}": t for i, rule in enumerate(self.rules) for name, t in rule.state_dict().items()}
 
     def load(self, tensors: Mapping[str, Tensor]) -> None:
@@ -114,7 +114,7 @@ class WeightRegularizers:
                 rule.load_state_dict(mine)
 
     def describe(self) -> dict[str, str]:
-        """For the user: on which layers each constraint, penalty and rule is."""
+        """Describe the layers of each constraint, penalty and rule for the user."""
         facts: dict[str, str] = {}
         for name, _, _, constraint in list_constrained(self.net):
             key = f"{type(constraint).__name__} on"

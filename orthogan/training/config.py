@@ -1,4 +1,4 @@
-"""The sections of a config that say how a net is trained: losses, optimizers, the loop, logs and checkpoints."""
+"""Config sections of training: losses, optimizers, the loop, logs and checkpoints."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class GradientPenaltyConfig(Section):
     @model_validator(mode="after")
     def _possible(self) -> Self:
         if self.kind == "wgan-gp" and self.interval != 1:
-            raise ValueError("interval: wgan-gp is applied at every D update; set it to 1")
+            raise ValueError("interval: wgan-gp is applied at every update of D; set it to 1")
         return self
 
 
@@ -61,13 +61,13 @@ class LossConfig(Section):
     )
 
     def check_run(self, config: Config) -> None:
-        """A Wasserstein critic must be kept Lipschitz; the parts of a latent penalty must divide the batch."""
+        """Check that a Wasserstein critic is Lipschitz, and that the parts of a latent penalty divide the batch."""
         norm, training, latent = config.model.discriminator.norm, config.training, self.latent_penalty
         bounded = norm.lipschitz or ":" in norm.kind or self.gradient_penalty.kind != "none"
         if self.kind == "wasserstein" and not bounded:
             raise ValueError(
-                "loss.gradient_penalty.kind: a Wasserstein critic must be kept Lipschitz; use 'wgan-gp', "
-                "or model.discriminator.norm.kind 'spectral', 'stable_rank' or 'orthogonal'"
+                "loss.gradient_penalty.kind: a Wasserstein critic must be Lipschitz; use 'wgan-gp', or "
+                "model.discriminator.norm.kind 'spectral', 'stable_rank' or 'orthogonal'"
             )
         if latent.kind != "none" and training.fakes % (training.accumulate * latent.shrink):
             raise ValueError(
@@ -107,10 +107,10 @@ class ClassifierOptimizerConfig(Section):
     @model_validator(mode="after")
     def _possible(self) -> Self:
         if self.kind == "sgd" and self.nesterov and self.momentum == 0:
-            raise ValueError("nesterov: there is nothing to look ahead with at momentum 0; set momentum, such as 0.9")
+            raise ValueError("nesterov: needs a momentum above 0; set momentum, such as 0.9")
         for key in {"sgd": ("beta1", "beta2", "eps"), "adam": ("momentum", "nesterov")}[self.kind]:
             if getattr(self, key) != type(self).model_fields[key].default:
-                raise ValueError(f"{key}: {self.kind!r} has none; leave it out, or choose the other kind")
+                raise ValueError(f"{key}: does not apply to kind {self.kind!r}; omit it, or choose the other kind")
         return self
 
 
@@ -145,13 +145,15 @@ class ScheduleConfig(Section):
     @model_validator(mode="after")
     def _possible(self) -> Self:
         if self.kind == "step" and not self.milestones:
-            raise ValueError("milestones: kind 'step' needs the shares of the run at which it steps, such as [0.5]")
+            raise ValueError(
+                "milestones: kind 'step' needs the fractions of the run at which the learning rate drops, such as [0.5]"
+            )
         if self.kind == "step" and (self.start or self.final):
             key = "start" if self.start else "final"
-            raise ValueError(f"{key}: kind 'step' has milestones and a factor instead; leave it out")
+            raise ValueError(f"{key}: kind 'step' uses milestones and factor instead; omit it")
         if self.kind != "step" and (self.milestones or self.factor != 0.1):
             key = "milestones" if self.milestones else "factor"
-            raise ValueError(f"{key}: only kind 'step' has it, not {self.kind!r}")
+            raise ValueError(f"{key}: applies only to kind 'step', not to {self.kind!r}")
         return self
 
 
@@ -167,21 +169,24 @@ class EmaConfig(Section):
         description="half_life: one average; power: one per length, stored so that `orthogan ema` can choose the "
         "length after training",
     )
-    half_life: Count = Field(default=20_000, description="half_life: of G's weight average; 0 = none [images]")
+    half_life: Count = Field(
+        default=20_000, description="half_life: half-life of the moving average of G's weights; 0 = no average [images]"
+    )
     warmup: NotNegative = Field(
-        default=0.05, description="half_life: is at most this share of the images seen; 0 = no warm-up"
+        default=0.05,
+        description="half_life: limit the half-life to this fraction of the images seen so far; 0 = no limit [0-1]",
     )
     lengths: list[Annotated[float, Field(gt=0.0, lt=LONGEST)]] = Field(
         default=[0.05, 0.1],
         min_length=2,
         max_length=8,
-        description="power: standard deviation of each average's profile, as a share of the training; the first one is "
-        "shown and scored",
+        description="power: standard deviation of the profile of each average, as a fraction of the training; the "
+        "first one is shown and scored",
     )
     snapshot_every: Count = Field(
         default=0,
-        description=f"power: steps between two stored copies of the averages, each a file of as many float32 copies of "
-        f"G as there are lengths; 0 = {SNAPSHOTS} of them per run [steps]",
+        description="power: store the averages every N steps, each time one float32 copy of G per length; 0 = "
+        f"{SNAPSHOTS} times per run [steps]",
     )
 
     @property
@@ -193,9 +198,9 @@ class EmaConfig(Section):
     def _possible(self) -> Self:
         for key in ("lengths", "snapshot_every") if self.kind == "half_life" else ():
             if getattr(self, key) != type(self).model_fields[key].default:
-                raise ValueError(f"{key}: kind 'half_life' does not use it; leave it out, or set kind to 'power'")
+                raise ValueError(f"{key}: does not apply to kind 'half_life'; omit it, or set kind to 'power'")
         if len(set(self.lengths)) < len(self.lengths):
-            raise ValueError(f"lengths: {self.lengths}: give different lengths, such as [0.05, 0.1]")
+            raise ValueError(f"lengths: {self.lengths}: the lengths must be different, such as [0.05, 0.1]")
         return self
 
 
@@ -255,8 +260,8 @@ class TrainingConfig(Section):
                 raise ValueError(f"accumulate: {self.accumulate} does not divide {key} = {size}")
         if self.accumulate > 1 and self.compile in ("reduce-overhead", "max-autotune"):
             raise ValueError(
-                f"compile: {self.compile!r} replays graphs that overwrite a gradient which accumulate = "
-                f"{self.accumulate} still adds to; use 'default'"
+                f"compile: {self.compile!r} replays graphs that overwrite accumulated gradients, so it cannot be "
+                f"combined with accumulate = {self.accumulate}; use 'default'"
             )
         return self
 
@@ -282,7 +287,8 @@ class LoggingConfig(Section):
         "steps; 0 = never [steps]",
     )
     watch_every: Count = Field(
-        default=250, description="look for overfitting of D and collapse of G, and warn; 0 = never [steps]"
+        default=250,
+        description="check for overfitting of D and collapse of G every N steps, and warn; 0 = never [steps]",
     )
     samples_every: Count = Field(
         default=1000, description="write fakes-NNNNNNN.png every N steps; 0 = only at the start and the end [steps]"
@@ -290,7 +296,7 @@ class LoggingConfig(Section):
     samples: Annotated[int, Field(ge=1, le=4096)] = Field(default=64, description="images per grid [images]")
     tensorboard: bool = Field(default=True, description="write TensorBoard events: losses, scores, watch, samples")
     tensorboard_spectrum: bool = Field(
-        default=False, description="also plot what spectrum_every measures, some curves per layer"
+        default=False, description="also plot the values of spectrum_every in TensorBoard, several curves per layer"
     )
 
 

@@ -1,4 +1,4 @@
-"""Moving averages of a net's weights: with a half-life in images, or two or more that can be combined afterwards."""
+"""Moving averages of weights: with a half-life in images, or several that can be combined after training."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ class Ema(Generic[Net]):
         self.warmup = config.warmup
 
     def decay(self, images_seen: int, images_step: int) -> float:
-        """The share of the average that survives a step of ``images_step`` images."""
+        """Return the decay of the average for a step of ``images_step`` images."""
         half_life = float(self.half_life)
         if self.warmup > 0:
             half_life = min(half_life, self.warmup * images_seen)
         return 0.5 ** (images_step / max(half_life, 1e-8))
 
     def update(self, net: nn.Module, images_seen: int, images_step: int) -> None:
-        """Take in the weights of ``net`` after a step."""
+        """Update with the weights of ``net`` after a step."""
         _take_in(self.net, net, self.decay(images_seen, images_step))
 
 
@@ -57,7 +57,7 @@ class PowerEma(Ema[Net]):
         return power_decay(self.length, images_seen, images_step)
 
     def update(self, net: nn.Module, images_seen: int, images_step: int) -> None:
-        """Take in the weights of ``net`` after a step."""
+        """Update with the weights of ``net`` after a step."""
         for length, average in self.nets.items():
             _take_in(average, net, power_decay(length, images_seen, images_step))
 

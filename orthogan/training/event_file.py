@@ -1,4 +1,4 @@
-"""TensorBoard's curves and pictures, written at once and without a thread: an error of the disk is met where it is."""
+"""TensorBoard curves and images, written immediately and without a thread, so that disk errors occur in place."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ PREFIX = "events.out.tfevents."
 
 
 class EventFile:
-    """One file of scalars and images in ``folder``; TensorBoard reads it after those that are there already.
+    """One file of scalars and images in ``folder``; TensorBoard reads it after existing files.
 
     Every method raises ``CannotWrite``.
 
@@ -29,7 +29,7 @@ class EventFile:
         with disk_errors(folder):
             folder.mkdir(parents=True, exist_ok=True)
             stamps = [p.name.removeprefix(PREFIX)[:10] for p in folder.glob(f"{PREFIX}*")]
-            # TensorBoard goes by the names, and the clock may have been set back
+            # TensorBoard sorts by name, and the clock may have been set back
             stamp = max([int(time.time()), *(int(text) + 1 for text in stamps if text.isdecimal())])
             self.path = folder / f"{PREFIX}{stamp:010d}.{socket.gethostname()}.{os.getpid()}"
             self._stream = self.path.open("wb")
@@ -39,7 +39,7 @@ class EventFile:
         self.flush()
 
     def scalar(self, name: str, value: float, step: int) -> None:
-        """One point of the curve ``name``."""
+        """Write one point of the curve ``name``."""
         summary = Summary(value=[Summary.Value(tag=name, simple_value=value)])
         self._add(Event(wall_time=time.time(), step=step, summary=summary))
 
@@ -53,7 +53,7 @@ class EventFile:
         self._add(Event(wall_time=time.time(), step=step, summary=summary))
 
     def flush(self) -> None:
-        """Hand all points to the system."""
+        """Flush all points to the system."""
         with disk_errors(self.path):
             self._records.flush()
 

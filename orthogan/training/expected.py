@@ -1,4 +1,4 @@
-"""What scores a config should give: from the card of a shipped model that it trained, or from a file beside it.
+"""Expected scores of a config, from the card of a shipped model or from a file beside the config.
 
 ``configs/NAME.expected.json`` lies beside ``configs/NAME.yaml``; ``orthogan expected RUN... --out FILE`` writes one.
 Both are found from any folder: their config is compared with that of the run in all that the scores depend on.
@@ -33,7 +33,7 @@ from orthogan.training.resume import METRICS, own_scores
 from orthogan.training.schedule import keys_of_length
 
 SUFFIX = ".expected.json"
-# keys that do not change what a run should reach
+# keys that do not affect the expected scores
 INCIDENTAL = (
     "out",
     "seed",
@@ -99,7 +99,7 @@ class Expected:
             return ""
         self._said.add(result.label)
         differ = ", ".join(mine[0].differences(result.protocol))
-        return f"expected scores ({self.origin}) do not compare with this one: {differ}"
+        return f"expected scores ({self.origin}) are not comparable with this one: {differ}"
 
 
 def find_expected(config: Config) -> Expected:
@@ -202,7 +202,7 @@ def write_expected(runs: Sequence[Path], out: Path, *, machine: str = "") -> Exp
     for run in runs:
         newest = checkpoint.newest(run)
         if newest is None:
-            raise UserError(f"{printable(run)}: not a run with a whole checkpoint")
+            raise UserError(f"{printable(run)}: not a run with a complete checkpoint")
         folder, record = newest
         config = validate(record["config"], {}, default_origin=str(folder / checkpoint.STATE))
         step = int(folder.name.removeprefix("step-"))
@@ -219,7 +219,9 @@ def write_expected(runs: Sequence[Path], out: Path, *, machine: str = "") -> Exp
             raise UserError(f"{printable(run)}: has another config than {printable(runs[0])}: {keys}")
     seeds = [config.seed for config, _, _ in found]
     if len(set(seeds)) < len(seeds):
-        raise UserError(f"two runs have the same random seed ({', '.join(map(str, seeds))}); give runs of other seeds")
+        raise UserError(
+            f"two runs have the same random seed ({', '.join(map(str, seeds))}); use runs with different seeds"
+        )
     made = ExpectedFile(
         config=first | {"training": first["training"] | {"steps": found[0][0].training.steps}},
         expected=mean_curves([curves for _, curves, _ in found]),

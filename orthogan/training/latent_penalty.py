@@ -1,7 +1,7 @@
 """Regularisers of how a generator depends on its latent: Hessian penalty, OroJaR, path length.
 
-All look at the generator in eval mode, in float32: a deterministic function of each latent by itself, as users will
-see it (running batch statistics, the fixed noise of style-based nets), and nothing in it moves on.
+All use the generator in eval mode and float32, as a deterministic function of each latent, as users will see it
+(running batch statistics, the fixed noise of style-based networks), without updating its state.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ KEY = "loss.latent_penalty"
 
 
 class LatentPenalty:
-    """The penalty that ``config`` asks for, with its schedule, and the running mean of path length.
+    """The penalty of ``config``, with its schedule, and the running mean of the path length.
 
     Args:
         device: of the generator.
 
     Raises:
-        UserError: ``layers`` that match nothing, or give no numbers for each latent.
+        UserError: ``layers`` match nothing, or do not return numbers for each latent.
     """
 
     def __init__(self, generator: Generator, config: LatentPenaltyConfig, device: torch.device) -> None:
@@ -43,21 +43,21 @@ class LatentPenalty:
         self.mean = torch.zeros((), device=device)
         self._penalty = LATENT_PENALTIES.get(config.kind, f"{KEY}.kind")
         self._options = inspect.signature(self._penalty).parameters
-        self._lengths: list[Tensor] = []  # of this step; nothing of it outlives the step
+        self._lengths: list[Tensor] = []  # of this step; cleared after the step
         if self.layers:
             self._try_layers(device)
 
     def due(self, step: int, share: float) -> bool:
-        """Whether step ``step``, at ``share`` of the run, has the penalty."""
+        """Whether the penalty is applied in step ``step``, at ``share`` of the run."""
         return self.on and step % self.config.interval == 0 and self.factor(share) > 0
 
     def factor(self, share: float) -> float:
-        """What the penalty is multiplied with at ``share`` of the run: weight, ramp and interval."""
+        """Return the factor of the penalty at ``share`` of the run: weight, ramp and interval."""
         ramp = min(1.0, share / self.config.ramp) if self.config.ramp else 1.0
         return (self.config.weight or 0.0) * ramp * self.config.interval
 
     def __call__(self, z: Tensor, labels: Tensor | None, rng: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
-        """The penalty (scalar, without weight) on latents (n, d) with labels (n,), and what to log.
+        """Compute the penalty (scalar, without weight) on latents (n, d) with labels (n,), and numbers to log.
 
         Differentiable once with respect to the parameters of the generator.
         """
@@ -75,10 +75,10 @@ class LatentPenalty:
         return value, {f"G/{config.kind.rpartition(':')[2]}": value.detach()}
 
     def finish_step(self, accelerator: Accelerator) -> None:
-        """Let the running mean take in the lengths of this step, over all parts and processes.
+        """Update the running mean with the lengths of this step, over all parts and processes.
 
-        Each penalty looks at the mean of the steps before (the authors' has 1 % of its own batch in it): so it is the
-        same however a batch is divided.
+        Each penalty uses the mean of earlier steps (in the authors' code, 1 % comes from the same batch), so it does
+        not depend on how a batch is divided.
         """
         if not self._lengths:
             return
@@ -118,7 +118,7 @@ class LatentPenalty:
                     handle.remove()
             for name, output in found:
                 if not isinstance(output, Tensor) or output.dim() < 2 or len(output) != len(z):
-                    raise UserError(f"{KEY}.layers: '{name}' does not give one array of numbers for each latent")
+                    raise UserError(f"{KEY}.layers: '{name}' does not return one array of numbers per latent")
             return [output for _, output in found]
 
         return function
@@ -129,7 +129,9 @@ class LatentPenalty:
             found = self._features(labels)(self.generator.sample_latent(2, seed=0).to(device))
         if not found:
             names = ", ".join(name for name, _ in self.layers)
-            raise UserError(f"{KEY}.layers: {names} are not run when the generator makes an image; choose others")
+            raise UserError(
+                f"{KEY}.layers: {names} are not used when the generator computes an image; choose other layers"
+            )
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""The training loop. It owns time, optimizers and processes; what is trained is a Task's business."""
+"""The training loop: steps, optimizers and processes. A Task defines what is trained."""
 
 from __future__ import annotations
 
@@ -31,19 +31,19 @@ from orthogan.training.stop import StopSignal
 from orthogan.training.task import Phase, Task
 from orthogan.training.watch import FiniteWatch
 
-PATIENCE = 5.0  # seconds for which a dry run takes further steps, to time them
+PATIENCE = 5.0  # seconds for further steps of a dry run, to time them
 
 
 def train_task(task: Task, config: Config, accelerator: Accelerator, *, allow_config_change: bool = False) -> Path:
-    """Train ``task`` to the end of its config, from the newest checkpoint of the run folder if there is one.
+    """Train ``task`` to the end of its config, resuming from the newest checkpoint of the run folder if there is one.
 
     Returns the run folder.
 
     Raises:
-        Diverged: a loss, gradient or weight was not finite.
-        Stopped: a signal came; the state was saved and the same call continues.
-        UserError: the run folder holds a run of another config, there is something that cannot be scored, or the disk
-            is full or refuses to be written (``CannotWrite``, which says what is safe).
+        Diverged: a loss, gradient or weight is not finite.
+        Stopped: by a signal, after saving the state; the same call resumes.
+        UserError: the run folder contains a run of another config, a score cannot be computed, or the disk cannot be
+            written (``CannotWrite``, which says what is safe).
     """
     run = Path(str(config.out))
     main = accelerator.is_main_process
@@ -103,7 +103,7 @@ def train_task(task: Task, config: Config, accelerator: Accelerator, *, allow_co
                 task.pictures(run / name, step)
             log.picture(step, run / name)
         except CannotWrite as error:
-            log.warn(step, [f"a picture is missing: {error}"])
+            log.warn(step, [f"a picture could not be written: {error}"])
 
     def look(step: int) -> None:
         with pace.event("spectrum"):
@@ -119,7 +119,7 @@ def train_task(task: Task, config: Config, accelerator: Accelerator, *, allow_co
                     draw("fakes_init.png", 0)
             else:
                 log.message(f"Resuming at step {state.step} of {training.steps}")
-            score(state.step)  # the first one, or the one that a stop put off
+            score(state.step)  # the first one, or the one that was delayed by a stop
             if state.fresh and scoring.needs_checkpoint(0):
                 save(0)
             if main and pace.wants_guess("score", state.step):
@@ -165,7 +165,7 @@ def train_task(task: Task, config: Config, accelerator: Accelerator, *, allow_co
                 scoring.poll(log)
             scoring.finish(stop, log)
         except CannotWrite as error:
-            safe = f"resumes the run; the checkpoint of step {whole} is whole"
+            safe = f"resumes the run; the checkpoint of step {whole} is intact"
             safe = "starts again; there is no checkpoint yet" if whole is None else safe
             raise CannotWrite(f"{error}. Then the same command {safe}.") from error
         finally:
@@ -175,7 +175,7 @@ def train_task(task: Task, config: Config, accelerator: Accelerator, *, allow_co
 
 
 def update(phase: Phase, task: Task, accelerator: Accelerator, watch: FiniteWatch, step: int) -> dict[str, Tensor]:
-    """One optimizer update: the parts of a batch, the mean gradient over all processes, a step. Returns logs."""
+    """Make one optimizer update: the parts of a batch, the mean gradient over all processes, a step. Returns logs."""
     give_turn(task.optimizers, phase.net)
     net, optimizer = task.nets[phase.net], task.optimizers[phase.net]
     optimizer.zero_grad(set_to_none=True)
@@ -202,7 +202,7 @@ def update(phase: Phase, task: Task, accelerator: Accelerator, watch: FiniteWatc
 
 
 def give_turn(optimizers: Mapping[str, Optimizer], net: str) -> None:
-    """Let the parameters of ``net`` alone collect gradients; nothing is to do where the last phase was its own."""
+    """Enable gradients only for the parameters of ``net``; does nothing if the last phase had the same network."""
     for name, optimizer in optimizers.items():
         for group in optimizer.param_groups:
             on = name == net and not group.get("frozen", False)
@@ -212,10 +212,10 @@ def give_turn(optimizers: Mapping[str, Optimizer], net: str) -> None:
 
 
 def average_gradients(net: nn.Module, accelerator: Accelerator) -> None:
-    """The mean gradient over the processes, by one all-reduce of one flat tensor.
+    """Average the gradients over the processes, with one all-reduce of a flat tensor.
 
-    This is instead of DistributedDataParallel, whose hooks and buffer broadcasts fail in turn with double
-    backward, two forwards before a backward, and several nets in a step.
+    This replaces DistributedDataParallel, whose hooks and buffer broadcasts fail with double backward, two forward
+    passes before a backward pass, and several networks in a step.
     """
     if accelerator.num_processes == 1:
         return
@@ -246,7 +246,7 @@ def try_out(task: Task, config: Config, accelerator: Accelerator) -> dict[str, A
     The first step warms up. It is then repeated, so that lazy phases, which only some steps have, are timed as well.
 
     Raises:
-        Diverged: something was not finite already.
+        Diverged: a value is already not finite.
     """
     watch, losses = FiniteWatch(), dict[str, float]()
     times: dict[str, list[float]] = {"rest": []}

@@ -1,4 +1,4 @@
-"""What is measured of a net in training: the same functions beside the training loop and in a process of their own."""
+"""Measurements of a network during training, used both in the training loop and in the scoring process."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from orthogan.rng import derive
 def measure_generator(
     config: Config, net: Generator, source: ImageSource, *, step: int, device: torch.device, progress: bool = True
 ) -> list[MetricResult]:
-    """The metrics of ``config.evaluation`` of a generator, against its training images."""
+    """Compute the metrics of ``config.evaluation`` of a generator against its training images."""
     section = config.evaluation
     return evaluate(
         net,
@@ -46,10 +46,10 @@ def measure_generator(
 
 
 def check_generator(config: Config, net: Generator, source: ImageSource, *, device: torch.device) -> None:
-    """Find out before training what would spoil its first score.
+    """Check before training whether the first score can be computed.
 
     Raises:
-        UserError: too few images, a space that the generator does not have, an extractor or weights that cannot be had.
+        UserError: too few images, a space that the generator does not have, or a missing extractor or weights.
     """
     section = config.evaluation
     inputs = Inputs(
@@ -124,7 +124,7 @@ def _synchronize(device: torch.device) -> None:
 def measure_classifier(
     config: Config, net: nn.Module, train: ImageSource, test: ImageSource, *, step: int, device: torch.device
 ) -> list[MetricResult]:
-    """Accuracy on the test images, and on training images as they lie (no crops): their gap; then the other metrics."""
+    """Compute the accuracy on test images and on training images without crops, their gap, and the other metrics."""
     section = config.evaluation
     found: list[MetricResult] = []
     measured: float | None = None
@@ -158,7 +158,7 @@ def measure_classifier(
 
 
 def classifier_inputs(config: Config, net: nn.Module, test: ImageSource, *, step: int, device: torch.device) -> Inputs:
-    """What other metrics than the accuracy are computed of."""
+    """Return the inputs of metrics other than the accuracy."""
     return Inputs(
         batch_size=config.evaluation.batch_size,
         seed=config.seed,
@@ -171,6 +171,6 @@ def classifier_inputs(config: Config, net: nn.Module, test: ImageSource, *, step
 
 
 def check_classifier(config: Config, net: nn.Module, test: ImageSource, *, device: torch.device) -> None:
-    """Find out before training what would spoil its first score. Raises ``UserError``."""
+    """Check before training whether the first score can be computed. Raises ``UserError``."""
     metrics = find_metrics(config.evaluation.metrics, "evaluation.metrics")
     check_metrics(metrics, classifier_inputs(config, net, test, step=0, device=device))

@@ -19,14 +19,14 @@ def optimizer_tensors(net: nn.Module, optimizer: Optimizer) -> dict[str, Tensor]
 
 
 def load_optimizer(net: nn.Module, optimizer: Optimizer, tensors: Mapping[str, Tensor]) -> None:
-    """The inverse of ``optimizer_tensors``; each moment takes the memory layout of its parameter.
+    """Restore the result of ``optimizer_tensors``; each moment gets the memory layout of its parameter.
 
     Raises:
         KeyError: a tensor belongs to no parameter of ``net``, or the state is that of another optimizer.
     """
     kinds = {name.rpartition("/")[2] for name in tensors}
     if kinds and ("exp_avg" in kinds) != isinstance(optimizer, Adam):
-        raise KeyError(f"{type(optimizer).__name__} cannot continue with {', '.join(sorted(kinds))}")
+        raise KeyError(f"{type(optimizer).__name__} cannot resume with {', '.join(sorted(kinds))}")
     parameters = dict(net.named_parameters())
     optimizer.state.clear()
     for name, tensor in tensors.items():

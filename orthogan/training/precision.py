@@ -1,4 +1,4 @@
-"""Which device, number format and memory layout a run uses: what is fastest where nothing was chosen."""
+"""Device, precision and memory format of a run; by default the fastest."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from orthogan.training.config import TrainingConfig
 
 
 def make_accelerator(config: TrainingConfig) -> Accelerator:
-    """The Accelerator of a run (one for each process of ``accelerate launch`` or ``torchrun``).
+    """Create the Accelerator of a run (one per process of ``accelerate launch`` or ``torchrun``).
 
     Raises:
-        UserError: the device that was asked for is not here.
+        UserError: the requested device is not available.
     """
     wanted = config.device
     if wanted == "cuda" and not torch.cuda.is_available():
-        raise UserError("training.device is 'cuda', but no CUDA device is here; use 'auto' or 'cpu'")
+        raise UserError("training.device is 'cuda', but no CUDA device is available; use 'auto' or 'cpu'")
     if wanted == "mps" and not torch.backends.mps.is_available():
-        raise UserError("training.device is 'mps', but there is none here; use 'auto' or 'cpu'")
+        raise UserError("training.device is 'mps', but MPS is not available; use 'auto' or 'cpu'")
     cpu = wanted == "cpu" or (
         wanted == "auto" and not torch.cuda.is_available() and not torch.backends.mps.is_available()
     )
@@ -31,8 +31,10 @@ def make_accelerator(config: TrainingConfig) -> Accelerator:
     if cpu:
         keep_freed_memory()
     elif torch.cuda.is_available():
-        torch.backends.cudnn.benchmark = True  # a run's shapes never change, so the search for kernels is made once
-    # Accelerate keeps one state a process; a second run in it may want another format
+        torch.backends.cudnn.benchmark = (
+            True  # the shapes of a run never change, so the search for kernels is made once
+        )
+    # Accelerate keeps one state per process; a second run in it may need another precision
     if PartialState._shared_state and PartialState().num_processes == 1:
         AcceleratorState._reset_state(reset_partial_state=True)
     join(cpu=cpu)

@@ -1,4 +1,4 @@
-"""Starting a run or resuming it: the newest whole checkpoint, under the config and on the data it was made with."""
+"""Starting or resuming a run: from the newest intact checkpoint, with the same config and data."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ from orthogan.training.run_log import LOG
 from orthogan.training.schedule import factor, keys_of_length
 from orthogan.training.task import Task
 
-PLACE = ("out",)  # where a run lies is not what it is
-# keys that decide which tensors there are
+PLACE = ("out",)  # the location of a run is not part of its identity
+# keys that determine which tensors exist
 FIXED = (
     "task",
     "data.channels",
@@ -50,23 +50,23 @@ METRICS = "metrics.jsonl"
 
 @dataclass
 class RunState:
-    """Where a run stands: the rest follows from the position, or is in the tensors.
+    """The state of a run; everything else follows from the position, or is in the tensors.
 
-    What was scored, and which score is the best, is read from ``metrics.jsonl`` and kept nowhere else.
+    Scores, and which of them is the best, are only stored in ``metrics.jsonl``.
     """
 
     step: int = 0
     seconds: float = 0.0
-    fresh: bool = True  # no checkpoint was there
+    fresh: bool = True  # there was no checkpoint
     best: dict[str, Any] | None = None  # {"label", "value", "step"}
-    measured: dict[int, set[str]] = field(default_factory=dict)  # step -> the metrics whose numbers stand
+    measured: dict[int, set[str]] = field(default_factory=dict)  # step -> the metrics with valid numbers
 
     def has_metrics(self, step: int, metrics: Sequence[str]) -> bool:
         """Whether all ``metrics`` of ``step`` were measured."""
         return set(metrics) <= self.measured.get(step, set())
 
     def record(self, results: Sequence[MetricResult], metric: str, step: int) -> list[MetricResult]:
-        """Note the scores of ``step``, the best by ``metric``; returns those that did not stand already."""
+        """Record the scores of ``step``, the best by ``metric``; returns those that are new."""
         known = self.measured.setdefault(step, set())
         new = [result for result in results if result.metric not in known]
         known.update(result.metric for result in new)
@@ -88,10 +88,10 @@ class RunState:
 
 @dataclass(frozen=True)
 class _Choice:
-    """What the main process has found in the run folder and all processes take up.
+    """The checkpoint that the main process has chosen for all processes.
 
-    ``folder``: the checkpoint, None for a new run. ``digest``: of its ``state.json``. ``record``: what that holds.
-    ``place``: by which the others see that they have the same file before them, and no copy.
+    ``folder``: the checkpoint, None for a new run. ``digest``: of its ``state.json``. ``record``: its content.
+    ``place``: identifies the file, so that other processes detect a copy.
     """
 
     state: RunState
@@ -104,13 +104,13 @@ class _Choice:
 def continue_run(
     run: Path, task: Task, config: Config, accelerator: Accelerator, *, allow_config_change: bool
 ) -> RunState:
-    """Restore ``task`` from the newest whole checkpoint of ``run``, or prepare an empty run folder.
+    """Restore ``task`` from the newest intact checkpoint of ``run``, or prepare an empty run folder.
 
     The main process chooses the checkpoint. Every process calls this.
 
     Raises:
-        UserError: the folder's run has another config (each differing key is listed) or other classes, a process sees
-            another folder, or it cannot be written.
+        UserError: the run in the folder has another config (each differing key is listed) or other classes, a process
+            sees another folder, or it cannot be written.
     """
     choice = _choose(run, config) if accelerator.is_main_process else None
     if accelerator.num_processes > 1:
@@ -127,13 +127,13 @@ def continue_run(
             if note := _new_length(choice.record["config"], config, state.step):
                 print(f"orthogan: {note}", file=sys.stderr)
         _restore(task, folder, changed)
-    accelerator.wait_for_everyone()  # every process has read the folder before one of them writes there
+    accelerator.wait_for_everyone()  # every process has read the folder before one of them writes to it
     if accelerator.is_main_process:
         checkpoint.sweep(run)
         write_text(run / "config.yaml", dump(config))
         if state.fresh:
             _keep_old_logs(run, config.checkpoint.every)
-        last = -1 if state.fresh else state.step  # what came after the checkpoint is about to happen again
+        last = -1 if state.fresh else state.step  # everything after the checkpoint will happen again
         keep_json_lines(run / LOG, lambda record: record["step"] <= last)
         forget_scores(run / METRICS, last)
     accelerator.wait_for_everyone()
@@ -141,10 +141,10 @@ def continue_run(
 
 
 def check_run(run: Path, task: Task, config: Config, *, allow_config_change: bool) -> None:
-    """What ``continue_run`` would refuse; changes nothing.
+    """Check what ``continue_run`` would refuse, without changing anything.
 
     Raises:
-        UserError: the folder's run has another config or other classes, or all its checkpoints are damaged.
+        UserError: the run in the folder has another config or other classes, or all its checkpoints are damaged.
     """
     found = checkpoint.newest(run, check=_check_record)
     if found is None and checkpoint.steps(run):
@@ -156,24 +156,24 @@ def check_run(run: Path, task: Task, config: Config, *, allow_config_change: boo
 
 
 def record_of(task: Task, config: Config, accelerator: Accelerator) -> dict[str, Any]:
-    """What a checkpoint says of its run, besides its position."""
+    """Return the metadata of a run in a checkpoint, except its position."""
     source = task.source
     data = {"classes": _classes(task, config), "count": len(source), "fingerprint": source.fingerprint()}
     return {"config": config.model_dump(), "data": data, "machine": _machine(accelerator)}
 
 
 def refuse_changes(old: dict[str, Any], config: Config, run: Path, *, allow: bool) -> list[str]:
-    """Compare the config of a stored run with the one it is to be continued under.
+    """Compare the config of a stored run with the one for resuming it.
 
-    A longer run needs no consent, nor does switching augmentation or the average on or off.
+    A longer run needs no consent, and neither does switching augmentation or averaging on or off.
 
     Returns the keys that differ, each with its two values.
 
     Raises:
-        UserError: listing each key that differs, unless ``allow``; those that decide the tensors even then.
+        UserError: listing each key that differs, unless ``allow``; keys that determine the tensors even then.
     """
     new = config.model_dump()
-    with suppress(ValidationError):  # what came with a later version is at its default, as it was
+    with suppress(ValidationError):  # keys of a later version have their defaults
         old = Config.model_validate(old).model_dump()
     changed = differences(
         {k: v for k, v in old.items() if k not in PLACE}, {k: v for k, v in new.items() if k not in PLACE}
@@ -182,15 +182,15 @@ def refuse_changes(old: dict[str, Any], config: Config, run: Path, *, allow: boo
     fixed = [line for key, line in keys.items() if any(fnmatchcase(key, pattern) for pattern in FIXED)]
     if fixed:
         raise UserError(
-            f"{run} holds a run that cannot be continued with other values of:\n  " + "\n  ".join(fixed) + "\n"
-            f"Train into another folder with out=..., from its weights with model.init={run} if you like."
+            f"{run} contains a run that cannot be resumed with other values of:\n   " + "\n  ".join(fixed) + "\n"
+            f"Train into another folder with out=..., and start from its weights with model.init={run} if you like."
         )
     asked = [line for key, line in keys.items() if not _is_free(key, old, new)]
     if asked and not allow:
         listing = "\n  ".join(asked)
         raise UserError(
-            f"{run} holds a run of another config:\n  {listing}\n"
-            "Continue it as it was, choose another folder with out=..., or accept with --allow-config-change."
+            f"{run} contains a run of another config:\n  {listing}\nResume it with its own config, choose another "
+            "folder with out=..., or accept the changes with --allow-config-change."
         )
     return changed
 
@@ -224,18 +224,18 @@ def _is_free(key: str, old: dict[str, Any], new: dict[str, Any]) -> bool:
 
 
 def read_records(path: Path, check: Callable[[dict[str, Any]], object] = bool) -> list[dict[str, Any]]:
-    """The records of a ``log.jsonl`` or ``metrics.jsonl``; damaged lines are left out and named on stderr.
+    """Read the records of a ``log.jsonl`` or ``metrics.jsonl``; damaged lines are skipped and reported on stderr.
 
-    ``check``: as of ``read_json_lines``.
+    ``check``: as in ``read_json_lines``.
     """
     records, problems = read_json_lines(path, check)
     for problem in problems:
-        print(f"orthogan: {printable(path)}, {problem}: left out", file=sys.stderr)
+        print(f"orthogan: {printable(path)}, {problem}: skipped", file=sys.stderr)
     return records
 
 
 def own_scores(path: Path, last: int) -> list[tuple[int, MetricResult]]:
-    """(step, score) of what training itself measured, up to the step ``last``, in the order of the file."""
+    """Return (step, score) of scores of training itself up to step ``last``, in the order of the file."""
     found = []
     for record in read_json_lines(path, _score)[0] if path.is_file() else []:
         step, score = _score(record)
@@ -245,7 +245,7 @@ def own_scores(path: Path, last: int) -> list[tuple[int, MetricResult]]:
 
 
 def forget_scores(path: Path, last: int) -> None:
-    """Drop training's own scores of steps after ``last``, and damaged lines; other lines stay as they are."""
+    """Remove scores of training for steps after ``last``, and damaged lines; other lines are kept."""
 
     def wanted(record: dict[str, Any]) -> bool:
         step, score = _score(record)
@@ -255,9 +255,9 @@ def forget_scores(path: Path, last: int) -> None:
 
 
 def _score(record: dict[str, Any]) -> tuple[int, MetricResult | None]:
-    """(step, score) of a score that training made; those of ``orthogan evaluate`` name their subject: (0, None).
+    """Return (step, score) of a score of training; for those of ``orthogan evaluate``, (0, None).
 
-    Raises one of ``DAMAGE`` for a record that is no score.
+    Raises one of ``DAMAGE`` for a record that is not a score.
     """
     protocol = record["protocol"]
     if "step" not in protocol or "subject" in protocol:
@@ -268,7 +268,7 @@ def _score(record: dict[str, Any]) -> tuple[int, MetricResult | None]:
 
 
 def _choose(run: Path, config: Config) -> _Choice:
-    """The newest whole checkpoint of ``run``, and the scores up to it."""
+    """Return the newest intact checkpoint of ``run``, and the scores up to it."""
     with disk_errors(run):
         folder = run / checkpoint.FOLDER
         if os.path.lexists(folder) and not folder.is_dir():
@@ -286,18 +286,18 @@ def _choose(run: Path, config: Config) -> _Choice:
 
 
 def _check_record(record: dict[str, Any]) -> None:
-    """Raises one of ``DAMAGE`` where it is not what ``record_of`` makes."""
+    """Raise one of ``DAMAGE`` for an invalid record."""
     float(record["seconds"])
     dict(record["config"])
 
 
 def _check_same(folder: Path, choice: _Choice, rank: int) -> None:
-    """Raises UserError where this process does not see the checkpoint that the main process has chosen."""
+    """Raise UserError if this process does not see the checkpoint that the main process has chosen."""
     why = ""
     try:
         if checkpoint.digest(folder) != choice.digest:
-            why = "its state.json is another one"
-        elif _place(folder) != choice.place:  # a copy, which nobody has looked at yet
+            why = "its state.json is different"
+        elif _place(folder) != choice.place:  # a copy, which has not been verified yet
             checkpoint.verify(folder)
     except (UserError, Damaged, OSError) as error:
         why = str(error)
@@ -322,36 +322,36 @@ def _restore(task: Task, folder: Path, changed: list[str]) -> None:
         if changed:
             listing = "\n  ".join(changed)
             raise UserError(
-                f"{folder} does not fit the config; it was written under other values of:\n  {listing}\n({reason})"
+                f"{folder} does not match the config; it was written with other values of:\n  {listing}\n({reason})"
             ) from error
-        raise UserError(f"{folder} does not fit the nets of this config: {reason}") from error
+        raise UserError(f"{folder} does not match the networks of this config: {reason}") from error
 
 
 def _classes(task: Task, config: Config) -> list[str]:
-    """The names of the classes that the nets know, in label order."""
+    """Return the class names of the networks, in label order."""
     conditional = config.data.labels or config.task == "classifier"
     return [str(name) for name in task.source.class_names] if conditional else []
 
 
 def _compare_data(old: dict[str, Any] | None, folder: Path, task: Task, config: Config, run: Path) -> None:
-    """Refuse other classes than the run has, and say when its images have changed."""
+    """Refuse classes that differ from those of the run, and report changed images."""
     now, before = _classes(task, config), old["classes"] if old else _stored_classes(folder)
     if before != now:
         raise UserError(
-            f"{run} was trained on the {len(before)} classes {', '.join(before)}, and the data has the {len(now)} "
-            f"classes {', '.join(now)}; bring back the classes of the run, or choose another folder with out=..."
+            f"{run} was trained on the {len(before)} classes {', '.join(before)}, but the data has the {len(now)} "
+            f"classes {', '.join(now)}; restore the classes of the run, or choose another folder with out=..."
         )
     if old is None:
         return
     count = len(task.source)
     if count != old["count"]:
-        print(f"orthogan: the data has {count} images, and the run began with {old['count']}", file=sys.stderr)
+        print(f"orthogan: the data has {count} images, but the run started with {old['count']}", file=sys.stderr)
     elif task.source.fingerprint() != old["fingerprint"]:
-        print("orthogan: the images are not the ones that the run was trained on so far", file=sys.stderr)
+        print("orthogan: the images are different from those that the run was trained on so far", file=sys.stderr)
 
 
 def _stored_classes(folder: Path) -> list[str]:
-    """The classes of a checkpoint of version 0.1, which are in the metadata of its net."""
+    """Return the classes of a checkpoint of version 0.1, which are in the metadata of its network."""
     for stem in (RAW, CLASSIFIER):
         file = folder / f"{stem}.safetensors"
         if file.is_file():
@@ -360,7 +360,7 @@ def _stored_classes(folder: Path) -> list[str]:
 
 
 def _machine(accelerator: Accelerator) -> dict[str, Any]:
-    """What the last digits depend on."""
+    """Return what the last digits depend on."""
     return {
         "processes": accelerator.num_processes,
         "threads": torch.get_num_threads(),
@@ -378,7 +378,7 @@ def _compare_machine(old: dict[str, Any], accelerator: Accelerator) -> None:
 
 
 def _keep_old_logs(run: Path, every: int) -> None:
-    """Rename the logs of a run whose checkpoints were deleted, so that the new run does not erase them."""
+    """Rename the logs of a run whose checkpoints were deleted, so that the new run does not overwrite them."""
     with suppress(UserError):
         steps = [r["step"] for r in read_json_lines(run / LOG, lambda r: r["step"] >= 0)[0]]
         if max(steps, default=0) < every:
@@ -387,4 +387,4 @@ def _keep_old_logs(run: Path, every: int) -> None:
             if (run / name).is_file():
                 with disk_errors(run / name):
                     old = (run / name).rename(free_name(run / f"{name}.old"))
-                print(f"orthogan: {run} has no checkpoint and starts again; its {name} is kept as {old.name}")
+                print(f"orthogan: {run} has no checkpoint, so it starts again; its {name} is kept as {old.name}")

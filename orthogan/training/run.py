@@ -1,4 +1,4 @@
-"""From a config to a trained run: opens the data, builds the task, hands both to the loop."""
+"""Training a config: opens the data, builds the task, and runs the loop."""
 
 from __future__ import annotations
 
@@ -41,19 +41,19 @@ def train(
     allow_config_change: bool = False,
     trust: Trust = False,
 ) -> Path:
-    """Train to the end of ``config``, continuing what its run folder holds; returns the run folder.
+    """Train to the end of ``config``, resuming an existing run; returns the run folder.
 
-    Under ``torchrun`` or ``accelerate launch`` every process calls this.
+    With ``torchrun`` or ``accelerate launch``, every process calls this.
 
     Args:
-        config: a config, or the path of a YAML file, for which ``overrides`` are as of ``load_config``.
-        trust: which classes that ``config`` does not name the file of ``config.model.init`` (or the ``config.yaml`` of
-            a run folder) may name.
+        config: a config, or the path of a YAML file, with ``overrides`` as in ``load_config``.
+        trust: which external classes, in addition to those in ``config``, the file of ``config.model.init`` (or the
+            ``config.yaml`` of a run folder) may name.
 
     Raises:
         UserError: the config, the data or the run folder cannot be used.
-        Diverged: training met a NaN or an infinity; the last good checkpoint is kept.
-        Stopped: SIGINT or SIGTERM came; the state was saved, the same call continues.
+        Diverged: training produced NaN or infinite values; the last good checkpoint is kept.
+        Stopped: by SIGINT or SIGTERM, after saving the state; the same call resumes.
 
     Example:
         >>> import orthogan
@@ -70,7 +70,7 @@ def train(
     with fail_together("the same command resumes from the newest checkpoint"), ExitStack() as stack:
         check_place(run)
         if first_process() and int(os.environ.get("WORLD_SIZE", "1")) == 1 and is_finished(run, config):
-            with suppress(UserError), locked(run, ""):  # it may lie on a disk that is read-only
+            with suppress(UserError), locked(run, ""):  # it may be on a read-only disk
                 sweep(run)
             return run
         if first_process():
@@ -90,7 +90,7 @@ def dry_run(
     allow_config_change: bool = False,
     trust: Trust = False,
 ) -> dict[str, Any]:
-    """Build everything, check what ``train`` checks, do a few steps, and report sizes, losses, memory and time.
+    """Build everything, make the checks of ``train``, run a few steps, and report sizes, losses, memory and time.
 
     Writes nothing.
 
@@ -119,7 +119,7 @@ def dry_run(
 
 
 def check_place(run: Path) -> None:
-    """Raises ``CannotWrite`` where ``run`` cannot be made or written, ``UserError`` where its name is not UTF-8."""
+    """Raise ``CannotWrite`` if ``run`` cannot be created or written, ``UserError`` if its name is not UTF-8."""
     try:
         str(run).encode()
     except UnicodeEncodeError as error:
@@ -129,7 +129,7 @@ def check_place(run: Path) -> None:
         place = next(place for place in (run, *run.absolute().parents) if exists(place))
         if not place.is_dir():
             raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
-        tempfile.TemporaryFile(dir=place).close()  # what os.access says of the superuser is not true
+        tempfile.TemporaryFile(dir=place).close()  # os.access is not reliable for the superuser
 
 
 def exists(path: Path) -> bool:
@@ -145,13 +145,13 @@ def _read(config: Config | str | Path, overrides: Overrides, trust: Trust) -> Co
     if not isinstance(config, Config):
         return load_config(config, overrides, trust=trust)
     if overrides:
-        raise TypeError("overrides belong to the path of a YAML file; give them to orthogan.load_config")
+        raise TypeError("overrides need the path of a YAML file; pass them to orthogan.load_config instead")
     return config
 
 
 @contextmanager
 def _processes(config: Config) -> Iterator[Accelerator]:
-    """The device, and the processes that share the training."""
+    """Set up the device and the processes of the training."""
     accelerator = make_accelerator(config.training)
     try:
         yield accelerator
@@ -164,7 +164,7 @@ def _processes(config: Config) -> Iterator[Accelerator]:
 def _task(config: Config, trust: Trust, accelerator: Accelerator) -> Iterator[Task]:
     task: Task
     if config.task == "classifier":
-        with accelerator.main_process_first():  # one process downloads or decodes, the others find it done
+        with accelerator.main_process_first():  # one process downloads or decodes; the others use the result
             source, test = open_sources(config)
         task = ClassifierTask(config, source, test, accelerator)
     else:

@@ -1,4 +1,4 @@
-"""What a run reports: a progress bar or lines, ``log.jsonl`` and TensorBoard, from sums that stay on the device."""
+"""Reports of a run: a progress bar or lines, ``log.jsonl`` and TensorBoard, from sums that stay on the device."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from orthogan.training.event_file import EventFile
 
 LOG = "log.jsonl"
-# an active layer gains no rank along its gradient, so one that was active comes to rest just below its target
+# an active layer gains no rank along its gradient, so it settles just below its target
 NEAR = 0.98
 
 
@@ -38,21 +38,21 @@ def seconds_of(run: Path) -> float | None:
 
 
 class Means:
-    """Running means of 0-d tensors by name; nothing waits for the device until ``fetch``."""
+    """Running means of 0-d tensors by name, without synchronizing with the device until ``fetch``."""
 
     def __init__(self) -> None:
         self._sums: dict[str, Tensor] = {}
         self._counts: dict[str, int] = {}
 
     def add(self, values: Mapping[str, Tensor]) -> None:
-        """Take in one value of each name."""
+        """Add one value per name."""
         for name, value in values.items():
             value = value.detach().float()
             self._sums[name] = self._sums[name] + value if name in self._sums else value.clone()
             self._counts[name] = self._counts.get(name, 0) + 1
 
     def fetch(self) -> dict[str, float]:
-        """The means since the last call (one transfer), starting anew."""
+        """Return the means since the last call (in one transfer), and reset them."""
         if not self._sums:
             return {}
         values = torch.stack(list(self._sums.values())).tolist()
@@ -63,7 +63,7 @@ class Means:
 
 
 class RunLog:
-    """The main process's reporter; on the other processes every method does nothing.
+    """The reporter of the main process; on other processes every method does nothing.
 
     On a terminal there is a progress bar. Elsewhere, as in a file, there is one line per logging interval instead.
 
@@ -243,7 +243,7 @@ class RunLog:
             yield
         except CannotWrite as error:
             self._events = None
-            self.message(f"warning: no more curves for TensorBoard in this sitting: {error}")
+            self.message(f"warning: no more curves for TensorBoard in this session: {error}")
 
 
 class _Bar(tqdm):
@@ -259,7 +259,7 @@ class _Bar(tqdm):
 
 
 def _strict(value: Any) -> Any:
-    """JSON has no infinity (the condition number of a matrix without full rank): null takes its place."""
+    """Replace infinity (the condition number of a singular matrix) by null, since JSON has no infinity."""
     if isinstance(value, Mapping):
         return {key: _strict(inner) for key, inner in value.items()}
     return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,4 +1,4 @@
-"""Learning-rate schedules: a factor that is a function of the images seen, so it needs no state."""
+"""Learning-rate schedules: a factor that depends on the images seen, so it needs no state."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def factor(schedule: ScheduleConfig, images: int, total: int) -> float:
-    """What the learning rate is multiplied with after ``images`` of ``total`` images.
+    """Return the factor on the learning rate after ``images`` of ``total`` images.
 
     Linear decay is the SN-GAN recipe's (Chainer): it falls from 1 at ``start`` to ``final`` at the end. Steps are
     the residual nets' (He et al. 2016): times ``factor`` from each milestone on. A warm-up multiplies any of them by

@@ -1,4 +1,4 @@
-"""The training process's side of the scoring process: what waits, what is done, what went wrong."""
+"""The scoring process as seen by the training process: its queue, results and failures."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ FAREWELL = 5.0  # seconds
 
 @dataclass(frozen=True)
 class Scored:
-    """The scores of a step, or why there are none."""
+    """The scores of a step, or why they are missing."""
 
     step: int
     results: list[MetricResult]
@@ -32,10 +32,10 @@ class Scored:
 
 
 class ScoreProcess:
-    """Scores checkpoints of ``run`` one after the other in a process of its own, which starts with the first.
+    """Scores checkpoints of ``run`` in order in a separate process, which starts with the first checkpoint.
 
-    It has the number of threads of this process, and ends with it, however that ends. A score that failed stays
-    ``unscored``: its checkpoint is worth keeping for another try.
+    It has the number of threads of this process, and always ends with it. A failed score stays ``unscored``, so its
+    checkpoint is kept for another try.
     """
 
     def __init__(self, run: Path, config: Config, training_device: torch.device) -> None:
@@ -55,23 +55,23 @@ class ScoreProcess:
 
     @property
     def left(self) -> int:
-        """How many scores are being made or wait for their turn."""
+        """Return the number of scores that are running or waiting."""
         return len(self._queue) + (self._current is not None)
 
     @property
     def unscored(self) -> set[int]:
-        """The steps whose checkpoints are still needed."""
+        """Return the steps whose checkpoints are still needed."""
         current = set() if self._current is None else {self._current}
         return {*self._queue, *self.failed, *current}
 
     def add(self, step: int) -> None:
-        """Score the checkpoint of ``step`` when its turn comes."""
+        """Queue the checkpoint of ``step`` for scoring."""
         self.failed.pop(step, None)
         if step not in self.unscored:
             self._queue.append(step)
 
     def poll(self, seconds: float = 0.0) -> Scored | None:
-        """The next score that is done, waiting at most so long for it; starts what is due."""
+        """Return the next finished score, waiting at most until the timeout; also starts the next job."""
         self._begin()
         if self._current is None:
             return None
@@ -88,11 +88,11 @@ class ScoreProcess:
         return Scored(step, [self._result(fields) for fields in reply.get("results", ())], reply.get("error", ""))
 
     def close(self) -> None:
-        """End the process, whatever it is at."""
+        """End the process immediately."""
         self._worker.close(FAREWELL)
 
     def _begin(self) -> None:
-        """Hand over the next checkpoint if none is at work."""
+        """Send the next checkpoint if the process is idle."""
         if self._current is not None or not self._queue:
             return
         self._current = self._queue.popleft()

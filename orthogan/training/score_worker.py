@@ -1,7 +1,7 @@
-"""The scoring process: a line of JSON in for each checkpoint, a line out for its scores.
+"""The scoring process: reads a line of JSON per checkpoint and answers with a line of scores.
 
-Started by ``score_process``. The first line says what the run is (config, device, threads). It ends when nobody can
-be waiting any more: when its input is closed, because the run is over or was killed.
+Started by ``score_process``. The first line describes the run (config, device, threads). It ends when its input is
+closed, because the run has finished or was killed.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def main() -> None:
         try:
             measure = measure or measure_of(config, device)
             reply = {"results": [result.as_dict() for result in measure(Path(job["folder"]), job["step"])]}
-        except Exception as error:  # the run goes on, whatever happens here
+        except Exception as error:  # the run continues, whatever happens here
             if not isinstance(error, UserError):
                 traceback.print_exc()
             reply = {"error": str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"}
@@ -52,9 +52,9 @@ def main() -> None:
 
 
 def measure_of(config: Config, device: torch.device) -> Measure:
-    """(checkpoint folder, its step) -> scores; the images are opened once.
+    """Return a function (checkpoint folder, step) -> scores; the images are opened once.
 
-    The nets have the memory layout that they have in training, so that the numbers are the same to the last digit.
+    The networks have the same memory layout as in training, so that the numbers are equal to the last digit.
     """
     trust = names_in(config)  # a checkpoint of the run names the classes of its config
     layout: Any = torch.channels_last if config.training.channels_last else torch.contiguous_format
@@ -77,7 +77,7 @@ def measure_of(config: Config, device: torch.device) -> Measure:
 
 
 def _jobs() -> Iterator[dict[str, Any]]:
-    """The lines of the input, which a thread of their own waits for: its end is the end, amid a score too."""
+    """Yield the lines of the input, read by a separate thread, so that its end also ends a running score."""
     inbox: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
 
     def listen() -> None:

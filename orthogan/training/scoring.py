@@ -1,4 +1,4 @@
-"""When a run is scored and what becomes of the numbers, beside training or off its path."""
+"""Scoring of a run, in the training loop or in the background."""
 
 from __future__ import annotations
 
@@ -21,23 +21,23 @@ from orthogan.training.score_process import ScoreProcess
 from orthogan.training.stop import StopSignal
 from orthogan.training.task import Task
 
-PATIENCE = 0.5  # seconds between looks at the stop signal
+PATIENCE = 0.5  # seconds between checks for the stop signal
 
 
 def is_due(section: EvaluationConfig, step: int, steps: int) -> bool:
-    """Whether the config asks for a score after ``step`` of ``steps``."""
+    """Whether the config requires a score after ``step`` of ``steps``."""
     if step == 0:
         return section.at_start
     return section.every > 0 and (step % section.every == 0 or step == steps)
 
 
 def is_scored(section: EvaluationConfig) -> bool:
-    """Whether the config asks for any score."""
+    """Whether the config requires any score."""
     return section.every > 0 or section.at_start
 
 
 def is_finished(run: Path, config: Config) -> bool:
-    """Whether ``run`` has come to its end under this very config, as its files tell without data or nets."""
+    """Whether ``run`` has finished with exactly this config, according to its files."""
     try:
         stored = checkpoint.steps(run)
         if not stored or stored[-1][0] != config.training.steps:
@@ -49,10 +49,10 @@ def is_finished(run: Path, config: Config) -> bool:
         for step, result in own_scores(run / METRICS, state.step):
             state.record([result], config.evaluation.best, step)
     except (UserError, checkpoint.Damaged, *DAMAGE):
-        return False  # whoever opens the run says why
+        return False  # opening the run reports why
     best = None if state.best is None else checkpoint.checkpoint_folder(run, state.best["step"])
     if best is not None and best.is_dir() and checkpoint.best_checkpoint(run) != best.resolve():
-        return False  # a kill came before it was marked
+        return False  # it was killed before this was marked
     section = config.evaluation
     return all(
         state.has_metrics(step, section.metrics) or not is_due(section, step, config.training.steps)
@@ -61,11 +61,11 @@ def is_finished(run: Path, config: Config) -> bool:
 
 
 def in_background(section: EvaluationConfig, accelerator: Accelerator) -> bool:
-    """Whether scores are made in a process of their own; every process of the run answers alike.
+    """Whether scores are computed in a separate process; the same on every process of the run.
 
-    The number is the same either way. By default it is so where one process trains on a GPU, which small nets do
-    not fill. On a CPU both would take each other's cores, and several processes, which share a score made beside
-    training, would wait for the one whose device makes it alone.
+    The number is the same either way. By default this is used if a single process trains on a GPU, which small networks
+    do not saturate. On a CPU both would compete for cores, and several processes, which can share the work of a score,
+    would wait for one of them.
     """
     if section.background == "auto":
         return accelerator.device.type == "cuda" and accelerator.num_processes == 1
@@ -79,10 +79,9 @@ def _refused(step: int, why: str) -> str:
 class Scoring:
     """The scores of a run.
 
-    Beside training, all processes make a score together, at once. In the background the main process saves a
-    checkpoint of the step, which a process of its own scores, one after the other; the checkpoint stays until then.
-    What is due and not in ``metrics.jsonl`` is found and made when the run continues, so nothing is lost or made
-    twice, whenever it was stopped.
+    In the training loop, all processes compute a score together, immediately. In the background, the main process saves
+    a checkpoint of the step, which is kept until a separate process has scored it. Scores that are due but not in
+    ``metrics.jsonl`` are computed when the run resumes, so none is lost or computed twice.
     """
 
     def __init__(
@@ -93,7 +92,7 @@ class Scoring:
         self.background = in_background(config.evaluation, accelerator)
         self._process: ScoreProcess | None = None
         self._waiting = self._unscored() if self.background else []
-        self._mark()  # a kill may have come just before
+        self._mark()  # it may have been killed just before
         section = config.evaluation
         begins = state.step < config.training.steps
         if self._waiting or (begins and is_scored(section)):
@@ -105,22 +104,22 @@ class Scoring:
 
     @property
     def complete(self) -> bool:
-        """Whether the run is at its end, with all its scores."""
+        """Whether the run has finished, with all its scores."""
         return self.state.step == self.config.training.steps and not self._waiting
 
     def due(self, step: int) -> bool:
-        """Whether ``step`` is to be scored and is not."""
+        """Whether ``step`` still has to be scored."""
         section = self.config.evaluation
         return is_due(section, step, self.config.training.steps) and not self.state.has_metrics(step, section.metrics)
 
     def is_made_now(self, step: int) -> bool:
-        """Whether ``score_now`` scores ``step``: it is due, and not left to the background."""
+        """Whether ``score_now`` scores ``step``: it is due, and not done in the background."""
         return not self.background and self.due(step)
 
     def score_now(self, step: int, log: RunLog) -> None:
         """Score ``step`` if it is due, unless that is done in the background.
 
-        Images or logits that are not finite give no score, only a warning: training itself tells whether it diverged.
+        Non-finite images or logits give only a warning instead of a score: training itself detects divergence.
         """
         if not self.is_made_now(step):
             return
@@ -132,18 +131,18 @@ class Scoring:
         self._take(step, results, log)
 
     def needs_checkpoint(self, step: int) -> bool:
-        """Whether ``step`` is to be saved for its score: because it is the best, or is still to be scored."""
+        """Whether ``step`` must be saved because it is the best, or still has to be scored."""
         return self.due(step) if self.background else self.state.best_is(step)
 
     def saved(self, step: int) -> None:
-        """The checkpoint of ``step``, the newest, is there (main process): queue it, delete what nothing needs."""
+        """Queue the newly saved checkpoint of ``step``, and delete unneeded ones (main process)."""
         if self._process is not None and self.due(step):
             self._process.add(step)
         self._mark()
         self._prune()
 
     def poll(self, log: RunLog, seconds: float = 0.0) -> bool:
-        """Take in a score that was made in the background, waiting at most so long; whether there was one."""
+        """Record a score from the background, waiting at most until the timeout; returns whether there was one."""
         scored = self._process.poll(seconds) if self._process is not None else None
         if scored is None:
             return False
@@ -154,11 +153,11 @@ class Scoring:
         return True
 
     def finish(self, stop: StopSignal, log: RunLog) -> None:
-        """Wait for the scores that are still being made; only the main process does.
+        """Wait for running scores (main process only).
 
         Raises:
-            Stopped: a signal came meanwhile.
-            UserError: some could not be made. All else of the run is there.
+            Stopped: by a signal.
+            UserError: some scores failed; everything else of the run is complete.
         """
         if self._process is None:
             return

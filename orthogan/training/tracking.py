@@ -1,4 +1,4 @@
-"""How much each latent dimension of a generator in training moves its picture, and which subspaces have died.
+"""Activeness of the latent dimensions of a generator during training, and detection of dead subspaces.
 
 Measured on at most 16 fixed latents, fewer where that would be more than 2,000 images but at least two: up to some
 ten training steps' worth of work, at every ``logging.spectrum_every``, on the main process.
@@ -18,8 +18,8 @@ from orthogan.layers.subspace import LatentSubspace
 from orthogan.models.protocol import Generator
 
 SAMPLES, IMAGES = 16, 2000
-EACH = 64  # up to so many dimensions of a plain generator are logged one by one
-FLOOR = 1e-6  # what moves less counts as not moving anyway: an eighth of a gray level [squared units of images]
+EACH = 64  # up to this many dimensions of a plain generator are logged separately
+FLOOR = 1e-6  # smaller values count as no change: an eighth of a gray level [squared units of images]
 ALIVE, TOLD = 0, 1  # columns of the state
 
 
@@ -39,10 +39,9 @@ class HasSubspaces(Protocol):
 class Tracking:
     """The numbers of one generator, check after check.
 
-    A subspace is dead at a check where its liveliest dimension moves the picture less than 1 % of what the liveliest
-    dimension of the liveliest subspace does. It is told once: at the first check at which it is dead and either was
-    alive at an earlier one, or half of the run is over. What a layer does early on says little; whoever never
-    wakes up in half of a run is not about to.
+    A subspace is dead at a check if its most active dimension changes the image less than 1 % as much as the most
+    active dimension of all subspaces. It is reported once: at the first check at which it is dead and either was alive
+    before, or half of the run is over, because early in training the activeness is not informative.
     """
 
     def __init__(self, generator: Generator) -> None:
@@ -95,9 +94,9 @@ class Tracking:
             elif not self._state[i, TOLD] and (self._state[i, ALIVE] or share >= 0.5):
                 self._state[i, TOLD] = 1
                 self._news.append(
-                    f"step {step}: {name} hardly moves the picture (activeness {value:.2g}; the liveliest subspace "
-                    f"has {max(largest):.2g}): its dimensions say nothing. Go on from an earlier checkpoint, or train "
-                    "anew with a smaller optimizer.generator.lr or more augmentation"
+                    f"step {step}: {name} hardly changes the image (activeness {value:.2g}; the most active subspace "
+                    f"has {max(largest):.2g}), so its dimensions are not meaningful. Resume from an earlier "
+                    "checkpoint, or train again with a smaller optimizer.generator.lr or more augmentation"
                 )
 
 

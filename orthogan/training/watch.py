@@ -1,4 +1,4 @@
-"""Finds the first loss or gradient that is not finite, and names it, without a host sync in every step."""
+"""Detection of the first non-finite loss or gradient, without synchronizing in every step."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ foreach_norm = torch._foreach_norm  # pyright: ignore[reportPrivateImportUsage]
 
 
 class FiniteWatch:
-    """Remembers on the device the first step of each phase at which something was NaN or infinite.
+    """Records on the device the first step of each phase with NaN or infinite values.
 
-    ``see`` costs a few small kernels and never waits for the device; ``check`` fetches what was remembered.
+    ``inspect`` costs a few small kernels and never synchronizes with the device; ``check`` fetches the record.
     """
 
     def __init__(self) -> None:
@@ -25,7 +25,7 @@ class FiniteWatch:
 
     @torch.no_grad()
     def inspect(self, phase: str, step: int, loss: Tensor, net: nn.Module) -> None:
-        """Look at the loss and at the gradients of ``net`` just before the optimizer uses them."""
+        """Inspect the loss and the gradients of ``net`` just before the optimizer uses them."""
         if net not in self._named:
             self._named[net] = list(net.named_parameters())
         named = [(n, p.grad) for n, p in self._named[net] if p.grad is not None]
@@ -39,10 +39,10 @@ class FiniteWatch:
         first.copy_(torch.where((first[0] < 0) & bad.any(), now, first))
 
     def check(self, nets: dict[str, nn.Module]) -> None:
-        """Raise if anything seen so far, or any weight or buffer of ``nets``, is not finite.
+        """Raise if any inspected value, or any weight or buffer of ``nets``, is not finite.
 
         Raises:
-            Diverged: naming the phase and step, and the tensors that were not finite.
+            Diverged: naming the phase, the step and the non-finite tensors.
         """
         for phase, record in sorted(self._first.items(), key=lambda item: float(item[1][0])):
             step = int(record[0])

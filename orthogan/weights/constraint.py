@@ -123,7 +123,7 @@ class _Densified(torch.autograd.Function):
 def refuse_not_finite(what: str, weight: Tensor) -> None:
     """Raise a ValueError that names ``what`` where a number in ``weight`` is NaN or infinite."""
     if can_look(weight) and not bool(torch.isfinite(weight).all()):
-        raise ValueError(f"{what} holds NaN or infinite values, which have no singular values; give it finite ones")
+        raise ValueError(f"{what} contains NaN or infinite values, so its singular values are not defined")
 
 
 def without_autocast(device: torch.device) -> AbstractContextManager[Any]:
@@ -152,10 +152,10 @@ def register(module: nn.Module, name: str, make: Callable[[Tensor], Constraint])
         others = [type(one).__name__ for one in module.parametrizations[name] if not isinstance(one, Constraint)]  # pyright: ignore
         if others:
             raise ValueError(
-                f"{what} is under torch's parametrization {', '.join(others)}; take that off first: "
+                f"{what} has the torch parametrization {', '.join(others)}; remove it first:  "
                 f"torch.nn.utils.parametrize.remove_parametrizations(layer, {name!r})"
             )
-        raise ValueError(f"{what} is constrained already; remove that first")
+        raise ValueError(f"{what} is already constrained; remove the constraint first")
     weight = getattr(module, name, None)
     if not isinstance(weight, Tensor):
         whole = any(isinstance(part, Layer) for part in module.modules())
@@ -163,19 +163,20 @@ def register(module: nn.Module, name: str, make: Callable[[Tensor], Constraint])
         raise ValueError(f"{type(module).__name__} has no weight {name!r} to constrain{advice}")
     if name not in module._parameters and name not in module._buffers:
         raise ValueError(
-            f"{what} is no parameter: it is computed from others, such as by a hook of torch.nn.utils.weight_norm, "
-            "spectral_norm or prune; take that off first (remove_weight_norm, remove_spectral_norm, prune.remove)"
+            f"{what} is not a parameter: it is computed from others, for example by a hook of "
+            "torch.nn.utils.weight_norm, spectral_norm or prune; remove the hook first (remove_weight_norm, "
+            "remove_spectral_norm, prune.remove)"
         )
     if weight.dim() < 2:
-        raise ValueError(f"{what} is a vector: a constraint on its singular values means nothing")
+        raise ValueError(f"{what} is a vector, which has no singular values to constrain")
     if not weight.is_floating_point():
         raise ValueError(f"{what} is {weight.dtype}: a constraint needs a weight of real floating-point numbers")
     if not weight.numel():
-        raise ValueError(f"{what} has the shape {tuple(weight.shape)}: there are no numbers in it to constrain")
+        raise ValueError(f"{what} has the shape {tuple(weight.shape)}: it is empty")
     refuse_not_finite(what, weight)
     same = [own for own, other in module._parameters.items() if other is weight]
     if len(same) > 1:
-        raise ValueError(f"{type(module).__name__}: {' and '.join(same)} are one parameter; untie them first")
+        raise ValueError(f"{type(module).__name__}: {' and '.join(same)} are the same parameter; untie them first")
     parametrize.register_parametrization(module, name, make(weight), unsafe=True)
     parameters: ParametrizationList = module.parametrizations[name]  # pyright: ignore
     parameters.register_load_state_dict_pre_hook(_before_load)

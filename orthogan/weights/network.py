@@ -71,13 +71,13 @@ class ConstraintConfig(Section):
             if key == "skew_terms":
                 options = {"terms": value} if kind == "skew_orthogonal" else {}
             elif not isinstance(value, Mapping):
-                raise ValueError(f"{key}: the options of kind {key!r} stand beside the kind, not under {key}")
+                raise ValueError(f"{key}: the options of kind {key!r} belong beside the kind, not under {key}")
             else:
                 options = value if key == kind else {}
                 CONSTRAINTS.get(key).model_validate(value)
             for name in options:
                 if name in tree:
-                    raise ValueError(f"{key}.{name}: {name} is given beside the kind, too; leave out {key}")
+                    raise ValueError(f"{key}.{name}: {name} is also set beside the kind; remove {key}")
             tree |= options
         for name, kinds in (("c", ("stable_rank",)), ("k", ("stable_rank",)), ("n_power_iterations", SINGULAR)):
             if kind not in kinds:
@@ -181,7 +181,7 @@ def apply(
     chosen = select(module, layers or config.usual_layers)
     refuse_tied(module, chosen)
     if config.replaces and not chosen[0].name:
-        raise ValueError("a layer cannot replace itself: put it into a module, such as nn.Sequential(layer)")
+        raise ValueError("cannot replace the module itself: wrap it in another module, such as nn.Sequential(layer)")
     before: list[tuple[nn.Module, str, dict[str, Any], Tensor]] = []
     new: dict[str, nn.Module] = {}
     for found in chosen:

@@ -129,7 +129,7 @@ def test_config_prints_what_reads_back(capsys: pytest.CaptureFixture[str]) -> No
         (["train", "absent.yaml"], ["absent.yaml", "no such config file"]),
         (["config", "{empty}", "seeed=1"], ["unknown key 'seeed'", "did you mean 'seed'?"]),
         (["evaluate", "nowhere"], ["nowhere", "no such run"]),
-        (["sample", "{empty}"], ["holds no weights that can be read"]),
+        (["sample", "{empty}"], ["do not contain readable weights"]),
         (["evaluate", "{run}", "--metrics", "fud"], ["unknown metric 'fud'; did you mean 'fd'?"]),
         (["evaluate", "{run}", "--extractor", "incepton"], ["'incepton'", "efficientnet-lite0"]),
         (["evaluate", "{run}", "--samples", "8", "--metrics", "kid", "--extractor", EXTRACTOR], ["KID", "1000"]),

@@ -254,7 +254,7 @@ def test_mistakes_are_named_with_their_cure(override: str, parts: list[str]) -> 
 
 
 def test_impossible_pairs_are_refused() -> None:
-    with pytest.raises(UserError, match="critic must be kept Lipschitz"):
+    with pytest.raises(UserError, match="critic must be Lipschitz"):
         load_config(None, ["loss.kind=wasserstein", "model.discriminator.norm.kind=none"])
     with pytest.raises(UserError, match=r"data\.labels: 'celeba' has no classes"):
         load_config(None, ["data.source=celeba", "data.labels=true"])

@@ -78,9 +78,9 @@ def test_spaces_are_those_that_a_generator_names(net: StyleGAN2Generator) -> Non
     assert isinstance(in_space(net, "w", layers=[1]), WSpace)
     with pytest.raises(UserError, match=r"space 'w': Affine has 'z'; .* 'latent_space'"):
         in_space(Affine(), "w")
-    with pytest.raises(UserError, match=r"layers \[0, 2\]: 'z' enters the generator at one place"):
+    with pytest.raises(UserError, match=r"layers \[0, 2\]: 'z' enters the generator in a single layer"):
         in_space(net, "z", layers=[0, 2])
-    with pytest.raises(UserError, match="no latent space 'p'; there are: z, w"):
+    with pytest.raises(UserError, match="no latent space 'p'; available: z, w"):
         net.latent_space("p")
 
 
@@ -176,7 +176,7 @@ def test_a_conditional_generator_walks_the_w_of_its_class() -> None:
     for walked, y in ((one, 1), (two, 2)):
         assert np.abs(walked.frames[0, 1] - grey(net.eval()(z, torch.tensor([y])))[0]).max() <= 0.5 + 0.02
     assert np.array_equal(one.frames, traverse(net, w_directions(1), steps=3, seed=4).frames)  # 4 modulo 3
-    with pytest.raises(UserError, match="y is None: this generator has 3 classes"):
+    with pytest.raises(UserError, match="y is None: must be one of the 3 classes"):
         discover(net, "random", space="w")
 
 

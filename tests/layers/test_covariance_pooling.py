@@ -140,5 +140,5 @@ def test_refusals() -> None:
     with pytest.raises(ValueError, match="iterations is 0"):
         CovariancePooling("newton_schulz", iterations=0)
     for wrong in ({"dimension": 4}, {"in_channels": 4}):
-        with pytest.raises(ValueError, match="give both for a reduction"):
+        with pytest.raises(ValueError, match="set both for a reduction"):
             CovariancePooling(**wrong)

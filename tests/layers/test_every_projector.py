@@ -127,7 +127,7 @@ def test_what_cannot_be_one_is_named_and_nothing_is_replaced(layers: str, rank: 
         weights.apply(net, "householder", layers, rank=rank)
     assert isinstance(net.linear, nn.Linear)
     for options in ({"padding": 1}, {"dilation": 2}):
-        with pytest.raises(ValueError, match="no matrix of one pixel"):
+        with pytest.raises(ValueError, match="not a matrix applied to one pixel"):
             HouseholderPixel.from_transposed(transposed(**options), 2)
     with pytest.raises(ValueError, match=r"only an nn\.ConvTranspose2d"):
         HouseholderPixel.from_transposed(nn.Linear(3, 3), 2)

@@ -35,5 +35,5 @@ def test_what_cannot_be_one_is_named_and_nothing_is_replaced() -> None:
     assert isinstance(model[0], nn.Conv2d)
     with pytest.raises(ValueError, match=r"only an nn\.Conv2d"):
         weights.apply(nn.Sequential(nn.Linear(3, 3)), "skew_orthogonal", "linear")
-    with pytest.raises(ValueError, match="cannot replace itself"):
+    with pytest.raises(ValueError, match="cannot replace the module itself"):
         weights.apply(nn.Conv2d(1, 1, 3), "skew_orthogonal")

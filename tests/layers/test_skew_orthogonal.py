@@ -457,7 +457,7 @@ def test_arguments_out_of_range_are_refused(options: dict[str, Any], message: st
 def test_maps_that_do_not_fit_are_refused() -> None:
     with pytest.raises(ValueError, match="stride 2 needs multiples"):
         SkewOrthogonalConv2d(2, 2, stride=2)(torch.zeros(1, 2, 5, 6))
-    with pytest.raises(ValueError, match="reaches around it more than once"):
+    with pytest.raises(ValueError, match="wraps around it more than once"):
         SkewOrthogonalConv2d(2, 2, 5)(torch.zeros(1, 2, 1, 6))
     with pytest.raises(ValueError, match="only a circular layer"):
         SkewOrthogonalConv2d(2, 2, padding="zeros").kernel()

@@ -115,7 +115,7 @@ def test_a_classifier_much_larger_than_its_file_is_not_built(tmp_path: Path, kin
     tree = config.model_dump()
     tree["model"]["classifier"]["kind"] = kind
     save_file(tensors, tmp_path / "c.safetensors", metadata(tree, 3, {}, form=CLASSIFIER_FORMAT))
-    with pytest.raises(UserError, match=r"larger|fit|depth|cannot be built"):
+    with pytest.raises(UserError, match=r"larger|fit|depth|cannot be created"):
         load_classifier(tmp_path / "c.safetensors")
 
 

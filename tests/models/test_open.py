@@ -193,7 +193,7 @@ def test_bfloat16_weights_open(tmp_path: Path) -> None:
         ({"a": torch.eye(2), "epoch": 3}, ["epoch are not tensors", "alone"]),
         ([torch.eye(2)], ["holds a list", "state_dict()"]),
         (PREBUILT, ["more than tensors", "state_dict()", ".safetensors"]),
-        ({"b": torch.zeros(3)}, ["no matrix or kernel among its 1 tensors"]),
+        ({"b": torch.zeros(3)}, ["none of its 1 tensors is a matrix or kernel"]),
     ],
 )
 def test_pickles_of_anything_else_are_refused(content: object, parts: list[str], tmp_path: Path) -> None:
@@ -299,7 +299,7 @@ def test_a_classifier_has_none(tmp_path: Path) -> None:
     net = build_classifier(settings, num_classes=10)
     about = metadata(settings, 10, {}, form=CLASSIFIER_FORMAT)
     checkpoint.save(tmp_path, 1, {CLASSIFIER: Part(net.state_dict(), about)}, {})
-    with pytest.raises(UserError, match="give a run of a GAN"):
+    with pytest.raises(UserError, match="choose a run of a GAN"):
         load_discriminator(tmp_path)
 
 

@@ -149,10 +149,10 @@ def test_what_cannot_be_loaded_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="not a readable safetensors"):
         load_generator(tmp_path / "junk.safetensors")
     save_file({"w": torch.zeros(2)}, tmp_path / "other.safetensors")
-    with pytest.raises(UserError, match="carries no orthogan generator"):
+    with pytest.raises(UserError, match="does not contain an orthogan generator"):
         load_generator(tmp_path / "other.safetensors")
     save_file({"w": torch.zeros(2)}, tmp_path / "wrong.safetensors", metadata(config(), 0, {}))
-    with pytest.raises(UserError, match="do not fit its config"):
+    with pytest.raises(UserError, match="do not match its config"):
         load_generator(tmp_path / "wrong.safetensors")
 
 

@@ -188,7 +188,7 @@ def test_gains_and_projectors_of_a_style_based_net_are_made_good(tmp_path: Path)
             ["model.discriminator.channels=4"],
             ["discriminator of", "model.discriminator.channels: 8 -> 4", "from the generator alone"],
         ),
-        (["model.generator.norm.kind=skew_orthogonal"], ["model.init", "draws its kernels anew"]),
+        (["model.generator.norm.kind=skew_orthogonal"], ["model.init", "initializes its kernels randomly"]),
     ],
 )
 def test_other_nets_are_refused_by_the_keys_that_differ(

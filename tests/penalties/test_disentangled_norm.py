@@ -138,9 +138,9 @@ def test_trials_and_seed_are_what_they_say() -> None:
         ({"transition": 2}, "set relaxed=True"),
         ({"relaxed": True, "free": 7}, "free is 7: 4 filters have 6"),
         ({"relaxed": True, "free": -1}, "free is -1"),
-        ({"relaxed": True, "free": 1, "transition": 2}, "give one of them"),
-        ({"relaxed": True, "transition": 0}, "transition is 0: give a whole number of dimensions"),
-        ({"relaxed": True, "transition": 2.5}, "transition is 2.5: give a whole number of dimensions"),
+        ({"relaxed": True, "free": 1, "transition": 2}, "set only one of them"),
+        ({"relaxed": True, "transition": 0}, "transition is 0: must be an integer number of dimensions"),
+        ({"relaxed": True, "transition": 2.5}, "transition is 2.5: must be an integer number of dimensions"),
         ({"by": "size"}, "by is 'size': choose magnitude or value"),
     ],
 )

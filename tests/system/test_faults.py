@@ -182,10 +182,10 @@ def test_pictures_and_curves_that_cannot_be_written_cost_a_warning(
     monkeypatch.setattr(EventFile, "scalar", refused)
     run = train(tiny(tmp_path / "run", "training.steps=3", "logging.tensorboard=true"))
     printed = capsys.readouterr().out
-    assert printed.count("a picture is missing") == 2
+    assert printed.count("a picture could not be written") == 2
     assert printed.count("no more curves for TensorBoard") == 1
     assert checkpoint.newest(run) is not None
-    assert "a picture is missing" in (run / "log.jsonl").read_text()
+    assert "a picture could not be written" in (run / "log.jsonl").read_text()
 
 
 def points(run: Path, tag: str) -> list[int]:
@@ -370,7 +370,7 @@ def test_other_classes_than_those_of_the_run_are_refused(
         (images / "zebra").rename(images / "cat")
         (images / "cat" / "0.png").unlink()
         train(tiny(run, *options, "training.steps=4"))
-        assert version == 1 or "the data has 59 images, and the run began with 60" in capsys.readouterr().err
+        assert version == 1 or "the data has 59 images, but the run started with 60" in capsys.readouterr().err
 
 
 def test_another_number_of_threads_is_said(

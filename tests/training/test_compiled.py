@@ -109,7 +109,7 @@ def test_what_does_not_compile_runs_plainly_after_a_warning(
     forgiving = Compiler("auto", CUDA)(double)
     assert [forgiving(1.0), forgiving(2.0)] == [2.0, 4.0]
     told = capsys.readouterr().err.splitlines()
-    assert told[-1] == "orthogan: double is not compiled, which costs only time: no such operator"
+    assert told[-1] == "orthogan: cannot compile double, so it runs uncompiled, which is slower: no such operator"
     with pytest.raises(RuntimeError, match="no such operator"):
         Compiler("default", CUDA)(double)(1.0)
 

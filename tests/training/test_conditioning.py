@@ -175,11 +175,11 @@ REFUSED = {
     "did you mean": [one(D, "penalties", kind="srip", layers=["liner"])],
     "did you mean 'model.discriminator.penalties.0.iterations'?": [one(D, "penalties", kind="srip", iteration=3)],
     "must be at position 0": [one(D, "penalties", kind="srip", schedule=[[0.5, 1.0]])],
-    "leaves hyperspherical_energy as it is": [
+    "makes hyperspherical_energy constant": [
         norm(D, "rotation", block_size=40),
         one(D, "penalties", kind="hyperspherical_energy"),
     ],
-    "leaves off_diagonal as it is": [norm(D, "orthogonal", ["wide"]), one(D, "penalties", kind="off_diagonal")],
+    "makes off_diagonal constant": [norm(D, "orthogonal", ["wide"]), one(D, "penalties", kind="off_diagonal")],
     "would not learn": [norm(D, "spectral"), one(D, "gradient_transforms", kind="optimal_learning_rate")],
     "not a weight matrix": [
         norm(G, "rotation"),
@@ -200,10 +200,10 @@ REFUSED = {
         "loss.gradient_penalty={kind: r1}",
         f"{D}.pooling={flow({'kind': 'covariance', 'method': 'pade'})}",
     ],
-    "has no covariance pooling": [f"{D}.kind=dcgan", f"{D}.pooling.kind=covariance"],
+    "does not support covariance pooling": [f"{D}.kind=dcgan", f"{D}.pooling.kind=covariance"],
     "matches nothing in the batch norms": [f"{G}.whitening.layers=[norms.*]"],
     "must divide": [f"{G}.whitening={flow({'layers': ['*'], 'groups': 3})}"],
-    "must be kept Lipschitz": ["loss.kind=wasserstein", norm(D, "rotation")],
+    "must be Lipschitz": ["loss.kind=wasserstein", norm(D, "rotation")],
     "did you mean 'model.discriminator.penalties.0.weight'?": [
         one(D, "penalties", kind="srip", wieght=1.0),
     ],

@@ -93,7 +93,7 @@ def test_scores_of_other_protocols_are_not_compared() -> None:
     assert expected.note(score(4.0), 20) == f"expected at this point: {curve.label} 5 ± 0.5 (card of x)"
     assert expected.note(score(4.0), 5) == ""  # before the first point
     other = expected.note(score(4.0, samples=8), 20)
-    assert other == "expected scores (card of x) do not compare with this one: samples: 16 -> 8"
+    assert other == "expected scores (card of x) are not comparable with this one: samples: 16 -> 8"
     assert expected.note(score(4.0, samples=8), 20) == ""  # said once
     assert expected.note(MetricResult("kid", 1.0, "tiny", protocol=PROTOCOL), 20) == ""
     assert not Expected()
@@ -138,7 +138,7 @@ def test_runs_that_say_nothing_about_a_config_are_refused(tmp_path: Path) -> Non
         write_expected([tmp_path / "a", tmp_path / "a"], out)
     with pytest.raises(UserError, match="has no score at its last step"):
         write_expected([tmp_path / "c"], out)
-    with pytest.raises(UserError, match="not a run with a whole checkpoint"):
+    with pytest.raises(UserError, match="not a run with a complete checkpoint"):
         write_expected([tmp_path], out)
     assert not out.exists()
 

@@ -270,16 +270,16 @@ assert abs(float(penalty.mean) - sum(both) / 4) < 1e-6, (penalty.mean, both)
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["loss.latent_penalty.kind=orojar"], r"loss\.latent_penalty\.weight: give one; published are"),
+        (["loss.latent_penalty.kind=orojar"], r"loss\.latent_penalty\.weight: must be set; published values are"),
         ([option(kind="path_length", weight=2, epsilon=0.2)], r"epsilon: 'path_length' has none"),
         ([option(kind="hessian", weight=2, decay=0.2)], r"decay: 'hessian' has none"),
         ([option(kind="hessian", weight=2, reduction="sum")], r"reduction: 'hessian' has no 'sum'; use 'mean'"),
         ([option(kind="hessian", weight=2, shrink=3)], r"shrink: 3 parts .* do not divide"),
         ([option(kind="hessian", weight=2, layers="[bloks.*]")], r"layers: 'bloks\.\*' matches nothing in SNGAN"),
-        ([option(kind="hessian", weight=2, layers="[blocks]")], r"layers: blocks are not run"),
+        ([option(kind="hessian", weight=2, layers="[blocks]")], r"layers: blocks are not used"),
         (
             [option(kind="hessian", weight=2, layers="[blocks.0]"), *STYLE],
-            r"layers: 'blocks\.0' does not give one array",
+            r"layers: 'blocks\.0' does not return one array",
         ),
         (
             [

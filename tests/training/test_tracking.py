@@ -104,7 +104,7 @@ def test_a_subspace_that_was_alive_and_dies_is_named_once() -> None:
         net.sizes[2] = 0.04  # 0.64 %
     look(tracking, net, 20)
     (line,) = tracking.pop_warnings()
-    assert line.startswith("step 20: parts.1 hardly moves the picture")
+    assert line.startswith("step 20: parts.1 hardly changes the image")
     assert "optimizer.generator.lr" in line
     look(tracking, net, 30)
     assert tracking.pop_warnings() == []
@@ -181,7 +181,7 @@ def test_an_eigengan_run_logs_warns_and_resumes_to_the_bit(
     assert found[1]["G.blocks.1.subspace"]["activeness0"] == 0
     (warning,) = records(a, "warning")
     assert warning["step"] == 3
-    assert warning["warning"].startswith("step 3: blocks.1.subspace hardly moves the picture")
+    assert warning["warning"].startswith("step 3: blocks.1.subspace hardly changes the image")
     assert "warning: step 3: blocks.1.subspace" in "".join(capsys.readouterr())
 
     shutil.copytree(a, b)

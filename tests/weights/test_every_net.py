@@ -127,7 +127,7 @@ class Tied(nn.Module):
 def test_tied_weights_are_refused_by_the_names_of_both_layers(kind: str, words: str) -> None:
     net = Tied()
     before = copy.deepcopy(net.state_dict())
-    with pytest.raises(ValueError, match=r"embedding\.weight and out\.weight are one parameter"):
+    with pytest.raises(ValueError, match=r"embedding\.weight and out\.weight are the same parameter"):
         weights.apply(net, KINDS[kind][0], words, **KINDS[kind][1])
     assert net.state_dict().keys() == before.keys()
     assert all(torch.equal(value, before[key]) for key, value in net.state_dict().items())
@@ -205,9 +205,9 @@ def doubly_registered() -> nn.Module:
         (lambda: nn.Linear(4, 4, dtype=torch.complex64), "complex64"),
         (lambda: nn.Linear(4, 0), "no layer|no linear|no numbers"),
         (lambda: nn.Linear(0, 4), "no layer|no linear|no numbers"),
-        (old_spectral_norm, "no parameter: it is computed from others"),
-        (pruned, "no parameter: it is computed from others"),
-        (lambda: torch.nn.utils.parametrizations.weight_norm(nn.Linear(4, 4)), "under torch's parametrization"),
+        (old_spectral_norm, "not a parameter: it is computed from others"),
+        (pruned, "not a parameter: it is computed from others"),
+        (lambda: torch.nn.utils.parametrizations.weight_norm(nn.Linear(4, 4)), "has the torch parametrization"),
         (lambda: weights.spectral_norm(nn.Linear(4, 4)), "constrained already"),
         (doubly_registered, "one parameter"),
         (lambda: nn.Sequential(nn.Linear(4, 4)), r"orthogan\.weights\.apply"),
@@ -234,14 +234,14 @@ def test_a_weight_that_is_not_finite_is_neither_constrained_nor_assigned(kind: s
     spoilt[2, 1] = bad
     weights.apply(layer, name, **options)
     kept = layer.eval().weight.clone()
-    with pytest.raises(ValueError, match="the assigned weight holds NaN or infinite"):
+    with pytest.raises(ValueError, match="the assigned weight contains NaN or infinite"):
         layer.weight = spoilt
     assert torch.equal(layer.weight, kept)
     with pytest.raises(ValueError, match="shape"):
         layer.weight = spoilt.T
     other = nn.Linear(6, 5)
     other.weight.data = spoilt
-    with pytest.raises(ValueError, match=r"Linear\.weight holds NaN or infinite"):
+    with pytest.raises(ValueError, match=r"Linear\.weight contains NaN or infinite"):
         weights.apply(other, name, **options)
     assert type(other) is nn.Linear
 

@@ -55,7 +55,9 @@ class Classifier(nn.Module):
             UserError: this net has no such mean.
         """
         if not self.averages:
-            raise UserError(f"{type(self).__name__} has no mean over a last map that pooling could replace")
+            raise UserError(
+                f"{type(self).__name__} has no mean over the last map that could be replaced by another pooling"
+            )
         self.pool = make(self.linear.in_features)
         self.linear = nn.Linear(self.pool.features, self.num_classes)
 
@@ -102,4 +104,4 @@ def check_size(family: str, resolution: int, factor: int) -> None:
         UserError: it is no multiple of ``factor`` pixels.
     """
     if resolution % factor:
-        raise UserError(f"data.resolution is {resolution}: {family} nets need a multiple of {factor} pixels")
+        raise UserError(f"data.resolution is {resolution}: {family} needs a multiple of {factor} pixels")

@@ -42,7 +42,9 @@ class DCGANGenerator(Generator):
         if resolution not in RESOLUTIONS:
             raise unsupported_resolution("dcgan", resolution, RESOLUTIONS)
         if channels % 8:
-            raise ValueError(f"channels is {channels}: a dcgan generator halves them three times, so a multiple of 8")
+            raise ValueError(
+                f"channels is {channels}: must be a multiple of 8, because a dcgan generator halves it three times"
+            )
         self.latent_dim, self.num_classes = latent_dim, num_classes
         self.resolution, self.image_channels = resolution, image_channels
         self.width, self.bottom = channels, resolution // 8

@@ -98,8 +98,8 @@ class EigenGANGenerator(Generator):
         self.dims, self.noise_dim = dims, latent_dim - depth * dims
         if self.noise_dim < 1:
             raise ValueError(
-                f"latent_dim is {latent_dim}: {depth} subspaces of {dims} dimensions leave no noise; "
-                f"use at least {depth * dims + 1}"
+                f"latent_dim is {latent_dim}: {depth} subspaces of {dims} dimensions leave no dimensions for the "
+                f"noise; use at least {depth * dims + 1}"
             )
         self.latent_dim, self.num_classes = latent_dim, 0
         self.resolution, self.image_channels = resolution, image_channels
@@ -202,7 +202,7 @@ def _widths(resolution: int, channels: int, num_classes: int) -> list[int]:
     if resolution not in RESOLUTIONS:
         raise unsupported_resolution("eigengan", resolution, RESOLUTIONS)
     if num_classes:
-        raise UserError(f"data.labels: eigengan nets are unconditional and have no use for {num_classes} classes")
+        raise UserError(f"data.labels: eigengan is unconditional and does not support {num_classes} classes")
     depth = int(math.log2(resolution // BOTTOM))
     # never narrower than asked for, where that is beyond the usual limit
     return [min(channels << (depth - i), max(WIDEST, channels)) for i in range(depth + 1)]

@@ -150,7 +150,7 @@ def _sizes(resolution: int, channels: int) -> list[int]:
     wide = channels * EXPANSION
     if wide % max(1, wide // GROUP):
         raise ValueError(
-            f"channels is {channels}: an r3gan net needs groups of equal size, so a multiple of {GROUP // 2}"
+            f"channels is {channels}: must be a multiple of {GROUP // 2}, because r3gan uses groups of equal size"
         )
     return [BOTTOM << i for i in range(int(math.log2(resolution // BOTTOM)) + 1)]
 

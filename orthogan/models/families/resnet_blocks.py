@@ -90,7 +90,7 @@ def project(features: Tensor, embedding: nn.Embedding, labels: Tensor | None) ->
 def unsupported_resolution(family: str, resolution: int, supported: object) -> UserError:
     """The error for a resolution that a family does not have."""
     sizes = ", ".join(map(str, supported))  # pyright: ignore[reportArgumentType]
-    return UserError(f"data.resolution is {resolution}: {family} nets exist at {sizes} pixels")
+    return UserError(f"data.resolution is {resolution}: {family} supports {sizes} pixels")
 
 
 def square(z: Tensor, channels: int, side: int) -> Tensor:

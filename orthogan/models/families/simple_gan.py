@@ -142,5 +142,5 @@ def _plan(resolution: int, num_classes: int) -> Plan:
     if resolution not in PLANS:
         raise unsupported_resolution("simple-gan", resolution, PLANS)
     if num_classes:
-        raise UserError(f"data.labels: simple-gan nets are unconditional and have no use for {num_classes} classes")
+        raise UserError(f"data.labels: simple-gan is unconditional and does not support {num_classes} classes")
     return PLANS[resolution]

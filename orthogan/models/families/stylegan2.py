@@ -156,7 +156,7 @@ class StyleGAN2Generator(Generator):
         super().__init__()
         widths = _widths(resolution, channels)
         if mapping_layers < 1:
-            raise ValueError(f"mapping_layers is {mapping_layers}: at least 1 is needed")
+            raise ValueError(f"mapping_layers is {mapping_layers}: must be at least 1")
         self.latent_dim, self.num_classes = latent_dim, num_classes
         self.resolution, self.image_channels = resolution, image_channels
         self.w_dim = w_dim or latent_dim
@@ -207,7 +207,9 @@ class StyleGAN2Generator(Generator):
         """
         ws = w[:, None].expand(-1, self.num_ws, -1) if w.dim() == 2 else w
         if ws.shape[1:] != (self.num_ws, self.w_dim):
-            raise ValueError(f"w has shape {tuple(w.shape)}: (n, {self.w_dim}) or (n, {self.num_ws}, {self.w_dim})")
+            raise ValueError(
+                f"w has shape {tuple(w.shape)}: must be (n, {self.w_dim}) or (n, {self.num_ws}, {self.w_dim})"
+            )
         x, image = self.constant.expand(len(ws), -1, -1, -1), None
         for block in self.blocks:
             x, image = block(x, image, ws, seeds)
@@ -282,12 +284,12 @@ class WSpace(Generator):
     ) -> None:
         super().__init__()
         if y not in (range(generator.num_classes) if generator.num_classes else (None,)):
-            raise UserError(f"y is {y}: this generator has {generator.num_classes} classes; give one of them, or None")
+            raise UserError(f"y is {y}: must be one of the {generator.num_classes} classes of this generator, or None")
         wrong = [layer for layer in layers if layer not in range(generator.num_ws)]
         if wrong:
             raise UserError(f"layers {wrong}: the styles of this generator are 0 to {generator.num_ws - 1}")
         if base is not None and base.shape != (generator.w_dim,):
-            raise UserError(f"base has shape {tuple(base.shape)}: one latent of W is ({generator.w_dim},)")
+            raise UserError(f"base has shape {tuple(base.shape)}: must be ({generator.w_dim},), one latent of W")
         self.generator, self.y = generator, y
         self.layers = tuple(sorted(set(layers)))
         self.styles = StackedStyles(generator, self.layers)

@@ -1,4 +1,4 @@
-"""The loss of a classifier's one phase, as a pure function of net and batch."""
+"""The loss of a classifier, as a pure function of network and batch."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ class ClassifierBatch:
     labels: Tensor
 
     def part(self, index: int, of: int) -> ClassifierBatch:
-        """The index-th of ``of`` equal parts."""
+        """Return the index-th of ``of`` equal parts."""
         cut = slice(index * len(self.images) // of, (index + 1) * len(self.images) // of)
         return ClassifierBatch(self.images[cut], self.labels[cut])
 
 
 def classifier_loss(net: nn.Module, batch: ClassifierBatch, label_smoothing: float) -> Losses:
-    """Cross entropy with the labels, of which ``label_smoothing`` is spread evenly over all classes.
+    """Compute the cross entropy with the labels, of which ``label_smoothing`` is spread evenly over all classes.
 
-    The log holds the loss that is minimized, and the accuracy on the batch.
+    The log contains the loss and the accuracy on the batch.
     """
     logits = net(batch.images).float()
     loss = functional.cross_entropy(logits, batch.labels, label_smoothing=label_smoothing)

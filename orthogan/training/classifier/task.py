@@ -1,4 +1,4 @@
-"""The classifier as a task: its net, its batches, and how it is scored and stored."""
+"""The classifier task: network, batches, scores and files."""
 
 from __future__ import annotations
 
@@ -38,16 +38,16 @@ from orthogan.training.task import Losses, Phase
 
 
 def open_sources(config: Config) -> tuple[ImageSource, ImageSource]:
-    """(training images, with the noise on their labels; test images) of ``config``.
+    """Open (training images with label noise, test images) of ``config``.
 
     Raises:
-        UserError: the data cannot be opened, have no classes, or not the same in both parts.
+        UserError: the data cannot be opened, have no classes, or different classes in the two parts.
     """
     data = config.data
     source: ImageSource = open_configured(data)
     if source.num_classes < 2:
         raise UserError(
-            f"data.source: {source.name} has {source.num_classes} classes, and a classifier needs at least 2; "
+            f"data.source: {source.name} has {source.num_classes} classes, but a classifier needs at least 2; "
             f"{source.why_unlabeled or 'for a folder, put each class in a sub-folder'}"
         )
     if data.holdout:
@@ -55,17 +55,17 @@ def open_sources(config: Config) -> tuple[ImageSource, ImageSource]:
     else:
         test = open_configured(data, split=data.test_split)
     if list(test.class_names) != list(source.class_names):
-        raise UserError(f"data.test_split: {test.name} has other classes than {source.name}; choose another part")
+        raise UserError(f"data.test_split: {test.name} and {source.name} have different classes; choose another part")
     if data.label_noise:
         source = NoisyLabels(source, data.label_noise, config.seed)
     return source, test
 
 
 class ClassifierTask:
-    """A net that learns the labels of images. A step is one update.
+    """A network that learns the labels of images. A step is one update.
 
-    What is random about a batch (crops, flips) is drawn for the whole batch on every process, which then takes its
-    own rows: any number of processes sees the same batch.
+    Random numbers (crops, flips) are drawn for the whole batch on every process, which then takes its rows, so that the
+    batch does not depend on the number of processes.
     """
 
     def __init__(self, config: Config, source: ImageSource, test: ImageSource, accelerator: Accelerator) -> None:
@@ -118,7 +118,7 @@ class ClassifierTask:
         yield Phase("C", "C", (partial(part, i) for i in range(parts)), parts, self.advance.hold, regular)
 
     def batch(self, step: int) -> ClassifierBatch:
-        """This process's rows of the batch of ``step``, cropped and flipped: a function of seed and step."""
+        """Return this process's rows of the batch of ``step``, cropped and flipped: a function of seed and step."""
         images, labels = self._augmented(step)
         floats = to_float(images, dequantize=False)
         return ClassifierBatch(floats.contiguous(memory_format=self.layout), labels)
@@ -128,11 +128,11 @@ class ClassifierTask:
         self.conditioning.finish_step(step + 1)
 
     def scalars(self) -> dict[str, float]:
-        """What the optimal learning rate did, where it is used."""
+        """Return statistics of the optimal learning rate, if used."""
         return {f"C/{name}": value for name, value in self.conditioning.scalars().items()}
 
     def spectrum(self, step: int) -> dict[str, Mapping[str, float]]:
-        """The numbers of each constrained, penalized, ruled or whitened layer, by name."""
+        """Return statistics of each constrained, penalized, transformed or whitened layer, by name."""
         return {f"C.{name}": numbers for name, numbers in self.conditioning.spectrum().items()}
 
     def watch(self, step: int) -> dict[str, float]:
@@ -144,7 +144,7 @@ class ClassifierTask:
         return []
 
     def files(self, step: int) -> dict[str, Part]:
-        """Classifier (loadable by itself), optimizer, and what gradient rules remember."""
+        """Return classifier (loadable by itself), optimizer, and the state of gradient rules."""
         extra = {
             "step": str(step),
             "images": str(step * self.images_per_step),
@@ -159,7 +159,7 @@ class ClassifierTask:
         }
 
     def restore(self, folder: Path) -> None:
-        """Take up everything that ``files`` stored."""
+        """Restore everything that ``files`` stored."""
         self.net.load_state_dict(checkpoint.read(folder, CLASSIFIER))
         load_optimizer(self.net, self.optimizers["C"], checkpoint.read(folder, "optimizer-classifier"))
         self.conditioning.load(checkpoint.read(folder, "conditioning-classifier"))
@@ -173,11 +173,11 @@ class ClassifierTask:
             save_png(image_grid(images[: self.config.logging.samples]), file, about)
 
     def check_evaluation(self) -> None:
-        """Refuse metrics that cannot be computed; accuracy needs classes alone, which ``open_sources`` saw to."""
+        """Refuse metrics that cannot be computed; accuracy only needs classes, which ``open_sources`` checks."""
         check_classifier(self.config, self.net, self.test, device=self.device)
 
     def evaluate(self, step: int) -> list[MetricResult]:
-        """Accuracy on the test images, and on training images as they lie (no crops): their gap."""
+        """Compute the accuracy on test images and on training images without crops, and their gap."""
         return measure_classifier(self.config, self.net, self.source, self.test, step=step, device=self.device)
 
     def time_score(self) -> float:
@@ -198,7 +198,7 @@ class ClassifierTask:
         self.batches.close()
 
     def _augmented(self, step: int) -> tuple[Tensor, Tensor]:
-        """This process's rows of the batch of ``step`` as uint8, and their labels."""
+        """Return this process's rows of the batch of ``step`` as uint8, and their labels."""
         data, size = self.config.data, self.config.training.batch_size
         images, labels = self.batches.at(step * size)
         rank, world = self.accelerator.process_index, self.accelerator.num_processes
@@ -224,13 +224,14 @@ def _check_shares(config: Config, net: nn.Module, processes: int) -> None:
         )
     if training.accumulate > 1 and any(hasattr(module, "running_mean") for module in net.modules()):
         raise UserError(
-            f"training.accumulate is {training.accumulate}: {config.model.classifier.kind} has batch norms, and the "
-            "statistics of a part are not those of the batch; set it to 1, and use more processes or a smaller batch"
+            f"training.accumulate is {training.accumulate}: {config.model.classifier.kind} has batch norms, whose "
+            "statistics would be those of a part instead of the batch; set it to 1, and use more processes or a "
+            "smaller batch"
         )
 
 
 def _optimizer(net: nn.Module, config: ClassifierOptimizerConfig) -> Optimizer:
-    """SGD or Adam over all parameters; the weight decay is on all of them, as in the published recipes.
+    """Build SGD or Adam over all parameters; weight decay applies to all of them, as in the published recipes.
 
     SGD is not fused: that one cannot begin the velocity of some parameters anew, as stochastic OPT does.
     """

@@ -1,4 +1,4 @@
-"""What a GAN's updates are drawn from: reals, latents, labels and other chance, as functions of the position."""
+"""Random inputs of the updates of a GAN: reals, latents, labels and noise, as functions of the position."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from orthogan.rng import derive, generator
 class Draws:
     """The batches of a run for this process.
 
-    Latents and fake labels are drawn for the whole batch on every process, which then takes its own rows: any number
-    of processes sees the same batch.
+    Latents and fake labels are drawn for the whole batch on every process, which then takes its rows, so that the batch
+    does not depend on the number of processes.
 
     Args:
-        net: the generator whose latents they are.
-        classes: how many it knows; 0 for no labels at all.
+        net: generator that defines the prior of the latents.
+        classes: number of classes; 0 for no labels.
     """
 
     def __init__(
@@ -39,7 +39,7 @@ class Draws:
         )
 
     def reals(self, index: int) -> tuple[Tensor, Tensor | None]:
-        """Reals and labels of D update ``index``."""
+        """Return reals and labels of D update ``index``."""
         return self._reals(self.batches, "D", index, self.config.training.batch_size)
 
     def paired_reals(self, step: int) -> tuple[Tensor | None, Tensor | None]:
@@ -49,7 +49,7 @@ class Draws:
         return self._reals(self.paired, "paired", step, self.config.training.fakes)
 
     def latents(self, purpose: str, index: int, size: int) -> tuple[Tensor, Tensor | None]:
-        """This process's rows of ``size`` latents, and of their labels for a conditional generator."""
+        """Return this process's rows of ``size`` latents, and of their labels for a conditional generator."""
         seed = derive(self.config.seed, "latents", purpose, index)
         rank, world = self.accelerator.process_index, self.accelerator.num_processes
         rows = slice(rank * size // world, (rank + 1) * size // world)
@@ -60,7 +60,7 @@ class Draws:
         return z, labels[rows].to(self.device, non_blocking=True)
 
     def rng(self, *position: int | str) -> torch.Generator:
-        """Chance of this process at ``position``, on the device."""
+        """Return the random generator of this process at ``position``, on the device."""
         return generator(self.device, self.config.seed, *position, self.accelerator.process_index)
 
     def close(self) -> None:
@@ -94,10 +94,10 @@ class Draws:
 
 
 def check_shares(config: Config, source: ImageSource, processes: int) -> None:
-    """Every process and every part gets as many images, or the mean of their gradients is not the batch's.
+    """Check that all processes and parts get the same number of images, so that gradients average correctly.
 
     Raises:
-        UserError: a batch that cannot be shared evenly, or classes that are not there.
+        UserError: the batch cannot be divided evenly, or there are no classes.
     """
     training, latent = config.training, config.loss.latent_penalty
     parts = processes * training.accumulate

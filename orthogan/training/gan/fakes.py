@@ -1,4 +1,4 @@
-"""The fakes that the discriminator learns from."""
+"""Fake images for the discriminator."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ Fake = tuple[Tensor, Tensor | None]  # images (n, c, h, w) float32, labels (n,) 
 
 
 class Fakes:
-    """This process's fakes of each D update: of a forward of their own, or of one forward for a whole step.
+    """This process's fakes for each D update, from separate forward passes, or from one for a whole step.
 
-    One forward of n_dis batches instead of n_dis forwards keeps a large device busier. The latents are the same,
-    and so are the fakes of a generator without batch statistics; batch norm sees n_dis times as many images.
+    One forward pass of n_dis batches uses a large device better than n_dis passes. The latents are the same, and so are
+    the fakes of a generator without batch statistics; batch norm sees n_dis times as many images.
     """
 
     def __init__(self, net: Generator, draws: Draws, compiler: Compiler) -> None:
@@ -28,7 +28,7 @@ class Fakes:
         self._step, self._made = -1, list[Fake]()
 
     def at(self, index: int) -> Fake:
-        """The fakes of D update ``index``; none of it is learned from by G."""
+        """Return the fakes of D update ``index``, without gradients for G."""
         if not self.at_once:
             return self._of([index])[0]
         step, turn = divmod(index, self.n_dis)

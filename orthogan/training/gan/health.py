@@ -1,4 +1,4 @@
-"""Signs that the discriminator overfits or that the generator collapses, each told once per episode.
+"""Detection of overfitting of the discriminator and collapse of the generator, reported once per episode.
 
 Overfitting is measured as in Karras et al. 2020 (arXiv 2006.06676, equation 1): the share
 
@@ -12,8 +12,8 @@ pairs (``spread``), which falls when all fakes become alike, and the median dist
 (``spacing``), which also falls when fakes repeat a few images. Distances are Euclidean, of pixels at ``SIDE`` x
 ``SIDE``, so they are blind to details that keep a fake apart from its copies.
 
-Everything is measured in eval mode on the main process, from images, latents and random numbers of its own: no bit of
-the training depends on it.
+Everything is measured in eval mode on the main process, with separate images, latents and random numbers, so training
+does not depend on it.
 """
 
 from __future__ import annotations
@@ -123,8 +123,8 @@ class Health:
         bad = share > OVERFIT and gap > ERRORS * error
         if self._begins(0, bad, over=share < OVERFIT * OVER):
             self._news.append(
-                f"step {step}: D overfits: it rates held-out images {share:.0%} of the way from training images to "
-                f"fakes ({gap:.2g} of {whole:.2g} in the logit). {self._cure()}"
+                f"step {step}: D overfits: its mean logit of held-out images is {share:.0%} of the way from training "
+                f"images to fakes ({gap:.2g} of {whole:.2g}). {self._cure()}"
             )
         return share
 
@@ -190,8 +190,9 @@ class Health:
             if len(self.source) < SMALL and self.config.augment.kind == "none" and not self._state[2, 1]:
                 self._state[2, 1] = 1.0
                 self._news.append(
-                    f"no held-out images, so overfitting of D is not looked for ({error}). With {len(self.source):,} "
-                    "images D may overfit: set data.holdout=0.05 to watch it, or augment.kind=ada against it"
+                    f"no held-out images, so overfitting of D cannot be detected ({error}). With "
+                    f"{len(self.source):,} images D may overfit: set data.holdout=0.05 to detect it, or "
+                    "augment.kind=ada to prevent it"
                 )
 
     def _some(self, source: ImageSource, purpose: str) -> tuple[Tensor, Tensor]:

@@ -1,4 +1,4 @@
-"""The losses of a GAN's phases as pure functions of nets, batch and drawn numbers; each compiles whole."""
+"""The losses of a GAN as pure functions of networks, batch and random numbers, which can be compiled."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from orthogan.penalties.input_gradient import squared_norm, track_gradient, wgan
 from orthogan.training.config import LossConfig
 from orthogan.training.task import Losses
 
-Views = tuple[Drawn, ...]  # what was drawn for the augmentation, for each time that it is applied, in that order
+Views = tuple[Drawn, ...]  # random numbers of the augmentation for each time that it is applied, in order
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class DiscriminatorBatch:
     origin: Tensor
 
     def part(self, index: int, of: int) -> DiscriminatorBatch:
-        """The index-th of ``of`` equal parts; real i stays beside fake i."""
+        """Return the index-th of ``of`` equal parts; real i stays paired with fake i."""
         cut = slice(index * len(self.real) // of, (index + 1) * len(self.real) // of)
         return DiscriminatorBatch(
             self.real[cut],
@@ -43,7 +43,7 @@ class DiscriminatorBatch:
 
 @dataclass(frozen=True)
 class GeneratorBatch:
-    """Latents (n, d) with labels, and the n reals that a paired loss compares with (else None)."""
+    """Latents (n, d) with labels, and n reals for a paired loss (else None)."""
 
     z: Tensor
     labels: Tensor | None
@@ -64,10 +64,10 @@ class GeneratorBatch:
 def discriminator_loss(
     net: nn.Module, batch: DiscriminatorBatch, config: LossConfig, augment: Augmentation, views: Views
 ) -> Losses:
-    """The adversarial loss of D, with a gradient penalty when that is not lazy.
+    """Compute the adversarial loss of D, with the gradient penalty unless it is lazy.
 
-    Reals and fakes go through D in one forward: nothing in D depends on the other images of a batch, and one
-    forward reads every weight once.
+    Reals and fakes go through D in one forward pass: D does not mix the images of a batch, and one pass reads every
+        weight once.
     """
     loss = LOSSES.get(config.kind, "loss.kind")
     penalty = config.gradient_penalty
@@ -105,7 +105,7 @@ def discriminator_loss(
 def lazy_penalty(
     net: nn.Module, batch: DiscriminatorBatch, config: LossConfig, augment: Augmentation, views: Views
 ) -> Losses:
-    """R1 and/or R2 alone, scaled by the interval at which it is applied (Karras et al. 2020b, appendix B)."""
+    """Compute only R1 and/or R2, scaled by the interval at which they are applied (Karras et al. 2020b, appendix B)."""
     penalty = config.gradient_penalty
     sides = [(batch.real, batch.real_labels)] if "r1" in penalty.kind else []
     if "r2" in penalty.kind:
@@ -130,12 +130,12 @@ def generator_loss(
     views: Views,
     critic_parts: int = 1,
 ) -> Losses:
-    """The adversarial loss of G.
+    """Compute the adversarial loss of G.
 
     Args:
-        critic_parts: pass the fakes through D in so many parts, each recomputed in backward. A generator with
-            batch statistics cannot see its batch in parts without changing them; this way the memory of D is
-            divided and the gradient stays that of the whole batch.
+        critic_parts: pass the fakes through D in this many parts, each recomputed in backward. Splitting the batch of a
+            generator with batch statistics would change them; this way the memory of D is divided and the gradient
+            stays that of the whole batch.
     """
     loss = LOSSES.get(config.kind, "loss.kind")
     fake_images = augment.apply(generator(batch.z, batch.labels), views[0])

@@ -1,4 +1,4 @@
-"""The GAN as a task: its nets, the batches of its phases, and what is shown, scored and stored of it."""
+"""The GAN task: networks, batches, pictures, scores and files."""
 
 from __future__ import annotations
 
@@ -64,11 +64,11 @@ from orthogan.training.tracking import Tracking
 class GanTask:
     """A generator against a discriminator.
 
-    A step is one update of G and then ``n_dis`` updates of D (the order of the SN-GAN authors' code), each of D
-    on fresh reals and fresh fakes. A regularizer of G's latent that is lazy has an update of its own after G's.
+    A step is one update of G and then ``n_dis`` updates of D (the order of the SN-GAN authors' code), each of D with
+    new reals and new fakes. A lazy regularizer of G's latent has a separate update after that of G.
 
-    The weights that ``config.model.init`` names are read when a run begins; a run that continues has its own.
-    ``trust``: which classes that ``config`` does not name that file may name.
+    The weights of ``config.model.init`` are read when a run starts; a resumed run has its own. ``trust``: which
+    external classes this file may name in addition to those in ``config``.
     """
 
     def __init__(self, config: Config, source: ImageSource, accelerator: Accelerator, *, trust: Trust = False) -> None:
@@ -137,13 +137,13 @@ class GanTask:
         self.discriminator_loss = (compiled if inline else self.compiler)(discriminator_loss)
         self.lazy_penalty = compiled(lazy_penalty)
         self.generator_loss = self.compiler(generator_loss)
-        # batch statistics of a part are not those of the batch, so such a generator keeps its batch whole
+        # batch statistics of a part differ from those of the batch, so the batch of such a generator is not split
         self.whole = any(
             hasattr(m, "running_mean") and not isinstance(m, nn.InstanceNorm2d) for m in self.generator.modules()
         )
 
     def phases(self, step: int) -> Iterator[Phase]:
-        """G, then n_dis times D (each with its lazy penalty where that is due)."""
+        """Yield G, then n_dis times D (each with its lazy penalty if it is due)."""
         self.compiler.begin()
         yield self._generator_phase(step)
         if self.latent_penalty.lazy and self.latent_penalty.due(step, step / self.config.training.steps):
@@ -157,23 +157,23 @@ class GanTask:
                 yield self._discriminator_phase("Dreg", self.lazy_penalty, batch, index)
 
     def finish_step(self, step: int) -> None:
-        """Let adaptive augmentation look at the signs of D, path length at its mean; merge rotations that are due."""
+        """Update the adaptive augmentation and the mean path length; merge rotations that are due."""
         for conditioning in self.conditioning.values():
             conditioning.finish_step(step + 1)
         self.latent_penalty.finish_step(self.accelerator)
         self.augment.finish_step(self.images_per_step, self.accelerator)
 
     def scalars(self) -> dict[str, float]:
-        """Augmentation's probability, the mean path length, what the optimal learning rate did, where they are used."""
+        """Return augmentation probability, mean path length and statistics of the optimal learning rate, if used."""
         found = self.augment.scalars() | self.latent_penalty.scalars()
         for net, conditioning in self.conditioning.items():
             found |= {f"{net}/{name}": value for name, value in conditioning.scalars().items()}
         return found
 
     def spectrum(self, step: int) -> dict[str, Mapping[str, float]]:
-        """The numbers of each constrained, penalized, ruled or whitened layer, and how G's latent moves its picture.
+        """Return statistics of constrained, penalized, transformed and whitened layers, and G's activeness.
 
-        By net and name. The latter are of the shown generator, on the main process alone (they are the same on all).
+        They are grouped by network and name. Activeness is of the shown generator, on the main process only.
         """
         found: dict[str, Mapping[str, float]] = {
             f"{net}.{name}": numbers
@@ -187,15 +187,15 @@ class GanTask:
         return found
 
     def watch(self, step: int) -> dict[str, float]:
-        """Signs of overfitting of D and of collapse of G."""
+        """Return measures of overfitting of D and collapse of G."""
         return self.health.numbers(self.generator, self.discriminator, step=step, device=self.device)
 
     def warnings(self) -> list[str]:
-        """Which subspaces have died, and whether D overfits or G collapses."""
+        """Return warnings about dead subspaces, overfitting of D and collapse of G."""
         return self.tracking.pop_warnings() + self.health.pop_warnings()
 
     def files(self, step: int) -> dict[str, Part]:
-        """Generator (raw and averaged, each loadable by itself), discriminator, optimizers, augmentation."""
+        """Return generator (raw and averaged, each loadable by itself), discriminator, optimizers and augmentation."""
         extra = {"step": str(step), "images": str(step * self.images_per_step)}
         if self.classes:
             extra["class_names"] = json.dumps(self.source.class_names)
@@ -220,14 +220,14 @@ class GanTask:
         return parts
 
     def restore(self, folder: Path) -> None:
-        """Take up everything that ``files`` stored."""
+        """Restore everything that ``files`` stored."""
         self.generator.load_state_dict(checkpoint.read(folder, RAW))
         self.discriminator.load_state_dict(checkpoint.read(folder, DISCRIMINATOR))
         load_optimizer(self.generator, self.optimizers["G"], checkpoint.read(folder, "optimizer-generator"))
         load_optimizer(self.discriminator, self.optimizers["D"], checkpoint.read(folder, "optimizer-discriminator"))
         self.conditioning["G"].load(checkpoint.read(folder, "conditioning-generator"))
         self.conditioning["D"].load(checkpoint.read(folder, "conditioning-discriminator"))
-        if stored := checkpoint.read(folder, "augment"):  # else it begins here
+        if stored := checkpoint.read(folder, "augment"):  # else it starts here
             self.augment.load_state_dict(stored)
         if (folder / "latent.safetensors").is_file():  # not in checkpoints of earlier versions
             latent = checkpoint.read(folder, "latent")
@@ -235,14 +235,14 @@ class GanTask:
             self.tracking.load(latent)
             self.health.load(latent)
         if "G" in self.averages:
-            averaged = (folder / f"{EMA}.safetensors").is_file()  # else the average begins here
+            averaged = (folder / f"{EMA}.safetensors").is_file()  # else the average starts here
             self.averages["G"].net.load_state_dict(checkpoint.read(folder, EMA if averaged else RAW))
             for stem, net in self._further_averages().items():
                 stored = (folder / f"{stem}.safetensors").is_file()
                 net.load_state_dict(checkpoint.read(folder, stem if stored else EMA if averaged else RAW))
 
     def pictures(self, path: Path, step: int) -> None:
-        """A grid of fakes from fixed latents, one class after the other; beside it, once, a grid of reals."""
+        """Draw a grid of fakes from fixed latents, cycling through classes; also, once, a grid of reals."""
         count = self.config.logging.samples
         reals = path.parent / "reals.png"
         if not reals.exists():
@@ -274,11 +274,11 @@ class GanTask:
 
     @property
     def shown(self) -> Generator:
-        """The generator that is shown and scored: the average where there is one."""
+        """Return the generator that is shown and scored: the average if there is one."""
         return self.averages["G"].net if "G" in self.averages else self.generator
 
     def check_evaluation(self) -> None:
-        """Find out at the start what would make a score fail. Raises ``UserError``."""
+        """Check at the start whether scores can be computed. Raises ``UserError``."""
         check_generator(self.config, self.shown, self.source, device=self.device)
 
     def evaluate(self, step: int) -> list[MetricResult]:
@@ -345,7 +345,7 @@ class GanTask:
         return Phase("Greg", "G", losses, parts, self.advance["G"].hold, per_step=share)
 
     def _latent(self, batch: GeneratorBatch, step: int, index: int) -> Losses:
-        """The weighted regularizer of G's latent; the log has it without its weight."""
+        """Compute the weighted regularizer of G's latent; the log contains it without its weight."""
         value, logs = self.latent_penalty(batch.z, batch.labels, self.draws.rng("latent penalty", step, index))
         return self.latent_penalty.factor(step / self.config.training.steps) * value, logs
 
@@ -393,7 +393,7 @@ def _same(source: ImageSource) -> ImageSource:
 def _adam(net: nn.Module, config: AdamConfig, interval: int) -> Adam:
     """Adam; with a lazy penalty every ``interval`` updates, corrected for the extra updates it makes.
 
-    ``interval`` main updates come with one more for the penalty, so the rates are scaled as in Karras et al.
+    Every ``interval`` main updates there is one more for the penalty, so the rates are scaled as in Karras et al.
     2020b, appendix B: lr * s and beta ** s with s = interval / (interval + 1).
     """
     share = interval / (interval + 1) if interval > 1 else 1.0

@@ -210,7 +210,7 @@ MISTAKES = {
     "--eps does not apply to --metrics fid": ["--metrics", "fid", "--eps", "3"],
     "--eps 2;8: must be a list of numbers": ["--metrics", "fgsm", "--eps", "2;8"],
     "eps is -3.0": ["--metrics", "fgsm", "--eps=-3"],
-    "carries a classifier, and a generator is needed": ["--metrics", "fid"],
+    "contains a classifier, but a generator is needed": ["--metrics", "fid"],
 }
 
 
@@ -227,4 +227,4 @@ def test_other_images_and_other_nets_are_refused(run: Path, tmp_path: Path, caps
     assert "choose images with the same" in capsys.readouterr().err
     train(gan(tmp_path / "gan", "training.steps=1"))
     assert main(["evaluate", str(tmp_path / "gan"), "--metrics", "accuracy", "--device", "cpu"]) == 2
-    assert "carries a generator, and a classifier is needed" in capsys.readouterr().err
+    assert "contains a generator, but a classifier is needed" in capsys.readouterr().err

@@ -62,7 +62,7 @@ def test_any_classifier_with_a_mean_over_its_last_map_pools_by_the_covariance(ki
 
 @pytest.mark.parametrize("kind", ["mlp", "cnn6"])
 def test_a_classifier_without_that_mean_says_so(kind: str) -> None:
-    with pytest.raises(UserError, match="has no mean over a last map"):
+    with pytest.raises(UserError, match="has no mean over the last map"):
         build_classifier(settings(f"model.classifier.kind={kind}", POOL), num_classes=3)
 
 

@@ -142,5 +142,5 @@ def test_penalties_sum_over_every_layer(kind: str) -> None:
 def test_what_cannot_be_built_is_said() -> None:
     with pytest.raises(ValueError, match="3n \\+ 4"):
         DenseNet(resolution=32, image_channels=3, num_classes=10, depth=99)
-    with pytest.raises(UserError, match=r"data\.resolution is 30: densenet40 nets need a multiple of 4 pixels"):
+    with pytest.raises(UserError, match=r"data\.resolution is 30: densenet40 needs a multiple of 4 pixels"):
         small("densenet40", "data.resolution=30")

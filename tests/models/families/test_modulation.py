@@ -350,5 +350,5 @@ def test_a_constraint_on_an_equalised_layer_is_baked_in_exactly() -> None:
 
 
 def test_a_modulated_convolution_cannot_become_a_plain_skew_one() -> None:
-    with pytest.raises(ValueError, match="forward of its own"):
+    with pytest.raises(ValueError, match="has its own forward"):
         skew_orthogonal(ModulatedConv2d(4, 4, 3, 5))

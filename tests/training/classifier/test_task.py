@@ -139,7 +139,7 @@ def test_what_is_stored_says_what_it_is(tmp_path: Path, capsys: pytest.CaptureFi
     shutil.copy(open_model(run).path, file)
     x = torch.rand(2, 1, 32, 32)
     assert torch.equal(load_classifier(file)(x), load_classifier(run)(x))
-    with pytest.raises(UserError, match="carries a classifier, and a generator is needed"):
+    with pytest.raises(UserError, match="contains a classifier, but a generator is needed"):
         load_generator(run)
     assert main(["evaluate", str(run)]) == 2
     capsys.readouterr()
@@ -156,7 +156,7 @@ def test_a_generator_is_no_classifier(tmp_path: Path) -> None:
     from tests.fixtures.runs import tiny as gan
 
     train(gan(tmp_path / "run", "training.steps=1"))
-    with pytest.raises(UserError, match="carries a generator, and a classifier is needed"):
+    with pytest.raises(UserError, match="contains a generator, but a classifier is needed"):
         load_classifier(tmp_path / "run")
 
 
@@ -372,13 +372,13 @@ REFUSED = {
     "training.ema.half_life: task 'classifier' has no use for 9": ["training.ema.half_life=9"],
     "data.holdout: 'sprites' has no test split": ["data.holdout=0.0"],
     "data.crop: task 'gan' has no use for 2": ["task=gan", "data.crop=2", "data.holdout=0.0"],
-    "nesterov: there is nothing": ["optimizer.classifier={nesterov: true, momentum: 0.0}"],
+    "nesterov: needs a momentum": ["optimizer.classifier={nesterov: true, momentum: 0.0}"],
     "beta1: 'sgd' has none": ["optimizer.classifier.beta1=0.5"],
     "milestones: kind 'step' needs": ["training.schedule.kind=step"],
-    "milestones: only kind 'step' has it": ["training.schedule.milestones=[0.5]"],
+    "milestones: applies only to kind 'step'": ["training.schedule.milestones=[0.5]"],
     "has batch norms": ["training.accumulate=2"],
     "labels: 'celeba' has no classes": ["data.source=celeba"],
-    "has 0 classes, and a classifier needs": ["data.source=array", "data.path={array}", "data.count=null"],
+    "has 0 classes, but a classifier needs": ["data.source=array", "data.path={array}", "data.count=null"],
     "would not learn": [norm(C, "spectral"), one(C, "gradient_transforms", kind="optimal_learning_rate")],
     "matches nothing in the batch norms": [f"{C}.whitening.layers=[norms.*]"],
 }
