@@ -126,7 +126,7 @@ def test_what_cannot_become_a_model_is_refused(run: Path, model: Path, tmp_path:
         package(run, run)
     with pytest.raises(UserError, match="is not a run of a GAN"):
         package(model, tmp_path / "b")
-    with pytest.raises(UserError, match="carries a classifier"):
+    with pytest.raises(UserError, match="contains a classifier"):
         package(train(tiny_classifier(tmp_path / "c", "training.steps=1")), tmp_path / "d")
     unscored = train(tiny(tmp_path / "e", "training.steps=1"))
     with pytest.raises(UserError, match="there is no score of step 1; measure some"):

@@ -203,13 +203,13 @@ def doubly_registered() -> nn.Module:
     ("make", "message"),
     [
         (lambda: nn.Linear(4, 4, dtype=torch.complex64), "complex64"),
-        (lambda: nn.Linear(4, 0), "no layer|no linear|no numbers"),
-        (lambda: nn.Linear(0, 4), "no layer|no linear|no numbers"),
+        (lambda: nn.Linear(4, 0), "no layer|no linear|no numbers|is empty"),
+        (lambda: nn.Linear(0, 4), "no layer|no linear|no numbers|is empty"),
         (old_spectral_norm, "not a parameter: it is computed from others"),
         (pruned, "not a parameter: it is computed from others"),
         (lambda: torch.nn.utils.parametrizations.weight_norm(nn.Linear(4, 4)), "has the torch parametrization"),
-        (lambda: weights.spectral_norm(nn.Linear(4, 4)), "constrained already"),
-        (doubly_registered, "one parameter"),
+        (lambda: weights.spectral_norm(nn.Linear(4, 4)), "already constrained"),
+        (doubly_registered, "the same parameter"),
         (lambda: nn.Sequential(nn.Linear(4, 4)), r"orthogan\.weights\.apply"),
     ],
 )

@@ -405,7 +405,7 @@ def test_w_space_is_the_generator_from_its_mean() -> None:
     assert float(twin.styles.weight[:4].detach().abs().max()) == 0
     assert float(view.styles.weight[:4].detach().abs().max()) > 0
     for y in (None, 3, -1):
-        with pytest.raises(UserError, match=f"y is {y} of the 3 classes of this generator"):
+        with pytest.raises(UserError, match=f"y is {y}: must be one of the 3 classes"):
             WSpace(net, y=y)
     with pytest.raises(UserError, match="y is 0"):
         WSpace(generator(), y=0)
