@@ -382,5 +382,5 @@ def test_nothing_to_resample_or_refine_is_refused() -> None:
         weights.resample(plain, 0)
     with pytest.raises(ValueError, match="rotation"):
         weights.refine(nn.Linear(3, 3))
-    with pytest.raises(ValueError, match="constrained already"):
+    with pytest.raises(ValueError, match="already constrained"):
         rotation(plain)
