@@ -6,7 +6,7 @@ import re
 
 import numpy as np
 
-# Mean change of a pixel at an offset of one, in grey levels of 255, from which a word applies.
+# Mean change of a pixel at an offset of one, in gray levels of 255, from which a word applies.
 STRENGTHS = ((12.0, "Strong"), (4.0, "Clear"), (1.0, "Subtle"), (0.0, "Hardly visible"))
 _AGREE = 0.8  # share of the pictures that have to agree before an effect is named
 _BRIGHTER = 0.3  # of the change, before it counts as one of brightness
@@ -30,7 +30,7 @@ def plain_name(name: str) -> str:
 
 
 def strength(change: float) -> str:
-    """A word for the mean change of a pixel [grey levels of 255] at an offset of one.
+    """A word for the mean change of a pixel [gray levels of 255] at an offset of one.
 
     Example:
         >>> strength(15.0), strength(0.2)
@@ -69,7 +69,7 @@ def describe_effect(low: np.ndarray, middle: np.ndarray, high: np.ndarray) -> st
 
 
 def change_of(low: np.ndarray, middle: np.ndarray, high: np.ndarray) -> float:
-    """The mean absolute change of a pixel from the middle to both ends, in grey levels of 255."""
+    """The mean absolute change of a pixel from the middle to both ends, in gray levels of 255."""
     centre = middle.astype(np.int16)
     return float((np.abs(high.astype(np.int16) - centre).mean() + np.abs(low.astype(np.int16) - centre).mean()) / 2)
 

@@ -209,7 +209,7 @@ def fit_profile(profiles: Sequence[tuple[float, float]], target: tuple[float, fl
         ([0.0, 1.0, 0.0, 0.0], 0.0)
     """
     ends = sorted({float(images) for images, _ in [*profiles, target]})
-    # the profiles fall steeply towards 0, so the first interval is divided
+    # the profiles fall steeply toward 0, so the first interval is divided
     first = [ends[0] * 0.5**k for k in range(8, 0, -1)]
     knots = np.array([0.0, *first, *ends])
     nodes, weights = np.polynomial.legendre.leggauss(NODES)

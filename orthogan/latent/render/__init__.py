@@ -22,7 +22,7 @@ PLAIN = (".png", ".gif", ".webp", ".mp4")
 def check_suffix(
     path: str | os.PathLike[str], *, heatmap: bool = False, sheet: bool = False, plain: bool = False
 ) -> None:
-    """Raise ``UserError`` unless ``render`` can write such a path; worth asking before a long traversal.
+    """Raise ``UserError`` unless ``render`` can write this path; check it before a long traversal.
 
     ``sheet``: a contact sheet, not a traversal. ``heatmap``: with maps of where it changes.
     """
@@ -31,7 +31,7 @@ def check_suffix(
     if suffix not in known:
         raise UserError(f"{path}: {what} can be written as {', '.join(known)}; choose one of these suffixes")
     if heatmap and suffix not in HEATMAPS:
-        raise UserError(f"{path}: heat-maps are drawn in {' and '.join(HEATMAPS)} only; leave them out")
+        raise UserError(f"{path}: heat maps are only available for {' and '.join(HEATMAPS)}; omit them")
     if plain and (sheet or suffix not in PLAIN or heatmap):
         raise UserError(
             f"{path}: a traversal without captions is written as {', '.join(PLAIN)}, of one seed and without heat-maps"
@@ -63,7 +63,7 @@ def render(
         'walk.png'
     """
     if path is None:
-        raise TypeError(f"render needs a path, whose suffix chooses the form: {', '.join(SUFFIXES)}")
+        raise TypeError(f"render needs a path whose suffix chooses the format: {', '.join(SUFFIXES)}")
     check_suffix(path, heatmap=heatmap, sheet=isinstance(traversal, ContactSheet), plain=plain)
     if not plain and (side is not None or smooth):
         raise UserError("side and smooth are for plain=True: pictures with captions have a size of their own")
