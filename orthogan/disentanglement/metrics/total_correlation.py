@@ -56,7 +56,7 @@ def gaussian_wasserstein_correlation(codes: ArrayLike, *, seed: int = 0) -> Scor
     """Squared 2-Wasserstein distance of the Gaussian of the codes from the product of its marginals; lower is better.
 
     2 tr S - 2 tr (D^1/2 S D^1/2)^1/2 with D = diag S (Locatello et al. 2019), in squared units of the codes; the detail
-    "normalized" is relative to tr S and has no unit (0 for constant codes).
+    "normalised" is relative to tr S and has no unit (0 for constant codes).
 
     Args:
         codes: (N, d), N > d, d >= 2.

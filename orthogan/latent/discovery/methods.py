@@ -33,7 +33,7 @@ def options_of(method: str) -> list[str]:
     Example:
         >>> from orthogan.latent.discovery import options_of
         >>> options_of("sefa")
-        ['layer', 'normalize', 'follow_norm', 'y']
+        ['layer', 'normalise', 'follow_norm', 'y']
     """
     return list(inspect.signature(DIRECTION_METHODS.get(method, "method")).parameters)[1:]
 
