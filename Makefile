@@ -1,6 +1,7 @@
 # `make demo` trains, scores and shows a small SRN-GAN; `make test` checks the whole project (about 10 minutes on two
 # cores); `make test-fast` leaves out the tests marked slow (under 3 minutes); `make lint` checks style, imports and types.
-# `make docs` builds the docs site into build/site. `make faults` harms runs and files for 25 minutes and counts what does not survive (docs/reliability.md).
+# `make docs` builds the docs site into build/site. `make faults` damages runs and files for
+# 25 minutes and counts the failures (docs/reliability.md).
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
