@@ -1,13 +1,13 @@
-# `make demo` trains, scores and shows a small SRN-GAN; `make test` checks the whole project (about 10 minutes on two
-# cores); `make test-fast` leaves out the tests marked slow (under 3 minutes); `make lint` checks style, imports and types.
-# `make docs` builds the docs site into build/site. `make faults` damages runs and files for
-# 25 minutes and counts the failures (docs/reliability.md).
+# `make demo` trains, scores and shows a small model. `make test` checks the whole project (about 15 minutes on two cores).
+# `make test-fast` omits the tests marked slow (about 5 minutes). `make lint` checks style, imports, types and spelling.
+# `make words` lists wordings to avoid (tools/words.txt). `make docs` builds the docs site into build/site. `make faults`
+# damages runs and files for 25 minutes and counts the failures (docs/reliability.md).
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
 RUN := runs/demo
 
-.PHONY: demo test test-fast lint docs faults clean
+.PHONY: demo test test-fast lint words docs faults clean
 
 demo: $(VENV)/.installed
 	$(BIN)/orthogan train configs/demo.yaml
@@ -31,6 +31,9 @@ lint: $(VENV)/.installed-dev
 	$(BIN)/lint-imports
 	$(BIN)/pyright
 	$(BIN)/codespell
+
+words: $(VENV)/.installed-dev
+	$(BIN)/python tools/words.py
 
 docs: $(VENV)/.installed-dev
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet

@@ -16,7 +16,7 @@ from tests.faults.runs import ROOT
 def test_nothing_is_lost_or_different_and_there_is_no_traceback(tmp_path: Path) -> None:
     # in a process of its own: its children are forks, which must not inherit the threads of other tests
     command = [sys.executable, "-m", "tests.faults", "--out", str(tmp_path), "--cut"]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=1800)
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=3600)
     print(done.stdout[-6000:])
     assert done.returncode == 0, done.stderr[-3000:]
     assert "| kill -9, one process | 2 | " in done.stdout
