@@ -97,8 +97,18 @@ def package(
         UserError: not a run of a GAN, no score, or a folder with other files in it.
 
     Example:
-        >>> package("runs/demo", "models/portraits")  # doctest: +SKIP
-        PosixPath('models/portraits')
+        >>> import orthogan
+        >>> from orthogan.export import package
+        >>> tiny = ["data.source=sprites", "data.count=64", "data.channels=1", "model.generator.channels=4"]
+        >>> tiny += ["model.discriminator.channels=4", "training.batch_size=4", "training.steps=1"]
+        >>> tiny += ["evaluation={every: 1, samples: 16, reference_samples: 16}", "out=run"]
+        >>> run = orthogan.train(orthogan.load_config(None, tiny))  # doctest: +ELLIPSIS
+        data: sprites-64, 64 images of 32 px; ...
+        >>> folder = package(run, "sprites-model")
+        >>> sorted(file.name for file in folder.glob("*.safetensors"))
+        ['discriminator.safetensors', 'generator.safetensors']
+        >>> orthogan.load(folder).resolution
+        32
     """
     out = Path(out)
     _check_folder(out)

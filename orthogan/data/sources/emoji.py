@@ -105,6 +105,8 @@ class NotoEmoji(DataSource):
     needs = f"the package {PACKAGE}; {DOWNLOAD}"
     factors = True
     options = EmojiOptions
+    origin = "Noto Emoji of Google, npm package emoji-datasource-google 16.0.0"
+    license = "Apache-2.0"
 
     def open(self, data: DataRequest) -> ArraySource:
         """The emoji of the package. Raises UserError naming the file and what is wrong with it."""

@@ -331,6 +331,8 @@ class DrawnPortraits(DataSource):
     splits = ("train", "test")
     factors = True
     options = PortraitOptions
+    origin = "drawn from styles of dicebear-styles (DiceBear)"
+    license = "CC0-1.0"
 
     def open(self, data: DataRequest) -> ArraySource:
         """The portraits, drawn now unless they are in the cache. Raises UserError for unknown factors."""

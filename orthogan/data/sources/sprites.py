@@ -126,6 +126,8 @@ class Sprites(DataSource):
 
     resolutions = (CANVAS // 2, CANVAS)
     factors = True
+    origin = "drawn by orthogan, with the factors of dSprites"
+    license = "MIT"
     colored = False
 
     def grid(self, data: DataRequest) -> SpriteGrid:
