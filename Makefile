@@ -1,6 +1,6 @@
 # `make demo` trains, scores and shows a small model. `make test` checks the whole project (about 15 minutes on two cores).
-# `make test-fast` omits the tests marked slow (about 5 minutes). `make lint` checks style, imports, types and spelling.
-# `make words` lists wordings to avoid (tools/words.txt). `make docs` builds the docs site into build/site. `make faults`
+# `make test-fast` omits the tests marked slow (about 5 minutes). `make lint` checks style, imports, types and words.
+# `make words` finds words to avoid (tools/words.txt). `make docs` builds the docs site into build/site. `make faults`
 # damages runs and files for 25 minutes and counts the failures (docs/reliability.md).
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
@@ -31,6 +31,7 @@ lint: $(VENV)/.installed-dev
 	$(BIN)/lint-imports
 	$(BIN)/pyright
 	$(BIN)/codespell
+	$(BIN)/python tools/words.py
 
 words: $(VENV)/.installed-dev
 	$(BIN)/python tools/words.py

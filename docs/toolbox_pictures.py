@@ -2,7 +2,7 @@
 
     python docs/toolbox_pictures.py
 
-The net, the data, the seed and the optimiser (SGD, momentum 0.9, no weight decay) are the same every time; what is
+The net, the data, the seed and the optimizer (SGD, momentum 0.9, no weight decay) are the same every time; what is
 drawn is the spectrum of its middle convolution (48 x 432) at the end.
 """
 

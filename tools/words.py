@@ -16,13 +16,15 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 LIST = Path(__file__).with_suffix(".txt")
 PLACES = (
-    *("orthogan", "docs", "configs", "examples", "train.py", "README.md", "CHANGELOG.md", "CONTRIBUTING.md"),
+    *("orthogan", "docs", "configs", "examples", "train.py", "README.md", "CONTRIBUTING.md"),
     *("CODE_OF_CONDUCT.md", "SECURITY.md", "benchmarks/README.md", ".github"),
 )
 SUFFIXES = {".py", ".md", ".yaml", ".yml", ".html", ".txt", ".js", ".ipynb"}
-GENERATED = ROOT / "docs" / "results"  # reports as the studies wrote them
+# the texts of studies are stored with their results, which are published as they were written
+STORED = ("docs/results", "docs/results.md", "orthogan/studies/papers", "orthogan/studies/measures.py")
 ALLOWED = "words: allow"
 CODE = re.compile(r"``[^`]+``|`[^`\n]+`")
+KEY = re.compile(r"""[a-z]?(["'])-*\w+\1""")  # a name, not a text
 FIELD = re.compile(r"\{[^{}]*\}")
 TEXT = {tokenize.COMMENT, tokenize.STRING, getattr(tokenize, "FSTRING_MIDDLE", tokenize.STRING)}
 
@@ -51,7 +53,7 @@ def texts(path: Path) -> Iterator[tuple[int, str]]:
         yield 1, blank(CODE, source)
         return
     for token in tokenize.generate_tokens(io.StringIO(source).readline):
-        if token.type in TEXT:
+        if token.type in TEXT and not KEY.fullmatch(token.string):
             text = blank(FIELD, token.string) if "f" in token.string[:2].lower() else token.string
             yield token.start[0], blank(CODE, text)
 
@@ -74,12 +76,12 @@ def problems(path: Path, known: list[tuple[re.Pattern[str], str]]) -> Iterator[s
 
 def files() -> Iterator[Path]:
     """What is looked at."""
+    stored = [ROOT / place for place in STORED]
     for place in PLACES:
         path = ROOT / place
-        found = [path] if path.is_file() else sorted(path.rglob("*")) if path.is_dir() else []
-        yield from (
-            file for file in found if file.is_file() and file.suffix in SUFFIXES and GENERATED not in file.parents
-        )
+        for file in [path] if path.is_file() else sorted(path.rglob("*")):
+            if file.is_file() and file.suffix in SUFFIXES and not any(file.is_relative_to(one) for one in stored):
+                yield file
 
 
 def main() -> int:

@@ -14,7 +14,7 @@ from orthogan.io.read import printable
 from orthogan.io.threads import in_threads
 
 MOST_PIXELS = 1 << 26  # limit for an image before cropping and resizing; up to 16 threads work at once
-TRANSFORM = "centre crop, lanczos"  # description of the transform, for fingerprints
+TRANSFORM = "centre crop, lanczos"  # for fingerprints, which must not change (words: allow)
 SMALL_PICTURE = 128 * 128  # threads are worthwhile for images with more pixels
 
 

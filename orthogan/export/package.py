@@ -88,7 +88,7 @@ def package(
         dims: which directions are shown; by default the first 8.
         metrics: scores to measure now, on ``samples`` fakes against all training images; those of training are kept.
         half: store the weights as float16, which halves the files; scores then belong to the rounded weights, and
-            must be measured anew.
+            must be measured again.
         trust: which ``module:Class`` the files of the run may name.
 
     Returns the folder.

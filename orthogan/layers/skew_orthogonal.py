@@ -327,7 +327,7 @@ class SkewOrthogonalConfig(ConstraintConfig):
     put_on: ClassVar = staticmethod(lambda layer, name, **options: skew_orthogonal(layer, **options))
 
     def check(self, config: Config, net: str) -> None:
-        """Weights that are given would be drawn anew."""
+        """Weights that are given would be drawn again."""
         if config.model.init is not None:
             raise ValueError(
                 f"model.init: model.{net}.norm.kind 'skew_orthogonal' initializes its kernels randomly and would "

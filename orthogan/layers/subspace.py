@@ -18,7 +18,7 @@ class LatentSubspace(nn.Module):
     """z (n, dims) -> mu + sum_k L_k z_k U_k (n, c, h, w): each row of U is a basis image, L_k is its importance.
 
     U starts with orthonormal rows, L at 3 * dims, ..., 6, 3, and mu at zero, as published. Training keeps the rows
-    orthonormal only if something sees to it: ``penalty`` in the loss, a gradient rule on U, or
+    orthonormal only if something keeps it so: ``penalty`` in the loss, a gradient rule on U, or
     ``orthogan.weights.orthogonal(layer, "U")`` for rows that are orthonormal at every step. At least float32, also
     inside autocast; the output has the dtype of z.
 

@@ -34,7 +34,7 @@ def power_iteration(matrix: Tensor, u: Tensor, iterations: int) -> tuple[Tensor,
 
     Each iteration is v <- W^T u, u <- W v (Miyato et al. 2018, algorithm 1), so that u^T W v = ||W v||. Where a
     product vanishes (a zero matrix, a start orthogonal to its range) u stays what it was: a zero vector would
-    stay zero for ever, also once the matrix has changed. At least float32.
+    stay zero, also after the matrix has changed. At least float32.
 
     Source: Miyato et al. 2018, algorithm 1, arXiv:1802.05957.
 

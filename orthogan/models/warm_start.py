@@ -35,7 +35,7 @@ class WarmStart:
     of a model also gives its discriminator; a single file has none. Other image channels and other classes are carried
     over as ``orthogan.models.adapt`` says. Every tensor counts as the net applies it: constraints, projectors and
     equalized learning rates are taken off, so that the constraints of ``config`` find plain weights to start from.
-    Among the equal singular values of a projector a basis is arbitrary: put anew on such a weight, a projector keeps
+    Among the equal singular values of a projector a basis is arbitrary: put again on such a weight, a projector keeps
     the space of its directions and not each of them.
 
     Args:

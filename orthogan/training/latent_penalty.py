@@ -1,4 +1,4 @@
-"""Regularisers of how a generator depends on its latent: Hessian penalty, OroJaR, path length.
+"""Regularizers of how a generator depends on its latent: Hessian penalty, OroJaR, path length.
 
 All use the generator in eval mode and float32, as a deterministic function of each latent, as users will see it
 (running batch statistics, the fixed noise of style-based networks), without updating its state.

@@ -13,7 +13,7 @@ CHECK_EVERY = 10  # steps between agreements of several processes: each one wait
 
 
 class StopSignal:
-    """A context in which SIGINT and SIGTERM set a flag; a second SIGINT interrupts at once, as ever."""
+    """A context in which SIGINT and SIGTERM set a flag; a second SIGINT interrupts at once, as usual."""
 
     def __init__(self) -> None:
         self.name: str | None = None

@@ -24,7 +24,7 @@ class Phase:
     """One optimizer update: ``losses`` holds a pure function for each part of the batch (accumulation).
 
     The gradient is the mean over the parts and over the processes. ``regular`` is a penalty on the weights, which
-    needs no batch: it is added once. ``per_step``: how many such updates a step has, on average.
+    needs no batch: it is added once. ``per_step``: the average number of such updates per step.
     """
 
     name: str

@@ -76,7 +76,7 @@ def _hooked(layer: nn.Module, name: str) -> Tensor:
     """What the layer's forward pre-hooks make of ``name``; the layer is put back as it was.
 
     Hooks that name the weight, as those of ``torch.nn.utils`` do, are run; where none does, all are. They see no
-    input: one that needs it cannot make a weight, and is passed over.
+    input: one that needs it cannot make a weight, and is skipped.
     """
     hooks = [(key in layer._forward_pre_hooks_with_kwargs, hook) for key, hook in layer._forward_pre_hooks.items()]
     naming = [(k, h) for k, h in hooks if name in (getattr(h, "name", None), getattr(h, "_tensor_name", None))]

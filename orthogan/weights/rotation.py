@@ -303,7 +303,7 @@ def resample(module: nn.Module, episode: int, *, optimizers: Iterable[Optimizer]
     angles alone) and starts again at the identity, on dimensions that are a function of (seed, layer,
     episode). What ``optimizers`` remember of these parameters is dropped: it belongs to other dimensions. Nothing
     else in the net, batch norm included, is touched, and the effective weights stay what they are. Call it at
-    the start (episode 0) and then every so many steps (750 in the authors' code).
+    the start (episode 0) and then every N steps (750 in the authors' code).
 
     Returns:
         The names of the layers.
@@ -427,7 +427,7 @@ class RotationConfig(ConstraintConfig):
         return {"method": self.method, "block_size": self.block_size, "sample": self.sample, "blocks": None}
 
     def check(self, config: Config, net: str) -> None:
-        """A moving average of parameters that are given another meaning means nothing."""
+        """A moving average of parameters that are given another meaning is meaningless."""
         if self.sample is not None and net == "generator" and config.training.ema.on:
             raise ValueError(
                 "model.generator.norm.sample: each merge gives the parameters another meaning, so their average means "

@@ -237,7 +237,7 @@ class SpectralNorm(Constraint):
     def right_inverse(self, weight: Tensor) -> Tensor:
         """Assigning a weight assigns the unconstrained one, at a usual scale, and finds its singular vectors.
 
-        The scale means nothing for the effective weight, but a step of an optimizer would hardly change a parameter
+        The scale does not change the effective weight, but a step of an optimizer would hardly change a parameter
         that is very large, and jump with one that is very small.
         """
         weight = self.assignable(weight)

@@ -35,7 +35,7 @@ _DELAY = sum(k * tap for k, tap in enumerate(SYM6)) / sum(SYM6) - (_TAPS - 1) / 
 _BILINEAR, _REFLECTION = 0, 2  # torch's numbers for the modes of grid_sample
 
 
-# Operators of torch's own registry and not ``autograd.Function``: those lose the second derivative, without a word, in
+# Operators of torch's own registry and not ``autograd.Function``: those lose the second derivative silently in
 # a graph that torch.compile makes of a loss with a gradient penalty inside (torch 2.15).
 @torch.library.custom_op("orthogan::sample", mutates_args=())
 def _sample(images: Tensor, grid: Tensor) -> Tensor:

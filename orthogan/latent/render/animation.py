@@ -152,7 +152,7 @@ def encode_webp(
 def _one_palette(frames: list[Image.Image], *, dither: bool) -> list[Image.Image]:
     """All frames in the same 256 colors, so that nothing flickers where the image stands still."""
     width, height = frames[0].size
-    step = math.ceil(math.sqrt(len(frames) * width * height / PALETTE_PIXELS))  # large frames: every so many pixels
+    step = math.ceil(math.sqrt(len(frames) * width * height / PALETTE_PIXELS))  # large frames: every N-th pixel
     width, height = math.ceil(width / step), math.ceil(height / step)
     sheet = Image.new("RGB", (width, height * len(frames)))
     for index, frame in enumerate(frames):

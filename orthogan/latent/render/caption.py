@@ -48,7 +48,7 @@ def _described(unit: str, about: Mapping[str, str], base: list[str]) -> str:
     if about.get("walk", "line") == "sphere":
         parts.append("walk on the sphere")
     if about.get("centred") == "true":
-        parts.append("centred on each direction")
+        parts.append("centered on each direction")
     parts.append(f"offsets in {unit}")
     parts += _found_by(about)
     if about.get("model_hash"):

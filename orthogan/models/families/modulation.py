@@ -252,7 +252,7 @@ def _mix(x: Tensor) -> Tensor:
 
 @torch.no_grad()
 def _equalize(layer: nn.Linear | nn.Conv2d, fan_in: int, lr_mul: float, equalized: bool) -> float:
-    """Initialise the weight; the gain to go with it. Together N(0, 1 / fan_in)."""
+    """Initialize the weight; the gain to go with it. Together N(0, 1 / fan_in)."""
     scale = 1 / math.sqrt(fan_in)
     nn.init.normal_(layer.weight, 0.0, 1 / lr_mul if equalized else scale)
     return lr_mul * scale if equalized else 1.0

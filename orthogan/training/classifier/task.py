@@ -233,7 +233,7 @@ def _check_shares(config: Config, net: nn.Module, processes: int) -> None:
 def _optimizer(net: nn.Module, config: ClassifierOptimizerConfig) -> Optimizer:
     """Build SGD or Adam over all parameters; weight decay applies to all of them, as in the published recipes.
 
-    SGD is not fused: that one cannot begin the velocity of some parameters anew, as stochastic OPT does.
+    SGD is not fused: that one cannot reset the velocity of some parameters, as stochastic OPT does.
     """
     if config.kind == "sgd":
         return SGD(

@@ -1,4 +1,4 @@
-// The picture: drawn anew whenever the state changes, or played as a loop.
+// The picture: drawn again whenever the state changes, or played as a loop.
 import {asked, edited, nameOf, state, view} from "./state.js";
 import {call, complain, say} from "./api.js";
 
