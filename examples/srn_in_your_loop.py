@@ -62,9 +62,10 @@ for step in range(1, options.steps + 1):
     if step % 100 == 0 or step == options.steps:
         print(f"step {step}: loss of D {d_loss.item():.3f}, of G {g_loss.item():.3f}", flush=True)
 
-# What the constraint did: per layer the spectral norm, the stable rank, its bound, and whether the bound is active.
+# What the constraint did to each layer.
 for name, row in weights.report(discriminator).items():
-    print(name, row)
+    state = "bounded" if row["active"] else "free"
+    print(f"layer {name}: norm {row['sigma_after']:.2f}, stable rank {row['stable_rank_after']:.1f} ({state})")
 
 generator.eval()
 with torch.no_grad():

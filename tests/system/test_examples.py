@@ -49,7 +49,7 @@ def test_every_script_is_listed_and_short() -> None:
 def test_a_loop_of_your_own(run: Run, tmp_path: Path) -> None:
     said = run("srn_in_your_loop.py", "--steps", "3")
     assert re.search(r"step 3: loss of D \d", said)
-    assert "stable_rank" in said
+    assert len(re.findall(r"layer \d: norm \d\.\d+, stable rank \d+\.\d \((?:bounded|free)\)", said)) == 4
     with Image.open(tmp_path / "srn-samples.png") as picture:
         assert picture.size == (512, 512)
 
