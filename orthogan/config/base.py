@@ -24,8 +24,8 @@ A section whose ``kind`` chooses its class, so that each kind has its own keys:
 
     norm: Annotated[ConstraintConfig, OpenSection(CONSTRAINTS)] = ConstraintConfig()
 
-Reading a config imports no ``module:Name``: such a section holds its keys as they are until ``resolved`` is asked for
-the real one, which is after the user has consented.
+Reading a config imports no ``module:Name``: such a section holds its keys as they are until ``resolved`` returns
+the real one, after the user has consented.
 """
 
 from __future__ import annotations

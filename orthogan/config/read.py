@@ -56,7 +56,7 @@ def read_chain(path: Path) -> list[tuple[Path, dict[str, Any]]]:
         if not os.path.exists(parent):
             parent = find_config(Path(base))
         if not os.path.exists(parent):
-            raise UserError(f"{path}: base names {shown(base)}, but there is no file {path.parent / base}")
+            raise UserError(f"{path}: base names {shown(base)}, but {path.parent / base} does not exist")
         if parent.resolve() in seen:
             raise UserError(f"{path}: 'base' comes back to {parent}; a config cannot build on itself")
         if len(chain) == MOST_BASES:

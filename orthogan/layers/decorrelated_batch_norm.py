@@ -148,7 +148,7 @@ def decorrelate(module: nn.Module, layers: str | Sequence[str] = ("*",), **optio
     The new layer takes over the width, gain, bias, device and mode of the old one, not its running statistics.
 
     Args:
-        layers: which of the ``nn.BatchNorm2d`` layers (and subclasses), in the words of ``orthogan.weights.select``,
+        layers: which of the ``nn.BatchNorm2d`` layers (and subclasses), as in ``orthogan.weights.select``,
             such as ``blocks.0.*`` or ``!first``, as a list or one string with commas.
         options: of ``DecorrelatedBatchNorm2d``.
 

@@ -66,7 +66,7 @@ class BoundedSkew(Constraint):
                 u.copy_(power_iteration(matrix, at_least_float32(u), iterations)[0])
 
     def forward(self, weight: Tensor) -> Tensor:
-        """The filter of A (m, m, k, k), worked out in at least float32, in the dtype of ``weight``."""
+        """The filter of A (m, m, k, k), computed in at least float32, in the dtype of ``weight``."""
         if self.training and not self.held:
             self.advance(weight)
         with torch.autocast(weight.device.type, enabled=False):

@@ -93,7 +93,7 @@ def build_for_file(config: Config, name: str, *, num_classes: int, numbers: int)
 
 @contextmanager
 def _at_most(numbers: int, message: str) -> Iterator[None]:
-    """Raise ``UserError(message)`` once the modules built in the block hold more than so many numbers."""
+    """Raise ``UserError(message)`` once the modules built in the block hold more numbers than allowed."""
 
     def count(module: nn.Module, name: str, value: Tensor | None) -> None:
         nonlocal numbers

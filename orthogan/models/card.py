@@ -39,7 +39,7 @@ class Curve(Section):
     runs: int = Field(default=1, description="random seeds")
 
     def at(self, images: int) -> Point | None:
-        """The expected score after so many images, between two points linear in the images; None before the first.
+        """The expected score after this many images, between two points linear in the images; None before the first.
 
         After the last point, the last one.
         """

@@ -11,7 +11,7 @@ import torch
 
 WARM_UP = 2  # steps that are not timed: kernels are chosen and compiled, and caches fill
 LEAST = 3  # steps that are timed before the first estimate, or more, so that each lazy phase is among them
-PATIENCE = 20.0  # after so many seconds of timed steps the first estimate does not wait for lazy phases
+PATIENCE = 20.0  # after this many seconds of timed steps the first estimate does not wait for lazy phases
 WINDOW = 256  # the newest steps that an estimate uses, so that it follows a machine whose load changes
 
 

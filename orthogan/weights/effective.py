@@ -24,7 +24,7 @@ def effective_weight(layer: nn.Module, name: str = "weight") -> Tensor:
     """``layer.name`` as a forward in eval mode would apply it now, with gradients to the parameters; nothing moves.
 
     Constraints and other parametrizations are evaluated without a power iteration. A weight that a forward pre-hook
-    sets (``weight_norm``, ``spectral_norm`` and ``prune`` of ``torch.nn.utils``, or a hook of your own) is worked out
+    sets (``weight_norm``, ``spectral_norm`` and ``prune`` of ``torch.nn.utils``, or a hook of your own) is computed
     by that hook, so it is right before the first forward and after a step, and each call has a graph of its own. An
     ``Equalized`` layer counts with its gain, unless it is constrained.
 

@@ -153,7 +153,7 @@ def apply(
     Args:
         kind: a name in ``CONSTRAINTS``, such as "spectral" ("none" touches nothing), your ``module:function``,
             or a section of a config, with its options. Some put another layer in the place of the old one.
-        layers: which ones, in the words of ``orthogan.weights.select``; by default those of the section, then all (the
+        layers: which ones, as in ``orthogan.weights.select``; by default those of the section, then all (the
             convolutions for "skew_orthogonal", the first layer for "householder").
         options: of the function that is applied, such as ``stable_rank_norm``.
 

@@ -73,7 +73,7 @@ class Orthogonal(Constraint):
                 )
 
     def forward(self, parameter: Tensor) -> Tensor:
-        """The effective weight, worked out in at least float32, in the dtype of the parameter."""
+        """The effective weight, computed in at least float32, in the dtype of the parameter."""
         if self.training and not self.held:
             self.advance(parameter)
         with torch.autocast(parameter.device.type, enabled=False):
@@ -182,7 +182,7 @@ class OrthogonalConfig(ConstraintConfig):
 
 
 def bjorck(matrix: Tensor, u: Tensor, iterations: int) -> Tensor:
-    """``matrix`` (..., m, n) after so many steps W <- W (3 I - W^T W) / 2 (Björck & Bowie 1971) from W / sigma.
+    """``matrix`` (..., m, n) after ``iterations`` steps W <- W (3 I - W^T W) / 2 (Björck & Bowie 1971) from W / sigma.
 
     Args:
         u: unit vector (..., m) near the top left singular vector; sigma = ||W^T u|| counts as a constant.

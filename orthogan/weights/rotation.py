@@ -147,7 +147,7 @@ class Rotation(Constraint):
         return torch.cat([part[:, :full].flatten(1), part[:, full:, :-1].flatten(1)], 1)
 
     def forward(self, parameter: Tensor) -> Tensor:
-        """The effective weight, worked out in at least float32, in the dtype of the parameter."""
+        """The effective weight, computed in at least float32, in the dtype of the parameter."""
         with torch.autocast(parameter.device.type, enabled=False):
             return self.given(self.view.back(self.rotated(at_least_float32(parameter))), parameter)
 
@@ -222,12 +222,14 @@ def rotation(
     if neurons not in ("gaussian", "weight"):
         raise ValueError(f"neurons {neurons!r}: choose gaussian or weight")
     if sample is not None and not (0 < sample < 1 or (sample >= 2 and sample == int(sample))):
-        raise ValueError(f"sample is {sample}: a number of dimensions, 2 or more, or a share between 0 and 1")
+        raise ValueError(
+            f"sample is {sample}: must be a number of dimensions, 2 or more, or a fraction between 0 and 1"
+        )
     if sample is not None and method == "relaxed":
         raise ValueError("sample with method 'relaxed': merging a matrix that is not orthogonal changes the neurons")
 
     if block_size < 1:
-        raise ValueError(f"block_size is {block_size}: a block has at least 1 dimension")
+        raise ValueError(f"block_size is {block_size}: must be at least 1")
 
     def make(weight: Tensor) -> Rotation:
         columns = MatrixView(module, weight).columns
@@ -419,7 +421,7 @@ class RotationConfig(ConstraintConfig):
         if self.sample is not None and self.method == "relaxed":
             raise ValueError("sample: merging a relaxed matrix, which is not orthogonal, would change the neurons")
         if self.sample is not None and self.sample > 1 and self.sample != int(self.sample):
-            raise ValueError(f"sample: {self.sample} is neither a number of dimensions nor a share below 1")
+            raise ValueError(f"sample: {self.sample} is neither a number of dimensions nor a fraction below 1")
         return self
 
     def keywords(self) -> dict[str, Any]:
@@ -430,8 +432,8 @@ class RotationConfig(ConstraintConfig):
         """A moving average of parameters that are given another meaning is meaningless."""
         if self.sample is not None and net == "generator" and config.training.ema.on:
             raise ValueError(
-                "model.generator.norm.sample: each merge gives the parameters another meaning, so their average means "
-                "nothing; set training.ema.half_life to 0"
+                "model.generator.norm.sample: each merge changes the meaning of the parameters, so their average is "
+                "meaningless; set training.ema.half_life to 0"
             )
 
     def attach(self, net: nn.Module, optimizer: Optimizer, *, seed: int) -> Upkeep:

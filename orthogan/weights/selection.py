@@ -235,8 +235,8 @@ def refuse_tied(module: nn.Module, chosen: Sequence[Selected]) -> None:
         shared = places[parameter.data_ptr() or id(parameter)]
         if len(shared) > 1:
             raise ValueError(
-                f"{' and '.join(shared)} are one parameter (tied weights), which a constraint on one layer would "
-                f"untie; choose layers without {found.name or 'it'}, or give each layer a weight of its own"
+                f"{' and '.join(shared)} are the same parameter (tied weights), which a constraint on one layer would "
+                f"untie; choose layers without {found.name or 'it'}, or untie the weights first"
             )
 
 

@@ -51,7 +51,7 @@ class SpectralNorm(Constraint):
     ``orthogan.linalg.stable_rank``, is scaled down from 1 / sigma, which would fill an optimizer's memory for good.
 
     ``effective`` says what the constraint is. In eager mode, where every kernel is launched by itself, ``closed`` does
-    the same with its gradient worked out on paper, in far fewer kernels. ``share`` is None for a kind without it, 0 for
+    the same with its gradient computed on paper, in far fewer kernels. ``share`` is None for a kind without it, 0 for
     spectral normalization, else as in ``orthogan.linalg.stable_rank.stable_rank_slopes``.
 
     Source: Miyato et al. 2018, algorithm 1, arXiv:1802.05957.
@@ -76,7 +76,7 @@ class SpectralNorm(Constraint):
     def __init__(self, module: nn.Module, weight: Tensor, *, n_power_iterations: int = 1) -> None:
         super().__init__(module, weight)
         if n_power_iterations < 1:
-            raise ValueError(f"n_power_iterations is {n_power_iterations}: at least 1 is needed")
+            raise ValueError(f"n_power_iterations is {n_power_iterations}: must be at least 1")
         self.n_power_iterations = n_power_iterations
         matrix = at_least_float32(self.matrix(weight.detach()))
         u, v = self.iterate(matrix, self.start(matrix), WARM_UP)
@@ -124,7 +124,7 @@ class SpectralNorm(Constraint):
                 _together(group, iterations, keep)
 
     def forward(self, weight: Tensor) -> Tensor:
-        """The effective weight, worked out in at least float32, in the dtype of ``weight``."""
+        """The effective weight, computed in at least float32, in the dtype of ``weight``."""
         compiling = torch.compiler.is_compiling()  # then kernels are fused, and the compiler wants the plain formula
         kept: Kept | None = None if compiling else self.kept
         if kept is not None and not (kept.weight is weight and kept.version == weight._version):

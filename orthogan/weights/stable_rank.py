@@ -47,7 +47,7 @@ class StableRankNorm(SpectralNorm):
 
     def __init__(self, module: nn.Module, weight: Tensor, *, c: float, k: int = 1, n_power_iterations: int = 1) -> None:
         if not 0 < c <= 1:
-            raise ValueError(f"c is {c}: the target stable rank is a share of min(rows, columns), in (0, 1]")
+            raise ValueError(f"c is {c}: the target stable rank must be a fraction of min(rows, columns), in (0, 1]")
         self.k = k
         super().__init__(module, weight, n_power_iterations=n_power_iterations)
         self.c = c
@@ -237,7 +237,7 @@ def stable_rank_norm(
         True
     """
     if k < 0:
-        raise ValueError(f"k is {k}: the number of preserved singular values is 0 or more")
+        raise ValueError(f"k is {k}: the number of preserved singular values must be 0 or more")
     kind = SpectrumPreservingStableRankNorm if k > 1 else StableRankNorm
     return register(module, name, lambda weight: kind(module, weight, c=c, k=k, n_power_iterations=n_power_iterations))
 

@@ -282,7 +282,7 @@ def test_files_that_are_no_config(tmp_path: Path) -> None:
     assert "not a list" in failure(write(tmp_path / "l.yaml", "- 1\n"))
     assert "not valid YAML" in failure(write(tmp_path / "y.yaml", "a: [1\n"))
     assert "line 2: the key 'seed' occurs twice" in failure(write(tmp_path / "d.yaml", "seed: 1\nseed: 2\n"))
-    assert "there is no file" in failure(write(tmp_path / "b.yaml", "base: gone.yaml\n"))
+    assert "does not exist" in failure(write(tmp_path / "b.yaml", "base: gone.yaml\n"))
     write(tmp_path / "one.yaml", "base: two.yaml\n")
     assert "cannot build on itself" in failure(write(tmp_path / "two.yaml", "base: one.yaml\n"))
 
@@ -294,7 +294,7 @@ def test_a_folder_a_long_chain_and_a_large_file_are_refused(tmp_path: Path) -> N
         write(tmp_path / f"{i}.yaml", f"base: {i + 1}.yaml\n")
     assert "files build on one another" in failure(tmp_path / "0.yaml")
     assert "limit for this kind of file" in failure(write(tmp_path / "big.yaml", "# " + "x" * 10**6))
-    assert "there is no file" in failure(write(tmp_path / "b.yaml", f"base: {'x' * 300}.yaml\n"))
+    assert "does not exist" in failure(write(tmp_path / "b.yaml", f"base: {'x' * 300}.yaml\n"))
 
 
 @pytest.mark.parametrize("name", ["x" * 300, "x/" * 3000, "a\x00b"])

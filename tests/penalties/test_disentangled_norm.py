@@ -134,8 +134,8 @@ def test_trials_and_seed_are_what_they_say() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"free": 2}, "set relaxed=True"),
-        ({"transition": 2}, "set relaxed=True"),
+        ({"free": 2}, "need relaxed=True"),
+        ({"transition": 2}, "need relaxed=True"),
         ({"relaxed": True, "free": 7}, "free is 7: 4 filters have 6"),
         ({"relaxed": True, "free": -1}, "free is -1"),
         ({"relaxed": True, "free": 1, "transition": 2}, "set only one of them"),

@@ -99,5 +99,5 @@ def test_the_start_is_fixed_and_without_pattern() -> None:
 
 
 def test_no_iteration_is_refused() -> None:
-    with pytest.raises(ValueError, match="iterations is 0: at least 1"):
+    with pytest.raises(ValueError, match="iterations is 0: must be at least 1"):
         srip(torch.eye(2), 0)

@@ -366,8 +366,8 @@ def test_refinement_finds_the_known_minimum() -> None:
         ({"method": "gs"}, "choose qr, gram_schmidt"),
         ({"neurons": "xavier"}, "choose gaussian or weight"),
         ({"blocks": 5}, "must divide the 12"),
-        ({"sample": 1}, "2 or more, or a share"),
-        ({"sample": 2.5}, "2 or more, or a share"),
+        ({"sample": 1}, "2 or more, or a fraction"),
+        ({"sample": 2.5}, "2 or more, or a fraction"),
         ({"sample": 4, "method": "relaxed"}, "not orthogonal changes the neurons"),
     ],
 )

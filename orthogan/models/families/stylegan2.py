@@ -415,7 +415,7 @@ def project_styles(generator: nn.Module, rank: int = 10, layers: str | Sequence[
     (Song et al. 2023). A row of ``projector.directions()`` is a direction of w at that layer.
 
     Args:
-        layers: which of ``generator.style_layers()``, in the words of ``orthogan.weights.select``; those of the
+        layers: which of ``generator.style_layers()``, as in ``orthogan.weights.select``; those of the
             up-sampling convolutions by default.
 
     Raises:

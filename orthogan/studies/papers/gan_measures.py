@@ -41,7 +41,7 @@ PUBLISHED, FAKES, REALS = 50_000, 5_000, 10_000
 MOST_PAIRS = 10_000
 QUOTIENTS = "lipschitz.npz"
 TITLE, AXIS = "Empirical Lipschitz constants of the discriminator", "|D(x) - D(y)| / |x - y|"
-# Runs of at least so many steps have this critic; smaller ones are of another scale and stand in another column.
+# Runs of at least this many steps have this critic; smaller ones are of another scale and stand in another column.
 CRITICS = {
     10_000: Recipe(),
     500: Recipe(steps=600, batch_size=64, width=16, lr=1e-3),

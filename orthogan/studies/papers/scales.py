@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-# seconds a run: a look at whether everything works
+# seconds per run: only checks that everything works
 SMOKE: dict[str, Any] = {
     "task": "classifier",
     "data": {"source": "sprites", "count": 400, "resolution": 32, "channels": 1, "holdout": 0.1, "resident": "device"},

@@ -195,8 +195,8 @@ STUDY = Study(
     about=(
         "Classifiers without constraint, with spectral normalisation and with stable rank normalisation of their "
         "convolutions (the classifying layer is free, as in the first author's later code). The gap is the test error "
-        "less the training error. With random labels nothing can be learnt but by heart: a high training error after "
-        "the same steps means less memorising. The measures are of margins on training images, log10, smaller is "
+        "less the training error. Random labels can only be memorized: a higher training error after the same number "
+        "of steps means less memorization. The measures are of margins on training images, log10, smaller is "
         "simpler; how the figures of the paper are normalised is not known, so the products are given with the "
         "factors of batch norms and without. Batch norms undo the scale of a layer, so that under them spectral "
         "normalisation changes little but the effective learning rate. Learning rates and schedule are ours: those of "
