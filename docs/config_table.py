@@ -3,15 +3,15 @@
     python -m docs.config_table                          # write the page
     python -m docs.config_table --measure demo …         # first measure these configs again (names below configs/)
 
-What is measured, on random images in place of the data set: processor time per step of one thread, and the peak memory
-of the process. Scores are those that `orthogan.training.expected` finds (cards of the shipped models, files beside the
-configs), and otherwise those in docs/config_costs.json, each with the page that holds its protocol.
+What is measured, by a dry run on random images in place of the data set: processor time per step of one thread, and the
+peak memory of the process. Scores are those that `orthogan.training.expected` finds (cards of the shipped models, files
+beside the configs), and otherwise those in docs/config_costs.json, each with the page that holds its protocol.
 """
 
 from __future__ import annotations
 
 import json
-import resource
+import re
 import subprocess
 import sys
 import tempfile
@@ -129,16 +129,15 @@ def measure(name: str) -> dict[str, Any]:
 
 
 def one(name: str) -> None:
-    """What ``measure`` starts."""
+    """What ``measure`` starts: a dry run, whose clock counts processor time."""
     import numpy as np
     import torch
 
     from orthogan.config.files import load_config
-    from orthogan.training.loop import Means, update
-    from orthogan.training.run import _task
-    from orthogan.training.watch import FiniteWatch
+    from orthogan.training import dry_run
 
     torch.set_num_threads(1)
+    time.perf_counter = time.process_time
     path = configs()[name]
     shown = load_config(path)
     with tempfile.TemporaryDirectory() as folder:
@@ -146,19 +145,13 @@ def one(name: str) -> None:
         images = np.random.default_rng(0).integers(0, 256, (*shape, 3) if shown.data.channels == 3 else shape, np.uint8)
         np.savez(f"{folder}/images.npz", images=images, labels=np.arange(512) % CLASSES.get(shown.data.source, 10))
         new = ["data.source=array", f"data.path={folder}/images.npz", "data.count=null", "data.options={}"]
-        new += [f"out={folder}/run", "training.device=cpu", "evaluation.every=0"]
+        new += [f"out={folder}/run", "training.device=cpu", "evaluation.every=0", "evaluation.at_start=false"]
         new += ["data.holdout=0.2"] if shown.task == "classifier" else []
-        config, times = load_config(path, new), []
-        with _task(config, False) as (task, accelerator):
-            watch, means = FiniteWatch(), Means()
-            for step in range(4):
-                began = time.process_time()
-                for phase in task.phases(step):
-                    means.add(update(phase, task, accelerator, watch, step))
-                task.finish_step(step)
-                times.append(time.process_time() - began)
-    peak = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10)
-    print(json.dumps({"cpu_seconds_per_step": round(min(times[1:]), 4), "peak_mib": peak}))
+        facts = dry_run(path, new)
+    seconds, memory = (re.search(r"steps of ([\d.e-]+) s", facts["time"]), re.search(r"\d+", facts["peak memory"]))
+    assert seconds is not None, facts
+    assert memory is not None, facts
+    print(json.dumps({"cpu_seconds_per_step": float(seconds[1]), "peak_mib": int(memory[0])}))
 
 
 def main(arguments: list[str]) -> None:
