@@ -16,7 +16,7 @@ from orthogan.models.shipped import find_shipped, other_shipped, shipped_names
 
 if TYPE_CHECKING:
     from orthogan.cli.parser import Parser
-    from orthogan.models.card import Card
+    from orthogan.models.card import Card, ScoreOfCard
 
 WIDTH = 44  # of a column of text [characters]
 
@@ -58,10 +58,21 @@ def _print_table(models: list[tuple[str, Path, Card]]) -> None:
         if facts is not None:
             cells[2] = f"{facts.resolution} px, {'gray' if facts.channels == 1 else 'RGB'}"
             cells[3] = ", ".join(f"{net[0].upper()} {count / 1e6:.2f} M" for net, count in facts.parameters.items())
-            cells[4] = "\n".join(textwrap.fill(score.in_words(), WIDTH) for score in facts.scores)
+            cells[4] = _scores(facts.scores)
         rows.append(cells)
     print(text_table(rows, "llllll", ["NAME", "WHAT", "IMAGES", "PARAMETERS", "SCORE", "SIZE"]))
     print("\n`orthogan models NAME` prints the card. Every command that takes a model takes these names.")
+
+
+def _scores(scores: list[ScoreOfCard]) -> str:
+    """The scores, one per line, above the protocol that they have in common."""
+    from orthogan.models.card import fakes_in_words
+
+    groups: dict[str, list[str]] = {}
+    for score in scores:
+        words = fakes_in_words(score.protocol)
+        groups.setdefault(words, []).append(score.in_words().removesuffix(f" ({words})"))
+    return "\n".join("\n".join([*lines, textwrap.fill(f"({words})", WIDTH)]) for words, lines in groups.items())
 
 
 def _weights(path: Path) -> list[Path]:
