@@ -165,7 +165,7 @@ def test_a_file_of_a_checkpoint_is_checked_against_its_record_also_without_a_has
     data = bytearray(file.read_bytes())
     data[-10] ^= 1
     file.write_bytes(data)
-    with pytest.raises(UserError, match=r"generator\.safetensors: its content changed"):
+    with pytest.raises(UserError, match=r"generator\.safetensors: its content has changed"):
         load_generator(file)
     alone = shutil.copy(file, tmp_path / "alone.safetensors")
     load_generator(alone)  # nothing vouches for it

@@ -324,7 +324,7 @@ def test_a_damaged_discriminator_does_not_keep_the_generator_from_being_looked_a
     file.write_bytes(data)
     model = open_model(copy)
     assert model.generator.latent_dim == 5
-    with pytest.raises(UserError, match="its content changed"):
+    with pytest.raises(UserError, match="its content has changed"):
         _ = model.discriminator
 
 

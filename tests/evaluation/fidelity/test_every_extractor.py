@@ -129,7 +129,7 @@ def test_torchscript_in_a_file_of_the_users_is_not_run(tmp_path: Path, extractor
         ("w.pth", {"w": torch.eye(3).to_sparse()}, "sparse"),
         ("w.pth", {"w": torch.ones(1).expand(10**12)}, "stored"),
         ("w.pth", {"w": nn.Linear}, "more than tensors"),
-        ("w.pth", {"w": 3}, "no tensors"),
+        ("w.pth", {"w": 3}, "not tensors"),
     ],
 )
 def test_what_is_no_file_of_weights_is_named(

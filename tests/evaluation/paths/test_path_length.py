@@ -384,7 +384,7 @@ class Line(Patches):
         (Patches(), {"samples": 1}, "at least 2"),
         (Patches(), {"batch_size": 0}, "batch_size=0"),
         (Patches(), {"distance": "lpips"}, ", ".join(DISTANCES)),
-        (Patches(), {"distance": lambda a, b: a - b}, r"must give \(4,\) numbers"),
+        (Patches(), {"distance": lambda a, b: a - b}, r"must return 4 numbers"),
         (style_gan().latent_space("w"), {}, "view from w"),
     ],
 )
