@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parents[1]
 LIST = Path(__file__).with_suffix(".txt")
 PLACES = (
     *("orthogan", "docs", "configs", "examples", "train.py", "README.md", "CONTRIBUTING.md"),
-    *("CODE_OF_CONDUCT.md", "SECURITY.md", "benchmarks/README.md", ".github"),
+    *("CODE_OF_CONDUCT.md", "SECURITY.md", "CHANGELOG.md", "benchmarks/README.md", ".github"),
 )
 SUFFIXES = {".py", ".md", ".yaml", ".yml", ".html", ".txt", ".js", ".ipynb"}
 # the texts of studies are stored with their results, which are published as they were written

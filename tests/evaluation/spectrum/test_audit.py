@@ -49,7 +49,7 @@ def test_the_text_has_a_line_for_every_layer(tmp_path: Path) -> None:
     assert all(any(line.split()[:1] == [row.name] for line in lines) for row in rows)
     assert "D.linear" not in text
     assert "a heuristic" in text
-    assert lines[-1] == f"picture: {picture}"
+    assert lines[-1] == f"plot: {picture}"
     assert Image.open(picture).text["subject"] == str(run)
 
 
