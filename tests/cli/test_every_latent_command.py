@@ -44,7 +44,7 @@ def test_discovered_directions_are_walked(tmp_path: Path) -> None:
     ("words", "says"),
     [
         (["traverse", MODEL, "--seeds", "0-2", "--out", "x.gif"], ".png"),
-        (["traverse", MODEL, "--heatmap", "--out", "x.gif"], "heat-map"),
+        (["traverse", MODEL, "--heatmap", "--out", "x.gif"], "heat maps"),
         (["traverse", MODEL, "--seeds", "0", "--base", "zero", "--out", "x.png"], "--base"),
         (["traverse", MODEL, "--layers", "0-1", "--out", "x.png"], "layers"),
         (["discover", MODEL, "--space", "w", "--out", "x.safetensors"], "'w'"),
