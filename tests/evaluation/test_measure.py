@@ -356,7 +356,7 @@ def test_a_comparison_needs_something_to_compare_with() -> None:
         evaluate(Patches(), None, samples=16, extractor=EXTRACTOR)
     with pytest.raises(UserError, match="not statistics"):
         evaluate(Patches(), "stats.npz", metrics=["prc"], samples=16, extractor=EXTRACTOR)
-    with pytest.raises(UserError, match="isc alone"):
+    with pytest.raises(UserError, match="isc uses no reference"):
         evaluate(Patches(), None, metrics=["isc"], samples=16, extractor=EXTRACTOR, save_reference_to="x.safetensors")
     (alone,) = evaluate(Patches(), None, metrics=["isc"], samples=32, extractor=CLASSIFYING, progress=False)
     assert alone.value > 1

@@ -65,7 +65,7 @@ def test_defaults_and_immutability() -> None:
         ({"matrix": np.array([[1.0, 0.0], [0.0, 0.0]])}, "direction 1 is all zeros"),
         ({"names": ["a"]}, "1 values of 'names' for 2"),
         ({"scores": {"sigma": [1.0]}}, "'sigma' for 2"),
-        ({"scores": {"sigma": [1.0, np.inf]}}, "'sigma' holds"),
+        ({"scores": {"sigma": [1.0, np.inf]}}, "'sigma' contains"),
     ],
 )
 def test_parts_that_do_not_fit_are_named(change: dict, message: str) -> None:

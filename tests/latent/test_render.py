@@ -94,10 +94,10 @@ def test_captions(walk: Traversal) -> None:
     under = caption.subtitle(walk)
     for part in ("From seed 3", "offsets in latent std", "class 3", "truncation 0.9", walk.metadata["model_hash"][:12]):
         assert part in under
-    assert "centred" not in under
+    assert "centered" not in under
     other = replace(walk, metadata={**walk.metadata, "base": "zero", "centred": "true", "layer": "fc"})
     assert "From the average latent" in caption.subtitle(other)
-    assert "centred" in caption.subtitle(other)
+    assert "centered" in caption.subtitle(other)
     assert "method: latent axes, layer fc" in caption.subtitle(other)
     moved = replace(walk, metadata={**walk.metadata, "space": "w", "layers": "0-3", "base": "zero", "walk": "sphere"})
     assert "method: latent axes, space w, moving layers 0-3" in caption.subtitle(moved)
