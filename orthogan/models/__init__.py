@@ -1,4 +1,4 @@
-"""Generators and discriminators, one family per file, and their construction, saving and loading."""
+"""Generators and discriminators, one family per file, and how they are built, saved and loaded."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> Any:
-    """Import on first use: reading a config and finding a file need no torch."""
+    """Import names on first use: reading a config or finding a file does not need torch."""
     for home, names in _HOMES.items():
         if name in names:
             return getattr(importlib.import_module(f"{__name__}.{home}"), name)
@@ -71,5 +71,5 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    """What tab completion and ``help()`` show."""
+    """Return the names that tab completion and ``help()`` show."""
     return sorted([*__all__, *(name for name in globals() if name.startswith("__"))])

@@ -1,4 +1,4 @@
-"""Given weights for a net with other image channels or other classes: what can be carried over, and how."""
+"""Adapting given weights to a network with other image channels or other classes."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from torch import Tensor, nn
 from orthogan.layers.batch_norm import BatchNorm2d, ConditionalBatchNorm2d
 from orthogan.models.families.stylegan2 import Mapping
 
-LUMA = torch.tensor([0.299, 0.587, 0.114])  # gray of RGB (Rec. 601), as images are made gray when they are read
+LUMA = torch.tensor([0.299, 0.587, 0.114])  # luma of RGB (Rec. 601), as for grayscale images that are read
 STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
 
 
 @dataclass(frozen=True)
 class Form:
-    """What the tensors of a net depend on beside its sizes."""
+    """The properties, besides sizes, that determine the tensors of a network."""
 
     channels: int
     num_classes: int = 0
@@ -29,17 +29,18 @@ class Form:
 def adapt(
     given: dict[str, Tensor], net: nn.Module, role: Literal["generator", "discriminator"], there: Form, here: Form
 ) -> list[str]:
-    """Change ``given``, the state of a net of the form ``there``, to fit ``net``, which has the form ``here``.
+    """Change ``given``, the state of a network of the form ``there``, to fit ``net``, which has the form ``here``.
 
-    What does not depend on channels or classes is left as it is, also where it does not fit.
+    Tensors that do not depend on channels or classes are not changed, even if they do not fit.
 
-    - Gray to RGB: the generator draws the same gray image in three channels; the discriminator sees the luma of an
-      RGB image. RGB to gray: the generator draws its luma; the discriminator sees the gray image in three channels.
-    - Classes: a class of the same name keeps its weights. A new one begins as the mean of all; where there were no
-      classes, the gains and biases of all begin as the common ones, and the discriminator ignores the class at first.
-      Without classes the mean over classes is kept.
+    - Grayscale to RGB: the generator draws the same gray image in three channels; the discriminator sees the luma of
+      an RGB image. RGB to grayscale: the generator draws its luma; the discriminator sees the gray image in three
+      channels.
+    - Classes: a class of the same name keeps its weights. A new class starts as the mean of all classes. If there were
+      no classes, the gains and biases of all classes start as the common ones, and the discriminator ignores the class
+      at first. If the new network has no classes, the mean over classes is kept.
 
-    Returns what was done, one line each.
+    Returns a list with one line per change.
     """
     done = []
     if (there.num_classes, list(there.class_names)) != (here.num_classes, list(here.class_names)):
@@ -56,7 +57,7 @@ def adapt(
 def _channels(
     given: dict[str, Tensor], wanted: dict[str, Tensor], key: str, role: str, there: Form, here: Form
 ) -> bool:
-    """Change the one dimension in which a tensor has the image channels; whether there is one."""
+    """Change the one dimension in which a tensor has the image channels; return whether there is one."""
     old, new = given[key], wanted[key]
     if old.dim() != new.dim():
         return False
@@ -93,7 +94,7 @@ def _classes(given: dict[str, Tensor], net: nn.Module, role: str, there: Form, h
             if key in given:
                 given[key] = rows(given[key])
             else:
-                # a mapping net scales the vector of a class to length 1, so that it must not be 0
+                # a mapping network scales the vector of a class to length 1, so it must not be 0
                 fresh = isinstance(net.get_submodule(name.rpartition(".")[0]), Mapping)
                 given[key] = module.weight.clone() if fresh else torch.zeros_like(module.weight)
     wanted = net.state_dict()
@@ -114,7 +115,7 @@ def _classes(given: dict[str, Tensor], net: nn.Module, role: str, there: Form, h
 def _head(
     given: dict[str, Tensor], wanted: dict[str, Tensor], there: Form, here: Form, rows: Callable[[Tensor], Tensor]
 ) -> bool:
-    """Change a last layer that has a row for each class; whether there is one."""
+    """Change a last layer that has a row per class; return whether there is one."""
     key = "linear.weight"
     if key not in given or key not in wanted:
         return False
@@ -127,7 +128,7 @@ def _head(
 
 
 def _condition(given: dict[str, Tensor], prefix: str, classes: int, rows: Callable[[Tensor], Tensor]) -> None:
-    """Gains and biases per class, from those of other classes or from common ones."""
+    """Set gains and biases per class from those of other classes, or from common ones."""
     if f"{prefix}gain" in given:
         for key in (f"{prefix}gain", f"{prefix}bias"):
             given[key] = rows(given[key])
@@ -139,9 +140,9 @@ def _condition(given: dict[str, Tensor], prefix: str, classes: int, rows: Callab
 
 
 def _rows(there: Form, here: Form) -> Callable[[Tensor], Tensor]:
-    """(classes there, ...) -> (classes here, ...)."""
+    """Return a function (classes there, ...) -> (classes here, ...)."""
     index = {name: i for i, name in enumerate(there.class_names)}
-    if not index or not here.class_names:  # unknown names: by number
+    if not index or not here.class_names:  # unknown names: match by number
         index = {str(i): i for i in range(there.num_classes)}
         names: Sequence[str] = [str(i) for i in range(here.num_classes)]
     else:

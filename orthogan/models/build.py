@@ -1,4 +1,4 @@
-"""Construction of networks from a config: built-in families by name, or a user's ``module:Class``."""
+"""Building networks from a config: built-in families by name, or a user's ``module:Class``."""
 
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ from orthogan.registry import Registry
 from orthogan.rng import derive
 from orthogan.weights.network import CONSTRAINT, ConstraintConfig
 
-Start = Callable[[nn.Module], None]  # fills a net with given weights
-# what options and sizes that make no sense lead to
+Start = Callable[[nn.Module], None]  # fills a network with given weights
+# errors that invalid options and sizes lead to
 NOT_BUILT = (TypeError, ValueError, ArithmeticError, RuntimeError, MemoryError)
 
 
 def build_generator(config: Config, *, num_classes: int, start: Start | None = None) -> Generator:
-    """The generator of ``config``, initialized as a function of ``config.seed`` alone.
+    """Build the generator of ``config``; the initialization depends only on ``config.seed``.
 
     Args:
-        start: given the net before any constraint is on its weights, to fill them; constraints are fitted to these.
-            ``config.model.init`` is not read here (see ``orthogan.models.warm_start``).
+        start: called with the network before any constraint is applied, to fill its weights; constraints are then
+            fitted to these weights. ``config.model.init`` is not read here (see ``orthogan.models.warm_start``).
 
     Raises:
         UserError: unknown kind, a class that cannot be imported or created, or an unsupported resolution.
@@ -47,7 +47,7 @@ def build_generator(config: Config, *, num_classes: int, start: Start | None = N
 
 
 def build_discriminator(config: Config, *, num_classes: int, start: Start | None = None) -> nn.Module:
-    """The discriminator of ``config``, initialized as a function of ``config.seed`` alone (all as above)."""
+    """Build the discriminator of ``config``; the initialization depends only on ``config.seed`` (all as above)."""
     section, more = config.model.discriminator, {}
     if section.pooling.kind == "covariance":
         make = DISCRIMINATORS.get(section.kind, "model.discriminator.kind")
@@ -60,19 +60,19 @@ def build_discriminator(config: Config, *, num_classes: int, start: Start | None
 
 
 def build_classifier(config: Config, *, num_classes: int) -> nn.Module:
-    """The classifier of ``config``, initialized as a function of ``config.seed`` alone (errors as above)."""
+    """Build the classifier of ``config``; the initialization depends only on ``config.seed`` (errors as above)."""
     return _build(config, "classifier", CLASSIFIERS, num_classes)
 
 
 def build_for_file(config: Config, name: str, *, num_classes: int, numbers: int) -> nn.Module:
-    """A net of ``config`` that the tensors of a file should fill, refused early where it is much larger than they are.
+    """Build a network of ``config`` to be filled from a file; refuse it early if it is much larger than the file.
 
     Args:
         name: ``generator``, ``discriminator`` or ``classifier``.
-        numbers: how many there are in the file. Constraints may store fewer than the plain net has.
+        numbers: how many numbers the file holds. Constraints may store fewer than the plain network has.
 
     Raises:
-        UserError: as of ``build_generator``, or it is much larger.
+        UserError: as for ``build_generator``, or the network is much larger.
     """
     build = {"generator": build_generator, "discriminator": build_discriminator, "classifier": build_classifier}[name]
     section = getattr(config.model, name)
@@ -84,7 +84,7 @@ def build_for_file(config: Config, name: str, *, num_classes: int, numbers: int)
     try:
         with _at_most(8 * numbers + 1_000_000, message), torch.device("meta"):
             build(trial, num_classes=num_classes)  # takes no memory
-    except (UserError, NotImplementedError) as error:  # some layers cannot be made without numbers
+    except (UserError, NotImplementedError) as error:  # some layers cannot be built without values
         if str(error) == message:
             raise
     with _at_most(8 * numbers + 1_000_000, message):
@@ -132,7 +132,7 @@ def _build(
     }
     make = known.get(kind, f"{key}.kind")
     arguments = (_accepted(make, arguments) if ":" in kind else arguments) | section.options
-    # constructors draw from torch's global generator; lend them a seeded one and give the caller's back
+    # constructors draw from torch's global generator: seed it here, and restore the caller's state afterward
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive(config.seed, "init", key))
         try:
@@ -147,7 +147,7 @@ def _build(
             if out_of_memory(error):
                 fit = f"{key}: {kind} with {arguments} does not fit into memory; choose a smaller network"
                 raise UserError(fit) from error
-            if ":" not in kind and not isinstance(error, NOT_BUILT):  # in the user's own code anything may happen
+            if ":" not in kind and not isinstance(error, NOT_BUILT):  # the user's own code may raise anything
                 raise
             raise UserError(
                 f"{key}: {kind} cannot be created with {arguments}: {type(error).__name__}: {error}"
@@ -157,7 +157,7 @@ def _build(
 
 
 def _accepted(make: Any, arguments: dict[str, Any]) -> dict[str, Any]:
-    """Those of ``arguments`` that a user's constructor takes: a wrapper of ten lines need not name them all."""
+    """Return those of ``arguments`` that a user's constructor takes: a short wrapper need not name them all."""
     parameters = inspect.signature(make).parameters
     if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
         return dict(arguments)
@@ -165,7 +165,7 @@ def _accepted(make: Any, arguments: dict[str, Any]) -> dict[str, Any]:
 
 
 def _apply_constraints(net: nn.Module, section: NetConfig, key: str, seed: int, start: Start | None) -> None:
-    """Whitening in place of batch norms, given weights, then the constraint on them (some draw their own)."""
+    """Replace batch norms by whitening, fill in given weights, then constrain the weights (some draw theirs)."""
     norm, whitening = CONSTRAINT.resolved(section.norm), section.whitening
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive(seed, "norm", key))
@@ -175,7 +175,7 @@ def _apply_constraints(net: nn.Module, section: NetConfig, key: str, seed: int, 
         except ValueError as error:
             raise UserError(f"{key}.whitening: {error}") from error
         if start is not None:
-            with torch.random.fork_rng(devices=[]):  # whatever it draws, the constraints draw what they always do
+            with torch.random.fork_rng(devices=[]):  # the constraints draw the same numbers, whatever ``start`` draws
                 start(net)
         try:
             weights.apply(net, norm, **(norm.with_given_weights if start is not None else {}))

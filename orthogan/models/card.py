@@ -1,4 +1,4 @@
-"""The card of a model: a YAML block as on the Hugging Face Hub, whose key ``orthogan`` holds the facts, and a text."""
+"""Model cards: a YAML block as on the Hugging Face Hub, whose key ``orthogan`` holds the facts, and a text."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from orthogan.io.yaml_text import parse_yaml
 from orthogan.models.shipped import CARD, find_shipped, shipped_names
 
 LARGEST_CARD = 1 << 20  # bytes
-# parts of a protocol that two comparable scores may differ in
+# keys of a protocol in which two comparable scores may differ
 INCIDENTAL = ("step", "seed", "seconds", "device", "orthogan", "torch", "torch-fidelity", "subject")
 
 
 class Point(Section):
-    """A score in the course of a run."""
+    """A score at one point of a run."""
 
     images: int = Field(description="real images that D has seen")
     value: float
@@ -31,7 +31,7 @@ class Point(Section):
 
 
 class Curve(Section):
-    """How one score changes over a run; ``protocol`` is what all its points have in common."""
+    """A score over the course of a run; ``protocol`` is what all its points have in common."""
 
     label: str
     protocol: dict[str, Any]
@@ -39,9 +39,9 @@ class Curve(Section):
     runs: int = Field(default=1, description="random seeds")
 
     def at(self, images: int) -> Point | None:
-        """The expected score after this many images, between two points linear in the images; None before the first.
+        """Return the expected score after this many images; None before the first point.
 
-        After the last point, the last one.
+        It is interpolated linearly in the images between two points. After the last point it is the last score.
         """
         before = [point for point in self.points if point.images <= images]
         after = [point for point in self.points if point.images > images]
@@ -53,13 +53,13 @@ class Curve(Section):
         return Point(images=images, value=a.value + share * (b.value - a.value), std=spread)
 
     def differences(self, protocol: Mapping[str, Any]) -> list[str]:
-        """How another protocol differs in what a score depends on, as ``key: here -> there``."""
+        """Return how another protocol differs in what a score depends on, as ``key: here -> there``."""
         mine, theirs = comparable(self.protocol), comparable(protocol)
         return [f"{k}: {mine.get(k)} -> {theirs.get(k)}" for k in {**mine, **theirs} if mine.get(k) != theirs.get(k)]
 
 
 class ScoreOfCard(Section):
-    """A score of the model with its protocol."""
+    """A score of the model, with its protocol."""
 
     label: str
     value: float
@@ -68,13 +68,13 @@ class ScoreOfCard(Section):
     protocol: dict[str, Any] = Field(default={})
 
     def in_words(self) -> str:
-        """Value and protocol, such as ``FD[efficientnet-lite0] 84.1 (10,000 fakes, faces-train)``."""
+        """Return the value and protocol, such as ``FD[efficientnet-lite0] 84.1 (10,000 fakes, faces-train)``."""
         spread = f" ± {self.std:.2g}" if self.std is not None else ""
         return f"{self.label} {self.value:.4g}{spread} ({fakes_in_words(self.protocol)})"
 
 
 class Facts(Section):
-    """What the card says of the model, for programs."""
+    """The facts about the model in a card, for programs."""
 
     summary: str = Field(description="one sentence")
     resolution: int
@@ -94,11 +94,11 @@ class Facts(Section):
 
 @dataclass(frozen=True)
 class Card:
-    """A card.
+    """A model card.
 
     Attributes:
-        block: the YAML block. ``facts``: its key ``orthogan``; None where there is none.
-        text: what follows, in Markdown.
+        block: the YAML block. ``facts``: its key ``orthogan``; None if there is none.
+        text: the Markdown after the block.
     """
 
     text: str
@@ -107,14 +107,14 @@ class Card:
 
     @property
     def summary(self) -> str:
-        """One sentence on the model: that of the facts, else the first one of the text."""
+        """Return one sentence on the model: the summary of the facts, else the first sentence of the text."""
         if self.facts is not None:
             return self.facts.summary
         paragraphs = [part for part in re.split(r"\n\s*\n", self.text) if not part.startswith("#")]
         return " ".join(paragraphs[0].split()).partition(". ")[0].removesuffix(".") if paragraphs else ""
 
     def markdown(self) -> str:
-        """The card as a file."""
+        """Return the card as the text of a file."""
         block = dict(self.block)
         if self.facts is not None:
             block["orthogan"] = self.facts.model_dump(exclude_defaults=True)
@@ -123,10 +123,10 @@ class Card:
 
 
 def read_card(file: Path) -> Card:
-    """The card in a Markdown file.
+    """Read the card in a Markdown file.
 
     Raises:
-        UserError: it cannot be read, or its YAML block makes no sense.
+        UserError: it cannot be read, or its YAML block is not valid.
     """
     raw = read_regular(file, LARGEST_CARD)
     try:
@@ -150,12 +150,12 @@ def read_card(file: Path) -> Card:
 
 
 def card_file(model: Path) -> Path:
-    """Where the card of a model is: in its folder, or beside its file."""
+    """Return the path of a model's card: in its folder, or beside its file."""
     return model / CARD if model.is_dir() else model.with_suffix(".md")
 
 
 def shipped_cards() -> Iterator[tuple[str, Path, Card]]:
-    """(name, file or folder, card) of every shipped model; one without a card has an empty one."""
+    """Yield (name, file or folder, card) of every shipped model; a model without a card has an empty one."""
     for name in shipped_names():
         path = find_shipped(name)
         assert path is not None
@@ -164,12 +164,12 @@ def shipped_cards() -> Iterator[tuple[str, Path, Card]]:
 
 
 def comparable(protocol: Mapping[str, Any]) -> dict[str, Any]:
-    """The part of a protocol that two scores must share to be compared."""
+    """Return the part of a protocol that two scores must share to be compared."""
     return {key: value for key, value in protocol.items() if key not in INCIDENTAL}
 
 
 def fakes_in_words(protocol: Mapping[str, Any]) -> str:
-    """The part of a protocol that no number should go without."""
+    """Return the part of a protocol that must be given with every score."""
     samples = protocol.get("samples")
     count = f"{samples:,} fakes" if isinstance(samples, int) else ""
     weights = "EMA" if protocol.get("weights") == "ema" else ""

@@ -1,4 +1,4 @@
-"""The sections of a config that say which nets are built, with which constraints, penalties, rules and whitening."""
+"""The sections of a config that define the networks and their constraints, penalties, rules and whitening."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from orthogan.weights.spectral import SpectralConfig
 if TYPE_CHECKING:
     from orthogan.config.schema import Config
 
-# what a net is given besides its options
+# what a network is given besides its options
 SIZES = ("self", "resolution", "image_channels", "channels", "latent_dim", "num_classes", "pooling")
 OLD_CLASSIFIERS = {
     "LearnedNeurons": "learned-neurons",
@@ -51,14 +51,14 @@ class WhiteningConfig(Section):
 
 
 def section_of_net(make: Callable[..., nn.Module]) -> type[Section]:
-    """The section of a registered net's options: the keyword arguments of its class that are not sizes."""
+    """Return the section of a registered network's options: the keyword arguments of its class that are not sizes."""
     fixed = make.keywords if isinstance(make, partial) else {}
     net: Any = make.func if isinstance(make, partial) else make
     return section_of_options(net.__init__, Section, *SIZES, *fixed)
 
 
 class NetConfig(Section):
-    """What a generator, a discriminator and any other net have in common."""
+    """What a generator, a discriminator and any other network have in common."""
 
     renamed: ClassVar = {"gradients": "gradient_transforms"}
 
@@ -92,7 +92,7 @@ class NetConfig(Section):
         return self
 
     def check(self, config: Config, name: str) -> None:
-        """Refuse what does not go together with the constraint and the rules of this net. Raises ``ValueError``."""
+        """Refuse settings that conflict with the constraint and the rules of this network. Raises ``ValueError``."""
         self.norm.check(config, name)
         for rule in self.gradient_transforms:
             rule.rule.check(config, self, f"model.{name}.gradient_transforms")
@@ -155,7 +155,7 @@ class ClassifierConfig(NetConfig):
 
     @classmethod
     def read_old_keys(cls, tree: dict[str, Any]) -> dict[str, Any]:
-        """In 0.1 three architectures were code of the studies."""
+        """Convert configs of 0.1, in which three architectures were part of the studies."""
         tree = super().read_old_keys(tree)
         module, _, name = str(tree.get("kind")).rpartition(":")
         old = module.startswith("orthogan.studies.") and name in OLD_CLASSIFIERS
@@ -177,7 +177,7 @@ class ModelConfig(Section):
     classifier: ClassifierConfig = ClassifierConfig()
 
     def check_run(self, config: Config) -> None:
-        """Refuse what the constraints, rules and pooling of the nets of the task do not go together with."""
+        """Refuse settings that conflict with the constraints, rules and pooling of the task's networks."""
         for name in ("generator", "discriminator") if config.task == "gan" else ("classifier",):
             net: NetConfig = getattr(self, name)
             net.check(config, name)

@@ -1,4 +1,4 @@
-"""Use of a generator: its latent spaces, latents by seed, images, and a hash of its weights."""
+"""Using a generator: its latent spaces, latents by seed, images, and a hash of its weights."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ def generate(
     batch_size: int = 64,
     device: torch.device | str | None = None,
 ) -> np.ndarray:
-    """Images uint8 (n, c, h, w) of latents ``z`` (n, latent_dim) under ``labels`` (n,), in eval mode, no gradients.
+    """Generate images uint8 (n, c, h, w) of ``z`` (n, latent_dim) and ``labels`` (n,), in eval mode without gradients.
 
-    ``labels`` must be given for a conditional generator and None for an unconditional one. ``device``: the
+    ``labels`` must be given for a conditional generator and must be None for an unconditional one. ``device``: the
     generator is moved there (default: where it is).
-    Raises ``UserError`` for a batch size below 1, labels that do not fit, and output that is no image.
+    Raises ``UserError`` if the batch size is below 1, the labels do not fit, or the output is not an image.
     """
     need_numbers(generator)
     if batch_size < 1:
@@ -65,16 +65,16 @@ def generate(
 
 
 def sample_latents(generator: Generator, seeds: Sequence[int], truncation: float = 1.0) -> Tensor:
-    """(n, latent_dim) float32 CPU latents, one for each seed: a function of that seed (and truncation) alone."""
-    with torch.no_grad():  # a user's own prior may run a net
+    """Return latents (n, latent_dim), float32 on the CPU; each depends only on its seed (and on the truncation)."""
+    with torch.no_grad():  # a user's own prior may run a network
         return truncate(torch.cat([generator.sample_latent(1, seed=seed) for seed in seeds]), truncation)
 
 
 def sample_label(generator: Generator, seed: int, classes: Sequence[int] | None = None) -> int | None:
-    """The class that goes with ``seed``: ``classes[seed % len(classes)]`` (default all); None if unconditional.
+    """Return the class that goes with ``seed``: ``classes[seed % len(classes)]`` (default: all); None if unconditional.
 
-    Consecutive seeds thus cycle through the classes, and a seed keeps its class whatever is made beside it.
-    Raises ``UserError`` for classes of an unconditional generator, or out of range.
+    Consecutive seeds thus cycle through the classes, and the class of a seed does not depend on the other seeds.
+    Raises ``UserError`` for classes of an unconditional generator, or classes out of range.
     """
     count = generator.num_classes
     if count == 0:
@@ -92,9 +92,9 @@ def sample_label(generator: Generator, seed: int, classes: Sequence[int] | None 
 
 
 def image_size(generator: Generator) -> tuple[int, int]:
-    """Channels and side [pixels] of a generator's images: its own attributes, else read off one image.
+    """Return channels and side [pixels] of a generator's images: from its attributes, else from one generated image.
 
-    Raises ``UserError`` for images that are not square, and as ``generate``.
+    Raises ``UserError`` if the images are not square, and as ``generate``.
     """
     channels, side = getattr(generator, "image_channels", None), getattr(generator, "resolution", None)
     if isinstance(channels, int) and isinstance(side, int):
@@ -109,13 +109,13 @@ def image_size(generator: Generator) -> tuple[int, int]:
 
 
 def truncate(z: Tensor, truncation: float) -> Tensor:
-    """Standard normal entries mapped to a truncated normal that keeps the central share ``truncation`` of the mass.
+    """Map standard normal entries to a truncated normal that keeps the central share ``truncation`` of the mass.
 
-    Each entry goes through the normal CDF, shrinks toward the median, and comes back:
-    ``z' = Phi^-1(1/2 + truncation * (Phi(z) - 1/2))``. So every |z'| <= ``threshold(truncation)``, the result is
-    exactly the truncated normal when z is normal, it depends on z alone (no redrawing), 1 returns z itself and 0
-    the mode. The "truncated normal with threshold t" of BigGAN is ``truncation = 2 Phi(t) - 1``
-    (0.683 for t = 1, 0.383 for t = 0.5); it is not StyleGAN's psi, which scales w.
+    Each entry is mapped by the normal CDF, shrunk toward the median, and mapped back:
+    ``z' = Phi^-1(1/2 + truncation * (Phi(z) - 1/2))``. So every |z'| <= ``threshold(truncation)``, and the result is
+    exactly the truncated normal if z is normal. It depends only on z (there is no resampling); 1 returns z itself and 0
+    returns the mode. The "truncated normal with threshold t" of BigGAN is ``truncation = 2 Phi(t) - 1``
+    (0.683 for t = 1, 0.383 for t = 0.5). This is not StyleGAN's psi, which scales w.
 
     ``z``: any shape. Raises ``UserError`` unless 0 <= truncation <= 1.
 
@@ -130,13 +130,13 @@ def truncate(z: Tensor, truncation: float) -> Tensor:
     if truncation == 1:
         return z
     z = z if z.is_floating_point() else z.float()
-    # By the error function, which is odd and exact near zero: Phi(z) - 1/2 = erf(z / sqrt 2) / 2.
+    # Use the error function, which is odd and exact near zero: Phi(z) - 1/2 = erf(z / sqrt 2) / 2.
     share = torch.special.erf(z.double() * math.sqrt(0.5)) * truncation
     return (torch.special.erfinv(share) * math.sqrt(2)).to(z.dtype)
 
 
 def threshold(truncation: float) -> float:
-    """The largest magnitude, in latent std, that ``truncate`` leaves; infinite for 1."""
+    """Return the largest magnitude, in latent std, that ``truncate`` allows; infinite for 1."""
     if not 0 <= truncation <= 1:
         raise UserError(f"truncation={truncation}: between 0 (always the mode) and 1 (the whole prior)")
     if truncation == 1:
@@ -145,7 +145,7 @@ def threshold(truncation: float) -> float:
 
 
 def list_spaces(generator: nn.Module) -> tuple[str, ...]:
-    """Names of the spaces that ``in_space`` knows for this generator: "z", then those of its attribute ``spaces``.
+    """Return the spaces that ``in_space`` knows for this generator: "z", then those of its attribute ``spaces``.
 
     Example:
         >>> import orthogan
@@ -159,14 +159,14 @@ def list_spaces(generator: nn.Module) -> tuple[str, ...]:
 def in_space(
     generator: nn.Module, space: str, *, y: int | None = None, layers: Sequence[int] = (), base: Tensor | None = None
 ) -> Generator:
-    """``generator`` with its latent in ``space``: for "z" itself, for another one its own ``latent_space``.
+    """Return ``generator`` with its latent in ``space``: itself for "z", else its own ``latent_space``.
 
-    A generator, or a user's wrapper of one, offers W by an attribute ``spaces = ("z", "w")`` and a method
+    A generator, or a user's wrapper of one, provides W by an attribute ``spaces = ("z", "w")`` and a method
     ``latent_space(name, *, y=None, layers=(), base=None)`` as in ``orthogan.models.protocol.Generator``.
 
     ``y``: the class whose latents the view draws (a view other than "z" has no classes). ``layers``: numbers of the
-    layers that take the latent, none for all; the others keep ``base`` (latent_dim,), zero by default.
-    Raises ``UserError`` for a space that the generator does not offer, and for layers of z, which has none.
+    layers that take the latent, empty for all; the others keep ``base`` (latent_dim,), zero by default.
+    Raises ``UserError`` for a space that the generator does not provide, and for layers of z, which has no layers.
 
     Example:
         >>> import torch
@@ -193,7 +193,7 @@ def in_space(
 
 
 def truncate_in_space(latents: Tensor, truncation: float, space: str) -> Tensor:
-    """Latents of ``space`` toward its mean: in z by ``truncate``; elsewhere times ``truncation``, StyleGAN's psi.
+    """Truncate latents of ``space`` toward its mean: z by ``truncate``; others times ``truncation``, StyleGAN's psi.
 
     Raises ``UserError`` unless 0 <= truncation <= 1.
     """
@@ -205,24 +205,25 @@ def truncate_in_space(latents: Tensor, truncation: float, space: str) -> Tensor:
 
 
 Net = TypeVar("Net", bound=nn.Module)
-# Nets whose hash is kept, with the state of the weights that it is of.
+# Networks whose hash is cached, with the state of the weights that it belongs to.
 _KEPT: WeakKeyDictionary[nn.Module, tuple[object, str]] = WeakKeyDictionary()
 
 
 def keep_hash(net: Net) -> Net:
-    """``net``, whose ``model_hash`` is computed once from now on: anew only where an operation changed its weights.
+    """Cache the ``model_hash`` of ``net`` and return ``net``.
 
-    A change through ``.data`` is not noticed, so this is for nets that are only looked at.
+    The hash is recomputed only after an operation changed the weights. Changes through ``.data`` are not noticed, so
+    use this only for networks that are not trained.
     """
     _KEPT[net] = None, ""
     return net
 
 
 def model_hash(generator: nn.Module) -> str:
-    """SHA-256 (64 hex digits) over the types, shapes and bytes of all tensors in the state dict, by sorted name.
+    """Return the SHA-256 (64 hex digits) of types, shapes and bytes of all tensors in the state dict, by sorted name.
 
-    The same weights give the same hash on any device, in any memory layout, and inside a wrapper that only
-    prefixes the names; state that is not a tensor does not count.
+    The same weights give the same hash on any device, in any memory layout, and inside a wrapper that only adds a
+    prefix to the names; state that is not a tensor does not count.
 
     Example:
         >>> import orthogan

@@ -1,4 +1,4 @@
-"""Inspection of a network without changing it: its device, and a context with eval mode and no gradients."""
+"""Inspecting a network without changing it: its device, and a context with eval mode and no gradients."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from orthogan.errors import UserError
 
 
 def get_device(module: nn.Module) -> torch.device:
-    """Where the tensors of ``module`` are; the CPU if it has none."""
+    """Return the device of the tensors of ``module``; the CPU if it has none."""
     return next((tensor.device for tensor in [*module.parameters(), *module.buffers()]), torch.device("cpu"))
 
 
@@ -25,16 +25,16 @@ def need_numbers(module: nn.Module) -> None:
 
 
 def get_dtype(module: nn.Module) -> torch.dtype:
-    """The precision of the parameters of ``module``; float32 if it has none."""
+    """Return the precision of the parameters of ``module``; float32 if it has none."""
     return next((p.dtype for p in module.parameters() if p.is_floating_point()), torch.float32)
 
 
 @contextmanager
 def eval_mode(module: nn.Module) -> Iterator[None]:
-    """Context with every submodule in eval mode (running statistics and power iterations are not updated).
+    """Put every submodule in eval mode within a context (running statistics and power iterations are not updated).
 
-    A module in another precision than float32 also takes float32 input there. The ``training`` flag of each submodule
-    is restored at the end, whatever mixture it was.
+    In the context, a module in a precision other than float32 also takes float32 input. The ``training`` flag of each
+    submodule is restored at the end, even if the flags differ.
     """
     modes = [(part, part.training) for part in module.modules()]
     dtype = get_dtype(module)

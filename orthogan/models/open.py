@@ -1,7 +1,7 @@
 """Opening any model: a SUBJECT is found, verified and hashed once; its networks are built on first use.
 
 model = open_model("runs/sngan")      # also a checkpoint, a .safetensors file, a shipped model or module:Class
-model.config, model.class_names       # so far only the header of the file was read
+model.config, model.class_names       # this reads only the header of the file
 model.generator, model.discriminator
 """
 
@@ -49,13 +49,13 @@ CONVOLUTIONS = {3: nn.Conv1d, 4: nn.Conv2d, 5: nn.Conv3d}
 
 @dataclass(frozen=True, eq=False)
 class OpenedModel:
-    """What a SUBJECT names. Nets that were read from files are in eval mode, and their parameters have no gradients.
+    """The model that a SUBJECT names. Networks from files are in eval mode, and their parameters have no gradients.
 
     Args:
         name: for titles and messages: the path of the file, or ``module:attribute``.
-        kind: of net; "code" is one by name, "tensors" are weights of which nothing else is known.
-        path: of the file; None for code.
-        from_folder: whether a run or checkpoint was named, which may have more than one net.
+        kind: kind of network; "code" is a network given by name, "tensors" are weights about which nothing is known.
+        path: path of the file; None for code.
+        from_folder: whether a run or checkpoint was named, which may have more than one network.
 
     Example:
         >>> from orthogan.models import open_model
@@ -76,10 +76,10 @@ class OpenedModel:
 
     @cached_property
     def about(self) -> Saved:
-        """What the file says of itself: config, num_classes and what else it carries.
+        """What the file says about itself: config, num_classes and further entries.
 
         Raises:
-            UserError: it says nothing, what makes no sense, or names code that needs consent.
+            UserError: there is no description, it is not valid, or it names code that needs consent.
         """
         if self.path is None:
             raise UserError(f"{self.name}: this is code, which has no config; name a run or a file that orthogan wrote")
@@ -91,28 +91,28 @@ class OpenedModel:
 
     @property
     def title(self) -> str:
-        """The name, but the folder of a run or checkpoint whose nets are all meant, as by ``net``."""
+        """The name, or the folder of a run or checkpoint if all its networks are meant, as by ``net``."""
         whole = self.from_folder and (self.kind == "classifier" or self.has_discriminator)
         return str(self.path.parent) if self.path is not None and whole else self.name
 
     @property
     def config(self) -> Config:
-        """The config that the net was built from. Raises ``UserError`` as ``about``."""
+        """The config that the network was built from. Raises ``UserError`` as ``about``."""
         return self.about.config
 
     @property
     def class_names(self) -> list[str]:
-        """Names of the classes, in label order; empty where there are none or none are known."""
+        """Names of the classes, in label order; empty if there are no classes or their names are unknown."""
         if self._code is not None:
             return list(getattr(self._code, "class_names", []))
         return self.about.class_names
 
     @cached_property
     def generator(self) -> Generator:
-        """z and labels -> images, see ``orthogan.Generator``.
+        """The generator, from z and labels to images; see ``orthogan.Generator``.
 
         Raises:
-            UserError: there is none, it is damaged, or the tensors do not fit the config.
+            UserError: there is no generator, it is damaged, or the tensors do not fit the config.
         """
         self.need("generator")
         net = as_generator(self._code if self._code is not None else self._read("generator"))
@@ -120,18 +120,18 @@ class OpenedModel:
 
     @cached_property
     def classifier(self) -> nn.Module:
-        """Images (n, c, h, w) in [-1, 1] -> logits (n, classes). Raises ``UserError`` as ``generator``."""
+        """The classifier: images (n, c, h, w) in [-1, 1] -> logits (n, classes). Errors as for ``generator``."""
         self.need("classifier")
         return (self._code if self._code is not None else self._read("classifier")).to(self.device).eval()
 
     @cached_property
     def discriminator(self) -> nn.Module:
-        """Images (n, c, h, w) in [-1, 1] (and labels) -> logits (n,).
+        """The discriminator, from images (n, c, h, w) in [-1, 1] (and labels) to logits (n,).
 
-        Its tensors have a file of their own beside that of the generator, which has the config.
+        Its tensors are in a separate file beside that of the generator, which has the config.
 
         Raises:
-            UserError: there is none, it is damaged, or its tensors do not fit the config.
+            UserError: there is no discriminator, it is damaged, or its tensors do not fit the config.
         """
         if self.path is None or (file := self._discriminator_file) is None:
             beside = "" if self.path is None else f" beside {self.path.name}"
@@ -151,7 +151,7 @@ class OpenedModel:
 
     @property
     def has_discriminator(self) -> bool:
-        """Whether ``discriminator`` has a file to be read from."""
+        """Whether there is a file to read ``discriminator`` from."""
         return self._discriminator_file is not None
 
     @cached_property
@@ -161,7 +161,7 @@ class OpenedModel:
 
     @cached_property
     def net(self) -> nn.Module:
-        """All that there is to look at: ``G`` and ``D`` of a run of a GAN, else the one net; tensors as bare layers."""
+        """All networks to look at: ``G`` and ``D`` of a GAN's run, else the one network; tensors as bare layers."""
         if self._code is not None:
             return self._code
         if self.kind == "generator" and self.from_folder and self.has_discriminator:
@@ -179,10 +179,10 @@ class OpenedModel:
         return found
 
     def need(self, kind: Literal["generator", "classifier"]) -> OpenedModel:
-        """This model, if it has such a net.
+        """Return this model if it has such a network.
 
         Raises:
-            UserError: naming what it has instead.
+            UserError: it does not; the message names what it has instead.
         """
         if self.kind in (kind, "code"):
             return self
@@ -204,7 +204,7 @@ class OpenedModel:
         return file if file.is_file() else None
 
     def _read(self, name: str, file: Path | None = None) -> nn.Module:
-        """The net ``name`` from its file. Raises ``UserError`` naming the file."""
+        """Read the network ``name`` from its file. Raises ``UserError`` naming the file."""
         file = file or self.path
         assert file is not None
         about, tensors = self.about, self._tensors(file)
@@ -216,7 +216,7 @@ class OpenedModel:
         return net.requires_grad_(False)
 
     def _tensors(self, file: Path) -> dict[str, Tensor]:
-        """The content of a file, whose bytes are checked once: by the checkpoint it lies in, else by its own hash."""
+        """Read the tensors of a file and check its bytes once: by the checkpoint that it is in, else by its hash."""
         verified = _verify(file) if self._verified is None or file != self.path else self._verified
         return read_tensors(file, verified=verified, edited=self.trust is True)
 
@@ -224,19 +224,19 @@ class OpenedModel:
 def open_model(
     subject: str | Path, *, device: torch.device | str = "cpu", ema: bool = True, trust: Trust = False
 ) -> OpenedModel:
-    """What ``subject`` names; nothing is downloaded, and no foreign code runs unasked.
+    """Open what ``subject`` names. Nothing is downloaded, and no foreign code runs without consent.
 
     Args:
-        subject: a run folder (its newest whole checkpoint), a checkpoint folder, the folder of a model, a
+        subject: a run folder (its newest complete checkpoint), a checkpoint folder, the folder of a model, a
             ``.safetensors`` or ``.pth`` file, the name of a shipped model, or ``module:net``; ``module:Class`` and
             ``module:function`` are called without arguments, under a fixed seed.
-        device: of the nets.
-        ema: take the averaged weights of a generator where there are some.
-        trust: a file may only name classes of orthogan's own. True lets it name any ``module:Class``, which is then
-            imported and run; a list of names allows these.
+        device: device of the networks.
+        ema: use the averaged weights of a generator if there are any.
+        trust: by default a file may only name orthogan's own classes. True lets it name any ``module:Class``, which is
+            then imported and run; a list of names allows only these.
 
     Raises:
-        UserError: there is nothing of the kind, it is damaged, or it names other code.
+        UserError: there is no such model, it is damaged, or it names other code.
 
     Example:
         >>> from orthogan.models import open_model
@@ -254,7 +254,7 @@ def open_model(
         path, hidden = shipped, ""
     elif hidden := other_shipped(text):
         print(f"orthogan: {printable(text)} is read from here; the shipped model is {hidden}", file=sys.stderr)
-    # Other people's checkpoints and names of a hub are recognized here.
+    # Other people's checkpoints and names on a hub are recognized here.
     if os.path.isfile(path):
         return _open_file(path, device=device, trust=trust)
     try:
@@ -267,9 +267,9 @@ def open_model(
 def load_generator(
     subject: str | Path, *, device: torch.device | str = "cpu", ema: bool = True, trust: Trust = False
 ) -> Generator:
-    """A generator, ready to draw from: eval mode, on ``device``, its parameters without gradients.
+    """Load a generator, ready to sample: in eval mode, on ``device``, its parameters without gradients.
 
-    To train it further: ``net.requires_grad_(True).train()``. Args, errors: as of ``open_model``.
+    To train it further, call ``net.requires_grad_(True).train()``. Arguments and errors are those of ``open_model``.
 
     Example:
         >>> import orthogan
@@ -281,7 +281,7 @@ def load_generator(
 
 
 def load_classifier(subject: str | Path, *, device: torch.device | str = "cpu", trust: Trust = False) -> nn.Module:
-    """A classifier in eval mode: images (n, c, h, w) in [-1, 1] -> logits (n, classes); as ``load_generator``.
+    """Load a classifier in eval mode: images (n, c, h, w) in [-1, 1] -> logits (n, classes); as ``load_generator``.
 
     Example:
         >>> from orthogan.models import load_classifier
@@ -293,9 +293,10 @@ def load_classifier(subject: str | Path, *, device: torch.device | str = "cpu", 
 
 
 def load_discriminator(subject: str | Path, *, device: torch.device | str = "cpu", trust: Trust = False) -> nn.Module:
-    """A discriminator in eval mode: images (n, c, h, w) in [-1, 1] (and labels) -> logits (n,); as ``load_generator``.
+    """Load a discriminator in eval mode: images (n, c, h, w) in [-1, 1] (and labels) -> logits (n,).
 
-    ``subject`` may also be a ``discriminator.safetensors`` with its ``generator.safetensors`` beside it.
+    Arguments and errors are those of ``load_generator``. ``subject`` can also be a ``discriminator.safetensors`` with
+    its ``generator.safetensors`` beside it.
 
     Example:
         >>> import orthogan
@@ -312,7 +313,7 @@ def load_discriminator(subject: str | Path, *, device: torch.device | str = "cpu
 
 
 def holds_images(subject: str | Path) -> bool:
-    """Whether ``subject`` is a folder or zip without anything that orthogan trained in it."""
+    """Return whether ``subject`` is a folder or zip that contains nothing trained by orthogan."""
     path = Path(subject)
     if path.suffix.lower() == ".zip":
         return True
@@ -323,9 +324,9 @@ def holds_images(subject: str | Path) -> bool:
 class Tensors(nn.Module):
     """The matrices and kernels of a state dict as bare layers under their own names; it has no forward.
 
-    Two dimensions become ``nn.Linear``, three to five a convolution of stride 1 in one group (a state dict does not
-    tell), six or more a flattened ``nn.Linear``. Vectors and tensors of integers are left out. A tensor behind a
-    parametrization is taken as it is stored.
+    Tensors of two dimensions become ``nn.Linear``, of three to five a convolution of stride 1 with one group (a state
+    dict does not record these), of six or more a flattened ``nn.Linear``. Vectors and integer tensors are skipped. A
+    tensor behind a parametrization is used as it is stored.
     """
 
     def __init__(self, tensors: Mapping[str, Tensor]) -> None:
@@ -339,7 +340,7 @@ class Tensors(nn.Module):
         self._modules.update(layers)  # add_module would refuse the dots
 
     def __setattr__(self, name: str, value: Any) -> None:
-        """The flag ``training`` is not a layer of that name."""
+        """Keep the flag ``training`` apart from a layer of that name."""
         if name == "training":
             object.__setattr__(self, name, value)
         else:
@@ -358,7 +359,7 @@ def _layer(tensor: Tensor) -> nn.Module:
 
 
 def _open_file(file: Path, *, verified: bool | None = None, **how: Any) -> OpenedModel:
-    """The model in one file; ``verified``: whether its bytes are checked already."""
+    """Open the model in one file; ``verified``: whether its bytes were checked already."""
     make = partial(OpenedModel, str(file), path=file, **how)
     if file.suffix in PICKLED:
         return make("tensors")
@@ -376,12 +377,12 @@ def _open_file(file: Path, *, verified: bool | None = None, **how: Any) -> Opene
     kind = {FORMAT: "generator", CLASSIFIER_FORMAT: "classifier"}.get(header.get("format", ""), "tensors")
     model = make(kind, _header=header, _verified=verified)
     if kind != "tensors":
-        model.about  # noqa: B018 - code that needs consent is refused before anything is asked of it
+        model.about  # noqa: B018 - refuse code that needs consent before anything is read from it
     return model
 
 
 def _verify(file: Path) -> bool:
-    """Whether a checkpoint vouches for the file. Raises ``UserError`` where the file is another than it says."""
+    """Return whether a checkpoint vouches for the file. Raises ``UserError`` if the file differs from its record."""
     try:
         return checkpoint.verify_file(file)
     except checkpoint.Damaged as damage:
@@ -389,10 +390,10 @@ def _verify(file: Path) -> bool:
 
 
 def _find_in(folder: Path, ema: bool) -> tuple[Path, bool]:
-    """The file of the generator or classifier in a run or checkpoint folder, and whether its bytes were checked.
+    """Find the file of the generator or classifier in a run or checkpoint folder, and whether its bytes were checked.
 
     Raises:
-        UserError: there is none, or the checkpoint is damaged.
+        UserError: there is no such file, or the checkpoint is damaged.
     """
     chosen = [RAW]
 
@@ -429,9 +430,9 @@ def _find_in(folder: Path, ema: bool) -> tuple[Path, bool]:
 
 
 def _instantiate(name: str) -> nn.Module:
-    """The net that ``module:net`` names, or what ``module:Class`` or ``module:function`` makes without arguments.
+    """Return the network ``module:net``, or call ``module:Class`` or ``module:function`` without arguments.
 
-    Made under a fixed seed. Raises ``UserError`` where there is none.
+    The call runs under a fixed seed. Raises ``UserError`` if there is no network.
     """
     made = import_made(name, "SUBJECT", nn.Module)
     if not isinstance(made, nn.Module):

@@ -1,4 +1,4 @@
-"""The interfaces of generators and discriminators, and how to adapt other networks."""
+"""The interfaces of generators and discriminators, and adapters for other networks."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from orthogan.rng import generator as seeded
 
 
 def module_class(found: Any) -> type[nn.Module]:
-    """``found``, if it is a class of nets. Raises TypeError."""
+    """Return ``found`` if it is a class of networks. Raises TypeError."""
     if inspect.isclass(found) and issubclass(found, nn.Module):
         return found
     raise TypeError(f"{describe(found)}; name a class of your own that is a torch.nn.Module")
 
 
 class Generator(nn.Module):
-    """z (n, latent_dim) and, if ``num_classes`` > 0, labels (n,) -> images (n, c, h, w) in [-1, 1].
+    """Base class of generators: z (n, latent_dim) and labels (n,), if any -> images (n, c, h, w) in [-1, 1].
 
-    A generator with further latent spaces, such as the W of a style-based one, lists their names in ``spaces`` ("z",
-    its input, comes first) and gives each by ``latent_space``. Both are optional, in a wrapper too.
-    ``axis``: the letter of its coordinates, "w3", where it is itself such a space.
+    Labels are needed if ``num_classes`` > 0. A generator with further latent spaces, such as the W of a style-based
+    one, lists their names in ``spaces`` (first "z", its input) and returns each by ``latent_space``. Both are optional,
+    also in a wrapper. ``axis``: the letter of its coordinates, as in "w3", if it is itself such a space.
 
     Example:
         >>> import torch
@@ -56,7 +56,7 @@ class Generator(nn.Module):
     axis: str = "z"
 
     def check(self, z: Tensor, y: Tensor | None) -> None:
-        """What ``forward`` asks of its arguments.
+        """Check the arguments of ``forward``.
 
         Raises:
             ValueError: another latent width, labels without classes, or classes without labels.
@@ -69,18 +69,18 @@ class Generator(nn.Module):
             raise ValueError(f"this generator is conditional: it needs labels (n,) from 0 to {self.num_classes - 1}")
 
     def sample_latent(self, n: int, *, seed: int = 0) -> Tensor:
-        """``n`` latents from the prior N(0, I): (n, latent_dim) float32 on the CPU, a function of n and seed."""
+        """Draw ``n`` latents from the prior N(0, I): (n, latent_dim) float32 on the CPU, determined by n and seed."""
         return standard_normal(n, self.latent_dim, seed=seed)
 
     def first_layer(self) -> nn.Module:
-        """The layer whose weight maps the latent to the first features."""
+        """Return the layer whose weight maps the latent to the first features."""
         raise AttributeError(f"{type(self).__name__} names no first layer")
 
     def native_directions(self) -> Tensor | None:
-        """Directions that the net has by its making, unit rows (k, latent_dim); None where it has none.
+        """Return the directions that the network declares, unit rows (k, latent_dim); None if there are none.
 
-        Here: where the first layer is a Householder projector that the whole latent enters, the directions along
-        which it moves the net at all.
+        By default: if the first layer is a Householder projector that takes the whole latent, the directions along
+        which it changes its output at all.
         """
         try:
             first = self.first_layer()
@@ -93,23 +93,25 @@ class Generator(nn.Module):
     def latent_space(
         self, name: str, *, y: int | None = None, layers: Sequence[int] = (), base: Tensor | None = None
     ) -> Generator:
-        """This generator seen from the space ``name``: its latent is a point there, with the mean of the space at zero.
+        """Return this generator seen from the space ``name``: its latent is a point there, and the mean is at zero.
 
         The view has no classes, shares the weights and adds nothing to the state dict.
 
         Args:
             y: the class whose latents it draws, for a conditional generator.
-            layers: numbers of the layers that take the latent, where a space enters layer by layer; none for all.
+            layers: numbers of the layers that take the latent, if a space enters layer by layer; empty for all.
             base: (its latent_dim,), the latent that the other layers keep; zero, the mean, by default.
 
         Raises:
-            UserError: no such space, class or layer.
+            UserError: there is no such space, class or layer.
         """
         raise UserError(f"{type(self).__name__} has no latent space '{name}'; available: {', '.join(self.spaces)}")
 
 
 class Discriminator(nn.Module):
-    """Images (n, c, h, w) in [-1, 1] and, if ``num_classes`` > 0, labels (n,) -> logits (n,).
+    """Base class of discriminators: images (n, c, h, w) in [-1, 1] and labels (n,), if any -> logits (n,).
+
+    Labels are needed if ``num_classes`` > 0.
 
     Example:
         >>> import torch
@@ -128,14 +130,14 @@ class Discriminator(nn.Module):
     num_classes: int = 0
 
     def image_blocks(self) -> list[tuple[str, list[nn.Module]]]:
-        """The parts of the net by name, from the image on: what ``training.freeze_d`` counts."""
+        """Return the parts of the network by name, starting at the image; ``training.freeze_d`` counts them."""
         return list_blocks(self)
 
 
 def list_blocks(net: nn.Module) -> list[tuple[str, list[nn.Module]]]:
-    """The parts of ``net`` that have parameters, by name, in the order in which they were made.
+    """Return the parts of ``net`` that have parameters, by name, in the order in which they were created.
 
-    Lists and sequences of modules are taken apart.
+    Lists and sequences of modules are split into their items.
     """
     found: list[tuple[str, list[nn.Module]]] = []
     for name, child in net.named_children():
@@ -153,15 +155,15 @@ DISCRIMINATORS: Registry[Callable[..., nn.Module]] = Registry(
 
 
 def standard_normal(n: int, dim: int, *, seed: int) -> Tensor:
-    """(n, dim) float32 standard normal numbers on the CPU, a function of the arguments alone."""
+    """Return (n, dim) float32 standard normal numbers on the CPU, determined by the arguments alone."""
     return torch.randn(n, dim, generator=seeded("cpu", seed, "latent"))
 
 
 def as_generator(module: nn.Module) -> Generator:
-    """``module`` as a Generator: itself, with the prior and attributes it lacks filled in.
+    """Return ``module`` as a Generator: the same object, with missing attributes and the prior added.
 
     Raises:
-        UserError: it is no module, or has no integer ``latent_dim``.
+        UserError: it is not a module, or has no integer ``latent_dim``.
 
     Example:
         >>> import torch
@@ -194,7 +196,7 @@ def as_generator(module: nn.Module) -> Generator:
 
 
 def _integer(module: nn.Module, name: str, default: int | None) -> int | None:
-    """An attribute as int, also where it is a NumPy integer or (if there is a ``default``) None; None: no integer."""
+    """Return an attribute as int, also for a NumPy integer or (with a ``default``) None; None if not an integer."""
     value = getattr(module, name, None)
     if isinstance(value, bool):
         return None

@@ -30,7 +30,7 @@ MOST_CLASSES = 1_000_000
 
 @dataclass(frozen=True)
 class Saved:
-    """What the file of a generator or classifier says of itself."""
+    """What the file of a generator or classifier says about itself."""
 
     config: Config
     num_classes: int
@@ -51,9 +51,9 @@ def metadata(
     form: str = FORMAT,
     tensors: Mapping[str, Tensor] | None = None,
 ) -> dict[str, str]:
-    """The safetensors metadata that makes the file of a generator (or what ``form`` says) self-describing.
+    """Return the safetensors metadata that describes the file of a generator (or of another ``form``).
 
-    ``tensors``: those of the file; a hash of them and of the metadata is kept, and checked when the file is loaded.
+    ``tensors``: those of the file; a hash of them and of the metadata is stored, and checked when the file is loaded.
     """
     tree = config.model_dump() if isinstance(config, Config) else dict(config)
     about = {"format": form, "config": json.dumps(tree), "num_classes": str(num_classes), **extra}
@@ -69,7 +69,7 @@ def save_generator(
 ) -> None:
     """Write ``module`` with the ``config`` that it was built from to one ``.safetensors`` file.
 
-    Raises ``CannotWrite``; TypeError: the arguments are in another order, or there is no config.
+    Raises ``CannotWrite``, or TypeError if the arguments are in another order or there is no config.
 
     Example:
         >>> import orthogan
@@ -88,13 +88,13 @@ def save_generator(
 
 
 def read_header(file: Path, header: Mapping[str, str], trust: Trust = False) -> Saved:
-    """What the metadata of a file say, checked.
+    """Read and check the metadata of a file.
 
     Args:
-        trust: which classes that are not orthogan's own the file may name.
+        trust: classes outside orthogan that the file may name.
 
     Raises:
-        UserError: they make no sense, or name other code.
+        UserError: the metadata are not valid, or name other code.
     """
     source = printable(file)
     if missing := [key for key in ("config", "num_classes") if key not in header]:
@@ -111,7 +111,7 @@ def read_header(file: Path, header: Mapping[str, str], trust: Trust = False) -> 
 
 
 def _classes(text: str, extra: Mapping[str, str], source: str) -> int:
-    """The number of classes, where that and their names make sense."""
+    """Return the number of classes, if it and the names of the classes are valid."""
     if not (text.isascii() and text.isdigit() and len(text) < 10 and int(text) <= MOST_CLASSES):
         raise UserError(
             f"{source}: num_classes is {text[:40]!r} in its metadata; it must be a number from 0 to {MOST_CLASSES}"
@@ -125,7 +125,7 @@ def _classes(text: str, extra: Mapping[str, str], source: str) -> int:
 
 
 def fill(net: nn.Module, tensors: Mapping[str, Tensor], file: Path) -> None:
-    """Put the tensors of ``file`` into ``net``. Raises ``UserError`` where names, shapes or types do not fit."""
+    """Load the tensors of ``file`` into ``net``. Raises ``UserError`` if names, shapes or types do not fit."""
     state = net.state_dict()
     for name, tensor in tensors.items():
         if name in state and not _converts(tensor, state[name]):
@@ -137,19 +137,19 @@ def fill(net: nn.Module, tensors: Mapping[str, Tensor], file: Path) -> None:
         net.load_state_dict(dict(tensors))
     except RuntimeError as error:
         reason = printable(" ".join(str(error).split()))
-        reason = reason if len(reason) < 400 else f"{reason[:400]} …"  # it lists every tensor
+        reason = reason if len(reason) < 400 else f"{reason[:400]} …"  # the message lists every tensor
         raise UserError(f"{printable(file)}: its tensors do not match its config: {reason}") from None
 
 
 def count(tensors: Mapping[str, Tensor]) -> int:
-    """How many numbers there are."""
+    """Return the total number of elements."""
     return sum(tensor.numel() for tensor in tensors.values())
 
 
 def _converts(tensor: Tensor, wanted: Tensor) -> bool:
-    """Whether ``load_state_dict`` converts without another meaning: precision may change, the sort of number may not.
+    """Return whether ``load_state_dict`` keeps the meaning: precision may change, but not the kind of number.
 
-    Counts are also read from a file whose tensors were all converted to floating point.
+    Counts can also be read from a file whose tensors were all converted to floating point.
     """
     if _sort(tensor) == _sort(wanted):
         return True

@@ -1,4 +1,4 @@
-"""The models that ship with orthogan, by name: each a folder with both nets, or the file of a generator."""
+"""The models that ship with orthogan, by name: each is a folder with both networks, or the file of a generator."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from orthogan.io.read import printable
 from orthogan.registry import did_you_mean
 
 NAME = r"[\w-][\w.-]{0,99}"
-CARD = "README.md"  # in the folder of a model, where GitHub and the Hugging Face Hub show it
+CARD = "README.md"  # in the folder of a model, so that GitHub and the Hugging Face Hub show it
 GENERATOR, DISCRIMINATOR = "generator.safetensors", "discriminator.safetensors"
 
 
 def shipped_folder() -> Path:
-    """Where the shipped models are: inside an installed package, or ``pretrained/`` of a clone."""
+    """Return the folder of the shipped models: inside an installed package, or ``pretrained/`` of a clone."""
     package = Path(__file__).resolve().parents[1]
     inside = package / "pretrained"  # setup.py puts it into a wheel
     return inside if inside.is_dir() else package.parent / "pretrained"
 
 
 def shipped_names() -> list[str]:
-    """The names of the shipped models.
+    """Return the names of the shipped models.
 
     Example:
         >>> from orthogan.models import shipped_names
@@ -36,7 +36,7 @@ def shipped_names() -> list[str]:
 
 
 def find_shipped(name: str) -> Path | None:
-    """The folder or file of a shipped model; None if there is none of this name.
+    """Return the folder or file of a shipped model; None if there is no model of this name.
 
     Args:
         name: such as ``sprites-srngan``, ``pretrained/sprites-srngan`` or ``pretrained/sprites-srngan.safetensors``.
@@ -53,7 +53,7 @@ def find_shipped(name: str) -> Path | None:
 
 
 def other_shipped(path: str | os.PathLike[str]) -> str:
-    """``pretrained/NAME`` if ``path`` exists here and is also the name of a shipped model, which it hides; else ""."""
+    """Return ``pretrained/NAME`` if ``path`` exists and hides the shipped model of the same name; else ""."""
     text = os.fspath(path)
     if re.fullmatch(NAME, text) is None or not os.path.lexists(text):
         return ""
@@ -64,7 +64,7 @@ def other_shipped(path: str | os.PathLike[str]) -> str:
 
 
 def no_such(path: object, accepted: str = "a run, a checkpoint, a .safetensors file or module:Class") -> UserError:
-    """What to say of a run, checkpoint, file or name of a shipped model that does not exist."""
+    """Return the error for a run, checkpoint, file or name of a shipped model that does not exist."""
     names = shipped_names()
     hint = did_you_mean(str(path), names)
     if not hint:

@@ -1,4 +1,4 @@
-"""Starting from given weights (``model.init``): trained nets with their constraints baked in fill fresh plain ones."""
+"""Starting from given weights (``model.init``): trained networks with baked-in constraints fill new plain ones."""
 
 from __future__ import annotations
 
@@ -25,25 +25,25 @@ from orthogan.weights.effective import Equalized
 
 # what decides the names and sizes of a net's tensors
 SHAPING = ("kind", "channels", "latent_dim", "options", "whitening", "pooling")
-PLAIN = Equalized()  # what a layer that is none multiplies its weight and bias by
+PLAIN = Equalized()  # the factors of weight and bias for any other layer
 
 
 class WarmStart:
-    """The nets behind ``config.model.init``, for ``build_generator(..., start=...)`` and the discriminator's.
+    """The networks behind ``config.model.init``, for ``build_generator(..., start=...)`` and the discriminator's.
 
-    The generator's averaged weights are taken where there are some. A run, a checkpoint, a shipped model or the folder
-    of a model also gives its discriminator; a single file has none. Other image channels and other classes are carried
-    over as ``orthogan.models.adapt`` says. Every tensor counts as the net applies it: constraints, projectors and
-    equalized learning rates are taken off, so that the constraints of ``config`` find plain weights to start from.
-    Among the equal singular values of a projector a basis is arbitrary: put again on such a weight, a projector keeps
-    the space of its directions and not each of them.
+    The averaged weights of the generator are used if there are any. A run, a checkpoint, a shipped model or the folder
+    of a model also provides its discriminator; a single file does not. Other image channels and other classes are
+    adapted as in ``orthogan.models.adapt``. Every tensor is used as the network applies it: constraints, projectors and
+    equalized learning rates are baked in, so that the constraints of ``config`` start from plain weights. The basis
+    among equal singular values of a projector is arbitrary: a new projector on such a weight keeps the space of its
+    directions, but not each direction.
 
     Args:
-        num_classes: of the nets to be filled; ``class_names``, in the order of their labels.
-        trust: which classes that are not orthogan's own the file may name, besides those that ``config`` names.
+        num_classes: number of classes of the networks to fill; ``class_names``, in label order.
+        trust: classes outside orthogan that the file may name, besides those that ``config`` names.
 
     Raises:
-        UserError: nothing to load there, or weights that cannot be baked in.
+        UserError: there is nothing to load, or weights cannot be baked in.
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class WarmStart:
             raise UserError(f"model.init: {error}") from None
 
     def in_words(self) -> str:
-        """What was loaded and from where, for the user."""
+        """Return what was loaded and from where, for the user."""
         if self._discriminator is not None:
             return "; ".join([f"generator and discriminator of {self.saved.title}", *self.changes])
         reason = "a file holds one net"
@@ -76,16 +76,16 @@ class WarmStart:
         return "; ".join([only, *self.changes])
 
     def generator(self, net: nn.Module) -> None:
-        """Fill a fresh generator.
+        """Fill a new generator.
 
         Raises:
-            UserError: naming the keys of the config in which the two differ.
+            UserError: the two differ; the message names the keys of the config.
         """
         self._fill(net, self._generator, "generator", "")
 
     @property
     def discriminator(self) -> Start | None:
-        """What fills a fresh discriminator, as ``generator`` does; None where there is none to start from."""
+        """Return a function that fills a new discriminator, as ``generator`` does; None if there is none."""
         found = self._discriminator
         advice = f"\nTo start from the generator alone, set model.init={self.saved.path}"
         return None if found is None else lambda net: self._fill(net, found, "discriminator", advice)
@@ -124,7 +124,7 @@ def _shaping(config: Config, name: str) -> dict[str, Any]:
 
 
 def _value(value: Any) -> str:
-    """As on the command line."""
+    """Format a value as on the command line."""
     text = value if isinstance(value, str) else json.dumps(value)
     return f"'{text}'" if set(text) & set(' {}[]"') else text
 
@@ -138,13 +138,13 @@ def _baked(net: nn.Module, saved: OpenedModel) -> nn.Module:
             )
     try:
         return weights.remove(net)
-    except ValueError:  # nothing is constrained
+    except ValueError:  # no layer has a constraint
         return net
 
 
 @torch.no_grad()
 def _fitted(net: nn.Module, source: nn.Module) -> dict[str, Tensor]:
-    """The state of ``source`` as ``net`` would hold it: gains are its own, and so are projectors it is made with."""
+    """Return the state of ``source`` as ``net`` would hold it, with the gains and projectors of ``net``."""
     state = dict(source.state_dict())
     sources = dict(source.named_modules())
     for name, layer in net.named_modules():

@@ -1,4 +1,4 @@
-"""Image classifiers at the sizes of CIFAR: one family a file."""
+"""Image classifiers for images of the size of CIFAR, one family per file."""
 
 from orthogan.models.classifiers.alexnet import AlexNet
 from orthogan.models.classifiers.base import Classifier

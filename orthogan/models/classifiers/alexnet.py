@@ -1,4 +1,4 @@
-"""AlexNet (Krizhevsky 2014) as it is used for CIFAR: five convolutions and one linear layer, no batch norm."""
+"""AlexNet (Krizhevsky 2014) in its usual form for CIFAR: five convolutions and one linear layer, no batch norm."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from orthogan.models.classifiers.base import CLASSIFIERS, Classifier
 
 
 class Stage(NamedTuple):
-    """A convolution: ``factor`` is its width over that of the first; ``pooled``: 2x2 max pooling follows."""
+    """A convolution: ``factor`` is its width relative to the first; ``pooled``: 2x2 max pooling follows."""
 
     kernel: int
     stride: int
@@ -32,12 +32,12 @@ STAGES = (
 class AlexNet(Classifier):
     """Convolutions of 11, 5, 3, 3, 3 pixels with ReLU, the first with stride 4; mean over the map; a linear layer.
 
-    ``channels`` is the width of the first convolution, 64 as published; the others have 3, 6, 4 and 4 times as many.
-    The table is that of the usual CIFAR repository (2.47 million parameters), whose map is one pixel at the end of
-    32. Pooling keeps the pixel at an odd edge, so that other sizes, such as 28, have one too.
+    ``channels`` is the width of the first convolution, 64 as published; the others are 3, 6, 4 and 4 times as wide.
+    The table is that of the usual CIFAR repository (2.47 million parameters), in which the last map is one pixel for
+    images of 32 px. Pooling keeps the pixel at an odd edge, so other sizes, such as 28, work too.
 
-    Nothing keeps the activations in range but the weights: they start He-normal by fan-in, with biases of 0, and the
-    published learning rate is 0.01, a tenth of that of nets with batch norm.
+    Only the weights keep the activations in range: they start He-normal by fan-in, with biases of 0. The published
+    learning rate is 0.01, a tenth of that of networks with batch norm.
 
     Source: Krizhevsky 2014, arXiv:1404.5997.
 
@@ -64,7 +64,7 @@ class AlexNet(Classifier):
         self.linear = nn.Linear(inputs, num_classes)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Images (n, c, h, w) -> logits (n, num_classes)."""
+        """Return logits (n, num_classes) of images (n, c, h, w)."""
         for stage, conv in zip(STAGES, self.convs, strict=True):
             x = functional.relu(conv(x))
             if stage.pooled:

@@ -1,4 +1,4 @@
-"""What every classifier of orthogan is, and the parts that the families share."""
+"""The base class of classifiers, and the parts that the families share."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ CLASSIFIERS: Registry[Callable[..., nn.Module]] = Registry(
 
 
 class Classifier(nn.Module):
-    """Images (n, c, h, w) in [-1, 1] -> logits (n, num_classes).
+    """Base class of classifiers: images (n, c, h, w) in [-1, 1] -> logits (n, num_classes).
 
     Example:
         >>> import torch
@@ -39,7 +39,7 @@ class Classifier(nn.Module):
     image_channels: int
     resolution: int
     linear: nn.Linear  # the last layer
-    averages = True  # whether its input is ``pooled``
+    averages = True  # whether its input comes from ``pooled``
 
     def __init__(self, resolution: int, image_channels: int, num_classes: int) -> None:
         super().__init__()
@@ -52,7 +52,7 @@ class Classifier(nn.Module):
         """Replace the mean over the last map by the pooling that ``make(channels)`` returns, and the linear layer.
 
         Raises:
-            UserError: this net has no such mean.
+            UserError: this network does not average its last map.
         """
         if not self.averages:
             raise UserError(
@@ -62,23 +62,23 @@ class Classifier(nn.Module):
         self.linear = nn.Linear(self.pool.features, self.num_classes)
 
     def pooled(self, x: Tensor) -> Tensor:
-        """The last map (n, c, h, w) -> features (n, d): its mean, unless ``pool_by`` replaced it."""
+        """Pool the last map (n, c, h, w) to features (n, d): by the mean, unless ``pool_by`` replaced it."""
         return x.mean((2, 3)) if self.pool is None else self.pool(x)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Images (n, c, h, w) -> logits (n, num_classes)."""
+        """Return logits (n, num_classes) of images (n, c, h, w)."""
         raise NotImplementedError
 
 
 class Preactivated(Classifier):
-    """A net whose layers have their norm and ReLU before them, so that one of each is left for the end."""
+    """A network whose layers start with their norm and ReLU, so that one more norm and ReLU follow the last layer."""
 
     conv: nn.Conv2d
     stages: nn.ModuleList
     norm: nn.Module
 
     def forward(self, x: Tensor) -> Tensor:
-        """Images (n, c, h, w) -> logits (n, num_classes)."""
+        """Return logits (n, num_classes) of images (n, c, h, w)."""
         h = self.conv(x)
         for stage in self.stages:
             h = stage(h)
@@ -86,22 +86,22 @@ class Preactivated(Classifier):
 
 
 def convolution(inputs: int, outputs: int, kernel: int, stride: int = 1) -> nn.Conv2d:
-    """A convolution without bias (a batch norm follows), padded to keep the size at stride 1."""
+    """Return a convolution without bias (a batch norm follows), padded to keep the size at stride 1."""
     return nn.Conv2d(inputs, outputs, kernel, stride, padding=kernel // 2, bias=False)
 
 
 def initialise(net: nn.Module) -> None:
-    """He-normal convolutions by fan-out (He et al. 2015), as the published residual nets have them."""
+    """Initialize convolutions He-normal by fan-out (He et al. 2015), as in the published residual networks."""
     for layer in net.modules():
         if isinstance(layer, nn.Conv2d):
             nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
 
 
 def check_size(family: str, resolution: int, factor: int) -> None:
-    """Refuse a resolution that the net cannot halve often enough.
+    """Refuse a resolution that the network cannot halve often enough.
 
     Raises:
-        UserError: it is no multiple of ``factor`` pixels.
+        UserError: it is not a multiple of ``factor`` pixels.
     """
     if resolution % factor:
         raise UserError(f"data.resolution is {resolution}: {family} needs a multiple of {factor} pixels")

@@ -1,4 +1,4 @@
-"""The plain convolutional nets of orthogonal over-parameterized training (Liu et al. 2021): CNN-6 and CNN-9."""
+"""The plain convolutional networks of orthogonal over-parameterized training (Liu et al. 2021): CNN-6 and CNN-9."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from orthogan.models.classifiers.base import CLASSIFIERS, Classifier, check_size
 class CNN(Classifier):
     """Three stages of conv3x3, batch norm, ReLU and 2x2 max pooling, a linear layer, and a linear classifier.
 
-    The authors' code for CNN-6: two convolutions a stage, every width 64, the first linear layer over the whole
-    4x4 map without batch norm or ReLU, no bias but the batch norms'. CNN-9 has three convolutions a stage; that
-    code does not hold it, so its widths are those of CNN-6.
+    CNN-6 follows the authors' code: two convolutions per stage, every width 64, the first linear layer over the whole
+    4x4 map without batch norm or ReLU, and no biases except those of the batch norms. CNN-9 has three convolutions per
+    stage; that code does not contain it, so its widths are those of CNN-6.
 
-    Weights start as Gaussians of variance 2 / fan-in, as there.
+    Weights start as Gaussians of variance 2 / fan-in, as in that code.
 
     Raises:
-        UserError: a resolution that is no multiple of 8.
+        UserError: the resolution is not a multiple of 8.
 
     Source: Liu et al. 2021, arXiv:2004.04690.
 
@@ -59,7 +59,7 @@ class CNN(Classifier):
                 nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
 
     def forward(self, x: Tensor) -> Tensor:
-        """Images (n, c, h, w) -> logits (n, num_classes)."""
+        """Return logits (n, num_classes) of images (n, c, h, w)."""
         for stage in self.stages:
             x = functional.max_pool2d(stage(x), 2)
         return self.linear(self.hidden(x.flatten(1)))

@@ -1,6 +1,6 @@
-"""ResNets around a matrix decomposition (Song et al. 2022): a layer before it that may be an orthogonal map.
+"""ResNets with a matrix decomposition (Song et al. 2022): the layer before it can be an orthogonal map.
 
-Whitening of a net's batch norms is ``model.classifier.whitening``, and covariance pooling of any classifier is
+To whiten instead of batch norm, set ``model.classifier.whitening``; covariance pooling, for any classifier, is
 ``model.classifier.pooling``.
 """
 
@@ -19,7 +19,7 @@ from orthogan.models.classifiers.resnet import ResNet, SmallResNet
 
 @CLASSIFIERS.register("stem-resnet")
 class StemResNet(ResNet):
-    """``ResNet`` whose stem, the convolution ``conv`` before the norm that whitens, may be ``skew`` orthogonal."""
+    """A ``ResNet`` whose stem, the convolution ``conv`` before the norm that whitens, can be ``skew`` orthogonal."""
 
     def __init__(
         self,
@@ -44,11 +44,11 @@ class StemResNet(ResNet):
 
 @CLASSIFIERS.register("pooled-resnet")
 class PooledResNet(SmallResNet):
-    """``SmallResNet`` whose last map is pooled by the root of its covariance, after a 1x1 convolution.
+    """A ``SmallResNet`` that pools its last map by the root of its covariance, after a 1x1 convolution.
 
     Args:
-        method: of the root, see ``CovariancePooling``; "mean" pools as usual.
-        dimension: channels after the 1x1 convolution.
+        method: how to compute the root, see ``CovariancePooling``; "mean" pools as usual.
+        dimension: number of channels after the 1x1 convolution.
         skew: whether that convolution is orthogonal.
     """
 

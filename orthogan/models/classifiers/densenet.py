@@ -11,11 +11,11 @@ from torch.nn import functional
 from orthogan.layers.batch_norm import BatchNorm2d
 from orthogan.models.classifiers.base import CLASSIFIERS, Preactivated, check_size, convolution, initialise
 
-STEM = 16  # maps before the first block, whatever the growth
+STEM = 16  # maps before the first block, for any growth
 
 
 class DenseLayer(nn.Module):
-    """norm, ReLU, conv3x3 to ``growth`` maps, which are put behind those that came in."""
+    """A dense layer: norm, ReLU, and conv3x3 to ``growth`` maps, which are appended to the input."""
 
     def __init__(self, inputs: int, growth: int) -> None:
         super().__init__()
@@ -23,12 +23,12 @@ class DenseLayer(nn.Module):
         self.conv = convolution(inputs, growth, 3)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(n, inputs, h, w) -> (n, inputs + growth, h, w)."""
+        """Map (n, inputs, h, w) to (n, inputs + growth, h, w)."""
         return torch.cat([x, self.conv(functional.relu(self.norm(x)))], 1)
 
 
 class Transition(nn.Module):
-    """norm, ReLU, conv1x1 of the same width, 2x2 mean pooling."""
+    """A transition: norm, ReLU, conv1x1 of the same width, 2x2 mean pooling."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -36,22 +36,22 @@ class Transition(nn.Module):
         self.conv = convolution(width, width, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(n, width, h, w) -> (n, width, h/2, w/2)."""
+        """Map (n, width, h, w) to (n, width, h/2, w/2)."""
         return functional.avg_pool2d(self.conv(functional.relu(self.norm(x))), 2)
 
 
 class DenseNet(Preactivated):
-    """DenseNet for small images.
+    """A DenseNet for small images.
 
     conv3x3 to 16 maps; three blocks of (depth - 4) / 3 dense layers with a transition between them; norm, ReLU, mean
     over the map, a linear layer.
 
-    ``channels`` is the growth k, the number of maps that each layer adds: 12 in the paper, or 24. No dropout, as
-    in the paper where images are cropped and flipped.
+    ``channels`` is the growth k, the number of maps that each layer adds: 12 in the paper, or 24. There is no dropout,
+    as in the paper's experiments in which images are cropped and flipped.
 
     Raises:
-        UserError: a resolution that is no multiple of 4.
-        ValueError: a depth that is not 3n + 4.
+        UserError: the resolution is not a multiple of 4.
+        ValueError: the depth is not 3n + 4.
 
     Source: Huang et al. 2017, arXiv:1608.06993.
 

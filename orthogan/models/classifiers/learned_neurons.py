@@ -1,6 +1,6 @@
-"""CNN-6 and CNN-9 whose neurons are learned beside the matrix that rotates them: two rows of OPT's ablation.
+"""CNN-6 and CNN-9 that learn their neurons as well as the matrix that rotates them: two rows of OPT's ablation.
 
-With neurons fixed these are ``norm: {kind: rotation}``, by ``qr``, or ``relaxed`` with relaxation 0.
+The variants with fixed neurons are ``norm: {kind: rotation}``, by ``qr``, or ``relaxed`` with relaxation 0.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ Transform = Literal["qr", "free"]
 
 
 class Turned(nn.Module):
-    """W -> W R^T for a weight with one row an output; R, d x d on the fan-in, starts at the identity.
+    """A map W -> W R^T of a weight with one row per output; R, d x d on the fan-in, starts at the identity.
 
-    ``qr``: R is the orthogonal factor of its parameter; ``free``: the parameter itself.
+    ``qr``: R is the orthogonal factor of its parameter; ``free``: R is the parameter itself.
     """
 
     def __init__(self, columns: int, transform: Transform) -> None:
@@ -31,7 +31,7 @@ class Turned(nn.Module):
         self.turn = nn.Parameter(torch.eye(columns))
 
     def forward(self, weight: Tensor) -> Tensor:
-        """The effective weight, in at least float32."""
+        """Return the effective weight, in at least float32."""
         with torch.autocast(weight.device.type, enabled=False):
             turn = at_least_float32(self.turn)
             rotation = rotations.qr(turn) if self.transform == "qr" else turn
@@ -40,10 +40,10 @@ class Turned(nn.Module):
 
 @CLASSIFIERS.register("learned-neurons")
 class LearnedNeurons(CNN):
-    """``CNN`` with a learned R on every layer but the classifier, and the weights learned too.
+    """A ``CNN`` with a learned R on every layer except the classifier; the weights are learned too.
 
     Raises:
-        ValueError: an unknown transform, or as ``CNN``.
+        ValueError: the transform is unknown, or as for ``CNN``.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""A multilayer perceptron on the pixels."""
+"""A multilayer perceptron on pixels."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from orthogan.models.classifiers.base import CLASSIFIERS, Classifier
 
 @CLASSIFIERS.register("mlp")
 class MLP(Classifier):
-    """Two hidden linear layers of ``channels`` neurons with ReLU, and a linear classifier; no batch norm.
+    """An MLP with two hidden linear layers of ``channels`` neurons with ReLU, and a linear classifier; no batch norm.
 
     Example:
         >>> import torch
@@ -34,7 +34,7 @@ class MLP(Classifier):
             nn.init.zeros_(layer.bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Images (n, c, h, w) -> logits (n, num_classes)."""
+        """Return logits (n, num_classes) of images (n, c, h, w)."""
         h = x.flatten(1)
         for layer in self.hidden:
             h = functional.relu(layer(h))

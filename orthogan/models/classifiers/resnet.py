@@ -1,4 +1,4 @@
-"""Residual nets for small images: ResNet-18, 34, 50 with a 3x3 stem, and ResNet-20, 32, 44, 56, 110."""
+"""Residual networks for small images: ResNet-18, 34, 50 with a 3x3 stem, and ResNet-20, 32, 44, 56, 110."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ BOTTLENECKS = (50,)
 
 
 class Projection(nn.Sequential):
-    """The shortcut where the shape changes: conv1x1 with the stride, batch norm (He et al. 2016, option B)."""
+    """A shortcut between different shapes: conv1x1 with the stride, batch norm (He et al. 2016, option B)."""
 
     def __init__(self, inputs: int, outputs: int, stride: int) -> None:
         super().__init__()
@@ -25,7 +25,7 @@ class Projection(nn.Sequential):
 
 
 class Padding(nn.Module):
-    """The shortcut without parameters: every other pixel, new channels of zeros on both sides (option A)."""
+    """A shortcut without parameters: every other pixel, and new channels of zeros on both sides (option A)."""
 
     def __init__(self, inputs: int, outputs: int, stride: int) -> None:
         super().__init__()
@@ -33,12 +33,12 @@ class Padding(nn.Module):
         self.stride, self.pad = stride, (0, 0, 0, 0, before, outputs - inputs - before)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(n, inputs, h, w) -> (n, outputs, h/stride, w/stride)."""
+        """Map (n, inputs, h, w) to (n, outputs, h/stride, w/stride)."""
         return functional.pad(x[:, :, :: self.stride, :: self.stride], self.pad)
 
 
 class BasicBlock(nn.Module):
-    """conv3x3, norm, ReLU, conv3x3, norm; the shortcut is added, then ReLU."""
+    """A basic block: conv3x3, norm, ReLU, conv3x3, norm; the shortcut is added, then ReLU."""
 
     growth = 1
 
@@ -52,13 +52,13 @@ class BasicBlock(nn.Module):
         self.shortcut = nn.Identity() if same else shortcut(inputs, width, stride)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(n, inputs, h, w) -> (n, width, h/stride, w/stride)."""
+        """Map (n, inputs, h, w) to (n, width, h/stride, w/stride)."""
         h = functional.relu(self.norm1(self.conv1(x)))
         return functional.relu(self.norm2(self.conv2(h)) + self.shortcut(x))
 
 
 class Bottleneck(nn.Module):
-    """conv1x1, conv3x3 (with the stride), conv1x1 to four times the width, each with its norm; shortcut, ReLU."""
+    """A bottleneck: conv1x1, conv3x3 (with the stride), conv1x1 to 4x the width, each with norm; shortcut; ReLU."""
 
     growth = 4
 
@@ -75,17 +75,17 @@ class Bottleneck(nn.Module):
         self.shortcut = nn.Identity() if same else Projection(inputs, outputs, stride)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(n, inputs, h, w) -> (n, 4 width, h/stride, w/stride)."""
+        """Map (n, inputs, h, w) to (n, 4 width, h/stride, w/stride)."""
         h = functional.relu(self.norm1(self.conv1(x)))
         h = functional.relu(self.norm2(self.conv2(h)))
         return functional.relu(self.norm3(self.conv3(h)) + self.shortcut(x))
 
 
 class _Stages(Classifier):
-    """A residual net of stages of blocks.
+    """A residual network of stages of blocks.
 
-    conv3x3, batch norm, ReLU; stages of blocks, each twice as wide as the one before and, but for the first, half as
-    high; mean over the map; a linear layer.
+    conv3x3, batch norm, ReLU; stages of blocks, each twice as wide and (except the first) half as high as the one
+    before; mean over the map; a linear layer.
     """
 
     def __init__(
@@ -114,7 +114,7 @@ class _Stages(Classifier):
         initialise(self)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Images (n, c, h, w) -> logits (n, num_classes)."""
+        """Return logits (n, num_classes) of images (n, c, h, w)."""
         h = functional.relu(self.norm(self.conv(x)))
         for stage in self.stages:
             h = stage(h)
@@ -122,13 +122,13 @@ class _Stages(Classifier):
 
 
 class ResNet(_Stages):
-    """ResNet-18, 34 or 50 (He et al. 2016) as it is used for CIFAR: conv3x3 in place of conv7x7 and pooling.
+    """ResNet-18, 34 or 50 (He et al. 2016) in its usual form for CIFAR: conv3x3 replaces conv7x7 and pooling.
 
     Four stages of ``channels`` (64) times 1, 2, 4 and 8.
 
     Raises:
-        UserError: a resolution that is no multiple of 8.
-        ValueError: another depth.
+        UserError: the resolution is not a multiple of 8.
+        ValueError: the depth is not one of these.
 
     Source: He et al. 2016, arXiv:1512.03385.
 
@@ -151,13 +151,13 @@ class ResNet(_Stages):
 
 
 class SmallResNet(_Stages):
-    """The net of 6n + 2 layers that He et al. (2016, section 4.2) made for CIFAR: ResNet-20, 32, 44, 56, 110.
+    """The network of 6n + 2 layers that He et al. (2016, section 4.2) use for CIFAR: ResNet-20, 32, 44, 56, 110.
 
     Three stages of n basic blocks with ``channels`` (16) times 1, 2 and 4; shortcuts without parameters.
 
     Raises:
-        UserError: a resolution that is no multiple of 4.
-        ValueError: a depth that is not 6n + 2.
+        UserError: the resolution is not a multiple of 4.
+        ValueError: the depth is not 6n + 2.
 
     Source: He et al. 2016, arXiv:1512.03385.
 

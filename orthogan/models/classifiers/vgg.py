@@ -1,4 +1,4 @@
-"""VGG with batch norm (Simonyan & Zisserman 2015), with one linear layer as it is used for CIFAR."""
+"""VGG with batch norm (Simonyan & Zisserman 2015), with one linear layer as is usual for CIFAR."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from orthogan.layers.batch_norm import BatchNorm2d
 from orthogan.models.classifiers.base import CLASSIFIERS, Classifier, check_size, convolution, initialise
 
 COUNTS = {11: (1, 1, 2, 2, 2), 13: (2, 2, 2, 2, 2), 16: (2, 2, 3, 3, 3), 19: (2, 2, 4, 4, 4)}
-FACTORS = (1, 2, 4, 8, 8)  # of the widths of the five stages
+FACTORS = (1, 2, 4, 8, 8)  # widths of the five stages, relative to ``channels``
 
 
 class VGG(Classifier):
-    """Five stages of conv3x3, batch norm, ReLU, each ended by 2x2 max pooling; mean over the map; a linear layer.
+    """Five stages of conv3x3, batch norm, ReLU, each followed by 2x2 max pooling; mean over the map; a linear layer.
 
-    ``channels`` is the width of the first stage, 64 in the paper. No biases before the batch norms.
+    ``channels`` is the width of the first stage, 64 in the paper. Convolutions before batch norms have no biases.
 
     Raises:
-        UserError: a resolution that is no multiple of 32.
-        ValueError: another depth than 11, 13, 16, 19.
+        UserError: the resolution is not a multiple of 32.
+        ValueError: the depth is not 11, 13, 16 or 19.
 
     Source: Simonyan & Zisserman 2015, arXiv:1409.1556.
 
@@ -54,7 +54,7 @@ class VGG(Classifier):
         initialise(self)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Images (n, c, h, w) -> logits (n, num_classes)."""
+        """Return logits (n, num_classes) of images (n, c, h, w)."""
         for stage in self.stages:
             x = functional.max_pool2d(stage(x), 2)
         return self.linear(self.pooled(x))

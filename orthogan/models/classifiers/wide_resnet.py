@@ -1,4 +1,4 @@
-"""Wide residual nets (Zagoruyko & Komodakis 2016): WRN-depth-width."""
+"""Wide residual networks (Zagoruyko & Komodakis 2016): WRN-depth-width."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from orthogan.models.classifiers.base import CLASSIFIERS, Preactivated, check_si
 
 
 class PreactivationBlock(nn.Module):
-    """norm, ReLU, conv3x3, norm, ReLU, conv3x3, and the shortcut.
+    """A preactivation block: norm, ReLU, conv3x3, norm, ReLU, conv3x3, and the shortcut.
 
-    The shortcut is the identity, or conv1x1 of what the first ReLU gives where the shape changes.
+    The shortcut is the identity, or conv1x1 of the output of the first ReLU if the shape changes.
     """
 
     def __init__(self, inputs: int, outputs: int, stride: int) -> None:
@@ -27,7 +27,7 @@ class PreactivationBlock(nn.Module):
         self.shortcut = None if same else convolution(inputs, outputs, 1, stride)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(n, inputs, h, w) -> (n, outputs, h/stride, w/stride)."""
+        """Map (n, inputs, h, w) to (n, outputs, h/stride, w/stride)."""
         h = functional.relu(self.norm1(x))
         beside = x if self.shortcut is None else self.shortcut(h)
         h = functional.relu(self.norm2(self.conv1(h)))
@@ -37,11 +37,11 @@ class PreactivationBlock(nn.Module):
 class WideResNet(Preactivated):
     """WRN-``depth``-``widen``: three stages of (depth - 4) / 6 blocks, ``widen`` * ``channels`` * (1, 2, 4) wide.
 
-    ``channels`` is the width of the stem, 16 in the paper. No dropout.
+    ``channels`` is the width of the stem, 16 in the paper. There is no dropout.
 
     Raises:
-        UserError: a resolution that is no multiple of 4.
-        ValueError: a depth that is not 6n + 4, or no width.
+        UserError: the resolution is not a multiple of 4.
+        ValueError: the depth is not 6n + 4, or the width is not valid.
 
     Source: Zagoruyko & Komodakis 2016, arXiv:1605.07146.
 

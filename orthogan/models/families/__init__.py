@@ -1,1 +1,1 @@
-"""Families of generators and discriminators: one per file, which registers both by one name."""
+"""Families of generators and discriminators: one per file, which registers both under one name."""

@@ -18,13 +18,13 @@ STD = 0.02
 
 @GENERATORS.register("dcgan")
 class DCGANGenerator(Generator):
-    """Linear to a map of an eighth of the size, three transposed 4x4 convolutions of stride 2, conv3x3, tanh.
+    """A generator: linear to a map of 1/8 of the size, three transposed 4x4 convolutions of stride 2, conv3x3, tanh.
 
     Args:
         channels: width of the first map, halved by each stage; 512 in the paper.
 
     Raises:
-        UserError: a resolution other than 32, 48, 64, 128, or ``channels`` that cannot be halved three times.
+        UserError: the resolution is not 32, 48, 64 or 128, or ``channels`` cannot be halved three times.
 
     Source: Miyato et al. 2018, tables 3 and 4, arXiv:1802.05957.
 
@@ -58,11 +58,11 @@ class DCGANGenerator(Generator):
         _initialise(self)
 
     def first_layer(self) -> nn.Module:
-        """The linear layer that the latent enters."""
+        """Return the linear layer that takes the latent."""
         return self.linear
 
     def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:
-        """z (n, latent_dim), labels (n,) -> images (n, c, h, w) in [-1, 1]."""
+        """Return images (n, c, h, w) in [-1, 1] of z (n, latent_dim) under labels (n,)."""
         self.check(z, y)
         x = self.norms[0](square(self.linear(z), self.width, self.bottom), y)
         for up, norm in zip(self.ups, list(self.norms)[1:], strict=True):
@@ -72,14 +72,14 @@ class DCGANGenerator(Generator):
 
 @DISCRIMINATORS.register("dcgan")
 class DCGANDiscriminator(Discriminator):
-    """conv3x3 and conv4x4 of stride 2 in turn, three times, conv3x3, linear; leaky ReLU of slope 0.1, no norm.
+    """A discriminator: conv3x3 and conv4x4 of stride 2, three times, conv3x3, linear; leaky ReLU of slope 0.1, no norm.
 
     Args:
         channels: base width; 64 in the paper (64, 64, 128, 128, 256, 256, 512).
         num_classes: > 0 adds a class projection of the last map's sum (not in the paper).
 
     Raises:
-        UserError: a resolution other than 32, 48, 64, 128.
+        UserError: the resolution is not 32, 48, 64 or 128.
 
     Source: Miyato et al. 2018, tables 3 and 4, arXiv:1802.05957.
 
@@ -109,7 +109,7 @@ class DCGANDiscriminator(Discriminator):
         _initialise(self)
 
     def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor:
-        """Images (n, c, h, w), labels (n,) -> logits (n,)."""
+        """Return logits (n,) of images (n, c, h, w) under labels (n,)."""
         for conv in self.convs:
             x = functional.leaky_relu(conv(x), SLOPE)
         logits = self.linear(x.flatten(1)).squeeze(1)

@@ -1,8 +1,9 @@
-"""EigenGAN (He, Kan & Shan 2021): a linear subspace with latents of its own in every layer of the generator.
+"""EigenGAN (He, Kan & Shan 2021): every layer of the generator has a linear subspace with its own latents.
 
-Written from the paper and the layer lists of the authors' TensorFlow code and of its PyTorch port (which the NOG paper
-used). The initialization is the authors' (He, for leaky ReLU). With torch's own, as in the port, signals shrink
-from layer to layer: at 256 px a step of 1 along a noise axis then moves a pixel by 4e-8, along the last z by 2e-3.
+Written from the paper and from the layer lists of the authors' TensorFlow code and of its PyTorch port (which the NOG
+paper used). The initialization is that of the authors (He, for leaky ReLU). With torch's default, as in the port,
+signals shrink from layer to layer: at 256 px a step of 1 along a noise axis then moves a pixel by 4e-8, along the last
+z by 2e-3.
 """
 
 from __future__ import annotations
@@ -28,11 +29,11 @@ Injection = Literal["both", "single"]
 
 
 class EigenBlock(nn.Module):
-    """(n, inputs, s, s) and z (n, dims) -> (n, outputs, 2s, 2s).
+    """A block with a subspace: (n, inputs, s, s) and z (n, dims) -> (n, outputs, 2s, 2s).
 
-    phi = mu + sum L_k z_k U_k enters through a 1x1 deconvolution, is followed by leaky ReLU and a 3x3 deconvolution
-    of stride 2; with injection "both" it enters again through a 3x3 deconvolution of stride 2; then leaky ReLU and a
-    3x3 deconvolution of stride 1. What phi passes through is linear.
+    phi = mu + sum L_k z_k U_k is added by a 1x1 deconvolution; leaky ReLU and a 3x3 deconvolution of stride 2 follow.
+    With injection "both", phi is added again by a 3x3 deconvolution of stride 2; then leaky ReLU and a 3x3
+    deconvolution of stride 1 follow. The layers that phi passes through are linear.
     """
 
     def __init__(self, inputs: int, outputs: int, side: int, dims: int, injection: Injection) -> None:
@@ -44,7 +45,7 @@ class EigenBlock(nn.Module):
         self.conv = nn.ConvTranspose2d(outputs, outputs, 3, padding=1)
 
     def forward(self, h: Tensor, z: Tensor) -> Tensor:
-        """(n, inputs, s, s), (n, dims) -> (n, outputs, 2s, 2s)."""
+        """Map (n, inputs, s, s), (n, dims) to (n, outputs, 2s, 2s)."""
         phi = self.subspace(z)
         h = self.up(functional.leaky_relu(h + self.inject(phi), SLOPE))
         if self.inject_up is not None:
@@ -54,21 +55,21 @@ class EigenBlock(nn.Module):
 
 @GENERATORS.register("eigengan")
 class EigenGANGenerator(Generator):
-    """Linear of the noise to a 4x4 map, a block with a subspace for each doubling, leaky ReLU, conv7x7, tanh.
+    """A generator: linear from noise to a 4x4 map, a block with a subspace per doubling, leaky ReLU, conv7x7, tanh.
 
-    z (n, latent_dim) holds the coordinates z_1 (of the 4x4 map), ..., z_k of the k subspaces, ``dims`` each, and then
-    the noise epsilon: latent_dim = k * dims + noise, k = log2(resolution) - 2. Published at 256 px: 6 * 6 + 512.
+    z (n, latent_dim) holds the coordinates z_1 (of the 4x4 map), ..., z_k of the k subspaces, ``dims`` each, followed
+    by the noise epsilon: latent_dim = k * dims + noise, k = log2(resolution) - 2. Published at 256 px: 6 * 6 + 512.
 
     Args:
         channels: width at full size, doubled at each halving up to 512. The port has 16 at every resolution; the
             authors' code has 16 at 256 px, 32 at 128 px and so on.
-        dims: of each subspace.
-        injection: where phi enters a block: "both" before and after the doubling, as in both released codes; "single"
-            before it only, as in the formula of the paper, h' = Conv2x(h + f(phi)) with f a 1x1 convolution.
+        dims: dimension of each subspace.
+        injection: where phi enters a block: "both" before and after the doubling, as in both released codes, "single"
+            only before it, as in the formula of the paper, h' = Conv2x(h + f(phi)) with f a 1x1 convolution.
 
     Raises:
-        UserError: a resolution other than 32, 64, 128, 256, or classes.
-        ValueError: an unknown injection, or a latent that leaves no noise.
+        UserError: the resolution is not 32, 64, 128 or 256, or there are classes.
+        ValueError: an unknown injection, or a latent too small to leave any noise.
 
     Source: He, Kan & Shan 2021, arXiv:2104.12476.
 
@@ -111,33 +112,33 @@ class EigenGANGenerator(Generator):
         _initialise(self)
 
     def first_layer(self) -> nn.Module:
-        """The linear layer that the noise enters. Only the noise: its singular vectors are no latent directions."""
+        """Return the linear layer that takes only the noise: its singular vectors are not latent directions."""
         return self.linear
 
     def subspaces(self) -> list[tuple[str, LatentSubspace]]:
-        """(dotted name, subspace), the 4x4 map's first."""
+        """Return (dotted name, subspace) of each block, starting with the 4x4 map."""
         return [(f"blocks.{i}.subspace", block.subspace) for i, block in enumerate(self.blocks)]  # pyright: ignore
 
     def native_directions(self) -> Tensor:
-        """The axes of z_1, ..., z_k (k * dims, latent_dim), by layer and within a layer by descending |L|."""
+        """Return the axes of z_1, ..., z_k (k * dims, latent_dim), by layer and within a layer by descending |L|."""
         order = torch.tensor([i * self.dims + dim for i, dim, _ in self._ranked()])
         return torch.eye(self.latent_dim)[order]
 
     def native_names(self) -> list[str]:
-        """Layer and dimension of each of them, from 1: "z1.6"."""
+        """Return layer and dimension of each axis, from 1: "z1.6"."""
         return [f"z{i + 1}.{dim + 1}" for i, dim, _ in self._ranked()]
 
     def native_scores(self) -> dict[str, list[float]]:
-        """|L| of each of them."""
+        """Return |L| of each axis."""
         return {"|L|": [size for _, _, size in self._ranked()]}
 
     def _ranked(self) -> list[tuple[int, int, float]]:
-        """(layer, dimension, |L|), by layer and descending |L|."""
+        """Return (layer, dimension, |L|), by layer and descending |L|."""
         sizes = [subspace.L.detach().abs().tolist() for _, subspace in self.subspaces()]
         return [(i, d, row[d]) for i, row in enumerate(sizes) for d in sorted(range(len(row)), key=lambda d: -row[d])]
 
     def subspace_report(self) -> dict[str, dict[str, float]]:
-        """Of each subspace by name: ``orthogonality_error`` ||U U^T - I||_F, and ``L0``, ``L1``, ... as they are."""
+        """Return, per subspace name, ``orthogonality_error`` ||U U^T - I||_F, and ``L0``, ``L1``, ... as they are."""
         return {
             name: {"orthogonality_error": subspace.orthogonality_error()}
             | {f"L{i}": value for i, value in enumerate(subspace.L.tolist())}
@@ -145,7 +146,7 @@ class EigenGANGenerator(Generator):
         }
 
     def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:
-        """z (n, latent_dim), no labels -> images (n, c, h, w) in [-1, 1]."""
+        """Return images (n, c, h, w) in [-1, 1] of z (n, latent_dim); labels are not supported."""
         self.check(z, y)
         *parts, noise = z.split([self.dims] * len(self.blocks) + [self.noise_dim], 1)
         h = self.linear(noise)
@@ -157,13 +158,13 @@ class EigenGANGenerator(Generator):
 
 @DISCRIMINATORS.register("eigengan")
 class EigenGANDiscriminator(Discriminator):
-    """conv7x7, for each halving conv3x3 and conv3x3 of stride 2, conv3x3, two linear layers; leaky ReLU, no norm.
+    """A discriminator: conv7x7, conv3x3 and conv3x3 of stride 2 per halving, conv3x3, two linear layers; leaky ReLU.
 
     Args:
         channels: width at full size, doubled at each halving up to 512; 16 at 256 px in the paper.
 
     Raises:
-        UserError: a resolution other than 32, 64, 128, 256, or classes.
+        UserError: the resolution is not 32, 64, 128 or 256, or there are classes.
 
     Source: He, Kan & Shan 2021, arXiv:2104.12476.
 
@@ -189,7 +190,7 @@ class EigenGANDiscriminator(Discriminator):
         _initialise(self)
 
     def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor:
-        """Images (n, c, h, w), no labels -> logits (n,)."""
+        """Return logits (n,) of images (n, c, h, w); labels are not supported."""
         if y is not None:
             raise UserError("an eigengan discriminator is unconditional: it takes no labels")
         for conv in self.convs:
@@ -198,13 +199,13 @@ class EigenGANDiscriminator(Discriminator):
 
 
 def _widths(resolution: int, channels: int, num_classes: int) -> list[int]:
-    """Channels of the maps, from the 4x4 one to that of full size."""
+    """Return the channels of the maps, from the 4x4 map to full size."""
     if resolution not in RESOLUTIONS:
         raise unsupported_resolution("eigengan", resolution, RESOLUTIONS)
     if num_classes:
         raise UserError(f"data.labels: eigengan is unconditional and does not support {num_classes} classes")
     depth = int(math.log2(resolution // BOTTOM))
-    # never narrower than asked for, where that is beyond the usual limit
+    # never narrower than requested, if that is above the usual limit
     return [min(channels << (depth - i), max(WIDEST, channels)) for i in range(depth + 1)]
 
 
@@ -215,7 +216,7 @@ def _doubling(inputs: int, outputs: int) -> nn.ConvTranspose2d:
 def _initialise(net: nn.Module) -> None:
     for layer in net.modules():
         if isinstance(layer, nn.Linear | nn.Conv2d | nn.ConvTranspose2d):
-            # a transposed kernel counts by its output channels here, as in TensorFlow
+            # fan of a transposed kernel is counted by its output channels here, as in TensorFlow
             nn.init.kaiming_normal_(layer.weight, SLOPE)
             assert layer.bias is not None
             nn.init.zeros_(layer.bias)

@@ -17,26 +17,26 @@ from orthogan.weights.effective import Equalized, applied_weight
 
 EPS = 1e-8
 SLOPE = 0.2
-GROUP = 4  # images whose standard deviation the discriminator sees
+GROUP = 4  # images over which the discriminator takes the standard deviation
 WORD = 0xFFFFFFFF  # 32 bits
 
 
 def activate(x: Tensor) -> Tensor:
-    """sqrt(2) * leaky ReLU of slope 0.2: about the mean square of its input."""
+    """Return sqrt(2) * leaky ReLU of slope 0.2, which about keeps the mean square of its input."""
     return functional.leaky_relu(x, SLOPE) * math.sqrt(2)
 
 
 def pixel_norm(x: Tensor) -> Tensor:
-    """(n, d) with a mean square of 1 in every row."""
+    """Scale each row of (n, d) to a mean square of 1."""
     return x * torch.rsqrt(x.square().mean(1, keepdim=True) + EPS)
 
 
 class EqualLinear(Equalized, nn.Linear):
-    """A linear layer with weight * gain, the weight starting at N(0, 1): each layer learns at its own scale.
+    """A linear layer with weight * gain, where the weight starts at N(0, 1): each layer learns at its own scale.
 
-    The bias starts at ``bias`` (None: there is none). ``lr_mul`` slows weight and bias down and changes nothing at
-    the start. ``equalized=False`` is a plain layer with the same start, for penalties and gradient rules that mean
-    the weight itself. Under a constraint, which sets the scale of its weight, there is no gain.
+    The bias starts at ``bias`` (None: no bias). ``lr_mul`` slows down weight and bias and changes nothing at the start.
+    ``equalized=False`` is a plain layer with the same start, for penalties and gradient rules that apply to the weight
+    itself. Under a constraint, which sets the scale of the weight, there is no gain.
     """
 
     def __init__(
@@ -55,7 +55,7 @@ class EqualLinear(Equalized, nn.Linear):
             nn.init.constant_(self.bias, bias / self.rate)
 
     def forward(self, input: Tensor) -> Tensor:
-        """(..., in) -> (..., out)."""
+        """Map (..., in) to (..., out)."""
         bias = None if self.bias is None else (self.bias * self.rate).to(input.dtype)
         return functional.linear(input, applied_weight(self).to(input.dtype), bias)
 
@@ -64,8 +64,8 @@ class EqualConv2d(Equalized, nn.Conv2d):
     """A convolution with weight * gain as in ``EqualLinear``, size-preserving or, with ``down``, halving after a blur.
 
     Args:
-        kernel: an odd side.
-        bias: whether there is one; it starts at zero.
+        kernel: side of the kernel, odd.
+        bias: whether there is a bias; it starts at zero.
     """
 
     def __init__(
@@ -78,17 +78,17 @@ class EqualConv2d(Equalized, nn.Conv2d):
             nn.init.zeros_(self.bias)  # pyright: ignore[reportArgumentType]
 
     def forward(self, input: Tensor) -> Tensor:
-        """(n, in, h, w) -> (n, out, h, w), or (n, out, h/2, w/2)."""
+        """Map (n, in, h, w) to (n, out, h, w), or (n, out, h/2, w/2)."""
         weight = applied_weight(self)
         if not self.down:
             return functional.conv2d(input, weight, self.bias, padding=self.padding)
-        if self.kernel_size == (1, 1):  # blur only what is kept
+        if self.kernel_size == (1, 1):  # blur only the pixels that are kept
             return functional.conv2d(blur(input, 1, stride=2), weight, self.bias)
         return functional.conv2d(blur(input, 1 + int(self.padding[0])), weight, self.bias, stride=2)
 
 
 class ModulatedConv2d(Equalized, nn.Conv2d):
-    """A convolution whose input channels an affine map of w scales; see ``modulated_conv2d``. Bias from zero."""
+    """A convolution whose input channels are scaled by an affine map of w, see ``modulated_conv2d``; bias from 0."""
 
     def __init__(
         self,
@@ -105,7 +105,7 @@ class ModulatedConv2d(Equalized, nn.Conv2d):
         self.demodulate, self.up = demodulate, up
         self.gain = _equalize(self, inputs * kernel**2, 1.0, equalized)
         nn.init.zeros_(self.bias)  # pyright: ignore[reportArgumentType]
-        # styles start around 1; a HouseholderProjector may take this place
+        # styles start around 1; a HouseholderProjector can replace this layer
         self.affine: nn.Module = EqualLinear(w_dim, inputs, bias=1.0, equalized=equalized)
 
     def forward(self, x: Tensor, w: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
@@ -118,10 +118,10 @@ class ModulatedConv2d(Equalized, nn.Conv2d):
 
 
 class StyledConv(ModulatedConv2d):
-    """Modulated 3x3 convolution, noise, bias, leaky ReLU.
+    """A modulated 3x3 convolution, noise, bias and leaky ReLU.
 
-    ``noise_strength`` (0-d) starts at zero; it is a parameter, a buffer once ``freeze_noise`` held it, or None.
-    ``layer``: number of the layer, so that no two have the same noise.
+    ``noise_strength`` (0-d) starts at zero. It is a parameter, or a buffer after ``freeze_noise``, or None.
+    ``layer``: number of the layer, so that no two layers have the same noise.
     """
 
     noise_strength: Tensor | None
@@ -144,7 +144,7 @@ class StyledConv(ModulatedConv2d):
     def forward(  # pyright: ignore[reportIncompatibleMethodOverride]
         self, x: Tensor, w: Tensor, seeds: Tensor | None = None
     ) -> Tensor:
-        """As ``ModulatedConv2d``; noise from ``seeds`` (n,) int64, one map for all images without."""
+        """Apply the layer as ``ModulatedConv2d`` does; noise from ``seeds`` (n,) int64, or one map for all if None."""
         h = super().forward(x, w)
         if self.noise_strength is not None:
             seeds = torch.zeros(1, dtype=torch.int64, device=h.device) if seeds is None else seeds
@@ -154,7 +154,7 @@ class StyledConv(ModulatedConv2d):
 
     @torch.no_grad()
     def freeze_noise(self, strength: float | None = None) -> None:
-        """Hold the strength (at ``strength``, if given) as a buffer of the same name, which no optimizer sees."""
+        """Turn the strength (set to ``strength``, if given) into a buffer of the same name, which is not trained."""
         if self.noise_strength is None:
             return
         value = self.noise_strength.detach().clone()
@@ -165,10 +165,10 @@ class StyledConv(ModulatedConv2d):
 
 
 def modulated_conv2d(x: Tensor, weight: Tensor, style: Tensor, *, demodulate: bool = True, up: bool = False) -> Tensor:
-    """Image i is convolved with W_i = weight * style_i, each output channel of W_i scaled to length 1 (2020, sec. 2.2).
+    """Convolve image i with W_i = weight * style_i, each output channel of W_i scaled to length 1 (2020, sec. 2.2).
 
-    By scaling inputs and outputs: one convolution for the whole batch, and no weight a sample. ``up`` is a
-    transposed convolution of stride 2 followed by a blur. The lengths are in at least float32.
+    Inputs and outputs are scaled instead of weights: one convolution for the whole batch, and no weight per sample.
+    ``up`` is a transposed convolution of stride 2 followed by a blur. The lengths are computed in at least float32.
 
     Args:
         x: (n, in, h, w). weight: (out, in, k, k), k odd; 3 for ``up``. style: (n, in).
@@ -179,7 +179,7 @@ def modulated_conv2d(x: Tensor, weight: Tensor, style: Tensor, *, demodulate: bo
     """
     x = x * style.to(x.dtype)[:, :, None, None]
     if up:
-        # doubling spreads the energy of a pixel over four, hence the 4
+        # doubling spreads the energy of a pixel over four, hence the factor 4
         h = blur(functional.conv_transpose2d(x, weight.transpose(0, 1), stride=2), 1) * 4
     else:
         h = functional.conv2d(x, weight, padding=weight.shape[-1] // 2)
@@ -192,9 +192,9 @@ def modulated_conv2d(x: Tensor, weight: Tensor, style: Tensor, *, demodulate: bo
 
 
 def blur(x: Tensor, padding: int, *, stride: int = 1) -> Tensor:
-    """Every channel convolved with the outer product of [1, 3, 3, 1] / 8 with itself, zeros around.
+    """Convolve every channel with the outer product of [1, 3, 3, 1] / 8 with itself, with zero padding.
 
-    (n, c, h, w) -> (n, c, h + 2 * padding - 3, ...), of which every ``stride``-th is kept.
+    (n, c, h, w) -> (n, c, h + 2 * padding - 3, ...); every ``stride``-th pixel is kept.
     """
     place = torch.arange(4, device=x.device, dtype=x.dtype)  # no copy from the host
     taps = (1 + place * (3 - place)) / 8
@@ -203,20 +203,20 @@ def blur(x: Tensor, padding: int, *, stride: int = 1) -> Tensor:
 
 
 def double(x: Tensor) -> Tensor:
-    """(n, c, h, w) -> (n, c, 2h, 2w): zeros between the pixels, then the blur times 4, edges repeated outwards."""
+    """Double (n, c, h, w) to (n, c, 2h, 2w): put zeros between the pixels, then blur times 4, with edges repeated."""
     return functional.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
 
 
 def group_size(n: int) -> int:
-    """The most images, up to 4, that divide a batch of ``n``, or half of it where ``n`` is even."""
+    """Return the largest group, up to 4 images, that divides a batch of ``n``, or half of it if ``n`` is even."""
     whole = n if n % 2 else n // 2
     return next(size for size in range(GROUP, 0, -1) if whole % size == 0)
 
 
 def with_deviation(x: Tensor) -> Tensor:
-    """(n, c, h, w) -> (n, c + 1, h, w): last the standard deviation over a group of images, its mean over all numbers.
+    """Append a channel with the standard deviation over a group of images: (n, c, h, w) -> (n, c + 1, h, w).
 
-    The groups are consecutive images, ``group_size(n)`` each (Karras et al. 2018, section 3).
+    It is averaged over all numbers. The groups are ``group_size(n)`` consecutive images (Karras et al. 2018, sec. 3).
     """
     with torch.autocast(x.device.type, enabled=False):
         groups = at_least_float32(x).unflatten(0, (-1, group_size(len(x))))
@@ -226,25 +226,25 @@ def with_deviation(x: Tensor) -> Tensor:
 
 
 def latent_seeds(z: Tensor) -> Tensor:
-    """A seed (n,) int64 for each row of z (n, d): a hash of its bits, as float32.
+    """Return a seed (n,) int64 per row of z (n, d): a hash of its bits, as float32.
 
-    So the noise of an image depends on its latent alone, and not on the batch, the process or an earlier step.
+    The noise of an image thus depends only on its latent, not on the batch, the process or an earlier step.
     """
     bits = z.detach().float().view(torch.int32).to(torch.int64) & WORD
     return _mix(_mix(bits ^ _mix(torch.arange(z.shape[1], device=z.device))).sum(1) & WORD)
 
 
 def hash_noise(seeds: Tensor, layer: int, side: int) -> Tensor:
-    """Standard normal numbers (n, 1, side, side) float32, a function of seed (n,) int64, layer and pixel."""
+    """Return standard normal numbers (n, 1, side, side) float32, a function of seed (n,) int64, layer and pixel."""
     start = _mix((seeds + 0x9E3779B9 * (layer + 1)) & WORD)
     pixels = _mix(torch.arange(1, side**2 + 1, device=seeds.device))
-    # 24 bits as odd multiples of 2^-24 within (-1, 1): all exact in float32, none at the ends
+    # 24 bits as odd multiples of 2^-24 within (-1, 1): all are exact in float32, and none is an endpoint
     odd = (_mix(start[:, None] ^ pixels) >> 8) * 2 + 1 - 2**24
     return (torch.erfinv(odd.float() / 2**24) * math.sqrt(2)).view(-1, 1, side, side)
 
 
 def _mix(x: Tensor) -> Tensor:
-    """A bijection of 32-bit words (in int64) that changes half of the bits; the factors keep products below 2^63."""
+    """Mix 32-bit words (in int64) by a bijection that changes half of the bits; factors keep products below 2^63."""
     x = ((x ^ (x >> 16)) * 0x7FEB352D) & WORD
     x = ((x ^ (x >> 15)) * 0x2C1B3C6D) & WORD
     return x ^ (x >> 16)
@@ -252,7 +252,7 @@ def _mix(x: Tensor) -> Tensor:
 
 @torch.no_grad()
 def _equalize(layer: nn.Linear | nn.Conv2d, fan_in: int, lr_mul: float, equalized: bool) -> float:
-    """Initialize the weight; the gain to go with it. Together N(0, 1 / fan_in)."""
+    """Initialize the weight and return its gain. Their product is N(0, 1 / fan_in)."""
     scale = 1 / math.sqrt(fan_in)
     nn.init.normal_(layer.weight, 0.0, 1 / lr_mul if equalized else scale)
     return lr_mul * scale if equalized else 1.0

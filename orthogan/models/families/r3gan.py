@@ -1,8 +1,8 @@
 """A baseline in the style of R3GAN (Huang et al. 2024): a plain modern convnet with no normalization layer.
 
 Written from the paper's description: inverted-bottleneck residual blocks with grouped convolutions, leaky ReLU,
-bilinear resampling, a learned basis at 4x4, and Fix-up initialization instead of normalization. It is ours in its
-widths and details, so its scores are not R3GAN's.
+bilinear resampling, a learned basis at 4x4, and Fix-up initialization instead of normalization. The widths and details
+are our own, so its scores are not those of R3GAN.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from orthogan.models.families.resnet_blocks import unsupported_resolution
 from orthogan.models.protocol import DISCRIMINATORS, GENERATORS, Discriminator, Generator
 
 BOTTOM = 4  # side of the smallest map
-GROUP = 16  # channels in a group of the 3x3 convolution
+GROUP = 16  # channels per group of the 3x3 convolution
 EXPANSION = 2  # width inside a block
 BLOCKS = 2  # residual blocks at each size
 SLOPE = 0.2
@@ -26,33 +26,33 @@ GAIN = math.sqrt(2 / (1 + SLOPE**2))
 
 
 class Block(nn.Module):
-    """x + conv1x1(act(grouped conv3x3(act(conv1x1 x)))), the last convolution starting at zero (Fix-up)."""
+    """A block x + conv1x1(act(grouped conv3x3(act(conv1x1 x)))); the last convolution starts at zero (Fix-up)."""
 
     def __init__(self, channels: int, depth: int) -> None:
         super().__init__()
         wide = channels * EXPANSION
-        # Fix-up: depth^(-1/(2m-2)) for the first convolutions of m = 3 in a branch of a net with `depth` branches
+        # Fix-up: depth^(-1/(2m-2)) for the first convolutions, for m = 3 per branch of a net with `depth` branches
         gain = GAIN * depth**-0.25
         self.conv1 = _conv(channels, wide, 1, gain)
         self.conv2 = _conv(wide, wide, 3, gain, groups=max(1, wide // GROUP))
         self.conv3 = _conv(wide, channels, 1, 0.0)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(n, c, h, w) -> (n, c, h, w)."""
+        """Map (n, c, h, w) to (n, c, h, w)."""
         h = functional.leaky_relu(self.conv1(x), SLOPE)
         return x + self.conv3(functional.leaky_relu(self.conv2(h), SLOPE))
 
 
 @GENERATORS.register("r3gan")
 class R3GANGenerator(Generator):
-    """A 4x4 basis modulated by z, then at each size two blocks and a bilinear doubling; the image by a conv1x1.
+    """A generator: a 4x4 basis modulated by z, two blocks and a bilinear doubling per size, conv1x1 to the image.
 
     Args:
-        channels: width at every size; an inner width of 2 * channels should be a multiple of 16.
-        num_classes: > 0 appends a learned vector of the class to z.
+        channels: width at every size; the inner width, 2 * channels, should be a multiple of 16.
+        num_classes: > 0 appends a learned vector per class to z.
 
     Raises:
-        UserError: a resolution that is not a power of two from 16 up.
+        UserError: the resolution is not a power of two of at least 16.
 
     Source: in the style of Huang et al. 2024, arXiv:2501.05441.
 
@@ -81,11 +81,11 @@ class R3GANGenerator(Generator):
         self.image = _conv(channels, image_channels, 1, 1.0)
 
     def first_layer(self) -> nn.Module:
-        """The linear layer that the latent enters."""
+        """Return the linear layer that takes the latent."""
         return self.linear
 
     def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:
-        """z (n, latent_dim), labels (n,) -> images (n, c, h, w); near [-1, 1], unbounded as in the paper."""
+        """Return images (n, c, h, w) of z (n, latent_dim), labels (n,); near [-1, 1] but unbounded, as in the paper."""
         self.check(z, y)
         code = self.linear(z)
         if self.embedding is not None:
@@ -100,12 +100,12 @@ class R3GANGenerator(Generator):
 
 @DISCRIMINATORS.register("r3gan")
 class R3GANDiscriminator(Discriminator):
-    """The mirror image: conv1x1 from the image, two blocks and a bilinear halving at each size, a 4x4 basis, linear.
+    """A discriminator: conv1x1 from the image, two blocks and a bilinear halving per size, a 4x4 basis, linear.
 
-    With ``num_classes`` the features are projected on a learned vector of the class.
+    With ``num_classes`` the features are projected on a learned vector per class.
 
     Raises:
-        UserError: a resolution that is not a power of two from 16 up.
+        UserError: the resolution is not a power of two of at least 16.
 
     Source: in the style of Huang et al. 2024, arXiv:2501.05441.
 
@@ -130,11 +130,11 @@ class R3GANDiscriminator(Discriminator):
         nn.init.normal_(self.linear.weight, 0.0, 1 / math.sqrt(channels))
 
     def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor:
-        """Images (n, c, h, w), labels (n,) -> logits (n,)."""
+        """Return logits (n,) of images (n, c, h, w) under labels (n,)."""
         x = self.image(x)
         for index, stage in enumerate(self.stages):
             if index:
-                x = functional.avg_pool2d(x, 2)  # what bilinear interpolation by 1/2 is
+                x = functional.avg_pool2d(x, 2)  # equals bilinear interpolation by 1/2
             x = stage(x)
         logits = self.linear(self.basis(x).flatten(1))
         if not self.num_classes:

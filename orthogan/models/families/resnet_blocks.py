@@ -18,18 +18,18 @@ Weighted = TypeVar("Weighted", nn.Conv2d, nn.Linear, nn.Embedding)
 
 
 def conv(inputs: int, outputs: int, kernel: int, *, gain: float = 1.0, bias: bool = True) -> nn.Conv2d:
-    """A size-preserving convolution, Glorot-uniform with ``gain``, zero bias."""
+    """Return a size-preserving convolution, Glorot-uniform with ``gain``, zero bias."""
     layer = nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2, bias=bias)
     return glorot(layer, gain)
 
 
 def linear(inputs: int, outputs: int, *, bias: bool = True) -> nn.Linear:
-    """A linear layer, Glorot-uniform, zero bias."""
+    """Return a linear layer, Glorot-uniform, zero bias."""
     return glorot(nn.Linear(inputs, outputs, bias=bias))
 
 
 def glorot(layer: Weighted, gain: float = 1.0) -> Weighted:
-    """Glorot-uniform weight and zero bias, in place."""
+    """Set a Glorot-uniform weight and zero bias, in place."""
     nn.init.xavier_uniform_(layer.weight, gain)
     if not isinstance(layer, nn.Embedding) and layer.bias is not None:
         nn.init.zeros_(layer.bias)
@@ -37,7 +37,7 @@ def glorot(layer: Weighted, gain: float = 1.0) -> Weighted:
 
 
 class UpBlock(nn.Module):
-    """Norm, ReLU, x2, conv3x3, norm, ReLU, conv3x3; beside it x2 and conv1x1. Nearest-neighbor upsampling."""
+    """A block: norm, ReLU, x2, conv3x3, norm, ReLU, conv3x3; shortcut: x2, conv1x1. Upsampling is nearest-neighbor."""
 
     def __init__(self, inputs: int, outputs: int, num_classes: int) -> None:
         super().__init__()
@@ -48,18 +48,18 @@ class UpBlock(nn.Module):
         self.shortcut = conv(inputs, outputs, 1)
 
     def forward(self, x: Tensor, labels: Tensor | None) -> Tensor:
-        """(n, inputs, h, w) -> (n, outputs, 2h, 2w)."""
+        """Map (n, inputs, h, w) to (n, outputs, 2h, 2w)."""
         h = upsample_conv(self.conv1, self.norm1(x, labels))
         h = self.conv2(self.norm2(h, labels))
-        # a 1x1 convolution and nearest upsampling commute; this order does a quarter of the work
+        # a 1x1 convolution and nearest upsampling commute; this order needs a quarter of the work
         return h + functional.interpolate(self.shortcut(x), scale_factor=2)
 
 
 class DownBlock(nn.Module):
-    """ReLU, conv3x3, ReLU, conv3x3, mean over 2x2; beside it conv1x1 and the same mean.
+    """A block: ReLU, conv3x3, ReLU, conv3x3, mean over 2x2; shortcut: conv1x1 and the same mean.
 
-    ``first`` leaves out the first ReLU (its input is an image). Without ``down`` nothing is halved, and the shortcut
-    is the identity where the widths allow.
+    ``first`` omits the first ReLU (its input is an image). Without ``down`` the size is kept, and the shortcut is the
+    identity if the widths are equal.
     """
 
     def __init__(self, inputs: int, outputs: int, *, down: bool, first: bool = False) -> None:
@@ -72,7 +72,7 @@ class DownBlock(nn.Module):
         self.first = first
 
     def forward(self, x: Tensor) -> Tensor:
-        """(n, inputs, h, w) -> (n, outputs, h/2, w/2), or the same size without ``down``."""
+        """Map (n, inputs, h, w) to (n, outputs, h/2, w/2), or the same size without ``down``."""
         h = functional.relu(self.conv1(x if self.first else functional.relu(x)))
         if not self.down:
             return self.conv2(h) + self.shortcut(x)
@@ -81,18 +81,18 @@ class DownBlock(nn.Module):
 
 
 def project(features: Tensor, embedding: nn.Embedding, labels: Tensor | None) -> Tensor:
-    """<embedding(y), h> for each image (Miyato & Koyama 2018, eq. 3): (n, d) -> (n,)."""
+    """Return <embedding(y), h> per image (Miyato & Koyama 2018, eq. 3): (n, d) -> (n,)."""
     if labels is None:
         raise UserError("this discriminator is conditional: it needs the labels of the images")
     return (embedding(labels) * features).sum(1)
 
 
 def unsupported_resolution(family: str, resolution: int, supported: object) -> UserError:
-    """The error for a resolution that a family does not have."""
+    """Return the error for a resolution that a family does not support."""
     sizes = ", ".join(map(str, supported))  # pyright: ignore[reportArgumentType]
     return UserError(f"data.resolution is {resolution}: {family} supports {sizes} pixels")
 
 
 def square(z: Tensor, channels: int, side: int) -> Tensor:
-    """(n, channels*side*side) -> (n, channels, side, side)."""
+    """Reshape (n, channels*side*side) to (n, channels, side, side)."""
     return torch.reshape(z, (z.shape[0], channels, side, side))

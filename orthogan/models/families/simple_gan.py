@@ -1,7 +1,7 @@
-"""The vanilla GAN with which NOG (Song, Sebe & Wang 2022) and OroJaR (Wei et al. 2021) look for latent directions.
+"""The vanilla GAN in which NOG (Song, Sebe & Wang 2022) and OroJaR (Wei et al. 2021) look for latent directions.
 
-The layer lists are those of the released code at 64 and 128 px, a shorter one at 32 px is ours; so is what
-``channels`` scales. The initialization is torch's own, as there.
+The layer lists are those of the released code at 64 and 128 px; the shorter one at 32 px is our own, and so is the
+choice of what ``channels`` scales. The initialization is torch's default, as in that code.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ EPS = 1e-6
 
 @dataclass(frozen=True)
 class Plan:
-    """Widths in multiples of the base ``channels``."""
+    """Widths of the layers, in multiples of the base ``channels``."""
 
-    up: tuple[int, ...]  # G: of the 4x4 map, then after each doubling
-    down: tuple[int, ...]  # D: after each halving; the last also of the hidden linear layer
-    hidden_relu: bool  # D: whether a ReLU lies between its two linear layers
+    up: tuple[int, ...]  # G: width of the 4x4 map, then after each doubling
+    down: tuple[int, ...]  # D: width after each halving; the last is also that of the hidden linear layer
+    hidden_relu: bool  # D: whether there is a ReLU between its two linear layers
 
 
 PLANS = {
@@ -39,16 +39,16 @@ PLANS = {
 
 @GENERATORS.register("simple-gan")
 class SimpleGANGenerator(Generator):
-    """Transposed convolutions with instance norm.
+    """A generator of transposed convolutions with instance norm.
 
-    Transposed conv4x4 of z to a 4x4 map (neither norm nor activation), then one of stride 2 for each doubling, with
-    instance norm and leaky ReLU; conv3x3, tanh.
+    A transposed conv4x4 from z to a 4x4 map (no norm, no activation), then one of stride 2 per doubling, with instance
+    norm and leaky ReLU; conv3x3, tanh.
 
     Args:
         channels: width at full size; 64 in the papers, which makes the first map 1,024 x 4 x 4 at 128 px.
 
     Raises:
-        UserError: a resolution other than 32, 64, 128, or classes.
+        UserError: the resolution is not 32, 64 or 128, or there are classes.
 
     Example:
         >>> from orthogan.models import SimpleGANGenerator
@@ -73,11 +73,11 @@ class SimpleGANGenerator(Generator):
         self.conv = nn.Conv2d(widths[-1], image_channels, 3, padding=1)
 
     def first_layer(self) -> nn.Module:
-        """The transposed convolution that the latent enters: the layer of NOG, OLR and SeFa in the paper."""
+        """Return the transposed convolution that takes the latent: the layer of NOG, OLR and SeFa in the paper."""
         return self.first
 
     def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:
-        """z (n, latent_dim), no labels -> images (n, c, h, w) in [-1, 1]."""
+        """Return images (n, c, h, w) in [-1, 1] of z (n, latent_dim); labels are not supported."""
         self.check(z, y)
         x = self.first(z[:, :, None, None])
         for up, norm in zip(self.ups, self.norms, strict=True):
@@ -87,15 +87,16 @@ class SimpleGANGenerator(Generator):
 
 @DISCRIMINATORS.register("simple-gan")
 class SimpleGANDiscriminator(Discriminator):
-    """conv4x4 of stride 2 for each halving, ReLU, instance norm from the second on; two linear layers.
+    """A discriminator: conv4x4 of stride 2 per halving, ReLU, instance norm from the second on; two linear layers.
 
-    At 128 px nothing lies between the two linear layers, as in the released code; at the other sizes a ReLU.
+    At 128 px there is no activation between the two linear layers, as in the released code; at the other sizes there is
+    a ReLU.
 
     Args:
         channels: width after the first halving; 64 in the papers.
 
     Raises:
-        UserError: a resolution other than 32, 64, 128, or classes.
+        UserError: the resolution is not 32, 64 or 128, or there are classes.
 
     Example:
         >>> import torch
@@ -118,13 +119,13 @@ class SimpleGANDiscriminator(Discriminator):
         self.linear = nn.Linear(widths[-1], 1)
 
     def image_blocks(self) -> list[tuple[str, list[nn.Module]]]:
-        """A convolution with its norm is one block."""
+        """Return the blocks by name; a convolution and its norm are one block."""
         norms = [[], *([norm] for norm in self.norms)]
         blocks = [(f"convs.{i}", [conv, *norm]) for i, (conv, norm) in enumerate(zip(self.convs, norms, strict=True))]
         return [*blocks, ("hidden", [self.hidden]), ("linear", [self.linear])]
 
     def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor:
-        """Images (n, c, h, w), no labels -> logits (n,)."""
+        """Return logits (n,) of images (n, c, h, w); labels are not supported."""
         if y is not None:
             raise UserError("a simple-gan discriminator is unconditional: it takes no labels")
         x = functional.relu(self.convs[0](x))

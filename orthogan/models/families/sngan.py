@@ -26,13 +26,13 @@ from orthogan.models.protocol import DISCRIMINATORS, GENERATORS, Discriminator, 
 
 @dataclass(frozen=True)
 class Plan:
-    """Widths in multiples of the base ``channels``; every block of G doubles the size."""
+    """Widths of the layers, in multiples of the base ``channels``; every block of G doubles the size."""
 
     bottom: int  # side of G's first map
     up: tuple[int, ...]  # G: width after the linear layer, then after each block
     down: tuple[int, ...]  # D: width after each block
-    halvings: int  # D: the first so many blocks halve the size
-    bias: bool  # D: whether the last linear layer has one
+    halvings: int  # D: the first N blocks halve the size
+    bias: bool  # D: whether the last linear layer has a bias
 
 
 PLANS = {
@@ -45,14 +45,14 @@ PLANS = {
 
 @GENERATORS.register("sngan")
 class SNGANGenerator(Generator):
-    """Linear, residual blocks that double the size, norm, ReLU, conv3x3, tanh.
+    """A generator: linear, residual blocks that double the size, norm, ReLU, conv3x3, tanh.
 
     Args:
         channels: base width; 256 in the paper at 32 px, 64 at the other sizes.
-        num_classes: > 0 gives every norm but the last a gain and bias for each class.
+        num_classes: > 0 gives every norm except the last a gain and bias per class.
 
     Raises:
-        UserError: a resolution other than 32, 48, 64, 128.
+        UserError: the resolution is not 32, 48, 64 or 128.
 
     Source: Miyato et al. 2018, arXiv:1802.05957.
 
@@ -82,11 +82,11 @@ class SNGANGenerator(Generator):
         self.conv = conv(widths[-1], image_channels, 3)
 
     def first_layer(self) -> nn.Module:
-        """The linear layer that the latent enters."""
+        """Return the linear layer that takes the latent."""
         return self.linear
 
     def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:
-        """z (n, latent_dim), labels (n,) -> images (n, c, h, w) in [-1, 1]."""
+        """Return images (n, c, h, w) in [-1, 1] of z (n, latent_dim) under labels (n,)."""
         self.check(z, y)
         x = square(self.linear(z), self.width, self.bottom)
         for block in self.blocks:
@@ -96,14 +96,14 @@ class SNGANGenerator(Generator):
 
 @DISCRIMINATORS.register("sngan")
 class SNGANDiscriminator(Discriminator):
-    """Residual blocks, ReLU, SUM over the last map, linear; plus the class projection where there are classes.
+    """A discriminator: residual blocks, ReLU, SUM over the map, linear; plus a class projection if there are classes.
 
     Args:
         channels: base width; 128 in the paper at 32 px, 64 at the other sizes.
-        pooling: makes what takes the place of the SUM from the number of channels; None keeps the SUM.
+        pooling: called with the number of channels, returns the module that replaces the SUM; None keeps the SUM.
 
     Raises:
-        UserError: a resolution other than 32, 48, 64, 128.
+        UserError: the resolution is not 32, 48, 64 or 128.
 
     Source: Miyato et al. 2018, arXiv:1802.05957; the class projection: Miyato & Koyama 2018, arXiv:1802.05637.
 
@@ -142,7 +142,7 @@ class SNGANDiscriminator(Discriminator):
         self.embedding = glorot(nn.Embedding(num_classes, features)) if num_classes else None
 
     def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor:
-        """Images (n, c, h, w), labels (n,) -> logits (n,)."""
+        """Return logits (n,) of images (n, c, h, w) under labels (n,)."""
         last = functional.relu(self.blocks(x))
         features = last.sum((2, 3)) if self.pooling is None else self.pooling(last)
         logits = self.linear(features).squeeze(1)

@@ -1,7 +1,7 @@
 """A compact GAN in the style of StyleGAN2 (Karras et al. 2019, 2020), written from the papers in plain torch.
 
-z -> mapping -> w; an affine layer a convolution turns w into the scales of its input channels. Skip generator,
-residual discriminator. Widths and details are ours, so its scores are not StyleGAN2's.
+z -> mapping -> w; an affine layer per convolution turns w into the scales of its input channels. Skip generator,
+residual discriminator. Widths and details are our own, so its scores are not those of StyleGAN2.
 """
 
 from __future__ import annotations
@@ -36,15 +36,15 @@ from orthogan.weights.selection import choose
 RESOLUTIONS = (32, 64, 128, 256)
 BOTTOM = 4  # side of the smallest map
 WIDEST = 512
-MAPPING_RATE = 0.01  # learning rate of the mapping net against that of the others
-MEAN_DECAY = 0.998  # of w_mean, a training forward
+MAPPING_RATE = 0.01  # learning rate of the mapping network relative to the others
+MEAN_DECAY = 0.998  # of w_mean, per training forward
 UP = "blocks.*.up.affine"
 
 
 class Mapping(nn.Module):
-    """z (n, latent_dim), labels (n,) -> w (n, w_dim): pixel norm, then linear layers with leaky ReLU.
+    """The mapping network: z (n, latent_dim), labels (n,) -> w (n, w_dim). Pixel norm, linear layers, leaky ReLU.
 
-    A class adds a vector of its own, of unit mean square, to the output of the first linear layer.
+    Each class has a learned vector, of unit mean square, which is added to the output of the first linear layer.
     """
 
     def __init__(self, latent_dim: int, w_dim: int, num_classes: int, depth: int, equalized: bool) -> None:
@@ -56,7 +56,7 @@ class Mapping(nn.Module):
         self.embedding = nn.Embedding(num_classes, w_dim) if num_classes else None
 
     def forward(self, z: Tensor, y: Tensor | None) -> Tensor:
-        """In at least float32, also inside autocast."""
+        """Map z to w in at least float32, also inside autocast."""
         with torch.autocast(z.device.type, enabled=False):
             h = pixel_norm(at_least_float32(z))
             for i, layer in enumerate(self.layers):
@@ -68,9 +68,9 @@ class Mapping(nn.Module):
 
 
 class Block(nn.Module):
-    """Maps and image so far -> twice their size: styled convolutions, and what a 1x1 convolution adds to the image.
+    """A block that doubles maps and image: styled convolutions, and a 1x1 convolution that is added to the image.
 
-    The one of ``index`` 0 doubles nothing and has one styled convolution. The rows of ws it takes begin at ``row``.
+    The block of ``index`` 0 keeps the size and has one styled convolution. A block takes rows of ws from ``row`` on.
     """
 
     def __init__(
@@ -87,43 +87,43 @@ class Block(nn.Module):
         self.to_rgb = ModulatedConv2d(outputs, image_channels, 1, w_dim, demodulate=False, equalized=equalized)
 
     def parts(self) -> list[tuple[str, ModulatedConv2d]]:
-        """(name, layer) in the order in which they take rows of ws."""
+        """Return (name, layer) in the order in which the layers take rows of ws."""
         rest: list[tuple[str, ModulatedConv2d]] = [("conv", self.conv), ("to_rgb", self.to_rgb)]
         return rest if self.up is None else [("up", self.up), *rest]
 
     def forward(self, x: Tensor, image: Tensor | None, ws: Tensor, seeds: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Maps (n, in, s, s), image (n, c, s, s), ws (n, num_ws, w_dim), seeds (n,) or None."""
+        """Apply to maps (n, in, s, s), image (n, c, s, s), ws (n, num_ws, w_dim), seeds (n,) or None."""
         row = self.row
         if self.up is not None:
             x = self.up(x, ws[:, row], seeds)
             row += 1
         x = self.conv(x, ws[:, row], seeds)
-        # the next block's first layer has the same row as this image
+        # the next block's first layer takes the same row as this image
         rgb = at_least_float32(self.to_rgb(x, ws[:, row + 1]))
         return x, rgb if image is None else double(image) + rgb
 
 
 @GENERATORS.register("stylegan2")
 class StyleGAN2Generator(Generator):
-    """z -> ``mapping`` -> w -> ``synthesis`` -> image; a learned 4x4 constant, a block for each size.
+    """A generator z -> ``mapping`` -> w -> ``synthesis`` -> image, with a learned 4x4 constant and a block per size.
 
-    Noise is a function of numbers, not of chance: in training that of an image is a hash of its latent, in eval mode
-    one fixed noise serves all images, so that an image is a smooth function of its latent.
+    The noise is deterministic: in training, the noise of an image is a hash of its latent; in eval mode all images
+    share one fixed noise, so that an image is a smooth function of its latent.
 
     Args:
         channels: width at full size, doubled at each halving up to 512.
-        num_classes: > 0 adds a learned vector of the class in the mapping net.
-        w_dim: of w; ``latent_dim`` by default.
+        num_classes: > 0 adds a learned vector per class in the mapping network.
+        w_dim: dimension of w; ``latent_dim`` by default.
         mapping_layers: 8 in the paper; 2 often suffices for small data (Karras et al. 2020b).
-        noise: whether there is any.
+        noise: whether the layers add noise.
         equalized: learned weights times fixed gains, as published; False: plain layers with the same start, for
             penalties and gradient rules.
         style_rank: > 0 makes the styles of the up-sampling convolutions Householder projectors of that rank
-            (``project_styles``), so that a net with them can be built from a config.
+            (``project_styles``), so that such a network can be built from a config.
 
     Raises:
-        UserError: a resolution other than 32, 64, 128, 256.
-        ValueError: no mapping layer, or a style_rank that does not fit.
+        UserError: the resolution is not 32, 64, 128 or 256.
+        ValueError: there is no mapping layer, or style_rank does not fit.
 
     Source: Karras et al. 2020, arXiv:1912.04958.
 
@@ -137,7 +137,7 @@ class StyleGAN2Generator(Generator):
     """
 
     spaces = ("z", "w")
-    w_mean: Tensor  # (w_dim,), running mean of w in training
+    w_mean: Tensor  # (w_dim,), running mean of w during training
 
     def __init__(
         self,
@@ -172,23 +172,23 @@ class StyleGAN2Generator(Generator):
             project_styles(self, style_rank)
 
     def first_layer(self) -> nn.Module:
-        """The linear layer that the latent enters, behind the pixel norm."""
+        """Return the linear layer that takes the latent, after the pixel norm."""
         return self.mapper.layers[0]
 
     def latent_space(
         self, name: str, *, y: int | None = None, layers: Sequence[int] = (), base: Tensor | None = None
     ) -> Generator:
-        """The space "w" as a ``WSpace``; its ``layers`` are the styles, 0 to num_ws - 1."""
+        """Return the space "w" as a ``WSpace``; its ``layers`` are the styles, 0 to num_ws - 1."""
         if name != "w":
             return super().latent_space(name, y=y, layers=layers, base=base)
         return WSpace(self, y, layers=layers, base=base)
 
     def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:
-        """z (n, latent_dim), labels (n,) -> images (n, c, h, w) in at least float32; near [-1, 1], unbounded."""
+        """Return images (n, c, h, w) of z (n, latent_dim), labels (n,) in at least float32; near [-1, 1], unbounded."""
         return self.synthesis(self.mapping(z, y), latent_seeds(z) if self.training else None)
 
     def mapping(self, z: Tensor, y: Tensor | None = None) -> Tensor:
-        """z (n, latent_dim), labels (n,) -> w (n, w_dim), in at least float32. In training, moves ``w_mean``."""
+        """Map z (n, latent_dim), labels (n,) to w (n, w_dim), in at least float32. Training updates ``w_mean``."""
         self.check(z, y)
         w = self.mapper(z, y)
         if self.training:
@@ -197,13 +197,13 @@ class StyleGAN2Generator(Generator):
         return w
 
     def synthesis(self, w: Tensor, seeds: Tensor | None = None) -> Tensor:
-        """w (n, w_dim), or ws (n, num_ws, w_dim) with one for each style -> images (n, c, h, w).
+        """Return images (n, c, h, w) of w (n, w_dim), or of ws (n, num_ws, w_dim) with one w per style.
 
         Args:
-            seeds: (n,) int64, of the noise of each image; without, one fixed noise serves all.
+            seeds: (n,) int64, seeds of the noise of each image; if None, all images share one fixed noise.
 
         Raises:
-            ValueError: another shape.
+            ValueError: w has another shape.
         """
         ws = w[:, None].expand(-1, self.num_ws, -1) if w.dim() == 2 else w
         if ws.shape[1:] != (self.num_ws, self.w_dim):
@@ -217,11 +217,11 @@ class StyleGAN2Generator(Generator):
         return image
 
     def truncate(self, w: Tensor, psi: float, cutoff: int | None = None) -> Tensor:
-        """w_mean + psi * (w - w_mean), the truncation trick (2019, section B): psi 0 is the mean image, 1 is w.
+        """Return w_mean + psi * (w - w_mean), the truncation trick (2019, section B): psi 0 is the mean image, 1 is w.
 
         Args:
             w: (n, w_dim) or (n, num_ws, w_dim).
-            cutoff: only the first so many of the styles; then the result is (n, num_ws, w_dim).
+            cutoff: truncate only the first N styles; then the result is (n, num_ws, w_dim).
         """
         moved = torch.lerp(self.w_mean.to(w.dtype).expand_as(w), w, psi)
         if cutoff is None:
@@ -232,11 +232,11 @@ class StyleGAN2Generator(Generator):
         return torch.cat([moved[:, :cutoff], rest[:, cutoff:]], 1)
 
     def style_layers(self) -> list[tuple[str, nn.Module]]:
-        """(dotted name, affine layer w -> styles) of every modulated convolution, from the 4x4 map up."""
+        """Return (dotted name, affine layer w -> styles) of every modulated convolution, from the 4x4 map up."""
         return [(name, self.get_submodule(name)) for name in self.style_rows()]
 
     def style_rows(self) -> dict[str, int]:
-        """Which row of ws each of ``style_layers`` takes."""
+        """Return the row of ws that each of ``style_layers`` takes."""
         return {
             f"blocks.{i}.{name}.affine": block.row + offset  # pyright: ignore
             for i, block in enumerate(self.blocks)
@@ -244,9 +244,9 @@ class StyleGAN2Generator(Generator):
         }
 
     def freeze_noise(self, strength: float | None = None) -> None:
-        """Hold every noise strength at its value, or at ``strength``: parameters become buffers of the same names.
+        """Fix every noise strength, at ``strength`` if given: parameters become buffers of the same names.
 
-        Call it before the optimizer and the average are made. ``noise=False`` leaves the noise out altogether.
+        Call it before creating the optimizer and the average. ``noise=False`` turns the noise off altogether.
         """
         for part in self.modules():
             if isinstance(part, StyledConv):
@@ -256,18 +256,18 @@ class StyleGAN2Generator(Generator):
 class WSpace(Generator):
     """A generator seen from W, with the mean at zero: v (n, w_dim) -> the image of w_mean + v.
 
-    So everything that looks at a latent looks at W: ``sefa(WSpace(g), normalise=True)`` is SeFa as its authors run it
-    on StyleGAN, over all style layers at once. Its weights are those of ``generator``, not a copy, and ``model_hash``
-    gives the same for both.
+    Code that works on a latent thus works on W: ``sefa(WSpace(g), normalise=True)`` is SeFa as its authors run it on
+    StyleGAN, over all style layers at once. The view shares the weights of ``generator``, and ``model_hash`` is the
+    same for both.
 
     Args:
-        y: the class whose latents are drawn, for a conditional generator; W itself has none.
-        layers: the styles (rows of ws, 0 to num_ws - 1) that take v; none for all. ``first_layer`` is then theirs.
+        y: the class whose latents are drawn, for a conditional generator; W itself has no classes.
+        layers: the styles (rows of ws, 0 to num_ws - 1) that take v; empty for all. ``first_layer`` is that of these.
         base: (w_dim,), the v that the other styles keep; zero, the mean, by default.
 
     Raises:
-        UserError: no class of a conditional generator, or one that it does not have; a style that does not exist; a
-            base of another shape.
+        UserError: a conditional generator without a class, or with a class that it does not have; a style that does not
+            exist; a base of another shape.
     """
 
     axis = "w"
@@ -297,13 +297,13 @@ class WSpace(Generator):
         self.resolution, self.image_channels = generator.resolution, generator.image_channels
         mean = generator.w_mean
         rows = torch.arange(generator.num_ws, device=mean.device)[:, None]
-        # Not in the state dict: they say how the generator is looked at, not what it is.
+        # Not in the state dict: these define the view of the generator, not the generator.
         self.register_buffer("taken", torch.isin(rows, rows[list(self.layers)]), persistent=False)
         self.register_buffer("base", torch.zeros_like(mean) if base is None else base.to(mean), persistent=False)
 
     @torch.no_grad()
     def sample_latent(self, n: int, *, seed: int = 0) -> Tensor:
-        """w - w_mean (n, w_dim), on the CPU, of the generator's own latents."""
+        """Draw w - w_mean (n, w_dim), on the CPU, from the generator's own latents."""
         mean = self.generator.w_mean
         z = self.generator.sample_latent(n, seed=seed).to(mean)
         y = None if self.y is None else torch.full((n,), self.y, device=mean.device)
@@ -311,11 +311,11 @@ class WSpace(Generator):
             return (self.generator.mapping(z, y) - mean).float().cpu()
 
     def first_layer(self) -> nn.Module:
-        """All style layers that take v, as one."""
+        """Return all style layers that take v, as one layer."""
         return self.styles
 
     def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:
-        """v (n, w_dim) -> images (n, c, h, w), always with the fixed noise."""
+        """Return images (n, c, h, w) of v (n, w_dim), always with the fixed noise."""
         self.check(z, y)
         mean = self.generator.w_mean
         w = mean + z
@@ -325,19 +325,19 @@ class WSpace(Generator):
 
 
 class StackedStyles(nn.Module):
-    """The weights of the style layers of ``generator``, one above the other: (numbers of styles, w_dim).
+    """The weights of the style layers of ``generator``, stacked to one matrix (number of styles, w_dim).
 
-    ``rows``: only of the layers that take these rows of ws; none for all.
+    ``rows``: only layers that take these rows of ws; empty for all.
     """
 
     def __init__(self, generator: StyleGAN2Generator, rows: Sequence[int] = ()) -> None:
         super().__init__()
-        self._owner = (generator,)  # in a tuple, so that it is not a part of this module too
+        self._owner = (generator,)  # in a tuple, so that it is not a submodule of this module too
         self._rows = rows
 
     @property
     def weight(self) -> Tensor:
-        """As the layers apply them."""
+        """Return the weights as the layers apply them."""
         (generator,), row_of = self._owner, self._owner[0].style_rows()
         chosen = [layer for name, layer in generator.style_layers() if not self._rows or row_of[name] in self._rows]
         return torch.cat([effective_weight(layer) for layer in chosen])
@@ -345,17 +345,18 @@ class StackedStyles(nn.Module):
 
 @DISCRIMINATORS.register("stylegan2")
 class StyleGAN2Discriminator(Discriminator):
-    """conv1x1, a residual block for each halving, standard deviation over images, conv3x3, two linear layers.
+    """A discriminator: conv1x1, a residual block per halving, standard deviation of images, conv3x3, two linear layers.
 
-    With ``num_classes`` the features are projected on a learned vector of the class. An image sees the others of its
-    group: ``group_size`` consecutive ones, chosen so that a batch of reals and then as many fakes mixes none.
+    With ``num_classes`` the features are projected on a learned vector per class. An image affects the others of its
+    group: ``group_size`` consecutive images, chosen so that no group mixes reals and fakes if the batch is reals and
+    then as many fakes.
 
     Args:
         channels: width at full size, doubled at each halving up to 512.
-        equalized: as of the generator.
+        equalized: as for the generator.
 
     Raises:
-        UserError: a resolution other than 32, 64, 128, 256.
+        UserError: the resolution is not 32, 64, 128 or 256.
 
     Source: Karras et al. 2020, arXiv:1912.04958.
 
@@ -382,7 +383,7 @@ class StyleGAN2Discriminator(Discriminator):
         self.embedding = nn.Embedding(num_classes, top) if num_classes else None
 
     def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor:
-        """Images (n, c, h, w), labels (n,) -> logits (n,)."""
+        """Return logits (n,) of images (n, c, h, w) under labels (n,)."""
         x = activate(self.image(x))
         for block in self.blocks:
             x = block(x)
@@ -395,7 +396,7 @@ class StyleGAN2Discriminator(Discriminator):
 
 
 class ResidualBlock(nn.Module):
-    """(n, inputs, s, s) -> (n, outputs, s/2, s/2): two convolutions, beside them a 1x1 one; the sum over sqrt(2)."""
+    """A block (n, inputs, s, s) -> (n, outputs, s/2, s/2): two convolutions plus a 1x1 shortcut, divided by sqrt(2)."""
 
     def __init__(self, inputs: int, outputs: int, equalized: bool) -> None:
         super().__init__()
@@ -404,23 +405,23 @@ class ResidualBlock(nn.Module):
         self.shortcut = EqualConv2d(inputs, outputs, 1, down=True, bias=False, equalized=equalized)
 
     def forward(self, x: Tensor) -> Tensor:
-        """The published order: blur, halve, activate."""
+        """Apply the block in the published order: blur, halve, activate."""
         return (activate(self.conv2(activate(self.conv1(x)))) + self.shortcut(x)) * math.sqrt(0.5)
 
 
 def project_styles(generator: nn.Module, rank: int = 10, layers: str | Sequence[str] = UP) -> list[str]:
-    """Put a ``HouseholderProjector`` in place of affine layers of a style-based generator; returns their names.
+    """Replace affine layers of a style-based generator by a ``HouseholderProjector``; return their names.
 
-    Each keeps the ``rank`` largest singular directions of the present weight, with singular values 1, and the bias
-    (Song et al. 2023). A row of ``projector.directions()`` is a direction of w at that layer.
+    Each projector keeps the ``rank`` largest singular directions of the current weight, with singular values 1, and the
+    bias (Song et al. 2023). A row of ``projector.directions()`` is a direction of w at that layer.
 
     Args:
-        layers: which of ``generator.style_layers()``, as in ``orthogan.weights.select``; those of the
-            up-sampling convolutions by default.
+        layers: which of ``generator.style_layers()``, as in ``orthogan.weights.select``; by default those of the
+            up-sampling convolutions.
 
     Raises:
-        ValueError: no style layers, a word that matches none, a rank that does not fit, or a layer that is one
-            already; nothing is replaced then.
+        ValueError: there are no style layers, a word matches no layer, the rank does not fit, or a layer is a projector
+            already; then no layer is replaced.
     """
     if not isinstance(generator, StyleGAN2Generator):
         raise ValueError(f"{type(generator).__name__} has no style layers: a StyleGAN2Generator is needed")
@@ -437,9 +438,9 @@ def project_styles(generator: nn.Module, rank: int = 10, layers: str | Sequence[
 
 
 def _widths(resolution: int, channels: int) -> list[int]:
-    """Channels of the maps, from the 4x4 one to that of full size."""
+    """Return the channels of the maps, from the 4x4 map to full size."""
     if resolution not in RESOLUTIONS:
         raise unsupported_resolution("stylegan2", resolution, RESOLUTIONS)
     depth = int(math.log2(resolution // BOTTOM))
-    # never narrower than asked for, where that is beyond the usual limit
+    # never narrower than requested, if that is above the usual limit
     return [min(channels << (depth - i), max(WIDEST, channels)) for i in range(depth + 1)]

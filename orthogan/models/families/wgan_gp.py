@@ -26,10 +26,10 @@ BOTTOM = 4
 
 @GENERATORS.register("wgan-gp")
 class WGANGPGenerator(Generator):
-    """Linear, blocks of one width that double the size, norm, ReLU, conv3x3, tanh (128 channels in the paper).
+    """A generator: linear, blocks of equal width (128 in the paper) that double the size, norm, ReLU, conv3x3, tanh.
 
     Raises:
-        UserError: a resolution other than 32, 64, 128.
+        UserError: the resolution is not 32, 64 or 128.
 
     Source: Gulrajani et al. 2017, arXiv:1704.00028.
 
@@ -56,11 +56,11 @@ class WGANGPGenerator(Generator):
         self.conv = conv(channels, image_channels, 3)
 
     def first_layer(self) -> nn.Module:
-        """The linear layer that the latent enters."""
+        """Return the linear layer that takes the latent."""
         return self.linear
 
     def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:
-        """z (n, latent_dim), labels (n,) -> images (n, c, h, w) in [-1, 1]."""
+        """Return images (n, c, h, w) in [-1, 1] of z (n, latent_dim) under labels (n,)."""
         self.check(z, y)
         x = square(self.linear(z), self.width, BOTTOM)
         for block in self.blocks:
@@ -70,13 +70,13 @@ class WGANGPGenerator(Generator):
 
 @DISCRIMINATORS.register("wgan-gp")
 class WGANGPDiscriminator(Discriminator):
-    """Blocks that halve the size down to 8 px, two that keep it, ReLU, MEAN over the map, linear.
+    """A discriminator: blocks that halve the size down to 8 px, two that keep it, ReLU, MEAN over the map, linear.
 
-    The published conditional variant adds an auxiliary classifier; with ``num_classes`` this one has the class
-    projection instead.
+    The published conditional variant adds an auxiliary classifier; with ``num_classes`` this discriminator uses the
+    class projection instead.
 
     Raises:
-        UserError: a resolution other than 32, 64, 128.
+        UserError: the resolution is not 32, 64 or 128.
 
     Source: Gulrajani et al. 2017, arXiv:1704.00028.
 
@@ -102,7 +102,7 @@ class WGANGPDiscriminator(Discriminator):
         self.embedding = glorot(nn.Embedding(num_classes, channels)) if num_classes else None
 
     def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor:
-        """Images (n, c, h, w), labels (n,) -> critic values (n,)."""
+        """Return critic values (n,) of images (n, c, h, w) under labels (n,)."""
         features = functional.relu(self.blocks(x)).mean((2, 3))
         values = self.linear(features).squeeze(1)
         return values if self.embedding is None else values + project(features, self.embedding, y)
