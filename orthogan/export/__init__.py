@@ -1,4 +1,4 @@
-"""The export room: what is made of a trained model for other people."""
+"""Exporting trained models for other people to use."""
 
 from orthogan.export.package import package
 

@@ -1,4 +1,4 @@
-"""From a run to the folder of a model: both nets, pictures, and a card that says what it is and how it was made."""
+"""Packaging a run as the folder of a model: both networks, pictures, and a card with scores and training details."""
 
 from __future__ import annotations
 
@@ -36,22 +36,22 @@ from orthogan.training.resume import METRICS, own_scores
 
 SAMPLES, TRAVERSAL = "samples.png", "traversal.png"
 FILES = (CARD, GENERATOR, DISCRIMINATOR, SAMPLES, TRAVERSAL)
-MOST_ROWS = 8  # of the curve in the text of a card, and of the traversal
-CLAIMED = 64  # seeds in the grid of samples
+MOST_ROWS = 8  # rows of the curve in the text of a card, and of the traversal
+CLAIMED = 64  # number of seeds in the grid of samples
 
 
 @dataclass(frozen=True)
 class Description:
-    """What a card says that no file of the run knows.
+    """The parts of a card that no file of the run provides.
 
     Attributes:
         summary: one sentence.
-        config: the config file of the run, for the command on the card; it may be a name.
-        license: of the weights, as the Hugging Face Hub writes it.
-        machine: on which the run was trained.
-        data_license, data_origin: of the images, where the source of the data does not know.
-        notes: Markdown below all else.
-        tags: besides those that follow from the model.
+        config: the config file of the run, for the command on the card; it can be a name.
+        license: license of the weights, as the Hugging Face Hub writes it.
+        machine: the machine that the run was trained on.
+        data_license, data_origin: those of the images, if the source of the data does not define them.
+        notes: Markdown at the end of the card.
+        tags: in addition to those derived from the model.
     """
 
     summary: str = ""
@@ -79,22 +79,22 @@ def package(
 ) -> Path:
     """Write the folder of a model: averaged generator, discriminator, pictures, and a card with scores and protocol.
 
-    ``orthogan.load`` and every command open the folder; ``model.init`` starts from both nets.
+    ``orthogan.load`` and every command can open the folder; ``model.init`` starts from both networks.
 
     Args:
-        subject: a run, or a checkpoint of one, such as ``runs/x/best``.
+        subject: a run, or a checkpoint of a run, such as ``runs/x/best``.
         out: the folder; its last part is the name of the model. Files of an earlier call are replaced.
-        directions: of the traversal; by default the axes of the model, else those of its first layer.
-        dims: which directions are shown; by default the first 8.
-        metrics: scores to measure now, on ``samples`` fakes against all training images; those of training are kept.
-        half: store the weights as float16, which halves the files; scores then belong to the rounded weights, and
-            must be measured again.
-        trust: which ``module:Class`` the files of the run may name.
+        directions: directions of the traversal; by default the axes of the model, else those of its first layer.
+        dims: which directions to show; by default the first 8.
+        metrics: scores to measure now, on ``samples`` fakes against all training images; scores of training are kept.
+        half: store the weights as float16, which halves the files. The scores must then be measured again, because they
+            belong to the rounded weights.
+        trust: the ``module:Class`` names that the files of the run may use.
 
     Returns the folder.
 
     Raises:
-        UserError: not a run of a GAN, no score, or a folder with other files in it.
+        UserError: not a run of a GAN, no score, or the folder contains other files.
 
     Example:
         >>> import orthogan
@@ -145,7 +145,7 @@ def package(
 
 
 def _check_folder(out: Path) -> None:
-    """Refuse a folder that holds other things than a model."""
+    """Refuse a folder that contains anything other than a model."""
     if not os.path.lexists(out):
         return
     with disk_errors(out):
@@ -155,7 +155,7 @@ def _check_folder(out: Path) -> None:
 
 
 def _checkpoint(opened: OpenedModel) -> tuple[Path, dict[str, Any]]:
-    """The folder of the checkpoint that ``opened`` is in, and what it says of its run."""
+    """Return the folder of the checkpoint that ``opened`` is in, and what it records about its run."""
     opened.need("generator")
     folder = None if opened.path is None else opened.path.parent.resolve()
     if folder is None or not checkpoint.is_checkpoint(folder) or not opened.has_discriminator:
@@ -167,7 +167,7 @@ def _checkpoint(opened: OpenedModel) -> tuple[Path, dict[str, Any]]:
 
 
 def _shared_config(config: Config) -> Config:
-    """``config`` without paths of this machine."""
+    """Return ``config`` without paths of this machine."""
     init = config.model.init
     known = init is None or find_shipped(init) is not None
     model = config.model if known else config.model.model_copy(update={"init": None})
@@ -190,7 +190,7 @@ def _measure(opened: OpenedModel, metrics: Sequence[str], samples: int, step: in
 
 
 def _draw(opened: OpenedModel, out: Path, directions: Directions | None, dims: Sequence[int] | None) -> str:
-    """Draw samples and a traversal; returns what the rows of the latter are."""
+    """Draw samples and a traversal; return a description of the rows of the traversal."""
     net, device = opened.generator, next(opened.generator.parameters()).device
     images = sample_images(net, range(CLAIMED), batch_size=CLAIMED, device=device)
     save_samples(images, out / SAMPLES, class_names=opened.class_names)
@@ -202,12 +202,12 @@ def _draw(opened: OpenedModel, out: Path, directions: Directions | None, dims: S
 
 
 def _own_directions(generator: Generator) -> Directions:
-    """Those that the generator declares, else of its first layer, else of its Jacobian."""
+    """Return the directions that the generator declares, else those of its first layer, else of its Jacobian."""
     if (own := find_directions(generator, "native")).method == "native":
         return own
     try:
         return find_directions(generator, "sefa")
-    except UserError:  # no linear first layer
+    except UserError:  # the first layer is not linear
         return find_directions(generator, "jacobian")
 
 
@@ -272,7 +272,7 @@ def _summary(opened: OpenedModel, data: dict[str, Any]) -> str:
 
 
 def _command(config: Config, file: str) -> str:
-    """What trains this model again: a config that ships, or that the user names, with what differs from it."""
+    """Return the command that trains this model: a shipped or user-named config, plus the keys that differ."""
     if not file:
         return ""
     named = load_config(file)
@@ -290,7 +290,7 @@ def _word(value: Any) -> str:
 
 
 def _block(name: str, facts: Facts, config: Config, about: Description) -> dict[str, Any]:
-    """The keys that the Hugging Face Hub knows."""
+    """Return the keys that the Hugging Face Hub knows."""
     model = config.model
     kinds = [
         kind for kind in (model.generator.kind, model.discriminator.norm.kind) if kind != "none" and ":" not in kind
@@ -381,7 +381,7 @@ To fine-tune it, set `model.init={name}` in a config with the same nets: both st
 
 
 def _spaced(points: Sequence[Point]) -> list[Point]:
-    """At most ``MOST_ROWS`` of the points, the first and the last among them."""
+    """Return at most ``MOST_ROWS`` of the points, including the first and the last."""
     if len(points) <= MOST_ROWS:
         return list(points)
     return [points[round(i * (len(points) - 1) / (MOST_ROWS - 1))] for i in range(MOST_ROWS)]

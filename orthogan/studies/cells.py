@@ -50,22 +50,22 @@ class StudyRun:
 
     @property
     def name(self) -> str:
-        """``opt-qr, seed 0``."""
+        """Return the name, such as ``opt-qr, seed 0``."""
         return ", ".join([self.method, *([self.setting] if self.setting else []), f"seed {self.seed}"])
 
     def definition(self) -> str:
-        """A short hash of the config without ``out``."""
+        """Return a short hash of the config without ``out``."""
         text = json.dumps(self.config.model_dump(exclude=PLACE), sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def study_folder(out: Path, study: Study, scale: ScaleName) -> Path:
-    """The folder of the cells and the report of a study at one scale."""
+    """Return the folder of the cells and the report of a study at one scale."""
     return out / study.name / scale
 
 
 def cell_folder(root: Path, method: str, setting: str, seed: int) -> Path:
-    """ROOT/cells/METHOD/SETTING/seed-S; an unnamed setting has no folder."""
+    """Return ROOT/cells/METHOD/SETTING/seed-S; an unnamed setting has no folder."""
     return root.joinpath(CELLS, method, *([setting] if setting else []), f"seed-{seed}")
 
 
@@ -78,11 +78,11 @@ def list_runs(
     *,
     named: str | None = None,
 ) -> list[StudyRun]:
-    """All cells, one seed after the other, so that a study that was stopped early can compare whole rounds.
+    """Return all cells, ordered by seed, so that a study that was stopped early can compare complete rounds.
 
     Args:
-        overrides: ``key=value``, over the scale's keys and under those of settings and methods.
-        named: the name that the study was requested by, if it is not its own (``module:STUDY``).
+        overrides: ``key=value``; they override the scale's keys, and settings and methods override them.
+        named: the name that the study was requested by, if it differs from its own (``module:STUDY``).
 
     Raises:
         UserError: an invalid config; the message names the method.
@@ -105,9 +105,9 @@ def list_runs(
 
 
 def run_cell(study: Study, cell: StudyRun, facts: Mapping[str, Any]) -> int:
-    """Run or resume ``cell``; returns its exit code.
+    """Run or resume ``cell``; return its exit code.
 
-    Each measure is stored as soon as it is computed, so that the next call computes only those that are missing. Then
+    Each measure is stored as soon as it is computed, so that the next call computes only the missing ones. Afterward
     the cell keeps only its newest and its best checkpoint.
 
     Args:
@@ -144,12 +144,12 @@ def _train_and_measure(study: Study, cell: StudyRun, facts: Mapping[str, Any]) -
 
 
 def missing(study: Study, outcome: Outcome) -> list[str]:
-    """The measures that ``outcome`` lacks."""
+    """Return the measures that ``outcome`` lacks."""
     return [measure.identity for measure in study.measures if measure.identity not in outcome.found]
 
 
 def _measure(study: Study, cell: StudyRun) -> None:
-    """Store the results of all measures of the study, and none of measures that it no longer has."""
+    """Store the results of all measures of the study; drop results of measures that it no longer has."""
     run, known = FinishedRun(cell.folder, trust=names_in(cell.config)), _known(cell)
     wanted = [measure.identity for measure in study.measures]
     found = {identity: known[identity] for identity in wanted if identity in known}
@@ -161,7 +161,7 @@ def _measure(study: Study, cell: StudyRun) -> None:
 
 
 def _failed(cell: StudyRun, status: Status, reason: str, code: int) -> int:
-    """Store the reason for the failure beside what was measured already; returns ``code``."""
+    """Store the reason for the failure beside the results so far; return ``code``."""
     save(cell.folder, _outcome(cell, status, reason, _known(cell)))
     return code
 
@@ -171,7 +171,7 @@ def _outcome(cell: StudyRun, status: Status, reason: str, found: Mapping[str, Me
 
 
 def _known(cell: StudyRun) -> Mapping[str, MeasureResult]:
-    """The measures that were taken under the current definition of the cell."""
+    """Return the results that were measured under the current definition of the cell."""
     known = load(cell.folder)
     return known.found if known is not None and known.definition == cell.definition() else {}
 
@@ -193,12 +193,12 @@ def _sitting(cell: StudyRun, facts: Mapping[str, Any]) -> Iterator[None]:
 
 
 def _step(cell: StudyRun) -> int:
-    """The step of the newest checkpoint."""
+    """Return the step of the newest checkpoint."""
     return max((step for step, _ in checkpoint.steps(cell.folder)), default=-1)
 
 
 def machine() -> dict[str, Any]:
-    """Processor, cores, memory [GiB], GPU, system, versions."""
+    """Return processor, cores, memory [GiB], GPU, system and versions."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     return {
         "processor": _processor(),
@@ -213,7 +213,7 @@ def machine() -> dict[str, Any]:
 
 
 def peak_memory() -> float:
-    """Peak memory so far [MiB]: of the GPU if this process has used one, else of the process."""
+    """Return the peak memory so far [MiB]: of the GPU if this process has used one, else of the process."""
     if torch.cuda.is_available() and torch.cuda.is_initialized():
         return torch.cuda.max_memory_allocated() / 2**20
     largest = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -1,9 +1,9 @@
 """``orthogan compare``: any runs in one table, with the same report as a study.
 
-Runs that differ only in seed and folder are one row, named by the keys in which the rows differ. The end of each run
-is compared: the scores of training at its last step, and those that ``orthogan evaluate`` and ``orthogan
-disentangle`` wrote beside it. An unfinished run is counted and gives no number. Numbers of different protocols get
-separate columns, named by what differs, and no difference is taken between two columns.
+Runs that differ only in seed and folder share a row, named by the keys in which the rows differ. The comparison is at
+the end of each run: the scores of training at its last step, and those that ``orthogan evaluate`` and ``orthogan
+disentangle`` wrote beside it. Unfinished runs are counted but contribute no numbers. Numbers of different protocols
+get separate columns, named by what differs, and no difference is taken between two columns.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ from orthogan.studies.values import MeasureResult, Value, standing, text
 from orthogan.training.resume import METRICS, read_records
 
 MOST_KEYS = 3  # rows that differ in more keys are named by their runs
-APART = ("seed", "out")  # what two runs of one row may differ in
+APART = ("seed", "out")  # keys in which two runs of one row may differ
 DISENTANGLEMENT = "disentanglement.jsonl"
 
 
 def compare(folders: Sequence[Path], out: Path) -> tuple[Path, Table]:
-    """Write the report on the runs in ``folders`` into ``out``; returns its path and the table.
+    """Write the report on the runs in ``folders`` to ``out``; return its path and the table.
 
     Raises:
-        UserError: a folder that is not a run, the same run twice, or two runs of one config and seed.
+        UserError: a folder is not a run, a run is given twice, or two runs have the same config and seed.
     """
     table = compare_runs(folders)
     found = write(
@@ -51,7 +51,7 @@ def compare(folders: Sequence[Path], out: Path) -> tuple[Path, Table]:
 
 
 def compare_runs(folders: Sequence[Path]) -> Table:
-    """The table of the runs in ``folders``; the row of the first one is the baseline.
+    """Return the table of the runs in ``folders``; the row of the first run is the baseline.
 
     Raises:
         UserError: as ``compare``.
@@ -79,7 +79,7 @@ def compare_runs(folders: Sequence[Path]) -> Table:
 
 
 def row_names(configs: Sequence[Mapping[str, Any]]) -> list[str]:
-    """A name per flat config, from the keys that differ: ``discriminator.norm.kind=stable_rank``.
+    """Return a name per flat config, from the keys that differ: ``discriminator.norm.kind=stable_rank``.
 
     A key is shortened from the left as long as it is unique.
     """
@@ -92,7 +92,7 @@ def row_names(configs: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def _by_runs(kinds: Mapping[str, Sequence[FinishedRun]]) -> dict[str, str]:
-    """Names for rows: the common start of the runs' folders; if that is ambiguous, the first folder."""
+    """Name rows by the common start of the runs' folders; if that is ambiguous, by the first folder."""
     folders = {key: [str(run.folder) for run in of] for key, of in kinds.items()}
     common = {key: os.path.commonprefix(of).rstrip("/-_.") for key, of in folders.items()}  # noqa: RUF071
     clear = all(common.values()) and len({*common.values()}) == len(common)
@@ -116,14 +116,14 @@ def _entry(run: FinishedRun, row: str) -> Entry:
 
 
 def _found(run: FinishedRun) -> list[MeasureResult]:
-    """The results of our own measures and, for a cell of a study, of its measures."""
+    """Return the results of orthogan's measures and, for a cell of a study, of the study's measures."""
     known = load(run.folder)
     studied = list(known.found.values()) if known is not None else []
     return [measures.scores(run), measures.cost(run), measures.spectra(run), *studied]
 
 
 def _numbers(run: FinishedRun, found: Sequence[MeasureResult]) -> tuple[tuple[str, Value], ...]:
-    """All numbers at the end of the run; of those with the same name and protocol the last one."""
+    """Return all numbers at the end of the run; the last one if several have the same name and protocol."""
     pairs = [(name, number) for part in found for name, number in part.numbers.items()]
     pairs += _evaluated(run) + _disentangled(run)
     last = {(name, text(standing(number.protocol)), text(number.place)): (name, number) for name, number in pairs}
@@ -131,7 +131,7 @@ def _numbers(run: FinishedRun, found: Sequence[MeasureResult]) -> tuple[tuple[st
 
 
 def _evaluated(run: FinishedRun) -> list[tuple[str, Value]]:
-    """The results of ``orthogan evaluate`` for the last step."""
+    """Return the results of ``orthogan evaluate`` for the last step."""
     file = run.folder / METRICS
     found = []
     for record in read_records(file, _score) if os.path.lexists(file) else []:
@@ -142,14 +142,14 @@ def _evaluated(run: FinishedRun) -> list[tuple[str, Value]]:
 
 
 def _disentangled(run: FinishedRun) -> list[tuple[str, Value]]:
-    """The results of ``orthogan disentangle``."""
+    """Return the results of ``orthogan disentangle``."""
     file = run.folder / DISENTANGLEMENT
     records = read_records(file, _labelled) if os.path.lexists(file) else []
     return [_labelled(record) for record in records if record.get("value") is not None]
 
 
 def _score(record: Mapping[str, Any]) -> MetricResult:
-    """The score in a line of ``metrics.jsonl``. Raises a KeyError, TypeError or the like if there is none."""
+    """Return the score in a line of ``metrics.jsonl``. Raises a KeyError, TypeError or the like if there is none."""
     score = MetricResult(**{key: value for key, value in record.items() if key != "label"})
     if not isinstance(score.value, int | float) or not isinstance(score.protocol, dict):
         raise TypeError("not a score")
@@ -157,13 +157,13 @@ def _score(record: Mapping[str, Any]) -> MetricResult:
 
 
 def _labelled(record: Mapping[str, Any]) -> tuple[str, Value]:
-    """As ``_score``, for a line of ``disentanglement.jsonl``."""
+    """Return the label and score in a line of ``disentanglement.jsonl``, as ``_score`` does."""
     value = math.nan if record["value"] is None else float(record["value"])
     return str(record["label"]), Value(value, "", dict(record.get("protocol", {})))
 
 
 def _pictures(run: FinishedRun) -> list[str]:
-    """The last grid of fakes."""
+    """Return the last grid of fakes."""
     fakes = sorted(path.name for path in run.folder.glob("fakes-*.png"))
     return fakes[-1:]
 
@@ -177,7 +177,7 @@ def _key(config: Mapping[str, Any]) -> str:
 
 
 def _shortest(key: str, others: Sequence[str]) -> str:
-    """The shortest ending of a dotted key that is unique."""
+    """Return the shortest ending of a dotted key that is unique."""
     parts = key.split(".")
     for start in range(len(parts) - 1, -1, -1):
         end = ".".join(parts[start:])

@@ -25,16 +25,16 @@ from orthogan.training.run_log import LOG
 
 
 class CheckpointGone(UserError):
-    """A checkpoint that a measure needs was deleted: once it is measured, a run of a study keeps only its last one."""
+    """A checkpoint that a measure needs was deleted: once measured, a run of a study keeps only its last checkpoint."""
 
 
 class FinishedRun:
     """The run in ``folder``.
 
-    ``trust``: which classes that are not orthogan's own its files may name, see ``orthogan.load``.
+    ``trust``: classes outside orthogan that its files may name, see ``orthogan.load``.
 
     Raises:
-        UserError: it has no ``config.yaml``, or one that is not a valid config.
+        UserError: it has no ``config.yaml``, or the config is not valid.
     """
 
     def __init__(self, folder: Path, *, trust: Trust = False) -> None:
@@ -47,7 +47,7 @@ class FinishedRun:
 
     @property
     def steps(self) -> int:
-        """The length of the whole run [steps]."""
+        """The length of the complete run [steps]."""
         return self.config.training.steps
 
     @cached_property
@@ -58,33 +58,33 @@ class FinishedRun:
 
     @cached_property
     def reached(self) -> int:
-        """The step of the newest checkpoint; 0 where there is none."""
+        """The step of the newest checkpoint; 0 if there is none."""
         return max((step for step, _ in self.checkpoints()), default=0)
 
     @cached_property
     def scores(self) -> list[tuple[int, MetricResult]]:
-        """(step, score) of the scores that training made."""
+        """Return (step, score) of the scores during training."""
         return own_scores(self.folder / METRICS, self.steps)
 
     def scores_of(self, metric: str) -> list[tuple[int, MetricResult]]:
-        """The scores of one metric, in order of steps."""
+        """Return the scores of one metric, in order of steps."""
         return sorted(((step, s) for step, s in self.scores if s.metric == metric), key=lambda pair: pair[0])
 
     @cached_property
     def images_per_step(self) -> float:
-        """Images per step, from the log; 0 for a run without a log."""
+        """Return the images per step, from the log; 0 for a run without a log."""
         logged = [record for record in self.log if record["step"]]
         return logged[-1]["images"] / logged[-1]["step"] if logged else 0.0
 
     def curve(self, key: str, most: int = 200) -> list[tuple[float, float]]:
-        """(images, value) of a logged number, averaged in groups if there are more than ``most``."""
+        """Return (images, value) of a logged number, averaged in groups if there are more than ``most``."""
         points = [(float(record["images"]), float(record[key])) for record in self.log if record.get(key) is not None]
         size = math.ceil(len(points) / most) if points else 1
         groups = [points[start : start + size] for start in range(0, len(points), size)]
         return [(group[-1][0], sum(y for _, y in group) / len(group)) for group in groups]
 
     def spectra(self) -> dict[str, dict[str, list[tuple[float, float]]]]:
-        """Layer -> number -> [(images, value), …] of the logged spectra; null is read as infinite."""
+        """Return layer -> number -> [(images, value), …] of the logged spectra; null is read as infinite."""
         found: dict[str, dict[str, list[tuple[float, float]]]] = {}
         for record in self.log:
             for layer, numbers in record.get("spectrum", {}).items():
@@ -94,17 +94,17 @@ class FinishedRun:
         return found
 
     def checkpoints(self) -> list[tuple[int, Path]]:
-        """(step, folder) of each checkpoint, oldest first."""
+        """Return (step, folder) of each checkpoint, oldest first."""
         return checkpoint.steps(self.folder)
 
     def net(self, folder: Path | None = None) -> nn.Module:
-        """The trained net (the generator of a GAN), or that of a checkpoint folder; in eval mode, on the CPU."""
+        """Return the trained network (the generator of a GAN), or that of a checkpoint; in eval mode, on the CPU."""
         model = open_model(folder or self.folder, trust=self.trust)
         return model.classifier if self.config.task == "classifier" else model.generator
 
     @property
     def extractor(self) -> str:
-        """The name of the extractor that scores the run.
+        """Return the name of the extractor that scores the run.
 
         Raises:
             UserError: it is code that needs consent.
@@ -115,7 +115,7 @@ class FinishedRun:
 
     @cached_property
     def sittings(self) -> list[dict[str, Any]]:
-        """The sessions of work on the run, as recorded by a study; empty for other runs."""
+        """Return the sessions of work on the run, as recorded by a study; empty for other runs."""
         return sittings(self.folder)
 
 

@@ -1,4 +1,4 @@
-"""What studies measure of any run: errors of a classifier, cost, the conditions that the log tells, the neurons."""
+"""Measures for any run: errors of a classifier, cost, conditioning from the log, and the neurons."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ ENERGY, ENERGY_CHANGE = "energy of the neurons, final", "energy change, relative
 KERNEL, OPERATOR = "orthogonality error of kernels", "orthogonality error of maps"
 CORRUPTED, UNTOUCHED = "error on corrupted images [%]", "error on the same images as they are [%]"
 ATTACKED, EPS = 500, (2.0, 8.0)  # test images, and sizes of an attack [1/255]
-# numbers of a layer in the log that mean the same in every layer, and what they are called over all of them
+# numbers per layer in the log that have the same meaning in every layer, and their names over all layers
 OF_LAYERS = {
     "stable_rank_after": "stable rank (median of layers)",
     "condition": "condition number (median of layers)",
@@ -40,13 +40,13 @@ OF_LAYERS = {
 
 
 def classification(run: FinishedRun) -> MeasureResult:
-    """Errors of a classifier in percent.
+    """Measure the errors of a classifier in percent.
 
-    At the end, the best over training (on the test images, as papers report it), on training images, and the gap
-    between them.
+    These are the final error, the best over training (on the test images, as papers report it), the error on training
+    images, and the gap between the two.
 
     Raises:
-        UserError: the run was not scored at its end.
+        UserError: the run has no score at its last step.
     """
     test, train = run.scores_of("accuracy"), run.scores_of("train_accuracy")
     if not test or test[-1][0] != run.steps:
@@ -63,7 +63,7 @@ def classification(run: FinishedRun) -> MeasureResult:
             GAP: Value(errors[0] - errors[2], "lower", _both(final.protocol, last.protocol)),
         },
         {
-            # without the start, where the error is that of guessing and hides all that comes later
+            # skip the start, whose error of random guessing would hide all later differences
             "test error [%]": [(step * images, 100 * (1 - score.value)) for step, score in test if step],
             "training loss": run.curve("C/loss"),
         },
@@ -71,7 +71,7 @@ def classification(run: FinishedRun) -> MeasureResult:
 
 
 def as_value(score: MetricResult, part: str = "", better: Better = "") -> Value:
-    """A score, better in the direction of its metric; or one of its parts, better as ``better`` says."""
+    """Return a score, better in the direction of its metric; or one of its parts, better as ``better`` says."""
     if part:
         return Value(score.parts[part], better, score.protocol)
     directions: dict[str, Better] = {"lower": "lower", "higher": "higher"}
@@ -79,7 +79,7 @@ def as_value(score: MetricResult, part: str = "", better: Better = "") -> Value:
 
 
 def scores(run: FinishedRun) -> MeasureResult:
-    """Every score that training made, at the end and over training, under its own label."""
+    """Collect every score of training, at the end and over training, under its own label."""
     numbers: dict[str, Value] = {}
     curves: dict[str, list[tuple[float, float]]] = {}
     for step, score in sorted(run.scores, key=lambda pair: pair[0]):
@@ -94,14 +94,14 @@ def scores(run: FinishedRun) -> MeasureResult:
 
 
 def cost(run: FinishedRun) -> MeasureResult:
-    """Trained parameters, the median time of a step, the peak of memory while training."""
+    """Measure the trained parameters, the median time per step, and the peak memory of training."""
     numbers: dict[str, Value] = {}
     if run.checkpoints():
         net = run.net()
         numbers[PARAMETERS] = Value(sum(p.numel() for p in net.parameters()), "lower")
     place = where(run)
     timed = [record for record in run.log if "seconds" in record]
-    if len(timed) > 2:  # the first interval holds the start, and the median is above scores and pictures
+    if len(timed) > 2:  # the first interval includes the start; the median is robust to scores and pictures
         paces = [(b["seconds"] - a["seconds"]) / (b["step"] - a["step"]) for a, b in pairwise(timed)]
         numbers[SECONDS] = Value(statistics.median(paces), "lower", place=place)
     peaks = [sitting["peak memory [MiB]"] for sitting in run.sittings if sitting.get("trained")]
@@ -111,7 +111,7 @@ def cost(run: FinishedRun) -> MeasureResult:
 
 
 def where(run: FinishedRun) -> dict[str, str]:
-    """The machine that the run was trained on, as far as times depend on it; several sittings may have several."""
+    """Return the machine that the run was trained on, as far as times depend on it; sessions may differ."""
     found = {}
     for key in ("processor", "gpu", "threads", "cells at a time"):
         values = dict.fromkeys(str(s[key]) for s in run.sittings if s.get("trained") and key in s)
@@ -121,12 +121,12 @@ def where(run: FinishedRun) -> dict[str, str]:
 
 
 def energy(run: FinishedRun) -> MeasureResult:
-    """The hyperspherical energy of the neurons at each checkpoint.
+    """Measure the hyperspherical energy of the neurons at each checkpoint.
 
-    Mean over pairs (s = 1) and over all layers but the last; its final value and its change relative to the first.
+    It is the mean over pairs (s = 1) and over all layers but the last: the final value, and its change from the first.
 
     Raises:
-        CheckpointGone: the run was measured before and then kept its last checkpoint alone.
+        CheckpointGone: the run was measured before and then kept only its last checkpoint.
     """
     every, steps = run.config.checkpoint.every, run.steps
     kept = dict(run.checkpoints())
@@ -155,10 +155,10 @@ def _energy(run: FinishedRun, folder: Path) -> float:
 
 
 def orthogonality(run: FinishedRun) -> MeasureResult:
-    """How far the final layers, all but the last (the classifier), are from orthogonal.
+    """Measure how far the final layers, except the last (the classifier), are from orthogonal.
 
-    Means over the layers of the root mean square of s^2 - 1, with s the singular values of the weight as a matrix, and
-    of the layer as a map.
+    The numbers are means over the layers of the root mean square of s^2 - 1, with s the singular values of the
+    weight as a matrix, and of the layer as a map.
     """
     found = near_orthogonality(run.net(), "!last")
     protocol = {"layers": "all but the last"}
@@ -171,10 +171,10 @@ def orthogonality(run: FinishedRun) -> MeasureResult:
 
 
 def robustness(run: FinishedRun) -> MeasureResult:
-    """Errors on corrupted and on attacked test images, in percent, and on the same ones as they are.
+    """Measure the errors on corrupted and on attacked test images, in percent, and on the same images unchanged.
 
     Raises:
-        UserError: the library of the attacks is not installed.
+        UserError: the attack library is not installed.
     """
     _, source = open_sources(run.config)
     section, net = run.config.evaluation, run.net()
@@ -197,9 +197,9 @@ def robustness(run: FinishedRun) -> MeasureResult:
 
 
 def spectra(run: FinishedRun) -> MeasureResult:
-    """What the log tells of the layers of each net, over training.
+    """Summarize what the log records about the layers of each network, over training.
 
-    A median over the layers; a share for the count of those where a stable-rank constraint binds.
+    Each number is a median over the layers, or a share for the count of layers in which a stable-rank constraint binds.
     """
     gathered: dict[str, dict[float, list[float]]] = {}
     for layer, numbers in run.spectra().items():
@@ -216,5 +216,5 @@ def spectra(run: FinishedRun) -> MeasureResult:
 
 
 def _both(test: Mapping[str, Any], train: Mapping[str, Any]) -> dict[str, Any]:
-    """The protocol of a difference of two scores."""
+    """Return the protocol of a difference of two scores."""
     return {"test": standing(test), "train": standing(train)}

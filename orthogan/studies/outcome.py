@@ -30,7 +30,7 @@ FOUND = TypeAdapter(dict[str, MeasureResult])
 class Outcome:
     """The outcome of a cell.
 
-    ``status``: "diverged" is a final result; after an "error" the cell is tried again the next time.
+    ``status``: "diverged" is a final result; after an "error" the cell is run again the next time.
     ``definition``: a hash of ``config``. ``found``: results by the identity of the measure.
     """
 
@@ -42,22 +42,22 @@ class Outcome:
 
     @property
     def numbers(self) -> dict[str, Value]:
-        """Of all measures."""
+        """Return the numbers of all measures."""
         return {name: number for found in self.found.values() for name, number in found.numbers.items()}
 
     @property
     def curves(self) -> dict[str, list[tuple[float, float]]]:
-        """Of all measures."""
+        """Return the curves of all measures."""
         return {name: list(curve) for found in self.found.values() for name, curve in found.curves.items()}
 
     @property
     def pictures(self) -> list[str]:
-        """Of all measures, as paths relative to the cell's folder."""
+        """Return the pictures of all measures, as paths relative to the cell's folder."""
         return [path for found in self.found.values() for path in found.pictures]
 
 
 def save(folder: Path, outcome: Outcome) -> None:
-    """Write ``outcome`` with its hash to ``folder``; it is on the disk on return. Raises ``CannotWrite``."""
+    """Write ``outcome`` with its hash to ``folder``, synced to disk. Raises ``CannotWrite``."""
     content = {
         "status": outcome.status,
         "reason": outcome.reason,
@@ -70,10 +70,10 @@ def save(folder: Path, outcome: Outcome) -> None:
 
 
 def load(folder: Path) -> Outcome | None:
-    """The outcome in ``folder``; None if the cell has not finished.
+    """Return the outcome in ``folder``; None if the cell has not finished.
 
     Raises:
-        Damaged: the file is not as it was written.
+        Damaged: the file was changed since it was written.
         UserError: it cannot be read.
     """
     path = folder / FILE
@@ -88,12 +88,12 @@ def load(folder: Path) -> Outcome | None:
             raise ValueError(f"status {tree['status']!r}")
         found = FOUND.validate_python(tree["measures"])
         return Outcome(tree["status"], tree["definition"], dict(tree["config"]), str(tree["reason"]), found)
-    except Exception as error:  # any of many, from a damaged tree
+    except Exception as error:  # a damaged tree can raise many kinds of error
         raise Damaged(f"{printable(path)}: damaged ({describe_error(error)})") from None
 
 
 def recover(folder: Path) -> Outcome | None:
-    """As ``load``, but a damaged file is renamed with a message on stderr, and its cell counts as not measured."""
+    """Load as ``load`` does, but rename a damaged file, warn on stderr, and count its cell as not measured."""
     try:
         return load(folder)
     except Damaged as damage:
@@ -105,7 +105,7 @@ def recover(folder: Path) -> Outcome | None:
 
 
 def sittings(folder: Path) -> list[dict[str, Any]]:
-    """The facts of each session of work on the cell: machine, versions, seconds, memory."""
+    """Return the facts of each session of work on the cell: machine, versions, seconds, memory."""
     path = folder / SITTINGS
     return read_records(path, _check_sitting) if os.path.lexists(path) else []
 

@@ -1,4 +1,4 @@
-"""Run several cells at a time in separate processes, under one progress bar, until all are done or a signal comes."""
+"""Running several cells at a time in separate processes, under one progress bar, until all finish or a signal comes."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from orthogan.training.stop import StopSignal
 WORKER = "orthogan.studies.worker"
 LOOK = 0.5  # seconds between looks at the cells
 TAIL = 1 << 16  # bytes read from the end of a log, more than a line
-STOP = "stop"  # the message that makes a cell save and end
+STOP = "stop"  # the message that makes a cell save and exit
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 FORM = "{l_bar}{bar}| {n:.1f}/{total:.0f} cells [{elapsed}<{remaining}, {rate_fmt}{postfix}]"
 
@@ -30,12 +30,12 @@ FORM = "{l_bar}{bar}| {n:.1f}/{total:.0f} cells [{elapsed}<{remaining}, {rate_fm
 def run_cells(cells: Sequence[StudyRun], jobs: int, title: str) -> None:
     """Run ``cells``, ``jobs`` at a time, each with its share of the cores.
 
-    The outcome of each is stored in its folder; a failed cell does not stop the others.
+    The outcome of each cell is stored in its folder; a failed cell does not stop the others.
 
     Raises:
-        Stopped: by a signal. The running cells have saved their state; the same call resumes.
+        Stopped: a signal came. The running cells have saved their state; the same call resumes.
     """
-    # from ``jobs``, not from the number of cells: a cell that is run alone later has the same threads
+    # computed from ``jobs``, not from the number of cells, so that a cell that is run alone later has the same threads
     threads = max(1, cores() // jobs)
     waiting, failed = deque(cells), 0
     workers = [CellWorker(threads, jobs) for _ in range(min(jobs, len(cells)))]
@@ -75,7 +75,7 @@ def run_cells(cells: Sequence[StudyRun], jobs: int, title: str) -> None:
 
 
 class CellWorker:
-    """A worker that runs cells one after the other; it is replaced when it dies."""
+    """A worker process that runs cells one after the other; it is replaced if it dies."""
 
     def __init__(self, threads: int, jobs: int) -> None:
         self.facts = {"threads": threads, "cells at a time": jobs}
@@ -84,11 +84,11 @@ class CellWorker:
         self._worker = Worker(WORKER, dict.fromkeys(THREADS, str(threads)))
 
     def fileno(self) -> int:
-        """The descriptor that answers come from, for ``select``."""
+        """Return the descriptor that answers come from, for ``select``."""
         return self._worker.fileno()
 
     def give(self, cell: StudyRun) -> None:
-        """Hand over the next cell."""
+        """Send the next cell."""
         self.cell = cell
         fields = vars(cell) | {"folder": str(cell.folder), "config": cell.config.model_dump()}
         self._worker.send({"cell": fields, "facts": self.facts})
@@ -100,7 +100,7 @@ class CellWorker:
             self._told = True
 
     def answer(self, *, stopping: bool) -> tuple[StudyRun, int]:
-        """The cell that was running and its exit code; if it was killed, records that in its folder."""
+        """Return the cell that was running and its exit code; if it was killed, record that in its folder."""
         assert self.cell is not None
         cell, self.cell = self.cell, None
         try:
@@ -120,7 +120,7 @@ class CellWorker:
 
 
 def progress(cell: StudyRun) -> float:
-    """The completed share of a cell's training, from its log [0-1]."""
+    """Return the completed fraction of a cell's training, from its log [0-1]."""
     try:
         with (cell.folder / LOG).open("rb") as stream:
             stream.seek(max(0, stream.seek(0, os.SEEK_END) - TAIL))
@@ -131,12 +131,12 @@ def progress(cell: StudyRun) -> float:
 
 
 def _answering(busy: Sequence[CellWorker]) -> list[CellWorker]:
-    """The workers that have answered; waits up to ``LOOK`` seconds for the first."""
+    """Return the workers that have answered; wait up to ``LOOK`` seconds for the first."""
     return select.select(busy, [], [], LOOK)[0]
 
 
 def _state(measured: int, failed: int) -> str:
-    """Counts beside the bar's share of training."""
+    """Format the counts that are shown beside the progress bar."""
     counts = {"being measured": measured, "failed": failed}
     return ", ".join(f"{count} {what}" for what, count in counts.items() if count)
 
@@ -148,5 +148,5 @@ def _why(cell: StudyRun, code: int) -> str:
 
 
 def default_jobs(gpu: bool) -> int:
-    """Cells at a time: one on a GPU, else one per core, at most eight."""
+    """Return the cells at a time: one on a GPU, else one per core, at most eight."""
     return 1 if gpu else min(8, cores())

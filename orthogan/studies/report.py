@@ -95,22 +95,22 @@ class Report:
 
 
 def write(report: Report, folder: Path) -> Path:
-    """``REPORT.md`` with up to three pictures, ``report.html`` and ``table.json`` in ``folder``; returns the first.
+    """Write ``REPORT.md`` with up to 3 pictures, ``report.html`` and ``table.json`` to ``folder``; return the first.
 
     Raises:
-        CannotWrite: the folder cannot be written.
+        CannotWrite: the folder is not writable.
     """
     with disk_errors(folder, advice="choose another place with --out"):
         text = json.dumps(jsonable(as_dict(report)), indent=1, allow_nan=False)
         write_text(folder / "table.json", text + "\n")
         markdown = "\n\n".join(_blocks(report, folder)) + "\n"
-        markdown = markdown.encode("utf-8", "backslashreplace").decode()  # names of files may hold any bytes
+        markdown = markdown.encode("utf-8", "backslashreplace").decode()  # file names can contain any bytes
         write_text(folder / "report.html", to_html(markdown, report.title, folder))
         return write_text(folder / "REPORT.md", markdown)
 
 
 def _blocks(report: Report, folder: Path) -> list[str]:
-    """The whole as Markdown, in order; draws the pictures."""
+    """Return all Markdown blocks, in order; draw the pictures."""
     blocks = [f"# {report.title}", report.about, *_bullets(report.remarks), _code(report.command), NOT_CORRECTED]
     for panel in report.panels:
         blocks += _panel(panel)
@@ -119,7 +119,7 @@ def _blocks(report: Report, folder: Path) -> list[str]:
 
 
 def _bullets(items: Sequence[str]) -> list[str]:
-    """A list; nothing where it is empty."""
+    """Return a list; empty without items."""
     return ["\n".join(f"- {' '.join(item.split())}" for item in items)] if items else []
 
 
@@ -128,13 +128,13 @@ def _code(command: str) -> str:
 
 
 def _grid(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
-    """A table; the first column is of words, the others of numbers."""
+    """Return a table; the first column holds text, the others numbers."""
     rows = [head, ["---", *["---:"] * (len(head) - 1)], *lines]
     return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows)
 
 
 def numbers_table(panel: Table) -> str:
-    """The table as Markdown: per row the runs, failures and numbers."""
+    """Return the table as Markdown: per row the runs, failures and numbers."""
     head = ["", "runs", "failed", *(column.name + ARROWS[column.better] for column in panel.columns)]
     lines = []
     for row in panel.rows:
@@ -145,7 +145,7 @@ def numbers_table(panel: Table) -> str:
 
 
 def differences_table(panel: Table) -> str | None:
-    """Every row minus the baseline on equal seeds, for numbers with a better direction; None if there are none."""
+    """Subtract the baseline from every row on equal seeds, for numbers with a better direction; None if none."""
     columns = [c for c in panel.columns if c.better and c.of(panel.baseline)]
     others = [row for row in panel.rows if row != panel.baseline and any(c.of(row) for c in columns)]
     if not columns or not others:
@@ -160,12 +160,12 @@ def differences_table(panel: Table) -> str | None:
 
 
 def _cell(found: Estimate, n: int) -> str:
-    """The estimate, with its own n if that is not the n of the row."""
+    """Format the estimate, with its own n if that differs from the n of the row."""
     return f"{found} (n = {found.n})" if found.n not in (0, n) else str(found)
 
 
 def _side(found: Estimate, better: str) -> str:
-    """A mark if the interval of a difference excludes 0."""
+    """Return a mark if the interval of a difference excludes 0."""
     if found.low is None or found.high is None or found.low <= 0 <= found.high:
         return ""
     good = (found.high < 0) == (better == "lower")
@@ -196,7 +196,7 @@ def _panel(panel: Table) -> list[str]:
 
 
 def curve(panel: Table, row: str, name: str) -> Line | None:
-    """Mean, least and greatest over the seeds of ``row``, at the places that all of them have."""
+    """Return mean, minimum and maximum over the seeds of ``row``, at the points that all of them have."""
     found = [dict(entry.curves[name]) for entry in panel.of(row) if entry.curves.get(name)]
     if not found:
         return None
@@ -208,14 +208,14 @@ def curve(panel: Table, row: str, name: str) -> Line | None:
 
 
 def curves(panel: Table) -> dict[str, list[Line]]:
-    """By name, in order of appearance: a line for each row that has it."""
+    """Return lines by name, in order of appearance: one for each row that has it."""
     names = dict.fromkeys(name for entry in panel.entries for name in entry.curves)
     lines = {name: [line for row in panel.rows if (line := curve(panel, row, name)) is not None] for name in names}
     return {name: of for name, of in lines.items() if of}
 
 
 def _pictures(report: Report, folder: Path) -> list[str]:
-    """Draw the pictures, and the blocks that show them; a picture that cannot be read is named."""
+    """Draw the pictures and return the blocks that show them; report a picture that cannot be read."""
     for name in (CURVES, OVERLAYS, SAMPLES):
         (folder / name).unlink(missing_ok=True)
     blocks: list[str] = []
@@ -246,7 +246,7 @@ def _run(entry: Entry) -> str:
 
 
 def _sheet(heading: str, files: Sequence[tuple[str, Path]], target: Path, most: int) -> list[str]:
-    """All ``files`` (caption, place) in one picture, each at most ``most`` pixels a side."""
+    """Draw all ``files`` (caption, path) in one picture, each at most ``most`` pixels per side."""
     found: list[tuple[str, Image.Image]] = []
     lost = []
     for words, path in files:
@@ -254,7 +254,7 @@ def _sheet(heading: str, files: Sequence[tuple[str, Path]], target: Path, most: 
             found.append((words, Image.open(io.BytesIO(read_regular(path))).convert("RGB")))
         except UnreadableFile as error:
             lost.append(f"{words}: {error.reason}")
-        except Exception as error:  # any of many, from a damaged picture
+        except Exception as error:  # a damaged picture can raise many kinds of error
             lost.append(f"{words}: not a picture ({describe_error(error)})")
     blocks = [f"## {heading}"] if files else []
     if found:
@@ -264,13 +264,13 @@ def _sheet(heading: str, files: Sequence[tuple[str, Path]], target: Path, most: 
 
 
 def _rows(report: Report) -> list[str]:
-    """The description of each row."""
+    """Return the description of each row."""
     notes = {row: note for panel in report.panels for row, note in panel.notes.items() if note}
     return ["## Rows", *_bullets([f"**{row}**: {note}" for row, note in notes.items()])] if notes else []
 
 
 def _making(report: Report) -> list[str]:
-    """Machines, versions, and how to make a single run."""
+    """Return machines, versions, and how to make a single run."""
     sittings = [sitting for panel in report.panels for entry in panel.entries for sitting in entry.sittings]
     runs = sum(len(panel.entries) for panel in report.panels)
     minutes = sum(float(sitting.get("seconds", 0)) for sitting in sittings) / 60
@@ -304,17 +304,17 @@ def _verdict(verdicts: Sequence[Verdict]) -> list[str]:
 
 
 def _plain(text: str) -> str:
-    """``text`` on one line, with the characters escaped that Markdown would interpret."""
+    """Return ``text`` on one line, with characters escaped that Markdown would interpret."""
     return re.sub(r"([\\`*<])", r"\\\1", " ".join(text.split()))
 
 
 def to_html(markdown: str, title: str, folder: Path) -> str:
-    """``markdown`` as one page that needs no other file: the pictures in ``folder`` are embedded."""
+    """Return ``markdown`` as one self-contained page: the pictures in ``folder`` are embedded."""
     from markdown_it import MarkdownIt
 
     body = MarkdownIt("commonmark", {"html": False}).enable("table").render(markdown)
     numbers = itertools.count(1)
-    wide = '<div class="wide" role="region" aria-label="Table {}" tabindex="0"><table>'  # the keyboard scrolls it too
+    wide = '<div class="wide" role="region" aria-label="Table {}" tabindex="0"><table>'  # keyboards can scroll it
     body = re.sub("<table>", lambda _: wide.format(next(numbers)), body).replace("</table>", "</table></div>")
     body = body.replace("<th></th>", "<td></td>").replace("<pre>", '<pre tabindex="0">')
 
@@ -328,7 +328,7 @@ def to_html(markdown: str, title: str, folder: Path) -> str:
 
 
 def as_dict(report: Report) -> dict[str, Any]:
-    """The raw numbers, for JSON."""
+    """Return the raw numbers, for JSON."""
     return {
         "title": report.title,
         "command": report.command,
@@ -396,7 +396,7 @@ def _table(panel: Table) -> dict[str, Any]:
 
 
 def _said(value: Any) -> str:
-    """A value as text."""
+    """Format a value as text."""
     if isinstance(value, Mapping):
         return "(" + ", ".join(f"{key} {_said(inner)}" for key, inner in value.items()) + ")"
     if isinstance(value, float):

@@ -43,8 +43,8 @@ PENDING = "unfinished"
 class Request:
     """The arguments of ``run_study``.
 
-    ``name``: of a study, or ``module:STUDY``. ``seeds``: how many; None: as the scale says. ``jobs``: cells at a time.
-    ``overrides``: ``key=value``, over the scale's own keys. ``redo``: methods whose runs are deleted first.
+    ``name``: of a study, or ``module:STUDY``. ``seeds``: number of seeds; None uses that of the scale. ``jobs``: cells
+    at a time. ``overrides``: ``key=value``, over the scale's own keys. ``redo``: methods whose runs are deleted first.
     """
 
     name: str
@@ -57,7 +57,7 @@ class Request:
 
     @property
     def command(self) -> str:
-        """The equivalent command line."""
+        """Return the equivalent command line."""
         words = ["orthogan", "study", self.name, "--scale", self.scale]
         words += ["--seeds", str(self.seeds)] if self.seeds else []
         words += ["--out", str(self.out), "--jobs", str(self.jobs), *map(shlex.quote, self.overrides)]
@@ -65,13 +65,13 @@ class Request:
 
 
 def run_study(request: Request) -> Path:
-    """Run the missing cells of a study and report all of them; returns the path of the report.
+    """Run the missing cells of a study and report all of them; return the path of the report.
 
     Raises:
         UserError: runs failed (see the report); there is no such study, scale, method, data or library; existing runs
             have another definition; another process runs the study; or numbers of different protocols would share a
             column.
-        Stopped: by a signal; the report shows what is finished, and the same call resumes.
+        Stopped: a signal came; the report shows what is finished, and the same call resumes.
     """
     study = get_study(request.name)
     scale = _scale(study, request.scale)
@@ -105,7 +105,7 @@ def run_study(request: Request) -> Path:
 
 
 def report(study: Study, scale: ScaleName, root: Path, cells: Sequence[StudyRun], command: str) -> Path:
-    """Write the report of all runs below ``root``; returns its path.
+    """Write the report of all runs below ``root``; return its path.
 
     Raises:
         UserError: numbers of different protocols would share a column.
@@ -134,7 +134,7 @@ def report(study: Study, scale: ScaleName, root: Path, cells: Sequence[StudyRun]
 
 
 def _overlays(study: Study, panel: Table, root: Path) -> list[tuple[str, Path]]:
-    """(caption, file) of the pictures of all methods of a setting, for the first measured seed."""
+    """Return (caption, file) of the pictures of all methods of a setting, for the first measured seed."""
     seeds = [entry.seed for entry in panel.entries if entry.status == "done"]
     if not seeds:
         return []
@@ -151,7 +151,7 @@ def _overlays(study: Study, panel: Table, root: Path) -> list[tuple[str, Path]]:
 
 
 def slug(*words: str) -> str:
-    """A name for a file: letters of any script, without their accents, and digits."""
+    """Return a name for a file: letters of any script, without their accents, and digits."""
     letters = unicodedata.normalize("NFKD", " ".join(words)).lower()
     plain = "".join(letter for letter in letters if not unicodedata.combining(letter))
     return re.sub(r"[\W_]+", "-", plain).strip("-")
@@ -189,7 +189,7 @@ def _check_data(cells: Sequence[StudyRun]) -> None:
 
 
 def _refuse_changed(study: Study, cells: Sequence[StudyRun], outcomes: dict[Path, Outcome | None]) -> None:
-    """Refuse runs that were made under another config: they are not reused, and not deleted unasked."""
+    """Refuse runs that were made with another config: they are not reused, and not deleted without consent."""
     found: dict[str, list[str]] = {}
     for cell in cells:
         old = _config_of(cell, outcomes[cell.folder])
@@ -206,7 +206,7 @@ def _refuse_changed(study: Study, cells: Sequence[StudyRun], outcomes: dict[Path
 
 
 def _config_of(cell: StudyRun, outcome: Outcome | None) -> dict[str, Any] | None:
-    """The config of the run in the cell's folder; None if nothing was trained or it is the current one."""
+    """Return the config of the run in the cell's folder; None if nothing was trained or it is the current one."""
     if outcome is not None and outcome.status != "error":
         return None if outcome.definition == cell.definition() else dict(outcome.config)
     file = cell.folder / "config.yaml"
@@ -216,7 +216,7 @@ def _config_of(cell: StudyRun, outcome: Outcome | None) -> dict[str, Any] | None
 
 
 def _changes(old: dict[str, Any], new: Config) -> list[str]:
-    """The keys that differ, without ``out``; keys that a later version added count as their defaults."""
+    """Return the keys that differ, without ``out``; keys added by a later version count as their defaults."""
     with suppress(ValidationError):
         old = Config.model_validate(old).model_dump()
     return differences({k: v for k, v in old.items() if k not in PLACE}, new.model_dump(exclude=PLACE))
@@ -251,7 +251,7 @@ def _redo(root: Path, methods: Sequence[str]) -> None:
 
 
 def gather_tables(study: Study, scale: Scale, root: Path, cells: Sequence[StudyRun]) -> list[Table]:
-    """A table per setting: of ``cells``, and of other runs below ``root`` from earlier commands.
+    """Return a table per setting: of ``cells``, and of other runs below ``root`` from earlier commands.
 
     Raises:
         UserError: numbers of different protocols would share a column, or a file cannot be read.
@@ -275,7 +275,7 @@ def gather_tables(study: Study, scale: Scale, root: Path, cells: Sequence[StudyR
 
 
 def read_entry(study: Study, method: str, seed: int, folder: Path) -> Entry:
-    """The row entry of the run in ``folder``, finished or not."""
+    """Return the row entry of the run in ``folder``, finished or not."""
     worked = sittings(folder)
     try:
         outcome = load(folder)
@@ -300,7 +300,7 @@ def read_entry(study: Study, method: str, seed: int, folder: Path) -> Entry:
 
 
 def found(root: Path) -> Iterator[tuple[str, str, int, Path]]:
-    """(method, setting, seed, folder) of each cell below ``root`` with an outcome."""
+    """Yield (method, setting, seed, folder) of each cell below ``root`` with an outcome."""
     for file in sorted((root / CELLS).glob(f"**/seed-*/{FILE}")):
         method, *setting, last = file.parent.relative_to(root / CELLS).parts
         if (match := SEED.fullmatch(last)) and len(setting) < 2:
@@ -308,13 +308,13 @@ def found(root: Path) -> Iterator[tuple[str, str, int, Path]]:
 
 
 def describe_protocol(note: str, keys: Keys) -> str:
-    """The note of a method, and its config keys."""
+    """Return the note of a method, and its config keys."""
     words = "; ".join(f"`{key}={json.dumps(value)}`" for key, value in keys.items())
     return " ".join(part for part in (note, f"({words})" if words else "(as the base)") if part)
 
 
 def finished(study: Study, outcome: Outcome | None) -> bool:
-    """Whether a cell needs no more work: it is fully measured, or it diverged."""
+    """Return whether a cell needs no more work: it is fully measured, or it diverged."""
     if outcome is None or outcome.status == "error":
         return False
     return outcome.status == "diverged" or not missing(study, outcome)

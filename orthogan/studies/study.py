@@ -1,4 +1,4 @@
-"""What a study is: methods x settings x seeds, the measures of each run, and the published claims to check."""
+"""The definition of a study: methods x settings x seeds, the measures of each run, and the claims to check."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ NAME = re.compile(r"[a-z0-9][a-z0-9.+_-]*")  # valid as the name of a folder
 
 @dataclass(frozen=True)
 class Measure:
-    """A function of a finished run. With a new ``version`` finished runs are measured again, not trained again.
+    """A function of a finished run. A new ``version`` measures finished runs again without training them again.
 
     Example:
         >>> from orthogan.studies import Measure, MeasureResult, Value
@@ -39,7 +39,7 @@ class Measure:
 
     @property
     def identity(self) -> str:
-        """``error`` or ``error v2``."""
+        """Return the identity, such as ``error`` or ``error v2``."""
         return self.name if self.version == 1 else f"{self.name} v{self.version}"
 
 
@@ -61,7 +61,7 @@ class Method:
     note: str = ""
 
     def over(self, setting: str) -> Keys:
-        """The config keys in ``setting``."""
+        """Return the config keys in ``setting``."""
         return self.keys(setting) if callable(self.keys) else self.keys
 
 
@@ -147,7 +147,7 @@ class Claim:
 
 
 def lower(number: str, method: str, than: str, setting: str = EVERY) -> Hypothesis:
-    """``number`` of ``method`` is below that of the method ``than``.
+    """Expect ``number`` of ``method`` below that of the method ``than``.
 
     Example:
         >>> from orthogan.studies import lower
@@ -159,7 +159,7 @@ def lower(number: str, method: str, than: str, setting: str = EVERY) -> Hypothes
 
 
 def higher(number: str, method: str, than: str, setting: str = EVERY) -> Hypothesis:
-    """``number`` of ``method`` is above that of the method ``than``.
+    """Expect ``number`` of ``method`` above that of the method ``than``.
 
     Example:
         >>> from orthogan.studies import higher
@@ -171,7 +171,7 @@ def higher(number: str, method: str, than: str, setting: str = EVERY) -> Hypothe
 
 
 def under(number: str, method: str, bound: float, setting: str = EVERY) -> Hypothesis:
-    """``number`` of ``method`` is below ``bound``.
+    """Expect ``number`` of ``method`` below ``bound``.
 
     Example:
         >>> from orthogan.studies import under
@@ -195,7 +195,7 @@ class Study:
     Args:
         about: a paragraph at the top of the report: what is compared, and what it cannot show.
         baseline: the method that the others are compared with on equal seeds.
-        run: makes or continues the run of a config, as ``orthogan.training.train`` does, with its exceptions.
+        run: makes or resumes the run of a config, as ``orthogan.training.train`` does, with its exceptions.
         needs: called first; each raises ``UserError`` if something is not installed.
         overlays: caption -> a picture of all methods of a setting together.
 
@@ -251,10 +251,10 @@ STUDIES: Registry[Study] = Registry("study", "orthogan.studies.papers", adopt=_a
 
 
 def get_study(name: str) -> Study:
-    """The study of that name, or the one that ``module:STUDY`` names.
+    """Return the study of that name, or the one that ``module:STUDY`` names.
 
     Raises:
-        UserError: there is none, or what ``module:STUDY`` names is not a study.
+        UserError: there is no such study, or ``module:STUDY`` is not a study.
 
     Example:
         >>> from orthogan.studies import get_study
@@ -265,7 +265,7 @@ def get_study(name: str) -> Study:
 
 
 def listing() -> str:
-    """A text with the title of each study and its size at each scale.
+    """Return a text with the title of each study and its size at each scale.
 
     Example:
         >>> from orthogan.studies import listing

@@ -16,8 +16,8 @@ from orthogan.studies.values import Value, alike, differing, standing
 class Entry:
     """One run in the table.
 
-    ``status``: "done", or why it has no final numbers: "diverged", "error", "unfinished"; ``reason``: in words.
-    ``numbers``: (name, value); a name may occur again under another protocol.
+    ``status``: "done", or why there are no final numbers: "diverged", "error", "unfinished"; ``reason``: in words.
+    ``numbers``: (name, value); a name can occur again under another protocol.
     """
 
     row: str
@@ -46,16 +46,16 @@ class Column:
     values: Mapping[tuple[str, int], float]  # (row, seed) -> value
 
     def of(self, row: str) -> dict[int, float]:
-        """seed -> value of a row."""
+        """Return seed -> value of a row."""
         return {seed: value for (name, seed), value in self.values.items() if name == row}
 
     def estimate(self, row: str) -> Estimate:
-        """Mean and interval over the seeds of ``row``."""
+        """Return mean and interval over the seeds of ``row``."""
         found = self.of(row)
         return Estimate.of([found[seed] for seed in sorted(found)])
 
     def difference(self, row: str, baseline: str) -> Estimate:
-        """``row`` minus ``baseline`` on equal seeds."""
+        """Return ``row`` minus ``baseline`` on equal seeds."""
         return paired_difference(self.of(row), self.of(baseline))
 
 
@@ -73,21 +73,21 @@ class Table:
 
     @property
     def title(self) -> str:
-        """The setting and its description."""
+        """Return the setting and its description."""
         return f"{self.setting}: {self.about}" if self.about else self.setting
 
     def column(self, number: str) -> Column | None:
-        """The column of that number; None if no run has it, or several columns share the name."""
+        """Return the column of that number; None if no run has it, or several columns share the name."""
         found = [column for column in self.columns if column.number == number]
         return found[0] if len(found) == 1 else None
 
     def of(self, row: str, status: str = "") -> list[Entry]:
-        """The runs of a row, by seed; with ``status``, only those."""
+        """Return the runs of a row, by seed; with ``status``, only those."""
         found = [e for e in self.entries if e.row == row and (not status or e.status == status)]
         return sorted(found, key=lambda entry: entry.seed)
 
     def failures(self, row: str) -> str:
-        """``1 diverged, 1 unfinished``; empty if none failed."""
+        """Return the failures, such as ``1 diverged, 1 unfinished``; empty if none failed."""
         kinds = dict.fromkeys(e.status for e in self.of(row) if e.status != "done")
         return ", ".join(f"{len(self.of(row, kind))} {kind}" for kind in kinds)
 
@@ -102,7 +102,7 @@ def panel(
     notes: Mapping[str, str] | None = None,
     split: bool,
 ) -> Table:
-    """All ``entries`` as one table.
+    """Return all ``entries`` as one table.
 
     Numbers that depend on the machine (seconds, memory) get a column per machine, named by what differs.
 
@@ -110,7 +110,7 @@ def panel(
         split: numbers of different protocols get separate columns, named by what differs; else they are an error.
 
     Raises:
-        UserError: different protocols without ``split``; the message has the keys that differ, and the runs.
+        UserError: protocols differ without ``split``; the message names the keys that differ, and the runs.
     """
     done = [entry for entry in entries if entry.status == "done"]
     names = dict.fromkeys(name for entry in done for name, _ in entry.numbers)

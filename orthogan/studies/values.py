@@ -1,4 +1,4 @@
-"""What is measured of a run, and when two numbers can share a column: if their protocols agree."""
+"""Measured values of a run, and when two numbers can share a column: if their protocols agree."""
 
 from __future__ import annotations
 
@@ -53,24 +53,24 @@ class MeasureResult:
 
 
 def standing(protocol: Mapping[str, Any]) -> dict[str, Any]:
-    """The part of a protocol that must agree."""
+    """Return the part of a protocol that must agree."""
     return {key: value for key, value in protocol.items() if key not in CIRCUMSTANCES}
 
 
 def differing(protocols: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The keys in which the protocols do not all agree, in order of appearance."""
+    """Return the keys in which the protocols do not all agree, in order of appearance."""
     kept = [standing(protocol) for protocol in protocols]
     keys = dict.fromkeys(key for protocol in kept for key in protocol)
     return [key for key in keys if len({text(protocol.get(key)) for protocol in kept}) > 1]
 
 
 def alike(protocols: Iterable[Mapping[str, Any]], keys: Sequence[str]) -> list[tuple[str, ...]]:
-    """The values of each protocol at ``keys``, as text."""
+    """Return the values of each protocol at ``keys``, as text."""
     return [tuple(text(protocol.get(key)) for key in keys) for protocol in protocols]
 
 
 def text(value: Any) -> str:
-    """A value as text that can be compared."""
+    """Return a value as text that can be compared."""
     if value is None:
         return "not said"
     return value if isinstance(value, str) else json.dumps(value, sort_keys=True, default=str)

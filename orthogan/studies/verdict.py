@@ -1,4 +1,4 @@
-"""The verdict on each published claim: it holds here, it does not, or it is undecided, with n and interval."""
+"""The verdict on each published claim: it holds here, it fails here, or it is undecided, with n and interval."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Finding:
     without: str = ""  # runs that failed and are not in the mean
 
     def __str__(self) -> str:
-        """The verdict with its numbers."""
+        """Return the verdict with its numbers."""
         where = f" ({self.setting})" if self.setting else ""
         numbers = f"mean {format_number(self.estimate.mean)}, n = {self.estimate.n}" if self.estimate.n else "no runs"
         interval = f", 95 % interval {self.estimate.bounds()}" if self.estimate.low is not None else ""
@@ -42,15 +42,15 @@ class Verdict:
     verdict: str
 
     def counts(self) -> str:
-        """``3 of 4 comparisons held, 1 undecided``."""
+        """Return the counts, such as ``3 of 4 comparisons held, 1 undecided``."""
         kinds = [finding.verdict for finding in self.findings]
         return ", ".join(f"{kinds.count(kind)} {kind}" for kind in (HELD, FAILED, UNDECIDED, ABSENT) if kind in kinds)
 
 
 def judge(claims: Sequence[Claim], panels: Mapping[str, Table]) -> list[Verdict]:
-    """The verdict on every claim; ``panels``: tables by setting.
+    """Return the verdict on every claim; ``panels``: tables by setting.
 
-    A claim holds if all of its hypotheses do, and does not hold if one of them does not.
+    A claim holds if all of its hypotheses hold, and fails if one of them fails.
     """
     found = []
     for claim in claims:
@@ -65,7 +65,7 @@ def judge(claims: Sequence[Claim], panels: Mapping[str, Table]) -> list[Verdict]
 
 
 def judge_hypotheses(contrast: Hypothesis, panels: Mapping[str, Table]) -> list[Finding]:
-    """One finding per setting that the hypothesis is about."""
+    """Return one finding for each setting that the hypothesis is about."""
     places = {term.setting for term in contrast.terms}
     if EVERY in places:
         return [_finding(contrast, panels, setting) for setting in panels]
@@ -97,7 +97,7 @@ def _finding(contrast: Hypothesis, panels: Mapping[str, Table], here: str) -> Fi
 
 
 def _judged(contrast: Hypothesis, estimate: Estimate) -> tuple[str, str]:
-    """(verdict, reason), from the side of the bound that the interval is on."""
+    """Return (verdict, reason), from the side of the bound that the interval is on."""
     if estimate.n == 0:
         return ABSENT, "no common seed"
     if estimate.n == 1:

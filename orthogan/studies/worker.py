@@ -1,8 +1,8 @@
 """The process that runs cells: it reads a line of JSON per cell and answers with the exit code.
 
-It imports everything once and forks a child per cell: a cell has no start-up cost and its own memory, and a crash
-ends that cell only. This process computes nothing and never touches a GPU, so that its children can. The message
-``stop`` makes the child save and end; so does the end of the input, when the study was killed.
+It imports everything once and forks a child per cell, so a cell has no start-up cost and its own memory, and a crash
+ends only that cell. This process computes nothing and never touches a GPU, so that its children can. The message
+``stop`` makes the child save and exit; so does the end of the input, if the study was killed.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ from orthogan.studies.study import get_study
 
 OUTPUT = "output.txt"  # the output of the cell
 LOOK = 0.1  # seconds between looks at the child and at the input
-GRACE = 10.0  # seconds that a cell has to save when the study was killed
+GRACE = 10.0  # seconds that a cell has to save if the study was killed
 
 
 def main() -> None:
     """Answer until the input is closed."""
     replies = open_replies()
     for job in read_messages():
-        if job == STOP:  # it came after the last cell had ended
+        if job == STOP:  # it came after the last cell had finished
             continue
         # imported here, so that later edits of its file have no effect; an error is reported by the child
         with suppress(Exception):
@@ -74,13 +74,13 @@ def _cell(job: dict[str, Any]) -> StudyRun:
 
 
 def _wait(child: int) -> int:
-    """The exit code of ``child`` (negative: the signal that ended it); forwards a request to stop."""
+    """Wait for ``child`` and return its exit code (negative: the signal that ended it); forward a request to stop."""
     source, end = [0], math.inf
     while True:
         found, status = os.waitpid(child, os.WNOHANG)
         if found:
             return os.waitstatus_to_exitcode(status)
-        if select.select(source, [], [], LOOK)[0]:  # nothing but STOP is sent while a cell runs
+        if select.select(source, [], [], LOOK)[0]:  # only STOP is sent while a cell runs
             os.kill(child, signal.SIGTERM)
             if not os.read(0, 1 << 16):  # the study was killed
                 source, end = [], time.monotonic() + GRACE

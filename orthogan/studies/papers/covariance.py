@@ -1,8 +1,8 @@
-"""Layers that decompose a covariance (Song, Sebe & Wang, ECCV 2022 and TPAMI 2023): how well conditioned, how good.
+"""Layers that decompose a covariance (Song, Sebe & Wang, ECCV 2022 and TPAMI 2023): their conditioning and accuracy.
 
-The reference explains what the published condition number measures: behind a first convolution of c*9 < channels
-inputs S lacks rank, so that kappa(S + eps I) is lambda_max / eps + 1 and follows the scale of that convolution. Hence
-kappa of both, lambda_max and the norm of the layer before are told apart here.
+The reference explains what the published condition number measures: after a first convolution of c*9 < channels inputs,
+S is rank-deficient, so that kappa(S + eps I) is lambda_max / eps + 1 and depends on the scale of that convolution.
+Therefore kappa of both, lambda_max and the norm of the preceding layer are reported separately.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ C = "model.classifier"
 WHITENING, POOLING = "whitening", "pooling"
 # the layer before the decomposition, by a pattern of its name (the word "conv" would mean all convolutions)
 BEFORE = {WHITENING: "con?", POOLING: "pool.reduction.0"}
-OL_WEIGHT = 1e-2  # ours: the published one could not be read
+OL_WEIGHT = 1e-2  # our choice: the published value was not available
 SHIFTED, PLAIN = "log10 kappa(S + eps I), median", "log10 kappa(S), median"
 LARGEST, NORM = "log10 lambda_max, median", "norm of the layer before, final"
 FAILED, FAILURES = "decompositions that failed", "failures.txt"
@@ -42,7 +42,7 @@ WORDS = {
 
 
 def layered(solver: str, treatments: tuple[str, ...] = ()) -> Callable[[str], Keys]:
-    """The keys, by setting, of a decomposition by ``solver`` ("" = none) with treatments of the layer before."""
+    """Return the keys, by setting, of a decomposition by ``solver`` ("" = none) with treatments of the layer before."""
 
     def keys(setting: str) -> Keys:
         layer = [BEFORE[setting]]
@@ -65,7 +65,7 @@ def layered(solver: str, treatments: tuple[str, ...] = ()) -> Callable[[str], Ke
 
 
 def treated(names: str) -> Method:
-    """The SVD with treatments, such as ``nog+ow``."""
+    """Return the SVD with treatments, such as ``nog+ow``."""
     parts = tuple(names.split("+"))
     return Method(layered("eigh", parts), "SVD with " + ", ".join(WORDS[part] for part in parts) + ".")
 
@@ -80,10 +80,12 @@ METHODS = {
 
 
 def conditions(run: FinishedRun) -> MeasureResult:
-    """The covariance's condition at every look, and the norm of the layer before; nothing for a net without one.
+    """Measure the covariance's condition at every logged step, and the norm of the preceding layer.
+
+    It returns nothing for a network without a covariance.
 
     Raises:
-        UserError: the run was never looked at.
+        UserError: the run did not log its spectra.
     """
     layers = run.spectra()
     decomposed = [name for name, numbers in layers.items() if "kappa" in numbers]
@@ -110,7 +112,7 @@ def conditions(run: FinishedRun) -> MeasureResult:
 
 
 def counted(config: Config) -> Path:
-    """``train``, and a line in ``FAILURES`` for each decomposition that LAPACK gave up; float64 took those over."""
+    """Train, and add a line to ``FAILURES`` per decomposition that LAPACK failed on; these were redone in float64."""
     with failures() as found:
         try:
             return trained(config)
@@ -121,7 +123,7 @@ def counted(config: Config) -> Path:
 
 
 def failed(run: FinishedRun) -> MeasureResult:
-    """How often a decomposition failed in training."""
+    """Count the failed decompositions in training."""
     file = run.folder / FAILURES
     count = len(file.read_text(encoding="utf-8").splitlines()) if file.is_file() else 0
     return MeasureResult({FAILED: Value(count, "lower")})
@@ -166,7 +168,7 @@ CLAIMS = (
 
 
 def settings(depth: int, channels: int, pooled_channels: int, resnet: str) -> dict[str, Setting]:
-    """The two settings: a ResNet-18 that whitens after its stem, a ResNet of ``depth`` that pools a covariance."""
+    """Return the settings: a ResNet-18 that whitens after its stem, a ResNet of ``depth`` that pools a covariance."""
     whitened = {f"{C}.kind": "stem-resnet", f"{C}.channels": channels, f"{C}.options": {"depth": int(resnet)}}
     pooled = {f"{C}.kind": "pooled-resnet", f"{C}.channels": pooled_channels, f"{C}.options": {"depth": depth}}
     return {

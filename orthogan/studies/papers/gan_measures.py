@@ -1,4 +1,4 @@
-"""What studies measure of a GAN: its images, its neural divergence, and how steep its discriminator is."""
+"""Measures of a GAN: its images, its neural divergence, and the steepness of its discriminator."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ STABLE_RANK, ACTIVE = (
     "active share of D's layers, mean of the run",
 )
 NORMS = "log10 of the product of D's norms"
-# The protocol of the SN-GAN paper besides the one of all images; of runs that are scored on so many fakes.
+# The protocol of the SN-GAN paper, in addition to that of all images; for runs that are scored on this many fakes.
 PUBLISHED, FAKES, REALS = 50_000, 5_000, 10_000
 MOST_PAIRS = 10_000
 QUOTIENTS = "lipschitz.npz"
 TITLE, AXIS = "Empirical Lipschitz constants of the discriminator", "|D(x) - D(y)| / |x - y|"
-# Runs of at least this many steps have this critic; smaller ones are of another scale and stand in another column.
+# Runs of at least this many steps have this critic; smaller ones belong to another scale and get another column.
 CRITICS = {
     10_000: Recipe(),
     500: Recipe(steps=600, batch_size=64, width=16, lr=1e-3),
@@ -50,7 +50,7 @@ CRITICS = {
 
 
 def images(run: FinishedRun) -> MeasureResult:
-    """What the images are worth at the end, against the training images: of every metric that the extractor allows."""
+    """Score the images at the end against the training images, by every metric that the extractor allows."""
     section, place = run.config.evaluation, device_of(run.config)
     source, net = open_configured(run.config.data), load_generator(run.folder, trust=run.trust)
     extractor = resolve_extractor(run.extractor)
@@ -88,12 +88,12 @@ def images(run: FinishedRun) -> MeasureResult:
 
 
 def divergence(run: FinishedRun) -> MeasureResult:
-    """The neural divergence from real images that the GAN never saw, without the penalty of the critic.
+    """Measure the neural divergence from real images that the GAN never saw, without the penalty of the critic.
 
-    The published value has the penalty in it; the stored results of this study were measured without.
+    The published value includes the penalty; the stored results of this study were measured without it.
 
     Raises:
-        UserError: there are none of its data set.
+        UserError: there are no such images for its data set.
     """
     recipe = next(recipe for steps, recipe in CRITICS.items() if run.steps >= steps)
     result = neural_divergence(
@@ -111,7 +111,7 @@ def divergence(run: FinishedRun) -> MeasureResult:
 
 
 def steepness(run: FinishedRun) -> MeasureResult:
-    """The empirical Lipschitz constants of D between training images and the fakes of the averaged generator."""
+    """Measure the empirical Lipschitz constants of D between training images and fakes of the averaged generator."""
     result, quotients = lipschitz(
         load_discriminator(run.folder, trust=run.trust),
         load_generator(run.folder, trust=run.trust),
@@ -133,10 +133,10 @@ def steepness(run: FinishedRun) -> MeasureResult:
 
 
 def histograms(runs: Mapping[str, Path], path: Path) -> Path:
-    """The picture of the paper: the quotients of several measured runs, by name, over one another.
+    """Draw the picture of the paper: the quotients of several measured runs, by name, in one plot.
 
     Raises:
-        UserError: more runs than can be told apart.
+        UserError: there are more runs than can be told apart.
     """
     found: dict[str, dict[str, np.ndarray]] = {kind: {} for kind in KINDS}
     for name, folder in runs.items():
@@ -147,9 +147,9 @@ def histograms(runs: Mapping[str, Path], path: Path) -> Path:
 
 
 def ranks(run: FinishedRun) -> MeasureResult:
-    """Stable rank, constraint and norms of D's layers: at the end by exact singular values, over training by the log.
+    """Measure stable rank, constraint and norms of D's layers: final exact singular values, and the log over training.
 
-    The log has only layers that something acts on, so that a D without norm or penalty has no curves.
+    The log contains only layers that something acts on, so a D without norm or penalty has no curves.
     """
     rows = spectrum(load_discriminator(run.folder, trust=run.trust))
     shares = [row.stable_rank / min(row.rows, row.columns) for row in rows if min(row.rows, row.columns) > 1]
@@ -174,6 +174,6 @@ def ranks(run: FinishedRun) -> MeasureResult:
 
 
 def device_of(config: Config) -> torch.device:
-    """Where a run's nets are measured: where it was trained, as far as that is here."""
+    """Return the device to measure a run's networks on: the one that it was trained on, if available here."""
     wanted = config.training.device
     return choose_device(None, None if wanted == "auto" else wanted)

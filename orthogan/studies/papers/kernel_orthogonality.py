@@ -1,7 +1,7 @@
-"""Penalties that draw kernels toward orthogonality, in nets of growing depth (Wu et al. 2023, arXiv 2306.09939).
+"""Penalties that push kernels toward orthogonality, in networks of growing depth (Wu et al. 2023, arXiv 2306.09939).
 
-The paper's text could not be read, only its abstract and reviews; the disentangled norm here is a reconstruction, and
-its coefficient is ours. Coefficients and schedules of the others are those of the reference.
+The paper's text was not available, only its abstract and reviews; the disentangled norm here is a reconstruction, and
+its coefficient is our choice. Coefficients and schedules of the others are those of the reference.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ DN_WEIGHT, OCNN_WEIGHT = 1e-2, 1e-3
 
 
 def penalised(kind: str, weight: float, schedule: Any = None, **options: Any) -> Keys:
-    """The keys of one penalty on every convolution: the stem and the 1x1 ones too."""
+    """Return the keys of one penalty on every convolution, including the stem and the 1x1 convolutions."""
     penalty: dict[str, Any] = {"kind": kind, "weight": weight, "layers": ["conv"], **options}
     return {f"{C}.penalties": [penalty | ({"schedule": schedule} if schedule else {})]}
 
@@ -56,7 +56,7 @@ METHODS = {
 
 
 def fading_gain() -> Hypothesis:
-    """What strict orthogonality gains in the shallow net, less what it gains in the deep one (errors: below 0)."""
+    """Return the gain of strict orthogonality in the shallow net minus its gain in the deep one (errors: below 0)."""
     terms = (
         Term(FINAL_ERROR, "dn-strict", 1.0, SHALLOW),
         Term(FINAL_ERROR, "vanilla", -1.0, SHALLOW),
@@ -112,7 +112,7 @@ CLAIMS = (
 
 
 def nets(sizes: dict[str, tuple[str, int]]) -> dict[str, Setting]:
-    """Setting -> (kind, width of the stem) as settings."""
+    """Turn setting -> (kind, width of the stem) into settings."""
     return {
         name: Setting({f"{C}.kind": kind, f"{C}.channels": width}, f"{kind}, width {width}")
         for name, (kind, width) in sizes.items()

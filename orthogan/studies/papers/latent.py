@@ -1,4 +1,4 @@
-"""Does an orthogonal projection of the latent separate what an image varies in? Song, Sebe & Wang (TPAMI 2022)."""
+"""Does an orthogonal projection of the latent disentangle the factors of an image? Song, Sebe & Wang (TPAMI 2022)."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from orthogan.studies.study import (
 )
 
 G = "model.generator"
-RANK = f"{G}.norm.householder.rank"  # of a projector: all of the latent, so that all nets have as many directions
+RANK = f"{G}.norm.householder.rank"  # the whole latent: all networks have equally many directions
 EIGENGAN, SIMPLE = "eigengan", "simple-gan"
 PAPER = "Song, Sebe & Wang, TPAMI 2022"
 LAYERS = {EIGENGAN: ["subspace"], SIMPLE: ["first"]}
@@ -43,7 +43,7 @@ RULES = {"nog": "nearest_orthogonal", "olr": "optimal_learning_rate"}
 
 
 def ruled(*rules: str) -> Callable[[str], Keys]:
-    """The keys, by setting, of gradient rules on the latent's projections."""
+    """Return the keys, by setting, of gradient rules on the latent's projections."""
 
     def keys(setting: str) -> Keys:
         return {f"{G}.gradient_transforms": [{"kind": RULES[rule], "layers": LAYERS[setting]} for rule in rules]}
@@ -52,12 +52,12 @@ def ruled(*rules: str) -> Callable[[str], Keys]:
 
 
 def penalised(setting: str) -> Keys:
-    """EigenGAN's own penalty; of the simple GAN's first layer its rows are the outputs, as of any weight."""
+    """Return the keys of EigenGAN's own penalty; for the simple GAN's first layer, rows are outputs, as usual."""
     return {f"{G}.penalties": [{"kind": "soft_orthogonality", "weight": 0.5, "layers": LAYERS[setting]}]}
 
 
 def hard(setting: str) -> Keys:
-    """Orthogonal by construction: U itself, or a Householder projector in place of the simple GAN's first layer."""
+    """Return the keys of an orthogonal U, or of a Householder projector as the simple GAN's first layer."""
     if setting == EIGENGAN:
         return {f"{G}.norm.kind": "orthogonal", f"{G}.norm.layers": LAYERS[EIGENGAN]}
     return {f"{G}.norm.kind": "householder"}
@@ -76,7 +76,7 @@ METHODS = {
 
 
 def nets(eigengan: dict[str, Any], simple: dict[str, Any], note: str) -> dict[str, Setting]:
-    """The two settings at one scale."""
+    """Return the two settings at one scale."""
     return {
         EIGENGAN: Setting({f"{G}.kind": "eigengan", **eigengan}, f"EigenGAN, {note}"),
         SIMPLE: Setting({f"{G}.kind": "simple-gan", **simple}, f"the vanilla GAN of the paper, {note}"),
@@ -119,7 +119,7 @@ SMOKE_NETS = nets(
     {f"{G}.channels": 4, f"{G}.latent_dim": 6, RANK: 6},
     "6 dimensions to look at, sprites",
 )
-# EigenGAN as published, but at 128 px, where both nets of the paper exist
+# EigenGAN as published, but at 128 px, at which both networks of the paper exist
 FULL: dict[str, Any] = {
     "data": {"source": "folder", "resolution": 128, "channels": 3, "dequantize": False},
     "training": {"steps": 500_000, "batch_size": 64, "generator_batch_size": 64, "d_steps_per_g_step": 1},
@@ -151,13 +151,13 @@ FULL_NETS = nets(
 
 
 def beyond_random(metric: str, setting: str) -> Hypothesis:
-    """``metric`` along the axes of the net without regularizer, less along random directions of their span."""
+    """Compare ``metric`` of the unregularized network along its axes and along random directions of their span."""
     terms = (Term(metric, "none", 1.0, setting), Term(metric + RANDOM, "none", -1.0, setting))
     return Hypothesis(f"{metric}: none less its random basis, above 0", terms, "above")
 
 
 def sefa_gain(metric: str) -> Hypothesis:
-    """What SeFa's directions of a plain GAN separate more than its axes do."""
+    """Return the gain in ``metric`` of SeFa's directions of a plain GAN over its axes."""
     terms = (Term(metric + SEFA, "none", 1.0, SIMPLE), Term(metric, "none", -1.0, SIMPLE))
     return Hypothesis(f"{metric}: SeFa less the axes, none, above 0", terms, "above")
 

@@ -1,4 +1,4 @@
-"""What the study of latent projections measures of a generator."""
+"""Measures of a generator in the study of latent projections."""
 
 from __future__ import annotations
 
@@ -24,23 +24,23 @@ RANDOM, SEFA = ", random basis", ", SeFa"
 SUBSPACES = "||U U^T - I||_F, largest of the subspaces"
 FLATNESS = "largest over smallest singular value of the first layer"
 PICTURE = "traversal.png"
-LABELLED = "sprites"  # the sources whose factors are known begin so
-# images that the scores see; a run that is scored on fewer fakes than these gets the quick scores alone
+LABELLED = "sprites"  # names of sources with known factors start like this
+# number of images for the scores; a run that is scored on fewer than ENOUGH fakes gets only quick scores
 SAMPLES, PAIRS, ENOUGH = 5000, 2000, 1000
 QUICK = {"pairs": 60, "epochs": 1}  # of VP, at scale smoke
 
 
 def native(run: FinishedRun) -> MeasureResult:
-    """The scores along the model's own directions, beside those along random ones of the same span."""
+    """Compute the scores along the model's own directions and along random directions of the same span."""
     net = run.net()
     return _along(run, net, native_directions(net), "", "the net's own")
 
 
 def along_sefa(run: FinishedRun) -> MeasureResult:
-    """The same along the singular vectors of the first layer.
+    """Compute the same scores along the singular vectors of the first layer.
 
-    Only where the latent enters the net through one layer whose spectrum is informative; nothing for an EigenGAN or a
-    projector.
+    This needs a latent that enters the network through one layer with an informative spectrum, so it returns nothing
+    for an EigenGAN or a projector.
     """
     net = run.net()
     own = [part for part in net.modules() if isinstance(part, EigenGANGenerator | HouseholderProjector)]
@@ -50,7 +50,7 @@ def along_sefa(run: FinishedRun) -> MeasureResult:
 
 
 def projections(run: FinishedRun) -> MeasureResult:
-    """How far the layers that the latent enters are from orthogonal at the end."""
+    """Measure how far the layers that take the latent are from orthogonal at the end."""
     net = run.net()
     if isinstance(net, EigenGANGenerator):
         with eval_mode(net):
@@ -63,16 +63,16 @@ def projections(run: FinishedRun) -> MeasureResult:
 
 
 def walks(run: FinishedRun) -> MeasureResult:
-    """A picture of what each direction does, one latent, three standard deviations each way."""
+    """Draw a picture of the effect of each direction: one latent, three standard deviations each way."""
     net = run.net()
     render(traverse(net, native_directions(net), steps=7, control=2), run.folder / PICTURE)
     return MeasureResult(pictures=[PICTURE])
 
 
 def _along(run: FinishedRun, net: nn.Module, directions: Directions, suffix: str, which: str) -> MeasureResult:
-    """Every score that the data allow, named with ``suffix``, and the same along a random basis.
+    """Compute every score that the data allow, named with ``suffix``, and the same along a random basis.
 
-    ``which``: what the protocol calls the directions; a net's own have several names (axes, a projector's rows).
+    ``which``: the protocol's name of the directions; a network's own have several names (axes, a projector's rows).
     """
     section, data = run.config.evaluation, run.config.data
     whole = section.samples >= ENOUGH
@@ -90,7 +90,7 @@ def _along(run: FinishedRun, net: nn.Module, directions: Directions, suffix: str
     numbers: dict[str, Value] = {}
     for result in results:
         protocol: dict[str, Any] = {"variant": result.label, **result.protocol, "directions": which}
-        # numbers of fewer factors do not compare with those of all, so they are another column
+        # numbers for fewer factors are not comparable with those for all, so they get another column
         left_out = [*protocol.get("read too badly", ()), *protocol.get("constant in fakes", ())]
         name = NAMES[result.metric] + suffix + (f", without {' and '.join(left_out)}" if left_out else "")
         better = "" if result.metric in ("activeness", "modularity") else "higher"

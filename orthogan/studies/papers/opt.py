@@ -1,7 +1,7 @@
 """Orthogonal over-parameterized training (Liu et al., CVPR 2021, arXiv 2004.04690) against the plain net and MHE.
 
-What the paper compares, and what of it could be read, is in the reference: the authors' code was, the body and tables
-of the paper were not. So the claims below are of its abstract, or directions of tables known from memory.
+The reference lists what the paper compares and what could be read: the authors' code was available, the body and
+tables of the paper were not. So the claims below are from its abstract, or directions of tables known from memory.
 """
 
 from __future__ import annotations
@@ -14,18 +14,18 @@ from orthogan.studies.papers.scales import FASHION_CPU, SMOKE
 from orthogan.studies.study import STUDIES, Claim, Keys, Measure, Method, Scale, Setting, Study, lower, under
 
 C = "model.classifier"
-BUT_THE_LAST = ["!last"]  # the classifier itself is trained as usual, in the paper too
+BUT_THE_LAST = ["!last"]  # the classifier itself is trained as usual, as in the paper
 EXACT = ("opt-qr", "opt-householder", "opt-polar", "opt-cayley", "opt-ogd")
-FIXED, MEMORY = 1e-4, "from memory (tables of the paper, not read)"  # what counts as no change of the energy
+FIXED, MEMORY = 1e-4, "from memory (tables of the paper, not read)"  # changes of the energy below this count as none
 
 
 def rotated(**rotation: Any) -> Keys:
-    """The keys of a rotation of the fixed neurons of every layer but the last."""
+    """Return the keys of a rotation of the fixed neurons of every layer except the last."""
     return {f"{C}.norm": {"kind": "rotation", "layers": BUT_THE_LAST, **rotation}}
 
 
 def learned(transform: str) -> Method:
-    """Neurons that are trained beside their transformation."""
+    """Return a method whose neurons are trained together with their transformation."""
 
     def keys(setting: str) -> Keys:
         options = {"transform": transform, "depth": 9 if setting == "cnn9" else 6}
@@ -36,7 +36,7 @@ def learned(transform: str) -> Method:
 
 
 def energy_penalty(half_space: bool) -> Keys:
-    """MHE with the authors' weights: 1 on the hidden layers, 10 on the classifier; mean over pairs, s = 2."""
+    """Return MHE with the authors' weights: 1 on the hidden layers, 10 on the classifier; mean over pairs, s = 2."""
     hidden = {"kind": "hyperspherical_energy", "weight": 1.0, "layers": BUT_THE_LAST}
     last = {"kind": "hyperspherical_energy", "weight": 10.0, "layers": ["last"], "s": 2}
     return {f"{C}.penalties": [hidden | {"s": 2, "half_space": half_space}, last]}

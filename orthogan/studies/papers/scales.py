@@ -1,10 +1,10 @@
-"""What the classification studies have in common at one scale: data, length, how often things are looked at."""
+"""What the classification studies have in common at one scale: data, length, and intervals of logging."""
 
 from __future__ import annotations
 
 from typing import Any
 
-# seconds per run: only checks that everything works
+# seconds per run: this only checks that everything works
 SMOKE: dict[str, Any] = {
     "task": "classifier",
     "data": {"source": "sprites", "count": 400, "resolution": 32, "channels": 1, "holdout": 0.1, "resident": "device"},
@@ -13,9 +13,9 @@ SMOKE: dict[str, Any] = {
     "checkpoint": {"every": 4, "keep": 100},
     "logging": {"every": 2, "spectrum_every": 4, "samples": 4, "tensorboard": False},
 }
-# where the Debian package dataset-fashion-mnist lies; elsewhere set data.path
+# the folder of the Debian package dataset-fashion-mnist; on other systems set data.path
 FASHION_PATH = "/usr/share/datasets/fashion-mnist"
-# a minute or two a run on one core, which is what half the resolution is for.
+# a minute or two per run on one core, which is the reason for half the resolution.
 FASHION_CPU: dict[str, Any] = {
     "task": "classifier",
     "data": {

@@ -1,4 +1,4 @@
-"""SRN-GAN: does a lower stable rank of the discriminator make better images, and a flatter discriminator?"""
+"""SRN-GAN: does a lower stable rank of the discriminator improve the images and flatten the discriminator?"""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ METHODS = {
         "no normalisation; 0.01 |Gram - I|_F^2 of every layer of D; the weight is ours, the paper's was not found",
     ),
 }
-# SN-GAN as its authors' code trains it, and as configs/recipes/cpu.yaml cuts it down
+# SN-GAN as its authors' code trains it, and the reduced version in configs/recipes/cpu.yaml
 FULL = {
     "model.generator.channels": 256,
     "model.discriminator.channels": 128,
@@ -118,7 +118,7 @@ FASHION = {"data.source": "fashion-mnist", "data.channels": 1}
 
 
 def _both(name: str, keys: Mapping[str, object], note: str) -> dict[str, Setting]:
-    """Unconditional, and with classes: conditional batch norm in G, projection in D."""
+    """Return two settings: unconditional, and with classes (conditional batch norm in G, projection in D)."""
     return {name: Setting(keys, note), f"{name}-projection": Setting({**keys, **PROJECTION}, f"{note}, with classes")}
 
 

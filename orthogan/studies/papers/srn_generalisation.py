@@ -44,7 +44,7 @@ PAPER = "Sanyal, Torr & Dokania, ICLR 2020"
 
 
 def margins(run: FinishedRun) -> MeasureResult:
-    """Margins and complexity measures of the final net, on images and labels that it was trained on."""
+    """Measure margins and complexity measures of the final network, on images and labels that it was trained on."""
     source, _ = open_sources(run.config)
     net = load_classifier(run.folder, trust=run.trust)
     results, values = complexity(
@@ -64,7 +64,7 @@ def margins(run: FinishedRun) -> MeasureResult:
     }
     alone = capacity(net, batch_norm=False)
     for result in results:
-        if result.metric in alone:  # the same margins under another product
+        if result.metric in alone:  # the same margins with another product
             value = float(np.percentile(over_margins(alone[result.metric], values[MARGIN]), SHOWN))
             about = {**result.protocol, "batch norm": "running statistics, not in the product"}
             numbers[OF_WEIGHTS[result.metric]] = Value(value, "lower", about)
@@ -72,10 +72,10 @@ def margins(run: FinishedRun) -> MeasureResult:
 
 
 def histograms(runs: Mapping[str, Path], path: Path) -> Path:
-    """The picture of the paper: margins and measures of several measured runs, by name, over one another.
+    """Draw the picture of the paper: margins and measures of several measured runs, by name, in one plot.
 
     Raises:
-        UserError: more runs than can be told apart.
+        UserError: there are more runs than can be told apart.
     """
     panels: dict[str, dict[str, np.ndarray]] = {}
     for name, folder in runs.items():
@@ -101,14 +101,14 @@ METHODS = {
     "srn-50": _stable_rank(0.5),
     "srn-30": _stable_rank(0.3),
 }
-# Zhang et al. 2017: every label drawn anew, once; images as they lie, since the question is what the net can hold
+# Zhang et al. 2017: every label redrawn once; no augmentation, since the question is what the network can memorize
 RANDOM = {"data.label_noise": 1.0, "data.crop": 0, "data.flip": False}
 FREE = {"optimizer.classifier.weight_decay": 0.0}
 TRUE, RANDOM_LABELS, NO_DECAY = "true", "random", "-no-decay"
 
 
 def _four(keys: Mapping[str, Any], note: str) -> dict[str, Setting]:
-    """True and random labels, with weight decay and without; of one name at every scale, for the claims."""
+    """Return true and random labels, with and without weight decay; claims need equal names at every scale."""
     return {
         TRUE: Setting(keys, f"{note}, true labels"),
         f"{TRUE}{NO_DECAY}": Setting({**keys, **FREE}, f"{note}, true labels, no weight decay"),
@@ -117,7 +117,7 @@ def _four(keys: Mapping[str, Any], note: str) -> dict[str, Setting]:
     }
 
 
-# as configs/recipes/classifier.yaml, one plan for all nets
+# as configs/recipes/classifier.yaml, one schedule for all networks
 FULL = {
     "task": "classifier",
     "data.source": "cifar100",
@@ -142,7 +142,7 @@ OTHERS: dict[str, dict[str, Any]] = {
     "vgg19": {"model.classifier.channels": 64},
     "alexnet": {"model.classifier.channels": 64, "optimizer.classifier.lr": 0.01},
 }
-# A tenth of Fashion-MNIST is few enough images for a small net to learn by heart within minutes.
+# A tenth of Fashion-MNIST is small enough for a small network to memorize within minutes.
 CPU = {
     "task": "classifier",
     "data.source": "fashion-mnist",
