@@ -1,7 +1,7 @@
-"""Constraints on a weight, each in one line on any module.
+"""Constraints on weights. Each is one function call on any module.
 
-``spectral_norm(m)``, ``stable_rank_norm(m)``, ``rotation(m)``, ``orthogonal(m)``; over a whole net:
-``apply(net, "rotation", "conv,!first")``; off: ``remove(net)``.
+Constrain one layer with ``spectral_norm(m)``, ``stable_rank_norm(m)``, ``rotation(m)`` or ``orthogonal(m)``, and the
+layers of a network with ``apply(net, "rotation", "conv,!first")``. ``remove(net)`` removes the constraints.
 """
 
 from orthogan.weights.advance import PowerIterationScheduler, advance

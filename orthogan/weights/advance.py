@@ -1,4 +1,4 @@
-"""One round of power iterations for all constrained weights at once, and all of them held still after it."""
+"""Run the power iterations of all constrained weights together, and hold the weights fixed afterwards."""
 
 from __future__ import annotations
 
@@ -12,20 +12,22 @@ from orthogan.weights.network import list_constrained
 
 
 class PowerIterationScheduler:
-    """Advances the constraints of ``nets``, for a training loop.
+    """A scheduler that advances the constraints of ``nets`` in a training loop.
 
-    ``step = PowerIterationScheduler(net)`` once, then each step::
+    Create it once with ``step = PowerIterationScheduler(net)``, then in each step::
 
         with step.hold():
             loss(net(x)).backward()
         optimizer.step()
 
-    It is the power iteration that a forward in training mode does; only how often it is run differs: once a
-    block, however many forwards that has, where plain training does one a forward. With one forward a step both
-    give the same weights up to rounding. Layers of a shape share their products and all layers the rest, so a round
-    is a few tens of kernels, where one layer after the other takes a dozen each.
+    It runs the same power iteration as a forward pass in training mode. Only the frequency differs: it runs once per
+    block, however many forward passes the block has, while plain training runs it once per forward pass. With one
+    forward pass per step, both give the same weights up to rounding. Layers of the same shape share their matrix
+    products, and all layers share the other operations. A round therefore takes a few tens of kernels, while
+    advancing the layers one by one takes about a dozen kernels per layer.
 
-    The nets are searched here and not again: after ``weights.apply`` or ``weights.remove`` make another.
+    The constraints are collected once, in the constructor. Create a new scheduler after ``weights.apply`` or
+    ``weights.remove``.
 
     Example:
         >>> import torch
@@ -49,15 +51,17 @@ class PowerIterationScheduler:
         self.found = found
 
     def __call__(self) -> None:
-        """One round on every constraint that is in training mode and not held."""
+        """Run one round on every constraint that is in training mode and not held."""
         self._round(keep=False)
 
     @contextmanager
     def hold(self) -> Iterator[None]:
-        """One round, then ``orthogan.weights.hold_power_iteration`` until the block ends.
+        """Run one round, then hold the power iterations until the block ends.
 
-        Forwards see one effective weight and share what it takes; so their backwards belong into the block, and
-        the weights change after it (a change that autograd notices costs the saving, not the right answer).
+        Inside the block, ``orthogan.weights.hold_power_iteration`` is in effect. All forward passes use the same
+        effective weights and share the work of computing them. Run their backward passes inside the block, and change
+        the weights after it. If autograd notices a change of the weights, the result is still correct, but the work
+        is no longer shared.
         """
         self._round(keep=True)
         for constraint in self.found:
@@ -81,9 +85,9 @@ class PowerIterationScheduler:
 
 
 def advance(module: nn.Module) -> None:
-    """One round of power iterations on every constrained weight below ``module`` that is in training mode.
+    """Run one round of power iterations on every constrained weight below ``module`` that is in training mode.
 
-    This searches ``module`` each time; a training loop makes an ``PowerIterationScheduler`` once.
+    This searches ``module`` on each call. In a training loop, create a ``PowerIterationScheduler`` once instead.
 
     Example:
         >>> import torch

@@ -1,7 +1,8 @@
-"""Whether the singular vectors that follow a weight belong to it, and finding them where they do not.
+"""Check whether stored singular vectors belong to a weight, and compute new ones if they do not.
 
-A weight that was assigned, loaded without its vectors or written in place is another one than the vectors know. Then
-u^T W v says nothing about its spectral norm, and the power iterations of a forward would need many steps to catch up.
+A weight that was assigned, loaded without its vectors, or written in place no longer matches the stored vectors.
+u^T W v then says nothing about its spectral norm, and the power iterations of a forward pass would need many steps to
+catch up.
 """
 
 from __future__ import annotations
@@ -16,14 +17,14 @@ from torch._subclasses.fake_tensor import FakeTensor
 
 from orthogan.linalg import block_power_iteration, normalize, power_iteration
 
-TOLERANCE = 1e-2  # by how much the estimate of a spectral norm may be shown to be low
-SAME = 1e-4  # distance of unit vectors that differ by rounding
-PROBES = 3  # power iterations from a fixed random start that look for a larger value than the vectors have
-EXTRA, ROUNDS = 7, 50  # of block power iteration: vectors beside the wanted ones, and iterations
+TOLERANCE = 1e-2  # relative error up to which an estimate of a spectral norm is accepted
+SAME = 1e-4  # distance below which two unit vectors count as equal up to rounding
+PROBES = 3  # power iterations from a fixed random start, to find a larger value than the vectors give
+EXTRA, ROUNDS = 7, 50  # block power iteration: additional vectors, and number of iterations
 
 
 def can_look(tensor: Tensor) -> bool:
-    """Whether code may branch on the values of ``tensor``: not while something is traced, nor on a meta tensor."""
+    """Return whether code may branch on the values of ``tensor``: not during tracing, and not on a meta tensor."""
     traced = (
         torch.compiler.is_compiling() or torch._C._get_tracing_state() is not None or isinstance(tensor, FakeTensor)
     )
@@ -31,22 +32,22 @@ def can_look(tensor: Tensor) -> bool:
 
 
 def transformed(tensor: Tensor) -> bool:
-    """Whether ``tensor`` stands for others within ``torch.func``."""
+    """Return whether ``tensor`` is a ``torch.func`` wrapper around other tensors."""
     return _functorch.is_functorch_wrapped_tensor(tensor)
 
 
 @torch.no_grad()
 def belong(matrix: Tensor, u: Tensor, v: Tensor) -> Tensor:
-    """Whether u and v were iterated on this very ``matrix`` (..., m, n), or are near enough to its singular vectors.
+    """Return whether u and v were iterated on this ``matrix`` (..., m, n) or are close to its top singular vectors.
 
-    The first shows in that the one follows from the other. The second means that u^T W v is within ``TOLERANCE`` of
-    all that a few products show ||W|| to be at least.
+    In the first case, one vector follows from the other. In the second case, u^T W v is within ``TOLERANCE`` of the
+    lower bounds on ||W|| that a few products give.
 
     Args:
-        u: (..., m), or with several columns, of which the first is looked at; so is ``v`` (..., n).
+        u: (..., m), or several columns, of which only the first is checked. The same holds for ``v`` (..., n).
 
     Returns:
-        One answer, 0-d.
+        One boolean, 0-d.
     """
     if u.dim() == matrix.dim():
         u, v = u[..., 0], v[..., 0]
@@ -64,7 +65,7 @@ def belong(matrix: Tensor, u: Tensor, v: Tensor) -> Tensor:
 
 @torch.no_grad()
 def top_vectors(matrix: Tensor, count: int | None = None) -> tuple[Tensor, Tensor]:
-    """Top singular vectors of ``matrix`` (..., m, n): u (..., m) and v (..., n), or with ``count`` columns each."""
+    """Return the top singular vectors of ``matrix`` (..., m, n): u (..., m) and v (..., n), or ``count`` of each."""
     width = min((count or 1) + EXTRA, *matrix.shape[-2:])
     start = torch.linalg.qr(_start((*matrix.shape[:-1], width), matrix))[0]
     u, v = block_power_iteration(matrix, start, ROUNDS)
@@ -72,11 +73,11 @@ def top_vectors(matrix: Tensor, count: int | None = None) -> tuple[Tensor, Tenso
 
 
 def along(matrix: Tensor, u: Tensor, v: Tensor) -> Tensor:
-    """u^T W v (...) for W (..., m, n)."""
+    """Return u^T W v (...) for W (..., m, n)."""
     return (u * (matrix @ v.unsqueeze(-1)).squeeze(-1)).sum(-1)
 
 
 def _start(shape: Sequence[int], like: Tensor) -> Tensor:
-    """Numbers without a pattern that a weight would share; no draw, which ``torch.func`` refuses."""
+    """Return numbers without a pattern that a weight could share. ``torch.func`` does not allow random draws here."""
     steps = torch.arange(math.prod(shape), dtype=torch.float64, device="cpu")
     return torch.cos(steps.square() * 0.7390851332 + steps).reshape(tuple(shape)).to(like.device, like.dtype)

@@ -1,4 +1,4 @@
-"""What all constraints on a weight share: a view of it as a matrix, its number format, and being held still."""
+"""The base class of all constraints: matrix view of a weight, number format, and held power iterations."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from torch.nn.utils.parametrize import ParametrizationList
 from orthogan.weights.belonging import can_look
 from orthogan.weights.matrix import Layer, MatrixView
 
-RULES = "orthogan_rules"  # attribute of an optimizer: what acts on its parameters and can forget() one of them
+RULES = "orthogan_rules"  # optimizer attribute: the rules that act on its parameters and can forget() one of them
 
 
 class Constraint(nn.Module):
-    """A parametrization of a weight that ``orthogan.weights`` finds, reports, holds and removes.
+    """A parametrization of a weight that ``orthogan.weights`` can find, report, hold and remove.
 
-    ``held`` counts the ``hold_power_iteration`` blocks around it; within one, and in eval mode, nothing in it moves.
-    ``kept`` is what ``PowerIterationScheduler.hold`` computed once for all forwards of its block. A copy or a pickle is
-    neither held nor keeps anything. Buffers stay at least float32 in a net of half precision, whose dtype the effective
-    weight has.
+    ``held`` counts the active ``hold_power_iteration`` blocks. Inside such a block, and in eval mode, no state changes.
+    ``kept`` is the result that ``PowerIterationScheduler.hold`` computes once for all forward passes of its block.
+    Copies and pickles of a constraint are not held and keep no result. In a half-precision network, the buffers stay
+    at least float32 and the effective weight has the dtype of the network.
 
     Example:
         >>> import torch
@@ -39,17 +39,17 @@ class Constraint(nn.Module):
         True
     """
 
-    parametrizes_freely = False  # the parameter behind the weight is no matrix of weights
-    fixes: tuple[str, ...] = ()  # what no parameter changes: the "spectrum" of the weight, or the "gram" of its rows
+    parametrizes_freely = False  # whether the parameter behind the weight is not itself a matrix of weights
+    fixes: tuple[str, ...] = ()  # what no parameter can change: the "spectrum" of the weight or the "gram" of its rows
 
     def __init__(self, module: nn.Module, weight: Tensor) -> None:
         super().__init__()
         self.view = MatrixView(module, weight)
-        self.groups = self.view.groups  # blocks of the matrix that are constrained as one block-diagonal matrix
-        self.sparse = bool(getattr(module, "sparse", False))  # an embedding's: its gradients come as sparse tensors
+        self.groups = self.view.groups  # blocks of the matrix, constrained together as one block-diagonal matrix
+        self.sparse = bool(getattr(module, "sparse", False))  # an embedding whose gradients are sparse tensors
         self.held = 0
         self.kept: Any = None
-        self.looked: Any = None  # what was last found out about a weight that the state may not belong to
+        self.looked: Any = None  # result of the last check of a weight that the state may not belong to
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"held": 0, "kept": None, "looked": None}
@@ -64,23 +64,23 @@ class Constraint(nn.Module):
         return self
 
     def matrix(self, weight: Tensor) -> Tensor:
-        """The matrix (rows, columns) of ``weight``, or those of its groups (groups, rows / groups, columns)."""
+        """Return ``weight`` as a matrix (rows, columns), or one matrix per group (groups, rows / groups, columns)."""
         return self.view.to(weight) if self.groups == 1 else self.view.blocks(weight)
 
     def weight_of(self, matrix: Tensor) -> Tensor:
-        """The weight of what ``matrix`` gives."""
+        """Return the weight for a result of ``matrix``; the inverse of ``matrix``."""
         return self.view.back(matrix if self.groups == 1 else matrix.flatten(0, 1))
 
     def given(self, found: Tensor, weight: Tensor) -> Tensor:
-        """The effective weight ``found`` in the dtype of the parameter ``weight``."""
+        """Return the effective weight ``found`` in the dtype of the parameter ``weight``."""
         found = found.to(weight.dtype)
         return _Densified.apply(found) if self.sparse and found.requires_grad else found  # pyright: ignore
 
     def assignable(self, weight: Tensor) -> Tensor:
-        """``weight``, which is assigned to the constrained weight.
+        """Return ``weight``, after checking that it can be assigned to the constrained weight.
 
         Raises:
-            ValueError: it has another shape, or a number that is not finite.
+            ValueError: the shape differs, or an entry is not finite.
         """
         if tuple(weight.shape) != self.view.shape:
             raise ValueError(f"a weight of shape {tuple(weight.shape)} assigned to one of shape {self.view.shape}")
@@ -88,28 +88,28 @@ class Constraint(nn.Module):
         return weight
 
     def advance(self, weight: Tensor) -> object:
-        """Let what follows the weight from step to step (singular vectors) take a step. Nothing, by default."""
+        """Advance the state that follows the weight, such as singular vectors, by one step. Default: do nothing."""
 
     @staticmethod
     def advance_batch(constraints: Sequence[Any], weights: Sequence[Tensor], keep: bool) -> None:
-        """``advance`` for several constraints that share this function, each with its weight.
+        """Call ``advance`` for several constraints that share this function, each with its weight.
 
         Args:
-            keep: the weights stand still from here on, until ``kept`` is cleared: set it where that saves work.
+            keep: the weights do not change until ``kept`` is cleared. Set ``kept`` if that saves work.
         """
         for constraint, weight in zip(constraints, weights, strict=True):
             constraint.advance(weight)
 
     def before_load(self, parameters: ParametrizationList, state: dict[str, Any], prefix: str, own: str) -> None:
-        """Prepare for ``state``, in which ``parameters`` has the keys ``prefix`` and this constraint ``own``."""
+        """Prepare to load ``state``, whose keys start with ``prefix`` for ``parameters`` and ``own`` for this one."""
 
     def facts(self, weight: Tensor) -> dict[str, float]:
-        """Numbers of this constraint's own for the report of its layer; ``weight`` is the parameter behind it."""
+        """Return the values that this constraint adds to the report; ``weight`` is the parameter behind the weight."""
         return {}
 
 
 class _Densified(torch.autograd.Function):
-    """A tensor whose gradient may come as a sparse one, as that of an ``nn.Embedding(sparse=True)`` does."""
+    """Identity whose incoming gradient may be sparse, as from ``nn.Embedding(sparse=True)``."""
 
     @staticmethod
     def forward(ctx: Any, tensor: Tensor) -> Tensor:
@@ -121,24 +121,24 @@ class _Densified(torch.autograd.Function):
 
 
 def refuse_not_finite(what: str, weight: Tensor) -> None:
-    """Raise a ValueError that names ``what`` where a number in ``weight`` is NaN or infinite."""
+    """Raise a ValueError that names ``what`` if an entry of ``weight`` is NaN or infinite."""
     if can_look(weight) and not bool(torch.isfinite(weight).all()):
         raise ValueError(f"{what} contains NaN or infinite values, so its singular values are not defined")
 
 
 def without_autocast(device: torch.device) -> AbstractContextManager[Any]:
-    """Autocast off, where it is on: to enter a block that changes nothing costs as much as a small kernel."""
+    """Return a context that turns autocast off if it is on; entering one without effect costs as much as a kernel."""
     if torch.is_autocast_enabled(device.type):
         return torch.autocast(device.type, enabled=False)
     return nullcontext()
 
 
 def register(module: nn.Module, name: str, make: Callable[[Tensor], Constraint]) -> nn.Module:
-    """Put the constraint that ``make(weight)`` builds on ``module.name``.
+    """Register the constraint that ``make(weight)`` builds on ``module.name``.
 
     Raises:
-        ValueError: there is no such parameter, or one that cannot be constrained: a vector, without numbers, complex,
-            not finite, tied, constrained already or computed from other parameters.
+        ValueError: there is no such parameter, or it cannot be constrained because it is a vector, empty, complex, not
+            finite, tied, already constrained, or computed from other parameters.
 
     Example:
         >>> from torch import nn

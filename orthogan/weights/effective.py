@@ -1,4 +1,4 @@
-"""The weight that a layer applies, whatever stands between it and the parameters."""
+"""The weight that a layer applies, including any constraint, parametrization or hook."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from orthogan.weights.constraint import Constraint
 class Equalized:
     """A base class for layers with an equalized learning rate: they apply weight * ``gain`` and bias * ``rate``.
 
-    ``applied_weight`` is the weight for their forward; a constraint on the weight takes the place of the gain.
+    Their forward pass uses ``applied_weight``. A constraint on the weight replaces the gain.
     """
 
     gain: float = 1.0
@@ -21,12 +21,13 @@ class Equalized:
 
 
 def effective_weight(layer: nn.Module, name: str = "weight") -> Tensor:
-    """``layer.name`` as a forward in eval mode would apply it now, with gradients to the parameters; nothing moves.
+    """Return ``layer.name`` as a forward pass in eval mode would apply it, with gradients to the parameters.
 
-    Constraints and other parametrizations are evaluated without a power iteration. A weight that a forward pre-hook
-    sets (``weight_norm``, ``spectral_norm`` and ``prune`` of ``torch.nn.utils``, or a hook of your own) is computed
-    by that hook, so it is right before the first forward and after a step, and each call has a graph of its own. An
-    ``Equalized`` layer counts with its gain, unless it is constrained.
+    No state changes. Constraints and other parametrizations are evaluated without a power iteration. If a forward
+    pre-hook sets the weight (``weight_norm``, ``spectral_norm`` and ``prune`` of ``torch.nn.utils``, or a custom
+    hook), that hook computes it. The result is therefore correct before the first forward pass and after an optimizer
+    step, and each call builds a new graph. For an ``Equalized`` layer, the result includes the gain unless the weight
+    is constrained.
 
     Raises:
         AttributeError: there is no such weight.
@@ -40,19 +41,19 @@ def effective_weight(layer: nn.Module, name: str = "weight") -> Tensor:
 
 
 def applied_weight(layer: nn.Module) -> Tensor:
-    """``layer.weight`` for a forward in the present mode, in which a constraint may move: times the gain, if plain."""
+    """Return ``layer.weight`` for a forward pass in the current mode, times the gain if it is not constrained."""
     weight = layer.weight
     assert isinstance(weight, Tensor)
     return weight if parametrize.is_parametrized(layer, "weight") else weight * get_gain(layer)
 
 
 def get_gain(layer: nn.Module) -> float:
-    """What an equalized layer multiplies a plain weight by; 1 for any other."""
+    """Return the factor that an equalized layer applies to an unconstrained weight, or 1 for any other layer."""
     return layer.gain if isinstance(layer, Equalized) else 1.0
 
 
 def sources(layer: nn.Module, name: str = "weight") -> tuple[Any, ...]:
-    """What ``layer.name`` is made of and how; equal for layers that share a weight."""
+    """Return a key for how ``layer.name`` is computed, and from what; equal for layers that share a weight."""
     if parametrize.is_parametrized(layer, name):
         stack: Any = layer.parametrizations[name]  # pyright: ignore
         return (*(type(part) for part in stack), *(id(parameter) for parameter in stack.parameters()))
@@ -60,8 +61,8 @@ def sources(layer: nn.Module, name: str = "weight") -> tuple[Any, ...]:
 
 
 def _parametrized(stack: nn.Module) -> Tensor:
-    """The value of a list of parametrizations, none of which moves."""
-    # a constraint that is held, as by the loop of a training, stays as it is there
+    """Return the value of a list of parametrizations without advancing any of them."""
+    # a constraint that is held, for example by the training loop, stays held
     moving = [part for part in stack.modules() if part.training and not (isinstance(part, Constraint) and part.held)]
     for part in moving:
         part.training = False
@@ -73,15 +74,15 @@ def _parametrized(stack: nn.Module) -> Tensor:
 
 
 def _hooked(layer: nn.Module, name: str) -> Tensor:
-    """What the layer's forward pre-hooks make of ``name``; the layer is put back as it was.
+    """Return ``name`` as computed by the layer's forward pre-hooks, and restore the layer afterwards.
 
-    Hooks that name the weight, as those of ``torch.nn.utils`` do, are run; where none does, all are. They see no
-    input: one that needs it cannot make a weight, and is skipped.
+    Only the hooks that name the weight are run, as those of ``torch.nn.utils`` do. If no hook names it, all hooks are
+    run. The hooks get no input. A hook that needs an input cannot compute a weight and is skipped.
     """
     hooks = [(key in layer._forward_pre_hooks_with_kwargs, hook) for key, hook in layer._forward_pre_hooks.items()]
     naming = [(k, h) for k, h in hooks if name in (getattr(h, "name", None), getattr(h, "_tensor_name", None))]
     before: dict[str, Any] = dict(layer.__dict__)
-    # copies: an old spectral_norm changes its vectors in place in a forward that may come before this one's backward
+    # copies: an old spectral_norm changes its vectors in place, possibly in a forward pass before this backward pass
     buffers = {key: buffer if buffer is None else buffer.clone() for key, buffer in layer._buffers.items()}
     layer.__dict__.update(training=False, _buffers=buffers)
     try:

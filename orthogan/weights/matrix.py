@@ -1,4 +1,4 @@
-"""A weight seen as a matrix with one row per output, and back."""
+"""Conversion between a weight and its matrix, which has one row per output."""
 
 from __future__ import annotations
 
@@ -11,11 +11,15 @@ Layer = (nn.Linear, nn.Embedding, nn.Conv1d, nn.Conv2d, nn.Conv3d, *Transposed)
 
 
 class MatrixView:
-    """Kernels (out, in, kh, kw) as (out, in*kh*kw); transposed ones by their output channels; the rest flattened.
+    """A view of a weight as a matrix.
 
-    A kernel with groups stands for a block-diagonal matrix, one block per group: ``blocks`` and ``block_diagonal``
-    give that. ``to`` gives the rows (out, in/groups*kh*kw) of all groups, without the zeros beside the blocks. A
-    transposed kernel is stored as (in, out/groups, kh, kw), one group after the other along its first dimension.
+    Kernels (out, in, kh, kw) become (out, in*kh*kw). Transposed kernels are arranged by their output channels. Other
+    weights are flattened.
+
+    A kernel with groups represents a block-diagonal matrix with one block per group: see ``blocks`` and
+    ``block_diagonal``. ``to`` returns the rows (out, in/groups*kh*kw) of all groups without the zeros outside the
+    blocks. A transposed kernel is stored as (in, out/groups, kh, kw), with the groups in order along its first
+    dimension.
     """
 
     def __init__(self, module: nn.Module, weight: Tensor) -> None:
@@ -26,23 +30,23 @@ class MatrixView:
         self.rows, self.columns = self.to(weight.detach()).shape
 
     def to(self, weight: Tensor) -> Tensor:
-        """The matrix (rows, columns) of ``weight``: of all groups, one below the other."""
+        """Return ``weight`` as a matrix (rows, columns), with the groups stacked vertically."""
         if not self.transposed:
             return weight.flatten(1)
         grouped = weight.unflatten(0, (self.groups, -1))  # group, in/groups, out/groups, kernel
         return grouped.transpose(1, 2).flatten(0, 1).flatten(1)
 
     def back(self, matrix: Tensor) -> Tensor:
-        """The weight of ``matrix`` (rows, columns)."""
+        """Return the weight of ``matrix`` (rows, columns)."""
         if not self.transposed:
             return matrix.reshape(self.shape)
         per_group = (self.groups, self.shape[1], self.shape[0] // self.groups, *self.shape[2:])
         return matrix.reshape(per_group).transpose(1, 2).reshape(self.shape)
 
     def blocks(self, weight: Tensor) -> Tensor:
-        """The matrix of each group (groups, rows / groups, columns); a single one without groups."""
+        """Return the matrix of each group (groups, rows / groups, columns); without groups, there is one."""
         return self.to(weight).unflatten(0, (self.groups, self.rows // self.groups))
 
     def block_diagonal(self, weight: Tensor) -> Tensor:
-        """The matrix (rows, groups * columns) that ``weight`` stands for, with the zeros between the groups."""
+        """Return the matrix (rows, groups * columns) that ``weight`` represents, including the zeros between groups."""
         return self.to(weight) if self.groups == 1 else torch.block_diag(*self.blocks(weight).unbind())

@@ -1,4 +1,4 @@
-"""Constraints over a whole network: put on, found, held still, taken off."""
+"""Apply, list, hold and remove constraints over a whole network."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ SINGULAR = ("spectral", "stable_rank")
 
 
 class ConstraintConfig(Section):
-    """A constraint on weights as a section of a config: its options, and what the constraint asks of training.
+    """The config section of a weight constraint: its options, and what the constraint requires of training.
 
     A kind is a subclass that registers itself in ``CONSTRAINTS``. Its ``put_on(layer, name, **options)`` returns the
-    layer with the constraint on its weight ``name``, or a new layer, and raises ``ValueError`` where that cannot be.
+    layer with the constraint on its weight ``name``, or a new layer. It raises ``ValueError`` if that is not possible.
 
     Example:
         >>> from orthogan.weights import CONSTRAINTS, ConstraintConfig
@@ -53,15 +53,15 @@ class ConstraintConfig(Section):
     )
     put_on: ClassVar[Callable[..., nn.Module]]
     flattened: ClassVar = ("rotation", "orthogonal", "householder")
-    usual_layers: ClassVar[str] = ""  # where none are named
-    replaces: ClassVar[bool] = False  # whether ``put_on`` returns another layer, which takes the place of the old one
+    usual_layers: ClassVar[str] = ""  # default layers
+    replaces: ClassVar[bool] = False  # whether ``put_on`` returns a new layer that replaces the old one
     lipschitz: ClassVar[bool] = False  # whether the largest singular value of each layer is bounded
-    scale_invariant: ClassVar[bool] = False  # whether the effective weight is the same for any multiple of a weight
-    with_given_weights: ClassVar[Mapping[str, Any]] = {}  # keywords of ``put_on`` where the weights are not fresh ones
+    scale_invariant: ClassVar[bool] = False  # whether multiplying the parameter by a scalar keeps the effective weight
+    with_given_weights: ClassVar[Mapping[str, Any]] = {}  # keywords of ``put_on`` for weights that are already trained
 
     @classmethod
     def read_old_keys(cls, tree: dict[str, Any]) -> dict[str, Any]:
-        """In 0.1 all kinds' options stood side by side, or in a section each; those of other kinds meant nothing."""
+        """Convert keys of version 0.1, where the options of all kinds were side by side or in one section per kind."""
         old = {key: tree[key] for key in (*cls.flattened, "skew_terms") if key in tree}
         if not old:
             return tree
@@ -85,23 +85,23 @@ class ConstraintConfig(Section):
         return tree
 
     def keywords(self) -> dict[str, Any]:
-        """The keywords of ``put_on``."""
+        """Return the keywords of ``put_on``."""
         return self.model_dump(exclude={*ConstraintConfig.model_fields})
 
     def check(self, config: Config, net: str) -> None:
-        """Refuse what does not go together with this constraint, of ``net`` (such as "generator"), in ``config``.
+        """Check that ``config`` is compatible with this constraint on ``net`` (such as "generator").
 
         Raises:
-            ValueError: its message starts with the key.
+            ValueError: it is not; the message starts with the key.
         """
 
     def attach(self, net: nn.Module, optimizer: Optimizer, *, seed: int) -> Upkeep:
-        """What has to be done beside the forward while ``optimizer`` trains ``net``; called once, at the start."""
+        """Return the work beyond the forward pass while ``optimizer`` trains ``net``. Called once, at the start."""
         return Upkeep()
 
 
 class Upkeep:
-    """What a constraint has to do in training: nothing, for most kinds.
+    """The work that a constraint requires during training; none for most kinds.
 
     Example:
         >>> import torch
@@ -115,15 +115,15 @@ class Upkeep:
         ['relaxation']
     """
 
-    rules: Sequence[Any] = ()  # on the optimizer, of ``orthogan.gradients``
-    retraction: Mapping[str, Any] | None = None  # options of the ``CayleyRetraction`` that moves its rotations
+    rules: Sequence[Any] = ()  # rules of ``orthogan.gradients`` for the optimizer
+    retraction: Mapping[str, Any] | None = None  # options of the ``CayleyRetraction`` that updates its rotations
 
     def penalties(self) -> dict[str, tuple[float, Tensor]]:
-        """{name: (weight, value)} of what is added to the loss of the net."""
+        """Return {name: (weight, value)} of the terms to add to the loss of the network."""
         return {}
 
     def finish_step(self, done: int) -> None:
-        """Called after each step, ``done`` of them so far."""
+        """Update after each step; ``done`` is the number of steps so far."""
 
 
 @cache
@@ -148,18 +148,18 @@ CONSTRAINT = OpenSection(CONSTRAINTS)
 def apply(
     module: nn.Module, kind: str | ConstraintConfig, layers: str | Sequence[str] = (), **options: Any
 ) -> list[str]:
-    """Constrain linear, embedding and convolution weights below ``module``; returns the layers' names.
+    """Constrain linear, embedding and convolution weights below ``module`` and return the names of the layers.
 
     Args:
-        kind: a name in ``CONSTRAINTS``, such as "spectral" ("none" touches nothing), your ``module:function``,
-            or a section of a config, with its options. Some put another layer in the place of the old one.
-        layers: which ones, as in ``orthogan.weights.select``; by default those of the section, then all (the
-            convolutions for "skew_orthogonal", the first layer for "householder").
-        options: of the function that is applied, such as ``stable_rank_norm``.
+        kind: a name in ``CONSTRAINTS``, such as "spectral" ("none" does nothing), a custom ``module:function``, or a
+            config section with its options. Some kinds replace the layer with a new one.
+        layers: the layers to constrain, as in ``orthogan.weights.select``. Default: the layers of the section, or all
+            layers (the convolutions for "skew_orthogonal", the first layer for "householder").
+        options: options of the function that is applied, such as ``stable_rank_norm``.
 
     Raises:
-        ValueError: an unknown kind, no layer to constrain, or one that cannot be constrained, such as one whose weight
-            another layer shares; then no layer is changed.
+        ValueError: the kind is unknown, there is no layer to constrain, or a layer cannot be constrained, for example
+            because another layer shares its weight. No layer is changed in that case.
 
     Example:
         >>> from torch import nn
@@ -195,7 +195,7 @@ def apply(
                 _own_class(layer)
                 parametrize.remove_parametrizations(layer, weight, leave_parametrized=False)
                 layer._parameters.clear()
-                layer._parameters.update(parameters)  # in their order, which optimizers go by
+                layer._parameters.update(parameters)  # in the original order, which optimizers rely on
                 parameters[weight].data = plain
             kind_of_error = ValueError if isinstance(error, ValueError) else TypeError
             raise kind_of_error(f"{found.name}: {error}" if found.name else str(error)) from error
@@ -209,9 +209,9 @@ def apply(
 
 
 def list_constrained(module: nn.Module) -> Iterator[tuple[str, nn.Module, str, Constraint]]:
-    """(layer name, layer, weight name, constraint) of every constrained weight below ``module``."""
+    """Yield (layer name, layer, weight name, constraint) for every constrained weight below ``module``."""
     for name, layer in module.named_modules():
-        if "parametrizations" in layer._modules:  # torch's own question costs an exception for every other module
+        if "parametrizations" in layer._modules:  # torch's own check raises an exception for every other module
             for weight, constraints in layer.parametrizations.items():  # pyright: ignore
                 for constraint in constraints:
                     if isinstance(constraint, Constraint):
@@ -220,7 +220,7 @@ def list_constrained(module: nn.Module) -> Iterator[tuple[str, nn.Module, str, C
 
 @contextmanager
 def hold_power_iteration(module: nn.Module) -> Iterator[None]:
-    """Within the block no power iteration runs below ``module``, even in training mode; blocks may nest.
+    """Disable all power iterations below ``module`` inside the block, even in training mode. Blocks may be nested.
 
     Example:
         >>> import torch
@@ -245,7 +245,7 @@ def hold_power_iteration(module: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def ready_to_measure(module: nn.Module) -> Iterator[None]:
-    """As ``hold_power_iteration``; each constraint looks, as in eval mode, whether what it follows fits its weight."""
+    """Like ``hold_power_iteration``, and each constraint checks whether its state fits its weight, as in eval mode."""
     moving = [constraint for _, _, _, constraint in list_constrained(module) if constraint.training]
     with hold_power_iteration(module):
         for constraint in moving:
@@ -258,18 +258,19 @@ def ready_to_measure(module: nn.Module) -> Iterator[None]:
 
 
 def unconstrained(layer: nn.Module, weight: str) -> nn.Parameter:
-    """The parameter behind a constrained weight."""
+    """Return the parameter behind a constrained weight."""
     return layer.parametrizations[weight].original  # pyright: ignore
 
 
 def remove(module: nn.Module, name: str | None = None) -> nn.Module:
-    """Bake the effective weights in, below ``module`` or for its weight ``name`` alone: inference costs nothing more.
+    """Replace constrained weights with their effective values, so that inference has no extra cost.
 
-    A submodule with a method ``baked()``, such as a Householder projector, makes way for what that returns.
-    To go on training, give the plain weights a new optimizer: the old one remembers other parameters.
+    This applies to all weights below ``module``, or only to its weight ``name``. A submodule with a method ``baked()``,
+    such as a Householder projector, is replaced by the module that the method returns. To continue training, create a
+    new optimizer for the plain weights: the old one refers to other parameters.
 
     Raises:
-        ValueError: nothing is constrained there.
+        ValueError: there is no constrained weight.
 
     Example:
         >>> import torch
@@ -292,10 +293,10 @@ def remove(module: nn.Module, name: str | None = None) -> nn.Module:
         raise ValueError(f"{type(module).__name__} has no constrained weight" + (f" {name!r}" if name else ""))
     with ready_to_measure(module):
         for layer, weight in found:
-            unconstrained(layer, weight).grad = None  # of the parameter behind the weight, and often of its shape
+            unconstrained(layer, weight).grad = None  # it belongs to the parameter, and often has the weight's shape
             _own_class(layer)
             parametrize.remove_parametrizations(layer, weight, leave_parametrized=True)
-            with torch.no_grad():  # an equalized layer multiplies a plain weight by its gain, a constrained one not
+            with torch.no_grad():  # an equalized layer applies its gain to a plain weight, but not to a constrained one
                 getattr(layer, weight).div_(get_gain(layer))
     for paths, part in stands_for:
         plain = part.baked()  # pyright: ignore
@@ -305,7 +306,7 @@ def remove(module: nn.Module, name: str | None = None) -> nn.Module:
 
 
 def _own_class(layer: nn.Module) -> None:
-    """Give ``layer`` a class apart from that of its copies: torch deletes the weight's property from the class."""
+    """Give ``layer`` its own copy of its class, because torch deletes the weight's property from the class."""
     kind = type(layer)
     own = {key: value for key, value in vars(kind).items() if key not in ("__dict__", "__weakref__")}
     layer.__class__ = type(kind.__name__, kind.__bases__, own)  # pyright: ignore

@@ -1,4 +1,4 @@
-"""A weight with orthonormal rows or columns, whatever the parameter behind it, under weight decay too."""
+"""Weights with orthonormal rows or columns for any value of the parameter, also with weight decay."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ WARM_UP = 15
 
 
 class Orthogonal(Constraint):
-    """gain * Q, Q with orthonormal columns where rows >= columns, else rows, of the matrix (out, in*kh*kw).
+    """Parametrization gain * Q, where Q has orthonormal columns if rows >= columns, and orthonormal rows otherwise.
 
-    The kernels of the groups of a convolution are such matrices each, so the block-diagonal matrix of all is, too.
-    Training starts at the orthogonal matrix nearest to the given weight. ``torch.nn.utils.parametrizations.
-    orthogonal`` is not used: it makes every kh x kw slice of a kernel orthogonal instead of the flattened kernel, and
-    its default Householder map keeps signs inside the trained tensor, so that one step of weight decay makes the
-    weight zero. Here the signs are a buffer.
+    The matrix is (out, in*kh*kw). In a convolution with groups, each group has such a matrix, so their block-diagonal
+    matrix has the property too. Training starts at the orthogonal matrix nearest to the given weight.
+    ``torch.nn.utils.parametrizations.orthogonal`` is not used for two reasons. It makes every kh x kw slice of a kernel
+    orthogonal instead of the flattened kernel. Its default Householder map keeps signs inside the trained tensor, so
+    that one step of weight decay makes the weight zero. Here the signs are a buffer.
 
     Example:
         >>> from torch import nn
@@ -60,12 +60,12 @@ class Orthogonal(Constraint):
         self.register_buffer("u", start if method == "bjorck" else None)
 
     def tall(self, matrix: Tensor) -> Tensor:
-        """The matrix with no more columns than rows; its own inverse."""
+        """Return the matrix, transposed if it has more columns than rows. The function is its own inverse."""
         return matrix if self.view.rows // self.groups >= self.view.columns else matrix.mT
 
     @torch.no_grad()
     def advance(self, weight: Tensor, iterations: int = 1) -> None:
-        """Björck only: let the estimate of the spectral norm follow the parameter."""
+        """Update the estimate of the spectral norm of the parameter (Björck only)."""
         if self.method == "bjorck":
             with torch.autocast(weight.device.type, enabled=False):
                 self.u.copy_(
@@ -73,19 +73,19 @@ class Orthogonal(Constraint):
                 )
 
     def forward(self, parameter: Tensor) -> Tensor:
-        """The effective weight, computed in at least float32, in the dtype of the parameter."""
+        """Return the effective weight, computed in at least float32, in the dtype of the parameter."""
         if self.training and not self.held:
             self.advance(parameter)
         with torch.autocast(parameter.device.type, enabled=False):
             return self.given(self.weight_of(self.gain * self.tall(self.frame(at_least_float32(parameter)))), parameter)
 
     def frame(self, parameter: Tensor) -> Tensor:
-        """Orthonormal columns (..., m, n), m >= n, from a parameter of that shape."""
+        """Return orthonormal columns (..., m, n), m >= n, from a parameter of that shape."""
         if self.method == "qr":
             return rotations.qr(parameter)
         if self.method == "polar":
             return rotations.newton_schulz_step(polar_factor(parameter))
-        # copies of buffers: a later forward may change them in place before this one's backward
+        # copies of buffers: a later forward pass may change them in place before this backward pass
         if self.method == "bjorck":
             return bjorck(parameter, self.present(parameter), self.iterations)
         found = _reflected(parameter) if self.method == "householder" else _cayley(parameter)
@@ -93,7 +93,7 @@ class Orthogonal(Constraint):
 
     @torch.no_grad()
     def present(self, parameter: Tensor) -> Tensor:
-        """Björck only: u, or what is found for a parameter that it does not belong to."""
+        """Return u, or a newly computed u if the stored one does not belong to the parameter (Björck only)."""
         u = at_least_float32(self.u).clone()
         if self.training or not can_look(parameter) or not bool(torch.isfinite(parameter).all()):
             return u
@@ -102,9 +102,9 @@ class Orthogonal(Constraint):
 
     @torch.no_grad()
     def right_inverse(self, weight: Tensor) -> Tensor:
-        """Assigning a weight assigns the orthogonal matrix nearest to it."""
+        """Return the parameter of the orthogonal matrix nearest to the assigned ``weight``."""
         weight = self.assignable(weight)
-        # on the CPU: not every device has float64 and these decompositions
+        # on the CPU: not every device supports float64 and these decompositions
         target = polar_factor(self.tall(self.matrix(weight)).to("cpu", torch.float64))
         if self.method == "householder":
             # LAPACK's reflections give the target up to the signs of its columns
@@ -122,11 +122,11 @@ class Orthogonal(Constraint):
 
     @torch.no_grad()
     def facts(self, weight: Tensor) -> dict[str, float]:
-        """||Q^T Q - I||_F."""
+        """Return ||Q^T Q - I||_F."""
         return {"orthogonality_error": float(orthogonality_error(self.frame(at_least_float32(weight))).norm())}
 
     def before_load(self, parameters: ParametrizationList, state: dict[str, Any], prefix: str, own: str) -> None:
-        """Take the rows of all groups for one matrix where the checkpoint does: it is an older one."""
+        """Treat the rows of all groups as one matrix if the checkpoint does, as older versions did."""
         stored = state.get(f"{prefix}original")
         if self.groups > 1 and isinstance(stored, Tensor) and stored.dim() == 2:
             self.groups = 1
@@ -139,18 +139,19 @@ class Orthogonal(Constraint):
 def orthogonal(
     module: nn.Module, name: str = "weight", method: OrthogonalMethod = "qr", *, gain: float = 1.0, iterations: int = 12
 ) -> nn.Module:
-    """Keep the rows (or, where there are more rows than columns, the columns) of ``module.name`` orthonormal.
+    """Keep the rows of ``module.name`` orthonormal, or the columns if there are more rows than columns.
 
-    Kernels count as matrices (out, in*kh*kw), one per group. That bounds a convolution's operator norm by
-    sqrt(kh*kw) and does not make it an orthogonal operator (RKO); ``orthogan.layers.SkewOrthogonalConv2d`` does.
+    Kernels are treated as matrices (out, in*kh*kw), one per group. This bounds the operator norm of a convolution by
+    sqrt(kh*kw), but does not make it an orthogonal operator (RKO). For that, use
+    ``orthogan.layers.SkewOrthogonalConv2d``.
 
     Args:
-        method: "qr" (sign-fixed, fastest), "householder" (learned reflections), "cayley", "polar" (nearest
-            orthogonal matrix, by SVD), "bjorck" (the same by ``iterations`` products, approximate).
+        method: "qr" (sign-fixed, fastest), "householder" (learned reflections), "cayley", "polar" (nearest orthogonal
+            matrix, by SVD), or "bjorck" (approximation of the same, by ``iterations`` matrix products).
         gain: fixed factor; 1/sqrt(kh*kw) makes a stride-1 convolution 1-Lipschitz.
 
     Raises:
-        ValueError: an unknown method, a gain that is not positive and finite, or no such weight.
+        ValueError: the method is unknown, the gain is not positive and finite, or there is no such weight.
 
     Example:
         >>> from torch import nn
@@ -182,12 +183,14 @@ class OrthogonalConfig(ConstraintConfig):
 
 
 def bjorck(matrix: Tensor, u: Tensor, iterations: int) -> Tensor:
-    """``matrix`` (..., m, n) after ``iterations`` steps W <- W (3 I - W^T W) / 2 (Björck & Bowie 1971) from W / sigma.
+    """Return ``matrix`` (..., m, n) after ``iterations`` Björck steps W <- W (3 I - W^T W) / 2, starting at W / sigma.
+
+    The iteration is that of Björck & Bowie 1971.
 
     Args:
-        u: unit vector (..., m) near the top left singular vector; sigma = ||W^T u|| counts as a constant.
+        u: unit vector (..., m) near the top left singular vector. sigma = ||W^T u|| is treated as a constant.
     """
-    matrix = matrix / magnitude(matrix, -2, -1)  # weight decay may have made it as small as it likes
+    matrix = matrix / magnitude(matrix, -2, -1)  # weight decay may have made it arbitrarily small
     sigma = (
         (matrix.mT @ u).norm() if matrix.dim() == 2 else (matrix.mT @ u.unsqueeze(-1)).norm(dim=(-2, -1), keepdim=True)
     )
@@ -203,7 +206,10 @@ def _reflected(parameter: Tensor) -> Tensor:
 
 
 def _cayley(parameter: Tensor) -> Tensor:
-    """[(I + A)^-1 (I - A); -2 V (I + A)^-1] with A = U - U^T + V^T V, [U; V] the parameter (Trockman & Kolter 2021)."""
+    """Return [(I + A)^-1 (I - A); -2 V (I + A)^-1] with A = U - U^T + V^T V for the parameter [U; V].
+
+    Source: Trockman & Kolter 2021.
+    """
     n = parameter.shape[-1]
     upper, rest = parameter[..., :n, :].triu(1), parameter[..., n:, :]
     a = upper - upper.mT + rest.mT @ rest
@@ -222,7 +228,7 @@ def _cayley_parameter(frame: Tensor) -> Tensor:
 
 
 def _regular_signs(top: Tensor) -> Tensor:
-    """Signs d such that I + top * d is regular: each pivot of top + diag(d) is pushed away from zero."""
+    """Return signs d such that I + top * d is regular: each pivot of top + diag(d) is pushed away from zero."""
     work = top.clone()
     signs = torch.ones_like(top[..., 0])
     for i in range(top.shape[-1]):

@@ -1,4 +1,4 @@
-"""What a constraint does to each layer, by exact singular values."""
+"""The effect of constraints on each layer, measured with exact singular values."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from orthogan.weights.spectral import SpectralNorm
 
 @torch.no_grad()
 def report(module: nn.Module) -> dict[str, dict[str, float]]:
-    """Numbers of each constrained layer below ``module``, by the layer's name; nothing advances.
+    """Return values for each constrained layer below ``module``, keyed by layer name. No constraint advances.
 
-    ``sigma_after`` and ``stable_rank_after`` are those of the weight in effect. Spectral and stable rank
-    normalization add ``sigma`` and ``stable_rank_before`` of the parameter behind it, stable rank normalization its
-    ``target``, the ``scale`` on the tail and whether it is ``active``; rotations and orthogonal weights add the
+    ``sigma_after`` and ``stable_rank_after`` describe the effective weight. Spectral and stable rank normalization add
+    ``sigma`` and ``stable_rank_before`` of the parameter behind it. Stable rank normalization also adds its
+    ``target``, the ``scale`` on the tail, and whether it is ``active``. Rotations and orthogonal weights add the
     ``orthogonality_error`` of their matrix.
 
     Example:
@@ -43,7 +43,7 @@ def report(module: nn.Module) -> dict[str, dict[str, float]]:
 
 
 def _measure(matrix: torch.Tensor) -> tuple[float, float]:
-    """Spectral norm and stable rank, of the block-diagonal matrix of several blocks."""
+    """Return the spectral norm and the stable rank; several blocks count as one block-diagonal matrix."""
     values = torch.linalg.svdvals(at_least_float32(matrix))
     top = float(values.amax())
     return top, float((values.double() / top).square().sum()) if top else 0.0

@@ -1,4 +1,4 @@
-"""Orthogonal over-parameterized training (Liu et al. 2021): fixed neurons, a learned rotation of their space."""
+"""Orthogonal over-parameterized training (Liu et al. 2021): fixed neurons and a learned rotation of the inputs."""
 
 from __future__ import annotations
 
@@ -43,22 +43,23 @@ SQUARE: dict[str, Callable[[Tensor], Tensor]] = {
     "gram_schmidt": rotations.gram_schmidt,
     "polar": rotations.polar,
     "polar_newton_schulz": rotations.polar_newton_schulz,
-    # the parameter is the rotation itself: kept on the group by its update, or only drawn toward it
+    # the parameter is the rotation itself; its update keeps it orthogonal, or a penalty only pulls it toward that
     "ogd": lambda square: square,
     "relaxed": lambda square: square,
 }
 
 
 class Rotation(Constraint):
-    """W = W0 R^T: the rows of W0 (the neurons) are fixed, the orthogonal R on the fan-in is learned.
+    """Parametrization W = W0 R^T with fixed rows of W0 (the neurons) and a learned orthogonal R on the fan-in.
 
-    R acts on inputs, not on neurons, so W W^T = W0 W0^T: all norms, angles and singular values, and with them the
-    hyperspherical energy, stay those of W0. R is block diagonal with ``blocks`` blocks, or acts on a sample of
-    ``sample`` dimensions only (stochastic OPT), the rest staying as they are until ``resample`` moves on. The groups
-    of a convolution share R, so all of this is also true of their block-diagonal matrix.
+    R acts on the inputs, not on the neurons, so W W^T = W0 W0^T. All norms, angles and singular values, and therefore
+    the hyperspherical energy, stay those of W0. R is block diagonal with ``blocks`` blocks, or acts only on a sample of
+    ``sample`` dimensions (stochastic OPT). In the latter case, the other dimensions stay fixed until ``resample`` draws
+    new ones. The groups of a convolution share R, so all of this also holds for their block-diagonal matrix.
 
-    The first blocks have ``size`` dimensions, the last ``short`` ones, where the blocks do not divide them evenly, one
-    less. In the parameter these are as large as the others: what concerns their last dimension is ignored.
+    If the number of blocks does not divide the dimensions evenly, the first blocks have ``size`` dimensions and the
+    last ``short`` blocks have one dimension less. All blocks have the same size in the parameter; the entries for the
+    missing last dimension of a short block are ignored.
 
     Source: Liu et al. 2021, arXiv:2004.04690.
 
@@ -80,7 +81,7 @@ class Rotation(Constraint):
     parametrizes_freely = True
     neurons: Tensor
     index: Tensor
-    fixed: Tensor | None  # where the parameter is ignored
+    fixed: Tensor | None  # mask of the parameter entries that are ignored
 
     def __init__(
         self, module: nn.Module, weight: Tensor, *, method: RotationMethod, blocks: int = 1, sample: int | None = None
@@ -90,7 +91,7 @@ class Rotation(Constraint):
         self.fixes = () if method == "relaxed" else ("spectrum", "gram")
         columns = self.view.columns
         if sample is not None and sample >= columns:
-            sample = None  # all dimensions: the stochastic step is the full one
+            sample = None  # all dimensions are sampled: the stochastic step equals the full one
         self.sample, self.blocks = sample, blocks
         self.width = sample or columns
         self.size = -(-self.width // blocks)
@@ -108,13 +109,13 @@ class Rotation(Constraint):
         return short[:, None, None] & (last[:, None] | last)
 
     def initial(self) -> Tensor:
-        """The parameter that stands for no rotation."""
+        """Return the parameter of the identity."""
         if self.method in COMPACT:
             return self.neurons.new_zeros(self.blocks, self.size * (self.size - 1) // 2)
         return torch.eye(self.size, dtype=self.neurons.dtype, device=self.neurons.device).repeat(self.blocks, 1, 1)
 
     def rotation(self, parameter: Tensor) -> Tensor:
-        """R (blocks, size, size); a short block leaves its last dimension alone."""
+        """Return R (blocks, size, size); a short block leaves its last dimension unchanged."""
         if self.fixed is not None:
             parameter = torch.where(self.fixed, self.initial().to(parameter.dtype), parameter)
         if self.method in COMPACT:
@@ -122,8 +123,8 @@ class Rotation(Constraint):
         return SQUARE[self.method](parameter)
 
     def rotated(self, parameter: Tensor) -> Tensor:
-        """W (rows, columns)."""
-        # copies: DistributedDataParallel may broadcast buffers in place before this forward's backward
+        """Return W (rows, columns)."""
+        # copies: DistributedDataParallel may broadcast buffers in place before this backward pass
         neurons = at_least_float32(self.neurons).clone()
         index = None if self.sample is None else self.index.clone()
         part = neurons if index is None else neurons.index_select(1, index)
@@ -132,7 +133,7 @@ class Rotation(Constraint):
         return turned if index is None else neurons.index_copy(1, index, turned)
 
     def _split(self, part: Tensor) -> Tensor:
-        """(rows, width) -> (rows, blocks, size), a zero at the end of each short block."""
+        """Reshape (rows, width) to (rows, blocks, size), with a zero at the end of each short block."""
         if not self.short:
             return part.unflatten(1, (self.blocks, self.size))
         end = (self.blocks - self.short) * self.size
@@ -140,25 +141,25 @@ class Rotation(Constraint):
         return torch.cat([part[:, :end].unflatten(1, (-1, self.size)), nn.functional.pad(short, (0, 1))], 1)
 
     def _joined(self, part: Tensor) -> Tensor:
-        """The inverse of ``_split``."""
+        """Invert ``_split``."""
         if not self.short:
             return part.flatten(1)
         full = self.blocks - self.short
         return torch.cat([part[:, :full].flatten(1), part[:, full:, :-1].flatten(1)], 1)
 
     def forward(self, parameter: Tensor) -> Tensor:
-        """The effective weight, computed in at least float32, in the dtype of the parameter."""
+        """Return the effective weight, computed in at least float32, in the dtype of the parameter."""
         with torch.autocast(parameter.device.type, enabled=False):
             return self.given(self.view.back(self.rotated(at_least_float32(parameter))), parameter)
 
     @torch.no_grad()
     def right_inverse(self, weight: Tensor) -> Tensor:
-        """Assigning a weight makes its rows the fixed neurons, not rotated yet."""
+        """Make the rows of the assigned ``weight`` the fixed neurons and reset the rotation to the identity."""
         self.neurons.copy_(self.view.to(self.assignable(weight)))
         return self.initial().to(weight.dtype)
 
     def before_load(self, parameters: ParametrizationList, state: dict[str, Any], prefix: str, own: str) -> None:
-        """Take the equal blocks that a checkpoint has, which an older version may have chosen otherwise."""
+        """Use the equal blocks of a checkpoint; an older version may have chosen another number of blocks."""
         stored = state.get(f"{prefix}original")
         if not isinstance(stored, Tensor) or stored.shape == parameters.original.shape:
             return
@@ -172,7 +173,7 @@ class Rotation(Constraint):
 
     @torch.no_grad()
     def facts(self, weight: Tensor) -> dict[str, float]:
-        """||R R^T - I||_F."""
+        """Return ||R R^T - I||_F."""
         return {"orthogonality_error": float(orthogonality_error(self.rotation(at_least_float32(weight))).norm())}
 
 
@@ -186,27 +187,27 @@ def rotation(
     block_size: int = 1024,
     sample: float | None = None,
 ) -> nn.Module:
-    """Train ``module.name`` by rotating fixed neurons (OPT); returns ``module``.
+    """Train ``module.name`` by rotating fixed neurons (OPT) and return ``module``.
 
     Args:
-        method: how the orthogonal matrix is made. "qr" (fastest), "gram_schmidt", "householder" (learned
-            reflections), "polar" (Löwdin, by SVD), "polar_newton_schulz" (the same by products), "cayley",
-            "matrix_exp"; "ogd": the parameter is the rotation and must be updated by
-            ``orthogan.gradients.CayleyRetraction``; "relaxed": any matrix, with
-            ``orthogan.weights.relaxation(model)`` added to the loss.
-        neurons: "gaussian" draws He-Gaussian rows, as in the paper; "weight" keeps those that are there (to
-            fine-tune a trained layer).
-        blocks: number of equal diagonal blocks of R; None chooses the fewest of at most ``block_size``, and where
-            the fan-in has only far smaller divisors, the fewest that differ by one at most. A 512-channel 3x3
-            convolution (fan-in 4,608) has 21 M numbers in one block, 3.5 M in six.
-        sample: stochastic OPT: rotate so many sampled dimensions at a time (a whole number), or this share of the
-            fan-in (below 1); see ``orthogan.weights.resample``. A layer with no more dimensions is rotated whole.
+        method: how to compute the orthogonal matrix. "qr" (fastest), "gram_schmidt", "householder" (learned
+            reflections), "polar" (Löwdin, by SVD), "polar_newton_schulz" (the same by matrix products), "cayley", or
+            "matrix_exp". With "ogd", the parameter is the rotation itself and must be updated by
+            ``orthogan.gradients.CayleyRetraction``. With "relaxed", the matrix is unconstrained, and
+            ``orthogan.weights.relaxation(model)`` is added to the loss.
+        neurons: "gaussian" draws He-Gaussian rows, as in the paper. "weight" keeps the current rows, for example to
+            fine-tune a trained layer.
+        blocks: number of equal diagonal blocks of R. None chooses the smallest number of equal blocks with at most
+            ``block_size`` dimensions. If the fan-in has only much smaller divisors, the block sizes may differ by one.
+            A 512-channel 3x3 convolution (fan-in 4,608) has 21 M numbers in one block and 3.5 M in six blocks.
+        sample: stochastic OPT: the number of sampled dimensions to rotate at a time (a whole number), or a fraction of
+            the fan-in (below 1); see ``orthogan.weights.resample``. A layer without more dimensions is rotated whole.
 
-    With a fan-in of 1 there is nothing to rotate: the weight stays at its neurons.
+    With a fan-in of 1 there is nothing to rotate, and the weight stays equal to its neurons.
 
     Raises:
-        ValueError: an unknown method, blocks that do not divide the fan-in or have a single dimension, in which
-            nothing turns, or no such weight.
+        ValueError: the method is unknown, the blocks do not divide the fan-in, a block has a single dimension, in which
+            no rotation is possible, or there is no such weight.
 
     Source: Liu et al. 2021, arXiv:2004.04690.
 
@@ -249,10 +250,10 @@ def rotation(
 
 
 def fewest_blocks(width: int, most: int) -> int:
-    """The smallest number of blocks of ``width`` dimensions that are no larger than ``most``.
+    """Return the smallest number of blocks that split ``width`` dimensions into blocks of at most ``most``.
 
-    Equal ones, as long as that leaves them a quarter of ``most``; else their sizes differ by one at most. A block has
-    2 dimensions at least, even if that is more than ``most``.
+    The blocks are equal if that leaves them at least a quarter of ``most``; otherwise their sizes differ by at most
+    one. A block has at least 2 dimensions, even if that is more than ``most``.
     """
     most = max(most, 1)
     fewest = -(-width // most)
@@ -262,7 +263,7 @@ def fewest_blocks(width: int, most: int) -> int:
 
 
 def list_rotations(module: nn.Module) -> list[tuple[str, Rotation, nn.Parameter]]:
-    """(layer name, constraint, its parameter) of every rotation below ``module``."""
+    """Return (layer name, constraint, its parameter) for every rotation below ``module``."""
     return [
         (name, constraint, unconstrained(layer, weight))
         for name, layer, weight, constraint in list_constrained(module)
@@ -271,10 +272,10 @@ def list_rotations(module: nn.Module) -> list[tuple[str, Rotation, nn.Parameter]
 
 
 def relaxation(module: nn.Module, weight: float = 0.1) -> Tensor:
-    """weight * sum of ||R R^T - I||_F over the relaxed rotations below ``module`` (not squared, as published).
+    """Return weight * sum of ||R R^T - I||_F over the relaxed rotations below ``module`` (not squared, as published).
 
     Raises:
-        ValueError: there are none.
+        ValueError: there are no relaxed rotations.
 
     Source: Liu et al. 2021, arXiv:2004.04690.
 
@@ -291,7 +292,7 @@ def relaxation(module: nn.Module, weight: float = 0.1) -> Tensor:
         raise ValueError(f"{type(module).__name__} has no weight under rotation(method='relaxed')")
     total = torch.zeros((), device=found[0][1].device)
     for constraint, parameter in found:
-        # the norm has no slope at 0, where training starts
+        # the norm is not differentiable at 0, the starting point of training
         residual = gram_residual(constraint.rotation(at_least_float32(parameter)))
         total = total + residual.square().sum().clamp_min(1e-12).sqrt()
     return weight * total
@@ -299,19 +300,19 @@ def relaxation(module: nn.Module, weight: float = 0.1) -> Tensor:
 
 @torch.no_grad()
 def resample(module: nn.Module, episode: int, *, optimizers: Iterable[Optimizer] = (), seed: int = 0) -> list[str]:
-    """Begin an episode of stochastic OPT below ``module``: merge the rotations, draw new dimensions.
+    """Start an episode of stochastic OPT below ``module``: merge the rotations and draw new dimensions.
 
-    Each sampled rotation goes into the fixed neurons (in float64, so that hundreds of merges leave their norms and
-    angles alone) and starts again at the identity, on dimensions that are a function of (seed, layer,
-    episode). What ``optimizers`` remember of these parameters is dropped: it belongs to other dimensions. Nothing
-    else in the net, batch norm included, is touched, and the effective weights stay what they are. Call it at
-    the start (episode 0) and then every N steps (750 in the authors' code).
+    Each sampled rotation is merged into the fixed neurons, in float64, so that hundreds of merges preserve norms and
+    angles. It then restarts at the identity, on dimensions that are a function of (seed, layer, episode). The state of
+    ``optimizers`` for these parameters is dropped, because it belongs to other dimensions. Nothing else in the network
+    changes, including batch norm, and the effective weights stay the same. Call this function at the start (episode 0)
+    and then every N steps (750 in the authors' code).
 
     Returns:
         The names of the layers.
 
     Raises:
-        ValueError: no weight below ``module`` is under ``rotation(sample=...)``.
+        ValueError: there is no weight with ``rotation(sample=...)`` below ``module``.
 
     Source: Liu et al. 2021, arXiv:2004.04690.
 
@@ -342,15 +343,15 @@ def resample(module: nn.Module, episode: int, *, optimizers: Iterable[Optimizer]
 
 
 def refine(module: nn.Module, steps: int = 200, *, s: float = 2, lr: float = 0.01) -> dict[str, tuple[float, float]]:
-    """Lower the hyperspherical energy of the fixed neurons of every rotation below ``module``, before training.
+    """Lower the hyperspherical energy of the fixed neurons of every rotation below ``module`` before training.
 
-    Adam on the directions; the norms stay. Training then keeps the lower energy, since rotations keep any.
+    Adam optimizes the directions, and the norms stay fixed. Rotations preserve the energy, so it stays low in training.
 
     Args:
         s: exponent of the energy, see ``orthogan.linalg.hyperspherical_energy``.
 
     Returns:
-        For each layer the mean pair energy before and after.
+        The mean pair energy before and after, for each layer.
 
     Raises:
         ValueError: there is no rotation below ``module``.
@@ -393,7 +394,7 @@ def refine(module: nn.Module, steps: int = 200, *, s: float = 2, lr: float = 0.0
 
 @CONSTRAINTS.register("rotation", "opt")
 class RotationConfig(ConstraintConfig):
-    """Fixed neurons under learned rotations (OPT)."""
+    """Fixed neurons with learned rotations (OPT)."""
 
     kind: str = "rotation"
     method: RotationMethod = Field(default="qr", description="how to build the orthogonal matrix")
@@ -425,11 +426,11 @@ class RotationConfig(ConstraintConfig):
         return self
 
     def keywords(self) -> dict[str, Any]:
-        """The keywords of ``rotation``; the other options are those of ``attach``."""
+        """Return the keywords of ``rotation``; the other options are those of ``attach``."""
         return {"method": self.method, "block_size": self.block_size, "sample": self.sample, "blocks": None}
 
     def check(self, config: Config, net: str) -> None:
-        """A moving average of parameters that are given another meaning is meaningless."""
+        """Refuse a moving average of parameters whose meaning changes during training."""
         if self.sample is not None and net == "generator" and config.training.ema.on:
             raise ValueError(
                 "model.generator.norm.sample: each merge changes the meaning of the parameters, so their average is "
@@ -437,7 +438,7 @@ class RotationConfig(ConstraintConfig):
             )
 
     def attach(self, net: nn.Module, optimizer: Optimizer, *, seed: int) -> Upkeep:
-        """The update of orthogonal-group descent, refined neurons, the episodes of stochastic OPT, the relaxation."""
+        """Return the orthogonal-group update, the refinement, the episodes of stochastic OPT and the relaxation."""
         return _RotationUpkeep(self, net, optimizer, seed)
 
 
@@ -451,12 +452,12 @@ class _RotationUpkeep(Upkeep):
         self.finish_step(0)
 
     def penalties(self) -> dict[str, tuple[float, Tensor]]:
-        """How far relaxed matrices are from being orthogonal."""
+        """Return the distance of the relaxed matrices from orthogonality."""
         if self.config.method != "relaxed":
             return {}
         return {"relaxation": (self.config.relaxation, relaxation(self.net, 1.0))}
 
     def finish_step(self, done: int) -> None:
-        """The next episode of stochastic OPT, where it is due."""
+        """Start the next episode of stochastic OPT if it is due."""
         if self.config.sample is not None and done % self.config.episode == 0:
             resample(self.net, done // self.config.episode, optimizers=[self.optimizer], seed=self.seed)

@@ -1,6 +1,6 @@
-"""Which layers something is meant for: the one grammar of every key called ``layers``, by type, shape, place and name.
+"""The selection of layers by type, shape, position and name, used by every config key named ``layers``.
 
-``*`` in a pattern stands for any text, dots included.
+``*`` in a pattern matches any text, including dots.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ SHAPES: dict[str, Callable[[MatrixView], bool]] = {
 }
 PLACES = ("first", "last")
 Item = TypeVar("Item")
-SUBSPACE = "subspace"  # type word of modules that name a matrix of their own (``matrix_name``) and no ``matrix_type``
+SUBSPACE = "subspace"  # type word of modules that define ``matrix_name`` but no ``matrix_type``
 
 
 @dataclass(frozen=True)
 class Selected:
-    """A layer, where it is, the name of its weight, and that weight as a matrix with one row per output.
+    """A selected layer: its name, the name of its weight, and that weight as a matrix with one row per output.
 
     Example:
         >>> from torch import nn
@@ -51,36 +51,39 @@ class Selected:
     layer: nn.Module
     weight: str
     view: MatrixView
-    aliases: tuple[str, ...] = ()  # other names of the same layer, which is registered in several places
+    aliases: tuple[str, ...] = ()  # other names of the same layer, if it is registered in several places
 
     @property
     def value(self) -> Tensor:
-        """The effective weight as the layer applies it, constraint, hooks and all; see ``effective_weight``."""
+        """Return the effective weight as the layer applies it, including constraints and hooks.
+
+        See ``effective_weight``.
+        """
         return effective_weight(self.layer, self.weight)
 
     @property
     def matrix(self) -> Tensor:
-        """The effective weight (rows, columns); block diagonal (rows, groups * columns) for a kernel with groups."""
+        """Return the effective weight (rows, columns), or the block-diagonal (rows, groups * columns) with groups."""
         return self.view.block_diagonal(self.value)
 
 
 def select(module: nn.Module, layers: str | Sequence[str] = (), *, weight: str = "weight") -> list[Selected]:
-    """The layers below ``module`` (or ``module`` itself) that ``layers`` describes, in order.
+    """Return the layers below ``module`` (or ``module`` itself) that match ``layers``, in order.
 
     Args:
-        layers: words, as a list or one string with commas. Types: conv, transposed, linear, embedding, subspace
-            (the basis of a latent subspace, which only this word or its name chooses). A skew orthogonal convolution
-            counts as conv, with its filter. Shapes of the
-            (out, in*kh*kw) matrix, of one group where there are several: tall, wide, matrix (neither one row nor one
-            column). Places: first, last (of the layers that the other words leave). Any other word is a pattern for
-            the dotted name, such as ``blocks.*.conv1``; a layer with several names is chosen once, by any of them. A
-            word after ``!`` excludes. No word at all: every layer but those without a single number. Words of one
-            sort are alternatives, words of different sorts must all hold.
+        layers: words, as a list or one comma-separated string. Types: conv, transposed, linear, embedding, subspace
+            (the basis of a latent subspace, which only this word or its name selects). A skew orthogonal convolution
+            counts as conv, with its filter. Shapes of the (out, in*kh*kw) matrix, of one group if there are several:
+            tall, wide, matrix (neither one row nor one column). Positions: first, last (of the layers that the other
+            words select). Any other word is a pattern for the dotted name, such as ``blocks.*.conv1``. A layer with
+            several names is selected once, by any of them. A word after ``!`` excludes. Without words, every layer
+            whose weight is not empty is selected. Words of the same kind are alternatives; words of different kinds
+            must all match.
         weight: name of the parameter.
 
     Raises:
-        ValueError: a word matches no layer, all of them together leave none (it names what there is), or the first or
-            last layer is a Householder projector, whose singular values nothing can change.
+        ValueError: a word matches no layer, the words together match no layer (the message lists the available ones),
+            or the first or last layer is a Householder projector, whose singular values cannot be changed.
 
     Example:
         >>> from torch import nn
@@ -106,7 +109,7 @@ def select(module: nn.Module, layers: str | Sequence[str] = (), *, weight: str =
             raise ValueError(f"layers: {word!r} matches nothing in {type(module).__name__}{advice}")
     wanted = [w for w in words if w[0] != "!"]
     named = any(_sort(w) == "name" for w in wanted) or SUBSPACE in wanted
-    places = any(w.removeprefix("!") in PLACES for w in words)  # which a projector takes, although nothing chooses it
+    places = any(w.removeprefix("!") in PLACES for w in words)  # a projector counts for positions but is not selected
     kept = [c for c in (everything if places else candidates) if named or _type(c) != SUBSPACE]
     kept = _keep(kept, words, _fits)
     if fixed := [c.name for c in kept if _fixed(c) and set(wanted) & set(PLACES)]:
@@ -124,19 +127,19 @@ def select(module: nn.Module, layers: str | Sequence[str] = (), *, weight: str =
 def choose(
     named: Mapping[str, nn.Module], layers: str | Sequence[str], *, what: str, outermost: bool = False
 ) -> list[str]:
-    """The names of those modules that ``layers`` describes, in order: the words of ``select`` for whole modules.
+    """Return the names of the modules that match ``layers``, in order.
 
-    Type words, first, last, patterns for the dotted name and ``!`` mean what they mean there, but a word that is the
-    exact name of a module is that name. There are no shapes here.
+    Type words, first, last, patterns for the dotted name and ``!`` mean the same as in ``select``, except that a word
+    that is the exact name of a module selects only that module. There are no shape words.
 
     Args:
         named: the modules to choose from, by dotted name.
-        what: these modules in messages, such as "the batch norms of SNGANGenerator".
-        outermost: of the modules that a pattern matches, only those with the fewest dots in their names:
-            ``blocks.*`` are the blocks, without the layers inside them.
+        what: a description of these modules for messages, such as "the batch norms of SNGANGenerator".
+        outermost: of the modules that a pattern matches, select only those with the fewest dots in their names:
+            ``blocks.*`` selects the blocks without the layers inside them.
 
     Raises:
-        ValueError: a word matches nothing, or all of them together leave nothing (it names what there is).
+        ValueError: a word matches nothing, or the words together match nothing (the message lists the available names).
     """
     there = f"there are {', '.join(named)}" if named else "there is none"
 
@@ -172,7 +175,7 @@ def _words(layers: str | Sequence[str]) -> list[str]:
 def _keep(
     items: list[Item], words: list[str], fits: Callable[[Item, str], bool], *, exact: Collection[str] = ()
 ) -> list[Item]:
-    """Those of ``items`` that the words describe; a word in ``exact`` is a name."""
+    """Return the ``items`` that match the words; a word in ``exact`` is an exact name."""
 
     def sort(word: str) -> str:
         return "name" if word in exact else _sort(word)
@@ -190,7 +193,7 @@ def _keep(
 
 
 def _view(layer: nn.Module, weight: str) -> MatrixView | None:
-    """The weight as a matrix, without computing one that is under a constraint of ours: that may move things on."""
+    """Return the matrix view of the weight without evaluating our own constraints, which could advance them."""
     if parametrize.is_parametrized(layer, weight):
         for constraint in layer.parametrizations[weight]:  # pyright: ignore
             if isinstance(constraint, Constraint):
@@ -204,7 +207,7 @@ def _view(layer: nn.Module, weight: str) -> MatrixView | None:
 
 
 def list_names(module: nn.Module) -> dict[nn.Module, list[str]]:
-    """Every module below ``module`` (and itself, ""), in order, with all dotted names under which it is registered."""
+    """Return every module below ``module`` (and itself, ""), in order, with all its dotted names."""
     names: dict[nn.Module, list[str]] = {}
 
     def visit(part: nn.Module, name: str, above: tuple[nn.Module, ...]) -> None:
@@ -218,10 +221,10 @@ def list_names(module: nn.Module) -> dict[nn.Module, list[str]]:
 
 
 def refuse_tied(module: nn.Module, chosen: Sequence[Selected]) -> None:
-    """Refuse to constrain or replace a weight that is the parameter of another layer below ``module``, too.
+    """Refuse to constrain or replace a weight that is also the parameter of another layer below ``module``.
 
     Raises:
-        ValueError: there is one; it names both layers.
+        ValueError: there is such a weight; the message names both layers.
     """
     places: dict[int, list[str]] = {}
     for part, names in list_names(module).items():
@@ -256,13 +259,13 @@ def _sort(word: str) -> str:
 
 
 def _type(candidate: Selected) -> str:
-    """The type word that chooses a layer."""
+    """Return the type word that selects a layer."""
     known = [word for word, kinds in TYPES.items() if isinstance(candidate.layer, kinds)]
     return known[0] if known else getattr(candidate.layer, "matrix_type", SUBSPACE)
 
 
 def _fixed(candidate: Selected) -> bool:
-    """Whether nothing can act on the weight of a layer, such as a Householder projector, which says so."""
+    """Return whether the layer declares that its weight cannot be changed, such as a Householder projector."""
     return getattr(candidate.layer, "matrix_fixed", False)
 
 

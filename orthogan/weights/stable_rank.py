@@ -19,15 +19,16 @@ from orthogan.weights.spectral import Effective, SpectralConfig, SpectralNorm, i
 
 
 class StableRankNorm(SpectralNorm):
-    """Spectral normalization, then a stable rank of at most r: W -> g2 W/sigma + (g1 - g2) u v^T.
+    """Spectral normalization with a stable rank of at most r: W -> g2 W/sigma + (g1 - g2) u v^T.
 
     k = 1 is algorithm 2 of the paper in a form without a branch: g1 = 1 and g2 is
-    ``orthogan.linalg.stable_rank_scale``, which is 1 (spectral normalization alone) where the rank is low enough.
-    k = 0 preserves nothing and is nearer to W/sigma: the largest singular value becomes
+    ``orthogan.linalg.stable_rank_scale``, which is 1 (spectral normalization alone) if the rank is low enough. k = 0
+    preserves no singular value and stays closer to W/sigma. The largest singular value becomes
     g1 = (1 + (r - 1) / g2') / r >= 1 (theorem 1), so the layer is no longer 1-Lipschitz.
-    The target is r = max(1, c * min(rows, columns)); the paper's authors' code fails where c * min < 1. At r = 1 the
-    answer is u v^T, of which the published form, with u and v constant, has no slope at all: a single row or column is
-    then normalized as by ``SpectralNorm`` (the same value), and any other matrix takes a last, differentiable power
+
+    The target is r = max(1, c * min(rows, columns)). The paper's authors' code fails if c * min < 1. At r = 1 the
+    result is u v^T. In the published form u and v are constant, so its gradient is zero. Here, a single row or column
+    is normalized as in ``SpectralNorm`` (the same value), and any other matrix gets one last, differentiable power
     iteration.
 
     Source: Sanyal, Torr & Dokania 2020, algorithm 2, arXiv:1906.04659.
@@ -61,23 +62,23 @@ class StableRankNorm(SpectralNorm):
             self.share = 0.0 if self.vectors is None and self.smaller_side == 1 else None
 
     def ungroup(self, u: Tensor, v: Tensor | None) -> None:
-        """Go on as a checkpoint does that took the rows of all groups for one matrix without zeros."""
+        """Treat the rows of all groups as one matrix without zeros, as the checkpoint does."""
         super().ungroup(u, v)
         self._aim()
 
     def scale(self, matrix: Tensor) -> Tensor:
-        """The tail's factor (of k = 1) for ``matrix`` under the present singular vectors."""
+        """Return the factor of the tail (for k = 1) for ``matrix`` with the current singular vectors."""
         u, v = at_least_float32(self.u), at_least_float32(self.v)
         return self.tail(
             matrix, *(of_the_top_group(matrix, u, v) if self.groups > 1 and self.vectors is None else (u, v))
         )
 
     def tail(self, matrix: Tensor, u: Tensor, v: Tensor) -> Tensor:
-        """The same with these singular vectors."""
+        """Return the factor of the tail for ``matrix`` with the given singular vectors."""
         return stable_rank_scale(matrix.reshape(self.view.rows, -1), inner(matrix, u, v), self.target)
 
     def effective(self, matrix: Tensor, u: Tensor, v: Tensor) -> Tensor:
-        """The constrained matrix."""
+        """Return the constrained matrix."""
         if self.target > 1:
             return self.shrunk(matrix, u, v)
         if self.vectors is not None:
@@ -93,7 +94,7 @@ class StableRankNorm(SpectralNorm):
         return normalize((matrix @ v.unsqueeze(-1)).squeeze(-1)).unsqueeze(-1) * v.unsqueeze(-2)
 
     def closed(self, matrix: Tensor, u: Tensor, v: Tensor, numbers: Tensor | None) -> Tensor:
-        """``effective``, from the ``stable_rank_slopes`` where they are known as ``numbers``."""
+        """Return ``effective``, using ``numbers`` (from ``stable_rank_slopes``) if they are known."""
         if not self.share:
             return super().closed(matrix, u, v, numbers)
         if numbers is None:
@@ -103,7 +104,7 @@ class StableRankNorm(SpectralNorm):
         return _Shrunk.apply(matrix, u, v, numbers, self.plain)  # pyright: ignore
 
     def shrunk(self, matrix: Tensor, u: Tensor, v: Tensor) -> Tensor:
-        """The constrained matrix for a target above 1."""
+        """Return the constrained matrix for a target above 1."""
         sigma = inner(matrix, u, v)
         tail = stable_rank_scale(matrix.reshape(self.view.rows, -1), sigma, self.target)
         head: Tensor | float = 1.0
@@ -115,37 +116,37 @@ class StableRankNorm(SpectralNorm):
         return rest + u.unsqueeze(-1) * (v * (head - tail)).unsqueeze(-2)
 
     def facts(self, weight: Tensor) -> dict[str, float]:
-        """The target, the tail's factor, and whether it is below 1."""
-        # as the forward has it, from the present u and v: their sigma is at most the true one, so the constraint
-        # binds a little before the exact stable rank reaches the target; a single row has no tail to scale
+        """Return the target, the factor of the tail, and whether that factor is below 1."""
+        # computed like the forward pass, from the current u and v: their sigma is at most the true one, so the
+        # constraint is active slightly before the exact stable rank reaches the target; a single row has no tail to scale
         scale = float(self.tail(*self.present(weight))) if self.smaller_side > 1 else 1.0
         return {"target": self.target, "active": scale < 1.0, "scale": scale}
 
 
 class SpectrumPreservingStableRankNorm(StableRankNorm):
-    """Stable rank normalization that holds the first k > 1 singular values in proportion (algorithm 1, fused with SN).
+    """Stable rank normalization that preserves the ratios of the first k > 1 singular values (algorithm 1, with SN).
 
     u (rows, k) and v (columns, k) follow the top k singular vectors by block power iteration. With
-    s_i = u_i^T W v_i, ||W - sum s_i u_i v_i^T||_F^2 = ||W||_F^2 - sum s_i^2 for any orthonormal u and v, so the
-    effective weight has exactly the wanted Frobenius norm while the vectors are still on their way. Of the k
-    values only those are held that leave the target within reach.
+    s_i = u_i^T W v_i, ||W - sum s_i u_i v_i^T||_F^2 = ||W||_F^2 - sum s_i^2 for any orthonormal u and v. The effective
+    weight therefore has exactly the wanted Frobenius norm even before the vectors have converged. Of the k values, only
+    those that keep the target feasible are preserved.
     """
 
     def start(self, matrix: Tensor) -> Tensor:
-        """k random orthonormal vectors, of each group."""
+        """Return k random orthonormal vectors for each group."""
         self.vectors = min(self.k, *matrix.shape[-2:])
         self.k = min(self.k, self.smaller_side)
         shape = (*matrix.shape[:-1], self.vectors)
         return torch.linalg.qr(torch.randn(shape, dtype=matrix.dtype, device=matrix.device))[0]
 
     def iterate(self, matrix: Tensor, u: Tensor, iterations: int) -> tuple[Tensor, Tensor]:
-        """The block's turn of the power iteration."""
+        """Run block power iteration."""
         return block_power_iteration(matrix, u, iterations)
 
     @staticmethod
     @torch.no_grad()
     def advance_batch(constraints: Sequence[Any], weights: Sequence[Tensor], keep: bool) -> None:
-        """``advance`` for all, those of one shape in one batch."""
+        """Call ``advance`` for all constraints; those of the same shape form one batch."""
         groups: dict[Any, list[tuple[SpectrumPreservingStableRankNorm, Tensor]]] = {}
         for constraint, weight in zip(constraints, weights, strict=True):
             matrix = at_least_float32(constraint.matrix(weight))
@@ -160,7 +161,7 @@ class SpectrumPreservingStableRankNorm(StableRankNorm):
             torch._foreach_copy_(buffers, [*u.unbind(), *v.unbind()])  # pyright: ignore
 
     def _factors(self, matrix: Tensor, u: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """sigma (1,), what is held of each value over sigma (shaped as the values), and the tail's factor (1,)."""
+        """Return sigma (1,), the preserved part of each value over sigma (same shape), and the tail's factor (1,)."""
         values = (u * (matrix @ v)).sum(-2)
         if values.dim() == 1:
             order, ordered = None, values
@@ -176,17 +177,17 @@ class SpectrumPreservingStableRankNorm(StableRankNorm):
         return sigma, held, shrink(self.target - head, rest)
 
     def tail(self, matrix: Tensor, u: Tensor, v: Tensor) -> Tensor:
-        """The tail's factor for ``matrix`` with these singular vectors."""
+        """Return the factor of the tail for ``matrix`` with the given singular vectors."""
         return self._factors(matrix, u, v)[2].squeeze()
 
     def shrunk(self, matrix: Tensor, u: Tensor, v: Tensor) -> Tensor:
-        """The constrained matrix for a target above 1."""
+        """Return the constrained matrix for a target above 1."""
         sigma, held, tail = self._factors(matrix, u, v)
         return matrix * (tail / sigma) + (u * (held * (1 - tail)).unsqueeze(-2)) @ v.mT
 
 
 class _Shrunk(torch.autograd.Function):
-    """a W + b u v^T and its gradient, by the numbers of ``stable_rank_slopes``."""
+    """a W + b u v^T and its gradient, from the numbers of ``stable_rank_slopes``."""
 
     generate_vmap_rule = True
 
@@ -217,12 +218,12 @@ def stable_rank_norm(
 
     Args:
         c: in (0, 1]. c = 1 is spectral normalization.
-        k: how many of the largest singular values keep their proportion. 1 in the paper's networks; 0 lets the
-            largest one rise above 1, which brings the weight nearer to the unconstrained one; k > 1 is cut to what
-            the target leaves room for.
+        k: number of largest singular values whose ratios are preserved. The paper's networks use 1. With 0, the largest
+            value can rise above 1, which keeps the weight closer to the unconstrained one. k > 1 is reduced if the
+            target leaves no room for k values.
 
     Raises:
-        ValueError: a value out of range, or no such weight.
+        ValueError: a value is out of range, or there is no such weight.
 
     Source: Sanyal, Torr & Dokania 2020, algorithm 2, arXiv:1906.04659.
 
