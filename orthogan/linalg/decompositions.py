@@ -16,25 +16,26 @@ _WATCHING: list[list[str]] = []
 
 @contextmanager
 def failures() -> Iterator[list[str]]:
-    """A list that grows by a word, such as "svd 288 x 288", with each decomposition within that LAPACK gave up."""
+    """Yield a list that gets one entry, such as "svd 288 x 288", for each decomposition in the block that fails."""
     found: list[str] = []
     _WATCHING.append(found)
     try:
         yield found
     finally:
-        _WATCHING[:] = [other for other in _WATCHING if other is not found]  # equal ones may be there
+        _WATCHING[:] = [other for other in _WATCHING if other is not found]  # other lists may be equal to this one
 
 
 def thin_svd(matrix: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """(U, s, V^T) of (..., m, n), as ``torch.linalg.svd(matrix, full_matrices=False)``, in at least float32.
+    """Return (U, s, V^T) of (..., m, n), like ``torch.linalg.svd(matrix, full_matrices=False)``, in at least float32.
 
-    Divide and conquer can fail to converge in float32 on a matrix with many nearly equal singular values, such as a
-    rotation in training (a 288 x 288 one with values in [0.98, 1.6] was met here). That is done in float64. Where the
-    matrix is not finite, neither is the product of the factors, and nothing is raised.
+    In float32, divide and conquer can fail to converge on a matrix with many nearly equal singular values, such as a
+    rotation during training (we observed this with a 288 x 288 matrix with values in [0.98, 1.6]). Such a matrix is
+    decomposed in float64. If the matrix is not finite, the product of the factors is not finite either, and no error
+    is raised.
 
     Raises:
-        LinAlgError: not even float64 converges.
-        ValueError: a complex matrix.
+        LinAlgError: the decomposition fails to converge even in float64.
+        ValueError: the matrix is complex.
     """
     matrix = at_least_float32(matrix)
     try:
@@ -51,11 +52,13 @@ def thin_svd(matrix: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def eigh(matrix: Tensor) -> tuple[Tensor, Tensor]:
-    """(eigenvalues ascending, vectors) of finite symmetric (..., n, n), as ``torch.linalg.eigh``; float64 helps out.
+    """Return (eigenvalues ascending, vectors) of finite symmetric (..., n, n), like ``torch.linalg.eigh``.
+
+    If the decomposition fails, it is repeated in float64.
 
     Raises:
-        LinAlgError: not even float64 converges.
-        ValueError: a complex matrix.
+        LinAlgError: the decomposition fails to converge even in float64.
+        ValueError: the matrix is complex.
     """
     matrix = at_least_float32(matrix)
     try:

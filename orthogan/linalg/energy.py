@@ -23,25 +23,27 @@ def hyperspherical_energy(
     reduction: Literal["mean", "sum"] = "mean",
     chunk: int = 1024,
 ) -> Tensor:
-    """How evenly the rows of ``matrix`` (..., m, n) point in all directions; low is even. Shape (...).
+    """Return the hyperspherical energy (...) of the rows of ``matrix`` (..., m, n); low values mean even directions.
 
-    The sum over ordered pairs i != j of d_ij^-s, or of log(1/d_ij) for s = 0, where d_ij is the distance between
-    the rows at unit length. It does not change under rotation, nor with the rows' lengths. For independent Gaussian
-    rows the mean at s = 2 is (n - 2) / (2 (n - 3)). A single row has no energy: 0. A zero row has no direction and
-    counts as at a right angle to all. Coincident rows repel with a large finite energy and no gradient.
+    The energy is the sum over ordered pairs i != j of d_ij^-s, or of log(1/d_ij) for s = 0, where d_ij is the distance
+    between the rows normalized to unit length. It does not depend on rotations or on the lengths of the rows. For
+    independent Gaussian rows, the mean at s = 2 is (n - 2) / (2 (n - 3)). The energy of a single row is 0. A zero row
+    has no direction and is treated as orthogonal to all rows. Coincident rows have a large finite energy and no
+    gradient.
 
-    Memory is about 10 * chunk * m numbers, whatever m: a block of rows at a time, computed again in backward.
+    The function uses about 10 * chunk * m numbers of memory: it processes one block of rows at a time and recomputes it
+    in the backward pass.
 
     Args:
         s: 0, 1, 2 or any other number >= 0.
-        angular: d_ij is the angle [radians] instead of the distance.
-        half_space: every row comes with its negative, so that rows repel lines rather than points: m becomes 2m,
-            and the pair of a row and its own negative counts like every other.
+        angular: use the angle [radians] as d_ij instead of the distance.
+        half_space: add the negative of every row, so that rows repel lines rather than points. m becomes 2m, and the
+            pair of a row and its own negative counts like every other pair.
         reduction: "mean" over pairs, or "sum" over ordered pairs.
-        chunk: rows in a block.
+        chunk: number of rows per block.
 
     Raises:
-        ValueError: s or chunk out of range, an unknown reduction, or a matrix without rows or columns.
+        ValueError: s or chunk is out of range, the reduction is unknown, or the matrix has no rows or no columns.
 
     Source: Liu et al. 2018, arXiv:1805.09298.
 
@@ -65,23 +67,23 @@ def hyperspherical_energy(
         others = torch.cat([rows, -rows], -2) if half_space else rows
         block = partial(_block, s=float(s), angular=angular)
         total = torch.zeros_like(rows[..., 0, 0])
-        if rows.requires_grad and torch.is_grad_enabled():  # without it, the first call would import torch._dynamo
+        if rows.requires_grad and torch.is_grad_enabled():  # otherwise the first call would import torch._dynamo
             once = partial(checkpoint, block, use_reentrant=False, preserve_rng_state=False, determinism_check="none")
         else:
             once = block
         for start in range(0, rows.shape[-2], chunk):
             total = total + once(rows[..., start : start + chunk, :], others, start)
-        # a negative row sees what its row sees
+        # by symmetry, a negative row has the same energy as its row
         total = 2 * total if half_space else total
         count = others.shape[-2]
         return total if reduction == "sum" else total / max(1, count * (count - 1))
 
 
 def _block(rows: Tensor, others: Tensor, start: int, *, s: float, angular: bool) -> Tensor:
-    """The energy between ``rows``, which are the rows ``start`` on of ``others``, and all of ``others`` (...)."""
+    """Return the energy between ``rows``, which start at row ``start`` of ``others``, and all of ``others`` (...)."""
     cosines = rows @ others.mT
     info = torch.finfo(cosines.dtype)
-    # what rounding leaves of a coincident pair's d^2; more for an s so large that the power would overflow
+    # rounding error of d^2 for a coincident pair; larger if the power would overflow for a large s
     floor = max(8 * info.eps, info.max ** (-1.5 / s) if s else 0.0)
     if angular:
         squares = cosines.clamp(floor / 2 - 1, 1 - floor / 2).arccos().square()

@@ -1,7 +1,7 @@
-"""How far the rows or the columns of a matrix are from orthonormal. Matrices may carry leading batch dimensions.
+"""Measures of how far the rows or columns of a matrix are from orthonormal. Leading batch dimensions are allowed.
 
-All of it is at least float32, also inside autocast. A matrix without rows or columns is a ValueError. A zero row has
-no direction: its cosines count as 0, and nothing here sends it a gradient through them.
+All functions compute in at least float32, also inside autocast. A matrix without rows or columns raises a ValueError.
+A zero row has no direction: its cosines are 0, and it gets no gradient from them.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ Side = Literal["rows", "columns", "smaller"]
 
 
 def flat(matrix: Tensor, side: Side) -> Tensor:
-    """``matrix`` or its transpose, so that the vectors of ``side`` are the rows.
+    """Return ``matrix`` or its transpose, so that the vectors of ``side`` are the rows.
 
     Raises:
-        ValueError: an unknown side.
+        ValueError: the side is unknown.
     """
     if side not in get_args(Side):
         raise ValueError(f"side is {side!r}: choose one of {', '.join(get_args(Side))}")
@@ -30,7 +30,7 @@ def flat(matrix: Tensor, side: Side) -> Tensor:
 
 
 def gram(matrix: Tensor, side: Side = "rows") -> Tensor:
-    """The inner products of the rows (..., m, m) or of the columns (..., n, n) of ``matrix`` (..., m, n)."""
+    """Return the inner products of the rows (..., m, m) or of the columns (..., n, n) of ``matrix`` (..., m, n)."""
     matrix = matrices(matrix)
     with torch.autocast(matrix.device.type, enabled=False):
         vectors = flat(matrix, side)
@@ -38,7 +38,7 @@ def gram(matrix: Tensor, side: Side = "rows") -> Tensor:
 
 
 def gram_residual(matrix: Tensor, side: Side = "smaller") -> Tensor:
-    """Gram - I on ``side``; "smaller" is the one that can vanish (rows where m = n).
+    """Return Gram - I on ``side``; "smaller" is the side on which it can be zero (rows if m = n).
 
     Example:
         >>> import torch
@@ -52,7 +52,7 @@ def gram_residual(matrix: Tensor, side: Side = "smaller") -> Tensor:
 
 
 def orthogonality_error(matrix: Tensor) -> Tensor:
-    """||Gram - I||_F of the smaller side (...): 0 exactly where all singular values are 1.
+    """Return ||Gram - I||_F of the smaller side (...). It is 0 exactly if all singular values are 1.
 
     Example:
         >>> import torch
@@ -64,7 +64,7 @@ def orthogonality_error(matrix: Tensor) -> Tensor:
 
 
 def unit_rows(matrix: Tensor) -> Tensor:
-    """The rows at unit length; a zero row stays zero and gets no gradient (its direction has no derivative)."""
+    """Return the rows at unit length. A zero row stays zero and gets no gradient (its direction has no derivative)."""
     matrix = at_least_float32(matrix)
     with torch.autocast(matrix.device.type, enabled=False):
         matrix = matrix / magnitude(matrix, -1)
@@ -74,7 +74,7 @@ def unit_rows(matrix: Tensor) -> Tensor:
 
 
 def correlations(matrix: Tensor) -> Tensor:
-    """The cosines between different rows, (..., m(m-1)/2), each pair once: (1,0), (2,0), (2,1), (3,0), ...
+    """Return the cosines between different rows, (..., m(m-1)/2), each pair once: (1,0), (2,0), (2,1), (3,0), ...
 
     Example:
         >>> import torch
@@ -88,7 +88,7 @@ def correlations(matrix: Tensor) -> Tensor:
 
 
 def coherence(matrix: Tensor) -> Tensor:
-    """The largest |cosine| between different rows (...); 0 for a single row.
+    """Return the largest |cosine| between different rows (...); 0 for a single row.
 
     Example:
         >>> import torch
@@ -101,7 +101,7 @@ def coherence(matrix: Tensor) -> Tensor:
 
 
 def mean_coherence(matrix: Tensor) -> Tensor:
-    """The mean |cosine| between different rows (...); 0 for a single row.
+    """Return the mean |cosine| between different rows (...); 0 for a single row.
 
     Example:
         >>> import torch
@@ -115,7 +115,7 @@ def mean_coherence(matrix: Tensor) -> Tensor:
 
 
 def norm_deviation(matrix: Tensor) -> Tensor:
-    """The root mean square of ||row|| - 1 (...).
+    """Return the root mean square of ||row|| - 1 (...).
 
     Example:
         >>> import torch
@@ -127,18 +127,20 @@ def norm_deviation(matrix: Tensor) -> Tensor:
 
 
 def _norm(vectors: Tensor) -> Tensor:
-    """The lengths of (..., n), whose squares may leave the range of the numbers."""
+    """Return the norms of vectors (..., n) whose squares may exceed the range of the number format."""
     size = magnitude(vectors, -1)
-    # a norm has a subgradient at 0, where a square root has none
+    # a norm has a subgradient at 0; a square root does not
     return (vectors / size).norm(dim=-1) * size.squeeze(-1)
 
 
 def welch_bound(m: int, n: int) -> float:
-    """The least possible coherence of m unit vectors in n dimensions, sqrt((m - n) / (n (m - 1))); 0 if m <= n.
+    """Return the lowest possible coherence of m unit vectors in n dimensions.
 
-    Welch 1974, first bound. It is reached by equiangular tight frames only.
+    It is sqrt((m - n) / (n (m - 1))), and 0 if m <= n (Welch 1974, first bound). Only equiangular tight frames attain
+    it.
 
     Raises:
+        ValueError: m or n is below 1.
         ValueError: m or n is below 1.
 
     Example:

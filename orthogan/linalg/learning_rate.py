@@ -1,4 +1,4 @@
-"""The step length that brings a weight nearest to orthogonality (Song, Sebe & Wang 2022)."""
+"""The step size that brings a weight closest to orthogonality (Song, Sebe & Wang 2022)."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from orthogan.linalg.precision import magnitude, matrices
 def optimal_learning_rate(
     weight: Tensor, gradient: Tensor, form: Literal["vector", "matrix"] = "vector", *, block_diagonal: bool = False
 ) -> Tensor:
-    """eta* of the step W - eta G for each matrix (...); infinite where no finite step is best.
+    """Return eta* of the step W - eta G for each matrix (...), or infinity if no finite step is optimal.
 
-    "vector", as published: with w, l the weight and gradient as vectors,
-    eta* = (w.w)(l.w) / ((w.w)(l.l) + 2 (l.w)^2), which minimizes (||w - eta l||^2)^2 to second order and so controls
-    the norm of W only. "matrix": the second-order minimum of ||(W - eta G)(W - eta G)^T - I||_F^2 itself, on
+    "vector" is the published form. With the weight w and the gradient l as vectors,
+    eta* = (w.w)(l.w) / ((w.w)(l.l) + 2 (l.w)^2). It minimizes (||w - eta l||^2)^2 to second order and therefore
+    controls only the norm of W. "matrix" is the second-order minimum of ||(W - eta G)(W - eta G)^T - I||_F^2 itself, on
     the smaller side of W: with A = W W^T - I, B = W G^T + G W^T, C = G G^T, eta* = <A, B> / (||B||_F^2 + 2 <A, C>).
 
     Args:
@@ -25,7 +25,7 @@ def optimal_learning_rate(
         block_diagonal: the matrices are the blocks of one block-diagonal matrix, which has one eta*, 0-d.
 
     Raises:
-        ValueError: an unknown form.
+        ValueError: the form is unknown.
 
     Source: Song, Sebe & Wang 2022, arXiv:2207.02119.
 
@@ -47,7 +47,7 @@ def optimal_learning_rate(
         return found * (size / length).reshape(found.shape)
     if form != "matrix":
         raise ValueError(f"form {form!r}: choose vector or matrix")
-    size = size.clamp_min(1.0)  # beside the identity a small weight is small
+    size = size.clamp_min(1.0)  # a small weight is small relative to the identity
     weight = weight / size
     if weight.shape[-2] > weight.shape[-1]:
         weight, gradient = weight.mT, gradient.mT

@@ -1,4 +1,4 @@
-"""The polar factor of a matrix: the nearest one with orthonormal rows or columns."""
+"""The polar factor of a matrix: the nearest matrix with orthonormal rows or columns."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from orthogan.linalg.decompositions import thin_svd
 from orthogan.linalg.precision import magnitude, matrices
 
 PolarMethod = Literal["eigh", "svd", "newton_schulz", "polar_express"]
-# Amsel et al. 2025, "The Polar Express": odd quintics, each the best one on the interval that the one before leaves,
-# from singular values in [1e-3, 1]; the last is the limit of the sequence
+# Amsel et al. 2025, "The Polar Express": odd quintics, each optimal on the interval that the previous one leaves, for
+# singular values in [1e-3, 1]; the last one is the limit of the sequence
 POLAR_EXPRESS = (
     (8.28721201814563, -23.595886519098837, 17.300387312530933),
     (4.107059111542203, -2.9478499167379106, 0.5448431082926601),
@@ -28,7 +28,7 @@ SAFETY = 1.01
 
 
 class _Polar(torch.autograd.Function):
-    """U V^T by SVD, with the backward that has no gap between singular values in a denominator, only their sums."""
+    """U V^T by SVD, with a backward pass that divides only by sums of singular values, never by their gaps."""
 
     @staticmethod
     def forward(ctx: Any, matrix: Tensor) -> Tensor:
@@ -40,7 +40,7 @@ class _Polar(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
         left, values, right = ctx.saved_tensors
-        # directions without length have no defined factor: their slope is bounded instead of infinite
+        # singular directions of zero length have no unique factor: their gradient is bounded instead of infinite
         top = torch.where(values[..., :1] > 0, values[..., :1], 1.0)
         values = values.clamp_min(torch.finfo(values.dtype).eps * top * values.shape[-1])
         inner = left.mT @ gradient @ right.mT
@@ -56,9 +56,10 @@ class _Polar(torch.autograd.Function):
 
 
 def polar_factor(matrix: Tensor) -> Tensor:
-    """U V^T of the thin SVD of (..., m, n): Löwdin's symmetric orthogonalization, differentiable once.
+    """Return U V^T of the thin SVD of (..., m, n): Löwdin's symmetric orthogonalization, differentiable once.
 
-    The gradient stays finite where singular values coincide; ``torch.linalg.svd``'s own does not. At least float32.
+    The gradient stays finite if singular values coincide, unlike that of ``torch.linalg.svd``. The computation uses at
+    least float32.
 
     Example:
         >>> import torch
@@ -72,10 +73,11 @@ def polar_factor(matrix: Tensor) -> Tensor:
 
 @torch.library.custom_op("orthogan::newton_schulz", mutates_args=())
 def newton_schulz(matrix: Tensor, tolerance: float = 1e-6, most: int = 100) -> Tensor:
-    """The polar factor by X <- X (3 I - X^T X) / 2, until ||X^T X - I||_F is below ``tolerance``.
+    """Return the polar factor by X <- X (3 I - X^T X) / 2, iterated until ||X^T X - I||_F is below ``tolerance``.
 
-    Products only, no decomposition; it waits for the device once an iteration. Differentiable once for square
-    matrices. A matrix without full rank never gets there and stops after ``most`` iterations.
+    The iteration uses only matrix products and no decomposition. It waits for the device once per iteration. It is
+    differentiable once for square matrices. For a matrix without full rank it does not converge and stops after
+    ``most`` iterations.
 
     Args:
         matrix: (..., m, n), at least float32.
@@ -84,13 +86,13 @@ def newton_schulz(matrix: Tensor, tolerance: float = 1e-6, most: int = 100) -> T
     x = matrix.mT if wide else matrix
     x = x / magnitude(x, -2, -1)
     eye = torch.eye(x.shape[-1], dtype=x.dtype, device=x.device)
-    # sqrt(||X||_1 ||X||_inf) bounds the spectral norm, often well below the Frobenius norm; so fewer iterations
+    # sqrt(||X||_1 ||X||_inf) bounds the spectral norm, often far below the Frobenius norm, and saves iterations
     bound = (x.abs().sum(-1).amax(-1) * x.abs().sum(-2).amax(-1)).sqrt()
     x = x / torch.minimum(bound, x.flatten(-2).norm(dim=-1)).clamp_min(1e-30)[..., None, None]
     for _ in range(most):
         error = x.mT @ x - eye
         x = x - 0.5 * (x @ error)
-        # this step has squared the error that was measured
+        # this step has already squared the measured error
         if float(error.flatten(-2).norm(dim=-1).amax()) <= tolerance**0.5:
             break
     return x.mT.contiguous() if wide else x.contiguous()
@@ -103,9 +105,10 @@ def _(matrix: Tensor, tolerance: float = 1e-6, most: int = 100) -> Tensor:
 
 @torch.library.custom_op("orthogan::newton_schulz_backward", mutates_args=())
 def newton_schulz_backward(matrix: Tensor, factor: Tensor, gradient: Tensor, tolerance: float) -> Tensor:
-    """Q X with H X + X H = Q^T G - G^T Q, H = Q^T A: the slope of the polar factor of a square A, by products only.
+    """Return Q X with H X + X H = Q^T G - G^T Q, H = Q^T A: the gradient of the polar factor Q of a square A.
 
-    The Lyapunov equation is solved by the sign iteration on (H, right-hand side) together (Song et al. 2022).
+    It uses only matrix products: the sign iteration on (H, right-hand side) solves the Lyapunov equation (Song et al.
+    2022).
     """
     scale = magnitude(matrix, -2, -1)
     hermitian = factor.mT @ (matrix / scale)
@@ -145,18 +148,18 @@ newton_schulz.register_autograd(_slope, setup_context=_remember)
 
 @torch.no_grad()
 def nearest_orthogonal(matrix: Tensor, method: PolarMethod = "eigh", rank_tolerance: float | None = None) -> Tensor:
-    """The polar factor of ``matrix`` (..., m, n), for use on gradients: no graph, any rank, at least float32.
+    """Return the polar factor of ``matrix`` (..., m, n), for use on gradients: no graph, any rank, at least float32.
 
     Args:
-        method: "eigh" of the smaller Gram matrix in float64 (exact, fast while the smaller side is below about a
+        method: "eigh" of the smaller Gram matrix in float64 (exact, and fast if the smaller side is below about a
             thousand); "svd"; "newton_schulz" to tolerance; "polar_express" (Amsel et al. 2025: eight steps in
-            bfloat16, singular values within about 1 %, the fast one on a GPU).
-        rank_tolerance: eigh and svd only. Directions with singular values at or below this share of the largest
-            are left out (zero) instead of being given an arbitrary orthonormal completion. None: only what
-            rounding makes of zero.
+            bfloat16, singular values within about 1 %, fast on a GPU).
+        rank_tolerance: "eigh" and "svd" only. Directions whose singular values are at most this fraction of the largest
+            one are set to zero instead of being completed with arbitrary orthonormal vectors. None: only singular
+            values that are zero up to rounding.
 
     Raises:
-        ValueError: an unknown method, or a matrix that is complex or has no rows or columns.
+        ValueError: the method is unknown, or the matrix is complex or has no rows or no columns.
 
     Source: Song, Sebe & Wang 2022, arXiv:2207.02119.
 
@@ -187,9 +190,9 @@ def nearest_orthogonal(matrix: Tensor, method: PolarMethod = "eigh", rank_tolera
 
 def _by_gram(x: Tensor, rank_tolerance: float | None) -> Tensor:
     wide = x.shape[-2] <= x.shape[-1]
-    # the Gram matrix squares the condition number, so float32 input is squared in float64
+    # the Gram matrix squares the condition number, so it is computed in float64 for float32 input
     x = x.double() if x.device.type != "mps" else x
-    # a common scale keeps the squares away from the ends of the number range
+    # a common scale keeps the squares within the range of the number format
     x = x / x.abs().amax((-2, -1), keepdim=True).clamp_min(torch.finfo(x.dtype).tiny)
     values, vectors = torch.linalg.eigh(x @ x.mT if wide else x.mT @ x)
     floor = 1e-12 if rank_tolerance is None else max(rank_tolerance**2, 1e-12)
@@ -205,7 +208,7 @@ def _polar_express(x: Tensor) -> Tensor:
     x = (x if wide else x.mT).bfloat16() if x.dtype != torch.float64 else (x if wide else x.mT)
     x = x / (x.flatten(-2).norm(dim=-1) * 1.01).clamp_min(1e-7)[..., None, None]
     for a, b, c in POLAR_EXPRESS:
-        # rounding must not push a value beyond the interval, outside of which the quintics grow without bound
+        # rounding must not push a value out of the interval, because the quintics diverge there
         a, b, c = a / SAFETY, b / SAFETY**3, c / SAFETY**5
         gram = x @ x.mT
         x = a * x + (b * gram + c * (gram @ gram)) @ x

@@ -1,4 +1,4 @@
-"""Singular vectors by power iteration. Matrices may carry leading batch dimensions."""
+"""Singular vectors by power iteration. Matrices may have leading batch dimensions."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from orthogan.linalg.decompositions import thin_svd
 from orthogan.linalg.precision import at_least_float32, magnitude, matrices
 
 EPS = 1e-12
-SMALLEST = 2.0**-80  # products of matrices with vectors below this may have lost digits in float32
+SMALLEST = 2.0**-80  # matrix-vector products below this may have lost digits in float32
 
 
 def normalize(vector: Tensor) -> Tensor:
-    """``vector`` (..., n) at unit length, in at least float32; a zero vector stays zero.
+    """Return ``vector`` (..., n) at unit length, in at least float32. A zero vector stays zero.
 
     Example:
         >>> import torch
@@ -30,11 +30,11 @@ def normalize(vector: Tensor) -> Tensor:
 
 
 def power_iteration(matrix: Tensor, u: Tensor, iterations: int) -> tuple[Tensor, Tensor]:
-    """Unit vectors (u, v) nearer to the top singular pair of ``matrix`` (..., m, n), from ``u`` (..., m).
+    """Return unit vectors (u, v) closer to the top singular pair of ``matrix`` (..., m, n), starting at ``u`` (..., m).
 
-    Each iteration is v <- W^T u, u <- W v (Miyato et al. 2018, algorithm 1), so that u^T W v = ||W v||. Where a
-    product vanishes (a zero matrix, a start orthogonal to its range) u stays what it was: a zero vector would
-    stay zero, also after the matrix has changed. At least float32.
+    Each iteration is v <- W^T u, u <- W v (Miyato et al. 2018, algorithm 1), so that u^T W v = ||W v||. If a product is
+    zero (a zero matrix, or a start orthogonal to its range), u does not change, because a zero vector would stay zero
+    even after the matrix has changed. The computation uses at least float32.
 
     Source: Miyato et al. 2018, algorithm 1, arXiv:1802.05957.
 
@@ -60,14 +60,15 @@ def power_iteration(matrix: Tensor, u: Tensor, iterations: int) -> tuple[Tensor,
 def power_iterations(
     matrices: Sequence[Tensor], starts: Sequence[Tensor], iterations: int, *, stacked: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """``power_iteration`` on each of many matrices (m_i, n_i) from (m_i,), in few kernels: for the weights of a net.
+    """Run ``power_iteration`` on many matrices (m_i, n_i) with starts (m_i,) in few kernels, for the weights of a net.
 
-    All vectors live in the rows of two zero-padded blocks, so that lengths, quotients and choices are one kernel each
-    whatever the number of matrices. Neighbors of one shape are multiplied together; so give those of a shape in turn.
+    All vectors are rows of two zero-padded blocks, so that norms, divisions and selections take one kernel each,
+    whatever the number of matrices. Consecutive matrices of the same shape are multiplied together, so pass matrices of
+    the same shape one after another.
 
     Args:
-        stacked: copy neighbors of a shape into one batch for a product (a GPU: launches cost more than copies), or
-            multiply one after the other (a CPU).
+        stacked: copy consecutive matrices of the same shape into one batch for a product (for a GPU, where launches
+            cost more than copies), or multiply them one by one (for a CPU).
 
     Returns:
         u (count, max m_i) and v (count, max n_i), zero beyond their own lengths, and sigma = ||W v|| (count,).
@@ -98,11 +99,12 @@ def power_iterations(
 
 
 def _both(runs: Sequence[tuple[int, Tensor]], u: Tensor, wide: int, *, apart: bool) -> tuple[Tensor, Tensor]:
-    """W^T u and W W^T u (count, ...) by rows, up to a common factor of a row.
+    """Return W^T u and W W^T u (count, ...) as rows, up to a common factor per row.
 
     Args:
-        apart: all first products, then all second ones, with a power of two between them that keeps both in the range
-            of the numbers. Otherwise one directly after the other: a CPU then has W in its cache for the second.
+        apart: compute all first products, then all second ones, with a power of two between them that keeps both in
+            the range of the number format. Otherwise, compute the second product of a matrix directly after the first:
+            a CPU then still has W in its cache.
     """
     v, product = u.new_zeros(len(u), wide), torch.zeros_like(u)
     for row, run in runs:
@@ -117,13 +119,13 @@ def _both(runs: Sequence[tuple[int, Tensor]], u: Tensor, wide: int, *, apart: bo
 
 
 def _usual(products: Tensor) -> bool:
-    """Whether no row has vanished or overflowed, nor nearly so; waits for the device."""
+    """Return whether no row is zero or has overflowed, or nearly so. This waits for the device."""
     top = products.abs().amax(-1)
     return bool(((top > SMALLEST) & (top < 1 / SMALLEST)).all())
 
 
 def _multiply(run: Tensor, vectors: Tensor, out: Tensor, row: int) -> None:
-    """The products of ``run`` (number, m, n) with the rows of ``vectors`` from ``row`` on, into those of ``out``."""
+    """Multiply ``run`` (number, m, n) with the rows of ``vectors`` from ``row`` on, and write to those of ``out``."""
     number, m, n = run.shape
     if number == 1:
         torch.mv(run[0], vectors[row, :n], out=out[row, :m])
@@ -132,11 +134,11 @@ def _multiply(run: Tensor, vectors: Tensor, out: Tensor, row: int) -> None:
 
 
 def block_power_iteration(matrix: Tensor, u: Tensor, iterations: int) -> tuple[Tensor, Tensor]:
-    """Orthonormal columns (U, V) nearer to the top k singular vectors of ``matrix`` (..., m, n), largest first.
+    """Return orthonormal columns (U, V) closer to the top k singular vectors of ``matrix`` (..., m, n), largest first.
 
-    Each iteration is V <- orth(W^T U), U <- orth(W V), with orth by Householder QR, which stays orthonormal where
-    the product is rank deficient. A last rotation within the blocks (Rayleigh-Ritz: the SVD of the k x k
-    matrix U^T W V) tells the vectors apart, so that U^T W V is diagonal, positive and descending.
+    Each iteration is V <- orth(W^T U), U <- orth(W V). orth is a Householder QR, which stays orthonormal even if the
+    product is rank deficient. A final rotation within the blocks (Rayleigh-Ritz: the SVD of the k x k matrix U^T W V)
+    separates the vectors, so that U^T W V is diagonal, positive and descending.
 
     Args:
         u: start (..., m, k) with 1 <= k <= min(m, n).

@@ -1,4 +1,4 @@
-"""In what precision and at what scale matrices are worked on."""
+"""Conversion of matrices to the precision and scale used for computations."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from torch import Tensor
 
 
 def at_least_float32(tensor: Tensor, *, allow_complex: bool = False) -> Tensor:
-    """At least float32: singular vectors iterated in half precision never converge.
+    """Convert to at least float32, because singular vectors iterated in half precision never converge.
 
     Raises:
-        ValueError: a complex tensor, whose imaginary part would be lost; not with ``allow_complex``.
-        TypeError: no tensor at all.
+        ValueError: the tensor is complex and would lose its imaginary part; not raised with ``allow_complex``.
+        TypeError: the argument is not a tensor.
     """
     if not isinstance(tensor, Tensor):
         raise TypeError(f"expected a torch.Tensor, not {type(tensor).__name__}; torch.as_tensor makes one of numbers")
@@ -26,11 +26,11 @@ def at_least_float32(tensor: Tensor, *, allow_complex: bool = False) -> Tensor:
 
 
 def matrices(tensor: Tensor, *, square: bool = False) -> Tensor:
-    """``at_least_float32``, of a matrix or a batch of matrices (..., m, n) that has at least one row and one column.
+    """Convert a matrix or a batch of matrices (..., m, n) to at least float32; m and n must be at least 1.
 
     Raises:
-        ValueError: a tensor of another shape, or a complex one.
-        TypeError: no tensor at all.
+        ValueError: the shape is different, or the tensor is complex.
+        TypeError: the argument is not a tensor.
     """
     found = at_least_float32(tensor)
     if found.dim() < 2 or 0 in found.shape[-2:] or (square and found.shape[-1] != found.shape[-2]):
@@ -40,14 +40,14 @@ def matrices(tensor: Tensor, *, square: bool = False) -> Tensor:
 
 
 def magnitude(tensor: Tensor, *dims: int) -> Tensor:
-    """The power of two above the largest |entry| over ``dims``, which are kept with size 1; 1 if that entry is 0.
+    """Return the power of two above the largest |entry| over ``dims``, kept with size 1; 1 if that entry is 0.
 
-    To divide by it changes no digit, so that a function which does not depend on the scale, or is proportional to it,
-    gives the same digits at every scale, without squares that leave the range of the numbers. No gradient; 1 also
-    where an entry is NaN or there is none.
+    Dividing by it is exact. A function that does not depend on the scale, or is proportional to it, therefore gives the
+    same digits at every scale, and its squares stay in the range of the number format. The result has no gradient. It
+    is also 1 if an entry is NaN or if there are no entries.
     """
     if not tensor.numel():
         return tensor.new_ones([1 if i - tensor.dim() in dims else n for i, n in enumerate(tensor.shape)])
     top = tensor.detach().abs().amax(dims, keepdim=True)
-    # 0 and NaN give NaN; what is too large for a power of two above it gives inf
+    # 0 and NaN give NaN; a value too large for a power of two above it gives inf
     return torch.nan_to_num(top / torch.frexp(top).mantissa, nan=1.0, posinf=2.0**127)

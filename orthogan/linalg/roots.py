@@ -1,6 +1,6 @@
 """Square roots and inverse square roots of symmetric positive semi-definite matrices, with stable gradients.
 
-All take (..., n, n) in at least float32, symmetrize it, and give NaN for a matrix with an entry that is not finite.
+All functions take (..., n, n) in at least float32, symmetrize it, and return NaN for a matrix that is not finite.
 """
 
 from __future__ import annotations
@@ -18,30 +18,30 @@ from orthogan.linalg.precision import at_least_float32, magnitude, matrices
 
 SqrtMethod = Literal["eigh", "pade", "taylor", "newton_schulz"]
 InverseMethod = Literal["eigh", "newton_schulz", "pade"]
-DEGREE = 100  # of the geometric series in the published Taylor gradient
+DEGREE = 100  # degree of the geometric series in the published Taylor gradient
 # (1+s)^11 +- (1-s)^11 in z = s^2: their quotient is the [5,5] Pade approximant of sqrt(z) about z = 1
 NUMERATOR = tuple(comb(11, 2 * j) for j in range(6))
 DENOMINATOR = tuple(comb(11, 2 * j + 1) for j in range(6))
-# the approximant of the root keeps values above 1/11, so that for n up to some hundreds this many steps converge
+# the approximant of the root keeps values above 1/11, so this many steps converge for n up to a few hundred
 LYAPUNOV_ITERATIONS = 12
 
 
 def matrix_sqrt(matrix: Tensor, method: SqrtMethod = "eigh", *, iterations: int = 5) -> Tensor:
-    """S^(1/2) of ``matrix`` (..., n, n).
+    """Return S^(1/2) of ``matrix`` (..., n, n).
 
     Args:
-        method: "eigh" is exact and has a gradient without an eigen-gap, 1 / (sqrt l_i + sqrt l_j), differentiable any
-            number of times. "pade" and "taylor" have the same forward and, once differentiable, the gradients of
-            Song et al. 2021, "Why approximate matrix square root outperforms accurate SVD": the gap
-            1 / (l_i - l_j) = 1/l_i * 1/(1 - x), x = l_j/l_i, where 1/(1 - x) is its [50,50] Pade approximant or its
-            series to degree 100. Both agree with "eigh" for separate eigenvalues and pass no gradient between equal
+        method: "eigh" is exact. Its gradient has no eigen-gap, 1 / (sqrt l_i + sqrt l_j), and is differentiable any
+            number of times. "pade" and "taylor" have the same forward pass and the gradients of Song et al. 2021, "Why
+            approximate matrix square root outperforms accurate SVD", and are differentiable once. In the gap
+            1 / (l_i - l_j) = 1/l_i * 1/(1 - x), x = l_j/l_i, they replace 1/(1 - x) by its [50,50] Pade approximant or
+            its series to degree 100. Both agree with "eigh" for separate eigenvalues and give no gradient between equal
             ones. "newton_schulz" is the coupled iteration (Li et al. 2018, iSQRT-COV) with autograd's gradient.
-        iterations: of "newton_schulz" only.
+        iterations: for "newton_schulz" only.
 
-    The slope of vanishing eigenvalues is bounded as if they were at rounding level, eps * l_max.
+    The gradient of vanishing eigenvalues is bounded as if they were at rounding level, eps * l_max.
 
     Raises:
-        ValueError: an unknown method, less than one iteration, or a matrix that is not square.
+        ValueError: the method is unknown, iterations is below one, or the matrix is not square.
 
     Source: Song, Sebe & Wang 2022, arXiv:2201.08663.
 
@@ -66,20 +66,21 @@ def matrix_sqrt(matrix: Tensor, method: SqrtMethod = "eigh", *, iterations: int 
 
 
 def inverse_sqrt(matrix: Tensor, method: InverseMethod = "eigh", *, iterations: int = 5, shift: float = 0.0) -> Tensor:
-    """(S + shift I)^(-1/2) of ``matrix`` (..., n, n).
+    """Return (S + shift I)^(-1/2) of ``matrix`` (..., n, n).
 
     Args:
         method: "eigh" is exact, with the gradient -1 / (sqrt(l_i l_j) (sqrt l_i + sqrt l_j)), differentiable any
-            number of times; it shifts the eigenvalues, where rounding beside a large l_max does not lose the shift.
-            "newton_schulz" is the coupled iteration with autograd's gradient. "pade" is the [5,5] approximant after
-            division by the Frobenius norm (Song et al. 2022, fast differentiable matrix square root), with the
-            gradient of the exact root by the iterative Lyapunov solver. Both of these are smooth approximations:
-            they raise small eigenvalues less than the exact inverse root does, "pade" to 11 / sqrt(||S||_F).
-        iterations: of "newton_schulz" only.
-        shift: 0 or more. With 0, eigenvalues below eps * l_max count as eps * l_max.
+            number of times. It adds the shift to the eigenvalues, so that the shift is not lost to rounding next to a
+            large l_max. "newton_schulz" is the coupled iteration with autograd's gradient. "pade" is the [5,5]
+            approximant after division by the Frobenius norm (Song et al. 2022, fast differentiable matrix square root),
+            with the gradient of the exact root by the iterative Lyapunov solver. Both of these are smooth
+            approximations: they raise small eigenvalues less than the exact inverse root does, "pade" to
+            11 / sqrt(||S||_F).
+        iterations: for "newton_schulz" only.
+        shift: 0 or more. With 0, eigenvalues below eps * l_max are replaced by eps * l_max.
 
     Raises:
-        ValueError: an unknown method, less than one iteration, a negative shift, or a matrix that is not square.
+        ValueError: the method is unknown, iterations is below one, the shift is negative, or the matrix is not square.
 
     Source: Song, Sebe & Wang 2022, arXiv:2201.08663.
 
@@ -108,10 +109,10 @@ def inverse_sqrt(matrix: Tensor, method: InverseMethod = "eigh", *, iterations: 
 
 @torch.no_grad()
 def condition_numbers(matrix: Tensor, shift: float = 0.0) -> dict[str, list[float]]:
-    """Facts of each matrix of ``matrix`` (..., n, n), flattened over the leading dimensions; waits for the device.
+    """Return condition numbers of each ``matrix`` (..., n, n), flattened over the leading dimensions.
 
-    ``kappa`` is l_max / l_min, inf where l_min is at rounding level n * eps * l_max of the given precision;
-    ``kappa_shifted`` is that of S + shift I; ``lambda_max`` is l_max.
+    ``kappa`` is l_max / l_min, or inf if l_min is at rounding level n * eps * l_max of the given precision.
+    ``kappa_shifted`` is that of S + shift I. ``lambda_max`` is l_max. The function waits for the device.
     """
     clean, finite = _finite(_symmetric(matrix.cpu()).double())
     values, broken = torch.linalg.eigvalsh(clean).reshape(-1, matrix.shape[-1]), ~finite.reshape(-1)
@@ -131,37 +132,37 @@ def _symmetric(matrix: Tensor) -> Tensor:
 
 
 def _scaled(s: Tensor, shift: float = 0.0) -> tuple[Tensor, Tensor]:
-    """S / size^2 and size (..., 1, 1): a power of two near the root of the largest entry of S, or of ``shift``."""
+    """Return S / size^2 and size (..., 1, 1), a power of two near the root of the largest entry of S or ``shift``."""
     size = 0.5 * magnitude(magnitude(s, -2, -1).sqrt(), -2, -1)
     if shift:
         size = size.clamp_min(2.0 ** round(math.log2(shift) / 2))
     if s.requires_grad and not torch.compiler.is_compiling():
-        # the gradient of a tiny matrix may be too large for its number format: then it is the largest number
+        # the gradient of a tiny matrix may overflow its number format: then it becomes the largest number
         most = torch.finfo(s.dtype).max
         s.register_hook(lambda gradient: None if gradient is None else gradient.clamp(-most, most))
     return s / size.square(), size
 
 
 def _finite(matrix: Tensor) -> tuple[Tensor, Tensor]:
-    """``matrix`` with zeros where any entry is not finite, and (..., 1) whether all are: eigh raises on NaN."""
+    """Replace matrices that are not finite by zeros and return (..., 1) whether each is finite: eigh raises on NaN."""
     finite = matrix.isfinite().flatten(-2).all(-1)[..., None]
     return torch.where(finite[..., None], matrix, 0.0), finite
 
 
 def _decompose(s: Tensor) -> tuple[Tensor, Tensor]:
-    """Eigenvalues (..., n), none below 0, ascending, and eigenvectors; NaN values where ``s`` is not finite."""
+    """Return eigenvalues (..., n), at least 0, ascending, and eigenvectors; values are NaN if ``s`` is not finite."""
     clean, finite = _finite(s)
     values, vectors = eigh(clean)
     return torch.where(finite, values.clamp_min(0.0), torch.nan), vectors
 
 
 def _smallest(dtype: torch.dtype) -> float:
-    """Below this a matrix counts as zero: its inverse root, squared, is still a number."""
+    """Return the value below which a matrix counts as zero: its inverse root, squared, is still finite."""
     return torch.finfo(dtype).tiny ** 0.5
 
 
 def _raised(values: Tensor) -> Tensor:
-    """Eigenvalues that are at least at the rounding level of the largest."""
+    """Raise eigenvalues to at least the rounding level of the largest."""
     floor = torch.finfo(values.dtype).eps * values[..., -1:]
     return torch.maximum(values, floor.clamp_min(_smallest(values.dtype)))
 
@@ -171,7 +172,7 @@ def _compose(vectors: Tensor, values: Tensor) -> Tensor:
 
 
 class _Lyapunov(torch.autograd.Function):
-    """X with A X + X A = C for symmetric A = Q diag(a) Q^T; its gradients are Lyapunov solutions too."""
+    """X with A X + X A = C for symmetric A = Q diag(a) Q^T; its gradients are also Lyapunov solutions."""
 
     @staticmethod
     def forward(ctx: Any, a: Tensor, c: Tensor, vectors: Tensor, values: Tensor) -> Tensor:
@@ -189,7 +190,7 @@ class _Lyapunov(torch.autograd.Function):
 
 
 class _Roots(torch.autograd.Function):
-    """R = (S + shift I)^(1/2) and P = R^(-1) by eigh; from R R = S, dR solves R dR + dR R = dS and dP = -P dR P."""
+    """R = (S + shift I)^(1/2) and P = R^(-1) by eigh. R R = S implies dR R + R dR = dS and dP = -P dR P."""
 
     @staticmethod
     def forward(ctx: Any, s: Tensor, shift: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -212,11 +213,11 @@ class _Roots(torch.autograd.Function):
 
 
 class _GapRoot(torch.autograd.Function):
-    """S^(1/2) by eigh, with the gradient of the decomposition whose eigen-gap is approximated.
+    """S^(1/2) by eigh, with the gradient of the decomposition and an approximated eigen-gap.
 
-    The gap comes with sqrt l_i - sqrt l_j in the numerator, so that the approximation phi(x) of 1/(1 - x) scales the
-    exact 1 / (sqrt l_i + sqrt l_j) by (1 - x) phi(x): 1 - x^101 for the series. The Pade approximant is 1/(1 - x)
-    itself, infinite at x = 1, where the authors put a large number: here 1/(1 - x) is at most 1/eps.
+    The gap appears together with sqrt l_i - sqrt l_j in the numerator. The approximation phi(x) of 1/(1 - x) therefore
+    scales the exact 1 / (sqrt l_i + sqrt l_j) by (1 - x) phi(x): 1 - x^101 for the series. The Pade approximant is
+    1/(1 - x) itself, which is infinite at x = 1. There the authors use a large number; here 1/(1 - x) is at most 1/eps.
     """
 
     @staticmethod
@@ -237,13 +238,13 @@ class _GapRoot(torch.autograd.Function):
                 weight = -torch.expm1((DEGREE + 1) * x.log())
             else:
                 weight = ((1 - x) / torch.finfo(x.dtype).eps).clamp_max(1.0)
-            weight = weight + torch.eye(x.shape[-1], dtype=x.dtype, device=x.device)  # the values' own gradient
+            weight = weight + torch.eye(x.shape[-1], dtype=x.dtype, device=x.device)  # gradient of the eigenvalues
             inner = (vectors.mT @ gradient @ vectors) * weight / (one.sqrt() + other.sqrt())
             return vectors @ inner @ vectors.mT, None
 
 
 def _newton_schulz(s: Tensor, iterations: int) -> tuple[Tensor, Tensor]:
-    """Root and inverse root: Y <- Y T, Z <- T Z with T = (3 I - Z Y) / 2, from S / tr S, scaled back at the end."""
+    """Return root and inverse root: Y <- Y T, Z <- T Z, T = (3 I - Z Y) / 2, from S / tr S, rescaled at the end."""
     if iterations < 1:
         raise ValueError(f"iterations is {iterations}: must be at least 1")
     trace = s.diagonal(dim1=-2, dim2=-1).sum(-1)[..., None, None].clamp_min(_smallest(s.dtype))
@@ -256,7 +257,7 @@ def _newton_schulz(s: Tensor, iterations: int) -> tuple[Tensor, Tensor]:
 
 
 class _PadeRoots(torch.autograd.Function):
-    """Root R and its inverse P by the [5,5] approximant; gradients as if R R = S."""
+    """The root R and its inverse P by the [5,5] approximant, with gradients as if R R = S."""
 
     @staticmethod
     def forward(ctx: Any, s: Tensor) -> tuple[Tensor, Tensor]:
@@ -267,7 +268,7 @@ class _PadeRoots(torch.autograd.Function):
         for p, q in zip(NUMERATOR[1:], DENOMINATOR[1:], strict=True):
             power = power @ z
             above, below = above + p * power, below + q * power
-        # solve_ex: rounding cannot make these singular (condition at most 1024), and a check would wait for the device
+        # solve_ex: these cannot be singular (condition at most 1024), and a check would wait for the device
         root = norm.sqrt() * torch.linalg.solve_ex(below, above)[0]
         inverse = torch.linalg.solve_ex(above, below)[0] / norm.sqrt()
         root, inverse = 0.5 * (root + root.mT), 0.5 * (inverse + inverse.mT)
@@ -282,7 +283,7 @@ class _PadeRoots(torch.autograd.Function):
 
 
 def _lyapunov_by_products(a: Tensor, c: Tensor) -> Tensor:
-    """X with A X + X A = C for positive definite A, by the sign iteration on [[A, C], [0, -A]]; differentiable."""
+    """Return X with A X + X A = C for positive definite A, by sign iteration on [[A, C], [0, -A]]; differentiable."""
     size = a.flatten(-2).norm(dim=-1)[..., None, None].clamp_min(_smallest(a.dtype))
     b, c = a / size, c / size
     eye = torch.eye(a.shape[-1], dtype=a.dtype, device=a.device)

@@ -1,7 +1,7 @@
 """Maps from unconstrained numbers to orthogonal matrices (..., d, d), for orthogonal over-parameterized training.
 
-Every map takes zeros (compact ones) or the identity (square ones) to the identity, so that training starts at the
-given weight. Liu et al. 2021 compare them; ``qr`` here is also their Householder variant, which differs by signs.
+Every map takes zeros (compact maps) or the identity (square maps) to the identity, so that training starts at the given
+weight. Liu et al. 2021 compare these maps. ``qr`` also covers their Householder variant, which differs only in signs.
 """
 
 from __future__ import annotations
@@ -17,47 +17,47 @@ from orthogan.linalg.precision import at_least_float32, magnitude
 
 
 def skew(compact: Tensor, size: int) -> Tensor:
-    """The skew-symmetric matrix (..., size, size) whose upper triangle, row by row, is ``compact``."""
+    """Return the skew-symmetric matrix (..., size, size) whose upper triangle, row by row, is ``compact``."""
     upper = triangle(compact, size)
     return upper - upper.mT
 
 
 def triangle(compact: Tensor, size: int) -> Tensor:
-    """The strictly upper triangular matrix (..., size, size) that ``compact`` (..., size (size - 1) / 2) fills."""
+    """Return the strictly upper triangular (..., size, size) filled from ``compact`` (..., size (size - 1) / 2)."""
     rows, columns = torch.triu_indices(size, size, 1, device=compact.device)
     flat = compact.new_zeros(*compact.shape[:-1], size * size)
     return flat.index_copy(-1, rows * size + columns, compact).unflatten(-1, (size, size))
 
 
 def newton_schulz_step(rotation: Tensor) -> Tensor:
-    """One Newton-Schulz step: squares the distance of a nearly orthogonal matrix from orthogonality."""
+    """Run one Newton-Schulz step, which squares the distance of a nearly orthogonal matrix from orthogonality."""
     return rotation - 0.5 * rotation @ (rotation.mT @ rotation - _eye(rotation))
 
 
 def cayley(compact: Tensor, size: int) -> Tensor:
-    """(I - A/2)^-1 (I + A/2), A skew: rotations without the eigenvalue -1."""
+    """Return (I - A/2)^-1 (I + A/2) for skew-symmetric A: rotations without the eigenvalue -1."""
     half = 0.5 * skew(compact, size)
     eye = _eye(half)
     return newton_schulz_step(torch.linalg.solve(eye - half, eye + half))
 
 
 def matrix_exp(compact: Tensor, size: int) -> Tensor:
-    """exp(A), A skew: every rotation."""
+    """Return exp(A) for skew-symmetric A, which covers every rotation."""
     return newton_schulz_step(torch.linalg.matrix_exp(skew(compact, size)))
 
 
 def householder(compact: Tensor, size: int) -> Tensor:
-    """The product of ``size`` reflections with learned vectors (1 on the diagonal, ``compact`` below), negated.
+    """Return the negated product of ``size`` reflections with learned vectors (1 on the diagonal, ``compact`` below).
 
     H_1 ... H_d = I - V T^-1 V^T with T = striu(V^T V) + diag(V^T V) / 2 (Joffrain et al. 2006): three products and a
-    triangular solve, whatever the number of reflections.
+    triangular solve, for any number of reflections.
     """
     vectors = triangle(compact, size).mT
     return newton_schulz_step(-reflections(vectors + _eye(vectors)))
 
 
 def reflections(vectors: Tensor) -> Tensor:
-    """The first k columns of the product of the reflections along the k columns of ``vectors`` (..., d, k).
+    """Return the first k columns of the product of the reflections along the k columns of ``vectors`` (..., d, k).
 
     A zero column reflects nothing.
     """
@@ -72,22 +72,22 @@ def reflections(vectors: Tensor) -> Tensor:
 
 
 def qr(square: Tensor) -> Tensor:
-    """Q of QR with a positive diagonal of R: Gram-Schmidt of the columns by Householder reflections."""
+    """Return Q of QR with a positive diagonal of R: Gram-Schmidt of the columns by Householder reflections."""
     return _Orthonormal.apply(at_least_float32(square))  # pyright: ignore[reportReturnType]
 
 
 def gram_schmidt(square: Tensor) -> Tensor:
-    """Gram-Schmidt of the rows, each orthogonalized twice; the same map as ``qr`` of the transpose."""
+    """Run Gram-Schmidt on the rows, orthogonalizing each twice; the same map as ``qr`` of the transpose."""
     return _gram_schmidt(at_least_float32(square))
 
 
 def polar(square: Tensor) -> Tensor:
-    """Löwdin's symmetric orthogonalization M (M^T M)^-1/2, by SVD."""
+    """Return Löwdin's symmetric orthogonalization M (M^T M)^-1/2, by SVD."""
     return newton_schulz_step(polar_factor(square))
 
 
 def polar_newton_schulz(square: Tensor) -> Tensor:
-    """The same by Newton-Schulz to tolerance: products only."""
+    """Return Löwdin's symmetric orthogonalization by Newton-Schulz to tolerance, with matrix products only."""
     square = at_least_float32(square)
     tolerance = 1e-6 if square.dtype == torch.float32 else 1e-12
     return newton_schulz(square, tolerance)
@@ -98,7 +98,7 @@ def _eye(like: Tensor) -> Tensor:
 
 
 def _qr_slope(q: Tensor, r: Tensor, gradient: Tensor) -> Tensor:
-    """dL/dA of A = Q R (R with a positive diagonal) from dL/dQ; r is kept away from singular."""
+    """Return dL/dA of A = Q R (R with a positive diagonal) from dL/dQ; r is kept away from singular."""
     m = -gradient.mT @ q
     lower = m.tril() + m.tril(-1).mT
     diagonal = r.diagonal(dim1=-2, dim2=-1)
@@ -134,9 +134,9 @@ def _gram_schmidt(matrix: Tensor) -> Tensor:
         row = matrix[..., i, :].unsqueeze(-1)
         done = found[..., :i, :]
         length = row.norm(dim=-2, keepdim=True)
-        for _ in range(2):  # one pass leaves errors of condition x eps, a second none to speak of
+        for _ in range(2):  # one pass leaves errors of condition x eps; after a second they are negligible
             row = row - done.mT @ (done @ row)
-        # a row in the span of those before leaves only rounding: take the axis that is furthest from the span
+        # a row in the span of the previous rows leaves only rounding: use the axis farthest from the span
         axis = (1 - done.square().sum(-2)).argmax(-1)
         other = torch.nn.functional.one_hot(axis, size).to(matrix.dtype).unsqueeze(-1)
         for _ in range(2):

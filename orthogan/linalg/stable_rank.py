@@ -1,4 +1,4 @@
-"""The stable rank of a matrix and how it is brought down (Sanyal, Torr & Dokania 2020)."""
+"""The stable rank of a matrix and its reduction (Sanyal, Torr & Dokania 2020)."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ SMALL = 1e-3  # spectral norm below which the gradient of a normalized weight no
 
 
 def stable_rank(matrix: Tensor) -> Tensor:
-    """||W||_F^2 / ||W||_2^2 of (..., m, n), exactly by singular values; 0 for a zero matrix.
+    """Return ||W||_F^2 / ||W||_2^2 of (..., m, n), exactly, by singular values; 0 for a zero matrix.
 
-    At least 1 and at most the rank of any other matrix, and the same at every scale of it.
+    For any other matrix it is at least 1 and at most the rank. It does not depend on the scale of the matrix.
 
     Example:
         >>> import torch
@@ -30,24 +30,24 @@ def stable_rank(matrix: Tensor) -> Tensor:
 
 
 def stable_rank_projection(matrix: Tensor, r: float, k: int = 1) -> Tensor:
-    """The matrix nearest to ``matrix`` in Frobenius norm that has stable rank ``r`` and the same top k values.
+    """Return the matrix nearest to ``matrix`` in Frobenius norm with stable rank ``r`` and the same top k values.
 
-    With W = S1 + S2, S1 the first max(1, k) singular terms, the answer is g1 S1 + g2 S2 (paper, theorem 1):
-    for k >= 1, g1 = 1 and g2 = sqrt(r s_1^2 - ||S1||_F^2) / ||S2||_F. Where the first k values alone exceed r,
-    k falls to the largest that is feasible (algorithm 1). For k = 0 nothing is held: with
+    Let W = S1 + S2, where S1 is the first max(1, k) singular terms. The result is g1 S1 + g2 S2 (paper, theorem 1). For
+    k >= 1, g1 = 1 and g2 = sqrt(r s_1^2 - ||S1||_F^2) / ||S2||_F. If the first k values alone exceed r, k is reduced to
+    the largest feasible value (algorithm 1). For k = 0 no value is preserved: with
     gamma = sqrt(r - 1) s_1 / ||S2||_F, g2 = (gamma + r - 1) / r and g1 = g2 / gamma, so the largest singular
-    value grows. A matrix whose stable rank is r or less comes back unchanged.
+    value grows. A matrix whose stable rank is at most r is returned unchanged.
 
-    Differentiable where the first k + 1 singular values are distinct; for training see
+    The function is differentiable if the first k + 1 singular values are distinct. For training, see
     ``orthogan.weights.stable_rank_norm``.
 
     Args:
         matrix: W (..., m, n).
-        r: wanted stable rank, >= 1.
-        k: how many singular values are preserved, >= 0.
+        r: target stable rank, >= 1.
+        k: number of singular values to preserve, >= 0.
 
     Raises:
-        ValueError: r below 1, which no matrix has, or a negative k.
+        ValueError: r is below 1, which is impossible for any matrix, or k is negative.
 
     Source: Sanyal, Torr & Dokania 2020, arXiv:1906.04659.
 
@@ -77,27 +77,27 @@ def stable_rank_projection(matrix: Tensor, r: float, k: int = 1) -> Tensor:
 
 
 def preserved(relative: Tensor, total: Tensor, r: float, k: int) -> tuple[Tensor, Tensor]:
-    """(head, tail): summed squares of the feasible first ``k`` of the values ``relative`` (..., n) and of the rest.
+    """Return (head, tail): the sums of squares of the feasible first ``k`` values ``relative`` (..., n), and the rest.
 
-    Values are relative to the largest; ``total`` (..., 1) is ||W||_F^2 / s_1^2. The i-th is taken while the sum up
-    to it is at most r (algorithm 1), so at least one is.
+    Values are relative to the largest one. ``total`` (..., 1) is ||W||_F^2 / s_1^2. The i-th value is included if the
+    sum up to it is at most r (algorithm 1), so at least one value is included.
     """
     squares = relative[..., :k].square()
     head = torch.where(squares.cumsum(-1) <= r * (1 + 1e-9), squares, 0.0).sum(-1, keepdim=True)
-    # no tail (a row vector, rank k): the clamp keeps the square root of `shrink` differentiable there
+    # without a tail (a row vector, rank k), the clamp keeps the square root of `shrink` differentiable
     return head, (total - head).clamp_min(EPS)
 
 
 def shrink(room: Tensor | float, tail: Tensor) -> Tensor:
-    """min(1, sqrt(room / tail)): the factor that brings the squares ``tail`` down to ``room``."""
+    """Return min(1, sqrt(room / tail)), the factor that reduces the squares ``tail`` to ``room``."""
     if isinstance(room, Tensor):
-        # where nothing is left for the tail the root's slope would be infinite, and it is cut off anyway
+        # if no room is left for the tail, the gradient of the root would be infinite; it is cut off there anyway
         return torch.where(room > EPS, room.clamp_min(EPS).sqrt() * tail.rsqrt(), 0.0).clamp_max(1.0)
     return (max(room, 0.0) ** 0.5 * tail.rsqrt()).clamp_max(1.0)
 
 
 def raise_top(gamma: Tensor, r: float) -> tuple[Tensor, Tensor]:
-    """(g1, g2) of k = 0 from the tail's factor ``gamma`` of k = 1 (paper, theorem 1).
+    """Return (g1, g2) for k = 0 from the tail's factor ``gamma`` for k = 1 (paper, theorem 1).
 
     g1 = (1 + (r - 1) / gamma) / r has the limit 1 at r = 1, where gamma = 0.
     """
@@ -107,10 +107,10 @@ def raise_top(gamma: Tensor, r: float) -> tuple[Tensor, Tensor]:
 
 
 def stable_rank_scale(matrix: Tensor, sigma: Tensor, target: float) -> Tensor:
-    """The factor in [0, 1] on W/sigma - u v^T that brings the stable rank of W down to ``target``.
+    """Return the factor in [0, 1] on W/sigma - u v^T that reduces the stable rank of W to ``target``.
 
-    For unit u, v with sigma = u^T W v, ||W/sigma - u v^T||_F^2 = ||W||_F^2 / sigma^2 - 1, so the factor of Sanyal
-    et al. 2020, algorithm 2 is min(1, sqrt((r - 1) / (||W||_F^2 / sigma^2 - 1))), without forming the
+    For unit u, v with sigma = u^T W v, ||W/sigma - u v^T||_F^2 = ||W||_F^2 / sigma^2 - 1. The factor of Sanyal et al.
+    2020, algorithm 2 is therefore min(1, sqrt((r - 1) / (||W||_F^2 / sigma^2 - 1))). It is computed without forming the
     difference and without a branch.
 
     Args:
@@ -130,32 +130,34 @@ def stable_rank_scale(matrix: Tensor, sigma: Tensor, target: float) -> Tensor:
     matrix, sigma = matrices(matrix), at_least_float32(sigma)
     size = magnitude(matrix, -2, -1)
     matrix, sigma = matrix / size, sigma / size.reshape(sigma.shape)
-    # a row vector has no tail: the clamp keeps the square root differentiable there
+    # a row vector has no tail: the clamp keeps the square root differentiable
     tail = (matrix.square().sum() / sigma.square().clamp_min(EPS**2) - 1).clamp_min(EPS)
     return shrink(target - 1.0, tail)
 
 
 def divisor(sigma: Tensor) -> Tensor:
-    """What a matrix of the (estimated) spectral norm ``sigma`` is divided by: 1 where that is nothing but rounding."""
+    """Return the divisor for a matrix of (estimated) spectral norm ``sigma``, or 1 if sigma is only rounding error."""
     return torch.where(sigma > EPS, sigma, 1.0)
 
 
 def damped(inverse: Tensor) -> Tensor:
-    """The factor of the gradient of W / sigma, from ``inverse`` = 1 / sigma: that itself for any usual matrix.
+    """Return the factor of the gradient of W / sigma: ``inverse`` = 1 / sigma, unless the matrix is very small.
 
-    Below ``SMALL`` it falls from 1 / ``SMALL`` to 1, linearly in sigma. The direction stays what it is, but a layer
-    that starts at zero, or nearly so, does not fill the memory of an optimizer such as Adam with huge gradients.
+    Below ``SMALL`` it decreases from 1 / ``SMALL`` to 1, linearly in sigma. The direction of the gradient does not
+    change, but a layer that starts at or near zero does not fill the state of an optimizer such as Adam with huge
+    gradients.
     """
     return torch.where(inverse > 1 / SMALL, (SMALL**-2 / inverse).clamp_min(1.0), inverse)
 
 
 def stable_rank_slopes(sigma: Tensor, squares: Tensor, share: Tensor | float) -> Tensor:
-    """a and b of the shrunk matrix a W + b u v^T, and what its gradient needs; elementwise, for any number of layers.
+    """Return a and b of the shrunk matrix a W + b u v^T, and the factors of its gradient, elementwise over layers.
 
-    With t = ``stable_rank_scale`` the shrunk matrix is t W / sigma + (1 - t) u v^T. So
-    a = 1 / sqrt(max(sigma^2, d)), d = share * (||W||_F^2 - sigma^2), and b = 1 - a sigma where d is the larger (the
-    constraint binds), else 0. For the gradient G of a loss by the shrunk matrix, that by W is
-    a G + h W + e u v^T, with h and e linear in <G, W> and u^T G v; all of it times d / a, d = ``damped(a)``.
+    With t = ``stable_rank_scale``, the shrunk matrix is t W / sigma + (1 - t) u v^T. Therefore
+    a = 1 / sqrt(max(sigma^2, d)) with d = share * (||W||_F^2 - sigma^2). b = 1 - a sigma if d is the larger value (the
+    constraint is active), and 0 otherwise. Let G be the gradient of a loss with respect to the shrunk matrix. The
+    gradient with respect to W is a G + h W + e u v^T, with h and e linear in <G, W> and u^T G v, all times d / a,
+    where d = ``damped(a)``.
 
     Args:
         sigma: u^T W v (...).
@@ -173,7 +175,7 @@ def stable_rank_slopes(sigma: Tensor, squares: Tensor, share: Tensor | float) ->
     d = damped(a)
     cube = a.pow(3) * (d / a)
     tilt = torch.where(binds, cube * share, -cube)  # (da / dsigma) / sigma
-    pull = tilt.clamp_min(0.0)  # -2 da / d||W||^2: the squares matter only where it binds
+    pull = tilt.clamp_min(0.0)  # -2 da / d||W||^2: the squares matter only if the constraint is active
     turn = tilt * sigma
     b = torch.where(binds, 1 - a * sigma, 0.0)
     back = torch.where(binds, torch.addcmul(d, turn, sigma), 0.0)

@@ -118,7 +118,8 @@ class StableRankNorm(SpectralNorm):
     def facts(self, weight: Tensor) -> dict[str, float]:
         """Return the target, the factor of the tail, and whether that factor is below 1."""
         # computed like the forward pass, from the current u and v: their sigma is at most the true one, so the
-        # constraint is active slightly before the exact stable rank reaches the target; a single row has no tail to scale
+        # constraint is active slightly before the exact stable rank reaches the target
+        # a single row has no tail to scale
         scale = float(self.tail(*self.present(weight))) if self.smaller_side > 1 else 1.0
         return {"target": self.target, "active": scale < 1.0, "scale": scale}
 
