@@ -1,4 +1,4 @@
-"""Modules built on ``orthogan.linalg``: whitening, covariance pooling, orthogonal convolution, projectors."""
+"""Modules built on ``orthogan.linalg``: whitening, covariance pooling, orthogonal convolution and projectors."""
 
 from orthogan.layers.covariance_pooling import CovariancePooling
 from orthogan.layers.decorrelated_batch_norm import DecorrelatedBatchNorm2d, decorrelate

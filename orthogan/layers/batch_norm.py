@@ -1,4 +1,4 @@
-"""Batch normalization whose statistics are those of the whole batch, also when several processes share it."""
+"""Batch normalization with the statistics of the whole batch, even if several processes share it."""
 
 from __future__ import annotations
 
@@ -10,25 +10,25 @@ from torch.nn import functional
 
 from orthogan.layers.shapes import check_map
 
-EPS = 2e-5  # of the SN-GAN authors' Chainer code, as is the momentum (Chainer's decay 0.9)
+EPS = 2e-5  # from the SN-GAN authors' Chainer code, like the momentum (Chainer's decay 0.9)
 MOMENTUM = 0.1
 
 
 class BatchNorm2d(nn.BatchNorm2d):
-    """``nn.BatchNorm2d`` that joins its batch statistics over processes in training, on any device.
+    """``nn.BatchNorm2d`` that combines its batch statistics across processes during training, on any device.
 
-    ``nn.SyncBatchNorm`` needs CUDA; this one all-reduces sums with autograd, so that n processes with equal
-    shares of a batch give the outputs, gradients and running statistics of one process with all of it.
+    ``nn.SyncBatchNorm`` needs CUDA. This layer all-reduces sums with autograd, so that n processes with equal
+    shares of a batch give the outputs, gradients and running statistics of one process with the whole batch.
     """
 
     def __init__(self, num_features: int, *, affine: bool = True) -> None:
         super().__init__(num_features, eps=EPS, momentum=MOMENTUM, affine=affine)
 
     def forward(self, input: Tensor) -> Tensor:
-        """(n, c, h, w) -> (n, c, h, w).
+        """Normalize (n, c, h, w) -> (n, c, h, w).
 
         Raises:
-            ValueError: an input of another shape.
+            ValueError: the input has another shape.
         """
         check_map(self, input, self.num_features)
         if self.training and dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
@@ -59,20 +59,20 @@ class BatchNorm2d(nn.BatchNorm2d):
 
 
 class ConditionalBatchNorm2d(nn.Module):
-    """Batch normalization with a gain and a bias for each class (de Vries et al. 2017), starting at 1 and 0."""
+    """Batch normalization with a gain and a bias per class (de Vries et al. 2017), initialized to 1 and 0."""
 
     def __init__(self, num_features: int, num_classes: int) -> None:
         super().__init__()
         self.norm = BatchNorm2d(num_features, affine=False)
-        # parameters, not nn.Embedding: a constraint on all weights of a net has no business with them
+        # parameters, not nn.Embedding: a constraint on all weights of a network must not apply to them
         self.gain = nn.Parameter(torch.ones(num_classes, num_features))
         self.bias = nn.Parameter(torch.zeros(num_classes, num_features))
 
     def forward(self, input: Tensor, labels: Tensor) -> Tensor:
-        """(n, c, h, w) with labels (n,) -> (n, c, h, w).
+        """Normalize (n, c, h, w) with labels (n,) -> (n, c, h, w).
 
         Raises:
-            ValueError: another shape, or not one label per image.
+            ValueError: the input has another shape, or there is not exactly one label per image.
         """
         check_map(self, input, self.gain.shape[1])
         if labels.shape != input.shape[:1]:
@@ -87,7 +87,7 @@ class ConditionalBatchNorm2d(nn.Module):
 
 
 class Norm(nn.Module):
-    """The generator's norm and activation: conditional where there are classes, then ReLU."""
+    """The generator's batch norm, conditional if there are classes, followed by ReLU."""
 
     def __init__(self, num_features: int, num_classes: int) -> None:
         super().__init__()
@@ -95,5 +95,5 @@ class Norm(nn.Module):
         self.conditional = num_classes > 0
 
     def forward(self, input: Tensor, labels: Tensor | None) -> Tensor:
-        """(n, c, h, w) -> (n, c, h, w)."""
+        """Normalize and apply ReLU: (n, c, h, w) -> (n, c, h, w)."""
         return functional.relu(self.norm(input, labels) if self.conditional else self.norm(input))

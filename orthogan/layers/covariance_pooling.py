@@ -1,4 +1,4 @@
-"""Global covariance pooling: the square root of the channels' covariance instead of their mean."""
+"""Global covariance pooling: the square root of the channel covariance instead of the channel means."""
 
 from __future__ import annotations
 
@@ -12,20 +12,22 @@ from orthogan.linalg.roots import SqrtMethod, condition_numbers, matrix_sqrt
 
 
 class CovariancePooling(nn.Module):
-    """(n, c, h, w) -> (n, c(c+1)/2): upper triangle, row by row, of the root of the covariance over the positions.
+    """Global covariance pooling, (n, c, h, w) -> (n, c(c+1)/2).
 
-    As in MPN-COV and iSQRT-COV (Li et al. 2017, 2018). At least float32 also inside autocast; gradients stay finite
-    where there are fewer positions than channels.
+    The output is the upper triangle, row by row, of the square root of the channel covariance over the positions, as in
+    MPN-COV and iSQRT-COV (Li et al. 2017, 2018). The computation uses at least float32, also inside autocast. Gradients
+    stay finite if there are fewer positions than channels.
 
     Args:
-        method: of ``orthogan.linalg.roots.matrix_sqrt``.
-        iterations: of "newton_schulz".
-        dimension: reduce to this many channels first, by a 1x1 convolution, batch norm and ReLU.
-        batch_norm: whether the reduction has it; a discriminator should not, since it sees images one by one.
-        in_channels: of the input; needed with ``dimension``, and only there.
+        method: method of ``orthogan.linalg.roots.matrix_sqrt``.
+        iterations: number of iterations of "newton_schulz".
+        dimension: first reduce to this many channels by a 1x1 convolution, batch norm and ReLU.
+        batch_norm: whether the reduction includes batch norm. A discriminator should not use it, because it rates
+            images one by one.
+        in_channels: number of input channels; required with ``dimension``, and not allowed without it.
 
     Raises:
-        ValueError: an unknown method, less than one iteration, or one of dimension and in_channels without the other.
+        ValueError: the method is unknown, iterations is below one, or only one of dimension and in_channels is given.
 
     Source: Li et al. 2017, arXiv:1703.08050; Li et al. 2018, arXiv:1712.01034.
 
@@ -47,7 +49,7 @@ class CovariancePooling(nn.Module):
         batch_norm: bool = True,
     ) -> None:
         super().__init__()
-        matrix_sqrt(torch.eye(1, device="cpu"), method, iterations=iterations)  # refuses what a forward would refuse
+        matrix_sqrt(torch.eye(1, device="cpu"), method, iterations=iterations)  # reject invalid options early
         self.method: SqrtMethod = method
         self.iterations = iterations
         self.reduction: nn.Module = nn.Identity()
@@ -66,7 +68,7 @@ class CovariancePooling(nn.Module):
 
     @property
     def features(self) -> int:
-        """Length of the output, where a reduction fixes it.
+        """Return the length of the output if a reduction determines it.
 
         Raises:
             ValueError: there is no reduction.
@@ -76,10 +78,10 @@ class CovariancePooling(nn.Module):
         return self.dimension * (self.dimension + 1) // 2
 
     def forward(self, input: Tensor) -> Tensor:
-        """(n, c, h, w) -> (n, c(c+1)/2).
+        """Pool (n, c, h, w) -> (n, c(c+1)/2).
 
         Raises:
-            ValueError: an input of another shape, or maps without a pixel.
+            ValueError: the input has another shape, or its maps have no pixels.
         """
         check_map(self, input, self.in_channels)
         if not input.shape[2] * input.shape[3]:
@@ -95,12 +97,13 @@ class CovariancePooling(nn.Module):
             return root[:, row, column].to(reduced.dtype)
 
     def conditioning(self) -> dict[str, list[float]]:
-        """Of the last batch, one number an image: ``kappa`` and ``lambda_max`` of its covariance; computed now.
+        """Return ``kappa`` and ``lambda_max`` of the covariance of the last batch, one number per image.
 
-        kappa is inf where the covariance lacks rank, as with fewer positions than channels.
+        They are computed at the time of the call. kappa is inf if the covariance is rank deficient, for example if
+        there are fewer positions than channels.
 
         Raises:
-            ValueError: there was no batch yet.
+            ValueError: there has been no batch yet.
         """
         if self.last_covariance is None:
             raise ValueError("conditioning: no batch yet; run a forward pass first")
@@ -108,5 +111,5 @@ class CovariancePooling(nn.Module):
         return {"kappa": found["kappa"], "lambda_max": found["lambda_max"]}
 
     def extra_repr(self) -> str:
-        """Of ``print(net)``."""
+        """Return the text that ``print(net)`` shows."""
         return f"method={self.method}"

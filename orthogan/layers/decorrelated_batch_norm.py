@@ -1,4 +1,4 @@
-"""Decorrelated batch normalization: whitening instead of standardizing (Huang et al. 2018)."""
+"""Decorrelated batch normalization: whitening instead of standardization (Huang et al. 2018)."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ from orthogan.weights.selection import choose
 class DecorrelatedBatchNorm2d(nn.Module):
     """ZCA whitening of the channels over (n, h, w), in groups: y = (S + eps I)^(-1/2) (x - mean), gain and bias.
 
-    Training keeps running averages of the mean and of the whitening matrix; evaluation uses them. Several processes
-    with equal shares of a batch give the outputs, gradients and averages of one process with all of it. At least
-    float32 also inside autocast. No output is infinite for constant input, one sample or channels that depend on
-    each other: eps bounds the whitening matrix by 1 / sqrt(eps).
+    Training updates running averages of the mean and the whitening matrix, and evaluation uses them. Several processes
+    with equal shares of a batch give the outputs, gradients and averages of one process with the whole batch. The
+    computation uses at least float32, also inside autocast. The output is finite for constant input, a single sample or
+    linearly dependent channels, because eps bounds the whitening matrix by 1 / sqrt(eps).
 
     Args:
-        groups: whiten within each of this many equal shares of the channels, in order.
-        eps: added to the eigenvalues of the covariance S. 1e-2 as in Song et al. 2022.
+        groups: split the channels in order into this many equal groups, and whiten each group.
+        eps: value added to the eigenvalues of the covariance S. 1e-2 as in Song et al. 2022.
         momentum: weight of the new batch in the running averages.
-        affine: a learned gain (from 1) and bias (from 0) for each channel.
-        method: of ``orthogan.linalg.roots.inverse_sqrt``; "pade" is the one of Song et al., "newton_schulz" that of
-            iterative normalization (Huang et al. 2019).
-        iterations: of "newton_schulz".
+        affine: whether to learn a gain (initially 1) and a bias (initially 0) per channel.
+        method: method of ``orthogan.linalg.roots.inverse_sqrt``. "pade" is that of Song et al., and "newton_schulz"
+            that of iterative normalization (Huang et al. 2019).
+        iterations: number of iterations of "newton_schulz".
 
     Raises:
-        ValueError: an argument out of range, or channels that do not divide into groups.
+        ValueError: an argument is out of range, or the channels cannot be divided into the groups.
 
     Source: Huang et al. 2018, arXiv:1804.08450.
 
@@ -71,7 +71,7 @@ class DecorrelatedBatchNorm2d(nn.Module):
             raise ValueError(f"eps is {eps}: must be above 0, because the covariance may be singular")
         if not 0 <= momentum <= 1:
             raise ValueError(f"momentum is {momentum}: must be in [0, 1]")
-        inverse_sqrt(torch.eye(1, device="cpu"), method, iterations=iterations)  # refuses what a forward would refuse
+        inverse_sqrt(torch.eye(1, device="cpu"), method, iterations=iterations)  # reject invalid options early
         self.num_features, self.groups, self.eps, self.momentum = num_features, groups, eps, momentum
         self.method: InverseMethod = method
         self.iterations = iterations
@@ -84,10 +84,10 @@ class DecorrelatedBatchNorm2d(nn.Module):
         self.last_covariance: Tensor | None = None
 
     def forward(self, input: Tensor) -> Tensor:
-        """(n, num_features, h, w) -> the same shape.
+        """Whiten (n, num_features, h, w) -> the same shape.
 
         Raises:
-            ValueError: an input of another shape, or a training batch without a pixel.
+            ValueError: the input has another shape, or a training batch has no pixels.
         """
         check_map(self, input, self.num_features)
         if self.training and not input.numel():
@@ -97,7 +97,7 @@ class DecorrelatedBatchNorm2d(nn.Module):
             if self.training:
                 centred, whitening = self._batch(x)
             else:
-                # copies: a training forward may move the averages before this one's backward
+                # copies: a forward pass in training mode may update the averages before this backward pass
                 centred = x - self.running_mean.to(x.dtype, copy=True).view(1, *x.shape[1:3], 1)
                 whitening = self.running_whitening.to(x.dtype, copy=True)
             out = torch.einsum("gde,ngep->ngdp", whitening, centred).reshape(input.shape)
@@ -106,7 +106,7 @@ class DecorrelatedBatchNorm2d(nn.Module):
         return out.to(input.dtype).contiguous()
 
     def _batch(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """The centered (n, groups, c/groups, h*w) and the whitening matrices; the averages follow."""
+        """Return the centered (n, groups, c/groups, h*w) and the whitening matrices, and update the averages."""
         count = x.shape[0] * x.shape[3]
         joined = dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
         if joined:
@@ -125,35 +125,35 @@ class DecorrelatedBatchNorm2d(nn.Module):
         return centred, whitening
 
     def conditioning(self) -> dict[str, list[float]]:
-        """How well conditioned the covariance S of the last training batch is, one number per group.
+        """Return how well conditioned the covariance S of the last training batch is, one number per group.
 
-        ``kappa`` of S (inf where S lacks rank), ``kappa_shifted`` of S + eps I, and ``lambda_max`` of S; computed now,
-        from the kept covariance.
+        The values are ``kappa`` of S (inf if S is rank deficient), ``kappa_shifted`` of S + eps I, and ``lambda_max``
+        of S. They are computed at the time of the call from the stored covariance.
 
         Raises:
-            ValueError: there was no training batch yet.
+            ValueError: there has been no training batch yet.
         """
         if self.last_covariance is None:
             raise ValueError("conditioning: no batch yet; run a forward pass in training mode first")
         return condition_numbers(self.last_covariance, self.eps)
 
     def extra_repr(self) -> str:
-        """Of ``print(net)``."""
+        """Return the text that ``print(net)`` shows."""
         return f"{self.num_features}, groups={self.groups}, eps={self.eps}, method={self.method}"
 
 
 def decorrelate(module: nn.Module, layers: str | Sequence[str] = ("*",), **options: Any) -> list[str]:
-    """Put a ``DecorrelatedBatchNorm2d`` in place of batch norms below ``module``; returns their names.
+    """Replace batch norms below ``module`` with ``DecorrelatedBatchNorm2d`` and return their names.
 
-    The new layer takes over the width, gain, bias, device and mode of the old one, not its running statistics.
+    The new layer keeps the width, gain, bias, device and mode of the old one, but not its running statistics.
 
     Args:
-        layers: which of the ``nn.BatchNorm2d`` layers (and subclasses), as in ``orthogan.weights.select``,
-            such as ``blocks.0.*`` or ``!first``, as a list or one string with commas.
-        options: of ``DecorrelatedBatchNorm2d``.
+        layers: which ``nn.BatchNorm2d`` layers (and subclasses) to replace, as in ``orthogan.weights.select``,
+            such as ``blocks.0.*`` or ``!first``, as a list or one comma-separated string.
+        options: options of ``DecorrelatedBatchNorm2d``.
 
     Raises:
-        ValueError: a word matches no such layer, or an option does not fit one; nothing is replaced then.
+        ValueError: a word matches no such layer, or an option does not fit a layer. Nothing is replaced in that case.
 
     Example:
         >>> from torch import nn
@@ -170,7 +170,7 @@ def decorrelate(module: nn.Module, layers: str | Sequence[str] = ("*",), **optio
         if name and isinstance(part, nn.BatchNorm2d)
     }
     chosen = {name: norms[name] for name in choose(norms, layers, what=f"the batch norms of {type(module).__name__}")}
-    # one new layer for each old one, also where that is in two places
+    # one new layer per old layer, even if the old one is registered in two places
     new = {part: _like(part, options) for part in dict.fromkeys(chosen.values())}
     for name, part in chosen.items():
         module.set_submodule(name, new[part])

@@ -1,7 +1,7 @@
 """The Householder projector (Song, Zhang, Sebe & Wang 2023): a linear layer with a few equal singular values.
 
-Its weight is Q(U) S Q(V)^T, both Q products of Householder reflections, S = diag(1, ..., 1, 0, ..., 0). The rows of
-Q(V)^T that S keeps are the directions of the input that change the output, all equally; the others change nothing.
+Its weight is Q(U) S Q(V)^T. Both Q are products of Householder reflections, and S = diag(1, ..., 1, 0, ..., 0). The
+rows of Q(V)^T that S keeps are the input directions that change the output, all equally. No other direction changes it.
 """
 
 from __future__ import annotations
@@ -24,19 +24,20 @@ if TYPE_CHECKING:
 
 
 class HouseholderProjector(nn.Module):
-    """(..., in_features) -> (..., out_features) through ``rank`` orthonormal directions; any sizes.
+    """A linear map (..., in_features) -> (..., out_features) through ``rank`` orthonormal directions, for any sizes.
 
-    ``left`` (out, rank) and ``right`` (in, rank) hold the vectors of the reflections below their diagonals, where
-    each has a 1; what they hold elsewhere is ignored. So no vector can vanish, weight decay draws the directions
-    toward axes, and ``rank`` reflections reach every frame (up to signs, a buffer). The authors learn all in + out of
-    them, to the same end. S is a buffer too: ``scale`` (rank,), ones unless set. At least float32, also inside
-    autocast; the output has the dtype of the input.
+    ``left`` (out, rank) and ``right`` (in, rank) store the reflection vectors below their diagonals. On the diagonal,
+    each vector has a 1, and all other entries are ignored. Therefore no vector can vanish, weight decay pulls the
+    directions toward coordinate axes, and ``rank`` reflections can represent every frame (up to signs, stored in a
+    buffer). The authors learn all in + out reflections, which represent the same set. S is also a buffer: ``scale``
+    (rank,), ones by default. The computation uses at least float32, also inside autocast, and the output has the dtype
+    of the input.
 
     Args:
         rank: number of directions; 10 in the paper.
 
     Raises:
-        ValueError: a size below 1, or a rank above the smaller of in_features and out_features.
+        ValueError: a size is below 1, or the rank exceeds the smaller of in_features and out_features.
 
     Source: Song, Zhang, Sebe & Wang 2023, arXiv:2307.08012.
 
@@ -49,7 +50,7 @@ class HouseholderProjector(nn.Module):
         4
     """
 
-    # for orthogan.weights.select: it stands in the place of a linear layer, but no tool acts on its weight
+    # for orthogan.weights.select: it replaces a linear layer, but no tool can act on its weight
     matrix_name, matrix_type, matrix_fixed = "weight", "linear", True
     scale: Tensor
     signs: Tensor
@@ -64,7 +65,7 @@ class HouseholderProjector(nn.Module):
                 f"{min(in_features, out_features)} directions"
             )
         self.in_features, self.out_features, self.rank = in_features, out_features, rank
-        # reflections that triangularise a Gaussian matrix: their product is uniform over the frames
+        # reflections that triangularize a Gaussian matrix: their product is uniform over the frames
         self.left = nn.Parameter(torch.geqrf(torch.randn(out_features, rank))[0].tril(-1))
         self.right = nn.Parameter(torch.geqrf(torch.randn(in_features, rank))[0].tril(-1))
         self.bias = nn.Parameter(torch.zeros(out_features)) if bias else None
@@ -74,17 +75,18 @@ class HouseholderProjector(nn.Module):
     @classmethod
     @torch.no_grad()
     def from_linear(cls, linear: nn.Linear, rank: int = 10, *, scale: float | None = 1.0) -> HouseholderProjector:
-        """A projector along the ``rank`` largest singular directions of ``linear``, with its bias, device and dtype.
+        """Return a projector on the ``rank`` top singular directions of ``linear``, with its bias, device and dtype.
 
-        Its weight is the nearest to the given one among those with ``rank`` singular values ``scale`` and the rest 0;
-        the singular values themselves are lost. The weight and bias of an equalized layer count as it applies them.
+        Among all weights with ``rank`` singular values ``scale`` and the rest 0, the new weight is the nearest to the
+        given one. The original singular values are lost. For an equalized layer, the effective weight and bias are
+        used.
 
         Args:
             scale: 1 in the paper; None for the root mean square of the singular values that are kept.
 
         Raises:
-            ValueError: not an ``nn.Linear``, a weight that is not finite, a scale that is not positive (a weight of
-                zeros has none), or a rank that does not fit.
+            ValueError: the layer is not an ``nn.Linear``, the weight is not finite, the scale is not positive (a zero
+                weight has none), or the rank does not fit.
         """
         if not isinstance(linear, nn.Linear):
             raise ValueError(f"{type(linear).__name__}: only an nn.Linear can become a Householder projector")
@@ -98,8 +100,8 @@ class HouseholderProjector(nn.Module):
 
     @torch.no_grad()
     def fit(self, weight: Tensor, scale: float | None = 1.0) -> None:
-        """Turn toward the largest singular directions of ``weight`` (out, in); see ``from_linear``."""
-        # on the CPU: not every device has float64 and these decompositions
+        """Set the directions to the top singular directions of ``weight`` (out, in); see ``from_linear``."""
+        # on the CPU: not every device supports float64 and these decompositions
         matrix = weight.to("cpu", torch.float64)
         if not bool(torch.isfinite(matrix).all()):
             raise ValueError("the weight of the linear layer contains NaN or infinite values")
@@ -115,7 +117,7 @@ class HouseholderProjector(nn.Module):
 
     @torch.no_grad()
     def baked(self) -> nn.Module:
-        """A plain layer that does the same; ``orthogan.weights.remove`` puts it in this one's place."""
+        """Return an equivalent plain layer; ``orthogan.weights.remove`` replaces this layer with it."""
         new = nn.Linear(self.in_features, self.out_features, bias=self.bias is not None)
         new.to(self.left.device, self.left.dtype).train(self.training)
         new.weight.copy_(self.weight)
@@ -124,28 +126,28 @@ class HouseholderProjector(nn.Module):
         return new
 
     def frames(self) -> tuple[Tensor, Tensor]:
-        """What S keeps of Q(U) (out, rank) and of Q(V) (in, rank): orthonormal columns, in at least float32."""
+        """Return the columns of Q(U) (out, rank) and Q(V) (in, rank) that S keeps, orthonormal, at least float32."""
         with torch.autocast(self.left.device.type, enabled=False):
             return _reflected(at_least_float32(self.left)) * at_least_float32(self.signs), _reflected(
                 at_least_float32(self.right)
             )
 
     def directions(self) -> Tensor:
-        """The unit directions (rank, in) of the input that change the output; no others do."""
+        """Return the unit directions (rank, in) of the input that change the output."""
         return self.frames()[1].mT
 
     @property
     def weight(self) -> Tensor:
-        """Q(U) S Q(V)^T (out, in), in at least float32."""
+        """Return Q(U) S Q(V)^T (out, in), in at least float32."""
         left, right = self.frames()
         with torch.autocast(left.device.type, enabled=False):
             return (left * at_least_float32(self.scale)) @ right.mT
 
     def forward(self, input: Tensor) -> Tensor:
-        """(..., in) -> (..., out), without ever making the weight.
+        """Map (..., in) -> (..., out), without forming the weight.
 
         Raises:
-            ValueError: an input of another length.
+            ValueError: the input has another length.
         """
         check_features(self, input, self.in_features)
         with torch.autocast(input.device.type, enabled=False):
@@ -155,18 +157,18 @@ class HouseholderProjector(nn.Module):
             return out.to(input.dtype)
 
     def product(self, input: Tensor) -> Tensor:
-        """The same without the bias, in at least float32."""
+        """Return the output without the bias, in at least float32."""
         left, right = self.frames()
         with torch.autocast(input.device.type, enabled=False):
             return (at_least_float32(input) @ right * at_least_float32(self.scale)) @ left.mT
 
     def extra_repr(self) -> str:
-        """Of ``print(net)``."""
+        """Return the text that ``print(net)`` shows."""
         return f"{self.in_features}, {self.out_features}, rank={self.rank}, bias={self.bias is not None}"
 
 
 def _reflected(vectors: Tensor) -> Tensor:
-    """The first columns of the product of the reflections along the columns of tril(vectors, -1) + I."""
+    """Return the first columns of the product of the reflections along the columns of tril(vectors, -1) + I."""
     lower = vectors.tril(-1)
     return rotations.newton_schulz_step(
         rotations.reflections(lower + torch.eye(*lower.shape, dtype=lower.dtype, device=lower.device))
@@ -174,22 +176,22 @@ def _reflected(vectors: Tensor) -> Tensor:
 
 
 def _reflection_vectors(frame: Tensor) -> tuple[Tensor, Tensor]:
-    """Vectors and signs (rank,) such that ``_reflected(vectors) * signs`` is ``frame`` (orthonormal columns)."""
+    """Return vectors and signs (rank,) with ``_reflected(vectors) * signs`` = ``frame`` (orthonormal columns)."""
     vectors = torch.geqrf(frame)[0].tril(-1)
     return vectors, torch.where((_reflected(vectors) * frame).sum(0) < 0, -1.0, 1.0)
 
 
 class HouseholderPixel(HouseholderProjector):
-    """(n, in, 1, 1) -> (n, out, kh, kw) through ``rank`` orthonormal directions; one bias a channel.
+    """A map (n, in, 1, 1) -> (n, out, kh, kw) through ``rank`` orthonormal directions, with one bias per channel.
 
-    On a single pixel a transposed convolution is the matrix (out*kh*kw, in) of its kernels: the projector is that
-    matrix, whatever the stride.
+    For a single input pixel, a transposed convolution is the matrix (out*kh*kw, in) of its kernels. The projector
+    is that matrix, for any stride.
 
     Args:
         shape: (out, kh, kw).
 
     Raises:
-        ValueError: as ``HouseholderProjector``.
+        ValueError: as in ``HouseholderProjector``.
 
     Source: Song, Zhang, Sebe & Wang 2023, arXiv:2307.08012.
 
@@ -214,10 +216,12 @@ class HouseholderPixel(HouseholderProjector):
     def from_transposed(
         cls, conv: nn.ConvTranspose2d, rank: int = 10, *, scale: float | None = 1.0
     ) -> HouseholderPixel:
-        """In place of ``conv``, along the ``rank`` largest singular directions of its matrix; as ``from_linear``.
+        """Return a replacement for ``conv`` on the ``rank`` top singular directions of its matrix.
+
+        It is computed as in ``from_linear``.
 
         Raises:
-            ValueError: a layer that is no such matrix (padding, dilation, groups), or as ``from_linear``.
+            ValueError: the layer has no such matrix (padding, dilation, groups), or as in ``from_linear``.
         """
         if not isinstance(conv, nn.ConvTranspose2d):
             raise ValueError(
@@ -240,7 +244,7 @@ class HouseholderPixel(HouseholderProjector):
 
     @torch.no_grad()
     def baked(self) -> nn.Module:
-        """The plain transposed convolution that does the same to a single pixel."""
+        """Return the plain transposed convolution that gives the same result for a single pixel."""
         channels, *kernel = self.shape
         new = nn.ConvTranspose2d(self.in_features, channels, tuple(kernel), bias=self.bias is not None)  # pyright: ignore
         new.to(self.left.device, self.left.dtype).train(self.training)
@@ -250,10 +254,10 @@ class HouseholderPixel(HouseholderProjector):
         return new
 
     def forward(self, input: Tensor) -> Tensor:
-        """(n, in, 1, 1) -> (n, out, kh, kw).
+        """Map (n, in, 1, 1) -> (n, out, kh, kw).
 
         Raises:
-            ValueError: a map of more than one pixel, or not of real floating-point numbers.
+            ValueError: the input has more than one pixel, or is not real floating-point.
         """
         check_numbers(self, input)
         if input.shape[1:] != (self.in_features, 1, 1):
@@ -276,9 +280,9 @@ def _projector(layer: nn.Module, name: str = "weight", **options: Any) -> Househ
 
 @CONSTRAINTS.register("householder", "householder_projector")
 class HouseholderConfig(ConstraintConfig):
-    """A ``HouseholderProjector``, fitted to the present weight, in place of a linear layer.
+    """A ``HouseholderProjector``, fitted to the current weight, that replaces a linear layer.
 
-    A transposed convolution that takes one pixel, as the first of a DCGAN-like generator, becomes a
+    A transposed convolution with a single input pixel, such as the first layer of a DCGAN-like generator, becomes a
     ``HouseholderPixel``.
     """
 
@@ -293,7 +297,7 @@ class HouseholderConfig(ConstraintConfig):
     put_on: ClassVar = staticmethod(_projector)
 
     def check(self, config: Config, net: str) -> None:
-        """Nothing acts on a projector."""
+        """Check that no other tool acts on a projector."""
         projected = {"first", "last"} & set(self.layers or ["first"])
         section = getattr(config.model, net)
         for key in ("penalties", "gradient_transforms"):

@@ -1,8 +1,8 @@
-"""Skew orthogonal convolution (Singla & Feizi 2021): the exponential of a convolution that is skew-symmetric.
+"""Skew orthogonal convolution (Singla & Feizi 2021): the exponential of a skew-symmetric convolution.
 
-A convolution is a linear map; its transpose has the kernel with swapped channels and reversed taps. Half of kernel
-minus that is a skew-symmetric map A, on a torus and between zeros alike, so that exp(A) is orthogonal. The layer sums
-its Taylor series, one convolution a term.
+A convolution is a linear map. Its transpose is a convolution whose kernel has swapped channels and reversed taps. Half
+the difference of the two kernels defines a skew-symmetric map A, both on a torus and with zero padding, so exp(A) is
+orthogonal. The layer sums the Taylor series of exp(A), with one convolution per term.
 """
 
 from __future__ import annotations
@@ -27,20 +27,21 @@ if TYPE_CHECKING:
 
 Padding = Literal["circular", "zeros"]
 WARM_UP = 50
-STEPS = 3  # of power iteration a training forward; with 1 the vectors lag twice as far behind large steps
-# The authors scale a filter to 0.7 in the norm that bounds the map by sqrt(3 * 3) times it, and a 1x1 filter to 1.
-# The limit 2.1 holds for larger kernels too here, where 0.7 alone would leave the series without a useful bound.
+STEPS = 3  # power iterations per forward pass in training; with 1, the vectors lag twice as far behind large steps
+# The authors scale a filter to 0.7 in a norm, and sqrt(3 * 3) times that norm bounds the map; a 1x1 filter to 1.
+# Here the limit of 2.1 also holds for larger kernels; with 0.7 alone, the series would have no useful bound for them.
 NORM, NORM_1X1 = 0.7 * 3, 1.0
 
 
 class BoundedSkew(Constraint):
-    """A kernel (m, m, k, k) -> its skew-symmetric part, scaled so that the norm of the map A is at most ``limit``.
+    """Parametrization of a kernel (m, m, k, k) by its skew-symmetric part, scaled so that ||A|| is at most ``limit``.
 
     ||A|| <= k * min of the norms of four unfoldings (Singla & Feizi 2021, "Fantastic four"): (out, in*k*k),
-    (out*k*k, in), (out*k, in*k) with the taps either way. Of a skew filter the first two have equal norms, and so
-    have the last two; one vector each follows them by power iteration, as in ``SpectralNorm``. The estimate is low
-    while a vector lags behind the filter, and the bound may then pass the limit (in trials by 1% with Adam at 2e-4, by
-    up to 40% with SGD at 0.1, though ||A|| itself stayed below it): ``facts`` has the exact number.
+    (out*k*k, in), and (out*k, in*k) with the taps in either order. For a skew filter, the first two have equal norms,
+    and so do the last two. One vector per pair follows them by power iteration, as in ``SpectralNorm``. The estimate is
+    too low while a vector lags behind the filter, and the bound can then exceed the limit (in experiments by 1% with
+    Adam at 2e-4 and by up to 40% with SGD at 0.1, although ||A|| itself stayed below it). ``facts`` returns the exact
+    value.
     """
 
     u_wide: Tensor
@@ -54,7 +55,7 @@ class BoundedSkew(Constraint):
         self.register_buffer("u_wide", starts[0])
         self.register_buffer("u_square", starts[1])
         self.advance(weight, WARM_UP)
-        self._made_for: Tensor | None = weight  # which right_inverse meets first
+        self._made_for: Tensor | None = weight  # the first weight that right_inverse gets
 
     @torch.no_grad()
     def advance(self, weight: Tensor, iterations: int = STEPS) -> None:
@@ -66,18 +67,18 @@ class BoundedSkew(Constraint):
                 u.copy_(power_iteration(matrix, at_least_float32(u), iterations)[0])
 
     def forward(self, weight: Tensor) -> Tensor:
-        """The filter of A (m, m, k, k), computed in at least float32, in the dtype of ``weight``."""
+        """Return the filter of A (m, m, k, k), computed in at least float32, in the dtype of ``weight``."""
         if self.training and not self.held:
             self.advance(weight)
         with torch.autocast(weight.device.type, enabled=False):
             return self.given(self.effective(at_least_float32(weight)), weight)
 
     def effective(self, weight: Tensor) -> Tensor:
-        """The filter of A under the present vectors."""
+        """Return the filter of A with the current vectors."""
         kernel = skew(weight)
-        kernel = kernel / magnitude(kernel, -4, -3, -2, -1)  # weight decay may have made it as small as it likes
+        kernel = kernel / magnitude(kernel, -4, -3, -2, -1)  # weight decay may have made it arbitrarily small
         wide, square = _unfoldings(kernel)
-        # copies: a later forward may advance the buffers before this one's backward
+        # copies: a later forward pass may advance the buffers before this backward pass
         sigma = torch.minimum(
             (wide.mT @ at_least_float32(self.u_wide).clone()).norm(),
             (square.mT @ at_least_float32(self.u_square).clone()).norm(),
@@ -86,7 +87,7 @@ class BoundedSkew(Constraint):
 
     @torch.no_grad()
     def right_inverse(self, weight: Tensor) -> Tensor:
-        """Assigning a filter assigns the unconstrained one, of which the skew-symmetric part counts."""
+        """Return the unconstrained parameter for an assigned filter; only its skew-symmetric part matters."""
         weight = self.assignable(weight)
         if not can_look(weight) or self._made_for is weight:
             self._made_for = None
@@ -97,7 +98,7 @@ class BoundedSkew(Constraint):
 
     @torch.no_grad()
     def facts(self, weight: Tensor) -> dict[str, float]:
-        """``operator_bound``: what the norm of A is at most, by exact singular values."""
+        """Return ``operator_bound``, the upper bound on the norm of A by exact singular values."""
         norms = [
             float(torch.linalg.svdvals(matrix)[0]) for matrix in _unfoldings(self.effective(at_least_float32(weight)))
         ]
@@ -105,27 +106,30 @@ class BoundedSkew(Constraint):
 
 
 class SkewOrthogonalConv2d(nn.Module):
-    """(n, in, h, w) -> (n, out, h/stride, w/stride): a convolution that is an orthogonal map, plus a bias.
+    """An orthogonal convolution (n, in, h, w) -> (n, out, h/stride, w/stride), plus a bias.
 
-    All its singular values are 1, up to the truncation: it keeps the norm of its input where in*stride^2 <= out, and
-    that of the gradient where in*stride^2 >= out. A stride moves the pixels of each stride x stride square into
-    channels first, so that the kernel spans k*stride pixels. The map is square inside, on m = max(in*stride^2, out)
-    channels: the input is filled up with zeros, the output cut. Singular values differ from 1 by at most
-    ``truncation_bound(b, terms)``, b the ``operator_bound`` of ``orthogan.weights.report``: 2.1 (1 for 1x1 kernels)
-    where power iteration has converged, thus 0.12 for 5 terms and 9e-5 for 10. The map of a random filter has a norm
-    near 1.2, and errors of 4e-3 and 2e-7. At least float32 also inside autocast; the output has the input's dtype.
+    All its singular values are 1, up to the truncation of the series. It preserves the norm of its input if
+    in*stride^2 <= out, and the norm of the gradient if in*stride^2 >= out. A stride first moves the pixels of each
+    stride x stride square into channels, so that the kernel spans k*stride pixels. Internally the map is square, with
+    m = max(in*stride^2, out) channels: the input is padded with zero channels, and the output is truncated.
 
-    ``weight`` is the skew filter (m, m, k, k); the parameter behind it has no scale, hence weight decay changes
-    nothing but the size of a step. ``orthogan.weights`` freezes, advances, reports and removes the constraint.
+    Singular values differ from 1 by at most ``truncation_bound(b, terms)``, where b is the ``operator_bound`` of
+    ``orthogan.weights.report``. b is 2.1 (1 for 1x1 kernels) once power iteration has converged, so the difference is
+    at most 0.12 for 5 terms and 9e-5 for 10. The map of a random filter has a norm near 1.2, with errors of 4e-3 and
+    2e-7. The computation uses at least float32, also inside autocast, and the output has the dtype of the input.
+
+    ``weight`` is the skew filter (m, m, k, k). It does not depend on the scale of the parameter behind it, so weight
+    decay only changes the effective step size. ``orthogan.weights`` freezes, advances, reports and removes the
+    constraint.
 
     Args:
         kernel_size: k, odd.
-        padding: what lies around the map. It is always such that stride 1 keeps the size.
-        terms: of the series in training; a convolution each.
-        eval_terms: in eval mode; twice as many by default.
+        padding: padding mode. The amount of padding is always such that stride 1 keeps the size.
+        terms: number of terms of the series in training, with one convolution per term.
+        eval_terms: number of terms in eval mode; twice ``terms`` by default.
 
     Raises:
-        ValueError: an argument out of range.
+        ValueError: an argument is out of range.
 
     Source: Singla & Feizi 2021, arXiv:2105.11417.
 
@@ -138,7 +142,7 @@ class SkewOrthogonalConv2d(nn.Module):
         True
     """
 
-    # for orthogan.weights.select: tools for a convolution's weight act on the filter, as the authors put NOG on it
+    # for orthogan.weights.select: tools for a convolution's weight act on the filter, as in the authors' use of NOG
     matrix_name, matrix_type = "weight", "conv"
     weight: Tensor
 
@@ -176,11 +180,11 @@ class SkewOrthogonalConv2d(nn.Module):
         register(self, "weight", lambda weight: BoundedSkew(self, weight))
 
     def forward(self, input: Tensor) -> Tensor:
-        """(n, in, h, w) -> (n, out, h/stride, w/stride).
+        """Convolve (n, in, h, w) -> (n, out, h/stride, w/stride).
 
         Raises:
-            ValueError: another shape, h and w that are no multiples of the stride, or a circular map smaller than half
-                the kernel.
+            ValueError: the input has another shape, h or w is not a multiple of the stride, or a circular map is
+                smaller than half the kernel.
         """
         check_map(self, input, self.in_channels)
         height, width = input.shape[2:]
@@ -200,7 +204,7 @@ class SkewOrthogonalConv2d(nn.Module):
         return out.to(input.dtype)
 
     def _exponential(self, x: Tensor, *, circular: bool) -> Tensor:
-        """The series at ``x`` (n, channels, h, w): x + A(x + A/2 (x + A/3 (...)))."""
+        """Return the series at ``x`` (n, channels, h, w): x + A(x + A/2 (x + A/3 (...)))."""
         kernel, reach = at_least_float32(self.weight), self.kernel_size // 2
         y = x
         for i in range(self.terms if self.training else self.eval_terms, 0, -1):
@@ -211,24 +215,25 @@ class SkewOrthogonalConv2d(nn.Module):
         return y
 
     def kernel(self) -> tuple[Tensor, int]:
-        """(out, in, K, K) and p: this layer, series and all, is ``conv2d(x, kernel, bias, stride)`` with x padded by p.
+        """Return a kernel (out, in, K, K) and the padding p of one convolution that is equivalent to this layer.
 
-        The padding is circular and K = stride * (1 + terms * (k - 1)), with the terms of the present mode. Nothing
-        advances. ``orthogan.evaluation.spectrum.conv_operator`` has the singular values of such a kernel.
+        The layer, including its series, is ``conv2d(x, kernel, bias, stride)`` with x padded by p. The padding is
+        circular and K = stride * (1 + terms * (k - 1)), with the terms of the current mode. No state changes.
+        ``orthogan.evaluation.spectrum.conv_operator`` computes the singular values of such a kernel.
 
         Raises:
-            ValueError: padding is "zeros": no single convolution does the same at the edges.
+            ValueError: the padding is "zeros": no single convolution is equivalent at the edges.
         """
         if self.padding != "circular":
             raise ValueError("padding is 'zeros': only a circular layer equals a single convolution")
         return self.torus_kernel()
 
     def torus_kernel(self) -> tuple[Tensor, int]:
-        """``kernel`` of the layer that has the same filter and circular padding."""
+        """Return the ``kernel`` of the layer with the same filter and circular padding."""
         reach = (self.terms if self.training else self.eval_terms) * (self.kernel_size // 2)
         like = self.bias if self.bias is not None else next(self.parameters())
         with hold_power_iteration(self), torch.autocast(like.device.type, enabled=False):
-            # the answers to single pixels; they just reach the edges, hence the padding does not matter
+            # responses to single pixels; they just reach the edges, so the padding does not matter
             eye = torch.eye(self.channels, dtype=at_least_float32(like).dtype, device=like.device)
             pixels = F.pad(eye[:, :, None, None], (reach,) * 4)
             found = self._exponential(pixels, circular=False).transpose(0, 1).flip(2, 3)
@@ -236,7 +241,7 @@ class SkewOrthogonalConv2d(nn.Module):
             return F.pixel_shuffle(found, self.stride), reach * self.stride
 
     def extra_repr(self) -> str:
-        """Of ``print(net)``."""
+        """Return the text that ``print(net)`` shows."""
         return (
             f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}, stride={self.stride}, "
             f"padding={self.padding}, terms={self.terms}, eval_terms={self.eval_terms}, bias={self.bias is not None}"
@@ -244,11 +249,13 @@ class SkewOrthogonalConv2d(nn.Module):
 
 
 def skew_orthogonal(conv: nn.Conv2d, *, terms: int = 5, eval_terms: int | None = None) -> SkewOrthogonalConv2d:
-    """A new layer with the shape, stride, padding mode, bias, device, dtype and mode of ``conv``, and a fresh filter.
+    """Return a new layer with the shape, stride, padding mode, bias, device, dtype and mode of ``conv``.
+
+    The filter of the new layer is freshly initialized.
 
     Raises:
-        ValueError: groups, dilation, an even or oblong kernel, oblong strides, or a padding that is not (k - 1) / 2
-            zeros or circular; the message says which.
+        ValueError: the layer has groups, dilation, an even or non-square kernel, different strides per axis, or a
+            padding other than (k - 1) / 2 zeros or circular. The message says which.
 
     Source: Singla & Feizi 2021, arXiv:2105.11417.
 
@@ -295,27 +302,28 @@ def skew_orthogonal(conv: nn.Conv2d, *, terms: int = 5, eval_terms: int | None =
 
 
 def skew(kernel: Tensor) -> Tensor:
-    """Half of ``kernel`` (m, m, k, k) minus its transpose as a convolution."""
+    """Return half of the difference of ``kernel`` (m, m, k, k) and its transpose as a convolution."""
     return (kernel - kernel.transpose(0, 1).flip(2, 3)) / 2
 
 
 def truncation_bound(norm: float, terms: int) -> float:
-    """||exp(A) - series|| <= ||A||^(terms + 1) / (terms + 1)!, for skew-symmetric A and the terms after the identity.
+    """Return ||A||^(terms + 1) / (terms + 1)!, a bound on ||exp(A) - series|| for skew-symmetric A.
 
-    From Singla & Feizi 2021. Every singular value of the series is that near to 1.
+    ``terms`` does not include the identity. The bound is from Singla & Feizi 2021. Every singular value of the series
+    is within this distance of 1.
     """
     return norm ** (terms + 1) / math.factorial(terms + 1)
 
 
 def _unfoldings(kernel: Tensor) -> tuple[Tensor, Tensor]:
-    """(m, m*k*k) and (m*k, m*k) of a kernel (m, m, k, k)."""
+    """Return (m, m*k*k) and (m*k, m*k) of a kernel (m, m, k, k)."""
     m, k = kernel.shape[0], kernel.shape[-1]
     return kernel.reshape(m, -1), kernel.transpose(1, 2).reshape(m * k, m * k)
 
 
 @CONSTRAINTS.register("skew_orthogonal", "soc")
 class SkewOrthogonalConfig(ConstraintConfig):
-    """A fresh ``SkewOrthogonalConv2d`` in place of every convolution."""
+    """A newly initialized ``SkewOrthogonalConv2d`` that replaces each convolution."""
 
     kind: str = "skew_orthogonal"
     terms: Annotated[int, Field(ge=1, le=100)] = Field(
@@ -327,7 +335,7 @@ class SkewOrthogonalConfig(ConstraintConfig):
     put_on: ClassVar = staticmethod(lambda layer, name, **options: skew_orthogonal(layer, **options))
 
     def check(self, config: Config, net: str) -> None:
-        """Weights that are given would be drawn again."""
+        """Refuse given weights, because they would be initialized again."""
         if config.model.init is not None:
             raise ValueError(
                 f"model.init: model.{net}.norm.kind 'skew_orthogonal' initializes its kernels randomly and would "

@@ -1,4 +1,4 @@
-"""A linear subspace of feature maps with a latent of its own (EigenGAN; He, Kan & Shan 2021, section 3.1)."""
+"""A linear subspace of feature maps with its own latent (EigenGAN; He, Kan & Shan 2021, section 3.1)."""
 
 from __future__ import annotations
 
@@ -15,22 +15,23 @@ from orthogan.weights.effective import effective_weight
 
 
 class LatentSubspace(nn.Module):
-    """z (n, dims) -> mu + sum_k L_k z_k U_k (n, c, h, w): each row of U is a basis image, L_k is its importance.
+    """A linear subspace z (n, dims) -> mu + sum_k L_k z_k U_k (n, c, h, w).
 
-    U starts with orthonormal rows, L at 3 * dims, ..., 6, 3, and mu at zero, as published. Training keeps the rows
-    orthonormal only if something keeps it so: ``penalty`` in the loss, a gradient rule on U, or
-    ``orthogan.weights.orthogonal(layer, "U")`` for rows that are orthonormal at every step. At least float32, also
-    inside autocast; the output has the dtype of z.
+    Each row of U is a basis image, and L_k is its importance. Initially U has orthonormal rows, L is
+    3 * dims, ..., 6, 3, and mu is zero, as published. The rows do not stay orthonormal in training by themselves. Add
+    ``penalty`` to the loss, use a gradient rule on U, or use ``orthogan.weights.orthogonal(layer, "U")`` for rows that
+    are orthonormal at every step. The computation uses at least float32, also inside autocast, and the output has the
+    dtype of z.
 
     Args:
         dims: number of latent dimensions.
         shape: (c, h, w) of the feature map.
 
     Raises:
-        ValueError: dims below 1, an empty map, or more dims than numbers in the map.
+        ValueError: dims is below 1, the map is empty, or dims exceeds the number of entries in the map.
     """
 
-    matrix_name = "U"  # what the word "subspace" of orthogan.weights.select chooses
+    matrix_name = "U"  # the matrix that the word "subspace" of orthogan.weights.select selects
     U: Tensor  # (dims, c*h*w)
 
     def __init__(self, dims: int, shape: tuple[int, int, int]) -> None:
@@ -46,10 +47,10 @@ class LatentSubspace(nn.Module):
         self.mu = nn.Parameter(torch.zeros(size))
 
     def forward(self, z: Tensor) -> Tensor:
-        """(n, dims) -> (n, c, h, w).
+        """Map (n, dims) -> (n, c, h, w).
 
         Raises:
-            ValueError: an input of another shape.
+            ValueError: the input has another shape.
         """
         check_features(self, z, self.dims, batch=True)
         with torch.autocast(z.device.type, enabled=False):
@@ -60,22 +61,22 @@ class LatentSubspace(nn.Module):
 
     @property
     def basis(self) -> Tensor:
-        """The effective U (dims, c*h*w): of a constrained one what the constraint makes of it."""
+        """Return the effective U (dims, c*h*w), including a constraint on it."""
         return effective_weight(self, "U")
 
     def penalty(self) -> Tensor:
-        """||U U^T - I||_F^2, 0-d, of the effective U.
+        """Return ||U U^T - I||_F^2, 0-d, of the effective U.
 
-        The authors add half of it, summed over the layers; the PyTorch port and the NOG paper 100 times the mean of
-        the dims^2 squared entries, averaged over the layers: 100 / dims^2 of this for one layer.
+        The authors add half of it, summed over the layers. The PyTorch port and the NOG paper add 100 times the mean of
+        the dims^2 squared entries, averaged over the layers: 100 / dims^2 of this value for one layer.
         """
         return gram_residual(self.basis, "rows").square().sum()
 
     @torch.no_grad()
     def orthogonality_error(self) -> float:
-        """||U U^T - I||_F of the effective U."""
+        """Return ||U U^T - I||_F of the effective U."""
         return float(gram_residual(self.basis, "rows").norm())
 
     def extra_repr(self) -> str:
-        """Of ``print(net)``."""
+        """Return the text that ``print(net)`` shows."""
         return f"{self.dims}, {self.shape}"

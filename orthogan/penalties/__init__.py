@@ -1,4 +1,4 @@
-"""Penalties on weights: each ``NAME(weight, **options)`` is a 0-d tensor to add to a loss; ``apply`` on whole nets."""
+"""Penalties on weights. ``NAME(weight, **options)`` returns a 0-d tensor; ``apply`` penalizes a whole network."""
 
 from orthogan.penalties.conv import conv_orthogonality
 from orthogan.penalties.disentangled_norm import disentangled_norm, free_correlations

@@ -26,7 +26,7 @@ def _of_layer(selected: Selected, options: dict[str, Any]) -> Tensor:
     value, layer = selected.value, selected.layer
     if value.dim() == 2:
         return conv_orthogonality(value, **options)
-    if isinstance(layer, SkewOrthogonalConv2d):  # its map is no convolution with the filter, but with this kernel
+    if isinstance(layer, SkewOrthogonalConv2d):  # its map is a convolution with this kernel, not with the filter
         return conv_orthogonality(layer.torus_kernel()[0], layer.stride, **options)
     assert isinstance(layer, _ConvNd)
     # a stride of 2 over a dilation of 2 moves one tap of the kernel
@@ -50,21 +50,22 @@ def conv_orthogonality(
     *,
     groups: int = 1,
 ) -> Tensor:
-    """||Conv(K, K; P, S) - I_r0||_F^2 - max(0, M - S^2 C), 0 (to rounding) for an orthogonal convolution and no other.
+    """Return ||Conv(K, K; P, S) - I_r0||_F^2 - max(0, M - S^2 C), which is 0 only for an orthogonal convolution.
 
-    Achour et al. 2022, definition 3.1, for K (M, C, *kernel), stride S and P = floor((k-1)/S) S. For the circular
-    convolution as a matrix A of N positions out it is ||A A^T - I||_F^2 / N where M <= S^2 C, and otherwise
-    ||A^T A - I||_F^2 / N (theorem 4.2). A stride beyond the kernel reads min(S, k) positions only, and counts so.
-    A matrix or a 1x1 kernel gives the Gram residual of its smaller side. The dilation changes nothing at stride 1.
-    A transposed convolution is the adjoint, and needs the same: give its kernel as it is stored.
+    For an orthogonal convolution it is 0 up to rounding. The definition is Achour et al. 2022, definition 3.1, for K
+    (M, C, *kernel), stride S and P = floor((k-1)/S) S. Let A be the matrix of the circular convolution with N output
+    positions. The value is ||A A^T - I||_F^2 / N if M <= S^2 C, and ||A^T A - I||_F^2 / N otherwise (theorem 4.2). A
+    stride larger than the kernel reads only min(S, k) positions, and that number is used. A matrix or a 1x1 kernel
+    gives the Gram residual of its smaller side. The dilation has no effect at stride 1. A transposed convolution is the
+    adjoint and has the same condition: pass its kernel as stored.
 
     Args:
-        padding: P of each axis, a multiple of the stride. The authors' default of 1 sees a 3x3 kernel's overlaps at
-            shifts of at most 1; the full test needs 2, as None does.
-        groups: of the convolution, whose kernel is then (M, C/groups, *kernel).
+        padding: P of each axis, a multiple of the stride. The authors' default of 1 detects overlaps of a 3x3 kernel
+            only at shifts of at most 1. The full test needs 2, which None selects.
+        groups: groups of the convolution, whose kernel is then (M, C/groups, *kernel).
 
     Raises:
-        ValueError: a stride, padding or groups that does not fit the weight.
+        ValueError: the stride, padding or groups do not fit the weight.
 
     Source: Wang et al. 2020, arXiv:1911.12207; Achour, Malgouyres & Mamalet 2022, arXiv:2108.05623.
 
@@ -98,7 +99,7 @@ def conv_orthogonality(
             raise ValueError(f"padding is {padding}: it must be a multiple of the stride {stride}, or None")
     with torch.autocast(weight.device.type, enabled=False):
         weight = at_least_float32(weight)
-        # the filters of a group as images, the groups side by side: (M/g, C, *kernel)
+        # the filters of a group as images, with the groups side by side: (M/g, C, *kernel)
         images = weight.reshape(groups, rows // groups, *weight.shape[1:]).transpose(0, 1)
         images = images.reshape(rows // groups, -1, *kernel)
         overlaps = CONV[weight.dim()](images, weight, stride=strides, padding=pads, groups=groups)  # (M/g, M, *shifts)

@@ -1,8 +1,9 @@
 """The disentangled norm (Wu, Zhang, Long, Yin & Leng 2023, arXiv 2306.09939): our reconstruction.
 
-The paper's text could not be read, only its abstract and the reviews that describe its equations. What those fix:
-the Gram of the rows, split into the filters' norms and their correlations; "strict" takes all correlations,
-"relaxed" leaves the k largest free, with k estimated by Monte Carlo over uniformly drawn labels. The rest is ours.
+The full text of the paper was not available, only its abstract and the reviews, which describe its equations. They
+specify the following: the Gram matrix of the rows is split into the filter norms and their correlations. "strict" uses
+all correlations. "relaxed" leaves the k largest free, and k is estimated by Monte Carlo over uniformly drawn labels.
+Everything else is our choice.
 """
 
 from __future__ import annotations
@@ -42,24 +43,27 @@ def disentangled_norm(
     squared_norm: Annotated[bool, Field(description="use squared norms instead of norms")] = False,
     root: Annotated[bool, Field(description="use norms of the residuals instead of sums of squares")] = False,
 ) -> Tensor:
-    """norm_weight * sum_i (||k_i|| - 1)^2 + correlation_weight * sum over pairs of cos(k_i, k_j)^2, k_i the filters.
+    """Return a penalty on the norms of the filters k_i plus a penalty on their correlations.
 
-    The first part's gradient is along each filter and the second's at a right angle to it: neither disturbs the
-    other. Strict, with o filters in n dimensions, the second part is at least o (o - n) / (2 n) where o > n.
+    It is norm_weight * sum_i (||k_i|| - 1)^2 + correlation_weight * sum over pairs of cos(k_i, k_j)^2. The gradient of
+    the first part is along each filter and that of the second part is perpendicular to it, so the two parts do not
+    interfere. In strict form, with o filters in n dimensions, the second part is at least o (o - n) / (2 n) if o > n.
 
     Args:
-        relaxed: leave the ``free`` largest correlations out.
-        free: how many of the o (o - 1) / 2, whatever n is; None is ``free_correlations(o, d)`` where o exceeds the
-            dimension d that orthogonality is asked on, else none.
-        transition: d for a layer with ``free`` None, at most n (the paper's rank*, whose formula we do not know): a
-            number of dimensions from 1, or a share of min(o, n) below 1, rounded up, so that one value serves layers
-            of all sizes. None is n, so that a layer with o <= n stays strict.
-        by: the largest by magnitude, or by value (negative correlations are then never free before positive ones).
-        squared_norm: ||k_i||^2 in place of ||k_i||.
-        root: the Euclidean norm of each part's residuals in place of their sum of squares.
+        relaxed: exclude the ``free`` largest correlations.
+        free: how many of the o (o - 1) / 2 correlations to exclude, for any n. None means ``free_correlations(o, d)``
+            if o exceeds the dimension d in which orthogonality is required, and none otherwise.
+        transition: d for a layer with ``free`` None, at most n (the paper's rank*, whose formula is unknown to us). It
+            is a number of dimensions from 1, or a fraction of min(o, n) below 1, rounded up, so that one value works
+            for layers of all sizes. None means n, so that a layer with o <= n stays strict.
+        by: exclude the largest correlations by magnitude or by value (by value, negative correlations are never free
+            before positive ones).
+        squared_norm: use ||k_i||^2 instead of ||k_i||.
+        root: use the Euclidean norm of the residuals of each part instead of their sum of squares.
 
     Raises:
-        ValueError: an option out of range, or ``free`` or ``transition`` without ``relaxed``, or both of them.
+        ValueError: an option is out of range, ``free`` or ``transition`` is given without ``relaxed``, or both are
+            given.
 
     Source: Wu, Zhang, Long, Yin & Leng 2023, arXiv:2306.09939.
 
@@ -107,15 +111,16 @@ def _free(matrix: Tensor, free: int | None, transition: float | None) -> int:
 
 
 def free_correlations(filters: int, dimensions: int, trials: int = 1000, seed: int = 0) -> int:
-    """How many correlations of ``filters`` vectors in fewer ``dimensions`` are left free: our reading of the paper.
+    """Return how many correlations of ``filters`` vectors in fewer ``dimensions`` are free, as we read the paper.
 
-    Each filter is labeled structural with chance dimensions/filters, independently, else flexible. Structural
-    filters can be orthogonal to each other; the result is the mean number of pairs, over ``trials``, with a flexible
-    one in them, near filters (filters - 1) / 2 * (1 - (dimensions/filters)^2). The fewest pairs that must be free
-    (filters doubled up on an orthonormal basis) are many less, filters (filters - dimensions) / (2 dimensions).
+    Each filter is labeled structural with probability dimensions/filters, independently, and flexible otherwise.
+    Structural filters can be orthogonal to each other. The result is the mean, over ``trials``, of the number of pairs
+    with at least one flexible filter, near filters (filters - 1) / 2 * (1 - (dimensions/filters)^2). The minimum number
+    of pairs that must be free (several filters on each vector of an orthonormal basis) is much lower,
+    filters (filters - dimensions) / (2 dimensions).
 
     Raises:
-        ValueError: a count below 1.
+        ValueError: a count is below 1.
 
     Source: Wu, Zhang, Long, Yin & Leng 2023, arXiv:2306.09939.
 

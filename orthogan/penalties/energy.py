@@ -1,4 +1,4 @@
-"""The minimum hyperspherical energy penalty (Liu et al. 2018, MHE): filters apart on the sphere, of any length."""
+"""The minimum hyperspherical energy penalty (Liu et al. 2018, MHE), which spreads filter directions over the sphere."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ def hyperspherical_energy(
     reduction: Annotated[Literal["mean", "sum"], Field(description="reduction over pairs of filters")] = "mean",
     chunk: Annotated[PositiveInt, Field(description="number of filters processed at a time [filters]")] = 1024,
 ) -> Tensor:
-    """``orthogan.linalg.energy.hyperspherical_energy`` of the filters of a weight (out, in, *kernel).
+    """Return ``orthogan.linalg.energy.hyperspherical_energy`` of the filters of a weight (out, in, *kernel).
 
-    The authors take the mean over pairs, weigh hidden layers 1 and the classifier 10, and compare s = 0, 1 and 2
-    with and without ``half_space``, which suits layers with fewer dimensions than filters.
+    The authors take the mean over pairs, weight hidden layers by 1 and the classifier by 10, and compare s = 0, 1 and 2
+    with and without ``half_space``, which is suited to layers with fewer dimensions than filters.
 
     Source: Liu et al. 2018, arXiv:1805.09298.
 

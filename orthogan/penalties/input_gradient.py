@@ -1,7 +1,7 @@
 """Penalties on the gradient of a critic with respect to its input images: R1, R2, WGAN-GP.
 
-``origin`` is a 0-d zero that requires a gradient. It is added to the images, so that autograd follows them: within a
-compiled graph no tensor can be told to require a gradient.
+``origin`` is a 0-d zero that requires a gradient. It is added to the images so that autograd tracks them, because
+inside a compiled graph no tensor can be set to require a gradient.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ Critic = Callable[[Tensor, Tensor | None], Tensor]  # (images, labels) -> logits
 
 
 def track_gradient(images: Tensor, origin: Tensor) -> Tensor:
-    """``images`` as a start of their own that autograd follows."""
+    """Return ``images`` as a new tensor that autograd tracks."""
     return images.detach() + origin
 
 
 def squared_norm(logits: Tensor, images: Tensor) -> Tensor:
-    """|d logit_i / d image_i|^2 for each image, shape (n,), float32, differentiable again.
+    """Return |d logit_i / d image_i|^2 for each image, shape (n,), float32, differentiable again.
 
-    One backward pass serves the whole batch because no image's logit depends on another image.
+    One backward pass suffices for the whole batch, because the logit of an image does not depend on other images.
     """
     (gradient,) = torch.autograd.grad(logits.sum(), images, create_graph=True)
     return gradient.float().square().flatten(1).sum(1)
@@ -31,7 +31,7 @@ def squared_norm(logits: Tensor, images: Tensor) -> Tensor:
 def zero_centered_gradient_penalty(
     critic: Critic, images: Tensor, labels: Tensor | None, gamma: float, origin: Tensor
 ) -> Tensor:
-    """gamma/2 E|grad D|^2 on ``images``: R1 where they are real, R2 where they are fake (Mescheder et al. 2018)."""
+    """Return gamma/2 E|grad D|^2 on ``images``: R1 for real images, R2 for fake ones (Mescheder et al. 2018)."""
     images = track_gradient(images, origin)
     return 0.5 * gamma * squared_norm(critic(images, labels), images).mean()
 
@@ -39,13 +39,13 @@ def zero_centered_gradient_penalty(
 def wgan_gp(
     critic: Critic, real: Tensor, fake: Tensor, labels: Tensor | None, weight: float, mix: Tensor, origin: Tensor
 ) -> Tensor:
-    """weight * E(|grad D| - 1)^2 between paired reals and fakes (Gulrajani et al. 2017, eq. 3).
+    """Return weight * E(|grad D| - 1)^2 between paired reals and fakes (Gulrajani et al. 2017, eq. 3).
 
     Args:
-        mix: one number in [0, 1] for each pair, shape (n,).
+        mix: one number in [0, 1] per pair, shape (n,).
     """
     mix = mix.view(-1, 1, 1, 1).to(real.dtype)
     between = track_gradient(torch.lerp(real, fake, mix), origin)
-    # the square root has no derivative at 0
+    # the square root is not differentiable at 0
     norm = (squared_norm(critic(between, labels), between) + 1e-12).sqrt()
     return weight * (norm - 1).square().mean()

@@ -1,7 +1,7 @@
-"""Penalties on the Gram matrix of a weight (out, in, *kernel) seen as W (out, in*kh*kw), a filter a row.
+"""Penalties on the Gram matrix of a weight (out, in, *kernel), viewed as W (out, in*kh*kw) with one filter per row.
 
-The papers write W as (fan_in, out), so their W^T W is side "rows" here. Orthonormal rows exist only where
-out <= fan_in; "smaller" takes the side that can vanish.
+The papers write W as (fan_in, out), so their W^T W is side "rows" here. Orthonormal rows exist only if out <= fan_in.
+"smaller" selects the side on which the penalty can be zero.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ SideOption = Annotated[Side, Field(description="take the Gram matrix of the rows
 
 
 def as_matrix(weight: Tensor) -> Tensor:
-    """(out, in, *kernel) as (out, in*kh*kw).
+    """Reshape (out, in, *kernel) to (out, in*kh*kw).
 
     Raises:
-        ValueError: a vector or a number, or a weight without entries.
+        ValueError: the weight is a vector or a scalar, or has no entries.
     """
     if weight.dim() < 2 or not weight.numel():
         raise ValueError(f"the weight has shape {tuple(weight.shape)}: a penalty needs (out, in, ...), each at least 1")
@@ -30,7 +30,7 @@ def as_matrix(weight: Tensor) -> Tensor:
 
 @penalty("soft_orthogonality", "so", follows="spectrum")
 def soft_orthogonality(weight: Tensor, side: SideOption = "smaller") -> Tensor:
-    """SO: ||Gram - I||_F^2 (Bansal et al. 2018, eq. 4). The paper's is side "rows", of least value out - fan_in.
+    """Return SO: ||Gram - I||_F^2 (Bansal et al. 2018, eq. 4). The paper uses side "rows", at least out - fan_in.
 
     Source: Bansal, Chen & Wang 2018, arXiv:1810.09102.
 
@@ -45,7 +45,7 @@ def soft_orthogonality(weight: Tensor, side: SideOption = "smaller") -> Tensor:
 
 @penalty("double_soft_orthogonality", "dso", follows="spectrum")
 def double_soft_orthogonality(weight: Tensor) -> Tensor:
-    """DSO: ||W W^T - I||_F^2 + ||W^T W - I||_F^2 (Bansal et al. 2018, eq. 5); at least |out - fan_in|.
+    """Return DSO: ||W W^T - I||_F^2 + ||W^T W - I||_F^2 (Bansal et al. 2018, eq. 5); at least |out - fan_in|.
 
     Source: Bansal, Chen & Wang 2018, arXiv:1810.09102.
 
@@ -66,13 +66,14 @@ def mutual_coherence(
     ] = "max_entry",
     side: SideOption = "smaller",
 ) -> Tensor:
-    """MC: ||Gram - I||_inf (Bansal et al. 2018, eq. 6); side "rows" is the paper's.
+    """Return MC: ||Gram - I||_inf (Bansal et al. 2018, eq. 6). The paper uses side "rows".
 
     Args:
-        reading: of the norm, which the paper leaves open: the largest |entry|, or the largest row sum of |entries|.
+        reading: interpretation of the norm, which the paper does not specify: the largest |entry|, or the largest row
+            sum of |entries|.
 
     Raises:
-        ValueError: an unknown reading or side.
+        ValueError: the reading or the side is unknown.
 
     Source: Bansal, Chen & Wang 2018, arXiv:1810.09102.
 
@@ -90,10 +91,10 @@ def mutual_coherence(
 
 @penalty("off_diagonal", follows="gram")
 def off_diagonal(weight: Tensor) -> Tensor:
-    """||W W^T o (1 - I)||_F^2 (Brock et al. 2019, eq. 3): rows at right angles, of any length.
+    """Return ||W W^T o (1 - I)||_F^2 (Brock et al. 2019, eq. 3), which is 0 for orthogonal rows of any length.
 
-    The gradient is the true one, 4 ((W W^T) o (1 - I)) W. BigGAN's code writes 2 in place of the 4: a weight w of
-    theirs is w / 2 here.
+    The gradient is the true one, 4 ((W W^T) o (1 - I)) W. BigGAN's code has the factor 2 instead of 4, so its weight w
+    corresponds to w / 2 here.
 
     Source: Brock, Donahue & Simonyan 2019, arXiv:1809.11096.
 

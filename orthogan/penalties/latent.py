@@ -1,6 +1,6 @@
 """Penalties on how a generator depends on its latent: Hessian penalty, OroJaR, path length.
 
-They regularize training (``loss.latent_penalty``), and directions of a trained generator are found with the first two.
+They regularize training (``loss.latent_penalty``). The first two also find directions of a trained generator.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from orthogan.registry import Registry
 
 Features = Tensor | Sequence[Tensor]
 # A penalty is a function (function, z, *, generator), as below, with some of the options k, epsilon and reduction.
-# "path_length" is different: it is compared with a running mean, which training keeps.
+# "path_length" is different: it is compared with a running mean, which the training loop keeps.
 LATENT_PENALTIES: Registry[Callable[..., Tensor]] = Registry("latent penalty", "orthogan.penalties")
 
 
@@ -32,17 +32,18 @@ def hessian_penalty(
     reduction: Literal["max", "mean"] = "max",
     generator: torch.Generator | None = None,
 ) -> Tensor:
-    """Hessian penalty (Peebles et al., ECCV 2020): no two directions act on a feature together.
+    """Return the Hessian penalty (Peebles et al., ECCV 2020): no two directions interact in a feature.
 
-    A scalar: the variance over ``k`` sign vectors x of the second derivative of ``function`` along x (equation 5).
+    It is a scalar: the variance over ``k`` sign vectors x of the second derivative of ``function`` along x (equation
+    5).
 
-    In expectation twice the sum of the squared off-diagonal entries of each feature's Hessian. ``function`` maps
-    latents (n, d) to features (n, ...), or to several such; it must be deterministic: no noise, dropout or batch
-    statistics. The derivative is the central difference with step ``epsilon``, without its middle term: that is the
+    Its expectation is twice the sum of the squared off-diagonal entries of each feature's Hessian. ``function`` maps
+    latents (n, d) to one or several tensors of features (n, ...). It must be deterministic: no noise, dropout or batch
+    statistics. The derivative is the central difference with step ``epsilon`` without its middle term, which is the
     same for every x. The variances are reduced over the features of each latent (the paper's "max", or "mean"),
-    averaged over the latents, and summed over several features. ``generator``: of the signs.
+    averaged over the latents, and summed if there are several tensors. ``generator`` draws the signs.
 
-    Raises ``UserError`` for k below 2, epsilon not positive, or an unknown reduction.
+    Raises ``UserError`` if k is below 2, epsilon is not positive, or the reduction is unknown.
     """
     _check_difference(k, epsilon)
     if reduction not in ("max", "mean"):
@@ -70,16 +71,18 @@ def orojar_penalty(
     reduction: Literal["sum", "mean"] = "sum",
     generator: torch.Generator | None = None,
 ) -> Tensor:
-    """OroJaR (Wei et al., ICCV 2021): directions change the features at right angles.
+    """Return the OroJaR penalty (Wei et al., ICCV 2021): directions change the features orthogonally.
 
-    A scalar: the variance over ``k`` sign vectors x of |J x|^2, J the Jacobian of ``function`` at each latent.
+    It is a scalar: the variance over ``k`` sign vectors x of |J x|^2, where J is the Jacobian of ``function`` at each
+    latent.
 
-    In expectation twice the sum of the squared off-diagonal entries of J^T J, averaged over the latents and summed
-    over several features. ``function`` maps latents (n, d) to features (n, ...), or to several such, and must be
-    deterministic. J x is the forward difference with step ``epsilon``. ``reduction``: |J x|^2 as the paper's "sum"
-    over features, whose penalty grows with the square of their number, or as "mean". ``generator``: of the signs.
+    Its expectation is twice the sum of the squared off-diagonal entries of J^T J, averaged over the latents and summed
+    if there are several tensors of features. ``function`` maps latents (n, d) to one or several tensors of features
+    (n, ...) and must be deterministic. J x is the forward difference with step ``epsilon``. ``reduction``: compute
+    |J x|^2 as the paper's "sum" over features, whose penalty grows with the square of their number, or as the "mean".
+    ``generator`` draws the signs.
 
-    Raises ``UserError`` for k below 2, epsilon not positive, or an unknown reduction.
+    Raises ``UserError`` if k is below 2, epsilon is not positive, or the reduction is unknown.
     """
     _check_difference(k, epsilon)
     if reduction not in ("sum", "mean"):
@@ -100,10 +103,11 @@ def orojar_penalty(
 
 @LATENT_PENALTIES.register("path_length")
 def path_lengths(generator: nn.Module, z: Tensor, labels: Tensor | None, rng: torch.Generator) -> Tensor:
-    """(n,): |J^T y| of each latent, y an image of noise N(0, 1 / pixels) (Karras et al. 2020, section 3.2).
+    """Return |J^T y| (n,) of each latent, y an image of noise N(0, 1 / pixels) (Karras et al. 2020, section 3.2).
 
-    J is the derivative of the image by z, or by w where the generator has ``mapping`` and ``synthesis``: there
-    by the w of each layer apart, of whose squared lengths the mean is taken, as in the authors' code.
+    J is the derivative of the image with respect to z. If the generator has ``mapping`` and ``synthesis``, it is the
+    derivative with respect to w of each layer separately, and the squared lengths are averaged over the layers, as in
+    the authors' code.
     """
     mapping, synthesis = getattr(generator, "mapping", None), getattr(generator, "synthesis", None)
     if callable(mapping) and callable(synthesis):
@@ -117,29 +121,29 @@ def path_lengths(generator: nn.Module, z: Tensor, labels: Tensor | None, rng: to
     noise = torch.randn(images.shape, generator=rng, device=images.device) / (images[0, 0].numel() ** 0.5)
     (gradient,) = torch.autograd.grad((at_least_float32(images) * noise).sum(), points, create_graph=True)
     squares = at_least_float32(gradient).square()
-    # the square root has no derivative at 0
+    # the square root is not differentiable at 0
     return (squares.sum(-1).reshape(len(z), -1).mean(1) + 1e-12).sqrt()
 
 
 @LATENT_PENALTIES.register("none")
 def no_penalty(function: Callable[[Tensor], Features], z: Tensor) -> Tensor:
-    """Zero."""
+    """Return zero."""
     return z.new_zeros(())
 
 
 def _signs(z: Tensor, generator: torch.Generator | None) -> Tensor:
-    """Independent -1 or +1 (Rademacher) in the shape of ``z``, drawn on the generator's device."""
+    """Draw independent -1 or +1 (Rademacher) in the shape of ``z``, on the generator's device."""
     device = z.device if generator is None else generator.device
     return (2 * torch.randint(0, 2, z.shape, generator=generator, device=device) - 1).to(z)
 
 
 def _listed(features: Features) -> list[Tensor]:
-    """One or several features as a list."""
+    """Return one or several tensors of features as a list."""
     return [features] if isinstance(features, Tensor) else list(features)
 
 
 def _check_difference(k: int, epsilon: float) -> None:
-    """Raises ``UserError`` unless there are two vectors or more and a positive step."""
+    """Raise ``UserError`` unless there are at least two vectors and the step is positive."""
     if k < 2:
         raise UserError(f"k={k}: at least 2 random vectors are needed for a variance")
     if not epsilon > 0:

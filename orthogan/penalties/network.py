@@ -20,11 +20,11 @@ from orthogan.weights.effective import sources
 from orthogan.weights.network import list_constrained, ready_to_measure
 
 Function = TypeVar("Function", bound=Callable[..., Tensor])
-FROM_THE_LAYER = ("weight", "stride", "groups")  # arguments that are no options
+FROM_THE_LAYER = ("weight", "stride", "groups")  # arguments that are not options
 
 
 class PenaltyConfig(Section):
-    """The config section of a penalty; the options of its kind are further keys.
+    """The config section of a penalty; the options of its kind are additional keys.
 
     Example:
         >>> from orthogan import load_config
@@ -45,7 +45,7 @@ class PenaltyConfig(Section):
 
     @classmethod
     def read_old_keys(cls, tree: dict[str, Any]) -> dict[str, Any]:
-        """In 0.1 the options were in a mapping of their own."""
+        """Convert keys of version 0.1, where the options were in a separate mapping."""
         options = tree.get("options")
         if not isinstance(options, Mapping):
             return tree
@@ -56,11 +56,11 @@ class PenaltyConfig(Section):
 
 @dataclass(frozen=True)
 class PenaltyKind:
-    """A function (weight, **options) -> 0-d tensor, and what a net has to know of it.
+    """A penalty function (weight, **options) -> 0-d tensor, with the properties that a network needs to know.
 
-    ``follows``: it is a function of the "spectrum" (the singular values) alone, or of the "gram" of the rows.
-    ``of_layer``: (selected layer, options) -> the penalty, where the layer's effective matrix does not say all.
-    ``identity``: what tells two layers with the same weight apart.
+    ``follows``: the penalty is a function of only the "spectrum" (the singular values), or of the "gram" of the rows.
+    ``of_layer``: (selected layer, options) -> the penalty, if the effective matrix of the layer is not sufficient.
+    ``identity``: the properties that distinguish two layers with the same weight.
     """
 
     function: Callable[..., Tensor]
@@ -70,13 +70,13 @@ class PenaltyKind:
 
     @cached_property
     def section(self) -> type[PenaltyConfig]:
-        """The section of a config, with the options of the function."""
+        """Return the config section with the options of the function."""
         first = next(iter(inspect.signature(self.function).parameters))
         return section_of_options(self.function, PenaltyConfig, first, *FROM_THE_LAYER)
 
     @property
     def options(self) -> list[str]:
-        """The names of the options."""
+        """Return the names of the options."""
         return [name for name in self.section.model_fields if name not in PenaltyConfig.model_fields]
 
 
@@ -93,7 +93,7 @@ PENALTY = OpenSection(PENALTIES, lambda kind: kind.section)
 
 
 def penalty(name: str, *aliases: str, **about: Any) -> Callable[[Function], Function]:
-    """Register a penalty function; ``about``: as of ``PenaltyKind``.
+    """Register a penalty function; ``about`` has the fields of ``PenaltyKind``.
 
     Example:
         >>> import torch
@@ -115,11 +115,12 @@ def penalty(name: str, *aliases: str, **about: Any) -> Callable[[Function], Func
 
 
 class Penalty:
-    """weight * (sum of the penalty over the chosen layers' effective weights), of ``module`` as it is at each call.
+    """The weighted sum of a penalty over the effective weights of the selected layers of ``module``.
 
-    The layers are chosen once. ``weight`` may be assigned between calls. A power iteration of a constrained layer
-    stays where it is. Transposed and grouped kernels are handled as the operators they are: a kernel with groups is a
-    block-diagonal matrix. A parameter that several layers share counts once. Frozen parameters count in the value.
+    Each call uses the current weights. The layers are selected once. ``weight`` may be assigned between calls. The
+    power iteration of a constrained layer does not advance. Transposed and grouped kernels are treated as the operators
+    that they represent: a kernel with groups is a block-diagonal matrix. A parameter that several layers share counts
+    once. Frozen parameters are included in the value.
 
     Example:
         >>> from torch import nn
@@ -133,15 +134,15 @@ class Penalty:
     def __init__(
         self, module: nn.Module, name: str, weight: float = 1.0, layers: str | Sequence[str] = (), **options: object
     ) -> None:
-        """Choose the layers.
+        """Select the layers.
 
         Args:
-            name: in ``PENALTIES``, or your ``module:function``.
-            layers: as of ``orthogan.weights.select``.
-            options: of that penalty.
+            name: a name in ``PENALTIES``, or a custom ``module:function``.
+            layers: as in ``orthogan.weights.select``.
+            options: options of that penalty.
 
         Raises:
-            ValueError: an unknown name, option or layer.
+            ValueError: a name, option or layer is unknown.
         """
         try:
             self.kind = PENALTIES.get(name)
@@ -163,23 +164,23 @@ class Penalty:
 
     @property
     def names(self) -> list[str]:
-        """The layers it is on, "" for ``module`` itself."""
+        """Return the names of the layers, with "" for ``module`` itself."""
         return [selected.name for selected in self.selected]
 
     def values(self) -> list[Tensor]:
-        """The penalty of each layer, 0-d, before ``weight``."""
+        """Return the penalty of each layer, 0-d, before multiplication by ``weight``."""
         with hold_power_iteration(self.module):
             return [self._of(selected) for selected in self.selected]
 
     def __call__(self) -> Tensor:
-        """The penalty, 0-d."""
+        """Return the penalty, 0-d."""
         first, *rest = self.values()
         for value in rest:
             first = first + value
         return self.weight * first
 
     def refuse_constant(self) -> None:
-        """Raises ValueError where a constraint holds a layer's penalty at its value, whatever the parameter."""
+        """Raise a ValueError if a constraint fixes the penalty of a layer for any value of the parameter."""
         fixed = {name: constraint for name, _, _, constraint in list_constrained(self.module)}
         for selected in self.selected:
             constraint = fixed.get(selected.name)
@@ -190,7 +191,7 @@ class Penalty:
                 )
 
     def _identity(self, selected: Selected) -> tuple[Any, ...]:
-        """Equal for two layers whose weights are one matrix of the same parameters."""
+        """Return a key that is equal for two layers whose weights are one matrix of the same parameters."""
         view = selected.view
         shared = (view.transposed, view.groups, *self.kind.identity(selected))
         return (*sources(selected.layer, selected.weight), *shared)
@@ -204,7 +205,7 @@ class Penalty:
 def apply(
     module: nn.Module, name: str, weight: float = 1.0, layers: str | Sequence[str] = (), **options: object
 ) -> Tensor:
-    """``Penalty(module, name, weight, layers, **options)()``: one value, for a single look or a short script.
+    """Return ``Penalty(module, name, weight, layers, **options)()``, for one evaluation or a short script.
 
     Example:
         >>> import torch

@@ -1,4 +1,4 @@
-"""A penalty's weight over a run: piecewise constant, a function of the position, so it needs no state."""
+"""The weight of a penalty during a run: piecewise constant and stateless, because it depends only on the position."""
 
 from __future__ import annotations
 
@@ -11,15 +11,16 @@ from itertools import pairwise
 
 @dataclass(frozen=True)
 class Schedule:
-    """The value of the last point at or before a position: ``Schedule([(0, 1e-2), (20, 1e-3)])(19.5)`` is 1e-2.
+    """A piecewise constant schedule: the value of the last point at or before a position.
 
-    The positions are in any one unit: epochs or steps done, or the share of the run.
+    For example, ``Schedule([(0, 1e-2), (20, 1e-3)])(19.5)`` is 1e-2. All positions use the same unit: epochs or steps
+    completed, or the fraction of the run.
 
     Args:
-        points: (position, value), the positions rising from 0, the values finite and at least 0.
+        points: (position, value), with positions that increase from 0 and finite values of at least 0.
 
     Raises:
-        ValueError: points that are not so.
+        ValueError: the points are invalid.
 
     Example:
         >>> from orthogan.penalties import Schedule
@@ -43,27 +44,27 @@ class Schedule:
                 raise ValueError(f"points: the value {value} at {position} must be a finite number of at least 0")
 
     def __call__(self, position: float) -> float:
-        """The value at ``position``.
+        """Return the value at ``position``.
 
         Raises:
-            ValueError: a position before 0.
+            ValueError: the position is below 0.
         """
         if not position >= 0:
             raise ValueError(f"position {position}: must be at least 0")
         return self.points[bisect_right(self.points, position, key=lambda point: point[0]) - 1][1]
 
     def stretched(self, factor: float) -> Schedule:
-        """The same schedule with every position times ``factor``: into another unit, or for a run of another length.
+        """Return this schedule with all positions multiplied by ``factor``, for another unit or length of the run.
 
         Raises:
-            ValueError: a factor that is not above 0.
+            ValueError: the factor is not positive.
         """
         if not 0 < factor < math.inf:
             raise ValueError(f"factor is {factor}: it must be above 0")
         return Schedule([(position * factor, value) for position, value in self.points])
 
 
-# Bansal et al. 2018, their code for Wide-ResNets on CIFAR: the factor on ``srip``'s weight by epochs done of 200
+# Bansal et al. 2018, code for Wide-ResNets on CIFAR: the factor on the weight of ``srip`` by epochs completed, of 200
 SRIP_EPOCHS = 200
 SRIP_WEIGHT = 1e-2
 SRIP_SCHEDULE = Schedule([(0, 1.0), (20, 1e-3), (50, 1e-4), (70, 1e-6), (120, 0.0)])

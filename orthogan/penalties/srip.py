@@ -24,20 +24,20 @@ def srip(
     *,
     squared: Annotated[bool, Field(description="use sigma^2, as in the authors' code, instead of sigma")] = True,
 ) -> Tensor:
-    """sigma(Gram - I)^2, the squared spectral norm, by power iteration; never above the true one.
+    """Return sigma(Gram - I)^2, the squared spectral norm, by power iteration; it never exceeds the true value.
 
-    v <- (Gram - I) v ``iterations`` times from a fixed start, then sigma = ||(Gram - I) v|| / ||v||. The published
-    code does one, from a random start, and is well below the true value. The start is a hash of the index, so that
-    the result is a function of the weight: no draw is made. The gradient treats v as a constant, which is exact
-    once v has converged; at orthonormal rows it is 0. The Gram matrix is not formed.
+    v <- (Gram - I) v is run ``iterations`` times from a fixed start, then sigma = ||(Gram - I) v|| / ||v||. The
+    published code runs one iteration from a random start, and its result is far below the true value. Here the start is
+    a hash of the index, so that the result is a function of the weight without random draws. The gradient treats v as a
+    constant, which is exact once v has converged. At orthonormal rows it is 0. The Gram matrix is not formed.
 
     Args:
         side: "rows" is the paper's W^T W, for W of (fan_in, out).
-        squared: sigma^2, as in the authors' code, to which their coefficients ``SRIP_WEIGHT`` and ``SRIP_SCHEDULE``
-            belong. False: sigma, as the paper writes it.
+        squared: True for sigma^2, as in the authors' code, to which their coefficients ``SRIP_WEIGHT`` and
+            ``SRIP_SCHEDULE`` belong. False for sigma, as in the paper.
 
     Raises:
-        ValueError: fewer than 1 iteration, or an unknown side.
+        ValueError: iterations is below 1, or the side is unknown.
 
     Source: Bansal, Chen & Wang 2018, arXiv:1810.09102.
 
@@ -60,7 +60,7 @@ def srip(
 
 
 def start(vectors: Tensor) -> Tensor:
-    """A fixed vector (m,) of numbers in [-1, 1) without pattern, for ``vectors`` (m, n); by hash, on any device."""
+    """Return a fixed vector (m,) of hash values in [-1, 1) without pattern, for ``vectors`` (m, n) on any device."""
     mask = 0xFFFFFFFF
     x = torch.arange(1, vectors.shape[0] + 1, device=vectors.device) * 0x9E3779B1 & mask
     for factor in (0x85EBCA6B, 0xC2B2AE35):  # the finalizer of MurmurHash3

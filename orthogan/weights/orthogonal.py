@@ -206,10 +206,7 @@ def _reflected(parameter: Tensor) -> Tensor:
 
 
 def _cayley(parameter: Tensor) -> Tensor:
-    """Return [(I + A)^-1 (I - A); -2 V (I + A)^-1] with A = U - U^T + V^T V for the parameter [U; V].
-
-    Source: Trockman & Kolter 2021.
-    """
+    """Return [(I + A)^-1 (I - A); -2 V (I + A)^-1], A = U - U^T + V^T V for [U; V] (Trockman & Kolter 2021)."""
     n = parameter.shape[-1]
     upper, rest = parameter[..., :n, :].triu(1), parameter[..., n:, :]
     a = upper - upper.mT + rest.mT @ rest
