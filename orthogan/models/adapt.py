@@ -40,7 +40,7 @@ def adapt(
       no classes, the gains and biases of all classes start as the common ones, and the discriminator ignores the class
       at first. If the new network has no classes, the mean over classes is kept.
 
-    Returns a list with one line per change.
+    Returns one line of text per change.
     """
     done = []
     if (there.num_classes, list(there.class_names)) != (here.num_classes, list(here.class_names)):

@@ -148,5 +148,5 @@ def _why(cell: StudyRun, code: int) -> str:
 
 
 def default_jobs(gpu: bool) -> int:
-    """Return the cells at a time: one on a GPU, else one per core, at most eight."""
+    """Return the number of cells to run at a time: one on a GPU, else one per core, at most eight."""
     return 1 if gpu else min(8, cores())

@@ -32,7 +32,7 @@ def pixel_norm(x: Tensor) -> Tensor:
 
 
 class EqualLinear(Equalized, nn.Linear):
-    """A linear layer with weight * gain, where the weight starts at N(0, 1): each layer learns at its own scale.
+    """A linear layer with weight * gain, whose weight starts at N(0, 1): each layer learns at its own scale.
 
     The bias starts at ``bias`` (None: no bias). ``lr_mul`` slows down weight and bias and changes nothing at the start.
     ``equalized=False`` is a plain layer with the same start, for penalties and gradient rules that apply to the weight
