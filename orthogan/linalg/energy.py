@@ -31,8 +31,8 @@ def hyperspherical_energy(
     has no direction and is treated as orthogonal to all rows. Coincident rows have a large finite energy and no
     gradient.
 
-    The function uses about 10 * chunk * m numbers of memory: it processes one block of rows at a time and recomputes it
-    in the backward pass.
+    Memory use is about 10 * chunk * m numbers, for any m: the function processes one block of rows at a time and
+    recomputes it in the backward pass.
 
     Args:
         s: 0, 1, 2 or any other number >= 0.

@@ -156,8 +156,8 @@ def stable_rank_slopes(sigma: Tensor, squares: Tensor, share: Tensor | float) ->
     With t = ``stable_rank_scale``, the shrunk matrix is t W / sigma + (1 - t) u v^T. Therefore
     a = 1 / sqrt(max(sigma^2, d)) with d = share * (||W||_F^2 - sigma^2). b = 1 - a sigma if d is the larger value (the
     constraint is active), and 0 otherwise. Let G be the gradient of a loss with respect to the shrunk matrix. The
-    gradient with respect to W is a G + h W + e u v^T, with h and e linear in <G, W> and u^T G v, all times d / a,
-    where d = ``damped(a)``.
+    gradient with respect to W is a G + h W + e u v^T, with h and e linear in <G, W> and u^T G v, all times d / a. Here
+    d is ``damped(a)``.
 
     Args:
         sigma: u^T W v (...).

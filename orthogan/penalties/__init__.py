@@ -1,4 +1,7 @@
-"""Penalties on weights. ``NAME(weight, **options)`` returns a 0-d tensor; ``apply`` penalizes a whole network."""
+"""Penalties on weights.
+
+``NAME(weight, **options)`` returns a 0-d tensor to add to a loss. ``apply`` does this for a whole network.
+"""
 
 from orthogan.penalties.conv import conv_orthogonality
 from orthogan.penalties.disentangled_norm import disentangled_norm, free_correlations

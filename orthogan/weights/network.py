@@ -61,7 +61,11 @@ class ConstraintConfig(Section):
 
     @classmethod
     def read_old_keys(cls, tree: dict[str, Any]) -> dict[str, Any]:
-        """Convert keys of version 0.1, where the options of all kinds were side by side or in one section per kind."""
+        """Convert keys of version 0.1.
+
+        There, the options of all kinds were side by side or in one section per kind, and those of other kinds had no
+        effect.
+        """
         old = {key: tree[key] for key in (*cls.flattened, "skew_terms") if key in tree}
         if not old:
             return tree
