@@ -1,1 +1,1 @@
-"""What orthogan costs, beside what others make: ``python -m benchmarks.weights``. Not part of the package."""
+"""Benchmarks of orthogan and other libraries: ``python -m benchmarks.weights``. Not part of the package."""

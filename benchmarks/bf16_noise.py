@@ -1,4 +1,4 @@
-"""How far bfloat16 moves a score of the same images, beside the spread of that score over seeds of sampling."""
+"""The effect of bfloat16 on scores of the same images, compared with the spread over random seeds of sampling."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ BATCH = 64
 
 
 def noise(subject: Path, extractor: str, images: int, seeds: int, device: torch.device) -> dict[str, Any]:
-    """Each metric by variant and seed, ``images`` fakes against as many real ones; printed as a table.
+    """Each metric by variant and seed, with ``images`` fakes and as many reals; printed as a table.
 
-    "shift": mean over seeds of the score minus that of fp32 on the same latents; "spread": standard deviation of fp32
-    over the seeds. bf16 features are compared with bf16 features of the real images.
+    "shift": mean over seeds of the score minus the fp32 score of the same latents; "spread": standard deviation of the
+    fp32 score over the seeds. bf16 features are compared with bf16 features of the real images.
     """
     generator = load(subject, device=device)
     source = open_configured(open_model(subject).config.data)
@@ -54,13 +54,13 @@ def noise(subject: Path, extractor: str, images: int, seeds: int, device: torch.
                 bar.update()
     rows = [summary(metric, found) for metric in found["fp32"]]
     text = _markdown(rows)
-    print(f"\n### {subject.stem}, {extractor}, {images} images a side, {seeds} seeds\n\n{text}\n")
+    print(f"\n### {subject.stem}, {extractor}, {images} images per side, {seeds} seeds\n\n{text}\n")
     facts = {"subject": str(subject), "extractor": extractor, "images": images, "seeds": seeds}
     return {"table": "noise", **facts, "scores": found, "summary": rows, "text": text}
 
 
 def scores(fakes: Features, reals: Features, device: torch.device) -> dict[str, float]:
-    """FD, KD (where there are enough images for its subsets), precision and recall."""
+    """FD, KD (if there are enough images for its subsets), precision, and recall."""
     found = {"FD": frechet_distance(fakes.gaussian, reals.gaussian, device=device)}
     counts = [len(side.rows) for side in (fakes, reals)]
     if min(counts) >= SUBSET_SIZE:
@@ -70,7 +70,7 @@ def scores(fakes: Features, reals: Features, device: torch.device) -> dict[str, 
 
 
 def summary(metric: str, found: dict[str, dict[str, list[float]]]) -> dict[str, Any]:
-    """Mean and spread of fp32; of every variant the mean shift and the root mean square one, over that spread."""
+    """Mean and spread of fp32; for each variant, the mean shift, and the rms shift divided by that spread."""
     plain = found["fp32"][metric]
     spread = statistics.stdev(plain) if len(plain) > 1 else 0.0
     shifts = {}

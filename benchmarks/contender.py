@@ -1,7 +1,8 @@
-"""One contender in a process of its own: ``python -m benchmarks.contender``, told by ``benchmarks.rivals`` what it is.
+"""One contender in a separate process: ``python -m benchmarks.contender``, started by ``benchmarks.rivals``.
 
-The first word on stdin is ``{"contender": {...}, "setting": {...}, "parts": bool}``; the answer is ``{"ready": facts}``
-or, where it cannot run here, ``{"absent": reason}``. What follows is in ``benchmarks.gate``.
+The first message on stdin is ``{"contender": {...}, "setting": {...}, "parts": bool}``. The answer is
+``{"ready": facts}`` or, if the contender cannot run here, ``{"absent": reason}``. ``benchmarks.gate`` documents the
+messages that follow.
 """
 
 from __future__ import annotations
@@ -19,21 +20,21 @@ from orthogan.errors import UserError
 
 
 def compete(word: dict[str, Any], channel: Channel) -> None:
-    """Run the contender that ``word`` describes until nobody asks for further steps.
+    """Run the contender that ``word`` describes until no more steps are requested.
 
-    ``kind`` is ``orthogan`` (with ``overrides`` of its config), ``plain`` (with ``bf16`` and ``channels_last``) or the
+    ``kind`` is ``orthogan`` (with ``overrides`` of its config), ``plain`` (with ``bf16`` and ``channels_last``), or the
     name of a peer (with the ``path`` of the user's copy).
     """
     setting = Setting(**word["setting"])
     options = dict(word["contender"])
     kind = options.pop("kind")
     gate = Gate(channel, torch.device(setting.device), parts=word["parts"])
-    if kind == "orthogan":  # which sets all switches itself
+    if kind == "orthogan":  # sets all of these switches itself
         from benchmarks import ours
 
         ours.run(setting, gate, **options)
         return
-    torch.backends.cudnn.benchmark = True  # shapes never change; some peers set it, and it harms none
+    torch.backends.cudnn.benchmark = True  # shapes never change; some peers set it, and it does not hurt the others
     if kind == "plain":
         from benchmarks import plain_loop
 
@@ -45,7 +46,7 @@ def compete(word: dict[str, Any], channel: Channel) -> None:
 
 
 def main() -> None:
-    """Speak JSON lines; whatever fails is said in one line, and whole on stderr."""
+    """Exchange JSON lines; an error is sent in one line, and its traceback goes to stderr."""
     channel = Channel.standard()
     try:
         compete(channel.hear(), channel)
@@ -56,7 +57,7 @@ def main() -> None:
         first = str(error).strip().partition("\n")[0]
         channel.say({"absent": first if isinstance(error, UserError) else f"{type(error).__name__}: {first}"})
     sys.stderr.flush()
-    os._exit(0)  # no waiting for threads and reader processes of anyone's
+    os._exit(0)  # do not wait for the threads and reader processes of a contender
 
 
 if __name__ == "__main__":

@@ -1,10 +1,11 @@
-"""How fast a set that is not in memory is read, beside the disk and the decoder: ``python -m benchmarks.data``.
+"""Read rates of data sets that are not in memory, compared with disk and decoder: ``python -m benchmarks.data``.
 
-"Rows": one large file of uint8 images at random places, page cache dropped before every reading. Beside them raw reads
-of the same file without any code of orthogan: in order, one after the other at random places (``pread``), and with
-the places told to the system ahead (``posix_fadvise``). "Pictures": folders of files beside a bare Pillow loop in as
-many processes. All take turns in one run; the ratios are of rates. "Memory": what a streaming process holds itself,
-in a process of its own, for a set and for one four times as large.
+"Rows": one large file of uint8 images, read at random offsets; the page cache is dropped before each measurement. They
+are compared with raw reads of the same file without orthogan: in order, one after the other at random offsets
+(``pread``), and with the offsets announced to the operating system (``posix_fadvise``). "Pictures": folders of files,
+compared with a plain Pillow loop in the same number of processes. All steps alternate in one run; the ratios are ratios
+of rates. "Memory": the memory of a streaming process, measured in a separate process, for a data set and for one four
+times as large.
 """
 
 from __future__ import annotations
@@ -31,12 +32,12 @@ from benchmarks.data_files import copy_to_h5, write_pictures, write_rows
 from orthogan.data import Batches, ImageSource, open_source
 
 BATCH = 64
-REST = 0.3  # seconds after a step in which its workers finish what they read ahead
+REST = 0.3  # seconds after a step in which its workers finish prefetching
 CPU = torch.device("cpu")
 
 
 class Pool:
-    """``work`` (of a number that grows) done by ``count`` processes at once; a call returns when all are done."""
+    """Runs ``work`` (of an increasing number) in ``count`` processes at once; a call returns when all have finished."""
 
     def __init__(self, work: Callable[[int], None], count: int) -> None:
         self.work, self.turn, self.pipes, self.processes = work, 0, [], []
@@ -69,30 +70,30 @@ def _serve(work: Callable[[int], None], pipe: Connection) -> None:
 
 
 class Raw:
-    """Reads of rows of ``row`` bytes of a file, with nothing between them and the system."""
+    """Raw reads of rows of ``row`` bytes from a file."""
 
     def __init__(self, path: Path, offset: int, row: int, count: int) -> None:
         self.handle, self.offset, self.row, self.count = os.open(path, os.O_RDONLY), offset, row, count
 
     def places(self, turn: int, number: int) -> list[int]:
-        """Of ``number`` rows at random [bytes]."""
+        """Offsets of ``number`` random rows [bytes]."""
         rows = np.random.default_rng([7, turn]).integers(0, self.count, number)
         return (self.offset + rows * self.row).tolist()
 
     def in_order(self, turn: int, number: int) -> None:
-        """As many bytes as ``number`` rows have, in order from some place on, by the megabyte."""
+        """Read the bytes of ``number`` rows in order from a random offset, one megabyte at a time."""
         nbytes = min(number, self.count) * self.row
         start = self.places(turn, 1)[0] % max(1, self.count * self.row - nbytes)
         for place in range(start, start + nbytes, 1 << 20):
             os.pread(self.handle, 1 << 20, place)
 
     def one_by_one(self, turn: int, number: int) -> None:
-        """Each row waited for before the next is asked for."""
+        """Read one row after the other, each after the previous one has arrived."""
         for place in self.places(turn, number):
             os.pread(self.handle, self.row, place)
 
     def told_ahead(self, turn: int, number: int) -> None:
-        """The rows of a batch announced, then read."""
+        """Announce the rows of a batch, then read them."""
         places = self.places(turn, number)
         for first in range(0, number, BATCH):
             batch = places[first : first + BATCH]
@@ -104,21 +105,21 @@ class Raw:
 
 @dataclass
 class Step:
-    """What is timed, and what is done before without being timed."""
+    """The function that is timed, and its preparation, which is not timed."""
 
     work: Callable[[], None]
     before: Callable[[], None] = lambda: None
 
 
 def forget(path: Path) -> None:
-    """Drop what the page cache holds of a file, as far as the system lets us."""
+    """Drop a file from the page cache, as far as the operating system allows."""
     handle = os.open(path, os.O_RDONLY)
     os.posix_fadvise(handle, 0, 0, os.POSIX_FADV_DONTNEED)
     os.close(handle)
 
 
 class Reading:
-    """The next ``number`` images of a source's stream at every call, and the worker processes to that."""
+    """Each call reads the next ``number`` images of a source's stream, with worker processes."""
 
     def __init__(self, source: ImageSource, workers: int, number: int) -> None:
         self.batches = Batches(source, batch_size=BATCH, seed=workers, resident="stream", workers=workers)
@@ -128,13 +129,13 @@ class Reading:
         self.take(self.number // BATCH)
 
     def take(self, count: int) -> None:
-        """So many batches."""
+        """Read this many batches."""
         for _ in range(count):
             self.batches.at(self.position)
             self.position += BATCH
 
     def warm_up(self) -> None:
-        """Take what the workers have read ahead in the meantime, which would else be had for nothing."""
+        """Discard the batches that the workers prefetched in the meantime; otherwise they would not be timed."""
         self.take(2 * self.workers + 1)
 
     def close(self) -> None:
@@ -143,7 +144,7 @@ class Reading:
 
 
 def measure(steps: Mapping[str, Step], rounds: int, title: str) -> timing.Readings:
-    """Every step once a round, every second round backwards; a first round is not counted."""
+    """Time every step once per round, every second round in reverse order; the first round is not counted."""
     found = timing.Readings({name: [] for name in steps}, dict.fromkeys(steps, 1), {})
     with tqdm(total=len(steps) * (rounds + 1), desc=title, dynamic_ncols=True) as bar:
         for number in range(rounds + 1):
@@ -162,7 +163,7 @@ def measure(steps: Mapping[str, Step], rounds: int, title: str) -> timing.Readin
 
 
 def rows_case(folder: Path, side: int, nbytes: int, number: int, workers: Sequence[int], rounds: int) -> dict[str, Any]:
-    """Rows of one file of ``nbytes`` bytes, ``number`` a reading."""
+    """Rows of one file of ``nbytes`` bytes, ``number`` per measurement."""
     path, row = folder / f"rows-{side}.npy", side * side * 3
     count = write_rows(path, side, nbytes)
     os.sync()
@@ -212,7 +213,7 @@ def rows_case(folder: Path, side: int, nbytes: int, number: int, workers: Sequen
 def pictures_case(
     folder: Path, kind: tuple[str, int, int], side: int, files: int, workers: Sequence[int], rounds: int
 ) -> dict[str, Any]:
-    """A folder of ``files`` pictures of ``kind`` (ending, width, height), brought to ``side`` pixels."""
+    """A folder of ``files`` pictures of ``kind`` (extension, width, height), resized to ``side`` pixels."""
     ending, width, height = kind
     where = folder / f"{ending}-{width}x{height}"
     write_pictures(where, ending, (width, height), files)
@@ -243,7 +244,7 @@ def pictures_case(
 
 
 def _bare(names: Sequence[Path], turn: int, number: int, side: int) -> None:
-    """Open, cut to the central square, resize, to an array: Pillow alone."""
+    """Open, crop to the central square, resize, and convert to an array, with Pillow only."""
     for name in np.random.default_rng([3, turn]).choice(len(names), number):
         with Image.open(names[name]) as opened:
             picture = opened.convert("RGB")
@@ -258,7 +259,7 @@ def _bare(names: Sequence[Path], turn: int, number: int, side: int) -> None:
 
 
 def memory_case(folder: Path, side: int, nbytes: int, workers: int) -> dict[str, Any]:
-    """MiB that the streaming process and its workers hold after one pass, for a quarter of the set and for all."""
+    """MiB used by the streaming process and its workers after one pass, for a quarter of the set and for all of it."""
     found: dict[str, Any] = {"table": "Memory", "workers": workers, "sets": []}
     for size in (nbytes // 4, nbytes):
         path = folder / f"rows-{side}-{size}.npy"
@@ -290,7 +291,7 @@ def _stream_once(path: Path, side: int, workers: int, reply: Connection) -> None
 
 
 def _held(pid: int) -> float:
-    """Memory that is not of a file, shared pages shared out [MiB]: pages of files belong to the page cache."""
+    """Anonymous memory, with shared pages divided among processes [MiB]; file pages belong to the page cache."""
     lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
     return sum(int(line.split()[1]) for line in lines if line.startswith(("Pss_Anon", "Pss_Shmem"))) / 2**10
 
@@ -300,7 +301,7 @@ def _table(title: str, found: timing.Readings, number: int, nbytes: float, bases
     ratios: dict[str, Any] = {}
     for name, seconds in found.seconds.items():
         rate = number / float(np.median(seconds))
-        spread = found.ratio(bases[name], name)  # of times, upside down: of rates
+        spread = found.ratio(bases[name], name)  # the inverse of a ratio of times is a ratio of rates
         ratios[name] = asdict(spread) | {"to": bases[name]}
         numbers = f"{rate:,.0f} | {rate * nbytes / 1e6:,.1f} | {timing.digits(spread.median)}"
         lines.append(f"| {name} | {numbers} | {timing.digits(spread.min)}–{timing.digits(spread.max)} |")
@@ -308,15 +309,15 @@ def _table(title: str, found: timing.Readings, number: int, nbytes: float, bases
 
 
 def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
-    """Run all cases, print their tables, write JSON where asked; returns what is written."""
+    """Run all cases, print their tables, and write JSON if requested; returns the same data."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.data", description=__doc__)
-    parser.add_argument("--folder", type=Path, help="where the sets are made and left (default: a temporary one)")
+    parser.add_argument("--folder", type=Path, help="folder for the data sets (default: a temporary one)")
     parser.add_argument("--mib", type=int, default=1024, help="size of the large files [MiB] (default: 1024)")
-    parser.add_argument("--files", type=int, default=2048, help="pictures in a folder (default: 2048)")
-    parser.add_argument("--rounds", type=int, default=5, help="readings of each (default: 5)")
+    parser.add_argument("--files", type=int, default=2048, help="pictures per folder (default: 2048)")
+    parser.add_argument("--rounds", type=int, default=5, help="measurements of each step (default: 5)")
     parser.add_argument("--workers", default="0,1,2", help="numbers of worker processes (default: 0,1,2)")
-    parser.add_argument("--quick", action="store_true", help="tiny sets and one round: shows that it runs")
-    parser.add_argument("--json", type=Path, help="write the raw numbers here")
+    parser.add_argument("--quick", action="store_true", help="tiny data sets and one round, only as a check")
+    parser.add_argument("--json", type=Path, help="file for the raw numbers")
     options = parser.parse_args(arguments)
     if options.quick:
         options.mib, options.files, options.rounds = 1, BATCH, 1

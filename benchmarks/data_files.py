@@ -1,4 +1,4 @@
-"""The sets that ``benchmarks.data`` reads: rows of noise in one large file, and folders of pictures."""
+"""The data sets of ``benchmarks.data``: rows of noise in one large file, and folders of pictures."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-PIECE = 1 << 24  # bytes that are written at once
+PIECE = 1 << 24  # bytes per write
 
 
 def write_rows(path: Path, side: int, nbytes: int) -> int:
     """An ``.npy`` file of uint8 (N, side, side, 3) noise of about ``nbytes`` bytes; returns N.
 
-    Nothing larger than a piece is ever in memory. A file of the right size is left as it is.
+    No more than one piece is in memory at a time. An existing file of the right size is kept.
     """
     row = side * side * 3
     count = max(64, nbytes // row)
@@ -31,7 +31,7 @@ def write_rows(path: Path, side: int, nbytes: int) -> int:
 
 def copy_to_h5(path: Path, rows: Path, chunked: bool) -> None:
     """The images of an ``.npy`` file as an ``.h5`` file, in one block or in chunks of one image."""
-    import h5py  # an extra of orthogan's
+    import h5py  # an optional dependency of orthogan
 
     images = np.load(rows, mmap_mode="r")
     if path.exists() and path.stat().st_size > images.nbytes:
@@ -44,7 +44,7 @@ def copy_to_h5(path: Path, rows: Path, chunked: bool) -> None:
 
 
 def write_pictures(folder: Path, ending: str, size: tuple[int, int], count: int) -> None:
-    """``count`` pictures of (width, height) pixels, smooth with some noise as photographs are."""
+    """``count`` pictures of (width, height) pixels, smooth with some noise, like photographs."""
     folder.mkdir(parents=True, exist_ok=True)
     if len(list(folder.iterdir())) >= count:
         return
@@ -53,4 +53,4 @@ def write_pictures(folder: Path, ending: str, size: tuple[int, int], count: int)
         coarse = Image.fromarray(rng.integers(0, 256, (6, 6, 3), np.uint8)).resize(size, Image.Resampling.BICUBIC)
         noisy = np.asarray(coarse, np.float32) + rng.normal(0, 6, (size[1], size[0], 3))
         picture = Image.fromarray(noisy.clip(0, 255).astype(np.uint8))
-        picture.save(folder / f"{number:06d}.{ending}", quality=90)  # PNG knows no quality
+        picture.save(folder / f"{number:06d}.{ending}", quality=90)  # PNG does not have a quality setting

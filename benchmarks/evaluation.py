@@ -1,10 +1,10 @@
-"""What evaluation costs beside its feature net, and what bfloat16 does to a score: ``python -m benchmarks.evaluation``.
+"""The cost of evaluation in addition to the feature network, and bfloat16: ``python -m benchmarks.evaluation``.
 
-Tables, each measured in one run, in turns. "arithmetic": the Fréchet distance of two Gaussians, beside scipy's matrix
-square root and torch-fidelity's eigenvalues of the product. "streaming": features into mean and covariance, beside a
-float64 merge of every batch. "neighbours": precision and recall, beside torch-fidelity. "loop": the score of a
-generator, beside its feature net alone. With ``--noise`` instead: how far bf16 moves each metric, beside its spread
-over seeds.
+Each table is measured in one run, in alternation. "arithmetic": the Fréchet distance of two Gaussians, compared with
+scipy's matrix square root and torch-fidelity's eigenvalues of the product. "streaming": mean and covariance of
+features, compared with a float64 merge of every batch. "neighbours": precision and recall, compared with
+torch-fidelity. "loop": the score of a generator, compared with its feature network only. ``--noise`` instead measures
+the effect of bf16 on each metric, compared with its spread over random seeds.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from orthogan.evaluation.precision import prepare_net
 from orthogan.models.modes import eval_mode
 
 TABLES = ("arithmetic", "streaming", "neighbours", "loop")
-DECAY = 3.0  # decades over which the spread of synthetic features falls, about as Inception's does
+DECAY = 3.0  # decades over which the spread of synthetic features decreases, about as for Inception
 Steps = Mapping[str, Callable[[], object]]
 
 
@@ -51,7 +51,7 @@ def features(rows: int, length: int, seed: int, device: torch.device) -> Tensor:
 
 
 def gaussian_of(x: Tensor, batch: int) -> Gaussian:
-    """Ours: streamed in batches."""
+    """orthogan: features are streamed in batches."""
     moments = Moments()
     for part in x.split(batch):
         moments.add(part)
@@ -59,7 +59,7 @@ def gaussian_of(x: Tensor, batch: int) -> Gaussian:
 
 
 def merged_each_batch(x: Tensor, batch: int) -> Tensor:
-    """The plain way: Chan's float64 merge for every batch, a new matrix each time."""
+    """The simple method: Chan's float64 merge for every batch, with a new matrix each time."""
     count, mean, scatter = 0, None, None
     for part in x.split(batch):
         rows = part.double()
@@ -103,7 +103,7 @@ def streaming(rows: int, length: int, device: torch.device, batch: int = 64) -> 
 
 
 def neighbours(rows: int, length: int, device: torch.device) -> Steps:
-    """``rows`` features a side."""
+    """``rows`` features per side."""
     a, b = (features(rows, length, seed, device) for seed in (0, 1))
     options = {"prc_neighborhood": NEIGHBOURHOOD, "prc_batch_size": CHUNK, "verbose": False}
     return {
@@ -114,9 +114,9 @@ def neighbours(rows: int, length: int, device: torch.device) -> Steps:
 
 
 def loop(images: int, subject: Path, extractor: str, bf16: bool, device: torch.device, batch: int = 64) -> Steps:
-    """``images`` fakes: the feature net alone, all that is done for each image, drawing alone; the distance at the end.
+    """``images`` fakes: only the feature network, all work per image, only sampling, and the distance at the end.
 
-    The last is done once a score: at 50,000 images it is nothing, at a few hundred it is seen.
+    The distance is computed once per score: it is negligible at 50,000 images, but visible at a few hundred.
     """
     generator = load(subject, device=device)
     net = load_extractor(extractor, device=device, bf16=bf16)
@@ -143,7 +143,7 @@ def loop(images: int, subject: Path, extractor: str, bf16: bool, device: torch.d
 
 
 def table(kind: str, steps: Steps, base: str, rounds: int, device: torch.device, facts: dict[str, Any]):
-    """Measured and printed: ratios to ``base``."""
+    """Measure and print a table with ratios to ``base``."""
     readings = timing.measure({name: _silent(step) for name, step in steps.items()}, rounds, device, kind)
     ratios = {name: asdict(readings.ratio(name, base)) for name in steps}
     text = timing.markdown(readings, base)
@@ -159,21 +159,21 @@ def _silent(step: Callable[[], object]) -> Callable[[], None]:
 
 
 def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
-    """Measure, print the tables, write the raw numbers; returns what is written."""
+    """Measure, print the tables, and write the raw numbers; returns the same data."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.evaluation", description=__doc__)
-    parser.add_argument("--tables", default=",".join(TABLES), help="which, with commas (default: all)")
-    parser.add_argument("--length", type=int, default=2048, help="of the features")
-    parser.add_argument("--rows", type=int, default=50_000, help="features behind each Gaussian of the arithmetic")
+    parser.add_argument("--tables", default=",".join(TABLES), help="tables, comma-separated (default: all)")
+    parser.add_argument("--length", type=int, default=2048, help="length of the features")
+    parser.add_argument("--rows", type=int, default=50_000, help="features per Gaussian in the arithmetic table")
     parser.add_argument("--streamed", type=int, default=8192, help="features to stream; time is linear in it")
-    parser.add_argument("--neighbours", type=int, default=5000, help="features a side for precision and recall")
-    parser.add_argument("--images", type=int, default=512, help="fakes of the loop, and of each seed of --noise")
+    parser.add_argument("--neighbours", type=int, default=5000, help="features per side for precision and recall")
+    parser.add_argument("--images", type=int, default=512, help="fakes in the loop table, and per seed of --noise")
     parser.add_argument("--subject", type=Path, default=Path("pretrained/sprites-srngan.safetensors"))
     parser.add_argument("--extractor", default="efficientnet-lite0")
-    parser.add_argument("--noise", action="store_true", help="bf16 against the spread over seeds, instead of times")
-    parser.add_argument("--seeds", type=int, default=5, help="of --noise")
+    parser.add_argument("--noise", action="store_true", help="bf16 and the spread over seeds, instead of times")
+    parser.add_argument("--seeds", type=int, default=5, help="random seeds of --noise")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--device", default="auto", help="auto: cuda where there is one, else cpu")
-    parser.add_argument("--json", type=Path, help="where the raw numbers go")
+    parser.add_argument("--device", default="auto", help="auto: cuda if available, else cpu")
+    parser.add_argument("--json", type=Path, help="file for the raw numbers")
     asked = parser.parse_args(arguments)
     kinds = [kind.strip() for kind in asked.tables.split(",")]
     if unknown := set(kinds) - set(TABLES):
@@ -202,7 +202,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
             }[kind]
             steps = make(rows, asked.length, device)
             found.append(table(kind, steps, "ours", asked.rounds, device, facts | {"rows": rows}))
-        timing.write(result, asked.json)  # after each table: what is there stays there
+        timing.write(result, asked.json)  # after each table, so that earlier results are kept if a later table fails
     return result
 
 

@@ -1,8 +1,8 @@
-"""What a training step must do at least: its operations and bytes, phase by phase, and the time that takes here.
+"""The minimum work of a training step: operations and bytes of each phase, and the minimum time on this machine.
 
-Operations are those of all matrix products and convolutions, forward and backward, as torch counts them. Bytes are
-what these read and write once, in their own number format, everything between them being fused away. Ceilings are
-measured: a large copy, and large matrix products in float32 and bfloat16.
+The operations are those of all matrix products and convolutions, forward and backward, as counted by torch. The bytes
+are what these operations read and write once, in their own data type, if everything between them is fused. The peak
+rates are measured with a large copy and large matrix products in float32 and bfloat16.
 """
 
 from __future__ import annotations
@@ -41,18 +41,18 @@ class Least:
         return Least(self.flops + other.flops, self.bytes + other.bytes)
 
     def seconds(self, ceilings: dict[str, float], precision: str) -> float:
-        """The least time: that of the arithmetic or of the traffic, whichever is longer."""
+        """The minimum time: that of the arithmetic or of the memory traffic, whichever is longer."""
         return max(self.flops / ceilings[precision], self.bytes / ceilings["copy"])
 
 
 class Work(TorchDispatchMode):
-    """Within the block adds up what matrix products and convolutions do, forwards and backwards.
+    """Within the block, counts the work of matrix products and convolutions, forward and backward.
 
     ``flops``: floating-point operations (a multiplication and an addition are two). ``bytes``: what they read and
-    write, each tensor once a call, in its own number format. Compiled functions cannot be looked into.
+    write, each tensor once per call, in its own data type. Operations inside compiled functions are not visible.
     """
 
-    # torch's FlopCounterMode also follows which module is at work, and fails where one gets a bare parameter as input
+    # torch's FlopCounterMode also tracks the current module, and fails if a module gets a bare parameter as input
 
     def __init__(self) -> None:
         super().__init__()
@@ -69,7 +69,7 @@ class Work(TorchDispatchMode):
 
 
 def count(task: Task, accelerator: Any, step: int = 0) -> dict[str, Least]:
-    """What each phase of ``step`` does, by name, with what was done to prepare its batch; the step is really made."""
+    """The work of each phase of ``step``, by name, including the preparation of its batch; this runs the step."""
     found: dict[str, Least] = {}
     phases, watch = iter(task.phases(step)), FiniteWatch()
     while True:
@@ -82,7 +82,7 @@ def count(task: Task, accelerator: Any, step: int = 0) -> dict[str, Least]:
 
 
 def ceilings(device: torch.device, size: int = 2048, copied: int = 1 << 28) -> dict[str, float]:
-    """Bytes a second of a copy (read and written), operations a second of products of ``size``-square matrices."""
+    """Bytes per second of a copy (read and written), and operations per second of ``size``-square matrix products."""
     source = torch.randn(copied // 4, device=device)
     target = torch.empty_like(source)
     found = {"copy": 2 * copied / _least(lambda: target.copy_(source), device)}
@@ -93,7 +93,7 @@ def ceilings(device: torch.device, size: int = 2048, copied: int = 1 << 28) -> d
         layer = nn.Conv2d(128, 128, 3, padding=1, device=device, dtype=dtype).to(memory_format=torch.channels_last)  # pyright: ignore
         with torch.no_grad():
             rate = 2 * 64 * 256 * 9 * 128 * 128 / _least(lambda x=x, layer=layer: layer(x), device)
-        found[name] = max(found[name], rate)  # a ceiling is the best that anything here reaches
+        found[name] = max(found[name], rate)  # the peak rate is the best one measured
     return found
 
 
@@ -110,7 +110,7 @@ def _least(call: Callable[[], Any], device: torch.device, times: int = 7) -> flo
 
 
 def table(work: dict[str, Least], limits: dict[str, float], precision: str) -> str:
-    """Markdown: each phase, all of the same name together, and the whole step."""
+    """Markdown: each phase (phases with the same name are added up) and the whole step."""
     lines = ["| phase | 10^12 operations | 10^9 bytes | least ms |", "| --- | ---: | ---: | ---: |"]
     for name, one in [*work.items(), ("step", sum(work.values(), Least()))]:
         least = 1e3 * one.seconds(limits, precision)
@@ -119,12 +119,12 @@ def table(work: dict[str, Least], limits: dict[str, float], precision: str) -> s
 
 
 def main() -> None:
-    """Count, measure the ceilings, print."""
+    """Count the work, measure the peak rates, and print both."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--batch", type=int, default=64, help="reals a D update; a G update has twice as many fakes")
-    parser.add_argument("--channels", type=int, default=128, help="of D; G has twice as many")
-    parser.add_argument("--json", type=Path, help="write the numbers there too")
+    parser.add_argument("--batch", type=int, default=64, help="reals per D update; a G update has twice as many fakes")
+    parser.add_argument("--channels", type=int, default=128, help="feature maps of D; G has twice as many")
+    parser.add_argument("--json", type=Path, help="also write the numbers to this file")
     args = parser.parse_args()
     limits = ceilings(torch.device(args.device))
     setting = Setting(
@@ -135,7 +135,7 @@ def main() -> None:
         images=max(1000, args.batch),
         device=args.device,
     )
-    # the very step that trains, but not compiled: what is compiled cannot be looked into
+    # exactly the training step, but not compiled: operations inside compiled functions are not visible
     config = config_of(setting, ["training.compile=none"], tempfile.mkdtemp())
     accelerator = make_accelerator(config.training)
     task = GanTask(config, source_of(setting), accelerator)

@@ -1,9 +1,9 @@
-"""What a contender's training loop passes before every step: it waits there for its turn, and is timed.
+"""The gate before every step of a contender's training loop: the loop waits there for its turn, and is timed.
 
-A contender runs in a process of its own and may be anybody's loop, so the clock sits where a step begins; whatever a
-loop does between two steps (averages, logs, fetching a batch) is in its time. Words are JSON, one object a line:
-``{"steps": n}`` asks for a reading, ``{"score": {...}}`` for the Fréchet distance of the generator; the end of the
-input ends the process.
+A contender runs in a separate process and may be any training loop, so the time is measured from the start of one step
+to the start of the next. It includes everything that a loop does between two steps (averages, logs, fetching a batch).
+Messages are JSON, one object per line: ``{"steps": n}`` requests a measurement, ``{"score": {...}}`` the Fréchet
+distance of the generator. The process ends at the end of the input.
 """
 
 from __future__ import annotations
@@ -22,32 +22,32 @@ from benchmarks.timing import synchronize
 
 
 class Finished(BaseException):
-    """Nobody asks for further steps (not an Exception: no loop of anyone's shall swallow it)."""
+    """No more steps are requested (not an Exception, so that a training loop cannot catch it by accident)."""
 
 
 class Channel:
-    """JSON lines with the process that started this one; prints of others go to stderr from now on."""
+    """Exchanges JSON lines with the parent process; all other output goes to stderr."""
 
     def __init__(self, source: TextIO, sink: TextIO) -> None:
         self._source, self._sink = source, sink
 
     @classmethod
     def standard(cls) -> Channel:
-        """Over stdin and what stdout was."""
+        """Use stdin and the original stdout."""
         sink = os.fdopen(os.dup(1), "w")
         os.dup2(2, 1)
         sys.stdout = sys.stderr
         return cls(sys.stdin, sink)
 
     def hear(self) -> dict[str, Any]:
-        """The next word; raises Finished at the end."""
+        """The next message; raises Finished at the end of the input."""
         line = self._source.readline()
         if not line:
             raise Finished
         return json.loads(line)
 
     def say(self, word: dict[str, Any]) -> None:
-        """Send a word."""
+        """Send a message."""
         self._sink.write(json.dumps(word) + "\n")
         self._sink.flush()
 
@@ -56,12 +56,12 @@ class Gate:
     """Call it before each step; it returns when the step may begin.
 
     Args:
-        parts: also time what lies between calls of ``part`` (it then waits for the device at each).
+        parts: also time the parts between calls of ``part`` (each call then waits for the device).
     """
 
     def __init__(self, channel: Channel, device: torch.device, *, parts: bool = False) -> None:
         self.channel, self.device = channel, device
-        self.facts: dict[str, Any] = {}  # what to tell of the contender once it is built
+        self.facts: dict[str, Any] = {}  # facts about the contender, sent after it is built
         self.score: Callable[[dict[str, Any]], dict[str, Any]] | None = None
         self._timed = parts
         self._begun = False
@@ -70,7 +70,7 @@ class Gate:
         self._parts: dict[str, float] = {}
 
     def __call__(self) -> None:
-        """One step is over and the next one may begin; raises Finished when none is wanted."""
+        """End one step and wait for the next; raises Finished if no more steps are requested."""
         if not self._begun:
             self._begun = True
             self.channel.say({"ready": self.facts | {"rss built": peak_rss()}})
@@ -83,7 +83,7 @@ class Gate:
         self._wait()
 
     def part(self, name: str) -> None:
-        """What was done since the last call, or since the step began, is counted under ``name``."""
+        """Count the time since the last call, or since the start of the step, under ``name``."""
         if not self._timed:
             return
         synchronize(self.device)
@@ -116,13 +116,13 @@ class Gate:
 
 
 def peak_rss() -> int:
-    """The most memory that this process ever held [bytes]; without its children."""
+    """The peak memory of this process [bytes], without its children."""
     import resource  # not on Windows
 
     try:
         status = Path("/proc/self/status").read_text()
     except OSError:
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 2**10)
-    # Linux hands down the parent's maximum in getrusage, so that a small child of a large process looks large
+    # on Linux, getrusage includes the parent's maximum, so that a small child of a large process looks large
     line = next(line for line in status.splitlines() if line.startswith("VmHWM"))
     return int(line.split()[1]) * 2**10

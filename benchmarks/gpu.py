@@ -1,9 +1,9 @@
-"""The whole GPU part in one call of under ten minutes: ``python -m benchmarks.gpu --out DIR``.
+"""All GPU benchmarks in one call of less than ten minutes: ``python -m benchmarks.gpu --out DIR``.
 
-First what the machine can do (copy, matrix products, convolution), then the operations and bytes of a step and the
-floor they make, the step table at two batches with the variants, whether bf16 and compiling change the losses, and
-the arithmetic of evaluation. ``DIR/gpu-DATE.json`` is written after each; a short table comes last. ``--rehearse`` goes
-through all of it on the CPU, at a size at which the numbers mean nothing.
+It measures the peak rates of the machine (copy, matrix products, convolution), the operations and bytes of a step and
+its minimum time (floor), the step table at two batch sizes with the variants, the effect of bf16 and compilation on the
+losses, and the arithmetic of evaluation. ``DIR/gpu-DATE.json`` is written after each part; a short table is printed at
+the end. ``--rehearse`` runs all parts on the CPU, at a size at which the numbers are meaningless.
 """
 
 from __future__ import annotations
@@ -35,25 +35,25 @@ from orthogan.training.loop import update
 from orthogan.training.precision import make_accelerator
 from orthogan.training.watch import FiniteWatch
 
-FLOOR_SHARE = 0.6  # of a step at the larger batch
-NOISE = 0.1  # mean difference of the losses, over the larger of 1 and the loss
+FLOOR_SHARE = 0.6  # share of the floor that a step at the larger batch must reach
+NOISE = 0.1  # mean difference of the losses, divided by the larger of 1 and the loss
 SMALL = ("orthogan", "orthogan not compiled", "orthogan CUDA graphs", "orthogan fp32", "orthogan fakes at once")
 LARGE = ("orthogan", "orthogan not compiled", "orthogan CUDA graphs")
 
 
 @dataclass(frozen=True)
 class Scale:
-    """How large everything is, and how often it is measured."""
+    """Sizes of the benchmarks, and number of measurements."""
 
     device: str
     batches: tuple[int, int]
     channels: int
     rounds: int
-    steps: int | None  # of a reading
-    matrix: int  # side, for the ceilings
+    steps: int | None  # per measurement
+    matrix: int  # side of the matrices for the peak rates
     copied: int  # bytes
-    losses: int  # steps of the comparison of losses
-    keys: tuple[str, ...]  # of orthogan's config, for all contenders
+    losses: int  # steps in the comparison of losses
+    keys: tuple[str, ...]  # keys of orthogan's config, for all contenders
     evaluation: tuple[str, ...]  # options of benchmarks.evaluation
 
     def setting(self, batch: int) -> Setting:
@@ -84,7 +84,7 @@ REHEARSAL = Scale(
 
 
 def limits(scale: Scale) -> dict[str, float]:
-    """Bytes/s of a copy and FLOP/s at best: products in fp32, tf32 and bf16, and the widest convolution in bf16."""
+    """Peak bytes/s of a copy and FLOP/s of products in fp32, tf32, and bf16, and of the widest bf16 convolution."""
     device = torch.device(scale.device)
     found = ceilings(device, scale.matrix, scale.copied)
     torch.backends.cuda.matmul.allow_tf32, before = True, torch.backends.cuda.matmul.allow_tf32
@@ -105,9 +105,9 @@ def limits(scale: Scale) -> dict[str, float]:
 
 
 def work(scale: Scale, batch: int, found: Mapping[str, float]) -> dict[str, Any]:
-    """Operations and bytes of a step, and the least time it can take: by the best rate, and by that of convolutions."""
+    """Operations and bytes of a step, and its minimum time at the best rate and at the rate of convolutions."""
     with tempfile.TemporaryDirectory() as folder:
-        # what is compiled cannot be looked into
+        # operations inside compiled functions are not visible
         config = config_of(scale.setting(batch), [*scale.keys, "training.compile=none"], folder)
         accelerator = make_accelerator(config.training)
         task = GanTask(config, source_of(scale.setting(batch)), accelerator)
@@ -127,7 +127,7 @@ def work(scale: Scale, batch: int, found: Mapping[str, float]) -> dict[str, Any]
 
 
 def step(scale: Scale, batch: int, names: Sequence[str], peers: Mapping[str, str], logs: Path) -> dict[str, Any]:
-    """The step table at ``batch``; at the smaller one the variants are in it too."""
+    """The step table at ``batch``; for the smaller batch, it includes the variants."""
     entered: dict[str, Contender] = {name: ours([*OURS[name], *scale.keys]) for name in names}
     entered |= {name: {"kind": "plain", **PLAIN[name]} for name in ("plain", "plain bf16 channels_last")}
     entered |= {name: {"kind": name, "path": path} for name, path in peers.items()}
@@ -149,7 +149,7 @@ def step(scale: Scale, batch: int, names: Sequence[str], peers: Mapping[str, str
 
 
 def losses(scale: Scale) -> dict[str, Any]:
-    """The losses of D and G in fp32 (no TF32, not compiled) and by default, from the same seed on the same data."""
+    """The losses of D and G in fp32 (no TF32, not compiled) and by default, with the same random seed and data."""
     plain = ["training.precision=fp32", "training.compile=none"]
     cudnn: Any = torch.backends.cudnn
     cudnn.allow_tf32, before = False, cudnn.allow_tf32
@@ -191,7 +191,7 @@ def evaluation(scale: Scale) -> dict[str, Any]:
 
 
 def floor_target(found: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """How near the best step of ours at the larger batch comes to its floor."""
+    """How close orthogan's best step at the larger batch comes to its floor."""
     targets = []
     for key in ("floor", "floor by convolutions"):
         large, seconds = found["work"][-1], found["steps"]["large"]["readings"]["seconds"]
@@ -206,15 +206,15 @@ def floor_target(found: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
-    """Measure section by section, write after each, print the tables; returns what is written."""
+    """Measure each section, write the results after each, and print the tables; returns the same data."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu", description=__doc__)
     parser.add_argument("--out", type=Path, required=True, help="folder for gpu-DATE.json")
     parser.add_argument("--peer", action="append", default=[], metavar="NAME=PATH", help=f"one of {', '.join(PEERS)}")
-    parser.add_argument("--minutes", type=float, default=8.5, help="no section begins after this long")
-    parser.add_argument("--rehearse", action="store_true", help="on the CPU, tiny")
+    parser.add_argument("--minutes", type=float, default=8.5, help="start no section after this many minutes")
+    parser.add_argument("--rehearse", action="store_true", help="run on the CPU at a tiny size")
     asked = parser.parse_args(arguments)
     if not asked.rehearse and not torch.cuda.is_available():
-        parser.error("there is no CUDA device here; --rehearse goes through all of it on the CPU")
+        parser.error("there is no CUDA device; --rehearse runs all parts on the CPU")
     scale = REHEARSAL if asked.rehearse else WHOLE
     peers = dict(word.partition("=")[::2] for word in asked.peer)
     if unknown := set(peers) - set(PEERS):
@@ -228,7 +228,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     path = asked.out / f"gpu-{now:%Y-%m-%d}.json"
 
     def section(name: str, do: Callable[[], Any]) -> Any:
-        """Its result, or None where it failed or there was no time; one failure does not cost the rest."""
+        """The result of a section, or None if it failed or there was no time; the other sections still run."""
         start = time.monotonic()
         value = None
         if start - began > 60 * asked.minutes:
@@ -279,7 +279,7 @@ def _targets(result: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 def _show(result: Mapping[str, Any], path: Path) -> None:
     rates = ", ".join(f"{name} {value / 1e12:,.2f}" for name, value in result["ceilings"].items())
-    print(f"\n## {result['machine']['gpu'] or result['machine']['processor']}\n\nCeilings [10^12 a second]: {rates}\n")
+    print(f"\n## {result['machine']['gpu'] or result['machine']['processor']}\n\nPeak rates [10^12 / s]: {rates}\n")
     lines = [["batch", "10^12 FLOP", "GB", "floor ms", "by convolutions ms"], ["---:"] * 5]
     for one in result["work"]:
         floors = [f"{1e3 * one[key]:,.2f}" for key in ("floor", "floor by convolutions")]

@@ -1,4 +1,4 @@
-"""The nets whose weights are measured: what layers they have, of what shapes and strides."""
+"""The networks whose weights are measured: their layers, with shapes and strides."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ TABLES = ("weights", "step")
 
 @dataclass(frozen=True)
 class Net:
-    """A net, freshly initialised at each ``build``.
+    """A network, newly initialized by each ``build``.
 
     Args:
-        side: of its square images [pixels]; None: the layers alone, there is no whole training step.
-        adversarial: its step is that of a GAN's discriminator, else of a classifier.
-        heavy: on a CPU its training step is measured only when asked for.
+        side: of its square images [pixels]; None: only the layers, without a whole training step.
+        adversarial: its step is that of a GAN's discriminator; otherwise, of a classifier.
+        heavy: on a CPU, its training step is measured only if requested.
     """
 
     build: Callable[[], nn.Module]
@@ -43,7 +43,7 @@ def resnet_50() -> nn.Module:
 
 
 def wrn_28_10() -> nn.Module:
-    """The layers of WRN-28-10 for 100 classes, side by side (Zagoruyko & Komodakis 2016, table 1): no forward."""
+    """The layers of WRN-28-10 for 100 classes in a list, without a forward (Zagoruyko & Komodakis 2016, table 1)."""
     layers: list[nn.Module] = [nn.Conv2d(3, 16, 3, padding=1, bias=False)]
     inputs = 16
     for width, first_stride in ((160, 1), (320, 2), (640, 2)):
@@ -65,7 +65,7 @@ NETS = {
 
 
 def shapes(net: nn.Module) -> list[dict[str, Any]]:
-    """Name, shape and stride of each weight of ``net`` that is measured, in order."""
+    """Name, shape, and stride of each measured weight of ``net``, in order."""
     found = []
     for selected in weights.select(net):
         stride = getattr(selected.layer, "stride", ())
@@ -74,13 +74,13 @@ def shapes(net: nn.Module) -> list[dict[str, Any]]:
 
 
 def laid_out(net: nn.Module, device: torch.device) -> nn.Module:
-    """``net`` on ``device`` in training mode, 4-d parameters channels last, as orthogan trains."""
+    """``net`` on ``device`` in training mode, with 4-d parameters in channels last, as in orthogan's training."""
     net.to(device)
     return net.to(memory_format=torch.channels_last).train()  # pyright: ignore[reportCallIssue]
 
 
 def planned(net: Net, asked: str, device: torch.device) -> list[str]:
-    """Which tables: those ``asked`` for, else all that are feasible on ``device``.
+    """The tables to measure: those in ``asked``, or all that are feasible on ``device``.
 
     Raises:
         ValueError: an unknown table.

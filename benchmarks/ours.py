@@ -1,4 +1,4 @@
-"""orthogan as a contender: its own task in its own loop, with the gate before each step."""
+"""orthogan as a contender: its usual task and loop, with the gate before each step."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from orthogan.training.loop import train_task
 from orthogan.training.precision import make_accelerator
 from orthogan.training.task import Phase
 
-# averages, logging and the watch for NaNs stay on; what a run seldom does is left out
+# averages, logging, and the check for NaNs stay on; infrequent work of a run is omitted
 QUIET = (
     "checkpoint.every=1000000000",
     "evaluation.every=0",
@@ -30,14 +30,14 @@ QUIET = (
 
 
 class GatedTask(GanTask):
-    """A GAN whose steps wait for their turn."""
+    """A GAN task whose steps wait for their turn."""
 
     def __init__(self, config: Config, source: ImageSource, accelerator: Accelerator, gate: Gate) -> None:
         super().__init__(config, source, accelerator)
         self.gate = gate
 
     def phases(self, step: int) -> Iterator[Phase]:
-        """Those of a GAN, after the gate; each is a part of the step."""
+        """The phases of a GAN, after the gate; each is a part of the step."""
         self.gate()
         for phase in super().phases(step):
             yield phase
@@ -45,19 +45,19 @@ class GatedTask(GanTask):
 
 
 def config_of(setting: Setting, overrides: Sequence[str], out: str) -> Config:
-    """The defaults, the setting, then ``overrides``.
+    """The config: the defaults, then the setting, then ``overrides``.
 
     Raises:
-        UserError: a key or value that this version does not have.
+        UserError: a key or value does not exist in this version.
     """
     return load_config(None, [*QUIET, *setting.overrides(), f"out={out}", *overrides])
 
 
 def run(setting: Setting, gate: Gate, overrides: Sequence[str]) -> None:
-    """Train until the gate has had enough; the run folder is thrown away.
+    """Train until the gate requests no more steps; the run folder is deleted.
 
     Raises:
-        UserError: as ``config_of``.
+        UserError: see ``config_of``.
     """
     with tempfile.TemporaryDirectory(prefix="orthogan-race-") as folder:
         config = config_of(setting, overrides, folder)
@@ -73,6 +73,6 @@ def run(setting: Setting, gate: Gate, overrides: Sequence[str]) -> None:
 
 
 def facts(task: GanTask) -> dict[str, Any]:
-    """What the contender is."""
+    """Facts about the contender."""
     sizes = {f"{name} parameters": sum(p.numel() for p in net.parameters()) for name, net in task.nets.items()}
     return sizes | {"precision": task.accelerator.mixed_precision, "training": task.config.training.model_dump()}

@@ -1,4 +1,4 @@
-"""Images as loops other than ours read them: one by one, as PIL pictures, by a transform."""
+"""Images as other training loops read them: one by one, as PIL pictures with a transform."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torchvision import transforms
 
 
 class Pictures(Dataset[tuple[Tensor, int]]):
-    """As torchvision's CIFAR-10: bytes in memory, a PIL picture for each, then the transform."""
+    """Like torchvision's CIFAR-10: bytes in memory, one PIL picture per image, then the transform."""
 
     def __init__(self, images: np.ndarray, transform: Any) -> None:
         self.pixels = np.ascontiguousarray(images.transpose(0, 2, 3, 1))

@@ -1,7 +1,7 @@
-"""SN-GAN trained by an ordinary PyTorch loop: what a careful reader of the tutorials writes.
+"""SN-GAN trained by an ordinary PyTorch loop, as a careful reader of the tutorials would write it.
 
-Workers read, decode and normalise image by image; D sees reals and fakes one after the other, so torch's spectral
-norm iterates twice; every loss is fetched for the log; Adam is the plain one.
+Workers read, decode, and normalize image by image. D processes reals and fakes in separate passes, so torch's spectral
+norm iterates twice. Every loss is read for the log. The optimizer is Adam with its default implementation.
 """
 
 from __future__ import annotations
@@ -25,18 +25,18 @@ WORKERS = 2
 
 
 def endless(loader: DataLoader[tuple[Tensor, int]]) -> Iterator[Tensor]:
-    """The images of one epoch after the other."""
+    """The images of all epochs, one epoch after the other."""
     while True:
         for images, _ in loader:
             yield images
 
 
 def run(setting: Setting, gate: Gate, *, bf16: bool, channels_last: bool) -> None:
-    """Train until the gate has had enough.
+    """Train until the gate requests no more steps.
 
     Args:
-        bf16: under autocast.
-        channels_last: nets and images.
+        bf16: train under autocast.
+        channels_last: use this memory format for networks and images.
     """
     torch.manual_seed(setting.seed)
     device = torch.device(setting.device)

@@ -1,7 +1,8 @@
-"""The nets of SN-GAN at 32 px as the paper draws them, of ordinary layers: what the plain loop trains.
+"""The networks of SN-GAN at 32 px in the form of the paper, with ordinary layers, for the plain loop.
 
-The same functions as ``orthogan.models.families.sngan``, as many parameters, in the same order: upsampling before every
-convolution of a block that grows, also that of the shortcut, and the mean after every one of a block that shrinks.
+They compute the same functions as ``orthogan.models.families.sngan`` and have the same parameters in the same order. A
+block that upsamples does so before each convolution, including that of the shortcut; a block that downsamples averages
+after each convolution.
 """
 
 from __future__ import annotations
@@ -12,8 +13,8 @@ from torch.nn.utils.parametrizations import spectral_norm
 
 from orthogan.models.protocol import Generator
 
-GAIN = 2**0.5  # of the weights before a ReLU
-EPS = 2e-5  # of the batch norms in the authors' code
+GAIN = 2**0.5  # gain of the weights before a ReLU
+EPS = 2e-5  # epsilon of the batch norms in the authors' code
 
 
 class Up(nn.Module):
@@ -38,7 +39,7 @@ class Up(nn.Module):
 
 
 class Down(nn.Module):
-    """A residual block of D; ``half``: it halves the size, ``first``: the images enter it."""
+    """A residual block of D; ``half``: it halves the size; ``first``: its inputs are the images."""
 
     def __init__(self, inputs: int, width: int, *, half: bool, first: bool = False) -> None:
         super().__init__()
@@ -66,7 +67,7 @@ class PlainGenerator(Generator):
         initialise(self)
 
     def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:
-        """There are no classes: ``y`` is None."""
+        """Not conditional: ``y`` is None."""
         x = self.first(z)
         return self.last(self.blocks(x.view(len(x), -1, 4, 4)))
 
@@ -87,12 +88,12 @@ class PlainDiscriminator(nn.Module):
         initialise(self)
 
     def forward(self, x: Tensor) -> Tensor:
-        """The SUM over the last map goes through one linear layer."""
+        """A linear layer maps the SUM over the last feature map to the logit."""
         return self.last(self.blocks(x).sum((2, 3)))
 
 
 def initialise(net: nn.Module) -> None:
-    """Glorot-uniform weights, those of 3x3 convolutions in blocks with the gain of a ReLU; zero biases."""
+    """Glorot-uniform weights (with the gain of a ReLU for 3x3 convolutions in blocks) and zero biases."""
     for name, layer in net.named_modules():
         if isinstance(layer, nn.Conv2d | nn.Linear):
             nn.init.xavier_uniform_(layer.weight, GAIN if "residual" in name else 1.0)
@@ -109,7 +110,7 @@ def normalised(net: nn.Module) -> nn.Module:
 
 
 def copy_parameters(net: nn.Module, to: nn.Module) -> None:
-    """Give ``to`` the parameters of ``net``, one after the other; raises ValueError where their shapes differ."""
+    """Copy the parameters of ``net`` to ``to``, in order; raises ValueError if their shapes differ."""
     with torch.no_grad():
         for theirs, ours in zip(net.parameters(), to.parameters(), strict=True):
             if theirs.shape != ours.shape:

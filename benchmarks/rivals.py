@@ -1,4 +1,4 @@
-"""Several training loops raced against each other, each in a process of its own, one at work at a time."""
+"""Compares the speed of training loops: each runs in a separate process, and only one works at a time."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Contender = Mapping[str, Any]  # "kind", and the options of that kind (benchmark
 
 
 class AbsentError(Exception):
-    """A contender cannot run here; the message is one line that says why."""
+    """A contender cannot run here; the message gives the reason in one line."""
 
 
 class Rival:
@@ -43,16 +43,16 @@ class Rival:
         self.say({"contender": dict(contender), "setting": asdict(setting), "parts": parts})
 
     def say(self, word: Mapping[str, Any]) -> None:
-        """Ask for something; ``hear`` has the answer."""
+        """Send a request; ``hear`` returns the answer."""
         assert self._process.stdin is not None
         try:
             self._process.stdin.write(json.dumps(word) + "\n")
             self._process.stdin.flush()
         except BrokenPipeError:
-            return  # hear() says what came before
+            return  # hear() reports the cause
 
     def hear(self) -> dict[str, Any]:
-        """The answer; raises AbsentError when the contender gave up."""
+        """The answer; raises AbsentError if the contender gave up."""
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
         if not line:
@@ -73,7 +73,7 @@ class Rival:
         return self.hear()
 
     def close(self) -> None:
-        """End the process: nobody asks any more."""
+        """End the process; no more steps are requested."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         with suppress(BrokenPipeError):
@@ -89,19 +89,19 @@ class Rival:
 
 @dataclass
 class Race:
-    """What was measured: readings by name, further numbers of each, and who could not take part and why."""
+    """The results: measurements by name, further numbers of each contender, and the absent ones with reasons."""
 
     readings: Readings = field(default_factory=Readings)
     facts: dict[str, dict[str, Any]] = field(default_factory=dict)
-    warm_up: dict[str, list[float]] = field(default_factory=dict)  # seconds a step
+    warm_up: dict[str, list[float]] = field(default_factory=dict)  # seconds per step
     parts: dict[str, list[dict[str, float]]] = field(default_factory=dict)
     rss: dict[str, int] = field(default_factory=dict)  # bytes
     reserved: dict[str, int] = field(default_factory=dict)  # bytes, on CUDA
     absent: dict[str, str] = field(default_factory=dict)
-    printed: dict[str, str] = field(default_factory=dict)  # the last words of those
+    printed: dict[str, str] = field(default_factory=dict)  # the last output of the absent contenders
 
     def leave(self, name: str, rival: Rival, error: AbsentError) -> None:
-        """One takes no part any more."""
+        """Remove a contender from the race."""
         self.absent[name], self.printed[name] = str(error), rival.printed()
 
 
@@ -109,7 +109,7 @@ class Race:
 def started(
     contenders: Mapping[str, Contender], settings: Mapping[str, Setting], logs: Path, *, parts: bool = False
 ) -> Iterator[dict[str, Rival]]:
-    """The processes by name, building; all are ended when the block ends."""
+    """The processes by name, while they build their networks; all are ended at the end of the block."""
     logs.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
         found = {}
@@ -131,17 +131,17 @@ def race(
     parts: bool = False,
     least: float = LEAST,
 ) -> Race:
-    """Warm every contender up, then take one reading of each in every round, every second round backwards.
+    """Warm up every contender, then measure each once per round; every second round runs in reverse order.
 
     Args:
-        steps: of one reading; None: as many as last ``least`` seconds.
-        warm_up: steps before, of which the last one tells how long a step takes.
+        steps: steps per measurement; None: as many as take ``least`` seconds.
+        warm_up: steps before the measurements; the last of them gives the time per step.
         logs: folder for what the contenders print.
-        parts: time the updates of D and of G apart too.
+        parts: also time the updates of D and of G separately.
     """
     found = Race()
     settings = dict.fromkeys(contenders, setting)
-    together = setting.device == "cuda"  # compiling needs the processor alone, of which there is plenty then
+    together = setting.device == "cuda"  # compiling needs only the processor, which is free at that time
     total = len(contenders) * (rounds + 1)
     with (
         tqdm(total=total, desc=title, dynamic_ncols=True) as bar,
@@ -154,7 +154,7 @@ def race(
             _warm(rivals, group, warm_up, found, bar)
         taking_part = list(found.warm_up)
         for name in taking_part:
-            if together:  # who warmed up beside others does not know how fast it is
+            if together:  # a contender that warmed up while others were running has no valid time per step
                 found.warm_up[name].append(rivals[name].ask({"steps": 2})["seconds"])
             once = found.warm_up[name][-1]
             found.readings.repeats[name] = steps or max(1, math.ceil(least / once))
@@ -165,7 +165,7 @@ def race(
                 bar.set_postfix_str(name)
                 try:
                     _read(rivals[name], name, found)
-                except AbsentError as error:  # out of memory, say; half a row is no row
+                except AbsentError as error:  # for example, out of memory; incomplete rows are dropped
                     found.leave(name, rivals[name], error)
                     taking_part.remove(name)
                     del found.readings.seconds[name]
@@ -177,7 +177,7 @@ def race(
 def _warm(rivals: Mapping[str, Rival], names: Sequence[str], steps: int, found: Race, bar: tqdm[Any]) -> None:
     seconds: dict[str, list[float]] = {}
     left = list(names)
-    for turn in range(steps + 1):  # the first word says only that it is built
+    for turn in range(steps + 1):  # the first message only says that it is built
         for name in left if turn else ():
             rivals[name].say({"steps": 1})
         for name in list(left):

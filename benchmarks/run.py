@@ -1,9 +1,9 @@
-"""orthogan's training beside a plain PyTorch loop and beside peers, in one run: ``python -m benchmarks.run``.
+"""Training speed of orthogan, a plain PyTorch loop, and other libraries, in one run: ``python -m benchmarks.run``.
 
-Four tables. "step": the time of a step of SN-GAN at 32 px, images a second, memory. "variants": what stable rank
-normalisation and the nearest orthogonal gradient cost of such a step. "time-to-fd": how long until the fakes are as
-near to the reals as a fixed Fréchet distance, for orthogan and the plain loop. "starts": the CPU time of whole commands
-over that of ``import torch``.
+There are four tables. "step": the time of a step of SN-GAN at 32 px, images per second, and memory. "variants": the
+cost of stable rank normalization and the nearest orthogonal gradient in such a step. "time-to-fd": the time until the
+fakes reach a fixed Fréchet distance to the reals, for orthogan and the plain loop. "starts": the CPU time of whole
+commands, divided by that of ``import torch``.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from benchmarks.time_to_fd import DATA, Budget, time_to_fd
 from orthogan.device import fast_bf16
 
 TABLES = ("step", "variants", "time-to-fd", "starts")
-CONFIGS: dict[str, list[str]] = {  # keys that all contenders of ours get
+CONFIGS: dict[str, list[str]] = {  # keys for all contenders of orthogan
     "sngan32": [],
     "srngan32": ["model.discriminator.norm.kind=stable_rank"],
 }
@@ -43,7 +43,7 @@ OURS: dict[str, list[str]] = {
     "orthogan streamed": ["data.resident=stream"],
     "orthogan fakes at once": ["training.fakes_at_once=true"],
 }
-# what is not the default there, or is nothing
+# contenders that equal the default on that device, or do nothing there
 ELSEWHERE = {"cpu": ("orthogan CUDA graphs", "orthogan not compiled"), "cuda": ("orthogan compiled",)}
 PLAIN: dict[str, dict[str, bool]] = {
     "plain": {"bf16": False, "channels_last": False},
@@ -59,32 +59,32 @@ VARIANTS: dict[str, list[str]] = {
         "model.generator.gradient_transforms=[{kind: nearest_orthogonal, layers: [first], method: polar_express}]"
     ],
 }
-SRN_LIMIT, NOG_LIMIT = 1.03, 1.05  # of a whole step, over SN and over no rule
+SRN_LIMIT, NOG_LIMIT = 1.03, 1.05  # cost in a whole step, over SN and over no rule
 OVER_PEERS = {"cuda": 5.0, "cpu": 7.0}  # images/s; on a CPU with fast bf16
 
 
 def ours(overrides: Sequence[str]) -> Contender:
-    """orthogan with keys of its config set."""
+    """orthogan with some config keys set."""
     return {"kind": "orthogan", "overrides": list(overrides)}
 
 
 def contenders(peers: Iterable[tuple[str, str]], overrides: Sequence[str]) -> dict[str, Contender]:
-    """All that the step table knows, by name; ``peers`` are names with paths."""
+    """All contenders of the step table, by name; ``peers`` are names with paths."""
     found: dict[str, Contender] = {name: ours([*overrides, *more]) for name, more in OURS.items()}
     found |= {name: {"kind": "plain", **options} for name, options in PLAIN.items()}
     return found | {name: {"kind": name, "path": str(Path(path).expanduser().absolute())} for name, path in peers}
 
 
 def recorded(entered: Mapping[str, Contender]) -> dict[str, Contender]:
-    """Contenders for JSON: without the paths, which are of one machine."""
+    """Contenders for JSON, without the paths, which depend on the machine."""
     return {name: {key: value for key, value in one.items() if key != "path"} for name, one in entered.items()}
 
 
 def chosen(only: str, known: Iterable[str]) -> list[str]:
-    """Those of ``known`` that the comma-separated patterns of ``only`` match; after ``!`` they exclude.
+    """The names in ``known`` that match the comma-separated patterns of ``only``; patterns after ``!`` exclude.
 
     Raises:
-        ValueError: a pattern that matches nothing.
+        ValueError: a pattern does not match anything.
     """
     names = list(known)
     words = [word.strip() for word in only.split(",") if word.strip()]
@@ -98,17 +98,17 @@ def chosen(only: str, known: Iterable[str]) -> list[str]:
 
 
 def fastest(race: Race, names: Iterable[str]) -> str | None:
-    """Of those that were measured, the one with the least median; None where none was."""
+    """The measured contender with the smallest median; None if none was measured."""
     there = [name for name in names if name in race.readings.seconds]
     return min(there, key=lambda name: statistics.median(race.readings.seconds[name]), default=None)
 
 
 def step_table(found: Race, setting: Setting) -> str:
-    """Markdown: seconds, images/s, memory, and images/s as a ratio to the plain loop and to the fastest peer."""
+    """Markdown: seconds, images/s, memory, and the ratio of images/s to the plain loop and to the fastest peer."""
     peer = fastest(found, PEERS)
     bases = [name for name in ("plain", peer) if name and name in found.readings.seconds]
-    memory = "GPU memory, peak MiB" if found.reserved else "process, peak MiB (above what building took)"
-    lines = [["", "s a step", "min–max", "reals/s", memory, *(f"reals/s over {base}" for base in bases)]]
+    memory = "GPU memory, peak MiB" if found.reserved else "process, peak MiB (increase after building)"
+    lines = [["", "s per step", "min–max", "reals/s", memory, *(f"reals/s over {base}" for base in bases)]]
     lines.append(["---"] + ["---:"] * (len(lines[0]) - 1))
     for name, seconds in found.readings.seconds.items():
         middle = statistics.median(seconds)
@@ -117,14 +117,15 @@ def step_table(found: Race, setting: Setting) -> str:
         above = "" if found.reserved else f" (+{(peak - found.facts[name]['rss built']) / 2**20:,.0f})"
         line.append(f"{peak / 2**20:,.0f}{above}")
         for base in bases:
-            ratio = found.readings.ratio(base, name)  # as many reals a step: seconds the other way round
+            # every step has the same number of reals, so the ratio of rates is the inverse ratio of seconds
+            ratio = found.readings.ratio(base, name)
             line.append(f"{timing.digits(ratio.median)} ({timing.digits(ratio.min)}–{timing.digits(ratio.max)})")
         lines.append(line)
     return timing.joined(lines)
 
 
 def step_targets(found: Race, device: str) -> list[dict[str, Any]]:
-    """Images/s over the fastest peer and over the fastest plain loop, by the median over the rounds."""
+    """Images/s divided by those of the fastest peer and of the fastest plain loop (median over the rounds)."""
     if "orthogan" not in found.readings.seconds:
         return []
     wanted = []
@@ -142,7 +143,7 @@ def step_targets(found: Race, device: str) -> list[dict[str, Any]]:
 
 
 def variant_targets(found: Race) -> list[dict[str, Any]]:
-    """The cost of each tool in a whole step, over the step without it."""
+    """The time of a whole step with each tool, divided by that of the step without it."""
     targets = []
     for name, limit in (("srn", SRN_LIMIT), ("nog", NOG_LIMIT), ("nog polar_express", NOG_LIMIT)):
         if {name, "sn"} <= set(found.readings.seconds):
@@ -153,13 +154,13 @@ def variant_targets(found: Race) -> list[dict[str, Any]]:
 
 
 def show(title: str, one: dict[str, Any]) -> None:
-    """Print a table, who is absent and why, and the targets."""
+    """Print a table, the absent contenders with reasons, and the targets."""
     print(f"\n### {title}\n\n{one['text']}\n")
     timing.show_outcome(one["absent"], one["targets"])
 
 
 def measured(kind: str, asked: argparse.Namespace, logs: Path) -> dict[str, Any]:
-    """One of the tables "step" and "variants", printed and ready for JSON."""
+    """The table "step" or "variants", printed and ready for JSON."""
     setting = setting_of(asked)
     if kind == "step":
         known = contenders(asked.peer, [*CONFIGS[asked.config], *asked.keys])
@@ -189,7 +190,7 @@ def measured(kind: str, asked: argparse.Namespace, logs: Path) -> dict[str, Any]
 
 
 def setting_of(asked: argparse.Namespace) -> Setting:
-    """What the options say is trained; G is twice as wide as D and has twice the batch."""
+    """The setting given by the options; G is twice as wide as D and has twice the batch size."""
     return Setting(
         channels=asked.channels,
         generator_channels=2 * asked.channels,
@@ -202,34 +203,49 @@ def setting_of(asked: argparse.Namespace) -> Setting:
 
 
 def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
-    """The options, checked."""
+    """The checked options."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.run", description=__doc__)
-    parser.add_argument("--config", choices=[*CONFIGS], default="sngan32", help="what orthogan trains")
+    parser.add_argument("--config", choices=[*CONFIGS], default="sngan32", help="config that orthogan trains")
     parser.add_argument("--peer", action="append", default=[], metavar="NAME=PATH", help=f"one of {', '.join(PEERS)}")
-    parser.add_argument("--tables", default="step,variants", help=f"out of {', '.join(TABLES)}, with commas")
-    parser.add_argument("--only", default="", help="names or patterns of contenders, with commas; ! excludes")
+    parser.add_argument("--tables", default="step,variants", help=f"comma-separated list of {', '.join(TABLES)}")
+    parser.add_argument("--only", default="", help="names or patterns of contenders, comma-separated; ! excludes")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--steps", type=int, help="of one reading; by default as many as last 2 s")
-    parser.add_argument("--warm-up", type=int, default=2, help="steps before")
-    parser.add_argument("--parts", action="store_true", help="time D's and G's updates apart (waits for the device)")
-    parser.add_argument("--channels", type=int, default=128, help="width of D; G is twice as wide")
-    parser.add_argument("--batch", type=int, default=64, help="reals of an update of D; G makes twice as many fakes")
-    parser.add_argument("--n-dis", type=int, default=5, help="updates of D in a step")
-    parser.add_argument("--images", type=int, default=50_000, help="in the data set")
-    parser.add_argument("--keys", nargs="+", default=[], metavar="KEY=VALUE", help="of orthogan's config, for all ours")
+    parser.add_argument("--steps", type=int, help="steps per measurement; by default, as many as take 2 s")
+    parser.add_argument("--warm-up", type=int, default=2, help="steps before the measurements")
     parser.add_argument(
-        "--contender", action="append", nargs="+", default=[], metavar="NAME KEY=VALUE", help="one more of ours"
+        "--parts", action="store_true", help="time the updates of D and G separately (waits for the device)"
+    )
+    parser.add_argument("--channels", type=int, default=128, help="width of D; G is twice as wide")
+    parser.add_argument("--batch", type=int, default=64, help="reals per update of D; G uses twice as many fakes")
+    parser.add_argument("--n-dis", type=int, default=5, help="updates of D per step")
+    parser.add_argument("--images", type=int, default=50_000, help="images in the data set")
+    parser.add_argument(
+        "--keys", nargs="+", default=[], metavar="KEY=VALUE", help="config keys for all contenders of orthogan"
+    )
+    parser.add_argument(
+        "--contender",
+        action="append",
+        nargs="+",
+        default=[],
+        metavar="NAME KEY=VALUE",
+        help="one more orthogan with these keys",
     )
     parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
-    parser.add_argument("--data", default=",".join(DATA), help="time-to-fd: of these sets, with commas")
-    parser.add_argument("--seeds", type=int, default=3, help="time-to-fd: runs of each")
-    parser.add_argument("--seconds", type=float, default=240.0, help="time-to-fd: budget of one run, scoring aside")
-    parser.add_argument("--level", type=float, help="time-to-fd: the distance; by default a pilot chooses it")
-    parser.add_argument("--samples", type=int, default=1000, help="time-to-fd: fakes a score")
+    parser.add_argument("--data", default=",".join(DATA), help="time-to-fd: data sets, comma-separated")
+    parser.add_argument("--seeds", type=int, default=3, help="time-to-fd: runs of each of the two")
+    parser.add_argument(
+        "--seconds", type=float, default=240.0, help="time-to-fd: time limit of one run, without scoring"
+    )
+    parser.add_argument(
+        "--level", type=float, help="time-to-fd: the distance to reach; by default, a pilot run sets it"
+    )
+    parser.add_argument("--samples", type=int, default=1000, help="time-to-fd: fakes per score")
     parser.add_argument("--every", type=int, default=2560, help="time-to-fd: reals between two scores")
-    parser.add_argument("--width", type=int, default=32, help="time-to-fd: of both nets")
-    parser.add_argument("--logs", type=Path, help="folder for what the contenders print; by default a temporary one")
-    parser.add_argument("--json", type=Path, help="where the raw numbers go")
+    parser.add_argument("--width", type=int, default=32, help="time-to-fd: width of both networks")
+    parser.add_argument(
+        "--logs", type=Path, help="folder for the output of the contenders; by default, a temporary one"
+    )
+    parser.add_argument("--json", type=Path, help="file for the raw numbers")
     asked = parser.parse_args(arguments)
     for name in ("rounds", "warm_up", "channels", "batch", "n_dis", "images", "seeds", "samples", "every", "width"):
         if getattr(asked, name) < 1:
@@ -261,7 +277,7 @@ def _words(parser: argparse.ArgumentParser, option: str, text: str, known: Itera
 
 
 def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
-    """Measure, print the tables, write the raw numbers; returns what is written."""
+    """Measure, print the tables, and write the raw numbers; returns the same data."""
     asked = parsed(arguments)
     tables: list[dict[str, Any]] = []
     result = {"date": datetime.now(UTC).isoformat(timespec="seconds"), "tables": tables}

@@ -1,8 +1,9 @@
-"""How training grows with batch, width, resolution and processes: ``python -m benchmarks.scale``.
+"""Scaling of training with batch, width, resolution, and processes: ``python -m benchmarks.scale``.
 
-One factor at a time, from SN-GAN at 32 px with batch 64; each run is a process (or two, joined by gloo) of its own, so
-that its peak memory is its own. Beside them the mean of the gradients over two processes, against bytes, with the
-straight line through its times: latency + bytes / bandwidth, which ``docs`` puts into the model for many GPUs.
+One factor changes at a time, starting from SN-GAN at 32 px with batch 64. Each run is a separate process (or two,
+connected by gloo), so that its peak memory can be measured. The benchmark also times the mean of the gradients over two
+processes as a function of bytes and fits a straight line, latency + bytes / bandwidth. ``docs`` uses this line in the
+model for many GPUs.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ ROOT = Path(__file__).parents[1]
 
 @dataclass(frozen=True)
 class Point:
-    """One run. ``width``: feature maps of D; G has twice as many. ``batch``: of D, all processes together."""
+    """One run. ``width``: feature maps of D; G has twice as many. ``batch``: of D, summed over processes."""
 
     batch: int = 64
     width: int = 128
@@ -39,7 +40,7 @@ class Point:
 
     @property
     def label(self) -> str:
-        """In words."""
+        """A description in words."""
         return f"batch {self.batch}, width {self.width}, {self.resolution} px, {self.processes} processes"
 
 
@@ -50,21 +51,21 @@ FACTORS: dict[str, tuple[int, ...]] = {
     "resolution": (32, 64, 128),
     "processes": (1, 2),
 }
-NUMBERS = (10_000, 100_000, 1_000_000, 4_000_000, 16_000_000)  # that are averaged over two processes
+NUMBERS = (10_000, 100_000, 1_000_000, 4_000_000, 16_000_000)  # sizes of gradients averaged over processes
 SMALL = Point(batch=4, width=4)
 SMALL_FACTORS = {"batch": (4, 8), "processes": (2,)}
 
 
 def points(base: Point, factors: dict[str, tuple[int, ...]]) -> list[tuple[str, Point]]:
-    """(factor, point) of one factor at a time; the base itself is there once a factor."""
+    """(factor, point), with one factor changed at a time; the base point occurs once per factor."""
     return [(name, replace(base, **{name: value})) for name, values in factors.items() for value in values]
 
 
 def launch(job: dict[str, Any], processes: int) -> dict[str, Any]:
-    """What the first of ``processes`` fresh processes finds out of ``job`` (``benchmarks.scale_run``).
+    """The result of ``job`` from the first of ``processes`` new processes (``benchmarks.scale_run``).
 
     Raises:
-        RuntimeError: it failed; with the end of what it said.
+        RuntimeError: the job failed; the message has the end of its output.
     """
     with tempfile.TemporaryDirectory(prefix="orthogan-scale-") as folder:
         answer = Path(folder) / "answer.json"
@@ -73,7 +74,8 @@ def launch(job: dict[str, Any], processes: int) -> dict[str, Any]:
             start += ["-m", "torch.distributed.run", "--nproc_per_node", str(processes)]
             start += ["--rdzv_backend", "c10d", "--rdzv_endpoint", "localhost:0"]
         start += ["-m", "benchmarks.scale_run", json.dumps(job | {"folder": folder}), str(answer)]
-        threads = {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // processes))}  # of all together, the cores
+        # all processes together use as many threads as there are cores
+        threads = {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // processes))}
         done = subprocess.run(start, cwd=ROOT, capture_output=True, text=True, env=os.environ | threads)
         if done.returncode or not answer.exists():
             raise RuntimeError(f"{job}: {done.stderr[-2000:]}")
@@ -81,7 +83,7 @@ def launch(job: dict[str, Any], processes: int) -> dict[str, Any]:
 
 
 def straight_line(nbytes: Sequence[float], seconds: Sequence[float]) -> tuple[float, float]:
-    """(latency [s], bandwidth [bytes/s]) of seconds = latency + nbytes / bandwidth, by least relative squares."""
+    """(latency [s], bandwidth [bytes/s]) of seconds = latency + nbytes / bandwidth, by relative least squares."""
     x, y = np.asarray(nbytes, np.float64), np.asarray(seconds, np.float64)
     design = np.stack([np.ones_like(x), x], axis=1) / y[:, None]
     latency, slope = np.linalg.lstsq(design, np.ones_like(y), rcond=None)[0]
@@ -89,8 +91,8 @@ def straight_line(nbytes: Sequence[float], seconds: Sequence[float]) -> tuple[fl
 
 
 def training_table(rows: Sequence[dict[str, Any]]) -> str:
-    """Markdown, one line a point."""
-    head = "| factor | | images/s | min–max | peak MiB | of it before training |"
+    """Markdown, one line per point."""
+    head = "| factor | | images/s | min–max | peak MiB | MiB before training |"
     lines = [head, "| --- | ---: | ---: | ---: | ---: | ---: |"]
     for row in rows:
         if "failed" in row:
@@ -107,32 +109,35 @@ def training_table(rows: Sequence[dict[str, Any]]) -> str:
 
 
 def reduce_table(found: dict[str, Any]) -> str:
-    """Markdown: bytes against milliseconds, then the line through them."""
+    """Markdown: bytes and milliseconds, then the line fitted to them."""
     lines = ["| MB | ms | min–max |", "| ---: | ---: | ---: |"]
     for nbytes, seconds in zip(found["bytes"], found["seconds"], strict=True):
         spread = timing.Spread.of([1e3 * s for s in seconds])
         lines.append(f"| {nbytes / 1e6:g} | {spread.median:.2f} | {spread.min:.2f}–{spread.max:.2f} |")
     line = f"latency {1e3 * found['latency']:.2f} ms, bandwidth {found['bandwidth'] / 1e9:.2f} GB/s"
-    return "\n".join([*lines, "", f"Through them: {line}."])
+    return "\n".join([*lines, "", f"Fitted line: {line}."])
 
 
 def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
-    """Run everything, print the tables, write JSON where asked; returns what is written."""
+    """Run everything, print the tables, and write JSON if requested; returns the same data."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.scale", description=__doc__)
-    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"), help="of the runs (default: cpu)")
-    parser.add_argument("--steps", type=int, default=3, help="timed steps a run, after two that are not (default: 3)")
+    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"), help="device of the runs (default: cpu)")
+    parser.add_argument(
+        "--steps", type=int, default=3, help="timed steps per run, after two warm-up steps (default: 3)"
+    )
     parser.add_argument("--compile", default="none", help="training.compile of the runs (default: none)")
     parser.add_argument(
         "--only", default="", help="factors, comma-separated: batch, width, resolution, processes, reduce"
     )
-    parser.add_argument("--quick", action="store_true", help="tiny nets: shows that it runs")
-    parser.add_argument("--json", type=Path, help="write the raw numbers here")
+    parser.add_argument("--quick", action="store_true", help="tiny networks, only as a check")
+    parser.add_argument("--json", type=Path, help="file for the raw numbers")
     options = parser.parse_args(arguments)
     base, factors = (SMALL, SMALL_FACTORS) if options.quick else (BASE, FACTORS)
     names = [word.strip() for word in options.only.split(",") if word.strip()] or [*factors, "reduce"]
     if unknown := set(names) - {*factors, "reduce"}:
         parser.error(f"--only: {', '.join(sorted(unknown))} is none of {', '.join([*factors, 'reduce'])}")
-    if options.device == "cuda" and torch.cuda.device_count() < 2:  # gloo joins CPUs; two GPUs are needed for two
+    # gloo connects processes on CPUs; two processes on GPUs need two GPUs
+    if options.device == "cuda" and torch.cuda.device_count() < 2:
         factors = {name: values for name, values in factors.items() if name != "processes"}
     rows: list[dict[str, Any]] = []
     wanted = points(base, {name: values for name, values in factors.items() if name in names})
@@ -142,7 +147,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
         row: dict[str, Any] = {"factor": factor, "point": asdict(point)}
         try:
             row |= launch(job | {"point": asdict(point)}, point.processes)
-        except RuntimeError as error:  # out of memory, most likely: the other points are still worth having
+        except RuntimeError as error:  # most likely out of memory; the other points are still measured
             row["failed"] = str(error)
         rows.append(row)
     result: dict[str, Any] = {

@@ -1,7 +1,7 @@
 """One run of ``benchmarks.scale``: ``python -m benchmarks.scale_run JOB ANSWER``, also under torchrun.
 
 JOB is JSON with ``kind``: ``train`` times whole steps of a GAN, ``reduce`` the mean of gradients over the processes.
-The first process writes what was found to the file ANSWER, as JSON.
+The first process writes the result to the file ANSWER as JSON.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ from orthogan.training.loop import average_gradients, update
 from orthogan.training.precision import make_accelerator
 from orthogan.training.watch import FiniteWatch
 
-IMAGES = 2048  # in the set; it lies on the device
+IMAGES = 2048  # images in the data set, which is on the device
 WARM_UP = 2
 
 
 def train(job: dict[str, Any]) -> dict[str, Any]:
-    """Seconds of whole steps, images that D saw in each, peak memory of this process [MiB]."""
+    """Seconds of whole steps, images that D sees per step, and peak memory of this process [MiB]."""
     before, point = _peak(), job["point"]
     config = load_config(
         None,
@@ -75,7 +75,7 @@ def train(job: dict[str, Any]) -> dict[str, Any]:
 
 
 def reduce(job: dict[str, Any]) -> dict[str, Any]:
-    """Seconds of the mean gradient of so many float32 numbers over the processes, several times each."""
+    """Seconds for averaging gradients of each size (float32) over the processes, several times each."""
     accelerator = make_accelerator(TrainingConfig(device=job["device"], precision="fp32"))
     found: dict[str, Any] = {"bytes": [], "seconds": [], "processes": accelerator.num_processes}
     for number in job["numbers"]:
@@ -98,12 +98,12 @@ def _wait(device: torch.device) -> None:
 
 
 def _peak() -> float:
-    """The most memory this process ever had [MiB]."""
+    """The peak memory of this process [MiB]."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
 
 
 def main() -> None:
-    """Do the job of the command line; the answer comes from the first process."""
+    """Run the job of the command line; the first process writes the answer."""
     job, answer = json.loads(sys.argv[1]), Path(sys.argv[2])
     found = {"train": train, "reduce": reduce}[job["kind"]](job)
     if int(os.environ.get("RANK", "0")) == 0:
@@ -112,7 +112,7 @@ def main() -> None:
         torch.distributed.barrier()
         torch.distributed.destroy_process_group()
     sys.stdout.flush()
-    os._exit(0)  # gloo's threads sometimes abort the interpreter's own end
+    os._exit(0)  # gloo's threads sometimes abort the normal exit of the interpreter
 
 
 if __name__ == "__main__":

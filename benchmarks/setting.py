@@ -1,4 +1,4 @@
-"""What is trained in a race, the same for all who take part: the nets' widths, the batches, the images."""
+"""The setting of a race, the same for all contenders: widths of the networks, batch sizes, images."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ class Setting:
 
     Args:
         channels: width of D [feature maps]; ``generator_channels``: of G.
-        batch: reals, and as many fakes, of an update of D; an update of G has ``generator_batch`` fakes.
-        lr: of D; ``generator_lr``: of G. Adam with betas 0 and 0.9.
-        data: ``noise``, ``sprites`` or ``fashion-mnist``; ``images``: how many, at most.
-        half_life: of the average of G's weights [images]; the plain loop keeps one only if ``averages``.
-        steps: length of our own run, which says whether compiling it is worth while; it stops before.
-        dequantize: whether our own reals get noise below a grey level, as in the paper.
+        batch: reals per update of D, with as many fakes; an update of G has ``generator_batch`` fakes.
+        lr: learning rate of D; ``generator_lr``: of G. The optimizer is Adam with betas 0 and 0.9.
+        data: ``noise``, ``sprites`` or ``fashion-mnist``; ``images``: maximum number.
+        half_life: of the average of G's weights [images]; the plain loop has one only if ``averages``.
+        steps: length of orthogan's run, which decides whether to compile; the run stops earlier.
+        dequantize: whether orthogan's reals get noise below one gray level, as in the paper.
     """
 
     channels: int = 128
@@ -46,7 +46,7 @@ class Setting:
 
     @property
     def reals(self) -> int:
-        """Real images that D sees in a step."""
+        """Real images that D sees per step."""
         return self.batch * self.n_dis
 
     def overrides(self) -> list[str]:
@@ -73,9 +73,9 @@ def source_of(setting: Setting) -> ArraySource:
     """The images, in memory.
 
     Raises:
-        UserError: Fashion-MNIST is not on this machine, and what to do about it.
+        UserError: Fashion-MNIST is not on this machine; the message says how to get it.
     """
-    if setting.data == "noise":  # as many bytes as CIFAR-10 has; the time of a step does not depend on what they show
+    if setting.data == "noise":  # as many bytes as CIFAR-10; the time of a step does not depend on the content
         size = (setting.images, setting.image_channels, 32, 32)
         return ArraySource("noise", np.random.default_rng(0).integers(0, 256, size, dtype=np.uint8))
     options: dict[str, Any] = {"path": FASHION_MNIST} if setting.data == "fashion-mnist" else {"count": setting.images}

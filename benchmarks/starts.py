@@ -22,7 +22,7 @@ from orthogan.models.shipped import shipped_names
 
 BASE = "import torch"
 ROOT = Path(__file__).resolve().parents[1]
-# MODEL: a shipped model. The largest ratio that is asked for; None: without torch, so far below 1
+# MODEL: a shipped model. The largest allowed ratio; None: torch is not imported, so it is far below 1
 LINES: dict[str, float | None] = {
     "--help": None,
     "train --help": None,
@@ -50,7 +50,7 @@ def cpu_time(words: Sequence[str], folder: str) -> float:
 
 
 def starts(rounds: int) -> dict[str, Any]:
-    """The table: every line once per round, beside ``import torch``. The first round, which may compile, is omitted."""
+    """The table: every line once per round, with ``import torch``. The first round, which may compile, is omitted."""
     model = next(iter(shipped_names()))
     commands = {BASE: [sys.executable, "-c", BASE]}
     for line in LINES:

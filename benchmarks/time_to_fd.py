@@ -1,8 +1,8 @@
-"""How long orthogan and the plain loop train until their fakes are within a fixed Fréchet distance of the reals.
+"""The training time of orthogan and the plain loop until the fakes are within a fixed Fréchet distance of the reals.
 
-The same nets, hyper-parameters, average of weights and images; both train in turns of as many reals, and between two
-turns the distance is measured outside the clock, on as many samples, with the same reference. The clock starts with
-the first step, so what is compiled counts.
+Both use the same networks, hyperparameters, weight average, and images. They alternate after the same number of reals.
+In between, the distance is measured on the same number of samples with the same reference; this time is not counted.
+The time starts with the first step, so it includes compilation.
 """
 
 from __future__ import annotations
@@ -23,20 +23,20 @@ from benchmarks.timing import Spread
 
 DATA = ("sprites", "fashion-mnist")
 PILOT_SEED, PILOT_SCORES = 1000, 4
-SLACK = 1.05  # the level is so many times what the pilot reached
+SLACK = 1.05  # the level, as a multiple of the distance that the pilot reached
 
 
 @dataclass(frozen=True)
 class Budget:
-    """How far the runs go.
+    """The limits of the runs.
 
     Args:
-        seconds: after which a run gives up, scoring aside.
+        seconds: time limit of a run, without scoring.
         seeds: runs of each.
-        level: the distance; None: a pilot of the plain loop chooses it.
-        samples: fakes a score; the reference has twice as many reals.
+        level: the distance to reach; None: a pilot run of the plain loop sets it.
+        samples: fakes per score; the reference has twice as many reals.
         every: reals between two scores.
-        width: of both nets.
+        width: of both networks.
     """
 
     seconds: float = 240.0
@@ -49,7 +49,7 @@ class Budget:
 
 @dataclass
 class Run:
-    """One training: its scores as (seconds, reals, distance), and where it crossed the level, if it did."""
+    """One run: its scores as (seconds, reals, distance), and the point where it reached the level, if it did."""
 
     seed: int
     curve: list[tuple[float, int, float]] = field(default_factory=list)
@@ -57,7 +57,7 @@ class Run:
     reals: float | None = None
 
     def add(self, seconds: float, reals: int, distance: float, level: float) -> None:
-        """Take in a score; between two of them the distance is taken to fall exponentially."""
+        """Add a score; between two scores, an exponential decrease of the distance is assumed."""
         before = self.curve[-1] if self.curve else None
         self.curve.append((seconds, reals, distance))
         if self.seconds is not None or not distance <= level:
@@ -71,7 +71,7 @@ class Run:
 
 
 def small_setting(data: str, width: int, seed: int, device: str) -> Setting:
-    """Nets and rates of ``configs/demo.yaml``, with spectral normalisation."""
+    """Networks and learning rates of ``configs/demo.yaml``, with spectral normalization."""
     return Setting(
         channels=width,
         generator_channels=width,
@@ -94,10 +94,10 @@ def small_setting(data: str, width: int, seed: int, device: str) -> Setting:
 
 
 def time_to_fd(data: str, budget: Budget, *, device: str, keys: Sequence[str], logs: Path) -> dict[str, Any]:
-    """The table of one set: for each of the two the seconds and reals to the level, over seeds; ready for JSON.
+    """The table of one data set: seconds and reals to the level for both loops, over seeds; ready for JSON.
 
     Args:
-        keys: of orthogan's config, ``key=value``.
+        keys: keys of orthogan's config, ``key=value``.
     """
     contenders: dict[str, Contender] = {
         "orthogan": {"kind": "orthogan", "overrides": list(keys)},
@@ -138,7 +138,7 @@ def table(runs: Mapping[str, Sequence[Run]], budget: Budget) -> str:
 
 
 def targets(runs: Mapping[str, Sequence[Run]]) -> list[dict[str, Any]]:
-    """Ours over the plain loop, seed by seed, where both reached the level."""
+    """The ratio of orthogan to the plain loop for each seed, if both reached the level."""
     pairs = zip(runs["orthogan"], runs["plain"], strict=True)
     ratios = [a.seconds / b.seconds for a, b in pairs if a.seconds is not None and b.seconds]
     if not ratios:
@@ -149,7 +149,7 @@ def targets(runs: Mapping[str, Sequence[Run]]) -> list[dict[str, Any]]:
 
 
 def _level(plain: Contender, data: str, budget: Budget, device: str, logs: Path) -> tuple[float, str]:
-    """The distance to reach, and how it was chosen."""
+    """The distance to reach, and a description of how it was set."""
     if budget.level is not None:
         return budget.level, "given by --level"
     setting = small_setting(data, budget.width, PILOT_SEED, device)
@@ -166,7 +166,7 @@ def _level(plain: Contender, data: str, budget: Budget, device: str, logs: Path)
 def _side_by_side(
     contenders: Mapping[str, Contender], setting: Setting, budget: Budget, level: float, logs: Path
 ) -> dict[str, Run]:
-    """One run of each with one seed, in turns."""
+    """One run of each loop with one seed; the two alternate."""
     runs = {name: Run(setting.seed) for name in contenders}
     with (
         started(contenders, dict.fromkeys(contenders, setting), logs) as rivals,
@@ -195,7 +195,7 @@ def _train_and_score(rival: Rival, run: Run, setting: Setting, budget: Budget, l
 
 
 def score_of(budget: Budget) -> dict[str, Any]:
-    """Arguments of ``orthogan.evaluation.evaluate``, the same for everyone."""
+    """Arguments of ``orthogan.evaluation.evaluate``, the same for both loops."""
     reference = 2 * budget.samples
     return {"samples": budget.samples, "reference_samples": reference, "extractor": "efficientnet-lite0", "seed": 0}
 

@@ -1,6 +1,6 @@
-"""Timing of several things in one run, in turn, so that what the machine does meanwhile hits all of them alike.
+"""Timing of several steps in one run, in alternation, so that other work on the machine affects all of them equally.
 
-And what is read off these times: ratios with their spread, a table, the machine they are of.
+It also computes ratios with their spread, tables, and a description of the machine.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-LEAST = 0.2  # seconds that one reading lasts at least, by repeating the step
+LEAST = 0.2  # minimum length of a measurement [seconds]; short steps are repeated
 MOST_REPEATS = 500
 PACKAGES = ("torchvision", "numpy", "geotorch")
 
 
 @dataclass
 class Readings:
-    """Of each step by name: seconds of one call in each round; on CUDA the peak [bytes] above what was there."""
+    """For each step by name: seconds per call in each round; on CUDA, the increase to the peak memory [bytes]."""
 
     seconds: dict[str, list[float]] = field(default_factory=dict)
     repeats: dict[str, int] = field(default_factory=dict)
@@ -35,13 +35,13 @@ class Readings:
     load: list[float] = field(default_factory=list)  # 1 min load average at the start of each round, and at the end
 
     def ratio(self, name: str, to: str) -> Spread:
-        """Of ``name`` over ``to``, round by round: both are of the same minute."""
+        """The ratio of ``name`` to ``to`` in each round; both were measured within the same minute."""
         return Spread.of([a / b for a, b in zip(self.seconds[name], self.seconds[to], strict=True)])
 
 
 @dataclass(frozen=True)
 class Spread:
-    """Median, least and largest over the rounds."""
+    """Median, minimum, and maximum over the rounds."""
 
     median: float
     min: float
@@ -49,15 +49,15 @@ class Spread:
 
     @classmethod
     def of(cls, values: Sequence[float]) -> Spread:
-        """Of ``values``, one or more."""
+        """The spread of one or more ``values``."""
         return cls(statistics.median(values), min(values), max(values))
 
 
 def measure(steps: Mapping[str, Callable[[], None]], rounds: int, device: torch.device, title: str) -> Readings:
-    """Call every step once a round, over and over again; every second round backwards.
+    """Time every step once per round; every second round runs in reverse order.
 
-    Before that each is called twice to warm up (once where it takes above a second); the last of these
-    calls tells how often it is repeated for one reading.
+    Before that, each step is called twice to warm up (once if it takes more than a second). The last of these calls
+    determines how many times it is repeated per measurement.
     """
     found = Readings({name: [] for name in steps}, {}, {name: [] for name in steps})
     with tqdm(total=len(steps) * (rounds + 1), desc=title, dynamic_ncols=True) as bar:
@@ -82,13 +82,13 @@ def measure(steps: Mapping[str, Callable[[], None]], rounds: int, device: torch.
 
 
 def synchronize(device: torch.device) -> None:
-    """Wait until the device has done what it was given."""
+    """Wait until the device has finished its work."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
 
 def machine(device: torch.device) -> dict[str, Any]:
-    """Of this run: processor, device, threads and versions."""
+    """A description of the machine: processor, device, threads, and versions."""
     versions = {"python": platform.python_version(), "torch": torch.__version__}
     for package in PACKAGES:
         try:
@@ -110,7 +110,7 @@ def machine(device: torch.device) -> dict[str, Any]:
 
 
 def markdown(readings: Readings, base: str) -> str:
-    """A table: each step's seconds, and their ratio to those of ``base``."""
+    """A table with the seconds of each step, and their ratio to those of ``base``."""
     memory = any(readings.peak.values())
     head = ["", "ratio", "min–max", "ms"] + (["peak MiB"] if memory else [])
     lines = [head, ["---"] + ["---:"] * (len(head) - 1)]
@@ -123,7 +123,7 @@ def markdown(readings: Readings, base: str) -> str:
 
 
 def joined(lines: Sequence[Sequence[str]]) -> str:
-    """Cells as Markdown."""
+    """Format cells as a Markdown table."""
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
@@ -137,7 +137,7 @@ def show(one: Mapping[str, Any]) -> None:
 
 
 def show_outcome(absent: Mapping[str, str], targets: Sequence[Mapping[str, Any]]) -> None:
-    """Print who is not in a table and why, and what was met or missed."""
+    """Print the absent contenders with reasons, and the targets that were met or missed."""
     for name, reason in absent.items():
         print(f"- {name}: {reason}")
     for target in targets:
@@ -146,19 +146,19 @@ def show_outcome(absent: Mapping[str, str], targets: Sequence[Mapping[str, Any]]
 
 
 def write(result: Mapping[str, Any], path: Path | None) -> None:
-    """Into the file, if one was asked for; after each table, so that what is there stays there."""
+    """Write to the file, if one was given; this is done after each table, so that finished tables are kept."""
     if path is not None:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(result, indent=1) + "\n")
 
 
 def digits(value: float) -> str:
-    """Two decimals below ten, one below a hundred, else none."""
+    """Format with two decimals below ten, one below a hundred, otherwise none."""
     return f"{value:,.2f}" if value < 10 else f"{value:,.1f}" if value < 100 else f"{value:,.0f}"
 
 
 def load_average() -> float:
-    """Over the last minute."""
+    """The load average over the last minute."""
     return os.getloadavg()[0] if hasattr(os, "getloadavg") else math.nan  # not on Windows
 
 

@@ -1,9 +1,9 @@
-"""What each tool of orthogan costs a training step, as a ratio to plain layers: ``python -m benchmarks.weights``.
+"""The cost of each tool of orthogan per training step, as a ratio to plain layers: ``python -m benchmarks.weights``.
 
-Two tables, each measured in one run, tool after tool in every round. "weights": forward and backward of all the
-effective weights of a net, without data, as the convolutions take them (number format, channels last). A penalty
-or a gradient rule comes on top of the plain copy. "step": a whole training step of the net. Only when asked for,
-"advance": a power iteration for all layers, in one round and one after the other.
+There are two tables. Each is measured in one run; every round times each tool once. "weights": forward and backward of
+all effective weights of a network, without data, in the form that the convolutions use (data type, channels last). The
+cost of a penalty or a gradient rule is added to that of the plain copy. "step": a whole training step of the network.
+A third table, "advance", is measured only if requested: a power iteration for all layers, batched and one by one.
 """
 
 from __future__ import annotations
@@ -39,12 +39,12 @@ from orthogan.weights.rotation import RotationMethod
 ADVANCE = "advance"
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
 BLOCK_SIZE = 1024
-C = 0.5  # target stable rank as a share: the published branch is then taken by 3x3 kernels from the start
+C = 0.5  # target stable rank as a share; with this value, 3x3 kernels take the published branch from the start
 HARD = [f"rotation-{method}" for method in get_args(RotationMethod) if method != "relaxed"]
 
 
 class PublishedStableRankNorm(nn.Module):
-    """Stable rank normalisation in the published form: outer product, residual, a Python branch (our own lines)."""
+    """Stable rank normalization in the published form: outer product, residual, a Python branch (our code)."""
 
     u: Tensor
 
@@ -64,17 +64,17 @@ class PublishedStableRankNorm(nn.Module):
         whole = matrix / torch.dot(u, (matrix @ v).to(u))  # under autocast the product is bfloat16
         top = torch.outer(u, v)
         rest = whole - top
-        # the published code fails where c * min(rows, columns) < 1
+        # the published code fails if c * min(rows, columns) < 1
         wanted = (max(1.0, self.c * min(matrix.shape)) - 1) ** 0.5
         length = rest.norm()
-        if float(length.detach()) > wanted:  # waits for the device
+        if float(length.detach()) > wanted:  # synchronizes with the device
             whole = top + rest * (wanted / length)
         return whole.view_as(weight)
 
 
 @dataclass(frozen=True)
 class Tool:
-    """What is done to a plain net: its weights constrained, a penalty on the loss, a rule on the optimizer."""
+    """A change to a plain network: a constraint on its weights, a penalty in the loss, or a rule on the optimizer."""
 
     constrain: Callable[[nn.Module], object] = lambda _: None
     penalty: Callable[[nn.Module], Callable[[], Tensor]] | None = None
@@ -141,11 +141,11 @@ def _adam(net: nn.Module, lr: float = 2e-4) -> torch.optim.Optimizer:
 def _backward_of(
     read: Callable[[], list[Tensor]], net: nn.Module, dtype: torch.dtype, device: torch.device, tool: Tool
 ):
-    """Forward and backward of the weights that ``read`` gives, as a convolution in ``dtype`` takes and returns them."""
+    """Forward and backward of the weights from ``read``, as a convolution in ``dtype`` takes and returns them."""
     optimizer = _adam(net, lr=5e-3)
     penalty = None if tool.penalty is None else tool.penalty(net)
     rule = None if tool.rule is None else tool.rule(optimizer, net)
-    for _ in range(2):  # away from where training starts: decompositions of the identity are cheap
+    for _ in range(2):  # move away from the initial values, because decompositions of the identity are cheap
         for parameter in net.parameters():
             parameter.grad = torch.randn_like(parameter)
         optimizer.step()
@@ -180,12 +180,12 @@ def weights_step(net: Net, tool: Tool, dtype: torch.dtype, device: torch.device)
     module = net.build()
     tool.constrain(module)
     found = weights.select(laid_out(module, device))
-    # as a forward in training reads them: a constraint moves
+    # as in a forward pass in training, which updates a constraint
     return _backward_of(lambda: [getattr(one.layer, one.weight) for one in found], module, dtype, device, tool)
 
 
 def geotorch_step(net: Net, triv: str, dtype: torch.dtype, device: torch.device) -> Callable[[], None]:
-    """The same under ``geotorch.orthogonal``, on flattened kernels: on the kernels it is another constraint."""
+    """The same with ``geotorch.orthogonal`` on flattened kernels (on 4-d kernels, it is a different constraint)."""
     import geotorch  # pyright: ignore[reportMissingImports]
 
     plain = [one.value for one in weights.select(net.build())]
@@ -202,7 +202,7 @@ def geotorch_step(net: Net, triv: str, dtype: torch.dtype, device: torch.device)
 
 
 def training_step(net: Net, tool: Tool, batch: int, dtype: torch.dtype, device: torch.device) -> Callable[[], None]:
-    """Forward, backward and Adam on ``batch`` random images; a discriminator has as many reals as fakes."""
+    """Forward, backward, and Adam on ``batch`` random images; a discriminator gets equal numbers of reals and fakes."""
     module = net.build()
     tool.constrain(module)
     laid_out(module, device)
@@ -233,7 +233,7 @@ def training_step(net: Net, tool: Tool, batch: int, dtype: torch.dtype, device: 
 
 
 def advance_steps(net: Net, device: torch.device) -> dict[str, Callable[[], None]]:
-    """One power iteration for every weight of ``net``: in one round, and one weight after the other."""
+    """One power iteration for every weight of ``net``: batched, and one weight after the other."""
 
     def built(kind: str, **options: Any) -> nn.Module:
         module = net.build()
@@ -273,7 +273,7 @@ def advance_steps(net: Net, device: torch.device) -> dict[str, Callable[[], None
 
 
 class Operations(TorchDispatchMode):
-    """Counts what is run within: what a GPU would launch, about. Views and allocations are no operations."""
+    """Counts the operations in the block, about as many as a GPU launches; views and allocations do not count."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -309,7 +309,7 @@ def advance_table(net: Net, rounds: int, device: torch.device) -> dict[str, Any]
 def table(
     net: Net, kind: str, names: Sequence[str], *, precision: str, batch: int, rounds: int, device: torch.device
 ) -> dict[str, Any]:
-    """One table, measured: raw readings, ratios to "plain", the text, and what could not be measured and why."""
+    """One measured table: raw measurements, ratios to "plain", the text, and the tools that could not be measured."""
     torch.manual_seed(0)
     dtype = PRECISIONS[precision]
     steps: dict[str, Callable[[], None]] = {}
@@ -339,7 +339,7 @@ def table(
 
 
 def targets(readings: timing.Readings, kind: str) -> list[dict[str, Any]]:
-    """What is asked for, what was found, and whether that is enough: by the median over the rounds."""
+    """The targets, the measured values, and whether each target is met (by the median over the rounds)."""
     found: list[dict[str, Any]] = []
     if kind == "step":
         for name, to, limit in (("srn-k1", "sn", 1.05), ("sn", "plain", 1.15), ("srn-k1", "plain", 1.15)):
@@ -353,16 +353,16 @@ def targets(readings: timing.Readings, kind: str) -> list[dict[str, Any]]:
         others = [name for name in measured if name != "rotation-qr"]
         nearest = min(others, key=lambda name: readings.ratio(name, "rotation-qr").median)
         spread = readings.ratio("rotation-qr", nearest)
-        asked = f"rotation-qr the cheapest hard rotation: over the next, {nearest}, at most 1"
+        asked = f"rotation-qr is the cheapest hard rotation: over the next one, {nearest}, at most 1"
         found.append({"target": asked, **asdict(spread), "met": spread.median <= 1})
     return found
 
 
 def chosen(only: str, known: Iterable[str]) -> list[str]:
-    """Those of ``known`` that the comma-separated patterns of ``only`` match, and "plain"; after ``!`` they exclude.
+    """The tools in ``known`` that match the comma-separated patterns of ``only``, and "plain"; ``!`` excludes.
 
     Raises:
-        ValueError: a pattern that matches nothing in any table.
+        ValueError: a pattern does not match anything in any table.
     """
     words = [word.strip() for word in only.split(",") if word.strip()]
     everywhere = list(dict.fromkeys([*WEIGHTS, *PEERS, *STEP]))
@@ -379,18 +379,18 @@ def chosen(only: str, known: Iterable[str]) -> list[str]:
 
 
 def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
-    """Measure, print the tables, write the raw numbers; returns what is written."""
+    """Measure, print the tables, and write the raw numbers; returns the same data."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.weights", description=__doc__)
     parser.add_argument("--net", choices=[*NETS, "all"], default="sngan-32")
-    parser.add_argument("--batch", type=int, default=64, help="images of a whole step (reals, and as many fakes)")
+    parser.add_argument("--batch", type=int, default=64, help="images per whole step (reals, and as many fakes)")
     parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--device", default="auto", help="auto: cuda where there is one, else cpu")
-    parser.add_argument("--precision", choices=["auto", *PRECISIONS], default="auto", help="auto: both, where fast")
+    parser.add_argument("--device", default="auto", help="auto: cuda if available, else cpu")
+    parser.add_argument("--precision", choices=["auto", *PRECISIONS], default="auto", help="auto: both if bf16 is fast")
     parser.add_argument(
-        "--tables", default="", help="of weights, step, advance; by default which of the first two are feasible"
+        "--tables", default="", help="weights, step, advance; by default, those of the first two that are feasible"
     )
-    parser.add_argument("--only", default="", help="names or patterns of tools, with commas; ! excludes")
-    parser.add_argument("--json", type=Path, help="where the raw numbers go")
+    parser.add_argument("--only", default="", help="names or patterns of tools, comma-separated; ! excludes")
+    parser.add_argument("--json", type=Path, help="file for the raw numbers")
     asked = parser.parse_args(arguments)
     if asked.rounds < 1 or asked.batch < 1:
         parser.error(f"--rounds is {asked.rounds} and --batch is {asked.batch}: both are at least 1")
@@ -410,7 +410,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     except ValueError as error:
         parser.error(str(error))
     if not plan and ADVANCE not in words:
-        parser.error(f"--tables is {asked.tables}: {asked.net} has its layers only, no training step; choose weights")
+        parser.error(f"--tables is {asked.tables}: {asked.net} has only layers and no training step; choose weights")
 
     for name, kind in plan:
         for precision in fast if asked.precision == "auto" else [asked.precision]:
