@@ -135,7 +135,7 @@ class Reading:
             self.position += BATCH
 
     def warm_up(self) -> None:
-        """Discard the batches that the workers prefetched in the meantime; otherwise they would not be timed."""
+        """Use up the batches that the workers have prefetched, so that the measurement includes their cost."""
         self.take(2 * self.workers + 1)
 
     def close(self) -> None:

@@ -136,12 +136,12 @@ def race(
     Args:
         steps: steps per measurement; None: as many as take ``least`` seconds.
         warm_up: steps before the measurements; the last of them gives the time per step.
-        logs: folder for what the contenders print.
+        logs: folder for the output of the contenders.
         parts: also time the updates of D and of G separately.
     """
     found = Race()
     settings = dict.fromkeys(contenders, setting)
-    together = setting.device == "cuda"  # compiling needs only the processor, which is free at that time
+    together = setting.device == "cuda"  # compiling needs only the CPU, and there are enough cores for all
     total = len(contenders) * (rounds + 1)
     with (
         tqdm(total=total, desc=title, dynamic_ncols=True) as bar,

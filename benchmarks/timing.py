@@ -27,7 +27,7 @@ PACKAGES = ("torchvision", "numpy", "geotorch")
 
 @dataclass
 class Readings:
-    """For each step by name: seconds per call in each round; on CUDA, the increase to the peak memory [bytes]."""
+    """For each step by name: seconds per call in each round; on CUDA, the peak memory above the start [bytes]."""
 
     seconds: dict[str, list[float]] = field(default_factory=dict)
     repeats: dict[str, int] = field(default_factory=dict)
