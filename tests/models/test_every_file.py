@@ -66,9 +66,9 @@ def about(**keys: str) -> Callable[[dict[str, Tensor], dict[str, str]], object]:
 
 
 DAMAGE = {
-    "no config": (without("config"), "lack config"),
-    "no num_classes": (without("num_classes"), "lack num_classes"),
-    "no format": (without("format"), "no orthogan generator"),
+    "no config": (without("config"), "do not contain config"),
+    "no num_classes": (without("num_classes"), "do not contain num_classes"),
+    "no format": (without("format"), "does not contain an orthogan generator"),
     "cut config": (about(config='{"seed": 1'), "not valid JSON"),
     "deep config": (about(config="[" * 100_000), "not valid JSON"),
     "a list": (about(config="[]"), "not a mapping"),
@@ -82,7 +82,7 @@ DAMAGE = {
     "num_classes empty": (about(num_classes=""), "num_classes"),
     "num_classes 1e9": (about(num_classes="1000000000"), "num_classes"),
     "num_classes superscript": (about(num_classes="\u00b2"), "num_classes"),
-    "num_classes 999999": (about(num_classes="999999"), "fit|larger"),
+    "num_classes 999999": (about(num_classes="999999"), "match|larger"),
     "class_names no JSON": (about(class_names="cat, dog"), "class_names"),
     "class_names numbers": (about(class_names="[1, 2]"), "class_names"),
     "class_names a mapping": (about(class_names='{"a": 1}'), "class_names"),
@@ -91,7 +91,7 @@ DAMAGE = {
     "width 5000": (configured(channels=5000), "larger"),
     "latent 1e9": (configured(latent_dim=10**9), "latent_dim|larger"),
     "latent 65536": (configured(latent_dim=65536), "latent_dim|larger"),
-    "other kind": (configured(kind="stylegan2"), "fit"),
+    "other kind": (configured(kind="stylegan2"), "do not match"),
     "unknown kind": (configured(kind="sgnan"), "sgnan"),
     "an option of a wrong type": (configured(kind="eigengan", options={"dims": "many"}), "eigengan"),
     "a huge option": (configured(kind="eigengan", options={"dims": 10**12}), "generator"),

@@ -191,7 +191,7 @@ def test_bfloat16_weights_open(tmp_path: Path) -> None:
     [
         ({"state_dict": {"a": torch.eye(2)}, "epoch": 3}, ["state_dict, epoch are not tensors", "['state_dict']"]),
         ({"a": torch.eye(2), "epoch": 3}, ["epoch are not tensors", "alone"]),
-        ([torch.eye(2)], ["holds a list", "state_dict()"]),
+        ([torch.eye(2)], ["contains a list", "state_dict()"]),
         (PREBUILT, ["more than tensors", "state_dict()", ".safetensors"]),
         ({"b": torch.zeros(3)}, ["none of its 1 tensors is a matrix or kernel"]),
     ],
@@ -224,7 +224,7 @@ def test_damaged_and_strange_files_are_named(tmp_path: Path) -> None:
         (f"{__name__}:Missing", ["Missing", "importable"]),
         (f"{__name__}:needs_more", ["without arguments", "width", "a function"]),
         (f"{__name__}:breaks", ["KeyError", "weights.bin"]),
-        (f"{__name__}:no_net", ["gives a dict", "nn.Module"]),
+        (f"{__name__}:no_net", ["returns a dict", "nn.Module"]),
         (":Net", ["no such run, checkpoint, file or shipped model"]),
     ],
 )
