@@ -18,16 +18,16 @@ from tests.fixtures.scored import EXTRACTOR, Patches, source
 PACKAGE = Path(orthogan.__file__).parent
 
 
-def test_every_bar_of_the_package_leaves_it_to_tqdm_whether_there_is_a_terminal() -> None:
+def test_every_bar_of_the_package_is_drawn_on_terminals_alone() -> None:
     found = 0
     for file in PACKAGE.rglob("*.py"):
         for call in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
-            if not (isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id == "tqdm"):
+            if not (isinstance(call, ast.Call) and isinstance(call.func, ast.Name)):
                 continue
-            found += 1
-            disable = next((word.value for word in call.keywords if word.arg == "disable"), None)
-            said = "" if disable is None else ast.unparse(disable)
-            assert "None" in said or "hide_progress(" in said, f"{file}:{call.lineno}: tqdm(disable={said})"
+            found += call.func.id == "progress_bar"
+            if call.func.id == "tqdm" and file.name != "progress.py":
+                disable = next((ast.unparse(word.value) for word in call.keywords if word.arg == "disable"), "")
+                assert disable == "None", f"{file}:{call.lineno}: tqdm(disable={disable}); use progress_bar"
     assert found > 15
 
 
