@@ -373,7 +373,7 @@ REFUSED = {
     "data.holdout: 'sprites' has no test split": ["data.holdout=0.0"],
     "data.crop: task 'gan' has no use for 2": ["task=gan", "data.crop=2", "data.holdout=0.0"],
     "nesterov: needs a momentum": ["optimizer.classifier={nesterov: true, momentum: 0.0}"],
-    "beta1: 'sgd' has none": ["optimizer.classifier.beta1=0.5"],
+    "beta1: does not apply to kind 'sgd'": ["optimizer.classifier.beta1=0.5"],
     "milestones: kind 'step' needs": ["training.schedule.kind=step"],
     "milestones: applies only to kind 'step'": ["training.schedule.milestones=[0.5]"],
     "has batch norms": ["training.accumulate=2"],
