@@ -16,7 +16,7 @@ demo: $(VENV)/.installed
 	@echo
 	@echo "Look at them:  $(CURDIR)/$(RUN)/samples.png"
 	@echo "               $(CURDIR)/$(RUN)/traversal.png"
-	@echo "Real sprites:  $(CURDIR)/$(RUN)/reals.png"
+	@echo "Real faces:    $(CURDIR)/$(RUN)/reals.png"
 
 # one thread per process, as many processes as processors (at most 8)
 test: $(VENV)/.installed-dev lint
