@@ -87,35 +87,26 @@ def _search(arguments: Namespace, averages: Any, model: Any, low: float, high: f
     import numpy as np
 
     from orthogan.data import open_configured
-    from orthogan.evaluation import append_jsonl, evaluate
+    from orthogan.evaluation import append_jsonl
     from orthogan.evaluation.metric import find_metrics
     from orthogan.io.terminal import text_table
+    from orthogan.training.measure import score_generator
 
     metrics = find_metrics(arguments.metrics, "--metrics")
     lengths = [float(f"{length:.3g}") for length in np.geomspace(low, high, arguments.points)]
     for length in (lengths[0], lengths[-1]):
         averages.coefficients(length)  # refuses what the snapshots cannot represent
-    section = model.config.evaluation
+    scored = {"metrics": [metric.name for metric in metrics]}
+    scored |= {"samples": arguments.samples} if arguments.samples else {}
+    config = model.config.model_copy(update={"evaluation": model.config.evaluation.model_copy(update=scored)})
     source = open_configured(model.config.data)
     rows: list[list[str]] = []
     head = ["length"]
     best: tuple[float, Any] | None = None
     for length in lengths:
         net = averages.generator(length, model.generator)
-        results = evaluate(
-            net,
-            source,
-            metrics=[metric.name for metric in metrics],
-            samples=arguments.samples or section.samples,
-            extractor=section.extractor,
-            batch_size=section.batch_size,
-            seed=model.config.seed,
-            precision=section.precision,
-            device=model.device,
-            reference_samples=section.reference_samples,
-            kid_subset_size=section.kid_subset_size,
-            info={"subject": str(averages.run), "weights": f"ema of length {length:g}"},
-        )
+        info = {"subject": str(averages.run), "weights": f"ema of length {length:g}"}
+        results = score_generator(config, net, source, device=model.device, info=info)
         if arguments.json:
             print("".join(json.dumps(r.as_dict(), allow_nan=False) + "\n" for r in results), end="", flush=True)
         append_jsonl(averages.run / "metrics.jsonl", results)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
+import shlex
 import sys
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from functools import cache
@@ -153,6 +155,11 @@ def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         else:
             flat[f"{prefix}{key}"] = value
     return flat
+
+
+def command_word(value: Any) -> str:
+    """Return a value of a config as it stands after ``key=`` on the command line, quoted for the shell if needed."""
+    return shlex.quote(value if isinstance(value, str) else json.dumps(value))
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:

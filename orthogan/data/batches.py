@@ -21,9 +21,8 @@ from orthogan.io.threads import cores
 from orthogan.rng import derive
 
 RESIDENT_LIMIT = 2 << 30  # "auto" keeps a set in memory of at most this many bytes on the device
-BY_PIPE = (
-    1 << 19
-)  # a batch of at most this many bytes is sent directly: a segment of shared memory takes 3 times as long
+# a batch of at most this many bytes is sent directly: a segment of shared memory takes 3 times as long
+BY_PIPE = 1 << 19
 
 
 class Batches:

@@ -22,6 +22,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from orthogan.data.factors import check_factors as check_table
+from orthogan.data.factors import factor_value
 from orthogan.errors import CannotWrite, UserError
 from orthogan.io.hashing import ContentHash
 from orthogan.io.read import cache_folder
@@ -74,7 +75,7 @@ class Factors(NamedTuple):
 
 @cache
 def definition() -> dict[str, Any]:
-    """Return Return DiceBear's description of the style. Raises UserError for that of another release."""
+    """Return DiceBear's description of the style. Raises UserError for that of another release."""
     found = json.loads(files("dicebear_styles").joinpath(f"{STYLE}.json").read_text("utf-8"))
     if hashlib.sha256(json.dumps(found, sort_keys=True).encode()).hexdigest() != DEFINITION:
         raise other_data("faces")
@@ -124,7 +125,9 @@ def draw_factors(count: int, *, seed: int, fixed: Mapping[str, str | int] | None
     known = factors()
     if count < 1:
         raise UserError(f"faces: count must be at least 1, not {count}")
-    given = {name: _value(name, value) for name, value in (fixed or {}).items()}
+    given = {
+        name: factor_value("faces", known.names, known.values, name, value) for name, value in (fixed or {}).items()
+    }
     uniform = uniforms(count, len(known.names), seed)
     table = np.empty((count, len(known.names)), np.int64)
     for column, size in enumerate(known.sizes):
@@ -152,18 +155,6 @@ def uniforms(count: int, columns: int, seed: int) -> np.ndarray:
     """Numbers float64 (count, 2, columns) in [0, 1); row i is a function of ``seed``, ``columns`` and i alone."""
     raw = np.random.Philox(key=seed).random_raw(count * columns * 2).reshape(count, 2, columns)
     return (raw >> np.uint64(11)).astype(np.float64) * 2.0**-53
-
-
-def _value(name: str, value: str | int) -> int:
-    known = factors()
-    if name not in known.names:
-        raise UserError(f"faces: unknown factor {name!r}; the factors are {', '.join(known.names)}")
-    values = known.values[known.names.index(name)]
-    if isinstance(value, str) and value in values:
-        return values.index(value)
-    if isinstance(value, int) and 0 <= value < len(values):
-        return value
-    raise UserError(f"faces: {name}={value!r}: must be a number below {len(values)} or one of {', '.join(values)}")
 
 
 def check_factors(table: np.ndarray) -> np.ndarray:

@@ -26,6 +26,21 @@ def check_factors(where: object, factors: np.ndarray, names: Sequence[str], size
     return factors.astype(np.int64, copy=False)
 
 
+def factor_value(where: str, names: Sequence[str], values: Sequence[Sequence[str]], name: str, value: str | int) -> int:
+    """Return the number of a factor's value that is given by its name or number; ``values``: of each of ``names``.
+
+    Raises UserError naming ``where`` for a factor or a value that does not exist.
+    """
+    if name not in names:
+        raise UserError(f"{where}: unknown factor {name!r}; the factors are {', '.join(names)}")
+    known = values[names.index(name)]
+    if isinstance(value, str) and value in known:
+        return known.index(value)
+    if isinstance(value, int) and 0 <= value < len(known):
+        return value
+    raise UserError(f"{where}: {name}={value!r}: must be a number below {len(known)} or one of {', '.join(known)}")
+
+
 def known_factors(
     factors: np.ndarray, names: Sequence[str], sizes: Sequence[int], *, label: str, class_names: Sequence[str]
 ) -> Annotation:

@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import Tensor
 
-from orthogan.config.files import differences, flatten, load_config
+from orthogan.config.files import command_word, differences, flatten, load_config
 from orthogan.config.schema import Config
 from orthogan.data import open_configured
 from orthogan.data.sources import DATA_SOURCES
@@ -30,6 +30,7 @@ from orthogan.models.protocol import Generator
 from orthogan.models.saved import DISCRIMINATOR_FORMAT, FORMAT, metadata
 from orthogan.models.shipped import CARD, DISCRIMINATOR, GENERATOR, find_shipped
 from orthogan.named_code import Trust
+from orthogan.progress import duration
 from orthogan.training.expected import INCIDENTAL, curves_of
 from orthogan.training.measure import measure_generator
 from orthogan.training.resume import METRICS, own_scores
@@ -280,13 +281,8 @@ def _command(config: Config, file: str) -> str:
     keys = [line.partition(": ")[0] for line in differences(flat, mine)]
     idle = tuple(f"{key}." for key in INCIDENTAL)
     keys = [key for key in keys if key == "seed" or not f"{key}.".startswith(idle)]
-    words = [f"{key}={_word(mine[key])}" for key in keys if key in mine]
+    words = [f"{key}={command_word(mine[key])}" for key in keys if key in mine]
     return " ".join(["orthogan train", file, *words])
-
-
-def _word(value: Any) -> str:
-    text = value if isinstance(value, str) else json.dumps(value)
-    return text if text.replace("/", "").replace(".", "").replace("-", "").replace("_", "").isalnum() else f"'{text}'"
 
 
 def _block(name: str, facts: Facts, config: Config, about: Description) -> dict[str, Any]:
@@ -323,7 +319,7 @@ def _text(name: str, facts: Facts, config: Config, shown: str, about: Descriptio
         "Data": f"{facts.data['images']:,} images of {facts.data['source']}" + (f", {origin}" if origin else ""),
         "License of the data": facts.data["license"] or "not stated",
         "Training": f"{facts.images:,} real images, {facts.step:,} generator steps, random seed {config.seed}",
-        "Time": f"{_duration(facts.seconds or 0)}, scoring included, on {facts.machine}",
+        "Time": f"{duration(facts.seconds or 0)}, scoring included, on {facts.machine}",
         "Command": f"`{facts.command}`" if facts.command else "",
     }
     usage = _usage(name, conditional=bool(facts.classes))
@@ -385,10 +381,3 @@ def _spaced(points: Sequence[Point]) -> list[Point]:
     if len(points) <= MOST_ROWS:
         return list(points)
     return [points[round(i * (len(points) - 1) / (MOST_ROWS - 1))] for i in range(MOST_ROWS)]
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    minutes = seconds / 60
-    return f"{minutes:.0f} min" if minutes < 90 else f"{minutes / 60:.1f} h"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Sequence
 from typing import Any, Literal
@@ -12,7 +11,7 @@ from torch import Tensor, nn
 
 from orthogan import weights
 from orthogan.config.base import names_in
-from orthogan.config.files import flatten
+from orthogan.config.files import command_word, flatten
 from orthogan.config.schema import Config
 from orthogan.errors import UserError
 from orthogan.io.read import printable, user_path
@@ -106,7 +105,7 @@ class WarmStart:
             if self.saved.about.num_classes != self.num_classes:
                 lines.append(f"number of classes (data.labels): {self.saved.about.num_classes} -> {self.num_classes}")
             first = f"{wrong[0]} is {_shape(given, wrong[0])} there and {_shape(wanted, wrong[0])} here"
-            fix = " ".join(f"{key}={_value(old[key])}" for key in keys if key in old)
+            fix = " ".join(f"{key}={command_word(old[key])}" for key in keys if key in old)
             raise UserError(
                 f"model.init: the {name} of {self.saved.path} is another net than that of this config "
                 f"({len(wrong)} tensors differ: {first}). There -> here:\n  "
@@ -121,12 +120,6 @@ def _shaping(config: Config, name: str) -> dict[str, Any]:
     section = getattr(config.model, name).model_dump()
     sizes = {"data": {"resolution": config.data.resolution}}
     return flatten(sizes | {"model": {name: {key: section[key] for key in SHAPING if key in section}}})
-
-
-def _value(value: Any) -> str:
-    """Format a value as on the command line."""
-    text = value if isinstance(value, str) else json.dumps(value)
-    return f"'{text}'" if set(text) & set(' {}[]"') else text
 
 
 def _baked(net: nn.Module, saved: OpenedModel) -> nn.Module:

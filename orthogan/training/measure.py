@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -27,6 +28,20 @@ def measure_generator(
     config: Config, net: Generator, source: ImageSource, *, step: int, device: torch.device, progress: bool = True
 ) -> list[MetricResult]:
     """Compute the metrics of ``config.evaluation`` of a generator against its training images."""
+    info = {"weights": "ema" if config.training.ema.on else "raw", "step": str(step)}
+    return score_generator(config, net, source, device=device, info=info, progress=progress)
+
+
+def score_generator(
+    config: Config,
+    net: Generator,
+    source: ImageSource,
+    *,
+    device: torch.device,
+    info: Mapping[str, str],
+    progress: bool = True,
+) -> list[MetricResult]:
+    """Compute the metrics of ``config.evaluation`` of any generator; ``info`` becomes part of the protocol."""
     section = config.evaluation
     return evaluate(
         net,
@@ -41,7 +56,7 @@ def measure_generator(
         reference_samples=section.reference_samples,
         kid_subset_size=section.kid_subset_size,
         progress=progress,
-        info={"weights": "ema" if config.training.ema.on else "raw", "step": str(step)},
+        info=info,
     )
 
 

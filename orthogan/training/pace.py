@@ -41,7 +41,8 @@ class Pace:
         self.guesses = dict(guesses or {})
         self._least = max(LEAST, period)
         self._cuda = device is not None and device.type == "cuda"
-        self._taken: dict[str, list[float]] = {}
+        self._first: dict[str, float] = {}
+        self._later: dict[str, tuple[float, int]] = {}  # of all events of a kind but the first: seconds, count
         self._between = 0.0
         self._marks: deque[float] = deque(maxlen=WINDOW + 1)
         self._seen = 0
@@ -54,7 +55,11 @@ class Pace:
         yield
         took = time.perf_counter() - began
         self._between += took
-        self._taken.setdefault(kind, []).append(took)
+        if kind in self._first:
+            seconds, count = self._later.get(kind, (0.0, 0))
+            self._later[kind] = seconds + took, count + 1
+        else:
+            self._first[kind] = took
 
     def step(self) -> bool:
         """A step is done. True once, when the first estimate can be made."""
@@ -69,7 +74,7 @@ class Pace:
 
     def wants_guess(self, kind: str, step: int) -> bool:
         """Whether an event of ``kind`` is to come, none was made yet, and steps enough follow ``step`` to tell."""
-        return bool(self.every[kind]) and kind not in self._taken and self.steps - step > WARM_UP + self._least
+        return bool(self.every[kind]) and kind not in self._first and self.steps - step > WARM_UP + self._least
 
     @property
     def seconds_per_step(self) -> float | None:
@@ -85,7 +90,7 @@ class Pace:
 
     def _means(self) -> dict[str, float]:
         """Of each kind; the first event is left out where there are others, for it reads files and fills caches."""
-        return {kind: sum(some) / len(some) for kind, all in self._taken.items() for some in [all[1:] or all]}
+        return self._first | {kind: seconds / count for kind, (seconds, count) in self._later.items()}
 
     def _patience_ends(self) -> bool:
         took = self._marks[-1] - self._marks[0]

@@ -8,7 +8,7 @@ orthogan.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from functools import cache
 from importlib.metadata import version
@@ -17,15 +17,16 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from pydantic import Field, field_validator
-from tqdm import tqdm
 
 from orthogan.config.base import Count, Section
 from orthogan.data.faces import BACKGROUNDS, NONE, PINNED, other_data, rasterize, uniforms
+from orthogan.data.factors import factor_value
 from orthogan.data.source import ArraySource, DataRequest
 from orthogan.data.sources import DATA_SOURCES, DataSource
 from orthogan.errors import CannotWrite, UserError
 from orthogan.io.hashing import ContentHash
 from orthogan.io.read import cache_folder, shown
+from orthogan.progress import progress_bar
 from orthogan.registry import did_you_mean
 from orthogan.rng import derive
 
@@ -185,7 +186,8 @@ def draw_factors(
     """
     known = columns(styles)
     place = {column.name: k for k, column in enumerate(known)}
-    held = {name: _value(known, name, value) for name, value in (fixed or {}).items()}
+    names, values = [column.name for column in known], [column.values for column in known]
+    held = {name: factor_value("portraits", names, values, name, value) for name, value in (fixed or {}).items()}
     uniform = uniforms(count, len(known), seed)
     table = np.zeros((count, len(known)), np.int64)
     for k in (0, 1):
@@ -232,18 +234,6 @@ def draw_factors(
     return table
 
 
-def _value(known: Sequence[Column], name: str, value: str | int) -> int:
-    names = [column.name for column in known]
-    if name not in names:
-        raise UserError(f"portraits: unknown factor {name!r}; the factors are {', '.join(names)}")
-    values = known[names.index(name)].values
-    if isinstance(value, str) and value in values:
-        return values.index(value)
-    if isinstance(value, int) and 0 <= value < len(values):
-        return value
-    raise UserError(f"portraits: {name}={value!r}: must be a number below {len(values)} or one of {', '.join(values)}")
-
-
 @cache
 def _drawer(style: str) -> Any:
     from dicebear import Style
@@ -277,7 +267,7 @@ def _images(table: np.ndarray, styles: tuple[str, ...], resolution: int) -> np.n
 
     key = ContentHash().text(resolution, *styles, *(f"{name} {version(name)}" for name in PINNED))
     images = np.empty((len(table), 3, resolution, resolution), np.uint8)
-    with tqdm(total=len(table), desc="drawing portraits", unit=" images", disable=None, leave=False) as bar:
+    with progress_bar(total=len(table), desc="drawing portraits", unit=" images", leave=False) as bar:
         for start in range(0, len(table), BLOCK):
             rows = table[start : start + BLOCK]
             name = ContentHash().text(key.hexdigest()).array(rows).hexdigest()

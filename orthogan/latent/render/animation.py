@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw, features
@@ -110,19 +111,7 @@ def encode_gif(
     """An endless GIF in one palette of 256 colors; ``order``: (frame, milliseconds); ``about`` is its comment."""
     flat = _one_palette(list(frames.values()), dither=dither)
     indexed = dict(zip(frames, flat, strict=True))
-    first, *rest = [indexed[index] for index, _ in order]
-    buffer = io.BytesIO()
-    first.save(
-        buffer,
-        format="GIF",
-        save_all=True,
-        append_images=rest,
-        duration=[duration for _, duration in order],
-        loop=0,
-        optimize=False,
-        comment=about.encode(),
-    )
-    return buffer.getvalue()
+    return _endless(indexed, order, format="GIF", optimize=False, comment=about.encode())
 
 
 def encode_webp(
@@ -133,19 +122,15 @@ def encode_webp(
         raise UserError("this Pillow was built without WebP; write a .gif, or reinstall Pillow")
     exif = Image.Exif()
     exif[_DESCRIPTION] = about
+    return _endless(frames, order, format="WEBP", lossless=lossless, quality=90, exif=exif)
+
+
+def _endless(frames: Mapping[int, Image.Image], order: Sequence[tuple[int, int]], **options: Any) -> bytes:
+    """Encode the frames in ``order``, each shown for its milliseconds, as a loop; ``options``: of Pillow's format."""
     first, *rest = [frames[index] for index, _ in order]
+    durations = [duration for _, duration in order]
     buffer = io.BytesIO()
-    first.save(
-        buffer,
-        format="WEBP",
-        save_all=True,
-        append_images=rest,
-        duration=[duration for _, duration in order],
-        loop=0,
-        lossless=lossless,
-        quality=90,
-        exif=exif,
-    )
+    first.save(buffer, save_all=True, append_images=rest, duration=durations, loop=0, **options)
     return buffer.getvalue()
 
 
