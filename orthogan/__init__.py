@@ -1,20 +1,21 @@
 """orthogan: train GANs with well-conditioned layers, measure them, and explore their latent space.
 
-    config = orthogan.load_config("configs/demo.yaml", ["seed=3"])
-    run = orthogan.train(config)                     # call it again to resume generator = orthogan.load(run)
-    # also a checkpoint, a .safetensors file or "sprites-srngan" results = orthogan.evaluate(generator,
-    orthogan.open_configured(config.data), samples=1000) walk = orthogan.traverse(generator,
-    orthogan.first_layer_directions(generator)) orthogan.render(walk, "traversal.html")
+    generator = orthogan.load("faces-srngan")          # a shipped model, run, checkpoint, file or module:Class
+    orthogan.sample(generator, 16, seed=0)             # in a notebook, results show themselves
+    orthogan.traverse(generator, method="sefa")
+    orthogan.discover(generator, "sefa,jacobian")
+    orthogan.fid(generator, "pictures/")
+    run = orthogan.train("configs/demo.yaml", seed=3)  # call it again to resume
 
 Tools for your own networks, without our trainer: ``orthogan.weights`` (constraints), ``orthogan.penalties``,
-    ``orthogan.gradients`` (hooks on any torch optimizer), ``orthogan.layers``, and the math alone in
-    ``orthogan.linalg``.
+``orthogan.gradients`` (hooks on any torch optimizer), ``orthogan.layers``, and the math alone in ``orthogan.linalg``.
 """
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from orthogan.lazy import lazy_names
 
 __version__ = "0.2.0"
 
@@ -74,34 +75,32 @@ __all__ = [
     "weights",
 ]
 
-_HOMES = {
-    "Config": "orthogan.config.schema",
-    "Directions": "orthogan.latent",
-    "Generator": "orthogan.models.protocol",
-    "evaluate": "orthogan.evaluation",
-    "first_layer_directions": "orthogan.latent",
-    "load": "orthogan.models.open:load_generator",
-    "load_config": "orthogan.config.files",
-    "native_directions": "orthogan.latent",
-    "open_configured": "orthogan.data",
-    "open_source": "orthogan.data",
-    "render": "orthogan.latent",
-    "save_generator": "orthogan.models.saved",
-    "train": "orthogan.training",
-    "traverse": "orthogan.latent",
-}
-
-
-def __getattr__(name: str) -> Any:
-    """Import on first use, so that ``orthogan --help`` does not wait for torch."""
-    if name in _HOMES:
-        home, _, other = _HOMES[name].partition(":")
-        return getattr(importlib.import_module(home), other or name)
-    if name in __all__:
-        return importlib.import_module(f"orthogan.{name}")
-    raise AttributeError(f"module 'orthogan' has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    """List the names that tab completion and ``help()`` show."""
-    return sorted([*__all__, "__all__", "__doc__", "__file__", "__name__", "__path__", "__version__"])
+__getattr__, __dir__ = lazy_names(
+    __name__,
+    {
+        "config.files": ("load_config",),
+        "config.schema": ("Config",),
+        "data": ("open_configured", "open_source"),
+        "evaluation": ("evaluate",),
+        "latent": ("Directions", "first_layer_directions", "native_directions", "render", "traverse"),
+        "models.open": ("load=load_generator",),
+        "models.protocol": ("Generator",),
+        "models.saved": ("save_generator",),
+        "training": ("train",),
+    },
+    modules=(
+        "data",
+        "disentanglement",
+        "errors",
+        "evaluation",
+        "gradients",
+        "latent",
+        "layers",
+        "linalg",
+        "models",
+        "penalties",
+        "studies",
+        "training",
+        "weights",
+    ),
+)

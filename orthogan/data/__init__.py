@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from orthogan.lazy import lazy_names
 
 if TYPE_CHECKING:
     from orthogan.data.augment.ada import AdaptiveAugment
@@ -15,18 +16,6 @@ if TYPE_CHECKING:
     from orthogan.data.source import ArraySource, BadFile, DataRequest, ImageSource
     from orthogan.data.sources import DATA_SOURCES, DataSource
     from orthogan.data.transforms import flip, to_float
-
-_HOMES = {
-    "augment.ada": ("AdaptiveAugment",),
-    "augment.diffaugment": ("DiffAugment",),
-    "batches": ("Batches",),
-    "factors": ("FactorGrid",),
-    "open": ("open_configured", "open_held_out", "open_source"),
-    "order": ("permuted_index",),
-    "source": ("ArraySource", "BadFile", "DataRequest", "ImageSource"),
-    "sources": ("DATA_SOURCES", "DataSource"),
-    "transforms": ("flip", "to_float"),
-}
 
 __all__ = [
     "DATA_SOURCES",
@@ -47,15 +36,18 @@ __all__ = [
     "to_float",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    """Import on first use: a config names data sources without waiting for torch."""
-    for home, names in _HOMES.items():
-        if name in names:
-            return getattr(importlib.import_module(f"orthogan.data.{home}"), name)
-    raise AttributeError(f"module 'orthogan.data' has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    """What tab completion and ``help()`` show."""
-    return sorted([*__all__, *(name for name in globals() if name.startswith("__"))])
+# imported on first use: reading a config only needs the names
+__getattr__, __dir__ = lazy_names(
+    __name__,
+    {
+        "augment.ada": ("AdaptiveAugment",),
+        "augment.diffaugment": ("DiffAugment",),
+        "batches": ("Batches",),
+        "factors": ("FactorGrid",),
+        "open": ("open_configured", "open_held_out", "open_source"),
+        "order": ("permuted_index",),
+        "source": ("ArraySource", "BadFile", "DataRequest", "ImageSource"),
+        "sources": ("DATA_SOURCES", "DataSource"),
+        "transforms": ("flip", "to_float"),
+    },
+)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from orthogan.lazy import lazy_names
 
 if TYPE_CHECKING:
     from orthogan.evaluation.fidelity.extractors import Extractor, load_extractor, resolve_extractor
@@ -32,25 +33,15 @@ __all__ = [
     "traversal_length",
 ]
 
-_HOMES = {
-    "measure": ("Incomplete", "evaluate", "evaluate_classifier"),
-    "fidelity.extractors": ("Extractor", "load_extractor", "resolve_extractor"),
-    "metric": ("METRICS", "Inputs", "Metric", "Score"),
-    "paths.path_length": ("path_length", "perturbation_length"),
-    "paths.traversal_length": ("traversal_length",),
-    "result": ("MetricResult", "append_jsonl", "table"),
-}
-
-
-def __getattr__(name: str) -> Any:
-    """Import on first use: reading a config only needs the names of the metrics."""
-    for home, names in _HOMES.items():
-        if name in names:
-            globals()[name] = found = getattr(importlib.import_module(f"{__name__}.{home}"), name)
-            return found
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    """What tab completion and ``help()`` show."""
-    return sorted([*__all__, *(name for name in globals() if name.startswith("__"))])
+# imported on first use: reading a config only needs the names
+__getattr__, __dir__ = lazy_names(
+    __name__,
+    {
+        "measure": ("Incomplete", "evaluate", "evaluate_classifier"),
+        "fidelity.extractors": ("Extractor", "load_extractor", "resolve_extractor"),
+        "metric": ("METRICS", "Inputs", "Metric", "Score"),
+        "paths.path_length": ("path_length", "perturbation_length"),
+        "paths.traversal_length": ("traversal_length",),
+        "result": ("MetricResult", "append_jsonl", "table"),
+    },
+)

@@ -2,23 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from orthogan.lazy import lazy_names
 
 if TYPE_CHECKING:
     from orthogan.training.run import dry_run, train
 
 __all__ = ["dry_run", "train"]
 
-
-def __getattr__(name: str) -> Any:
-    """Import on first use: reading a config only needs the sections."""
-    if name in __all__:
-        from orthogan.training import run
-
-        return getattr(run, name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    """What tab completion and ``help()`` show."""
-    return sorted([*__all__, *(name for name in globals() if name.startswith("__"))])
+__getattr__, __dir__ = lazy_names(__name__, {"run": ("dry_run", "train")})  # reading a config only needs the sections

@@ -74,7 +74,7 @@ def test_an_editable_install_is_found_from_the_folder_that_holds_the_clone(tmp_p
     package.mkdir(parents=True)
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         (clone / name).write_bytes((ROOT / name).read_bytes())
-    for name in ("__init__.py", "errors.py"):
+    for name in ("__init__.py", "errors.py", "lazy.py"):
         (package / name).write_bytes((ROOT / "orthogan" / name).read_bytes())
     venv.create(tmp_path / "venv", with_pip=False, system_site_packages=False)
     inside = tmp_path / "venv" / "bin" / "python"
