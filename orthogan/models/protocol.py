@@ -54,6 +54,7 @@ class Generator(nn.Module):
     resolution: int
     spaces: tuple[str, ...] = ("z",)
     axis: str = "z"
+    rows: int = 1
 
     def check(self, z: Tensor, y: Tensor | None) -> None:
         """Check the arguments of ``forward``.

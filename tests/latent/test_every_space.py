@@ -72,7 +72,7 @@ class _V(nn.Module):
 
 
 def test_spaces_are_those_that_a_generator_names(net: StyleGAN2Generator) -> None:
-    assert list_spaces(net) == ("z", "w")
+    assert list_spaces(net) == ("z", "w", "w+")
     assert list_spaces(Affine()) == ("z",)
     assert in_space(net, "z") is net
     assert isinstance(in_space(net, "w", layers=[1]), WSpace)
@@ -80,7 +80,7 @@ def test_spaces_are_those_that_a_generator_names(net: StyleGAN2Generator) -> Non
         in_space(Affine(), "w")
     with pytest.raises(UserError, match=r"layers \[0, 2\]: 'z' enters the generator in a single layer"):
         in_space(net, "z", layers=[0, 2])
-    with pytest.raises(UserError, match="no latent space 'p'; available: z, w"):
+    with pytest.raises(UserError, match=r"no latent space 'p'; available: z, w, w\+"):
         net.latent_space("p")
 
 
@@ -240,3 +240,19 @@ def test_looking_from_w_leaves_the_generator_as_it_was(net: StyleGAN2Generator) 
     assert before.keys() == net.state_dict().keys()
     assert all(torch.equal(tensor, before[name]) for name, tensor in net.state_dict().items())
     assert all(tensor.grad is None for tensor in net.parameters())
+
+
+def test_w_plus_has_coordinates_for_each_style(net: StyleGAN2Generator) -> None:
+    seen = in_space(net, "w+")
+    assert (seen.latent_dim, seen.rows, model_hash(seen)) == (STYLES * DIM, STYLES, model_hash(net))
+    v = torch.randn(2, STYLES, DIM, generator=torch.Generator().manual_seed(2))
+    torch.testing.assert_close(seen(v.flatten(1)), net.synthesis(net.w_mean + v), rtol=0, atol=0)
+    torch.testing.assert_close(seen(seen.sample_latent(2, seed=4)), net(net.sample_latent(2, seed=4)))
+    z = net.sample_latent(3, seed=1)
+    assert torch.equal(seen.from_z(z)[:, DIM : 2 * DIM], in_space(net, "w").from_z(z))
+    walked = traverse(net, Directions(np.eye(STYLES * DIM)[[9]], method="m", space="w+"), steps=3, seed=4)
+    ws = (net.mapping(net.sample_latent(1, seed=4))).repeat(STYLES, 1)[None]
+    ws[0, 1, 3] += 3
+    assert np.abs(walked.frames[0, 2] - grey(net.synthesis(ws))[0]).max() <= 0.5 + 0.02
+    with pytest.raises(UserError, match=r"layers \[1\]: w\+ has coordinates of its own"):
+        in_space(net, "w+", layers=[1])

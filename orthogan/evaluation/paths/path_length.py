@@ -26,6 +26,7 @@ from orthogan.evaluation.metric import METRICS, Inputs
 from orthogan.evaluation.paths.distances import Distance, DistanceMetric, Function, load_distance
 from orthogan.evaluation.result import MetricResult, made_by
 from orthogan.latent.directions import Directions
+from orthogan.latent.interpolation import lerp, slerp_any, slerp_unit
 from orthogan.models.generate import in_space
 from orthogan.models.protocol import Generator, as_generator
 from orthogan.progress import progress_bar
@@ -41,40 +42,6 @@ Space = Literal["z", "w", "subspaces"]
 Interpolation = Literal["lerp", "slerp_any", "slerp_unit"]
 Sampling = Literal["end", "full"]
 Resize = Literal["none", "shrink", "fit"]
-_SMALL = 1e-6  # sine of the angle below which an arc is treated as a line
-
-
-def lerp(a: Tensor, b: Tensor, t: Tensor) -> Tensor:
-    """a + t (b - a); ``a``, ``b`` (..., d), ``t`` (..., 1), which may leave [0, 1]."""
-    return a + t * (b - a)
-
-
-def slerp_any(a: Tensor, b: Tensor, t: Tensor) -> Tensor:
-    """(sin((1 - t) W) a + sin(t W) b) / sin(W), W the angle between a and b, whose lengths are kept at the ends.
-
-    Shoemake's formula (1985) on vectors of any length, as White (2016, "Sampling generative networks") uses it: the
-    length between two Gaussian latents stays typical. For parallel vectors it is ``lerp``. Shapes as in ``lerp``.
-    """
-    u, v = _unit(a), _unit(b)
-    # Kahan's form of the angle, exact also where the cosine is close to 1
-    angle = 2 * torch.atan2((u - v).norm(dim=-1, keepdim=True), (u + v).norm(dim=-1, keepdim=True))
-    sine = angle.sin()
-    line = sine < _SMALL
-    safe = torch.where(line, torch.ones_like(sine), sine)
-    arc = (((1 - t) * angle).sin() * a + (t * angle).sin() * b) / safe
-    return torch.where(line, lerp(a, b, t), arc)
-
-
-def slerp_unit(a: Tensor, b: Tensor, t: Tensor) -> Tensor:
-    """The point on the unit sphere at the fraction ``t`` of the angle from a / |a| to b / |b| (StyleGAN).
-
-    For generators that normalize their latent; for others such short latents are unusual.
-    """
-    return _unit(slerp_any(_unit(a), _unit(b), t))
-
-
-def _unit(x: Tensor) -> Tensor:
-    return x / x.norm(dim=-1, keepdim=True)
 
 
 INTERPOLATIONS: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 import tempfile
 import threading
@@ -16,13 +15,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from orthogan import __version__
 from orthogan.drawing.grid import enlarge, save_png
 from orthogan.errors import UserError
 from orthogan.latent.directions import CHANGE, Directions
 from orthogan.latent.explorer.state import Sliders, View, control_of
+from orthogan.latent.interpolation import between
 from orthogan.latent.render.loop import encode_loop
 from orthogan.latent.render.picture import colours
 from orthogan.latent.samples import format_ranges
@@ -149,7 +149,7 @@ class Explorer:
         seeds = [view.seed] if view.other is None else [view.seed, view.other]
         with self._one_at_a_time:
             ends = truncate_in_space(sample_latents(net, seeds), view.truncation, space)
-        start = ends[0] if view.other is None else blend(ends[0], ends[1], view.mix, sphere=space == "z")
+        start = ends[0] if view.other is None else between(ends[0], ends[1], view.mix, sphere=space == "z")
         if layers:
             net = seen_from(self.generator, space, y=view.label, layers=layers, base=start)
         return net, start.double().numpy()
@@ -240,24 +240,6 @@ def _joined(parts: Sequence[Directions]) -> Directions:
         notes=notes,
         scores={key: [value for part in parts for value in part.scores[key]] for key in common},
     )
-
-
-def blend(start: Tensor, end: Tensor, mix: float, *, sphere: bool) -> Tensor:
-    """From ``start`` (dim,) at 0 to ``end`` at 1: along the line, or for normal latents along the sphere (slerp).
-
-    On the sphere the angle and the length change evenly, so that the latents between two normal ones are as long as
-    these are (White 2016, arXiv:1609.04468); the mean of two would be shorter by the square root of two.
-    """
-    a, b = start.double(), end.double()
-    lengths = a.norm(), b.norm()
-    if sphere and min(lengths) > 0:
-        cosine = float((a @ b / (lengths[0] * lengths[1])).clamp(-1, 1))
-        angle = math.acos(cosine)
-        if math.sin(angle) > 1e-6:
-            units = a / lengths[0], b / lengths[1]
-            across = (math.sin((1 - mix) * angle) * units[0] + math.sin(mix * angle) * units[1]) / math.sin(angle)
-            return (((1 - mix) * lengths[0] + mix * lengths[1]) * across).to(start.dtype)
-    return ((1 - mix) * a + mix * b).to(start.dtype)
 
 
 def difference(before: np.ndarray, after: np.ndarray) -> np.ndarray:

@@ -133,10 +133,10 @@ class StyleGAN2Generator(Generator):
         >>> generator(generator.sample_latent(2, seed=0)).shape
         torch.Size([2, 3, 32, 32])
         >>> generator.spaces
-        ('z', 'w')
+        ('z', 'w', 'w+')
     """
 
-    spaces = ("z", "w")
+    spaces = ("z", "w", "w+")
     w_mean: Tensor  # (w_dim,), running mean of w during training
 
     def __init__(
@@ -178,10 +178,14 @@ class StyleGAN2Generator(Generator):
     def latent_space(
         self, name: str, *, y: int | None = None, layers: Sequence[int] = (), base: Tensor | None = None
     ) -> Generator:
-        """Return the space "w" as a ``WSpace``; its ``layers`` are the styles, 0 to num_ws - 1."""
-        if name != "w":
-            return super().latent_space(name, y=y, layers=layers, base=base)
-        return WSpace(self, y, layers=layers, base=base)
+        """Return "w" as a ``WSpace``, whose ``layers`` are the styles, 0 to num_ws - 1; "w+" as a ``WPlusSpace``."""
+        if name == "w":
+            return WSpace(self, y, layers=layers, base=base)
+        if name == "w+" and not layers:
+            return WPlusSpace(self, y)
+        if name == "w+":
+            raise UserError(f"layers {list(layers)}: w+ has coordinates of its own for each style; omit the layers")
+        return super().latent_space(name, y=y, layers=layers, base=base)
 
     def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:
         """Return images (n, c, h, w) of z (n, latent_dim), labels (n,) in at least float32; near [-1, 1], unbounded."""
@@ -304,11 +308,15 @@ class WSpace(Generator):
     @torch.no_grad()
     def sample_latent(self, n: int, *, seed: int = 0) -> Tensor:
         """Draw w - w_mean (n, w_dim), on the CPU, from the generator's own latents."""
+        return self.from_z(self.generator.sample_latent(n, seed=seed))
+
+    @torch.no_grad()
+    def from_z(self, z: Tensor) -> Tensor:
+        """Return w - w_mean (n, w_dim) of z (n, latent_dim), on the CPU."""
         mean = self.generator.w_mean
-        z = self.generator.sample_latent(n, seed=seed).to(mean)
-        y = None if self.y is None else torch.full((n,), self.y, device=mean.device)
+        y = None if self.y is None else torch.full((len(z),), self.y, device=mean.device)
         with eval_mode(self.generator):
-            return (self.generator.mapping(z, y) - mean).float().cpu()
+            return (self.generator.mapping(z.to(mean), y) - mean).float().cpu()
 
     def first_layer(self) -> nn.Module:
         """Return all style layers that take v, as one layer."""
@@ -322,6 +330,43 @@ class WSpace(Generator):
         if not self.layers:
             return self.generator.synthesis(w)
         return self.generator.synthesis(torch.where(self.taken, w[:, None], mean + self.base))
+
+
+class WPlusSpace(Generator):
+    """A generator seen from W+, with one w per style and the mean at zero: v (n, num_ws * w_dim) -> images.
+
+    Coordinates ``i * w_dim`` to ``(i + 1) * w_dim - 1`` belong to style i. Real pictures are usually matched better
+    here than in W (Abdal et al. 2019, arXiv:1904.03189). The view shares the weights of ``generator``.
+
+    Args:
+        y: the class whose latents are drawn, for a conditional generator; W+ itself has no classes.
+
+    Raises:
+        UserError: a conditional generator without a class, or with a class that it does not have.
+    """
+
+    axis = "w"
+
+    def __init__(self, generator: StyleGAN2Generator, y: int | None = None) -> None:
+        super().__init__()
+        self.w_space = WSpace(generator, y)
+        self.rows = generator.num_ws
+        self.latent_dim, self.num_classes = self.rows * generator.w_dim, 0
+        self.resolution, self.image_channels = generator.resolution, generator.image_channels
+
+    def sample_latent(self, n: int, *, seed: int = 0) -> Tensor:
+        """Draw latents (n, num_ws * w_dim) of W, on the CPU: all styles of an image have the same w."""
+        return self.w_space.sample_latent(n, seed=seed).repeat(1, self.rows)
+
+    def from_z(self, z: Tensor) -> Tensor:
+        """Return the latents (n, num_ws * w_dim) of z (n, latent_dim), on the CPU."""
+        return self.w_space.from_z(z).repeat(1, self.rows)
+
+    def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:
+        """Return images (n, c, h, w) of v (n, num_ws * w_dim), always with the fixed noise."""
+        self.check(z, y)
+        generator = self.w_space.generator
+        return generator.synthesis(generator.w_mean + z.unflatten(1, (self.rows, -1)))
 
 
 class StackedStyles(nn.Module):

@@ -22,11 +22,8 @@ from orthogan.evaluation.paths.path_length import (
     PRESETS,
     Variant,
     _batches,
-    lerp,
     path_length,
     perturbation_length,
-    slerp_any,
-    slerp_unit,
     trim,
 )
 from orthogan.evaluation.result import MetricResult
@@ -80,33 +77,6 @@ def test_full_paths_of_an_isometry_have_the_squared_angle_as_speed() -> None:
     a, b = (z[:200].numpy() for z in net.drawn[-2:])
     angle = np.arccos((a * b).sum(1) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1))
     assert found.value == pytest.approx(mean_inside(angle**2 / PIXELS), rel=1e-5)
-
-
-@given(st.integers(0, 10_000), st.floats(0, 1))
-@settings(max_examples=30, deadline=None)
-def test_arcs_begin_and_end_where_they_should(seed: int, t: float) -> None:
-    rng = torch.Generator().manual_seed(seed)
-    a, b = torch.randn(2, 3, 6, generator=rng, dtype=torch.float64)
-    at = torch.full((3, 1), t, dtype=torch.float64)
-    zero, one = torch.zeros_like(at), torch.ones_like(at)
-    for walk in (lerp, slerp_any):
-        torch.testing.assert_close(walk(a, b, zero), a)
-        torch.testing.assert_close(walk(a, b, one), b)
-        torch.testing.assert_close(walk(a, b, at), walk(b, a, 1 - at))
-    unit = slerp_unit(a, b, at)
-    torch.testing.assert_close(unit.norm(dim=1), one[:, 0])
-    torch.testing.assert_close(unit, slerp_unit(3 * a, 0.1 * b, at))
-    # the angle walked is the share t of the whole
-    u, v = a / a.norm(dim=1, keepdim=True), b / b.norm(dim=1, keepdim=True)
-    whole = torch.acos((u * v).sum(1))
-    torch.testing.assert_close(torch.acos(((u * unit).sum(1)).clamp(-1, 1)), t * whole, atol=1e-6, rtol=1e-6)
-
-
-def test_vectors_in_line_are_joined_by_a_line() -> None:
-    a = torch.tensor([[1.0, 2.0], [1.0, 2.0]], dtype=torch.float64)
-    b = torch.tensor([[2.0, 4.0], [-1.0, -2.0]], dtype=torch.float64)
-    half = torch.full((2, 1), 0.25, dtype=torch.float64)
-    torch.testing.assert_close(slerp_any(a, b, half), lerp(a, b, half))
 
 
 @given(st.lists(st.floats(-1e6, 1e6), min_size=2, max_size=250))

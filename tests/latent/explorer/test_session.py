@@ -20,7 +20,7 @@ from orthogan.drawing.grid import to_uint8
 from orthogan.errors import UserError
 from orthogan.latent.directions import Directions
 from orthogan.latent.discovery.native import latent_axes
-from orthogan.latent.explorer.session import Explorer, blend, difference
+from orthogan.latent.explorer.session import Explorer, difference
 from orthogan.latent.explorer.state import Sliders, View, control_of, motion
 from orthogan.latent.render.picture import palette
 from orthogan.latent.traverse import traverse
@@ -197,19 +197,6 @@ def test_a_blend_begins_and_ends_at_the_two_pictures() -> None:
     edited = at({0: 1.0}, seed=3, other=4, mix=0.5)
     z = explorer.latent(sliders, edited) - sliders.rows[0]
     assert np.allclose(z, explorer.latent(sliders, edited.unedited), atol=1e-6)
-
-
-@settings(max_examples=30, deadline=None)
-@given(seed=st.integers(0, 1000), mix=st.floats(0, 1))
-def test_blends_keep_the_length_of_normal_latents(seed: int, mix: float) -> None:
-    a, b = torch.randn(2, 50, generator=torch.Generator().manual_seed(seed))
-    between = blend(a, b, mix, sphere=True)
-    assert float(between.norm()) == pytest.approx(float((1 - mix) * a.norm() + mix * b.norm()), rel=1e-5)
-    turned = [float(torch.arccos(((between @ end) / between.norm() / end.norm()).clamp(-1, 1))) for end in (a, b)]
-    whole = float(torch.arccos((a @ b) / a.norm() / b.norm()))
-    assert turned == pytest.approx([mix * whole, (1 - mix) * whole], abs=2e-3)
-    assert torch.allclose(blend(a, b, mix, sphere=False), (1 - mix) * a + mix * b, atol=1e-6)
-    assert torch.allclose(blend(a, 2 * a, mix, sphere=True), (1 + mix) * a, atol=1e-5)  # no circle: the line
 
 
 def test_a_loop_shows_the_motion_and_says_where_it_comes_from() -> None:
