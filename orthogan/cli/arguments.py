@@ -31,9 +31,19 @@ def add_subject(parser: ArgumentParser, help: str = "", **options: Any) -> None:
     action.completer = complete
 
 
-def add_config(parser: ArgumentParser) -> None:
-    """Add CONFIG and its overrides."""
-    parser.add_argument("config", help="YAML file, or the name of a config in configs/, such as cifar10/srngan")
+def add_config(parser: ArgumentParser, **options: Any) -> None:
+    """Add CONFIG and its overrides, with completion of paths and names of shipped configs."""
+    help = "YAML file, or the name of a shipped config, such as cifar10/srngan (`orthogan config --list`)"
+    action: Any = parser.add_argument("config", help=help, **options)
+
+    def complete(prefix: str, **_: Any) -> list[str]:
+        from argcomplete.completers import FilesCompleter
+
+        from orthogan.config.read import shipped_config_names
+
+        return [*shipped_config_names(), *FilesCompleter()(prefix)]
+
+    action.completer = complete
     add_overrides(parser, "values that override those of CONFIG, for example training.batch_size=32")
 
 

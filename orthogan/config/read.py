@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -82,3 +84,17 @@ def read_yaml(path: Path) -> dict[str, Any]:
     if not isinstance(tree, dict):
         raise UserError(f"{path}: a config is a mapping of keys to values, not a {type(tree).__name__}")
     return tree
+
+
+def shipped_config_names() -> list[str]:
+    """The names of the configs that ship with orthogan, such as ``cifar10/srngan``; recipes, to build on, come last."""
+    folder = shipped_configs()
+    names = [file.relative_to(folder).with_suffix("").as_posix() for file in folder.rglob("*.yaml")]
+    return sorted(names, key=lambda name: (name.startswith("recipes/"), "/" in name, name))
+
+
+def summary_of(file: Path) -> str:
+    """The first sentence of the comment at the top of a config file; "" if there is none."""
+    lines = itertools.takewhile(lambda line: line.startswith("#"), file.read_text(encoding="utf-8").splitlines())
+    text = " ".join(line.lstrip("# ") for line in lines)
+    return re.split(r"(?<!\bal)\.\s", text, maxsplit=1)[0].rstrip(".")

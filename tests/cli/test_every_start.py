@@ -61,6 +61,8 @@ STARTS: list[tuple[str, int, set[str]]] = [
     ("completion bash", 0, {"argcomplete"}),
     ("config configs/demo.yaml", 0, NAMES),
     ("models", 0, {"pydantic", "tabulate", "yaml"}),
+    ("config --list", 0, {"tabulate"}),
+    ("config", 2, NOTHING),
     ("study --list", 0, {*NAMES, "accelerate"}),
     ("sample RUN --out OUT/s.png", 0, DEVICE),
     ("traverse RUN --dims 0-1 --steps 3 --out OUT/t.png", 0, DEVICE),

@@ -100,3 +100,17 @@ def test_the_word_list_can_be_read() -> None:
     tool = words()
     assert len(tool.rules(tool.LIST.read_text(encoding="utf-8").splitlines())) > 40
     assert sum(1 for _ in tool.files()) > 300
+
+
+def test_the_extra_all_has_every_extra_that_users_may_need() -> None:
+    extras = PROJECT["optional-dependencies"]
+    (line,) = extras["all"]
+    assert set(re.findall(r"[\w-]+", line.partition("[")[2])) == {*extras} - {"all", "dev", "docs"}
+
+
+def test_no_text_says_to_install_orthogan_from_an_index_that_does_not_have_it() -> None:
+    wrong = re.compile(r"pip install (?:-U |--upgrade |--quiet )?['\"]?orthogan(?![\w\]\[,]* @ )")
+    places = [file for room in ("orthogan", "docs", "examples", "pretrained") for file in (ROOT / room).rglob("*")]
+    texts = [file for file in [*places, *ROOT.glob("*.md")] if file.suffix in (".py", ".md", ".ipynb", ".html")]
+    assert len(texts) > 300
+    assert [file for file in texts if wrong.search(file.read_text(encoding="utf-8"))] == []

@@ -72,7 +72,7 @@ def test_an_editable_install_is_found_from_the_folder_that_holds_the_clone(tmp_p
     clone = tmp_path / "orthogan"
     package = clone / "orthogan"
     package.mkdir(parents=True)
-    for name in ("pyproject.toml", "README.md", "LICENSE"):
+    for name in ("pyproject.toml", "setup.py", "README.md", "LICENSE"):
         (clone / name).write_bytes((ROOT / name).read_bytes())
     for name in ("__init__.py", "errors.py", "lazy.py"):
         (package / name).write_bytes((ROOT / "orthogan" / name).read_bytes())

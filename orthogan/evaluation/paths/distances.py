@@ -13,7 +13,7 @@ from types import ModuleType
 import torch
 from torch import Tensor, nn
 
-from orthogan.errors import UserError, install
+from orthogan.errors import UserError
 from orthogan.evaluation.fidelity.efficientnet_lite import SIZE, load_efficientnet_lite0
 from orthogan.evaluation.fidelity.extractors import VGG16
 from orthogan.evaluation.fidelity.weights_files import find_weights, get_weights
@@ -183,7 +183,7 @@ def _package() -> ModuleType:
     try:
         return importlib.import_module("lpips")
     except ImportError:
-        raise UserError(f"LPIPS needs {install('lpips')}; or choose a pixel or feature path length") from None
+        raise UserError("LPIPS needs lpips: pip install lpips; or choose a pixel or feature path length") from None
 
 
 def _vgg16_file() -> Path:
