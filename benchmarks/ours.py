@@ -23,6 +23,7 @@ from orthogan.training.task import Phase
 QUIET = (
     "checkpoint.every=1000000000",
     "evaluation.every=0",
+    "evaluation.at_start=false",
     "logging.samples_every=0",
     "logging.spectrum_every=0",
     "logging.tensorboard=false",
@@ -44,30 +45,36 @@ class GatedTask(GanTask):
             self.gate.part(phase.net)
 
 
-def config_of(setting: Setting, overrides: Sequence[str], out: str) -> Config:
-    """The config: the defaults, then the setting, then ``overrides``.
+def config_of(setting: Setting, overrides: Sequence[str], out: str, config: str = "") -> Config:
+    """The config: the defaults, then the setting, then ``overrides``; or the file ``config``, then ``overrides``.
 
     Raises:
         UserError: a key or value does not exist in this version.
     """
+    if config:
+        chosen = [f"seed={setting.seed}", f"training.device={setting.device}"]
+        return load_config(config, [*QUIET, *chosen, f"out={out}", *overrides])
     return load_config(None, [*QUIET, *setting.overrides(), f"out={out}", *overrides])
 
 
-def run(setting: Setting, gate: Gate, overrides: Sequence[str]) -> None:
+def run(setting: Setting, gate: Gate, overrides: Sequence[str], config: str = "") -> None:
     """Train until the gate requests no more steps; the run folder is deleted.
+
+    Args:
+        config: a file that replaces all of the setting but its images, device and random seed.
 
     Raises:
         UserError: see ``config_of``.
     """
     with tempfile.TemporaryDirectory(prefix="orthogan-race-") as folder:
-        config = config_of(setting, overrides, folder)
+        chosen = config_of(setting, overrides, folder, config)
         source = source_of(setting)
-        accelerator = make_accelerator(config.training)
-        task = GatedTask(config, source, accelerator, gate)
+        accelerator = make_accelerator(chosen.training)
+        task = GatedTask(chosen, source, accelerator, gate)
         try:
             gate.facts = facts(task)
             gate.score = scorer(lambda: task.shown, source, task.device)
-            train_task(task, config, accelerator)
+            train_task(task, chosen, accelerator)
         finally:
             task.close()
 
@@ -75,4 +82,6 @@ def run(setting: Setting, gate: Gate, overrides: Sequence[str]) -> None:
 def facts(task: GanTask) -> dict[str, Any]:
     """Facts about the contender."""
     sizes = {f"{name} parameters": sum(p.numel() for p in net.parameters()) for name, net in task.nets.items()}
-    return sizes | {"precision": task.accelerator.mixed_precision, "training": task.config.training.model_dump()}
+    training = task.config.training
+    sizes["reals per step"] = training.batch_size * training.d_steps_per_g_step
+    return sizes | {"precision": task.accelerator.mixed_precision, "training": training.model_dump()}

@@ -1,15 +1,17 @@
 """Training speed of orthogan, a plain PyTorch loop, and other libraries, in one run: ``python -m benchmarks.run``.
 
-There are four tables. "step": the time of a step of SN-GAN at 32 px, images per second, and memory. "variants": the
+There are five tables. "step": the time of a step of SN-GAN at 32 px, images per second, and memory. "variants": the
 cost of stable rank normalization and the nearest orthogonal gradient in such a step. "time-to-fd": the time until the
-fakes reach a fixed Fréchet distance to the reals, for orthogan and the plain loop. "starts": the CPU time of whole
-commands, divided by that of ``import torch``.
+fakes reach a fixed Fréchet distance to the reals, for orthogan and the plain loop. "time-to-peer": the time until
+orthogan's quick recipe reaches the distance of a peer's own recipe. "starts": the CPU time of whole commands, divided
+by that of ``import torch``.
 """
 
 from __future__ import annotations
 
 import argparse
 import fnmatch
+import itertools
 import statistics
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
@@ -26,9 +28,11 @@ from benchmarks.rivals import Contender, Race, race
 from benchmarks.setting import Setting
 from benchmarks.starts import starts
 from benchmarks.time_to_fd import DATA, Budget, time_to_fd
+from benchmarks.time_to_peer import CONFIGS as PEER_DATA
+from benchmarks.time_to_peer import time_to_peer
 from orthogan.device import fast_bf16
 
-TABLES = ("step", "variants", "time-to-fd", "starts")
+TABLES = ("step", "variants", "time-to-fd", "time-to-peer", "starts")
 CONFIGS: dict[str, list[str]] = {  # keys for all contenders of orthogan
     "sngan32": [],
     "srngan32": ["model.discriminator.norm.kind=stable_rank"],
@@ -59,6 +63,7 @@ VARIANTS: dict[str, list[str]] = {
         "model.generator.gradient_transforms=[{kind: nearest_orthogonal, layers: [first], method: polar_express}]"
     ],
 }
+_DATA: dict[str, Iterable[str]] = {"time-to-fd": DATA, "time-to-peer": PEER_DATA}
 SRN_LIMIT, NOG_LIMIT = 1.03, 1.05  # cost in a whole step, over SN and over no rule
 OVER_PEERS = {"cuda": 5.0, "cpu": 7.0}  # images/s; on a CPU with fast bf16
 
@@ -231,10 +236,16 @@ def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
         help="one more orthogan with these keys",
     )
     parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
-    parser.add_argument("--data", default=",".join(DATA), help="time-to-fd: data sets, comma-separated")
-    parser.add_argument("--seeds", type=int, default=3, help="time-to-fd: runs of each of the two")
     parser.add_argument(
-        "--seconds", type=float, default=240.0, help="time-to-fd: time limit of one run, without scoring"
+        "--data",
+        help=f"data sets, comma-separated; time-to-fd: {', '.join(DATA)}; time-to-peer: {', '.join(PEER_DATA)}",
+    )
+    parser.add_argument("--seeds", type=int, default=3, help="time-to-fd, time-to-peer: runs of each of the two")
+    parser.add_argument(
+        "--seconds",
+        type=float,
+        default=240.0,
+        help="time-to-fd: time limit of one run; time-to-peer: of the peer; without scoring",
     )
     parser.add_argument(
         "--level", type=float, help="time-to-fd: the distance to reach; by default, a pilot run sets it"
@@ -253,7 +264,8 @@ def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
     if asked.steps is not None and asked.steps < 1:
         parser.error(f"--steps is {asked.steps}: at least 1")
     asked.tables = _words(parser, "--tables", asked.tables, TABLES)
-    asked.data = _words(parser, "--data", asked.data, DATA)
+    known = [name for table, names in _DATA.items() if table in asked.tables for name in names]
+    asked.data = _words(parser, "--data", asked.data or ",".join(dict.fromkeys(known)), known)
     peers = [word.partition("=")[::2] for word in asked.peer]
     for name, path in peers:
         if name not in PEERS or not path:
@@ -284,12 +296,20 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     result |= {"machine": timing.machine(torch.device(asked.device)), "rounds": asked.rounds}
     with tempfile.TemporaryDirectory(prefix="race-logs-") as folder:
         logs = asked.logs or Path(folder)
+        budget = Budget(asked.seconds, asked.seeds, asked.level, asked.samples, asked.every, asked.width)
         for kind in asked.tables:
             if kind == "time-to-fd":
-                budget = Budget(asked.seconds, asked.seeds, asked.level, asked.samples, asked.every, asked.width)
-                for data in asked.data:
+                for data in [name for name in asked.data if name in DATA]:
                     tables.append(time_to_fd(data, budget, device=asked.device, keys=asked.keys, logs=logs))
                     show(f"{kind}, {data}", tables[-1])
+                    timing.write(result, asked.json)
+            elif kind == "time-to-peer":
+                for data, (name, path) in itertools.product(
+                    [name for name in asked.data if name in PEER_DATA], asked.peer
+                ):
+                    peer: Contender = {"kind": name, "path": str(Path(path).expanduser().absolute())}
+                    tables.append(time_to_peer(data, peer, budget, device=asked.device, logs=logs))
+                    show(f"{kind}, {data}, {name}", tables[-1])
                     timing.write(result, asked.json)
             elif kind == "starts":
                 tables.append(starts(asked.rounds))

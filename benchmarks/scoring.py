@@ -7,10 +7,24 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from torch import Tensor, nn
 
 from orthogan.data import ImageSource
 from orthogan.evaluation import evaluate
 from orthogan.models.protocol import Generator
+
+
+class Wrapped(Generator):
+    """A generator of a peer, with the latent width and the image size that the score needs."""
+
+    def __init__(self, net: nn.Module, latent_dim: int, image_channels: int, resolution: int = 32) -> None:
+        super().__init__()
+        self.net, self.latent_dim = net, latent_dim
+        self.image_channels, self.resolution = image_channels, resolution
+
+    def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:
+        """Not conditional: ``y`` is None."""
+        return self.net(z)
 
 
 def scorer(

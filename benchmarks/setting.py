@@ -20,7 +20,7 @@ class Setting:
         channels: width of D [feature maps]; ``generator_channels``: of G.
         batch: reals per update of D, with as many fakes; an update of G has ``generator_batch`` fakes.
         lr: learning rate of D; ``generator_lr``: of G. The optimizer is Adam with betas 0 and 0.9.
-        data: ``noise``, ``sprites`` or ``fashion-mnist``; ``images``: maximum number.
+        data: ``noise``, ``faces``, ``sprites`` or ``fashion-mnist``; ``images``: maximum number.
         half_life: of the average of G's weights [images]; the plain loop has one only if ``averages``.
         steps: length of orthogan's run, which decides whether to compile; the run stops earlier.
         dequantize: whether orthogan's reals get noise below one gray level, as in the paper.
@@ -80,7 +80,8 @@ def source_of(setting: Setting) -> ArraySource:
         return ArraySource("noise", np.random.default_rng(0).integers(0, 256, size, dtype=np.uint8))
     options: dict[str, Any] = {"path": FASHION_MNIST} if setting.data == "fashion-mnist" else {"count": setting.images}
     source = open_source(setting.data, resolution=32, channels=setting.image_channels, download=False, **options)
-    assert isinstance(source, ArraySource)
+    if not isinstance(source, ArraySource):  # drawn when they are read
+        return ArraySource(source.name, source.read(np.arange(len(source)))[0])
     if len(source) <= setting.images:
         return source
     return ArraySource(f"{source.name}-{setting.images}", source.images[: setting.images])

@@ -9,10 +9,10 @@ from benchmarks.gate import Gate
 from benchmarks.setting import Setting
 
 
-def _gan_collections(setting: Setting, gate: Gate, *, path: str) -> None:
+def _gan_collections(setting: Setting, gate: Gate, *, path: str, recipe: str = "") -> None:
     from benchmarks.peers import gan_collections
 
-    gan_collections.run(setting, gate, path)
+    gan_collections.run(setting, gate, path, recipe)
 
 
 def _mimicry(setting: Setting, gate: Gate, *, path: str) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib
 import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -18,6 +19,7 @@ import torch
 from benchmarks.gate import Gate
 from benchmarks.peers.imports import beside, check
 from benchmarks.pictures import Pictures
+from benchmarks.scoring import Wrapped, scorer
 from benchmarks.setting import Setting, source_of
 
 NEVER = 10**9
@@ -43,8 +45,12 @@ class Bar:
     def set_postfix(self, **_: object) -> None: ...
 
 
-def run(setting: Setting, gate: Gate, path: str) -> None:
+def run(setting: Setting, gate: Gate, path: str, recipe: str = "") -> None:
     """Train until the gate has had enough.
+
+    Args:
+        recipe: one of its files of flags, such as ``configs/SNGAN_CIFAR10_CNN.txt``; it replaces the widths, batch
+            sizes and learning rates of the setting.
 
     Raises:
         UserError: ``path`` holds something else.
@@ -58,9 +64,17 @@ def run(setting: Setting, gate: Gate, path: str) -> None:
         theirs.datasets = SimpleNamespace(CIFAR10=lambda *_, transform, **__: Pictures(images, transform))
         theirs.device = torch.device(setting.device)
         theirs.trange = lambda *_, **__: Bar(gate)
-        theirs.FLAGS(["sngan", *flags(setting, folder)])
-        sizes = {"G": theirs.net_G_models["res32"](setting.latent_dim), "D": theirs.net_D_models["res32"]()}
+        chosen = [f"--flagfile={Path(path, recipe)}", *quiet(folder)] if recipe else flags(setting, folder)
+        theirs.FLAGS(["sngan", *chosen])
+        arch, latent_dim = theirs.FLAGS.arch, theirs.FLAGS.z_dim
+        sizes = {"G": theirs.net_G_models[arch](latent_dim), "D": theirs.net_D_models[arch]()}
+        built: list[Any] = []
+        build = theirs.net_G_models[arch]
+        theirs.net_G_models[arch] = lambda width: built.append(build(width)) or built[-1]
+        shown = lambda: Wrapped(built[-1], latent_dim, setting.image_channels)  # noqa: E731
+        gate.score = scorer(shown, source_of(setting), theirs.device)
         gate.facts = {f"{name} parameters": sum(p.numel() for p in net.parameters()) for name, net in sizes.items()}
+        gate.facts["reals per step"] = theirs.FLAGS.batch_size * theirs.FLAGS.n_dis
         gate.facts["stand-ins"] = made_up
         theirs.train()
 
@@ -74,8 +88,10 @@ def flags(setting: Setting, folder: str) -> list[str]:
         "lr_G": setting.generator_lr,
         "lr_D": setting.lr,
         "total_steps": NEVER,
-        "sample_step": NEVER,
-        "eval_step": NEVER,
-        "logdir": folder,
     }
-    return [*(f"--{name}={value}" for name, value in chosen.items()), "--norecord"]
+    return [*(f"--{name}={value}" for name, value in chosen.items()), *quiet(folder)]
+
+
+def quiet(folder: str) -> list[str]:
+    """Flags that leave out pictures and scores."""
+    return [f"--sample_step={NEVER}", f"--eval_step={NEVER}", f"--logdir={folder}", "--norecord"]

@@ -19,6 +19,7 @@ from torch.utils.data import DataLoader
 from benchmarks.gate import Gate
 from benchmarks.peers.imports import beside, check
 from benchmarks.pictures import Pictures, normalising
+from benchmarks.scoring import Wrapped, scorer
 from benchmarks.setting import Setting, source_of
 
 NEVER = 10**9
@@ -48,8 +49,11 @@ def run(setting: Setting, gate: Gate, path: str) -> None:
     device = torch.device(setting.device)
     generator = _twice(nets.SNGANGenerator32)(nz=setting.latent_dim, ngf=setting.generator_channels).to(device)
     discriminator = nets.SNGANDiscriminator32(ndf=setting.channels).to(device)
+    shown = Wrapped(generator, setting.latent_dim, setting.image_channels)
+    gate.score = scorer(lambda: shown, source_of(setting), device)
     sizes = {"G": generator, "D": discriminator}
     gate.facts = {f"{name} parameters": sum(p.numel() for p in net.parameters()) for name, net in sizes.items()}
+    gate.facts["reals per step"] = setting.reals
     gate.facts["stand-ins"] = made_up
     with tempfile.TemporaryDirectory(prefix="race-") as folder:
         _gated(trainer.Trainer, gate, setting.n_dis)(
