@@ -17,7 +17,8 @@ from orthogan.latent.directions import Directions
 from orthogan.latent.discovery import discover, sefa
 from orthogan.latent.discovery.native import latent_axes
 from orthogan.latent.traverse import traverse
-from orthogan.models.families.stylegan2 import StyleGAN2Generator, WSpace
+from orthogan.models.families.style_based import WSpace
+from orthogan.models.families.stylegan2 import StyleGAN2Generator
 from orthogan.models.generate import in_space, list_spaces, model_hash
 from tests.fixtures.disc import Affine
 
@@ -72,7 +73,7 @@ class _V(nn.Module):
 
 
 def test_spaces_are_those_that_a_generator_names(net: StyleGAN2Generator) -> None:
-    assert list_spaces(net) == ("z", "w", "w+")
+    assert list_spaces(net) == ("z", "w", "w+", "s")
     assert list_spaces(Affine()) == ("z",)
     assert in_space(net, "z") is net
     assert isinstance(in_space(net, "w", layers=[1]), WSpace)
@@ -80,7 +81,7 @@ def test_spaces_are_those_that_a_generator_names(net: StyleGAN2Generator) -> Non
         in_space(Affine(), "w")
     with pytest.raises(UserError, match=r"layers \[0, 2\]: 'z' enters the generator in a single layer"):
         in_space(net, "z", layers=[0, 2])
-    with pytest.raises(UserError, match=r"no latent space 'p'; available: z, w, w\+"):
+    with pytest.raises(UserError, match=r"no latent space 'p'; available: z, w, w\+, s"):
         net.latent_space("p")
 
 
@@ -256,3 +257,34 @@ def test_w_plus_has_coordinates_for_each_style(net: StyleGAN2Generator) -> None:
     assert np.abs(walked.frames[0, 2] - grey(net.synthesis(ws))[0]).max() <= 0.5 + 0.02
     with pytest.raises(UserError, match=r"layers \[1\]: w\+ has coordinates of its own"):
         in_space(net, "w+", layers=[1])
+
+
+def test_s_has_a_coordinate_for_each_channel_of_each_layer(net: StyleGAN2Generator) -> None:
+    seen = in_space(net, "s")
+    widths = [layer.out_features for _, layer in net.style_layers()]
+    assert (seen.latent_dim, model_hash(seen)) == (sum(widths), model_hash(net))
+    torch.testing.assert_close(seen(torch.zeros(1, sum(widths))), net.synthesis(net.w_mean[None]))
+    torch.testing.assert_close(seen(seen.sample_latent(2, seed=4)), net(net.sample_latent(2, seed=4)))
+    # a coordinate is an entry of one bias: layer 4 has the third row of ws and the channels after those of 0 to 3
+    v = torch.zeros(1, sum(widths))
+    v[0, sum(widths[:4]) + 1] = 2.0
+    want = net.synthesis(net.w_mean[None])
+    with torch.no_grad():
+        net.style_layers()[4][1].bias[1] += 2.0
+    torch.testing.assert_close(net.synthesis(net.w_mean[None]), seen(v))
+    assert not torch.allclose(seen(v), want)
+
+
+def test_some_styles_of_s_keep_a_base(net: StyleGAN2Generator) -> None:
+    seen = in_space(net, "s")
+    base, v = seen.sample_latent(2, seed=3)
+    some = in_space(net, "s", layers=[1, 3], base=base)
+    mixed = [
+        b if i not in (1, 3) else a
+        for i, (a, b) in enumerate(zip(*(x.split(seen.sizes) for x in (v, base)), strict=True))
+    ]
+    torch.testing.assert_close(some(v[None]), seen(torch.cat(mixed)[None]))
+    with pytest.raises(UserError, match="styles of this generator are 0 to 10"):
+        in_space(net, "s", layers=[11])
+    with pytest.raises(UserError, match=r"base has shape \(1, 6\)"):
+        in_space(net, "s", base=torch.zeros(1, DIM))

@@ -7,6 +7,7 @@ Written from the papers: Karras et al. 2018 (equalized learning rate, pixel norm
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -108,10 +109,9 @@ class ModulatedConv2d(Equalized, nn.Conv2d):
         # styles start around 1; a HouseholderProjector can replace this layer
         self.affine: nn.Module = EqualLinear(w_dim, inputs, bias=1.0, equalized=equalized)
 
-    def forward(self, x: Tensor, w: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """Maps (n, in, h, h), w (n, w_dim) -> (n, out, h, h), or (n, out, 2h, 2h) with ``up``."""
-        with torch.autocast(x.device.type, enabled=False):
-            style = self.affine(at_least_float32(w))
+    def forward(self, x: Tensor, w: Tensor | Style) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """Maps (n, in, h, h), w (n, w_dim) or a style (n, in) -> (n, out, h, h), or (n, out, 2h, 2h) with ``up``."""
+        style = style_of(self, w)
         h = modulated_conv2d(x, applied_weight(self), style, demodulate=self.demodulate, up=self.up)
         assert self.bias is not None
         return h + self.bias.to(h.dtype)[:, None, None]
@@ -142,7 +142,7 @@ class StyledConv(ModulatedConv2d):
         self.register_parameter("noise_strength", nn.Parameter(torch.zeros(())) if noise else None)
 
     def forward(  # pyright: ignore[reportIncompatibleMethodOverride]
-        self, x: Tensor, w: Tensor, seeds: Tensor | None = None
+        self, x: Tensor, w: Tensor | Style, seeds: Tensor | None = None
     ) -> Tensor:
         """Apply the layer as ``ModulatedConv2d`` does; noise from ``seeds`` (n,) int64, or one map for all if None."""
         h = super().forward(x, w)
@@ -162,6 +162,20 @@ class StyledConv(ModulatedConv2d):
             value.fill_(strength)
         del self.noise_strength
         self.register_buffer("noise_strength", value)
+
+
+class Style(NamedTuple):
+    """The scales (n, in) of the input channels of a layer, where a layer would else compute them from w."""
+
+    value: Tensor
+
+
+def style_of(layer: nn.Module, w: Tensor | Style) -> Tensor:
+    """Return the style (n, k) of a layer: ``layer.affine`` of w (n, w_dim), or the given one."""
+    if isinstance(w, Style):
+        return w.value
+    with torch.autocast(w.device.type, enabled=False):
+        return layer.affine(at_least_float32(w))  # pyright: ignore[reportCallIssue]
 
 
 def modulated_conv2d(x: Tensor, weight: Tensor, style: Tensor, *, demodulate: bool = True, up: bool = False) -> Tensor:

@@ -13,13 +13,13 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from orthogan.errors import UserError
 from orthogan.layers.householder_projector import HouseholderProjector
 from orthogan.linalg.precision import at_least_float32
 from orthogan.models.families.modulation import (
     EqualConv2d,
     EqualLinear,
     ModulatedConv2d,
+    Style,
     StyledConv,
     activate,
     double,
@@ -28,9 +28,8 @@ from orthogan.models.families.modulation import (
     with_deviation,
 )
 from orthogan.models.families.resnet_blocks import project, unsupported_resolution
-from orthogan.models.modes import eval_mode
-from orthogan.models.protocol import DISCRIMINATORS, GENERATORS, Discriminator, Generator
-from orthogan.weights.effective import effective_weight
+from orthogan.models.families.style_based import StyleBased
+from orthogan.models.protocol import DISCRIMINATORS, GENERATORS, Discriminator
 from orthogan.weights.selection import choose
 
 RESOLUTIONS = (32, 64, 128, 256)
@@ -70,7 +69,8 @@ class Mapping(nn.Module):
 class Block(nn.Module):
     """A block that doubles maps and image: styled convolutions, and a 1x1 convolution that is added to the image.
 
-    The block of ``index`` 0 keeps the size and has one styled convolution. A block takes rows of ws from ``row`` on.
+    The block of ``index`` 0 keeps the size and has one styled convolution. A block takes rows of ws from ``row`` on;
+    the last of them is also the first of the next block.
     """
 
     def __init__(
@@ -91,20 +91,19 @@ class Block(nn.Module):
         rest: list[tuple[str, ModulatedConv2d]] = [("conv", self.conv), ("to_rgb", self.to_rgb)]
         return rest if self.up is None else [("up", self.up), *rest]
 
-    def forward(self, x: Tensor, image: Tensor | None, ws: Tensor, seeds: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Apply to maps (n, in, s, s), image (n, c, s, s), ws (n, num_ws, w_dim), seeds (n,) or None."""
-        row = self.row
+    def forward(
+        self, x: Tensor, image: Tensor | None, takes: Sequence[Tensor | Style], seeds: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """Apply to maps (n, in, s, s), image (n, c, s, s), a w or style per layer of ``parts``, seeds (n,) or None."""
         if self.up is not None:
-            x = self.up(x, ws[:, row], seeds)
-            row += 1
-        x = self.conv(x, ws[:, row], seeds)
-        # the next block's first layer takes the same row as this image
-        rgb = at_least_float32(self.to_rgb(x, ws[:, row + 1]))
+            x = self.up(x, takes[0], seeds)
+        x = self.conv(x, takes[-2], seeds)
+        rgb = at_least_float32(self.to_rgb(x, takes[-1]))
         return x, rgb if image is None else double(image) + rgb
 
 
 @GENERATORS.register("stylegan2")
-class StyleGAN2Generator(Generator):
+class StyleGAN2Generator(StyleBased):
     """A generator z -> ``mapping`` -> w -> ``synthesis`` -> image, with a learned 4x4 constant and a block per size.
 
     The noise is deterministic: in training, the noise of an image is a hash of its latent; in eval mode all images
@@ -133,11 +132,8 @@ class StyleGAN2Generator(Generator):
         >>> generator(generator.sample_latent(2, seed=0)).shape
         torch.Size([2, 3, 32, 32])
         >>> generator.spaces
-        ('z', 'w', 'w+')
+        ('z', 'w', 'w+', 's')
     """
-
-    spaces = ("z", "w", "w+")
-    w_mean: Tensor  # (w_dim,), running mean of w during training
 
     def __init__(
         self,
@@ -175,18 +171,6 @@ class StyleGAN2Generator(Generator):
         """Return the linear layer that takes the latent, after the pixel norm."""
         return self.mapper.layers[0]
 
-    def latent_space(
-        self, name: str, *, y: int | None = None, layers: Sequence[int] = (), base: Tensor | None = None
-    ) -> Generator:
-        """Return "w" as a ``WSpace``, whose ``layers`` are the styles, 0 to num_ws - 1; "w+" as a ``WPlusSpace``."""
-        if name == "w":
-            return WSpace(self, y, layers=layers, base=base)
-        if name == "w+" and not layers:
-            return WPlusSpace(self, y)
-        if name == "w+":
-            raise UserError(f"layers {list(layers)}: w+ has coordinates of its own for each style; omit the layers")
-        return super().latent_space(name, y=y, layers=layers, base=base)
-
     def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:
         """Return images (n, c, h, w) of z (n, latent_dim), labels (n,) in at least float32; near [-1, 1], unbounded."""
         return self.synthesis(self.mapping(z, y), latent_seeds(z) if self.training else None)
@@ -200,52 +184,21 @@ class StyleGAN2Generator(Generator):
                 self.w_mean.lerp_(w.detach().mean(0).to(self.w_mean.dtype), 1 - MEAN_DECAY)
         return w
 
-    def synthesis(self, w: Tensor, seeds: Tensor | None = None) -> Tensor:
-        """Return images (n, c, h, w) of w (n, w_dim), or of ws (n, num_ws, w_dim) with one w per style.
+    def style_parts(self) -> list[tuple[str, nn.Module, int]]:
+        """Return (dotted name, modulated convolution, row of ws) of every style, from the 4x4 map up."""
+        return [
+            (f"blocks.{i}.{name}", layer, block.row + offset)  # pyright: ignore
+            for i, block in enumerate(self.blocks)
+            for offset, (name, layer) in enumerate(block.parts())  # pyright: ignore
+        ]
 
-        Args:
-            seeds: (n,) int64, seeds of the noise of each image; if None, all images share one fixed noise.
-
-        Raises:
-            ValueError: w has another shape.
-        """
-        ws = w[:, None].expand(-1, self.num_ws, -1) if w.dim() == 2 else w
-        if ws.shape[1:] != (self.num_ws, self.w_dim):
-            raise ValueError(
-                f"w has shape {tuple(w.shape)}: must be (n, {self.w_dim}) or (n, {self.num_ws}, {self.w_dim})"
-            )
-        x, image = self.constant.expand(len(ws), -1, -1, -1), None
+    def render(self, takes: Sequence[Tensor | Style], seeds: Tensor | None = None) -> Tensor:
+        """Return images (n, c, h, w) of a w (n, w_dim) or a ``Style`` per entry of ``style_parts``."""
+        x, image, rest = self.constant[None], None, iter(takes)
         for block in self.blocks:
-            x, image = block(x, image, ws, seeds)
+            x, image = block(x, image, [next(rest) for _ in block.parts()], seeds)  # pyright: ignore
         assert image is not None
         return image
-
-    def truncate(self, w: Tensor, psi: float, cutoff: int | None = None) -> Tensor:
-        """Return w_mean + psi * (w - w_mean), the truncation trick (2019, section B): psi 0 is the mean image, 1 is w.
-
-        Args:
-            w: (n, w_dim) or (n, num_ws, w_dim).
-            cutoff: truncate only the first N styles; then the result is (n, num_ws, w_dim).
-        """
-        moved = torch.lerp(self.w_mean.to(w.dtype).expand_as(w), w, psi)
-        if cutoff is None:
-            return moved
-        if not 0 <= cutoff <= self.num_ws:
-            raise ValueError(f"cutoff is {cutoff}: this generator has {self.num_ws} styles")
-        moved, rest = (v[:, None].expand(-1, self.num_ws, -1) if v.dim() == 2 else v for v in (moved, w))
-        return torch.cat([moved[:, :cutoff], rest[:, cutoff:]], 1)
-
-    def style_layers(self) -> list[tuple[str, nn.Module]]:
-        """Return (dotted name, affine layer w -> styles) of every modulated convolution, from the 4x4 map up."""
-        return [(name, self.get_submodule(name)) for name in self.style_rows()]
-
-    def style_rows(self) -> dict[str, int]:
-        """Return the row of ws that each of ``style_layers`` takes."""
-        return {
-            f"blocks.{i}.{name}.affine": block.row + offset  # pyright: ignore
-            for i, block in enumerate(self.blocks)
-            for offset, (name, _) in enumerate(block.parts())  # pyright: ignore
-        }
 
     def freeze_noise(self, strength: float | None = None) -> None:
         """Fix every noise strength, at ``strength`` if given: parameters become buffers of the same names.
@@ -255,137 +208,6 @@ class StyleGAN2Generator(Generator):
         for part in self.modules():
             if isinstance(part, StyledConv):
                 part.freeze_noise(strength)
-
-
-class WSpace(Generator):
-    """A generator seen from W, with the mean at zero: v (n, w_dim) -> the image of w_mean + v.
-
-    Code that works on a latent thus works on W: ``sefa(WSpace(g), normalise=True)`` is SeFa as its authors run it on
-    StyleGAN, over all style layers at once. The view shares the weights of ``generator``, and ``model_hash`` is the
-    same for both.
-
-    Args:
-        y: the class whose latents are drawn, for a conditional generator; W itself has no classes.
-        layers: the styles (rows of ws, 0 to num_ws - 1) that take v; empty for all. ``first_layer`` is that of these.
-        base: (w_dim,), the v that the other styles keep; zero, the mean, by default.
-
-    Raises:
-        UserError: a conditional generator without a class, or with a class that it does not have; a style that does not
-            exist; a base of another shape.
-    """
-
-    axis = "w"
-    base: Tensor
-    taken: Tensor
-
-    def __init__(
-        self,
-        generator: StyleGAN2Generator,
-        y: int | None = None,
-        *,
-        layers: Sequence[int] = (),
-        base: Tensor | None = None,
-    ) -> None:
-        super().__init__()
-        if y not in (range(generator.num_classes) if generator.num_classes else (None,)):
-            raise UserError(f"y is {y}: must be one of the {generator.num_classes} classes of this generator, or None")
-        wrong = [layer for layer in layers if layer not in range(generator.num_ws)]
-        if wrong:
-            raise UserError(f"layers {wrong}: the styles of this generator are 0 to {generator.num_ws - 1}")
-        if base is not None and base.shape != (generator.w_dim,):
-            raise UserError(f"base has shape {tuple(base.shape)}: must be ({generator.w_dim},), one latent of W")
-        self.generator, self.y = generator, y
-        self.layers = tuple(sorted(set(layers)))
-        self.styles = StackedStyles(generator, self.layers)
-        self.latent_dim, self.num_classes = generator.w_dim, 0
-        self.resolution, self.image_channels = generator.resolution, generator.image_channels
-        mean = generator.w_mean
-        rows = torch.arange(generator.num_ws, device=mean.device)[:, None]
-        # Not in the state dict: these define the view of the generator, not the generator.
-        self.register_buffer("taken", torch.isin(rows, rows[list(self.layers)]), persistent=False)
-        self.register_buffer("base", torch.zeros_like(mean) if base is None else base.to(mean), persistent=False)
-
-    @torch.no_grad()
-    def sample_latent(self, n: int, *, seed: int = 0) -> Tensor:
-        """Draw w - w_mean (n, w_dim), on the CPU, from the generator's own latents."""
-        return self.from_z(self.generator.sample_latent(n, seed=seed))
-
-    @torch.no_grad()
-    def from_z(self, z: Tensor) -> Tensor:
-        """Return w - w_mean (n, w_dim) of z (n, latent_dim), on the CPU."""
-        mean = self.generator.w_mean
-        y = None if self.y is None else torch.full((len(z),), self.y, device=mean.device)
-        with eval_mode(self.generator):
-            return (self.generator.mapping(z.to(mean), y) - mean).float().cpu()
-
-    def first_layer(self) -> nn.Module:
-        """Return all style layers that take v, as one layer."""
-        return self.styles
-
-    def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:
-        """Return images (n, c, h, w) of v (n, w_dim), always with the fixed noise."""
-        self.check(z, y)
-        mean = self.generator.w_mean
-        w = mean + z
-        if not self.layers:
-            return self.generator.synthesis(w)
-        return self.generator.synthesis(torch.where(self.taken, w[:, None], mean + self.base))
-
-
-class WPlusSpace(Generator):
-    """A generator seen from W+, with one w per style and the mean at zero: v (n, num_ws * w_dim) -> images.
-
-    Coordinates ``i * w_dim`` to ``(i + 1) * w_dim - 1`` belong to style i. Real pictures are usually matched better
-    here than in W (Abdal et al. 2019, arXiv:1904.03189). The view shares the weights of ``generator``.
-
-    Args:
-        y: the class whose latents are drawn, for a conditional generator; W+ itself has no classes.
-
-    Raises:
-        UserError: a conditional generator without a class, or with a class that it does not have.
-    """
-
-    axis = "w"
-
-    def __init__(self, generator: StyleGAN2Generator, y: int | None = None) -> None:
-        super().__init__()
-        self.w_space = WSpace(generator, y)
-        self.rows = generator.num_ws
-        self.latent_dim, self.num_classes = self.rows * generator.w_dim, 0
-        self.resolution, self.image_channels = generator.resolution, generator.image_channels
-
-    def sample_latent(self, n: int, *, seed: int = 0) -> Tensor:
-        """Draw latents (n, num_ws * w_dim) of W, on the CPU: all styles of an image have the same w."""
-        return self.w_space.sample_latent(n, seed=seed).repeat(1, self.rows)
-
-    def from_z(self, z: Tensor) -> Tensor:
-        """Return the latents (n, num_ws * w_dim) of z (n, latent_dim), on the CPU."""
-        return self.w_space.from_z(z).repeat(1, self.rows)
-
-    def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:
-        """Return images (n, c, h, w) of v (n, num_ws * w_dim), always with the fixed noise."""
-        self.check(z, y)
-        generator = self.w_space.generator
-        return generator.synthesis(generator.w_mean + z.unflatten(1, (self.rows, -1)))
-
-
-class StackedStyles(nn.Module):
-    """The weights of the style layers of ``generator``, stacked to one matrix (number of styles, w_dim).
-
-    ``rows``: only layers that take these rows of ws; empty for all.
-    """
-
-    def __init__(self, generator: StyleGAN2Generator, rows: Sequence[int] = ()) -> None:
-        super().__init__()
-        self._owner = (generator,)  # in a tuple, so that it is not a submodule of this module too
-        self._rows = rows
-
-    @property
-    def weight(self) -> Tensor:
-        """Return the weights as the layers apply them."""
-        (generator,), row_of = self._owner, self._owner[0].style_rows()
-        chosen = [layer for name, layer in generator.style_layers() if not self._rows or row_of[name] in self._rows]
-        return torch.cat([effective_weight(layer) for layer in chosen])
 
 
 @DISCRIMINATORS.register("stylegan2")

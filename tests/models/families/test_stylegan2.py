@@ -20,12 +20,8 @@ from orthogan.latent.traverse import traverse
 from orthogan.layers.householder_projector import HouseholderProjector
 from orthogan.models.families import modulation
 from orthogan.models.families.modulation import EqualLinear, StyledConv
-from orthogan.models.families.stylegan2 import (
-    StyleGAN2Discriminator,
-    StyleGAN2Generator,
-    WSpace,
-    project_styles,
-)
+from orthogan.models.families.style_based import WSpace
+from orthogan.models.families.stylegan2 import StyleGAN2Discriminator, StyleGAN2Generator, project_styles
 from orthogan.weights.effective import effective_weight
 
 
