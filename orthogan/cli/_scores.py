@@ -235,6 +235,11 @@ def _followed(arguments: Namespace, model: OpenedModel, consent: str) -> Config:
         UserError: the user must consent first.
     """
     data = model.config.data
+    if "origin" in model.about.extra:
+        raise UserError(
+            f"{printable(model.name)}: was not trained with orthogan and names no images to compare with; choose them "
+            "with --data CONFIG"
+        )
     if arguments.trust or data.source in generated_sources():
         return model.config
     require_trust(code_in(data, "data."), model.name, False)

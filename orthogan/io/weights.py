@@ -156,14 +156,14 @@ def read_weights(file: Path) -> dict[str, Tensor]:
 
 def _no_safetensors(file: Path, error: Exception) -> UserError:
     with open_regular(file) as stream:
-        reason = _not_fetched(stream.read(64) or b"")
+        reason = not_fetched(stream.read(64) or b"")
     if not reason:
         what = str(error) if isinstance(error, SafetensorError | OSError) else type(error).__name__
         reason = f"{printable(what)}; copy or download it again"
     return UserError(f"{printable(file)}: not a readable safetensors file: {reason}")
 
 
-def _not_fetched(start: bytes) -> str:
+def not_fetched(start: bytes) -> str:
     """Describe a file that begins with ``start`` and was not really downloaded; empty for any other."""
     if not start:
         return "it is empty, perhaps after an interrupted download; download it again"
@@ -178,20 +178,25 @@ def _kind(file: Path) -> str:
     """Describe a file that cannot contain a state dict; empty for one that may."""
     with open_regular(file) as stream:
         start = stream.read(64) or b""
-    if missed := _not_fetched(start):
+    if missed := not_fetched(start):
         return missed
     if start.startswith(b"PK"):
-        try:
-            with zipfile.ZipFile(file) as archive:
-                names = archive.namelist()
-        except (OSError, ValueError, zipfile.BadZipFile, NotImplementedError):
-            return "it is a damaged zip archive, perhaps after an interrupted download; download it again"
-        if any(name.endswith("/constants.pkl") or "/code/" in name for name in names):
-            return f"it is a TorchScript program, which is never loaded; {REMEDY}"
-        return "" if any(name.endswith("data.pkl") for name in names) else "it is another kind of zip archive"
+        return kind_of_archive(file)
     if start.startswith(b"\x80"):  # a pickle, as torch.save wrote it before version 1.6
         return ""
     return f"it begins with {start[:12]!r}, unlike any PyTorch file, or is damaged"
+
+
+def kind_of_archive(file: Path) -> str:
+    """Describe a zip archive that ``torch.save`` did not write; empty for one that it may have written."""
+    try:
+        with zipfile.ZipFile(file) as archive:
+            names = archive.namelist()
+    except (OSError, ValueError, zipfile.BadZipFile, NotImplementedError):
+        return "it is a damaged zip archive, perhaps after an interrupted download; download it again"
+    if any(name.endswith("/constants.pkl") or "/code/" in name for name in names):
+        return f"it is a TorchScript program, which is never loaded; {REMEDY}"
+    return "" if any(name.endswith("data.pkl") for name in names) else "it is another kind of zip archive"
 
 
 def _strange(tensor: Tensor) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
@@ -24,6 +24,7 @@ from orthogan.io import checkpoint
 from orthogan.io.read import printable, user_path
 from orthogan.io.weights import read_metadata, read_tensors, read_weights
 from orthogan.models.build import build_for_file
+from orthogan.models.foreign.layout import ForeignFile, read_content, recognize, unknown
 from orthogan.models.generate import keep_hash, model_hash
 from orthogan.models.modes import need_numbers
 from orthogan.models.protocol import Generator, as_generator
@@ -42,8 +43,8 @@ from orthogan.models.saved import (
 from orthogan.models.shipped import find_shipped, no_such, other_shipped
 from orthogan.named_code import NeedsTrust, Trust, import_made
 
-PICKLED = (".pt", ".pth", ".bin", ".ckpt")
-ACCEPTED = "a run, a checkpoint, a .safetensors or .pth file, or module:Class"
+PICKLED = (".pt", ".pth", ".bin", ".ckpt", ".pkl", ".tar")
+ACCEPTED = "a run, a checkpoint, a .safetensors, .pth, .pt or .pkl file, or module:Class"
 CONVOLUTIONS = {3: nn.Conv1d, 4: nn.Conv2d, 5: nn.Conv3d}
 
 
@@ -73,6 +74,8 @@ class OpenedModel:
     _header: Mapping[str, str] = field(default_factory=dict, repr=False)
     _verified: bool | None = field(default=None, repr=False)
     _code: nn.Module | None = field(default=None, repr=False)
+    foreign: ForeignFile | None = field(default=None, repr=False)
+    ema: bool = True
 
     @cached_property
     def about(self) -> Saved:
@@ -83,11 +86,18 @@ class OpenedModel:
         """
         if self.path is None:
             raise UserError(f"{self.name}: this is code, which has no config; name a run or a file that orthogan wrote")
+        if self.foreign is not None:
+            return self.foreign.about
         if self.kind == "tensors":
             raise self._no("generator")
         if self.kind == "discriminator":
             return _open_file(self.path.with_name(f"{RAW}.safetensors"), trust=self.trust).about
         return read_header(self.path, self._header, self.trust)
+
+    @property
+    def holds_both(self) -> bool:
+        """Whether both networks of a GAN were named: by a folder, or by a foreign file that has both."""
+        return (self.from_folder or self.foreign is not None) and self.has_discriminator
 
     @property
     def title(self) -> str:
@@ -133,6 +143,8 @@ class OpenedModel:
         Raises:
             UserError: there is no discriminator, it is damaged, or its tensors do not fit the config.
         """
+        if self.foreign is not None and self.foreign.model.discriminator is not None:
+            return self._read("discriminator").to(self.device).eval()
         if self.path is None or (file := self._discriminator_file) is None:
             beside = "" if self.path is None else f" beside {self.path.name}"
             raise UserError(
@@ -152,6 +164,8 @@ class OpenedModel:
     @property
     def has_discriminator(self) -> bool:
         """Whether there is a file to read ``discriminator`` from."""
+        if self.foreign is not None:
+            return self.foreign.model.discriminator is not None
         return self._discriminator_file is not None
 
     @cached_property
@@ -164,7 +178,7 @@ class OpenedModel:
         """All networks to look at: ``G`` and ``D`` of a GAN's run, else the one network; tensors as bare layers."""
         if self._code is not None:
             return self._code
-        if self.kind == "generator" and self.from_folder and self.has_discriminator:
+        if self.kind == "generator" and self.holds_both:
             return nn.ModuleDict({"G": self.generator, "D": self.discriminator})
         if self.kind != "tensors":
             return getattr(self, self.kind)
@@ -191,6 +205,8 @@ class OpenedModel:
     def _no(self, kind: str) -> UserError:
         if self.kind != "tensors":
             return UserError(f"{printable(self.name)}: contains a {self.kind}, but a {kind} is needed here")
+        if self.path is not None and kind == "generator":
+            return unknown(self.path, read_content(self.path))
         return UserError(
             f"{printable(self.name)}: does not contain an orthogan {kind} (format {self._header.get('format')!r}); "
             "files written by orthogan have their config in the metadata"
@@ -207,7 +223,9 @@ class OpenedModel:
         """Read the network ``name`` from its file. Raises ``UserError`` naming the file."""
         file = file or self.path
         assert file is not None
-        about, tensors = self.about, self._tensors(file)
+        about = self.about
+        part = None if self.foreign is None else self.foreign.part(name, ema=self.ema)
+        tensors = self._tensors(file) if part is None else part.tensors
         try:
             net = build_for_file(about.config, name, num_classes=about.num_classes, numbers=count(tensors))
         except UserError as error:
@@ -254,9 +272,8 @@ def open_model(
         path, hidden = shipped, ""
     elif hidden := other_shipped(text):
         print(f"orthogan: {printable(text)} is read from here; the shipped model is {hidden}", file=sys.stderr)
-    # Other people's checkpoints and names on a hub are recognized here.
     if os.path.isfile(path):
-        return _open_file(path, device=device, trust=trust)
+        return _open_file(path, device=device, trust=trust, ema=ema)
     try:
         file, verified = _find_in(path, ema)
     except UserError as error:
@@ -362,7 +379,7 @@ def _open_file(file: Path, *, verified: bool | None = None, **how: Any) -> Opene
     """Open the model in one file; ``verified``: whether its bytes were checked already."""
     make = partial(OpenedModel, str(file), path=file, **how)
     if file.suffix in PICKLED:
-        return make("tensors")
+        return _open_foreign(file, make)
     if file.stem == DISCRIMINATOR and file.with_name(f"{RAW}.safetensors").is_file():
         return make("discriminator")
     verified = _verify(file) if verified is None else verified
@@ -375,10 +392,21 @@ def _open_file(file: Path, *, verified: bool | None = None, **how: Any) -> Opene
             f"{printable(file)}: files of this kind do not contain readable weights; choose {ACCEPTED}"
         ) from None
     kind = {FORMAT: "generator", CLASSIFIER_FORMAT: "classifier"}.get(header.get("format", ""), "tensors")
+    if kind == "tensors":
+        return _open_foreign(file, partial(make, _header=header, _verified=verified))
     model = make(kind, _header=header, _verified=verified)
-    if kind != "tensors":
-        model.about  # noqa: B018 - refuse code that needs consent before anything is read from it
+    model.about  # noqa: B018 - refuse code that needs consent before anything is read from it
     return model
+
+
+def _open_foreign(file: Path, make: Callable[..., OpenedModel]) -> OpenedModel:
+    """Open a file that orthogan did not write: the model that a layout finds in it, else its tensors."""
+    try:
+        content = read_content(file)
+    except UserError:  # said again, with more, by what needs the content
+        return make("tensors")
+    found = recognize(file, content)
+    return make("tensors") if found is None else make("generator", foreign=found)
 
 
 def _verify(file: Path) -> bool:

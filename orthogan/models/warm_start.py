@@ -57,8 +57,7 @@ class WarmStart:
             trust = trust is True or {*names_in(config), *(trust or ())}
             self.saved = open_model(init, trust=trust)
             self._generator = _baked(self.saved.generator, self.saved)
-            both = self.saved.from_folder and self.saved.has_discriminator
-            self._discriminator = _baked(self.saved.discriminator, self.saved) if both else None
+            self._discriminator = _baked(self.saved.discriminator, self.saved) if self.saved.holds_both else None
         except UserError as error:
             raise UserError(f"model.init: {error}") from None
 
