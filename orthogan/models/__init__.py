@@ -56,6 +56,7 @@ __getattr__, __dir__ = lazy_names(
     __name__,
     {
         "families.dcgan": ("DCGANDiscriminator", "DCGANGenerator"),
+        "families.dcgan_tutorial": ("DCGANTutorialDiscriminator", "DCGANTutorialGenerator"),
         "families.eigengan": ("EigenGANDiscriminator", "EigenGANGenerator"),
         "families.r3gan": ("R3GANDiscriminator", "R3GANGenerator"),
         "families.simple_gan": ("SimpleGANDiscriminator", "SimpleGANGenerator"),
@@ -68,30 +69,3 @@ __getattr__, __dir__ = lazy_names(
         "shipped": ("shipped_names",),
     },
 )
-_HOMES = {
-    "families.dcgan": ("DCGANDiscriminator", "DCGANGenerator"),
-    "families.dcgan_tutorial": ("DCGANTutorialDiscriminator", "DCGANTutorialGenerator"),
-    "families.eigengan": ("EigenGANDiscriminator", "EigenGANGenerator"),
-    "families.r3gan": ("R3GANDiscriminator", "R3GANGenerator"),
-    "families.simple_gan": ("SimpleGANDiscriminator", "SimpleGANGenerator"),
-    "families.sngan": ("SNGANDiscriminator", "SNGANGenerator"),
-    "families.stylegan2": ("StyleGAN2Discriminator", "StyleGAN2Generator"),
-    "families.wgan_gp": ("WGANGPDiscriminator", "WGANGPGenerator"),
-    "open": ("OpenedModel", "load_classifier", "load_discriminator", "load_generator", "open_model"),
-    "protocol": ("DISCRIMINATORS", "GENERATORS", "Discriminator", "Generator", "as_generator"),
-    "saved": ("save_generator",),
-    "shipped": ("shipped_names",),
-}
-
-
-def __getattr__(name: str) -> Any:
-    """Import names on first use: reading a config or finding a file does not need torch."""
-    for home, names in _HOMES.items():
-        if name in names:
-            return getattr(importlib.import_module(f"{__name__}.{home}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    """Return the names that tab completion and ``help()`` show."""
-    return sorted([*__all__, *(name for name in globals() if name.startswith("__"))])
