@@ -25,7 +25,7 @@ from orthogan.evaluation import MetricResult
 from orthogan.evaluation import evaluate as score
 from orthogan.evaluation.critic.critic import Recipe
 from orthogan.evaluation.measure import measure
-from orthogan.evaluation.metric import Inputs, Metric
+from orthogan.evaluation.metric import Inputs, Metric, names_scorecard
 from orthogan.io.read import printable
 from orthogan.models.open import OpenedModel, holds_images, open_model
 from orthogan.named_code import require_trust
@@ -44,6 +44,7 @@ SCORING = (
     "truncation",
     "kid_subset_size",
     "precision",
+    "nearest",
 )
 ATTACKING = ("attack_norm", "eps", "steps", "restarts")
 
@@ -105,7 +106,7 @@ def _generated(arguments: Namespace, metrics: list[Metric], device: torch.device
     return score(
         subject,
         _reference(arguments, data, metrics),
-        metrics=[metric.name for metric in metrics],
+        metrics=arguments.metrics,
         samples=samples,
         extractor=arguments.extractor,
         weights=arguments.weights,
@@ -117,6 +118,8 @@ def _generated(arguments: Namespace, metrics: list[Metric], device: torch.device
         save_reference_to=arguments.save_reference,
         precision=arguments.precision,
         kid_subset_size=arguments.kid_subset_size,
+        held_out=_held_out(arguments, data, metrics),
+        nearest=arguments.nearest,
         info=info,
     )
 
@@ -260,6 +263,18 @@ def _reference(arguments: Namespace, data: DataConfig, metrics: list[Metric]) ->
     if Path(given).suffix in (".safetensors", ".npz"):
         return given
     return _images(given, data)
+
+
+def _held_out(arguments: Namespace, data: DataConfig, metrics: list[Metric]) -> ImageSource | None:
+    """Open the images that the generator was not trained on, if a metric needs them and the data have such a split."""
+    if arguments.reference is not None or not any("held_out" in metric.needs for metric in metrics):
+        return None
+    try:
+        return open_held_out(data)
+    except UserError:
+        if names_scorecard(arguments.metrics):
+            return None
+        raise
 
 
 def _images(path: str, data: DataConfig) -> ImageSource:

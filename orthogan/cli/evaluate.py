@@ -40,8 +40,8 @@ def add_arguments(parser: Parser) -> None:
         "--metrics",
         names=metric_names,
         default="fid",
-        help="comma-separated: {names}, or module:Class; metrics of generators, GANs and classifiers cannot be mixed "
-        "(default: fid)",
+        help="comma-separated: {names}, or module:Class; scorecard: all metrics of images that can be computed here; "
+        "metrics of generators, GANs and classifiers cannot be mixed (default: fid)",
     )
     parser.add_argument(
         "--samples",
@@ -65,6 +65,11 @@ def add_arguments(parser: Parser) -> None:
         "--kid-subset-size",
         type=whole(2, 10**6),
         help="images per subset of KID; scores of different sizes are not comparable (default: 1000, as published)",
+    )
+    parser.add_argument(
+        "--nearest",
+        help="draw the generated images that are closest to real images, with their nearest real images, to this PNG "
+        "file; with the metric authenticity",
     )
     parser.add_argument("--save-reference", help="write the reference statistics to this .safetensors file")
     parser.add_argument(
@@ -111,9 +116,9 @@ def add_arguments(parser: Parser) -> None:
 
 def metric_names() -> Iterable[str]:
     """The metrics that there are."""
-    from orthogan.evaluation.metric import METRICS
+    from orthogan.evaluation.metric import METRICS, SCORECARD
 
-    return METRICS
+    return [*METRICS, SCORECARD]
 
 
 def _extractors() -> Iterable[str]:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from orthogan.data import ImageSource, permuted_index
 from orthogan.distributed import share_of_rank
@@ -15,6 +16,7 @@ from orthogan.errors import UserError
 from orthogan.evaluation.finite import IMAGES, Finite
 from orthogan.evaluation.precision import autocast
 from orthogan.models.generate import truncate
+from orthogan.models.modes import eval_mode
 from orthogan.models.protocol import Generator
 from orthogan.rng import derive
 from orthogan.rng import generator as seeded
@@ -44,8 +46,7 @@ def generate_images(
     finite = Finite(IMAGES)
     labels = None
     if generator.num_classes:
-        order = torch.randperm(samples, generator=seeded("cpu", seed, "labels"))
-        labels = (order[first:last] % generator.num_classes).to(device)
+        labels = class_order(generator, samples, seed)[first:last].to(device)
     drawn = blocks(generator, first, last, seed)
     waiting: Tensor | None = None
     for start in range(first, last, batch_size):
@@ -61,6 +62,32 @@ def generate_images(
         finite.watch(images)
         yield to_uint8(images)
     finite.check()
+
+
+def class_order(generator: Generator, samples: int, seed: int) -> Tensor:
+    """Return the classes (samples,) of generated images: equally frequent, in a random order."""
+    return torch.randperm(samples, generator=seeded("cpu", seed, "labels")) % generator.num_classes
+
+
+@torch.no_grad()
+def images_at(
+    generator: Generator, numbers: np.ndarray, samples: int, *, seed: int, truncation: float, device: torch.device
+) -> Tensor:
+    """Draw images ``numbers`` of ``generate_images`` again: uint8 (n, c, h, w) on the CPU."""
+    z = torch.cat([latents(generator, int(i), int(i) + 1, seed) for i in numbers])
+    z = truncate(z, truncation).to(device)
+    order = class_order(generator, samples, seed) if generator.num_classes else None
+    with eval_mode(generator):
+        images = generator(z) if order is None else generator(z, order[torch.from_numpy(numbers)].to(device))
+    return to_uint8(images).cpu()
+
+
+def resized(images: Tensor, side: int) -> Tensor:
+    """uint8 (n, c, h, w) -> float (n, c, side, side) in [0, 255], by antialiased bicubic interpolation as in Pillow."""
+    x = images.float()
+    if x.shape[-2:] == (side, side):
+        return x
+    return functional.interpolate(x, (side, side), mode="bicubic", antialias=True)
 
 
 def check_images(images: object, count: int, who: str) -> None:
@@ -82,14 +109,27 @@ def rgb(images: Tensor) -> Tensor:
 
 def real(source: ImageSource, samples: int | None, *, batch_size: int, seed: int = 0) -> Iterator[Tensor]:
     """Yield uint8 batches of this process's part of ``source``, or of a random subset of ``samples`` of its images."""
-    count = len(source) if samples is None else min(samples, len(source))
-    order = np.arange(len(source)) if count == len(source) else np.sort(permuted_index(seed, len(source), 0, count))
-    first, last = share_of_rank(count)
+    order = subset(source, samples, seed)
+    first, last = share_of_rank(len(order))
     for start in range(first, last, batch_size):
         images, _ = source.read(order[start : min(start + batch_size, last)])
         if images.dtype != np.uint8:
             raise UserError(f"{source.name}: returns images in {images.dtype}; a source must return uint8 (n, c, h, w)")
         yield torch.from_numpy(images)
+
+
+def subset(source: ImageSource, samples: int | None, seed: int = 0) -> np.ndarray:
+    """Return the ascending indices of all images, or of a random subset of ``samples``."""
+    count = len(source) if samples is None else min(samples, len(source))
+    return np.arange(len(source)) if count == len(source) else np.sort(permuted_index(seed, len(source), 0, count))
+
+
+def labels_at(source: ImageSource, numbers: np.ndarray) -> np.ndarray:
+    """Return the labels (n,) of images ``numbers``, without reading the images if the source holds its labels."""
+    known = getattr(source, "labels", None)
+    if isinstance(known, np.ndarray) and len(known) == len(source):
+        return known[numbers]
+    return np.concatenate([source.read(part)[1] for part in np.array_split(numbers, -(-len(numbers) // BLOCK))])
 
 
 def latents(generator: Generator, start: int, stop: int, seed: int) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -20,14 +21,24 @@ from orthogan.data import ImageSource
 from orthogan.distributed import broadcast_json, rank_and_world
 from orthogan.errors import UserError
 from orthogan.evaluation.deterministic import choose_device
-from orthogan.evaluation.fidelity.extractors import Extractor, load_extractor, resolve_extractor
+from orthogan.evaluation.fidelity.extractors import Extractor, load_extractor, missing, resolve_extractor
 from orthogan.evaluation.fidelity.features import Features, Rows, extract
 from orthogan.evaluation.fidelity.frechet import check_length
 from orthogan.evaluation.fidelity.reference import Reference, reference_from_file, reference_of, save_reference
 from orthogan.evaluation.finite import NotFinite
 from orthogan.evaluation.given import as_source, reference_given
 from orthogan.evaluation.images import generate_images, real
-from orthogan.evaluation.metric import OF_FEATURES, OF_IMAGES, Inputs, Metric, Score, Stream, find_metrics
+from orthogan.evaluation.metric import (
+    ABSENT,
+    OF_FEATURES,
+    OF_IMAGES,
+    Inputs,
+    Metric,
+    Score,
+    Stream,
+    find_metrics,
+    names_scorecard,
+)
 from orthogan.evaluation.precision import Precision, describe_precision, prepare_net, resolve_precision
 from orthogan.evaluation.result import MetricResult, made_by
 from orthogan.io.read import whole_number
@@ -69,6 +80,8 @@ def evaluate(
     reference_samples: int | None = None,
     save_reference_to: str | Path | None = None,
     kid_subset_size: int | None = None,
+    held_out: Any = None,
+    nearest: str | Path | None = None,
     precision: str = "fp32",
     progress: bool = True,
     info: Mapping[str, str] | None = None,
@@ -83,7 +96,8 @@ def evaluate(
         reference: images in one of these forms, another generator, the path of a folder or .zip of images (resized to
             the size of the subject's images), or of a file of statistics (fid only); None for isc and path lengths.
         metrics: names in ``METRICS`` (fid, isc, kid, prc, path lengths, …), their names in other tools, or your own
-            ``module:Class``.
+            ``module:Class``. "scorecard": all metrics of images that can be computed here; what is missing, and how to
+            get it, is printed.
         samples: number of images drawn from a generator, or the most images taken from a set (None: all); also the
             number of pairs for path lengths (10,000 to 100,000 in publications).
         extractor: a name in ``orthogan.evaluation.fidelity.extractors``; "auto" = inception if its weights are
@@ -96,6 +110,8 @@ def evaluate(
         save_reference_to: write the reference statistics to this .safetensors file.
         kid_subset_size: images in each subset of kid (None: 1000, as published); KIDs with different sizes are not
             comparable.
+        held_out: real images that the generator was not trained on, in one of the forms of ``reference``; for ct.
+        nearest: draw generated images next to their nearest real images to this PNG file; for authenticity.
         precision: precision of sampling and of the feature network: "fp32", as published; "bf16"; "auto": sampling in
             bf16 if the hardware supports it, features in fp32. Path lengths are always fp32.
         info: further facts for the protocol.
@@ -114,13 +130,18 @@ def evaluate(
         >>> result.value > 0
         True
     """
-    chosen = find_metrics(metrics)
+    chosen, scorecard = find_metrics(metrics), names_scorecard(metrics)
     for name, number in (("samples", samples), ("reference_samples", reference_samples), ("batch_size", batch_size)):
         if number is not None and whole_number(name, number) < 1:
             raise UserError(f"{name}: {number}; must be at least 1")
     subject = as_generator(subject) if isinstance(subject, nn.Module) else as_source(subject, "subject")
     fakes = reference_samples or samples
     against = reference_given(reference, subject, fakes, derive(seed, "reference"))
+    unseen: Any = reference_given(held_out, subject, fakes, derive(seed, "held out"))
+    if isinstance(unseen, Path):
+        raise UserError(f"{unseen}: held_out must be images, not statistics")
+    if nearest is not None and not any(metric.name == "authenticity" for metric in chosen):
+        raise UserError(f"{nearest}: the picture of nearest images is drawn by authenticity; add it to metrics")
     threshold(truncation)
     if save_reference_to is not None:
         if against is None:
@@ -137,21 +158,31 @@ def evaluate(
         progress=progress,
         truncation=truncation,
         reference=against,
-        options={"kid_subset_size": kid_subset_size},
+        options={"kid_subset_size": kid_subset_size, "nearest": nearest},
+        held_out=unseen,
         info=info or {},
     )
     if isinstance(subject, ImageSource):
         inputs.images = subject
     else:
         inputs.generator = subject
-    return measure(
-        chosen,
-        inputs,
-        extractor=extractor,
-        weights=weights,
-        precision=precision,
-        save_reference_to=save_reference_to,
-    )
+    try:
+        return measure(
+            chosen,
+            inputs,
+            extractor=extractor,
+            weights=weights,
+            precision=precision,
+            save_reference_to=save_reference_to,
+            download=not scorecard,
+        )
+    except Incomplete as error:
+        if not scorecard or not error.results:
+            raise
+        if rank_and_world()[0] == 0:
+            lines = str(error).splitlines()
+            print("".join(f"orthogan: not in this scorecard: {line}\n" for line in lines), end="", file=sys.stderr)
+        return error.results
 
 
 def evaluate_classifier(
@@ -211,10 +242,12 @@ def measure(
     weights: str | Path | None = None,
     precision: str = "fp32",
     save_reference_to: str | Path | None = None,
+    download: bool = True,
 ) -> list[MetricResult]:
-    """Compute the results of ``metrics``, in order; one pass over the images serves all metrics of images.
+    """Compute the results of ``metrics``, in order; one pass over the images serves all metrics of an extractor.
 
-    Arguments as in ``evaluate``. All checks are made before the first image is drawn.
+    Arguments as in ``evaluate``. All checks are made before the first image is drawn. ``download``: whether weights of
+    the extractors of individual metrics may be downloaded.
 
     Raises:
         Incomplete: some metrics could not be computed; it holds the results of the others.
@@ -223,13 +256,17 @@ def measure(
     found: dict[str, Sequence[MetricResult]] = {}
     refused: dict[str, UserError] = {}
     formats = resolve_precision(precision, inputs.device)
-    net, length = _ready(metrics, inputs, refused, extractor, weights, formats)
-    looking = [metric for metric in metrics if metric.needs & OF_IMAGES and metric.name not in refused]
-    with _noted(refused, *looking):
-        if looking:
-            found |= _of_images(looking, inputs, net, length, formats, save_reference_to, refused)
+    nets = _ready(metrics, inputs, refused, extractor, weights, formats, download)
+    for own in dict.fromkeys(metric.extractor for metric in metrics):
+        looking = [m for m in metrics if m.extractor == own and m.needs & OF_IMAGES and m.name not in refused]
+        with _noted(refused, *looking):
+            if looking:
+                net, length = nets.pop(own, (None, 0))
+                saved = None if own and "" in nets else save_reference_to
+                found |= _of_images(looking, inputs, net, length, formats, saved, refused)
+                del net
     for metric in metrics:
-        if metric.name not in refused and metric not in looking:
+        if metric.name not in refused and not metric.needs & OF_IMAGES:
             with _noted(refused, metric):
                 found[metric.name] = _computed(metric, inputs)
     for metric in metrics:
@@ -267,27 +304,40 @@ def _ready(
     extractor: str,
     weights: str | Path | None,
     formats: Precision,
-) -> tuple[Extractor | None, int]:
-    """Load the extractor, if needed, and the length of its features: what may fail comes before what takes long."""
+    download: bool = True,
+) -> dict[str, tuple[Extractor, int]]:
+    """Load the extractors and the length of their features by ``Metric.extractor``: what may fail comes first."""
     for metric in metrics:
         with _noted(refused, metric, alike=True):
             metric.check(inputs)
         if metric.name not in refused:
             with _noted(refused, metric):
                 metric.prepare(inputs)
-    looking = [metric for metric in metrics if metric.needs & OF_FEATURES and metric.name not in refused]
-    with _noted(refused, *looking):
-        if looking:
-            name = resolve_extractor(extractor)
-            net = load_extractor(name, device=inputs.device, weights=weights, bf16=formats.features)
+    groups: dict[str, list[Metric]] = {}
+    for metric in metrics:
+        if metric.needs & OF_FEATURES and metric.name not in refused:
+            groups.setdefault(metric.extractor, []).append(metric)
+    if weights is not None and "" not in groups and len(groups) > 1:
+        raise UserError(
+            f"weights: {', '.join(name for name in groups)} cannot all use {weights}; evaluate one metric at a time"
+        )
+    nets = {}
+    for own, looking in groups.items():
+        with _noted(refused, *looking):
+            if own and not download and (error := missing(own)) is not None:
+                raise error
+            given = weights if own == "" or "" not in groups else None
+            net = load_extractor(
+                own or resolve_extractor(extractor), device=inputs.device, weights=given, bf16=formats.features
+            )
             length, classifies = net.probe(inputs.device)
             for metric in looking:
                 if "logits" in metric.needs and not classifies:
                     refused[metric.name] = UserError(
                         f"extractor {net.name} is not a classifier, so it has no logits for {metric.name}"
                     )
-            return net, length
-    return None, 0
+            nets[own] = (net, length)
+    return nets
 
 
 def _computed(metric: Metric, inputs: Inputs) -> Sequence[MetricResult]:
@@ -369,12 +419,13 @@ def _of_images(
         check_length(length, against.features.gaussian)
         if save_reference_to is not None:
             save_reference(save_reference_to, against, net)
+    unseen = _unseen(metrics, inputs, net)
     fakes, reals = _fakes(metrics, inputs, net, kept[0], formats), against and against.features
     scores: dict[str, Any] = {}
     found: dict[str, Sequence[MetricResult]] = {}
     for metric in metrics:
         with _noted(refused, metric):
-            seen = replace(inputs, fakes=fakes.of(metric.name), reals=reals and reals.of(metric.name))
+            seen = replace(inputs, fakes=fakes.of(metric.name), reals=reals and reals.of(metric.name), unseen=unseen)
             score = _run(metric, seen)
             if isinstance(score, Score):
                 scores[metric.name] = asdict(score)
@@ -412,8 +463,8 @@ def _kept(metrics: Sequence[Metric], inputs: Inputs) -> tuple[np.ndarray | None,
     asked = [metric.rows(inputs) for metric in metrics if "rows" in metric.needs]
     if not asked:
         return None, None
-    fakes, reals = ([sides[side] for sides in asked] for side in (0, 1))
-    return np.unique(np.concatenate(fakes)), np.unique(np.concatenate(reals))
+    fakes, reals = (np.unique(np.concatenate([sides[side] for sides in asked])) for side in (0, 1))
+    return fakes, reals if len(reals) else None
 
 
 def _streams(metrics: Sequence[Metric], total: int, device: torch.device) -> dict[tuple[str, str], Stream]:
@@ -462,6 +513,14 @@ def _reference(
         batch_size=inputs.batch_size,
         progress=inputs.progress,
     )
+
+
+def _unseen(metrics: Sequence[Metric], inputs: Inputs, net: Extractor | None) -> Features:
+    """Compute features of the held-out images, if a metric needs them."""
+    if not any("held_out" in metric.needs for metric in metrics):
+        return ABSENT
+    count, common = len(inputs.held_out), inputs.pick("device", "batch_size", "progress")
+    return reference_of(inputs.held_out, net, samples=None, keep=np.arange(count), **common).features
 
 
 def _fakes(

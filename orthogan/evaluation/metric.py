@@ -39,7 +39,17 @@ if TYPE_CHECKING:
 # gaussian, rows, logits: mean and covariance of the features of fakes and reals, the features themselves, and the
 # class logits; images: the pixels; pairs: pairs of images a small step apart; then nets and labeled or held-out images.
 Need = Literal[
-    "gaussian", "rows", "logits", "images", "pairs", "generator", "discriminator", "classifier", "train", "test"
+    "gaussian",
+    "rows",
+    "logits",
+    "images",
+    "pairs",
+    "generator",
+    "discriminator",
+    "classifier",
+    "train",
+    "test",
+    "held_out",
 ]
 OF_FEATURES = frozenset[Need]({"gaussian", "rows", "logits"})
 OF_IMAGES = OF_FEATURES | {"images"}
@@ -75,8 +85,10 @@ class Inputs:
         generator: sampled in eval mode; or ``images``, a set of images that is scored like generated images.
         reference: the real images, or a file of their statistics.
         train, test: images that the nets were trained on, and images that they have not seen.
+        held_out: real images that the generator was not trained on, to compare their features as well.
         options: arguments of individual metrics, such as ``kid_subset_size``.
-        fakes, reals: requested features of the generated and the real images; only present in ``compute``.
+        fakes, reals, unseen: requested features of the generated, real and held-out images; only present in
+            ``compute``.
         info: further facts for the protocol.
 
     Example:
@@ -99,10 +111,12 @@ class Inputs:
     reference: ImageSource | Path | None = None
     train: ImageSource = ABSENT
     test: ImageSource = ABSENT
+    held_out: ImageSource = ABSENT
     options: Mapping[str, Any] = field(default_factory=dict)
     info: Mapping[str, str] = field(default_factory=dict)
     fakes: Features = ABSENT
     reals: Features = ABSENT
+    unseen: Features = ABSENT
     _made: dict[str, Any] = field(default_factory=dict)
 
     def pick(self, *names: str) -> dict[str, Any]:
@@ -139,6 +153,8 @@ class Metric:
         needs: see ``Need``. All metrics of one evaluation share one pass over the images.
         compares: whether it needs real images (or their statistics) to compare with.
         samples: default number of samples (None: all images of a classifier).
+        extractor: the extractor that defines the metric, such as that of CMMD (empty: the one that the user chooses).
+        in_scorecard: whether the name "scorecard" stands for it too.
 
     Example:
         >>> import orthogan
@@ -160,6 +176,8 @@ class Metric:
     needs: ClassVar[frozenset[Need]] = frozenset()
     compares: ClassVar[bool] = False
     samples: ClassVar[int | None] = 50_000
+    extractor: ClassVar[str] = ""
+    in_scorecard: ClassVar[bool] = False
 
     def check(self, inputs: Inputs) -> None:
         """Check the inputs before any image is drawn or read; all processes get the same result.
@@ -174,6 +192,11 @@ class Metric:
         for need, images in (("train", "the images that the net was trained on"), ("test", "images it has not seen")):
             if need in self.needs and getattr(inputs, need) is None:
                 raise UserError(f"metrics: {self.name} needs {images}")
+        if "held_out" in self.needs and inputs.held_out is None:
+            raise UserError(
+                f"metrics: {self.name} needs held-out images, which the generator was not trained on (in Python "
+                "held_out=); the data have no such split"
+            )
         if self.compares and inputs.reference is None:
             raise UserError(f"metrics: {self.name} needs a reference to compare with")
         if self.compares and self.needs & {"rows", "images", "logits"} and isinstance(inputs.reference, Path):
@@ -230,6 +253,7 @@ def _adopt(thing: Any) -> Metric:
 
 
 _HOMES = (f"orthogan.evaluation.{folder}" for folder in ("fidelity", "paths", "robustness", "critic"))
+SCORECARD = "scorecard"
 METRICS: Registry[Metric] = Registry("metric", *_HOMES, adopt=_adopt)
 
 
@@ -250,16 +274,35 @@ def known_metric(name: str) -> Metric | None:
     return METRICS.get(name) if ":" not in name and name in METRICS else None
 
 
+def names_scorecard(names: Sequence[str] | str) -> bool:
+    """Whether ``names`` contains the scorecard, from which metrics that cannot be computed are left out."""
+    return SCORECARD in (word.strip() for word in _listed(names) if isinstance(word, str))
+
+
+def _listed(names: Sequence[str] | str) -> Sequence[str]:
+    return names.split(",") if isinstance(names, str) else names
+
+
+def _expanded(names: Sequence[str] | str) -> list[str]:
+    """Return the words of ``names``, the scorecard replaced by its metrics."""
+    if not names_scorecard(names):
+        return list(_listed(names))
+    members = [name for name, metric in METRICS.items() if metric.in_scorecard]
+    words = (members if str(word).strip() == SCORECARD else [word] for word in _listed(names))
+    return [word for part in words for word in part]
+
+
 def find_metrics(names: Sequence[str] | str, key: str = "metrics") -> list[Metric]:
     """Return the metrics called ``names`` (or in a comma-separated string), each once; messages mention ``key``.
 
-    Names of other tools (``FID``, ``fd``, ``precision``) and ``module:Class``, which is imported, also work.
+    Names of other tools (``FID``, ``fd``, ``precision``) and ``module:Class``, which is imported, also work;
+    ``scorecard`` stands for several.
 
     Raises:
         UserError: no name, or an unknown or ambiguous one.
     """
     found: dict[str, Metric] = {}
-    for word in names.split(",") if isinstance(names, str) else names:
+    for word in _expanded(names):
         if not isinstance(word, str):
             raise UserError(f"{key}: {word!r} is not the name of a metric; known: {', '.join(METRICS)}")
         name = word.strip()

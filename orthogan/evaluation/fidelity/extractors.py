@@ -13,16 +13,18 @@ from dataclasses import dataclass, replace
 from functools import cache
 from io import BytesIO
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from orthogan.distributed import broadcast_json, rank_and_world
 from orthogan.errors import UserError
+from orthogan.evaluation.fidelity import dinov2
 from orthogan.evaluation.fidelity.efficientnet_lite import SIZE, load_efficientnet_lite0
 from orthogan.evaluation.fidelity.weights_files import find_weights, get_weights
-from orthogan.evaluation.images import rgb
+from orthogan.evaluation.images import resized, rgb
 from orthogan.evaluation.precision import autocast
 from orthogan.io.hashing import file_sha256, tensors_sha256
 from orthogan.io.read import printable, read_regular, user_path
@@ -37,8 +39,10 @@ VGG16 = "https://download.pytorch.org/models/vgg16-397923af.pth"  # torchvision'
 # a copy, because torch-fidelity is slow to import
 _CLIP = ("rn50", "rn101", "rn50x4", "rn50x16", "rn50x64", "vit-b-32", "vit-b-16", "vit-l-14", "vit-l-14-336px")
 CLIP = tuple(f"clip-{net}" for net in _CLIP)
-DINOV2 = tuple(f"dinov2-vit-{size}-14" for size in "sblg")
-EXTRACTORS = ("inception", "efficientnet-lite0", "vgg16", *CLIP, *DINOV2)
+DINOV2 = tuple(dinov2.SIZES)
+CMMD = "clip-vit-l-14-336px-normalized"  # of arXiv 2401.09603: another resizing, and features of length 1
+EXTRACTORS = ("inception", "efficientnet-lite0", "vgg16", *CLIP, *DINOV2, CMMD)
+CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 LARGEST_CLIP = 1 << 32  # bytes
 TENSORFLOW = "TensorFlow-1 bilinear"  # torch-fidelity resizes as the original FID code did
 
@@ -164,6 +168,8 @@ def load_extractor(
         extractor = _vgg16(path)
     elif name in CLIP:
         extractor = _clip(name, path)
+    elif name == CMMD:
+        extractor = _cmmd(path)
     elif name in DINOV2:
         extractor = _dinov2(name, path)
     else:
@@ -174,10 +180,81 @@ def load_extractor(
     return replace(extractor, bf16=bf16)
 
 
+class Published(NamedTuple):
+    """A published file of weights: its address, and the name under which it is searched and kept."""
+
+    url: str
+    name: str
+    sha256: str  # or its first characters
+
+
+def published(extractor: str) -> Published | None:
+    """Return the file of weights of ``extractor``; None if none needs to be downloaded, or none is known.
+
+    Example:
+        >>> from orthogan.evaluation.fidelity.extractors import published
+        >>> published("dinov2-vit-l-14").name
+        'dinov2_vitl14_pretrain.pth'
+    """
+    if extractor in ("inception", "vgg16"):
+        url = INCEPTION if extractor == "inception" else VGG16
+        name = url.rsplit("/", 1)[-1]
+        return Published(url, name, name.rsplit(".", 1)[0].rsplit("-", 1)[-1])
+    if extractor in dinov2.SIZES:
+        size = dinov2.SIZES[extractor]
+        name = f"{size.file}_pretrain.pth"
+        return Published(f"https://dl.fbaipublicfiles.com/dinov2/{size.file}/{name}", name, size.sha256)
+    if extractor in (*CLIP, CMMD):
+        from torch_fidelity import feature_extractor_clip as clip
+
+        known = extractor.removesuffix("-normalized")
+        sha256 = clip.MODEL_METADATA[known]["hash"]
+        return Published(clip.MODEL_URLS[known], f"{known}-{sha256}.pt", sha256)
+    return None
+
+
+def at_hand(extractor: str) -> bool:
+    """Whether ``extractor`` can be loaded without a download; a file with another hash is an error."""
+    file = published(extractor)
+    return file is None or (bool(file.sha256) and find_weights(file.url, file.name, file.sha256) is not None)
+
+
+def missing(extractor: str) -> UserError | None:
+    """Return which weights ``extractor`` lacks and how to get them, or None if they are here; nothing is downloaded.
+
+    Example:
+        >>> from orthogan.evaluation.fidelity.extractors import missing
+        >>> missing("efficientnet-lite0") is None
+        True
+    """
+    file = published(extractor)
+    if file is None or at_hand(extractor):
+        return None
+    checked = f" (SHA-256 {file.sha256})" if len(file.sha256) == 64 else ""
+    return UserError(
+        f"the weights of {extractor} are not here: put {file.name}{checked} from {file.url} into pretrained/ or a "
+        "folder of $ORTHOGAN_PRETRAINED"
+    )
+
+
+def _file(extractor: str, path: Path | None) -> Path:
+    """Return the weights file given by the user, or the published one, found or downloaded."""
+    if path is not None:
+        return path
+    file = published(extractor)
+    assert file is not None
+    if not file.sha256:
+        raise UserError(
+            f"extractor {extractor}: download {file.url} and name the file with --weights (in Python weights=); its "
+            "SHA-256 is not known to orthogan, so it is not downloaded"
+        )
+    return get_weights(file.url, extractor, file.name, file.sha256)
+
+
 def _inception(path: Path | None) -> Extractor:
     from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
-    path = path or get_weights(INCEPTION, "inception")
+    path = _file("inception", path)
     state = read_weights(path)
     net = _built(
         path,
@@ -191,7 +268,7 @@ def _inception(path: Path | None) -> Extractor:
 def _vgg16(path: Path | None) -> Extractor:
     from torch_fidelity.feature_extractor_vgg16 import FeatureExtractorVGG16
 
-    path = path or get_weights(VGG16, "vgg16")
+    path = _file("vgg16", path)
     state = read_weights(path)
     net = _built(
         path, lambda: FeatureExtractorVGG16("vgg16", ["fc2_relu"], feature_extractor_weights_path=_handed(state))
@@ -222,7 +299,7 @@ def _clip(name: str, path: Path | None) -> Extractor:
             self.resolution = self.model.visual.input_resolution
 
     published = clip.MODEL_METADATA[name]["hash"]
-    path = path or get_weights(clip.MODEL_URLS[name], name, f"{name}-{published}.pt")
+    path = _file(name, path)
     content = read_regular(path, LARGEST_CLIP)
     digest = hashlib.sha256(content).hexdigest()
     if digest == published:
@@ -237,18 +314,22 @@ def _clip(name: str, path: Path | None) -> Extractor:
 
 
 def _dinov2(name: str, path: Path | None) -> Extractor:
-    from torch_fidelity.feature_extractor_dinov2 import FeatureExtractorDinoV2
+    file = _file(name, path)
+    state = read_weights(file)
+    net = _built(file, lambda: dinov2.build(name, state))
+    return Extractor(name, file_sha256(file), f"antialiased bicubic {dinov2.SIDE}", net, lambda net, x: (net(x), None))
 
-    if path is not None:
-        raise UserError(f"weights: {name} is loaded from torch.hub together with its code and accepts no weights file")
-    try:
-        net = FeatureExtractorDinoV2(name, ["dinov2"])
-    except Exception as error:  # torch.hub raises any error of the network or the code of the repository
-        raise UserError(
-            f"extractor {name}: torch.hub could not load facebookresearch/dinov2 ({_reason(error)}); "
-            "the extractor efficientnet-lite0 needs no download"
-        ) from None
-    return Extractor(name, f"tensors {tensors_sha256(net.state_dict())}", f"{TENSORFLOW} 224", net, _first)
+
+def _cmmd(path: Path | None) -> Extractor:
+    """CLIP's embedding of images as CMMD uses it: antialiased bicubic resizing, and vectors of length 1."""
+    base: Any = _clip(CMMD.removesuffix("-normalized"), path)
+
+    def embed(net: Any, images: Tensor) -> tuple[Tensor, None]:
+        mean, std = (torch.tensor(x, device=images.device)[:, None, None] for x in (CLIP_MEAN, CLIP_STD))
+        x = (resized(images, net.resolution) / 255 - mean) / std
+        return functional.normalize(net.model.visual(x).float()), None
+
+    return Extractor(CMMD, base.weights, f"antialiased bicubic {base.net.resolution}", base.net, embed)
 
 
 def _own(name: str, path: Path | None) -> Extractor:

@@ -17,12 +17,29 @@ class FrechetDistance(Metric):
 
     label, feature_label = "FID", "FD"
     better = "lower"
+    in_scorecard = True
     needs = frozenset({"gaussian"})
     compares = True
 
     def compute(self, inputs: Inputs) -> Score:
         """The distance."""
         return Score(frechet_distance(inputs.fakes.gaussian, inputs.reals.gaussian, device=inputs.device))
+
+
+@register("fd_dinov2", "fd_dino", "fdd")
+class DINOv2Distance(FrechetDistance):
+    """FD-DINOv2 (Stein et al. 2023, arXiv 2306.04675): the distance of features of DINOv2 ViT-L/14."""
+
+    label, feature_label = "FD-DINOv2", ""
+    extractor = "dinov2-vit-l-14"
+
+
+@register("fd_clip")
+class CLIPDistance(FrechetDistance):
+    """FD-CLIP (Kynkäänniemi et al. 2023, arXiv 2203.06026): the distance of features of CLIP ViT-B/32."""
+
+    label, feature_label = "FD-CLIP", ""
+    extractor = "clip-vit-b-32"
 
 
 def check_length(length: int, reference: Gaussian) -> None:
@@ -54,13 +71,13 @@ def trace_root_product(a: Tensor, b: Tensor) -> Tensor:
     With B = F F^T, A B and F^T A F have the same nonzero eigenvalues, and the latter is symmetric: its eigenvalues are
     real, cheaper to compute, and accurate even if A B is far from normal.
     """
-    factor = _factor(b)
-    if factor.shape[1] == 0:
+    root = factor(b)
+    if root.shape[1] == 0:
         return a.new_zeros(())
-    return torch.linalg.eigvalsh(factor.T @ a @ factor).clamp_min(0).sqrt().sum()
+    return torch.linalg.eigvalsh(root.T @ a @ root).clamp_min(0).sqrt().sum()
 
 
-def _factor(matrix: Tensor) -> Tensor:
+def factor(matrix: Tensor) -> Tensor:
     """Return F (d, rank) with F F^T = ``matrix``: by Cholesky if clearly positive definite, else by eigenvectors."""
     length = len(matrix)
     lower, failed = torch.linalg.cholesky_ex(matrix)

@@ -23,6 +23,7 @@ class InceptionScoreMetric(Metric):
 
     label = feature_label = "IS"
     better = "higher"
+    in_scorecard = True
     needs = frozenset({"logits"})
 
     def check(self, inputs: Inputs) -> None:

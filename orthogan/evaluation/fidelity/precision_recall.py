@@ -6,11 +6,10 @@ import torch
 from torch import Tensor
 
 from orthogan.errors import UserError
+from orthogan.evaluation.fidelity.neighbors import chunk_of, radii
 from orthogan.evaluation.metric import Inputs, Metric, Score, register
 
 NEIGHBOURHOOD = 3
-CHUNK = 2000  # rows and columns of the distance matrix at a time
-CUDA_CHUNK = 10_000  # larger products keep a GPU busy: 400 MB
 
 
 @register("prc", "pr", "precision", "recall")
@@ -21,6 +20,7 @@ class PrecisionRecall(Metric):
         "F-score"  # VGG16 in the paper, Inception elsewhere: there is no standard, so the label always names it
     )
     better = "higher"
+    in_scorecard = True
     needs = frozenset({"rows"})
     compares = True
 
@@ -58,8 +58,8 @@ def precision_recall(
     """
     check_precision_recall(min(len(generated), len(reference)))
     fakes, reals = (x.to(device or generated.device) for x in (generated, reference))
-    chunk = CUDA_CHUNK if fakes.is_cuda else CHUNK
-    of_fakes, of_reals = radii(fakes, chunk), radii(reals, chunk)
+    chunk = chunk_of(fakes)
+    of_fakes, of_reals = (radii(x, chunk, NEIGHBOURHOOD) for x in (fakes, reals))
     inside_fakes = torch.zeros(len(reals), dtype=torch.bool, device=fakes.device)
     inside_reals = torch.zeros(len(fakes), dtype=torch.bool, device=fakes.device)
     for i in range(0, len(reals), chunk):
@@ -74,18 +74,3 @@ def precision_recall(
         "recall": recall,
         "f_score": 2 * precision * recall / max(1e-5, precision + recall),
     }
-
-
-def radii(features: Tensor, chunk: int) -> Tensor:
-    """Return the distance (n,) of each row of ``features`` (n, d) to its third neighbor, not counting itself."""
-    found = []
-    for rows in features.split(chunk):
-        nearest = rows.new_empty(len(rows), 0)
-        for columns in features.split(chunk):
-            distances = torch.cdist(rows, columns)
-            closest = distances.topk(min(NEIGHBOURHOOD + 1, len(columns)), largest=False, sorted=False).values
-            nearest = torch.cat([nearest, closest], 1)
-            if nearest.shape[1] > NEIGHBOURHOOD + 1:
-                nearest = nearest.topk(NEIGHBOURHOOD + 1, largest=False, sorted=False).values
-        found.append(nearest.amax(1))
-    return torch.cat(found)

@@ -21,10 +21,10 @@ def search_folders() -> list[Path]:
     return [Path("pretrained"), *extra, Path(torch.hub.get_dir()) / "checkpoints"]
 
 
-def find_weights(url: str, name: str | None = None) -> Path | None:
+def find_weights(url: str, name: str | None = None, sha256: str | None = None) -> Path | None:
     """Find the file that ``url`` would download (as ``name``) if it already exists; its checksum is verified.
 
-    Published names end in the first characters of their SHA-256, following torch.hub.
+    ``sha256``: its first characters; None: the name ends in them, following torch.hub.
 
     Raises:
         UserError: a file with this name has different content.
@@ -33,7 +33,7 @@ def find_weights(url: str, name: str | None = None) -> Path | None:
     for folder in search_folders():
         path = folder / name
         if path.is_file():
-            expected = name.rsplit(".", 1)[0].rsplit("-", 1)[-1]
+            expected = _expected(name, sha256)
             digest = file_sha256(path)
             if not digest.startswith(expected):
                 raise UserError(
@@ -44,27 +44,31 @@ def find_weights(url: str, name: str | None = None) -> Path | None:
     return None
 
 
-def get_weights(url: str, extractor: str, name: str | None = None) -> Path:
+def get_weights(url: str, extractor: str, name: str | None = None, sha256: str | None = None) -> Path:
     """Return the file behind ``url``: found locally, or downloaded to the cache of torch.hub.
 
     Raises:
         UserError: it was not found and cannot be downloaded; the message says where to put it.
     """
     name = name or url.rsplit("/", 1)[-1]
-    found = find_weights(url, name)
+    found = find_weights(url, name, sha256)
     if found is not None:
         return found
     target = Path(torch.hub.get_dir()) / "checkpoints" / name
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         _reach(url)
-        torch.hub.download_url_to_file(url, str(target), hash_prefix=name.rsplit(".", 1)[0].rsplit("-", 1)[-1])
+        torch.hub.download_url_to_file(url, str(target), hash_prefix=_expected(name, sha256))
     except (URLError, OSError, RuntimeError) as error:
         raise UserError(
             f"extractor {extractor}: its weights were not found and cannot be downloaded ({error}). Put {name} from "
             f"{url} into pretrained/ or {target.parent}, or use efficientnet-lite0, which needs no download"
         ) from None
     return target
+
+
+def _expected(name: str, sha256: str | None) -> str:
+    return name.rsplit(".", 1)[0].rsplit("-", 1)[-1] if sha256 is None else sha256
 
 
 def _reach(url: str) -> None:

@@ -7,9 +7,11 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import torchvision
+from PIL import Image
 from torch import Tensor, nn
 from torch_fidelity.feature_extractor_clip import MODEL_METADATA as CLIP
 from torch_fidelity.feature_extractor_clip import CLIPVisual, FeatureExtractorCLIP
@@ -17,6 +19,9 @@ from torch_fidelity.feature_extractor_vgg16 import FeatureExtractorVGG16
 
 from orthogan.errors import UserError
 from orthogan.evaluation import load_extractor
+from orthogan.evaluation.fidelity import extractors
+from orthogan.evaluation.fidelity.dinov2 import SIZES, DINOv2, Gated
+from orthogan.evaluation.fidelity.extractors import at_hand
 from orthogan.evaluation.fidelity.weights_files import get_weights
 from orthogan.io.hashing import file_sha256
 
@@ -146,32 +151,82 @@ def test_what_is_no_file_of_weights_is_named(
     assert "set to `False`" not in said
 
 
-class SmallViT(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.scale = nn.Parameter(torch.full((1,), 2.0))
+def test_dinov2_is_timms_network_with_the_published_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A small network with random weights gives the features of timm's own code, whose tensors have other names."""
+    vision = pytest.importorskip("timm.models.vision_transformer")
+    monkeypatch.setitem(SIZES, "dinov2-vit-s-14", SIZES["dinov2-vit-s-14"]._replace(width=24, depth=2, heads=3))
+    torch.manual_seed(0)
+    net = DINOv2(24, 2, 3)
+    state = {name: torch.randn_like(value) * 0.3 for name, value in net.state_dict().items()}
+    torch.save({**state, "mask_token": torch.zeros(1, 24)}, tmp_path / "dino.pth")
+    extractor = load_extractor("dinov2-vit-s-14", weights=tmp_path / "dino.pth")
+    features, logits = extractor(IMAGES)
+    net.load_state_dict(state)
+    theirs = vision.VisionTransformer(
+        img_size=224,
+        patch_size=14,
+        embed_dim=24,
+        depth=2,
+        num_heads=3,
+        num_classes=0,
+        init_values=1.0,
+        global_pool="token",
+    ).eval()
+    # the published code interpolates 37 x 37 positions to 16 x 16 with a scale of 16.1 / 37
+    theirs.load_state_dict({**state, "pos_embed": net._positions(16)}, strict=False)
+    pictures = [Image.fromarray(x.permute(1, 2, 0).numpy()) for x in IMAGES]
+    pixels = np.stack([np.array(picture.resize((224, 224), Image.Resampling.BICUBIC)) for picture in pictures])
+    mean, std = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
+    with torch.no_grad():
+        expected = theirs(torch.from_numpy((pixels / 255 - mean) / std).float().permute(0, 3, 1, 2))
+    torch.testing.assert_close(features, expected, rtol=1e-3, atol=3e-3)  # Pillow rounds half a level elsewhere
+    assert (logits, extractor.weights) == (None, file_sha256(tmp_path / "dino.pth"))
+    torch.save({"mask_token": torch.zeros(1, 24)}, tmp_path / "empty.pth")
+    with pytest.raises(UserError, match=r"empty\.pth: not the weights"):
+        load_extractor("dinov2-vit-s-14", weights=tmp_path / "empty.pth")
 
-    def forward(self, x: Tensor) -> Tensor:
-        return x.mean((2, 3)) * self.scale
 
-
-def test_dinov2_comes_from_the_hub_and_is_known_by_its_tensors(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.hub, "load", lambda repository, name: SmallViT())
-    extractor = load_extractor("dinov2-vit-s-14")
-    assert extractor(IMAGES)[0].shape == (3, 3)
-    changed = SmallViT()
-    changed.scale.data += 1
-    monkeypatch.setattr(torch.hub, "load", lambda repository, name: changed)
-    assert load_extractor("dinov2-vit-s-14").weights != extractor.weights
-    with pytest.raises(UserError, match="no weights file"):
-        load_extractor("dinov2-vit-s-14", weights="x.pth")
-
-    def offline(repository: str, name: str) -> None:
-        raise OSError("no network")
-
-    monkeypatch.setattr(torch.hub, "load", offline)
-    with pytest.raises(UserError, match=r"no network.*efficientnet-lite0"):
+def test_dinov2_weights_come_from_a_file_whose_hash_is_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ORTHOGAN_PRETRAINED", str(tmp_path))
+    (tmp_path / "dinov2_vits14_pretrain.pth").write_bytes(b"something else")
+    with pytest.raises(UserError, match=r"not b938bf1b"):
         load_extractor("dinov2-vit-s-14")
+    with pytest.raises(UserError, match=r"dinov2_vitg14_pretrain\.pth.*--weights"):
+        load_extractor("dinov2-vit-g-14")
+    assert not at_hand("dinov2-vit-g-14")
+    assert not hasattr(extractors, "FeatureExtractorDinoV2")
+
+
+def test_swiglu_of_vit_g_is_the_published_one() -> None:
+    layer = Gated(48)
+    assert layer.w3.in_features == 128  # 4 * 48 * 2 / 3, rounded up to a multiple of 8
+    x = torch.randn(2, 3, 48)
+    gate, value = layer.w12(x)[..., :128], layer.w12(x)[..., 128:]
+    torch.testing.assert_close(layer(x), layer.w3(gate * gate.sigmoid() * value))
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::torch.jit.TracerWarning")
+def test_cmmd_embeds_as_published(tmp_path: Path) -> None:
+    """Antialiased bicubic resizing, CLIP's normalization, and embeddings of length 1."""
+    file = tmp_path / "plain.pth"
+    torch.save(SmallCLIP().state_dict(), file)
+    extractor = load_extractor("clip-vit-l-14-336px-normalized", weights=file)
+    features, logits = extractor(IMAGES)
+    mean, std = torch.tensor([0.48145466, 0.4578275, 0.40821073]), torch.tensor([0.26862954, 0.26130258, 0.27577711])
+    weights = [pillow_bicubic(20, 32)] * 2
+    pixels = torch.einsum("ih,jw,nchw->ncij", *weights, IMAGES.double()) / 255
+    embedded = SmallCLIP().visual(((pixels - mean[:, None, None]) / std[:, None, None]).float())
+    torch.testing.assert_close(features, embedded / embedded.norm(dim=1, keepdim=True), rtol=1e-3, atol=2e-4)
+    assert (logits, extractor.resize) == (None, "antialiased bicubic 32")
+
+
+def pillow_bicubic(before: int, after: int) -> Tensor:
+    """The matrix (after, before) of cubic interpolation with a = -0.5, normalized at the border as in JAX."""
+    centers = (torch.arange(after, dtype=torch.float64) + 0.5) * before / after - 0.5
+    x = (centers[:, None] - torch.arange(before)).abs() / max(before / after, 1)
+    near, far = 1.5 * x**3 - 2.5 * x**2 + 1, -0.5 * x**3 + 2.5 * x**2 - 4 * x + 2
+    weights = torch.where(x < 1, near, torch.where(x < 2, far, 0.0))
+    return weights / weights.sum(1, keepdim=True)
 
 
 OWN = """

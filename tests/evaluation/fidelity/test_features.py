@@ -17,7 +17,7 @@ from torch_fidelity.metric_prc import prc_features_to_metric
 
 from orthogan.errors import UserError
 from orthogan.evaluation import evaluate
-from orthogan.evaluation.fidelity import kid, precision_recall, statistics
+from orthogan.evaluation.fidelity import kid, neighbors, precision_recall, statistics
 from orthogan.evaluation.fidelity.extractors import Extractor
 from orthogan.evaluation.fidelity.features import Features, extract
 from orthogan.evaluation.fidelity.inception_score import InceptionScore
@@ -175,7 +175,7 @@ def integers(rows: int, seed: int) -> Tensor:
 def test_precision_and_recall_are_torch_fidelitys_also_in_ties(
     chunk: int, tied: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(precision_recall, "CHUNK", chunk)
+    monkeypatch.setattr(neighbors, "CHUNK", chunk)
     for rows in ((60, 45), (4, 33), (31, 4)):
         a, b = (integers(n, s) if tied else normal(n, 4, seed=s) for s, n in enumerate(rows))
         found = precision_recall.precision_recall(a, b)
