@@ -82,12 +82,15 @@ class Facts(Section):
     classes: list[str] = Field(default=[])
     parameters: dict[str, int] = Field(description="generator, discriminator")
     latent_dim: int
-    step: int
-    images: int = Field(description="real images that D has seen in training")
+    step: int = 0
+    images: int = Field(default=0, description="real images that D has seen in training")
     seconds: float | None = Field(default=None, description="time of training, with its scores")
     machine: str = ""
     command: str = ""
     data: dict[str, Any] = Field(default={}, description="name, images, origin, license")
+    origin: dict[str, str] = Field(
+        default={}, description="of an imported model: file, sha256, layout, project, source, license"
+    )
     scores: list[ScoreOfCard] = Field(default=[])
     expected: list[Curve] = Field(default=[], description="scores in the course of training")
 
