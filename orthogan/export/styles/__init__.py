@@ -1,0 +1,1 @@
+"""The styles of export, one per file."""
