@@ -40,6 +40,7 @@ def configs() -> dict[str, Path]:
         "recipes/cpu",
         "recipes/dcgan",
         "recipes/eigengan",
+        "recipes/infogan",
         "recipes/minutes",
         "recipes/sngan",
         "recipes/sngan-64",

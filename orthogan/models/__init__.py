@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING
 from orthogan.lazy import lazy_names
 
 if TYPE_CHECKING:
+    from orthogan.models.codes import Codes, add_codes
     from orthogan.models.families.dcgan import DCGANDiscriminator, DCGANGenerator
     from orthogan.models.families.dcgan_tutorial import DCGANTutorialDiscriminator, DCGANTutorialGenerator
     from orthogan.models.families.eigengan import EigenGANDiscriminator, EigenGANGenerator
+    from orthogan.models.families.infogan import InfoGANDiscriminator, InfoGANGenerator
     from orthogan.models.families.r3gan import R3GANDiscriminator, R3GANGenerator
     from orthogan.models.families.simple_gan import SimpleGANDiscriminator, SimpleGANGenerator
     from orthogan.models.families.sngan import SNGANDiscriminator, SNGANGenerator
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
 __all__ = [
     "DISCRIMINATORS",
     "GENERATORS",
+    "Codes",
     "DCGANDiscriminator",
     "DCGANGenerator",
     "DCGANTutorialDiscriminator",
@@ -31,6 +34,8 @@ __all__ = [
     "EigenGANDiscriminator",
     "EigenGANGenerator",
     "Generator",
+    "InfoGANDiscriminator",
+    "InfoGANGenerator",
     "OpenedModel",
     "R3GANDiscriminator",
     "R3GANGenerator",
@@ -42,6 +47,7 @@ __all__ = [
     "StyleGAN2Generator",
     "WGANGPDiscriminator",
     "WGANGPGenerator",
+    "add_codes",
     "as_generator",
     "load_classifier",
     "load_discriminator",
@@ -55,9 +61,11 @@ __all__ = [
 __getattr__, __dir__ = lazy_names(
     __name__,
     {
+        "codes": ("Codes", "add_codes"),
         "families.dcgan": ("DCGANDiscriminator", "DCGANGenerator"),
         "families.dcgan_tutorial": ("DCGANTutorialDiscriminator", "DCGANTutorialGenerator"),
         "families.eigengan": ("EigenGANDiscriminator", "EigenGANGenerator"),
+        "families.infogan": ("InfoGANDiscriminator", "InfoGANGenerator"),
         "families.r3gan": ("R3GANDiscriminator", "R3GANGenerator"),
         "families.simple_gan": ("SimpleGANDiscriminator", "SimpleGANGenerator"),
         "families.sngan": ("SNGANDiscriminator", "SNGANGenerator"),

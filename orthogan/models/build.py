@@ -21,8 +21,10 @@ from orthogan.errors import UserError
 from orthogan.layers import CovariancePooling, decorrelate
 from orthogan.memory import out_of_memory
 from orthogan.models.classifiers.base import CLASSIFIERS
+from orthogan.models.codes import add_codes
 from orthogan.models.config import ClassifierConfig, CovariancePoolingConfig, NetConfig, WhiteningConfig
 from orthogan.models.protocol import DISCRIMINATORS, GENERATORS, Generator, as_generator
+from orthogan.models.recognition import add_recognition
 from orthogan.registry import Registry
 from orthogan.rng import derive
 from orthogan.weights.network import CONSTRAINT, ConstraintConfig
@@ -42,8 +44,11 @@ def build_generator(config: Config, *, num_classes: int, start: Start | None = N
     Raises:
         UserError: unknown kind, a class that cannot be imported or created, or an unsupported resolution.
     """
-    more = {"latent_dim": config.model.generator.latent_dim}
-    return as_generator(_build(config, "generator", GENERATORS, num_classes, start, more))
+    section = config.model.generator
+    net = as_generator(_build(config, "generator", GENERATORS, num_classes, start, {"latent_dim": section.latent_dim}))
+    if (codes := section.codes.of(net.latent_dim)) is not None:
+        add_codes(net, codes)
+    return net
 
 
 def build_discriminator(config: Config, *, num_classes: int, start: Start | None = None) -> nn.Module:
@@ -56,7 +61,21 @@ def build_discriminator(config: Config, *, num_classes: int, start: Start | None
                 f"model.discriminator.pooling.kind: {section.kind!r} does not support covariance pooling; use sngan"
             )
         more = {"pooling": partial(_covariance_pooling, section.pooling, batch_norm=False)}
-    return _build(config, "discriminator", DISCRIMINATORS, num_classes, start, more)
+    net = _build(config, "discriminator", DISCRIMINATORS, num_classes, start, more)
+    codes = config.model.generator.codes.of(config.model.generator.latent_dim)
+    if codes is not None and config.loss.information.weight > 0:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(derive(config.seed, "init", "recognition"))
+            add_recognition(
+                net,
+                codes,
+                width=config.loss.information.width,
+                channels=config.data.channels,
+                resolution=config.data.resolution,
+                num_classes=num_classes,
+                norm=section.norm,
+            )
+    return net
 
 
 def build_classifier(config: Config, *, num_classes: int) -> nn.Module:

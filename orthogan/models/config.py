@@ -22,6 +22,7 @@ from orthogan.config.base import (
 from orthogan.gradients.rule import GRADIENT_RULE, GradientRuleConfig
 from orthogan.linalg.roots import InverseMethod, SqrtMethod
 from orthogan.models.classifiers.base import CLASSIFIERS
+from orthogan.models.codes import CodesConfig
 from orthogan.models.protocol import DISCRIMINATORS, GENERATORS
 from orthogan.penalties.network import PENALTY, PenaltyConfig
 from orthogan.weights.network import CONSTRAINT, ConstraintConfig
@@ -104,6 +105,16 @@ class GeneratorConfig(NetConfig):
     kind: Annotated[str, KindOf(GENERATORS)] = Field(default="sngan", description="architecture")
     channels: Width = Field(default=256, description="base width [feature maps]")
     latent_dim: Width = Field(default=128, description="dimension of the latent z")
+    codes: CodesConfig = CodesConfig()
+
+    @model_validator(mode="after")
+    def _codes_fit(self) -> Self:
+        if self.codes.size > self.latent_dim:
+            raise ValueError(
+                f"codes: {self.codes.size} coordinates of codes do not fit into latent_dim = {self.latent_dim}; raise "
+                "latent_dim, or use fewer codes"
+            )
+        return self
 
 
 class CovariancePoolingConfig(Section):

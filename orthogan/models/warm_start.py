@@ -137,7 +137,7 @@ def _baked(net: nn.Module, saved: OpenedModel) -> nn.Module:
 @torch.no_grad()
 def _fitted(net: nn.Module, source: nn.Module) -> dict[str, Tensor]:
     """Return the state of ``source`` as ``net`` would hold it, with the gains and projectors of ``net``."""
-    state = dict(source.state_dict())
+    state = {key: value for key, value in source.state_dict().items() if not key.startswith("recognition.")}
     sources = dict(source.named_modules())
     for name, layer in net.named_modules():
         other = sources.get(name)

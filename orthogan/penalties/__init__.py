@@ -6,6 +6,7 @@
 from orthogan.penalties.conv import conv_orthogonality
 from orthogan.penalties.disentangled_norm import disentangled_norm, free_correlations
 from orthogan.penalties.energy import hyperspherical_energy
+from orthogan.penalties.information import code_losses, information_bound
 from orthogan.penalties.kernel import double_soft_orthogonality, mutual_coherence, off_diagonal, soft_orthogonality
 from orthogan.penalties.network import PENALTIES, Penalty, PenaltyConfig, apply, penalty
 from orthogan.penalties.schedule import SRIP_EPOCHS, SRIP_SCHEDULE, SRIP_WEIGHT, Schedule
@@ -20,11 +21,13 @@ __all__ = [
     "PenaltyConfig",
     "Schedule",
     "apply",
+    "code_losses",
     "conv_orthogonality",
     "disentangled_norm",
     "double_soft_orthogonality",
     "free_correlations",
     "hyperspherical_energy",
+    "information_bound",
     "mutual_coherence",
     "off_diagonal",
     "penalty",

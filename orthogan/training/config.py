@@ -20,6 +20,8 @@ from orthogan.config.base import (
     Share,
 )
 from orthogan.losses import LOSSES
+from orthogan.penalties.contrastive import ContrastiveConfig
+from orthogan.penalties.information import InformationConfig
 from orthogan.penalties.latent import LatentPenaltyConfig
 
 if TYPE_CHECKING:
@@ -49,13 +51,18 @@ class GradientPenaltyConfig(Section):
 class LossConfig(Section):
     """The adversarial loss and the penalties beside it."""
 
-    only_for: ClassVar = {"gan": ("kind", "gradient_penalty", "latent_penalty"), "classifier": ("label_smoothing",)}
+    only_for: ClassVar = {
+        "gan": ("kind", "gradient_penalty", "latent_penalty", "information", "contrastive"),
+        "classifier": ("label_smoothing",),
+    }
 
     kind: Annotated[str, KindOf(LOSSES)] = Field(
         default="hinge", description="adversarial loss; relativistic compares real image i with fake image i"
     )
     gradient_penalty: GradientPenaltyConfig = GradientPenaltyConfig()
     latent_penalty: LatentPenaltyConfig = LatentPenaltyConfig()
+    information: InformationConfig = InformationConfig()
+    contrastive: ContrastiveConfig = ContrastiveConfig()
     label_smoothing: Decay = Field(
         default=0.0, description="classifier: fraction of each label that is spread over all classes [0-1]"
     )
@@ -73,6 +80,19 @@ class LossConfig(Section):
             raise ValueError(
                 f"loss.latent_penalty.shrink: {latent.shrink} parts (times accumulate {training.accumulate}) do not "
                 f"divide training.generator_batch_size = {training.fakes}"
+            )
+        codes = config.model.generator.codes
+        for name, section in (("information", self.information), ("contrastive", self.contrastive)):
+            if section.weight and not codes.size:
+                raise ValueError(
+                    f"loss.{name}.weight: there are no codes; set model.generator.codes.continuous, such as 5"
+                )
+        if self.contrastive.weight and codes.continuous + len(codes.categorical) < 2:
+            raise ValueError("loss.contrastive.weight: at least two codes are needed; set model.generator.codes")
+        pairs = self.contrastive.batch_size or training.batch_size
+        if self.contrastive.weight and pairs % training.accumulate:
+            raise ValueError(
+                f"loss.contrastive.batch_size: training.accumulate = {training.accumulate} must divide {pairs}"
             )
 
 

@@ -101,10 +101,13 @@ def check_shares(config: Config, source: ImageSource, processes: int) -> None:
     """
     training, latent = config.training, config.loss.latent_penalty
     parts = processes * training.accumulate
-    for key, size in (("batch_size", training.batch_size), ("generator_batch_size", training.fakes)):
+    sizes = [("training.batch_size", training.batch_size), ("training.generator_batch_size", training.fakes)]
+    if (contrast := config.loss.contrastive).weight and contrast.batch_size:
+        sizes.append(("loss.contrastive.batch_size", contrast.batch_size))
+    for key, size in sizes:
         if size % parts:
             raise UserError(
-                f"training.{key} is {size}: not a multiple of {processes} processes x accumulate {training.accumulate}"
+                f"{key} is {size}: not a multiple of {processes} processes x accumulate {training.accumulate}"
             )
     if latent.kind != "none" and training.fakes % (parts * latent.shrink):
         raise UserError(

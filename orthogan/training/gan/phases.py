@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -10,6 +11,9 @@ from torch.utils.checkpoint import checkpoint
 
 from orthogan.data.augment import Augmentation, Drawn
 from orthogan.losses import LOSSES, sign_mean
+from orthogan.models.codes import Codes, codes_of
+from orthogan.models.recognition import logits_and_codes
+from orthogan.penalties.information import code_losses, information_bound
 from orthogan.penalties.input_gradient import squared_norm, track_gradient, wgan_gp, zero_centered_gradient_penalty
 from orthogan.training.config import LossConfig
 from orthogan.training.task import Losses
@@ -27,6 +31,7 @@ class DiscriminatorBatch:
     fake_labels: Tensor | None
     mix: Tensor
     origin: Tensor
+    fake_codes: Tensor | None = None  # values of the codes of the fakes (n, d), for InfoGAN
 
     def part(self, index: int, of: int) -> DiscriminatorBatch:
         """Return the index-th of ``of`` equal parts; real i stays paired with fake i."""
@@ -38,6 +43,7 @@ class DiscriminatorBatch:
             None if self.fake_labels is None else self.fake_labels[cut],
             self.mix[cut],
             self.origin,
+            None if self.fake_codes is None else self.fake_codes[cut],
         )
 
 
@@ -76,7 +82,7 @@ def discriminator_loss(
     if inline:
         both = track_gradient(both, batch.origin)
     labels = _join(batch.real_labels, batch.fake_labels)
-    logits = _logits(net, augment.apply(both, views[0]), labels)
+    logits, codes = _outputs(net, augment.apply(both, views[0]), labels, config)
     real, fake = logits.chunk(2)
     value = loss.discriminator(real, fake)
     logs = {"D/loss": value.detach(), "D/real": real.detach().mean(), "D/fake": fake.detach().mean()}
@@ -99,6 +105,9 @@ def discriminator_loss(
         )
         logs["D/wgan-gp"] = regular.detach()
         value = value + regular
+    if codes is not None and batch.fake_codes is not None:
+        extra, more = _information(net, codes.chunk(2)[1], batch.fake_codes, config)
+        value, logs = value + extra, logs | {"D/information": more}
     return value, logs
 
 
@@ -139,17 +148,22 @@ def generator_loss(
     """
     loss = LOSSES.get(config.kind, "loss.kind")
     fake_images = augment.apply(generator(batch.z, batch.labels), views[0])
-    fake = torch.cat(
-        [
-            _logits(net, images, labels) if critic_parts == 1 else _recomputed(net, images, labels)
-            for images, labels in zip(fake_images.chunk(critic_parts), _chunks(batch.labels, critic_parts), strict=True)
-        ]
-    )
+    outputs = [
+        _outputs(net, images, labels, config) if critic_parts == 1 else _recomputed(net, images, labels, config)
+        for images, labels in zip(fake_images.chunk(critic_parts), _chunks(batch.labels, critic_parts), strict=True)
+    ]
+    fake = torch.cat([logits for logits, _ in outputs])
     real = None
     if loss.paired and batch.real is not None:
         real = _logits(net, augment.apply(batch.real, views[1]), batch.real_labels)
     value = loss.generator(fake, real)
-    return value, {"G/loss": value.detach(), "G/fake": fake.detach().mean()}
+    logs = {"G/loss": value.detach(), "G/fake": fake.detach().mean()}
+    layout = codes_of(generator) if config.information.weight else None
+    if layout is not None:
+        predicted = torch.cat([codes for _, codes in outputs if codes is not None])
+        extra, more = _information(net, predicted, layout(batch.z), config)
+        value, logs = value + extra, logs | {"G/information": more}
+    return value, logs
 
 
 def views_of_discriminator(config: LossConfig) -> tuple[int, ...]:
@@ -171,10 +185,29 @@ def _logits(net: nn.Module, images: Tensor, labels: Tensor | None) -> Tensor:
     return net(images, labels).float()
 
 
-def _recomputed(net: nn.Module, images: Tensor, labels: Tensor | None) -> Tensor:
-    value = checkpoint(_logits, net, images, labels, use_reentrant=False, preserve_rng_state=False)
-    assert isinstance(value, Tensor)
+def _outputs(net: nn.Module, images: Tensor, labels: Tensor | None, config: LossConfig) -> tuple[Tensor, Tensor | None]:
+    """Return the logits, and for InfoGAN the predicted codes."""
+    if not config.information.weight:
+        return _logits(net, images, labels), None
+    logits, codes = logits_and_codes(net, images, labels)
+    return logits.float(), codes.float()
+
+
+def _recomputed(
+    net: nn.Module, images: Tensor, labels: Tensor | None, config: LossConfig
+) -> tuple[Tensor, Tensor | None]:
+    value = checkpoint(_outputs, net, images, labels, config, use_reentrant=False, preserve_rng_state=False)
+    assert isinstance(value, tuple)
     return value
+
+
+def _information(net: nn.Module, outputs: Tensor, values: Tensor, config: LossConfig) -> tuple[Tensor, Tensor]:
+    """Return the weighted loss of InfoGAN, and the bound on the mutual information of all codes, for the log."""
+    layout: Codes = net.recognition.codes  # pyright: ignore
+    sizes: dict[str, Any] = {"continuous": layout.continuous, "categorical": layout.categorical}
+    value = config.information.weight * code_losses(outputs, values, **sizes).sum()
+    known = information_bound(outputs.detach(), values, uniform=layout.distribution == "uniform", **sizes)
+    return value, known.sum()
 
 
 def _join(a: Tensor | None, b: Tensor | None) -> Tensor | None:

@@ -28,6 +28,7 @@ from orthogan.evaluation import MetricResult
 from orthogan.io import checkpoint
 from orthogan.io.checkpoint import Part
 from orthogan.models.build import build_discriminator, build_generator
+from orthogan.models.codes import codes_of
 from orthogan.models.generate import generate
 from orthogan.models.protocol import Generator
 from orthogan.models.saved import DISCRIMINATOR, EMA, RAW, metadata
@@ -38,6 +39,7 @@ from orthogan.training.compiled import Compiler, supports_compiled_double_backwa
 from orthogan.training.conditioning import WeightRegularizers
 from orthogan.training.config import AdamConfig
 from orthogan.training.ema import Ema, PowerEma, make_average
+from orthogan.training.gan.contrast import NET, Contrast
 from orthogan.training.gan.draws import Draws, check_shares
 from orthogan.training.gan.fakes import Fakes
 from orthogan.training.gan.freeze import first_blocks, freeze
@@ -100,6 +102,10 @@ class GanTask:
             net.to(self.device)
             net.to(memory_format=self.draws.layout)  # pyright: ignore[reportCallIssue]
         self.latent_penalty = LatentPenalty(self.generator, config.loss.latent_penalty, self.device)
+        self.codes = codes_of(self.generator)
+        self.contrast = (
+            Contrast(self.generator, config, self.draws, self.device) if config.loss.contrastive.weight else None
+        )
         self.tracking = Tracking(self.generator)
         penalty, latent = config.loss.gradient_penalty, config.loss.latent_penalty
         self.lazy = penalty.kind != "none" and penalty.interval > 1
@@ -107,6 +113,8 @@ class GanTask:
             "G": _adam(self.generator, config.optimizer.generator, latent.interval if self.latent_penalty.lazy else 1),
             "D": _adam(self.discriminator, config.optimizer.discriminator, penalty.interval if self.lazy else 1),
         }
+        if self.contrast is not None:
+            self.nets[NET], self.optimizers[NET] = self.contrast.net, self.contrast.optimizer
         sections = {"G": ("generator", config.model.generator), "D": ("discriminator", config.model.discriminator)}
         if self.frozen:
             freeze(self.optimizers["D"], [block for _, block in self.frozen])
@@ -148,6 +156,8 @@ class GanTask:
         yield self._generator_phase(step)
         if self.latent_penalty.lazy and self.latent_penalty.due(step, step / self.config.training.steps):
             yield self._latent_phase(step)
+        if self.contrast is not None and self.contrast.due(step / self.config.training.steps):
+            yield self.contrast.phase(step, 1 if self.whole else self.config.training.accumulate)
         for turn in range(self.config.training.d_steps_per_g_step):
             index = step * self.config.training.d_steps_per_g_step + turn
             self.compiler.begin()
@@ -211,6 +221,8 @@ class GanTask:
             "augment": Part(self.augment.state_dict(), {}),
             "latent": Part(self.latent_penalty.state() | self.tracking.state() | self.health.state(), {}),
         }
+        if self.contrast is not None:
+            parts |= {stem: Part(tensors, {}) for stem, tensors in self.contrast.files().items()}
         if "G" in self.averages:
             tensors = self.averages["G"].net.state_dict()
             averaged = metadata(self.config, self.classes, extra | {"weights": "ema"}, tensors=tensors)
@@ -234,6 +246,8 @@ class GanTask:
             self.latent_penalty.load(latent)
             self.tracking.load(latent)
             self.health.load(latent)
+        if self.contrast is not None:
+            self.contrast.load({stem: checkpoint.read(folder, stem) for stem in self.contrast.files()})
         if "G" in self.averages:
             averaged = (folder / f"{EMA}.safetensors").is_file()  # else the average starts here
             self.averages["G"].net.load_state_dict(checkpoint.read(folder, EMA if averaged else RAW))
@@ -330,6 +344,9 @@ class GanTask:
             if regularised:
                 extra, more = self._latent(mine.part(0, latent.shrink), step, index)
                 value, logs = value + extra, logs | more
+            if self.contrast is not None and self.contrast.due(share):
+                extra, more = self.contrast.generator_loss(step, index, parts)
+                value, logs = value + extra, logs | more
             return value, logs
 
         around = self.advance["G and D"].hold
@@ -383,7 +400,10 @@ class GanTask:
         fake, labels = self.fakes.at(index)
         mix = torch.rand(len(real), generator=self.draws.rng("mix", index), device=self.device)
         origin = torch.zeros((), device=self.device, requires_grad=True)
-        return DiscriminatorBatch(real, real_labels, fake, labels, mix, origin)
+        codes = None
+        if self.codes is not None and self.config.loss.information.weight:
+            codes = self.codes(self.draws.latents("D", index, self.config.training.batch_size)[0])
+        return DiscriminatorBatch(real, real_labels, fake, labels, mix, origin, codes)
 
 
 def _same(source: ImageSource) -> ImageSource:

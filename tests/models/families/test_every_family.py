@@ -19,7 +19,7 @@ from orthogan.models.protocol import DISCRIMINATORS, GENERATORS, Discriminator, 
 
 SIZES = {"sngan": (32, 48, 64, 128), "dcgan": (32, 48, 64, 128), "wgan-gp": (32, 64, 128), "r3gan": (16, 32, 64)}
 LATENTS = {"eigengan": 40}  # its subspaces take 18 of them at 32 px
-UNCONDITIONAL = ("dcgan-tutorial", "eigengan", "simple-gan")
+UNCONDITIONAL = ("dcgan-tutorial", "eigengan", "infogan", "simple-gan")
 CONDITIONAL = [kind for kind in GENERATORS if kind not in UNCONDITIONAL]
 CASES = [(kind, size) for kind, sizes in SIZES.items() for size in sizes]
 
