@@ -149,10 +149,9 @@ def list_blocks(net: nn.Module) -> list[tuple[str, list[nn.Module]]]:
     return found
 
 
-GENERATORS: Registry[Callable[..., nn.Module]] = Registry("generator", "orthogan.models.families", adopt=module_class)
-DISCRIMINATORS: Registry[Callable[..., nn.Module]] = Registry(
-    "discriminator", "orthogan.models.families", adopt=module_class
-)
+FAMILIES = ("orthogan.models.families", "orthogan.models.families.official")
+GENERATORS: Registry[Callable[..., nn.Module]] = Registry("generator", *FAMILIES, adopt=module_class)
+DISCRIMINATORS: Registry[Callable[..., nn.Module]] = Registry("discriminator", *FAMILIES, adopt=module_class)
 
 
 def standard_normal(n: int, dim: int, *, seed: int) -> Tensor:

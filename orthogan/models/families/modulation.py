@@ -178,7 +178,15 @@ def style_of(layer: nn.Module, w: Tensor | Style) -> Tensor:
         return layer.affine(at_least_float32(w))  # pyright: ignore[reportCallIssue]
 
 
-def modulated_conv2d(x: Tensor, weight: Tensor, style: Tensor, *, demodulate: bool = True, up: bool = False) -> Tensor:
+def modulated_conv2d(
+    x: Tensor,
+    weight: Tensor,
+    style: Tensor,
+    *,
+    demodulate: bool = True,
+    up: bool = False,
+    padding: int | None = None,
+) -> Tensor:
     """Convolve image i with W_i = weight * style_i, each output channel of W_i scaled to length 1 (2020, sec. 2.2).
 
     Inputs and outputs are scaled instead of weights: one convolution for the whole batch, and no weight per sample.
@@ -187,6 +195,7 @@ def modulated_conv2d(x: Tensor, weight: Tensor, style: Tensor, *, demodulate: bo
     Args:
         x: (n, in, h, w). weight: (out, in, k, k), k odd; 3 for ``up``. style: (n, in).
         demodulate: whether to scale the outputs.
+        padding: of zeros, without ``up``; by default the size stays the same.
 
     Returns:
         (n, out, h, w), or (n, out, 2h, 2w) with ``up``.
@@ -196,7 +205,7 @@ def modulated_conv2d(x: Tensor, weight: Tensor, style: Tensor, *, demodulate: bo
         # doubling spreads the energy of a pixel over four, hence the factor 4
         h = blur(functional.conv_transpose2d(x, weight.transpose(0, 1), stride=2), 1) * 4
     else:
-        h = functional.conv2d(x, weight, padding=weight.shape[-1] // 2)
+        h = functional.conv2d(x, weight, padding=weight.shape[-1] // 2 if padding is None else padding)
     if not demodulate:
         return h
     with torch.autocast(x.device.type, enabled=False):
@@ -210,10 +219,19 @@ def blur(x: Tensor, padding: int, *, stride: int = 1) -> Tensor:
 
     (n, c, h, w) -> (n, c, h + 2 * padding - 3, ...); every ``stride``-th pixel is kept.
     """
+    return functional.conv2d(x, _taps(x), padding=padding, stride=stride, groups=x.shape[1])
+
+
+def upsample(x: Tensor) -> Tensor:
+    """Double (n, c, h, w) to (n, c, 2h, 2w) as ``double``, but with zeros beyond the edges, as the authors do."""
+    kernel = _taps(x) * 4
+    return functional.conv_transpose2d(x, kernel, stride=2, padding=1, groups=x.shape[1])
+
+
+def _taps(x: Tensor) -> Tensor:
     place = torch.arange(4, device=x.device, dtype=x.dtype)  # no copy from the host
     taps = (1 + place * (3 - place)) / 8
-    kernel = torch.outer(taps, taps).expand(x.shape[1], 1, 4, 4)
-    return functional.conv2d(x, kernel, padding=padding, stride=stride, groups=x.shape[1])
+    return torch.outer(taps, taps).expand(x.shape[1], 1, 4, 4)
 
 
 def double(x: Tensor) -> Tensor:
