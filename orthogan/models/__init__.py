@@ -12,6 +12,11 @@ if TYPE_CHECKING:
     from orthogan.models.families.dcgan_tutorial import DCGANTutorialDiscriminator, DCGANTutorialGenerator
     from orthogan.models.families.eigengan import EigenGANDiscriminator, EigenGANGenerator
     from orthogan.models.families.infogan import InfoGANDiscriminator, InfoGANGenerator
+    from orthogan.models.families.official.stylegan2 import (
+        OfficialStyleGAN2Discriminator,
+        OfficialStyleGAN2Generator,
+    )
+    from orthogan.models.families.official.stylegan3 import StyleGAN3Generator
     from orthogan.models.families.r3gan import R3GANDiscriminator, R3GANGenerator
     from orthogan.models.families.simple_gan import SimpleGANDiscriminator, SimpleGANGenerator
     from orthogan.models.families.sngan import SNGANDiscriminator, SNGANGenerator
@@ -36,6 +41,8 @@ __all__ = [
     "Generator",
     "InfoGANDiscriminator",
     "InfoGANGenerator",
+    "OfficialStyleGAN2Discriminator",
+    "OfficialStyleGAN2Generator",
     "OpenedModel",
     "R3GANDiscriminator",
     "R3GANGenerator",
@@ -45,6 +52,7 @@ __all__ = [
     "SimpleGANGenerator",
     "StyleGAN2Discriminator",
     "StyleGAN2Generator",
+    "StyleGAN3Generator",
     "WGANGPDiscriminator",
     "WGANGPGenerator",
     "add_codes",
@@ -66,6 +74,8 @@ __getattr__, __dir__ = lazy_names(
         "families.dcgan_tutorial": ("DCGANTutorialDiscriminator", "DCGANTutorialGenerator"),
         "families.eigengan": ("EigenGANDiscriminator", "EigenGANGenerator"),
         "families.infogan": ("InfoGANDiscriminator", "InfoGANGenerator"),
+        "families.official.stylegan2": ("OfficialStyleGAN2Discriminator", "OfficialStyleGAN2Generator"),
+        "families.official.stylegan3": ("StyleGAN3Generator",),
         "families.r3gan": ("R3GANDiscriminator", "R3GANGenerator"),
         "families.simple_gan": ("SimpleGANDiscriminator", "SimpleGANGenerator"),
         "families.sngan": ("SNGANDiscriminator", "SNGANGenerator"),

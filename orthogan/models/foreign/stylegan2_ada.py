@@ -28,7 +28,7 @@ _TOP = {"fromrgb": "image", "conv": "conv", "fc": "hidden", "out": "linear"}
     license=LICENSE,
 )
 def read(content: Any, path: Path) -> Foreign | None:
-    """Recognize a pickle with a generator whose blocks are ``b4``, ``b8``, …"""
+    """Recognize a pickle with a generator whose blocks are ``b4``, ``b8`` and so on."""
     if (nets := networks(content)) is None or "synthesis.b4.const" not in nets["G_ema"].state():
         return None
     return Foreign(
@@ -48,7 +48,7 @@ def networks(content: Any) -> dict[str, PickledModule] | None:
     return nets
 
 
-def sizes(net: PickledModule) -> dict[str, int]:
+def sizes(net: PickledModule) -> dict[str, Any]:
     """Return resolution, channels of the images, width of the latent, and number of classes of a generator."""
     fields = net.fields
     return {
@@ -150,7 +150,9 @@ def mapper_name(name: str) -> str:
 def check_filter(net: PickledModule) -> None:
     """Raise ``UserError`` unless the filter of a layer is the published one, [1, 3, 3, 1]."""
     taps = mapping(net.fields["_buffers"]).get("resample_filter")
-    if isinstance(taps, Tensor) and not torch.allclose(taps.float(), TAPS if taps.ndim == 1 else torch.outer(TAPS, TAPS)):
+    if isinstance(taps, Tensor) and not torch.allclose(
+        taps.float(), TAPS if taps.ndim == 1 else torch.outer(TAPS, TAPS)
+    ):
         raise UserError("this network resamples with another filter than [1, 3, 3, 1]; orthogan supports that one only")
 
 

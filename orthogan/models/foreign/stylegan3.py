@@ -38,9 +38,7 @@ OPTIONS = {
 }
 
 
-@layout(
-    "stylegan3", about="StyleGAN3 (NVIDIA)", source="https://github.com/NVlabs/stylegan3", license=LICENSE
-)
+@layout("stylegan3", about="StyleGAN3 (NVIDIA)", source="https://github.com/NVlabs/stylegan3", license=LICENSE)
 def read(content: Any, path: Path) -> Foreign | None:
     """Recognize a pickle with a generator whose input has Fourier features."""
     if (nets := networks(content)) is None or "synthesis.input.freqs" not in nets["G_ema"].state():
