@@ -354,7 +354,7 @@ class StyleGAN3Generator(StyleBased):
         return self.mapper.layers[0]
 
     def style_parts(self) -> list[tuple[str, nn.Module, int]]:
-        """Return (dotted name, layer, row of ws) of every style: the input and the layers, each with a row of its own."""
+        """Return (dotted name, layer, row of ws) of every style: of the input and the layers, a row each."""
         layers: list[tuple[str, nn.Module, int]] = [(f"layers.{i}", part, i + 1) for i, part in enumerate(self.layers)]
         return [("input", self.input, 0), *layers]
 
