@@ -39,7 +39,8 @@ if TYPE_CHECKING:
     from orthogan.config.schema import Config
     from orthogan.data import open_configured, open_source
     from orthogan.evaluation import evaluate
-    from orthogan.latent import Directions, first_layer_directions, native_directions, render, traverse
+    from orthogan.latent import Directions, Latents, first_layer_directions, native_directions, render, traverse
+    from orthogan.latent.invert import project
     from orthogan.models.open import load_generator as load
     from orthogan.models.protocol import Generator
     from orthogan.models.saved import save_generator
@@ -49,6 +50,7 @@ __all__ = [
     "Config",
     "Directions",
     "Generator",
+    "Latents",
     "data",
     "disentanglement",
     "errors",
@@ -66,6 +68,7 @@ __all__ = [
     "open_configured",
     "open_source",
     "penalties",
+    "project",
     "render",
     "save_generator",
     "studies",
@@ -82,7 +85,8 @@ __getattr__, __dir__ = lazy_names(
         "config.schema": ("Config",),
         "data": ("open_configured", "open_source"),
         "evaluation": ("evaluate",),
-        "latent": ("Directions", "first_layer_directions", "native_directions", "render", "traverse"),
+        "latent": ("Directions", "Latents", "first_layer_directions", "native_directions", "render", "traverse"),
+        "latent.invert": ("project",),
         "models.open": ("load=load_generator",),
         "models.protocol": ("Generator",),
         "models.saved": ("save_generator",),

@@ -4,6 +4,7 @@ from orthogan.drawing.grid import class_layout, image_grid, save_png
 from orthogan.latent.directions import Directions, random_control
 from orthogan.latent.discovery.native import latent_axes, native_directions
 from orthogan.latent.discovery.sefa import first_layer_directions
+from orthogan.latent.latents import Latents
 from orthogan.latent.render import render
 from orthogan.latent.samples import Samples, parse_classes, parse_layers, parse_seeds, sample_images, save_samples
 from orthogan.latent.traverse import ContactSheet, Traversal, contact_sheet, traverse
@@ -12,6 +13,7 @@ from orthogan.models.generate import in_space, list_spaces, model_hash, truncate
 __all__ = [
     "ContactSheet",
     "Directions",
+    "Latents",
     "Samples",
     "Traversal",
     "class_layout",

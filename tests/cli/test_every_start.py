@@ -72,6 +72,8 @@ STARTS: list[tuple[str, int, set[str]]] = [
     ("spectrum RUN", 0, {*DEVICE, "tabulate"}),
     ("compare RUN RUN", 2, {*DEVICE, "tabulate"}),
     ("explore RUN --port 70000", 2, DEVICE),
+    ("project absent a.png", 2, NOTHING),
+    ("project RUN absent.png", 2, NOTHING),
     (
         "evaluate RUN --metrics fid --samples 16 --reference-samples 16 --extractor tests.fixtures.extractor:Moments",
         0,

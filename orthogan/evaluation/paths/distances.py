@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -45,6 +46,16 @@ class Distance:
     function: Function
     weights: str = "none"
     square: bool = False
+    features: Callable[[Tensor], Tensor] | None = None  # of images, where the function is their squared distance
+
+    def against(self, targets: Tensor) -> Callable[[Tensor], Tensor]:
+        """Return the distances (n,) of images from fixed ``targets`` (n, c, h, w), differentiable in the images."""
+        if self.features is None:
+            return lambda images: self.function(images, targets)
+        features = self.features
+        with torch.no_grad():
+            goal = features(targets)
+        return lambda images: (features(images) - goal).square().sum(1)
 
     def __call__(self, a: Tensor, b: Tensor) -> Tensor:
         """Compute distances. Raises ``UserError`` if the function does not return one number per pair."""
@@ -98,9 +109,10 @@ def load_distance(distance: str | Distance | Function, *, device: torch.device |
     if distance == PIXEL:
         return Distance(PIXEL, "mean squared difference of pixels in [-1, 1]", _pixels, square=True)
     if distance == FEATURES:
-        features, digest = load_efficientnet_lite0()
+        net, digest = load_efficientnet_lite0()
         what = f"squared distance of features, images at {SIZE} px"
-        return Distance(FEATURES, what, _of_features(features.to(device)), digest, square=True)
+        features = _features_of(net.to(device))
+        return Distance(FEATURES, what, _between(features), digest, square=True, features=features)
     raise UserError(f"distance {distance!r}: choose one of {', '.join(DISTANCES)}, or pass a function")
 
 
@@ -108,11 +120,18 @@ def _pixels(a: Tensor, b: Tensor) -> Tensor:
     return (a - b).square().flatten(1).mean(1)
 
 
-def _of_features(net: nn.Module) -> Function:
-    def features(images: Tensor) -> Tensor:
-        return net((rgb(images) + 1) * 127.5)[0]
+def _features_of(net: nn.Module) -> Callable[[Tensor], Tensor]:
+    return lambda images: net((rgb(images) + 1) * 127.5)[0]
 
+
+def _between(features: Callable[[Tensor], Tensor]) -> Function:
     return lambda a, b: (features(a) - features(b)).square().sum(1)
+
+
+def nearest_to_perception() -> str:
+    """Return the name of the best distance at hand: LPIPS if its package and weights are here, else EfficientNet's."""
+    found = importlib.util.find_spec("lpips") is not None and find_weights(URL) is not None
+    return LPIPS if found else FEATURES
 
 
 class Lpips(nn.Module):
