@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import statistics
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orthogan.stats import Estimate, format_number, paired_difference
+from orthogan.stats import (
+    Estimate,
+    detectable,
+    format_number,
+    holm_adjusted,
+    holm_levels,
+    paired_difference,
+    t_test,
+)
 
 # two-sided 95 % quantiles, from printed tables, by degrees of freedom
 QUANTILES = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776, 9: 2.262, 29: 2.045}
@@ -85,3 +95,49 @@ def test_numbers_on_their_own() -> None:
         "-2.5",
         "not finite",
     ]
+
+
+def test_the_p_value_is_that_of_scipy() -> None:
+    from scipy.stats import ttest_1samp
+
+    values = [0.3, -1.2, 2.0, 0.7]
+    for bound in (0.0, 1.5):
+        assert t_test(values, bound) == pytest.approx(ttest_1samp(values, bound).pvalue)
+    assert (t_test([1.0, 1.0]), t_test([1.0, 1.0], 1.0)) == (0.0, 1.0)
+
+
+@given(st.lists(st.floats(1e-4, 1.0), min_size=1, max_size=6))
+def test_holm_is_the_closed_test_of_bonferroni(p_values: list[float]) -> None:
+    # a closed test rejects a hypothesis if every set of hypotheses that contains it is rejected (Marcus et al. 1976)
+    indices = range(len(p_values))
+    sets = [some for size in range(1, len(p_values) + 1) for some in itertools.combinations(indices, size)]
+    levels, adjusted = holm_levels(p_values), holm_adjusted(p_values)
+    for i in indices:
+        closed = max(min(1.0, len(some) * min(p_values[j] for j in some)) for some in sets if i in some)
+        assert adjusted[i] == pytest.approx(closed)
+        if abs(closed - 0.05) > 1e-9:
+            assert (p_values[i] <= levels[i]) == (closed <= 0.05)
+
+
+def test_an_interval_at_another_confidence_excludes_what_the_test_rejects() -> None:
+    found = Estimate.of([1.0, 1.4, 0.7, 1.1])
+    p = t_test(found.values)
+    wide, narrow = found.at(1 - 0.99 * p), found.at(1 - 1.01 * p)
+    assert wide.low is not None
+    assert narrow.low is not None
+    assert wide.low < 0 < narrow.low
+    assert Estimate.of([1.0]).at(0.99) == Estimate.of([1.0])
+
+
+@pytest.mark.parametrize(("n", "alpha"), [(3, 0.05), (5, 0.05), (10, 0.01)])
+def test_the_detectable_difference_is_found_in_four_of_five_simulated_studies(n: int, alpha: float) -> None:
+    size = detectable(n, alpha=alpha)
+    values = np.random.default_rng(0).normal(size, 1.0, (20_000, n))
+    low = QUANTILES[n - 1] if alpha == 0.05 else 3.250  # of the tables
+    found = np.abs(values.mean(1)) / (values.std(1, ddof=1) / n**0.5) > low
+    assert found.mean() == pytest.approx(0.8, abs=0.01)
+
+
+def test_power_needs_two_runs() -> None:
+    with pytest.raises(ValueError, match="n = 1; at least 2 runs are needed"):
+        detectable(1)

@@ -26,7 +26,7 @@ from orthogan.io.read import UnreadableFile, describe_error, read_regular
 from orthogan.io.write import disk_errors, write_text
 from orthogan.stats import Estimate, format_number
 from orthogan.studies.table import Entry, Table
-from orthogan.studies.verdict import Verdict
+from orthogan.studies.verdict import Finding, Verdict
 
 CURVES, OVERLAYS, SAMPLES = "curves.png", "overlays.png", "samples.png"  # the pictures of a report
 MACHINE = ("processor", "cores", "memory [GiB]", "gpu", "threads", "cells at a time", "system", "python", "torch")
@@ -68,10 +68,10 @@ img {{ max-width: 100%; height: auto; }}
 """
 ARROWS = {"lower": " ↓", "higher": " ↑", "": ""}
 NOT_CORRECTED = (
-    "Mean ± half the width of its 95 % interval (Student's t over n seeds); no interval with `n = 1`. Intervals are "
-    "not corrected for multiple comparisons: of twenty true zeros about one interval misses 0. ↓ lower is better, "
-    "↑ higher is better. Failed runs are counted but are not in the mean, so the mean of such a row is that of the "
-    "remaining runs."
+    "Mean ± half the width of its 95 % interval (Student's t over n seeds); no interval with `n = 1`. Intervals in "
+    "the tables are not corrected for multiple comparisons: of twenty true zeros about one interval misses 0. The "
+    "verdicts are corrected. ↓ lower is better, ↑ higher is better. Failed runs are counted but are not in the mean, "
+    "so the mean of such a row is that of the remaining runs."
 )
 
 
@@ -115,7 +115,7 @@ def _blocks(report: Report, folder: Path) -> list[str]:
     for panel in report.panels:
         blocks += _panel(panel)
     blocks += [*_pictures(report, folder), *_rows(report), *_making(report)]
-    return blocks + (_verdict(report.verdicts) if report.claims else [])
+    return blocks + (verdict_blocks(report.verdicts) if report.claims else [])
 
 
 def _bullets(items: Sequence[str]) -> list[str]:
@@ -290,15 +290,20 @@ def _making(report: Report) -> list[str]:
     return blocks
 
 
-def _verdict(verdicts: Sequence[Verdict]) -> list[str]:
+def verdict_blocks(verdicts: Sequence[Verdict]) -> list[str]:
+    """Return the last section of a report."""
     blocks = [
         "## Verdict",
-        "A claim holds here if the 95 % intervals of all its comparisons are on its side, and does not hold if one of "
-        "them is on the other side. The verdict applies to these nets, data sets and training lengths only.",
+        "A claim holds here if the corrected intervals of all its comparisons are on its side, and does not hold if "
+        "one of them is on the other side. Corrected intervals and p-values allow for the number of comparisons of "
+        "the claim (Holm 1979), so that a wrong decision about a claim has a probability of at most 5 %. Detectable: "
+        "the smallest difference that the comparison finds with probability 0.8 at the measured spread. The verdict "
+        "applies to these nets, data sets and training lengths only.",
     ]
     for verdict in verdicts:
         blocks.append(f"### {verdict.claim.text}: {verdict.verdict}")
-        blocks.append(f"Claimed in: {verdict.claim.source}. Here: {verdict.counts()}.")
+        published = f" The paper's numbers: {verdict.claim.published}." if verdict.claim.published else ""
+        blocks.append(f"Claimed in: {verdict.claim.source}.{published} Here: {verdict.counts()}.")
         blocks += _bullets([_plain(str(finding)) for finding in verdict.findings])
     return blocks if verdicts else [*blocks, "This study checks no published claim."]
 
@@ -335,27 +340,41 @@ def as_dict(report: Report) -> dict[str, Any]:
         "remarks": list(report.remarks),
         **report.more,
         "tables": [_table(panel) for panel in report.panels],
-        "verdict": [
-            {
-                "claim": verdict.claim.text,
-                "source": verdict.claim.source,
-                "verdict": verdict.verdict,
-                "counts": verdict.counts(),
-                "findings": [
-                    {
-                        "says": finding.says,
-                        "setting": finding.setting,
-                        "verdict": finding.verdict,
-                        "why": finding.why,
-                        "without": finding.without,
-                        **finding.estimate.as_dict(),
-                    }
-                    for finding in verdict.findings
-                ],
-            }
-            for verdict in report.verdicts
-        ],
+        "verdict": verdict_facts(report.verdicts),
     }
+
+
+def verdict_facts(verdicts: Sequence[Verdict]) -> list[dict[str, Any]]:
+    """Return the verdicts and their findings, for JSON."""
+    return [
+        {
+            "claim": verdict.claim.text,
+            "source": verdict.claim.source,
+            "published": verdict.claim.published,
+            "verdict": verdict.verdict,
+            "counts": verdict.counts(),
+            "findings": [
+                {
+                    "says": finding.says,
+                    "setting": finding.setting,
+                    "verdict": finding.verdict,
+                    "why": finding.why,
+                    "without": finding.without,
+                    **finding.estimate.as_dict(),
+                    **_corrected(finding),
+                }
+                for finding in verdict.findings
+            ],
+        }
+        for verdict in verdicts
+    ]
+
+
+def _corrected(finding: Finding) -> dict[str, Any]:
+    if finding.corrected is None:
+        return {}
+    numbers = {"low": finding.corrected.low, "high": finding.corrected.high, "confidence": finding.confidence}
+    return {"corrected": numbers, "p": finding.p, "detectable": finding.detectable}
 
 
 def _table(panel: Table) -> dict[str, Any]:

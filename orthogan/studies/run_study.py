@@ -6,6 +6,7 @@ import json
 import re
 import shlex
 import shutil
+import sys
 import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -30,7 +31,7 @@ from orthogan.studies.pool import run_cells
 from orthogan.studies.report import Report, write
 from orthogan.studies.study import SCALES, Keys, Scale, ScaleName, Study, get_study
 from orthogan.studies.table import Entry, Table, panel
-from orthogan.studies.verdict import judge
+from orthogan.studies.verdict import judge, power_note
 from orthogan.training.resume import read_records
 
 OVERLAYS = "overlays"  # folder of pictures
@@ -82,6 +83,7 @@ def run_study(request: Request) -> Path:
     for need in study.needs:
         need()
     _check_methods(study, request.redo)
+    print(power_note(request.seeds or 0, study.claims, len(study.scales[scale].settings)), file=sys.stderr)
     with locked(root, "choose another --out"):
         _redo(root, request.redo)
         outcomes = {cell.folder: recover(cell.folder) for cell in cells}

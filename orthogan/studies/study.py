@@ -116,7 +116,8 @@ class Term:
 class Hypothesis:
     """A sum of terms, computed per seed, and the side of ``bound`` where the claim expects it.
 
-    Terms with the setting ``EVERY`` are tested once in each setting of the scale.
+    Terms with the setting ``EVERY`` are tested once in each setting of the scale. ``margin``: the largest difference
+    from ``bound`` that does not matter; if the interval lies within it, the finding is that there is no difference.
 
     Example:
         >>> from orthogan.studies import Hypothesis, Term
@@ -129,11 +130,14 @@ class Hypothesis:
     terms: tuple[Term, ...]
     expected: Literal["below", "above"]
     bound: float = 0.0
+    margin: float | None = None
 
 
 @dataclass(frozen=True)
 class Claim:
     """A published claim, its source (and whether it was read), and the hypotheses that test it here.
+
+    ``published``: the paper's numbers for it, in a few words.
 
     Example:
         >>> from orthogan.studies import Claim, lower
@@ -144,10 +148,11 @@ class Claim:
     text: str
     source: str
     contrasts: tuple[Hypothesis, ...]
+    published: str = ""
 
 
-def lower(number: str, method: str, than: str, setting: str = EVERY) -> Hypothesis:
-    """Expect ``number`` of ``method`` below that of the method ``than``.
+def lower(number: str, method: str, than: str, setting: str = EVERY, *, margin: float | None = None) -> Hypothesis:
+    """Expect ``number`` of ``method`` below that of the method ``than``; ``margin``: see ``Hypothesis``.
 
     Example:
         >>> from orthogan.studies import lower
@@ -155,11 +160,11 @@ def lower(number: str, method: str, than: str, setting: str = EVERY) -> Hypothes
         'below'
     """
     terms = (Term(number, method, 1.0, setting), Term(number, than, -1.0, setting))
-    return Hypothesis(f"{number}: {method} less {than}, below 0", terms, "below")
+    return Hypothesis(f"{number}: {method} less {than}, below 0", terms, "below", margin=margin)
 
 
-def higher(number: str, method: str, than: str, setting: str = EVERY) -> Hypothesis:
-    """Expect ``number`` of ``method`` above that of the method ``than``.
+def higher(number: str, method: str, than: str, setting: str = EVERY, *, margin: float | None = None) -> Hypothesis:
+    """Expect ``number`` of ``method`` above that of the method ``than``; ``margin``: see ``Hypothesis``.
 
     Example:
         >>> from orthogan.studies import higher
@@ -167,7 +172,7 @@ def higher(number: str, method: str, than: str, setting: str = EVERY) -> Hypothe
         'above'
     """
     terms = (Term(number, method, 1.0, setting), Term(number, than, -1.0, setting))
-    return Hypothesis(f"{number}: {method} less {than}, above 0", terms, "above")
+    return Hypothesis(f"{number}: {method} less {than}, above 0", terms, "above", margin=margin)
 
 
 def under(number: str, method: str, bound: float, setting: str = EVERY) -> Hypothesis:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
+from orthogan.stats import detectable
 from orthogan.studies.study import Claim, Hypothesis, Term, higher, lower, under
 from orthogan.studies.table import Entry, Table
-from orthogan.studies.verdict import ABSENT, FAILED, HELD, UNDECIDED, judge, judge_hypotheses
+from orthogan.studies.verdict import ABSENT, EQUAL, FAILED, HELD, UNDECIDED, Finding, judge, power_note
 from tests.fixtures.tables import entry, table
 
 BASE = {0: 10.0, 1: 11.0, 2: 12.0}
@@ -20,6 +22,10 @@ def of(**rows: dict[int, float]) -> Table:
 
 def shifted(by: float, noise: float = 0.01) -> dict[int, float]:
     return {seed: value + by + noise * (seed - 1) for seed, value in BASE.items()}
+
+
+def judge_hypotheses(contrast: Hypothesis, panels: dict[str, Table]) -> Sequence[Finding]:
+    return judge([Claim("x", "y", (contrast,))], panels)[0].findings
 
 
 def verdict_of(contrast: Hypothesis, found: Table) -> str:
@@ -40,6 +46,8 @@ def test_lower_by_the_side_of_the_interval(by: float, noise: float, expected: st
 def test_a_finding_says_mean_n_interval_and_why_it_is_undecided() -> None:
     finding = judge_hypotheses(lower("error", "new", "base"), {"": of(base=BASE, new=shifted(-1.0, 5.0))})[0]
     assert "undecided: the interval contains 0 (mean -1, n = 3, 95 % interval [" in str(finding)
+    assert "corrected" not in str(finding)
+    assert finding.detectable == pytest.approx(5.0 * detectable(3))  # the standard deviation is 5
 
 
 def test_one_seed_decides_nothing() -> None:
@@ -115,3 +123,47 @@ def test_a_claim_holds_where_all_its_contrasts_do() -> None:
         assert judge([claim], found)[0].verdict == expected, methods
     both = judge([Claim("x", "y", (lower("error", "good", "base"), lower("error", "bad", "base")))], found)[0]
     assert both.counts() == "1 held here, 1 did not hold here"
+
+
+def test_the_comparisons_of_a_claim_are_corrected_for_their_number() -> None:
+    # a t statistic of 2 * sqrt(3) * 5 / sqrt(3) = 10 has p = 0.0099, below 0.05 and above 0.05 / 6
+    found = {"": of(base=BASE, near=shifted(-1.0, 0.1 * 3**0.5), off=shifted(0.0, 1.0))}
+    near = lower("error", "near", "base")
+    alone = judge([Claim("x", "y", (near,))], found)[0].findings[0]
+    assert alone.verdict == HELD
+    assert alone.p == pytest.approx(0.0099, abs=1e-4)
+    many = judge([Claim("x", "y", (near, *[lower("error", "off", "base")] * 5))], found)[0]
+    first = many.findings[0]
+    assert first.verdict == UNDECIDED
+    assert first.p == pytest.approx(6 * alone.p)
+    assert first.confidence == pytest.approx(1 - 0.05 / 6)
+    assert first.corrected is not None
+    assert first.corrected.high is not None
+    assert first.corrected.high > 0 > (first.estimate.high or 0)
+    assert ", corrected [" in str(first)
+    assert many.verdict == UNDECIDED
+
+
+def test_a_small_difference_is_no_difference_where_the_margin_allows_it() -> None:
+    found = of(base=BASE, new=shifted(0.0, 0.1))
+    assert verdict_of(lower("error", "new", "base"), found) == UNDECIDED
+    finding = judge_hypotheses(lower("error", "new", "base", margin=0.5), {"": found})[0]
+    assert finding.verdict == EQUAL
+    assert "no difference here: it is not larger than 0.5" in str(finding)
+    assert verdict_of(lower("error", "new", "base", margin=0.15), found) == UNDECIDED  # 0.1686 is not excluded
+
+
+def test_equivalence_is_two_one_sided_tests() -> None:
+    # the 90 % interval of differences -0.1, 0, 0.1 is 0 +- 2.92 * 0.1 / sqrt(3)
+    found = of(base=BASE, new=shifted(0.0, 0.1))
+    reach = 2.919986 * 0.1 / 3**0.5
+    assert verdict_of(lower("error", "new", "base", margin=reach * 1.001), found) == EQUAL
+    assert verdict_of(lower("error", "new", "base", margin=reach * 0.999), found) == UNDECIDED
+
+
+def test_the_power_is_said_beforehand() -> None:
+    claim = Claim("x", "y", (lower("error", "new", "base"), lower("error", "other", "base", "a")))
+    text = power_note(5, [claim], settings=2)
+    assert f"difference of {detectable(5):.2g} standard deviations" in text
+    assert f"one of 3 comparisons of a claim, {detectable(5, alpha=0.05 / 3):.2g}" in text
+    assert "decides nothing" in power_note(1, [claim], settings=2)

@@ -222,7 +222,7 @@ STUDY = Study(
     overlays={"complexity of the margins": histograms},
     claims=[
         Claim(
-            "SRN makes the generalisation gap smaller (the first version: by up to 11.3 %)",
+            "SRN makes the generalization gap smaller (the first version: by up to 11.3 %)",
             f"{PAPER}, abstract (read)",
             (lower(GAP, "srn-50", "vanilla", TRUE), lower(GAP, "srn-30", "vanilla", TRUE)),
         ),

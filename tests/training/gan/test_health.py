@@ -1,4 +1,4 @@
-"""Overfitting of D and collapse of G, with nets that are made to do so."""
+"""Overfitting and death of D and collapse of G, with nets that are made to do so."""
 
 from __future__ import annotations
 
@@ -223,3 +223,31 @@ def test_held_out_images_are_not_trained_on(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setattr(Health, "__init__", kept)
     train(tiny(tmp_path / "run", "data.holdout=0.25", "training.steps=1"))
     assert len(seen[0]) == 72  # of 96
+
+
+def test_a_dead_discriminator_is_reported_once_with_the_keys_to_change() -> None:
+    net = Smooth()
+    reals = images_of(net, 64, seed=1)
+    watch = health(reals, None, "loss.gradient_penalty={kind: r1, weight: 3}", "model.discriminator.norm.kind=spectral")
+    dead, alive = Critic(), Critic()
+    with torch.no_grad():
+        dead.net[-1].weight.zero_()
+    found = []
+    for step in range(4):
+        watch.numbers(net, dead, step=step, device=CPU)
+        found += watch.pop_warnings()
+    told = [one for one in found if "D is dead" in one]
+    assert len(told) == 1
+    assert "step 1: " in told[0]
+    for word in ("lower optimizer.discriminator.lr", "weight below 3", "model.discriminator.norm.kind=none"):
+        assert word in told[0]
+    watch.numbers(net, alive, step=4, device=CPU)
+    for step in (5, 6):
+        watch.numbers(net, dead, step=step, device=CPU)
+    assert sum("D is dead" in one for one in watch.pop_warnings()) == 1
+
+
+def test_a_state_of_an_earlier_version_is_read() -> None:
+    watch = health(images_of(Smooth(), 64, seed=1), None)
+    watch.load({"health": torch.ones(3, 2), "health_best": torch.ones(2)})
+    assert watch.state()["health"].tolist() == [[1.0, 1.0]] * 3 + [[0.0, 0.0]]
