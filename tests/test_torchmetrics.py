@@ -1,0 +1,109 @@
+"""The torchmetrics adapter gives the values of orthogan, also in pieces and over processes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torchmetrics import MetricCollection
+
+from orthogan import disentanglement
+from orthogan.data import ArraySource
+from orthogan.errors import UserError
+from orthogan.evaluation import METRICS, evaluate
+from orthogan.torchmetrics import CodeScore, ImageScore, torch_metric
+
+EXTRACTOR = "tests.fixtures.extractor:Moments"
+draw = np.random.default_rng(0)
+FAKES, REALS, HELD = (
+    draw.integers(0, top, (n, 3, 8, 8)).astype(np.uint8) for n, top in ((60, 256), (50, 200), (48, 200))
+)
+LABELS = np.arange(60) % 2
+FEATURES = [
+    name for name, m in METRICS.items() if m.needs <= {"gaussian", "rows", "held_out"} and m.needs and not m.extractor
+]
+
+
+def filled(metric: Any, parts: int = 3, which: slice = slice(None)) -> Any:
+    """Update with this share of the images, in several batches."""
+    for images, labels, options in (
+        (FAKES, LABELS, {"real": False}),
+        (REALS, LABELS[:50], {"real": True}),
+        (HELD, LABELS[:48], {"real": True, "held_out": True}),
+    ):
+        for batch, classes in zip(
+            np.array_split(images[which], parts), np.array_split(labels[which], parts), strict=True
+        ):
+            metric.update(torch.from_numpy(batch), labels=torch.from_numpy(classes), **options)
+    return metric
+
+
+@pytest.mark.parametrize("name", FEATURES)
+def test_every_metric_of_features_is_that_of_evaluate(name: str) -> None:
+    options = {"kid_subset_size": 20}
+    metric = filled(ImageScore(name, extractor=EXTRACTOR, options=options))
+    names = ["a", "b"]
+    sets = [ArraySource("x", x, labels=LABELS[: len(x)], class_names=names) for x in (FAKES, REALS)]
+    (result,) = evaluate(
+        *sets, metrics=name, extractor=EXTRACTOR, held_out=HELD, progress=False, samples=None, kid_subset_size=20
+    )
+    assert float(metric.compute()) == pytest.approx(result.value, rel=1e-6, abs=1e-9)
+    metric.reset()
+    assert float(filled(metric, parts=1).compute()) == pytest.approx(result.value, rel=1e-6, abs=1e-9)
+
+
+def gathered(metrics: list[Any]) -> Any:
+    """A metric whose states are those that torchmetrics' synchronization makes of the states of all processes."""
+    synced = metrics[0].__class__(metrics[0].metric.name, extractor=EXTRACTOR)
+    for state, reduction in synced._reductions.items():
+        parts = [getattr(metric, state) for metric in metrics]
+        if isinstance(parts[0], list):
+            value: Any = torch.cat([row for part in parts for row in part])
+        else:
+            value = torch.stack(parts) if reduction is None else reduction(torch.stack(parts))
+        setattr(synced, state, value)
+    synced._update_count = 1
+    return synced
+
+
+@pytest.mark.parametrize("name", ["fid", "prdc", "kid_full", "class_fid"])
+def test_the_states_of_processes_add_up(name: str) -> None:
+    whole = float(filled(ImageScore(name, extractor=EXTRACTOR)).compute())
+    parts = [filled(ImageScore(name, extractor=EXTRACTOR), which=slice(k, None, 3)) for k in range(3)]
+    assert float(gathered(parts).compute()) == pytest.approx(whole, rel=1e-9, abs=1e-12)
+
+
+def test_inception_score_and_parts() -> None:
+    metric = ImageScore("isc", extractor="efficientnet-lite0", parts=True)
+    metric.update(torch.from_numpy(FAKES[:20]), real=False)
+    (result,) = evaluate(FAKES[:20], metrics="isc", extractor="efficientnet-lite0", progress=False)
+    found = metric.compute()
+    assert isinstance(found, dict)
+    assert float(found["isc"]) == pytest.approx(result.value, rel=1e-5)
+    assert float(found["std"]) == pytest.approx(result.std, rel=1e-3)
+
+
+def test_collections_and_codes() -> None:
+    generator = np.random.default_rng(1)
+    factors = generator.integers(0, 4, (1600, 2))
+    codes = factors + 0.3 * generator.normal(size=(1600, 2))
+    metrics = MetricCollection({name: CodeScore(name) for name in ("mig", "sap")})
+    for part in range(0, 1600, 400):
+        metrics.update(torch.from_numpy(codes[part : part + 400]), torch.from_numpy(factors[part : part + 400]))
+    found = metrics.compute()
+    assert float(found["mig"]) == pytest.approx(disentanglement.mig(codes, factors).value)
+    assert float(found["sap"]) == pytest.approx(disentanglement.sap(codes, factors).value)
+
+
+def test_metrics_that_need_networks_are_refused() -> None:
+    for name in ("pixel_path_length", "lipschitz", "accuracy", "scorecard", "vp"):
+        with pytest.raises(UserError):
+            torch_metric(name)
+    with pytest.raises(UserError, match="no codes"):
+        CodeScore("mig").compute()
+    metric = ImageScore("fid", extractor=EXTRACTOR)
+    metric.update(torch.from_numpy(FAKES), real=False)
+    with pytest.raises(UserError, match="reference"):
+        metric.compute()
