@@ -26,6 +26,8 @@ from orthogan.errors import CannotWrite, UserError
 if TYPE_CHECKING:
     from orthogan.cli.parser import Parser
     from orthogan.data import ImageSource
+    from orthogan.disentanglement import Recognizer
+    from orthogan.models.open import OpenedModel
     from orthogan.models.protocol import Generator
 
 CONFIGS = (".yaml", ".yml")
@@ -51,6 +53,13 @@ def add_arguments(parser: Parser) -> None:
         default=[],
         metavar="METRIC.KEY=VALUE",
         help="set an option of a metric, for example vp.protocol=published",
+    )
+    parser.add_argument(
+        "--encoder",
+        choices=["trained", "q"],
+        default="trained",
+        help="what predicts the codes of real images for encoder: metrics: a network trained for it, or the network Q "
+        "of an InfoGAN (default: trained)",
     )
     parser.add_argument("--no-controls", action="store_true", help="do not measure random directions")
     add_json(parser)
@@ -92,6 +101,7 @@ def run(arguments: Namespace) -> None:
                 controls=not arguments.no_controls,
                 y=read_class(arguments, subject),
                 options=given,
+                encoder=_recognizer(subject, net, arguments) if arguments.encoder == "q" else None,
                 info={"subject": path},
             )
         except (ValueError, TypeError) as error:  # a metric refuses the input
@@ -118,6 +128,13 @@ def run(arguments: Namespace) -> None:
         print("\n".join([f"over {len(runs)} runs", *map(str, over)]))
     if unwritten:
         raise unwritten[0]
+
+
+def _recognizer(subject: OpenedModel, net: Generator, arguments: Namespace) -> Recognizer:
+    """Return Q of the run or checkpoint."""
+    from orthogan.disentanglement import recognizer
+
+    return recognizer(net, subject.discriminator, y=read_class(arguments, subject))
 
 
 def _print_json(results: list[Any]) -> None:

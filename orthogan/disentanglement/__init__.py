@@ -17,15 +17,19 @@ from orthogan.disentanglement.codes.oracle import (
     train_oracle,
 )
 from orthogan.disentanglement.codes.predicted import Predicted, predicted_factors
+from orthogan.disentanglement.codes.recognizer import Recognizer, recognizer
 from orthogan.disentanglement.codes.source import GridSource, LabelledSource, SpriteSource
 from orthogan.disentanglement.disentangle import disentangle
 from orthogan.disentanglement.metrics.activity import activity
 from orthogan.disentanglement.metrics.beta_vae import beta_vae
 from orthogan.disentanglement.metrics.code_vote import code_vote
 from orthogan.disentanglement.metrics.dci import completeness, dci, disentanglement
+from orthogan.disentanglement.metrics.dci_mig import dci_mig
 from orthogan.disentanglement.metrics.explicitness import explicitness
 from orthogan.disentanglement.metrics.factor_vae import factor_vae
+from orthogan.disentanglement.metrics.infomec import infoc, infoe, infom
 from orthogan.disentanglement.metrics.irs import irs
+from orthogan.disentanglement.metrics.jemmig import jemmig
 from orthogan.disentanglement.metrics.mig import mig
 from orthogan.disentanglement.metrics.modularity import modularity, modularity_per_code
 from orthogan.disentanglement.metrics.sap import sap, sap_correlation
@@ -35,6 +39,7 @@ from orthogan.disentanglement.metrics.total_correlation import (
     mean_pairwise_mutual_information,
 )
 from orthogan.disentanglement.metrics.vp import vp
+from orthogan.disentanglement.metrics.z_min import z_min
 from orthogan.disentanglement.mutual_information import discretise, entropies, mutual_information_matrix
 from orthogan.disentanglement.registry import METRICS, metric_names, read_options, register_metric
 from orthogan.disentanglement.result import Across, GeneratorScore, Interval, Summary, across, interval, table
@@ -53,6 +58,7 @@ __all__ = [
     "Merging",
     "PostHocEncoder",
     "Predicted",
+    "Recognizer",
     "Score",
     "SpriteSource",
     "Summary",
@@ -64,6 +70,7 @@ __all__ = [
     "code_vote",
     "completeness",
     "dci",
+    "dci_mig",
     "discretise",
     "disentangle",
     "disentanglement",
@@ -74,8 +81,12 @@ __all__ = [
     "gaussian_wasserstein_correlation",
     "get_coordinates",
     "get_merging",
+    "infoc",
+    "infoe",
+    "infom",
     "interval",
     "irs",
+    "jemmig",
     "load_oracle",
     "mean_pairwise_mutual_information",
     "metric_names",
@@ -86,6 +97,7 @@ __all__ = [
     "oracle_for",
     "predicted_factors",
     "read_options",
+    "recognizer",
     "register_metric",
     "sap",
     "sap_correlation",
@@ -94,4 +106,5 @@ __all__ = [
     "train_encoder",
     "train_oracle",
     "vp",
+    "z_min",
 ]

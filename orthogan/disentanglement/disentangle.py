@@ -11,6 +11,7 @@ from torch import nn
 
 from orthogan.data.source import ImageSource
 from orthogan.disentanglement.codes.oracle import LEAST_ACCURACY, FactorClassifier
+from orthogan.disentanglement.codes.recognizer import Recognizer
 from orthogan.disentanglement.inputs import IDENTITY, RANDOM, MetricInputs
 from orthogan.disentanglement.registry import check_metrics
 from orthogan.disentanglement.result import TIME, GeneratorScore, summary, uniform
@@ -38,6 +39,7 @@ def disentangle(
     confidence: float = 0.95,
     options: Mapping[str, Mapping[str, Any]] | None = None,
     encoder_options: Mapping[str, Any] | None = None,
+    encoder: Recognizer | None = None,
     progress: bool = True,
     info: Mapping[str, Any] | None = None,
 ) -> list[GeneratorScore]:
@@ -67,6 +69,7 @@ def disentangle(
         oracle: use this oracle instead of ``oracle_for(source)``.
         options: further arguments of metrics, such as ``{"vp": {"protocol": "published"}}``.
         encoder_options: of ``train_encoder``.
+        encoder: Q of an InfoGAN (``recognizer``), which is then used in place of a trained encoder.
         info: further facts.
 
     Raises:
@@ -86,6 +89,8 @@ def disentangle(
     chosen.check(generator)
     given = dict(options or {})
     check_metrics(metrics, given, source is not None)
+    if encoder is not None and not np.array_equal(chosen.matrix, encoder.codes.directions().numpy()):
+        raise UserError("encoder: Q predicts the codes of the generator; use its native directions")
     if len(chosen) < 2 or not len(seeds):
         raise UserError(f"{len(chosen)} directions, {len(seeds)} seeds: at least 2 and 1 are needed are needed")
     bench = MetricInputs(
@@ -99,6 +104,7 @@ def disentangle(
         least_accuracy,
         dict(encoder_options or {}),
         progress,
+        encoder,
     )
     names = [RANDOM] * controls + [IDENTITY] * (controls and not _are_axes(chosen.matrix))
     jobs = len(metrics) * len(seeds) * (1 + len(names))

@@ -20,6 +20,7 @@ from orthogan.disentanglement.codes.encoder import PostHocEncoder, train_encoder
 from orthogan.disentanglement.codes.merging import get_merging
 from orthogan.disentanglement.codes.oracle import FactorClassifier, factors_at, oracle_for, pieces
 from orthogan.disentanglement.codes.predicted import Predicted, predicted_factors, varying_factors
+from orthogan.disentanglement.codes.recognizer import Recognizer
 from orthogan.disentanglement.codes.source import LabelledSource
 from orthogan.disentanglement.registry import ENCODER, DisentanglementMetric, find_metric
 from orthogan.disentanglement.score import Score
@@ -46,9 +47,10 @@ class MetricInputs:
     least_accuracy: float
     encoder_options: dict[str, Any]
     progress: bool
+    given_encoder: Recognizer | None = None
     _oracle: FactorClassifier | None = None
     _fakes: dict[int, Predicted] = field(default_factory=dict)
-    _encoders: dict[tuple[str, int], PostHocEncoder] = field(default_factory=dict)
+    _encoders: dict[tuple[str, int], PostHocEncoder | Recognizer] = field(default_factory=dict)
     _grid: LabelledSource | None = None
 
     def score(self, metric: str, basis: str, seed: int, given: Mapping[str, Any]) -> Score:
@@ -164,11 +166,13 @@ class MetricInputs:
             )
         return used
 
-    def _encoder(self, basis: str, seed: int) -> PostHocEncoder:
+    def _encoder(self, basis: str, seed: int) -> PostHocEncoder | Recognizer:
         key = (basis, seed)
         if key not in self._encoders and basis == RANDOM:
             with subject(self.generator, self._basis(basis, seed), y=self.y) as seen:
                 self._encoders[key] = self._encoder("", seed).along(seen.coordinates)
+        elif key not in self._encoders and self.given_encoder is not None:
+            self._encoders[key] = self.given_encoder
         elif key not in self._encoders:
             self._encoders[key] = train_encoder(
                 self.generator,

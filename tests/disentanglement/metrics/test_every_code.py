@@ -39,6 +39,11 @@ ARRAYS: dict[str, Callable[[Any, Any], Score]] = {
     "sap correlation": metrics.sap_correlation,
     "explicitness": metrics.explicitness,
     "irs": metrics.irs,
+    "jemmig": lambda x, y: metrics.jemmig(x, y, max_bias=1),
+    "dci-mig": lambda x, y: metrics.dci_mig(x, y, max_bias=1),
+    "z-min": lambda x, y: metrics.z_min(x, y, train_votes=60, test_votes=60, batch=20),
+    "infom": metrics.infom,
+    "infoe": metrics.infoe,
     "total correlation": lambda x, y: metrics.gaussian_total_correlation(x),
     "pairwise": lambda x, y: metrics.mean_pairwise_mutual_information(x, max_bias=1),
 }

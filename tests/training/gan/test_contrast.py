@@ -15,7 +15,8 @@ from accelerate import Accelerator
 
 import orthogan
 from orthogan.config.files import load_config
-from orthogan.data import open_configured
+from orthogan.data import open_configured, open_source
+from orthogan.disentanglement import disentangle, recognizer
 from orthogan.errors import UserError
 from orthogan.models.open import open_model
 from orthogan.models.recognition import logits_and_codes
@@ -68,6 +69,21 @@ def test_the_codes_are_stored_with_the_model_and_q_with_d(tmp_path: Path) -> Non
     z = opened.generator.sample_latent(3, seed=0)
     _, codes = logits_and_codes(opened.discriminator, opened.generator(z), None)
     assert codes.shape == (3, 5)
+    source = open_source("sprites", resolution=32, channels=1, count=96)
+    q = recognizer(opened.generator, opened.discriminator, fresh=32)
+    options: dict[str, Any] = {"encoder:mig": {"max_bias": 9.0}}
+    (score,) = disentangle(
+        opened.generator, ["encoder:mig"], source=source, seeds=[0], encoder=q, options=options, progress=False
+    )
+    images = source.read(np.arange(96))[0]
+    with torch.no_grad():
+        means = logits_and_codes(opened.discriminator, torch.from_numpy(images).float() / 127.5 - 1, None)[1]
+    np.testing.assert_allclose(q(images)[:, :2], means[:, :2].numpy(), atol=1e-6)
+    np.testing.assert_allclose(q(images)[:, 2:].sum(1), 1, atol=1e-6)
+    assert score.protocol["codes"] == "Q of the discriminator"
+    assert sorted(score.controls) == ["random basis"]
+    with pytest.raises(UserError, match="no network Q"):
+        recognizer(open_model("sprites-srngan").generator, opened.discriminator)
     tuned = train(tiny(tmp_path / "tuned", *CODED, "training.steps=1", f"model.init={run}"))  # Q starts anew
     assert tuned.is_dir()
 
