@@ -37,10 +37,11 @@ def glorot(layer: Weighted, gain: float = 1.0) -> Weighted:
 
 
 class UpBlock(nn.Module):
-    """A block: norm, ReLU, x2, conv3x3, norm, ReLU, conv3x3; shortcut: x2, conv1x1. Upsampling is nearest-neighbor."""
+    """A block: norm, ReLU, x2, conv3x3, norm, ReLU, conv3x3; shortcut: x2, conv1x1; x2: nearest or bilinear."""
 
-    def __init__(self, inputs: int, outputs: int, num_classes: int) -> None:
+    def __init__(self, inputs: int, outputs: int, num_classes: int, upsample: str = "nearest") -> None:
         super().__init__()
+        self.upsample = upsample
         self.norm1 = Norm(inputs, num_classes)
         self.conv1 = conv(inputs, outputs, 3, gain=RELU_GAIN)
         self.norm2 = Norm(outputs, num_classes)
@@ -49,21 +50,28 @@ class UpBlock(nn.Module):
 
     def forward(self, x: Tensor, labels: Tensor | None) -> Tensor:
         """Map (n, inputs, h, w) to (n, outputs, 2h, 2w)."""
-        h = upsample_conv(self.conv1, self.norm1(x, labels))
+        h = self.norm1(x, labels)
+        if self.upsample == "nearest":
+            h = upsample_conv(self.conv1, h)
+        else:
+            h = self.conv1(functional.interpolate(h, scale_factor=2, mode=self.upsample))
         h = self.conv2(self.norm2(h, labels))
-        # a 1x1 convolution and nearest upsampling commute; this order needs a quarter of the work
-        return h + functional.interpolate(self.shortcut(x), scale_factor=2)
+        # a 1x1 convolution and upsampling commute; this order needs a quarter of the work
+        return h + functional.interpolate(self.shortcut(x), scale_factor=2, mode=self.upsample)
 
 
 class DownBlock(nn.Module):
     """A block: ReLU, conv3x3, ReLU, conv3x3, mean over 2x2; shortcut: conv1x1 and the same mean.
 
     ``first`` omits the first ReLU (its input is an image). Without ``down`` the size is kept, and the shortcut is the
-    identity if the widths are equal.
+    identity if the widths are equal. ``relu_shortcut``: the shortcut also begins after the first ReLU.
     """
 
-    def __init__(self, inputs: int, outputs: int, *, down: bool, first: bool = False) -> None:
+    def __init__(
+        self, inputs: int, outputs: int, *, down: bool, first: bool = False, relu_shortcut: bool = False
+    ) -> None:
         super().__init__()
+        self.relu_shortcut = relu_shortcut
         hidden = outputs if first else inputs
         self.conv1 = conv(inputs, hidden, 3, gain=RELU_GAIN)
         self.conv2 = conv(hidden, outputs, 3, gain=RELU_GAIN)
@@ -73,7 +81,10 @@ class DownBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (n, inputs, h, w) to (n, outputs, h/2, w/2), or the same size without ``down``."""
-        h = functional.relu(self.conv1(x if self.first else functional.relu(x)))
+        h = x if self.first else functional.relu(x)
+        if self.relu_shortcut:
+            x = h
+        h = functional.relu(self.conv1(h))
         if not self.down:
             return self.conv2(h) + self.shortcut(x)
         # the mean and a 1x1 convolution commute too

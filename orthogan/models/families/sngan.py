@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 from torch import Tensor, nn
 from torch.nn import functional
@@ -50,6 +51,7 @@ class SNGANGenerator(Generator):
     Args:
         channels: base width; 256 in the paper at 32 px, 64 at the other sizes.
         num_classes: > 0 gives every norm except the last a gain and bias per class.
+        upsample: how a block doubles the size; "nearest" in the paper.
 
     Raises:
         UserError: the resolution is not 32, 48, 64 or 128.
@@ -65,7 +67,14 @@ class SNGANGenerator(Generator):
     """
 
     def __init__(
-        self, *, resolution: int, image_channels: int, channels: int, latent_dim: int, num_classes: int = 0
+        self,
+        *,
+        resolution: int,
+        image_channels: int,
+        channels: int,
+        latent_dim: int,
+        num_classes: int = 0,
+        upsample: Literal["nearest", "bilinear"] = "nearest",
     ) -> None:
         super().__init__()
         if resolution not in PLANS:
@@ -77,7 +86,7 @@ class SNGANGenerator(Generator):
         widths = [channels * factor for factor in plan.up]
         self.width = widths[0]
         self.linear = linear(latent_dim, widths[0] * plan.bottom**2)
-        self.blocks = nn.ModuleList(UpBlock(a, b, num_classes) for a, b in itertools.pairwise(widths))
+        self.blocks = nn.ModuleList(UpBlock(a, b, num_classes, upsample) for a, b in itertools.pairwise(widths))
         self.norm = Norm(widths[-1], 0)
         self.conv = conv(widths[-1], image_channels, 3)
 
@@ -100,6 +109,9 @@ class SNGANDiscriminator(Discriminator):
 
     Args:
         channels: base width; 128 in the paper at 32 px, 64 at the other sizes.
+        bias: whether the last linear layer has a bias; by default as in the authors' code: not at 32 px.
+        relu_shortcut: whether the shortcut of a block begins after its first ReLU. The authors' begins before it; in
+            PyTorch code with an in-place ReLU, such as mimicry and StudioGAN, it begins after it.
         pooling: called with the number of channels, returns the module that replaces the SUM; None keeps the SUM.
 
     Raises:
@@ -122,6 +134,8 @@ class SNGANDiscriminator(Discriminator):
         image_channels: int,
         channels: int,
         num_classes: int = 0,
+        bias: bool | None = None,
+        relu_shortcut: bool = False,
         pooling: Callable[[int], CovariancePooling] | None = None,
     ) -> None:
         super().__init__()
@@ -132,13 +146,13 @@ class SNGANDiscriminator(Discriminator):
         widths = [image_channels, *(channels * factor for factor in plan.down)]
         self.blocks = nn.Sequential(
             *(
-                DownBlock(a, b, down=i < plan.halvings, first=i == 0)
+                DownBlock(a, b, down=i < plan.halvings, first=i == 0, relu_shortcut=relu_shortcut)
                 for i, (a, b) in enumerate(itertools.pairwise(widths))
             )
         )
         self.pooling = None if pooling is None else pooling(widths[-1])
         features = widths[-1] if self.pooling is None else self.pooling.features
-        self.linear = linear(features, 1, bias=plan.bias)
+        self.linear = linear(features, 1, bias=plan.bias if bias is None else bias)
         self.embedding = glorot(nn.Embedding(num_classes, features)) if num_classes else None
 
     def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor:

@@ -17,10 +17,14 @@ NORM = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
     "dcgan-tutorial",
     about="the DCGAN of the PyTorch tutorial",
     source="https://github.com/pytorch/examples/tree/main/dcgan",
+    general=True,
 )
 def read(content: Any, path: Path) -> Foreign | None:
     """Recognize a generator, alone or in a dictionary, and a discriminator beside it."""
-    states = [state for _, state in states_in(content)]
+    averaged = ("ema", "avg", "average")
+    states = [
+        state for _, state in sorted(states_in(content), key=lambda one: not any(w in one[0].lower() for w in averaged))
+    ]
     generator = next((found for state in states if (found := read_generator(state)) is not None), None)
     if generator is None:
         return None

@@ -6,7 +6,7 @@ Content is what ``orthogan.io.torch_files.read_objects`` returns: values, tensor
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import islice
@@ -82,24 +82,26 @@ class Layout:
             only resembles its files.
         about: the project, for messages and cards. ``source``: where its code is.
         license: of the project and, where known, of the weights that its authors published.
+        general: whether it is asked only after all others, because it also recognizes files of more special layouts.
     """
 
     read: Callable[[Any, Path], Foreign | None]
     about: str
     source: str = ""
     license: str = UNKNOWN_LICENSE
+    general: bool = False
 
 
 LAYOUTS: Registry[Layout] = Registry("layout", "orthogan.models.foreign")
 
 
 def layout(
-    name: str, *, about: str, source: str = "", license: str = UNKNOWN_LICENSE
+    name: str, *, about: str, source: str = "", license: str = UNKNOWN_LICENSE, general: bool = False
 ) -> Callable[[Callable[[Any, Path], Foreign | None]], Callable[[Any, Path], Foreign | None]]:
     """Return a decorator that registers a function as the ``read`` of a ``Layout``."""
 
     def add(read: Callable[[Any, Path], Foreign | None]) -> Callable[[Any, Path], Foreign | None]:
-        LAYOUTS.register(name)(Layout(read, about, source, license))
+        LAYOUTS.register(name)(Layout(read, about, source, license, general))
         return read
 
     return add
@@ -171,7 +173,7 @@ def recognize(path: Path, content: Any) -> ForeignFile | None:
     Raises:
         UserError: a layout recognizes it but cannot represent it; the message says why.
     """
-    for name, known in LAYOUTS.items():
+    for name, known in sorted(LAYOUTS.items(), key=lambda item: item[1].general):
         try:
             model = known.read(content, path)
         except _UNFIT:
@@ -195,22 +197,6 @@ def state_dict(content: Any, prefix: str = "") -> dict[str, Tensor]:
         key = key.removeprefix("_orig_mod.").removeprefix("module.")
         if key.startswith(prefix):
             found[key.removeprefix(prefix)] = value.detach()
-    return found
-
-
-def renamed(state: Mapping[str, Tensor], names: Iterable[tuple[str, str]]) -> dict[str, Tensor]:
-    """Return the tensors with the longest matching prefix of each name replaced: (theirs, ours) pairs.
-
-    Raises:
-        KeyError: a name matches none of the prefixes.
-    """
-    pairs = sorted(names, key=lambda pair: -len(pair[0]))
-    found = {}
-    for key, value in state.items():
-        theirs, ours = next((pair for pair in pairs if key.startswith(pair[0])), (None, ""))
-        if theirs is None:
-            raise KeyError(key)
-        found[ours + key.removeprefix(theirs)] = value
     return found
 
 
