@@ -90,6 +90,13 @@ def add_seed(parser: ArgumentParser, help: str = "random seed", default: int = 0
     parser.add_argument("--seed", type=whole(0, LARGEST_SEED), default=default, help=f"{help} (default: {default})")
 
 
+def add_latent(
+    parser: ArgumentParser, help: str = "start from the latents in this file, which orthogan project wrote"
+) -> None:
+    """Add --latent, a file of latents."""
+    parser.add_argument("--latent", metavar="FILE", help=help)
+
+
 def add_truncation(parser: ArgumentParser) -> None:
     """Add --truncation, the truncation of the latents."""
     parser.add_argument(

@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from orthogan.errors import UserError
-from orthogan.io.read import check_regular
+from orthogan.io.read import check_regular, printable
 from orthogan.models.shipped import find_shipped, no_such
 
 # torch and what builds on it take seconds to import, so a command checks its files first
 if TYPE_CHECKING:
     import torch
 
-    from orthogan.latent import Directions
+    from orthogan.latent import Directions, Latents
     from orthogan.models.open import OpenedModel
     from orthogan.models.protocol import Generator
 
@@ -55,16 +55,35 @@ def open_subject(path: str, arguments: Namespace) -> tuple[OpenedModel, Generato
     return subject, subject.generator, device
 
 
-def read_directions(arguments: Namespace, net: Generator) -> Directions:
-    """Return the directions of --directions or else of --method, restricted to the styles of --layers."""
+def read_directions(arguments: Namespace, net: Generator, latents: Latents | None = None) -> Directions:
+    """Return the directions of --directions or else of --method, restricted to the styles of --layers.
+
+    Those of a method are found in z, or in the w of ``latents`` that are not in z.
+    """
     from orthogan.latent import Directions, parse_layers
     from orthogan.latent.discovery import find_directions
+    from orthogan.models.generate import in_space
 
     if arguments.directions:
         directions = Directions.load(arguments.directions)
+    elif latents is not None and latents.space != "z":
+        space = latents.space.removesuffix("+")
+        seen = in_space(net, space, y=latents.label(0))
+        directions = replace(find_directions(seen, arguments.method), space=space, unit=f"units of {space}")
     else:
         directions = find_directions(net, arguments.method)
     return replace(directions, layers=parse_layers(arguments.layers, net)) if arguments.layers else directions
+
+
+def read_latents(path: str | None, net: Generator) -> Latents | None:
+    """Return the latents in a file, checked against the generator; None without a file."""
+    from orthogan.latent import Latents
+
+    if path is None:
+        return None
+    latents = Latents.load(path)
+    latents.check(net, where=printable(path))
+    return latents
 
 
 def read_class(arguments: Namespace, subject: OpenedModel) -> int | None:

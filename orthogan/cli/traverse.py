@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from orthogan.cli.arguments import (
     add_classes,
     add_directions,
+    add_latent,
     add_net,
     add_seed,
     add_subject,
@@ -18,7 +19,15 @@ from orthogan.cli.arguments import (
     real,
     whole,
 )
-from orthogan.cli.subjects import BATCH, check_file, check_subject, open_subject, read_class, read_directions
+from orthogan.cli.subjects import (
+    BATCH,
+    check_file,
+    check_subject,
+    open_subject,
+    read_class,
+    read_directions,
+    read_latents,
+)
 from orthogan.errors import UserError
 
 if TYPE_CHECKING:
@@ -39,6 +48,7 @@ def add_arguments(parser: Parser) -> None:
     )
     add_seed(parser, "random seed of the base image", default=7)
     parser.add_argument("--seeds", help="several base images, such as 0-4, in a contact sheet (.png)")
+    add_latent(parser, "start from the latents in this file (orthogan project); several: a contact sheet (.png)")
     add_classes(parser)
     add_truncation(parser)
     parser.add_argument(
@@ -74,6 +84,7 @@ def run(arguments: Namespace) -> None:
     """Draw the traversal."""
     check_subject(arguments.subject)
     check_file(arguments.directions)
+    check_file(arguments.latent)
     from orthogan.latent import parse_seeds, render
     from orthogan.latent import traverse as walk
     from orthogan.latent.render import check_suffix
@@ -84,9 +95,14 @@ def run(arguments: Namespace) -> None:
         raise UserError(f"--base {arguments.base}: a contact sheet starts from the samples of --seeds; omit --base")
     if not arguments.plain and (arguments.size is not None or arguments.smooth):
         raise UserError("--size and --smooth are for pictures without captions: add --plain")
+    if arguments.latent and (seeds or arguments.base != "sample"):
+        raise UserError("--latent: the latents in the file are the base; omit --seeds and --base")
     check_suffix(arguments.out, heatmap=arguments.heatmap, sheet=bool(seeds), plain=arguments.plain)
     subject, net, device = open_subject(arguments.subject, arguments)
-    directions = read_directions(arguments, net)
+    latents = read_latents(arguments.latent, net)
+    if latents is not None and len(latents) > 1:
+        check_suffix(arguments.out, heatmap=arguments.heatmap, sheet=True, plain=arguments.plain)
+    directions = read_directions(arguments, net, latents)
     if arguments.save_directions:
         directions.save(arguments.save_directions)
         print(f"{len(directions)} directions: {arguments.save_directions}")
@@ -94,9 +110,15 @@ def run(arguments: Namespace) -> None:
     options: dict[str, Any] = {
         name: vars(arguments)[name] for name in ("range", "steps", "truncation", "centred", "walk", "control")
     }
-    options |= {"dims": dims, "y": read_class(arguments, subject), "batch_size": BATCH, "device": device}
-    if seeds:
-        walked = contact_sheet(net, directions, seeds=seeds, **options)
+    options |= {
+        "latents": latents,
+        "dims": dims,
+        "y": read_class(arguments, subject),
+        "batch_size": BATCH,
+        "device": device,
+    }
+    if seeds or (latents is not None and len(latents) > 1):
+        walked = contact_sheet(net, directions, seeds=seeds or [0], **options)
     else:
         walked = walk(net, directions, seed=arguments.seed, base=arguments.base, **options)
     made = render(

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from orthogan.errors import UserError
 from orthogan.io.read import describe_error, parse_json, printable, shown, whole_numbers
 from orthogan.io.weights import read_sealed, write_sealed
+from orthogan.latent.directions import Directions
 from orthogan.models.generate import generate, in_space
 from orthogan.models.generate import model_hash as hash_of
 from orthogan.models.noise import WithNoise, noise_maps
@@ -157,9 +158,33 @@ class Latents:
         if self.space != "z" and getattr(seen, "rows", 1) * len(v) == seen.latent_dim > len(v):
             return v.repeat(seen.rows)
         raise UserError(
-            f"this latent is in space '{self.space}' and cannot be moved to '{space}'; project the picture with "
-            f"--space {space}"
+            f"this latent is in space '{self.space}' and cannot be moved to '{space}'; use directions of {self.space}, "
+            f"or project the picture with --space {space}"
         )
+
+    def base(self, generator: nn.Module, index: int, directions: Directions) -> tuple[Generator, Tensor, np.ndarray]:
+        """Return the generator viewed from a space of a latent and directions, and both in that space.
+
+        Returns:
+            The view; the latent (latent_dim,); the rows (k, latent_dim) float64 of the directions. A latent of w+ stays
+            there: directions of w then move all its rows, or those of their ``layers``.
+
+        Raises:
+            UserError: the directions belong to a space to which the latent cannot be moved.
+        """
+        net, rows = self.dressed(generator, index), directions.matrix.astype(np.float64)
+        lifted = self.space == f"{directions.space}+"
+        space, label = self.space if lifted else directions.space, self.label(index)
+        latent = self.in_space(net, index, space)
+        layers = () if lifted else directions.layers
+        seen = in_space(net, space, y=None if space == "z" else label, layers=layers, base=latent if layers else None)
+        if lifted:
+            wrong = [layer for layer in directions.layers if layer >= seen.rows]
+            if wrong or seen.rows * rows.shape[1] != seen.latent_dim:
+                raise UserError(f"the directions do not fit {space}, which has {seen.rows} layers")
+            taken = np.isin(np.arange(seen.rows), directions.layers or np.arange(seen.rows))
+            rows = (taken[None, :, None] * rows[:, None]).reshape(len(rows), -1)
+        return seen, latent, rows
 
     def images(
         self, generator: nn.Module, *, batch_size: int = 64, device: torch.device | str | None = None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +16,8 @@ from torch import nn
 from orthogan import __version__
 from orthogan.drawing.grid import class_grid, image_grid, magnify, save_png
 from orthogan.errors import UserError
-from orthogan.models.generate import generate, model_hash, sample_label, sample_latents
+from orthogan.latent.latents import Latents
+from orthogan.models.generate import generate, model_hash, sample_label, sample_latents, truncate_in_space
 from orthogan.models.protocol import as_generator
 from orthogan.weights.selection import choose
 
@@ -188,6 +189,40 @@ def sample_images(
     )
 
 
+def latent_images(
+    generator: nn.Module,
+    latents: Latents,
+    truncation: float = 1.0,
+    batch_size: int = 64,
+    device: torch.device | str | None = None,
+) -> Samples:
+    """Generate the images of ``latents``, such as those of projected pictures; their names are in the metadata.
+
+    ``truncation``: see ``orthogan.models.generate.truncate_in_space``. Raises ``UserError`` as ``Latents.check``.
+
+    Example:
+        >>> import numpy as np
+        >>> import orthogan
+        >>> from orthogan.latent.samples import latent_images
+        >>> latent_images(orthogan.load("sprites-srngan"), orthogan.Latents(np.zeros((2, 16)))).images.shape
+        (2, 1, 32, 32)
+    """
+    net = as_generator(generator)
+    latents.check(net)
+    pulled = truncate_in_space(torch.from_numpy(latents.matrix.copy()), truncation, latents.space)
+    return Samples(
+        images=replace(latents, matrix=pulled.numpy()).images(net, batch_size=batch_size, device=device),
+        seeds=list(np.arange(len(latents))),
+        labels=latents.labels,
+        metadata={
+            "software": f"orthogan {__version__}",
+            "model_hash": model_hash(net),
+            "truncation": f"{truncation:g}",
+            "latents": ",".join(latents.names),
+        },
+    )
+
+
 def check_place(out: str | os.PathLike[str], count: int) -> None:
     """Raise ``UserError`` unless ``save_samples`` can write ``count`` images to ``out``; check it before a long run."""
     target = Path(out)
@@ -222,18 +257,21 @@ def save_samples(samples: Samples, out: str | os.PathLike[str], *, class_names: 
             picture = class_grid(samples.images, samples.labels, class_names)
         return [save_png(picture, target, _described(samples))]
     written: list[Path] = []
+    kind = "latent" if "latents" in samples.metadata else "seed"
     digits = len(str(max(samples.labels, default=0))) if samples.labels else 0
     for index, (image, seed) in enumerate(zip(samples.images, samples.seeds, strict=True)):
         label = None if samples.labels is None else samples.labels[index]
         ending = "" if label is None else f"-class{label:0{max(2, digits)}d}"
         picture = magnify(image, 1) if image.shape[0] == 3 else Image.fromarray(image[0])
         alone = Samples(image[None], [seed], None if label is None else [label], samples.metadata)
-        written.append(save_png(picture, target / f"seed{seed:06d}{ending}.png", _described(alone)))
+        written.append(save_png(picture, target / f"{kind}{seed:06d}{ending}.png", _described(alone)))
     return written
 
 
 def _described(samples: Samples) -> dict[str, str]:
-    about = {**samples.metadata, "seeds": ",".join(map(str, samples.seeds))}
+    about = {**samples.metadata}
+    if "latents" not in about:
+        about["seeds"] = ",".join(map(str, samples.seeds))
     if samples.labels is not None:
         about["classes"] = ",".join(map(str, samples.labels))
     return about

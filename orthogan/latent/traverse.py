@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal, get_args
 
 import numpy as np
@@ -16,6 +16,7 @@ from orthogan.errors import UserError
 from orthogan.io.read import whole_number, whole_numbers
 from orthogan.latent.directions import CHANGE, Directions, random_control
 from orthogan.latent.discovery.methods import find_directions
+from orthogan.latent.latents import Latents
 from orthogan.latent.samples import format_ranges
 from orthogan.models.generate import generate, in_space, model_hash, sample_label, sample_latents, truncate_in_space
 from orthogan.models.protocol import Generator, as_generator
@@ -129,6 +130,7 @@ def traverse(
     centred: bool = False,
     walk: Walk = "line",
     control: int = 0,
+    latents: Latents | None = None,
     batch_size: int = 64,
     device: torch.device | str | None = None,
 ) -> Traversal:
@@ -145,7 +147,8 @@ def traverse(
     first removes the component of the base along each direction, so that an offset is the coordinate along d instead of
     being added to it; the center column then differs between rows. Formulas: ``orthogan.latent.traverse.path``.
     ``y``: the class of a conditional generator (default ``seed`` modulo their number). ``control``: number of rows
-    along random orthonormal directions, with the same mean length as the chosen ones, below them.
+    along random orthonormal directions, with the same mean length as the chosen ones, below them. ``latents``: start
+    from the first of these, such as that of a projected picture, instead of ``seed``.
 
     Raises ``UserError`` for arguments that do not match the generator or each other.
 
@@ -164,6 +167,7 @@ def traverse(
         generator,
         directions,
         seeds=[seed],
+        latents=None if latents is None else latents.select([0]),
         dims=dims,
         range=range,
         steps=steps,
@@ -193,7 +197,7 @@ class ContactSheet:
         ([0, 1], 2)
     """
 
-    seeds: Sequence[int]
+    seeds: Sequence[int | str]
     traversals: Sequence[Traversal]
 
     @property
@@ -201,9 +205,14 @@ class ContactSheet:
         """Return the provenance of the traversals as strings, with all "seeds" and "classes"."""
         about = [one.metadata for one in self.traversals]
         classes = [one["class"] for one in about]
-        shared = {key: value for key, value in about[0].items() if key not in ("seed", "class")}
+        shared = {key: value for key, value in about[0].items() if key not in ("seed", "latent", "class")}
         alike = len(set(classes)) == 1
         return {**shared, "seeds": ",".join(map(str, self.seeds)), "class": classes[0] if alike else ",".join(classes)}
+
+    @property
+    def starts(self) -> str:
+        """What the traversals start from: "seed" or "latent"."""
+        return "latent" if "latent" in self.traversals[0].metadata else "seed"
 
     def __len__(self) -> int:
         return len(self.traversals)
@@ -223,12 +232,14 @@ def contact_sheet(
     centred: bool = False,
     walk: Walk = "line",
     control: int = 0,
+    latents: Latents | None = None,
     batch_size: int = 64,
     device: torch.device | str | None = None,
 ) -> ContactSheet:
     """Call ``traverse`` for each of ``seeds``; the random control directions are the same for all.
 
     ``y``: one class for all seeds of a conditional generator; by default each seed has its own, as in ``traverse``.
+    ``latents``: start from each of these instead of the seeds; their names are then in place of the seeds.
     Raises ``UserError`` for no seeds, and as ``traverse``; ``TypeError`` for directions of another type.
 
     Example:
@@ -250,6 +261,10 @@ def contact_sheet(
     net = as_generator(generator)
     directions.check(net)
     seeds = whole_numbers("seed", seeds)
+    if latents is not None:
+        latents.check(net)
+        if y is not None or base != "sample":
+            raise UserError("latents have a class and a place of their own: omit the class and base='zero'")
     steps, control = whole_number("steps", steps), whole_number("control", control)
     offsets = column_offsets(range, steps)
     if base not in ("sample", "zero"):
@@ -267,7 +282,7 @@ def contact_sheet(
     if random is not None:
         length = float(np.linalg.norm(rows, axis=1).mean())
         rows = np.concatenate([rows, length * random.matrix.astype(np.float64)])
-    if (count := len(seeds) * len(rows) * steps) > MOST_IMAGES:
+    if (count := len(seeds if latents is None else latents) * len(rows) * steps) > MOST_IMAGES:
         raise UserError(f"{count:,} images exceed the limit of {MOST_IMAGES:,}; use fewer seeds, steps or directions")
     described = {
         "software": f"orthogan {__version__}",
@@ -290,15 +305,22 @@ def contact_sheet(
     }
 
     found = []
-    for seed in progress_bar(seeds, desc="traversals", unit="seed", disable=len(seeds) < 2, leave=False):
-        label = sample_label(net, seed, None if y is None else [y])
-        seen = in_space(net, chosen.space, y=label, layers=chosen.layers)
-        start = truncate_in_space(sample_latents(seen, [seed]), truncation, chosen.space)[0]
+    starts = seeds if latents is None else [int(index) for index in np.arange(len(latents))]
+    for seed in progress_bar(starts, desc="traversals", unit="seed", disable=len(starts) < 2, leave=False):
+        along = rows
+        if latents is not None:
+            label = latents.label(seed)
+            seen, start, along = latents.base(net, seed, replace(chosen, matrix=rows, names=(), notes=(), scores={}))
+            start = truncate_in_space(start, truncation, latents.space)
+        else:
+            label = sample_label(net, seed, None if y is None else [y])
+            seen = in_space(net, chosen.space, y=label, layers=chosen.layers)
+            start = truncate_in_space(sample_latents(seen, [seed]), truncation, chosen.space)[0]
         if base == "zero":
             start = torch.zeros_like(start)
-        if chosen.layers:
+        if chosen.layers and latents is None:
             seen = in_space(net, chosen.space, y=label, layers=chosen.layers, base=start)
-        at = path(start.double().numpy(), rows, walk, centred)
+        at = path(start.double().numpy(), along, walk, centred)
         frames = _frames(seen, at, offsets, label if seen.num_classes else None, centred, batch_size, device)
         change = np.abs(frames[:, [0, -1]].astype(np.int16) - frames[:, [steps // 2]]).mean(axis=(1, 2, 3, 4))
         scores = [{key: values[i] for key, values in chosen.scores.items()} for i, _ in enumerate(chosen.names)]
@@ -312,10 +334,14 @@ def contact_sheet(
                 scores=[{**row, CHANGE: float(moved)} for row, moved in zip(scores, change, strict=True)],
                 is_control=np.arange(len(rows)) >= len(chosen),
                 unit=chosen.unit,
-                metadata={**described, "seed": str(seed), "class": "none" if label is None else str(label)},
+                metadata={
+                    **described,
+                    **({"seed": str(seed)} if latents is None else {"latent": str(latents.names[seed])}),
+                    "class": "none" if label is None else str(label),
+                },
             )
         )
-    return ContactSheet(seeds, found)
+    return ContactSheet(seeds if latents is None else list(latents.names), found)
 
 
 def column_offsets(extent: float, steps: int) -> np.ndarray:

@@ -9,7 +9,9 @@ import pytest
 import torch
 
 from orthogan.errors import UserError
+from orthogan.latent.directions import Directions
 from orthogan.latent.latents import Latents
+from orthogan.latent.traverse import contact_sheet, traverse
 from orthogan.models.families.stylegan2 import StyleGAN2Generator
 from orthogan.models.generate import generate, in_space, model_hash
 from orthogan.models.noise import noise_maps
@@ -104,5 +106,49 @@ def test_latents_move_from_z_to_w_to_w_plus() -> None:
         torch.testing.assert_close(in_space(net.eval(), space)(moved[None]), net(z))
     w = Latents(Latents(z.numpy()).in_space(net, 0, "w").numpy()[None], "w")
     torch.testing.assert_close(w.in_space(net, 0, "w+"), Latents(z.numpy()).in_space(net, 0, "w+"))
-    with pytest.raises(UserError, match="in space 'w' and cannot be moved to 'z'; project the picture with --space z"):
+    with pytest.raises(
+        UserError, match=r"in space 'w' and cannot be moved to 'z'; .*project the picture with --space z"
+    ):
         w.in_space(net, 0, "z")
+
+
+def styled() -> StyleGAN2Generator:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        net = StyleGAN2Generator(resolution=32, image_channels=1, channels=2, latent_dim=4, w_dim=6, mapping_layers=1)
+        with torch.no_grad():
+            for one in net.parameters():
+                one += 0.1 * torch.randn_like(one)
+    return net.eval()
+
+
+@pytest.mark.parametrize("layers", [(), (0, 3)])
+@pytest.mark.parametrize("space", ["z", "w", "w+"])
+def test_a_traversal_begins_at_a_latent_of_any_space(space: str, layers: tuple[int, ...]) -> None:
+    net = styled()
+    rows = np.random.default_rng(1).normal(size=(2, 6))
+    directions = Directions(rows, method="m", space="w", layers=layers)
+    start = in_space(net, space).sample_latent(1, seed=3)
+    if space == "w+":
+        start[0, 6:12] += 0.5  # another w in the second row
+    latents = Latents(start.numpy(), space, names=["me"])
+    walked = traverse(net, directions, steps=3, range=2, latents=latents)
+    ws = {"z": lambda: net.mapping(start).repeat(8, 1), "w": lambda: (net.w_mean + start).repeat(8, 1)}
+    base = ws.get(space, lambda: net.w_mean + start.view(8, 6))().detach()
+    for row in range(2):
+        moved = base.clone()
+        for layer in layers or range(8):
+            moved[layer] += 2 * torch.from_numpy(rows[row]).float()
+        expected = (net.synthesis(moved[None]).detach().clamp(-1, 1).numpy()[0] + 1) * 127.5
+        assert np.abs(walked.frames[row, 2] - expected).max() <= 0.52
+    assert walked.metadata["latent"] == "me"
+    assert "seed" not in walked.metadata
+    two = Latents(start.repeat(2, 1).numpy(), space, names=["me", "you"])
+    sheet = contact_sheet(net, directions, seeds=[0], steps=3, range=2, latents=two)
+    assert np.array_equal(sheet.traversals[1].frames, walked.frames)
+    assert (sheet.seeds, sheet.starts) == (["me", "you"], "latent")
+    with pytest.raises(UserError, match="omit the class and base"):
+        traverse(net, directions, steps=3, latents=latents, base="zero")
+    if space != "z":
+        with pytest.raises(UserError, match="cannot be moved to 'z'"):
+            traverse(net, Directions(np.eye(4), method="m"), steps=3, latents=latents)

@@ -11,6 +11,7 @@ from orthogan.models.protocol import Generator, standard_normal
 from orthogan.rng import derive
 
 DRAWS = 4096
+WIDEST = 1024  # dimensions; above, only the variance of each coordinate is estimated
 FAR = 0.99  # share of the prior that is nearer than the distance from which a penalty applies
 LEAST_VARIANCE = 1e-3  # of the largest one; flatter directions count as this wide
 
@@ -20,8 +21,8 @@ class Prior:
     """The prior of a latent space: its mean and covariance, and how far its own latents are from the mean.
 
     ``whitener`` (d, d): maps a part of a latent to uncorrelated coordinates of variance 1; d is the latent dimension
-    divided by the ``rows`` of the space. ``scale``: root mean square of a coordinate around the mean. ``sorted``:
-    distances of draws, ascending.
+    divided by the ``rows`` of the space. Above 1024 dimensions (d,): factors of the coordinates. ``scale``: root mean
+    square of a coordinate around the mean. ``sorted``: distances of draws, ascending.
     """
 
     mean: Tensor
@@ -35,9 +36,10 @@ class Prior:
 
         It is about 1 for a latent of the prior. For W+, all rows are compared with the prior of W.
         """
-        parts = latents.unflatten(1, (self.rows, -1)) - self.mean.to(latents)
+        parts, whitener = latents.unflatten(1, (self.rows, -1)) - self.mean.to(latents), self.whitener.to(latents)
+        white = parts * whitener if whitener.ndim == 1 else parts @ whitener
         # the small number keeps the gradient finite at the mean
-        return ((parts @ self.whitener.to(latents)).square().mean((1, 2)) + 1e-12).sqrt()
+        return (white.square().mean((1, 2)) + 1e-12).sqrt()
 
     def excess(self, latents: Tensor) -> Tensor:
         """Return a penalty (n,), zero for 99 % of the prior: (distance / 99th percentile - 1)^2 beyond it."""
@@ -59,8 +61,11 @@ def find_prior(seen: Generator, *, seed: int = 0) -> Prior:
         else:
             drawn = seen.sample_latent(DRAWS, seed=derive(seed, "prior moments")).cpu()[:, :dim].double()
             mean = drawn.mean(0)
-            variances, axes = torch.linalg.eigh((drawn - mean).T @ (drawn - mean) / len(drawn))
-            floor = max(LEAST_VARIANCE * float(variances[-1]), torch.finfo(torch.float64).tiny)
+            if dim > WIDEST:  # too many for a covariance
+                variances, axes = drawn.var(0, correction=0), torch.ones(dim, dtype=torch.float64)
+            else:
+                variances, axes = torch.linalg.eigh((drawn - mean).T @ (drawn - mean) / len(drawn))
+            floor = max(LEAST_VARIANCE * float(variances.max()), torch.finfo(torch.float64).tiny)
             whitener = axes * variances.clamp(min=floor).rsqrt()
             scale = float(variances.clamp(min=0).mean().sqrt()) or 1.0
             mean, whitener = mean.float(), whitener.float()

@@ -29,14 +29,14 @@ def subtitle(traversal: Traversal) -> str:
     if about.get("base") == "zero":
         base = ["from the average latent" if about.get("space", "z") == "z" else f"from the mean of {about['space']}"]
     else:
-        base = [f"from seed {about['seed']}"] if "seed" in about else []
+        base = [f"from {kind} {about[kind]}" for kind in ("seed", "latent") if kind in about]
     return _described(traversal.unit, about, base)
 
 
 def sheet_subtitle(sheet: ContactSheet) -> str:
     """Like ``subtitle``, for all seeds."""
     count = len(sheet)
-    return _described(sheet.traversals[0].unit, sheet.metadata, [f"from {count} seeds"] if count > 1 else [])
+    return _described(sheet.traversals[0].unit, sheet.metadata, [f"from {count} {sheet.starts}s"] if count > 1 else [])
 
 
 def _described(unit: str, about: Mapping[str, str], base: list[str]) -> str:

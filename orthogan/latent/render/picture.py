@@ -267,7 +267,7 @@ def render_sheet(sheet: ContactSheet, *, scale: int | None = None, heatmap: bool
     for row, name in enumerate(first.names):
         scores = first.scores[row] | {CHANGE: float(np.mean([one.scores[row][CHANGE] for one in sheet.traversals]))}
         rows = [
-            Row(one.frames[row], _base(seed, one.metadata["class"]), heat=heats[row])
+            Row(one.frames[row], _base(f"{sheet.starts} {seed}", one.metadata["class"]), heat=heats[row])
             for seed, one, heats in zip(sheet.seeds, sheet.traversals, maps, strict=True)
         ]
         control = "control: a random direction of the same length, " if first.is_control[row] else ""
@@ -281,8 +281,8 @@ def render_sheet(sheet: ContactSheet, *, scale: int | None = None, heatmap: bool
     )
 
 
-def _base(seed: int, label: str) -> str:
-    return f"seed {seed}" if label == "none" else f"seed {seed}, class {label}"
+def _base(start: str, label: str) -> str:
+    return start if label == "none" else f"{start}, class {label}"
 
 
 def save_sheet(sheet: ContactSheet, path: str | os.PathLike[str], *, heatmap: bool = False) -> Path:
