@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from orthogan.models.families.dcgan_tutorial import DCGANTutorialDiscriminator, DCGANTutorialGenerator
     from orthogan.models.families.eigengan import EigenGANDiscriminator, EigenGANGenerator
     from orthogan.models.families.infogan import InfoGANDiscriminator, InfoGANGenerator
+    from orthogan.models.families.official.biggan import BigGANDeepGenerator, BigGANDiscriminator, BigGANGenerator
+    from orthogan.models.families.official.r3gan import OfficialR3GANDiscriminator, OfficialR3GANGenerator
     from orthogan.models.families.official.stylegan2 import (
         OfficialStyleGAN2Discriminator,
         OfficialStyleGAN2Generator,
@@ -31,6 +33,9 @@ __all__ = [
     "DISCRIMINATORS",
     "GENERATORS",
     "Codes",
+    "BigGANDeepGenerator",
+    "BigGANDiscriminator",
+    "BigGANGenerator",
     "DCGANDiscriminator",
     "DCGANGenerator",
     "DCGANTutorialDiscriminator",
@@ -41,6 +46,8 @@ __all__ = [
     "Generator",
     "InfoGANDiscriminator",
     "InfoGANGenerator",
+    "OfficialR3GANDiscriminator",
+    "OfficialR3GANGenerator",
     "OfficialStyleGAN2Discriminator",
     "OfficialStyleGAN2Generator",
     "OpenedModel",
@@ -74,6 +81,8 @@ __getattr__, __dir__ = lazy_names(
         "families.dcgan_tutorial": ("DCGANTutorialDiscriminator", "DCGANTutorialGenerator"),
         "families.eigengan": ("EigenGANDiscriminator", "EigenGANGenerator"),
         "families.infogan": ("InfoGANDiscriminator", "InfoGANGenerator"),
+        "families.official.biggan": ("BigGANDeepGenerator", "BigGANDiscriminator", "BigGANGenerator"),
+        "families.official.r3gan": ("OfficialR3GANDiscriminator", "OfficialR3GANGenerator"),
         "families.official.stylegan2": ("OfficialStyleGAN2Discriminator", "OfficialStyleGAN2Generator"),
         "families.official.stylegan3": ("StyleGAN3Generator",),
         "families.r3gan": ("R3GANDiscriminator", "R3GANGenerator"),
