@@ -32,10 +32,10 @@ if TYPE_CHECKING:
 __all__ = [
     "DISCRIMINATORS",
     "GENERATORS",
-    "Codes",
     "BigGANDeepGenerator",
     "BigGANDiscriminator",
     "BigGANGenerator",
+    "Codes",
     "DCGANDiscriminator",
     "DCGANGenerator",
     "DCGANTutorialDiscriminator",

@@ -32,7 +32,12 @@ def close(found: np.ndarray, expected: torch.Tensor) -> None:
     assert np.abs(found - expected.numpy()).max() <= 1e-4 * max(1.0, float(expected.abs().max()))
 
 
-FAMILIES = [name for name in SMALL if name not in ("dcgan", "stylegan2-3")]
+DEEP = ("biggan-3", "biggan-deep-3", "stylegan3-3")  # many layers
+FAMILIES = [
+    pytest.param(name, marks=pytest.mark.slow if name in DEEP else ())
+    for name in SMALL
+    if name not in ("dcgan", "stylegan2-3")
+]
 
 
 def test_no_family_is_left_out() -> None:

@@ -98,7 +98,7 @@ class SelfAttention(nn.Module):
         query = self.theta(x).flatten(2)
         key, value = (functional.max_pool2d(part(x), 2).flatten(2) for part in (self.phi, self.g))
         weights = torch.softmax(query.mT @ key, -1)
-        return x + self.gamma * self.out((value @ weights.mT).view(len(x), -1, *x.shape[2:]))
+        return x + self.gamma * self.out((value @ weights.mT).view(x.shape[0], -1, *x.shape[2:]))
 
 
 class WideUpBlock(nn.Module):
@@ -261,6 +261,14 @@ class BigGANDiscriminator(Discriminator):
         self.linear = nn.Linear(widths[-1], 1)
         self.embedding = nn.Embedding(num_classes, widths[-1]) if num_classes else None
         orthogonal_start(self)
+
+    def image_blocks(self) -> list[tuple[str, list[nn.Module]]]:
+        """Return the parts of the network by name, starting at the image; the attention belongs to its block."""
+        parts = [(f"blocks.{i}", [block]) for i, block in enumerate(self.blocks)]
+        if self.attention is not None:
+            parts[self.attention_after - 1][1].append(self.attention)
+        head: list[tuple[str, list[nn.Module]]] = [] if self.embedding is None else [("embedding", [self.embedding])]
+        return [*parts, ("linear", [self.linear]), *head]
 
     def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor:
         """Return logits (n,) of images (n, c, h, w) under labels (n,)."""

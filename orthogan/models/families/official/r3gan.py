@@ -164,6 +164,15 @@ class OfficialR3GANDiscriminator(Discriminator):
         if self.embedding is not None:
             nn.init.normal_(self.embedding.weight, 0.0, (num_classes * label_width) ** -0.5)
 
+    def image_blocks(self) -> list[tuple[str, list[nn.Module]]]:
+        """Return the parts of the network by name, starting at the image; a transition belongs to the next stage."""
+        moves: list[list[nn.Module]] = [[], *([move] for move in self.transitions)]
+        parts = [
+            (f"stages.{i}", [*move, stage]) for i, (move, stage) in enumerate(zip(moves, self.stages, strict=True))
+        ]
+        head: list[tuple[str, list[nn.Module]]] = [] if self.embedding is None else [("embedding", [self.embedding])]
+        return [("image", [self.image]), *parts, ("basis", [self.basis]), ("linear", [self.linear]), *head]
+
     def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor:
         """Return logits (n,) of images (n, c, h, w) under labels (n,)."""
         if self.embedding is not None and y is None:
