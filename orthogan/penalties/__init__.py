@@ -11,6 +11,7 @@ from orthogan.penalties.kernel import double_soft_orthogonality, mutual_coherenc
 from orthogan.penalties.network import PENALTIES, Penalty, PenaltyConfig, apply, penalty
 from orthogan.penalties.schedule import SRIP_EPOCHS, SRIP_SCHEDULE, SRIP_WEIGHT, Schedule
 from orthogan.penalties.srip import srip
+from orthogan.penalties.total_correlation import total_correlation
 
 __all__ = [
     "PENALTIES",
@@ -33,4 +34,5 @@ __all__ = [
     "penalty",
     "soft_orthogonality",
     "srip",
+    "total_correlation",
 ]

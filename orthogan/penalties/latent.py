@@ -31,6 +31,7 @@ def hessian_penalty(
     epsilon: float = 0.1,
     reduction: Literal["max", "mean"] = "max",
     generator: torch.Generator | None = None,
+    over_batch: Literal["mean", "max"] = "mean",
 ) -> Tensor:
     """Return the Hessian penalty (Peebles et al., ECCV 2020): no two directions interact in a feature.
 
@@ -41,7 +42,9 @@ def hessian_penalty(
     latents (n, d) to one or several tensors of features (n, ...). It must be deterministic: no noise, dropout or batch
     statistics. The derivative is the central difference with step ``epsilon`` without its middle term, which is the
     same for every x. The variances are reduced over the features of each latent (the paper's "max", or "mean"),
-    averaged over the latents, and summed if there are several tensors. ``generator`` draws the signs.
+    averaged over the latents, and summed if there are several tensors. ``over_batch``: "max" takes the largest value
+    over the latents in place of the average, as the released code does; published weights belong to that.
+    ``generator`` draws the signs.
 
     Raises ``UserError`` if k is below 2, epsilon is not positive, or the reduction is unknown.
     """
@@ -59,7 +62,7 @@ def hessian_penalty(
             )
         spread = [torch.stack(same).var(dim=0).flatten(1) for same in zip(*curves, strict=True)]
         reduced = [part.amax(1) if reduction == "max" else part.mean(1) for part in spread]
-        return torch.stack([part.mean() for part in reduced]).sum()
+        return torch.stack([_over_batch(part, over_batch) for part in reduced]).sum()
 
 
 @LATENT_PENALTIES.register("orojar")
@@ -70,6 +73,7 @@ def orojar_penalty(
     epsilon: float = 0.1,
     reduction: Literal["sum", "mean"] = "sum",
     generator: torch.Generator | None = None,
+    over_batch: Literal["mean", "max"] = "mean",
 ) -> Tensor:
     """Return the OroJaR penalty (Wei et al., ICCV 2021): directions change the features orthogonally.
 
@@ -80,7 +84,8 @@ def orojar_penalty(
     if there are several tensors of features. ``function`` maps latents (n, d) to one or several tensors of features
     (n, ...) and must be deterministic. J x is the forward difference with step ``epsilon``. ``reduction``: compute
     |J x|^2 as the paper's "sum" over features, whose penalty grows with the square of their number, or as the "mean".
-    ``generator`` draws the signs.
+    ``over_batch``: "max" takes the largest variance over the latents in place of the average, as the released code
+    does; published weights belong to that. ``generator`` draws the signs.
 
     Raises ``UserError`` if k is below 2, epsilon is not positive, or the reduction is unknown.
     """
@@ -98,7 +103,8 @@ def orojar_penalty(
                 for a, b in zip(here, there, strict=True)
             ]
             lengths.append([part.sum(1) if reduction == "sum" else part.mean(1) for part in squares])
-        return torch.stack([torch.stack(same).var(dim=0).mean() for same in zip(*lengths, strict=True)]).sum()
+        spread = [torch.stack(same).var(dim=0) for same in zip(*lengths, strict=True)]
+        return torch.stack([_over_batch(part, over_batch) for part in spread]).sum()
 
 
 @LATENT_PENALTIES.register("path_length")
@@ -129,6 +135,13 @@ def path_lengths(generator: nn.Module, z: Tensor, labels: Tensor | None, rng: to
 def no_penalty(function: Callable[[Tensor], Features], z: Tensor) -> Tensor:
     """Return zero."""
     return z.new_zeros(())
+
+
+def _over_batch(values: Tensor, how: str) -> Tensor:
+    """Reduce one value per latent (n,) to a scalar."""
+    if how not in ("mean", "max"):
+        raise UserError(f"over_batch='{how}': must be 'mean' or 'max'")
+    return values.mean() if how == "mean" else values.amax()
 
 
 def _signs(z: Tensor, generator: torch.Generator | None) -> Tensor:
@@ -184,6 +197,11 @@ class LatentPenaltyConfig(Section):
         "published, "
         "the first",
     )
+    over_batch: Literal["mean", "max"] = Field(
+        default="mean",
+        description="hessian, orojar: reduction over the latents of a batch; max as in the released code, for which "
+        "the published weights were chosen (with training.accumulate: over each part)",
+    )
     directions: Annotated[int, Field(ge=2, le=1000)] = Field(
         default=2, description="hessian, orojar: number of random sign vectors (k) for the variance"
     )
@@ -204,7 +222,7 @@ class LatentPenaltyConfig(Section):
                 "the square of the number of features) and 2 (path_length)"
             )
         of_paths = self.kind == "path_length"
-        for key in ("layers", "reduction", "directions", "epsilon") if of_paths else ("decay",):
+        for key in ("layers", "reduction", "over_batch", "directions", "epsilon") if of_paths else ("decay",):
             if getattr(self, key) != type(self).model_fields[key].default:
                 raise ValueError(f"{key}: does not apply to {self.kind!r}; omit it")
         if (self.kind, self.reduction) in (("hessian", "sum"), ("orojar", "max")):

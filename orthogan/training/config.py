@@ -23,6 +23,7 @@ from orthogan.losses import LOSSES
 from orthogan.penalties.contrastive import ContrastiveConfig
 from orthogan.penalties.information import InformationConfig
 from orthogan.penalties.latent import LatentPenaltyConfig
+from orthogan.penalties.total_correlation import TotalCorrelationConfig
 
 if TYPE_CHECKING:
     from orthogan.config.schema import Config
@@ -52,7 +53,7 @@ class LossConfig(Section):
     """The adversarial loss and the penalties beside it."""
 
     only_for: ClassVar = {
-        "gan": ("kind", "gradient_penalty", "latent_penalty", "information", "contrastive"),
+        "gan": ("kind", "gradient_penalty", "latent_penalty", "information", "contrastive", "total_correlation"),
         "classifier": ("label_smoothing",),
     }
 
@@ -63,6 +64,7 @@ class LossConfig(Section):
     latent_penalty: LatentPenaltyConfig = LatentPenaltyConfig()
     information: InformationConfig = InformationConfig()
     contrastive: ContrastiveConfig = ContrastiveConfig()
+    total_correlation: TotalCorrelationConfig = TotalCorrelationConfig()
     label_smoothing: Decay = Field(
         default=0.0, description="classifier: fraction of each label that is spread over all classes [0-1]"
     )
@@ -89,6 +91,11 @@ class LossConfig(Section):
                 )
         if self.contrastive.weight and codes.continuous + len(codes.categorical) < 2:
             raise ValueError("loss.contrastive.weight: at least two codes are needed; set model.generator.codes")
+        if self.total_correlation.weight and (codes.continuous < 2 or not self.information.weight):
+            raise ValueError(
+                "loss.total_correlation.weight: two or more continuous codes that Q predicts are needed; set "
+                "model.generator.codes.continuous and loss.information.weight"
+            )
         pairs = self.contrastive.batch_size or training.batch_size
         if self.contrastive.weight and pairs % training.accumulate:
             raise ValueError(

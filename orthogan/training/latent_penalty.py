@@ -70,6 +70,7 @@ class LatentPenalty:
             else:
                 given = {"k": config.directions, "epsilon": config.epsilon, "generator": rng}
                 given |= {} if config.reduction is None else {"reduction": config.reduction}
+                given |= {"over_batch": config.over_batch}
                 options = {name: option for name, option in given.items() if name in self._options}
                 value = self._penalty(self._features(labels), z, **options)
         return value, {f"G/{config.kind.rpartition(':')[2]}": value.detach()}

@@ -140,3 +140,24 @@ def test_unfit_arguments_of_the_penalties() -> None:
             penalty(lambda z: z, z, epsilon=0)
         with pytest.raises(UserError, match="reduction='none'"):
             penalty(lambda z: z, z, reduction="none")
+
+
+def test_the_largest_value_of_the_batch_is_that_of_its_worst_latent() -> None:
+    """At k = 2 the variance of two numbers is half of the square of their difference; here it differs by latent."""
+    function, h = quadratic(3, 2, seed=1)
+    z = torch.randn(5, 3, dtype=torch.float64, generator=source(1))
+    chance = source(2)
+    a, b = (2.0 * torch.randint(0, 2, z.shape, generator=chance) - 1 for _ in range(2))
+    a, b = a.double(), b.double()
+    curves = [torch.einsum("ni,fij,nj->nf", x, h, x) for x in (a, b)]
+    worst = float(((curves[0] - curves[1]).square() / 2).max())
+    found = hessian_penalty(function, z, generator=source(2), over_batch="max")
+    assert float(found) == pytest.approx(worst, rel=1e-6)
+    assert float(hessian_penalty(function, z, generator=source(2))) < worst
+    w = h[0]
+    lengths = [(x @ w.T).square().sum(1) for x in (a, b)]
+    worst = float(((lengths[0] - lengths[1]).square() / 2).max())
+    found = orojar_penalty(lambda z: z @ w.T, z, generator=source(2), over_batch="max")
+    assert float(found) == pytest.approx(worst, rel=1e-6)
+    with pytest.raises(UserError, match="over_batch='sum'"):
+        orojar_penalty(function, z, over_batch="sum")  # pyright: ignore[reportArgumentType]

@@ -7,7 +7,7 @@ differentiated twice with respect to the images, as gradient penalties need, and
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import torch
 from pydantic import Field
@@ -113,6 +113,10 @@ class DiffAugmentConfig(AugmentConfig):
 
     kind: str = "diffaugment"
     policy: str = Field(default="color,translation,cutout", description="operations, separated by commas")
+    p: Annotated[float, Field(gt=0.0, le=1.0)] = Field(
+        default=1.0,
+        description="probability of each operation, drawn once per batch; 0.6 in the code of the NOG paper [0-1]",
+    )
 
 
 @AUGMENTATIONS.register("diffaugment")
@@ -120,7 +124,8 @@ class DiffAugment(Augmentation):
     """Apply the operations of ``policy``, comma-separated names of ``OPERATIONS``, in order.
 
     Call: images float (n, c, h, w) in [-1, 1] and a generator on their device, to the same shape and type; every
-    image gets its own draws, in float32 at least. Raises UserError for an unknown or missing operation.
+    image gets its own draws, in float32 at least. With ``p`` below 1, each operation is applied to a whole batch or to
+    none of it. Raises UserError for an unknown or missing operation.
 
     Source: Zhao et al. 2020, arXiv:2006.10738.
 
@@ -134,18 +139,24 @@ class DiffAugment(Augmentation):
 
     config = DiffAugmentConfig
 
-    def __init__(self, policy: str = "color,translation,cutout") -> None:
+    def __init__(self, policy: str = "color,translation,cutout", p: float = 1.0) -> None:
         names = [name.strip() for name in policy.split(",") if name.strip()]
         unknown = [name for name in names if name not in OPERATIONS]
         if unknown or not names:
             raise UserError(
                 f"augment.policy: {policy!r} must be a comma-separated list of names from {', '.join(OPERATIONS)}"
             )
-        self.names = names
+        self.names, self.p = names, p
 
     def draw(self, n: int, shape: Sequence[int], generator: torch.Generator) -> Drawn:
         """Draw the tensors of ``apply`` for n images of ``shape`` (c, h, w), n rows each, on the generator's device."""
-        return tuple(drawn for name in self.names for drawn in OPERATIONS[name].draw(n, shape, generator))
+        found: list[Tensor] = []
+        for name in self.names:
+            found += OPERATIONS[name].draw(n, shape, generator)
+            if self.p < 1:  # one row per image, as of all draws, but the same in all rows
+                used = torch.rand((), generator=generator, device=generator.device) < self.p
+                found.append(used.expand(n, 1, 1, 1))
+        return tuple(found)
 
     def apply(self, images: Tensor, drawn: Drawn) -> Tensor:
         """Apply the policy to ``images``: a pure function, twice differentiable with respect to the images."""
@@ -153,9 +164,13 @@ class DiffAugment(Augmentation):
         first = 0
         for name in self.names:
             operation = OPERATIONS[name]
-            result = operation.apply(result, *drawn[first : first + operation.size])
+            changed = operation.apply(result, *drawn[first : first + operation.size])
             first += operation.size
+            if self.p < 1:
+                changed = torch.where(drawn[first], changed, result)
+                first += 1
+            result = changed
         return result.to(images.dtype)
 
     def __repr__(self) -> str:
-        return f"DiffAugment({','.join(self.names)!r})"
+        return f"DiffAugment({','.join(self.names)!r}{'' if self.p == 1 else f', p={self.p:g}'})"

@@ -15,6 +15,7 @@ from orthogan.models.codes import Codes, codes_of
 from orthogan.models.recognition import logits_and_codes
 from orthogan.penalties.information import code_losses, information_bound
 from orthogan.penalties.input_gradient import squared_norm, track_gradient, wgan_gp, zero_centered_gradient_penalty
+from orthogan.penalties.total_correlation import total_correlation
 from orthogan.training.config import LossConfig
 from orthogan.training.task import Losses
 
@@ -108,6 +109,10 @@ def discriminator_loss(
     if codes is not None and batch.fake_codes is not None:
         extra, more = _information(net, codes.chunk(2)[1], batch.fake_codes, config)
         value, logs = value + extra, logs | {"D/information": more}
+        if config.total_correlation.weight:
+            parts = [total_correlation(part) for part in _means(net, codes).chunk(2)]
+            value = value + config.total_correlation.weight * (parts[0] + parts[1]) / 2
+            logs |= {"D/total_correlation": parts[0].detach()}  # of reals
     return value, logs
 
 
@@ -163,6 +168,10 @@ def generator_loss(
         predicted = torch.cat([codes for _, codes in outputs if codes is not None])
         extra, more = _information(net, predicted, layout(batch.z), config)
         value, logs = value + extra, logs | {"G/information": more}
+        if config.total_correlation.weight:
+            extra = total_correlation(_means(net, predicted))
+            value = value + config.total_correlation.weight * extra
+            logs |= {"G/total_correlation": extra.detach()}
     return value, logs
 
 
@@ -199,6 +208,11 @@ def _recomputed(
     value = checkpoint(_outputs, net, images, labels, config, use_reentrant=False, preserve_rng_state=False)
     assert isinstance(value, tuple)
     return value
+
+
+def _means(net: nn.Module, outputs: Tensor) -> Tensor:
+    """Return the predicted means of the continuous codes."""
+    return outputs[:, : net.recognition.codes.continuous]  # pyright: ignore
 
 
 def _information(net: nn.Module, outputs: Tensor, values: Tensor, config: LossConfig) -> tuple[Tensor, Tensor]:

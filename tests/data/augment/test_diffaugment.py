@@ -120,3 +120,18 @@ def test_what_is_drawn_is_as_many_rows_as_images_and_applied_by_a_pure_function(
     assert torch.equal(torch.rand((), generator=rng), follow)
     half = augment.apply(images[3:], tuple(numbers[3:] for numbers in drawn))
     torch.testing.assert_close(half, whole[3:])
+
+
+def test_an_operation_is_applied_to_all_images_or_to_none_with_its_probability() -> None:
+    augment = DiffAugment("cutout", p=0.6)
+    images = torch.ones(4, 1, 8, 8)
+    changed = []
+    for seed in range(300):
+        out = augment(images, torch.Generator().manual_seed(seed))
+        touched = (out != images).flatten(1).any(1)
+        assert touched.all() or not touched.any()
+        changed.append(bool(touched[0]))
+    assert abs(sum(changed) / 300 - 0.6) < 0.1
+    again = DiffAugment("color,translation,cutout", p=1.0).draw(3, (1, 8, 8), torch.Generator().manual_seed(0))
+    assert len(again) == 7
+    assert repr(augment) == "DiffAugment('cutout', p=0.6)"

@@ -64,7 +64,7 @@ def test_a_config_of_version_0_1_has_the_options_of_all_kinds() -> None:
     old = {"policy": "color", "target": 0.5, "images_to_one": 1000, "interval": 2}
     for kind, expected in (
         ("none", {}),
-        ("diffaugment", {"policy": "color"}),
+        ("diffaugment", {"policy": "color", "p": 1.0}),
         ("ada", {"target": 0.5, "images_to_one": 1000, "interval": 2}),
     ):
         config = Config.model_validate({"augment": {"kind": kind, **old}})

@@ -146,3 +146,21 @@ def test_every_study_is_a_study_of_the_name_it_is_asked_by() -> None:
         study = get_study(name)
         assert isinstance(study, Study)
         assert study.name == name
+
+
+def test_the_full_scale_of_the_latent_study_trains_as_the_released_code(tmp_path: Path) -> None:
+    cells = list_runs(get_study("latent"), "full", [0], tmp_path, ["data.path=."])
+    plain = {cell.setting: cell.config for cell in cells if cell.method == "none"}
+    eigengan, simple = plain["eigengan"], plain["simple-gan"]
+    assert eigengan.model.generator.latent_dim - 5 * 6 == 512
+    penalty, adam = eigengan.loss.gradient_penalty, eigengan.optimizer.discriminator
+    assert penalty.interval == 16
+    # a lazy penalty multiplies by the interval and by 1/2, and scales Adam by 16/17
+    assert penalty.interval * penalty.weight / 2 == pytest.approx(10)
+    share = 16 / 17
+    assert (adam.lr * share, adam.beta1**share, adam.beta2**share) == pytest.approx((1e-4, 0.5, 0.99))
+    assert eigengan.data.flip
+    assert eigengan.augment.kind == "diffaugment"
+    assert (eigengan.training.ema.half_life, eigengan.training.ema.warmup) == (10_000, 0)
+    assert (simple.loss.gradient_penalty.kind, simple.loss.gradient_penalty.weight) == ("wgan-gp", 20)
+    assert not simple.training.ema.on

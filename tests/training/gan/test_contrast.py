@@ -27,6 +27,7 @@ from tests.fixtures.runs import TINY, tensors, tiny
 CODED = [
     "model.generator.codes={continuous: 2, categorical: [3]}",
     "loss.information={weight: 0.5, width: 8}",
+    "loss.total_correlation.weight=0.5",
     "loss.contrastive={weight: 1.0, start: 0.25, gap: 1.0, gap_until: 0.75, channels: 4}",
     "model.generator.kind=infogan",
     "model.generator.channels=4",
@@ -59,6 +60,7 @@ def test_a_resumed_run_is_the_same_and_is_stored_whole(tmp_path: Path, accumulat
     lines = log(straight)
     assert ["CR/loss" in line for line in lines] == [False, True, True, True]
     assert [line.get("CR/gap") for line in lines] == [None, 1.0, 1.0, 0.0]
+    assert all(math.isfinite(line[f"{net}/total_correlation"]) for line in lines for net in "GD")
     assert all(math.isfinite(line["G/information"]) and math.isfinite(line["D/information"]) for line in lines)
 
 
@@ -120,6 +122,7 @@ def test_what_cannot_work_is_refused_at_the_start(tmp_path: Path) -> None:
     for override, message in (
         ("loss.information.weight=1", "loss.information.weight: there are no codes"),
         ("loss.contrastive.weight=1", "loss.contrastive.weight: there are no codes"),
+        ("loss.total_correlation.weight=1", "two or more continuous codes"),
         ("model.generator.codes.continuous=9", "9 coordinates of codes do not fit into latent_dim = 8"),
     ):
         with pytest.raises(UserError, match=message):
