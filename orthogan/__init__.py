@@ -38,11 +38,14 @@ if TYPE_CHECKING:
     from orthogan.config.files import load_config
     from orthogan.config.schema import Config
     from orthogan.data import open_configured, open_source
-    from orthogan.evaluation import evaluate
+    from orthogan.disentanglement import mig
+    from orthogan.evaluation import evaluate, fid
     from orthogan.latent import Directions, Latents, first_layer_directions, native_directions, render, traverse
+    from orthogan.latent.discovery import discover
     from orthogan.latent.invert import project
     from orthogan.models.open import load_generator as load
     from orthogan.models.protocol import Generator
+    from orthogan.models.samples import sample
     from orthogan.models.saved import save_generator
     from orthogan.training import train
 
@@ -52,10 +55,12 @@ __all__ = [
     "Generator",
     "Latents",
     "data",
+    "discover",
     "disentanglement",
     "errors",
     "evaluate",
     "evaluation",
+    "fid",
     "first_layer_directions",
     "gradients",
     "latent",
@@ -63,6 +68,7 @@ __all__ = [
     "linalg",
     "load",
     "load_config",
+    "mig",
     "models",
     "native_directions",
     "open_configured",
@@ -70,6 +76,7 @@ __all__ = [
     "penalties",
     "project",
     "render",
+    "sample",
     "save_generator",
     "studies",
     "train",
@@ -84,11 +91,14 @@ __getattr__, __dir__ = lazy_names(
         "config.files": ("load_config",),
         "config.schema": ("Config",),
         "data": ("open_configured", "open_source"),
-        "evaluation": ("evaluate",),
+        "disentanglement": ("mig",),
+        "evaluation": ("evaluate", "fid"),
         "latent": ("Directions", "Latents", "first_layer_directions", "native_directions", "render", "traverse"),
+        "latent.discovery": ("discover",),
         "latent.invert": ("project",),
         "models.open": ("load=load_generator",),
         "models.protocol": ("Generator",),
+        "models.samples": ("sample",),
         "models.saved": ("save_generator",),
         "training": ("train",),
     },

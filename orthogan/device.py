@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import platform
+from pathlib import Path
+from typing import Any
+
 import torch
 from torch import nn
 
+from orthogan import __version__
 from orthogan.errors import UserError
+from orthogan.io.threads import cores
 from orthogan.process_group import join
 
 
@@ -52,3 +59,27 @@ def chosen_device(name: str | None) -> torch.device:
     if device.type == "meta":
         raise UserError("--device meta: this device holds no data; choose cpu, cuda or mps")
     return device
+
+
+def machine() -> dict[str, Any]:
+    """Return processor, cores, memory [GiB], GPU, system and versions."""
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    return {
+        "processor": _processor(),
+        "cores": cores(),
+        "memory [GiB]": round(memory),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else "none",
+        "system": platform.platform(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "orthogan": __version__,
+    }
+
+
+def _processor() -> str:
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    except OSError:
+        return platform.processor()
+    names = [line.partition(":")[2].strip() for line in text.splitlines() if line.startswith("model name")]
+    return names[0] if names else platform.processor()

@@ -34,7 +34,8 @@ def run(arguments: Namespace) -> None:
     if arguments.latent and (arguments.seeds is not None or arguments.classes is not None):
         raise UserError("--latent: the file has its own latents and classes; omit --seeds and --classes")
     from orthogan.latent import parse_classes, parse_seeds, sample_images, save_samples
-    from orthogan.latent.samples import check_place, latent_images
+    from orthogan.latent.latents import latent_images
+    from orthogan.models.samples import check_place
 
     seeds = parse_seeds(arguments.seeds or "0-63")
     check_place(arguments.out, len(seeds))

@@ -14,7 +14,7 @@ from orthogan.disentanglement.codes.oracle import LEAST_ACCURACY, FactorClassifi
 from orthogan.disentanglement.codes.recognizer import Recognizer
 from orthogan.disentanglement.inputs import IDENTITY, RANDOM, MetricInputs
 from orthogan.disentanglement.registry import check_metrics
-from orthogan.disentanglement.result import TIME, GeneratorScore, summary, uniform
+from orthogan.disentanglement.result import TIME, GeneratorScore, GeneratorScores, summary, uniform
 from orthogan.disentanglement.score import Score
 from orthogan.errors import UserError
 from orthogan.latent.directions import Directions
@@ -42,7 +42,7 @@ def disentangle(
     encoder: Recognizer | None = None,
     progress: bool = True,
     info: Mapping[str, Any] | None = None,
-) -> list[GeneratorScore]:
+) -> GeneratorScores:
     """Compute one result per metric, in order: mean, spread and interval over ``seeds``, with controls.
 
     The names (``orthogan.disentanglement.registry``) determine where codes and factors come from:
@@ -108,7 +108,7 @@ def disentangle(
     )
     names = [RANDOM] * controls + [IDENTITY] * (controls and not _are_axes(chosen.matrix))
     jobs = len(metrics) * len(seeds) * (1 + len(names))
-    results = []
+    results = GeneratorScores()
     with progress_bar(total=jobs, desc="disentangle", unit=" scores", disable=not progress, leave=False) as bar:
         for metric in metrics:
             began = time.monotonic()

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from orthogan.disentanglement.score import Score
+from orthogan.drawing.notebook import html_table
 from orthogan.io.json_lines import jsonable
 from orthogan.io.terminal import text_table
 from orthogan.stats import t_interval
@@ -118,7 +119,7 @@ def summary(scores: Sequence[Score], *, confidence: float = 0.95) -> Summary:
     return Summary(found.mean, float(np.std(values, ddof=1)), found.low, found.high, values)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class GeneratorScore:
     """One metric of one generator; ``float(score)`` is its mean over seeds.
 
@@ -156,6 +157,12 @@ class GeneratorScore:
         """``mig[bins=20,n=10000]``."""
         return f"{self.metric}[{self.variant}]"
 
+    def __repr__(self) -> str:
+        return f"<{self.one_line()}>"
+
+    def _repr_html_(self) -> str:
+        return GeneratorScores([self])._repr_html_()
+
     def one_line(self) -> str:
         """The score, its spread, its controls."""
         controls = [f"{name} {control}" for name, control in self.controls.items()]
@@ -174,6 +181,19 @@ class GeneratorScore:
             "facts": self.facts,
         }
         return jsonable(plain)
+
+
+class GeneratorScores(list[GeneratorScore]):
+    """A list of scores; in a notebook, it shows itself as a table."""
+
+    def _repr_html_(self) -> str:
+        controls = list(dict.fromkeys(name for result in self for name in result.controls))
+        rows = [
+            [result.metric, str(result.score), *(str(result.controls.get(name, "")) for name in controls)]
+            for result in self
+        ]
+        details = [f"{result.variant}; {_words(result.protocol)}" for result in self]
+        return html_table(rows, ["metric", "score", *controls], details=details)
 
 
 def table(results: Sequence[GeneratorScore]) -> str:

@@ -7,8 +7,10 @@ from typing import Any
 
 import numpy as np
 
+from orthogan.drawing.notebook import html_table
 
-@dataclass(frozen=True, eq=False)
+
+@dataclass(frozen=True, eq=False, repr=False)
 class Score:
     """A number and its details; ``float(score)`` is the number.
 
@@ -31,6 +33,15 @@ class Score:
 
     def __float__(self) -> float:
         return self.value
+
+    def __repr__(self) -> str:
+        return f"<{self.name} {self.value:.4g}>"
+
+    def _repr_html_(self) -> str:
+        numbers = {key: value for key, value in self.details.items() if isinstance(value, int | float)}
+        return html_table(
+            [(key, f"{value:.4g}") for key, value in ({self.name: self.value} | numbers).items()], ("score", "value")
+        )
 
     @property
     def name(self) -> str:

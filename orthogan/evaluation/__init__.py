@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING
 from orthogan.lazy import lazy_names
 
 if TYPE_CHECKING:
+    from orthogan.evaluation.compare import fid
     from orthogan.evaluation.fidelity.extractors import Extractor, load_extractor, resolve_extractor
     from orthogan.evaluation.measure import Incomplete, evaluate, evaluate_classifier
     from orthogan.evaluation.metric import METRICS, Inputs, Metric, Score
     from orthogan.evaluation.paths.path_length import path_length, perturbation_length
     from orthogan.evaluation.paths.traversal_length import traversal_length
-    from orthogan.evaluation.result import MetricResult, append_jsonl, table
+    from orthogan.evaluation.result import MetricResult, MetricResults, append_jsonl, table
 
 __all__ = [
     "METRICS",
@@ -21,10 +22,12 @@ __all__ = [
     "Inputs",
     "Metric",
     "MetricResult",
+    "MetricResults",
     "Score",
     "append_jsonl",
     "evaluate",
     "evaluate_classifier",
+    "fid",
     "load_extractor",
     "path_length",
     "perturbation_length",
@@ -37,11 +40,12 @@ __all__ = [
 __getattr__, __dir__ = lazy_names(
     __name__,
     {
+        "compare": ("fid",),
         "measure": ("Incomplete", "evaluate", "evaluate_classifier"),
         "fidelity.extractors": ("Extractor", "load_extractor", "resolve_extractor"),
         "metric": ("METRICS", "Inputs", "Metric", "Score"),
         "paths.path_length": ("path_length", "perturbation_length"),
         "paths.traversal_length": ("traversal_length",),
-        "result": ("MetricResult", "append_jsonl", "table"),
+        "result": ("MetricResult", "MetricResults", "append_jsonl", "table"),
     },
 )

@@ -21,6 +21,7 @@ from orthogan.io.hashing import ContentHash
 from orthogan.models.generate import image_size, model_hash
 from orthogan.models.modes import eval_mode, get_device
 from orthogan.models.protocol import Generator, as_generator
+from orthogan.models.samples import Samples
 
 STATISTICS = (".safetensors", ".npz")
 ACCEPTED = (
@@ -49,6 +50,8 @@ def as_source(given: Any, who: str, *, like: Any = None, samples: int | None = N
         return _folder(Path(given), who, like)
     if isinstance(given, nn.Module):
         return GeneratedSource(as_generator(given), samples or 0, seed)
+    if isinstance(given, Samples):
+        given = given.images
     if isinstance(given, Tensor | np.ndarray):
         return _in_memory([given], who, f"{who} {type(given).__name__.lower()}")
     if isinstance(given, Dataset | DataLoader) or (isinstance(given, Iterable) and not isinstance(given, dict)):

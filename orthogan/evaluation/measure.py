@@ -40,7 +40,7 @@ from orthogan.evaluation.metric import (
     names_scorecard,
 )
 from orthogan.evaluation.precision import Precision, describe_precision, prepare_net, resolve_precision
-from orthogan.evaluation.result import MetricResult, made_by
+from orthogan.evaluation.result import MetricResult, MetricResults, made_by
 from orthogan.io.read import whole_number
 from orthogan.models.generate import threshold
 from orthogan.models.modes import eval_mode, get_device
@@ -60,9 +60,9 @@ class Incomplete(UserError):
         ('kid could not be computed: kid: too few images', 12.3)
     """
 
-    def __init__(self, errors: Mapping[str, UserError], results: list[MetricResult]) -> None:
+    def __init__(self, errors: Mapping[str, UserError], results: Sequence[MetricResult]) -> None:
         super().__init__("\n".join(f"{metric} could not be computed: {error}" for metric, error in errors.items()))
-        self.results = results
+        self.results = MetricResults(results)
 
 
 def evaluate(
@@ -85,7 +85,7 @@ def evaluate(
     precision: str = "fp32",
     progress: bool = True,
     info: Mapping[str, str] | None = None,
-) -> list[MetricResult]:
+) -> MetricResults:
     """Score ``subject`` against ``reference``; returns one result per metric, in order.
 
     In a process group, every process calls this with the same arguments, computes its part, and gets the same results.
@@ -199,7 +199,7 @@ def evaluate_classifier(
     seed: int = 0,
     progress: bool = True,
     info: Mapping[str, str] | None = None,
-) -> list[MetricResult]:
+) -> MetricResults:
     """Compute the ``metrics`` of ``net`` on ``source``, in order; attacks return one result per ``eps``.
 
     In a process group, every process calls this with the same arguments, computes its part, and gets the same results.
@@ -243,7 +243,7 @@ def measure(
     precision: str = "fp32",
     save_reference_to: str | Path | None = None,
     download: bool = True,
-) -> list[MetricResult]:
+) -> MetricResults:
     """Compute the results of ``metrics``, in order; one pass over the images serves all metrics of an extractor.
 
     Arguments as in ``evaluate``. All checks are made before the first image is drawn. ``download``: whether weights of
@@ -273,7 +273,7 @@ def measure(
         with _noted(refused, metric, alike=True):
             for result in found.get(metric.name, ()):
                 _check_numbers(result)
-    results = [result for metric in metrics if metric.name not in refused for result in found[metric.name]]
+    results = MetricResults(result for metric in metrics if metric.name not in refused for result in found[metric.name])
     if not refused:
         return results
     errors = {metric.name: refused[metric.name] for metric in metrics if metric.name in refused}

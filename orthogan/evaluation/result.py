@@ -12,6 +12,7 @@ import torch
 
 from orthogan import __version__
 from orthogan.distributed import broadcast_json
+from orthogan.drawing.notebook import html_table
 from orthogan.evaluation.metric import known_metric
 from orthogan.io.json_lines import jsonable
 from orthogan.io.terminal import text_table
@@ -53,6 +54,9 @@ class MetricResult:
         spread = f" ± {self.std:.2g}" if self.std is not None else ""
         return f"<{', '.join([f'{self.label} {self.value:.5g}{spread}', *about])}>"
 
+    def _repr_html_(self) -> str:
+        return MetricResults([self])._repr_html_()
+
     @property
     def label(self) -> str:
         """``FID`` for Inception features, ``FD[efficientnet-lite0]`` and so on for others; ``metric[variant]``."""
@@ -85,6 +89,21 @@ class MetricResult:
         empty = [name for name in ("variant", "title", "better") if not getattr(self, name)]
         described = {name: value for name, value in asdict(self).items() if name not in empty}
         return jsonable({"label": self.label, **described})
+
+
+class MetricResults(list[MetricResult]):
+    """A list of results; in a notebook, it shows itself as a table."""
+
+    def _repr_html_(self) -> str:
+        rows, details = [], []
+        for result in self:
+            about = [str(result.protocol.get(key, "")) for key in ("samples", "reference")]
+            spread = f" ± {result.std:.2g}" if result.std is not None else ""
+            rows.append([result.label, f"{result.value:.5g}{spread}", *about])
+            rows += [[f"{result.label}: {name}", f"{value:.4f}", *about] for name, value in result.parts.items()]
+            said = ", ".join(f"{name} {value}" for name, value in result.protocol.items())
+            details += [said] * (1 + len(result.parts))
+        return html_table(rows, ["score", "value", "samples", "reference"], details=details)
 
 
 def made_by(info: Mapping[str, str] | None, began: float) -> dict[str, Any]:

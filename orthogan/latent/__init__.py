@@ -6,9 +6,9 @@ from orthogan.latent.discovery.native import latent_axes, native_directions
 from orthogan.latent.discovery.sefa import first_layer_directions
 from orthogan.latent.latents import Latents
 from orthogan.latent.render import render
-from orthogan.latent.samples import Samples, parse_classes, parse_layers, parse_seeds, sample_images, save_samples
 from orthogan.latent.traverse import ContactSheet, Traversal, contact_sheet, traverse
 from orthogan.models.generate import in_space, list_spaces, model_hash, truncate
+from orthogan.models.samples import Samples, parse_classes, parse_layers, parse_seeds, sample_images, save_samples
 
 __all__ = [
     "ContactSheet",

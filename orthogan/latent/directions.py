@@ -32,7 +32,7 @@ _KEY = "directions"
 _TIE = 1e-4
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Directions:
     """``k`` directions of a latent space, one per row, and their provenance.
 
@@ -118,6 +118,9 @@ class Directions:
 
     def __len__(self) -> int:
         return len(self.matrix)
+
+    def __repr__(self) -> str:
+        return f"<{len(self)} directions in {self.space} ({self.latent_dim}), {self.method}>"
 
     @property
     def latent_dim(self) -> int:

@@ -15,14 +15,16 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from orthogan import __version__
 from orthogan.errors import UserError
 from orthogan.io.read import describe_error, parse_json, printable, shown, whole_numbers
 from orthogan.io.weights import read_sealed, write_sealed
 from orthogan.latent.directions import Directions
-from orthogan.models.generate import generate, in_space
+from orthogan.models.generate import generate, in_space, truncate_in_space
 from orthogan.models.generate import model_hash as hash_of
 from orthogan.models.noise import WithNoise, noise_maps
 from orthogan.models.protocol import Generator, as_generator
+from orthogan.models.samples import Samples
 
 FORMAT = "orthogan-latents-1"
 _KEY, _NOISE = "latents", "noise."
@@ -248,3 +250,37 @@ class Latents:
             raise UserError(f"{where}: {error}") from error
         except (ValueError, TypeError, KeyError, AttributeError, OverflowError) as error:
             raise UserError(f"{where}: cannot be read as a file of latents ({describe_error(error)})") from error
+
+
+def latent_images(
+    generator: nn.Module,
+    latents: Latents,
+    truncation: float = 1.0,
+    batch_size: int = 64,
+    device: torch.device | str | None = None,
+) -> Samples:
+    """Generate the images of ``latents``, such as those of projected pictures; their names are in the metadata.
+
+    ``truncation``: see ``orthogan.models.generate.truncate_in_space``. Raises ``UserError`` as ``Latents.check``.
+
+    Example:
+        >>> import numpy as np
+        >>> import orthogan
+        >>> from orthogan.latent.latents import latent_images
+        >>> latent_images(orthogan.load("sprites-srngan"), orthogan.Latents(np.zeros((2, 16)))).images.shape
+        (2, 1, 32, 32)
+    """
+    net = as_generator(generator)
+    latents.check(net)
+    pulled = truncate_in_space(torch.from_numpy(latents.matrix.copy()), truncation, latents.space)
+    return Samples(
+        images=replace(latents, matrix=pulled.numpy()).images(net, batch_size=batch_size, device=device),
+        seeds=list(np.arange(len(latents))),
+        labels=latents.labels,
+        metadata={
+            "software": f"orthogan {__version__}",
+            "model_hash": hash_of(net),
+            "truncation": f"{truncation:g}",
+            "latents": ",".join(latents.names),
+        },
+    )

@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal, get_args
+from pathlib import Path
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
 from torch import nn
 
 from orthogan import __version__
+from orthogan.drawing.notebook import png
 from orthogan.errors import UserError
 from orthogan.io.read import whole_number, whole_numbers
 from orthogan.latent.directions import CHANGE, Directions, random_control
 from orthogan.latent.discovery.methods import find_directions
 from orthogan.latent.latents import Latents
-from orthogan.latent.samples import format_ranges
 from orthogan.models.generate import generate, in_space, model_hash, sample_label, sample_latents, truncate_in_space
 from orthogan.models.protocol import Generator, as_generator
+from orthogan.models.samples import format_ranges
 from orthogan.progress import progress_bar
 
 Walk = Literal["line", "sphere"]
@@ -79,9 +82,9 @@ MOST_STEPS = 1001
 MOST_IMAGES = 200_000  # limit for seeds x directions x steps
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Traversal:
-    """The data of a traversal picture, animation or page.
+    """The data of a traversal picture, animation or page; in a notebook, it shows itself as a page with sliders.
 
     ``frames``: uint8 (rows, steps, c, h, w), the center column ``steps // 2`` at offset 0.
     ``offsets``: (steps,) float64, the multiples of a direction added, in ``unit``.
@@ -114,9 +117,31 @@ class Traversal:
     def __len__(self) -> int:
         return len(self.frames)
 
+    def __repr__(self) -> str:
+        rows, steps, _, height, width = self.frames.shape
+        random = f" ({self.is_control.sum()} random)" if self.is_control.any() else ""
+        seed, method = self.metadata.get("seed", "?"), self.metadata.get("method", "?")
+        return f"<traversal of {rows} directions{random} in {steps} steps, {width}x{height} px, {method}, seed {seed}>"
+
+    def _repr_html_(self) -> str:
+        from orthogan.latent.render.html import render_frame  # it draws traversals
+
+        return render_frame(self)
+
+    def _repr_png_(self) -> bytes:
+        from orthogan.latent.render.picture import render_grid
+
+        return png(render_grid(self))
+
+    def save(self, path: str | os.PathLike[str], **options: Any) -> Path:
+        """Write the traversal; the suffix chooses the format. Arguments are those of ``orthogan.render``."""
+        from orthogan.latent.render import render
+
+        return render(self, path, **options)
+
 
 def traverse(
-    generator: nn.Module,
+    generator: nn.Module | str | Path,
     directions: Directions | None = None,
     *,
     method: str | None = None,
@@ -138,6 +163,7 @@ def traverse(
 
     The walk is in the space and layers of the directions; other layers keep the base latent.
 
+    ``generator``: a generator, or anything that ``orthogan.load`` accepts.
     ``directions``: by default those of ``method``, see ``orthogan.latent.discovery.find_directions``.
     ``dims``: indices of the directions, in this order.
     ``steps``: odd, at least 3, so that the middle column is the base image itself. The base z is the latent of
@@ -158,9 +184,16 @@ def traverse(
         >>> walk = orthogan.traverse(generator, method="sefa", dims=[0, 1], steps=5)
         >>> walk.frames.shape  # rows, steps, channels, height, width
         (2, 5, 1, 32, 32)
+        >>> walk
+        <traversal of 2 directions in 5 steps, 32x32 px, sefa, seed 7>
+        >>> walk.save("walk.html")  # one file with sliders; also .png, .gif, .webp and .mp4
+        PosixPath('walk.html')
     """
+    from orthogan.models.open import as_loaded  # only this function opens files
+
     if directions is not None and method is not None:
         raise UserError("directions and method: pass only one of them")
+    generator = as_loaded(generator)
     if directions is None:
         directions = find_directions(generator, method or "native", y=y)
     sheet = contact_sheet(
@@ -183,7 +216,7 @@ def traverse(
     return sheet.traversals[0]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class ContactSheet:
     """A contact sheet; ``traversals``: one for each of ``seeds``, with the same directions, offsets and unit.
 
@@ -216,6 +249,14 @@ class ContactSheet:
 
     def __len__(self) -> int:
         return len(self.traversals)
+
+    def __repr__(self) -> str:
+        return f"<contact sheet of seeds {format_ranges(sorted(self.seeds))}: {self.traversals[0]!r}>"
+
+    def _repr_png_(self) -> bytes:
+        from orthogan.latent.render.picture import render_sheet
+
+        return png(render_sheet(self))
 
 
 def contact_sheet(

@@ -126,6 +126,8 @@ class OpenedModel:
         """
         self.need("generator")
         net = as_generator(self._code if self._code is not None else self._read("generator"))
+        if self._code is None:
+            net.class_names = self.class_names
         return keep_hash(net.to(self.device).eval())
 
     @cached_property
@@ -279,6 +281,11 @@ def open_model(
     except UserError as error:
         raise UserError(f"{error}; for the shipped model give {hidden}") if hidden else error from None
     return _open_file(file, verified=verified, from_folder=True, device=device, trust=trust)
+
+
+def as_loaded(generator: nn.Module | str | Path, **options: Any) -> Generator:
+    """Return a net as a generator, or load what ``open_model`` accepts, with these options."""
+    return load_generator(generator, **options) if isinstance(generator, str | Path) else as_generator(generator)
 
 
 def load_generator(

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import inspect
 import operator
+import textwrap
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import Any
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +18,9 @@ from orthogan.layers.householder_projector import HouseholderProjector
 from orthogan.named_code import describe
 from orthogan.registry import Registry
 from orthogan.rng import generator as seeded
+
+if TYPE_CHECKING:
+    from orthogan.models.samples import Samples
 
 
 def module_class(found: Any) -> type[nn.Module]:
@@ -50,6 +55,7 @@ class Generator(nn.Module):
 
     latent_dim: int
     num_classes: int = 0
+    class_names: Sequence[str] = ()
     image_channels: int
     resolution: int
     spaces: tuple[str, ...] = ("z",)
@@ -72,6 +78,18 @@ class Generator(nn.Module):
     def sample_latent(self, n: int, *, seed: int = 0) -> Tensor:
         """Draw ``n`` latents from the prior N(0, I): (n, latent_dim) float32 on the CPU, determined by n and seed."""
         return standard_normal(n, self.latent_dim, seed=seed)
+
+    def sample(self, n: int = 16, **options: Any) -> Samples:
+        """Generate images of the seeds 0 to n - 1; arguments and errors are those of ``orthogan.sample``.
+
+        Example:
+            >>> import orthogan
+            >>> orthogan.load("sprites-srngan").sample(4, seed=8, truncation=0.7)
+            <4 samples, 32x32 px, gray, seeds 8-11>
+        """
+        from orthogan.models.samples import sample  # it uses generators
+
+        return sample(self, n, **options)
 
     def first_layer(self) -> nn.Module:
         """Return the layer whose weight maps the latent to the first features."""
@@ -149,6 +167,24 @@ def list_blocks(net: nn.Module) -> list[tuple[str, list[nn.Module]]]:
     return found
 
 
+WRAPPER = """\
+import torch
+
+class Wrapped(torch.nn.Module):
+    latent_dim = 128  # length of z
+    num_classes = 0  # more if forward needs classes y (n,)
+
+    def __init__(self, net):
+        super().__init__()
+        self.net = net
+
+    def forward(self, z, y=None):  # z (n, latent_dim) -> images (n, channels, height, width), floats in [-1, 1]
+        return self.net(z)
+
+generator = Wrapped(net)
+"""
+
+
 FAMILIES = ("orthogan.models.families", "orthogan.models.families.official")
 GENERATORS: Registry[Callable[..., nn.Module]] = Registry("generator", *FAMILIES, adopt=module_class)
 DISCRIMINATORS: Registry[Callable[..., nn.Module]] = Registry("discriminator", *FAMILIES, adopt=module_class)
@@ -160,7 +196,7 @@ def standard_normal(n: int, dim: int, *, seed: int) -> Tensor:
 
 
 def as_generator(module: nn.Module) -> Generator:
-    """Return ``module`` as a Generator: the same object, with missing attributes and the prior added.
+    """Return ``module`` as a Generator: the same object, with the prior and ``sample`` added if they are missing.
 
     Raises:
         UserError: it is not a module, or has no integer ``latent_dim``.
@@ -177,22 +213,26 @@ def as_generator(module: nn.Module) -> Generator:
     """
     name = type(module).__name__
     if not isinstance(module, nn.Module):
-        raise UserError(
-            f"{name}: a generator is an nn.Module; wrap yours as docs/guides/any-generator.md shows, in ten lines"
-        )
+        raise UserError(f"{name}: a generator is an nn.Module; {_wrap()}")
     if isinstance(module, Generator):
         return module
     dim = _integer(module, "latent_dim", None)
     if dim is None or dim < 1:
         raise UserError(
             f"{name}: a generator needs an integer attribute latent_dim, not {getattr(module, 'latent_dim', None)!r}; "
-            "add it, or wrap the net as docs/guides/any-generator.md shows, in ten lines"
+            f"add it, or {_wrap()}"
         )
     if (classes := _integer(module, "num_classes", 0)) is None or classes < 0:
         raise UserError(f"{name}: num_classes is {module.num_classes!r}; it must be an integer, 0 without classes")
     if not hasattr(module, "sample_latent"):
         module.sample_latent = lambda n, *, seed=0: standard_normal(n, dim, seed=seed)  # pyright: ignore
+    if not hasattr(module, "sample"):
+        module.sample = partial(Generator.sample, module)  # pyright: ignore
     return module  # pyright: ignore[reportReturnType]
+
+
+def _wrap() -> str:
+    return f"wrap the net like this (more in docs/guides/any-generator.md):\n\n{textwrap.indent(WRAPPER, '    ')}"
 
 
 def _integer(module: nn.Module, name: str, default: int | None) -> int | None:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import platform
 import resource
 import shutil
 import sys
@@ -20,13 +18,12 @@ from typing import Any
 
 import torch
 
-from orthogan import __version__
 from orthogan.config.base import names_in
 from orthogan.config.files import load_config
 from orthogan.config.schema import Config
+from orthogan.device import machine
 from orthogan.errors import EXIT_BUG, EXIT_DONE, Diverged, Stopped, UserError
 from orthogan.io import checkpoint
-from orthogan.io.threads import cores
 from orthogan.studies.finished import CheckpointGone, FinishedRun
 from orthogan.studies.outcome import Outcome, Status, add_sitting, load, save
 from orthogan.studies.study import ScaleName, Study
@@ -148,6 +145,13 @@ def missing(study: Study, outcome: Outcome) -> list[str]:
     return [measure.identity for measure in study.measures if measure.identity not in outcome.found]
 
 
+def finished(study: Study, outcome: Outcome | None) -> bool:
+    """Return whether a cell needs no more work: it is fully measured, or it diverged."""
+    if outcome is None or outcome.status == "error":
+        return False
+    return outcome.status == "diverged" or not missing(study, outcome)
+
+
 def _measure(study: Study, cell: StudyRun) -> None:
     """Store the results of all measures of the study; drop results of measures that it no longer has."""
     run, known = FinishedRun(cell.folder, trust=names_in(cell.config)), _known(cell)
@@ -197,33 +201,9 @@ def _step(cell: StudyRun) -> int:
     return max((step for step, _ in checkpoint.steps(cell.folder)), default=-1)
 
 
-def machine() -> dict[str, Any]:
-    """Return processor, cores, memory [GiB], GPU, system and versions."""
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-    return {
-        "processor": _processor(),
-        "cores": cores(),
-        "memory [GiB]": round(memory),
-        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else "none",
-        "system": platform.platform(),
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "orthogan": __version__,
-    }
-
-
 def peak_memory() -> float:
     """Return the peak memory so far [MiB]: of the GPU if this process has used one, else of the process."""
     if torch.cuda.is_available() and torch.cuda.is_initialized():
         return torch.cuda.max_memory_allocated() / 2**20
     largest = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return largest / (2**20 if sys.platform == "darwin" else 2**10)
-
-
-def _processor() -> str:
-    try:
-        text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
-    except OSError:
-        return platform.processor()
-    names = [line.partition(":")[2].strip() for line in text.splitlines() if line.startswith("model name")]
-    return names[0] if names else platform.processor()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -40,13 +40,16 @@ def train(
     *,
     allow_config_change: bool = False,
     trust: Trust = False,
+    **keys: Any,
 ) -> Path:
     """Train to the end of ``config``, resuming an existing run; returns the run folder.
 
     With ``torchrun`` or ``accelerate launch``, every process calls this.
 
     Args:
-        config: a config, or the path of a YAML file, with ``overrides`` as in ``load_config``.
+        config: a config; or the path of a YAML file, or the name of a shipped config, with ``overrides`` as in
+            ``load_config``.
+        keys: further overrides: ``seed=3``, ``training={"steps": 500}`` or ``training__steps=500``.
         trust: which external classes, in addition to those in ``config``, the file of ``config.model.init`` (or the
             ``config.yaml`` of a run folder) may name.
 
@@ -64,7 +67,11 @@ def train(
         data: sprites-16, 16 images of 32 px; ...
         >>> orthogan.load(run).resolution
         32
+        >>> orthogan.train("cifar10/srngan", seed=3, training__steps=2000)  # doctest: +SKIP
     """
+    if keys:
+        given: Iterable[Any] = [overrides] if isinstance(overrides, str | Mapping) else overrides
+        overrides = [*given, {key.replace("__", "."): _plain(value) for key, value in keys.items()}]
     config = _read(config, overrides, trust)
     run = Path(str(config.out))
     with fail_together("the same command resumes from the newest checkpoint"), ExitStack() as stack:
@@ -139,6 +146,10 @@ def exists(path: Path) -> bool:
     except FileNotFoundError:
         return False
     return True
+
+
+def _plain(value: Any) -> Any:
+    return str(value) if isinstance(value, Path) else value
 
 
 def _read(config: Config | str | Path, overrides: Overrides, trust: Trust) -> Config:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import html
+import io
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,14 +12,17 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 from torch import nn
 
+import orthogan
 from orthogan.errors import UserError
 from orthogan.latent.directions import Directions, random_control
 from orthogan.latent.discovery.native import latent_axes
-from orthogan.latent.samples import sample_images
+from orthogan.latent.render.html import render_html
 from orthogan.latent.traverse import column_offsets, contact_sheet, path, traverse
 from orthogan.models.generate import model_hash, truncate
+from orthogan.models.samples import sample_images
 from tests.fixtures.disc import Affine, Disc
 
 
@@ -345,3 +351,17 @@ def test_where_there_is_no_circle_it_says_so(centred: bool) -> None:
         path(0 * z, np.eye(2), "sphere", centred)
     with pytest.raises(UserError, match="walk='circle': choose line or sphere"):
         path(z, np.eye(2), "circle", centred)
+
+
+def test_a_traversal_shows_itself_in_a_notebook(tmp_path: Path) -> None:
+    walk = orthogan.traverse("sprites-srngan", method="sefa", dims=[0, 1], steps=3, control=1)
+    assert repr(walk) == "<traversal of 3 directions (1 random) in 3 steps, 32x32 px, sefa, seed 7>"
+    frame = walk._repr_html_()
+    assert frame.startswith('<iframe sandbox="allow-scripts" srcdoc="')
+    assert html.unescape(frame.split('srcdoc="')[1].split('" style=')[0]) == render_html(walk)
+    shown = Image.open(io.BytesIO(walk._repr_png_()))
+    assert np.array_equal(np.asarray(shown), np.asarray(Image.open(walk.save(tmp_path / "walk.png"))))
+    net = orthogan.load("sprites-srngan")
+    sheet = contact_sheet(net, orthogan.native_directions(net), seeds=[3, 4], dims=[0], steps=3)
+    assert repr(sheet) == f"<contact sheet of seeds 3-4: {sheet.traversals[0]!r}>"
+    assert Image.open(io.BytesIO(sheet._repr_png_())).format == "PNG"

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import runpy
 import subprocess
 import sys
 import venv
 from pathlib import Path
 
 import pytest
+import torch
 
 import orthogan
 from orthogan.errors import UserError, install
+from orthogan.models import shipped_names
 from tests.fixtures.runs import ROOT, TINY
 
 ROOMS = ["data", "disentanglement", "evaluation", "gradients", "latent", "layers", "linalg", "models", "penalties"]
@@ -94,6 +97,26 @@ def test_train_takes_the_path_of_a_config(tmp_path: Path) -> None:
         orthogan.train("absent.yaml")
     with pytest.raises(TypeError, match="overrides"):
         orthogan.train(orthogan.load_config(None), ["seed=3"])
+    with pytest.raises(TypeError, match="overrides"):
+        orthogan.train(orthogan.load_config(None), seed=3)
+    with pytest.raises(UserError, match="unknown key 'sede'; did you mean 'seed'"):
+        orthogan.train(tmp_path / "tiny.yaml", sede=3)
+
+
+def test_keys_of_a_config_are_keyword_arguments_of_train(tmp_path: Path) -> None:
+    (tmp_path / "tiny.yaml").touch()
+    options = {"seed": 5, "out": tmp_path / "run", "training__steps": 1, "logging": {"samples": 5}}
+    run = orthogan.train(tmp_path / "tiny.yaml", TINY, **options)
+    made = orthogan.load_config(run / "config.yaml")
+    assert (made.seed, made.training.steps, made.training.batch_size, made.logging.samples) == (5, 1, 8, 5)
+
+
+def test_torch_hub_offers_every_shipped_model_by_its_name() -> None:
+    entries = runpy.run_path(str(ROOT / "hubconf.py"))
+    assert {*shipped_names(), "generator"} <= {name for name, entry in entries.items() if callable(entry)}
+    assert "portraits" in entries["faces-srngan"].__doc__
+    for words in (("sprites-srngan",), ("generator", "sprites-srngan")):
+        assert torch.hub.load(str(ROOT), *words, source="local").resolution == 32
 
 
 def test_a_shipped_model_is_loaded_by_its_name(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

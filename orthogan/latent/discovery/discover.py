@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from torch import nn
 
+from orthogan.drawing.notebook import html_table
 from orthogan.errors import UserError
 from orthogan.io.read import printable
 from orthogan.io.terminal import text_table
@@ -19,35 +21,52 @@ from orthogan.latent.discovery.scores import rca, score
 from orthogan.models.generate import in_space, model_hash
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Discovery:
     """Directions with their scores, and the scores of random directions for comparison.
+
+    In a notebook, it shows itself as a table.
 
     Example:
         >>> import orthogan
         >>> from orthogan.latent.discovery import discover
         >>> found = discover(orthogan.load("sprites-srngan"), "sefa", components=2, control=2)
-        >>> len(found.directions), len(found.control)
-        (2, 2)
+        >>> found
+        <2 directions, sefa, beside 2 random ones>
     """
 
     directions: Directions
     control: Directions
 
+    def __len__(self) -> int:
+        return len(self.directions)
+
+    def __repr__(self) -> str:
+        return f"<{len(self)} directions, {self.directions.method}, beside {len(self.control)} random ones>"
+
+    def _repr_html_(self) -> str:
+        head, rows = self._cells(str)
+        return html_table(rows, head, caption=f"Directions of {self.directions.method}")
+
     def table(self) -> str:
         """Format one line per direction, and the mean of the control last."""
+        head, rows = self._cells(printable)
+        return text_table(rows, f"l{'r' * (len(head) - 2)}l", head)
+
+    def _cells(self, text: Callable[[str], str]) -> tuple[list[str], list[list[str]]]:
+        """Return the head and the rows of the table."""
         scores = self.directions.scores
         rows = []
         for i, name in enumerate(self.directions.names):
             values = [f"{numbers[i]:.4g}" for numbers in scores.values()]
-            rows.append([printable(name), *values, printable(self.directions.notes[i])])
+            rows.append([text(name), *values, text(self.directions.notes[i])])
         means = [f"{np.mean(self.control.scores[k]):.4g}" if k in self.control.scores else "" for k in scores]
         rows.append([f"random ({len(self.control)}, mean)", *means, ""])
-        return text_table(rows, f"l{'r' * len(scores)}l", ["direction", *scores, "note"])
+        return ["direction", *scores, "note"], rows
 
 
 def discover(
-    generator: nn.Module,
+    generator: nn.Module | str | Path,
     methods: str | Sequence[str] = "sefa",
     *,
     threshold: float = 0.9,
@@ -63,6 +82,7 @@ def discover(
     """Find directions by one or several methods, merge near duplicates, and score them and random ones.
 
     Args:
+        generator: a generator, or anything that ``orthogan.load`` accepts.
         methods: names of ``DIRECTION_METHODS`` or ``module:function``, as a list or one string with commas.
         threshold: a direction whose |cosine| with an earlier one is above this value is merged into it.
         control: number of random orthonormal directions to score for comparison.
@@ -88,6 +108,9 @@ def discover(
         raise UserError(f"threshold={threshold}: must be a cosine above 0 and at most 1")
     if control < 1:
         raise UserError(f"control={control}: at least 1 random direction is needed for comparison")
+    from orthogan.models.open import as_loaded  # only this function opens files
+
+    generator = as_loaded(generator)
     net = in_space(generator, space, y=y, layers=layers)
     label = y if space == "z" else None  # a view of another space includes its class
     directions = find_directions(

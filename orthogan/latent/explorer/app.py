@@ -26,8 +26,8 @@ from orthogan.latent.explorer.state import LARGEST_OFFSET, Sliders, View, motion
 from orthogan.latent.render.animation import has_av
 from orthogan.latent.render.html import strip_uri
 from orthogan.latent.render.loop import LOOPS
-from orthogan.latent.samples import format_ranges
 from orthogan.latent.words import change_of, plain_name, strength
+from orthogan.models.samples import format_ranges
 
 LOOPBACK = {"127.0.0.1", "localhost", "::1"}
 EVERYWHERE = ("0.0.0.0", "::")

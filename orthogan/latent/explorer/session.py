@@ -25,12 +25,12 @@ from orthogan.latent.explorer.state import Sliders, View, control_of
 from orthogan.latent.interpolation import between
 from orthogan.latent.render.loop import encode_loop
 from orthogan.latent.render.picture import colours
-from orthogan.latent.samples import format_ranges
 from orthogan.latent.traverse import contact_sheet
 from orthogan.latent.words import describe_effect
 from orthogan.models.generate import generate, image_size, model_hash, sample_label, sample_latents, truncate_in_space
 from orthogan.models.generate import in_space as seen_from
 from orthogan.models.protocol import Generator, as_generator
+from orthogan.models.samples import format_ranges
 from orthogan.progress import progress_bar
 
 HEAT_TOP = 128.0  # gray levels of the last color of the map of differences

@@ -19,6 +19,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from orthogan.drawing.grid import default_scale
+from orthogan.drawing.notebook import html_frame
 from orthogan.io.write import write_bytes
 from orthogan.latent.render.animation import swing
 from orthogan.latent.render.caption import TITLE, column_labels, score_lines, subtitle
@@ -28,6 +29,7 @@ from orthogan.latent.words import describe_effect, plain_name
 
 READABLE_SIDE = 160  # CSS pixels
 LEAST_CARD = 190
+USUAL_WINDOW, MOST_FRAME = 900, 720  # of a notebook [CSS pixels]
 COMPARED = (
     "A direction is meaningful if it changes the picture more, or in a more specific way, than the random ones do."
 )
@@ -98,6 +100,15 @@ def render_html(traversal: Traversal, *, heatmap: bool = False) -> str:
     template = resources.files("orthogan.latent.render").joinpath("page.html").read_text(encoding="utf-8")
     # One pass over the template, so that values are not searched for placeholders.
     return re.sub("@([A-Z]+)@", lambda match: values[match[1]], template)
+
+
+def render_frame(traversal: Traversal) -> str:
+    """Return the page in a frame of a notebook, as high as its rows in a usual window need, at most ``MOST_FRAME``."""
+    rows, _, _, height, width = traversal.frames.shape
+    zoom = default_scale(height, width, READABLE_SIDE)
+    across = max(1, USUAL_WINDOW // (max(LEAST_CARD, width * zoom + 22) + 14))
+    lines = -(-rows // across)
+    return html_frame(render_html(traversal), min(MOST_FRAME, 330 + lines * (height * zoom + 130)))
 
 
 def _row(traversal: Traversal, row: int) -> str:

@@ -131,3 +131,13 @@ def test_a_method_from_outside_the_package_works_from_the_command_line(
     capsys.readouterr()
     assert main([*arguments, "--method", "my_directions:wrong"]) == 2
     assert "returns a int, expected orthogan.Directions" in capsys.readouterr().err
+
+
+def test_what_was_found_shows_itself_as_a_table() -> None:
+    found = discover("sprites-srngan", "sefa", components=2, control=3)
+    assert repr(found) == "<2 directions, sefa, beside 3 random ones>"
+    assert repr(found.directions) == "<2 directions in z (16), sefa>"
+    page = found._repr_html_()
+    assert page.count("<tr") == 1 + 2 + 1
+    assert "random (3, mean)" in page
+    assert f"{found.directions.scores['change'][1]:.4g}" in page

@@ -12,10 +12,10 @@ from torch.nn.utils.parametrizations import spectral_norm
 from orthogan.errors import UserError
 from orthogan.latent.discovery.native import latent_axes, native_directions
 from orthogan.latent.discovery.sefa import first_layer_directions, latent_matrix
-from orthogan.latent.samples import sample_images
 from orthogan.latent.traverse import traverse
 from orthogan.models.generate import model_hash
 from orthogan.models.protocol import Generator
+from orthogan.models.samples import sample_images
 from tests.fixtures.disc import Affine, Disc
 
 

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import copy
+import io
 import re
+import textwrap
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,11 +16,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+import orthogan
+from orthogan.drawing.grid import to_uint8
 from orthogan.errors import UserError
-from orthogan.latent.samples import format_ranges as spans_of
-from orthogan.latent.samples import parse_classes, parse_layers, parse_seeds, sample_images, save_samples
 from orthogan.models.families.stylegan2 import StyleGAN2Generator
 from orthogan.models.generate import model_hash
+from orthogan.models.samples import format_ranges as spans_of
+from orthogan.models.samples import parse_classes, parse_layers, parse_seeds, sample, sample_images, save_samples
 from tests.fixtures.disc import Disc
 
 spans = st.tuples(st.integers(0, 200), st.integers(0, 20))
@@ -198,3 +204,54 @@ def test_styles_are_chosen_by_number_or_by_the_words_of_layers() -> None:
     assert parse_layers("!first,!blocks.0.to_rgb.affine", net) == sorted(set(rows.values()) - {0})
     with pytest.raises(UserError, match=r"'blocks\.9' matches nothing in the styles of StyleGAN2.*blocks\.0\.conv"):
         parse_layers("blocks.9", net)
+
+
+def test_sample_is_one_image_per_seed_from_a_net_or_a_name() -> None:
+    net = Disc()
+    samples = sample(net, 5, seed=3)
+    assert np.array_equal(samples.images, sample_images(net, [3, 4, 5, 6, 7]).images)
+    assert np.array_equal(net.sample(5, seed=3).images, samples.images)
+    assert len(samples) == 5
+    assert np.array_equal(np.asarray(samples), samples.images)
+    assert torch.equal(to_uint8(samples.tensor), torch.from_numpy(samples.images))
+    named = sample("sprites-srngan", 2, truncation=0.5)
+    assert repr(named) == "<2 samples, 32x32 px, gray, seeds 0-1>"
+    assert np.array_equal(named.images, sample_images(orthogan.load("sprites-srngan"), [0, 1], truncation=0.5).images)
+
+
+def test_sample_takes_classes_by_number_or_name() -> None:
+    net = Disc(num_classes=3)
+    net.class_names = ["cat", "dog", "ship"]
+    assert sample(net, 4, classes="ship").labels == [2, 2, 2, 2]
+    assert sample(net, 4, classes=1).labels == [1, 1, 1, 1]
+    assert sample(net, 4, classes=[0, 2]).labels == [0, 2, 0, 2]
+    assert sample(net, 4).class_names == ["cat", "dog", "ship"]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [({"n": 0}, "n=0: from 1"), ({"seed": -1}, "seed=-1: must be 0"), ({"classes": 1}, "no classes")],
+)
+def test_sample_refuses(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        sample(Disc(), **options)
+
+
+def test_samples_show_themselves_as_the_grid_that_is_saved(tmp_path: Path) -> None:
+    net = Disc(num_classes=2)
+    net.class_names = ["cat", "dog"]
+    samples = sample(net, 8)
+    (path,) = samples.save(tmp_path / "grid.png")
+    shown = Image.open(io.BytesIO(samples._repr_png_()))
+    assert np.array_equal(np.asarray(shown), np.asarray(Image.open(path)))
+
+
+def test_a_net_without_the_protocol_gets_the_lines_to_write() -> None:
+    net = torch.nn.Sequential(torch.nn.Linear(128, 3 * 8 * 8), torch.nn.Tanh(), torch.nn.Unflatten(1, (3, 8, 8)))
+    with pytest.raises(UserError, match="wrap the net like this") as caught:
+        sample(net)
+    names: dict[str, Any] = {"net": net}
+    exec(textwrap.dedent(str(caught.value).partition("\n\n")[2]), names)
+    assert repr(sample(names["generator"], 3)) == "<3 samples, 8x8 px, RGB, seeds 0-2>"
+    assert len(names["generator"].sample(2)) == 2  # a method from then on
+    assert len(copy.deepcopy(names["generator"]).sample(2)) == 2

@@ -1,4 +1,4 @@
-"""Samples by seed: parsing of seeds and classes, the images, and their grid or folder."""
+"""Samples by seed: the images, their grid or folder, and the parsing of seeds and classes."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,9 +16,10 @@ from torch import nn
 
 from orthogan import __version__
 from orthogan.drawing.grid import class_grid, image_grid, magnify, save_png
+from orthogan.drawing.notebook import png
 from orthogan.errors import UserError
-from orthogan.latent.latents import Latents
-from orthogan.models.generate import generate, model_hash, sample_label, sample_latents, truncate_in_space
+from orthogan.io.read import whole_number
+from orthogan.models.generate import generate, model_hash, sample_label, sample_latents
 from orthogan.models.protocol import as_generator
 from orthogan.weights.selection import choose
 
@@ -26,9 +28,11 @@ MOST_IN_A_GRID = 10_000
 _PART = re.compile(r"(\d{1,15})(?:-(\d{1,15}))?", re.ASCII)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Samples:
     """``images`` uint8 (n, c, h, w) of ``seeds`` (n), their ``labels`` (n; None if unconditional), provenance.
+
+    In a notebook, the samples show themselves as a grid. ``len``, ``np.asarray`` and ``orthogan.fid`` accept them.
 
     Example:
         >>> import orthogan
@@ -42,6 +46,38 @@ class Samples:
     seeds: Sequence[int]
     labels: Sequence[int] | None = None
     metadata: dict[str, str] = field(default_factory=dict)
+    class_names: Sequence[str] = ()
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        return np.array(self.images, dtype, copy=copy) if copy is not None else np.asarray(self.images, dtype)
+
+    def __repr__(self) -> str:
+        _, channels, height, width = self.images.shape
+        colors = {1: "gray", 3: "RGB"}.get(channels, f"{channels} channels")
+        seeds = format_ranges(sorted(self.seeds))
+        return f"<{len(self)} samples, {width}x{height} px, {colors}, seeds {seeds}>"
+
+    def _repr_png_(self) -> bytes:
+        return png(self.picture)
+
+    @property
+    def picture(self) -> Image.Image:
+        """All images in one grid; a conditional generator's classes are in rows or below the images."""
+        if self.labels is None:
+            return image_grid(self.images)
+        return class_grid(self.images, self.labels, self.class_names)
+
+    @property
+    def tensor(self) -> torch.Tensor:
+        """The images as floats (n, c, h, w) in [-1, 1]."""
+        return torch.from_numpy(self.images).float() / 127.5 - 1
+
+    def save(self, path: str | os.PathLike[str]) -> list[Path]:
+        """Write a grid (a ``.png`` path) or one PNG per seed (a folder); see ``save_samples``."""
+        return save_samples(self, path, class_names=self.class_names)
 
 
 def parse_seeds(text: str, what: str = "seeds") -> list[int]:
@@ -150,6 +186,53 @@ def format_ranges(numbers: Sequence[int]) -> str:
     return ",".join(str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs)
 
 
+def sample(
+    generator: nn.Module | str | Path,
+    n: int = 16,
+    *,
+    seed: int = 0,
+    classes: str | int | Sequence[int] | None = None,
+    truncation: float = 1.0,
+    batch_size: int = 64,
+    device: torch.device | str | None = None,
+) -> Samples:
+    """Generate ``n`` images, for the seeds ``seed``, ``seed + 1``, …; each image depends on its own seed alone.
+
+    Args:
+        generator: a generator, or anything that ``orthogan.load`` accepts, such as the name of a shipped model.
+        classes: for a conditional generator: a class, or classes to cycle through, by number or name, such as
+            ``"0-2,ship"`` (default: all classes).
+        truncation: see ``orthogan.latent.truncate``.
+        device: the generator is moved there (default: where it is).
+
+    Raises:
+        UserError: invalid arguments, or classes that the generator does not have.
+
+    Example:
+        >>> import orthogan
+        >>> samples = orthogan.sample("sprites-srngan", 4, seed=0, truncation=0.7)
+        >>> samples
+        <4 samples, 32x32 px, gray, seeds 0-3>
+        >>> samples.save("grid.png")
+        [PosixPath('grid.png')]
+    """
+    from orthogan.models.open import as_loaded
+
+    net, first, count = as_loaded(generator), whole_number("seed", seed), whole_number("n", n)
+    if not 1 <= count <= MOST_SEEDS:
+        raise UserError(f"n={count}: from 1 to {MOST_SEEDS:,} images")
+    if first < 0:
+        raise UserError(f"seed={first}: must be 0 or more")
+    names: Sequence[str] = getattr(net, "class_names", ())
+    if isinstance(classes, str):
+        classes = parse_classes(classes, net.num_classes, names)
+    elif classes is not None and not isinstance(classes, Sequence | np.ndarray):
+        classes = [classes]
+    seeds = range(first, first + count)
+    found = sample_images(net, seeds, classes, truncation, batch_size=batch_size, device=device)
+    return replace(found, class_names=names)
+
+
 def sample_images(
     generator: nn.Module,
     seeds: Sequence[int],
@@ -189,40 +272,6 @@ def sample_images(
     )
 
 
-def latent_images(
-    generator: nn.Module,
-    latents: Latents,
-    truncation: float = 1.0,
-    batch_size: int = 64,
-    device: torch.device | str | None = None,
-) -> Samples:
-    """Generate the images of ``latents``, such as those of projected pictures; their names are in the metadata.
-
-    ``truncation``: see ``orthogan.models.generate.truncate_in_space``. Raises ``UserError`` as ``Latents.check``.
-
-    Example:
-        >>> import numpy as np
-        >>> import orthogan
-        >>> from orthogan.latent.samples import latent_images
-        >>> latent_images(orthogan.load("sprites-srngan"), orthogan.Latents(np.zeros((2, 16)))).images.shape
-        (2, 1, 32, 32)
-    """
-    net = as_generator(generator)
-    latents.check(net)
-    pulled = truncate_in_space(torch.from_numpy(latents.matrix.copy()), truncation, latents.space)
-    return Samples(
-        images=replace(latents, matrix=pulled.numpy()).images(net, batch_size=batch_size, device=device),
-        seeds=list(np.arange(len(latents))),
-        labels=latents.labels,
-        metadata={
-            "software": f"orthogan {__version__}",
-            "model_hash": model_hash(net),
-            "truncation": f"{truncation:g}",
-            "latents": ",".join(latents.names),
-        },
-    )
-
-
 def check_place(out: str | os.PathLike[str], count: int) -> None:
     """Raise ``UserError`` unless ``save_samples`` can write ``count`` images to ``out``; check it before a long run."""
     target = Path(out)
@@ -252,10 +301,8 @@ def save_samples(samples: Samples, out: str | os.PathLike[str], *, class_names: 
     check_place(out, len(samples.seeds))
     target = Path(out)
     if target.suffix.lower() == ".png":
-        picture = image_grid(samples.images)
-        if samples.labels is not None:
-            picture = class_grid(samples.images, samples.labels, class_names)
-        return [save_png(picture, target, _described(samples))]
+        shown = replace(samples, class_names=class_names or samples.class_names)
+        return [save_png(shown.picture, target, _described(samples))]
     written: list[Path] = []
     kind = "latent" if "latents" in samples.metadata else "seed"
     digits = len(str(max(samples.labels, default=0))) if samples.labels else 0
