@@ -101,7 +101,7 @@ def _devices() -> Iterator[tuple[str, str]]:
     bf16 = {True: "fast bfloat16", False: "no fast bfloat16"}
     yield (
         "cpu",
-        f"{torch.backends.cpu.get_cpu_capability()}, {torch.get_num_threads()} threads, {bf16[fast_bf16('cpu')]}",
+        f"{torch.backends.cpu.get_cpu_capability()}, threads: {torch.get_num_threads()}, {bf16[fast_bf16('cpu')]}",
     )
     if torch.cuda.is_available():
         for index in range(torch.cuda.device_count()):
