@@ -44,13 +44,17 @@ def test_the_report_names_versions_devices_weights_and_models(
 def test_the_text_says_how_to_get_what_is_missing(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    requirements = {"": ["torch", "no-such-package"], "video": ["av", "no-such-package"], "dev": ["only-for-developers"]}
+    requirements = {
+        "": ["torch", "no-such-package"],
+        "video": ["av", "no-such-package"],
+        "dev": ["for-developers"],
+    }
     monkeypatch.setattr(env, "_requirements", lambda: requirements)
     monkeypatch.setattr("orthogan.evaluation.fidelity.weights_files.find_weights", lambda *_: None)
     assert main(["env"]) == 0
     text = capsys.readouterr().out
     assert "no-such-package  missing" in text
     assert "to install it: pip install -e '.[video]'" in text
-    assert "only-for-developers" not in text
+    assert "for-developers" not in text
     assert "missing\n" in text
     assert "into pretrained/" in text
