@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import pickle
 import pickletools
-import struct
 from collections import OrderedDict
 from contextlib import suppress
 from pathlib import Path
@@ -18,6 +17,7 @@ from hypothesis import strategies as st
 
 from orthogan.errors import UserError
 from orthogan.io.pickles import _OPERATIONS, Made, Named, array, read_pickle
+from tests.fixtures.evil_pickles import EVIL
 
 PLAIN = [
     None, True, False, 0, -1, 2**70, 1.5, "text", "\xe9\u4e2d", b"\x00\xff", bytearray(b"ab"), [], [1, [2]],
@@ -54,29 +54,6 @@ def test_arrays_are_read_as_numpy_reads_them(dtype: str, protocol: int) -> None:
 def test_what_is_no_array_of_numbers_is_refused(value: object) -> None:
     with pytest.raises(UserError, match=r"f\.bin.*array of numbers"):
         array(read_pickle(pickle.dumps(value, 2), "f.bin"), "f.bin")
-
-
-def short(text: str) -> bytes:
-    return b"\x8c" + struct.pack("B", len(text)) + text.encode()
-
-
-# each runs `touch canary` under pickle.loads, or would import os
-GLOBAL, ARGUMENT = b"cos\nsystem\n", b"X\x0c\x00\x00\x00touch canary"
-EVIL = {
-    "GLOBAL REDUCE": GLOBAL + ARGUMENT + b"\x85R.",
-    "STACK_GLOBAL REDUCE": b"\x80\x04" + short("os") + short("system") + b"\x93" + ARGUMENT + b"\x85R.",
-    "INST": b"(" + ARGUMENT + b"ios\nsystem\n.",
-    "OBJ": b"(" + GLOBAL + ARGUMENT + b"o.",
-    "NEWOBJ": b"\x80\x02csubprocess\nPopen\n" + ARGUMENT + b"\x85\x81.",
-    "NEWOBJ_EX": b"\x80\x04csubprocess\nPopen\n" + ARGUMENT + b"\x85}\x92.",
-    "BUILD": b"cbuiltins\nobject\n)R}U\x01aI1\nsb.",
-    "EXT1": b"\x80\x02\x82\x01.",
-    "EXT4": b"\x80\x02\x84\x01\x00\x00\x00)R.",
-    "PERSID": b"Pid\n.",
-    "BINPERSID": b"\x80\x02U\x02idQ.",
-    "in a list": b"(l" + GLOBAL + ARGUMENT + b"\x85Ra.",
-    "as a state": b"cos\nsystem\n)R" + GLOBAL + ARGUMENT + b"\x85Rb.",
-}
 
 
 @pytest.mark.parametrize("content", EVIL.values(), ids=EVIL.keys())
