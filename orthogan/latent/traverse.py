@@ -346,7 +346,7 @@ def contact_sheet(
     }
 
     found = []
-    starts = seeds if latents is None else [int(index) for index in np.arange(len(latents))]
+    starts = seeds if latents is None else np.arange(len(latents)).tolist()
     for seed in progress_bar(starts, desc="traversals", unit="seed", disable=len(starts) < 2, leave=False):
         along = rows
         if latents is not None:
