@@ -321,9 +321,19 @@ class LoggingConfig(Section):
         default=1000, description="write fakes-NNNNNNN.png every N steps; 0 = only at the start and the end [steps]"
     )
     samples: Annotated[int, Field(ge=1, le=4096)] = Field(default=64, description="images per grid [images]")
-    tensorboard: bool = Field(default=True, description="write TensorBoard events: losses, scores, watch, samples")
+    trackers: list[Literal["tensorboard", "wandb", "trackio", "mlflow", "aim", "comet"]] = Field(
+        default=["tensorboard"],
+        description="where curves, scores and samples are shown: tensorboard (files in the run folder), wandb, "
+        "trackio, mlflow, aim, comet; log.jsonl is always written",
+    )
+    project: str = Field(
+        default="orthogan", min_length=1, description="project or experiment of the run at the trackers"
+    )
+    tensorboard: bool = Field(default=True, description="false takes tensorboard off the trackers")
     tensorboard_spectrum: bool = Field(
-        default=False, description="also plot the values of spectrum_every in TensorBoard, several curves per layer"
+        default=False,
+        description="also send the values of spectrum_every to TensorBoard and other trackers, several curves per "
+        "layer",
     )
 
 

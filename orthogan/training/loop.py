@@ -29,6 +29,7 @@ from orthogan.training.schedule import factor
 from orthogan.training.scoring import Scoring, in_background
 from orthogan.training.stop import StopSignal
 from orthogan.training.task import Phase, Task
+from orthogan.training.trackers import TENSORBOARD
 from orthogan.training.watch import FiniteWatch
 
 PATIENCE = 5.0  # seconds for further steps of a dry run, to time them
@@ -64,7 +65,10 @@ def train_task(task: Task, config: Config, accelerator: Accelerator, *, allow_co
         images_per_step=task.images_per_step,
         seconds=state.seconds,
         main=main,
-        tensorboard=logging.tensorboard,
+        tensorboard=logging.tensorboard and TENSORBOARD in logging.trackers,
+        trackers=logging.trackers,
+        project=logging.project,
+        config=config.model_dump(mode="json") if main else None,
         spectra=logging.tensorboard_spectrum,
         fresh=state.fresh,
     )

@@ -32,6 +32,7 @@ from orthogan.training.precision import make_accelerator
 from orthogan.training.resume import check_run
 from orthogan.training.scoring import is_finished, is_scored
 from orthogan.training.task import Task
+from orthogan.training.trackers import check_trackers
 
 
 def train(
@@ -76,6 +77,7 @@ def train(
     run = Path(str(config.out))
     with fail_together("the same command resumes from the newest checkpoint"), ExitStack() as stack:
         check_place(run)
+        check_trackers(config.logging.trackers)
         if first_process() and int(os.environ.get("WORLD_SIZE", "1")) == 1 and is_finished(run, config):
             with suppress(UserError), locked(run, ""):  # it may be on a read-only disk
                 sweep(run)
@@ -118,6 +120,7 @@ def dry_run(
         run = Path(str(config.out))
         check_place(run)
         with _processes(config) as accelerator, _task(config, trust, accelerator) as task:
+            check_trackers(config.logging.trackers)
             check_run(run, task, config, allow_config_change=allow_config_change)
             if is_scored(config.evaluation):
                 task.check_evaluation()

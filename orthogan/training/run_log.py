@@ -1,4 +1,7 @@
-"""Reports of a run: a progress bar or lines, ``log.jsonl`` and TensorBoard, from sums that stay on the device."""
+"""Reports of a run: a progress bar or lines, ``log.jsonl``, TensorBoard and other trackers.
+
+Sums stay on the device until they are reported.
+"""
 
 from __future__ import annotations
 
@@ -19,6 +22,7 @@ from orthogan.io.json_lines import read_json_lines
 from orthogan.io.write import append_json
 from orthogan.progress import duration, is_terminal
 from orthogan.training.pace import Pace
+from orthogan.training.trackers import TENSORBOARD, Trackers
 
 if TYPE_CHECKING:
     from orthogan.training.event_file import EventFile
@@ -68,7 +72,8 @@ class RunLog:
     On a terminal there is a progress bar. Elsewhere, as in a file, there is one line per logging interval instead.
 
     Args:
-        spectra: plot the condition of every layer in TensorBoard, too.
+        trackers, project, config: see ``orthogan.training.trackers``.
+        spectra: plot the condition of every layer, too.
         fresh: the run starts from nothing, so that step 0 is logged as well.
     """
 
@@ -84,6 +89,9 @@ class RunLog:
         tensorboard: bool,
         spectra: bool = False,
         fresh: bool = False,
+        trackers: Sequence[str] = (),
+        project: str = "orthogan",
+        config: Mapping[str, Any] | None = None,
     ) -> None:
         self.path = run / LOG
         self.main = main
@@ -91,6 +99,7 @@ class RunLog:
         self.spectra = spectra
         self._began = time.monotonic() - seconds
         self._events: EventFile | None = None
+        self._trackers: Trackers | None = None
         self.bar = _Bar(
             total=steps,
             initial=start,
@@ -106,6 +115,19 @@ class RunLog:
 
             with self._tensorboard():
                 self._events = EventFile(run / "tensorboard", purge=0 if fresh else start + 1)
+        if main and any(name != TENSORBOARD for name in trackers):
+            try:
+                self._trackers = Trackers(
+                    trackers,
+                    run,
+                    project=project,
+                    config=config,
+                    fresh=fresh,
+                    warn=lambda line: self.warn(start, [line]),
+                )
+            except BaseException:
+                self.close()
+                raise
 
     @property
     def seconds(self) -> float:
@@ -142,10 +164,9 @@ class RunLog:
             return
         values = {**losses, **(others or {})}
         self._write({"step": step, "images": step * self.images_per_step, "seconds": round(self.seconds, 3), **values})
-        for name, value in losses.items():
-            self._plot(f"loss/{name.removesuffix('/loss')}", value, step)
-        for name, value in (others or {}).items():
-            self._plot(name if name.startswith("watch/") else f"watch/{name}", value, step)
+        self._plot({f"loss/{name.removesuffix('/loss')}": value for name, value in losses.items()}, step)
+        named = (others or {}).items()
+        self._plot({name if name.startswith("watch/") else f"watch/{name}": value for name, value in named}, step)
         shown = {k: f"{v:.3g}" for k, v in values.items() if k.endswith("/loss")}
         if not self.bar.disable:
             self.bar.set_postfix(shown, refresh=False)
@@ -158,23 +179,26 @@ class RunLog:
         )
 
     def picture(self, step: int, path: Path) -> None:
-        """Show the picture of ``path``, if it was drawn, in TensorBoard; the real images once."""
-        if not self.main or self._events is None:
+        """Show the picture of ``path``, if it was drawn, in TensorBoard and other trackers; the real images once."""
+        if not self.main:
             return
-        with self._tensorboard():
-            if step == 0 and (reals := path.with_name("reals.png")).is_file():
-                self._events.image("reals", reals, step)
-            if path.is_file():
-                self._events.image("samples", path, step)
+        shown = {"reals": path.with_name("reals.png")} if step == 0 else {}
+        for name, file in {**shown, "samples": path}.items():
+            if file.is_file():
+                with self._tensorboard():
+                    if self._events is not None:
+                        self._events.image(name, file, step)
+                if self._trackers is not None:
+                    self._trackers.image(name, file, step)
 
     def spectrum(self, step: int, layers: Mapping[str, Mapping[str, float]]) -> None:
         """Write the condition of every constrained layer, and say in how many the constraint binds."""
         if not self.main or not layers:
             return
         self._write({"step": step, "images": step * self.images_per_step, "spectrum": layers})
-        for layer, values in layers.items() if self.spectra else ():
-            for name, value in values.items():
-                self._plot(f"spectrum/{layer}/{name}", value, step)
+        if self.spectra:
+            named = {layer: values.items() for layer, values in layers.items()}
+            self._plot({f"spectrum/{layer}/{name}": v for layer, some in named.items() for name, v in some}, step)
         ranked = [values for values in layers.values() if "active" in values]
         if ranked:
             active = sum(bool(values["active"]) for values in ranked)
@@ -193,8 +217,7 @@ class RunLog:
             return
         named = {f"watch/{name}": value for name, value in values.items()}
         self._write({"step": step, "images": step * self.images_per_step, **named})
-        for name, value in named.items():
-            self._plot(name, value, step)
+        self._plot(named, step)
 
     def warn(self, step: int, lines: Sequence[str]) -> None:
         """Say each line, and keep it in the log."""
@@ -210,9 +233,8 @@ class RunLog:
             sys.stdout.flush()  # also into a file, where it is looked for while the run goes on
 
     def plot(self, step: int, values: Mapping[str, float]) -> None:
-        """Scores, for TensorBoard alone (they have a file of their own)."""
-        for name, value in values.items():
-            self._plot(name, value, step)
+        """Scores, for TensorBoard and other trackers alone (they have a file of their own)."""
+        self._plot(values, step)
         self.flush()  # a score is stored, and so never measured again
 
     def flush(self) -> None:
@@ -227,14 +249,19 @@ class RunLog:
         with self._tensorboard():
             if self._events is not None:
                 self._events.close()
+        if self._trackers is not None:
+            self._trackers.close()
 
     def _write(self, record: Mapping[str, Any]) -> None:
         append_json(self.path, [_strict(record)], sync=False)
 
-    def _plot(self, name: str, value: float, step: int) -> None:
+    def _plot(self, values: Mapping[str, float], step: int) -> None:
         with self._tensorboard():
-            if self._events is not None:
-                self._events.scalar(name, float(value), step)
+            for name, value in values.items():
+                if self._events is not None:
+                    self._events.scalar(name, float(value), step)
+        if self._trackers is not None:
+            self._trackers.log(values, step)
 
     @contextmanager
     def _tensorboard(self) -> Iterator[None]:
