@@ -139,6 +139,11 @@ def add_directions(parser: Parser, method: str | None = "native", said: str = ""
     )
 
 
+def add_factors(parser: ArgumentParser, said: str = "") -> None:
+    """Add --data, images with known factors; ``said``: what for."""
+    parser.add_argument("--data", help=f"images with known factors{said}: faces, sprites, sprites-colour, or a config")
+
+
 def whole(least: int, most: int) -> Callable[[str], int]:
     """Return a parser of integers from ``least`` to ``most``."""
 

@@ -1,8 +1,10 @@
 """Find directions in the latent space, compare them with random ones, and write a Directions file.
 
-Near-duplicate directions are merged.
+Near-duplicate directions are merged. Directions with names come from labels of pictures (--method labels), two groups
+of marked pictures (marked), images with known factors (oracle), or descriptions (text).
 
 Example: orthogan discover runs/demo --method sefa,jacobian --components 8 --out found.safetensors
+Example: orthogan discover faces-srngan --method oracle --data faces --attributes hair,glasses --out named.safetensors
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from orthogan.cli.arguments import (
     add_classes,
+    add_factors,
     add_method,
     add_net,
     add_seed,
@@ -22,11 +25,21 @@ from orthogan.cli.arguments import (
     real,
     whole,
 )
-from orthogan.cli.subjects import check_subject, open_subject, read_class
+from orthogan.cli.subjects import (
+    check_factors,
+    check_file,
+    check_subject,
+    open_subject,
+    read_class,
+    read_factors,
+)
 from orthogan.errors import UserError
 
 if TYPE_CHECKING:
+    import torch
+
     from orthogan.cli.parser import Parser
+    from orthogan.models.protocol import Generator
 
 
 def add_arguments(parser: Parser) -> None:
@@ -51,9 +64,43 @@ def add_arguments(parser: Parser) -> None:
         default=0.9,
         help="merge directions whose |cosine| is above this value (default: 0.9)",
     )
+    add_factors(parser, ", for --method oracle, and to say in words what any direction changes")
+    parser.add_argument("--labels", metavar="FILE.csv", help="for --method labels: columns seed and one per attribute")
+    parser.add_argument(
+        "--marked",
+        nargs=2,
+        metavar=("A", "B"),
+        help="for --method marked: pictures without and with the attribute: folders that 'orthogan sample' or the page "
+        "of 'orthogan explore' wrote, or seeds such as 3,8,20-24",
+    )
+    parser.add_argument("--name", default="", help="name of the direction of --method marked (default: the folder B)")
+    parser.add_argument(
+        "--text", action="append", default=[], help="for --method text: a description; repeat it for several directions"
+    )
+    parser.add_argument("--neutral", help="description that --text is compared with (default: a picture)")
+    parser.add_argument("--clip", metavar="FOLDER", help="for --method text: local folder of a CLIP model")
+    parser.add_argument("--clip-sha256", default="", help="refuse a model.safetensors of CLIP with another SHA-256")
+    _add_option(
+        parser, "attributes", _words, "for {names}: attributes or factors to use, comma-separated (default: all)"
+    )
+    parser.add_argument(
+        "--conditional",
+        action="store_true",
+        default=None,
+        help="make each direction with a name orthogonal to those of all other factors",
+    )
+    parser.add_argument(
+        "--features",
+        help="extractor whose features tell how much a picture changes, or none (default: efficientnet-lite0 for "
+        "directions with names, none for others)",
+    )
     add_classes(parser)
     add_seed(parser)
     add_net(parser)
+
+
+def _words(text: str) -> list[str]:
+    return [word.strip() for word in text.split(",") if word.strip()]
 
 
 def _add_option(parser: Parser, name: str, kind: Callable[[str], Any] | None, help: str) -> None:
@@ -67,11 +114,14 @@ def run(arguments: Namespace) -> None:
     if not arguments.out.endswith(".safetensors"):
         raise UserError(f"--out {arguments.out}: the name of a Directions file must end in .safetensors")
     check_subject(arguments.subject)
+    check_file(arguments.labels)
+    check_factors(arguments)
     from orthogan.latent import parse_layers
     from orthogan.latent.discovery import discover
 
-    subject, net, _ = open_subject(arguments.subject, arguments)
-    options = {name: vars(arguments)[name] for name in ("layer", "components", "samples", "steps")}
+    subject, net, device = open_subject(arguments.subject, arguments)
+    names = ("layer", "components", "samples", "steps", "attributes", "conditional", "neutral")
+    options = {name: vars(arguments)[name] for name in names} | _sources(arguments, net, device)
     found = discover(
         net,
         arguments.method,
@@ -81,8 +131,35 @@ def run(arguments: Namespace) -> None:
         seed=arguments.seed,
         space=arguments.space,
         layers=parse_layers(arguments.layers, net) if arguments.layers else (),
+        reader=read_factors(arguments, net, device),
+        features=_features(arguments, device),
         **{name: value for name, value in options.items() if value is not None},
     )
     print(found.table())
     layer = f" of layer {found.directions.layer}" if found.directions.layer else ""
     print(f"{len(found.directions)} directions{layer} of {subject.name}: {found.directions.save(arguments.out)}")
+
+
+def _sources(arguments: Namespace, net: Generator, device: torch.device) -> dict[str, Any]:
+    """What the methods with names find directions from, by option; None for what is not given."""
+    from orthogan.latent import Labels, load_clip
+
+    first, second = arguments.marked or ("", None)
+    return {
+        "table": Labels.from_table(arguments.labels) if arguments.labels else None,
+        "groups": None if second is None else Labels.from_groups(first, second, net, name=arguments.name),
+        "prompts": arguments.text or None,
+        "model": load_clip(arguments.clip, sha256=arguments.clip_sha256, device=device) if arguments.clip else None,
+    }
+
+
+def _features(arguments: Namespace, device: torch.device) -> Callable[[torch.Tensor], torch.Tensor] | None:
+    """The features of --features."""
+    named = arguments.labels or arguments.marked or arguments.text or "oracle" in arguments.method.split(",")
+    name = arguments.features or ("efficientnet-lite0" if named else "none")
+    if name == "none":
+        return None
+    from orthogan.evaluation import load_extractor
+
+    extractor = load_extractor(name, device=device)
+    return lambda images: extractor(images.to(device))[0]

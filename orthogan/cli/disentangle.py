@@ -11,12 +11,13 @@ import json
 from argparse import Namespace
 from typing import TYPE_CHECKING, Any
 
-from orthogan.cli.arguments import add_classes, add_directions, add_json, add_net, add_subject, samples
+from orthogan.cli.arguments import add_classes, add_directions, add_factors, add_json, add_net, add_subject, samples
 from orthogan.cli.subjects import (
-    check_config,
+    check_factors,
     check_file,
     check_subject,
     find_run,
+    open_factors,
     open_subject,
     read_class,
     read_directions,
@@ -25,12 +26,9 @@ from orthogan.errors import CannotWrite, UserError
 
 if TYPE_CHECKING:
     from orthogan.cli.parser import Parser
-    from orthogan.data import ImageSource
     from orthogan.disentanglement import Recognizer
     from orthogan.models.open import OpenedModel
     from orthogan.models.protocol import Generator
-
-CONFIGS = (".yaml", ".yml")
 
 
 def add_arguments(parser: Parser) -> None:
@@ -42,7 +40,7 @@ def add_arguments(parser: Parser) -> None:
         default="vp,activeness",
         help="comma-separated: {names}, or module:function; most need --data (default: vp,activeness)",
     )
-    parser.add_argument("--data", help="images with known factors: faces, sprites, sprites-colour, or a config")
+    add_factors(parser)
     add_directions(parser)
     parser.add_argument("--samples", type=samples, default=10_000, help="images per metric (default: 10000)")
     parser.add_argument("--seeds", default="0-2", help="random seeds of the metrics, such as 0-4 (default: 0-2)")
@@ -77,8 +75,7 @@ def run(arguments: Namespace) -> None:
     for path in arguments.subject:
         check_subject(path)
     check_file(arguments.directions)
-    if arguments.data and arguments.data.endswith(CONFIGS):
-        check_config(arguments.data)
+    check_factors(arguments)
     options = read_set(arguments.set)
     from orthogan import disentanglement
     from orthogan.evaluation import append_jsonl
@@ -94,7 +91,7 @@ def run(arguments: Namespace) -> None:
             results = disentanglement.disentangle(
                 net,
                 metrics,
-                source=None if arguments.data is None else _labelled(arguments.data, net, arguments.trust),
+                source=None if arguments.data is None else open_factors(arguments.data, net, arguments.trust),
                 directions=read_directions(arguments, net),
                 seeds=parse_seeds(arguments.seeds),
                 samples=arguments.samples,
@@ -153,15 +150,3 @@ def read_set(texts: list[str]) -> dict[str, dict[str, Any]]:
             raise UserError(f"--set {text}: write METRIC.KEY=VALUE, for example vp.protocol=published")
         found.setdefault(metric, {})[key] = parse_yaml(value, f"--set {text}")
     return found
-
-
-def _labelled(name: str, net: Generator, trust: bool) -> ImageSource:
-    """Open the images with factors named by --data, at the size of the generator's images."""
-    from orthogan.config.files import load_config
-    from orthogan.data import open_configured, open_source
-    from orthogan.models.generate import image_size
-
-    if name.endswith(CONFIGS):
-        return open_configured(load_config(name, trust=trust, only="data").data)
-    channels, side = image_size(net)
-    return open_source(name, resolution=side, channels=channels)

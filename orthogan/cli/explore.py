@@ -14,8 +14,16 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from orthogan.cli.arguments import add_directions, add_net, add_subject
-from orthogan.cli.subjects import check_file, check_subject, find_run, open_subject, read_directions
+from orthogan.cli.arguments import add_directions, add_factors, add_net, add_subject
+from orthogan.cli.subjects import (
+    add_captions,
+    check_factors,
+    check_file,
+    check_subject,
+    find_run,
+    open_subject,
+    read_directions,
+)
 from orthogan.errors import UserError
 from orthogan.models.shipped import find_shipped, shipped_names
 
@@ -36,6 +44,7 @@ def add_arguments(parser: Parser) -> None:
         nargs="*",
     )
     add_directions(parser, None, "native, or sefa for a model that brings no directions")
+    add_factors(parser, ", to say in words what each direction of the first model changes")
     parser.add_argument("--host", default="127.0.0.1", help="address to serve at (default: 127.0.0.1)")
     parser.add_argument("--port", type=int, default=7860, help="port to serve on; 0: any free port (default: 7860)")
     parser.add_argument("--open", action="store_true", help="open the page in the browser")
@@ -48,6 +57,7 @@ def run(arguments: Namespace) -> None:
     for subject in subjects:
         check_subject(subject)
     check_file(arguments.directions)
+    check_factors(arguments)
     given = {find_shipped(subject) for subject in subjects}
     subjects += [name for name in shipped_names() if find_shipped(name) not in given]
     if not subjects:
@@ -72,18 +82,18 @@ def run(arguments: Namespace) -> None:
 
 
 def _for_others(arguments: Namespace) -> Namespace:
-    """For further models: --directions and --layers belong to the first one alone."""
-    return Namespace(**{**vars(arguments), "directions": None, "layers": None})
+    """For further models: --directions, --layers and --data belong to the first one alone."""
+    return Namespace(**{**vars(arguments), "directions": None, "layers": None, "data": None})
 
 
 def _open(arguments: Namespace, name: str) -> tuple[Generator, Directions, Sequence[str]]:
     """A model, its directions, and its classes; without --method its own directions, or sefa where it brings none."""
-    subject, net, _ = open_subject(name, arguments)
+    subject, net, device = open_subject(name, arguments)
     directions = read_directions(Namespace(**{**vars(arguments), "method": arguments.method or "native"}), net)
     if arguments.method is None and directions.method == LATENT_AXES:
         with contextlib.suppress(UserError):  # its first layer may not be linear
             directions = read_directions(Namespace(**{**vars(arguments), "method": "sefa"}), net)
-    return net, directions, subject.class_names
+    return net, add_captions(directions, arguments, net, device), subject.class_names
 
 
 def _names(subjects: Sequence[str]) -> list[str]:

@@ -16,11 +16,14 @@ from orthogan.models.shipped import find_shipped, no_such
 if TYPE_CHECKING:
     import torch
 
+    from orthogan.data import ImageSource
+    from orthogan.disentanglement import OracleReader
     from orthogan.latent import Directions, Latents
     from orthogan.models.open import OpenedModel
     from orthogan.models.protocol import Generator
 
 BATCH = 64  # images per batch
+CONFIGS = (".yaml", ".yml")
 
 
 def check_subject(path: str) -> None:
@@ -41,6 +44,33 @@ def check_config(path: str | None) -> None:
 
     if path:
         read_chain(Path(path))
+
+
+def check_factors(arguments: Namespace) -> None:
+    """Raise ``UserError`` if the config of --data does not exist or is not YAML."""
+    if arguments.data and arguments.data.endswith(CONFIGS):
+        check_config(arguments.data)
+
+
+def open_factors(name: str, net: Generator, trust: bool) -> ImageSource:
+    """Open the images with factors named by --data, at the size of the generator's images."""
+    from orthogan.config.files import load_config
+    from orthogan.data import open_configured, open_source
+    from orthogan.models.generate import image_size
+
+    if name.endswith(CONFIGS):
+        return open_configured(load_config(name, trust=trust, only="data").data)
+    channels, side = image_size(net)
+    return open_source(name, resolution=side, channels=channels)
+
+
+def read_factors(arguments: Namespace, net: Generator, device: torch.device) -> OracleReader | None:
+    """Return a reader of the factors of --data, trained now or before; None without --data."""
+    if arguments.data is None:
+        return None
+    from orthogan.disentanglement import factor_reader
+
+    return factor_reader(open_factors(arguments.data, net, arguments.trust), device=device)
 
 
 def open_subject(path: str, arguments: Namespace) -> tuple[OpenedModel, Generator, torch.device]:
@@ -84,6 +114,16 @@ def read_latents(path: str | None, net: Generator) -> Latents | None:
     latents = Latents.load(path)
     latents.check(net, where=printable(path))
     return latents
+
+
+def add_captions(directions: Directions, arguments: Namespace, net: Generator, device: torch.device) -> Directions:
+    """Add scores and captions about the factors of --data to ``directions``, if it is given."""
+    reader = read_factors(arguments, net, device)
+    if reader is None:
+        return directions
+    from orthogan.latent import describe_factors
+
+    return describe_factors(net, directions, reader)
 
 
 def read_class(arguments: Namespace, subject: OpenedModel) -> int | None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from orthogan.cli.arguments import (
     add_classes,
     add_directions,
+    add_factors,
     add_latent,
     add_net,
     add_seed,
@@ -21,6 +22,8 @@ from orthogan.cli.arguments import (
 )
 from orthogan.cli.subjects import (
     BATCH,
+    add_captions,
+    check_factors,
     check_file,
     check_subject,
     open_subject,
@@ -38,6 +41,7 @@ def add_arguments(parser: Parser) -> None:
     """Declare the arguments of the command."""
     add_subject(parser)
     add_directions(parser)
+    add_factors(parser, ", to say in words what each direction changes")
     parser.add_argument("--save-directions", help="write the directions to this .safetensors file")
     parser.add_argument("--dims", default="all", help="directions to show: all, or numbers such as 0-7 (default: all)")
     parser.add_argument(
@@ -85,6 +89,7 @@ def run(arguments: Namespace) -> None:
     check_subject(arguments.subject)
     check_file(arguments.directions)
     check_file(arguments.latent)
+    check_factors(arguments)
     from orthogan.latent import parse_seeds, render
     from orthogan.latent import traverse as walk
     from orthogan.latent.render import check_suffix
@@ -102,7 +107,7 @@ def run(arguments: Namespace) -> None:
     latents = read_latents(arguments.latent, net)
     if latents is not None and len(latents) > 1:
         check_suffix(arguments.out, heatmap=arguments.heatmap, sheet=True, plain=arguments.plain)
-    directions = read_directions(arguments, net, latents)
+    directions = add_captions(read_directions(arguments, net, latents), arguments, net, device)
     if arguments.save_directions:
         directions.save(arguments.save_directions)
         print(f"{len(directions)} directions: {arguments.save_directions}")

@@ -17,6 +17,7 @@ from orthogan.disentanglement.codes.oracle import (
     train_oracle,
 )
 from orthogan.disentanglement.codes.predicted import Predicted, predicted_factors
+from orthogan.disentanglement.codes.reader import OracleReader, factor_reader
 from orthogan.disentanglement.codes.recognizer import Recognizer, recognizer
 from orthogan.disentanglement.codes.source import GridSource, LabelledSource, SpriteSource
 from orthogan.disentanglement.disentangle import disentangle
@@ -56,6 +57,7 @@ __all__ = [
     "Interval",
     "LabelledSource",
     "Merging",
+    "OracleReader",
     "PostHocEncoder",
     "Predicted",
     "Recognizer",
@@ -76,6 +78,7 @@ __all__ = [
     "disentanglement",
     "entropies",
     "explicitness",
+    "factor_reader",
     "factor_vae",
     "gaussian_total_correlation",
     "gaussian_wasserstein_correlation",

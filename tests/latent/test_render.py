@@ -105,7 +105,11 @@ def test_captions(walk: Traversal) -> None:
     assert "walk on the sphere" in caption.subtitle(moved)
     assert "sphere" not in under
     scored = replace(walk, scores=[{"sigma": 1.23456, "change": 2.0}] * 5)
-    assert caption.score_lines(scored, 0) == ["sigma 1.23", "change 2.0"]
+    assert caption.score_lines(scored, 0) == caption.row_lines(scored, 0) == ["sigma 1.23", "change 2.0"]
+    told = replace(scored, notes=["hair +0.8, skin -0.1", *scored.notes[1:]])  # a caption takes the place of the scores
+    assert caption.row_lines(told, 0) == ["hair +0.8", "skin -0.1", "change 2.0"]
+    assert caption.sheet_text(told.notes[0], told.scores[0]) == "hair +0.8, skin -0.1, change 2.0"
+    assert caption.sheet_text("", told.scores[0]) == "sigma 1.23, change 2.0"
 
 
 def test_text_helpers() -> None:

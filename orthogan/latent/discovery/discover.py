@@ -14,10 +14,13 @@ from orthogan.drawing.notebook import html_table
 from orthogan.errors import UserError
 from orthogan.io.read import printable
 from orthogan.io.terminal import text_table
+from orthogan.latent.clip import NEUTRAL, TextReader
 from orthogan.latent.directions import Directions
-from orthogan.latent.discovery.methods import find_directions
+from orthogan.latent.discovery.methods import find_directions, names_of, options_of
+from orthogan.latent.discovery.probe import fit_probe
 from orthogan.latent.discovery.random_basis import random_basis
 from orthogan.latent.discovery.scores import rca, score
+from orthogan.latent.factors import FactorReader, Features, describe_factors
 from orthogan.models.generate import in_space, model_hash
 
 
@@ -77,6 +80,8 @@ def discover(
     components: int | None = None,
     space: str = "z",
     layers: Sequence[int] = (),
+    reader: FactorReader | None = None,
+    features: Features | None = None,
     **options: Any,
 ) -> Discovery:
     """Find directions by one or several methods, merge near duplicates, and score them and random ones.
@@ -92,6 +97,11 @@ def discover(
         components: number of directions of each method, its first ones; None for all.
         space: latent space of the generator to search (``orthogan.models.generate.in_space``).
         layers: numbers of the layers that take the latent in this space; none for all. The others stay at the mean.
+        reader: reads factors of images; it adds the scores "effect" and "leakage" and a caption for each direction
+            (``orthogan.latent.describe_factors``), and is passed to ``oracle``.
+        features: maps uint8 images to features; it is passed to ``marked`` and adds the score "feature distance". For
+            ``labels`` and ``marked`` without a ``reader``, a linear probe of these features, fitted to the labeled
+            pictures, is the reader; for ``text`` it is the similarity to each text.
         options: passed to the methods that have them (layer, samples, steps, batch_size, …).
 
     Raises:
@@ -113,6 +123,16 @@ def discover(
     generator = as_loaded(generator)
     net = in_space(generator, space, y=y, layers=layers)
     label = y if space == "z" else None  # a view of another space includes its class
+    labels = options.get("table") or options.get("groups")
+    known = {option for name in names_of(methods) for option in options_of(name)}
+    if features is not None and "features" in known:
+        options["features"] = features
+    if reader is not None and "reader" in known:
+        options["reader"] = reader
+    elif reader is None and labels is not None and features is not None:
+        reader = fit_probe(net, labels, features)
+    elif reader is None and options.get("prompts") and options.get("model"):
+        reader = TextReader(options["model"], options["prompts"], options.get("neutral") or NEUTRAL)
     directions = find_directions(
         net, methods, threshold=threshold, y=label, seed=seed, components=components, **options
     )
@@ -123,6 +143,9 @@ def discover(
         values = score(net, some, y=label)
         if with_rca:
             values = rca(net, values, y=label, seed=seed)
+        if reader is not None or features is not None:
+            told = not isinstance(reader, TextReader)  # similarities to texts are not factors
+            values = describe_factors(net, values, reader, features, captions=told, y=label)
         if space == "z":
             return values
         unit = f"units of {space}"

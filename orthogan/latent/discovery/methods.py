@@ -38,6 +38,14 @@ def options_of(method: str) -> list[str]:
     return list(inspect.signature(DIRECTION_METHODS.get(method, "method")).parameters)[1:]
 
 
+def names_of(methods: str | Sequence[str]) -> list[str]:
+    """The names in a list, or in one string with commas. Raises ``UserError`` if there are none."""
+    names = [n.strip() for n in (methods.split(",") if isinstance(methods, str) else methods) if n.strip()]
+    if not names:
+        raise UserError(f"method: name at least one of {', '.join(DIRECTION_METHODS)}")
+    return names
+
+
 def find_directions(
     generator: nn.Module,
     methods: str | Sequence[str] = "native",
@@ -66,9 +74,7 @@ def find_directions(
         >>> find_directions(orthogan.load("sprites-srngan"), "sefa", components=3).matrix.shape
         (3, 16)
     """
-    names = [n.strip() for n in (methods.split(",") if isinstance(methods, str) else methods) if n.strip()]
-    if not names:
-        raise UserError(f"method: name at least one of {', '.join(DIRECTION_METHODS)}")
+    names = names_of(methods)
     known = {name: options_of(name) for name in names}
     for option in options:
         if not any(option in parameters for parameters in known.values()):

@@ -35,6 +35,7 @@ LARGEST_UPLOAD = 16_000_000  # bytes
 LARGEST_PICTURE = 4096  # pixels
 LARGEST_LOOP = 1024
 MOST_VIEWS = 64  # pictures in one request
+LEAST_MARKED, MOST_MARKED = 2, 1000  # pictures of each kind that make a direction
 PLAYED = 72  # frames of a loop that is played on the page
 LONGEST_LOOP = 10.0  # seconds
 KEPT_SLIDERS = 32  # sets of directions that were loaded on the page
@@ -111,6 +112,7 @@ class App:
             "/api/png": self._png,
             "/api/loop": self._loop,
             "/api/directions": self._directions,
+            "/api/mark": self._mark,
         }
         self._parts = {part.name: part.read_bytes() for part in _parts()}
 
@@ -265,6 +267,20 @@ class App:
             raise UserError(f"from 1 to {MOST_VIEWS} pictures can be drawn at once; reload the page")
         images = explorer.images(sliders, [view_of(view if isinstance(view, dict) else {}) for view in views])
         return _json({"images": [strip_uri(image[None]) for image in images]})
+
+    def _mark(self, told: Mapping[str, Any]) -> Response:
+        """A new set of sliders with one that leads from the pictures marked as A to those marked as B."""
+        explorer, sliders = self._shown(told)
+        groups = [told.get(group) for group in ("a", "b")]
+        views = []
+        for group, name in zip(groups, "AB", strict=True):
+            if not isinstance(group, list) or not LEAST_MARKED <= len(group) <= MOST_MARKED:
+                raise UserError(f"mark from {LEAST_MARKED} to {MOST_MARKED} pictures as {name}")
+            views.append([view_of(view if isinstance(view, dict) else {}) for view in group])
+        made = explorer.mark(sliders, views[0], views[1], str(told.get("name", ""))[:80])
+        opened = self.opened(told.get("model"))
+        opened.add(made)
+        return _json(self._about_sliders(opened, made, []))
 
     def _motion(self, told: Mapping[str, Any], sliders: Sliders, count: int) -> list[View]:
         row = whole("the slider", told.get("row", 0), 0, len(sliders.rows) - 1)

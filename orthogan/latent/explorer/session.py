@@ -21,6 +21,7 @@ from orthogan import __version__
 from orthogan.drawing.grid import enlarge, save_png
 from orthogan.errors import UserError
 from orthogan.latent.directions import CHANGE, Directions
+from orthogan.latent.discovery.boundary import boundaries
 from orthogan.latent.explorer.state import Sliders, View, control_of
 from orthogan.latent.interpolation import between
 from orthogan.latent.render.loop import encode_loop
@@ -206,6 +207,27 @@ class Explorer:
             kept = sliders.combined(sorted(offsets), str(one["name"]), str(one.get("note", "")))
             parts.append(self.measured(kept)[0])
         return _written("directions.safetensors", _joined(parts).save)
+
+    def mark(self, sliders: Sliders, first: Sequence[View], second: Sequence[View], name: str) -> Sliders:
+        """``sliders`` with one more: the direction from the pictures of ``first`` to those of ``second``, the last one.
+
+        It is found as by ``orthogan.latent.discovery.marked``, and as long as the others are on average.
+
+        Raises ``UserError`` for fewer than two pictures in a group, or a name that is empty or taken.
+        """
+        found, name = sliders.found, name.strip()
+        if not name:
+            raise UserError("give the new direction a name")
+        if name in {sliders.name(row) for row in range(len(sliders.rows))}:
+            raise UserError(f"there is a slider '{name}' already: choose another name")
+        latents = np.stack([self.latent(sliders, view) for view in (*first, *second)])
+        values = np.array([0.0] * len(first) + [1.0] * len(second))[:, None]
+        made = boundaries(self.generator, latents, values, [name], [name], method="marked")
+        length = float(np.linalg.norm(found.matrix.astype(np.float64), axis=1).mean())
+        note = f"Marked: {len(first)} pictures without it, {len(second)} with it"
+        added = replace(found, matrix=length * made.matrix, names=[name], notes=[note], scores=made.scores)
+        added, words = self.measured(added)
+        return Sliders(_joined([found, added]), sliders.control, (*sliders.words[:-1], *words, sliders.words[-1]))
 
     def first_label(self, seed: int) -> int | None:
         """The class that ``sample`` and ``traverse`` would give this seed."""

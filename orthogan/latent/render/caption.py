@@ -8,6 +8,7 @@ from orthogan.drawing.text import signed
 from orthogan.latent.directions import CHANGE
 from orthogan.latent.traverse import ContactSheet, Traversal
 
+MOST_PARTS = 4  # lines of a note beside a row
 TITLE = "What each direction changes"
 
 
@@ -62,9 +63,15 @@ def score_lines(traversal: Traversal, row: int) -> list[str]:
     return _lines(traversal.scores[row])
 
 
-def score_text(scores: Mapping[str, float]) -> str:
-    """Return all scores on one line."""
-    return ", ".join(_lines(scores))
+def row_lines(traversal: Traversal, row: int) -> list[str]:
+    """Return the note of this row, one line per part of it, and the change; without a note, all scores."""
+    note, scores = traversal.notes[row], score_lines(traversal, row)
+    return [*note.split(", ")[:MOST_PARTS], *scores[-1:]] if note else scores
+
+
+def sheet_text(note: str, scores: Mapping[str, float]) -> str:
+    """Return the note of a direction and its change on one line; without a note, all scores."""
+    return ", ".join([note, *_lines(scores)[-1:]] if note else _lines(scores))
 
 
 def _lines(scores: Mapping[str, float]) -> list[str]:

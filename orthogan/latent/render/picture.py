@@ -17,7 +17,7 @@ from PIL import Image, ImageDraw
 from orthogan.drawing.grid import BACKGROUND, INK, default_scale, magnify, save_png
 from orthogan.drawing.text import Font, fit
 from orthogan.latent.directions import CHANGE
-from orthogan.latent.render.caption import TITLE, column_labels, score_lines, score_text, sheet_subtitle, subtitle
+from orthogan.latent.render.caption import TITLE, column_labels, row_lines, sheet_subtitle, sheet_text, subtitle
 from orthogan.latent.traverse import ContactSheet, Traversal
 from orthogan.latent.words import plain_name
 
@@ -235,7 +235,7 @@ def render_grid(traversal: Traversal, *, scale: int | None = None, heatmap: bool
     """
     maps = differences(traversal) if heatmap else [None] * len(traversal)
     rows = [
-        Row(images, plain_name(name), score_lines(traversal, i), heat)
+        Row(images, plain_name(name), row_lines(traversal, i), heat)
         for i, (images, name, heat) in enumerate(zip(traversal.frames, traversal.names, maps, strict=True))
     ]
     count = len(traversal) - int(traversal.is_control.sum())
@@ -271,7 +271,7 @@ def render_sheet(sheet: ContactSheet, *, scale: int | None = None, heatmap: bool
             for seed, one, heats in zip(sheet.seeds, sheet.traversals, maps, strict=True)
         ]
         control = "control: a random direction of the same length, " if first.is_control[row] else ""
-        blocks.append(Block(rows, heading=plain_name(name), about=control + score_text(scores)))
+        blocks.append(Block(rows, heading=plain_name(name), about=control + sheet_text(first.notes[row], scores)))
     return draw_blocks(
         blocks,
         title=TITLE,

@@ -52,6 +52,7 @@ def test_methods_that_agree_are_merged_and_scored_beside_chance() -> None:
 @pytest.mark.parametrize("method", ["native", "sefa", "jacobian", "random", "identity"])
 def test_every_closed_form_is_reached_by_name(method: str) -> None:
     known = {"native", "sefa", "pca", "jacobian", "hessian", "orojar", "learned", "random", "identity"}
+    known |= {"labels", "marked", "oracle", "text"}
     assert set(DIRECTION_METHODS) == known
     found = discover(Linear(), method, control=2).directions
     assert found.latent_dim == 4

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from orthogan.errors import UserError
 from orthogan.latent.directions import Directions
 from orthogan.latent.discovery.native import latent_axes
 from orthogan.latent.explorer.app import HEADERS, LARGEST_UPLOAD, App, Choice, plain_file
+from orthogan.models.generate import sample_latents
 from tests.fixtures.disc import Disc
 
 NASTY = '<b>x</b>"</title>&'
@@ -233,3 +235,31 @@ def test_what_is_handed_out_has_its_name_and_type(app: App, tmp_path: Path) -> N
     path.write_bytes(made.data)
     assert Directions.load(path).names[0] == "left"
     assert plain_file('a/b "c"') == "a-b--c"
+
+
+def test_marked_pictures_become_the_last_slider(app: App) -> None:
+    views = [{"seed": seed, "label": 0} for seed in range(8)]
+    start = post(app, "/api/open").get_json()["sliders"]
+    told = {"model": "discs", "a": views[:4], "b": views[4:], "name": "glasses"}
+    info = post(app, "/api/mark", **told).get_json()
+    assert info["key"] != start["key"]
+    assert [row["name"] for row in info["rows"][:-2]] == [row["name"] for row in start["rows"][:-1]]
+    made, control = info["rows"][-2:]
+    assert (made["name"], control["control"], made["control"]) == ("glasses", True, False)
+    assert made["note"].startswith("Marked: 4 pictures without it, 4 with it; correlation ")
+    # it leads from the mean latent of A to that of B, and is as long as the others
+    file = post(app, "/api/directions", model="discs", set=info["key"], names={}, notes={}, saved=[])
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "made.safetensors"
+        path.write_bytes(file.data)
+        found = Directions.load(path)
+    z = sample_latents(Disc(channels=3, num_classes=3, dim=6), range(8)).numpy()
+    step = z[4:].mean(0) - z[:4].mean(0)
+    np.testing.assert_allclose(found.matrix[-1], step / np.linalg.norm(step), atol=1e-5)
+    assert found.names[-1] == "glasses"
+    # the new set is drawn from
+    view = {"seed": 7, "label": 1, "offsets": {"6": 2.0}}
+    assert post(app, "/api/draw", model="discs", set=info["key"], view=view).status_code == 200
+    assert "'glasses' already" in said(app, "/api/mark", **{**told, "set": info["key"]})
+    assert said(app, "/api/mark", **{**told, "name": " "}) == "give the new direction a name"
+    assert said(app, "/api/mark", **{**told, "b": views[:1]}) == "mark from 2 to 1000 pictures as B"

@@ -285,6 +285,23 @@ def test_models_are_switched_and_undone_and_seeds_are_chosen_from_pictures(visit
     page.locator('#thumbs[data-drawn="48"]').wait_for()
     assert page.locator("#thumbs img[src^=data]").count() == 48
 
+    assert page.get_by_role("button", name="Mark seed 3 as A").is_disabled()  # marks are for unchanged pictures
+    page.uncheck("#edited")
+    for seed, mark in ((0, "A"), (1, "B"), (2, "A"), (3, "B"), (5, "B")):
+        page.get_by_role("button", name=f"Mark seed {seed} as {mark}", exact=True).click()
+    page.get_by_role("button", name="Mark seed 5 as B", exact=True).click()  # and not again
+    assert page.inner_text("#marked") == "Marked: 2 as A, 2 as B."
+    page.get_by_role("button", name="Make a direction").click()
+    visit.says("Give the new direction a name first.")
+    page.fill("#mark-name", "glasses")
+    page.get_by_role("button", name="Make a direction").click()
+    visit.says("is now a slider under Change.")
+    visit.tab("Change")
+    visit.move("glasses", "3")
+    visit.shows("Seed 3, Direction 0 +1, glasses +3")
+    page.click("#undo")
+    visit.shows("Seed 3, Direction 0 +1")
+
     visit.tab("Blend")
     page.locator("#blend-second[src^=data]").wait_for()
     page.click("#swap")

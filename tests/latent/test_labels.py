@@ -1,0 +1,122 @@
+"""Labels of pictures: tables, folders of pictures, and seeds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import orthogan
+from orthogan.cli.main import main
+from orthogan.errors import UserError
+from orthogan.latent import Directions, Labels, sample_images, save_samples
+from orthogan.latent.labels import Spot, read_group
+from orthogan.models.generate import sample_latents
+from tests.fixtures.latent_nets import PixelFactors
+
+
+def table(folder: Path, text: str) -> Path:
+    path = folder / "labels.csv"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_a_table_has_words_numbers_and_gaps(tmp_path: Path) -> None:
+    path = table(tmp_path, "seed,smile,age,hair\n3,1,20,red\n4,0,,blond\n\n5,1,40,black\n6,,30,red\n")
+    found = Labels.from_table(path)
+    assert [spot.seed for spot in found.spots] == [3, 4, 5, 6]
+    assert found.names == ("smile", "age", "hair: black", "hair: blond", "hair: red")
+    assert found.groups == ("smile", "age", "hair", "hair", "hair")
+    expected = [[1, 0, 0, 0, 1], [0, np.nan, 0, 1, 0], [1, 1, 1, 0, 0], [np.nan, 0.5, 0, 0, 1]]
+    np.testing.assert_array_equal(found.values, expected)
+    assert found.select(["hair", "smile"]).names == ("hair: black", "hair: blond", "hair: red", "smile")
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("smile\n1\n", "expected a first line such as 'seed,smile,hair'"),
+        ("seed,smile\n", "expected a first line"),
+        ("seed,smile\n1,0\nx,1\n", "row 3 has 2 values, expected 2 and a whole seed"),
+        ("seed,smile\n1\n", "row 2 has 1 values"),
+        ("seed,smile\n1,1\n2,1\n", "smile: has 1 different values"),
+        ("seed,smile\n1,nan\n2,1\n", "smile: contains NaN or infinite values"),
+        ("seed,class,smile\n1,a,0\n2,b,1\n", "'class' must contain class numbers"),
+        ("seed\n1\n2\n", "there is no column besides the seed"),
+    ],
+)
+def test_a_bad_table_is_named(tmp_path: Path, text: str, said: str) -> None:
+    path = table(tmp_path, text)
+    with pytest.raises(UserError, match=said) as caught:
+        Labels.from_table(path)
+    assert "labels.csv" in str(caught.value) or "there is no column" in said
+
+
+def test_folders_of_samples_become_groups(tmp_path: Path) -> None:
+    net = orthogan.load("sprites-srngan")
+    save_samples(sample_images(net, [1, 5, 9]), tmp_path / "plain")
+    save_samples(sample_images(net, [2, 6], truncation=0.5), tmp_path / "large")
+    found = Labels.from_groups(tmp_path / "plain", tmp_path / "large", net)
+    assert found.names == ("large",)
+    assert [spot.seed for spot in found.spots] == [1, 5, 9, 2, 6]
+    assert found.values[:, 0].tolist() == [0, 0, 0, 1, 1]
+    np.testing.assert_array_equal(found.latents(net)[:3], sample_latents(net, [1, 5, 9]))
+    np.testing.assert_array_equal(found.latents(net)[3:], sample_latents(net, [2, 6], 0.5))
+
+    with pytest.raises(UserError, match="made by another model"):
+        read_group(tmp_path / "plain", PixelFactors())
+    (grid,) = save_samples(sample_images(net, [1, 2]), tmp_path / "large" / "grid.png")
+    with pytest.raises(UserError, match=r"grid\.png: its metadata does not name one seed"):
+        read_group(tmp_path / "large", net)
+    Image.new("L", (4, 4)).save(grid)
+    with pytest.raises(UserError, match=r"grid\.png: its metadata does not name one seed"):
+        read_group(tmp_path / "large", net)
+    grid.write_bytes(b"no picture")
+    with pytest.raises(UserError, match=r"grid\.png: cannot be read as a PNG picture"):
+        read_group(tmp_path / "large", net)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match=r"contains no \.png file"):
+        read_group(tmp_path / "empty", net)
+    with pytest.raises(UserError, match="neither a folder of pictures nor seeds"):
+        read_group(tmp_path / "missing", net)
+    assert read_group("3,8-9", net) == [Spot(3), Spot(8), Spot(9)]
+
+
+def test_the_command_writes_named_directions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    table(tmp_path, "seed,large\n" + "".join(f"{seed},{seed % 2}\n" for seed in range(8)))
+    plain = ["--features", "none", "--out", "out.safetensors"]
+    assert main(["discover", "sprites-srngan", "--method", "labels", "--labels", "labels.csv", *plain]) == 0
+    from_labels = Directions.load("out.safetensors")
+    words = ["--method", "marked", "--marked", "0,2,4,6", "1,3,5,7", "--name", "large", *plain]
+    assert main(["discover", "sprites-srngan", *words]) == 0
+    from_marks = Directions.load("out.safetensors")
+    assert from_labels.names == from_marks.names == ("large",)
+    np.testing.assert_allclose(from_labels.matrix, from_marks.matrix, atol=1e-6)
+    assert main(["discover", "sprites-srngan", "--method", "labels"]) == 2
+    assert main(["discover", "sprites-srngan", "--method", "labels", "--labels", "missing.csv"]) == 2
+
+
+def test_known_factors_give_directions_and_captions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Light:
+        names = groups = ("light", "left")
+
+        def read(self, images: np.ndarray) -> np.ndarray:
+            flat = images.mean(axis=1) / 255
+            return np.stack([flat.mean(axis=(1, 2)), flat[:, :, :16].mean(axis=(1, 2))], axis=1) * 5
+
+    monkeypatch.setattr("orthogan.disentanglement.factor_reader", lambda source, device: Light())
+    monkeypatch.chdir(tmp_path)
+    known = ["sprites-srngan", "--data", "sprites"]
+    words = ["--method", "oracle", "--attributes", "light", "--samples", "60", "--features", "none"]
+    assert main(["discover", *known, *words, "--out", "light.safetensors"]) == 0
+    found = Directions.load("light.safetensors")
+    assert found.names == ("light",)
+    assert found.scores["effect"][0] > 0.1
+    assert "light +" in found.notes[0]
+    walk = ["--method", "sefa", "--dims", "0", "--steps", "3", "--save-directions", "sefa.safetensors"]
+    assert main(["traverse", *known, *walk, "--out", "walk.png"]) == 0
+    assert all(Directions.load("sefa.safetensors").notes)
+    assert main(["discover", "sprites-srngan", "--method", "oracle", "--data", "missing.yaml"]) == 2
