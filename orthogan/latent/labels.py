@@ -17,9 +17,9 @@ from torch import Tensor, nn
 
 from orthogan.errors import UserError
 from orthogan.io.read import printable, read_regular, whole_numbers
-from orthogan.latent.samples import parse_seeds
 from orthogan.models.generate import model_hash, sample_label, sample_latents
 from orthogan.models.protocol import Generator
+from orthogan.models.samples import parse_seeds
 
 LARGEST_TABLE = 100_000_000  # bytes
 LARGEST_PICTURE = 50_000_000
