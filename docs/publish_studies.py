@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from orthogan.io.json_lines import jsonable
-from orthogan.stats import Estimate
+from orthogan.stats import Estimate, format_number
 from orthogan.studies.report import verdict_blocks, verdict_facts
 from orthogan.studies.study import Claim, get_study
 from orthogan.studies.verdict import Finding, decide
@@ -26,6 +26,11 @@ from orthogan.studies.verdict import Finding, decide
 DOCS = Path(__file__).parent
 BEGIN, END = "<!-- studies -->\n", "<!-- end of studies -->\n"
 SCALE = "cpu"
+HEAD = (
+    "| published claim | paper's numbers | strongest comparison here: mean | n | corrected interval "
+    "| verdict | all | study |"
+)
+RULE = "|---|---|---|---:|---|---|---|---|"
 
 
 def publish(studies: Path) -> None:
@@ -72,31 +77,39 @@ def _findings(claim: Claim, facts: dict[str, Any]) -> Iterator[Finding]:
 
 
 def write_page() -> None:
-    """Write the verdicts of all published studies into docs/results.md."""
+    """Write the claims of all published studies into docs/results.md, as one table."""
     tables = sorted((DOCS / "results").glob("*/table.json"))
-    parts = [section(json.loads(table.read_text(encoding="utf-8"))) for table in tables]
+    facts = [json.loads(table.read_text(encoding="utf-8")) for table in tables]
+    rows = [HEAD, RULE, *(row(study["study"], claim) for study in facts for claim in study["verdict"])]
+    lines = ["", *rows, "", "Runs: " + "; ".join(runs(study) for study in facts) + ".", ""]
     page = DOCS / "results.md"
     head, rest = page.read_text(encoding="utf-8").split(BEGIN)
-    page.write_text(head + BEGIN + "\n" + "\n".join(parts) + "\n" + END + rest.split(END)[1], encoding="utf-8")
+    page.write_text(head + BEGIN + "\n".join(lines) + "\n" + END + rest.split(END)[1], encoding="utf-8")
 
 
-def section(facts: dict[str, Any]) -> str:
-    """The verdicts of one study."""
+def row(study: str, claim: dict[str, Any]) -> str:
+    """One claim, with the numbers of its comparison that has the most evidence (the one that failed, if one failed)."""
+    tested = [one for one in claim["findings"] if "corrected" in one]
+    shown = [one for one in tested if one["verdict"] == claim["verdict"]] or tested
+    cells = ["–", "–", "–"]
+    if shown:
+        best = min(shown, key=lambda one: one["p"])
+        low, high = (format_number(best["corrected"][end]) for end in ("low", "high"))
+        where = f" ({best['setting']})" if best["setting"] else ""
+        cells = [f"{best['says']}{where}: {format_number(best['mean'])}", str(best["n"]), f"[{low}, {high}]"]
+    found = [claim["claim"], claim.get("published") or "–", *cells, claim["verdict"], claim["counts"]]
+    found.append(f"[{study}](results/{study}/REPORT.md)")
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in found) + " |"
+
+
+def runs(facts: dict[str, Any]) -> str:
+    """The number of runs of one study."""
     rows = [row["runs"] for panel in facts["tables"] for row in panel["rows"]]
-    runs = [run for row in rows for run in row]
+    made = [run for row in rows for run in row]
     least, most = min(map(len, rows)), max(map(len, rows))
     seeds = f"{most} seed{'s' * (most > 1)} each" if least == most else f"{least} to {most} seeds each: not complete"
-    lost = sum(run["status"] != "done" for run in runs)
-    lines = [
-        f"### {facts['study']}",
-        "",
-        f"{len(runs)} runs, {seeds}, {lost} without a result: [report](results/{facts['study']}/REPORT.md).",
-        "",
-        "| published claim | here | comparisons |",
-        "|---|---|---|",
-    ]
-    lines.extend(f"| {claim['claim']} | {claim['verdict']} | {claim['counts']} |" for claim in facts["verdict"])
-    return "\n".join([*lines, ""])
+    lost = sum(run["status"] != "done" for run in made)
+    return f"`{facts['study']}` {len(made)}, {seeds}, {lost} without a result"
 
 
 if __name__ == "__main__":

@@ -225,6 +225,7 @@ STUDY = Study(
             "SRN makes the generalization gap smaller (the first version: by up to 11.3 %)",
             f"{PAPER}, abstract (read)",
             (lower(GAP, "srn-50", "vanilla", TRUE), lower(GAP, "srn-30", "vanilla", TRUE)),
+            published="up to 11.3 % smaller",
         ),
         Claim(
             "SRN improves classification",
