@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from orthogan.models.families.eigengan import EigenGANDiscriminator, EigenGANGenerator
     from orthogan.models.families.infogan import InfoGANDiscriminator, InfoGANGenerator
     from orthogan.models.families.official.biggan import BigGANDeepGenerator, BigGANDiscriminator, BigGANGenerator
+    from orthogan.models.families.official.lucidrains import LucidrainsStyleGAN2Generator
     from orthogan.models.families.official.r3gan import OfficialR3GANDiscriminator, OfficialR3GANGenerator
     from orthogan.models.families.official.stylegan2 import (
         OfficialStyleGAN2Discriminator,
@@ -46,6 +47,7 @@ __all__ = [
     "Generator",
     "InfoGANDiscriminator",
     "InfoGANGenerator",
+    "LucidrainsStyleGAN2Generator",
     "OfficialR3GANDiscriminator",
     "OfficialR3GANGenerator",
     "OfficialStyleGAN2Discriminator",
@@ -82,6 +84,7 @@ __getattr__, __dir__ = lazy_names(
         "families.eigengan": ("EigenGANDiscriminator", "EigenGANGenerator"),
         "families.infogan": ("InfoGANDiscriminator", "InfoGANGenerator"),
         "families.official.biggan": ("BigGANDeepGenerator", "BigGANDiscriminator", "BigGANGenerator"),
+        "families.official.lucidrains": ("LucidrainsStyleGAN2Generator",),
         "families.official.r3gan": ("OfficialR3GANDiscriminator", "OfficialR3GANGenerator"),
         "families.official.stylegan2": ("OfficialStyleGAN2Discriminator", "OfficialStyleGAN2Generator"),
         "families.official.stylegan3": ("StyleGAN3Generator",),

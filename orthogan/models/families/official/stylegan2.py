@@ -325,7 +325,7 @@ class DiscriminatorBlock(nn.Module):
         return h if self.shortcut is None else (h + self.shortcut(x)) * HALF, image
 
 
-@DISCRIMINATORS.register("stylegan2-official", "stylegan3")
+@DISCRIMINATORS.register("stylegan2-official", "stylegan3", "stylegan2-lucidrains")
 class OfficialStyleGAN2Discriminator(Discriminator):
     """The discriminator of StyleGAN2 and StyleGAN3 as published.
 
