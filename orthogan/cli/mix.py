@@ -63,4 +63,5 @@ def run(arguments: Namespace) -> None:
     )
     written = save_png(mixed.draw(), arguments.out, mixed.metadata)
     print(f"{len(mixed.rows)} x {len(mixed.columns)} pictures of {subject.name}: {written}")
-    print(f"{format_ranges(mixed.layers)} of {mixed.count} {mixed.parts} come from the columns, the rest from the rows")
+    taken = f"{format_ranges(mixed.layers)} of 0-{mixed.count - 1}"
+    print(f"parts {taken} come from the columns; the parts are {mixed.parts}")

@@ -46,7 +46,7 @@ def slerp_even(a: Tensor, b: Tensor, t: Tensor) -> Tensor:
     Example:
         >>> import torch
         >>> a, b = torch.tensor([2.0, 0.0]), torch.tensor([0.0, 4.0])
-        >>> slerp_even(a, b, torch.tensor([0.5])).norm()
+        >>> slerp_even(a, b, torch.tensor([0.5])).norm().round(decimals=4)
         tensor(3.)
     """
     long, wide = a.norm(dim=-1, keepdim=True), b.norm(dim=-1, keepdim=True)

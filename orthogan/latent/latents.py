@@ -275,7 +275,7 @@ def latent_images(
     pulled = truncate_in_space(torch.from_numpy(latents.matrix.copy()), truncation, latents.space)
     return Samples(
         images=replace(latents, matrix=pulled.numpy()).images(net, batch_size=batch_size, device=device),
-        seeds=list(np.arange(len(latents))),
+        seeds=np.arange(len(latents)).tolist(),
         labels=latents.labels,
         metadata={
             "software": f"orthogan {__version__}",

@@ -6,11 +6,12 @@ import json
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
 from orthogan.cli.main import main
-from orthogan.latent import Directions
+from orthogan.latent import Directions, Latents
 
 MODEL = str(Path(__file__).parents[2] / "pretrained" / "sprites-srngan.safetensors")
 SHORT = ["--set", "vp.pairs=60", "--set", "vp.epochs=1", "--seeds", "0"]
@@ -174,3 +175,44 @@ def test_sefa_is_a_method_of_every_latent_command(method: str, tmp_path: Path) -
     with Image.open(out) as picture:
         assert picture.text["method"] == "sefa"
     assert main(["disentangle", MODEL, "--method", method, "--metrics", "activeness", "--seeds", "0"]) == 0
+
+
+def test_films_and_mixed_pictures_of_seeds_and_latents(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    latents, film, grid = (tmp_path / name for name in ("l.safetensors", "film.gif", "mix.png"))
+    Latents(np.ones((2, 16)), names=["me", "you"]).save(latents)
+    words = ["interpolate", MODEL, "--seeds", "3", "--latent", str(latents), "--seconds", "0.2", "--fps", "10"]
+    assert main([*words, "--speed", "pixels", "--size", "40", "--out", str(film)]) == 0
+    with Image.open(film) as found:
+        assert (found.n_frames, found.width) == (6, 40)
+    assert (
+        main(["mix", MODEL, "--latent", str(latents), "--columns", "4-6", "--layers", "0-7", "--out", str(grid)]) == 0
+    )
+    assert "parts 0-7 of 0-15 come from the columns; the parts are coordinates of z" in capsys.readouterr().out
+    with Image.open(grid) as picture:
+        assert (picture.text["rows"], picture.text["columns"]) == ("me,you", "4,5,6")
+    sheet, folder = tmp_path / "sheet.png", tmp_path / "again"
+    assert main(["traverse", MODEL, "--latent", str(latents), "--dims", "0", "--steps", "3", "--out", str(sheet)]) == 0
+    with Image.open(sheet) as picture:
+        assert picture.text["seeds"] == "me,you"
+    assert main(["sample", MODEL, "--latent", str(latents), "--out", str(folder)]) == 0
+    assert sorted(file.name for file in folder.iterdir()) == ["latent000000.png", "latent000001.png"]
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["interpolate", MODEL, "--out", "x.avi"], "x.avi"),
+        (["interpolate", MODEL, "--walk", "sphere", "--space", "w", "--out", "x.gif"], "'w'"),
+        (["mix", MODEL, "--layers", "16", "--out", "x.png"], "16 coordinates of z"),
+        (["mix", MODEL, "--out", "x.gif"], ".png"),
+        (["sample", MODEL, "--latent", "absent.safetensors"], "absent.safetensors"),
+        (["traverse", MODEL, "--latent", MODEL, "--dims", "0"], "not a file of latents"),
+        (["traverse", MODEL, "--latent", MODEL, "--seeds", "0"], "omit --seeds"),
+    ],
+)
+def test_a_film_or_latent_that_cannot_be_used_is_one_line(
+    words: list[str], says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(words) == 2
+    assert says in capsys.readouterr().err.strip().splitlines()[-1]

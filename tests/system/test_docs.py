@@ -22,7 +22,7 @@ from orthogan.models.shipped import shipped_names
 from tests.fixtures.pages import PAGES, REPORTS, blocks, commands, name
 from tests.fixtures.runs import ROOT
 
-CHEAP = ("completion", "config", "models", "sample", "spectrum", "traverse")
+CHEAP = ("completion", "config", "mix", "models", "sample", "spectrum", "traverse")
 OTHER_PROGRAMS = {  # which are not ours, and of which nothing is checked
     "cd", "curl", "eval", "git", "npm", "pre-commit", "pytest", "rsync", "scontrol", "source", "tensorboard"
 }  # fmt: skip
@@ -108,7 +108,7 @@ def test_cheap_commands_run(page: Path, tmp_path: Path, monkeypatch: pytest.Monk
 
 def needed(rest: list[str]) -> list[str]:
     """What a command opens."""
-    files = [rest[rest.index("--directions") + 1]] if "--directions" in rest else []
+    files = [rest[rest.index(option) + 1] for option in ("--directions", "--latent") if option in rest]
     return files if rest[0] in ("completion", "models") else [rest[1], *files]
 
 

@@ -28,7 +28,7 @@ def sheet(projection: Projection, tuned: np.ndarray | None = None, *, names: Seq
         cells = {
             "picture": projection.targets[i],
             "model": projection.images[i],
-            f"difference, 0–{top:g}": colours(heat, top),
+            f"difference, 0 to {top:g}": colours(heat, top),
         }
         if tuned is not None:
             cells["tuned model"] = tuned[i]

@@ -267,7 +267,11 @@ def render_sheet(sheet: ContactSheet, *, scale: int | None = None, heatmap: bool
     for row, name in enumerate(first.names):
         scores = first.scores[row] | {CHANGE: float(np.mean([one.scores[row][CHANGE] for one in sheet.traversals]))}
         rows = [
-            Row(one.frames[row], _base(f"{sheet.starts} {seed}", one.metadata["class"]), heat=heats[row])
+            Row(
+                one.frames[row],
+                _base(str(seed) if sheet.starts == "latent" else f"seed {seed}", one.metadata["class"]),
+                heat=heats[row],
+            )
             for seed, one, heats in zip(sheet.seeds, sheet.traversals, maps, strict=True)
         ]
         control = "control: a random direction of the same length, " if first.is_control[row] else ""
