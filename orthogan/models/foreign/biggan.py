@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from orthogan.errors import UserError
+from orthogan.models.foreign._resnet import sibling_state
 from orthogan.models.foreign.layout import Foreign, Part, layout, state_dict
 
 _ATTENTION = {"theta": "theta", "phi": "phi", "g": "g", "attn": "out", "o_conv": "out"}
@@ -106,12 +107,16 @@ def read_studio(content: Any, path: Path) -> Foreign | None:
     options: dict[str, Any] = {"widths": widths, "attention": attention}
     if shared is not None:
         options["label_width"] = shared.shape[1]
+    beside = path.with_name(re.sub("^model=(G_ema|G)-", "model=D-", path.name))
+    critic = sibling_state(beside, "state_dict") if beside != path and beside.is_file() else {}
     return Foreign(
         Part("biggan", tensors, channels=widths[-1], options=options),
         resolution=4 << count,
         image_channels=tensors["image.weight"].shape[0],
         latent_dim=part * (count + 1),
         num_classes=0 if shared is None else shared.shape[0],
+        discriminator=discriminator(critic) if critic else None,
+        notes=[f"The discriminator is read from {beside.name}."] if critic else [],
     )
 
 

@@ -13,9 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils import spectral_norm
 
-from orthogan.models.foreign.biggan import discriminator
-from orthogan.models.open import load_generator
-from orthogan.models.protocol import DISCRIMINATORS
+from orthogan.models.open import load_discriminator, load_generator
 
 
 class Layers:
@@ -204,9 +202,9 @@ def test_the_discriminator_of_studiogan(tmp_path: Path) -> None:
         layers.conv(f"{block}.conv2d2", b, b, 3)
     layers.add("linear1", nn.Linear(8, 1))
     layers.add("embedding", nn.Embedding(4, 8))
-    part = discriminator(layers.state)
-    net = DISCRIMINATORS.get(part.kind)(resolution=32, image_channels=3, channels=8, num_classes=4, **part.options)
-    net.load_state_dict(dict(part.tensors))
+    write_generator(tmp_path / "model=G-best-weights-step=5.pth")
+    torch.save({"state_dict": layers.state}, tmp_path / "model=D-best-weights-step=5.pth")
+    net = load_discriminator(tmp_path / "model=G-best-weights-step=5.pth")
     images, y = torch.randn(3, 3, 32, 32), torch.tensor([3, 0, 1])
     x = images.double()
     for i in range(4):
@@ -218,4 +216,20 @@ def test_the_discriminator_of_studiogan(tmp_path: Path) -> None:
         x = attend(layers, names, sigma, x) if i == 0 else x
     h = functional.relu(x).sum((2, 3))
     want = layers("linear1", h)[:, 0] + (h * layers("embedding", y)).sum(1)
-    torch.testing.assert_close(net.eval()(images, y).double(), want, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(net(images, y).double(), want, rtol=1e-4, atol=1e-4)
+
+
+def write_generator(file: Path) -> None:
+    """The smallest generator of StudioGAN with 4 classes, of zeros."""
+    state = {"linear0.weight": torch.zeros(16, 1), "linear0.bias": torch.zeros(16), "shared.weight": torch.zeros(4, 1)}
+    for i in range(3):
+        for name in ("bn1", "bn2"):
+            at = f"blocks.{i}.0.{name}"
+            state |= {f"{at}.bn.running_mean": torch.zeros(1), f"{at}.bn.running_var": torch.ones(1)}
+            state |= {f"{at}.gain.weight": torch.zeros(1, 2), f"{at}.bias.weight": torch.zeros(1, 2)}
+        for name, size in (("conv2d0", 1), ("conv2d1", 3), ("conv2d2", 3)):
+            state[f"blocks.{i}.0.{name}.weight"] = torch.zeros(1, 1, size, size)
+            state[f"blocks.{i}.0.{name}.bias"] = torch.zeros(1)
+    state |= {f"bn4.{name}": torch.ones(1) for name in ("weight", "bias", "running_mean", "running_var")}
+    state |= {"conv2d5.weight": torch.zeros(3, 1, 3, 3), "conv2d5.bias": torch.zeros(3)}
+    torch.save({"state_dict": state}, file)
