@@ -130,7 +130,7 @@ def check_trackers(names: Sequence[str]) -> None:
     for name in names:
         if name != TENSORBOARD and find_spec(KINDS[name].package) is None:
             raise UserError(
-                f"logging.trackers: {name} is not installed; run: pip install {KINDS[name].install}, or leave it out"
+                f"logging.trackers: {name} is not installed; run: pip install {KINDS[name].install}, or omit it"
             )
 
 
@@ -176,7 +176,7 @@ class Trackers:
                 self.close()
                 raise UserError(
                     f"logging.trackers: {name} cannot be started: {describe_error(error)}; log in to it, use its "
-                    "offline mode, or leave it out"
+                    "offline mode, or omit it"
                 ) from error
         self._write()
 

@@ -244,7 +244,7 @@ def test_a_tracker_that_is_not_installed_is_refused_before_anything_is_read(
     monkeypatch.setattr("orthogan.training.trackers.find_spec", lambda name: None if name == "aim" else real(name))
     monkeypatch.chdir(tmp_path)
     assert main(["train", "demo", "out=run", "logging.trackers=[aim]"]) == 2
-    assert "logging.trackers: aim is not installed; run: pip install aim, or leave it out" in capsys.readouterr().err
+    assert "logging.trackers: aim is not installed; run: pip install aim, or omit it" in capsys.readouterr().err
     assert not Path("run").exists()
     with pytest.raises(UserError, match=r"logging\.trackers"):
         load_config(None, ["logging.trackers=[wandbb]", "out=run"])
