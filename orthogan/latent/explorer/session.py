@@ -225,9 +225,15 @@ class Explorer:
         made = boundaries(self.generator, latents, values, [name], [name], method="marked")
         length = float(np.linalg.norm(found.matrix.astype(np.float64), axis=1).mean())
         note = f"Marked: {len(first)} pictures without it, {len(second)} with it"
-        added = replace(found, matrix=length * made.matrix, names=[name], notes=[note], scores=made.scores)
-        added, words = self.measured(added)
-        return Sliders(_joined([found, added]), sliders.control, (*sliders.words[:-1], *words, sliders.words[-1]))
+        added, words = self.measured(replace(found, matrix=length * made.matrix, names=[name], notes=[note], scores={}))
+        joined = replace(
+            found,
+            matrix=np.concatenate([found.matrix, added.matrix]),
+            names=[*found.names, name],
+            notes=[*found.notes, note],
+            scores={CHANGE: [*found.scores[CHANGE], *added.scores[CHANGE]]},  # the other scores are not known for it
+        )
+        return Sliders(joined, sliders.control, (*sliders.words[:-1], *words, sliders.words[-1]))
 
     def first_label(self, seed: int) -> int | None:
         """The class that ``sample`` and ``traverse`` would give this seed."""
