@@ -59,6 +59,12 @@ def add_arguments(parser: Parser) -> None:
         help="what predicts the codes of real images for encoder: metrics: a network trained for it, or the network Q "
         "of an InfoGAN (default: trained)",
     )
+    parser.add_argument(
+        "--centrality",
+        action="store_true",
+        help="in place of metrics: rank at least three InfoGANs without labels, by how well their codes agree "
+        "(ModelCentrality)",
+    )
     parser.add_argument("--no-controls", action="store_true", help="do not measure random directions")
     add_json(parser)
     add_net(parser)
@@ -81,6 +87,9 @@ def run(arguments: Namespace) -> None:
     from orthogan.evaluation import append_jsonl
     from orthogan.latent import parse_seeds
 
+    if arguments.centrality:
+        _rank(arguments)
+        return
     metrics = [name.strip() for name in arguments.metrics.split(",")]
     metrics = [name if ":" in name.removeprefix("encoder:") else name.lower() for name in metrics]
     given = disentanglement.read_options(metrics, options)
@@ -125,6 +134,23 @@ def run(arguments: Namespace) -> None:
         print("\n".join([f"over {len(runs)} runs", *map(str, over)]))
     if unwritten:
         raise unwritten[0]
+
+
+def _rank(arguments: Namespace) -> None:
+    """Print the subjects by ModelCentrality, best first."""
+    from orthogan.disentanglement import model_centrality
+
+    models = []
+    for path in arguments.subject:
+        subject, net, _ = open_subject(path, arguments)
+        models.append((net, _recognizer(subject, net, arguments)))
+    found = model_centrality(models, seed=0)
+    order = found.scores.argsort()[::-1]
+    if arguments.json:
+        rows = [{"subject": arguments.subject[i], "centrality": float(found.scores[i])} for i in order]
+        print(*map(json.dumps, rows), sep="\n")
+    else:
+        print(*(f"{found.scores[i]:.3f}  {arguments.subject[i]}" for i in order), sep="\n")
 
 
 def _recognizer(subject: OpenedModel, net: Generator, arguments: Namespace) -> Recognizer:

@@ -5,6 +5,7 @@ coordinates of its latent, but no factors: a factor classifier predicts them fro
 codes of real images. ``disentangle`` does all this for several metrics at once.
 """
 
+from orthogan.disentanglement.centrality import Centrality, model_centrality
 from orthogan.disentanglement.codes.coordinates import Coordinates, get_coordinates
 from orthogan.disentanglement.codes.encoder import PostHocEncoder, train_encoder
 from orthogan.disentanglement.codes.merging import Merging, get_merging
@@ -50,6 +51,7 @@ from orthogan.latent.activeness import activeness
 __all__ = [
     "METRICS",
     "Across",
+    "Centrality",
     "Coordinates",
     "FactorClassifier",
     "GeneratorScore",
@@ -94,6 +96,7 @@ __all__ = [
     "mean_pairwise_mutual_information",
     "metric_names",
     "mig",
+    "model_centrality",
     "modularity",
     "modularity_per_code",
     "mutual_information_matrix",

@@ -32,7 +32,7 @@ class ContrastiveConfig(Section):
     gap_until: Fraction = Field(default=1.0, description="fraction of the run after which the gap is 0 [0-1]")
     gap_steps: PositiveInt = Field(
         default=1,
-        description="number of equal steps in which the gap falls to 0; the classifier of pairs starts anew each time",
+        description="number of equal steps in which the gap falls to 0; the classifier of pairs is initialized again",
     )
     batch_size: BatchSize | None = Field(
         default=None, description="pairs per update, summed over processes; null = training.batch_size [pairs]"

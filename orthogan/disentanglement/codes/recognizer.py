@@ -28,6 +28,19 @@ class Recognizer:
 
     A continuous code is its predicted mean; a categorical one is the probability of each category. ``r2`` (k,): 1 -
     squared error / variance of each on fresh images of the generator.
+
+    Example:
+        >>> import numpy as np
+        >>> from orthogan.disentanglement import recognizer
+        >>> from orthogan.models import Codes, InfoGANDiscriminator, InfoGANGenerator, add_codes
+        >>> from orthogan.models.recognition import add_recognition
+        >>> codes, sizes = Codes(4, continuous=2), {"resolution": 16, "image_channels": 1, "channels": 4}
+        >>> generator, critic = InfoGANGenerator(latent_dim=4, **sizes), InfoGANDiscriminator(**sizes)
+        >>> add_codes(generator, codes)
+        >>> add_recognition(critic, codes, width=8, channels=1, resolution=16)
+        >>> q = recognizer(generator, critic, fresh=16)
+        >>> q(np.zeros((3, 1, 16, 16), np.uint8)).shape
+        (3, 2)
     """
 
     discriminator: nn.Module
@@ -80,6 +93,18 @@ def recognizer(
 
     Raises:
         UserError: the generator has no codes, or the discriminator no Q.
+
+    Example:
+        >>> from orthogan.disentanglement import recognizer
+        >>> from orthogan.models import Codes, InfoGANDiscriminator, InfoGANGenerator, add_codes
+        >>> from orthogan.models.recognition import add_recognition
+        >>> codes, sizes = Codes(4, continuous=2), {"resolution": 16, "image_channels": 1, "channels": 4}
+        >>> generator, critic = InfoGANGenerator(latent_dim=4, **sizes), InfoGANDiscriminator(**sizes)
+        >>> add_codes(generator, codes)
+        >>> add_recognition(critic, codes, width=8, channels=1, resolution=16)
+        >>> q = recognizer(generator, critic, fresh=16)
+        >>> q.r2.shape  # of each code
+        (2,)
     """
     codes = codes_of(generator)
     if codes is None or not isinstance(getattr(discriminator, "recognition", None), Recognition):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shlex
 import shutil
 from pathlib import Path
 from typing import Any
@@ -18,11 +19,12 @@ from orthogan.config.files import load_config
 from orthogan.data import open_configured, open_source
 from orthogan.disentanglement import disentangle, recognizer
 from orthogan.errors import UserError
+from orthogan.models.build import build_generator
 from orthogan.models.open import open_model
 from orthogan.models.recognition import logits_and_codes
 from orthogan.training import train
 from orthogan.training.gan.task import GanTask
-from tests.fixtures.runs import TINY, tensors, tiny
+from tests.fixtures.runs import ROOT, TINY, tensors, tiny
 
 CODED = [
     "model.generator.codes={continuous: 2, categorical: [3]}",
@@ -156,3 +158,20 @@ def test_the_information_rises(tmp_path: Path) -> None:
     found = [line["G/information"] for line in log(run)]
     assert found[0] < -0.2
     assert np.mean(found[-5:]) > 0.1
+
+
+def overrides_of_the_page() -> list[list[str]]:
+    """The overrides that docs/disentanglement.md lists."""
+    text = (ROOT / "docs" / "disentanglement.md").read_text(encoding="utf-8")
+    rows = text.partition("## Overrides for a search")[2].splitlines()
+    cells = [row.split(" | ")[1].removesuffix(" |") for row in rows if row.startswith("| ") and "`" in row]
+    return [shlex.split(cell.strip("`")) for cell in cells]
+
+
+def test_the_overrides_of_the_page_are_valid() -> None:
+    rows = overrides_of_the_page()
+    assert len(rows) >= 10
+    for row in rows:
+        config = load_config(ROOT / "configs" / "sprites" / "infogan-cr-32.yaml", row)
+        build_generator(config, num_classes=0)
+        assert config.model.generator.codes.size
