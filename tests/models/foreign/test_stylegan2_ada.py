@@ -14,11 +14,20 @@ from scipy.signal import convolve2d
 from torch import Tensor
 
 from orthogan.errors import UserError
+from orthogan.models.build import build_discriminator, build_generator
+from orthogan.models.imported import import_model
 from orthogan.models.open import open_model
+from orthogan.models.warm_start import WarmStart
 from tests.fixtures import nvidia
 
 FIR = np.outer([1, 3, 3, 1], [1, 3, 3, 1]) / 64
 Z, W, SIDES, WIDTHS = 6, 5, (4, 8, 16), (8, 8, 4)
+CRITIC_FIELDS = {
+    "b16": {"architecture": "resnet"},
+    "*.conv0": {"activation": "lrelu", "conv_clamp": None},
+    "mapping": {"num_layers": 2, "w_dim": 5},
+    "*.fc0": {"activation": "lrelu", "bias_gain": 0.1},
+}
 
 
 def tensors_of_generator(classes: int, architecture: str = "skip") -> dict[str, Tensor]:
@@ -209,16 +218,8 @@ def logits_of(tensors: dict[str, Tensor], images: np.ndarray, labels: np.ndarray
 @pytest.mark.parametrize("classes", [0, 3])
 def test_logits_are_those_of_the_paper(tmp_path: Path, classes: int) -> None:
     tensors = tensors_of_discriminator(classes)
-    fields = {
-        "": {"c_dim": classes, "img_resolution": 16},
-        "b16": {"architecture": "resnet"},
-        "b4.mbstd": {"group_size": 4, "num_channels": 1},
-        "*.conv0": {"activation": "lrelu", "conv_clamp": None},
-        "mapping": {"num_layers": 2, "w_dim": 5},
-        "*.fc0": {"activation": "lrelu", "bias_gain": 0.1},
-    }
-    critic = nvidia.tree(tensors, fields)
-    critic.children["b4"].children["mbstd"] = nvidia.Persistent("MinibatchStdLayer", **fields["b4.mbstd"])
+    critic = nvidia.tree(tensors, CRITIC_FIELDS | {"": {"c_dim": classes, "img_resolution": 16}})
+    critic.children["b4"].children["mbstd"] = nvidia.Persistent("MinibatchStdLayer", group_size=4, num_channels=1)
     net = network(tensors_of_generator(classes), classes)
     opened = open_model(nvidia.write(tmp_path / "net.pkl", {"G_ema": net, "D": critic}))
     images = torch.randn(8, 3, 16, 16, generator=torch.Generator().manual_seed(0))
@@ -244,3 +245,24 @@ def test_other_variants_are_refused_by_name(tmp_path: Path) -> None:
     file = nvidia.write(tmp_path / "net.pkl", {"G_ema": network(tensors, 0)})
     with pytest.raises(UserError, match=r"another filter than \[1, 3, 3, 1\]"):
         open_model(file)
+
+
+def test_an_imported_model_is_saved_opened_and_starts_a_training(tmp_path: Path) -> None:
+    critic = nvidia.tree(tensors_of_discriminator(0), CRITIC_FIELDS | {"": {"c_dim": 0, "img_resolution": 16}})
+    critic.children["b4"].children["mbstd"] = nvidia.Persistent("MinibatchStdLayer", group_size=4, num_channels=1)
+    file = nvidia.write(tmp_path / "net.pkl", {"G_ema": network(tensors_of_generator(0), 0), "D": critic})
+    opened = open_model(file)
+    folder, _ = import_model(file, tmp_path / "net")
+    again = open_model(folder)
+    z = opened.generator.sample_latent(2, seed=1)
+    assert torch.equal(again.generator(z), opened.generator(z))
+    assert again.generator.spaces == ("z", "w", "w+", "s")
+    config = again.config.model_copy(update={"model": again.config.model.model_copy(update={"init": str(folder)})})
+    start = WarmStart(config, 0)
+    net = build_generator(config, num_classes=0, start=start.generator).eval()
+    judge = build_discriminator(config, num_classes=0, start=start.discriminator).eval()
+    images = net(z)
+    torch.testing.assert_close(images, opened.generator(z))
+    torch.testing.assert_close(judge(images), opened.discriminator(images))
+    judge(images).sum().backward()
+    assert all(p.grad is not None for p in [*net.parameters(), *judge.parameters()])
