@@ -1,6 +1,6 @@
-"""Export a generator: to ONNX, or to a program of torch.export.
+"""Export a generator: to ONNX, to a program of torch.export, or to one web page that is the generator.
 
-Example: orthogan export faces-srngan --to onnx --out faces.onnx
+Example: orthogan export faces-srngan --to page --out faces.html
 """
 
 from __future__ import annotations
@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from orthogan.cli.arguments import add_ema, add_subject, add_trust, whole
-from orthogan.cli.subjects import check_subject
+from orthogan.cli.subjects import check_file, check_subject
 
 if TYPE_CHECKING:
     from orthogan.cli.parser import Parser
 
-OPTIONS = ("space", "opset")
+OPTIONS = ("space", "opset", "directions", "method", "layers", "dims", "seed", "half")
 
 
 def add_arguments(parser: Parser) -> None:
@@ -25,6 +25,14 @@ def add_arguments(parser: Parser) -> None:
     parser.add_argument("--out", help="file to write (default: name of the model, with the suffix of the style)")
     parser.add_argument("--space", help="onnx, torch-export: latent space of the input: z, w, w+ or s (default: z)")
     parser.add_argument("--opset", type=whole(18, 25), help="onnx: version of the operators (default: 18)")
+    parser.add_argument("--directions", help="page: Directions file for the sliders (default: those of --method)")
+    parser.add_argument(
+        "--method", help="page: methods that find the directions (default: those of the model, else sefa)"
+    )
+    parser.add_argument("--layers", help="page: in w space, styles that the directions change, such as 0-3")
+    parser.add_argument("--dims", help="page: directions to show, such as 0-7 (default: the first 24)")
+    parser.add_argument("--seed", type=whole(0, 2**63 - 1), help="page: random seed of the first picture (default: 0)")
+    parser.add_argument("--half", action="store_true", help="page: store float16 weights, in half the bytes")
     add_ema(parser)
     add_trust(parser)
 
@@ -39,6 +47,7 @@ def styles() -> list[str]:
 def run(arguments: Namespace) -> None:
     """Write the files."""
     check_subject(arguments.subject)
+    check_file(arguments.directions)
     from orthogan.export.export import export, make_style
 
     given = {key: value for key in OPTIONS if (value := vars(arguments).get(key)) not in (None, False)}

@@ -29,7 +29,7 @@ def export(
 
     Args:
         subject: a run, a checkpoint, a ``.safetensors`` file, a shipped model, ``module:Class``, or a generator.
-        to: "onnx", "torch-export", or ``module:Style``.
+        to: "onnx", "torch-export", "page", or ``module:Style``.
         out: the file; by default the name of the model with the suffix of the style, in the current folder.
         trust: the ``module:Class`` names that a file may use.
         options: those of the style, such as ``space="w"``.
@@ -39,8 +39,8 @@ def export(
 
     Example:
         >>> from orthogan.export import export
-        >>> export("sprites-srngan", "torch-export").files
-        [PosixPath('sprites-srngan.pt2')]
+        >>> export("sprites-srngan", "page").files
+        [PosixPath('sprites-srngan.html')]
     """
     style = make_style(to, options)
     model = exportable(subject, trust=trust)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import inspect
+import itertools
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -126,7 +127,7 @@ def record(module: nn.Module, inputs: Sequence[Tensor], *, fixed_batch: bool = F
         warnings.simplefilter("ignore")
         try:
             graph = _record(module, inputs, shapes)
-            _evaluate(graph)
+            evaluate(graph)
             return torch.export.export(graph, tuple(inputs), dynamic_shapes=shapes)
         except UserError:
             raise
@@ -162,22 +163,24 @@ def _no_autocast(*_: Any, **__: Any) -> Iterator[None]:
     yield
 
 
-def _evaluate(module: fx.GraphModule) -> None:
+def evaluate(module: fx.GraphModule) -> None:
     """Replace operations whose inputs are all weights or numbers by their results, in place."""
     values: dict[fx.Node, Any] = {}
     for node in module.graph.nodes:
         if node.op == "get_attr":
-            values[node] = _attribute(module, node.target)
+            values[node] = attribute(module, node.target)
+            node.meta.setdefault("val", values[node])
         elif node.op == "call_function" and all(one in values for one in node.all_input_nodes):
             if torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ()):
                 continue
             arguments = fx.map_arg(node.args, values.__getitem__), fx.map_arg(node.kwargs, values.__getitem__)
             values[node] = node.target(*arguments[0], **arguments[1])
-    for number, (node, value) in enumerate(list(values.items())):
+    names = (name for number in itertools.count() if not hasattr(module, name := f"evaluated_{number}"))
+    for node, value in list(values.items()):
         used = any(user not in values for user in node.users)
         if node.op == "get_attr" or not used or not isinstance(value, Tensor):
             continue
-        name = f"_evaluated_{number}"
+        name = next(names)
         module.register_buffer(name, value.detach().clone().contiguous())
         with module.graph.inserting_before(node):
             new = module.graph.get_attr(name)
@@ -192,6 +195,7 @@ def _evaluate(module: fx.GraphModule) -> None:
     module.recompile()
 
 
-def _attribute(module: nn.Module, target: Any) -> Any:
+def attribute(module: nn.Module, target: Any) -> Any:
+    """Return the parameter or buffer of a dotted name."""
     owner, _, last = str(target).rpartition(".")
     return getattr(module.get_submodule(owner), last)

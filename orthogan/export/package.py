@@ -18,15 +18,14 @@ from orthogan.data.sources import DATA_SOURCES
 from orthogan.device import chosen_device
 from orthogan.errors import UserError
 from orthogan.evaluation import MetricResult
+from orthogan.export.styles.page import own_directions
 from orthogan.io import checkpoint
 from orthogan.io.read import printable
 from orthogan.io.weights import write_sealed
 from orthogan.io.write import disk_errors, write_text
 from orthogan.latent import Directions, render, sample_images, save_samples, traverse
-from orthogan.latent.discovery import find_directions
 from orthogan.models.card import Card, Curve, Facts, Point, ScoreOfCard, fakes_in_words
 from orthogan.models.open import OpenedModel, open_model
-from orthogan.models.protocol import Generator
 from orthogan.models.saved import DISCRIMINATOR_FORMAT, FORMAT, metadata
 from orthogan.models.shipped import CARD, DISCRIMINATOR, GENERATOR, find_shipped
 from orthogan.named_code import Trust
@@ -196,20 +195,10 @@ def _draw(opened: OpenedModel, out: Path, directions: Directions | None, dims: S
     images = sample_images(net, range(CLAIMED), batch_size=CLAIMED, device=device)
     save_samples(images, out / SAMPLES, class_names=opened.class_names)
     if directions is None:
-        directions = _own_directions(net)
+        directions = own_directions(net)
     chosen = list(range(min(len(directions), MOST_ROWS)) if dims is None else dims)
     render(traverse(net, directions, dims=chosen, steps=9, batch_size=CLAIMED, device=device), out / TRAVERSAL)
     return f"{len(chosen)} directions ({directions.method})"
-
-
-def _own_directions(generator: Generator) -> Directions:
-    """Return the directions that the generator declares, else those of its first layer, else of its Jacobian."""
-    if (own := find_directions(generator, "native")).method == "native":
-        return own
-    try:
-        return find_directions(generator, "sefa")
-    except UserError:  # the first layer is not linear
-        return find_directions(generator, "jacobian")
 
 
 def _facts(
