@@ -38,10 +38,9 @@ def add_arguments(parser: Parser) -> None:
 
 
 def styles() -> list[str]:
-    """List the styles of export."""
-    from orthogan.export.style import STYLES
-
-    return list(STYLES)
+    """List the styles of export, by their files, because importing them takes seconds."""
+    folder = Path(__file__).parents[1] / "export" / "styles"
+    return sorted(file.stem.replace("_", "-") for file in folder.glob("[a-z]*.py"))
 
 
 def run(arguments: Namespace) -> None:

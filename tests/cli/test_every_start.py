@@ -50,6 +50,7 @@ STARTS: list[tuple[str, int, set[str]]] = [
     ("sample absent", 2, NOTHING),
     ("traverse absent", 2, NOTHING),
     ("compare absent", 2, NOTHING),
+    ("export absent --to onnx", 2, NOTHING),
     ("train absent.yaml", 2, {"yaml"}),
     ("train configs/demo.yaml data.nmae=x", 2, NAMES),
     ("evaluate RUN --metrics fud", 2, NAMES),

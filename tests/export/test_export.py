@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from orthogan.cli.export import styles
 from orthogan.cli.main import main
 from orthogan.errors import UserError
 from orthogan.export import STYLES, Exportable, Exported, Style, export
@@ -45,7 +46,7 @@ def test_names_and_options_are_checked(tmp_path: Path) -> None:
         export("sprites-srngan", "onnx", tmp_path / "a.html")
     with pytest.raises(UserError, match=r"space 'w': SNGANGenerator has 'z'"):
         export("sprites-srngan", "onnx", tmp_path / "a.onnx", space="w")
-    assert {"onnx", "torch-export"} <= set(STYLES)
+    assert styles() == list(STYLES) == ["onnx", "page", "torch-export"]
 
 
 def test_the_name_of_a_file_is_that_of_its_model() -> None:

@@ -91,7 +91,7 @@ class Page(Style):
             inputs = examples(view(net, space), 1)
             layered = bool(directions.layers)
             image = compile_program(
-                Restyled(seen) if layered else Call(seen), (*inputs, *([inputs[0]] if layered else []))
+                Restyled(seen) if layered else Call(seen), (*inputs, *([inputs[0].clone()] if layered else []))
             )
             weights, mapping = image.weights, None
             if space != "z":
