@@ -28,12 +28,12 @@ from orthogan.io.read import printable
 from orthogan.io.write import write_text
 from orthogan.latent.directions import Directions
 from orthogan.latent.discovery.methods import find_directions
-from orthogan.latent.samples import parse_layers, parse_seeds
 from orthogan.latent.traverse import traverse
 from orthogan.latent.words import describe_effect, plain_name
 from orthogan.models.families.style_based import StyleBased
 from orthogan.models.generate import in_space
 from orthogan.models.protocol import Generator, standard_normal
+from orthogan.models.samples import parse_layers, parse_seeds
 
 REACH = 3  # of a slider, in units of its direction
 MOST = 24  # directions on a page
