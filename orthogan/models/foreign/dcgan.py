@@ -60,8 +60,13 @@ def read_generator(state: Mapping[str, Tensor], *, tanh: bool = True) -> tuple[P
         return None
     if widths[-1] not in (1, 3) or any(norms[i]["weight"].numel() != widths[i] for i in norms):
         return None
-    options = {"widths": widths[:-1], "bias": biased == {True}, "tanh": tanh}
-    part = Part("dcgan-tutorial", named(convs, norms), options=options)
+    sizes = _sizes(widths[-2::-1], first[2], reverse=True)
+    options = {
+        **sizes.pop("options"),
+        **({"bias": True} if biased == {True} else {}),
+        **({} if tanh else {"tanh": False}),
+    }
+    part = Part("dcgan-tutorial", named(convs, norms), **sizes, options=options)
     return part, first[0], first[2] << len(others), widths[-1]
 
 
@@ -83,7 +88,16 @@ def read_discriminator(state: Mapping[str, Tensor], resolution: int, image_chann
         return None
     tensors = named(convs[:-1], {i - 1: norm for i, norm in norms.items()})
     tensors |= {f"last.{name}": value for name, value in convs[-1].items()}
-    return Part("dcgan-tutorial", tensors, options={"widths": widths, "bias": biased == {True}})
+    sizes = _sizes(widths, last[2])
+    options = {**sizes.pop("options"), **({"bias": True} if biased == {True} else {})}
+    return Part("dcgan-tutorial", tensors, **sizes, options=options)
+
+
+def _sizes(widths: list[int], smallest: int, *, reverse: bool = False) -> dict[str, Any]:
+    """Return channels if each width is twice the one before and the smallest map is 4x4, else all widths."""
+    if smallest == 4 and widths == [widths[0] << i for i in range(len(widths))]:
+        return {"channels": widths[0], "options": {}}
+    return {"options": {"widths": widths[::-1] if reverse else widths}}
 
 
 def named(convs: list[dict[str, Tensor]], norms: dict[int, dict[str, Tensor]]) -> dict[str, Tensor]:

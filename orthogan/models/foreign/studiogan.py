@@ -36,7 +36,7 @@ STATE = "state_dict"
 def read(content: Any, path: Path) -> Foreign | None:
     """Recognize the generator in ``state_dict``; networks in the same folder are read too."""
     state = state_dict(content[STATE])
-    if not state.keys() >= {"linear0.weight", "bn4.weight", "conv2d5.weight"}:
+    if not state.keys() >= {"linear0.weight", "bn4.weight", "conv2d5.weight"}:  # BigGAN has a spectral norm there
         return None
     model = read_generator(state, GENERATOR, eps=EPSILON)
     notes = ["StudioGAN scores many of its models with the statistics of the batch; here the stored ones are used."]

@@ -16,9 +16,11 @@ from torch.nn.utils import spectral_norm
 
 import orthogan
 from orthogan.errors import UserError
+from orthogan.models.build import build_discriminator, build_generator
 from orthogan.models.foreign.layout import LAYOUTS, read_content, recognize
 from orthogan.models.imported import import_model
 from orthogan.models.open import OpenedModel, load_discriminator, open_model
+from orthogan.models.warm_start import WarmStart
 
 
 class BaseConfig:
@@ -338,3 +340,21 @@ def test_a_layout_refuses_what_is_not_its_own(name: str, tmp_path: Path) -> None
     ):  # fmt: skip
         torch.save(content, tmp_path / "x.pth")
         assert recognize(tmp_path / "x.pth", read_content(tmp_path / "x.pth")) is None, name
+
+
+def test_training_goes_on_from_a_foreign_file(tmp_path: Path) -> None:
+    _, state = deconvolutions([5, 16, 8, 3])
+    _, critic = convolutions([3, 4, 8], 4)
+    torch.save({"netG": state, "netD": critic}, tmp_path / "dcgan.pth")
+    nets = ["generator.kind=dcgan-tutorial", "generator.channels=8", "generator.latent_dim=5"]
+    nets += ["discriminator.kind=dcgan-tutorial", "discriminator.channels=4"]
+    config = orthogan.load_config(
+        None, [f"model.init={tmp_path / 'dcgan.pth'}", "data.resolution=16", *(f"model.{one}" for one in nets)]
+    )
+    start = WarmStart(config, 0)
+    net = build_generator(config, num_classes=0, start=start.generator)
+    z = torch.randn(2, 5)
+    assert torch.equal(net.eval()(z), orthogan.load(tmp_path / "dcgan.pth")(z))
+    assert start.discriminator is not None
+    build_discriminator(config.model_copy(), num_classes=0, start=start.discriminator)
+    assert start.in_words().startswith("generator and discriminator of")
