@@ -4,7 +4,6 @@ Near-duplicate directions are merged. Directions with names come from labels of 
 of marked pictures (marked), images with known factors (oracle), or descriptions (text).
 
 Example: orthogan discover runs/demo --method sefa,jacobian --components 8 --out found.safetensors
-Example: orthogan discover faces-srngan --method oracle --data faces --attributes hair,glasses --out named.safetensors
 """
 
 from __future__ import annotations
@@ -80,9 +79,7 @@ def add_arguments(parser: Parser) -> None:
     parser.add_argument("--neutral", help="description that --text is compared with (default: a picture)")
     parser.add_argument("--clip", metavar="FOLDER", help="for --method text: local folder of a CLIP model")
     parser.add_argument("--clip-sha256", default="", help="refuse a model.safetensors of CLIP with another SHA-256")
-    _add_option(
-        parser, "attributes", _words, "for {names}: attributes or factors to use, comma-separated (default: all)"
-    )
+    _add_option(parser, "attributes", None, "for {names}: attributes or factors to use, comma-separated (default: all)")
     parser.add_argument(
         "--conditional",
         action="store_true",
@@ -97,10 +94,6 @@ def add_arguments(parser: Parser) -> None:
     add_classes(parser)
     add_seed(parser)
     add_net(parser)
-
-
-def _words(text: str) -> list[str]:
-    return [word.strip() for word in text.split(",") if word.strip()]
 
 
 def _add_option(parser: Parser, name: str, kind: Callable[[str], Any] | None, help: str) -> None:
@@ -120,7 +113,7 @@ def run(arguments: Namespace) -> None:
     from orthogan.latent.discovery import discover
 
     subject, net, device = open_subject(arguments.subject, arguments)
-    names = ("layer", "components", "samples", "steps", "attributes", "conditional", "neutral")
+    names = ("layer", "components", "samples", "steps", "conditional", "neutral")
     options = {name: vars(arguments)[name] for name in names} | _sources(arguments, net, device)
     found = discover(
         net,
@@ -145,7 +138,9 @@ def _sources(arguments: Namespace, net: Generator, device: torch.device) -> dict
     from orthogan.latent import Labels, load_clip
 
     first, second = arguments.marked or ("", None)
+    words = [word.strip() for word in (arguments.attributes or "").split(",") if word.strip()]
     return {
+        "attributes": words or None,
         "table": Labels.from_table(arguments.labels) if arguments.labels else None,
         "groups": None if second is None else Labels.from_groups(first, second, net, name=arguments.name),
         "prompts": arguments.text or None,
