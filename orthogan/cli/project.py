@@ -287,7 +287,7 @@ def _distance(arguments: Namespace, device: torch.device) -> Distance | None:
 def _reals(
     arguments: Namespace, subject: OpenedModel, side: int, channels: int
 ) -> tuple[list[np.ndarray] | None, list[int | None]]:
-    """Open some training pictures and their classes; none, with a message, where they are not at hand."""
+    """Open some training pictures and their classes; none, with a message, where they are not available."""
     from orthogan.cli._scores import _followed
     from orthogan.data import open_configured, open_source
     from orthogan.data.sources import generated_sources

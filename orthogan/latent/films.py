@@ -123,7 +123,7 @@ def film(
         loop: return from the last keyframe to the first.
         even: makes the pictures change evenly: the frames are chosen along the whole walk so that the distance between
             neighbors, ``against`` one another, is equal. None: the latents move evenly.
-        noise: "varied" draws the generator's noise maps anew for every frame.
+        noise: "varied" draws new noise maps for every frame.
         seed: of the varied noise.
 
     Raises:
