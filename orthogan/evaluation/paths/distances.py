@@ -129,7 +129,7 @@ def _between(features: Callable[[Tensor], Tensor]) -> Function:
 
 
 def nearest_to_perception() -> str:
-    """Return the name of the best distance available: LPIPS if its package and weights are here, else EfficientNet's."""
+    """Return the name of the best available distance: LPIPS if its package and weights are here, else EfficientNet."""
     found = importlib.util.find_spec("lpips") is not None and find_weights(URL) is not None
     return LPIPS if found else FEATURES
 
