@@ -8,10 +8,12 @@ from argparse import ArgumentParser
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from orthogan.errors import UserError
 from orthogan.io.read import shown
 
 if TYPE_CHECKING:
     from orthogan.cli.parser import Parser
+    from orthogan.studies.executors import ExecutorRequest
 
 LARGEST_SEED = 2**63 - 1
 
@@ -142,6 +144,42 @@ def add_directions(parser: Parser, method: str | None = "native", said: str = ""
 def add_factors(parser: ArgumentParser, said: str = "") -> None:
     """Add --data, images with known factors; ``said``: what for."""
     parser.add_argument("--data", help=f"images with known factors{said}: faces, sprites, sprites-colour, or a config")
+
+
+def add_executor(parser: Parser) -> None:
+    """Add the options that run a study or sweep on other machines."""
+    parser.add_argument(
+        "--executor",
+        help="where runs are made: dask, slurm, or module:function that returns an executor of concurrent.futures "
+        "(default: on this machine)",
+    )
+    parser.add_argument("--scheduler", metavar="ADDRESS", help="scheduler of --executor dask, such as tcp://host:8786")
+    parser.add_argument(
+        "--executor-option",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="option of the executor, such as slurm_partition=gpu, gpus_per_node=1, cpus_per_task=4, timeout_min=240",
+    )
+
+
+def read_executor(arguments: argparse.Namespace) -> ExecutorRequest | None:
+    """Return the executor of ``add_executor``; None for this machine."""
+    if arguments.executor is None:
+        if arguments.scheduler or arguments.executor_option:
+            raise UserError("--scheduler and --executor-option belong to --executor; add it")
+        return None
+    from orthogan.io.yaml_text import parse_yaml
+    from orthogan.studies.executors import EXECUTORS, ExecutorRequest
+
+    EXECUTORS.get(arguments.executor, "--executor")
+    options = {}
+    for word in arguments.executor_option:
+        name, sign, value = word.partition("=")
+        if not sign:
+            raise UserError(f"--executor-option {shown(word)}: write NAME=VALUE")
+        options[name] = parse_yaml(value, "--executor-option")
+    return ExecutorRequest(arguments.executor, arguments.scheduler, options)
 
 
 def whole(least: int, most: int) -> Callable[[str], int]:

@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from orthogan.cli.arguments import add_overrides, whole
+from orthogan.cli.arguments import add_executor, add_overrides, read_executor, whole
 
 if TYPE_CHECKING:
     from orthogan.cli.parser import Parser
@@ -44,6 +44,7 @@ def add_arguments(parser: Parser) -> None:
         metavar="METHOD",
         help="delete the runs of this method first (recorded in the report)",
     )
+    add_executor(parser)
 
 
 def _study_names() -> Iterable[str]:
@@ -59,6 +60,7 @@ def run(arguments: Namespace) -> None:
     if arguments.list or arguments.name is None:
         print(listing())
         return
+    executor = read_executor(arguments)
     get_study(arguments.name)  # refuse an unknown name before importing training
     import torch
 
@@ -67,8 +69,5 @@ def run(arguments: Namespace) -> None:
 
     jobs = arguments.jobs or default_jobs(torch.cuda.is_available())
     out = Path(arguments.out)
-    print(
-        run_study(
-            Request(arguments.name, arguments.scale, arguments.seeds, out, jobs, arguments.overrides, arguments.redo)
-        )
-    )
+    seeds, redo = arguments.seeds, arguments.redo
+    print(run_study(Request(arguments.name, arguments.scale, seeds, out, jobs, arguments.overrides, redo, executor)))

@@ -178,6 +178,11 @@ def _override(text: str) -> dict[str, Any]:
     return _tree(key, _value(value, _annotation(key.split(".")), f"override {shown(text)}"))
 
 
+def holds_list(key: str) -> bool:
+    """Whether the value of a dotted key is a list."""
+    return get_origin(_annotation(key.split("."))) is list
+
+
 def _tree(key: str, value: Any) -> dict[str, Any]:
     if not re.fullmatch(r"\w+(\.[\w-]+){0,15}", key):
         raise UserError(f"override {shown(key)}: write key.subkey=value, for example training.batch_size=32")

@@ -251,7 +251,7 @@ class ContactSheet:
         return len(self.traversals)
 
     def __repr__(self) -> str:
-        return f"<contact sheet of seeds {format_ranges(sorted(self.seeds))}: {self.traversals[0]!r}>"
+        return f"<contact sheet of {', '.join(map(str, self.seeds))}: {self.traversals[0]!r}>"
 
     def _repr_png_(self) -> bytes:
         from orthogan.latent.render.picture import render_sheet

@@ -87,7 +87,7 @@ def row_names(configs: Sequence[Mapping[str, Any]]) -> list[str]:
     apart = [key for key in keys if len({text(config.get(key)) for config in configs}) > 1]
     if not apart:
         return ["all runs"] * len(configs)
-    short = {key: _shortest(key, keys) for key in apart}
+    short = {key: shortest(key, keys) for key in apart}
     return [", ".join(f"{short[key]}={_value(config.get(key))}" for key in apart) for config in configs]
 
 
@@ -110,7 +110,7 @@ def _entry(run: FinishedRun, row: str) -> Entry:
         "" if complete else f"stopped at step {run.reached} of {run.steps}",
         _numbers(run, found) if complete else (),
         {name: curve for part in found for name, curve in part.curves.items()},
-        _pictures(run),
+        last_pictures(run),
         run.sittings,
     )
 
@@ -162,8 +162,8 @@ def _labelled(record: Mapping[str, Any]) -> tuple[str, Value]:
     return str(record["label"]), Value(value, "", dict(record.get("protocol", {})))
 
 
-def _pictures(run: FinishedRun) -> list[str]:
-    """Return the last grid of fakes."""
+def last_pictures(run: FinishedRun) -> list[str]:
+    """Return the last grid of fakes, for a report."""
     fakes = sorted(path.name for path in run.folder.glob("fakes-*.png"))
     return fakes[-1:]
 
@@ -176,7 +176,7 @@ def _key(config: Mapping[str, Any]) -> str:
     return json.dumps(config, sort_keys=True)
 
 
-def _shortest(key: str, others: Sequence[str]) -> str:
+def shortest(key: str, others: Sequence[str]) -> str:
     """Return the shortest ending of a dotted key that is unique."""
     parts = key.split(".")
     for start in range(len(parts) - 1, -1, -1):

@@ -62,7 +62,7 @@ def run_cells(cells: Sequence[StudyRun], jobs: int, title: str) -> None:
                     done += code != Stopped.exit_code and stop.name is None
                     if code not in (EXIT_DONE, Stopped.exit_code) and stop.name is None:
                         failed += 1
-                        tqdm.write(f"{cell.name}: {_why(cell, code)}", file=sys.stderr)
+                        tqdm.write(f"{cell.name}: {why_failed(cell, code)}", file=sys.stderr)
                 if stop.name is None:
                     shares = [progress(worker.cell) for worker in workers if worker.cell is not None]
                     bar.set_postfix_str(_state(shares.count(1.0), failed), refresh=False)
@@ -75,9 +75,10 @@ def run_cells(cells: Sequence[StudyRun], jobs: int, title: str) -> None:
 
 
 class CellWorker:
-    """A worker process that runs cells one after the other; it is replaced if it dies."""
+    """A worker process that runs cells one after the other, in the folder ``cwd``; it is replaced if it dies."""
 
-    def __init__(self, threads: int, jobs: int) -> None:
+    def __init__(self, threads: int, jobs: int, cwd: str | None = None) -> None:
+        self.cwd = cwd
         self.facts = {"threads": threads, "cells at a time": jobs}
         self.cell: StudyRun | None = None
         self._told = False  # whether it was asked to stop
@@ -91,7 +92,7 @@ class CellWorker:
         """Send the next cell."""
         self.cell = cell
         fields = vars(cell) | {"folder": str(cell.folder), "config": cell.config.model_dump()}
-        self._worker.send({"cell": fields, "facts": self.facts})
+        self._worker.send({"cell": fields, "facts": self.facts, "cwd": self.cwd})
 
     def stop(self) -> None:
         """Ask the running cell to save and stop."""
@@ -141,7 +142,8 @@ def _state(measured: int, failed: int) -> str:
     return ", ".join(f"{count} {what}" for what, count in counts.items() if count)
 
 
-def _why(cell: StudyRun, code: int) -> str:
+def why_failed(cell: StudyRun, code: int) -> str:
+    """Return the reason in the folder of a cell that failed."""
     outcome = load(cell.folder)
     reason = outcome.reason if outcome is not None else f"exit code {code}"
     return f"diverged: {reason}" if code == Diverged.exit_code else f"failed: {reason}"

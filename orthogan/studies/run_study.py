@@ -8,7 +8,7 @@ import shlex
 import shutil
 import sys
 import unicodedata
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -25,7 +25,8 @@ from orthogan.io import checkpoint
 from orthogan.io.lock import locked
 from orthogan.io.weights import Damaged
 from orthogan.io.write import append_json, disk_errors
-from orthogan.studies.cells import CELLS, PLACE, StudyRun, list_runs, missing, study_folder
+from orthogan.studies.cells import CELLS, PLACE, StudyRun, finished, list_runs, missing, study_folder
+from orthogan.studies.executors import ExecutorRequest, run_on
 from orthogan.studies.outcome import FILE, Outcome, load, recover, sittings
 from orthogan.studies.pool import run_cells
 from orthogan.studies.report import Report, write
@@ -46,6 +47,7 @@ class Request:
 
     ``name``: of a study, or ``module:STUDY``. ``seeds``: number of seeds; None uses that of the scale. ``jobs``: cells
     at a time. ``overrides``: ``key=value``, over the scale's own keys. ``redo``: methods whose runs are deleted first.
+    ``executor``: where the cells run, instead of this machine.
     """
 
     name: str
@@ -55,6 +57,7 @@ class Request:
     jobs: int = 1
     overrides: Sequence[str] = ()
     redo: Sequence[str] = ()
+    executor: ExecutorRequest | None = None
 
     @property
     def command(self) -> str:
@@ -62,6 +65,7 @@ class Request:
         words = ["orthogan", "study", self.name, "--scale", self.scale]
         words += ["--seeds", str(self.seeds)] if self.seeds else []
         words += ["--out", str(self.out), "--jobs", str(self.jobs), *map(shlex.quote, self.overrides)]
+        words += map(shlex.quote, self.executor.words) if self.executor else []
         return " ".join(words)
 
 
@@ -79,7 +83,7 @@ def run_study(request: Request) -> Path:
     request = replace(request, seeds=request.seeds or study.scales[scale].seeds)
     cells = list_runs(study, scale, range(request.seeds or 0), request.out, request.overrides, named=request.name)
     root = study_folder(request.out, study, scale)
-    _check_data(cells)
+    check_data(cell.config for cell in cells)
     for need in study.needs:
         need()
     _check_methods(study, request.redo)
@@ -87,23 +91,37 @@ def run_study(request: Request) -> Path:
     with locked(root, "choose another --out"):
         _redo(root, request.redo)
         outcomes = {cell.folder: recover(cell.folder) for cell in cells}
-        _refuse_changed(study, cells, outcomes)
+        refuse_changed(f"study {study.name}", cells, outcomes)
         todo = [cell for cell in cells if not finished(study, outcomes[cell.folder])]
-        stopped: Stopped | None = None
-        if todo:
-            try:
-                run_cells(todo, request.jobs, f"{study.name} {scale}")
-            except Stopped as why:
-                stopped = why
+        stopped = run_missing(todo, root, request.jobs, f"{study.name} {scale}", request.executor)
         path = report(study, scale, root, cells, request.command)
     if stopped is not None:
         raise stopped
+    say_failed(cells, path, f"study {study.name}")
+    return path
+
+
+def run_missing(
+    todo: Sequence[StudyRun], root: Path, jobs: int, title: str, executor: ExecutorRequest | None
+) -> Stopped | None:
+    """Run cells on this machine, ``jobs`` at a time, or on an executor; return the signal that stopped them, if any."""
+    try:
+        if todo and executor is not None:
+            run_on(executor, todo, root, title)
+        elif todo:
+            run_cells(todo, jobs, title)
+    except Stopped as why:
+        return why
+    return None
+
+
+def say_failed(cells: Sequence[StudyRun], path: Path, what: str) -> None:
+    """Raise ``UserError`` if a cell failed; ``path``: of the report."""
     if failed := [cell for cell in cells if (made := load(cell.folder)) is not None and made.status == "error"]:
         raise UserError(
-            f"study {study.name}: {len(failed)} of {len(cells)} runs failed, such as {failed[0].name}; {path} says "
+            f"{what}: {len(failed)} of {len(cells)} runs failed, such as {failed[0].name}; {path} says "
             "why, and the same command tries them again"
         )
-    return path
 
 
 def report(study: Study, scale: ScaleName, root: Path, cells: Sequence[StudyRun], command: str) -> Path:
@@ -183,14 +201,17 @@ def _scale(study: Study, name: str) -> ScaleName:
     raise UserError(f"--scale {name}: {study.name} has {', '.join(study.scales)}")
 
 
-def _check_data(cells: Sequence[StudyRun]) -> None:
-    for cell in cells:
-        path = cell.config.data.path
+def check_data(configs: Iterable[Config]) -> None:
+    """Raise ``UserError`` if the images of a config do not exist."""
+    for config in configs:
+        path = config.data.path
         if path is not None and not Path(path).exists():
             raise UserError(f"data.path: {path} does not exist; add data.path=FOLDER at the end of the command")
 
 
-def _refuse_changed(study: Study, cells: Sequence[StudyRun], outcomes: dict[Path, Outcome | None]) -> None:
+def refuse_changed(
+    what: str, cells: Sequence[StudyRun], outcomes: Mapping[Path, Outcome | None], *, redo: bool = True
+) -> None:
     """Refuse runs that were made with another config: they are not reused, and not deleted without consent."""
     found: dict[str, list[str]] = {}
     for cell in cells:
@@ -200,10 +221,11 @@ def _refuse_changed(study: Study, cells: Sequence[StudyRun], outcomes: dict[Path
     if found:
         methods = list(dict.fromkeys(method for of in found.values() for method in of))
         listing = "\n".join(f"  {', '.join(dict.fromkeys(of))}:\n    {lines}" for lines, of in found.items())
-        redo = " ".join(f"--redo {method}" for method in methods)
+        words = " ".join(f"--redo {method}" for method in methods)
         raise UserError(
-            f"study {study.name}: some runs were made under another definition:\n{listing}\n"
-            f"To delete and repeat them: {redo}. To keep them: choose another --out."
+            f"{what}: some runs were made under another definition:\n{listing}\n"
+            + (f"To delete and repeat them: {words}. " if redo else "To repeat them: delete the folder. ")
+            + "To keep them: choose another --out."
         )
 
 
@@ -313,10 +335,3 @@ def describe_protocol(note: str, keys: Keys) -> str:
     """Return the note of a method, and its config keys."""
     words = "; ".join(f"`{key}={json.dumps(value)}`" for key, value in keys.items())
     return " ".join(part for part in (note, f"({words})" if words else "(as the base)") if part)
-
-
-def finished(study: Study, outcome: Outcome | None) -> bool:
-    """Return whether a cell needs no more work: it is fully measured, or it diverged."""
-    if outcome is None or outcome.status == "error":
-        return False
-    return outcome.status == "diverged" or not missing(study, outcome)

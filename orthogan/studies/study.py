@@ -19,7 +19,7 @@ Keys = Mapping[str, Any]  # dotted key of the config -> value
 ScaleName = Literal["smoke", "cpu", "full"]
 SCALES: tuple[ScaleName, ...] = ("smoke", "cpu", "full")
 EVERY = "*"  # the setting of a term that applies to every setting
-NAME = re.compile(r"[a-z0-9][a-z0-9.+_-]*")  # valid as the name of a folder
+NAME = re.compile(r"[a-z0-9][a-z0-9.+=,_-]*")  # valid as the name of a folder
 
 
 @dataclass(frozen=True)
@@ -230,7 +230,9 @@ class Study:
         settings = [name for scale in self.scales.values() for name in scale.settings]
         for name in (self.name, *self.methods, *(name for name in settings if name)):
             if not NAME.fullmatch(name):
-                raise ValueError(f"{name!r}: use lowercase letters, digits and . + - _ only, since it names a folder")
+                raise ValueError(
+                    f"{name!r}: use lowercase letters, digits and . + - = , _ only, since it names a folder"
+                )
         for scale in self.scales.values():
             if "" in scale.settings and len(scale.settings) > 1:
                 raise ValueError(f"{self.name}: a setting without a name must be the only one")

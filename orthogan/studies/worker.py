@@ -14,18 +14,22 @@ import signal
 import sys
 import time
 import traceback
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
 from orthogan.background import open_replies, read_messages, write_message
 from orthogan.config.schema import Config
-from orthogan.errors import EXIT_BUG
-from orthogan.studies.cells import StudyRun, run_cell
+from orthogan.errors import EXIT_BUG, EXIT_DONE, CannotWrite, Diverged, UserError
+from orthogan.io.lock import locked
+from orthogan.studies.cells import StudyRun, finished, run_cell
+from orthogan.studies.outcome import load
 from orthogan.studies.pool import STOP
 from orthogan.studies.study import get_study
 
 OUTPUT = "output.txt"  # the output of the cell
+RUNNING = ".running"  # holds the lock of the process that runs the cell
 LOOK = 0.1  # seconds between looks at the child and at the input
 GRACE = 10.0  # seconds that a cell has to save if the study was killed
 
@@ -54,12 +58,16 @@ def _child(job: dict[str, Any]) -> NoReturn:
     try:
         nothing = os.open(os.devnull, os.O_RDONLY)
         os.dup2(nothing, 0)
-        cell = _cell(job)
+        if job["cwd"] is not None:  # that of a command on another machine
+            os.chdir(job["cwd"])
+            sys.path.insert(0, job["cwd"])
+        cell = read_cell(job)
         cell.folder.mkdir(parents=True, exist_ok=True)
         output = os.open(cell.folder / OUTPUT, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
         os.dup2(output, 1)
         os.dup2(output, 2)
-        code = run_cell(get_study(cell.study), cell, job["facts"])
+        with only_one(cell.folder):
+            code = _run(cell, job["facts"])
     except BaseException:
         traceback.print_exc()
     finally:
@@ -68,7 +76,34 @@ def _child(job: dict[str, Any]) -> NoReturn:
         os._exit(code)
 
 
-def _cell(job: dict[str, Any]) -> StudyRun:
+@contextmanager
+def only_one(folder: Path) -> Iterator[None]:
+    """Wait until no other process runs the cell in ``folder``, such as one that is saving because its study was killed.
+
+    The lock is a file in the folder, which processes on other machines see too.
+    """
+    with ExitStack() as stack:
+        while True:
+            try:
+                stack.enter_context(locked(folder / RUNNING, ""))
+                break
+            except CannotWrite:
+                raise
+            except UserError:  # it is taken
+                time.sleep(LOOK)
+        yield
+
+
+def _run(cell: StudyRun, facts: Mapping[str, Any]) -> int:
+    """Run the cell, unless the process that this one waited for has finished it."""
+    study, known = get_study(cell.study), load(cell.folder)
+    if known is not None and known.definition == cell.definition() and finished(study, known):
+        return Diverged.exit_code if known.status == "diverged" else EXIT_DONE
+    return run_cell(study, cell, facts)
+
+
+def read_cell(job: Mapping[str, Any]) -> StudyRun:
+    """Return the cell of a message."""
     fields = job["cell"]
     return StudyRun(**fields | {"folder": Path(fields["folder"]), "config": Config.model_validate(fields["config"])})
 

@@ -363,5 +363,5 @@ def test_a_traversal_shows_itself_in_a_notebook(tmp_path: Path) -> None:
     assert np.array_equal(np.asarray(shown), np.asarray(Image.open(walk.save(tmp_path / "walk.png"))))
     net = orthogan.load("sprites-srngan")
     sheet = contact_sheet(net, orthogan.native_directions(net), seeds=[3, 4], dims=[0], steps=3)
-    assert repr(sheet) == f"<contact sheet of seeds 3-4: {sheet.traversals[0]!r}>"
+    assert repr(sheet) == f"<contact sheet of 3, 4: {sheet.traversals[0]!r}>"
     assert Image.open(io.BytesIO(sheet._repr_png_())).format == "PNG"

@@ -1,0 +1,102 @@
+"""Sweeps: what the words mean, names of rows, the grid with its ranking, and trials of a sampler that resume."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from orthogan.cli.main import main
+from orthogan.errors import UserError
+from orthogan.studies.sweep import Axis, SweepRequest, read_words, row_name, run_sweep
+
+TINY = [
+    "data.count=32",
+    "training.steps=2",
+    "training.batch_size=8",
+    "training.generator_batch_size=8",
+    "model.generator.channels=4",
+    "model.discriminator.channels=4",
+    "evaluation.every=2",
+    "evaluation.at_start=false",
+    "evaluation.samples=16",
+    "evaluation.reference_samples=16",
+    "evaluation.extractor=tests.fixtures.extractor:Moments",
+    "evaluation.background=false",
+    "logging.samples=4",
+    "logging.tensorboard=false",
+]
+
+
+def test_words_are_choices_ranges_and_fixed_values() -> None:
+    plan = read_words(
+        [
+            "seed=1",
+            "training.batch_size=16,32",
+            "optimizer.generator.lr=1e-5..1e-3:log",
+            "model.generator.latent_dim=8..64",
+            "evaluation.metrics=fid|fid,kid",
+            "training.schedule={kind: step, milestones: [0.5, 0.75]}",
+        ]
+    )
+    assert plan.axes == (
+        Axis("training.batch_size", ("16", "32")),
+        Axis("optimizer.generator.lr", (), 1e-5, 1e-3, log=True, whole=False),
+        Axis("model.generator.latent_dim", (), 8, 64, log=False, whole=True),
+        Axis("evaluation.metrics", ("fid", "fid,kid")),
+    )
+    assert plan.fixed == ("seed=1", "training.schedule={kind: step, milestones: [0.5, 0.75]}")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["training.steps"], "write key=a,b,c"),
+        (["a=1,2", "a=3"], "a is given twice"),
+        (["a=1,1"], "given twice"),
+        (["a=5..2"], "less than the second"),
+        (["a=0..2:log"], "above 0 with :log"),
+        (["a=x..y"], "must be numbers"),
+        (["seed=0,1"], "use --seeds N"),
+    ],
+)
+def test_words_that_mean_nothing_are_refused(words: list[str], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        read_words(words)
+
+
+def test_names_of_rows_are_short_valid_folders_and_unique() -> None:
+    assert row_name({"model.discriminator.norm.c": "0.5", "data.flip": "true"}) == "c=0.5,flip=true"
+    names = {row_name({"data.path": path}) for path in ("/a/B", "/a/b", "/a-b", "/" + "x" * 300)}
+    assert len(names) == 4
+    assert all("/" not in name and len(name) < 120 and name == name.lower() for name in names)
+
+
+@pytest.mark.slow
+def test_a_sweep_ranks_every_combination_and_repeats_none(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    line = ["sweep", "sprites/srngan", *TINY, "model.generator.latent_dim=4,8", "--jobs", "1", "--out", str(tmp_path)]
+    assert main(line) == 0
+    assert "generator.latent_dim=8" in capsys.readouterr().out
+    files = sorted(tmp_path.glob("cells/*/seed-*/measures.json"))
+    assert len(files) == 2
+    table = json.loads((tmp_path / "table.json").read_text())
+    assert table["rows"] == {f"generator.latent_dim={n}": {"model.generator.latent_dim": n} for n in ("4", "8")}
+    assert "**Best** FD[Moments]: generator.latent_dim=" in (tmp_path / "REPORT.md").read_text()
+    before = [file.stat().st_mtime_ns for file in files]
+    assert main(line) == 0
+    assert [file.stat().st_mtime_ns for file in files] == before
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["training.steps=2"], "no key has several values"),
+        (["training.steps=2,4", "evaluation.every=0", "evaluation.at_start=false"], "computes no scores"),
+        (["training.steps=2..4"], "a range needs --sampler"),
+    ],
+)
+def test_a_sweep_without_a_result_is_refused(tmp_path: Path, words: list[str], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        run_sweep(SweepRequest("sprites/srngan", words, out=tmp_path / "out"))
+    assert not (tmp_path / "out").exists()
