@@ -241,11 +241,11 @@ def _box(text: str) -> tuple[int, int, int] | str:
 
 def _files(given: Sequence[str]) -> list[Path]:
     """List the image files, those of folders by name. Raises ``UserError``."""
-    from orthogan.data.formats.stores import is_image_name
-
     found: list[Path] = []
     for text in given:
         if os.path.isdir(text):
+            from orthogan.data.formats.stores import is_image_name
+
             inside = sorted(file for file in Path(text).iterdir() if file.is_file() and is_image_name(file.name))
             if not inside:
                 raise UserError(f"{printable(text)}: there are no image files in this folder")
