@@ -9,23 +9,20 @@ from pathlib import Path
 
 import orthogan
 from orthogan.latent import contact_sheet, native_directions, render, traverse
+from orthogan.latent.discovery import find_directions
 
 ROOT = Path(__file__).parents[1]
 IMAGES = ROOT / "docs" / "images"
-SPRITES, FASHION = "sprites-colour-eigengan", "fashion-mnist-eigengan"
-LIVELY = [6, 7, 8, 12, 13, 14]  # of the sprites: the strongest three of two subspaces
-
-
-def load(name: str) -> orthogan.Generator:
-    return orthogan.load(ROOT / "pretrained" / f"{name}.safetensors")
+PORTRAITS, FASHION = "faces-eigengan", "fashion-mnist-srngan"
+LIVELY = [12, 13, 14, 15]  # of the portraits: the dimensions of the third subspace that change the picture
 
 
 def main() -> None:
-    sprites, fashion = load(SPRITES), load(FASHION)
-    rows = traverse(sprites, native_directions(sprites), dims=LIVELY, steps=9, seed=5, control=1)
+    portraits, fashion = orthogan.load(PORTRAITS), orthogan.load(FASHION)
+    rows = traverse(portraits, native_directions(portraits), dims=LIVELY, steps=9, seed=0, control=1)
     render(rows, IMAGES / "latent-rows.png", heatmap=True)
-    found = native_directions(fashion)
-    render(contact_sheet(fashion, found, dims=[12, 13, 14], seeds=[0, 1, 5]), IMAGES / "latent-sheet.png")
+    found = find_directions(fashion, "sefa")
+    render(contact_sheet(fashion, found, dims=[0, 2, 4], seeds=[0, 2, 7]), IMAGES / "latent-sheet.png")
 
 
 if __name__ == "__main__":

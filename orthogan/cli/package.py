@@ -9,7 +9,7 @@ from argparse import Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from orthogan.cli.arguments import add_trust, samples
+from orthogan.cli.arguments import add_seed, add_trust, samples
 from orthogan.cli.subjects import check_config, check_file, check_subject
 
 if TYPE_CHECKING:
@@ -29,7 +29,8 @@ def add_arguments(parser: Parser) -> None:
     parser.add_argument("--tags", default="", help="further tags, comma-separated")
     parser.add_argument("--notes", help="Markdown file to add to the card")
     parser.add_argument("--directions", help="Directions file for the traversal (default: the axes of the model)")
-    parser.add_argument("--dims", help="directions to show, such as 0-7 (default: the first 8)")
+    parser.add_argument("--dims", help="directions to show, such as 0-7 (default: the 8 strongest)")
+    add_seed(parser, "random seed of the base image of the traversal", default=7)
     parser.add_argument("--metrics", default="", help="scores to measure now, such as fid,kid,prc (default: none)")
     parser.add_argument("--samples", type=samples, default=10_000, help="fakes per score (default: 10000)")
     parser.add_argument("--half", action="store_true", help="store float16 weights, in half the bytes; needs --metrics")
@@ -63,6 +64,7 @@ def run(arguments: Namespace) -> None:
         about,
         directions=Directions.load(arguments.directions) if arguments.directions else None,
         dims=parse_seeds(arguments.dims, "dims") if arguments.dims else None,
+        seed=arguments.seed,
         metrics=_words(arguments.metrics),
         samples=arguments.samples,
         half=arguments.half,

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from orthogan.config.files import command_word, differences, flatten, load_config
@@ -71,6 +72,7 @@ def package(
     *,
     directions: Directions | None = None,
     dims: Sequence[int] | None = None,
+    seed: int = 7,
     metrics: Sequence[str] = (),
     samples: int = 10_000,
     half: bool = False,
@@ -85,7 +87,8 @@ def package(
         subject: a run, or a checkpoint of a run, such as ``runs/x/best``.
         out: the folder; its last part is the name of the model. Files of an earlier call are replaced.
         directions: directions of the traversal; by default the axes of the model, else those of its first layer.
-        dims: which directions to show; by default the first 8.
+        dims: which directions to show; by default the 8 that change an image the most.
+        seed: random seed of the base image of the traversal.
         metrics: scores to measure now, on ``samples`` fakes against all training images; scores of training are kept.
         half: store the weights as float16, which halves the files. The scores must then be measured again, because they
             belong to the rounded weights.
@@ -137,7 +140,7 @@ def package(
     for net, form in (("generator", FORMAT), ("discriminator", DISCRIMINATOR_FORMAT)):
         header = metadata(config, opened.about.num_classes, extra, form=form)
         write_sealed(out / f"{net}.safetensors", parts[net], header)
-    shown = _draw(opened, out, directions, dims)
+    shown = _draw(opened, out, directions, dims, seed)
     facts = _facts(opened, record, about, scores, curves_of(trained, config.images_per_step), images)
     card = Card(_text(name, facts, config, shown, about), _block(name, facts, config, about), facts)
     write_text(out / CARD, card.markdown())
@@ -189,16 +192,27 @@ def _measure(opened: OpenedModel, metrics: Sequence[str], samples: int, step: in
     return measure_generator(config, opened.generator, source, step=step, device=device)
 
 
-def _draw(opened: OpenedModel, out: Path, directions: Directions | None, dims: Sequence[int] | None) -> str:
+def _draw(opened: OpenedModel, out: Path, directions: Directions | None, dims: Sequence[int] | None, seed: int) -> str:
     """Draw samples and a traversal; return a description of the rows of the traversal."""
     net, device = opened.generator, next(opened.generator.parameters()).device
     images = sample_images(net, range(CLAIMED), batch_size=CLAIMED, device=device)
     save_samples(images, out / SAMPLES, class_names=opened.class_names)
     if directions is None:
         directions = own_directions(net)
-    chosen = list(range(min(len(directions), MOST_ROWS)) if dims is None else dims)
-    render(traverse(net, directions, dims=chosen, steps=9, batch_size=CLAIMED, device=device), out / TRAVERSAL)
+    chosen = most_effective(net, directions, device=device) if dims is None else list(dims)
+    render(
+        traverse(net, directions, dims=chosen, steps=9, seed=seed, batch_size=CLAIMED, device=device), out / TRAVERSAL
+    )
     return f"{len(chosen)} directions ({directions.method})"
+
+
+def most_effective(net: Generator, directions: Directions, *, device: torch.device) -> list[int]:
+    """Return the (at most ``MOST_ROWS``) directions that change an image the most, in their order."""
+    if len(directions) <= MOST_ROWS:
+        return list(range(len(directions)))
+    rows = traverse(net, directions, steps=3, batch_size=CLAIMED, device=device).scores
+    strongest = sorted(range(len(rows)), key=lambda row: -rows[row]["change"])[:MOST_ROWS]
+    return sorted(strongest)
 
 
 def _facts(

@@ -5,18 +5,22 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
 from safetensors import safe_open
+from torch import Tensor
 
 from orthogan.cli.main import main
 from orthogan.errors import UserError
 from orthogan.export import package
-from orthogan.export.package import Description
+from orthogan.export.package import Description, most_effective
 from orthogan.io.weights import read_sealed
+from orthogan.latent import Directions
 from orthogan.models.card import read_card
 from orthogan.models.open import load_discriminator, load_generator, open_model
+from orthogan.models.protocol import Generator
 from orthogan.training import train
 from tests.fixtures.runs import tiny, tiny_classifier
 
@@ -133,3 +137,17 @@ def test_what_cannot_become_a_model_is_refused(run: Path, model: Path, tmp_path:
         package(unscored, tmp_path / "f")
     assert not (tmp_path / "f").exists()
     assert package(run, model) == model  # again over its own files
+
+
+def test_the_traversal_shows_the_directions_that_change_an_image_the_most() -> None:
+    class Uneven(Generator):
+        """The brightness of an image depends on the coordinates 3 to 10 alone, more on the later ones."""
+
+        latent_dim, num_classes, image_channels, resolution = 12, 0, 1, 8
+
+        def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:
+            weights = torch.tensor([0.0] * 3 + [1.0 + i for i in range(8)] + [0.0])
+            return (z @ weights / 50).tanh()[:, None, None, None].expand(-1, 1, 8, 8)
+
+    directions = Directions(np.eye(12, dtype=np.float32), method="axes")
+    assert most_effective(Uneven(), directions, device=torch.device("cpu")) == list(range(3, 11))
