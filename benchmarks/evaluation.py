@@ -167,7 +167,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     parser.add_argument("--streamed", type=int, default=8192, help="features to stream; time is linear in it")
     parser.add_argument("--neighbours", type=int, default=5000, help="features per side for precision and recall")
     parser.add_argument("--images", type=int, default=512, help="fakes in the loop table, and per seed of --noise")
-    parser.add_argument("--subject", type=Path, default=Path("pretrained/sprites-srngan.safetensors"))
+    parser.add_argument("--subject", type=Path, default=Path("pretrained/sprites-sngan/generator.safetensors"))
     parser.add_argument("--extractor", default="efficientnet-lite0")
     parser.add_argument("--noise", action="store_true", help="bf16 and the spread over seeds, instead of times")
     parser.add_argument("--seeds", type=int, default=5, help="random seeds of --noise")

@@ -34,7 +34,7 @@ run(sys.argv[1:])
     [
         (signal.SIGINT, "train", "configs/demo.yaml", 130),
         (signal.SIGTERM, "train", "configs/demo.yaml", 4),
-        (signal.SIGTERM, "sample", "pretrained/sprites-srngan.safetensors", 143),
+        (signal.SIGTERM, "sample", "pretrained/sprites-sngan/generator.safetensors", 143),
     ],
 )
 def test_a_signal_amid_the_imports(

@@ -2,7 +2,7 @@
 
 A generator without layers in its latent mixes the subspaces (EigenGAN) or the coordinates of z.
 
-Example: orthogan mix sprites-colour-eigengan --rows 1-4 --columns 5-9 --layers 2 --out mix.png
+Example: orthogan mix faces-eigengan --rows 1-4 --columns 5-9 --layers 2 --out mix.png
 """
 
 from __future__ import annotations

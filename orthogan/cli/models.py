@@ -1,6 +1,6 @@
 """List the models that ship with orthogan, or print the card of one.
 
-Example: orthogan models sprites-srngan
+Example: orthogan models sprites-sngan
 """
 
 from __future__ import annotations

@@ -79,7 +79,7 @@ def disentangle(
     Example:
         >>> import orthogan
         >>> from orthogan.disentanglement import disentangle
-        >>> generator = orthogan.load("sprites-srngan")
+        >>> generator = orthogan.load("sprites-sngan")
         >>> few = {"activeness": {"samples": 4}}
         >>> (score,) = disentangle(generator, ["activeness"], seeds=[0], options=few)
         >>> score.metric, sorted(score.controls)

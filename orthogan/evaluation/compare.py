@@ -39,7 +39,7 @@ def fid(a: Any, b: Any, *, resolution: int | None = None, samples: int | None = 
 
     Example:
         >>> import orthogan
-        >>> fakes = orthogan.sample("sprites-srngan", 64)
+        >>> fakes = orthogan.sample("sprites-sngan", 64)
         >>> reals = orthogan.open_source("sprites", count=64, channels=1)
         >>> orthogan.fid(fakes, reals, extractor="efficientnet-lite0")  # doctest: +ELLIPSIS
         <FD[efficientnet-lite0] ..., 64 samples, sprites-64, 64 images of 32 px reference>

@@ -124,7 +124,7 @@ def evaluate(
 
     Example:
         >>> import orthogan
-        >>> generator = orthogan.load("sprites-srngan")
+        >>> generator = orthogan.load("sprites-sngan")
         >>> sprites = orthogan.open_source("sprites", count=64, channels=1)
         >>> (result,) = orthogan.evaluate(generator, sprites, samples=64, extractor="efficientnet-lite0")
         >>> result.value > 0

@@ -39,8 +39,8 @@ def export(
 
     Example:
         >>> from orthogan.export import export
-        >>> export("sprites-srngan", "page").files
-        [PosixPath('sprites-srngan.html')]
+        >>> export("sprites-sngan", "page").files
+        [PosixPath('sprites-sngan.html')]
     """
     style = make_style(to, options)
     model = exportable(subject, trust=trust)

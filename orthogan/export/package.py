@@ -27,6 +27,7 @@ from orthogan.io.write import disk_errors, write_text
 from orthogan.latent import Directions, render, sample_images, save_samples, traverse
 from orthogan.models.card import Card, Curve, Facts, Point, ScoreOfCard, fakes_in_words
 from orthogan.models.open import OpenedModel, open_model
+from orthogan.models.protocol import Generator
 from orthogan.models.saved import DISCRIMINATOR_FORMAT, FORMAT, metadata
 from orthogan.models.shipped import CARD, DISCRIMINATOR, GENERATOR, find_shipped
 from orthogan.named_code import Trust

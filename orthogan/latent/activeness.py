@@ -73,7 +73,7 @@ def activeness(
     Example:
         >>> import orthogan
         >>> from orthogan.disentanglement import activeness
-        >>> activeness(orthogan.load("sprites-srngan"), samples=4, dims=3).shape
+        >>> activeness(orthogan.load("sprites-sngan"), samples=4, dims=3).shape
         (3,)
     """
     if len(values) < 2 or samples < 1 or batch_size < 1:

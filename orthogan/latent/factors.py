@@ -117,7 +117,7 @@ def measure_effects(
         ...     def read(self, images):
         ...         return images.reshape(len(images), -1).mean(1, keepdims=True) / 255
         ...
-        >>> generator = orthogan.load("sprites-srngan")
+        >>> generator = orthogan.load("sprites-sngan")
         >>> found = measure_effects(generator, orthogan.native_directions(generator), Brightness(), seeds=[0, 1])
         >>> found.columns.shape
         (16, 1)
@@ -184,7 +184,7 @@ def describe_factors(
         ...     def read(self, images):
         ...         return images.reshape(len(images), -1).mean(1, keepdims=True) / 255
         ...
-        >>> generator = orthogan.load("sprites-srngan")
+        >>> generator = orthogan.load("sprites-sngan")
         >>> axes = orthogan.native_directions(generator).select([0, 1])
         >>> sorted(describe_factors(generator, axes, Brightness(), seeds=[0, 1]).scores)
         ['effect']

@@ -70,7 +70,7 @@ def keyframes(
     Example:
         >>> import orthogan
         >>> from orthogan.latent.films import keyframes
-        >>> keyframes(orthogan.load("sprites-srngan"), [3, 8]).matrix.shape
+        >>> keyframes(orthogan.load("sprites-sngan"), [3, 8]).matrix.shape
         (2, 16)
     """
     net = as_generator(generator)
@@ -132,7 +132,7 @@ def film(
     Example:
         >>> import orthogan
         >>> from orthogan.latent.films import film, keyframes
-        >>> generator = orthogan.load("sprites-srngan")
+        >>> generator = orthogan.load("sprites-sngan")
         >>> made = film(generator, keyframes(generator, [3, 8]), seconds=0.2, progress=False)
         >>> made.frames.shape
         (10, 1, 32, 32)
@@ -211,7 +211,7 @@ def save_film(made: Film, path: str | os.PathLike[str], *, side: int | None = No
     Example:
         >>> import orthogan
         >>> from orthogan.latent.films import film, keyframes, save_film
-        >>> generator = orthogan.load("sprites-srngan")
+        >>> generator = orthogan.load("sprites-sngan")
         >>> made = film(generator, keyframes(generator, [3, 8]), seconds=0.1, progress=False)
         >>> save_film(made, "film.gif", side=64).name
         'film.gif'

@@ -197,7 +197,7 @@ class Latents:
             >>> import numpy as np
             >>> import orthogan
             >>> from orthogan.latent import Latents
-            >>> Latents(np.zeros((2, 16))).images(orthogan.load("sprites-srngan")).shape
+            >>> Latents(np.zeros((2, 16))).images(orthogan.load("sprites-sngan")).shape
             (2, 1, 32, 32)
         """
         net = as_generator(generator)
@@ -267,7 +267,7 @@ def latent_images(
         >>> import numpy as np
         >>> import orthogan
         >>> from orthogan.latent.latents import latent_images
-        >>> latent_images(orthogan.load("sprites-srngan"), orthogan.Latents(np.zeros((2, 16)))).images.shape
+        >>> latent_images(orthogan.load("sprites-sngan"), orthogan.Latents(np.zeros((2, 16)))).images.shape
         (2, 1, 32, 32)
     """
     net = as_generator(generator)

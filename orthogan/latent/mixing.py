@@ -59,7 +59,7 @@ def latent_parts(generator: nn.Module) -> tuple[str, str, list[list[int]]]:
     Example:
         >>> import orthogan
         >>> from orthogan.latent.mixing import latent_parts
-        >>> space, parts, blocks = latent_parts(orthogan.load("fashion-mnist-eigengan"))
+        >>> space, parts, blocks = latent_parts(orthogan.load("faces-eigengan"))
         >>> space, parts, len(blocks)
         ('z', 'subspaces, and the noise as the last one', 4)
     """
@@ -101,9 +101,9 @@ def mix(
     Example:
         >>> import orthogan
         >>> from orthogan.latent.mixing import mix
-        >>> mixed = mix(orthogan.load("fashion-mnist-eigengan"), [1, 2], [3, 4, 5], layers=[2])
+        >>> mixed = mix(orthogan.load("faces-eigengan"), [1, 2], [3, 4, 5], layers=[2])
         >>> mixed.images.shape
-        (2, 3, 1, 32, 32)
+        (2, 3, 3, 32, 32)
     """
     net = as_generator(generator)
     space, parts, blocks = latent_parts(net)

@@ -95,7 +95,7 @@ class Traversal:
 
     Example:
         >>> import orthogan
-        >>> walk = orthogan.traverse(orthogan.load("sprites-srngan"), dims=[0], steps=3, control=1)
+        >>> walk = orthogan.traverse(orthogan.load("sprites-sngan"), dims=[0], steps=3, control=1)
         >>> walk.offsets.tolist(), walk.is_control.tolist()
         ([-3.0, 0.0, 3.0], [False, True])
     """
@@ -180,7 +180,7 @@ def traverse(
 
     Example:
         >>> import orthogan
-        >>> generator = orthogan.load("sprites-srngan")
+        >>> generator = orthogan.load("sprites-sngan")
         >>> walk = orthogan.traverse(generator, method="sefa", dims=[0, 1], steps=5)
         >>> walk.frames.shape  # rows, steps, channels, height, width
         (2, 5, 1, 32, 32)
@@ -223,7 +223,7 @@ class ContactSheet:
     Example:
         >>> import orthogan
         >>> from orthogan.latent import contact_sheet
-        >>> generator = orthogan.load("sprites-srngan")
+        >>> generator = orthogan.load("sprites-sngan")
         >>> axes = orthogan.native_directions(generator)
         >>> sheet = contact_sheet(generator, axes, seeds=[0, 1], dims=[0], steps=3)
         >>> sheet.seeds, len(sheet.traversals)
@@ -286,7 +286,7 @@ def contact_sheet(
     Example:
         >>> import orthogan
         >>> from orthogan.latent import contact_sheet
-        >>> generator = orthogan.load("sprites-srngan")
+        >>> generator = orthogan.load("sprites-sngan")
         >>> directions = orthogan.first_layer_directions(generator)
         >>> sheet = contact_sheet(generator, directions, seeds=[0, 1], dims=[0], steps=3)
         >>> orthogan.render(sheet, "sheet.png").name

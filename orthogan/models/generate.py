@@ -150,7 +150,7 @@ def list_spaces(generator: nn.Module) -> tuple[str, ...]:
     Example:
         >>> import orthogan
         >>> from orthogan.latent import list_spaces
-        >>> list_spaces(orthogan.load("sprites-srngan"))
+        >>> list_spaces(orthogan.load("sprites-sngan"))
         ('z',)
     """
     return tuple(dict.fromkeys(("z", *getattr(generator, "spaces", ()))))
@@ -228,7 +228,7 @@ def model_hash(generator: nn.Module) -> str:
     Example:
         >>> import orthogan
         >>> from orthogan.latent import model_hash
-        >>> len(model_hash(orthogan.load("sprites-srngan")))
+        >>> len(model_hash(orthogan.load("sprites-sngan")))
         64
     """
     need_numbers(generator)

@@ -17,7 +17,7 @@ def noise_maps(generator: nn.Module) -> dict[str, Tensor]:
 
     Example:
         >>> import orthogan
-        >>> noise_maps(orthogan.load("sprites-srngan"))
+        >>> noise_maps(orthogan.load("sprites-sngan"))
         {}
     """
     return {

@@ -60,7 +60,7 @@ class OpenedModel:
 
     Example:
         >>> from orthogan.models import open_model
-        >>> opened = open_model("sprites-srngan")
+        >>> opened = open_model("sprites-sngan")
         >>> opened.generator.resolution
         32
     """
@@ -260,7 +260,7 @@ def open_model(
 
     Example:
         >>> from orthogan.models import open_model
-        >>> opened = open_model("sprites-srngan")
+        >>> opened = open_model("sprites-sngan")
         >>> type(opened.generator).__name__
         'SNGANGenerator'
     """
@@ -297,7 +297,7 @@ def load_generator(
 
     Example:
         >>> import orthogan
-        >>> generator = orthogan.load("sprites-srngan")  # or a run, a checkpoint, a .safetensors file, module:Class
+        >>> generator = orthogan.load("sprites-sngan")  # or a run, a checkpoint, a .safetensors file, module:Class
         >>> generator(generator.sample_latent(2, seed=0)).shape
         torch.Size([2, 1, 32, 32])
     """

@@ -84,7 +84,7 @@ class Generator(nn.Module):
 
         Example:
             >>> import orthogan
-            >>> orthogan.load("sprites-srngan").sample(4, seed=8, truncation=0.7)
+            >>> orthogan.load("sprites-sngan").sample(4, seed=8, truncation=0.7)
             <4 samples, 32x32 px, gray, seeds 8-11>
         """
         from orthogan.models.samples import sample  # it uses generators

@@ -37,7 +37,7 @@ class Samples:
     Example:
         >>> import orthogan
         >>> from orthogan.latent import sample_images
-        >>> samples = sample_images(orthogan.load("sprites-srngan"), seeds=[0, 1, 2])
+        >>> samples = sample_images(orthogan.load("sprites-sngan"), seeds=[0, 1, 2])
         >>> samples.images.shape, samples.images.dtype
         ((3, 1, 32, 32), dtype('uint8'))
     """
@@ -210,7 +210,7 @@ def sample(
 
     Example:
         >>> import orthogan
-        >>> samples = orthogan.sample("sprites-srngan", 4, seed=0, truncation=0.7)
+        >>> samples = orthogan.sample("sprites-sngan", 4, seed=0, truncation=0.7)
         >>> samples
         <4 samples, 32x32 px, gray, seeds 0-3>
         >>> samples.save("grid.png")
@@ -250,7 +250,7 @@ def sample_images(
     Example:
         >>> import orthogan
         >>> from orthogan.latent import sample_images
-        >>> samples = sample_images(orthogan.load("sprites-srngan"), seeds=range(4), truncation=0.7)
+        >>> samples = sample_images(orthogan.load("sprites-sngan"), seeds=range(4), truncation=0.7)
         >>> samples.images.shape
         (4, 1, 32, 32)
     """
@@ -294,7 +294,7 @@ def save_samples(samples: Samples, out: str | os.PathLike[str], *, class_names: 
     Example:
         >>> import orthogan
         >>> from orthogan.latent import sample_images, save_samples
-        >>> samples = sample_images(orthogan.load("sprites-srngan"), seeds=range(4))
+        >>> samples = sample_images(orthogan.load("sprites-sngan"), seeds=range(4))
         >>> [path.name for path in save_samples(samples, "grid.png")]
         ['grid.png']
     """

@@ -27,7 +27,7 @@ def shipped_names() -> list[str]:
 
     Example:
         >>> from orthogan.models import shipped_names
-        >>> "sprites-srngan" in shipped_names()
+        >>> "sprites-sngan" in shipped_names()
         True
     """
     folder = shipped_folder()
@@ -39,7 +39,7 @@ def find_shipped(name: str) -> Path | None:
     """Return the folder or file of a shipped model; None if there is no model of this name.
 
     Args:
-        name: such as ``sprites-srngan``, ``pretrained/sprites-srngan`` or ``pretrained/sprites-srngan.safetensors``.
+        name: such as ``sprites-sngan``, ``pretrained/sprites-sngan`` or ``pretrained/sprites-sngan.safetensors``.
     """
     words = re.fullmatch(rf"(?:pretrained/)?({NAME})", name)
     if words is None:

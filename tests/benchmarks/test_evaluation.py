@@ -14,7 +14,7 @@ from benchmarks.bf16_noise import summary
 from benchmarks.evaluation import arithmetic, features, gaussian_of, loop, main, merged_each_batch, neighbours
 
 CPU = torch.device("cpu")
-SUBJECT = Path("pretrained/sprites-srngan.safetensors")
+SUBJECT = Path("pretrained/sprites-sngan/generator.safetensors")
 EXTRACTOR = "tests.fixtures.scored:Classifying"
 
 

@@ -26,7 +26,7 @@ printf '%s\\n' "${COMPREPLY[@]}"
     [
         ("orthogan tr", ["train", "traverse"]),
         ("orthogan sample x --cla", ["--classes"]),
-        ("orthogan sample sprites-s", ["sprites-srngan"]),
+        ("orthogan sample sprites-s", ["sprites-sngan"]),
         ("orthogan train configs/de", ["configs/demo.yaml"]),
         ("orthogan train configs/demo.yaml training.steps", ["training.steps="]),
         ("orthogan evaluate x --precision ", ["fp32", "bf16", "auto"]),

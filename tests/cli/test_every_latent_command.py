@@ -13,7 +13,7 @@ from PIL import Image
 from orthogan.cli.main import main
 from orthogan.latent import Directions, Latents
 
-MODEL = str(Path(__file__).parents[2] / "pretrained" / "sprites-srngan.safetensors")
+MODEL = str(Path(__file__).parents[2] / "pretrained" / "sprites-sngan" / "generator.safetensors")
 SHORT = ["--set", "vp.pairs=60", "--set", "vp.epochs=1", "--seeds", "0"]
 
 

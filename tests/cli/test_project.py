@@ -19,7 +19,7 @@ QUICK = ["--steps", "4", "--starts", "2", "--candidates", "16", "--device", "cpu
 @pytest.fixture
 def pictures(tmp_path: Path) -> list[str]:
     """Two sprites of the model, as a color picture that is wider than high, and as a gray one in a folder."""
-    images = sample_images(orthogan.load("sprites-srngan"), seeds=[3, 5]).images[:, 0]
+    images = sample_images(orthogan.load("sprites-sngan"), seeds=[3, 5]).images[:, 0]
     wide = Image.fromarray(np.pad(images[0], ((0, 0), (8, 8)))).convert("RGB")
     (tmp_path / "folder").mkdir()
     wide.save(tmp_path / "wide.png")
@@ -31,7 +31,7 @@ def test_it_writes_latents_and_a_picture_and_prints_comparisons(
     pictures: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "mine.safetensors"
-    assert main(["project", "sprites-srngan", *pictures, *QUICK, "--out", str(out)]) == 0
+    assert main(["project", "sprites-sngan", *pictures, *QUICK, "--out", str(out)]) == 0
     printed = capsys.readouterr().out
     for word in (
         "wide",
@@ -47,17 +47,17 @@ def test_it_writes_latents_and_a_picture_and_prints_comparisons(
     assert latents.names == ("wide", "small")
     assert latents.protocol["features"].startswith("efficientnet-lite0, ")
     assert latents.scores["reals"][0] > 20
-    net = orthogan.load("sprites-srngan")
+    net = orthogan.load("sprites-sngan")
     latents.check(net)
     with Image.open(tmp_path / "mine.png") as sheet:
         assert sheet.width > 3 * 96
-        assert json.loads(json.dumps(sheet.text))["subject"] == "sprites-srngan"
+        assert json.loads(json.dumps(sheet.text))["subject"] == "sprites-sngan"
     assert sorted(file.name for file in tmp_path.iterdir()) == ["folder", "mine.png", "mine.safetensors", "wide.png"]
 
 
 def test_crop_json_and_tuning(pictures: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out, tuned = tmp_path / "t.safetensors", tmp_path / "tuned.safetensors"
-    words = ["project", "sprites-srngan", pictures[0], *QUICK, "--out", str(out), "--features", "none", "--json"]
+    words = ["project", "sprites-sngan", pictures[0], *QUICK, "--out", str(out), "--features", "none", "--json"]
     assert main([*words, "--tune", str(tuned), "--tune-steps", "30", "--crop", "8,0,32"]) == 0
     rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [row["kind"] for row in rows] == ["picture", "comparison", "comparison"]
@@ -72,7 +72,7 @@ def test_crop_json_and_tuning(pictures: list[str], tmp_path: Path, capsys: pytes
 
 def test_an_encoder_is_one_more_start(pictures: list[str], tmp_path: Path) -> None:
     out = tmp_path / "e.safetensors"
-    words = ["project", "sprites-srngan", pictures[1], *QUICK, "--features", "none", "--no-controls"]
+    words = ["project", "sprites-sngan", pictures[1], *QUICK, "--features", "none", "--no-controls"]
     assert main([*words, "--encoder", "2", "--out", str(out)]) == 0
     assert Latents.load(out).protocol["encoder"] == "2"
 
@@ -97,7 +97,7 @@ def test_what_cannot_be_done_is_one_line_and_code_2(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    words = ["project", "sprites-srngan", pictures[0], *QUICK, "--features", "none", "--no-controls"]
+    words = ["project", "sprites-sngan", pictures[0], *QUICK, "--features", "none", "--no-controls"]
     assert main([*words, *more]) == 2
     message = capsys.readouterr().err.strip().splitlines()[-1]
     assert message.startswith("orthogan: ")
@@ -108,5 +108,5 @@ def test_files_that_are_no_pictures_are_named(tmp_path: Path, capsys: pytest.Cap
     (tmp_path / "text.png").write_text("no picture")
     (tmp_path / "empty").mkdir()
     for wrong, said in (("text.png", "not an image"), ("empty", "no image files"), ("absent.png", "absent.png")):
-        assert main(["project", "sprites-srngan", str(tmp_path / wrong), *QUICK]) == 2
+        assert main(["project", "sprites-sngan", str(tmp_path / wrong), *QUICK]) == 2
         assert said in capsys.readouterr().err

@@ -56,7 +56,7 @@ def test_generators_models_samples_and_data_sets() -> None:
     net = Disc()
     (expected,) = orthogan.evaluate(net, orthogan.sample(net, 8).images, metrics="fid", samples=16, **EXTRACTOR)
     assert fid(net, orthogan.sample(net, 8), samples=16, **EXTRACTOR).value == expected.value
-    result = fid("sprites-srngan", "sprites", samples=16, reference_samples=16, **EXTRACTOR)
+    result = fid("sprites-sngan", "sprites", samples=16, reference_samples=16, **EXTRACTOR)
     assert "16 images of 32 px" in result.protocol["reference"]
 
 

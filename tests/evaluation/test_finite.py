@@ -213,7 +213,7 @@ def test_no_accuracy_of_logits_that_are_not_finite(value: float) -> None:
 @pytest.fixture(scope="module")
 def damaged(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A shipped model, one of whose tensors is NaN."""
-    shipped = Path(orthogan.__file__).parents[1] / "pretrained/sprites-srngan.safetensors"
+    shipped = Path(orthogan.__file__).parents[1] / "pretrained/sprites-sngan/generator.safetensors"
     with safe_open(shipped, "pt") as file:
         about, tensors = file.metadata(), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     tensors["blocks.0.conv1.weight"].fill_(float("nan"))

@@ -142,7 +142,7 @@ def test_constrained_weights_are_computed_once_and_the_images_stay() -> None:
 
 
 def test_the_command_hands_the_precision_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    subject = str(Path(__file__).parents[2] / "pretrained" / "sprites-srngan.safetensors")
+    subject = str(Path(__file__).parents[2] / "pretrained" / "sprites-sngan" / "generator.safetensors")
     asked: list[object] = []
     monkeypatch.setattr(evaluate_command, "score", lambda *_, precision, **__: asked.append(precision) or [])
     for options in ([], ["--precision", "bf16"]):

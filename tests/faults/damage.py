@@ -24,7 +24,7 @@ STOPPED = 6  # the step of the newest checkpoint of the stopped run; the one bef
 NEWEST = f"checkpoints/step-{STOPPED:09d}"
 # a place where no harm may end the run with anything but code 0, unless it is one of these, which may be refused
 MAY_BE_REFUSED = ("config.yaml", "checkpoints")
-MODEL = ROOT / "pretrained" / "sprites-srngan.safetensors"
+MODEL = ROOT / "pretrained" / "sprites-sngan" / "generator.safetensors"
 
 
 def flipped_run(index: int, seed: int, out: Path) -> Findings:

@@ -156,7 +156,7 @@ def test_a_net_without_numbers_or_no_net_at_all_is_refused() -> None:
     with pytest.raises(UserError, match="meta device"):
         TOOLS["sample"](Wrapped().to("meta"))
     with pytest.raises(UserError, match=r"docs/guides/any-generator\.md"):
-        TOOLS["sample"]("sprites-srngan")
+        TOOLS["sample"]("sprites-sngan")
 
 
 @pytest.mark.parametrize("kind", GENERATORS)

@@ -55,7 +55,7 @@ def test_a_bad_table_is_named(tmp_path: Path, text: str, said: str) -> None:
 
 
 def test_folders_of_samples_become_groups(tmp_path: Path) -> None:
-    net = orthogan.load("sprites-srngan")
+    net = orthogan.load("sprites-sngan")
     save_samples(sample_images(net, [1, 5, 9]), tmp_path / "plain")
     save_samples(sample_images(net, [2, 6], truncation=0.5), tmp_path / "large")
     found = Labels.from_groups(tmp_path / "plain", tmp_path / "large", net)
@@ -88,15 +88,15 @@ def test_the_command_writes_named_directions(tmp_path: Path, monkeypatch: pytest
     monkeypatch.chdir(tmp_path)
     table(tmp_path, "seed,large\n" + "".join(f"{seed},{seed % 2}\n" for seed in range(8)))
     plain = ["--features", "none", "--out", "out.safetensors"]
-    assert main(["discover", "sprites-srngan", "--method", "labels", "--labels", "labels.csv", *plain]) == 0
+    assert main(["discover", "sprites-sngan", "--method", "labels", "--labels", "labels.csv", *plain]) == 0
     from_labels = Directions.load("out.safetensors")
     words = ["--method", "marked", "--marked", "0,2,4,6", "1,3,5,7", "--name", "large", *plain]
-    assert main(["discover", "sprites-srngan", *words]) == 0
+    assert main(["discover", "sprites-sngan", *words]) == 0
     from_marks = Directions.load("out.safetensors")
     assert from_labels.names == from_marks.names == ("large",)
     np.testing.assert_allclose(from_labels.matrix, from_marks.matrix, atol=1e-6)
-    assert main(["discover", "sprites-srngan", "--method", "labels"]) == 2
-    assert main(["discover", "sprites-srngan", "--method", "labels", "--labels", "missing.csv"]) == 2
+    assert main(["discover", "sprites-sngan", "--method", "labels"]) == 2
+    assert main(["discover", "sprites-sngan", "--method", "labels", "--labels", "missing.csv"]) == 2
 
 
 def test_known_factors_give_directions_and_captions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -109,7 +109,7 @@ def test_known_factors_give_directions_and_captions(tmp_path: Path, monkeypatch:
 
     monkeypatch.setattr("orthogan.disentanglement.factor_reader", lambda source, device: Light())
     monkeypatch.chdir(tmp_path)
-    known = ["sprites-srngan", "--data", "sprites"]
+    known = ["sprites-sngan", "--data", "sprites"]
     words = ["--method", "oracle", "--attributes", "light", "--samples", "60", "--features", "none"]
     assert main(["discover", *known, *words, "--out", "light.safetensors"]) == 0
     found = Directions.load("light.safetensors")
@@ -119,4 +119,4 @@ def test_known_factors_give_directions_and_captions(tmp_path: Path, monkeypatch:
     walk = ["--method", "sefa", "--dims", "0", "--steps", "3", "--save-directions", "sefa.safetensors"]
     assert main(["traverse", *known, *walk, "--out", "walk.png"]) == 0
     assert all(Directions.load("sefa.safetensors").notes)
-    assert main(["discover", "sprites-srngan", "--method", "oracle", "--data", "missing.yaml"]) == 2
+    assert main(["discover", "sprites-sngan", "--method", "oracle", "--data", "missing.yaml"]) == 2

@@ -354,14 +354,14 @@ def test_where_there_is_no_circle_it_says_so(centred: bool) -> None:
 
 
 def test_a_traversal_shows_itself_in_a_notebook(tmp_path: Path) -> None:
-    walk = orthogan.traverse("sprites-srngan", method="sefa", dims=[0, 1], steps=3, control=1)
+    walk = orthogan.traverse("sprites-sngan", method="sefa", dims=[0, 1], steps=3, control=1)
     assert repr(walk) == "<traversal of 3 directions (1 random) in 3 steps, 32x32 px, sefa, seed 7>"
     frame = walk._repr_html_()
     assert frame.startswith('<iframe sandbox="allow-scripts" srcdoc="')
     assert html.unescape(frame.split('srcdoc="')[1].split('" style=')[0]) == render_html(walk)
     shown = Image.open(io.BytesIO(walk._repr_png_()))
     assert np.array_equal(np.asarray(shown), np.asarray(Image.open(walk.save(tmp_path / "walk.png"))))
-    net = orthogan.load("sprites-srngan")
+    net = orthogan.load("sprites-sngan")
     sheet = contact_sheet(net, orthogan.native_directions(net), seeds=[3, 4], dims=[0], steps=3)
     assert repr(sheet) == f"<contact sheet of 3, 4: {sheet.traversals[0]!r}>"
     assert Image.open(io.BytesIO(sheet._repr_png_())).format == "PNG"

@@ -214,9 +214,9 @@ def test_sample_is_one_image_per_seed_from_a_net_or_a_name() -> None:
     assert len(samples) == 5
     assert np.array_equal(np.asarray(samples), samples.images)
     assert torch.equal(to_uint8(samples.tensor), torch.from_numpy(samples.images))
-    named = sample("sprites-srngan", 2, truncation=0.5)
+    named = sample("sprites-sngan", 2, truncation=0.5)
     assert repr(named) == "<2 samples, 32x32 px, gray, seeds 0-1>"
-    assert np.array_equal(named.images, sample_images(orthogan.load("sprites-srngan"), [0, 1], truncation=0.5).images)
+    assert np.array_equal(named.images, sample_images(orthogan.load("sprites-sngan"), [0, 1], truncation=0.5).images)
 
 
 def test_sample_takes_classes_by_number_or_name() -> None:

@@ -13,7 +13,7 @@ from orthogan.models.shipped import find_shipped, no_such, other_shipped, shippe
 from orthogan.training import train
 from tests.fixtures.runs import ROOT, tiny
 
-NAME = "sprites-srngan"
+NAME = "sprites-sngan"
 
 
 @pytest.fixture

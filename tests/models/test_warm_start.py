@@ -22,7 +22,7 @@ from orthogan.training import train
 from orthogan.training.gan.task import GanTask
 from tests.fixtures.runs import ROOT, tensors, tiny
 
-SPRITES = ROOT / "pretrained" / "sprites-srngan.safetensors"
+SPRITES = ROOT / "pretrained" / "sprites-sngan" / "generator.safetensors"
 
 
 def task_of(out: Path, *overrides: str) -> GanTask:
@@ -209,9 +209,9 @@ def test_the_user_hears_what_was_loaded(tmp_path: Path, run: Path, capsys: pytes
     assert f"the discriminator starts from the random seed (give {folder} to start" in alone
     assert "model.init" not in task_of(tmp_path).summary()
     shipped = task_of(
-        tmp_path, "model.init=sprites-srngan", "model.generator.channels=32", "model.generator.latent_dim=16"
+        tmp_path, "model.init=sprites-sngan", "model.generator.channels=32", "model.generator.latent_dim=16"
     )
-    assert "sprites-srngan" in shipped.summary()["model.init"]
+    assert "sprites-sngan" in shipped.summary()["model.init"]
     z = shipped.generator.sample_latent(2, seed=0)
     torch.testing.assert_close(shipped.generator.eval()(z), load_generator(SPRITES)(z))
     train(tiny(tmp_path / "run", f"model.init={run}", "training.steps=1"))

@@ -46,10 +46,10 @@ def test_every_public_name_is_listed_reached_and_explained(tmp_path: Path) -> No
         (["train", str(ROOT / "configs" / "folder64" / "sngan.yaml"), "data.path=absent"], ["accelerate", "sympy"]),
         (["sample", "absent"], ["torch"]),
         (["evaluate", "absent"], ["torch"]),
-        (["evaluate", "sprites-srngan", "--reference", "absent"], ["torch"]),
-        (["traverse", "sprites-srngan", "--directions", "absent.safetensors"], ["torch"]),
-        (["discover", "sprites-srngan", "--out", "x.npy"], ["torch"]),
-        (["disentangle", "sprites-srngan", "--data", "absent.yaml"], ["torch"]),
+        (["evaluate", "sprites-sngan", "--reference", "absent"], ["torch"]),
+        (["traverse", "sprites-sngan", "--directions", "absent.safetensors"], ["torch"]),
+        (["discover", "sprites-sngan", "--out", "x.npy"], ["torch"]),
+        (["disentangle", "sprites-sngan", "--data", "absent.yaml"], ["torch"]),
         (["explore", "absent"], ["torch", "werkzeug"]),
         (["spectrum", "absent"], ["torch"]),
     ],
@@ -115,13 +115,13 @@ def test_torch_hub_offers_every_shipped_model_by_its_name() -> None:
     entries = runpy.run_path(str(ROOT / "hubconf.py"))
     assert {*shipped_names(), "generator"} <= {name for name, entry in entries.items() if callable(entry)}
     assert "portraits" in entries["faces-srngan"].__doc__
-    for words in (("sprites-srngan",), ("generator", "sprites-srngan")):
+    for words in (("sprites-sngan",), ("generator", "sprites-sngan")):
         assert torch.hub.load(str(ROOT), *words, source="local").resolution == 32
 
 
 def test_a_shipped_model_is_loaded_by_its_name(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
-    for name in ("sprites-srngan", "pretrained/sprites-srngan", "sprites-srngan.safetensors"):
+    for name in ("sprites-sngan", "pretrained/sprites-sngan", "sprites-sngan.safetensors"):
         assert orthogan.load(name).resolution == 32
-    with pytest.raises(UserError, match="did you mean 'sprites-srngan'"):
+    with pytest.raises(UserError, match="did you mean 'sprites-sngan'"):
         orthogan.load("sprites-srgan")

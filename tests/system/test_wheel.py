@@ -64,16 +64,16 @@ def test_an_installed_wheel_has_models_and_configs(tmp_path: Path) -> None:
 
     where = run(str(inside), "-c", "import orthogan; print(orthogan.__file__)", cwd=tmp_path, path=others)
     assert Path(where.strip()).is_relative_to(site)
-    assert "sprites-srngan" in orthogan("models")
+    assert "sprites-sngan" in orthogan("models")
     listed = orthogan("config", "--list")
     assert "cifar10/srngan " in listed
     assert str(site / "orthogan" / "configs") in listed
     assert "out: runs/cifar10/srngan" in orthogan("config", "cifar10/srngan")
     orthogan("train", "sprites/srngan", "data.count=32", *SMALL)
     assert "out: runs/sprites/srngan" in (tmp_path / "work/runs/sprites/srngan/config.yaml").read_text()
-    for subject in ("runs/sprites/srngan", "sprites-srngan"):
+    for subject in ("runs/sprites/srngan", "sprites-sngan"):
         orthogan("sample", subject, "--seeds", "0-3", "--out", f"{Path(subject).name}.png")
-    assert {path.name for path in (tmp_path / "work").glob("*.png")} == {"srngan.png", "sprites-srngan.png"}
+    assert {path.name for path in (tmp_path / "work").glob("*.png")} == {"srngan.png", "sprites-sngan.png"}
 
 
 def check_readme(metadata: str) -> None:

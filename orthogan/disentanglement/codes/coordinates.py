@@ -36,7 +36,7 @@ class Coordinates:
         >>> import numpy as np
         >>> import orthogan
         >>> from orthogan.disentanglement import get_coordinates
-        >>> generator = orthogan.load("sprites-srngan")
+        >>> generator = orthogan.load("sprites-sngan")
         >>> first_two = orthogan.Directions(np.eye(2, 16, dtype=np.float32), method="mine")
         >>> coordinates = get_coordinates(generator, first_two)
         >>> z = generator.sample_latent(3, seed=0)
@@ -79,7 +79,7 @@ def get_coordinates(generator: Generator, directions: Directions) -> Coordinates
     Example:
         >>> import orthogan
         >>> from orthogan.disentanglement import get_coordinates
-        >>> generator = orthogan.load("sprites-srngan")
+        >>> generator = orthogan.load("sprites-sngan")
         >>> coordinates = get_coordinates(generator, orthogan.native_directions(generator))
         >>> coordinates.of(generator.sample_latent(3, seed=0)).shape
         torch.Size([3, 16])

@@ -33,7 +33,7 @@ class PostHocEncoder:
     Example:
         >>> import orthogan
         >>> from orthogan.disentanglement import train_encoder
-        >>> generator = orthogan.load("sprites-srngan")
+        >>> generator = orthogan.load("sprites-sngan")
         >>> quick = {"steps": 2, "batch_size": 8, "fakes": 32, "fresh": 16, "precision": "float32"}
         >>> encoder = train_encoder(generator, **quick, progress=False)
         >>> encoder.r2.shape  # of each coordinate
@@ -98,7 +98,7 @@ def train_encoder(
         >>> import numpy as np
         >>> import orthogan
         >>> from orthogan.disentanglement import train_encoder
-        >>> generator = orthogan.load("sprites-srngan")
+        >>> generator = orthogan.load("sprites-sngan")
         >>> quick = {"steps": 2, "batch_size": 8, "fakes": 32, "fresh": 16, "precision": "float32"}
         >>> encoder = train_encoder(generator, **quick, progress=False)
         >>> encoder(np.zeros((2, 1, 32, 32), np.uint8)).shape

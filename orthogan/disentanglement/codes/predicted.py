@@ -66,7 +66,7 @@ def predicted_factors(
         >>> from orthogan.disentanglement import predicted_factors, train_oracle
         >>> sprites = orthogan.open_source("sprites", count=64, channels=1)
         >>> oracle = train_oracle(sprites, steps=2, batch_size=8, held_out=20, precision="float32", progress=False)
-        >>> seen = predicted_factors(orthogan.load("sprites-srngan"), oracle, n=8)
+        >>> seen = predicted_factors(orthogan.load("sprites-sngan"), oracle, n=8)
         >>> seen.codes.shape, len(seen.factors)
         ((8, 16), 8)
     """

@@ -44,7 +44,7 @@ def activity(
     Example:
         >>> import orthogan
         >>> from orthogan.disentanglement import activity
-        >>> score = activity(orthogan.load("sprites-srngan"), samples=4)
+        >>> score = activity(orthogan.load("sprites-sngan"), samples=4)
         >>> score.value > 0
         True
     """

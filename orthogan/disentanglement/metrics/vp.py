@@ -124,7 +124,7 @@ def vp(
     Example:
         >>> import orthogan
         >>> from orthogan.disentanglement import vp
-        >>> generator = orthogan.load("sprites-srngan")
+        >>> generator = orthogan.load("sprites-sngan")
         >>> vp(generator, pairs=40, epochs=1).metric
         'vp'
     """

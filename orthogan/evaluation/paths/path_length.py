@@ -196,7 +196,7 @@ def path_length(
     Example:
         >>> import orthogan
         >>> from orthogan.evaluation import path_length
-        >>> result = path_length(orthogan.load("sprites-srngan"), "ppl_zend", distance="pixel", samples=8)
+        >>> result = path_length(orthogan.load("sprites-sngan"), "ppl_zend", distance="pixel", samples=8)
         >>> result.value > 0
         True
     """
@@ -252,7 +252,7 @@ def perturbation_length(
     Example:
         >>> import orthogan
         >>> from orthogan.evaluation import perturbation_length
-        >>> generator = orthogan.load("sprites-srngan")
+        >>> generator = orthogan.load("sprites-sngan")
         >>> directions = orthogan.first_layer_directions(generator).select([0, 1])
         >>> perturbation_length(generator, directions, distance="pixel", samples=8).value > 0
         True

@@ -76,7 +76,7 @@ def traversal_length(
     Example:
         >>> import orthogan
         >>> from orthogan.evaluation import traversal_length
-        >>> generator = orthogan.load("sprites-srngan")
+        >>> generator = orthogan.load("sprites-sngan")
         >>> directions = orthogan.first_layer_directions(generator).select([0, 1])
         >>> result, lengths = traversal_length(generator, directions, distance="pixel", samples=2, steps=3)
         >>> result.value > 0, len(lengths)

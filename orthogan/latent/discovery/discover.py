@@ -33,7 +33,7 @@ class Discovery:
     Example:
         >>> import orthogan
         >>> from orthogan.latent.discovery import discover
-        >>> found = discover(orthogan.load("sprites-srngan"), "sefa", components=2, control=2)
+        >>> found = discover(orthogan.load("sprites-sngan"), "sefa", components=2, control=2)
         >>> found
         <2 directions, sefa, beside 2 random ones>
     """
@@ -110,7 +110,7 @@ def discover(
     Example:
         >>> import orthogan
         >>> from orthogan.latent.discovery import discover
-        >>> found = discover(orthogan.load("sprites-srngan"), ["sefa", "random"], components=2, control=2)
+        >>> found = discover(orthogan.load("sprites-sngan"), ["sefa", "random"], components=2, control=2)
         >>> sorted(found.directions.scores), len(found.control)
         (['activeness', 'change'], 2)
     """

@@ -44,7 +44,7 @@ def labels(
         >>> from orthogan.latent import Labels
         >>> from orthogan.latent.discovery import labels
         >>> table = Labels.from_seeds(range(6), {"large": ["no", "yes", "no", "yes", "yes", "no"]})
-        >>> labels(orthogan.load("sprites-srngan"), table=table).names
+        >>> labels(orthogan.load("sprites-sngan"), table=table).names
         ('large',)
     """
     if table is None:

@@ -45,7 +45,7 @@ def marked(
         >>> import orthogan
         >>> from orthogan.latent import Labels
         >>> from orthogan.latent.discovery import marked
-        >>> generator = orthogan.load("sprites-srngan")
+        >>> generator = orthogan.load("sprites-sngan")
         >>> groups = Labels.from_groups("0,2,5", "1,3,4", generator, name="large")
         >>> marked(generator, groups=groups).names
         ('large',)

@@ -71,7 +71,7 @@ def find_directions(
     Example:
         >>> import orthogan
         >>> from orthogan.latent.discovery import find_directions
-        >>> find_directions(orthogan.load("sprites-srngan"), "sefa", components=3).matrix.shape
+        >>> find_directions(orthogan.load("sprites-sngan"), "sefa", components=3).matrix.shape
         (3, 16)
     """
     names = names_of(methods)

@@ -21,7 +21,7 @@ def latent_axes(generator: nn.Module, *, components: int | None = None) -> Direc
     Example:
         >>> import orthogan
         >>> from orthogan.latent import latent_axes
-        >>> latent_axes(orthogan.load("sprites-srngan"), components=3).names
+        >>> latent_axes(orthogan.load("sprites-sngan"), components=3).names
         ('z0', 'z1', 'z2')
     """
     net = as_generator(generator)
@@ -43,7 +43,7 @@ def native_directions(generator: nn.Module) -> Directions:
 
     Example:
         >>> import orthogan
-        >>> directions = orthogan.native_directions(orthogan.load("sprites-srngan"))
+        >>> directions = orthogan.native_directions(orthogan.load("sprites-sngan"))
         >>> directions.names[:3]
         ('z0', 'z1', 'z2')
     """

@@ -57,7 +57,7 @@ def oracle(
         ...     def read(self, images):
         ...         return images.reshape(len(images), -1).mean(1, keepdims=True) / 255
         ...
-        >>> found = oracle(orthogan.load("sprites-srngan"), reader=Brightness(), samples=100, attributes=["brightness"])
+        >>> found = oracle(orthogan.load("sprites-sngan"), reader=Brightness(), samples=100, attributes=["brightness"])
         >>> found.names, found.matrix.shape
         (('brightness',), (1, 16))
     """

@@ -20,7 +20,7 @@ def random_basis(generator: nn.Module, *, components: int | None = None, seed: i
     Example:
         >>> import orthogan
         >>> from orthogan.latent.discovery import random_basis
-        >>> random_basis(orthogan.load("sprites-srngan"), components=4).matrix.shape
+        >>> random_basis(orthogan.load("sprites-sngan"), components=4).matrix.shape
         (4, 16)
     """
     net = as_generator(generator)

@@ -40,7 +40,7 @@ def score(
     Example:
         >>> import orthogan
         >>> from orthogan.latent.discovery import score, sefa
-        >>> generator = orthogan.load("sprites-srngan")
+        >>> generator = orthogan.load("sprites-sngan")
         >>> found = score(generator, sefa(generator).select([0, 1]), seeds=[0, 1])
         >>> sorted(found.scores)
         ['activeness', 'change', 'sigma']

@@ -49,7 +49,7 @@ def sefa(
 
     Example:
         >>> import orthogan
-        >>> directions = orthogan.first_layer_directions(orthogan.load("sprites-srngan"))
+        >>> directions = orthogan.first_layer_directions(orthogan.load("sprites-sngan"))
         >>> directions.matrix.shape, directions.method
         ((16, 16), 'sefa')
     """

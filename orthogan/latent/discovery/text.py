@@ -54,7 +54,7 @@ def text(
         ...     def embed_images(self, images):
         ...         return torch.stack([images.float().mean((1, 2, 3)) / 255, torch.ones(len(images))], 1)
         ...
-        >>> found = text(orthogan.load("sprites-srngan"), prompts=["a bright picture"], model=Toy(), samples=100)
+        >>> found = text(orthogan.load("sprites-sngan"), prompts=["a bright picture"], model=Toy(), samples=100)
         >>> found.names
         ('a bright picture',)
     """

@@ -115,7 +115,7 @@ def project(
     Example:
         >>> import orthogan
         >>> from orthogan.latent import sample_images
-        >>> generator = orthogan.load("sprites-srngan")
+        >>> generator = orthogan.load("sprites-sngan")
         >>> picture = sample_images(generator, seeds=[3]).images
         >>> found = orthogan.project(generator, picture, steps=2, starts=1, candidates=8, progress=False)
         >>> found.latents.matrix.shape, found.images.shape

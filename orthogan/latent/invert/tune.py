@@ -56,7 +56,7 @@ def tune(
         >>> import orthogan
         >>> from orthogan.latent import sample_images
         >>> from orthogan.latent.invert import tune
-        >>> generator = orthogan.load("sprites-srngan")
+        >>> generator = orthogan.load("sprites-sngan")
         >>> picture = sample_images(generator, seeds=[3]).images
         >>> found = orthogan.project(generator, picture, steps=2, starts=1, candidates=8, progress=False)
         >>> tuned = tune(generator, found, steps=2, progress=False)

@@ -57,7 +57,7 @@ def render(
 
     Example:
         >>> import orthogan
-        >>> generator = orthogan.load("sprites-srngan")
+        >>> generator = orthogan.load("sprites-sngan")
         >>> walk = orthogan.traverse(generator, dims=[0, 1], steps=3)
         >>> orthogan.render(walk, "walk.png").name
         'walk.png'

@@ -135,7 +135,7 @@ def test_files_of_something_else(
 ) -> None:
     path = tmp_path / f"r{suffix}"
     path.write_bytes(content)
-    shipped = "pretrained/sprites-srngan.safetensors"
+    shipped = "pretrained/sprites-sngan/generator.safetensors"
     words = ["--samples", "8", "--extractor", "efficientnet-lite0", "--device", "cpu"]
     assert main(["evaluate", shipped, "--reference", str(path), *words]) == 2
     said = capsys.readouterr().err

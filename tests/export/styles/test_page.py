@@ -218,7 +218,7 @@ def test_the_demo_of_the_docs_is_of_this_version() -> None:
 
 def test_bad_options_are_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="dims: 99 is out of range; there are 16 directions"):
-        export("sprites-srngan", "page", tmp_path / "a.html", dims="0,99")
+        export("sprites-sngan", "page", tmp_path / "a.html", dims="0,99")
     assert not list(tmp_path.iterdir())
 
 

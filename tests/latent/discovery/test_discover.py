@@ -77,7 +77,7 @@ def test_the_command_writes_a_file_that_traverse_reads(
     tmp_path: pytest.TempPathFactory, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = f"{tmp_path}/found.safetensors"
-    model = "pretrained/sprites-srngan.safetensors"
+    model = "pretrained/sprites-sngan/generator.safetensors"
     assert main(["discover", model, "--method", "sefa", "--out", out, "--device", "cpu"]) == 0
     assert "of layer linear" in capsys.readouterr().out
     assert len(Directions.load(out)) == 16
@@ -121,7 +121,7 @@ def test_a_method_from_outside_the_package_works_from_the_command_line(
         "    return 3\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
-    model, out = "pretrained/sprites-srngan.safetensors", str(tmp_path / "found.safetensors")
+    model, out = "pretrained/sprites-sngan/generator.safetensors", str(tmp_path / "found.safetensors")
     method = "my_directions:reversed_axes"
     assert main(["discover", model, "--method", method, "--layer", "x", "--out", out, "--device", "cpu"]) == 0
     assert Directions.load(out).layer == "x"
@@ -135,7 +135,7 @@ def test_a_method_from_outside_the_package_works_from_the_command_line(
 
 
 def test_what_was_found_shows_itself_as_a_table() -> None:
-    found = discover("sprites-srngan", "sefa", components=2, control=3)
+    found = discover("sprites-sngan", "sefa", components=2, control=3)
     assert repr(found) == "<2 directions, sefa, beside 3 random ones>"
     assert repr(found.directions) == "<2 directions in z (16), sefa>"
     page = found._repr_html_()

@@ -67,7 +67,7 @@ def test_what_does_not_fit_together_is_refused(walk: Traversal, tmp_path: Path) 
 
 
 def test_the_command_makes_a_clean_loop(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    model = str(ROOT / "pretrained" / "sprites-srngan.safetensors")
+    model = str(ROOT / "pretrained" / "sprites-sngan" / "generator.safetensors")
     common = ["traverse", model, "--dims", "0", "--steps", "3", "--out", str(tmp_path / "a.gif")]
     assert main([*common, "--plain", "--size", "96"]) == 0
     assert Image.open(tmp_path / "a.gif").size == (96, 96)

@@ -87,7 +87,7 @@ def test_the_codes_are_stored_with_the_model_and_q_with_d(tmp_path: Path) -> Non
     assert score.protocol["codes"] == "Q of the discriminator"
     assert sorted(score.controls) == ["random basis"]
     with pytest.raises(UserError, match="no network Q"):
-        recognizer(open_model("sprites-srngan").generator, opened.discriminator)
+        recognizer(open_model("sprites-sngan").generator, opened.discriminator)
     tuned = train(tiny(tmp_path / "tuned", *CODED, "training.steps=1", f"model.init={run}"))  # Q starts anew
     assert tuned.is_dir()
 
