@@ -364,12 +364,13 @@ def _text(name: str, facts: Facts, config: Config, shown: str, about: Descriptio
 
 
 def _usage(name: str, *, conditional: bool) -> str:
-    labels = ", torch.arange(16) % generator.num_classes" if conditional else ""
+    labels = ", labels" if conditional else ""
+    drawn = "labels = torch.arange(16) % generator.num_classes\n" if conditional else ""
     return f"""```python
 {"import torch" + chr(10) + chr(10) if conditional else ""}import orthogan
 
 generator = orthogan.load("{name}")
-images = generator(generator.sample_latent(16, seed=0){labels})  # (16, channels, height, width) in [-1, 1]
+{drawn}images = generator(generator.sample_latent(16, seed=0){labels})  # (16, channels, height, width) in [-1, 1]
 ```
 
 ```bash
