@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from orthogan.errors import UserError
 from orthogan.io.read import shown
 from orthogan.models.shipped import find_shipped, other_shipped, shipped_names
+from orthogan.size import color_in_words, size_in_words
 
 if TYPE_CHECKING:
     from orthogan.cli.parser import Parser
@@ -56,7 +57,7 @@ def _print_table(models: list[tuple[str, Path, Card]]) -> None:
         size = f"{sum(file.stat().st_size for file in _weights(path)) / 1e6:.1f} MB"
         cells = [name, textwrap.fill(card.summary, WIDTH), "", "", "", size]
         if facts is not None:
-            cells[2] = f"{facts.resolution} px, {'gray' if facts.channels == 1 else 'RGB'}"
+            cells[2] = f"{size_in_words(facts.resolution)} px, {color_in_words(facts.channels)}"
             cells[3] = ", ".join(f"{net[0].upper()} {count / 1e6:.2f} M" for net, count in facts.parameters.items())
             cells[4] = _scores(facts.scores)
         rows.append(cells)

@@ -19,6 +19,7 @@ from orthogan.data.source import BadFile, ImageSource
 from orthogan.errors import UserError
 from orthogan.io.threads import cores
 from orthogan.rng import derive
+from orthogan.size import sides
 
 RESIDENT_LIMIT = 2 << 30  # "auto" keeps a set in memory of at most this many bytes on the device
 # a batch of at most this many bytes is sent directly: a segment of shared memory takes 3 times as long
@@ -155,7 +156,7 @@ def fits(source: ImageSource, device: torch.device) -> bool:
 
 def load_all(source: ImageSource, device: torch.device) -> tuple[Tensor, Tensor]:
     """Load the whole set onto the device in pieces: images uint8 (N, c, h, w) and labels int64 (N,)."""
-    shape = (len(source), source.channels, source.resolution, source.resolution)
+    shape = (len(source), source.channels, *sides(source.resolution))
     images = torch.empty(shape, dtype=torch.uint8, device=device)
     labels = torch.empty(len(source), dtype=torch.int64, device=device)
     for start in range(0, len(source), 4096):

@@ -2,18 +2,35 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, PlainSerializer, WrapValidator, model_validator
 
 from orthogan.config.base import Fraction, KindOf, OpenSection, Options, PositiveInt, Section
 from orthogan.data.source import DataRequest
 from orthogan.data.sources import DATA_SOURCES
 from orthogan.registry import Registry
+from orthogan.size import as_resolution
 
 if TYPE_CHECKING:
     from orthogan.data.augment import Augmentation
+
+
+def _size(value: Any, check: Callable[[Any], int]) -> Any:
+    """Accept [height, width] too, each like the number of a square; two equal numbers are one."""
+    if not (isinstance(value, list | tuple) and len(value) == 2):
+        return check(value)
+    height, width = map(check, value)
+    return as_resolution(height, width)
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
+
+
+Size = Annotated[int, Field(ge=8, le=1024), WrapValidator(_size), PlainSerializer(_plain)]  # or a tuple of two
 
 
 class DataConfig(Section):
@@ -30,10 +47,12 @@ class DataConfig(Section):
     root: str = Field(default="data", description="folder for data sets downloaded by torchvision")
     download: bool = Field(default=True, description="download a torchvision data set if it is missing")
     split: str = Field(default="train", description="part of the data set to train on and to compare with")
-    resolution: Annotated[int, Field(ge=8, le=1024)] = Field(
-        default=32, description="height and width of the images [pixels]"
+    resolution: Size = Field(
+        default=32, description="height and width of the images, or [height, width] of rectangles [pixels]"
     )
-    channels: Literal[1, 3] = Field(default=3, description="1 = grayscale, 3 = RGB")
+    channels: Annotated[int, Field(ge=1, le=16)] = Field(
+        default=3, description="1 = grayscale, 3 = RGB, 2 and 4 = the same with alpha, more = arrays only"
+    )
     labels: bool = Field(default=False, description="train a class-conditional model on the data set's labels")
     count: PositiveInt | None = Field(
         default=None,
@@ -94,7 +113,9 @@ class DataConfig(Section):
         return self
 
     def check_run(self, config: Any) -> None:
-        """Check that a classifier has images for testing."""
+        """Check that a classifier has images for testing, and that they are square."""
+        if config.task == "classifier" and not isinstance(self.resolution, int):
+            raise ValueError("data.resolution: classifiers need square images; set one number, such as 32")
         if config.task == "classifier" and self.one_part and not self.holdout:
             raise ValueError(
                 f"data.holdout: {self.source!r} has no test split; hold out a fraction of the images for testing, "

@@ -19,7 +19,7 @@ def open_source(
     *,
     path: str | None = None,
     split: str = "train",
-    resolution: int = 32,
+    resolution: Any = 32,
     channels: int = 3,
     count: int | None = None,
     seed: int = 0,
@@ -38,7 +38,7 @@ def open_source(
         path: the folder, zip, .npz or .h5 file for the sources folder and array; the published files for dsprites,
             shapes3d, mpi3d, cars3d and smallnorb; for fashion-mnist a folder with its IDX files.
         split: the part of the data set; sprites, folder and array only have one part, called train.
-        resolution: height and width that images are resized to [pixels].
+        resolution: height and width that images are resized to, or (height, width) [pixels].
         channels: 1 (gray) or 3 (RGB).
         count: sprites: size of a random subset, None is the full grid; faces and portraits: how many to draw (default
             50,000 and 10,000; 10,000 and 2,000 of the test part).

@@ -1,7 +1,8 @@
-"""The interface of a set of images: an indexable store of square uint8 images."""
+"""The interface of a set of images: an indexable store of uint8 images of one size."""
 
 from __future__ import annotations
 
+import math
 import operator
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -10,9 +11,10 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from orthogan.data.resize import fit_arrays
+from orthogan.data.resize import MOST_CHANNELS, fit_arrays
 from orthogan.errors import UserError
 from orthogan.io.hashing import ContentHash
+from orthogan.size import as_resolution, sides
 
 IN_MEMORY_LIMIT = 1 << 30  # a set of at most this many bytes after resizing is kept in memory
 
@@ -55,7 +57,7 @@ class DataRequest:
     source: str
     path: str | None = None
     split: str = "train"
-    resolution: int = 32
+    resolution: Any = 32  # or (height, width)
     channels: int = 3
     count: int | None = None
     seed: int = 0
@@ -67,7 +69,7 @@ class DataRequest:
     options: Mapping[str, Any] = field(default_factory=dict)
 
     def fit(self, images: np.ndarray, name: object) -> np.ndarray:
-        """Convert stored images (N, H, W) or (N, H, W, 1 or 3) to uint8 (N, channels, resolution, resolution).
+        """Convert stored images (N, H, W) or (N, H, W, C) to uint8 (N, channels, height, width).
 
         Raises UserError, naming ``name``, for other shapes and types.
         """
@@ -75,12 +77,13 @@ class DataRequest:
 
 
 class ImageSource(ABC):
-    """A set of N square images of one size, with labels and, if known, generative factors.
+    """A set of N images of one size, with labels and, if known, generative factors.
 
     Attributes of every source:
 
     - ``name``: name in tables and file names, such as ``cifar10-train``;
-    - ``resolution``: height and width of the images [pixels]; ``channels``: 1 (gray) or 3 (RGB);
+    - ``resolution``: height and width of the images, or (height, width) if they differ [pixels];
+    - ``channels``: 1 (gray), 3 (RGB), 2 or 4 (the same with alpha), or more;
     - ``num_classes``: 0 if there are no labels; ``class_names``: one string per class;
     - ``why_unlabeled``: why there are no labels and how to fix it, if known;
     - ``in_memory``: whether ``read`` only copies (True) or has to decode or render (False);
@@ -97,7 +100,7 @@ class ImageSource(ABC):
     """
 
     name: str
-    resolution: int
+    resolution: Any  # int, or (height, width)
     channels: int
     num_classes: int = 0
     class_names: Sequence[str] = ()
@@ -121,7 +124,7 @@ class ImageSource(ABC):
 
     @abstractmethod
     def read(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return images uint8 (n, channels, resolution, resolution) and labels int64 (n,), which are 0 without classes.
+        """Return images uint8 (n, channels, height, width) and labels int64 (n,), which are 0 without classes.
 
         ``indices``: integers (n,) in [0, N), in any order, repeats allowed. The result is owned by the caller.
         """
@@ -131,7 +134,7 @@ class ImageSource(ABC):
         """Return a hexadecimal hash that changes when the images, their transform or their labels change."""
 
     def __getitem__(self, index: int) -> tuple[np.ndarray, int]:
-        """Return the image uint8 (channels, resolution, resolution) and label at ``index``, which may be negative.
+        """Return the image uint8 (channels, height, width) and label at ``index``, which may be negative.
 
         Raises IndexError if out of range, TypeError for anything but an integer.
         """
@@ -149,7 +152,7 @@ class ImageSource(ABC):
     @property
     def nbytes(self) -> int:
         """Size of all images as uint8 [bytes]."""
-        return len(self) * self.channels * self.resolution * self.resolution
+        return len(self) * self.channels * math.prod(sides(self.resolution))
 
     def take_bad(self) -> list[BadFile]:
         """Return the files that ``read`` found unreadable in this process since the last call."""
@@ -171,7 +174,7 @@ class ImageSource(ABC):
 
     def __repr__(self) -> str:
         classes = f", {self.num_classes} classes" if self.num_classes else ""
-        shape = f"{self.channels}x{self.resolution}x{self.resolution}"
+        shape = "x".join(map(str, (self.channels, *sides(self.resolution))))
         return f"<{type(self).__name__} {self.name}: {len(self)} images {shape}{classes}>"
 
 
@@ -180,7 +183,7 @@ class ArraySource(ImageSource):
 
     Args:
         name: name of the set in tables and file names.
-        images: uint8 (N, C, H, H) with C 1 or 3; kept, not copied.
+        images: uint8 (N, C, H, W) with C from 1 to 16; kept, not copied.
         labels: integers (N,) in [0, num_classes).
         class_names: one string per class; an unlabeled set has none.
         factors: integer classes (N, K).
@@ -215,16 +218,16 @@ class ArraySource(ImageSource):
         factor_values: Sequence[Sequence[str]] = (),
         transform: str = "",
     ) -> None:
-        if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1] not in (1, 3):
-            raise UserError(f"{name}: images must be uint8 (N, 1 or 3, H, H), not {images.dtype} {images.shape}")
-        if images.shape[2] != images.shape[3]:
-            raise UserError(f"{name}: images must be square, not {images.shape[2]} x {images.shape[3]} pixels")
+        if images.dtype != np.uint8 or images.ndim != 4 or not 1 <= images.shape[1] <= MOST_CHANNELS:
+            raise UserError(
+                f"{name}: images must be uint8 (N, 1 to {MOST_CHANNELS}, H, W), not {images.dtype} {images.shape}"
+            )
         if len(images) == 0:
             raise UserError(f"{name}: contains no images")
         if factors is not None and factors.shape != (wanted := (len(images), len(factor_names))):
             raise UserError(f"{name}: factors have shape {factors.shape}, expected {wanted}")
         self.name, self.images = name, images
-        self.channels, self.resolution = int(images.shape[1]), int(images.shape[2])
+        self.channels, self.resolution = int(images.shape[1]), as_resolution(*map(int, images.shape[2:]))
         self.annotate(
             Annotation(
                 _checked_labels(name, len(images), labels, len(class_names)),

@@ -22,6 +22,7 @@ INK = (40, 40, 44)
 DAMAGED = "the images contain NaN or infinite values; the generator is damaged"
 READABLE_SIDE = 64  # pixels: smaller images are magnified to at least this size by default
 FONT_SIZE = 12
+MOST_CHANNELS = 16
 
 
 def to_uint8(images: torch.Tensor) -> torch.Tensor:
@@ -30,13 +31,13 @@ def to_uint8(images: torch.Tensor) -> torch.Tensor:
 
 
 def as_pixels(images: np.ndarray | torch.Tensor) -> np.ndarray:
-    """Convert ``images`` (n, c, h, w) with c in {1, 3}, uint8 or floats in [-1, 1], to a uint8 array.
+    """Convert ``images`` (n, c, h, w), uint8 or floats in [-1, 1], to a uint8 array.
 
     Raises ``UserError`` for another shape or type, or non-finite values.
     """
     tensor = torch.as_tensor(images).detach()
-    if tensor.ndim != 4 or tensor.shape[1] not in (1, 3) or 0 in tensor.shape:
-        raise UserError(f"images of shape {tuple(tensor.shape)}: expected (n, 1 or 3, height, width)")
+    if tensor.ndim != 4 or tensor.shape[1] > MOST_CHANNELS or 0 in tensor.shape:
+        raise UserError(f"images of shape {tuple(tensor.shape)}: expected (n, 1 to {MOST_CHANNELS}, height, width)")
     if tensor.is_floating_point():
         if not bool(torch.isfinite(tensor).all()):
             raise UserError(DAMAGED)
@@ -46,13 +47,34 @@ def as_pixels(images: np.ndarray | torch.Tensor) -> np.ndarray:
     return tensor.cpu().contiguous().numpy()
 
 
+def to_picture(image: np.ndarray) -> Image.Image:
+    """Convert a uint8 image (c, h, w) to Pillow's gray, RGB, or with 2 or 4 channels the same with alpha.
+
+    Of more channels, the first three are shown as red, green and blue.
+    """
+    if len(image) == 1:
+        return Image.fromarray(np.ascontiguousarray(image[0]))
+    shown = image if len(image) <= 4 else image[:3]
+    return Image.fromarray(np.ascontiguousarray(shown.transpose(1, 2, 0)))
+
+
+def on_white(images: np.ndarray) -> np.ndarray:
+    """Convert uint8 images (..., c, h, w) to 1 or 3 channels: alpha on white, of more than four the first three."""
+    channels = images.shape[-3]
+    if channels not in (2, 4):
+        return images if channels in (1, 3) else images[..., :3, :, :]
+    color, alpha = images[..., :-1, :, :].astype(np.uint32), images[..., -1:, :, :].astype(np.uint32)
+    return ((color * alpha + 255 * (255 - alpha) + 127) // 255).astype(np.uint8)
+
+
 def default_scale(height: int, width: int, side: int = READABLE_SIDE) -> int:
     """Return the smallest integer magnification with which the longer side has at least ``side`` pixels."""
     return max(1, math.ceil(side / max(height, width)))
 
 
 def magnify(image: np.ndarray, scale: int) -> Image.Image:
-    """Convert a uint8 image (c, h, w) to RGB, with each pixel as a ``scale`` x ``scale`` square."""
+    """Convert a uint8 image (c, h, w) to RGB, with each pixel as a ``scale`` x ``scale`` square; alpha on white."""
+    image = on_white(image)
     rgb = np.broadcast_to(image, (3, *image.shape[1:])) if image.shape[0] == 1 else image
     return Image.fromarray(np.ascontiguousarray(rgb.transpose(1, 2, 0).repeat(scale, 0).repeat(scale, 1)))
 
@@ -111,7 +133,8 @@ def image_grid(
 ) -> Image.Image:
     """Draw all ``images`` in one grid, row by row.
 
-    ``images``: (n, c, h, w), c in {1, 3}, uint8 or float in [-1, 1] (a fixed value range, no normalization).
+    ``images``: (n, c, h, w), uint8 or float in [-1, 1] (a fixed value range, no normalization); alpha is
+    shown on white.
     ``columns``: default nearly square. ``labels``: one text per image, drawn below it.
     ``scale``: integer nearest-neighbor magnification; by default small images are enlarged to 64 pixels.
     ``pad``: gutter in pixels. ``layout``: (rows, columns) indices with -1 for an empty cell, such as

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from orthogan.data import ArraySource, ImageSource, open_source
-from orthogan.drawing.grid import to_uint8
+from orthogan.drawing.grid import MOST_CHANNELS, to_uint8
 from orthogan.errors import UserError
 from orthogan.evaluation.finite import IMAGES, NotFinite
 from orthogan.evaluation.images import BLOCK, check_images, latents
@@ -142,7 +142,7 @@ def _in_memory(parts: Iterable[Any], who: str, name: str) -> ImageSource:
 def _uint8(part: Any, who: str) -> tuple[np.ndarray, float | None]:
     """Convert an image or batch to uint8 (n, c, h, w); also returns the smallest value of floats."""
     if isinstance(part, Image.Image):
-        part = np.array(part if part.mode in ("L", "RGB") else part.convert("RGB"))
+        part = np.array(part if part.mode in ("L", "RGB", "LA", "RGBA") else part.convert("RGB"))
         part = part[None] if part.ndim == 2 else part.transpose(2, 0, 1)
     if not isinstance(part, Tensor | np.ndarray):
         raise TypeError(f"evaluate: {who} must contain {ACCEPTED}; it contains a {type(part).__name__}")
@@ -152,10 +152,11 @@ def _uint8(part: Any, who: str) -> tuple[np.ndarray, float | None]:
         part = np.ascontiguousarray(part)  # a flipped view has strides that no tensor can have
     images = torch.as_tensor(part).detach().to_dense().cpu()
     images = images[None] if images.ndim == 3 else images
-    if images.ndim != 4 or images.shape[1] not in (1, 3) or 0 in images.shape:
-        last = images.ndim == 4 and images.shape[3] in (1, 3)
+    few = images.ndim == 4 and (images.shape[1] <= 4 or images.shape[1] < min(images.shape[2:]))
+    if not few or images.shape[1] > MOST_CHANNELS or 0 in images.shape:
+        last = images.ndim == 4 and images.shape[3] in (1, 2, 3, 4)
         hint = "; the channels come second, so permute the axes" if last else ""
-        raise UserError(f"evaluate: {who} has images of shape {tuple(images.shape)}, not (n, 1 or 3, h, w){hint}")
+        raise UserError(f"evaluate: {who} has images of shape {tuple(images.shape)}, not (n, c, h, w){hint}")
     if images.dtype == torch.uint8:
         return images.numpy(), None
     if not images.is_floating_point():

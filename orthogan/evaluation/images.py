@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from orthogan.data import ImageSource, permuted_index
 from orthogan.distributed import share_of_rank
-from orthogan.drawing.grid import to_uint8
+from orthogan.drawing.grid import MOST_CHANNELS, to_uint8
 from orthogan.errors import UserError
 from orthogan.evaluation.finite import IMAGES, Finite
 from orthogan.evaluation.precision import autocast
@@ -91,19 +91,26 @@ def resized(images: Tensor, side: int) -> Tensor:
 
 
 def check_images(images: object, count: int, who: str) -> None:
-    """Raise UserError unless the ``images`` returned by ``who`` are floats (count, 1 or 3, h, w)."""
+    """Raise UserError unless the ``images`` returned by ``who`` are floats (count, c, h, w)."""
     if not isinstance(images, Tensor):
         raise UserError(f"{who}: returns a {type(images).__name__}, not a tensor of images (n, c, h, w)")
-    if images.ndim != 4 or len(images) != count or images.shape[1] not in (1, 3) or 0 in images.shape:
+    if images.ndim != 4 or len(images) != count or images.shape[1] > MOST_CHANNELS or 0 in images.shape:
         raise UserError(
-            f"{who}: returns shape {tuple(images.shape)} for {count} latents, not images ({count}, 1 or 3, h, w)"
+            f"{who}: returns shape {tuple(images.shape)} for {count} latents, not images ({count}, 1 to "
+            f"{MOST_CHANNELS}, h, w)"
         )
     if not images.is_floating_point():
         raise UserError(f"{who}: returns images in {images.dtype}; a generator must return floats in [-1, 1]")
 
 
 def rgb(images: Tensor) -> Tensor:
-    """(n, 1 or 3, h, w) -> (n, 3, h, w), gray repeated."""
+    """uint8 (n, c, h, w) -> (n, 3, h, w): gray repeated, alpha on white, of more than four channels the first three."""
+    channels = images.shape[1]
+    if channels in (2, 4):
+        color, alpha = images[:, :-1].int(), images[:, -1:].int()
+        images = ((color * alpha + 255 * (255 - alpha) + 127) // 255).to(torch.uint8)
+    elif channels > 4:
+        images = images[:, :3]
     return images if images.shape[1] == 3 else images.expand(-1, 3, -1, -1)
 
 

@@ -32,6 +32,7 @@ from orthogan.models.saved import DISCRIMINATOR_FORMAT, FORMAT, metadata
 from orthogan.models.shipped import CARD, DISCRIMINATOR, GENERATOR, find_shipped
 from orthogan.named_code import Trust
 from orthogan.progress import duration
+from orthogan.size import color_in_words, sides, size_in_words
 from orthogan.training.expected import INCIDENTAL, curves_of
 from orthogan.training.measure import measure_generator
 from orthogan.training.resume import METRICS, own_scores
@@ -272,7 +273,7 @@ def _plain(protocol: dict[str, Any]) -> dict[str, Any]:
 def _summary(opened: OpenedModel, data: dict[str, Any]) -> str:
     config = opened.config
     kind = "class-conditional" if opened.about.num_classes else "unconditional"
-    size = f"{config.data.resolution} px, {'gray' if config.data.channels == 1 else 'RGB'}"
+    size = f"{size_in_words(config.data.resolution)} px, {color_in_words(config.data.channels)}"
     return f"A {kind} {config.model.generator.kind} GAN of {config.data.source} at {size}".replace("A un", "An un")
 
 
@@ -315,7 +316,7 @@ def _text(name: str, facts: Facts, config: Config, shown: str, about: Descriptio
     counts = ", ".join(f"{net} {count:,}" for net, count in facts.parameters.items())
     origin = facts.data["origin"]
     rows = {
-        "Images": f"{facts.resolution} x {facts.resolution}, {'gray' if facts.channels == 1 else 'RGB'}",
+        "Images": f"{size_in_words(sides(facts.resolution))}, {color_in_words(facts.channels)}",
         "Classes": ", ".join(facts.classes) if facts.classes else "none",
         "Nets": f"generator {config.model.generator.kind}, discriminator {config.model.discriminator.kind}",
         "Parameters": counts,

@@ -27,6 +27,7 @@ from orthogan.models.protocol import DISCRIMINATORS, GENERATORS, Generator, as_g
 from orthogan.models.recognition import add_recognition
 from orthogan.registry import Registry
 from orthogan.rng import derive
+from orthogan.size import size_in_words
 from orthogan.weights.network import CONSTRAINT, ConstraintConfig
 
 Start = Callable[[nn.Module], None]  # fills a network with given weights
@@ -150,6 +151,12 @@ def _build(
         **(more or {}),
     }
     make = known.get(kind, f"{key}.kind")
+    if not isinstance(config.data.resolution, int) and ":" not in kind and not getattr(make, "rectangles", False):
+        able = [name for name, net in known.items() if getattr(net, "rectangles", False)]
+        raise UserError(
+            f"data.resolution is {size_in_words(config.data.resolution)}: {key}.kind {kind!r} supports square images "
+            f"only; choose {' or '.join(able)}, or one number, to which images are cropped"
+        )
     arguments = (_accepted(make, arguments) if ":" in kind else arguments) | section.options
     # constructors draw from torch's global generator: seed it here, and restore the caller's state afterward
     with torch.random.fork_rng(devices=[]):

@@ -77,7 +77,7 @@ class Facts(Section):
     """The facts about the model in a card, for programs."""
 
     summary: str = Field(description="one sentence")
-    resolution: int
+    resolution: int | tuple[int, int]
     channels: int
     classes: list[str] = Field(default=[])
     parameters: dict[str, int] = Field(description="generator, discriminator")

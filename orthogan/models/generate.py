@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -18,6 +18,7 @@ from orthogan.io.hashing import tensor_bytes
 from orthogan.io.read import whole_numbers
 from orthogan.models.modes import eval_mode, get_device, need_numbers
 from orthogan.models.protocol import Generator, as_generator
+from orthogan.size import as_resolution
 
 
 def generate(
@@ -91,21 +92,17 @@ def sample_label(generator: Generator, seed: int, classes: Sequence[int] | None 
     return int(chosen[seed % len(chosen)])
 
 
-def image_size(generator: Generator) -> tuple[int, int]:
-    """Return channels and side [pixels] of a generator's images: from its attributes, else from one generated image.
+def image_size(generator: Generator) -> tuple[int, Any]:
+    """Return channels and resolution of a generator's images: from its attributes, else from one generated image.
 
-    Raises ``UserError`` if the images are not square, and as ``generate``.
+    The resolution is a number, or (height, width) of rectangles [pixels]. Raises ``UserError`` as ``generate``.
     """
     channels, side = getattr(generator, "image_channels", None), getattr(generator, "resolution", None)
-    if isinstance(channels, int) and isinstance(side, int):
+    if isinstance(channels, int) and isinstance(side, int | tuple):
         return channels, side
     label = sample_label(generator, 0)
     found = generate(generator, sample_latents(generator, [0]), None if label is None else [label]).shape
-    if found[2] != found[3]:
-        raise UserError(
-            f"{type(generator).__name__}: returns images of {found[3]}x{found[2]} pixels; they must be square"
-        )
-    return found[1], found[2]
+    return found[1], as_resolution(found[2], found[3])
 
 
 def truncate(z: Tensor, truncation: float) -> Tensor:

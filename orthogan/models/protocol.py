@@ -57,7 +57,8 @@ class Generator(nn.Module):
     num_classes: int = 0
     class_names: Sequence[str] = ()
     image_channels: int
-    resolution: int
+    resolution: Any  # int, or (height, width)
+    rectangles: bool = False  # whether it can be built for images that are not square
     spaces: tuple[str, ...] = ("z",)
     axis: str = "z"
     rows: int = 1
@@ -147,6 +148,7 @@ class Discriminator(nn.Module):
     """
 
     num_classes: int = 0
+    rectangles: bool = False  # whether it can be built for images that are not square
 
     def image_blocks(self) -> list[tuple[str, list[nn.Module]]]:
         """Return the parts of the network by name, starting at the image; ``training.freeze_d`` counts them."""

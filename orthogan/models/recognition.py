@@ -12,6 +12,7 @@ from orthogan import weights
 from orthogan.errors import UserError
 from orthogan.models.codes import Codes
 from orthogan.models.modes import eval_mode
+from orthogan.size import sides
 from orthogan.weights.network import ConstraintConfig
 
 SLOPE = 0.2
@@ -64,7 +65,7 @@ def add_recognition(
     *,
     width: int,
     channels: int,
-    resolution: int,
+    resolution: Any,
     num_classes: int = 0,
     norm: ConstraintConfig | None = None,
 ) -> None:
@@ -79,7 +80,7 @@ def add_recognition(
     """
     found: list[tuple[nn.Module, int]] = []
     device = next(discriminator.parameters()).device
-    images = torch.zeros(2, channels, resolution, resolution, device=device)
+    images = torch.zeros(2, channels, *sides(resolution), device=device)
 
     def note(module: nn.Module, arguments: tuple[Any, ...], output: Any) -> None:
         given = arguments[0] if arguments else None

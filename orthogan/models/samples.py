@@ -11,11 +11,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import nn
 
 from orthogan import __version__
-from orthogan.drawing.grid import class_grid, image_grid, magnify, save_png
+from orthogan.drawing.grid import class_grid, image_grid, save_png, to_picture
 from orthogan.drawing.notebook import png
 from orthogan.errors import UserError
 from orthogan.io.read import whole_number
@@ -309,7 +308,7 @@ def save_samples(samples: Samples, out: str | os.PathLike[str], *, class_names: 
     for index, (image, seed) in enumerate(zip(samples.images, samples.seeds, strict=True)):
         label = None if samples.labels is None else samples.labels[index]
         ending = "" if label is None else f"-class{label:0{max(2, digits)}d}"
-        picture = magnify(image, 1) if image.shape[0] == 3 else Image.fromarray(image[0])
+        picture = to_picture(image)
         alone = Samples(image[None], [seed], None if label is None else [label], samples.metadata)
         written.append(save_png(picture, target / f"{kind}{seed:06d}{ending}.png", _described(alone)))
     return written

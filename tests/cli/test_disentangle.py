@@ -150,7 +150,7 @@ def test_any_value_is_read_in_the_type_of_the_option_or_refused(data: st.DataObj
         ("Wrapped", ["--metrics", "activeness", "--directions", "parallel.safetensors"], "linearly dependent"),
         ("NaNForSome", ["--metrics", "activeness"], "the images contain NaN or infinite values"),
         ("NaNForSome", ["--metrics", "vp", "--set", "vp.pairs=200"], "the images contain NaN or infinite values"),
-        ("Oblong", ["--metrics", "mig", "--data", "sprites"], "must be square"),
+        ("Oblong", ["--metrics", "mig", "--data", "sprites"], "square images only"),
         ("Wrapped", ["--metrics", "mig"], "needs images with known factors"),
         ("Wrapped", ["--metrics", "activenes"], "did you mean 'activeness'?"),
     ],

@@ -93,7 +93,7 @@ def test_array_source_checks_what_it_is_given() -> None:
     images = np.zeros((3, 1, 4, 4), np.uint8)
     for changed, message in (
         ({"images": images.astype(np.float32)}, "must be uint8"),
-        ({"images": images[:, :, :3]}, "square"),
+        ({"images": np.zeros((3, 17, 4, 4), np.uint8)}, "1 to 16"),
         ({"images": images[:0]}, "no images"),
         ({"labels": np.arange(2), "class_names": ["a", "b"]}, "labels of shape"),
         ({"labels": np.arange(3), "class_names": ["a", "b"]}, "labels range from 0 to 2"),

@@ -60,7 +60,7 @@ def test_default_is_nearest_to_a_square_and_readable() -> None:
 
 @pytest.mark.parametrize(
     "images",
-    [np.zeros((2, 4, 4), np.uint8), np.zeros((2, 2, 4, 4), np.uint8), np.zeros((0, 3, 4, 4), np.uint8)],
+    [np.zeros((2, 4, 4), np.uint8), np.zeros((2, 17, 4, 4), np.uint8), np.zeros((0, 3, 4, 4), np.uint8)],
 )
 def test_wrong_shapes_are_named(images: np.ndarray) -> None:
     with pytest.raises(UserError, match="shape"):

@@ -172,8 +172,8 @@ def test_an_extractor_that_gives_something_else_is_refused(extractor: str, said:
     ("images", "said"),
     [
         (lambda z: (torch.zeros(len(z), 3, 8, 8), None), "returns a tuple"),
-        (lambda z: torch.zeros(len(z), 4, 8, 8), "1 or 3, h, w"),
-        (lambda z: torch.zeros(len(z), 3, 8), "1 or 3, h, w"),
+        (lambda z: torch.zeros(len(z), 17, 8, 8), "1 to 16, h, w"),
+        (lambda z: torch.zeros(len(z), 3, 8), "1 to 16, h, w"),
         (lambda z: torch.zeros(1, 3, 8, 8), "for 64 latents"),
         (lambda z: torch.zeros(len(z), 3, 8, 8, dtype=torch.uint8), "images in torch.uint8"),
     ],

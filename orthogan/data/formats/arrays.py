@@ -17,6 +17,7 @@ from orthogan.errors import UserError
 from orthogan.io.hashing import ContentHash, hash_files
 from orthogan.io.numpy_files import Npz, read_header
 from orthogan.io.read import check_regular, exists, open_regular, parsing, printable, user_path
+from orthogan.size import sides, size_key
 
 log = logging.getLogger("orthogan.data")
 
@@ -220,7 +221,7 @@ class StoredSource(ImageSource):
                 "as needed",
                 path,
             )
-        images = np.empty((len(self), self.channels, self.resolution, self.resolution), np.uint8)
+        images = np.empty((len(self), self.channels, *sides(self.resolution)), np.uint8)
         start = 0
         for piece in self.pieces():
             images[start : start + len(piece)] = self._fitted(piece)
@@ -229,7 +230,7 @@ class StoredSource(ImageSource):
 
     def fingerprint(self) -> str:
         """Return a hash of the content of the files, the annotations and the transform."""
-        digest = ContentHash().text(TRANSFORM, self.resolution, self.channels, *self.class_names)
+        digest = ContentHash().text(TRANSFORM, size_key(self.resolution), self.channels, *self.class_names)
         digest.text(self.array.key, hash_files(self.array.files)).array(self.labels)
         if self._factors is not None:
             digest.array(self._factors)

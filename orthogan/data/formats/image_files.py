@@ -17,6 +17,7 @@ from orthogan.io.hashing import ContentHash
 from orthogan.io.read import UnreadableFile, printable
 from orthogan.io.threads import in_threads
 from orthogan.progress import progress_bar
+from orthogan.size import sides, size_key
 
 log = logging.getLogger("orthogan.data")
 
@@ -86,7 +87,7 @@ class FileSource(ImageSource):
         from torch.utils.data import get_worker_info  # torch takes a second to import, and a config names this class
 
         # Channels last in memory, as decoders return them.
-        images = np.empty((len(indices), self.resolution, self.resolution, self.channels), np.uint8)
+        images = np.empty((len(indices), *sides(self.resolution), self.channels), np.uint8)
         images = images.transpose(0, 3, 1, 2)
         labels = np.empty(len(indices), np.int64)
         for row, index in enumerate(indices):
@@ -143,7 +144,7 @@ class FileSource(ImageSource):
 
     def fingerprint(self) -> str:
         """Return a hash of the content of the files, their names, the labels and the transform."""
-        digest = ContentHash().text(TRANSFORM, self.resolution, self.channels, *self.class_names)
+        digest = ContentHash().text(TRANSFORM, size_key(self.resolution), self.channels, *self.class_names)
         names = [entry.name for entry in self.entries]
         return digest.text(*names, self.store.content_hash(names)).array(self.labels).hexdigest()
 
@@ -158,7 +159,7 @@ def open_files(
 
 def _decode_all(source: FileSource) -> ArraySource:
     """Decode every readable file of ``source`` into memory."""
-    images = np.empty((len(source), source.channels, source.resolution, source.resolution), np.uint8)
+    images = np.empty((len(source), source.channels, *sides(source.resolution)), np.uint8)
     kept: list[int] = []
     animated = 0
     bar = progress_bar(source.entries, desc=f"reading {source.name}", unit=" images", leave=False)

@@ -21,6 +21,7 @@ from orthogan.config.base import Section
 from orthogan.data.source import DataRequest, ImageSource
 from orthogan.errors import UserError
 from orthogan.registry import Registry
+from orthogan.size import sides
 
 
 class DataSource:
@@ -31,7 +32,7 @@ class DataSource:
     - ``downloads``: whether its files may be downloaded to ``data.root``. A source without path and downloads is
       generated, with any number of images (``data.count``);
     - ``splits``: its parts, and those without classes (``unlabeled``);
-    - ``resolutions``, ``channels``: supported values; None = any resolution;
+    - ``resolutions``, ``channels``: supported values; None = any resolution; ``rectangles``: also (height, width);
     - ``factors``: whether the generative factors of its images are known;
     - ``options``: the section of ``data.options``, what only this source has;
     - ``origin`` and ``license``: where the images come from and under which license, for the cards of models.
@@ -57,6 +58,7 @@ class DataSource:
     unlabeled: ClassVar[tuple[str, ...]] = ()
     resolutions: ClassVar[tuple[int, ...] | None] = None
     channels: ClassVar[tuple[int, ...]] = (1, 3)
+    rectangles: ClassVar[bool] = False
     factors: ClassVar[bool] = False
     options: ClassVar[type[Section]] = Section
     origin: ClassVar[str] = ""
@@ -70,8 +72,10 @@ class DataSource:
     def problem(self, data: DataRequest) -> str:
         """Return why ``data`` cannot be opened, starting with the wrong key (``path: ...``); empty if it can."""
         name = data.source
-        if data.resolution < 1:
+        if min(sides(data.resolution)) < 1:
             return f"resolution: must be at least 1, not {data.resolution}"
+        if not isinstance(data.resolution, int) and not self.rectangles:
+            return f"resolution: {name} has square images only; set one number, not {list(data.resolution)}"
         if self.resolutions and data.resolution not in self.resolutions:
             return f"resolution: must be {_or(self.resolutions)} for {name}, not {data.resolution}"
         if data.channels not in self.channels:

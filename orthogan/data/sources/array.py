@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from orthogan.data.formats.arrays import StoredSource, check_count, existing_file, npy_array, warn_of_zeros_and_ones
-from orthogan.data.resize import TRANSFORM, check_images
+from orthogan.data.resize import MOST_CHANNELS, TRANSFORM, check_images
 from orthogan.data.source import Annotation, ArraySource, DataRequest, ImageSource
 from orthogan.data.sources import DATA_SOURCES, DataSource, shapes3d
 from orthogan.errors import UserError
@@ -31,7 +31,7 @@ LABEL_KEYS = ("latents_classes", "latents/classes", "latents_values", "latents/v
 
 @DATA_SOURCES.register("array")
 class Array(DataSource):
-    """The images of an ``.npz`` or ``.h5`` file: key ``images`` or ``imgs``, uint8 (N, H, W) or (N, H, W, 1 or 3).
+    """The images of an ``.npz`` or ``.h5`` file: key ``images`` or ``imgs``, uint8 (N, H, W) or (N, H, W, 1 to 16).
 
     It also reads an ``.npy`` file; its labels, if any, are in ``NAME.labels.npy`` beside ``NAME.npy``.
 
@@ -43,6 +43,8 @@ class Array(DataSource):
     """
 
     path = "required"
+    channels = tuple(range(1, MOST_CHANNELS + 1))
+    rectangles = True
 
     def open(self, data: DataRequest) -> ImageSource:
         """Open the images of the file. Raises UserError naming the file and what is missing."""

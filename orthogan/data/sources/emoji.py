@@ -102,6 +102,8 @@ class NotoEmoji(DataSource):
     """
 
     path = "required"
+    channels = (1, 2, 3, 4)
+    rectangles = True
     needs = f"the package {PACKAGE}; {DOWNLOAD}"
     factors = True
     options = EmojiOptions
@@ -121,12 +123,12 @@ class NotoEmoji(DataSource):
             if (options.skin_tones or emoji.tone in (NO_TONE, DEFAULT_TONE))
             and (not options.categories or emoji.category in options.categories)
         ]
-        ground = ImageColor.getrgb(options.background)[:3]
+        ground, alpha = ImageColor.getrgb(options.background)[:3], data.channels in (2, 4)
         bad = BadFiles(where, len(wanted), data.bad_images, data.bad_limit)
         pictures, kept = [], []
         for emoji in wanted:
             try:
-                pictures.append(_picture(content.get(PICTURES + emoji.image), ground))
+                pictures.append(_picture(content.get(PICTURES + emoji.image), None if alpha else ground))
             except Exception as error:  # Pillow raises almost any type for a damaged file
                 bad.add([BadFile(PICTURES + emoji.image, describe_error(error))])
                 continue
@@ -135,7 +137,7 @@ class NotoEmoji(DataSource):
             raise UserError(f"{where}: holds {len(kept)} readable emoji; a set needs at least two")
         images = data.fit(np.stack(pictures), where)
         note = _annotation(kept, options.categories or CATEGORIES)
-        transform = f"{TRANSFORM}, on {bytes(ground).hex()}"
+        transform = f"{TRANSFORM}, with alpha" if alpha else f"{TRANSFORM}, on {bytes(ground).hex()}"
         return ArraySource(f"emoji-{len(kept)}", images, **note._asdict(), transform=transform)
 
 
@@ -201,14 +203,16 @@ def _annotation(emoji: Sequence[Emoji], categories: Sequence[str]) -> Annotation
     )
 
 
-def _picture(content: bytes | None, ground: Sequence[int]) -> np.ndarray:
-    """uint8 (64, 64, 3) of a PNG file on a color (r, g, b)."""
+def _picture(content: bytes | None, ground: Sequence[int] | None) -> np.ndarray:
+    """uint8 (64, 64, 3) of a PNG file on a color (r, g, b), or (64, 64, 4) without one."""
     if content is None:
         raise ValueError("is missing")
     with Image.open(io.BytesIO(content), formats=("PNG",)) as picture:
         if picture.size != (SIDE, SIDE):
             raise ValueError(f"has {picture.size[0]} x {picture.size[1]} pixels, expected {SIDE} x {SIDE}")
         colors = picture.convert("RGBA")
+    if ground is None:
+        return np.asarray(colors)
     return np.asarray(Image.alpha_composite(Image.new("RGBA", colors.size, tuple(ground)), colors).convert("RGB"))
 
 

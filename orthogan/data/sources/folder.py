@@ -46,6 +46,8 @@ class Folder(DataSource):
     """
 
     path = "required"
+    channels = (1, 2, 3, 4)
+    rectangles = True
 
     def open(self, data: DataRequest) -> ImageSource:
         """Open the images in the folder or zip file."""

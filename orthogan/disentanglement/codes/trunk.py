@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from orthogan.errors import UserError
 from orthogan.fit import cosine, fit, seeded
 
 Precision = Literal["float32", "bfloat16"]
@@ -45,8 +46,10 @@ def _layer(inputs: int, outputs: int, stride: int = 1) -> list[nn.Module]:
     return [conv, nn.BatchNorm2d(outputs), nn.ReLU()]
 
 
-def new_trunk(channels: int, resolution: int, outputs: int, *, seed: int) -> Trunk:
+def new_trunk(channels: int, resolution: Any, outputs: int, *, seed: int) -> Trunk:
     """Build a trunk whose initial weights depend on the arguments alone; the global random state is not changed."""
+    if not isinstance(resolution, int):
+        raise UserError("disentanglement: oracles and encoders need square images; use a metric of the generator alone")
     with seeded(seed, "trunk"):
         net = Trunk(channels, resolution, outputs)
     return net.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -105,8 +106,10 @@ class Critic(nn.Module):
         return f"conv5x5 of stride 2, swish: {', '.join(map(str, self.widths))}; linear"
 
 
-def new_critic(channels: int, resolution: int, width: int, *, seed: int) -> Critic:
+def new_critic(channels: int, resolution: Any, width: int, *, seed: int) -> Critic:
     """Build a critic whose weights depend on the arguments alone; the global random state is not changed."""
+    if not isinstance(resolution, int):
+        raise UserError("metrics: the critic of neural_divergence and lipschitz needs square images")
     with seeded_init(seed, "critic"):
         return Critic(channels, resolution, width)
 

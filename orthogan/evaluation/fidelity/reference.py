@@ -22,6 +22,7 @@ from orthogan.evaluation.images import real
 from orthogan.evaluation.metric import Stream
 from orthogan.io.read import cache_folder
 from orthogan.io.weights import read_sealed, write_sealed
+from orthogan.size import size_in_words
 
 PRECISION, FP32, BF16 = "precision", "float32", "bfloat16"
 
@@ -50,7 +51,7 @@ def reference_of(
     Arguments as in ``features.extract``; with ``streams``, the images are always read.
     """
     count = len(source) if samples is None else min(samples, len(source))
-    name = f"{source.name}, {count:,} images of {source.resolution} px"
+    name = f"{source.name}, {count:,} images of {size_in_words(source.resolution)} px"
     common: dict[str, Any] = {"device": device, "total": count, "keep": keep, "streams": streams, "progress": progress}
     common["what"] = f"features of {source.name}"
     batches = real(source, samples, batch_size=batch_size)

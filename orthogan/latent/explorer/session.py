@@ -33,6 +33,7 @@ from orthogan.models.generate import in_space as seen_from
 from orthogan.models.protocol import Generator, as_generator
 from orthogan.models.samples import format_ranges
 from orthogan.progress import progress_bar
+from orthogan.size import sides
 
 HEAT_TOP = 128.0  # gray levels of the last color of the map of differences
 MEASURED_SEEDS = 16
@@ -55,7 +56,7 @@ class Explorer:
     def __init__(self, generator: nn.Module, *, class_names: Sequence[str] = ()) -> None:
         self.generator = as_generator(generator)
         self.hash = model_hash(generator)
-        self.side = image_size(self.generator)[1]
+        self.side = sides(image_size(self.generator)[1])[1]
         count = self.generator.num_classes
         self.class_names = [*class_names[:count], *(f"class {label}" for label in range(len(class_names), count))]
         self._one_at_a_time = threading.Lock()  # a net's mode is switched while it draws

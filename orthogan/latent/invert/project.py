@@ -29,6 +29,7 @@ from orthogan.models.noise import noise_maps, replaced
 from orthogan.models.protocol import Generator, as_generator
 from orthogan.rng import derive
 from orthogan.rng import generator as seeded
+from orthogan.size import sides, size_in_words
 
 # targets (n, c, h, w) in [-1, 1] -> a function of images (n, c, h, w): their distances (n,) from the targets
 Against = Callable[[Tensor], Callable[[Tensor], Tensor]]
@@ -124,10 +125,10 @@ def project(
     net = as_generator(generator)
     space = space or ("w" if "w" in list_spaces(net) else "z")
     channels, side = image_size(net)
-    if pictures.ndim != 4 or pictures.dtype != np.uint8 or pictures.shape[1:] != (channels, side, side):
+    if pictures.ndim != 4 or pictures.dtype != np.uint8 or pictures.shape[1:] != (channels, *sides(side)):
         raise UserError(
-            f"pictures of shape {pictures.shape}, {pictures.dtype}: expected uint8 (n, {channels}, {side}, {side}), "
-            "the size of this generator's images"
+            f"pictures of shape {pictures.shape}, {pictures.dtype}: expected uint8 (n, {channels}, height, width) at "
+            f"{size_in_words(side)} pixels, the size of this generator's images"
         )
     for name, value, least in (("steps", steps, 1), ("starts", starts, 1), ("candidates", candidates, starts)):
         if value < least:

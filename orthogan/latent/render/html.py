@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
-from orthogan.drawing.grid import default_scale
+from orthogan.drawing.grid import default_scale, to_picture
 from orthogan.drawing.notebook import html_frame
 from orthogan.io.write import write_bytes
 from orthogan.latent.render.animation import swing
@@ -37,9 +37,7 @@ COMPARED = (
 
 def strip_uri(frames: np.ndarray) -> str:
     """``frames`` uint8 (steps, c, h, w) side by side as one PNG (lossless, original size) in a data URI."""
-    strip = np.concatenate(list(frames), axis=2)
-    picture = Image.fromarray(strip[0] if len(strip) == 1 else np.ascontiguousarray(strip.transpose(1, 2, 0)))
-    return _png_uri(picture)
+    return _png_uri(to_picture(np.concatenate(list(frames), axis=2)))
 
 
 def _png_uri(picture: Image.Image) -> str:

@@ -148,7 +148,7 @@ class StyledConv(ModulatedConv2d):
         h = super().forward(x, w)
         if self.noise_strength is not None:
             seeds = torch.zeros(1, dtype=torch.int64, device=h.device) if seeds is None else seeds
-            noise = hash_noise(seeds, self.layer, h.shape[2]).to(self.noise_strength.dtype)
+            noise = hash_noise(seeds, self.layer, h.shape[2], h.shape[3]).to(self.noise_strength.dtype)
             h = h + (self.noise_strength * noise).to(h.dtype)
         return activate(h)
 
@@ -266,13 +266,17 @@ def latent_seeds(z: Tensor) -> Tensor:
     return _mix(_mix(bits ^ _mix(torch.arange(z.shape[1], device=z.device))).sum(1) & WORD)
 
 
-def hash_noise(seeds: Tensor, layer: int, side: int) -> Tensor:
-    """Return standard normal numbers (n, 1, side, side) float32, a function of seed (n,) int64, layer and pixel."""
+def hash_noise(seeds: Tensor, layer: int, height: int, width: int | None = None) -> Tensor:
+    """Return standard normal numbers (n, 1, height, width) float32, a function of seed (n,) int64, layer and pixel.
+
+    ``width``: None if it is the height.
+    """
+    width = height if width is None else width
     start = _mix((seeds + 0x9E3779B9 * (layer + 1)) & WORD)
-    pixels = _mix(torch.arange(1, side**2 + 1, device=seeds.device))
+    pixels = _mix(torch.arange(1, height * width + 1, device=seeds.device))
     # 24 bits as odd multiples of 2^-24 within (-1, 1): all are exact in float32, and none is an endpoint
     odd = (_mix(start[:, None] ^ pixels) >> 8) * 2 + 1 - 2**24
-    return (torch.erfinv(odd.float() / 2**24) * math.sqrt(2)).view(-1, 1, side, side)
+    return (torch.erfinv(odd.float() / 2**24) * math.sqrt(2)).view(-1, 1, height, width)
 
 
 def _mix(x: Tensor) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +12,7 @@ from torch.nn import functional
 from orthogan.errors import UserError
 from orthogan.layers.batch_norm import Norm
 from orthogan.layers.resampled import conv_pool, upsample_conv
+from orthogan.size import sides, size_in_words
 
 RELU_GAIN = math.sqrt(2)
 Weighted = TypeVar("Weighted", nn.Conv2d, nn.Linear, nn.Embedding)
@@ -98,12 +99,29 @@ def project(features: Tensor, embedding: nn.Embedding, labels: Tensor | None) ->
     return (embedding(labels) * features).sum(1)
 
 
-def unsupported_resolution(family: str, resolution: int, supported: object) -> UserError:
+def unsupported_resolution(family: str, resolution: Any, supported: object) -> UserError:
     """Return the error for a resolution that a family does not support."""
     sizes = ", ".join(map(str, supported))  # pyright: ignore[reportArgumentType]
-    return UserError(f"data.resolution is {resolution}: {family} supports {sizes} pixels")
+    return UserError(f"data.resolution is {size_in_words(resolution)}: {family} supports {sizes} pixels")
 
 
 def square(z: Tensor, channels: int, side: int) -> Tensor:
     """Reshape (n, channels*side*side) to (n, channels, side, side)."""
     return torch.reshape(z, (z.shape[0], channels, side, side))
+
+
+def halvings(family: str, resolution: Any, smallest: int) -> int:
+    """Return how often both sides of images can be halved until one has fewer than twice ``smallest`` pixels.
+
+    Raises:
+        UserError: a side is not a multiple of 4, or is below 8 pixels.
+    """
+    size = sides(resolution)
+    if any(side % 4 or side < 8 for side in size):
+        raise UserError(
+            f"data.resolution is {size_in_words(resolution)}: {family} supports multiples of 4 pixels from 8 on"
+        )
+    count = 0
+    while all(side % 2 == 0 and side // 2 >= smallest for side in size):
+        size, count = (size[0] // 2, size[1] // 2), count + 1
+    return count

@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -27,13 +28,13 @@ from orthogan.models.families.modulation import (
     pixel_norm,
     with_deviation,
 )
-from orthogan.models.families.resnet_blocks import project, unsupported_resolution
+from orthogan.models.families.resnet_blocks import halvings, project
 from orthogan.models.families.style_based import StyleBased
 from orthogan.models.protocol import DISCRIMINATORS, GENERATORS, Discriminator
+from orthogan.size import sides
 from orthogan.weights.selection import choose
 
-RESOLUTIONS = (32, 64, 128, 256)
-BOTTOM = 4  # side of the smallest map
+BOTTOM = 4  # smallest side of the smallest map
 WIDEST = 512
 MAPPING_RATE = 0.01  # learning rate of the mapping network relative to the others
 MEAN_DECAY = 0.998  # of w_mean, per training forward
@@ -106,10 +107,13 @@ class Block(nn.Module):
 class StyleGAN2Generator(StyleBased):
     """A generator z -> ``mapping`` -> w -> ``synthesis`` -> image, with a learned 4x4 constant and a block per size.
 
+    For a size that is no power of 2, the constant has the size of the images after as many halvings as are possible.
+
     The noise is deterministic: in training, the noise of an image is a hash of its latent; in eval mode all images
     share one fixed noise, so that an image is a smooth function of its latent.
 
     Args:
+        resolution: any multiple of 4, or (height, width); sides that can be halved often work best, such as (64, 96).
         channels: width at full size, doubled at each halving up to 512.
         num_classes: > 0 adds a learned vector per class in the mapping network.
         w_dim: dimension of w; ``latent_dim`` by default.
@@ -121,7 +125,7 @@ class StyleGAN2Generator(StyleBased):
             (``project_styles``), so that such a network can be built from a config.
 
     Raises:
-        UserError: the resolution is not 32, 64, 128 or 256.
+        UserError: a side of the images is not a multiple of 4 pixels.
         ValueError: there is no mapping layer, or style_rank does not fit.
 
     Source: Karras et al. 2020, arXiv:1912.04958.
@@ -135,10 +139,12 @@ class StyleGAN2Generator(StyleBased):
         ('z', 'w', 'w+', 's')
     """
 
+    rectangles = True
+
     def __init__(
         self,
         *,
-        resolution: int,
+        resolution: Any,
         image_channels: int,
         channels: int,
         latent_dim: int,
@@ -157,7 +163,7 @@ class StyleGAN2Generator(StyleBased):
         self.resolution, self.image_channels = resolution, image_channels
         self.w_dim = w_dim or latent_dim
         self.mapper = Mapping(latent_dim, self.w_dim, num_classes, mapping_layers, equalized)
-        self.constant = nn.Parameter(torch.randn(widths[0], BOTTOM, BOTTOM))
+        self.constant = nn.Parameter(torch.randn(widths[0], *_bottom(resolution)))
         self.blocks = nn.ModuleList(
             Block(widths[max(0, i - 1)], width, image_channels, self.w_dim, index=i, noise=noise, equalized=equalized)
             for i, width in enumerate(widths)
@@ -223,7 +229,7 @@ class StyleGAN2Discriminator(Discriminator):
         equalized: as for the generator.
 
     Raises:
-        UserError: the resolution is not 32, 64, 128 or 256.
+        UserError: a side of the images is not a multiple of 4 pixels.
 
     Source: Karras et al. 2020, arXiv:1912.04958.
 
@@ -235,8 +241,10 @@ class StyleGAN2Discriminator(Discriminator):
         torch.Size([2])
     """
 
+    rectangles = True
+
     def __init__(
-        self, *, resolution: int, image_channels: int, channels: int, num_classes: int = 0, equalized: bool = True
+        self, *, resolution: Any, image_channels: int, channels: int, num_classes: int = 0, equalized: bool = True
     ) -> None:
         super().__init__()
         widths = _widths(resolution, channels)[::-1]
@@ -245,7 +253,7 @@ class StyleGAN2Discriminator(Discriminator):
         self.image = EqualConv2d(image_channels, widths[0], 1, equalized=equalized)
         self.blocks = nn.ModuleList(ResidualBlock(a, b, equalized) for a, b in itertools.pairwise(widths))
         self.conv = EqualConv2d(top + 1, top, 3, equalized=equalized)
-        self.hidden = EqualLinear(top * BOTTOM**2, top, equalized=equalized)
+        self.hidden = EqualLinear(top * math.prod(_bottom(resolution)), top, equalized=equalized)
         self.linear = EqualLinear(top, 1, equalized=equalized)
         self.embedding = nn.Embedding(num_classes, top) if num_classes else None
 
@@ -304,10 +312,15 @@ def project_styles(generator: nn.Module, rank: int = 10, layers: str | Sequence[
     return list(new)
 
 
-def _widths(resolution: int, channels: int) -> list[int]:
-    """Return the channels of the maps, from the 4x4 map to full size."""
-    if resolution not in RESOLUTIONS:
-        raise unsupported_resolution("stylegan2", resolution, RESOLUTIONS)
-    depth = int(math.log2(resolution // BOTTOM))
+def _widths(resolution: Any, channels: int) -> list[int]:
+    """Return the channels of the maps, from the smallest map to full size."""
+    depth = halvings("stylegan2", resolution, BOTTOM)
     # never narrower than requested, if that is above the usual limit
     return [min(channels << (depth - i), max(WIDEST, channels)) for i in range(depth + 1)]
+
+
+def _bottom(resolution: Any) -> tuple[int, int]:
+    """Return height and width of the smallest map."""
+    depth = halvings("stylegan2", resolution, BOTTOM)
+    height, width = sides(resolution)
+    return height >> depth, width >> depth

@@ -27,6 +27,7 @@ from orthogan.io.checkpoint import Part
 from orthogan.models.build import build_classifier
 from orthogan.models.saved import CLASSIFIER, CLASSIFIER_FORMAT, metadata
 from orthogan.rng import derive, generator
+from orthogan.size import size_in_words
 from orthogan.training.classifier.phases import ClassifierBatch, classifier_loss
 from orthogan.training.compiled import Compiler
 from orthogan.training.conditioning import WeightRegularizers
@@ -188,7 +189,7 @@ class ClassifierTask:
         """Sizes of net and data."""
         facts: dict[str, Any] = {"C parameters": sum(p.numel() for p in self.net.parameters())}
         facts |= {f"C {what}": layers for what, layers in self.conditioning.describe().items()}
-        facts["data"] = f"{self.source.name}, {len(self.source):,} images of {self.source.resolution} px"
+        facts["data"] = f"{self.source.name}, {len(self.source):,} images of {size_in_words(self.source.resolution)} px"
         facts["test data"] = f"{self.test.name}, {len(self.test):,} images"
         facts["classes"] = self.source.classes_in_words(used=True)
         return facts

@@ -12,6 +12,7 @@ from torch.optim import Adam
 
 from orthogan import weights
 from orthogan.config.schema import Config
+from orthogan.errors import UserError
 from orthogan.models.codes import codes_of
 from orthogan.models.protocol import Generator
 from orthogan.models.recognition import PairClassifier
@@ -114,6 +115,8 @@ class Contrast:
 
     def _make(self, turn: int) -> nn.Module:
         data = self.config.data
+        if not isinstance(data.resolution, int):
+            raise UserError("data.resolution: the contrastive loss needs square images; set one number, such as 32")
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive(self.config.seed, "init", "contrastive", turn))
             return PairClassifier(

@@ -21,6 +21,7 @@ does not depend on it.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 
 import numpy as np
@@ -34,6 +35,7 @@ from orthogan.errors import UserError
 from orthogan.models.modes import eval_mode
 from orthogan.models.protocol import Generator
 from orthogan.rng import derive, generator
+from orthogan.size import sides
 
 IMAGES = 256  # of each kind: training, held out, fake
 MOST_PIXELS = 1 << 24  # of the images of one kind together; large images are fewer, but at least 32
@@ -218,7 +220,7 @@ class Health:
                 )
 
     def _some(self, source: ImageSource, purpose: str) -> tuple[Tensor, Tensor]:
-        pixels = source.channels * source.resolution**2
+        pixels = source.channels * math.prod(sides(source.resolution))
         count = min(len(source), IMAGES, max(32, MOST_PIXELS // pixels))
         images, labels = source.read(permuted_index(derive(self.config.seed, "health", purpose), len(source), 0, count))
         return torch.from_numpy(np.ascontiguousarray(images)), torch.from_numpy(labels)

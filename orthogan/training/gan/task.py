@@ -35,6 +35,7 @@ from orthogan.models.saved import DISCRIMINATOR, EMA, RAW, metadata
 from orthogan.models.warm_start import WarmStart
 from orthogan.named_code import Trust
 from orthogan.rng import derive
+from orthogan.size import sides, size_in_words
 from orthogan.training.compiled import Compiler, supports_compiled_double_backward
 from orthogan.training.conditioning import WeightRegularizers
 from orthogan.training.config import AdamConfig
@@ -319,7 +320,7 @@ class GanTask:
             facts["model.init"] = self.start
         if self.frozen:
             facts["fixed blocks of D"] = ", ".join(name for name, _ in self.frozen)
-        facts["data"] = f"{self.source.name}, {len(self.source):,} images of {self.source.resolution} px"
+        facts["data"] = f"{self.source.name}, {len(self.source):,} images of {size_in_words(self.source.resolution)} px"
         facts["classes"] = self.source.classes_in_words(used=bool(self.classes))
         return facts
 
@@ -392,7 +393,7 @@ class GanTask:
     def _views(self, times: tuple[int, ...], n: int, phase: str, *position: int) -> Views:
         """What the augmentation draws for ``times`` n images, one after the other."""
         rng = self.draws.rng(f"augment {phase}", *position)
-        shape = (self.source.channels, self.source.resolution, self.source.resolution)
+        shape = (self.source.channels, *sides(self.source.resolution))
         return tuple(self.augment.draw(n * many, shape, rng) for many in times)
 
     def _discriminator_batch(self, index: int) -> DiscriminatorBatch:

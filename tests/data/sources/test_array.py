@@ -297,7 +297,7 @@ def test_one_other_pixel_anywhere_makes_them_grey(
         np.zeros((4, 8, 8), np.int64),
         np.zeros((4, 8, 8), np.int8),
         np.zeros((4, 8, 8), np.complex64),
-        np.zeros((4, 8, 8, 4), np.uint8),
+        np.zeros((4, 8, 8, 17), np.uint8),
         np.zeros((4, 8, 8, 3, 1), np.uint8),
         np.zeros((4, 0, 0, 3), np.uint8),
         np.zeros((0, 8, 8), np.uint8),
