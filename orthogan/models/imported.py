@@ -1,4 +1,4 @@
-"""Converting other people's checkpoints to model files of ours, with a card that says where they come from."""
+"""Converting other people's checkpoints to model files of orthogan, with a card that says where they come from."""
 
 from __future__ import annotations
 
