@@ -62,7 +62,7 @@ STARTS: list[tuple[str, int, set[str]]] = [
     ("completion bash", 0, {"argcomplete"}),
     ("config configs/demo.yaml", 0, NAMES),
     ("models", 0, {"pydantic", "tabulate", "yaml"}),
-    ("config --list", 0, {"tabulate"}),
+    ("config --list", 0, {"tabulate", "yaml"}),
     ("config", 2, NOTHING),
     ("study --list", 0, {*NAMES, "accelerate"}),
     ("sample RUN --out OUT/s.png", 0, DEVICE),
