@@ -71,16 +71,20 @@ def on_white(picture: Image.Image) -> Image.Image:
     return flat.convert("L" if picture.mode == "LA" else "RGB")
 
 
-def check_images(shape: tuple[int, ...], dtype: np.dtype, name: str) -> None:
-    """Raise UserError unless there are N images (N, H, W) or (N, H, W, C), uint8 or bool."""
+def is_deep(dtype: np.dtype) -> bool:
+    """Whether images of this type are uint16 or floats."""
+    return dtype.kind == "f" or (dtype.kind == "u" and dtype.itemsize == 2)
+
+
+def check_images(shape: tuple[int, ...], dtype: np.dtype, name: str, *, deep: bool = False) -> None:
+    """Raise UserError unless there are N images (N, H, W) or (N, H, W, C), uint8 or bool.
+
+    ``deep``: uint16 and floats are accepted too.
+    """
     where = printable(name)
-    if dtype.kind == "f":
-        raise UserError(
-            f"{where}: images must be uint8 from 0 to 255, not {dtype}; if they are from 0 to 1, save "
-            "(255 * images).round().astype('uint8')"
-        )
-    if dtype not in (np.uint8, np.bool_):
-        raise UserError(f"{where}: images must be uint8 from 0 to 255, not {dtype}")
+    if dtype not in (np.uint8, np.bool_) and not (deep and is_deep(dtype)):
+        wanted = "uint8, uint16, float or bool" if deep else "uint8 from 0 to 255"
+        raise UserError(f"{where}: images must be {wanted}, not {dtype}")
     last = shape[3] if len(shape) == 4 else 1
     # channels come last; more than four are fewer than the pixels of a side
     if len(shape) not in (3, 4) or not 1 <= last <= (MOST_CHANNELS if min(shape[1:3]) > last else max(MODES)):

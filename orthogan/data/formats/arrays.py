@@ -11,12 +11,14 @@ from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
-from orthogan.data.resize import TRANSFORM, check_images
+from orthogan.data.formats.levels import check_deep, check_unused, to_eight_bits
+from orthogan.data.resize import TRANSFORM, check_images, is_deep
 from orthogan.data.source import Annotation, ArraySource, DataRequest, ImageSource
 from orthogan.errors import UserError
 from orthogan.io.hashing import ContentHash, hash_files
 from orthogan.io.numpy_files import Npz, read_header
 from orthogan.io.read import check_regular, exists, open_regular, parsing, printable, user_path
+from orthogan.progress import progress_bar
 from orthogan.size import sides, size_key
 
 log = logging.getLogger("orthogan.data")
@@ -129,12 +131,13 @@ def npy_array(path: Path) -> StoredArray:
             f"{printable(path)}: file is truncated: it ends within the images {header.dtype} {header.shape}; copy it "
             "again"
         )
-    check_images(header.shape, header.dtype, str(path))
-    return StoredArray(path, "npy", header.shape, header.dtype, [path], _rows(path, header.start, header.shape))
+    check_images(header.shape, header.dtype, str(path), deep=True)
+    rows = _rows(path, header.start, header.shape, header.dtype.itemsize)
+    return StoredArray(path, "npy", header.shape, header.dtype, [path], rows)
 
 
-def _rows(path: Path, offset: int, shape: tuple[int, ...]) -> RowFile:
-    return RowFile(path, offset=offset, count=shape[0], row_bytes=math.prod(shape[1:]))
+def _rows(path: Path, offset: int, shape: tuple[int, ...], itemsize: int = 1) -> RowFile:
+    return RowFile(path, offset=offset, count=shape[0], row_bytes=math.prod(shape[1:]) * itemsize)
 
 
 def npz_array(path: Path, key: str) -> StoredArray:
@@ -154,24 +157,34 @@ def npz_array(path: Path, key: str) -> StoredArray:
 
 
 class StoredSource(ImageSource):
-    """The images of ``array``, uint8 or bool (N, H, W) or (N, H, W, 1 or 3), read as they are needed.
+    """The images of ``array``, uint8 or bool (N, H, W) or (N, H, W, 1 to 16), read as they are needed.
 
-    ``name``: default is the name of the file. ``binary``: pixels are 0 and 1 and become 0 and 255. Raises UserError if
-    there are no images, or other arrays.
+    ``name``: default is the name of the file. ``binary``: pixels are 0 and 1 and become 0 and 255. ``deep``: uint16 and
+    floats are accepted too, with ``value_range`` as black and white (``formats.levels``). Raises UserError if there are
+    no images, or other arrays.
     """
 
     any_order = True  # whether images can be read in any order
 
     def __init__(
-        self, array: StoredArray, data: DataRequest, note: Annotation, *, name: str = "", binary: bool = False
+        self,
+        array: StoredArray,
+        data: DataRequest,
+        note: Annotation,
+        *,
+        name: str = "",
+        binary: bool = False,
+        deep: bool = False,
+        value_range: Sequence[float] | None = None,
     ) -> None:
-        check_images(array.shape, array.dtype, str(array.path))
+        check_images(array.shape, array.dtype, str(array.path), deep=deep)
         length = array.shape[0]
         if length == 0:
             raise UserError(f"{printable(array.path)}: contains no images")
         check_count(array.path, length)
         self.name = name or printable(array.path.stem)
         self.array, self.data, self.note, self.binary = array, data, note, binary
+        self.value_range = value_range
         self.resolution, self.channels = data.resolution, data.channels
         self.annotate(note, length)
 
@@ -179,7 +192,7 @@ class StoredSource(ImageSource):
         return len(self.labels)
 
     def stored(self, indices: np.ndarray) -> np.ndarray:
-        """Return the images at ``indices`` as stored, uint8 or bool (n, H, W) or (n, H, W, 1 or 3)."""
+        """Return the images at ``indices`` as stored, (n, H, W) or (n, H, W, 1 to 16)."""
         assert self.array.rows is not None
         return self.array.rows.read(indices).view(self.array.dtype).reshape(-1, *self.array.shape[1:])
 
@@ -192,6 +205,8 @@ class StoredSource(ImageSource):
             if images.max(initial=0) > 1:
                 raise UserError(f"{self.array.path}: has pixels up to {images.max()}, expected 0 and 1")
             images = images * np.uint8(255)  # not divided by 255, a common mistake
+        if is_deep(images.dtype):
+            images = to_eight_bits(images, self.value_range, self.array.path)
         return self.data.fit(images, self.array.path)
 
     def pieces(self) -> Iterator[np.ndarray]:
@@ -200,12 +215,25 @@ class StoredSource(ImageSource):
             yield self.stored(np.arange(start, stop))
 
     def _bounds(self) -> Iterator[tuple[int, int]]:
-        step = max(1, AT_ONCE // math.prod(self.array.shape[1:]))
+        step = max(1, AT_ONCE // (math.prod(self.array.shape[1:]) * self.array.dtype.itemsize))
         for start in range(0, len(self), step):
             yield start, min(start + step, len(self))
 
-    def find_binary(self) -> None:
-        """Set ``binary`` and warn if all pixels are 0 or 1; reads up to the first other pixel."""
+    def find_levels(self) -> None:
+        """Check the values of uint16 and floats; set ``binary`` and warn if all pixels are 0 or 1 (uint8).
+
+        Reads uint8 up to the first other pixel, and uint16 and floats as a whole, with a progress bar.
+        """
+        if is_deep(self.array.dtype):
+            starts = progress_bar(list(self._bounds()), desc=f"checking {self.name}", unit=" parts", leave=False)
+            check_deep(
+                (self.stored(np.arange(*bounds)) for bounds in starts),
+                self.array.dtype,
+                self.value_range,
+                self.array.path,
+            )
+            return
+        check_unused(self.value_range, self.array.path, self.array.dtype)
         self.binary = self.array.dtype == np.uint8 and all(piece.max(initial=0) <= 1 for piece in self.pieces())
         if self.binary:
             warn_of_zeros_and_ones(self.array.path)
@@ -231,6 +259,8 @@ class StoredSource(ImageSource):
     def fingerprint(self) -> str:
         """Return a hash of the content of the files, the annotations and the transform."""
         digest = ContentHash().text(TRANSFORM, size_key(self.resolution), self.channels, *self.class_names)
+        if self.value_range is not None:
+            digest.text(*self.value_range)
         digest.text(self.array.key, hash_files(self.array.files)).array(self.labels)
         if self._factors is not None:
             digest.array(self._factors)

@@ -12,9 +12,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
+from pydantic import Field, field_validator
 
+from orthogan.config.base import Section
 from orthogan.data.formats.arrays import StoredSource, check_count, existing_file, npy_array, warn_of_zeros_and_ones
-from orthogan.data.resize import MOST_CHANNELS, TRANSFORM, check_images
+from orthogan.data.formats.levels import check_deep, check_unused, to_eight_bits
+from orthogan.data.resize import MOST_CHANNELS, TRANSFORM, check_images, is_deep
 from orthogan.data.source import Annotation, ArraySource, DataRequest, ImageSource
 from orthogan.data.sources import DATA_SOURCES, DataSource, shapes3d
 from orthogan.errors import UserError
@@ -29,9 +32,29 @@ DSPRITES_NAMES = ("colour", "shape", "scale", "orientation", "x", "y")
 LABEL_KEYS = ("latents_classes", "latents/classes", "latents_values", "latents/values", "labels")
 
 
+class ArrayOptions(Section):
+    """What only arrays have."""
+
+    range: list[float] | None = Field(
+        default=None,
+        description="values of black and white of uint16 and float images, such as [-1, 1]; none = [0, 65535] for "
+        "uint16, [0, 1] for floats",
+    )
+
+    @field_validator("range")
+    @classmethod
+    def _two(cls, value: list[float] | None) -> list[float] | None:
+        if value is not None and not (len(value) == 2 and value[0] < value[1]):
+            raise ValueError(f"must be [black, white] with black < white, such as [0, 1] or [-1, 1], not {value}")
+        return value
+
+
 @DATA_SOURCES.register("array")
 class Array(DataSource):
-    """The images of an ``.npz`` or ``.h5`` file: key ``images`` or ``imgs``, uint8 (N, H, W) or (N, H, W, 1 to 16).
+    """The images of an ``.npz`` or ``.h5`` file: key ``images`` or ``imgs``, (N, H, W) or (N, H, W, 1 to 16).
+
+    Images are uint8, bool, uint16 or floats. uint16 from 0 to 65535 and floats from 0 to 1, or what ``options.range``
+    says, are rounded to 8 bits (before they are resized); other values are an error with the smallest and the largest.
 
     It also reads an ``.npy`` file; its labels, if any, are in ``NAME.labels.npy`` beside ``NAME.npy``.
 
@@ -45,41 +68,47 @@ class Array(DataSource):
     path = "required"
     channels = tuple(range(1, MOST_CHANNELS + 1))
     rectangles = True
+    options = ArrayOptions
 
     def open(self, data: DataRequest) -> ImageSource:
         """Open the images of the file. Raises UserError naming the file and what is missing."""
         path = existing_file(data.path, "an .npz, .npy or .h5 file")
-        kind = path.suffix.lower()
+        kind, given = path.suffix.lower(), ArrayOptions(**data.options).range
         if kind == ".npz":
-            return _open_npz(path, data)
+            return _open_npz(path, data, given)
         if kind in (".h5", ".hdf5"):
             from orthogan.data.formats.hdf5 import H5Source, h5_annotation, h5_array
 
             images = h5_array(path, IMAGE_KEYS)
             note = _annotated(path, lambda: h5_annotation(path, LABEL_KEYS, images.shape[0]), images.shape[0])
-            source = H5Source(images, data, note)
+            source = H5Source(images, data, note, deep=True, value_range=given)
         elif kind == ".npy":
             images, beside = npy_array(path), path.with_suffix(".labels.npy")
             note = _annotated(beside, lambda: read_npy(beside) if exists(beside, "file") else None, images.shape[0])
-            source = StoredSource(images, data, note)
+            source = StoredSource(images, data, note, deep=True, value_range=given)
         else:
             raise UserError(f"{printable(path)}: the source 'array' reads .npz, .npy and .h5 files")
-        source.find_binary()
+        source.find_levels()
         return source.kept()
 
 
-def _open_npz(path: Path, data: DataRequest) -> ImageSource:
+def _open_npz(path: Path, data: DataRequest, value_range: Sequence[float] | None) -> ImageSource:
     with Npz(path) as archive:
         key = archive.key(IMAGE_KEYS)
         header = archive.header(key)
-        check_images(header.shape, header.dtype, f"{path}: {key!r}")
+        check_images(header.shape, header.dtype, f"{path}: {key!r}", deep=True)
         check_count(path, header.shape[0])
         images = archive.read(key)
         label_key = next((key for key in LABEL_KEYS if key in archive.keys), None)
         note = _annotated(path, lambda: None if label_key is None else archive.read(label_key), len(images))
-    if images.dtype == np.uint8 and images.size and images.max() <= 1:
-        images = images * np.uint8(255)
-        warn_of_zeros_and_ones(path)
+    if is_deep(images.dtype):
+        check_deep([images], images.dtype, value_range, path)
+        images = to_eight_bits(images, value_range, path)
+    else:
+        check_unused(value_range, path, images.dtype)
+        if images.dtype == np.uint8 and images.size and images.max() <= 1:
+            images = images * np.uint8(255)
+            warn_of_zeros_and_ones(path)
     return ArraySource(printable(path.stem), data.fit(images, path), **note._asdict(), transform=TRANSFORM)
 
 

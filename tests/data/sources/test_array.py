@@ -149,7 +149,7 @@ def test_pickled_images_are_refused(tmp_path: Path) -> None:
 def test_bad_files(tmp_path: Path) -> None:
     images = np.zeros((4, 8, 8), np.uint8)
     np.savez(tmp_path / "keys.npz", pictures=images)
-    np.savez(tmp_path / "float.npz", images=images / 255)
+    np.savez(tmp_path / "float.npz", images=images + 2.0 * (np.arange(8) == 3))
     np.savez(tmp_path / "shape.npz", images=images[..., None, None])
     np.savez(tmp_path / "none.npz", images=images[:0])
     (tmp_path / "junk.npz").write_bytes(b"junk")
@@ -159,7 +159,7 @@ def test_bad_files(tmp_path: Path) -> None:
         file["pictures"] = images
     for name, message in {
         "keys.npz": "has no array 'images' or 'imgs'; it holds pictures",
-        "float.npz": "must be uint8",
+        "float.npz": r"float\.npz: images have values from 0 to 2, outside of 0 to 1; set data\.options\.range",
         "shape.npz": r"not \(4, 8, 8, 1, 1\)",
         "none.npz": "no images",
         "junk.npz": "not an .npz file",
@@ -208,7 +208,7 @@ def test_grey_npy_without_labels_becomes_what_is_asked_for(tmp_path: Path) -> No
 
 def test_bad_npy_files(tmp_path: Path) -> None:
     images = np.zeros((6, 8, 8), np.uint8)
-    np.save(tmp_path / "float.npy", images / 1.0)
+    np.save(tmp_path / "float.npy", images - 0.5)
     np.save(tmp_path / "flat.npy", images.reshape(6, -1))
     np.save(tmp_path / "none.npy", images[:0])
     np.save(tmp_path / "order.npy", np.asfortranarray(images))
@@ -217,7 +217,7 @@ def test_bad_npy_files(tmp_path: Path) -> None:
     (tmp_path / "cut.npy").write_bytes((tmp_path / "cut.npy").read_bytes()[:-1])
     (tmp_path / "junk.npy").write_bytes(b"junk")
     for name, message in {
-        "float.npy": r"must be uint8 from 0 to 255, not float64; .*\(255 \* images\)",
+        "float.npy": r"float\.npy: images have values from -0\.5 to -0\.5, outside of 0 to 1; set data\.options\.range",
         "flat.npy": r"must be \(N, H, W\)",
         "none.npy": "no images",
         "order.npy": "Fortran order",
@@ -291,7 +291,7 @@ def test_one_other_pixel_anywhere_makes_them_grey(
 @pytest.mark.parametrize(
     "images",
     [
-        np.zeros((4, 8, 8), np.float32),
+        np.full((4, 8, 8), 1.001, np.float32),
         np.full((4, 8, 8), np.nan),
         np.full((4, 8, 8), np.inf, np.float16),
         np.zeros((4, 8, 8), np.int64),
@@ -310,8 +310,79 @@ def test_other_arrays_are_refused_in_every_format(tmp_path: Path, form: str, ima
     if form == "gzip.h5" and not (images.size and images.shape):
         pytest.skip("HDF5 compresses neither an empty array nor a number")
     path = write(tmp_path / f"a.{form}", images)
-    with pytest.raises(UserError, match=r"images must|no images|is not an array|must be"):
+    with pytest.raises(UserError, match=r"images (must|have|contain)|no images|is not an array|must be"):
         opened("array", path, 8, 1)
+
+
+@pytest.mark.parametrize("limit", [STREAMED, 1 << 30])
+@pytest.mark.parametrize("form", FORMATS)
+@pytest.mark.parametrize(
+    ("dtype", "given"),
+    [("<u2", None), (">u2", None), ("<u2", [0, 4095]), ("<f2", None), (">f4", None), ("<f8", None), ("<f4", [-1, 1])],
+)
+def test_16_bits_and_floats_are_rounded_to_the_nearest_level_in_every_format(
+    tmp_path: Path, dtype: str, given: list[float] | None, form: str, limit: int
+) -> None:
+    rng = np.random.default_rng(0)
+    black, white = given or ([0, 65535] if "u" in dtype else [0, 1])
+    values = black + rng.random((9, 8, 8, 3)) * (white - black)
+    values[0, 0, 0], values[8, 7, 7] = black, white
+    values = (values.round() if "u" in dtype else values).astype(dtype)
+    path = write(tmp_path / f"a.{form}", values, labels=np.arange(9) % 2)
+    source = opened("array", path, 8, 3, in_memory_limit=limit, range=given)
+    found, labels = source.read(np.array([8, 0, 3, 3]))
+    assert labels.tolist() == [0, 0, 1, 1]
+    assert found.dtype == np.uint8
+    assert (found[0, :, 7, 7].tolist(), found[1, :, 0, 0].tolist()) == ([255] * 3, [0] * 3)
+    # The level of each pixel is the nearest of the 256 levels, searched among all of them.
+    levels = black + np.arange(256) / 255 * (white - black)
+    wanted = values[[8, 0, 3, 3]].astype(np.float64).transpose(0, 3, 1, 2)
+    apart = np.abs(wanted[..., None] - levels)
+    chosen = np.take_along_axis(apart, found[..., None].astype(np.int64), -1)[..., 0]
+    np.testing.assert_allclose(chosen, apart.min(-1), rtol=0, atol=1e-12 * white)
+
+
+@pytest.mark.parametrize("limit", [STREAMED, 1 << 30])
+@pytest.mark.parametrize("form", FORMATS)
+def test_values_out_of_range_are_refused_at_the_start(tmp_path: Path, form: str, limit: int) -> None:
+    values = np.random.default_rng(0).random((90, 8, 8))
+    values[50, 3, 3], values[70, 0, 0] = -0.25, 1.5
+    path = write(tmp_path / f"a.{form}", values)
+    for given, message in (
+        (None, r"from -0\.25 to 1\.5, outside of 0 to 1; set data\.options\.range"),
+        ([-1, 1], r"from -0\.25 to 1\.5, outside of -1 to 1; set data\.options\.range"),
+        ([1, 0], r"data\.options\.range: .*black < white"),
+        ([0, float("inf")], r"data\.options\.range.*finite"),
+        ([0, 1, 2], r"data\.options\.range: .*\[black, white\]"),
+    ):
+        with pytest.raises(UserError, match=message):
+            opened("array", path, 8, 1, in_memory_limit=limit, range=given)
+    opened("array", path, 8, 1, in_memory_limit=limit, range=[-1, 2])
+    values[70, 0, 0] = np.nan
+    with pytest.raises(UserError, match=r"contain NaN; the other values are from -0\.25 to 0\.99"):
+        opened("array", write(path, values), 8, 1, in_memory_limit=limit)
+    with pytest.raises(UserError, match=r"data\.options\.range: is for uint16 and float images"):
+        opened("array", write(path, values > 0.5), 8, 1, in_memory_limit=limit, range=[0, 1])
+
+
+@pytest.mark.parametrize("form", FORMATS)
+@pytest.mark.parametrize(("high", "warned"), [(1, True), (255, True), (4095, True), (4096, False)])
+def test_uint16_that_only_uses_12_bits_gets_a_warning(
+    tmp_path: Path, form: str, high: int, warned: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    values = np.full((4, 8, 8), high, np.uint16)
+    path = write(tmp_path / f"a.{form}", values)
+    opened("array", path, 8, 1)
+    assert ("almost black" in caplog.text) == warned
+    caplog.clear()
+    opened("array", path, 8, 1, range=[0, high])
+    assert "almost black" not in caplog.text
+
+
+def test_the_range_is_part_of_the_fingerprint(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.npy", np.random.default_rng(0).random((4, 8, 8)))
+    prints = {opened("array", path, 8, 1, in_memory_limit=STREAMED, range=r).fingerprint() for r in (None, [-1, 1])}
+    assert len(prints) == 2
 
 
 @pytest.mark.parametrize("form", FORMATS)
