@@ -268,7 +268,7 @@ class CodeScore(Metric):
         >>> import torch
         >>> from orthogan.torchmetrics import CodeScore
         >>> metric = CodeScore("mig")
-        >>> factors = torch.arange(400)[:, None] // torch.tensor([1, 4]) % 4
+        >>> factors = torch.arange(800)[:, None] // torch.tensor([1, 4]) % 4
         >>> metric.update(factors.double(), factors)
         >>> round(float(metric.compute()), 2)
         1.0

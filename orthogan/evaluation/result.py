@@ -92,7 +92,13 @@ class MetricResult:
 
 
 class MetricResults(list[MetricResult]):
-    """A list of results; in a notebook, it shows itself as a table."""
+    """A list of results; in a notebook, it shows itself as a table.
+
+    Example:
+        >>> from orthogan.evaluation import MetricResult, MetricResults
+        >>> MetricResults([MetricResult("fid", 12.5, "inception-v3-compat", {"samples": 50_000})])[0].value
+        12.5
+    """
 
     def _repr_html_(self) -> str:
         rows, details = [], []

@@ -291,7 +291,7 @@ def test_better_is_lower_or_higher() -> None:
     ("options", "message"),
     [
         ({"metrics": ["fud"]}, "did you mean 'fd'"),
-        ({"metrics": ["xyzzy"]}, "fid, isc, kid, "),
+        ({"metrics": ["xyzzy"]}, "fid, fid_infinity, isc, kid, "),
         ({"metrics": []}, "at least one of"),
         ({"metrics": ["isc"]}, "is not a classifier"),
         ({"metrics": ["kid"]}, "subsets of 1000"),

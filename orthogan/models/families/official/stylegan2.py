@@ -203,7 +203,7 @@ class OfficialStyleGAN2Generator(StyleBased):
         >>> generator(generator.sample_latent(2, seed=0)).shape
         torch.Size([2, 3, 32, 32])
         >>> generator.latent_space("s").latent_dim
-        360
+        352
     """
 
     def __init__(
