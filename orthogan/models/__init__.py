@@ -20,6 +20,7 @@ if TYPE_CHECKING:
         OfficialStyleGAN2Generator,
     )
     from orthogan.models.families.official.stylegan3 import StyleGAN3Generator
+    from orthogan.models.families.pgan import PGANDiscriminator, PGANGenerator
     from orthogan.models.families.r3gan import R3GANDiscriminator, R3GANGenerator
     from orthogan.models.families.simple_gan import SimpleGANDiscriminator, SimpleGANGenerator
     from orthogan.models.families.sngan import SNGANDiscriminator, SNGANGenerator
@@ -53,6 +54,8 @@ __all__ = [
     "OfficialStyleGAN2Discriminator",
     "OfficialStyleGAN2Generator",
     "OpenedModel",
+    "PGANDiscriminator",
+    "PGANGenerator",
     "R3GANDiscriminator",
     "R3GANGenerator",
     "SNGANDiscriminator",
@@ -88,6 +91,7 @@ __getattr__, __dir__ = lazy_names(
         "families.official.r3gan": ("OfficialR3GANDiscriminator", "OfficialR3GANGenerator"),
         "families.official.stylegan2": ("OfficialStyleGAN2Discriminator", "OfficialStyleGAN2Generator"),
         "families.official.stylegan3": ("StyleGAN3Generator",),
+        "families.pgan": ("PGANDiscriminator", "PGANGenerator"),
         "families.r3gan": ("R3GANDiscriminator", "R3GANGenerator"),
         "families.simple_gan": ("SimpleGANDiscriminator", "SimpleGANGenerator"),
         "families.sngan": ("SNGANDiscriminator", "SNGANGenerator"),

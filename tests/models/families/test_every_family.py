@@ -21,7 +21,7 @@ SIZES = {"sngan": (32, 48, 64, 128), "dcgan": (32, 48, 64, 128), "wgan-gp": (32,
 LATENTS = {"eigengan": 40, "biggan": 8}  # subspaces take 18 of them at 32 px; four parts of equal size
 UNCONDITIONAL = ("dcgan-tutorial", "eigengan", "infogan", "simple-gan", "stylegan2-lucidrains")
 WIDTHS = {"stylegan3": 1}
-SEE_OTHERS = ("stylegan2", "stylegan2-official", "dcgan-tutorial")  # by minibatch deviation or batch norm
+SEE_OTHERS = ("stylegan2", "stylegan2-official", "dcgan-tutorial", "pgan")  # by minibatch deviation or batch norm
 CONDITIONAL = [kind for kind in GENERATORS if kind not in UNCONDITIONAL]
 CASES = [(kind, size) for kind, sizes in SIZES.items() for size in sizes]
 
