@@ -99,6 +99,17 @@ def add_latent(
     parser.add_argument("--latent", metavar="FILE", help=help)
 
 
+def add_features(parser: ArgumentParser) -> None:
+    """Add --features, the network that compares pictures with those of the model."""
+    parser.add_argument(
+        "--features",
+        choices=("auto", "none", "efficientnet-lite0", "lpips-vgg16"),
+        default="auto",
+        help="network that compares the pictures beside their pixels; auto: LPIPS if its weights are here, else "
+        "EfficientNet-Lite0 (default: auto)",
+    )
+
+
 def add_truncation(parser: ArgumentParser) -> None:
     """Add --truncation, the truncation of the latents."""
     parser.add_argument(

@@ -1,6 +1,7 @@
 """Serve a live page to play with a model: sliders, pictures by seed, blends, loops and files; Ctrl-C ends it.
 
-It runs on this machine. The shipped models, and further ones that are named, can be chosen on the page.
+It runs on this machine, and opens your own pictures too. The shipped models, and further ones that are named, can be
+chosen on the page.
 
 Example: orthogan explore runs/demo --directions found.safetensors --open
 """
@@ -14,7 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from orthogan.cli.arguments import add_directions, add_factors, add_net, add_subject
+from orthogan.cli.arguments import add_directions, add_factors, add_features, add_latent, add_net, add_subject
 from orthogan.cli.subjects import (
     add_captions,
     check_factors,
@@ -23,6 +24,8 @@ from orthogan.cli.subjects import (
     find_run,
     open_subject,
     read_directions,
+    read_distance,
+    read_latents,
 )
 from orthogan.errors import UserError
 from orthogan.models.shipped import find_shipped, shipped_names
@@ -30,8 +33,11 @@ from orthogan.models.shipped import find_shipped, shipped_names
 LATENT_AXES = "latent axes"  # the method of directions that no method found
 
 if TYPE_CHECKING:
+    import torch
+
     from orthogan.cli.parser import Parser
-    from orthogan.latent import Directions
+    from orthogan.latent import Directions, Latents
+    from orthogan.latent.invert.project import Against
     from orthogan.models.protocol import Generator
 
 
@@ -45,6 +51,8 @@ def add_arguments(parser: Parser) -> None:
     )
     add_directions(parser, None, "native, or sefa for a model that brings no directions")
     add_factors(parser, ", to say in words what each direction of the first model changes")
+    add_latent(parser, "start from the latents in this file (orthogan project), with the first model")
+    add_features(parser)
     parser.add_argument("--host", default="127.0.0.1", help="address to serve at (default: 127.0.0.1)")
     parser.add_argument("--port", type=int, default=7860, help="port to serve on; 0: any free port (default: 7860)")
     parser.add_argument("--open", action="store_true", help="open the page in the browser")
@@ -57,6 +65,7 @@ def run(arguments: Namespace) -> None:
     for subject in subjects:
         check_subject(subject)
     check_file(arguments.directions)
+    check_file(arguments.latent)
     check_factors(arguments)
     given = {find_shipped(subject) for subject in subjects}
     subjects += [name for name in shipped_names() if find_shipped(name) not in given]
@@ -66,7 +75,7 @@ def run(arguments: Namespace) -> None:
     from orthogan.latent.explorer.page import explore
 
     names = _names(subjects)
-    net, directions, class_names = _open(arguments, subjects[0])
+    net, directions, class_names, latents = _open_first(arguments, subjects[0])
     others = zip(names[1:], subjects[1:], strict=True)
     plain = _for_others(arguments)
     explore(
@@ -74,6 +83,8 @@ def run(arguments: Namespace) -> None:
         directions,
         class_names=class_names,
         title=names[0],
+        latents=latents,
+        against=partial(_against, arguments.features),
         models=[Choice(name, partial(_open, plain, subject)) for name, subject in others],
         host=arguments.host,
         port=arguments.port,
@@ -82,18 +93,30 @@ def run(arguments: Namespace) -> None:
 
 
 def _for_others(arguments: Namespace) -> Namespace:
-    """For further models: --directions, --layers and --data belong to the first one alone."""
-    return Namespace(**{**vars(arguments), "directions": None, "layers": None, "data": None})
+    """For further models: --directions, --layers, --data and --latent belong to the first one alone."""
+    return Namespace(**{**vars(arguments), "directions": None, "layers": None, "data": None, "latent": None})
+
+
+def _against(features: str, device: torch.device) -> Against | None:
+    distance = read_distance(features, device)
+    return None if distance is None else distance.against
 
 
 def _open(arguments: Namespace, name: str) -> tuple[Generator, Directions, Sequence[str]]:
     """A model, its directions, and its classes; without --method its own directions, or sefa where it brings none."""
+    return _open_first(arguments, name)[:3]
+
+
+def _open_first(arguments: Namespace, name: str) -> tuple[Generator, Directions, Sequence[str], Latents | None]:
+    """As ``_open``, with the latents of --latent, in whose space the directions of a method are found."""
     subject, net, device = open_subject(name, arguments)
-    directions = read_directions(Namespace(**{**vars(arguments), "method": arguments.method or "native"}), net)
+    latents = read_latents(arguments.latent, net)
+    method = arguments.method or "native"
+    directions = read_directions(Namespace(**{**vars(arguments), "method": method}), net, latents)
     if arguments.method is None and directions.method == LATENT_AXES:
         with contextlib.suppress(UserError):  # its first layer may not be linear
-            directions = read_directions(Namespace(**{**vars(arguments), "method": "sefa"}), net)
-    return net, add_captions(directions, arguments, net, device), subject.class_names
+            directions = read_directions(Namespace(**{**vars(arguments), "method": "sefa"}), net, latents)
+    return net, add_captions(directions, arguments, net, device), subject.class_names, latents
 
 
 def _names(subjects: Sequence[str]) -> list[str]:

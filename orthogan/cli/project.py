@@ -17,25 +17,22 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from orthogan.cli.arguments import add_classes, add_json, add_net, add_seed, add_subject, real, whole
-from orthogan.cli.subjects import check_subject, open_subject, read_class
+from orthogan.cli.arguments import add_classes, add_features, add_json, add_net, add_seed, add_subject, real, whole
+from orthogan.cli.subjects import check_subject, open_subject, read_class, read_distance
 from orthogan.errors import UserError
 from orthogan.io.read import check_regular, printable, shown
 
 if TYPE_CHECKING:
     import numpy as np
-    import torch
     from torch import Tensor
 
     from orthogan.cli.parser import Parser
-    from orthogan.evaluation.paths.distances import Distance
     from orthogan.latent.invert import Projection
     from orthogan.models.open import OpenedModel
     from orthogan.models.protocol import Generator
 
 REALS = 16  # training pictures that give the error of a wrong picture
 MOST_PICTURES = 10_000
-FEATURES = ("auto", "none", "efficientnet-lite0", "lpips-vgg16")
 FAKE, REAL = "picture of the model", "training picture"
 
 
@@ -78,13 +75,7 @@ def add_arguments(parser: Parser) -> None:
         default=0.1,
         help="learning rate, in standard deviations of the prior (default: 0.1)",
     )
-    parser.add_argument(
-        "--features",
-        choices=FEATURES,
-        default="auto",
-        help="network that compares the pictures beside their pixels; auto: LPIPS if its weights are here, else "
-        "EfficientNet-Lite0 (default: auto)",
-    )
+    add_features(parser)
     parser.add_argument(
         "--feature-weight", type=real(0, 1e6), default=1.0, help="weight of the features; pixels have 1 (default: 1)"
     )
@@ -154,7 +145,7 @@ def run(arguments: Namespace) -> None:
     labels: list[int | None] = [label] * len(files)
     names = _names(files)
     count = len(files)
-    distance = _distance(arguments, device)
+    distance = read_distance(arguments.features if arguments.feature_weight else "none", device)
     reals, real_labels = _reals(arguments, subject, side, channels)
     if not arguments.no_controls:
         fake, fake_label = _fake(net, arguments.seed, label)
@@ -274,14 +265,6 @@ def _read(file: Path, side: int, channels: int, crop: tuple[int, int, int] | str
         return decode(read_regular(file), resolution=side, channels=channels, box=box).array
     except UnreadableImage as error:
         raise UserError(f"{printable(file)}: {error}") from error
-
-
-def _distance(arguments: Namespace, device: torch.device) -> Distance | None:
-    if arguments.features == "none" or not arguments.feature_weight:
-        return None
-    from orthogan.evaluation.paths.distances import load_distance, nearest_to_perception
-
-    return load_distance(nearest_to_perception() if arguments.features == "auto" else arguments.features, device=device)
 
 
 def _reals(

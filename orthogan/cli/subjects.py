@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from orthogan.data import ImageSource
     from orthogan.disentanglement import OracleReader
+    from orthogan.evaluation.paths.distances import Distance
     from orthogan.latent import Directions, Latents
     from orthogan.models.open import OpenedModel
     from orthogan.models.protocol import Generator
@@ -114,6 +115,15 @@ def read_latents(path: str | None, net: Generator) -> Latents | None:
     latents = Latents.load(path)
     latents.check(net, where=printable(path))
     return latents
+
+
+def read_distance(features: str, device: torch.device) -> Distance | None:
+    """Return the distance of --features; None for none."""
+    if features == "none":
+        return None
+    from orthogan.evaluation.paths.distances import load_distance, nearest_to_perception
+
+    return load_distance(nearest_to_perception() if features == "auto" else features, device=device)
 
 
 def add_captions(directions: Directions, arguments: Namespace, net: Generator, device: torch.device) -> Directions:

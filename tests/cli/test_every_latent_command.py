@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -50,6 +51,7 @@ def test_discovered_directions_are_walked(tmp_path: Path) -> None:
         (["traverse", MODEL, "--layers", "0-1", "--out", "x.png"], "layers"),
         (["discover", MODEL, "--space", "w", "--out", "x.safetensors"], "'w'"),
         (["explore", MODEL, "--port", "70000"], "--port"),
+        (["explore", MODEL, "--latent", "absent.safetensors"], "absent.safetensors"),
         (["disentangle", MODEL, "--metrics", "vpp"], "'vp'"),
         (["disentangle", MODEL, "--metrics", "mig"], "factors"),
         (["disentangle", MODEL, "--set", "vp.pears=3"], "'pairs'"),
@@ -216,3 +218,17 @@ def test_a_film_or_latent_that_cannot_be_used_is_one_line(
     monkeypatch.chdir(tmp_path)
     assert main(words) == 2
     assert says in capsys.readouterr().err.strip().splitlines()[-1]
+
+
+def test_the_page_starts_from_latents_and_compares_as_it_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[dict[str, Any]] = []
+    monkeypatch.setattr("orthogan.latent.explorer.page.explore", lambda *some, **more: given.append(more))
+    file = Latents(np.zeros((1, 16)), names=["me"]).save(tmp_path / "me.safetensors")
+    assert main(["explore", MODEL, "--latent", str(file), "--features", "none"]) == 0
+    assert given[0]["latents"].names == ("me",)
+    assert given[0]["against"]("cpu") is None
+    assert all(choice.latents is None for choice in given[0]["models"])
+    wrong = Latents(np.zeros((1, 15))).save(tmp_path / "wrong.safetensors")
+    assert main(["explore", MODEL, "--latent", str(wrong)]) == 2

@@ -15,14 +15,18 @@ from importlib import resources
 from typing import Any
 from urllib.parse import urlsplit
 
+import torch
 from torch import nn
 from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 from werkzeug.wrappers import Request, Response
 
 from orthogan.errors import UserError
 from orthogan.latent.directions import CHANGE, Directions
+from orthogan.latent.explorer.opening import STEPS, Opening, read_picture
 from orthogan.latent.explorer.session import Explorer, difference
 from orthogan.latent.explorer.state import LARGEST_OFFSET, Sliders, View, motion, number, view_of, whole
+from orthogan.latent.invert.project import Against
+from orthogan.latent.latents import Latents
 from orthogan.latent.render.animation import has_av
 from orthogan.latent.render.html import strip_uri
 from orthogan.latent.render.loop import LOOPS
@@ -68,10 +72,12 @@ class Choice:
     Args:
         name: shown in the list; different for each.
         open: gives the generator, its directions and the names of its classes; called when it is chosen first.
+        latents: pictures to start from, such as projected ones.
     """
 
     name: str
     open: Callable[[], tuple[nn.Module, Directions, Sequence[str]]]
+    latents: Latents | None = None
 
 
 @dataclass
@@ -95,9 +101,19 @@ class App:
 
     The first stops a web page whose name was made to point at this machine (DNS rebinding), the second one that
     posts to the page's address. What cannot be done is answered with status 400 and ``{"error": "a sentence"}``.
+    ``against``: device -> the distance of features that compares opened pictures, or None for pixels alone.
     """
 
-    def __init__(self, choices: Sequence[Choice], host: str) -> None:
+    def __init__(
+        self,
+        choices: Sequence[Choice],
+        host: str,
+        *,
+        against: Callable[[torch.device], Against | None] = lambda device: None,
+    ) -> None:
+        self._against = against
+        self._opening_picture: Opening | None = None
+        self._one_picture = threading.Lock()
         self.choices = {choice.name: choice for choice in choices}
         self.first = choices[0].name
         self.names = LOOPBACK | {host.strip("[]").lower()}
@@ -113,6 +129,9 @@ class App:
             "/api/loop": self._loop,
             "/api/directions": self._directions,
             "/api/mark": self._mark,
+            "/api/picture": self._picture,
+            "/api/progress": self._progress,
+            "/api/cancel": self._cancel,
         }
         self._parts = {part.name: part.read_bytes() for part in _parts()}
 
@@ -142,7 +161,7 @@ class App:
         with self._opening:
             if choice.name not in self._opened:
                 generator, directions, class_names = choice.open()
-                explorer = Explorer(generator, class_names=class_names)
+                explorer = Explorer(generator, class_names=class_names, latents=choice.latents)
                 sliders, told = explorer.sliders(directions)
                 self._opened[choice.name] = _Opened(explorer, sliders.key, told)
                 self._opened[choice.name].add(sliders)
@@ -176,13 +195,15 @@ class App:
             if name == "index.html":
                 data = data.replace(b"@TITLE@", escape(self.first).encode())
             return Response(data, mimetype=TYPES[f".{name.rsplit('.', 1)[1]}"])
-        if request.method != "POST" or path not in {*self._calls, "/api/load"}:
+        if request.method != "POST" or path not in {*self._calls, "/api/load", "/api/project"}:
             return Response("404 Not Found\n", 404)
         if path == "/api/load":
             opened = self.opened(request.args.get("model"))
             sliders, told = opened.explorer.load(request.args.get("name", "this file")[:200], request.get_data())
             opened.add(sliders)
             return _json(self._about_sliders(opened, sliders, told))
+        if path == "/api/project":
+            return self._project(request)
         told = request.get_json()  # a page of another origin may not send this type
         if not isinstance(told, dict):
             raise UserError("the request is not readable; reload the page")
@@ -201,6 +222,7 @@ class App:
                 "classes": explorer.class_names,
                 "label": explorer.first_label(whole("the seed", told.get("seed", 7), 0, 2**62)),
                 "side": explorer.side,
+                "pictures": [one.about() for one in explorer.given.values()],
                 "video": has_av(),
                 "sliders": self._about_sliders(opened, sliders, opened.told),
             }
@@ -282,6 +304,44 @@ class App:
         opened.add(made)
         return _json(self._about_sliders(opened, made, []))
 
+    def _project(self, request: Request) -> Response:
+        """Start to project an uploaded picture into the space of the sliders; it stays in memory."""
+        explorer, sliders = self._shown(request.args)
+        name = request.args.get("name", "this file")[:200]
+        picture = read_picture(name, request.get_data(), explorer.generator)
+        with self._one_picture:
+            if (now := self._opening_picture) is not None and now.thread.is_alive() and not now.canceled:
+                raise UserError("another picture is being opened: wait until it is done, then try again")
+            if now is not None and now.thread.is_alive():
+                now.thread.join()  # it ends after its present step
+            net = explorer.twin()
+            device = next((one.device for one in net.parameters()), torch.device("cpu"))
+            opening = Opening(net, picture, name, sliders.found.space, lambda: self._against(device), explorer.add)
+            self._opening_picture = opening
+            opening.start()
+        return _json({"job": opening.key, "steps": 0, "of": STEPS})
+
+    def _job(self, told: Mapping[str, Any]) -> Opening:
+        opening = self._opening_picture
+        if opening is None or opening.key != told.get("job"):
+            raise UserError("this picture is not being opened anymore: open its file again")
+        return opening
+
+    def _progress(self, told: Mapping[str, Any]) -> Response:
+        opening = self._job(told)
+        if opening.error:
+            raise UserError(opening.error)
+        found = opening.picture
+        return _json({"steps": opening.steps, "of": STEPS, "picture": None if found is None else found.about()})
+
+    def _cancel(self, told: Mapping[str, Any]) -> Response:
+        self._job(told).cancel()
+        return _json({})
+
+    def _picture(self, told: Mapping[str, Any]) -> Response:
+        """An opened picture, which a link names."""
+        return _json(self.opened(told.get("model")).explorer.picture(str(told.get("picture"))).about())
+
     def _motion(self, told: Mapping[str, Any], sliders: Sliders, count: int) -> list[View]:
         row = whole("the slider", told.get("row", 0), 0, len(sliders.rows) - 1)
         reach = number("the reach of the sliders", told.get("reach", 3), 0.01, LARGEST_OFFSET)
@@ -297,7 +357,7 @@ class App:
         view = view_of(_view(told))
         side = whole("the size of the picture", told.get("side"), 1, LARGEST_PICTURE)
         made = explorer.png(sliders, view, side, bool(told.get("smooth")))
-        return _file(made, f"seed{view.seed}{'-edit' if view.offsets else ''}.png")
+        return _file(made, f"{_start(view)}{'-edit' if view.offsets else ''}.png")
 
     def _loop(self, told: Mapping[str, Any]) -> Response:
         explorer, sliders = self._shown(told)
@@ -311,7 +371,7 @@ class App:
         if about["motion"] == "direction":
             about |= {"direction": sliders.name(told.get("row", 0)), "reach": f"{told.get('reach', 3):g}"}
         made = explorer.loop(sliders, views, side, bool(told.get("smooth")), suffix, about)
-        return _file(made, f"{told['motion']}-seed{views[0].seed}{suffix}")
+        return _file(made, f"{told['motion']}-{_start(views[0])}{suffix}")
 
     def _directions(self, told: Mapping[str, Any]) -> Response:
         explorer, sliders = self._shown(told)
@@ -325,6 +385,10 @@ class App:
 def plain_file(name: str) -> str:
     """A name as part of a file name."""
     return "".join(letter if letter.isalnum() else "-" for letter in plain_name(name)).strip("-")[:60] or "model"
+
+
+def _start(view: View) -> str:
+    return "picture" if view.picture else f"seed{view.seed}"
 
 
 def _parts() -> list[Any]:

@@ -6,10 +6,11 @@ import socket
 import threading
 import time
 import webbrowser
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import nn
 from werkzeug.serving import BaseWSGIServer, WSGIRequestHandler, make_server
 
@@ -17,6 +18,8 @@ from orthogan.errors import UserError
 from orthogan.io.read import printable
 from orthogan.latent.directions import Directions
 from orthogan.latent.explorer.app import App, Choice
+from orthogan.latent.invert.project import Against
+from orthogan.latent.latents import Latents
 
 TITLE = "Model"
 HOST = "127.0.0.1"
@@ -54,6 +57,8 @@ def explore(
     class_names: Sequence[str] = (),
     title: str = TITLE,
     models: Sequence[Choice] = (),
+    latents: Latents | None = None,
+    against: Callable[[torch.device], Against | None] = lambda device: None,
     host: str = HOST,
     port: int = PORT,
     open_browser: bool = False,
@@ -70,6 +75,9 @@ def explore(
         class_names: of a conditional generator, in label order.
         title: what the model is called on the page.
         models: further ones to choose from; opened when they are chosen.
+        latents: pictures of this generator to start from, such as projected ones.
+        against: device -> the distance of features that compares pictures opened on the page, as for
+            ``orthogan.project``; None for pixels alone. Called when a picture is opened.
         host: the default lets only this machine in; "0.0.0.0" opens the page to the whole network, by its address and
             not by a name.
         port: 0 for any free one.
@@ -83,7 +91,9 @@ def explore(
         raise UserError(f"--port {port}: between 0 (any free one) and 65535")
     listening = _listen(host, port)
     try:
-        app = App([Choice(title, lambda: (generator, directions, class_names)), *models], host)
+        app = App(
+            [Choice(title, lambda: (generator, directions, class_names), latents), *models], host, against=against
+        )
         for line in app.opened(title).told:
             print(f"warning: {line}")
     except BaseException:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import tempfile
 import threading
 import warnings
+from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
@@ -22,8 +24,10 @@ from orthogan.drawing.grid import enlarge, save_png
 from orthogan.errors import UserError
 from orthogan.latent.directions import CHANGE, Directions
 from orthogan.latent.discovery.boundary import boundaries
+from orthogan.latent.explorer.opening import Picture
 from orthogan.latent.explorer.state import Sliders, View, control_of
 from orthogan.latent.interpolation import between
+from orthogan.latent.latents import Latents
 from orthogan.latent.render.loop import encode_loop
 from orthogan.latent.render.picture import colours
 from orthogan.latent.traverse import contact_sheet
@@ -40,6 +44,7 @@ MEASURED_SEEDS = 16
 MEASURED_IMAGES = 256  # directions times seeds that are drawn to see what each direction does
 CHUNK = 16  # directions measured together
 LOOP_FPS = 25
+KEPT_PICTURES = 16  # opened on the page
 
 
 class Explorer:
@@ -48,12 +53,15 @@ class Explorer:
     Args:
         generator: see ``orthogan.Generator``.
         class_names: in label order; missing ones become "class 3".
+        latents: pictures to start from, such as projected ones.
 
     Raises:
-        UserError: this is not a generator.
+        UserError: this is not a generator, or the latents do not fit it.
     """
 
-    def __init__(self, generator: nn.Module, *, class_names: Sequence[str] = ()) -> None:
+    def __init__(
+        self, generator: nn.Module, *, class_names: Sequence[str] = (), latents: Latents | None = None
+    ) -> None:
         self.generator = as_generator(generator)
         self.hash = model_hash(generator)
         self.side = sides(image_size(self.generator)[1])[1]
@@ -63,6 +71,32 @@ class Explorer:
         self._view_from = lru_cache(maxsize=64)(self._seen)
         self._base = lru_cache(maxsize=256)(self._find_base)
         self._unedited = lru_cache(maxsize=64)(self._draw)
+        self.given: dict[str, Picture] = {}
+        self._pictures: OrderedDict[str, Picture] = OrderedDict()
+        if latents is not None:
+            latents.check(generator)
+            for index, image in enumerate(latents.images(generator)):
+                one = Picture(latents.select([index]), image)
+                self.given[one.key] = one
+
+    def add(self, picture: Picture) -> None:
+        """Keep an opened picture, and forget the oldest one if there are too many."""
+        self._pictures[picture.key] = picture
+        self._pictures.move_to_end(picture.key)
+        if len(self._pictures) > KEPT_PICTURES:
+            self._pictures.popitem(last=False)
+
+    def picture(self, key: str) -> Picture:
+        """Return an opened picture. Raises ``UserError`` if it is not here."""
+        found = self.given.get(key) or self._pictures.get(key)
+        if found is None:
+            raise UserError("this picture is not open here anymore: open its file again")
+        return found
+
+    def twin(self) -> Generator:
+        """Return a copy of the generator, with which another thread can work while this one draws."""
+        with self._one_at_a_time:
+            return copy.deepcopy(self.generator)
 
     def sliders(self, directions: Directions, where: str = "these directions") -> tuple[Sliders, list[str]]:
         """``directions`` and a random one ready for the page, each with a sentence; and warnings about them.
@@ -108,9 +142,9 @@ class Explorer:
         count = self.generator.num_classes
         if (view.label is None) != (count == 0) or (view.label or 0) >= max(1, count):
             raise UserError(f"class {view.label}: this model has {count} classes")
-        z = self._base(sliders.found.space, sliders.found.layers, view.unedited)[1]
+        _, z, moving = self._base(sliders.found.space, sliders.found.layers, view.unedited)
         for row, offset in view.offsets:
-            z = z + offset * sliders.rows[row]
+            z = z + offset * (moving * sliders.rows[row]).reshape(-1)
         return z.astype(np.float32)
 
     def image(self, sliders: Sliders, view: View) -> np.ndarray:
@@ -124,10 +158,10 @@ class Explorer:
         if layers:  # the net itself depends on the base
             return [self.image(sliders, view) for view in views]
         found: list[np.ndarray] = [np.empty(0)] * len(views)
-        for label in {view.label for view in views}:
-            places = [place for place, view in enumerate(views) if view.label == label]
+        for label, picture in {(view.label, view.picture) for view in views}:
+            places = [place for place, view in enumerate(views) if (view.label, view.picture) == (label, picture)]
             z = torch.from_numpy(np.stack([self.latent(sliders, views[place]) for place in places]))
-            net = self._view_from(space, (), label)
+            net = self._base(space, (), views[places[0]].unedited)[0]
             with self._one_at_a_time:
                 drawn = generate(net, z, [label] * len(places) if net.num_classes and label is not None else None)
             for place, image in zip(places, drawn, strict=True):
@@ -135,7 +169,7 @@ class Explorer:
         return found
 
     def _draw(self, space: str, layers: Sequence[int], view: View, latent: bytes) -> np.ndarray:
-        net, _ = self._base(space, layers, view.unedited)
+        net = self._base(space, layers, view.unedited)[0]
         z = torch.from_numpy(np.frombuffer(latent, dtype=np.float32).copy())[None]
         with self._one_at_a_time:
             image = generate(net, z, [view.label] if net.num_classes and view.label is not None else None)[0]
@@ -145,16 +179,33 @@ class Explorer:
     def _seen(self, space: str, layers: Sequence[int], label: int | None) -> Generator:
         return seen_from(self.generator, space, y=label, layers=layers)
 
-    def _find_base(self, space: str, layers: Sequence[int], view: View) -> tuple[Generator, np.ndarray]:
-        """The generator seen from ``space``, and the latent (latent_dim,) float64 there, before any edit."""
-        net = self._view_from(space, layers, view.label)
+    def _find_base(self, space: str, layers: Sequence[int], view: View) -> tuple[Generator, np.ndarray, np.ndarray]:
+        """The generator seen from ``space``, the latent (latent_dim,) float64 there before any edit, and what moves.
+
+        The last is (r, d): a direction (d,) moves the latent by their product, flattened. r is 1 except for an opened
+        picture in w+, where it is the number of rows, and only those of ``layers`` are 1.
+        """
+        net, whole_net = self._view_from(space, layers, view.label), self.generator
+        moving = np.ones((1, net.latent_dim))
         seeds = [view.seed] if view.other is None else [view.seed, view.other]
+        first: list[torch.Tensor] = []
+        if view.picture:
+            latents = self.picture(view.picture).latents
+            if view.label is not None:
+                latents = replace(latents, labels=[view.label])
+            along = Directions(moving, method="all", space=space, layers=layers)
+            with self._one_at_a_time:
+                net, base, rows = latents.base(self.generator, 0, along)
+            first, seeds, whole_net = [base], seeds[1:], latents.dressed(self.generator, 0)
+            if rows.shape[1] != moving.shape[1]:
+                space, layers, moving = latents.space, (), rows.reshape(-1, moving.shape[1])
         with self._one_at_a_time:
-            ends = truncate_in_space(sample_latents(net, seeds), view.truncation, space)
+            drawn = list(sample_latents(net, seeds)) if seeds else []
+            ends = truncate_in_space(torch.stack([*first, *drawn]), view.truncation, space)
         start = ends[0] if view.other is None else between(ends[0], ends[1], view.mix, sphere=space == "z")
         if layers:
-            net = seen_from(self.generator, space, y=view.label, layers=layers, base=start)
-        return net, start.double().numpy()
+            net = seen_from(whole_net, space, y=view.label, layers=layers, base=start)
+        return net, start.double().numpy(), moving
 
     def png(self, sliders: Sliders, view: View, side: int, smooth: bool) -> bytes:
         """The picture as a PNG, ``side`` pixels wide; its seed, edit and latent are in the text chunks."""
@@ -189,7 +240,7 @@ class Explorer:
             "layer": found.layer,
             "layers": format_ranges(found.layers),
             "unit": found.unit,
-            "seed": str(view.seed),
+            **({"picture": self.picture(view.picture).name} if view.picture else {"seed": str(view.seed)}),
             "class": "none" if view.label is None else str(view.label),
             "truncation": f"{view.truncation:g}",
             "offsets": json.dumps([[names[row], offset] for row, offset in view.offsets], ensure_ascii=False),
@@ -217,6 +268,8 @@ class Explorer:
         Raises ``UserError`` for fewer than two pictures in a group, or a name that is empty or taken.
         """
         found, name = sliders.found, name.strip()
+        if any(view.picture for view in (*first, *second)):
+            raise UserError("mark pictures of seeds, not opened ones")
         if not name:
             raise UserError("give the new direction a name")
         if name in {sliders.name(row) for row in range(len(sliders.rows))}:

@@ -33,6 +33,7 @@ class View:
         offsets: (row, offset) of every slider that is moved, by row.
         other: seed of a second latent to blend with.
         mix: how much of the second one, from 0 to 1.
+        picture: key of an opened picture that takes the place of the seed; "" for none.
     """
 
     seed: int = 7
@@ -41,6 +42,7 @@ class View:
     offsets: tuple[tuple[int, float], ...] = ()
     other: int | None = None
     mix: float = 0.0
+    picture: str = ""
 
     @property
     def unedited(self) -> View:
@@ -171,6 +173,9 @@ def view_of(told: Mapping[str, Any]) -> View:
         if value := number("an offset", offset, -LARGEST_OFFSET, LARGEST_OFFSET):
             moved.append((row, value))
     mix = number("the blend", told.get("mix", 0), 0, 1)
+    picture = told.get("picture")
+    if picture is not None and not isinstance(picture, str):
+        raise UserError("the opened picture is not readable; reload the page")
     other = told.get("other")
     return View(
         seed=whole("the seed", told.get("seed"), 0, LARGEST_SEED),
@@ -179,6 +184,7 @@ def view_of(told: Mapping[str, Any]) -> View:
         offsets=tuple(sorted(moved)),
         other=None if other is None else whole("the seed of the second picture", other, 0, LARGEST_SEED),
         mix=mix if other is not None else 0.0,
+        picture=picture or "",
     )
 
 

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import base64
 import io
+import tempfile
+import threading
+import time
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -17,7 +20,8 @@ from orthogan.errors import UserError
 from orthogan.latent.directions import Directions
 from orthogan.latent.discovery.native import latent_axes
 from orthogan.latent.explorer.app import HEADERS, LARGEST_UPLOAD, App, Choice, plain_file
-from orthogan.models.generate import sample_latents
+from orthogan.latent.latents import Latents
+from orthogan.models.generate import generate, sample_latents
 from tests.fixtures.disc import Disc
 
 NASTY = '<b>x</b>"</title>&'
@@ -205,6 +209,107 @@ def test_files_are_loaded_refused_by_name_and_limited_in_size(app: App, tmp_path
         assert answer.status_code == 400
         assert words in answer.get_json()["error"]
     assert client.post("/api/load?model=discs", data=bytes(LARGEST_UPLOAD + 1)).status_code == 413
+
+
+def png(net: Disc, seed: int = 3) -> bytes:
+    made = io.BytesIO()
+    image = generate(net, sample_latents(net, [seed]), [1] if net.num_classes else None)[0]
+    Image.fromarray(image.transpose(1, 2, 0)).resize((96, 96), Image.Resampling.NEAREST).save(made, "PNG")
+    return made.getvalue()
+
+
+def opened(app: App, job: str) -> dict[str, Any]:
+    while True:
+        answer = post(app, "/api/progress", job=job)
+        told = answer.get_json()
+        if answer.status_code != 200 or told["picture"]:
+            return told
+        time.sleep(0.02)
+
+
+@pytest.fixture
+def short(monkeypatch: pytest.MonkeyPatch) -> None:
+    for room in ("app", "opening"):
+        monkeypatch.setattr(f"orthogan.latent.explorer.{room}.STEPS", 40)
+
+
+@pytest.mark.usefixtures("short")
+def test_a_picture_is_projected_and_becomes_the_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    app, data = App([choice()], "127.0.0.1"), png(Disc(channels=3, num_classes=3))
+    begun = Client(app).post("/api/project?model=discs&name=me.png", data=data).get_json()
+    assert begun["of"] == 40
+    picture = opened(app, begun["job"])["picture"]
+    assert picture["name"] == "me.png"
+    errors = (pixels(picture["original"]).astype(float) - pixels(picture["image"])) ** 2
+    assert picture["scores"]["error"] == pytest.approx(float(np.sqrt(errors.mean())), abs=0.01)
+    assert picture["scores"]["error"] < picture["scores"]["nearest"]
+    start = {"model": "discs", "view": view(picture=picture["key"], label=picture["label"])}
+    drawn = pixels(post(app, "/api/draw", **start).get_json()["image"]).astype(int)
+    assert np.abs(drawn - pixels(picture["image"])).max() <= 1
+    moved = {**start, "view": {**start["view"], "offsets": {"0": 2}}}
+    assert post(app, "/api/draw", **moved).get_json()["changed"] > 0
+    png_name = post(app, "/api/png", **moved, side=64).headers["Content-Disposition"]
+    assert png_name == 'attachment; filename="picture-edit.png"'
+    assert post(app, "/api/picture", model="discs", picture=picture["key"]).get_json() == picture
+    assert post(app, "/api/open").get_json()["pictures"] == []  # other visitors are not told of it
+    assert not [file for file in tmp_path.rglob("*") if file.is_file()]
+    assert "seeds, not opened" in said(app, "/api/mark", model="discs", a=[start["view"]] * 2, b=[view()] * 2, name="x")
+
+
+def test_what_is_no_picture_is_refused_in_one_line(app: App) -> None:
+    whole = png(Disc(channels=3, num_classes=3))
+    for data in (b"nonsense", b"", whole[: len(whole) // 2]):
+        answer = Client(app).post("/api/project?model=discs&name=me.png", data=data)
+        assert answer.status_code == 400
+        assert answer.get_json()["error"].startswith("me.png: ")
+        assert "\n" not in answer.get_json()["error"]
+    large = Client(app).post("/api/project?model=discs&name=me.png", data=bytes(LARGEST_UPLOAD + 1))
+    assert large.status_code == 413
+    assert "at most 16 MB" in large.get_json()["error"]
+    assert "open its file again" in said(app, "/api/progress", job="x")
+    assert "open its file again" in said(app, "/api/picture", model="discs", picture="x")
+
+
+@pytest.mark.usefixtures("short")
+def test_while_a_picture_is_projected_the_page_draws_and_the_search_can_be_canceled() -> None:
+    inside, gate, fails = threading.Event(), threading.Event(), threading.Event()
+
+    def against(device: Any) -> None:
+        inside.set()
+        gate.wait(60)
+        if fails.is_set():
+            raise UserError("the weights are not here")
+
+    app, data = App([choice()], "127.0.0.1", against=against), png(Disc(channels=3, num_classes=3))
+    client = Client(app)
+    job = client.post("/api/project?model=discs", data=data).get_json()["job"]
+    assert inside.wait(60)
+    assert post(app, "/api/draw", model="discs", view=view()).status_code == 200
+    assert post(app, "/api/progress", job=job).get_json() == {"steps": 0, "of": 40, "picture": None}
+    assert "another picture" in client.post("/api/project?model=discs", data=data).get_json()["error"]
+    assert post(app, "/api/cancel", job=job).status_code == 200
+    gate.set()
+    fails.set()
+    again = client.post("/api/project?model=discs", data=data).get_json()["job"]  # waits for the canceled one
+    assert opened(app, again)["error"] == "the weights are not here"
+    assert "open its file again" in said(app, "/api/progress", job=job)
+    fails.clear()
+    last = client.post("/api/project?model=discs", data=data).get_json()["job"]
+    assert opened(app, last)["picture"]["name"] == "this file"
+
+
+def test_latents_of_a_file_are_the_start(tmp_path: Path) -> None:
+    net = Disc(channels=3, num_classes=3)
+    latents = Latents(np.zeros((2, 6)), labels=[2, 0], names=["me", "you"], scores={"error": [3.25, 1]})
+    app = App([Choice("discs", lambda: (net, latent_axes(net), []), latents), choice("other")], "127.0.0.1")
+    pictures = post(app, "/api/open").get_json()["pictures"]
+    assert [(one["name"], one["label"], one["original"]) for one in pictures] == [("me", 2, None), ("you", 0, None)]
+    assert pictures[0]["scores"] == {"error": 3.25}
+    assert post(app, "/api/open", model="other").get_json()["pictures"] == []
+    wrong = App([Choice("discs", lambda: (net, latent_axes(net), []), Latents(np.zeros((1, 6))))], "127.0.0.1")
+    assert "needs classes" in said(wrong, "/api/open")
 
 
 def test_only_the_newest_loaded_sets_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,6 +6,7 @@ import base64
 import io
 import json
 import socket
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from orthogan.latent.explorer.app import Choice
 from orthogan.latent.explorer.page import Served, explore
 from orthogan.latent.explorer.session import Explorer
 from orthogan.latent.explorer.state import Sliders, View, control_of
-from tests.fixtures.browser import LOOKS, PHONE, Visit, chromium, needs_browser
+from tests.fixtures.browser import DESKTOP, LOOKS, PHONE, Visit, chromium, needs_browser
 from tests.fixtures.disc import Disc
 
 NAMES = ["dim", "middling", "bright"]
@@ -376,6 +377,66 @@ def test_changes_are_kept_renamed_saved_and_loaded(visit: Page, tmp_path: Path) 
     page.reload()
     visit.shows("Seed 7, Direction 2 +1")  # the server still has the file
     assert [one for one in visit.complaints if "400" not in one] == []
+
+
+@needs_browser
+@pytest.mark.slow
+@pytest.mark.parametrize("size", [DESKTOP, PHONE], ids=["desktop", "phone"])
+def test_a_picture_of_the_user_is_opened_and_canceled(
+    browser: Any, tmp_path: Path, size: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for room in ("app", "opening"):
+        monkeypatch.setattr(f"orthogan.latent.explorer.{room}.STEPS", 40)
+    gate = threading.Event()
+
+    def against(device: Any) -> None:
+        gate.wait(60)
+
+    mine, nonsense = tmp_path / "me.png", tmp_path / "broken.png"
+    Image.fromarray(drawn(seed=5).transpose(1, 2, 0)).resize((128, 128)).save(mine)
+    nonsense.write_bytes(b"nonsense")
+    served = explore(net(), axes(), title="Discs", port=0, block=False, against=against)
+    visit = Page(browser, served.url, size=size)
+    page = visit.page
+    visit.shows("Seed 7")
+    assert page.locator("#starts").is_hidden()
+    page.get_by_label("Open picture").set_input_files(nonsense)
+    visit.says("broken.png: not an image in a format that orthogan reads.")
+    page.get_by_label("Open picture").set_input_files(mine)
+    visit.says("Searching for me.png in the model …")
+    visit.move("Direction 0", "2")  # the page stays responsive
+    visit.shows("Seed 7, Direction 0 +2")
+    assert page.get_by_role("progressbar", name="Searching").is_visible()
+    assert visit.violations() == []
+    assert visit.fits()
+    page.get_by_role("button", name="Cancel").click()
+    visit.says("Canceled.")
+    assert page.locator("#projecting").is_hidden()
+    gate.set()
+    page.get_by_label("Open picture").set_input_files(mine)
+    visit.says("me.png is open. The sliders start from it.")
+    visit.shows("me.png")
+    assert page.inner_text("#error").startswith("Error: ")
+    assert np.array_equal(visit.pixels("#reconstruction"), visit.pixels())
+    assert np.abs(visit.pixels("#original").astype(float) - drawn(seed=5)).mean() < 20
+    assert visit.violations() == []
+    assert visit.fits()
+    visit.move("Direction 0", "2")
+    visit.shows("me.png, Direction 0 +2")
+    page.reload()
+    visit.shows("me.png, Direction 0 +2")  # the server still has it
+    page.get_by_label("Start from").select_option(label="the seed")
+    visit.shows("Seed 7, Direction 0 +2")
+    page.click("#undo")
+    visit.shows("me.png, Direction 0 +2")
+    page.click("#next")
+    visit.shows("Seed 8, Direction 0 +2")
+    page.evaluate("location.hash = 'seed=7&picture=0123456789ab'")
+    visit.says("a picture that is not open here anymore")
+    assert [one for one in visit.complaints if "400" not in one] == []
+    assert visit.elsewhere == []
+    visit.context.close()
+    served.close()
 
 
 @needs_browser

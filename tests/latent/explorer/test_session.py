@@ -22,10 +22,11 @@ from orthogan.latent.directions import Directions
 from orthogan.latent.discovery.native import latent_axes
 from orthogan.latent.explorer.session import Explorer, difference
 from orthogan.latent.explorer.state import Sliders, View, control_of, motion
+from orthogan.latent.latents import Latents
 from orthogan.latent.render.picture import palette
 from orthogan.latent.traverse import traverse
 from orthogan.models.families.stylegan2 import StyleGAN2Generator
-from orthogan.models.generate import generate
+from orthogan.models.generate import generate, in_space
 from tests.fixtures.disc import Affine, Disc
 
 
@@ -77,12 +78,7 @@ def test_one_offset_gives_the_frame_of_the_traversal_to_the_byte(
 
 @pytest.mark.parametrize("layers", [(), (1, 2)])
 def test_directions_of_w_give_the_frames_of_the_traversal_too(layers: tuple[int, ...]) -> None:
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(3)
-        net = StyleGAN2Generator(resolution=32, image_channels=1, channels=2, latent_dim=5, mapping_layers=2, w_dim=4)
-        with torch.no_grad():
-            for tensor in net.parameters():
-                tensor += 0.1 * torch.randn_like(tensor)
+    net = of_style()
     explorer = Explorer(net)
     bench, told = explorer.sliders(some(4, 2, space="w", layers=layers))
     assert told == []
@@ -93,6 +89,55 @@ def test_directions_of_w_give_the_frames_of_the_traversal_too(layers: tuple[int,
             assert np.array_equal(explorer.image(bench, view), walk.frames[row, column])
     about = Image.open(io.BytesIO(explorer.png(bench, at({0: 1.0}), 64, False))).text
     assert (about["space"], about["layers"]) == ("w", "1-2" if layers else "")
+
+
+def of_style() -> StyleGAN2Generator:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(3)
+        net = StyleGAN2Generator(resolution=32, image_channels=1, channels=2, latent_dim=5, mapping_layers=2, w_dim=4)
+        with torch.no_grad():
+            for tensor in net.parameters():
+                tensor += 0.1 * torch.randn_like(tensor)
+    return net
+
+
+@pytest.mark.parametrize(
+    ("net", "space", "layers", "labels"),
+    [
+        (Disc(channels=3, num_classes=3), "z", (), [2, 0]),
+        (of_style(), "w", (), None),
+        (of_style(), "w", (1, 2), None),
+        (of_style(), "w+", (1, 2), None),
+    ],
+    ids=["class", "w", "layers of w", "layers of w+"],
+)
+def test_an_opened_picture_gives_the_frames_of_its_traversal(
+    net: nn.Module, space: str, layers: tuple[int, ...], labels: list[int] | None
+) -> None:
+    dim = in_space(net, space, y=None).latent_dim
+    latents = Latents(np.random.default_rng(5).normal(size=(2, dim)), space, labels=labels, names=["me", "you"])
+    explorer = Explorer(net, latents=latents)
+    bench, _ = explorer.sliders(some(6 if space == "z" else 4, 2, space=space.removesuffix("+"), layers=layers))
+    keys = list(explorer.given)
+    assert [explorer.picture(key).name for key in keys] == ["me", "you"]
+    for place, key in enumerate(keys):
+        walk = traverse(net, bench.found, range=4, steps=3, latents=latents.select([place]), batch_size=1)
+        views = []
+        for row in range(2):
+            for column, offset in enumerate(walk.offsets):
+                views.append(at({row: float(offset)}, picture=key, label=labels[place] if labels else None))
+                assert np.array_equal(explorer.image(bench, views[-1]), walk.frames[row, column])
+        assert np.array_equal(explorer.picture(key).image, walk.frames[0, 1])
+        for view, image in zip(views, explorer.images(bench, views), strict=True):
+            assert np.abs(image.astype(int) - explorer.image(bench, view)).max() <= 1
+        blended = explorer.image(bench, replace(views[1], other=4, mix=1.0))
+        seed = explorer.image(bench, replace(views[1], picture="", seed=4))
+        assert np.abs(blended.astype(int) - seed).max() <= 1
+    about = Image.open(io.BytesIO(explorer.png(bench, views[0], 32, False))).text
+    assert about["picture"] == "you"
+    assert "seed" not in about
+    with pytest.raises(UserError, match="open its file again"):
+        explorer.image(bench, replace(views[0], picture="abc"))
 
 
 @settings(max_examples=20, deadline=None)

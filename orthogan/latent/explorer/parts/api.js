@@ -51,6 +51,12 @@ export async function download(path, body) {
   return link.download;
 }
 
+/** A picture, sent to the server to be projected into the space of the sliders. */
+export async function project(about, file) {
+  const query = new URLSearchParams({...about, name: file.name});
+  return (await post("api/project?" + query, file, "application/octet-stream")).json();
+}
+
 /** A file of directions, sent to the server. */
 export async function upload(model, file) {
   const query = new URLSearchParams({model, name: file.name});

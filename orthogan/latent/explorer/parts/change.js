@@ -221,7 +221,7 @@ async function drawEnds() {
   } catch (error) { complain(error); }
 }
 
-/** Two or three of the stronger sliders at random places, and another seed. */
+/** Two or three of the stronger sliders at random places, and another seed unless a picture is opened. */
 export function surprise() {
   const strong = sliders().rows.map((told, row) => ({row, told})).filter(({told}) => !told.control)
     .sort((a, b) => b.told.scores.change - a.told.scores.change).slice(0, FIRST);
@@ -230,7 +230,7 @@ export function surprise() {
     const {row} = strong[Math.floor(strong.length * Math.random())];
     offsets[row] = Number(((Math.random() < 0.5 ? -1 : 1) * reach() * (0.3 + 0.5 * Math.random())).toFixed(1)) || reach();
   }
-  change({seed: Math.floor(1e6 * Math.random()), offsets, mix: 0});
+  change({...(state.picture ? {} : {seed: Math.floor(1e6 * Math.random())}), offsets, mix: 0});
   if (order().length !== document.querySelectorAll("#rows > li").length) { build(); }
 }
 

@@ -5,6 +5,7 @@ import {node, surprise} from "./change.js";
 import "./pictures.js";
 import "./blend.js";
 import {sizes} from "./save.js";
+import "./own.js";
 import "./stage.js";
 
 const find = (id) => document.getElementById(id);
@@ -14,10 +15,13 @@ async function openModel(name) {
   const kept = models[name];
   const info = kept?.info ?? await call("open", name ? {model: name} : {});
   if (models[state.model]) { models[state.model].state = JSON.parse(JSON.stringify(state)); }
-  models[info.model] ??= {info, sets: {}, mine: {}};
+  models[info.model] ??= {info, sets: {}, mine: {}, pictures: Object.fromEntries(info.pictures.map((one) => [one.key, one]))};
   Object.assign(open, models[info.model]);
   if (!kept) { addSet(info.sliders); }
-  Object.assign(state, kept?.state ?? {model: info.model, set: info.sliders.key, label: info.classes.length ? info.label : null, offsets: {}});
+  const picture = info.pictures[0] ?? null;
+  Object.assign(state, kept?.state ?? {
+    model: info.model, set: info.sliders.key, label: info.classes.length ? picture?.label ?? info.label : null, offsets: {}, picture: picture?.key ?? null,
+  });
   find("models").hidden = info.models.length < 2;
   find("title").classList.toggle("hidden", info.models.length > 1); // the list says it
   find("model").replaceChildren(...info.models.map((one) => node("option", one)));
@@ -60,6 +64,14 @@ async function follow(text) {
       warning = "This link uses sliders from a file. Load the file under Save, then open the link again.";
     }
   }
+  if (wanted.picture && !open.pictures[wanted.picture]) {
+    try {
+      open.pictures[wanted.picture] = await call("picture", {model: state.model, picture: wanted.picture});
+    } catch {
+      wanted.picture = null;
+      warning = "This link starts from a picture that is not open here anymore. Open its file again.";
+    }
+  }
   const set = open.sets[wanted.set] ? wanted.set : open.info.sliders.key;
   const count = open.sets[set].rows.length;
   if (Object.keys(wanted.offsets).some((row) => Number(row) >= count)) {
@@ -68,8 +80,8 @@ async function follow(text) {
   if (wanted.label !== null && wanted.label >= open.info.classes.length) {
     throw new Problem("This link is for class " + wanted.label + ", and this model has " + open.info.classes.length + " classes.");
   }
-  const {seed, label, truncation, offsets, other, mix} = wanted;
-  change({set, seed, label: label ?? state.label, truncation, offsets, other, mix});
+  const {seed, label, truncation, offsets, other, mix, picture} = wanted;
+  change({set, seed, label: label ?? state.label, truncation, offsets, other, mix, picture});
   if (warning) { complain(new Problem(warning)); } else { say(""); }
 }
 
@@ -94,7 +106,7 @@ async function step(by) {
   } catch (error) { complain(error); }
 }
 
-const go = (seed) => { change({seed: Math.max(0, seed), mix: 0}); say(""); };
+const go = (seed) => { change({seed: Math.max(0, seed), mix: 0, picture: null}); say(""); };
 find("previous").addEventListener("click", () => go(state.seed - 1));
 find("next").addEventListener("click", () => go(state.seed + 1));
 find("seed").addEventListener("change", () => {
@@ -111,7 +123,7 @@ find("share").addEventListener("click", async () => {
   const address = new URL(link(), location.href).href;
   try {
     await navigator.clipboard.writeText(address);
-    say("The link is copied. It opens this picture wherever this page runs with the same model.");
+    say(state.picture ? "The link is copied. It works as long as this page runs." : "The link is copied. It opens this picture wherever this page runs with the same model.");
   } catch { complain(new Problem("The browser does not let this page copy: copy the address of the page instead.")); }
 });
 document.addEventListener("keydown", (event) => {

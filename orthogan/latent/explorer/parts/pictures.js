@@ -28,7 +28,7 @@ async function draw() {
   mark();
   try {
     for (let first = 0; first < count; first += EACH) {
-      const views = seeds.slice(first, first + EACH).map((seed) => view({seed, offsets, mix: 0}));
+      const views = seeds.slice(first, first + EACH).map((seed) => view({seed, offsets, mix: 0, picture: null}));
       const {images} = await call("pictures", asked({views}), signal);
       images.forEach((image, index) => { find("thumbs").children[first + index].querySelector("img").src = image; });
     }
@@ -40,7 +40,7 @@ function thumb() {
   const item = node("li", ""), button = node("button", "", {type: "button"});
   button.append(node("img", "", {alt: ""}), node("span", ""));
   button.addEventListener("click", () => {
-    change({seed: Number(item.dataset.seed), mix: 0});
+    change({seed: Number(item.dataset.seed), mix: 0, picture: null});
     say("Seed " + item.dataset.seed + " is open.");
   });
   const marking = node("div", "");
@@ -57,7 +57,7 @@ function thumb() {
 let marks = new Map(), marked = "";
 
 function put(seed, side) {
-  if (marks.get(seed)?.side === side) { marks.delete(seed); } else { marks.set(seed, {side, view: view({seed, offsets: {}, mix: 0})}); }
+  if (marks.get(seed)?.side === side) { marks.delete(seed); } else { marks.set(seed, {side, view: view({seed, offsets: {}, mix: 0, picture: null})}); }
   mark();
 }
 
@@ -91,7 +91,7 @@ function mark() {
     button.disabled = find("edited").checked; // marks are for the pictures as they are
   });
   [...find("thumbs").children].forEach((item) => {
-    const here = Number(item.dataset.seed) === state.seed && state.mix === 0;
+    const here = Number(item.dataset.seed) === state.seed && state.mix === 0 && !state.picture;
     if (here) { item.querySelector("button").setAttribute("aria-current", "true"); } else { item.querySelector("button").removeAttribute("aria-current"); }
   });
 }

@@ -1,13 +1,16 @@
 // The picture: drawn again whenever the state changes, or played as a loop.
-import {asked, edited, nameOf, state, view} from "./state.js";
+import {asked, edited, nameOf, open, state, view} from "./state.js";
 import {call, complain, say} from "./api.js";
 
 const find = (id) => document.getElementById(id);
 let drawing = false, again = false, timer = 0, stopped = () => {};
 
+/** "Seed 7", or the name of the opened picture. */
+export const start = () => (state.picture ? open.pictures[state.picture]?.name ?? "Opened picture" : "Seed " + state.seed);
+
 /** "Seed 7, blended with seed 8, Direction 4 +1.5" */
 export function caption() {
-  const words = ["Seed " + state.seed];
+  const words = [start()];
   if (state.mix > 0) { words.push(Math.round(100 * state.mix) + "% of seed " + state.other); }
   const moved = Object.entries(state.offsets).map(([row, offset]) => nameOf(row) + " " + signed(offset));
   return words.concat(moved.length > 4 ? [moved.length + " changes"] : moved).join(", ");

@@ -2,9 +2,9 @@
 import {Problem} from "./api.js";
 
 /** offsets: by row of the set, or "s0", "s1", … for the changes kept on this page. */
-export const state = {model: "", set: "", seed: 7, label: null, truncation: 1, offsets: {}, other: null, mix: 0};
-/** The open model as the server tells, its sets of sliders by key, and what the user made of each set. */
-export const open = {info: null, sets: {}, mine: {}};
+export const state = {model: "", set: "", seed: 7, label: null, truncation: 1, offsets: {}, other: null, mix: 0, picture: null};
+/** The open model as the server tells, its sets of sliders by key, what the user made of each set, and opened pictures. */
+export const open = {info: null, sets: {}, mine: {}, pictures: {}};
 
 const LARGEST_SEED = Number.MAX_SAFE_INTEGER;
 const LARGEST_OFFSET = 100;
@@ -57,7 +57,7 @@ export function view(changes) {
   const now = {...state, ...changes};
   return {
     seed: now.seed, label: now.label, truncation: now.truncation, offsets: expanded(now.offsets),
-    other: now.mix > 0 ? now.other : null, mix: now.mix,
+    other: now.mix > 0 ? now.other : null, mix: now.mix, picture: now.picture,
   };
 }
 
@@ -116,6 +116,7 @@ export function link() {
   const offsets = Object.entries(expanded(state.offsets));
   if (offsets.length) { parts.set("change", offsets.map(([row, offset]) => row + ":" + Number(offset.toFixed(4))).join(",")); }
   if (state.mix > 0) { parts.set("blend", state.other + ":" + state.mix); }
+  if (state.picture) { parts.set("picture", state.picture); }
   if (!sliders().start) { parts.set("sliders", state.set); }
   return location.pathname + "#" + parts;
 }
@@ -131,7 +132,7 @@ export function readLink(text) {
     }
     return found;
   };
-  const found = {model: parts.get("model") ?? "", hash: parts.get("hash") ?? "", set: parts.get("sliders") ?? ""};
+  const found = {model: parts.get("model") ?? "", hash: parts.get("hash") ?? "", set: parts.get("sliders") ?? "", picture: parts.get("picture")};
   found.seed = number("the seed", parts.get("seed") ?? "7", 0, LARGEST_SEED, true);
   found.label = parts.has("class") ? number("the class", parts.get("class"), 0, 1e6, true) : null;
   found.truncation = number("the variety", parts.get("variety") ?? "1", 0, 1);
