@@ -31,7 +31,7 @@ class PGANGenerator(Generator):
     """A generator: pixel norm of z, linear, conv3x3 at 4 px, then per size: nearest x2, two conv3x3; conv1x1 to RGB.
 
     Leaky ReLU and pixel norm follow each layer but the last. All layers have an equalized learning rate. z is
-    normalized, so its length, and truncation, change nothing.
+    normalized, so without classes its length, and thus truncation, change nothing.
 
     Args:
         channels: width at full size, doubled at each halving up to 512.
