@@ -34,7 +34,7 @@ def open_source(
 
     Args:
         kind: a name in ``DATA_SOURCES``; ``module:Name`` of your own ``DataSource``; or the path of a folder or zip of
-            images, or of an .npz, .npy or .h5 file.
+            images, of an .npz, .npy, .h5 or .parquet file, or of a folder that ``datasets`` saved.
         path: the folder, zip, .npz or .h5 file for the sources folder and array; the published files for dsprites,
             shapes3d, mpi3d, cars3d and smallnorb; for fashion-mnist a folder with its IDX files.
         split: the part of the data set; sprites, folder and array only have one part, called train.
@@ -80,6 +80,9 @@ def open_source(
 def _by_path(text: str) -> tuple[str, str]:
     """Return (source, path) for a path that is given instead of a source."""
     path = user_path(text)
+    saved = any(exists(path / name, "file") for name in ("state.json", "dataset_dict.json"))
+    if saved or (exists(path, "file") and path.suffix.lower() == ".parquet"):
+        return "datasets", text
     if exists(path, "folder") or (exists(path, "file") and path.suffix.lower() == ".zip"):
         return "folder", text
     if exists(path, "file"):
