@@ -53,8 +53,9 @@ def decode(data: bytes, *, resolution: Any, channels: int, box: tuple[int, int, 
     ``box``: another square to crop, as its left, top and side [pixels of the upright image].
 
     EXIF orientation is applied. The first frame of an animation is used. Transparent pixels (palette, gray or RGB) are
-    composited on white. CMYK and YCbCr are converted to RGB by Pillow; 16-bit values are rounded to 8 bits as v/257;
-    floats must be between 0 and 1. Damaged metadata (EXIF, text, color profiles, further frames) is ignored.
+    composited on white. CMYK and YCbCr are converted to RGB by Pillow; 16-bit gray values are rounded to 8 bits as
+    v/257, and 16-bit colors lose their lower 8 bits; floats must be between 0 and 1.
+    Damaged metadata (EXIF, text, color profiles, further frames) is ignored.
     Raises UnreadableImage if no image can be decoded: an empty or truncated file, another format, more than
         ``MOST_PIXELS`` pixels, or an unknown white level.
     """
