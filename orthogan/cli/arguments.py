@@ -20,7 +20,10 @@ LARGEST_SEED = 2**63 - 1
 
 def add_subject(parser: ArgumentParser, help: str = "", **options: Any) -> None:
     """Add SUBJECT, with completion of paths and names of shipped models."""
-    help = help or "run, checkpoint, .safetensors file, name of a shipped model, or module:Class"
+    help = help or (
+        "run, checkpoint, .safetensors file, name of a shipped model, user/model on the Hugging Face Hub, or "
+        "module:Class"
+    )
     action: Any = parser.add_argument("subject", metavar="SUBJECT", help=help, **options)
 
     def complete(prefix: str, **_: Any) -> list[str]:

@@ -22,7 +22,7 @@ from orthogan.errors import UserError, install
 # environment variables that change what orthogan does; no others are shown, since they may hold secrets
 VARIABLES = re.compile(
     "ORTHOGAN_.*|(OMP|MKL|OPENBLAS)_NUM_THREADS|DNNL_.*|CUDA_VISIBLE_DEVICES|PYTORCH_.*_CONF|TORCH_HOME|HF_HOME"
-    "|HF_HUB_OFFLINE|XDG_CACHE_HOME|PYTHONPATH|WORLD_SIZE|RANK|LOCAL_RANK|SLURM_JOB_ID"
+    "|HF_HUB_OFFLINE|HF_ENDPOINT|HF_HUB_CACHE|XDG_CACHE_HOME|PYTHONPATH|WORLD_SIZE|RANK|LOCAL_RANK|SLURM_JOB_ID"
 )
 HIDDEN_EXTRAS = ("all", "dev", "docs")
 

@@ -20,6 +20,11 @@ def add_arguments(parser: Parser) -> None:
     """Declare the arguments of the command."""
     parser.add_argument("subject", metavar="RUN", help="run of a GAN, or a checkpoint of it, such as runs/demo/best")
     parser.add_argument("--out", required=True, help="folder to write; its last part is the name of the model")
+    add_card(parser)
+
+
+def add_card(parser: Parser) -> None:
+    """Declare what ``write`` needs besides the run and the folder."""
     parser.add_argument("--summary", default="", help="one sentence about the model")
     parser.add_argument("--config", help="config file of the run, or its name; gives the command on the card")
     parser.add_argument("--machine", default="", help="machine of the training, such as '2 cores of a Xeon 6430'")
@@ -41,6 +46,13 @@ def add_arguments(parser: Parser) -> None:
 def run(arguments: Namespace) -> None:
     """Write the folder."""
     check_subject(arguments.subject)
+    out = write(arguments, arguments.out)
+    size = sum(file.stat().st_size for file in out.glob("*.safetensors"))
+    print(f"{out}: {size / 1e6:.1f} MB of weights, card in {out / 'README.md'}")
+
+
+def write(arguments: Namespace, folder: str | Path, *, name: str = "") -> Path:
+    """Write the folder of the model, with ``name`` on its card, and return it."""
     check_config(arguments.config)
     check_file(arguments.notes)
     check_file(arguments.directions)
@@ -58,9 +70,9 @@ def run(arguments: Namespace) -> None:
         notes=read_regular(arguments.notes).decode("utf-8", "replace") if arguments.notes else "",
         tags=_words(arguments.tags),
     )
-    out = package(
+    return package(
         arguments.subject,
-        arguments.out,
+        folder,
         about,
         directions=Directions.load(arguments.directions) if arguments.directions else None,
         dims=parse_seeds(arguments.dims, "dims") if arguments.dims else None,
@@ -68,11 +80,10 @@ def run(arguments: Namespace) -> None:
         metrics=_words(arguments.metrics),
         samples=arguments.samples,
         half=arguments.half,
+        name=name,
         device=arguments.device,
         trust=arguments.trust,
     )
-    size = sum(file.stat().st_size for file in Path(out).glob("*.safetensors"))
-    print(f"{out}: {size / 1e6:.1f} MB of weights, card in {out / 'README.md'}")
 
 
 def _words(text: str) -> list[str]:

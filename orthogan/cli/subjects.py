@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from orthogan.errors import UserError
 from orthogan.io.read import check_regular, printable
-from orthogan.models.shipped import find_shipped, no_such
+from orthogan.models.hub import find_named
 
 # torch and what builds on it take seconds to import, so a command checks its files first
 if TYPE_CHECKING:
@@ -28,9 +28,9 @@ CONFIGS = (".yaml", ".yml")
 
 
 def check_subject(path: str) -> None:
-    """Raise ``UserError`` if there is no such run, checkpoint, file or shipped model."""
-    if ":" not in path and not os.path.lexists(path) and find_shipped(path) is None:
-        raise no_such(path)
+    """Raise ``UserError`` if there is no such run, checkpoint, file or model; download one of the Hub."""
+    if ":" not in path and not os.path.lexists(path):
+        find_named(path)
 
 
 def check_file(path: str | None) -> None:

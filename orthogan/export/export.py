@@ -11,6 +11,7 @@ from torch import nn
 from orthogan.errors import UserError
 from orthogan.export.graph import plain
 from orthogan.export.style import STYLES, Exportable, Exported, Style
+from orthogan.models.hub import parse_hub_name
 from orthogan.models.open import OpenedModel, open_model
 from orthogan.models.protocol import as_generator
 from orthogan.named_code import Trust
@@ -77,6 +78,8 @@ def _name(opened: OpenedModel) -> str:
     """Return the name of a model: of its run, folder, file or class."""
     if opened.path is None:
         return opened.name.rpartition(":")[2].lower()
+    if (hub := parse_hub_name(opened.name)) and opened.name != str(opened.path):
+        return hub.repo.partition("/")[2]
     path = opened.path.resolve()
     if not opened.from_folder:
         return path.stem

@@ -25,11 +25,12 @@ from orthogan.io.read import printable
 from orthogan.io.weights import write_sealed
 from orthogan.io.write import disk_errors, write_text
 from orthogan.latent import Directions, render, sample_images, save_samples, traverse
-from orthogan.models.card import Card, Curve, Facts, Point, ScoreOfCard, fakes_in_words
+from orthogan.models.card import Card, Curve, Facts, Point, ScoreOfCard, fakes_in_words, usage
 from orthogan.models.open import OpenedModel, open_model
+from orthogan.models.pretrained import shared_config
 from orthogan.models.protocol import Generator
 from orthogan.models.saved import DISCRIMINATOR_FORMAT, FORMAT, metadata
-from orthogan.models.shipped import CARD, DISCRIMINATOR, GENERATOR, find_shipped
+from orthogan.models.shipped import CARD, DISCRIMINATOR, GENERATOR
 from orthogan.named_code import Trust
 from orthogan.progress import duration
 from orthogan.size import color_in_words, sides, size_in_words
@@ -78,6 +79,7 @@ def package(
     metrics: Sequence[str] = (),
     samples: int = 10_000,
     half: bool = False,
+    name: str = "",
     device: str | None = None,
     trust: Trust = False,
 ) -> Path:
@@ -94,6 +96,7 @@ def package(
         metrics: scores to measure now, on ``samples`` fakes against all training images; scores of training are kept.
         half: store the weights as float16, which halves the files. The scores must then be measured again, because they
             belong to the rounded weights.
+        name: name on the card, such as ``user/model``; by default, the last part of ``out``.
         trust: the ``module:Class`` names that the files of the run may use.
 
     Returns the folder.
@@ -120,7 +123,7 @@ def package(
     where = chosen_device(device)
     opened = open_model(subject, device=where, trust=trust)
     folder, record = _checkpoint(opened)
-    config, name = _shared_config(opened.config), out.resolve().name
+    config, name = shared_config(opened.config), name or out.resolve().name
     step, images = int(opened.about.extra["step"]), int(opened.about.extra["images"])
     parts: dict[str, dict[str, Tensor]] = {
         "generator": {key: value.cpu() for key, value in opened.generator.state_dict().items()},
@@ -169,16 +172,6 @@ def _checkpoint(opened: OpenedModel) -> tuple[Path, dict[str, Any]]:
         return folder, checkpoint.verify(folder)
     except checkpoint.Damaged as damage:
         raise UserError(f"{damage}; choose another checkpoint of the run") from None
-
-
-def _shared_config(config: Config) -> Config:
-    """Return ``config`` without paths of this machine."""
-    init = config.model.init
-    known = init is None or find_shipped(init) is not None
-    model = config.model if known else config.model.model_copy(update={"init": None})
-    path = config.data.path
-    data = config.data.model_copy(update={"path": path and Path(path).name, "root": "data"})
-    return config.model_copy(update={"out": None, "model": model, "data": data})
 
 
 def _halved(tensor: Tensor) -> Tensor:
@@ -327,7 +320,6 @@ def _text(name: str, facts: Facts, config: Config, shown: str, about: Descriptio
         "Time": f"{duration(facts.seconds or 0)}, scoring included, on {facts.machine}",
         "Command": f"`{facts.command}`" if facts.command else "",
     }
-    usage = _usage(name, conditional=bool(facts.classes))
     lines = [
         f"# {name}\n",
         facts.summary.rstrip(".") + ".\n",
@@ -338,7 +330,7 @@ def _text(name: str, facts: Facts, config: Config, shown: str, about: Descriptio
         "| | |",
         "|---|---|",
         *(f"| {key} | {value} |" for key, value in rows.items() if value),
-        f"\n## Use\n\n{usage}\n",
+        f"\n## Use\n\n{usage(name, conditional=bool(facts.classes))}\n",
         "## Scores\n",
         "| Score | Value | Protocol |",
         "|---|---|---|",
@@ -362,24 +354,6 @@ def _text(name: str, facts: Facts, config: Config, shown: str, about: Descriptio
     if about.notes:
         lines.append(f"\n{about.notes.strip()}")
     return "\n".join(lines) + "\n"
-
-
-def _usage(name: str, *, conditional: bool) -> str:
-    labels = ", labels" if conditional else ""
-    drawn = "labels = torch.arange(16) % generator.num_classes\n" if conditional else ""
-    return f"""```python
-{"import torch" + chr(10) + chr(10) if conditional else ""}import orthogan
-
-generator = orthogan.load("{name}")
-{drawn}images = generator(generator.sample_latent(16, seed=0){labels})  # (16, channels, height, width) in [-1, 1]
-```
-
-```bash
-orthogan sample {name} --out samples.png
-orthogan traverse {name} --out traversal.html
-```
-
-To fine-tune it, set `model.init={name}` in a config with the same nets: both start from these weights."""
 
 
 def _spaced(points: Sequence[Point]) -> list[Point]:

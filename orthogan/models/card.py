@@ -177,3 +177,22 @@ def fakes_in_words(protocol: Mapping[str, Any]) -> str:
     count = f"{samples:,} fakes" if isinstance(samples, int) else ""
     weights = "EMA" if protocol.get("weights") == "ema" else ""
     return ", ".join(str(part) for part in (count, weights, protocol.get("reference", "")) if part)
+
+
+def usage(name: str, *, conditional: bool) -> str:
+    """Return the part of a card that shows how to use the model, in Markdown."""
+    labels = ", labels" if conditional else ""
+    drawn = "labels = torch.arange(16) % generator.num_classes\n" if conditional else ""
+    return f"""```python
+{"import torch" + chr(10) + chr(10) if conditional else ""}import orthogan
+
+generator = orthogan.load("{name}")
+{drawn}images = generator(generator.sample_latent(16, seed=0){labels})  # (16, channels, height, width) in [-1, 1]
+```
+
+```bash
+orthogan sample {name} --out samples.png
+orthogan traverse {name} --out traversal.html
+```
+
+To fine-tune it, set `model.init={name}` in a config with the same nets: both start from these weights."""

@@ -26,6 +26,7 @@ from orthogan.io.weights import read_metadata, read_tensors, read_weights
 from orthogan.models.build import build_for_file
 from orthogan.models.foreign.layout import ForeignFile, read_content, recognize, unknown
 from orthogan.models.generate import keep_hash, model_hash
+from orthogan.models.hub import find_named
 from orthogan.models.modes import need_numbers
 from orthogan.models.protocol import Generator, as_generator
 from orthogan.models.saved import (
@@ -38,9 +39,10 @@ from orthogan.models.saved import (
     Saved,
     count,
     fill,
+    form_of,
     read_header,
 )
-from orthogan.models.shipped import find_shipped, no_such, other_shipped
+from orthogan.models.shipped import other_shipped
 from orthogan.named_code import NeedsTrust, Trust, import_made
 
 PICKLED = (".pt", ".pth", ".bin", ".ckpt", ".pkl", ".tar")
@@ -103,7 +105,7 @@ class OpenedModel:
     def title(self) -> str:
         """The name, or the folder of a run or checkpoint if all its networks are meant, as by ``net``."""
         whole = self.from_folder and (self.kind == "classifier" or self.has_discriminator)
-        return str(self.path.parent) if self.path is not None and whole else self.name
+        return str(self.path.parent) if whole and self.name == str(self.path) and self.path else self.name
 
     @property
     def config(self) -> Config:
@@ -128,6 +130,7 @@ class OpenedModel:
         net = as_generator(self._code if self._code is not None else self._read("generator"))
         if self._code is None:
             net.class_names = self.class_names
+            net.saved = self.about
         return keep_hash(net.to(self.device).eval())
 
     @cached_property
@@ -210,7 +213,7 @@ class OpenedModel:
         if self.path is not None and kind == "generator":
             return unknown(self.path, read_content(self.path))
         return UserError(
-            f"{printable(self.name)}: does not contain an orthogan {kind} (format {self._header.get('format')!r}); "
+            f"{printable(self.name)}: does not contain an orthogan {kind} (format {form_of(self._header)!r}); "
             "files written by orthogan have their config in the metadata"
         )
 
@@ -244,11 +247,12 @@ class OpenedModel:
 def open_model(
     subject: str | Path, *, device: torch.device | str = "cpu", ema: bool = True, trust: Trust = False
 ) -> OpenedModel:
-    """Open what ``subject`` names. Nothing is downloaded, and no foreign code runs without consent.
+    """Open what ``subject`` names. Only ``user/model`` is downloaded, and no foreign code runs without consent.
 
     Args:
         subject: a run folder (its newest complete checkpoint), a checkpoint folder, the folder of a model, a
-            ``.safetensors`` or ``.pth`` file, the name of a shipped model, or ``module:net``; ``module:Class`` and
+            ``.safetensors`` or ``.pth`` file, the name of a shipped model, ``user/model`` or
+            ``user/model@revision`` on the Hugging Face Hub, or ``module:net``; ``module:Class`` and
             ``module:function`` are called without arguments, under a fixed seed.
         device: device of the networks.
         ema: use the averaged weights of a generator if there are any.
@@ -269,9 +273,11 @@ def open_model(
         module, _, attribute = text.partition(":")
         if module and attribute and path.suffix not in (".safetensors", *PICKLED):
             return OpenedModel(text, "code", device=device, trust=trust, _code=_instantiate(text))
-        if (shipped := find_shipped(text)) is None:
-            raise no_such(text, ACCEPTED)
-        path, hidden = shipped, ""
+        path, downloaded = find_named(text, ACCEPTED)
+        if downloaded:
+            file, _ = _find_in(path, ema)
+            return _open_file(file, name=text, from_folder=True, device=device, trust=trust)
+        hidden = ""
     elif hidden := other_shipped(text):
         print(f"orthogan: {printable(text)} is read from here; the shipped model is {hidden}", file=sys.stderr)
     if os.path.isfile(path):
@@ -382,9 +388,9 @@ def _layer(tensor: Tensor) -> nn.Module:
     return layer
 
 
-def _open_file(file: Path, *, verified: bool | None = None, **how: Any) -> OpenedModel:
+def _open_file(file: Path, *, name: str = "", verified: bool | None = None, **how: Any) -> OpenedModel:
     """Open the model in one file; ``verified``: whether its bytes were checked already."""
-    make = partial(OpenedModel, str(file), path=file, **how)
+    make = partial(OpenedModel, name or str(file), path=file, **how)
     if file.suffix in PICKLED:
         return _open_foreign(file, make)
     if file.stem == DISCRIMINATOR and file.with_name(f"{RAW}.safetensors").is_file():
@@ -398,7 +404,7 @@ def _open_file(file: Path, *, verified: bool | None = None, **how: Any) -> Opene
         raise UserError(
             f"{printable(file)}: files of this kind do not contain readable weights; choose {ACCEPTED}"
         ) from None
-    kind = {FORMAT: "generator", CLASSIFIER_FORMAT: "classifier"}.get(header.get("format", ""), "tensors")
+    kind = {FORMAT: "generator", CLASSIFIER_FORMAT: "classifier"}.get(form_of(header), "tensors")
     if kind == "tensors":
         return _open_foreign(file, partial(make, _header=header, _verified=verified))
     model = make(kind, _header=header, _verified=verified)

@@ -8,7 +8,8 @@ import textwrap
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -20,7 +21,10 @@ from orthogan.registry import Registry
 from orthogan.rng import generator as seeded
 
 if TYPE_CHECKING:
+    from orthogan.config.schema import Config
     from orthogan.models.samples import Samples
+    from orthogan.models.saved import Saved
+    from orthogan.named_code import Trust
 
 
 def module_class(found: Any) -> type[nn.Module]:
@@ -62,6 +66,7 @@ class Generator(nn.Module):
     spaces: tuple[str, ...] = ("z",)
     axis: str = "z"
     rows: int = 1
+    saved: Saved | None = None  # what the file says that it was loaded from
 
     def check(self, z: Tensor, y: Tensor | None) -> None:
         """Check the arguments of ``forward``.
@@ -91,6 +96,85 @@ class Generator(nn.Module):
         from orthogan.models.samples import sample  # it uses generators
 
         return sample(self, n, **options)
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        name: str | Path,
+        *,
+        revision: str | None = None,
+        device: torch.device | str = "cpu",
+        ema: bool = True,
+        trust: Trust = False,
+    ) -> Self:
+        """Load a generator from the Hugging Face Hub, or from anything else that ``orthogan.load`` opens.
+
+        Args:
+            name: ``user/model``, or a folder that ``save_pretrained`` wrote.
+            revision: branch, tag or commit of a model on the Hub.
+            device, ema, trust: as for ``orthogan.load``.
+
+        Raises:
+            UserError: there is no such model, it cannot be downloaded, or it is not a generator of this class.
+
+        Example:
+            >>> import orthogan
+            >>> orthogan.Generator.from_pretrained("sprites-sngan").resolution
+            32
+        """
+        from orthogan.models.open import load_generator  # it uses generators
+
+        full = str(name) if revision is None else f"{name}@{revision}"
+        net = load_generator(full, device=device, ema=ema, trust=trust)
+        if cls is not Generator and not isinstance(net, cls):
+            raise UserError(f"{full}: contains a {type(net).__name__}, not a {cls.__name__}")
+        return net  # pyright: ignore[reportReturnType]
+
+    def save_pretrained(
+        self, folder: str | Path, *, config: Config | None = None, license: str = "", name: str = ""
+    ) -> Path:
+        """Write ``generator.safetensors`` and a short card, unless there is a ``README.md``, to ``folder``.
+
+        ``from_pretrained``, ``orthogan.load`` and every command open the folder.
+
+        Args:
+            config: the config that the generator was built from; a generator that was loaded from a file knows it.
+            license: license of the weights on the card, such as ``mit``.
+            name: name on the card; by default, the last part of ``folder``.
+
+        Raises:
+            UserError: the config is not known, or the folder cannot be written.
+
+        Example:
+            >>> import orthogan
+            >>> folder = orthogan.load("sprites-sngan").save_pretrained("my-sprites")
+            >>> sorted(file.name for file in folder.iterdir())
+            ['README.md', 'generator.safetensors']
+            >>> orthogan.Generator.from_pretrained(folder).resolution
+            32
+        """
+        from orthogan.models.pretrained import save_pretrained  # it uses generators
+
+        return save_pretrained(self, folder, config=config, license=license, name=name)
+
+    def push_to_hub(self, repo: str, *, config: Config | None = None, license: str = "", **options: Any) -> str:
+        """Upload the generator to the Hugging Face Hub, and return the address of the commit.
+
+        The files are those of ``save_pretrained``. A card that the repository has stays as it is. To upload a run with
+        scores, samples and both networks use ``orthogan push``.
+
+        Args:
+            repo: ``user/model``; created if it does not exist.
+            config, license: as for ``save_pretrained``.
+            options: ``revision`` (a branch), ``private``, ``message``, ``token`` and ``create_pr``, as for
+                ``orthogan.models.hub.upload``.
+
+        Raises:
+            UserError: the config is not known, offline, no permission, or huggingface_hub is missing.
+        """
+        from orthogan.models.pretrained import push_to_hub  # it uses generators
+
+        return push_to_hub(self, repo, config=config, license=license, **options)
 
     def first_layer(self) -> nn.Module:
         """Return the layer whose weight maps the latent to the first features."""

@@ -25,6 +25,7 @@ DISCRIMINATOR_FORMAT = "orthogan-discriminator-1"
 # stems of the files in a checkpoint
 RAW, EMA, DISCRIMINATOR = "generator", "generator-ema", "discriminator"
 CLASSIFIER = "classifier"
+FORM = "orthogan-format"  # key in the metadata; older files have it as "format", which other tools expect to be "pt"
 MOST_CLASSES = 1_000_000
 
 
@@ -56,8 +57,13 @@ def metadata(
     ``tensors``: those of the file; a hash of them and of the metadata is stored, and checked when the file is loaded.
     """
     tree = config.model_dump() if isinstance(config, Config) else dict(config)
-    about = {"format": form, "config": json.dumps(tree), "num_classes": str(num_classes), **extra}
+    about = {"format": "pt", FORM: form, "config": json.dumps(tree), "num_classes": str(num_classes), **extra}
     return about if tensors is None else about | {HASH: compute_seal(tensors, about)}
+
+
+def form_of(header: Mapping[str, str]) -> str:
+    """Return the format of a file that orthogan wrote, such as ``FORMAT``; for another file, what it states."""
+    return header.get(FORM, header.get("format", ""))
 
 
 def save_generator(
@@ -106,7 +112,7 @@ def read_header(file: Path, header: Mapping[str, str], trust: Trust = False) -> 
         raise UserError(f"{source}: the config in its metadata is a {type(tree).__name__}, not a mapping")
     config = validate(tree, {}, default_origin=source)
     require_trust(code_of_nets(config), file, trust)
-    extra = {k: v for k, v in header.items() if k not in ("format", "config", "num_classes", HASH)}
+    extra = {k: v for k, v in header.items() if k not in ("format", FORM, "config", "num_classes", HASH)}
     return Saved(config, _classes(header["num_classes"], extra, source), extra)
 
 

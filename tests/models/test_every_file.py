@@ -68,7 +68,7 @@ def about(**keys: str) -> Callable[[dict[str, Tensor], dict[str, str]], object]:
 DAMAGE = {
     "no config": (without("config"), "do not contain config"),
     "no num_classes": (without("num_classes"), "do not contain num_classes"),
-    "no format": (without("format"), "does not contain an orthogan generator"),
+    "no format": (without("orthogan-format"), "does not contain an orthogan generator"),
     "cut config": (about(config='{"seed": 1'), "not valid JSON"),
     "deep config": (about(config="[" * 100_000), "not valid JSON"),
     "a list": (about(config="[]"), "not a mapping"),
@@ -331,7 +331,7 @@ def test_any_metadata_are_named_or_harmless(file: Path, key: str, value: Any, nu
 @pytest.mark.parametrize(
     "change",
     [
-        about(format="x" * 10**6),
+        about(**{"orthogan-format": "x" * 10**6}),
         about(class_names=json.dumps(["x" * 10**6]), num_classes="2"),
         configured(kind="x" * 10**6),
         configured(kind="stylegan2"),  # other tensors: each of them could be listed

@@ -1,0 +1,83 @@
+"""A generator as the folder of a model, with a short card, on the disk or on the Hugging Face Hub.
+
+``PyTorchModelHubMixin`` of huggingface_hub is not used. It writes other files (model.safetensors, config.json), takes
+the class from the caller, not from the config in the file, reads pickles where there is nothing else, and needs the
+package to define a class. The methods have the same names.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from orthogan.config.schema import Config
+from orthogan.errors import UserError
+from orthogan.io.weights import write_sealed
+from orthogan.io.write import disk_errors, write_text
+from orthogan.models.card import Card, usage
+from orthogan.models.generate import image_size
+from orthogan.models.hub import check_repo, upload
+from orthogan.models.protocol import Generator
+from orthogan.models.saved import metadata
+from orthogan.models.shipped import CARD, GENERATOR, find_shipped
+from orthogan.size import color_in_words, size_in_words
+
+
+def save_pretrained(
+    net: Generator, folder: str | Path, *, config: Config | None = None, license: str = "", name: str = ""
+) -> Path:
+    """Write the folder of a generator; see ``Generator.save_pretrained``."""
+    config = config or (net.saved.config if net.saved is not None else None)
+    if config is None:
+        raise UserError(
+            f"{type(net).__name__}: this generator was not loaded from a file, so its config is not known; give "
+            "config=, the config that it was built from"
+        )
+    config = shared_config(config)
+    folder = Path(folder)
+    name = name or folder.resolve().name
+    tensors = {key: value for key, value in net.state_dict().items() if isinstance(value, torch.Tensor)}
+    extra = dict(net.saved.extra) if net.saved is not None else {}
+    write_sealed(folder / GENERATOR, tensors, metadata(config, net.num_classes, {**extra, "name": name}))
+    with disk_errors(folder):
+        described = (folder / CARD).exists()
+    if not described:
+        write_text(folder / CARD, _card(net, config, name, license).markdown())
+    return folder
+
+
+def push_to_hub(net: Generator, repo: str, *, config: Config | None = None, license: str = "", **options: Any) -> str:
+    """Upload a generator; see ``Generator.push_to_hub``."""
+    check_repo(repo)
+    with tempfile.TemporaryDirectory() as made:
+        folder = save_pretrained(net, made, config=config, license=license, name=repo)
+        return upload(repo, {name: folder / name for name in (GENERATOR, CARD)}, keep=(CARD,), **options)
+
+
+def shared_config(config: Config) -> Config:
+    """Return ``config`` without paths of this machine."""
+    init = config.model.init
+    known = init is None or find_shipped(init) is not None
+    model = config.model if known else config.model.model_copy(update={"init": None})
+    path = config.data.path
+    data = config.data.model_copy(update={"path": path and Path(path).name, "root": "data"})
+    return config.model_copy(update={"out": None, "model": model, "data": data})
+
+
+def _card(net: Generator, config: Config, name: str, license: str) -> Card:
+    kind = config.model.generator.kind
+    channels, side = image_size(net)
+    block = {
+        **({"license": license} if license else {}),
+        "library_name": "orthogan",
+        "pipeline_tag": "unconditional-image-generation",
+        "tags": list(dict.fromkeys(["gan", "image-generation", "orthogan", *([kind] if ":" not in kind else [])])),
+    }
+    about = f"A {kind} generator of images of {size_in_words(side)}, {color_in_words(channels)}"
+    classes = f" It has {net.num_classes} classes." if net.num_classes else ""
+    numbers = sum(parameter.numel() for parameter in net.parameters())
+    text = f"{about}, from latents of {net.latent_dim} numbers, with {numbers:,} parameters.{classes}"
+    return Card(f"# {name}\n\n{text}\n\n## Use\n\n{usage(name, conditional=bool(net.num_classes))}\n", block)
