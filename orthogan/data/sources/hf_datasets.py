@@ -71,7 +71,7 @@ class RowStore(FileStore):
     """The encoded images in a column of a ``datasets.Dataset``, each named by its row."""
 
     def __init__(self, path: Path, table: Any, column: str, files: Sequence[Path]) -> None:
-        from datasets import Image
+        from datasets import Image  # pyright: ignore[reportMissingImports]
 
         self.path, self.column, self.files = path, column, list(files)
         # decode=False: the library would open paths and addresses that a row names
@@ -102,7 +102,7 @@ def _load(path: Path, part: str) -> tuple[Any, list[Path]]:
     if not folder and not exists(path, "file"):
         raise UserError(f"{where}: there is no such file or folder; data.path must name {Datasets.needs}")
     try:
-        from datasets import Dataset, DatasetDict, load_from_disk
+        from datasets import Dataset, DatasetDict, load_from_disk  # pyright: ignore[reportMissingImports]
     except ImportError as error:
         raise UserError(f"data.source: 'datasets' needs the package datasets: {install('datasets')}") from error
     if folder and any(exists(path / name, "file") for name in ("dataset_dict.json", "state.json")):
@@ -121,8 +121,8 @@ def _load(path: Path, part: str) -> tuple[Any, list[Path]]:
     if not folder and part != "train":
         raise UserError(f"data.split: {where} is a single file, whose split is train, not {part!r}")
     with parsing(path, EXPECTED):
-        from datasets import Features, concatenate_datasets
-        from pyarrow import parquet
+        from datasets import Features, concatenate_datasets  # pyright: ignore[reportMissingImports]
+        from pyarrow import parquet  # pyright: ignore[reportMissingImports]
 
         tables = []
         for file in files:
@@ -154,7 +154,7 @@ def _parquet_files(folder: Path, part: str) -> list[Path]:
 
 
 def _image_column(table: Any, name: str | None, where: str) -> str:
-    from datasets import Image
+    from datasets import Image  # pyright: ignore[reportMissingImports]
 
     def stored(feature: Any) -> bool:
         binary = getattr(feature, "dtype", None) in ("binary", "large_binary")
@@ -175,7 +175,7 @@ def _image_column(table: Any, name: str | None, where: str) -> str:
 
 def _labels(table: Any, name: str | None, where: str) -> Annotation:
     """Return the classes of the column ``name``; if it is None, of the usual one, which may be missing or unusable."""
-    from datasets import ClassLabel
+    from datasets import ClassLabel  # pyright: ignore[reportMissingImports]
 
     features = table.features
     if name is not None and name not in features:
