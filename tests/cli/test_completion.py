@@ -31,7 +31,7 @@ printf '%s\\n' "${COMPREPLY[@]}"
         ("orthogan train configs/demo.yaml training.steps", ["training.steps="]),
         ("orthogan evaluate x --precision ", ["fp32", "bf16", "auto"]),
         ("orthogan evaluate x --nor", []),  # the name of version 0.1 is read, but not offered
-        ("orthogan evaluate x --metrics fid,ki", ["fid,kid"]),
+        ("orthogan evaluate x --metrics fid,ki", ["fid,kid", "fid,kid_full"]),
         ("orthogan discover x --method sefa,jac", ["sefa,jacobian"]),
         ("orthogan study ke", ["kernel-orthogonality"]),
     ],

@@ -208,9 +208,8 @@ def test_the_user_hears_what_was_loaded(tmp_path: Path, run: Path, capsys: pytes
     assert "only the generator" in alone
     assert f"the discriminator starts from the random seed (give {folder} to start" in alone
     assert "model.init" not in task_of(tmp_path).summary()
-    shipped = task_of(
-        tmp_path, "model.init=sprites-sngan", "model.generator.channels=32", "model.generator.latent_dim=16"
-    )
+    wide = ["model.generator.channels=32", "model.discriminator.channels=32", "model.generator.latent_dim=16"]
+    shipped = task_of(tmp_path, "model.init=sprites-sngan", *wide)
     assert "sprites-sngan" in shipped.summary()["model.init"]
     z = shipped.generator.sample_latent(2, seed=0)
     torch.testing.assert_close(shipped.generator.eval()(z), load_generator(SPRITES)(z))
