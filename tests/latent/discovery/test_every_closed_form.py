@@ -109,7 +109,7 @@ def test_following_the_norm_gives_the_map_to_the_normalised_features(classes: in
         labels = [torch.full((7,), label)] if classes else []
         points = torch.cat([torch.zeros(1, 6), torch.eye(6)])
         with torch.no_grad():
-            out = norm(net.linear(points).reshape(7, net.width, net.bottom, net.bottom), *labels)
+            out = norm(net.linear(points).reshape(7, net.width, *net.bottom), *labels)
         slope = (out[1:] - out[:1]).reshape(6, -1).double().numpy()
         gram += slope @ slope.T
     values, vectors = np.linalg.eigh(gram / (1 if y is not None or not classes else classes))

@@ -202,5 +202,5 @@ def test_a_guess_is_one_more_start() -> None:
 def test_what_cannot_be_projected_is_refused(more: dict[str, object], said: str) -> None:
     with pytest.raises(UserError, match=said):
         project(Affine(), noisy(2), **{**QUIET, **more})
-    with pytest.raises(UserError, match=r"expected uint8 \(n, 1, 4, 4\)"):
+    with pytest.raises(UserError, match=r"expected uint8 \(n, 1, height, width\) at 4 pixels"):
         project(Affine(), noisy(2, side=5), **QUIET)
