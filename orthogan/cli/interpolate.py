@@ -34,7 +34,10 @@ def add_arguments(parser: Parser) -> None:
         help="line; sphere, which keeps the norm of z; path, a smooth curve (default: sphere in z, else line)",
     )
     parser.add_argument(
-        "--seconds", type=real(0.04, 600), default=2.0, help="time from one keyframe to the next (default: 2)"
+        "--seconds",
+        type=seconds,
+        default=2.0,
+        help="time from one keyframe to the next, or one number per transition, such as 1,2,0.5 (default: 2)",
     )
     parser.add_argument("--fps", type=whole(1, 100), default=25, help="frames per second (default: 25)")
     parser.add_argument(
@@ -62,6 +65,12 @@ def add_arguments(parser: Parser) -> None:
         "--out", default="film.webp", help=".mp4, .webp, .gif, or a folder for the frames (default: film.webp)"
     )
     add_net(parser)
+
+
+def seconds(text: str) -> float | list[float]:
+    """Parse a number, or several with commas."""
+    found = [real(0.04, 600)(word) for word in text.split(",")]
+    return found[0] if len(found) == 1 else found
 
 
 def run(arguments: Namespace) -> None:

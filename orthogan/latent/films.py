@@ -104,7 +104,7 @@ def film(
     generator: nn.Module,
     keys: Latents,
     *,
-    seconds: float = 2.0,
+    seconds: float | Sequence[float] = 2.0,
     fps: int = 25,
     walk: FilmWalk | None = None,
     loop: bool = True,
@@ -117,12 +117,14 @@ def film(
     """Draw the frames of a walk through the keyframes ``keys``.
 
     Args:
-        seconds: from one keyframe to the next.
+        seconds: from one keyframe to the next; or one number for each keyframe that another one follows, in a loop also
+            for the last.
         walk: "line", "sphere" (``slerp_even``, for normal latents), or "path", a smooth curve without corners
             (Catmull-Rom; in z at the lengths of the sphere). By default the sphere in z, else the line.
         loop: return from the last keyframe to the first.
         even: makes the pictures change evenly: the frames are chosen along the whole walk so that the distance between
-            neighbors, ``against`` one another, is equal. None: the latents move evenly.
+            neighbors, ``against`` one another, is equal (with several ``seconds``, within each transition). None: the
+            latents move evenly.
         noise: "varied" draws new noise maps for every frame.
         seed: of the varied noise.
 
@@ -147,9 +149,14 @@ def film(
     if noise == "varied" and not maps:
         raise UserError("noise='varied': this generator has no noise maps; omit it")
     legs = len(keys) if loop and len(keys) > 1 else max(1, len(keys) - 1)
-    each = round(seconds * fps)
-    count = legs * each if loop else legs * each + 1
-    if not each >= 1 or count > MOST_FRAMES:
+    times = [seconds] * legs if isinstance(seconds, int | float) else list(seconds)
+    if len(times) != legs:
+        raise UserError(
+            f"seconds: {len(times)} numbers, but {len(keys)} keyframes have {legs} transitions; give {legs}"
+        )
+    each = [round(time * fps) for time in times]
+    count = sum(each) if loop else sum(each) + 1
+    if min(each) < 1 or count > MOST_FRAMES:
         raise UserError(f"{count:,} frames: from 1 per keyframe to {MOST_FRAMES:,} in all; change the seconds")
     keys.check(net)
 
@@ -168,13 +175,17 @@ def film(
             )
         return np.concatenate(shown)
 
-    places = np.arange(count) / each
+    starts = np.concatenate([np.arange(frames) / frames + leg for leg, frames in enumerate(each)])
+    places = starts if loop else np.append(starts, legs)
     if even is not None and len(keys) > 1:
         fine = np.linspace(0, legs, FINER * count + 1)
         lengths = _lengths(draw(fine, "measuring the speed"), even, get_device(net), batch_size)
         total = np.concatenate([[0], np.cumsum(lengths)])
         if total[-1] > 0:
-            wanted = np.arange(count) / (count if loop else max(1, count - 1)) * total[-1]
+            if len(set(times)) == 1:
+                wanted = np.arange(count) / (count if loop else max(1, count - 1)) * total[-1]
+            else:
+                wanted = np.interp(places, np.arange(legs + 1), np.interp(np.arange(legs + 1), fine, total))
             places = np.interp(wanted, total, fine)
     about = {
         "software": f"orthogan {__version__}",
@@ -183,7 +194,7 @@ def film(
         "walk": walk,
         "keyframes": ",".join(keys.names),
         "classes": "none" if keys.labels is None else ",".join(map(str, keys.labels)),
-        "seconds": f"{seconds:g}",
+        "seconds": ",".join(f"{time:g}" for time in (times if len(set(times)) > 1 else times[:1])),
         "loop": str(loop).lower(),
         "speed": "latent" if even is None else "pictures",
         "noise": noise,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 
@@ -136,3 +137,25 @@ def test_files_of_every_kind(tmp_path: Path) -> None:
         check_film("film.avi")
     with pytest.raises(UserError, match="size 9999"):
         check_film("film.gif", 9999)
+
+
+def test_each_transition_can_have_its_own_seconds() -> None:
+    net = Disc()
+    keys = keyframes(net, [3, 8, 15])
+    z = sample_latents(net, [3, 8, 15])
+    made = film(net, keys, seconds=[0.2, 0.5, 0.3], **QUICK)
+    assert len(made.frames) == 10
+    assert np.abs(made.frames[[0, 2, 7]].astype(int) - images(z)).max() <= 1
+    assert made.metadata["seconds"] == "0.2,0.5,0.3"
+    once = film(net, keys, seconds=[0.2, 0.5], loop=False, **QUICK)
+    assert np.abs(once.frames[[0, 2, 7]].astype(int) - images(z)).max() <= 1
+
+    def against(a: Tensor) -> Callable[[Tensor], Tensor]:
+        return lambda b: (a.float() - b.float()).flatten(1).norm(dim=1)
+
+    even = film(net, keys, seconds=[0.2, 0.5], loop=False, even=against, **QUICK)
+    assert np.abs(even.frames[[0, 2, 7]].astype(int) - images(z)).max() <= 6  # the keyframes stay at their times
+    with pytest.raises(UserError, match="seconds: 2 numbers, but 3 keyframes have 3 transitions; give 3"):
+        film(net, keys, seconds=[1, 2], **QUICK)
+    with pytest.raises(UserError, match="change the seconds"):
+        film(net, keys, seconds=[0.01, 1, 1], **QUICK)
