@@ -31,7 +31,8 @@ from orthogan.evaluation.fidelity.extractors import load_extractor
 from orthogan.evaluation.fidelity.features import extract
 from orthogan.evaluation.fidelity.frechet import frechet_distance
 from orthogan.evaluation.fidelity.inception_score import InceptionScore
-from orthogan.evaluation.fidelity.precision_recall import CHUNK, NEIGHBOURHOOD, precision_recall
+from orthogan.evaluation.fidelity.neighbors import CHUNK
+from orthogan.evaluation.fidelity.precision_recall import NEIGHBOURHOOD, precision_recall
 from orthogan.evaluation.fidelity.statistics import Gaussian, Moments
 from orthogan.evaluation.images import generate_images
 from orthogan.evaluation.precision import prepare_net

@@ -59,6 +59,9 @@ def test_a_signal_stops_all_cells_cleanly_and_the_same_command_goes_on(tmp_path:
     assert not (waiting / FILE).exists()
     assert "saved" in (waiting / "output.txt").read_text()
     assert "**Not complete**: 3 runs" in (root / "REPORT.md").read_text(encoding="utf-8")
+    later = root / "cells" / "second" / "seed-1"
+    later.mkdir(parents=True, exist_ok=True)
+    (later / "waited.txt").touch()  # it need not wait too
     report = run_study(request(tmp_path, "WAITING", seeds=2, jobs=2)).read_text(encoding="utf-8")
     assert "**Not complete**" not in report
     assert "| second | n = 2 | 0 |" in report
