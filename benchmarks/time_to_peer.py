@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -27,14 +27,6 @@ RECIPES = {"pytorch-gan-collections": "configs/SNGAN_CIFAR10_CNN.txt"}  # the fa
 SHARE = 1 / 3  # orthogan's time, as a share of the peer's
 PEER_SCORES = 4
 MOST = 0.2  # the target
-
-
-@dataclass
-class Turn:
-    """One contender: its curve so far, and the reals per step."""
-
-    run: Run
-    reals: int
 
 
 def time_to_peer(

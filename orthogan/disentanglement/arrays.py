@@ -93,6 +93,14 @@ def constant_codes(codes: np.ndarray) -> np.ndarray:
     return np.ptp(small, axis=0) <= 1e-12 * np.abs(small).max(0)
 
 
+def standardize(codes: np.ndarray, *others: np.ndarray) -> list[np.ndarray]:
+    """Standardize ``codes`` (N, d), and ``others`` by the same mean and standard deviation; constant codes become 0."""
+    still, by = constant_codes(codes), exponents(codes)
+    small = rescale(codes, by)
+    mean, deviation = small.mean(0), np.where(still, 1.0, small.std(0))
+    return [np.where(still, 0.0, (rescale(part, by) - mean) / deviation) for part in (codes, *others)]
+
+
 @dataclass(frozen=True)
 class Split:
     """Training and test rows: codes float64, factors int64, with the same numbering of values in both."""
@@ -114,9 +122,7 @@ class Split:
 
     def standardised(self) -> Split:
         """Standardize each code by its training mean and standard deviation; constant codes become 0."""
-        still, small = constant_codes(self.codes), self.rescaled()
-        mean, deviation = small.codes.mean(0), np.where(still, 1.0, small.codes.std(0))
-        train, test = (np.where(still, 0.0, (part - mean) / deviation) for part in (small.codes, small.test_codes))
+        train, test = standardize(self.codes, self.test_codes)
         return Split(train, self.factors, test, self.test_factors)
 
 

@@ -26,8 +26,6 @@ from orthogan.models.generate import in_space, sample_label
 from orthogan.models.modes import need_numbers
 from orthogan.models.protocol import Generator, as_generator
 
-INPUTS = ("z", "y")
-
 
 class Call(nn.Module):
     """``generator`` as a function of latents (n, latent_dim), and of labels (n,) if it is conditional, in float32."""

@@ -186,12 +186,7 @@ class Directions:
                 f"{where}: made for a latent of {self.latent_dim} dimensions, but this generator has {dim} in "
                 f"'{self.space}'; use directions of this model"
             )
-        if self.model_hash and self.model_hash != (actual := hash_of(generator)):
-            warnings.warn(
-                f"{where}: computed for another model (hash {self.model_hash[:12]}, this one has {actual[:12]}); "
-                "they may not be meaningful here",
-                stacklevel=2,
-            )
+        warn_of_another_model(generator, self.model_hash, where, "they may not be meaningful here")
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write a ``.safetensors`` file.
@@ -237,6 +232,15 @@ class Directions:
             raise UserError(f"{where}: {error}") from error
         except (ValueError, TypeError, KeyError, AttributeError, OverflowError) as error:
             raise UserError(f"{where}: cannot be read as a Directions file ({describe_error(error)})") from error
+
+
+def warn_of_another_model(generator: nn.Module, expected: str, where: str, effect: str) -> None:
+    """Warn the caller of ``check`` if ``expected``, unless it is empty, is not the hash of ``generator``."""
+    if expected and expected != (actual := hash_of(generator)):
+        warnings.warn(
+            f"{where}: computed for another model (hash {expected[:12]}, this one has {actual[:12]}); {effect}",
+            stacklevel=3,
+        )
 
 
 def _check_text(what: str, value: object) -> None:

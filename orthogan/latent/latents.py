@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import os
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -19,7 +18,7 @@ from orthogan import __version__
 from orthogan.errors import UserError
 from orthogan.io.read import describe_error, parse_json, printable, shown, whole_numbers
 from orthogan.io.weights import read_sealed, write_sealed
-from orthogan.latent.directions import Directions
+from orthogan.latent.directions import Directions, warn_of_another_model
 from orthogan.models.generate import generate, in_space, truncate_in_space
 from orthogan.models.generate import model_hash as hash_of
 from orthogan.models.noise import WithNoise, noise_maps
@@ -132,12 +131,7 @@ class Latents:
                 f"{where}: made for a latent of {self.matrix.shape[1]} dimensions, but this generator has {dim} in "
                 f"'{self.space}'; use latents of this model"
             )
-        if self.model_hash and self.model_hash != (actual := hash_of(net)):
-            warnings.warn(
-                f"{where}: computed for another model (hash {self.model_hash[:12]}, this one has {actual[:12]}); "
-                "the pictures differ",
-                stacklevel=2,
-            )
+        warn_of_another_model(net, self.model_hash, where, "the pictures differ")
 
     def dressed(self, generator: nn.Module, index: int) -> Generator:
         """Return the generator with the noise maps of a latent; the generator itself if there are none."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike
 
-from orthogan.disentanglement.arrays import check_both, constant_codes, rescale
+from orthogan.disentanglement.arrays import check_both, constant_codes, rescale, standardize
 from orthogan.disentanglement.mutual_information import entropies
 from orthogan.disentanglement.registry import register_metric
 from orthogan.disentanglement.score import Score
@@ -108,8 +108,7 @@ def infoe(codes: ArrayLike, factors: ArrayLike, *, seed: int = 0) -> Score:
     from sklearn.metrics import log_loss
 
     x, y = check_both("infoe", codes, factors)
-    small, still = rescale(x), constant_codes(x)
-    inputs = np.where(still, 0.0, (small - small.mean(0)) / np.where(still, 1.0, small.std(0)))
+    inputs = standardize(x)[0]
     per_factor = []
     for column in y.T:
         model = LogisticRegression(C=np.inf, class_weight="balanced", max_iter=ITERATIONS).fit(inputs, column)
@@ -127,8 +126,7 @@ def _information(x: np.ndarray, y: np.ndarray, neighbors: int, seed: int) -> tup
     by = int(np.frexp(np.abs(x).max())[1])
     ranges = np.ptp(rescale(x, by), axis=0)
     active = np.flatnonzero((ranges > LEAST_RANGE * ranges.max()) & ~constant_codes(x))
-    small, still = rescale(x), constant_codes(x)
-    inputs = np.where(still, 0.0, (small - small.mean(0)) / np.where(still, 1.0, small.std(0)))
+    inputs = standardize(x)[0]
     columns = [mutual_info_classif(inputs, column, n_neighbors=neighbors, random_state=seed) for column in y.T]
     return active, np.stack(columns, axis=1) / entropies(y)
 

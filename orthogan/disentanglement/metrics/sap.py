@@ -11,10 +11,10 @@ from orthogan.disentanglement.arrays import (
     as_array,
     check_both,
     check_codes,
-    constant_codes,
     exponents,
     rescale,
     split,
+    standardize,
 )
 from orthogan.disentanglement.registry import register_metric
 from orthogan.disentanglement.score import Score
@@ -100,9 +100,7 @@ def sap_correlation(codes: ArrayLike, factors: ArrayLike, *, seed: int = 0) -> S
     y = rescale(
         check_codes("sap_correlation", _small(factors))
     )  # not the renumbered values: 1, 2, 4 are not equally spaced
-    still = constant_codes(x)
-    x = rescale(x)
-    x = np.where(still, 0.0, (x - x.mean(0)) / np.where(still, 1.0, x.std(0)))
+    x = standardize(x)[0]
     y = (y - y.mean(0)) / y.std(0)
     return _score(f"correlation,n={len(x)}", "squared_correlation", (x.T @ y / len(x)) ** 2, seed)
 

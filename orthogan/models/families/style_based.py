@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,22 +14,35 @@ from orthogan.models.modes import eval_mode
 from orthogan.models.protocol import Generator
 from orthogan.weights.effective import effective_weight
 
+MEAN_DECAY = 0.998  # of w_mean, per training forward
+
 
 class StyleBased(Generator):
     """Base class of generators whose layers take w, one row of ws each, and turn it into a style by ``affine``.
 
-    A class defines ``mapping``, ``style_parts`` and ``render``, and sets ``w_dim``, ``num_ws`` and the buffer
-    ``w_mean``. Spaces: "w"; "w+", with one w per row; "s", the styles themselves (Wu et al. 2021, arXiv:2011.12799).
+    A class defines ``style_parts`` and ``render``, and sets ``mapper`` (or defines ``map_latent``), ``w_dim``,
+    ``num_ws`` and the buffer ``w_mean``. Spaces: "w"; "w+", with one w per row; "s", the styles themselves (Wu et al.
+    2021, arXiv:2011.12799).
     """
 
     spaces = ("z", "w", "w+", "s")
+    mapper: Any  # (z, y) -> w
     w_mean: Tensor  # (w_dim,), mean of w
     w_dim: int
     num_ws: int
 
     def mapping(self, z: Tensor, y: Tensor | None = None) -> Tensor:
-        """Map z (n, latent_dim), labels (n,) to w (n, w_dim)."""
-        raise NotImplementedError
+        """Map z (n, latent_dim), labels (n,) to w (n, w_dim), in at least float32. Training updates ``w_mean``."""
+        self.check(z, y)
+        w = self.map_latent(z, y)
+        if self.training:
+            with torch.no_grad():
+                self.w_mean.lerp_(w.detach().mean(0).to(self.w_mean.dtype), 1 - MEAN_DECAY)
+        return w
+
+    def map_latent(self, z: Tensor, y: Tensor | None) -> Tensor:
+        """Map z (n, latent_dim), labels (n,) to w (n, w_dim), in at least float32, by the network ``mapper``."""
+        return self.mapper(z, y)
 
     def style_parts(self) -> list[tuple[str, nn.Module, int]]:
         """Return (dotted name, layer with an ``affine``, row of ws) of every style, in the order of use."""

@@ -37,7 +37,6 @@ from orthogan.weights.selection import choose
 BOTTOM = 4  # smallest side of the smallest map
 WIDEST = 512
 MAPPING_RATE = 0.01  # learning rate of the mapping network relative to the others
-MEAN_DECAY = 0.998  # of w_mean, per training forward
 UP = "blocks.*.up.affine"
 
 
@@ -180,15 +179,6 @@ class StyleGAN2Generator(StyleBased):
     def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:
         """Return images (n, c, h, w) of z (n, latent_dim), labels (n,) in at least float32; near [-1, 1], unbounded."""
         return self.synthesis(self.mapping(z, y), latent_seeds(z) if self.training else None)
-
-    def mapping(self, z: Tensor, y: Tensor | None = None) -> Tensor:
-        """Map z (n, latent_dim), labels (n,) to w (n, w_dim), in at least float32. Training updates ``w_mean``."""
-        self.check(z, y)
-        w = self.mapper(z, y)
-        if self.training:
-            with torch.no_grad():
-                self.w_mean.lerp_(w.detach().mean(0).to(self.w_mean.dtype), 1 - MEAN_DECAY)
-        return w
 
     def style_parts(self) -> list[tuple[str, nn.Module, int]]:
         """Return (dotted name, modulated convolution, row of ws) of every style, from the 4x4 map up."""

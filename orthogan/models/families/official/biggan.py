@@ -30,7 +30,6 @@ DOWN |= {512: (1, 1, 2, 4, 8, 8, 16, 16)}
 # of BigGAN-deep: after the linear layer and after each block; every second block doubles the size
 DEEP = {128: (16, 16, 16, 16, 8, 8, 4, 4, 2, 2, 1), 256: (16, 16, 16, 16, 8, 8, 8, 8, 4, 4, 2, 2, 1)}
 DEEP |= {32: (16, 16, 16, 16, 8, 8, 4), 64: (16, 16, 16, 16, 8, 8, 4, 4, 2), 512: (*DEEP[256], 1, 1)}
-ATTENTION_AT = 8  # number of the block of BigGAN-deep before which the attention is
 
 
 class StoredNorm(nn.Module):

@@ -27,7 +27,7 @@ from orthogan.models.families.modulation import (
 from orthogan.models.families.official.stylegan2 import NoiseMode
 from orthogan.models.families.resnet_blocks import unsupported_resolution
 from orthogan.models.families.style_based import StyleBased
-from orthogan.models.families.stylegan2 import BOTTOM, MEAN_DECAY
+from orthogan.models.families.stylegan2 import BOTTOM
 from orthogan.models.protocol import GENERATORS, standard_normal
 
 SIZES = tuple(8 << i for i in range(9))
@@ -154,16 +154,12 @@ class LucidrainsStyleGAN2Generator(StyleBased):
         drawn = self.training or self.noise_mode == "random"
         return self.synthesis(self.mapping(z, y), latent_seeds(z) if drawn else None)
 
-    def mapping(self, z: Tensor, y: Tensor | None = None) -> Tensor:
-        """Map z (n, latent_dim) to w (n, latent_dim), in at least float32. Training updates ``w_mean``."""
-        self.check(z, y)
+    def map_latent(self, z: Tensor, y: Tensor | None) -> Tensor:
+        """Map z (n, latent_dim) to w (n, latent_dim), in at least float32."""
         with torch.autocast(z.device.type, enabled=False):
             w = functional.normalize(at_least_float32(z), dim=1)
             for layer in self.mapper:
                 w = functional.leaky_relu(layer(w), SLOPE)
-        if self.training:
-            with torch.no_grad():
-                self.w_mean.lerp_(w.detach().mean(0).to(self.w_mean.dtype), 1 - MEAN_DECAY)
         return w
 
     @torch.no_grad()

@@ -35,7 +35,7 @@ from orthogan.models.families.modulation import (
 )
 from orthogan.models.families.resnet_blocks import unsupported_resolution
 from orthogan.models.families.style_based import StyleBased
-from orthogan.models.families.stylegan2 import BOTTOM, MEAN_DECAY
+from orthogan.models.families.stylegan2 import BOTTOM
 from orthogan.models.protocol import DISCRIMINATORS, GENERATORS, Discriminator
 from orthogan.weights.effective import applied_weight
 
@@ -275,15 +275,6 @@ class OfficialStyleGAN2Generator(StyleBased):
         """Return images (n, c, h, w) of z (n, latent_dim), labels (n,) in at least float32; near [-1, 1], unbounded."""
         drawn = self.training or self.noise_mode == "random"
         return self.synthesis(self.mapping(z, y), latent_seeds(z) if drawn else None)
-
-    def mapping(self, z: Tensor, y: Tensor | None = None) -> Tensor:
-        """Map z (n, latent_dim), labels (n,) to w (n, w_dim), in at least float32. Training updates ``w_mean``."""
-        self.check(z, y)
-        w = self.mapper(z, y)
-        if self.training:
-            with torch.no_grad():
-                self.w_mean.lerp_(w.detach().mean(0).to(self.w_mean.dtype), 1 - MEAN_DECAY)
-        return w
 
     def render(self, takes: Sequence[Tensor | Style], seeds: Tensor | None = None) -> Tensor:
         """Return images (n, c, h, w) of a w (n, w_dim) or a ``Style`` per entry of ``style_parts``."""

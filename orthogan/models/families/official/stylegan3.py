@@ -19,7 +19,6 @@ from orthogan.models.families.modulation import EqualLinear, Style, modulated_co
 from orthogan.models.families.official.stylegan2 import ConcatMapping, limit
 from orthogan.models.families.resnet_blocks import unsupported_resolution
 from orthogan.models.families.style_based import StyleBased
-from orthogan.models.families.stylegan2 import MEAN_DECAY
 from orthogan.models.protocol import GENERATORS
 
 SIZES = tuple(16 << i for i in range(8))
@@ -361,15 +360,6 @@ class StyleGAN3Generator(StyleBased):
     def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:
         """Return images (n, c, h, w) of z (n, latent_dim), labels (n,); near [-1, 1], unbounded."""
         return self.synthesis(self.mapping(z, y))
-
-    def mapping(self, z: Tensor, y: Tensor | None = None) -> Tensor:
-        """Map z (n, latent_dim), labels (n,) to w (n, w_dim), in at least float32. Training updates ``w_mean``."""
-        self.check(z, y)
-        w = self.mapper(z, y)
-        if self.training:
-            with torch.no_grad():
-                self.w_mean.lerp_(w.detach().mean(0).to(self.w_mean.dtype), 1 - MEAN_DECAY)
-        return w
 
     def render(self, takes: Sequence[Tensor | Style], seeds: Tensor | None = None) -> Tensor:
         """Return images (n, c, h, w) of a w (n, w_dim) or a ``Style`` per entry of ``style_parts``."""
