@@ -23,16 +23,15 @@ from typing import Any
 ROOT = Path(__file__).parents[1]
 PAGE, COSTS = ROOT / "docs" / "configs.md", ROOT / "docs" / "config_costs.json"
 BEGIN, END = "<!-- configs -->\n", "<!-- end of configs -->\n"
-CLASSES = {"cifar10": 10, "cifar100": 100, "fashion-mnist": 10, "stl10": 10}
+CLASSES = {"cifar10": 10, "emoji": 9, "cifar100": 100, "fashion-mnist": 10, "stl10": 10}
 GROUPS = {  # heading -> which configs, in this order
-    "GANs for a CPU": lambda name, task: (
-        task == "gan" and (re.search("-(cpu|minutes|hour)$", name) or name.split("/")[0] in CPU)
-    ),
+    "GANs by training time": lambda name, task: task == "gan" and re.search("-(minutes|hours?)$|^demo$", name),
+    "GANs for a CPU": lambda name, task: task == "gan" and (name.endswith("-cpu") or name.split("/")[0] in CPU),
     "GANs for your own images": lambda name, task: task == "gan" and name.startswith("folder"),
     "GANs at full size": lambda name, task: task == "gan",
     "Classifiers": lambda name, task: True,
 }
-CPU = ("demo", "sprites", "faces")
+CPU = ("sprites", "faces")
 
 
 def configs() -> dict[str, Path]:

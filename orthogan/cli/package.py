@@ -32,6 +32,7 @@ def add_card(parser: Parser) -> None:
     parser.add_argument("--data-license", default="", help="license of the images, where the data source has none")
     parser.add_argument("--data-origin", default="", help="origin of the images, where the data source has none")
     parser.add_argument("--tags", default="", help="further tags, comma-separated")
+    parser.add_argument("--codes", default="", help="names of the latent codes, by what they change, comma-separated")
     parser.add_argument("--notes", help="Markdown file to add to the card")
     parser.add_argument("--directions", help="Directions file for the traversal (default: the axes of the model)")
     parser.add_argument("--dims", help="directions to show, such as 0-7 (default: the 8 strongest)")
@@ -69,6 +70,7 @@ def write(arguments: Namespace, folder: str | Path, *, name: str = "") -> Path:
         data_origin=arguments.data_origin,
         notes=read_regular(arguments.notes).decode("utf-8", "replace") if arguments.notes else "",
         tags=_words(arguments.tags),
+        codes=_words(arguments.codes),
     )
     return package(
         arguments.subject,

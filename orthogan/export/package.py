@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import ValidationError
 from torch import Tensor
 
 from orthogan.config.files import command_word, differences, flatten, load_config
@@ -26,6 +27,7 @@ from orthogan.io.weights import write_sealed
 from orthogan.io.write import disk_errors, write_text
 from orthogan.latent import Directions, render, sample_images, save_samples, traverse
 from orthogan.models.card import Card, Curve, Facts, Point, ScoreOfCard, fakes_in_words, usage
+from orthogan.models.codes import CodesConfig, codes_of, name_codes
 from orthogan.models.open import OpenedModel, open_model
 from orthogan.models.pretrained import shared_config
 from orthogan.models.protocol import Generator
@@ -56,6 +58,7 @@ class Description:
         data_license, data_origin: those of the images, if the source of the data does not define them.
         notes: Markdown at the end of the card.
         tags: in addition to those derived from the model.
+        codes: names of the latent codes of the generator, by what they change; ``model.generator.codes.names``.
     """
 
     summary: str = ""
@@ -66,6 +69,7 @@ class Description:
     data_origin: str = ""
     notes: str = ""
     tags: Sequence[str] = field(default=())
+    codes: Sequence[str] = field(default=())
 
 
 def package(
@@ -124,6 +128,8 @@ def package(
     opened = open_model(subject, device=where, trust=trust)
     folder, record = _checkpoint(opened)
     config, name = shared_config(opened.config), name or out.resolve().name
+    if about.codes:
+        config = _with_names(config, opened.generator, about.codes)
     step, images = int(opened.about.extra["step"]), int(opened.about.extra["images"])
     parts: dict[str, dict[str, Tensor]] = {
         "generator": {key: value.cpu() for key, value in opened.generator.state_dict().items()},
@@ -172,6 +178,20 @@ def _checkpoint(opened: OpenedModel) -> tuple[Path, dict[str, Any]]:
         return folder, checkpoint.verify(folder)
     except checkpoint.Damaged as damage:
         raise UserError(f"{damage}; choose another checkpoint of the run") from None
+
+
+def _with_names(config: Config, generator: Generator, names: Sequence[str]) -> Config:
+    """Return ``config`` with the names of the codes, and give them to ``generator``."""
+    if codes_of(generator) is None:
+        raise UserError("names of codes: this model has no latent codes (model.generator.codes)")
+    model = config.model
+    try:
+        section = CodesConfig.model_validate(model.generator.codes.model_dump() | {"names": list(names)})
+    except ValidationError as error:
+        raise UserError(f"names of codes: {error.errors()[0]['msg'].removeprefix('Value error, ')}") from None
+    name_codes(generator, names)
+    named = model.generator.model_copy(update={"codes": section})
+    return config.model_copy(update={"model": model.model_copy(update={"generator": named})})
 
 
 def _halved(tensor: Tensor) -> Tensor:

@@ -7,11 +7,12 @@ quantiles of z, scaled to [-1, 1], and a categorical code is the one-hot vector 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -42,6 +43,21 @@ class CodesConfig(Section):
         default="normal", description="prior of the other coordinates of z; uniform in InfoGAN-CR [uniform | normal]"
     )
 
+    names: list[Annotated[str, Field(min_length=1, max_length=60, pattern=r"^[^\n\r,]+$")]] = Field(
+        default=[],
+        description="names of the codes, continuous ones first, once you have seen what they change; pages and tables "
+        "show them (default: c1, c2, ..., d1, ...)",
+    )
+
+    @model_validator(mode="after")
+    def _one_name_per_code(self) -> CodesConfig:
+        count = self.continuous + len(self.categorical)
+        if self.names and len(self.names) != count:
+            raise ValueError(f"names: {len(self.names)} names for {count} codes; give one name per code")
+        if len(set(self.names)) < len(self.names):
+            raise ValueError("names: two codes have the same name; choose different names")
+        return self
+
     @property
     def size(self) -> int:
         """Number of coordinates of z that belong to codes; 0 without codes."""
@@ -51,7 +67,9 @@ class CodesConfig(Section):
         """Return the codes of a generator with this latent dimension; None without codes."""
         if not self.size:
             return None
-        return Codes(latent_dim, self.continuous, tuple(self.categorical), self.distribution, self.noise)
+        return Codes(
+            latent_dim, self.continuous, tuple(self.categorical), self.distribution, self.noise, tuple(self.names)
+        )
 
 
 @dataclass(frozen=True)
@@ -64,6 +82,7 @@ class Codes:
         categorical: number of categories of each categorical code; each takes that many coordinates.
         distribution: prior of the continuous codes.
         noise: prior of the other coordinates.
+        labels: name of each code, continuous ones first (default: c1, c2, ..., d1, ...).
 
     Source: Chen et al. 2016, arXiv:1606.03657, section 5.
 
@@ -82,10 +101,13 @@ class Codes:
     categorical: tuple[int, ...] = ()
     distribution: Prior = "uniform"
     noise: Prior = "normal"
+    labels: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not 0 < self.size <= self.latent_dim:
             raise ValueError(f"{self.size} coordinates of codes: z has {self.latent_dim}, and at least one is needed")
+        if self.labels and len(self.labels) != self.count:
+            raise ValueError(f"{len(self.labels)} labels for {self.count} codes")
 
     @property
     def size(self) -> int:
@@ -99,9 +121,13 @@ class Codes:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Name of each coordinate of a code: "c1" of a continuous one, "d1=0" of a category."""
-        categories = (f"d{i + 1}={k}" for i, size in enumerate(self.categorical) for k in range(size))
-        return (*(f"c{i + 1}" for i in range(self.continuous)), *categories)
+        """Name of each coordinate of a code: "c1" of a continuous one, "d1=0" of a category, or those of ``labels``."""
+        labels = self.labels or (
+            *(f"c{i + 1}" for i in range(self.continuous)),
+            *(f"d{i + 1}" for i in range(len(self.categorical))),
+        )
+        pairs = zip(labels[self.continuous :], self.categorical, strict=True)
+        return (*labels[: self.continuous], *(f"{label}={k}" for label, size in pairs for k in range(size)))
 
     def __call__(self, z: Tensor) -> Tensor:
         """Return the values (n, latent_dim) that the network gets for ``z``."""
@@ -182,6 +208,20 @@ def add_codes(generator: Generator, codes: Codes) -> None:
         codes.name_axes,
         dict,
     )
+
+
+def name_codes(generator: Generator, names: Sequence[str]) -> None:
+    """Name the codes of ``generator``, continuous ones first; its native directions get these names.
+
+    Raises:
+        ValueError: the generator has no codes, or another number of them.
+    """
+    codes = codes_of(generator)
+    if codes is None:
+        raise ValueError("the generator has no latent codes")
+    net: Any = generator
+    net.codes = replace(codes, labels=tuple(names))
+    net.native_names = net.codes.name_axes
 
 
 def codes_of(generator: nn.Module) -> Codes | None:

@@ -17,7 +17,7 @@ from orthogan.errors import UserError
 from orthogan.export import package
 from orthogan.export.package import Description, most_effective
 from orthogan.io.weights import read_sealed
-from orthogan.latent import Directions
+from orthogan.latent import Directions, native_directions
 from orthogan.models.card import read_card
 from orthogan.models.open import load_discriminator, load_generator, open_model
 from orthogan.models.protocol import Generator
@@ -123,6 +123,20 @@ def test_half_precision_needs_scores_of_its_own(run: Path, tmp_path: Path) -> No
         }
     z, y = torch.zeros(1, 8), torch.zeros(1, dtype=torch.long)
     torch.testing.assert_close(load_generator(out)(z, y), load_generator(run)(z, y), atol=0.02, rtol=0)
+
+
+def test_codes_get_the_names_that_say_what_they_change(run: Path, tmp_path: Path) -> None:
+    coded = train(tiny(tmp_path / "coded", *SCORED, "model.generator.codes.continuous=2"))
+    for names, message in ((["hair"], "1 names for 2 codes"), (["hair", "hair"], "two codes have the same name")):
+        with pytest.raises(UserError, match=message):
+            package(coded, tmp_path / "model", Description(codes=names))
+    with pytest.raises(UserError, match="this model has no latent codes"):
+        package(run, tmp_path / "model", Description(codes=["hair"]))
+    out = package(coded, tmp_path / "model", Description(codes=["hair", "skin"]))
+    net = load_generator(out)
+    assert native_directions(net).names == ("hair", "skin")
+    z, y = net.sample_latent(3, seed=0), torch.arange(3)
+    assert torch.equal(net(z, y), load_generator(coded)(z, y))
 
 
 def test_what_cannot_become_a_model_is_refused(run: Path, model: Path, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 import orthogan
-from orthogan.models.codes import Codes, CodesConfig, add_codes, codes_of
+from orthogan.models.codes import Codes, CodesConfig, add_codes, codes_of, name_codes
 from orthogan.models.families.eigengan import EigenGANGenerator
 from orthogan.models.families.stylegan2 import StyleGAN2Generator
 from orthogan.models.protocol import as_generator
@@ -107,3 +107,37 @@ def test_sizes_that_do_not_fit_are_refused() -> None:
         add_codes(as_generator(Echo()), Codes(6, continuous=2))
     assert CodesConfig().of(8) is None
     assert CodesConfig(continuous=1, categorical=[4]).of(8) == Codes(8, 1, (4,))
+
+
+def test_codes_have_the_names_that_the_config_gives_them() -> None:
+    section = CodesConfig(continuous=2, categorical=[3], names=["hair", "skin", "hat"])
+    codes = section.of(8)
+    assert codes is not None
+    assert codes.names == ("hair", "skin", "hat=0", "hat=1", "hat=2")
+    plain, named = EigenGANGenerator(resolution=32, image_channels=1, channels=2, latent_dim=8, dims=1), None
+    add_codes(plain, Codes(8, continuous=2))
+    named = copy.deepcopy(plain)
+    name_codes(named, ["hair", "skin"])
+    assert orthogan.native_directions(named).names == ("hair", "skin")
+    assert orthogan.native_directions(plain).names == ("c1", "c2")
+    z = plain.sample_latent(2, seed=0)
+    assert torch.equal(named(z), plain(z))  # names change nothing else
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (["hair"], "1 names for 2 codes"),
+        (["hair", "hair"], "the same name"),
+        (["a,b", "c"], "pattern"),
+        (["", "c"], "1 character"),
+    ],
+)
+def test_names_that_do_not_fit_are_refused(names: list[str], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        CodesConfig(continuous=2, names=names)
+
+
+def test_only_codes_can_be_named() -> None:
+    with pytest.raises(ValueError, match="no latent codes"):
+        name_codes(as_generator(Echo()), ["hair"])
