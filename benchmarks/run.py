@@ -1,10 +1,10 @@
 """Training speed of orthogan, a plain PyTorch loop, and other libraries, in one run: ``python -m benchmarks.run``.
 
-There are five tables. "step": the time of a step of SN-GAN at 32 px, images per second, and memory. "variants": the
+There are six tables. "step": the time of a step of SN-GAN at 32 px, images per second, and memory. "variants": the
 cost of stable rank normalization and the nearest orthogonal gradient in such a step. "time-to-fd": the time until the
 fakes reach a fixed Fréchet distance to the reals, for orthogan and the plain loop. "time-to-peer": the time until
 orthogan's quick recipe reaches the distance of a peer's own recipe. "starts": the CPU time of whole commands, divided
-by that of ``import torch``.
+by that of ``import torch``. "side-by-side": the speed of a run beside another one, and beside a busy process.
 """
 
 from __future__ import annotations
@@ -26,13 +26,14 @@ from benchmarks import timing
 from benchmarks.peers import PEERS
 from benchmarks.rivals import Contender, Race, race
 from benchmarks.setting import Setting
+from benchmarks.side_by_side import side_by_side
 from benchmarks.starts import starts
 from benchmarks.time_to_fd import DATA, Budget, time_to_fd
 from benchmarks.time_to_peer import CONFIGS as PEER_DATA
 from benchmarks.time_to_peer import time_to_peer
 from orthogan.device import fast_bf16
 
-TABLES = ("step", "variants", "time-to-fd", "time-to-peer", "starts")
+TABLES = ("step", "variants", "time-to-fd", "time-to-peer", "starts", "side-by-side")
 CONFIGS: dict[str, list[str]] = {  # keys for all contenders of orthogan
     "sngan32": [],
     "srngan32": ["model.discriminator.norm.kind=stable_rank"],
@@ -314,6 +315,12 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
             elif kind == "starts":
                 tables.append(starts(asked.rounds))
                 show(f"{kind}, CPU time", tables[-1])
+                timing.write(result, asked.json)
+            elif kind == "side-by-side":
+                one = ours([*CONFIGS[asked.config], *asked.keys])
+                amount = {"rounds": asked.rounds, "steps": asked.steps, "warm_up": asked.warm_up}
+                tables.append(side_by_side(one, setting_of(asked), **amount, logs=logs))
+                show(f"{kind}: D {asked.channels}, batch {asked.batch}, n_dis {asked.n_dis}", tables[-1])
                 timing.write(result, asked.json)
             else:
                 tables.append(measured(kind, asked, logs))

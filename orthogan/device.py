@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import os
 import platform
+import sys
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import distributed as dist
 from torch import nn
 
 from orthogan import __version__
 from orthogan.errors import UserError
 from orthogan.io.threads import cores
-from orthogan.process_group import join
+from orthogan.process_group import join, several
 
 
 def fast_bf16(device: str) -> bool:
@@ -49,8 +51,11 @@ def chosen_device(name: str | None) -> torch.device:
         UserError: the device is not available.
     """
     if name is None:
-        gpu = torch.cuda.is_available() or torch.backends.mps.is_available()
-        return join(cpu=not gpu).device or torch.device("cpu")
+        gpu = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else ""
+        # accelerate is slow to import, and a single process does not need it
+        if several() or dist.is_initialized() or "accelerate" in sys.modules:
+            return join(cpu=not gpu).device or torch.device("cpu")
+        return torch.device(gpu or "cpu")
     try:
         device = torch.device(name)
         torch.empty(0, device=device)

@@ -56,6 +56,12 @@ class _Group:
 _group: _Group | None = None
 
 
+def several() -> bool:
+    """Whether ``torchrun`` or ``accelerate launch`` has started several processes."""
+    names = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+    return all(name in os.environ for name in names) and int(os.environ["WORLD_SIZE"]) > 1
+
+
 def join(*, cpu: bool) -> PartialState:
     """Meet the other processes of ``torchrun`` or ``accelerate launch``, if there are any, for at most 2 minutes.
 
@@ -64,9 +70,7 @@ def join(*, cpu: bool) -> PartialState:
     """
     from accelerate.state import PartialState
 
-    names = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
-    met = bool(PartialState._shared_state) or dist.is_initialized()
-    if met or not all(name in os.environ for name in names) or int(os.environ["WORLD_SIZE"]) < 2:
+    if bool(PartialState._shared_state) or dist.is_initialized() or not several():
         return PartialState(cpu=cpu)
     global _group
     rank, world, address = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"]), os.environ["MASTER_ADDR"]

@@ -29,7 +29,7 @@ NOTHING: set[str] = set()
 # to know what is registered, or to read a config
 NAMES = {"torch", "numpy", "PIL", "pydantic", "safetensors", "tqdm", "yaml"}
 HUB = {"huggingface_hub", "tqdm", "yaml"}  # to look up user/model
-DEVICE = {*NAMES, "accelerate"}  # to open a model
+DEVICE = {*NAMES, "accelerate"}  # scores, which several processes may share
 # torch's optimizers import torch._dynamo and what it needs
 TRAINING = {*DEVICE, "torch._dynamo", "torch._inductor", "sympy", "networkx", "tabulate"}
 
@@ -61,7 +61,7 @@ STARTS: list[tuple[str, int, set[str]]] = [
     ("evaluate RUN --metrics fud", 2, NAMES),
     ("evaluate RUN --metrics accuracy,fid", 2, DEVICE),
     ("disentangle RUN --metrics vpp", 2, NAMES),
-    ("discover RUN --method seffa", 2, DEVICE),
+    ("discover RUN --method seffa", 2, NAMES),
     ("sample RUN --seeds 3-x", 2, NAMES),
     ("study optt", 2, {*NAMES, "accelerate"}),
     ("completion bash", 0, {"argcomplete"}),
@@ -70,14 +70,14 @@ STARTS: list[tuple[str, int, set[str]]] = [
     ("config --list", 0, {"tabulate", "yaml"}),
     ("config", 2, NOTHING),
     ("study --list", 0, {*NAMES, "accelerate"}),
-    ("sample RUN --out OUT/s.png", 0, DEVICE),
-    ("traverse RUN --dims 0-1 --steps 3 --out OUT/t.png", 0, DEVICE),
-    ("traverse RUN --dims 0-1 --steps 3 --out OUT/t.html", 0, DEVICE),
-    ("discover RUN --components 2 --out OUT/d.safetensors", 0, {*DEVICE, "tabulate"}),
+    ("sample RUN --out OUT/s.png", 0, NAMES),
+    ("traverse RUN --dims 0-1 --steps 3 --out OUT/t.png", 0, NAMES),
+    ("traverse RUN --dims 0-1 --steps 3 --out OUT/t.html", 0, NAMES),
+    ("discover RUN --components 2 --out OUT/d.safetensors", 0, {*NAMES, "tabulate"}),
     ("disentangle RUN --metrics activeness --samples 16 --seeds 0", 0, {*DEVICE, "tabulate"}),
-    ("spectrum RUN", 0, {*DEVICE, "tabulate"}),
+    ("spectrum RUN", 0, {*NAMES, "tabulate"}),
     ("compare RUN RUN", 2, {*DEVICE, "tabulate"}),
-    ("explore RUN --port 70000", 2, DEVICE),
+    ("explore RUN --port 70000", 2, NAMES),
     ("project absent a.png", 2, NOTHING),
     ("project RUN absent.png", 2, NOTHING),
     (

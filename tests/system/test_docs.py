@@ -62,6 +62,8 @@ def check(words: list[str]) -> None:
         known = torchrun() if program == "torchrun" else launch_command_parser()
         found = known.parse_args(rest[program == "accelerate" :])
         script, arguments = found.training_script, found.training_script_args
+        if found.module:
+            return check([script, *arguments])
         assert (ROOT / script).is_file(), script
         check(["orthogan", "train", *arguments])
     elif program == "make":

@@ -1,0 +1,148 @@
+"""Training beside other work on the same cores: ``python -m benchmarks.run --tables side-by-side``.
+
+Each way of waiting (``orthogan.waiting``) has two training processes with as many threads as there are cores. In each
+round, the first runs alone, then both run at the same time, then the first runs beside a process that keeps one core
+busy. The table has seconds per step; two runs side by side count as one that makes both their steps.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from benchmarks import timing
+from benchmarks.rivals import LEAST, Contender, Rival, started
+from benchmarks.setting import Setting
+from orthogan.io.threads import cores
+from orthogan.waiting import SETTINGS, SPINS, short_spins
+
+OURS, LONG = "orthogan", "long spins"
+WAYS: dict[str, dict[str, str]] = {  # the environment of the processes
+    OURS: short_spins({}),
+    LONG: {SPINS: "300000"},  # what libgomp does if nothing is set
+    "no spins": {"OMP_WAIT_POLICY": "passive"},
+}
+ALONE, BOTH, BUSY = "alone", "two side by side", "beside a busy process"
+LEAST_OF_BOTH, LEAST_BESIDE, MOST_ALONE = 0.85, 0.4, 1.05
+
+
+@contextmanager
+def busy_process() -> Iterator[subprocess.Popen[bytes]]:
+    """A process that keeps one core busy."""
+    with subprocess.Popen([sys.executable, "-c", "while True: pass"]) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+@contextmanager
+def environment(variables: dict[str, str]) -> Iterator[None]:
+    """Set ``variables``, and no other that says how threads wait, for the processes started here."""
+    before = dict(os.environ)
+    for name in SETTINGS:
+        os.environ.pop(name, None)
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+
+
+def at_once(rivals: Sequence[Rival], steps: int) -> float:
+    """Seconds per step, over the steps of all ``rivals``, which run at the same time."""
+    began = time.perf_counter()
+    for rival in rivals:
+        rival.say({"steps": steps})
+    for rival in rivals:
+        rival.hear()
+    return (time.perf_counter() - began) / (steps * len(rivals))
+
+
+def side_by_side(
+    contender: Contender, setting: Setting, *, rounds: int, steps: int | None, warm_up: int, logs: Path
+) -> dict[str, Any]:
+    """The table.
+
+    Args:
+        steps: steps of each process per measurement; None: as many as take ``LEAST`` seconds alone.
+
+    Raises:
+        AbsentError: a process ended.
+    """
+    readings = timing.Readings()
+    threads = {"OMP_NUM_THREADS": str(cores())}
+    with tqdm(total=rounds * len(WAYS), desc="side by side", dynamic_ncols=True) as bar:
+        for number in range(rounds):
+            readings.load.append(timing.load_average())
+            for way in list(WAYS)[::-1] if number % 2 else list(WAYS):
+                with environment(WAYS[way] | threads):
+                    pair = {f"{way} {which}": contender for which in ("first", "second")}
+                    with started(pair, dict.fromkeys(pair, setting), logs) as rivals:
+                        _one_round(way, list(rivals.values()), readings, steps, warm_up)
+                bar.update()
+        readings.load.append(timing.load_average())
+    targets = []
+    for other, words, least in (
+        (BOTH, f"images/s of two runs side by side over one alone: at least {LEAST_OF_BOTH}", LEAST_OF_BOTH),
+        (BUSY, f"images/s beside a busy process over alone: at least {LEAST_BESIDE}", LEAST_BESIDE),
+    ):
+        spread = readings.ratio(f"{OURS}, {ALONE}", f"{OURS}, {other}")
+        targets.append({"target": words, **asdict(spread), "met": spread.median >= least})
+    spread = readings.ratio(f"{OURS}, {ALONE}", f"{LONG}, {ALONE}")
+    words = f"time of a step alone, over that with long spins: at most {MOST_ALONE}"
+    targets.append({"target": words, **asdict(spread), "met": spread.median <= MOST_ALONE})
+    return {
+        "table": "side-by-side",
+        "threads": cores(),
+        "ways": WAYS,
+        "contender": dict(contender),
+        "setting": asdict(setting),
+        "readings": asdict(readings),
+        "absent": {},
+        "targets": targets,
+        "text": table(readings),
+    }
+
+
+def _one_round(way: str, rivals: list[Rival], readings: timing.Readings, steps: int | None, warm_up: int) -> None:
+    """Measure one way of waiting; new processes each time, so that idle ones never disturb the others."""
+    for rival in rivals:
+        rival.hear()
+    once = 0.0
+    for rival in rivals:
+        for _ in range(warm_up):
+            once = at_once([rival], 1)
+    count = steps or readings.repeats.get(way) or max(1, math.ceil(LEAST / once))
+    readings.repeats[way] = count
+    found = {ALONE: at_once(rivals[:1], count), BOTH: at_once(rivals, count)}
+    with busy_process():
+        found[BUSY] = at_once(rivals[:1], count)
+    for name, seconds in found.items():
+        readings.seconds.setdefault(f"{way}, {name}", []).append(seconds)
+
+
+def table(readings: timing.Readings) -> str:
+    """Markdown: per way of waiting, the speeds over that of the same way alone, and alone over long spins."""
+    lines = [["waiting", f"{BOTH} / {ALONE}", f"{BUSY} / {ALONE}", f"{ALONE} / {LONG} {ALONE}", "ms per step alone"]]
+    lines.append(["---"] + ["---:"] * 4)
+    for way in WAYS:
+        alone = f"{way}, {ALONE}"
+        pairs = [(alone, f"{way}, {BOTH}"), (alone, f"{way}, {BUSY}"), (f"{LONG}, {ALONE}", alone)]
+        spreads = [readings.ratio(*pair) for pair in pairs]
+        cells = [f"{one.median:.2f} ({one.min:.2f}–{one.max:.2f})" for one in spreads]
+        milliseconds = 1e3 * statistics.median(readings.seconds[alone])
+        lines.append([way, *cells, timing.digits(milliseconds)])
+    return timing.joined(lines)
