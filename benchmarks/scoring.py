@@ -11,7 +11,10 @@ from torch import Tensor, nn
 
 from orthogan.data import ImageSource
 from orthogan.evaluation import evaluate
+from orthogan.latent import sample_images, save_samples
 from orthogan.models.protocol import Generator
+
+SHOWN = 32
 
 
 class Wrapped(Generator):
@@ -30,10 +33,15 @@ class Wrapped(Generator):
 def scorer(
     shown: Callable[[], Generator], source: ImageSource, device: torch.device
 ) -> Callable[[dict[str, Any]], dict[str, Any]]:
-    """Answers a request with keys ``samples``, ``reference_samples``, ``extractor`` and ``seed``."""
+    """Answers a request with keys ``samples``, ``reference_samples``, ``extractor`` and ``seed``.
+
+    With ``picture``, a file name, it also writes the samples of the first ``SHOWN`` random seeds.
+    """
 
     def score(request: dict[str, Any]) -> dict[str, Any]:
         began = time.perf_counter()
+        if (picture := request.pop("picture", None)) is not None:
+            save_samples(sample_images(shown(), range(SHOWN), batch_size=SHOWN, device=device), picture)
         result = evaluate(shown(), source, metrics=["fid"], device=device, progress=False, **request)[0]
         return {"fd": result.value, "protocol": result.protocol, "took": time.perf_counter() - began}
 

@@ -2,8 +2,8 @@
 
 Unlike ``benchmarks.time_to_fd``, each trains its own networks with its own hyperparameters on the same images. The two
 alternate in one run, and their distances are measured on the same number of samples with the same reference; this time
-is not counted. orthogan gets a third of the peer's time. The level is the best distance that the peer has reached at
-any of its scores.
+is not counted. Samples of the last score of each are left in the folder of the logs. orthogan gets a third of the
+peer's time. The level is the best distance that the peer has reached at any of its scores.
 """
 
 from __future__ import annotations
@@ -112,7 +112,8 @@ def _alternate(
             steps[name] += count
 
         def score(name: str) -> None:
-            found = rivals[name].ask({"score": score_of(budget)})["fd"]
+            picture = logs / f"{setting.data}-{name}-{setting.seed}.png"  # of the last score
+            found = rivals[name].ask({"score": score_of(budget) | {"picture": str(picture.absolute())}})["fd"]
             runs[name].curve.append((spent[name], steps[name] * reals[name], found))
             bar.set_postfix_str(f"{name} {found:.1f}")
 
