@@ -8,18 +8,20 @@ import numpy as np
 
 import orthogan
 from orthogan.drawing.grid import image_grid, save_png
-from orthogan.latent import sample_images
+from orthogan.latent import native_directions, sample_images
 
 IMAGES = Path(__file__).parent / "images"
-MODEL, COLUMNS, ROWS, SCALE = "faces-srngan", 15, 4, 2
-DIRECTIONS, BASE, RANGE = [0, 1, 5, 7], 7, 2.5
+COLUMNS, ROWS, SCALE = 15, 4, 2
+AXES, BASE, RANGE = ["hair color", "skin", "glasses", "hair length"], 7, 2.5
 
 
 def main() -> None:
-    """60 samples, and what four directions of the first layer do."""
-    generator = orthogan.load(MODEL)
-    images = sample_images(generator, list(range(COLUMNS * ROWS))).images
-    walk = orthogan.traverse(generator, method="sefa", dims=DIRECTIONS, steps=COLUMNS, range=RANGE, seed=BASE)
+    """60 samples of one model, and what four axes of another one do."""
+    images = sample_images(orthogan.load("faces-srngan"), list(range(COLUMNS * ROWS))).images
+    generator = orthogan.load("faces-infogan")
+    axes = native_directions(generator)
+    dims = [axes.names.index(name) for name in AXES]
+    walk = orthogan.traverse(generator, axes, dims=dims, steps=COLUMNS, range=RANGE, seed=BASE)
     frames = np.concatenate(list(walk.frames))
     for name, shown in (("samples", images), ("traversal", frames)):
         save_png(image_grid(shown, columns=COLUMNS, scale=SCALE), IMAGES / f"readme-{name}.png")

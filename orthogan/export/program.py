@@ -31,7 +31,7 @@ ALIASES = (
     "_to_copy",
     "lift_fresh",
 )
-UNARY = ("relu", "tanh", "sigmoid", "rsqrt", "sqrt", "exp", "log", "neg", "abs", "sin", "cos", "reciprocal")
+UNARY = ("relu", "tanh", "sigmoid", "rsqrt", "sqrt", "exp", "log", "neg", "abs", "sin", "cos", "reciprocal", "erf")
 BINARY = ("add", "sub", "mul", "div", "maximum", "minimum")
 
 

@@ -33,6 +33,14 @@ function walk(shape, first, second, visit) {
   }
 }
 
+/** The error function, by erf x = 2 / sqrt(pi) exp(-x^2) (x + 2 x^3 / 3 + 4 x^5 / 15 + ...), whose terms have one sign. */
+function erf(x) {
+  if (Math.abs(x) > 6) { return Math.sign(x); }
+  let term = x, sum = x;
+  for (let n = 1; Math.abs(term) > 1e-17 * Math.abs(sum); n++) { sum += term *= 2 * x * x / (2 * n + 1); }
+  return 2 / Math.sqrt(Math.PI) * Math.exp(-x * x) * sum;
+}
+
 const UNARY = {
   relu: () => (x) => x > 0 ? x : 0,
   leaky_relu: (slope) => (x) => x > 0 ? x : x * slope,
@@ -42,6 +50,7 @@ const UNARY = {
   sigmoid: () => (x) => 1 / (1 + Math.exp(-x)),
   rsqrt: () => (x) => 1 / Math.sqrt(x),
   reciprocal: () => (x) => 1 / x,
+  erf: () => erf,
   neg: () => (x) => -x,
 };
 const BINARY = {

@@ -17,7 +17,7 @@ from torch import Tensor
 import orthogan
 from orthogan.errors import UserError
 from orthogan.export import export
-from orthogan.export.styles.page import MOST, PARTS, TABLE, own_directions, part
+from orthogan.export.styles.page import PARTS, TABLE, own_directions, part
 from orthogan.latent import sample_images
 from orthogan.latent.discovery.native import latent_axes
 from orthogan.latent.discovery.random_basis import random_basis
@@ -30,7 +30,7 @@ from tests.fixtures.runs import ROOT
 from tests.fixtures.small_generators import small_generator
 
 pytestmark = [pytest.mark.slow, needs_browser]
-DEMO = ROOT / "docs" / "demo" / "faces-srngan.html"
+DEMO = ROOT / "docs" / "demo" / "faces-infogan.html"
 READ = """() => { const c = document.getElementById("canvas");
   return [c.width, c.height, ...c.getContext("2d").getImageData(0, 0, c.width, c.height).data]; }"""
 
@@ -88,7 +88,7 @@ def slide(one: Visit, name: str, value: float) -> None:
 def test_every_shipped_model_draws_the_pictures_of_orthogan_sample(
     name: str, tmp_path: Path, visit: Callable[..., Visit]
 ) -> None:
-    file = DEMO if name == "faces-srngan" else export(name, "page", tmp_path / "a.html").files[0]
+    file = DEMO if name == "faces-infogan" else export(name, "page", tmp_path / "a.html").files[0]
     assert file.stat().st_size < 16_000_000
     net, one = orthogan.load(name), visit(file)
 
@@ -172,7 +172,7 @@ def test_everybody_can_use_it(size: tuple[int, int], scheme: str, visit: Callabl
     assert one.fits()
     assert one.violations() == []
     (one.page.tap if size == PHONE else one.page.click)("#more")
-    assert one.page.locator("#sliders li:visible").count() == MOST
+    assert one.page.locator("#sliders li:visible").count() == 10
     assert one.page.evaluate("document.activeElement.id") == "direction8"
     assert one.fits()
     one.page.focus("#direction0")
@@ -191,7 +191,7 @@ def test_the_picture_is_saved_as_a_png(tmp_path: Path, visit: Callable[..., Visi
     one.page.select_option("#size", "4")
     with one.page.expect_download() as saved:
         one.page.click("#save")
-    assert saved.value.suggested_filename == "faces-srngan-seed0.png"
+    assert saved.value.suggested_filename == "faces-infogan-seed0.png"
     saved.value.save_as(tmp_path / "a.png")
     with Image.open(tmp_path / "a.png") as image:
         assert (np.asarray(image.convert("RGB")) == before.repeat(4, 0).repeat(4, 1)).all()
@@ -230,7 +230,7 @@ def test_bad_options_are_named(tmp_path: Path) -> None:
 
 
 def test_truncation_to_nothing_is_the_mode(visit: Callable[..., Visit]) -> None:
-    net = orthogan.load("faces-srngan")
+    net = orthogan.load("faces-infogan")
     one = visit(DEMO)
     slide(one, "truncation", 0)
     one.page.fill("#seed", "3")
