@@ -18,7 +18,7 @@ from orthogan.config.files import load_config, own_names
 from orthogan.config.schema import Config
 from orthogan.data import ImageSource, open_configured, open_held_out, open_source
 from orthogan.data.config import DataConfig
-from orthogan.data.sources import generated_sources
+from orthogan.data.sources import DATA_SOURCES, generated_sources
 from orthogan.device import chosen_device
 from orthogan.errors import UserError
 from orthogan.evaluation import MetricResult
@@ -27,6 +27,7 @@ from orthogan.evaluation.critic.critic import Recipe
 from orthogan.evaluation.measure import measure
 from orthogan.evaluation.metric import Inputs, Metric, names_scorecard
 from orthogan.io.read import printable
+from orthogan.models.generate import image_size
 from orthogan.models.open import OpenedModel, holds_images, open_model
 from orthogan.named_code import require_trust
 from orthogan.registry import did_you_mean
@@ -71,6 +72,20 @@ def compute(arguments: Namespace, metrics: list[Metric]) -> Sequence[MetricResul
     return function(arguments, metrics, device)
 
 
+def _asked(arguments: Namespace, size: Callable[[], tuple[int, Any]] | None = None, *, task: str = "gan") -> Config:
+    """Return the config of --data; for the name of a data source, one for ``task`` with images like those scored.
+
+    ``size``: returns their channels and resolution.
+    """
+    name, given = arguments.data, arguments.overrides
+    if name not in DATA_SOURCES:
+        return load_config(name, given, trust=arguments.trust, only="data")
+    named: dict[str, Any] = {"task": task, "data.source": name}
+    if size is not None:
+        named["data.channels"], named["data.resolution"] = size()
+    return load_config(None, [named, *given], trust=arguments.trust, only="data")
+
+
 def _refuse(arguments: Namespace, unused: Sequence[str]) -> None:
     """Refuse options that the metrics do not use, and overrides without a config."""
     if arguments.overrides and not arguments.data:
@@ -82,22 +97,28 @@ def _refuse(arguments: Namespace, unused: Sequence[str]) -> None:
 
 def _generated(arguments: Namespace, metrics: list[Metric], device: torch.device) -> Sequence[MetricResult]:
     """Score a generator or a set of images."""
-    data: DataConfig | None = None
-    if arguments.data:
-        data = load_config(arguments.data, arguments.overrides, trust=arguments.trust, only="data").data
     samples = arguments.samples
     info = {"subject": str(arguments.subject)}
     if holds_images(arguments.subject):
-        if data is None:
+        if arguments.data is None:
             raise UserError(
                 f"{arguments.subject}: scoring images needs --data CONFIG, which sets the resolution and the real "
                 "images"
             )
+        sized = any(override.startswith("data.resolution=") for override in arguments.overrides)
+        if arguments.data in DATA_SOURCES and not sized:
+            raise UserError(
+                f"--data {arguments.data}: the name of a data source does not say the size of the images; add "
+                "data.resolution=N"
+            )
+        data = _asked(arguments).data
         subject = _images(arguments.subject, data)
     else:
         trust = arguments.trust or own_names(arguments.data)
         model = open_model(arguments.subject, device=device, ema=not arguments.no_ema, trust=trust).need("generator")
-        if data is None:
+        if arguments.data:
+            data = _asked(arguments, lambda: image_size(model.generator)).data
+        else:
             compared = arguments.reference is None and any(metric.compares for metric in metrics)
             data = (_followed(arguments, model, BY_DATA) if compared else model.config).data
         subject = model.generator
@@ -129,7 +150,8 @@ def _classified(arguments: Namespace, metrics: list[Metric], device: torch.devic
     trust = arguments.trust or own_names(arguments.data)
     model = open_model(arguments.subject, device=device, trust=trust).need("classifier")
     if arguments.data:
-        asked = load_config(arguments.data, arguments.overrides, trust=arguments.trust, only="data")
+        own = model.config.data
+        asked = _asked(arguments, lambda: (own.channels, own.resolution), task="classifier")
     else:
         asked = _followed(arguments, model, BY_DATA)
     of_training = any("train" in metric.needs for metric in metrics)

@@ -25,7 +25,7 @@ from orthogan.cli.arguments import (
     samples,
     whole,
 )
-from orthogan.cli.subjects import check_config, check_file, check_subject, find_run
+from orthogan.cli.subjects import check_data, check_file, check_subject, find_run
 from orthogan.errors import UserError
 
 if TYPE_CHECKING:
@@ -73,7 +73,9 @@ def add_arguments(parser: Parser) -> None:
     )
     parser.add_argument("--save-reference", help="write the reference statistics to this .safetensors file")
     parser.add_argument(
-        "--data", help="config whose data are the reference (default: the training data of the subject)"
+        "--data",
+        help="config whose data are the reference, or the name of a data source, such as faces (default: the training "
+        "data of the subject)",
     )
     parser.add_argument(
         "--split",
@@ -131,7 +133,7 @@ def run(arguments: Namespace) -> None:
     """Compute, print and store the scores."""
     check_subject(arguments.subject)
     check_file(arguments.weights)
-    check_config(arguments.data)
+    check_data(arguments.data)
     if arguments.reference and not os.path.lexists(arguments.reference):
         raise UserError(f"--reference {arguments.reference}: no such file or folder")
     from orthogan.evaluation.fidelity.extractors import check_extractor

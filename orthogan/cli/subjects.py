@@ -47,6 +47,14 @@ def check_config(path: str | None) -> None:
         read_chain(Path(path))
 
 
+def check_data(name: str | None) -> None:
+    """Raise ``UserError`` if ``name`` is neither a data source nor a config that can be read."""
+    from orthogan.data.sources import DATA_SOURCES
+
+    if name and name not in DATA_SOURCES:
+        check_config(name)
+
+
 def check_factors(arguments: Namespace) -> None:
     """Raise ``UserError`` if the config of --data does not exist or is not YAML."""
     if arguments.data and arguments.data.endswith(CONFIGS):

@@ -181,3 +181,16 @@ def test_any_recipe_of_a_critic_is_read_or_refused(words: list[tuple[str, str, s
     else:
         assert recipe.steps <= 10**9
         assert all(np.isfinite([recipe.lr, recipe.penalty, recipe.average]))
+
+
+def test_data_may_name_a_source(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    options = ["--samples", "16", "--extractor", "tests.fixtures.scored:Classifying", "--device", "cpu"]
+    named = ["--data", "sprites", "data.count=40"]
+    assert main(["evaluate", "sprites-sngan", *named, *options, "--json"]) == 0
+    assert '"reference": "sprites-40, 40 images of 32 px"' in capsys.readouterr().out  # the size of the generator
+    assert main(["evaluate", str(photos / "good"), *named, *options]) == 2
+    assert "add data.resolution=N" in capsys.readouterr().err
+    assert main(["evaluate", str(photos / "good"), *named, "data.resolution=64", *options]) == 0
+    capsys.readouterr()
+    assert main(["evaluate", "sprites-sngan", "--data", "no-such.yaml", *options]) == 2
+    assert "no-such.yaml" in capsys.readouterr().err

@@ -112,6 +112,29 @@ def test_options_choose_background_tones_and_categories(package: Path) -> None:
     assert one.why_unlabeled == "data.options.categories names a single category"
 
 
+@pytest.mark.parametrize("channels", [2, 4])
+def test_alpha_is_kept(package: Path, channels: int) -> None:
+    source = opened(package, channels=channels)
+    first, third = source.read(np.array([0, 2]))[0]
+    assert first.shape == (channels, 64, 64)
+    assert (first[-1, :, :32] == 0).all()
+    assert (first[-1, :, 32:] == 255).all()
+    if channels == 4:
+        assert third[:, 5, 50].tolist() == [20, 100, 200, 255]
+    colored = opened(package, channels=channels, background="#102030")  # has no effect on pictures with alpha
+    assert (colored.read(np.arange(8))[0] == source.read(np.arange(8))[0]).all()
+    assert source.fingerprint() != opened(package).fingerprint()
+
+
+def test_without_alpha_pictures_are_on_white_or_the_background(package: Path) -> None:
+    plain, colored = opened(package).read(np.arange(3))[0], opened(package, background="#102030").read(np.arange(3))[0]
+    assert plain.shape == (3, 3, 64, 64)
+    assert (plain[:, :, :, :32] == 255).all()
+    assert (colored[:, :, 5, 5] == (0x10, 0x20, 0x30)).all()
+    assert (plain[:, :, :, 32:] == colored[:, :, :, 32:]).all()
+    assert plain[2, :, 5, 50].tolist() == [20, 100, 200]
+
+
 def test_a_folder_is_read_as_the_archive(package: Path, tmp_path: Path) -> None:
     for name, content in contents().items():
         file = tmp_path / "node_modules" / "emoji-datasource-google" / name
