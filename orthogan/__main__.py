@@ -7,7 +7,6 @@ import sys
 from typing import TYPE_CHECKING
 
 from orthogan.interrupts import Interrupts
-from orthogan.waiting import short_spins
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -17,7 +16,6 @@ if TYPE_CHECKING:
 def run(argv: Sequence[str] | None = None) -> NoReturn:
     """Run the command line (or ``argv``) and end the process."""
     Interrupts(at_once=True).begin()  # to the very end
-    os.environ.update(short_spins())  # before torch is imported
     from orthogan.cli.main import main
 
     code = main(argv)

@@ -12,7 +12,6 @@ from contextlib import suppress
 from typing import Any, BinaryIO
 
 from orthogan.memory import keep_freed_memory
-from orthogan.waiting import short_spins
 
 
 class WorkerEnded(Exception):
@@ -41,7 +40,7 @@ class Worker:
         """Send ``message``; if the worker has died, ``receive`` reports it."""
         if self._process is None:
             path = os.pathsep.join(folder or os.getcwd() for folder in sys.path)
-            variables = {**os.environ, **short_spins(), "PYTHONPATH": path, **self.environment}
+            variables = {**os.environ, "PYTHONPATH": path, **self.environment}
             self._process = subprocess.Popen(
                 [sys.executable, "-P", "-m", self.module],  # -P: files in the current folder must not hide modules
                 stdin=subprocess.PIPE,
