@@ -24,14 +24,15 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.utils.data import Dataset
+from torch.utils.data import Subset
 from tqdm import tqdm
 
 from benchmarks import timing
 from benchmarks.gate import peak_rss
+from benchmarks.rivals import ROOT
 from benchmarks.timing import Spread
+from orthogan.evaluation.fidelity.precision_recall import NEIGHBOURHOOD
 
-ROOT = Path(__file__).absolute().parent.parent
 SIDE, LENGTH, BATCH, WARM_UP = 32, 512, 64, 64
 Values = dict[str, float]
 
@@ -52,25 +53,18 @@ class Features(nn.Module):
         return functional.relu(means.flatten(1) @ self.weight)
 
 
-class InMemory(Dataset[Tensor]):
-    """The images one by one, as torch-fidelity reads them."""
-
-    def __init__(self, images: Tensor) -> None:
-        self.images = images
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def __getitem__(self, index: int) -> Tensor:
-        return self.images[index]
-
-
 def pictures(count: int, seed: int) -> Tensor:
     """Smooth random images uint8 (count, 3, 32, 32); another seed has another contrast, so that distances are not 0."""
     rng = torch.Generator().manual_seed(seed)
     coarse = torch.randn(count, 3, 8, 8, generator=rng) * (40 + 4 * seed)
     images = functional.interpolate(coarse, size=(SIDE, SIDE), mode="bilinear", align_corners=False)
     return (images + 128).clamp(0, 255).to(torch.uint8)
+
+
+def one_by_one(images: Tensor) -> Subset[Tensor]:
+    """The images as a data set, which torch-fidelity reads."""
+    data: Any = images  # it has a length and items
+    return Subset(data, range(len(images)))
 
 
 def orthogan_scores(metric: str, fakes: Tensor, reals: Tensor) -> Values:
@@ -136,27 +130,29 @@ def torch_fidelity_scores(metric: str, fakes: Tensor, reals: Tensor) -> Values:
 
     if "orthogan-benchmark" not in FEATURE_EXTRACTORS_REGISTRY:
         torch_fidelity.register_feature_extractor("orthogan-benchmark", Registered)
-    chosen = {
-        "FID": {"fid": True},
-        "KID": {"kid": True, "kid_subsets": 1, "kid_subset_size": len(fakes)},
-        "precision and recall": {"prc": True, "prc_neighborhood": 3},
+    options: dict[str, Any]
+    options, names = {
+        "FID": ({"fid": True}, {"FID": "frechet_inception_distance"}),
+        "KID": (
+            {"kid": True, "kid_subsets": 1, "kid_subset_size": len(fakes)},
+            {"KID": "kernel_inception_distance_mean"},
+        ),
+        "precision and recall": (
+            {"prc": True, "prc_neighborhood": NEIGHBOURHOOD},
+            {"precision": "precision", "recall": "recall"},
+        ),
     }[metric]
     found = torch_fidelity.calculate_metrics(
-        input1=InMemory(fakes),
-        input2=InMemory(reals),
+        input1=one_by_one(fakes),
+        input2=one_by_one(reals),
         feature_extractor="orthogan-benchmark",
         batch_size=BATCH,
         cuda=False,
         cache=False,
         verbose=False,
         save_cpu_ram=True,
-        **chosen,
+        **options,
     )
-    names = {
-        "FID": {"FID": "frechet_inception_distance"},
-        "KID": {"KID": "kernel_inception_distance_mean"},
-        "precision and recall": {"precision": "precision", "recall": "recall"},
-    }[metric]
     return {part: float(found[name]) for part, name in names.items()}
 
 
@@ -225,7 +221,6 @@ def table(found: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
         ratio = Spread.of([call["seconds"] / mine["seconds"] for call, mine in zip(calls, base, strict=True)])
         seconds = Spread.of([call["seconds"] for call in calls])
         memory = Spread.of([call["mib"] for call in calls])
-        over = f"{ratio.median:.2f} ({ratio.min:.2f}–{ratio.max:.2f})"
         shown = [f"{values[part]:.6g}" for part in parts]
         lines.append(
             [
@@ -233,7 +228,7 @@ def table(found: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
                 *shown,
                 f"{apart:.1g}" if apart else "0",
                 f"{seconds.median:.2f}",
-                over,
+                ratio.in_words(),
                 f"{memory.median:.0f}",
             ]
         )

@@ -139,7 +139,6 @@ def table(readings: timing.Readings) -> str:
         alone = f"{way}, {ALONE}"
         pairs = [(alone, f"{way}, {BOTH}"), (alone, f"{way}, {BUSY}"), (f"{OURS}, {ALONE}", alone)]
         spreads = [readings.ratio(*pair) for pair in pairs]
-        cells = [f"{one.median:.2f} ({one.min:.2f}–{one.max:.2f})" for one in spreads]
         milliseconds = 1e3 * statistics.median(readings.seconds[alone])
-        lines.append([way, *cells, timing.digits(milliseconds)])
+        lines.append([way, *(one.in_words() for one in spreads), timing.digits(milliseconds)])
     return timing.joined(lines)

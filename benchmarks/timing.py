@@ -52,6 +52,10 @@ class Spread:
         """The spread of one or more ``values``."""
         return cls(statistics.median(values), min(values), max(values))
 
+    def in_words(self) -> str:
+        """The median, with minimum and maximum in parentheses, to two decimals."""
+        return f"{self.median:.2f} ({self.min:.2f}–{self.max:.2f})"
+
 
 def measure(steps: Mapping[str, Callable[[], None]], rounds: int, device: torch.device, title: str) -> Readings:
     """Time every step once per round; every second round runs in reverse order.

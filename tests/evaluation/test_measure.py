@@ -12,9 +12,9 @@ import pytest
 import torch
 import torch_fidelity
 from torch import Tensor
-from torch.utils.data import Dataset
 from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
+from benchmarks.scores import one_by_one
 from orthogan.distributed import share_of_rank
 from orthogan.errors import UserError
 from orthogan.evaluation import append_jsonl, evaluate, load_extractor, table
@@ -27,17 +27,6 @@ from tests.fixtures.scored import EXTRACTOR, Patches, source
 
 FIRST_LABELS = [1, 1, 0, 1, 0, 2]  # of 2,100 images of 3 classes, seed 4
 CLASSIFYING = "tests.fixtures.scored:Classifying"
-
-
-class Images(Dataset[Tensor]):
-    def __init__(self, images: Tensor) -> None:
-        self.images = images
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def __getitem__(self, index: int) -> Tensor:
-        return self.images[index]
 
 
 def fakes(net: Patches, count: int, **options: object) -> Tensor:
@@ -75,8 +64,8 @@ def test_equal_to_torch_fidelity(inception: Path, monkeypatch: pytest.MonkeyPatc
         progress=False,
     )
     theirs = torch_fidelity.calculate_metrics(
-        input1=Images(fakes(net, 32)),
-        input2=Images(torch.cat(list(real(reals, None, batch_size=8)))),
+        input1=one_by_one(fakes(net, 32)),
+        input2=one_by_one(torch.cat(list(real(reals, None, batch_size=8)))),
         cuda=False,
         fid=True,
         isc=True,
