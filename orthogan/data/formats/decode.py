@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import re
 import struct
+import sys
 import zlib
 from collections.abc import Iterator
 from contextlib import suppress
@@ -22,6 +23,7 @@ FORMATS = ("PNG", "JPEG", "WEBP", "AVIF", "BMP", "DIB", "GIF", "TIFF", "PPM", "J
 # Of the pixels: size, bits, compression, meaning, strips, tiles, predictor, colors, alpha, sample format, JPEG tables.
 TIFF_TAGS = {*range(256, 260), 262, 266, 273, *range(277, 280), 284, 292, 317, 320, *range(322, 326), 338, 339, 347}
 TIFF_TAGS |= {530, 531, 532}
+BITS, PLANES = 258, 284  # tags of a TIFF file: bits per value, and whether each channel is stored on its own (2)
 TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -53,8 +55,9 @@ def decode(data: bytes, *, resolution: Any, channels: int, box: tuple[int, int, 
     ``box``: another square to crop, as its left, top and side [pixels of the upright image].
 
     EXIF orientation is applied. The first frame of an animation is used. Transparent pixels (palette, gray or RGB) are
-    composited on white. CMYK and YCbCr are converted to RGB by Pillow; 16-bit gray values are rounded to 8 bits as
-    v/257, and 16-bit colors lose their lower 8 bits; floats must be between 0 and 1.
+    composited on white. CMYK and YCbCr are converted to RGB by Pillow; 16-bit values are rounded to 8 bits as v/257,
+    except those of TIFF files with separate planes or premultiplied alpha, which lose their lower 8 bits; floats must
+    be between 0 and 1.
     Damaged metadata (EXIF, text, color profiles, further frames) is ignored.
     Raises UnreadableImage if no image can be decoded: an empty or truncated file, another format, more than
         ``MOST_PIXELS`` pixels, or an unknown white level.
@@ -93,7 +96,10 @@ def _decoded(data: bytes, resolution: Any, channels: int, box: tuple[int, int, i
         animated = picture.format != "MPO" and bool(getattr(picture, "is_animated", False))
     except Exception:  # the next frame is damaged; this one may be intact
         picture, animated = Image.open(io.BytesIO(data), formats=_formats()), True
+    deep = _deep_modes(picture)
     picture.load()
+    if deep is not None:
+        _round_colours(picture, data, *deep)
     turn = _turn(picture)
     if turn is not None:
         picture = picture.transpose(turn)
@@ -103,6 +109,48 @@ def _decoded(data: bytes, resolution: Any, channels: int, box: tuple[int, int, i
     if channels == 3 and picture.mode == "RGB":  # skipping the conversion saves a tenth of the time of a small file
         return Decoded(np.asarray(picture).transpose(2, 0, 1), animated)
     return Decoded(to_array(picture, channels), animated)
+
+
+def _deep_modes(picture: Image.Image) -> tuple[str, str] | None:
+    """Return the raw modes of the upper and lower bytes of an image of 16-bit colors, of which Pillow reads the upper.
+
+    Gray with alpha has one mode for both, because its four bytes per pixel fit into the four channels of RGBA.
+    """
+    tiles = getattr(picture, "tile", [])
+    if not tiles:
+        return None
+    codec, raw = tiles[0][0], tiles[0][3]
+    raw = str(raw if isinstance(raw, str) else raw[0])
+    tags = getattr(picture, "tag_v2", {})
+    if tags.get(PLANES) == 2 and len(picture.getbands()) > 1:
+        if codec == "raw" and tags.get(BITS, (8,))[0] == 16:  # Pillow would read each byte as a pixel
+            raise UnreadableImage(
+                "a 16-bit TIFF with separate planes and no compression; save it with interleaved channels"
+            )
+        return None
+    if raw == "LA;16B":
+        return "RGBA", "RGBA"
+    name, _, order = raw.partition(";16")
+    if name not in ("RGB", "RGBA", "RGBX", "CMYK") or order not in ("B", "L", "N"):
+        return None
+    if order == "N":
+        order = sys.byteorder[0].upper()
+    return raw, f"{name};16{'L' if order == 'B' else 'B'}"
+
+
+def _round_colours(picture: Image.Image, data: bytes, upper: str, lower: str) -> None:
+    """Replace the upper bytes in ``picture`` by the 16-bit values rounded to 8 bits."""
+    second = Image.open(io.BytesIO(data), formats=_formats())
+    second.tile = [(*tile[:3], lower if isinstance(tile[3], str) else (lower, *tile[3][1:])) for tile in second.tile]
+    second.load()
+    low = np.asarray(second)
+    if upper == lower:
+        high, low = low[..., [0, 0, 0, 2]], low[..., [1, 1, 1, 3]]
+    else:
+        high = np.asarray(picture)
+    ahead = low.astype(np.int16) - high  # 256 high + low = 257 high + ahead
+    rounded = high + (ahead > 128) - (ahead < -128)
+    picture.paste(Image.fromarray(rounded.astype(np.uint8), picture.mode))
 
 
 def _crop(picture: Image.Image, left: int, top: int, side: int) -> Image.Image:

@@ -65,6 +65,98 @@ def test_sixteen_bits_round_to_nearest() -> None:
     assert decoded(Image.fromarray(values), channels=1)[0, 0].tolist() == [0, 0, 1, 255]
 
 
+def deep_png(values: np.ndarray, kind: int) -> bytes:
+    """A 16-bit PNG file of ``values`` (h, w, channels), written by hand."""
+
+    def chunk(name: bytes, body: bytes) -> bytes:
+        return struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
+
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
+    head = struct.pack(">IIBBBBB", values.shape[1], values.shape[0], 16, kind, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+
+
+def deep_tiff(values: np.ndarray, order: str, *, compressed: bool, planes: int = 1) -> bytes:
+    """A 16-bit TIFF file of ``values`` (h, w, channels), written by hand; ``planes``: 2 stores each channel alone."""
+    height, width, channels = values.shape
+    strips = [values.transpose(2, 0, 1)[c] for c in range(channels)] if planes == 2 else [values]
+    stored = [strip.astype(f"{order}u2").tobytes() for strip in strips]
+    stored = [zlib.compress(strip) for strip in stored] if compressed else stored
+    start = 8
+    places = [start + sum(map(len, stored[:i])) for i in range(len(stored))]
+    tags = {
+        256: [width],
+        257: [height],
+        258: [16] * channels,
+        259: [8 if compressed else 1],
+        262: [2],
+        273: places,
+        277: [channels],
+        278: [height],
+        279: [len(strip) for strip in stored],
+        284: [planes],
+        **({338: [2]} if channels == 4 else {}),
+    }
+    end = start + sum(map(len, stored)) + 2 + 12 * len(tags) + 4
+    entries, extra = b"", b""
+    for tag, numbers in tags.items():
+        body = struct.pack(f"{order}{len(numbers)}I", *numbers)
+        place = body if len(numbers) == 1 else struct.pack(f"{order}I", end + len(extra))
+        extra += b"" if len(numbers) == 1 else body
+        entries += struct.pack(f"{order}HHI", tag, 4, len(numbers)) + place
+    magic = b"II*\0" if order == "<" else b"MM\0*"
+    directory = struct.pack(f"{order}H", len(tags)) + entries + bytes(4)
+    return magic + struct.pack(f"{order}I", start + sum(map(len, stored))) + b"".join(stored) + directory + extra
+
+
+EDGES = [0, 1, 128, 129, 255, 256, 257, 385, 386, 32767, 32768, 65278, 65279, 65406, 65407, 65535]
+
+
+def deep_values(channels: int) -> np.ndarray:
+    values = np.random.default_rng(0).integers(0, 65536, (20, 20, channels)).astype(np.uint16)
+    values[0, : len(EDGES)] = np.array(EDGES)[:, None]
+    return values
+
+
+def nearest_levels(values: np.ndarray) -> np.ndarray:
+    return np.round(values / 257).astype(np.uint8).transpose(2, 0, 1)
+
+
+@pytest.mark.parametrize(("channels", "kind"), [(3, 2), (4, 6), (2, 4)])
+def test_sixteen_bit_colours_of_png_round_to_nearest(channels: int, kind: int) -> None:
+    values = deep_values(channels)
+    array = decode(deep_png(values, kind), resolution=20, channels=channels).array
+    np.testing.assert_array_equal(array, nearest_levels(values))
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("compressed", [False, True])
+@pytest.mark.parametrize("channels", [3, 4])
+def test_sixteen_bit_colours_of_tiff_round_to_nearest(order: str, compressed: bool, channels: int) -> None:
+    values = deep_values(channels)
+    data = deep_tiff(values, order, compressed=compressed)
+    np.testing.assert_array_equal(decode(data, resolution=20, channels=channels).array, nearest_levels(values))
+
+
+def test_sixteen_bit_tiff_with_separate_planes() -> None:
+    values = deep_values(3)
+    data = deep_tiff(values, "<", compressed=True, planes=2)
+    np.testing.assert_array_equal(decode(data, resolution=20, channels=3).array, (values >> 8).transpose(2, 0, 1))
+    with pytest.raises(UnreadableImage, match="separate planes"):
+        decode(deep_tiff(values, "<", compressed=False, planes=2), resolution=20, channels=3)
+
+
+def test_sixteen_bit_colours_are_turned_upright() -> None:
+    values = deep_values(3)
+    file = deep_png(values, 2)
+    exif = Image.Exif()
+    exif[0x0112] = 3
+    body = exif.tobytes()[6:]
+    chunk = struct.pack(">I", len(body)) + b"eXIf" + body + struct.pack(">I", zlib.crc32(b"eXIf" + body))
+    turned = decode(file[:33] + chunk + file[33:], resolution=20, channels=3).array
+    np.testing.assert_array_equal(turned, nearest_levels(values)[:, ::-1, ::-1])
+
+
 def test_float_tiff_from_zero_to_one() -> None:
     floats = Image.fromarray((GRADIENT / 255).astype(np.float32))
     np.testing.assert_array_equal(decoded(floats, "TIFF", channels=1)[0], GRADIENT)
