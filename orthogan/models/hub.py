@@ -34,6 +34,23 @@ class HubName(NamedTuple):
         return self.repo if self.revision is None else f"{self.repo}@{self.revision}"
 
 
+class Download(NamedTuple):
+    """How a model on the Hub is downloaded; the names and defaults are those of huggingface_hub.
+
+    ``token``: by default ``HF_TOKEN``, or the one that ``hf auth login`` stored; False sends none. ``cache_dir``: by
+    default the cache of huggingface_hub. ``local_files_only``: use only what is in the cache. ``force_download``:
+    download again.
+    """
+
+    token: str | bool | None = None
+    cache_dir: str | Path | None = None
+    local_files_only: bool = False
+    force_download: bool = False
+
+
+AS_USUAL = Download()
+
+
 def parse_hub_name(text: str) -> HubName | None:
     """Return the model on the Hub that ``text`` names; None if it has another form or is a file name.
 
@@ -48,7 +65,7 @@ def parse_hub_name(text: str) -> HubName | None:
     return HubName(words[1], words[2])
 
 
-def find_named(text: str, *accepted: str) -> tuple[Path, bool]:
+def find_named(text: str, *accepted: str, download: Download = AS_USUAL) -> tuple[Path, bool]:
     """Return the folder or file of a shipped model or of a model on the Hub, and whether it is from the Hub.
 
     A name whose first part is a folder here, such as ``runs/x``, is a path and is not looked up on the Hub.
@@ -61,11 +78,13 @@ def find_named(text: str, *accepted: str) -> tuple[Path, bool]:
     name = parse_hub_name(text)
     if name is None or os.path.isdir(name.repo.partition("/")[0]):
         raise no_such(text, *accepted)
-    return fetch(name), True
+    if download.force_download:
+        fetch.cache_clear()
+    return fetch(name, download), True
 
 
 @cache
-def fetch(name: HubName) -> Path:
+def fetch(name: HubName, download: Download = AS_USUAL) -> Path:
     """Download weights and card of a model, or find them in the cache, and return their folder.
 
     Raises:
@@ -81,6 +100,7 @@ def fetch(name: HubName) -> Path:
             snapshot_download(
                 name.repo,
                 revision=name.revision,
+                **download._asdict(),
                 allow_patterns=list(FETCHED),
                 library_name="orthogan",
                 library_version=__version__,
@@ -182,6 +202,8 @@ def _reason(name: str, error: Exception) -> str:
         return f"{where} refuses access (HTTP {status}); {login}, with a token that has this permission"
     if constants.is_offline_mode():
         return f"HF_HUB_OFFLINE is set, and the model is not in {constants.HF_HUB_CACHE}; unset it to use {where}"
+    if isinstance(error, errors.LocalEntryNotFoundError) and error.__cause__ is None:
+        return "the model is not in the cache, and local_files_only=True allows no download"
     cause: Any = error.__cause__ if isinstance(error, errors.LocalEntryNotFoundError) and error.__cause__ else error
     lines = str(cause).splitlines() or [""]
     what = f"{type(cause).__name__}: {printable(lines[0])}"

@@ -26,7 +26,7 @@ from orthogan.io.weights import read_metadata, read_tensors, read_weights
 from orthogan.models.build import build_for_file
 from orthogan.models.foreign.layout import ForeignFile, read_content, recognize, unknown
 from orthogan.models.generate import keep_hash, model_hash
-from orthogan.models.hub import find_named
+from orthogan.models.hub import AS_USUAL, Download, find_named
 from orthogan.models.modes import need_numbers
 from orthogan.models.protocol import Generator, as_generator
 from orthogan.models.saved import (
@@ -245,7 +245,12 @@ class OpenedModel:
 
 
 def open_model(
-    subject: str | Path, *, device: torch.device | str = "cpu", ema: bool = True, trust: Trust = False
+    subject: str | Path,
+    *,
+    device: torch.device | str = "cpu",
+    ema: bool = True,
+    trust: Trust = False,
+    download: Download = AS_USUAL,
 ) -> OpenedModel:
     """Open what ``subject`` names. Only ``user/model`` is downloaded, and no foreign code runs without consent.
 
@@ -258,6 +263,7 @@ def open_model(
         ema: use the averaged weights of a generator if there are any.
         trust: by default a file may only name orthogan's own classes. True lets it name any ``module:Class``, which is
             then imported and run; a list of names allows only these.
+        download: how a model on the Hub is downloaded.
 
     Raises:
         UserError: there is no such model, it is damaged, or it names other code.
@@ -273,7 +279,7 @@ def open_model(
         module, _, attribute = text.partition(":")
         if module and attribute and path.suffix not in (".safetensors", *PICKLED):
             return OpenedModel(text, "code", device=device, trust=trust, _code=_instantiate(text))
-        path, downloaded = find_named(text, ACCEPTED)
+        path, downloaded = find_named(text, ACCEPTED, download=download)
         if downloaded:
             file, _ = _find_in(path, ema)
             return _open_file(file, name=text, from_folder=True, device=device, trust=trust)

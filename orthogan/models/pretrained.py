@@ -1,15 +1,14 @@
 """A generator as the folder of a model, with a short card, on the disk or on the Hugging Face Hub.
 
-``PyTorchModelHubMixin`` of huggingface_hub is not used. It writes other files (model.safetensors, config.json), takes
-the class from the caller, not from the config in the file, reads pickles where there is nothing else, and needs the
-package to define a class. The methods have the same names.
+``PyTorchModelHubMixin`` of huggingface_hub is not a base class. It writes other files (model.safetensors, config.json),
+takes the class from the caller, not from the config in the file, reads pickles where there is nothing else, and needs
+the package to define a class. The methods and their arguments have the same names. The patterns and the
+``model_card_kwargs`` of the mixin are missing, because there are two files and the config describes the card.
 """
 
 from __future__ import annotations
 
-import tempfile
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -49,12 +48,35 @@ def save_pretrained(
     return folder
 
 
-def push_to_hub(net: Generator, repo: str, *, config: Config | None = None, license: str = "", **options: Any) -> str:
-    """Upload a generator; see ``Generator.push_to_hub``."""
-    check_repo(repo)
-    with tempfile.TemporaryDirectory() as made:
-        folder = save_pretrained(net, made, config=config, license=license, name=repo)
-        return upload(repo, {name: folder / name for name in (GENERATOR, CARD)}, keep=(CARD,), **options)
+def save_and_push(
+    net: Generator,
+    folder: str | Path,
+    repo: str | None,
+    *,
+    config: Config | None = None,
+    license: str = "",
+    name: str = "",
+    commit_message: str = "Upload an orthogan model",
+    private: bool | None = None,
+    token: str | None = None,
+    branch: str | None = None,
+    create_pr: bool = False,
+) -> tuple[Path, str]:
+    """Write the folder of a generator, upload it, and return it and the address; see ``Generator.push_to_hub``."""
+    check_repo(repo or "")
+    assert repo is not None
+    folder = save_pretrained(net, folder, config=config, license=license, name=name or repo)
+    address = upload(
+        repo,
+        {part: folder / part for part in (GENERATOR, CARD)},
+        revision=branch,
+        private=private,
+        message=commit_message,
+        token=token,
+        create_pr=create_pr,
+        keep=(CARD,),
+    )
+    return folder, address
 
 
 def shared_config(config: Config) -> Config:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import operator
+import tempfile
 import textwrap
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -100,9 +101,13 @@ class Generator(nn.Module):
     @classmethod
     def from_pretrained(
         cls,
-        name: str | Path,
+        pretrained_model_name_or_path: str | Path,
         *,
         revision: str | None = None,
+        token: str | bool | None = None,
+        cache_dir: str | Path | None = None,
+        local_files_only: bool = False,
+        force_download: bool = False,
         device: torch.device | str = "cpu",
         ema: bool = True,
         trust: Trust = False,
@@ -110,8 +115,12 @@ class Generator(nn.Module):
         """Load a generator from the Hugging Face Hub, or from anything else that ``orthogan.load`` opens.
 
         Args:
-            name: ``user/model``, or a folder that ``save_pretrained`` wrote.
+            pretrained_model_name_or_path: ``user/model``, or a folder that ``save_pretrained`` wrote.
             revision: branch, tag or commit of a model on the Hub.
+            token: by default ``HF_TOKEN``, or the one that ``hf auth login`` stored; False sends none.
+            cache_dir: where downloaded models are kept; by default the cache of huggingface_hub.
+            local_files_only: use only what was downloaded before.
+            force_download: download again.
             device, ema, trust: as for ``orthogan.load``.
 
         Raises:
@@ -122,28 +131,43 @@ class Generator(nn.Module):
             >>> orthogan.Generator.from_pretrained("sprites-sngan").resolution
             32
         """
-        from orthogan.models.open import load_generator  # it uses generators
+        from orthogan.models.hub import Download
+        from orthogan.models.open import open_model  # it uses generators
 
-        full = str(name) if revision is None else f"{name}@{revision}"
-        net = load_generator(full, device=device, ema=ema, trust=trust)
+        name = str(pretrained_model_name_or_path)
+        name = name if revision is None else f"{name}@{revision}"
+        download = Download(token, cache_dir, local_files_only, force_download)
+        net = open_model(name, device=device, ema=ema, trust=trust, download=download).generator
         if cls is not Generator and not isinstance(net, cls):
-            raise UserError(f"{full}: contains a {type(net).__name__}, not a {cls.__name__}")
+            raise UserError(f"{name}: contains a {type(net).__name__}, not a {cls.__name__}")
         return net  # pyright: ignore[reportReturnType]
 
     def save_pretrained(
-        self, folder: str | Path, *, config: Config | None = None, license: str = "", name: str = ""
+        self,
+        save_directory: str | Path,
+        *,
+        config: Config | None = None,
+        license: str = "",
+        name: str = "",
+        repo_id: str | None = None,
+        push_to_hub: bool = False,
+        **push_to_hub_kwargs: Any,
     ) -> Path:
-        """Write ``generator.safetensors`` and a short card, unless there is a ``README.md``, to ``folder``.
+        """Write ``generator.safetensors`` and a short card, unless there is a ``README.md``, and return the folder.
 
         ``from_pretrained``, ``orthogan.load`` and every command open the folder.
 
         Args:
             config: the config that the generator was built from; a generator that was loaded from a file knows it.
             license: license of the weights on the card, such as ``mit``.
-            name: name on the card; by default, the last part of ``folder``.
+            name: name on the card; by default ``repo_id``, or the last part of ``save_directory``.
+            repo_id: ``user/model`` to upload to, with ``push_to_hub``.
+            push_to_hub: also upload the two files.
+            push_to_hub_kwargs: ``commit_message``, ``private``, ``token``, ``branch`` and ``create_pr``, as for
+                ``push_to_hub``.
 
         Raises:
-            UserError: the config is not known, or the folder cannot be written.
+            UserError: the config is not known, the folder cannot be written, or the upload fails.
 
         Example:
             >>> import orthogan
@@ -153,28 +177,60 @@ class Generator(nn.Module):
             >>> orthogan.Generator.from_pretrained(folder).resolution
             32
         """
-        from orthogan.models.pretrained import save_pretrained  # it uses generators
+        from orthogan.models.pretrained import save_and_push, save_pretrained  # they use generators
 
-        return save_pretrained(self, folder, config=config, license=license, name=name)
+        if push_to_hub:
+            options = {"config": config, "license": license, "name": name}
+            return save_and_push(self, save_directory, repo_id, **options, **push_to_hub_kwargs)[0]
+        for key in (*push_to_hub_kwargs, *([] if repo_id is None else ["repo_id"])):
+            raise UserError(f"save_pretrained: {key} needs push_to_hub=True")
+        return save_pretrained(self, save_directory, config=config, license=license, name=name)
 
-    def push_to_hub(self, repo: str, *, config: Config | None = None, license: str = "", **options: Any) -> str:
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        config: Config | None = None,
+        license: str = "",
+        commit_message: str = "Upload an orthogan model",
+        private: bool | None = None,
+        token: str | None = None,
+        branch: str | None = None,
+        create_pr: bool = False,
+    ) -> str:
         """Upload the generator to the Hugging Face Hub, and return the address of the commit.
 
         The files are those of ``save_pretrained``. A card that the repository has stays as it is. To upload a run with
         scores, samples and both networks use ``orthogan push``.
 
         Args:
-            repo: ``user/model``; created if it does not exist.
+            repo_id: ``user/model``; created if it does not exist.
             config, license: as for ``save_pretrained``.
-            options: ``revision`` (a branch), ``private``, ``message``, ``token`` and ``create_pr``, as for
-                ``orthogan.models.hub.upload``.
+            commit_message: message of the commit.
+            private: for a new repository; by default, what the account's or organization's settings say.
+            token: by default ``HF_TOKEN``, or the one that ``hf auth login`` stored.
+            branch: an existing branch; the main branch by default.
+            create_pr: open a pull request instead of a commit on the branch.
 
         Raises:
             UserError: the config is not known, offline, no permission, or huggingface_hub is missing.
         """
-        from orthogan.models.pretrained import push_to_hub  # it uses generators
+        from orthogan.models.pretrained import save_and_push  # it uses generators
 
-        return push_to_hub(self, repo, config=config, license=license, **options)
+        with tempfile.TemporaryDirectory() as made:
+            _, address = save_and_push(
+                self,
+                made,
+                repo_id,
+                config=config,
+                license=license,
+                commit_message=commit_message,
+                private=private,
+                token=token,
+                branch=branch,
+                create_pr=create_pr,
+            )
+        return address
 
     def first_layer(self) -> nn.Module:
         """Return the layer whose weight maps the latent to the first features."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import shutil
 import subprocess
@@ -11,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from huggingface_hub import constants
+from huggingface_hub import PyTorchModelHubMixin, constants
 from safetensors import safe_open
 
 import orthogan
@@ -185,7 +186,7 @@ def test_files_of_earlier_versions_load(made: Path) -> None:
 
 def test_a_generator_is_pushed_and_a_card_stays(hub: Hub, made: Path) -> None:
     net = orthogan.load(made)
-    address = net.push_to_hub("user/model", private=True, message="first")
+    address = net.push_to_hub("user/model", private=True, commit_message="first")
     assert (hub.messages, hub.private["user/model"] in (True, "private")) == (["first"], True)
     assert hub.refs["user/model"]["main"] in address
     assert 'orthogan.load("user/model")' in hub.files("user/model")["README.md"].decode()
@@ -201,6 +202,60 @@ def test_a_generator_is_pushed_and_a_card_stays(hub: Hub, made: Path) -> None:
     for name in ("model", "user/model@v1", "a/b/c"):
         with pytest.raises(UserError, match="is user/model"):
             net.push_to_hub(name)
+
+
+def test_saving_can_push_too(hub: Hub, made: Path, tmp_path: Path) -> None:
+    net = orthogan.load(made)
+    hub.put("user/new", {}, "main", "next")
+    told = {"branch": "next", "commit_message": "both", "token": "hf_other", "create_pr": False}
+    folder = net.save_pretrained(tmp_path / "saved", repo_id="user/new", push_to_hub=True, private=True, **told)
+    assert content(folder) == hub.files("user/new", "next")
+    assert (hub.files("user/new"), hub.messages) == ({}, ["both"])
+    assert "Bearer hf_other" in hub.tokens
+    assert "Bearer hf_test" not in hub.tokens
+    assert 'orthogan.load("user/new")' in (folder / "README.md").read_text()
+    with pytest.raises(UserError, match="private needs push_to_hub=True"):
+        net.save_pretrained(tmp_path / "saved", private=True)
+    with pytest.raises(UserError, match="repo_id needs push_to_hub=True"):
+        net.save_pretrained(tmp_path / "saved", repo_id="user/new")
+    with pytest.raises(UserError, match="is user/model"):
+        net.save_pretrained(tmp_path / "none", push_to_hub=True)
+    with pytest.raises(TypeError, match="privat"):
+        net.save_pretrained(tmp_path / "none", repo_id="user/new", push_to_hub=True, privat=True)
+    assert not (tmp_path / "none").exists()
+
+
+def test_a_download_takes_the_arguments_of_the_mixin(hub: Hub, made: Path, tmp_path: Path) -> None:
+    hub.put("user/model", content(made))
+    cache = tmp_path / "other"
+    with pytest.raises(UserError, match="not in the cache, and local_files_only=True"):
+        Generator.from_pretrained("user/model", local_files_only=True)
+    assert hub.requests == []
+    Generator.from_pretrained(pretrained_model_name_or_path="user/model", cache_dir=cache, token=False)
+    assert (list(cache.glob("models--user--model")), hub.tokens) == ([cache / "models--user--model"], {None})
+    assert not (tmp_path / "cache" / "models--user--model" / "snapshots").exists()
+    hub.requests.clear()
+    net = Generator.from_pretrained("user/model", cache_dir=cache, local_files_only=True)
+    assert (same(net, orthogan.load(made)), hub.requests) == (True, [])
+    Generator.from_pretrained("user/model", cache_dir=cache, token="hf_mine")
+    assert not any("safetensors" in path for command, path in hub.requests if command == "GET")
+    for _ in range(2):
+        hub.requests.clear()
+        Generator.from_pretrained("user/model", cache_dir=cache, force_download=True)
+        assert any("generator.safetensors" in path for command, path in hub.requests if command == "GET")
+    assert "Bearer hf_mine" in hub.tokens
+
+
+@pytest.mark.parametrize("method", ["from_pretrained", "save_pretrained", "push_to_hub"])
+def test_arguments_have_the_names_and_defaults_of_the_mixin(method: str) -> None:
+    theirs = dict(inspect.signature(getattr(PyTorchModelHubMixin, method)).parameters)
+    ours = dict(inspect.signature(getattr(Generator, method)).parameters)
+    differ = {"model_kwargs", "model_card_kwargs", "allow_patterns", "ignore_patterns", "delete_patterns"}
+    assert set(theirs) - differ <= set(ours)
+    positional = [name for name, parameter in theirs.items() if parameter.kind is parameter.POSITIONAL_OR_KEYWORD]
+    assert list(ours)[: len(positional)] == positional
+    for name in set(theirs) - differ - {"commit_message"}:
+        assert (ours[name].default or None) == (theirs[name].default or None), name
 
 
 def test_the_variables_of_the_hub_are_honored(hub: Hub, made: Path, tmp_path: Path) -> None:

@@ -119,7 +119,7 @@ def _deep_modes(picture: Image.Image) -> tuple[str, str] | None:
     tiles = getattr(picture, "tile", [])
     if not tiles:
         return None
-    codec, raw = tiles[0][0], tiles[0][3]
+    codec, _, _, raw = tiles[0]
     raw = str(raw if isinstance(raw, str) else raw[0])
     tags = getattr(picture, "tag_v2", {})
     if tags.get(PLANES) == 2 and len(picture.getbands()) > 1:
@@ -141,7 +141,9 @@ def _deep_modes(picture: Image.Image) -> tuple[str, str] | None:
 def _round_colours(picture: Image.Image, data: bytes, upper: str, lower: str) -> None:
     """Replace the upper bytes in ``picture`` by the 16-bit values rounded to 8 bits."""
     second = Image.open(io.BytesIO(data), formats=_formats())
-    second.tile = [(*tile[:3], lower if isinstance(tile[3], str) else (lower, *tile[3][1:])) for tile in second.tile]
+    tiles: Any = second.tile  # tuples; Pillow 11 gave their parts names
+    lower_tiles: Any = [(*place, lower if isinstance(raw, str) else (lower, *raw[1:])) for *place, raw in tiles]
+    second.tile = lower_tiles
     second.load()
     low = np.asarray(second)
     if upper == lower:
