@@ -33,6 +33,7 @@ class Kind:
         options: further arguments of that class, from the run folder and the id of a run to continue (or None).
         identify: started tracker -> id of its run.
         image: logs a picture: tracker, name, path of the PNG, step.
+        prepare: called once it has started: tracker, run folder, project.
         stepless: curves have their own axis of steps, so that a score may arrive late.
         clean: name of a curve -> name that the tracker accepts.
     """
@@ -43,7 +44,7 @@ class Kind:
     options: Callable[[Path, str | None], dict[str, Any]]
     identify: Callable[[Any], str]
     image: Callable[[Any, str, Path, int], None]
-    prepare: Callable[[Any], None] = lambda tracker: None
+    prepare: Callable[[Any, Path, str], None] = lambda tracker, run, project: None
     stepless: bool = False
     clean: Callable[[str], str] = str
 
@@ -73,9 +74,13 @@ def _mlflow_image(tracker: Any, name: str, path: Path, step: int) -> None:
     mlflow.log_image(_picture(path), key=name, step=step)
 
 
-def _wandb_axis(tracker: Any) -> None:
+def _wandb_axis(tracker: Any, run: Path, project: str) -> None:
     tracker.tracker.define_metric(STEP)
     tracker.tracker.define_metric("*", step_metric=STEP)
+
+
+def _aim_names(tracker: Any, run: Path, project: str) -> None:
+    tracker.tracker.name, tracker.tracker.experiment = run.name, project  # Accelerate's gives the project as name
 
 
 KINDS: dict[str, Kind] = {
@@ -113,6 +118,7 @@ KINDS: dict[str, Kind] = {
         lambda run, known: {"run_hash": known},
         lambda tracker: str(tracker.tracker.hash),
         lambda tracker, name, path, step: tracker.log_images({name: _picture(path)}, step=step),
+        prepare=_aim_names,
     ),
     "comet": Kind(
         "comet_ml",
@@ -121,6 +127,7 @@ KINDS: dict[str, Kind] = {
         lambda run, known: {"experiment_key": known, "mode": "get" if known else "create"},
         lambda tracker: str(tracker.tracker.get_key()),
         lambda tracker, name, path, step: tracker.tracker.log_image(str(path), name=name, step=step),
+        prepare=lambda tracker, run, project: tracker.tracker.set_name(run.name),
     ),
 }
 
@@ -168,7 +175,7 @@ class Trackers:
             try:
                 self._open[name] = _started(name, kind, project, run, known)
                 identity = kind.identify(self._open[name])
-                kind.prepare(self._open[name])
+                kind.prepare(self._open[name], run, project)
                 if identity != known:
                     self._state[name] = {"id": identity, "last": {}}
                     self._open[name].store_init_configuration(flatten(config or {}))

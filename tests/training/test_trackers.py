@@ -118,6 +118,7 @@ def fake_aim(service: Service) -> dict[str, Any]:
     class Run:
         def __init__(self, repo: str, run_hash: str | None = None) -> None:
             self.hash = service.begin(run_hash, project=None, name=None)
+            self.name = self.experiment = ""
 
         def __setitem__(self, key: str, values: dict[str, Any]) -> None:
             assert key == "hparams"
@@ -127,6 +128,7 @@ def fake_aim(service: Service) -> dict[str, Any]:
             service.point(self.hash, name, step, value)
 
         def close(self) -> None:
+            service.starts[-1] |= {"project": self.experiment, "name": self.name}
             service.end()
 
     return {"aim": {"Run": Run, "Image": lambda image, caption: str(image.size)}}
@@ -138,6 +140,7 @@ def fake_comet(service: Service) -> dict[str, Any]:
         key = service.begin(experiment_key, project=project_name, name=None)
         return SimpleNamespace(
             get_key=lambda: key,
+            set_name=lambda name: service.starts[-1].update(name=name),
             set_step=lambda step: None,
             log_parameters=service.parameters.update,
             log_metric=lambda name, value, step: service.point(key, name, step, value),
@@ -197,8 +200,7 @@ def test_a_resumed_run_continues_and_repeats_no_step(named: tuple[str, Service],
     ]
     assert service.pictures == [("samples", 20)]
     assert service.parameters == {"a.b": 1}
-    if service.starts[0]["project"] is not None:
-        assert service.starts[0]["project"] == "orthogan"
+    assert (service.starts[0]["project"], service.starts[0]["name"]) == ("orthogan", tmp_path.name)
     # a new run in the same folder is a new one there, too
     opened(name, tmp_path, fresh=True).close()
     assert service.starts[2]["known"] is None
@@ -269,12 +271,14 @@ def test_a_config_is_flattened_to_plain_values() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["mlflow", "trackio", "wandb"])
+@pytest.mark.parametrize("name", ["comet", "mlflow", "trackio", "wandb"])
 def test_the_real_one_works_offline(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    module = pytest.importorskip(name, reason="needs the extra trackers")
+    module = pytest.importorskip(KINDS[name].package, reason="needs the extra trackers")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setenv("TRACKIO_DIR", str(tmp_path / "trackio"))
+    monkeypatch.setenv("COMET_START_ONLINE", "0")
+    monkeypatch.setenv("COMET_OFFLINE_DIRECTORY", str(tmp_path / "comet"))
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'mlflow.db'}")
     picture = save_png(Image.fromarray(np.zeros((4, 6, 3), np.uint8)), tmp_path / "p.png")
     for steps, fresh in (((0, 10, 20), True), ((20, 30), False)):
@@ -289,5 +293,7 @@ def test_the_real_one_works_offline(name: str, tmp_path: Path, monkeypatch: pyte
         history = module.MlflowClient().get_metric_history(key, "loss/G")
         assert [(one.step, one.value) for one in history] == [(0, 0.0), (10, 1.0), (20, 2.0), (30, 3.0)]
         assert module.get_run(key).data.params["a.b"] == "1"
+    elif name == "comet":
+        assert len([*tmp_path.glob(f"comet/{key}*.zip")]) == 2
     elif name == "wandb":
         assert len([*tmp_path.glob("wandb/offline-run-*/*.wandb")]) == 2
