@@ -15,7 +15,14 @@ from orthogan.drawing.grid import image_grid, on_white, to_picture
 from orthogan.errors import UserError
 from orthogan.evaluation import evaluate
 from orthogan.evaluation.images import rgb
-from orthogan.models import DCGANDiscriminator, DCGANGenerator, StyleGAN2Discriminator, StyleGAN2Generator
+from orthogan.models import (
+    DCGANDiscriminator,
+    DCGANGenerator,
+    SNGANDiscriminator,
+    SNGANGenerator,
+    StyleGAN2Discriminator,
+    StyleGAN2Generator,
+)
 from orthogan.models.build import build_generator
 from orthogan.models.samples import sample_images, save_samples
 from orthogan.size import as_resolution, sides, size_in_words
@@ -40,10 +47,9 @@ def test_the_config_reads_rectangles() -> None:
             Config(data={**data, "resolution": wrong})  # pyright: ignore
     with pytest.raises(Exception, match="square images only"):
         Config(data={"source": "faces", "resolution": [64, 96]})  # pyright: ignore
-    for kind in ("sngan", "eigengan"):
-        net = {"generator": {"kind": kind}}
-        with pytest.raises(UserError, match=r"64 x 96.*square images only; choose dcgan or stylegan2"):
-            build_generator(Config(data={**data, "resolution": [64, 96]}, model=net), num_classes=0)  # pyright: ignore
+    net = {"generator": {"kind": "eigengan"}}
+    with pytest.raises(UserError, match=r"64 x 96.*square images only; choose dcgan, sngan or stylegan2"):
+        build_generator(Config(data={**data, "resolution": [64, 96]}, model=net), num_classes=0)  # pyright: ignore
 
 
 @pytest.mark.parametrize(("make_g", "make_d"), FAMILIES)
@@ -58,6 +64,33 @@ def test_families_at_any_multiple_of_four(make_g: type, make_d: type, size: int,
         assert critic(images).shape == (2,)
     with pytest.raises(UserError, match="multiples of 4 pixels"):
         make_g(resolution=(16, 18), image_channels=3, channels=16, latent_dim=4)
+
+
+@pytest.mark.parametrize(
+    ("size", "bottom", "blocks"),
+    [
+        ((32, 48), (4, 6), 3),
+        ((56, 40), (7, 5), 3),
+        ((48, 64), (6, 8), 3),
+        ((64, 96), (4, 6), 4),
+        ((128, 160), (4, 5), 5),
+    ],
+)
+def test_sngan_as_rectangles(size: tuple[int, int], bottom: tuple[int, int], blocks: int) -> None:
+    torch.manual_seed(0)
+    net = SNGANGenerator(resolution=size, image_channels=4, channels=2, latent_dim=4, num_classes=3)
+    critic = SNGANDiscriminator(resolution=size, image_channels=4, channels=2, num_classes=3)
+    labels = torch.tensor([0, 2])
+    images = net(net.sample_latent(2, seed=0), labels)
+    assert (images.shape, net.bottom, len(net.blocks)) == ((2, 4, *size), bottom, blocks)
+    assert critic(images, labels).shape == (2,)
+    halvings = sum(bool(block.down) for block in critic.blocks)
+    assert tuple(side << halvings for side in critic.blocks(images).shape[2:]) == size  # no row or column is lost
+    for wrong in ((32, 36), (24, 48), 40):
+        with pytest.raises(UserError, match=r"sngan supports 32, 48, 64, 128 pixels, and rectangles .* multiples of 8"):
+            SNGANGenerator(resolution=wrong, image_channels=3, channels=2, latent_dim=4)
+        with pytest.raises(UserError, match="multiples of 8"):
+            SNGANDiscriminator(resolution=wrong, image_channels=3, channels=2)
 
 
 def test_a_folder_keeps_proportions_and_alpha(tmp_path: Path) -> None:

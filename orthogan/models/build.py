@@ -155,7 +155,7 @@ def _build(
         able = [name for name, net in known.items() if getattr(net, "rectangles", False)]
         raise UserError(
             f"data.resolution is {size_in_words(config.data.resolution)}: {key}.kind {kind!r} supports square images "
-            f"only; choose {' or '.join(able)}, or one number, to which images are cropped"
+            f"only; choose {', '.join(able[:-1])} or {able[-1]}, or one number, to which images are cropped"
         )
     arguments = (_accepted(make, arguments) if ":" in kind else arguments) | section.options
     # constructors draw from torch's global generator: seed it here, and restore the caller's state afterward

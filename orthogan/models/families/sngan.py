@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from torch import Tensor, nn
 from torch.nn import functional
 
+from orthogan.errors import UserError
 from orthogan.layers import CovariancePooling
 from orthogan.layers.batch_norm import Norm
 from orthogan.models.families.resnet_blocks import (
@@ -19,17 +21,15 @@ from orthogan.models.families.resnet_blocks import (
     glorot,
     linear,
     project,
-    square,
-    unsupported_resolution,
 )
 from orthogan.models.protocol import DISCRIMINATORS, GENERATORS, Discriminator, Generator
+from orthogan.size import as_resolution, sides, size_in_words
 
 
 @dataclass(frozen=True)
 class Plan:
     """Widths of the layers, in multiples of the base ``channels``; every block of G doubles the size."""
 
-    bottom: int  # side of G's first map
     up: tuple[int, ...]  # G: width after the linear layer, then after each block
     down: tuple[int, ...]  # D: width after each block
     halvings: int  # D: the first N blocks halve the size
@@ -37,11 +37,26 @@ class Plan:
 
 
 PLANS = {
-    32: Plan(4, (1, 1, 1, 1), (1, 1, 1, 1), 2, bias=False),
-    48: Plan(6, (8, 4, 2, 1), (1, 2, 4, 8, 16), 4, bias=True),
-    64: Plan(4, (16, 8, 4, 2, 1), (1, 2, 4, 8, 16), 5, bias=True),
-    128: Plan(4, (16, 16, 8, 4, 2, 1), (1, 2, 4, 8, 16, 16), 5, bias=True),
+    32: Plan((1, 1, 1, 1), (1, 1, 1, 1), 2, bias=False),
+    48: Plan((8, 4, 2, 1), (1, 2, 4, 8, 16), 4, bias=True),
+    64: Plan((16, 8, 4, 2, 1), (1, 2, 4, 8, 16), 5, bias=True),
+    128: Plan((16, 16, 8, 4, 2, 1), (1, 2, 4, 8, 16, 16), 5, bias=True),
 }
+
+
+def _plan(resolution: Any) -> Plan:
+    """Return the plan of a square, or the largest one that fits a rectangle. Raises ``UserError``."""
+    shape = sides(resolution)
+    if as_resolution(*shape) in PLANS:
+        return PLANS[shape[0]]
+    for size, plan in sorted(PLANS.items(), reverse=True):
+        step = 1 << max(len(plan.up) - 1, plan.halvings)
+        if shape[0] != shape[1] and size <= min(shape) and not any(side % step for side in shape):
+            return plan
+    raise UserError(
+        f"data.resolution is {size_in_words(resolution)}: sngan supports {', '.join(map(str, PLANS))} pixels, and "
+        "rectangles whose sides are multiples of 8 from 32 on"
+    )
 
 
 @GENERATORS.register("sngan")
@@ -49,12 +64,15 @@ class SNGANGenerator(Generator):
     """A generator: linear, residual blocks that double the size, norm, ReLU, conv3x3, tanh.
 
     Args:
+        resolution: 32, 48, 64 or 128, or (height, width) in multiples of 8 from 32 on. A rectangle has the layers of
+            the largest of these sizes that is not above its shorter side and whose map can be halved as often: 128 and
+            64 need multiples of 32, 48 needs multiples of 16.
         channels: base width; 256 in the paper at 32 px, 64 at the other sizes.
         num_classes: > 0 gives every norm except the last a gain and bias per class.
         upsample: how a block doubles the size; "nearest" in the paper.
 
     Raises:
-        UserError: the resolution is not 32, 48, 64 or 128.
+        UserError: another resolution.
 
     Source: Miyato et al. 2018, arXiv:1802.05957.
 
@@ -66,10 +84,12 @@ class SNGANGenerator(Generator):
         torch.Size([2, 3, 32, 32])
     """
 
+    rectangles = True
+
     def __init__(
         self,
         *,
-        resolution: int,
+        resolution: Any,
         image_channels: int,
         channels: int,
         latent_dim: int,
@@ -77,15 +97,13 @@ class SNGANGenerator(Generator):
         upsample: Literal["nearest", "bilinear"] = "nearest",
     ) -> None:
         super().__init__()
-        if resolution not in PLANS:
-            raise unsupported_resolution("sngan", resolution, PLANS)
-        plan = PLANS[resolution]
+        plan = _plan(resolution)
         self.latent_dim, self.num_classes = latent_dim, num_classes
         self.resolution, self.image_channels = resolution, image_channels
-        self.bottom = plan.bottom
+        self.bottom = tuple(side >> len(plan.up) - 1 for side in sides(resolution))
         widths = [channels * factor for factor in plan.up]
         self.width = widths[0]
-        self.linear = linear(latent_dim, widths[0] * plan.bottom**2)
+        self.linear = linear(latent_dim, widths[0] * math.prod(self.bottom))
         self.blocks = nn.ModuleList(UpBlock(a, b, num_classes, upsample) for a, b in itertools.pairwise(widths))
         self.norm = Norm(widths[-1], 0)
         self.conv = conv(widths[-1], image_channels, 3)
@@ -97,7 +115,7 @@ class SNGANGenerator(Generator):
     def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:
         """Return images (n, c, h, w) in [-1, 1] of z (n, latent_dim) under labels (n,)."""
         self.check(z, y)
-        x = square(self.linear(z), self.width, self.bottom)
+        x = self.linear(z).unflatten(1, (self.width, *self.bottom))
         for block in self.blocks:
             x = block(x, y)
         return self.conv(self.norm(x, None)).tanh()
@@ -108,6 +126,7 @@ class SNGANDiscriminator(Discriminator):
     """A discriminator: residual blocks, ReLU, SUM over the map, linear; plus a class projection if there are classes.
 
     Args:
+        resolution: as for the generator.
         channels: base width; 128 in the paper at 32 px, 64 at the other sizes.
         bias: whether the last linear layer has a bias; by default as in the authors' code: not at 32 px.
         relu_shortcut: whether the shortcut of a block begins after its first ReLU. The authors' begins before it; in
@@ -115,7 +134,7 @@ class SNGANDiscriminator(Discriminator):
         pooling: called with the number of channels, returns the module that replaces the SUM; None keeps the SUM.
 
     Raises:
-        UserError: the resolution is not 32, 48, 64 or 128.
+        UserError: another resolution.
 
     Source: Miyato et al. 2018, arXiv:1802.05957; the class projection: Miyato & Koyama 2018, arXiv:1802.05637.
 
@@ -127,10 +146,12 @@ class SNGANDiscriminator(Discriminator):
         torch.Size([2])
     """
 
+    rectangles = True
+
     def __init__(
         self,
         *,
-        resolution: int,
+        resolution: Any,
         image_channels: int,
         channels: int,
         num_classes: int = 0,
@@ -139,9 +160,7 @@ class SNGANDiscriminator(Discriminator):
         pooling: Callable[[int], CovariancePooling] | None = None,
     ) -> None:
         super().__init__()
-        if resolution not in PLANS:
-            raise unsupported_resolution("sngan", resolution, PLANS)
-        plan = PLANS[resolution]
+        plan = _plan(resolution)
         self.num_classes = num_classes
         widths = [image_channels, *(channels * factor for factor in plan.down)]
         self.blocks = nn.Sequential(
