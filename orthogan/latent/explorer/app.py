@@ -222,6 +222,7 @@ class App:
                 "classes": explorer.class_names,
                 "label": explorer.first_label(whole("the seed", told.get("seed", 7), 0, 2**62)),
                 "side": explorer.side,
+                "height": explorer.height,
                 "pictures": [one.about() for one in explorer.given.values()],
                 "video": has_av(),
                 "sliders": self._about_sliders(opened, sliders, opened.told),

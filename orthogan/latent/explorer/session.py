@@ -64,7 +64,7 @@ class Explorer:
     ) -> None:
         self.generator = as_generator(generator)
         self.hash = model_hash(generator)
-        self.side = sides(image_size(self.generator)[1])[1]
+        self.height, self.side = sides(image_size(self.generator)[1])
         count = self.generator.num_classes
         self.class_names = [*class_names[:count], *(f"class {label}" for label in range(len(class_names), count))]
         self._one_at_a_time = threading.Lock()  # a net's mode is switched while it draws

@@ -125,7 +125,8 @@ def test_the_title_is_that_of_the_first_model_and_cannot_smuggle_markup_in() -> 
 def test_a_model_is_opened_when_it_is_chosen_and_describes_itself(app: App) -> None:
     told = post(app, "/api/open").get_json()
     assert (told["models"], told["model"]) == (["discs", NASTY, "lost"], "discs")
-    assert (told["classes"], told["label"], told["side"]) == (["dim", "middling", "class 2"], 1, 32)
+    assert (told["classes"], told["label"]) == (["dim", "middling", "class 2"], 1)
+    assert (told["side"], told["height"]) == (32, 32)
     rows = told["sliders"]["rows"]
     assert [row["name"] for row in rows] == [*(f"Direction {i}" for i in range(6)), "Random direction"]
     assert [row["control"] for row in rows] == [False] * 6 + [True]

@@ -23,6 +23,7 @@ from orthogan.latent.explorer.app import Choice
 from orthogan.latent.explorer.page import Served, explore
 from orthogan.latent.explorer.session import Explorer
 from orthogan.latent.explorer.state import Sliders, View, control_of
+from orthogan.models import DCGANGenerator
 from tests.fixtures.browser import DESKTOP, LOOKS, PHONE, Visit, chromium, needs_browser
 from tests.fixtures.disc import Disc
 
@@ -465,6 +466,23 @@ def test_everybody_can_use_it(browser: Any, served: tuple[Served, Any], size: tu
         assert 0 <= top < 40
         assert width == height
     visit.context.close()
+
+
+@needs_browser
+def test_rectangles_fill_their_place(browser: Any) -> None:
+    wide = DCGANGenerator(resolution=(16, 24), image_channels=3, channels=16, latent_dim=4)
+    served = explore(wide.eval(), latent_axes(wide), title="wide", port=0, block=False)
+    try:
+        page = browser.new_page(viewport={"width": 1280, "height": 860})
+        page.goto(served.url)
+        page.wait_for_selector("html[data-ready]")
+        _, width, height = page.evaluate(PLACE)
+        assert abs(width / height - 1.5) < 0.02
+        page.get_by_role("tab", name="Save").click()
+        assert page.locator("#png-side option").first.text_content() == "16 x 24 pixels"
+        page.close()
+    finally:
+        served.close()
 
 
 def test_ports_and_directions_that_cannot_be_served_are_refused() -> None:

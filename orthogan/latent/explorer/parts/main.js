@@ -30,6 +30,7 @@ async function openModel(name) {
   document.title = info.model + " · orthogan";
   find("classes").hidden = !info.classes.length;
   find("class").replaceChildren(...info.classes.map((words, value) => node("option", words, {value})));
+  document.documentElement.style.setProperty("--ratio", info.side / info.height);
   sizes();
   return info;
 }

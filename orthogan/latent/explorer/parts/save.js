@@ -9,9 +9,9 @@ const smooth = () => document.querySelector(".smooth").checked;
 
 /** Sizes are multiples of the model's, so that sharp pixels are all alike; one is nearest to each usual size. */
 export function sizes() {
-  const {side} = open.info, fill = (id, wanted, chosen) => {
+  const {side, height} = open.info, words = (size) => (height === side ? "" : Math.round(size * height / side) + " x ") + size + " pixels", fill = (id, wanted, chosen) => {
     const found = [...new Set([side, ...wanted.map((size) => Math.max(1, Math.round(size / side)) * side)])].filter((size) => size <= wanted.at(-1));
-    find(id).replaceChildren(...found.map((size) => node("option", size + " pixels", {value: size})));
+    find(id).replaceChildren(...found.map((size) => node("option", words(size), {value: size})));
     find(id).value = String(found.reduce((a, b) => (Math.abs(b - chosen) < Math.abs(a - chosen) ? b : a)));
   };
   fill("png-side", [128, 256, 512, 1024, 2048, 4096], 1024);
