@@ -23,6 +23,7 @@ from orthogan.models.shipped import shipped_names
 IMAGES = Path(__file__).parent / "images"
 MODEL = "faces-srngan"
 WAIT = 60_000  # milliseconds
+GLASSES = {"A": (2, 3, 4, 5, 6, 9, 10, 13), "B": (0, 1, 7, 8, 11, 12, 18, 22)}  # seeds of MODEL without and with them
 COLORS = 200  # of a picture, which makes it several times smaller
 
 
@@ -70,6 +71,11 @@ def main(model: str) -> None:
                     continue
                 save(page, "change")
                 show(page, "Pictures")
+                for side, seeds in GLASSES.items():
+                    for seed in seeds:
+                        page.get_by_role("button", name=f"Mark seed {seed} as {side}", exact=True).click()
+                page.locator("#mark-name").fill("glasses")
+                page.evaluate("document.activeElement.blur(), window.scrollTo(0, 0)")
                 save(page, "pictures")
                 show(page, "Blend")
                 page.locator("#mix").fill("50")
