@@ -72,15 +72,15 @@ def compute(arguments: Namespace, metrics: list[Metric]) -> Sequence[MetricResul
     return function(arguments, metrics, device)
 
 
-def _asked(arguments: Namespace, size: Callable[[], tuple[int, Any]] | None = None, *, task: str = "gan") -> Config:
-    """Return the config of --data; for the name of a data source, one for ``task`` with images like those scored.
+def _asked(arguments: Namespace, size: Callable[[], tuple[int, Any]] | None = None) -> Config:
+    """Return the config of --data; for the name of a data source, one with images like those scored.
 
     ``size``: returns their channels and resolution.
     """
     name, given = arguments.data, arguments.overrides
     if name not in DATA_SOURCES:
         return load_config(name, given, trust=arguments.trust, only="data")
-    named: dict[str, Any] = {"task": task, "data.source": name}
+    named: dict[str, Any] = {"data.source": name}
     if size is not None:
         named["data.channels"], named["data.resolution"] = size()
     return load_config(None, [named, *given], trust=arguments.trust, only="data")
@@ -151,17 +151,24 @@ def _classified(arguments: Namespace, metrics: list[Metric], device: torch.devic
     model = open_model(arguments.subject, device=device, trust=trust).need("classifier")
     if arguments.data:
         own = model.config.data
-        asked = _asked(arguments, lambda: (own.channels, own.resolution), task="classifier")
+        asked = _asked(arguments, lambda: (own.channels, own.resolution))
     else:
         asked = _followed(arguments, model, BY_DATA)
     of_training = any("train" in metric.needs for metric in metrics)
     learned = _followed(arguments, model, BY_TRUST) if of_training else model.config
     net = model.classifier  # refuse an unreadable file before opening the images
-    if arguments.split or asked.task != "classifier":
-        source: ImageSource = open_configured(asked.data, split=arguments.split)
+    own, data = model.config.data, asked.data
+    named = arguments.data in DATA_SOURCES
+    parted = not data.one_part or bool(data.holdout)
+    if named and not parted and not arguments.split and (data.source, data.path) == (own.source, own.path):
+        raise UserError(
+            f"--data {data.source}: {arguments.subject} was trained on it, and it has no test split; omit --data to "
+            "use the images that were held out"
+        )
+    if arguments.split or not (parted if named else asked.task == "classifier"):
+        source: ImageSource = open_configured(data, split=arguments.split)
     else:
         source = open_sources(asked)[1]
-    own = model.config.data
     if (list(source.class_names), source.resolution, source.channels) != (
         model.class_names,
         own.resolution,

@@ -23,6 +23,7 @@ from orthogan.evaluation.critic.neural_divergence import neural_divergence
 from orthogan.studies.cells import list_runs
 from orthogan.studies.papers import srn_gan, srn_generalisation
 from orthogan.training import train
+from tests.fixtures.runs import tiny_classifier
 
 CRITIC = "steps=6,batch_size=8,width=4"
 
@@ -181,6 +182,40 @@ def test_any_recipe_of_a_critic_is_read_or_refused(words: list[tuple[str, str, s
     else:
         assert recipe.steps <= 10**9
         assert all(np.isfinite([recipe.lr, recipe.penalty, recipe.average]))
+
+
+def test_a_classifier_is_measured_on_a_source_by_its_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    levels = {"dark": 40, "light": 200}
+    for place, count in (("learned", 20), ("other", 7)):
+        for name, level in levels.items():
+            (tmp_path / place / name).mkdir(parents=True)
+            for i in range(count):
+                Image.new("L", (40, 40), level + i).save(tmp_path / place / name / f"{i}.png")
+    of_learned = [
+        "data.source=folder",
+        "data.count=null",
+        f"data.path={tmp_path / 'learned'}",
+        "training.steps=2",
+        "data.holdout=0.2",
+    ]
+    run = train(tiny_classifier(tmp_path / "run", *of_learned))
+    asked = ["evaluate", str(run), "--metrics", "accuracy", "--device", "cpu", "--json"]
+
+    def images(*words: str) -> str:
+        assert main([*asked, *words]) == 0
+        protocol = json.loads(capsys.readouterr().out.splitlines()[-1])["protocol"]
+        return f"{protocol['samples']} of {protocol['reference']}"
+
+    assert images() == "8 of 0.2 of learned"
+    other = ["--data", "folder", f"data.path={tmp_path / 'other'}"]  # without a test split: all of them
+    assert images(*other) == images(*other, "--split", "train") == "14 of other"
+    assert images(*other, "data.holdout=0.5").endswith("of 0.5 of other")
+    for words, said in (
+        (["folder", f"data.path={tmp_path / 'learned'}"], "was trained on it, and it has no test split; omit --data"),
+        (["sprites", "data.count=20"], "choose images with the same classes, channels and resolution"),
+    ):
+        assert main([*asked, "--data", *words]) == 2
+        assert said in capsys.readouterr().err
 
 
 def test_data_may_name_a_source(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
