@@ -78,7 +78,7 @@ def run(arguments: Namespace) -> None:
     check_subject(arguments.subject)
     for path in arguments.latent:
         check_file(path)
-    from orthogan.latent import parse_classes, parse_seeds
+    from orthogan.latent import choose_classes, parse_seeds
     from orthogan.latent.films import check_film, film, keyframes, save_film
 
     text = arguments.seeds or ("" if arguments.latent else "0-3")
@@ -87,7 +87,7 @@ def run(arguments: Namespace) -> None:
     subject, net, device = open_subject(arguments.subject, arguments)
     classes = None
     if arguments.classes is not None:
-        classes = parse_classes(arguments.classes, net.num_classes, subject.class_names)
+        classes = choose_classes(net, arguments.classes, new=True)
     latents = [found for path in arguments.latent if (found := read_latents(path, net)) is not None]
     if any(found.noise for found in latents):
         raise UserError(

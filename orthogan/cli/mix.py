@@ -42,7 +42,7 @@ def run(arguments: Namespace) -> None:
         raise UserError(f"--out {arguments.out}: the name of the grid must end in .png")
     check_subject(arguments.subject)
     check_file(arguments.latent)
-    from orthogan.latent import parse_classes, parse_seeds, save_png
+    from orthogan.latent import choose_classes, parse_seeds, save_png
     from orthogan.latent.mixing import mix
     from orthogan.models.samples import format_ranges
 
@@ -51,7 +51,7 @@ def run(arguments: Namespace) -> None:
     subject, net, _ = open_subject(arguments.subject, arguments)
     classes = None
     if arguments.classes is not None:
-        classes = parse_classes(arguments.classes, net.num_classes, subject.class_names)
+        classes = choose_classes(net, arguments.classes, new=True)
     mixed = mix(
         net,
         read_latents(arguments.latent, net) or rows,

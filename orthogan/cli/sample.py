@@ -33,7 +33,7 @@ def run(arguments: Namespace) -> None:
     check_file(arguments.latent)
     if arguments.latent and (arguments.seeds is not None or arguments.classes is not None):
         raise UserError("--latent: the file has its own latents and classes; omit --seeds and --classes")
-    from orthogan.latent import parse_classes, parse_seeds, sample_images, save_samples
+    from orthogan.latent import choose_classes, parse_seeds, sample_images, save_samples
     from orthogan.latent.latents import latent_images
     from orthogan.models.samples import check_place
 
@@ -42,12 +42,12 @@ def run(arguments: Namespace) -> None:
     subject, net, device = open_subject(arguments.subject, arguments)
     classes = None
     if arguments.classes is not None:
-        classes = parse_classes(arguments.classes, net.num_classes, subject.class_names)
+        classes = choose_classes(net, arguments.classes, new=True)
     latents = read_latents(arguments.latent, net)
     if latents is not None:
         check_place(arguments.out, len(latents))
         images = latent_images(net, latents, arguments.truncation, batch_size=BATCH, device=device)
     else:
         images = sample_images(net, seeds, classes, arguments.truncation, batch_size=BATCH, device=device)
-    written = save_samples(images, arguments.out, class_names=subject.class_names)
+    written = save_samples(images, arguments.out, class_names=net.class_names)
     print(f"{len(images.seeds)} images of {subject.name}: {written[0] if len(written) == 1 else arguments.out}")

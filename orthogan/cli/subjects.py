@@ -144,13 +144,13 @@ def add_captions(directions: Directions, arguments: Namespace, net: Generator, d
     return describe_factors(net, directions, reader)
 
 
-def read_class(arguments: Namespace, subject: OpenedModel) -> int | None:
-    """Return the single class of --classes, or None."""
+def read_class(arguments: Namespace, subject: OpenedModel, *, new: bool = False) -> int | None:
+    """Return the single class of --classes, or None; ``new``: it may be a label vector that no training image has."""
     if arguments.classes is None:
         return None
-    from orthogan.latent import parse_classes
+    from orthogan.latent import choose_classes
 
-    chosen = parse_classes(arguments.classes, subject.generator.num_classes, subject.class_names)
+    chosen = choose_classes(subject.generator, arguments.classes, new=new)
     if len(chosen) > 1:
         raise UserError(f"--classes {arguments.classes}: this command shows one class at a time; choose one")
     return chosen[0]

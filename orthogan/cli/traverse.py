@@ -118,7 +118,7 @@ def run(arguments: Namespace) -> None:
     options |= {
         "latents": latents,
         "dims": dims,
-        "y": read_class(arguments, subject),
+        "y": read_class(arguments, subject, new=True),
         "batch_size": BATCH,
         "device": device,
     }

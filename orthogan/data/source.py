@@ -33,7 +33,10 @@ class BadFile(NamedTuple):
 
 
 class Annotation(NamedTuple):
-    """Labels, classes and factors of the images of a set, as in ``ImageSource``; ``labels``: int64 (N,)."""
+    """Labels, classes and factors of the images of a set, as in ``ImageSource``; ``labels``: int64 (N,).
+
+    If the labels are vectors, ``labels`` are rows of ``label_vectors``, and each row is one of the classes.
+    """
 
     labels: np.ndarray | None = None
     class_names: Sequence[str] = ()
@@ -42,6 +45,8 @@ class Annotation(NamedTuple):
     factor_sizes: Sequence[int] = ()
     why_unlabeled: str = ""
     factor_values: Sequence[Sequence[str]] = ()
+    label_vectors: np.ndarray | None = None
+    label_names: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -85,6 +90,8 @@ class ImageSource(ABC):
     - ``resolution``: height and width of the images, or (height, width) if they differ [pixels];
     - ``channels``: 1 (gray), 3 (RGB), 2 or 4 (the same with alpha), or more;
     - ``num_classes``: 0 if there are no labels; ``class_names``: one string per class;
+    - ``label_vectors``: float32 (num_classes, K) if the labels are vectors, such as several attributes per image: every
+      different vector is then a class; ``label_names``: of the K numbers, if known;
     - ``why_unlabeled``: why there are no labels and how to fix it, if known;
     - ``in_memory``: whether ``read`` only copies (True) or has to decode or render (False);
     - ``factor_names`` and ``factor_sizes``: of the columns of ``factors``, empty where none are known;
@@ -109,6 +116,8 @@ class ImageSource(ABC):
     factor_names: Sequence[str] = ()
     factor_sizes: Sequence[int] = ()
     factor_values: Sequence[Sequence[str]] = ()
+    label_vectors: np.ndarray | None = None
+    label_names: Sequence[str] = ()
     _factors: np.ndarray | None = None
 
     def annotate(self, note: Annotation, count: int) -> None:
@@ -118,6 +127,7 @@ class ImageSource(ABC):
         self.factor_names, self.factor_sizes = list(note.factor_names), list(note.factor_sizes)
         self.factor_values = [tuple(values) for values in note.factor_values]
         self._factors, self.why_unlabeled = note.factors, note.why_unlabeled
+        self.label_vectors, self.label_names = note.label_vectors, list(note.label_names)
 
     @abstractmethod
     def __len__(self) -> int: ...
@@ -170,7 +180,12 @@ class ImageSource(ABC):
         if not self.num_classes:
             return "unconditional"
         listed = ", ".join(self.class_names[:10]) + (", ..." if self.num_classes > 10 else "")
-        return f"{self.num_classes} ({listed})" + ("" if used else "; unconditional unless data.labels=true")
+        what = f"{self.num_classes} ({listed})"
+        if self.label_vectors is not None:
+            size = self.label_vectors.shape[1]
+            named = f" ({', '.join(self.label_names[:10])}{', ...' * (size > 10)})" if self.label_names else ""
+            what = f"vectors of {size} numbers{named}, {self.num_classes} different ones"
+        return what + ("" if used else "; unconditional unless data.labels=true")
 
     def __repr__(self) -> str:
         classes = f", {self.num_classes} classes" if self.num_classes else ""
@@ -187,6 +202,7 @@ class ArraySource(ImageSource):
         labels: integers (N,) in [0, num_classes).
         class_names: one string per class; an unlabeled set has none.
         factors: integer classes (N, K).
+        label_vectors: float32 (num_classes, K), the vector that each class stands for; ``label_names`` of its numbers.
         transform: description of the processing of the original images; part of the fingerprint.
 
     Raises:
@@ -216,6 +232,8 @@ class ArraySource(ImageSource):
         factor_sizes: Sequence[int] = (),
         why_unlabeled: str = "",
         factor_values: Sequence[Sequence[str]] = (),
+        label_vectors: np.ndarray | None = None,
+        label_names: Sequence[str] = (),
         transform: str = "",
     ) -> None:
         if images.dtype != np.uint8 or images.ndim != 4 or not 1 <= images.shape[1] <= MOST_CHANNELS:
@@ -237,6 +255,8 @@ class ArraySource(ImageSource):
                 factor_sizes,
                 why_unlabeled,
                 factor_values,
+                label_vectors,
+                label_names,
             ),
             len(images),
         )
@@ -254,6 +274,8 @@ class ArraySource(ImageSource):
         """Return a hash of every pixel and label, the class names and the transform; computed once."""
         if self._fingerprint is None:
             digest = ContentHash().text(self._transform, *self.class_names)
+            if self.label_vectors is not None:
+                digest.array(self.label_vectors)
             self._fingerprint = digest.array(self.images).array(self.labels).hexdigest()
         return self._fingerprint
 

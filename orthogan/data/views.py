@@ -25,6 +25,7 @@ class View(ImageSource):
         self.why_unlabeled = source.why_unlabeled
         self.factor_names, self.factor_sizes = source.factor_names, source.factor_sizes
         self.factor_values = source.factor_values
+        self.label_vectors, self.label_names = source.label_vectors, source.label_names
 
     def __len__(self) -> int:
         return len(self.source)

@@ -13,6 +13,7 @@ from orthogan.disentanglement.codes.recognizer import Recognizer
 from orthogan.errors import UserError
 from orthogan.models.codes import Codes, codes_of
 from orthogan.models.generate import generate
+from orthogan.models.label_table import classes_at
 from orthogan.models.protocol import Generator
 from orthogan.rng import derive
 
@@ -112,6 +113,6 @@ def _fixed(z: Tensor, codes: Codes, index: int) -> Tensor:
 
 
 def _images(generator: Generator, z: Tensor) -> np.ndarray:
-    labels = np.arange(len(z)) % generator.num_classes if generator.num_classes else None
+    labels = classes_at(generator, torch.arange(len(z))).numpy() if generator.num_classes else None
     with torch.no_grad():
         return generate(generator, z, labels, batch_size=256)

@@ -19,6 +19,7 @@ from orthogan.evaluation.finite import IMAGES, NotFinite
 from orthogan.evaluation.images import BLOCK, check_images, latents
 from orthogan.io.hashing import ContentHash
 from orthogan.models.generate import image_size, model_hash
+from orthogan.models.label_table import classes_at
 from orthogan.models.modes import eval_mode, get_device
 from orthogan.models.protocol import Generator, as_generator
 from orthogan.models.samples import Samples
@@ -90,7 +91,7 @@ class GeneratedSource(ImageSource):
             for block in np.unique(indices // BLOCK)
         }
         z = torch.stack([blocks[int(i) // BLOCK][int(i) % BLOCK] for i in indices]).to(place)
-        y = torch.from_numpy(indices % self.net.num_classes).to(place) if self.net.num_classes else None
+        y = classes_at(self.net, torch.from_numpy(indices)).to(place) if self.net.num_classes else None
         with eval_mode(self.net):
             images = self.net(z) if y is None else self.net(z, y)
         check_images(images, len(indices), self.name)

@@ -16,6 +16,7 @@ from orthogan.errors import UserError
 from orthogan.evaluation.finite import IMAGES, Finite
 from orthogan.evaluation.precision import autocast
 from orthogan.models.generate import truncate
+from orthogan.models.label_table import classes_at
 from orthogan.models.modes import eval_mode
 from orthogan.models.protocol import Generator
 from orthogan.rng import derive
@@ -36,7 +37,8 @@ def generate_images(
 ) -> Iterator[Tensor]:
     """Yield uint8 batches of this process's part of ``samples`` images; the caller sets eval mode.
 
-    Classes of a conditional generator are equally frequent, in a random order that depends on the seed.
+    Classes of a conditional generator are equally frequent, in a random order that depends on the seed. Label vectors
+    are as frequent as among the training images.
     ``bf16``: draw under autocast.
 
     Raises:
@@ -65,8 +67,8 @@ def generate_images(
 
 
 def class_order(generator: Generator, samples: int, seed: int) -> Tensor:
-    """Return the classes (samples,) of generated images: equally frequent, in a random order."""
-    return torch.randperm(samples, generator=seeded("cpu", seed, "labels")) % generator.num_classes
+    """Return the classes (samples,) of generated images: as frequent as ``classes_at`` says, in a random order."""
+    return classes_at(generator, torch.randperm(samples, generator=seeded("cpu", seed, "labels")))
 
 
 @torch.no_grad()

@@ -11,7 +11,15 @@ from orthogan.latent.latents import Latents
 from orthogan.latent.render import render
 from orthogan.latent.traverse import ContactSheet, Traversal, contact_sheet, traverse
 from orthogan.models.generate import in_space, list_spaces, model_hash, truncate
-from orthogan.models.samples import Samples, parse_classes, parse_layers, parse_seeds, sample_images, save_samples
+from orthogan.models.samples import (
+    Samples,
+    choose_classes,
+    parse_classes,
+    parse_layers,
+    parse_seeds,
+    sample_images,
+    save_samples,
+)
 
 __all__ = [
     "ContactSheet",
@@ -21,6 +29,7 @@ __all__ = [
     "Latents",
     "Samples",
     "Traversal",
+    "choose_classes",
     "class_layout",
     "contact_sheet",
     "describe_factors",

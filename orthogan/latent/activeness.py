@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
+from orthogan.models.label_table import classes_at
 from orthogan.models.modes import eval_mode, get_device
 from orthogan.models.protocol import as_generator
 
@@ -87,7 +88,7 @@ def activeness(
     def images(sample: Tensor, dim: Tensor, value: Tensor) -> Tensor:
         z = latents[sample]
         z[torch.arange(len(z), device=place), dim] = value
-        return net(z, sample % net.num_classes) if net.num_classes else net(z)
+        return net(z, classes_at(net, sample)) if net.num_classes else net(z)
 
     # constrained weights do not change here, so each is computed once
     with eval_mode(net), parametrize.cached(), torch.autocast(place.type, enabled=False):

@@ -30,6 +30,7 @@ from orthogan.models.generate import (
     sample_latents,
     truncate_in_space,
 )
+from orthogan.models.label_table import label_table
 from orthogan.models.modes import get_device
 from orthogan.models.noise import noise_maps, replaced
 from orthogan.models.protocol import Generator, as_generator
@@ -297,7 +298,9 @@ def faded(generator: Generator, others: Sequence[int], shares: Sequence[float]) 
     It applies to all ``nn.Embedding`` and conditional batch norms with one row per class. ``others``, ``shares``: for
     each image the other class, and how much of it. Raises ``UserError`` if the generator has no such vectors.
     """
-    tables = [part for part in generator.modules() if _takes_class(part, generator.num_classes)]
+    vectors = label_table(generator)
+    rows = generator.num_classes if vectors is None else vectors.vectors.shape[1]
+    tables = [part for part in generator.modules() if _takes_class(part, rows)]
     if not tables:
         raise UserError(
             f"{type(generator).__name__} has no vectors per class that could be mixed, so its classes cannot fade into "
@@ -305,6 +308,8 @@ def faded(generator: Generator, others: Sequence[int], shares: Sequence[float]) 
         )
     place = get_device(generator)
     to, share = torch.tensor(others, device=place), torch.tensor(shares, device=place)
+    if vectors is not None:
+        to = vectors(to)
 
     def mix(table: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
         # both kinds of table are linear in the class vectors, so their outputs are mixed

@@ -59,7 +59,11 @@ class BatchNorm2d(nn.BatchNorm2d):
 
 
 class ConditionalBatchNorm2d(nn.Module):
-    """Batch normalization with a gain and a bias per class (de Vries et al. 2017), initialized to 1 and 0."""
+    """Batch normalization with a gain and a bias per class (de Vries et al. 2017), initialized to 1 and 0.
+
+    A label may also be a vector v of ``num_classes`` numbers. The gain is then 1 plus the sum over the classes of v_c
+    times (gain of c - 1), and the bias the sum of v_c times the bias of c. A one-hot vector thus means its class.
+    """
 
     def __init__(self, num_features: int, num_classes: int) -> None:
         super().__init__()
@@ -69,19 +73,24 @@ class ConditionalBatchNorm2d(nn.Module):
         self.bias = nn.Parameter(torch.zeros(num_classes, num_features))
 
     def forward(self, input: Tensor, labels: Tensor) -> Tensor:
-        """Normalize (n, c, h, w) with labels (n,) -> (n, c, h, w).
+        """Normalize (n, c, h, w) with labels (n,) or (n, num_classes) -> (n, c, h, w).
 
         Raises:
             ValueError: the input has another shape, or there is not exactly one label per image.
         """
         check_map(self, input, self.gain.shape[1])
-        if labels.shape != input.shape[:1]:
+        vectors = labels.is_floating_point()
+        if labels.shape != (*input.shape[:1], *self.gain.shape[: int(vectors)]):
             raise ValueError(
                 f"{type(self).__name__}: the labels are {tuple(labels.shape)}; "
                 f"one per image, {tuple(input.shape[:1])}, is needed"
             )
-        gain = self.gain[labels][:, :, None, None]
-        bias = self.bias[labels][:, :, None, None]
+        if vectors:
+            share = labels.to(self.gain.dtype)
+            gain, bias = 1 + share @ (self.gain - 1), share @ self.bias
+        else:
+            gain, bias = self.gain[labels], self.bias[labels]
+        gain, bias = gain[:, :, None, None], bias[:, :, None, None]
         out = self.norm(input)
         return torch.addcmul(bias.to(out.dtype), out, gain.to(out.dtype))
 

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from orthogan.models.families.sngan import SNGANDiscriminator, SNGANGenerator
     from orthogan.models.families.stylegan2 import StyleGAN2Discriminator, StyleGAN2Generator
     from orthogan.models.families.wgan_gp import WGANGPDiscriminator, WGANGPGenerator
+    from orthogan.models.label_table import ClassEmbedding, LabelTable, add_label_table
     from orthogan.models.open import OpenedModel, load_classifier, load_discriminator, load_generator, open_model
     from orthogan.models.protocol import DISCRIMINATORS, GENERATORS, Discriminator, Generator, as_generator
     from orthogan.models.saved import save_generator
@@ -37,6 +38,7 @@ __all__ = [
     "BigGANDeepGenerator",
     "BigGANDiscriminator",
     "BigGANGenerator",
+    "ClassEmbedding",
     "Codes",
     "DCGANDiscriminator",
     "DCGANGenerator",
@@ -48,6 +50,7 @@ __all__ = [
     "Generator",
     "InfoGANDiscriminator",
     "InfoGANGenerator",
+    "LabelTable",
     "LucidrainsStyleGAN2Generator",
     "OfficialR3GANDiscriminator",
     "OfficialR3GANGenerator",
@@ -68,6 +71,7 @@ __all__ = [
     "WGANGPDiscriminator",
     "WGANGPGenerator",
     "add_codes",
+    "add_label_table",
     "as_generator",
     "load_classifier",
     "load_discriminator",
@@ -97,6 +101,7 @@ __getattr__, __dir__ = lazy_names(
         "families.sngan": ("SNGANDiscriminator", "SNGANGenerator"),
         "families.stylegan2": ("StyleGAN2Discriminator", "StyleGAN2Generator"),
         "families.wgan_gp": ("WGANGPDiscriminator", "WGANGPGenerator"),
+        "label_table": ("ClassEmbedding", "LabelTable", "add_label_table"),
         "open": ("OpenedModel", "load_classifier", "load_discriminator", "load_generator", "open_model"),
         "protocol": ("DISCRIMINATORS", "GENERATORS", "Discriminator", "Generator", "as_generator"),
         "saved": ("save_generator",),

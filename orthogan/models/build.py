@@ -23,6 +23,7 @@ from orthogan.memory import out_of_memory
 from orthogan.models.classifiers.base import CLASSIFIERS
 from orthogan.models.codes import add_codes
 from orthogan.models.config import ClassifierConfig, CovariancePoolingConfig, NetConfig, WhiteningConfig
+from orthogan.models.label_table import LabelTable, add_label_table
 from orthogan.models.protocol import DISCRIMINATORS, GENERATORS, Generator, as_generator
 from orthogan.models.recognition import add_recognition
 from orthogan.registry import Registry
@@ -35,10 +36,13 @@ Start = Callable[[nn.Module], None]  # fills a network with given weights
 NOT_BUILT = (TypeError, ValueError, ArithmeticError, RuntimeError, MemoryError)
 
 
-def build_generator(config: Config, *, num_classes: int, start: Start | None = None) -> Generator:
+def build_generator(
+    config: Config, *, num_classes: int, start: Start | None = None, labels: LabelTable | None = None
+) -> Generator:
     """Build the generator of ``config``; the initialization depends only on ``config.seed``.
 
     Args:
+        labels: the vectors that the ``num_classes`` classes stand for, if the labels are vectors.
         start: called with the network before any constraint is applied, to fill its weights; constraints are then
             fitted to these weights. ``config.model.init`` is not read here (see ``orthogan.models.warm_start``).
 
@@ -46,13 +50,16 @@ def build_generator(config: Config, *, num_classes: int, start: Start | None = N
         UserError: unknown kind, a class that cannot be imported or created, or an unsupported resolution.
     """
     section = config.model.generator
-    net = as_generator(_build(config, "generator", GENERATORS, num_classes, start, {"latent_dim": section.latent_dim}))
+    more = {"latent_dim": section.latent_dim}
+    net = as_generator(_build(config, "generator", GENERATORS, num_classes, start, more, labels))
     if (codes := section.codes.of(net.latent_dim)) is not None:
         add_codes(net, codes)
     return net
 
 
-def build_discriminator(config: Config, *, num_classes: int, start: Start | None = None) -> nn.Module:
+def build_discriminator(
+    config: Config, *, num_classes: int, start: Start | None = None, labels: LabelTable | None = None
+) -> nn.Module:
     """Build the discriminator of ``config``; the initialization depends only on ``config.seed`` (all as above)."""
     section, more = config.model.discriminator, {}
     if section.pooling.kind == "covariance":
@@ -62,7 +69,7 @@ def build_discriminator(config: Config, *, num_classes: int, start: Start | None
                 f"model.discriminator.pooling.kind: {section.kind!r} does not support covariance pooling; use sngan"
             )
         more = {"pooling": partial(_covariance_pooling, section.pooling, batch_norm=False)}
-    net = _build(config, "discriminator", DISCRIMINATORS, num_classes, start, more)
+    net = _build(config, "discriminator", DISCRIMINATORS, num_classes, start, more, labels)
     codes = config.model.generator.codes.of(config.model.generator.latent_dim)
     if codes is not None and config.loss.information.weight > 0:
         with torch.random.fork_rng(devices=[]):
@@ -84,17 +91,24 @@ def build_classifier(config: Config, *, num_classes: int) -> nn.Module:
     return _build(config, "classifier", CLASSIFIERS, num_classes)
 
 
-def build_for_file(config: Config, name: str, *, num_classes: int, numbers: int) -> nn.Module:
+def build_for_file(
+    config: Config, name: str, *, num_classes: int, numbers: int, labels: LabelTable | None = None
+) -> nn.Module:
     """Build a network of ``config`` to be filled from a file; refuse it early if it is much larger than the file.
 
     Args:
+        labels: as for ``build_generator``.
         name: ``generator``, ``discriminator`` or ``classifier``.
         numbers: how many numbers the file holds. Constraints may store fewer than the plain network has.
 
     Raises:
         UserError: as for ``build_generator``, or the network is much larger.
     """
-    build = {"generator": build_generator, "discriminator": build_discriminator, "classifier": build_classifier}[name]
+    build: Callable[..., nn.Module] = {
+        "generator": partial(build_generator, labels=labels),
+        "discriminator": partial(build_discriminator, labels=labels),
+        "classifier": build_classifier,
+    }[name]
     section = getattr(config.model, name)
     if ":" in section.kind:
         return build(config, num_classes=num_classes)
@@ -140,6 +154,7 @@ def _build(
     num_classes: int,
     start: Start | None = None,
     more: Mapping[str, Any] | None = None,
+    labels: LabelTable | None = None,
 ) -> nn.Module:
     section: NetConfig = getattr(config.model, name)
     key, kind = f"model.{name}", section.kind
@@ -147,7 +162,7 @@ def _build(
         "resolution": config.data.resolution,
         "image_channels": config.data.channels,
         "channels": section.channels,
-        "num_classes": num_classes,
+        "num_classes": num_classes if labels is None else labels.vectors.shape[1],
         **(more or {}),
     }
     make = known.get(kind, f"{key}.kind")
@@ -179,6 +194,8 @@ def _build(
                 f"{key}: {kind} cannot be created with {arguments}: {type(error).__name__}: {error}"
             ) from error
     _apply_constraints(net, section, key, config.seed, start)
+    if labels is not None:
+        add_label_table(net, LabelTable(labels.vectors.clone(), labels.counts.clone(), labels.names))
     return net
 
 

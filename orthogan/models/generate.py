@@ -16,6 +16,7 @@ from orthogan.drawing.grid import as_pixels
 from orthogan.errors import UserError
 from orthogan.io.hashing import tensor_bytes
 from orthogan.io.read import whole_numbers
+from orthogan.models.label_table import TABLE, classes_at
 from orthogan.models.modes import eval_mode, get_device, need_numbers
 from orthogan.models.protocol import Generator, as_generator
 from orthogan.size import as_resolution
@@ -82,7 +83,9 @@ def sample_label(generator: Generator, seed: int, classes: Sequence[int] | None 
         if classes is not None:
             raise UserError("this generator is unconditional and has no classes; omit the class")
         return None
-    chosen = list(np.arange(count)) if classes is None else list(classes)
+    if classes is None:
+        return int(classes_at(generator, torch.tensor([seed])))
+    chosen = list(classes)
     if not chosen:
         raise UserError("no class given: name at least one, or omit the classes to use all of them")
     chosen = whole_numbers("class", chosen)
@@ -220,7 +223,7 @@ def model_hash(generator: nn.Module) -> str:
     """Return the SHA-256 (64 hex digits) of types, shapes and bytes of all tensors in the state dict, by sorted name.
 
     The same weights give the same hash on any device, in any memory layout, and inside a wrapper that only adds a
-    prefix to the names; state that is not a tensor does not count.
+    prefix to the names; state that is not a tensor does not count, and neither do label vectors, which are inputs.
 
     Example:
         >>> import orthogan
@@ -229,7 +232,11 @@ def model_hash(generator: nn.Module) -> str:
         64
     """
     need_numbers(generator)
-    state = {name: tensor for name, tensor in sorted(generator.state_dict().items()) if isinstance(tensor, Tensor)}
+    state = {
+        name: tensor
+        for name, tensor in sorted(generator.state_dict().items())
+        if isinstance(tensor, Tensor) and TABLE not in name.split(".")
+    }
     now = None
     if generator in _KEPT and not any(parameter.requires_grad for parameter in generator.parameters()):
         now = [(name, tensor.data_ptr(), tensor._version) for name, tensor in state.items()]

@@ -27,6 +27,7 @@ from orthogan.models.build import build_for_file
 from orthogan.models.foreign.layout import ForeignFile, read_content, recognize, unknown
 from orthogan.models.generate import keep_hash, model_hash
 from orthogan.models.hub import AS_USUAL, Download, find_named
+from orthogan.models.label_table import TABLE, LabelTable
 from orthogan.models.modes import need_numbers
 from orthogan.models.protocol import Generator, as_generator
 from orthogan.models.saved import (
@@ -232,7 +233,10 @@ class OpenedModel:
         part = None if self.foreign is None else self.foreign.part(name, ema=self.ema)
         tensors = self._tensors(file) if part is None else part.tensors
         try:
-            net = build_for_file(about.config, name, num_classes=about.num_classes, numbers=count(tensors))
+            labels = _label_table(tensors, about)
+            net = build_for_file(
+                about.config, name, num_classes=about.num_classes, numbers=count(tensors), labels=labels
+            )
         except UserError as error:
             raise UserError(f"{printable(file)}: {error}") from error
         fill(net, tensors, file)
@@ -242,6 +246,23 @@ class OpenedModel:
         """Read the tensors of a file and check its bytes once: by the checkpoint that it is in, else by its hash."""
         verified = _verify(file) if self._verified is None or file != self.path else self._verified
         return read_tensors(file, verified=verified, edited=self.trust is True)
+
+
+def _label_table(tensors: Mapping[str, Tensor], about: Saved) -> LabelTable | None:
+    """Return a table for the label vectors of a file; None if it has none. Raises UserError for other shapes."""
+    vectors, counts = (tensors.get(f"{TABLE}.{name}") for name in ("vectors", "counts"))
+    if vectors is None:
+        return None
+    names = about.label_names
+    if (
+        vectors.dim() != 2
+        or counts is None
+        or counts.shape != vectors.shape[:1]
+        or len(vectors) != about.num_classes
+        or len(names) not in (0, vectors.shape[1])
+    ):
+        raise UserError(f"its label vectors {tuple(vectors.shape)} do not fit its {about.num_classes} classes")
+    return LabelTable(torch.zeros_like(vectors), torch.ones_like(counts), names)
 
 
 def open_model(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from collections.abc import Sequence
@@ -20,6 +21,7 @@ from orthogan.drawing.notebook import png
 from orthogan.errors import UserError
 from orthogan.io.read import whole_number
 from orthogan.models.generate import generate, model_hash, sample_label, sample_latents
+from orthogan.models.label_table import LabelTable, label_table
 from orthogan.models.protocol import as_generator
 from orthogan.weights.selection import choose
 
@@ -160,6 +162,71 @@ def parse_classes(text: str, num_classes: int, names: Sequence[str] = ()) -> lis
     return list(dict.fromkeys(chosen))
 
 
+def choose_classes(generator: nn.Module, text: str, *, new: bool = False) -> list[int]:
+    """Parse the classes of a generator, as ``parse_classes``; if its labels are vectors, these can be written too.
+
+    A vector is written as its numbers with spaces between them, or as the names of its attributes joined by "+"
+    (``none`` for none). ``new``: also vectors that no training image has; the generator gets them as further classes.
+
+    Raises:
+        UserError: as ``parse_classes``; a new vector has another length, or is not accepted here.
+
+    Example:
+        >>> import torch
+        >>> from orthogan.models import LabelTable, SNGANGenerator, add_label_table
+        >>> from orthogan.models.samples import choose_classes
+        >>> net = SNGANGenerator(resolution=32, image_channels=1, channels=4, latent_dim=6, num_classes=2)
+        >>> add_label_table(net, LabelTable(torch.tensor([[0.0, 1.0], [1.0, 1.0]]), names=["hat", "beard"]))
+        >>> choose_classes(net, "1,hat,0.5 0.5", new=True), net.class_names[2:]
+        ([1, 2, 3], ['hat', '0.5 0.5'])
+    """
+    net = as_generator(generator)
+    table = label_table(net)
+    names = list(net.class_names)
+    if table is None:
+        return parse_classes(text, net.num_classes, names)
+    names += [f"class {label}" for label in range(len(names), net.num_classes)]
+    chosen: list[int] = []
+    for part in map(str.strip, text.split(",")):
+        vector = None if part in names else _vector(part, table)
+        if vector is None:
+            chosen += parse_classes(part, net.num_classes, names) if part in names else _numbers(part, "classes")
+            if chosen[-1] >= net.num_classes:
+                raise UserError(f"classes: {chosen[-1]} is out of range; this generator has {net.num_classes} classes")
+            continue
+        known = (table.vectors == table.vectors.new_tensor(vector)).all(1).any()
+        if not (new or known):
+            raise UserError(f"classes: no training image has the label '{part}', and this command needs one that has")
+        chosen.append(table.add(vector))
+        if not known:
+            names.append(part)
+    whole: Any = net
+    whole.num_classes, whole.class_names = len(table.vectors), names
+    return list(dict.fromkeys(chosen))
+
+
+def _vector(text: str, table: LabelTable) -> list[float] | None:
+    """Return the label vector that ``text`` is; None if it is a number or a range of classes."""
+    size = table.vectors.shape[1]
+    attributes = [] if text == "none" else [name.strip() for name in text.split("+")]
+    if table.names and set(attributes) <= set(table.names):
+        return [float(name in attributes) for name in table.names]
+    if _PART.fullmatch(text):
+        return None
+    words = text.split()
+    try:
+        numbers = [float(word) for word in words]
+    except ValueError:
+        listed = f" its names are {', '.join(table.names)}" if table.names else ""
+        raise UserError(
+            f"classes: '{text}' is no label; write {size} numbers with spaces between them, names joined by +, or the "
+            f"number of a class{';' if listed else ''}{listed}"
+        ) from None
+    if len(numbers) != size or not all(map(math.isfinite, numbers)):
+        raise UserError(f"classes: '{text}' has {len(numbers)} numbers; the label vectors have {size} finite numbers")
+    return numbers
+
+
 def _numbers(text: str, what: str) -> list[int]:
     found: dict[int, None] = {}
     for part in text.split(","):
@@ -223,14 +290,13 @@ def sample(
         raise UserError(f"n={count}: from 1 to {MOST_SEEDS:,} images")
     if first < 0:
         raise UserError(f"seed={first}: must be 0 or more")
-    names: Sequence[str] = getattr(net, "class_names", ())
     if isinstance(classes, str):
-        classes = parse_classes(classes, net.num_classes, names)
+        classes = choose_classes(net, classes, new=True)
     elif classes is not None and not isinstance(classes, Sequence | np.ndarray):
         classes = [classes]
     seeds = range(first, first + count)
     found = sample_images(net, seeds, classes, truncation, batch_size=batch_size, device=device)
-    return replace(found, class_names=names)
+    return replace(found, class_names=getattr(net, "class_names", ()))
 
 
 def sample_images(

@@ -43,6 +43,11 @@ class Saved:
         """Names of the classes, in label order; empty for an unconditional generator."""
         return json.loads(self.extra.get("class_names", "[]"))
 
+    @property
+    def label_names(self) -> list[str]:
+        """Names of the numbers of the label vectors; empty if the labels are no vectors, or have no names."""
+        return json.loads(self.extra.get("label_names", "[]"))
+
 
 def metadata(
     config: Config | Mapping[str, Any],
@@ -122,9 +127,10 @@ def _classes(text: str, extra: Mapping[str, str], source: str) -> int:
         raise UserError(
             f"{source}: num_classes is {text[:40]!r} in its metadata; it must be a number from 0 to {MOST_CLASSES}"
         )
-    names = parse_json(extra.get("class_names", "[]"), f"{source}, metadata class_names")
-    if not (isinstance(names, list) and all(isinstance(name, str) for name in names)):
-        raise UserError(f"{source}: class_names in its metadata must be a JSON list of names")
+    for key in ("label_names", "class_names"):
+        names = parse_json(extra.get(key, "[]"), f"{source}, metadata {key}")
+        if not (isinstance(names, list) and all(isinstance(name, str) for name in names)):
+            raise UserError(f"{source}: {key} in its metadata must be a JSON list of names")
     if len(names) not in (0, int(text)):
         raise UserError(f"{source}: its metadata have {len(names)} class_names for num_classes = {text}")
     return int(text)

@@ -18,6 +18,7 @@ from orthogan.io.read import printable, user_path
 from orthogan.layers import HouseholderProjector, SkewOrthogonalConv2d
 from orthogan.models.adapt import Form, adapt
 from orthogan.models.build import Start
+from orthogan.models.label_table import TABLE, LabelTable, label_table
 from orthogan.models.open import OpenedModel, open_model
 from orthogan.named_code import Trust
 from orthogan.weights.effective import Equalized
@@ -39,6 +40,7 @@ class WarmStart:
 
     Args:
         num_classes: number of classes of the networks to fill; ``class_names``, in label order.
+        labels: the vectors that the classes stand for, if the labels are vectors.
         trust: classes outside orthogan that the file may name, besides those that ``config`` names.
 
     Raises:
@@ -46,8 +48,15 @@ class WarmStart:
     """
 
     def __init__(
-        self, config: Config, num_classes: int, *, class_names: Sequence[str] = (), trust: Trust = False
+        self,
+        config: Config,
+        num_classes: int,
+        *,
+        class_names: Sequence[str] = (),
+        labels: LabelTable | None = None,
+        trust: Trust = False,
     ) -> None:
+        self.labels = labels
         init = str(config.model.init)
         self.config, self.num_classes, self.class_names = config, num_classes, list(class_names)
         self.changes: list[str] = []
@@ -91,9 +100,12 @@ class WarmStart:
     def _fill(
         self, net: nn.Module, source: nn.Module, name: Literal["generator", "discriminator"], advice: str
     ) -> None:
+        self._check_labels()
         given = _fitted(net, source)
         there = Form(self.saved.config.data.channels, self.saved.about.num_classes, self.saved.class_names)
         here = Form(self.config.data.channels, self.num_classes, self.class_names if self.num_classes else ())
+        if self.labels is not None:  # the tensors depend on the numbers of a vector, which are the same
+            there, here = Form(there.channels), Form(here.channels)
         self.changes += adapt(given, net, name, there, here)
         wanted = net.state_dict()
         wrong = [key for key in {**wanted, **given} if _shape(wanted, key) != _shape(given, key)]
@@ -113,6 +125,23 @@ class WarmStart:
                 + advice
             )
         net.load_state_dict(given)
+
+    def _check_labels(self) -> None:
+        """Raise UserError if one of the two networks takes label vectors that the other does not take."""
+        found = label_table(self.saved.generator)
+        size, names = (0, []) if found is None else (found.vectors.shape[1], list(found.names))
+        wanted = 0 if self.labels is None else self.labels.vectors.shape[1]
+        if size != wanted or (self.labels is not None and names != list(self.labels.names)):
+            there, here = (f"vectors of {k} numbers" if k else "classes, or none" for k in (size, wanted))
+            raise UserError(
+                f"model.init: the labels of {self.saved.path} are {there}{_listed(names)}, and those of the data are "
+                f"{here}{_listed(() if self.labels is None else self.labels.names)}; choose images with the same kind "
+                "of labels, or start without model.init"
+            )
+
+
+def _listed(names: Sequence[str]) -> str:
+    return f" ({', '.join(names[:20])})" if names else ""
 
 
 def _shaping(config: Config, name: str) -> dict[str, Any]:
@@ -137,7 +166,8 @@ def _baked(net: nn.Module, saved: OpenedModel) -> nn.Module:
 @torch.no_grad()
 def _fitted(net: nn.Module, source: nn.Module) -> dict[str, Tensor]:
     """Return the state of ``source`` as ``net`` would hold it, with the gains and projectors of ``net``."""
-    state = {key: value for key, value in source.state_dict().items() if not key.startswith("recognition.")}
+    apart = ("recognition.", f"{TABLE}.")
+    state = {key: value for key, value in source.state_dict().items() if not key.startswith(apart)}
     sources = dict(source.named_modules())
     for name, layer in net.named_modules():
         other = sources.get(name)

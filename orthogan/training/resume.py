@@ -46,6 +46,7 @@ FIXED = (
     "optimizer.classifier.kind",
 )
 METRICS = "metrics.jsonl"
+MOST_LISTED = 20  # names of classes in a message
 
 
 @dataclass
@@ -338,8 +339,8 @@ def _compare_data(old: dict[str, Any] | None, folder: Path, task: Task, config: 
     now, before = _classes(task, config), old["classes"] if old else _stored_classes(folder)
     if before != now:
         raise UserError(
-            f"{run} was trained on the {len(before)} classes {', '.join(before)}, but the data has the {len(now)} "
-            f"classes {', '.join(now)}; restore the classes of the run, or choose another folder with out=..."
+            f"{run} was trained on the {len(before)} classes {_few(before)}, but the data has the {len(now)} "
+            f"classes {_few(now)}; restore the classes of the run, or choose another folder with out=..."
         )
     if old is None:
         return
@@ -348,6 +349,10 @@ def _compare_data(old: dict[str, Any] | None, folder: Path, task: Task, config: 
         print(f"orthogan: the data has {count} images, but the run started with {old['count']}", file=sys.stderr)
     elif task.source.fingerprint() != old["fingerprint"]:
         print("orthogan: the images are different from those that the run was trained on so far", file=sys.stderr)
+
+
+def _few(names: list[str]) -> str:
+    return ", ".join(names[:MOST_LISTED]) + ", ..." * (len(names) > MOST_LISTED)
 
 
 def _stored_classes(folder: Path) -> list[str]:

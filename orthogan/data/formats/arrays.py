@@ -262,8 +262,9 @@ class StoredSource(ImageSource):
         if self.value_range is not None:
             digest.text(*self.value_range)
         digest.text(self.array.key, hash_files(self.array.files)).array(self.labels)
-        if self._factors is not None:
-            digest.array(self._factors)
+        for further in (self._factors, self.label_vectors):
+            if further is not None:
+                digest.array(further)
         return digest.hexdigest()
 
 

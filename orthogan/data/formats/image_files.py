@@ -145,6 +145,8 @@ class FileSource(ImageSource):
     def fingerprint(self) -> str:
         """Return a hash of the content of the files, their names, the labels and the transform."""
         digest = ContentHash().text(TRANSFORM, size_key(self.resolution), self.channels, *self.class_names)
+        if self.label_vectors is not None:
+            digest.array(self.label_vectors)
         names = [entry.name for entry in self.entries]
         return digest.text(*names, self.store.content_hash(names)).array(self.labels).hexdigest()
 
@@ -183,7 +185,13 @@ def _decode_all(source: FileSource) -> ArraySource:
             "%s: every pixel is 0 or 1 of 255, so all images are black; are they masks with two classes?", where
         )
     lost = np.setdiff1d(np.arange(source.num_classes), labels)
-    if len(lost):
+    if len(lost) and source.label_vectors is None:
         log.warning("%s: the class %s has no readable image", where, source.class_names[lost[0]])
-    note = Annotation(labels, source.class_names, why_unlabeled=source.why_unlabeled)
+    note = Annotation(
+        labels,
+        source.class_names,
+        why_unlabeled=source.why_unlabeled,
+        label_vectors=source.label_vectors,
+        label_names=source.label_names,
+    )
     return ArraySource(source.name, images, **note._asdict(), transform=TRANSFORM)

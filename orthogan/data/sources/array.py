@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from pydantic import Field, field_validator
@@ -17,6 +18,7 @@ from pydantic import Field, field_validator
 from orthogan.config.base import Section
 from orthogan.data.formats.arrays import StoredSource, check_count, existing_file, npy_array, warn_of_zeros_and_ones
 from orthogan.data.formats.levels import check_deep, check_unused, to_eight_bits
+from orthogan.data.label_vectors import vector_annotation
 from orthogan.data.resize import MOST_CHANNELS, TRANSFORM, check_images, is_deep
 from orthogan.data.source import Annotation, ArraySource, DataRequest, ImageSource
 from orthogan.data.sources import DATA_SOURCES, DataSource, shapes3d
@@ -41,6 +43,12 @@ class ArrayOptions(Section):
         "uint16, [0, 1] for floats",
     )
 
+    labels: Literal["factors", "vectors"] = Field(
+        default="factors",
+        description="what two-dimensional labels (N, K) are: factors of the images, or the label vectors of a "
+        "conditional model",
+    )
+
     @field_validator("range")
     @classmethod
     def _two(cls, value: list[float] | None) -> list[float] | None:
@@ -58,7 +66,8 @@ class Array(DataSource):
 
     It also reads an ``.npy`` file; its labels, if any, are in ``NAME.labels.npy`` beside ``NAME.npy``.
 
-    Two-dimensional annotations (``latents_classes`` of dSprites, ``labels`` of 3dshapes) become integer factors,
+    With ``options.labels: vectors``, two-dimensional ``labels`` are the label vectors of a conditional model. Otherwise
+    two-dimensional annotations (``latents_classes`` of dSprites, ``labels`` of 3dshapes) become integer factors,
     constant columns left out, and the column ``shape`` the class; one-dimensional ``labels`` become the class.
     Unusable annotations are logged, and ``why_unlabeled`` says what is wrong. If all pixels are 0 or 1, as in dSprites,
     they become 0 and 255, with a warning; for bool images, True becomes 255. An ``.npz`` is read into memory; a large
@@ -73,18 +82,26 @@ class Array(DataSource):
     def open(self, data: DataRequest) -> ImageSource:
         """Open the images of the file. Raises UserError naming the file and what is missing."""
         path = existing_file(data.path, "an .npz, .npy or .h5 file")
-        kind, given = path.suffix.lower(), ArrayOptions(**data.options).range
+        options = ArrayOptions(**data.options)
+        kind, given, vectors = path.suffix.lower(), options.range, options.labels == "vectors"
         if kind == ".npz":
-            return _open_npz(path, data, given)
+            return _open_npz(path, data, given, vectors)
         if kind in (".h5", ".hdf5"):
             from orthogan.data.formats.hdf5 import H5Source, h5_annotation, h5_array
 
             images = h5_array(path, IMAGE_KEYS)
-            note = _annotated(path, lambda: h5_annotation(path, LABEL_KEYS, images.shape[0]), images.shape[0])
+            note = _annotated(
+                path, lambda: h5_annotation(path, LABEL_KEYS, images.shape[0]), images.shape[0], vectors=vectors
+            )
             source = H5Source(images, data, note, deep=True, value_range=given)
         elif kind == ".npy":
             images, beside = npy_array(path), path.with_suffix(".labels.npy")
-            note = _annotated(beside, lambda: read_npy(beside) if exists(beside, "file") else None, images.shape[0])
+            note = _annotated(
+                beside,
+                lambda: read_npy(beside) if exists(beside, "file") else None,
+                images.shape[0],
+                vectors=vectors,
+            )
             source = StoredSource(images, data, note, deep=True, value_range=given)
         else:
             raise UserError(f"{printable(path)}: the source 'array' reads .npz, .npy and .h5 files")
@@ -92,7 +109,7 @@ class Array(DataSource):
         return source.kept()
 
 
-def _open_npz(path: Path, data: DataRequest, value_range: Sequence[float] | None) -> ImageSource:
+def _open_npz(path: Path, data: DataRequest, value_range: Sequence[float] | None, vectors: bool) -> ImageSource:
     with Npz(path) as archive:
         key = archive.key(IMAGE_KEYS)
         header = archive.header(key)
@@ -100,7 +117,9 @@ def _open_npz(path: Path, data: DataRequest, value_range: Sequence[float] | None
         check_count(path, header.shape[0])
         images = archive.read(key)
         label_key = next((key for key in LABEL_KEYS if key in archive.keys), None)
-        note = _annotated(path, lambda: None if label_key is None else archive.read(label_key), len(images))
+        note = _annotated(
+            path, lambda: None if label_key is None else archive.read(label_key), len(images), vectors=vectors
+        )
     if is_deep(images.dtype):
         check_deep([images], images.dtype, value_range, path)
         images = to_eight_bits(images, value_range, path)
@@ -112,8 +131,10 @@ def _open_npz(path: Path, data: DataRequest, value_range: Sequence[float] | None
     return ArraySource(printable(path.stem), data.fit(images, path), **note._asdict(), transform=TRANSFORM)
 
 
-def _annotated(path: Path, read: Callable[[], np.ndarray | None], count: int) -> Annotation:
+def _annotated(path: Path, read: Callable[[], np.ndarray | None], count: int, *, vectors: bool) -> Annotation:
     """Convert the result of ``read`` to an annotation; an unusable one is logged."""
+    if vectors:
+        return _label_vectors(path, read(), count)
     try:
         note = annotate(path, read(), count)
     except UserError as error:
@@ -123,12 +144,26 @@ def _annotated(path: Path, read: Callable[[], np.ndarray | None], count: int) ->
         return note
     if note.factors is not None:
         why = (
-            "its labels have shape (N, K), so they are factors; save one class number per image as 'labels', shape (N,)"
+            "its labels have shape (N, K), so they are factors; save one class number per image as 'labels', shape "
+            "(N,), or set data.options.labels to vectors"
         )
     else:
         where = path.name if path.suffix == ".npy" else f"an array 'labels' in {path.name}"
         why = f"save class numbers of shape (N,) as {printable(where)}"
     return note._replace(why_unlabeled=why)
+
+
+def _label_vectors(path: Path, values: np.ndarray | None, count: int) -> Annotation:
+    """The annotation of labels (N, K) that are vectors. Raises UserError naming the file."""
+    where = printable(path)
+    if values is None:
+        raise UserError(f"data.options.labels is vectors, but there are no labels in {where}; save them as 'labels'")
+    if len(values) != count:
+        raise UserError(f"{where}: {count} images but labels of shape {values.shape}")
+    try:
+        return vector_annotation(values)
+    except UserError as error:
+        raise UserError(f"{where}: {error}") from None
 
 
 def annotate(path: Path, values: np.ndarray | None, count: int) -> Annotation:

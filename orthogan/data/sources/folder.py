@@ -17,6 +17,7 @@ import numpy as np
 
 from orthogan.data.formats.image_files import open_files
 from orthogan.data.formats.stores import Entry, FileStore, is_image_name, open_store, split_name
+from orthogan.data.label_vectors import vector_annotation
 from orthogan.data.source import Annotation, DataRequest, ImageSource
 from orthogan.data.sources import DATA_SOURCES, DataSource, open_request
 from orthogan.errors import UserError
@@ -35,10 +36,10 @@ PARTS = frozenset(_PARTS.split(" "))
 class Folder(DataSource):
     """A folder or .zip of images of any size and mode, in the order of their names.
 
-    Classes come from ``dataset.json`` (StyleGAN's layout) if it exists; else from the first level of sub-folders, if
-    every image is in one and there are at least two, other than train, test and so on; else there are none, and
-    ``why_unlabeled`` says why. Outer folders that contain everything are skipped. Hidden files and files without an
-    image extension are ignored.
+    Labels come from ``dataset.json`` (StyleGAN's layout) if it exists: class numbers, or vectors; else classes come
+    from the first level of sub-folders, if every image is in one and there are at least two, other than train, test and
+    so on; else there are none, and ``why_unlabeled`` says why. Outer folders that contain everything are skipped.
+    Hidden files and files without an image extension are ignored.
 
     With ``bad_images="skip"``, an unreadable file is named once in the log and omitted (in memory) or replaced by the
     next readable one (larger sets); more than the fraction ``bad_limit`` is an error. With ``bad_images="error"``, the
@@ -160,10 +161,11 @@ def _table(store: FileStore, name: str) -> Any:
 
 
 def labels_from_json(pairs: Any, names: Sequence[str]) -> Annotation:
-    """Read the classes of the files ``names`` from StyleGAN's ``[[file name, class number], ...]``; null: no classes.
+    """Read the labels of the files ``names`` from StyleGAN's ``[[file name, label], ...]``; null: no labels.
 
-    Numbers without an image are not classes; a class is named by its number. Names are compared with case first, then
-    without. Raises UserError if the list is invalid, omits a file, or has two labels for one file.
+    A label is the number of a class, or a list of numbers of equal length for all files: a vector. Numbers without an
+    image are not classes; a class is named by its number. Names are compared with case first, then without. Raises
+    UserError if the list is invalid, omits a file, or has two labels for one file.
     """
     if pairs is None:
         return Annotation(why_unlabeled=f"the labels in its {DATASET_JSON} are null; write class numbers there")
@@ -183,11 +185,33 @@ def labels_from_json(pairs: Any, names: Sequence[str]) -> Annotation:
     if missing:
         raise UserError(f"has no label for {len(missing)} of {len(names)} images, such as {printable(missing[0])}")
     labels = [table[name] for name in names]
+    if isinstance(labels[0], list):
+        return _label_vectors(labels, names)
     for name, label in zip(names, labels, strict=True):
         if type(label) is not int or label < 0:
             raise UserError(
-                f"the label of {printable(name)} is {printable(shown(label, 40))}; only class numbers are supported"
+                f"the label of {printable(name)} is {printable(shown(label, 40))}; a label must be a class number "
+                "(0, 1, ...), or for all files a list of numbers"
             )
     numbers = sorted(set(labels))
     number = {label: index for index, label in enumerate(numbers)}
     return Annotation(np.array([number[label] for label in labels], np.int64), [str(label) for label in numbers])
+
+
+def _label_vectors(labels: Sequence[Any], names: Sequence[str]) -> Annotation:
+    """The annotation of labels that are lists of numbers. Raises UserError naming the first other label."""
+    for name, label in zip(names, labels, strict=True):
+        if not (
+            isinstance(label, list)
+            and len(label) == len(labels[0])
+            and all(isinstance(value, int | float) for value in label)
+        ):
+            raise UserError(
+                f"the label of {printable(name)} is {printable(shown(label, 40))}; all labels must be lists of "
+                f"{len(labels[0])} numbers, like that of {printable(names[0])}"
+            )
+    try:
+        values = np.array(labels, np.float64)
+    except OverflowError:
+        raise UserError("a label contains an integer that is too large for a float") from None
+    return vector_annotation(values)

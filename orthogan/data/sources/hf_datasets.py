@@ -16,6 +16,7 @@ from pydantic import Field
 from orthogan.config.base import Section
 from orthogan.data.formats.image_files import open_files
 from orthogan.data.formats.stores import Entry, FileStore
+from orthogan.data.label_vectors import vector_annotation
 from orthogan.data.source import Annotation, DataRequest, ImageSource
 from orthogan.data.sources import DATA_SOURCES, DataSource
 from orthogan.errors import UserError, install
@@ -44,7 +45,8 @@ class Datasets(DataSource):
 
     ``path``: a folder written by ``save_to_disk`` (of a data set, or of several parts), a ``.parquet`` file, or a
     folder of them as on the Hub (``train-00000-of-00002.parquet``, also below ``data``). Images are decoded and resized
-    like those of ``folder``, also with ``bad_images``. Classes are a column of class labels, integers or strings.
+    like those of ``folder``, also with ``bad_images``. Classes are a column of class labels, integers or strings. Lists
+    of numbers, of equal length, are vectors; lists of class labels, of any length, are vectors of 0 and 1.
     """
 
     path = "required"
@@ -195,7 +197,29 @@ def _labels(table: Any, name: str | None, where: str) -> Annotation:
         levels = sorted(set(values))
         number = {value: index for index, value in enumerate(levels)}
         return Annotation(np.array([number[v] for v in values], np.int64), [printable(str(v)) for v in levels])
-    problem = f"the column {column!r} does not hold one class per image (a class label, an integer or a string)"
+    try:
+        if kinds <= {list} and values:
+            return _vectors(values, feature)
+    except UserError as error:
+        raise UserError(f"{where}: the column {column!r}: {error}") from None
+    problem = (
+        f"the column {column!r} does not hold one label per image (a class label, an integer, a string, a list of "
+        "numbers or a list of class labels)"
+    )
     if name is not None:
         raise UserError(f"data.options.label: {where}: {problem}")
     return Annotation(why_unlabeled=problem)
+
+
+def _vectors(values: Sequence[list[Any]], feature: Any) -> Annotation:
+    """The annotation of lists of numbers, or of class labels if the feature holds them."""
+    names = [printable(name) for name in getattr(getattr(feature, "feature", None), "names", None) or ()]
+    if names:
+        rows = np.zeros((len(values), len(names)), np.float32)
+        for row, chosen in zip(rows, values, strict=True):
+            row[chosen] = 1
+        return vector_annotation(rows, names)
+    try:
+        return vector_annotation(np.array(values))
+    except ValueError:
+        raise UserError("the lists have different lengths") from None

@@ -14,6 +14,7 @@ from orthogan.disentanglement.codes.trunk import prepare_images
 from orthogan.errors import UserError
 from orthogan.models.codes import Codes, codes_of
 from orthogan.models.generate import generate
+from orthogan.models.label_table import classes_at
 from orthogan.models.modes import eval_mode, get_device
 from orthogan.models.protocol import Generator
 from orthogan.models.recognition import Recognition, logits_and_codes
@@ -114,7 +115,9 @@ def recognizer(
         )
     z = generator.sample_latent(fresh, seed=derive(seed, "recognizer"))
     classes = generator.num_classes
-    labels = (np.arange(fresh) % classes if y is None else np.full(fresh, y)) if classes else None
+    labels = (
+        (classes_at(generator, torch.arange(fresh)).numpy() if y is None else np.full(fresh, y)) if classes else None
+    )
     images = generate(generator, z, labels, batch_size=256)
     found = Recognizer(discriminator, codes, images.shape[2], images.shape[1], np.zeros(codes.size))
     truth = codes(z)[:, : codes.size].double().numpy()

@@ -38,6 +38,7 @@ from orthogan.evaluation.finite import IMAGES, Finite, NotFinite
 from orthogan.evaluation.metric import Inputs, Metric, register
 from orthogan.evaluation.result import MetricResult, made_by
 from orthogan.models.generate import model_hash
+from orthogan.models.label_table import classes_at
 from orthogan.models.protocol import Generator, as_generator
 from orthogan.progress import progress_bar
 from orthogan.rng import derive
@@ -176,7 +177,7 @@ def _drawn(net: Generator, recipe: Recipe, seed: int, device: torch.device, fini
 
     def draw(index: int) -> Tensor:
         z = net.sample_latent(count, seed=derive(seed, "critic fakes", index))
-        labels = (torch.arange(count) + index * count) % net.num_classes if net.num_classes else None
+        labels = classes_at(net, torch.arange(count) + index * count) if net.num_classes else None
         noise = derive(seed, "critic fakes noise", index)
         images = fake_batch(net, z, labels, noise_seed=noise, device=device, finite=finite)
         # every process generates the same images, so each can decide alone

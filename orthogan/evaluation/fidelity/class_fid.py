@@ -12,6 +12,7 @@ from orthogan.evaluation.fidelity.frechet import frechet_distance
 from orthogan.evaluation.fidelity.statistics import Moments
 from orthogan.evaluation.images import class_order, labels_at, subset
 from orthogan.evaluation.metric import Inputs, Metric, Score, register
+from orthogan.models.label_table import label_table
 
 LISTED = 100  # classes
 
@@ -36,6 +37,8 @@ class ClassFID(Metric):
         reals = inputs.reference
         assert isinstance(reals, ImageSource)
         fakes = inputs.images if inputs.generator is None else inputs.generator
+        if reals.label_vectors is not None or (inputs.generator is not None and label_table(inputs.generator)):
+            raise UserError("metrics: class_fid needs images with one class each, but the labels are vectors")
         if not fakes.num_classes or not reals.num_classes:
             side = "real images have" if fakes.num_classes else "generated images have"
             raise UserError(f"metrics: class_fid needs images with classes, but the {side} none")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+import torch
 from torch import nn
 
 from orthogan.errors import UserError
@@ -15,6 +16,7 @@ from orthogan.latent.discovery.spectrum import check_positive
 from orthogan.latent.factors import FactorReader
 from orthogan.latent.labels import choose_columns
 from orthogan.models.generate import generate
+from orthogan.models.label_table import classes_at
 from orthogan.models.protocol import Generator, as_generator
 from orthogan.rng import derive
 
@@ -95,7 +97,7 @@ def read_samples(
     z = net.sample_latent(samples, seed=derive(seed, "directions from factors"))
     labels = None
     if net.num_classes:
-        labels = np.arange(samples) % net.num_classes if y is None else np.full(samples, y)
+        labels = classes_at(net, torch.arange(samples)).numpy() if y is None else np.full(samples, y)
     parts = [slice(at, at + 256) for at in range(0, samples, 256)]
     read = [
         reader.read(generate(net, z[part], None if labels is None else labels[part], batch_size=64)) for part in parts

@@ -12,6 +12,7 @@ from torch.nn.utils import parametrize
 
 from orthogan.errors import UserError
 from orthogan.models.generate import sample_label
+from orthogan.models.label_table import classes_at
 from orthogan.models.modes import eval_mode, get_device
 from orthogan.models.protocol import Generator, as_generator
 
@@ -35,7 +36,7 @@ class GeneratorFunction:
         z = self.net.sample_latent(n, seed=seed).to(self.device)
         if not self.net.num_classes:
             return z, None
-        labels = torch.arange(n) % self.net.num_classes if self.y is None else torch.full((n,), self.y)
+        labels = classes_at(self.net, torch.arange(n)) if self.y is None else torch.full((n,), self.y)
         return z, labels.to(self.device)
 
     def __call__(self, z: Tensor, labels: Tensor | None) -> Tensor:

@@ -11,6 +11,7 @@ from torch.nn import functional
 
 from orthogan.layers.batch_norm import Norm
 from orthogan.models.families.resnet_blocks import halvings, project
+from orthogan.models.label_table import ClassEmbedding
 from orthogan.models.protocol import DISCRIMINATORS, GENERATORS, Discriminator, Generator
 from orthogan.size import sides
 
@@ -118,7 +119,7 @@ class DCGANDiscriminator(Discriminator):
         layers.append(nn.Conv2d(top, top, 3, padding=1))
         self.convs = nn.ModuleList(layers)
         self.linear = nn.Linear(top * math.prod(side >> stages for side in sides(resolution)), 1)
-        self.embedding = nn.Embedding(num_classes, top) if num_classes else None
+        self.embedding = ClassEmbedding(num_classes, top) if num_classes else None
         _initialise(self)
 
     def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor:

@@ -17,6 +17,7 @@ from torch.nn import functional
 from orthogan.linalg.precision import at_least_float32
 from orthogan.models.families.modulation import EqualConv2d, EqualLinear, group_size, pixel_norm
 from orthogan.models.families.resnet_blocks import project, square, unsupported_resolution
+from orthogan.models.label_table import ClassEmbedding
 from orthogan.models.protocol import DISCRIMINATORS, GENERATORS, Discriminator, Generator
 
 Layer = TypeVar("Layer", EqualLinear, EqualConv2d)
@@ -162,7 +163,7 @@ class PGANDiscriminator(Discriminator):
         self.conv = _he(EqualConv2d(top + deviation, top, 3))
         self.hidden = _he(EqualLinear(top * BOTTOM**2, top))
         self.linear = _he(EqualLinear(top, 1))
-        self.embedding = nn.Embedding(num_classes, top) if num_classes else None
+        self.embedding = ClassEmbedding(num_classes, top) if num_classes else None
 
     def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor:
         """Return critic values (n,) of images (n, c, h, w) under labels (n,)."""
@@ -209,7 +210,12 @@ def _he(layer: Layer) -> Layer:
 
 
 def one_hot(y: Tensor, sizes: Sequence[int]) -> list[Tensor]:
-    """Return the one-hot code (n, size) of each attribute of the labels y (n,); the last attribute varies fastest."""
+    """Return the one-hot code (n, size) of each attribute of the labels y (n,); the last attribute varies fastest.
+
+    Labels that are vectors (n, k) are their own code.
+    """
+    if y.is_floating_point():
+        return [y]
     found: list[Tensor] = []
     for size in reversed(sizes[1:]):
         found.append(functional.one_hot(y % size, size))

@@ -15,6 +15,7 @@ from torch.nn import functional
 
 from orthogan.errors import UserError
 from orthogan.models.families.resnet_blocks import unsupported_resolution
+from orthogan.models.label_table import ClassEmbedding
 from orthogan.models.protocol import DISCRIMINATORS, GENERATORS, Discriminator, Generator
 
 BOTTOM = 4  # side of the smallest map
@@ -72,7 +73,7 @@ class R3GANGenerator(Generator):
         self.resolution, self.image_channels = resolution, image_channels
         self.linear = nn.Linear(latent_dim, channels, bias=False)
         nn.init.normal_(self.linear.weight, 0.0, GAIN / math.sqrt(latent_dim))
-        self.embedding = nn.Embedding(num_classes, channels) if num_classes else None
+        self.embedding = ClassEmbedding(num_classes, channels) if num_classes else None
         if self.embedding is not None:
             nn.init.normal_(self.embedding.weight, 0.0, 1 / math.sqrt(2))
         self.basis = nn.Parameter(torch.randn(channels, BOTTOM, BOTTOM))
@@ -141,6 +142,8 @@ class R3GANDiscriminator(Discriminator):
             return logits.squeeze(1)
         if y is None:
             raise UserError("this discriminator is conditional: it needs the labels of the images")
+        if y.is_floating_point():
+            return (logits * y.to(logits.dtype)).sum(1)
         return logits.gather(1, y[:, None]).squeeze(1)
 
 

@@ -22,6 +22,7 @@ from orthogan.models.families.resnet_blocks import (
     linear,
     project,
 )
+from orthogan.models.label_table import ClassEmbedding
 from orthogan.models.protocol import DISCRIMINATORS, GENERATORS, Discriminator, Generator
 from orthogan.size import as_resolution, sides, size_in_words
 
@@ -172,7 +173,7 @@ class SNGANDiscriminator(Discriminator):
         self.pooling = None if pooling is None else pooling(widths[-1])
         features = widths[-1] if self.pooling is None else self.pooling.features
         self.linear = linear(features, 1, bias=plan.bias if bias is None else bias)
-        self.embedding = glorot(nn.Embedding(num_classes, features)) if num_classes else None
+        self.embedding = glorot(ClassEmbedding(num_classes, features)) if num_classes else None
 
     def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor:
         """Return logits (n,) of images (n, c, h, w) under labels (n,)."""

@@ -30,6 +30,7 @@ from orthogan.models.families.modulation import (
 )
 from orthogan.models.families.resnet_blocks import halvings, project
 from orthogan.models.families.style_based import StyleBased
+from orthogan.models.label_table import ClassEmbedding
 from orthogan.models.protocol import DISCRIMINATORS, GENERATORS, Discriminator
 from orthogan.size import sides
 from orthogan.weights.selection import choose
@@ -52,7 +53,7 @@ class Mapping(nn.Module):
             EqualLinear(latent_dim if i == 0 else w_dim, w_dim, lr_mul=MAPPING_RATE, equalized=equalized)
             for i in range(depth)
         )
-        self.embedding = nn.Embedding(num_classes, w_dim) if num_classes else None
+        self.embedding = ClassEmbedding(num_classes, w_dim) if num_classes else None
 
     def forward(self, z: Tensor, y: Tensor | None) -> Tensor:
         """Map z to w in at least float32, also inside autocast."""
@@ -245,7 +246,7 @@ class StyleGAN2Discriminator(Discriminator):
         self.conv = EqualConv2d(top + 1, top, 3, equalized=equalized)
         self.hidden = EqualLinear(top * math.prod(_bottom(resolution)), top, equalized=equalized)
         self.linear = EqualLinear(top, 1, equalized=equalized)
-        self.embedding = nn.Embedding(num_classes, top) if num_classes else None
+        self.embedding = ClassEmbedding(num_classes, top) if num_classes else None
 
     def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor:
         """Return logits (n,) of images (n, c, h, w) under labels (n,)."""

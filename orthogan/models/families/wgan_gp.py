@@ -18,6 +18,7 @@ from orthogan.models.families.resnet_blocks import (
     square,
     unsupported_resolution,
 )
+from orthogan.models.label_table import ClassEmbedding
 from orthogan.models.protocol import DISCRIMINATORS, GENERATORS, Discriminator, Generator
 
 RESOLUTIONS = (32, 64, 128)
@@ -99,7 +100,7 @@ class WGANGPDiscriminator(Discriminator):
         blocks += [DownBlock(channels, channels, down=False) for _ in range(2)]
         self.blocks = nn.Sequential(*blocks)
         self.linear = linear(channels, 1)
-        self.embedding = glorot(nn.Embedding(num_classes, channels)) if num_classes else None
+        self.embedding = glorot(ClassEmbedding(num_classes, channels)) if num_classes else None
 
     def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor:
         """Return critic values (n,) of images (n, c, h, w) under labels (n,)."""

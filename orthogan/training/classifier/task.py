@@ -51,6 +51,10 @@ def open_sources(config: Config) -> tuple[ImageSource, ImageSource]:
             f"data.source: {source.name} has {source.num_classes} classes, but a classifier needs at least 2; "
             f"{source.why_unlabeled or 'for a folder, put each class in a sub-folder'}"
         )
+    if source.label_vectors is not None:
+        raise UserError(
+            f"data.source: the labels of {source.name} are vectors, but a classifier needs one class per image"
+        )
     if data.holdout:
         source, test = hold_out(source, data.holdout)
     else:

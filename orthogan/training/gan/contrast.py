@@ -14,6 +14,7 @@ from orthogan import weights
 from orthogan.config.schema import Config
 from orthogan.errors import UserError
 from orthogan.models.codes import codes_of
+from orthogan.models.label_table import draw_classes
 from orthogan.models.protocol import Generator
 from orthogan.models.recognition import PairClassifier
 from orthogan.rng import derive
@@ -101,8 +102,7 @@ class Contrast:
         shared = torch.randint(self.codes.count, (n,), generator=rng, device=self.device)
         gap = self.section.gap_at(step / self.config.training.steps)
         first, second = self.codes.pairs(shared, gap, rng)
-        classes = self.draws.classes
-        labels = torch.randint(classes, (n,), generator=rng, device=self.device) if classes else None
+        labels = draw_classes(self.generator, n, rng=rng) if self.draws.classes else None
         return first, second, shared, labels
 
     def _start_anew(self, step: int) -> None:

@@ -10,6 +10,7 @@ from orthogan.config.schema import Config
 from orthogan.data import Batches, ImageSource, flip, to_float
 from orthogan.errors import UserError
 from orthogan.losses import LOSSES
+from orthogan.models.label_table import draw_classes
 from orthogan.models.protocol import Generator
 from orthogan.rng import derive, generator
 
@@ -56,7 +57,7 @@ class Draws:
         z = self.net.sample_latent(size, seed=seed)[rows].to(self.device, non_blocking=True)
         if not self.classes:
             return z, None
-        labels = torch.randint(self.classes, (size,), generator=generator("cpu", seed, "labels"))
+        labels = draw_classes(self.net, size, rng=generator("cpu", seed, "labels"))
         return z, labels[rows].to(self.device, non_blocking=True)
 
     def rng(self, *position: int | str) -> torch.Generator:

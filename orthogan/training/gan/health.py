@@ -32,6 +32,7 @@ from torch.nn import functional
 from orthogan.config.schema import Config
 from orthogan.data import ImageSource, permuted_index, to_float
 from orthogan.errors import UserError
+from orthogan.models.label_table import classes_at
 from orthogan.models.modes import eval_mode
 from orthogan.models.protocol import Generator
 from orthogan.rng import derive, generator
@@ -236,7 +237,7 @@ class Health:
         assert self._known is not None
         count = len(self._known[0])
         z = net.sample_latent(count, seed=derive(self.config.seed, "health", "latents")).to(device)
-        labels = torch.arange(count, device=device) % self.classes if self.classes else None
+        labels = classes_at(net, torch.arange(count, device=device)) if self.classes else None
         size = self.config.evaluation.batch_size
         parts = [None] * -(-count // size) if labels is None else labels.split(size)
         fakes = [net(few, some).float() for few, some in zip(z.split(size), parts, strict=True)]

@@ -30,6 +30,7 @@ from orthogan.io.checkpoint import Part
 from orthogan.models.build import build_discriminator, build_generator
 from orthogan.models.codes import codes_of
 from orthogan.models.generate import generate
+from orthogan.models.label_table import LabelTable
 from orthogan.models.protocol import Generator
 from orthogan.models.saved import DISCRIMINATOR, EMA, RAW, metadata
 from orthogan.models.warm_start import WarmStart
@@ -81,15 +82,17 @@ class GanTask:
         self.device: torch.device = accelerator.device
         check_shares(config, source, accelerator.num_processes)
         self.classes = source.num_classes if config.data.labels else 0
+        self.labels = _label_table(source) if config.data.labels else None
         begins = not checkpoint.steps(Path(str(config.out)))
         start = None
         if config.model.init is not None and begins:
-            start = WarmStart(config, self.classes, class_names=source.class_names, trust=trust)
+            start = WarmStart(config, self.classes, class_names=source.class_names, labels=self.labels, trust=trust)
         frozen = config.training.freeze_d
         if frozen and start is not None and start.discriminator is None:
             raise UserError(f"training.freeze_d: there is no discriminator to keep: model.init is {start.in_words()}")
-        self.generator = build_generator(config, num_classes=self.classes, start=start and start.generator)
-        self.discriminator = build_discriminator(config, num_classes=self.classes, start=start and start.discriminator)
+        form = {"num_classes": self.classes, "labels": self.labels}
+        self.generator = build_generator(config, start=start and start.generator, **form)
+        self.discriminator = build_discriminator(config, start=start and start.discriminator, **form)
         self.start = "" if start is None else start.in_words()
         self.frozen = first_blocks(self.discriminator, frozen, "training.freeze_d")
         self.nets: dict[str, nn.Module] = {"G": self.generator, "D": self.discriminator}
@@ -210,6 +213,8 @@ class GanTask:
         extra = {"step": str(step), "images": str(step * self.images_per_step)}
         if self.classes:
             extra["class_names"] = json.dumps(self.source.class_names)
+        if self.labels is not None:
+            extra["label_names"] = json.dumps(list(self.labels.names))
         tensors = self.generator.state_dict()
         raw = metadata(self.config, self.classes, extra | {"weights": "raw"}, tensors=tensors)
         parts = {
@@ -421,3 +426,11 @@ def _adam(net: nn.Module, config: AdamConfig, interval: int) -> Adam:
     betas = (config.beta1**share if config.beta1 else 0.0, math.pow(config.beta2, share))
     fused = next(net.parameters()).device.type in ("cuda", "cpu")
     return Adam(net.parameters(), lr=config.lr * share, betas=betas, eps=config.eps, fused=fused)
+
+
+def _label_table(source: ImageSource) -> LabelTable | None:
+    """Return the label vectors of ``source`` and how often each occurs; None if its labels are classes."""
+    if source.label_vectors is None:
+        return None
+    counts = np.bincount(source.labels, minlength=source.num_classes)
+    return LabelTable(torch.from_numpy(source.label_vectors), torch.from_numpy(counts), source.label_names)

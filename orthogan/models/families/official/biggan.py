@@ -16,6 +16,7 @@ from torch.nn import functional
 
 from orthogan.models.families.resnet_blocks import project, square, unsupported_resolution
 from orthogan.models.generate import truncate
+from orthogan.models.label_table import ClassEmbedding
 from orthogan.models.protocol import DISCRIMINATORS, GENERATORS, Discriminator, Generator
 
 BOTTOM = 4
@@ -187,7 +188,7 @@ class BigGANGenerator(Generator):
             )
         self.latent_dim, self.num_classes = latent_dim, num_classes
         self.resolution, self.image_channels = resolution, image_channels
-        self.embedding = nn.Embedding(num_classes, label_width) if num_classes else None
+        self.embedding = ClassEmbedding(num_classes, label_width) if num_classes else None
         condition = self.part + (label_width if num_classes else 0)
         self.linear = nn.Linear(self.part, widths[0] * BOTTOM**2)
         self.blocks = nn.ModuleList(WideUpBlock(a, b, condition) for a, b in itertools.pairwise(widths))
@@ -258,7 +259,7 @@ class BigGANDiscriminator(Discriminator):
         self.attention_after = attention
         self.attention = SelfAttention(widths[attention]) if attention else None
         self.linear = nn.Linear(widths[-1], 1)
-        self.embedding = nn.Embedding(num_classes, widths[-1]) if num_classes else None
+        self.embedding = ClassEmbedding(num_classes, widths[-1]) if num_classes else None
         orthogonal_start(self)
 
     def image_blocks(self) -> list[tuple[str, list[nn.Module]]]:
@@ -360,7 +361,7 @@ class BigGANDeepGenerator(Generator):
         self.latent_dim, self.num_classes, self.truncation = latent_dim, num_classes, truncation
         self.resolution, self.image_channels = resolution, image_channels
         label = (label_width or latent_dim) if num_classes else 0
-        self.embedding = nn.Embedding(num_classes, label) if num_classes else None
+        self.embedding = ClassEmbedding(num_classes, label) if num_classes else None
         self.linear = nn.Linear(latent_dim + label, widths[0] * BOTTOM**2)
         self.blocks = nn.ModuleList(
             DeepBlock(a, b, latent_dim + label, up=i % 2 == 1, rows=rows)

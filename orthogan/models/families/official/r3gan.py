@@ -17,6 +17,7 @@ from orthogan.errors import UserError
 from orthogan.models.families.modulation import blur, upsample
 from orthogan.models.families.r3gan import BOTTOM, GAIN, SLOPE
 from orthogan.models.families.resnet_blocks import unsupported_resolution
+from orthogan.models.label_table import ClassEmbedding
 from orthogan.models.protocol import DISCRIMINATORS, GENERATORS, Discriminator, Generator
 
 SIZES = tuple(8 << i for i in range(9))
@@ -83,7 +84,7 @@ class OfficialR3GANGenerator(Generator):
         widths, groups, blocks = _plan(resolution, channels, widths, groups, blocks, expansion)
         self.latent_dim, self.num_classes = latent_dim, num_classes
         self.resolution, self.image_channels = resolution, image_channels
-        self.embedding = nn.Embedding(num_classes, label_width) if num_classes else None
+        self.embedding = ClassEmbedding(num_classes, label_width) if num_classes else None
         if self.embedding is not None:
             nn.init.normal_(self.embedding.weight, 0.0, num_classes**-0.5)
         inputs = latent_dim + (label_width if num_classes else 0)
@@ -160,7 +161,7 @@ class OfficialR3GANDiscriminator(Discriminator):
         nn.init.normal_(self.basis.weight, 0.0, 1 / BOTTOM)
         self.linear = nn.Linear(top, label_width if num_classes else 1, bias=False)
         nn.init.normal_(self.linear.weight, 0.0, top**-0.5)
-        self.embedding = nn.Embedding(num_classes, label_width) if num_classes else None
+        self.embedding = ClassEmbedding(num_classes, label_width) if num_classes else None
         if self.embedding is not None:
             nn.init.normal_(self.embedding.weight, 0.0, (num_classes * label_width) ** -0.5)
 

@@ -77,8 +77,8 @@ class ConcatMapping(nn.Module):
             parts = [] if z is None else [pixel_norm(at_least_float32(z))]
             if self.embedding is not None:
                 assert y is not None
-                hot = functional.one_hot(y, self.num_classes).to(self.embedding.weight.dtype)
-                parts.append(pixel_norm(at_least_float32(self.embedding(hot))))
+                hot = y if y.is_floating_point() else functional.one_hot(y, self.num_classes)
+                parts.append(pixel_norm(at_least_float32(self.embedding(hot.to(self.embedding.weight.dtype)))))
             h = torch.cat(parts, 1)
             for layer in self.layers:
                 h = activate(layer(h))
