@@ -102,11 +102,13 @@ class DataConfig(Section):
         if ":" in self.source:  # the user's own source is imported when it is opened, with consent
             return self
         source = DATA_SOURCES.get(self.source, "data.source")()
-        if self.labels and self.split in source.unlabeled:
+        if self.labels and self.split in source.unlabeled and not self.options.get(source.labels_from):
             others = ", ".join(part for part in source.splits if part not in source.unlabeled)
+            advice = f"use the split {others}" if others else "(classifier) choose another source"
+            if source.labels_from:
+                advice = f"(gan) set options.{source.labels_from}"
             raise ValueError(
-                f"labels: {self.source!r} has no classes in its split {self.split!r}; set labels to false, or "
-                + (f"use the split {others}" if others else "(classifier) choose another source")
+                f"labels: {self.source!r} has no classes in its split {self.split!r}; set labels to false, or {advice}"
             )
         if problem := source.problem(self.request()):
             raise ValueError(problem)

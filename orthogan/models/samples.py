@@ -188,9 +188,12 @@ def choose_classes(generator: nn.Module, text: str, *, new: bool = False) -> lis
     names += [f"class {label}" for label in range(len(names), net.num_classes)]
     chosen: list[int] = []
     for part in map(str.strip, text.split(",")):
-        vector = None if part in names else _vector(part, table)
+        if part in names:
+            chosen.append(names.index(part))
+            continue
+        vector = _vector(part, table)
         if vector is None:
-            chosen += parse_classes(part, net.num_classes, names) if part in names else _numbers(part, "classes")
+            chosen += _numbers(part, "classes")
             if chosen[-1] >= net.num_classes:
                 raise UserError(f"classes: {chosen[-1]} is out of range; this generator has {net.num_classes} classes")
             continue

@@ -256,8 +256,9 @@ def test_mistakes_are_named_with_their_cure(override: str, parts: list[str]) -> 
 def test_impossible_pairs_are_refused() -> None:
     with pytest.raises(UserError, match="critic must be Lipschitz"):
         load_config(None, ["loss.kind=wasserstein", "model.discriminator.norm.kind=none"])
-    with pytest.raises(UserError, match=r"data\.labels: 'celeba' has no classes"):
+    with pytest.raises(UserError, match=r"data\.labels: 'celeba' has no classes.*options\.attributes"):
         load_config(None, ["data.source=celeba", "data.labels=true"])
+    assert load_config(None, ["data.source=celeba", "data.labels=true", "data.options.attributes=[Male]"]).data.labels
     with pytest.raises(UserError, match=r"data\.resolution: must be 32 or 64 for sprites, not 48"):
         load_config(None, ["data.source=sprites", "data.resolution=48"])
 

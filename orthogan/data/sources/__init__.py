@@ -31,7 +31,7 @@ class DataSource:
       path of, and how to get it;
     - ``downloads``: whether its files may be downloaded to ``data.root``. A source without path and downloads is
       generated, with any number of images (``data.count``);
-    - ``splits``: its parts, and those without classes (``unlabeled``);
+    - ``splits``: its parts, and those without classes (``unlabeled``), unless the option ``labels_from`` is set;
     - ``resolutions``, ``channels``: supported values; None = any resolution; ``rectangles``: also (height, width);
     - ``factors``: whether the generative factors of its images are known;
     - ``options``: the section of ``data.options``, what only this source has;
@@ -56,6 +56,7 @@ class DataSource:
     downloads: ClassVar[bool] = False
     splits: ClassVar[tuple[str, ...]] = ("train",)
     unlabeled: ClassVar[tuple[str, ...]] = ()
+    labels_from: ClassVar[str] = ""
     resolutions: ClassVar[tuple[int, ...] | None] = None
     channels: ClassVar[tuple[int, ...]] = (1, 3)
     rectangles: ClassVar[bool] = False

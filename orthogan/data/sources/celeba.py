@@ -41,6 +41,8 @@ class CelebA(DataSource):
 
     downloads = True
     splits = (*PARTS, "all")
+    unlabeled = splits
+    labels_from = "attributes"
     options = CelebAOptions
 
     def open(self, data: DataRequest) -> ImageSource:

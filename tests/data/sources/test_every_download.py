@@ -178,6 +178,17 @@ def test_celeba(tmp_path: Path) -> None:
         np.testing.assert_allclose(images[:, 1].mean((1, 2)), [10 * k for k in members], atol=1.5)
         assert images[:, 0].max() < 20  # nothing of the red border
         assert (source.name, source.num_classes) == (f"celeba-{split}", 0)
+    names = "Bald Hat Smiling"
+    rows = [f"{k:06}.jpg {' '.join(map(str, values))}" for k, values in enumerate([(-1, 1, 1), (1, -1, -1)] * 3)]
+    table = tmp_path / "celeba" / "list_attr_celeba.txt"
+    table.write_text("\n".join(["6", names, *rows[:-1]]) + "\n")
+    source = open_source("celeba", attributes=["Smiling", "Bald"], **options)
+    assert [source.class_names[k] for k in source.read(np.arange(3))[1]] == ["Smiling", "Bald", "Smiling"]
+    with pytest.raises(UserError, match=r"no attribute 'Smilin'.*Smiling"):
+        open_source("celeba", attributes=["Smilin"], **options)
+    table.write_text("\n".join(["6", names, *rows[:4]]))
+    with pytest.raises(UserError, match=r"no line of 3 attributes for 1 images, such as 000004\.jpg"):
+        open_source("celeba", attributes=["Bald"], **options)
     (tmp_path / "celeba" / "img_align_celeba" / "000004.jpg").unlink()
     with pytest.raises(UserError, match=r"lacks 1 images, such as 000004\.jpg"):
         open_source("celeba", **options)

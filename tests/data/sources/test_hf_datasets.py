@@ -109,10 +109,30 @@ def test_columns_are_options(tmp_path: Path) -> None:
         ({"image": "imag"}, r"data\.options\.image: .* has no image column 'imag'.*image"),
         ({"image": "label"}, r"data\.options\.image: .* has no image column 'label'"),
         ({"image": "image", "label": "labell"}, r"data\.options\.label: .* has no column 'labell'"),
-        ({"image": "image", "label": "score"}, r"data\.options\.label: .*'score' does not hold one class per image"),
+        ({"image": "image", "label": "score"}, r"data\.options\.label: .*'score' does not hold one label per image"),
     ):
         with pytest.raises(UserError, match=message):
             opened("datasets", tmp_path / "d", 8, 3, **options)
+
+
+def test_lists_are_label_vectors(tmp_path: Path) -> None:
+    several = datasets.Sequence(datasets.ClassLabel(names=["hat", "beard", "glasses"]))
+    features = {"image": datasets.Image(), "tags": several, "pose": datasets.Sequence(datasets.Value("float32"))}
+    tags = [[], [0], [1, 0], [2], [], [0], [1, 0], [2], []]
+    poses = [[0.5, k] for k in range(9)]
+    values = {"image": [Image.fromarray(p) for p in PIXELS], "tags": tags, "pose": poses}
+    datasets.Dataset.from_dict(values, features=datasets.Features(features)).save_to_disk(tmp_path / "d")
+    tagged = opened("datasets", tmp_path / "d", 8, 3, label="tags")
+    assert [tagged.class_names[k] for k in tagged.labels[:4]] == ["none", "hat", "hat+beard", "glasses"]
+    assert tagged.label_vectors is not None
+    assert tagged.label_vectors[tagged.labels[2]].tolist() == [1, 1, 0]
+    posed = opened("datasets", tmp_path / "d", 8, 3, label="pose")
+    assert posed.label_vectors is not None
+    np.testing.assert_array_equal(posed.label_vectors[posed.labels], np.array(poses, np.float32))
+    uneven = datasets.Dataset.from_dict({"image": values["image"], "label": [[1.0]] * 8 + [[1.0, 2.0]]})
+    uneven.cast_column("image", datasets.Image()).save_to_disk(tmp_path / "u")
+    with pytest.raises(UserError, match="'label': the lists have different lengths"):
+        opened("datasets", tmp_path / "u", 8, 3)
 
 
 def test_parquet_of_other_tools(tmp_path: Path) -> None:
