@@ -43,6 +43,7 @@ from orthogan.evaluation.precision import Precision, describe_precision, prepare
 from orthogan.evaluation.result import MetricResult, MetricResults, made_by
 from orthogan.io.read import whole_number
 from orthogan.models.generate import threshold
+from orthogan.models.label_table import label_table
 from orthogan.models.modes import eval_mode, get_device
 from orthogan.models.protocol import Generator, as_generator
 from orthogan.rng import derive
@@ -491,7 +492,10 @@ def _drawing(inputs: Inputs) -> dict[str, object]:
     """Describe how images were generated; given images are only read."""
     if inputs.generator is None:
         return {}
-    labels = {"labels": "every class equally often, in random order"} if inputs.generator.num_classes else {}
+    labels = {}
+    if inputs.generator.num_classes:
+        each = "every class equally often" if label_table(inputs.generator) is None else "as in the training images"
+        labels = {"labels": f"{each}, in random order"}
     return {"truncation": inputs.truncation, **labels, "batch norm": "running statistics"}
 
 

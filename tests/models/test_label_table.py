@@ -66,8 +66,11 @@ def test_sums_of_class_vectors() -> None:
     fill(nn.ModuleList([embedding, norm]))
     torch.testing.assert_close(embedding(VECTORS), VECTORS @ embedding.weight)
     x = torch.randn(3, 4, 2, 2)
-    gain = torch.stack([1 + sum(v * (norm.gain[c] - 1) for c, v in enumerate(row)) for row in VECTORS])
-    bias = torch.stack([sum(v * norm.bias[c] for c, v in enumerate(row)) for row in VECTORS])
+    gain, bias = torch.ones(3, 4), torch.zeros(3, 4)
+    for n, row in enumerate(VECTORS):
+        for c, v in enumerate(row):
+            gain[n] += v * (norm.gain[c] - 1)
+            bias[n] += v * norm.bias[c]
     wanted = gain[:, :, None, None] * x / (1 + 1e-5) ** 0.5 + bias[:, :, None, None]
     torch.testing.assert_close(norm(x, VECTORS), wanted, rtol=1e-5, atol=1e-5)
     with pytest.raises(ValueError, match="one per image"):

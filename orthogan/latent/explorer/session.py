@@ -45,6 +45,7 @@ MEASURED_IMAGES = 256  # directions times seeds that are drawn to see what each 
 CHUNK = 16  # directions measured together
 LOOP_FPS = 25
 KEPT_PICTURES = 16  # opened on the page
+MOST_CLASSES = 1000  # listed on the page
 
 
 class Explorer:
@@ -65,7 +66,7 @@ class Explorer:
         self.generator = as_generator(generator)
         self.hash = model_hash(generator)
         self.height, self.side = sides(image_size(self.generator)[1])
-        count = self.generator.num_classes
+        count = min(self.generator.num_classes, MOST_CLASSES)
         self.class_names = [*class_names[:count], *(f"class {label}" for label in range(len(class_names), count))]
         self._one_at_a_time = threading.Lock()  # a net's mode is switched while it draws
         self._view_from = lru_cache(maxsize=64)(self._seen)
@@ -290,8 +291,9 @@ class Explorer:
         return Sliders(joined, sliders.control, (*sliders.words[:-1], *words, sliders.words[-1]))
 
     def first_label(self, seed: int) -> int | None:
-        """The class that ``sample`` and ``traverse`` would give this seed."""
-        return sample_label(self.generator, seed)
+        """The class that ``sample`` and ``traverse`` would give this seed, or another one if the page lacks it."""
+        label = sample_label(self.generator, seed)
+        return None if label is None else label % MOST_CLASSES
 
     def load(self, name: str, data: bytes) -> tuple[Sliders, list[str]]:
         """The sliders of a Directions file, and warnings.
