@@ -70,7 +70,7 @@ class Discovery:
 
 def discover(
     generator: nn.Module | str | Path,
-    methods: str | Sequence[str] = "sefa",
+    method: str | Sequence[str] = "sefa",
     *,
     threshold: float = 0.9,
     control: int = 8,
@@ -88,7 +88,7 @@ def discover(
 
     Args:
         generator: a generator, or anything that ``orthogan.load`` accepts.
-        methods: names of ``DIRECTION_METHODS`` or ``module:function``, as a list or one string with commas.
+        method: names of ``DIRECTION_METHODS`` or ``module:function``, as a list or one string with commas.
         threshold: a direction whose |cosine| with an earlier one is above this value is merged into it.
         control: number of random orthonormal directions to score for comparison.
         with_rca: also train a small network to predict which direction moved (see ``rca``), minutes on a CPU; the
@@ -124,7 +124,7 @@ def discover(
     net = in_space(generator, space, y=y, layers=layers)
     label = y if space == "z" else None  # a view of another space includes its class
     labels = options.get("table") or options.get("groups")
-    known = {option for name in names_of(methods) for option in options_of(name)}
+    known = {option for name in names_of(method) for option in options_of(name)}
     if features is not None and "features" in known:
         options["features"] = features
     if reader is not None and "reader" in known:
@@ -134,7 +134,7 @@ def discover(
     elif reader is None and options.get("prompts") and options.get("model"):
         reader = TextReader(options["model"], options["prompts"], options.get("neutral") or NEUTRAL)
     directions = find_directions(
-        net, methods, threshold=threshold, y=label, seed=seed, components=components, **options
+        net, method, threshold=threshold, y=label, seed=seed, components=components, **options
     )
     size = len(directions) if with_rca else control
     chance = random_basis(net, components=min(size, directions.latent_dim), seed=seed)
