@@ -133,9 +133,7 @@ def discover(
         reader = fit_probe(net, labels, features)
     elif reader is None and options.get("prompts") and options.get("model"):
         reader = TextReader(options["model"], options["prompts"], options.get("neutral") or NEUTRAL)
-    directions = find_directions(
-        net, method, threshold=threshold, y=label, seed=seed, components=components, **options
-    )
+    directions = find_directions(net, method, threshold=threshold, y=label, seed=seed, components=components, **options)
     size = len(directions) if with_rca else control
     chance = random_basis(net, components=min(size, directions.latent_dim), seed=seed)
 
