@@ -295,7 +295,7 @@ function build(program, weights) {
   };
 }
 
-/** RGBA bytes of an image (channels, height, width) in [-1, 1], rounded as torch and orthogan do. */
+/** RGBA bytes of an image (channels, height, width) in [-1, 1], rounded as torch and orthogan do; alpha on white. */
 function pixels(image, channels) {
   const area = image.length / channels, out = new Uint8ClampedArray(4 * area);
   const level = (x) => {
@@ -303,8 +303,13 @@ function pixels(image, channels) {
     const low = Math.floor(value), part = value - low;
     return part > 0.5 || (part === 0.5 && low % 2 === 1) ? low + 1 : low;
   };
+  const clear = channels === 2 || channels === 4, colors = channels < 3 ? 1 : 3;
   for (let i = 0; i < area; i++) {
-    for (let c = 0; c < 3; c++) { out[4 * i + c] = level(image[Math.min(c, channels - 1) * area + i]); }
+    const alpha = clear ? level(image[(channels - 1) * area + i]) : 255;
+    for (let c = 0; c < 3; c++) {
+      const color = level(image[Math.min(c, colors - 1) * area + i]);
+      out[4 * i + c] = Math.floor((color * alpha + 255 * (255 - alpha) + 127) / 255);
+    }
     out[4 * i + 3] = 255;
   }
   return out;

@@ -15,12 +15,14 @@ from PIL import Image
 from torch import Tensor
 
 import orthogan
+from orthogan.drawing.grid import on_white
 from orthogan.errors import UserError
 from orthogan.export import export
 from orthogan.export.styles.page import PARTS, TABLE, own_directions, part
 from orthogan.latent import sample_images
 from orthogan.latent.discovery.native import latent_axes
 from orthogan.latent.discovery.random_basis import random_basis
+from orthogan.models import DCGANGenerator
 from orthogan.models.generate import generate, in_space, sample_latents, truncate
 from orthogan.models.open import open_model
 from orthogan.models.protocol import Generator
@@ -106,6 +108,20 @@ def test_every_shipped_model_draws_the_pictures_of_orthogan_sample(
     z = sample_latents(net, [12], 0.6) + 1.5 * torch.from_numpy(own_directions(net).matrix[1].copy())
     y = torch.tensor([12 % net.num_classes]) if net.num_classes else None
     same(shown(one, f"{words(12)}, 1 direction changed"), generate(net, z, y)[0])
+
+
+@pytest.mark.parametrize("channels", [2, 4])
+def test_rectangles_and_alpha_on_white(channels: int, tmp_path: Path, visit: Callable[..., Visit]) -> None:
+    torch.manual_seed(0)
+    net = DCGANGenerator(resolution=(16, 24), image_channels=channels, channels=16, latent_dim=4).eval()
+    with torch.no_grad():
+        for weight in net.parameters():
+            if weight.ndim > 1:  # weak as they are initialized
+                weight.mul_(20)
+    image = sample_images(net, [0]).images[0]
+    alpha = image[-1]
+    assert alpha.min() < 60 < 200 < alpha.max()
+    same(shown(visit(export(net, "page", tmp_path / "a.html").files[0]), "Seed 0"), on_white(image))
 
 
 def test_a_conditional_model_has_its_classes(tmp_path: Path, visit: Callable[..., Visit]) -> None:
