@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,12 +19,22 @@ from orthogan.latent import model_hash
 from orthogan.layers.batch_norm import ConditionalBatchNorm2d
 from orthogan.models.label_table import ClassEmbedding, LabelTable, add_label_table, draw_classes, label_table
 from orthogan.models.open import load_discriminator, load_generator
+from orthogan.models.protocol import DISCRIMINATORS, GENERATORS
 from orthogan.models.samples import choose_classes
 from orthogan.training import train
 from tests.fixtures.runs import tiny
-from tests.models.families.test_every_family import CONDITIONAL, pair
 
+UNCONDITIONAL = ("dcgan-tutorial", "eigengan", "infogan", "simple-gan", "stylegan2-lucidrains")
+CONDITIONAL = [kind for kind in GENERATORS if kind not in UNCONDITIONAL]
 VECTORS = torch.tensor([[0.0, 0.0, 1.0], [1.0, 0.0, 0.0], [0.5, -0.25, 2.0]])
+
+
+def pair(kind: str, *, colours: int = 3) -> tuple[Any, Any]:
+    """Small networks for labels of three numbers."""
+    torch.manual_seed(0)
+    width, latent_dim = 1 if kind == "stylegan3" else 8, 8 if kind == "biggan" else 6
+    shared = {"resolution": 32, "image_channels": colours, "num_classes": 3, "channels": width}
+    return GENERATORS.get(kind)(latent_dim=latent_dim, **shared), DISCRIMINATORS.get(kind)(**shared)
 
 
 def fill(net: nn.Module) -> None:
@@ -39,7 +50,7 @@ def fill(net: nn.Module) -> None:
 
 @pytest.mark.parametrize("kind", CONDITIONAL)
 def test_a_one_hot_vector_is_its_class_in_every_family(kind: str) -> None:
-    generator, critic = pair(kind, classes=3)
+    generator, critic = pair(kind)
     nets = [generator, *([critic] if getattr(critic, "num_classes", 0) else [])]
     for net in nets:
         fill(net)
@@ -78,7 +89,7 @@ def test_sums_of_class_vectors() -> None:
 
 
 def test_copies_and_w_have_the_vectors() -> None:
-    generator, _ = pair("stylegan2", classes=3)
+    generator, _ = pair("stylegan2")
     fill(generator)
     generator.eval()
     add_label_table(generator, LabelTable(VECTORS))
@@ -96,7 +107,7 @@ def test_copies_and_w_have_the_vectors() -> None:
 
 
 def test_fakes_have_the_labels_of_the_training_images() -> None:
-    generator, _ = pair("dcgan", classes=3)
+    generator, _ = pair("dcgan")
     add_label_table(generator, LabelTable(VECTORS, torch.tensor([1, 6, 3])))
     order = class_order(generator, 1000, seed=0)
     np.testing.assert_allclose(np.bincount(order), [100, 600, 300], atol=3)
@@ -107,7 +118,7 @@ def test_fakes_have_the_labels_of_the_training_images() -> None:
 
 
 def test_classes_in_words() -> None:
-    generator, _ = pair("dcgan", classes=3)
+    generator, _ = pair("dcgan")
     add_label_table(generator, LabelTable(VECTORS[:2], names=["red", "big hat", "blue"]))
     generator.class_names = ["blue", "red"]
     before = model_hash(generator)
@@ -190,7 +201,7 @@ def test_what_needs_one_class_per_image_says_so() -> None:
         class_names=["a", "b", "c"],
         label_vectors=vectors,
     )
-    generator, _ = pair("dcgan", colours=1, classes=3)
+    generator, _ = pair("dcgan", colours=1)
     add_label_table(generator, LabelTable(VECTORS))
     with pytest.raises(UserError, match="class_fid needs images with one class each"):
         orthogan.evaluate(generator, source, metrics=["class_fid"], samples=3)
