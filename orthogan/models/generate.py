@@ -16,10 +16,12 @@ from orthogan.drawing.grid import as_pixels
 from orthogan.errors import UserError
 from orthogan.io.hashing import tensor_bytes
 from orthogan.io.read import whole_numbers
-from orthogan.models.label_table import TABLE, classes_at
+from orthogan.models.label_table import TABLE, classes_at, label_table
 from orthogan.models.modes import eval_mode, get_device, need_numbers
 from orthogan.models.protocol import Generator, as_generator
 from orthogan.size import as_resolution
+
+PERIOD = 4096  # label vectors repeat after this many seeds
 
 
 def generate(
@@ -75,7 +77,8 @@ def sample_latents(generator: Generator, seeds: Sequence[int], truncation: float
 def sample_label(generator: Generator, seed: int, classes: Sequence[int] | None = None) -> int | None:
     """Return the class that goes with ``seed``: ``classes[seed % len(classes)]`` (default: all); None if unconditional.
 
-    Consecutive seeds thus cycle through the classes, and the class of a seed does not depend on the other seeds.
+    Consecutive seeds thus cycle through the classes, and the class of a seed does not depend on the other seeds. Label
+    vectors are by default as frequent as among the training images.
     Raises ``UserError`` for classes of an unconditional generator, or classes out of range.
     """
     count = generator.num_classes
@@ -84,7 +87,7 @@ def sample_label(generator: Generator, seed: int, classes: Sequence[int] | None 
             raise UserError("this generator is unconditional and has no classes; omit the class")
         return None
     if classes is None:
-        return int(classes_at(generator, torch.tensor([seed])))
+        return int(classes_at(generator, torch.tensor([seed if label_table(generator) is None else seed % PERIOD])))
     chosen = list(classes)
     if not chosen:
         raise UserError("no class given: name at least one, or omit the classes to use all of them")

@@ -20,7 +20,9 @@ function engine(data) {
 
   return (view) => {
     const began = performance.now(), count = data.classes.length;
-    const label = count && view.label === null ? Number(BigInt(view.seed) % BigInt(count)) : view.label;
+    const order = data.order || {length: count};  // the classes of the seeds; without it they take turns
+    const place = count && Number(BigInt(view.seed) % BigInt(order.length));
+    const label = count && view.label === null ? (data.order ? order[place] : place) : view.label;
     latent.share = view.truncation;
     let start = latent(view.seed, label);
     if (view.mix > 0) { start = blend(start, latent(view.other, label), view.mix, data.space); }

@@ -31,7 +31,8 @@ from orthogan.latent.discovery.methods import find_directions
 from orthogan.latent.traverse import traverse
 from orthogan.latent.words import describe_effect, plain_name
 from orthogan.models.families.style_based import StyleBased
-from orthogan.models.generate import in_space
+from orthogan.models.generate import PERIOD, in_space, sample_label
+from orthogan.models.label_table import label_table
 from orthogan.models.protocol import Generator, standard_normal
 from orthogan.models.samples import parse_layers, parse_seeds
 
@@ -117,6 +118,7 @@ class Page(Style):
             "height": drawn.shape[2],
             "channels": drawn.shape[1],
             "classes": model.class_names or [str(label) for label in range(net.num_classes)],
+            "order": None if label_table(net) is None else [sample_label(net, seed) for seed in range(PERIOD)],
             "space": space,
             "layered": layered,
             "latent": net.latent_dim,

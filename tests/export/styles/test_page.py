@@ -23,7 +23,8 @@ from orthogan.latent import sample_images
 from orthogan.latent.discovery.native import latent_axes
 from orthogan.latent.discovery.random_basis import random_basis
 from orthogan.models import DCGANGenerator
-from orthogan.models.generate import generate, in_space, sample_latents, truncate
+from orthogan.models.generate import generate, in_space, sample_label, sample_latents, truncate
+from orthogan.models.label_table import LabelTable, add_label_table
 from orthogan.models.open import open_model
 from orthogan.models.protocol import Generator
 from orthogan.models.shipped import shipped_names
@@ -143,6 +144,19 @@ def test_a_conditional_model_has_its_classes(tmp_path: Path, visit: Callable[...
     )
     z = ((0.7 * sizes[0] + 0.3 * sizes[1]) * unit).float()[None]
     same(shown(one, "Seed 6, 30% of seed 7, class <b>dog</b>"), generate(net, z, [1])[0])
+
+
+def test_label_vectors_follow_the_seeds_as_in_orthogan_sample(tmp_path: Path, visit: Callable[..., Visit]) -> None:
+    net = small_generator("sngan-3")
+    add_label_table(net, LabelTable(torch.rand(40, 3, generator=torch.Generator().manual_seed(0))))
+    net.class_names = [f"row {i}" for i in range(40)]
+    one = visit(export(net, "page", tmp_path / "a.html", seed=5).files[0])
+    label = sample_label(net, 5)
+    assert label != 5
+    same(shown(one, f"Seed 5, class row {label}"), sample_images(net, [5]).images[0])
+    one.page.fill("#seed", "9007199254740993")
+    label = sample_label(net, 2**53 + 1)
+    same(shown(one, f"Seed 9007199254740993, class row {label}"), sample_images(net, [2**53 + 1]).images[0])
 
 
 def test_directions_of_w_change_the_styles_that_they_name(tmp_path: Path, visit: Callable[..., Visit]) -> None:
