@@ -23,6 +23,7 @@ from orthogan.evaluation.finite import IMAGES, Finite
 from orthogan.evaluation.images import latents
 from orthogan.evaluation.metric import Inputs, Metric, register
 from orthogan.evaluation.result import MetricResult, made_by
+from orthogan.models.label_table import label_table
 from orthogan.models.protocol import Generator, as_generator
 from orthogan.penalties.input_gradient import squared_norm, track_gradient
 from orthogan.progress import progress_bar
@@ -156,6 +157,16 @@ def _classes(discriminator: nn.Module, net: Generator, reals: ImageSource) -> in
         raise UserError(
             f"lipschitz: the discriminator has {known[0]} classes, the generator {known[1]} and {reals.name} "
             f"{reals.num_classes}; use networks of one run and images of its data set, with labels"
+        )
+    table, vectors = label_table(net), reals.label_vectors
+    if table is None or vectors is None:
+        unlike = table is not None or vectors is not None
+    else:
+        unlike = not np.array_equal(table.vectors.cpu().numpy(), vectors)
+    if classes and unlike:
+        raise UserError(
+            f"lipschitz: the label vectors of {reals.name} are not those of the generator; use the images that it was "
+            "trained on"
         )
     return classes
 

@@ -210,7 +210,7 @@ class Health:
             return
         self._asked = True
         try:
-            self._held = self._some(self._open(), "held out")
+            self._held = self._some(self._same_labels(self._open()), "held out")
         except UserError as error:
             if len(self.source) < SMALL and self.config.augment.kind == "none" and not self._state[2, 1]:
                 self._state[2, 1] = 1.0
@@ -220,10 +220,23 @@ class Health:
                     "augment.kind=ada to prevent it"
                 )
 
+    def _same_labels(self, held: ImageSource) -> ImageSource:
+        """Return ``held``. Raises UserError if its labels mean something else than those that D knows."""
+        if not self.classes:
+            return held
+        vectors, known = held.label_vectors, self.source.label_vectors
+        if known is None and list(held.class_names) == list(self.source.class_names):
+            return held
+        if known is not None and vectors is not None and vectors.shape[1] == known.shape[1]:
+            return held
+        raise UserError(f"{held.name} and {self.source.name} have different labels")
+
     def _some(self, source: ImageSource, purpose: str) -> tuple[Tensor, Tensor]:
         pixels = source.channels * math.prod(sides(source.resolution))
         count = min(len(source), IMAGES, max(32, MOST_PIXELS // pixels))
         images, labels = source.read(permuted_index(derive(self.config.seed, "health", purpose), len(source), 0, count))
+        if self.classes and source.label_vectors is not None:  # other images may number the vectors differently
+            labels = source.label_vectors[labels]
         return torch.from_numpy(np.ascontiguousarray(images)), torch.from_numpy(labels)
 
     def _reals(

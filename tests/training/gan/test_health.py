@@ -15,6 +15,7 @@ from orthogan.config.schema import Config
 from orthogan.data import ArraySource, ImageSource
 from orthogan.errors import UserError
 from orthogan.models.generate import generate
+from orthogan.models.label_table import LabelTable, add_label_table
 from orthogan.models.protocol import Generator
 from orthogan.training import train
 from orthogan.training.gan.health import IN_A_ROW, Health, distances
@@ -251,3 +252,45 @@ def test_a_state_of_an_earlier_version_is_read() -> None:
     watch = health(images_of(Smooth(), 64, seed=1), None)
     watch.load({"health": torch.ones(3, 2), "health_best": torch.ones(2)})
     assert watch.state()["health"].tolist() == [[1.0, 1.0]] * 3 + [[0.0, 0.0]]
+
+
+class Asked(Critic):
+    """A critic that notes the labels that it gets."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.labels: list[Tensor] = []
+
+    def forward(self, images: Tensor, y: Tensor | None = None) -> Tensor:
+        assert y is not None
+        self.labels.append(y)
+        return super().forward(images)
+
+
+def labelled(source: ArraySource, labels: list[int], names: list[str], vectors: np.ndarray | None) -> ArraySource:
+    given = np.resize(labels, len(source))
+    return ArraySource(source.name, source.images, labels=given, class_names=names, label_vectors=vectors)
+
+
+def test_labels_of_held_out_images_mean_the_same() -> None:
+    """The number of a class or vector of other images may mean something else, or not exist."""
+    net = Smooth()
+    images, other = images_of(net, 300, 1), images_of(net, 256, 2)
+    net.num_classes = 2
+    rows = np.array([[0.0, 1.0], [1.0, 0.5], [1.0, 1.0]], np.float32)
+    for held, wanted in (
+        (labelled(other, [0, 1], ["cat", "dog"], None), True),
+        (labelled(other, [0, 1, 2], ["ape", "cat", "dog"], None), False),
+        (labelled(other, [0, 1], ["0 1", "1 1"], rows[[0, 2]]), False),
+    ):
+        watch = Health(config(), labelled(images, [0, 1], ["cat", "dog"], None), lambda held=held: held, classes=2)
+        numbers = watch.numbers(net, Asked(), step=1, device=CPU)
+        assert ("logit_held_out" in numbers) == wanted
+    held = labelled(other, [0, 1], ["0 1", "1 1"], rows[[0, 2]])
+    reals, critic = labelled(images, [0, 1], ["0 1", "1 0.5"], rows[[0, 1]]), Asked()
+    add_label_table(net, LabelTable(torch.from_numpy(rows[[0, 1]])))
+    numbers = Health(config(), reals, lambda: held, classes=2).numbers(net, critic, step=1, device=CPU)
+    assert "logit_held_out" in numbers
+    assert {tuple(y.tolist()) for y in torch.cat([y for y in critic.labels if y.is_floating_point()])} == {
+        tuple(row.tolist()) for row in rows
+    }
