@@ -49,5 +49,5 @@ def run(arguments: Namespace) -> None:
         images = latent_images(net, latents, arguments.truncation, batch_size=BATCH, device=device)
     else:
         images = sample_images(net, seeds, classes, arguments.truncation, batch_size=BATCH, device=device)
-    written = save_samples(images, arguments.out, class_names=net.class_names)
+    written = save_samples(images, arguments.out, class_names=getattr(net, "class_names", ()))
     print(f"{len(images.seeds)} images of {subject.name}: {written[0] if len(written) == 1 else arguments.out}")

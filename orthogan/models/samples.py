@@ -182,7 +182,7 @@ def choose_classes(generator: nn.Module, text: str, *, new: bool = False) -> lis
     """
     net = as_generator(generator)
     table = label_table(net)
-    names = list(net.class_names)
+    names = list(getattr(net, "class_names", ()))
     if table is None:
         return parse_classes(text, net.num_classes, names)
     names += [f"class {label}" for label in range(len(names), net.num_classes)]
