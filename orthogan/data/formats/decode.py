@@ -141,8 +141,13 @@ def _deep_modes(picture: Image.Image) -> tuple[str, str] | None:
 def _round_colours(picture: Image.Image, data: bytes, upper: str, lower: str) -> None:
     """Replace the upper bytes in ``picture`` by the 16-bit values rounded to 8 bits."""
     second = Image.open(io.BytesIO(data), formats=_formats())
-    tiles: Any = second.tile  # tuples; Pillow 11 gave their parts names
-    lower_tiles: Any = [(*place, lower if isinstance(raw, str) else (lower, *raw[1:])) for *place, raw in tiles]
+    tiles: Any = second.tile  # tuples; since Pillow 11 of a class with names, which Pillow 13 uses
+    lower_tiles: Any = []
+    for tile in tiles:
+        *place, raw = tile
+        arguments = lower if isinstance(raw, str) else (lower, *raw[1:])
+        named = hasattr(tile, "_replace")
+        lower_tiles.append(tile._replace(args=arguments) if named else (*place, arguments))
     second.tile = lower_tiles
     second.load()
     low = np.asarray(second)
