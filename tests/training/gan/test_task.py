@@ -168,25 +168,16 @@ def test_every_shipped_config_passes_a_dry_run(path: Path, tmp_path: Path) -> No
         folder.mkdir(parents=True, exist_ok=True)
         Image.fromarray(pixels).save(folder / f"{index}.png")
     narrow = 8 if config.model.generator.kind != "r3gan" else 16
-    data = ["data.source=folder", f"data.path={tmp_path / 'images'}", "data.split=train", "data.count=null"]
+    data = {"source": "folder", "path": str(tmp_path / "images"), "split": "train", "count": None, "options": {}}
     if config.data.source.startswith("sprites"):
-        data = ["data.count=24"]
+        data = {"count": 24}
     nets = [f"model.{net}.channels={narrow}" for net in ("generator", "discriminator")]
     nets.append("training.generator_batch_size=4")
     if config.task == "classifier":
-        nets = ["model.classifier.channels=8", "data.holdout=0.2"]
-    report = dry_run(
-        load_config(
-            path,
-            [
-                *data,
-                *nets,
-                f"out={tmp_path / 'run'}",
-                "training.batch_size=4",
-                "training.device=cpu",
-            ],
-        )
-    )
+        nets, data = ["model.classifier.channels=8"], data | {"holdout": 0.2}
+    more = [f"out={tmp_path / 'run'}", "training.batch_size=4", "training.device=cpu"]
+    tree = load_config(path, [*nets, *more]).model_dump()
+    report = dry_run(Config.model_validate(tree | {"data": tree["data"] | data}))
     names = ["C"] if config.task == "classifier" else ["G", "D"]
     assert all(report[f"{name} parameters"] > 0 for name in names)
     assert f"{size} px" in report["data"]
