@@ -84,13 +84,14 @@ class LabelTable(nn.Module):
         """Return the class of each of ``places`` (n,), integers; consecutive ones follow the shares of the classes."""
         return self.draw((places.double() + 0.5) * GOLDEN % 1)
 
+    def find(self, vector: Sequence[float]) -> int | None:
+        """Return the class of a vector of k numbers; None if it is not in the table."""
+        equal = (self.vectors == self.vectors.new_tensor(vector)).all(1).nonzero()
+        return int(equal[0]) if len(equal) else None
+
     def add(self, vector: Sequence[float]) -> int:
-        """Append a vector of k numbers and return its class; an equal one is not repeated."""
-        row = self.vectors.new_tensor(vector)
-        equal = (self.vectors == row).all(1).nonzero()
-        if len(equal):
-            return int(equal[0])
-        self.vectors = torch.cat([self.vectors, row[None]])
+        """Append a vector of k numbers, which no training image has, and return its class."""
+        self.vectors = torch.cat([self.vectors, self.vectors.new_tensor(vector)[None]])
         self.counts = torch.cat([self.counts, self.counts.new_zeros(1)])
         return len(self.vectors) - 1
 

@@ -197,12 +197,15 @@ def choose_classes(generator: nn.Module, text: str, *, new: bool = False) -> lis
             if chosen[-1] >= net.num_classes:
                 raise UserError(f"classes: {chosen[-1]} is out of range; this generator has {net.num_classes} classes")
             continue
-        known = (table.vectors == table.vectors.new_tensor(vector)).all(1).any()
-        if not (new or known):
-            raise UserError(f"classes: no training image has the label '{part}', and this command needs one that has")
-        chosen.append(table.add(vector))
-        if not known:
+        label = table.find(vector)
+        if label is None:
+            if not new:
+                raise UserError(
+                    f"classes: no training image has the label '{part}', and this command needs one that has"
+                )
+            label = table.add(vector)
             names.append(part)
+        chosen.append(label)
     whole: Any = net
     whole.num_classes, whole.class_names = len(table.vectors), names
     return list(dict.fromkeys(chosen))

@@ -20,9 +20,11 @@ function engine(data) {
 
   return (view) => {
     const began = performance.now(), count = data.classes.length;
-    const order = data.order || {length: count};  // the classes of the seeds; without it they take turns
-    const place = count && Number(BigInt(view.seed) % BigInt(order.length));
-    const label = count && view.label === null ? (data.order ? order[place] : place) : view.label;
+    let label = view.label;
+    if (count && label === null) {  // the classes take turns, unless the seeds have an order of their own
+      const place = Number(BigInt(view.seed) % BigInt(data.order ? data.order.length : count));
+      label = data.order ? data.order[place] : place;
+    }
     latent.share = view.truncation;
     let start = latent(view.seed, label);
     if (view.mix > 0) { start = blend(start, latent(view.other, label), view.mix, data.space); }
