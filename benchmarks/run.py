@@ -23,7 +23,7 @@ from typing import Any
 import torch
 
 from benchmarks import timing
-from benchmarks.peers import PEERS
+from benchmarks.peers import OWN_NETS, PEERS
 from benchmarks.rivals import Contender, Race, race
 from benchmarks.setting import Setting
 from benchmarks.side_by_side import side_by_side
@@ -271,6 +271,8 @@ def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
     for name, path in peers:
         if name not in PEERS or not path:
             parser.error(f"--peer is {name}={path}: write NAME=PATH, where NAME is one of {', '.join(PEERS)}")
+        if name in OWN_NETS and "step" in asked.tables:
+            parser.error(f"--peer {name} trains only its own networks: use it with --tables time-to-peer")
     asked.peer = peers
     asked.contender = [(words[0], words[1:]) for words in asked.contender]
     if asked.device == "auto":

@@ -23,7 +23,10 @@ from benchmarks.time_to_fd import Budget, Run, score_of
 from benchmarks.timing import Spread
 
 CONFIGS = {"faces": "demo.yaml", "fashion-mnist": "fashion-mnist/3-minutes.yaml"}  # orthogan's recipe per data set
-RECIPES = {"pytorch-gan-collections": "configs/SNGAN_CIFAR10_CNN.txt"}  # the fastest of the peer's own
+RECIPES = {
+    "pytorch-gan-collections": "configs/SNGAN_CIFAR10_CNN.txt",  # the fastest of its own
+    "mimicry": "examples/sngan_example.py",
+}
 SHARE = 1 / 3  # orthogan's time, as a share of the peer's
 PEER_SCORES = 4
 MOST = 0.2  # the target

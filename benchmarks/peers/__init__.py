@@ -15,10 +15,16 @@ def _gan_collections(setting: Setting, gate: Gate, *, path: str, recipe: str = "
     gan_collections.run(setting, gate, path, recipe)
 
 
-def _mimicry(setting: Setting, gate: Gate, *, path: str) -> None:
+def _lightweight_gan(setting: Setting, gate: Gate, *, path: str) -> None:
+    from benchmarks.peers import lightweight_gan
+
+    lightweight_gan.run(setting, gate, path)
+
+
+def _mimicry(setting: Setting, gate: Gate, *, path: str, recipe: str = "") -> None:
     from benchmarks.peers import mimicry
 
-    mimicry.run(setting, gate, path)
+    mimicry.run(setting, gate, path, recipe)
 
 
 def _studiogan(setting: Setting, gate: Gate, *, path: str) -> None:
@@ -31,4 +37,6 @@ PEERS: dict[str, Callable[..., Any]] = {
     "pytorch-gan-collections": _gan_collections,
     "mimicry": _mimicry,
     "studiogan": _studiogan,
+    "lightweight-gan": _lightweight_gan,
 }
+OWN_NETS = ("lightweight-gan",)  # they do not train the networks of the others

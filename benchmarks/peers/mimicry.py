@@ -2,8 +2,9 @@
 
 Our gate stands where a step fetches its first batch. Its losses are printed every step and written every 50 steps as
 it does by default; pictures and checkpoints are left out. An update of G would have as many fakes as one of D; here
-it is told of twice as many, as the others have. tensorflow, requests, matplotlib and skimage, which only its metrics
-and pictures use, get stand-ins while it is imported where they are not installed.
+it is told of twice as many, as the others have, unless it trains by its own recipe: its example, whose other numbers
+are the defaults of the setting. tensorflow, requests, matplotlib and skimage, which only its metrics and pictures use,
+get stand-ins while it is imported where they are not installed.
 """
 
 from __future__ import annotations
@@ -27,8 +28,11 @@ STAND_INS = ("tensorflow", "requests", "matplotlib", "matplotlib.pyplot", "skima
 WORKERS = 4  # as in its examples
 
 
-def run(setting: Setting, gate: Gate, path: str) -> None:
+def run(setting: Setting, gate: Gate, path: str, recipe: str = "") -> None:
     """Train until the gate has had enough.
+
+    Args:
+        recipe: if given, an update of G has as many fakes as one of D.
 
     Raises:
         UserError: ``path`` holds something else.
@@ -47,7 +51,8 @@ def run(setting: Setting, gate: Gate, path: str) -> None:
         drop_last=True,
     )
     device = torch.device(setting.device)
-    generator = _twice(nets.SNGANGenerator32)(nz=setting.latent_dim, ngf=setting.generator_channels).to(device)
+    kind = nets.SNGANGenerator32 if recipe else _twice(nets.SNGANGenerator32)
+    generator = kind(nz=setting.latent_dim, ngf=setting.generator_channels).to(device)
     discriminator = nets.SNGANDiscriminator32(ndf=setting.channels).to(device)
     shown = Wrapped(generator, setting.latent_dim, setting.image_channels)
     gate.score = scorer(lambda: shown, source_of(setting), device)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import io
-import json
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -13,7 +11,7 @@ import pytest
 import torch
 
 from benchmarks import contender, ours, plain_loop
-from benchmarks.gate import Channel, Finished, Gate
+from benchmarks.gate import Finished
 from benchmarks.peers import PEERS
 from benchmarks.peers.imports import Nothing, StandIn, beside
 from benchmarks.plain_nets import PlainDiscriminator, PlainGenerator, copy_parameters, normalised
@@ -21,22 +19,9 @@ from benchmarks.rivals import AbsentError, Rival, race
 from benchmarks.setting import Setting, source_of
 from orthogan.errors import UserError
 from orthogan.models.families.sngan import SNGANDiscriminator, SNGANGenerator
+from tests.fixtures.gates import Talk
 
 TINY = Setting(channels=4, generator_channels=6, batch=2, generator_batch=4, n_dis=2, latent_dim=3, images=16)
-CPU = torch.device("cpu")
-
-
-class Talk:
-    """A gate in this process, and what it said."""
-
-    def __init__(self, *words: dict[str, Any], parts: bool = False) -> None:
-        self.sink = io.StringIO()
-        source = io.StringIO("".join(json.dumps(word) + "\n" for word in words))
-        self.gate = Gate(Channel(source, self.sink), CPU, parts=parts)
-
-    @property
-    def said(self) -> list[dict[str, Any]]:
-        return [json.loads(line) for line in self.sink.getvalue().splitlines()]
 
 
 @pytest.mark.parametrize("image_channels", [1, 3])

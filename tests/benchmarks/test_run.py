@@ -55,6 +55,7 @@ def test_patterns_choose_and_exclude() -> None:
     [
         (["--peer", "mimicry"], "write NAME=PATH"),
         (["--peer", "other=/x"], "write NAME=PATH"),
+        (["--peer", "lightweight-gan=/x"], "with --tables time-to-peer"),
         (["--tables", "steps"], "there is no steps; choose out of step"),
         (["--rounds", "0"], "--rounds is 0: at least 1"),
         (["--steps", "0"], "--steps is 0: at least 1"),
