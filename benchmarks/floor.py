@@ -2,16 +2,19 @@
 
 The operations are those of all matrix products and convolutions, forward and backward, as counted by torch. The bytes
 are what these operations read and write once, in their own data type, if everything between them is fused. The peak
-rates are measured with a large copy and large matrix products in float32 and bfloat16.
+rates are measured with a large copy and large matrix products in float32 and bfloat16. They change with the load of the
+machine, so ``python -m benchmarks.run --tables floor`` measures them in turns with the step.
 """
 
 from __future__ import annotations
 
 import argparse
+import math
+import statistics
 import tempfile
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,15 +22,22 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
+from tqdm import tqdm
 
+from benchmarks import timing
 from benchmarks.ours import config_of
+from benchmarks.rivals import LEAST, Contender, started
 from benchmarks.setting import Setting, source_of
+from benchmarks.side_by_side import at_once
 from benchmarks.timing import machine, synchronize, write
 from orthogan.training.gan.task import GanTask
 from orthogan.training.loop import update
 from orthogan.training.precision import make_accelerator
 from orthogan.training.task import Task
 from orthogan.training.watch import FiniteWatch
+
+OURS, FLOOR = "orthogan", "minimum"
+LEAST_SHARE = 0.6  # of the minimum time in that of a step, at Chainer widths
 
 
 @dataclass(frozen=True)
@@ -118,6 +128,72 @@ def table(work: dict[str, Least], limits: dict[str, float], precision: str) -> s
     return "\n".join(lines)
 
 
+def counted(setting: Setting, overrides: Sequence[str] = ()) -> tuple[dict[str, Least], str]:
+    """The work of each phase of a step, and its precision; it is not compiled, which would hide operations."""
+    with tempfile.TemporaryDirectory(prefix="orthogan-floor-") as folder:
+        config = config_of(setting, [*overrides, "training.compile=none"], folder)
+        accelerator = make_accelerator(config.training)
+        task = GanTask(config, source_of(setting), accelerator)
+        try:
+            return count(task, accelerator), "bf16" if accelerator.mixed_precision == "bf16" else "fp32"
+        finally:
+            task.close()
+
+
+def floor_in_turns(
+    contender: Contender, setting: Setting, *, rounds: int, steps: int | None, warm_up: int, logs: Path
+) -> dict[str, Any]:
+    """The table: in each round the peak rates, then the step of orthogan, and their ratio.
+
+    Args:
+        steps: steps per measurement; None: as many as take ``LEAST`` seconds.
+
+    Raises:
+        AbsentError: the process of orthogan ended.
+    """
+    device = torch.device(setting.device)
+    work, precision = counted(setting, contender["overrides"])
+    readings, rates = timing.Readings(seconds={OURS: [], FLOOR: []}), []
+    with started({OURS: contender}, {OURS: setting}, logs) as rivals:
+        rival = rivals[OURS]
+        rival.hear()
+        once = 0.0
+        for _ in range(warm_up):
+            once = at_once([rival], 1)
+        readings.repeats[OURS] = steps or max(1, math.ceil(LEAST / once))
+        for _ in tqdm(range(rounds), "floor", dynamic_ncols=True):
+            readings.load.append(timing.load_average())
+            rates.append(ceilings(device))
+            least = sum(one.seconds(rates[-1], precision) for one in work.values())
+            readings.seconds[FLOOR].append(least)
+            readings.seconds[OURS].append(at_once([rival], readings.repeats[OURS]))
+        readings.load.append(timing.load_average())
+    share = readings.ratio(FLOOR, OURS)
+    targets = []
+    if torch.cpu._is_amx_tile_supported() and setting.device == "cpu":
+        asked = f"minimum time over time of a step, with AMX: at least {LEAST_SHARE}"
+        targets = [{"target": asked, **asdict(share), "met": share.median >= LEAST_SHARE}]
+    middle = {name: statistics.median(one[name] for one in rates) for name in rates[0]}
+    lines = [
+        ", ".join(f"{name} {value / 1e9:,.0f} G/s" for name, value in middle.items()),
+        "",
+        table(work, middle, precision),
+        "",
+        f"step: {1e3 * statistics.median(readings.seconds[OURS]):,.1f} ms; minimum over step: {share.in_words()}",
+    ]
+    return {
+        "table": "floor",
+        "setting": asdict(setting),
+        "precision": precision,
+        "phases": {name: vars(one) for name, one in work.items()},
+        "rates": rates,
+        "readings": asdict(readings),
+        "absent": {},
+        "targets": targets,
+        "text": "\n".join(lines),
+    }
+
+
 def main() -> None:
     """Count the work, measure the peak rates, and print both."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
@@ -135,24 +211,18 @@ def main() -> None:
         images=max(1000, args.batch),
         device=args.device,
     )
-    # exactly the training step, but not compiled: operations inside compiled functions are not visible
-    config = config_of(setting, ["training.compile=none"], tempfile.mkdtemp())
-    accelerator = make_accelerator(config.training)
-    task = GanTask(config, source_of(setting), accelerator)
-    work = count(task, accelerator)
-    precision = "bf16" if accelerator.mixed_precision == "bf16" else "fp32"
+    work, precision = counted(setting)
     print(", ".join(f"{name} {value / 1e9:,.0f} G/s" for name, value in limits.items()))
     print(table(work, limits, precision))
     if args.json:
         content = {
-            "machine": machine(accelerator.device),
+            "machine": machine(torch.device(args.device)),
             "ceilings": limits,
             "precision": precision,
             "batch": args.batch,
         }
         content["phases"] = {name: vars(one) for name, one in work.items()}
         write(content, args.json)
-    task.close()
 
 
 if __name__ == "__main__":

@@ -1,10 +1,11 @@
 """Training speed of orthogan, a plain PyTorch loop, and other libraries, in one run: ``python -m benchmarks.run``.
 
-There are six tables. "step": the time of a step of SN-GAN at 32 px, images per second, and memory. "variants": the
+There are seven tables. "step": the time of a step of SN-GAN at 32 px, images per second, and memory. "variants": the
 cost of stable rank normalization and the nearest orthogonal gradient in such a step. "time-to-fd": the time until the
 fakes reach a fixed Fréchet distance to the reals, for orthogan and the plain loop. "time-to-peer": the time until
 orthogan's quick recipe reaches the distance of a peer's own recipe. "starts": the CPU time of whole commands, divided
-by that of ``import torch``. "side-by-side": the speed of a run beside another one, and beside a busy process.
+by that of ``import torch``. "side-by-side": the speed of a run beside another one, and beside a busy process. "floor":
+the minimum time of a step on this machine, in turns with the step.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from typing import Any
 import torch
 
 from benchmarks import timing
+from benchmarks.floor import floor_in_turns
 from benchmarks.peers import OWN_NETS, PEERS
 from benchmarks.rivals import Contender, Race, race
 from benchmarks.setting import Setting
@@ -33,7 +35,7 @@ from benchmarks.time_to_peer import CONFIGS as PEER_DATA
 from benchmarks.time_to_peer import time_to_peer
 from orthogan.device import fast_bf16
 
-TABLES = ("step", "variants", "time-to-fd", "time-to-peer", "starts", "side-by-side")
+TABLES = ("step", "variants", "time-to-fd", "time-to-peer", "starts", "side-by-side", "floor")
 CONFIGS: dict[str, list[str]] = {  # keys for all contenders of orthogan
     "sngan32": [],
     "srngan32": ["model.discriminator.norm.kind=stable_rank"],
@@ -318,10 +320,11 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
                 tables.append(starts(asked.rounds))
                 show(f"{kind}, CPU time", tables[-1])
                 timing.write(result, asked.json)
-            elif kind == "side-by-side":
+            elif kind in ("side-by-side", "floor"):
                 one = ours([*CONFIGS[asked.config], *asked.keys])
                 amount = {"rounds": asked.rounds, "steps": asked.steps, "warm_up": asked.warm_up}
-                tables.append(side_by_side(one, setting_of(asked), **amount, logs=logs))
+                made = side_by_side if kind == "side-by-side" else floor_in_turns
+                tables.append(made(one, setting_of(asked), **amount, logs=logs))
                 show(f"{kind}: D {asked.channels}, batch {asked.batch}, n_dis {asked.n_dis}", tables[-1])
                 timing.write(result, asked.json)
             else:

@@ -1,8 +1,9 @@
 """Training beside other work on the same cores: ``python -m benchmarks.run --tables side-by-side``.
 
-Each way in which threads may wait has two training processes with as many threads as there are cores. In each
-round, the first runs alone, then both run at the same time, then the first runs beside a process that keeps one core
-busy. The table has seconds per step; two runs side by side count as one that makes both their steps.
+orthogan chooses the number of its threads by itself. The other ways have one thread per core, which wait for each other
+in different ways. Each has two training processes. In each round, the first runs alone, then both run at the same time,
+then the first runs beside a process that keeps one core busy; each time until orthogan has seen the load, and then for
+the measurement. The table has seconds per step; two runs side by side count as one that makes both their steps.
 """
 
 from __future__ import annotations
@@ -25,22 +26,28 @@ from benchmarks import timing
 from benchmarks.rivals import LEAST, Contender, Rival, started
 from benchmarks.setting import Setting
 from orthogan.io.threads import cores
+from orthogan.threads import WINDOW
 
-SETTINGS = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")
+THREADS = "OMP_NUM_THREADS"
+SETTINGS = (THREADS, "MKL_NUM_THREADS", "OMP_WAIT_POLICY", "GOMP_SPINCOUNT")
 OURS = "orthogan"
 WAYS: dict[str, dict[str, str]] = {  # the environment of the processes
     OURS: {},
-    "short spins": {"GOMP_SPINCOUNT": "3000"},
-    "no spins": {"OMP_WAIT_POLICY": "passive"},
+    "one thread per core": {THREADS: str(cores())},
+    "short spins": {THREADS: str(cores()), "GOMP_SPINCOUNT": "3000"},
+    "no spins": {THREADS: str(cores()), "OMP_WAIT_POLICY": "passive"},
 }
+SETTLE = 3 * WINDOW + 1  # seconds until the number of threads fits the load
 ALONE, BOTH, BUSY = "alone", "two side by side", "beside a busy process"
 LEAST_OF_BOTH, LEAST_BESIDE = 0.85, 0.4
+
+BUSY_LOOP = "import os\nparent = os.getppid()\nwhile os.getppid() == parent: pass"
 
 
 @contextmanager
 def busy_process() -> Iterator[subprocess.Popen[bytes]]:
-    """A process that keeps one core busy."""
-    with subprocess.Popen([sys.executable, "-c", "while True: pass"]) as process:
+    """A process that keeps one core busy, and ends with this one."""
+    with subprocess.Popen([sys.executable, "-c", BUSY_LOOP]) as process:
         try:
             yield process
         finally:
@@ -49,7 +56,7 @@ def busy_process() -> Iterator[subprocess.Popen[bytes]]:
 
 @contextmanager
 def environment(variables: dict[str, str]) -> Iterator[None]:
-    """Set ``variables``, and no other that says how threads wait, for the processes started here."""
+    """Set ``variables``, and no other that says how many threads there are or how they wait, for new processes."""
     before = dict(os.environ)
     for name in SETTINGS:
         os.environ.pop(name, None)
@@ -71,6 +78,15 @@ def at_once(rivals: Sequence[Rival], steps: int) -> float:
     return (time.perf_counter() - began) / (steps * len(rivals))
 
 
+def settle(rivals: Sequence[Rival]) -> None:
+    """Let ``rivals`` run at the same time until each has seen the load."""
+    end, steps = time.perf_counter() + SETTLE, 1
+    while (began := time.perf_counter()) < end:
+        at_once(rivals, steps)
+        once = (time.perf_counter() - began) / steps
+        steps = max(1, min(round(1.0 / once), 2 * steps))
+
+
 def side_by_side(
     contender: Contender, setting: Setting, *, rounds: int, steps: int | None, warm_up: int, logs: Path
 ) -> dict[str, Any]:
@@ -83,12 +99,11 @@ def side_by_side(
         AbsentError: a process ended.
     """
     readings = timing.Readings()
-    threads = {"OMP_NUM_THREADS": str(cores())}
     with tqdm(total=rounds * len(WAYS), desc="side by side", dynamic_ncols=True) as bar:
         for number in range(rounds):
             readings.load.append(timing.load_average())
             for way in list(WAYS)[::-1] if number % 2 else list(WAYS):
-                with environment(WAYS[way] | threads):
+                with environment(WAYS[way]):
                     pair = {f"{way} {which}": contender for which in ("first", "second")}
                     with started(pair, dict.fromkeys(pair, setting), logs) as rivals:
                         _one_round(way, list(rivals.values()), readings, steps, warm_up)
@@ -124,8 +139,11 @@ def _one_round(way: str, rivals: list[Rival], readings: timing.Readings, steps: 
             once = at_once([rival], 1)
     count = steps or readings.repeats.get(way) or max(1, math.ceil(LEAST / once))
     readings.repeats[way] = count
-    found = {ALONE: at_once(rivals[:1], count), BOTH: at_once(rivals, count)}
+    found = {ALONE: at_once(rivals[:1], count)}
+    settle(rivals)
+    found[BOTH] = at_once(rivals, count)
     with busy_process():
+        settle(rivals[:1])
         found[BUSY] = at_once(rivals[:1], count)
     for name, seconds in found.items():
         readings.seconds.setdefault(f"{way}, {name}", []).append(seconds)

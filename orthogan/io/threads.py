@@ -1,20 +1,38 @@
-"""How many CPU cores there are to use, and A ``map`` over a few threads."""
+"""How many CPU cores there are to use, and a ``map`` over a few threads."""
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
+from pathlib import Path
 from typing import TypeVar
 
 A = TypeVar("A")
 B = TypeVar("B")
 
 
+CGROUP = Path("/sys/fs/cgroup")  # of a container
+
+
 def cores() -> int:
-    """CPU cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """CPU cores that this process may use, at most the limit of its container, rounded up."""
+    found = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, math.ceil(min(found, _limit(CGROUP))))
+
+
+def _limit(folder: Path) -> float:
+    """CPU time per time that the control group ``folder`` may use (version 2, then 1); infinity without a limit."""
+    try:
+        if (file := folder / "cpu.max").is_file():
+            quota, period = file.read_text().split()
+        else:
+            quota, period = ((folder / "cpu" / f"cpu.cfs_{name}_us").read_text() for name in ("quota", "period"))
+        return int(quota) / int(period) if int(quota) > 0 else math.inf
+    except (OSError, ValueError, ZeroDivisionError):  # no such files, or "max"
+        return math.inf
 
 
 def in_threads(work: Callable[[A], B], items: Iterable[A]) -> Iterator[B]:

@@ -16,8 +16,8 @@ from torch.autograd.function import once_differentiable
 from orthogan.linalg.decompositions import eigh
 from orthogan.linalg.precision import at_least_float32, magnitude, matrices
 
-SqrtMethod = Literal["eigh", "pade", "taylor", "newton_schulz"]
-InverseMethod = Literal["eigh", "newton_schulz", "pade"]
+SqrtMethod = Literal["eigh", "pade", "taylor", "newton_schulz", "eigh_autograd"]
+InverseMethod = Literal["eigh", "newton_schulz", "pade", "eigh_autograd"]
 DEGREE = 100  # degree of the geometric series in the published Taylor gradient
 # (1+s)^11 +- (1-s)^11 in z = s^2: their quotient is the [5,5] Pade approximant of sqrt(z) about z = 1
 NUMERATOR = tuple(comb(11, 2 * j) for j in range(6))
@@ -36,6 +36,9 @@ def matrix_sqrt(matrix: Tensor, method: SqrtMethod = "eigh", *, iterations: int 
             1 / (l_i - l_j) = 1/l_i * 1/(1 - x), x = l_j/l_i, they replace 1/(1 - x) by its [50,50] Pade approximant or
             its series to degree 100. Both agree with "eigh" for separate eigenvalues and give no gradient between equal
             ones. "newton_schulz" is the coupled iteration (Li et al. 2018, iSQRT-COV) with autograd's gradient.
+            "eigh_autograd" is the baseline of the papers: the exact root with the gradient of ``torch.linalg.eigh``,
+            which divides by eigen-gaps, and is wrong where eigenvalues are equal or nearly equal. Elements of it that
+            are not finite become 0.
         iterations: for "newton_schulz" only.
 
     The gradient of vanishing eigenvalues is bounded as if they were at rounding level, eps * l_max.
@@ -62,7 +65,10 @@ def matrix_sqrt(matrix: Tensor, method: SqrtMethod = "eigh", *, iterations: int 
             return _GapRoot.apply(s, method) * size  # pyright: ignore[reportReturnType, reportOptionalOperand]
         if method == "newton_schulz":
             return _newton_schulz(s, iterations)[0] * size
-    raise ValueError(f"method {method!r}: choose eigh, pade, taylor or newton_schulz")
+        if method == "eigh_autograd":
+            values, vectors = _decompose(_FiniteGradient.apply(s))
+            return _compose(vectors, _raised(values).sqrt()) * size
+    raise ValueError(f"method {method!r}: choose eigh, pade, taylor, newton_schulz or eigh_autograd")
 
 
 def inverse_sqrt(matrix: Tensor, method: InverseMethod = "eigh", *, iterations: int = 5, shift: float = 0.0) -> Tensor:
@@ -75,7 +81,7 @@ def inverse_sqrt(matrix: Tensor, method: InverseMethod = "eigh", *, iterations: 
             approximant after division by the Frobenius norm (Song et al. 2022, fast differentiable matrix square root),
             with the gradient of the exact root by the iterative Lyapunov solver. Both of these are smooth
             approximations: they raise small eigenvalues less than the exact inverse root does, "pade" to
-            11 / sqrt(||S||_F).
+            11 / sqrt(||S||_F). "eigh_autograd" is the baseline of the papers, see ``matrix_sqrt``.
         iterations: for "newton_schulz" only.
         shift: 0 or more. With 0, eigenvalues below eps * l_max are replaced by eps * l_max.
 
@@ -104,7 +110,11 @@ def inverse_sqrt(matrix: Tensor, method: InverseMethod = "eigh", *, iterations: 
             return _newton_schulz(shifted, iterations)[1] / size
         if method == "pade":
             return _PadeRoots.apply(shifted)[1] / size  # pyright: ignore[reportOptionalSubscript]
-    raise ValueError(f"method {method!r}: choose eigh, newton_schulz or pade")
+        if method == "eigh_autograd":
+            values, vectors = _decompose(_FiniteGradient.apply(s))
+            values = values + shifts.squeeze(-1) if shift else _raised(values)
+            return _compose(vectors, values.rsqrt()) / size
+    raise ValueError(f"method {method!r}: choose eigh, newton_schulz, pade or eigh_autograd")
 
 
 @torch.no_grad()
@@ -169,6 +179,18 @@ def _raised(values: Tensor) -> Tensor:
 
 def _compose(vectors: Tensor, values: Tensor) -> Tensor:
     return (vectors * values.unsqueeze(-2)) @ vectors.mT
+
+
+class _FiniteGradient(torch.autograd.Function):
+    """The identity; elements of its gradient that are not finite become 0."""
+
+    @staticmethod
+    def forward(ctx: Any, s: Tensor) -> Tensor:
+        return s.view_as(s)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:  # pyright: ignore
+        return gradient.nan_to_num(0.0, 0.0, 0.0)
 
 
 class _Lyapunov(torch.autograd.Function):

@@ -193,9 +193,9 @@ class ModelConfig(Section):
             net: NetConfig = getattr(self, name)
             net.check(config, name)
         pooling, penalty = self.discriminator.pooling, config.loss.gradient_penalty
-        twice = pooling.method in ("eigh", "newton_schulz")
+        twice = pooling.method in ("eigh", "newton_schulz", "eigh_autograd")
         if pooling.kind == "covariance" and penalty.kind != "none" and not twice:
             raise ValueError(
                 "model.discriminator.pooling.method: a gradient penalty differentiates D twice, which only "
-                "'newton_schulz' and 'eigh' allow"
+                "'newton_schulz', 'eigh' and 'eigh_autograd' allow"
             )

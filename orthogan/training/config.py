@@ -274,6 +274,11 @@ class TrainingConfig(Section):
         description="mode of torch.compile; auto = default on a GPU, none on a CPU",
     )
     device: Literal["auto", "cpu", "cuda", "mps"] = Field(default="auto", description="auto = chosen by Accelerate")
+    threads: Annotated[int, Field(ge=1, le=1024)] | None = Field(
+        default=None,
+        description="threads per process on a CPU; null = OMP_NUM_THREADS or, where it is not set, one per core, and "
+        "fewer while other processes keep cores busy. A number also fixes the last digits of a run",
+    )
 
     @property
     def fakes(self) -> int:

@@ -20,10 +20,11 @@ from orthogan.distributed import all_true
 from orthogan.errors import CannotWrite, Stopped
 from orthogan.io import checkpoint
 from orthogan.progress import duration
+from orthogan.threads import ThreadCount
 from orthogan.training.expected import Expected, find_expected
 from orthogan.training.pace import Pace, remaining
 from orthogan.training.post_hoc_ema import forget_snapshots, is_snapshot_due, write_snapshot
-from orthogan.training.resume import continue_run, record_of
+from orthogan.training.resume import continue_run, machine_of, record_of
 from orthogan.training.run_log import Means, RunLog
 from orthogan.training.schedule import factor
 from orthogan.training.scoring import Scoring, in_background
@@ -46,11 +47,19 @@ def train_task(task: Task, config: Config, accelerator: Accelerator, *, allow_co
         UserError: the run folder contains a run of another config, a score cannot be computed, or the disk cannot be
             written (``CannotWrite``, which says what is safe).
     """
+    alone_on_cpu = accelerator.device.type == "cpu" and accelerator.num_processes == 1
+    with ThreadCount(config.training.threads, follow=alone_on_cpu) as threads:
+        return _train(task, config, accelerator, threads, allow_config_change=allow_config_change)
+
+
+def _train(
+    task: Task, config: Config, accelerator: Accelerator, threads: ThreadCount, *, allow_config_change: bool
+) -> Path:
     run = Path(str(config.out))
     main = accelerator.is_main_process
     training, logging = config.training, config.logging
-    state = continue_run(run, task, config, accelerator, allow_config_change=allow_config_change)
-    about = record_of(task, config, accelerator) if main else {}
+    state = continue_run(run, task, config, accelerator, threads, allow_config_change=allow_config_change)
+    about = record_of(task, config) if main else {}
     expected = find_expected(config) if main else Expected()
     scoring = Scoring(run, task, config, accelerator, state, expected)
     if scoring.complete:
@@ -91,7 +100,8 @@ def train_task(task: Task, config: Config, accelerator: Accelerator, *, allow_co
         with pace.event("checkpoint"):
             if main:
                 log.flush()
-                checkpoint.save(run, step, task.files(step), about | {"seconds": log.seconds, "orthogan": __version__})
+                now = {"machine": machine_of(accelerator), "seconds": log.seconds, "orthogan": __version__}
+                checkpoint.save(run, step, task.files(step), about | now)
                 whole = step
                 scoring.saved(step)
             accelerator.wait_for_everyone()
@@ -143,6 +153,7 @@ def train_task(task: Task, config: Config, accelerator: Accelerator, *, allow_co
                 if main and is_snapshot_due(training.ema, done, training.steps):
                     for average in task.averages.values():
                         write_snapshot(run, average, done, done * task.images_per_step)
+                threads.check()
                 if pace.step():
                     log.estimate(done, pace)
                 log.advance(pace.left(done))

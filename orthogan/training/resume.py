@@ -29,6 +29,7 @@ from orthogan.io.read import printable
 from orthogan.io.weights import read_metadata
 from orthogan.io.write import disk_errors, free_name, write_text
 from orthogan.models.saved import CLASSIFIER, RAW
+from orthogan.threads import ThreadCount
 from orthogan.training.run_log import LOG
 from orthogan.training.schedule import factor, keys_of_length
 from orthogan.training.task import Task
@@ -103,7 +104,13 @@ class _Choice:
 
 
 def continue_run(
-    run: Path, task: Task, config: Config, accelerator: Accelerator, *, allow_config_change: bool
+    run: Path,
+    task: Task,
+    config: Config,
+    accelerator: Accelerator,
+    threads: ThreadCount,
+    *,
+    allow_config_change: bool,
 ) -> RunState:
     """Restore ``task`` from the newest intact checkpoint of ``run``, or prepare an empty run folder.
 
@@ -118,6 +125,8 @@ def continue_run(
         choice = broadcast_object_list([choice])[0]
     assert isinstance(choice, _Choice)
     state, folder = choice.state, choice.folder
+    if number := choice.record.get("machine", {}).get("threads"):
+        threads.begin_with(number)
     if folder is not None:
         if not accelerator.is_main_process:
             _check_same(folder, choice, accelerator.process_index)
@@ -156,11 +165,11 @@ def check_run(run: Path, task: Task, config: Config, *, allow_config_change: boo
         _compare_data(record.get("data"), folder, task, config, run)
 
 
-def record_of(task: Task, config: Config, accelerator: Accelerator) -> dict[str, Any]:
-    """Return the metadata of a run in a checkpoint, except its position."""
+def record_of(task: Task, config: Config) -> dict[str, Any]:
+    """Return the metadata of a run in a checkpoint, except its position and ``machine_of``."""
     source = task.source
     data = {"classes": _classes(task, config), "count": len(source), "fingerprint": source.fingerprint()}
-    return {"config": config.model_dump(), "data": data, "machine": _machine(accelerator)}
+    return {"config": config.model_dump(), "data": data}
 
 
 def refuse_changes(old: dict[str, Any], config: Config, run: Path, *, allow: bool) -> list[str]:
@@ -213,6 +222,8 @@ def _new_length(old: dict[str, Any], config: Config, step: int) -> str:
 
 def _is_free(key: str, old: dict[str, Any], new: dict[str, Any]) -> bool:
     """Whether a change of ``key`` needs no consent."""
+    if key == "training.threads":
+        return True
     if key in ("training.steps", "training.kimg"):
         return new["training"]["steps"] >= old["training"]["steps"]
     if key.startswith("augment."):
@@ -364,7 +375,7 @@ def _stored_classes(folder: Path) -> list[str]:
     return []
 
 
-def _machine(accelerator: Accelerator) -> dict[str, Any]:
+def machine_of(accelerator: Accelerator) -> dict[str, Any]:
     """Return what the last digits depend on."""
     return {
         "processes": accelerator.num_processes,
@@ -375,7 +386,7 @@ def _machine(accelerator: Accelerator) -> dict[str, Any]:
 
 
 def _compare_machine(old: dict[str, Any], accelerator: Accelerator) -> None:
-    new = _machine(accelerator)
+    new = machine_of(accelerator)
     changed = [f"{name}: {old[name]} -> {new[name]}" for name in new if name in old and old[name] != new[name]]
     if changed:
         what = ", ".join(changed)

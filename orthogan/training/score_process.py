@@ -34,8 +34,8 @@ class Scored:
 class ScoreProcess:
     """Scores checkpoints of ``run`` in order in a separate process, which starts with the first checkpoint.
 
-    It has the number of threads of this process, and always ends with it. A failed score stays ``unscored``, so its
-    checkpoint is kept for another try.
+    It has the number of threads of this process, or half of them where both compute on the CPU, and always ends with
+    it. A failed score stays ``unscored``, so its checkpoint is kept for another try.
     """
 
     def __init__(self, run: Path, config: Config, training_device: torch.device) -> None:
@@ -50,7 +50,10 @@ class ScoreProcess:
         self.failed: dict[int, str] = {}
         self._queue: deque[int] = deque()
         self._current: int | None = None
-        about = {"config": config.model_dump(), "device": self.device, "threads": torch.get_num_threads()}
+        threads = torch.get_num_threads()
+        if training_device.type == torch.device(self.device).type == "cpu":  # both compute on the same cores
+            threads = max(1, threads // 2)
+        about = {"config": config.model_dump(), "device": self.device, "threads": threads}
         self._worker = Worker(WORKER, dict.fromkeys(RANKS), about)
 
     @property

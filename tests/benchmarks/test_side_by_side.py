@@ -12,6 +12,7 @@ import pytest
 
 from benchmarks import side_by_side
 from benchmarks.setting import Setting
+from orthogan.io.threads import cores
 
 
 class Clock:
@@ -59,6 +60,7 @@ def test_speeds_are_compared_with_those_alone(tmp_path: Path, monkeypatch: pytes
         clock.busy = False
 
     monkeypatch.setenv("OMP_WAIT_POLICY", "active")
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
     monkeypatch.setattr(side_by_side, "started", started)
     monkeypatch.setattr(side_by_side, "busy_process", busy)
     monkeypatch.setattr(side_by_side.time, "perf_counter", lambda: clock.now)
@@ -66,9 +68,10 @@ def test_speeds_are_compared_with_those_alone(tmp_path: Path, monkeypatch: pytes
     assert [target["median"] for target in found["targets"]] == [1.0, 0.4]
     assert all(target["met"] for target in found["targets"])
     assert "| orthogan | 1.00 (1.00–1.00) | 0.40 (0.40–0.40) | 1.00 (1.00–1.00) | 1,000 |" in found["text"]
-    ours, short, passive = {}, {"GOMP_SPINCOUNT": "3000"}, {"OMP_WAIT_POLICY": "passive"}
+    all_cores = {"OMP_NUM_THREADS": str(cores())}
+    ways = [{}, all_cores, all_cores | {"GOMP_SPINCOUNT": "3000"}, all_cores | {"OMP_WAIT_POLICY": "passive"}]
     absent = dict.fromkeys(side_by_side.SETTINGS)
-    assert seen == [absent | way for way in (ours, short, passive, passive, short, ours)]
+    assert seen == [absent | way for way in (*ways, *ways[::-1])]
     assert os.environ["OMP_WAIT_POLICY"] == "active"
 
 

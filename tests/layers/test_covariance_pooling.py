@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from orthogan.layers import CovariancePooling
 
-METHODS = ["pade", "taylor", "newton_schulz", "eigh"]
+METHODS = ["pade", "taylor", "newton_schulz", "eigh", "eigh_autograd"]
 
 
 def pooled(x: Tensor) -> Tensor:

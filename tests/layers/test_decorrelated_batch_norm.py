@@ -16,7 +16,7 @@ from orthogan.layers import DecorrelatedBatchNorm2d, decorrelate
 from orthogan.layers.batch_norm import ConditionalBatchNorm2d
 from tests.fixtures.two_processes import both_finish
 
-METHODS = ["eigh", "newton_schulz", "pade"]
+METHODS = ["eigh", "newton_schulz", "pade", "eigh_autograd"]
 
 
 def whitened(x: Tensor, groups: int, eps: float) -> np.ndarray:

@@ -22,9 +22,10 @@ from orthogan.linalg.roots import (
 )
 
 Root = Callable[..., Tensor]
+BASELINES = [(root, "eigh_autograd") for root in (matrix_sqrt, inverse_sqrt)]
 ROOTS = [(matrix_sqrt, m) for m in ("eigh", "pade", "taylor", "newton_schulz")]
 INVERSES = [(inverse_sqrt, m) for m in ("eigh", "newton_schulz", "pade")]
-ALL = ROOTS + INVERSES
+ALL = ROOTS + INVERSES + BASELINES
 each = pytest.mark.parametrize(("root", "method"), ALL, ids=[f"{f.__name__}-{m}" for f, m in ALL])
 
 
@@ -79,6 +80,36 @@ def test_gradients_of_both_orders(root: Root, method: str, values: list[float]) 
     tolerance = 1e-3 if method == "pade" else 1e-6
     assert torch.autograd.gradcheck(lambda x: root(x, method), (s,), atol=tolerance)
     assert torch.autograd.gradgradcheck(lambda x: root(x, method), (s,), atol=5 * tolerance)
+
+
+separate = pytest.mark.parametrize("root", [matrix_sqrt, inverse_sqrt])
+
+
+@separate
+def test_the_baseline_of_the_papers_is_exact_only_for_separate_eigenvalues(root: Root) -> None:
+    s = made([0.5, 0.8, 1.4, 3.0])[0].requires_grad_(True)
+    assert torch.autograd.gradcheck(lambda x: root(x, "eigh_autograd"), (s,))
+    assert torch.autograd.gradgradcheck(lambda x: root(x, "eigh_autograd"), (s,))
+    torch.testing.assert_close(root(s, "eigh_autograd"), root(s))
+    probe = torch.randn(4, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    near = made([0.5, 1.0, 1.0 + 1e-6, 3.0])[0]
+    exact = gradient(root, near, probe)
+    stable, baseline = (
+        gradient(lambda x, m=m: root(x, m), near.float(), probe.float()) for m in ("eigh", "eigh_autograd")
+    )
+    torch.testing.assert_close(stable.double(), exact, rtol=1e-4, atol=1e-5)
+    assert (baseline - exact).norm() > 30 * (stable - exact).norm()
+
+
+@separate
+@pytest.mark.parametrize("shift", [0.0, 0.1])
+def test_the_baseline_has_a_finite_gradient_everywhere(root: Root, shift: float) -> None:
+    options = {"shift": shift} if root is inverse_sqrt else {}
+    probe = torch.randn(3, 3, generator=torch.Generator().manual_seed(1))
+    for s in (torch.eye(3), torch.zeros(3, 3), torch.ones(3, 3), torch.diag(torch.tensor([1.0, 1.0, 4.0]))):
+        found = gradient(lambda x: root(x, "eigh_autograd", **options), s, probe)
+        assert found.isfinite().all()
+    assert root(torch.full((3, 3), torch.nan), "eigh_autograd", **options).isnan().all()
 
 
 def published(s: Tensor, probe: Tensor, gap: Callable[[Tensor], Tensor]) -> Tensor:
@@ -199,7 +230,10 @@ def test_batches_dtypes_and_autocast(root: Root, method: str) -> None:
     with torch.autocast("cpu", dtype=torch.bfloat16):
         torch.testing.assert_close(root(s.float(), method), root(s, method).float(), rtol=1e-4, atol=1e-5)
         inside = gradient(lambda x: root(x, method), s.float(), probe)
-    if method != "newton_schulz":  # autograd's backward of plain products is up to where backward() is called
+    if method not in (
+        "newton_schulz",
+        "eigh_autograd",
+    ):  # autograd's backward of plain products is up to where backward() is called
         torch.testing.assert_close(inside, plain)
 
 
@@ -230,7 +264,7 @@ def test_condition_numbers() -> None:
 def test_refusals() -> None:
     with pytest.raises(ValueError, match="method 'svd': choose eigh, pade, taylor"):
         matrix_sqrt(torch.eye(2), "svd")
-    with pytest.raises(ValueError, match="method 'taylor': choose eigh, newton_schulz or pade"):
+    with pytest.raises(ValueError, match="method 'taylor': choose eigh, newton_schulz, pade"):
         inverse_sqrt(torch.eye(2), "taylor")
     with pytest.raises(ValueError, match="iterations is 0"):
         matrix_sqrt(torch.eye(2), "newton_schulz", iterations=0)

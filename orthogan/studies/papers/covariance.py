@@ -73,6 +73,9 @@ def treated(names: str) -> Method:
 METHODS = {
     "plain": Method(layered(""), "batch norm, and the mean over the map, with no covariance."),
     "svd": Method(layered("eigh"), "the exact eigendecomposition, with the gradient that has no eigen-gap."),
+    "svd-autograd": Method(
+        layered("eigh_autograd"), "the exact eigendecomposition, with autograd's gradient, which divides by eigen-gaps."
+    ),
     "newton-schulz": Method(layered("newton_schulz"), "by products, five iterations."),
     "pade": Method(layered("pade"), "the authors' Padé approximants."),
     **{f"svd+{names}": treated(names) for names in TREATMENTS},

@@ -1,0 +1,143 @@
+"""The number of threads that compute on a CPU: fewer while other processes keep cores busy."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Callable
+from types import TracebackType
+from typing import ClassVar, NamedTuple, Self
+
+import torch
+
+from orthogan.io.threads import cores
+
+WINDOW = 5.0  # seconds over which the load is measured
+GIVEN = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")  # whoever sets one of these has chosen a number
+NORMAL = 0  # priority ("niceness") of a process that nobody changed
+
+
+class Usage(NamedTuple):
+    """CPU time so far [s]: ``free`` of the cores that this process may use, ``own`` of this process."""
+
+    free: float
+    own: float
+
+
+def usage() -> Usage | None:
+    """Read the CPU times; None where the system does not tell them.
+
+    Processes of lower priority give way, so their time counts as free, unless this process has a lower one itself.
+    """
+    import psutil
+
+    try:
+        times = psutil.cpu_times(percpu=True)
+        allowed = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(len(times))
+        mine = [times[core] for core in allowed]
+        own = os.times()
+        free = sum(one.idle + getattr(one, "iowait", 0.0) for one in mine)
+        if hasattr(os, "nice") and os.nice(0) <= NORMAL:
+            free += sum(getattr(one, "nice", 0.0) for one in mine)
+    except (OSError, IndexError, RuntimeError, psutil.Error):  # such as in a container without /proc/stat
+        return None
+    return Usage(free, own.user + own.system)
+
+
+class ThreadCount:
+    """A context that sets the number of threads of torch, and restores it at the end.
+
+    All threads of an operation wait for the slowest one. If another process needs a core, the thread on that core is
+    slow in every operation, and the whole process runs at a fraction of its speed. Fewer threads are then faster.
+    Without a number, ``check`` follows the load: each ``window`` it computes how many cores are free or used by
+    this process, and changes the number of threads when two windows agree. Rounding depends on the number of threads,
+    so that it also changes the last digits.
+
+    The load is not followed with a fixed ``number``, where ``OMP_NUM_THREADS`` is set, or within another
+    ``ThreadCount``, which is in charge then.
+
+    Args:
+        number: a fixed number; None: one thread per core, and fewer while other processes are busy.
+        follow: without a number, follow the load; False on a GPU or with several processes.
+
+    Example:
+        >>> import torch
+        >>> before = torch.get_num_threads()
+        >>> with ThreadCount(1):
+        ...     torch.get_num_threads()
+        1
+        >>> torch.get_num_threads() == before
+        True
+    """
+
+    _active: ClassVar[ThreadCount | None] = None
+
+    def __init__(
+        self,
+        number: int | None = None,
+        *,
+        follow: bool = True,
+        window: float = WINDOW,
+        read: Callable[[], Usage | None] = usage,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.number, self.window = number, window
+        self._read, self._clock = read, clock
+        chosen = any(os.environ.get(name) for name in GIVEN)
+        self._follow = follow and number is None and not chosen
+        self._inner = False
+        self._before = self._most = 1
+        self._at, self._usage = 0.0, None
+        self._wanted: int | None = None  # by the last window
+
+    def __enter__(self) -> Self:
+        self._inner = ThreadCount._active is not None
+        if self._inner:
+            return self
+        ThreadCount._active = self
+        self._before = torch.get_num_threads()
+        # torch does not know the share of the cores that a container has
+        self._most = min(self._before, cores()) if self._follow else self._before
+        self._set(self.number or self._most)
+        self._at, self._usage = self._clock(), self._read() if self._follow and self._most > 1 else None
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        if not self._inner:
+            ThreadCount._active = None
+            self._set(self._before)
+
+    def begin_with(self, number: int) -> None:
+        """Begin with ``number`` threads, such as those of a run before it stopped, where the load is followed."""
+        if self._follow and not self._inner:
+            self._set(max(1, min(number, self._most)))
+
+    def check(self) -> None:
+        """Follow the load, if a window has passed; call it often. A change is reported on stderr."""
+        if self._inner and ThreadCount._active is not None:
+            ThreadCount._active.check()
+            return
+        if self._usage is None or (passed := self._clock() - self._at) < self.window:
+            return
+        before, self._at, self._usage = self._usage, self._clock(), self._read()
+        if self._usage is None:
+            return
+        cores_left = (self._usage.free - before.free + self._usage.own - before.own) / passed
+        now, earlier = torch.get_num_threads(), self._wanted
+        self._wanted = wanted = max(1, min(self._most, round(cores_left)))
+        if earlier is None or (wanted - now) * (earlier - now) <= 0:  # one window may be an accident
+            return
+        # the smaller of the two changes
+        number = max(wanted, earlier) if wanted < now else min(wanted, earlier)
+        self._set(number)
+        self._wanted = None
+        reason = "other processes keep cores busy" if number < now else "more cores are free"
+        from tqdm import tqdm
+
+        tqdm.write(f"orthogan: {number} instead of {now} threads, because {reason}", file=sys.stderr)
+
+    @staticmethod
+    def _set(number: int) -> None:
+        if number != torch.get_num_threads():
+            torch.set_num_threads(number)
