@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
 
 T = TypeVar("T")
 EVERY = 30.0  # seconds between two lines
+TICKS: list[Callable[[], object]] = []  # called each time that a long job makes progress
 
 
 def duration(seconds: float) -> str:
@@ -28,6 +29,12 @@ def duration(seconds: float) -> str:
             one, two = names.split()
             return f"{first} {one} {second} {two}" if second else f"{first} {one}"
     return f"{whole} s"
+
+
+def tick() -> None:
+    """A long job has made progress."""
+    for call in TICKS:
+        call()
 
 
 def is_terminal() -> bool:
@@ -57,6 +64,7 @@ class Lines(Generic[T]):
 
     def update(self, n: int = 1) -> None:
         """``n`` more are done."""
+        tick()
         self.n += n
         now = time.monotonic()
         if now - self._said < EVERY:
@@ -96,6 +104,20 @@ def progress_bar(
     if disable or is_terminal():
         from tqdm import tqdm
 
+        class Bar(tqdm):
+            def update(self, n: float | None = 1) -> bool | None:
+                tick()
+                return super().update(n)
+
+        if items is not None:
+            total = len(items) if total is None and hasattr(items, "__len__") else total  # pyright: ignore
+            items = _ticking(items)
         options = {"dynamic_ncols": True, **options}
-        return tqdm(items, desc, total=total, unit=unit, disable=disable, initial=initial, **options)
+        return Bar(items, desc, total=total, unit=unit, disable=disable, initial=initial, **options)
     return Lines(items, desc=desc, total=total, unit=unit, initial=initial)
+
+
+def _ticking(items: Iterable[T]) -> Iterator[T]:
+    for item in items:
+        yield item
+        tick()

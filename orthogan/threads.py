@@ -15,14 +15,16 @@ from orthogan.io.threads import cores
 
 WINDOW = 5.0  # seconds over which the load is measured
 GIVEN = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")  # whoever sets one of these has chosen a number
+FREE = 0.5  # cores; less than this is no free core
 NORMAL = 0  # priority ("niceness") of a process that nobody changed
 
 
 class Usage(NamedTuple):
-    """CPU time so far [s]: ``free`` of the cores that this process may use, ``own`` of this process."""
+    """CPU time so far [s], ``free`` of the ``cores`` that this process may use, and ``own`` of this process."""
 
     free: float
     own: float
+    cores: int
 
 
 def usage() -> Usage | None:
@@ -42,7 +44,20 @@ def usage() -> Usage | None:
             free += sum(getattr(one, "nice", 0.0) for one in mine)
     except (OSError, IndexError, RuntimeError, psutil.Error):  # such as in a container without /proc/stat
         return None
-    return Usage(free, own.user + own.system)
+    return Usage(free, own.user + own.system, len(mine))
+
+
+def cores_left(before: Usage, after: Usage, passed: float, threads: int) -> float:
+    """Cores that other processes leave to this one, which had ``threads`` threads for ``passed`` seconds.
+
+    Where no core is free, everybody gets less than wanted. Threads wait actively, so the share that those of this
+    process got is also that of the others. At least half of the cores are left.
+    """
+    free, own = (after.free - before.free) / passed, (after.own - before.own) / passed
+    needed = max(0.0, after.cores - free - own)
+    if free < FREE:
+        needed /= max(1e-3, min(1.0, own / threads))
+    return max(after.cores - needed, after.cores / 2)
 
 
 class ThreadCount:
@@ -50,12 +65,11 @@ class ThreadCount:
 
     All threads of an operation wait for the slowest one. If another process needs a core, the thread on that core is
     slow in every operation, and the whole process runs at a fraction of its speed. Fewer threads are then faster.
-    Without a number, ``check`` follows the load: each ``window`` it computes how many cores are free or used by
-    this process, and changes the number of threads when two windows agree. Rounding depends on the number of threads,
-    so that it also changes the last digits.
+    Without a number, ``check`` follows the load: in each ``window`` it computes how many cores other processes need,
+    and takes the remaining ones, at least half of all. It changes the number of threads when two windows agree.
+    Rounding depends on the number of threads, so that a change also changes the last digits.
 
-    The load is not followed with a fixed ``number``, where ``OMP_NUM_THREADS`` is set, or within another
-    ``ThreadCount``, which is in charge then.
+    The load is not followed with a fixed ``number``, or where ``OMP_NUM_THREADS`` is set.
 
     Args:
         number: a fixed number; None: one thread per core, and fewer while other processes are busy.
@@ -71,7 +85,7 @@ class ThreadCount:
         True
     """
 
-    _active: ClassVar[ThreadCount | None] = None
+    active: ClassVar[ThreadCount | None] = None  # the innermost one
 
     def __init__(
         self,
@@ -86,16 +100,13 @@ class ThreadCount:
         self._read, self._clock = read, clock
         chosen = any(os.environ.get(name) for name in GIVEN)
         self._follow = follow and number is None and not chosen
-        self._inner = False
+        self._outer: ThreadCount | None = None
         self._before = self._most = 1
         self._at, self._usage = 0.0, None
         self._wanted: int | None = None  # by the last window
 
     def __enter__(self) -> Self:
-        self._inner = ThreadCount._active is not None
-        if self._inner:
-            return self
-        ThreadCount._active = self
+        self._outer, ThreadCount.active = ThreadCount.active, self
         self._before = torch.get_num_threads()
         # torch does not know the share of the cores that a container has
         self._most = min(self._before, cores()) if self._follow else self._before
@@ -104,28 +115,23 @@ class ThreadCount:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        if not self._inner:
-            ThreadCount._active = None
-            self._set(self._before)
+        ThreadCount.active = self._outer
+        self._set(self._before)
 
     def begin_with(self, number: int) -> None:
         """Begin with ``number`` threads, such as those of a run before it stopped, where the load is followed."""
-        if self._follow and not self._inner:
+        if self._follow:
             self._set(max(1, min(number, self._most)))
 
     def check(self) -> None:
         """Follow the load, if a window has passed; call it often. A change is reported on stderr."""
-        if self._inner and ThreadCount._active is not None:
-            ThreadCount._active.check()
-            return
         if self._usage is None or (passed := self._clock() - self._at) < self.window:
             return
         before, self._at, self._usage = self._usage, self._clock(), self._read()
         if self._usage is None:
             return
-        cores_left = (self._usage.free - before.free + self._usage.own - before.own) / passed
         now, earlier = torch.get_num_threads(), self._wanted
-        self._wanted = wanted = max(1, min(self._most, round(cores_left)))
+        self._wanted = wanted = max(1, min(self._most, round(cores_left(before, self._usage, passed, now))))
         if earlier is None or (wanted - now) * (earlier - now) <= 0:  # one window may be an accident
             return
         # the smaller of the two changes

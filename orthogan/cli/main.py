@@ -6,9 +6,10 @@ import errno
 import io
 import os
 import sys
+import threading
 import traceback
-from collections.abc import Sequence
-from contextlib import redirect_stderr, redirect_stdout
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
 
 from orthogan.cli.parser import commands, parse
 from orthogan.errors import EXIT_BUG, EXIT_DONE, EXIT_USER, Diverged, PeerFailed, Stopped, UserError
@@ -16,6 +17,7 @@ from orthogan.interrupts import Interrupts
 from orthogan.io.read import printable
 from orthogan.io.terminal import Plain
 from orthogan.memory import keep_freed_memory, out_of_memory
+from orthogan.progress import TICKS
 
 LONGEST_MESSAGE = 4000  # characters; messages quote files, which may contain words of any length
 DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)  # errors that the user has to fix, wherever they occur
@@ -37,7 +39,8 @@ def _run(argv: Sequence[str] | None, interrupts: Interrupts) -> int:
         interrupts.command = arguments.command
         os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # we report lost processes ourselves
         keep_freed_memory()
-        commands()[arguments.command].run(arguments)
+        with following_load():
+            commands()[arguments.command].run(arguments)
         sys.stdout.flush()
     except (UserError, Stopped, PeerFailed) as error:
         return _ended(str(error), error.exit_code)
@@ -53,6 +56,29 @@ def _run(argv: Sequence[str] | None, interrupts: Interrupts) -> int:
         traceback.print_exc()
         return _ended("this is a bug in orthogan; please report it together with the text above", EXIT_BUG)
     return EXIT_DONE
+
+
+@contextmanager
+def following_load() -> Iterator[None]:
+    """In the block, the number of threads follows the load of the machine whenever a long job makes progress.
+
+    Training has its own ``ThreadCount``, which may be fixed by its config.
+    """
+    with ExitStack() as stack:
+
+        def tick() -> None:
+            if "torch" not in sys.modules or threading.current_thread() is not threading.main_thread():
+                return
+            from orthogan.threads import ThreadCount  # imports torch
+
+            if ThreadCount.active is None:
+                stack.enter_context(ThreadCount(follow=int(os.environ.get("WORLD_SIZE", "1")) == 1))
+            else:
+                ThreadCount.active.check()
+
+        TICKS.append(tick)
+        stack.callback(TICKS.remove, tick)
+        yield
 
 
 def _ended(line: str, code: int) -> int:

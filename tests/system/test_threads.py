@@ -6,13 +6,16 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 
+from orthogan.cli.main import following_load
 from orthogan.io import threads as io_threads
 from orthogan.io.threads import cores
+from orthogan.progress import TICKS, progress_bar
 from orthogan.threads import GIVEN, ThreadCount, Usage, usage
 
 
@@ -34,7 +37,11 @@ class Machine:
     def count(self, number: int | None = None, *, follow: bool = True) -> ThreadCount:
         """A thread count on this machine, with windows of 5 s."""
         return ThreadCount(
-            number, follow=follow, window=5.0, read=lambda: Usage(self.free, self.own), clock=lambda: self.now
+            number,
+            follow=follow,
+            window=5.0,
+            read=lambda: Usage(self.free, self.own, self.size),
+            clock=lambda: self.now,
         )
 
 
@@ -60,11 +67,13 @@ def windows(machine: Machine, threads: ThreadCount, count: int) -> list[int]:
     return found
 
 
-@pytest.mark.parametrize(("others", "expected"), [(0.0, 8), (0.3, 8), (1.0, 7), (4.0, 5), (8.0, 4), (100.0, 1)])
+@pytest.mark.parametrize(
+    ("others", "expected"), [(0.0, 8), (0.3, 8), (1.0, 7), (3.0, 5), (4.0, 4), (8.0, 4), (100.0, 4)]
+)
 def test_threads_leave_cores_to_other_processes(others: float, expected: int) -> None:
     machine = Machine(8, others)
     with machine.count() as threads:
-        assert windows(machine, threads, 2)[-1] == expected
+        assert windows(machine, threads, 6)[1:] == [expected] * 5
 
 
 def test_one_window_changes_nothing_and_all_threads_come_back(capsys: pytest.CaptureFixture[str]) -> None:
@@ -108,14 +117,41 @@ def test_a_fixed_number_and_the_environment_are_kept(monkeypatch: pytest.MonkeyP
         monkeypatch.delenv(name)
 
 
-def test_an_inner_count_leaves_the_decision_to_the_outer_one() -> None:
+def test_the_innermost_count_is_in_charge() -> None:
     machine = Machine(8, 8.0)
-    with machine.count(6) as outer, machine.count(2) as inner:
-        assert windows(machine, inner, 3) == [6, 6, 6]
-        assert windows(machine, outer, 1) == [6]
-    with machine.count(), machine.count(2) as inner:
-        assert windows(machine, inner, 2)[-1] == 4
+    with machine.count() as outer:
+        with machine.count(6) as inner:
+            assert ThreadCount.active is inner
+            assert windows(machine, inner, 3) == [6, 6, 6]
+        assert ThreadCount.active is outer
+        assert torch.get_num_threads() == 8
+        assert windows(machine, outer, 3)[-1] == 4
+    assert ThreadCount.active is None
     assert torch.get_num_threads() == 8
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+@pytest.mark.parametrize("manual", [False, True])
+def test_a_command_follows_the_load_wherever_it_shows_progress(
+    monkeypatch: pytest.MonkeyPatch, terminal: bool, manual: bool
+) -> None:
+    machine, seen = Machine(8, 8.0), []
+    read = {"read": lambda: Usage(machine.free, machine.own, machine.size), "clock": lambda: machine.now}
+    monkeypatch.setattr("orthogan.threads.ThreadCount", partial(ThreadCount, **read))
+    monkeypatch.setattr("orthogan.threads.ThreadCount.active", None, raising=False)
+    monkeypatch.setattr("orthogan.progress.is_terminal", lambda: terminal)
+    with following_load():
+        bar = progress_bar(total=30) if manual else progress_bar(range(30))
+        for _ in range(30) if manual else bar:
+            machine.wait(1.0)
+            if manual:
+                bar.update()
+            seen.append(torch.get_num_threads())
+        bar.close()
+    assert seen[0] == 8
+    assert seen[-1] == 4
+    assert torch.get_num_threads() == 8
+    assert TICKS == []
 
 
 def test_a_run_begins_with_the_threads_that_it_had() -> None:

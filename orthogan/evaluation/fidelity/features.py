@@ -17,7 +17,6 @@ from orthogan.evaluation.fidelity.statistics import Gaussian, Moments
 from orthogan.evaluation.finite import FEATURES, Finite
 from orthogan.evaluation.metric import ABSENT, Stream
 from orthogan.progress import progress_bar
-from orthogan.threads import ThreadCount
 
 
 @dataclass(frozen=True)
@@ -74,14 +73,10 @@ def extract(
     finite = Finite(FEATURES)
     _, world = rank_and_world()
     position, _ = share_of_rank(total)
-    with (
-        ThreadCount(follow=device.type == "cpu" and world == 1) as threads,
-        progress_bar(
-            total=total, desc=what, unit="img", unit_scale=True, disable=hide_progress(progress), leave=False
-        ) as bar,
-    ):
+    with progress_bar(
+        total=total, desc=what, unit="img", unit_scale=True, disable=hide_progress(progress), leave=False
+    ) as bar:
         for images in batches:
-            threads.check()
             images, logits = _moved(images, device), None
             if extractor is not None:
                 features, logits = extractor(images)
