@@ -10,11 +10,9 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from accelerate import Accelerator
-from accelerate.utils import broadcast_object_list
 from pydantic import ValidationError
 from safetensors import SafetensorError
 
@@ -33,6 +31,9 @@ from orthogan.threads import ThreadCount
 from orthogan.training.run_log import LOG
 from orthogan.training.schedule import factor, keys_of_length
 from orthogan.training.task import Task
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
 
 PLACE = ("out",)  # the location of a run is not part of its identity
 # keys that determine which tensors exist
@@ -122,6 +123,8 @@ def continue_run(
     """
     choice = _choose(run, config) if accelerator.is_main_process else None
     if accelerator.num_processes > 1:
+        from accelerate.utils import broadcast_object_list  # slow to import
+
         choice = broadcast_object_list([choice])[0]
     assert isinstance(choice, _Choice)
     state, folder = choice.state, choice.folder

@@ -5,9 +5,11 @@ from __future__ import annotations
 import signal
 import threading
 from types import FrameType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
-from accelerate import Accelerator
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
 
 CHECK_EVERY = 10  # steps between agreements of several processes: each one waits for all
 

@@ -37,7 +37,7 @@ TRAINING = {*DEVICE, "torch._dynamo", "torch._inductor", "sympy", "networkx", "t
 def for_help(name: str) -> set[str]:
     """Only a help that lists names which are registered in code imports that code."""
     listing = any(hasattr(action, "listing") for action in parsers()[name]._actions)
-    return {*NAMES, "accelerate"} if name == "study" else NAMES if listing else NOTHING
+    return NAMES if listing else NOTHING
 
 
 # RUN: a run folder; OUT: a folder for results
@@ -63,13 +63,13 @@ STARTS: list[tuple[str, int, set[str]]] = [
     ("disentangle RUN --metrics vpp", 2, NAMES),
     ("discover RUN --method seffa", 2, NAMES),
     ("sample RUN --seeds 3-x", 2, NAMES),
-    ("study optt", 2, {*NAMES, "accelerate"}),
+    ("study optt", 2, NAMES),
     ("completion bash", 0, {"argcomplete"}),
     ("config configs/demo.yaml", 0, NAMES),
     ("models", 0, {"pydantic", "tabulate", "yaml"}),
     ("config --list", 0, {"tabulate", "yaml"}),
     ("config", 2, NOTHING),
-    ("study --list", 0, {*NAMES, "accelerate"}),
+    ("study --list", 0, NAMES),
     ("sample RUN --out OUT/s.png", 0, NAMES),
     ("traverse RUN --dims 0-1 --steps 3 --out OUT/t.png", 0, NAMES),
     ("traverse RUN --dims 0-1 --steps 3 --out OUT/t.html", 0, NAMES),

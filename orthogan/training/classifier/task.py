@@ -6,10 +6,9 @@ import json
 from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from accelerate import Accelerator
 from torch import Tensor, nn
 from torch.optim import SGD, Adam, Optimizer
 
@@ -36,6 +35,9 @@ from orthogan.training.ema import Ema
 from orthogan.training.measure import check_classifier, measure_classifier, time_classifier_score
 from orthogan.training.optimizer_state import load_optimizer, optimizer_tensors
 from orthogan.training.task import Losses, Phase
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
 
 
 def open_sources(config: Config) -> tuple[ImageSource, ImageSource]:
