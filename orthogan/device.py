@@ -14,6 +14,7 @@ from torch import nn
 
 from orthogan import __version__
 from orthogan.errors import UserError
+from orthogan.io.read import describe_error, shown
 from orthogan.io.threads import cores
 from orthogan.process_group import join, several
 
@@ -58,11 +59,17 @@ def chosen_device(name: str | None) -> torch.device:
         return torch.device(gpu or "cpu")
     try:
         device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError, ImportError, ValueError) as error:
-        raise UserError(f"--device {name}: {str(error).splitlines()[0]}") from None
+    except RuntimeError:
+        raise UserError(f"--device {shown(name)}: unknown device; choose cpu, cuda, cuda:1 or mps") from None
     if device.type == "meta":
         raise UserError("--device meta: this device holds no data; choose cpu, cuda or mps")
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, ImportError, ValueError, NotImplementedError) as error:
+        reason = describe_error(error).partition(". ")[0]
+        raise UserError(
+            f"--device {name}: not available here ({reason}); omit it for the fastest device of this machine"
+        ) from None
     return device
 
 

@@ -54,7 +54,7 @@ def add_config(parser: ArgumentParser, **options: Any) -> None:
 
 def add_overrides(parser: ArgumentParser, help: str) -> None:
     """Add ``key=value``, which may also follow options."""
-    action: Any = parser.add_argument("overrides", nargs="*", metavar="key=value", help=help)
+    action: Any = parser.add_argument("overrides", nargs="*", default=[], metavar="key=value", help=help)
 
     def complete(**_: Any) -> list[str]:
         from orthogan.config.files import all_keys

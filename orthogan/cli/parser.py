@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import itertools
 import os
 import pkgutil
+import re
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache
@@ -30,6 +32,7 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     words = list(sys.argv[1:] if argv is None else argv)
     if not words or words[0] == "help":
         words = [*words[1:2], "--help"]
+    _refuse_empty(words)
     arguments, rest = top_level().parse_known_args(words)
     late = [word for word in rest if "=" in word and not word.startswith("-")] if "overrides" in arguments else []
     if len(late) < len(rest):
@@ -38,6 +41,16 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     if late:
         arguments.overrides = [*arguments.overrides, *late]
     return arguments
+
+
+def _refuse_empty(words: Sequence[str]) -> None:
+    """End the process if an argument is empty: an unset variable of the shell would pass for a choice."""
+    for before, word in itertools.pairwise(["", *words]):
+        if not word.strip() or re.fullmatch(r"--[\w-]+=\s*", word):
+            option = before if before.startswith("--") and "=" not in before else ""
+            name = f"argument {word.rstrip().removesuffix('=') or option}" if option or word.strip() else "an argument"
+            parser = parsers().get(words[0], top_level())
+            parser.error(f"{name}: the value is empty; give one, or omit it (is a variable of your shell unset?)")
 
 
 class Parser(argparse.ArgumentParser):

@@ -235,11 +235,19 @@ def _files(given: Sequence[str]) -> list[Path]:
     found: list[Path] = []
     for text in given:
         if os.path.isdir(text):
-            from orthogan.data.formats.stores import is_image_name
+            from orthogan.data.formats.stores import is_image_name, other_formats
 
-            inside = sorted(file for file in Path(text).iterdir() if file.is_file() and is_image_name(file.name))
+            files = sorted(file for file in Path(text).iterdir() if file.is_file())
+            inside = [file for file in files if is_image_name(file.name)]
+            if others := other_formats(file.name for file in files):
+                others = f"formats that orthogan does not read: {others}; save them as PNG or JPEG"
+                if inside:
+                    print(f"orthogan: {printable(text)} also has images in {others}", file=sys.stderr)
             if not inside:
-                raise UserError(f"{printable(text)}: there are no image files in this folder")
+                raise UserError(
+                    f"{printable(text)}: there are no image files in this folder"
+                    + (f", only some in {others}" if others else "")
+                )
             found += inside
         else:
             check_regular(text)

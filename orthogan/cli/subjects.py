@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from orthogan.errors import UserError
-from orthogan.io.read import check_regular, printable
+from orthogan.io.read import check_regular, printable, shown
 from orthogan.models.hub import find_named
+from orthogan.registry import did_you_mean
 
 # torch and what builds on it take seconds to import, so a command checks its files first
 if TYPE_CHECKING:
@@ -52,6 +53,8 @@ def check_data(name: str | None) -> None:
     from orthogan.data.sources import DATA_SOURCES
 
     if name and name not in DATA_SOURCES:
+        if not name.endswith(CONFIGS) and "/" not in name and (hint := did_you_mean(name, DATA_SOURCES)):
+            raise UserError(f"--data {shown(name)}: no such data source or config{hint}")
         check_config(name)
 
 

@@ -79,7 +79,7 @@ def _by_owner(
     return {key: named for key, named in code.items() if key not in foreign}, foreign
 
 
-def _of_a_run(file: Path) -> bool:
+def of_a_run(file: Path) -> bool:
     """Whether ``file``, or what it is a link to, is the ``config.yaml`` that training writes into its run folder."""
     return any(
         path.name == "config.yaml" and any(os.path.lexists(path.with_name(name)) for name in RUN_MARKS)
@@ -101,7 +101,7 @@ def _load(
         chain = read_chain(Path(path))
         path = chain[-1][0]
         for file, _ in reversed(chain):
-            if runs or _of_a_run(file):
+            if runs or of_a_run(file):
                 runs.add(str(file))
         for file, part in chain:
             _merge(tree, part, origin, str(file), "", Config)

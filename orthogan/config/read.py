@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from orthogan.errors import UserError
-from orthogan.io.read import read_regular, shown
+from orthogan.io.read import printable, read_regular, shown
 from orthogan.io.yaml_text import parse_yaml
 from orthogan.registry import did_you_mean
 
@@ -71,12 +71,16 @@ def read_yaml(path: Path) -> dict[str, Any]:
     try:
         text = read_regular(path, LARGEST_CONFIG)
     except UserError as error:
+        if os.path.isdir(path):
+            inside = path / "config.yaml"
+            advice = f"to resume this run, name its config, {inside}" if inside.is_file() else "name a YAML file"
+            raise UserError(f"{printable(path)}: this is a folder; {advice}") from None
         if not isinstance(error.__cause__, FileNotFoundError):
             raise
         known = [str(file) for file in path.parent.glob("*.yaml") if file.is_file()]
         folder = shipped_configs()
         known += [file.relative_to(folder).with_suffix("").as_posix() for file in folder.rglob("*.yaml")]
-        hint = did_you_mean(str(path), known)
+        hint = did_you_mean(str(path), known) or "; `orthogan config --list` shows those that ship"
         raise UserError(f"{path}: no such config file{hint}") from None
     tree = parse_yaml(text, path)
     if tree is None:

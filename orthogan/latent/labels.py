@@ -16,7 +16,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from orthogan.errors import UserError
-from orthogan.io.read import printable, read_regular, whole_numbers
+from orthogan.io.read import printable, read_regular, shown, whole_numbers
 from orthogan.models.generate import model_hash, sample_label, sample_latents
 from orthogan.models.protocol import Generator
 from orthogan.models.samples import parse_seeds
@@ -109,11 +109,13 @@ class Labels:
         if SEED not in head or len(set(head)) < len(head) or len(rows) < 2:
             raise UserError(
                 f"{where}: expected a first line such as 'seed,smile,hair', with different names, then one line per "
-                f"picture; the first line is '{printable(','.join(head))}'"
+                f"picture, with commas between the columns; the first line is '{printable(','.join(head))}'"
             )
         for number, row in enumerate(rows[1:], 2):
-            if len(row) != len(head) or not row[head.index(SEED)].strip().isdecimal():
-                raise UserError(f"{where}: row {number} has {len(row)} values, expected {len(head)} and a whole seed")
+            if len(row) != len(head):
+                raise UserError(f"{where}: row {number} has {len(row)} values, expected {len(head)}, as in the first")
+            if not (seed := row[head.index(SEED)].strip()).isdecimal():
+                raise UserError(f"{where}: row {number}: the seed {shown(seed)} is not a whole number from 0")
         columns = {name: [row[at].strip() for row in rows[1:]] for at, name in enumerate(head)}
         classes = columns.pop(CLASS, None)
         if classes is not None and not all(cell.isdecimal() for cell in classes):

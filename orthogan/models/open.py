@@ -490,6 +490,8 @@ def _find_in(folder: Path, ema: bool) -> tuple[Path, bool]:
                 return whole, False
             if len(singles) == 1:
                 return singles[0], False
+            if (folder / "config.yaml").is_file():
+                raise UserError(f"{printable(folder)}: this run has no checkpoint yet; resume its training")
             raise UserError(
                 f"{printable(folder)}: neither a run with checkpoints, nor a checkpoint, nor a .safetensors file"
             )

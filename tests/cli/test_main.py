@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+import shutil
 import subprocess
 import sys
 from html.parser import HTMLParser
@@ -126,7 +127,11 @@ def test_config_prints_what_reads_back(capsys: pytest.CaptureFixture[str]) -> No
 @pytest.mark.parametrize(
     ("arguments", "parts"),
     [
-        (["train", "absent.yaml"], ["absent.yaml", "no such config file"]),
+        (["train", "absent.yaml"], ["absent.yaml", "no such config file; `orthogan config --list` shows"]),
+        (["train", "{run}"], ["this is a folder; to resume this run, name its config", "config.yaml"]),
+        (["evaluate", "{run}", "--data", "spritess"], ["no such data source or config; did you mean 'sprites'?"]),
+        (["sample", "{run}", "--device", "gpu"], ["--device 'gpu': unknown device; choose cpu, cuda, cuda:1 or mps"]),
+        (["sample", "{run}", "--device", "mps"], ["--device mps: not available here"]),
         (["config", "{empty}", "seeed=1"], ["unknown key 'seeed'", "did you mean 'seed'?"]),
         (["evaluate", "nowhere"], ["nowhere", "no such run"]),
         (["sample", "{empty}"], ["do not contain readable weights"]),
@@ -152,6 +157,51 @@ def test_mistakes_end_with_code_2_and_one_clear_line(
     assert "Traceback" not in message
     for part in parts:
         assert part in message, message
+
+
+@pytest.mark.parametrize(
+    ("words", "name"),
+    [
+        (["sample", "x", "--out", ""], "argument --out"),
+        (["sample", "x", "--seeds="], "argument --seeds"),
+        (["sample", " "], "an argument"),
+        (["train", "", "seed=1"], "an argument"),
+        (["study", "opt", "--out", "", "seed=1"], "argument --out"),
+    ],
+)
+def test_an_empty_argument_is_refused(words: list[str], name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(words)
+    assert caught.value.code == 2
+    assert f"error: {name}: the value is empty; give one, or omit it" in capsys.readouterr().err
+
+
+def test_train_alone_needs_a_config_but_no_overrides(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["train"])
+    assert capsys.readouterr().err.strip().endswith("required: config")
+
+
+def test_a_run_that_was_moved_is_not_started_anew(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    moved = tmp_path / "moved"
+    shutil.copytree(run, moved)
+    config = yaml.safe_load((moved / "config.yaml").read_text())
+    (moved / "config.yaml").write_text(yaml.safe_dump({**config, "out": "old"}))
+    monkeypatch.chdir(tmp_path)
+    assert main(["train", "moved/config.yaml"]) == 2
+    message = capsys.readouterr().err
+    assert "out: old. Add out=moved to resume it, or out=FOLDER for a new run" in message
+    assert not Path("old").exists()
+    assert main(["train", "moved/config.yaml", "out=moved"]) == 0
+    assert "moved: complete" in capsys.readouterr().out
+
+
+def test_a_run_without_a_checkpoint_is_named(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shutil.copy(run / "config.yaml", tmp_path)
+    assert main(["sample", str(tmp_path)]) == 2
+    assert "this run has no checkpoint yet; resume its training" in capsys.readouterr().err
 
 
 def test_unknown_options_name_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:

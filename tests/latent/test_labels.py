@@ -39,7 +39,9 @@ def test_a_table_has_words_numbers_and_gaps(tmp_path: Path) -> None:
     [
         ("smile\n1\n", "expected a first line such as 'seed,smile,hair'"),
         ("seed,smile\n", "expected a first line"),
-        ("seed,smile\n1,0\nx,1\n", "row 3 has 2 values, expected 2 and a whole seed"),
+        ("seed,smile\n1,0\nx,1\n", "row 3: the seed 'x' is not a whole number"),
+        ("seed,smile\n1,0\n2,1,1\n", "row 3 has 3 values, expected 2"),
+        ("seed;smile\n1;0\n", "with commas between the columns"),
         ("seed,smile\n1\n", "row 2 has 1 values"),
         ("seed,smile\n1,1\n2,1\n", "smile: has 1 different values"),
         ("seed,smile\n1,nan\n2,1\n", "smile: contains NaN or infinite values"),

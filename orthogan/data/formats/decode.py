@@ -16,6 +16,7 @@ import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
 
 from orthogan.data.resize import MOST_PIXELS, centre_crop, resize_image, to_array
+from orthogan.io.read import describe_error
 
 MOST_LENGTHS = 1000  # largest ratio of the longer to the shorter side
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -74,10 +75,12 @@ def decode(data: bytes, *, resolution: Any, channels: int, box: tuple[int, int, 
             with suppress(Exception):
                 return _decoded(bare, resolution, channels, box)
         if isinstance(error, UnidentifiedImageError):
-            raise UnreadableImage("not an image in a format that orthogan reads") from error
+            raise UnreadableImage(
+                "not an image in a format that orthogan reads; save it as PNG or JPEG, or remove it"
+            ) from error
         if isinstance(error, Image.DecompressionBombError):
             raise UnreadableImage(f"too many pixels to decode safely ({error})") from error
-        raise UnreadableImage(f"{type(error).__name__}: {error}") from error
+        raise UnreadableImage(f"damaged or incomplete ({describe_error(error)})") from error
 
 
 def _decoded(data: bytes, resolution: Any, channels: int, box: tuple[int, int, int] | None) -> Decoded:

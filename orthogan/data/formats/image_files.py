@@ -14,7 +14,7 @@ from orthogan.data.resize import TRANSFORM
 from orthogan.data.source import Annotation, ArraySource, BadFile, DataRequest, ImageSource
 from orthogan.errors import UserError
 from orthogan.io.hashing import ContentHash
-from orthogan.io.read import UnreadableFile, printable
+from orthogan.io.read import UnreadableFile, describe_error, printable
 from orthogan.io.threads import in_threads
 from orthogan.progress import progress_bar
 from orthogan.size import sides, size_key
@@ -56,7 +56,8 @@ class BadFiles:
                 listed = "; ".join(f"{printable(n)} ({r})" for n, r in list(self.seen.items())[:10])
                 raise UserError(
                     f"{self.where}: at least {len(self.seen)} of {self.total} files cannot be read, more than "
-                    f"data.bad_limit = {self.limit:g} allows: {listed}. Repair or remove them, or raise the limit"
+                    f"data.bad_limit = {self.limit:g} allows: {listed}. Repair or remove them, or raise "
+                    "the limit, for example data.bad_limit=0.2"
                 )
 
 
@@ -131,7 +132,7 @@ class FileSource(ImageSource):
         except UserError:
             raise
         except Exception as error:  # a damaged archive member can raise almost any type
-            return BadFile(entry.name, f"{type(error).__name__}: {error}")
+            return BadFile(entry.name, f"damaged or incomplete ({describe_error(error)})")
 
     def take_bad(self) -> list[BadFile]:
         """Return and forget the files found unreadable since the last call."""

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import zipfile
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Container, Iterable, Sequence
 from pathlib import Path
 from threading import Lock
 from typing import Any, NamedTuple
@@ -16,6 +17,8 @@ from orthogan.io.read import UnreadableFile, check_regular, exists, parsing, pri
 
 _FORMATS = "png jpg jpeg jpe jfif webp avif bmp dib gif tif tiff ppm pgm pbm pnm tga jp2 j2k qoi"
 IMAGE_ENDINGS = frozenset(f".{ending}" for ending in _FORMATS.split(" "))
+_OTHERS = "heic heif hif jxl svg psd xcf exr hdr pcx ico dng nef nrw cr2 cr3 crw arw srf raf orf rw2 pef srw x3f 3fr"
+UNREAD_ENDINGS = frozenset(f".{ending}" for ending in _OTHERS.split(" "))  # images of formats that are not read
 LARGEST_IMAGE = 1 << 28  # a larger image file is a mistake or an attack [bytes]
 
 
@@ -31,12 +34,18 @@ def split_name(name: str) -> list[str]:
     return name.replace("\\", "/").split("/")
 
 
-def is_image_name(name: str) -> bool:
+def is_image_name(name: str, endings: Container[str] = IMAGE_ENDINGS) -> bool:
     """Whether a file counts as an image by its extension; hidden files and macOS resource copies never do."""
     parts = split_name(name)
     if any(part.startswith(".") or part == "__MACOSX" for part in parts):
         return False
-    return os.path.splitext(name)[1].lower() in IMAGE_ENDINGS
+    return os.path.splitext(name)[1].lower() in endings
+
+
+def other_formats(names: Iterable[str]) -> str:
+    """Say which of these files are images of formats that are not read, such as ``.heic (3)``; "" for none."""
+    found = Counter(os.path.splitext(name)[1].lower() for name in names if is_image_name(name, UNREAD_ENDINGS))
+    return ", ".join(f"{ending} ({count:,})" for ending, count in sorted(found.items()))
 
 
 class FileStore(ABC):

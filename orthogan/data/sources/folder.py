@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from orthogan.data.formats.image_files import open_files
-from orthogan.data.formats.stores import Entry, FileStore, is_image_name, open_store, split_name
+from orthogan.data.formats.stores import Entry, FileStore, is_image_name, open_store, other_formats, split_name
 from orthogan.data.label_vectors import vector_annotation
 from orthogan.data.source import Annotation, DataRequest, ImageSource
 from orthogan.data.sources import DATA_SOURCES, DataSource, open_request
@@ -58,6 +58,13 @@ class Folder(DataSource):
         images = [entry for entry in listing if is_image_name(entry.name)]
         if len(images) < 2:
             raise UserError(_too_few(path, images, listing))
+        if others := other_formats(entry.name for entry in listing):
+            log.warning(
+                "%s: images in formats that orthogan does not read are left out: %s; save them as PNG or JPEG to use "
+                "them",
+                printable(path),
+                others,
+            )
         note = find_labels(store, listing, [entry.name for entry in images])
         return open_files(printable(path.stem) or "folder", store, images, note, data)
 
@@ -71,10 +78,15 @@ class Folder(DataSource):
 
 def _too_few(path: Path, images: Sequence[Entry], listing: Sequence[Entry]) -> str:
     where = printable(path)
+    others = other_formats(entry.name for entry in listing)
+    advice = f"; it has images in formats that orthogan does not read: {others}; save them as PNG or JPEG"
     if images:
-        return f"{where}: contains a single image, {printable(images[0].name)}; a data set needs at least two"
+        name = printable(images[0].name)
+        return f"{where}: contains a single image, {name}; a data set needs at least two{advice if others else ''}"
     if not listing:
         return f"{where}: is empty; put image files or one sub-folder per class into it"
+    if others:
+        return f"{where}: none of its {len(listing)} files can be read{advice}"
     example = printable(listing[0].name)
     return f"{where}: none of its {len(listing)} files has an image extension such as .png (for example {example})"
 

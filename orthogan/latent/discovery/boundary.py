@@ -127,8 +127,11 @@ def is_binary(values: np.ndarray) -> bool:
 
 def check_values(name: str, values: np.ndarray) -> None:
     """Raise ``UserError`` unless there are two examples of both classes, or of different numbers."""
-    if len(values) < 2 * LEAST or not np.ptp(values) > 0:
-        raise UserError(f"{name}: {len(values)} labels with one value; at least {LEAST} of each of two are needed")
     if is_binary(values) and min((values == 0).sum(), (values == 1).sum()) < LEAST:
         yes = int((values == 1).sum())
         raise UserError(f"{name}: {yes} yes and {len(values) - yes} no; at least {LEAST} of each are needed")
+    if len(values) < 2 * LEAST or not np.ptp(values) > 0:
+        raise UserError(
+            f"{name}: {len(values)} labels, {len(np.unique(values))} of them different; at least {LEAST} pictures with "
+            f"and {LEAST} without the attribute are needed"
+        )

@@ -271,6 +271,17 @@ def test_bad_files_are_skipped_and_named_once(tmp_path: Path, limit: int, caplog
     assert any("003.png: the file is empty" in message for message in messages)
 
 
+def test_images_of_other_formats_are_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for name in ("IMG_1.HEIC", "IMG_2.heic", "DSC.NEF", "notes.txt", "._IMG_1.HEIC"):
+        (tmp_path / name).write_bytes(b"words")
+    with pytest.raises(UserError, match=r"none of its 5 files can be read; it has .*: \.heic \(2\), \.nef \(1\); save"):
+        opened("folder", tmp_path, *FORM)
+    greys(tmp_path, 3)
+    with caplog.at_level(logging.WARNING, "orthogan.data"):
+        assert len(opened("folder", tmp_path, *FORM)) == 3
+    assert [record.getMessage() for record in caplog.records if ".heic (2), .nef (1); save" in record.getMessage()]
+
+
 @pytest.mark.parametrize("limit", [STREAMED, 1 << 30])
 def test_too_many_bad_files_stop_with_their_names(tmp_path: Path, limit: int) -> None:
     bad = damage(greys(tmp_path, 10))
