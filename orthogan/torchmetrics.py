@@ -199,10 +199,11 @@ class ImageScore(Metric):
         count, mean, scatter = (getattr(self, f"{side}_{part}") for part in ("count", "mean", "scatter"))
         own = x.mean(0)
         delta, total = own - mean, count + len(x)
+        share = len(x) / total.double()  # of integers, the quotient would be float32
         centered = x - own
         setattr(self, f"{side}_count", total)
-        setattr(self, f"{side}_mean", mean + delta * (len(x) / total))
-        added = centered.T @ centered + torch.outer(delta, delta) * (count * len(x) / total)
+        setattr(self, f"{side}_mean", mean + delta * share)
+        added = centered.T @ centered + torch.outer(delta, delta) * (count * share)
         setattr(self, f"{side}_scatter", scatter + added)
 
     def _gaussian(self, side: str) -> Gaussian | None:

@@ -107,3 +107,15 @@ def test_metrics_that_need_networks_are_refused() -> None:
     metric.update(torch.from_numpy(FAKES), real=False)
     with pytest.raises(UserError, match="reference"):
         metric.compute()
+
+
+def test_the_running_mean_and_scatter_are_float64() -> None:
+    metric = ImageScore("fid", extractor=EXTRACTOR)
+    for batch in np.split(REALS, [7, 24]):  # shares that float32 does not hold
+        metric.update(torch.from_numpy(batch), real=True)
+    features, _ = metric.extractor(torch.from_numpy(REALS))
+    exact = features.double()
+    mean = exact.mean(0)
+    torch.testing.assert_close(metric.real_mean, mean, rtol=1e-13, atol=1e-13)
+    scatter = (exact - mean).T @ (exact - mean)
+    torch.testing.assert_close(metric.real_scatter, scatter, rtol=1e-11, atol=1e-11)

@@ -106,9 +106,15 @@ def check_images(images: object, count: int, who: str) -> None:
 
 
 def rgb(images: Tensor) -> Tensor:
-    """uint8 (n, c, h, w) -> (n, 3, h, w): gray repeated, alpha on white, of more than four channels the first three."""
+    """Convert images (n, c, h, w) to (n, 3, h, w), uint8 or floats in [-1, 1], which stay differentiable.
+
+    Gray is repeated, alpha is composited on white, and of more than four channels the first three are used.
+    """
     channels = images.shape[1]
-    if channels in (2, 4):
+    if channels in (2, 4) and images.is_floating_point():
+        alpha = (images[:, -1:] + 1) / 2
+        images = 1 + (images[:, :-1] - 1) * alpha
+    elif channels in (2, 4):
         color, alpha = images[:, :-1].int(), images[:, -1:].int()
         images = ((color * alpha + 255 * (255 - alpha) + 127) // 255).to(torch.uint8)
     elif channels > 4:

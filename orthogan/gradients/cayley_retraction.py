@@ -97,9 +97,9 @@ class CayleyRetraction(GradientRule):
             momentum = self._momentum.get(name, torch.zeros_like(gradient))
             rate = self.group(parameter)["lr"] * self._factor[id(parameter)]
             moved, new = cayley_step(parameter.to(gradient.dtype), gradient, momentum, rate, self.momentum)
-            finite = torch.isfinite(gradient).all()
-            self._momentum[name] = torch.where(finite, new, momentum)
-            parameter.copy_(torch.where(finite, moved, parameter))
+            usable = self.usable(gradient)
+            self._momentum[name] = torch.where(usable, new, momentum)
+            parameter.copy_(torch.where(usable, moved, parameter))
             assert parameter.grad is not None
             self._set_aside.append((parameter, parameter.grad))
             parameter.grad = None

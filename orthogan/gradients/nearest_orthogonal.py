@@ -152,10 +152,10 @@ class NearestOrthogonalGradient(GradientRule):
         """With momentum, take the step."""
         for parameter, direction in self._steps_of:
             group = self.group(parameter)
-            finite = torch.isfinite(direction).all()
+            usable = self.usable(direction)
             kept = parameter * (1 - group["lr"] * group.get("weight_decay", 0.0))
             step = group["lr"] * direction * self.direction(parameter)
-            parameter.copy_(torch.where(finite, kept - step, parameter))
+            parameter.copy_(torch.where(usable, kept - step, parameter))
         for parameter, gradient in self._set_aside:
             parameter.grad = gradient
         self._steps_of, self._set_aside = [], []
@@ -180,7 +180,7 @@ class NearestOrthogonalGradient(GradientRule):
     def _averaged(self, name: str, gradient: Tensor, decay: float) -> Tensor:
         average = self._averages.get(name, torch.zeros_like(gradient))
         # a non-finite gradient must not stay in the average
-        average = torch.where(torch.isfinite(gradient).all(), average.lerp(gradient, 1 - decay), average)
+        average = torch.where(self.usable(gradient), average.lerp(gradient, 1 - decay), average)
         self._averages[name] = average
         return gradient.lerp(average, decay) if self.nesterov else average
 

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any, ClassVar
 
+import torch
 from pydantic import Field
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
@@ -97,6 +98,7 @@ class GradientRule:
             raise ValueError(f"{type(self).__name__}: two parameters have the same name; rename one")
         self._refuse_conflicts()
         self._applied = False
+        self._left: list[tuple[Tensor | None, int]] = []  # the gradients after ``apply``, and their versions
         self._handles = [
             self.optimizer.register_step_pre_hook(self._before),
             self.optimizer.register_step_post_hook(lambda *_: self._after()),
@@ -117,10 +119,18 @@ class GradientRule:
         return [(name, parameter) for name, parameter in pairs]
 
     def apply(self) -> None:
-        """Act on the current gradients now, before clipping; the next step then does not change them again."""
-        if not self._applied:
-            self._applied = True
-            self.before_step()
+        """Act on the current gradients now, before clipping; the next step then does not change them again.
+
+        If that step does not come, such as when a ``GradScaler`` skips it, the next call acts on the new gradients.
+        """
+        if self._applied and all(
+            now is left and version == before
+            for (now, version), (left, before) in zip(self._versions(), self._left, strict=True)
+        ):
+            return
+        self._applied = True
+        self.before_step()
+        self._left = self._versions()
 
     def before_step(self) -> None:
         """Change the gradients before the step of the optimizer."""
@@ -189,6 +199,19 @@ class GradientRule:
             f"{type(self).__name__}: {name} is no longer in a group of the optimizer; call remove() on the rule"
         )
 
+    def usable(self, tensor: Tensor) -> Tensor:
+        """Return whether all numbers of ``tensor`` are finite and the optimizer takes this step, as a boolean, 0-d.
+
+        With a ``GradScaler``, a fused optimizer is called even if gradients are not finite, and skips the step itself.
+        """
+        finite = torch.isfinite(tensor).all()
+        found: Tensor | None = getattr(self.optimizer, "found_inf", None)  # set by GradScaler.step
+        return finite if found is None else finite & (found.to(finite.device).sum() == 0)
+
+    def _versions(self) -> list[tuple[Tensor | None, int]]:
+        gradients = [parameter.grad for _, parameter in self.parameters]
+        return [(gradient, 0 if gradient is None else gradient._version) for gradient in gradients]
+
     def _loss_scale(self) -> Tensor | None:
         # set by GradScaler.step for fused optimizers, which divide by it in their kernel
         return getattr(self.optimizer, "grad_scale", None)
@@ -205,7 +228,7 @@ class GradientRule:
 
     def _after(self) -> None:
         self.after_step()
-        self._applied = False
+        self._applied, self._left = False, []
 
     def _refuse_optimizer(self) -> None:
         name = type(self.optimizer).__name__

@@ -262,6 +262,6 @@ def _attributes(name: str, column: Sequence[object]) -> list[tuple[str, np.ndarr
     def against(word: str) -> np.ndarray:
         return np.array([np.nan if not cell else float(cell == word) for cell in cells])
 
-    if {word.lower() for word in words} in ({"no", "yes"}, {"false", "true"}):
-        return [(name, against(words[1]))]
+    if {word.lower() for word in words} in ({"no", "yes"}, {"false", "true"}):  # also "Yes" beside "no"
+        return [(name, np.array([np.nan if not cell else float(cell.lower() in ("yes", "true")) for cell in cells]))]
     return [(f"{name}: {word}", against(word)) for word in (words[1:] if len(words) == 2 else words)]

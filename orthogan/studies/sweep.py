@@ -313,6 +313,13 @@ class _Sweep:
         scored = [self.objective(cells) for cells in trials]
         direction = next((way for _, way in scored if way), "lower")
         study = optuna.create_study(direction=better[direction], sampler=samplers[str(self.request.sampler)]())
+        if self.request.sampler == "qmc":
+            # its sequence does not depend on scores and starts again in each study, so the earlier points are skipped
+            points = []
+            for _ in range(len(trials) + count):
+                points.append(study.ask(dict(space)))
+                study.tell(points[-1], 0.0)  # it leaves its random first point only after a trial with a value
+            return [dict(point.params) for point in points[len(trials) :]]
         for cells, (value, _) in zip(trials, scored, strict=True):
             bad = value is None or not math.isfinite(value)
             state = optuna.trial.TrialState.FAIL if bad else optuna.trial.TrialState.COMPLETE

@@ -211,6 +211,50 @@ def test_to_apply_twice_before_a_step_is_to_apply_once() -> None:
     torch.testing.assert_close(step, torch.ones(3), rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("to_none", [True, False])
+@pytest.mark.parametrize("momentum", [None, 0.0])
+def test_apply_acts_on_new_gradients_after_a_step_that_was_skipped(momentum: float | None, to_none: bool) -> None:
+    layer = nn.Linear(3, 3, bias=False)
+    optimizer = torch.optim.SGD(layer.parameters(), lr=1.0)
+    rule = NearestOrthogonalGradient(optimizer, layer, momentum=momentum)
+    for gradient in (torch.full((3, 3), torch.inf), torch.diag(torch.tensor([3.0, 2.0, 0.5]))):
+        optimizer.zero_grad(to_none)
+        if layer.weight.grad is None:
+            layer.weight.grad = torch.zeros(3, 3)
+        layer.weight.grad += gradient
+        before = layer.weight.detach().clone()
+        rule.apply()  # a GradScaler skips the step of the first gradient
+    optimizer.step()
+    torch.testing.assert_close(before - layer.weight.detach(), torch.eye(3))
+
+
+@pytest.mark.parametrize("rule", ["nearest orthogonal, momentum", "nearest orthogonal, nesterov", "Cayley retraction"])
+def test_a_step_that_a_fused_optimizer_skips_is_skipped(rule: str) -> None:
+    """A GradScaler leaves the decision to a fused optimizer; nothing may move, nor the averages."""
+    found = []
+    for fused in (False, True):
+        net = nn.Sequential(nn.Linear(3, 3, bias=False), nn.Linear(3, 3, bias=False))
+        for layer in net:
+            nn.init.eye_(layer.weight)
+        optimizer = torch.optim.Adam(net.parameters(), lr=0.1, fused=fused)
+        RULES[rule](optimizer, list(net.named_parameters()))
+        scaler = torch.amp.GradScaler("cpu", init_scale=4.0)  # pyright: ignore[reportPrivateImportUsage]
+        target = torch.tensor([[0.0, 1.0, 0.0], [0.5, 0.0, 1.0], [1.0, 0.0, 0.0]])
+        for step in range(4):
+            optimizer.zero_grad()
+            scaler.scale((net(torch.eye(3)) - target).square().sum()).backward()
+            before = [p.detach().clone() for p in net.parameters()]
+            if step == 1:
+                assert net[0].weight.grad is not None
+                net[0].weight.grad[0, 0] = torch.inf
+            scaler.step(optimizer)
+            scaler.update()
+            moved = [not torch.equal(p, was) for p, was in zip(net.parameters(), before, strict=True)]
+            assert moved == [step != 1] * 2, step
+        found.append([p.detach() for p in net.parameters()])
+    torch.testing.assert_close(found[1], found[0])
+
+
 @pytest.mark.parametrize("rate", [0.1, torch.tensor(0.1)])
 def test_a_rate_under_a_warm_up_follows_its_schedule(rate: Any) -> None:
     found = []

@@ -35,6 +35,21 @@ def test_a_table_has_words_numbers_and_gaps(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("column", "expected"),
+    [
+        (["no", "Yes", "no"], [0, 1, 0]),
+        (["yes", "no", "Yes"], [1, 0, 1]),
+        (["True", "false", ""], [1, 0, np.nan]),
+        (["FALSE", "true", "false"], [0, 1, 0]),
+        (["long", "short", ""], [0, 1, np.nan]),
+    ],
+)
+def test_yes_and_true_are_1_in_any_case(column: list[str], expected: list[float]) -> None:
+    found = Labels.from_seeds([0, 1, 2], {"smile": column})
+    np.testing.assert_array_equal(found.values[:, 0], expected)
+
+
+@pytest.mark.parametrize(
     ("text", "said"),
     [
         ("smile\n1\n", "expected a first line such as 'seed,smile,hair'"),

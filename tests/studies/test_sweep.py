@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from orthogan.cli.main import main
 from orthogan.errors import UserError
-from orthogan.studies.sweep import Axis, SweepRequest, read_words, row_name, run_sweep
+from orthogan.studies.sweep import Axis, SweepRequest, _Sweep, read_words, row_name, run_sweep
 
 TINY = [
     "data.count=32",
@@ -100,3 +102,25 @@ def test_a_sweep_without_a_result_is_refused(tmp_path: Path, words: list[str], m
     with pytest.raises(UserError, match=message):
         run_sweep(SweepRequest("sprites/srngan", words, out=tmp_path / "out"))
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("at_once", [1, 3])
+@pytest.mark.parametrize("sampler", ["qmc", "random"])
+def test_a_sampler_never_proposes_the_same_point_again(sampler: str, at_once: int) -> None:
+    optuna = pytest.importorskip("optuna")
+    words = ["a=0.0..1.0", "b=1e-5..1e-1:log", "c=x,y"]
+    request = SweepRequest("sprites/srngan", words, sampler=sampler)
+    sweep: Any = _Sweep(request, read_words(words))
+    sweep.objective = lambda cells: (float(sweep.rows[cells[0].method]["a"]), "lower")
+    space = {axis.key: axis.distribution(optuna) for axis in sweep.plan.axes}
+    trials: list[Any] = []
+    for _ in range(0, 18, at_once):
+        for values in sweep.ask(optuna, space, trials, at_once):
+            sweep.rows[str(len(trials))] = values
+            trials.append([SimpleNamespace(method=str(len(trials)))])
+    found = [sweep.rows[str(number)] for number in range(18)]
+    assert len({(row["a"], row["b"]) for row in found}) == 18
+    assert {row["c"] for row in found} == {"x", "y"}
+    if sampler == "qmc":  # after the first, random point: a Sobol sequence has as many points in each quarter
+        quarters = [int(row["a"] * 4) for row in found[1:17]]
+        assert [quarters.count(quarter) for quarter in range(4)] == [4, 4, 4, 4]

@@ -25,6 +25,7 @@ FORMATS = ("PNG", "JPEG", "WEBP", "AVIF", "BMP", "DIB", "GIF", "TIFF", "PPM", "J
 TIFF_TAGS = {*range(256, 260), 262, 266, 273, *range(277, 280), 284, 292, 317, 320, *range(322, 326), 338, 339, 347}
 TIFF_TAGS |= {530, 531, 532}
 BITS, PLANES = 258, 284  # tags of a TIFF file: bits per value, and whether each channel is stored on its own (2)
+SCALES = {"L;2": 85, "L;4": 17}  # by which Pillow multiplies gray levels of few bits
 TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -99,11 +100,13 @@ def _decoded(data: bytes, resolution: Any, channels: int, box: tuple[int, int, i
         animated = picture.format != "MPO" and bool(getattr(picture, "is_animated", False))
     except Exception:  # the next frame is damaged; this one may be intact
         picture, animated = Image.open(io.BytesIO(data), formats=_formats()), True
-    deep = _deep_modes(picture)
+    deep, raw = _deep_modes(picture), _raw_mode(picture)
     picture.load()
+    turn = _turn(picture)
     if deep is not None:
         _round_colours(picture, data, *deep)
-    turn = _turn(picture)
+    elif picture.format == "PNG":
+        picture = _keyed(picture, raw)
     if turn is not None:
         picture = picture.transpose(turn)
     cropped = centre_crop(picture if box is None else _crop(picture, *box), resolution)
@@ -114,6 +117,27 @@ def _decoded(data: bytes, resolution: Any, channels: int, box: tuple[int, int, i
     return Decoded(to_array(picture, channels), animated)
 
 
+def _raw_mode(picture: Image.Image) -> str:
+    """Return how the pixels of an image are stored, such as "L;4"; empty if that is not known. Call it before load."""
+    tiles = getattr(picture, "tile", [])
+    raw = tiles[0][3] if tiles else ""
+    return str(raw if isinstance(raw, str) else raw[0])
+
+
+def _keyed(picture: Image.Image, raw: str) -> Image.Image:
+    """Return a gray PNG with the transparent gray level that it names, which Pillow leaves as it is in the file."""
+    key = picture.info.get("transparency")
+    if not isinstance(key, int):
+        return picture
+    if raw in SCALES:
+        picture.info["transparency"] = key * SCALES[raw]
+    if not picture.mode.startswith("I"):
+        return picture
+    values = np.asarray(picture)
+    opaque = np.where(values == key, 0, 255).astype(np.uint8)
+    return Image.merge("LA", [Image.fromarray(_grey_levels(values, picture.mode)), Image.fromarray(opaque)])
+
+
 def _deep_modes(picture: Image.Image) -> tuple[str, str] | None:
     """Return the raw modes of the upper and lower bytes of an image of 16-bit colors, of which Pillow reads the upper.
 
@@ -122,8 +146,7 @@ def _deep_modes(picture: Image.Image) -> tuple[str, str] | None:
     tiles = getattr(picture, "tile", [])
     if not tiles:
         return None
-    codec, _, _, raw = tiles[0]
-    raw = str(raw if isinstance(raw, str) else raw[0])
+    codec, raw = tiles[0][0], _raw_mode(picture)
     tags = getattr(picture, "tag_v2", {})
     if tags.get(PLANES) == 2 and len(picture.getbands()) > 1:
         if codec == "raw" and tags.get(BITS, (8,))[0] == 16:  # Pillow would read each byte as a pixel
@@ -142,7 +165,10 @@ def _deep_modes(picture: Image.Image) -> tuple[str, str] | None:
 
 
 def _round_colours(picture: Image.Image, data: bytes, upper: str, lower: str) -> None:
-    """Replace the upper bytes in ``picture`` by the 16-bit values rounded to 8 bits."""
+    """Replace the upper bytes in ``picture`` by the 16-bit values rounded to 8 bits.
+
+    The color that a PNG declares transparent, of which Pillow compares the wrong bytes, becomes alpha.
+    """
     second = Image.open(io.BytesIO(data), formats=_formats())
     tiles: Any = second.tile  # tuples; since Pillow 11 of a class with names, which Pillow 13 uses
     lower_tiles: Any = []
@@ -161,6 +187,10 @@ def _round_colours(picture: Image.Image, data: bytes, upper: str, lower: str) ->
     ahead = low.astype(np.int16) - high  # 256 high + low = 257 high + ahead
     rounded = high + (ahead > 128) - (ahead < -128)
     picture.paste(Image.fromarray(rounded.astype(np.uint8), picture.mode))
+    key = picture.info.pop("transparency", None)
+    if isinstance(key, tuple):
+        equal = (high.astype(np.int32) * 256 + low == key).all(-1)
+        picture.putalpha(Image.fromarray(np.where(equal, 0, 255).astype(np.uint8)))
 
 
 def _crop(picture: Image.Image, left: int, top: int, side: int) -> Image.Image:

@@ -217,6 +217,8 @@ def _vectors(values: Sequence[list[Any]], feature: Any) -> Annotation:
     if names:
         rows = np.zeros((len(values), len(names)), np.float32)
         for row, chosen in zip(rows, values, strict=True):
+            if not all(type(label) is int and 0 <= label < len(names) for label in chosen):
+                raise UserError(f"a list holds {shown(chosen)}, but the classes are 0 to {len(names) - 1}")
             row[chosen] = 1
         return vector_annotation(rows, names)
     try:

@@ -60,7 +60,8 @@ class Variant:
     ``sampling``: the step from t to t + eps begins at t = 0 ("end") or t ~ U[0, 1) ("full").
     ``crop``: to the face of FFHQ, rows 3/8 to 7/8 and columns 2/8 to 6/8.
     ``resize``: "shrink" averages blocks where the side is 512 pixels or more, so that 256 (or a little more) remain;
-    "fit" also enlarges smaller images to 256, bilinearly as in TensorFlow 1; "none" keeps the images.
+    "fit" also enlarges smaller images to 256, bilinearly as in TensorFlow 1; "none" keeps the images. Of rectangles,
+    the shorter side counts, and the proportions stay.
     ``samples``: number of pairs in the publication.
 
     Raises ``UserError`` for unknown choices or invalid combinations.
@@ -112,13 +113,15 @@ class Variant:
     def look(self, images: Tensor) -> Tensor:
         """Preprocess images (n, c, h, w) for the distance."""
         if self.crop:
-            eighth = images.shape[2] // 8
-            images = images[:, :, 3 * eighth : 7 * eighth, 2 * eighth : 6 * eighth]
-        if self.resize == "fit" and images.shape[2] < SIDE:
+            down, across = (side // 8 for side in images.shape[2:])
+            images = images[:, :, 3 * down : 7 * down, 2 * across : 6 * across]
+        side = min(images.shape[2:])
+        if self.resize == "fit" and side < SIDE:
             from torch_fidelity.interpolate_compat_tensorflow import interpolate_bilinear_2d_like_tensorflow1x
 
-            return interpolate_bilinear_2d_like_tensorflow1x(images, size=(SIDE, SIDE), align_corners=False)
-        factor = images.shape[2] // SIDE
+            size = [round(one * SIDE / side) for one in images.shape[2:]]
+            return interpolate_bilinear_2d_like_tensorflow1x(images, size=size, align_corners=False)
+        factor = side // SIDE
         if self.resize != "none" and factor > 1:
             images = functional.avg_pool2d(images, factor)
         return images

@@ -190,6 +190,46 @@ def test_transparency_is_laid_on_white() -> None:
     assert (decoded(Image.new("RGB", (4, 4), (1, 2, 3)), transparency=(9, 9, 9))[:, 0, 0] == [1, 2, 3]).all()
 
 
+def _png(depth: int, kind: int, row: bytes, key: bytes) -> bytes:
+    """A PNG of 4 x 4 pixels with equal rows, and a transparent color."""
+
+    def chunk(name: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+    head = struct.pack(">IIBBBBB", 4, 4, depth, kind, 0, 0, 0)
+    parts = [(b"IHDR", head), (b"tRNS", key), (b"IDAT", zlib.compress((b"\0" + row) * 4)), (b"IEND", b"")]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunk(*part) for part in parts)
+
+
+GRAYS = {
+    1: b"\x50",
+    2: b"\x1b",
+    4: b"\x05\xaf",
+    8: bytes([0, 85, 170, 255]),
+    16: struct.pack(">4H", *range(0, 65536, 21845)),
+}
+
+
+@pytest.mark.parametrize("depth", GRAYS)
+def test_the_transparent_gray_of_a_png_is_found_at_every_depth(depth: int) -> None:
+    levels = [0, 255, 0, 255] if depth == 1 else [0, 85, 170, 255]
+    second = 1 if depth == 1 else (2**depth - 1) // 3
+    data = _png(depth, 0, GRAYS[depth], struct.pack(">H", second))
+    alpha = decode(data, resolution=4, channels=2).array[:, 0]
+    assert alpha.tolist() == [levels, [255, 0, 255, 0] if depth == 1 else [255, 0, 255, 255]]
+    shown = decode(data, resolution=4, channels=1).array[0, 0]
+    assert shown.tolist() == [0, 255, *levels[2:]]
+
+
+def test_the_transparent_color_of_a_16_bit_png_is_compared_with_all_bits() -> None:
+    # of the transparent color, the third pixel has the upper bytes, and the fourth the lower ones as its upper ones
+    row = struct.pack(">12H", 0, 0, 0, 0x1234, 0x2345, 0x3456, 0x12FF, 0x23FF, 0x34FF, 0x3400, 0x4500, 0x5600)
+    data = _png(16, 2, row, struct.pack(">3H", 0x1234, 0x2345, 0x3456))
+    assert decode(data, resolution=4, channels=4).array[3, 0].tolist() == [255, 0, 255, 255]
+    shown = decode(data, resolution=4, channels=3).array[:, 0]
+    assert shown.T.tolist() == [[0, 0, 0], [255, 255, 255], [0x13, 0x24, 0x35], [0x34, 0x45, 0x56]]
+
+
 def test_cmyk_jpeg_and_tiff() -> None:
     cmyk = Image.new("CMYK", (8, 8), (0, 255, 255, 0))
     for form in ("JPEG", "TIFF"):

@@ -129,6 +129,10 @@ def test_lists_are_label_vectors(tmp_path: Path) -> None:
     posed = opened("datasets", tmp_path / "d", 8, 3, label="pose")
     assert posed.label_vectors is not None
     np.testing.assert_array_equal(posed.label_vectors[posed.labels], np.array(poses, np.float32))
+    values["tags"] = [*tags[:8], [-1]]  # -1 means a missing label there
+    datasets.Dataset.from_dict(values, features=datasets.Features(features)).save_to_disk(tmp_path / "missing")
+    with pytest.raises(UserError, match=r"holds \[-1\], but the classes are 0 to 2"):
+        opened("datasets", tmp_path / "missing", 8, 3, label="tags")
     uneven = datasets.Dataset.from_dict({"image": values["image"], "label": [[1.0]] * 8 + [[1.0, 2.0]]})
     uneven.cast_column("image", datasets.Image()).save_to_disk(tmp_path / "u")
     with pytest.raises(UserError, match="'label': the lists have different lengths"):

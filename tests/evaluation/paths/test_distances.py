@@ -136,3 +136,19 @@ def test_without_the_package_the_error_says_what_to_install(vgg: Path, monkeypat
     monkeypatch.setitem(sys.modules, "lpips", None)
     with pytest.raises(UserError, match="pip install lpips"):
         load_lpips(vgg)
+
+
+@pytest.mark.parametrize("name", ["efficientnet-lite0", "lpips-vgg16"])
+def test_alpha_is_seen_on_white(name: str, vgg: Path) -> None:
+    distance = load_distance(name) if name != "lpips-vgg16" else load_distance(load_lpips(vgg)[0])
+    rng = torch.Generator().manual_seed(0)
+    one, two = (torch.rand(2, 3, 32, 32, generator=rng) * 2 - 1 for _ in range(2))
+    alpha = torch.rand(2, 1, 32, 32, generator=rng) * 2 - 1
+    white = 1 - (1 + alpha) / 2 * (1 - one)
+    expected = distance(white, two)
+    assert bool((expected > 0).all())
+    images = torch.cat([one, alpha], 1).requires_grad_()
+    opaque = torch.cat([two, torch.ones_like(alpha)], 1)
+    torch.testing.assert_close(distance(images, opaque), expected, rtol=1e-4, atol=1e-6)
+    (gradient,) = torch.autograd.grad(distance.function(images, opaque).sum(), images)
+    assert bool((gradient.abs().amax((0, 2, 3)) > 0).all())

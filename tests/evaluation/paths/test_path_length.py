@@ -161,6 +161,16 @@ def test_crop_and_sizes_are_the_published_ones() -> None:
     assert torch.equal(Variant().look(big), big)
 
 
+def test_rectangles_keep_their_proportions_and_the_crop_its_place() -> None:
+    wide = torch.arange(512.0).view(1, 1, 512, 1) + torch.arange(1024.0) / 1000
+    for image in (wide, wide.mT):
+        face = replace(PRESETS["ppl_zfull"], resize="none").look(image)
+        down, across = image.shape[2] // 8, image.shape[3] // 8
+        torch.testing.assert_close(face, image[:, :, 3 * down : 7 * down, 2 * across : 6 * across])
+        assert sorted(PRESETS["ppl2_wend"].look(image).shape[2:]) == [256, 512]
+        assert sorted(PRESETS["ppl_zend_v2"].look(image[..., ::8, ::8]).shape[2:]) == [256, 512]
+
+
 def test_presets_are_those_of_the_papers() -> None:
     assert PRESETS["ppl2_wend"] == Variant("w", "lerp", "end", False, "shrink", 1e-4, 50_000)
     assert PRESETS["ppl_zend_v2"] == Variant("z", "slerp_unit", "end", False, "fit", 1e-4, 100_000)
