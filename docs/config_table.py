@@ -99,7 +99,7 @@ def row(name: str, config: Any, cost: dict[str, Any] | None, score: dict[str, st
 
 
 def parameters(config: Any) -> str:
-    """Numbers of trained parameters, of G and D or of the classifier; a dash where a net needs memory to be built."""
+    """Numbers of trained parameters, of G and D or of the classifier."""
     import torch
 
     from orthogan.models.build import build_classifier, build_discriminator, build_generator
@@ -113,7 +113,9 @@ def parameters(config: Any) -> str:
         net = None
         with suppress(NotImplementedError, RuntimeError), torch.device("meta"):
             net = build(config, num_classes=classes)
-        told.append("?" if net is None else short(sum(p.numel() for p in net.parameters() if p.requires_grad)))
+        if net is None:  # such as with codes, whose network is made for the features that D has for an image
+            net = build(config, num_classes=classes)
+        told.append(short(sum(p.numel() for p in net.parameters() if p.requires_grad)))
     return "\u00a0+ ".join(told)
 
 

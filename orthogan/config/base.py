@@ -76,6 +76,7 @@ class Section(BaseModel):
     only_for: ClassVar[Mapping[str, tuple[str, ...]]] = {}  # task -> keys that no other task has
     task_defaults: ClassVar[Mapping[str, Mapping[str, Any]]] = {}  # task -> {key: its default, where it is another one}
     exclusive: ClassVar[tuple[tuple[str, ...], ...]] = ()  # keys of which the one that is set last counts
+    chooses_options: ClassVar[str] = ""  # the key to which the keys in ``options`` belong
     flattened: ClassVar[tuple[str, ...]] = ()  # kinds whose options stood in a section of their own in version 0.1
 
     @classmethod
@@ -94,6 +95,15 @@ class Section(BaseModel):
                     raise ValueError(f"{old}: this is the old name of {new}, which is given too; leave {old} out")
                 tree = {new if key == old else key: value for key, value in tree.items()}
         return tree
+
+    @classmethod
+    def option_names(cls, choice: str) -> Collection[str] | None:
+        """Return the keys that ``options`` may have for this value of ``chooses_options``; None: not known.
+
+        Raises:
+            UserError: there is no such value.
+        """
+        return None
 
     def check_run(self, config: Any) -> None:
         """Refuse what does not go together with other sections of ``config``, of which this is one.

@@ -8,6 +8,7 @@ import re
 import shlex
 import sys
 from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from types import UnionType
@@ -259,6 +260,8 @@ def _merge(
         if given:
             for key in group:
                 tree.pop(key, None)
+    if section is not None:
+        _drop_other_options(tree, part, origin, prefix, section)
     for key, value in part.items():
         if section is not None and key in section.renamed:
             now = f"{prefix}{section.renamed[key]}"
@@ -282,6 +285,24 @@ def _merge(
             _merge(tree[key], value, origin, name, f"{dotted}.", below)
         else:
             tree[key] = value
+
+
+def _drop_other_options(
+    tree: dict[str, Any], part: Mapping[str, Any], origin: Mapping[str, str], prefix: str, section: type[Section]
+) -> None:
+    """Where ``part`` chooses another source or kind, take the options out of ``tree`` that it does not have.
+
+    Only those of a file: whoever gives options on the command line is told that they do not belong there.
+    """
+    key = section.chooses_options
+    options, choice = tree.get("options"), part.get(key)
+    if not key or not isinstance(options, dict) or not isinstance(choice, str) or choice == tree.get(key):
+        return
+    with suppress(UserError):  # an unknown choice is refused later, by name
+        if (known := section.option_names(choice)) is not None:
+            for name in [name for name in options if name not in known]:
+                if not _origin_of(f"{prefix}options.{name}", origin).startswith("override "):
+                    del options[name]
 
 
 def _drop_options(tree: dict[str, Any], kind: Any, field: FieldInfo) -> None:

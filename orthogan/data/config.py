@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
@@ -41,6 +41,7 @@ class DataConfig(Section):
         "classifier": ("crop", "label_noise"),
     }
     task_defaults: ClassVar = {"classifier": {"labels": True, "dequantize": False}}
+    chooses_options: ClassVar = "source"
 
     source: Annotated[str, KindOf(DATA_SOURCES)] = Field(default="faces", description="data set")
     path: str | None = Field(default=None, description="folder or file with the images, for sources that need one")
@@ -88,6 +89,11 @@ class DataConfig(Section):
     workers: Annotated[int, Field(ge=0, le=256)] = Field(
         default=2, description="processes that read images when the data set is streamed"
     )
+
+    @classmethod
+    def option_names(cls, choice: str) -> Collection[str] | None:
+        """Return the options of the source ``choice``."""
+        return None if ":" in choice else DATA_SOURCES.get(choice, "data.source")().options.model_fields
 
     @classmethod
     def read_old_keys(cls, tree: dict[str, Any]) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
@@ -62,6 +62,7 @@ class NetConfig(Section):
     """What a generator, a discriminator and any other network have in common."""
 
     renamed: ClassVar = {"gradients": "gradient_transforms"}
+    chooses_options: ClassVar = "kind"
 
     kind: str
     channels: Width
@@ -74,6 +75,12 @@ class NetConfig(Section):
         default=[], max_length=100, description="transforms of the gradients between backward and step: [{kind: …}, …]"
     )
     whitening: WhiteningConfig = WhiteningConfig()
+
+    @classmethod
+    def option_names(cls, choice: str) -> Collection[str] | None:
+        """Return the options of the network ``choice``."""
+        named: KindOf | None = marker_of(cls.model_fields["kind"].rebuild_annotation(), KindOf)
+        return None if named is None or ":" in choice else section_of_net(named.registry.get(choice)).model_fields
 
     @model_validator(mode="after")
     def _known_options(self) -> Self:

@@ -468,3 +468,25 @@ def test_the_length_in_thousands_of_images_is_that_in_steps(tmp_path: Path) -> N
     message = failure(write(tmp_path / "two.yaml", "training: {steps: 7, kimg: 1}\n"))
     assert "two.yaml: training.steps and training.kimg say the same thing in two ways" in message
     assert "training.kimg is 0: input should be greater than 0" in failure(None, "training.kimg=0")
+
+
+def test_options_of_another_source_or_kind_stay_behind(tmp_path: Path) -> None:
+    base = tmp_path / "base.yaml"
+    base.write_text(
+        "data: {source: emoji, path: x.tgz, options: {categories: [Flags]}}\n"
+        "model: {generator: {kind: eigengan, options: {dims: 3}}}\n"
+    )
+    config = load_config(base, ["data.source=folder", "data.path=photos", "model.generator.kind=sngan"])
+    assert (config.data.options, config.model.generator.options) == ({}, {})
+    assert load_config(base, ["data.source=emoji"]).data.options == {"categories": ["Flags"]}
+    child = tmp_path / "child.yaml"
+    child.write_text("base: base.yaml\ndata: {source: faces, path: null, options: {fixed: {glasses: none}}}\n")
+    assert load_config(child).data.options == {"fixed": {"glasses": "none"}}
+    for overrides in (
+        ["data.options.categories=[Flags]", "data.source=folder", "data.path=photos"],
+        ["data.source=folder", "data.path=photos", "data.options.categories=[Flags]"],
+    ):
+        with pytest.raises(UserError, match=r"data\.options\.categories"):
+            load_config(base, overrides)
+    with pytest.raises(UserError, match=r"data\.source"):
+        load_config(base, ["data.source=folderr"])
