@@ -105,13 +105,12 @@ class _Compiler:
             return self.step("unary", node, [node.args[0]], fn=name, args=[])
         if name in BINARY:
             alpha: Any = node.kwargs.get("alpha", 1)
+            if node.kwargs.get("rounding_mode"):
+                raise _missing(node)
             return self._binary(name, node, *node.args, alpha=alpha)
         handler: Callable[..., Any] | None = getattr(self, f"_{name.lstrip('_')}", None)
         if handler is None:
-            raise UserError(
-                f"to page: the page has no {node.target}, which this network uses; choose --to onnx or --to "
-                "torch-export"
-            )
+            raise _missing(node)
         return handler(node, *node.args, **node.kwargs)
 
     # arrays
@@ -259,15 +258,21 @@ class _Compiler:
     def _leaky_relu(self, node: fx.Node, x: Any, slope: float = 0.01) -> int:
         return self.step("unary", node, [x], fn="leaky_relu", args=[slope])
 
-    def _elu(self, node: fx.Node, x: Any, alpha: float = 1.0) -> int:
+    def _elu(self, node: fx.Node, x: Any, alpha: float = 1.0, scale: float = 1.0, inner: float = 1.0) -> int:
+        if (scale, inner) != (1, 1):
+            raise _missing(node)
         return self.step("unary", node, [x], fn="elu", args=[alpha])
 
-    def _clamp(self, node: fx.Node, x: Any, low: float | None = None, high: float | None = None) -> int:
+    def _clamp(self, node: fx.Node, x: Any, low: Any = None, high: Any = None) -> int:
+        if isinstance(low, fx.Node) or isinstance(high, fx.Node):
+            raise _missing(node)
         return self.step("unary", node, [x], fn="clamp", args=[low, high])
 
     _hardtanh = _clamp
 
-    def _pow(self, node: fx.Node, x: Any, exponent: float) -> int:
+    def _pow(self, node: fx.Node, x: Any, exponent: Any) -> int:
+        if isinstance(exponent, fx.Node):
+            raise _missing(node)
         return self.step("unary", node, [x], fn="pow", args=[exponent])
 
     def _softmax(self, node: fx.Node, x: Any, dim: int, _: bool) -> int:
@@ -325,10 +330,14 @@ class _Compiler:
         return self.step("cat", node, parts, outer=outer, sizes=[math.prod(shape(part)) // outer for part in parts])
 
     def _constant_pad_nd(self, node: fx.Node, x: Any, pad: list[int], value: float = 0.0) -> int:
-        strides = contiguous(shape(node))
-        before = list(reversed(pad[::2]))
-        offset = sum(n * s for n, s in zip(before, strides[len(strides) - len(before) :], strict=True))
-        return self.step("pad", node, [x], shape=shape(x), strides=strides, offset=offset, value=value)
+        sizes, strides = shape(x), contiguous(shape(node))
+        edges = [(0, 0)] * (len(sizes) - len(pad) // 2) + list(zip(pad[::2], pad[1::2], strict=True))[::-1]
+        if min(pad) < 0:  # it crops
+            start = sum(max(0, -first) * step for (first, _), step in zip(edges, contiguous(sizes), strict=True))
+            kept = [n + min(0, a) + min(0, b) for n, (a, b) in zip(sizes, edges, strict=True)]
+            x, sizes = Made(self.copied(x, kept, contiguous(sizes), start), kept), kept
+        offset = sum(max(0, first) * step for (first, _), step in zip(edges, strides, strict=True))
+        return self.step("pad", node, [x], shape=sizes, strides=strides, offset=offset, value=value)
 
     def _index(self, node: fx.Node, table: Any, index: list[Any]) -> int:
         if len(index) != 1 or index[0] is None:
@@ -338,13 +347,13 @@ class _Compiler:
     def _embedding(self, node: fx.Node, table: Any, index: Any, *_: Any) -> int:
         return self.step("row", node, [table, index])
 
-    def _upsample_nearest2d(self, node: fx.Node, x: Any, *_: Any) -> int:
-        axes = [nearest(a, b) for a, b in zip(shape(x)[2:], shape(node)[2:], strict=True)]
-        return self._resized(node, x, axes)
+    def _upsample_nearest2d(self, node: fx.Node, x: Any, _: Any, *scales: Any) -> int:
+        sizes = zip(shape(x)[2:], shape(node)[2:], given_scales(scales), strict=True)
+        return self._resized(node, x, [nearest(*one) for one in sizes])
 
-    def _upsample_bilinear2d(self, node: fx.Node, x: Any, _: Any, corners: bool, *__: Any) -> int:
-        axes = [linear(a, b, corners) for a, b in zip(shape(x)[2:], shape(node)[2:], strict=True)]
-        return self._resized(node, x, axes)
+    def _upsample_bilinear2d(self, node: fx.Node, x: Any, _: Any, corners: bool, *scales: Any) -> int:
+        sizes = zip(shape(x)[2:], shape(node)[2:], given_scales(scales), strict=True)
+        return self._resized(node, x, [linear(a, b, corners, scale) for a, b, scale in sizes])
 
     def _resized(self, node: fx.Node, x: Any, axes: list[Any]) -> int:
         _, c, h, w = shape(x)
@@ -393,22 +402,41 @@ def spread_sizes(sizes: Sequence[int], out: Sequence[int]) -> list[int]:
     return [0] * (len(out) - len(sizes)) + strides
 
 
-def nearest(small: int, large: int) -> tuple[list[int], list[int], list[float]]:
-    """Return, per output position, the input position twice and the weight of the second."""
-    places = [min(small - 1, math.floor(i * small / large)) for i in range(large)]
+def given_scales(given: Sequence[Any]) -> list[float | None]:
+    """Return the scale factors of height and width, from one list or two arguments; None if a size was given."""
+    if len(given) == 1:
+        given = given[0] or ()
+    return list(given) or [None, None]
+
+
+def nearest(small: int, large: int, scale: float | None = None) -> tuple[list[int], list[int], list[float]]:
+    """Return, per output position, the input position twice and the weight of the second.
+
+    ``scale``: the factor that was given instead of the size ``large``; they differ if the size was rounded.
+    """
+    places = [min(small - 1, math.floor(i / scale if scale else i * small / large)) for i in range(large)]
     return places, places, [0.0] * large
 
 
-def linear(small: int, large: int, corners: bool) -> tuple[list[int], list[int], list[float]]:
-    """Return, per output position, two input positions and the weight of the second."""
+def linear(
+    small: int, large: int, corners: bool, scale: float | None = None
+) -> tuple[list[int], list[int], list[float]]:
+    """Return, per output position, two input positions and the weight of the second; ``scale`` as for ``nearest``."""
+    ratio = 1 / scale if scale else small / large
     first, second, weights = [], [], []
     for i in range(large):
-        place = i * (small - 1) / max(1, large - 1) if corners else max(0.0, (i + 0.5) * small / large - 0.5)
+        place = i * (small - 1) / max(1, large - 1) if corners else max(0.0, (i + 0.5) * ratio - 0.5)
         low = min(small - 1, math.floor(place))
         first.append(low)
         second.append(min(small - 1, low + 1))
         weights.append(place - low)
     return first, second, weights
+
+
+def _missing(node: fx.Node) -> UserError:
+    return UserError(
+        f"to page: the page has no {node.target}, which this network uses; choose --to onnx or --to torch-export"
+    )
 
 
 def _dtype(node: Any) -> torch.dtype:
