@@ -1,7 +1,8 @@
 """Stateless functions on matrices. Matrices may have leading batch dimensions.
 
-Half-precision input is converted to float32, and the result is float32. Complex input raises a ValueError. Entries may
-range from 1e-30 to 1e30, in float32 too: a result or gradient is wrong only if float32 cannot represent it.
+Half-precision input is converted to float32, and the result is float32, also inside autocast. Complex input raises a
+ValueError. Entries may range from 1e-30 to 1e30, in float32 too: a result or gradient is wrong only if float32 cannot
+represent it.
 """
 
 from orthogan.linalg.energy import hyperspherical_energy

@@ -7,9 +7,10 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from orthogan.linalg.precision import magnitude, matrices
+from orthogan.linalg.precision import autocast_off, magnitude, matrices
 
 
+@autocast_off
 def optimal_learning_rate(
     weight: Tensor, gradient: Tensor, form: Literal["vector", "matrix"] = "vector", *, block_diagonal: bool = False
 ) -> Tensor:

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from orthogan.linalg.decompositions import thin_svd
-from orthogan.linalg.precision import magnitude, matrices
+from orthogan.linalg.precision import autocast_off, magnitude, matrices
 
 PolarMethod = Literal["eigh", "svd", "newton_schulz", "polar_express"]
 # Amsel et al. 2025, "The Polar Express": odd quintics, each optimal on the interval that the previous one leaves, for
@@ -55,6 +55,7 @@ class _Polar(torch.autograd.Function):
         return found
 
 
+@autocast_off
 def polar_factor(matrix: Tensor) -> Tensor:
     """Return U V^T of the thin SVD of (..., m, n): Löwdin's symmetric orthogonalization, differentiable once.
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from orthogan.linalg.decompositions import thin_svd
-from orthogan.linalg.precision import at_least_float32, magnitude, matrices
+from orthogan.linalg.precision import at_least_float32, autocast_off, magnitude, matrices
 
 EPS = 1e-12
 SMALLEST = 2.0**-80  # matrix-vector products below this may have lost digits in float32
@@ -29,6 +29,7 @@ def normalize(vector: Tensor) -> Tensor:
     return vector / vector.norm(dim=-1, keepdim=True).clamp_min(EPS)
 
 
+@autocast_off
 def power_iteration(matrix: Tensor, u: Tensor, iterations: int) -> tuple[Tensor, Tensor]:
     """Return unit vectors (u, v) closer to the top singular pair of ``matrix`` (..., m, n), starting at ``u`` (..., m).
 
@@ -133,6 +134,7 @@ def _multiply(run: Tensor, vectors: Tensor, out: Tensor, row: int) -> None:
         out[row : row + number, :m] = (run @ vectors[row : row + number, :n, None]).squeeze(-1)
 
 
+@autocast_off
 def block_power_iteration(matrix: Tensor, u: Tensor, iterations: int) -> tuple[Tensor, Tensor]:
     """Return orthonormal columns (U, V) closer to the top k singular vectors of ``matrix`` (..., m, n), largest first.
 

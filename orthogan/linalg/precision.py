@@ -2,8 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import wraps
+from typing import ParamSpec, TypeVar
+
 import torch
 from torch import Tensor
+
+P = ParamSpec("P")
+Found = TypeVar("Found")
+
+
+def autocast_off(function: Callable[P, Found]) -> Callable[P, Found]:
+    """Return ``function``, whose first argument is a tensor, with autocast turned off while it runs."""
+
+    @wraps(function)
+    def exact(*args: P.args, **keywords: P.kwargs) -> Found:
+        first = args[0] if args else next(iter(keywords.values()), None)
+        if not (isinstance(first, Tensor) and torch.is_autocast_enabled(first.device.type)):
+            return function(*args, **keywords)
+        with torch.autocast(first.device.type, enabled=False):
+            return function(*args, **keywords)
+
+    return exact
 
 
 def at_least_float32(tensor: Tensor, *, allow_complex: bool = False) -> Tensor:

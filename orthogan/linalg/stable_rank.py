@@ -7,7 +7,7 @@ from torch import Tensor
 
 from orthogan.linalg.decompositions import thin_svd
 from orthogan.linalg.power import EPS
-from orthogan.linalg.precision import at_least_float32, magnitude, matrices
+from orthogan.linalg.precision import at_least_float32, autocast_off, magnitude, matrices
 
 SMALL = 1e-3  # spectral norm below which the gradient of a normalized weight no longer grows as 1 / sigma
 
@@ -29,6 +29,7 @@ def stable_rank(matrix: Tensor) -> Tensor:
     return torch.where(top > 0, squares.sum(-1) / top.clamp_min(torch.finfo(top.dtype).tiny), 0.0)
 
 
+@autocast_off
 def stable_rank_projection(matrix: Tensor, r: float, k: int = 1) -> Tensor:
     """Return the matrix nearest to ``matrix`` in Frobenius norm with stable rank ``r`` and the same top k values.
 

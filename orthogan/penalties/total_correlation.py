@@ -12,6 +12,7 @@ from pydantic import Field
 from torch import Tensor
 
 from orthogan.config.base import NotNegative, Section
+from orthogan.linalg.precision import at_least_float32, autocast_off
 
 FLOOR = 1e-4  # added to every variance, so that a code that Q does not know yet has a finite logarithm
 
@@ -26,11 +27,13 @@ class TotalCorrelationConfig(Section):
     )
 
 
+@autocast_off
 def total_correlation(values: Tensor) -> Tensor:
     """Return the total correlation in nats of a normal distribution with the covariance of ``values`` (n, d): scalar.
 
     It is (sum of log variances - log determinant of the covariance) / 2, which is 0 for uncorrelated columns. For
-    independent columns, n rows give about d (d - 1) / (4 n). It has a gradient.
+    independent columns, n rows give about d (d - 1) / (4 n). It has a gradient. The computation uses at least float32,
+    also inside autocast.
 
     Source: Watanabe 1960; as a constraint on the codes of a GAN: Wang & Yao 2024, arXiv:2409.02672.
 
@@ -44,7 +47,7 @@ def total_correlation(values: Tensor) -> Tensor:
         >>> bool(total_correlation(torch.cat([x, x + noise], 1)) > 0.3)
         True
     """
-    values = values.float() if values.dtype != torch.float64 else values
+    values = at_least_float32(values)
     centered = values - values.mean(0)
     covariance = centered.T @ centered / (len(values) - 1)
     covariance = covariance + FLOOR * torch.eye(len(covariance), dtype=values.dtype, device=values.device)

@@ -70,3 +70,15 @@ def test_a_batch_may_be_of_one_and_matrices_may_be_one_by_one(name: str) -> None
 def test_a_penalty_of_a_weight_without_numbers_is_refused(name: str, shape: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match="the weight has shape"):
         PENALTIES.get(name).function(torch.zeros(shape))
+
+
+@pytest.mark.parametrize("name", [name for name in [*ANY, *SQUARE] if "polar_express" not in name])
+def test_autocast_changes_nothing(name: str) -> None:
+    rng = torch.Generator().manual_seed(0)
+    matrix = torch.randn(9, 6, generator=rng)
+    function = ANY[name] if name in ANY else SQUARE[name]
+    matrix = matrix if name in ANY else matrix.T @ matrix
+    expected = function(matrix)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = function(matrix)
+    torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-6)

@@ -42,3 +42,17 @@ def test_descent_makes_columns_uncorrelated_and_a_constant_column_is_finite() ->
     total_correlation(still).backward()
     assert still.grad is not None
     assert bool(torch.isfinite(still.grad).all())
+
+
+def test_autocast_changes_neither_the_value_nor_the_gradient() -> None:
+    x = torch.randn(64, 4, generator=torch.Generator().manual_seed(0))
+    x[:, 1] = x[:, 0] + 0.05 * x[:, 1]
+    exact = torch.from_numpy(np.array(x)).double().requires_grad_()
+    expected = total_correlation(exact)
+    expected.backward()
+    x.requires_grad_()
+    with torch.autocast("cpu", torch.bfloat16):
+        found = total_correlation(x)
+    found.backward()
+    torch.testing.assert_close(found.double(), expected, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(x.grad, exact.grad.float(), rtol=1e-2, atol=1e-4)  # pyright: ignore

@@ -81,6 +81,8 @@ def test_a_file_that_differs_is_refused() -> None:
         compare(lambda z: net(z) + 2e-4, Call(net), net, "it")
     with pytest.raises(UserError, match=r"\(1, 3, 32, 31\) instead of \(1, 3, 32, 32\)"):
         compare(lambda z: net(z)[..., 1:], Call(net), net, "it")
+    with pytest.raises(UserError, match="differs from torch by nan"):
+        compare(lambda z: net(z) * float("nan"), Call(net), net, "it")
 
 
 def test_what_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
