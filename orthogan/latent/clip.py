@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from orthogan.drawing.grid import on_white
 from orthogan.errors import UserError, install
 from orthogan.io.hashing import file_sha256
 from orthogan.io.read import describe_error, printable
@@ -53,12 +54,15 @@ class Clip:
 
     @torch.no_grad()
     def embed_images(self, images: Tensor) -> Tensor:
-        """Return (n, d) float32 on the CPU for images uint8 (n, 1 or 3, h, w); they are resized to the model's size."""
+        """Return (n, d) float32 on the CPU for images uint8 (n, c, h, w), which are resized to the model's size.
+
+        Alpha is composited on white; of more than four channels the first three are used.
+        """
         mean, std = (torch.tensor(values, device=self.device).view(1, 3, 1, 1) for values in (MEAN, STD))
         found = []
         for part in images.split(BATCH):
-            x = part.to(self.device).float() / 255
-            x = x.expand(-1, 3, -1, -1) if x.shape[1] == 1 else x[:, :3]
+            x = torch.from_numpy(on_white(part.cpu().numpy())).to(self.device).float() / 255
+            x = x.expand(-1, 3, -1, -1)
             size = (self.side, self.side)
             x = functional.interpolate(x, size=size, mode="bicubic", antialias=True, align_corners=False).clamp(0, 1)
             out = self.net.vision_model(pixel_values=(x - mean) / std).pooler_output

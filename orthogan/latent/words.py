@@ -49,6 +49,9 @@ def describe_effect(low: np.ndarray, middle: np.ndarray, high: np.ndarray) -> st
         middle: the same pictures at 0.
         high: at +1.
     """
+    from orthogan.drawing.grid import on_white  # it imports torch
+
+    low, middle, high = on_white(low), on_white(middle), on_white(high)
     change = change_of(low, middle, high)
     if change < STRENGTHS[-2][0]:
         return "Hardly visible."

@@ -58,6 +58,11 @@ def test_embeddings_are_those_of_the_library(folder: Path) -> None:
         expected = net.visual_projection(net.vision_model(pixel_values=pixels).pooler_output)
     torch.testing.assert_close(clip.embed_images(images), expected, atol=1e-5, rtol=1e-5)
     assert clip.embed_images(images[:, :1]).shape == (3, 4)
+    alpha = torch.full_like(images[:, :1], 51)
+    pale = (images * 0.2 + 204).round().to(torch.uint8)  # on white
+    torch.testing.assert_close(clip.embed_images(torch.cat([images, alpha], 1)), clip.embed_images(pale))
+    gray = clip.embed_images(torch.cat([images[:, :1], alpha], 1))
+    torch.testing.assert_close(gray, clip.embed_images(pale[:, :1]))
 
     reader = TextReader(clip, ["red hat", "cat"], "a face")
     texts = functional.normalize(clip.embed_texts(["a face", "red hat", "cat"]).double(), dim=1)

@@ -55,6 +55,14 @@ def test_colors_are_named_by_the_channel_that_moves_most() -> None:
         assert describe_effect(*pictures(-change)) == f"Strong change. Slide right: {less}."
 
 
+def test_alpha_is_seen_on_white() -> None:
+    change = np.zeros((8, 4, 32, 32))
+    change[:, 3] = 60  # gray that becomes more opaque hides the white behind it
+    for shown in (change, change[:, 2:]):
+        found = describe_effect(*pictures(shown, channels=shown.shape[1]))
+        assert found == "Strong change. Slide right: darker."
+
+
 def test_pictures_that_disagree_have_no_direction() -> None:
     change = np.full((8, 3, 32, 32), 20.0)
     change[:4] *= -1

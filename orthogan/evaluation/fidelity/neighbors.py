@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from orthogan.evaluation.fidelity.statistics import float64_place
+
 CHUNK = 2000  # rows and columns of the distance matrix at a time
 CUDA_CHUNK = 10_000  # larger products keep a GPU busy: 400 MB
 
@@ -35,20 +37,21 @@ def radii(features: Tensor, chunk: int, neighbors: int) -> Tensor:
 def nearest(queries: Tensor, points: Tensor, count: int = 1, *, same: bool = False) -> tuple[Tensor, Tensor]:
     """Return distances (n, count) in float64 and indices (n, count) of the nearest ``points`` (m, d), nearest first.
 
-    The candidates are found in float32; their distances are then computed without the cancellation of a matrix product,
-    so a copy has distance 0.
+    The candidates are found in float64, because images that differ by a few gray levels are closer than the rounding
+    of a matrix product in float32. Their distances are then computed without such a product, so a copy has distance 0.
 
     Args:
         queries: features (n, d).
         same: queries and points are the same images in the same order; an image is not its own neighbor.
     """
+    queries, points = float64_place(queries), float64_place(points)
     chunk = chunk_of(queries)
     every_distance, every_index = [], []
     for first, rows in zip(range(0, len(queries), chunk), queries.split(chunk), strict=True):
-        best = rows.new_empty(len(rows), 0)
+        best = rows.new_empty(len(rows), 0, dtype=torch.float64)
         where = torch.empty(len(rows), 0, dtype=torch.int64, device=rows.device)
         for start, columns in zip(range(0, len(points), chunk), points.split(chunk), strict=True):
-            distances = torch.cdist(rows, columns)
+            distances = torch.cdist(rows.double(), columns.double())
             if same and first == start:
                 distances.fill_diagonal_(torch.inf)
             found = distances.topk(min(count, len(columns)), largest=False)
