@@ -77,8 +77,8 @@ class Labels:
         """Labels of the pictures of ``seeds``: for each name in ``columns`` one value per seed.
 
         A column of numbers becomes one attribute: 0 and 1 are no and yes, other numbers are scaled to 0 to 1. A column
-        of words becomes one attribute per word, or a single one for two words ("no" and "yes", or the second in
-        alphabetical order). An empty or missing value is unknown. Raises ``UserError`` naming the column.
+        of words becomes one attribute per word, or a single one for two words ("yes" or "true" in any case, or the
+        second in alphabetical order). An empty or missing value is unknown. Raises ``UserError`` naming the column.
         """
         spots = [
             Spot(seed, None if classes is None else classes[at]) for at, seed in enumerate(whole_numbers("seed", seeds))

@@ -9,6 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from orthogan.errors import UserError
 from orthogan.layers.batch_norm import BatchNorm2d, ConditionalBatchNorm2d
 from orthogan.models.families.stylegan2 import Mapping
 
@@ -41,8 +42,16 @@ def adapt(
       at first. If the new network has no classes, the mean over classes is kept.
 
     Returns one line of text per change.
+
+    Raises:
+        UserError: other image channels than from gray to RGB or back.
     """
     done = []
+    if there.channels != here.channels and {there.channels, here.channels} != {1, 3}:
+        raise UserError(
+            f"model.init: its images have {there.channels} channels, and data.channels is {here.channels}; only gray "
+            f"(1) and RGB (3) are converted to each other, so set data.channels to {there.channels}"
+        )
     if (there.num_classes, list(there.class_names)) != (here.num_classes, list(here.class_names)):
         done += _classes(given, net, role, there, here)
     if there.channels != here.channels:

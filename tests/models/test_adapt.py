@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from orthogan.config.schema import Config
+from orthogan.errors import UserError
 from orthogan.models.adapt import LUMA, Form, adapt
 from orthogan.models.build import build_discriminator, build_generator
 from tests.fixtures.runs import load_config
@@ -144,3 +145,10 @@ def test_what_is_alike_stays_and_what_does_not_fit_is_left() -> None:
     other = {"linear.weight": torch.zeros(5, 5)}
     assert adapt(other, net, "generator", Form(1), Form(3)) == []
     assert other["linear.weight"].shape == (5, 5)
+
+
+@pytest.mark.parametrize(("there", "here"), [(3, 4), (4, 3), (1, 2), (2, 4), (1, 5)])
+def test_other_channels_than_gray_and_rgb_are_refused(there: int, here: int) -> None:
+    old, new = nn.Conv2d(8, there, 1), nn.Conv2d(8, here, 1)
+    with pytest.raises(UserError, match=f"set data.channels to {there}"):
+        adapt(dict(old.state_dict()), new, "generator", Form(there), Form(here))
