@@ -45,8 +45,10 @@ def memory_format(net: nn.Module, *, channels_last: bool) -> torch.memory_format
     return torch.channels_last if channels_last else torch.contiguous_format
 
 
-def chosen_device(name: str | None) -> torch.device:
+def chosen_device(name: str | torch.device | None, what: str = "--device") -> torch.device:
     """Return the device of this name; None: the fastest available device (of this process, if there are several).
+
+    ``what``: the name of the option or argument, for messages.
 
     Raises:
         UserError: the device is not available.
@@ -60,15 +62,15 @@ def chosen_device(name: str | None) -> torch.device:
     try:
         device = torch.device(name)
     except RuntimeError:
-        raise UserError(f"--device {shown(name)}: unknown device; choose cpu, cuda, cuda:1 or mps") from None
+        raise UserError(f"{what} {shown(name)}: unknown device; choose cpu, cuda, cuda:1 or mps") from None
     if device.type == "meta":
-        raise UserError("--device meta: this device holds no data; choose cpu, cuda or mps")
+        raise UserError(f"{what} meta: this device holds no data; choose cpu, cuda or mps")
     try:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError, ImportError, ValueError, NotImplementedError) as error:
         reason = describe_error(error).partition(". ")[0]
         raise UserError(
-            f"--device {name}: not available here ({reason}); omit it for the fastest device of this machine"
+            f"{what} {name}: not available here ({reason}); omit it for the fastest device of this machine"
         ) from None
     return device
 

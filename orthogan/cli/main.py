@@ -25,6 +25,9 @@ DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)  # errors that the user has to 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit code, one of ``orthogan.errors.EXIT_*``."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed by the shell: `orthogan config >&-`
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # for paths that are not UTF-8 and terminals that only support ASCII
             stream.reconfigure(errors="backslashreplace")
@@ -36,6 +39,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(argv: Sequence[str] | None, interrupts: Interrupts) -> int:
     try:
         arguments = parse(argv)
+        try:
+            os.getcwd()  # numerical libraries end the process without it
+        except FileNotFoundError:
+            raise UserError(
+                "the current folder was deleted or moved; cd to another one, or to the same one again"
+            ) from None
         interrupts.command = arguments.command
         os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # we report lost processes ourselves
         keep_freed_memory()

@@ -84,6 +84,8 @@ class Parser(argparse.ArgumentParser):
             if not hint and unknown and "overrides" in {action.dest for action in self._actions}:
                 hint = "; to set a key of the config write key=value, for example out=runs/mine"
             message += hint
+        if (wrong := re.search(r"COMMAND: invalid choice: '([^']*)'", message)) is not None:
+            message += did_you_mean(wrong[1], commands())
         super().error(message)
 
 

@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import os
 from argparse import ArgumentParser, Namespace
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from orthogan.cli.arguments import add_config, add_trust
 from orthogan.cli.subjects import check_config
 from orthogan.errors import UserError
-from orthogan.io.read import printable, user_path
+from orthogan.io.read import user_path
 
 if TYPE_CHECKING:
     from orthogan.config.schema import Config
@@ -31,11 +30,11 @@ def add_arguments(parser: ArgumentParser) -> None:
 def run(arguments: Namespace) -> None:
     """Train, or only try one step with --dry-run."""
     check_config(arguments.config)
-    from orthogan.config.files import load_config
+    from orthogan.config.files import check_run_folder, load_config
     from orthogan.data.sources import DATA_SOURCES, DataSource
 
     settings = load_config(arguments.config, arguments.overrides, trust=arguments.trust)
-    _check_place(Path(arguments.config), arguments.overrides, user_path(settings.out or ""))
+    check_run_folder(arguments.config, arguments.overrides, settings)
     path = settings.data.path
     if path and ":" not in settings.data.source and not os.path.lexists(user_path(path)):
         source = DATA_SOURCES.get(settings.data.source)
@@ -53,22 +52,6 @@ def run(arguments: Namespace) -> None:
     folder = training.train(settings, **options)
     if PartialState().is_main_process:
         _report(folder, settings)
-
-
-def _check_place(file: Path, overrides: Sequence[str], out: Path) -> None:
-    """Raise ``UserError`` if ``file`` belongs to a run in another folder than ``out``, and nobody chose that folder."""
-    from orthogan.config.files import of_a_run
-
-    if (
-        not of_a_run(file)
-        or any(word.startswith("out=") for word in overrides)
-        or out.resolve() == file.resolve().parent
-    ):
-        return
-    raise UserError(
-        f"{printable(file)}: the run in {printable(file.parent)} was moved, or started in another folder: its config "
-        f"says out: {printable(out)}. Add out={printable(file.parent)} to resume it, or out=FOLDER for a new run"
-    )
 
 
 def _report(run: Path, settings: Config) -> None:

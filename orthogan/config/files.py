@@ -88,6 +88,23 @@ def of_a_run(file: Path) -> bool:
     )
 
 
+def check_run_folder(path: str | Path | None, overrides: Overrides, config: Config) -> None:
+    """Raise ``UserError`` if ``config`` was read from a run in another folder than its ``out``, which nobody chose.
+
+    ``path`` and ``overrides`` are those of ``load_config``. Without this check, a run that was moved would start anew.
+    """
+    several: Iterable[Any] = [overrides] if isinstance(overrides, str | Mapping) else overrides
+    chosen = any("out" in one if isinstance(one, Mapping) else str(one).startswith("out=") for one in several)
+    if path is None or chosen or not of_a_run(file := Path(path)):
+        return
+    if Path(str(config.out)).resolve() != file.resolve().parent:
+        raise UserError(
+            f"{printable(file)}: the run in {printable(file.parent)} was moved, or started in another folder: its "
+            f"config says out: {printable(config.out)}. Add out={printable(file.parent)} to resume it, or out=FOLDER "
+            "for a new run"
+        )
+
+
 def _load(
     path: str | Path | None, overrides: Iterable[str | Mapping[str, Any]] | Mapping[str, Any] | str
 ) -> tuple[Config, dict[str, str], set[str]]:

@@ -232,6 +232,11 @@ class GradientRule:
 
     def _refuse_optimizer(self) -> None:
         name = type(self.optimizer).__name__
+        if not isinstance(self.optimizer, Optimizer):
+            raise TypeError(
+                f"{type(self).__name__}: the first argument must be a torch.optim.Optimizer, not {name}; the network "
+                "is the second"
+            )
         closure = inspect.signature(type(self.optimizer).step).parameters.get("closure")
         if closure is not None and closure.default is inspect.Parameter.empty:
             raise ValueError(

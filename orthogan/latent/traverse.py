@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -24,6 +24,9 @@ from orthogan.models.generate import generate, in_space, model_hash, sample_labe
 from orthogan.models.protocol import Generator, as_generator
 from orthogan.models.samples import format_ranges
 from orthogan.progress import progress_bar
+
+if TYPE_CHECKING:
+    from orthogan.latent.discovery.discover import Discovery
 
 Walk = Literal["line", "sphere"]
 WALKS: tuple[Walk, ...] = get_args(Walk)
@@ -142,7 +145,7 @@ class Traversal:
 
 def traverse(
     generator: nn.Module | str | Path,
-    directions: Directions | None = None,
+    directions: Directions | Discovery | None = None,
     *,
     method: str | None = None,
     dims: Literal["all"] | Sequence[int] = "all",
@@ -164,7 +167,8 @@ def traverse(
     The walk is in the space and layers of the directions; other layers keep the base latent.
 
     ``generator``: a generator, or anything that ``orthogan.load`` accepts.
-    ``directions``: by default those of ``method``, see ``orthogan.latent.discovery.find_directions``.
+    ``directions``: also the result of ``orthogan.discover``; by default those of ``method``, see
+    ``orthogan.latent.discovery.find_directions``.
     ``dims``: indices of the directions, in this order.
     ``steps``: odd, at least 3, so that the middle column is the base image itself. The base z is the latent of
     ``seed``, pulled toward the mean by ``truncation`` (in z as ``truncate``, in W as StyleGAN's psi; the walk itself
@@ -261,7 +265,7 @@ class ContactSheet:
 
 def contact_sheet(
     generator: nn.Module,
-    directions: Directions,
+    directions: Directions | Discovery,
     *,
     seeds: Sequence[int],
     dims: Literal["all"] | Sequence[int] = "all",
@@ -294,6 +298,8 @@ def contact_sheet(
     """
     if not len(seeds):
         raise UserError("no seeds: a contact sheet needs at least one, such as 0-4")
+    if isinstance(found := getattr(directions, "directions", None), Directions):  # a Discovery
+        directions = found
     if not isinstance(directions, Directions):
         raise TypeError(
             f"directions: expected orthogan.Directions, not {type(directions).__name__}; Directions.load reads a file, "

@@ -60,7 +60,10 @@ class LabelTable(nn.Module):
 
     def forward(self, y: Tensor) -> Tensor:
         """Return the vectors (n, k) of classes (n,); vectors are returned as they are."""
-        return y if y.is_floating_point() else self.vectors[y]
+        if y.is_floating_point():
+            return y
+        check_classes(y, len(self.vectors))
+        return self.vectors[y]
 
     def hook(
         self, module: nn.Module, arguments: tuple[Any, ...], keywords: dict[str, Any]
@@ -94,6 +97,20 @@ class LabelTable(nn.Module):
         self.vectors = torch.cat([self.vectors, self.vectors.new_tensor(vector)[None]])
         self.counts = torch.cat([self.counts, self.counts.new_zeros(1)])
         return len(self.vectors) - 1
+
+
+def check_classes(y: Tensor, count: int) -> None:
+    """Raise ValueError if classes (n,) are not from 0 to ``count`` - 1; a negative one would pass for another class.
+
+    Label vectors, other devices than the CPU, which would have to wait, and recorded or transformed calls are not
+    checked.
+    """
+    recorded = torch.compiler.is_compiling() or torch.jit.is_tracing() or torch._C._are_functorch_transforms_active()  # pyright: ignore[reportPrivateImportUsage]
+    if recorded or type(y) is not Tensor or y.device.type != "cpu" or y.is_floating_point() or not y.numel():
+        return
+    low, high = (int(end) for end in y.aminmax())
+    if low < 0 or high >= count:
+        raise ValueError(f"labels are from {low} to {high}, but the classes are 0 to {count - 1}")
 
 
 def add_label_table(net: nn.Module, table: LabelTable) -> None:

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from orthogan.config.schema import Config
+from orthogan.device import chosen_device
 from orthogan.errors import UserError
 from orthogan.io import checkpoint
 from orthogan.io.read import printable, user_path
@@ -43,7 +44,7 @@ from orthogan.models.saved import (
     form_of,
     read_header,
 )
-from orthogan.models.shipped import other_shipped
+from orthogan.models.shipped import other_shipped, shipped_names
 from orthogan.named_code import NeedsTrust, Trust, import_made
 
 PICKLED = (".pt", ".pth", ".bin", ".ckpt", ".pkl", ".tar")
@@ -295,6 +296,10 @@ def open_model(
         >>> type(opened.generator).__name__
         'SNGANGenerator'
     """
+    if not isinstance(subject, str | os.PathLike) or not str(subject).strip():
+        said = "an empty text" if isinstance(subject, str) else type(subject).__name__
+        raise TypeError(f"expected the path or the name of a model, not {said}; shipped: {', '.join(shipped_names())}")
+    device = chosen_device("cpu" if device is None else device, "device")
     text, path = str(subject), user_path(subject)
     if not os.path.exists(path):
         module, _, attribute = text.partition(":")

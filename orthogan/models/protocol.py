@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from orthogan.errors import UserError
 from orthogan.layers.householder_projector import HouseholderProjector
+from orthogan.models.label_table import check_classes
 from orthogan.named_code import describe
 from orthogan.registry import Registry
 from orthogan.rng import generator as seeded
@@ -73,14 +74,24 @@ class Generator(nn.Module):
         """Check the arguments of ``forward``.
 
         Raises:
-            ValueError: another latent width, labels without classes, or classes without labels.
+            ValueError: another latent width, labels without classes, classes without labels, or a class that does not
+                exist.
+            TypeError: not tensors, or latents that are not of floating point.
         """
+        for what, given, kind in (("latents", z, Tensor), ("labels", y, Tensor | None)):
+            if not isinstance(given, kind):
+                raise TypeError(f"{what}: expected a torch.Tensor, not {type(given).__name__}; torch.tensor makes one")
+        mine = next((p.dtype for p in self.parameters() if p.is_floating_point()), z.dtype)
+        if not z.is_floating_point() or (z.dtype == torch.float64 != mine):
+            raise TypeError(f"latents are {z.dtype}, but this generator computes in {mine}; use z.to({mine})")
         if z.ndim != 2 or z.shape[1] != self.latent_dim:
             raise ValueError(f"latents have shape {tuple(z.shape)}, but this generator needs (n, {self.latent_dim})")
         if y is not None and not self.num_classes:
             raise ValueError("this generator is unconditional: it takes no labels")
         if y is None and self.num_classes:
             raise ValueError(f"this generator is conditional: it needs labels (n,) from 0 to {self.num_classes - 1}")
+        if y is not None:
+            check_classes(y, self.num_classes)
 
     def sample_latent(self, n: int, *, seed: int = 0) -> Tensor:
         """Draw ``n`` latents from the prior N(0, I): (n, latent_dim) float32 on the CPU, determined by n and seed."""
@@ -334,6 +345,12 @@ DISCRIMINATORS: Registry[Callable[..., nn.Module]] = Registry("discriminator", *
 
 def standard_normal(n: int, dim: int, *, seed: int) -> Tensor:
     """Return (n, dim) float32 standard normal numbers on the CPU, determined by the arguments alone."""
+    try:
+        n = operator.index(n)
+    except TypeError:
+        raise TypeError(f"n is {n!r}: expected an integer, the number of latents") from None
+    if n < 0:
+        raise ValueError(f"n is {n}: the number of latents must be 0 or more")
     return torch.randn(n, dim, generator=seeded("cpu", seed, "latent"))
 
 

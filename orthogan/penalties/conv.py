@@ -16,6 +16,7 @@ from orthogan.config.base import Count
 from orthogan.layers.skew_orthogonal import SkewOrthogonalConv2d
 from orthogan.linalg.gram import gram_residual
 from orthogan.linalg.precision import at_least_float32
+from orthogan.penalties.kernel import check_tensor
 from orthogan.penalties.network import penalty
 from orthogan.weights import Selected
 
@@ -77,6 +78,7 @@ def conv_orthogonality(
         >>> conv_orthogonality(identity).item()
         0.0
     """
+    check_tensor(weight)
     if not weight.numel():
         raise ValueError(f"the weight has shape {tuple(weight.shape)}: it is empty")
     if weight.dim() == 2:

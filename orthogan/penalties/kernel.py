@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Annotated, Literal
 
 from pydantic import Field
-from torch import Tensor
+from torch import Tensor, nn
 
 from orthogan.linalg.gram import Side, gram, gram_residual
 from orthogan.penalties.network import penalty
@@ -17,12 +17,25 @@ from orthogan.penalties.network import penalty
 SideOption = Annotated[Side, Field(description="take the Gram matrix of the rows, the columns, or the smaller side")]
 
 
+def check_tensor(weight: object) -> None:
+    """Raise TypeError if ``weight`` is not a tensor."""
+    if isinstance(weight, nn.Module):
+        raise TypeError(
+            f"expected the weight of a layer, not {type(weight).__name__}: pass layer.weight, or use "
+            "orthogan.penalties.apply(net, ...) for a whole net"
+        )
+    if not isinstance(weight, Tensor):
+        raise TypeError(f"expected a torch.Tensor, not {type(weight).__name__}; torch.as_tensor makes one of numbers")
+
+
 def as_matrix(weight: Tensor) -> Tensor:
     """Reshape (out, in, *kernel) to (out, in*kh*kw).
 
     Raises:
         ValueError: the weight is a vector or a scalar, or has no entries.
+        TypeError: it is not a tensor.
     """
+    check_tensor(weight)
     if weight.dim() < 2 or not weight.numel():
         raise ValueError(f"the weight has shape {tuple(weight.shape)}: a penalty needs (out, in, ...), each at least 1")
     return weight.reshape(weight.shape[0], -1)

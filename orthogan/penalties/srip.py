@@ -49,8 +49,9 @@ def srip(
     """
     if iterations < 1:
         raise ValueError(f"iterations is {iterations}: must be at least 1")
+    matrix = as_matrix(weight)
     with torch.autocast(weight.device.type, enabled=False):
-        vectors = flat(at_least_float32(as_matrix(weight)), side)
+        vectors = flat(at_least_float32(matrix), side)
         v = start(vectors)
         with torch.no_grad():
             for _ in range(iterations):

@@ -14,7 +14,7 @@ from accelerate import Accelerator
 from accelerate.state import PartialState
 from accelerate.utils import broadcast_object_list
 
-from orthogan.config.files import Overrides, load_config
+from orthogan.config.files import Overrides, check_run_folder, load_config
 from orthogan.config.schema import Config
 from orthogan.data import open_configured
 from orthogan.errors import UserError
@@ -157,7 +157,15 @@ def _plain(value: Any) -> Any:
 
 def _read(config: Config | str | Path, overrides: Overrides, trust: Trust) -> Config:
     if not isinstance(config, Config):
-        return load_config(config, overrides, trust=trust)
+        if not isinstance(config, str | os.PathLike):
+            raise TypeError(
+                "expected a Config, the path of a YAML file or the name of a shipped config, not "
+                f"{type(config).__name__}; orthogan.load_config(None, overrides) makes one from the defaults"
+            )
+        several: list[Any] = [overrides] if isinstance(overrides, str | Mapping) else list(overrides)
+        read = load_config(config, several, trust=trust)
+        check_run_folder(config, several, read)
+        return read
     if overrides:
         raise TypeError("overrides need the path of a YAML file; pass them to orthogan.load_config instead")
     return config

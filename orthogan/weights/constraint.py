@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, Self
+from typing import Any, Self, SupportsIndex
 
 import torch
 from torch import Tensor, nn
@@ -133,6 +134,21 @@ def without_autocast(device: torch.device) -> AbstractContextManager[Any]:
     return nullcontext()
 
 
+def check_module(module: object, what: str) -> None:
+    """Raise TypeError if ``module`` is not a torch.nn.Module; ``what`` it should be, for the message."""
+    if not isinstance(module, nn.Module):
+        name = module.__name__ + " itself" if isinstance(module, type) else type(module).__name__
+        raise TypeError(f"expected {what} (torch.nn.Module), not {name}")
+
+
+def integer(name: str, value: SupportsIndex) -> int:
+    """Return an integer argument. Raises TypeError for anything else."""
+    try:
+        return operator.index(value)
+    except TypeError:
+        raise TypeError(f"{name} is {value!r}: expected an integer") from None
+
+
 def register(module: nn.Module, name: str, make: Callable[[Tensor], Constraint]) -> nn.Module:
     """Register the constraint that ``make(weight)`` builds on ``module.name``.
 
@@ -147,6 +163,7 @@ def register(module: nn.Module, name: str, make: Callable[[Tensor], Constraint])
         >>> register(layer, "weight", lambda weight: SpectralNorm(layer, weight)) is layer
         True
     """
+    check_module(module, "a layer")
     what = f"{type(module).__name__}.{name}"
     if parametrize.is_parametrized(module, name):
         others = [type(one).__name__ for one in module.parametrizations[name] if not isinstance(one, Constraint)]  # pyright: ignore
@@ -167,6 +184,8 @@ def register(module: nn.Module, name: str, make: Callable[[Tensor], Constraint])
             "torch.nn.utils.weight_norm, spectral_norm or prune; remove the hook first (remove_weight_norm, "
             "remove_spectral_norm, prune.remove)"
         )
+    if nn.parameter.is_lazy(weight):
+        raise ValueError(f"{what} has no shape yet: run the network once on a batch, then constrain it")
     if weight.dim() < 2:
         raise ValueError(f"{what} is a vector, which has no singular values to constrain")
     if not weight.is_floating_point():

@@ -17,7 +17,7 @@ from torch.optim import Optimizer
 from orthogan.config.base import Layers, OpenSection, Section, section_of_options
 from orthogan.errors import UserError
 from orthogan.registry import Registry
-from orthogan.weights.constraint import Constraint
+from orthogan.weights.constraint import Constraint, check_module
 from orthogan.weights.effective import get_gain
 from orthogan.weights.selection import list_names, refuse_tied, select
 
@@ -214,6 +214,7 @@ def apply(
 
 def list_constrained(module: nn.Module) -> Iterator[tuple[str, nn.Module, str, Constraint]]:
     """Yield (layer name, layer, weight name, constraint) for every constrained weight below ``module``."""
+    check_module(module, "a network")
     for name, layer in module.named_modules():
         if "parametrizations" in layer._modules:  # torch's own check raises an exception for every other module
             for weight, constraints in layer.parametrizations.items():  # pyright: ignore

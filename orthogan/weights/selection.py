@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from orthogan.registry import did_you_mean
-from orthogan.weights.constraint import Constraint
+from orthogan.weights.constraint import Constraint, check_module
 from orthogan.weights.effective import effective_weight
 from orthogan.weights.matrix import Layer, MatrixView, Transposed
 
@@ -92,6 +92,9 @@ def select(module: nn.Module, layers: str | Sequence[str] = (), *, weight: str =
         >>> [chosen.name for chosen in select(net, "conv,!first")]
         ['1']
     """
+    check_module(module, "a network")
+    if lazy := next((name for name, p in module.named_parameters() if nn.parameter.is_lazy(p)), ""):
+        raise ValueError(f"{lazy} has no shape yet: run the network once on a batch first")
     words = _words(layers)
     everything = [
         Selected(names[0], layer, own, view, tuple(names[1:]))

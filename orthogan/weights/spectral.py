@@ -18,7 +18,7 @@ from orthogan.linalg.power import EPS, power_iterations
 from orthogan.linalg.precision import at_least_float32, magnitude
 from orthogan.linalg.stable_rank import damped, divisor, stable_rank_slopes
 from orthogan.weights.belonging import along, belong, can_look, top_vectors, transformed
-from orthogan.weights.constraint import Constraint, register, without_autocast
+from orthogan.weights.constraint import Constraint, integer, register, without_autocast
 from orthogan.weights.network import CONSTRAINTS, ConstraintConfig
 
 Effective = Callable[[Tensor, Tensor, Tensor], Tensor]
@@ -76,6 +76,7 @@ class SpectralNorm(Constraint):
 
     def __init__(self, module: nn.Module, weight: Tensor, *, n_power_iterations: int = 1) -> None:
         super().__init__(module, weight)
+        n_power_iterations = integer("n_power_iterations", n_power_iterations)
         if n_power_iterations < 1:
             raise ValueError(f"n_power_iterations is {n_power_iterations}: must be at least 1")
         self.n_power_iterations = n_power_iterations

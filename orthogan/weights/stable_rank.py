@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, SupportsFloat
 
 import torch
 from pydantic import Field
@@ -13,7 +13,7 @@ from orthogan.config.base import Share
 from orthogan.linalg import block_power_iteration, normalize, stable_rank_scale
 from orthogan.linalg.precision import at_least_float32
 from orthogan.linalg.stable_rank import divisor, preserved, raise_top, shrink, stable_rank_slopes
-from orthogan.weights.constraint import register, without_autocast
+from orthogan.weights.constraint import integer, register, without_autocast
 from orthogan.weights.network import CONSTRAINTS
 from orthogan.weights.spectral import Effective, SpectralConfig, SpectralNorm, inner, of_the_top_group, second_order
 
@@ -238,6 +238,9 @@ def stable_rank_norm(
         >>> bool(stable_rank(layer.weight.flatten(1)) < 4.1)  # half of the 8 rows
         True
     """
+    if not isinstance(c, SupportsFloat):
+        raise TypeError(f"c is {c!r}: expected a number in (0, 1]")
+    k = integer("k", k)
     if k < 0:
         raise ValueError(f"k is {k}: the number of preserved singular values must be 0 or more")
     kind = SpectrumPreservingStableRankNorm if k > 1 else StableRankNorm

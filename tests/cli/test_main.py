@@ -176,6 +176,27 @@ def test_an_empty_argument_is_refused(words: list[str], name: str, capsys: pytes
     assert f"error: {name}: the value is empty; give one, or omit it" in capsys.readouterr().err
 
 
+def test_a_mistyped_command_names_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["trian"])
+    assert capsys.readouterr().err.strip().endswith("; did you mean 'train'?")
+
+
+def test_a_deleted_current_folder_is_named(tmp_path: Path) -> None:
+    command = f"mkdir gone && cd gone && rmdir ../gone && {sys.executable} -m orthogan config demo"
+    ended = subprocess.run(command, shell=True, cwd=tmp_path, env=environment(), capture_output=True, text=True)
+    assert ended.returncode == 2
+    assert "orthogan: the current folder was deleted or moved" in ended.stderr
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-"])
+def test_closed_streams_are_no_bug(closed: str, tmp_path: Path) -> None:
+    command = f"{sys.executable} -m orthogan config demo {closed}"
+    ended = subprocess.run(command, shell=True, cwd=tmp_path, env=environment(), capture_output=True, text=True)
+    assert ended.returncode == 0, ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
 def test_train_alone_needs_a_config_but_no_overrides(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["train"])

@@ -320,3 +320,9 @@ def test_a_parameter_that_left_the_optimizer_is_named() -> None:
     optimizer.param_groups[0]["params"] = []
     with pytest.raises(ValueError, match="weight is no longer in a group of the optimizer"):
         optimizer.step()
+
+
+@pytest.mark.parametrize("wrong", [None, "sgd", nn.Linear(2, 2)], ids=lambda w: type(w).__name__)
+def test_the_optimizer_comes_first(wrong: Any) -> None:
+    with pytest.raises(TypeError, match=f"must be a torch.optim.Optimizer, not {type(wrong).__name__}; the network is"):
+        NearestOrthogonalGradient(wrong, nn.Linear(2, 2))

@@ -365,3 +365,15 @@ def test_a_traversal_shows_itself_in_a_notebook(tmp_path: Path) -> None:
     sheet = contact_sheet(net, orthogan.native_directions(net), seeds=[3, 4], dims=[0], steps=3)
     assert repr(sheet) == f"<contact sheet of 3, 4: {sheet.traversals[0]!r}>"
     assert Image.open(io.BytesIO(sheet._repr_png_())).format == "PNG"
+
+
+def test_the_result_of_discover_is_accepted() -> None:
+    net = orthogan.load("sprites-sngan")
+    found = orthogan.discover(net, "sefa", components=2, control=2)
+    assert np.array_equal(frames_of(traverse(net, found, steps=3)), frames_of(traverse(net, found.directions, steps=3)))
+
+
+@pytest.mark.parametrize("wrong", [None, torch.ones(3), "walk.png"], ids=lambda w: type(w).__name__)
+def test_render_names_what_it_needs(wrong: Any, tmp_path: Path) -> None:
+    with pytest.raises(TypeError, match=f"render needs what orthogan.traverse .* returned, not {type(wrong).__name__}"):
+        orthogan.render(wrong, tmp_path / "walk.png")

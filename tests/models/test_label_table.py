@@ -17,6 +17,7 @@ from orthogan.errors import UserError
 from orthogan.evaluation.images import class_order
 from orthogan.latent import model_hash
 from orthogan.layers.batch_norm import ConditionalBatchNorm2d
+from orthogan.models.families.sngan import SNGANGenerator
 from orthogan.models.label_table import ClassEmbedding, LabelTable, add_label_table, draw_classes, label_table
 from orthogan.models.open import load_discriminator, load_generator
 from orthogan.models.protocol import DISCRIMINATORS, GENERATORS
@@ -205,3 +206,17 @@ def test_what_needs_one_class_per_image_says_so() -> None:
     add_label_table(generator, LabelTable(VECTORS))
     with pytest.raises(UserError, match="class_fid needs images with one class each"):
         orthogan.evaluate(generator, source, metrics=["class_fid"], samples=3)
+
+
+@pytest.mark.parametrize("table", [False, True])
+@pytest.mark.parametrize("y", [[0, 3], [-1, 0], [99, 99]])
+def test_classes_that_do_not_exist_are_refused(table: bool, y: list[int]) -> None:
+    net = SNGANGenerator(resolution=32, image_channels=1, channels=4, latent_dim=6, num_classes=3).eval()
+    if table:
+        add_label_table(net, LabelTable(torch.eye(3)))
+    z = net.sample_latent(2)
+    assert net(z, torch.tensor([0, 2])).shape == (2, 1, 32, 32)
+    with pytest.raises(ValueError, match=rf"labels are from {min(y)} to {max(y)}, but the classes are 0 to 2"):
+        net(z, torch.tensor(y))
+    rows = torch.func.vmap(lambda y: net(z, y))(torch.tensor([[0, 2], [1, 1]]))  # not checked inside transforms
+    assert torch.allclose(rows[0], net(z, torch.tensor([0, 2])), atol=1e-5)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections import OrderedDict
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -339,3 +340,18 @@ def test_the_weights_are_hashed_once_and_anew_where_they_changed(run: Path, monk
     with torch.no_grad():
         next(model.generator.parameters()).add_(1)
     assert generate.model_hash(model.generator) != first
+
+
+@pytest.mark.parametrize("subject", [None, 5, "", "  ", b"run", ["run"], torch.ones(3), torch.nn.Linear(2, 2)], ids=str)
+def test_what_names_no_model_is_refused_by_type(subject: Any) -> None:
+    with pytest.raises(TypeError, match=r"expected the path or the name of a model, not .*; shipped: .*sprites-sngan"):
+        open_model(subject)
+
+
+@pytest.mark.parametrize(
+    ("device", "says"),
+    [("gpu", "unknown device; choose cpu"), ("meta", "holds no data"), ("mps", "not available here")],
+)
+def test_a_device_that_cannot_be_used_is_named(device: str, says: str) -> None:
+    with pytest.raises(UserError, match=f"^device '?{device}'?: .*{says}"):
+        open_model("sprites-sngan", device=device)

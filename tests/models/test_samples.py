@@ -255,3 +255,24 @@ def test_a_net_without_the_protocol_gets_the_lines_to_write() -> None:
     assert repr(sample(names["generator"], 3)) == "<3 samples, 8x8 px, RGB, seeds 0-2>"
     assert len(names["generator"].sample(2)) == 2  # a method from then on
     assert len(copy.deepcopy(names["generator"]).sample(2)) == 2
+
+
+@pytest.mark.parametrize("z", [None, "z", [[0.0] * 16], np.zeros((1, 16))], ids=lambda z: type(z).__name__)
+def test_latents_must_be_a_tensor(z: Any) -> None:
+    net = orthogan.load("sprites-sngan")
+    with pytest.raises(TypeError, match=rf"latents: expected a torch.Tensor, not {type(z).__name__}"):
+        net(z)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.int64])
+def test_latents_of_another_type_are_refused(dtype: torch.dtype) -> None:
+    with pytest.raises(TypeError, match=f"latents are {dtype}, but this generator computes in torch.float32; use z.to"):
+        orthogan.load("sprites-sngan")(torch.zeros(1, 16, dtype=dtype))
+
+
+@pytest.mark.parametrize(
+    ("n", "error"), [(None, TypeError), ("x", TypeError), (1.5, TypeError), ([1], TypeError), (-1, ValueError)]
+)
+def test_the_number_of_latents_is_checked(n: Any, error: type[Exception]) -> None:
+    with pytest.raises(error, match=r"^n is "):
+        orthogan.load("sprites-sngan").sample_latent(n)

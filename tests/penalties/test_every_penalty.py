@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
+from orthogan import penalties
 from orthogan.penalties import PENALTIES, disentangled_norm, srip
 
 FORMS = {name: kind.function for name, kind in PENALTIES.items()}
@@ -96,3 +99,12 @@ def test_descent_lowers_it(penalty) -> None:
     (gradient,) = torch.autograd.grad(value, weight)
     assert float(gradient.norm()) > 0
     assert float(penalty(weight.detach() - 1e-4 * gradient / gradient.norm())) < float(value.detach())
+
+
+@pytest.mark.parametrize("name", list(PENALTIES))
+@pytest.mark.parametrize(
+    "weight", [[[1.0, 2.0]], np.ones((3, 4)), None, torch.nn.Linear(4, 3)], ids=lambda w: type(w).__name__
+)
+def test_what_is_not_a_tensor_is_refused_by_type(name: str, weight: Any) -> None:
+    with pytest.raises(TypeError, match=f"not {type(weight).__name__}[:;]"):
+        getattr(penalties, name)(weight)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -88,3 +89,19 @@ def test_a_finished_run_is_told_from_its_files_alone(place: Path, monkeypatch: p
             train(tiny(place / "run", "training.steps=1", other))
     with pytest.raises((AssertionError, UserError)):  # it is damaged, whatever its last step is
         train(tiny(place / "damaged", "training.steps=1"))
+
+
+@pytest.mark.parametrize("wrong", [None, 5, {"task": "gan"}], ids=str)
+def test_what_is_not_a_config_is_refused(wrong: Any) -> None:
+    with pytest.raises(TypeError, match=f"expected a Config, .* not {type(wrong).__name__}; orthogan.load_config"):
+        train(wrong)
+
+
+@pytest.mark.parametrize("override", [(), ["seed=0"], {"seed": 0}])
+def test_the_config_of_a_run_that_was_moved_starts_nothing(tmp_path: Path, override: Any) -> None:
+    moved = tmp_path / "moved"
+    (moved / "checkpoints").mkdir(parents=True)
+    (moved / "config.yaml").write_text(f"out: {tmp_path / 'old'}\n")
+    with pytest.raises(UserError, match=r"was moved, or started in another folder: .* Add out=.*moved to resume it"):
+        train(moved / "config.yaml", override)
+    assert not (tmp_path / "old").exists()

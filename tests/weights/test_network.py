@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -102,3 +103,35 @@ assert torch.equal(*both) and torch.isfinite(flat).all()
 @pytest.mark.slow
 def test_two_processes_with_two_forwards_before_a_backward_agree(tmp_path: Path) -> None:
     both_finish(TWO, tmp_path)
+
+
+@pytest.mark.parametrize("call", [weights.spectral_norm, weights.remove, weights.stable_rank_norm, weights.rotation])
+@pytest.mark.parametrize("wrong", ["layer", None, torch.ones(3, 4)], ids=str)
+def test_what_is_not_a_module_is_refused(call: Any, wrong: Any) -> None:
+    with pytest.raises(TypeError, match=rf"expected a (layer|network) \(torch.nn.Module\), not {type(wrong).__name__}"):
+        call(wrong)
+    with pytest.raises(TypeError, match="expected a network"):
+        weights.apply(wrong, "spectral")
+
+
+def test_a_class_in_place_of_a_layer_is_named() -> None:
+    with pytest.raises(TypeError, match="not Linear itself"):
+        weights.spectral_norm(nn.Linear)  # pyright: ignore
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("c", "x"), ("c", None), ("k", 1.5), ("k", "x"), ("n_power_iterations", 2.5)]
+)
+def test_options_of_another_type_are_named(name: str, value: Any) -> None:
+    with pytest.raises(TypeError, match=f"^{name} is {value!r}: expected"):
+        weights.stable_rank_norm(nn.Linear(4, 3), **{name: value})
+
+
+def test_lazy_layers_need_a_batch_first() -> None:
+    net = nn.Sequential(nn.LazyLinear(3))
+    with pytest.raises(ValueError, match=r"0\.weight has no shape yet: run the network once on a batch"):
+        weights.apply(net, "spectral")
+    with pytest.raises(ValueError, match="has no shape yet"):
+        weights.spectral_norm(net[0])
+    net(torch.ones(2, 4))
+    assert weights.apply(net, "spectral") == ["0"]

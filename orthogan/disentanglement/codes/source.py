@@ -118,6 +118,11 @@ def encode_images(metric: str, source: LabelledSource, encoder: Encoder, factors
 
 def varying(metric: str, source: LabelledSource) -> np.ndarray:
     """Return the indices of the factors with more than one value. Raises ValueError if there are fewer than two."""
+    if not isinstance(source, LabelledSource):
+        raise TypeError(
+            f"{metric}: the first argument must be a source of observations with factors, such as GridSource or "
+            f"SpriteSource, not {type(source).__name__}; this metric draws its own observations"
+        )
     found = np.flatnonzero(np.array(source.factor_sizes) > 1)
     if len(found) < 2:
         raise ValueError(

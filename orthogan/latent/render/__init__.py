@@ -62,6 +62,10 @@ def render(
         >>> orthogan.render(walk, "walk.png").name
         'walk.png'
     """
+    if not isinstance(traversal, Traversal | ContactSheet):
+        raise TypeError(
+            f"render needs what orthogan.traverse or contact_sheet returned, not {type(traversal).__name__}"
+        )
     if path is None:
         raise TypeError(f"render needs a path whose suffix chooses the format: {', '.join(SUFFIXES)}")
     check_suffix(path, heatmap=heatmap, sheet=isinstance(traversal, ContactSheet), plain=plain)

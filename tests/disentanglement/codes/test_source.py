@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
 from orthogan.data.sprites import FACTOR_SIZES, render
-from orthogan.disentanglement import GridSource, SpriteSource
+from orthogan.disentanglement import GridSource, SpriteSource, beta_vae, factor_vae
 from tests.fixtures import toy
 
 
@@ -48,3 +50,9 @@ def test_sprites_are_drawn_as_asked() -> None:
     wanted = toy.some(FACTOR_SIZES, 5)
     assert SpriteSource().factor_sizes == FACTOR_SIZES
     np.testing.assert_array_equal(SpriteSource().sample(wanted), render(wanted))
+
+
+@pytest.mark.parametrize("metric", [beta_vae, factor_vae])
+def test_codes_in_place_of_a_source_are_refused(metric: Any) -> None:
+    with pytest.raises(TypeError, match=r"the first argument must be a source of observations .*, not ndarray"):
+        metric(np.ones((10, 3)), np.ones((10, 2), int))
