@@ -14,7 +14,7 @@ import torch
 from orthogan.io.threads import cores
 
 WINDOW = 5.0  # seconds over which the load is measured
-GIVEN = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")  # whoever sets one of these has chosen a number
+GIVEN = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")  # a user who sets one of these has chosen a number
 FREE = 0.5  # cores; less than this is no free core
 NORMAL = 0  # priority ("niceness") of a process that nobody changed
 

@@ -309,7 +309,7 @@ def _drop_other_options(
 ) -> None:
     """Where ``part`` chooses another source or kind, take the options out of ``tree`` that it does not have.
 
-    Only those of a file: whoever gives options on the command line is told that they do not belong there.
+    Only those of a file: a user who gives options on the command line is told that they do not belong there.
     """
     key = section.chooses_options
     options, choice = tree.get("options"), part.get(key)
