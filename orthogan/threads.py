@@ -16,7 +16,6 @@ from orthogan.io.threads import cores
 WINDOW = 5.0  # seconds over which the load is measured
 GIVEN = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")  # a user who sets one of these has chosen a number
 FREE = 0.5  # cores; less than this is no free core
-NORMAL = 0  # priority ("niceness") of a process that nobody changed
 
 
 class Usage(NamedTuple):
@@ -28,10 +27,7 @@ class Usage(NamedTuple):
 
 
 def usage() -> Usage | None:
-    """Read the CPU times; None where the system does not tell them.
-
-    Processes of lower priority give way, so their time counts as free, unless this process has a lower one itself.
-    """
+    """Read the CPU times; None where the system does not tell them."""
     import psutil
 
     try:
@@ -40,8 +36,6 @@ def usage() -> Usage | None:
         mine = [times[core] for core in allowed]
         own = os.times()
         free = sum(one.idle + getattr(one, "iowait", 0.0) for one in mine)
-        if hasattr(os, "nice") and os.nice(0) <= NORMAL:
-            free += sum(getattr(one, "nice", 0.0) for one in mine)
     except (OSError, IndexError, RuntimeError, psutil.Error):  # such as in a container without /proc/stat
         return None
     return Usage(free, own.user + own.system, len(mine))
@@ -51,7 +45,8 @@ def cores_left(before: Usage, after: Usage, passed: float, threads: int) -> floa
     """Cores that other processes leave to this one, which had ``threads`` threads for ``passed`` seconds.
 
     Where no core is free, everybody gets less than wanted. Threads wait actively, so the share that those of this
-    process got is also that of the others. At least half of the cores are left.
+    process got is also that of the others, unless these have a lower priority and get little. At least half of the
+    cores are left.
     """
     free, own = (after.free - before.free) / passed, (after.own - before.own) / passed
     needed = max(0.0, after.cores - free - own)

@@ -76,6 +76,13 @@ def test_threads_leave_cores_to_other_processes(others: float, expected: int) ->
         assert windows(machine, threads, 6)[1:] == [expected] * 5
 
 
+def test_a_process_that_gives_way_changes_nothing() -> None:
+    machine = Machine(8)
+    with machine.count() as threads:
+        machine.others = 0.1  # what the scheduler leaves to a process of low priority
+        assert windows(machine, threads, 4) == [8, 8, 8, 8]
+
+
 def test_one_window_changes_nothing_and_all_threads_come_back(capsys: pytest.CaptureFixture[str]) -> None:
     machine = Machine(8)
     with machine.count() as threads:
