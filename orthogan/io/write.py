@@ -53,13 +53,23 @@ def write_text(path: PathLike, text: str) -> Path:
 
 
 def write_tensors(path: PathLike, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> Path:
-    """Write a safetensors file, creating its parent folders. Raises ``CannotWrite``."""
+    """Write a safetensors file, creating its parent folders. Raises ``CannotWrite``.
+
+    Tensors that share memory are written once each.
+    """
     from safetensors.torch import save_file  # torch takes a second to import, and is rarely needed for writing
 
     with replacing(path) as partial:
         partial.touch()
         mode = stat.S_IMODE(partial.stat().st_mode)  # permissions from the umask; safetensors makes files private
-        ready = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+        ready: dict[str, Tensor] = {}
+        stored: set[int] = set()
+        for name, tensor in tensors.items():
+            data = tensor.detach().cpu().contiguous()
+            if data.untyped_storage().data_ptr() in stored:  # tied parameters, or a view: the format has no shared data
+                data = data.clone()
+            stored.add(data.untyped_storage().data_ptr())
+            ready[name] = data
         save_file(ready, partial, dict(metadata or {}) or None)
         partial.chmod(mode)
     return Path(path)

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 from safetensors import safe_open
-from torch import Tensor
+from torch import Tensor, nn
 
 from orthogan.config.schema import Config
 from orthogan.errors import UserError
@@ -56,13 +56,18 @@ def write_snapshot(run: Path, average: Ema[Any], step: int, images: int) -> None
         return
     tensors: dict[str, Tensor] = {}
     for length, net in average.nets.items():
-        tensors |= {f"{length:g}/{name}": tensor for name, tensor in net.named_parameters()}
+        tensors |= {f"{length:g}/{name}": tensor for name, tensor in _parameters(net).items()}
     # all averages have the buffers of the net itself
-    parameters = {name for name, _ in average.net.named_parameters()}
+    parameters = _parameters(average.net)
     state = average.net.state_dict()
     tensors |= {f"buffers/{name}": tensor for name, tensor in state.items() if name not in parameters}
     about = {"format": FORMAT, "step": str(step), "images": str(images), "lengths": json.dumps(list(average.nets))}
     write_sealed(_path(run, step), tensors, about)
+
+
+def _parameters(net: nn.Module) -> dict[str, nn.Parameter]:
+    """Return the parameters by name; tied ones under each of their names, as in a state dict."""
+    return dict(net.named_parameters(remove_duplicate=False))
 
 
 def forget_snapshots(run: Path, last: int) -> None:

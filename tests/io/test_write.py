@@ -199,3 +199,15 @@ def test_a_line_after_one_that_was_cut_short_stays_whole(tmp_path: Path) -> None
     append_json(file, [{"a": 2}, {"a": 3}])
     lines = file.read_text().splitlines()
     assert [json.loads(line)["a"] for line in (lines[0], *lines[2:])] == [1, 2, 3]
+
+
+def test_tensors_that_share_memory_are_written_whole(tmp_path: Path) -> None:
+    base = torch.arange(6.0).view(2, 3)
+    write_tensors(tmp_path / "a", {"base": base, "same": base, "turned": base.T, "part": base[1:]})
+    found = load_file(tmp_path / "a")
+    assert {name: tensor.tolist() for name, tensor in found.items()} == {
+        "base": [[0, 1, 2], [3, 4, 5]],
+        "same": [[0, 1, 2], [3, 4, 5]],
+        "turned": [[0, 3], [1, 4], [2, 5]],
+        "part": [[3, 4, 5]],
+    }

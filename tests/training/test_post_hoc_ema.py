@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import weakref
 from pathlib import Path
+from typing import Any
 
 import mpmath
 import numpy as np
@@ -16,6 +17,7 @@ from torch import nn
 
 from orthogan.errors import UserError
 from orthogan.io.weights import read_sealed
+from orthogan.models.open import load_generator
 from orthogan.training import post_hoc_ema, train
 from orthogan.training.config import EmaConfig
 from orthogan.training.ema import PowerEma, exponent
@@ -239,3 +241,34 @@ def test_two_processes_store_the_averages_of_one_and_know_that_they_are_done(tra
     again = finish(tmp_path / "two", *POWER, "training.steps=7", processes=2)  # a finished run opens no data
     assert again.returncode == 0, again.stderr
     assert "data: " not in again.stdout
+
+
+class Tied(nn.Module):
+    """A user's generator, two of whose layers share a weight."""
+
+    def __init__(self, latent_dim: int, resolution: int) -> None:
+        super().__init__()
+        self.latent_dim, self.side = latent_dim, resolution
+        self.first, self.second = nn.Linear(latent_dim, latent_dim), nn.Linear(latent_dim, latent_dim)
+        self.second.weight = self.first.weight
+        self.out = nn.Linear(latent_dim, resolution**2)
+
+    def forward(self, z: torch.Tensor, y: torch.Tensor | None = None) -> torch.Tensor:
+        return self.out(self.second(self.first(z).relu()).relu()).tanh().view(-1, 1, self.side, self.side)
+
+
+def test_a_generator_with_tied_weights_is_stored_resumed_and_averaged(tmp_path: Path) -> None:
+    kind = [f"model.generator.kind={__name__}:Tied", "training.schedule.kind=constant", *POWER]
+    for steps in (3, 6):
+        parts = train(tiny(tmp_path / "parts", *kind, f"training.steps={steps}"))
+    whole = train(tiny(tmp_path / "whole", *kind, "training.steps=6"))
+    one, two = tensors(whole, 6), tensors(parts, 6)
+    assert [name for name in one if not torch.equal(one[name], two[name])] == []
+    net: Any = load_generator(whole, trust=True)
+    assert net.first.weight is net.second.weight
+    assert torch.equal(net.first.weight, one["generator-ema/first.weight"])
+    found: Any = PostHocEma.open(whole).generator(0.1, net)
+    wanted = one["generator-ema-0.1/second.weight"]
+    assert not torch.allclose(wanted, one["generator-ema/second.weight"], atol=1e-5)
+    torch.testing.assert_close(found.first.weight.data, wanted, atol=1e-6, rtol=0)
+    assert found.first.weight is found.second.weight

@@ -33,7 +33,7 @@ from orthogan.training.conditioning import WeightRegularizers
 from orthogan.training.config import ClassifierOptimizerConfig
 from orthogan.training.ema import Ema
 from orthogan.training.measure import check_classifier, measure_classifier, time_classifier_score
-from orthogan.training.optimizer_state import load_optimizer, optimizer_tensors
+from orthogan.training.optimizer_state import load_optimizer, optimizer_tensors, respect_fixed
 from orthogan.training.task import Losses, Phase
 
 if TYPE_CHECKING:
@@ -86,6 +86,7 @@ class ClassifierTask:
         self.net.to(memory_format=self.layout)  # pyright: ignore[reportCallIssue]
         self.nets: dict[str, nn.Module] = {"C": self.net}
         self.optimizers: dict[str, Optimizer] = {"C": _optimizer(self.net, config.optimizer.classifier)}
+        respect_fixed(self.optimizers["C"], self.net, "model.classifier")
         self.averages: dict[str, Ema] = {}
         self.conditioning = WeightRegularizers(
             self.net,

@@ -9,6 +9,7 @@ from torch.optim import Optimizer
 
 from orthogan.errors import UserError
 from orthogan.models.protocol import list_blocks
+from orthogan.training.optimizer_state import keep_fixed
 
 Block = tuple[str, list[nn.Module]]
 
@@ -36,11 +37,6 @@ def first_blocks(discriminator: nn.Module, count: int, key: str) -> list[Block]:
 
 
 def freeze(optimizer: Optimizer, blocks: Sequence[Sequence[nn.Module]]) -> None:
-    """Take the parameters of ``blocks`` out of training: ``optimizer`` keeps them in a group of their own."""
-    fixed = {id(p): p for block in blocks for module in block for p in module.parameters()}
-    (group,) = optimizer.param_groups
-    group["params"] = [p for p in group["params"] if id(p) not in fixed]
-    optimizer.add_param_group({**{k: v for k, v in group.items() if k != "params"}, "params": list(fixed.values())})
-    optimizer.param_groups[-1]["frozen"] = True
-    for parameter in fixed.values():
-        parameter.requires_grad_(False)
+    """Take the parameters of ``blocks`` out of training."""
+    parameters = [p for block in blocks for module in block for p in module.parameters()]
+    keep_fixed(optimizer, [p for p in parameters if p.requires_grad])

@@ -59,7 +59,7 @@ from orthogan.training.gan.phases import (
 )
 from orthogan.training.latent_penalty import LatentPenalty
 from orthogan.training.measure import check_generator, measure_generator, time_generator_score
-from orthogan.training.optimizer_state import load_optimizer, optimizer_tensors
+from orthogan.training.optimizer_state import load_optimizer, optimizer_tensors, respect_fixed
 from orthogan.training.post_hoc_ema import snapshot_interval
 from orthogan.training.task import Losses, Phase
 from orthogan.training.tracking import Tracking
@@ -120,6 +120,8 @@ class GanTask:
         if self.contrast is not None:
             self.nets[NET], self.optimizers[NET] = self.contrast.net, self.contrast.optimizer
         sections = {"G": ("generator", config.model.generator), "D": ("discriminator", config.model.discriminator)}
+        for net, (name, _) in sections.items():
+            respect_fixed(self.optimizers[net], self.nets[net], f"model.{name}")
         if self.frozen:
             freeze(self.optimizers["D"], [block for _, block in self.frozen])
         self.conditioning = {
