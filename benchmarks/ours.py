@@ -6,6 +6,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import torch
 from accelerate import Accelerator
 
 from benchmarks.gate import Gate
@@ -51,10 +52,12 @@ def config_of(setting: Setting, overrides: Sequence[str], out: str, config: str 
     Raises:
         UserError: a key or value does not exist in this version.
     """
+    # fixed: contenders take turns, and the work of the others is not a reason for fewer threads
+    quiet = [*QUIET, f"training.threads={torch.get_num_threads()}"]
     if config:
         chosen = [f"seed={setting.seed}", f"training.device={setting.device}"]
-        return load_config(config, [*QUIET, *chosen, f"out={out}", *overrides])
-    return load_config(None, [*QUIET, *setting.overrides(), f"out={out}", *overrides])
+        return load_config(config, [*quiet, *chosen, f"out={out}", *overrides])
+    return load_config(None, [*quiet, *setting.overrides(), f"out={out}", *overrides])
 
 
 def run(setting: Setting, gate: Gate, overrides: Sequence[str], config: str = "") -> None:

@@ -98,6 +98,7 @@ def side_by_side(
     Raises:
         AbsentError: a process ended.
     """
+    contender = dict(contender) | {"overrides": [*contender.get("overrides", ()), "training.threads=null"]}
     readings = timing.Readings()
     with tqdm(total=rounds * len(WAYS), desc="side by side", dynamic_ncols=True) as bar:
         for number in range(rounds):
@@ -139,6 +140,7 @@ def _one_round(way: str, rivals: list[Rival], readings: timing.Readings, steps: 
             once = at_once([rival], 1)
     count = steps or readings.repeats.get(way) or max(1, math.ceil(LEAST / once))
     readings.repeats[way] = count
+    settle(rivals[:1])
     found = {ALONE: at_once(rivals[:1], count)}
     settle(rivals)
     found[BOTH] = at_once(rivals, count)
