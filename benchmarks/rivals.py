@@ -39,6 +39,7 @@ class Rival:
             stdout=subprocess.PIPE,
             stderr=self._errors,
             text=True,
+            start_new_session=True,  # as in a terminal of its own: Linux divides the cores by session
         )
         self.say({"contender": dict(contender), "setting": asdict(setting), "parts": parts})
 

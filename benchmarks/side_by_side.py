@@ -46,8 +46,8 @@ BUSY_LOOP = "import os\nparent = os.getppid()\nwhile os.getppid() == parent: pas
 
 @contextmanager
 def busy_process() -> Iterator[subprocess.Popen[bytes]]:
-    """A process that keeps one core busy, and ends with this one."""
-    with subprocess.Popen([sys.executable, "-c", BUSY_LOOP]) as process:
+    """A process that keeps one core busy, as one of another terminal does, and ends with this one."""
+    with subprocess.Popen([sys.executable, "-c", BUSY_LOOP], start_new_session=True) as process:
         try:
             yield process
         finally:
