@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -144,6 +145,25 @@ def label_table(net: nn.Module) -> LabelTable | None:
     """Return the label vectors of ``net``; None if its labels are classes, or it has none."""
     found = getattr(net, TABLE, None)
     return found if isinstance(found, LabelTable) else None
+
+
+@contextmanager
+def unchanged_classes(net: nn.Module) -> Iterator[None]:
+    """Context after which ``net`` has the same label vectors and classes as before."""
+    table, whole = label_table(net), net.__dict__
+    if table is None:
+        yield
+        return
+    before = {name: whole[name] for name in ("num_classes", "class_names") if name in whole}
+    rows = len(table.vectors)
+    try:
+        yield
+    finally:
+        if len(table.vectors) > rows:  # new vectors come last
+            table.vectors, table.counts = table.vectors[:rows].clone(), table.counts[:rows].clone()
+        for name in ("num_classes", "class_names"):
+            whole.pop(name, None)
+        whole.update(before)
 
 
 def draw_classes(net: nn.Module, n: int, *, rng: torch.Generator) -> Tensor:

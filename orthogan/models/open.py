@@ -308,7 +308,7 @@ def open_model(
         path, downloaded = find_named(text, ACCEPTED, download=download)
         if downloaded:
             file, _ = _find_in(path, ema)
-            return _open_file(file, name=text, from_folder=True, device=device, trust=trust)
+            return _open_file(file, name=text, from_folder=True, device=device, trust=trust, ema=ema)
         hidden = ""
     elif hidden := other_shipped(text):
         print(f"orthogan: {printable(text)} is read from here; the shipped model is {hidden}", file=sys.stderr)
@@ -318,7 +318,7 @@ def open_model(
         file, verified = _find_in(path, ema)
     except UserError as error:
         raise UserError(f"{error}; for the shipped model give {hidden}") if hidden else error from None
-    return _open_file(file, verified=verified, from_folder=True, device=device, trust=trust)
+    return _open_file(file, verified=verified, from_folder=True, device=device, trust=trust, ema=ema)
 
 
 def as_loaded(generator: nn.Module | str | Path, **options: Any) -> Generator:

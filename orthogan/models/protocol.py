@@ -384,7 +384,7 @@ def as_generator(module: nn.Module) -> Generator:
     if (classes := _integer(module, "num_classes", 0)) is None or classes < 0:
         raise UserError(f"{name}: num_classes is {module.num_classes!r}; it must be an integer, 0 without classes")
     if not hasattr(module, "sample_latent"):
-        module.sample_latent = lambda n, *, seed=0: standard_normal(n, dim, seed=seed)  # pyright: ignore
+        module.sample_latent = partial(standard_normal, dim=dim, seed=0)  # pyright: ignore - no lambda: it is pickled
     if not hasattr(module, "sample"):
         module.sample = partial(Generator.sample, module)  # pyright: ignore
     return module  # pyright: ignore[reportReturnType]

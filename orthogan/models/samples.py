@@ -21,7 +21,7 @@ from orthogan.drawing.notebook import png
 from orthogan.errors import UserError
 from orthogan.io.read import whole_number
 from orthogan.models.generate import generate, model_hash, sample_label, sample_latents
-from orthogan.models.label_table import LabelTable, label_table
+from orthogan.models.label_table import LabelTable, label_table, unchanged_classes
 from orthogan.models.protocol import as_generator
 from orthogan.weights.selection import choose
 
@@ -296,13 +296,14 @@ def sample(
         raise UserError(f"n={count}: from 1 to {MOST_SEEDS:,} images")
     if first < 0:
         raise UserError(f"seed={first}: must be 0 or more")
-    if isinstance(classes, str):
-        classes = choose_classes(net, classes, new=True)
-    elif classes is not None and not isinstance(classes, Sequence | np.ndarray):
-        classes = [classes]
-    seeds = range(first, first + count)
-    found = sample_images(net, seeds, classes, truncation, batch_size=batch_size, device=device)
-    return replace(found, class_names=getattr(net, "class_names", ()))
+    with unchanged_classes(net):
+        if isinstance(classes, str):
+            classes = choose_classes(net, classes, new=True)
+        elif classes is not None and not isinstance(classes, Sequence | np.ndarray):
+            classes = [classes]
+        seeds = range(first, first + count)
+        found = sample_images(net, seeds, classes, truncation, batch_size=batch_size, device=device)
+        return replace(found, class_names=getattr(net, "class_names", ()))
 
 
 def sample_images(

@@ -18,6 +18,7 @@ from typing import Any
 from orthogan.config.files import flatten
 from orthogan.errors import UserError
 from orthogan.evaluation import MetricResult
+from orthogan.models.generate import model_hash
 from orthogan.studies import measures
 from orthogan.studies.finished import FinishedRun
 from orthogan.studies.outcome import load
@@ -142,10 +143,14 @@ def _evaluated(run: FinishedRun) -> list[tuple[str, Value]]:
 
 
 def _disentangled(run: FinishedRun) -> list[tuple[str, Value]]:
-    """Return the results of ``orthogan disentangle``."""
+    """Return the results of ``orthogan disentangle`` for the generator at the end, not for earlier checkpoints."""
     file = run.folder / DISENTANGLEMENT
-    records = read_records(file, _labelled) if os.path.lexists(file) else []
-    return [_labelled(record) for record in records if record.get("value") is not None]
+    read = read_records(file, _labelled) if os.path.lexists(file) else []
+    records = [record for record in read if record.get("value") is not None]
+    measured = [dict(record.get("facts") or {}).get("model") for record in records]
+    last = model_hash(run.net()) if any(measured) else ""
+    # early versions did not write which generator they measured
+    return [_labelled(one) for one, model in zip(records, measured, strict=True) if last.startswith(model or "")]
 
 
 def _score(record: Mapping[str, Any]) -> MetricResult:

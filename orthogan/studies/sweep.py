@@ -395,14 +395,18 @@ def _decisive(table: Table, cells: Sequence[StudyRun], metric: str) -> str:
 
 
 def _ranking(table: Table, label: str) -> list[list[str]]:
-    """Return place, row, mean with interval, and number of runs, best first; empty without scores."""
+    """Return place, row, mean with interval, and number of runs, best first; empty without scores.
+
+    Rows with a score that is not finite are last: they have no mean.
+    """
     columns = [column for column in table.columns if column.name == label]
     if not columns:
         return []
     column = columns[0]
     rows = [(row, column.estimate(row)) for row in table.rows if column.of(row)]
-    rows.sort(key=lambda pair: pair[1].mean, reverse=column.better == "higher")
+    sign = -1 if column.better == "higher" else 1
+    rows.sort(key=lambda pair: sign * pair[1].mean if math.isfinite(pair[1].mean) else math.inf)
     return [
-        [str(i + 1), row, str(found) if found.low is not None else format_number(found.mean), str(found.n)]
+        [str(i + 1), row, format_number(found.mean) if found.n == 1 else str(found), str(found.n)]
         for i, (row, found) in enumerate(rows)
     ]

@@ -6,6 +6,7 @@ claim (``orthogan.stats.holm_levels``), so that the probability of any wrong dec
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -154,9 +155,17 @@ def _finding(contrast: Hypothesis, panels: Mapping[str, Table], here: str) -> Fi
         if failures := panel.failures(term.method):
             lost[f"{place} {term.method}".strip()] = failures
     seeds = sorted(set.intersection(*(set(values) for _, values in by_seed)))
-    estimate = Estimate.of([sum(factor * values[seed] for factor, values in by_seed) for seed in seeds])
+    estimate = Estimate.of(
+        [_sum([factor * values[seed] for factor, values in by_seed], contrast.bound) for seed in seeds]
+    )
     without = ", ".join(f"{failures} of {name}" for name, failures in lost.items())
     return Finding(contrast, here, estimate, without=without)
+
+
+def _sum(parts: Sequence[float], bound: float) -> float:
+    """Return the sum; ``bound`` if it differs from that by rounding only, which is no evidence for either side."""
+    total, size = math.fsum(parts) if all(map(math.isfinite, parts)) else sum(parts), sum(map(abs, parts))
+    return bound if math.isfinite(total) and abs(total - bound) <= 1e-12 * (size + abs(bound)) else total
 
 
 def _undecided(finding: Finding) -> Finding:

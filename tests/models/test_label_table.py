@@ -220,3 +220,28 @@ def test_classes_that_do_not_exist_are_refused(table: bool, y: list[int]) -> Non
         net(z, torch.tensor(y))
     rows = torch.func.vmap(lambda y: net(z, y))(torch.tensor([[0, 2], [1, 1]]))  # not checked inside transforms
     assert torch.allclose(rows[0], net(z, torch.tensor([0, 2])), atol=1e-5)
+
+
+def test_sampling_a_new_label_leaves_the_generator_as_it_was() -> None:
+    generator, _ = pair("dcgan", colours=1)
+    fill(generator)
+    add_label_table(generator, LabelTable(VECTORS))
+    generator.eval()
+    before = {name: tensor.clone() for name, tensor in generator.state_dict().items()}
+    samples = orthogan.sample(generator, 2, classes="0.5 0 0,1 0 0")
+    with torch.no_grad():
+        wanted = generator(samples_of(generator), torch.tensor([[0.5, 0.0, 0.0], [1.0, 0.0, 0.0]]))
+    np.testing.assert_allclose(samples.tensor, wanted, atol=1.01 / 127.5)
+    assert samples.labels is not None
+    assert samples.class_names[samples.labels[0]] == "0.5 0 0"
+    with pytest.raises(UserError, match="99 is out of range"):
+        orthogan.sample(generator, 2, classes="0.25 0 0,99")
+    after = generator.state_dict()
+    assert after.keys() == before.keys()
+    assert all(torch.equal(after[name], before[name]) for name in before)
+    assert (generator.num_classes, list(generator.class_names)) == (3, [])
+
+
+def samples_of(generator: Any) -> torch.Tensor:
+    """The latents of seeds 0 and 1."""
+    return torch.cat([generator.sample_latent(1, seed=seed) for seed in (0, 1)])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 from pathlib import Path
 
 import pytest
@@ -94,6 +95,10 @@ def test_what_cannot_be_built_is_named(overrides: list[str], parts: list[str]) -
 def test_as_generator_fills_in_and_refuses() -> None:
     net = as_generator(Wrapper(4, 8))
     assert torch.equal(net.sample_latent(2, seed=5), net.sample_latent(2, seed=5))
+    again = pickle.loads(pickle.dumps(net))  # torch.save(net), or another process
+    assert torch.equal(again.sample_latent(2, seed=5), net.sample_latent(2, seed=5))
+    assert torch.equal(net.sample_latent(2), net.sample_latent(2, seed=0))
+    assert again.sample.args[0] is again
     with pytest.raises(UserError, match="latent_dim"):
         as_generator(nn.Linear(2, 2))
 

@@ -12,9 +12,13 @@ import pytest
 from orthogan.cli.main import main
 from orthogan.config.files import load_config
 from orthogan.errors import UserError
+from orthogan.io.write import append_json
+from orthogan.models.generate import model_hash
+from orthogan.models.open import load_generator
 from orthogan.studies.compare import compare, compare_runs, row_names
 from orthogan.studies.measures import PARAMETERS
 from orthogan.training import train
+from tests.fixtures.runs import tiny
 
 SMALL = [
     "task=classifier",
@@ -145,3 +149,15 @@ def test_rows_that_differ_in_many_keys_are_named_by_their_runs(runs: list[Path],
 def test_a_name_that_no_run_can_have_is_refused(name: str) -> None:
     with pytest.raises(UserError, match=r"not a run of orthogan|cannot be read"):
         compare_runs([Path(name)])
+
+
+def test_disentanglement_of_an_earlier_checkpoint_is_not_a_number_of_the_run(tmp_path: Path) -> None:
+    folder = train(tiny(tmp_path / "run", "training.steps=3", "checkpoint.every=1", "checkpoint.keep=3"))
+    early, late = (load_generator(folder / "checkpoints" / f"step-{step:09d}") for step in (1, 3))
+    for value, net in ((0.25, late), (0.75, early)):
+        facts = {"model": model_hash(net)[:12]}
+        append_json(
+            folder / "disentanglement.jsonl", [{"label": "MIG", "value": value, "protocol": {}, "facts": facts}]
+        )
+    (column,) = [column for column in compare_runs([folder]).columns if column.number == "MIG"]
+    assert list(column.values.values()) == [0.25]

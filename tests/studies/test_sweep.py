@@ -11,7 +11,9 @@ import pytest
 
 from orthogan.cli.main import main
 from orthogan.errors import UserError
-from orthogan.studies.sweep import Axis, SweepRequest, _Sweep, read_words, row_name, run_sweep
+from orthogan.studies.sweep import Axis, SweepRequest, _ranking, _Sweep, read_words, row_name, run_sweep
+from orthogan.studies.table import Entry, panel
+from orthogan.studies.values import Value
 
 TINY = [
     "data.count=32",
@@ -124,3 +126,11 @@ def test_a_sampler_never_proposes_the_same_point_again(sampler: str, at_once: in
     if sampler == "qmc":  # after the first, random point: a Sobol sequence has as many points in each quarter
         quarters = [int(row["a"] * 4) for row in found[1:17]]
         assert [quarters.count(quarter) for quarter in range(4)] == [4, 4, 4, 4]
+
+
+@pytest.mark.parametrize(("better", "order"), [("lower", "cabd"), ("higher", "bacd")])
+def test_a_score_that_is_not_finite_is_ranked_last(better: Any, order: str) -> None:
+    scores = {"d": float("nan"), "b": 3.0, "a": 2.0, "c": 1.0}
+    entries = [Entry(row, 0, Path(row), numbers=(("fid", Value(score, better)),)) for row, score in scores.items()]
+    table = panel(entries, rows=list(scores), baseline="d", split=False)
+    assert "".join(row[1] for row in _ranking(table, "fid")) == order

@@ -67,6 +67,15 @@ def test_a_bound_other_than_zero() -> None:
     assert verdict_of(under("error", "base", 0.0001), found) == FAILED
 
 
+def test_a_difference_of_rounding_is_no_evidence() -> None:
+    # 0.1 + 0.2 - 0.3 is 5.6e-17 for every seed, without any spread
+    found = of(a=dict.fromkeys(range(3), 0.1), b=dict.fromkeys(range(3), 0.2), c=dict.fromkeys(range(3), 0.3))
+    terms = (Term("error", "a", 1.0), Term("error", "b", 1.0), Term("error", "c", -1.0))
+    (finding,) = judge_hypotheses(Hypothesis("x", terms, "above"), {"": found})
+    assert (finding.verdict, finding.p) == (UNDECIDED, 1.0)
+    assert verdict_of(under("error", "a", 0.1), found) == UNDECIDED
+
+
 def test_a_sum_over_two_settings() -> None:
     panels = {"shallow": of(base=BASE, new=shifted(-2.0)), "deep": of(base=BASE, new=shifted(-0.5))}
     terms = (

@@ -77,6 +77,20 @@ def test_singular_vectors_advance_once_a_phase(tmp_path: Path) -> None:
     assert accelerator.num_processes == 1
 
 
+@pytest.mark.parametrize("kind", ["sngan", "biggan"])
+def test_batch_statistics_of_g_are_those_of_the_whole_batch_in_any_number_of_parts(tmp_path: Path, kind: str) -> None:
+    keys = [f"model.generator.kind={kind}", "model.generator.channels=2", "model.discriminator.norm.kind=none"]
+    found = []
+    for parts in (1, 4):
+        task, accelerator = make(tiny(tmp_path, *keys, f"training.accumulate={parts}"))
+        phase = next(iter(task.phases(0)))
+        update(phase, task, accelerator, FiniteWatch(), 0)
+        found.append({name: value.clone() for name, value in task.generator.named_buffers()})
+    assert found[0]
+    for name, value in found[0].items():
+        torch.testing.assert_close(found[1][name], value, msg=name)
+
+
 def test_every_draw_is_a_function_of_its_position(tmp_path: Path) -> None:
     one, _ = make(tiny(tmp_path))
     two, _ = make(tiny(tmp_path))

@@ -53,6 +53,11 @@ class StoredNorm(nn.Module):
         self.register_buffer("means", torch.zeros(rows, channels))
         self.register_buffer("variances", torch.ones(rows, channels))
 
+    @property
+    def running_mean(self) -> Tensor:
+        """The means; by this name, layers whose training uses statistics of the batch are recognized."""
+        return self.means
+
     def forward(self, x: Tensor, condition: Tensor | None, truncation: float) -> Tensor:
         """Normalize (n, c, h, w); training uses and updates the statistics of the batch, for every truncation."""
         if self.training:
