@@ -91,7 +91,8 @@ def of_a_run(file: Path) -> bool:
 def check_run_folder(path: str | Path | None, overrides: Overrides, config: Config) -> None:
     """Raise ``UserError`` if ``config`` was read from a run in another folder than its ``out``, which nobody chose.
 
-    ``path`` and ``overrides`` are those of ``load_config``. Without this check, a run that was moved would begin again at its old place.
+    ``path`` and ``overrides`` are those of ``load_config``. Without this check, a run that was moved would begin again
+    at its old place.
     """
     several: Iterable[Any] = [overrides] if isinstance(overrides, str | Mapping) else overrides
     chosen = any("out" in one if isinstance(one, Mapping) else str(one).startswith("out=") for one in several)
