@@ -21,17 +21,26 @@ NORM = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
 )
 def read(content: Any, path: Path) -> Foreign | None:
     """Recognize a generator, alone or in a dictionary, and a discriminator beside it."""
-    averaged = ("ema", "avg", "average")
-    states = [
-        state for _, state in sorted(states_in(content), key=lambda one: not any(w in one[0].lower() for w in averaged))
-    ]
-    generator = next((found for state in states if (found := read_generator(state)) is not None), None)
-    if generator is None:
+    words = ("ema", "avg", "average")
+    averaged: list[dict[str, Tensor]] = []
+    others: list[dict[str, Tensor]] = []
+    for key, state in states_in(content):
+        (averaged if any(word in key.lower() for word in words) else others).append(state)
+    best, raw = (
+        next((found for state in states if (found := read_generator(state)) is not None), None)
+        for states in (averaged, others)
+    )
+    if (generator := best or raw) is None:
         return None
     part, latent_dim, resolution, image_channels = generator
-    critics = (read_discriminator(state, resolution, image_channels) for state in states)
+    critics = (read_discriminator(state, resolution, image_channels) for state in (*averaged, *others))
     return Foreign(
-        part, resolution, image_channels, latent_dim, discriminator=next((one for one in critics if one), None)
+        part,
+        resolution,
+        image_channels,
+        latent_dim,
+        raw=raw[0] if best and raw and raw[1:] == best[1:] else None,
+        discriminator=next((one for one in critics if one), None),
     )
 
 

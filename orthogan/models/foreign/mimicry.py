@@ -36,11 +36,9 @@ def read(content: Any, path: Path) -> Foreign | None:
     beside = path.parent.parent / "netD" / path.name.replace("netG", "netD")
     critic = sibling_state(beside, STATE) if beside != path and beside.is_file() else {}
     if critic:
-        model = replace(
-            model,
-            discriminator=read_discriminator(critic, _critic_names(), model, in_place=True),
-            notes=[f"The discriminator is read from {beside.name}."],
-        )
+        part = read_discriminator(critic, _critic_names(), model, in_place=True)
+        notes = [f"The discriminator is read from {beside.name}."] if part else []
+        model = replace(model, discriminator=part, notes=notes)
     return replace(model, step=step if isinstance(step, int) else None)
 
 

@@ -200,6 +200,13 @@ def test_a_dcgan_of_the_tutorial(key: str, prefix: str, tmp_path: Path) -> None:
     assert opened.about.extra["origin"].startswith('{"file": "netG.pth", "sha256":')
 
 
+def test_both_generators_of_a_dcgan_of_the_tutorial_can_be_read(tmp_path: Path) -> None:
+    (raw, first), (mean, second) = (deconvolutions([5, 16, 8, 3]) for _ in range(2))
+    torch.save({"netG": first, "netG_ema": second}, tmp_path / "both.pth")
+    agrees(open_model(tmp_path / "both.pth"), mean, flat, tanh=True)
+    agrees(open_model(tmp_path / "both.pth", ema=False), raw, flat, tanh=True)
+
+
 @pytest.mark.parametrize("loss", ["DCGAN", "WGANGP"])
 def test_a_dcgan_of_the_zoo_prefers_its_average(loss: str, tmp_path: Path) -> None:
     config = BaseConfig()
