@@ -16,6 +16,7 @@ from typing import Any
 
 import orthogan.cli
 from orthogan import __version__
+from orthogan.errors import UserError
 from orthogan.registry import did_you_mean
 
 
@@ -44,13 +45,22 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 
 def _refuse_empty(words: Sequence[str]) -> None:
-    """End the process if an argument is empty: an unset variable of the shell would pass for a choice."""
+    """Refuse an empty argument, as argparse does for an option: an unset variable of the shell would pass for a choice.
+
+    Raises:
+        UserError: an argument that belongs to no option is empty.
+    """
+    why = "the value is empty; give one, or omit it (is a variable of your shell unset?)"
     for before, word in itertools.pairwise(["", *words]):
-        if not word.strip() or re.fullmatch(r"--[\w-]+=\s*", word):
+        if re.fullmatch(r"--[\w-]+=\s*", word):
+            option = word.rstrip().removesuffix("=")
+        elif not word.strip():
             option = before if before.startswith("--") and "=" not in before else ""
-            name = f"argument {word.rstrip().removesuffix('=') or option}" if option or word.strip() else "an argument"
-            parser = parsers().get(words[0], top_level())
-            parser.error(f"{name}: the value is empty; give one, or omit it (is a variable of your shell unset?)")
+        else:
+            continue
+        if not option:
+            raise UserError(f"an argument: {why}")
+        parsers().get(words[0], top_level()).error(f"argument {option}: {why}")
 
 
 class Parser(argparse.ArgumentParser):

@@ -164,16 +164,20 @@ def test_mistakes_end_with_code_2_and_one_clear_line(
     [
         (["sample", "x", "--out", ""], "argument --out"),
         (["sample", "x", "--seeds="], "argument --seeds"),
-        (["sample", " "], "an argument"),
-        (["train", "", "seed=1"], "an argument"),
         (["study", "opt", "--out", "", "seed=1"], "argument --out"),
     ],
 )
-def test_an_empty_argument_is_refused(words: list[str], name: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_empty_option_is_refused(words: list[str], name: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
         main(words)
     assert caught.value.code == 2
     assert f"error: {name}: the value is empty; give one, or omit it" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("words", [["sample", " "], ["train", "", "seed=1"], ["sample", ""]])
+def test_an_empty_argument_is_refused(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(words) == 2
+    assert "orthogan: an argument: the value is empty; give one, or omit it" in capsys.readouterr().err
 
 
 def test_a_mistyped_command_names_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:

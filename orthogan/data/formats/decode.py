@@ -76,9 +76,7 @@ def decode(data: bytes, *, resolution: Any, channels: int, box: tuple[int, int, 
             with suppress(Exception):
                 return _decoded(bare, resolution, channels, box)
         if isinstance(error, UnidentifiedImageError):
-            raise UnreadableImage(
-                "not an image in a format that orthogan reads; save it as PNG or JPEG, or remove it"
-            ) from error
+            raise UnreadableImage("not an image in a format that orthogan reads") from error
         if isinstance(error, Image.DecompressionBombError):
             raise UnreadableImage(f"too many pixels to decode safely ({error})") from error
         raise UnreadableImage(f"damaged or incomplete ({describe_error(error)})") from error
