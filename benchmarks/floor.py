@@ -28,7 +28,7 @@ from benchmarks import timing
 from benchmarks.ours import config_of
 from benchmarks.rivals import LEAST, Contender, started
 from benchmarks.setting import Setting, source_of
-from benchmarks.side_by_side import at_once
+from benchmarks.side_by_side import OURS, at_once
 from benchmarks.timing import machine, synchronize, write
 from orthogan.training.gan.task import GanTask
 from orthogan.training.loop import update
@@ -36,7 +36,7 @@ from orthogan.training.precision import make_accelerator
 from orthogan.training.task import Task
 from orthogan.training.watch import FiniteWatch
 
-OURS, FLOOR = "orthogan", "minimum"
+FLOOR = "minimum"
 LEAST_SHARE = 0.6  # of the minimum time in that of a step, at Chainer widths
 
 

@@ -78,10 +78,11 @@ def following_load() -> Iterator[None]:
         def tick() -> None:
             if "torch" not in sys.modules or threading.current_thread() is not threading.main_thread():
                 return
-            from orthogan.threads import ThreadCount  # imports torch
+            from orthogan.process_group import several  # this and the next import torch
+            from orthogan.threads import ThreadCount
 
             if ThreadCount.active is None:
-                stack.enter_context(ThreadCount(follow=int(os.environ.get("WORLD_SIZE", "1")) == 1))
+                stack.enter_context(ThreadCount(follow=not several()))
             else:
                 ThreadCount.active.check()
 

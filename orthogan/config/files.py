@@ -80,6 +80,11 @@ def _by_owner(
     return {key: named for key, named in code.items() if key not in foreign}, foreign
 
 
+def listed(overrides: Overrides) -> list[Any]:
+    """Return overrides, of which a single one need not be in a list, as a list."""
+    return [overrides] if isinstance(overrides, str | Mapping) else list(overrides)
+
+
 def of_a_run(file: Path) -> bool:
     """Whether ``file``, or what it is a link to, is the ``config.yaml`` that training writes into its run folder."""
     return any(
@@ -94,8 +99,7 @@ def check_run_folder(path: str | Path | None, overrides: Overrides, config: Conf
     ``path`` and ``overrides`` are those of ``load_config``. Without this check, a run that was moved would begin again
     at its old place.
     """
-    several: Iterable[Any] = [overrides] if isinstance(overrides, str | Mapping) else overrides
-    chosen = any("out" in one if isinstance(one, Mapping) else str(one).startswith("out=") for one in several)
+    chosen = any("out" in one if isinstance(one, Mapping) else str(one).startswith("out=") for one in listed(overrides))
     if path is None or chosen or not of_a_run(file := Path(path)):
         return
     if Path(str(config.out)).resolve() != file.resolve().parent:
@@ -124,8 +128,7 @@ def _load(
                 runs.add(str(file))
         for file, part in chain:
             _merge(tree, part, origin, str(file), "", Config)
-    several: Iterable[Any] = [overrides] if isinstance(overrides, str | Mapping) else overrides
-    for override in several:
+    for override in listed(overrides):
         if isinstance(override, Mapping):
             for key, value in override.items():
                 _merge(tree, _tree(key, value), origin, f"override {shown(f'{key}={value}')}", "", Config)

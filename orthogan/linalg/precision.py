@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from functools import wraps
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 import torch
 from torch import Tensor
@@ -13,15 +14,20 @@ P = ParamSpec("P")
 Found = TypeVar("Found")
 
 
+def without_autocast(device: torch.device) -> AbstractContextManager[Any]:
+    """Return a context that turns autocast off if it is on; entering one without effect costs as much as a kernel."""
+    if torch.is_autocast_enabled(device.type):
+        return torch.autocast(device.type, enabled=False)
+    return nullcontext()
+
+
 def autocast_off(function: Callable[P, Found]) -> Callable[P, Found]:
     """Return ``function``, whose first argument is a tensor, with autocast turned off while it runs."""
 
     @wraps(function)
     def exact(*args: P.args, **keywords: P.kwargs) -> Found:
         first = args[0] if args else next(iter(keywords.values()), None)
-        if not (isinstance(first, Tensor) and torch.is_autocast_enabled(first.device.type)):
-            return function(*args, **keywords)
-        with torch.autocast(first.device.type, enabled=False):
+        with without_autocast(first.device) if isinstance(first, Tensor) else nullcontext():
             return function(*args, **keywords)
 
     return exact

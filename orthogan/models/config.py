@@ -79,15 +79,19 @@ class NetConfig(Section):
     @classmethod
     def option_names(cls, choice: str) -> Collection[str] | None:
         """Return the options of the network ``choice``."""
+        section = cls._options_of(choice)
+        return None if section is None else section.model_fields
+
+    @classmethod
+    def _options_of(cls, kind: str) -> type[Section] | None:
+        """Return the section of the options of ``kind``; None where it is not registered, such as the user's own."""
         named: KindOf | None = marker_of(cls.model_fields["kind"].rebuild_annotation(), KindOf)
-        return None if named is None or ":" in choice else section_of_net(named.registry.get(choice)).model_fields
+        return None if named is None or ":" in kind else section_of_net(named.registry.get(kind))
 
     @model_validator(mode="after")
     def _known_options(self) -> Self:
-        named: KindOf | None = marker_of(type(self).model_fields["kind"].rebuild_annotation(), KindOf)
-        if named is None or not self.options or ":" in self.kind:
+        if not self.options or (section := self._options_of(self.kind)) is None:
             return self
-        section = section_of_net(named.registry.get(self.kind))
         for option in self.options:
             if option not in section.model_fields:
                 there = ", ".join(section.model_fields) or "none"

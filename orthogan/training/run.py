@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from accelerate import Accelerator
 from accelerate.state import PartialState
 from accelerate.utils import broadcast_object_list
 
-from orthogan.config.files import Overrides, check_run_folder, load_config
+from orthogan.config.files import Overrides, check_run_folder, listed, load_config
 from orthogan.config.schema import Config
 from orthogan.data import open_configured
 from orthogan.errors import UserError
@@ -71,8 +71,7 @@ def train(
         >>> orthogan.train("cifar10/srngan", seed=3, training__steps=2000)  # doctest: +SKIP
     """
     if keys:
-        given: Iterable[Any] = [overrides] if isinstance(overrides, str | Mapping) else overrides
-        overrides = [*given, {key.replace("__", "."): _plain(value) for key, value in keys.items()}]
+        overrides = [*listed(overrides), {key.replace("__", "."): _plain(value) for key, value in keys.items()}]
     config = _read(config, overrides, trust)
     run = Path(str(config.out))
     with fail_together("the same command resumes from the newest checkpoint"), ExitStack() as stack:
@@ -162,7 +161,7 @@ def _read(config: Config | str | Path, overrides: Overrides, trust: Trust) -> Co
                 "expected a Config, the path of a YAML file or the name of a shipped config, not "
                 f"{type(config).__name__}; orthogan.load_config(None, overrides) makes one from the defaults"
             )
-        several: list[Any] = [overrides] if isinstance(overrides, str | Mapping) else list(overrides)
+        several = listed(overrides)  # it is read twice
         read = load_config(config, several, trust=trust)
         check_run_folder(config, several, read)
         return read

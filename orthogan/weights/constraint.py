@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Self, SupportsIndex
 
 import torch
@@ -125,13 +124,6 @@ def refuse_not_finite(what: str, weight: Tensor) -> None:
     """Raise a ValueError that names ``what`` if an entry of ``weight`` is NaN or infinite."""
     if can_look(weight) and not bool(torch.isfinite(weight).all()):
         raise ValueError(f"{what} contains NaN or infinite values, so its singular values are not defined")
-
-
-def without_autocast(device: torch.device) -> AbstractContextManager[Any]:
-    """Return a context that turns autocast off if it is on; entering one without effect costs as much as a kernel."""
-    if torch.is_autocast_enabled(device.type):
-        return torch.autocast(device.type, enabled=False)
-    return nullcontext()
 
 
 def check_module(module: object, what: str) -> None:

@@ -15,10 +15,10 @@ from torch.nn.utils.parametrize import ParametrizationList
 from orthogan.config.base import Iterations
 from orthogan.linalg import normalize, power_iteration
 from orthogan.linalg.power import EPS, power_iterations
-from orthogan.linalg.precision import at_least_float32, magnitude
+from orthogan.linalg.precision import at_least_float32, magnitude, without_autocast
 from orthogan.linalg.stable_rank import damped, divisor, stable_rank_slopes
 from orthogan.weights.belonging import along, belong, can_look, top_vectors, transformed
-from orthogan.weights.constraint import Constraint, integer, register, without_autocast
+from orthogan.weights.constraint import Constraint, integer, register
 from orthogan.weights.network import CONSTRAINTS, ConstraintConfig
 
 Effective = Callable[[Tensor, Tensor, Tensor], Tensor]

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 from orthogan.config.base import Share
 from orthogan.linalg import block_power_iteration, normalize, stable_rank_scale
-from orthogan.linalg.precision import at_least_float32
+from orthogan.linalg.precision import at_least_float32, without_autocast
 from orthogan.linalg.stable_rank import divisor, preserved, raise_top, shrink, stable_rank_slopes
-from orthogan.weights.constraint import integer, register, without_autocast
+from orthogan.weights.constraint import integer, register
 from orthogan.weights.network import CONSTRAINTS
 from orthogan.weights.spectral import Effective, SpectralConfig, SpectralNorm, inner, of_the_top_group, second_order
 
