@@ -241,7 +241,7 @@ def _recipe(text: str | None) -> Recipe:
         name, _, value = word.strip().partition("=")
         if name not in kinds:
             raise UserError(
-                f"--critic {text}: there is no {name!r}{did_you_mean(name, kinds)}; known: {', '.join(kinds)}"
+                f"--critic {text}: unknown option {name!r}{did_you_mean(name, kinds)}; known: {', '.join(kinds)}"
             )
         try:
             given[name] = kinds[name](value)

@@ -78,10 +78,15 @@ def add_ema(parser: ArgumentParser) -> None:
     parser.add_argument("--no-ema", action="store_true", help="use the raw weights instead of their moving average")
 
 
+def add_device(parser: ArgumentParser) -> None:
+    """Add --device."""
+    parser.add_argument("--device", help="cpu, cuda, cuda:1, mps (default: the fastest one available)")
+
+
 def add_net(parser: ArgumentParser) -> None:
     """Add the options for opening a generator."""
     add_ema(parser)
-    parser.add_argument("--device", help="cpu, cuda, cuda:1, mps (default: the fastest one available)")
+    add_device(parser)
     add_trust(parser)
 
 
@@ -96,7 +101,7 @@ def add_seed(parser: ArgumentParser, help: str = "random seed", default: int = 0
 
 
 def add_latent(
-    parser: ArgumentParser, help: str = "start from the latents in this file, which orthogan project wrote"
+    parser: ArgumentParser, help: str = "start from the latents in this file, written by 'orthogan project'"
 ) -> None:
     """Add --latent, a file of latents."""
     parser.add_argument("--latent", metavar="FILE", help=help)
@@ -108,8 +113,8 @@ def add_features(parser: ArgumentParser) -> None:
         "--features",
         choices=("auto", "none", "efficientnet-lite0", "lpips-vgg16"),
         default="auto",
-        help="network that compares the pictures beside their pixels; auto: LPIPS if its weights are here, else "
-        "EfficientNet-Lite0 (default: auto)",
+        help="network that compares the pictures, in addition to their pixels; auto: LPIPS if its weights are "
+        "available, else EfficientNet-Lite0 (default: auto)",
     )
 
 
@@ -164,8 +169,8 @@ def add_executor(parser: Parser) -> None:
     """Add the options that run a study or sweep on other machines."""
     parser.add_argument(
         "--executor",
-        help="where runs are made: dask, slurm, or module:function that returns an executor of concurrent.futures "
-        "(default: on this machine)",
+        help="where the runs are trained: dask, slurm, or module:function that returns an executor of "
+        "concurrent.futures (default: on this machine)",
     )
     parser.add_argument("--scheduler", metavar="ADDRESS", help="scheduler of --executor dask, such as tcp://host:8786")
     parser.add_argument(
@@ -181,7 +186,7 @@ def read_executor(arguments: argparse.Namespace) -> ExecutorRequest | None:
     """Return the executor of ``add_executor``; None for this machine."""
     if arguments.executor is None:
         if arguments.scheduler or arguments.executor_option:
-            raise UserError("--scheduler and --executor-option belong to --executor; add it")
+            raise UserError("--scheduler and --executor-option need --executor, such as --executor dask; add it")
         return None
     from orthogan.io.yaml_text import parse_yaml
     from orthogan.studies.executors import EXECUTORS, ExecutorRequest

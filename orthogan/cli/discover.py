@@ -1,7 +1,7 @@
 """Find directions in the latent space, compare them with random ones, and write a Directions file.
 
-Near-duplicate directions are merged. Directions with names come from labels of pictures (--method labels), two groups
-of marked pictures (marked), images with known factors (oracle), or descriptions (text).
+Near-duplicate directions are merged. Four methods find directions for attributes that you name: from labels of pictures
+(--method labels), two groups of marked pictures (marked), images with known factors (oracle), or descriptions (text).
 
 Example: orthogan discover runs/demo --method sefa,jacobian --components 8 --out found.safetensors
 """
@@ -45,7 +45,11 @@ def add_arguments(parser: Parser) -> None:
     """Declare the arguments of the command."""
     add_subject(parser)
     add_method(parser, "sefa")
-    parser.add_argument("--out", default="directions.safetensors", help="(default: directions.safetensors)")
+    parser.add_argument(
+        "--out",
+        default="directions.safetensors",
+        help=".safetensors file to write (default: directions.safetensors)",
+    )
     _add_option(parser, "layer", None, "layer that {names} analyze (default: chosen automatically and reported)")
     parser.add_argument("--space", default="z", help="latent space: z, or w if the generator has it (default: z)")
     parser.add_argument("--layers", help="with --space w: styles that the directions change, such as 0-3 or blocks.0.*")
@@ -55,7 +59,7 @@ def add_arguments(parser: Parser) -> None:
     parser.add_argument(
         "--rca",
         action="store_true",
-        help="also train a small network to tell the directions apart and report its accuracy (takes minutes)",
+        help="also train a small network to distinguish the directions, and report its accuracy (takes minutes)",
     )
     parser.add_argument(
         "--threshold",
@@ -63,33 +67,31 @@ def add_arguments(parser: Parser) -> None:
         default=0.9,
         help="merge directions whose |cosine| is above this value (default: 0.9)",
     )
-    add_factors(parser, ", for --method oracle, and to say in words what any direction changes")
+    add_factors(parser, ", for --method oracle, and to describe what each direction changes")
     parser.add_argument("--labels", metavar="FILE.csv", help="for --method labels: columns seed and one per attribute")
     parser.add_argument(
         "--marked",
         nargs=2,
         metavar=("A", "B"),
-        help="for --method marked: pictures without and with the attribute: folders that 'orthogan sample' or the page "
-        "of 'orthogan explore' wrote, or seeds such as 3,8,20-24",
+        help="for --method marked: pictures without the attribute, and pictures with it: folders written by 'orthogan "
+        "sample' or the page of 'orthogan explore', or seeds such as 3,8,20-24",
     )
-    parser.add_argument("--name", default="", help="name of the direction of --method marked (default: the folder B)")
-    parser.add_argument(
-        "--text", action="append", default=[], help="for --method text: a description; repeat it for several directions"
-    )
-    parser.add_argument("--neutral", help="description that --text is compared with (default: a picture)")
+    parser.add_argument("--name", default="", help="for --method marked: name of the direction (default: the folder B)")
+    parser.add_argument("--text", action="append", default=[], help="for --method text: a description; may be repeated")
+    parser.add_argument("--neutral", help="for --method text: neutral description to compare with (default: a picture)")
     parser.add_argument("--clip", metavar="FOLDER", help="for --method text: local folder of a CLIP model")
-    parser.add_argument("--clip-sha256", default="", help="refuse a model.safetensors of CLIP with another SHA-256")
+    parser.add_argument("--clip-sha256", default="", help="expected SHA-256 of the model.safetensors of CLIP")
     _add_option(parser, "attributes", None, "for {names}: attributes or factors to use, comma-separated (default: all)")
     parser.add_argument(
         "--conditional",
         action="store_true",
         default=None,
-        help="make each direction with a name orthogonal to those of all other factors",
+        help="for methods with attributes or factors: make each direction orthogonal to those of all the others",
     )
     parser.add_argument(
         "--features",
-        help="extractor whose features tell how much a picture changes, or none (default: efficientnet-lite0 for "
-        "directions with names, none for others)",
+        help="extractor whose features measure how much a picture changes, or none (default: efficientnet-lite0 for "
+        "methods with attributes or factors, else none)",
     )
     add_classes(parser)
     add_seed(parser)

@@ -1,6 +1,6 @@
 """Measure how disentangled the latent directions are (VP, MIG, DCI, …), compared with random directions.
 
-For several subjects, the mean and its confidence interval are also printed.
+For several models, the mean and its confidence interval are also printed.
 
 Example: orthogan disentangle runs/sprites/eigengan --metrics vp,mig,dci --data sprites
 """
@@ -56,16 +56,16 @@ def add_arguments(parser: Parser) -> None:
         "--encoder",
         choices=["trained", "q"],
         default="trained",
-        help="what predicts the codes of real images for encoder: metrics: a network trained for it, or the network Q "
-        "of an InfoGAN (default: trained)",
+        help="network that predicts the codes of real images for the encoder: metrics: one trained for this purpose, "
+        "or Q of an InfoGAN (default: trained)",
     )
     parser.add_argument(
         "--centrality",
         action="store_true",
-        help="in place of metrics: rank at least three InfoGANs without labels, by how well their codes agree "
-        "(ModelCentrality)",
+        help="instead of measuring --metrics, rank at least three InfoGANs by how well their codes agree, without "
+        "labels (ModelCentrality)",
     )
-    parser.add_argument("--no-controls", action="store_true", help="do not measure random directions")
+    parser.add_argument("--no-controls", action="store_true", help="do not measure random directions for comparison")
     add_json(parser)
     add_net(parser)
 

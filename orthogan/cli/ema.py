@@ -10,12 +10,12 @@ Example: orthogan ema runs/faces --search 0.02-0.2 --metrics fid --samples 10000
 from __future__ import annotations
 
 import os
+import sys
 from argparse import Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from orthogan.cli.arguments import add_json, add_trust, real, samples, whole
-from orthogan.cli.evaluate import metric_names
+from orthogan.cli.arguments import add_device, add_json, add_trust, real, samples, whole
 from orthogan.errors import UserError
 
 if TYPE_CHECKING:
@@ -30,15 +30,22 @@ def add_arguments(parser: Parser) -> None:
     parser.add_argument("--points", type=whole(2, 100), default=7, help="lengths that --search scores (default: 7)")
     parser.add_names(
         "--metrics",
-        names=metric_names,
+        names=_metric_names,
         default="fid",
-        help="what --search measures, comma-separated: {names}; the first one decides (default: fid)",
+        help="metrics of generated images that --search measures, comma-separated: {names}; the first one decides "
+        "(default: fid)",
     )
     parser.add_argument("--samples", type=samples, help="images per score (default: evaluation.samples of the run)")
     parser.add_argument("--out", help=".safetensors file of the model (default: RUN/ema-LENGTH.safetensors)")
-    parser.add_argument("--device", help="cpu, cuda, cuda:1, mps (default: the fastest one available)")
+    add_device(parser)
     add_json(parser)
     add_trust(parser)
+
+
+def _metric_names() -> list[str]:
+    from orthogan.evaluation.metric import METRICS, OF_GENERATORS
+
+    return [name for name, metric in METRICS.items() if metric.needs <= OF_GENERATORS]
 
 
 def run(arguments: Namespace) -> None:
@@ -118,5 +125,6 @@ def _search(arguments: Namespace, averages: Any, model: Any, low: float, high: f
     if not arguments.json:
         print(text_table(rows, "r" * len(head), head))
     if best[0] in (lengths[0], lengths[-1]):
-        print(f"the best length, {best[0]:g}, is at the end of the range; a wider --search may find a better one")
+        advice = "a wider --search may find a better one"
+        print(f"orthogan: the best length, {best[0]:g}, is at the end of the range; {advice}", file=sys.stderr)
     return best[0]

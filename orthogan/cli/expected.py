@@ -1,4 +1,4 @@
-"""Write down the scores of finished runs as what their config should give, for `orthogan train` to compare with.
+"""Record the scores of finished runs as the expected scores of their config; `orthogan train` shows them with its own.
 
 Example: orthogan expected runs/seed0 runs/seed1 runs/seed2 --out configs/demo.expected.json
 """

@@ -1,7 +1,7 @@
-"""Serve a live page to play with a model: sliders, pictures by seed, blends, loops and files; Ctrl-C ends it.
+"""Serve an interactive page for a model: sliders, pictures by seed, blends, loops and files; Ctrl-C ends it.
 
-It runs on this machine, and opens your own pictures too. The shipped models, and further ones that are named, can be
-chosen on the page.
+Everything runs on this machine; the page opens your own pictures too. The shipped models and all SUBJECTs can be chosen
+on the page.
 
 Example: orthogan explore runs/demo --directions found.safetensors --open
 """
@@ -49,9 +49,9 @@ def add_arguments(parser: Parser) -> None:
         "(default: the shipped models)",
         nargs="*",
     )
-    add_directions(parser, None, "native, or sefa for a model that brings no directions")
-    add_factors(parser, ", to say in words what each direction of the first model changes")
-    add_latent(parser, "start from the latents in this file (orthogan project), with the first model")
+    add_directions(parser, None, "native, or sefa for a model without directions of its own")
+    add_factors(parser, ", to describe what each direction of the first model changes")
+    add_latent(parser, "start from the latents in this file, written by 'orthogan project', with the first model")
     add_features(parser)
     parser.add_argument("--host", default="127.0.0.1", help="address to serve at (default: 127.0.0.1)")
     parser.add_argument("--port", type=int, default=7860, help="port to serve on; 0: any free port (default: 7860)")
@@ -70,7 +70,7 @@ def run(arguments: Namespace) -> None:
     given = {find_shipped(subject) for subject in subjects}
     subjects += [name for name in shipped_names() if find_shipped(name) not in given]
     if not subjects:
-        raise UserError("no model is named, and none ships with this installation; name one, such as runs/demo")
+        raise UserError("no model given, and none ships with this installation; give one, such as runs/demo")
     from orthogan.latent.explorer.app import Choice
     from orthogan.latent.explorer.page import explore
 
@@ -103,7 +103,7 @@ def _against(features: str, device: torch.device) -> Against | None:
 
 
 def _open(arguments: Namespace, name: str) -> tuple[Generator, Directions, Sequence[str]]:
-    """A model, its directions, and its classes; without --method its own directions, or sefa where it brings none."""
+    """A model, its directions, and its classes; without --method its own directions, or sefa if it has none."""
     return _open_first(arguments, name)[:3]
 
 

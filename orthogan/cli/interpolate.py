@@ -25,13 +25,15 @@ def add_arguments(parser: Parser) -> None:
         metavar="FILE",
         action="append",
         default=[],
-        help="latents in this file (orthogan project) as keyframes, after those of --seeds; may be repeated",
+        help="keyframes from the latents in this file, written by 'orthogan project', after those of --seeds; may be "
+        "repeated",
     )
     parser.add_argument("--space", default="z", help="latent space of the walk: z, or w or w+ (default: z)")
     parser.add_argument(
         "--walk",
         choices=("line", "sphere", "path"),
-        help="line; sphere, which keeps the norm of z; path, a smooth curve (default: sphere in z, else line)",
+        help="path between keyframes: line; sphere, which keeps the norm of z; path, a smooth curve (default: sphere "
+        "in z, else line)",
     )
     parser.add_argument(
         "--seconds",
@@ -44,7 +46,7 @@ def add_arguments(parser: Parser) -> None:
         "--speed",
         choices=("latent", "pixels", "features"),
         default="latent",
-        help="what changes evenly: the latent, the pixels, or the features of LPIPS or EfficientNet-Lite0 "
+        help="what changes at constant speed: the latent, the pixels, or the features of LPIPS or EfficientNet-Lite0 "
         "(default: latent)",
     )
     parser.add_argument(
@@ -58,7 +60,7 @@ def add_arguments(parser: Parser) -> None:
     )
     parser.add_argument("--size", type=whole(1, 2048), help="width in pixels (default: small images are magnified)")
     parser.add_argument("--smooth", action="store_true", help="resample smoothly (default: sharp pixels)")
-    add_classes(parser, "classes of the seeds, such as 0-2,ship; they fade into each other (default: all in turn)")
+    add_classes(parser, "classes of the keyframes, such as 0-2,ship, which fade into each other (default: all in turn)")
     add_truncation(parser)
     add_seed(parser, "random seed of --noise varied")
     parser.add_argument(

@@ -1,6 +1,6 @@
 """Mix pictures: a grid in which each picture takes some layers from its column, and the rest from its row.
 
-A generator without layers in its latent mixes the subspaces (EigenGAN) or the coordinates of z.
+For generators without style layers, the subspaces (EigenGAN) or the coordinates of z are mixed instead.
 
 Example: orthogan mix faces-eigengan --rows 1-4 --columns 5-9 --layers 2 --out mix.png
 """
@@ -24,13 +24,13 @@ def add_arguments(parser: Parser) -> None:
     parser.add_argument("--rows", default="0-4", help="random seeds of the rows, such as 0-4 (default: 0-4)")
     parser.add_argument("--columns", default="5-10", help="random seeds of the columns (default: 5-10)")
     parser.add_argument(
-        "--latent", metavar="FILE", help="rows from the latents in this file, which orthogan project wrote"
+        "--latent", metavar="FILE", help="take the rows from the latents in this file, written by 'orthogan project'"
     )
     parser.add_argument(
         "--layers",
         help="layers, subspaces or coordinates that come from the column, such as 4-7 (default: the second half)",
     )
-    add_classes(parser, "classes of the seeds, such as 0-2,ship; a mixed picture has that of its row (default: all)")
+    add_classes(parser, "classes of the seeds, such as 0-2,ship; each picture has the class of its row (default: all)")
     add_truncation(parser)
     parser.add_argument("--out", default="mix.png", help=".png file (default: mix.png)")
     add_net(parser)

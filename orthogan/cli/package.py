@@ -1,4 +1,4 @@
-"""Make the folder of a model from a run: both nets, a card, samples and a traversal, ready to share.
+"""Write a model folder from a run, ready to share: both networks, a model card, samples and a traversal.
 
 Example: orthogan package runs/demo --out models/portraits --summary "Pixel-art portraits at 32 px"
 """
@@ -9,7 +9,7 @@ from argparse import Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from orthogan.cli.arguments import add_seed, add_trust, samples
+from orthogan.cli.arguments import add_device, add_seed, add_trust, samples
 from orthogan.cli.subjects import check_config, check_file, check_subject
 
 if TYPE_CHECKING:
@@ -25,22 +25,22 @@ def add_arguments(parser: Parser) -> None:
 
 def add_card(parser: Parser) -> None:
     """Declare what ``write`` needs besides the run and the folder."""
-    parser.add_argument("--summary", default="", help="one sentence about the model")
-    parser.add_argument("--config", help="config file of the run, or its name; gives the command on the card")
+    parser.add_argument("--summary", default="", help="one sentence about the model, for the card")
+    parser.add_argument("--config", help="config file of the run, or its name, for the command on the card")
     parser.add_argument("--machine", default="", help="machine of the training, such as '2 cores of a Xeon 6430'")
     parser.add_argument("--license", default="mit", help="license of the weights (default: mit)")
-    parser.add_argument("--data-license", default="", help="license of the images, where the data source has none")
-    parser.add_argument("--data-origin", default="", help="origin of the images, where the data source has none")
+    parser.add_argument("--data-license", default="", help="license of the images, if the data source names none")
+    parser.add_argument("--data-origin", default="", help="origin of the images, if the data source names none")
     parser.add_argument("--tags", default="", help="further tags, comma-separated")
     parser.add_argument("--codes", default="", help="names of the latent codes, by what they change, comma-separated")
     parser.add_argument("--notes", help="Markdown file to add to the card")
     parser.add_argument("--directions", help="Directions file for the traversal (default: the axes of the model)")
     parser.add_argument("--dims", help="directions to show, such as 0-7 (default: the 8 strongest)")
     add_seed(parser, "random seed of the base image of the traversal", default=7)
-    parser.add_argument("--metrics", default="", help="scores to measure now, such as fid,kid,prc (default: none)")
-    parser.add_argument("--samples", type=samples, default=10_000, help="fakes per score (default: 10000)")
-    parser.add_argument("--half", action="store_true", help="store float16 weights, in half the bytes; needs --metrics")
-    parser.add_argument("--device", help="cpu, cuda, cuda:1, mps (default: the fastest one available)")
+    parser.add_argument("--metrics", default="", help="metrics to measure now, such as fid,kid,prc (default: none)")
+    parser.add_argument("--samples", type=samples, default=10_000, help="generated images per score (default: 10000)")
+    parser.add_argument("--half", action="store_true", help="store float16 weights in a smaller file; needs --metrics")
+    add_device(parser)
     add_trust(parser)
 
 

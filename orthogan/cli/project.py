@@ -1,7 +1,7 @@
-"""Find the latents of your own pictures, so that a model shows and edits them.
+"""Find the latents of your own pictures, so that a model can show and edit them.
 
-It prints how near each picture comes, beside random pictures of the model and its training pictures, and writes the
-latents, and a picture of what the model cannot show. Interrupted work continues with the same command.
+It prints the error of each picture, compared with random pictures of the model and of its training data, and writes the
+latents and a picture of the differences. The same command resumes interrupted work.
 
 Example: orthogan project faces-srngan me.jpg you.png --out mine.safetensors
 """
@@ -54,20 +54,20 @@ def add_arguments(parser: Parser) -> None:
         type=_box,
         default="center",
         metavar="center|LEFT,TOP,SIDE",
-        help="square of each picture that is used, in pixels (default: center)",
+        help="square that is cut out of each picture, in pixels (default: center, the largest one)",
     )
     parser.add_argument("--steps", type=whole(1, 10**6), default=400, help="optimization steps (default: 400)")
     parser.add_argument(
         "--starts",
         type=whole(1, 256),
         default=4,
-        help="starting points of each picture; the best end counts (default: 4)",
+        help="starting points per picture, of which the best result is kept (default: 4)",
     )
     parser.add_argument(
         "--candidates",
         type=whole(1, 10**6),
         default=256,
-        help="random images of the model, of which the most similar are the starting points (default: 256)",
+        help="random images of the model, from which the most similar are chosen as starting points (default: 256)",
     )
     parser.add_argument(
         "--rate",
@@ -77,25 +77,28 @@ def add_arguments(parser: Parser) -> None:
     )
     add_features(parser)
     parser.add_argument(
-        "--feature-weight", type=real(0, 1e6), default=1.0, help="weight of the features; pixels have 1 (default: 1)"
+        "--feature-weight",
+        type=real(0, 1e6),
+        default=1.0,
+        help="weight of the features in the loss; the weight of the pixels is 1 (default: 1)",
     )
     parser.add_argument(
         "--prior",
         type=real(0, 1e6),
         default=1.0,
-        help="weight of the penalty for latents that are less usual than 99%% of the prior (default: 1)",
+        help="weight of the penalty on latents that are farther from the mean than 99%% of the prior (default: 1)",
     )
     parser.add_argument("--noise", action="store_true", help="also fit the noise maps of a generator that has them")
     parser.add_argument(
         "--encoder",
         type=whole(1, 10**6),
         metavar="STEPS",
-        help="first train an encoder on images of the model for this many steps; its guess is one more starting point",
+        help="first train an encoder on images of the model for this many steps, for one more starting point",
     )
     parser.add_argument(
         "--tune",
         metavar="MODEL",
-        help="train the generator further so that it shows the pictures, and write it to this .safetensors file",
+        help="then fine-tune the generator until it shows the pictures, and write it to this .safetensors file",
     )
     parser.add_argument(
         "--tune-steps", type=whole(1, 10**6), default=200, help="training steps with --tune (default: 200)"

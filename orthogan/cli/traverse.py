@@ -41,7 +41,7 @@ def add_arguments(parser: Parser) -> None:
     """Declare the arguments of the command."""
     add_subject(parser)
     add_directions(parser)
-    add_factors(parser, ", to say in words what each direction changes")
+    add_factors(parser, ", to describe what each direction changes")
     parser.add_argument("--save-directions", help="write the directions to this .safetensors file")
     parser.add_argument("--dims", default="all", help="directions to show: all, or numbers such as 0-7 (default: all)")
     parser.add_argument(
@@ -52,16 +52,24 @@ def add_arguments(parser: Parser) -> None:
     )
     add_seed(parser, "random seed of the base image", default=7)
     parser.add_argument("--seeds", help="several base images, such as 0-4, in a contact sheet (.png)")
-    add_latent(parser, "start from the latents in this file (orthogan project); several: a contact sheet (.png)")
+    add_latent(
+        parser,
+        "start from the latents in this file, written by 'orthogan project'; several latents give a contact sheet "
+        "(.png)",
+    )
     add_classes(parser)
     add_truncation(parser)
     parser.add_argument(
         "--base",
         choices=("sample", "zero"),
         default="sample",
-        help="latent in the middle of each row (default: sample)",
+        help="latent in the middle of each row: that of --seed, or the mean of the latents (default: sample)",
     )
-    parser.add_argument("--centred", action="store_true", help="set the coordinate instead of adding the offset to it")
+    parser.add_argument(
+        "--centred",
+        action="store_true",
+        help="set the coordinate along each direction to the offset, instead of adding the offset",
+    )
     parser.add_argument(
         "--walk",
         choices=("line", "sphere"),

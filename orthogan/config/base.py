@@ -33,7 +33,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Collection, Iterator, Mapping
 from functools import cache
-from typing import Annotated, Any, ClassVar, TypeVar, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, ClassVar, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from pydantic import (
     BaseModel,
@@ -92,7 +92,7 @@ class Section(BaseModel):
         for old, new in cls.renamed.items():
             if old in tree:
                 if new in tree:
-                    raise ValueError(f"{old}: this is the old name of {new}, which is given too; leave {old} out")
+                    raise ValueError(f"{old}: this is the old name of {new}, and both are set; remove {old}")
                 tree = {new if key == old else key: value for key, value in tree.items()}
         return tree
 
@@ -231,6 +231,20 @@ def marker_of(annotation: Any, kind: type[SectionType] | type[Any]) -> Any:
         if found is not None:
             return found
     return next((found for one in get_args(annotation) if (found := marker_of(one, kind)) is not None), None)
+
+
+def literals(annotation: Any) -> list[str]:
+    """The values of the ``Literal`` types in an annotation, as YAML spells them.
+
+    Example:
+        >>> from typing import Literal
+        >>> from orthogan.config.base import literals
+        >>> literals(list[Literal["a", "b"]] | Literal[True] | None)
+        ['a', 'b', 'true']
+    """
+    if get_origin(annotation) is Literal:
+        return [str(one).lower() if isinstance(one, bool) else str(one) for one in get_args(annotation)]
+    return [one for inner in get_args(annotation) for one in literals(inner)]
 
 
 def section_class(annotation: Any) -> type[Section] | None:

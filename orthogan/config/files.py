@@ -18,7 +18,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
-from orthogan.config.base import KindOf, OpenSection, Section, code_in, marker_of, section_class
+from orthogan.config.base import KindOf, OpenSection, Section, code_in, literals, marker_of, section_class
 from orthogan.config.read import read_chain
 from orthogan.config.schema import Config, only_of, other_task
 from orthogan.errors import UserError
@@ -277,7 +277,7 @@ def _merge(
         given = [key for key in group if part.get(key) is not None]
         if len(given) > 1:
             both = " and ".join(f"{prefix}{key}" for key in given)
-            raise UserError(f"{printable(name)}: {both} say the same thing in two ways; leave one out")
+            raise UserError(f"{printable(name)}: {both} set the same thing; remove one of them")
         if given:
             for key in group:
                 tree.pop(key, None)
@@ -286,12 +286,12 @@ def _merge(
     for key, value in part.items():
         if section is not None and key in section.renamed:
             now = f"{prefix}{section.renamed[key]}"
-            print(f"orthogan: {printable(name)}: {prefix}{key} is now called {now}", file=sys.stderr)
+            print(f"orthogan: {printable(name)}: {prefix}{key} was renamed to {now}", file=sys.stderr)
             key = section.renamed[key]
         nested = section is not None and key in section.flattened and isinstance(value, Mapping)
         if nested and key == part.get("kind", tree.get("kind")):
             here = prefix.removesuffix(".")
-            print(f"orthogan: {printable(name)}: the options in {prefix}{key} now stand in {here}", file=sys.stderr)
+            print(f"orthogan: {printable(name)}: the options of {prefix}{key} were moved to {here}", file=sys.stderr)
             _merge(tree, value, origin, name, prefix, section)
             continue
         dotted = f"{prefix}{key}"
@@ -417,7 +417,8 @@ def _explained(section: BaseModel, prefix: str, others: Collection[str], said: s
             plain = section.model_dump(include={name})
             text = yaml.safe_dump(plain, default_flow_style=True, allow_unicode=True, width=10**6, sort_keys=False)
             named: KindOf | None = marker_of(annotation, KindOf)
-            known = "" if named is None else f": {', '.join(named.registry)}, or module:Name"
+            known = f" [{' | '.join(choices)}]" if (choices := literals(annotation)) else ""
+            known = known if named is None else f": {', '.join(named.registry)}, or module:Name"
             yield f"{pad}{text.strip()[1:-1]}" + (f"  # {field.description}{known}" if field.description else "")
         if (marker := marker_of(annotation, OpenSection)) is not None:
             yield from _kinds(marker, f"{pad}  # ", said)
@@ -435,8 +436,9 @@ def _kinds(marker: OpenSection, pad: str, said: set[str]) -> Iterator[str]:
         yield f"{pad}kind: {kind}" + ("" if own else " (no options)")
         for name in own:
             field = section.model_fields[name]
-            default = "needed" if field.is_required() else yaml.safe_dump(field.default).split("\n")[0]
-            yield f"{pad}  {name}: {default}" + (f"  {field.description}" if field.description else "")
+            default = "required" if field.is_required() else yaml.safe_dump(field.default).split("\n")[0]
+            known = f" [{' | '.join(choices)}]" if (choices := literals(field.rebuild_annotation())) else ""
+            yield f"{pad}  {name}: {default}" + (f"  {field.description}{known}" if field.description else "")
     yield f"{pad}kind: module:Name for your own"
 
 

@@ -60,9 +60,9 @@ def read_chain(path: Path) -> list[tuple[Path, dict[str, Any]]]:
         if not os.path.exists(parent):
             raise UserError(f"{path}: base names {shown(base)}, but {path.parent / base} does not exist")
         if parent.resolve() in seen:
-            raise UserError(f"{path}: 'base' comes back to {parent}; a config cannot build on itself")
+            raise UserError(f"{path}: 'base' refers back to {parent}; remove one of the references")
         if len(chain) == MOST_BASES:
-            raise UserError(f"{path}: more than {MOST_BASES} files build on one another; put some of them together")
+            raise UserError(f"{path}: the chain of 'base' files is longer than {MOST_BASES}; merge some of them")
         path = parent
 
 

@@ -57,7 +57,7 @@ class DataConfig(Section):
     labels: bool = Field(default=False, description="train a class-conditional model on the data set's labels")
     count: PositiveInt | None = Field(
         default=None,
-        description="of generated images: size of a random subset of the sprites; how many faces or portraits to draw",
+        description="for generated images: number of sprites, chosen at random, or of faces or portraits to draw",
     )
     options: Options = Field(
         default={}, description="options of this source, for example {fixed: {glasses: none}} for faces"
@@ -75,13 +75,17 @@ class DataConfig(Section):
     )
     test_split: str = Field(
         default="test",
-        description="part of the data set that is not trained on: the accuracy of a classifier is measured on it, and "
+        description="part of the data set that is not used for training, to measure the accuracy of a classifier and "
         "overfitting of D",
     )
     holdout: Annotated[float, Field(ge=0.0, lt=1.0)] = Field(
-        default=0.0, description="measure on this share of split, kept from training, instead of on test_split [0-1]"
+        default=0.0,
+        description="fraction of split that is kept out of training and used instead of test_split; 0 = none [0-1]",
     )
-    dequantize: bool = Field(default=True, description="gan: x/128 - 1 + U(0, 1/128) on reals, else x/127.5 - 1")
+    dequantize: bool = Field(
+        default=True,
+        description="gan: how pixels x become floats: x/128 - 1 + U(0, 1/128), for reals; false = x/127.5 - 1",
+    )
     resident: Literal["auto", "device", "stream"] = Field(
         default="auto",
         description="keep the data set as uint8 on the device, or stream it with workers; auto = depends on its size",

@@ -92,7 +92,7 @@ def disentangle(
     if encoder is not None and not np.array_equal(chosen.matrix, encoder.codes.directions().numpy()):
         raise UserError("encoder: Q predicts the codes of the generator; use its native directions")
     if len(chosen) < 2 or not len(seeds):
-        raise UserError(f"{len(chosen)} directions, {len(seeds)} seeds: at least 2 and 1 are needed are needed")
+        raise UserError(f"{len(chosen)} directions, {len(seeds)} seeds: at least 2 and 1 are needed")
     bench = MetricInputs(
         generator,
         source,

@@ -281,7 +281,7 @@ def across(runs: Sequence[Sequence[GeneratorScore]], *, confidence: float = 0.95
         (0.05, 0.55)
     """
     if len(runs) < 2:
-        raise ValueError(f"across: {len(runs)} generators: at least 2 are needed are needed")
+        raise ValueError(f"across: {len(runs)} generators: at least 2 are needed")
     found = []
     for place, first in enumerate(runs[0]):
         column = [run[place] if place < len(run) else None for run in runs]

@@ -7,7 +7,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 from pydantic import Field, model_validator
 
 from orthogan.config.base import BatchSize, Count, KindOf, MayNameCode, Section
-from orthogan.evaluation.metric import METRICS, OF_IMAGES, known_metric
+from orthogan.evaluation.metric import METRICS, OF_GENERATORS, known_metric
 
 MetricName = Annotated[str, Field(max_length=200), KindOf(METRICS)]
 
@@ -71,7 +71,7 @@ class EvaluationConfig(Section):
     def check_run(self, config: Any) -> None:
         """Refuse metrics that do not apply to the task, and a best metric for which no direction is better."""
         task: str = config.task
-        there = {"classifier", "test"} if task == "classifier" else OF_IMAGES | {"pairs", "generator"}
+        there = {"classifier", "test"} if task == "classifier" else OF_GENERATORS
         for name in self.metrics:
             # the defaults are known to be valid, and looking up a metric by name takes a second
             metric = None if name == {"gan": "fid", "classifier": "accuracy"}[task] else known_metric(name)

@@ -53,6 +53,7 @@ Need = Literal[
 ]
 OF_FEATURES = frozenset[Need]({"gaussian", "rows", "logits"})
 OF_IMAGES = OF_FEATURES | {"images"}
+OF_GENERATORS = OF_IMAGES | {"pairs", "generator"}
 ABSENT: Any = None  # a field that no metric needs
 T = TypeVar("T")
 Kind = TypeVar("Kind", bound="type[Metric]")

@@ -80,7 +80,7 @@ def save(run: Path, step: int, parts: Mapping[str, Part], state: Mapping[str, An
             if os.path.realpath(final) in _whole:  # the same step is written again
                 remove(final)
             elif final.exists() or final.is_symlink():
-                set_aside(final, "it is in the place of a checkpoint")
+                set_aside(final, "a checkpoint must be written there")
             temporary.rename(final)
             sync(final.parent)
         except BaseException:
@@ -125,7 +125,7 @@ def _verified(folder: Path, needed: Needed | None) -> dict[str, Any]:
             raise error.__cause__ from None
         raise Damaged(str(error)) from None
     if not isinstance(record, dict):
-        raise Damaged(f"{path}: is not the record of a checkpoint")
+        raise Damaged(f"{path}: does not describe a checkpoint")
     version = record.get("format")
     sealed = version != 1 or record.keys() != {"format", "step", "files", "state"}
     seal = record.pop(SEAL, None)
@@ -144,7 +144,7 @@ def _verified(folder: Path, needed: Needed | None) -> dict[str, Any]:
         if any(Path(name).name != name for name in files):
             raise ValueError("it names files in other folders")
     except DAMAGE as error:
-        raise Damaged(f"{path}: is not the record of a checkpoint ({error!r})") from None
+        raise Damaged(f"{path}: does not describe a checkpoint ({error!r})") from None
     checked = files if needed is None else needed(files)
     for name, (size, digest) in files.items():
         path = folder / name
@@ -286,7 +286,7 @@ def mark_best(run: Path, folder: Path) -> None:
         remove(temporary)
         temporary.symlink_to(folder.relative_to(run), target_is_directory=True)
         if link.is_dir() and not link.is_symlink():
-            set_aside(link, "it is a folder in the place of a link")
+            set_aside(link, "it is a folder, but must be a link")
         temporary.replace(link)
 
 

@@ -84,14 +84,14 @@ def array_of(value: Any) -> np.ndarray:
         if value.what.pair in FROM_BUFFER:
             data, dtype, shape, order = value.arguments
             return _array(data, dtype, shape, order)
-    raise ValueError("no array")
+    raise ValueError("it does not describe an array")
 
 
 def _array(data: Any, dtype: Any, shape: Any, order: Any) -> np.ndarray:
     if dtype.what.pair != ("numpy", "dtype") or not _DTYPE.fullmatch(dtype.arguments[0]) or order not in ("C", "F"):
-        raise ValueError("no type of numbers")
+        raise ValueError("unknown number type")
     if not all(isinstance(n, int) and n >= 0 for n in shape):
-        raise ValueError("no shape")
+        raise ValueError("the shape of an array is invalid")
     kind = np.dtype(dtype.arguments[0])
     if dtype.state is not None and kind.itemsize > 1:
         kind = np.dtype(kind.str.replace(kind.str[0], {"<": "<", ">": ">", "|": "=", "=": "="}[dtype.state[1]]))
@@ -108,7 +108,7 @@ def as_bytes(value: Any) -> bytes:
         return value.encode("latin-1")
     if isinstance(value, bytes | bytearray):
         return bytes(value)
-    raise ValueError("no bytes")
+    raise ValueError("expected bytes")
 
 
 class Machine:
@@ -129,7 +129,7 @@ class Machine:
             if operation.name == "STOP":
                 return self.stack.pop()
             _OPERATIONS[operation.name](self, argument)
-        raise ValueError("cut short")
+        raise ValueError("it is truncated")
 
     def push(self, value: Any) -> None:
         """Put a value on the stack."""
@@ -169,7 +169,7 @@ class Machine:
         elif isinstance(target, dict):
             target.update((check_key(key), value) for key, value in pairs)
         else:
-            raise TypeError("items of something that has none")
+            raise TypeError("it adds items to a value that cannot hold any")
 
     def make(self, what: Any, arguments: Any) -> None:
         """Push the object that a call of ``what`` would create."""
@@ -182,13 +182,13 @@ class Machine:
     def build(self, state: Any) -> None:
         """Set the state of the object on top of the stack."""
         if not isinstance(self.stack[-1], Made):
-            raise TypeError("a state of something that has none")
+            raise TypeError("it sets the state of a value that has none")
         self.stack[-1].state = state
 
     def named(self, module: Any, name: Any) -> None:
         """Push what an import would find."""
         if not (isinstance(module, str) and isinstance(name, str)):
-            raise TypeError("a global without a name")
+            raise TypeError("the name of a global is not a string")
         self.push(Named(module, name))
 
     def instance(self, argument: str) -> None:
@@ -204,14 +204,14 @@ class Machine:
 
 def _list(value: Any) -> list[Any]:
     if not isinstance(value, list):
-        raise TypeError("items of something that has none")
+        raise TypeError("it adds items to a value that cannot hold any")
     return value
 
 
 def check_key(value: Any) -> Any:
     """Return ``value`` if it can be the key of a mapping. Raises TypeError."""
     if not isinstance(value, _KEYS):
-        raise TypeError(f"a {type(value).__name__} as a key")
+        raise TypeError(f"a {type(value).__name__} is used as a key")
     return value
 
 

@@ -88,7 +88,7 @@ class _Budget:
 
 def _read(data: bytes, budget: _Budget, depth: int) -> Any:
     if depth > MOST_NESTED:
-        raise ValueError("files nested too deeply")
+        raise ValueError("it contains files nested too deeply")
     if data.startswith(b"PK"):
         return _read_zip(data, budget, depth)
     stream = io.BytesIO(data)
@@ -132,14 +132,14 @@ def _read_legacy(stream: io.BytesIO, budget: _Budget, depth: int) -> Any:
         (count,) = struct.unpack("<q", stream.read(8))
         storage = storages[key]
         if count != storage.numel():
-            raise ValueError("sizes of a storage differ")
+            raise ValueError("a storage has two different sizes")
         storage.copy_(_numbers(stream.read(storage.nbytes), storage.dtype, count))
     return found
 
 
 def _numbers(data: bytes, dtype: torch.dtype, count: int) -> Tensor:
     if len(data) != count * dtype.itemsize:
-        raise ValueError("a storage is cut short")
+        raise ValueError("a storage is truncated")
     return torch.frombuffer(bytearray(data), dtype=dtype) if count else torch.empty(0, dtype=dtype)
 
 
@@ -181,7 +181,7 @@ class _Objects(Machine):
         elif isinstance(top, Made):
             super().build(state)
         elif not isinstance(top, dict | list | set | Tensor | np.ndarray):
-            raise TypeError("a state of something that has none")
+            raise TypeError("it sets the state of a value that has none")
 
     def persistent(self, name: Any) -> None:
         if isinstance(name, tuple) and name[:1] == ("module",):  # a class with its source, which is not looked at
@@ -194,7 +194,7 @@ class _Objects(Machine):
     def storage(self, kind: Named, key: Any, _: Any, count: Any, view: Any = None) -> Tensor:
         dtype = _STORAGES[kind.pair]
         if not (isinstance(key, str) and type(count) is int and count >= 0):
-            raise ValueError("no storage")
+            raise ValueError("a storage is invalid")
         if key not in self.storages:
             self.budget.store(count * dtype.itemsize)
             assert self.load is not None
@@ -209,9 +209,9 @@ class _Objects(Machine):
 
     def tensor(self, storage: Any, offset: Any, shape: Any, stride: Any, dtype: torch.dtype | None = None) -> Tensor:
         if not isinstance(storage, Tensor) or storage.dim() != 1 or len(shape) != len(stride):
-            raise ValueError("no tensor")
+            raise ValueError("a tensor is invalid")
         if len(shape) > MOST_DIMENSIONS:
-            raise ValueError(f"a tensor of {len(shape)} dimensions")
+            raise ValueError(f"a tensor has {len(shape)} dimensions")
         shape, stride = tuple(map(_size, shape)), tuple(map(_size, stride))
         flat = storage if dtype is None else storage.view(dtype)
         last = _size(offset) + sum((n - 1) * step for n, step in zip(shape, stride, strict=True))
@@ -225,7 +225,7 @@ class _Objects(Machine):
 
 def _size(value: Any) -> int:
     if type(value) is not int or not 0 <= value < 1 << 48:
-        raise ValueError("no size")
+        raise ValueError("a size is invalid")
     return value
 
 
@@ -245,7 +245,7 @@ def _tensor_of_type(machine: _Objects, what: Named, arguments: tuple[Any, ...]) 
     storage, offset, shape, stride, _, _, kind, *_ = arguments
     dtype = getattr(torch, kind.name, None) if kind.module == "torch" else None
     if not isinstance(dtype, torch.dtype):
-        raise ValueError("no type of numbers")
+        raise ValueError("unknown number type")
     return machine.tensor(storage, offset, shape, stride, dtype)
 
 

@@ -39,9 +39,7 @@ class CodesConfig(Section):
     distribution: Prior = Field(
         default="uniform", description="prior of the continuous codes: uniform on [-1, 1], or standard normal"
     )
-    noise: Prior = Field(
-        default="normal", description="prior of the other coordinates of z; uniform in InfoGAN-CR [uniform | normal]"
-    )
+    noise: Prior = Field(default="normal", description="prior of the other coordinates of z; uniform in InfoGAN-CR")
 
     names: list[Annotated[str, Field(min_length=1, max_length=60, pattern=r"^[^\n\r,]+$")]] = Field(
         default=[],

@@ -50,7 +50,7 @@ class GradientPenaltyConfig(Section):
 
 
 class LossConfig(Section):
-    """The adversarial loss and the penalties beside it."""
+    """The adversarial loss and the penalties that are added to it."""
 
     only_for: ClassVar = {
         "gan": ("kind", "gradient_penalty", "latent_penalty", "information", "contrastive", "total_correlation"),
@@ -242,8 +242,8 @@ class TrainingConfig(Section):
     steps: PositiveInt = Field(default=50_000, description="length of the run [updates of the generator or classifier]")
     kimg: Annotated[float, Field(gt=0, le=10**6)] | None = Field(
         default=None,
-        description="length of the run in place of steps: real images that D or the classifier sees, rounded up to "
-        "whole steps; null = steps [thousands of images]",
+        description="length of the run, instead of steps: real images that D or the classifier sees, rounded up to "
+        "whole steps; null = use steps [thousands of images]",
     )
     batch_size: BatchSize = Field(
         default=64, description="images per update of D or the classifier, summed over processes [images]"
@@ -253,7 +253,7 @@ class TrainingConfig(Section):
     )
     d_steps_per_g_step: Iterations = Field(default=5, description="updates of D per update of G")
     freeze_d: Count = Field(
-        default=0, description="fine-tuning: keep the first N blocks of D as model.init gives them (FreezeD); 0 = none"
+        default=0, description="fine-tuning: do not train the first N blocks of D, which model.init sets (FreezeD)"
     )
     fakes_at_once: bool = Field(
         default=False,
@@ -266,18 +266,20 @@ class TrainingConfig(Section):
     schedule: ScheduleConfig = ScheduleConfig()
     ema: EmaConfig = EmaConfig()
     precision: Literal["auto", "fp32", "bf16"] = Field(
-        default="auto", description="auto = bf16 if the hardware supports it"
+        default="auto", description="precision of the forward and backward passes; auto = bf16 if it is fast here"
     )
     channels_last: bool = Field(default=True, description="use the channels_last memory format (NHWC)")
     compile: Literal["auto", "none", "default", "reduce-overhead", "max-autotune"] = Field(
         default="auto",
         description="mode of torch.compile; auto = default on a GPU, none on a CPU",
     )
-    device: Literal["auto", "cpu", "cuda", "mps"] = Field(default="auto", description="auto = chosen by Accelerate")
+    device: Literal["auto", "cpu", "cuda", "mps"] = Field(
+        default="auto", description="device to train on; auto = a GPU if there is one"
+    )
     threads: Annotated[int, Field(ge=1, le=1024)] | None = Field(
         default=None,
-        description="threads per process on a CPU; null = OMP_NUM_THREADS or, where it is not set, one per core, and "
-        "fewer while other processes keep cores busy. A number also fixes the last digits of a run",
+        description="threads per process on a CPU; null = OMP_NUM_THREADS or, if it is not set, one per core, and "
+        "fewer while other processes keep cores busy, which can change the last digits of a run",
     )
 
     @property
@@ -307,7 +309,7 @@ class TrainingConfig(Section):
 
 
 class LoggingConfig(Section):
-    """What is written while a run goes on, and how often."""
+    """What is written during a run, and how often."""
 
     only_for: ClassVar = {"gan": ("samples_every", "watch_every")}
 
@@ -315,8 +317,7 @@ class LoggingConfig(Section):
     spectrum_every: Count = Field(
         default=1000,
         description="log the conditioning of constrained, penalized or transformed layers and the activeness of G's "
-        "latent every N "
-        "steps; 0 = never [steps]",
+        "latent every N steps; 0 = never [steps]",
     )
     watch_every: Count = Field(
         default=250,
@@ -328,17 +329,16 @@ class LoggingConfig(Section):
     samples: Annotated[int, Field(ge=1, le=4096)] = Field(default=64, description="images per grid [images]")
     trackers: list[Literal["tensorboard", "wandb", "trackio", "mlflow", "aim", "comet"]] = Field(
         default=["tensorboard"],
-        description="where curves, scores and samples are shown: tensorboard (files in the run folder), wandb, "
-        "trackio, mlflow, aim, comet; log.jsonl is always written",
+        description="where to send curves, scores and samples; tensorboard writes files in the run folder. log.jsonl "
+        "is always written",
     )
     project: str = Field(
-        default="orthogan", min_length=1, description="project or experiment of the run at the trackers"
+        default="orthogan", min_length=1, description="name of the project or experiment in the trackers"
     )
-    tensorboard: bool = Field(default=True, description="false takes tensorboard off the trackers")
+    tensorboard: bool = Field(default=True, description="false removes tensorboard from the trackers")
     tensorboard_spectrum: bool = Field(
         default=False,
-        description="also send the values of spectrum_every to TensorBoard and other trackers, several curves per "
-        "layer",
+        description="also send the values of spectrum_every to the trackers, as several curves per layer",
     )
 
 

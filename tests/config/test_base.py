@@ -135,8 +135,8 @@ def test_renamed_keys_of_0_1_are_read_and_said(tmp_path: Any, capsys: pytest.Cap
     assert config.training.d_steps_per_g_step == 3
     assert [rule.kind for rule in config.model.generator.gradient_transforms] == ["nearest_orthogonal"]
     said = capsys.readouterr().err
-    assert f"{base}: training.n_dis is now called training.d_steps_per_g_step" in said
-    assert "model.generator.gradients is now called model.generator.gradient_transforms" in said
+    assert f"{base}: training.n_dis was renamed to training.d_steps_per_g_step" in said
+    assert "model.generator.gradients was renamed to model.generator.gradient_transforms" in said
     assert load_config(base, ["training.d_steps_per_g_step=2"]).training.d_steps_per_g_step == 2
     base.write_text("training: {d_steps_per_g_step: 3}\n")
     assert load_config(base, ["training.n_dis=2"]).training.d_steps_per_g_step == 2

@@ -296,7 +296,7 @@ def test_what_makes_no_sense_is_refused(tmp_path: Path, overrides: list[str], me
 
 
 def test_a_classifier_has_no_latent() -> None:
-    with pytest.raises(UserError, match=r"loss\.latent_penalty\.kind: task 'classifier' has no use for 'hessian'"):
+    with pytest.raises(UserError, match=r"loss\.latent_penalty\.kind: does not apply to task 'classifier'"):
         load_config(None, ["task=classifier", option(kind="hessian", weight=2)])
 
 

@@ -223,7 +223,7 @@ def check_path(net: Generator, variant: Variant) -> None:
     if variant.space == "subspaces":
         if not hasattr(net, "subspaces") or getattr(net, "dims", 0) < 2:
             raise UserError(
-                f"ppl_nog: {type(net).__name__} has no subspaces of 2 or more dimensions; an eigengan has them them"
+                f"ppl_nog: {type(net).__name__} has no subspaces of 2 or more dimensions; an eigengan has them"
             )
     elif _seen(net, variant, 0 if net.num_classes else None).latent_dim < 2 and variant.interpolation != "lerp":
         raise UserError(f"interpolation={variant.interpolation!r}: a latent with one dimension has no arcs; use lerp")

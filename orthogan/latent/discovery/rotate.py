@@ -56,7 +56,7 @@ def learn_rotation(
     """
     k = check_components(as_generator(generator), components)
     if k < 2:
-        raise UserError(f"{method} with {k} component: one direction has no other to be told from; at least 2")
+        raise UserError(f"components={k}: {method} separates directions from each other, so at least 2 are needed")
     check_positive(steps=steps, batch_size=batch_size)
     if not lr > 0:
         raise UserError(f"lr={lr}: must be positive")

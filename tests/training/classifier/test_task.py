@@ -364,14 +364,28 @@ def test_skew_orthogonal_convolutions_are_chosen_as_they_were_before(
 
 
 REFUSED = {
-    "training.d_steps_per_g_step: task 'classifier' has no use for 2": ["training.d_steps_per_g_step=2"],
-    "model.discriminator.norm.kind: task 'classifier'": ["model.discriminator.norm.kind=none"],
-    "loss.gradient_penalty.kind: task 'classifier'": ["loss.gradient_penalty.kind=r1"],
-    "augment.kind: task 'classifier'": ["augment.kind=ada"],
-    "data.dequantize: task 'classifier' has no use for True": ["data.dequantize=true"],
-    "training.ema.half_life: task 'classifier' has no use for 9": ["training.ema.half_life=9"],
+    "training.d_steps_per_g_step: does not apply to task 'classifier', only to 'gan', so it cannot be 2": [
+        "training.d_steps_per_g_step=2"
+    ],
+    "model.discriminator.norm.kind: does not apply to task 'classifier', only to 'gan', so it cannot be 'none'": [
+        "model.discriminator.norm.kind=none"
+    ],
+    "loss.gradient_penalty.kind: does not apply to task 'classifier', only to 'gan', so it cannot be 'r1'": [
+        "loss.gradient_penalty.kind=r1"
+    ],
+    "augment.kind: does not apply to task 'classifier', only to 'gan', so it cannot be 'ada'": ["augment.kind=ada"],
+    "data.dequantize: does not apply to task 'classifier', only to 'gan', so it cannot be True": [
+        "data.dequantize=true"
+    ],
+    "training.ema.half_life: does not apply to task 'classifier', only to 'gan', so it cannot be 9": [
+        "training.ema.half_life=9"
+    ],
     "data.holdout: 'sprites' has no test split": ["data.holdout=0.0"],
-    "data.crop: task 'gan' has no use for 2": ["task=gan", "data.crop=2", "data.holdout=0.0"],
+    "data.crop: does not apply to task 'gan', only to 'classifier', so it cannot be 2": [
+        "task=gan",
+        "data.crop=2",
+        "data.holdout=0.0",
+    ],
     "nesterov: needs a momentum": ["optimizer.classifier={nesterov: true, momentum: 0.0}"],
     "beta1: does not apply to kind 'sgd'": ["optimizer.classifier.beta1=0.5"],
     "milestones: kind 'step' needs": ["training.schedule.kind=step"],
