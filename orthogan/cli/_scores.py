@@ -120,7 +120,7 @@ def _generated(arguments: Namespace, metrics: list[Metric], device: torch.device
             data = _asked(arguments, lambda: image_size(model.generator)).data
         else:
             compared = arguments.reference is None and any(metric.compares for metric in metrics)
-            data = (_followed(arguments, model, BY_DATA) if compared else model.config).data
+            data = (trusted_config(arguments, model, BY_DATA) if compared else model.config).data
         subject = model.generator
         samples = samples or max(metric.samples or 0 for metric in metrics)
         info = _info(arguments, model)
@@ -153,9 +153,9 @@ def _classified(arguments: Namespace, metrics: list[Metric], device: torch.devic
         own = model.config.data
         asked = _asked(arguments, lambda: (own.channels, own.resolution))
     else:
-        asked = _followed(arguments, model, BY_DATA)
+        asked = trusted_config(arguments, model, BY_DATA)
     of_training = any("train" in metric.needs for metric in metrics)
-    learned = _followed(arguments, model, BY_TRUST) if of_training else model.config
+    learned = trusted_config(arguments, model, BY_TRUST) if of_training else model.config
     net = model.classifier  # refuse an unreadable file before opening the images
     own, data = model.config.data, asked.data
     named = arguments.data in DATA_SOURCES
@@ -202,7 +202,7 @@ def _classified(arguments: Namespace, metrics: list[Metric], device: torch.devic
 def _of_gan(arguments: Namespace, metrics: list[Metric], device: torch.device) -> Sequence[MetricResult]:
     """Compute the scores of a run or checkpoint that need more than its generator."""
     model = open_model(arguments.subject, device=device, ema=not arguments.no_ema, trust=arguments.trust)
-    data = _followed(arguments, model.need("generator"), BY_TRUST).data
+    data = trusted_config(arguments, model.need("generator"), BY_TRUST).data
     needs = {need for metric in metrics for need in metric.needs}
     run = find_run(arguments.subject)
     inputs = Inputs(
@@ -257,7 +257,7 @@ def _numbers(option: str, text: str) -> list[float]:
         raise UserError(f"{option} {text}: must be a list of numbers, such as 2,8") from None
 
 
-def _followed(arguments: Namespace, model: OpenedModel, consent: str) -> Config:
+def trusted_config(arguments: Namespace, model: OpenedModel, consent: str) -> Config:
     """Return the config in a model file if its data may be opened.
 
     Data that ship with orthogan may always be opened. So may the data of a run, because they are on this machine;
@@ -269,8 +269,8 @@ def _followed(arguments: Namespace, model: OpenedModel, consent: str) -> Config:
     data = model.config.data
     if "origin" in model.about.extra:
         raise UserError(
-            f"{printable(model.name)}: was not trained with orthogan and names no images to compare with; choose them "
-            "with --data CONFIG"
+            f"{printable(model.name)}: was not trained with orthogan, so its training images are not known; choose "
+            "images to compare with: --data CONFIG"
         )
     if arguments.trust or data.source in generated_sources():
         return model.config

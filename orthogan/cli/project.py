@@ -282,7 +282,7 @@ def _reals(
     arguments: Namespace, subject: OpenedModel, side: int, channels: int
 ) -> tuple[list[np.ndarray] | None, list[int | None]]:
     """Open some training pictures and their classes; none, with a message, where they are not available."""
-    from orthogan.cli._scores import _followed
+    from orthogan.cli._scores import trusted_config
     from orthogan.data import open_configured, open_source
     from orthogan.data.sources import generated_sources
     from orthogan.rng import generator as seeded
@@ -293,7 +293,7 @@ def _reals(
         elif subject.path is None:
             return None, []
         else:
-            data = _followed(arguments, subject, "add --data or --trust").data
+            data = trusted_config(arguments, subject, "add --data or --trust").data
             few = {"count": 8 * REALS} if data.source in generated_sources() else {}
             source = open_configured(data.model_copy(update={**few, "download": False}))
     except UserError as error:

@@ -109,8 +109,8 @@ def _check_task(config: Config) -> None:
         default = _filled(default, mine.task_defaults.get(config.task, {}).get(last))
         for name, value, expected in _changed(getattr(mine, last), default, key):
             raise ValueError(
-                f"{name}: does not apply to task {config.task!r}, only to {other!r}, so it cannot be {value!r}; omit it, "
-                f"or set it to {expected!r}"
+                f"{name}: does not apply to task {config.task!r}, only to {other!r}, so it cannot be {value!r}; "
+                f"omit it, or set it to {expected!r}"
             )
 
 

@@ -87,7 +87,7 @@ def test_a_deep_pickle_neither_overflows_the_stack_nor_becomes_a_key() -> None:
     deep = read_pickle(b"\x80\x02)" + b"\x85" * 50_000 + b".", "x")
     assert isinstance(deep, tuple)
     for content in (b"}" + b")" + b"\x85" * 50_000 + b"Ns.", b"\x80\x04\x8f(" + b")" + b"\x85" * 50_000 + b"\x90."):
-        with pytest.raises(UserError, match="tuple as a key"):
+        with pytest.raises(UserError, match="tuple is used as a key"):
             read_pickle(content, "x")
 
 
