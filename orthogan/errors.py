@@ -11,6 +11,7 @@ EXIT_DIVERGED = 3
 EXIT_STOPPED = 4
 EXIT_INTERRUPTED = 130  # by a second Ctrl-C, or outside the training loop
 EXIT_TERMINATED = 143  # by SIGTERM, in commands other than train
+EXIT_HUNG_UP = 129  # the terminal was closed (SIGHUP), in commands other than train
 
 
 class UserError(Exception):
@@ -46,7 +47,11 @@ class Diverged(Exception):
 
 
 class Terminated(KeyboardInterrupt):
-    """SIGTERM arrived where nothing handles it."""
+    """SIGTERM, or SIGHUP of a closed terminal, arrived where nothing handles it."""
+
+    def __init__(self, name: str = "SIGTERM", code: int = EXIT_TERMINATED) -> None:
+        super().__init__(name)
+        self.name, self.exit_code = name, code
 
 
 class PeerFailed(Exception):

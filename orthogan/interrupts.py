@@ -1,19 +1,20 @@
-"""Ctrl-C and SIGTERM end a command with one line at any time, never with a traceback."""
+"""Ctrl-C, SIGTERM and a closed terminal end a command with one line at any time, never with a traceback."""
 
 from __future__ import annotations
 
 import os
 import signal
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from orthogan.errors import EXIT_INTERRUPTED, EXIT_STOPPED, EXIT_TERMINATED, Terminated
+from orthogan.errors import EXIT_HUNG_UP, EXIT_INTERRUPTED, EXIT_STOPPED, Terminated
 
 if TYPE_CHECKING:  # few imports, so that the handlers are installed early
     from types import FrameType
 
 
 class Interrupts:
-    """A context in which Ctrl-C raises ``KeyboardInterrupt`` and SIGTERM ``Terminated``.
+    """A context in which Ctrl-C raises ``KeyboardInterrupt``, and SIGTERM and SIGHUP ``Terminated``.
 
     During an import, which could catch or change the exception, they end the process immediately. Ignored signals stay
     ignored.
@@ -37,7 +38,7 @@ class Interrupts:
 
     def begin(self) -> None:
         """Install the handlers."""
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             before = signal.getsignal(number)
             if before not in (signal.SIG_IGN, None):
                 try:
@@ -51,15 +52,18 @@ class Interrupts:
         if not isinstance(error, Terminated):
             return "interrupted", EXIT_INTERRUPTED
         if self.command == "train":
-            return "stopped by SIGTERM outside the training loop; the same command resumes", EXIT_STOPPED
-        return "stopped by SIGTERM", EXIT_TERMINATED
+            return f"stopped by {error.name} outside the training loop; the same command resumes", EXIT_STOPPED
+        return f"stopped by {error.name}", error.exit_code
 
     def _caught(self, number: int, frame: FrameType | None) -> None:
         error = KeyboardInterrupt() if number == signal.SIGINT else Terminated()
+        if number == signal.SIGHUP:
+            error = Terminated("SIGHUP", EXIT_HUNG_UP)
         if not self.at_once and not _importing(frame):
             raise error
         line, code = self.outcome(error)
-        os.write(2, f"orthogan: {line}\n".encode())
+        with suppress(OSError):  # the terminal is closed
+            os.write(2, f"orthogan: {line}\n".encode())
         os._exit(code)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -10,9 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from orthogan.errors import Terminated
+from orthogan.interrupts import Interrupts
+from orthogan.training.stop import StopSignal
 from tests.fixtures.runs import ROOT, environment
-
-pytestmark = pytest.mark.slow
 
 # says when the command line was read, which is before torch is imported
 START = """
@@ -29,6 +31,7 @@ run(sys.argv[1:])
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("number", "command", "subject", "code"),
     [
@@ -57,3 +60,38 @@ def test_a_signal_amid_the_imports(
     assert error.count("\n") == 1
     assert error.startswith("orthogan: ")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("number", "command", "line", "code"),
+    [
+        (signal.SIGHUP, "sample", "stopped by SIGHUP", 129),
+        (signal.SIGTERM, "sample", "stopped by SIGTERM", 143),
+        (signal.SIGHUP, "train", "stopped by SIGHUP outside the training loop; the same command resumes", 4),
+    ],
+)
+def test_a_closed_terminal_is_like_sigterm(number: int, command: str, line: str, code: int) -> None:
+    before = signal.signal(number, signal.SIG_DFL)
+    try:
+        with Interrupts() as interrupts:
+            interrupts.command = command
+            with pytest.raises(Terminated) as caught:
+                os.kill(os.getpid(), number)
+            assert interrupts.outcome(caught.value) == (line, code)
+            with StopSignal() as stop:  # in training
+                os.kill(os.getpid(), number)
+                os.kill(os.getpid(), number)
+                assert stop.name == signal.Signals(number).name
+    finally:
+        signal.signal(number, before)
+
+
+def test_nohup_ignores_a_closed_terminal() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with Interrupts(), StopSignal() as stop:
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert stop.name is None
+        assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)

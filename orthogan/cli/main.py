@@ -38,7 +38,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(argv: Sequence[str] | None, interrupts: Interrupts) -> int:
     try:
-        arguments = parse(argv)
+        try:
+            arguments = parse(argv)
+        finally:  # of the help
+            sys.stdout.flush()
         try:
             os.getcwd()  # numerical libraries end the process without it
         except FileNotFoundError:
@@ -57,8 +60,6 @@ def _run(argv: Sequence[str] | None, interrupts: Interrupts) -> int:
         return _ended(f"training diverged: {error}; the last good checkpoint is kept", error.exit_code)
     except KeyboardInterrupt as error:
         return _ended(*interrupts.outcome(error))
-    except BrokenPipeError:  # `orthogan config | head`
-        sys.stderr.close()
     except Exception as error:
         if (reason := _outside(error)) is not None:
             return _ended(reason, EXIT_USER)

@@ -217,15 +217,15 @@ def _as_it_is(chunk: Any) -> Any:
 
 @contextmanager
 def _signals_are_left_to_the_main_process() -> Iterator[None]:
-    """Processes started inside never receive Ctrl-C or SIGTERM, not even while they start.
+    """Processes started inside never receive Ctrl-C, SIGTERM or SIGHUP, not even while they start.
 
-    Both reach the whole process group, but the main process still needs batches to end its step. A blocked signal
+    They reach the whole process group, but the main process still needs batches to end its step. A blocked signal
     stays blocked in a child; here it is delivered afterward.
     """
     if not hasattr(signal, "pthread_sigmask"):  # Windows sends neither to a group
         yield
         return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
     try:
         yield
     finally:

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM ask for a stop; the loop finishes its step, saves, and goes."""
+"""Ctrl-C, SIGTERM and a closed terminal ask for a stop; the loop finishes its step, saves, and goes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,10 @@ CHECK_EVERY = 10  # steps between agreements of several processes: each one wait
 
 
 class StopSignal:
-    """A context in which SIGINT and SIGTERM set a flag; a second SIGINT interrupts at once, as usual."""
+    """A context in which SIGINT, SIGTERM and SIGHUP set a flag; a second SIGINT interrupts at once, as usual.
+
+    ``nohup`` ignores SIGHUP, and so does this.
+    """
 
     def __init__(self) -> None:
         self.name: str | None = None
@@ -24,7 +27,10 @@ class StopSignal:
     def __enter__(self) -> Self:
         if threading.current_thread() is not threading.main_thread():
             return self  # only the main thread may handle signals
-        for number in (signal.SIGINT, signal.SIGTERM):
+        numbers = [signal.SIGINT, signal.SIGTERM]
+        if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
+            numbers.append(signal.SIGHUP)
+        for number in numbers:
             self._before[number] = signal.signal(number, self._caught)
         return self
 

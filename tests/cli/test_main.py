@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import shlex
 import shutil
 import subprocess
@@ -31,6 +33,30 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     config.write_text("training: {steps: 4}\ndata: {labels: true}\n", encoding="utf-8")
     assert main(["train", str(config), *TINY, f"out={folder / 'run'}"]) == 0
     return folder / "run"
+
+
+def test_a_training_outlives_the_reader_of_its_output(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = tmp_path / "tiny.yaml"
+    config.write_text("training: {steps: 4}\n", encoding="utf-8")
+    reader, writer = os.pipe()
+    os.close(reader)  # as `| head -0` does
+    with open(writer, "w", encoding="utf-8") as stream, monkeypatch.context() as patch:
+        patch.setattr("sys.stdout", stream)
+        assert main(["train", str(config), *TINY, f"out={tmp_path / 'run'}"]) == 0
+    assert (tmp_path / "run" / "checkpoints" / "step-000000004").is_dir()
+
+
+@pytest.mark.parametrize("words", [["--help"], ["--version"], ["train", "--help"], ["config", "--list"]])
+def test_output_to_a_full_disk(
+    words: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stream = open("/dev/full", "w", encoding="utf-8")  # noqa: SIM115
+    with monkeypatch.context() as patch:
+        patch.setattr("sys.stdout", stream)
+        assert main(words) == 2
+    with contextlib.suppress(OSError):
+        stream.close()
+    assert capsys.readouterr().err == "orthogan: cannot write the output: No space left on device\n"
 
 
 def test_evaluate_prints_value_and_protocol_and_keeps_them(run: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import os
+from collections.abc import Callable
 
 import pytest
 from tqdm import tqdm
@@ -28,6 +30,25 @@ def test_what_commands_a_terminal_is_escaped(text: str, shown: str) -> None:
     stream = io.StringIO()
     print(text, file=Plain(stream), end="")
     assert stream.getvalue() == shown
+
+
+@pytest.mark.parametrize("make", [os.pipe, os.openpty])
+@pytest.mark.parametrize("buffering", [1, -1])
+def test_what_nobody_reads_any_more_is_dropped(make: Callable[[], tuple[int, int]], buffering: int) -> None:
+    reader, writer = make()
+    with open(writer, "w", buffering) as stream:
+        plain = Plain(stream)
+        print("one", file=plain, flush=True)
+        assert os.read(reader, 100).rstrip() == b"one"
+        os.close(reader)
+        for _ in range(3):  # a closed terminal gives another error than a closed pipe
+            print("x" * 10_000, file=plain, flush=True)
+        assert os.readlink(f"/proc/self/fd/{writer}") == os.devnull  # for child processes, too
+
+
+def test_a_full_disk_is_still_an_error() -> None:
+    with pytest.raises(OSError, match="No space left"), open("/dev/full", "w", 1) as stream:
+        Plain(stream).write("one\n")
 
 
 def test_progress_bars_are_as_they_were() -> None:
