@@ -13,8 +13,8 @@ def keep_freed_memory() -> bool:
     """Let the C library keep freed blocks for reuse, instead of returning large ones to the system immediately.
 
     A training step on a CPU frees and allocates the same few gigabytes again and again. Each time the system would
-        provide and clear fresh pages: on two cores that took a seventh of a step. In exchange, the process keeps its
-        peak memory (a seventh more than before, because of fragmentation) until it ends.
+    provide and clear fresh pages: on two cores that took a seventh of a step. In exchange, the process keeps its
+    peak memory (a seventh more than before, because of fragmentation) until it ends.
 
     Returns whether this is possible, which requires glibc on Linux.
     """

@@ -26,7 +26,7 @@ from orthogan.training.config import (
 
 
 class Config(Section):
-    """One run, complete.
+    """The complete configuration of a run; ``orthogan config --explain`` describes every key.
 
     Example:
         >>> import orthogan

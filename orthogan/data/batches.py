@@ -33,12 +33,19 @@ class Batches:
     ``batch_size`` images of the endless shuffled stream (``orthogan.data.order``); process ``rank`` of ``world`` gets
     the rows rank*b/w to (rank+1)*b/w, so the batch does not depend on the number of processes.
 
-    ``resident``: ``device`` keeps the whole set as uint8 on ``device`` and indexes it there; ``stream`` reads ahead
-    with ``workers`` processes (0: in this one; at most one per CPU that this process may use); ``auto`` is ``device``
-    for a set in memory of at most 2 GiB, and on a GPU at most a quarter of its free memory. All give the same batches.
+    Args:
+        batch_size: images per batch, summed over all processes.
+        seed: random seed of the order.
+        rank, world: number of this process, and of all processes.
+        device: device of the batches.
+        resident: "device" keeps the whole set as uint8 on ``device`` and indexes it there; "stream" reads ahead with
+            ``workers``; "auto" is "device" for a set in memory of at most 2 GiB, and on a GPU at most a quarter of its
+            free memory. All give the same batches.
+        workers: reader processes of "stream", at most one per CPU that this process may use; 0 reads in this one.
+        key: config key of the batch size, for messages.
 
-    ``key``: config key of the batch size, for messages. Raises UserError when ``world`` does not divide ``batch_size``
-    or the set is smaller than a batch.
+    Raises:
+        UserError: ``world`` does not divide ``batch_size``, or the set is smaller than a batch.
 
     Example:
         >>> import numpy as np

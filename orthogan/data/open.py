@@ -92,7 +92,14 @@ def _by_path(text: str) -> tuple[str, str]:
 
 
 def open_configured(config: DataConfig, *, split: str | None = None) -> ImageSource:
-    """Open the images of ``config`` (or of another ``split`` of the same set); raises as ``open_source``.
+    """Open the images that a config describes.
+
+    Args:
+        config: the section ``data`` of a config.
+        split: another part of the same data set.
+
+    Raises:
+        UserError: as ``open_source``.
 
     Example:
         >>> from orthogan.config.schema import Config

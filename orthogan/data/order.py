@@ -3,7 +3,7 @@
 An epoch is one pass over all images. Epoch e is ordered by sorting n random 64-bit keys, drawn from a Philox stream
 seeded by ``derive(seed, "epoch", e)``. The raw Philox stream is fixed by its definition (Salmon et al., "Parallel
 random numbers: as easy as 1, 2, 3", 2011), so the order does not change between NumPy releases, unlike
-    ``Generator.permutation``.
+``Generator.permutation``.
 """
 
 from __future__ import annotations

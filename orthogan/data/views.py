@@ -68,7 +68,7 @@ class NoisyLabels(View):
     """A source in which a random ``share`` of the labels is replaced by uniformly random ones (Zhang et al. 2017).
 
     Each image is selected independently, once and for all: the selection and the label depend on ``seed`` and the index
-        of the image alone. A random label may be the true one.
+    of the image alone. A random label may be the true one.
 
     Raises:
         UserError: the source has no classes.

@@ -56,10 +56,10 @@ def disentangle(
       ``source``, whose codes are predicted by an encoder trained on the generator's images.
 
     Seeds are those of the metrics: of the latents, the networks and the splits. For generators from several training
-        seeds, pass each to this function and the results to ``across``.
+    seeds, pass each to this function and the results to ``across``.
 
     Controls: the same metric along a random orthonormal basis of the same span (a new one for every seed), and, if the
-        directions are not axes, along as many axes of the latent. An encoder is not trained again for the former.
+    directions are not axes, along as many axes of the latent. An encoder is not trained again for the former.
 
     Args:
         source: images with factors, at the resolution and channels of the generator.

@@ -13,7 +13,7 @@ def discretise(codes: np.ndarray, bins: int) -> np.ndarray:
     """Bin ``codes`` (N, d) into ``bins`` bins of equal width between the smallest and largest value: int64 (N, d).
 
     Bins are closed on the left, and the last one includes the largest value. A constant code is entirely in bin 0.
-        Outliers make the bins wide and the result coarse: clip unbounded codes first.
+    Outliers make the bins wide and the result coarse: clip unbounded codes first.
 
     Example:
         >>> import numpy as np

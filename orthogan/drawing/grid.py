@@ -93,10 +93,16 @@ def enlarge(image: np.ndarray, side: int, *, smooth: bool = False) -> Image.Imag
 
 
 def class_layout(labels: np.ndarray | torch.Tensor | Sequence[int], *, per_row: int | None = None) -> np.ndarray:
-    """Arrange indices into ``labels`` (n,) as (rows, per_row) so that no row mixes classes; -1 is an empty cell.
+    """Arrange images by class as (rows, per_row) indices, so that no row mixes classes; -1 is an empty cell.
 
-    Classes ascend from top to bottom, items keep their order within a class, and a class with more than
-    ``per_row`` items (default: the size of the largest class) continues in the next row.
+    Classes ascend from top to bottom, and images keep their order within a class.
+
+    Args:
+        labels: the class of each image (n,).
+        per_row: images per row; a class with more continues in the next row (default: the size of the largest class).
+
+    Raises:
+        UserError: there is no image, or ``labels`` or ``per_row`` is invalid.
 
     Example:
         >>> from orthogan.latent import class_layout
@@ -131,16 +137,20 @@ def image_grid(
     layout: np.ndarray | None = None,
     row_labels: Sequence[str] | None = None,
 ) -> Image.Image:
-    """Draw all ``images`` in one grid, row by row.
+    """Draw images in one grid, row by row.
 
-    ``images``: (n, c, h, w), uint8 or float in [-1, 1] (a fixed value range, no normalization); alpha is
-    shown on white.
-    ``columns``: default nearly square. ``labels``: one text per image, drawn below it.
-    ``scale``: integer nearest-neighbor magnification; by default small images are enlarged to 64 pixels.
-    ``pad``: gutter in pixels. ``layout``: (rows, columns) indices with -1 for an empty cell, such as
-    ``class_layout`` gives, instead of ``columns``; ``row_labels`` are then written to the left of the rows.
+    Args:
+        images: (n, c, h, w), uint8 or float in [-1, 1]; the value range is fixed, and alpha is shown on white.
+        columns: number of columns (default: nearly square).
+        labels: one text per image, drawn below it.
+        scale: integer nearest-neighbor magnification (default: small images are enlarged to 64 pixels).
+        pad: width of the gutter [pixels].
+        layout: indices (rows, columns) of the images, -1 for an empty cell, such as ``class_layout`` returns; replaces
+            ``columns``.
+        row_labels: one text per row of ``layout``, drawn on its left.
 
-    Raises ``UserError`` for invalid arguments.
+    Raises:
+        UserError: an argument is invalid.
 
     Example:
         >>> import numpy as np

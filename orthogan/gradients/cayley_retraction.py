@@ -138,7 +138,7 @@ class CayleyRetraction(GradientRule):
 def cayley_step(
     rotation: Tensor, gradient: Tensor, momentum: Tensor, rate: float, beta: float
 ) -> tuple[Tensor, Tensor]:
-    """Return Return (R, M) after one step from R (..., d, d), dL/dR and M."""
+    """Return (R, M) after one step from R (..., d, d), dL/dR and M."""
     moment = beta * momentum - gradient
     part = moment @ rotation.mT
     part = part - 0.5 * rotation @ (rotation.mT @ part)

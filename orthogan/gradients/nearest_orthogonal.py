@@ -27,9 +27,9 @@ class NearestOrthogonalGradient(GradientRule):
     """Replaces each gradient G = U S V^T, as a matrix (first dimension, the rest), by U V^T.
 
     The default is the published rule: every step, no scale, before the momentum of the optimizer. Non-finite gradients
-        are not changed. For transposed convolutions the first dimension is the input, as published. The kernel of a
-        convolution with groups is a block-diagonal matrix: the gradient of each group becomes orthogonal. (Parameters
-        passed without their module count as one matrix.)
+    are not changed. For transposed convolutions the first dimension is the input, as published. The kernel of a
+    convolution with groups is a block-diagonal matrix: the gradient of each group becomes orthogonal. (Parameters
+    passed without their module count as one matrix.)
 
     Args:
         scale: "none", singular values 1; "frobenius", U V^T times ||G||_F / sqrt(r), which keeps the norm of the

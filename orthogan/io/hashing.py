@@ -52,7 +52,7 @@ def hash_files(paths: Sequence[Path]) -> str:
     """Hash the content of files in this order; their names and locations do not matter.
 
     Every byte is read once: the result is cached for as long as size, times and inode of every file stay the same. An
-        unreadable file counts as an empty file.
+    unreadable file counts as an empty file.
     """
     states = [_state(path) for path in paths]
     key = ContentHash().text(*map(str, paths), *states).hexdigest()

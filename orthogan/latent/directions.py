@@ -34,17 +34,24 @@ _TIE = 1e-4
 
 @dataclass(frozen=True, repr=False)
 class Directions:
-    """``k`` directions of a latent space, one per row, and their provenance.
+    """Directions of a latent space, one per row, and where they come from.
 
-    ``matrix``: (k, latent_dim) float32; an offset of 1 moves the latent by one row.
-    ``space``: latent space of the rows ("z": the input of the generator; others as in ``in_space``).
-    ``layer``: the layer they were computed from ("" for none). ``layers``: numbers of the layers to which they apply,
-    in a space that enters the network layer by layer (none: all). ``unit``: unit of an offset of 1 along a row.
-    ``scores``: name -> k finite numbers. ``names``, ``notes``: k strings each (default "0", "1", … and empty).
-    ``method``: how they were found. ``model_hash``: hash of their generator ("" for any). ``seed``: random seed of the
-    method.
+    Args:
+        matrix: (k, latent_dim), converted to float32; an offset of 1 moves the latent by one row.
+        method: how they were found.
+        space: latent space of the rows: "z" is the input of the generator; for others see ``orthogan.latent.in_space``.
+        layer: the layer that they were computed from ("" for none).
+        unit: unit of an offset of 1 along a row.
+        scores: name -> k finite numbers.
+        names: k strings (default: "0", "1", …).
+        notes: k strings (default: empty).
+        model_hash: hash of their generator ("" for any).
+        seed: random seed of the method.
+        layers: numbers of the layers that they apply to, in a space that enters the network layer by layer (empty:
+            all).
 
-    Raises ``UserError`` if these do not match.
+    Raises:
+        UserError: these do not match, or a row is zero or not finite.
 
     Example:
         >>> import numpy as np
@@ -259,11 +266,18 @@ def _numbers(name: object, values: Sequence[float]) -> tuple[float, ...]:
 
 
 def random_control(latent_dim: int, k: int, seed: int) -> Directions:
-    """Draw ``k`` random orthonormal directions, uniform over all frames: the control for any method.
+    """Draw random orthonormal directions, uniform over all frames: the control for any method.
 
-    QR of a Gaussian matrix with the signs of R's diagonal made positive, which makes Q Haar distributed
-    (Mezzadri 2007, "How to generate random matrices from the classical compact groups").
-    Raises ``UserError`` unless 1 <= k <= latent_dim.
+    They are the Q of the QR decomposition of a Gaussian matrix, with the signs that make the diagonal of R positive, so
+    Q is Haar distributed (Mezzadri 2007, "How to generate random matrices from the classical compact groups").
+
+    Args:
+        latent_dim: dimension of the latent.
+        k: number of directions.
+        seed: random seed; a larger ``k`` keeps the first directions up to rounding.
+
+    Raises:
+        UserError: ``k`` is not from 1 to latent_dim.
 
     Example:
         >>> import numpy as np

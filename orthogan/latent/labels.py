@@ -42,11 +42,15 @@ class Spot:
 class Labels:
     """Labels of n pictures of a generator.
 
-    ``spots``: where they are. ``values``: float64 (n, m), NaN where unknown: 0 and 1 for no and yes, or numbers.
-    ``names``: one per column. ``groups``: the factor of each column (default: its name); the values of one factor, such
-    as red, green and blue, are columns of one group.
+    Args:
+        spots: the latent, or the seed, of each picture.
+        values: float64 (n, m), NaN where unknown: 0 and 1 for no and yes, or numbers.
+        names: one per column.
+        groups: the factor of each column (default: its name). The values of one factor, such as red, green and blue,
+            are columns of one group.
 
-    Raises ``UserError`` if these do not match.
+    Raises:
+        UserError: these do not match.
 
     Example:
         >>> from orthogan.latent import Labels

@@ -31,14 +31,20 @@ _KEY, _NOISE = "latents", "noise."
 
 @dataclass(frozen=True)
 class Latents:
-    """``n`` latents of a space of one generator, and where they come from.
+    """Latents of one generator, and where they come from.
 
-    ``matrix``: (n, latent_dim) float32. ``space``: their latent space, as in ``orthogan.latent.in_space``. ``labels``:
-    their classes, or None for an unconditional generator. ``names``: n strings (default "0", "1", …). ``model_hash``:
-    hash of the generator ("" for any). ``noise``: maps (n, 1, s, s) by the name of the generator's buffer, if it has
-    some. ``scores``: name -> n finite numbers. ``protocol``: how they were found.
+    Args:
+        matrix: (n, latent_dim), converted to float32.
+        space: their latent space, see ``orthogan.latent.in_space``.
+        labels: their classes (n,), or None for an unconditional generator.
+        names: n strings (default: "0", "1", …).
+        model_hash: hash of the generator ("" for any).
+        noise: noise maps (n, 1, s, s) by the name of the generator's buffer, if it has any.
+        scores: name -> n finite numbers.
+        protocol: how they were found.
 
-    Raises ``UserError`` if these do not match.
+    Raises:
+        UserError: these do not match, or a number is not finite.
 
     Example:
         >>> import numpy as np

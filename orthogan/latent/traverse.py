@@ -87,14 +87,18 @@ MOST_IMAGES = 200_000  # limit for seeds x directions x steps
 
 @dataclass(frozen=True, repr=False)
 class Traversal:
-    """The data of a traversal picture, animation or page; in a notebook, it shows itself as a page with sliders.
+    """Images along directions; in a notebook, it shows itself as a page with sliders.
 
-    ``frames``: uint8 (rows, steps, c, h, w), the center column ``steps // 2`` at offset 0.
-    ``offsets``: (steps,) float64, the multiples of a direction added, in ``unit``.
-    ``names``, ``notes``: one string per row. ``scores``: for each row its scores, name -> value; each row, including
-    controls, has "change": the mean absolute difference of its two ends from its center, in gray levels 0 … 255.
-    ``is_control``: (rows,) bool, rows along random directions, always last.
-    ``metadata``: provenance as strings.
+    Attributes:
+        frames: uint8 (rows, steps, c, h, w); the middle column, ``steps // 2``, has offset 0.
+        offsets: float64 (steps,), the multiples of a direction that are added, in ``unit``.
+        names: one string per row.
+        scores: for each row its scores by name. Every row has "change", the mean absolute difference of its two ends
+            from its center, in gray levels 0 to 255.
+        notes: one string per row.
+        is_control: bool (rows,), whether the row is along a random direction; these rows are last.
+        unit: unit of the offsets.
+        metadata: where the images come from, as strings.
 
     Example:
         >>> import orthogan
@@ -162,25 +166,36 @@ def traverse(
     batch_size: int = 64,
     device: torch.device | str | None = None,
 ) -> Traversal:
-    """Generate frames along each chosen direction d, with offsets from -range to +range in ``steps`` columns.
+    """Generate frames along directions of the latent space, with offsets from -range to +range.
 
-    The walk is in the space and layers of the directions; other layers keep the base latent.
+    The walk is in the space and layers of the directions; all other layers keep the base latent.
 
-    ``generator``: a generator, or anything that ``orthogan.load`` accepts.
-    ``directions``: also the result of ``orthogan.discover``; by default those of ``method``, see
-    ``orthogan.latent.discovery.find_directions``.
-    ``dims``: indices of the directions, in this order.
-    ``steps``: odd, at least 3, so that the middle column is the base image itself. The base z is the latent of
-    ``seed``, pulled toward the mean by ``truncation`` (in z as ``truncate``, in W as StyleGAN's psi; the walk itself
-    is not truncated), or the mean with ``base="zero"``.
-    ``walk``: "line", z + offset * d, or "sphere", in z only, which keeps the length of the base; ``centred``
-    first removes the component of the base along each direction, so that an offset is the coordinate along d instead of
-    being added to it; the center column then differs between rows. Formulas: ``orthogan.latent.traverse.path``.
-    ``y``: the class of a conditional generator (default ``seed`` modulo their number). ``control``: number of rows
-    along random orthonormal directions, with the same mean length as the chosen ones, below them. ``latents``: start
-    from the first of these, such as that of a projected picture, instead of ``seed``.
+    Args:
+        generator: a generator, or anything that ``orthogan.load`` accepts.
+        directions: ``Directions``, or the result of ``orthogan.discover``; by default those of ``method``.
+        method: names of direction methods, see ``orthogan.latent.discovery.find_directions`` (default: native).
+        dims: indices of the directions to show, in this order.
+        range: largest offset, in units of the directions.
+        steps: number of images per row, odd and at least 3, so that the middle one is the base image.
+        seed: random seed of the base latent.
+        y: class of a conditional generator (default: ``seed`` modulo the number of classes).
+        truncation: truncation of the base latent, from 0 to 1: in z as ``truncate``, in W as StyleGAN's psi. The walk
+            itself is not truncated.
+        base: "sample" starts from the latent of ``seed``, "zero" from the mean of the latents.
+        centred: first remove the component of the base along each direction, so that an offset is the coordinate along
+            the direction instead of being added to it. The middle column then differs between rows.
+        walk: "line": z + offset * d. "sphere", in z only: a great circle, which keeps the length of the base. Formulas:
+            ``orthogan.latent.traverse.path``.
+        control: number of additional rows along random orthonormal directions, with the mean length of the others.
+        latents: start from the first of these latents, such as that of a projected picture, instead of from ``seed``.
+        batch_size: images per batch.
+        device: the generator is moved there (default: where it is).
 
-    Raises ``UserError`` for arguments that do not match the generator or each other.
+    Returns:
+        The traversal: frames uint8 (rows, steps, c, h, w) with their names, scores and metadata.
+
+    Raises:
+        UserError: an argument does not match the generator or another argument.
 
     Example:
         >>> import orthogan
@@ -222,7 +237,11 @@ def traverse(
 
 @dataclass(frozen=True, repr=False)
 class ContactSheet:
-    """A contact sheet; ``traversals``: one for each of ``seeds``, with the same directions, offsets and unit.
+    """Traversals of several base images along the same directions, with the same offsets and unit.
+
+    Attributes:
+        seeds: random seeds of the base images, or names of the latents that they start from.
+        traversals: one for each of ``seeds``.
 
     Example:
         >>> import orthogan
@@ -281,11 +300,18 @@ def contact_sheet(
     batch_size: int = 64,
     device: torch.device | str | None = None,
 ) -> ContactSheet:
-    """Call ``traverse`` for each of ``seeds``; the random control directions are the same for all.
+    """Traverse the same directions from several base images; the random control directions are the same for all.
 
-    ``y``: one class for all seeds of a conditional generator; by default each seed has its own, as in ``traverse``.
-    ``latents``: start from each of these instead of the seeds; their names are then in place of the seeds.
-    Raises ``UserError`` for no seeds, and as ``traverse``; ``TypeError`` for directions of another type.
+    All arguments but these are those of ``traverse``.
+
+    Args:
+        seeds: random seeds of the base images.
+        y: one class for all seeds of a conditional generator (default: each seed has its own, as in ``traverse``).
+        latents: start from each of these latents instead of from the seeds; their names then replace the seeds.
+
+    Raises:
+        UserError: there is no seed, or an argument does not match the generator or another argument.
+        TypeError: ``directions`` has another type.
 
     Example:
         >>> import orthogan

@@ -141,7 +141,6 @@ def welch_bound(m: int, n: int) -> float:
 
     Raises:
         ValueError: m or n is below 1.
-        ValueError: m or n is below 1.
 
     Example:
         >>> from orthogan.linalg import welch_bound

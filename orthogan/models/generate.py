@@ -114,13 +114,17 @@ def image_size(generator: Generator) -> tuple[int, Any]:
 def truncate(z: Tensor, truncation: float) -> Tensor:
     """Map standard normal entries to a truncated normal that keeps the central share ``truncation`` of the mass.
 
-    Each entry is mapped by the normal CDF, shrunk toward the median, and mapped back:
-    ``z' = Phi^-1(1/2 + truncation * (Phi(z) - 1/2))``. So every |z'| <= ``threshold(truncation)``, and the result is
-    exactly the truncated normal if z is normal. It depends only on z (there is no resampling); 1 returns z itself and 0
-    returns the mode. The "truncated normal with threshold t" of BigGAN is ``truncation = 2 Phi(t) - 1``
-    (0.683 for t = 1, 0.383 for t = 0.5). This is not StyleGAN's psi, which scales w.
+    Each entry is mapped by the normal CDF, shrunk toward the median, and mapped back: ``z' = Phi^-1(1/2 + truncation *
+    (Phi(z) - 1/2))``. So every |z'| <= ``threshold(truncation)``, and the result is exactly the truncated normal if z
+    is normal. It depends only on z; nothing is drawn again. The "truncated normal with threshold t" of BigGAN is
+    ``truncation = 2 Phi(t) - 1`` (0.683 for t = 1, 0.383 for t = 0.5). This is not StyleGAN's psi, which scales w.
 
-    ``z``: any shape. Raises ``UserError`` unless 0 <= truncation <= 1.
+    Args:
+        z: latents of any shape.
+        truncation: from 0, which returns the mode, to 1, which returns z itself.
+
+    Raises:
+        UserError: ``truncation`` is not from 0 to 1.
 
     Example:
         >>> import torch
@@ -162,14 +166,19 @@ def list_spaces(generator: nn.Module) -> tuple[str, ...]:
 def in_space(
     generator: nn.Module, space: str, *, y: int | None = None, layers: Sequence[int] = (), base: Tensor | None = None
 ) -> Generator:
-    """Return ``generator`` with its latent in ``space``: itself for "z", else its own ``latent_space``.
+    """Return a view of a generator whose latent is in another space: itself for "z", else its own ``latent_space``.
 
     A generator, or a user's wrapper of one, provides W by an attribute ``spaces = ("z", "w")`` and a method
-    ``latent_space(name, *, y=None, layers=(), base=None)`` as in ``orthogan.models.protocol.Generator``.
+    ``latent_space(name, *, y=None, layers=(), base=None)``, as in ``orthogan.models.protocol.Generator``.
 
-    ``y``: the class whose latents the view draws (a view other than "z" has no classes). ``layers``: numbers of the
-    layers that take the latent, empty for all; the others keep ``base`` (latent_dim,), zero by default.
-    Raises ``UserError`` for a space that the generator does not provide, and for layers of z, which has no layers.
+    Args:
+        space: one of ``list_spaces(generator)``.
+        y: the class whose latents the view draws; a view other than "z" has no classes.
+        layers: numbers of the layers that take the latent; empty for all.
+        base: latent (latent_dim,) that the other layers take; zero by default.
+
+    Raises:
+        UserError: the generator does not provide the space, or ``layers`` are given for z, which has none.
 
     Example:
         >>> import torch

@@ -331,7 +331,21 @@ def load_generator(
 ) -> Generator:
     """Load a generator, ready to sample: in eval mode, on ``device``, its parameters without gradients.
 
-    To train it further, call ``net.requires_grad_(True).train()``. Arguments and errors are those of ``open_model``.
+    To train it further, call ``net.requires_grad_(True).train()``.
+
+    Args:
+        subject: a run folder, a checkpoint, the folder of a model, a ``.safetensors`` file, another project's
+            checkpoint, the name of a shipped model, ``user/model`` on the Hugging Face Hub, or ``module:Class``.
+        device: device of the generator.
+        ema: use the moving average of the weights if there is one.
+        trust: which ``module:Class`` the file may name: False for none but orthogan's own, True for any, or a list of
+            names. Such code is imported and run.
+
+    Returns:
+        A generator: z (n, latent_dim), and labels (n,) if it has classes -> images (n, c, h, w) in [-1, 1].
+
+    Raises:
+        UserError: there is no such model, it is damaged, it is not a generator, or it names other code.
 
     Example:
         >>> import orthogan
@@ -343,7 +357,18 @@ def load_generator(
 
 
 def load_classifier(subject: str | Path, *, device: torch.device | str = "cpu", trust: Trust = False) -> nn.Module:
-    """Load a classifier in eval mode: images (n, c, h, w) in [-1, 1] -> logits (n, classes); as ``load_generator``.
+    """Load a classifier in eval mode, its parameters without gradients.
+
+    Args:
+        subject: a run of a classifier, a checkpoint, a ``.safetensors`` file, or ``module:Class``.
+        device: device of the classifier.
+        trust: as in ``load_generator``.
+
+    Returns:
+        A network: images (n, c, h, w) in [-1, 1] -> logits (n, classes).
+
+    Raises:
+        UserError: there is no such model, it is damaged, it is not a classifier, or it names other code.
 
     Example:
         >>> from orthogan.models import load_classifier
@@ -355,10 +380,19 @@ def load_classifier(subject: str | Path, *, device: torch.device | str = "cpu", 
 
 
 def load_discriminator(subject: str | Path, *, device: torch.device | str = "cpu", trust: Trust = False) -> nn.Module:
-    """Load a discriminator in eval mode: images (n, c, h, w) in [-1, 1] (and labels) -> logits (n,).
+    """Load a discriminator in eval mode, its parameters without gradients.
 
-    Arguments and errors are those of ``load_generator``. ``subject`` can also be a ``discriminator.safetensors`` with
-    its ``generator.safetensors`` beside it.
+    Args:
+        subject: a run of a GAN, a checkpoint, the folder of a model, or a ``discriminator.safetensors`` with its
+            ``generator.safetensors`` in the same folder.
+        device: device of the discriminator.
+        trust: as in ``load_generator``.
+
+    Returns:
+        A network: images (n, c, h, w) in [-1, 1], and labels (n,) if it has classes -> logits (n,).
+
+    Raises:
+        UserError: there is no such model, it is damaged, it has no discriminator, or it names other code.
 
     Example:
         >>> import orthogan

@@ -32,9 +32,16 @@ _PART = re.compile(r"(\d{1,15})(?:-(\d{1,15}))?", re.ASCII)
 
 @dataclass(frozen=True, repr=False)
 class Samples:
-    """``images`` uint8 (n, c, h, w) of ``seeds`` (n), their ``labels`` (n; None if unconditional), provenance.
+    """Generated images; in a notebook, they show themselves as a grid.
 
-    In a notebook, the samples show themselves as a grid. ``len``, ``np.asarray`` and ``orthogan.fid`` accept them.
+    ``len``, ``np.asarray`` and ``orthogan.fid`` accept them.
+
+    Attributes:
+        images: uint8 (n, c, h, w).
+        seeds: n random seeds.
+        labels: n classes; None for an unconditional generator.
+        metadata: where the images come from, as strings.
+        class_names: names of the classes, if known.
 
     Example:
         >>> import orthogan
@@ -83,9 +90,14 @@ class Samples:
 
 
 def parse_seeds(text: str, what: str = "seeds") -> list[int]:
-    """``"0-3,70"`` -> [0, 1, 2, 3, 70]: numbers and inclusive ranges, in that order, repeats dropped.
+    """Parse numbers and inclusive ranges: ``"0-3,70"`` -> [0, 1, 2, 3, 70]; repeats are dropped.
 
-    Raises ``UserError`` naming ``what`` is parsed and the invalid part.
+    Args:
+        text: numbers and ranges, separated by commas.
+        what: name of the option, for messages.
+
+    Raises:
+        UserError: a part is neither a number nor a range, or there are too many numbers.
 
     Example:
         >>> from orthogan.latent import parse_seeds
@@ -96,10 +108,15 @@ def parse_seeds(text: str, what: str = "seeds") -> list[int]:
 
 
 def parse_layers(text: str, generator: nn.Module | None = None) -> list[int]:
-    """Parse numbers of layers such as ``"0-3,5"``, like ``parse_seeds``.
+    """Parse numbers of layers such as ``"0-3,5"``.
 
-    For a ``generator`` with named styles, also the words of ``orthogan.weights.select``: ``"blocks.0.*,!last"``. Raises
-    ``UserError``.
+    Args:
+        text: numbers and ranges, separated by commas; for a generator with named styles also the words of
+            ``orthogan.weights.select``, such as ``"blocks.0.*,!last"``.
+        generator: the generator whose styles the words name.
+
+    Raises:
+        UserError: a part is not a number, a range, or a word that matches a style.
 
     Example:
         >>> from orthogan.latent import parse_layers
@@ -117,11 +134,18 @@ def parse_layers(text: str, generator: nn.Module | None = None) -> list[int]:
 
 
 def parse_classes(text: str, num_classes: int, names: Sequence[str] = ()) -> list[int]:
-    """Parse class numbers from numbers, ranges, or ``names`` (num_classes of them): ``"0-2,ship"``; drops repeats.
+    """Parse class numbers from numbers, ranges and names such as ``"0-2,ship"``; repeats are dropped.
 
-    If all names are numbers, such as 1, 2 and 10, numbers and the ends of ranges are names. Names are first compared
-    with case, then without. Raises ``UserError`` for an unconditional generator, an unknown or ambiguous name, or a
-    number out of range.
+    Names are first compared with case, then without. If all names are numbers, such as 1, 2 and 10, numbers and the
+    ends of ranges are names.
+
+    Args:
+        text: numbers, ranges and names, separated by commas.
+        num_classes: number of classes of the generator.
+        names: the names of these classes; empty if there are none.
+
+    Raises:
+        UserError: the generator is unconditional, a name is unknown or ambiguous, or a number is out of range.
 
     Example:
         >>> from orthogan.latent import parse_classes
@@ -166,10 +190,14 @@ def choose_classes(generator: nn.Module, text: str, *, new: bool = False) -> lis
     """Parse the classes of a generator, as ``parse_classes``; if its labels are vectors, these can be written too.
 
     A vector is written as its numbers with spaces between them, or as the names of its attributes joined by "+"
-    (``none`` for none). ``new``: also vectors that no training image has; the generator gets them as further classes.
+    (``none`` for none).
+
+    Args:
+        text: classes, separated by commas.
+        new: also accept vectors that no training image has; the generator gets them as further classes.
 
     Raises:
-        UserError: as ``parse_classes``; a new vector has another length, or is not accepted here.
+        UserError: as ``parse_classes``; or a new vector has another length, or is not accepted here.
 
     Example:
         >>> import torch
@@ -314,11 +342,17 @@ def sample_images(
     batch_size: int = 64,
     device: torch.device | str | None = None,
 ) -> Samples:
-    """Generate one image per seed; latent and class depend on the seed alone.
+    """Generate one image per seed; its latent and class depend on the seed alone.
 
-    A conditional generator uses class ``classes[s % len(classes)]`` for seed s (default: all classes).
-    ``truncation``: see ``orthogan.models.generate.truncate``.
-    Raises ``UserError`` for no seeds, or classes that the generator does not have.
+    Args:
+        seeds: random seeds.
+        classes: for a conditional generator, seed s has the class ``classes[s % len(classes)]`` (default: all classes).
+        truncation: see ``orthogan.latent.truncate``.
+        batch_size: images per batch.
+        device: the generator is moved there (default: where it is).
+
+    Raises:
+        UserError: there is no seed, or the generator does not have such a class.
 
     Example:
         >>> import orthogan
@@ -358,11 +392,21 @@ def check_place(out: str | os.PathLike[str], count: int) -> None:
 
 
 def save_samples(samples: Samples, out: str | os.PathLike[str], *, class_names: Sequence[str] = ()) -> list[Path]:
-    """Write all samples to one grid (a ``.png`` path), or one PNG per seed to a folder (a path without suffix).
+    """Write samples to one grid, or to one file per seed.
 
-    The grid of a conditional generator has its classes in rows if there are at least four images per class on average,
-    else a caption below each image. In a folder: ``seed000012.png``, ``seed000012-class03.png``, at the size of the
-        generator. Returns the written paths. Raises ``UserError`` for another suffix.
+    The grid of a conditional generator has one class per row if there are at least four images per class on average,
+    else a caption below each image. Files in a folder are called ``seed000012.png``, or ``seed000012-class03.png`` with
+    classes, and have the size of the generator's images.
+
+    Args:
+        out: a ``.png`` file for a grid, or a folder (a path without suffix).
+        class_names: names of the classes for the grid (default: those of the samples).
+
+    Returns:
+        The paths of the files.
+
+    Raises:
+        UserError: ``out`` has another suffix, or cannot be written.
 
     Example:
         >>> import orthogan

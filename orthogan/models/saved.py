@@ -78,9 +78,17 @@ def save_generator(
     config: Config | Mapping[str, Any] | None = None,
     extra: Mapping[str, str] | None = None,
 ) -> None:
-    """Write ``module`` with the ``config`` that it was built from to one ``.safetensors`` file.
+    """Write a generator and its config to one ``.safetensors`` file, which ``orthogan.load`` and every command open.
 
-    Raises ``CannotWrite``, or TypeError if the arguments are in another order or there is no config.
+    Args:
+        path: the file to write.
+        module: the generator.
+        config: the config that it was built from.
+        extra: further metadata, such as ``{"step": "1000"}``.
+
+    Raises:
+        CannotWrite: the file cannot be written.
+        TypeError: the arguments are in another order, or there is no config.
 
     Example:
         >>> import orthogan

@@ -205,7 +205,20 @@ class Penalty:
 def apply(
     module: nn.Module, name: str, weight: float = 1.0, layers: str | Sequence[str] = (), **options: object
 ) -> Tensor:
-    """Return ``Penalty(module, name, weight, layers, **options)()``, for one evaluation or a short script.
+    """Compute the weighted penalty of a module once. For training, create a ``Penalty``, which selects the layers once.
+
+    Args:
+        module: a layer or a network.
+        name: a name in ``PENALTIES``, or a custom ``module:function``.
+        weight: coefficient of the penalty.
+        layers: layers to penalize, as in ``orthogan.weights.select``; empty for all.
+        options: options of that penalty.
+
+    Returns:
+        The sum over the layers, a 0-d tensor.
+
+    Raises:
+        ValueError: a name, option or layer is unknown.
 
     Example:
         >>> import torch

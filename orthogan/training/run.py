@@ -100,7 +100,7 @@ def dry_run(
 ) -> dict[str, Any]:
     """Build everything, make the checks of ``train``, run a few steps, and report sizes, losses, memory and time.
 
-    Writes nothing.
+    Nothing is written. The arguments are those of ``train``.
 
     Raises:
         UserError, Diverged: as ``train``.

@@ -270,9 +270,15 @@ def unconstrained(layer: nn.Module, weight: str) -> nn.Parameter:
 def remove(module: nn.Module, name: str | None = None) -> nn.Module:
     """Replace constrained weights with their effective values, so that inference has no extra cost.
 
-    This applies to all weights below ``module``, or only to its weight ``name``. A submodule with a method ``baked()``,
-    such as a Householder projector, is replaced by the module that the method returns. To continue training, create a
-    new optimizer for the plain weights: the old one refers to other parameters.
+    A submodule with a method ``baked()``, such as a Householder projector, is replaced by the module that the method
+    returns. To continue training, create a new optimizer for the plain weights: the old one refers to other parameters.
+
+    Args:
+        module: a layer or a network, which is changed.
+        name: only this weight of ``module`` itself; None for all weights below it.
+
+    Returns:
+        ``module``, or the module that replaces it.
 
     Raises:
         ValueError: there is no constrained weight.

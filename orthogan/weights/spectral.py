@@ -376,6 +376,11 @@ def spectral_norm(module: nn.Module, name: str = "weight", n_power_iterations: i
     kernels with groups as the block-diagonal matrix of the groups. The bound holds for the reshaped matrix, as in the
     paper, not for the convolution as an operator.
 
+    Args:
+        module: a layer with a weight.
+        name: name of the weight.
+        n_power_iterations: power iterations per forward pass in training mode.
+
     Raises:
         ValueError: there is no such parameter, or it is a vector.
 

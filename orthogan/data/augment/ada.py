@@ -154,13 +154,18 @@ class AdaptiveAugmentConfig(AugmentConfig):
 class AdaptiveAugment(Augmentation):
     """Augmentation with an adaptive strength ``p``, a tensor that stays on the device.
 
-    ``target``: the desired r_t; ``images_to_one``: number of images in which p goes from 0 to 1; ``interval``: p is
-    changed every ``interval`` calls of ``update``; ``ops``: which of ``OPERATIONS`` to use, as names or one
-    comma-separated string.
+    Call it with images, float (n, 1 or 3, h, w) in [-1, 1], and a generator on their device; the result has the same
+    shape and type. It is twice differentiable with respect to the images. An image that gets no change is returned bit
+    for bit.
 
-    Call: images float (n, 1 or 3, h, w) in [-1, 1] and a generator on their device, to the same shape and type.
-    Twice differentiable with respect to the images. An image that gets no change is returned bit for bit. Raises
-    UserError for unknown operations.
+    Args:
+        target: the desired value of E[sign D(real)], which is r_t in the paper.
+        images_to_one: number of images in which p can go from 0 to 1.
+        interval: p changes every ``interval`` calls of ``update``.
+        ops: which of ``OPERATIONS`` to use, as names or one comma-separated string.
+
+    Raises:
+        UserError: an operation is unknown.
 
     Source: Karras et al. 2020, arXiv:2006.06676.
 

@@ -121,11 +121,17 @@ class DiffAugmentConfig(AugmentConfig):
 
 @AUGMENTATIONS.register("diffaugment")
 class DiffAugment(Augmentation):
-    """Apply the operations of ``policy``, comma-separated names of ``OPERATIONS``, in order.
+    """Apply augmentations to images, in a given order.
 
-    Call: images float (n, c, h, w) in [-1, 1] and a generator on their device, to the same shape and type; every
-    image gets its own draws, in float32 at least. With ``p`` below 1, each operation is applied to a whole batch or to
-    none of it. Raises UserError for an unknown or missing operation.
+    Call it with images, float (n, c, h, w) in [-1, 1], and a generator on their device; the result has the same shape
+    and type. Every image gets its own draws, in at least float32.
+
+    Args:
+        policy: comma-separated names of ``OPERATIONS``.
+        p: probability of each operation, which is applied to a whole batch or to none of it.
+
+    Raises:
+        UserError: an operation is unknown, or there is none.
 
     Source: Zhao et al. 2020, arXiv:2006.10738.
 

@@ -62,7 +62,7 @@ def decode(data: bytes, *, resolution: Any, channels: int, box: tuple[int, int, 
     be between 0 and 1.
     Damaged metadata (EXIF, text, color profiles, further frames) is ignored.
     Raises UnreadableImage if no image can be decoded: an empty or truncated file, another format, more than
-        ``MOST_PIXELS`` pixels, or an unknown white level.
+    ``MOST_PIXELS`` pixels, or an unknown white level.
     """
     if not data:
         raise UnreadableImage("the file is empty")

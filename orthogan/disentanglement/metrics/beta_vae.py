@@ -27,9 +27,9 @@ def beta_vae(
     """Test accuracy of predicting the shared factor, from chance (1 / number of varying factors) to 1.
 
     Higgins et al. 2017 as in Locatello et al. 2019: a data point is a factor k and ``batch`` pairs of observations;
-        each pair shares the value of k and nothing else. Its feature is the mean |code - code'| (d,), its label k.
-        Logistic regression is run until convergence. The score saturates near 1: even an untrained encoder may exceed
-        0.9.
+    each pair shares the value of k and nothing else. Its feature is the mean |code - code'| (d,), its label k.
+    Logistic regression is run until convergence. The score saturates near 1: even an untrained encoder may exceed
+    0.9.
 
     ``standardise`` divides the features by their training standard deviation, so the scale of the codes does not
     matter.

@@ -41,8 +41,8 @@ def code_vote(
     accuracy of this assignment.
 
     K factors can represent only K codes: with k > K no generator exceeds "ceiling", about K / k. "consistency" reads
-        the same votes in reverse, how often a code votes for its most common factor: 1 if every code always votes for
-        one factor, about 1 / K by chance. Neither is comparable with ``factor_vae``.
+    the same votes in reverse, how often a code votes for its most common factor: 1 if every code always votes for
+    one factor, about 1 / K by chance. Neither is comparable with ``factor_vae``.
 
     Generates batch * (train_votes + test_votes) + samples images: 21,200 by default.
 

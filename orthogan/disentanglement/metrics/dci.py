@@ -19,7 +19,7 @@ ITERATIONS, TOLERANCE = 100_000, 1e-6  # scikit-learn stops too early for nearly
 
 
 def disentanglement(importance: np.ndarray) -> tuple[float, np.ndarray]:
-    """Return Return (D, D_i (d,)) of an importance matrix >= 0 (d, K), K >= 2.
+    """Return (D, D_i (d,)) of an importance matrix >= 0 (d, K), K >= 2.
 
     D_i = 1 - entropy to base K of the normalized row i; D is their mean weighted with the total importance of each row.
     A row of zeros has D_i = 0 and no weight; a matrix of zeros has D = 0. Raises ValueError for any other matrix.

@@ -27,7 +27,7 @@ def explicitness(
     """Mean over factors of the one-against-rest ROC area of the test rows, 0.5 (chance) to 1.
 
     As Locatello et al. 2019: multinomial logistic regression (C = 1) on standardized codes; for each factor, the
-        unweighted mean over its values.
+    unweighted mean over its values.
 
     Args:
         codes: (N, d).

@@ -18,10 +18,10 @@ def irs(codes: ArrayLike, factors: ArrayLike, *, quantile: float = 0.99, bins: i
     """Mean robustness of the codes, weighted by the largest deviation of each code; at most 1.
 
     As in Locatello et al. 2019 (the paper uses quantile 1): the robustness of a code is 1 - q / m for the best factor.
-        For factor j, q is the ``quantile`` of |code - its mean| among rows with the same value of j, averaged over the
-        values; m is the largest deviation of the code from its mean over all rows. Factors with more than ``bins``
-        values are binned. If all codes are constant, the score is 0. Scores near 0 may be negative by chance. The
-        weights make the score depend on the relative scale of the codes.
+    For factor j, q is the ``quantile`` of |code - its mean| among rows with the same value of j, averaged over the
+    values; m is the largest deviation of the code from its mean over all rows. Factors with more than ``bins``
+    values are binned. If all codes are constant, the score is 0. Scores near 0 may be negative by chance. The
+    weights make the score depend on the relative scale of the codes.
 
     Args:
         codes: (N, d).

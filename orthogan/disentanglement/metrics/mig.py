@@ -22,8 +22,8 @@ def mig(codes: ArrayLike, factors: ArrayLike, *, bins: int = 20, max_bias: float
     """Mean over factors of (largest - second largest I(code; factor)) / H(factor), in [0, 1].
 
     The estimator is that of Locatello et al. 2019: codes in ``bins`` bins of equal width and empirical entropies. Chen
-        et al. 2018 defined the score with q(z|x) of a VAE, which gives different numbers. Counting has a bias of about
-        (bins - 1)(K_j - 1) / (2 N) nats in every entry, which is reported but not subtracted.
+    et al. 2018 defined the score with q(z|x) of a VAE, which gives different numbers. Counting has a bias of about
+    (bins - 1)(K_j - 1) / (2 N) nats in every entry, which is reported but not subtracted.
 
     Args:
         codes: (N, d), d >= 2.

@@ -37,9 +37,9 @@ def sap(
     """Mean over factors of the gap between the two best test accuracies of a linear SVM on a single code, in [0, 1].
 
     As in Locatello et al. 2019 for factors that are classes: ``LinearSVC(C=0.01, class_weight="balanced")``. Such a
-        small C makes the score depend on the scale of the codes; ``standardise`` removes this dependence and is part of
-        the name. Codes beyond 1024 are scaled down, since a larger scale makes no difference. The problem is solved in
-        its primal form, which has the same solution and needs no random order.
+    small C makes the score depend on the scale of the codes; ``standardise`` removes this dependence and is part of
+    the name. Codes beyond 1024 are scaled down, since a larger scale makes no difference. The problem is solved in
+    its primal form, which has the same solution and needs no random order.
 
     Args:
         codes: (N, d), d >= 2.

@@ -10,10 +10,10 @@ logit of the label - largest other logit, and matrices W_i with one row per outp
   the first.
 
 None changes if the layers of a ReLU network without biases are scaled, together with the logits. How the figures of the
-    paper are normalized beyond this is not known. The products run over all layers in sequence, which is a heuristic
-    for networks with shortcuts. A batch norm in eval mode is part of the activation after its layer: its factor max
-    |gain| / sqrt(variance + eps) enters the product, like the Lipschitz constants of activations in Bartlett et al.
-    2017, theorem 1.1.
+paper are normalized beyond this is not known. The products run over all layers in sequence, which is a heuristic
+for networks with shortcuts. A batch norm in eval mode is part of the activation after its layer: its factor max
+|gain| / sqrt(variance + eps) enters the product, like the Lipschitz constants of activations in Bartlett et al.
+2017, theorem 1.1.
 """
 
 from __future__ import annotations

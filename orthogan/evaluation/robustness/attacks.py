@@ -1,7 +1,7 @@
 """Adversarial images for classifiers of images in [-1, 1], with the Adversarial Robustness Toolbox (extra ``robust``).
 
 ART is the only maintained library: Foolbox has been unmaintained since 2024, torchattacks since 2023, advertorch since
-    2020.
+2020.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class Attack:
     ``kind``: fgsm (Goodfellow et al. 2015; one step, along the gradient itself if ``norm`` is "2") or pgd (Madry et al.
     2018). ``norm``: "inf" or "2", of the whole perturbation. ``eps``: its largest size [1/255 of images in [0, 1]];
     0 keeps the image. Only for pgd: ``steps`` steps of size ``step`` [1/255] (None: 2.5 eps / steps, at most eps), from
-        each of ``restarts`` random points in the ball (0: once, from the image itself).
+    each of ``restarts`` random points in the ball (0: once, from the image itself).
 
     Raises:
         UserError: an invalid value; the message names the key.

@@ -1,10 +1,10 @@
 """Common corruptions of images (Hendrycks & Dietterich 2019), each in five severities.
 
 No maintained library supports small images: imagecorruptions, the published one, uses constants for large photographs
-    and fails with current scikit-image. This is our own implementation with the constants of CIFAR-10-C
-    (hendrycks/robustness, make_cifar_c.py), with at least one corruption of each family: noise, blur, weather, digital.
-    The results differ from the published images: other random numbers, rounding instead of truncation, and mirrored
-    borders for blurs. Lengths scale with the side of the image, relative to 32 pixels.
+and fails with current scikit-image. This is our own implementation with the constants of CIFAR-10-C
+(hendrycks/robustness, make_cifar_c.py), with at least one corruption of each family: noise, blur, weather, digital.
+The results differ from the published images: other random numbers, rounding instead of truncation, and mirrored
+borders for blurs. Lengths scale with the side of the image, relative to 32 pixels.
 """
 
 from __future__ import annotations

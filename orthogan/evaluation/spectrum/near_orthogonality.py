@@ -19,9 +19,9 @@ def near_orthogonality(net: nn.Module, layers: str | Sequence[str] = ()) -> dict
 
     ``NAME/kernel``: of the weight K as a matrix (outputs, inputs * taps; block diagonal with groups), that is
     ||K K^T - I||_F / sqrt(rows), or of K^T K if there are more rows than columns. ``NAME/operator``: of the layer as a
-        linear map; for a convolution on a large torus, by its exact self-convolution (Achour et al. 2022;
-        ``penalties.conv_orthogonality``); if the stride skips pixels, only the pixels that it reads count. ``mean/…``
-        and ``max/…``: over the layers with equal weights, so that the stem and 1x1 convolutions matter as well.
+    linear map; for a convolution on a large torus, by its exact self-convolution (Achour et al. 2022;
+    ``penalties.conv_orthogonality``); if the stride skips pixels, only the pixels that it reads count. ``mean/…``
+    and ``max/…``: over the layers with equal weights, so that the stem and 1x1 convolutions matter as well.
 
     The effective weights are measured, including constraints; the network is not changed. The results are plain
     numbers, accurate to about 1e-3 near 0 if there are more rows than columns, and to 1e-6 elsewhere.

@@ -1,9 +1,9 @@
 """Methods that find directions in the latent space of a generator, one per file; each returns ``Directions``.
 
 When to use which: ``sefa`` (closed form, any first linear layer), ``pca`` (a later layer), ``jacobian`` (any network
-    with a latent of up to some hundred dimensions), ``hessian`` and ``orojar`` (if the others have ties), ``learned``
-    (takes minutes to hours). With names: ``labels`` (of pictures, by seed), ``marked`` (two groups of pictures),
-    ``oracle`` (a classifier of known factors), ``text`` (with CLIP).
+with a latent of up to some hundred dimensions), ``hessian`` and ``orojar`` (if the others have ties), ``learned``
+(takes minutes to hours). With names: ``labels`` (of pictures, by seed), ``marked`` (two groups of pictures),
+``oracle`` (a classifier of known factors), ``text`` (with CLIP).
 """
 
 from orthogan.latent.discovery.discover import Discovery, discover

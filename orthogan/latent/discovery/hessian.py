@@ -31,9 +31,21 @@ def hessian(
 ) -> Directions:
     """Find orthonormal directions of a frozen generator that minimize the Hessian penalty.
 
-    The search, its scores and warnings are those of ``learn_rotation``. ``layer``, ``resolution``: which features to
-    use (None: the whole image). ``reduction``: "mean" has less noise than the paper's "max". Raises ``UserError`` for
-    invalid arguments.
+    The search, its scores and warnings are those of ``orthogan.latent.discovery.rotate.learn_rotation``.
+
+    Args:
+        components: number of directions, at least 2; None for latent_dim.
+        layer: the submodule whose output is used; None for the images.
+        resolution: average feature maps down to this height and width; None for their own.
+        y: class of a conditional generator; None cycles through all classes.
+        steps, batch_size, lr: of the optimization by Adam.
+        k: number of random vectors for the variance.
+        epsilon: step size of the finite difference.
+        reduction: over the elements of an output; "mean" has less noise than the "max" of the paper.
+        seed: random seed.
+
+    Raises:
+        UserError: an argument is invalid, or the penalty is not finite.
 
     Source: Peebles et al. 2020, arXiv:2008.10599.
 

@@ -33,14 +33,23 @@ def jacobian(
     seed: int = 0,
     batch_size: int = 128,
 ) -> Directions:
-    """Find eigenvectors of J^T J averaged over ``samples`` latents, by descending "sigma", the root of the eigenvalue.
+    """Find eigenvectors of J^T J averaged over latents, by descending "sigma", the root of the eigenvalue.
 
-    Sigma is the root mean square of the change per unit step along the direction, as a Euclidean norm over all
-    features. J is the exact derivative of the image, or of the output of ``layer``, averaged down to ``resolution``
-    if given; it costs latent_dim forward passes per latent, ``batch_size`` of them at once. ``samples=1`` gives the
-    local basis at the latent of ``seed``.
+    J is the exact derivative of the image, or of the output of ``layer``. Sigma is the root mean square of the change
+    per unit step along the direction, as a Euclidean norm over all features. Warns if the sigmas tie.
 
-    Warns if the sigmas tie. Raises ``UserError`` for invalid arguments, and if nothing depends on the latent.
+    Args:
+        samples: number of latents; each costs latent_dim forward passes. 1 gives the local basis at the latent of
+            ``seed``.
+        layer: the submodule whose output is used; None for the images.
+        resolution: average feature maps down to this height and width; None for their own.
+        components: number of directions, the first ones; None for all.
+        y: class of a conditional generator; None cycles through all classes.
+        seed: random seed of the latents.
+        batch_size: forward passes at once.
+
+    Raises:
+        UserError: an argument is invalid, or nothing depends on the latent.
 
     Source: Choi et al. 2022, arXiv:2106.06959.
 

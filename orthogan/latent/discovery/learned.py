@@ -36,7 +36,7 @@ class Reconstructor(nn.Module):
     """Pairs of images (n, c, h, w) -> logits of the direction (n, k) and the shift along it (n,).
 
     Three convolutions of stride 2 with batch norm, a 4x4 map, one hidden layer. Its input is the first image and the
-        difference: the same information as both images, but learned faster.
+    difference: the same information as both images, but learned faster.
     """
 
     def __init__(self, channels: int, k: int, width: int = 32) -> None:
@@ -69,14 +69,23 @@ def learned(
     pairs: int = 64,
     seed: int = 0,
 ) -> Directions:
-    """Learn ``components`` (default latent_dim) orthonormal directions, with the network that distinguishes them.
+    """Learn orthonormal directions together with a network that distinguishes them.
 
-    Loss: cross-entropy of which direction moved, plus 0.25 times the L1 error of how far, over shifts uniform in
-    [-reach, reach] and at least 0.5 in magnitude. The paper trains 1e5 steps at ``lr`` 1e-4. The score "rca" of a
-    direction is the fraction of ``pairs`` new pairs that the network classifies correctly; the mean over directions is
-    the paper's reconstructor classification accuracy. Directions are sorted by it.
+    The loss is the cross-entropy of which direction moved, plus 0.25 times the L1 error of how far, over shifts uniform
+    in [-reach, reach] and at least 0.5 in magnitude. The score "rca" of a direction is the fraction of new pairs that
+    the network classifies correctly; its mean over directions is the paper's reconstructor classification accuracy.
+    Directions are sorted by it. Warns if the mean is no better than chance.
 
-    Warns if the mean is no better than chance. Raises ``UserError`` for invalid arguments.
+    Args:
+        components: number of directions; None for latent_dim.
+        y: class of a conditional generator; None cycles through all classes.
+        steps, batch_size, lr: of the training by Adam; the paper trains 1e5 steps at 1e-4.
+        reach: largest shift.
+        pairs: new pairs per direction that measure "rca".
+        seed: random seed.
+
+    Raises:
+        UserError: an argument is invalid.
 
     Source: Voynov & Babenko 2020, arXiv:2002.03754.
 

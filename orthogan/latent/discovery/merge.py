@@ -11,11 +11,17 @@ from orthogan.latent.directions import Directions
 
 
 def merge(found: Sequence[Directions], *, threshold: float = 0.9) -> Directions:
-    """Concatenate the rows of all ``found``, without those nearly parallel to an earlier one.
+    """Concatenate directions of several methods, without those nearly parallel to an earlier one.
 
-    A row whose |cosine| with a kept one is above ``threshold`` is dropped, and mentioned in the note of the nearest
-    kept one. Names begin with the method. Only scores that all have are kept. Rows keep their length and sign. Raises
-    ``UserError`` for no directions, a threshold outside 0 … 1, or different latents, spaces, layers, units or models.
+    Names begin with the method. Only scores that all have are kept. Rows keep their length and sign.
+
+    Args:
+        found: directions of one latent space and one model.
+        threshold: a row whose |cosine| with an earlier one is above this value is dropped, and mentioned in the note of
+            the nearest one that is kept.
+
+    Raises:
+        UserError: no directions, a threshold outside 0 to 1, or different latents, spaces, layers, units or models.
 
     Example:
         >>> import numpy as np

@@ -16,7 +16,10 @@ from orthogan.models.protocol import as_generator
 
 @DIRECTION_METHODS.register("identity", "axes")
 def latent_axes(generator: nn.Module, *, components: int | None = None) -> Directions:
-    """Return the first ``components`` (default all) axes of the latent: "z0", "z1", … (or the generator's ``axis``).
+    """Return the axes of the latent as directions: "z0", "z1", …, or with the letter of the generator's ``axis``.
+
+    Args:
+        components: number of axes, the first ones; None for all.
 
     Example:
         >>> import orthogan
@@ -36,10 +39,10 @@ def latent_axes(generator: nn.Module, *, components: int | None = None) -> Direc
 
 @DIRECTION_METHODS.register("native")
 def native_directions(generator: nn.Module) -> Directions:
-    """Return the rows of ``generator.native_directions()``, else ``latent_axes``.
+    """Return the directions that a generator brings itself, or else the axes of its latent.
 
-    This optional method returns a (k, latent_dim) tensor or array, whose order and signs are kept, or None. A generator
-    may also have ``native_names()``, k strings, and ``native_scores()``, k numbers by name.
+    A generator may have a method ``native_directions()``, which returns a (k, latent_dim) tensor or array, whose order
+    and signs are kept, or None; and ``native_names()``, k strings, and ``native_scores()``, k numbers by name.
 
     Example:
         >>> import orthogan

@@ -27,10 +27,22 @@ def orojar(
     epsilon: float = 0.1,
     seed: int = 0,
 ) -> Directions:
-    """Find orthonormal directions of a frozen generator whose effects on the features are most orthogonal.
+    """Find orthonormal directions of a frozen generator whose effects on the features are most orthogonal (OroJaR).
 
-    The search, its scores and warnings are those of ``learn_rotation``. ``layer``, ``resolution``: which features to
-    use (None: the whole image). Raises ``UserError`` for invalid arguments.
+    The search, its scores and warnings are those of ``orthogan.latent.discovery.rotate.learn_rotation``.
+
+    Args:
+        components: number of directions, at least 2; None for latent_dim.
+        layer: the submodule whose output is used; None for the images.
+        resolution: average feature maps down to this height and width; None for their own.
+        y: class of a conditional generator; None cycles through all classes.
+        steps, batch_size, lr: of the optimization by Adam.
+        k: number of random vectors for the variance.
+        epsilon: step size of the finite difference.
+        seed: random seed.
+
+    Raises:
+        UserError: an argument is invalid, or the penalty is not finite.
 
     Source: Wei et al. 2021, arXiv:2108.07668.
 

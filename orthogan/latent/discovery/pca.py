@@ -37,17 +37,26 @@ def pca(
     seed: int = 0,
     batch_size: int = 256,
 ) -> Directions:
-    """Find principal components of a layer over ``samples`` latents, mapped to unit vectors in z by least squares.
+    """Find principal components of a layer over random latents, mapped to unit vectors in z by least squares.
 
-    ``layer``: a dotted submodule name; "latent", the latents themselves, which is GANSpace in w; or "auto": in z the
-    first module that runs behind the first layer (see ``layer_behind``), in any other space "latent".
-    ``components``: number of components (default all that vary, at most the latent dimension).
-    Scores: "sigma" (standard deviation of the activations along the component), "share" (fraction of their total
-        variance), "linear" (fraction of the component's variance that a linear function of z explains, 0 … 1).
+    Scores: "sigma" is the standard deviation of the activations along the component, "share" its fraction of their
+    total variance, and "linear" the fraction of the component's variance that a linear function of z explains, 0 to 1.
 
-    Refuses activations that are z itself, because an isotropic Gaussian has no principal components. Warns if sigmas
-    tie beyond what sampling explains, and if a component is not linear in z, so that its direction is noise. Also
-    raises ``UserError`` for fewer than ten samples per latent dimension and for an unknown layer.
+    Warns if sigmas tie beyond what sampling explains, and if a component is not linear in z, so that its direction is
+    noise.
+
+    Args:
+        layer: a dotted submodule name; "latent" for the latents themselves, which is GANSpace in w; or "auto": in z the
+            first module that runs after the first layer (see ``layer_behind``), in any other space "latent".
+        samples: number of latents, at least 10 per latent dimension.
+        components: number of components; None for all that vary, at most the latent dimension.
+        y: class of a conditional generator; None cycles through all classes.
+        seed: random seed of the latents.
+        batch_size: latents per batch.
+
+    Raises:
+        UserError: the activations are z itself, because an isotropic Gaussian has no principal components; there are
+            too few samples; or the layer is unknown.
 
     Source: Härkönen et al. 2020, arXiv:2004.02546.
 
@@ -128,7 +137,7 @@ def layer_behind(generator: Generator, *, layer: str = "auto") -> str:
     """Return the name of the first module after the first layer, except Sequential; else that of the first layer.
 
     In our networks this is the first block or norm with its activation: nonlinear in z, but still close to it. Raises
-        ``UserError`` if no first layer is found.
+    ``UserError`` if no first layer is found.
     """
     name, first = find_layer(generator, layer, generator.latent_dim)
     names = {part: part_name for part_name, part in generator.named_modules()}

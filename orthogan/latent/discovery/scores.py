@@ -30,12 +30,20 @@ def score(
     y: int | None = None,
     batch_size: int = 64,
 ) -> Directions:
-    """Add two scores to ``directions``, averaged over the latents of ``seeds`` (and their classes, or class ``y``).
+    """Add two scores to directions, averaged over latents.
 
-    "change": the mean absolute change of a pixel at an offset of ±1, in gray levels 0 … 255.
-    "activeness" (Hessian penalty, OroJaR): the variance of a pixel of images in [-1, 1] over the coordinates -2, 0
-    and 2 along the direction, which replace the coordinate of the latent. Raises ``UserError`` for directions that do
-    not match this generator, or no seed.
+    "change" is the mean absolute change of a pixel at an offset of ±1, in gray levels 0 to 255. "activeness" (of the
+    papers on the Hessian penalty and OroJaR) is the variance of a pixel of images in [-1, 1] over the coordinates -2, 0
+    and 2 along the direction, which replace the coordinate of the latent.
+
+    Args:
+        directions: directions of this generator.
+        seeds: random seeds of the latents, and of their classes.
+        y: class of all latents of a conditional generator; None for those of the seeds.
+        batch_size: images per batch.
+
+    Raises:
+        UserError: the directions do not match this generator, or there is no seed.
 
     Example:
         >>> import orthogan
@@ -97,11 +105,19 @@ def rca(
     pairs: int = 64,
     seed: int = 0,
 ) -> Directions:
-    """Add the score "rca" to ``directions``: how often a small network recognizes which direction moved.
+    """Add the score "rca" to directions: how often a small network recognizes which direction moved.
 
-    The network and the shifts are those of ``learned``. Compare the mean over the directions with that of as many
-    random ones (the chance level is 1 / their number, so different numbers of directions are not comparable). Warns at
-    chance level. Raises ``UserError`` for directions that do not match this generator and other invalid arguments.
+    Compare the mean over the directions with that of as many random ones. The chance level is 1 / their number, so
+    different numbers of directions are not comparable. Warns if the mean is at chance level.
+
+    Args:
+        directions: directions of this generator.
+        y: class of a conditional generator; None cycles through all classes.
+        steps, batch_size, lr, reach, pairs: as in ``learned``.
+        seed: random seed.
+
+    Raises:
+        UserError: the directions do not match this generator, or an argument is invalid.
 
     Source: Voynov & Babenko 2020, arXiv:2002.03754.
 

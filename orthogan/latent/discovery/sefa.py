@@ -35,15 +35,22 @@ def sefa(
 ) -> Directions:
     """Compute right singular vectors of the effective weight of the first layer, by descending singular value "sigma".
 
-    ``layer``: a dotted submodule name, or "auto": ``generator.first_layer()`` if there is one, else the first
-    registered linear or (transposed) convolution layer with ``latent_dim`` inputs.
-    ``follow_norm``: scale each output of the layer by the gain / standard deviation of the following batch norm in eval
-    mode, so that A is the map to the normalized features (of class ``y``; None: the root mean square over the classes).
-    Without it ``y`` has no effect. ``normalise``: normalize the weight vector of each output, as the authors do for
-    StyleGAN; this undoes ``follow_norm``, so the two cannot be combined.
+    Warns if the singular values tie, because the directions are then arbitrary.
 
-    Returns at most min(latent_dim, outputs) directions. Warns if the singular values tie. Raises ``UserError`` if the
-    layer is missing or unsuitable, or with ``follow_norm`` if no batch norm follows it directly.
+    Args:
+        layer: a dotted submodule name; or "auto": ``generator.first_layer()`` if there is one, else the first
+            registered linear or (transposed) convolution layer with ``latent_dim`` inputs.
+        normalise: normalize the weight vector of each output, as the authors do for StyleGAN. This undoes
+            ``follow_norm``, so the two cannot be combined.
+        follow_norm: scale each output of the layer by the gain / standard deviation of the batch norm that follows it,
+            in eval mode, so that the directions are those of the normalized features.
+        y: with ``follow_norm``, the class whose gains are used; None for the root mean square over the classes.
+
+    Returns:
+        At most min(latent_dim, outputs) directions.
+
+    Raises:
+        UserError: the layer is missing or unsuitable, or with ``follow_norm`` no batch norm follows it directly.
 
     Source: Shen & Zhou 2021, arXiv:2007.06600.
 
@@ -93,8 +100,8 @@ def latent_matrix(module: nn.Module) -> torch.Tensor:
     """Return the linear map of a first layer in float64, (outputs, inputs); the input of a convolution is one pixel, z.
 
     Convolutions are applied to the unit vectors, so that padding, stride, groups and dilation have the same effect as
-        in the network: kernel entries that never reach the output are not in the map, and the bias is omitted. Raises
-        ``UserError`` for a module without such a weight.
+    in the network: kernel entries that never reach the output are not in the map, and the bias is omitted. Raises
+    ``UserError`` for a module without such a weight.
     """
     try:
         weight = effective_weight(module)

@@ -43,12 +43,16 @@ SMALLEST_MAP = 8
 class Projection:
     """Projected pictures.
 
-    ``latents``: one per picture. Their scores: "error" is the root mean square difference of pixels [gray levels of
-    255], "features" the distance of features (if there are any), "fakes" the mean error of 16 random images of the
-    model, "nearest" the smallest error of all candidates, "distance" the distance from the mean of the prior in its
-    standard deviations (about 1 for the prior's own latents), "farther" the share of the prior that is at least as far.
-    ``targets``, ``images``: the pictures and their reconstructions, uint8 (n, c, h, w). ``scales``: (n, 2), the mean
-    squared difference of pixels in [-1, 1] and the mean distance of features between a picture and random fakes.
+    Attributes:
+        latents: one per picture. Their scores: "error" is the root mean square difference of pixels [gray levels of
+            255], "features" the distance of features (if there are any), "fakes" the mean error of 16 random images of
+            the model, "nearest" the smallest error of all candidates, "distance" the distance from the mean of the
+            prior in its standard deviations (about 1 for the prior's own latents), and "farther" the share of the prior
+            that is at least as far.
+        targets: the pictures, uint8 (n, c, h, w).
+        images: their reconstructions, uint8 (n, c, h, w).
+        scales: (n, 2), the mean squared difference of pixels in [-1, 1] and the mean distance of features between a
+            picture and random fakes.
     """
 
     latents: Latents

@@ -49,11 +49,23 @@ def render(
     side: int | None = None,
     smooth: bool = False,
 ) -> Path:
-    """Write a traversal to ``path`` as a picture, loop or page, depending on its suffix; a contact sheet as a picture.
+    """Write a traversal as a picture, animation or page, or a contact sheet as a picture.
 
-    ``heatmap``: beside each row where its ends differ from the center, in a picture; a page has these maps in any
-    case, at the press of a button, which is then pressed to begin with. ``plain``: the images alone, without captions,
-    ``side`` pixels wide, ``smooth`` or in sharp pixels. Raises ``UserError``.
+    Args:
+        traversal: the result of ``orthogan.traverse`` or ``orthogan.latent.contact_sheet``.
+        path: the file to write. Its suffix chooses the format: .png, .gif, .webp, .mp4 or .html; a contact sheet is a
+            .png.
+        heatmap: show beside each row where its two ends differ from the center (.png, .html). A page always has a
+            button for these maps; this switches them on at the start.
+        plain: write the images alone, without captions (not for .html).
+        side: width in pixels, with ``plain``; by default small images are magnified.
+        smooth: resample smoothly, with ``plain``, instead of with sharp pixels.
+
+    Returns:
+        The path of the file.
+
+    Raises:
+        UserError: the suffix or an option does not apply, or the file cannot be written.
 
     Example:
         >>> import orthogan

@@ -1,7 +1,7 @@
 """A traversal as one self-contained page, with a slider for each direction over pre-rendered frames.
 
 The page needs no server and no network: the frames of each row are one PNG strip in a data URI, and its security policy
-    prevents loading anything else. The template is ``page.html`` beside this file.
+prevents loading anything else. The template is ``page.html`` beside this file.
 """
 
 from __future__ import annotations

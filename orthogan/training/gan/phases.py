@@ -74,7 +74,7 @@ def discriminator_loss(
     """Compute the adversarial loss of D, with the gradient penalty unless it is lazy.
 
     Reals and fakes go through D in one forward pass: D does not mix the images of a batch, and one pass reads every
-        weight once.
+    weight once.
     """
     loss = LOSSES.get(config.kind, "loss.kind")
     penalty = config.gradient_penalty
