@@ -20,6 +20,7 @@ from orthogan.memory import keep_freed_memory, out_of_memory
 from orthogan.progress import TICKS
 
 LONGEST_MESSAGE = 4000  # characters; messages quote files, which may contain words of any length
+OUTPUTS = ("out", "tune", "plot", "nearest", "save_directions", "save_reference")  # options; checked before long work
 DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)  # errors that the user has to fix, wherever they occur
 
 
@@ -49,6 +50,12 @@ def _run(argv: Sequence[str] | None, interrupts: Interrupts) -> int:
                 "the current folder was deleted or moved; cd to another one, or to the same one again"
             ) from None
         interrupts.command = arguments.command
+        outputs = [path for name in OUTPUTS if isinstance(path := vars(arguments).get(name), str)]
+        if outputs:
+            from orthogan.io.write import check_writable  # slow to import
+
+            for path in outputs:
+                check_writable(path)
         os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # we report lost processes ourselves
         keep_freed_memory()
         with following_load():

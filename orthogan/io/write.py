@@ -146,8 +146,34 @@ def disk_errors(path: PathLike, advice: str = "") -> Iterator[None]:
     except (OSError, SafetensorError) as error:
         number = error_number(error)
         reason = os.strerror(number) if number else str(error)
+        if number in (errno.EEXIST, errno.ENOTDIR) and (place := _first_that_is_no_folder(Path(path))):
+            reason = f"{printable(place)} is not a folder"
         cure = ADVICE.get(number) or advice or "choose another folder"
         raise CannotWrite(f"cannot write {printable(path)}: {reason}; {cure}") from error
+
+
+def check_writable(path: PathLike) -> None:
+    """Check that the file or folder ``path`` can be written, before a long computation; nothing is left.
+
+    Raises:
+        CannotWrite: a folder is read-only or is a file, the name is too long, …
+    """
+    import tempfile  # slow to import
+
+    target = Path(path)
+    with disk_errors(target):
+        with suppress(FileNotFoundError):
+            os.lstat(target)  # the name may be too long, or a file may be in the place of a folder
+            if not target.is_dir():
+                _check_regular(target)
+        folder = next(place for place in (target.absolute(), *target.absolute().parents) if place.is_dir())
+        os.rmdir(tempfile.mkdtemp(".writing", ".", folder))
+
+
+def _first_that_is_no_folder(path: Path) -> Path | None:
+    """Return ``path`` or the first of its parents, from the root, that exists and is not a folder."""
+    places = (*reversed(path.parents), path)
+    return next((place for place in places if os.path.lexists(place) and not place.is_dir()), None)
 
 
 def error_number(error: OSError | SafetensorError) -> int:

@@ -59,6 +59,23 @@ def test_output_to_a_full_disk(
     assert capsys.readouterr().err == "orthogan: cannot write the output: No space left on device\n"
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["discover", "nothing", "--out", "/dev/null/x.safetensors"],
+        ["sample", "nothing", "--out", "/dev/null"],
+        ["traverse", "nothing", "--save-directions", "/dev/null/x.safetensors"],
+        ["spectrum", "nothing", "--plot", "/dev/null/x.png"],
+        ["evaluate", "nothing", "--nearest", "/dev/null/x.png"],
+    ],
+)
+def test_an_output_that_cannot_be_written_is_refused_before_the_work(
+    words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(words) == 2
+    assert capsys.readouterr().err.startswith(f"orthogan: cannot write {words[-1]}: ")
+
+
 def test_evaluate_prints_value_and_protocol_and_keeps_them(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code = main(["evaluate", str(run), "--metrics", "fid,prc", "--samples", "32", "--extractor", EXTRACTOR])
     assert code == 0

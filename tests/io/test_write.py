@@ -16,7 +16,7 @@ import torch
 from safetensors.torch import load_file
 
 from orthogan.errors import CannotWrite, UserError
-from orthogan.io.write import append_json, replacing, write_bytes, write_tensors, write_text
+from orthogan.io.write import append_json, check_writable, replacing, write_bytes, write_tensors, write_text
 
 SIZE = 5000
 WRITERS: dict[str, Callable[[Path], object]] = {
@@ -119,6 +119,41 @@ def test_what_cannot_be_a_file_is_refused_by_name(
     assert "\0" not in str(caught.value)
     assert not list(tmp_path.glob(".*"))
     assert not Path("/dev/null").is_file()
+
+
+@pytest.mark.parametrize("obstacle", [name for name in IN_THE_WAY if name != "a folder"])
+def test_a_place_that_cannot_be_written_is_known_before(tmp_path: Path, obstacle: str) -> None:
+    with pytest.raises(CannotWrite, match="cannot write"):
+        check_writable(IN_THE_WAY[obstacle](tmp_path / "place"))
+    assert not list(tmp_path.glob(".*"))
+
+
+@pytest.mark.parametrize("name", ["new.png", "old.png", "folder", "new/folders/picture.png", "link.png"])
+def test_a_place_that_can_be_written_stays_as_it_is(tmp_path: Path, name: str) -> None:
+    (tmp_path / "old.png").write_text("old")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "link.png").symlink_to("nowhere")
+    check_writable(tmp_path / name)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["folder", "link.png", "old.png"]
+    assert (tmp_path / "old.png").read_text() == "old"
+
+
+def test_a_folder_without_permission_is_known_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*arguments: object, **options: object) -> None:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    monkeypatch.setattr("os.mkdir", refused)  # root may write anywhere
+    with pytest.raises(CannotWrite, match=r"new/a\.png: Permission denied; check the owner"):
+        check_writable(tmp_path / "new" / "a.png")
+
+
+@pytest.mark.parametrize("name", ["/dev/null/a.png", "/dev/null/a/b.png", "file/a.png"])
+def test_a_file_in_the_place_of_a_folder_is_named(tmp_path: Path, name: str) -> None:
+    (tmp_path / "file").touch()
+    path = tmp_path / name
+    place = "/dev/null" if name.startswith("/dev") else tmp_path / "file"
+    with pytest.raises(CannotWrite, match=rf"cannot write {path}: {place} is not a folder; choose another folder"):
+        write_text(path, "text")
 
 
 @pytest.mark.parametrize("write", list(WRITERS.values())[:3], ids=list(WRITERS)[:3])
