@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, settings
 
 os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # as the command line does; forked commands inherit it
 os.environ["HF_HUB_OFFLINE"] = "1"  # a name that looks like one of the Hub is not looked up there
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # onnxruntime is imported by tests, too
 import torch
 
 # the same examples on every machine, however slow it is

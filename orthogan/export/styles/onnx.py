@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
+import os
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -120,6 +121,7 @@ def check(content: bytes, module: nn.Module, generator: Generator) -> float | No
     Raises:
         UserError: it is above 1e-4.
     """
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # it would send usage data and keep an ID in the user's cache
     try:
         import onnxruntime
     except ImportError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
@@ -87,8 +88,10 @@ def test_a_file_that_differs_is_refused() -> None:
 
 def test_what_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    monkeypatch.delenv("ORT_DISABLE_TELEMETRY")
     net = small_generator("dcgan")
     assert check(b"", Call(net), net) is None
+    assert os.environ["ORT_DISABLE_TELEMETRY"] == "1"  # before it is imported: it would send usage data
     monkeypatch.setitem(sys.modules, "onnx", None)
     with pytest.raises(UserError, match=r"onnx is not installed: pip install"):
         export(net, "onnx", "net.onnx")
