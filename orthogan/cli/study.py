@@ -27,8 +27,8 @@ def add_arguments(parser: Parser) -> None:
     parser.add_argument(
         "--scale",
         default="smoke",
-        help="smoke: about a minute, with meaningless results; cpu: hours on two cores; full: as published (default: "
-        "smoke)",
+        help="smoke: about a minute, with meaningless results; cpu: hours on two cores; decide: a day or more on two "
+        "cores, with longer runs and more seeds; full: as published (default: smoke)",
     )
     parser.add_argument(
         "--seeds", type=whole(1, 1000), help="runs per method, with seeds 0, 1, … (default: set by the scale)"

@@ -77,6 +77,8 @@ def list_runs(
 ) -> list[StudyRun]:
     """Return all cells, ordered by seed, so that a study that was stopped early can compare complete rounds.
 
+    A search of the scale is not a part of them (``orthogan.studies.search``).
+
     Args:
         overrides: ``key=value``; they override the scale's keys, and settings and methods override them.
         named: the name that the study was requested by, if it differs from its own (``module:STUDY``).
@@ -89,16 +91,25 @@ def list_runs(
     cells = []
     for seed in seeds:
         for setting, place in chosen.settings.items():
-            for method, how in study.methods.items():
+            for method, how in study.at(scale).methods.items():
                 folder = cell_folder(root, method, setting, seed)
                 last = {"seed": seed, "out": str(folder)}
-                try:
-                    config = load_config(None, [chosen.keys, *overrides, place.keys, how.over(setting), last])
-                except UserError as error:
-                    where = f"{method} in {setting}" if setting else method
-                    raise UserError(f"study {study.name}, {where}: {error}") from None
+                where = f"{method} in {setting}" if setting else method
+                config = config_of(study, where, [chosen.keys, *overrides, place.keys, how.over(setting), last])
                 cells.append(StudyRun(named or study.name, scale, method, setting, seed, folder, config))
     return cells
+
+
+def config_of(study: Study, where: str, parts: Sequence[Mapping[str, Any] | str]) -> Config:
+    """Return the config of a cell from the defaults and ``parts``; an error names ``where``.
+
+    Raises:
+        UserError: an invalid key or value.
+    """
+    try:
+        return load_config(None, parts)
+    except UserError as error:
+        raise UserError(f"study {study.name}, {where}: {error}") from None
 
 
 def run_cell(study: Study, cell: StudyRun, facts: Mapping[str, Any]) -> int:

@@ -26,7 +26,7 @@ from orthogan.io.read import UnreadableFile, describe_error, read_regular
 from orthogan.io.write import disk_errors, write_text
 from orthogan.stats import Estimate, format_number
 from orthogan.studies.table import Entry, Table
-from orthogan.studies.verdict import Finding, Verdict
+from orthogan.studies.verdict import NO_SETTING, Finding, Verdict
 
 CURVES, OVERLAYS, SAMPLES = "curves.png", "overlays.png", "samples.png"  # the pictures of a report
 MACHINE = ("processor", "cores", "memory [GiB]", "gpu", "threads", "cells at a time", "system", "python", "torch")
@@ -304,7 +304,7 @@ def verdict_blocks(verdicts: Sequence[Verdict]) -> list[str]:
         blocks.append(f"### {verdict.claim.text}: {verdict.verdict}")
         published = f" The paper's numbers: {verdict.claim.published}." if verdict.claim.published else ""
         blocks.append(f"Claimed in: {verdict.claim.source}.{published} Here: {verdict.counts()}.")
-        blocks += _bullets([_plain(str(finding)) for finding in verdict.findings])
+        blocks += _bullets([_plain(str(finding)) for finding in verdict.findings if finding.why != NO_SETTING])
     return blocks if verdicts else [*blocks, "This study checks no published claim."]
 
 

@@ -30,6 +30,7 @@ from orthogan.studies.executors import ExecutorRequest, run_on
 from orthogan.studies.outcome import FILE, Outcome, load, recover, sittings
 from orthogan.studies.pool import run_cells
 from orthogan.studies.report import Report, write
+from orthogan.studies.search import FOLDER, Candidate, Choice, candidates, choose, tuned
 from orthogan.studies.study import SCALES, Keys, Scale, ScaleName, Study, get_study
 from orthogan.studies.table import Entry, Table, panel
 from orthogan.studies.verdict import judge, power_note
@@ -80,25 +81,47 @@ def run_study(request: Request) -> Path:
     """
     study = get_study(request.name)
     scale = _scale(study, request.scale)
+    study = study.at(scale)
     request = replace(request, seeds=request.seeds or study.scales[scale].seeds)
-    cells = list_runs(study, scale, range(request.seeds or 0), request.out, request.overrides, named=request.name)
+    tried = candidates(study, scale, request.out, request.overrides, named=request.name)
+    cells = _cells(study, scale, request)
     root = study_folder(request.out, study, scale)
-    check_data(cell.config for cell in cells)
+    check_data(cell.config for cell in (*cells, *(one.cell for one in tried)))
     for need in study.needs:
         need()
     _check_methods(study, request.redo)
     print(power_note(request.seeds or 0, study.claims, len(study.scales[scale].settings)), file=sys.stderr)
     with locked(root, "choose another --out"):
         _redo(root, request.redo)
+        choices = _search(study, scale, request, tried)
+        study = tuned(study, scale, choices)
+        cells = _cells(study, scale, request)
         outcomes = {cell.folder: recover(cell.folder) for cell in cells}
         refuse_changed(f"study {study.name}", cells, outcomes)
         todo = [cell for cell in cells if not finished(study, outcomes[cell.folder])]
         stopped = run_missing(todo, root, request.jobs, f"{study.name} {scale}", request.executor)
-        path = report(study, scale, root, cells, request.command)
+        path = report(study, scale, root, cells, request.command, choices)
     if stopped is not None:
         raise stopped
     say_failed(cells, path, f"study {study.name}")
     return path
+
+
+def _cells(study: Study, scale: ScaleName, request: Request) -> list[StudyRun]:
+    return list_runs(study, scale, range(request.seeds or 0), request.out, request.overrides, named=request.name)
+
+
+def _search(study: Study, scale: ScaleName, request: Request, tried: Sequence[Candidate]) -> list[Choice]:
+    """Run what is missing of the searches and return their choices. Raises ``Stopped``."""
+    cells = [one.cell for one in tried]
+    outcomes = {cell.folder: recover(cell.folder) for cell in cells}
+    refuse_changed(f"study {study.name}, search", cells, outcomes, redo=False)
+    todo = [cell for cell in cells if not finished(study, outcomes[cell.folder])]
+    root = study_folder(request.out, study, scale)
+    if stopped := run_missing(todo, root, request.jobs, f"{study.name} {scale}, search", request.executor):
+        raise stopped
+    say_failed(cells, root / FOLDER, f"study {study.name}, search")
+    return choose(study, tried)
 
 
 def run_missing(
@@ -124,8 +147,15 @@ def say_failed(cells: Sequence[StudyRun], path: Path, what: str) -> None:
         )
 
 
-def report(study: Study, scale: ScaleName, root: Path, cells: Sequence[StudyRun], command: str) -> Path:
-    """Write the report of all runs below ``root``; return its path.
+def report(
+    study: Study,
+    scale: ScaleName,
+    root: Path,
+    cells: Sequence[StudyRun],
+    command: str,
+    choices: Sequence[Choice] = (),
+) -> Path:
+    """Write the report of all runs below ``root``; return its path. ``choices``: of the searches.
 
     Raises:
         UserError: numbers of different protocols would share a column.
@@ -139,13 +169,14 @@ def report(study: Study, scale: ScaleName, root: Path, cells: Sequence[StudyRun]
             study.about + (f" {size.note}" if size.note else ""),
             command,
             panels,
-            _remarks(study, scale, panels, root),
+            [*_remarks(study, scale, panels, root), *map(str, choices)],
             judge(study.claims, by_setting),
             claims=True,
             overlays={panel.setting: _overlays(study, panel, root) for panel in panels},
             more={
                 "study": study.name,
                 "scale": scale,
+                "search": [one.facts() for one in choices],
                 "configs": {str(cell.folder): cell.config.model_dump() for cell in cells},
             },
         ),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from orthogan.studies.finished import FinishedRun
 
 Keys = Mapping[str, Any]  # dotted key of the config -> value
-ScaleName = Literal["smoke", "cpu", "full"]
-SCALES: tuple[ScaleName, ...] = ("smoke", "cpu", "full")
+ScaleName = Literal["smoke", "cpu", "decide", "full"]
+SCALES: tuple[ScaleName, ...] = ("smoke", "cpu", "decide", "full")
 EVERY = "*"  # the setting of a term that applies to every setting
 NAME = re.compile(r"[a-z0-9][a-z0-9.+=,_-]*")  # valid as the name of a folder
 
@@ -80,8 +80,39 @@ class Setting:
 
 
 @dataclass(frozen=True)
+class Search:
+    """Candidates for the hyperparameters of a family of methods, compared before any run of the study.
+
+    The first method of the family is trained once with each candidate, in each setting, on a part of the training
+    images; the rest of them are its test images, so that the test images of the study are not looked at. All methods
+    of the family then get the candidate with the best ``number``.
+
+    Args:
+        methods: the family.
+        candidates: name -> config keys, which override those of the method.
+        number: the number of a measure that decides; it needs a better direction.
+        keys: config keys of the search only, over those of the candidates.
+
+    Example:
+        >>> from orthogan.studies import Search
+        >>> rates = {f"lr={lr:g}": {"optimizer.classifier.lr": lr} for lr in (0.01, 0.03, 0.1)}
+        >>> list(Search(("plain",), rates, "test error, final [%]").candidates)
+        ['lr=0.01', 'lr=0.03', 'lr=0.1']
+    """
+
+    methods: tuple[str, ...]
+    candidates: Mapping[str, Keys]
+    number: str
+    keys: Keys = field(default_factory=lambda: {"data.holdout": 0.1})
+
+
+@dataclass(frozen=True)
 class Scale:
     """The size of a study: the config that all its runs build on, its settings, and the default number of seeds.
+
+    Args:
+        methods: name -> config keys of the methods that are run at this scale, over their own; None for all methods.
+        searches: made before the runs, at most one per method.
 
     Example:
         >>> from orthogan.studies import Scale, Setting
@@ -94,6 +125,8 @@ class Scale:
     settings: Mapping[str, Setting] = field(default_factory=lambda: {"": Setting()})
     seeds: int = 3
     note: str = ""
+    methods: Mapping[str, Keys] | None = None
+    searches: Sequence[Search] = ()
 
 
 @dataclass(frozen=True)
@@ -236,6 +269,17 @@ class Study:
         for scale in self.scales.values():
             if "" in scale.settings and len(scale.settings) > 1:
                 raise ValueError(f"{self.name}: a setting without a name must be the only one")
+            searched = [method for search in scale.searches for method in search.methods]
+            for method in (*(scale.methods or ()), *searched):
+                if method not in self.methods:
+                    raise ValueError(f"{self.name}: no method {method!r}, only {', '.join(self.methods)}")
+            if scale.methods is not None and self.baseline not in scale.methods:
+                raise ValueError(f"{self.name}: a scale lacks the baseline {self.baseline!r}")
+            if len({*searched}) < len(searched):
+                raise ValueError(f"{self.name}: a method is in two searches of a scale")
+            for name in (name for search in scale.searches for name in search.candidates):
+                if not NAME.fullmatch(name):
+                    raise ValueError(f"{name!r}: use lowercase letters, digits and . + - = , _ only")
         if self.baseline not in self.methods:
             raise ValueError(f"{self.name}: its baseline {self.baseline!r} is none of {', '.join(self.methods)}")
         identities = [measure.name for measure in self.measures]
@@ -246,6 +290,35 @@ class Study:
                 raise ValueError(f"{self.name}: a claim is about {term.method!r}, none of {', '.join(self.methods)}")
             if term.setting not in (EVERY, *settings):
                 raise ValueError(f"{self.name}: a claim is about the setting {term.setting!r}, which no scale has")
+
+    def at(self, scale: ScaleName) -> Study:
+        """Return the study at one scale: with its methods and settings, and the comparisons of the claims among them.
+
+        It is the whole study if the scale has all methods.
+        """
+        chosen = self.scales[scale]
+        if chosen.methods is None:
+            return self
+        methods = {
+            name: Method(_over(self.methods[name], keys), self.methods[name].note)
+            for name, keys in chosen.methods.items()
+        }
+        places = {EVERY, *chosen.settings}
+
+        def has(contrast: Hypothesis) -> bool:
+            return all(term.method in methods and term.setting in places for term in contrast.terms)
+
+        kept = [replace(claim, contrasts=tuple(filter(has, claim.contrasts))) for claim in self.claims]
+        return replace(
+            self,
+            methods=methods,
+            scales={scale: replace(chosen, methods=None)},
+            claims=[claim for claim in kept if claim.contrasts],
+        )
+
+
+def _over(method: Method, keys: Keys) -> Callable[[str], Keys]:
+    return lambda setting: {**method.over(setting), **keys}
 
 
 def _adopt(thing: Any) -> Study:
@@ -283,10 +356,13 @@ def listing() -> str:
     for name, study in STUDIES.items():
         lines.append(f"{name}: {study.title}")
         for scale_name, scale in study.scales.items():
-            runs = len(study.methods) * len(scale.settings)
+            methods = len(study.at(scale_name).methods)
+            runs = methods * len(scale.settings) * scale.seeds
             where = f" x {len(scale.settings)} settings" if len(scale.settings) > 1 else ""
+            seeds = "1 seed" if scale.seeds == 1 else f"{scale.seeds} seeds"
+            tried = sum(len(search.candidates) for search in scale.searches) * len(scale.settings)
+            searched = f", after {tried} runs of a search" if tried else ""
             lines.append(
-                f"  {scale_name:<6} {len(study.methods)} methods{where} x {scale.seeds} seeds = {runs * scale.seeds} "
-                f"runs. {scale.note}".rstrip()
+                f"  {scale_name:<6} {methods} methods{where} x {seeds} = {runs} runs{searched}. {scale.note}".rstrip()
             )
     return "\n".join(lines)

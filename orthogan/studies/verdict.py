@@ -17,6 +17,7 @@ from orthogan.studies.table import Table
 
 HELD, FAILED, UNDECIDED, ABSENT = "held here", "did not hold here", "undecided", "not tested here"
 EQUAL = "no difference here"  # within the margin of the hypothesis
+NO_SETTING = "no such setting at this scale"
 POWER = 0.8
 
 
@@ -144,7 +145,7 @@ def _finding(contrast: Hypothesis, panels: Mapping[str, Table], here: str) -> Fi
         place = here if term.setting == EVERY else term.setting
         panel = panels.get(place)
         if panel is None:
-            return Finding(contrast, here, Estimate.of([]), ABSENT, f"no setting {place!r} at this scale")
+            return Finding(contrast, here, Estimate.of([]), ABSENT, NO_SETTING)
         column = panel.column(term.number)
         values = {} if column is None else column.of(term.method)
         if not values:

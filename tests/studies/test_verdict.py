@@ -10,7 +10,7 @@ import pytest
 from orthogan.stats import detectable
 from orthogan.studies.study import Claim, Hypothesis, Term, higher, lower, under
 from orthogan.studies.table import Entry, Table
-from orthogan.studies.verdict import ABSENT, EQUAL, FAILED, HELD, UNDECIDED, Finding, judge, power_note
+from orthogan.studies.verdict import ABSENT, EQUAL, FAILED, HELD, NO_SETTING, UNDECIDED, Finding, judge, power_note
 from tests.fixtures.tables import entry, table
 
 BASE = {0: 10.0, 1: 11.0, 2: 12.0}
@@ -108,7 +108,7 @@ def test_a_setting_that_the_scale_lacks_and_a_method_without_numbers_are_not_tes
     finding = judge_hypotheses(lower("error", "new", "base"), {"": found})[0]
     assert (finding.verdict, finding.why) == (ABSENT, "new has no error (1 diverged)")
     absent = judge_hypotheses(lower("error", "new", "base", "deep"), {"": found})[0]
-    assert (absent.verdict, absent.why) == (ABSENT, "no setting 'deep' at this scale")
+    assert (absent.verdict, absent.why) == (ABSENT, NO_SETTING)
 
 
 def test_what_failed_is_named_beside_a_finding() -> None:

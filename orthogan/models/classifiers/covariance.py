@@ -29,6 +29,7 @@ class StemResNet(ResNet):
         channels: int = 64,
         num_classes: int,
         depth: int = 18,
+        stem: int | None = None,
         skew: bool = False,
     ) -> None:
         super().__init__(
@@ -37,9 +38,10 @@ class StemResNet(ResNet):
             channels=channels,
             num_classes=num_classes,
             depth=depth,
+            stem=stem,
         )
         if skew:
-            self.conv = SkewOrthogonalConv2d(image_channels, channels, 3, padding="zeros", bias=False)
+            self.conv = SkewOrthogonalConv2d(image_channels, self.conv.out_channels, 3, padding="zeros", bias=False)
 
 
 @CLASSIFIERS.register("pooled-resnet")

@@ -97,12 +97,13 @@ class _Stages(Classifier):
         counts: Sequence[int],
         make: Callable[[int, int, int], nn.Module],
         growth: int,
+        stem: int | None = None,
     ) -> None:
         super().__init__(resolution, image_channels, num_classes)
-        self.conv = convolution(image_channels, channels, 3)
-        self.norm = BatchNorm2d(channels)
+        inputs = channels if stem is None else stem
+        self.conv = convolution(image_channels, inputs, 3)
+        self.norm = BatchNorm2d(inputs)
         self.stages = nn.ModuleList()
-        inputs = channels
         for stage, count in enumerate(counts):
             width = channels << stage
             blocks = nn.Sequential()
@@ -126,6 +127,9 @@ class ResNet(_Stages):
 
     Four stages of ``channels`` (64) times 1, 2, 4 and 8.
 
+    Args:
+        stem: number of channels of the first convolution, if not ``channels``.
+
     Raises:
         UserError: the resolution is not a multiple of 8.
         ValueError: the depth is not one of these.
@@ -141,13 +145,20 @@ class ResNet(_Stages):
     """
 
     def __init__(
-        self, *, resolution: int, image_channels: int, channels: int = 64, num_classes: int, depth: int = 18
+        self,
+        *,
+        resolution: int,
+        image_channels: int,
+        channels: int = 64,
+        num_classes: int,
+        depth: int = 18,
+        stem: int | None = None,
     ) -> None:
         if depth not in STAGES:
             raise ValueError(f"depth is {depth}: choose {', '.join(map(str, STAGES))}")
         check_size(f"resnet{depth}", resolution, 8)
         make = Bottleneck if depth in BOTTLENECKS else BasicBlock
-        super().__init__(resolution, image_channels, channels, num_classes, STAGES[depth], make, make.growth)
+        super().__init__(resolution, image_channels, channels, num_classes, STAGES[depth], make, make.growth, stem)
 
 
 class SmallResNet(_Stages):

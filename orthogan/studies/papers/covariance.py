@@ -189,6 +189,17 @@ CPU_KEYS = {
     "checkpoint": {"every": 250},
     "logging": {"every": 20, "spectrum_every": 20, "tensorboard": False},
 }
+# three colors, so that the kernel matrix of the stem has rank 27, as published
+DECIDE_KEYS = {
+    "task": "classifier",
+    "data": {"source": "cifar10", "resolution": 16, "channels": 3, "crop": 1, "flip": True},
+    "optimizer.classifier": {"lr": 0.1, "momentum": 0.9, "weight_decay": 5e-4},
+    "training": {"steps": 5000, "batch_size": 128, "schedule": {"kind": "step", "milestones": [0.3, 0.6, 0.9]}},
+    "evaluation": {"every": 500, "at_start": True, "samples": 10_000, "batch_size": 500},
+    "checkpoint": {"every": 500},
+    "logging": {"every": 50, "spectrum_every": 50, "tensorboard": False},
+}
+DECIDED = ("sn", "ol", "ow", "nog", "olr", "nog+ow", "nog+olr", "ow+olr", "nog+ow+olr")
 FULL_KEYS = {
     "task": "classifier",
     "data": {"source": "cifar10", "resolution": 32, "channels": 3, "crop": 4, "flip": True},
@@ -219,6 +230,19 @@ STUDY = Study(
             CPU_KEYS,
             settings(14, 16, 16, "18"),
             note="Narrow nets, Fashion-MNIST at 16 pixels, 500 steps of 128 images.",
+        ),
+        "decide": Scale(
+            DECIDE_KEYS,
+            {
+                WHITENING: Setting(
+                    {f"{C}.kind": "stem-resnet", f"{C}.channels": 16, f"{C}.options": {"depth": 18, "stem": 64}},
+                    "decorrelated batch norm after a stem of 64 channels and rank 27, ResNet-18, width 16",
+                )
+            },
+            seeds=5,
+            note="The authors' stem and optimizer, CIFAR-10 at 16 pixels, 5,000 steps: the norm of the stem under NOG "
+            "comes to rest after about 3,000. Images in folders: data.source=folder data.path=FOLDER data.labels=true.",
+            methods={name: {} for name in ("svd", "svd-autograd", *(f"svd+{names}" for names in DECIDED))},
         ),
         "full": Scale(
             FULL_KEYS,

@@ -12,8 +12,21 @@ from orthogan.evaluation.robustness.attacks import need_art
 from orthogan.penalties.schedule import SRIP_EPOCHS, SRIP_SCHEDULE, SRIP_WEIGHT
 from orthogan.studies import measures
 from orthogan.studies.measures import CORRUPTED, FINAL_ERROR, KERNEL, OPERATOR
-from orthogan.studies.papers.scales import FASHION_CPU, SMOKE
-from orthogan.studies.study import STUDIES, Claim, Hypothesis, Keys, Measure, Method, Scale, Setting, Study, Term, lower
+from orthogan.studies.papers.scales import FASHION_CPU, FASHION_DECIDE, SMOKE, learning_rates
+from orthogan.studies.study import (
+    STUDIES,
+    Claim,
+    Hypothesis,
+    Keys,
+    Measure,
+    Method,
+    Scale,
+    Search,
+    Setting,
+    Study,
+    Term,
+    lower,
+)
 
 C = "model.classifier"
 # of 200 epochs, for SO and DSO (configs of the Evenly-Dispersing repository): 1e-1, then 1e-3, 1e-4, 1e-6, 0
@@ -127,6 +140,11 @@ CPU_KEYS = {
     "checkpoint": {"every": 250},
     "logging": {"every": 20, "spectrum_every": 250, "tensorboard": False},
 }
+DECIDE_KEYS = {
+    **FASHION_DECIDE,
+    "optimizer.classifier": {"lr": 0.1, "momentum": 0.9, "weight_decay": 5e-4},
+    "checkpoint": {"every": 940},
+}
 FULL_KEYS = {
     "task": "classifier",
     "data": {"source": "cifar100", "resolution": 32, "channels": 3, "crop": 4, "flip": True},
@@ -158,6 +176,17 @@ STUDY = Study(
             CPU_KEYS,
             nets({SHALLOW: ("resnet20", 8), DEEP: ("resnet56", 8), WIDE: ("wrn-10-2", 8), WIDE_DEEP: ("wrn-28-2", 8)}),
             note="Narrow nets, Fashion-MNIST at 16 pixels, 500 steps of 128 images.",
+        ),
+        "decide": Scale(
+            DECIDE_KEYS,
+            nets({SHALLOW: ("resnet20", 8), WIDE: ("wrn-10-2", 8)}),
+            seeds=5,
+            note="SRIP and SO against the plain net: narrow nets, Fashion-MNIST at 16 pixels, 20 epochs. The learning "
+            "rate of each is the best of three on a tenth of the training images.",
+            methods={"vanilla": {}, "so": {}, "srip": {}},
+            searches=[
+                Search((name,), learning_rates((0.03, 0.1, 0.3)), FINAL_ERROR) for name in ("vanilla", "so", "srip")
+            ],
         ),
         "full": Scale(
             FULL_KEYS,

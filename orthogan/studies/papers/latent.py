@@ -36,9 +36,9 @@ from orthogan.studies.study import (
 
 G = "model.generator"
 RANK = f"{G}.norm.householder.rank"  # the whole latent: all networks have equally many directions
-EIGENGAN, SIMPLE = "eigengan", "simple-gan"
+EIGENGAN, SIMPLE, PORTRAITS = "eigengan", "simple-gan", "eigengan-faces"
 PAPER = "Song, Sebe & Wang, TPAMI 2022"
-LAYERS = {EIGENGAN: ["subspace"], SIMPLE: ["first"]}
+LAYERS = {EIGENGAN: ["subspace"], PORTRAITS: ["subspace"], SIMPLE: ["first"]}
 RULES = {"nog": "nearest_orthogonal", "olr": "optimal_learning_rate"}
 
 
@@ -58,9 +58,9 @@ def penalised(setting: str) -> Keys:
 
 def hard(setting: str) -> Keys:
     """Return the keys of an orthogonal U, or of a Householder projector as the simple GAN's first layer."""
-    if setting == EIGENGAN:
-        return {f"{G}.norm.kind": "orthogonal", f"{G}.norm.layers": LAYERS[EIGENGAN]}
-    return {f"{G}.norm.kind": "householder"}
+    if setting == SIMPLE:
+        return {f"{G}.norm.kind": "householder"}
+    return {f"{G}.norm.kind": "orthogonal", f"{G}.norm.layers": LAYERS[setting]}
 
 
 METHODS = {
@@ -106,6 +106,17 @@ CPU_NETS = nets(
     {f"{G}.channels": 24, f"{G}.latent_dim": 18, RANK: 18},
     "18 dimensions to look at, sprites",
 )
+# the published learning rate of NOG under Adam, and 22 times as many updates
+DECIDE: dict[str, Any] = CPU | {
+    "data": {"source": "sprites", "count": 50_000, "resolution": 32, "channels": 1, "dequantize": False},
+    "optimizer.generator": {"lr": 1e-4, "beta1": 0.5, "beta2": 0.99},
+    "optimizer.discriminator": {"lr": 1e-4, "beta1": 0.5, "beta2": 0.99},
+    "training": CPU["training"] | {"steps": 10_000, "ema": {"half_life": 10_000}},
+    "logging": {"every": 100, "samples_every": 0, "spectrum_every": 1000, "tensorboard": False},
+    "checkpoint.every": 1000,
+    "evaluation": {"every": 5000, "samples": 5000, "reference_samples": 10_000},
+}
+DECIDE_NET = {f"{G}.kind": "eigengan", f"{G}.channels": 12, f"{G}.latent_dim": 26, f"{G}.options": {"dims": 6}}
 SMOKE = CPU | {
     "data": {"source": "sprites", "count": 64, "resolution": 32, "channels": 1, "dequantize": False},
     "model.discriminator": {"kind": "eigengan", "channels": 4, "norm": {"kind": "none"}},
@@ -186,6 +197,19 @@ STUDY = Study(
     scales={
         "smoke": Scale(SMOKE, SMOKE_NETS, 1),
         "cpu": Scale(CPU, CPU_NETS, 3, "Small nets on sprites of 32 pixels, 450 steps of 64: early in training."),
+        "decide": Scale(
+            DECIDE,
+            {
+                EIGENGAN: Setting(DECIDE_NET, "EigenGAN, 18 dimensions to look at, sprites"),
+                PORTRAITS: Setting(
+                    {**DECIDE_NET, "data": {"source": "faces", "count": 50_000, "channels": 3}},
+                    "EigenGAN, 18 dimensions to look at, portraits",
+                ),
+            },
+            5,
+            "10,000 steps of 64 at 32 pixels, Adam at 1e-4.",
+            methods={name: {} for name in ("none", "penalty", "nog", "nog+olr")},
+        ),
         "full": Scale(
             FULL,
             FULL_NETS,

@@ -24,7 +24,7 @@ RANDOM, SEFA = ", random basis", ", SeFa"
 SUBSPACES = "||U U^T - I||_F, largest of the subspaces"
 FLATNESS = "largest over smallest singular value of the first layer"
 PICTURE = "traversal.png"
-LABELLED = "sprites"  # names of sources with known factors start like this
+LABELLED = ("sprites", "faces")  # names of sources with known factors start like this
 # number of images for the scores; a run that is scored on fewer than ENOUGH fakes gets only quick scores
 SAMPLES, PAIRS, ENOUGH = 5000, 2000, 1000
 QUICK = {"pairs": 60, "epochs": 1}  # of VP, at scale smoke

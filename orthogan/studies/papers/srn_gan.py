@@ -86,6 +86,17 @@ CPU = {
     "evaluation.samples": 2000,
     "evaluation.reference_samples": 5000,
 }
+DECIDE = CPU | {
+    "optimizer.generator.lr": 2e-4,
+    "optimizer.discriminator.lr": 2e-4,
+    "training.steps": 20_000,
+    "logging.every": 100,
+    "logging.spectrum_every": 1000,
+    "checkpoint.every": 1000,
+    "evaluation.every": 5000,
+    "evaluation.samples": 5000,
+    "evaluation.reference_samples": 10_000,
+}
 SMOKE = CPU | {
     "data.source": "sprites",
     "data.count": 128,
@@ -141,6 +152,16 @@ STUDY = Study(
             _both("fashion-mnist", {}, "Fashion-MNIST, 32 pixels"),
             3,
             "Nets of a tenth to a fifth of the width, 800 steps: early in training.",
+        ),
+        "decide": Scale(
+            DECIDE,
+            {
+                "fashion-mnist": Setting(FASHION | {"data.path": FASHION_PATH}, "Fashion-MNIST, 32 pixels"),
+                "faces": Setting({"data.source": "faces", "data.count": 50_000}, "portraits, 32 pixels"),
+            },
+            5,
+            "Nets of a tenth to a fifth of the width, 20,000 updates of each at 2e-4.",
+            methods={name: {} for name in ("sn", "srn-70", "srn-50", "srn-30")},
         ),
         "full": Scale(
             FULL,

@@ -40,6 +40,8 @@ OF_WEIGHTS = {
     SPEC_L1: "Spec-L1 of the weights alone, log10, 90th percentile",
 }
 VALUES = "complexity.npz"
+LEARNED = 0.05  # the training error at which random labels count as memorized
+MEMORIZED = "epochs to 5 % training error"
 PAPER = "Sanyal, Torr & Dokania, ICLR 2020"
 
 
@@ -69,6 +71,27 @@ def margins(run: FinishedRun) -> MeasureResult:
             about = {**result.protocol, "batch norm": "running statistics, not in the product"}
             numbers[OF_WEIGHTS[result.metric]] = Value(value, "lower", about)
     return MeasureResult(numbers)
+
+
+def memorization(run: FinishedRun) -> MeasureResult:
+    """Count the epochs until the training error of a network on random labels is at most 5 %.
+
+    The error is interpolated between evaluations. A run that ends before that counts with its whole length, so the
+    number is then a lower bound. It returns nothing for labels that are not random.
+    """
+    if run.config.data.label_noise < 1:
+        return MeasureResult()
+    train, _ = open_sources(run.config)
+    errors = [
+        (step * run.images_per_step / len(train), 1 - score.value) for step, score in run.scores_of("train_accuracy")
+    ]
+    before = (0.0, 1.0)
+    for epochs, error in errors:
+        if error <= LEARNED:
+            share = (before[1] - LEARNED) / (before[1] - error)
+            return MeasureResult({MEMORIZED: Value(before[0] + share * (epochs - before[0]))})
+        before = (epochs, error)
+    return MeasureResult({MEMORIZED: Value(before[0])})
 
 
 def histograms(runs: Mapping[str, Path], path: Path) -> Path:
@@ -165,6 +188,25 @@ CPU = {
     "evaluation.batch_size": 500,
     "checkpoint.every": 500,
 }
+# A sixth of Fashion-MNIST, a fifth of its labels wrong, so that the gap between training and test images is large.
+DECIDE = CPU | {
+    "data.resolution": 32,
+    "data.holdout": 5 / 6,
+    "data.label_noise": 0.2,
+    "training.steps": 4000,
+    "training.schedule.milestones": [0.5, 0.75],
+    "logging.every": 100,
+    "evaluation.every": 400,
+    "evaluation.samples": 10_000,
+    "optimizer.classifier.lr": 0.1,
+}
+DECIDE_NETS: dict[str, dict[str, Any]] = {
+    TRUE: {"model.classifier.kind": "resnet20", "model.classifier.channels": 8},  # as in the other scales, the main net
+    "wrn-10-2": {"model.classifier.channels": 8},
+    "densenet40": {"model.classifier.channels": 6},
+    "vgg11": {"model.classifier.channels": 16},
+    "alexnet": {"model.classifier.channels": 16, "optimizer.classifier.lr": 0.01},
+}
 SMOKE = CPU | {
     "data.source": "sprites",
     "data.path": None,
@@ -189,6 +231,11 @@ _OTHER_NETS = {
     for net, keys in OTHERS.items()
 }
 
+_DECIDE_SETTINGS = {
+    net: Setting({"model.classifier.kind": net, **keys}, f"10,000 images of Fashion-MNIST, 20 % random labels, {net}")
+    for net, keys in DECIDE_NETS.items()
+} | {RANDOM_LABELS: Setting(DECIDE_NETS[TRUE] | RANDOM, "the same images, resnet20, random labels")}
+
 STUDY = Study(
     name="srn-generalisation",
     title="Stable rank normalisation and generalisation of classifiers",
@@ -212,10 +259,17 @@ STUDY = Study(
             3,
             "2,000 steps of 128 images at 16 pixels, 43 epochs of a small part.",
         ),
+        "decide": Scale(
+            DECIDE,
+            _DECIDE_SETTINGS,
+            5,
+            "Five narrow nets, 4,000 steps of 128 images at 32 pixels, 51 epochs of a part.",
+        ),
         "full": Scale(FULL, _four(RESNET, "CIFAR-100, resnet110") | _OTHER_NETS, 3, "Five nets, 164 epochs; for GPUs."),
     },
     measures=[
         Measure("errors", classification, version=2),
+        Measure("memorization", memorization),
         Measure("margins", margins, version=3),
         Measure("cost", cost),
     ],
@@ -235,7 +289,12 @@ STUDY = Study(
         Claim(
             "Both also in WRN, DenseNet, VGG and AlexNet",
             f"{PAPER}, abstract (read) for the nets",
-            tuple(lower(number, "srn-50", "vanilla", net) for net in OTHERS for number in (GAP, FINAL_ERROR)),
+            tuple(
+                lower(number, "srn-50", "vanilla", net)
+                for net in dict.fromkeys((*OTHERS, *DECIDE_NETS))
+                if net != TRUE
+                for number in (GAP, FINAL_ERROR)
+            ),
         ),
         Claim(
             "SRN nets learn random labels less well than SN nets, and these less well than unconstrained ones, with "
@@ -245,6 +304,14 @@ STUDY = Study(
                 higher(TRAIN_ERROR, method, than, f"{RANDOM_LABELS}{decay}")
                 for decay in ("", NO_DECAY)
                 for method, than in (("srn-30", "sn"), ("sn", "vanilla"))
+            ),
+        ),
+        Claim(
+            "SRN nets need more epochs to memorize random labels than SN nets, and these more than unconstrained ones",
+            f"{PAPER}, abstract (read) for less memorizing; the order is from memory",
+            tuple(
+                higher(MEMORIZED, method, than, RANDOM_LABELS)
+                for method, than in (("srn-30", "sn"), ("srn-50", "sn"), ("sn", "vanilla"))
             ),
         ),
         Claim(

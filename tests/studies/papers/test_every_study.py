@@ -13,7 +13,8 @@ from orthogan.studies import STUDIES, Study, get_study
 from orthogan.studies.cells import list_runs
 from orthogan.studies.measures import CORRUPTED, UNTOUCHED
 from orthogan.studies.papers.latent_measures import FLATNESS, SUBSPACES
-from orthogan.studies.study import SCALES, ScaleName
+from orthogan.studies.search import candidates
+from orthogan.studies.study import EVERY, SCALES, ScaleName
 from tests.fixtures.smoke import claimed, measured
 
 OVERRIDES = {"latent": ["data.path=."]}  # the images of its full scale are the user's
@@ -25,8 +26,22 @@ def test_every_cell_of_every_scale_has_a_config_of_its_own(name: str, scale: Sca
     study = get_study(name)
     overrides = OVERRIDES.get(name, []) if scale == "full" else []
     cells = list_runs(study, scale, [0, 1], tmp_path, overrides)
-    assert len(cells) == 2 * len(study.methods) * len(study.scales[scale].settings)
-    assert len({cell.definition() for cell in cells}) == len(cells)
+    tried = [one.cell for one in candidates(study, scale, tmp_path, overrides)]
+    assert len(cells) == 2 * len(study.at(scale).methods) * len(study.scales[scale].settings)
+    assert len({cell.definition() for cell in (*cells, *tried)}) == len(cells) + len(tried)
+    assert all(cell.config.data.holdout for cell in tried)
+
+
+@pytest.mark.parametrize("name", STUDIES)
+def test_the_scale_that_decides_has_five_seeds_and_every_comparison_of_its_claims(name: str) -> None:
+    whole = get_study(name)
+    scale, study = whole.scales["decide"], whole.at("decide")
+    assert scale.seeds >= 5
+    assert study.claims
+    if scale.methods is not None:
+        terms = [term for claim in study.claims for contrast in claim.contrasts for term in contrast.terms]
+        assert {term.method for term in terms} <= set(scale.methods)
+        assert {term.setting for term in terms} <= {EVERY, *scale.settings}
 
 
 @pytest.mark.parametrize("name", ["covariance", "kernel-orthogonality", "opt", "srn-generalisation"])
