@@ -8,17 +8,18 @@ orthogonal. The layer sums the Taylor series of exp(A), with one convolution per
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, get_args
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, get_args
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.utils.parametrize import ParametrizationList
 
 from orthogan.layers.shapes import check_map
 from orthogan.linalg import normalize, power_iteration
 from orthogan.linalg.precision import at_least_float32, magnitude
-from orthogan.weights.belonging import can_look, top_vectors
+from orthogan.weights.belonging import can_look, compiling, fitting_vectors, top_vectors
 from orthogan.weights.constraint import Constraint, register
 from orthogan.weights.network import CONSTRAINTS, ConstraintConfig, hold_power_iteration
 
@@ -78,23 +79,42 @@ class BoundedSkew(Constraint):
         kernel = skew(weight)
         kernel = kernel / magnitude(kernel, -4, -3, -2, -1)  # weight decay may have made it arbitrarily small
         wide, square = _unfoldings(kernel)
-        # copies: a later forward pass may advance the buffers before this backward pass
         sigma = torch.minimum(
-            (wide.mT @ at_least_float32(self.u_wide).clone()).norm(),
-            (square.mT @ at_least_float32(self.u_square).clone()).norm(),
+            (wide.mT @ self.present(wide, self.u_wide)).norm(), (square.mT @ self.present(square, self.u_square)).norm()
         )
         return kernel * (self.limit / (weight.shape[-1] * sigma.clamp_min(1e-12)))
+
+    @torch.no_grad()
+    def present(self, matrix: Tensor, u: Tensor) -> Tensor:
+        """Return a copy of u, or in eval mode a newly computed u if the stored one does not belong to ``matrix``."""
+        # a copy: a later forward pass may advance the buffers before this backward pass
+        u = at_least_float32(u).clone()
+        if self.training or not (can_look(matrix) or compiling()):
+            return u
+        return fitting_vectors(matrix, u, normalize(matrix.mT @ u))[0]
 
     @torch.no_grad()
     def right_inverse(self, weight: Tensor) -> Tensor:
         """Return the unconstrained parameter for an assigned filter; only its skew-symmetric part matters."""
         weight = self.assignable(weight)
-        if not can_look(weight) or self._made_for is weight:
-            self._made_for = None
-            return weight
+        if can_look(weight) and self._made_for is not weight:
+            self.fit(weight)
+        self._made_for = None
+        return weight
+
+    def fit(self, weight: Tensor) -> None:
+        """Set the two vectors to the top singular vectors of the unfoldings for the parameter ``weight``."""
         for u, matrix in zip((self.u_wide, self.u_square), _unfoldings(skew(at_least_float32(weight))), strict=True):
             u.copy_(top_vectors(matrix)[0])
-        return weight
+
+    @torch.no_grad()
+    def before_load(self, parameters: ParametrizationList, state: dict[str, Any], prefix: str, own: str) -> None:
+        """Compute the vectors for a checkpoint without them."""
+        weight = state.get(f"{prefix}original")
+        if not isinstance(weight, Tensor) or f"{own}u_wide" in state or weight.shape != parameters.original.shape:
+            return
+        if can_look(weight) and bool(torch.isfinite(weight).all()):
+            self.fit(weight.to(self.u_wide.device))
 
     @torch.no_grad()
     def facts(self, weight: Tensor) -> dict[str, float]:

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from orthogan.linalg.gram import unit_rows
-from orthogan.linalg.precision import matrices
+from orthogan.linalg.precision import matrices, needs_plain
 
 
 def hyperspherical_energy(
@@ -67,7 +67,8 @@ def hyperspherical_energy(
         others = torch.cat([rows, -rows], -2) if half_space else rows
         block = partial(_block, s=float(s), angular=angular)
         total = torch.zeros_like(rows[..., 0, 0])
-        if rows.requires_grad and torch.is_grad_enabled():  # otherwise the first call would import torch._dynamo
+        # otherwise the first call would import torch._dynamo; torch.func does not support checkpoints
+        if rows.requires_grad and torch.is_grad_enabled() and not needs_plain(rows):
             once = partial(checkpoint, block, use_reentrant=False, preserve_rng_state=False, determinism_check="none")
         else:
             once = block

@@ -6,10 +6,17 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from orthogan.linalg.decompositions import thin_svd
-from orthogan.linalg.precision import autocast_off, magnitude, matrices
+from orthogan.linalg.precision import (
+    autocast_off,
+    differentiates_again,
+    magnitude,
+    matrices,
+    needs_plain,
+    second_order,
+    without_autocast,
+)
 
 PolarMethod = Literal["eigh", "svd", "newton_schulz", "polar_express"]
 # Amsel et al. 2025, "The Polar Express": odd quintics, each optimal on the interval that the previous one leaves, for
@@ -25,6 +32,7 @@ POLAR_EXPRESS = (
     (1.875, -1.25, 0.375),
 )
 SAFETY = 1.01
+PLAIN_STEPS = 40  # enough for condition numbers up to about a million
 
 
 class _Polar(torch.autograd.Function):
@@ -33,34 +41,59 @@ class _Polar(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, matrix: Tensor) -> Tensor:
         left, values, right = thin_svd(matrix)
-        ctx.save_for_backward(left, values, right)
+        ctx.save_for_backward(matrix, left, values, right)
         return left @ right
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
-        left, values, right = ctx.saved_tensors
-        # singular directions of zero length have no unique factor: their gradient is bounded instead of infinite
-        top = torch.where(values[..., :1] > 0, values[..., :1], 1.0)
-        values = values.clamp_min(torch.finfo(values.dtype).eps * top * values.shape[-1])
-        inner = left.mT @ gradient @ right.mT
-        core = (inner - inner.mT) / (values.unsqueeze(-1) + values.unsqueeze(-2))
-        found = left @ core @ right
-        if left.shape[-2] > left.shape[-1]:
-            out = gradient - left @ (left.mT @ gradient)
-            found = found + ((out @ right.mT) / values.unsqueeze(-2)) @ right
-        elif right.shape[-1] > right.shape[-2]:
-            out = gradient - (gradient @ right.mT) @ right
-            found = found + left @ ((left.mT @ out) / values.unsqueeze(-1))
-        return found
+        matrix, left, values, right = ctx.saved_tensors
+        if differentiates_again():
+            return second_order(_plain, gradient, matrix)
+        with without_autocast(gradient.device):
+            return _polar_slope(left, values, right, gradient)
+
+
+def _polar_slope(left: Tensor, values: Tensor, right: Tensor, gradient: Tensor) -> Tensor:
+    """Return dL/dA of the polar factor of A = U S V^T from dL/d(U V^T)."""
+    # singular directions of zero length have no unique factor: their gradient is bounded instead of infinite
+    top = torch.where(values[..., :1] > 0, values[..., :1], 1.0)
+    values = values.clamp_min(torch.finfo(values.dtype).eps * top * values.shape[-1])
+    inner = left.mT @ gradient @ right.mT
+    core = (inner - inner.mT) / (values.unsqueeze(-1) + values.unsqueeze(-2))
+    found = left @ core @ right
+    if left.shape[-2] > left.shape[-1]:
+        out = gradient - left @ (left.mT @ gradient)
+        found = found + ((out @ right.mT) / values.unsqueeze(-2)) @ right
+    elif right.shape[-1] > right.shape[-2]:
+        out = gradient - (gradient @ right.mT) @ right
+        found = found + left @ ((left.mT @ out) / values.unsqueeze(-1))
+    return found
+
+
+def _plain(matrix: Tensor) -> Tensor:
+    """Return the polar factor by Newton-Schulz with a fixed number of steps, which torch differentiates in any way."""
+    wide = matrix.shape[-2] < matrix.shape[-1]
+    x = matrix.mT if wide else matrix
+    x = x / magnitude(x, -2, -1)
+    x = x / _norm_bound(x.detach())
+    for _ in range(PLAIN_STEPS):
+        x = x - 0.5 * x @ (x.mT @ x - torch.eye(x.shape[-1], dtype=x.dtype, device=x.device))
+    return x.mT if wide else x
+
+
+def _norm_bound(x: Tensor) -> Tensor:
+    """Return a bound on the spectral norm of (..., m, n), (..., 1, 1), which is above 0."""
+    # sqrt(||X||_1 ||X||_inf) is often far below the Frobenius norm, and saves iterations
+    bound = (x.abs().sum(-1).amax(-1) * x.abs().sum(-2).amax(-1)).sqrt()
+    return torch.minimum(bound, x.flatten(-2).norm(dim=-1)).clamp_min(1e-30)[..., None, None]
 
 
 @autocast_off
 def polar_factor(matrix: Tensor) -> Tensor:
-    """Return U V^T of the thin SVD of (..., m, n): Löwdin's symmetric orthogonalization, differentiable once.
+    """Return U V^T of the thin SVD of (..., m, n): Löwdin's symmetric orthogonalization.
 
-    The gradient stays finite if singular values coincide, unlike that of ``torch.linalg.svd``. The computation uses at
-    least float32.
+    The gradient stays finite if singular values coincide, unlike that of ``torch.linalg.svd``. Second derivatives, and
+    those of forward mode and ``torch.func``, need full rank. The computation uses at least float32.
 
     Example:
         >>> import torch
@@ -69,16 +102,17 @@ def polar_factor(matrix: Tensor) -> Tensor:
         tensor([[0., 1.],
                 [1., 0.]])
     """
-    return _Polar.apply(matrices(matrix))  # pyright: ignore[reportReturnType]
+    matrix = matrices(matrix)
+    return _plain(matrix) if needs_plain(matrix) else _Polar.apply(matrix)  # pyright: ignore[reportReturnType]
 
 
 @torch.library.custom_op("orthogan::newton_schulz", mutates_args=())
 def newton_schulz(matrix: Tensor, tolerance: float = 1e-6, most: int = 100) -> Tensor:
     """Return the polar factor by X <- X (3 I - X^T X) / 2, iterated until ||X^T X - I||_F is below ``tolerance``.
 
-    The iteration uses only matrix products and no decomposition. It waits for the device once per iteration. It is
-    differentiable once for square matrices. For a matrix without full rank it does not converge and stops after
-    ``most`` iterations.
+    The iteration uses only matrix products and no decomposition. It waits for the device once per iteration. It has
+    a backward pass for square matrices. For a matrix without full rank it does not converge and stops after ``most``
+    iterations.
 
     Args:
         matrix: (..., m, n), at least float32.
@@ -87,9 +121,7 @@ def newton_schulz(matrix: Tensor, tolerance: float = 1e-6, most: int = 100) -> T
     x = matrix.mT if wide else matrix
     x = x / magnitude(x, -2, -1)
     eye = torch.eye(x.shape[-1], dtype=x.dtype, device=x.device)
-    # sqrt(||X||_1 ||X||_inf) bounds the spectral norm, often far below the Frobenius norm, and saves iterations
-    bound = (x.abs().sum(-1).amax(-1) * x.abs().sum(-2).amax(-1)).sqrt()
-    x = x / torch.minimum(bound, x.flatten(-2).norm(dim=-1)).clamp_min(1e-30)[..., None, None]
+    x = x / _norm_bound(x)
     for _ in range(most):
         error = x.mT @ x - eye
         x = x - 0.5 * (x @ error)
@@ -141,7 +173,10 @@ def _remember(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 
 def _slope(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
     matrix, factor = ctx.saved_tensors
-    return newton_schulz_backward(matrix, factor, gradient.contiguous(), ctx.tolerance), None, None
+    if differentiates_again():
+        return second_order(_plain, gradient, matrix), None, None
+    with without_autocast(gradient.device):
+        return newton_schulz_backward(matrix, factor, gradient.contiguous(), ctx.tolerance), None, None
 
 
 newton_schulz.register_autograd(_slope, setup_context=_remember)

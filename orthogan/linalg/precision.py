@@ -9,6 +9,8 @@ from typing import Any, ParamSpec, TypeVar
 
 import torch
 from torch import Tensor
+from torch._C import _functorch  # pyright: ignore
+from torch.autograd import forward_ad
 
 P = ParamSpec("P")
 Found = TypeVar("Found")
@@ -31,6 +33,32 @@ def autocast_off(function: Callable[P, Found]) -> Callable[P, Found]:
             return function(*args, **keywords)
 
     return exact
+
+
+def transformed(tensor: Tensor) -> bool:
+    """Return whether ``tensor`` is a ``torch.func`` wrapper around other tensors."""
+    return _functorch.is_functorch_wrapped_tensor(tensor)
+
+
+def needs_plain(tensor: Tensor) -> bool:
+    """Return whether a function with its own backward pass must use a formula that torch differentiates itself.
+
+    That is so under ``torch.func`` and in forward mode, which would ignore the own derivative or refuse the function.
+    """
+    if torch.compiler.is_compiling():
+        return False
+    return transformed(tensor) or forward_ad.unpack_dual(tensor).tangent is not None
+
+
+def differentiates_again() -> bool:
+    """Return whether a backward pass must itself be differentiable (``create_graph=True``)."""
+    return torch.is_grad_enabled() and not torch.compiler.is_compiling()
+
+
+def second_order(plain: Callable[..., Tensor], gradient: Tensor, matrix: Tensor, *others: Tensor) -> Tensor:
+    """Return the gradient of ``plain(matrix, *others)`` by autograd, so that it can be differentiated again."""
+    with without_autocast(matrix.device):
+        return torch.autograd.grad(plain(matrix, *others), matrix, gradient, create_graph=True)[0]
 
 
 def at_least_float32(tensor: Tensor, *, allow_complex: bool = False) -> Tensor:

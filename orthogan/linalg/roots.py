@@ -11,10 +11,9 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from orthogan.linalg.decompositions import eigh
-from orthogan.linalg.precision import at_least_float32, magnitude, matrices
+from orthogan.linalg.precision import at_least_float32, differentiates_again, magnitude, matrices
 
 SqrtMethod = Literal["eigh", "pade", "taylor", "newton_schulz", "eigh_autograd"]
 InverseMethod = Literal["eigh", "newton_schulz", "pade", "eigh_autograd"]
@@ -246,14 +245,13 @@ class _GapRoot(torch.autograd.Function):
     def forward(ctx: Any, s: Tensor, method: str) -> Tensor:
         values, vectors = _decompose(s)
         ctx.method = method
-        ctx.save_for_backward(_raised(values), vectors)
+        ctx.save_for_backward(s, _raised(values), vectors)
         return _compose(vectors, values.sqrt())
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:  # pyright: ignore
-        values, vectors = ctx.saved_tensors
-        with torch.autocast(gradient.device.type, enabled=False):
+        s, values, vectors = ctx.saved_tensors
+        with torch.no_grad(), torch.autocast(gradient.device.type, enabled=False):
             one, other = values.unsqueeze(-1), values.unsqueeze(-2)
             x = torch.minimum(one, other) / torch.maximum(one, other)
             if ctx.method == "taylor":
@@ -262,7 +260,25 @@ class _GapRoot(torch.autograd.Function):
                 weight = ((1 - x) / torch.finfo(x.dtype).eps).clamp_max(1.0)
             weight = weight + torch.eye(x.shape[-1], dtype=x.dtype, device=x.device)  # gradient of the eigenvalues
             inner = (vectors.mT @ gradient @ vectors) * weight / (one.sqrt() + other.sqrt())
-            return vectors @ inner @ vectors.mT, None
+            found = vectors @ inner @ vectors.mT
+        # without this, torch.autograd.grad would leave out the second derivative without an error
+        return _Once.apply(found, gradient, s, ctx.method) if differentiates_again() else found, None  # pyright: ignore
+
+
+class _Once(torch.autograd.Function):
+    """The identity of a gradient that has no derivative; asking for one is an error."""
+
+    @staticmethod
+    def forward(ctx: Any, found: Tensor, gradient: Tensor, s: Tensor, method: str) -> Tensor:
+        ctx.method = method
+        return found.view_as(found)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:  # pyright: ignore
+        raise RuntimeError(
+            f"matrix_sqrt with method {ctx.method!r} is differentiable once; use method 'eigh' for second derivatives, "
+            "such as those of a gradient penalty"
+        )
 
 
 def _newton_schulz(s: Tensor, iterations: int) -> tuple[Tensor, Tensor]:

@@ -10,10 +10,16 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from orthogan.linalg.polar import newton_schulz, polar_factor
-from orthogan.linalg.precision import at_least_float32, magnitude
+from orthogan.linalg.precision import (
+    at_least_float32,
+    differentiates_again,
+    magnitude,
+    needs_plain,
+    second_order,
+    without_autocast,
+)
 
 
 def skew(compact: Tensor, size: int) -> Tensor:
@@ -73,12 +79,14 @@ def reflections(vectors: Tensor) -> Tensor:
 
 def qr(square: Tensor) -> Tensor:
     """Return Q of QR with a positive diagonal of R: Gram-Schmidt of the columns by Householder reflections."""
-    return _Orthonormal.apply(at_least_float32(square))  # pyright: ignore[reportReturnType]
+    square = at_least_float32(square)
+    return _plain_qr(square) if needs_plain(square) else _Orthonormal.apply(square)  # pyright: ignore
 
 
 def gram_schmidt(square: Tensor) -> Tensor:
     """Run Gram-Schmidt on the rows, orthogonalizing each twice; the same map as ``qr`` of the transpose."""
-    return _gram_schmidt(at_least_float32(square))
+    square = at_least_float32(square)
+    return _plain_qr(square.mT).mT if needs_plain(square) else _gram_schmidt(square)
 
 
 def polar(square: Tensor) -> Tensor:
@@ -89,6 +97,8 @@ def polar(square: Tensor) -> Tensor:
 def polar_newton_schulz(square: Tensor) -> Tensor:
     """Return Löwdin's symmetric orthogonalization by Newton-Schulz to tolerance, with matrix products only."""
     square = at_least_float32(square)
+    if needs_plain(square):
+        return polar_factor(square)
     tolerance = 1e-6 if square.dtype == torch.float32 else 1e-12
     return newton_schulz(square, tolerance)
 
@@ -108,21 +118,31 @@ def _qr_slope(q: Tensor, r: Tensor, gradient: Tensor) -> Tensor:
     return torch.linalg.solve_triangular(r.mT, gradient + q @ lower, upper=False, left=False)
 
 
+def _positive_qr(matrix: Tensor) -> tuple[Tensor, Tensor]:
+    q, r = torch.linalg.qr(matrix)
+    sign = torch.where(r.diagonal(dim1=-2, dim2=-1) < 0, -1.0, 1.0).to(q.dtype)
+    return q * sign.unsqueeze(-2), r * sign.unsqueeze(-1)
+
+
+def _plain_qr(matrix: Tensor) -> Tensor:
+    """Return Q with the derivatives of torch, which exist for matrices of full rank."""
+    return _positive_qr(matrix)[0]
+
+
 class _Orthonormal(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, matrix: Tensor) -> Tensor:
-        q, r = torch.linalg.qr(matrix)
-        diagonal = r.diagonal(dim1=-2, dim2=-1)
-        sign = torch.where(diagonal < 0, -1.0, 1.0).to(q.dtype)
-        q, r = q * sign.unsqueeze(-2), r * sign.unsqueeze(-1)
-        ctx.save_for_backward(q, r)
+        q, r = _positive_qr(matrix)
+        ctx.save_for_backward(matrix, q, r)
         return q
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
-        q, r = ctx.saved_tensors
-        return _qr_slope(q, r, gradient)
+        matrix, q, r = ctx.saved_tensors
+        if differentiates_again():
+            return second_order(_plain_qr, gradient, matrix)
+        with without_autocast(gradient.device):
+            return _qr_slope(q, r, gradient)
 
 
 @torch.library.custom_op("orthogan::gram_schmidt", mutates_args=())
@@ -159,7 +179,8 @@ def _keep(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 def _slope(ctx: Any, gradient: Tensor) -> Tensor:
     matrix, found = ctx.saved_tensors
     q = found.mT  # rows of A are columns of A^T = Q R
-    return _qr_slope(q, (q.mT @ matrix.mT).triu(), gradient.mT).mT.contiguous()
+    with without_autocast(gradient.device):
+        return _qr_slope(q, (q.mT @ matrix.mT).triu(), gradient.mT).mT.contiguous()
 
 
 _gram_schmidt.register_autograd(_slope, setup_context=_keep)

@@ -12,10 +12,10 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from torch._C import _functorch  # pyright: ignore
 from torch._subclasses.fake_tensor import FakeTensor
 
 from orthogan.linalg import block_power_iteration, normalize, power_iteration
+from orthogan.linalg.precision import magnitude, transformed
 
 TOLERANCE = 1e-2  # relative error up to which an estimate of a spectral norm is accepted
 SAME = 1e-4  # distance below which two unit vectors count as equal up to rounding
@@ -29,11 +29,6 @@ def can_look(tensor: Tensor) -> bool:
         torch.compiler.is_compiling() or torch._C._get_tracing_state() is not None or isinstance(tensor, FakeTensor)
     )
     return not (traced or tensor.is_meta or transformed(tensor))
-
-
-def transformed(tensor: Tensor) -> bool:
-    """Return whether ``tensor`` is a ``torch.func`` wrapper around other tensors."""
-    return _functorch.is_functorch_wrapped_tensor(tensor)
 
 
 @torch.no_grad()
@@ -70,6 +65,28 @@ def top_vectors(matrix: Tensor, count: int | None = None) -> tuple[Tensor, Tenso
     start = torch.linalg.qr(_start((*matrix.shape[:-1], width), matrix))[0]
     u, v = block_power_iteration(matrix, start, ROUNDS)
     return (u[..., 0], v[..., 0]) if count is None else (u[..., :count], v[..., :count])
+
+
+@torch.library.custom_op("orthogan::fitting_vectors", mutates_args=(), tags=(torch.Tag.cudagraph_unsafe,))
+def fitting_vectors(matrix: Tensor, u: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+    """Return ``u`` and ``v`` if they belong to ``matrix``, and otherwise its top singular vectors. No gradient.
+
+    It is an operator, so that ``torch.compile`` does not look inside: it branches on the values.
+    """
+    matrix = matrix / magnitude(matrix, *range(-matrix.dim(), 0))
+    if not bool(belong(matrix, u, v)) and bool(torch.isfinite(matrix).all()):
+        u, v = top_vectors(matrix, u.shape[-1] if u.dim() == matrix.dim() else None)
+    return u.clone(memory_format=torch.contiguous_format), v.clone(memory_format=torch.contiguous_format)
+
+
+@fitting_vectors.register_fake
+def _(matrix: Tensor, u: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+    return u.new_empty(u.shape), v.new_empty(v.shape)
+
+
+def compiling() -> bool:
+    """Return whether ``torch.compile`` is at work. An exported program has no operators of this package."""
+    return torch.compiler.is_compiling() and not torch.compiler.is_exporting()
 
 
 def along(matrix: Tensor, u: Tensor, v: Tensor) -> Tensor:

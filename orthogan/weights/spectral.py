@@ -15,9 +15,9 @@ from torch.nn.utils.parametrize import ParametrizationList
 from orthogan.config.base import Iterations
 from orthogan.linalg import normalize, power_iteration
 from orthogan.linalg.power import EPS, power_iterations
-from orthogan.linalg.precision import at_least_float32, magnitude, without_autocast
+from orthogan.linalg.precision import at_least_float32, magnitude, second_order, transformed, without_autocast
 from orthogan.linalg.stable_rank import damped, divisor, stable_rank_slopes
-from orthogan.weights.belonging import along, belong, can_look, top_vectors, transformed
+from orthogan.weights.belonging import along, belong, can_look, compiling, fitting_vectors, top_vectors
 from orthogan.weights.constraint import Constraint, integer, register
 from orthogan.weights.network import CONSTRAINTS, ConstraintConfig
 
@@ -154,6 +154,8 @@ class SpectralNorm(Constraint):
         u, v = fresh or (at_least_float32(self.u).clone(), self.reordered(at_least_float32(self.v).clone(), weight))
         if can_look(weight) and (not self.training or (not weight.is_cuda and not _usual(matrix, u, v))):
             matrix, u, v = self._settled(weight, matrix, u, v)
+        elif not self.training and compiling():
+            u, v = fitting_vectors(matrix.detach(), u, v)
         elif not self.training and not torch.compiler.is_compiling() and transformed(weight):
             belongs = belong(matrix.detach(), u, v)  # the same check without a branch
             found = top_vectors(matrix.detach(), self.vectors)
@@ -292,7 +294,8 @@ def of_the_top_group(matrix: Tensor, u: Tensor, v: Tensor) -> tuple[Tensor, Tens
     """Return u (groups, m) and v (groups, n) that are zero except for the group with the largest u^T W v."""
     with torch.no_grad():
         sigmas = along(matrix, u, v)
-        top = torch.nn.functional.one_hot(sigmas.argmax(), len(sigmas)).to(u.dtype).unsqueeze(-1)
+        # one_hot does not support torch.func
+        top = (torch.arange(len(sigmas), device=sigmas.device) == sigmas.argmax()).to(u.dtype).unsqueeze(-1)
         return u * top, v * top
 
 
@@ -320,16 +323,10 @@ class _Divided(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         (gradient,), (matrix, u, v, numbers) = gradients, ctx.saved_tensors
         if torch.is_grad_enabled():
-            return second_order(ctx.plain, matrix, u, v, gradient), None, None, None, None
+            return second_order(ctx.plain, gradient, matrix, u, v), None, None, None, None
         with without_autocast(matrix.device):
             share = torch.dot(gradient.reshape(-1), matrix.reshape(-1)) * numbers[0]
             return torch.addr(gradient, u, v * share, alpha=-1).mul_(numbers[1]), None, None, None, None
-
-
-def second_order(plain: Effective, matrix: Tensor, u: Tensor, v: Tensor, gradient: Tensor) -> Tensor:
-    """Return the gradient computed by autograd, so that it can be differentiated again."""
-    with without_autocast(matrix.device):
-        return torch.autograd.grad(plain(matrix, u, v), matrix, gradient, create_graph=True)[0]
 
 
 def _together(group: Sequence[tuple[SpectralNorm, Tensor, Tensor]], iterations: int, keep: bool) -> None:

@@ -11,11 +11,11 @@ from torch import Tensor, nn
 
 from orthogan.config.base import Share
 from orthogan.linalg import block_power_iteration, normalize, stable_rank_scale
-from orthogan.linalg.precision import at_least_float32, without_autocast
+from orthogan.linalg.precision import at_least_float32, second_order, without_autocast
 from orthogan.linalg.stable_rank import divisor, preserved, raise_top, shrink, stable_rank_slopes
 from orthogan.weights.constraint import integer, register
 from orthogan.weights.network import CONSTRAINTS
-from orthogan.weights.spectral import Effective, SpectralConfig, SpectralNorm, inner, of_the_top_group, second_order
+from orthogan.weights.spectral import Effective, SpectralConfig, SpectralNorm, inner, of_the_top_group
 
 
 class StableRankNorm(SpectralNorm):
@@ -205,7 +205,7 @@ class _Shrunk(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         (gradient,), (matrix, u, v, numbers) = gradients, ctx.saved_tensors
         if torch.is_grad_enabled():
-            return second_order(ctx.plain, matrix, u, v, gradient), None, None, None, None
+            return second_order(ctx.plain, gradient, matrix, u, v), None, None, None, None
         with without_autocast(matrix.device):
             along = torch.stack([torch.dot(gradient.reshape(-1), matrix.reshape(-1)), torch.dot(u, gradient @ v)])
             head, top = (numbers[1:3] @ along).unbind()

@@ -461,3 +461,26 @@ def test_maps_that_do_not_fit_are_refused() -> None:
         SkewOrthogonalConv2d(2, 2, 5)(torch.zeros(1, 2, 1, 6))
     with pytest.raises(ValueError, match="only a circular layer"):
         SkewOrthogonalConv2d(2, 2, padding="zeros").kernel()
+
+
+@pytest.mark.parametrize("way", ["in place", "compiled", "loaded"])
+def test_a_filter_that_comes_without_its_vectors_is_bounded(way: str) -> None:
+    torch.manual_seed(0)
+    layer, other = SkewOrthogonalConv2d(4, 4, bias=False), torch.randn(4, 4, 3, 3)
+    other[:2] *= 20
+    if way == "loaded":
+        state = {key: value for key, value in layer.state_dict().items() if "original" in key}
+        layer.load_state_dict(dict.fromkeys(state, other), strict=False)
+        layer.train()
+        with weights.hold_power_iteration(layer):
+            found = layer.weight
+    else:
+        with torch.no_grad():
+            raw(layer).copy_(other)
+        layer.eval()
+        torch._dynamo.reset()
+        found = torch.compile(lambda: layer.weight, backend="eager")() if way == "compiled" else layer.weight
+    # the smaller norm of the unfoldings times k is the limit of 2.1
+    found = found.detach()
+    sides = [found.reshape(4, -1), found.transpose(1, 2).reshape(12, 12)]
+    assert min(float(torch.linalg.matrix_norm(side, 2)) for side in sides) * 3 == pytest.approx(2.1, rel=0.01)

@@ -270,3 +270,13 @@ def test_refusals() -> None:
         matrix_sqrt(torch.eye(2), "newton_schulz", iterations=0)
     with pytest.raises(ValueError, match=r"shift is -1"):
         inverse_sqrt(torch.eye(2), shift=-1)
+
+
+@pytest.mark.parametrize("method", ["pade", "taylor"])
+def test_second_derivatives_of_a_root_that_has_none_are_an_error(method: str) -> None:
+    s = torch.tensor([[2.0, 0.5], [0.5, 1.0]], dtype=torch.float64, requires_grad=True)
+    scale = torch.tensor(1.5, dtype=torch.float64, requires_grad=True)
+    (first,) = torch.autograd.grad((scale * matrix_sqrt(scale * s, method)).sin().sum(), s, create_graph=True)  # pyright: ignore
+    # ``scale`` has another path to the gradient, so torch would return a part of the derivative
+    with pytest.raises(RuntimeError, match="use method 'eigh'"):
+        torch.autograd.grad(first.square().sum(), scale)

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from orthogan.linalg import rotations
+from orthogan.linalg import polar_factor, rotations
 
 COMPACT = [rotations.cayley, rotations.matrix_exp, rotations.householder]
 SQUARE = [rotations.qr, rotations.gram_schmidt, rotations.polar, rotations.polar_newton_schulz]
@@ -124,3 +124,39 @@ def test_compiles_into_one_graph(make: Callable[[Tensor], Tensor]) -> None:
     two.backward()
     torch.testing.assert_close(two, one)
     torch.testing.assert_close(other.grad, x.grad, atol=1e-3, rtol=1e-4)
+
+
+@pytest.mark.parametrize("make", [*SQUARE, polar_factor])
+@pytest.mark.parametrize("size", [1, 4])
+def test_second_derivatives_forward_mode_and_torch_func(make: Callable[[Tensor], Tensor], size: int) -> None:
+    x, along = square(size, 3), random(size, size, seed=4)
+    weight = random(size, size, seed=5)
+
+    def value(matrix: Tensor) -> Tensor:
+        return (make(matrix).sin() * weight).sum()
+
+    def slope(matrix: Tensor) -> Tensor:
+        leaf = matrix.clone().requires_grad_()
+        return torch.autograd.grad(value(leaf), leaf)[0]
+
+    leaf = x.clone().requires_grad_()
+    (first,) = torch.autograd.grad(value(leaf), leaf, create_graph=True)
+    (second,) = torch.autograd.grad((first * along).sum(), leaf, allow_unused=size == 1, materialize_grads=size == 1)
+    numeric = (value(x + 1e-5 * along) - value(x - 1e-5 * along)) / 2e-5
+    torch.testing.assert_close(second, (slope(x + 1e-5 * along) - slope(x - 1e-5 * along)) / 2e-5, atol=1e-6, rtol=1e-6)
+    torch.testing.assert_close(torch.func.jvp(value, (x,), (along,))[1], numeric, atol=1e-6, rtol=1e-6)
+    torch.testing.assert_close(torch.func.grad(value)(x), slope(x))
+    both = torch.stack([x, 2 * x + along])
+    torch.testing.assert_close(torch.func.vmap(value)(both), torch.stack([value(one) for one in both]))
+
+
+@pytest.mark.parametrize("make", [rotations.qr, rotations.gram_schmidt, polar_factor, rotations.polar_newton_schulz])
+def test_backward_inside_autocast_is_exact(make: Callable[[Tensor], Tensor]) -> None:
+    found = []
+    for enabled in (False, True):
+        leaf = square(6, 1).float().requires_grad_()
+        value = (make(leaf) * random(6, 6, seed=2).float()).sum()
+        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            value.backward()
+        found.append(leaf.grad)
+    torch.testing.assert_close(*found, atol=1e-6, rtol=1e-5)

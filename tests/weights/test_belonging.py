@@ -169,3 +169,32 @@ def test_top_vectors_are_those_of_the_svd(shape: tuple[int, int]) -> None:
     for matrix in (torch.randn(shape), torch.eye(*shape), torch.ones(shape)):
         u, v = top_vectors(matrix)
         assert float(u @ matrix @ v) == pytest.approx(float(torch.linalg.svdvals(matrix)[0]), rel=2e-3)
+
+
+@pytest.mark.parametrize(
+    ("kind", "make"),
+    [("spectral", "transposed"), ("spectral", "groups"), ("k1", "conv"), ("k2", "linear"), ("bjorck", "groups")],
+)
+def test_compiled_code_in_eval_mode_sees_a_weight_that_was_written_in_place(kind: str, make: str) -> None:
+    torch.manual_seed(0)
+    layer = MAKES[make]()
+    name, options = KINDS.get(kind, ("orthogonal", {"method": "bjorck"}))
+    weights.apply(layer, name, **options)
+    with torch.no_grad():
+        raw(layer).copy_(torch.randn_like(raw(layer)))
+    layer.eval()
+    torch._dynamo.reset()
+    compiled = torch.compile(lambda: layer.weight, backend="eager", fullgraph=True)()
+    torch.testing.assert_close(compiled, layer.weight)
+    blocks = layer.parametrizations.weight[0].view.blocks(layer.weight)  # pyright: ignore
+    assert abs(float(torch.linalg.matrix_norm(blocks.detach(), 2).amax()) - 1) < 0.02
+
+
+@pytest.mark.parametrize("make", ["groups", "linear"])
+def test_grouped_weights_under_vmap(make: str) -> None:
+    layer = weights.spectral_norm(MAKES[make]()).eval().double()
+    constraint, both = (
+        layer.parametrizations.weight[0],
+        torch.stack([raw(layer).detach(), torch.randn_like(raw(layer))]),
+    )  # pyright: ignore
+    torch.testing.assert_close(torch.func.vmap(constraint)(both), torch.stack([constraint(one) for one in both]))
