@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from orthogan.cli.parser import parsers
+from orthogan.cli.arguments import refuse_unused
 from orthogan.cli.subjects import find_run
 from orthogan.config.base import code_in
 from orthogan.config.files import load_config, own_names
@@ -90,9 +90,7 @@ def _refuse(arguments: Namespace, unused: Sequence[str]) -> None:
     """Refuse options that the metrics do not use, and overrides without a config."""
     if arguments.overrides and not arguments.data:
         raise UserError(f"{' '.join(arguments.overrides)}: key=value changes the config of --data; add --data CONFIG")
-    for name in unused:
-        if vars(arguments)[name] != parsers()["evaluate"].get_default(name):
-            raise UserError(f"--{name.replace('_', '-')} does not apply to --metrics {arguments.metrics}")
+    refuse_unused(arguments, unused, f"does not apply to --metrics {arguments.metrics}")
 
 
 def _generated(arguments: Namespace, metrics: list[Metric], device: torch.device) -> Sequence[MetricResult]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import math
 from argparse import ArgumentParser
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 from orthogan.errors import UserError
@@ -160,6 +160,15 @@ def add_directions(parser: Parser, method: str | None = "native", said: str = ""
     )
 
 
+def check_directions(arguments: argparse.Namespace) -> None:
+    """Check the options of ``add_directions`` before the model is opened. Raises ``UserError``."""
+    from orthogan.cli.subjects import check_file
+
+    check_file(arguments.directions)
+    if arguments.directions:
+        refuse_unused(arguments, ["method"], "does not apply with --directions, a file that has directions")
+
+
 def add_factors(parser: ArgumentParser, said: str = "") -> None:
     """Add --data, images with known factors; ``said``: what for."""
     parser.add_argument("--data", help=f"images with known factors{said}: faces, sprites, sprites-colour, or a config")
@@ -199,6 +208,20 @@ def read_executor(arguments: argparse.Namespace) -> ExecutorRequest | None:
             raise UserError(f"--executor-option {shown(word)}: write NAME=VALUE")
         options[name] = parse_yaml(value, "--executor-option")
     return ExecutorRequest(arguments.executor, arguments.scheduler, options)
+
+
+def refuse_unused(arguments: argparse.Namespace, options: Iterable[str], why: str, fix: str = "omit it") -> None:
+    """Refuse options that would have no effect; ``options``: their names in ``arguments``.
+
+    Raises:
+        UserError: one of them was given; the message is its name, ``why`` and ``fix``.
+    """
+    from orthogan.cli.parser import parsers
+
+    actions = {action.dest: action for action in reversed(parsers()[arguments.command]._actions)}
+    for name in options:
+        if vars(arguments)[name] != actions[name].default:
+            raise UserError(f"{(actions[name].option_strings or [name])[0]} {why}; {fix}")
 
 
 def whole(least: int, most: int) -> Callable[[str], int]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import textwrap
 from argparse import ArgumentParser, Namespace
 
-from orthogan.cli.arguments import add_config
+from orthogan.cli.arguments import add_config, refuse_unused
 from orthogan.cli.subjects import check_config
 from orthogan.errors import UserError
 
@@ -25,6 +25,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 def run(arguments: Namespace) -> None:
     """Print the config, or the list."""
     if arguments.list:
+        refuse_unused(arguments, ["config", "explain"], "does not apply with --list")
         print_list()
         return
     if arguments.config is None:

@@ -22,6 +22,7 @@ from orthogan.cli.arguments import (
     add_subject,
     direction_methods,
     real,
+    refuse_unused,
     whole,
 )
 from orthogan.cli.subjects import (
@@ -39,6 +40,16 @@ if TYPE_CHECKING:
 
     from orthogan.cli.parser import Parser
     from orthogan.models.protocol import Generator
+
+
+# option of the command -> option of the methods
+SOURCES = {name: name for name in ("layer", "samples", "steps", "attributes", "conditional", "neutral")} | {
+    "labels": "table",
+    "marked": "groups",
+    "name": "groups",
+    "text": "prompts",
+    "clip": "model",
+}
 
 
 def add_arguments(parser: Parser) -> None:
@@ -111,6 +122,7 @@ def run(arguments: Namespace) -> None:
     check_subject(arguments.subject)
     check_file(arguments.labels)
     check_factors(arguments)
+    _check_options(arguments)
     from orthogan.latent import parse_layers
     from orthogan.latent.discovery import discover
 
@@ -133,6 +145,21 @@ def run(arguments: Namespace) -> None:
     print(found.table())
     layer = f" of layer {found.directions.layer}" if found.directions.layer else ""
     print(f"{len(found.directions)} directions{layer} of {subject.name}: {found.directions.save(arguments.out)}")
+
+
+def _check_options(arguments: Namespace) -> None:
+    """Refuse options that the methods do not have, before the model is opened."""
+    from orthogan.latent.discovery import options_of
+    from orthogan.latent.discovery.methods import names_of
+
+    methods = names_of(arguments.method)
+    known = {option for method in methods for option in options_of(method)}
+    unused = [option for option, source in SOURCES.items() if source not in known]
+    refuse_unused(arguments, unused, f"does not apply to --method {arguments.method}")
+    if not arguments.clip:
+        refuse_unused(arguments, ["clip_sha256"], "applies only with --clip")
+    if len(methods) == 1:
+        refuse_unused(arguments, ["threshold"], "applies only to several methods, whose near duplicates it merges")
 
 
 def _sources(arguments: Namespace, net: Generator, device: torch.device) -> dict[str, Any]:

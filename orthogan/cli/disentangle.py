@@ -11,10 +11,19 @@ import json
 from argparse import Namespace
 from typing import TYPE_CHECKING, Any
 
-from orthogan.cli.arguments import add_classes, add_directions, add_factors, add_json, add_net, add_subject, samples
+from orthogan.cli.arguments import (
+    add_classes,
+    add_directions,
+    add_factors,
+    add_json,
+    add_net,
+    add_subject,
+    check_directions,
+    refuse_unused,
+    samples,
+)
 from orthogan.cli.subjects import (
     check_factors,
-    check_file,
     check_subject,
     find_run,
     open_factors,
@@ -29,6 +38,12 @@ if TYPE_CHECKING:
     from orthogan.disentanglement import Recognizer
     from orthogan.models.open import OpenedModel
     from orthogan.models.protocol import Generator
+
+
+# options that --centrality does not use
+OF_METRICS = (
+    *("metrics", "data", "method", "directions", "layers", "samples", "seeds", "set", "encoder", "no_controls"),
+)
 
 
 def add_arguments(parser: Parser) -> None:
@@ -80,10 +95,17 @@ def run(arguments: Namespace) -> None:
     """Measure the directions of each subject."""
     for path in arguments.subject:
         check_subject(path)
-    check_file(arguments.directions)
+        if arguments.subject.count(path) > 1:
+            raise UserError(f"{path}: is given twice; intervals over models need different ones")
+    check_directions(arguments)
     check_factors(arguments)
     options = read_set(arguments.set)
+    if arguments.centrality:
+        refuse_unused(arguments, OF_METRICS, "does not apply with --centrality")
+        if len(arguments.subject) < 3:
+            raise UserError("--centrality: name at least three models to compare")
     from orthogan import disentanglement
+    from orthogan.disentanglement.registry import ENCODER, find_metric
     from orthogan.evaluation import append_jsonl
     from orthogan.latent import parse_seeds
 
@@ -93,6 +115,11 @@ def run(arguments: Namespace) -> None:
     metrics = [name.strip() for name in arguments.metrics.split(",")]
     metrics = [name if ":" in name.removeprefix("encoder:") else name.lower() for name in metrics]
     given = disentanglement.read_options(metrics, options)
+    seeds = parse_seeds(arguments.seeds)
+    if not any(name.startswith(ENCODER) for name in metrics):
+        refuse_unused(arguments, ["encoder"], f"applies only to metrics whose name starts with {ENCODER}")
+    if all(find_metric(name).needs == "generator" for name in metrics):
+        refuse_unused(arguments, ["data"], f"does not apply to --metrics {arguments.metrics}")
     runs, unwritten, alone = [], [], len(arguments.subject) == 1
     for path in arguments.subject:
         subject, net, _ = open_subject(path, arguments)
@@ -102,7 +129,7 @@ def run(arguments: Namespace) -> None:
                 metrics,
                 source=None if arguments.data is None else open_factors(arguments.data, net, arguments.trust),
                 directions=read_directions(arguments, net),
-                seeds=parse_seeds(arguments.seeds),
+                seeds=seeds,
                 samples=arguments.samples,
                 controls=not arguments.no_controls,
                 y=read_class(arguments, subject),

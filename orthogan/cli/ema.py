@@ -15,7 +15,7 @@ from argparse import Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from orthogan.cli.arguments import add_device, add_json, add_trust, real, samples, whole
+from orthogan.cli.arguments import add_device, add_json, add_trust, real, refuse_unused, samples, whole
 from orthogan.errors import UserError
 
 if TYPE_CHECKING:
@@ -52,7 +52,9 @@ def run(arguments: Namespace) -> None:
     """Reconstruct, score and write."""
     if (arguments.length is None) == (arguments.search is None):
         raise UserError("give either --length, such as --length 0.08, or --search, such as --search 0.02-0.2")
-    low, high = _range(arguments.search) if arguments.search else (0.0, 0.0)
+    if arguments.length is not None:
+        refuse_unused(arguments, ("points", "metrics", "samples", "json"), "applies only to --search")
+    lengths = _lengths(arguments.search, arguments.points) if arguments.search else []
     folder = Path(arguments.run)
     if not os.path.isfile(folder / "config.yaml"):
         raise UserError(f"{folder}: is not a run folder (there is no config.yaml)")
@@ -65,9 +67,7 @@ def run(arguments: Namespace) -> None:
     averages = PostHocEma.open(folder)
     model = open_model(folder, device=chosen_device(arguments.device), trust=arguments.trust)
     net = model.generator
-    length = arguments.length
-    if arguments.search:
-        length = _search(arguments, averages, model, low, high)
+    length = float(arguments.length) if arguments.search is None else _search(arguments, averages, model, lengths)
     _, error = averages.coefficients(length)
     averages.generator(length, net)
     out = Path(arguments.out or folder / f"ema-{length:g}.safetensors")
@@ -77,21 +77,25 @@ def run(arguments: Namespace) -> None:
         print(f"{out}: average of length {length:g} at {averages.images:,} images; its profile is off by {error:.2%}")
 
 
-def _range(text: str) -> tuple[float, float]:
+def _lengths(text: str, count: int) -> list[float]:
+    """The lengths of --search, in equal ratios."""
     try:
         low, high = map(float, text.split("-"))
     except ValueError:
         raise UserError(f"--search {text}: give two lengths, such as 0.02-0.2") from None
     if not 0 < low < high:
         raise UserError(f"--search {text}: the first length must be greater than 0 and less than the second")
-    return low, high
+    import numpy as np
+
+    lengths = [float(f"{length:.3g}") for length in np.geomspace(low, high, count)]
+    if len(set(lengths)) < count:
+        raise UserError(f"--search {text}: this range is too narrow for {count} different lengths; widen it")
+    return lengths
 
 
-def _search(arguments: Namespace, averages: Any, model: Any, low: float, high: float) -> float:
+def _search(arguments: Namespace, averages: Any, model: Any, lengths: list[float]) -> float:
     """The length with the best score; all scores are printed, and appended to the run's metrics.jsonl."""
     import json
-
-    import numpy as np
 
     from orthogan.data import open_configured
     from orthogan.evaluation import append_jsonl
@@ -100,7 +104,6 @@ def _search(arguments: Namespace, averages: Any, model: Any, low: float, high: f
     from orthogan.training.measure import score_generator
 
     metrics = find_metrics(arguments.metrics, "--metrics")
-    lengths = [float(f"{length:.3g}") for length in np.geomspace(low, high, arguments.points)]
     for length in (lengths[0], lengths[-1]):
         averages.coefficients(length)  # refuses what the snapshots cannot represent
     scored = {"metrics": [metric.name for metric in metrics]}

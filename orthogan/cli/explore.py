@@ -15,7 +15,16 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from orthogan.cli.arguments import add_directions, add_factors, add_features, add_latent, add_net, add_subject
+from orthogan.cli.arguments import (
+    add_directions,
+    add_factors,
+    add_features,
+    add_latent,
+    add_net,
+    add_subject,
+    check_directions,
+    whole,
+)
 from orthogan.cli.subjects import (
     add_captions,
     check_factors,
@@ -54,7 +63,9 @@ def add_arguments(parser: Parser) -> None:
     add_latent(parser, "start from the latents in this file, written by 'orthogan project', with the first model")
     add_features(parser)
     parser.add_argument("--host", default="127.0.0.1", help="address to serve at (default: 127.0.0.1)")
-    parser.add_argument("--port", type=int, default=7860, help="port to serve on; 0: any free port (default: 7860)")
+    parser.add_argument(
+        "--port", type=whole(0, 65535), default=7860, help="port to serve on; 0: any free port (default: 7860)"
+    )
     parser.add_argument("--open", action="store_true", help="open the page in the browser")
     add_net(parser)
 
@@ -64,7 +75,7 @@ def run(arguments: Namespace) -> None:
     subjects = list(dict.fromkeys(arguments.subject))
     for subject in subjects:
         check_subject(subject)
-    check_file(arguments.directions)
+    check_directions(arguments)
     check_file(arguments.latent)
     check_factors(arguments)
     given = {find_shipped(subject) for subject in subjects}

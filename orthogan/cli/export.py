@@ -9,8 +9,8 @@ from argparse import Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from orthogan.cli.arguments import add_ema, add_subject, add_trust, whole
-from orthogan.cli.subjects import check_file, check_subject
+from orthogan.cli.arguments import add_ema, add_subject, add_trust, check_directions, whole
+from orthogan.cli.subjects import check_subject
 
 if TYPE_CHECKING:
     from orthogan.cli.parser import Parser
@@ -46,7 +46,7 @@ def styles() -> list[str]:
 def run(arguments: Namespace) -> None:
     """Write the files."""
     check_subject(arguments.subject)
-    check_file(arguments.directions)
+    check_directions(arguments)
     from orthogan.export.export import export, make_style
 
     given = {key: value for key in OPTIONS if (value := vars(arguments).get(key)) not in (None, False)}

@@ -8,7 +8,16 @@ from __future__ import annotations
 from argparse import Namespace
 from typing import TYPE_CHECKING
 
-from orthogan.cli.arguments import add_classes, add_net, add_seed, add_subject, add_truncation, real, whole
+from orthogan.cli.arguments import (
+    add_classes,
+    add_net,
+    add_seed,
+    add_subject,
+    add_truncation,
+    real,
+    refuse_unused,
+    whole,
+)
 from orthogan.cli.subjects import BATCH, check_file, check_subject, open_subject, read_latents
 from orthogan.errors import UserError
 
@@ -84,7 +93,11 @@ def run(arguments: Namespace) -> None:
     from orthogan.latent.films import check_film, film, keyframes, save_film
 
     text = arguments.seeds or ("" if arguments.latent else "0-3")
-    seeds = parse_seeds(text) if text else []
+    seeds = parse_seeds(text, repeats=True) if text else []
+    if not seeds:
+        refuse_unused(arguments, ["classes", "truncation"], "applies only to --seeds")
+    if arguments.noise == "fixed":
+        refuse_unused(arguments, ["seed"], "applies only to --noise varied")
     check_film(arguments.out, arguments.size)
     subject, net, device = open_subject(arguments.subject, arguments)
     classes = None

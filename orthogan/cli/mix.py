@@ -10,7 +10,7 @@ from __future__ import annotations
 from argparse import Namespace
 from typing import TYPE_CHECKING
 
-from orthogan.cli.arguments import add_classes, add_net, add_subject, add_truncation
+from orthogan.cli.arguments import add_classes, add_net, add_subject, add_truncation, refuse_unused
 from orthogan.cli.subjects import BATCH, check_file, check_subject, open_subject, read_latents
 from orthogan.errors import UserError
 
@@ -42,6 +42,8 @@ def run(arguments: Namespace) -> None:
         raise UserError(f"--out {arguments.out}: the name of the grid must end in .png")
     check_subject(arguments.subject)
     check_file(arguments.latent)
+    if arguments.latent:
+        refuse_unused(arguments, ["rows"], "does not apply with --latent, whose latents are the rows")
     from orthogan.latent import choose_classes, parse_seeds, save_png
     from orthogan.latent.mixing import mix
     from orthogan.models.samples import format_ranges

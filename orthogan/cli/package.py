@@ -9,7 +9,7 @@ from argparse import Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from orthogan.cli.arguments import add_device, add_seed, add_trust, samples
+from orthogan.cli.arguments import add_device, add_seed, add_trust, refuse_unused, samples
 from orthogan.cli.subjects import check_config, check_file, check_subject
 
 if TYPE_CHECKING:
@@ -54,6 +54,8 @@ def run(arguments: Namespace) -> None:
 
 def write(arguments: Namespace, folder: str | Path, *, name: str = "") -> Path:
     """Write the folder of the model, with ``name`` on its card, and return it."""
+    if not arguments.metrics:
+        refuse_unused(arguments, ["samples"], "applies only with --metrics")
     check_config(arguments.config)
     check_file(arguments.notes)
     check_file(arguments.directions)

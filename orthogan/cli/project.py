@@ -17,7 +17,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from orthogan.cli.arguments import add_classes, add_features, add_json, add_net, add_seed, add_subject, real, whole
+from orthogan.cli.arguments import (
+    add_classes,
+    add_features,
+    add_json,
+    add_net,
+    add_seed,
+    add_subject,
+    real,
+    refuse_unused,
+    whole,
+)
 from orthogan.cli.subjects import check_subject, open_subject, read_class, read_distance
 from orthogan.errors import UserError
 from orthogan.io.read import check_regular, printable, shown
@@ -130,6 +140,10 @@ def run(arguments: Namespace) -> None:
             raise UserError(f"{option} {path}: the name of the file must end in .safetensors")
     if arguments.tune and os.path.abspath(arguments.tune) == os.path.abspath(arguments.out):
         raise UserError(f"--tune {arguments.tune}: this is the file of the latents; choose another name for the model")
+    if arguments.tune is None:
+        refuse_unused(arguments, ["tune_steps", "tune_rate"], "applies only with --tune")
+    if arguments.features == "none":
+        refuse_unused(arguments, ["feature_weight"], "does not apply with --features none")
     check_subject(arguments.subject)
     files = _files(arguments.pictures)
     from orthogan.drawing.grid import save_png

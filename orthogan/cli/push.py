@@ -16,6 +16,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from orthogan.cli.arguments import refuse_unused
 from orthogan.cli.package import add_card, write
 from orthogan.errors import UserError
 from orthogan.io.read import printable
@@ -25,7 +26,11 @@ from orthogan.models.shipped import CARD, GENERATOR, find_shipped, no_such
 if TYPE_CHECKING:
     from orthogan.cli.parser import Parser
 
-OWN = ("help", "yes", "private", "revision", "create_pr", "message", "device", "trust")  # options not about the card
+# options of a run, whose folder and card are written first
+OF_CARD = (
+    *("out", "summary", "config", "machine", "license", "data_license", "data_origin", "tags", "codes", "notes"),
+    *("directions", "dims", "seed", "metrics", "samples", "half"),
+)
 
 
 def add_arguments(parser: Parser) -> None:
@@ -59,7 +64,7 @@ def run(arguments: Namespace) -> None:
 
     of_run = not all((folder / name).is_file() for name in (GENERATOR, CARD))
     if not of_run:
-        _check_options(arguments)
+        refuse_unused(arguments, OF_CARD, f"does not apply: {arguments.subject} already has a card", f"edit its {CARD}")
     with nullcontext(arguments.out) if arguments.out or not of_run else tempfile.TemporaryDirectory() as out:
         if of_run:
             folder = write(arguments, arguments.out or os.path.join(out, "model"), name=arguments.repo)
@@ -79,17 +84,6 @@ def run(arguments: Namespace) -> None:
         )
     print(f"uploaded: {address}")
     print(f"to use it: orthogan sample {arguments.repo}")
-
-
-def _check_options(arguments: Namespace) -> None:
-    """Refuse options of a card for a folder that already has one."""
-    from orthogan.cli.parser import parsers
-
-    parser = parsers()["push"]
-    for action in parser._actions:
-        given = vars(arguments).get(action.dest, action.default)
-        if action.option_strings and action.dest not in OWN and given != parser.get_default(action.dest):
-            raise UserError(f"{action.option_strings[0]}: {arguments.subject} already has a card; edit its {CARD}")
 
 
 def contents(folder: Path, repo: str) -> dict[str, Path | bytes]:

@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from orthogan.cli.arguments import add_executor, add_overrides, read_executor, whole
+from orthogan.cli.arguments import add_executor, add_overrides, read_executor, refuse_unused, whole
 
 if TYPE_CHECKING:
     from orthogan.cli.parser import Parser
@@ -57,6 +57,9 @@ def run(arguments: Namespace) -> None:
     """Run or resume a study and write its report, or list all studies."""
     from orthogan.studies.study import get_study, listing
 
+    if arguments.name is None:
+        options = ("scale", "seeds", "out", "jobs", "redo", "executor", "scheduler", "executor_option")
+        refuse_unused(arguments, options, "applies only to a study", f"name one of {', '.join(_study_names())}")
     if arguments.list or arguments.name is None:
         print(listing())
         return

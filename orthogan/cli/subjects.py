@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from orthogan.errors import UserError
-from orthogan.io.read import check_regular, printable, shown
+from orthogan.io.read import check_regular, printable, shown, user_path
 from orthogan.models.hub import find_named
 from orthogan.registry import did_you_mean
 
@@ -59,9 +59,17 @@ def check_data(name: str | None) -> None:
 
 
 def check_factors(arguments: Namespace) -> None:
-    """Raise ``UserError`` if the config of --data does not exist or is not YAML."""
-    if arguments.data and arguments.data.endswith(CONFIGS):
-        check_config(arguments.data)
+    """Raise ``UserError`` if --data is no data source, no path, and no config that can be read."""
+    from orthogan.data.sources import DATA_SOURCES
+
+    name = arguments.data
+    if name and name.endswith(CONFIGS):
+        check_config(name)
+    elif name and ":" not in name and not os.path.lexists(user_path(name)):
+        try:
+            DATA_SOURCES.get(name, "--data")
+        except UserError as error:
+            raise UserError(f"{error}, or a path") from None
 
 
 def open_factors(name: str, net: Generator, trust: bool) -> ImageSource:

@@ -13,7 +13,7 @@ from argparse import Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from orthogan.cli.arguments import add_config, add_executor, add_trust, read_executor, whole
+from orthogan.cli.arguments import add_config, add_executor, add_trust, read_executor, refuse_unused, whole
 from orthogan.cli.subjects import check_config
 
 if TYPE_CHECKING:
@@ -39,6 +39,8 @@ def add_arguments(parser: Parser) -> None:
 def run(arguments: Namespace) -> None:
     """Run or resume a sweep and write its report."""
     check_config(arguments.config)
+    if arguments.sampler is None:
+        refuse_unused(arguments, ["trials"], "applies only with --sampler")
     executor = read_executor(arguments)
     import torch
 

@@ -17,7 +17,9 @@ from orthogan.cli.arguments import (
     add_seed,
     add_subject,
     add_truncation,
+    check_directions,
     real,
+    refuse_unused,
     whole,
 )
 from orthogan.cli.subjects import (
@@ -95,7 +97,7 @@ def add_arguments(parser: Parser) -> None:
 def run(arguments: Namespace) -> None:
     """Draw the traversal."""
     check_subject(arguments.subject)
-    check_file(arguments.directions)
+    check_directions(arguments)
     check_file(arguments.latent)
     check_factors(arguments)
     from orthogan.latent import parse_seeds, render
@@ -110,6 +112,16 @@ def run(arguments: Namespace) -> None:
         raise UserError("--size and --smooth are for pictures without captions: add --plain")
     if arguments.latent and (seeds or arguments.base != "sample"):
         raise UserError("--latent: the latents in the file are the base; omit --seeds and --base")
+    for given, option in ((seeds, "--seeds"), (arguments.latent, "--latent")):
+        if given and not (arguments.latent and arguments.control):  # which draws random directions
+            refuse_unused(arguments, ["seed"], f"does not apply with {option}")
+    if arguments.latent:
+        refuse_unused(arguments, ["classes"], "does not apply with --latent: the file has its own classes")
+    if arguments.base == "zero":
+        refuse_unused(arguments, ["truncation"], "does not apply with --base zero")
+    if arguments.save_directions and not arguments.save_directions.endswith(".safetensors"):
+        raise UserError(f"--save-directions {arguments.save_directions}: the name must end in .safetensors")
+    dims = "all" if arguments.dims == "all" else parse_seeds(arguments.dims, "dims")
     check_suffix(arguments.out, heatmap=arguments.heatmap, sheet=bool(seeds), plain=arguments.plain)
     subject, net, device = open_subject(arguments.subject, arguments)
     latents = read_latents(arguments.latent, net)
@@ -119,7 +131,6 @@ def run(arguments: Namespace) -> None:
     if arguments.save_directions:
         directions.save(arguments.save_directions)
         print(f"{len(directions)} directions: {arguments.save_directions}")
-    dims = "all" if arguments.dims == "all" else parse_seeds(arguments.dims, "dims")
     options: dict[str, Any] = {
         name: vars(arguments)[name] for name in ("range", "steps", "truncation", "centred", "walk", "control")
     }

@@ -20,6 +20,7 @@ from orthogan.data.sources import DATA_SOURCES
 from orthogan.device import chosen_device
 from orthogan.errors import UserError
 from orthogan.evaluation import MetricResult
+from orthogan.evaluation.metric import find_metrics
 from orthogan.export.styles.page import own_directions
 from orthogan.io import checkpoint
 from orthogan.io.read import printable
@@ -130,6 +131,11 @@ def package(
     config, name = shared_config(opened.config), name or out.resolve().name
     if about.codes:
         config = _with_names(config, opened.generator, about.codes)
+    if directions is None:
+        directions = own_directions(opened.generator)
+    if dims is not None:
+        directions.select(dims)  # refuses what there is not, before minutes of scores
+    metrics = [metric.name for metric in find_metrics(metrics)] if metrics else []
     step, images = int(opened.about.extra["step"]), int(opened.about.extra["images"])
     parts: dict[str, dict[str, Tensor]] = {
         "generator": {key: value.cpu() for key, value in opened.generator.state_dict().items()},
@@ -207,13 +213,11 @@ def _measure(opened: OpenedModel, metrics: Sequence[str], samples: int, step: in
     return measure_generator(config, opened.generator, source, step=step, device=device)
 
 
-def _draw(opened: OpenedModel, out: Path, directions: Directions | None, dims: Sequence[int] | None, seed: int) -> str:
+def _draw(opened: OpenedModel, out: Path, directions: Directions, dims: Sequence[int] | None, seed: int) -> str:
     """Draw samples and a traversal; return a description of the rows of the traversal."""
     net, device = opened.generator, next(opened.generator.parameters()).device
     images = sample_images(net, range(CLAIMED), batch_size=CLAIMED, device=device)
     save_samples(images, out / SAMPLES, class_names=opened.class_names)
-    if directions is None:
-        directions = own_directions(net)
     chosen = most_effective(net, directions, device=device) if dims is None else list(dims)
     render(
         traverse(net, directions, dims=chosen, steps=9, seed=seed, batch_size=CLAIMED, device=device), out / TRAVERSAL

@@ -75,6 +75,8 @@ def keyframes(
         (2, 16)
     """
     net = as_generator(generator)
+    if (count := len(seeds) + sum(map(len, latents))) > MOST_FRAMES:
+        raise UserError(f"{count:,} keyframes: at most {MOST_FRAMES:,}, one per frame; use fewer")
     rows: list[Tensor] = []
     labels: list[int | None] = []
     names: list[str] = []

@@ -23,6 +23,7 @@ from orthogan.io.read import whole_number
 from orthogan.models.generate import generate, model_hash, sample_label, sample_latents
 from orthogan.models.label_table import LabelTable, label_table, unchanged_classes
 from orthogan.models.protocol import as_generator
+from orthogan.registry import did_you_mean
 from orthogan.weights.selection import choose
 
 MOST_SEEDS = 1_000_000
@@ -89,12 +90,13 @@ class Samples:
         return save_samples(self, path, class_names=self.class_names)
 
 
-def parse_seeds(text: str, what: str = "seeds") -> list[int]:
+def parse_seeds(text: str, what: str = "seeds", *, repeats: bool = False) -> list[int]:
     """Parse numbers and inclusive ranges: ``"0-3,70"`` -> [0, 1, 2, 3, 70]; repeats are dropped.
 
     Args:
         text: numbers and ranges, separated by commas.
         what: name of the option, for messages.
+        repeats: keep repeated numbers, for a walk that returns to a place.
 
     Raises:
         UserError: a part is neither a number nor a range, or there are too many numbers.
@@ -104,7 +106,7 @@ def parse_seeds(text: str, what: str = "seeds") -> list[int]:
         >>> parse_seeds("0-3,70")
         [0, 1, 2, 3, 70]
     """
-    return _numbers(text, what)
+    return _numbers(text, what, repeats)
 
 
 def parse_layers(text: str, generator: nn.Module | None = None) -> list[int]:
@@ -154,7 +156,7 @@ def parse_classes(text: str, num_classes: int, names: Sequence[str] = ()) -> lis
     """
     if num_classes == 0:
         raise UserError("classes: this generator is unconditional and has no classes; omit them")
-    known = ", ".join(names) if names else "it only has numbers"
+    known = f"the classes {', '.join(names)}" if names else "only numbers"
     exact = {name.strip(): index for index, name in enumerate(names)}
     alike: dict[str, list[int]] = {}
     for name, index in exact.items():
@@ -170,13 +172,14 @@ def parse_classes(text: str, num_classes: int, names: Sequence[str] = ()) -> lis
         elif len(found) == 1:
             chosen += found
         elif found or (name and not name[0].isdigit()):
-            what = f"'{name}' is ambiguous: {', '.join(names[i] for i in found)}" if found else f"no class '{name}'"
-            raise UserError(f"classes: {what} in this generator ({known})")
+            unknown = f"no class '{name}'{did_you_mean(name, names)}"
+            what = f"'{name}' is ambiguous: {', '.join(names[i] for i in found)}" if found else unknown
+            raise UserError(f"classes: {what}; this generator has {known}")
         elif numbered:
             meant = _numbers(part, "classes")
             missing = next((number for number in (meant[0], meant[-1]) if number not in numbers), None)
             if missing is not None:
-                raise UserError(f"classes: no class '{missing}' in this generator ({known})")
+                raise UserError(f"classes: no class '{missing}'; this generator has {known}")
             chosen += [numbers[number] for number in meant if number in numbers]
         else:
             chosen += _numbers(part, "classes")
@@ -261,8 +264,8 @@ def _vector(text: str, table: LabelTable) -> list[float] | None:
     return numbers
 
 
-def _numbers(text: str, what: str) -> list[int]:
-    found: dict[int, None] = {}
+def _numbers(text: str, what: str, repeats: bool = False) -> list[int]:
+    found: list[int] = []
     for part in text.split(","):
         match = _PART.fullmatch(part.strip())
         if match is None:
@@ -272,8 +275,8 @@ def _numbers(text: str, what: str) -> list[int]:
             raise UserError(f"{what}: the range '{part.strip()}' is reversed; write {last}-{first}")
         if last - first >= MOST_SEEDS or len(found) + last - first >= MOST_SEEDS:
             raise UserError(f"{what}: '{text}' contains more than {MOST_SEEDS:,} numbers; use fewer at a time")
-        found.update(dict.fromkeys(range(first, last + 1)))
-    return list(found)
+        found += range(first, last + 1)
+    return found if repeats else list(dict.fromkeys(found))
 
 
 def format_ranges(numbers: Sequence[int]) -> str:

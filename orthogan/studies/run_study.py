@@ -79,6 +79,7 @@ def run_study(request: Request) -> Path:
             column.
         Stopped: a signal came; the report shows what is finished, and the same call resumes.
     """
+    refuse_seed_and_out(word.partition("=")[0] for word in request.overrides)
     study = get_study(request.name)
     scale = _scale(study, request.scale)
     study = study.at(scale)
@@ -122,6 +123,14 @@ def _search(study: Study, scale: ScaleName, request: Request, tried: Sequence[Ca
         raise stopped
     say_failed(cells, root / FOLDER, f"study {study.name}, search")
     return choose(study, tried)
+
+
+def refuse_seed_and_out(keys: Iterable[str]) -> None:
+    """Raise ``UserError`` for keys that every run of a study or sweep has from the command."""
+    given = set(keys)
+    for key, option in (("seed", "--seeds N"), ("out", "--out FOLDER")):
+        if key in given:
+            raise UserError(f"{key}: each run has its own; use {option} instead")
 
 
 def run_missing(

@@ -26,6 +26,7 @@ from orthogan.io.read import shown
 from orthogan.io.terminal import text_table
 from orthogan.io.write import append_json
 from orthogan.named_code import Trust
+from orthogan.registry import did_you_mean
 from orthogan.stats import format_number
 from orthogan.studies import measures
 from orthogan.studies.cells import StudyRun, cell_folder, finished
@@ -34,7 +35,14 @@ from orthogan.studies.executors import ExecutorRequest
 from orthogan.studies.finished import FinishedRun
 from orthogan.studies.outcome import load, recover
 from orthogan.studies.report import Report, write
-from orthogan.studies.run_study import check_data, gather_tables, refuse_changed, run_missing, say_failed
+from orthogan.studies.run_study import (
+    check_data,
+    gather_tables,
+    refuse_changed,
+    refuse_seed_and_out,
+    run_missing,
+    say_failed,
+)
 from orthogan.studies.study import Measure, Method, Scale, Study
 from orthogan.studies.table import Table
 from orthogan.studies.values import MeasureResult
@@ -131,9 +139,9 @@ def read_words(words: Iterable[str]) -> Plan:
 
     Example:
         >>> from orthogan.studies.sweep import read_words
-        >>> plan = read_words(["seed=1", "training.batch_size=16,32", "optimizer.generator.lr=1e-5..1e-3:log"])
+        >>> plan = read_words(["data.flip=true", "training.batch_size=16,32", "optimizer.generator.lr=1e-5..1e-3:log"])
         >>> [axis.key for axis in plan.axes], plan.axes[0].choices, plan.fixed
-        (['training.batch_size', 'optimizer.generator.lr'], ('16', '32'), ('seed=1',))
+        (['training.batch_size', 'optimizer.generator.lr'], ('16', '32'), ('data.flip=true',))
     """
     axes: list[Axis] = []
     fixed: list[str] = []
@@ -156,8 +164,7 @@ def read_words(words: Iterable[str]) -> Plan:
         if "" in values or len({*values}) < len(values):
             raise UserError(f"{shown(word)}: one of the values is empty or given twice")
         axes.append(Axis(key, tuple(values)))
-    if named := next((axis.key for axis in axes if axis.key in ("seed", "out")), None):
-        raise UserError(f"{named}: use {'--seeds N' if named == 'seed' else '--out FOLDER'} instead")
+    refuse_seed_and_out(seen)
     return Plan(tuple(axes), tuple(fixed))
 
 
@@ -203,9 +210,15 @@ def run_sweep(request: SweepRequest) -> Path:
     ranges = [axis.key for axis in plan.axes if not axis.choices]
     if ranges and request.sampler is None:
         raise UserError(f"{ranges[0]}: a range needs --sampler, such as --sampler tpe --trials 20; or list its values")
+    if request.sampler is not None and request.sampler not in SAMPLERS:
+        hint = did_you_mean(request.sampler, SAMPLERS) or f"; choose one of {', '.join(SAMPLERS)}"
+        raise UserError(f"--sampler {request.sampler}: there is no such sampler{hint}")
+    check_values(request, plan)
     check_data([base])
+    run = _Sweep(request, plan)
+    if request.sampler is None:
+        run.add_grid()
     with locked(request.out, "choose another --out"):
-        run = _Sweep(request, plan)
         stopped = None
         try:
             run.search() if request.sampler else run.grid()
@@ -216,6 +229,22 @@ def run_sweep(request: SweepRequest) -> Path:
         raise stopped
     say_failed(run.cells, path, "sweep")
     return path
+
+
+def check_values(request: SweepRequest, plan: Plan) -> None:
+    """Check every value of every key, and both ends of every range, before the first run.
+
+    Raises:
+        UserError: one of them is not possible, whatever the values of the other keys.
+    """
+    for axis in plan.axes:
+        ends = (int(axis.low), int(axis.high)) if axis.whole else (axis.low, axis.high)
+        for value in axis.choices or ends:
+            try:
+                load_config(request.config, [*plan.fixed, f"{axis.key}={value}"], trust=request.trust)
+            except UserError as error:
+                if f": {axis.key} is " in str(error):  # else it may be possible beside other values of other keys
+                    raise
 
 
 class _Sweep:
@@ -253,14 +282,17 @@ class _Sweep:
         if stopped := run_missing(todo, self.request.out, self.request.jobs, title, self.request.executor):
             raise stopped
 
-    def grid(self) -> None:
-        """Run every combination, seed by seed, so that a sweep that is stopped early has compared complete rounds."""
+    def add_grid(self) -> None:
+        """Add every combination."""
         count = math.prod(len(axis.choices) for axis in self.plan.axes)
         if count > MOST:
             raise UserError(f"sweep: {count:,} combinations are too many; use fewer values, or --sampler")
         for combination in itertools.product(*(axis.choices for axis in self.plan.axes)):
             values = dict(zip((axis.key for axis in self.plan.axes), combination, strict=True))
             self.add(row_name(values), values)
+
+    def grid(self) -> None:
+        """Run every combination, seed by seed, so that a sweep that is stopped early has compared complete rounds."""
         self.run(sorted(self.cells, key=lambda cell: cell.seed), "sweep")
 
     def search(self) -> None:
@@ -269,8 +301,6 @@ class _Sweep:
         Their values are written down before they run, so that the same command resumes with them.
         """
         optuna, file = import_optuna(), self.request.out / TRIALS
-        if self.request.sampler not in SAMPLERS:
-            raise UserError(f"--sampler {self.request.sampler}: choose one of {', '.join(SAMPLERS)}")
         space = {axis.key: axis.distribution(optuna) for axis in self.plan.axes}
         known = read_records(file, lambda record: record["values"]) if file.is_file() else []
         trials = [self.trial(number, record["values"], space) for number, record in enumerate(known)]

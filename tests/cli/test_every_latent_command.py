@@ -50,7 +50,6 @@ def test_discovered_directions_are_walked(tmp_path: Path) -> None:
         (["traverse", MODEL, "--seeds", "0", "--base", "zero", "--out", "x.png"], "--base"),
         (["traverse", MODEL, "--layers", "0-1", "--out", "x.png"], "layers"),
         (["discover", MODEL, "--space", "w", "--out", "x.safetensors"], "'w'"),
-        (["explore", MODEL, "--port", "70000"], "--port"),
         (["explore", MODEL, "--latent", "absent.safetensors"], "absent.safetensors"),
         (["disentangle", MODEL, "--metrics", "vpp"], "'vp'"),
         (["disentangle", MODEL, "--metrics", "mig"], "factors"),

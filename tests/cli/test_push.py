@@ -104,7 +104,7 @@ def test_what_cannot_be_uploaded_is_refused(
         (str(folder), "model"): "is user/model",
         ("absent", "user/model"): "absent: no such run",
         (str(folder / "README.md"), "user/model"): "is a file",
-        (str(folder), "user/model", "--license", "gpl"): "--license: .* already has a card",
+        (str(folder), "user/model", "--license", "gpl"): "--license .* already has a card",
         (str(tmp_path), "user/model"): "neither a run",
         (str(broken), "user/model"): "does not match its hash",
     }.items():

@@ -75,7 +75,7 @@ def test_classes() -> None:
     for text, expected in {"2": [2], "1-2": [0, 2], "1-10": [0, 2, 1], "10,1": [1, 0]}.items():
         assert parse_classes(text, 3, numbered) == expected
     for text in ("0", "0-2", "3"):
-        with pytest.raises(UserError, match=r"no class '[03]' in this generator \(1, 10, 2\)"):
+        with pytest.raises(UserError, match=r"no class '[03]'.*; this generator has the classes 1, 10, 2"):
             parse_classes(text, 3, numbered)
     assert parse_classes("cat,Cat", 2, ["Cat", "cat"]) == [1, 0]
     with pytest.raises(UserError, match="'CAT' is ambiguous: Cat, cat"):

@@ -36,7 +36,7 @@ TINY = [
 def test_words_are_choices_ranges_and_fixed_values() -> None:
     plan = read_words(
         [
-            "seed=1",
+            "data.flip=true",
             "training.batch_size=16,32",
             "optimizer.generator.lr=1e-5..1e-3:log",
             "model.generator.latent_dim=8..64",
@@ -50,7 +50,7 @@ def test_words_are_choices_ranges_and_fixed_values() -> None:
         Axis("model.generator.latent_dim", (), 8, 64, log=False, whole=True),
         Axis("evaluation.metrics", ("fid", "fid,kid")),
     )
-    assert plan.fixed == ("seed=1", "training.schedule={kind: step, milestones: [0.5, 0.75]}")
+    assert plan.fixed == ("data.flip=true", "training.schedule={kind: step, milestones: [0.5, 0.75]}")
 
 
 @pytest.mark.parametrize(
@@ -63,6 +63,7 @@ def test_words_are_choices_ranges_and_fixed_values() -> None:
         (["a=0..2:log"], "above 0 with :log"),
         (["a=x..y"], "must be numbers"),
         (["seed=0,1"], "use --seeds N"),
+        (["seed=1", "a=1,2"], "use --seeds N"),
     ],
 )
 def test_words_that_mean_nothing_are_refused(words: list[str], message: str) -> None:
