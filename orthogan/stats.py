@@ -29,8 +29,7 @@ def t_interval(values: Sequence[float], confidence: float = CONFIDENCE) -> tuple
         raise ValueError(f"interval: confidence={confidence}: must be between 0 and 1")
     if not np.isfinite(numbers).all():
         raise ValueError(f"interval: the value of run {int(np.flatnonzero(~np.isfinite(numbers))[0])} is not finite")
-    mean = float(numbers.mean())
-    spread = float(numbers.std(ddof=1)) / math.sqrt(len(numbers))
+    mean, spread = _mean_and_error(numbers)
     reach = float(stdtrit(len(numbers) - 1, 0.5 + confidence / 2)) * spread
     return mean, mean - reach, mean + reach
 
@@ -46,11 +45,18 @@ def t_test(values: Sequence[float], bound: float = 0.0) -> float:
     from scipy.special import stdtr  # slow to import: a quarter of the time of torch
 
     numbers = np.array(values, dtype=float)
-    error = float(numbers.std(ddof=1)) / math.sqrt(len(numbers))
-    difference = float(numbers.mean()) - bound
+    mean, error = _mean_and_error(numbers)
+    difference = mean - bound
     if error == 0:
         return 1.0 if difference == 0 else 0.0
     return float(2 * stdtr(len(numbers) - 1, -abs(difference) / error))
+
+
+def _mean_and_error(numbers: np.ndarray) -> tuple[float, float]:
+    """Return the mean of at least two values, and its standard error, which is exactly 0 for equal values."""
+    if (numbers == numbers[0]).all():  # their computed mean may differ from them by rounding, as that of 0.1, 0.1, 0.1
+        return float(numbers[0]), 0.0
+    return float(numbers.mean()), float(numbers.std(ddof=1)) / math.sqrt(len(numbers))
 
 
 def holm_levels(p_values: Sequence[float], alpha: float = 1 - CONFIDENCE) -> list[float]:

@@ -18,6 +18,7 @@ from orthogan.stats import (
     holm_adjusted,
     holm_levels,
     paired_difference,
+    t_interval,
     t_test,
 )
 
@@ -141,3 +142,12 @@ def test_the_detectable_difference_is_found_in_four_of_five_simulated_studies(n:
 def test_power_needs_two_runs() -> None:
     with pytest.raises(ValueError, match="n = 1; at least 2 runs are needed"):
         detectable(1)
+
+
+@pytest.mark.parametrize("n", [2, 3, 10, 30])
+def test_equal_values_have_their_own_value_as_mean_and_no_spread(n: int) -> None:
+    for value in (0.1, 0.3, -1.1, 1e-9):  # the mean of 0.1, 0.1, 0.1 by summation is not 0.1
+        assert t_interval([value] * n) == (value, value, value)
+        assert t_test([value] * n, value) == 1.0
+        assert t_test([value] * n) == 0.0
+    assert str(Estimate.of([0.1] * n)) == "0.1"

@@ -120,6 +120,12 @@ class Split:
         by = exponents(self.codes) if by is None else by
         return Split(rescale(self.codes, by), self.factors, rescale(self.test_codes, by), self.test_factors)
 
+    def without_offset(self) -> Split:
+        """Subtract the training mean of each code whose range is small next to its values, for use in float32."""
+        small = np.ptp(self.codes, axis=0) < np.abs(self.codes).max(0) / 256
+        offset = np.where(small, self.codes.mean(0), 0.0)
+        return Split(self.codes - offset, self.factors, self.test_codes - offset, self.test_factors)
+
     def standardised(self) -> Split:
         """Standardize each code by its training mean and standard deviation; constant codes become 0."""
         train, test = standardize(self.codes, self.test_codes)

@@ -427,7 +427,7 @@ def _decisive(table: Table, cells: Sequence[StudyRun], metric: str) -> str:
 def _ranking(table: Table, label: str) -> list[list[str]]:
     """Return place, row, mean with interval, and number of runs, best first; empty without scores.
 
-    Rows with a score that is not finite are last: they have no mean.
+    Rows with a score that is not finite, or with a run that diverged, are last: the other runs alone would be a choice.
     """
     columns = [column for column in table.columns if column.name == label]
     if not columns:
@@ -435,8 +435,17 @@ def _ranking(table: Table, label: str) -> list[list[str]]:
     column = columns[0]
     rows = [(row, column.estimate(row)) for row in table.rows if column.of(row)]
     sign = -1 if column.better == "higher" else 1
-    rows.sort(key=lambda pair: sign * pair[1].mean if math.isfinite(pair[1].mean) else math.inf)
+    rows.sort(key=lambda pair: (bool(table.of(pair[0], "diverged")), *_order(sign * pair[1].mean)))
     return [
-        [str(i + 1), row, format_number(found.mean) if found.n == 1 else str(found), str(found.n)]
+        [str(i + 1), row, format_number(found.mean) if found.n == 1 else str(found), _runs(table, row, found.n)]
         for i, (row, found) in enumerate(rows)
     ]
+
+
+def _order(value: float) -> tuple[bool, float]:
+    return not math.isfinite(value), value if math.isfinite(value) else 0.0
+
+
+def _runs(table: Table, row: str, counted: int) -> str:
+    """Return the number of runs that count, and of those that do not: ``2, 1 diverged``."""
+    return ", ".join([str(counted), *filter(None, [table.failures(row)])])

@@ -135,3 +135,16 @@ def test_a_score_that_is_not_finite_is_ranked_last(better: Any, order: str) -> N
     entries = [Entry(row, 0, Path(row), numbers=(("fid", Value(score, better)),)) for row, score in scores.items()]
     table = panel(entries, rows=list(scores), baseline="d", split=False)
     assert "".join(row[1] for row in _ranking(table, "fid")) == order
+
+
+def test_a_combination_with_a_diverged_run_is_ranked_after_those_without() -> None:
+    def entry(row: str, seed: int, score: float | None) -> Entry:
+        if score is None:
+            return Entry(row, seed, Path(row), status="diverged")
+        return Entry(row, seed, Path(row), numbers=(("fid", Value(score, "lower")),))
+
+    scores = {"lucky": (1.0, None), "good": (2.0, 2.0), "bad": (9.0, 9.0)}
+    entries = [entry(row, seed, score) for row, pair in scores.items() for seed, score in enumerate(pair)]
+    found = _ranking(panel(entries, rows=list(scores), baseline="bad", split=False), "fid")
+    assert [row[1] for row in found] == ["good", "bad", "lucky"]
+    assert [row[3] for row in found] == ["2", "2", "1, 1 diverged"]

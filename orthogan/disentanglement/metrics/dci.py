@@ -122,7 +122,10 @@ def dci(
         importance, fit, kind, variant = *_lasso(data, seed), "nrmse", f"lasso,alpha={ALPHA}"
     else:
         trees = TREES if estimators is None else estimators
-        importance, fit, kind = *_trees(data.rescaled(), classifier, trees, max_features, seed), "informativeness"
+        importance, fit, kind = (
+            *_trees(data.without_offset().rescaled(), classifier, trees, max_features, seed),
+            "informativeness",
+        )
         variant = f"{classifier},trees={trees}"
         if classifier == "random_forest":
             variant += f",features={'all' if max_features is None else max_features}"

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from orthogan.errors import UserError
-from orthogan.evaluation.fidelity.neighbors import chunk_of, radii
+from orthogan.evaluation.fidelity.neighbors import chunk_of, float64_distances, radii
+from orthogan.evaluation.fidelity.statistics import float64_place
 from orthogan.evaluation.metric import Inputs, Metric, Score, register
 
 NEIGHBORS = 5  # as in the paper
@@ -43,7 +44,8 @@ def density_coverage(
 
     Each real image has a ball that reaches to its neighbor number ``neighbors`` among the real images. Density is the
     mean number of balls around a generated image, divided by ``neighbors``; it can exceed 1. Coverage is the share of
-    balls with a generated image inside. As in the authors' code, the boundary does not belong to the ball.
+    balls with a generated image inside. As in the authors' code, the boundary does not belong to the ball, and the
+    distances are float64.
 
     Args:
         generated, reference: features (n, d), (m, d).
@@ -56,13 +58,13 @@ def density_coverage(
         >>> density_coverage(x, x)["coverage"]
         1.0
     """
-    fakes, reals = (x.to(device or generated.device) for x in (generated, reference))
+    fakes, reals = (float64_place(x.to(device or generated.device)) for x in (generated, reference))
     chunk = chunk_of(fakes)
-    balls = radii(reals, chunk, neighbors)
+    balls = radii(reals, chunk, neighbors, float64_distances)
     inside, covered = 0, torch.zeros(len(reals), dtype=torch.bool, device=fakes.device)
     for i in range(0, len(reals), chunk):
         for j in range(0, len(fakes), chunk):
-            within = torch.cdist(reals[i : i + chunk], fakes[j : j + chunk]) < balls[i : i + chunk, None]
+            within = float64_distances(reals[i : i + chunk], fakes[j : j + chunk]) < balls[i : i + chunk, None]
             inside += int(within.sum())
             covered[i : i + chunk] |= within.any(1)
     return {"density": inside / (neighbors * len(fakes)), "coverage": float(covered.double().mean())}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -16,16 +18,28 @@ def chunk_of(features: Tensor) -> int:
     return CUDA_CHUNK if features.is_cuda else CHUNK
 
 
-def radii(features: Tensor, chunk: int, neighbors: int) -> Tensor:
+def float64_distances(x: Tensor, y: Tensor) -> Tensor:
+    """Return the distances (n, m) of features (n, d), (m, d) in float64; 0 for equal rows, in any block."""
+    x, y = x.double(), y.double()
+    center = y.mean(0)  # a common offset would take up digits
+    x, y = x - center, y - center
+    squares = torch.cdist(x, y).square()
+    rounding = 64 * torch.finfo(x.dtype).eps * (x.square().sum(1)[:, None] + y.square().sum(1))
+    return torch.where(squares > rounding, squares, 0.0).sqrt()
+
+
+def radii(
+    features: Tensor, chunk: int, neighbors: int, distances_of: Callable[[Tensor, Tensor], Tensor] = torch.cdist
+) -> Tensor:
     """Return the distance (n,) of each row of ``features`` (n, d) to its neighbor ``neighbors``, not counting itself.
 
-    Distances are those of ``torch.cdist``, as in torch-fidelity.
+    By default, distances are those of ``torch.cdist``, as in torch-fidelity.
     """
     found = []
     for rows in features.split(chunk):
-        nearest = rows.new_empty(len(rows), 0)
+        nearest = distances_of(rows, rows[:0])
         for columns in features.split(chunk):
-            distances = torch.cdist(rows, columns)
+            distances = distances_of(rows, columns)
             closest = distances.topk(min(neighbors + 1, len(columns)), largest=False, sorted=False).values
             nearest = torch.cat([nearest, closest], 1)
             if nearest.shape[1] > neighbors + 1:

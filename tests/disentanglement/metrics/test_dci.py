@@ -198,3 +198,14 @@ def test_the_ceiling_of_another_number_of_features_is_the_documented_one() -> No
         dci(x, y, classifier="gbt", max_features="sqrt")
     with pytest.raises(ValueError, match="max_features"):
         dci(x, y, classifier="random_forest", max_features=-3)
+
+
+@pytest.mark.parametrize("classifier", ["gbt", "random_forest"])
+@pytest.mark.parametrize(("size", "offset"), [(1.0, 1e8), (1e-4, -1e3)])
+def test_a_constant_in_front_of_a_code_does_not_matter(classifier: Classifier, size: float, offset: float) -> None:
+    x, y = toy.noisy(200, (3, 4), 3, 0.1, seed=0)
+    moved = x * size
+    moved[:, 0] += offset  # the trees round codes to float32
+    plain, found = (dci(codes, y, classifier=classifier, estimators=3) for codes in (x, moved))
+    assert float(found) == pytest.approx(float(plain), abs=0.05)
+    assert found.details["informativeness_test"] == pytest.approx(plain.details["informativeness_test"], abs=0.05)
