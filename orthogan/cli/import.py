@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from orthogan.cli.subjects import check_file
+from orthogan.io.terminal import shell_word
 
 if TYPE_CHECKING:
     from orthogan.cli.parser import Parser
@@ -48,7 +49,7 @@ def run(arguments: Namespace) -> None:
     print(f"License: {arguments.license.strip() or origin['license']}")
     if opened.has_discriminator and out.suffix == ".safetensors":
         print("The file also has a discriminator; to keep it, choose a folder with --out")
-    print(f"Written to {out}. Look at it: orthogan sample {out}")
+    print(f"Written to {out}. Look at it: orthogan sample {shell_word(out)}")
 
 
 def _layouts() -> Iterable[str]:

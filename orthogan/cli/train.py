@@ -14,6 +14,7 @@ from orthogan.cli.arguments import add_config, add_trust
 from orthogan.cli.subjects import check_config
 from orthogan.errors import UserError
 from orthogan.io.read import user_path
+from orthogan.io.terminal import shell_word
 
 if TYPE_CHECKING:
     from orthogan.config.schema import Config
@@ -56,6 +57,7 @@ def run(arguments: Namespace) -> None:
 
 def _report(run: Path, settings: Config) -> None:
     """Print what a finished run holds, its first and last score, and what can be done with it."""
+    from orthogan.config.base import code_in
     from orthogan.io import checkpoint
     from orthogan.progress import duration
     from orthogan.training.resume import METRICS, own_scores
@@ -68,14 +70,15 @@ def _report(run: Path, settings: Config) -> None:
         form = ".2%" if settings.task == "classifier" else ".2f"
         first, last = (f"{scores[i][1].value:{form}} (step {scores[i][0]})" for i in (0, -1))
         print(f"{scores[-1][1].label}: {first} -> {last}")
+    again, trust = shell_word(run), " --trust" if code_in(settings) else ""
     if settings.task == "classifier":
         best = checkpoint.best_checkpoint(run)
         print(f"best checkpoint: {best}" if best is not None else f"checkpoints: {run / checkpoint.FOLDER}")
-        print(f"next:\n  orthogan evaluate {run} --metrics accuracy,corruptions")
+        print(f"next:\n  orthogan evaluate {again} --metrics accuracy,corruptions{trust}")
         return
     names = ("reals.png", "fakes_init.png", *(file.name for file in sorted(run.glob("fakes-*.png"))[-1:]))
     print(f"pictures: {', '.join(str(run / name) for name in names if (run / name).is_file())}")
-    commands = [f"sample {run}", f"traverse {run} --out traversal.html", f"evaluate {run} --metrics fid,prc"]
+    commands = [f"sample {again}", f"traverse {again} --out traversal.html", f"evaluate {again} --metrics fid,prc"]
     if settings.training.ema.kind == "power":
-        commands.append(f"ema {run} --search 0.02-0.2")
-    print("next:", *(f"  orthogan {command}" for command in commands), sep="\n")
+        commands.append(f"ema {again} --search 0.02-0.2")
+    print("next:", *(f"  orthogan {command}{trust}" for command in commands), sep="\n")

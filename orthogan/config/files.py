@@ -23,6 +23,7 @@ from orthogan.config.read import read_chain
 from orthogan.config.schema import Config, only_of, other_task
 from orthogan.errors import UserError
 from orthogan.io.read import printable, shown
+from orthogan.io.terminal import shell_word
 from orthogan.io.yaml_text import parse_yaml
 from orthogan.named_code import Trust, require_trust
 from orthogan.registry import did_you_mean
@@ -105,8 +106,8 @@ def check_run_folder(path: str | Path | None, overrides: Overrides, config: Conf
     if Path(str(config.out)).resolve() != file.resolve().parent:
         raise UserError(
             f"{printable(file)}: the run in {printable(file.parent)} was moved, or started in another folder: its "
-            f"config says out: {printable(config.out)}. Add out={printable(file.parent)} to resume it, or out=FOLDER "
-            "for a new run"
+            f"config says out: {printable(config.out)}. Add out={printable(shell_word(file.parent))} to resume it, or "
+            "out=FOLDER for a new run"
         )
 
 

@@ -24,6 +24,7 @@ from orthogan.evaluation.metric import find_metrics
 from orthogan.export.styles.page import own_directions
 from orthogan.io import checkpoint
 from orthogan.io.read import printable
+from orthogan.io.terminal import shell_word
 from orthogan.io.weights import write_sealed
 from orthogan.io.write import disk_errors, write_text
 from orthogan.latent import Directions, render, sample_images, save_samples, traverse
@@ -304,7 +305,7 @@ def _command(config: Config, file: str) -> str:
     idle = tuple(f"{key}." for key in INCIDENTAL)
     keys = [key for key in keys if key == "seed" or not f"{key}.".startswith(idle)]
     words = [f"{key}={command_word(mine[key])}" for key in keys if key in mine]
-    return " ".join(["orthogan train", file, *words])
+    return " ".join(["orthogan train", shell_word(file), *words])
 
 
 def _block(name: str, facts: Facts, config: Config, about: Description) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import re
+import shlex
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, TextIO
@@ -52,6 +53,12 @@ class Plain:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
+
+
+def shell_word(path: str | os.PathLike[str]) -> str:
+    """Return ``path`` as a word of a command, quoted where a shell needs it; never read as an option."""
+    text = os.fspath(path)
+    return shlex.quote(f"./{text}" if text.startswith("-") else text)
 
 
 def text_table(rows: Sequence[Sequence[str]], align: str, head: Sequence[str] = ()) -> str:

@@ -18,6 +18,7 @@ from typing import Any
 from orthogan.config.files import flatten
 from orthogan.errors import UserError
 from orthogan.evaluation import MetricResult
+from orthogan.io.terminal import shell_word
 from orthogan.models.generate import model_hash
 from orthogan.studies import measures
 from orthogan.studies.finished import FinishedRun
@@ -43,7 +44,7 @@ def compare(folders: Sequence[Path], out: Path) -> tuple[Path, Table]:
         Report(
             "Comparison of runs",
             f"{len(table.entries)} runs in {len(table.rows)} rows. Differences are to the first row, {table.baseline}.",
-            "orthogan compare " + " ".join(map(str, folders)) + f" --out {out}",
+            "orthogan compare " + " ".join(map(shell_word, folders)) + f" --out {shell_word(out)}",
             [table],
         ),
         out,

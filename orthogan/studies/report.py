@@ -23,6 +23,7 @@ from orthogan.drawing.grid import save_png, tile_pictures
 from orthogan.drawing.plots import Line, plot_curves
 from orthogan.io.json_lines import jsonable
 from orthogan.io.read import UnreadableFile, describe_error, read_regular
+from orthogan.io.terminal import shell_word
 from orthogan.io.write import disk_errors, write_text
 from orthogan.stats import Estimate, format_number
 from orthogan.studies.table import Entry, Table
@@ -285,7 +286,7 @@ def _making(report: Report) -> list[str]:
     if folders:
         blocks += [
             "Each run is an ordinary orthogan run, with its whole config in its folder. To make one alone:",
-            _code(f"orthogan train {folders[0]}/config.yaml"),
+            _code(f"orthogan train {shell_word(Path(folders[0], 'config.yaml'))}"),
         ]
     return blocks
 

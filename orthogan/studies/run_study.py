@@ -23,6 +23,7 @@ from orthogan.config.schema import Config
 from orthogan.errors import Stopped, UserError
 from orthogan.io import checkpoint
 from orthogan.io.lock import locked
+from orthogan.io.terminal import shell_word
 from orthogan.io.weights import Damaged
 from orthogan.io.write import append_json, disk_errors
 from orthogan.studies.cells import CELLS, PLACE, StudyRun, finished, list_runs, missing, study_folder
@@ -65,7 +66,7 @@ class Request:
         """Return the equivalent command line."""
         words = ["orthogan", "study", self.name, "--scale", self.scale]
         words += ["--seeds", str(self.seeds)] if self.seeds else []
-        words += ["--out", str(self.out), "--jobs", str(self.jobs), *map(shlex.quote, self.overrides)]
+        words += ["--out", shell_word(self.out), "--jobs", str(self.jobs), *map(shlex.quote, self.overrides)]
         words += map(shlex.quote, self.executor.words) if self.executor else []
         return " ".join(words)
 

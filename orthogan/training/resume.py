@@ -24,6 +24,7 @@ from orthogan.io import checkpoint
 from orthogan.io.checkpoint import Damaged
 from orthogan.io.json_lines import DAMAGE, keep_json_lines, read_json_lines
 from orthogan.io.read import printable
+from orthogan.io.terminal import shell_word
 from orthogan.io.weights import read_metadata
 from orthogan.io.write import disk_errors, free_name, write_text
 from orthogan.models.saved import CLASSIFIER, RAW
@@ -196,7 +197,8 @@ def refuse_changes(old: dict[str, Any], config: Config, run: Path, *, allow: boo
     if fixed:
         raise UserError(
             f"{run} contains a run that cannot be resumed with other values of:\n   " + "\n  ".join(fixed) + "\n"
-            f"Train into another folder with out=..., and start from its weights with model.init={run} if you like."
+            f"Train into another folder with out=..., and start from its weights with model.init={shell_word(run)} if "
+            "you like."
         )
     asked = [line for key, line in keys.items() if not _is_free(key, old, new)]
     if asked and not allow:

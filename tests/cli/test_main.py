@@ -23,6 +23,16 @@ from orthogan.errors import UserError
 from tests.fixtures.runs import ROOT, TINY, environment
 
 EXTRACTOR = "tests.fixtures.extractor:Moments"
+OWN_NET = """
+import torch
+class Mine(torch.nn.Module):
+    latent_dim, num_classes = 4, 0
+    def __init__(self):
+        super().__init__()
+        self.net = torch.nn.Linear(4, 32 * 32)
+    def forward(self, z, y=None):
+        return self.net(z).tanh().view(-1, 1, 32, 32)
+"""
 
 
 @pytest.fixture(scope="module")
@@ -44,6 +54,26 @@ def test_a_training_outlives_the_reader_of_its_output(tmp_path: Path, monkeypatc
         patch.setattr("sys.stdout", stream)
         assert main(["train", str(config), *TINY, f"out={tmp_path / 'run'}"]) == 0
     assert (tmp_path / "run" / "checkpoints" / "step-000000004").is_dir()
+
+
+@pytest.mark.parametrize("kind", ["sngan", "my_own_net:Mine"])
+def test_the_commands_that_are_proposed_after_training_run_as_printed(
+    tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    Path("tiny.yaml").touch()
+    Path("my_own_net.py").write_text(OWN_NET, encoding="utf-8")
+    words = [*TINY, f"model.generator.kind={kind}", "training.steps=1", "out=-my runs"]
+    assert main(["train", "tiny.yaml", *words]) == 0
+    proposed = capsys.readouterr().out.partition("next:\n")[2].splitlines()
+    assert len(proposed) == 3
+    for line in proposed[:2]:
+        program, *rest = shlex.split(line)
+        assert program == "orthogan"
+        assert main(rest) == 0, line
+    assert Path("samples.png").is_file()
+    assert Path("traversal.html").is_file()
 
 
 @pytest.mark.parametrize("words", [["--help"], ["--version"], ["train", "--help"], ["config", "--list"]])

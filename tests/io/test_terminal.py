@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import io
 import os
+import subprocess
 from collections.abc import Callable
 
 import pytest
 from tqdm import tqdm
 
-from orthogan.io.terminal import Plain, text_table
+from orthogan.io.terminal import Plain, shell_word, text_table
 
 
 @pytest.mark.parametrize(
@@ -49,6 +50,13 @@ def test_what_nobody_reads_any_more_is_dropped(make: Callable[[], tuple[int, int
 def test_a_full_disk_is_still_an_error() -> None:
     with pytest.raises(OSError, match="No space left"), open("/dev/full", "w", 1) as stream:
         Plain(stream).write("one\n")
+
+
+@pytest.mark.parametrize("name", ["plain/a.png", "a b", "it's", '"', "-dash", "--out", "$HOME", "a;b", "é", "-a b"])
+def test_a_path_is_one_word_for_the_shell_and_no_option(name: str) -> None:
+    said = subprocess.run(["sh", "-c", f"printf '%s|' {shell_word(name)}"], capture_output=True, text=True, check=True)
+    assert said.stdout in (f"{name}|", f"./{name}|")
+    assert not said.stdout.startswith("-")
 
 
 def test_progress_bars_are_as_they_were() -> None:
