@@ -9,20 +9,52 @@ from torch.distributed.nn.functional import all_reduce
 from torch.nn import functional
 
 from orthogan.layers.shapes import check_map
+from orthogan.linalg.precision import at_least_float32
 
 EPS = 2e-5  # from the SN-GAN authors' Chainer code, like the momentum (Chainer's decay 0.9)
 MOMENTUM = 0.1
 
 
-class BatchNorm2d(nn.BatchNorm2d):
-    """``nn.BatchNorm2d`` that combines its batch statistics across processes during training, on any device.
+class JoinedNorm(nn.modules.batchnorm._BatchNorm):
+    """A batch norm of torch that combines its batch statistics across processes during training, on any device.
 
-    ``nn.SyncBatchNorm`` needs CUDA. This layer all-reduces sums with autograd, so that n processes with equal
-    shares of a batch give the outputs, gradients and running statistics of one process with the whole batch.
+    ``nn.SyncBatchNorm`` needs CUDA. This layer all-reduces sums with autograd, so that n processes with shares of a
+    batch, of any size, give the outputs, gradients and running statistics of one process with the whole batch.
     """
 
-    def __init__(self, num_features: int, *, affine: bool = True) -> None:
-        super().__init__(num_features, eps=EPS, momentum=MOMENTUM, affine=affine)
+    def forward(self, input: Tensor) -> Tensor:
+        """Normalize (n, c, ...) -> (n, c, ...)."""
+        if not (self.training and several_processes()):
+            return super().forward(input)
+        self._check_input_dim(input)
+        with torch.autocast(input.device.type, enabled=False):
+            centered, mean, variance, count = joined_statistics(input)
+            if self.running_mean is not None and self.running_var is not None and self.num_batches_tracked is not None:
+                with torch.no_grad():
+                    self.num_batches_tracked += 1
+                    # momentum None: a plain average, as in torch
+                    new = 1 / self.num_batches_tracked if self.momentum is None else self.momentum
+                    unbiased = variance * (count / (count - 1).clamp_min(1))
+                    for running, now in ((self.running_mean, mean), (self.running_var, unbiased)):
+                        running.copy_(running + new * (now.to(running.dtype) - running))
+            scale = torch.rsqrt(variance + self.eps)
+            if self.affine:
+                scale = scale * self.weight
+            out = centered * _along(scale, centered)
+            if self.affine:
+                out = out + _along(self.bias, centered)
+        return out.to(input.dtype)
+
+
+class BatchNorm1d(JoinedNorm, nn.BatchNorm1d):
+    """``nn.BatchNorm1d`` that combines its batch statistics across processes, see ``JoinedNorm``."""
+
+
+class BatchNorm2d(JoinedNorm, nn.BatchNorm2d):
+    """``nn.BatchNorm2d`` that combines its batch statistics across processes, with the defaults of SN-GAN."""
+
+    def __init__(self, num_features: int, *, eps: float = EPS, affine: bool = True) -> None:
+        super().__init__(num_features, eps=eps, momentum=MOMENTUM, affine=affine)
 
     def forward(self, input: Tensor) -> Tensor:
         """Normalize (n, c, h, w) -> (n, c, h, w).
@@ -31,31 +63,35 @@ class BatchNorm2d(nn.BatchNorm2d):
             ValueError: the input has another shape.
         """
         check_map(self, input, self.num_features)
-        if self.training and dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
-            return self._joined(input)
         return super().forward(input)
 
-    def _joined(self, x: Tensor) -> Tensor:
-        assert self.running_mean is not None
-        assert self.running_var is not None
-        assert self.num_batches_tracked is not None
-        with torch.autocast(x.device.type, enabled=False):
-            exact = x.float()
-            count = exact.numel() // exact.shape[1] * dist.get_world_size()
-            mean = all_reduce(exact.sum((0, 2, 3))) / count
-            centred = exact - mean.view(1, -1, 1, 1)
-            variance = all_reduce(centred.square().sum((0, 2, 3))) / count
-            with torch.no_grad():
-                self.num_batches_tracked += 1
-                self.running_mean.lerp_(mean, MOMENTUM)
-                self.running_var.lerp_(variance * (count / max(count - 1, 1)), MOMENTUM)
-            scale = torch.rsqrt(variance + self.eps)
-            if self.affine:
-                scale = scale * self.weight
-            out = centred * scale.view(1, -1, 1, 1)
-            if self.affine:
-                out = out + self.bias.view(1, -1, 1, 1)
-        return out.to(x.dtype)
+
+def several_processes() -> bool:
+    """Return whether several processes share each batch."""
+    return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
+
+
+def joined_mean(total: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """Return the mean over all processes, and the number of values (0-d), from the sums and the number of this one."""
+    found = all_reduce(torch.cat([total.flatten(), total.new_full((1,), count)]))
+    return (found[:-1] / found[-1]).view_as(total), found[-1]
+
+
+def joined_statistics(x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return statistics of (n, c, ...) over all processes, in at least float32, with gradients across processes.
+
+    They are x less the mean, the mean (c,), the variance (c,), without Bessel's correction, and the number of values.
+    """
+    exact = at_least_float32(x)
+    dims = [0, *range(2, exact.dim())]
+    mean, count = joined_mean(exact.sum(dims), exact.numel() // exact.shape[1])
+    centered = exact - _along(mean, exact)
+    return centered, mean, all_reduce(centered.square().sum(dims)) / count, count
+
+
+def _along(channels: Tensor, x: Tensor) -> Tensor:
+    """Reshape (c,) to (1, c, 1, ...) for ``x`` (n, c, ...)."""
+    return channels.view(1, -1, *[1] * (x.dim() - 2))
 
 
 class ConditionalBatchNorm2d(nn.Module):

@@ -7,9 +7,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch import distributed as dist
 from torch.distributed.nn.functional import all_reduce
 
+from orthogan.layers.batch_norm import joined_mean, several_processes
 from orthogan.layers.shapes import check_map
 from orthogan.linalg.precision import at_least_float32
 from orthogan.linalg.roots import InverseMethod, condition_numbers, inverse_sqrt
@@ -20,7 +20,7 @@ class DecorrelatedBatchNorm2d(nn.Module):
     """ZCA whitening of the channels over (n, h, w), in groups: y = (S + eps I)^(-1/2) (x - mean), gain and bias.
 
     Training updates running averages of the mean and the whitening matrix, and evaluation uses them. Several processes
-    with equal shares of a batch give the outputs, gradients and averages of one process with the whole batch. The
+    with shares of a batch give the outputs, gradients and averages of one process with the whole batch. The
     computation uses at least float32, also inside autocast. The output is finite for constant input, a single sample or
     linearly dependent channels, because eps bounds the whitening matrix by 1 / sqrt(eps).
 
@@ -90,7 +90,7 @@ class DecorrelatedBatchNorm2d(nn.Module):
             ValueError: the input has another shape, or a training batch has no pixels.
         """
         check_map(self, input, self.num_features)
-        if self.training and not input.numel():
+        if self.training and not input.numel() and not several_processes():
             raise ValueError(f"{type(self).__name__}: a training batch of shape {tuple(input.shape)} is empty")
         with torch.autocast(input.device.type, enabled=False):
             x = at_least_float32(input).flatten(2).unflatten(1, (self.groups, self.num_features // self.groups))
@@ -107,12 +107,9 @@ class DecorrelatedBatchNorm2d(nn.Module):
 
     def _batch(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Return the centered (n, groups, c/groups, h*w) and the whitening matrices, and update the averages."""
-        count = x.shape[0] * x.shape[3]
-        joined = dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
-        if joined:
-            count *= dist.get_world_size()
-        total = x.sum((0, 3))
-        mean = (all_reduce(total) if joined else total) / count
+        count: Tensor | int = x.shape[0] * x.shape[3]
+        joined, total = several_processes(), x.sum((0, 3))
+        mean, count = joined_mean(total, count) if joined else (total / count, count)
         centred = x - mean[None, :, :, None]
         products = torch.einsum("ngdp,ngep->gde", centred, centred)
         covariance = (all_reduce(products) if joined else products) / count

@@ -12,9 +12,10 @@ from orthogan.layers.batch_norm import EPS, BatchNorm2d, ConditionalBatchNorm2d
 from tests.fixtures.two_processes import both_finish
 
 TWO = """
-import os, sys
+import copy, os, sys, unittest.mock
 import torch, torch.distributed as dist
-from orthogan.layers.batch_norm import BatchNorm2d
+from orthogan.layers.batch_norm import EPS, BatchNorm1d, BatchNorm2d
+from orthogan.models import GENERATORS
 dist.init_process_group("gloo")
 rank = dist.get_rank()
 torch.manual_seed(0)
@@ -41,6 +42,32 @@ for p, q in ((shared.weight, whole.weight), (shared.bias, whole.bias)):
     torch.testing.assert_close(total, q.grad, rtol=1e-4, atol=1e-4)
 torch.testing.assert_close(shared.running_mean, whole.running_mean)
 torch.testing.assert_close(shared.running_var, whole.running_var)
+# shares of different sizes, any momentum and number format, against torch on the whole batch
+for dtype, momentum, first in ((torch.float64, 0.3, 5), (torch.float32, None, 7), (torch.bfloat16, 0.1, 8)):
+    images = (x[:, :, :2, :3].double() * 2 + 1).to(dtype)
+    rows = slice(0, first) if rank == 0 else slice(first, 8)
+    for ours, theirs, batch in (
+        (BatchNorm2d(3), torch.nn.BatchNorm2d(3, eps=EPS), images),
+        (BatchNorm1d(18), torch.nn.BatchNorm1d(18), images.flatten(1)),
+        (BatchNorm1d(3), torch.nn.BatchNorm1d(3), images.flatten(2)),
+    ):
+        ours.momentum = theirs.momentum = momentum
+        ours.to(dtype), theirs.to(dtype)
+        close = dict(rtol=2e-2, atol=2e-2) if dtype == torch.bfloat16 else {}
+        for _ in range(2):
+            torch.testing.assert_close(ours(batch[rows]), theirs(batch)[rows], **close)
+        torch.testing.assert_close(ours.state_dict(), theirs.state_dict(), **close)
+# generators: the images and buffers of one process with the whole batch
+for kind, more in (("infogan", {}), ("biggan", {"num_classes": 2})):
+    torch.manual_seed(0)
+    whole = GENERATORS.get(kind)(resolution=32, image_channels=1, channels=2, latent_dim=16 if more else 6, **more)
+    z, y = whole.sample_latent(8, seed=1) * 2, (torch.arange(8) % 2 if more else None)
+    part = copy.deepcopy(whole)
+    with unittest.mock.patch("torch.distributed.get_world_size", lambda *_: 1):
+        expected = whole(z, y)
+    rows = slice(5 * rank, 5 + 3 * rank)
+    torch.testing.assert_close(part(z[rows], None if y is None else y[rows]), expected[rows], rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(part.state_dict(), whole.state_dict(), rtol=1e-3, atol=1e-4)
 shared.eval()
 torch.testing.assert_close(shared(x), torch.nn.functional.batch_norm(
     x, shared.running_mean, shared.running_var, shared.weight, shared.bias, False, 0.1, shared.eps))

@@ -12,11 +12,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from orthogan.errors import UserError
+from orthogan.layers.batch_norm import BatchNorm1d, BatchNorm2d
 from orthogan.models.families.resnet_blocks import unsupported_resolution
 from orthogan.models.protocol import DISCRIMINATORS, GENERATORS, Discriminator, Generator
 from orthogan.models.recognition import BOTTOM, SLOPE, halvings, initialise
 
 RESOLUTIONS = (16, 32, 64, 128, 256)
+EPS = 1e-5  # of the batch norms
 MOMENTUM = 0.1  # of the batch norms; 1 - decay of the released code
 
 
@@ -53,13 +55,13 @@ class InfoGANGenerator(Generator):
         stages = halvings(resolution)
         widths = [self.width, *([2 * channels] if stages > 1 else []), *([channels] * (stages - 2)), image_channels]
         self.linear = nn.Linear(latent_dim, 4 * channels)
-        self.norm = nn.BatchNorm1d(4 * channels, momentum=MOMENTUM)
+        self.norm = BatchNorm1d(4 * channels, eps=EPS, momentum=MOMENTUM)
         self.square = nn.Linear(4 * channels, self.width * BOTTOM**2)
-        self.square_norm = nn.BatchNorm1d(self.width * BOTTOM**2, momentum=MOMENTUM)
+        self.square_norm = BatchNorm1d(self.width * BOTTOM**2, eps=EPS, momentum=MOMENTUM)
         self.ups = nn.ModuleList(
             nn.ConvTranspose2d(a, b, 4, stride=2, padding=1) for a, b in itertools.pairwise(widths)
         )
-        self.norms = nn.ModuleList(nn.BatchNorm2d(width, momentum=MOMENTUM) for width in widths[1:-1])
+        self.norms = nn.ModuleList(BatchNorm2d(width, eps=EPS) for width in widths[1:-1])
         initialise(self)
 
     def first_layer(self) -> nn.Module:

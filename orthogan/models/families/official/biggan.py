@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from orthogan.layers.batch_norm import joined_statistics, several_processes
 from orthogan.models.families.resnet_blocks import project, square, unsupported_resolution
 from orthogan.models.generate import truncate
 from orthogan.models.label_table import ClassEmbedding
@@ -59,13 +60,20 @@ class StoredNorm(nn.Module):
         return self.means
 
     def forward(self, x: Tensor, condition: Tensor | None, truncation: float) -> Tensor:
-        """Normalize (n, c, h, w); training uses and updates the statistics of the batch, for every truncation."""
-        if self.training:
+        """Normalize (n, c, h, w); training uses and updates the statistics of the batch, for every truncation.
+
+        They are those of the batches of all processes.
+        """
+        if self.training and several_processes():
+            with torch.autocast(x.device.type, enabled=False):
+                centered, mean, variance, count = joined_statistics(x)
+                x = (centered * torch.rsqrt(variance + EPS).view(-1, 1, 1)).to(x.dtype)
+            self._follow(mean, variance * (count / (count - 1).clamp_min(1)))
+        elif self.training:
             with torch.no_grad():
                 variance, mean = torch.var_mean(x.float(), (0, 2, 3))
-                self.means.lerp_(mean.to(self.means), MOMENTUM)
-                self.variances.lerp_(variance.to(self.variances), MOMENTUM)
             x = functional.batch_norm(x, None, None, training=True, eps=EPS)
+            self._follow(mean, variance)
         else:
             mean, variance = self._at(truncation)
             x = functional.batch_norm(x, mean.to(x.dtype), variance.to(x.dtype), eps=EPS)
@@ -74,6 +82,11 @@ class StoredNorm(nn.Module):
             assert self.bias is not None
             return x * self.weight[:, None, None] + self.bias[:, None, None]
         return x * (1 + self.gain(condition))[:, :, None, None] + self.shift(condition)[:, :, None, None]
+
+    @torch.no_grad()
+    def _follow(self, mean: Tensor, variance: Tensor) -> None:
+        self.means.lerp_(mean.to(self.means), MOMENTUM)
+        self.variances.lerp_(variance.to(self.variances), MOMENTUM)
 
     def _at(self, truncation: float) -> tuple[Tensor, Tensor]:
         """Return mean and variance; between two rows they are mixed with the weights that the authors' code uses."""
