@@ -23,9 +23,21 @@ GeneratorLoss = Callable[[Tensor, Tensor | None], Tensor]  # (fake logits, real 
 
 @dataclass(frozen=True)
 class AdversarialLoss:
-    """The losses of D and G.
+    """The losses of D and of G, functions of logits (n,) that return a scalar.
 
-    ``paired``: the loss of the generator also needs the logits of reals. ``about``: formulas and source, for the docs.
+    Args:
+        discriminator: (real logits, fake logits) -> loss of D.
+        generator: (fake logits, real logits or None) -> loss of G.
+        paired: whether the loss of G also needs the logits of reals.
+        about: formulas and source, for the docs.
+
+    Example:
+        >>> import torch
+        >>> from orthogan.losses import LOSSES, AdversarialLoss
+        >>> hinge = LOSSES.get("hinge")
+        >>> hinge.discriminator(torch.tensor([2.0, 0.5]), torch.tensor([-2.0, -1.0])).item()
+        0.25
+        >>> mine = AdversarialLoss(hinge.discriminator, lambda fake, real: (1 - fake).square().mean())  # my_module:mine
     """
 
     discriminator: DiscriminatorLoss

@@ -93,11 +93,26 @@ class Snapshot:
 
 @dataclass(frozen=True)
 class PostHocEma:
-    """The stored averages of a run.
+    """The stored averages of a run, from which an average of any length can be made (see ``orthogan ema``).
+
+    Create it with ``PostHocEma.open``.
+
+    Attributes:
+        run: the run folder.
+        snapshots: the stored averages.
+
+    Source: Karras et al. 2024, arXiv:2312.02696.
 
     Example:
-        averages = PostHocEma.open("runs/faces")
-        generator = averages.generator(0.08, net)  # net: a generator of the run's config, which is changed and returned
+        >>> import orthogan
+        >>> from orthogan.training.post_hoc_ema import PostHocEma
+        >>> tiny = ["data.source=sprites", "data.channels=1", "data.count=16", "model.generator.channels=4"]
+        >>> tiny += ["model.discriminator.channels=4", "training.batch_size=4", "training.steps=4", "out=ema"]
+        >>> config = orthogan.load_config(None, [*tiny, "training.ema.kind=power", "evaluation.every=0"])
+        >>> run = orthogan.train(config)  # doctest: +ELLIPSIS
+        data: sprites-16, 16 images of 32 px; ...
+        >>> averages = PostHocEma.open(run)
+        >>> generator = averages.generator(0.08, orthogan.load(run))  # the net is changed and returned
     """
 
     run: Path

@@ -97,13 +97,30 @@ def complexity(
 
     Args:
         net: images (n, c, h, w) in [-1, 1] -> logits (n, classes); its mode is restored.
+        source: images with labels.
         samples: size of a random subset of the images, which depends on ``seed`` (None, or too many: all).
         norm: norm of a convolution in the product: of its kernel as a matrix, as published, or of its linear map
             ("operator", see ``conv_operator``). The sums always use matrices.
         size: side of the map for "operator".
+        batch_size: images per batch.
+        seed: random seed of the subset.
+        device: by default that of the network.
+        info: further facts for the protocol.
 
     Raises:
         UserError: no classes, no correctly classified image, no hidden layer, or a network with unknown norms.
+
+    Source: Sanyal, Torr & Dokania 2020, arXiv:1906.04659.
+
+    Example:
+        >>> import orthogan
+        >>> from orthogan.evaluation.critic.complexity import complexity
+        >>> from orthogan.models.classifiers import MLP
+        >>> images = orthogan.open_source("sprites", channels=1, count=32)
+        >>> net = MLP(resolution=32, image_channels=1, channels=4, num_classes=3)
+        >>> results, _ = complexity(net, images, progress=False)
+        >>> [result.metric for result in results]
+        ['margin', 'spec_fro', 'spec_l1', 'jac_norm']
     """
     began, place = time.monotonic(), choose_device(net, device)
     if (samples is not None and samples < 1) or batch_size < 1:

@@ -34,11 +34,21 @@ Pairs = Callable[[int], tuple[Tensor, Tensor]]  # index of a batch -> (reals, fa
 class Recipe:
     """Architecture and training of a critic; by default as published, for 32 pixels.
 
-    ``width``: channels of the first convolution; each further one has twice as many. ``lr`` falls linearly to 0.
-    ``penalty``: lambda of the gradient penalty. ``average``: decay of the averaged weights per step; at most (1 + t) /
-    (10 + t) in step t.
+    Args:
+        steps: training steps.
+        batch_size: reals and fakes per step.
+        width: channels of the first convolution; each further one has twice as many.
+        lr: learning rate, which falls linearly to 0.
+        penalty: lambda of the gradient penalty.
+        average: decay of the averaged weights per step; at most (1 + t) / (10 + t) in step t.
 
-    Raises ``UserError`` for a number out of range.
+    Raises:
+        UserError: a number is out of range.
+
+    Example:
+        >>> from orthogan.evaluation.critic.critic import Recipe
+        >>> Recipe(steps=2000, width=16).described  # what differs from the published recipe
+        'steps=2000,width=16'
     """
 
     steps: int = 100_000

@@ -74,14 +74,30 @@ def lipschitz(
 
     Args:
         discriminator: images (n, c, h, w) in [-1, 1] (and labels) -> (n,); moved to ``device``, as the generator is.
+        generator: the generator of the fakes.
         reals: training images or others, with the classes of the networks, if any.
+        pairs: number of pairs of each kind, at most the number of reals.
         gradients: also compute ||grad D|| at a random point between the images of every pair, as "gradient real-real",
             ….
+        batch_size: images per batch.
+        seed: random seed.
+        device: by default that of the discriminator.
         info: further facts for the protocol.
 
     Raises:
         UserError: networks and images have different classes or sizes, there are fewer than two images, or values are
             not finite.
+
+    Example:
+        >>> import orthogan
+        >>> from orthogan.evaluation.critic.lipschitz import lipschitz
+        >>> from orthogan.models import SNGANDiscriminator
+        >>> generator = orthogan.load("sprites-sngan")
+        >>> discriminator = SNGANDiscriminator(resolution=32, image_channels=1, channels=4)
+        >>> reals = orthogan.open_source("sprites", channels=1, count=16)
+        >>> result, quotients = lipschitz(discriminator, generator, reals, pairs=8, progress=False)
+        >>> sorted(quotients)
+        ['fake-fake', 'real-fake', 'real-real']
     """
     began, net = time.monotonic(), as_generator(generator)
     classes = _classes(discriminator, net, reals)

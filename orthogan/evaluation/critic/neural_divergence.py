@@ -103,6 +103,18 @@ def neural_divergence(
 
     Raises:
         UserError: images of another size, fewer than a batch, numbers out of range, or a loss that is not finite.
+
+    Source: Gulrajani et al. 2020, arXiv:2001.03653.
+
+    Example:
+        >>> import orthogan
+        >>> from orthogan.evaluation.critic.critic import Recipe
+        >>> from orthogan.evaluation.critic.neural_divergence import neural_divergence
+        >>> generator = orthogan.load("sprites-sngan")
+        >>> held_out = orthogan.open_source("sprites", channels=1, count=16)
+        >>> recipe = Recipe(steps=2, batch_size=4, width=2)  # far too short for a meaningful value
+        >>> neural_divergence(generator, held_out, recipe=recipe, samples=8, progress=False).metric
+        'neural_divergence'
     """
     began, chosen = time.monotonic(), recipe or Recipe()
     if samples < 2:

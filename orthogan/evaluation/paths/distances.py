@@ -90,13 +90,23 @@ class DistanceMetric(Metric):
 
 
 def load_distance(distance: str | Distance | Function, *, device: torch.device | str = "cpu") -> Distance:
-    """Load the distance of this name on ``device``; the user's own functions and modules are wrapped.
+    """Load a distance of images on ``device``.
 
-    "lpips-vgg16"; "pixel": the mean squared difference of pixels; "efficientnet-lite0": the squared distance of the
-    features of the embedded network (images are not rounded to bytes for it).
+    Args:
+        distance: "lpips-vgg16"; "pixel", the mean squared difference of pixels; "efficientnet-lite0", the squared
+            distance of the features of the embedded network (images are not rounded to bytes for it); or your own
+            function or module of two batches of images (n, c, h, w) in [-1, 1] that returns distances (n,).
+        device: device of the networks.
 
     Raises:
         UserError: unknown distance, or its weights are not available.
+
+    Example:
+        >>> import torch
+        >>> from orthogan.evaluation.paths.distances import load_distance
+        >>> distance = load_distance("pixel")
+        >>> distance(torch.zeros(2, 3, 8, 8), torch.ones(2, 3, 8, 8)).tolist()
+        [1.0, 1.0]
     """
     if isinstance(distance, Distance):
         return distance

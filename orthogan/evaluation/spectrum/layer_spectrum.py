@@ -64,12 +64,23 @@ def spectrum(module: nn.Module, layers: str | Sequence[str] = (), size: int = 8)
     """Measure the effective weight, including constraints, of each layer of ``module``, which is not changed.
 
     Args:
+        module: a layer or a network.
         layers: layers to measure, as in ``orthogan.weights.select``; all by default.
         size: height and width of the input map of convolutions; rounded up to fit the kernel and to a multiple of the
             stride. Above a few kernel widths the norm hardly depends on it.
 
     Raises:
         ValueError: no such layer, a size below 1, or a non-finite weight.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> from orthogan.evaluation.spectrum.layer_spectrum import spectrum
+        >>> layer = nn.Linear(2, 2, bias=False)
+        >>> layer.weight.data = torch.diag(torch.tensor([3.0, 1.0]))
+        >>> (found,) = spectrum(layer)
+        >>> found.sigma, round(found.stable_rank, 3)
+        (3.0, 1.111)
     """
     if size < 1:
         raise ValueError(f"size is {size}: must be at least 1 pixel")

@@ -17,20 +17,29 @@ from orthogan.weights.matrix import Layer
 def near_orthogonality(net: nn.Module, layers: str | Sequence[str] = ()) -> dict[str, float]:
     """Compute the root mean square of s^2 - 1 over the singular values s of each layer; 0 if orthogonal.
 
-    ``NAME/kernel``: of the weight K as a matrix (outputs, inputs * taps; block diagonal with groups), that is
-    ||K K^T - I||_F / sqrt(rows), or of K^T K if there are more rows than columns. ``NAME/operator``: of the layer as a
-    linear map; for a convolution on a large torus, by its exact self-convolution (Achour et al. 2022;
-    ``penalties.conv_orthogonality``); if the stride skips pixels, only the pixels that it reads count. ``mean/…``
-    and ``max/…``: over the layers with equal weights, so that the stem and 1x1 convolutions matter as well.
+    ``NAME/kernel``: of the weight K as a matrix (outputs, inputs * taps; block diagonal with groups), that is ||K K^T -
+    I||_F / sqrt(rows), or of K^T K if there are more rows than columns. ``NAME/operator``: of the layer as a linear
+    map; for a convolution on a large torus, by its exact self-convolution (Achour et al. 2022;
+    ``penalties.conv_orthogonality``); if the stride skips pixels, only the pixels that it reads count. ``mean/…`` and
+    ``max/…``: over the layers with equal weights, so that the stem and 1x1 convolutions matter as well.
 
     The effective weights are measured, including constraints; the network is not changed. The results are plain
     numbers, accurate to about 1e-3 near 0 if there are more rows than columns, and to 1e-6 elsewhere.
 
     Args:
+        net: the network.
         layers: layers to measure, as in ``orthogan.weights.select``; all by default, including the last linear one.
 
     Raises:
         ValueError: no such layer.
+
+    Example:
+        >>> from torch import nn
+        >>> from orthogan.evaluation.spectrum.near_orthogonality import near_orthogonality
+        >>> net = nn.Sequential(nn.Linear(4, 4, bias=False))
+        >>> _ = nn.init.eye_(net[0].weight)
+        >>> near_orthogonality(net)["max/kernel"]
+        0.0
     """
     found: dict[str, float] = {}
     with modes.eval_mode(net):
