@@ -1,4 +1,4 @@
-"""Handling of freed memory, and detection of out-of-memory errors."""
+"""Handling of freed memory, peak memory, and detection of out-of-memory errors."""
 
 from __future__ import annotations
 
@@ -26,6 +26,14 @@ def keep_freed_memory() -> bool:
         return all([mallopt(MMAP_MAX, 0), mallopt(TRIM_THRESHOLD, -1), mallopt(TOP_PAD, STEP)])
     except (AttributeError, OSError):  # another C library, such as musl
         return False
+
+
+def peak_memory() -> float:
+    """Return the peak memory of this process so far [MiB], without that of a GPU."""
+    import resource  # not on Windows
+
+    largest = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return largest / (2**20 if sys.platform == "darwin" else 2**10)
 
 
 def out_of_memory(error: BaseException) -> bool:

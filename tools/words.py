@@ -23,7 +23,7 @@ SUFFIXES = {".py", ".md", ".yaml", ".yml", ".html", ".txt", ".js", ".ipynb"}
 # the texts of studies are stored with their results, which are published as they were written
 STORED = ("docs/results", "docs/results.md", "orthogan/studies/papers", "orthogan/studies/measures.py")
 ALLOWED = "words: allow"
-CODE = re.compile(r"``[^`]+``|`[^`\n]+`")
+CODE = re.compile(r"``[^`]+``|`[^`\n]+`|^ {8,}\w+(?=: )", re.MULTILINE)  # also an argument in a docstring
 KEY = re.compile(r"""[a-z]?(["'])-*\w+\1""")  # a name, not a text
 FIELD = re.compile(r"\{[^{}]*\}")
 TEXT = {tokenize.COMMENT, tokenize.STRING, getattr(tokenize, "FSTRING_MIDDLE", tokenize.STRING)}

@@ -106,8 +106,8 @@ def run(arguments: Namespace) -> None:
     latents = [found for path in arguments.latent if (found := read_latents(path, net)) is not None]
     if any(found.noise for found in latents):
         raise UserError(
-            "--latent: these latents have noise maps of their own, which a film cannot mix; omit --noise "
-            "when you project the pictures"
+            "--latent: these latents have their own noise maps, and a film cannot interpolate noise maps; project the "
+            "pictures again without --noise"
         )
     keys = keyframes(net, seeds, latents, space=arguments.space, classes=classes, truncation=arguments.truncation)
     even = None

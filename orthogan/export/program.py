@@ -203,7 +203,7 @@ class _Compiler:
     ) -> int:
         kernel = self.known(weight)
         if kernel is None or kernel.dim() != 4:
-            raise UserError("to page: a convolution with a computed kernel, or not of two dimensions; choose --to onnx")
+            raise UserError("to page: convolutions must be 2D with a fixed kernel; for this network choose --to onnx")
         (_, c, h, w), (_, o, oh, ow) = shape(x), shape(node)
         two = [list(values) * (2 // len(values)) for values in (stride, padding, dilation)]
         sizes = {"C": c, "H": h, "W": w, "O": o, "OH": oh, "OW": ow, "kh": kernel.shape[2], "kw": kernel.shape[3]}
@@ -278,13 +278,13 @@ class _Compiler:
     def _softmax(self, node: fx.Node, x: Any, dim: int, _: bool) -> int:
         sizes = shape(x)
         if dim % len(sizes) != len(sizes) - 1:
-            raise UserError("to page: a softmax over another axis than the last; choose --to onnx")
+            raise UserError("to page: a softmax must be over the last axis; for this network choose --to onnx")
         return self.step("softmax", node, [x], rows=math.prod(sizes[:-1]))
 
     def _where(self, node: fx.Node, condition: Any, a: Any, b: Any) -> int:
         chosen = self.known(condition)
         if chosen is None:
-            raise UserError("to page: a condition that depends on the latent; choose --to onnx")
+            raise UserError("to page: a condition must not depend on the latent; for this network choose --to onnx")
         out, sizes, halves = shape(node), list(chosen.shape), []
         for mask, value in ((chosen, a), (~chosen, b)):
             product = self._binary("mul", node, Made(self.constant(mask), sizes), value)
@@ -341,7 +341,9 @@ class _Compiler:
 
     def _index(self, node: fx.Node, table: Any, index: list[Any]) -> int:
         if len(index) != 1 or index[0] is None:
-            raise UserError("to page: indexing with several tensors; choose --to onnx")
+            raise UserError(
+                "to page: indexing with several tensors is not supported; for this network choose --to onnx"
+            )
         return self.step("row", node, [table, index[0]])
 
     def _embedding(self, node: fx.Node, table: Any, index: Any, *_: Any) -> int:
@@ -435,7 +437,7 @@ def linear(
 
 def _missing(node: fx.Node) -> UserError:
     return UserError(
-        f"to page: the page has no {node.target}, which this network uses; choose --to onnx or --to torch-export"
+        f"to page: the operation {node.target} of this network is not supported; choose --to onnx or --to torch-export"
     )
 
 

@@ -147,7 +147,7 @@ def film(
     if walk not in FILM_WALKS:
         raise UserError(f"walk='{walk}': choose {', '.join(FILM_WALKS)}")
     if walk == "sphere" and keys.space != "z":
-        raise UserError(f"walk='sphere' in space '{keys.space}': only z lies around a sphere; use line or path")
+        raise UserError(f"walk='sphere' in space '{keys.space}': only latents of z lie near a sphere; use line or path")
     maps = noise_maps(net) if noise == "varied" else {}
     if noise == "varied" and not maps:
         raise UserError("noise='varied': this generator has no noise maps; omit it")
@@ -305,8 +305,8 @@ def faded(generator: Generator, others: Sequence[int], shares: Sequence[float]) 
     tables = [part for part in generator.modules() if _takes_class(part, rows)]
     if not tables:
         raise UserError(
-            f"{type(generator).__name__} has no vectors per class that could be mixed, so its classes cannot fade into "
-            "each other; choose one class"
+            f"{type(generator).__name__} has no class vectors to mix, so its classes cannot fade into each other; "
+            "choose one class"
         )
     place = get_device(generator)
     to, share = torch.tensor(others, device=place), torch.tensor(shares, device=place)

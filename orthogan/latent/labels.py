@@ -160,7 +160,7 @@ class Labels:
                 if spot.space != space or len(spot.latent) != net.latent_dim:
                     raise UserError(
                         f"seed {spot.seed}: its picture has a latent of {len(spot.latent)} dimensions in "
-                        f"'{spot.space}', and directions are searched in {net.latent_dim} of '{space}'; "
+                        f"'{spot.space}', but directions are searched in '{space}', which has {net.latent_dim}; "
                         f"use --space {spot.space}"
                     )
                 found.append(torch.tensor(spot.latent)[None])

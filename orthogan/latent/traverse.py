@@ -344,7 +344,7 @@ def contact_sheet(
         raise UserError(f"base='{base}': 'sample' (the latent of the seed) or 'zero' (the mean of the latents)")
     if walk == "sphere" and directions.space != "z":
         raise UserError(
-            f"walk='sphere' in space '{directions.space}': only the prior of z lies around a sphere; use walk='line'"
+            f"walk='sphere' in space '{directions.space}': only latents of z lie near a sphere; use walk='line'"
         )
     if control < 0:
         raise UserError(f"control={control}: must be a number of rows, 0 or more")

@@ -116,8 +116,9 @@ def _classes(given: dict[str, Tensor], net: nn.Module, role: str, there: Form, h
     if not here.num_classes:
         return [f"{role}: without classes, as the mean of {there.num_classes}"]
     if not there.num_classes:
-        return [f"{role}: {here.num_classes} classes, which begin alike"]
-    what = f"the weights of {', '.join(kept)} stay" if kept else "none of the same name, so all begin alike"
+        return [f"{role}: {here.num_classes} classes, which start with equal weights"]
+    same = f"the weights of {', '.join(kept)} are kept"
+    what = same if kept else "none has the same name, so all start with equal weights"
     return [f"{role}: {there.num_classes} classes to {here.num_classes}, {what}"]
 
 

@@ -120,7 +120,7 @@ class WarmStart:
             raise UserError(
                 f"model.init: the {name} of {self.saved.path} is another net than that of this config "
                 f"({len(wrong)} tensors differ: {first}). There -> here:\n  "
-                + "\n  ".join(lines or ["every key is the same"])
+                + "\n  ".join(lines or ["all keys are equal"])
                 + (f"\nTo use the net of the file, set {fix}" if fix else "")
                 + advice
             )

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import resource
 import shutil
-import sys
 import time
 import traceback
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -18,6 +16,7 @@ from typing import Any
 
 import torch
 
+from orthogan import memory
 from orthogan.config.base import names_in
 from orthogan.config.files import load_config
 from orthogan.config.schema import Config
@@ -216,5 +215,4 @@ def peak_memory() -> float:
     """Return the peak memory so far [MiB]: of the GPU if this process has used one, else of the process."""
     if torch.cuda.is_available() and torch.cuda.is_initialized():
         return torch.cuda.max_memory_allocated() / 2**20
-    largest = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return largest / (2**20 if sys.platform == "darwin" else 2**10)
+    return memory.peak_memory()

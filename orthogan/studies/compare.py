@@ -72,7 +72,7 @@ def compare_runs(folders: Sequence[Path]) -> Table:
         row, seed = names[_key(config)], run.config.seed
         if (row, seed) in seen:
             raise UserError(
-                f"{run.folder} and {seen[row, seed].folder} hold the same config and seed {seed}: give one of them"
+                f"{run.folder} and {seen[row, seed].folder} have the same config and seed {seed}; give only one of them"
             )
         seen[row, seed] = run
         entries.append(_entry(run, row))

@@ -27,7 +27,7 @@ from orthogan.io.write import disk_errors
 from orthogan.registry import Registry
 from orthogan.studies.cells import StudyRun
 from orthogan.studies.outcome import Outcome, load, save
-from orthogan.studies.pool import FORM, LOOK, CellWorker, progress, why_failed
+from orthogan.studies.pool import LOOK, CellWorker, progress, progress_of, why_failed
 from orthogan.studies.worker import read_cell
 from orthogan.training.stop import StopSignal
 
@@ -126,9 +126,7 @@ def run_on(request: ExecutorRequest, cells: Sequence[StudyRun], root: Path, titl
     make = EXECUTORS.get(request.name, "--executor")
     mark = root / f".stop-{uuid.uuid4().hex}"  # all machines see this folder
     earlier, failed = {cell.folder: progress(cell) for cell in cells}, 0
-    bar = tqdm(
-        total=len(cells), desc=title, unit="cell", bar_format=FORM, disable=None, dynamic_ncols=True, mininterval=0.5
-    )
+    bar = progress_of(cells, title)
     for old in root.glob(".stop-*"):  # of a command that was killed
         old.unlink(missing_ok=True)
     futures: list[tuple[Any, StudyRun]] = []
@@ -139,7 +137,7 @@ def run_on(request: ExecutorRequest, cells: Sequence[StudyRun], root: Path, titl
                 futures += [(executor.submit(run_job, job_of(cell, mark)), cell) for cell in cells]
             while futures:
                 if stop.name is not None and not mark.exists():
-                    bar.set_postfix_str("stopping, the running cells are saving")
+                    bar.set_postfix_str("stopping, the current runs are saving")
                     _write(mark)
                     for future, _ in futures:
                         if getattr(future, "state", "") == "PENDING":  # a job of SLURM may wait for hours
@@ -163,7 +161,7 @@ def run_on(request: ExecutorRequest, cells: Sequence[StudyRun], root: Path, titl
             mark.unlink(missing_ok=True)
     if stop.name is not None:
         left = sum(load(cell.folder) is None for cell in cells)
-        raise Stopped(f"stopped by {stop.name}, {left} cells to go; the same command resumes")
+        raise Stopped(f"stopped by {stop.name}, {left} runs left; the same command resumes")
 
 
 def _write(mark: Path) -> None:

@@ -83,7 +83,7 @@ def load(folder: Path) -> Outcome | None:
     try:
         tree = dict(parse_json(content, FILE))
         if tree.pop(HASH, None) not in (None, json_sha256(tree)):  # early versions wrote none
-            raise ValueError("its content is not what its hash says")
+            raise ValueError("its content does not match its hash")
         if tree["status"] not in get_args(Status):
             raise ValueError(f"status {tree['status']!r}")
         found = FOUND.validate_python(tree["measures"])

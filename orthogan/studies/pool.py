@@ -24,7 +24,7 @@ LOOK = 0.5  # seconds between looks at the cells
 TAIL = 1 << 16  # bytes read from the end of a log, more than a line
 STOP = "stop"  # the message that makes a cell save and exit
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
-FORM = "{l_bar}{bar}| {n:.1f}/{total:.0f} cells [{elapsed}<{remaining}, {rate_fmt}{postfix}]"
+FORM = "{l_bar}{bar}| {n:.1f}/{total:.0f} runs [{elapsed}<{remaining}, {rate_fmt}{postfix}]"
 
 
 def run_cells(cells: Sequence[StudyRun], jobs: int, title: str) -> None:
@@ -39,9 +39,7 @@ def run_cells(cells: Sequence[StudyRun], jobs: int, title: str) -> None:
     threads = max(1, cores() // jobs)
     waiting, failed = deque(cells), 0
     workers = [CellWorker(threads, jobs) for _ in range(min(jobs, len(cells)))]
-    bar = tqdm(
-        total=len(cells), desc=title, unit="cell", bar_format=FORM, disable=None, dynamic_ncols=True, mininterval=0.5
-    )
+    bar = progress_of(cells, title)
     done, earlier = 0, {cell.folder: progress(cell) for cell in cells}
     try:
         bar.initial = bar.n = sum(earlier.values())  # progress of earlier sessions does not count as speed
@@ -54,7 +52,7 @@ def run_cells(cells: Sequence[StudyRun], jobs: int, title: str) -> None:
                 if not busy:
                     break
                 if stop.name is not None:
-                    bar.set_postfix_str(f"stopping, {len(busy)} cells are saving")
+                    bar.set_postfix_str(f"stopping, {len(busy)} runs are saving")
                     for worker in busy:
                         worker.stop()
                 for worker in _answering(busy):
@@ -68,10 +66,17 @@ def run_cells(cells: Sequence[StudyRun], jobs: int, title: str) -> None:
                     bar.set_postfix_str(_state(shares.count(1.0), failed), refresh=False)
                     bar.update(max(0.0, done + sum(shares) + sum(earlier[cell.folder] for cell in waiting) - bar.n))
             if stop.name is not None:
-                raise Stopped(f"stopped by {stop.name}, {len(cells) - done} cells to go; the same command resumes")
+                raise Stopped(f"stopped by {stop.name}, {len(cells) - done} runs left; the same command resumes")
     finally:
         for worker in workers:
             worker.close()
+
+
+def progress_of(cells: Sequence[StudyRun], title: str) -> tqdm:
+    """Return the progress bar of ``cells``, which may be partly done."""
+    return tqdm(
+        total=len(cells), desc=title, unit="run", bar_format=FORM, disable=None, dynamic_ncols=True, mininterval=0.5
+    )
 
 
 class CellWorker:

@@ -70,9 +70,9 @@ img {{ max-width: 100%; height: auto; }}
 ARROWS = {"lower": " ↓", "higher": " ↑", "": ""}
 NOT_CORRECTED = (
     "Mean ± half the width of its 95 % interval (Student's t over n seeds); no interval with `n = 1`. Intervals in "
-    "the tables are not corrected for multiple comparisons: of twenty true zeros about one interval misses 0. The "
-    "verdicts are corrected. ↓ lower is better, ↑ higher is better. Failed runs are counted but are not in the mean, "
-    "so the mean of such a row is that of the remaining runs."
+    "the tables are not corrected for multiple comparisons: about one in twenty excludes 0 although there is no "
+    "difference. The verdicts are corrected. ↓ lower is better, ↑ higher is better. The mean of a row with failed runs "
+    "is that of its other runs."
 )
 
 
@@ -281,11 +281,11 @@ def _making(report: Report) -> list[str]:
         values = dict.fromkeys(_said(sitting[key]) for sitting in sittings if key in sitting)
         if values:
             facts.append(_plain(f"{key}: {', '.join(values)}"))
-    blocks = ["## How it was made", *_bullets(facts)]
+    blocks = ["## Machine and versions", *_bullets(facts)]
     folders = [entry.folder for panel in report.panels for entry in panel.entries]
     if folders:
         blocks += [
-            "Each run is an ordinary orthogan run, with its whole config in its folder. To make one alone:",
+            "Each run is an ordinary orthogan run, with its complete config in its folder. To train one alone:",
             _code(f"orthogan train {shell_word(Path(folders[0], 'config.yaml'))}"),
         ]
     return blocks

@@ -152,8 +152,8 @@ def say_failed(cells: Sequence[StudyRun], path: Path, what: str) -> None:
     """Raise ``UserError`` if a cell failed; ``path``: of the report."""
     if failed := [cell for cell in cells if (made := load(cell.folder)) is not None and made.status == "error"]:
         raise UserError(
-            f"{what}: {len(failed)} of {len(cells)} runs failed, such as {failed[0].name}; {path} says "
-            "why, and the same command tries them again"
+            f"{what}: {len(failed)} of {len(cells)} runs failed, such as {failed[0].name}; for the "
+            f"reasons see {path}; the same command tries them again"
         )
 
 
@@ -224,7 +224,7 @@ def _remarks(study: Study, scale: ScaleName, panels: Sequence[Any], root: Path) 
         remarks.append("**Smoke scale**: a check that everything runs. The numbers are meaningless.")
     pending = sum(entry.status == PENDING for panel in panels for entry in panel.entries)
     if pending:
-        remarks.append(f"**Not complete**: {pending} runs are missing; the same command makes them.")
+        remarks.append(f"**Not complete**: {pending} runs are missing; the same command trains them.")
     file = root / REDONE
     remarks += [_deleted(record) for record in read_records(file, _deleted)] if file.is_file() else []
     return remarks
@@ -264,7 +264,7 @@ def refuse_changed(
         listing = "\n".join(f"  {', '.join(dict.fromkeys(of))}:\n    {lines}" for lines, of in found.items())
         words = " ".join(f"--redo {method}" for method in methods)
         raise UserError(
-            f"{what}: some runs were made under another definition:\n{listing}\n"
+            f"{what}: some runs were trained with another config:\n{listing}\n"
             + (f"To delete and repeat them: {words}. " if redo else "To repeat them: delete the folder. ")
             + "To keep them: choose another --out."
         )

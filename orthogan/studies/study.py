@@ -281,15 +281,19 @@ class Study:
                 if not NAME.fullmatch(name):
                     raise ValueError(f"{name!r}: use lowercase letters, digits and . + - = , _ only")
         if self.baseline not in self.methods:
-            raise ValueError(f"{self.name}: its baseline {self.baseline!r} is none of {', '.join(self.methods)}")
+            raise ValueError(
+                f"{self.name}: the baseline {self.baseline!r} is not one of the methods {', '.join(self.methods)}"
+            )
         identities = [measure.name for measure in self.measures]
         if len({*identities}) < len(identities):
-            raise ValueError(f"{self.name}: two measures have one name: {', '.join(identities)}")
+            raise ValueError(f"{self.name}: two measures have the same name: {', '.join(identities)}")
         for term in (term for claim in self.claims for contrast in claim.contrasts for term in contrast.terms):
             if term.method not in self.methods:
-                raise ValueError(f"{self.name}: a claim is about {term.method!r}, none of {', '.join(self.methods)}")
+                raise ValueError(
+                    f"{self.name}: a claim names {term.method!r}, not one of the methods {', '.join(self.methods)}"
+                )
             if term.setting not in (EVERY, *settings):
-                raise ValueError(f"{self.name}: a claim is about the setting {term.setting!r}, which no scale has")
+                raise ValueError(f"{self.name}: a claim names the setting {term.setting!r}, which no scale has")
 
     def at(self, scale: ScaleName) -> Study:
         """Return the study at one scale: with its methods and settings, and the comparisons of the claims among them.

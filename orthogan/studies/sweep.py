@@ -382,7 +382,7 @@ class _Sweep:
             print(text_table(ranking, "rlrr", ["", "values", label, "runs"]))
         pending = sum(entry.status == "unfinished" for entry in table.entries)
         remarks = [f"**Best** {label}: {ranking[0][1]} ({ranking[0][2]})."] if ranking else []
-        remarks += [f"**Not complete**: {pending} runs are missing; the same command makes them."] if pending else []
+        remarks += [f"**Not complete**: {pending} runs are missing; the same command trains them."] if pending else []
         keys = "; ".join(_describe(axis) for axis in self.plan.axes)
         seeds = "1 random seed" if self.request.seeds == 1 else f"{self.request.seeds} random seeds"
         configs = {str(cell.folder): cell.config.model_dump() for cell in self.cells}

@@ -19,6 +19,7 @@ from orthogan.config.schema import Config
 from orthogan.distributed import all_true
 from orthogan.errors import CannotWrite, Stopped
 from orthogan.io import checkpoint
+from orthogan.memory import peak_memory
 from orthogan.progress import duration
 from orthogan.threads import ThreadCount
 from orthogan.training.expected import Expected, find_expected
@@ -319,6 +320,4 @@ def _now(accelerator: Accelerator) -> float:
 def _peak_memory(accelerator: Accelerator) -> str:
     if accelerator.device.type == "cuda":
         return f"{torch.cuda.max_memory_allocated() / 2**20:.0f} MiB on the device"
-    import resource  # not on Windows
-
-    return f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10:.0f} MiB of the process"
+    return f"{peak_memory():.0f} MiB of the process"

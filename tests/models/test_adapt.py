@@ -110,7 +110,7 @@ def test_new_classes_begin_as_the_unconditional_net(kind: str) -> None:
         if kind != "stylegan2":  # whose mapping net has a vector of length 1 for each class
             torch.testing.assert_close(drawn(new_g, label), drawn(g), rtol=1e-4, atol=1e-4)
         torch.testing.assert_close(judged(new_d, images, label), judged(d, images), rtol=1e-3, atol=1e-3)
-    assert "generator: 2 classes, which begin alike" in said
+    assert "generator: 2 classes, which start with equal weights" in said
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -76,10 +76,10 @@ def test_studies_are_found_by_name_or_place_and_a_typo_gets_a_hint() -> None:
     ("changes", "words"),
     [
         ({"name": "A b"}, "names a folder"),
-        ({"baseline": "none"}, "its baseline 'none' is none of base, second"),
+        ({"baseline": "none"}, "the baseline 'none' is not one of the methods base, second"),
         ({"scales": {"cpu": Scale({}, {"": Setting(), "x": Setting()})}}, "must be the only one"),
-        ({"measures": stub.STUDY.measures * 2}, "two measures have one name"),
-        ({"claims": [Claim("c", "s", (Hypothesis("x", (Term("e", "third"),), "below"),))]}, "about 'third'"),
+        ({"measures": stub.STUDY.measures * 2}, "two measures have the same name"),
+        ({"claims": [Claim("c", "s", (Hypothesis("x", (Term("e", "third"),), "below"),))]}, "a claim names 'third'"),
         ({"claims": [Claim("c", "s", (Hypothesis("x", (Term("e", "base", 1.0, "y"),), "below"),))]}, "setting 'y'"),
     ],
 )

@@ -97,7 +97,7 @@ def test_a_run_that_has_not_come_to_its_end_is_counted_and_gives_no_number(runs:
 def test_the_same_run_twice_or_no_run_is_refused(runs: list[Path], tmp_path: Path) -> None:
     copy = tmp_path / "copy"
     shutil.copytree(runs[0], copy)
-    with pytest.raises(UserError, match="hold the same config and seed 0"):
+    with pytest.raises(UserError, match="have the same config and seed 0"):
         compare_runs([runs[0], copy])
     with pytest.raises(UserError, match=r"not a run of orthogan \(it has no config.yaml\)"):
         compare_runs([tmp_path])

@@ -25,7 +25,7 @@ def request(out: Path, name: str, **more: int) -> Request:
 
 
 def test_a_cell_that_is_killed_is_a_failure_and_the_others_go_on(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"3 of 5 runs failed, such as third, seed 0; .*REPORT\.md says why"):
+    with pytest.raises(UserError, match=r"3 of 5 runs failed, such as third, seed 0; for the reasons see .*REPORT\.md"):
         run_study(request(tmp_path, "FAILING", seeds=1, jobs=2))
     report = (tmp_path / "stub" / "smoke" / "REPORT.md").read_text(encoding="utf-8")
     root = tmp_path / "stub" / "smoke" / "cells"
@@ -53,7 +53,7 @@ def test_a_signal_stops_all_cells_cleanly_and_the_same_command_goes_on(tmp_path:
 
     thread = threading.Thread(target=interrupt)
     thread.start()
-    with pytest.raises(Stopped, match=r"stopped by SIGTERM, 3 cells to go; the same command resumes"):
+    with pytest.raises(Stopped, match=r"stopped by SIGTERM, 3 runs left; the same command resumes"):
         run_study(request(tmp_path, "WAITING", seeds=2, jobs=1))
     thread.join()
     assert not (waiting / FILE).exists()

@@ -63,7 +63,7 @@ def z_min(
     used = rescale(x)[:, active]
     rows = [[found for k in range(column.max() + 1) if len(found := np.flatnonzero(column == k)) > 1] for column in y.T]
     if not all(rows):
-        raise ValueError("z_min: a factor has no value that occurs twice; use more rows, or bin the factor")
+        raise ValueError("z_min: no value of a factor occurs twice; use more rows, or bin the factor")
     tables = np.zeros((2, y.shape[1], x.shape[1]), np.int64)
     for table, count in zip(tables, (train_votes, test_votes), strict=True) if len(active) else ():
         for held in rng.integers(y.shape[1], size=count):

@@ -33,7 +33,7 @@ def merge(found: Sequence[Directions], *, threshold: float = 0.9) -> Directions:
         (3, 4)
     """
     if not found:
-        raise UserError("nothing to merge: pass at least one Directions")
+        raise UserError("nothing to merge: pass at least one Directions object")
     if not 0 < threshold <= 1:
         raise UserError(f"threshold={threshold}: must be a cosine above 0 and at most 1")
     for what in ("latent_dim", "space", "layers", "unit", "model_hash"):

@@ -76,13 +76,13 @@ def render(
     """
     if not isinstance(traversal, Traversal | ContactSheet):
         raise TypeError(
-            f"render needs what orthogan.traverse or contact_sheet returned, not {type(traversal).__name__}"
+            f"render needs the result of orthogan.traverse or contact_sheet, not a {type(traversal).__name__}"
         )
     if path is None:
         raise TypeError(f"render needs a path whose suffix chooses the format: {', '.join(SUFFIXES)}")
     check_suffix(path, heatmap=heatmap, sheet=isinstance(traversal, ContactSheet), plain=plain)
     if not plain and (side is not None or smooth):
-        raise UserError("side and smooth are for plain=True: pictures with captions have a size of their own")
+        raise UserError("side and smooth need plain=True: pictures with captions have a fixed size")
     if side is not None and not 1 <= side <= LARGEST_SIDE:
         raise UserError(f"side={side}: from 1 to {LARGEST_SIDE} pixels")
     if isinstance(traversal, ContactSheet):

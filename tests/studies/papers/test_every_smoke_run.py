@@ -30,5 +30,5 @@ def test_a_study_runs_from_its_command_to_its_report(name: str, tmp_path: Path) 
         for finding in claim["findings"]:  # a setting may be missing at this scale, a number not
             excused = finding["why"] == NO_SETTING or finding["says"].startswith(TOO_FEW.get(name, "-"))
             assert finding["verdict"] != ABSENT or excused, finding
-    assert text.rindex("## Verdict") > text.rindex("## How it was made")
+    assert text.rindex("## Verdict") > text.rindex("## Machine and versions")
     assert (report.parent / "report.html").stat().st_size > 10_000
