@@ -324,13 +324,7 @@ def contact_sheet(
     """
     if not len(seeds):
         raise UserError("no seeds: a contact sheet needs at least one, such as 0-4")
-    if isinstance(found := getattr(directions, "directions", None), Directions):  # a Discovery
-        directions = found
-    if not isinstance(directions, Directions):
-        raise TypeError(
-            f"directions: expected orthogan.Directions, not {type(directions).__name__}; Directions.load reads a file, "
-            "Directions(matrix, method='mine') takes a matrix with one direction per row"
-        )
+    directions = _as_directions(directions)
     net = as_generator(generator)
     directions.check(net)
     seeds = whole_numbers("seed", seeds)
@@ -380,19 +374,14 @@ def contact_sheet(
     found = []
     starts = seeds if latents is None else np.arange(len(latents)).tolist()
     for seed in progress_bar(starts, desc="traversals", unit="seed", disable=len(starts) < 2, leave=False):
-        along = rows
         if latents is not None:
             label = latents.label(seed)
             seen, start, along = latents.base(net, seed, replace(chosen, matrix=rows, names=(), notes=(), scores={}))
             start = truncate_in_space(start, truncation, latents.space)
         else:
             label = sample_label(net, seed, None if y is None else [y])
-            seen = in_space(net, chosen.space, y=label, layers=chosen.layers)
-            start = truncate_in_space(sample_latents(seen, [seed]), truncation, chosen.space)[0]
-        if base == "zero":
-            start = torch.zeros_like(start)
-        if chosen.layers and latents is None:
-            seen = in_space(net, chosen.space, y=label, layers=chosen.layers, base=start)
+            seen, start = _start(net, chosen, seed, label, truncation, base)
+            along = rows
         at = path(start.double().numpy(), along, walk, centred)
         frames = _frames(seen, at, offsets, label if seen.num_classes else None, centred, batch_size, device)
         change = np.abs(frames[:, [0, -1]].astype(np.int16) - frames[:, [steps // 2]]).mean(axis=(1, 2, 3, 4))
@@ -415,6 +404,30 @@ def contact_sheet(
             )
         )
     return ContactSheet(seeds if latents is None else list(latents.names), found)
+
+
+def _as_directions(given: object) -> Directions:
+    """Return ``Directions``, also those of a ``Discovery``. Raises ``TypeError``."""
+    found = getattr(given, "directions", given)
+    if isinstance(found, Directions):
+        return found
+    raise TypeError(
+        f"directions: expected orthogan.Directions, not {type(given).__name__}; Directions.load reads a file, "
+        "Directions(matrix, method='mine') takes a matrix with one direction per row"
+    )
+
+
+def _start(
+    net: Generator, chosen: Directions, seed: int, label: int | None, truncation: float, base: str
+) -> tuple[Generator, torch.Tensor]:
+    """Return the view of the generator in the space of the directions, and the base latent (latent_dim,) there."""
+    seen = in_space(net, chosen.space, y=label, layers=chosen.layers)
+    start = truncate_in_space(sample_latents(seen, [seed]), truncation, chosen.space)[0]
+    if base == "zero":
+        start = torch.zeros_like(start)
+    if chosen.layers:
+        seen = in_space(net, chosen.space, y=label, layers=chosen.layers, base=start)
+    return seen, start
 
 
 def column_offsets(extent: float, steps: int) -> np.ndarray:

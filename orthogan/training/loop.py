@@ -25,7 +25,7 @@ from orthogan.threads import ThreadCount
 from orthogan.training.expected import Expected, find_expected
 from orthogan.training.pace import Pace, remaining
 from orthogan.training.post_hoc_ema import forget_snapshots, is_snapshot_due, write_snapshot
-from orthogan.training.resume import continue_run, machine_of, record_of
+from orthogan.training.resume import RunState, continue_run, machine_of, record_of
 from orthogan.training.run_log import Means, RunLog
 from orthogan.training.schedule import factor
 from orthogan.training.scoring import Scoring, in_background
@@ -68,29 +68,8 @@ def _train(
     rates = {name: [g["lr"] for g in o.param_groups] for name, o in task.optimizers.items()}
     total = training.steps * task.images_per_step
     watch, means = FiniteWatch(), Means()
-    log = RunLog(
-        run,
-        start=state.step,
-        steps=training.steps,
-        images_per_step=task.images_per_step,
-        seconds=state.seconds,
-        main=main,
-        tensorboard=logging.tensorboard and TENSORBOARD in logging.trackers,
-        trackers=logging.trackers,
-        project=logging.project,
-        config=config.model_dump(mode="json") if main else None,
-        spectra=logging.tensorboard_spectrum,
-        fresh=state.fresh,
-    )
+    log = _open_log(run, task, config, state, expected, main=main)
     pace = Pace(training.steps, intervals(config, accelerator), period=task.period, device=accelerator.device)
-    facts = task.summary()
-    log.message(f"data: {facts['data']}; classes: {facts['classes']}")
-    for fact in ("model.init", "fixed blocks of D"):
-        if fact in facts:
-            log.message(f"{fact}: {facts[fact]}")
-    if state.fresh and expected:
-        log.message(f"expected: {expected.target()}")
-
     if main:
         forget_snapshots(run, 0 if state.fresh else state.step)
     whole = None if state.fresh else state.step
@@ -188,6 +167,33 @@ def _train(
             scoring.close()
             log.close()
     return run
+
+
+def _open_log(run: Path, task: Task, config: Config, state: RunState, expected: Expected, *, main: bool) -> RunLog:
+    """Open the log of a run, and describe the run in its first lines."""
+    logging = config.logging
+    log = RunLog(
+        run,
+        start=state.step,
+        steps=config.training.steps,
+        images_per_step=task.images_per_step,
+        seconds=state.seconds,
+        main=main,
+        tensorboard=logging.tensorboard and TENSORBOARD in logging.trackers,
+        trackers=logging.trackers,
+        project=logging.project,
+        config=config.model_dump(mode="json") if main else None,
+        spectra=logging.tensorboard_spectrum,
+        fresh=state.fresh,
+    )
+    facts = task.summary()
+    log.message(f"data: {facts['data']}; classes: {facts['classes']}")
+    for fact in ("model.init", "fixed blocks of D"):
+        if fact in facts:
+            log.message(f"{fact}: {facts[fact]}")
+    if state.fresh and expected:
+        log.message(f"expected: {expected.target()}")
+    return log
 
 
 def update(phase: Phase, task: Task, accelerator: Accelerator, watch: FiniteWatch, step: int) -> dict[str, Tensor]:

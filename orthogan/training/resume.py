@@ -217,7 +217,7 @@ def _new_length(old: dict[str, Any], config: Config, step: int) -> str:
     if not isinstance(before, int) or before == after or not keys:
         return ""
     rates = [factor(config.training.schedule, step, total) for total in (before, after)]
-    rate = f"; the learning rate, which was at {rates[0]:.3g} times lr, goes on at {rates[1]:.3g} times lr"
+    rate = f"; the learning rate, which was at {rates[0]:.3g} times lr, continues at {rates[1]:.3g} times lr"
     follow = "follows" if len(keys) == 1 else "follow"
     return (
         f"the run now ends at step {after:,}, not at {before:,}, and {', '.join(keys)} {follow} the share of the run"
@@ -289,7 +289,7 @@ def _choose(run: Path, config: Config) -> _Choice:
     with disk_errors(run):
         folder = run / checkpoint.FOLDER
         if os.path.lexists(folder) and not folder.is_dir():
-            raise UserError(f"{folder}: is not a folder, or a link to no folder; move it away to start a new run")
+            raise UserError(f"{folder}: is a file or a broken link, not a folder; move it away to start a new run")
         found = checkpoint.newest(run, aside=True, check=_check_record)
         if found is None:
             if checkpoint.steps(run):

@@ -166,15 +166,15 @@ class Scoring:
                 while self._process.left:
                     if stop.name is not None:
                         raise Stopped(
-                            f"stopped by {stop.name} after the last step, with {self._process.left} scores to be made; "
-                            "the same command makes them"
+                            f"stopped by {stop.name} after the last step, with {self._process.left} scores left; the "
+                            "same command computes them"
                         )
                     bar.update(self.poll(log, PATIENCE))
             self._prune()
         if failed := self._process.failed:
             lines = "\n  ".join(f"step {step}: {error}" for step, error in sorted(failed.items()))
             raise UserError(
-                f"{self.run}: training is complete, but {len(failed)} of its scores could not be made:\n  {lines}\n"
+                f"{self.run}: training is complete, but {len(failed)} of its scores could not be computed:\n  {lines}\n"
                 "Their checkpoints are kept, so the same command tries again."
             )
 

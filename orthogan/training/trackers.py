@@ -14,6 +14,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from orthogan.config.files import flatten
 from orthogan.errors import CannotWrite, UserError
 from orthogan.io.read import describe_error, printable, read_json
 from orthogan.io.write import write_text
@@ -178,7 +179,7 @@ class Trackers:
                 kind.prepare(self._open[name], run, project)
                 if identity != known:
                     self._state[name] = {"id": identity, "last": {}}
-                    self._open[name].store_init_configuration(flatten(config or {}))
+                    self._open[name].store_init_configuration(parameters_of(config or {}))
             except Exception as error:  # of another program, or of the network
                 self.close()
                 raise UserError(
@@ -222,7 +223,7 @@ class Trackers:
             act(self._open[name])
         except Exception as error:  # of another program, or of the network
             del self._open[name]
-            self._warn(f"{name} fails, so nothing more is sent to it in this session: {describe_error(error)}")
+            self._warn(f"{name} failed, so nothing more is sent to it in this session: {describe_error(error)}")
             return False
         return True
 
@@ -231,18 +232,16 @@ class Trackers:
             try:
                 write_text(self._path, json.dumps(self._state, indent=1))
             except CannotWrite as error:
-                self._warn(f"a resumed run may repeat steps at its trackers: {error}")
+                self._warn(f"a resumed run may send some steps to its trackers twice: {error}")
 
 
-def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, str | int | float | bool]:
-    """A nested config as dotted keys with plain values: {"training.steps": 400}."""
-    found: dict[str, str | int | float | bool] = {}
-    for key, value in config.items():
-        if isinstance(value, Mapping):
-            found |= flatten(value, f"{prefix}{key}.")
-        elif value is not None:
-            found[prefix + str(key)] = value if isinstance(value, (str, int, float, bool)) else str(value)
-    return found
+def parameters_of(config: Mapping[str, Any]) -> dict[str, str | int | float | bool]:
+    """A nested config as dotted keys with plain values: {"training.steps": 400}; without null and empty mappings."""
+    return {
+        key: value if isinstance(value, (str, int, float, bool)) else str(value)
+        for key, value in flatten(config).items()
+        if value is not None and value != {}
+    }
 
 
 def _started(name: str, kind: Kind, project: str, run: Path, known: str | None) -> Any:
@@ -269,4 +268,4 @@ def _stored(path: Path) -> dict[str, Any]:
     try:
         return {str(name): {"id": str(one["id"]), "last": dict(one["last"])} for name, one in found.items()}
     except (AttributeError, KeyError, TypeError, ValueError):
-        raise UserError(f"{printable(path)}: is damaged; delete it, and the trackers start new runs") from None
+        raise UserError(f"{printable(path)}: is damaged; delete it to start new runs at the trackers") from None

@@ -122,7 +122,7 @@ def test_a_class_of_the_same_name_keeps_its_weights(kind: str) -> None:
         torch.testing.assert_close(drawn(new_g, here), drawn(g, there), rtol=1e-4, atol=1e-4)
         torch.testing.assert_close(judged(new_d, images, here), judged(d, images, there), rtol=1e-3, atol=1e-3)
     assert not torch.allclose(drawn(new_g, 1), drawn(new_g, 0), atol=1e-3)
-    assert "2 classes to 3, the weights of dog, cat stay" in said
+    assert "2 classes to 3, the weights of dog, cat are kept" in said
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -108,7 +108,7 @@ def test_what_no_executor_can_do_is_refused(tmp_path: Path, capsys: pytest.Captu
     line = ["study", "tests.fixtures.stub:STUDY", "--out", str(tmp_path)]
     for words, message in (
         (["--executor", "dassk"], "unknown executor 'dassk'; did you mean 'dask'"),
-        (["--scheduler", "tcp://127.0.0.1:1"], "belong to --executor"),
+        (["--scheduler", "tcp://127.0.0.1:1"], "need --executor"),
         (["--executor", "dask"], "give the address of its scheduler"),
         (["--executor", "dask", "--executor-option", "x"], "write NAME=VALUE"),
     ):

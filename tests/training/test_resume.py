@@ -195,5 +195,5 @@ def test_lengthening_says_what_follows_the_length(tmp_path: Path, capsys: pytest
     assert capsys.readouterr().err == (
         "orthogan: the run now ends at step 4, not at 3, and training.schedule, "
         "model.discriminator.penalties.0.schedule follow the share of the run; the learning rate, which was at 0 times "
-        "lr, goes on at 0.25 times lr\n"
+        "lr, continues at 0.25 times lr\n"
     )

@@ -105,7 +105,9 @@ def test_a_failed_score_stops_nothing_and_is_tried_again(
     tmp_path: Path, stub: Stub, capsys: pytest.CaptureFixture[str]
 ) -> None:
     stub.plan(step2="fail", step4="die")
-    with pytest.raises(UserError, match=r"2 of its scores could not be made:\s+step 2: no luck\s+step 4: .* code 9"):
+    with pytest.raises(
+        UserError, match=r"2 of its scores could not be computed:\s+step 2: no luck\s+step 4: .* code 9"
+    ):
         train(config(tmp_path / "run"))
     run = tmp_path / "run"
     assert values(run) == {6: 4.0, 8: 16.0}
@@ -134,7 +136,7 @@ def test_what_a_stop_cut_off_is_scored_once_on_continuing(
         else:
             stub.plan(step4="terminate")
             patch.setattr(StopSignal, "agree", lambda self, accelerator, done: False)
-            message = "stopped by SIGTERM after the last step, with 3 scores to be made"
+            message = "stopped by SIGTERM after the last step, with 3 scores left"
         with pytest.raises(Stopped, match=message):
             train(config(run))
     assert set(values(run)) == (set() if at == "while training" else {2})

@@ -19,7 +19,7 @@ from orthogan.config.files import load_config
 from orthogan.drawing.grid import save_png
 from orthogan.errors import UserError
 from orthogan.training import train
-from orthogan.training.trackers import KINDS, STATE, Trackers, flatten
+from orthogan.training.trackers import KINDS, STATE, Trackers, parameters_of
 from tests.fixtures.runs import tiny
 
 
@@ -216,7 +216,7 @@ def test_a_tracker_that_fails_is_left_alone_and_the_run_goes_on(named: tuple[str
     trackers.log({"loss/G": 3.0}, 3)
     trackers.close()
     assert len(said) == 1
-    assert said[0].startswith(f"{name} fails, so nothing more is sent to it in this session")
+    assert said[0].startswith(f"{name} failed, so nothing more is sent to it in this session")
     assert not trackers
     assert json.loads((tmp_path / STATE).read_text())[name]["last"] == {"loss/G": 1}
 
@@ -267,7 +267,7 @@ def test_a_tracker_that_does_not_start_is_an_error(tmp_path: Path, monkeypatch: 
 
 
 def test_a_config_is_flattened_to_plain_values() -> None:
-    assert flatten({"a": {"b": 1, "c": [1, 2], "d": None}, "e": "x"}) == {"a.b": 1, "a.c": "[1, 2]", "e": "x"}
+    assert parameters_of({"a": {"b": 1, "c": [1, 2], "d": None}, "e": "x"}) == {"a.b": 1, "a.c": "[1, 2]", "e": "x"}
 
 
 @pytest.mark.slow

@@ -84,7 +84,7 @@ class Choice:
 class _Opened:
     explorer: Explorer
     start: str
-    told: list[str]
+    warnings: list[str]
     sets: OrderedDict[str, Sliders] = field(default_factory=OrderedDict)
 
     def add(self, sliders: Sliders) -> str:
@@ -162,8 +162,8 @@ class App:
             if choice.name not in self._opened:
                 generator, directions, class_names = choice.open()
                 explorer = Explorer(generator, class_names=class_names, latents=choice.latents)
-                sliders, told = explorer.sliders(directions)
-                self._opened[choice.name] = _Opened(explorer, sliders.key, told)
+                sliders, warnings = explorer.sliders(directions)
+                self._opened[choice.name] = _Opened(explorer, sliders.key, warnings)
                 self._opened[choice.name].add(sliders)
             return self._opened[choice.name]
 
@@ -199,20 +199,20 @@ class App:
             return Response("404 Not Found\n", 404)
         if path == "/api/load":
             opened = self.opened(request.args.get("model"))
-            sliders, told = opened.explorer.load(request.args.get("name", "this file")[:200], request.get_data())
+            sliders, warnings = opened.explorer.load(request.args.get("name", "this file")[:200], request.get_data())
             opened.add(sliders)
-            return _json(self._about_sliders(opened, sliders, told))
+            return _json(self._about_sliders(opened, sliders, warnings))
         if path == "/api/project":
             return self._project(request)
-        told = request.get_json()  # a page of another origin may not send this type
-        if not isinstance(told, dict):
+        body = request.get_json()  # a page of another origin may not send this type
+        if not isinstance(body, dict):
             raise UserError("the request is not readable; reload the page")
-        return self._calls[path](told)
+        return self._calls[path](body)
 
-    def _open(self, told: Mapping[str, Any]) -> Response:
+    def _open(self, body: Mapping[str, Any]) -> Response:
         """A model (default: the first), the names of all, and its sliders: those of its own, or a set loaded before."""
-        name = told.get("model") or self.first
-        explorer, sliders = self._shown({**told, "model": name})
+        name = body.get("model") or self.first
+        explorer, sliders = self._shown({**body, "model": name})
         opened = self.opened(name)
         return _json(
             {
@@ -220,16 +220,16 @@ class App:
                 "model": name,
                 "hash": explorer.hash[:12],
                 "classes": explorer.class_names,
-                "label": explorer.first_label(whole("the seed", told.get("seed", 7), 0, 2**62)),
+                "label": explorer.first_label(whole("the seed", body.get("seed", 7), 0, 2**62)),
                 "side": explorer.side,
                 "height": explorer.height,
                 "pictures": [one.about() for one in explorer.given.values()],
                 "video": has_av(),
-                "sliders": self._about_sliders(opened, sliders, opened.told),
+                "sliders": self._about_sliders(opened, sliders, opened.warnings),
             }
         )
 
-    def _about_sliders(self, opened: _Opened, sliders: Sliders, told: Sequence[str]) -> dict[str, Any]:
+    def _about_sliders(self, opened: _Opened, sliders: Sliders, warnings: Sequence[str]) -> dict[str, Any]:
         found = sliders.found
         rows = []
         for part, control in ((found, False), (sliders.control, True)):
@@ -258,22 +258,22 @@ class App:
             "key": sliders.key,
             "about": {key: value for key, value in about.items() if value},
             "rows": rows,
-            "warnings": list(told),
+            "warnings": list(warnings),
             "start": sliders.key == opened.start,
         }
 
-    def _shown(self, told: Mapping[str, Any]) -> tuple[Explorer, Sliders]:
-        opened = self.opened(told.get("model"))
-        key = told.get("set") or opened.start
+    def _shown(self, body: Mapping[str, Any]) -> tuple[Explorer, Sliders]:
+        opened = self.opened(body.get("model"))
+        key = body.get("set") or opened.start
         if key not in opened.sets:
             raise UserError(
                 f"the directions {str(key)[:20]} are not loaded here: load their file under Save, then try again"
             )
         return opened.explorer, opened.sets[key]
 
-    def _draw(self, told: Mapping[str, Any]) -> Response:
-        explorer, sliders = self._shown(told)
-        view = view_of(_view(told))
+    def _draw(self, body: Mapping[str, Any]) -> Response:
+        explorer, sliders = self._shown(body)
+        view = view_of(_view(body))
         now = explorer.image(sliders, view)
         answer: dict[str, Any] = {"image": strip_uri(now[None])}
         if view.offsets:
@@ -283,25 +283,25 @@ class App:
             answer |= {"changed": round(changed, 1)}
         return _json(answer)
 
-    def _pictures(self, told: Mapping[str, Any]) -> Response:
-        explorer, sliders = self._shown(told)
-        views = told.get("views")
+    def _pictures(self, body: Mapping[str, Any]) -> Response:
+        explorer, sliders = self._shown(body)
+        views = body.get("views")
         if not isinstance(views, list) or not 1 <= len(views) <= MOST_VIEWS:
             raise UserError(f"from 1 to {MOST_VIEWS} pictures can be drawn at once; reload the page")
         images = explorer.images(sliders, [view_of(view if isinstance(view, dict) else {}) for view in views])
         return _json({"images": [strip_uri(image[None]) for image in images]})
 
-    def _mark(self, told: Mapping[str, Any]) -> Response:
+    def _mark(self, body: Mapping[str, Any]) -> Response:
         """A new set of sliders with one that leads from the pictures marked as A to those marked as B."""
-        explorer, sliders = self._shown(told)
-        groups = [told.get(group) for group in ("a", "b")]
+        explorer, sliders = self._shown(body)
+        groups = [body.get(group) for group in ("a", "b")]
         views = []
         for group, name in zip(groups, "AB", strict=True):
             if not isinstance(group, list) or not LEAST_MARKED <= len(group) <= MOST_MARKED:
                 raise UserError(f"mark from {LEAST_MARKED} to {MOST_MARKED} pictures as {name}")
             views.append([view_of(view if isinstance(view, dict) else {}) for view in group])
-        made = explorer.mark(sliders, views[0], views[1], str(told.get("name", ""))[:80])
-        opened = self.opened(told.get("model"))
+        made = explorer.mark(sliders, views[0], views[1], str(body.get("name", ""))[:80])
+        opened = self.opened(body.get("model"))
         opened.add(made)
         return _json(self._about_sliders(opened, made, []))
 
@@ -322,65 +322,65 @@ class App:
             opening.start()
         return _json({"job": opening.key, "steps": 0, "of": STEPS})
 
-    def _job(self, told: Mapping[str, Any]) -> Opening:
+    def _job(self, body: Mapping[str, Any]) -> Opening:
         opening = self._opening_picture
-        if opening is None or opening.key != told.get("job"):
+        if opening is None or opening.key != body.get("job"):
             raise UserError("this picture is not being opened anymore: open its file again")
         return opening
 
-    def _progress(self, told: Mapping[str, Any]) -> Response:
-        opening = self._job(told)
+    def _progress(self, body: Mapping[str, Any]) -> Response:
+        opening = self._job(body)
         if opening.error:
             raise UserError(opening.error)
         found = opening.picture
         return _json({"steps": opening.steps, "of": STEPS, "picture": None if found is None else found.about()})
 
-    def _cancel(self, told: Mapping[str, Any]) -> Response:
-        self._job(told).cancel()
+    def _cancel(self, body: Mapping[str, Any]) -> Response:
+        self._job(body).cancel()
         return _json({})
 
-    def _picture(self, told: Mapping[str, Any]) -> Response:
+    def _picture(self, body: Mapping[str, Any]) -> Response:
         """An opened picture, which a link names."""
-        return _json(self.opened(told.get("model")).explorer.picture(str(told.get("picture"))).about())
+        return _json(self.opened(body.get("model")).explorer.picture(str(body.get("picture"))).about())
 
-    def _motion(self, told: Mapping[str, Any], sliders: Sliders, count: int) -> list[View]:
-        row = whole("the slider", told.get("row", 0), 0, len(sliders.rows) - 1)
-        reach = number("the reach of the sliders", told.get("reach", 3), 0.01, LARGEST_OFFSET)
-        return motion(view_of(_view(told)), str(told.get("motion")), count, row=row, reach=reach)
+    def _motion(self, body: Mapping[str, Any], sliders: Sliders, count: int) -> list[View]:
+        row = whole("the slider", body.get("row", 0), 0, len(sliders.rows) - 1)
+        reach = number("the reach of the sliders", body.get("reach", 3), 0.01, LARGEST_OFFSET)
+        return motion(view_of(_view(body)), str(body.get("motion")), count, row=row, reach=reach)
 
-    def _frames(self, told: Mapping[str, Any]) -> Response:
-        explorer, sliders = self._shown(told)
-        images, order = explorer.frames(sliders, self._motion(told, sliders, PLAYED))
+    def _frames(self, body: Mapping[str, Any]) -> Response:
+        explorer, sliders = self._shown(body)
+        images, order = explorer.frames(sliders, self._motion(body, sliders, PLAYED))
         return _json({"images": [strip_uri(image[None]) for image in images], "order": order})
 
-    def _png(self, told: Mapping[str, Any]) -> Response:
-        explorer, sliders = self._shown(told)
-        view = view_of(_view(told))
-        side = whole("the size of the picture", told.get("side"), 1, LARGEST_PICTURE)
-        made = explorer.png(sliders, view, side, bool(told.get("smooth")))
+    def _png(self, body: Mapping[str, Any]) -> Response:
+        explorer, sliders = self._shown(body)
+        view = view_of(_view(body))
+        side = whole("the size of the picture", body.get("side"), 1, LARGEST_PICTURE)
+        made = explorer.png(sliders, view, side, bool(body.get("smooth")))
         return _file(made, f"{_start(view)}{'-edit' if view.offsets else ''}.png")
 
-    def _loop(self, told: Mapping[str, Any]) -> Response:
-        explorer, sliders = self._shown(told)
-        seconds = number("the length of the loop", told.get("seconds"), 0.5, LONGEST_LOOP)
-        side = whole("the size of the loop", told.get("side"), 1, LARGEST_LOOP)
-        suffix = f".{told.get('format')}"
+    def _loop(self, body: Mapping[str, Any]) -> Response:
+        explorer, sliders = self._shown(body)
+        seconds = number("the length of the loop", body.get("seconds"), 0.5, LONGEST_LOOP)
+        side = whole("the size of the loop", body.get("side"), 1, LARGEST_LOOP)
+        suffix = f".{body.get('format')}"
         if suffix not in LOOPS:
             raise UserError(f"a loop is written as {', '.join(LOOPS)}")
-        views = self._motion(told, sliders, round(seconds * 25))
-        about = {"motion": str(told["motion"])}
+        views = self._motion(body, sliders, round(seconds * 25))
+        about = {"motion": str(body["motion"])}
         if about["motion"] == "direction":
-            about |= {"direction": sliders.name(told.get("row", 0)), "reach": f"{told.get('reach', 3):g}"}
-        made = explorer.loop(sliders, views, side, bool(told.get("smooth")), suffix, about)
-        return _file(made, f"{told['motion']}-{_start(views[0])}{suffix}")
+            about |= {"direction": sliders.name(body.get("row", 0)), "reach": f"{body.get('reach', 3):g}"}
+        made = explorer.loop(sliders, views, side, bool(body.get("smooth")), suffix, about)
+        return _file(made, f"{body['motion']}-{_start(views[0])}{suffix}")
 
-    def _directions(self, told: Mapping[str, Any]) -> Response:
-        explorer, sliders = self._shown(told)
+    def _directions(self, body: Mapping[str, Any]) -> Response:
+        explorer, sliders = self._shown(body)
         try:
-            made = explorer.file(sliders, told)
+            made = explorer.file(sliders, body)
         except (TypeError, ValueError, KeyError, AttributeError):
             raise UserError("the names of the directions are not readable; reload the page") from None
-        return _file(made, f"{plain_file(str(told.get('model')))}-directions.safetensors")
+        return _file(made, f"{plain_file(str(body.get('model')))}-directions.safetensors")
 
 
 def plain_file(name: str) -> str:
@@ -397,8 +397,8 @@ def _parts() -> list[Any]:
     return [part for part in folder.iterdir() if part.is_file()]
 
 
-def _view(told: Mapping[str, Any]) -> Mapping[str, Any]:
-    view = told.get("view")
+def _view(body: Mapping[str, Any]) -> Mapping[str, Any]:
+    view = body.get("view")
     return view if isinstance(view, dict) else {}
 
 

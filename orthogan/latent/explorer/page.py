@@ -94,7 +94,7 @@ def explore(
         app = App(
             [Choice(title, lambda: (generator, directions, class_names), latents), *models], host, against=against
         )
-        for line in app.opened(title).told:
+        for line in app.opened(title).warnings:
             print(f"warning: {line}")
     except BaseException:
         listening.close()

@@ -221,8 +221,8 @@ class Explorer:
     ) -> bytes:
         """An endless loop of ``views`` without captions as ``.gif``, ``.webp`` or ``.mp4``, ``side`` pixels wide."""
         images, order = self.frames(sliders, views)
-        told = self._about(sliders, views[0]) | dict(about)
-        return encode_loop(images, order, suffix, side=side, smooth=smooth, fps=LOOP_FPS, about=told)
+        metadata = self._about(sliders, views[0]) | dict(about)
+        return encode_loop(images, order, suffix, side=side, smooth=smooth, fps=LOOP_FPS, about=metadata)
 
     def frames(self, sliders: Sliders, views: Sequence[View]) -> tuple[list[np.ndarray], list[int]]:
         """The pictures that differ among ``views``, and for each view the place of its picture."""
@@ -248,14 +248,14 @@ class Explorer:
             "blend": "" if view.other is None else f"{view.mix:g} of seed {view.other}",
         }
 
-    def file(self, sliders: Sliders, told: Mapping[str, Any]) -> bytes:
+    def file(self, sliders: Sliders, body: Mapping[str, Any]) -> bytes:
         """A Directions file of the found directions under their names on the page, and of those kept there.
 
-        ``told``: from the page: "names" and "notes" by row, and "saved": a list of {name, note, offsets}.
+        ``body``: from the page: "names" and "notes" by row, and "saved": a list of {name, note, offsets}.
         """
-        texts = [{int(row): str(text) for row, text in dict(told.get(key, {})).items()} for key in ("names", "notes")]
+        texts = [{int(row): str(text) for row, text in dict(body.get(key, {})).items()} for key in ("names", "notes")]
         parts = [sliders.renamed(*texts)]
-        for one in told.get("saved", []):
+        for one in body.get("saved", []):
             offsets = [(int(row), float(offset)) for row, offset in dict(one["offsets"]).items()]
             kept = sliders.combined(sorted(offsets), str(one["name"]), str(one.get("note", "")))
             parts.append(self.measured(kept)[0])
@@ -310,13 +310,13 @@ class Explorer:
 
 
 def _joined(parts: Sequence[Directions]) -> Directions:
-    """All in one. Scores are those that all rows have; what only some have is told in their notes."""
+    """All in one. Scores are those that all rows have; what only some have is in their notes."""
     common = [key for key in parts[0].scores if all(key in part.scores for part in parts)]
     notes: list[str] = []
     for part in parts:
         for index, note in enumerate(part.notes):
-            told = [f"{key} {values[index]:.4g}" for key, values in part.scores.items() if key not in common]
-            notes.append("; ".join([note, *told] if note else told))
+            extra = [f"{key} {values[index]:.4g}" for key, values in part.scores.items() if key not in common]
+            notes.append("; ".join([note, *extra] if note else extra))
     return replace(
         parts[0],
         matrix=np.concatenate([part.matrix for part in parts]),

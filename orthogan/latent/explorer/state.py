@@ -153,16 +153,16 @@ def motion(view: View, kind: str, count: int, *, row: int = 0, reach: float = 1.
     raise UserError(f"motion {kind!r}: choose one of {', '.join(MOTIONS)}")
 
 
-def view_of(told: Mapping[str, Any]) -> View:
+def view_of(body: Mapping[str, Any]) -> View:
     """The view that the page asks for, checked, because it comes from a browser or a link.
 
     Raises:
         UserError: naming what is wrong.
     """
-    label = told.get("label")
+    label = body.get("label")
     if label is not None:
         label = whole("the class", label, 0, 2**31)
-    offsets = told.get("offsets", {})
+    offsets = body.get("offsets", {})
     if not isinstance(offsets, Mapping) or len(offsets) > 10_000:
         raise UserError("the offsets of the sliders are not readable; reload the page")
     moved = []
@@ -172,15 +172,15 @@ def view_of(told: Mapping[str, Any]) -> View:
         )
         if value := number("an offset", offset, -LARGEST_OFFSET, LARGEST_OFFSET):
             moved.append((row, value))
-    mix = number("the blend", told.get("mix", 0), 0, 1)
-    picture = told.get("picture")
+    mix = number("the blend", body.get("mix", 0), 0, 1)
+    picture = body.get("picture")
     if picture is not None and not isinstance(picture, str):
         raise UserError("the opened picture is not readable; reload the page")
-    other = told.get("other")
+    other = body.get("other")
     return View(
-        seed=whole("the seed", told.get("seed"), 0, LARGEST_SEED),
+        seed=whole("the seed", body.get("seed"), 0, LARGEST_SEED),
         label=label,
-        truncation=number("the variety", told.get("truncation", 1), 0, 1),
+        truncation=number("the variety", body.get("truncation", 1), 0, 1),
         offsets=tuple(sorted(moved)),
         other=None if other is None else whole("the seed of the second picture", other, 0, LARGEST_SEED),
         mix=mix if other is not None else 0.0,

@@ -128,12 +128,7 @@ def project(
     """
     net = as_generator(generator)
     space = space or ("w" if "w" in list_spaces(net) else "z")
-    channels, side = image_size(net)
-    if pictures.ndim != 4 or pictures.dtype != np.uint8 or pictures.shape[1:] != (channels, *sides(side)):
-        raise UserError(
-            f"pictures of shape {pictures.shape}, {pictures.dtype}: expected uint8 (n, {channels}, height, width) at "
-            f"{size_in_words(side)} pixels, the size of this generator's images"
-        )
+    _check_pictures(pictures, net)
     for name, value, least in (("steps", steps, 1), ("starts", starts, 1), ("candidates", candidates, starts)):
         if value < least:
             raise UserError(f"{name}={value}: must be at least {least}")
@@ -224,6 +219,15 @@ def project(
     )
     stacked = [np.stack([found[i] for i in order]) for found in (images, scales)]
     return Projection(latents, pictures, *stacked)
+
+
+def _check_pictures(pictures: np.ndarray, net: Generator) -> None:
+    channels, side = image_size(net)
+    if pictures.ndim != 4 or pictures.dtype != np.uint8 or pictures.shape[1:] != (channels, *sides(side)):
+        raise UserError(
+            f"pictures of shape {pictures.shape}, {pictures.dtype}: expected uint8 (n, {channels}, height, width) at "
+            f"{size_in_words(side)} pixels, the size of this generator's images"
+        )
 
 
 def gray_levels(squares: Tensor) -> Tensor:

@@ -39,5 +39,5 @@ def test_half_of_the_factors_make_half_of_the_way_from_chance() -> None:
 
 
 def test_values_that_occur_once_cannot_be_held() -> None:
-    with pytest.raises(ValueError, match="no value that occurs twice"):
+    with pytest.raises(ValueError, match="no value of a factor occurs twice"):
         z_min(np.eye(4), np.stack([np.arange(4), [0, 0, 1, 1]], 1))
