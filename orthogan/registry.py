@@ -72,7 +72,7 @@ class Registry(Generic[T]):
 
         def add(thing: Registered) -> Registered:
             if self._found.setdefault(name, thing) is not thing:  # pyright: ignore[reportArgumentType]
-                raise ValueError(f"there are two of the {self.what} {name!r}")
+                raise ValueError(f"the {self.what} {name!r} is registered twice")
             self._aliases.update(dict.fromkeys(aliases, name))
             return thing
 

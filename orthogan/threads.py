@@ -136,7 +136,7 @@ class ThreadCount:
         reason = "other processes keep cores busy" if number < now else "more cores are free"
         from tqdm import tqdm
 
-        tqdm.write(f"orthogan: {number} instead of {now} threads, because {reason}", file=sys.stderr)
+        tqdm.write(f"orthogan: using {number} threads instead of {now}, because {reason}", file=sys.stderr)
 
     @staticmethod
     def _set(number: int) -> None:

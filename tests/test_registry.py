@@ -66,7 +66,7 @@ def test_what_cannot_be_adopted_says_what_it_should_be() -> None:
 def test_a_name_is_given_once() -> None:
     registry = Registry[object]("penalty")
     registry.register("one")(object())
-    with pytest.raises(ValueError, match="there are two of the penalty 'one'"):
+    with pytest.raises(ValueError, match="the penalty 'one' is registered twice"):
         registry.register("one")(object())
 
 

@@ -169,9 +169,17 @@ def check_directions(arguments: argparse.Namespace) -> None:
         refuse_unused(arguments, ["method"], "does not apply with --directions, a file that has directions")
 
 
-def add_factors(parser: ArgumentParser, said: str = "") -> None:
+def add_factors(parser: Parser, said: str = "") -> None:
     """Add --data, images with known factors; ``said``: what for."""
-    parser.add_argument("--data", help=f"images with known factors{said}: faces, sprites, sprites-colour, or a config")
+    help = f"images with known factors{said}: {{names}}, or a YAML config of others"
+    parser.add_names("--data", names=_factor_sources, help=help)
+
+
+def _factor_sources() -> list[str]:
+    """List the data sources with known factors that need no files."""
+    from orthogan.data.sources import DATA_SOURCES, generated_sources
+
+    return [name for name in generated_sources() if DATA_SOURCES.get(name).factors]
 
 
 def add_executor(parser: Parser) -> None:

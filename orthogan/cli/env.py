@@ -1,4 +1,4 @@
-"""Show versions, devices, and which weights are where, and how to get what is missing; for bug reports.
+"""Show versions, devices and the locations of weights, and how to get what is missing; for bug reports.
 
 Nothing is downloaded and nothing is changed. Files of weights are checked by their hashes.
 

@@ -45,7 +45,7 @@ def run(arguments: Namespace) -> None:
     print(read_card(file).text.rstrip() if file.is_file() else f"{found.name} has no card")
     print(f"\nFiles: {found}")
     if hidden := other_shipped(arguments.name):
-        print(f"Commands read {arguments.name} of this folder instead; give them {hidden} for this model")
+        print(f"Commands open {arguments.name} in the current folder instead; for this model, give them {hidden}")
 
 
 def _print_table(models: list[tuple[str, Path, Card]]) -> None:

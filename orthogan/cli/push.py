@@ -58,7 +58,10 @@ def run(arguments: Namespace) -> None:
             raise UserError(f"{printable(folder)}: is a file; give a run, or a folder written by orthogan package")
         raise no_such(folder, "a run, a checkpoint, or a folder written by orthogan package")
     if not arguments.yes and not sys.stdin.isatty():
-        raise UserError("nothing was uploaded: nobody can confirm here; add --yes to upload without asking")
+        raise UserError(
+            "nothing was uploaded, because this is not a terminal where you can confirm; "
+            "add --yes to upload without asking"
+        )
     where = endpoint()
     from orthogan.models.open import open_model
 

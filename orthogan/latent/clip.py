@@ -107,11 +107,11 @@ def load_clip(folder: str | os.PathLike[str], *, sha256: str = "", device: torch
         loaded: Any = CLIPModel.from_pretrained(
             os.fspath(place), use_safetensors=True, output_loading_info=True, dtype=torch.float32, **offline
         )
-        net, told = loaded
+        net, report = loaded
         tokenizer = CLIPTokenizer.from_pretrained(os.fspath(place), **offline)
     except Exception as error:  # of another library, for files of any content
         raise UserError(f"{where}: cannot be read as a CLIP model: {describe_error(error)}") from error
-    if absent := sorted(told["missing_keys"]):
+    if absent := sorted(report["missing_keys"]):
         raise UserError(f"{where}/{WEIGHTS}: lacks {len(absent)} weights of CLIP, such as {printable(absent[0])}")
     return Clip(net, tokenizer, digest, device)
 

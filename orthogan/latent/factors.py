@@ -215,8 +215,8 @@ def caption(found: Effects, index: int) -> str:
     """What direction ``index`` changes most: "hair: short +0.8, glasses -0.1", or "no known factor"."""
     _, changes, columns = found.of_factors()
     order = np.argsort(-np.abs(changes[index]), kind="stable")[:MOST_NAMED]
-    told = [(found.names[columns[index, at]], float(changes[index, at])) for at in order]
-    return ", ".join(f"{name} {change:+.1f}" for name, change in told if abs(change) >= NAMED) or "no known factor"
+    changed = [(found.names[columns[index, at]], float(changes[index, at])) for at in order]
+    return ", ".join(f"{name} {change:+.1f}" for name, change in changed if abs(change) >= NAMED) or "no known factor"
 
 
 def _seen(generator: nn.Module, directions: Directions, y: int | None) -> tuple[Generator, int | None]:

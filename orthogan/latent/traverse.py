@@ -331,7 +331,7 @@ def contact_sheet(
     if latents is not None:
         latents.check(net)
         if y is not None or base != "sample":
-            raise UserError("latents have a class and a place of their own: omit the class and base='zero'")
+            raise UserError("latents already set the class and the base: omit y and base")
     steps, control = whole_number("steps", steps), whole_number("control", control)
     offsets = column_offsets(range, steps)
     if base not in ("sample", "zero"):

@@ -311,7 +311,8 @@ def open_model(
             return _open_file(file, name=text, from_folder=True, device=device, trust=trust, ema=ema)
         hidden = ""
     elif hidden := other_shipped(text):
-        print(f"orthogan: {printable(text)} is read from here; the shipped model is {hidden}", file=sys.stderr)
+        told = f"opening {printable(text)} in the current folder; for the shipped model give {hidden}"
+        print(f"orthogan: {told}", file=sys.stderr)
     if os.path.isfile(path):
         return _open_file(path, device=device, trust=trust, ema=ema)
     try:

@@ -254,10 +254,10 @@ def _vector(text: str, table: LabelTable) -> list[float] | None:
     try:
         numbers = [float(word) for word in words]
     except ValueError:
-        listed = f" its names are {', '.join(table.names)}" if table.names else ""
+        listed = f"; its names are {', '.join(table.names)}" if table.names else ""
         raise UserError(
-            f"classes: '{text}' is no label; write {size} numbers with spaces between them, names joined by +, or the "
-            f"number of a class{';' if listed else ''}{listed}"
+            f"classes: '{text}' is not a label; write {size} numbers with spaces between them, names joined by +, "
+            f"or the number of a class{listed}"
         ) from None
     if len(numbers) != size or not all(map(math.isfinite, numbers)):
         raise UserError(f"classes: '{text}' has {len(numbers)} numbers; the label vectors have {size} finite numbers")

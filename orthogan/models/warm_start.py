@@ -115,11 +115,11 @@ class WarmStart:
             lines = [f"{key}: {old.get(key, '(absent)')} -> {new.get(key, '(absent)')}" for key in keys]
             if self.saved.about.num_classes != self.num_classes:
                 lines.append(f"number of classes (data.labels): {self.saved.about.num_classes} -> {self.num_classes}")
-            first = f"{wrong[0]} is {_shape(given, wrong[0])} there and {_shape(wanted, wrong[0])} here"
+            first = f"{wrong[0]} is {_shape(given, wrong[0])} in the file and {_shape(wanted, wrong[0])} in the config"
             fix = " ".join(f"{key}={command_word(old[key])}" for key in keys if key in old)
             raise UserError(
-                f"model.init: the {name} of {self.saved.path} is another net than that of this config "
-                f"({len(wrong)} tensors differ: {first}). There -> here:\n  "
+                f"model.init: the {name} of {self.saved.path} differs from that of this config "
+                f"({len(wrong)} tensors differ: {first}). File -> config:\n  "
                 + "\n  ".join(lines or ["all keys are equal"])
                 + (f"\nTo use the net of the file, set {fix}" if fix else "")
                 + advice

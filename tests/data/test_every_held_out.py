@@ -33,7 +33,7 @@ def test_a_folder_called_train_has_its_test_beside_it(tmp_path: Path) -> None:
     data = DataConfig(source="folder", path=str(tmp_path / "train"), resolution=8, channels=1)
     images, _ = open_held_out(data).read(np.array([0]))
     assert (images == 200).all()
-    with pytest.raises(UserError, match="'folder' has no part"):
+    with pytest.raises(UserError, match="'folder' has only one part"):
         open_held_out(data.model_copy(update={"path": str(tmp_path / "test")}))
 
 
@@ -58,7 +58,7 @@ def test_the_test_part_is_opened(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        (DataConfig(source="sprites", channels=1), "'sprites' has no part"),
+        (DataConfig(source="sprites", channels=1), "'sprites' has only one part"),
         (DataConfig(source="cifar10", split="test"), "the test part, which the GAN was trained on"),
     ],
 )

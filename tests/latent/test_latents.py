@@ -147,7 +147,7 @@ def test_a_traversal_begins_at_a_latent_of_any_space(space: str, layers: tuple[i
     sheet = contact_sheet(net, directions, seeds=[0], steps=3, range=2, latents=two)
     assert np.array_equal(sheet.traversals[1].frames, walked.frames)
     assert (sheet.seeds, sheet.starts) == (["me", "you"], "latent")
-    with pytest.raises(UserError, match="omit the class and base"):
+    with pytest.raises(UserError, match="omit y and base"):
         traverse(net, directions, steps=3, latents=latents, base="zero")
     if space != "z":
         with pytest.raises(UserError, match="cannot be moved to 'z'"):

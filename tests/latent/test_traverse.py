@@ -375,5 +375,6 @@ def test_the_result_of_discover_is_accepted() -> None:
 
 @pytest.mark.parametrize("wrong", [None, torch.ones(3), "walk.png"], ids=lambda w: type(w).__name__)
 def test_render_names_what_it_needs(wrong: Any, tmp_path: Path) -> None:
-    with pytest.raises(TypeError, match=f"render needs the result of orthogan.traverse .*, not a {type(wrong).__name__}"):
+    said = f"render needs the result of orthogan.traverse .*, not a {type(wrong).__name__}"
+    with pytest.raises(TypeError, match=said):
         orthogan.render(wrong, tmp_path / "walk.png")

@@ -128,7 +128,7 @@ def test_classes_in_words() -> None:
         ("red+blue", "no training image has the label"),
         ("1 0", "has 2 numbers; the label vectors have 3"),
         ("1 0 nan", "3 finite numbers"),
-        ("rde", "'rde' is no label.*names are red, big hat, blue"),
+        ("rde", "'rde' is not a label.*names are red, big hat, blue"),
         ("7", "7 is out of range"),
     ):
         with pytest.raises(UserError, match=message):

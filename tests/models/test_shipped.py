@@ -63,7 +63,9 @@ def test_a_folder_gives_both_nets_and_a_file_the_generator(shelf: Path) -> None:
 def test_a_local_path_wins_and_is_named(shelf: Path, capsys: pytest.CaptureFixture[str]) -> None:
     shutil.copytree(shelf / "two-nets", "one-net")
     assert open_model("one-net").has_discriminator
-    assert capsys.readouterr().err == "orthogan: one-net is read from here; the shipped model is pretrained/one-net\n"
+    assert capsys.readouterr().err == (
+        "orthogan: opening one-net in the current folder; for the shipped model give pretrained/one-net\n"
+    )
     assert not open_model("pretrained/one-net").has_discriminator
     assert capsys.readouterr().err == ""
     Path("two-nets").mkdir()

@@ -95,8 +95,8 @@ def test_one_window_changes_nothing_and_all_threads_come_back(capsys: pytest.Cap
         machine.others = 0.0
         assert windows(machine, threads, 2) == [4, 8]
     assert capsys.readouterr().err.splitlines() == [
-        "orthogan: 4 instead of 8 threads, because other processes keep cores busy",
-        "orthogan: 8 instead of 4 threads, because more cores are free",
+        "orthogan: using 4 threads instead of 8, because other processes keep cores busy",
+        "orthogan: using 8 threads instead of 4, because more cores are free",
     ]
 
 

@@ -109,8 +109,8 @@ class DataSource:
         """
         if len(self.splits) == 1:
             raise UserError(
-                f"data.source: {data.source!r} has no part that the GAN was not trained on; choose other images as "
-                "reference"
+                f"data.source: {data.source!r} has only one part, and the GAN was trained on it; choose other "
+                "images as reference"
             )
         if test_split == data.split:
             raise UserError(

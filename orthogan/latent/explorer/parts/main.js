@@ -113,7 +113,7 @@ find("next").addEventListener("click", () => go(state.seed + 1));
 find("seed").addEventListener("change", () => {
   try { go(readSeed(find("seed").value)); } catch (error) { find("seed").setAttribute("aria-invalid", "true"); complain(error); }
 });
-find("surprise").addEventListener("click", () => { surprise(); say("Undo brings the last picture back."); });
+find("surprise").addEventListener("click", () => { surprise(); say("Undo brings back the last picture."); });
 find("class").addEventListener("change", () => change({label: Number(find("class").value)}));
 find("variety").addEventListener("input", () => change({truncation: Number(find("variety").value) / 100}, true));
 find("variety").addEventListener("change", () => change({}));
