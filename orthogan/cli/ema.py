@@ -67,7 +67,7 @@ def run(arguments: Namespace) -> None:
     averages = PostHocEma.open(folder)
     model = open_model(folder, device=chosen_device(arguments.device), trust=arguments.trust)
     net = model.generator
-    length = float(arguments.length) if arguments.search is None else _search(arguments, averages, model, lengths)
+    length = _search(arguments, averages, model, lengths) if arguments.length is None else float(arguments.length)
     _, error = averages.coefficients(length)
     averages.generator(length, net)
     out = Path(arguments.out or folder / f"ema-{length:g}.safetensors")
