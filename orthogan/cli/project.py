@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from orthogan.cli.parser import Parser
+    from orthogan.evaluation.paths.distances import Distance
     from orthogan.latent.invert import Projection
     from orthogan.models.open import OpenedModel
     from orthogan.models.protocol import Generator
@@ -135,16 +136,7 @@ def add_arguments(parser: Parser) -> None:
 
 def run(arguments: Namespace) -> None:
     """Project the pictures, and write latents, picture and model."""
-    for option, path in (("--out", arguments.out), ("--tune", arguments.tune)):
-        if path is not None and Path(path).suffix != ".safetensors":
-            raise UserError(f"{option} {path}: the name of the file must end in .safetensors")
-    if arguments.tune and os.path.abspath(arguments.tune) == os.path.abspath(arguments.out):
-        raise UserError(f"--tune {arguments.tune}: this is the file of the latents; choose another name for the model")
-    if arguments.tune is None:
-        refuse_unused(arguments, ["tune_steps", "tune_rate"], "applies only with --tune")
-    if arguments.features == "none":
-        refuse_unused(arguments, ["feature_weight"], "does not apply with --features none")
-    check_subject(arguments.subject)
+    _check(arguments)
     files = _files(arguments.pictures)
     from orthogan.drawing.grid import save_png
     from orthogan.io.write import remove
@@ -205,20 +197,7 @@ def run(arguments: Namespace) -> None:
         tuned_images = None
         mine = _first(found, count)
         if arguments.tune:
-            from orthogan.latent.invert import tune
-
-            tuned = tune(
-                net,
-                mine,
-                steps=arguments.tune_steps,
-                rate=arguments.tune_rate,
-                against=None if distance is None else distance.against,
-                feature_weight=arguments.feature_weight,
-                seed=arguments.seed,
-                kept=tuning,
-                stopped=lambda: stop.name,
-            )
-            mine, tuned_images = _tuned(mine, tuned, subject, arguments)
+            mine, tuned_images = _tune(net, mine, subject, distance, arguments, kept=tuning, stopped=lambda: stop.name)
     written = mine.latents.save(arguments.out)
     _print(arguments, found, mine, count)
     drawn = save_png(
@@ -233,6 +212,20 @@ def run(arguments: Namespace) -> None:
         print(f"pictures and differences: {drawn}")
         if arguments.tune:
             print(f"tuned model: {arguments.tune}; use it together with these latents")
+
+
+def _check(arguments: Namespace) -> None:
+    """Check the options before a model is opened. Raises ``UserError``."""
+    for option, path in (("--out", arguments.out), ("--tune", arguments.tune)):
+        if path is not None and Path(path).suffix != ".safetensors":
+            raise UserError(f"{option} {path}: the name of the file must end in .safetensors")
+    if arguments.tune and os.path.abspath(arguments.tune) == os.path.abspath(arguments.out):
+        raise UserError(f"--tune {arguments.tune}: this is the file of the latents; choose another name for the model")
+    if arguments.tune is None:
+        refuse_unused(arguments, ["tune_steps", "tune_rate"], "applies only with --tune")
+    if arguments.features == "none":
+        refuse_unused(arguments, ["feature_weight"], "does not apply with --features none")
+    check_subject(arguments.subject)
 
 
 def _box(text: str) -> tuple[int, int, int] | str:
@@ -392,15 +385,34 @@ def _first(found: Projection, count: int) -> Projection:
     )
 
 
-def _tuned(
-    mine: Projection, tuned: Generator, subject: OpenedModel, arguments: Namespace
+def _tune(
+    net: Generator,
+    mine: Projection,
+    subject: OpenedModel,
+    distance: Distance | None,
+    arguments: Namespace,
+    *,
+    kept: Path,
+    stopped: Callable[[], str | None],
 ) -> tuple[Projection, np.ndarray]:
-    """Write the tuned model, and return the latents as its own, with their errors before and after."""
+    """Tune and write the model, and return the latents as its own, with their errors before and after."""
     import numpy as np
 
+    from orthogan.latent.invert import tune
     from orthogan.models import save_generator
     from orthogan.models.generate import model_hash
 
+    tuned = tune(
+        net,
+        mine,
+        steps=arguments.tune_steps,
+        rate=arguments.tune_rate,
+        against=None if distance is None else distance.against,
+        feature_weight=arguments.feature_weight,
+        seed=arguments.seed,
+        kept=kept,
+        stopped=stopped,
+    )
     extra = {**subject.about.extra, "tuned": f"{len(mine.latents)} pictures, {arguments.tune_steps} steps"}
     save_generator(arguments.tune, tuned, config=subject.config, extra=extra)
     images = replace(mine.latents, model_hash="").images(tuned)
