@@ -45,8 +45,12 @@ class Interval:
 def interval(results: Sequence[Score], *, detail: str | None = None, confidence: float = 0.95) -> Interval:
     """Compute Student's t interval over runs that differ in their seed (of the model, the metric or both).
 
-    ``detail``: use this detail instead of the value, such as "completeness" of ``dci``. The interval assumes roughly
-    normal scores; near 0 or 1 it may extend beyond them.
+    The interval assumes roughly normal scores; near 0 or 1 it may extend beyond them.
+
+    Args:
+        results: a score per run, at least two.
+        detail: use this detail instead of the value, such as "completeness" of ``dci``.
+        confidence: probability that the interval covers the mean, in (0, 1).
 
     Raises:
         ValueError: fewer than two results, different variants, a detail that is not a number, a non-finite number, or a
@@ -271,7 +275,12 @@ class Across:
 def across(runs: Sequence[Sequence[GeneratorScore]], *, confidence: float = 0.95) -> list[Across]:
     """Aggregate several generators (such as training seeds) with the same metrics: mean and t interval.
 
-    Raises ValueError for fewer than two generators, or different metrics, variants or protocols.
+    Args:
+        runs: the results of ``disentangle`` for each generator.
+        confidence: probability that an interval covers the mean, in (0, 1).
+
+    Raises:
+        ValueError: fewer than two generators, or different metrics, variants or protocols.
 
     Example:
         >>> from orthogan.disentanglement import GeneratorScore, Summary, across

@@ -172,7 +172,16 @@ def describe_factors(
     mean cosine distance between the features of a picture and those of both ends (0: the same picture). A caption such
     as "hair: short +0.8, skin: pale -0.1" names up to three factors that change by at least 0.1.
 
-    ``options``: those of ``measure_effects``, which this function calls. Raises ``UserError`` as it does.
+    Args:
+        generator: the generator.
+        directions: the directions that are scored.
+        reader: reads factors from images, for the first two scores and the captions; None omits these.
+        features: maps images to features, for the third score; None omits it.
+        captions: write captions to the notes.
+        **options: those of ``measure_effects``, which this function calls.
+
+    Raises:
+        UserError: as ``measure_effects``.
 
     Source of the scores: re-scoring analysis of Shen et al. 2020, arXiv:2005.09635, Section 4.3.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +18,7 @@ from orthogan.drawing.grid import default_scale, enlarge, save_png
 from orthogan.errors import UserError
 from orthogan.io.write import write_bytes
 from orthogan.latent.interpolation import between
+from orthogan.latent.invert.project import Against
 from orthogan.latent.latents import Latents
 from orthogan.latent.render.animation import READABLE_SIDE, need_av
 from orthogan.latent.render.loop import LARGEST_SIDE, LOOPS, encode_loop
@@ -41,7 +42,6 @@ FilmWalk = Literal["line", "sphere", "path"]
 FILM_WALKS: tuple[FilmWalk, ...] = get_args(FilmWalk)
 FINER = 4  # points of the walk per frame, from which frames of even speed are chosen
 MOST_FRAMES = 20_000
-Against = Callable[[Tensor], Callable[[Tensor], Tensor]]
 
 
 @dataclass(frozen=True)

@@ -116,8 +116,14 @@ def free_correlations(filters: int, dimensions: int, trials: int = 1000, seed: i
     Each filter is labeled structural with probability dimensions/filters, independently, and flexible otherwise.
     Structural filters can be orthogonal to each other. The result is the mean, over ``trials``, of the number of pairs
     with at least one flexible filter, near filters (filters - 1) / 2 * (1 - (dimensions/filters)^2). The minimum number
-    of pairs that must be free (several filters on each vector of an orthonormal basis) is much lower,
-    filters (filters - dimensions) / (2 dimensions).
+    of pairs that must be free (several filters on each vector of an orthonormal basis) is much lower, filters (filters
+    - dimensions) / (2 dimensions).
+
+    Args:
+        filters: number of vectors.
+        dimensions: length of each vector.
+        trials: number of random labelings.
+        seed: of the labelings.
 
     Raises:
         ValueError: a count is below 1.

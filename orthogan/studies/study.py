@@ -243,8 +243,8 @@ class Study:
     Example:
         >>> from orthogan.studies import get_study
         >>> study = get_study("opt")
-        >>> study.baseline, sorted(study.scales)
-        ('baseline', ['cpu', 'full', 'smoke'])
+        >>> study.baseline, "smoke" in study.scales
+        ('baseline', True)
     """
 
     name: str

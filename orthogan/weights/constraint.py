@@ -142,7 +142,15 @@ def integer(name: str, value: SupportsIndex) -> int:
 
 
 def register(module: nn.Module, name: str, make: Callable[[Tensor], Constraint]) -> nn.Module:
-    """Register the constraint that ``make(weight)`` builds on ``module.name``.
+    """Register the constraint that ``make(weight)`` builds on a parameter.
+
+    Args:
+        module: the layer.
+        name: name of its parameter, such as "weight".
+        make: builds the constraint from the parameter.
+
+    Returns:
+        ``module``, changed in place.
 
     Raises:
         ValueError: there is no such parameter, or it cannot be constrained because it is a vector, empty, complex, not

@@ -89,10 +89,29 @@ def train_encoder(
     seed: int = 0,
     progress: bool = False,
 ) -> PostHocEncoder:
-    """Train the network of the oracle to predict the coordinates of ``fakes`` generated images, with squared error.
+    """Train the network of the oracle to predict the coordinates of generated images, with squared error.
 
-    ``fresh`` further images determine its ``r2``. The same arguments give the same encoder. Raises ValueError for
-    numbers that are too small, UserError for invalid directions or classes.
+    The same arguments give the same encoder.
+
+    Args:
+        generator: the generator that is inverted.
+        directions: k directions whose coordinates are predicted; default: the native ones.
+        steps: training steps.
+        batch_size: images per step.
+        fakes: number of images to train on.
+        fresh: number of further images, which determine ``r2``.
+        lr: learning rate.
+        precision: of the training; results differ slightly between precisions.
+        y: class of all images; None means a random class per image, if there are classes.
+        seed: of the images, of the initialization and of the batches.
+        progress: show a progress bar.
+
+    Returns:
+        An encoder: uint8 images (n, c, s, s) to coordinates float64 (n, k).
+
+    Raises:
+        ValueError: a number is too small.
+        UserError: the directions or the class are invalid.
 
     Example:
         >>> import numpy as np

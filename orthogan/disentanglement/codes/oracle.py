@@ -249,8 +249,19 @@ def oracle_for(
 ) -> FactorClassifier:
     """Return the oracle of ``source`` on ``device``, from the cache or trained now and cached.
 
-    The cached oracle is used if the images, the factors, their merging and the ``teaching`` are the same. Raises
-    ValueError as ``train_oracle``.
+    The cached oracle is used if the images, the factors, their merging and the ``teaching`` are the same.
+
+    Args:
+        source: images with known factors.
+        teaching: how the oracle is trained; default: ``TrainingRecipe()``.
+        levels: largest number of bins of an ordered factor, as in ``get_merging``.
+        turns: number of bins of the orientation, as in ``get_merging``.
+        merging: how values of the factors are merged into classes, instead of ``levels`` and ``turns``.
+        device: where the oracle is trained and returned.
+        progress: show a progress bar.
+
+    Raises:
+        ValueError: as ``train_oracle``.
 
     Example:
         >>> import orthogan
@@ -296,9 +307,15 @@ def save_oracle(path: str | os.PathLike[str], oracle: FactorClassifier) -> Path:
 def load_oracle(
     path: str | os.PathLike[str], *, device: torch.device | str = "cpu", sealed: bool = False
 ) -> FactorClassifier:
-    """Read an oracle written by ``save_oracle``; ``sealed``: treat a file without a hash (earlier versions) as damaged.
+    """Read an oracle written by ``save_oracle``.
 
-    Raises UserError naming the file if it is missing, damaged, or not an oracle.
+    Args:
+        path: the .safetensors file.
+        device: of the returned oracle.
+        sealed: treat a file without a hash (from earlier versions) as damaged.
+
+    Raises:
+        UserError: the file is missing, damaged, or not an oracle.
 
     Example:
         >>> import orthogan

@@ -58,8 +58,18 @@ def predicted_factors(
     In the spirit of MIG-gen (Nie et al., ICML 2020): ``mig(codes, factors)`` and others then apply unchanged. Compare
     the confidence with that on real images (``oracle.confidence``) to see whether the images resemble them.
 
+    Args:
+        generator: the generator of the images.
+        oracle: the classifier of the factors, from ``train_oracle`` or ``oracle_for``.
+        directions: the directions of the coordinates; default: the native ones.
+        n: number of images.
+        seed: of the latents.
+        y: class of all images; None means a random class per image, if there are classes.
+        progress: show a progress bar.
+
     Raises:
-        ValueError: the oracle has another image size. UserError: the directions or the class are invalid.
+        ValueError: the oracle has another image size.
+        UserError: the directions or the class are invalid.
 
     Example:
         >>> import orthogan

@@ -101,7 +101,15 @@ def factor_reader(
 ) -> OracleReader:
     """Return a reader of the factors of ``source``: of ``oracle``, or of the one trained on it now and cached.
 
-    Raises ``UserError``: the factors of the images are not known, or none is read well enough.
+    Args:
+        source: images with known factors.
+        oracle: the classifier of the factors; default: that of ``oracle_for``.
+        least_accuracy: factors that the oracle reads less accurately than this on held-out images are not read.
+        device: where the oracle is trained and run.
+        progress: show a progress bar.
+
+    Raises:
+        UserError: the factors of the images are not known, or none is read well enough.
 
     Example:
         >>> import orthogan

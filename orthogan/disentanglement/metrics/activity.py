@@ -30,14 +30,24 @@ def activity(
 ) -> Score:
     """Mean over directions of the variance (ddof 1) of a pixel as one coordinate takes ``values``; mean over pixels.
 
-    ``activeness`` for directions that need not be axes (default: native), in squared units of images in [-1, 1].
-    Averaged over ``samples`` latents of the prior. It measures how much changes, not whether it is a single factor:
-    random directions may have a larger mean.
+    ``activeness`` for directions that need not be axes, in squared units of images in [-1, 1]. It measures how much
+    changes, not whether it is a single factor: random directions may have a larger mean.
 
-    Returns details "per_direction" (k,) and "active", the number of directions with at least 1 % of the largest.
+    Args:
+        generator: the generator.
+        directions: the k directions; default: the native ones.
+        samples: number of latents of the prior, over which the result is averaged.
+        values: values of the coordinate along a direction, in standard deviations of the prior.
+        y: class of all images; None means a random class per image, if there are classes.
+        seed: of the latents.
+
+    Returns:
+        The score, with details "per_direction" (k,) and "active", the number of directions with at least 1 % of the
+            largest.
 
     Raises:
-        ValueError: fewer than two values, or no samples. UserError: invalid directions, or damaged images.
+        ValueError: fewer than two values, or no samples.
+        UserError: invalid directions, or damaged images.
 
     Source: Peebles et al. 2020, arXiv:2008.10599; Wei et al. 2021, arXiv:2108.07668.
 

@@ -27,18 +27,25 @@ def beta_vae(
     """Test accuracy of predicting the shared factor, from chance (1 / number of varying factors) to 1.
 
     Higgins et al. 2017 as in Locatello et al. 2019: a data point is a factor k and ``batch`` pairs of observations;
-    each pair shares the value of k and nothing else. Its feature is the mean |code - code'| (d,), its label k.
-    Logistic regression is run until convergence. The score saturates near 1: even an untrained encoder may exceed
-    0.9.
+    each pair shares the value of k and nothing else. Its feature is the mean |code - code'| (d,), its label k. Logistic
+    regression is run until convergence. The score saturates near 1: even an untrained encoder may exceed 0.9.
 
-    ``standardise`` divides the features by their training standard deviation, so the scale of the codes does not
-    matter.
-
-    Encodes 2 * batch * (train_points + test_points) observations: 1.9 million by default. Constant factors are never
+    It encodes 2 * batch * (train_points + test_points) observations: 1.9 million by default. Constant factors are never
     chosen as k.
 
-    Returns details "train", "factors" (the indices of possible k), "per_factor" (test accuracy of each; NaN if no test
-    point has it) and "chance".
+    Args:
+        source: observations of chosen factors.
+        encoder: maps observations to codes (n, d).
+        train_points: number of data points for the regression.
+        test_points: number of data points for the accuracy.
+        batch: pairs of observations per data point.
+        standardise: divide the features by their training standard deviation, so that the scale of the codes does not
+            matter.
+        seed: of the factors and the observations.
+
+    Returns:
+        The score, with details "train", "factors" (the indices of possible k), "per_factor" (test accuracy of each; NaN
+            if no test point has it) and "chance".
 
     Raises:
         ValueError: fewer than two varying factors, sizes that are too small, or an encoder with an invalid output

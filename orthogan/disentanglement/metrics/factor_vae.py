@@ -29,15 +29,25 @@ def factor_vae(
     local variance relative to its global variance. Each code is then assigned to the factor for which it was chosen
     most often in ``train_votes``; the score is the accuracy of this assignment in ``test_votes``.
 
-    Codes with a standard deviation below ``threshold`` times the largest one are ignored; ``absolute``: below
-    ``threshold`` itself, as in Locatello et al. 2019, which only suits codes of a known scale, such as those of a VAE.
-    Constant codes are always ignored. If no code remains, the score is 0.
+    It encodes batch * (train_votes + test_votes) + variance_samples observations: 970,000 by default. Constant factors
+    are never chosen as k. Constant codes are always ignored; if no code remains, the score is 0.
 
-    Encodes batch * (train_votes + test_votes) + variance_samples observations: 970,000 by default. Constant factors are
-    never chosen as k.
+    Args:
+        source: observations of chosen factors.
+        encoder: maps observations to codes (n, d).
+        variance_samples: number of observations for the global variances.
+        train_votes: number of votes that assign the codes to factors.
+        test_votes: number of votes for the accuracy.
+        batch: observations per vote.
+        threshold: codes with a standard deviation below this share of the largest one are ignored.
+        absolute: ignore the codes below ``threshold`` itself, as in Locatello et al. 2019. This only suits codes of a
+            known scale, such as those of a VAE.
+        seed: of the factors and the observations.
 
-    Returns details "train", "active" (indices of the codes used), "deviation" (d,), "factors" (the indices of possible
-    k), "votes" and "test_votes" (factors of the source, d), "assigned" (d,): the factor of each code, -1 without votes.
+    Returns:
+        The score, with details "train", "active" (indices of the codes used), "deviation" (d,), "factors" (the indices
+            of possible k), "votes" and "test_votes" (factors of the source, d), and "assigned" (d,): the factor of each
+            code, -1 without votes.
 
     Raises:
         ValueError: fewer than two varying factors, sizes that are too small, or an encoder with an invalid output

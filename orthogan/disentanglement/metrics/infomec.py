@@ -55,7 +55,14 @@ def infoc(codes: ArrayLike, factors: ArrayLike, *, neighbors: int = NEIGHBORS, s
 
     All is as in ``infom``, with factors and codes exchanged; 1 / (number of active codes) is 0.
 
-    Returns details "per_factor", "active" (indices) and "information" (d, K), as a share of H(factor).
+    Args:
+        codes: (N, d).
+        factors: integers (N, K).
+        neighbors: number of neighbors in the estimate of the information.
+        seed: of the noise that the estimator adds to break ties.
+
+    Returns:
+        The score, with details "per_factor", "active" (indices) and "information" (d, K), as a share of H(factor).
 
     Raises:
         ValueError: mismatched arrays, a constant factor, or fewer than two active codes.

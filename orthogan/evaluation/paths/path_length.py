@@ -245,10 +245,26 @@ def perturbation_length(
 ) -> MetricResult:
     """PIPL of the Householder projector (Song et al. 2023): each step goes along a random one of ``directions``.
 
-    The mean of d(G(p), G(p + eps v)) / eps^2 over points p of random paths in the directions' space (straight lines;
-    in z, arcs that keep the length) and their rows v, with outliers rejected as above; the step is taken in all layers,
-    as in the authors' code, which uses W, the ten leading directions of each projector and eps 1. Arguments and errors
-    as in ``path_length``; with a distance other than LPIPS the name is (pixel_, feature_) perturbation_length.
+    The mean of d(G(p), G(p + eps v)) / eps^2 over points p of random paths in the directions' space (straight lines; in
+    z, arcs that keep the length) and their rows v, with outliers rejected as above; the step is taken in all layers, as
+    in the authors' code, which uses W, the ten leading directions of each projector and eps 1.
+
+    Args:
+        generator: the generator.
+        directions: the directions of the steps, and their space.
+        eps: length of a step, in the units of the space.
+        sampling: a step starts anywhere on its path ("full"), or where the path starts ("end").
+        distance: name of a distance, or a distance, as in ``path_length``. With another one than LPIPS the name of the
+            result is pixel_ or feature_perturbation_length.
+        samples: number of paths.
+        batch_size: paths at a time.
+        seed: of the paths and of the choice of directions.
+        device: where images are generated and compared; default: that of the generator.
+        progress: show a progress bar.
+        info: further entries for the protocol of the result.
+
+    Raises:
+        As ``path_length``.
 
     Source: Song, Zhang, Sebe & Wang 2023, arXiv:2307.08012.
 
