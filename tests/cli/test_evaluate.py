@@ -73,7 +73,7 @@ def test_a_classifier_is_measured_on_test_images_and_its_complexity_on_training_
         (["--metrics", "lipschitz", "--eps", "2"], "--eps does not apply to --metrics lipschitz"),
         (["--metrics", "lipschitz", "--split", "test"], "--split does not apply to --metrics lipschitz"),
         (["--metrics", "fid", "--critic", "steps=3"], "--critic does not apply to --metrics fid"),
-        (["--metrics", "neural_divergence", "--critic", "step=3"], "there is no 'step'; did you mean 'steps'?"),
+        (["--metrics", "neural_divergence", "--critic", "step=3"], "unknown option 'step'; did you mean 'steps'?"),
         (["--metrics", "neural_divergence", "--critic", "lr=low"], "lr must be a number, such as 0.0002"),
         (["--metrics", "neural_divergence", "--critic", "width=0"], "width=0: must be at least 1"),
         (["--metrics", "accuracy"], "classifier"),
