@@ -9,7 +9,7 @@ from torch.distributed.nn.functional import all_reduce
 from torch.nn import functional
 
 from orthogan.layers.shapes import check_map
-from orthogan.linalg.precision import at_least_float32
+from orthogan.linalg.precision import at_least_float32, without_autocast
 
 EPS = 2e-5  # from the SN-GAN authors' Chainer code, like the momentum (Chainer's decay 0.9)
 MOMENTUM = 0.1
@@ -27,7 +27,7 @@ class JoinedNorm(nn.modules.batchnorm._BatchNorm):
         if not (self.training and several_processes()):
             return super().forward(input)
         self._check_input_dim(input)
-        with torch.autocast(input.device.type, enabled=False):
+        with without_autocast(input.device):
             centered, mean, variance, count = joined_statistics(input)
             if self.running_mean is not None and self.running_var is not None and self.num_batches_tracked is not None:
                 with torch.no_grad():

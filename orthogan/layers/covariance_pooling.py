@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from orthogan.layers.batch_norm import BatchNorm2d
 from orthogan.layers.shapes import check_map
-from orthogan.linalg.precision import at_least_float32
+from orthogan.linalg.precision import at_least_float32, without_autocast
 from orthogan.linalg.roots import SqrtMethod, condition_numbers, matrix_sqrt
 
 
@@ -87,7 +87,7 @@ class CovariancePooling(nn.Module):
         if not input.shape[2] * input.shape[3]:
             raise ValueError(f"{type(self).__name__}: maps of shape {tuple(input.shape)} have no pixels")
         reduced = self.reduction(input)
-        with torch.autocast(input.device.type, enabled=False):
+        with without_autocast(input.device):
             x = at_least_float32(reduced).flatten(2)
             centred = x - x.mean(2, keepdim=True)
             covariance = centred @ centred.mT / x.shape[2]

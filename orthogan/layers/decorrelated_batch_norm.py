@@ -11,7 +11,7 @@ from torch.distributed.nn.functional import all_reduce
 
 from orthogan.layers.batch_norm import joined_mean, several_processes
 from orthogan.layers.shapes import check_map
-from orthogan.linalg.precision import at_least_float32
+from orthogan.linalg.precision import at_least_float32, without_autocast
 from orthogan.linalg.roots import InverseMethod, condition_numbers, inverse_sqrt
 from orthogan.weights.selection import choose
 
@@ -92,7 +92,7 @@ class DecorrelatedBatchNorm2d(nn.Module):
         check_map(self, input, self.num_features)
         if self.training and not input.numel() and not several_processes():
             raise ValueError(f"{type(self).__name__}: a training batch of shape {tuple(input.shape)} is empty")
-        with torch.autocast(input.device.type, enabled=False):
+        with without_autocast(input.device):
             x = at_least_float32(input).flatten(2).unflatten(1, (self.groups, self.num_features // self.groups))
             if self.training:
                 centred, whitening = self._batch(x)

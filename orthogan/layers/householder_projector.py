@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from orthogan.config.base import Positive, Width
 from orthogan.layers.shapes import check_features, check_numbers
 from orthogan.linalg import rotations
-from orthogan.linalg.precision import at_least_float32
+from orthogan.linalg.precision import at_least_float32, without_autocast
 from orthogan.weights.effective import Equalized, effective_weight
 from orthogan.weights.network import CONSTRAINTS, ConstraintConfig
 
@@ -66,8 +66,8 @@ class HouseholderProjector(nn.Module):
             )
         self.in_features, self.out_features, self.rank = in_features, out_features, rank
         # reflections that triangularize a Gaussian matrix: their product is uniform over the frames
-        self.left = nn.Parameter(torch.geqrf(torch.randn(out_features, rank))[0].tril(-1))
-        self.right = nn.Parameter(torch.geqrf(torch.randn(in_features, rank))[0].tril(-1))
+        self.left = nn.Parameter(_gaussian(out_features, rank))
+        self.right = nn.Parameter(_gaussian(in_features, rank))
         self.bias = nn.Parameter(torch.zeros(out_features)) if bias else None
         self.register_buffer("scale", torch.ones(rank))
         self.register_buffer("signs", torch.ones(rank))
@@ -101,6 +101,8 @@ class HouseholderProjector(nn.Module):
     @torch.no_grad()
     def fit(self, weight: Tensor, scale: float | None = 1.0) -> None:
         """Set the directions to the top singular directions of ``weight`` (out, in); see ``from_linear``."""
+        if weight.is_meta:
+            return
         # on the CPU: not every device supports float64 and these decompositions
         matrix = weight.to("cpu", torch.float64)
         if not bool(torch.isfinite(matrix).all()):
@@ -127,7 +129,7 @@ class HouseholderProjector(nn.Module):
 
     def frames(self) -> tuple[Tensor, Tensor]:
         """Return the columns of Q(U) (out, rank) and Q(V) (in, rank) that S keeps, orthonormal, at least float32."""
-        with torch.autocast(self.left.device.type, enabled=False):
+        with without_autocast(self.left.device):
             return _reflected(at_least_float32(self.left)) * at_least_float32(self.signs), _reflected(
                 at_least_float32(self.right)
             )
@@ -140,7 +142,7 @@ class HouseholderProjector(nn.Module):
     def weight(self) -> Tensor:
         """Return Q(U) S Q(V)^T (out, in), in at least float32."""
         left, right = self.frames()
-        with torch.autocast(left.device.type, enabled=False):
+        with without_autocast(left.device):
             return (left * at_least_float32(self.scale)) @ right.mT
 
     def forward(self, input: Tensor) -> Tensor:
@@ -150,7 +152,7 @@ class HouseholderProjector(nn.Module):
             ValueError: the input has another length.
         """
         check_features(self, input, self.in_features)
-        with torch.autocast(input.device.type, enabled=False):
+        with without_autocast(input.device):
             out = self.product(input)
             if self.bias is not None:
                 out = out + at_least_float32(self.bias)
@@ -159,12 +161,17 @@ class HouseholderProjector(nn.Module):
     def product(self, input: Tensor) -> Tensor:
         """Return the output without the bias, in at least float32."""
         left, right = self.frames()
-        with torch.autocast(input.device.type, enabled=False):
+        with without_autocast(input.device):
             return (at_least_float32(input) @ right * at_least_float32(self.scale)) @ left.mT
 
     def extra_repr(self) -> str:
         """Return the text that ``print(net)`` shows."""
         return f"{self.in_features}, {self.out_features}, rank={self.rank}, bias={self.bias is not None}"
+
+
+def _gaussian(size: int, rank: int) -> Tensor:
+    drawn = torch.randn(size, rank)
+    return drawn if drawn.is_meta else torch.geqrf(drawn)[0].tril(-1)  # geqrf does not work without data
 
 
 def _reflected(vectors: Tensor) -> Tensor:
@@ -265,7 +272,7 @@ class HouseholderPixel(HouseholderProjector):
                 f"the input is {tuple(input.shape)}: a Householder projector in place of a transposed convolution "
                 f"takes (n, {self.in_features}, 1, 1)"
             )
-        with torch.autocast(input.device.type, enabled=False):
+        with without_autocast(input.device):
             out = self.product(input.flatten(1)).unflatten(1, self.shape)
             if self.bias is not None:
                 out = out + at_least_float32(self.bias)[:, None, None]

@@ -18,7 +18,7 @@ from torch.nn.utils.parametrize import ParametrizationList
 
 from orthogan.layers.shapes import check_map
 from orthogan.linalg import normalize, power_iteration
-from orthogan.linalg.precision import at_least_float32, magnitude
+from orthogan.linalg.precision import at_least_float32, magnitude, without_autocast
 from orthogan.weights.belonging import can_look, compiling, fitting_vectors, top_vectors
 from orthogan.weights.constraint import Constraint, register
 from orthogan.weights.network import CONSTRAINTS, ConstraintConfig, hold_power_iteration
@@ -61,7 +61,7 @@ class BoundedSkew(Constraint):
     @torch.no_grad()
     def advance(self, weight: Tensor, iterations: int = STEPS) -> None:
         """Iterate the two vectors toward the top singular vectors of the unfoldings."""
-        with torch.autocast(weight.device.type, enabled=False):
+        with without_autocast(weight.device):
             for u, matrix in zip(
                 (self.u_wide, self.u_square), _unfoldings(skew(at_least_float32(weight))), strict=True
             ):
@@ -71,7 +71,7 @@ class BoundedSkew(Constraint):
         """Return the filter of A (m, m, k, k), computed in at least float32, in the dtype of ``weight``."""
         if self.training and not self.held:
             self.advance(weight)
-        with torch.autocast(weight.device.type, enabled=False):
+        with without_autocast(weight.device):
             return self.given(self.effective(at_least_float32(weight)), weight)
 
     def effective(self, weight: Tensor) -> Tensor:
@@ -215,7 +215,7 @@ class SkewOrthogonalConv2d(nn.Module):
                 f"the map is {height} x {width}: kernel_size {self.kernel_size} wraps around it more than once; use "
                 "a smaller kernel or padding 'zeros'"
             )
-        with torch.autocast(input.device.type, enabled=False):
+        with without_autocast(input.device):
             x = F.pixel_unshuffle(at_least_float32(input), self.stride)
             x = F.pad(x, (0, 0, 0, 0, 0, self.channels - x.shape[1]))
             out = self._exponential(x, circular=self.padding == "circular")[:, : self.out_channels]
@@ -252,7 +252,7 @@ class SkewOrthogonalConv2d(nn.Module):
         """Return the ``kernel`` of the layer with the same filter and circular padding."""
         reach = (self.terms if self.training else self.eval_terms) * (self.kernel_size // 2)
         like = self.bias if self.bias is not None else next(self.parameters())
-        with hold_power_iteration(self), torch.autocast(like.device.type, enabled=False):
+        with hold_power_iteration(self), without_autocast(like.device):
             # responses to single pixels; they just reach the edges, so the padding does not matter
             eye = torch.eye(self.channels, dtype=at_least_float32(like).dtype, device=like.device)
             pixels = F.pad(eye[:, :, None, None], (reach,) * 4)

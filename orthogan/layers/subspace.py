@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from orthogan.layers.shapes import check_features
 from orthogan.linalg import gram_residual
-from orthogan.linalg.precision import at_least_float32
+from orthogan.linalg.precision import at_least_float32, without_autocast
 from orthogan.weights.effective import effective_weight
 
 
@@ -53,7 +53,7 @@ class LatentSubspace(nn.Module):
             ValueError: the input has another shape.
         """
         check_features(self, z, self.dims, batch=True)
-        with torch.autocast(z.device.type, enabled=False):
+        with without_autocast(z.device):
             flat = functional.linear(
                 at_least_float32(z) * at_least_float32(self.L), at_least_float32(self.U).mT, at_least_float32(self.mu)
             )

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from orthogan.linalg.gram import unit_rows
-from orthogan.linalg.precision import matrices, needs_plain
+from orthogan.linalg.precision import matrices, needs_plain, without_autocast
 
 
 def hyperspherical_energy(
@@ -62,7 +62,7 @@ def hyperspherical_energy(
     if reduction not in ("mean", "sum"):
         raise ValueError(f"reduction is {reduction!r}: choose mean or sum")
     matrix = matrices(matrix)
-    with torch.autocast(matrix.device.type, enabled=False):
+    with without_autocast(matrix.device):
         rows = unit_rows(matrix)
         others = torch.cat([rows, -rows], -2) if half_space else rows
         block = partial(_block, s=float(s), angular=angular)

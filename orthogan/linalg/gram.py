@@ -12,7 +12,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from orthogan.linalg.precision import at_least_float32, magnitude, matrices
+from orthogan.linalg.precision import at_least_float32, magnitude, matrices, without_autocast
 
 Side = Literal["rows", "columns", "smaller"]
 
@@ -32,7 +32,7 @@ def flat(matrix: Tensor, side: Side) -> Tensor:
 def gram(matrix: Tensor, side: Side = "rows") -> Tensor:
     """Return the inner products of the rows (..., m, m) or of the columns (..., n, n) of ``matrix`` (..., m, n)."""
     matrix = matrices(matrix)
-    with torch.autocast(matrix.device.type, enabled=False):
+    with without_autocast(matrix.device):
         vectors = flat(matrix, side)
         return vectors @ vectors.mT
 
@@ -66,7 +66,7 @@ def orthogonality_error(matrix: Tensor) -> Tensor:
 def unit_rows(matrix: Tensor) -> Tensor:
     """Return the rows at unit length. A zero row stays zero and gets no gradient (its direction has no derivative)."""
     matrix = at_least_float32(matrix)
-    with torch.autocast(matrix.device.type, enabled=False):
+    with without_autocast(matrix.device):
         matrix = matrix / magnitude(matrix, -1)
         squares = matrix.square().sum(-1, keepdim=True)
         alive = squares > 0

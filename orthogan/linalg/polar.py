@@ -209,7 +209,7 @@ def nearest_orthogonal(matrix: Tensor, method: PolarMethod = "eigh", rank_tolera
     """
     x = matrices(matrix)
     dtype = x.dtype
-    with torch.autocast(matrix.device.type, enabled=False):
+    with without_autocast(matrix.device):
         if method == "polar_express":
             return _polar_express(x).to(dtype)
         if method == "newton_schulz":

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from orthogan.linalg.decompositions import eigh
-from orthogan.linalg.precision import at_least_float32, differentiates_again, magnitude, matrices
+from orthogan.linalg.precision import at_least_float32, differentiates_again, magnitude, matrices, without_autocast
 
 SqrtMethod = Literal["eigh", "pade", "taylor", "newton_schulz", "eigh_autograd"]
 InverseMethod = Literal["eigh", "newton_schulz", "pade", "eigh_autograd"]
@@ -56,7 +56,7 @@ def matrix_sqrt(matrix: Tensor, method: SqrtMethod = "eigh", *, iterations: int 
         True
     """
     matrix = matrices(matrix, square=True)
-    with torch.autocast(matrix.device.type, enabled=False):
+    with without_autocast(matrix.device):
         s, size = _scaled(_symmetric(matrix))
         if method == "eigh":
             return _Roots.apply(s, None)[0] * size  # pyright: ignore[reportOptionalSubscript]
@@ -99,7 +99,7 @@ def inverse_sqrt(matrix: Tensor, method: InverseMethod = "eigh", *, iterations: 
     if shift < 0:
         raise ValueError(f"shift is {shift}: must be 0 or more")
     matrix = matrices(matrix, square=True)
-    with torch.autocast(matrix.device.type, enabled=False):
+    with without_autocast(matrix.device):
         s, size = _scaled(_symmetric(matrix), shift)
         shifts = shift / size.square()
         if method == "eigh":
@@ -205,7 +205,7 @@ class _Lyapunov(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None, None]:  # pyright: ignore
         a, vectors, values, x = ctx.saved_tensors
-        with torch.autocast(gradient.device.type, enabled=False):
+        with without_autocast(gradient.device):
             y: Tensor = _Lyapunov.apply(a, gradient, vectors, values)  # pyright: ignore[reportAssignmentType]
             return -(y @ x.mT + x.mT @ y), y, None, None
 
@@ -228,7 +228,7 @@ class _Roots(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, by_root: Tensor, by_inverse: Tensor) -> tuple[Tensor, None]:  # pyright: ignore
         root, inverse, vectors, raised = ctx.saved_tensors
-        with torch.autocast(by_root.device.type, enabled=False):
+        with without_autocast(by_root.device):
             right = by_root - inverse @ by_inverse @ inverse
             return _Lyapunov.apply(root, right, vectors, raised), None  # pyright: ignore[reportReturnType]
 
@@ -251,7 +251,7 @@ class _GapRoot(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:  # pyright: ignore
         s, values, vectors = ctx.saved_tensors
-        with torch.no_grad(), torch.autocast(gradient.device.type, enabled=False):
+        with torch.no_grad(), without_autocast(gradient.device):
             one, other = values.unsqueeze(-1), values.unsqueeze(-2)
             x = torch.minimum(one, other) / torch.maximum(one, other)
             if ctx.method == "taylor":
@@ -316,7 +316,7 @@ class _PadeRoots(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, by_root: Tensor, by_inverse: Tensor) -> Tensor:  # pyright: ignore
         root, inverse = ctx.saved_tensors
-        with torch.autocast(by_root.device.type, enabled=False):
+        with without_autocast(by_root.device):
             return _lyapunov_by_products(root, by_root - inverse @ by_inverse @ inverse)
 
 

@@ -15,7 +15,7 @@ from torch.nn.modules.conv import _ConvNd
 from orthogan.config.base import Count
 from orthogan.layers.skew_orthogonal import SkewOrthogonalConv2d
 from orthogan.linalg.gram import gram_residual
-from orthogan.linalg.precision import at_least_float32
+from orthogan.linalg.precision import at_least_float32, without_autocast
 from orthogan.penalties.kernel import check_tensor
 from orthogan.penalties.network import penalty
 from orthogan.weights import Selected
@@ -99,7 +99,7 @@ def conv_orthogonality(
         pads = _axes("padding", padding, len(kernel))
         if any(p < 0 or p % s for p, s in zip(pads, strides, strict=True)):
             raise ValueError(f"padding is {padding}: it must be a multiple of the stride {stride}, or None")
-    with torch.autocast(weight.device.type, enabled=False):
+    with without_autocast(weight.device):
         weight = at_least_float32(weight)
         # the filters of a group as images, with the groups side by side: (M/g, C, *kernel)
         images = weight.reshape(groups, rows // groups, *weight.shape[1:]).transpose(0, 1)

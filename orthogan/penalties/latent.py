@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from orthogan.config.base import Fraction, KindOf, Layers, NotNegative, PositiveInt, Section
 from orthogan.errors import UserError
-from orthogan.linalg.precision import at_least_float32
+from orthogan.linalg.precision import at_least_float32, without_autocast
 from orthogan.registry import Registry
 
 Features = Tensor | Sequence[Tensor]
@@ -51,7 +51,7 @@ def hessian_penalty(
     _check_difference(k, epsilon)
     if reduction not in ("max", "mean"):
         raise UserError(f"reduction='{reduction}': must be 'max' or 'mean'")
-    with torch.autocast(z.device.type, enabled=False):
+    with without_autocast(z.device):
         z = at_least_float32(z)
         curves: list[list[Tensor]] = []
         for _ in range(k):
@@ -92,7 +92,7 @@ def orojar_penalty(
     _check_difference(k, epsilon)
     if reduction not in ("sum", "mean"):
         raise UserError(f"reduction='{reduction}': must be 'sum' or 'mean'")
-    with torch.autocast(z.device.type, enabled=False):
+    with without_autocast(z.device):
         z = at_least_float32(z)
         here = _listed(function(z))
         lengths: list[list[Tensor]] = []

@@ -11,7 +11,7 @@ from torch import Tensor
 from orthogan.config.base import Iterations
 from orthogan.linalg.gram import flat
 from orthogan.linalg.power import normalize
-from orthogan.linalg.precision import at_least_float32
+from orthogan.linalg.precision import at_least_float32, without_autocast
 from orthogan.penalties.kernel import SideOption, as_matrix
 from orthogan.penalties.network import penalty
 
@@ -50,7 +50,7 @@ def srip(
     if iterations < 1:
         raise ValueError(f"iterations is {iterations}: must be at least 1")
     matrix = as_matrix(weight)
-    with torch.autocast(weight.device.type, enabled=False):
+    with without_autocast(weight.device):
         vectors = flat(at_least_float32(matrix), side)
         v = start(vectors)
         with torch.no_grad():

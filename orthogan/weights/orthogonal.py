@@ -13,7 +13,7 @@ from torch.nn.utils.parametrize import ParametrizationList
 from orthogan.config.base import Iterations, Positive
 from orthogan.linalg import normalize, orthogonality_error, power_iteration, rotations
 from orthogan.linalg.polar import polar_factor
-from orthogan.linalg.precision import at_least_float32, magnitude
+from orthogan.linalg.precision import at_least_float32, magnitude, without_autocast
 from orthogan.weights.belonging import can_look, compiling, fitting_vectors
 from orthogan.weights.constraint import Constraint, register
 from orthogan.weights.network import CONSTRAINTS, ConstraintConfig
@@ -67,7 +67,7 @@ class Orthogonal(Constraint):
     def advance(self, weight: Tensor, iterations: int = 1) -> None:
         """Update the estimate of the spectral norm of the parameter (Björck only)."""
         if self.method == "bjorck":
-            with torch.autocast(weight.device.type, enabled=False):
+            with without_autocast(weight.device):
                 self.u.copy_(
                     power_iteration(at_least_float32(weight), self.u.to(at_least_float32(weight).dtype), iterations)[0]
                 )
@@ -76,7 +76,7 @@ class Orthogonal(Constraint):
         """Return the effective weight, computed in at least float32, in the dtype of the parameter."""
         if self.training and not self.held:
             self.advance(parameter)
-        with torch.autocast(parameter.device.type, enabled=False):
+        with without_autocast(parameter.device):
             return self.given(self.weight_of(self.gain * self.tall(self.frame(at_least_float32(parameter)))), parameter)
 
     def frame(self, parameter: Tensor) -> Tensor:
@@ -103,6 +103,8 @@ class Orthogonal(Constraint):
     def right_inverse(self, weight: Tensor) -> Tensor:
         """Return the parameter of the orthogonal matrix nearest to the assigned ``weight``."""
         weight = self.assignable(weight)
+        if weight.is_meta:
+            return self.tall(self.matrix(weight)).contiguous()
         # on the CPU: not every device supports float64 and these decompositions
         target = polar_factor(self.tall(self.matrix(weight)).to("cpu", torch.float64))
         if self.method == "householder":

@@ -13,7 +13,7 @@ from torch.optim import Adam, Optimizer
 
 from orthogan.config.base import Decay, NotNegative, Positive, PositiveInt
 from orthogan.linalg import gram_residual, hyperspherical_energy, orthogonality_error, rotations
-from orthogan.linalg.precision import at_least_float32
+from orthogan.linalg.precision import at_least_float32, without_autocast
 from orthogan.rng import generator
 from orthogan.weights.constraint import RULES, Constraint, register
 from orthogan.weights.matrix import MatrixView
@@ -149,7 +149,7 @@ class Rotation(Constraint):
 
     def forward(self, parameter: Tensor) -> Tensor:
         """Return the effective weight, computed in at least float32, in the dtype of the parameter."""
-        with torch.autocast(parameter.device.type, enabled=False):
+        with without_autocast(parameter.device):
             return self.given(self.view.back(self.rotated(at_least_float32(parameter))), parameter)
 
     @torch.no_grad()

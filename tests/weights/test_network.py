@@ -135,3 +135,37 @@ def test_lazy_layers_need_a_batch_first() -> None:
         weights.spectral_norm(net[0])
     net(torch.ones(2, 4))
     assert weights.apply(net, "spectral") == ["0"]
+
+
+EVERY: dict[str, tuple[str, dict[str, Any]]] = {
+    "spectral": ("spectral", {}),
+    "stable rank": ("stable_rank", {"c": 0.5}),
+    "stable rank, k=2": ("stable_rank", {"c": 0.5, "k": 2}),
+    **{method: ("orthogonal", {"method": method}) for method in ("qr", "householder", "cayley", "polar", "bjorck")},
+    "rotation": ("rotation", {"method": "cayley"}),
+    "skew": ("skew_orthogonal", {}),
+    "projector": ("householder", {"rank": 2}),
+}
+
+
+@pytest.mark.parametrize("assign", [False, True])
+@pytest.mark.parametrize("kind", EVERY)
+def test_a_network_built_on_the_meta_device_is_the_one_that_is_loaded_into_it(kind: str, assign: bool) -> None:
+    def build() -> nn.Module:
+        layers = nn.Linear(6, 8), nn.ReLU(), nn.Unflatten(1, (8, 1, 1)), nn.Conv2d(8, 4, 3, padding=1), nn.Flatten()
+        net = nn.Sequential(*layers, nn.Linear(4, 9))
+        name, options = EVERY[kind]
+        weights.apply(net, name, **options)
+        return net
+
+    torch.manual_seed(0)
+    net, x = build().eval(), torch.randn(3, 6)
+    with torch.device("meta"):
+        other = build()
+    assert all(tensor.is_meta for tensor in other.state_dict().values())
+    if not assign:
+        other.to_empty(device="cpu")
+    other.load_state_dict({key: value.clone() for key, value in net.state_dict().items()}, assign=assign)
+    torch.testing.assert_close(other.eval()(x), net(x))
+    other.train()(x).square().sum().backward()
+    assert all(parameter.grad is not None for parameter in other.parameters())
