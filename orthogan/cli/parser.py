@@ -17,6 +17,7 @@ from typing import Any
 import orthogan.cli
 from orthogan import __version__
 from orthogan.errors import UserError
+from orthogan.io.read import in_home
 from orthogan.registry import did_you_mean
 
 
@@ -41,6 +42,11 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
         parsers()[arguments.command].error(f"unrecognized arguments: {unknown}")
     if late:
         arguments.overrides = [*arguments.overrides, *late]
+    for name, value in vars(arguments).items():
+        if isinstance(value, str):
+            setattr(arguments, name, in_home(value))
+        elif isinstance(value, list):
+            setattr(arguments, name, [in_home(one) if isinstance(one, str) else one for one in value])
     return arguments
 
 

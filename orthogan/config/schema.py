@@ -10,11 +10,12 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import BaseModel, Field, model_validator
+from pydantic import BaseModel, Field, field_validator, model_validator
 
 from orthogan.config.base import Section, code_in
 from orthogan.data.config import AUGMENTED, AugmentConfig, DataConfig
 from orthogan.evaluation.config import EvaluationConfig
+from orthogan.io.read import in_home
 from orthogan.models.config import ModelConfig
 from orthogan.training.config import (
     CheckpointConfig,
@@ -70,6 +71,11 @@ class Config(Section):
             for key, value in section.task_defaults.get(str(tree.get("task")), {}).items():
                 filled[name] = _with(filled.get(name, {}), key, value)
         return filled
+
+    @field_validator("out")
+    @classmethod
+    def _home(cls, out: str | None) -> str | None:
+        return None if out is None else in_home(out)
 
     @model_validator(mode="after")
     def _possible(self) -> Self:

@@ -6,11 +6,12 @@ from collections.abc import Callable, Collection
 from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import Field, PlainSerializer, WrapValidator, model_validator
+from pydantic import Field, PlainSerializer, WrapValidator, field_validator, model_validator
 
 from orthogan.config.base import Fraction, KindOf, OpenSection, Options, PositiveInt, Section
 from orthogan.data.source import DataRequest
 from orthogan.data.sources import DATA_SOURCES
+from orthogan.io.read import in_home
 from orthogan.registry import Registry
 from orthogan.size import as_resolution
 
@@ -93,6 +94,11 @@ class DataConfig(Section):
     workers: Annotated[int, Field(ge=0, le=256)] = Field(
         default=2, description="processes that read images when the data set is streamed"
     )
+
+    @field_validator("root")
+    @classmethod
+    def _home(cls, root: str) -> str:
+        return in_home(root)
 
     @classmethod
     def option_names(cls, choice: str) -> Collection[str] | None:

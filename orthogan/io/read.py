@@ -70,11 +70,34 @@ def user_path(path: str | os.PathLike[str]) -> Path:
         raise UserError(f"{printable(path)}: no such user; write the full path") from error
 
 
+def in_home(text: str) -> str:
+    """Expand ``~`` or ``~/`` at the beginning of ``text``, which shells leave as it is in ``--out=~/x``."""
+    return os.path.expanduser(text) if text == "~" or text.startswith("~/") else text
+
+
 def cache_folder() -> Path:
-    """Return $ORTHOGAN_CACHE, or ``orthogan`` in the user's cache folder."""
-    chosen = os.environ.get("ORTHOGAN_CACHE")
-    base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
-    return Path(chosen) if chosen else Path(base) / "orthogan"
+    """Return $ORTHOGAN_CACHE, or ``orthogan`` in the user's cache folder.
+
+    A user without a home folder, as in some containers, has one in the folder of temporary files.
+
+    Raises:
+        UserError: that one belongs to another user.
+    """
+    if chosen := os.environ.get("ORTHOGAN_CACHE"):
+        return Path(chosen)
+    if base := os.environ.get("XDG_CACHE_HOME"):
+        return Path(base) / "orthogan"
+    try:
+        return Path.home() / ".cache" / "orthogan"
+    except RuntimeError:  # no HOME, and no entry in /etc/passwd
+        import tempfile  # slow to import
+
+        place = Path(tempfile.gettempdir()) / f"orthogan-{os.getuid()}"
+        if os.path.lexists(place) and place.lstat().st_uid != os.getuid():
+            raise UserError(
+                f"{place}: belongs to another user; set ORTHOGAN_CACHE to a folder for cached results"
+            ) from None
+        return place
 
 
 class UnreadableFile(UserError):

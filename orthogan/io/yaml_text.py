@@ -75,7 +75,10 @@ def parse_yaml(text: str | bytes, source: object) -> Any:
     except RecursionError:
         raise UserError(f"{printable(source)}: the YAML is nested too deeply") from None
     except yaml.YAMLError as error:
-        raise UserError(f"{printable(source)}: not valid YAML: {' '.join(str(error).split())}") from None
+        said = " ".join(str(error).split())
+        cure = "; indent with spaces instead of tabs" if r"'\t'" in said else ""
+        cure = "; save the file as UTF-8" if "unacceptable character" in said and "special" not in said else cure
+        raise UserError(f"{printable(source)}: not valid YAML: {said}{cure}") from None
     except (
         ValueError,
         TypeError,

@@ -89,6 +89,13 @@ def test_output_to_a_full_disk(
     assert capsys.readouterr().err == "orthogan: cannot write the output: No space left on device\n"
 
 
+def test_the_home_folder_where_the_shell_leaves_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/h")
+    assert parse(["sample", "~/run", "--out=~/x.png"]).out == "/h/x.png"
+    assert parse(["compare", "~/a", "b", "--out=~/c"]).runs == ["/h/a", "b"]
+    assert parse(["discover", "m", "--method", "text", "--text=~ glasses"]).text == ["~ glasses"]
+
+
 @pytest.mark.parametrize(
     "words",
     [

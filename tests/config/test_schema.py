@@ -470,6 +470,15 @@ def test_the_length_in_thousands_of_images_is_that_in_steps(tmp_path: Path) -> N
     assert "training.kimg is 0: input should be greater than 0" in failure(None, "training.kimg=0")
 
 
+def test_folders_in_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/h")
+    file = tmp_path / "mine.yaml"
+    file.write_text("out: ~/runs/mine\ndata: {root: ~/data}\n")
+    config = load_config(file)
+    assert (config.out, config.data.root) == ("/h/runs/mine", "/h/data")
+    assert load_config(file, ["out=~"]).out == "/h"
+
+
 def test_options_of_another_source_or_kind_stay_behind(tmp_path: Path) -> None:
     base = tmp_path / "base.yaml"
     base.write_text(

@@ -13,8 +13,10 @@ import pytest
 
 from orthogan.errors import UserError
 from orthogan.io.read import (
+    cache_folder,
     check_regular,
     exists,
+    in_home,
     open_regular,
     parse_json,
     parsing,
@@ -129,6 +131,36 @@ def test_the_home_folder_of_nobody() -> None:
     with pytest.raises(UserError, match="~no-such-user/x: no such user"):
         user_path("~no-such-user/x")
     assert user_path("~/x") == Path.home() / "x"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("~", "/h"), ("~/a b", "/h/a b"), ("~50 faces", "~50 faces"), ("a~/b", "a~/b"), ("~root/x", "~root/x"), ("", "")],
+)
+def test_only_ones_own_home_folder_is_expanded(text: str, expected: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/h")
+    assert in_home(text) == expected
+
+
+def test_the_cache_of_a_user_without_a_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def unknown(uid: int) -> None:
+        raise KeyError(f"getpwuid(): uid not found: {uid}")
+
+    for name in ("HOME", "ORTHOGAN_CACHE", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("pwd.getpwuid", unknown)  # a container that is started with the number of a user
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    place = cache_folder()
+    assert place.parent == tmp_path
+    place.mkdir()
+    assert cache_folder() == place
+    other = os.getuid() + 1
+    monkeypatch.setattr("os.getuid", lambda: other)  # somebody else has made it
+    place.rename(tmp_path / f"orthogan-{other}")
+    with pytest.raises(UserError, match="belongs to another user; set ORTHOGAN_CACHE"):
+        cache_folder()
+    monkeypatch.setenv("ORTHOGAN_CACHE", "here")
+    assert cache_folder() == Path("here")
 
 
 @pytest.mark.parametrize(

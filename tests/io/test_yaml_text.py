@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+from collections.abc import Callable
 from time import process_time
 
 import pytest
@@ -103,3 +104,23 @@ def test_any_text_is_a_value_or_a_user_error(text: str | bytes) -> None:
     except UserError as error:
         said = str(error)
         assert said.startswith("here: ")
+
+
+@pytest.mark.parametrize(
+    ("text", "cure"),
+    [
+        (b"a:\n\tb: 1\n", "; indent with spaces instead of tabs"),
+        ("# \u00e9".encode("latin-1"), "; save the file as UTF-8"),
+        (b"a: [1\n", "line 2, column 1: ^"),
+    ],
+)
+def test_files_of_other_editors_get_a_cure(text: bytes, cure: str) -> None:
+    with pytest.raises(UserError) as caught:
+        parse_yaml(text, "mine.yaml")
+    assert str(caught.value).endswith(cure)
+
+
+@pytest.mark.parametrize("encode", [lambda t: t.encode("utf-8-sig"), lambda t: t.encode("utf-16"), str.encode])
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_line_ends_and_marks_of_windows(encode: Callable[[str], bytes], end: str) -> None:
+    assert parse_yaml(encode(f"a: 1{end}b:{end}  c: \u00e9 # x{end}"), "mine.yaml") == {"a": 1, "b": {"c": "\u00e9"}}
