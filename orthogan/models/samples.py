@@ -156,7 +156,7 @@ def parse_classes(text: str, num_classes: int, names: Sequence[str] = ()) -> lis
     """
     if num_classes == 0:
         raise UserError("classes: this generator is unconditional and has no classes; omit them")
-    known = f"the classes {', '.join(names)}" if names else "only numbers"
+    known = f"the classes {', '.join(names)}" if names else "numbers as classes, without names"
     exact = {name.strip(): index for index, name in enumerate(names)}
     alike: dict[str, list[int]] = {}
     for name, index in exact.items():
