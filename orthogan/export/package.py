@@ -26,7 +26,7 @@ from orthogan.io import checkpoint
 from orthogan.io.read import printable
 from orthogan.io.terminal import shell_word
 from orthogan.io.weights import write_sealed
-from orthogan.io.write import disk_errors, write_text
+from orthogan.io.write import check_holds_only, write_text
 from orthogan.latent import Directions, render, sample_images, save_samples, traverse
 from orthogan.models.card import Card, Curve, Facts, Point, ScoreOfCard, fakes_in_words, usage
 from orthogan.models.codes import CodesConfig, codes_of, name_codes
@@ -125,7 +125,8 @@ def package(
         32
     """
     out = Path(out)
-    _check_folder(out)
+    if os.path.lexists(out):
+        check_holds_only(out, FILES)
     where = chosen_device(device)
     opened = open_model(subject, device=where, trust=trust)
     folder, record = _checkpoint(opened)
@@ -163,16 +164,6 @@ def package(
     card = Card(_text(name, facts, config, shown, about), _block(name, facts, config, about), facts)
     write_text(out / CARD, card.markdown())
     return out
-
-
-def _check_folder(out: Path) -> None:
-    """Refuse a folder that contains anything other than a model."""
-    if not os.path.lexists(out):
-        return
-    with disk_errors(out):
-        others = sorted(path.name for path in out.iterdir() if path.name not in FILES)
-    if others:
-        raise UserError(f"{printable(out)}: holds other files ({printable(others[0])}); name a new folder")
 
 
 def _checkpoint(opened: OpenedModel) -> tuple[Path, dict[str, Any]]:

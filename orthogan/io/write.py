@@ -14,14 +14,14 @@ import re
 import shutil
 import stat
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError
 
-from orthogan.errors import CannotWrite
+from orthogan.errors import CannotWrite, UserError
 from orthogan.io.read import printable
 
 if TYPE_CHECKING:
@@ -182,6 +182,14 @@ def error_number(error: OSError | SafetensorError) -> int:
         return error.errno or 0
     found = re.search(r"\(os error (\d+)\)", str(error))  # safetensors only has it in its message
     return int(found[1]) if found else 0
+
+
+def check_holds_only(folder: Path, names: Collection[str]) -> None:
+    """Refuse a folder with other files than ``names``, before it is written to. Raises ``UserError``."""
+    with disk_errors(folder):
+        others = sorted(path.name for path in folder.iterdir() if path.name not in names)
+    if others:
+        raise UserError(f"{printable(folder)}: holds other files ({printable(others[0])}); name a new folder")
 
 
 def remove(path: Path) -> None:

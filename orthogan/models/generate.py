@@ -41,15 +41,13 @@ def generate(
     need_numbers(generator)
     if batch_size < 1:
         raise UserError(f"batch_size={batch_size}: must be at least 1")
-    if (labels is not None) != (generator.num_classes > 0):
-        raise UserError(
-            f"this generator has {generator.num_classes} classes: "
-            + ("pass one class per image" if generator.num_classes else "it has no classes; omit the class")
-        )
+    if labels is None and generator.num_classes:
+        raise UserError(f"this generator has {generator.num_classes} classes: pass one class per image")
     if labels is not None:
         labels = whole_numbers("labels", labels)
-        if len(labels) != len(z) or min(labels, default=0) < 0 or max(labels, default=0) >= generator.num_classes:
-            raise UserError(f"labels: expected {len(z)}, one per latent, each from 0 to {generator.num_classes - 1}")
+        check_has_classes(generator, labels)
+        if len(labels) != len(z):
+            raise UserError(f"there are {len(labels)} labels and {len(z)} latents; pass one label per latent")
     if device is not None:
         generator.to(device)
     place = get_device(generator)
@@ -81,10 +79,9 @@ def sample_label(generator: Generator, seed: int, classes: Sequence[int] | None 
     vectors are by default as frequent as among the training images.
     Raises ``UserError`` for classes of an unconditional generator, or classes out of range.
     """
-    count = generator.num_classes
-    if count == 0:
+    if generator.num_classes == 0:
         if classes is not None:
-            raise UserError("this generator is unconditional and has no classes; omit the class")
+            check_has_classes(generator, classes)
         return None
     if classes is None:
         return int(classes_at(generator, torch.tensor([seed if label_table(generator) is None else seed % PERIOD])))
@@ -92,10 +89,18 @@ def sample_label(generator: Generator, seed: int, classes: Sequence[int] | None 
     if not chosen:
         raise UserError("no class given: name at least one, or omit the classes to use all of them")
     chosen = whole_numbers("class", chosen)
-    wrong = [label for label in chosen if not 0 <= label < count]
+    check_has_classes(generator, chosen)
+    return int(chosen[seed % len(chosen)])
+
+
+def check_has_classes(generator: Generator, classes: Sequence[int]) -> None:
+    """Raise ``UserError`` if ``generator`` has no classes, or not all of ``classes``."""
+    count = generator.num_classes
+    if not count:
+        raise UserError("this generator is unconditional and has no classes; omit the class")
+    wrong = [label for label in classes if not 0 <= label < count]
     if wrong:
         raise UserError(f"class {wrong[0]}: this generator has {count} classes, 0 to {count - 1}")
-    return int(chosen[seed % len(chosen)])
 
 
 def image_size(generator: Generator) -> tuple[int, Any]:
@@ -133,7 +138,7 @@ def truncate(z: Tensor, truncation: float) -> Tensor:
         tensor([-0.6700,  0.0000,  0.6700])
     """
     if not 0 <= truncation <= 1:
-        raise UserError(f"truncation={truncation}: between 0 (always the mode) and 1 (the whole prior)")
+        raise UserError(f"truncation={truncation}: must be between 0 (always the mode) and 1 (the whole prior)")
     if truncation == 1:
         return z
     z = z if z.is_floating_point() else z.float()
@@ -145,7 +150,7 @@ def truncate(z: Tensor, truncation: float) -> Tensor:
 def threshold(truncation: float) -> float:
     """Return the largest magnitude, in latent std, that ``truncate`` allows; infinite for 1."""
     if not 0 <= truncation <= 1:
-        raise UserError(f"truncation={truncation}: between 0 (always the mode) and 1 (the whole prior)")
+        raise UserError(f"truncation={truncation}: must be between 0 (always the mode) and 1 (the whole prior)")
     if truncation == 1:
         return math.inf
     return math.sqrt(2) * float(torch.special.erfinv(torch.tensor(truncation, dtype=torch.float64)))

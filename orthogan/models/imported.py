@@ -11,7 +11,7 @@ from torch import nn
 from orthogan.errors import UserError
 from orthogan.io.read import printable
 from orthogan.io.weights import write_sealed
-from orthogan.io.write import disk_errors, write_text
+from orthogan.io.write import check_holds_only, write_text
 from orthogan.models.card import Card, Facts, card_file
 from orthogan.models.open import OpenedModel, open_model
 from orthogan.models.saved import DISCRIMINATOR_FORMAT, FORMAT, metadata
@@ -62,10 +62,7 @@ def _check_folder(out: Path) -> None:
     if os.path.lexists(out):
         if not out.is_dir():
             raise UserError(f"{printable(out)}: is a file; name a new folder, or a file that ends in .safetensors")
-        with disk_errors(out):
-            others = sorted(path.name for path in out.iterdir() if path.name not in FILES)
-        if others:
-            raise UserError(f"{printable(out)}: holds other files ({printable(others[0])}); name a new folder")
+        check_holds_only(out, FILES)
 
 
 def _card(name: str, opened: OpenedModel, origin: dict[str, str]) -> Card:

@@ -24,7 +24,7 @@ from orthogan.latent.discovery.response import GeneratorFunction, trace_generato
 from orthogan.latent.invert.descent import Kept, descend
 from orthogan.latent.invert.prior import Prior, find_prior
 from orthogan.latent.latents import Latents
-from orthogan.models.generate import image_size, in_space, list_spaces, model_hash
+from orthogan.models.generate import check_has_classes, image_size, in_space, list_spaces, model_hash
 from orthogan.models.noise import noise_maps, replaced
 from orthogan.models.protocol import Generator, as_generator
 from orthogan.rng import derive
@@ -276,14 +276,10 @@ class _Work:
 
     def classes(self, targets: Tensor, given: Sequence[int | None]) -> list[int | None]:
         """Return the class of each picture: the given one, else that of the nearest image of the model."""
-        count = self.net.num_classes
-        if not count:
-            if any(label is not None for label in given):
-                raise UserError("this generator is unconditional and has no classes; omit the class")
+        if named := [label for label in given if label is not None]:
+            check_has_classes(self.net, named)
+        if not (count := self.net.num_classes):
             return [None] * len(targets)
-        wrong = [label for label in given if label is not None and not 0 <= label < count]
-        if wrong:
-            raise UserError(f"class {wrong[0]}: this generator has {count} classes, 0 to {count - 1}")
         if None not in given:
             return list(given)
         with trace_generator(self.net) as response:
