@@ -7,11 +7,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from orthogan.errors import UserError
-from orthogan.models.foreign._resnet import sibling_state
+from orthogan.models.foreign._resnet import baked, sibling_state
 from orthogan.models.foreign.layout import Foreign, Part, layout, state_dict
 
 _ATTENTION = {"theta": "theta", "phi": "phi", "g": "g", "attn": "out", "o_conv": "out"}
@@ -142,19 +141,6 @@ def discriminator(given: Mapping[str, Tensor]) -> Part:
 def studio_state(content: Any) -> dict[str, Tensor]:
     """Return the state dict of a file of StudioGAN."""
     return state_dict(content.get("state_dict", content)) if isinstance(content, Mapping) else {}
-
-
-def baked(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return a state dict with the spectral norm of ``torch.nn.utils`` applied: weight_orig / (u^T W v) as weight."""
-    found: dict[str, Tensor] = {}
-    for name, value in state.items():
-        if name.endswith("weight_orig"):
-            stem = name.removesuffix("_orig")
-            sigma = torch.dot(state[f"{stem}_u"], torch.mv(value.flatten(1), state[f"{stem}_v"]))
-            found[stem] = value / sigma
-        elif not name.endswith(("weight_u", "weight_v")):
-            found[name] = value
-    return found
 
 
 def _numbered(state: Mapping[str, Tensor]) -> tuple[dict[int, int], int]:
