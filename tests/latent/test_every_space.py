@@ -158,7 +158,7 @@ def test_a_traversal_walks_in_w_from_the_truncated_w(
 def test_the_mean_of_w_is_the_zero_base_and_spheres_are_of_z_only(net: StyleGAN2Generator) -> None:
     walked = traverse(net, w_directions(), steps=3, base="zero")
     assert np.abs(walked.frames[0, 1] - grey(net.synthesis(net.w_mean[None]))[0]).max() <= 0.5 + 0.02
-    with pytest.raises(UserError, match="space 'w': only the prior of z"):
+    with pytest.raises(UserError, match="space 'w': only latents of z"):
         traverse(net, w_directions(), steps=3, walk="sphere")
     for truncation in (-0.1, 1.5):
         with pytest.raises(UserError, match=f"truncation={truncation}"):
