@@ -58,6 +58,8 @@ def _refuse_empty(words: Sequence[str]) -> None:
     """
     why = "the value is empty; give one, or omit it (is a variable of your shell unset?)"
     for before, word in itertools.pairwise(["", *words]):
+        if re.fullmatch(r"[a-z][\w.]*=\s*", word) and not before.startswith("--"):
+            raise UserError(f"override {word!r}: {why}; to clear a key, write {word.rstrip()}null")
         if re.fullmatch(r"--[\w-]+=\s*", word):
             option = word.rstrip().removesuffix("=")
         elif not word.strip():
