@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch import distributed as dist
 
 from orthogan.data.source import ImageSource
 from orthogan.disentanglement.registry import METRICS as CODE_METRICS
@@ -37,6 +38,7 @@ from orthogan.evaluation.metric import METRICS, Inputs, Score, find_metrics
 
 try:
     from torchmetrics import Metric
+    from torchmetrics.utilities.distributed import gather_all_tensors
 except ModuleNotFoundError:
     raise UserError("orthogan.torchmetrics needs torchmetrics: pip install torchmetrics") from None
 
@@ -68,7 +70,25 @@ def torch_metric(name: str, **options: Any) -> ImageScore | CodeScore:
     return ImageScore(name, **options)
 
 
-class ImageScore(Metric):
+class _Joined(Metric):
+    """A metric whose processes may have no rows of some states."""
+
+    def _sync_dist(self, dist_sync_fn: Any = gather_all_tensors, process_group: Any = None) -> None:
+        """Synchronize the states; the gathering of torchmetrics needs the same kind of tensor from every process."""
+        if dist.is_available() and dist.is_initialized():
+            lists = {name: state for name in self._defaults if isinstance(state := getattr(self, name), list)}
+            mine = {name: (state[0].shape[1:], state[0].dtype) if state else None for name, state in lists.items()}
+            group = process_group or self.process_group
+            every: list[Any] = [None] * dist.get_world_size(group)
+            dist.all_gather_object(every, mine, group)
+            for name, state in lists.items():
+                like = next((kinds[name] for kinds in every if kinds[name] is not None), None)
+                if not state and like is not None:
+                    setattr(self, name, [torch.empty((0, *like[0]), dtype=like[1], device=self.device)])
+        super()._sync_dist(dist_sync_fn, process_group)
+
+
+class ImageScore(_Joined):
     """A metric of the features of images.
 
     Metrics of mean and covariance keep only these; others keep one row of features per image, on the metric's device.
@@ -221,8 +241,8 @@ class ImageScore(Metric):
 
     def _joined(self, name: str) -> Tensor | None:
         found = getattr(self, name, None)
-        parts = [found] if isinstance(found, Tensor) else found
-        return torch.cat(list(parts)) if parts else None
+        parts: list[Tensor] = [found] if isinstance(found, Tensor) else list(found or ())
+        return torch.cat(parts) if any(map(len, parts)) else None
 
     def _size(self, side: str) -> int:
         if "gaussian" in self.metric.needs:
@@ -253,7 +273,7 @@ class ImageScore(Metric):
         return Features(fakes.gaussian, fakes.numbers, fakes.rows, stream.result())
 
 
-class CodeScore(Metric):
+class CodeScore(_Joined):
     """A metric of disentanglement, of codes (n, k) and usually their factors (n, f).
 
     Args:
@@ -304,7 +324,7 @@ class CodeScore(Metric):
         states: tuple[Any, Any] = (self.codes, self.factors)
         codes, factors = (
             np.concatenate([part.cpu().numpy() for part in ([state] if isinstance(state, Tensor) else state)])
-            if len(state)
+            if any(map(len, state if isinstance(state, list) else [state]))
             else None
             for state in states
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from orthogan.data import ArraySource
 from orthogan.errors import UserError
 from orthogan.evaluation import METRICS, evaluate
 from orthogan.torchmetrics import CodeScore, ImageScore, torch_metric
+from tests.fixtures.two_processes import both_finish
 
 EXTRACTOR = "tests.fixtures.extractor:Moments"
 draw = np.random.default_rng(0)
@@ -119,3 +121,37 @@ def test_the_running_mean_and_scatter_are_float64() -> None:
     torch.testing.assert_close(metric.real_mean, mean, rtol=1e-13, atol=1e-13)
     scatter = (exact - mean).T @ (exact - mean)
     torch.testing.assert_close(metric.real_scatter, scatter, rtol=1e-11, atol=1e-11)
+
+
+TWO = """
+import os, sys
+import torch, torch.distributed as dist
+from orthogan.torchmetrics import torch_metric
+dist.init_process_group("gloo")
+rank = dist.get_rank()
+rng = torch.Generator().manual_seed(0)
+reals, fakes = (torch.randint(0, top, (n, 3, 16, 16), dtype=torch.uint8, generator=rng) for top, n in ((256, 9), (200, 8)))
+factors = torch.randint(0, 3, (900, 2), generator=rng)
+codes = factors + 0.1 * torch.randn(900, 2, generator=rng)
+# the last process has a part, or nothing at all
+for name, share in (("fid", 0.5), ("fid", 1.0), ("kid_full", 0.5), ("kid_full", 1.0), ("mig", 0.5), ("mig", 1.0)):
+    more = {} if name == "mig" else {"extractor": "efficientnet-lite0"}
+    shared, alone = torch_metric(name, **more), torch_metric(name, sync_on_compute=False, **more)
+    for metric in (shared, alone):
+        for real, rows in ((True, codes if name == "mig" else reals), (False, factors if name == "mig" else fakes)):
+            cut = int(share * len(rows))
+            if metric is shared:
+                rows = rows[:cut] if rank == 0 else rows[cut:]
+            if name == "mig":
+                kept = rows if real else (kept, rows)
+            elif len(rows):
+                metric.update(rows, real=real)
+        if name == "mig" and len(kept[0]):
+            metric.update(*kept)
+    torch.testing.assert_close(shared.compute(), alone.compute(), rtol=1e-6, atol=1e-9)
+"""
+
+
+@pytest.mark.slow
+def test_two_processes_are_one_also_if_one_of_them_has_nothing(tmp_path: Path) -> None:
+    both_finish(TWO, tmp_path)
