@@ -130,7 +130,8 @@ from orthogan.torchmetrics import torch_metric
 dist.init_process_group("gloo")
 rank = dist.get_rank()
 rng = torch.Generator().manual_seed(0)
-reals, fakes = (torch.randint(0, top, (n, 3, 16, 16), dtype=torch.uint8, generator=rng) for top, n in ((256, 9), (200, 8)))
+reals = torch.randint(0, 256, (9, 3, 16, 16), dtype=torch.uint8, generator=rng)
+fakes = torch.randint(0, 200, (8, 3, 16, 16), dtype=torch.uint8, generator=rng)
 factors = torch.randint(0, 3, (900, 2), generator=rng)
 codes = factors + 0.1 * torch.randn(900, 2, generator=rng)
 # the last process has a part, or nothing at all
