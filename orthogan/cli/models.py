@@ -5,6 +5,7 @@ Example: orthogan models sprites-sngan
 
 from __future__ import annotations
 
+import shutil
 import textwrap
 from argparse import Namespace
 from pathlib import Path
@@ -61,8 +62,18 @@ def _print_table(models: list[tuple[str, Path, Card]]) -> None:
             cells[3] = ", ".join(f"{net[0].upper()} {count / 1e6:.2f} M" for net, count in facts.parameters.items())
             cells[4] = _scores(facts.scores)
         rows.append(cells)
-    print(text_table(rows, "llllll", ["NAME", "WHAT", "IMAGES", "PARAMETERS", "SCORE", "SIZE"]))
+    table = text_table(rows, "llllll", ["NAME", "WHAT", "IMAGES", "PARAMETERS", "SCORE", "SIZE"])
+    columns = shutil.get_terminal_size((len(table), 0)).columns  # a file or a pipe has room for all
+    narrow = max(map(len, table.splitlines())) > columns
+    print("\n".join(_in_lines(*row, columns) for row in rows) if narrow else table)
     print("\n`orthogan models NAME` prints the card. Every command that takes a model takes these names.")
+
+
+def _in_lines(name: str, what: str, images: str, parameters: str, scores: str, size: str, columns: int) -> str:
+    """A row of the table below each other, for a narrow terminal."""
+    parts = [what.replace("\n", " "), "; ".join(filter(None, (images, parameters, size))), *scores.splitlines()]
+    lines = (textwrap.fill(part, max(20, columns), initial_indent="  ", subsequent_indent="    ") for part in parts)
+    return "\n".join([name, *filter(None, lines)])
 
 
 def _scores(scores: list[ScoreOfCard]) -> str:

@@ -47,6 +47,23 @@ def test_the_table_has_what_a_reader_chooses_by(capsys: pytest.CaptureFixture[st
     assert any(line.startswith("old ") and line.endswith("0.1 MB") for line in out.splitlines())
 
 
+def test_a_narrow_terminal_gets_lines_that_fit(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "50")
+    assert main(["models"]) == 0
+    models = capsys.readouterr().out.partition("\n\n")[0].splitlines()
+    assert max(map(len, models)) <= 50
+    first = [
+        "made-up",
+        "  Portraits that a test made up",
+        "  32 px, gray; G 1.23 M, D 0.46 M; 3.5 MB",
+        "  FD[tiny] 84.12 ± 2",
+    ]
+    assert models[:4] == first
+    assert models[-2:] == ["old", "  0.1 MB"]
+
+
 def test_a_name_prints_the_card_and_where_the_files_are(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     assert main(["models", "made-up"]) == 0
     out = capsys.readouterr().out
