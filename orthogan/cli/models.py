@@ -8,6 +8,7 @@ from __future__ import annotations
 import shutil
 import textwrap
 from argparse import Namespace
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -65,12 +66,13 @@ def _print_table(models: list[tuple[str, Path, Card]]) -> None:
     table = text_table(rows, "llllll", ["NAME", "WHAT", "IMAGES", "PARAMETERS", "SCORE", "SIZE"])
     columns = shutil.get_terminal_size((len(table), 0)).columns  # a file or a pipe has room for all
     narrow = max(map(len, table.splitlines())) > columns
-    print("\n".join(_in_lines(*row, columns) for row in rows) if narrow else table)
+    print("\n".join(_in_lines(row, columns) for row in rows) if narrow else table)
     print("\n`orthogan models NAME` prints the card. Every command that takes a model takes these names.")
 
 
-def _in_lines(name: str, what: str, images: str, parameters: str, scores: str, size: str, columns: int) -> str:
+def _in_lines(row: Sequence[str], columns: int) -> str:
     """A row of the table below each other, for a narrow terminal."""
+    name, what, images, parameters, scores, size = row
     parts = [what.replace("\n", " "), "; ".join(filter(None, (images, parameters, size))), *scores.splitlines()]
     lines = (textwrap.fill(part, max(20, columns), initial_indent="  ", subsequent_indent="    ") for part in parts)
     return "\n".join([name, *filter(None, lines)])

@@ -6,6 +6,7 @@ A YAML file in ``configs/`` holds only what differs from the defaults; ``orthoga
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, ClassVar, Literal, Self
@@ -115,9 +116,14 @@ def _check_task(config: Config) -> None:
         default = _filled(default, mine.task_defaults.get(config.task, {}).get(last))
         for name, value, expected in _changed(getattr(mine, last), default, key):
             raise ValueError(
-                f"{name}: does not apply to task {config.task!r}, only to {other!r}, so it cannot be {value!r}; "
-                f"omit it, or set it to {expected!r}"
+                f"{name}: does not apply to task {config.task!r}, only to {other!r}, so it cannot be {_said(value)}; "
+                f"omit it, or set it to {_said(expected)}"
             )
+
+
+def _said(value: Any) -> str:
+    """``value`` as it is written in YAML."""
+    return json.dumps(value) if value is None or isinstance(value, bool) else repr(value)
 
 
 def _filled(default: Any, other: Any) -> Any:
