@@ -30,6 +30,16 @@ class UserError(Exception):
     exit_code = EXIT_USER
 
 
+class WrongType(UserError, TypeError):
+    """An argument of a function has a wrong type; the message names the argument and what is expected.
+
+    Example:
+        >>> from orthogan.errors import UserError, WrongType
+        >>> issubclass(WrongType, TypeError), issubclass(WrongType, UserError)
+        (True, True)
+    """
+
+
 class CannotWrite(UserError):
     """A file cannot be written: the disk is full or read-only, permission is missing, …; the message names the path."""
 

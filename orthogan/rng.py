@@ -7,9 +7,10 @@ same numbers whether a run was interrupted or not, and on however many processes
 from __future__ import annotations
 
 import hashlib
-import operator
 
 import torch
+
+from orthogan.arguments import integer
 
 
 def derive(seed: int, *parts: int | str) -> int:
@@ -20,11 +21,7 @@ def derive(seed: int, *parts: int | str) -> int:
     Raises:
         TypeError: ``seed`` is not an integer.
     """
-    try:
-        seed = int(operator.index(seed))
-    except TypeError:
-        raise TypeError(f"seed is {seed!r}: expected an integer") from None
-    text = "\x1f".join(f"{type(p).__name__}:{p}" for p in (seed, *parts))
+    text = "\x1f".join(f"{type(p).__name__}:{p}" for p in (integer("seed", seed), *parts))
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little") >> 1
 
 

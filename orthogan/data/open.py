@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
+from orthogan.arguments import checked
 from orthogan.data.source import IN_MEMORY_LIMIT, DataRequest, ImageSource
 from orthogan.data.sources import DATA_SOURCES, open_request
 from orthogan.errors import UserError
@@ -14,12 +16,13 @@ if TYPE_CHECKING:
     from orthogan.data.config import DataConfig
 
 
+@checked
 def open_source(
     kind: str,
     *,
     path: str | None = None,
     split: str = "train",
-    resolution: Any = 32,
+    resolution: int | Sequence[int] = 32,
     channels: int = 3,
     count: int | None = None,
     seed: int = 0,
@@ -91,6 +94,7 @@ def _by_path(text: str) -> tuple[str, str]:
     raise UserError(f"data.source: {shown(text)} is neither a path nor one of {', '.join(DATA_SOURCES)}{near}")
 
 
+@checked
 def open_configured(config: DataConfig, *, split: str | None = None) -> ImageSource:
     """Open the images that a config describes.
 
@@ -111,6 +115,7 @@ def open_configured(config: DataConfig, *, split: str | None = None) -> ImageSou
     return open_request(config.request(split))
 
 
+@checked
 def open_held_out(config: DataConfig) -> ImageSource:
     """Open real images that a GAN did not see in training, for metrics that must not reward memorization.
 

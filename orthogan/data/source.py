@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import operator
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,6 +10,7 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
+from orthogan.arguments import integer
 from orthogan.data.resize import MOST_CHANNELS, fit_arrays
 from orthogan.errors import UserError
 from orthogan.io.hashing import ContentHash
@@ -148,7 +148,7 @@ class ImageSource(ABC):
 
         Raises IndexError if out of range, TypeError for anything but an integer.
         """
-        place = operator.index(index)
+        place = integer("index", index)
         if not -len(self) <= place < len(self):
             raise IndexError(f"{self.name}: index {place} is out of range for {len(self)} images")
         images, labels = self.read(np.array([place % len(self)]))

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from orthogan.arguments import checked
 from orthogan.disentanglement.codes.recognizer import Recognizer
 from orthogan.errors import UserError
 from orthogan.models.codes import Codes, codes_of
@@ -40,6 +41,7 @@ class Centrality:
         return int(self.scores.argmax())
 
 
+@checked
 def model_centrality(
     models: Sequence[tuple[Generator, Recognizer]],
     *,

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from torch import nn
 
+from orthogan.arguments import checked
 from orthogan.data.source import ImageSource
 from orthogan.disentanglement.codes.oracle import LEAST_ACCURACY, FactorClassifier
 from orthogan.disentanglement.codes.recognizer import Recognizer
@@ -24,6 +25,7 @@ from orthogan.progress import progress_bar
 DEFAULT_METRICS = ("vp", "activeness", "mig", "dci", "sap", "modularity")
 
 
+@checked
 def disentangle(
     generator: nn.Module,
     metrics: Sequence[str] = DEFAULT_METRICS,

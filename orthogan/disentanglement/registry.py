@@ -20,6 +20,7 @@ from typing import Any, Literal, TypeVar, get_args, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
 
+from orthogan.arguments import checked
 from orthogan.disentanglement.score import Score
 from orthogan.errors import UserError
 from orthogan.io.yaml_text import parse_yaml
@@ -99,6 +100,7 @@ def register_metric(name: str, *, on_generated: bool = True, **defaults: Any) ->
     """
 
     def add(function: Function) -> Function:
+        function = checked(function)
         METRICS.register(name)(DisentanglementMetric(function, defaults, on_generated))
         return function
 

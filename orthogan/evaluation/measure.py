@@ -17,6 +17,7 @@ import torch
 from torch import nn
 
 from orthogan import __version__
+from orthogan.arguments import checked, integer
 from orthogan.data import ImageSource
 from orthogan.distributed import broadcast_json, rank_and_world
 from orthogan.errors import UserError
@@ -41,7 +42,6 @@ from orthogan.evaluation.metric import (
 )
 from orthogan.evaluation.precision import Precision, describe_precision, prepare_net, resolve_precision
 from orthogan.evaluation.result import MetricResult, MetricResults, made_by
-from orthogan.io.read import whole_number
 from orthogan.models.generate import threshold
 from orthogan.models.label_table import label_table
 from orthogan.models.modes import eval_mode, get_device
@@ -66,6 +66,7 @@ class Incomplete(UserError):
         self.results = MetricResults(results)
 
 
+@checked
 def evaluate(
     subject: Any,
     reference: Any = None,
@@ -133,7 +134,7 @@ def evaluate(
     """
     chosen, scorecard = find_metrics(metrics), names_scorecard(metrics)
     for name, number in (("samples", samples), ("reference_samples", reference_samples), ("batch_size", batch_size)):
-        if number is not None and whole_number(name, number) < 1:
+        if number is not None and integer(name, number) < 1:
             raise UserError(f"{name}: {number}; must be at least 1")
     subject = as_generator(subject) if isinstance(subject, nn.Module) else as_source(subject, "subject")
     fakes = reference_samples or samples

@@ -8,6 +8,7 @@ from typing import Any
 from pydantic import ValidationError
 from torch import nn
 
+from orthogan.arguments import checked
 from orthogan.errors import UserError
 from orthogan.export.graph import plain
 from orthogan.export.style import STYLES, Exportable, Exported, Style
@@ -18,6 +19,7 @@ from orthogan.named_code import Trust
 from orthogan.registry import did_you_mean
 
 
+@checked
 def export(
     subject: str | Path | nn.Module | OpenedModel,
     to: str,

@@ -13,6 +13,7 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 
+from orthogan.arguments import checked
 from orthogan.config.files import command_word, differences, flatten, load_config
 from orthogan.config.schema import Config
 from orthogan.data import open_configured
@@ -74,6 +75,7 @@ class Description:
     codes: Sequence[str] = field(default=())
 
 
+@checked
 def package(
     subject: str | Path,
     out: str | Path,

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from orthogan.arguments import checked
 from orthogan.gradients.rule import GradientRule, Parameters
 from orthogan.linalg.rotations import newton_schulz_step
 from orthogan.weights.rotation import list_rotations
@@ -51,6 +52,7 @@ class CayleyRetraction(GradientRule):
 
     owns_update = True
 
+    @checked
     def __init__(
         self,
         optimizer: Optimizer,

@@ -10,6 +10,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from orthogan.arguments import checked
 from orthogan.config.base import Decay, PositiveInt
 from orthogan.gradients.rule import GRADIENT_RULES, GradientRule, Parameters
 from orthogan.linalg import nearest_orthogonal
@@ -63,6 +64,7 @@ class NearestOrthogonalGradient(GradientRule):
                 [ 0., -1.]])
     """
 
+    @checked
     def __init__(
         self,
         optimizer: Optimizer,

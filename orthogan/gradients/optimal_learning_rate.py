@@ -10,6 +10,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from orthogan.arguments import checked
 from orthogan.gradients.rule import GRADIENT_RULES, GradientRule, Parameters
 from orthogan.linalg import optimal_learning_rate
 
@@ -49,6 +50,7 @@ class OptimalLearningRate(GradientRule):
         >>> optimizer.step()
     """
 
+    @checked
     def __init__(
         self,
         optimizer: Optimizer,

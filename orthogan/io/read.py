@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import json
-import operator
 import os
 import stat
 from collections.abc import Callable, Iterator
@@ -12,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
+from orthogan.arguments import shown as shown
 from orthogan.errors import UserError
 
 LARGEST_FILE = 1 << 29  # default limit for the size of a file [bytes]
@@ -32,34 +32,6 @@ def printable(name: object) -> str:
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
-
-
-def shown(value: object, most: int = 120) -> str:
-    """Return ``repr(value)``, truncated to ``most`` characters."""
-    try:
-        text = repr(value if not isinstance(value, str | bytes) else value[: most + 1])
-    except (ValueError, RecursionError):  # an integer with thousands of digits, or a recursive value
-        text = f"a very large {type(value).__name__}"
-    return text if len(text) <= most else f"{text[:most]}…"
-
-
-def whole_numbers(what: str, values: Any) -> list[int]:
-    """Convert ``values`` to Python integers. Raises ``UserError`` for anything else, including boolean masks."""
-    try:
-        found = list(values)
-        if isinstance(values, str) or any(isinstance(value, bool) for value in found):
-            raise TypeError
-        return [operator.index(value) for value in found]
-    except TypeError:
-        raise UserError(f"{what}={shown(values)}: expected integers, such as [0, 2]") from None
-
-
-def whole_number(what: str, value: Any) -> int:
-    """Convert one number in the same way."""
-    try:
-        return int(operator.index(value))
-    except TypeError:
-        raise UserError(f"{what}={shown(value)}: expected an integer") from None
 
 
 def user_path(path: str | os.PathLike[str]) -> Path:

@@ -15,8 +15,9 @@ import numpy as np
 import torch
 from torch import nn
 
+from orthogan.arguments import integer, integers
 from orthogan.errors import UserError
-from orthogan.io.read import describe_error, parse_json, printable, shown, whole_number, whole_numbers
+from orthogan.io.read import describe_error, parse_json, printable, shown
 from orthogan.io.weights import read_sealed, write_sealed
 from orthogan.models.generate import in_space
 from orthogan.models.generate import model_hash as hash_of
@@ -110,13 +111,13 @@ class Directions:
         for key, values in scores.items():
             if not all(map(math.isfinite, values)):
                 raise UserError(f"score '{key}' contains a NaN or infinite value")
-        layers = tuple(sorted(set(whole_numbers("layers", self.layers))))
+        layers = tuple(sorted(set(integers("layers", self.layers))))
         if layers and (self.space == "z" or layers[0] < 0 or layers[-1] > MOST_LAYERS):
             raise UserError(
                 f"layers {list(layers)} of space '{self.space}': must be numbers from 0, in a space other than z"
             )
         matrix.setflags(write=False)
-        seed = whole_number("seed", self.seed)
+        seed = integer("seed", self.seed)
         if not -(1 << 63) <= seed < 1 << 63:
             raise UserError(f"seed is {shown(self.seed)}: expected an integer of at most 63 bits")
         fixed = {"matrix": matrix, "names": names, "notes": notes, "scores": scores, "layers": layers, "seed": seed}
@@ -136,7 +137,7 @@ class Directions:
 
     def select(self, indices: Sequence[int] | np.ndarray) -> Directions:
         """Return the directions at ``indices``, in this order. Raises ``UserError`` for one that does not exist."""
-        chosen = whole_numbers("dims", indices)
+        chosen = integers("dims", indices)
         wrong = [index for index in chosen if not 0 <= index < len(self)]
         if wrong or not chosen:
             raise UserError(f"dims {wrong or 'empty'}: there are {len(self)} directions, 0 to {len(self) - 1}")

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from orthogan.arguments import checked
 from orthogan.errors import UserError
 from orthogan.latent.directions import Directions
 from orthogan.models.generate import generate, in_space, sample_label, sample_latents
@@ -154,6 +155,7 @@ def measure_effects(
     return Effects(names, groups, np.stack(columns), None if features is None else np.array(distance))
 
 
+@checked
 def describe_factors(
     generator: nn.Module,
     directions: Directions,

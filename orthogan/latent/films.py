@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from orthogan import __version__
+from orthogan.arguments import checked
 from orthogan.drawing.grid import default_scale, enlarge, save_png
 from orthogan.errors import UserError
 from orthogan.io.write import write_bytes
@@ -54,6 +55,7 @@ class Film:
     metadata: dict[str, str] = field(default_factory=dict)
 
 
+@checked
 def keyframes(
     generator: nn.Module,
     seeds: Sequence[int] = (),
@@ -103,6 +105,7 @@ def keyframes(
     )
 
 
+@checked
 def film(
     generator: nn.Module,
     keys: Latents,

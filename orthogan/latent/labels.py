@@ -15,8 +15,9 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from orthogan.arguments import integers
 from orthogan.errors import UserError
-from orthogan.io.read import printable, read_regular, shown, whole_numbers
+from orthogan.io.read import printable, read_regular, shown
 from orthogan.models.generate import model_hash, sample_label, sample_latents
 from orthogan.models.protocol import Generator
 from orthogan.models.samples import parse_seeds
@@ -85,7 +86,7 @@ class Labels:
         second in alphabetical order). An empty or missing value is unknown. Raises ``UserError`` naming the column.
         """
         spots = [
-            Spot(seed, None if classes is None else classes[at]) for at, seed in enumerate(whole_numbers("seed", seeds))
+            Spot(seed, None if classes is None else classes[at]) for at, seed in enumerate(integers("seed", seeds))
         ]
         names, groups, values = [], [], []
         for name, column in columns.items():

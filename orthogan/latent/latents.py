@@ -15,8 +15,9 @@ import torch
 from torch import Tensor, nn
 
 from orthogan import __version__
+from orthogan.arguments import integers
 from orthogan.errors import UserError
-from orthogan.io.read import describe_error, parse_json, printable, shown, whole_numbers
+from orthogan.io.read import describe_error, parse_json, printable, shown
 from orthogan.io.weights import read_sealed, write_sealed
 from orthogan.latent.directions import Directions, warn_of_another_model
 from orthogan.models.generate import generate, in_space, truncate_in_space
@@ -72,7 +73,7 @@ class Latents:
             raise UserError("latents contain NaN or infinite values")
         count = len(matrix)
         names = tuple(str(name) for name in self.names) or tuple(map(str, np.arange(count)))
-        labels = None if self.labels is None else tuple(whole_numbers("labels", self.labels))
+        labels = None if self.labels is None else tuple(integers("labels", self.labels))
         noise = {str(name): np.array(maps, dtype=np.float32) for name, maps in self.noise.items()}
         scores = {str(name): tuple(map(float, values)) for name, values in self.scores.items()}
         for what, values in {"names": names, "labels": labels or names, **noise, **scores}.items():
@@ -98,7 +99,7 @@ class Latents:
 
     def select(self, indices: Sequence[int]) -> Latents:
         """Return the latents at ``indices``, in this order. Raises ``UserError`` for one that does not exist."""
-        chosen = whole_numbers("latents", indices)
+        chosen = integers("latents", indices)
         wrong = [index for index in chosen if not 0 <= index < len(self)]
         if wrong or not chosen:
             raise UserError(f"latents {wrong or 'empty'}: there are {len(self)} latents, 0 to {len(self) - 1}")

@@ -10,6 +10,7 @@ from PIL import Image
 from torch import nn
 
 from orthogan import __version__
+from orthogan.arguments import checked
 from orthogan.drawing.grid import image_grid
 from orthogan.errors import UserError
 from orthogan.latent.films import keyframes
@@ -77,6 +78,7 @@ def latent_parts(generator: nn.Module) -> tuple[str, str, list[list[int]]]:
     return "z", "coordinates of z", [[index] for index in range(net.latent_dim)]
 
 
+@checked
 def mix(
     generator: nn.Module,
     rows: Latents | Sequence[int],

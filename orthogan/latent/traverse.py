@@ -14,9 +14,9 @@ import torch
 from torch import nn
 
 from orthogan import __version__
+from orthogan.arguments import checked, integer, integers
 from orthogan.drawing.notebook import png
 from orthogan.errors import UserError
-from orthogan.io.read import whole_number, whole_numbers
 from orthogan.latent.directions import CHANGE, Directions, random_control
 from orthogan.latent.discovery.methods import find_directions
 from orthogan.latent.latents import Latents
@@ -147,6 +147,7 @@ class Traversal:
         return render(self, path, **options)
 
 
+@checked
 def traverse(
     generator: nn.Module | str | Path,
     directions: Directions | Discovery | None = None,
@@ -282,6 +283,7 @@ class ContactSheet:
         return png(render_sheet(self))
 
 
+@checked
 def contact_sheet(
     generator: nn.Module,
     directions: Directions | Discovery,
@@ -327,12 +329,12 @@ def contact_sheet(
     directions = _as_directions(directions)
     net = as_generator(generator)
     directions.check(net)
-    seeds = whole_numbers("seed", seeds)
+    seeds = integers("seed", seeds)
     if latents is not None:
         latents.check(net)
         if y is not None or base != "sample":
             raise UserError("latents already set the class and the base: omit y and base")
-    steps, control = whole_number("steps", steps), whole_number("control", control)
+    steps, control = integer("steps", steps), integer("control", control)
     offsets = column_offsets(range, steps)
     if base not in ("sample", "zero"):
         raise UserError(f"base='{base}': 'sample' (the latent of the seed) or 'zero' (the mean of the latents)")
@@ -342,7 +344,7 @@ def contact_sheet(
         )
     if control < 0:
         raise UserError(f"control={control}: must be a number of rows, 0 or more")
-    indices = None if isinstance(dims, str) and dims == "all" else whole_numbers("dims", dims)
+    indices = None if isinstance(dims, str) and dims == "all" else integers("dims", dims)
     chosen = directions if indices is None else directions.select(indices)
     rows = chosen.matrix.astype(np.float64)
     random = random_control(directions.latent_dim, control, seeds[0]) if control else None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from orthogan.arguments import checked
 from orthogan.layers.batch_norm import BatchNorm2d
 from orthogan.layers.shapes import check_map
 from orthogan.linalg.precision import at_least_float32, without_autocast
@@ -39,6 +40,7 @@ class CovariancePooling(nn.Module):
         torch.Size([2, 10])
     """
 
+    @checked
     def __init__(
         self,
         method: SqrtMethod = "pade",

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributed.nn.functional import all_reduce
 
+from orthogan.arguments import checked
 from orthogan.layers.batch_norm import joined_mean, several_processes
 from orthogan.layers.shapes import check_map
 from orthogan.linalg.precision import at_least_float32, without_autocast
@@ -53,6 +54,7 @@ class DecorrelatedBatchNorm2d(nn.Module):
     running_whitening: Tensor
     num_batches_tracked: Tensor
 
+    @checked
     def __init__(
         self,
         num_features: int,
@@ -139,6 +141,7 @@ class DecorrelatedBatchNorm2d(nn.Module):
         return f"{self.num_features}, groups={self.groups}, eps={self.eps}, method={self.method}"
 
 
+@checked
 def decorrelate(module: nn.Module, layers: str | Sequence[str] = ("*",), **options: Any) -> list[str]:
     """Replace batch norms below ``module`` with ``DecorrelatedBatchNorm2d`` and return their names.
 

@@ -12,6 +12,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from orthogan.arguments import checked
 from orthogan.config.base import Positive, Width
 from orthogan.layers.shapes import check_features, check_numbers
 from orthogan.linalg import rotations
@@ -55,6 +56,7 @@ class HouseholderProjector(nn.Module):
     scale: Tensor
     signs: Tensor
 
+    @checked
     def __init__(self, in_features: int, out_features: int, rank: int = 10, *, bias: bool = True) -> None:
         super().__init__()
         if min(in_features, out_features) < 1:
@@ -212,6 +214,7 @@ class HouseholderPixel(HouseholderProjector):
 
     matrix_type = "transposed"
 
+    @checked
     def __init__(self, in_channels: int, shape: tuple[int, int, int], rank: int = 10, *, bias: bool = True) -> None:
         channels, height, width = shape
         super().__init__(in_channels, channels * height * width, rank, bias=False)

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.parametrize import ParametrizationList
 
+from orthogan.arguments import checked
 from orthogan.layers.shapes import check_map
 from orthogan.linalg import normalize, power_iteration
 from orthogan.linalg.precision import at_least_float32, magnitude, without_autocast
@@ -166,6 +167,7 @@ class SkewOrthogonalConv2d(nn.Module):
     matrix_name, matrix_type = "weight", "conv"
     weight: Tensor
 
+    @checked
     def __init__(
         self,
         in_channels: int,
@@ -268,6 +270,7 @@ class SkewOrthogonalConv2d(nn.Module):
         )
 
 
+@checked
 def skew_orthogonal(conv: nn.Conv2d, *, terms: int = 5, eval_terms: int | None = None) -> SkewOrthogonalConv2d:
     """Return a new layer with the shape, stride, padding mode, bias, device, dtype and mode of ``conv``.
 

@@ -12,10 +12,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from orthogan.arguments import checked, integers
 from orthogan.drawing.grid import as_pixels
 from orthogan.errors import UserError
 from orthogan.io.hashing import tensor_bytes
-from orthogan.io.read import whole_numbers
 from orthogan.models.label_table import TABLE, classes_at, label_table
 from orthogan.models.modes import eval_mode, get_device, need_numbers
 from orthogan.models.protocol import Generator, as_generator
@@ -44,7 +44,7 @@ def generate(
     if labels is None and generator.num_classes:
         raise UserError(f"this generator has {generator.num_classes} classes: pass one class per image")
     if labels is not None:
-        labels = whole_numbers("labels", labels)
+        labels = integers("labels", labels)
         check_has_classes(generator, labels)
         if len(labels) != len(z):
             raise UserError(f"there are {len(labels)} labels and {len(z)} latents; pass one label per latent")
@@ -66,6 +66,7 @@ def generate(
     return np.concatenate(parts)
 
 
+@checked
 def sample_latents(generator: Generator, seeds: Sequence[int], truncation: float = 1.0) -> Tensor:
     """Return latents (n, latent_dim), float32 on the CPU; each depends only on its seed (and on the truncation)."""
     with torch.no_grad():  # a user's own prior may run a network
@@ -88,7 +89,7 @@ def sample_label(generator: Generator, seed: int, classes: Sequence[int] | None 
     chosen = list(classes)
     if not chosen:
         raise UserError("no class given: name at least one, or omit the classes to use all of them")
-    chosen = whole_numbers("class", chosen)
+    chosen = integers("class", chosen)
     check_has_classes(generator, chosen)
     return int(chosen[seed % len(chosen)])
 
@@ -116,6 +117,7 @@ def image_size(generator: Generator) -> tuple[int, Any]:
     return found[1], as_resolution(found[2], found[3])
 
 
+@checked
 def truncate(z: Tensor, truncation: float) -> Tensor:
     """Map standard normal entries to a truncated normal that keeps the central share ``truncation`` of the mass.
 
@@ -168,6 +170,7 @@ def list_spaces(generator: nn.Module) -> tuple[str, ...]:
     return tuple(dict.fromkeys(("z", *getattr(generator, "spaces", ()))))
 
 
+@checked
 def in_space(
     generator: nn.Module, space: str, *, y: int | None = None, layers: Sequence[int] = (), base: Tensor | None = None
 ) -> Generator:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import operator
 import tempfile
 import textwrap
 from collections.abc import Callable, Sequence
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Self
 import torch
 from torch import Tensor, nn
 
+from orthogan.arguments import integer
 from orthogan.errors import UserError
 from orthogan.layers.householder_projector import HouseholderProjector
 from orthogan.models.label_table import check_classes
@@ -345,11 +345,7 @@ DISCRIMINATORS: Registry[Callable[..., nn.Module]] = Registry("discriminator", *
 
 def standard_normal(n: int, dim: int, *, seed: int) -> Tensor:
     """Return (n, dim) float32 standard normal numbers on the CPU, determined by the arguments alone."""
-    try:
-        n = operator.index(n)
-    except TypeError:
-        raise TypeError(f"n is {n!r}: expected an integer, the number of latents") from None
-    if n < 0:
+    if (n := integer("n", n)) < 0:
         raise ValueError(f"n is {n}: the number of latents must be 0 or more")
     return torch.randn(n, dim, generator=seeded("cpu", seed, "latent"))
 
@@ -397,10 +393,8 @@ def _wrap() -> str:
 def _integer(module: nn.Module, name: str, default: int | None) -> int | None:
     """Return an attribute as int, also for a NumPy integer or (with a ``default``) None; None if not an integer."""
     value = getattr(module, name, None)
-    if isinstance(value, bool):
-        return None
     try:
-        number = default if value is None else operator.index(value)
+        number = default if value is None else integer(name, value)
     except TypeError:
         return None
     if type(value) is not int and number is not None:

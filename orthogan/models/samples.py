@@ -16,10 +16,10 @@ from PIL import Image
 from torch import nn
 
 from orthogan import __version__
+from orthogan.arguments import checked, integer
 from orthogan.drawing.grid import class_grid, image_grid, save_png, to_picture
 from orthogan.drawing.notebook import png
 from orthogan.errors import UserError
-from orthogan.io.read import whole_number
 from orthogan.models.generate import generate, model_hash, sample_label, sample_latents
 from orthogan.models.label_table import LabelTable, label_table, unchanged_classes
 from orthogan.models.protocol import as_generator
@@ -90,6 +90,7 @@ class Samples:
         return save_samples(self, path, class_names=self.class_names)
 
 
+@checked
 def parse_seeds(text: str, what: str = "seeds", *, repeats: bool = False) -> list[int]:
     """Parse numbers and inclusive ranges: ``"0-3,70"`` -> [0, 1, 2, 3, 70]; repeats are dropped.
 
@@ -109,6 +110,7 @@ def parse_seeds(text: str, what: str = "seeds", *, repeats: bool = False) -> lis
     return _numbers(text, what, repeats)
 
 
+@checked
 def parse_layers(text: str, generator: nn.Module | None = None) -> list[int]:
     """Parse numbers of layers such as ``"0-3,5"``.
 
@@ -135,6 +137,7 @@ def parse_layers(text: str, generator: nn.Module | None = None) -> list[int]:
     return sorted({rows()[name] for name in names})
 
 
+@checked
 def parse_classes(text: str, num_classes: int, names: Sequence[str] = ()) -> list[int]:
     """Parse class numbers from numbers, ranges and names such as ``"0-2,ship"``; repeats are dropped.
 
@@ -189,6 +192,7 @@ def parse_classes(text: str, num_classes: int, names: Sequence[str] = ()) -> lis
     return list(dict.fromkeys(chosen))
 
 
+@checked
 def choose_classes(generator: nn.Module, text: str, *, new: bool = False) -> list[int]:
     """Parse the classes of a generator, as ``parse_classes``; if its labels are vectors, these can be written too.
 
@@ -290,6 +294,7 @@ def format_ranges(numbers: Sequence[int]) -> str:
     return ",".join(str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs)
 
 
+@checked
 def sample(
     generator: nn.Module | str | Path,
     n: int = 16,
@@ -322,7 +327,7 @@ def sample(
     """
     from orthogan.models.open import as_loaded
 
-    net, first, count = as_loaded(generator), whole_number("seed", seed), whole_number("n", n)
+    net, first, count = as_loaded(generator), integer("seed", seed), integer("n", n)
     if not 1 <= count <= MOST_SEEDS:
         raise UserError(f"n={count}: from 1 to {MOST_SEEDS:,} images")
     if first < 0:
@@ -337,6 +342,7 @@ def sample(
         return replace(found, class_names=getattr(net, "class_names", ()))
 
 
+@checked
 def sample_images(
     generator: nn.Module,
     seeds: Sequence[int],
@@ -394,6 +400,7 @@ def check_place(out: str | os.PathLike[str], count: int) -> None:
         raise UserError(f"{target}: must be a .png file for one grid, or a folder (no suffix) for one PNG per seed")
 
 
+@checked
 def save_samples(samples: Samples, out: str | os.PathLike[str], *, class_names: Sequence[str] = ()) -> list[Path]:
     """Write samples to one grid, or to one file per seed.
 

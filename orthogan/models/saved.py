@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from orthogan.arguments import checked
 from orthogan.config.files import validate
 from orthogan.config.schema import Config, code_of_nets
 from orthogan.errors import UserError
@@ -71,6 +72,7 @@ def form_of(header: Mapping[str, str]) -> str:
     return header.get(FORM, header.get("format", ""))
 
 
+@checked
 def save_generator(
     path: str | Path,
     module: nn.Module,

@@ -16,6 +16,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from orthogan.arguments import checked
 from orthogan.config.base import Count, NotNegative, Positive
 from orthogan.linalg.gram import correlations
 from orthogan.linalg.precision import at_least_float32
@@ -110,6 +111,7 @@ def _free(matrix: Tensor, free: int | None, transition: float | None) -> int:
     return free_correlations(filters, dimensions) if filters > dimensions else 0
 
 
+@checked
 def free_correlations(filters: int, dimensions: int, trials: int = 1000, seed: int = 0) -> int:
     """Return how many correlations of ``filters`` vectors in fewer ``dimensions`` are free, as we read the paper.
 

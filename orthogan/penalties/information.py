@@ -14,6 +14,7 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional
 
+from orthogan.arguments import checked
 from orthogan.config.base import NotNegative, Section, Width
 
 
@@ -30,6 +31,7 @@ class InformationConfig(Section):
     )
 
 
+@checked
 def code_losses(outputs: Tensor, values: Tensor, *, continuous: int, categorical: Sequence[int] = ()) -> Tensor:
     """Return the mean of -log Q(code | image) of each code, shape (continuous + len(categorical),), in nats.
 
@@ -55,6 +57,7 @@ def code_losses(outputs: Tensor, values: Tensor, *, continuous: int, categorical
     return torch.cat([0.5 * squares + 0.5 * math.log(2 * math.pi), crosses])
 
 
+@checked
 def information_bound(
     outputs: Tensor, values: Tensor, *, continuous: int, categorical: Sequence[int] = (), uniform: bool = True
 ) -> Tensor:

@@ -12,6 +12,7 @@ from typing import Any, Literal, TypeVar
 from pydantic import Field
 from torch import Tensor, nn
 
+from orthogan.arguments import checked
 from orthogan.config.base import Layers, NotNegative, OpenSection, Section, section_of_options
 from orthogan.errors import UserError
 from orthogan.registry import Registry, did_you_mean
@@ -202,6 +203,7 @@ class Penalty:
         return self.kind.function(selected.matrix, **self.options)
 
 
+@checked
 def apply(
     module: nn.Module, name: str, weight: float = 1.0, layers: str | Sequence[str] = (), **options: object
 ) -> Tensor:

@@ -14,6 +14,7 @@ from accelerate import Accelerator
 from accelerate.state import PartialState
 from accelerate.utils import broadcast_object_list
 
+from orthogan.arguments import checked
 from orthogan.config.files import Overrides, check_run_folder, listed, load_config
 from orthogan.config.schema import Config
 from orthogan.data import open_configured
@@ -35,6 +36,7 @@ from orthogan.training.task import Task
 from orthogan.training.trackers import check_trackers
 
 
+@checked
 def train(
     config: Config | str | Path,
     overrides: Overrides = (),
@@ -91,6 +93,7 @@ def train(
         return train_task(task, config, accelerator, allow_config_change=allow_config_change)
 
 
+@checked
 def dry_run(
     config: Config | str | Path,
     overrides: Overrides = (),

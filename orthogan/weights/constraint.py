@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Callable, Sequence
-from typing import Any, Self, SupportsIndex
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 from torch.nn.utils.parametrize import ParametrizationList
 
+from orthogan.arguments import checked
 from orthogan.weights.belonging import can_look
 from orthogan.weights.matrix import Layer, MatrixView
 
@@ -133,14 +133,7 @@ def check_module(module: object, what: str) -> None:
         raise TypeError(f"expected {what} (torch.nn.Module), not {name}")
 
 
-def integer(name: str, value: SupportsIndex) -> int:
-    """Return an integer argument. Raises TypeError for anything else."""
-    try:
-        return operator.index(value)
-    except TypeError:
-        raise TypeError(f"{name} is {value!r}: expected an integer") from None
-
-
+@checked
 def register(module: nn.Module, name: str, make: Callable[[Tensor], Constraint]) -> nn.Module:
     """Register the constraint that ``make(weight)`` builds on a parameter.
 

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 from torch.optim import Optimizer
 
+from orthogan.arguments import checked
 from orthogan.config.base import Layers, OpenSection, Section, section_of_options
 from orthogan.errors import UserError
 from orthogan.registry import Registry
@@ -149,6 +150,7 @@ CONSTRAINTS.register("none")(ConstraintConfig)
 CONSTRAINT = OpenSection(CONSTRAINTS)
 
 
+@checked
 def apply(
     module: nn.Module, kind: str | ConstraintConfig, layers: str | Sequence[str] = (), **options: Any
 ) -> list[str]:
@@ -267,6 +269,7 @@ def unconstrained(layer: nn.Module, weight: str) -> nn.Parameter:
     return layer.parametrizations[weight].original  # pyright: ignore
 
 
+@checked
 def remove(module: nn.Module, name: str | None = None) -> nn.Module:
     """Replace constrained weights with their effective values, so that inference has no extra cost.
 

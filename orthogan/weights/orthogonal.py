@@ -10,6 +10,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn.utils.parametrize import ParametrizationList
 
+from orthogan.arguments import checked
 from orthogan.config.base import Iterations, Positive
 from orthogan.linalg import normalize, orthogonality_error, power_iteration, rotations
 from orthogan.linalg.polar import polar_factor
@@ -137,6 +138,7 @@ class Orthogonal(Constraint):
             parameters.original.data = parameters.original.data.new_empty(stored.shape)
 
 
+@checked
 def orthogonal(
     module: nn.Module, name: str = "weight", method: OrthogonalMethod = "qr", *, gain: float = 1.0, iterations: int = 12
 ) -> nn.Module:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from orthogan.arguments import checked
 from orthogan.linalg.precision import at_least_float32
 from orthogan.weights.effective import effective_weight
 from orthogan.weights.network import list_constrained, ready_to_measure, unconstrained
@@ -12,6 +13,7 @@ from orthogan.weights.spectral import SpectralNorm
 
 
 @torch.no_grad()
+@checked
 def report(module: nn.Module) -> dict[str, dict[str, float]]:
     """Return values for each constrained layer below ``module``, keyed by layer name. No constraint advances.
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrize import ParametrizationList
 from torch.optim import Adam, Optimizer
 
+from orthogan.arguments import checked
 from orthogan.config.base import Decay, NotNegative, Positive, PositiveInt
 from orthogan.linalg import gram_residual, hyperspherical_energy, orthogonality_error, rotations
 from orthogan.linalg.precision import at_least_float32, without_autocast
@@ -177,6 +178,7 @@ class Rotation(Constraint):
         return {"orthogonality_error": float(orthogonality_error(self.rotation(at_least_float32(weight))).norm())}
 
 
+@checked
 def rotation(
     module: nn.Module,
     name: str = "weight",
@@ -299,6 +301,7 @@ def relaxation(module: nn.Module, weight: float = 0.1) -> Tensor:
 
 
 @torch.no_grad()
+@checked
 def resample(module: nn.Module, episode: int, *, optimizers: Iterable[Optimizer] = (), seed: int = 0) -> list[str]:
     """Start an episode of stochastic OPT below ``module``: merge the rotations and draw new dimensions.
 
@@ -342,6 +345,7 @@ def resample(module: nn.Module, episode: int, *, optimizers: Iterable[Optimizer]
     return [name for name, _, _ in found]
 
 
+@checked
 def refine(module: nn.Module, steps: int = 200, *, s: float = 2, lr: float = 0.01) -> dict[str, tuple[float, float]]:
     """Lower the hyperspherical energy of the fixed neurons of every rotation below ``module`` before training.
 

@@ -14,6 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
+from orthogan.arguments import checked
+from orthogan.arguments import words as listed
 from orthogan.registry import did_you_mean
 from orthogan.weights.constraint import Constraint, check_module
 from orthogan.weights.effective import effective_weight
@@ -67,6 +69,7 @@ class Selected:
         return self.view.block_diagonal(self.value)
 
 
+@checked
 def select(module: nn.Module, layers: str | Sequence[str] = (), *, weight: str = "weight") -> list[Selected]:
     """Return the layers below ``module`` (or ``module`` itself) that match ``layers``, in order.
 
@@ -95,7 +98,7 @@ def select(module: nn.Module, layers: str | Sequence[str] = (), *, weight: str =
     check_module(module, "a network")
     if lazy := next((name for name, p in module.named_parameters() if nn.parameter.is_lazy(p)), ""):
         raise ValueError(f"{lazy} has no shape yet: run the network once on a batch first")
-    words = _words(layers)
+    words = listed("layers", layers)
     everything = [
         Selected(names[0], layer, own, view, tuple(names[1:]))
         for layer, names in list_names(module).items()
@@ -151,7 +154,7 @@ def choose(
             return isinstance(named[name], TYPES[word])
         return fnmatchcase(name, word)
 
-    words = _words(layers)
+    words = listed("layers", layers)
     depths: dict[str, int] = {}
     for word in words or [""]:
         bare = word.removeprefix("!")
@@ -169,10 +172,6 @@ def choose(
     if not kept:
         raise ValueError(f"layers: {', '.join(words)!r} together leave nothing in {what}; {there}")
     return kept
-
-
-def _words(layers: str | Sequence[str]) -> list[str]:
-    return [w.strip() for w in (layers.split(",") if isinstance(layers, str) else layers) if w.strip()]
 
 
 def _keep(

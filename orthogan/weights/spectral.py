@@ -12,13 +12,14 @@ from torch import Tensor, nn
 from torch.autograd import forward_ad
 from torch.nn.utils.parametrize import ParametrizationList
 
+from orthogan.arguments import checked, integer
 from orthogan.config.base import Iterations
 from orthogan.linalg import normalize, power_iteration
 from orthogan.linalg.power import EPS, power_iterations
 from orthogan.linalg.precision import at_least_float32, magnitude, second_order, transformed, without_autocast
 from orthogan.linalg.stable_rank import damped, divisor, stable_rank_slopes
 from orthogan.weights.belonging import along, belong, can_look, compiling, fitting_vectors, top_vectors
-from orthogan.weights.constraint import Constraint, integer, register
+from orthogan.weights.constraint import Constraint, register
 from orthogan.weights.network import CONSTRAINTS, ConstraintConfig
 
 Effective = Callable[[Tensor, Tensor, Tensor], Tensor]
@@ -366,6 +367,7 @@ def _on_device(values: tuple[float, ...], dtype: torch.dtype, device: torch.devi
     return torch.tensor(values, dtype=dtype, device=device)  # cached, because the copy makes the CPU wait
 
 
+@checked
 def spectral_norm(module: nn.Module, name: str = "weight", n_power_iterations: int = 1) -> nn.Module:
     """Keep the spectral norm of ``module.name`` at 1 and return ``module``.
 

@@ -9,11 +9,12 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from orthogan.arguments import checked, integer
 from orthogan.config.base import Share
 from orthogan.linalg import block_power_iteration, normalize, stable_rank_scale
 from orthogan.linalg.precision import at_least_float32, second_order, without_autocast
 from orthogan.linalg.stable_rank import divisor, preserved, raise_top, shrink, stable_rank_slopes
-from orthogan.weights.constraint import integer, register
+from orthogan.weights.constraint import register
 from orthogan.weights.network import CONSTRAINTS
 from orthogan.weights.spectral import Effective, SpectralConfig, SpectralNorm, inner, of_the_top_group
 
@@ -212,6 +213,7 @@ class _Shrunk(torch.autograd.Function):
             return torch.addr(gradient * numbers[3, 0], u, v * top).addcmul_(matrix, head), None, None, None, None
 
 
+@checked
 def stable_rank_norm(
     module: nn.Module, name: str = "weight", c: float = 0.7, k: int = 1, n_power_iterations: int = 1
 ) -> nn.Module:

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from orthogan.arguments import checked
 from orthogan.distributed import broadcast_json, gather_rows, hide_progress, rank_and_world, share_of_rank
 from orthogan.errors import UserError
 from orthogan.evaluation.deterministic import choose_device, deterministic_float32, generate_image
@@ -165,6 +166,7 @@ def _choices(variant: Variant) -> list[object]:
     return [getattr(variant, field.name) for field in fields(variant) if field.name != "samples"]
 
 
+@checked
 def path_length(
     generator: nn.Module,
     variant: str | Variant = "ppl_zend_v2",
@@ -229,6 +231,7 @@ def check_path(net: Generator, variant: Variant) -> None:
         raise UserError(f"interpolation={variant.interpolation!r}: a latent with one dimension has no arcs; use lerp")
 
 
+@checked
 def perturbation_length(
     generator: nn.Module,
     directions: Directions,

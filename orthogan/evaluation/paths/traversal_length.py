@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from orthogan.arguments import checked
 from orthogan.distributed import broadcast_json, gather_rows, hide_progress, rank_and_world, share_of_rank
 from orthogan.errors import UserError
 from orthogan.evaluation.deterministic import choose_device, deterministic_float32, generate_image
@@ -38,6 +39,7 @@ SCORES = {LPIPS: "perceptual length", PIXEL: "pixel length", FEATURES: "feature 
 LOOK, SAMPLES = Variant(resize="shrink"), 50
 
 
+@checked
 def traversal_length(
     generator: nn.Module,
     directions: Directions | None = None,

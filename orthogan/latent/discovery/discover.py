@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from torch import nn
 
+from orthogan.arguments import checked
 from orthogan.drawing.notebook import html_table
 from orthogan.errors import UserError
 from orthogan.io.read import printable
@@ -68,6 +69,7 @@ class Discovery:
         return ["direction", *scores, "note"], rows
 
 
+@checked
 def discover(
     generator: nn.Module | str | Path,
     method: str | Sequence[str] = "sefa",

@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import nn
 
+from orthogan.arguments import checked, words
 from orthogan.errors import UserError
 from orthogan.latent.directions import Directions
 from orthogan.latent.discovery.merge import merge
@@ -40,12 +41,12 @@ def options_of(method: str) -> list[str]:
 
 def names_of(methods: str | Sequence[str]) -> list[str]:
     """The names in a list, or in one string with commas. Raises ``UserError`` if there are none."""
-    names = [n.strip() for n in (methods.split(",") if isinstance(methods, str) else methods) if n.strip()]
-    if not names:
+    if not (names := words("method", methods)):
         raise UserError(f"method: name at least one of {', '.join(DIRECTION_METHODS)}")
     return names
 
 
+@checked
 def find_directions(
     generator: nn.Module,
     methods: str | Sequence[str] = "native",

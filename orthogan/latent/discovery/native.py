@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from orthogan.arguments import checked
 from orthogan.latent.directions import Directions
 from orthogan.latent.discovery.methods import DIRECTION_METHODS
 from orthogan.latent.discovery.spectrum import check_components
@@ -15,6 +16,7 @@ from orthogan.models.protocol import as_generator
 
 
 @DIRECTION_METHODS.register("identity", "axes")
+@checked
 def latent_axes(generator: nn.Module, *, components: int | None = None) -> Directions:
     """Return the axes of the latent as directions: "z0", "z1", …, or with the letter of the generator's ``axis``.
 
@@ -38,6 +40,7 @@ def latent_axes(generator: nn.Module, *, components: int | None = None) -> Direc
 
 
 @DIRECTION_METHODS.register("native")
+@checked
 def native_directions(generator: nn.Module) -> Directions:
     """Return the directions that a generator brings itself, or else the axes of its latent.
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from orthogan.arguments import checked
 from orthogan.errors import UserError
 from orthogan.latent.directions import Directions
 from orthogan.latent.discovery.methods import DIRECTION_METHODS
@@ -25,6 +26,7 @@ Normaliser = (nn.modules.batchnorm._BatchNorm, ConditionalBatchNorm2d)
 
 
 @DIRECTION_METHODS.register("sefa", "svd")
+@checked
 def sefa(
     generator: nn.Module,
     *,

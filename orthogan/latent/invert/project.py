@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from orthogan import __version__
+from orthogan.arguments import checked
 from orthogan.drawing.grid import as_pixels
 from orthogan.errors import UserError
 from orthogan.io.hashing import tensors_sha256
@@ -66,6 +67,7 @@ class Projection:
         return np.abs(self.targets.astype(np.int16) - self.images).astype(np.uint8)
 
 
+@checked
 def project(
     generator: nn.Module,
     pictures: np.ndarray,

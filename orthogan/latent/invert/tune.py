@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from orthogan.arguments import checked
 from orthogan.latent.invert.descent import Kept, descend
 from orthogan.latent.invert.project import Against, Projection
 from orthogan.latent.latents import Latents
@@ -23,6 +24,7 @@ from orthogan.rng import derive
 from orthogan.rng import generator as seeded
 
 
+@checked
 def tune(
     generator: nn.Module,
     projection: Projection,

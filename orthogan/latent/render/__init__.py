@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from orthogan.arguments import checked
 from orthogan.errors import UserError
 from orthogan.latent.render.animation import need_av, save_animation, save_video
 from orthogan.latent.render.html import save_html
@@ -40,6 +41,7 @@ def check_suffix(
         need_av()
 
 
+@checked
 def render(
     traversal: Traversal | ContactSheet,
     path: str | os.PathLike[str] | None = None,
