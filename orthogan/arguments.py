@@ -14,6 +14,7 @@ import inspect
 import operator
 import os
 from collections.abc import Callable, Collection, Iterable, Mapping
+from pathlib import Path
 from types import NoneType, TracebackType, UnionType
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
@@ -53,6 +54,18 @@ def integers(name: str, values: Any) -> list[int]:
         raise WrongType(f"{name} is {shown(values)}: expected integers, such as [0, 2]") from None
 
 
+def some_path(name: str, value: Any) -> Path:
+    """Return a path. Raises ``WrongType`` for what is none, and ``UserError`` for an empty text.
+
+    An empty text would mean the current folder, where nobody looks for what was written.
+    """
+    if not isinstance(value, str | os.PathLike):
+        raise WrongType(f"{name} is {_seen(value)}: expected a path")
+    if not str(value).strip():
+        raise UserError(f"{name} is {str(value)!r}: expected a path; the current folder is '.'")
+    return Path(value)
+
+
 def words(name: str, value: Any) -> list[str]:
     """Return words that are given as a list, or as one string with commas; ``()`` and ``""`` are none.
 
@@ -60,7 +73,9 @@ def words(name: str, value: Any) -> list[str]:
         WrongType: it is something else.
         ValueError: there are only commas.
     """
-    parts = value.split(",") if isinstance(value, str) else list(value) if isinstance(value, Iterable) else [None]
+    parts: list[Any] = (
+        value.split(",") if isinstance(value, str) else list(value) if isinstance(value, Iterable) else [None]
+    )
     if not all(isinstance(part, str) for part in parts):
         raise WrongType(f"{name} is {shown(value)}: expected text, or a list of it")
     found = [part.strip() for part in parts if part.strip()]

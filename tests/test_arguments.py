@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -73,10 +74,10 @@ def test_integers_are_what_python_takes_as_an_index() -> None:
     assert integer("n", np.int64(3)) == integer("n", torch.tensor(3)) == 3
     assert integers("dims", np.arange(3)) == [0, 1, 2]
     for wrong in ("3", 3.0, None, True, [3]):
-        with pytest.raises(WrongType, match="^n is .*: expected an integer$"):
+        with pytest.raises(WrongType, match=r"^n is .*: expected an integer$"):
             integer("n", wrong)
     for wrong in ("3", 3, [1.5], [True], None):
-        with pytest.raises(WrongType, match="^(dims is|dims is .*: expected integers)"):
+        with pytest.raises(WrongType, match=r"^(dims is|dims is .*: expected integers)"):
             integers("dims", wrong)
 
 
@@ -84,7 +85,7 @@ def test_words_are_a_list_or_one_text() -> None:
     assert words("layers", "conv, !first,") == words("layers", ["conv", " !first"]) == ["conv", "!first"]
     assert words("layers", "") == words("layers", ()) == []
     for wrong in (5, None, [5], b"conv"):
-        with pytest.raises(WrongType, match="^layers is .*: expected text, or a list of it$"):
+        with pytest.raises(WrongType, match=r"^layers is .*: expected text, or a list of it$"):
             words("layers", wrong)
     with pytest.raises(ValueError, match="layers: ',' names nothing"):
         words("layers", ",")
@@ -127,3 +128,22 @@ def test_every_room_names_the_argument(said: str) -> None:
     with pytest.raises((TypeError, ValueError, UserError)) as raised:
         CALLS[said]()
     assert str(raised.value).startswith(f"{said}: ")
+
+
+@pytest.mark.parametrize("path", ["", " ", 5, None])
+def test_an_empty_path_is_not_the_current_folder(path: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    generator = orthogan.load("sprites-sngan")
+    directions = orthogan.native_directions(generator)
+    writers = [generator.save_pretrained, orthogan.sample(generator, 1).save, directions.save]
+    for write in (*writers, orthogan.Directions.load, orthogan.Latents.load):
+        with pytest.raises(UserError, match=r"^(path|folder|out) is .*: expected a path"):
+            write(path)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("key", ["out", "data.root", "data.path", "model.init"])
+@pytest.mark.parametrize("path", ["", " "])
+def test_an_empty_path_in_a_config_is_refused(key: str, path: str) -> None:
+    with pytest.raises(UserError, match=f"{key} is '{path}': expected a path; the current folder is '.'"):
+        orthogan.load_config(None, {key: path})

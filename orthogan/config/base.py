@@ -36,6 +36,7 @@ from functools import cache
 from typing import Annotated, Any, ClassVar, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     ConfigDict,
     Field,
@@ -63,9 +64,16 @@ Share = Annotated[float, Field(gt=0.0, le=1.0)]
 Decay = Annotated[float, Field(ge=0.0, lt=1.0)]
 Positive = Annotated[float, Field(gt=0.0, le=1e30)]
 NotNegative = Annotated[float, Field(ge=0.0, le=1e30)]
+Place = Annotated[str, AfterValidator(lambda path: _not_empty(path))]  # the path of a file or folder
 Layers = Annotated[list[str], Field(max_length=1000)]
 Options = dict[str, JsonValue]
 SectionType = TypeVar("SectionType", bound="Section")
+
+
+def _not_empty(path: str) -> str:
+    if not path.strip():
+        raise PydanticCustomError("empty_path", "expected a path; the current folder is '.'")
+    return path
 
 
 class Section(BaseModel):

@@ -13,7 +13,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, Field, field_validator, model_validator
 
-from orthogan.config.base import Section, code_in
+from orthogan.config.base import Place, Section, code_in
 from orthogan.data.config import AUGMENTED, AugmentConfig, DataConfig
 from orthogan.evaluation.config import EvaluationConfig
 from orthogan.io.read import in_home
@@ -42,7 +42,7 @@ class Config(Section):
 
     task: Literal["gan", "classifier"] = Field(default="gan", description="what to train")
     seed: Annotated[int, Field(ge=0, le=2**63 - 1)] = Field(default=0, description="random seed of the run")
-    out: str | None = Field(
+    out: Place | None = Field(
         default=None, description="run folder; null = runs/ plus the path of the config inside configs/"
     )
     data: DataConfig = DataConfig()

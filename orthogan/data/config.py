@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, PlainSerializer, WrapValidator, field_validator, model_validator
 
-from orthogan.config.base import Fraction, KindOf, OpenSection, Options, PositiveInt, Section
+from orthogan.config.base import Fraction, KindOf, OpenSection, Options, Place, PositiveInt, Section
 from orthogan.data.source import DataRequest
 from orthogan.data.sources import DATA_SOURCES
 from orthogan.io.read import in_home
@@ -45,8 +45,8 @@ class DataConfig(Section):
     chooses_options: ClassVar = "source"
 
     source: Annotated[str, KindOf(DATA_SOURCES)] = Field(default="faces", description="data set")
-    path: str | None = Field(default=None, description="folder or file with the images, for sources that need one")
-    root: str = Field(default="data", description="folder for data sets downloaded by torchvision")
+    path: Place | None = Field(default=None, description="folder or file with the images, for sources that need one")
+    root: Place = Field(default="data", description="folder for data sets downloaded by torchvision")
     download: bool = Field(default=True, description="download a torchvision data set if it is missing")
     split: str = Field(default="train", description="part of the data set to train on and to compare with")
     resolution: Size = Field(

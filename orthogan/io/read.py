@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
 from orthogan.arguments import shown as shown
+from orthogan.arguments import some_path
 from orthogan.errors import UserError
 
 LARGEST_FILE = 1 << 29  # default limit for the size of a file [bytes]
@@ -131,7 +132,7 @@ def exists(path: str | os.PathLike[str], kind: Literal["file", "folder"]) -> boo
 def check_regular(path: str | os.PathLike[str]) -> int:
     """Return the size of a regular file [bytes], for readers that open paths themselves; else raise UserError."""
     try:
-        status = os.stat(path)
+        status = os.stat(some_path("path", path))  # an integer would be a file that is open already
     except (OSError, ValueError) as error:  # ValueError: a NUL in the name
         raise read_error(path, error) from error
     return _size(path, status)

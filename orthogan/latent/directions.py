@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from orthogan.arguments import integer, integers
+from orthogan.arguments import integer, integers, some_path
 from orthogan.errors import UserError
 from orthogan.io.read import describe_error, parse_json, printable, shown
 from orthogan.io.weights import read_sealed, write_sealed
@@ -201,7 +201,7 @@ class Directions:
 
         It contains the matrix as tensor ``directions``, the rest as JSON metadata, and a hash of both.
         """
-        if Path(path).suffix != ".safetensors":
+        if some_path("path", path).suffix != ".safetensors":
             raise UserError(f"{path}: the name of a Directions file must end in .safetensors")
         described = {
             "format": FORMAT,

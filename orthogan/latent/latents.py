@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from orthogan import __version__
-from orthogan.arguments import integers
+from orthogan.arguments import integers, some_path
 from orthogan.errors import UserError
 from orthogan.io.read import describe_error, parse_json, printable, shown
 from orthogan.io.weights import read_sealed, write_sealed
@@ -215,7 +215,7 @@ class Latents:
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write a ``.safetensors`` file: latents and noise maps as tensors, the rest as JSON, and a hash of both."""
-        if Path(path).suffix != ".safetensors":
+        if some_path("path", path).suffix != ".safetensors":
             raise UserError(f"{path}: the name of a file of latents must end in .safetensors")
         described = {
             "format": FORMAT,

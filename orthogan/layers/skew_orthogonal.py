@@ -110,9 +110,9 @@ class BoundedSkew(Constraint):
 
     @torch.no_grad()
     def before_load(self, parameters: ParametrizationList, state: dict[str, Any], prefix: str, own: str) -> None:
-        """Compute the vectors for a checkpoint without them."""
-        weight = state.get(f"{prefix}original")
-        if not isinstance(weight, Tensor) or f"{own}u_wide" in state or weight.shape != parameters.original.shape:
+        """Compute the vectors for a checkpoint without them, or without one of them."""
+        weight, whole = state.get(f"{prefix}original"), {f"{own}u_wide", f"{own}u_square"} <= state.keys()
+        if not isinstance(weight, Tensor) or whole or weight.shape != parameters.original.shape:
             return
         if can_look(weight) and bool(torch.isfinite(weight).all()):
             self.fit(weight.to(self.u_wide.device))

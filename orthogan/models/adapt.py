@@ -11,10 +11,10 @@ from torch import Tensor, nn
 
 from orthogan.errors import UserError
 from orthogan.layers.batch_norm import BatchNorm2d, ConditionalBatchNorm2d
+from orthogan.layers.decorrelated_batch_norm import DecorrelatedBatchNorm2d
 from orthogan.models.families.stylegan2 import Mapping
 
 LUMA = torch.tensor([0.299, 0.587, 0.114])  # luma of RGB (Rec. 601), as for grayscale images that are read
-STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
 
 
 @dataclass(frozen=True)
@@ -91,12 +91,11 @@ def _classes(given: dict[str, Tensor], net: nn.Module, role: str, there: Form, h
         if isinstance(module, ConditionalBatchNorm2d):
             touched = True
             _condition(given, prefix, here.num_classes, rows)
-        elif isinstance(module, BatchNorm2d) and f"{prefix}gain" in given:
+        elif isinstance(module, BatchNorm2d | DecorrelatedBatchNorm2d) and f"{prefix}gain" in given:
             touched = True
             given[f"{prefix}weight"] = given.pop(f"{prefix}gain").mean(0)
             given[f"{prefix}bias"] = given[f"{prefix}bias"].mean(0)
-            for statistic in STATISTICS:
-                given[f"{prefix}{statistic}"] = given.pop(f"{prefix}norm.{statistic}")
+            _rename(given, f"{prefix}norm.", prefix)
         elif isinstance(module, nn.Embedding) and module.num_embeddings == here.num_classes:
             touched = True
             key = f"{prefix}weight"
@@ -143,10 +142,15 @@ def _condition(given: dict[str, Tensor], prefix: str, classes: int, rows: Callab
         for key in (f"{prefix}gain", f"{prefix}bias"):
             given[key] = rows(given[key])
     elif f"{prefix}weight" in given:
-        given[f"{prefix}gain"] = given.pop(f"{prefix}weight").expand(classes, -1).clone()
-        given[f"{prefix}bias"] = given[f"{prefix}bias"].expand(classes, -1).clone()
-        for statistic in STATISTICS:
-            given[f"{prefix}norm.{statistic}"] = given.pop(f"{prefix}{statistic}")
+        gain, bias = (given.pop(f"{prefix}{name}").expand(classes, -1).clone() for name in ("weight", "bias"))
+        _rename(given, prefix, f"{prefix}norm.")  # the statistics, also those of whitening
+        given |= {f"{prefix}gain": gain, f"{prefix}bias": bias}
+
+
+def _rename(given: dict[str, Tensor], old: str, new: str) -> None:
+    """Give the tensors directly below ``old`` the prefix ``new``."""
+    for key in [key for key in given if key.startswith(old) and "." not in key[len(old) :]]:
+        given[new + key[len(old) :]] = given.pop(key)
 
 
 def _rows(there: Form, here: Form) -> Callable[[Tensor], Tensor]:

@@ -13,6 +13,7 @@ from orthogan.config.base import (
     KindOf,
     Layers,
     Options,
+    Place,
     Positive,
     Section,
     Width,
@@ -189,7 +190,7 @@ class ModelConfig(Section):
 
     only_for: ClassVar = {"gan": ("init", "generator", "discriminator"), "classifier": ("classifier",)}
 
-    init: str | None = Field(
+    init: Place | None = Field(
         default=None,
         description="start from the weights of this run, checkpoint (averaged G, and D) or .safetensors file (G); "
         "null = random weights",

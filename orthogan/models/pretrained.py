@@ -12,6 +12,7 @@ from pathlib import Path
 
 import torch
 
+from orthogan.arguments import some_path
 from orthogan.config.schema import Config
 from orthogan.errors import UserError
 from orthogan.io.weights import write_sealed
@@ -35,8 +36,8 @@ def save_pretrained(
             f"{type(net).__name__}: this generator was not loaded from a file, so its config is not known; give "
             "config=, the config that it was built from"
         )
+    folder = some_path("folder", folder)
     config = shared_config(config)
-    folder = Path(folder)
     name = name or folder.resolve().name
     tensors = {key: value for key, value in net.state_dict().items() if isinstance(value, torch.Tensor)}
     extra = dict(net.saved.extra) if net.saved is not None else {}

@@ -16,7 +16,7 @@ from PIL import Image
 from torch import nn
 
 from orthogan import __version__
-from orthogan.arguments import checked, integer
+from orthogan.arguments import checked, integer, some_path
 from orthogan.drawing.grid import class_grid, image_grid, save_png, to_picture
 from orthogan.drawing.notebook import png
 from orthogan.errors import UserError
@@ -390,7 +390,7 @@ def sample_images(
 
 def check_place(out: str | os.PathLike[str], count: int) -> None:
     """Raise ``UserError`` unless ``save_samples`` can write ``count`` images to ``out``; check it before a long run."""
-    target = Path(out)
+    target = some_path("out", out)
     if target.suffix.lower() == ".png":
         if count > MOST_IN_A_GRID:
             raise UserError(

@@ -206,6 +206,7 @@ def apply(
             kind_of_error = ValueError if isinstance(error, ValueError) else TypeError
             raise kind_of_error(f"{found.name}: {error}" if found.name else str(error)) from error
         if made is not found.layer:
+            _keep_frozen(found.layer, found.weight, made)
             new |= dict.fromkeys((found.name, *found.aliases), made)
         elif data is not None:
             before.append((found.layer, found.weight, parameters, data))
@@ -314,9 +315,18 @@ def remove(module: nn.Module, name: str | None = None) -> nn.Module:
                 getattr(layer, weight).div_(get_gain(layer))
     for paths, part in stands_for:
         plain = part.baked()  # pyright: ignore
+        plain.requires_grad_(any(parameter.requires_grad for parameter in part.parameters()))
         for path in paths:
             module.set_submodule(path, plain)
     return module
+
+
+def _keep_frozen(old: nn.Module, weight: str, new: nn.Module) -> None:
+    """Freeze the parameters of a layer ``new`` that stand for frozen ones of ``old``, which it replaces."""
+    for name, parameter in new.named_parameters():
+        stored = old._parameters.get("bias" if name == "bias" else weight)
+        if stored is not None and not stored.requires_grad:
+            parameter.requires_grad_(False)
 
 
 def _own_class(layer: nn.Module) -> None:

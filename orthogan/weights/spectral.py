@@ -268,7 +268,8 @@ class SpectralNorm(Constraint):
         weight, u = state.get(f"{prefix}original"), state.get(f"{own}u")
         if isinstance(u, Tensor) and self.groups > 1 and u.dim() == (1 if self.vectors is None else 2):
             self.ungroup(u, state.get(f"{own}v"))
-        if isinstance(weight, Tensor) and u is None and weight.shape == parameters.original.shape and can_look(weight):
+        missing = u is None or f"{own}v" not in state
+        if isinstance(weight, Tensor) and missing and weight.shape == parameters.original.shape and can_look(weight):
             matrix = at_least_float32(self.matrix(weight.to(self.u.device)))
             self.fit(matrix / magnitude(matrix, *range(-matrix.dim(), 0)))
 

@@ -157,7 +157,7 @@ def test_metadata_says_how_to_make_it_again() -> None:
         ({"range": 0.0}, "range=0"),
         ({"range": float("inf")}, "range=inf"),
         ({"dims": [0, 3]}, r"dims \[3\].* 0 to 2"),
-        ({"dims": "some"}, "dims='some'"),
+        ({"dims": "some"}, "dims is 'some'"),
         ({"base": "mean"}, "base='mean'"),
         ({"y": 1}, "unconditional"),
         ({"control": 6}, "latent dimension, 5"),

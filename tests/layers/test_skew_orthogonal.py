@@ -484,3 +484,13 @@ def test_a_filter_that_comes_without_its_vectors_is_bounded(way: str) -> None:
     found = found.detach()
     sides = [found.reshape(4, -1), found.transpose(1, 2).reshape(12, 12)]
     assert min(float(torch.linalg.matrix_norm(side, 2)) for side in sides) * 3 == pytest.approx(2.1, rel=0.01)
+
+
+@pytest.mark.parametrize("missing", [["u_wide"], ["u_square"], ["u_wide", "u_square"]])
+def test_vectors_that_a_checkpoint_does_not_have_are_those_of_its_filter(missing: list[str]) -> None:
+    torch.manual_seed(0)
+    stored, layer = SkewOrthogonalConv2d(4, 4, 3), SkewOrthogonalConv2d(4, 4, 3)
+    state = {key: value for key, value in stored.state_dict().items() if not key.endswith(tuple(missing))}
+    layer.load_state_dict(state, strict=False)
+    with weights.hold_power_iteration(stored), weights.hold_power_iteration(layer):  # in training mode, as they are
+        torch.testing.assert_close(layer.weight, stored.weight, rtol=1e-4, atol=1e-5)

@@ -152,3 +152,22 @@ def test_other_channels_than_gray_and_rgb_are_refused(there: int, here: int) -> 
     old, new = nn.Conv2d(8, there, 1), nn.Conv2d(8, here, 1)
     with pytest.raises(UserError, match=f"set data.channels to {there}"):
         adapt(dict(old.state_dict()), new, "generator", Form(there), Form(here))
+
+
+@pytest.mark.parametrize(
+    ("there", "here"), [(Form(1), Form(1, 2, ANIMALS)), (Form(1, 2, ANIMALS), Form(1)), (Form(1), Form(1))]
+)
+def test_whitened_norms_keep_their_statistics(there: Form, here: Form) -> None:
+    whitened = ["data.channels=1", "data.source=sprites", "model.generator.channels=4", "model.generator.latent_dim=5"]
+    settings = load_config(None, [*whitened, "model.generator.whitening.layers=*"])
+    torch.manual_seed(0)
+    z, labels = torch.randn(8, 5), torch.zeros(8, dtype=torch.long)
+    old, new = (build_generator(settings, num_classes=form.num_classes) for form in (there, here))
+    for _ in range(2):  # the statistics are no longer those of the start
+        old(z, labels if there.num_classes else None)
+    state = dict(old.eval().state_dict())
+    adapt(state, new.eval(), "generator", there, here)
+    new.load_state_dict(state)
+    with torch.no_grad():
+        images = [net(z, labels if form.num_classes else None) for net, form in ((old, there), (new, here))]
+    torch.testing.assert_close(*images, rtol=0, atol=0)

@@ -169,3 +169,17 @@ def test_a_network_built_on_the_meta_device_is_the_one_that_is_loaded_into_it(ki
     torch.testing.assert_close(other.eval()(x), net(x))
     other.train()(x).square().sum().backward()
     assert all(parameter.grad is not None for parameter in other.parameters())
+
+
+@pytest.mark.parametrize(
+    "kind", ["spectral", "stable_rank", "rotation", "orthogonal", "householder", "skew_orthogonal"]
+)
+@pytest.mark.parametrize("bias", [True, False])
+def test_a_frozen_layer_stays_frozen(kind: str, bias: bool) -> None:
+    net = nn.Sequential(nn.Conv2d(4, 4, 3, padding=1), nn.Flatten(), nn.Linear(64, 16))
+    for layer in (net[0], net[2]):
+        layer.weight.requires_grad_(False)
+        layer.bias.requires_grad_(bias)  # pyright: ignore[reportOptionalMemberAccess]
+    weights.apply(net, kind, "linear" if kind == "householder" else "conv")
+    trainable = {name for name, parameter in net.named_parameters() if parameter.requires_grad}
+    assert trainable == ({"0.bias", "2.bias"} if bias else set())

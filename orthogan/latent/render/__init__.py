@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from orthogan.arguments import checked
+from orthogan.arguments import checked, some_path
 from orthogan.errors import UserError
 from orthogan.latent.render.animation import need_av, save_animation, save_video
 from orthogan.latent.render.html import save_html
@@ -27,7 +27,7 @@ def check_suffix(
 
     ``sheet``: a contact sheet, not a traversal. ``heatmap``: with maps of where it changes.
     """
-    suffix = Path(path).suffix.lower()
+    suffix = some_path("path", path).suffix.lower()
     what, known = ("a contact sheet of several seeds", SHEETS) if sheet else ("a traversal", SUFFIXES)
     if suffix not in known:
         raise UserError(f"{path}: {what} can be written as {', '.join(known)}; choose one of these suffixes")

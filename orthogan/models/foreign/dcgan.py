@@ -118,7 +118,11 @@ def named(convs: list[dict[str, Tensor]], norms: dict[int, dict[str, Tensor]]) -
 def layers_of(state: Mapping[str, Tensor]) -> tuple[list[dict[str, Tensor]], dict[int, dict[str, Tensor]]] | None:
     """Return the convolutions in order, and the batch norm that follows each; None if there is anything else."""
     layers: dict[str, dict[str, Tensor]] = {}
-    for key, value in state.items():
+    keys = list(state)
+    if keys == sorted(keys):  # as .safetensors files are: main.10 before main.2
+        keys.sort(key=lambda key: [(int(part) if part.isdecimal() else -1, part) for part in key.split(".")])
+    for key in keys:
+        value = state[key]
         place, _, name = key.rpartition(".")
         layers.setdefault(place, {})[name] = value
     convs: list[dict[str, Tensor]] = []

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils import spectral_norm
@@ -365,3 +366,9 @@ def test_training_goes_on_from_a_foreign_file(tmp_path: Path) -> None:
     assert start.discriminator is not None
     build_discriminator(config.model_copy(), num_classes=0, start=start.discriminator)
     assert start.in_words().startswith("generator and discriminator of")
+
+
+def test_a_dcgan_of_the_tutorial_as_safetensors(tmp_path: Path) -> None:
+    net, state = deconvolutions([5, 32, 16, 8, 8, 3])  # main.12 is stored before main.3
+    save_file({key: value.contiguous() for key, value in state.items()}, tmp_path / "netG.safetensors")
+    agrees(open_model(tmp_path / "netG.safetensors"), net, flat, tanh=True)
