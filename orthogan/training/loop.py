@@ -161,7 +161,8 @@ def _train(
             scoring.finish(stop, log)
         except CannotWrite as error:
             safe = f"resumes the run; the checkpoint of step {whole} is intact"
-            safe = "starts again; there is no checkpoint yet" if whole is None else safe
+            if whole is None or not checkpoint.checkpoint_folder(run, whole).is_dir():
+                safe = f"starts again; there is no checkpoint {'yet' if whole is None else 'any more'}"
             raise CannotWrite(f"{error}. Then the same command {safe}.") from error
         finally:
             scoring.close()

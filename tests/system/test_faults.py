@@ -172,6 +172,18 @@ def test_a_full_disk_before_the_first_checkpoint(tmp_path: Path) -> None:
     assert [line["step"] for line in lines if "D/loss" in line] == [2, 3]
 
 
+def test_a_run_that_is_deleted_while_it_trains_is_not_called_intact(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(base, run, symlinks=True)
+    monkeypatch.setattr(
+        "orthogan.training.gan.task.GanTask.finish_step", lambda task, step: shutil.rmtree(run, ignore_errors=True)
+    )
+    with pytest.raises(CannotWrite, match="the same command starts again; there is no checkpoint any more"):
+        resumed(run)
+
+
 def test_pictures_and_curves_that_cannot_be_written_cost_a_warning(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
