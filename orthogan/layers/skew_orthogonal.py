@@ -20,7 +20,7 @@ from orthogan.arguments import checked
 from orthogan.layers.shapes import check_map
 from orthogan.linalg import normalize, power_iteration
 from orthogan.linalg.precision import at_least_float32, magnitude, without_autocast
-from orthogan.weights.belonging import can_look, compiling, fitting_vectors, top_vectors
+from orthogan.weights.belonging import can_look, fitting, top_vectors
 from orthogan.weights.constraint import Constraint, register
 from orthogan.weights.network import CONSTRAINTS, ConstraintConfig, hold_power_iteration
 
@@ -90,9 +90,9 @@ class BoundedSkew(Constraint):
         """Return a copy of u, or in eval mode a newly computed u if the stored one does not belong to ``matrix``."""
         # a copy: a later forward pass may advance the buffers before this backward pass
         u = at_least_float32(u).clone()
-        if self.training or not (can_look(matrix) or compiling()):
+        if self.training:
             return u
-        return fitting_vectors(matrix, u, normalize(matrix.mT @ u))[0]
+        return fitting(matrix, u, normalize(matrix.mT @ u))[0]
 
     @torch.no_grad()
     def right_inverse(self, weight: Tensor) -> Tensor:

@@ -84,9 +84,20 @@ def _(matrix: Tensor, u: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
     return u.new_empty(u.shape), v.new_empty(v.shape)
 
 
-def compiling() -> bool:
-    """Return whether ``torch.compile`` is at work. An exported program has no operators of this package."""
-    return torch.compiler.is_compiling() and not torch.compiler.is_exporting()
+@torch.no_grad()
+def fitting(matrix: Tensor, u: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+    """Return ``fitting_vectors``, also under ``torch.compile`` and ``torch.func``.
+
+    An exported or traced program, which must not have operators of this package, and a meta tensor keep u and v.
+    """
+    if can_look(matrix) or (torch.compiler.is_compiling() and not torch.compiler.is_exporting()):
+        return fitting_vectors(matrix, u, v)
+    if torch.compiler.is_compiling() or not transformed(matrix):
+        return u, v
+    matrix = matrix / magnitude(matrix, *range(-matrix.dim(), 0))
+    belongs = belong(matrix, u, v)  # the same check without a branch
+    found = top_vectors(matrix, u.shape[-1] if u.dim() == matrix.dim() else None)
+    return torch.where(belongs, u, found[0]), torch.where(belongs, v, found[1])
 
 
 def along(matrix: Tensor, u: Tensor, v: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ from orthogan.config.base import Iterations, Positive
 from orthogan.linalg import normalize, orthogonality_error, power_iteration, rotations
 from orthogan.linalg.polar import polar_factor
 from orthogan.linalg.precision import at_least_float32, magnitude, without_autocast
-from orthogan.weights.belonging import can_look, compiling, fitting_vectors
+from orthogan.weights.belonging import fitting
 from orthogan.weights.constraint import Constraint, register
 from orthogan.weights.network import CONSTRAINTS, ConstraintConfig
 
@@ -96,9 +96,9 @@ class Orthogonal(Constraint):
     def present(self, parameter: Tensor) -> Tensor:
         """Return u, or a newly computed u if the stored one does not belong to the parameter (Björck only)."""
         u = at_least_float32(self.u).clone()
-        if self.training or not (can_look(parameter) or compiling()):
+        if self.training:
             return u
-        return fitting_vectors(parameter, u, normalize((parameter.mT @ u.unsqueeze(-1)).squeeze(-1)))[0]
+        return fitting(parameter, u, normalize((parameter.mT @ u.unsqueeze(-1)).squeeze(-1)))[0]
 
     @torch.no_grad()
     def right_inverse(self, weight: Tensor) -> Tensor:

@@ -16,9 +16,9 @@ from orthogan.arguments import checked, integer
 from orthogan.config.base import Iterations
 from orthogan.linalg import normalize, power_iteration
 from orthogan.linalg.power import EPS, power_iterations
-from orthogan.linalg.precision import at_least_float32, magnitude, second_order, transformed, without_autocast
+from orthogan.linalg.precision import at_least_float32, magnitude, second_order, without_autocast
 from orthogan.linalg.stable_rank import damped, divisor, stable_rank_slopes
-from orthogan.weights.belonging import along, belong, can_look, compiling, fitting_vectors, top_vectors
+from orthogan.weights.belonging import along, belong, can_look, fitting, top_vectors
 from orthogan.weights.constraint import Constraint, register
 from orthogan.weights.network import CONSTRAINTS, ConstraintConfig
 
@@ -155,12 +155,8 @@ class SpectralNorm(Constraint):
         u, v = fresh or (at_least_float32(self.u).clone(), self.reordered(at_least_float32(self.v).clone(), weight))
         if can_look(weight) and (not self.training or (not weight.is_cuda and not _usual(matrix, u, v))):
             matrix, u, v = self._settled(weight, matrix, u, v)
-        elif not self.training and compiling():
-            u, v = fitting_vectors(matrix.detach(), u, v)
-        elif not self.training and not torch.compiler.is_compiling() and transformed(weight):
-            belongs = belong(matrix.detach(), u, v)  # the same check without a branch
-            found = top_vectors(matrix.detach(), self.vectors)
-            u, v = torch.where(belongs, u, found[0]), torch.where(belongs, v, found[1])
+        elif not self.training:
+            u, v = fitting(matrix.detach(), u, v)
         if self.groups > 1 and self.vectors is None:
             u, v = of_the_top_group(matrix, u, v)
         return matrix, u, v

@@ -190,11 +190,28 @@ def test_compiled_code_in_eval_mode_sees_a_weight_that_was_written_in_place(kind
     assert abs(float(torch.linalg.matrix_norm(blocks.detach(), 2).amax()) - 1) < 0.02
 
 
-@pytest.mark.parametrize("make", ["groups", "linear"])
-def test_grouped_weights_under_vmap(make: str) -> None:
-    layer = weights.spectral_norm(MAKES[make]()).eval().double()
-    constraint, both = (
-        layer.parametrizations.weight[0],
-        torch.stack([raw(layer).detach(), torch.randn_like(raw(layer))]),
-    )  # pyright: ignore
-    torch.testing.assert_close(torch.func.vmap(constraint)(both), torch.stack([constraint(one) for one in both]))
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [
+        ("spectral", {}),
+        ("stable_rank", {"c": 0.5, "k": 2}),
+        ("orthogonal", {"method": "bjorck"}),
+        ("skew_orthogonal", {}),
+    ],
+)
+def test_an_ensemble_under_vmap_is_its_networks(kind: str, options: dict[str, Any]) -> None:
+    nets, x = [], torch.randn(2, 8, 4, 4, dtype=torch.float64)
+    for seed in range(2):
+        torch.manual_seed(seed)
+        groups = 1 if kind == "skew_orthogonal" else 2
+        net = nn.Sequential(nn.Conv2d(8, 8, 3, padding=1, groups=groups, bias=False)).double()
+        weights.apply(net, kind, **options)
+        with torch.no_grad():
+            raw(net[0]).copy_(torch.randn_like(raw(net[0])))
+        nets.append(net)
+    for training in (False, True):  # at first, the stored vectors belong to other weights
+        for net in nets:
+            net.train(training)
+        state, base = torch.func.stack_module_state(nets), copy.deepcopy(nets[0])  # pyright: ignore
+        found = torch.func.vmap(lambda p, b: torch.func.functional_call(base, (p, b), (x,)))(*state)  # noqa: B023
+        torch.testing.assert_close(found, torch.stack([net(x) for net in nets]))
