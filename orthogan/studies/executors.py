@@ -161,7 +161,7 @@ def run_on(request: ExecutorRequest, cells: Sequence[StudyRun], root: Path, titl
             mark.unlink(missing_ok=True)
     if stop.name is not None:
         left = sum(load(cell.folder) is None for cell in cells)
-        raise Stopped(f"stopped by {stop.name}, {left} runs left; the same command resumes")
+        raise Stopped(f"stopped by {stop.name}, {left} run{'s' * (left != 1)} left; the same command resumes")
 
 
 def _write(mark: Path) -> None:

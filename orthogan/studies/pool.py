@@ -66,7 +66,8 @@ def run_cells(cells: Sequence[StudyRun], jobs: int, title: str) -> None:
                     bar.set_postfix_str(_state(shares.count(1.0), failed), refresh=False)
                     bar.update(max(0.0, done + sum(shares) + sum(earlier[cell.folder] for cell in waiting) - bar.n))
             if stop.name is not None:
-                raise Stopped(f"stopped by {stop.name}, {len(cells) - done} runs left; the same command resumes")
+                left = len(cells) - done
+                raise Stopped(f"stopped by {stop.name}, {left} run{'s' * (left != 1)} left; the same command resumes")
     finally:
         for worker in workers:
             worker.close()
