@@ -113,6 +113,10 @@ class Section(BaseModel):
         """
         return None
 
+    def unused(self) -> tuple[str, Collection[str]]:
+        """Return the key that turns this section off, and the keys that have no effect then; none if it is on."""
+        return "", ()
+
     def check_run(self, config: Any) -> None:
         """Refuse what does not go together with other sections of ``config``, of which this is one.
 

@@ -53,6 +53,7 @@ def load_config(path: str | Path | None, overrides: Overrides = (), *, trust: Tr
         (3, 'sprites')
     """
     config, origin, runs = _load(path, overrides)
+    _refuse_unused(config, origin)
     own, foreign = (
         {key: named for key, named in code.items() if not only or key.startswith(f"{only}.")}
         for code in _by_owner(config, origin, runs)
@@ -63,6 +64,26 @@ def load_config(path: str | Path | None, overrides: Overrides = (), *, trust: Tr
     if (own or foreign) and not only:  # the options of sections whose kind is the user's own
         config = validate(config.model_dump(), origin, default_origin=str(path or "defaults"), resolve=True)
     return config
+
+
+def _refuse_unused(config: Config, origin: Mapping[str, str]) -> None:
+    """Refuse an override of a key that has no effect, unless another override turned its section off."""
+    for dotted, where in origin.items():
+        place, _, name = dotted.rpartition(".")
+        section: Any = config
+        for part in place.split(".") if place else ():
+            section = getattr(section, part, None)
+        if not where.startswith("override ") or not isinstance(section, Section):
+            continue
+        switch, keys = section.unused()
+        value, usual = getattr(section, name, None), type(section).model_fields.get(name)
+        if name in keys and usual and value != usual.default and not _set_by_override(f"{place}.{switch}", origin):
+            off = shown(getattr(section, switch))
+            raise UserError(f"{where}: {dotted} has no effect while {place}.{switch} is {off}; set both, or omit it")
+
+
+def _set_by_override(key: str, origin: Mapping[str, str]) -> bool:
+    return origin.get(key, "").startswith("override ")
 
 
 def own_names(path: str | Path | None) -> set[str]:

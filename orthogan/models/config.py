@@ -51,6 +51,10 @@ class WhiteningConfig(Section):
     eps: Positive = Field(default=1e-2, description="value added to the diagonal of the covariance")
     method: InverseMethod = Field(default="eigh", description="how to compute the inverse square root")
 
+    def unused(self) -> tuple[str, Collection[str]]:
+        """Without layers, nothing is whitened."""
+        return ("", ()) if self.layers else ("layers", ("groups", "eps", "method"))
+
 
 def section_of_net(make: Callable[..., nn.Module]) -> type[Section]:
     """Return the section of a registered network's options: the keyword arguments of its class that are not sizes."""
@@ -136,6 +140,10 @@ class CovariancePoolingConfig(Section):
         default=64, description="covariance: number of channels after the 1x1 convolution that reduces them"
     )
     method: SqrtMethod = Field(default="newton_schulz", description="covariance: how to compute the matrix square root")
+
+    def unused(self) -> tuple[str, Collection[str]]:
+        """Only covariance pooling has options."""
+        return ("", ()) if getattr(self, "kind", "") == "covariance" else ("kind", ("dimension", "method"))
 
 
 class PoolingConfig(CovariancePoolingConfig):

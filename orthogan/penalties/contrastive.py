@@ -6,6 +6,7 @@ it, so that each code changes images in a way of its own (``loss.contrastive``).
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Annotated, Self
 
 from pydantic import Field, model_validator
@@ -41,6 +42,10 @@ class ContrastiveConfig(Section):
         default=32, description="width of the first two convolutions of the classifier of pairs [feature maps]"
     )
     lr: Positive = Field(default=2e-3, description="learning rate of the classifier of pairs (Adam, betas as for D)")
+
+    def unused(self) -> tuple[str, Collection[str]]:
+        """Without a weight, the other keys have no effect."""
+        return ("", ()) if self.weight else ("weight", set(type(self).model_fields) - {"weight"})
 
     @model_validator(mode="after")
     def _possible(self) -> Self:

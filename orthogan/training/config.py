@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
@@ -41,6 +42,10 @@ class GradientPenaltyConfig(Section):
     interval: PositiveInt = Field(
         default=1, description="lazy regularization: apply the penalty every N updates of D, multiplied by N"
     )
+
+    def unused(self) -> tuple[str, Collection[str]]:
+        """Without a penalty, its weight and interval have no effect."""
+        return ("kind", ("weight", "interval")) if self.kind == "none" else ("", ())
 
     @model_validator(mode="after")
     def _possible(self) -> Self:
@@ -168,6 +173,10 @@ class ScheduleConfig(Section):
         description="step: fractions of the run at which the learning rate drops, such as [0.4, 0.67]",
     )
     factor: Share = Field(default=0.1, description="step: factor on the learning rate at each milestone")
+
+    def unused(self) -> tuple[str, Collection[str]]:
+        """A constant learning rate does not decay."""
+        return ("kind", ("start", "final")) if self.kind == "constant" else ("", ())
 
     @model_validator(mode="after")
     def _possible(self) -> Self:

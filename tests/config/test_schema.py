@@ -499,3 +499,27 @@ def test_options_of_another_source_or_kind_stay_behind(tmp_path: Path) -> None:
             load_config(base, overrides)
     with pytest.raises(UserError, match=r"data\.source"):
         load_config(base, ["data.source=folderr"])
+
+
+@pytest.mark.parametrize(
+    ("override", "switch"),
+    [
+        ("loss.gradient_penalty.weight=5", "loss.gradient_penalty.kind=r1"),
+        ("loss.gradient_penalty.interval=2", "loss.gradient_penalty.kind=r1"),
+        ("training.schedule.final=0.1", "training.schedule.kind=linear"),
+        ("model.generator.whitening.eps=0.5", "model.generator.whitening.layers=*"),
+        ("model.discriminator.pooling.dimension=8", "model.discriminator.pooling.kind=covariance"),
+    ],
+)
+def test_an_override_without_effect_is_refused(override: str, switch: str) -> None:
+    key, off = override.partition("=")[0], switch.partition("=")[0]
+    assert f"{key} has no effect while {off} is " in failure(None, override)
+    load_config(None, [switch, override])
+    load_config(None, [override, f"{off}={'' if off.endswith('layers') else usual(off)}"])  # it was turned off
+
+
+def usual(key: str) -> str:
+    value = load_config(None)
+    for part in key.split("."):
+        value = getattr(value, part)
+    return str(value)
