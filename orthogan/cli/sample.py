@@ -50,4 +50,5 @@ def run(arguments: Namespace) -> None:
     else:
         images = sample_images(net, seeds, classes, arguments.truncation, batch_size=BATCH, device=device)
     written = save_samples(images, arguments.out, class_names=getattr(net, "class_names", ()))
-    print(f"{len(images.seeds)} images of {subject.name}: {written[0] if len(written) == 1 else arguments.out}")
+    drawn = f"{len(images.seeds)} {'image' if len(images.seeds) == 1 else 'images'}"
+    print(f"{drawn} of {subject.name}: {written[0] if len(written) == 1 else arguments.out}")

@@ -94,14 +94,17 @@ def read_factors(arguments: Namespace, net: Generator, device: torch.device) -> 
 
 
 def open_subject(path: str, arguments: Namespace) -> tuple[OpenedModel, Generator, torch.device]:
-    """Open the generator of ``path`` on the device given in ``arguments``."""
+    """Open the generator of ``path`` on the device given in ``arguments``; a shipped model keeps its name."""
     from orthogan.config.files import own_names
     from orthogan.device import chosen_device
     from orthogan.models.open import open_model
+    from orthogan.models.shipped import find_shipped
 
     device = chosen_device(arguments.device)
     trust = arguments.trust or own_names(vars(arguments).get("data"))
     subject = open_model(path, device=device, ema=not arguments.no_ema, trust=trust)
+    if not os.path.lexists(path) and find_shipped(path) is not None:
+        subject = replace(subject, name=path)
     return subject, subject.generator, device
 
 

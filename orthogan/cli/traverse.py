@@ -153,4 +153,5 @@ def run(arguments: Namespace) -> None:
         side=arguments.size,
         smooth=arguments.smooth,
     )
-    print(f"{len(directions) if dims == 'all' else len(dims)} directions of {subject.name}: {made}")
+    count = len(directions) if dims == "all" else len(dims)
+    print(f"{count} {'direction' if count == 1 else 'directions'} of {subject.name}: {made}")

@@ -155,6 +155,15 @@ def test_evaluate_json_statistics_and_images(run: Path, tmp_path: Path, capsys: 
     assert third["protocol"]["samples"] == 32
 
 
+@pytest.mark.parametrize(("seeds", "count"), [("0", "1 image"), ("0-1", "2 images")])
+def test_a_shipped_model_is_called_by_its_name(
+    tmp_path: Path, seeds: str, count: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "grid.png"
+    assert main(["sample", "sprites-sngan", "--seeds", seeds, "--out", str(file)]) == 0
+    assert capsys.readouterr().out == f"{count} of sprites-sngan: {file}\n"
+
+
 def test_sample_grid_is_the_same_picture_every_time(run: Path, tmp_path: Path) -> None:
     for name in ("a.png", "b.png"):
         arguments = ["sample", str(run), "--seeds", "0-7", "--classes", "0,2", "--out", str(tmp_path / name)]
