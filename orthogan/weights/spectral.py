@@ -250,7 +250,8 @@ class SpectralNorm(Constraint):
         usual = 1 / USUAL <= float(size) <= USUAL
         if not (registered and usual):
             self.fit(matrix / size)
-        return weight if usual else weight / size.to(weight.dtype).reshape([1] * weight.dim())
+        # in the format of ``size``, because float16 cannot hold the power of two above its largest numbers
+        return weight if usual else (weight.to(size.dtype) / size.reshape([1] * weight.dim())).to(weight.dtype)
 
     def fit(self, matrix: Tensor) -> None:
         """Set u and v to the top singular vectors of ``matrix``."""

@@ -215,3 +215,16 @@ def test_an_ensemble_under_vmap_is_its_networks(kind: str, options: dict[str, An
         state, base = torch.func.stack_module_state(nets), copy.deepcopy(nets[0])  # pyright: ignore
         found = torch.func.vmap(lambda p, b: torch.func.functional_call(base, (p, b), (x,)))(*state)  # noqa: B023
         torch.testing.assert_close(found, torch.stack([net(x) for net in nets]))
+
+
+@pytest.mark.parametrize("kind", ["spectral", "k1", "k2"])
+def test_the_largest_numbers_of_float16_can_be_assigned(kind: str) -> None:
+    torch.manual_seed(0)
+    layer = MAKES["linear"]().half()
+    weights.apply(layer, KINDS[kind][0], **KINDS[kind][1])
+    wanted = torch.randn(layer.weight.shape).clamp(-2, 2) * 30_000  # pyright: ignore
+    layer.weight = wanted.half()
+    found = layer.eval().weight.detach().float()  # pyright: ignore
+    assert float(torch.linalg.matrix_norm(found, 2)) == pytest.approx(1, abs=0.01)
+    if kind == "spectral":
+        torch.testing.assert_close(found, wanted / torch.linalg.matrix_norm(wanted, 2), atol=2e-3, rtol=2e-2)
