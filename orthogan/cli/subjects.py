@@ -60,12 +60,12 @@ def check_data(name: str | None) -> None:
 
 def check_factors(arguments: Namespace) -> None:
     """Raise ``UserError`` if --data is no data source, no path, and no config that can be read."""
-    from orthogan.data.sources import DATA_SOURCES
-
     name = arguments.data
     if name and name.endswith(CONFIGS):
         check_config(name)
     elif name and ":" not in name and not os.path.lexists(user_path(name)):
+        from orthogan.data.sources import DATA_SOURCES
+
         try:
             DATA_SOURCES.get(name, "--data")
         except UserError as error:

@@ -19,8 +19,6 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from safetensors import SafetensorError
-
 from orthogan.errors import CannotWrite, UserError
 from orthogan.io.read import printable
 
@@ -143,7 +141,11 @@ def disk_errors(path: PathLike, advice: str = "") -> Iterator[None]:
         )
     try:
         yield
-    except (OSError, SafetensorError) as error:
+    except Exception as error:
+        if (
+            not isinstance(error, OSError) and type(error).__name__ != "SafetensorError"
+        ):  # safetensors may not be imported
+            raise
         number = error_number(error)
         reason = os.strerror(number) if number else str(error)
         if number in (errno.EEXIST, errno.ENOTDIR) and (place := _first_that_is_no_folder(Path(path))):
@@ -176,7 +178,7 @@ def _first_that_is_no_folder(path: Path) -> Path | None:
     return next((place for place in places if os.path.lexists(place) and not place.is_dir()), None)
 
 
-def error_number(error: OSError | SafetensorError) -> int:
+def error_number(error: Exception) -> int:
     """Return the errno of a disk error; 0: not known."""
     if isinstance(error, OSError):
         return error.errno or 0
