@@ -190,7 +190,7 @@ def test_results_are_printed_before_they_are_stored(
 
     monkeypatch.setattr("orthogan.evaluation.append_jsonl", full)
     monkeypatch.setattr("orthogan.cli.disentangle.find_run", Path)
-    subjects = [OWN + "Wrapped", OWN + "Wrapped"]
+    subjects = [OWN + "Wrapped", OWN + "Oblong"]
     asked = ["--metrics", "activeness", *FEW, "--seeds", "0", *(["--json"] if as_json else [])]
     assert main(["disentangle", *subjects, *asked, "--no-controls", "--device", "cpu"]) == 2
     out, err = capsys.readouterr()
