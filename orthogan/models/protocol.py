@@ -78,8 +78,8 @@ class Generator(nn.Module):
                 exist.
             TypeError: not tensors, or latents that are not of floating point.
         """
-        for what, given, kind in (("latents", z, Tensor), ("labels", y, Tensor | None)):
-            if not isinstance(given, kind):
+        for what, given, kinds in (("latents", z, (Tensor,)), ("labels", y, (Tensor, type(None)))):
+            if not isinstance(given, kinds):  # a tuple: torch 2.9 cannot compile a union
                 raise TypeError(f"{what}: expected a torch.Tensor, not {type(given).__name__}; torch.tensor makes one")
         mine = next((p.dtype for p in self.parameters() if p.is_floating_point()), z.dtype)
         if not z.is_floating_point() or (z.dtype == torch.float64 != mine):

@@ -90,7 +90,7 @@ def fitting(matrix: Tensor, u: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
 
     An exported or traced program, which must not have operators of this package, and a meta tensor keep u and v.
     """
-    if can_look(matrix) or (torch.compiler.is_compiling() and not torch.compiler.is_exporting()):
+    if can_look(matrix) or (torch.compiler.is_compiling() and not _exporting()):
         return fitting_vectors(matrix, u, v)
     if torch.compiler.is_compiling() or not transformed(matrix):
         return u, v
@@ -98,6 +98,11 @@ def fitting(matrix: Tensor, u: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
     belongs = belong(matrix, u, v)  # the same check without a branch
     found = top_vectors(matrix, u.shape[-1] if u.dim() == matrix.dim() else None)
     return torch.where(belongs, u, found[0]), torch.where(belongs, v, found[1])
+
+
+def _exporting() -> bool:
+    """Return whether ``torch.export`` runs; torch 2.9 compiles ``torch.compiler.is_exporting()`` as True."""
+    return torch.compiler._is_exporting_flag
 
 
 def along(matrix: Tensor, u: Tensor, v: Tensor) -> Tensor:

