@@ -8,20 +8,19 @@ orthogonal(layer, gain="x")        # WrongType: gain is 'x': expected a number
 
 from __future__ import annotations
 
-import dis
 import functools
 import inspect
 import operator
 import os
 from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
-from types import NoneType, TracebackType, UnionType
+from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
 from orthogan.errors import UserError, WrongType
 
 Function = TypeVar("Function", bound=Callable[..., Any])
-_RAISE = dis.opmap["RAISE_VARARGS"]
+SYMPTOMS = (TypeError, AttributeError, LookupError, ArithmeticError, NotImplementedError)  # of a wrong type
 
 
 def shown(value: object, most: int = 120) -> str:
@@ -88,7 +87,7 @@ def checked(function: Function) -> Function:
     """Decorate a function, or a method such as ``__init__``, so that errors name an argument of a wrong type.
 
     Numbers and text are compared with the annotations before the call. All other arguments are compared only after the
-    call failed with an error that orthogan did not raise itself, so that whatever works is accepted.
+    call failed with an error that a wrong type causes, so that whatever works is accepted.
 
     Example:
         >>> from orthogan.arguments import checked
@@ -120,8 +119,8 @@ def checked(function: Function) -> Function:
             return function(*args, **kwargs)
         except UserError:
             raise
-        except Exception as error:
-            if not _raised_here(error.__traceback__) and (found := problem(args, kwargs, strict=True)):
+        except SYMPTOMS as error:
+            if found := problem(args, kwargs, strict=True):
                 raise WrongType(found) from error
             raise
 
@@ -141,15 +140,6 @@ def _hints(function: Callable[..., Any]) -> dict[str, Any]:
         except Exception:
             continue
     return found
-
-
-def _raised_here(trace: TracebackType | None) -> bool:
-    """Whether an error comes from a ``raise`` statement of orthogan, which is about what the user gave."""
-    while trace is not None and trace.tb_next is not None:
-        trace = trace.tb_next
-    if trace is None or not str(trace.tb_frame.f_globals.get("__name__")).startswith("orthogan"):
-        return False
-    return trace.tb_frame.f_code.co_code[trace.tb_lasti] == _RAISE
 
 
 def _differs(value: Any, hint: Any, strict: bool) -> bool:

@@ -53,9 +53,10 @@ class Choice:
             f"{name} {'failed' if value is None else format_number(value)}" for name, value in self.values.items()
         )
         where = f" in {setting}" if setting else ""
-        verb = "use" if len(search.methods) > 1 else "uses"
+        first, *others = search.methods
+        verb = "use" if others else "uses"
         return (
-            f"**Search**{where}: {search.number} of {search.methods[0]} on held-out training images, random seed "
+            f"**Search**{where}: {search.number} of {first} on held-out training images, random seed "
             f"{SEED}: {tried}. {', '.join(search.methods)} {verb} {self.best.name}."
         )
 
