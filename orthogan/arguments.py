@@ -8,19 +8,20 @@ orthogonal(layer, gain="x")        # WrongType: gain is 'x': expected a number
 
 from __future__ import annotations
 
+import dis
 import functools
 import inspect
 import operator
 import os
 from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
-from types import NoneType, UnionType
+from types import NoneType, TracebackType, UnionType
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
 from orthogan.errors import UserError, WrongType
 
 Function = TypeVar("Function", bound=Callable[..., Any])
-SYMPTOMS = (TypeError, AttributeError, LookupError, ArithmeticError, NotImplementedError)  # of a wrong type
+_RAISE = dis.opmap["RAISE_VARARGS"]
 
 
 def shown(value: object, most: int = 120) -> str:
@@ -87,7 +88,7 @@ def checked(function: Function) -> Function:
     """Decorate a function, or a method such as ``__init__``, so that errors name an argument of a wrong type.
 
     Numbers and text are compared with the annotations before the call. All other arguments are compared only after the
-    call failed with an error that a wrong type causes, so that whatever works is accepted.
+    call failed with an error that orthogan did not raise itself, so that whatever works is accepted.
 
     Example:
         >>> from orthogan.arguments import checked
@@ -119,8 +120,8 @@ def checked(function: Function) -> Function:
             return function(*args, **kwargs)
         except UserError:
             raise
-        except SYMPTOMS as error:
-            if found := problem(args, kwargs, strict=True):
+        except Exception as error:
+            if not _raised_here(error.__traceback__) and (found := problem(args, kwargs, strict=True)):
                 raise WrongType(found) from error
             raise
 
@@ -140,6 +141,15 @@ def _hints(function: Callable[..., Any]) -> dict[str, Any]:
         except Exception:
             continue
     return found
+
+
+def _raised_here(trace: TracebackType | None) -> bool:
+    """Whether an error comes from a ``raise`` statement of orthogan, which is about what the user gave."""
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    if trace is None or not str(trace.tb_frame.f_globals.get("__name__")).startswith("orthogan"):
+        return False
+    return trace.tb_frame.f_code.co_code[trace.tb_lasti] == _RAISE
 
 
 def _differs(value: Any, hint: Any, strict: bool) -> bool:
@@ -213,11 +223,16 @@ def _named(kind: type) -> str:
     return kind.__qualname__ if module in ("builtins", "__main__") else f"{module}.{kind.__qualname__}"
 
 
+def article(noun: str) -> str:
+    """Return the indefinite article of a noun."""
+    return "an" if noun[0].lower() in "aeio" else "a"
+
+
 def _described(hint: Any, several: bool = False) -> str:
     """Describe what an annotation asks for; ``several``: in the plural."""
     origin, inside = get_origin(hint), get_args(hint)
-    if origin is Annotated:
-        return _described(inside[0], several)
+    if origin is Annotated:  # a text beside the type describes it better
+        return next((note for note in inside[1:] if isinstance(note, str)), "") or _described(inside[0], several)
     if origin in (Union, UnionType):
         return " or ".join(dict.fromkeys(_described(one, several) for one in inside))
     if origin is Literal:
@@ -240,5 +255,5 @@ def _described(hint: Any, several: bool = False) -> str:
     if getattr(origin, "__name__", "") == "Callable":
         return "functions" if several else "a function"
     if isinstance(hint, type):
-        return f"objects of type {_named(hint)}" if several else f"a {_named(hint)}"
+        return f"objects of type {_named(hint)}" if several else f"{article(_named(hint))} {_named(hint)}"
     return str(hint).replace("typing.", "").replace("collections.abc.", "")

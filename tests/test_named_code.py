@@ -297,7 +297,6 @@ def test_with_consent_a_class_is_imported_and_anything_else_is_refused_before_it
         "train own.yaml model.init=FILE out=new --dry-run",
         "train empty.yaml TINY model.init=FILE model.generator.kind=beside:Net out=new --dry-run",
         "train RUN/config.yaml model.init=FILE out=new --dry-run --trust",
-        "disentangle FILE --metrics activeness --data own.yaml --no-controls",
         "evaluate FILE --metrics pixel_path_length --samples 2 --data own.yaml",
     ],
 )

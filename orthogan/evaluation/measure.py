@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
@@ -73,7 +73,7 @@ def evaluate(
     *,
     metrics: Sequence[str] | str = ("fid",),
     samples: int | None = 50_000,
-    extractor: str = "auto",
+    extractor: Annotated[str, "a name, such as 'inception', or 'module:Class' for your own"] = "auto",
     weights: str | Path | None = None,
     batch_size: int = 64,
     seed: int = 0,

@@ -37,7 +37,10 @@ def shelf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
 
-def test_the_table_has_what_a_reader_chooses_by(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_table_has_what_a_reader_chooses_by(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "300")
     assert main(["models"]) == 0
     out = capsys.readouterr().out
     row = next(line for line in out.splitlines() if line.startswith("made-up"))

@@ -116,7 +116,7 @@ def test_checkpoints_that_are_no_folder_are_refused_and_left(
     run = tmp_path / "run"
     shutil.copytree(base, run, symlinks=True)
     harm(run / "checkpoints")
-    with pytest.raises(UserError, match=f"{run}/checkpoints: is not a folder"):
+    with pytest.raises(UserError, match=f"{run}/checkpoints: is a file or a broken link, not a folder"):
         resumed(run)
     assert os.path.lexists(run / "checkpoints")
     assert (run / "log.jsonl").read_bytes() == (base / "log.jsonl").read_bytes()

@@ -13,6 +13,8 @@ from orthogan.rng import generator
 
 Policy = DiffAugment | AdaptiveAugment
 
+CAN_TRACE = hasattr(torch._dynamo.config, "trace_autograd_ops")
+
 
 def policies(p: float = 0.8) -> dict[str, Policy]:
     adaptive = AdaptiveAugment()
@@ -46,12 +48,10 @@ def test_a_seed_gives_what_it_always_gave(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", KNOWN)
-@pytest.mark.skipif(not hasattr(torch._dynamo.config, "trace_autograd_ops"), reason="torch 2.9 cannot")
-def test_a_whole_phase_with_a_gradient_penalty_compiles_to_one_graph(
-    name: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.skipif(not CAN_TRACE, reason="torch 2.9 cannot trace a gradient penalty")
+@torch._dynamo.config.patch({"trace_autograd_ops": True} if CAN_TRACE else {})
+def test_a_whole_phase_with_a_gradient_penalty_compiles_to_one_graph(name: str) -> None:
     torch.compiler.reset()
-    monkeypatch.setattr(torch._dynamo.config, "trace_autograd_ops", True)
     augment = policies()[name]
     torch.manual_seed(0)
     net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Softplus(), nn.Flatten(), nn.Linear(144, 1))

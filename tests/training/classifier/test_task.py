@@ -374,7 +374,7 @@ REFUSED = {
         "loss.gradient_penalty.kind=r1"
     ],
     "augment.kind: does not apply to task 'classifier', only to 'gan', so it cannot be 'ada'": ["augment.kind=ada"],
-    "data.dequantize: does not apply to task 'classifier', only to 'gan', so it cannot be True": [
+    "data.dequantize: does not apply to task 'classifier', only to 'gan', so it cannot be true": [
         "data.dequantize=true"
     ],
     "training.ema.half_life: does not apply to task 'classifier', only to 'gan', so it cannot be 9": [
