@@ -223,7 +223,7 @@ def _named(kind: type) -> str:
     return kind.__qualname__ if module in ("builtins", "__main__") else f"{module}.{kind.__qualname__}"
 
 
-def article(noun: str) -> str:
+def _article(noun: str) -> str:
     """Return the indefinite article of a noun."""
     return "an" if noun[0].lower() in "aeio" else "a"
 
@@ -255,5 +255,5 @@ def _described(hint: Any, several: bool = False) -> str:
     if getattr(origin, "__name__", "") == "Callable":
         return "functions" if several else "a function"
     if isinstance(hint, type):
-        return f"objects of type {_named(hint)}" if several else f"{article(_named(hint))} {_named(hint)}"
+        return f"objects of type {_named(hint)}" if several else f"{_article(_named(hint))} {_named(hint)}"
     return str(hint).replace("typing.", "").replace("collections.abc.", "")

@@ -96,8 +96,9 @@ def run_study(request: Request) -> Path:
     with locked(root, "choose another --out"):
         _redo(root, request.redo)
         choices = _search(study, scale, request, tried)
-        study = tuned(study, scale, choices)
-        cells = _cells(study, scale, request)
+        if choices:
+            study = tuned(study, choices)
+            cells = _cells(study, scale, request)
         outcomes = {cell.folder: recover(cell.folder) for cell in cells}
         refuse_changed(f"study {study.name}", cells, outcomes)
         todo = [cell for cell in cells if not finished(study, outcomes[cell.folder])]

@@ -125,9 +125,8 @@ def choose(study: Study, found: Sequence[Candidate]) -> list[Choice]:
     return choices
 
 
-def tuned(study: Study, scale: ScaleName, choices: Sequence[Choice]) -> Study:
-    """Return the study at a scale, its methods with the keys that the searches chose."""
-    study = study.at(scale)
+def tuned(study: Study, choices: Sequence[Choice]) -> Study:
+    """Return the study, its methods with the keys that the searches chose."""
     best = {(method, one.best.setting): one.keys for one in choices for method in one.best.search.methods}
     return replace(study, methods={name: _tuned(name, method, best) for name, method in study.methods.items()})
 
