@@ -99,10 +99,8 @@ def run_study(request: Request) -> Path:
         if choices:
             study = tuned(study, choices)
             cells = _cells(study, scale, request)
-        outcomes = {cell.folder: recover(cell.folder) for cell in cells}
-        refuse_changed(f"study {study.name}", cells, outcomes)
-        todo = [cell for cell in cells if not finished(study, outcomes[cell.folder])]
-        stopped = run_missing(todo, root, request.jobs, f"{study.name} {scale}", request.executor)
+        title = f"{study.name} {scale}"
+        stopped = run_missing(study, cells, root, request.jobs, title, request.executor, what=f"study {study.name}")
         path = report(study, scale, root, cells, request.command, choices)
     if stopped is not None:
         raise stopped
@@ -117,13 +115,11 @@ def _cells(study: Study, scale: ScaleName, request: Request) -> list[StudyRun]:
 def _search(study: Study, scale: ScaleName, request: Request, tried: Sequence[Candidate]) -> list[Choice]:
     """Run what is missing of the searches and return their choices. Raises ``Stopped``."""
     cells = [one.cell for one in tried]
-    outcomes = {cell.folder: recover(cell.folder) for cell in cells}
-    refuse_changed(f"study {study.name}, search", cells, outcomes, redo=False)
-    todo = [cell for cell in cells if not finished(study, outcomes[cell.folder])]
-    root = study_folder(request.out, study, scale)
-    if stopped := run_missing(todo, root, request.jobs, f"{study.name} {scale}, search", request.executor):
+    root, what = study_folder(request.out, study, scale), f"study {study.name}, search"
+    title = f"{study.name} {scale}, search"
+    if stopped := run_missing(study, cells, root, request.jobs, title, request.executor, what=what, redo=False):
         raise stopped
-    say_failed(cells, root / FOLDER, f"study {study.name}, search")
+    say_failed(cells, root / FOLDER, what)
     return choose(study, tried)
 
 
@@ -136,9 +132,23 @@ def refuse_seed_and_out(keys: Iterable[str]) -> None:
 
 
 def run_missing(
-    todo: Sequence[StudyRun], root: Path, jobs: int, title: str, executor: ExecutorRequest | None
+    study: Study,
+    cells: Sequence[StudyRun],
+    root: Path,
+    jobs: int,
+    title: str,
+    executor: ExecutorRequest | None,
+    *,
+    what: str,
+    redo: bool = True,
 ) -> Stopped | None:
-    """Run cells on this machine, ``jobs`` at a time, or on an executor; return the signal that stopped them, if any."""
+    """Run what is missing of ``cells``, ``jobs`` at a time or on an executor; return the signal that stopped them.
+
+    ``what``, ``redo``: see ``refuse_changed``, which raises ``UserError``.
+    """
+    outcomes = {cell.folder: recover(cell.folder) for cell in cells}
+    refuse_changed(what, cells, outcomes, redo=redo)
+    todo = [cell for cell in cells if not finished(study, outcomes[cell.folder])]
     try:
         if todo and executor is not None:
             run_on(executor, todo, root, title)

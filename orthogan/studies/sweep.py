@@ -33,12 +33,11 @@ from orthogan.studies.cells import StudyRun, cell_folder, finished
 from orthogan.studies.compare import last_pictures, shortest
 from orthogan.studies.executors import ExecutorRequest
 from orthogan.studies.finished import FinishedRun
-from orthogan.studies.outcome import load, recover
+from orthogan.studies.outcome import load
 from orthogan.studies.report import Report, write
 from orthogan.studies.run_study import (
     check_data,
     gather_tables,
-    refuse_changed,
     refuse_seed_and_out,
     run_missing,
     say_failed,
@@ -276,10 +275,10 @@ class _Sweep:
 
     def run(self, cells: Sequence[StudyRun], title: str) -> None:
         """Run what is missing of ``cells``. Raises ``Stopped``."""
-        outcomes = {cell.folder: recover(cell.folder) for cell in cells}
-        refuse_changed("sweep", cells, outcomes, redo=False)
-        todo = [cell for cell in cells if not finished(SWEEP, outcomes[cell.folder])]
-        if stopped := run_missing(todo, self.request.out, self.request.jobs, title, self.request.executor):
+        request = self.request
+        if stopped := run_missing(
+            SWEEP, cells, request.out, request.jobs, title, request.executor, what="sweep", redo=False
+        ):
             raise stopped
 
     def add_grid(self) -> None:
