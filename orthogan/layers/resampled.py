@@ -9,23 +9,27 @@ from __future__ import annotations
 
 from typing import TypeGuard
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional
+
+from orthogan.layers.transposed import conv_transpose2d
+from orthogan.linalg.precision import without_autocast
 
 
 def upsample_conv(layer: nn.Module, x: Tensor) -> Tensor:
     """Return ``layer(functional.interpolate(x, scale_factor=2))``: (n, inputs, h, w) -> (n, outputs, 2h, 2w)."""
     if not _folds(layer):
         return layer(functional.interpolate(x, scale_factor=2))
-    kernel = _pairs(layer.weight.flip(2, 3)).transpose(0, 1)
-    return functional.conv_transpose2d(x, kernel, layer.bias, stride=2, padding=1)
+    kernel = _pairs(layer.weight, flip=True).transpose(0, 1)
+    return conv_transpose2d(x, kernel, layer.bias, stride=2, padding=1)
 
 
 def conv_pool(layer: nn.Module, x: Tensor) -> Tensor:
     """Return ``functional.avg_pool2d(layer(x), 2)`` for even h and w: (n, inputs, h, w) -> (n, outputs, h/2, w/2)."""
     if not _folds(layer) or x.shape[2] % 2 or x.shape[3] % 2:
         return functional.avg_pool2d(layer(x), 2)
-    return functional.conv2d(x, _pairs(layer.weight) / 4, layer.bias, stride=2, padding=1)
+    return functional.conv2d(x, _pairs(layer.weight, scale=0.25), layer.bias, stride=2, padding=1)
 
 
 def _folds(layer: nn.Module) -> TypeGuard[nn.Conv2d]:
@@ -39,7 +43,19 @@ def _folds(layer: nn.Module) -> TypeGuard[nn.Conv2d]:
     )
 
 
-def _pairs(kernel: Tensor) -> Tensor:
-    """Sum all shifts of the kernel by 0 or 1 tap down and to the right: (a, b, 3, 3) -> (a, b, 4, 4)."""
-    tall = functional.pad(kernel, (0, 0, 0, 1)) + functional.pad(kernel, (0, 0, 1, 0))
-    return functional.pad(tall, (0, 1)) + functional.pad(tall, (1, 0))
+def _pairs(kernel: Tensor, *, flip: bool = False, scale: float = 1.0) -> Tensor:
+    """Sum all shifts of the kernel by 0 or 1 tap down and to the right: (a, b, 3, 3) -> (a, b, 4, 4), times ``scale``.
+
+    ``flip``: of the kernel turned by 180 degrees. It is one matrix product, in the memory layout of ``kernel``.
+    """
+    with without_autocast(kernel.device):
+        side = (
+            torch.ones(4, 4, dtype=kernel.dtype, device=kernel.device).tril().triu(-1)[:, :3]
+        )  # 1 where r - c in 0, 1
+        taps = torch.kron(side, side) * scale  # (16, 9)
+        if flip:
+            taps = taps.flip(1)
+        a, b = kernel.shape[:2]
+        if kernel.is_contiguous():
+            return (kernel.reshape(a, b, 9) @ taps.T).reshape(a, b, 4, 4)
+        return (taps @ kernel.permute(0, 2, 3, 1).reshape(a, 9, b)).reshape(a, 4, 4, b).permute(0, 3, 1, 2)

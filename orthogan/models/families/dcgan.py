@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from orthogan.layers.batch_norm import Norm
+from orthogan.layers.transposed import ConvTranspose2d
 from orthogan.models.families.resnet_blocks import halvings, project
 from orthogan.models.label_table import ClassEmbedding
 from orthogan.models.protocol import DISCRIMINATORS, GENERATORS, Discriminator, Generator
@@ -61,9 +62,7 @@ class DCGANGenerator(Generator):
         self.bottom = tuple(side >> stages for side in sides(resolution))
         widths = [channels >> i for i in range(stages + 1)]
         self.linear = nn.Linear(latent_dim, channels * math.prod(self.bottom))
-        self.ups = nn.ModuleList(
-            nn.ConvTranspose2d(a, b, 4, stride=2, padding=1) for a, b in itertools.pairwise(widths)
-        )
+        self.ups = nn.ModuleList(ConvTranspose2d(a, b, 4, stride=2, padding=1) for a, b in itertools.pairwise(widths))
         self.norms = nn.ModuleList(Norm(width, num_classes) for width in widths)
         self.conv = nn.Conv2d(widths[-1], image_channels, 3, padding=1)
         _initialise(self)

@@ -18,6 +18,7 @@ from torch.nn import functional
 
 from orthogan.errors import UserError
 from orthogan.layers.subspace import LatentSubspace
+from orthogan.layers.transposed import ConvTranspose2d
 from orthogan.models.families.resnet_blocks import square, unsupported_resolution
 from orthogan.models.protocol import DISCRIMINATORS, GENERATORS, Discriminator, Generator
 
@@ -39,10 +40,10 @@ class EigenBlock(nn.Module):
     def __init__(self, inputs: int, outputs: int, side: int, dims: int, injection: Injection) -> None:
         super().__init__()
         self.subspace = LatentSubspace(dims, (inputs, side, side))
-        self.inject = nn.ConvTranspose2d(inputs, inputs, 1)
+        self.inject = ConvTranspose2d(inputs, inputs, 1)
         self.inject_up = _doubling(inputs, outputs) if injection == "both" else None
         self.up = _doubling(inputs, outputs)
-        self.conv = nn.ConvTranspose2d(outputs, outputs, 3, padding=1)
+        self.conv = ConvTranspose2d(outputs, outputs, 3, padding=1)
 
     def forward(self, h: Tensor, z: Tensor) -> Tensor:
         """Map (n, inputs, s, s), (n, dims) to (n, outputs, 2s, 2s)."""
@@ -209,8 +210,8 @@ def _widths(resolution: int, channels: int, num_classes: int) -> list[int]:
     return [min(channels << (depth - i), max(WIDEST, channels)) for i in range(depth + 1)]
 
 
-def _doubling(inputs: int, outputs: int) -> nn.ConvTranspose2d:
-    return nn.ConvTranspose2d(inputs, outputs, 3, stride=2, padding=1, output_padding=1)
+def _doubling(inputs: int, outputs: int) -> ConvTranspose2d:
+    return ConvTranspose2d(inputs, outputs, 3, stride=2, padding=1, output_padding=1)
 
 
 def _initialise(net: nn.Module) -> None:

@@ -13,6 +13,7 @@ from torch.nn import functional
 
 from orthogan.errors import UserError
 from orthogan.layers.batch_norm import BatchNorm1d, BatchNorm2d
+from orthogan.layers.transposed import ConvTranspose2d
 from orthogan.models.families.resnet_blocks import unsupported_resolution
 from orthogan.models.protocol import DISCRIMINATORS, GENERATORS, Discriminator, Generator
 from orthogan.models.recognition import BOTTOM, SLOPE, halvings, initialise
@@ -58,9 +59,7 @@ class InfoGANGenerator(Generator):
         self.norm = BatchNorm1d(4 * channels, eps=EPS, momentum=MOMENTUM)
         self.square = nn.Linear(4 * channels, self.width * BOTTOM**2)
         self.square_norm = BatchNorm1d(self.width * BOTTOM**2, eps=EPS, momentum=MOMENTUM)
-        self.ups = nn.ModuleList(
-            nn.ConvTranspose2d(a, b, 4, stride=2, padding=1) for a, b in itertools.pairwise(widths)
-        )
+        self.ups = nn.ModuleList(ConvTranspose2d(a, b, 4, stride=2, padding=1) for a, b in itertools.pairwise(widths))
         self.norms = nn.ModuleList(BatchNorm2d(width, eps=EPS) for width in widths[1:-1])
         initialise(self)
 

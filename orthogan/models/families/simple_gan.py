@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from orthogan.errors import UserError
+from orthogan.layers.transposed import ConvTranspose2d
 from orthogan.models.families.resnet_blocks import unsupported_resolution
 from orthogan.models.protocol import DISCRIMINATORS, GENERATORS, Discriminator, Generator
 
@@ -65,9 +66,9 @@ class SimpleGANGenerator(Generator):
         self.latent_dim, self.num_classes = latent_dim, 0
         self.resolution, self.image_channels = resolution, image_channels
         widths = [channels * factor for factor in plan.up]
-        self.first = nn.ConvTranspose2d(latent_dim, widths[0], BOTTOM)
+        self.first = ConvTranspose2d(latent_dim, widths[0], BOTTOM)
         self.ups = nn.ModuleList(
-            nn.ConvTranspose2d(a, b, 4, stride=2, padding=1, bias=False) for a, b in itertools.pairwise(widths)
+            ConvTranspose2d(a, b, 4, stride=2, padding=1, bias=False) for a, b in itertools.pairwise(widths)
         )
         self.norms = nn.ModuleList(_norm(width) for width in widths[1:])
         self.conv = nn.Conv2d(widths[-1], image_channels, 3, padding=1)
