@@ -7,7 +7,7 @@ multiplications, and the larger intermediate map is never created.
 
 from __future__ import annotations
 
-from typing import TypeGuard
+from typing import Any, TypeGuard
 
 import torch
 from torch import Tensor, nn
@@ -34,12 +34,15 @@ def conv_pool(layer: nn.Module, x: Tensor) -> Tensor:
 
 def _folds(layer: nn.Module) -> TypeGuard[nn.Conv2d]:
     """Return whether the layer is a plain 3x3 convolution without hooks; any other layer runs unchanged."""
+    own: Any = type(layer)
     return (
-        type(layer).forward is nn.Conv2d.forward
+        own.forward is nn.Conv2d.forward
+        and own._conv_forward is nn.Conv2d._conv_forward
+        and own.__call__ is nn.Module.__call__
+        and not {"forward", "_conv_forward"} & vars(layer).keys()
         and (layer.kernel_size, layer.padding, layer.stride) == ((3, 3), (1, 1), (1, 1))
         and (layer.dilation, layer.groups, layer.padding_mode) == ((1, 1), 1, "zeros")
-        and not layer._forward_hooks
-        and not layer._forward_pre_hooks
+        and not any((layer._forward_hooks, layer._forward_pre_hooks, layer._backward_hooks, layer._backward_pre_hooks))
     )
 
 

@@ -20,7 +20,8 @@ class _BiasGradient(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, y: Tensor, bias: Tensor) -> Tensor:
-        return y.view_as(y)
+        ctx.mark_dirty(y)  # not a view of ``y``: autograd refuses to write into a view that a function returned
+        return y
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor]:  # pyright: ignore[reportIncompatibleMethodOverride]
@@ -39,7 +40,8 @@ def conv_transpose2d(
 ) -> Tensor:
     """Return ``functional.conv_transpose2d`` of the arguments: (n, inputs, h, w) -> (n, outputs, h', w').
 
-    The result and all derivatives are those of torch. ``torch.compile`` and ``torch.func`` see torch's function.
+    The result and all derivatives are those of torch. ``torch.compile``, ``torch.jit.trace`` and ``torch.func`` see
+    torch's function.
     """
     geometry = (stride, padding, output_padding, groups, dilation)
     own = (
@@ -49,6 +51,7 @@ def conv_transpose2d(
         and bias.requires_grad
         and torch.is_grad_enabled()
         and not torch.compiler.is_compiling()
+        and torch._C._get_tracing_state() is None
         and not needs_plain(x)
         and not needs_plain(weight)
         and not needs_plain(bias)

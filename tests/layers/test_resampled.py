@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -98,6 +100,45 @@ def test_a_hook_on_the_layer_is_called_with_what_the_layer_gives(name: str) -> N
     x = torch.randn(2, 3, 6, 6)
     assert torch.equal(fast(layer, x), plain(layer, x))
     assert torch.equal(*seen)
+
+
+class Halved(nn.Conv2d):
+    def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        return super()._conv_forward(input, weight / 2, bias)
+
+
+class Doubled(nn.Conv2d):
+    def __call__(self, *args: Tensor) -> Tensor:
+        return 2 * super().__call__(*args)
+
+
+def wrapped() -> nn.Conv2d:
+    """Return a layer whose forward was replaced on the instance, as Accelerate does."""
+    layer = nn.Conv2d(3, 4, 3, padding=1)
+    before = layer.forward
+    layer.forward = lambda input: before(input) + 1  # pyright: ignore[reportAttributeAccessIssue]
+    return layer
+
+
+@pytest.mark.parametrize("name", PAIRS)
+@pytest.mark.parametrize("make", [lambda: Halved(3, 4, 3, padding=1), lambda: Doubled(3, 4, 3, padding=1), wrapped])
+def test_a_layer_with_a_forward_pass_of_its_own_is_called(name: str, make: Callable[[], nn.Module]) -> None:
+    fast, plain = PAIRS[name]
+    layer, x = make(), torch.randn(2, 3, 6, 6)
+    assert torch.equal(fast(layer, x), plain(layer, x))
+
+
+@pytest.mark.parametrize("name", PAIRS)
+@pytest.mark.parametrize("kind", ["register_full_backward_hook", "register_full_backward_pre_hook"])
+def test_a_backward_hook_on_the_layer_is_called_with_its_gradients(name: str, kind: str) -> None:
+    fast, plain = PAIRS[name]
+    layer, seen = nn.Conv2d(3, 4, 3, padding=1), []
+    getattr(layer, kind)(lambda _, *gradients: seen.append(gradients))
+    x = torch.randn(2, 3, 6, 6, requires_grad=True)
+    for function in (fast, plain):
+        function(layer, x).square().sum().backward()
+    assert len(seen) == 2
+    torch.testing.assert_close(*seen)
 
 
 def test_odd_sides_are_pooled_as_avg_pool2d_does() -> None:

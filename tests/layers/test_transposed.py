@@ -10,6 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
+from torch.nn import functional
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from orthogan.layers.resampled import upsample_conv
@@ -137,3 +138,32 @@ def test_a_folded_convolution_uses_the_fast_gradient_too() -> None:
     with Asked() as asked:
         upsample_conv(layer, torch.randn(2, 3, 4, 4)).square().mean().backward()
     assert (asked.all, asked.slow) == (1, 0)
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+def test_the_result_may_be_changed_in_place(frozen: bool) -> None:
+    theirs, ours = pair(GEOMETRIES[0])
+    x = torch.randn(2, 4, 3, 3, dtype=torch.float64, requires_grad=not frozen)
+    slopes = []
+    for layer in (theirs, ours):
+        layer.weight.requires_grad_(not frozen)
+        y = functional.leaky_relu(layer(x).mul_(3), 0.2, inplace=True)
+        slopes.append(torch.autograd.grad(y.square().sum(), [p for p in layer.parameters() if p.requires_grad]))
+    torch.testing.assert_close(*slopes)
+
+
+def test_the_result_of_a_folded_convolution_may_be_changed_in_place() -> None:
+    layer = nn.Conv2d(4, 6, 3, padding=1).double()
+    x = torch.randn(2, 4, 3, 3, dtype=torch.float64)
+    plain = layer(functional.interpolate(x, scale_factor=2)).relu()
+    slopes = [torch.autograd.grad(y.sum(), [*layer.parameters()]) for y in (upsample_conv(layer, x).relu_(), plain)]
+    torch.testing.assert_close(*slopes)
+
+
+def test_a_traced_layer_with_gradients_is_the_layer() -> None:
+    theirs, ours = pair(GEOMETRIES[0])
+    x = torch.randn(2, 4, 3, 3, dtype=torch.float64)
+    traced: Any = torch.jit.trace(ours, x)  # its own check compares two traces
+    assert torch.equal(traced(x), theirs(x))
+    slopes = [torch.autograd.grad(f(x).sin().sum(), list(f.parameters())) for f in (traced, theirs)]
+    torch.testing.assert_close(*slopes)
