@@ -23,7 +23,8 @@ class TotalCorrelationConfig(Section):
     weight: NotNegative = Field(
         default=0.0,
         description="coefficient of the total correlation of the continuous codes that Q predicts, of reals and fakes "
-        "in the loss of D and of fakes in that of G; needs loss.information.weight; 0 = off",
+        "in the loss of D and of fakes in that of G; needs loss.information.weight; 0 = off (with training.accumulate: "
+        "over each part of a batch, which must have more images than there are continuous codes)",
     )
 
 
@@ -34,6 +35,9 @@ def total_correlation(values: Tensor) -> Tensor:
     It is (sum of log variances - log determinant of the covariance) / 2, which is 0 for uncorrelated columns. For
     independent columns, n rows give about d (d - 1) / (4 n). It has a gradient. The computation uses at least float32,
     also inside autocast.
+
+    Raises:
+        ValueError: there are fewer than two rows.
 
     Source: Watanabe 1960; as a constraint on the codes of a GAN: Wang & Yao 2024, arXiv:2409.02672.
 
@@ -48,6 +52,8 @@ def total_correlation(values: Tensor) -> Tensor:
         True
     """
     values = at_least_float32(values)
+    if len(values) < 2:
+        raise ValueError(f"values has {len(values)} rows: a covariance needs at least 2")
     centered = values - values.mean(0)
     covariance = centered.T @ centered / (len(values) - 1)
     covariance = covariance + FLOOR * torch.eye(len(covariance), dtype=values.dtype, device=values.device)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import numpy as np
+import pytest
 import scipy.stats
 import torch
 
@@ -46,3 +47,20 @@ def test_nothing_known_is_nothing_and_a_known_category_is_its_entropy() -> None:
     )
     assert abs(float(sure) - math.log(4)) < 1e-6
     assert abs(float(unsure)) < 1e-6
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 8, 1000])
+@pytest.mark.parametrize("uniform", [True, False])
+def test_a_few_images_do_not_raise_the_bound(n: int, uniform: bool) -> None:
+    """Outputs that tell nothing: 0 for a normal code on average; for a uniform one at most that of many images."""
+    rng = np.random.default_rng(n)
+    draws = rng.uniform(-1, 1, (4000, n, 1)) if uniform else rng.normal(size=(4000, n, 1))
+    found = [
+        float(information_bound(torch.zeros(n, 1), torch.from_numpy(one), continuous=1, uniform=uniform))
+        for one in draws
+    ]
+    mean, error = np.mean(found), np.std(found) / math.sqrt(len(found))
+    if uniform:
+        assert mean < math.log(2) - 0.5 * math.log(2 * math.pi * math.e / 3) + 4 * error
+    else:
+        assert abs(mean) < 4 * error

@@ -56,3 +56,8 @@ def test_autocast_changes_neither_the_value_nor_the_gradient() -> None:
     found.backward()
     torch.testing.assert_close(found.double(), expected, rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(x.grad, exact.grad.float(), rtol=1e-2, atol=1e-4)  # pyright: ignore
+
+
+def test_one_row_has_no_covariance() -> None:
+    with pytest.raises(ValueError, match="1 rows: a covariance needs at least 2"):
+        total_correlation(torch.zeros(1, 3))

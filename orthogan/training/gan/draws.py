@@ -98,7 +98,7 @@ def check_shares(config: Config, source: ImageSource, processes: int) -> None:
     """Check that all processes and parts get the same number of images, so that gradients average correctly.
 
     Raises:
-        UserError: the batch cannot be divided evenly, or there are no classes.
+        UserError: the batch cannot be divided evenly, a part is too small for a covariance, or there are no classes.
     """
     training, latent = config.training, config.loss.latent_penalty
     parts = processes * training.accumulate
@@ -110,6 +110,13 @@ def check_shares(config: Config, source: ImageSource, processes: int) -> None:
             raise UserError(
                 f"{key} is {size}: not a multiple of {processes} processes x accumulate {training.accumulate}"
             )
+    codes, smallest = config.model.generator.codes.continuous, min(training.batch_size, training.fakes)
+    if config.loss.total_correlation.weight and smallest // parts <= codes:
+        raise UserError(
+            f"loss.total_correlation.weight: {codes} continuous codes need parts of more than {codes} images; "
+            f"{processes} processes x accumulate {training.accumulate} leave {smallest // parts} of {smallest}; use "
+            "larger batches, or a smaller training.accumulate"
+        )
     if latent.kind != "none" and training.fakes % (parts * latent.shrink):
         raise UserError(
             f"loss.latent_penalty.shrink is {latent.shrink}: training.generator_batch_size = {training.fakes} is not a "

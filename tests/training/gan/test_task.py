@@ -148,6 +148,11 @@ def test_classes_and_shares_must_be_there(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"training\.batch_size is 8: not a multiple of 3 processes"):
         check_shares(config, source, 3)
     check_shares(config, source, 4)
+    keys = ["model.generator.codes.continuous=3", "loss.information.weight=1", "loss.total_correlation.weight=1"]
+    coded = tiny(tmp_path, *keys, "training.accumulate=2")
+    check_shares(coded, source, 1)
+    with pytest.raises(UserError, match=r"parts of more than 3 images; 2 processes .* leave 2 of 8"):
+        check_shares(coded, source, 2)
     unlabelled = ArraySource("mine", np.zeros((8, 1, 32, 32), dtype=np.uint8))
     with pytest.raises(UserError, match="put each class in a sub-folder"):
         check_shares(tiny(tmp_path, "data.labels=true"), unlabelled, 1)
