@@ -144,7 +144,8 @@ def run(arguments: Namespace) -> None:
     )
     print(found.table())
     layer = f" of layer {found.directions.layer}" if found.directions.layer else ""
-    print(f"{len(found.directions)} directions{layer} of {subject.name}: {found.directions.save(arguments.out)}")
+    made = f"{len(found.directions)} {'direction' if len(found.directions) == 1 else 'directions'}"
+    print(f"{made}{layer} of {subject.name}: {found.directions.save(arguments.out)}")
 
 
 def _check_options(arguments: Namespace) -> None:

@@ -8,8 +8,10 @@ import os
 import sys
 import threading
 import traceback
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
+from typing import Any
 
 from orthogan.cli.parser import commands, parse
 from orthogan.errors import EXIT_BUG, EXIT_DONE, EXIT_USER, Diverged, PeerFailed, Stopped, UserError
@@ -33,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if isinstance(stream, io.TextIOWrapper):  # for paths that are not UTF-8 and terminals that only support ASCII
             stream.reconfigure(errors="backslashreplace")
     out, err = Plain(sys.stdout), Plain(sys.stderr)
-    with redirect_stdout(out), redirect_stderr(err), Interrupts() as interrupts:  # pyright: ignore[reportArgumentType]
+    with plain_warnings(), redirect_stdout(out), redirect_stderr(err), Interrupts() as interrupts:  # pyright: ignore[reportArgumentType]
         return _run(argv, interrupts)
 
 
@@ -73,6 +75,23 @@ def _run(argv: Sequence[str] | None, interrupts: Interrupts) -> int:
         traceback.print_exc()
         return _ended("this is a bug in orthogan; please report it together with the text above", EXIT_BUG)
     return EXIT_DONE
+
+
+@contextmanager
+def plain_warnings() -> Iterator[None]:
+    """Context in which warnings to users are printed as ``orthogan: warning: TEXT``, without the line of code."""
+    usual = warnings.formatwarning
+
+    def plain(message: Warning | str, category: type[Warning], *where: Any, **line: Any) -> str:
+        if category is UserWarning:
+            return f"orthogan: warning: {message}\n"
+        return usual(message, category, *where, **line)
+
+    warnings.formatwarning = plain
+    try:
+        yield
+    finally:
+        warnings.formatwarning = usual
 
 
 @contextmanager

@@ -172,6 +172,11 @@ def check_writable(path: PathLike) -> None:
         os.rmdir(tempfile.mkdtemp(".writing", ".", folder))
 
 
+def check_folder(path: PathLike) -> None:
+    """Check that ``path`` can be a folder for new files, before a long computation; as ``check_writable``."""
+    check_writable(Path(path) / "file")
+
+
 def _first_that_is_no_folder(path: Path) -> Path | None:
     """Return ``path`` or the first of its parents, from the root, that exists and is not a folder."""
     places = (*reversed(path.parents), path)

@@ -78,17 +78,8 @@ class Directions:
 
     def __post_init__(self) -> None:
         for name in ("method", "space", "layer", "unit", "model_hash"):
-            _check_text(name, getattr(self, name))
-        given = self.matrix
-        if isinstance(given, torch.Tensor):
-            given = given.detach().to_dense().cpu()
-            given = (given if given.is_complex() else given.float()).numpy()
-        try:
-            if np.iscomplexobj(given):
-                raise UserError("directions contain complex values; expected real numbers")
-            matrix = np.array(given, dtype=np.float32)
-        except (TypeError, ValueError) as error:
-            raise UserError(f"directions are not a matrix of numbers: {error}") from error
+            check_text(f"{name} of these directions", getattr(self, name))
+        matrix = real_array("directions", self.matrix)
         if matrix.ndim != 2 or 0 in matrix.shape:
             raise UserError(f"directions of shape {matrix.shape}: expected (directions, latent_dim), at least one each")
         if not np.isfinite(matrix).all():
@@ -102,9 +93,9 @@ class Directions:
                 raise UserError(f"{what} is {shown(getattr(self, what))}: expected a list, one per direction")
         names = tuple(str(name) for name in self.names) or tuple(map(str, np.arange(count)))
         notes = tuple(str(note) for note in self.notes) or ("",) * count
-        scores = {str(key): _numbers(key, values) for key, values in self.scores.items()}
+        scores = {str(key): score_values(key, values) for key, values in self.scores.items()}
         for text in (*names, *notes, *scores):
-            _check_text("a name, note or score", text)
+            check_text("a name, note or score of these directions", text)
         for what, values in {"names": names, "notes": notes, **scores}.items():
             if len(values) != count:
                 raise UserError(f"{len(values)} values of '{what}' for {count} directions; expected one per direction")
@@ -251,19 +242,33 @@ def warn_of_another_model(generator: nn.Module, expected: str, where: str, effec
         )
 
 
-def _check_text(what: str, value: object) -> None:
+def real_array(what: str, given: Any) -> np.ndarray:
+    """Return a tensor or array as a new array of float32. Raises ``UserError``, naming ``what``, for other values."""
+    if isinstance(given, torch.Tensor):
+        given = given.detach().to_dense().cpu()
+        given = (given if given.is_complex() else given.float()).numpy()
+    try:
+        if np.iscomplexobj(given):
+            raise UserError(f"{what} contain complex values; expected real numbers")
+        return np.array(given, dtype=np.float32)
+    except (TypeError, ValueError) as error:
+        raise UserError(f"{what} are not a matrix of numbers: {error}") from error
+
+
+def check_text(what: str, value: object) -> None:
     """Refuse anything that is not a string, and strings that cannot be encoded (half of a surrogate pair)."""
     try:
         str.encode(value)  # pyright: ignore[reportArgumentType]
     except (TypeError, UnicodeEncodeError):
-        raise UserError(f"{what} of these directions must be a string, not {value!a:.60}") from None
+        raise UserError(f"{what} must be a string, not {value!a:.60}") from None
 
 
-def _numbers(name: object, values: Sequence[float]) -> tuple[float, ...]:
+def score_values(name: object, values: Sequence[float]) -> tuple[float, ...]:
+    """Return a score as floats. Raises ``UserError`` for values that are not numbers."""
     try:
         return tuple(float(value) for value in values)
     except (TypeError, ValueError, OverflowError) as error:
-        raise UserError(f"score {shown(name)} is {shown(values)}: expected one number per direction") from error
+        raise UserError(f"score {shown(name)} is {shown(values)}: expected a list of numbers") from error
 
 
 def random_control(latent_dim: int, k: int, seed: int) -> Directions:

@@ -17,7 +17,7 @@ from orthogan import __version__
 from orthogan.arguments import checked
 from orthogan.drawing.grid import default_scale, enlarge, save_png
 from orthogan.errors import UserError
-from orthogan.io.write import write_bytes
+from orthogan.io.write import check_folder, write_bytes
 from orthogan.latent.interpolation import between
 from orthogan.latent.invert.project import Against
 from orthogan.latent.latents import Latents
@@ -213,6 +213,8 @@ def check_film(path: str | os.PathLike[str], side: int | None = None) -> None:
     suffix = Path(path).suffix.lower()
     if suffix and suffix not in LOOPS:
         raise UserError(f"{path}: a film is written as {', '.join(LOOPS)}, or to a folder (no suffix) of .png files")
+    if not suffix:
+        check_folder(path)
     if suffix == ".mp4":
         need_av()
     if side is not None and not 1 <= side <= LARGEST_SIDE:

@@ -12,20 +12,21 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 from torch import Tensor, nn
 
 from orthogan.arguments import integers
 from orthogan.errors import UserError
-from orthogan.io.read import printable, read_regular, shown
+from orthogan.io.read import describe_error, parsing, printable, read_regular, shown
 from orthogan.models.generate import model_hash, sample_label, sample_latents
 from orthogan.models.protocol import Generator
-from orthogan.models.samples import parse_seeds
+from orthogan.models.samples import is_number, parse_seeds
 
 LARGEST_TABLE = 100_000_000  # bytes
 LARGEST_PICTURE = 50_000_000
 MOST_WORDS = 32  # values of a column of words
 SEED, CLASS = "seed", "class"  # columns of a table
+_LARGEST = float(np.finfo(np.float32).max)
 
 
 @dataclass(frozen=True)
@@ -109,7 +110,9 @@ class Labels:
             text = read_regular(path, LARGEST_TABLE).decode("utf-8-sig")
         except UnicodeDecodeError:
             raise UserError(f"{where}: not a table in UTF-8; save it as CSV UTF-8") from None
-        rows = [row for row in csv.reader(io.StringIO(text)) if any(cell.strip() for cell in row)]
+        with parsing(path, "a table with commas between its columns"):
+            lines = csv.reader(io.StringIO(text, newline=None))
+            rows = [row for row in lines if any(cell.strip() for cell in row)]
         head = [cell.strip() for cell in rows[0]] if rows else []
         if SEED not in head or len(set(head)) < len(head) or len(rows) < 2:
             raise UserError(
@@ -119,11 +122,13 @@ class Labels:
         for number, row in enumerate(rows[1:], 2):
             if len(row) != len(head):
                 raise UserError(f"{where}: row {number} has {len(row)} values, expected {len(head)}, as in the first")
-            if not (seed := row[head.index(SEED)].strip()).isdecimal():
-                raise UserError(f"{where}: row {number}: the seed {shown(seed)} is not a whole number from 0")
+            if not is_number(seed := row[head.index(SEED)].strip()):
+                raise UserError(
+                    f"{where}: row {number}: the seed {shown(seed)} is not a whole number from 0 with at most 19 digits"
+                )
         columns = {name: [row[at].strip() for row in rows[1:]] for at, name in enumerate(head)}
         classes = columns.pop(CLASS, None)
-        if classes is not None and not all(cell.isdecimal() for cell in classes):
+        if classes is not None and not all(map(is_number, classes)):
             raise UserError(f"{where}: the column 'class' must contain class numbers")
         seeds = [int(cell) for cell in columns.pop(SEED)]
         try:
@@ -206,7 +211,7 @@ def read_group(group: str | os.PathLike[str], generator: nn.Module) -> list[Spot
     """The pictures of a folder, or of seeds such as "3,8,20-24". Raises ``UserError``."""
     if not os.path.isdir(group):
         text = os.fspath(group)
-        if not all(part.strip().replace("-", "").isdecimal() for part in text.split(",")):
+        if not all(map(is_number, text.replace("-", ",").split(","))):
             raise UserError(f"{printable(text)}: neither a folder of pictures nor seeds such as 3,8,20-24")
         return [Spot(seed) for seed in parse_seeds(text)]
     files = sorted(path for path in Path(group).iterdir() if path.suffix.lower() == ".png")
@@ -222,10 +227,14 @@ def _read_spot(path: Path, actual: str) -> Spot:
     try:
         with Image.open(io.BytesIO(read_regular(path, LARGEST_PICTURE))) as image:
             about = {key: str(value) for key, value in image.info.items()}
-    except (OSError, ValueError, SyntaxError) as error:
-        raise UserError(f"{where}: cannot be read as a PNG picture ({error})") from error
+    except UserError:
+        raise
+    except UnidentifiedImageError as error:
+        raise UserError(f"{where}: not a PNG picture") from error
+    except Exception as error:  # Pillow raises almost any type on damaged files
+        raise UserError(f"{where}: cannot be read as a PNG picture ({describe_error(error)})") from error
     seed = about.get("seed", about.get("seeds", ""))
-    if not seed.isdecimal():
+    if not is_number(seed):
         raise UserError(
             f"{where}: its metadata does not name one seed; use pictures that 'orthogan sample --out FOLDER' or the "
             "page of 'orthogan explore' wrote, one picture per file, and not edited or converted by another program"
@@ -235,15 +244,22 @@ def _read_spot(path: Path, actual: str) -> Spot:
     label = about.get("class", about.get("classes", "none"))
     try:
         latent = json.loads(about["latent"]) if "latent" in about and not about.get("layers") else None
-        return Spot(
+        spot = Spot(
             int(seed),
             int(label) if label != "none" else None,
             float(about.get("truncation", 1)),
             None if latent is None else tuple(float(value) for value in latent),
             about.get("space", "z"),
         )
-    except (ValueError, TypeError) as error:
-        raise UserError(f"{where}: its metadata is damaged ({error})") from error
+        if not all(abs(value) <= _LARGEST for value in spot.latent or ()):
+            raise ValueError("its latent contains NaN or too large values")
+        if not 0 <= spot.truncation <= 1:
+            raise ValueError("its truncation is not from 0 to 1")
+        if spot.label is not None and spot.label < 0:
+            raise ValueError("its class is less than 0")
+    except (ValueError, TypeError, OverflowError, RecursionError) as error:
+        raise UserError(f"{where}: its metadata is damaged ({describe_error(error)})") from error
+    return spot
 
 
 def _attributes(name: str, column: Sequence[object]) -> list[tuple[str, np.ndarray]]:
@@ -257,9 +273,11 @@ def _attributes(name: str, column: Sequence[object]) -> list[tuple[str, np.ndarr
     except ValueError:
         numbers = None
     if len(words) < 2:
-        raise UserError(f"{name}: has {len(words)} different values; at least 2 are needed")
+        raise UserError(f"{name}: has {'only one value' if words else 'no values'}; at least 2 are needed")
     if numbers is not None:
         low, high = np.nanmin(numbers), np.nanmax(numbers)
+        if high / 2 - low / 2 > np.finfo(float).max / 2:
+            raise UserError(f"{name}: its values from {low:g} to {high:g} are too far apart")
         return [(name, numbers if {low, high} == {0, 1} else (numbers - low) / (high - low))]
     if len(words) > MOST_WORDS:
         raise UserError(f"{name}: has {len(words)} different words; at most {MOST_WORDS} are possible")

@@ -19,7 +19,7 @@ from orthogan.arguments import integers, some_path
 from orthogan.errors import UserError
 from orthogan.io.read import describe_error, parse_json, printable, shown
 from orthogan.io.weights import read_sealed, write_sealed
-from orthogan.latent.directions import Directions, warn_of_another_model
+from orthogan.latent.directions import Directions, check_text, real_array, score_values, warn_of_another_model
 from orthogan.models.generate import generate, in_space, truncate_in_space
 from orthogan.models.generate import model_hash as hash_of
 from orthogan.models.noise import WithNoise, noise_maps
@@ -66,17 +66,24 @@ class Latents:
     protocol: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        matrix = np.array(self.matrix, dtype=np.float32)
+        for name in ("space", "model_hash"):
+            check_text(f"{name} of these latents", getattr(self, name))
+        matrix = real_array("latents", self.matrix)
         if matrix.ndim != 2 or 0 in matrix.shape:
             raise UserError(f"latents of shape {matrix.shape}: expected (n, latent_dim), at least one each")
         if not np.isfinite(matrix).all():
             raise UserError("latents contain NaN or infinite values")
         count = len(matrix)
+        if isinstance(self.names, str):
+            raise UserError(f"names is {shown(self.names)}: expected a list, one per latent")
         names = tuple(str(name) for name in self.names) or tuple(map(str, np.arange(count)))
         labels = None if self.labels is None else tuple(integers("labels", self.labels))
-        noise = {str(name): np.array(maps, dtype=np.float32) for name, maps in self.noise.items()}
-        scores = {str(name): tuple(map(float, values)) for name, values in self.scores.items()}
-        for what, values in {"names": names, "labels": labels or names, **noise, **scores}.items():
+        noise = {str(name): real_array(f"noise maps '{name}'", maps) for name, maps in self.noise.items()}
+        scores = {str(name): score_values(name, values) for name, values in self.scores.items()}
+        protocol = {str(key): str(value) for key, value in dict(self.protocol).items()}
+        for text in (*names, *scores, *protocol, *protocol.values()):
+            check_text("a name, score or protocol of these latents", text)
+        for what, values in {"names": names, "labels": names if labels is None else labels, **noise, **scores}.items():
             if len(values) != count:
                 raise UserError(f"{len(values)} values of '{what}' for {count} latents; expected one per latent")
         for what, values in scores.items():
@@ -87,7 +94,7 @@ class Latents:
                 raise UserError(f"noise '{what}' of shape {maps.shape}: expected finite maps (n, 1, height, width)")
         matrix.setflags(write=False)
         fixed = {"matrix": matrix, "names": names, "labels": labels, "noise": noise, "scores": scores}
-        for name, value in {**fixed, "protocol": dict(self.protocol)}.items():
+        for name, value in {**fixed, "protocol": protocol}.items():
             object.__setattr__(self, name, value)
 
     def __len__(self) -> int:
@@ -245,7 +252,10 @@ class Latents:
         try:
             if (form := described.pop("format")) != FORMAT:
                 raise UserError(f"written in another version of the format, {shown(form)}; expected {FORMAT}")
-            noise = {name[len(_NOISE) :]: maps.float().numpy() for name, maps in tensors.items() if name != _KEY}
+            for name, tensor in tensors.items():
+                if not tensor.is_floating_point():
+                    raise UserError(f"'{name}' is {tensor.dtype}, but floating-point numbers are needed")
+            noise = {name.removeprefix(_NOISE): maps.float().numpy() for name, maps in tensors.items() if name != _KEY}
             return cls(matrix=tensors[_KEY].float().numpy(), noise=noise, **described)
         except UserError as error:
             raise UserError(f"{where}: {error}") from error

@@ -20,6 +20,7 @@ from orthogan.arguments import checked, integer, some_path
 from orthogan.drawing.grid import class_grid, image_grid, save_png, to_picture
 from orthogan.drawing.notebook import png
 from orthogan.errors import UserError
+from orthogan.io.write import check_folder
 from orthogan.models.generate import generate, model_hash, sample_label, sample_latents
 from orthogan.models.label_table import LabelTable, label_table, unchanged_classes
 from orthogan.models.protocol import as_generator
@@ -164,7 +165,7 @@ def parse_classes(text: str, num_classes: int, names: Sequence[str] = ()) -> lis
     alike: dict[str, list[int]] = {}
     for name, index in exact.items():
         alike.setdefault(name.lower(), []).append(index)
-    numbers = {int(name): index for name, index in exact.items() if name.isdecimal()}
+    numbers = {int(name): index for name, index in exact.items() if is_number(name)}
     numbered = bool(names) and len(numbers) == len(names)
     chosen: list[int] = []
     for part in text.split(","):
@@ -266,6 +267,11 @@ def _vector(text: str, table: LabelTable) -> list[float] | None:
     if len(numbers) != size or not all(map(math.isfinite, numbers)):
         raise UserError(f"classes: '{text}' has {len(numbers)} numbers; the label vectors have {size} finite numbers")
     return numbers
+
+
+def is_number(text: str) -> bool:
+    """Return whether ``text`` is a whole number from 0, with at most 19 digits."""
+    return bool(re.fullmatch(r"\d{1,19}", text.strip(), re.ASCII))
 
 
 def _numbers(text: str, what: str, repeats: bool = False) -> list[int]:
@@ -398,6 +404,8 @@ def check_place(out: str | os.PathLike[str], count: int) -> None:
             )
     elif target.suffix and not os.path.isdir(target):
         raise UserError(f"{target}: must be a .png file for one grid, or a folder (no suffix) for one PNG per seed")
+    else:
+        check_folder(target)
 
 
 @checked

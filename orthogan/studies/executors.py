@@ -7,6 +7,7 @@ runs twice.
 
 from __future__ import annotations
 
+import inspect
 import os
 import select
 import sys
@@ -68,7 +69,20 @@ def _adopt(thing: Any) -> Any:
 
     @contextmanager
     def own(request: ExecutorRequest, root: Path) -> Iterator[Any]:
+        try:
+            inspect.signature(thing).bind(**request.options)
+        except TypeError as error:
+            raise UserError(
+                f"--executor {request.name}: cannot be called with these options: {error}; change --executor-option"
+            ) from None
+        except ValueError:  # written in C; it has no signature
+            pass
         made: Any = thing(**request.options)
+        if not callable(getattr(made, "submit", None)):
+            raise UserError(
+                f"--executor {request.name}: returns a {type(made).__name__}, which has no method submit; return an "
+                "executor of concurrent.futures"
+            )
         with made if hasattr(made, "__enter__") else nullcontext(made) as executor:
             yield executor
 

@@ -206,6 +206,8 @@ def test_films_and_mixed_pictures_of_seeds_and_latents(tmp_path: Path, capsys: p
         (["interpolate", MODEL, "--walk", "sphere", "--space", "w", "--out", "x.gif"], "'w'"),
         (["mix", MODEL, "--layers", "16", "--out", "x.png"], "16 coordinates of z"),
         (["mix", MODEL, "--out", "x.gif"], ".png"),
+        (["sample", MODEL, "--out", "file"], "file is not a folder"),
+        (["interpolate", MODEL, "--out", "file"], "file is not a folder"),
         (["sample", MODEL, "--latent", "absent.safetensors"], "absent.safetensors"),
         (["traverse", MODEL, "--latent", MODEL, "--dims", "0"], "not a file of latents"),
         (["traverse", MODEL, "--latent", MODEL, "--seeds", "0"], "omit --seeds"),
@@ -215,8 +217,10 @@ def test_a_film_or_latent_that_cannot_be_used_is_one_line(
     words: list[str], says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").write_text("mine")
     assert main(words) == 2
     assert says in capsys.readouterr().err.strip().splitlines()[-1]
+    assert (tmp_path / "file").read_text() == "mine"
 
 
 def test_the_page_starts_from_latents_and_compares_as_it_is_told(

@@ -9,6 +9,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import warnings
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -434,6 +435,19 @@ def test_only_bugs_show_a_traceback_and_ask_for_a_report(
     said = capsys.readouterr().err
     assert says in said.splitlines()[-1]
     assert ("Traceback" in said) == (code == 1)
+
+
+def test_a_warning_is_a_line_without_code(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def warn(_: object) -> None:  # pytest catches the warning itself
+        for kind in (UserWarning, RuntimeWarning):
+            print(warnings.formatwarning("an overflow", kind, "code.py", 1, "x = y"), end="", file=sys.stderr)
+
+    monkeypatch.setattr("orthogan.cli.config.run", warn)
+    usual = warnings.formatwarning
+    assert main(["config", "x.yaml"]) == 0
+    said = capsys.readouterr().err
+    assert said == "orthogan: warning: an overflow\ncode.py:1: RuntimeWarning: an overflow\n  x = y\n"
+    assert warnings.formatwarning is usual
 
 
 def test_a_name_that_the_terminal_cannot_show_is_escaped(tmp_path: Path) -> None:

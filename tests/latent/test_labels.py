@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +12,7 @@ from PIL import Image
 
 import orthogan
 from orthogan.cli.main import main
+from orthogan.drawing.grid import save_png
 from orthogan.errors import UserError
 from orthogan.latent import Directions, Labels, sample_images, save_samples
 from orthogan.latent.labels import Spot, read_group
@@ -58,7 +61,12 @@ def test_yes_and_true_are_1_in_any_case(column: list[str], expected: list[float]
         ("seed,smile\n1,0\n2,1,1\n", "row 3 has 3 values, expected 2"),
         ("seed;smile\n1;0\n", "with commas between the columns"),
         ("seed,smile\n1\n", "row 2 has 1 values"),
-        ("seed,smile\n1,1\n2,1\n", "smile: has 1 different values"),
+        ("seed,smile\n1,1\n2,1\n", "smile: has only one value"),
+        ("seed,smile\n1,\n2,\n", "smile: has no values"),
+        ("seed,smile\n" + "9" * 5000 + ",1\n2,0\n", "row 2: the seed '9999"),
+        ("seed,class,smile\n1," + "9" * 5000 + ",1\n2,0,0\n", "'class' must contain class numbers"),
+        ("seed,smile\n1," + "a" * 200_000 + "\n2,b\n", "field larger than field limit"),
+        ("seed,smile\n1,1e308\n2,-1e308\n", r"smile: its values from -1e\+308 to 1e\+308 are too far apart"),
         ("seed,smile\n1,nan\n2,1\n", "smile: contains NaN or infinite values"),
         ("seed,class,smile\n1,a,0\n2,b,1\n", "'class' must contain class numbers"),
         ("seed\n1\n2\n", "there is no column besides the seed"),
@@ -69,6 +77,42 @@ def test_a_bad_table_is_named(tmp_path: Path, text: str, said: str) -> None:
     with pytest.raises(UserError, match=said) as caught:
         Labels.from_table(path)
     assert "labels.csv" in str(caught.value) or "there is no column" in said
+
+
+def test_a_table_with_the_line_ends_of_any_system_is_read(tmp_path: Path) -> None:
+    for end in ("\n", "\r\n", "\r"):
+        path = tmp_path / "labels.csv"
+        path.write_bytes(f"seed,smile{end}3,1{end}4,0{end}".encode())
+        assert Labels.from_table(path).values.tolist() == [[1], [0]]
+
+
+@pytest.mark.parametrize(
+    ("about", "said"),
+    [
+        ({"seed": "9" * 5000}, "does not name one seed"),
+        ({"seed": "1", "latent": "[NaN]"}, "its latent contains NaN or too large values"),
+        ({"seed": "1", "latent": "[1e300]"}, "its latent contains NaN or too large values"),
+        ({"seed": "1", "latent": "[" * 100_000}, "its metadata is damaged"),
+        ({"seed": "1", "latent": "3"}, "its metadata is damaged"),
+        ({"seed": "1", "truncation": "nan"}, "its truncation is not from 0 to 1"),
+        ({"seed": "1", "class": "-7"}, "its class is less than 0"),
+    ],
+)
+def test_a_picture_with_bad_metadata_is_named(about: dict[str, str], said: str, tmp_path: Path) -> None:
+    save_png(Image.new("L", (4, 4)), tmp_path / "one.png", about)
+    with pytest.raises(UserError, match=rf"one\.png: .*{said}"):
+        read_group(tmp_path, PixelFactors())
+
+
+def test_a_picture_that_declares_too_many_pixels_is_named(tmp_path: Path) -> None:
+    header = struct.pack(">IIBBBBB", 60_000, 60_000, 8, 2, 0, 0, 0)
+    chunks = ((b"IHDR", header), (b"tEXt", b"seed\x001"), (b"IDAT", zlib.compress(b"\0")), (b"IEND", b""))
+    parts = [
+        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data)) for kind, data in chunks
+    ]
+    (tmp_path / "large.png").write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(parts))
+    with pytest.raises(UserError, match=r"large\.png: cannot be read as a PNG picture"):
+        read_group(tmp_path, PixelFactors())
 
 
 def test_folders_of_samples_become_groups(tmp_path: Path) -> None:
@@ -91,7 +135,7 @@ def test_folders_of_samples_become_groups(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"grid\.png: its metadata does not name one seed"):
         read_group(tmp_path / "large", net)
     grid.write_bytes(b"no picture")
-    with pytest.raises(UserError, match=r"grid\.png: cannot be read as a PNG picture"):
+    with pytest.raises(UserError, match=r"grid\.png: not a PNG picture"):
         read_group(tmp_path / "large", net)
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match=r"contains no \.png file"):

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from orthogan.errors import UserError
+from orthogan.io.weights import read_sealed, write_sealed
 from orthogan.latent.directions import Directions
 from orthogan.latent.latents import Latents
 from orthogan.latent.traverse import contact_sheet, traverse
@@ -56,11 +57,29 @@ def test_other_files_and_wrong_values_are_refused(tmp_path: Path) -> None:
         ({"matrix": np.zeros((2, 2)), "names": ["a"]}, "1 values of 'names' for 2"),
         ({"matrix": np.zeros((1, 2)), "scores": {"error": [np.inf]}}, "score 'error'"),
         ({"matrix": np.zeros((1, 2)), "noise": {"n": np.zeros((1, 4, 4))}}, "noise 'n'"),
+        ({"matrix": np.zeros((1, 2)), "noise": {"n": ["a"]}}, "noise maps 'n' are not a matrix of numbers"),
+        ({"matrix": np.zeros((1, 2), np.complex64)}, "complex values"),
+        ({"matrix": np.zeros((2, 2)), "names": "ab"}, "expected a list"),
+        ({"matrix": np.zeros((1, 2)), "names": ["\ud800"]}, "must be a string"),
+        ({"matrix": np.zeros((1, 2)), "protocol": {"by": "\ud800"}}, "must be a string"),
+        ({"matrix": np.zeros((1, 2)), "model_hash": 3}, "model_hash of these latents must be a string, not 3"),
+        ({"matrix": np.zeros((1, 2)), "space": ["z"]}, "space of these latents must be a string"),
+        ({"matrix": np.zeros((2, 2)), "labels": []}, "0 values of 'labels' for 2"),
+        ({"matrix": np.zeros((1, 2)), "scores": {"error": [None]}}, "score 'error' is .*expected a list of numbers"),
     ):
         with pytest.raises(UserError, match=said):
             Latents(**wrong)
     with pytest.raises(UserError, match=r"latents \[2\]: there are 2"):
         Latents(np.zeros((2, 2))).select([2])
+
+
+def test_only_floating_point_tensors_are_latents(tmp_path: Path) -> None:
+    file = Latents(np.zeros((1, 2))).save(tmp_path / "l.safetensors")
+    _, about = read_sealed(file, needed=True)
+    for kind in (torch.int64, torch.bool, torch.complex64):
+        write_sealed(file, {"latents": torch.zeros(1, 2, dtype=kind)}, about)
+        with pytest.raises(UserError, match=rf"l\.safetensors: 'latents' is {kind}"):
+            Latents.load(file)
 
 
 def test_latents_are_compared_with_a_generator() -> None:

@@ -111,6 +111,11 @@ def test_what_no_executor_can_do_is_refused(tmp_path: Path, capsys: pytest.Captu
         (["--scheduler", "tcp://127.0.0.1:1"], "need --executor"),
         (["--executor", "dask"], "give the address of its scheduler"),
         (["--executor", "dask", "--executor-option", "x"], "write NAME=VALUE"),
+        (
+            ["--executor", "tests.fixtures.stub:run", "--executor-option", "workers=2"],
+            "cannot be called with these options: missing a required argument: 'config'",
+        ),
+        (["--executor", "os:getcwd"], "--executor os:getcwd: returns a str, which has no method submit"),
     ):
         assert main([*line, *words]) == 2
         assert message in capsys.readouterr().err
