@@ -4,6 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+from orthogan.errors import UserError
+
+
+class UnsupportedSize(UserError):
+    """A network cannot be built for this size of images."""
+
 
 def sides(resolution: Any) -> tuple[int, int]:
     """Return height and width of a resolution, which is a number or (height, width).

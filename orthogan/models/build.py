@@ -28,7 +28,7 @@ from orthogan.models.protocol import DISCRIMINATORS, GENERATORS, Generator, as_g
 from orthogan.models.recognition import add_recognition
 from orthogan.registry import Registry
 from orthogan.rng import derive
-from orthogan.size import size_in_words
+from orthogan.size import UnsupportedSize, size_in_words
 from orthogan.weights.network import CONSTRAINT, ConstraintConfig
 
 Start = Callable[[nn.Module], None]  # fills a network with given weights
@@ -182,6 +182,8 @@ def _build(
                 if not hasattr(net, "pool_by"):
                     raise UserError(f"{key}.pooling.kind: {kind} has no method pool_by, as Classifier has")
                 net.pool_by(partial(_covariance_pooling, section.pooling))  # pyright: ignore[reportCallIssue]
+        except UnsupportedSize as error:
+            raise UserError(f"{error}; choose another size, or another {key}.kind") from None
         except (UserError, NotImplementedError):
             raise
         except Exception as error:

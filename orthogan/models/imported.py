@@ -14,7 +14,7 @@ from orthogan.io.weights import write_sealed
 from orthogan.io.write import check_holds_only, write_text
 from orthogan.models.card import Card, Facts, card_file
 from orthogan.models.open import OpenedModel, open_model
-from orthogan.models.saved import DISCRIMINATOR_FORMAT, FORMAT, metadata
+from orthogan.models.saved import DISCRIMINATOR_FORMAT, FORMAT, check_partner, metadata
 from orthogan.models.shipped import CARD, DISCRIMINATOR, GENERATOR
 
 FILES = (GENERATOR, DISCRIMINATOR, CARD)
@@ -36,7 +36,8 @@ def import_model(
         What was written (a folder, or a file), and the opened foreign model.
 
     Raises:
-        UserError: no layout recognizes the file, its tensors do not fit, or ``out`` holds other files.
+        UserError: no layout recognizes the file, its tensors do not fit, or ``out`` holds other files or the
+            discriminator of another model.
     """
     opened = open_model(file, ema=ema).need("generator")
     if opened.foreign is None or opened.path is None:
@@ -52,6 +53,8 @@ def import_model(
     nets: dict[Path, tuple[nn.Module, str]] = {target if single else target / GENERATOR: (opened.generator, FORMAT)}
     if opened.has_discriminator and not single:
         nets[target / DISCRIMINATOR] = (opened.discriminator, DISCRIMINATOR_FORMAT)
+    else:
+        check_partner(target.parent if single else target, extra)
     for path, (net, form) in nets.items():
         write_sealed(path, net.state_dict(), metadata(about.config, about.num_classes, extra, form=form))
     write_text(card_file(target), _card(target.stem, opened, origin).markdown())

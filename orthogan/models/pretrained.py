@@ -21,7 +21,7 @@ from orthogan.models.card import Card, usage
 from orthogan.models.generate import image_size
 from orthogan.models.hub import check_repo, upload
 from orthogan.models.protocol import Generator
-from orthogan.models.saved import metadata
+from orthogan.models.saved import check_partner, metadata
 from orthogan.models.shipped import CARD, GENERATOR, find_shipped
 from orthogan.size import color_in_words, size_in_words
 
@@ -41,6 +41,7 @@ def save_pretrained(
     name = name or folder.resolve().name
     tensors = {key: value for key, value in net.state_dict().items() if isinstance(value, torch.Tensor)}
     extra = dict(net.saved.extra) if net.saved is not None else {}
+    check_partner(folder, extra)
     write_sealed(folder / GENERATOR, tensors, metadata(config, net.num_classes, {**extra, "name": name}))
     with disk_errors(folder):
         described = (folder / CARD).exists()

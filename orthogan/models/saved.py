@@ -15,8 +15,8 @@ from orthogan.arguments import checked
 from orthogan.config.files import validate
 from orthogan.config.schema import Config, code_of_nets
 from orthogan.errors import UserError
-from orthogan.io.read import parse_json, printable
-from orthogan.io.weights import HASH, compute_seal
+from orthogan.io.read import exists, parse_json, printable
+from orthogan.io.weights import HASH, compute_seal, read_metadata
 from orthogan.io.write import write_tensors
 from orthogan.named_code import Trust, require_trust
 
@@ -106,6 +106,27 @@ def save_generator(
     tensors = module.state_dict()
     about = metadata(config, int(getattr(module, "num_classes", 0)), extra or {}, tensors=tensors)
     write_tensors(path, tensors, about)
+
+
+def check_partner(folder: Path, extra: Mapping[str, str]) -> None:
+    """Refuse to write a generator without a discriminator beside the discriminator of another model.
+
+    The two would be opened as one model. ``extra``: further metadata of the generator; its name may differ.
+
+    Raises:
+        UserError: the discriminator in ``folder`` has other metadata, or is damaged.
+    """
+    file = folder / f"{DISCRIMINATOR}.safetensors"
+    if not exists(file, "file"):
+        return
+    ours = {"format", FORM, "config", "num_classes", HASH, "name"}
+    if {k: v for k, v in read_metadata(file).items() if k not in ours} != {
+        k: v for k, v in extra.items() if k != "name"
+    }:
+        raise UserError(
+            f"{printable(file)}: belongs to another model, and would be opened together with this generator; "
+            "name another folder, or move this file away"
+        )
 
 
 def read_header(file: Path, header: Mapping[str, str], trust: Trust = False) -> Saved:

@@ -82,7 +82,7 @@ def test_a_class_of_the_users_own() -> None:
         (["model.generator.kind=nowhere.at.all:Net"], ["model.generator.kind", "nowhere"]),
         ([f"model.generator.kind={__name__}:Gone"], ["Gone"]),
         (["model.generator.options={a: 1}"], ["model.generator.options"]),
-        (["data.resolution=40"], ["data.resolution is 40"]),
+        (["data.resolution=40"], ["data.resolution is 40", "another model.generator.kind"]),
     ],
 )
 def test_what_cannot_be_built_is_named(overrides: list[str], parts: list[str]) -> None:
@@ -90,6 +90,13 @@ def test_what_cannot_be_built_is_named(overrides: list[str], parts: list[str]) -
         build_generator(config(*overrides), num_classes=0)
     for part in parts:
         assert part in str(caught.value)
+
+
+@pytest.mark.parametrize("kind", ["sngan", "dcgan", "simple-gan"])
+def test_a_size_that_a_discriminator_does_not_support_names_its_key(kind: str) -> None:
+    wrong = config("data.resolution=18", f"model.discriminator.kind={kind}")
+    with pytest.raises(UserError, match=rf"data.resolution is 18: {kind} .*another model.discriminator.kind"):
+        build_discriminator(wrong, num_classes=0)
 
 
 def test_as_generator_fills_in_and_refuses() -> None:

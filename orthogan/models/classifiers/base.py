@@ -11,6 +11,7 @@ from orthogan.errors import UserError
 from orthogan.layers import CovariancePooling
 from orthogan.models.protocol import module_class
 from orthogan.registry import Registry
+from orthogan.size import UnsupportedSize
 
 CLASSIFIERS: Registry[Callable[..., nn.Module]] = Registry(
     "classifier", "orthogan.models.classifiers", adopt=module_class
@@ -104,4 +105,4 @@ def check_size(family: str, resolution: int, factor: int) -> None:
         UserError: it is not a multiple of ``factor`` pixels.
     """
     if resolution % factor:
-        raise UserError(f"data.resolution is {resolution}: {family} needs a multiple of {factor} pixels")
+        raise UnsupportedSize(f"data.resolution is {resolution}: {family} needs a multiple of {factor} pixels")

@@ -12,7 +12,7 @@ from torch.nn import functional
 from orthogan.errors import UserError
 from orthogan.layers.batch_norm import Norm
 from orthogan.layers.resampled import conv_pool, upsample_conv
-from orthogan.size import sides, size_in_words
+from orthogan.size import UnsupportedSize, sides, size_in_words
 
 RELU_GAIN = math.sqrt(2)
 Weighted = TypeVar("Weighted", nn.Conv2d, nn.Linear, nn.Embedding)
@@ -99,10 +99,10 @@ def project(features: Tensor, embedding: nn.Embedding, labels: Tensor | None) ->
     return (embedding(labels) * features).sum(1)
 
 
-def unsupported_resolution(family: str, resolution: Any, supported: object) -> UserError:
+def unsupported_resolution(family: str, resolution: Any, supported: object) -> UnsupportedSize:
     """Return the error for a resolution that a family does not support."""
     sizes = ", ".join(map(str, supported))  # pyright: ignore[reportArgumentType]
-    return UserError(f"data.resolution is {size_in_words(resolution)}: {family} supports {sizes} pixels")
+    return UnsupportedSize(f"data.resolution is {size_in_words(resolution)}: {family} supports {sizes} pixels")
 
 
 def square(z: Tensor, channels: int, side: int) -> Tensor:
@@ -118,7 +118,7 @@ def halvings(family: str, resolution: Any, smallest: int) -> int:
     """
     size = sides(resolution)
     if any(side % 4 or side < 8 for side in size):
-        raise UserError(
+        raise UnsupportedSize(
             f"data.resolution is {size_in_words(resolution)}: {family} supports multiples of 4 pixels from 8 on"
         )
     count = 0

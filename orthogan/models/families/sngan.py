@@ -11,7 +11,6 @@ from typing import Any, Literal
 from torch import Tensor, nn
 from torch.nn import functional
 
-from orthogan.errors import UserError
 from orthogan.layers import CovariancePooling
 from orthogan.layers.batch_norm import Norm
 from orthogan.models.families.resnet_blocks import (
@@ -24,7 +23,7 @@ from orthogan.models.families.resnet_blocks import (
 )
 from orthogan.models.label_table import ClassEmbedding
 from orthogan.models.protocol import DISCRIMINATORS, GENERATORS, Discriminator, Generator
-from orthogan.size import as_resolution, sides, size_in_words
+from orthogan.size import UnsupportedSize, as_resolution, sides, size_in_words
 
 
 @dataclass(frozen=True)
@@ -54,7 +53,7 @@ def _plan(resolution: Any) -> Plan:
         step = 1 << max(len(plan.up) - 1, plan.halvings)
         if shape[0] != shape[1] and size <= min(shape) and not any(side % step for side in shape):
             return plan
-    raise UserError(
+    raise UnsupportedSize(
         f"data.resolution is {size_in_words(resolution)}: sngan supports {', '.join(map(str, PLANS))} pixels, and "
         "rectangles whose sides are multiples of 8 from 32 on"
     )

@@ -327,6 +327,29 @@ def test_import_writes_a_folder_that_gives_the_same_pictures_with_its_origin(tmp
         import_model(tmp_path / "faces.pth", folder)
 
 
+def test_a_generator_is_not_written_beside_the_discriminator_of_another_model(tmp_path: Path) -> None:
+    _, state = deconvolutions([5, 16, 8, 3])
+    _, critic = convolutions([3, 4, 8], 4)
+    torch.save({"netG": state, "netD": critic}, tmp_path / "both.pth")
+    torch.save({key: value + 1 for key, value in state.items()}, tmp_path / "alone.pth")
+    folder, _ = import_model(tmp_path / "both.pth", tmp_path / "model")
+    before = {file.name: file.read_bytes() for file in folder.iterdir()}
+    other = orthogan.load(import_model(tmp_path / "alone.pth", tmp_path / "alone")[0])
+    for write in (
+        lambda: import_model(tmp_path / "alone.pth", folder),
+        lambda: import_model(tmp_path / "alone.pth", folder / "alone.safetensors"),
+        lambda: other.save_pretrained(folder),
+    ):
+        with pytest.raises(
+            UserError, match=r"model/discriminator\.safetensors: belongs to another model.* another folder"
+        ):
+            write()
+        assert {file.name: file.read_bytes() for file in folder.iterdir()} == before
+    orthogan.load(folder).save_pretrained(folder)  # its own discriminator
+    import_model(tmp_path / "both.pth", folder)
+    assert open_model(folder).has_discriminator
+
+
 def test_an_unknown_file_says_what_it_holds_and_what_to_do(tmp_path: Path) -> None:
     torch.save({"G": {"fc.weight": torch.ones(2, 3)}, "step": 4, "net": BaseConfig()}, tmp_path / "x.pth")
     message = (
