@@ -234,13 +234,19 @@ def _read_spot(path: Path, actual: str) -> Spot:
     except Exception as error:  # Pillow raises almost any type on damaged files
         raise UserError(f"{where}: cannot be read as a PNG picture ({describe_error(error)})") from error
     seed = about.get("seed", about.get("seeds", ""))
-    if not is_number(seed):
+    if not is_number(seed) or "steps" in about:  # a traversal names the seed of its middle column
         raise UserError(
             f"{where}: its metadata does not name one seed; use pictures that 'orthogan sample --out FOLDER' or the "
             "page of 'orthogan explore' wrote, one picture per file, and not edited or converted by another program"
         )
     if about.get("model_hash", actual) != actual:
         raise UserError(f"{where}: made by another model (hash {about['model_hash'][:12]}, this one has {actual[:12]})")
+    changed = about.get("offsets", "[]") != "[]" or about.get("blend") or about.get("truncation", "1") != "1"
+    if changed and about.get("layers"):
+        raise UserError(
+            f"{where}: only some layers of this picture were changed, so it has no single latent in "
+            f"'{about.get('space', 'z')}'; mark pictures that directions of all layers changed, or pictures of seeds"
+        )
     label = about.get("class", about.get("classes", "none"))
     try:
         latent = json.loads(about["latent"]) if "latent" in about and not about.get("layers") else None

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 import orthogan
@@ -15,8 +16,11 @@ from orthogan.cli.main import main
 from orthogan.drawing.grid import save_png
 from orthogan.errors import UserError
 from orthogan.latent import Directions, Labels, sample_images, save_samples
+from orthogan.latent.explorer.session import Explorer
+from orthogan.latent.explorer.state import View
 from orthogan.latent.labels import Spot, read_group
-from orthogan.models.generate import sample_latents
+from orthogan.models import StyleGAN2Generator
+from orthogan.models.generate import in_space, sample_latents
 from tests.fixtures.latent_nets import PixelFactors
 
 
@@ -143,6 +147,31 @@ def test_folders_of_samples_become_groups(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="neither a folder of pictures nor seeds"):
         read_group(tmp_path / "missing", net)
     assert read_group("3,8-9", net) == [Spot(3), Spot(8), Spot(9)]
+
+
+def test_pictures_of_the_page_have_their_own_latent_or_are_refused(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    net = StyleGAN2Generator(resolution=16, image_channels=1, channels=4, latent_dim=4, w_dim=6).eval()
+    page = Explorer(net)
+    plain, moved = View(seed=5), View(seed=5, offsets=((0, 3.0),))
+    blended, truncated = View(seed=5, other=6, mix=0.5), View(seed=5, truncation=0.5)
+    for layers in ((), (1,)):
+        sliders, _ = page.sliders(Directions(np.eye(2, 6), method="mine", space="w", layers=layers))
+        for number, view in enumerate((plain, moved, blended, truncated)):
+            folder = tmp_path / f"{number}{layers}"
+            folder.mkdir()
+            (folder / "a.png").write_bytes(page.png(sliders, view, 16, False))
+            if layers and number:
+                with pytest.raises(UserError, match=r"a\.png: only some layers of this picture were changed"):
+                    read_group(folder, net)
+                continue
+            found = Labels(read_group(folder, net), np.zeros((1, 1)), ["mark"]).latents(in_space(net, "w"))
+            np.testing.assert_allclose(found[0], page.latent(sliders, view), rtol=1e-6)
+    walk = orthogan.traverse(net, orthogan.native_directions(net), dims=[0], steps=3)
+    (tmp_path / "walks").mkdir()
+    walk.save(tmp_path / "walks" / "walk.png")
+    with pytest.raises(UserError, match=r"walk\.png: its metadata does not name one seed"):
+        read_group(tmp_path / "walks", net)
 
 
 def test_the_command_writes_named_directions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

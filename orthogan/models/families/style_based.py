@@ -149,7 +149,12 @@ class WSpace(Generator):
     ) -> None:
         super().__init__()
         if y not in (range(generator.num_classes) if generator.num_classes else (None,)):
-            raise UserError(f"y is {y}: must be one of the {generator.num_classes} classes of this generator, or None")
+            count = generator.num_classes
+            raise UserError(
+                f"y is {y}: must be one of the {count} classes of this generator, 0 to {count - 1}"
+                if count
+                else f"y is {y}: this generator has no classes; omit it"
+            )
         wrong = [layer for layer in layers if layer not in range(generator.num_ws)]
         if wrong:
             raise UserError(f"layers {wrong}: the styles of this generator are 0 to {generator.num_ws - 1}")
