@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from orthogan.cli.main import main
 from orthogan.config.files import load_config
@@ -87,6 +88,11 @@ def test_the_length_matters_only_where_something_follows_it(tmp_path: Path) -> N
         assert what_matters(one) != what_matters(two)
 
 
+@pytest.mark.parametrize("key", ["threads=2", "device=cpu", "precision=fp32", "channels_last=false", "compile=default"])
+def test_how_the_machine_computes_does_not_matter(tmp_path: Path, key: str) -> None:
+    assert what_matters(tiny(tmp_path)) == what_matters(tiny(tmp_path, f"training.{key}"))
+
+
 def test_scores_of_other_protocols_are_not_compared() -> None:
     curve = Curve(label=score(1.0).label, protocol=PROTOCOL, points=[Point(images=10, value=5.0, std=0.5)])
     expected = Expected("card of x", [curve])
@@ -125,6 +131,20 @@ def test_a_file_beside_a_config(shelf: Path, tmp_path: Path, capsys: pytest.Capt
     file.write_text("{}")
     assert not find_expected(config)
     assert "warning: no expected scores" in capsys.readouterr().err
+
+
+def test_a_file_beside_a_config_whose_data_must_have_a_path(shelf: Path, tmp_path: Path) -> None:
+    images = tmp_path / "images"
+    images.mkdir()
+    for i in range(20):
+        Image.new("RGB", (32, 32), (10 * i, 0, 0)).save(images / f"{i}.png")
+    place = f"data={{source: folder, path: {images}, resolution: 32, channels: 3, count: null}}"
+    keys = [place, "training.threads=1"]
+    run_of(tmp_path / "run", *keys)
+    write_expected([tmp_path / "run"], shelf / "configs" / f"mine{SUFFIX}")
+    assert find_expected(tiny(tmp_path / "new", *SCORED, place))
+    assert find_expected(tiny(tmp_path / "new", *SCORED, place.replace(str(images), "moved")))
+    assert not find_expected(tiny(tmp_path / "new", *SCORED))
 
 
 def test_runs_that_say_nothing_about_a_config_are_refused(tmp_path: Path) -> None:
