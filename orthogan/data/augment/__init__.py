@@ -56,6 +56,11 @@ class Augmentation:
         """Continue from ``state_dict()``."""
 
 
+def count_colors(channels: int) -> int:
+    """Return how many of ``channels`` are colors: the last of 2 or 4 is alpha, which color changes leave as it is."""
+    return channels - (channels in (2, 4))
+
+
 def make_augment(config: AugmentConfig) -> Augmentation:
     """Build the augmentation of a config, importing ``module:Name``. Raises ``UserError`` for unknown options."""
     kind = AUGMENTATIONS.get(config.kind, "augment.kind")

@@ -18,7 +18,7 @@ from pydantic import Field
 from torch import Tensor
 
 from orthogan.config.base import Fraction, PositiveInt
-from orthogan.data.augment import Augmentation
+from orthogan.data.augment import Augmentation, count_colors
 from orthogan.data.augment import matrices as m
 from orthogan.data.augment.resample import affine
 from orthogan.data.config import AUGMENTATIONS, AugmentConfig
@@ -154,7 +154,7 @@ class AdaptiveAugmentConfig(AugmentConfig):
 class AdaptiveAugment(Augmentation):
     """Augmentation with an adaptive strength ``p``, a tensor that stays on the device.
 
-    Call it with images, float (n, 1 or 3, h, w) in [-1, 1], and a generator on their device; the result has the same
+    Call it with images, float (n, c, h, w) in [-1, 1], and a generator on their device; the result has the same
     shape and type. It is twice differentiable with respect to the images. An image that gets no change is returned bit
     for bit.
 
@@ -288,7 +288,9 @@ class AdaptiveAugment(Augmentation):
     def _steps(self, channels: int) -> tuple[list[str], list[str]]:
         """The geometric and color changes in the order in which they are drawn."""
         geometry = [name for name in _GEOMETRY_ORDER if name in self.ops]
-        colour = [name for name in COLOUR if name in self.ops and (channels > 1 or name not in _OF_COLOURED)]
+        colour = [
+            name for name in COLOUR if name in self.ops and (count_colors(channels) > 1 or name not in _OF_COLOURED)
+        ]
         return geometry, colour
 
     def __repr__(self) -> str:
@@ -309,7 +311,12 @@ def _changed(matrices: Tensor) -> Tensor:
 
 
 def recolour(images: Tensor, matrices: Tensor) -> Tensor:
-    """Apply color maps (n, 4, 4) to images (n, 3, h, w); grayscale images use the mean over the channels."""
+    """Apply color maps (n, 4, 4) to images (n, 3, h, w); grayscale images use the mean over the channels.
+
+    The last of 2 or 4 channels is alpha and stays as it is.
+    """
+    if (colors := count_colors(images.shape[1])) < images.shape[1]:
+        return torch.cat([recolour(images[:, :colors], matrices), images[:, colors:]], 1)
     if images.shape[1] == 3:
         colours = matrices[:, :3, :3] @ images.flatten(2) + matrices[:, :3, 3:]
         return colours.view_as(images)

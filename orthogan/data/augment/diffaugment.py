@@ -13,7 +13,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from orthogan.data.augment import Augmentation, Drawn
+from orthogan.data.augment import Augmentation, Drawn, count_colors
 from orthogan.data.config import AUGMENTATIONS, AugmentConfig
 from orthogan.errors import UserError
 
@@ -49,7 +49,9 @@ def draw_color(n: int, shape: Sequence[int], generator: torch.Generator) -> Draw
 
 
 def color(images: Tensor, *drawn: Tensor) -> Tensor:
-    """Change brightness, saturation and contrast, in this order."""
+    """Change brightness, saturation and contrast, in this order; the last of 2 or 4 channels, alpha, stays as it is."""
+    if (colors := count_colors(images.shape[1])) < images.shape[1]:
+        return torch.cat([color(images[:, :colors], *drawn), images[:, colors:]], 1)
     for operation, numbers in zip((brightness, saturation, contrast), drawn, strict=True):
         images = operation(images, numbers)
     return images
