@@ -359,16 +359,25 @@ def _drop_options(tree: dict[str, Any], kind: Any, field: FieldInfo) -> None:
         del tree[key]
 
 
+# what pydantic adds to the place of an error in a value that may have several types
+_TYPES = {"list", "tuple", "dict", "int", "float", "str", "bool", "none"}
+
+
 def _explain(error: Any, origin: Mapping[str, str], default_origin: str, tree: Mapping[str, Any]) -> str:
     location = [str(part) for part in error["loc"]]
-    key = ".".join(location)
+    unknown = error["type"] == "extra_forbidden"
+    key = ".".join(part for part in location if unknown or not (part in _TYPES or "[" in part))
     # a section's own check starts its message with the key it is about
     message: str = error["msg"].removeprefix("Value error, ")
     if error["type"] == "value_error":
         inner, _, message = message.partition(": ")
         key = f"{key}.{inner}" if key else inner
-    where = _origin_of(key, origin) or default_origin
-    if error["type"] == "extra_forbidden":
+    where = printable(_origin_of(key, origin) or default_origin)
+    if error["type"] in ("model_type", "model_attributes_type", "dict_type"):
+        message = "must be a mapping of keys to values" + "; remove the key to use its defaults" * (
+            error["input"] is None
+        )
+    if unknown:
         return f"{where}: unknown key {shown(key)}{_nearest(location, tree)}"
     value = "" if error["type"] in ("value_error", "missing") else f" is {shown(error['input'])}:"
     quotes = "; put it in quotes" if error["type"] == "string_type" and error["input"] is not None else ""

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from orthogan.errors import UserError
-from orthogan.io.read import printable, read_regular, shown
+from orthogan.io.read import in_home, printable, read_regular, shown
 from orthogan.io.yaml_text import parse_yaml
 from orthogan.registry import did_you_mean
 
@@ -46,23 +46,24 @@ def read_chain(path: Path) -> list[tuple[Path, dict[str, Any]]]:
     chain: list[tuple[Path, dict[str, Any]]] = []
     seen: set[Path] = set()
     while True:
-        tree = read_yaml(path)
+        tree, where = read_yaml(path), printable(path)
         seen.add(path.resolve())
         base = tree.pop("base", None)
         chain.append((path, tree))
         if base is None:
             return chain[::-1]
-        if not isinstance(base, str):
-            raise UserError(f"{path}: base must be the path of another YAML file, not {shown(base)}")
-        parent = path.parent / base
+        if not isinstance(base, str) or not base.strip():
+            raise UserError(f"{where}: base must be the path of another YAML file, not {shown(base)}")
+        named = path.parent / in_home(base)
+        parent = named
         if not os.path.exists(parent):
             parent = find_config(Path(base))
         if not os.path.exists(parent):
-            raise UserError(f"{path}: base names {shown(base)}, but {path.parent / base} does not exist")
+            raise UserError(f"{where}: base names {shown(base)}, but {printable(named)} does not exist")
         if parent.resolve() in seen:
-            raise UserError(f"{path}: 'base' refers back to {parent}; remove one of the references")
+            raise UserError(f"{where}: 'base' refers back to {printable(parent)}; remove one of the references")
         if len(chain) == MOST_BASES:
-            raise UserError(f"{path}: the chain of 'base' files is longer than {MOST_BASES}; merge some of them")
+            raise UserError(f"{where}: the chain of 'base' files is longer than {MOST_BASES}; merge some of them")
         path = parent
 
 
@@ -73,7 +74,9 @@ def read_yaml(path: Path) -> dict[str, Any]:
     except UserError as error:
         if os.path.isdir(path):
             inside = path / "config.yaml"
-            advice = f"to resume this run, name its config, {inside}" if inside.is_file() else "name a YAML file"
+            advice = (
+                f"to resume this run, name its config, {printable(inside)}" if inside.is_file() else "name a YAML file"
+            )
             raise UserError(f"{printable(path)}: this is a folder; {advice}") from None
         if not isinstance(error.__cause__, FileNotFoundError):
             raise
@@ -81,12 +84,12 @@ def read_yaml(path: Path) -> dict[str, Any]:
         folder = shipped_configs()
         known += [file.relative_to(folder).with_suffix("").as_posix() for file in folder.rglob("*.yaml")]
         hint = did_you_mean(str(path), known) or "; `orthogan config --list` shows those that ship"
-        raise UserError(f"{path}: no such config file{hint}") from None
+        raise UserError(f"{printable(path)}: no such config file{hint}") from None
     tree = parse_yaml(text, path)
     if tree is None:
         return {}
     if not isinstance(tree, dict):
-        raise UserError(f"{path}: a config is a mapping of keys to values, not a {type(tree).__name__}")
+        raise UserError(f"{printable(path)}: a config is a mapping of keys to values, not a {type(tree).__name__}")
     return tree
 
 

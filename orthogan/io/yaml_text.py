@@ -12,6 +12,7 @@ from orthogan.io.read import printable, shown
 
 MOST_NODES = 20_000  # values in a document, counting each use of an alias
 MOST_LEVELS = 64  # nesting levels
+_MERGE = "tag:yaml.org,2002:merge"
 _LONGEST_NUMBER = 400  # characters; a float needs fewer than 330
 _SURPRISE = re.compile(r"[-+]?(?:0[\d_]*[\d]|[\d_]+(?::[\d_.]+)+)")  # 010 is read as octal, 1:30 in base 60
 
@@ -27,6 +28,8 @@ def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[str, Any]:
         if not isinstance(key_node, yaml.ScalarNode):
             raise UserError(f"{line}: a key must be a single word, not a list or a mapping")
         key = key_node.value
+        if key_node.tag == _MERGE:
+            raise UserError(f"{line}: merge keys (<<) are not supported; write out the keys that it stands for")
         if key in found:
             raise UserError(f"{line}: the key {shown(key)} occurs twice")
         found[key] = loader.construct_object(value_node, deep=True)
@@ -75,7 +78,7 @@ def parse_yaml(text: str | bytes, source: object) -> Any:
     except RecursionError:
         raise UserError(f"{printable(source)}: the YAML is nested too deeply") from None
     except yaml.YAMLError as error:
-        said = " ".join(str(error).split())
+        said = re.sub(r' in "<(byte|unicode) string>",', " at", " ".join(str(error).split()))
         cure = "; indent with spaces instead of tabs" if r"'\t'" in said else ""
         cure = "; save the file as UTF-8" if "unacceptable character" in said and "special" not in said else cure
         raise UserError(f"{printable(source)}: not valid YAML: {said}{cure}") from None

@@ -241,7 +241,12 @@ def test_values_that_no_run_can_use_are_refused(override: str) -> None:
         ("data.source=folder", ["data.path", "needs the path"]),
         ("evaluation.metrics=[kid]", ["evaluation.best", "not among the metrics"]),
         ("evaluation.metrics=[fid,foo]", ["evaluation.metrics.1 is 'foo'"]),
-        ("model=3", ["model is 3"]),
+        ("model=3", ["model is 3: must be a mapping of keys to values"]),
+        ("data=null", ["data is None: must be a mapping", "remove the key to use its defaults"]),
+        (
+            "data={source: array, path: x, options: {range: [.nan, 1]}}",
+            ["data.options.range.0 is nan: input should be"],
+        ),
         ("out", ["write key.subkey=value"]),
         ("nonsense.deep.key=1", ["unknown key 'nonsense'", "valid here:"]),
     ],
@@ -286,6 +291,9 @@ def test_files_that_are_no_config(tmp_path: Path) -> None:
     assert "does not exist" in failure(write(tmp_path / "b.yaml", "base: gone.yaml\n"))
     write(tmp_path / "one.yaml", "base: two.yaml\n")
     assert "refers back to" in failure(write(tmp_path / "two.yaml", "base: one.yaml\n"))
+    assert "base must be the path of another YAML file, not ''" in failure(write(tmp_path / "b.yaml", "base: ''\n"))
+    assert "unknown key 'list[int]'" in failure(write(tmp_path / "k.yaml", "list[int]: 1\n"))
+    assert r"x\ny.yaml: unknown key 'a'" in failure(write(tmp_path / "x\ny.yaml", "a: 1\n"))
 
 
 def test_a_folder_a_long_chain_and_a_large_file_are_refused(tmp_path: Path) -> None:
@@ -477,6 +485,10 @@ def test_folders_in_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     config = load_config(file)
     assert (config.out, config.data.root) == ("/h/runs/mine", "/h/data")
     assert load_config(file, ["out=~"]).out == "/h"
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "elsewhere").mkdir()
+    other = write(tmp_path / "elsewhere" / "other.yaml", "base: ~/mine.yaml\n")
+    assert load_config(other).out == f"{tmp_path}/runs/mine"
 
 
 def test_options_of_another_source_or_kind_stay_behind(tmp_path: Path) -> None:

@@ -50,6 +50,7 @@ REFUSED = {
     "bytes that are not UTF-8": b"a: \xff\xfe\xfa",
     "unbalanced": "a: [1",
     "two documents": "a: 1\n---\nb: 2",
+    "merge key": "a: &a {b: 1}\nc: {<<: *a}",
 }
 
 
@@ -112,9 +113,14 @@ def test_any_text_is_a_value_or_a_user_error(text: str | bytes) -> None:
         (b"a:\n\tb: 1\n", "; indent with spaces instead of tabs"),
         ("# \u00e9".encode("latin-1"), "; save the file as UTF-8"),
         (b"a: [1\n", "line 2, column 1: ^"),
+        ("a: !last\n", " at line 1, column 4: a: !last ^"),
+        (
+            b"a: &a {}\nb: {<<: *a}\n",
+            "line 2: merge keys (<<) are not supported; write out the keys that it stands for",
+        ),
     ],
 )
-def test_files_of_other_editors_get_a_cure(text: bytes, cure: str) -> None:
+def test_files_of_other_editors_get_a_cure(text: str | bytes, cure: str) -> None:
     with pytest.raises(UserError) as caught:
         parse_yaml(text, "mine.yaml")
     assert str(caught.value).endswith(cure)

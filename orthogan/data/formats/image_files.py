@@ -179,7 +179,8 @@ def _decode_all(source: FileSource) -> ArraySource:
     if len(kept) < 2:
         raise UserError(f"{where}: contains {len(kept)} readable images; a data set needs at least two")
     if animated:
-        log.warning("%s: %d files have several frames; the first of each is used", where, animated)
+        have = "file has" if animated == 1 else "files have"
+        log.warning("%s: %d %s several frames; the first of each is used", where, animated, have)
     images, labels = images[: len(kept)], source.labels[kept]
     if all(images[i : i + 256].max() <= 1 for i in range(0, len(images), 256)):
         log.warning(

@@ -39,9 +39,8 @@ def check_levels(
             numbers = numbers and not np.isnan(piece.max())
     where = printable(name)
     if not numbers:
-        raise UserError(
-            f"{where}: images contain NaN; the other values are from {low:.9g} to {high:.9g}; replace the NaN"
-        )
+        others = f"the other values are from {low:.9g} to {high:.9g}; " if low <= high else ""
+        raise UserError(f"{where}: images contain NaN; {others}replace the NaN")
     if low < black or high > white:
         raise UserError(
             f"{where}: images have values from {low:.9g} to {high:.9g}, outside of {black:g} to {white:g}; set "

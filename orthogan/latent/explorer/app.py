@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import ipaddress
 import json
+import re
 import sys
 import threading
 import traceback
+import unicodedata
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -204,7 +206,10 @@ class App:
             return _json(self._about_sliders(opened, sliders, warnings))
         if path == "/api/project":
             return self._project(request)
-        body = request.get_json()  # a page of another origin may not send this type
+        try:
+            body = request.get_json()  # a page of another origin may not send this type
+        except RecursionError:
+            body = None  # nested too deeply
         if not isinstance(body, dict):
             raise UserError("the request is not readable; reload the page")
         return self._calls[path](body)
@@ -265,7 +270,7 @@ class App:
     def _shown(self, body: Mapping[str, Any]) -> tuple[Explorer, Sliders]:
         opened = self.opened(body.get("model"))
         key = body.get("set") or opened.start
-        if key not in opened.sets:
+        if not isinstance(key, str) or key not in opened.sets:
             raise UserError(
                 f"the directions {str(key)[:20]} are not loaded here: load their file under Save, then try again"
             )
@@ -384,8 +389,9 @@ class App:
 
 
 def plain_file(name: str) -> str:
-    """A name as part of a file name."""
-    return "".join(letter if letter.isalnum() else "-" for letter in plain_name(name)).strip("-")[:60] or "model"
+    """A name as part of a file name in ASCII, as HTTP headers are."""
+    text = unicodedata.normalize("NFKD", plain_name(name)).encode("ascii", "ignore").decode()
+    return re.sub(r"[^A-Za-z0-9]", "-", text).strip("-")[:60] or "model"
 
 
 def _start(view: View) -> str:

@@ -361,6 +361,8 @@ def test_values_out_of_range_are_refused_at_the_start(tmp_path: Path, form: str,
     values[70, 0, 0] = np.nan
     with pytest.raises(UserError, match=r"contain NaN; the other values are from -0\.25 to 0\.99"):
         opened("array", write(path, values), 8, 1, in_memory_limit=limit)
+    with pytest.raises(UserError, match=r"images contain NaN; replace the NaN"):
+        opened("array", write(path, np.full_like(values, np.nan)), 8, 1, in_memory_limit=limit)
     with pytest.raises(UserError, match=r"data\.options\.range: is for uint16 and float images"):
         opened("array", write(path, values > 0.5), 8, 1, in_memory_limit=limit, range=[0, 1])
 

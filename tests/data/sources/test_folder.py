@@ -359,7 +359,7 @@ def test_animations_are_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture
     frames = [Image.new("L", (8, 8), value) for value in (50, 90)]
     frames[0].save(tmp_path / "z.gif", save_all=True, append_images=frames[1:])
     assert first_pixels(opened("folder", tmp_path, *FORM)) == [0, 1, 50]
-    assert "1 files have several frames" in caplog.text
+    assert "1 file has several frames" in caplog.text
 
 
 def test_too_few_images(tmp_path: Path) -> None:

@@ -163,6 +163,8 @@ def test_a_picture_has_something_to_compare_with_only_if_it_is_changed(app: App)
         ("/api/draw", {"view": view(label=3)}, "3 classes"),
         ("/api/draw", {}, "the seed must be"),
         ("/api/draw", {"view": view(), "set": "abc"}, "are not loaded here"),
+        ("/api/draw", {"view": view(), "set": ["abc"]}, "are not loaded here"),
+        ("/api/draw", {"view": view(), "set": {"a": 1}}, "are not loaded here"),
         ("/api/pictures", {"views": []}, "from 1 to"),
         ("/api/pictures", {"views": [view()] * 65}, "from 1 to"),
         ("/api/pictures", {"views": [1]}, "the seed"),
@@ -181,6 +183,12 @@ def test_a_picture_has_something_to_compare_with_only_if_it_is_changed(app: App)
 )
 def test_wrong_input_is_answered_with_a_sentence(app: App, path: str, told: dict[str, Any], words: str) -> None:
     assert words in said(app, path, model="discs", **told)
+
+
+def test_a_request_that_is_nested_too_deeply_is_answered(app: App) -> None:
+    found = Client(app).post("/api/draw", data="[" * 100_000, content_type="application/json")
+    assert found.status_code == 400
+    assert "not readable" in found.get_json()["error"]
 
 
 def test_a_bug_is_told_without_its_details(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -340,7 +348,8 @@ def test_what_is_handed_out_has_its_name_and_type(app: App, tmp_path: Path) -> N
     path = tmp_path / "d.safetensors"
     path.write_bytes(made.data)
     assert Directions.load(path).names[0] == "left"
-    assert plain_file('a/b "c"') == "a-b--c"
+    for name, plain in (('a/b "c"', "a-b--c"), ("Zoë", "Zoe"), ("\u9854", "model"), ("x\r\ny", "x--y")):
+        assert plain_file(name) == plain  # HTTP headers are ASCII
 
 
 def test_marked_pictures_become_the_last_slider(app: App) -> None:
