@@ -176,9 +176,8 @@ def film(
         shown: list[np.ndarray] = []
         groups = np.array_split(places, max(1, -(-len(places) // batch_size)))
         for part in progress_bar(groups, desc=what, unit="batch", disable=not progress, leave=False):
-            shown.append(
-                _draw(net, keys.space, [at(float(place)) for place in part], maps, seed, len(shown) * batch_size)
-            )
+            first = sum(map(len, shown))  # the noise of a frame depends on its number, not on the batches
+            shown.append(_draw(net, keys.space, [at(float(place)) for place in part], maps, seed, first))
         return np.concatenate(shown)
 
     starts = np.concatenate([np.arange(frames) / frames + leg for leg, frames in enumerate(each)])

@@ -108,6 +108,8 @@ def test_noise_is_fixed_or_varied() -> None:
     assert np.array_equal(fixed[0], fixed[1])
     assert (varied[0] != varied[1]).any()
     assert np.array_equal(varied, again)
+    small = film(Grainy(), keys, seconds=0.2, noise="varied", seed=2, batch_size=3, **QUICK).frames
+    assert np.array_equal(varied, small)
     with pytest.raises(UserError, match="no noise maps"):
         film(Disc(), Latents(np.zeros((2, 6))), noise="varied")
 
