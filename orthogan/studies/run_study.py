@@ -266,17 +266,20 @@ def refuse_changed(
 ) -> None:
     """Refuse runs that were made with another config: they are not reused, and not deleted without consent."""
     found: dict[str, list[str]] = {}
+    folders: list[Path] = []
     for cell in cells:
         old = _config_of(cell, outcomes[cell.folder])
         if old is not None and (lines := _changes(old, cell.config)):
             found.setdefault("\n    ".join(lines), []).append(cell.method)
+            folders.append(cell.folder)
     if found:
         methods = list(dict.fromkeys(method for of in found.values() for method in of))
         listing = "\n".join(f"  {', '.join(dict.fromkeys(of))}:\n    {lines}" for lines, of in found.items())
         words = " ".join(f"--redo {method}" for method in methods)
+        delete = f"delete {folders[0]}" if len(folders) == 1 else f"delete their folders, such as {folders[0]}"
         raise UserError(
             f"{what}: some runs were trained with another config:\n{listing}\n"
-            + (f"To delete and repeat them: {words}. " if redo else "To repeat them: delete the folder. ")
+            + (f"To delete and repeat them: {words}. " if redo else f"To repeat them: {delete}. ")
             + "To keep them: choose another --out."
         )
 

@@ -88,6 +88,13 @@ def test_another_definition_is_refused_and_redo_throws_away_and_tells(
     for part in ("second:", "model.generator.options.shift: -1.0 -> -5.0", "--redo second", "another --out"):
         assert part in message
     assert "base:" not in message
+    cells = list_runs(stub.study(second=stub.fate("good", shift=-5.0)), "smoke", [0, 1], tmp_path)
+    outcomes = {cell.folder: load(cell.folder) for cell in cells}
+    for seeds, words in ((1, "delete "), (2, "delete their folders, such as ")):  # as in a sweep
+        some = [cell for cell in cells if cell.seed < seeds]
+        folder = re.escape(str(tmp_path / "stub" / "smoke" / "cells" / "second" / "seed-0"))
+        with pytest.raises(UserError, match=rf"To repeat them: {words}{folder}\. To keep them: choose another --out"):
+            module.refuse_changed("sweep", some, outcomes, redo=False)
     report = run_study(request(tmp_path, seeds=2, redo=["second"])).read_text(encoding="utf-8")
     assert here.count("second, seed 0") == 2
     assert here.count("base, seed 0") == 1
