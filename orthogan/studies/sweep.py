@@ -301,7 +301,7 @@ class _Sweep:
         """
         optuna, file = import_optuna(), self.request.out / TRIALS
         space = {axis.key: axis.distribution(optuna) for axis in self.plan.axes}
-        known = read_records(file, lambda record: record["values"]) if file.is_file() else []
+        known = read_records(file, check_trial) if file.is_file() else []
         trials = [self.trial(number, record["values"], space) for number, record in enumerate(known)]
         at_once = max(1, self.request.jobs // self.request.seeds)
         while True:
@@ -396,6 +396,13 @@ class _Sweep:
             ),
             self.request.out,
         )
+
+
+def check_trial(record: Mapping[str, Any]) -> None:
+    """Raise a KeyError, TypeError or ValueError for a line of ``trials.jsonl`` that no sweep wrote."""
+    for key, value in dict(record["values"]).items():
+        if not isinstance(value, str | int | float):
+            raise TypeError(f"{key} is {shown(value)}: expected a number or text")
 
 
 def import_optuna() -> Any:

@@ -11,9 +11,10 @@ import pytest
 
 from orthogan.cli.main import main
 from orthogan.errors import UserError
-from orthogan.studies.sweep import Axis, SweepRequest, _ranking, _Sweep, read_words, row_name, run_sweep
+from orthogan.studies.sweep import Axis, SweepRequest, _ranking, _Sweep, check_trial, read_words, row_name, run_sweep
 from orthogan.studies.table import Entry, panel
 from orthogan.studies.values import Value
+from orthogan.training.resume import read_records
 
 TINY = [
     "data.count=32",
@@ -148,3 +149,21 @@ def test_a_combination_with_a_diverged_run_is_ranked_after_those_without() -> No
     found = _ranking(panel(entries, rows=list(scores), baseline="bad", split=False), "fid")
     assert [row[1] for row in found] == ["good", "bad", "lucky"]
     assert [row[3] for row in found] == ["2", "2", "1, 1 diverged"]
+
+
+def test_damaged_lines_of_trials_are_skipped_and_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    good = {"trial": 0, "values": {"training.steps": 3, "loss.kind": "hinge"}}
+    bad = [
+        "{}",
+        '{"values": 3}',
+        '{"values": ["training.steps"]}',
+        '{"values": {"training.steps": [1]}}',
+        "[1]",
+        "\xff",
+    ]
+    file = tmp_path / "trials.jsonl"
+    file.write_text("\n".join([*bad, json.dumps(good)]) + "\n", encoding="latin-1")
+    assert read_records(file, check_trial) == [good]
+    said = capsys.readouterr().err.splitlines()
+    assert [line.split(", line ")[1].split(":")[0] for line in said] == ["1", "2", "3", "4", "5", "6"]
+    assert "training.steps is [1]: expected a number or text" in said[3]
