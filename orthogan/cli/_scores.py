@@ -47,6 +47,7 @@ SCORING = (
     "precision",
     "nearest",
 )
+COMPARING = ("split", "reference", "reference_samples", "save_reference")
 ATTACKING = ("attack_norm", "eps", "steps", "restarts")
 
 
@@ -96,6 +97,10 @@ def _refuse(arguments: Namespace, unused: Sequence[str]) -> None:
 def _generated(arguments: Namespace, metrics: list[Metric], device: torch.device) -> Sequence[MetricResult]:
     """Score a generator or a set of images."""
     samples = arguments.samples
+    if arguments.reference is not None:
+        refuse_unused(arguments, ["split"], "does not apply with --reference")
+    if not any(metric.compares for metric in metrics):
+        refuse_unused(arguments, COMPARING, f"does not apply to --metrics {arguments.metrics}, which uses no reference")
     info = {"subject": str(arguments.subject)}
     if holds_images(arguments.subject):
         if arguments.data is None:

@@ -144,6 +144,8 @@ def evaluate(
         raise UserError(f"{unseen}: held_out must be images, not statistics")
     if nearest is not None and not any(metric.name == "authenticity" for metric in chosen):
         raise UserError(f"{nearest}: the picture of nearest images is drawn by authenticity; add it to metrics")
+    if nearest is not None and Path(nearest).suffix.lower() != ".png":
+        raise UserError(f"{nearest}: the name of the picture of nearest images must end in .png")
     threshold(truncation)
     if save_reference_to is not None:
         if against is None:

@@ -77,6 +77,12 @@ def test_a_classifier_is_measured_on_test_images_and_its_complexity_on_training_
         (["--metrics", "neural_divergence", "--critic", "lr=low"], "lr must be a number, such as 0.0002"),
         (["--metrics", "neural_divergence", "--critic", "width=0"], "width=0: must be at least 1"),
         (["--metrics", "accuracy"], "classifier"),
+        (["--metrics", "fid", "--reference", "tests", "--split", "test"], "--split does not apply with --reference"),
+        (["--metrics", "is", "--split", "test"], "--split does not apply to --metrics is, which uses no reference"),
+        (["--metrics", "is", "--reference", "tests"], "--reference does not apply to --metrics is"),
+        (["--metrics", "is", "--reference-samples", "9"], "--reference-samples does not apply to --metrics is"),
+        (["--metrics", "is", "--save-reference", "a.safetensors"], "--save-reference does not apply to --metrics is"),
+        (["--metrics", "authenticity", "--nearest", "near.jpg"], "nearest images must end in .png"),
     ],
 )
 def test_what_means_nothing_is_refused_with_the_remedy(
