@@ -73,6 +73,8 @@ def _run(argv: Sequence[str] | None, interrupts: Interrupts) -> int:
         if (reason := _outside(error)) is not None:
             return _ended(reason, EXIT_USER)
         traceback.print_exc()
+        if (place := _own_code(error)) is not None:
+            return _ended(f"your code in {place} failed with {type(error).__name__}; see the text above", EXIT_USER)
         return _ended("this is a bug in orthogan; please report it together with the text above", EXIT_BUG)
     return EXIT_DONE
 
@@ -123,6 +125,20 @@ def _ended(line: str, code: int) -> int:
         line = f"{line[: LONGEST_MESSAGE // 2]} … {line[-LONGEST_MESSAGE // 2 :]}"
     print(f"orthogan: {line}", file=sys.stderr)
     return code
+
+
+def _own_code(error: Exception) -> str | None:
+    """Return file and line of the last frame that is neither of orthogan nor of an installed package, or None."""
+    import sysconfig
+    from pathlib import Path
+
+    installed = [sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")]
+    libraries = [Path(path).resolve() for path in (*installed, Path(__file__).parents[1])]
+    for frame, line in reversed(list(traceback.walk_tb(error.__traceback__))):
+        name = frame.f_code.co_filename
+        if not name.startswith("<") and not any(map(Path(name).resolve().is_relative_to, libraries)):
+            return f"{printable(name)}, line {line}"
+    return None
 
 
 def _outside(error: Exception) -> str | None:

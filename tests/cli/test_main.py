@@ -57,6 +57,29 @@ def test_a_training_outlives_the_reader_of_its_output(tmp_path: Path, monkeypatc
     assert (tmp_path / "run" / "checkpoints" / "step-000000004").is_dir()
 
 
+def test_an_error_of_own_code_is_not_called_a_bug_of_orthogan(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    failing = OWN_NET.replace("return self.net(z)", "raise ValueError('on purpose')\n        return self.net(z)")
+    (tmp_path / "failing_net.py").write_text(failing, encoding="utf-8")
+    (tmp_path / "tiny.yaml").write_text("training: {steps: 1}\n", encoding="utf-8")
+    assert main(["train", "tiny.yaml", *TINY, "model.generator.kind=failing_net:Mine", "out=run"]) == 2
+    said = capsys.readouterr().err
+    assert "failing_net.py, line 9 failed with ValueError; see the text above" in said
+    assert "ValueError: on purpose" in said
+    assert "bug in orthogan" not in said
+
+
+def test_an_error_of_orthogan_is_called_a_bug(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("orthogan.config.files.dump", len)  # it does not take these arguments
+    assert main(["config", str(ROOT / "configs" / "demo.yaml")]) == 1
+    assert "this is a bug in orthogan" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("kind", ["sngan", "my_own_net:Mine"])
 def test_the_commands_that_are_proposed_after_training_run_as_printed(
     tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
