@@ -18,6 +18,7 @@ import pytest
 import yaml
 from PIL import Image
 
+from orthogan.cli import config as config_command
 from orthogan.cli.main import main
 from orthogan.cli.parser import parse, parsers
 from orthogan.errors import UserError
@@ -450,10 +451,9 @@ def test_every_command_is_described_and_has_an_example_that_parses(command: str)
 def test_only_bugs_show_a_traceback_and_ask_for_a_report(
     error: Exception, code: int, says: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def fail(_: object) -> None:
-        raise error
-
-    monkeypatch.setattr("orthogan.cli.config.run", fail)
+    names: dict[str, object] = {"error": error}
+    exec(compile("def fail(_): raise error", config_command.__file__, "exec"), names)  # as if that file raised it
+    monkeypatch.setattr("orthogan.cli.config.run", names["fail"])
     assert main(["config", "x.yaml"]) == code
     said = capsys.readouterr().err
     assert says in said.splitlines()[-1]
