@@ -144,8 +144,8 @@ def run(arguments: Namespace) -> None:
     )
     print(found.table())
     layer = f" of layer {found.directions.layer}" if found.directions.layer else ""
-    made = f"{len(found.directions)} {'direction' if len(found.directions) == 1 else 'directions'}"
-    print(f"{made}{layer} of {subject.name}: {found.directions.save(arguments.out)}")
+    count = len(found.directions)
+    print(f"{count} direction{'s' * (count != 1)}{layer} of {subject.name}: {found.directions.save(arguments.out)}")
 
 
 def _check_options(arguments: Namespace) -> None:

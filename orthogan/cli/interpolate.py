@@ -129,5 +129,5 @@ def run(arguments: Namespace) -> None:
     )
     written = save_film(made, arguments.out, side=arguments.size, smooth=arguments.smooth)
     length = len(made.frames) / made.fps
-    stops = f"{len(keys)} {'keyframe' if len(keys) == 1 else 'keyframes'}"
+    stops = f"{len(keys)} keyframe{'s' * (len(keys) != 1)}"
     print(f"{stops} of {subject.name}, {len(made.frames)} frames, {length:.1f} s: {written}")

@@ -216,7 +216,7 @@ def _draw(opened: OpenedModel, out: Path, directions: Directions, dims: Sequence
     render(
         traverse(net, directions, dims=chosen, steps=9, seed=seed, batch_size=CLAIMED, device=device), out / TRAVERSAL
     )
-    return f"{len(chosen)} {'direction' if len(chosen) == 1 else 'directions'} ({directions.method})"
+    return f"{len(chosen)} direction{'s' * (len(chosen) != 1)} ({directions.method})"
 
 
 def most_effective(net: Generator, directions: Directions, *, device: torch.device) -> list[int]:

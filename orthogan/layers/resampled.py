@@ -52,9 +52,8 @@ def _pairs(kernel: Tensor, *, flip: bool = False, scale: float = 1.0) -> Tensor:
     ``flip``: of the kernel turned by 180 degrees. It is one matrix product, in the memory layout of ``kernel``.
     """
     with without_autocast(kernel.device):
-        side = (
-            torch.ones(4, 4, dtype=kernel.dtype, device=kernel.device).tril().triu(-1)[:, :3]
-        )  # 1 where r - c in 0, 1
+        # (4, 3): 1 where row - column is 0 or 1
+        side = torch.ones(4, 4, dtype=kernel.dtype, device=kernel.device).tril().triu(-1)[:, :3]
         taps = torch.kron(side, side) * scale  # (16, 9)
         if flip:
             taps = taps.flip(1)

@@ -44,21 +44,16 @@ def conv_transpose2d(
     torch's function.
     """
     geometry = (stride, padding, output_padding, groups, dilation)
-    own = (
-        bias is not None
-        and x.dim() == 4
-        and x.device.type == "cpu"
-        and bias.requires_grad
-        and torch.is_grad_enabled()
-        and not torch.compiler.is_compiling()
-        and torch._C._get_tracing_state() is None
-        and not needs_plain(x)
-        and not needs_plain(weight)
-        and not needs_plain(bias)
-    )
-    if not own:
+    if (
+        bias is None
+        or not (bias.requires_grad and torch.is_grad_enabled())
+        or x.dim() != 4
+        or x.device.type != "cpu"
+        or torch.compiler.is_compiling()
+        or torch._C._get_tracing_state() is not None
+        or any(map(needs_plain, (x, weight, bias)))
+    ):
         return functional.conv_transpose2d(x, weight, bias, *geometry)
-    assert bias is not None
     y = functional.conv_transpose2d(x, weight, bias.detach(), *geometry)
     return _BiasGradient.apply(y, bias)  # pyright: ignore[reportReturnType]
 

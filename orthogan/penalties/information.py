@@ -86,7 +86,7 @@ def information_bound(
     """
     squares, crosses = _errors(outputs, values, continuous, categorical)
     entropy = math.log(2) if uniform else 0.5 * math.log(2 * math.pi * math.e)
-    half = torch.tensor(len(outputs) / 2, dtype=squares.dtype, device=squares.device)
+    half = squares.new_full((), len(outputs) / 2)  # no copy to the device
     excess = 0.5 * (half.log() - torch.digamma(half))
     known = entropy - 0.5 * torch.log(2 * math.pi * math.e * squares.clamp_min(1e-12)) - excess
     return torch.cat([known, crosses.new_tensor([math.log(size) for size in categorical]) - crosses])

@@ -105,17 +105,18 @@ class Expected:
 
 def find_expected(config: Config) -> Expected:
     """What is known of ``config``: by the card of a shipped model, else by a file beside a shipped config."""
+    mine, place = what_matters(config), config.data.path
     try:
         for name, path, card in shipped_cards():
             file = path / GENERATOR if path.is_dir() else path
             if card.facts is None or not card.facts.expected:
                 continue
             tree = parse_json(read_metadata(file).get("config", "null"), file)
-            if _same(tree, config, str(file)):
+            if _same(tree, mine, place, str(file)):
                 facts = card.facts
                 return Expected(f"card of {name}", facts.expected, facts.seconds, facts.machine)
         for file, found in expected_files():
-            if _same(found.config, config, str(file)):
+            if _same(found.config, mine, place, str(file)):
                 return Expected(file.name, found.expected, found.seconds, found.machine)
     except UserError as error:  # training does not depend on it
         print(f"orthogan: warning: no expected scores: {error}", file=sys.stderr)
@@ -178,15 +179,15 @@ def mean_curves(runs: Sequence[Sequence[Curve]]) -> list[Curve]:
     return found
 
 
-def _same(tree: Any, config: Config, source: str) -> bool:
-    """Whether a stored config, of this or an older version, is ``config`` in all that matters."""
+def _same(tree: Any, mine: dict[str, Any], place: str | None, source: str) -> bool:
+    """Whether a stored config, of this or an older version, with images at ``place``, is ``mine`` in what matters."""
     if not isinstance(tree, dict):
         return False
-    if isinstance(data := tree.get("data"), dict) and data.get("source") == config.data.source:
+    if isinstance(data := tree.get("data"), dict) and data.get("source") == mine["data"]["source"]:
         # where the images are does not matter and is not stored in a file, but some sources are invalid without it
-        tree = tree | {"data": data | {"path": config.data.path}}
+        tree = tree | {"data": data | {"path": place}}
     try:
-        return what_matters(validate(tree, {}, default_origin=source)) == what_matters(config)
+        return what_matters(validate(tree, {}, default_origin=source)) == mine
     except UserError:  # a key that this version no longer has
         return False
 

@@ -66,7 +66,7 @@ class Page(Style):
         text = self._html(model, found)
         write_text(out, text)
         size = len(text.encode()) / 1e6
-        shown = f"{len(found)} {'direction' if len(found) == 1 else 'directions'} ({found.method})"
+        shown = f"{len(found)} direction{'s' * (len(found) != 1)} ({found.method})"
         return Exported([out], [f"{printable(out)}: {size:.2f} MB, {shown}; open it in a browser"])
 
     def _directions(self, net: Generator) -> Directions:
