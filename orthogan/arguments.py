@@ -13,6 +13,7 @@ import functools
 import inspect
 import operator
 import os
+import re
 from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 from types import NoneType, TracebackType, UnionType
@@ -41,6 +42,11 @@ def integer(name: str, value: Any) -> int:
         return int(operator.index(value))
     except TypeError:
         raise WrongType(f"{name} is {shown(value)}: expected an integer") from None
+
+
+def is_whole_number(text: str) -> bool:
+    """Return whether ``text`` is a whole number from 0 with at most 19 digits, so that ``int`` reads it quickly."""
+    return bool(re.fullmatch(r"\d{1,19}", text.strip(), re.ASCII))
 
 
 def integers(name: str, values: Any) -> list[int]:

@@ -24,7 +24,7 @@ from orthogan.errors import UserError
 from orthogan.evaluation import MetricResult
 from orthogan.evaluation import evaluate as score
 from orthogan.evaluation.critic.critic import Recipe
-from orthogan.evaluation.measure import measure
+from orthogan.evaluation.measure import measure, refuse_uncompared
 from orthogan.evaluation.metric import Inputs, Metric, names_scorecard
 from orthogan.io.read import printable
 from orthogan.models.generate import image_size
@@ -47,7 +47,6 @@ SCORING = (
     "precision",
     "nearest",
 )
-COMPARING = ("split", "reference", "reference_samples", "save_reference")
 ATTACKING = ("attack_norm", "eps", "steps", "restarts")
 
 
@@ -99,8 +98,13 @@ def _generated(arguments: Namespace, metrics: list[Metric], device: torch.device
     samples = arguments.samples
     if arguments.reference is not None:
         refuse_unused(arguments, ["split"], "does not apply with --reference")
-    if not any(metric.compares for metric in metrics):
-        refuse_unused(arguments, COMPARING, f"does not apply to --metrics {arguments.metrics}, which uses no reference")
+    given = {
+        "--split": arguments.split,
+        "--reference": arguments.reference,
+        "--reference-samples": arguments.reference_samples,
+        "--save-reference": arguments.save_reference,
+    }
+    refuse_uncompared(metrics, given)
     info = {"subject": str(arguments.subject)}
     if holds_images(arguments.subject):
         if arguments.data is None:

@@ -138,6 +138,8 @@ def evaluate(
             raise UserError(f"{name}: {number}; must be at least 1")
     subject = as_generator(subject) if isinstance(subject, nn.Module) else as_source(subject, "subject")
     fakes = reference_samples or samples
+    compared = {"reference": reference, "reference_samples": reference_samples, "save_reference_to": save_reference_to}
+    refuse_uncompared(chosen, compared)
     against = reference_given(reference, subject, fakes, derive(seed, "reference"))
     unseen: Any = reference_given(held_out, subject, fakes, derive(seed, "held out"))
     if isinstance(unseen, Path):
@@ -147,12 +149,8 @@ def evaluate(
     if nearest is not None and Path(nearest).suffix.lower() != ".png":
         raise UserError(f"{nearest}: the name of the picture of nearest images must end in .png")
     threshold(truncation)
-    if save_reference_to is not None:
-        if against is None:
-            alone = ", ".join(metric.name for metric in chosen)
-            raise UserError(f"{save_reference_to}: {alone} uses no reference, so there are no statistics to write")
-        if Path(save_reference_to).suffix != ".safetensors":
-            raise UserError(f"{save_reference_to}: the name of reference statistics must end in .safetensors")
+    if save_reference_to is not None and Path(save_reference_to).suffix != ".safetensors":
+        raise UserError(f"{save_reference_to}: the name of reference statistics must end in .safetensors")
     inputs = Inputs(
         samples=_count(subject, samples),
         reference_samples=_count(against, reference_samples) if isinstance(against, ImageSource) else None,
@@ -187,6 +185,14 @@ def evaluate(
             lines = str(error).splitlines()
             print("".join(f"orthogan: not in this scorecard: {line}\n" for line in lines), end="", file=sys.stderr)
         return error.results
+
+
+def refuse_uncompared(metrics: Sequence[Metric], given: Mapping[str, object]) -> None:
+    """Raise ``UserError`` naming an argument of ``given`` that is set although none of ``metrics`` compares images."""
+    name = next((name for name, value in given.items() if value is not None), None)
+    if name is not None and not any(metric.compares for metric in metrics):
+        alone = ", ".join(metric.name for metric in metrics)
+        raise UserError(f"{name} does not apply to the metrics {alone}, which use no reference; omit it")
 
 
 def evaluate_classifier(

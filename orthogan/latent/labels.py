@@ -15,12 +15,12 @@ import torch
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor, nn
 
-from orthogan.arguments import integers
+from orthogan.arguments import integers, is_whole_number
 from orthogan.errors import UserError
 from orthogan.io.read import describe_error, parsing, printable, read_regular, shown
 from orthogan.models.generate import model_hash, sample_label, sample_latents
 from orthogan.models.protocol import Generator
-from orthogan.models.samples import is_number, parse_seeds
+from orthogan.models.samples import parse_seeds
 
 LARGEST_TABLE = 100_000_000  # bytes
 LARGEST_PICTURE = 50_000_000
@@ -122,13 +122,13 @@ class Labels:
         for number, row in enumerate(rows[1:], 2):
             if len(row) != len(head):
                 raise UserError(f"{where}: row {number} has {len(row)} values, expected {len(head)}, as in the first")
-            if not is_number(seed := row[head.index(SEED)].strip()):
+            if not is_whole_number(seed := row[head.index(SEED)].strip()):
                 raise UserError(
                     f"{where}: row {number}: the seed {shown(seed)} is not a whole number from 0 with at most 19 digits"
                 )
         columns = {name: [row[at].strip() for row in rows[1:]] for at, name in enumerate(head)}
         classes = columns.pop(CLASS, None)
-        if classes is not None and not all(map(is_number, classes)):
+        if classes is not None and not all(map(is_whole_number, classes)):
             raise UserError(f"{where}: the column 'class' must contain class numbers")
         seeds = [int(cell) for cell in columns.pop(SEED)]
         try:
@@ -211,7 +211,7 @@ def read_group(group: str | os.PathLike[str], generator: nn.Module) -> list[Spot
     """The pictures of a folder, or of seeds such as "3,8,20-24". Raises ``UserError``."""
     if not os.path.isdir(group):
         text = os.fspath(group)
-        if not all(map(is_number, text.replace("-", ",").split(","))):
+        if not all(map(is_whole_number, text.replace("-", ",").split(","))):
             raise UserError(f"{printable(text)}: neither a folder of pictures nor seeds such as 3,8,20-24")
         return [Spot(seed) for seed in parse_seeds(text)]
     files = sorted(path for path in Path(group).iterdir() if path.suffix.lower() == ".png")
@@ -234,7 +234,7 @@ def _read_spot(path: Path, actual: str) -> Spot:
     except Exception as error:  # Pillow raises almost any type on damaged files
         raise UserError(f"{where}: cannot be read as a PNG picture ({describe_error(error)})") from error
     seed = about.get("seed", about.get("seeds", ""))
-    if not is_number(seed) or "steps" in about:  # a traversal names the seed of its middle column
+    if not is_whole_number(seed) or "steps" in about:  # a traversal names the seed of its middle column
         raise UserError(
             f"{where}: its metadata does not name one seed; use pictures that 'orthogan sample --out FOLDER' or the "
             "page of 'orthogan explore' wrote, one picture per file, and not edited or converted by another program"

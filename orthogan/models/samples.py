@@ -16,7 +16,7 @@ from PIL import Image
 from torch import nn
 
 from orthogan import __version__
-from orthogan.arguments import checked, integer, some_path
+from orthogan.arguments import checked, integer, is_whole_number, some_path
 from orthogan.drawing.grid import class_grid, image_grid, save_png, to_picture
 from orthogan.drawing.notebook import png
 from orthogan.errors import UserError
@@ -165,7 +165,7 @@ def parse_classes(text: str, num_classes: int, names: Sequence[str] = ()) -> lis
     alike: dict[str, list[int]] = {}
     for name, index in exact.items():
         alike.setdefault(name.lower(), []).append(index)
-    numbers = {int(name): index for name, index in exact.items() if is_number(name)}
+    numbers = {int(name): index for name, index in exact.items() if is_whole_number(name)}
     numbered = bool(names) and len(numbers) == len(names)
     chosen: list[int] = []
     for part in text.split(","):
@@ -267,11 +267,6 @@ def _vector(text: str, table: LabelTable) -> list[float] | None:
     if len(numbers) != size or not all(map(math.isfinite, numbers)):
         raise UserError(f"classes: '{text}' has {len(numbers)} numbers; the label vectors have {size} finite numbers")
     return numbers
-
-
-def is_number(text: str) -> bool:
-    """Return whether ``text`` is a whole number from 0, with at most 19 digits."""
-    return bool(re.fullmatch(r"\d{1,19}", text.strip(), re.ASCII))
 
 
 def _numbers(text: str, what: str, repeats: bool = False) -> list[int]:

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from orthogan.arguments import checked
+from orthogan.arguments import checked, is_whole_number
 from orthogan.config.files import validate
 from orthogan.config.schema import Config, code_of_nets
 from orthogan.errors import UserError
@@ -154,7 +154,7 @@ def read_header(file: Path, header: Mapping[str, str], trust: Trust = False) -> 
 
 def _classes(text: str, extra: Mapping[str, str], source: str) -> int:
     """Return the number of classes, if it and the names of the classes are valid."""
-    if not (text.isascii() and text.isdigit() and len(text) < 10 and int(text) <= MOST_CLASSES):
+    if not (is_whole_number(text) and int(text) <= MOST_CLASSES):
         raise UserError(
             f"{source}: num_classes is {text[:40]!r} in its metadata; it must be a number from 0 to {MOST_CLASSES}"
         )

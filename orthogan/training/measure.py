@@ -43,9 +43,10 @@ def score_generator(
 ) -> list[MetricResult]:
     """Compute the metrics of ``config.evaluation`` of any generator; ``info`` becomes part of the protocol."""
     section = config.evaluation
+    compares = any(metric.compares for metric in find_metrics(section.metrics))
     return evaluate(
         net,
-        source,
+        source if compares else None,
         metrics=section.metrics,
         samples=section.samples,
         extractor=section.extractor,
@@ -53,7 +54,7 @@ def score_generator(
         seed=config.seed,
         precision=section.precision,
         device=device,
-        reference_samples=section.reference_samples,
+        reference_samples=section.reference_samples if compares else None,
         kid_subset_size=section.kid_subset_size,
         progress=progress,
         info=info,

@@ -78,10 +78,13 @@ def test_a_classifier_is_measured_on_test_images_and_its_complexity_on_training_
         (["--metrics", "neural_divergence", "--critic", "width=0"], "width=0: must be at least 1"),
         (["--metrics", "accuracy"], "classifier"),
         (["--metrics", "fid", "--reference", "tests", "--split", "test"], "--split does not apply with --reference"),
-        (["--metrics", "is", "--split", "test"], "--split does not apply to --metrics is, which uses no reference"),
-        (["--metrics", "is", "--reference", "tests"], "--reference does not apply to --metrics is"),
-        (["--metrics", "is", "--reference-samples", "9"], "--reference-samples does not apply to --metrics is"),
-        (["--metrics", "is", "--save-reference", "a.safetensors"], "--save-reference does not apply to --metrics is"),
+        (["--metrics", "is", "--split", "test"], "--split does not apply to the metrics isc, which use no reference"),
+        (["--metrics", "is", "--reference", "tests"], "--reference does not apply to the metrics isc"),
+        (["--metrics", "is", "--reference-samples", "9"], "--reference-samples does not apply to the metrics isc"),
+        (
+            ["--metrics", "is", "--save-reference", "a.safetensors"],
+            "--save-reference does not apply to",
+        ),
         (["--metrics", "authenticity", "--nearest", "near.jpg"], "nearest images must end in .png"),
     ],
 )

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -282,10 +283,10 @@ def test_better_is_lower_or_higher() -> None:
         ({"metrics": ["fud"]}, "did you mean 'fd'"),
         ({"metrics": ["xyzzy"]}, "fid, fid_infinity, isc, kid, "),
         ({"metrics": []}, "at least one of"),
-        ({"metrics": ["isc"]}, "is not a classifier"),
+        ({"metrics": ["isc"], "reference": None}, "is not a classifier"),
         ({"metrics": ["kid"]}, "subsets of 1000"),
         ({"metrics": ["prc"], "samples": 3}, "more than 3"),
-        ({"metrics": ["isc"], "samples": 9, "extractor": CLASSIFYING}, "over 10 splits"),
+        ({"metrics": ["isc"], "reference": None, "samples": 9, "extractor": CLASSIFYING}, "over 10 splits"),
         ({"truncation": 1.5}, "truncation=1.5"),
         ({"save_reference_to": "stats.npz"}, r"stats\.npz: .*\.safetensors"),
         ({"save_reference_to": f"{__file__}/stats.safetensors"}, "cannot write"),
@@ -299,9 +300,9 @@ def test_better_is_lower_or_higher() -> None:
     ],
 )
 def test_what_cannot_be_measured_is_refused(options: dict[str, object], message: str) -> None:
-    arguments = {"samples": 16, "extractor": EXTRACTOR, "progress": False, **options}
+    arguments = {"reference": source(), "samples": 16, "extractor": EXTRACTOR, "progress": False, **options}
     with pytest.raises(UserError, match=message):
-        evaluate(Patches(), source(), **arguments)
+        evaluate(Patches(), **arguments)
 
 
 @pytest.mark.parametrize(
@@ -345,7 +346,20 @@ def test_a_comparison_needs_something_to_compare_with() -> None:
         evaluate(Patches(), None, samples=16, extractor=EXTRACTOR)
     with pytest.raises(UserError, match="not statistics"):
         evaluate(Patches(), "stats.npz", metrics=["prc"], samples=16, extractor=EXTRACTOR)
-    with pytest.raises(UserError, match="isc uses no reference"):
-        evaluate(Patches(), None, metrics=["isc"], samples=16, extractor=EXTRACTOR, save_reference_to="x.safetensors")
     (alone,) = evaluate(Patches(), None, metrics=["isc"], samples=32, extractor=CLASSIFYING, progress=False)
     assert alone.value > 1
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"reference": np.zeros((8, 3, 32, 32))},
+        {"reference_samples": 8},
+        {"save_reference_to": "x.safetensors"},
+    ],
+)
+def test_what_is_compared_with_is_refused_where_no_metric_compares(given: dict[str, Any]) -> None:
+    with pytest.raises(
+        UserError, match=f"{next(iter(given))} does not apply to the metrics isc, pixel_path_length, which use no"
+    ):
+        evaluate(Patches(), metrics=["isc", "pixel_path_length"], samples=16, extractor=EXTRACTOR, **given)

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from orthogan.arguments import is_whole_number
 from orthogan.errors import UserError
 from orthogan.latent.directions import Directions, random_control
 from orthogan.latent.words import plain_name
@@ -167,9 +168,7 @@ def view_of(body: Mapping[str, Any]) -> View:
         raise UserError("the offsets of the sliders are not readable; reload the page")
     moved = []
     for key, offset in offsets.items():
-        row = whole(
-            "a slider", int(key) if isinstance(key, str) and key.isdecimal() and len(key) < 9 else key, 0, 2**31
-        )
+        row = whole("a slider", int(key) if isinstance(key, str) and is_whole_number(key) else key, 0, 2**31)
         if value := number("an offset", offset, -LARGEST_OFFSET, LARGEST_OFFSET):
             moved.append((row, value))
     mix = number("the blend", body.get("mix", 0), 0, 1)

@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
+from orthogan.arguments import is_whole_number
 from orthogan.models.foreign.layout import Foreign, Part, layout, state_dict
 
 NORM = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
@@ -120,11 +121,7 @@ def layers_of(state: Mapping[str, Tensor]) -> tuple[list[dict[str, Tensor]], dic
     layers: dict[str, dict[str, Tensor]] = {}
     keys = list(state)
     if keys == sorted(keys):  # as .safetensors files are: main.10 before main.2
-        keys.sort(
-            key=lambda key: [
-                (int(part) if part.isdecimal() and len(part) < 10 else -1, part) for part in key.split(".")
-            ]
-        )
+        keys.sort(key=lambda key: [(int(part) if is_whole_number(part) else -1, part) for part in key.split(".")])
     for key in keys:
         value = state[key]
         place, _, name = key.rpartition(".")

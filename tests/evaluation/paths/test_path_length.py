@@ -327,7 +327,7 @@ def test_a_path_length_stands_beside_other_metrics(tmp_path: Path) -> None:
         ({"metrics": ["pixel_path_length"], "truncation": 0.5}, "untruncated"),
         ({"metrics": ["pixel_path_length"], "subject": source()}, "needs a generator"),
         ({"metrics": ["pixel_path_length"], "samples": 1}, "at least 2"),
-        ({"metrics": ["pixel_path_length"], "save_reference_to": "x.safetensors"}, "uses no reference"),
+        ({"metrics": ["pixel_path_length"], "save_reference_to": "x.safetensors"}, "which use no reference"),
     ],
 )
 def test_what_has_no_path_length_is_refused(options: dict[str, object], message: str) -> None:
