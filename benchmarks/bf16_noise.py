@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from orthogan import load
 from orthogan.data import ImageSource, open_configured
-from orthogan.evaluation.fidelity.extractors import Extractor, load_extractor
+from orthogan.evaluation.extractors.extractor import Extractor, load_extractor
 from orthogan.evaluation.fidelity.features import Features, extract
 from orthogan.evaluation.fidelity.frechet import frechet_distance
 from orthogan.evaluation.fidelity.kid import SUBSET_SIZE, Subsets, kernel_distance

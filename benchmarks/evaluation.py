@@ -27,7 +27,7 @@ from benchmarks import timing
 from benchmarks.bf16_noise import noise
 from orthogan import load
 from orthogan.device import fast_bf16
-from orthogan.evaluation.fidelity.extractors import load_extractor
+from orthogan.evaluation.extractors.extractor import load_extractor
 from orthogan.evaluation.fidelity.features import extract
 from orthogan.evaluation.fidelity.frechet import frechet_distance
 from orthogan.evaluation.fidelity.inception_score import InceptionScore

@@ -31,7 +31,7 @@ from orthogan.disentanglement.registry import find_metric
 from orthogan.distributed import alone
 from orthogan.drawing.grid import as_pixels
 from orthogan.errors import UserError
-from orthogan.evaluation.fidelity.extractors import load_extractor, resolve_extractor
+from orthogan.evaluation.extractors.extractor import load_extractor, resolve_extractor
 from orthogan.evaluation.fidelity.features import Features
 from orthogan.evaluation.fidelity.statistics import Gaussian
 from orthogan.evaluation.metric import METRICS, Inputs, Score, find_metrics

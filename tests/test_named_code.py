@@ -21,7 +21,7 @@ from orthogan.cli.main import main
 from orthogan.config.files import load_config, own_names
 from orthogan.config.schema import Config
 from orthogan.errors import UserError
-from orthogan.evaluation.fidelity.extractors import load_extractor
+from orthogan.evaluation.extractors.extractor import load_extractor
 from orthogan.io import checkpoint
 from orthogan.io.checkpoint import Part
 from orthogan.models.build import build_classifier, build_discriminator, build_generator

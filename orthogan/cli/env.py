@@ -158,11 +158,11 @@ def _extras() -> dict[str, dict[str, Any]]:
 
 def _weights() -> Iterator[tuple[str, dict[str, str]]]:
     """Yield for each feature extractor where its weights are, or how to get them."""
-    from orthogan.evaluation.fidelity.extractors import EXTRACTORS, published
-    from orthogan.evaluation.fidelity.weights_files import find_weights
+    from orthogan.evaluation.extractors.extractor import EXTRACTORS
+    from orthogan.evaluation.extractors.weights_files import find_weights
 
-    for name in EXTRACTORS:
-        file = published(name)
+    for name, kind in EXTRACTORS.items():
+        file = kind.published()
         if file is None:
             yield name, {"state": "part of the installation"}
             continue
@@ -182,7 +182,7 @@ def _models() -> dict[str, str]:
 
 def _folders() -> dict[str, str]:
     from orthogan.config.read import shipped_configs
-    from orthogan.evaluation.fidelity.weights_files import search_folders
+    from orthogan.evaluation.extractors.weights_files import search_folders
     from orthogan.io.read import cache_folder
 
     return {

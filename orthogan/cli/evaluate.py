@@ -124,7 +124,7 @@ def metric_names() -> Iterable[str]:
 
 
 def _extractors() -> Iterable[str]:
-    from orthogan.evaluation.fidelity.extractors import EXTRACTORS
+    from orthogan.evaluation.extractors.extractor import EXTRACTORS
 
     return EXTRACTORS
 
@@ -136,11 +136,12 @@ def run(arguments: Namespace) -> None:
     check_data(arguments.data)
     if arguments.reference and not os.path.lexists(arguments.reference):
         raise UserError(f"--reference {arguments.reference}: no such file or folder")
-    from orthogan.evaluation.fidelity.extractors import check_extractor
+    from orthogan.evaluation.extractors.extractor import EXTRACTORS
     from orthogan.evaluation.metric import find_metrics
 
     metrics = find_metrics(arguments.metrics, "--metrics")
-    check_extractor(arguments.extractor)
+    if arguments.extractor != "auto":
+        EXTRACTORS.get(arguments.extractor, "--extractor")
     from accelerate.state import PartialState
 
     from orthogan.cli._scores import compute

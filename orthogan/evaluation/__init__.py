@@ -8,7 +8,7 @@ from orthogan.lazy import lazy_names
 
 if TYPE_CHECKING:
     from orthogan.evaluation.compare import fid
-    from orthogan.evaluation.fidelity.extractors import Extractor, load_extractor, resolve_extractor
+    from orthogan.evaluation.extractors.extractor import Extractor, load_extractor, resolve_extractor
     from orthogan.evaluation.measure import Incomplete, evaluate, evaluate_classifier
     from orthogan.evaluation.metric import METRICS, Inputs, Metric, Score
     from orthogan.evaluation.paths.path_length import path_length, perturbation_length
@@ -42,7 +42,7 @@ __getattr__, __dir__ = lazy_names(
     {
         "compare": ("fid",),
         "measure": ("Incomplete", "evaluate", "evaluate_classifier"),
-        "fidelity.extractors": ("Extractor", "load_extractor", "resolve_extractor"),
+        "extractors.extractor": ("Extractor", "load_extractor", "resolve_extractor"),
         "metric": ("METRICS", "Inputs", "Metric", "Score"),
         "paths.path_length": ("path_length", "perturbation_length"),
         "paths.traversal_length": ("traversal_length",),

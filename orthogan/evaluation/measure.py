@@ -22,7 +22,7 @@ from orthogan.data import ImageSource
 from orthogan.distributed import broadcast_json, rank_and_world
 from orthogan.errors import UserError
 from orthogan.evaluation.deterministic import choose_device
-from orthogan.evaluation.fidelity.extractors import Extractor, load_extractor, missing, resolve_extractor
+from orthogan.evaluation.extractors.extractor import EXTRACTORS, Extractor, load_extractor, resolve_extractor
 from orthogan.evaluation.fidelity.features import Features, Rows, extract
 from orthogan.evaluation.fidelity.frechet import check_length
 from orthogan.evaluation.fidelity.reference import Reference, reference_from_file, reference_of, save_reference
@@ -102,7 +102,7 @@ def evaluate(
             get it, is printed.
         samples: number of images drawn from a generator, or the most images taken from a set (None: all); also the
             number of pairs for path lengths (10,000 to 100,000 in publications).
-        extractor: a name in ``orthogan.evaluation.fidelity.extractors``; "auto" = inception if its weights are
+        extractor: a name in ``EXTRACTORS``, or ``module:Class``; "auto" = inception if its weights are
             available.
         weights: weights file of the extractor, instead of the published one.
         seed: random seed of the latents and labels.
@@ -334,7 +334,7 @@ def _ready(
     nets = {}
     for own, looking in groups.items():
         with _noted(refused, *looking):
-            if own and not download and (error := missing(own)) is not None:
+            if own and not download and (error := EXTRACTORS.get(own).missing()) is not None:
                 raise error
             given = weights if own == "" or "" not in groups else None
             net = load_extractor(

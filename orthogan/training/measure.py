@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from orthogan.config.schema import Config
 from orthogan.data import ImageSource, to_float
 from orthogan.evaluation import MetricResult, evaluate
-from orthogan.evaluation.fidelity.extractors import load_extractor, resolve_extractor
+from orthogan.evaluation.extractors.extractor import load_extractor, resolve_extractor
 from orthogan.evaluation.images import generate_images, real
 from orthogan.evaluation.measure import check_metrics, measure
 from orthogan.evaluation.metric import OF_FEATURES, OF_IMAGES, Inputs, find_metrics

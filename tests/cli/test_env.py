@@ -11,7 +11,7 @@ import torch
 import orthogan
 from orthogan.cli import env
 from orthogan.cli.main import main
-from orthogan.evaluation.fidelity.extractors import EXTRACTORS
+from orthogan.evaluation.extractors.extractor import EXTRACTORS
 from orthogan.models import shipped_names
 
 
@@ -50,7 +50,7 @@ def test_the_text_says_how_to_get_what_is_missing(
         "dev": ["for-developers"],
     }
     monkeypatch.setattr(env, "_requirements", lambda: requirements)
-    monkeypatch.setattr("orthogan.evaluation.fidelity.weights_files.find_weights", lambda *_: None)
+    monkeypatch.setattr("orthogan.evaluation.extractors.weights_files.find_weights", lambda *_: None)
     assert main(["env"]) == 0
     text = capsys.readouterr().out
     assert "no-such-package  missing" in text

@@ -295,7 +295,7 @@ def test_better_is_lower_or_higher() -> None:
         ({"extractor": "tests.fixtures.scored:source"}, "a subclass of torch.nn.Module"),
         ({"samples": 1}, "at least 2"),
         ({"samples": None}, "how many images"),
-        ({"extractor": "incepton"}, "choose one of inception"),
+        ({"extractor": "incepton"}, "did you mean 'inception'"),
         ({"extractor": "tests.nowhere:Net"}, "nowhere"),
     ],
 )

@@ -14,7 +14,7 @@ from orthogan.cli import _scores as evaluate_command
 from orthogan.cli.main import main
 from orthogan.errors import UserError
 from orthogan.evaluation import evaluate
-from orthogan.evaluation.fidelity.extractors import load_extractor
+from orthogan.evaluation.extractors.extractor import load_extractor
 from orthogan.evaluation.fidelity.reference import reference_of
 from orthogan.evaluation.precision import Precision, describe_precision, prepare_net, resolve_precision
 from orthogan.models.families.sngan import SNGANGenerator

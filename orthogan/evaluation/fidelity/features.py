@@ -12,7 +12,7 @@ from torch import Tensor
 
 from orthogan.distributed import gather_rows, hide_progress, rank_and_world, share_of_rank
 from orthogan.errors import UserError
-from orthogan.evaluation.fidelity.extractors import Extractor
+from orthogan.evaluation.extractors.extractor import Extractor
 from orthogan.evaluation.fidelity.statistics import Gaussian, Moments
 from orthogan.evaluation.finite import FEATURES, Finite
 from orthogan.evaluation.metric import ABSENT, Stream

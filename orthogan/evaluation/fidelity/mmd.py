@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from orthogan.evaluation.fidelity.extractors import CMMD
+from orthogan.evaluation.extractors.torch_fidelity_nets import CMMD
 from orthogan.evaluation.fidelity.neighbors import chunk_of
 from orthogan.evaluation.fidelity.statistics import float64_place
 from orthogan.evaluation.metric import Inputs, Metric, Score, register

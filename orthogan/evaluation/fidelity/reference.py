@@ -15,7 +15,7 @@ import torch
 from orthogan.data import ImageSource
 from orthogan.distributed import all_true, rank_and_world
 from orthogan.errors import CannotWrite, UserError
-from orthogan.evaluation.fidelity.extractors import Extractor
+from orthogan.evaluation.extractors.extractor import Extractor
 from orthogan.evaluation.fidelity.features import Features, extract
 from orthogan.evaluation.fidelity.statistics import load_gaussian, save_gaussian
 from orthogan.evaluation.images import real

@@ -15,9 +15,9 @@ import torch
 from torch import Tensor, nn
 
 from orthogan.errors import UserError
-from orthogan.evaluation.fidelity.efficientnet_lite import SIZE, load_efficientnet_lite0
-from orthogan.evaluation.fidelity.extractors import VGG16
-from orthogan.evaluation.fidelity.weights_files import find_weights, get_weights
+from orthogan.evaluation.extractors.efficientnet_lite import SIZE, load_efficientnet_lite0
+from orthogan.evaluation.extractors.torch_fidelity_nets import VGG16
+from orthogan.evaluation.extractors.weights_files import find_weights, get_weights
 from orthogan.evaluation.images import rgb
 from orthogan.evaluation.metric import Inputs, Metric
 from orthogan.io.hashing import file_sha256

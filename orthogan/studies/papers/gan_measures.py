@@ -18,7 +18,7 @@ from orthogan.evaluation.critic.critic import Recipe
 from orthogan.evaluation.critic.lipschitz import KINDS, lipschitz
 from orthogan.evaluation.critic.neural_divergence import neural_divergence
 from orthogan.evaluation.deterministic import choose_device
-from orthogan.evaluation.fidelity.extractors import load_extractor, resolve_extractor
+from orthogan.evaluation.extractors.extractor import load_extractor, resolve_extractor
 from orthogan.evaluation.fidelity.kid import SUBSET_SIZE
 from orthogan.evaluation.spectrum.layer_spectrum import log10_product_of_norms, spectrum
 from orthogan.models.open import load_discriminator, load_generator

@@ -16,7 +16,8 @@ from torch import nn
 from orthogan.data import ArraySource
 from orthogan.errors import UserError
 from orthogan.evaluation import METRICS, Incomplete, evaluate
-from orthogan.evaluation.fidelity import extractors, neighbors
+from orthogan.evaluation.extractors import extractor as extractors
+from orthogan.evaluation.fidelity import neighbors
 from orthogan.evaluation.fidelity.authenticity import authenticity
 from orthogan.evaluation.fidelity.class_fid import class_frechet_distances
 from orthogan.evaluation.fidelity.data_copying import data_copying

@@ -17,8 +17,8 @@ from torch_fidelity.metric_prc import prc_features_to_metric
 
 from orthogan.errors import UserError
 from orthogan.evaluation import evaluate
+from orthogan.evaluation.extractors.extractor import Extractor
 from orthogan.evaluation.fidelity import kid, neighbors, precision_recall, statistics
-from orthogan.evaluation.fidelity.extractors import Extractor
 from orthogan.evaluation.fidelity.features import Features, extract
 from orthogan.evaluation.fidelity.inception_score import InceptionScore
 from orthogan.evaluation.fidelity.kid import Subsets, kernel_distance

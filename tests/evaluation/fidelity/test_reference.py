@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 
 from orthogan.cli.main import main
 from orthogan.errors import UserError
-from orthogan.evaluation.fidelity.extractors import load_extractor
+from orthogan.evaluation.extractors.extractor import load_extractor
 from orthogan.evaluation.fidelity.reference import reference_of
 from orthogan.evaluation.fidelity.statistics import FORMAT, Gaussian, load_gaussian, save_gaussian
 from orthogan.io.weights import Damaged, read_sealed, write_sealed

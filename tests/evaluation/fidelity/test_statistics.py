@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from orthogan.errors import UserError
 from orthogan.evaluation import evaluate
-from orthogan.evaluation.fidelity.extractors import load_extractor
+from orthogan.evaluation.extractors.extractor import load_extractor
 from orthogan.evaluation.fidelity.frechet import frechet_distance
 from orthogan.evaluation.fidelity.reference import reference_of
 from orthogan.evaluation.fidelity.statistics import Gaussian, Moments, load_gaussian, save_gaussian

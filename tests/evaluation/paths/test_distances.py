@@ -89,7 +89,7 @@ def no_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         raise URLError("no network")
 
     monkeypatch.setattr(torch.hub, "download_url_to_file", offline)
-    monkeypatch.setattr("orthogan.evaluation.fidelity.weights_files.urlopen", offline)
+    monkeypatch.setattr("orthogan.evaluation.extractors.weights_files.urlopen", offline)
     (tmp_path / "pretrained").mkdir()
     return tmp_path / "pretrained"
 

@@ -19,10 +19,10 @@ from torch_fidelity.feature_extractor_vgg16 import FeatureExtractorVGG16
 
 from orthogan.errors import UserError
 from orthogan.evaluation import load_extractor
-from orthogan.evaluation.fidelity import extractors
-from orthogan.evaluation.fidelity.dinov2 import SIZES, DINOv2, Gated
-from orthogan.evaluation.fidelity.extractors import at_hand
-from orthogan.evaluation.fidelity.weights_files import get_weights
+from orthogan.evaluation.extractors import torch_fidelity_nets
+from orthogan.evaluation.extractors.dinov2 import SIZES, DINOv2, Gated
+from orthogan.evaluation.extractors.extractor import EXTRACTORS
+from orthogan.evaluation.extractors.weights_files import get_weights
 from orthogan.io.hashing import file_sha256
 
 IMAGES = torch.randint(0, 256, (3, 3, 20, 20), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
@@ -193,8 +193,8 @@ def test_dinov2_weights_come_from_a_file_whose_hash_is_checked(tmp_path: Path, m
         load_extractor("dinov2-vit-s-14")
     with pytest.raises(UserError, match=r"dinov2_vitg14_pretrain\.pth.*--weights"):
         load_extractor("dinov2-vit-g-14")
-    assert not at_hand("dinov2-vit-g-14")
-    assert not hasattr(extractors, "FeatureExtractorDinoV2")
+    assert not EXTRACTORS.get("dinov2-vit-g-14").at_hand()
+    assert not hasattr(torch_fidelity_nets, "FeatureExtractorDinoV2")
 
 
 def test_swiglu_of_vit_g_is_the_published_one() -> None:
@@ -260,6 +260,6 @@ def test_own_extractors_of_one_name_are_not_taken_for_each_other(modules: Path) 
 def test_a_server_that_does_not_answer_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    monkeypatch.setattr("orthogan.evaluation.fidelity.weights_files.CONNECT", 0.3)
+    monkeypatch.setattr("orthogan.evaluation.extractors.weights_files.CONNECT", 0.3)
     with socket.create_server(("127.0.0.1", 0)) as silent, pytest.raises(UserError, match="pretrained/"):
         get_weights(f"http://127.0.0.1:{silent.getsockname()[1]}/net-01234567.pth", "net")

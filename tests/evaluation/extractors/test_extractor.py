@@ -11,9 +11,10 @@ import pytest
 import torch
 
 from orthogan.errors import UserError
-from orthogan.evaluation.fidelity.efficientnet_lite import load_efficientnet_lite0, weights_path
-from orthogan.evaluation.fidelity.extractors import EXTRACTORS, _say_fallback, load_extractor, resolve_extractor
-from orthogan.evaluation.fidelity.weights_files import find_weights, get_weights
+from orthogan.evaluation.extractors.efficientnet_lite import load_efficientnet_lite0, weights_path
+from orthogan.evaluation.extractors.extractor import EXTRACTORS, _say_fallback, load_extractor, resolve_extractor
+from orthogan.evaluation.extractors.torch_fidelity_nets import CMMD
+from orthogan.evaluation.extractors.weights_files import find_weights, get_weights
 from orthogan.io.weights import read_weights
 
 CONTENT = b"weights"
@@ -32,7 +33,7 @@ def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Path]:
         raise URLError("no network")
 
     monkeypatch.setattr(torch.hub, "download_url_to_file", offline)
-    monkeypatch.setattr("orthogan.evaluation.fidelity.weights_files.urlopen", offline)
+    monkeypatch.setattr("orthogan.evaluation.extractors.weights_files.urlopen", offline)
     found = {
         "here": tmp_path / "pretrained",
         "extra": tmp_path / "extra",
@@ -127,7 +128,7 @@ def test_altered_packaged_weights_are_refused(tmp_path: Path, monkeypatch: pytes
     data = bytearray(weights_path().read_bytes())
     data[len(data) // 2] ^= 1
     copy.write_bytes(data)
-    monkeypatch.setattr("orthogan.evaluation.fidelity.efficientnet_lite.weights_path", lambda: copy)
+    monkeypatch.setattr("orthogan.evaluation.extractors.efficientnet_lite.weights_path", lambda: copy)
     with pytest.raises(UserError, match="SHA-256"):
         load_efficientnet_lite0()
 
@@ -136,4 +137,4 @@ def test_the_names_are_those_of_torch_fidelity() -> None:
     from torch_fidelity.feature_extractor_clip import MODEL_METADATA as clip
     from torch_fidelity.feature_extractor_dinov2 import MODEL_METADATA as dinov2
 
-    assert EXTRACTORS[3:-1] == (*clip, *dinov2)
+    assert set(EXTRACTORS) == {"inception", "efficientnet-lite0", "vgg16", CMMD, *clip, *dinov2}

@@ -6,13 +6,17 @@ the files.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from orthogan.evaluation.extractors.extractor import EXTRACTORS, Extractor, ExtractorKind, Published, built
 from orthogan.evaluation.images import resized
+from orthogan.io.hashing import file_sha256
+from orthogan.io.weights import read_weights
 
 PATCH, SIDE = 14, 224  # pixels
 GRID = 37  # patches per side of the images of 518 pixels that the position embedding was trained for
@@ -163,13 +167,29 @@ class DINOv2(nn.Module):
         return torch.cat([first, moved.flatten(2).transpose(1, 2)], 1)
 
 
-def build(name: str, state: dict[str, Tensor]) -> DINOv2:
-    """Build the network called ``name`` with the tensors of a published file (``mask_token`` is not needed).
+class DINOv2Kind(ExtractorKind):
+    """DINOv2 in a published size."""
 
-    Raises:
-        RuntimeError: they are the tensors of another network.
-    """
-    size = SIZES[name]
-    net = DINOv2(size.width, size.depth, size.heads, size.gated)
-    net.load_state_dict({key: value for key, value in state.items() if key != "mask_token"})
+    def published(self) -> Published:
+        """Return the file of facebookresearch."""
+        size = SIZES[self.name]
+        name = f"{size.file}_pretrain.pth"
+        return Published(f"https://dl.fbaipublicfiles.com/dinov2/{size.file}/{name}", name, size.sha256)
+
+    def load(self, weights: Path | None) -> Extractor:
+        """Load the network; the ``mask_token`` of a published file is not needed."""
+        file, size = self.file(weights), SIZES[self.name]
+        state = {key: value for key, value in read_weights(file).items() if key != "mask_token"}
+        net = built(file, lambda: _filled(DINOv2(size.width, size.depth, size.heads, size.gated), state))
+        return Extractor(
+            self.name, file_sha256(file), f"antialiased bicubic {SIDE}", net, lambda net, x: (net(x), None)
+        )
+
+
+def _filled(net: DINOv2, state: dict[str, Tensor]) -> DINOv2:
+    net.load_state_dict(state)
     return net
+
+
+for _name in SIZES:
+    EXTRACTORS.register(_name)(DINOv2Kind(_name))

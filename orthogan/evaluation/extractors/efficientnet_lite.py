@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from orthogan.errors import UserError
+from orthogan.evaluation.extractors.extractor import EXTRACTORS, Extractor, ExtractorKind
 from orthogan.io.hashing import file_sha256
 from orthogan.io.read import printable
 from orthogan.io.weights import read_weights
@@ -139,3 +140,15 @@ def load_efficientnet_lite0(path: Path | None = None) -> tuple[EfficientNetLite0
         reason = printable(" ".join(str(error).split()))
         raise UserError(f"{printable(file)}: not the weights of EfficientNet-Lite0: {reason}") from None
     return net.to(memory_format=torch.channels_last), digest
+
+
+class EfficientNetLite0Kind(ExtractorKind):
+    """The network of this file; its weights are part of the installation."""
+
+    def load(self, weights: Path | None) -> Extractor:
+        """Load the network."""
+        net, digest = load_efficientnet_lite0(weights)
+        return Extractor(self.name, digest, f"antialiased bicubic {SIZE}", net, lambda net, x: net(x))
+
+
+EXTRACTORS.register("efficientnet-lite0")(EfficientNetLite0Kind("efficientnet-lite0"))

@@ -1,0 +1,1 @@
+"""Networks that compute the features of images, one per file."""
