@@ -1,4 +1,4 @@
-"""Evaluation on several processes: each computes a part, and all get the same numbers."""
+"""Work of several processes: each computes a part, and all get the same numbers."""
 
 from __future__ import annotations
 
@@ -17,7 +17,10 @@ _ALONE: ContextVar[bool] = ContextVar("alone", default=False)
 
 @contextmanager
 def alone() -> Iterator[None]:
-    """Context in which this process works as if there were no others; it already has the data of all."""
+    """Context in which this process works as if there were no others, and waits for none of them.
+
+    It already has the data of all, or does what the others do not do.
+    """
     token = _ALONE.set(True)
     try:
         yield
@@ -67,6 +70,26 @@ def gather_rows(tensor: Tensor) -> Tensor:
 def all_true(here: bool) -> bool:
     """Whether a condition holds on all processes, so that they all act or none does."""
     return all(bool(flag) for flag in gather(torch.tensor([int(here)])))
+
+
+class _Sum(torch.autograd.Function):
+    """Sum of all processes; ``torch.distributed.nn`` has the same, but is deprecated and warns in every training."""
+
+    @staticmethod
+    def forward(ctx: Any, tensor: Tensor) -> Tensor:
+        total = tensor.clone(memory_format=torch.contiguous_format)
+        dist.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        return sum_of_all(gradients[0])
+
+
+def sum_of_all(tensor: Tensor) -> Tensor:
+    """Sum a tensor over all processes. Gradients of any order flow back to every process."""
+    total: Tensor = _Sum.apply(tensor)  # pyright: ignore[reportAssignmentType]
+    return total
 
 
 def broadcast_json(value: Any) -> Any:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 from torch import distributed as dist
-from torch.distributed.nn.functional import all_reduce
 from torch.nn import functional
 
+from orthogan.distributed import sum_of_all
 from orthogan.layers.shapes import check_map
 from orthogan.linalg.precision import at_least_float32, without_autocast
 
@@ -73,7 +73,7 @@ def several_processes() -> bool:
 
 def joined_mean(total: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """Return the mean over all processes, and the number of values (0-d), from the sums and the number of this one."""
-    found = all_reduce(torch.cat([total.flatten(), total.new_full((1,), count)]))
+    found = sum_of_all(torch.cat([total.flatten(), total.new_full((1,), count)]))
     return (found[:-1] / found[-1]).view_as(total), found[-1]
 
 
@@ -86,7 +86,7 @@ def joined_statistics(x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     dims = [0, *range(2, exact.dim())]
     mean, count = joined_mean(exact.sum(dims), exact.numel() // exact.shape[1])
     centered = exact - _along(mean, exact)
-    return centered, mean, all_reduce(centered.square().sum(dims)) / count, count
+    return centered, mean, sum_of_all(centered.square().sum(dims)) / count, count
 
 
 def _along(channels: Tensor, x: Tensor) -> Tensor:

@@ -7,9 +7,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.nn.functional import all_reduce
 
 from orthogan.arguments import checked
+from orthogan.distributed import sum_of_all
 from orthogan.layers.batch_norm import joined_mean, several_processes
 from orthogan.layers.shapes import check_map
 from orthogan.linalg.precision import at_least_float32, without_autocast
@@ -114,7 +114,7 @@ class DecorrelatedBatchNorm2d(nn.Module):
         mean, count = joined_mean(total, count) if joined else (total / count, count)
         centred = x - mean[None, :, :, None]
         products = torch.einsum("ngdp,ngep->gde", centred, centred)
-        covariance = (all_reduce(products) if joined else products) / count
+        covariance = (sum_of_all(products) if joined else products) / count
         whitening = inverse_sqrt(covariance, self.method, iterations=self.iterations, shift=self.eps)
         self.last_covariance = covariance.detach()
         with torch.no_grad():

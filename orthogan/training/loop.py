@@ -16,7 +16,7 @@ from torch.optim import Optimizer
 
 from orthogan import __version__
 from orthogan.config.schema import Config
-from orthogan.distributed import all_true
+from orthogan.distributed import all_true, alone
 from orthogan.errors import CannotWrite, Stopped
 from orthogan.io import checkpoint
 from orthogan.memory import peak_memory
@@ -93,7 +93,7 @@ def _train(
 
     def draw(name: str, step: int) -> None:
         try:
-            with pace.event("picture"):
+            with alone(), pace.event("picture"):
                 task.pictures(run / name, step)
             log.picture(step, run / name)
         except CannotWrite as error:
@@ -117,7 +117,8 @@ def _train(
             if state.fresh and scoring.needs_checkpoint(0):
                 save(0)
             if main and pace.wants_guess("score", state.step):
-                pace.guesses["score"] = task.time_score()
+                with alone():
+                    pace.guesses["score"] = task.time_score()
             log.begin()
             for step in range(state.step, training.steps):
                 images = step * task.images_per_step
@@ -146,7 +147,7 @@ def _train(
                 if logging.spectrum_every and (done % logging.spectrum_every == 0 or last):
                     look(done)
                 if main and logging.watch_every and done % logging.watch_every == 0:
-                    with pace.event("watch"):
+                    with alone(), pace.event("watch"):
                         log.watch(done, task.watch(done))
                     log.warn(done, task.warnings())
                 if main and (last or (logging.samples_every and done % logging.samples_every == 0)):

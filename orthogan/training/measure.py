@@ -85,7 +85,7 @@ def time_generator_score(config: Config, net: Generator, *, device: torch.device
     """Seconds that ``measure_generator`` takes per score, from one batch of fakes and their features.
 
     Metrics that draw images of their own, such as path lengths, and the features of the reference, which are stored
-    and read again, are not counted. No other process is waited for.
+    and read again, are not counted. Every process calls it, or one of them within ``alone``.
     """
     section = config.evaluation
     metrics = find_metrics(section.metrics, "evaluation.metrics")

@@ -40,3 +40,17 @@ def test_two_processes_equal_one(tmp_path: Path) -> None:
     for name in one:  # the batch statistics are those of the joined batch
         if "running_" in name:
             torch.testing.assert_close(one[name], two[name], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.slow
+def test_what_the_main_process_does_by_itself_waits_for_no_other(tmp_path: Path) -> None:
+    often = ["evaluation.every=12", "evaluation.samples=16", "evaluation.reference_samples=16", "training.steps=12"]
+    often += [
+        "evaluation.extractor=auto",
+        "logging.watch_every=3",
+        "logging.spectrum_every=3",
+        "logging.samples_every=3",
+    ]
+    result = finish(tmp_path / "two", *often, processes=2)  # a score is timed, since the first is at the end
+    assert result.returncode == 0, result.stderr
+    assert "Warning" not in result.stderr, result.stderr

@@ -22,6 +22,7 @@ from orthogan.config.schema import Config
 from orthogan.data import ImageSource, open_held_out, permuted_index
 from orthogan.data.augment import make_augment
 from orthogan.data.views import hold_out
+from orthogan.distributed import alone
 from orthogan.drawing.grid import class_grid, image_grid, save_png
 from orthogan.errors import UserError
 from orthogan.evaluation import MetricResult
@@ -198,7 +199,9 @@ class GanTask:
         }
         if self.accelerator.is_main_process:
             seed, share = derive(self.config.seed, "tracking"), step / self.config.training.steps
-            for name, numbers in self.tracking.numbers(self.shown, step=step, share=share, seed=seed).items():
+            with alone():
+                tracked = self.tracking.numbers(self.shown, step=step, share=share, seed=seed)
+            for name, numbers in tracked.items():
                 found[f"G.{name}"] = {**found.get(f"G.{name}", {}), **numbers}
         return found
 
