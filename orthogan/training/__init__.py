@@ -8,7 +8,9 @@ from orthogan.lazy import lazy_names
 
 if TYPE_CHECKING:
     from orthogan.training.run import dry_run, train
+    from orthogan.training.trackers.tracker import Tracker
 
-__all__ = ["dry_run", "train"]
+__all__ = ["Tracker", "dry_run", "train"]
 
-__getattr__, __dir__ = lazy_names(__name__, {"run": ("dry_run", "train")})  # reading a config only needs the sections
+# reading a config only needs the sections
+__getattr__, __dir__ = lazy_names(__name__, {"run": ("dry_run", "train"), "trackers.tracker": ("Tracker",)})

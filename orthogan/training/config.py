@@ -25,6 +25,7 @@ from orthogan.penalties.contrastive import ContrastiveConfig
 from orthogan.penalties.information import InformationConfig
 from orthogan.penalties.latent import LatentPenaltyConfig
 from orthogan.penalties.total_correlation import TotalCorrelationConfig
+from orthogan.training.trackers.tracker import TRACKERS
 
 if TYPE_CHECKING:
     from orthogan.config.schema import Config
@@ -336,7 +337,7 @@ class LoggingConfig(Section):
         default=1000, description="write fakes-NNNNNNN.png every N steps; 0 = only at the start and the end [steps]"
     )
     samples: Annotated[int, Field(ge=1, le=4096)] = Field(default=64, description="images per grid [images]")
-    trackers: list[Literal["tensorboard", "wandb", "trackio", "mlflow", "aim", "comet"]] = Field(
+    trackers: list[Annotated[str, Field(max_length=200), KindOf(TRACKERS)]] = Field(
         default=["tensorboard"],
         description="where to send curves, scores and samples; tensorboard writes files in the run folder. log.jsonl "
         "is always written",

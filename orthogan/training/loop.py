@@ -31,7 +31,7 @@ from orthogan.training.schedule import factor
 from orthogan.training.scoring import Scoring, in_background
 from orthogan.training.stop import StopSignal
 from orthogan.training.task import Phase, Task
-from orthogan.training.trackers import TENSORBOARD
+from orthogan.training.trackers.tracker import TENSORBOARD
 from orthogan.training.watch import FiniteWatch
 
 PATIENCE = 5.0  # seconds for further steps of a dry run, to time them

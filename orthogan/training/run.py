@@ -33,7 +33,7 @@ from orthogan.training.precision import make_accelerator
 from orthogan.training.resume import check_run
 from orthogan.training.scoring import is_finished, is_scored
 from orthogan.training.task import Task
-from orthogan.training.trackers import check_trackers
+from orthogan.training.trackers.tracker import check_trackers
 
 
 @checked

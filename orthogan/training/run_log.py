@@ -22,7 +22,8 @@ from orthogan.io.json_lines import read_json_lines
 from orthogan.io.write import append_json
 from orthogan.progress import duration, is_terminal
 from orthogan.training.pace import Pace
-from orthogan.training.trackers import TENSORBOARD, Trackers
+from orthogan.training.trackers.session import Trackers
+from orthogan.training.trackers.tracker import TENSORBOARD
 
 if TYPE_CHECKING:
     from orthogan.training.event_file import EventFile
@@ -72,7 +73,7 @@ class RunLog:
     On a terminal there is a progress bar. Elsewhere, as in a file, there is one line per logging interval instead.
 
     Args:
-        trackers, project, config: see ``orthogan.training.trackers``.
+        trackers, project, config: see ``orthogan.training.trackers.session``.
         spectra: plot the condition of every layer, too.
         fresh: the run starts from nothing, so that step 0 is logged as well.
     """

@@ -19,7 +19,8 @@ from orthogan.config.files import load_config
 from orthogan.drawing.grid import save_png
 from orthogan.errors import UserError
 from orthogan.training import train
-from orthogan.training.trackers import KINDS, STATE, Trackers, parameters_of
+from orthogan.training.trackers.session import STATE, Trackers, parameters_of
+from orthogan.training.trackers.tracker import TRACKERS
 from tests.fixtures.runs import tiny
 
 
@@ -195,7 +196,7 @@ def test_a_resumed_run_continues_and_repeats_no_step(named: tuple[str, Service],
     curve = [(step, value) for _, tag, step, value in service.points if tag == "loss/G"]
     assert curve == [(0, 0.0), (10, 1.0), (20, 2.0), (30, 3.0)]
     assert [tag for _, tag, *_ in service.points if tag not in ("loss/G", "loss/D")] == [
-        KINDS[name].clean("score/FD[x]"),
+        TRACKERS.get(name)().name_of("score/FD[x]"),
         "loss/new",
     ]
     assert service.pictures == [("samples", 20)]
@@ -243,7 +244,9 @@ def test_a_tracker_that_is_not_installed_is_refused_before_anything_is_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     real = importlib.util.find_spec
-    monkeypatch.setattr("orthogan.training.trackers.find_spec", lambda name: None if name == "aim" else real(name))
+    monkeypatch.setattr(
+        "orthogan.training.trackers.tracker.find_spec", lambda name: None if name == "aim" else real(name)
+    )
     monkeypatch.chdir(tmp_path)
     assert main(["train", "demo", "out=run", "logging.trackers=[aim]"]) == 2
     assert "logging.trackers: aim is not installed; run: pip install aim, or omit it" in capsys.readouterr().err
@@ -273,7 +276,7 @@ def test_a_config_is_flattened_to_plain_values() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["comet", "mlflow", "trackio", "wandb"])
 def test_the_real_one_works_offline(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    module = pytest.importorskip(KINDS[name].package, reason="needs the extra trackers")
+    module = pytest.importorskip(TRACKERS.get(name).package, reason="needs the extra trackers")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setenv("TRACKIO_DIR", str(tmp_path / "trackio"))

@@ -1,0 +1,1 @@
+"""Experiment trackers, one per file: where curves, pictures and scores of a run are shown, beside its own files."""
