@@ -182,11 +182,18 @@ def _factor_sources() -> list[str]:
     return [name for name in generated_sources() if DATA_SOURCES.get(name).factors]
 
 
+def _executors() -> Iterable[str]:
+    from orthogan.studies.executors import EXECUTORS
+
+    return EXECUTORS
+
+
 def add_executor(parser: Parser) -> None:
     """Add the options that run a study or sweep on other machines."""
-    parser.add_argument(
+    parser.add_names(
         "--executor",
-        help="where the runs are trained: dask, slurm, or module:function that returns an executor of "
+        names=_executors,
+        help="where the runs are trained: {names}, or module:function that returns an executor of "
         "concurrent.futures (default: on this machine)",
     )
     parser.add_argument("--scheduler", metavar="ADDRESS", help="scheduler of --executor dask, such as tcp://host:8786")

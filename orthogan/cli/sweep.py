@@ -10,6 +10,7 @@ Example: orthogan sweep sprites/srngan model.discriminator.norm.c=0.5,0.7,0.9 tr
 from __future__ import annotations
 
 from argparse import Namespace
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,12 +29,23 @@ def add_arguments(parser: Parser) -> None:
     parser.add_argument(
         "--jobs", type=whole(1, 1024), help="number of parallel runs (default: one per core, at most 8; 1 on a GPU)"
     )
-    parser.add_argument("--sampler", help="let optuna choose the values: tpe, random, gp or qmc (default: all of them)")
+    parser.add_names(
+        "--sampler",
+        names=_samplers,
+        help="let optuna choose the values: {names}, or module:function that returns a sampler of optuna (default: run "
+        "all combinations)",
+    )
     parser.add_argument(
         "--trials", type=whole(1, 100_000), default=20, help="combinations that --sampler tries (default: 20)"
     )
     add_executor(parser)
     add_trust(parser)
+
+
+def _samplers() -> Iterable[str]:
+    from orthogan.studies.samplers import SAMPLERS
+
+    return SAMPLERS
 
 
 def run(arguments: Namespace) -> None:

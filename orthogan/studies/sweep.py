@@ -19,14 +19,13 @@ from typing import Any
 
 from orthogan.config.files import all_keys, holds_list, load_config
 from orthogan.config.schema import Config
-from orthogan.errors import Stopped, UserError, install
+from orthogan.errors import Stopped, UserError
 from orthogan.io.json_lines import jsonable
 from orthogan.io.lock import locked
 from orthogan.io.read import shown
 from orthogan.io.terminal import text_table
 from orthogan.io.write import append_json
 from orthogan.named_code import Trust
-from orthogan.registry import did_you_mean
 from orthogan.stats import format_number
 from orthogan.studies import measures
 from orthogan.studies.cells import StudyRun, cell_folder, finished
@@ -42,13 +41,13 @@ from orthogan.studies.run_study import (
     run_missing,
     say_failed,
 )
+from orthogan.studies.samplers import SAMPLERS, import_optuna
 from orthogan.studies.study import Measure, Method, Scale, Study
 from orthogan.studies.table import Table
 from orthogan.studies.values import MeasureResult
 from orthogan.training.resume import read_records
 from orthogan.training.scoring import is_scored
 
-SAMPLERS = ("tpe", "random", "gp", "qmc")
 TRIALS = "trials.jsonl"  # the values of each trial of a sampler
 RANGE = re.compile(r"([^.,:]+(?:\.\d+)?(?:e[-+]?\d+)?)\.\.([^,:]+)(:log)?")
 LONGEST = 100  # characters of a row's name, which is also that of a folder
@@ -76,7 +75,7 @@ class SweepRequest:
     """The arguments of ``run_sweep``.
 
     ``config``: a YAML file or the name of a shipped config. ``words``: ``key=a,b,c`` (or ``key=low..high`` for a
-    sampler), and ``key=value`` for all runs. ``seeds``: runs per combination. ``sampler``: one of ``SAMPLERS``, with
+    sampler), and ``key=value`` for all runs. ``seeds``: runs per combination. ``sampler``: in ``SAMPLERS``, with
     ``trials`` combinations; None runs every combination.
     """
 
@@ -209,9 +208,8 @@ def run_sweep(request: SweepRequest) -> Path:
     ranges = [axis.key for axis in plan.axes if not axis.choices]
     if ranges and request.sampler is None:
         raise UserError(f"{ranges[0]}: a range needs --sampler, such as --sampler tpe --trials 20; or list its values")
-    if request.sampler is not None and request.sampler not in SAMPLERS:
-        hint = did_you_mean(request.sampler, SAMPLERS) or f"; choose one of {', '.join(SAMPLERS)}"
-        raise UserError(f"--sampler {request.sampler}: there is no such sampler{hint}")
+    if request.sampler is not None:
+        SAMPLERS.get(request.sampler, "--sampler")
     check_values(request, plan)
     check_data([base])
     run = _Sweep(request, plan)
@@ -331,18 +329,16 @@ class _Sweep:
 
     def ask(self, optuna: Any, space: Any, trials: Sequence[Sequence[StudyRun]], count: int) -> list[dict[str, Any]]:
         """Return the values of the next ``count`` trials, which depend on the earlier trials alone."""
-        seed = len(trials)
-        samplers = {
-            "tpe": lambda: optuna.samplers.TPESampler(seed=seed, constant_liar=True, n_startup_trials=8),
-            "random": lambda: optuna.samplers.RandomSampler(seed=seed),
-            "gp": lambda: optuna.samplers.GPSampler(seed=seed),
-            "qmc": lambda: optuna.samplers.QMCSampler(seed=0, scramble=True),
-        }
         better = {"lower": "minimize", "higher": "maximize"}
         scored = [self.objective(cells) for cells in trials]
         direction = next((way for _, way in scored if way), "lower")
-        study = optuna.create_study(direction=better[direction], sampler=samplers[str(self.request.sampler)]())
-        if self.request.sampler == "qmc":
+        sampler = SAMPLERS.get(str(self.request.sampler))(len(trials))
+        if not isinstance(sampler, optuna.samplers.BaseSampler):
+            raise UserError(
+                f"--sampler {self.request.sampler}: returns a {type(sampler).__name__}, expected a sampler of optuna"
+            )
+        study = optuna.create_study(direction=better[direction], sampler=sampler)
+        if isinstance(sampler, optuna.samplers.QMCSampler):
             # its sequence does not depend on scores and starts again in each study, so the earlier points are skipped
             points = []
             for _ in range(len(trials) + count):
@@ -403,16 +399,6 @@ def check_trial(record: Mapping[str, Any]) -> None:
     for key, value in dict(record["values"]).items():
         if not isinstance(value, str | int | float):
             raise TypeError(f"{key} is {shown(value)}: expected a number or text")
-
-
-def import_optuna() -> Any:
-    """Return the package. Raises ``UserError`` if it is not installed."""
-    try:
-        import optuna
-    except ImportError:
-        raise UserError(f"--sampler needs {install('sweep')}; a list of values, key=a,b,c, needs nothing") from None
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    return optuna
 
 
 def _describe(axis: Axis) -> str:

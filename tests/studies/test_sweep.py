@@ -109,7 +109,7 @@ def test_a_sweep_without_a_result_is_refused(tmp_path: Path, words: list[str], m
 
 
 @pytest.mark.parametrize("at_once", [1, 3])
-@pytest.mark.parametrize("sampler", ["qmc", "random"])
+@pytest.mark.parametrize("sampler", ["qmc", "random", "tests.fixtures.sampler:shifted"])
 def test_a_sampler_never_proposes_the_same_point_again(sampler: str, at_once: int) -> None:
     optuna = pytest.importorskip("optuna")
     words = ["a=0.0..1.0", "b=1e-5..1e-1:log", "c=x,y"]
@@ -128,6 +128,21 @@ def test_a_sampler_never_proposes_the_same_point_again(sampler: str, at_once: in
     if sampler == "qmc":  # after the first, random point: a Sobol sequence has as many points in each quarter
         quarters = [int(row["a"] * 4) for row in found[1:17]]
         assert [quarters.count(quarter) for quarter in range(4)] == [4, 4, 4, 4]
+
+
+@pytest.mark.parametrize(
+    ("sampler", "message"),
+    [
+        ("tp", "--sampler: unknown sampler 'tp'; did you mean 'tpe'"),
+        ("math:pi", "--sampler is 'math:pi': expected a function"),
+        ("tests.fixtures.sampler:wrong", "returns an? int, expected a sampler of optuna"),
+    ],
+)
+def test_what_is_no_sampler_is_refused(sampler: str, message: str, tmp_path: Path) -> None:
+    pytest.importorskip("optuna")
+    words = [*TINY, "model.generator.latent_dim=4..8"]
+    with pytest.raises(UserError, match=message):
+        run_sweep(SweepRequest("sprites/srngan", words, out=tmp_path / "out", sampler=sampler))
 
 
 @pytest.mark.parametrize(("better", "order"), [("lower", "cabd"), ("higher", "bacd")])
