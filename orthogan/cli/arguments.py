@@ -197,12 +197,10 @@ def add_executor(parser: Parser) -> None:
         "concurrent.futures (default: on this machine)",
     )
     parser.add_argument("--scheduler", metavar="ADDRESS", help="scheduler of --executor dask, such as tcp://host:8786")
-    parser.add_argument(
+    add_options(
+        parser,
         "--executor-option",
-        action="append",
-        default=[],
-        metavar="NAME=VALUE",
-        help="option of the executor, such as slurm_partition=gpu, gpus_per_node=1, cpus_per_task=4, timeout_min=240",
+        "option of the executor, such as slurm_partition=gpu, gpus_per_node=1, cpus_per_task=4, timeout_min=240",
     )
 
 
@@ -212,17 +210,29 @@ def read_executor(arguments: argparse.Namespace) -> ExecutorRequest | None:
         if arguments.scheduler or arguments.executor_option:
             raise UserError("--scheduler and --executor-option need --executor, such as --executor dask; add it")
         return None
-    from orthogan.io.yaml_text import parse_yaml
     from orthogan.studies.executors import EXECUTORS, ExecutorRequest
 
     EXECUTORS.get(arguments.executor, "--executor")
-    options = {}
-    for word in arguments.executor_option:
-        name, sign, value = word.partition("=")
-        if not sign:
-            raise UserError(f"--executor-option {shown(word)}: write NAME=VALUE")
-        options[name] = parse_yaml(value, "--executor-option")
+    options = read_options("--executor-option", arguments.executor_option)
     return ExecutorRequest(arguments.executor, arguments.scheduler, options)
+
+
+def add_options(parser: Parser, flag: str, help: str) -> None:
+    """Add ``flag``, which may be given several times, each time with one option NAME=VALUE."""
+    parser.add_argument(flag, action="append", default=[], metavar="NAME=VALUE", help=help)
+
+
+def read_options(flag: str, words: Iterable[str]) -> dict[str, Any]:
+    """Return the options of ``add_options``; the values are read as YAML. Raises ``UserError``."""
+    from orthogan.io.yaml_text import parse_yaml
+
+    options: dict[str, Any] = {}
+    for word in words:
+        name, sign, value = word.partition("=")
+        if not sign or not name:
+            raise UserError(f"{flag} {shown(word)}: write NAME=VALUE")
+        options[name] = parse_yaml(value, flag)
+    return options
 
 
 def refuse_unused(arguments: argparse.Namespace, options: Iterable[str], why: str, fix: str = "omit it") -> None:

@@ -18,9 +18,11 @@ from orthogan.cli.arguments import (
     add_factors,
     add_method,
     add_net,
+    add_options,
     add_seed,
     add_subject,
     direction_methods,
+    read_options,
     real,
     refuse_unused,
     whole,
@@ -34,6 +36,7 @@ from orthogan.cli.subjects import (
     read_factors,
 )
 from orthogan.errors import UserError
+from orthogan.registry import did_you_mean
 
 if TYPE_CHECKING:
     import torch
@@ -93,6 +96,7 @@ def add_arguments(parser: Parser) -> None:
     parser.add_argument("--clip", metavar="FOLDER", help="for --method text: local folder of a CLIP model")
     parser.add_argument("--clip-sha256", default="", help="expected SHA-256 of the model.safetensors of CLIP")
     _add_option(parser, "attributes", None, "for {names}: attributes or factors to use, comma-separated (default: all)")
+    add_options(parser, "--option", "any option of the methods, such as batch_size=16; may be repeated")
     parser.add_argument(
         "--conditional",
         action="store_true",
@@ -129,6 +133,7 @@ def run(arguments: Namespace) -> None:
     subject, net, device = open_subject(arguments.subject, arguments)
     names = ("layer", "components", "samples", "steps", "conditional", "neutral")
     options = {name: vars(arguments)[name] for name in names} | _sources(arguments, net, device)
+    options |= read_options("--option", arguments.option)
     found = discover(
         net,
         arguments.method,
@@ -155,6 +160,10 @@ def _check_options(arguments: Namespace) -> None:
 
     methods = names_of(arguments.method)
     known = {option for method in methods for option in options_of(method)}
+    for name in read_options("--option", arguments.option):
+        if name not in known:
+            hint = did_you_mean(name, known) or f"; choose from {', '.join(sorted(known))}"
+            raise UserError(f"--option {name}: not an option of --method {arguments.method}{hint}")
     unused = [option for option, source in SOURCES.items() if source not in known]
     refuse_unused(arguments, unused, f"does not apply to --method {arguments.method}")
     if not arguments.clip:

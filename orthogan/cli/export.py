@@ -9,7 +9,15 @@ from argparse import Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from orthogan.cli.arguments import add_ema, add_subject, add_trust, check_directions, whole
+from orthogan.cli.arguments import (
+    add_ema,
+    add_options,
+    add_subject,
+    add_trust,
+    check_directions,
+    read_options,
+    whole,
+)
 from orthogan.cli.subjects import check_subject
 
 if TYPE_CHECKING:
@@ -33,6 +41,7 @@ def add_arguments(parser: Parser) -> None:
     parser.add_argument("--dims", help="page: directions to show, such as 0-7 (default: the first 24)")
     parser.add_argument("--seed", type=whole(0, 2**63 - 1), help="page: random seed of the first picture (default: 0)")
     parser.add_argument("--half", action="store_true", help="page: store float16 weights, in half the bytes")
+    add_options(parser, "--option", "any option of the style, such as space=w; may be repeated")
     add_ema(parser)
     add_trust(parser)
 
@@ -50,6 +59,7 @@ def run(arguments: Namespace) -> None:
     from orthogan.export.export import export, make_style
 
     given = {key: value for key in OPTIONS if (value := vars(arguments).get(key)) not in (None, False)}
+    given |= read_options("--option", arguments.option)
     make_style(arguments.to, given)  # refuse options of other styles before the model is opened
     from orthogan.models.open import open_model
 

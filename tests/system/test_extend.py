@@ -19,6 +19,7 @@ RECIPES = dict(re.findall(r"^## (.*?)\n(.*?)(?=^## |\Z)", PAGE, re.DOTALL | re.M
 SMALL = "data.count=64 training.steps=2 training.batch_size=8 training.generator_batch_size=8 training.device=cpu"
 SMALL += " model.generator.channels=8 model.discriminator.channels=8 logging.tensorboard=false logging.samples=4"
 SMALL += " evaluation.at_start=false"
+SCORING = ("A metric", "A feature extractor")
 SCORED = "evaluation.every=2 evaluation.samples=16 evaluation.reference_samples=16"
 
 
@@ -41,7 +42,7 @@ def test_a_recipe_works_in_yaml_and_on_the_command_line(
     for line in "".join(blocks(RECIPES[title], "bash")).splitlines():
         words = shlex.split(line)[1:]
         if words[0] == "train":
-            words += [*SMALL.split(), *(SCORED if title == "A metric" else "evaluation.every=0").split()]
+            words += [*SMALL.split(), *(SCORED if title in SCORING else "evaluation.every=0").split()]
         ran: set[str] = set()
         sys.setprofile(lambda frame, *_, ran=ran: ran.add(frame.f_code.co_filename))
         try:
